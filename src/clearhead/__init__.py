@@ -1,0 +1,44 @@
+"""Clearhead: multi-head attention you can run, see and learn.
+
+`import clearhead` costs milliseconds: a name that needs torch brings it in when it is first touched.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from clearhead import masks as masks
+    from clearhead.capture import Record as Record
+    from clearhead.capture import observe as observe
+    from clearhead.matrix import AttentionMatrix as AttentionMatrix
+    from clearhead.multihead import MultiheadAttention as MultiheadAttention
+    from clearhead.multihead import attention as attention
+
+# Public name -> the room it lives in. A room's own name is never a public name (docs/decisions/0012).
+_HOME = {
+    "attention": "clearhead.multihead",
+    "MultiheadAttention": "clearhead.multihead",
+    "AttentionMatrix": "clearhead.matrix",
+    "observe": "clearhead.capture",
+    "Record": "clearhead.capture",
+}
+_MODULES = ("errors", "kernels", "masks")
+
+__all__ = ["__version__", *_HOME, *_MODULES]  # noqa: PLE0604 — every element is a string
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(_HOME[name]), name)
+    elif name in _MODULES:
+        value = import_module(f"clearhead.{name}")
+    else:
+        raise AttributeError(f"module 'clearhead' has no attribute {name!r}; it offers {', '.join(sorted(__all__))}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,73 @@
+"""Every error Clearhead raises, and the one style of message.
+
+A message has three parts: what was wrong, what was expected, how to fix it; with the caller's own shapes and axis
+letters. Each class also derives from the built-in type torch raises for the same mistake, so that code written for
+torch keeps working.
+"""
+
+from collections.abc import Sequence
+
+AXES = {2: "L,D", 3: "B,L,D", 4: "B,H,L,D", 5: "B,G,H,L,D"}
+
+
+class ClearheadError(Exception):
+    """The root: `except ClearheadError` catches everything this package raises on purpose."""
+
+
+class ShapeError(ClearheadError, RuntimeError, ValueError):
+    """A tensor has a shape that does not fit the others."""
+
+
+class DtypeError(ClearheadError, RuntimeError, TypeError):
+    """A tensor has a dtype that does not fit the others, or that the kernel cannot take."""
+
+
+class DeviceError(ClearheadError, RuntimeError):
+    """Tensors live on different devices."""
+
+
+class OptionError(ClearheadError, ValueError):
+    """An option has a value that makes no sense, or that contradicts another option."""
+
+
+class KernelError(ClearheadError, RuntimeError):
+    """The kernel that was asked for by name cannot compute this problem."""
+
+
+class TooLargeError(ClearheadError, RuntimeError):
+    """An answer would take more memory than the caller allowed."""
+
+
+class CaptureError(ClearheadError, RuntimeError):
+    """A model's attention cannot be observed."""
+
+
+class ModelError(ClearheadError, RuntimeError):
+    """A model or a text cannot be used: not there, not readable, or too long."""
+
+
+class PackError(ClearheadError, ValueError):
+    """A course pack is wrong. Carries the place: `file` and `line` (1-based, or None)."""
+
+    def __init__(self, message: str, *, file: str | None = None, line: int | None = None) -> None:
+        place = ":".join(str(part) for part in (file, line) if part is not None)
+        super().__init__(f"{place}: {message}" if place else message)
+        self.file, self.line = file, line
+
+
+class SandboxError(ClearheadError, RuntimeError):
+    """No confinement is to be had on this machine, or it failed to start."""
+
+
+class StoreError(ClearheadError, RuntimeError):
+    """The learner's database cannot be opened or is damaged."""
+
+
+def shape_text(name: str, shape: Sequence[int], axes: str | None = None) -> str:
+    """Say a shape the way every message does: `key.shape=(2, 8, 10, 48), axes B,H,S,D`.
+
+    >>> shape_text("key", (2, 8, 10, 48), "B,H,S,D")
+    'key.shape=(2, 8, 10, 48), axes B,H,S,D'
+    """
+    letters = axes if axes is not None else AXES.get(len(shape))
+    return f"{name}.shape={tuple(shape)}" + (f", axes {letters}" if letters else "")
