@@ -1,0 +1,115 @@
+"""The house rules that no linter holds: what may be imported where, what must be pinned, what no file may say."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src" / "clearhead"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / line for line in listed.splitlines() if (ROOT / line).is_file()]
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.parametrize("heavy", ["torch", "transformers", "fastapi", "sqlalchemy", "numpy"])
+def test_importing_clearhead_imports_nothing_heavy(heavy):
+    assert python(f"import sys, clearhead; print({heavy!r} in sys.modules)") == "False"
+
+
+def test_every_public_name_resolves():
+    import clearhead
+
+    missing = [name for name in clearhead.__all__ if getattr(clearhead, name, None) is None]
+    assert missing == []
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    import clearhead
+
+    with pytest.raises(AttributeError, match="AttentionMatrix"):
+        clearhead.atention  # noqa: B018
+
+
+def test_a_function_is_not_replaced_by_importing_a_room():
+    imports = "import clearhead.multihead, clearhead.capture"
+    assert python(f"{imports}; print(callable(clearhead.attention), callable(clearhead.observe))") == "True True"
+
+
+def test_only_one_file_touches_the_native_library():
+    users = [path.name for path in SOURCE.rglob("*.py") if re.search(r"\b_native\b", path.read_text())]
+    assert set(users) <= {"native.py"}
+
+
+def test_a_machine_with_a_compiler_has_the_native_library():
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        pytest.skip("no C++ compiler here, so no native library is expected")
+    assert python("import torch, clearhead._native; print('built')") == "built"
+
+
+def test_every_dependency_is_pinned():
+    pinned = {
+        normalised(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
+    wanted = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
+    names = {normalised(re.match(r"[A-Za-z0-9._-]+", requirement)[0]) for requirement in wanted}
+    assert names - pinned == set()
+
+
+def test_torch_here_is_the_pinned_one():
+    pin = re.search(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(), re.M)
+    assert pin is not None
+    assert metadata.version("torch").split("+")[0] == pin[1] == "2.13.0"
+
+
+def test_no_file_names_a_machine_or_a_registry_host():
+    # Spelled in pieces, so that this file does not find itself.
+    forbidden = re.compile(
+        "|".join(["/" + "work/", "pypi" + r"\.org", "registry" + r"\.npmjs", "deb" + r"\.debian\.org"])
+    )
+    guilty = []
+    for path in tracked_files():
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError:
+            continue
+        guilty += [
+            f"{path.relative_to(ROOT)}:{n}" for n, line in enumerate(text.splitlines(), 1) if forbidden.search(line)
+        ]
+    assert guilty == []
+
+
+def test_links_between_the_documents_lead_somewhere():
+    broken = []
+    for path in tracked_files():
+        if path.suffix != ".md" or "packs" in path.parts:
+            continue
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+            if "://" not in target and not target.startswith("mailto:") and not (path.parent / target).exists():
+                broken.append(f"{path.relative_to(ROOT)} -> {target}")
+    assert broken == []
+
+
+def test_ci_runs_make_test_and_nothing_else():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "make test" in script
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert len([line for line in script.splitlines() if line and not line.startswith("#")]) <= 3
