@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,9 @@ class Result:
 
     Attributes:
         out: (B, H, L, D_v), query's dtype; 0 for a row that may attend nothing.
-        lse: (B, H, L), float32 or wider, natural log of the row's sum of exp(logits); -inf for an empty row.
+        lse: (B, H, L), float32 or wider, natural log of the row's whole normaliser: the sum of exp(logits), and of
+            exp(sink) where there are sinks. So weights are exp(logits - lse) for every problem. -inf for a row that
+            may attend nothing and has no sink.
     """
 
     out: Tensor
@@ -67,9 +72,15 @@ class Gradients:
 
 
 class Kernel(Protocol):
-    """One way to compute a Problem. Stateless; one instance a file, registered in `select.py`."""
+    """One way to compute a Problem. Stateless; one class a file, registered in `choice.py`."""
 
     name: str
+
+    def unavailable(self) -> str | None:
+        """Why this machine cannot run this kernel at all, in one line; None if it can."""
+
+    def describe(self) -> str:
+        """What it is and runs on here, in one line. Asked only where it is available."""
 
     def refuses(self, problem: Problem) -> str | None:
         """Why this kernel cannot compute the problem, in one line; None if it can."""
@@ -79,3 +90,79 @@ class Kernel(Protocol):
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
         """Compute the gradients from what forward gave. `grad_lse` is None where the lse was not used."""
+
+
+def validate(problem: Problem) -> None:
+    """Check that a problem's tensors fit each other. Costs a few microseconds.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, OptionError: says what was wrong, what was expected and how to fix it.
+    """
+    query, key, value = problem.query, problem.key, problem.value
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if tensor.dim() != 4:
+            raise ShapeError(
+                f"{name} has {tensor.dim()} axes, expected 4 ({shape_text(name, tensor.shape, 'B,H,L,D')}). "
+                f"Add the missing axes with unsqueeze."
+            )
+        if tensor.dtype != query.dtype or not tensor.dtype.is_floating_point:
+            raise DtypeError(
+                f"{name} is {tensor.dtype} and query is {query.dtype}; expected one floating-point dtype. "
+                f"Convert with .to()."
+            )
+    (batch, heads, length, width), (_, kv_heads, keys, _) = query.shape, key.shape
+    if key.shape[3] != width:
+        raise ShapeError(
+            f"key has head_dim {key.shape[3]}, query has head_dim {width} "
+            f"({shape_text('key', key.shape, 'B,H,S,D')}). Use the same embed_dim // num_heads for both projections."
+        )
+    if key.shape[0] != batch or value.shape[:3] != key.shape[:3]:
+        raise ShapeError(
+            f"query, key and value must share B, and key and value must share H and S "
+            f"({shape_text('query', query.shape, 'B,H,L,D')}; {shape_text('key', key.shape, 'B,H,S,D')}; "
+            f"{shape_text('value', value.shape, 'B,H,S,D')})."
+        )
+    if kv_heads == 0 or heads % kv_heads:
+        raise ShapeError(
+            f"key has {kv_heads} heads, which does not divide query's {heads} "
+            f"({shape_text('key', key.shape, 'B,H,S,D')}). Each key head serves the same number of query heads."
+        )
+    full = (batch, heads, length, keys)
+    for name, mask in (("allow", problem.allow), ("bias", problem.bias)):
+        if mask is not None and not _broadcasts(mask, full):
+            raise ShapeError(
+                f"{name} does not broadcast to (B, H, L, S) = {full} ({shape_text(name, mask.shape)}). "
+                f"Give each axis its full size or 1."
+            )
+    _validate_extras(problem, heads)
+
+
+def _broadcasts(mask: Tensor, full: tuple[int, ...]) -> bool:
+    return mask.dim() <= 4 and all(
+        size in (1, want) for size, want in zip(reversed(mask.shape), reversed(full), strict=False)
+    )
+
+
+def _validate_extras(problem: Problem, heads: int) -> None:
+    if problem.allow is not None and problem.allow.dtype != torch.bool:
+        raise DtypeError(f"allow is {problem.allow.dtype}, expected torch.bool (True = may attend). Use bias to add.")
+    if problem.bias is not None and not problem.bias.is_floating_point():
+        raise DtypeError(
+            f"bias is {problem.bias.dtype}, expected a floating-point dtype. Use allow for a boolean mask."
+        )
+    if problem.sinks is not None and (problem.sinks.shape != (heads,) or not problem.sinks.is_floating_point()):
+        raise ShapeError(
+            f"sinks must be floating point, one a query head, shape ({heads},) "
+            f"({shape_text('sinks', problem.sinks.shape, 'H')}, {problem.sinks.dtype})."
+        )
+    if not 0 <= problem.dropout_p < 1:
+        raise OptionError(f"dropout_p is {problem.dropout_p}, expected 0 <= dropout_p < 1.")
+    if problem.softcap is not None and not problem.softcap > 0:
+        raise OptionError(f"softcap is {problem.softcap}, expected a positive number, or None for no cap.")
+    device = problem.query.device
+    for name in ("key", "value", "allow", "bias", "sinks"):
+        tensor = getattr(problem, name)
+        if tensor is not None and tensor.device != device:
+            raise DeviceError(
+                f"{name} is on {tensor.device}, query is on {device}. Move them to one device with .to()."
+            )

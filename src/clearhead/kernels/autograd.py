@@ -1,0 +1,58 @@
+"""The way in: run a problem on a kernel, differentiably. One autograd function serves every kernel."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels.choice import KERNELS, select
+from clearhead.kernels.problem import Problem, Result, validate
+
+
+def run(problem: Problem, kernel: str | None = None) -> Result:
+    """Compute output and lse.
+
+    Gradients flow through both, to query, key, value, bias and sinks; not twice.
+
+    Args:
+        problem: what to compute; its shapes and dtypes are checked here.
+        kernel: the name of the kernel to use; None lets `select` choose.
+    Raises:
+        ShapeError, DtypeError, DeviceError, OptionError: the problem contradicts itself.
+        KernelError: the kernel asked for cannot compute it.
+    Memory: O(inputs + outputs).
+
+    Example:
+        >>> q = torch.zeros(1, 2, 3, 5)
+        >>> run(Problem(q, q, q, scale=1.0)).lse[0, 0].tolist() == [torch.tensor(3.0).log().item()] * 3
+        True
+    """
+    validate(problem)
+    name = select(problem, kernel).kernel
+    tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return Result(*_Attention.apply(problem, name, *tensors))
+    return KERNELS[name].forward(problem)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, problem: Problem, name: str, *tensors: Tensor | None) -> tuple[Tensor, Tensor]:
+        result = KERNELS[name].forward(problem)
+        ctx.name = name
+        # The tensors travel through save_for_backward alone, so that a change in place is noticed.
+        ctx.options = (problem.scale, problem.is_causal, problem.softcap, problem.dropout_p, problem.seed)
+        ctx.save_for_backward(*tensors, problem.allow, result.out, result.lse)
+        ctx.set_materialize_grads(False)
+        return result.out, result.lse
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
+        query, key, value, bias, sinks, allow, out, lse = ctx.saved_tensors
+        scale, is_causal, softcap, dropout_p, seed = ctx.options
+        problem = Problem(query, key, value, scale, is_causal, allow, bias, softcap, sinks, dropout_p, seed)
+        if grad_out is None:
+            grad_out = torch.zeros_like(out)
+        grads = KERNELS[ctx.name].backward(problem, Result(out, lse), grad_out, grad_lse)
+        return None, None, grads.query, grads.key, grads.value, grads.bias, grads.sinks

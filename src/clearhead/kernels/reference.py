@@ -1,0 +1,30 @@
+"""Kernel "reference": the equation in float64. What every other kernel is held to."""
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels import blockwise
+from clearhead.kernels.problem import Gradients, Problem, Result
+
+
+class Reference:
+    """Computes any problem in float64, a block of queries at a time; its lse is float64."""
+
+    name = "reference"
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def describe(self) -> str:
+        return "float64, a block of queries at a time; runs wherever torch does"
+
+    def refuses(self, problem: Problem) -> str | None:
+        if problem.query.device.type == "mps":
+            return "the device has no float64"
+        return None
+
+    def forward(self, problem: Problem) -> Result:
+        return blockwise.forward(problem, torch.float64)
+
+    def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
+        return blockwise.backward(problem, result, grad_out, grad_lse, torch.float64)

@@ -1,0 +1,112 @@
+"""Kernel "torch": torch's own flash attention, and plain blocked torch for what it cannot say."""
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels import blockwise
+from clearhead.kernels.problem import Gradients, Problem, Result
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+
+
+class TorchSdpa:
+    """Computes any problem in the tensors' own dtype, with float32 sums for the 16-bit ones.
+
+    The CPU flash operator behind `F.scaled_dot_product_attention` is called directly, because only it gives the lse.
+    """
+
+    name = "torch"
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def describe(self) -> str:
+        return f"torch {torch.__version__}: its flash attention on the CPU, blocked torch elsewhere"
+
+    def refuses(self, problem: Problem) -> str | None:
+        return None
+
+    def forward(self, problem: Problem) -> Result:
+        if not _flash_can(problem):
+            return blockwise.forward(problem, _wide(problem.query.dtype))
+        out, lse = _flash(
+            problem.query,
+            problem.key,
+            problem.value,
+            0.0,
+            problem.is_causal,
+            attn_mask=_mask(problem),
+            scale=problem.scale,
+        )
+        # The operator answers NaN or a mean, and lse 0, for a row that may attend nothing (seen in torch 2.13).
+        empty = _empty_rows(problem)
+        if empty is not None:
+            out, lse = out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, -torch.inf)
+        return Result(out, lse)
+
+    def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
+        bias_learns = problem.bias is not None and problem.bias.requires_grad
+        if grad_lse is not None or bias_learns or not _flash_can(problem):
+            return blockwise.backward(problem, result, grad_out, grad_lse, _wide(problem.query.dtype))
+        empty = _empty_rows(problem)
+        out, lse = result.out, result.lse
+        if empty is not None:
+            grad_out, lse = grad_out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, 0)
+        return Gradients(
+            *_flash_backward(
+                grad_out,
+                problem.query,
+                problem.key,
+                problem.value,
+                out,
+                lse,
+                0.0,
+                problem.is_causal,
+                attn_mask=_mask(problem),
+                scale=problem.scale,
+            )
+        )
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums: never narrower than float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _flash_can(problem: Problem) -> bool:
+    """Whether torch's CPU flash operator says exactly this problem, without an L×S tensor made for it."""
+    query, key, value = problem.query, problem.key, problem.value
+    if query.device.type != "cpu" or problem.dropout_p or problem.softcap is not None or problem.sinks is not None:
+        return False
+    if query.shape[-1] != value.shape[-1] or 0 in (*query.shape, *key.shape):
+        return False
+    if any(tensor.stride(-1) != 1 for tensor in (query, key, value)):
+        return False
+    if problem.allow is None and problem.bias is None:
+        return True
+    return not problem.is_causal and (problem.allow is None or problem.bias is None)
+
+
+def _mask(problem: Problem) -> Tensor | None:
+    """The mask as the operator wants it: float, added to the logits, 4 axes, as small as the caller's."""
+    if problem.allow is not None:
+        allow = problem.allow
+        mask = torch.zeros(allow.shape, dtype=problem.query.dtype, device=allow.device)
+        mask.masked_fill_(~allow, -torch.inf)
+    elif problem.bias is not None:
+        mask = problem.bias.detach().to(problem.query.dtype)
+    else:
+        return None
+    return mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
+
+
+def _empty_rows(problem: Problem) -> Tensor | None:
+    """bool (B, H, L), True where the mask leaves a row nothing; None if there is no mask."""
+    if problem.allow is not None:
+        blocked = ~problem.allow.any(-1)
+    elif problem.bias is not None:
+        blocked = (problem.bias == -torch.inf).all(-1)
+    else:
+        return None
+    return blocked.broadcast_to(problem.query.shape[:3])

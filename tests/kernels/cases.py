@@ -1,0 +1,144 @@
+"""The problems every kernel is tried on. Sizes are distinct primes, so that a transposed axis cannot pass."""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels import Problem
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe for a Problem; the defaults are B 2, H 3, L 37, S 53, D 7, D_v 7."""
+
+    batch: int = 2
+    heads: int = 3
+    kv_heads: int = 3
+    length: int = 37
+    keys: int = 53
+    width: int = 7
+    value_width: int = 7
+    spread: float = 1.0
+    layout: str = "plain"
+    is_causal: bool = False
+    allow: str | None = None
+    bias: tuple[int, ...] | None = None
+    softcap: float | None = None
+    sinks: bool = False
+    dropout_p: float = 0.0
+    extra: dict = field(default_factory=dict)
+
+    def problem(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> Problem:
+        make = torch.Generator().manual_seed(seed)
+        query = self._tensor(make, (self.batch, self.heads, self.length, self.width), dtype) * self.spread
+        key = self._tensor(make, (self.batch, self.kv_heads, self.keys, self.width), dtype)
+        value = self._tensor(make, (self.batch, self.kv_heads, self.keys, self.value_width), dtype)
+        full = (self.batch, self.heads, self.length, self.keys)
+        return Problem(
+            query=_laid(query, self.layout),
+            key=_laid(key, self.layout),
+            value=_laid(value, self.layout),
+            scale=0.3,
+            is_causal=self.is_causal,
+            allow=None if self.allow is None else _allow(self.allow, full, make),
+            bias=None if self.bias is None else self._tensor(make, self._sized(self.bias), dtype),
+            softcap=self.softcap,
+            sinks=self._tensor(make, (self.heads,), dtype) if self.sinks else None,
+            dropout_p=self.dropout_p,
+            seed=seed + 11,
+        )
+
+    def _tensor(self, make: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.randn(shape, generator=make).to(dtype)
+
+    def _sized(self, axes: tuple[int, ...]) -> tuple[int, ...]:
+        """Turn (0, 0, 1, 1) into the full size of the axes marked 1, and 1 elsewhere."""
+        full = (self.batch, self.heads, self.length, self.keys)[-len(axes) :]
+        return tuple(size if keep else 1 for size, keep in zip(full, axes, strict=True))
+
+
+def _laid(tensor: Tensor, layout: str) -> Tensor:
+    """The same numbers at other strides."""
+    if layout == "blhd":  # what a projection gives: heads interleaved in the model's width
+        return tensor.transpose(1, 2).contiguous().transpose(1, 2)
+    if layout == "padded":  # a slice of a wider buffer, starting at an odd offset
+        wide = tensor.new_full((*tensor.shape[:-1], tensor.shape[-1] + 5), torch.nan)
+        wide[..., 3:-2] = tensor
+        return wide[..., 3:-2]
+    if layout == "columns":  # last axis not contiguous
+        return tensor.mT.contiguous().mT
+    if layout == "expanded":
+        return tensor[:1].expand(tensor.shape)
+    return tensor
+
+
+def _allow(kind: str, full: tuple[int, ...], make: torch.Generator) -> Tensor:
+    batch, _, length, keys = full
+    if kind == "lengths":  # padding: one sequence of the batch is shorter
+        allow = torch.ones(batch, 1, 1, keys, dtype=torch.bool)
+        allow[-1, ..., keys // 3 :] = False
+        return allow
+    if kind == "matrix":  # (L, S), some rows empty
+        allow = torch.rand(length, keys, generator=make) < 0.5
+        allow[length // 2 : length // 2 + 3] = False
+        return allow
+    if kind == "full":
+        allow = torch.rand(full, generator=make) < 0.3
+        allow[:, :, -1] = False
+        return allow
+    if kind == "nothing":
+        return torch.zeros(1, 1, 1, 1, dtype=torch.bool)
+    if kind == "rows":  # (B, 1, L, 1): whole rows on or off
+        return torch.rand(batch, 1, length, 1, generator=make) < 0.5
+    raise ValueError(kind)
+
+
+_BASE = Case()
+CASES: dict[str, Case] = {
+    "full": _BASE,
+    "causal": replace(_BASE, is_causal=True),
+    "causal, more queries than keys": replace(_BASE, is_causal=True, length=61, keys=23),
+    "grouped": replace(_BASE, heads=6, kv_heads=2),
+    "grouped causal": replace(_BASE, heads=6, kv_heads=2, is_causal=True),
+    "one key head": replace(_BASE, heads=5, kv_heads=1),
+    "value wider": replace(_BASE, value_width=19),
+    "value narrower": replace(_BASE, width=19, value_width=3),
+    "heads interleaved": replace(_BASE, layout="blhd"),
+    "slice of a wider buffer": replace(_BASE, layout="padded"),
+    "last axis strided": replace(_BASE, layout="columns"),
+    "expanded batch": replace(_BASE, layout="expanded"),
+    "several blocks": replace(_BASE, batch=1, heads=2, kv_heads=1, length=131, keys=307, width=41, value_width=41),
+    "several blocks causal": replace(
+        _BASE, batch=1, heads=2, kv_heads=2, length=307, keys=307, width=67, value_width=67, is_causal=True
+    ),
+    "padding": replace(_BASE, allow="lengths"),
+    "padding causal": replace(_BASE, allow="lengths", is_causal=True),
+    "mask": replace(_BASE, allow="matrix"),
+    "mask causal": replace(_BASE, allow="matrix", is_causal=True),
+    "mask per head": replace(_BASE, allow="full"),
+    "whole rows off": replace(_BASE, allow="rows"),
+    "nothing allowed": replace(_BASE, allow="nothing"),
+    "bias": replace(_BASE, bias=(1, 1, 1, 1)),
+    "bias shared": replace(_BASE, bias=(1, 1), is_causal=True),
+    "bias per key": replace(_BASE, bias=(1, 0, 0, 1), allow="lengths"),
+    "bias per row": replace(_BASE, bias=(0, 1, 1, 0)),
+    "softcap": replace(_BASE, softcap=1.7, spread=3.0),
+    "softcap causal bias": replace(_BASE, softcap=1.7, is_causal=True, bias=(0, 1, 1, 1)),
+    "sinks": replace(_BASE, sinks=True),
+    "sinks, empty rows": replace(_BASE, sinks=True, allow="matrix"),
+    "sinks causal grouped": replace(_BASE, sinks=True, heads=6, kv_heads=2, is_causal=True),
+    "dropout": replace(_BASE, dropout_p=0.3),
+    "dropout causal grouped": replace(_BASE, dropout_p=0.3, heads=6, kv_heads=3, is_causal=True),
+    "one query": replace(_BASE, length=1),
+    "one query, many keys": replace(_BASE, length=1, keys=1031, batch=1),
+    "one key": replace(_BASE, keys=1),
+    "one of each": replace(_BASE, length=1, keys=1, width=1, value_width=1),
+    "no query": replace(_BASE, length=0),
+    "no key": replace(_BASE, keys=0),
+    "no key, sinks": replace(_BASE, keys=0, sinks=True),
+    "no batch": replace(_BASE, batch=0),
+    "no width": replace(_BASE, width=0),
+    "no value width": replace(_BASE, value_width=0),
+    "large logits": replace(_BASE, spread=3e4, is_causal=True),
+}

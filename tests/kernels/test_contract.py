@@ -1,0 +1,231 @@
+"""One contract for every kernel: what float64 gives, in values and gradients, on every kind of problem."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+import reference
+from clearhead import kernels
+from clearhead.kernels import Problem, dropout
+from clearhead.kernels.choice import KERNELS
+
+from .cases import CASES, Case
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+LEARNS = ("query", "key", "value", "bias", "sinks")
+FLOOR = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+
+
+def refuses(kernel: str, problem: Problem) -> str | None:
+    return KERNELS[kernel].unavailable() or KERNELS[kernel].refuses(problem)
+
+
+def keep_factor(problem: Problem, dtype: torch.dtype) -> Tensor | None:
+    if problem.dropout_p == 0:
+        return None
+    batch, heads, length, _ = problem.query.shape
+    kept = dropout.kept(problem.seed, batch, heads, range(length), problem.key.shape[2], problem.dropout_p)
+    return kept.to(dtype) / (1 - problem.dropout_p)
+
+
+def exact(problem: Problem) -> tuple[Tensor, Tensor]:
+    return reference.attention(
+        problem.query,
+        problem.key,
+        problem.value,
+        sinks=problem.sinks,
+        keep=keep_factor(problem, torch.float64),
+        scale=problem.scale,
+        is_causal=problem.is_causal,
+        allow=problem.allow,
+        bias=problem.bias,
+        softcap=problem.softcap,
+    )
+
+
+def plain(problem: Problem) -> tuple[Tensor, Tensor]:
+    """What a torch user writes: dense, in the tensors' dtype. Its error is the yardstick."""
+    key = problem.key.repeat_interleave(problem.group, dim=1)
+    value = problem.value.repeat_interleave(problem.group, dim=1)
+    logits = (problem.query * problem.scale) @ key.mT
+    if problem.softcap is not None:
+        logits = problem.softcap * torch.tanh(logits / problem.softcap)
+    if problem.bias is not None:
+        logits = logits + problem.bias
+    if problem.allow is not None:
+        logits = logits.masked_fill(~problem.allow, -torch.inf)
+    if problem.is_causal:
+        logits = logits.masked_fill(~torch.ones(logits.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+    lse = torch.logsumexp(logits, -1)
+    if problem.sinks is not None:
+        lse = torch.logaddexp(lse, problem.sinks[:, None])
+    weights = torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0)[..., None])
+    keep = keep_factor(problem, logits.dtype)
+    return (weights if keep is None else weights * keep) @ value, lse
+
+
+def gradients(compute, problem: Problem, through: str) -> dict[str, Tensor]:
+    """Gradients of a fixed random function of out ("out"), of the finite lse ("lse"), or of both."""
+    tensors = {
+        name: getattr(problem, name).detach().clone().requires_grad_()
+        for name in LEARNS
+        if getattr(problem, name) is not None
+    }
+    out, lse = compute(replace(problem, **tensors))
+    make = torch.Generator().manual_seed(5)
+    total = torch.zeros((), dtype=torch.float64)
+    if through in ("out", "both"):
+        total = total + (out.double() * torch.randn(out.shape, generator=make).double()).sum()
+    if through in ("lse", "both"):
+        finite = torch.where(lse == -torch.inf, 0, lse.double())
+        total = total + (finite * torch.randn(lse.shape, generator=make).double()).sum()
+    got = torch.autograd.grad(total, tuple(tensors.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(tensor) if grad is None else grad
+        for (name, tensor), grad in zip(tensors.items(), got, strict=True)
+    }
+
+
+def assert_as_exact(got: Tensor, truth: Tensor, yardstick: Tensor, dtype: torch.dtype) -> None:
+    """The largest error is at most twice plain torch's, plus a floor; infinities agree."""
+    assert got.shape == truth.shape
+    assert not got.isnan().any()
+    infinite = truth.isinf()
+    assert torch.equal(got.isinf(), infinite)
+    assert torch.equal(got[infinite].double(), truth[infinite])
+    if truth.numel() == 0 or infinite.all():
+        return
+    size = truth[~infinite].abs().max().item()
+    error = (got.double() - truth)[~infinite].abs().max().item()
+    # Not every plain result is finite: it may be NaN where ours must not be.
+    theirs = (yardstick.double() - truth)[~infinite].abs().nan_to_num(0, 0, 0).max().item()
+    assert error <= 2 * theirs + FLOOR[dtype] * max(1.0, size), f"error {error:.2e}, plain torch's {theirs:.2e}"
+
+
+@pytest.fixture(params=list(KERNELS))
+def kernel(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(params=list(CASES))
+def case(request: pytest.FixtureRequest) -> Case:
+    return CASES[request.param]
+
+
+def runner(kernel: str):
+    def compute(problem: Problem) -> tuple[Tensor, Tensor]:
+        result = kernels.run(problem, kernel=kernel)
+        return result.out, result.lse
+
+    return compute
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_forward(kernel: str, case: Case, dtype: torch.dtype) -> None:
+    problem = case.problem(dtype)
+    why_not = refuses(kernel, problem)
+    if why_not:
+        with pytest.raises(kernels.KernelError, match="cannot compute this"):
+            kernels.run(problem, kernel=kernel)
+        return
+    result = kernels.run(problem, kernel=kernel)
+    assert result.out.dtype == dtype
+    assert result.lse.dtype in (torch.float32, torch.float64)
+    (out, lse), (plain_out, plain_lse) = exact(problem), plain(problem)
+    assert_as_exact(result.out, out, plain_out, dtype)
+    # The lse is never rounded to 16 bits, so it is held to float32 whatever the inputs.
+    wide = torch.promote_types(dtype, torch.float32)
+    assert_as_exact(result.lse, lse, plain_lse if dtype == wide else lse, wide)
+
+
+@pytest.mark.parametrize("through", ["out", "lse", "both"])
+def test_gradients(kernel: str, case: Case, through: str) -> None:
+    problem = case.problem()
+    if refuses(kernel, problem):
+        return
+    got, truth, yardstick = (gradients(f, problem, through) for f in (runner(kernel), exact, plain))
+    for name, grad in got.items():
+        assert grad.dtype == torch.float32
+        assert_as_exact(grad, truth[name].double(), yardstick[name], torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["full", "causal", "grouped causal", "mask", "bias", "sinks", "dropout"])
+def test_gradients_of_16_bits(kernel: str, name: str, dtype: torch.dtype) -> None:
+    problem = CASES[name].problem(dtype)
+    if refuses(kernel, problem):
+        return
+    got, truth, yardstick = (gradients(f, problem, "out") for f in (runner(kernel), exact, plain))
+    for name, grad in got.items():
+        assert grad.dtype == dtype
+        assert_as_exact(grad, truth[name].double(), yardstick[name], dtype)
+
+
+@pytest.mark.parametrize("name", ["grouped causal", "bias per key", "sinks, empty rows", "softcap", "dropout"])
+def test_gradcheck(kernel: str, name: str) -> None:
+    """Against finite differences: an oracle that shares nothing with the formula."""
+    small = replace(CASES[name], batch=1, length=5, keys=7, width=3, value_width=2)
+    problem = small.problem(torch.float64)
+    if refuses(kernel, problem):
+        return
+    names = [n for n in LEARNS if getattr(problem, n) is not None]
+
+    def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+        result = kernels.run(replace(problem, **dict(zip(names, tensors, strict=True))), kernel=kernel)
+        return result.out, result.lse.masked_fill(result.lse == -torch.inf, 0)
+
+    assert torch.autograd.gradcheck(function, [getattr(problem, n).clone().requires_grad_() for n in names])
+
+
+def test_empty_rows_are_zero_in_values_and_gradients(kernel: str) -> None:
+    problem = CASES["mask"].problem()
+    if refuses(kernel, problem):
+        return
+    assert problem.allow is not None
+    empty = ~problem.allow.any(-1)
+    result = kernels.run(problem, kernel=kernel)
+    assert torch.equal(result.out[:, :, empty], torch.zeros_like(result.out[:, :, empty]))
+    assert (result.lse[:, :, empty] == -torch.inf).all()
+    assert result.lse[:, :, ~empty].isfinite().all()
+    for grad in gradients(runner(kernel), problem, "both").values():
+        assert grad.isfinite().all()
+    assert gradients(runner(kernel), problem, "both")["query"][:, :, empty].abs().max() == 0
+
+
+def test_the_lse_of_a_row_with_a_sink_counts_it(kernel: str) -> None:
+    problem = CASES["no key, sinks"].problem()
+    if refuses(kernel, problem):
+        return
+    assert problem.sinks is not None
+    lse = kernels.run(problem, kernel=kernel).lse
+    assert torch.equal(lse.float(), problem.sinks[None, :, None].expand(lse.shape))
+
+
+def test_two_runs_give_the_same_bits(kernel: str) -> None:
+    problem = CASES["dropout causal grouped"].problem()
+    if refuses(kernel, problem):
+        problem = CASES["grouped causal"].problem()
+    first, second = (gradients(runner(kernel), problem, "both") for _ in range(2))
+    for name, grad in first.items():
+        assert torch.equal(grad, second[name])
+
+
+def test_a_second_derivative_is_refused(kernel: str) -> None:
+    problem = CASES["full"].problem()
+    query = problem.query.clone().requires_grad_()
+    out = kernels.run(replace(problem, query=query), kernel=kernel).out
+    (grad,) = torch.autograd.grad(out.sum(), query, create_graph=True)
+    with pytest.raises(RuntimeError, match="differentiate twice"):
+        grad.sum().backward()
+
+
+def test_a_change_in_place_before_backward_is_noticed(kernel: str) -> None:
+    problem = CASES["full"].problem()
+    key = problem.key.clone().requires_grad_()
+    held = key * 1.0
+    out = kernels.run(replace(problem, key=held), kernel=kernel).out
+    held.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
