@@ -14,11 +14,15 @@ class ClearheadError(Exception):
     """The root: `except ClearheadError` catches everything this package raises on purpose."""
 
 
-class ShapeError(ClearheadError, RuntimeError, ValueError):
-    """A tensor has a shape that does not fit the others."""
+class ShapeError(ClearheadError, RuntimeError, ValueError, AssertionError):
+    """A tensor has a shape that does not fit the others. (torch raises any of the three, by the place.)"""
 
 
-class DtypeError(ClearheadError, RuntimeError, TypeError):
+class RankError(ShapeError, IndexError):
+    """A tensor has too few axes."""
+
+
+class DtypeError(ClearheadError, NotImplementedError, TypeError, AssertionError):
     """A tensor has a dtype that does not fit the others, or that the kernel cannot take."""
 
 
@@ -26,7 +30,7 @@ class DeviceError(ClearheadError, RuntimeError):
     """Tensors live on different devices."""
 
 
-class OptionError(ClearheadError, ValueError):
+class OptionError(ClearheadError, ValueError, RuntimeError):
     """An option has a value that makes no sense, or that contradicts another option."""
 
 
