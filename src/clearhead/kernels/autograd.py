@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearhead.errors import KernelError
 from clearhead.kernels.choice import KERNELS, select
 from clearhead.kernels.problem import Problem, Result, validate
 
@@ -47,12 +48,26 @@ class _Attention(torch.autograd.Function):
         return result.out, result.lse
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
-        query, key, value, bias, sinks, allow, out, lse = ctx.saved_tensors
-        scale, is_causal, softcap, dropout_p, seed = ctx.options
-        problem = Problem(query, key, value, scale, is_causal, allow, bias, softcap, sinks, dropout_p, seed)
         if grad_out is None:
-            grad_out = torch.zeros_like(out)
-        grads = KERNELS[ctx.name].backward(problem, Result(out, lse), grad_out, grad_lse)
-        return None, None, grads.query, grads.key, grads.value, grads.bias, grads.sinks
+            grad_out = torch.zeros_like(ctx.saved_tensors[-2])
+        return None, None, *_Backward.apply(ctx.options, ctx.name, grad_out, grad_lse, *ctx.saved_tensors)
+
+
+class _Backward(torch.autograd.Function):
+    """The backward pass as a function of its own, so that a second derivative is refused and never silently zero."""
+
+    @staticmethod
+    def forward(ctx: Any, options: Any, name: str, *tensors: Any) -> tuple[Tensor | None, ...]:
+        grad_out, grad_lse, query, key, value, bias, sinks, allow, out, lse = tensors
+        scale, is_causal, softcap, dropout_p, seed = options
+        problem = Problem(query, key, value, scale, is_causal, allow, bias, softcap, sinks, dropout_p, seed)
+        grads = KERNELS[name].backward(problem, Result(out, lse), grad_out, grad_lse)
+        return grads.query, grads.key, grads.value, grads.bias, grads.sinks
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        raise KernelError(
+            "attention was differentiated twice, and its kernels give first derivatives only. For a second derivative "
+            "compute softmax(query @ key.mT * scale) @ value in plain torch, on a short sequence."
+        )
