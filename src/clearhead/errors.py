@@ -59,6 +59,10 @@ class PackError(ClearheadError, ValueError):
         self.file, self.line = file, line
 
 
+class ProofError(PackError):
+    """An item's programs ran, or could not run, and the item does not hold. Carries the place, as PackError."""
+
+
 class SandboxError(ClearheadError, RuntimeError):
     """No confinement is to be had on this machine, or it failed to start."""
 

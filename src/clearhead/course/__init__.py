@@ -1,1 +1,36 @@
-"""..."""
+"""Packs, items, proofs, grading and schedules: the teaching domain. No torch, no web, no database."""
+
+from clearhead.course.attempt import Attempt, Calibration, ItemProgress, Mastery, Progress
+from clearhead.course.item import KINDS, MODES, Item, Pack, Page, Program, Section, Topic
+from clearhead.course.pack import load, shipped
+from clearhead.course.proved import Criterion, Option, Outcome, Proved, Receipt, Step
+from clearhead.course.verdict import Tick, Verdict
+from clearhead.errors import PackError, ProofError
+
+__all__ = [
+    "KINDS",
+    "MODES",
+    "Attempt",
+    "Calibration",
+    "Criterion",
+    "Item",
+    "ItemProgress",
+    "Mastery",
+    "Option",
+    "Outcome",
+    "Pack",
+    "PackError",
+    "Page",
+    "Program",
+    "Progress",
+    "ProofError",
+    "Proved",
+    "Receipt",
+    "Section",
+    "Step",
+    "Tick",
+    "Topic",
+    "Verdict",
+    "load",
+    "shipped",
+]

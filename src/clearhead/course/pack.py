@@ -1,0 +1,155 @@
+"""Load a pack folder: text in, a typed `Pack` out. Nothing is run here; `prove` does that."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+from clearhead.course.blocks import Document, document, toml
+from clearhead.course.front import Front, PackFront, read_front
+from clearhead.course.item import MODES, Item, Pack, Page, Topic
+from clearhead.course.rules import check_item
+from clearhead.errors import PackError
+
+LARGEST_FILE = 1_000_000  # bytes; an item is a page of text
+
+
+def shipped() -> list[Path]:
+    """Folders of the packs inside the package, by name."""
+    root = Path(str(files("clearhead"))) / "packs"
+    return sorted(path.parent for path in root.glob("*/pack.toml"))
+
+
+def load(path: str | Path) -> Pack:
+    """Read the pack in the folder `path`.
+
+    Returns:
+        A Pack; its items are well formed and not yet proved.
+    Raises:
+        PackError: what is wrong, with `file` (inside the pack) and `line`.
+
+    >>> pack = load(shipped()[0])
+    >>> pack.id
+    'attention'
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise PackError(
+            f"{root} is not a folder; a pack is a folder with a pack.toml. `clearhead new pack NAME` makes one."
+        )
+    text = _read(root, root / "pack.toml")
+    data, lines = toml(text, "pack.toml")
+    front = read_front(PackFront, data, lines, "pack.toml")
+    topics = tuple(
+        Topic(one.id, one.title, one.summary, order, one.minutes, _pages(root, one.id))
+        for order, one in enumerate(front.topics)
+    )
+    _no_repeats([topic.id for topic in topics], text)
+    items = _items(root, front.misconceptions, {topic.id: topic.order for topic in topics})
+    whole = hashlib.sha256(text.encode())
+    for item in items.values():
+        whole.update(item.hash.encode())
+    return Pack(
+        id=front.id,
+        title=front.title,
+        summary=front.summary,
+        version=front.version,
+        path=root,
+        topics=topics,
+        items=items,
+        misconceptions=front.misconceptions,
+        preload=tuple(front.preload),
+        hash=whole.hexdigest(),
+    )
+
+
+def _read(root: Path, file: Path) -> str:
+    """The text of one file of the pack. Refuses links: a pack must not show what lies outside its folder."""
+    name = file.relative_to(root).as_posix()
+    if not file.exists():
+        raise PackError(f"{name} is missing in {root}", file=name)
+    if any(part.is_symlink() for part in (file, *file.parents) if part != root and root in part.parents):
+        raise PackError("is a symbolic link; a pack holds only its own files. Put the file itself here.", file=name)
+    if file.stat().st_size > LARGEST_FILE:
+        raise PackError(f"is {file.stat().st_size:,} bytes; at most {LARGEST_FILE:,} are read", file=name)
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise PackError("is not UTF-8 text; save it as UTF-8", file=name, line=line) from None
+
+
+def _no_repeats(ids: list[str], text: str) -> None:
+    for one in ids:
+        places = [m.start() for m in re.finditer(rf'^\s*id\s*=\s*"{re.escape(one)}"', text, re.MULTILINE)]
+        if ids.count(one) > 1:
+            line = text.count("\n", 0, places[-1]) + 1
+            raise PackError(f"topic {one!r} is there twice; ids are unique", file="pack.toml", line=line)
+
+
+def _pages(root: Path, topic: str) -> Mapping[str, Page]:
+    """topics/<topic>/<mode>.md, by mode."""
+    pages: dict[str, Page] = {}
+    for file in sorted((root / "topics" / topic).glob("*.md")):
+        name = file.relative_to(root).as_posix()
+        if file.stem not in MODES:
+            raise PackError(f"{file.stem!r} is not a mode; expected one of {', '.join(MODES)}", file=name)
+        pages[file.stem] = Page(file.stem, _read(root, file), name)
+    return pages
+
+
+def _items(root: Path, misconceptions: Mapping[str, str], order: Mapping[str, int]) -> dict[str, Item]:
+    """Every items/*.md, in topic order and then by file name."""
+    found = [_item(root, file, misconceptions, order) for file in sorted((root / "items").glob("*.md"))]
+    if not found:
+        raise PackError("no items; add items/<id>.md. `clearhead new item` makes one.", file="items")
+    found.sort(key=lambda item: (order[item.topic], item.file))
+    return {item.id: item for item in found}
+
+
+def _item(root: Path, file: Path, misconceptions: Mapping[str, str], topics: Mapping[str, int]) -> Item:
+    name = file.relative_to(root).as_posix()
+    text = _read(root, file)
+    parts = document(text, name)
+    front = read_front(Front, dict(parts.front), dict(parts.lines), name)
+    if front.id != file.stem:
+        raise PackError(
+            f"id is {front.id!r} and the file is {file.name}; they must be the same", file=name, line=parts.lines["id"]
+        )
+    if front.topic not in topics:
+        known = ", ".join(topics)
+        raise PackError(
+            f"topic {front.topic!r} is not in pack.toml; known: {known}", file=name, line=parts.lines["topic"]
+        )
+    item = _assemble(front, parts, name, _hash(text, parts, misconceptions))
+    check_item(item, misconceptions)
+    return item
+
+
+def _assemble(front: Front, parts: Document, name: str, digest: str) -> Item:
+    sections = parts.sections
+
+    def text(wanted: str) -> str:
+        return next((section.text for section in sections if section.name == wanted), "")
+
+    rev, meaning = front.rev, front.meaning_rev
+    if meaning is None:
+        meaning = rev if front.change == "semantic" else 1
+    return Item(
+        id=front.id, kind=front.kind, topic=front.topic, rev=rev, meaning_rev=min(meaning, rev), title=front.title,
+        concepts=tuple(front.concepts), difficulty=front.difficulty, attempts=front.attempts,
+        time_limit=front.time_limit, seed=front.seed, variants=front.variants, right=front.right,
+        tolerance=front.tolerance, unit=front.unit, evidence=front.evidence, source=front.source, file=name,
+        hash=digest, stem=text("Stem"), back=text("Back"), rule=text("Rule"), pitfalls=text("Pitfalls"),
+        hints=tuple(section.text for section in sections if section.name == "Hint"),
+        rationales={section.argument: section.text for section in sections if section.name == "Rationale"},
+        programs=parts.programs, sections=sections, lines=parts.lines,
+    )  # fmt: skip
+
+
+def _hash(text: str, parts: Document, misconceptions: Mapping[str, str]) -> str:
+    """Of the file and of the sentences it takes from pack.toml."""
+    named = sorted({program.misconception for program in parts.programs if program.misconception})
+    words = [text, *(f"{one}={misconceptions.get(one, '')}" for one in named)]
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()
