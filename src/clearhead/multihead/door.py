@@ -1,0 +1,79 @@
+"""The module's masks, turned round once: torch.nn.MultiheadAttention says True = may not attend, everything inside says
+True = may attend (docs/decisions/0001)."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearhead.errors import DeviceError, DtypeError, ShapeError, shape_text
+from clearhead.multihead import checks
+
+
+def masks(
+    key_padding_mask: Tensor | None, attn_mask: Tensor | None, full: Sequence[int], query: Tensor, batched: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Check the two masks and turn them into (allow, bias), each broadcastable to (B, H, L, S).
+
+    Args:
+        key_padding_mask: (B, S), or (S,) unbatched.
+        attn_mask: (L, S) or (B·H, L, S).
+        full: (B, H, L, S).
+        query: for its dtype and device.
+        batched: whether the caller's tensors had a batch axis.
+    Memory: one tensor of the masks' own size; B times that where both are float.
+    """
+    batch, heads, length, keys = full
+    allow = bias = None
+    if attn_mask is not None:
+        _check("attn_mask", attn_mask, [(length, keys), (batch * heads, length, keys)], "L,S or B·H,L,S", query)
+        rows = attn_mask[None, None] if attn_mask.dim() == 2 else attn_mask.view(batch, heads, length, keys)
+        allow, bias = (~rows, None) if rows.dtype == torch.bool else (None, rows)
+    if key_padding_mask is None:
+        return allow, bias
+    wanted = (batch, keys) if batched else (keys,)
+    _check("key_padding_mask", key_padding_mask, [wanted], "B,S" if batched else "S", query)
+    padding = key_padding_mask.view(batch, 1, 1, keys)
+    if padding.dtype == torch.bool:
+        if allow is None:
+            return ~padding, bias
+        # Both are bool: as a bias the padding stays B·S numbers; joined to the mask it would take B·L·S.
+        return allow, torch.zeros_like(padding, dtype=query.dtype).masked_fill(padding, -torch.inf)
+    return allow, padding if bias is None else bias + padding
+
+
+def extend(mask: Tensor | None, extra: int, value: float) -> Tensor | None:
+    """Widen a mask by `extra` keys at the end, which every query may attend."""
+    return mask if mask is None or extra == 0 or mask.shape[-1] == 1 else F.pad(mask, (0, extra), value=value)
+
+
+def _check(name: str, mask: Tensor, wanted: list[tuple[int, ...]], letters: str, query: Tensor) -> None:
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise DtypeError(
+            f"{name} is {mask.dtype}, expected torch.bool (True = may not attend) or a float dtype (added to the "
+            f"logits). Convert it: {name}.bool()."
+        )
+    if mask.device != query.device:
+        raise DeviceError(f"{name} is on {mask.device}, query is on {query.device}. Move it with .to(query.device).")
+    if tuple(mask.shape) not in wanted:
+        shapes = " or ".join(str(shape) for shape in wanted)
+        raise ShapeError(
+            f"{name} does not fit ({shape_text(name, mask.shape, '')}); expected {shapes}, axes {letters}."
+            + _hint(name, tuple(mask.shape), wanted)
+        )
+    if mask.dtype != torch.bool:
+        checks.warn_zero_one(mask, name)
+
+
+def _hint(name: str, shape: tuple[int, ...], wanted: list[tuple[int, ...]]) -> str:
+    if shape[::-1] == wanted[0]:
+        return f" It looks transposed: use {name}.mT."
+    if name == "attn_mask" and len(shape) == 4:
+        return " Join the first two axes: attn_mask.flatten(0, 1)."
+    if name == "attn_mask" and len(shape) == 3 and shape[1:] == wanted[1][1:]:
+        return (
+            f" A mask of three axes has one slice a batch entry and head, batch outermost: for a mask a batch entry "
+            f"use attn_mask.repeat_interleave(num_heads, 0); {wanted[1][0]} slices are needed, {shape[0]} are there."
+        )
+    return ""

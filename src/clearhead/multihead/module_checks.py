@@ -1,0 +1,72 @@
+"""What can be wrong with the module's sizes and inputs. Its masks are checked in door.py."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
+
+if TYPE_CHECKING:
+    from clearhead.multihead.module import MultiheadAttention
+
+
+def sizes(embed_dim: int, num_heads: int) -> None:
+    """Check that both are positive and num_heads divides embed_dim; if not, say what would."""
+    if embed_dim <= 0 or num_heads <= 0:
+        raise OptionError(f"embed_dim is {embed_dim} and num_heads is {num_heads}; expected both to be greater than 0.")
+    if embed_dim % num_heads:
+        divisors = [n for n in range(1, embed_dim + 1) if embed_dim % n == 0]
+        raise ShapeError(
+            f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}; each head is embed_dim // num_heads "
+            f"wide. num_heads that divide {embed_dim}: {', '.join(map(str, divisors))}."
+        )
+
+
+def inputs(module: "MultiheadAttention", query: Any, key: Any, value: Any) -> None:
+    """Check rank, widths, batch, lengths, dtype and device of the three inputs."""
+    named = {"query": query, "key": key, "value": value}
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor):
+            raise DtypeError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor.")
+        if tensor.dim() not in (2, 3) or tensor.dim() != query.dim():
+            raise ShapeError(
+                f"{name} has {tensor.dim()} axes and query has {query.dim()}; expected all three with 3 (batched) or "
+                f"all with 2 ({shape_text(name, tensor.shape, '')}). Add a batch axis with unsqueeze."
+            )
+        if tensor.device != query.device:
+            raise DeviceError(f"{name} is on {tensor.device}, query is on {query.device}. Move them to one device.")
+    _widths(module, named)
+    letters = _letters(module, query, "S")
+    if key.shape[:-1] != value.shape[:-1]:
+        raise ShapeError(
+            f"key and value must share batch and length ({shape_text('key', key.shape, letters)}; "
+            f"{shape_text('value', value.shape, letters)}). Each key needs one value."
+        )
+    batch = 0 if module.batch_first else 1
+    if query.dim() == 3 and query.shape[batch] != key.shape[batch]:
+        other = 1 - batch
+        swapped = query.shape[other] == key.shape[other] and query.shape[other] > 0
+        hint = f" The shapes suggest batch_first={not module.batch_first}." if swapped else ""
+        raise ShapeError(
+            f"query has batch {query.shape[batch]}, key has batch {key.shape[batch]} "
+            f"({shape_text('query', query.shape, _letters(module, query, 'L'))}; "
+            f"{shape_text('key', key.shape, letters)}; batch_first={module.batch_first}).{hint}"
+        )
+
+
+def _widths(module: "MultiheadAttention", named: dict[str, Tensor]) -> None:
+    for (name, tensor), (option, width) in zip(
+        named.items(), (("embed_dim", module.embed_dim), ("kdim", module.kdim), ("vdim", module.vdim)), strict=True
+    ):
+        if tensor.shape[-1] != width:
+            fix = f"For a {name} of this width build the module with {option}={tensor.shape[-1]}."
+            raise ShapeError(
+                f"{name} is {tensor.shape[-1]} wide, expected {option} = {width} "
+                f"({shape_text(name, tensor.shape, _letters(module, tensor, 'L' if name == 'query' else 'S'))}). {fix}"
+            )
+
+
+def _letters(module: "MultiheadAttention", tensor: Tensor, length: str) -> str:
+    if tensor.dim() == 2:
+        return f"{length},E"
+    return f"B,{length},E" if module.batch_first else f"{length},B,E"

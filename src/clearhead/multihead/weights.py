@@ -1,0 +1,58 @@
+"""The dense weights, for callers who ask for them by name. This is the one place here that makes an L×S tensor."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearhead.kernels import Problem
+
+
+def dense(problem: Problem, dropout_p: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Compute output and weights in plain torch, differentiable through both.
+
+    Args:
+        problem: query (B, H, L, D) and the rest.
+        dropout_p: applied to the weights with torch's generator, as torch does.
+    Returns:
+        out (B, H, L, E) and weights (B, H, L, S) after dropout; 0 in a row that may attend nothing.
+    Memory: O(B·H·L·S).
+    """
+    group = problem.query.shape[1] // problem.key.shape[1]
+    key, value = problem.key, problem.value
+    if group > 1:
+        key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+    weights = softmax(logits(problem, key), problem.sinks).to(value.dtype)
+    if dropout_p > 0:
+        weights = F.dropout(weights, dropout_p)
+    return weights @ value, weights
+
+
+def logits(problem: Problem, key: Tensor) -> Tensor:
+    """Scaled, capped, biased and masked (with -inf): (B, H, L, S). `key` has as many heads as the query."""
+    x = (problem.query * problem.scale) @ key.mT
+    if problem.softcap is not None:
+        x = torch.tanh(x / problem.softcap) * problem.softcap
+    if problem.bias is not None:
+        x = x + problem.bias
+    if problem.allow is not None:
+        x = x.masked_fill(~problem.allow, -torch.inf)
+    if problem.is_causal:
+        x = x.masked_fill(~torch.ones(x.shape[-2:], dtype=torch.bool, device=x.device).tril(), -torch.inf)
+    return x
+
+
+def softmax(x: Tensor, sinks: Tensor | None = None) -> Tensor:
+    """Softmax over the last axis that gives zeros, and zero gradient, for a row of -inf.
+
+    Args:
+        x: (B, H, L, S) logits.
+        sinks: (H,) further logits that take weight.
+
+    >>> softmax(torch.tensor([[0.0, 0.0], [-torch.inf, -torch.inf]])[None, None])[0, 0].tolist()
+    [[0.5, 0.5], [0.0, 0.0]]
+    """
+    if sinks is not None:
+        x = torch.cat([x, sinks.to(x.dtype)[:, None, None].expand(*x.shape[:-1], 1)], -1)
+    empty = (x == -torch.inf).all(-1, keepdim=True)
+    weights = x.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
+    return weights if sinks is None else weights[..., :-1]
