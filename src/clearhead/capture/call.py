@@ -1,0 +1,159 @@
+"""One call of an attention function, as seen from outside: what it was given, and what it gave."""
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clearhead.errors import CaptureError
+from clearhead.matrix import AttentionMatrix
+
+# How far a recomputed output row may lie from the model's, as a share of the largest value.
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What an attention module computed.
+
+    Attributes:
+        module: who asked for it.
+        query: (B, H, L, D).
+        key: (B, H_kv, S, D).
+        value: (B, H_kv, S, D_v).
+        scale: logit multiplier; None = 1/sqrt(D).
+        is_causal: top-left.
+        mask: boolean (True = may attend) or float (added), broadcastable to (B, H, L, S), or (B, S); or None.
+        bias: float, added besides the mask; or None.
+        softcap: as in AttentionMatrix.
+        sinks: (H,), as in AttentionMatrix.
+        out: (B, L, H, D_v), what the model's own attention answered.
+        dropout: whether some weights were dropped on the way to `out`.
+    """
+
+    module: nn.Module
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    out: Tensor
+    scale: float | None = None
+    is_causal: bool = False
+    mask: Any = None
+    bias: Tensor | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    dropout: bool = False
+
+
+@dataclass(slots=True)
+class Masks:
+    """Turns a model's masks into allow and bias; remembers each, as all layers of a model share one mask."""
+
+    _known: dict[int, tuple[Any, Tensor, Tensor | None]] = field(default_factory=dict)
+
+    def split(self, mask: Any) -> tuple[Tensor | None, Tensor | None]:
+        """(allow, bias) of a mask. A float mask blocks with -inf or with the least number of its dtype: both are taken
+        as "may not attend", so that a row of nothing else is zero, as everywhere in Clearhead."""
+        if mask is None:
+            return None, None
+        if not isinstance(mask, Tensor):
+            raise CaptureError(f"its mask is a {type(mask).__name__}, not a tensor")
+        if mask.dim() == 2:  # (B, S): which keys are padding
+            mask = mask[:, None, None, :]
+        if mask.dtype == torch.bool:
+            return mask, None
+        if not mask.is_floating_point():
+            return mask != 0, None
+        seen = self._known.get(id(mask))
+        if seen is not None and seen[0]() is mask:
+            return seen[1], seen[2]
+        allow = mask > torch.finfo(mask.dtype).min / 2
+        adds = bool(((mask != 0) & allow).any())
+        bias = mask.masked_fill(~allow, 0.0) if adds else None
+        self._known[id(mask)] = (weakref.ref(mask), allow, bias)
+        return allow, bias
+
+
+def matrix(call: Call, masks: Masks, heads: list[int] | None = None) -> AttentionMatrix:
+    """The call's attention matrix, checked against the call's own output, with tensors of its own.
+
+    Three rows of the output are computed again from the matrix. If they differ from what the model answered, its
+    attention holds something Clearhead does not know of, and nothing is recorded rather than something wrong.
+
+    Raises:
+        CaptureError: the call cannot be described as an attention matrix; says why.
+    """
+    query, key = call.query, call.key
+    if query.dim() != 4 or key.dim() != 4:
+        raise CaptureError(f"its query has shape {tuple(query.shape)}, not (B, H, L, D)")
+    if query.shape[0] == 1 < key.shape[0]:
+        query = query.expand(key.shape[0], -1, -1, -1)
+    allow, bias = masks.split(call.mask)
+    allow = None if allow is None else allow[..., : key.shape[2]]
+    for extra in (call.bias,):
+        if extra is not None:
+            also, extra_bias = masks.split(extra)
+            allow = also if allow is None else (allow if also is None else allow & also)
+            bias = extra_bias if bias is None else (bias if extra_bias is None else bias + extra_bias)
+    options: dict[str, Any] = {"scale": call.scale, "softcap": call.softcap}
+    sinks = None if call.sinks is None else call.sinks.detach()
+    _check(call, query, allow, bias, sinks, options)
+    if heads is not None:
+        query = query[:, heads]
+        key = key[:, [head // (call.query.shape[1] // call.key.shape[1]) for head in heads]]
+        allow, bias = (m if m is None or m.dim() < 4 or m.shape[1] == 1 else m[:, heads] for m in (allow, bias))
+        sinks = None if sinks is None else sinks[heads]
+    # Clones: a cache may write into its buffers later, and a view would keep a fused q-k-v tensor alive.
+    return AttentionMatrix(
+        query.detach().clone(memory_format=torch.contiguous_format),
+        key.detach().clone(memory_format=torch.contiguous_format),
+        allow=allow,
+        bias=None if bias is None else bias.detach(),
+        sinks=sinks,
+        is_causal=call.is_causal,
+        **options,
+    )
+
+
+def _check(
+    call: Call,
+    query: Tensor,
+    allow: Tensor | None,
+    bias: Tensor | None,
+    sinks: Tensor | None,
+    options: dict[str, Any],
+) -> None:
+    """Compare three rows of the model's own output with what the matrix gives."""
+    if call.dropout:
+        return
+    batch, heads, length, _ = query.shape
+    expected = (batch, length, heads, call.value.shape[-1])
+    if call.out.numel() != torch.Size(expected).numel():
+        raise CaptureError(f"its output has shape {tuple(call.out.shape)}, expected {expected}")
+    rows = torch.tensor(sorted({0, length // 2, length - 1}), device=query.device)
+    keys = torch.arange(call.key.shape[2], device=query.device)
+    allow, bias = (m if m is None or m.shape[-2] == 1 else m[..., rows, :] for m in (allow, bias))
+    if call.is_causal:
+        seen = keys <= rows[:, None]
+        allow = seen if allow is None else allow & seen
+    with torch.no_grad():
+        few = AttentionMatrix(
+            query[:, :, rows].detach(),
+            call.key.detach(),
+            allow=allow,
+            bias=None if bias is None else bias.detach(),
+            sinks=sinks,
+            **options,
+        )
+        ours = few @ call.value.detach().repeat_interleave(heads // call.value.shape[1], dim=1)
+        theirs = call.out.detach().reshape(expected)[:, rows].transpose(1, 2)
+        off = (ours - theirs).abs().amax(-1).masked_fill(few.lse == -torch.inf, 0.0)
+        size = call.value.detach().abs().max().clamp_min(1e-30)
+        worst = float((off / size).max())
+    if not worst <= TOLERANCE.get(query.dtype, 1e-3):
+        raise CaptureError(
+            f"softmax(QKᵀ·scale + mask)V differs from the module's own output by {worst:.1e} of the largest value: "
+            "its attention holds a term Clearhead does not know"
+        )

@@ -1,0 +1,185 @@
+"""observe(): watch a model's attention while it runs, and put everything back."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+from clearhead.capture import interface
+from clearhead.capture.call import Call, Masks, matrix
+from clearhead.capture.record import Missed, Record
+from clearhead.errors import CaptureError, OptionError
+
+_ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
+
+
+@contextmanager
+def observe(
+    model: nn.Module,
+    *,
+    layers: Sequence[int | str] | None = None,
+    heads: Sequence[int] | None = None,
+    max_bytes: int | None = None,
+) -> Iterator[Record]:
+    """Record what a model attends to, while it runs as it always does.
+
+    The model's own kernel still computes its output, which stays the same bit for bit; queries and keys are kept. On
+    leaving, also after an exception, everything is as it was. Observers may be nested: each records every call of its
+    own model. Only calls in the thread that observes are recorded.
+
+    Args:
+        model: a Hugging Face model, or any module that holds such models.
+        layers: which attention modules, by index in layer order or by name; None = all.
+        heads: which query heads; None = all.
+        max_bytes: stop recording before queries and keys take more than this; the model runs on, a warning says so,
+            and what was not kept is in `record.missed`.
+
+    Yields:
+        Record, filled as the model runs.
+
+    Raises:
+        OptionError: a layer or head does not exist.
+        CaptureError: on leaving, if the model ran and no attention was seen in it.
+
+    Memory: a copy of queries and keys, and the model's own masks.
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertModel
+        >>> size = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 7}
+        >>> model = BertModel(BertConfig(vocab_size=11, **size)).eval()
+        >>> with observe(model) as record:
+        ...     out = model(torch.tensor([[1, 2, 3, 4, 5]]))
+        >>> {name: A.shape for name, A in record.items()}
+        {'encoder.layer.0.attention.self': (1, 3, 5, 5), 'encoder.layer.1.attention.self': (1, 3, 5, 5)}
+    """
+    watcher = _Watcher(model, layers, heads, max_bytes)
+    with interface.watched(watcher.seen), watcher.hooks():
+        yield watcher.record
+    watcher.close()
+
+
+def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules that look like attention by their class' name, innermost only, in the model's own order."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        inner = (child for child in module.modules() if child is not module)
+        if _ATTENTION.search(type(module).__name__) and not any(_ATTENTION.search(type(c).__name__) for c in inner):
+            found[name] = module
+    return found
+
+
+class _Watcher:
+    """What one `observe` wants (layers, heads, room) and the record it fills."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[int | str] | None,
+        heads: Sequence[int] | None,
+        max_bytes: int | None,
+    ) -> None:
+        self._model = model
+        self._names = {id(module): name for name, module in model.named_modules()}
+        self._expected = attention_modules(model)
+        self._wanted = None if layers is None else {self._name(layer) for layer in layers}
+        self._heads = None if heads is None else list(heads)
+        self._room = max_bytes
+        self._full = False
+        self._ran = False
+        self._masks = Masks()
+        self.record = Record(_order=list(self._names.values()))
+
+    def _name(self, layer: int | str) -> str:
+        names = list(self._expected)
+        if isinstance(layer, str):
+            if layer in self._names.values():
+                return layer
+            raise OptionError(f"there is no layer named {layer!r}. The model's attention modules: {', '.join(names)}.")
+        if -len(names) <= layer < len(names):
+            return names[layer]
+        raise OptionError(
+            f"there is no layer {layer}: the model has {len(names)} attention modules. "
+            f"Use 0..{len(names) - 1}, or a name: {', '.join(names)}."
+        )
+
+    def _wants(self, name: str) -> bool:
+        return self._wanted is None or name in self._wanted
+
+    def seen(self, call: Call) -> None:
+        """Record a call, or say why not."""
+        name = self._names.get(id(call.module))
+        if name is None or not self._wants(name):
+            return
+        total = call.query.shape[1]
+        if self._heads is not None and any(not 0 <= head < total for head in self._heads):
+            raise OptionError(f"heads={self._heads}, but {name} has heads 0..{total - 1}. Name heads that exist.")
+        size = self._size(call)
+        if self._full or (self._room is not None and size > self._room):
+            self._stop(name, size)
+            return
+        try:
+            found = matrix(call, self._masks, self._heads)
+        except CaptureError as error:
+            self._miss(name, str(error))
+            return
+        if self._room is not None:
+            self._room -= size
+        self.record._calls.setdefault(name, []).append(found)
+
+    def _size(self, call: Call) -> int:
+        share = 1.0 if self._heads is None else len(self._heads) / call.query.shape[1]
+        keys = call.key.nbytes if self._heads is None else len(self._heads) * call.key.nbytes // call.key.shape[1]
+        return int(share * call.query.nbytes) + keys
+
+    def _stop(self, name: str, size: int) -> None:
+        if not self._full:
+            warnings.warn(
+                f"observe: recording stopped at {name}, whose queries and keys take {size} bytes with {self._room} of "
+                "max_bytes left. The model runs on. Raise max_bytes, or choose layers= or heads=.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        self._full = True
+        self._miss(name, "max_bytes was reached")
+
+    def _miss(self, name: str, reason: str) -> None:
+        item = Missed(name, reason)
+        if item not in self.record.missed:
+            self.record.missed.append(item)
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        """While open, notice each attention module that runs, so that one not recorded is named."""
+        with ExitStack() as stack:
+            handles = [self._model.register_forward_hook(self._model_ran)]
+            for name, module in self._expected.items():
+                if self._wants(name):
+                    handles.append(module.register_forward_hook(self._module_ran))
+            for handle in handles:
+                stack.callback(handle.remove)
+            yield
+
+    def _model_ran(self, *_: Any) -> None:
+        self._ran = True
+
+    def _module_ran(self, module: nn.Module, *_: Any) -> None:
+        name = self._names[id(module)]
+        if name not in self.record and not any(item.name == name for item in self.record.missed):
+            self._miss(
+                name,
+                f"{type(module).__name__} computes its attention by itself, outside Hugging Face's attention interface",
+            )
+
+    def close(self) -> None:
+        """Refuse a run in which there was nothing to see."""
+        if self._ran and not self.record and not self.record.missed:
+            raise CaptureError(
+                f"{type(self._model).__name__} ran and no attention was seen in it. Observe a model with attention "
+                "layers; if it has some, they are of a kind Clearhead does not know."
+            )

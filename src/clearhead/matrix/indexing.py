@@ -1,0 +1,154 @@
+"""A[b, h, rows, cols] by torch's own rules, computing only the entries asked for."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import ShapeError, TooLargeError
+from clearhead.matrix.logits import BLOCK, Logits, finite, weigh
+
+LIMIT = 2**28  # bytes of a dense answer that nobody had to ask for twice: 256 MiB
+
+
+def index(logits: Logits, lse: Tensor, key: Any) -> Tensor:
+    """The weights at `key`, shaped as torch would shape `dense[key]`.
+
+    Args:
+        logits: the matrix, in the dtype to compute in.
+        lse: (B, H, L), its normaliser.
+        key: what stands between the brackets.
+
+    Raises:
+        ShapeError: torch could not index a tensor of this shape so.
+        TooLargeError: the answer is larger than LIMIT bytes.
+    """
+    parts = tuple(_as_index(part) for part in (key if isinstance(key, tuple) else (key,)))
+    # A tensor on the meta device has a shape and no memory: torch itself says what the answer looks like.
+    try:
+        shape = torch.empty(logits.shape, device="meta")[_on(parts, "meta")].shape
+    except (IndexError, RuntimeError, TypeError) as error:
+        raise ShapeError(
+            f"the matrix has shape {logits.shape}, axes B,H,L,S, and cannot be indexed so: {error}. "
+            "Give up to four ints, slices or index tensors, as to a dense tensor."
+        ) from error
+    guard(shape, logits.query.dtype, LIMIT, "this part of the matrix", "Take fewer heads, rows or columns at a time")
+    advanced = [part for part in parts if isinstance(part, Tensor)]
+    if len(advanced) > 1 or any(part.dtype == torch.bool and part.dim() > 1 for part in advanced):
+        return _pointwise(logits, lse, parts, shape)
+    return outer(logits, lse, _axes(parts, logits)).reshape(shape)
+
+
+def outer(logits: Logits, lse: Tensor, axes: list[Tensor]) -> Tensor:
+    """(b, h, rows, cols) at the crossings of four lists of positions."""
+    if any(axis.numel() == 0 for axis in axes):
+        return logits.query.new_zeros([axis.numel() for axis in axes])
+    rows, cols = (_compact(axis) for axis in axes[2:])
+    return torch.stack(
+        [
+            torch.stack(
+                [
+                    weigh(logits.block(batch, slice(head, head + 1), rows, cols)[0], lse[batch, head, rows])
+                    for head in axes[1].tolist()
+                ]
+            )
+            for batch in axes[0].tolist()
+        ]
+    )
+
+
+def everything(logits: Logits) -> list[Tensor]:
+    """The axes of the whole matrix, for `outer`."""
+    return [torch.arange(size, device=logits.query.device) for size in logits.shape]
+
+
+def guard(shape: tuple[int, ...], dtype: torch.dtype, limit: int | None, what: str, way_out: str) -> None:
+    """Refuse an answer of more than `limit` bytes; None lets everything pass.
+
+    Raises:
+        TooLargeError: says the size, the limit and the way out.
+    """
+    size = torch.Size(shape).numel() * dtype.itemsize
+    if limit is not None and size > limit:
+        raise TooLargeError(
+            f"{what} takes {_bytes(size)} (shape {tuple(shape)}, {dtype}); the limit is {_bytes(limit)}. {way_out}."
+        )
+
+
+def _as_index(part: Any) -> Any:
+    """Lists and arrays become tensors, a tensor of no axes becomes an int; ints, slices, None and ... stay."""
+    if isinstance(part, (int, slice)) or part is None or part is Ellipsis:
+        return part
+    tensor = torch.as_tensor(part)
+    return int(tensor) if tensor.dim() == 0 and tensor.dtype != torch.bool else tensor
+
+
+def _on(parts: tuple[Any, ...], device: str) -> tuple[Any, ...]:
+    """The index on another device; a boolean mask as the positions it holds, as a shape must not depend on values."""
+    moved: list[Any] = []
+    for part in parts:
+        if isinstance(part, Tensor) and part.dtype == torch.bool:
+            moved.extend(where.to(device) for where in part.nonzero(as_tuple=True))
+        else:
+            moved.append(part.to(device) if isinstance(part, Tensor) else part)
+    return tuple(moved)
+
+
+def _axes(parts: tuple[Any, ...], logits: Logits) -> list[Tensor]:
+    """The positions each of the four axes is read at, where at most one part is a tensor."""
+    given = [part for part in parts if part is not None]
+    missing = len(logits.shape) - sum(part is not Ellipsis for part in given)
+    if not any(part is Ellipsis for part in given):
+        given.append(Ellipsis)
+    full: list[Any] = []
+    for part in given:
+        full.extend([slice(None)] * missing if part is Ellipsis else [part])
+    device = logits.query.device
+    return [_positions(part, size).to(device) for part, size in zip(full, logits.shape, strict=True)]
+
+
+def _positions(part: Any, size: int) -> Tensor:
+    if isinstance(part, slice):
+        return torch.arange(*part.indices(size))
+    if isinstance(part, Tensor) and part.dtype == torch.bool:
+        return part.nonzero().flatten()
+    # Bounds were checked on the meta device, ints only: a tensor's values are looked at here.
+    where = torch.as_tensor(part).flatten().long()
+    if where.numel() and not (-size <= int(where.min()) and int(where.max()) < size):
+        raise ShapeError(f"an index is outside an axis of size {size}: {where.tolist()[:8]}. Use -{size}..{size - 1}.")
+    return where % size if size else where
+
+
+def _compact(positions: Tensor) -> "slice | Tensor":
+    """A slice where the positions run without a gap: a slice is a view, a list of positions is a copy."""
+    first, last = int(positions[0]), int(positions[-1])
+    run = last - first + 1 == positions.numel() and bool((positions.diff() == 1).all())
+    return slice(first, last + 1) if run else positions
+
+
+def _pointwise(logits: Logits, lse: Tensor, parts: tuple[Any, ...], shape: torch.Size) -> Tensor:
+    """Several index tensors at once: torch pairs them up. Each entry is its own dot product."""
+    places = []
+    for axis, size in enumerate(logits.shape):
+        # A ramp along one axis, stretched without memory over the others; indexing it gives that axis' positions.
+        view = [1] * len(logits.shape)
+        view[axis] = size
+        ramp = torch.arange(size).view(view).expand(logits.shape)
+        places.append(ramp[_on(parts, "cpu")].flatten().to(logits.query.device))
+    step = max(BLOCK // logits.query.shape[-1], 1)
+    entries = []
+    for batch, head, row, col in zip(*(place.split(step) for place in places), strict=True):
+        entries.append(torch.exp(logits.at(batch, head, row, col) - finite(lse[batch, head, row])))
+    return torch.cat(entries).reshape(shape)
+
+
+def _bytes(size: float) -> str:
+    """
+    >>> _bytes(3 * 2**29)
+    '1.5 GiB'
+    """
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024
+    return f"{size:.4g} GiB"

@@ -1,0 +1,219 @@
+"""What an attention matrix is made of, and any rectangle of its logits, computed where asked for."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+NEG_INF = float("-inf")
+
+# Elements of one rectangle in a pass over the whole matrix: 4 MiB of float32, about one core's share of cache.
+BLOCK = 2**20
+MIN_ROWS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """softcap(Q Kᵀ · scale) + bias, masked: everything before the softmax. Validated by AttentionMatrix.
+
+    Attributes:
+        query: (B, H, L, D).
+        key: (B, H_kv, S, D); query head h reads key head h // (H // H_kv).
+        scale: logit multiplier, no unit.
+        is_causal: top-left: query i may attend keys 0..i.
+        allow: boolean, four axes each of full size or 1, True = may attend; None = everything.
+        bias: float, four axes each of full size or 1; None = nothing.
+        softcap: logits become softcap·tanh(logits / softcap) before bias and mask; None = off.
+        sinks: (H,) extra logits that take weight and give no value; None = none.
+    """
+
+    query: Tensor
+    key: Tensor
+    scale: float
+    is_causal: bool = False
+    allow: Tensor | None = None
+    bias: Tensor | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, L, S)."""
+        batch, heads, rows, _ = self.query.shape
+        return batch, heads, rows, self.key.shape[2]
+
+    @property
+    def group(self) -> int:
+        """How many query heads share one key head."""
+        return self.query.shape[1] // self.key.shape[1]
+
+    @property
+    def bilinear(self) -> bool:
+        """Whether every logit that is not masked is exactly scale · qᵢ·kⱼ."""
+        return self.bias is None and self.softcap is None
+
+    @property
+    def dense_mask(self) -> bool:
+        """Whether the caller's own mask or bias varies along both L and S."""
+        return any(t is not None and t.shape[2] > 1 and t.shape[3] > 1 for t in (self.allow, self.bias))
+
+    def wide(self) -> "Logits":
+        """The same logits in float32 or wider: statistics are computed in it, whatever the model ran in."""
+        dtype = torch.promote_types(self.query.dtype, torch.float32)
+        if dtype == self.query.dtype:
+            return self
+        return replace(
+            self,
+            query=self.query.to(dtype),
+            key=self.key.to(dtype),
+            bias=None if self.bias is None else self.bias.to(dtype),
+            sinks=None if self.sinks is None else self.sinks.to(dtype),
+        )
+
+    def part(self, rows: slice, cols: slice, *, is_causal: bool) -> "Logits":
+        """The logits of some rows and columns as a matrix of their own; says anew whether it is causal."""
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None:
+                return None
+            tensor = tensor[:, :, rows] if tensor.shape[2] > 1 else tensor
+            return tensor[:, :, :, cols] if tensor.shape[3] > 1 else tensor
+
+        return replace(
+            self,
+            query=self.query[:, :, rows],
+            key=self.key[:, :, cols],
+            is_causal=is_causal,
+            allow=cut(self.allow),
+            bias=cut(self.bias),
+        )
+
+    def block(self, batch: int, heads: slice, rows: "slice | Tensor", cols: "slice | Tensor") -> Tensor:
+        """The logits of one rectangle.
+
+        Args:
+            batch: which batch element.
+            heads: query heads, step 1.
+            rows, cols: queries and keys, a slice of step 1 or a 1-D tensor of positions.
+
+        Returns:
+            (heads, rows, cols), -inf where masked.
+        """
+        query = self.query[batch, heads][:, rows]
+        logits = torch.matmul(query, self._keys(batch, heads)[:, cols].transpose(-1, -2)) * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        if self.bias is not None:
+            logits = logits + _part(self.bias, batch, heads, rows, cols)
+        if self.allow is not None:
+            logits = logits.masked_fill(~_part(self.allow, batch, heads, rows, cols), NEG_INF)
+        if self.is_causal:
+            later = _positions(cols, logits.shape[2], logits) > _positions(rows, logits.shape[1], logits)[:, None]
+            logits = logits.masked_fill(later, NEG_INF)
+        return logits
+
+    def at(self, batch: Tensor, head: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        """The logits at N places, each given by its four positions: all arguments and the result are (N,)."""
+        logits = (self.query[batch, head, row] * self.key[batch, head // self.group, col]).sum(-1) * self.scale
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        full = self.shape
+        if self.bias is not None:
+            logits = logits + self.bias.expand(full)[batch, head, row, col]
+        if self.allow is not None:
+            logits = logits.masked_fill(~self.allow.expand(full)[batch, head, row, col], NEG_INF)
+        return logits.masked_fill(col > row, NEG_INF) if self.is_causal else logits
+
+    def one(self, batch: int, head: int) -> "Logits":
+        """One head of one batch element, as a matrix of its own: (1, 1, L, S)."""
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None:
+                return None
+            tensor = tensor[batch : batch + 1] if tensor.shape[0] > 1 else tensor
+            return tensor[:, head : head + 1] if tensor.shape[1] > 1 else tensor
+
+        own = head // self.group
+        return replace(
+            self,
+            query=self.query[batch : batch + 1, head : head + 1],
+            key=self.key[batch : batch + 1, own : own + 1],
+            allow=cut(self.allow),
+            bias=cut(self.bias),
+            sinks=None if self.sinks is None else self.sinks[head : head + 1],
+        )
+
+    def _keys(self, batch: int, heads: slice) -> Tensor:
+        """(heads, S, D): a view for one head or where heads are not shared, else a copy."""
+        if self.group == 1:
+            return self.key[batch, heads]
+        start, stop, _ = heads.indices(self.shape[1])
+        if stop - start == 1:
+            own = start // self.group
+            return self.key[batch, own : own + 1]
+        return self.key[batch, torch.arange(start, stop, device=self.key.device) // self.group]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One rectangle on the way through a whole matrix: `logits` is (heads, rows, cols), all columns that matter."""
+
+    batch: int
+    heads: slice
+    rows: slice
+    cols: slice
+    logits: Tensor
+
+    def weights(self, lse: Tensor) -> Tensor:
+        """The rectangle after the softmax, from the (B, H, L) log-sum-exp; 0 in a row that may attend nothing."""
+        return weigh(self.logits, lse[self.batch, self.heads, self.rows])
+
+
+def weigh(logits: Tensor, lse: Tensor) -> Tensor:
+    """exp(logits - lse), with 0 where a row is empty (lse = -inf) instead of NaN.
+
+    >>> weigh(torch.tensor([[NEG_INF, NEG_INF]]), torch.tensor([NEG_INF]))
+    tensor([[0., 0.]])
+    """
+    return torch.exp(logits - finite(lse).unsqueeze(-1))
+
+
+def finite(lse: Tensor) -> Tensor:
+    """The log-sum-exp with 0 in place of -inf, so that an empty row gives exp(-inf - 0) = 0."""
+    return lse.masked_fill(lse == NEG_INF, 0.0)
+
+
+def blocks(logits: Logits, *, least: int = 1) -> Iterator[Block]:
+    """Walk the matrix in rectangles of about BLOCK elements, rows first; under is_causal the empty right is left out.
+
+    Args:
+        logits: what to walk.
+        least: columns each rectangle has at least (for top-k, that there are k to choose from).
+    """
+    batches, heads, rows, keys = logits.shape
+    tall = min(max(BLOCK // max(keys, 1), MIN_ROWS), rows)
+    wide = max(BLOCK // max(tall * keys, 1), 1)
+    for batch in range(batches):
+        for head in range(0, heads, wide):
+            which = slice(head, min(head + wide, heads))
+            for start in range(0, rows, max(tall, 1)):
+                stop = min(start + tall, rows)
+                right = min(max(stop, least), keys) if logits.is_causal else keys
+                span, cols = slice(start, stop), slice(0, right)
+                yield Block(batch, which, span, cols, logits.block(batch, which, span, cols))
+
+
+def _part(tensor: Tensor, batch: int, heads: slice, rows: "slice | Tensor", cols: "slice | Tensor") -> Tensor:
+    """A rectangle of a mask or bias; an axis of size 1 serves every position."""
+    tensor = tensor[batch if tensor.shape[0] > 1 else 0]
+    tensor = tensor[heads] if tensor.shape[0] > 1 else tensor
+    tensor = tensor[:, rows] if tensor.shape[1] > 1 else tensor
+    return tensor[:, :, cols] if tensor.shape[2] > 1 else tensor
+
+
+def _positions(where: "slice | Tensor", size: int, like: Tensor) -> Tensor:
+    if isinstance(where, Tensor):
+        return where
+    start = where.start or 0
+    return torch.arange(start, start + size, device=like.device)

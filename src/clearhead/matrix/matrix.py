@@ -1,0 +1,292 @@
+"""AttentionMatrix: softmax(Q Kᵀ · scale + bias), exact, and never stored."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead import kernels
+from clearhead.errors import DtypeError, OptionError, ShapeError, shape_text
+from clearhead.kernels.problem import validate
+from clearhead.matrix import indexing, pooling, products, statistics
+from clearhead.matrix.logits import Logits
+
+
+class AttentionMatrix:
+    """The weights of one attention, as a matrix you can multiply, slice and question, of which no L×S table is kept.
+
+    It holds the queries and keys and computes what is asked. Products and entries come in the matrix' own dtype,
+    statistics in float32 or wider; every sum is taken in float32 or wider. A row that may attend nothing is zero.
+
+    Args:
+        query: (B, H, L, D), floating point.
+        key: (B, H_kv, S, D), query's dtype; H_kv divides H, query head h reads key head h // (H // H_kv).
+        value: (B, H_kv, S, D_v), kept for questions about values; None = not known.
+        scale: logit multiplier, no unit; default 1/sqrt(D).
+        is_causal: top-left: query i may attend keys 0..i.
+        allow: boolean, broadcastable to (B, H, L, S), True = may attend.
+        bias: float, broadcastable to (B, H, L, S), added to the logits.
+        softcap: logits become softcap·tanh(logits / softcap) before bias and mask.
+        sinks: (H,) extra logits that take weight and give no value: rows then sum to less than 1.
+        lse: (B, H, L) natural log-sum-exp of the rows, sinks included, if it is known already.
+
+    Raises:
+        ShapeError, DtypeError, DeviceError, OptionError: the tensors do not fit each other.
+
+    Memory: references to what was given; nothing of size L·S.
+
+    Example:
+        >>> q = torch.eye(3).view(1, 1, 3, 3)
+        >>> A = AttentionMatrix(q, q, scale=0.0, is_causal=True)
+        >>> A.shape
+        (1, 1, 3, 3)
+        >>> A[0, 0, 1]
+        tensor([0.5000, 0.5000, 0.0000])
+        >>> A.received()[0, 0]
+        tensor([1.8333, 0.8333, 0.3333])
+        >>> (A @ torch.eye(3))[0, 0, 2]
+        tensor([0.3333, 0.3333, 0.3333])
+    """
+
+    def __init__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        *,
+        value: Tensor | None = None,
+        scale: float | None = None,
+        is_causal: bool = False,
+        allow: Tensor | None = None,
+        bias: Tensor | None = None,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+        lse: Tensor | None = None,
+    ) -> None:
+        scale = 1.0 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
+        validate(
+            kernels.Problem(query, key, key if value is None else value, scale, is_causal, allow, bias, softcap, sinks)
+        )
+        if lse is not None and lse.shape != query.shape[:3]:
+            raise ShapeError(
+                f"lse must be one number a row, shape {tuple(query.shape[:3])} "
+                f"({shape_text('lse', lse.shape, 'B,H,L')}; {shape_text('query', query.shape, 'B,H,L,D')}). "
+                "Give the lse of this attention, or none."
+            )
+        self._logits = Logits(query, key, scale, is_causal, _four_axes(allow), _four_axes(bias), softcap, sinks)
+        self._value = value
+        self._lse = lse
+
+    def __repr__(self) -> str:
+        batch, heads, rows, cols = self.shape
+        return f"AttentionMatrix(B={batch}, H={heads}, L={rows}, S={cols}, {self.dtype}, {self.device})"
+
+    # What it is
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, L, S)."""
+        return self._logits.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of entries and products: query's."""
+        return self._logits.query.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._logits.query.device
+
+    @property
+    def lse(self) -> Tensor:
+        """(B, H, L), float32 or wider, natural log: the log-sum-exp of each row, sinks included; -inf where empty.
+
+        Computed once, by one forward pass, unless gradients are asked for: then each time, as part of the graph.
+        """
+        if self._lse is not None:
+            return self._lse
+        logits = self._wide
+        column = logits.query.new_zeros(1, 1, 1, 1).expand(*logits.key.shape[:3], 1)
+        lse = products.forward(logits, column)[1]
+        if not lse.requires_grad:
+            self._lse = lse
+        return lse
+
+    @property
+    def mT(self) -> TransposedMatrix:
+        """The transpose, (B, H, S, L), as lazy as the matrix: `A.mT @ Y`."""
+        return TransposedMatrix(self)
+
+    # Products and entries
+
+    def __matmul__(self, columns: Tensor) -> Tensor:
+        """A @ X, as torch.matmul: X is (S,), (S, W) or (..., S, W) with leading axes that broadcast to (B, H).
+
+        Returns:
+            (B, H, L) or (B, H, L, W), in the wider of the two dtypes.
+
+        Memory: O((L + S)·(D + W)) a head.
+        """
+        dtype = torch.promote_types(self.dtype, columns.dtype)
+        wide = self._wide
+        operand, vector = self._columns(columns, wide, axis=3)
+        if operand.shape[1] == 1:
+            operand = operand.expand(-1, wide.key.shape[1], -1, -1)
+        out = products.forward(wide, operand)[0].to(dtype)
+        return out.squeeze(-1) if vector else out
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """Entries, rows, columns or blocks, dense, as `A.to_dense()[key]` would give them.
+
+        Raises:
+            TooLargeError: the answer takes more than 256 MiB.
+        """
+        return indexing.index(self._wide, self._wide_lse, key).to(self.dtype)
+
+    def to_dense(self, *, limit: int | None = indexing.LIMIT) -> Tensor:
+        """The whole matrix, (B, H, L, S), stored.
+
+        Args:
+            limit: the most bytes it may take; default 256 MiB, None for no limit.
+
+        Raises:
+            TooLargeError: it would take more.
+        """
+        way_out = (
+            "Ask for a part, A[b, h, rows, cols], or a map, A.pooled(rows, cols); or allow it with "
+            f"to_dense(limit={math.prod(self.shape) * self.dtype.itemsize})"
+        )
+        indexing.guard(self.shape, self.dtype, limit, "the dense matrix", way_out)
+        wide = self._wide
+        return indexing.outer(wide, self._wide_lse, indexing.everything(wide)).to(self.dtype)
+
+    # Statistics
+
+    def entropy(self) -> Tensor:
+        """The entropy of each row, (B, H, L), in nats: 0 for one key, log S for all keys alike; 0 in an empty row."""
+        return statistics.entropy(self._wide, self._wide_lse)
+
+    def received(self) -> Tensor:
+        """What each key gets over all queries, (B, H, S): the column sums, in weights."""
+        return statistics.received(self._wide, self._wide_lse)
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest weights of each row.
+
+        Args:
+            k: 1..S.
+
+        Returns:
+            (values, indices), each (B, H, L, k), largest first; indices are int64 keys. Where fewer than k keys may be
+            attended, the rest are weight 0.
+
+        Raises:
+            OptionError: k is not within 1..S.
+        """
+        if not 1 <= k <= self.shape[3]:
+            raise OptionError(f"topk(k={k}) asks of rows of {self.shape[3]} keys. Use 1 <= k <= {self.shape[3]}.")
+        return statistics.topk(self._wide, self._wide_lse, k)
+
+    def pooled(self, rows: int, cols: int) -> Tensor:
+        """The matrix as a small map: the mean weight of each cell, (B, H, rows, cols).
+
+        Cells are those of `torch.nn.functional.adaptive_avg_pool2d`; more cells than positions repeat them.
+
+        Raises:
+            OptionError: rows or cols is less than 1.
+
+        Memory: O(L·min(cols, 128)) a head.
+        """
+        if rows < 1 or cols < 1:
+            raise OptionError(f"pooled(rows={rows}, cols={cols}) needs at least one cell each way.")
+        return pooling.pooled(self._wide, self._wide_lse, rows, cols)
+
+    def mean_distance(self, *, offset: int = 0) -> Tensor:
+        """How far each query looks, (B, H, L), in positions: Σⱼ aᵢⱼ·|i + offset - j|.
+
+        Args:
+            offset: the position of query 0 among the keys, where queries are only the last of a sequence: S - L.
+
+        Source: Vig & Belinkov 2019, "Analyzing the Structure of Attention", section 3.
+        """
+        return statistics.mean_distance(self._wide, self._wide_lse, offset)
+
+    # Inside
+
+    @property
+    def _wide(self) -> Logits:
+        return self._logits.wide()
+
+    @property
+    def _wide_lse(self) -> Tensor:
+        return self.lse.to(self._wide.query.dtype)
+
+    def _columns(self, columns: Tensor, wide: Logits, *, axis: int) -> tuple[Tensor, bool]:
+        """An operand as (B, 1 or H, n, W) in the dtype computed in, and whether it was a vector."""
+        if not isinstance(columns, Tensor) or not columns.is_floating_point():
+            kind = columns.dtype if isinstance(columns, Tensor) else type(columns).__name__
+            raise DtypeError(f"the matrix can be multiplied by a floating-point tensor, not by {kind}.")
+        vector = columns.dim() == 1
+        operand = columns[:, None] if vector else columns
+        size, letter = self.shape[axis], "BHLS"[axis]
+        lead = operand.shape[:-2]
+        if operand.dim() > 4 or operand.shape[-2] != size or not _spreads(lead, self.shape[:2]):
+            raise ShapeError(
+                f"the matrix has shape {self.shape}, axes B,H,L,S, and cannot be multiplied by a tensor of shape "
+                f"{tuple(columns.shape)}. Give ({letter},), ({letter},W), (H,{letter},W) or (B,H,{letter},W) "
+                f"with {letter}={size}."
+            )
+        operand = operand[(None,) * (4 - operand.dim())].to(wide.query.dtype)
+        return operand.expand(self.shape[0], -1, -1, -1), vector
+
+
+class TransposedMatrix:
+    """Aᵀ, (B, H, S, L): what `A.mT` gives. Multiply with `@`; `.mT` is the matrix again."""
+
+    def __init__(self, matrix: AttentionMatrix) -> None:
+        self._matrix = matrix
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, S, L)."""
+        batch, heads, rows, cols = self._matrix.shape
+        return batch, heads, cols, rows
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._matrix.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self._matrix.device
+
+    @property
+    def mT(self) -> AttentionMatrix:
+        return self._matrix
+
+    def __matmul__(self, columns: Tensor) -> Tensor:
+        """Aᵀ @ Y, as torch.matmul: Y is (L,), (L, W) or (..., L, W) with leading axes that broadcast to (B, H).
+
+        Returns:
+            (B, H, S) or (B, H, S, W), in the wider of the two dtypes.
+
+        Memory: O((L + S)·(D + W)) a head.
+        """
+        matrix = self._matrix
+        dtype = torch.promote_types(matrix.dtype, columns.dtype)
+        wide = matrix._wide
+        operand, vector = matrix._columns(columns, wide, axis=2)
+        operand = operand.expand(-1, matrix.shape[1], -1, -1)
+        out = products.transposed(wide, matrix._wide_lse, operand).to(dtype)
+        return out.squeeze(-1) if vector else out
+
+
+def _four_axes(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask[(None,) * (4 - mask.dim())]
+
+
+def _spreads(lead: tuple[int, ...], onto: tuple[int, int]) -> bool:
+    """Whether leading axes broadcast to (B, H)."""
+    return all(size in (1, want) for size, want in zip(reversed(lead), reversed(onto), strict=False))

@@ -1,0 +1,194 @@
+"""A @ X and Aᵀ @ Y through the kernels: memory O((L + S)·W), never L·S.
+
+A causal rectangle is cut into at most a full part and a triangle, each an ordinary attention; parts are joined by
+their log-sum-exp: out = Σ exp(lse_part - lse) · out_part.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearhead import kernels
+from clearhead.matrix.logits import BLOCK, NEG_INF, Logits, blocks, finite
+
+# A kernel's tiles are made for head widths; wider operands go through in pieces.
+WIDEST = 128
+
+
+def forward(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Multiply the whole matrix by columns, finding the normaliser on the way.
+
+    Args:
+        logits: the matrix, in the dtype to compute in.
+        columns: (B, H_kv or H, S, W), the same dtype.
+
+    Returns:
+        out (B, H, L, W); lse (B, H, L), sinks included; mass (B, H, L), what the keys get of each row: 1, or less
+        beside sinks, or 0 in an empty row.
+    """
+    out, bare = _run(replace(logits, sinks=None), columns)
+    if logits.sinks is None:
+        return out, bare, (bare > NEG_INF).to(out.dtype)
+    lse = torch.logaddexp(bare, logits.sinks.to(bare.dtype)[:, None])
+    mass = torch.exp(bare - finite(lse))
+    return out * mass.unsqueeze(-1).to(out.dtype), lse, mass
+
+
+def partial(logits: Logits, columns: Tensor, lse: Tensor, rows: slice, cols: slice) -> Tensor:
+    """Multiply one rectangle of the matrix by columns.
+
+    Args:
+        logits: the whole matrix.
+        columns: (B, H_kv or H, cols, W).
+        lse: (B, H, L), the normaliser of the whole rows.
+        rows, cols: which rectangle, each a slice with start and stop.
+
+    Returns:
+        (B, H, rows, W): Σ over the rectangle's keys of weight · column.
+    """
+    batch, heads, _, _ = logits.shape
+    out = columns.new_zeros(batch, heads, rows.stop - rows.start, columns.shape[-1])
+    logits = replace(logits, sinks=None)
+    for piece, tile_rows, tile_cols in _pieces(logits, rows, cols):
+        part, part_lse = _run(piece, columns[:, :, tile_cols.start - cols.start : tile_cols.stop - cols.start])
+        share = torch.exp(part_lse - finite(lse[:, :, tile_rows])).unsqueeze(-1).to(part.dtype)
+        # Joined out of place, so that gradients pass.
+        above, below = tile_rows.start - rows.start, rows.stop - tile_rows.stop
+        out = out + F.pad(part * share, (0, 0, above, below))
+    return out
+
+
+def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
+    """Aᵀ @ columns by forward passes alone.
+
+    With queries [s·K, 1] and keys [Q, -lse], softmax over the old queries gives out′ and lse′ with
+    Aᵀ Y = exp(lse′) · out′. A causal triangle read backwards is a causal triangle again.
+
+    Args:
+        logits: the matrix, float32 or wider.
+        lse: (B, H, L), its normaliser.
+        columns: (B, H, L, W).
+
+    Returns:
+        (B, H, S, W).
+    """
+    if not logits.bilinear or logits.dense_mask:
+        return _transposed_blockwise(logits, lse, columns)
+    batch, heads, rows, keys = logits.shape
+    if logits.allow is not None and logits.allow.shape[2] > 1:  # rows masked whole have no weights
+        lse = lse.masked_fill(~logits.allow[..., 0], NEG_INF)
+    # An empty row must weigh nothing: e^-1e30 is 0, and unlike -inf it stays finite inside a product.
+    offsets = torch.where(lse == NEG_INF, -1e30, -lse).unsqueeze(-1)
+    reading = torch.cat([logits.query, offsets.to(logits.query.dtype)], dim=-1)
+    key = _spread(logits.key, heads)
+    asking = torch.cat([key * logits.scale, torch.ones_like(key[..., :1])], dim=-1)
+    out = columns.new_zeros(batch, heads, keys, columns.shape[-1])
+    turned = Logits(query=asking, key=reading, scale=1.0)
+    if not logits.is_causal:
+        out = _unnormalised(turned, columns)
+    else:
+        square = min(rows, keys)  # top-left: key j < square is read by queries j.., later keys by none
+        mirrored = replace(turned, query=asking[:, :, :square].flip(2), key=reading[:, :, :square].flip(2))
+        triangle = _unnormalised(replace(mirrored, is_causal=True), columns[:, :, :square].flip(2)).flip(2)
+        out = F.pad(triangle, (0, 0, 0, keys - square))
+        if rows > square:
+            out = out + _unnormalised(replace(turned, key=reading[:, :, square:]), columns[:, :, square:])
+    if logits.allow is not None and logits.allow.shape[3] > 1:
+        out = out.masked_fill(~logits.allow.transpose(2, 3), 0.0)
+    return out
+
+
+def _unnormalised(turned: Logits, columns: Tensor) -> Tensor:
+    out, lse = _run(turned, columns)
+    return out * torch.exp(lse).unsqueeze(-1).to(out.dtype)
+
+
+def _transposed_blockwise(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
+    batch, heads, _, keys = logits.shape
+    sums: dict[tuple[int, int], Tensor] = {}
+    for block in blocks(logits):
+        part = block.weights(lse).transpose(-1, -2) @ columns[block.batch, block.heads, block.rows]
+        part = F.pad(part, (0, 0, 0, keys - part.shape[-2]))
+        where = (block.batch, block.heads.start)
+        sums[where] = sums[where] + part if where in sums else part
+    if not sums:
+        return columns.new_zeros(batch, heads, keys, columns.shape[-1])
+    starts = sorted({head for _, head in sums})
+    return torch.stack([torch.cat([sums[b, head] for head in starts]) for b in range(batch)])
+
+
+def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """One attention with `columns` as its values, whatever their width, heads and the mask's size."""
+    if logits.scale <= 0:  # torch's flash operator multiplies its masked -inf by the scale: NaN (seen in torch 2.13)
+        logits = replace(logits, query=logits.query * logits.scale, scale=1.0)
+    batch, heads, rows, keys = logits.shape
+    width, dim = columns.shape[-1], logits.query.shape[-1]
+    key = logits.key if columns.shape[1] == logits.key.shape[1] else _spread(logits.key, heads)
+    through = max(dim, min(width, WIDEST))
+    query, key = _widen(logits.query, through), _widen(key, through)
+    step = rows
+    if logits.dense_mask:
+        # A kernel may make a float of a boolean mask: give it a few rows at a time.
+        step = max(BLOCK // max(batch * heads * keys, 1), 1)
+    outs, lses = [], []
+    for start in range(0, rows, max(step, 1)):
+        piece = replace(logits, query=query, key=key)
+        if step < rows:
+            piece = _rows_with_mask(piece, slice(start, min(start + step, rows)))
+        results = [kernels.run(_problem(piece, _widen(part, through))) for part in columns.split(through, dim=-1)]
+        outs.append(torch.cat([result.out for result in results], dim=-1)[..., :width])
+        lses.append(results[0].lse)
+    if not outs:
+        return columns.new_zeros(batch, heads, 0, width), columns.new_zeros(batch, heads, 0)
+    return (outs[0], lses[0]) if len(outs) == 1 else (torch.cat(outs, dim=2), torch.cat(lses, dim=2))
+
+
+def _problem(logits: Logits, value: Tensor) -> kernels.Problem:
+    return kernels.Problem(
+        query=logits.query,
+        key=logits.key,
+        value=value,
+        scale=logits.scale,
+        is_causal=logits.is_causal,
+        allow=logits.allow,
+        bias=logits.bias,
+        softcap=logits.softcap,
+    )
+
+
+def _rows_with_mask(logits: Logits, rows: slice) -> Logits:
+    """A few rows of a masked matrix; causality goes into the rows' own mask, as they no longer start at 0."""
+    piece = logits.part(rows, slice(None), is_causal=False)
+    if not logits.is_causal:
+        return piece
+    device = logits.query.device
+    seen = torch.arange(logits.shape[3], device=device) <= torch.arange(rows.start, rows.stop, device=device)[:, None]
+    seen = seen[None, None]
+    return replace(piece, allow=seen if piece.allow is None else piece.allow & seen)
+
+
+def _pieces(logits: Logits, rows: slice, cols: slice) -> Iterator[tuple[Logits, slice, slice]]:
+    """Cut a rectangle of the matrix into parts that are plain or causal from their own corner."""
+    if not logits.is_causal:
+        yield logits.part(rows, cols, is_causal=False), rows, cols
+        return
+    before = slice(cols.start, min(cols.stop, rows.start))  # seen by every one of the rows
+    if before.stop > before.start and rows.stop > rows.start:
+        yield logits.part(rows, before, is_causal=False), rows, before
+    corner = max(cols.start, rows.start)
+    below, right = slice(corner, rows.stop), slice(corner, min(cols.stop, rows.stop))
+    if right.stop > right.start:
+        yield logits.part(below, right, is_causal=True), below, right
+
+
+def _spread(key: Tensor, heads: int) -> Tensor:
+    """One key head a query head."""
+    return key if key.shape[1] == heads else key.repeat_interleave(heads // key.shape[1], dim=1)
+
+
+def _widen(tensor: Tensor, width: int) -> Tensor:
+    """Zero columns on the right: they change no product, and equal widths let the fastest kernels run."""
+    return tensor if tensor.shape[-1] >= width else F.pad(tensor, (0, width - tensor.shape[-1]))
