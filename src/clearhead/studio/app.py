@@ -1,0 +1,105 @@
+"""The studio as an ASGI application: `create(settings)`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from clearhead.errors import ClearheadError
+from clearhead.studio import home, practice, topic
+from clearhead.studio.desk import Desk, desk_of, secret_in
+from clearhead.studio.pages import render
+from clearhead.studio.security import Guard
+from clearhead.studio.settings import Settings
+from clearhead.studio.shelf import Shelf, fill
+from clearhead.studio.store import Store
+
+HERE = Path(__file__).parent
+TITLES = {404: "Not here", 403: "Refused", 400: "That did not fit", 413: "Too long", 422: "That did not fit"}
+
+
+def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
+    """Build the studio.
+
+    Args:
+        settings: where it keeps the learner's work and what it teaches.
+        shelf: packs already proved; None proves them now, with a cache in the data folder.
+
+    Raises:
+        StoreError: the learner's database cannot be read; it is left as it was.
+        PackError: a pack cannot be read.
+    """
+    store = Store(settings.data)
+    shelf = shelf or fill(settings.packs, settings.data / "proofs")
+    desk = Desk(settings, store, shelf, secret_in(settings.data))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        store.close()
+
+    app = FastAPI(
+        title="Clearhead studio",
+        lifespan=lifespan,
+        dependencies=[Depends(_same_site)],
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.state.desk = desk
+    app.add_middleware(Guard)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    for part in (home, topic, practice):
+        app.include_router(part.router)
+    _lens(app)
+    app.mount("/static", StaticFiles(directory=HERE / "static"))
+    _errors(app)
+    return app
+
+
+def _lens(app: FastAPI) -> None:
+    # Imported here: the Lens brings in the views, and those must not slow the tests of the rest.
+    from clearhead.studio import lens
+
+    app.include_router(lens.router)
+
+    @app.get("/views/{name}.js")
+    def view(name: str) -> Response:
+        file = HERE.parent / "views" / "static" / f"{Path(name).name}.js"
+        if not file.is_file():
+            raise HTTPException(404, "There is no such view.")
+        return FileResponse(file, media_type="text/javascript")
+
+
+async def _same_site(request: Request) -> None:
+    await desk_of(request).csrf.check(request)
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, problem: HTTPException) -> Response:
+        detail = problem.detail
+        if problem.status_code == 404 and detail == "Not Found":
+            detail = "There is no page at this address."
+        return _error_page(request, problem.status_code, TITLES.get(problem.status_code, "That did not work"), detail)
+
+    @app.exception_handler(RequestValidationError)
+    async def misread(request: Request, problem: RequestValidationError) -> Response:
+        names = ", ".join(sorted({str(error["loc"][-1]) for error in problem.errors()}))
+        return _error_page(
+            request, 422, TITLES[422], f"The request could not be read: {names} is missing or malformed."
+        )
+
+    @app.exception_handler(ClearheadError)
+    async def explained(request: Request, problem: ClearheadError) -> Response:
+        return _error_page(request, 500, "That did not work", str(problem))
+
+
+def _error_page(request: Request, status: int, title: str, detail: str) -> Response:
+    return render(request, "error.html", status=status, number=status, heading=title, detail=detail)

@@ -1,0 +1,71 @@
+"""What every route works with: the learner's store, the proved packs, the signer of tickets, the clock."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from clearhead.course import Progress
+from clearhead.studio.learner import Learner
+from clearhead.studio.security import Csrf
+from clearhead.studio.settings import Settings
+from clearhead.studio.shelf import Shelf
+from clearhead.studio.store import Store
+from clearhead.studio.ticket import Tickets
+
+SETTINGS = {"theme": "system", "clock": "1"}
+
+
+def now_utc() -> datetime:
+    """The time, aware. Tests put another clock in the desk."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Desk:
+    """One studio's working parts."""
+
+    settings: Settings
+    store: Store
+    shelf: Shelf
+    secret: str
+    now: Callable[[], datetime] = now_utc
+    csrf: Csrf = field(init=False)
+    tickets: Tickets = field(init=False)
+    learner: Learner = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.csrf = Csrf(self.secret)
+        self.tickets = Tickets(self.secret)
+        self.learner = Learner(self.store, self.shelf.items)
+
+    @property
+    def progress(self) -> Progress:
+        """Schedule and mastery as of the newest attempt."""
+        return self.learner.progress()
+
+    def setting(self, name: str) -> str:
+        """A setting of the learner's, or its default."""
+        return self.store.kept(f"setting:{name}", SETTINGS[name])
+
+
+def desk_of(request: Request) -> Desk:
+    """The desk of the app that serves this request."""
+    desk: Desk = request.app.state.desk
+    return desk
+
+
+AtDesk = Annotated[Desk, Depends(desk_of)]
+
+
+def secret_in(folder: Path) -> str:
+    """This studio's own secret, made on the first start; forms opened before a restart stay valid after it."""
+    file = folder / "secret"
+    if not file.exists():
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(32))
+    return file.read_text()

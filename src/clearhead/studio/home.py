@@ -1,0 +1,64 @@
+"""Home: continue, due today, weak spots; and for somebody new, one sentence, one live picture, one button."""
+
+import json
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from clearhead.course import Pack, Topic
+from clearhead.studio import compass, queue
+from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.pages import render
+from clearhead.studio.question import ASKED
+
+router = APIRouter()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere to go on from."""
+
+    address: str
+    title: str
+    what: str
+
+
+@router.get("/", response_class=HTMLResponse)
+def home(request: Request, desk: AtDesk) -> HTMLResponse:
+    progress, place = desk.progress, going_on(desk)
+    topics = list(desk.shelf.topics())
+    if not progress.history and place is None:
+        return render(request, "hello.html", figure=compass.start(), topics=topics)
+    items = [item for item in desk.shelf.items.values() if item.kind in ASKED]
+    now = desk.now()
+    waiting = queue.due(items, progress, now)
+    return render(
+        request,
+        "home.html",
+        place=place,
+        due=len(waiting),
+        minutes=queue.minutes(waiting, progress),
+        next_due=queue.next_due(items, progress),
+        weak=progress.weakest(3),
+        topics=[(pack, topic, *_known(desk, pack, topic)) for pack, topic in topics],
+        now=now,
+    )
+
+
+def remember(desk: Desk, place: Place) -> None:
+    """Make this the place Home offers to go on from."""
+    value = json.dumps([place.address, place.title, place.what])
+    if desk.store.kept("continue") != value:
+        desk.store.keep("continue", value)
+
+
+def going_on(desk: Desk) -> Place | None:
+    """Where the learner was last, if it is still there."""
+    value = desk.store.kept("continue")
+    return Place(*json.loads(value)) if value else None
+
+
+def _known(desk: Desk, pack: Pack, topic: Topic) -> tuple[int, int]:
+    items = [item for item in desk.shelf.items_of(pack, topic) if item.kind in ASKED]
+    return sum(queue.settled(desk.progress.items[item.id]) for item in items), len(items)

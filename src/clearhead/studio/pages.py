@@ -1,0 +1,42 @@
+"""One way to answer with a page: `render(request, "topic.html", topic=…)`."""
+
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from clearhead import __version__
+from clearhead.studio import prose, say
+from clearhead.studio.desk import desk_of
+from clearhead.studio.security import COOKIE
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("clearhead.studio"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_TEMPLATES.filters.update(html=prose.html, inline=prose.inline, code=prose.code, words=say.words, when=say.when)
+_TEMPLATES.globals["version"] = __version__
+
+# What the theme setting does to the dark sheet's media query.
+DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}
+
+
+def render(request: Request, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+    """The template as a response, with what base.html needs: the form token, the theme and the current address.
+
+    A template extends "base.html" and fills the blocks `title`, `head` and `main`.
+    """
+    desk = desk_of(request)
+    token, fresh = desk.csrf.issue(request)
+    text = _TEMPLATES.get_template(name).render(
+        csrf=token, dark=DARK.get(desk.setting("theme"), DARK["system"]), path=request.url.path, **context
+    )
+    response = HTMLResponse(text, status)
+    response.headers["cache-control"] = "no-store"
+    if fresh:
+        response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
+    return response

@@ -1,0 +1,37 @@
+"""Times and names as people say them."""
+
+from datetime import datetime
+
+
+def words(identifier: str) -> str:
+    """An id as words.
+
+    >>> words("softmax-over-queries")
+    'Softmax over queries'
+    """
+    text = identifier.replace("-", " ").replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def when(moment: datetime, now: datetime) -> str:
+    """When a coming moment is, seen from now, in the time zone of this machine.
+
+    >>> from datetime import UTC, timedelta
+    >>> noon = datetime(2026, 3, 4, 12, tzinfo=UTC)
+    >>> when(noon + timedelta(minutes=9), noon), when(noon + timedelta(days=40), noon)
+    ('in 9 minutes', 'on 13 April')
+    """
+    minutes = round((moment - now).total_seconds() / 60)
+    if minutes < 1:
+        return "now"
+    if minutes < 90:
+        return f"in {minutes} minute{'s' if minutes > 1 else ''}"
+    there, here = moment.astimezone(), now.astimezone()
+    days = (there.date() - here.date()).days
+    if days == 0:
+        return f"today at {there:%H:%M}"
+    if days == 1:
+        return "tomorrow"
+    if days < 14:
+        return f"in {days} days"
+    return f"on {there.day} {there:%B}"

@@ -1,0 +1,99 @@
+"""`clearhead studio`: prove what is taught, take a port, serve, and stop cleanly on Ctrl-C."""
+
+import logging
+import os
+import socket
+import threading
+import webbrowser
+from collections.abc import Callable
+from contextlib import suppress
+
+import uvicorn
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from clearhead.errors import OptionError
+from clearhead.studio import app
+from clearhead.studio.settings import Settings
+from clearhead.studio.shelf import Shelf, fill
+
+TRIES = 50  # ports after the wanted one
+
+
+def serve(settings: Settings, *, browser: bool = True) -> None:
+    """Serve the studio until Ctrl-C.
+
+    Args:
+        browser: open a browser on it, where there is one; never under CI.
+
+    Raises:
+        OptionError: no port is free.
+        StoreError, PackError: see `app.create`.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    with take_port(settings.host, settings.port) as listener:
+        port = listener.getsockname()[1]
+        shelf = _prove(settings, console)
+        studio = app.create(settings, shelf)
+        address = f"http://{settings.host}:{port}"
+        if settings.port not in (0, port):
+            console.print(f"Port {settings.port} is taken; using {port}.")
+        console.print(f"Clearhead studio: {address}\nYour work is kept in {settings.data}. Ctrl-C stops.")
+        server = uvicorn.Server(
+            uvicorn.Config(studio, log_level="warning", lifespan="on", server_header=False, timeout_graceful_shutdown=3)
+        )
+        if browser and not os.environ.get("CI"):
+            _when_up(server, lambda: webbrowser.open(address))
+        logging.getLogger("uvicorn.error").addFilter(_no_interrupt_noise)
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[listener])
+    console.print("Stopped.")
+
+
+def take_port(host: str, port: int) -> socket.socket:
+    """A listening socket on `port`, or on the next free one; 0 takes any.
+
+    Raises:
+        OptionError: none of the next ones is free either.
+    """
+    last: OSError | None = None
+    for wanted in [port] if port == 0 else range(port, min(port + TRIES, 65536)):
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, wanted))
+            listener.listen(128)
+        except OSError as problem:
+            listener.close()
+            last = problem
+        else:
+            return listener
+    raise OptionError(f"no port from {port} on is free ({last}). Choose another: clearhead studio --port N")
+
+
+def _prove(settings: Settings, console: Console) -> Shelf:
+    columns = (TextColumn("Proving the course"), BarColumn(), MofNCompleteColumn(), TextColumn("items"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("prove", total=None)
+        shelf = fill(
+            settings.packs, settings.data / "proofs", lambda done, all: bar.update(task, completed=done, total=all)
+        )
+    for outcome in shelf.failed:
+        console.print(f"Left out, its proof failed: {outcome.file}:{outcome.line or 1}: {outcome.error}")
+    return shelf
+
+
+def _when_up(server: uvicorn.Server, act: Callable[[], object]) -> None:
+    def wait() -> None:
+        while not server.started:
+            if server.should_exit:
+                return
+            threading.Event().wait(0.05)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _no_interrupt_noise(record: logging.LogRecord) -> bool:
+    # A tab left open keeps a connection; uvicorn reports closing it as an error, which on Ctrl-C it is not.
+    return "Cancel " not in record.getMessage()

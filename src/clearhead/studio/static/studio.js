@@ -1,0 +1,119 @@
+// Keys, hints and copying. Every page is whole without this file; it only makes the hands faster.
+
+/** Names of keys as `KeyboardEvent.key` has them, for the words an author writes in `data-key`. */
+const NAMED = { Space: " " };
+
+/**
+ * Whether a key press belongs to what has the focus, so that it is not ours.
+ * @param {Element | null} target
+ * @param {string} key
+ */
+export function belongsTo(target, key) {
+  if (!target) return false;
+  if (target.matches("textarea, select, [contenteditable]")) return true;
+  if (target.matches("input:not([type=radio], [type=checkbox], [type=range])")) return true;
+  if (key === "Enter" || key === " ") return target.matches("a, button, summary") || (key === " " && target.matches("input"));
+  return false;
+}
+
+/**
+ * The control a key works: one whose `data-key` lists it.
+ * @param {Document} page
+ * @param {string} key
+ */
+export function controlFor(page, key) {
+  for (const control of page.querySelectorAll("[data-key]")) {
+    const keys = control.dataset.key.split(" ").map((name) => NAMED[name] ?? name);
+    if (keys.includes(key) && !control.closest("[hidden]")) return control;
+  }
+  return null;
+}
+
+/** @param {KeyboardEvent} event */
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.key === "Escape") return void closeKeys();
+  if (belongsTo(event.target, event.key)) return;
+  if (event.key === "?") return void toggleKeys();
+  const option = event.key.length === 1 && document.querySelector(`[data-letter="${CSS.escape(event.key.toLowerCase())}"]`);
+  const control = option || controlFor(document, event.key);
+  if (event.key === "h" && !control) return void nextHint();
+  if (!control) return;
+  event.preventDefault();
+  if (option) {
+    option.checked = option.type === "radio" || !option.checked;
+    option.focus();
+  } else if (!event.repeat) control.click();
+}
+
+/** Open the next closed hint; each lies inside the one before it. */
+function nextHint() {
+  const hint = document.querySelector("details[data-hint]:not([open])");
+  if (hint) hint.open = true;
+}
+
+function countHints() {
+  const field = document.querySelector("input[name=hints]");
+  if (!field) return;
+  const seen = new Set();
+  for (const hint of document.querySelectorAll("details[data-hint]")) {
+    hint.addEventListener("toggle", () => {
+      if (hint.open) seen.add(hint);
+      field.value = String(seen.size);
+    });
+  }
+}
+
+/** The list of keys that work on this page, made from the page itself. */
+function toggleKeys() {
+  if (closeKeys()) return;
+  const box = document.createElement("section");
+  box.className = "keys";
+  box.setAttribute("role", "dialog");
+  box.setAttribute("aria-label", "Keys on this page");
+  box.tabIndex = -1;
+  const rows = [...document.querySelectorAll("[data-key]")].map((control) => [
+    control.dataset.key.replaceAll(" ", " or "),
+    (control.getAttribute("aria-label") || control.childNodes[0].textContent).trim(),
+  ]);
+  const letters = document.querySelectorAll("[data-letter]");
+  if (letters.length) rows.unshift([`a to ${letters[letters.length - 1].dataset.letter}`, "Choose an option"]);
+  if (document.querySelector("[data-hint]")) rows.push(["h", "Open a hint"]);
+  for (const extra of document.querySelectorAll("[data-keys-help]")) {
+    rows.push(...extra.dataset.keysHelp.split(";").map((pair) => pair.split("=").map((part) => part.trim())));
+  }
+  rows.push(["?", "Show or hide this list"], ["Esc", "Close"]);
+  const list = document.createElement("dl");
+  for (const [key, what] of rows) {
+    const name = document.createElement("dt");
+    name.append(Object.assign(document.createElement("kbd"), { textContent: key }));
+    list.append(name, Object.assign(document.createElement("dd"), { textContent: what }));
+  }
+  box.append(Object.assign(document.createElement("strong"), { textContent: "Keys on this page" }), list);
+  document.body.append(box);
+  box.focus();
+}
+
+function closeKeys() {
+  const open = document.querySelector(".keys");
+  open?.remove();
+  return Boolean(open);
+}
+
+function addCopyButtons() {
+  for (const program of document.querySelectorAll(".how pre.program")) {
+    const button = Object.assign(document.createElement("button"), { className: "quiet small", textContent: "Copy", type: "button" });
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(program.textContent);
+      button.textContent = "Copied";
+    });
+    program.after(button);
+  }
+}
+
+if (typeof document !== "undefined") {
+  document.documentElement.classList.add("scripted");
+  document.addEventListener("keydown", onKey);
+  countHints();
+  addCopyButtons();
+}

@@ -1,0 +1,89 @@
+"""A topic: its modes, and Read."""
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import HTMLResponse
+
+from clearhead.course import Item, Pack, Topic
+from clearhead.studio import home, queue
+from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.pages import render
+from clearhead.studio.question import ASKED
+
+router = APIRouter()
+
+
+def address(pack: Pack, topic: Topic, mode: str = "") -> str:
+    """The address of a topic, or of one of its modes."""
+    return f"/topics/{pack.id}/{topic.id}" + (f"/{mode}" if mode else "")
+
+
+def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
+    """The topic, or a 404 that says what there is."""
+    pair = desk.shelf.find(pack_id, topic_id)
+    if pair is None:
+        raise HTTPException(404, f"There is no topic {pack_id}/{topic_id} here.")
+    return pair
+
+
+def cards(items: list[Item]) -> list[Item]:
+    """What Recall goes through."""
+    return [item for item in items if item.kind == "card"]
+
+
+def questions(items: list[Item]) -> list[Item]:
+    """What Practice goes through."""
+    return [item for item in items if item.kind in ASKED and item.kind != "card"]
+
+
+def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
+    """The modes this topic has something for: (mode, address)."""
+    items = desk.shelf.items_of(pack, topic)
+    has = {"read": "read" in topic.pages, "recall": bool(cards(items)), "practice": bool(questions(items))}
+    return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
+
+
+@router.get("/topics/{pack_id}/{topic_id}", response_class=HTMLResponse)
+def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, topic = found(desk, pack_id, topic_id)
+    items = desk.shelf.items_of(pack, topic)
+    state, now = desk.progress.items, desk.now()
+
+    def far(some: list[Item]) -> str:
+        known, waiting = sum(queue.settled(state[item.id]) for item in some), len(queue.due(some, desk.progress, now))
+        return f"{known} of {len(some)} right" + (f", {waiting} due" if waiting else "")
+
+    said = {
+        "read": ("The idea, a formula, a program and its output.", f"about {topic.minutes} min"),
+        "recall": ("Cards: say it to yourself, then look.", far(cards(items))),
+        "practice": ("Questions with the reason for every wrong option.", far(questions(items))),
+    }
+    concepts = [desk.progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]
+    return render(
+        request,
+        "topic.html",
+        pack=pack,
+        topic=topic,
+        modes=[(mode, address, *said[mode]) for mode, address in tabs(desk, pack, topic)],
+        concepts=concepts,
+    )
+
+
+@router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
+def read(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, topic = found(desk, pack_id, topic_id)
+    page = topic.pages.get("read")
+    if page is None:
+        raise HTTPException(404, f"{topic.title} has no page to read yet.")
+    home.remember(desk, home.Place(request.url.path, topic.title, "Read"))
+    modes = tabs(desk, pack, topic)
+    after = next((link for mode, link in modes if mode == "recall"), modes[-1][1])
+    return render(
+        request,
+        "read.html",
+        pack=pack,
+        topic=topic,
+        text=page.text,
+        tabs=modes,
+        mode="read",
+        after=after,
+    )
