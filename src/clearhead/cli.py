@@ -1,5 +1,152 @@
-"""The one door: `clearhead studio · see · check · doctor …`, each with --help."""
+"""The one door: `clearhead studio · see · check · doctor …`, each with --help.
+
+A command parses, calls one function of a room, and prints. Rooms are imported inside the commands, so that
+`clearhead --help` does not wait for torch. Exit codes: 0 done, 1 something was found wrong, 2 it could not be done
+(a message says why), 130 stopped by Ctrl-C.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from clearhead import __version__
+from clearhead.errors import ClearheadError, ModelError, OptionError
+
+TEXT_ENCODING = "utf-8"
+
+
+class Door(TyperGroup):
+    """Turns what a room raises on purpose into a message and an exit code; anything else is a bug and shows as one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ClearheadError as error:
+            typer.echo(f"clearhead: {error}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            typer.echo("stopped", err=True)
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=Door,
+    help="Multi-head attention you can run, see and learn.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="A model folder, or a name in the local Hugging Face cache. Default: the demo model, MiniLM."),
+]
 
 
 def main() -> None:
-    raise SystemExit("clearhead: not yet")
+    """The `clearhead` command."""
+    app()
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"clearhead {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def see(
+    text: Annotated[str | None, typer.Argument(help="The text to read, or - for standard input.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the text from this file.")] = None,
+    model: Model = None,
+    layer: Annotated[int | None, typer.Option(help="Open a head of this layer, counted from 0.")] = None,
+    head: Annotated[int | None, typer.Option(help="Open this head, counted from 0.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what every head of a model attends to in a text.
+
+    With no --layer and --head: all heads, small. With one of them, the other is 0.
+    """
+    words = read_text(text, file)
+    from clearhead import capture
+    from clearhead.views import terminal
+    from clearhead.views.html import page
+    from clearhead.views.listing import listing
+
+    reading = capture.read(capture.load(model), words)
+    if layer is not None or head is not None:
+        terminal.check(reading, layer or 0, head or 0)
+    if html is not None:
+        write(html, page(reading, text=words, layer=layer, head=head))
+    if as_json:
+        print_json(listing(reading, layer=layer, head=head))
+    elif html is None:
+        terminal.show(reading, Console(highlight=False), layer=layer, head=head)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what runs on this machine, which kernel is chosen and why, and what is missing."""
+    from clearhead import diagnosis
+
+    report = diagnosis.examine()
+    if as_json:
+        print_json(diagnosis.as_data(report))
+    else:
+        Console(highlight=False).print(diagnosis.as_table(report))
+
+
+def read_text(text: str | None, file: Path | None) -> str:
+    """The text to read: the argument, a file, or standard input (named by -, or piped in)."""
+    if text is not None and file is not None:
+        raise OptionError("both a text and --file were given. Give one of them.")
+    try:
+        if file is not None:
+            words, source = file.read_text(encoding=TEXT_ENCODING), str(file)
+        elif text == "-" or (text is None and not sys.stdin.isatty()):
+            words, source = sys.stdin.buffer.read().decode(TEXT_ENCODING), "standard input"
+        elif text is not None:
+            words, source = text, "the text"
+        else:
+            raise OptionError('there is no text to read. Try: clearhead see "The cat sat on the mat"')
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"{file or 'standard input'} is not text in UTF-8 ({error.reason}). Save it as UTF-8."
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{file} cannot be read: {error.strerror}. Give the path of a text file.") from error
+    if not words.strip():
+        raise ModelError(f"{source} is empty. Give at least one word.")
+    return words.strip()
+
+
+def write(path: Path, content: str) -> None:
+    """Write a file that a person asked for, and say so where it does not mix with data."""
+    try:
+        path.write_text(content, encoding=TEXT_ENCODING)
+    except OSError as error:
+        raise OptionError(
+            f"{path} cannot be written: {error.strerror}. Give a file in a folder that exists."
+        ) from error
+    typer.echo(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)", err=True)
+
+
+def print_json(data: Any) -> None:
+    typer.echo(json.dumps(data, ensure_ascii=False))

@@ -1,0 +1,66 @@
+"""The same numbers as the pictures, as plain lists: what `clearhead see --json` prints."""
+
+from typing import TYPE_CHECKING, Any
+
+from clearhead.views.numbers import numbers
+from clearhead.views.payload import LINKS, spread
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+    from clearhead.matrix import AttentionMatrix
+
+FORMAT = "clearhead.listing/1"
+ALL_WEIGHTS = 1_000_000  # one named head is listed whole up to this many weights
+
+
+def listing(reading: "Reading", *, layer: int | None = None, head: int | None = None) -> dict[str, Any]:
+    """List a reading for programs.
+
+    Args:
+        reading: one text through one model.
+        layer, head: only these; all where None.
+    Returns:
+        `format`, `model`, `tokens`, `missed`, and `heads`: for each its `layer`, `name`, `head`, `spread` (0 sharp to
+        1 even) and `links`, for each query its strongest keys as `[key, weight]`, largest first. One head asked
+        for by both numbers also has `weights`, rows of the whole matrix, where they are at most a million.
+    """
+    heads = [
+        entry
+        for number, (name, matrix) in enumerate(reading.record.items())
+        if layer is None or number == layer
+        for entry in _heads(number, name, matrix, head)
+    ]
+    if layer is not None and head is not None:
+        matrix = list(reading.record.values())[layer]
+        if matrix.shape[2] * matrix.shape[3] <= ALL_WEIGHTS:
+            heads[0]["weights"] = _rounded(numbers(matrix[0, head]))
+    return {
+        "format": FORMAT,
+        "model": reading.model_name,
+        "tokens": list(reading.tokens),
+        "heads": heads,
+        "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
+    }
+
+
+def _heads(layer: int, name: str, matrix: "AttentionMatrix", only: int | None) -> list[dict[str, Any]]:
+    values, indices = matrix.topk(min(LINKS, matrix.shape[-1]))
+    weights, keys, even = numbers(values)[0], indices[0].tolist(), spread(matrix)
+    return [
+        {
+            "layer": layer,
+            "name": name,
+            "head": head,
+            "spread": round(float(even[head]), 6),
+            "links": [
+                [[key, weight] for key, weight in zip(row, weighed, strict=True) if weight > 0]
+                for row, weighed in zip(keys[head], _rounded(weights[head]), strict=True)
+            ],
+        }
+        for head in range(matrix.shape[1])
+        if only is None or head == only
+    ]
+
+
+def _rounded(rows: Any) -> list[list[float]]:
+    return [[float(f"{value:.6g}") for value in row] for row in rows.tolist()]

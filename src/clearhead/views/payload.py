@@ -1,0 +1,168 @@
+"""The one data form every web picture draws from: small, JSON-ready, with what was left out stated.
+
+Its size does not grow with L²: maps are dense while they fit, else pooled to tiles; links are kept for every token
+while they fit, else for every n-th. Numbers travel as base64 of little-endian unsigned integers with a scale.
+"""
+
+import base64
+from collections.abc import Sequence
+from math import ceil, isqrt, log
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clearhead.views.numbers import Array, numbers
+from clearhead.views.ranking import telling
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+    from clearhead.matrix import AttentionMatrix
+
+FORMAT = "clearhead.attention/1"
+THUMB = 24  # cells a side of a small map
+LINKS = 8  # strongest links kept for a token
+MAP_NUMBERS = 900_000  # all maps together: 2 bytes each, 2.4 MB as base64
+LINK_NUMBERS = 300_000  # all links together: 4 bytes each, 1.6 MB as base64
+
+
+def payload(reading: "Reading", *, text: str | None = None) -> dict[str, Any]:
+    """Describe one reading for the ES module `attention.js`.
+
+    Args:
+        reading: one text through one model; batch 1.
+        text: the text as typed, to be shown again; not needed for drawing.
+    Returns:
+        A dict that `json.dumps` takes: `format`, `model`, `text`, `tokens`, `first` (what is worth
+        opening first), `layers` (each with `name`, `heads`,
+        `thumb`, `map`, `links`, `masked`, `spread`), `top` (the largest weight of all), `missed`, `left_out`.
+    Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
+    """
+    matrices = list(reading.record.values())
+    side, stride = _budget(matrices)
+    first = telling(reading)
+    layers = [_layer(name, matrix, side, stride) for name, matrix in reading.record.items()]
+    return {
+        "format": FORMAT,
+        "model": reading.model_name,
+        "text": text,
+        "tokens": list(reading.tokens),
+        "first": {"layer": first.layer, "head": first.head, "token": first.query},
+        "layers": layers,
+        "top": max((layer["top"] for layer in layers), default=0.0),
+        "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
+        "left_out": _left_out(matrices, side, stride),
+    }
+
+
+def pack(values: NDArray[Any], kind: str, top: float) -> dict[str, Any]:
+    """Quantise values in [0, top] to unsigned integers.
+
+    >>> pack(np.array([[0.0, 0.5, 1.0]]), "u8", 1.0)
+    {'type': 'u8', 'shape': [1, 3], 'scale': 0.00392156862745098, 'data': 'AID/'}
+    """
+    dtype = {"u8": "<u1", "u16": "<u2", "u32": "<u4"}[kind]
+    steps = np.iinfo(dtype).max
+    scale = top / steps if top > 0 else 1.0
+    whole = np.rint(np.clip(values / scale, 0, steps)).astype(dtype)
+    return {"type": kind, "shape": list(values.shape), "scale": scale, "data": _base64(whole)}
+
+
+def pack_indices(values: NDArray[Any], size: int) -> dict[str, Any]:
+    """Pack positions below `size`, exactly."""
+    kind, dtype = ("u16", "<u2") if size <= 1 << 16 else ("u32", "<u4")
+    return {"type": kind, "shape": list(values.shape), "scale": 1, "data": _base64(values.astype(dtype))}
+
+
+def _layer(name: str, matrix: "AttentionMatrix", side: int, stride: int) -> dict[str, Any]:
+    _, heads, length, keys = matrix.shape
+    weights, links = _links(matrix)
+    map_ = tiles(matrix, side, side)
+    top = float(weights.max(initial=0.0))
+    thumb = tiles(matrix, THUMB, THUMB)
+    return {
+        "name": name,
+        "heads": heads,
+        "shape": [length, keys],
+        "top": top,
+        "thumb": pack(thumb, "u8", float(thumb.max(initial=0.0))),
+        "map": pack(map_, "u16", float(map_.max(initial=0.0))),
+        "links": {
+            "stride": stride,
+            "weights": pack(weights[:, ::stride], "u16", top),
+            "keys": pack_indices(links[:, ::stride], keys),
+        },
+        "masked": masked(map_),
+        "spread": [round(float(value), 4) for value in spread(matrix)],
+    }
+
+
+def tiles(matrix: "AttentionMatrix", rows: int, cols: int) -> Array:
+    """(H, r, c): the weights themselves where L ≤ rows and S ≤ cols, else means over tiles."""
+    _, _, length, keys = matrix.shape
+    if length <= rows and keys <= cols:
+        half = matrix.dtype == torch.float16  # whose entries below 6e-8 would read as masked
+        return numbers(matrix.pooled(length, keys) if half else matrix.to_dense())[0]
+    return numbers(matrix.pooled(min(rows, length), min(cols, keys)))[0]
+
+
+def masked(weights: Array) -> str | dict[str, Any] | None:
+    """Which cells of a layer's maps (H, r, c) take no weight in any head: None, "causal", or an array of 0 and 1.
+
+    A mask gives exactly 0, and so, in float32, does a logit more than 103 below its row's: both read as "not looked
+    at, by any head".
+    """
+    empty = (weights == 0).all(0)
+    if not empty.any():
+        return None
+    rows, cols = empty.shape
+    if rows == cols and bool((empty == np.triu(np.ones((rows, cols), dtype=np.bool_), 1)).all()):
+        return "causal"
+    return pack(empty.astype(np.float64), "u8", 255.0)
+
+
+def masked_cells(said: str | dict[str, Any] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The cells that `masked` described, True = masked, as an array (r, c)."""
+    if said is None:
+        return np.zeros(shape, dtype=bool)
+    if isinstance(said, str):
+        return np.triu(np.ones(shape, dtype=np.bool_), 1)
+    return np.frombuffer(base64.b64decode(said["data"]), dtype="u1").reshape(shape) > 0
+
+
+def spread(matrix: "AttentionMatrix") -> Array:
+    """(H,): mean over queries of the row's entropy as a share of the most it could be, 0 sharp to 1 even."""
+    keys = matrix.shape[-1]
+    if keys < 2:
+        return np.zeros(matrix.shape[1])
+    return numbers(matrix.entropy())[0].mean(-1) / log(keys)
+
+
+def _links(matrix: "AttentionMatrix") -> tuple[Array, NDArray[np.int64]]:
+    values, indices = matrix.topk(min(LINKS, matrix.shape[-1]))
+    return numbers(values)[0], indices.detach().cpu().numpy()[0]
+
+
+def _budget(matrices: "Sequence[AttentionMatrix]") -> tuple[int, int]:
+    """The side maps are pooled to, and of which queries the links are kept (every n-th)."""
+    heads = sum(matrix.shape[1] for matrix in matrices) or 1
+    most = max((max(matrix.shape[-2:]) for matrix in matrices), default=1)
+    cells = sum(matrix.shape[1] * matrix.shape[2] * matrix.shape[3] for matrix in matrices)
+    side = most if cells <= MAP_NUMBERS else max(THUMB, isqrt(MAP_NUMBERS // heads))
+    links = sum(LINKS * matrix.shape[1] * matrix.shape[2] for matrix in matrices)
+    return side, max(1, ceil(links / LINK_NUMBERS))
+
+
+def _left_out(matrices: "Sequence[AttentionMatrix]", side: int, stride: int) -> str | None:
+    said = []
+    most = max((max(matrix.shape[-2:]) for matrix in matrices), default=0)
+    if most > side:
+        said.append(f"each map shows means over tiles, {side} × {side} for up to {most} × {most} weights")
+    if stride > 1:
+        said.append(f"links are kept for every {stride}th token" if stride > 3 else f"links: one token in {stride}")
+    return "; ".join(said) or None
+
+
+def _base64(values: NDArray[Any]) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")

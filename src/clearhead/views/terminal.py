@@ -1,0 +1,214 @@
+"""Attention in a terminal: shades of one colour that read without colour, in 80 columns, in a pipe."""
+
+from math import ceil, sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from clearhead.errors import OptionError
+from clearhead.views.numbers import Array
+from clearhead.views.payload import LINKS, masked, masked_cells, spread, tiles
+from clearhead.views.ranking import Link, between_words, strongest
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+SHADES = " ░▒▓█"
+MASKED = "╱"
+WEIGHT, QUERY, KEY, QUIET = "blue", "bright_red", "green", "dim"
+LEAST_CELL = 4  # columns of a small map: below this it says nothing, so the heads wrap
+MOST_CELL = 12
+
+
+def show(reading: "Reading", console: Console, *, layer: int | None = None, head: int | None = None) -> None:
+    """Print a reading: every head small, or one head large where a layer or a head is named (the other is then 0).
+
+    Args:
+        reading: one text through one model.
+        console: where to; its width is kept to, and its colours are an addition: the shades read without them.
+    Raises:
+        OptionError: there is no such layer or head; says which there are.
+    """
+    if layer is None and head is None:
+        console.print(overview(reading, console.width))
+    else:
+        console.print(one_head(reading, layer or 0, head or 0, console.width))
+
+
+def overview(reading: "Reading", width: int = 80) -> RenderableType:
+    """The tokens, all heads as small maps (layers down, heads across), and the strongest links between words."""
+    tokens = Text("  ").join(Text(_short(token, 20), style="bold") for token in reading.tokens[:200])
+    if len(reading.tokens) > 200:
+        tokens.append(f"  … and {len(reading.tokens) - 200} more", style=QUIET)
+    links = between_words(reading, LINKS)
+    parts: list[RenderableType] = [_title(reading), tokens, Text(), *_grid(reading, width), Text()]
+    if links:
+        parts += [Text("Strongest links between two words, one a head", style="bold"), *_lines(reading, links), Text()]
+        best = links[0]
+        parts.append(Text(f"Open a head: --layer {best.layer} --head {best.head}", style=QUIET))
+    parts += [Text(f"Not captured: {missed.name}: {missed.reason}") for missed in reading.record.missed]
+    if not len(reading.record):
+        parts.append(Text("No attention was captured."))
+    return Group(*parts)
+
+
+def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> RenderableType:
+    """One head: its map (rows are queries, columns keys), and its strongest links with numbers."""
+    check(reading, layer, head)
+    name, matrix = list(reading.record.items())[layer]
+    names = 4 + max((len(_short(token)) for token in reading.tokens), default=0)
+    cells = max(8, (width - names - 2) // 2)
+    weights = tiles(matrix, cells, cells)
+    links = strongest(matrix, head, LINKS, layer=layer)
+    even = float(spread(matrix)[head])
+    title = Text.assemble(("Layer ", "bold"), (str(layer), "bold"), (", head ", "bold"), (str(head), "bold"))
+    title.append(f"   spread {even:.2f} (0: one key, 1: all alike)   {name}", style=QUIET)
+    return Group(
+        title,
+        Text.assemble(("rows: queries", QUERY), "  ", ("columns: keys", KEY), "  in the order of the text"),
+        Text(),
+        *_map(reading, weights, head, names, dense=weights.shape[1:] == tuple(matrix.shape[2:])),
+        Text(),
+        _scale(float(weights[head].max(initial=0.0))),
+        Text(),
+        Text("Strongest links of this head", style="bold"),
+        *_lines(reading, links),
+    )
+
+
+def check(reading: "Reading", layer: int, head: int) -> None:
+    """Refuse a layer or a head that is not there."""
+    matrices = list(reading.record.values())
+    if not 0 <= layer < len(matrices):
+        raise OptionError(f"there is no layer {layer}: {reading.model_name} has {_range(len(matrices), 'layer')}.")
+    heads = matrices[layer].shape[1]
+    if not 0 <= head < heads:
+        raise OptionError(f"there is no head {head}: layer {layer} has {_range(heads, 'head')}.")
+
+
+def _range(count: int, what: str) -> str:
+    return f"no {what}s" if not count else f"{what}s 0 to {count - 1}" if count > 1 else f"only {what} 0"
+
+
+def _title(reading: "Reading") -> Text:
+    matrices = list(reading.record.values())
+    heads = max((matrix.shape[1] for matrix in matrices), default=0)
+    return Text.assemble(
+        (reading.model_name, "bold"),
+        (f"   {len(reading.tokens)} tokens · {len(matrices)} layers · {heads} heads", QUIET),
+    )
+
+
+def _grid(reading: "Reading", width: int) -> list[Text]:
+    """Small maps side by side on one scale; heads wrap where the terminal is too narrow for all of a layer."""
+    matrices = list(reading.record.values())
+    heads = max((matrix.shape[1] for matrix in matrices), default=0)
+    if not heads:
+        return []
+    room = width - 4
+    across = max(1, min(heads, room // (LEAST_CELL + 1)))
+    cell = min(MOST_CELL, room // across - 1)
+    small = [tiles(matrix, ceil(cell / 2), cell) for matrix in matrices]
+    top = max(float(layer.max(initial=0.0)) for layer in small)
+    lines = [Text("layers down, heads across; in each: rows queries, columns keys", style=QUIET)]
+    for start in range(0, heads, across):
+        end = min(start + across, heads)
+        lines.append(Text("    " + "".join(f"{name:<{cell + 1}}" for name in range(start, end)), style=QUIET))
+        for number, layer in enumerate(small):
+            lines += _bank(number, layer[start:end], top, cell)
+    return [*map(_rstrip, lines), Text(), _scale(top), Text("a shade is the mean weight of a tile", style=QUIET)]
+
+
+def _bank(number: int, layer: Array, top: float, cell: int) -> list[Text]:
+    """One layer's small maps in a row."""
+    lines = []
+    for row in range(layer.shape[1]):
+        line = Text(f"{number:>3} " if row == 0 else "    ", style=QUIET)
+        for weights in layer[:, row]:
+            line.append(_stretch(shades(weights, top), cell) + " ", style=WEIGHT)
+        lines.append(line)
+    return lines
+
+
+def _map(reading: "Reading", weights: Array, head: int, names: int, *, dense: bool) -> list[Text]:
+    """Two characters a cell, so that a square looks square; the token's name before each row where there is one."""
+    top = float(weights[head].max(initial=0.0))
+    hidden = masked_cells(masked(weights), weights.shape[1:])
+    starts = [cell * len(reading.tokens) // weights.shape[1] for cell in range(weights.shape[1])]
+    rows = [Text(" " * (names + 1) + _ruler(starts), style=KEY)]
+    for row, start in enumerate(starts):
+        name = f"{_short(reading.tokens[start])} {start:>3}" if dense else str(start)
+        line = Text(f"{name:>{names}} ", style=QUERY)
+        for cell, blank in zip(shades(weights[head, row], top), hidden[row], strict=True):
+            line.append(MASKED * 2 if blank else cell * 2, style=QUIET if blank else WEIGHT)
+        rows.append(_rstrip(line))
+    if not dense:
+        rows.append(
+            Text(f"each cell is a mean over {len(reading.tokens) / weights.shape[1]:.1f} tokens a side", style=QUIET)
+        )
+    return rows
+
+
+def _ruler(starts: list[int]) -> str:
+    """The positions of the columns, two characters each: all that do not collide, or every fifth cell."""
+    if len(starts) <= 20 and all(start < 100 for start in starts):
+        return "".join("  " if start >= 10 and start % 2 else f"{start:<2}" for start in starts).rstrip()
+    line = ""
+    for cell, start in enumerate(starts):
+        if cell % 5 == 0:
+            line = f"{line:<{2 * cell}}{start}"
+    return line
+
+
+def shades(weights: Array, top: float) -> str:
+    """One character a weight: the square root of its share of `top`, in five shades; a weight above 0.2 % shows.
+
+    >>> shades(np.array([0.0, 0.05, 0.2, 0.5, 1.0]), 1.0)
+    ' ░▒▓█'
+    """
+    if top <= 0:
+        return " " * len(weights)
+    return "".join(SHADES[min(4, round(4 * sqrt(weight / top)))] for weight in np.clip(weights, 0, top))
+
+
+def _scale(top: float) -> Text:
+    """The scale: what each shade stands for, with numbers."""
+    line = Text("weight  ", style=QUIET)
+    for step, shade in enumerate(SHADES):
+        line.append(f"{(step / 4) ** 2 * top:.3g} ", style=QUIET)
+        line.append(f"[{shade * 2}]", style=WEIGHT)
+        line.append("  ")
+    line.append(f"{MASKED * 2} masked", style=QUIET)
+    return line
+
+
+def _lines(reading: "Reading", links: list[Link]) -> list[Text]:
+    names = max((len(_short(reading.tokens[link.query])) for link in links), default=0)
+    others = max((len(_short(reading.tokens[link.key])) for link in links), default=0)
+    lines = []
+    for link in links:
+        line = Text(f"  {link.weight:.3f}  ", style="bold")
+        line.append(f"{'█' * max(1, round(12 * link.weight)):<12}  ", style=WEIGHT)
+        line.append(f"{_short(reading.tokens[link.query]):>{names}}", style=QUERY)
+        line.append(" → ")
+        line.append(f"{_short(reading.tokens[link.key]):<{others}}", style=KEY)
+        line.append(f"  {link.query} → {link.key}, layer {link.layer}, head {link.head}", style=QUIET)
+        lines.append(line)
+    return lines
+
+
+def _stretch(cells: str, width: int) -> str:
+    """Repeat characters so that a short row fills its place: "ab" in 4 is "aabb"."""
+    return "".join(cells[i * len(cells) // width] for i in range(width)) if cells else " " * width
+
+
+def _short(token: str, most: int = 14) -> str:
+    shown = token.replace("Ġ", "␣").replace("▁", "␣").replace("\n", "⏎").replace("Ċ", "⏎").replace("\t", "⇥") or "∅"
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def _rstrip(line: Text) -> Text:
+    line.rstrip()
+    return line

@@ -1,0 +1,65 @@
+"""A stand-in for a model's reading: dense weights behind the few calls the pictures make."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class DenseMatrix:
+    """What the views use of `AttentionMatrix`, computed the plain way from stored weights (B, H, L, S)."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights, self.shape, self.dtype = weights, weights.shape, weights.dtype
+
+    def to_dense(self) -> Tensor:
+        return self.weights
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        found = self.weights.topk(k, dim=-1)
+        return found.values, found.indices
+
+    def entropy(self) -> Tensor:
+        return -(self.weights * self.weights.clamp_min(1e-30).log()).sum(-1)
+
+    def pooled(self, rows: int, cols: int) -> Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(self.weights, (rows, cols))
+
+    def __getitem__(self, index: object) -> Tensor:
+        return self.weights[index]
+
+
+@dataclass(frozen=True)
+class Missed:
+    name: str
+    reason: str
+
+
+class Record(dict[str, DenseMatrix]):
+    missed: tuple[Missed, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reading:
+    record: Record
+    tokens: list[str]
+    model_name: str = "a small model"
+
+    @property
+    def special(self) -> list[bool]:
+        return [token in ("[CLS]", "[SEP]") for token in self.tokens]
+
+
+def reading(
+    tokens: list[str] | int = 7, *, layers: int = 3, heads: int = 5, is_causal: bool = False, seed: int = 0
+) -> Reading:
+    """Random heads over the tokens given (or that many made up)."""
+    names = tokens if isinstance(tokens, list) else [f"word{i}" for i in range(tokens)]
+    generator = torch.Generator().manual_seed(seed)
+    record = Record()
+    for layer in range(layers):
+        logits = 2.5 * torch.randn(1, heads, len(names), len(names), generator=generator)
+        if is_causal:
+            logits = logits.masked_fill(~torch.ones_like(logits, dtype=torch.bool).tril(), float("-inf"))
+        record[f"layer.{layer}.attention"] = DenseMatrix(logits.softmax(-1))
+    return Reading(record, names)
