@@ -1,5 +1,7 @@
 """One contract for every kernel: what float64 gives, in values and gradients, on every kind of problem."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -109,9 +111,17 @@ def assert_as_exact(got: Tensor, truth: Tensor, yardstick: Tensor, dtype: torch.
     )
 
 
-@pytest.fixture(params=list(KERNELS))
-def kernel(request: pytest.FixtureRequest) -> str:
-    return request.param
+# Every kernel, and the native one once on each CPU target that this machine can run.
+IMPLEMENTATIONS = [name for name in KERNELS if name != "native"] + [
+    f"native-{target.name}" for target in kernels.targets() if target.runs_here
+]
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    name, _, target = request.param.partition("-")
+    with kernels.target(target) if target else nullcontext():
+        yield name
 
 
 @pytest.fixture(params=list(CASES))

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 from clearhead.errors import KernelError
+from clearhead.kernels.native import Native
 from clearhead.kernels.problem import Kernel, Problem
 from clearhead.kernels.reference import Reference
 from clearhead.kernels.torch_sdpa import TorchSdpa
 
 # In order of preference. The reference is never chosen by itself: it is there to be asked for.
-KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (TorchSdpa(), Reference())}
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (Native(), TorchSdpa(), Reference())}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,50 @@
+// What one attention computation is, in plain C: raw pointers, strides, sizes. Knows neither Python nor torch.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace clearhead {
+
+enum Dtype : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
+
+// Four axes (batch, head, row, column); strides in elements; data is null where there is no such tensor.
+struct Tensor {
+  void* data = nullptr;
+  int64_t batch = 0, head = 0, row = 0, column = 0;
+};
+
+struct Attention {
+  int64_t batch, heads, kv_heads, length, keys, width, value_width;
+  Dtype dtype;                 // of query, key, value, out and their gradients
+  Tensor query, key, value;    // any strides
+  Tensor out;                  // last axis contiguous
+  Tensor lse;                  // float32; column unused
+  float scale;
+  int64_t reach_low, reach_high;  // query i may attend key j where reach_low <= j - i <= reach_high
+};
+
+struct Backward {
+  Tensor grad_out;                         // last axis contiguous
+  Tensor grad_lse;                         // float32 or null
+  Tensor grad_query, grad_key, grad_value; // last axis contiguous
+};
+
+// One compiled copy of the kernels. Every work item may run on any thread; none shares state with another.
+struct Target {
+  const char* name;
+  int lanes;  // queries side by side in one tile
+  // Floats of scratch that one thread needs.
+  size_t (*forward_scratch)(const Attention&, int64_t rows);
+  size_t (*backward_scratch)(const Attention&);
+  // Output and lse of queries first .. first + rows - 1 of one head.
+  void (*forward)(const Attention&, int64_t batch, int64_t head, int64_t first, int64_t rows, float* scratch);
+  // Gradients of queries first .. last - 1 of all heads that share one key head. Stores the queries' own gradient;
+  // adds that of keys and values to `sums`, key_sums() floats.
+  void (*backward)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
+                   float* sums, float* scratch);
+  size_t (*key_sums)(const Attention&);
+  // Round the sums of one key head into grad_key and grad_value.
+  void (*store_key_sums)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, const float* sums);
+};
+
+}  // namespace clearhead

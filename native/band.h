@@ -1,0 +1,41 @@
+// Which keys a run of queries may attend: a band along the diagonal, reach_low <= key - query <= reach_high.
+#pragma once
+#include "vector.h"
+
+namespace clearhead {
+namespace {
+
+// Keys first .. last - 1 that any of the queries first_row .. first_row + rows - 1 may attend.
+struct Span {
+  int64_t first, last;
+};
+
+inline Span span_of(const Attention& p, int64_t first_row, int64_t rows) {
+  return {larger(0, first_row + p.reach_low), smaller(p.keys, first_row + rows + p.reach_high)};
+}
+
+// Whether every one of these queries may attend every one of these keys.
+inline bool whole(const Attention& p, int64_t first_row, int64_t rows, int64_t first_key, int64_t keys) {
+  return first_row + rows - 1 + p.reach_low <= first_key && first_key + keys - 1 <= first_row + p.reach_high;
+}
+
+// Set to -inf what lies outside the band, in logits[j][lane] of `tiles` tiles.
+inline void cut_to_band(const Attention& p, int64_t first_row, int64_t first_key, int64_t keys, float* logits,
+                        int64_t stride, int64_t lanes) {
+  const VecI lane = lane_numbers();
+  const Vec nothing = splat(-kInfinity);
+  for (int64_t v = 0; v < lanes; v += LANES) {
+    const int64_t apart = first_key - (first_row + v);  // key - query at j = 0, lane 0
+    const VecI low = lane + splat_int(int32_t(larger(-(1 << 30), smaller(1 << 30, p.reach_low - apart))));
+    const VecI high = lane + splat_int(int32_t(larger(-(1 << 30), smaller(1 << 30, p.reach_high - apart))));
+    for (int64_t j = 0; j < keys; j++) {
+      const VecI key = splat_int(int32_t(j));
+      float* at = logits + j * stride + v;
+      const Vec x = load(at);
+      store(at, (key < low) | (key > high) ? nothing : x);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace clearhead

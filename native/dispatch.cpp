@@ -1,0 +1,126 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "targets.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace clearhead {
+
+#define DECLARE(name) extern const Target target_##name;
+CLEARHEAD_TARGETS(DECLARE)
+#undef DECLARE
+
+namespace {
+
+#define ADDRESS(name) &target_##name,
+const Target* const kTargets[] = {CLEARHEAD_TARGETS(ADDRESS)};
+#undef ADDRESS
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+using Floats = std::unique_ptr<float[], Free>;
+
+Floats allocate(size_t floats) {
+  const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+  void* p = std::aligned_alloc(64, bytes ? bytes : 64);
+  if (!p) throw std::bad_alloc();
+  return Floats(static_cast<float*>(p));
+}
+
+int thread_number() {
+#ifdef _OPENMP
+  return omp_get_thread_num();
+#else
+  return 0;
+#endif
+}
+
+// A parallel region costs some microseconds: below this many multiply-adds one thread is faster.
+constexpr double kWorthThreads = 2e5;
+
+int useful_threads(const Attention& p, int threads) {
+  const double work = double(p.batch) * p.heads * p.length * p.keys * (p.width + p.value_width);
+  return work < kWorthThreads || threads < 1 ? 1 : threads;
+}
+
+}  // namespace
+
+int target_count() { return int(sizeof(kTargets) / sizeof(kTargets[0])); }
+
+const Target& target_at(int index) { return *kTargets[index]; }
+
+bool supported(const Target& target) {
+  const char* name = target.name;
+  (void)name;
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (!std::strncmp(name, "avx2", 4)) return avx2;
+  if (!std::strcmp(name, "avx512"))
+    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#endif
+  return true;
+}
+
+void run_forward(const Target& target, const Attention& p, int threads) {
+  threads = useful_threads(p, threads);
+  // Rows of one work item: many, so that a block of keys is met in cache by several tiles; fewer where threads would
+  // stand idle.
+  int64_t rows = 128;
+  while (rows > target.lanes && p.batch * p.heads * ((p.length + rows - 1) / rows) < 4 * threads) rows /= 2;
+  if (rows < target.lanes) rows = target.lanes;
+  const int64_t blocks = (p.length + rows - 1) / rows, items = p.batch * p.heads * blocks;
+  const size_t each = (target.forward_scratch(p, rows) + 15) / 16 * 16;
+  const Floats scratch = allocate(each * threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t item = 0; item < items; item++) {
+    // The last block of a causal head is the longest, so it goes first.
+    const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
+    const int64_t here = first + rows < p.length ? rows : p.length - first;
+    target.forward(p, head / p.heads, head % p.heads, first, here, scratch.get() + thread_number() * each);
+  }
+}
+
+void run_backward(const Target& target, const Attention& p, const Backward& g, int threads) {
+  threads = useful_threads(p, threads);
+  // One item is a key head and a run of queries. Heads alone are enough work where there are many; where there are
+  // few, the queries are split, each part sums on its own, and the parts are added in order: the same bits each time.
+  const int64_t heads = p.batch * p.kv_heads;
+  int64_t parts = 1;
+  if (threads > 1)
+    while (parts < threads && heads * parts < 2 * threads && p.length / (parts * 2) >= 128) parts *= 2;
+  const int64_t rows = ((p.length + parts - 1) / parts + 63) / 64 * 64;
+  const size_t sums = (target.key_sums(p) + 15) / 16 * 16;
+  const size_t each = (target.backward_scratch(p) + 15) / 16 * 16;
+  const Floats scratch = allocate(each * threads);
+  const Floats all_sums = allocate(sums * (parts == 1 ? threads : heads * parts));
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t item = 0; item < heads * parts; item++) {
+    const int64_t head = item / parts, first = (parts - 1 - item % parts) * rows;
+    const int64_t last = first + rows < p.length ? first + rows : p.length;
+    float* const own = all_sums.get() + sums * (parts == 1 ? thread_number() : head * parts + first / (rows ? rows : 1));
+    std::memset(own, 0, sums * sizeof(float));
+    target.backward(p, g, head / p.kv_heads, head % p.kv_heads, first, last, own,
+                    scratch.get() + thread_number() * each);
+    if (parts == 1) target.store_key_sums(p, g, head / p.kv_heads, head % p.kv_heads, own);
+  }
+  if (parts == 1) return;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+  for (int64_t head = 0; head < heads; head++) {
+    float* const total = all_sums.get() + sums * head * parts;
+    for (int64_t part = 1; part < parts; part++)
+      for (size_t i = 0; i < sums; i++) total[i] += total[sums * part + i];
+    target.store_key_sums(p, g, head / p.kv_heads, head % p.kv_heads, total);
+  }
+}
+
+}  // namespace clearhead

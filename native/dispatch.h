@@ -1,0 +1,15 @@
+// Which compiled target runs, and how its work items are spread over threads.
+#pragma once
+#include "arguments.h"
+
+namespace clearhead {
+
+int target_count();
+const Target& target_at(int index);  // best first
+bool supported(const Target&);       // by this machine's CPU
+
+// `threads` is what the caller's framework was told to use. Throws std::bad_alloc where scratch cannot be had.
+void run_forward(const Target&, const Attention&, int threads);
+void run_backward(const Target&, const Attention&, const Backward&, int threads);
+
+}  // namespace clearhead

@@ -1,0 +1,139 @@
+// Forward: online softmax over blocks of keys, with queries in the lanes (Milakov & Gimelshein 2018, alg. 3).
+// Sᵀ and Oᵀ are computed, so the row maximum, the sum and the rescaling are lane by lane, with nothing horizontal.
+#pragma once
+#include "band.h"
+#include "product.h"
+#include "rows.h"
+
+namespace clearhead {
+namespace {
+
+constexpr int64_t kKeyBlock = 128 / ROWS * ROWS;
+
+// Scratch of one tile of kTile queries.
+struct TileState {
+  float* query;  // [width][kTile]
+  float* out;    // [value_width][kTile]
+  float* top;    // [kTile] row maximum of the logits, before the multiplication by `slope`
+  float* offset; // [kTile] the maximum in units of log2, rounded: what is subtracted
+  float* sum;    // [kTile]
+};
+
+inline int64_t tile_floats(const Attention& p) { return (p.width + p.value_width + 3) * kTile; }
+
+inline TileState tile_at(const Attention& p, float* scratch, int64_t tile) {
+  float* at = scratch + tile * tile_floats(p);
+  TileState s;
+  s.query = at;
+  s.out = s.query + p.width * kTile;
+  s.top = s.out + p.value_width * kTile;
+  s.offset = s.top + kTile;
+  s.sum = s.offset + kTile;
+  return s;
+}
+
+inline size_t forward_scratch(const Attention& p, int64_t rows) {
+  const int64_t tiles = (rows + kTile - 1) / kTile;
+  return tiles * tile_floats(p) + kKeyBlock * (kTile + p.width + p.value_width) + p.width + p.value_width;
+}
+
+// The logits' multiplier in units of log2. Its sign goes into the packed queries, so the maximum stays a maximum;
+// a multiplier of 0 goes there whole, so that 0 * -inf is never met.
+struct Multiplier {
+  float on_query, slope;
+};
+
+inline Multiplier multiplier_of(float scale) {
+  if (scale == 0) return {0.0f, 1.0f};
+  return {scale < 0 ? -1.0f : 1.0f, __builtin_fabsf(scale) * kLog2E};
+}
+
+// Take a block of logits [keys][kTile] into the running softmax; leave exp2(logits * slope - offset) in their place.
+// Returns through `alpha` what the former output is multiplied by.
+inline void softmax_block(const TileState& state, float slope, int64_t keys, float* logits, Vec (&alpha)[2]) {
+  const Vec c = splat(slope);
+  UNROLL for (int v = 0; v < 2; v++) {
+    float* const column = logits + v * LANES;
+    Vec top = load(state.top + v * LANES);
+    for (int64_t j = 0; j < keys; j++) top = maximum(load(column + j * kTile), top);
+    store(state.top + v * LANES, top);
+    // An empty row keeps a finite offset, so that -inf - offset is -inf and not NaN.
+    const Vec offset = maximum(top, splat(-1e37f)) * c;
+    alpha[v] = exp2(load(state.offset + v * LANES) - offset);
+    store(state.offset + v * LANES, offset);
+    Vec sum = {};
+    for (int64_t j = 0; j < keys; j++) {
+      const Vec weight = exp2(load(column + j * kTile) * c - offset);
+      sum += weight;
+      store(column + j * kTile, weight);
+    }
+    store(state.sum + v * LANES, load(state.sum + v * LANES) * alpha[v] + sum);
+  }
+}
+
+inline void start_tile(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,
+                       int64_t rows, Multiplier m, float* space) {
+  pack_lanes(p.query, p.dtype, batch, head, first, rows, p.width, m.on_query, kTile, state.query, space);
+  __builtin_memset(state.out, 0, sizeof(float) * p.value_width * kTile);
+  for (int i = 0; i < kTile; i++) {
+    state.top[i] = -kInfinity;
+    state.offset[i] = -1e37f * m.slope;
+    state.sum[i] = 0;
+  }
+}
+
+inline void finish_tile(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,
+                        int64_t rows, float* space) {
+  float* lse = static_cast<float*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
+  for (int64_t i = 0; i < rows; i++) {
+    const float total = state.sum[i];
+    const float share = total == 0 ? 0 : 1 / total;  // NaN passes through
+    for (int64_t e = 0; e < p.value_width; e++) space[e] = state.out[e * kTile + i] * share;
+    store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head, first + i));
+    lse[(first + i) * p.lse.row] =
+        total == 0 ? -kInfinity : float(state.offset[i] * kLn2 + __builtin_log(double(total)));
+  }
+}
+
+void forward(const Attention& p, int64_t batch, int64_t head, int64_t first, int64_t rows, float* scratch) {
+  const int64_t kv_head = head / (p.heads / p.kv_heads), tiles = (rows + kTile - 1) / kTile;
+  float* const logits = scratch + tiles * tile_floats(p);
+  float* const key_space = logits + kKeyBlock * kTile;
+  float* const value_space = key_space + kKeyBlock * p.width;
+  float* const row_space = value_space + kKeyBlock * p.value_width;
+  const Multiplier m = multiplier_of(p.scale);
+
+  for (int64_t t = 0; t < tiles; t++)
+    start_tile(p, tile_at(p, scratch, t), batch, head, first + t * kTile, smaller(kTile, rows - t * kTile), m,
+               row_space);
+
+  const Span all = span_of(p, first, rows);
+  for (int64_t start = all.first; start < all.last; start += kKeyBlock) {
+    const int64_t stop = smaller(start + kKeyBlock, all.last);
+    const Rows keys =
+        rows_as_float(p.key, p.dtype, batch, kv_head, start, stop - start, p.width, key_space);
+    const Rows values =
+        rows_as_float(p.value, p.dtype, batch, kv_head, start, stop - start, p.value_width, value_space);
+    for (int64_t t = 0; t < tiles; t++) {
+      const int64_t row = first + t * kTile;
+      const Span here = span_of(p, row, smaller(kTile, rows - t * kTile));
+      const int64_t from = larger(start, here.first), n = smaller(stop, here.last) - from;
+      if (n <= 0) continue;
+      const TileState state = tile_at(p, scratch, t);
+      const float* const k = keys.data + (from - start) * keys.stride;
+      const float* const v = values.data + (from - start) * values.stride;
+      product<kAlong>(n, k, keys.stride, state.query, kTile, p.width, Set{logits, kTile});
+      if (!whole(p, row, kTile, from, n)) cut_to_band(p, row, from, n, logits, kTile, kTile);
+      Vec alpha[2];
+      softmax_block(state, m.slope, n, logits, alpha);
+      product<kAcross>(p.value_width, v, values.stride, logits, kTile, n,
+                       Rescale{state.out, kTile, alpha[0], alpha[1]});
+    }
+  }
+  for (int64_t t = 0; t < tiles; t++)
+    finish_tile(p, tile_at(p, scratch, t), batch, head, first + t * kTile, smaller(kTile, rows - t * kTile),
+                row_space);
+}
+
+}  // namespace
+}  // namespace clearhead

@@ -1,0 +1,11 @@
+# Fails the build if an object of a CPU target holds a weak or unique symbol, or exports more than its one table.
+foreach(object ${OBJECTS})
+  execute_process(COMMAND ${NM} --defined-only ${object} OUTPUT_VARIABLE symbols RESULT_VARIABLE failed)
+  if(failed)
+    message(FATAL_ERROR "nm cannot read ${object}")
+  endif()
+  string(REGEX MATCHALL "[^\n]* [VvWwu] [^\n]*" weak "${symbols}")
+  if(weak)
+    message(FATAL_ERROR "${object} holds weak symbols, which may leak its instructions into other targets:\n${weak}")
+  endif()
+endforeach()

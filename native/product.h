@@ -1,0 +1,87 @@
+// The one micro-kernel: ROWS x 2 vectors of sums, each step one scalar of `a` against two vectors of `b`.
+//   sums[r][lanes] = sum over k < n of a[k * step + r * across] * b[k * stride + lanes]
+// `a` is read where it lies, by broadcast: keys and values are never packed.
+#pragma once
+#include "vector.h"
+
+namespace clearhead {
+namespace {
+
+constexpr int kTile = 2 * LANES;  // queries, or columns, that one call covers
+
+// Unit says which stride of `a` is 1: along k (a row of keys against the queries) or across rows.
+enum Unit { kAlong, kAcross };
+
+template <int R, Unit U>
+inline __attribute__((always_inline)) void multiply(const float* a, int64_t stride_a, const float* b, int64_t stride_b,
+                                                    int64_t n, Vec (&sum)[R][2]) {
+  UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vec{};
+  for (int64_t k = 0; k < n; k++) {
+    const Vec b0 = load(b + k * stride_b), b1 = load(b + k * stride_b + LANES);
+    const float* at = U == kAlong ? a + k : a + k * stride_a;
+    UNROLL for (int r = 0; r < R; r++) {
+      const Vec x = splat(at[U == kAlong ? r * stride_a : r]);
+      sum[r][0] += x * b0;
+      sum[r][1] += x * b1;
+    }
+  }
+}
+
+struct Set {  // c = sums
+  float* c;
+  int64_t stride;
+  inline void operator()(int64_t row, Vec s0, Vec s1) const {
+    store(c + row * stride, s0);
+    store(c + row * stride + LANES, s1);
+  }
+};
+
+struct Add {  // c += sums
+  float* c;
+  int64_t stride;
+  inline void operator()(int64_t row, Vec s0, Vec s1) const {
+    float* at = c + row * stride;
+    store(at, load(at) + s0);
+    store(at + LANES, load(at + LANES) + s1);
+  }
+};
+
+struct Rescale {  // c = c * alpha + sums
+  float* c;
+  int64_t stride;
+  Vec alpha0, alpha1;
+  inline void operator()(int64_t row, Vec s0, Vec s1) const {
+    float* at = c + row * stride;
+    store(at, load(at) * alpha0 + s0);
+    store(at + LANES, load(at + LANES) * alpha1 + s1);
+  }
+};
+
+template <int R, Unit U, class Finish>
+inline void rows_of_product(int64_t row, const float* a, int64_t stride_a, const float* b, int64_t stride_b, int64_t n,
+                            const Finish& finish) {
+  Vec sum[R][2];
+  multiply<R, U>(a + row * (U == kAlong ? stride_a : 1), stride_a, b, stride_b, n, sum);
+  UNROLL for (int r = 0; r < R; r++) finish(row + r, sum[r][0], sum[r][1]);
+}
+
+template <int R, Unit U, class Finish>
+inline void last_rows(int64_t left, int64_t row, const float* a, int64_t stride_a, const float* b, int64_t stride_b,
+                      int64_t n, const Finish& finish) {
+  if constexpr (R > 0) {
+    if (left == R) rows_of_product<R, U>(row, a, stride_a, b, stride_b, n, finish);
+    else last_rows<R - 1, U>(left, row, a, stride_a, b, stride_b, n, finish);
+  }
+}
+
+// All rows of one tile.
+template <Unit U, class Finish>
+inline __attribute__((noinline)) void product(int64_t rows, const float* a, int64_t stride_a, const float* b,
+                                              int64_t stride_b, int64_t n, const Finish finish) {
+  int64_t row = 0;
+  for (; row + ROWS <= rows; row += ROWS) rows_of_product<ROWS, U>(row, a, stride_a, b, stride_b, n, finish);
+  last_rows<ROWS - 1, U>(rows - row, row, a, stride_a, b, stride_b, n, finish);
+}
+
+}  // namespace
+}  // namespace clearhead

@@ -1,0 +1,106 @@
+// Rows of any dtype and stride, in and out of float32.
+#pragma once
+#include "vector.h"
+
+namespace clearhead {
+namespace {
+
+inline float bits_to_float(uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+
+inline uint32_t float_to_bits(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, 4);
+  return bits;
+}
+
+inline float from_bfloat16(uint16_t h) { return bits_to_float(uint32_t(h) << 16); }
+
+inline uint16_t to_bfloat16(float x) {  // to nearest, ties to even; NaN stays NaN
+  const uint32_t bits = float_to_bits(x);
+  return x != x ? 0x7FC0 : uint16_t((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+inline float from_float16(uint16_t h) {
+  // The 15 bits as a float of too small an exponent, then times 2^112: right for denormals too.
+  const float x = bits_to_float(uint32_t(h & 0x7FFF) << 13) * 0x1p112f;
+  const uint32_t bits = float_to_bits(x) | ((h & 0x7C00) == 0x7C00 ? 0x7F800000u : 0u);
+  return bits_to_float(bits | uint32_t(h & 0x8000) << 16);
+}
+
+inline uint16_t to_float16(float x) {  // to nearest, ties to even
+  const uint32_t bits = float_to_bits(x), sign = bits >> 16 & 0x8000, size = bits & 0x7FFFFFFF;
+  if (size > 0x7F800000) return uint16_t(sign | 0x7E00);   // NaN
+  if (size >= 0x47800000) return uint16_t(sign | 0x7C00);  // 65536 and more: infinity
+  if (size < 0x38800000) {  // denormal: let the float adder round at 2^-24
+    const float shifted = bits_to_float(size) + 0.5f;
+    return uint16_t(sign | (float_to_bits(shifted) - 0x3F000000));
+  }
+  return uint16_t(sign | ((size - 0x38000000 + 0xFFF + (size >> 13 & 1)) >> 13));
+}
+
+inline const void* element(const void* data, Dtype dtype, int64_t index) {
+  return dtype == kFloat32 ? static_cast<const void*>(static_cast<const float*>(data) + index)
+                           : static_cast<const void*>(static_cast<const uint16_t*>(data) + index);
+}
+
+inline const void* row_of(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t row) {
+  return element(t.data, dtype, batch * t.batch + head * t.head + row * t.row);
+}
+
+inline void load_row(const void* from, Dtype dtype, int64_t stride, int64_t n, float* to) {
+  if (dtype == kFloat32) {
+    const float* x = static_cast<const float*>(from);
+    if (stride == 1) __builtin_memcpy(to, x, n * 4);
+    else for (int64_t i = 0; i < n; i++) to[i] = x[i * stride];
+    return;
+  }
+  const uint16_t* x = static_cast<const uint16_t*>(from);
+  if (dtype == kBFloat16) {
+    if (stride == 1) for (int64_t i = 0; i < n; i++) to[i] = from_bfloat16(x[i]);
+    else for (int64_t i = 0; i < n; i++) to[i] = from_bfloat16(x[i * stride]);
+  } else {
+    for (int64_t i = 0; i < n; i++) to[i] = from_float16(x[i * stride]);
+  }
+}
+
+inline void store_row(const float* from, int64_t n, Dtype dtype, const void* to) {
+  if (dtype == kFloat32) {
+    __builtin_memcpy(const_cast<void*>(to), from, n * 4);
+    return;
+  }
+  uint16_t* x = static_cast<uint16_t*>(const_cast<void*>(to));
+  if (dtype == kBFloat16) for (int64_t i = 0; i < n; i++) x[i] = to_bfloat16(from[i]);
+  else for (int64_t i = 0; i < n; i++) x[i] = to_float16(from[i]);
+}
+
+// Rows of float32 with contiguous columns: where they lie if they are so already, else converted into `space`.
+struct Rows {
+  const float* data;
+  int64_t stride;
+};
+
+inline Rows rows_as_float(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
+                          int64_t width, float* space) {
+  if (dtype == kFloat32 && t.column == 1)
+    return {static_cast<const float*>(row_of(t, dtype, batch, head, first)), t.row};
+  for (int64_t i = 0; i < n; i++)
+    load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space + i * width);
+  return {space, width};
+}
+
+// Lay rows side by side in lanes: to[c * lanes + i] = rows[i][c] * factor; lanes past n are 0.
+inline void pack_lanes(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
+                       int64_t width, float factor, int64_t lanes, float* to, float* space) {
+  if (n < lanes) __builtin_memset(to, 0, sizeof(float) * width * lanes);
+  for (int64_t i = 0; i < n; i++) {
+    load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space);
+    for (int64_t c = 0; c < width; c++) to[c * lanes + i] = space[c] * factor;
+  }
+}
+
+}  // namespace
+}  // namespace clearhead

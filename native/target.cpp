@@ -1,0 +1,14 @@
+// Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags.
+#include "backward.h"
+#include "forward.h"
+
+#define NAME_OF(x) #x
+#define SYMBOL_OF(x) target_##x
+#define TEXT(x) NAME_OF(x)
+#define SYMBOL(x) SYMBOL_OF(x)
+
+namespace clearhead {
+extern const Target SYMBOL(TARGET);
+const Target SYMBOL(TARGET) = {TEXT(TARGET), kTile,    forward_scratch, backward_scratch,
+                               forward,      backward, key_sums,        store_key_sums};
+}  // namespace clearhead

@@ -1,0 +1,55 @@
+// Vectors of LANES floats, in gcc's portable vector extension, and the few functions of them that attention needs.
+// Everything sits in an unnamed namespace: a target's object file must hold no weak symbol, or the linker could keep
+// the AVX-512 copy of a shared function and crash an older machine. For the same reason nothing of std:: is used here.
+#pragma once
+#include "arguments.h"
+
+#define UNROLL _Pragma("GCC unroll 16")
+
+namespace clearhead {
+namespace {
+
+typedef float Vec __attribute__((vector_size(LANES * 4)));
+typedef int32_t VecI __attribute__((vector_size(LANES * 4)));
+typedef uint32_t VecU __attribute__((vector_size(LANES * 4)));
+typedef float Unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+constexpr float kInfinity = __builtin_inff();
+constexpr float kLog2E = 1.4426950408889634f;
+constexpr double kLn2 = 0.6931471805599453;
+
+inline Vec load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+inline void store(float* to, Vec x) { *reinterpret_cast<Unaligned*>(to) = x; }
+inline Vec splat(float x) { return x - Vec{}; }
+inline VecI splat_int(int32_t x) { return x - VecI{}; }
+
+// Where x is NaN the answer is `other`: a NaN must not become the row's maximum, it shows in the sum instead.
+inline Vec maximum(Vec x, Vec other) { return x > other ? x : other; }
+
+inline VecI lane_numbers() {
+  VecI n = {};
+  for (int i = 0; i < LANES; i++) n[i] = i;
+  return n;
+}
+
+// 2^x for x <= 127, relative error 1.1e-7; exactly 0 below -126.5 and at -inf, exactly 1 at 0, NaN at NaN.
+// x = n + f with |f| <= 1/2; the polynomial is a minimax fit of 2^f with constant term 1.
+inline Vec exp2(Vec x) {
+  const Vec low = splat(-127.0f), round = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  x = x < low ? low : x;
+  const Vec t = x + round;
+  const Vec f = x - (t - round);
+  Vec p = splat(0.00132647273f) * f + splat(0.00967151299f);
+  p = p * f + splat(0.0555073358f);
+  p = p * f + splat(0.240222424f);
+  p = p * f + splat(0.693147004f);
+  p = p * f + splat(1.0f);
+  return p * (Vec)(((VecI)t + splat_int(127 - 0x4B400000)) << 23);
+}
+
+inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+}  // namespace
+}  // namespace clearhead
