@@ -1,0 +1,82 @@
+"""Give up, for good, everything this process does not need to compute: files, network, processes, privileges."""
+
+import ctypes
+import math
+import os
+import resource
+import site
+import struct
+import sys
+import sysconfig
+from pathlib import Path
+
+from clearhead.sandbox import landlock, seccomp
+from clearhead.sandbox.limits import MIB, Limits
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _CLEAR_ALL = 24, 47, 4
+_SLACK = 512 * MIB  # address space without memory behind it: allocator arenas, guard pages, mapped libraries
+
+
+def readable() -> list[Path]:
+    """What a confined program may read: the interpreter, the installed packages, shared libraries. No pack, no home."""
+    paths = {Path("/usr"), Path("/lib"), Path("/lib64"), Path("/etc/ld.so.cache"), Path("/etc/localtime")}
+    paths |= {Path("/dev/null"), Path("/dev/zero"), Path("/dev/urandom")}
+    paths |= {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    paths |= {Path(sys.base_prefix) / "lib", *map(Path, site.getsitepackages())}
+    package = Path(__file__).resolve().parents[1]
+    site_packages = {path for path in paths if path in package.parents}
+    if site_packages:  # an installed package: grant its neighbours, not the folder that holds the packs
+        paths -= site_packages
+        paths |= {one for folder in site_packages for one in folder.iterdir() if one.name != package.name}
+    return sorted(paths | {one for one in package.iterdir() if one.name not in ("packs", "studio")})
+
+
+def confine(limits: Limits, folder: Path | None, *, files: bool = True) -> None:
+    """Confine this process. `folder` may be written to. `files=False` where an outer back end hides the files.
+
+    Raises OSError where the kernel refuses: the caller must then not run the program.
+    """
+    _resources(limits)
+    paths = readable() if files else []
+    _drop_capabilities()
+    if files:
+        landlock.restrict(paths, [folder] if folder and limits.disk else [])
+    seccomp.restrict()
+
+
+def _resources(limits: Limits) -> None:
+    seconds = math.ceil(limits.seconds)
+    mapped, data = _mapped()
+    for name, value in (
+        (resource.RLIMIT_CPU, seconds + 1),
+        (resource.RLIMIT_AS, mapped + limits.memory + _SLACK),
+        (resource.RLIMIT_DATA, data + limits.memory),
+        (resource.RLIMIT_FSIZE, limits.disk),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ):
+        hard = resource.getrlimit(name)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(name, (value, value))
+
+
+def _mapped() -> tuple[int, int]:
+    """Bytes of address space, and of private writable data, that this process maps already."""
+    fields = Path("/proc/self/statm").read_text().split()
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(fields[0]) * page, int(fields[5]) * page
+
+
+def _drop_capabilities() -> None:
+    """Root without capabilities owns files, and nothing else of root's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(64):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    if libc.capset(header, struct.pack("6I", *[0] * 6)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"capset: {os.strerror(code)}")

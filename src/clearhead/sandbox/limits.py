@@ -1,0 +1,79 @@
+"""What a confined program may use, what it is, and what came of it. Plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one program may use.
+
+    Attributes:
+        seconds: wall time, and processor time rounded up.
+        memory: bytes on top of what the interpreter (with what it preloaded) already maps.
+        output: bytes of stdout, stderr and report together.
+        disk: bytes of files in its own empty folder; 0 = it can write nothing.
+    """
+
+    seconds: float = 10.0
+    memory: int = 1024 * MIB
+    output: int = MIB
+    disk: int = 16 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a program. Pieces run one after another in one namespace; `file` and `line` are for messages."""
+
+    source: str
+    file: str = "program.py"
+    line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An exception a program let through. `line` is in the chunk's own file; `kinds` are its classes, nearest first."""
+
+    type: str
+    message: str
+    file: str = ""
+    line: int | None = None
+    chunk: int = 0
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one run.
+
+    Attributes:
+        exit_code: 0, or 1 after an exception, or what the program chose; negative: minus the signal that ended it.
+        stopped: None, or why it was stopped: "time", "memory", "output", "disk", "start".
+        raised: the exception it let through, if any. A program that sets out to deceive can forge it, and `values`.
+        values: the names asked for in `want`, as text.
+        seconds: wall time from launch to end.
+    """
+
+    stdout: str
+    stderr: str
+    exit_code: int
+    stopped: str | None
+    seconds: float
+    raised: Raised | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        """It ran to its end and let no exception through."""
+        return self.exit_code == 0 and self.stopped is None and self.raised is None
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A way to confine. `warm`: a program starts in milliseconds, with what was preloaded already imported."""
+
+    name: str
+    warm: bool
+    about: str

@@ -1,0 +1,79 @@
+"""What a confined program can do, and that each limit stops it."""
+
+import pytest
+
+from clearhead import sandbox
+from clearhead.sandbox import Chunk, Limits
+
+pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
+
+
+def test_output_values_and_exit() -> None:
+    outcome = sandbox.run("import sys; x = 1 / 3; print('out'); print('err', file=sys.stderr)", want=[("x", ".2f")])
+    assert (outcome.stdout, outcome.stderr, outcome.exit_code, outcome.stopped) == ("out\n", "err\n", 0, None)
+    assert outcome.ok
+    assert outcome.values == {"x:.2f": "0.33"}
+
+
+def test_an_exception_names_its_line_in_its_file() -> None:
+    chunks = [Chunk("x = 1\n", "a.md", 5), Chunk("\ny = x / 0\n", "a.md", 10)]
+    raised = sandbox.run(chunks).raised
+    assert raised is not None
+    assert (raised.type, raised.file, raised.line, raised.chunk) == ("ZeroDivisionError", "a.md", 11, 1)
+    assert "ArithmeticError" in raised.kinds
+
+
+def test_a_syntax_error_names_its_line() -> None:
+    raised = sandbox.run([Chunk("x = 1\ny = (\n", "a.md", 7)]).raised
+    assert raised is not None
+    assert (raised.type, raised.line) == ("SyntaxError", 8)
+
+
+def test_exit_statuses() -> None:
+    assert sandbox.run("import sys; sys.exit(0)").ok
+    assert sandbox.run("import sys; sys.exit(3)").exit_code == 1
+    assert sandbox.run("import os; os._exit(7)").exit_code == 7
+    assert sandbox.run("import os, signal; os.kill(os.getpid(), signal.SIGTERM)").exit_code == -15
+
+
+def test_stdin_and_files() -> None:
+    source = "import sys; print(sys.stdin.read(), open('data/a.txt').read())"
+    assert sandbox.run(source, stdin="in", files=[("data/a.txt", b"file")]).stdout == "in file\n"
+    with pytest.raises(sandbox.SandboxError, match="outside"):
+        sandbox.run(source, files=[("../a.txt", b"")])
+
+
+@pytest.mark.parametrize(
+    ("source", "stopped"),
+    [
+        ("while True: pass", "time"),
+        ("import time; time.sleep(60)", "time"),
+        ("x = bytearray(3 << 30)", "memory"),
+        ("x = []\nwhile True: x.append(bytearray(1 << 20))", "memory"),
+        ("import mmap\nm = mmap.mmap(-1, 400 << 20)\nfor i in range(0, len(m), 4096): m[i] = 1", "memory"),
+        ("while True: print('x' * 4096)", "output"),
+        (f"for i in range(40): open(str(i), 'wb').write(b'x' * {1 << 19})\nwhile True: pass", "disk"),
+    ],
+)
+def test_each_limit_stops_it(source: str, stopped: str) -> None:
+    outcome = sandbox.run(source, limits=Limits(seconds=4.0, memory=64 << 20))
+    assert outcome.stopped == stopped
+    assert not outcome.ok
+    assert outcome.seconds < 20
+
+
+def test_two_salts_disagree_about_what_was_not_seeded() -> None:
+    source = "import random; print(random.random(), sorted({'a', 'b', 'c'}, key=hash))"
+    first, second = sandbox.run(source, salt=1).stdout, sandbox.run(source, salt=2).stdout
+    assert first == sandbox.run(source, salt=1).stdout
+    assert first != second
+
+
+def test_a_dead_worker_is_replaced() -> None:
+    from clearhead.sandbox import pool
+
+    before = pool.worker()
+    before.process.kill()
+    before.process.wait()
+    assert sandbox.run("print(1)").stdout == "1\n"
+    assert pool.worker() is not before
