@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from clearhead.errors import ClearheadError
-from clearhead.studio import home, practice, topic
+from clearhead.studio import home, lens, practice, topic
 from clearhead.studio.desk import Desk, desk_of, secret_in
 from clearhead.studio.pages import render
 from clearhead.studio.security import Guard
@@ -55,20 +55,15 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     app.state.desk = desk
     app.add_middleware(Guard)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    for part in (home, topic, practice):
+    for part in (home, topic, practice, lens):
         app.include_router(part.router)
-    _lens(app)
+    _views(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     _errors(app)
     return app
 
 
-def _lens(app: FastAPI) -> None:
-    # Imported here: the Lens brings in the views, and those must not slow the tests of the rest.
-    from clearhead.studio import lens
-
-    app.include_router(lens.router)
-
+def _views(app: FastAPI) -> None:
     @app.get("/views/{name}.js")
     def view(name: str) -> Response:
         file = HERE.parent / "views" / "static" / f"{Path(name).name}.js"

@@ -10,6 +10,8 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine
 
+from clearhead.errors import StoreError
+
 BACKUPS = "backups"
 
 
@@ -25,6 +27,11 @@ def upgrade(engine: Engine, path: Path) -> None:
     if current == head:
         return
     if current is not None:
+        if current not in {script.revision for script in scripts.walk_revisions()}:
+            raise StoreError(
+                f"your work in {path} was kept by a newer Clearhead (layout {current}, this one knows {head}). Nothing "
+                "in it was changed. Install the newer version, or use another folder: clearhead studio --data DIR"
+            )
         _back_up(path, current)
     with engine.begin() as connection, EnvironmentContext(config, scripts) as environment:
         environment.configure(

@@ -54,11 +54,11 @@ def minutes(items: Iterable[Item], progress: Progress) -> int:
     for attempt in progress.history:
         if attempt.seconds is not None:
             took.setdefault(attempt.item_id, []).append(attempt.seconds)
-    total = 0.0
+    items, total = list(items), 0.0
     for item in items:
         times = sorted(took.get(item.id, ()))
         total += min(times[len(times) // 2], 600) if times else SECONDS.get(item.kind, 45)
-    return max(1, round(total / 60)) if total else 0
+    return max(1, round(total / 60)) if items else 0
 
 
 def settled(state: ItemProgress) -> bool:

@@ -1,0 +1,61 @@
+"""A studio over the sample course, with a clock the test turns."""
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from clearhead.studio.app import create
+from clearhead.studio.desk import Desk
+from clearhead.studio.settings import Settings
+from studio.sample import shelf
+
+START = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+class Visitor:
+    """A browser without JavaScript: follows links, fills forms."""
+
+    def __init__(self, client: TestClient, desk: Desk) -> None:
+        self.client, self.desk = client, desk
+
+    def get(self, address: str, status: int = 200) -> str:
+        answer = self.client.get(address)
+        assert answer.status_code == status, answer.text
+        return answer.text
+
+    def post(self, address: str, status: int = 200, **fields: object) -> str:
+        answer = self.client.post(address, data={"csrf": self.token(), **fields})
+        assert answer.status_code == status, answer.text
+        return answer.text
+
+    def token(self) -> str:
+        found = re.search(r'<meta name="csrf" content="([^"]+)"', self.client.get("/").text)
+        assert found
+        return found[1]
+
+    def later(self, **ahead: float) -> None:
+        moment = self.desk.now() + timedelta(**ahead)
+        self.desk.now = lambda: moment
+
+    def ticket(self, page: str) -> str:
+        found = re.search(r'name="ticket" value="([^"]+)"', page)
+        assert found, page
+        return found[1]
+
+
+def visitor_of(data: Path) -> tuple[TestClient, Visitor]:
+    app = create(Settings(data=data), shelf())
+    app.state.desk.now = lambda: START
+    client = TestClient(app, base_url="http://127.0.0.1")
+    return client, Visitor(client, app.state.desk)
+
+
+@pytest.fixture
+def visitor(tmp_path: Path) -> Iterator[Visitor]:
+    client, visitor = visitor_of(tmp_path / "data")
+    with client:
+        yield visitor
