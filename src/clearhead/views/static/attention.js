@@ -8,7 +8,7 @@
  */
 
 /** @typedef {{type: "u8" | "u16" | "u32", shape: number[], scale: number, data: string}} Packed */
-/** @typedef {{shape: number[], scale: number, values: Uint8Array | Uint16Array | Uint32Array}} Block */
+/** @typedef {{shape: number[], scale: number, top: number, values: Uint8Array | Uint16Array | Uint32Array}} Block */
 /** @typedef {{name: string, heads: number, shape: number[], top: number, spread: number[], thumb: Block, map: Block,
  *   links: {stride: number, weights: Block, keys: Block}, masked: null | "causal" | Block}} Layer */
 /** @typedef {{from: number, to: number, weight: number}} Link */
@@ -26,7 +26,7 @@ const LIST = 8;
 export function decode(packed) {
   const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
   const Kind = { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array }[packed.type];
-  return { shape: packed.shape, scale: packed.scale, values: new Kind(bytes.buffer) };
+  return { shape: packed.shape, scale: packed.scale, top: packed.scale * (256 ** Kind.BYTES_PER_ELEMENT - 1), values: new Kind(bytes.buffer) };
 }
 
 /** Where a weight lies on the colour scale, 0 to 1: the square root, so that small weights can be told apart.
@@ -174,7 +174,7 @@ function draw(model, el) {
   /** @type {string[]} */
   const tokens = raw.tokens;
   const heads = layers.map((layer) => layer.heads);
-  const top = roundUp(Math.max(...layers.map((layer) => Math.max(...layer.map.values) * layer.map.scale)));
+  const top = roundUp(Math.max(...layers.map((layer) => layer.map.top)));
   let colours = palette(el);
   const cells = []; // cells[layer][head]: the grid's buttons
   const state = () => ({

@@ -1,0 +1,151 @@
+"""The one-file page in a real Chromium: keys, pointing, what a screen reader is given, nothing sent anywhere."""
+
+import shutil
+
+import pytest
+
+from clearhead.views.html import page
+from views.fake import reading
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed"),
+]
+TOKENS = ["[CLS]", "the", "cat", "sat", "by", "the", "window", "[SEP]"]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        running = driver.chromium.launch(executable_path=BROWSER, args=flags)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def tab(browser, tmp_path):
+    """Open a reading's page; fails at the end if the page raised anything or asked for anything but itself."""
+    tabs, wrong = [], []
+
+    def open_(given, *, width=1280, **options):
+        file = tmp_path / "attention.html"
+        file.write_text(page(given, **options), encoding="utf-8")
+        opened = browser.new_page(viewport={"width": width, "height": 900})
+        opened.set_default_timeout(10_000)
+        opened.on("pageerror", lambda error: wrong.append(str(error)))
+        opened.on("request", lambda asked: asked.url != file.as_uri() and wrong.append(asked.url))
+        opened.goto(file.as_uri())
+        tabs.append(opened)
+        return opened
+
+    yield open_
+    for opened in tabs:
+        opened.close()
+    assert wrong == []
+
+
+def selected(opened):
+    return opened.locator(".ch-cell[aria-selected=true]").get_attribute("aria-label")
+
+
+def test_arrow_keys_walk_heads_and_escape_closes(tab):
+    opened = tab(reading(TOKENS, layers=3, heads=5), layer=1, head=2)
+    assert selected(opened) == "Layer 1, head 2"
+    opened.locator(".ch-cell[aria-selected=true]").focus()
+    opened.keyboard.press("ArrowDown")
+    opened.keyboard.press("ArrowRight")
+    assert selected(opened) == "Layer 2, head 3"
+    assert opened.locator(".ch-head h2").inner_text() == "Layer 2, head 3"
+    opened.keyboard.press("Escape")
+    assert opened.locator(".ch-one").is_hidden()
+    opened.keyboard.press("ArrowUp")
+    opened.keyboard.press("Enter")
+    assert opened.locator(".ch-head h2").inner_text() == "Layer 1, head 3"
+
+
+def test_pointing_at_a_token_lists_its_strongest_links_with_numbers(tab):
+    given = reading(TOKENS, layers=2, heads=3)
+    row = given.record["layer.1.attention"].weights[0, 2, 6]
+    opened = tab(given, layer=1, head=2)
+    opened.locator(".ch-line-query [data-token='6']").hover()
+    assert opened.locator(".ch-list h3").inner_text() == "“window” looks at"
+    numbers = opened.locator(".ch-list .ch-number").all_inner_texts()
+    assert numbers == [f"{weight:.3f}" for weight in row.sort(descending=True).values.tolist()]
+    assert opened.locator(".ch-links path").count() == sum(weight * 12 > 0.1 for weight in row.tolist())
+
+
+def test_a_key_lists_who_looks_at_it(tab):
+    given = reading(TOKENS, layers=1, heads=1)
+    column = given.record["layer.0.attention"].weights[0, 0, :, 2]
+    opened = tab(given, layer=0, head=0)
+    opened.locator(".ch-line-key [data-token='2']").focus()
+    assert opened.locator(".ch-list h3").inner_text() == "“cat” is looked at by"
+    numbers = opened.locator(".ch-list .ch-number").all_inner_texts()
+    assert numbers == [f"{weight:.3f}" for weight in column.sort(descending=True).values.tolist()]
+
+
+def test_a_keyboard_walks_tokens(tab):
+    opened = tab(reading(TOKENS), layer=0, head=0)
+    opened.locator(".ch-line-query [data-token='0']").focus()
+    opened.keyboard.press("ArrowDown")
+    opened.keyboard.press("ArrowRight")
+    assert opened.locator(".ch-list h3").inner_text() == "“the” is looked at by"
+    opened.keyboard.press("Escape")
+    assert opened.locator(".ch-list h3").inner_text() == "Strongest links of this head"
+
+
+def test_the_table_holds_the_same_numbers(tab):
+    given = reading(TOKENS, layers=1, heads=2)
+    opened = tab(given, layer=0, head=1)
+    opened.locator(".ch-table summary").click()
+    opened.locator(".ch-table td").first.wait_for()
+    cells = opened.locator(".ch-table td").all_inner_texts()
+    weights = given.record["layer.0.attention"].weights[0, 1].flatten().tolist()
+    assert [float(cell) for cell in cells] == pytest.approx(weights, abs=6e-4)
+
+
+def test_the_map_is_painted_with_the_weights(tab):
+    given = reading(TOKENS, layers=1, heads=1)
+    weights = given.record["layer.0.attention"].weights[0, 0]
+    weights[:] = 0.0
+    weights[:, 3] = 1.0
+    opened = tab(given)
+    shades = opened.evaluate(
+        """() => {
+            const canvas = document.querySelector(".ch-cell canvas");
+            const row = canvas.getContext("2d").getImageData(0, 4, canvas.width, 1).data;
+            return Array.from({ length: canvas.width }, (_, i) => row[4 * i]);
+        }"""
+    )
+    assert shades == [250, 250, 250, 0, 250, 250, 250, 250]  # --w0 and --w8, red
+
+
+def test_no_page_is_wider_than_a_phone(tab):
+    long = [*TOKENS, "Donaudampfschifffahrtsgesellschaftskapitän" * 3]
+    opened = tab(reading(long, layers=2, heads=12), width=390, layer=0, head=0)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_long_text_says_what_was_left_out(tab):
+    opened = tab(reading(331, layers=1, heads=11), layer=0, head=0)
+    assert "Left out" in opened.locator(".ch-foot").inner_text()
+    opened.locator(".ch-line-query [data-token='0']").focus()
+    assert opened.locator(".ch-list li").count() == 8
+
+
+def test_accessibility(tab):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    for scheme in ("light", "dark"):
+        opened = tab(reading(TOKENS, is_causal=True), layer=0, head=1)
+        opened.emulate_media(color_scheme=scheme)
+        opened.locator(".ch-line-query [data-token='3']").focus()
+        found = axe.Axe().run(opened).response["violations"]
+        assert [
+            (one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")
+        ] == []
