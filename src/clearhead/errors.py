@@ -22,6 +22,10 @@ class RankError(ShapeError, IndexError):
     """A tensor has too few axes."""
 
 
+class PlaceError(ClearheadError, IndexError):
+    """An index asks for what a matrix does not have."""
+
+
 class DtypeError(ClearheadError, NotImplementedError, TypeError, AssertionError):
     """A tensor has a dtype that does not fit the others, or that the kernel cannot take."""
 

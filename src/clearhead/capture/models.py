@@ -85,14 +85,14 @@ def load(name_or_path: str | Path | None = None) -> Loaded:
 
 def _place(name_or_path: str | Path) -> str | Path:
     """A folder that holds a model, or a name for the local cache; anything that looks like a path must be there."""
+    text = str(name_or_path)
     path = Path(name_or_path).expanduser()
-    if path.is_dir():
+    if text and path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"{path} has no config.json, so it is not a model folder. Give the folder that holds it.")
         return path
     if path.is_file():
         raise ModelError(f"{path} is a file. Give the folder that holds config.json and the weights.")
-    text = str(name_or_path)
     if not text or isinstance(name_or_path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise ModelError(f"{text or 'the model path'} is not there. Give a folder with config.json and weights.")
     return text

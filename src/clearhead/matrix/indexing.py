@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.errors import ShapeError, TooLargeError
+from clearhead.errors import PlaceError, TooLargeError
 from clearhead.matrix.logits import BLOCK, Logits, finite, weigh
 
 LIMIT = 2**28  # bytes of a dense answer that nobody had to ask for twice: 256 MiB
@@ -20,15 +20,15 @@ def index(logits: Logits, lse: Tensor, key: Any) -> Tensor:
         key: what stands between the brackets.
 
     Raises:
-        ShapeError: torch could not index a tensor of this shape so.
+        PlaceError: torch could not index a tensor of this shape so.
         TooLargeError: the answer is larger than LIMIT bytes.
     """
-    parts = tuple(_as_index(part) for part in (key if isinstance(key, tuple) else (key,)))
     # A tensor on the meta device has a shape and no memory: torch itself says what the answer looks like.
     try:
+        parts = tuple(_as_index(part) for part in (key if isinstance(key, tuple) else (key,)))
         shape = torch.empty(logits.shape, device="meta")[_on(parts, "meta")].shape
-    except (IndexError, RuntimeError, TypeError) as error:
-        raise ShapeError(
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise PlaceError(
             f"the matrix has shape {logits.shape}, axes B,H,L,S, and cannot be indexed so: {error}. "
             "Give up to four ints, slices or index tensors, as to a dense tensor."
         ) from error
@@ -80,6 +80,8 @@ def _as_index(part: Any) -> Any:
     if isinstance(part, (int, slice)) or part is None or part is Ellipsis:
         return part
     tensor = torch.as_tensor(part)
+    if tensor.is_floating_point():
+        raise TypeError(f"positions are whole numbers, not {tensor.dtype}")
     return int(tensor) if tensor.dim() == 0 and tensor.dtype != torch.bool else tensor
 
 
@@ -109,14 +111,18 @@ def _axes(parts: tuple[Any, ...], logits: Logits) -> list[Tensor]:
 
 def _positions(part: Any, size: int) -> Tensor:
     if isinstance(part, slice):
-        return torch.arange(*part.indices(size))
+        return torch.tensor(range(*part.indices(size)), dtype=torch.long)
     if isinstance(part, Tensor) and part.dtype == torch.bool:
         return part.nonzero().flatten()
-    # Bounds were checked on the meta device, ints only: a tensor's values are looked at here.
     where = torch.as_tensor(part).flatten().long()
-    if where.numel() and not (-size <= int(where.min()) and int(where.max()) < size):
-        raise ShapeError(f"an index is outside an axis of size {size}: {where.tolist()[:8]}. Use -{size}..{size - 1}.")
+    _inside(where, size)
     return where % size if size else where
+
+
+def _inside(where: Tensor, size: int) -> None:
+    """Bounds of an index tensor: the meta device, where shapes are checked, cannot look at values."""
+    if where.numel() and not (-size <= int(where.min()) and int(where.max()) < size):
+        raise PlaceError(f"an index is outside an axis of size {size}: {where.tolist()[:8]}. Use -{size}..{size - 1}.")
 
 
 def _compact(positions: Tensor) -> "slice | Tensor":
@@ -134,7 +140,10 @@ def _pointwise(logits: Logits, lse: Tensor, parts: tuple[Any, ...], shape: torch
         view = [1] * len(logits.shape)
         view[axis] = size
         ramp = torch.arange(size).view(view).expand(logits.shape)
-        places.append(ramp[_on(parts, "cpu")].flatten().to(logits.query.device))
+        try:
+            places.append(ramp[_on(parts, "cpu")].flatten().to(logits.query.device))
+        except IndexError as error:
+            raise PlaceError(f"the matrix has shape {logits.shape}, axes B,H,L,S: {error}.") from error
     step = max(BLOCK // logits.query.shape[-1], 1)
     entries = []
     for batch, head, row, col in zip(*(place.split(step) for place in places), strict=True):

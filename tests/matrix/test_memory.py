@@ -1,0 +1,84 @@
+"""No operation makes a tensor of L·S elements: every tensor torch makes is watched."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from clearhead.matrix import AttentionMatrix, rollout
+
+LENGTH = 2053
+
+
+class Largest(TorchDispatchMode):
+    """Notes the most elements any operation makes: a view of what was there before, or a tensor on meta, is none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        before = {leaf.untyped_storage().data_ptr() for leaf in tensors((args, kwargs))}
+        for leaf in tensors(out):
+            storage = leaf.untyped_storage()
+            if leaf.device.type != "meta" and storage.data_ptr() not in before:
+                self.elements = max(self.elements, storage.nbytes() // leaf.element_size())
+        return out
+
+
+def tensors(tree: object) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+def largest(work: Callable[[], object]) -> int:
+    with Largest() as watch:
+        work()
+    return watch.elements
+
+
+def matrix(is_causal: bool = False, **options: object) -> AttentionMatrix:
+    make = torch.Generator().manual_seed(1)
+    query, key = torch.randn(2, 1, 1, LENGTH, 8, generator=make)
+    return AttentionMatrix(query, key, is_causal=is_causal, **options)
+
+
+OPERATIONS = {
+    "A @ X": lambda A: A @ torch.ones(LENGTH, 3),
+    "A.mT @ Y": lambda A: A.mT @ torch.ones(LENGTH, 3),
+    "entropy": lambda A: A.entropy(),
+    "received": lambda A: A.received(),
+    "topk": lambda A: A.topk(8),
+    "pooled": lambda A: A.pooled(64, 64),
+    "mean_distance": lambda A: A.mean_distance(),
+    "a row": lambda A: A[0, 0, 17],
+    "a block": lambda A: A[0, 0, 100:200, [5, 7, 11]],
+    "rollout": lambda A: rollout([A, A]) @ torch.ones(LENGTH, 3),
+    "rollout rows": lambda A: rollout([A, A]).rows([3, 5]),
+}
+KINDS = {
+    "plain": lambda: matrix(),
+    "causal": lambda: matrix(is_causal=True),
+    "softcap": lambda: matrix(softcap=3.0),
+    "padding": lambda: matrix(allow=torch.arange(LENGTH) < 1999),
+    "sinks": lambda: matrix(sinks=torch.ones(1)),
+    "mask": lambda: matrix(allow=torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(5)),
+    "bias": lambda: matrix(bias=torch.zeros(LENGTH, LENGTH)),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_makes_no_tensor_of_the_matrix_size(kind: str, operation: str, monkeypatch):
+    monkeypatch.setattr("clearhead.matrix.logits.BLOCK", 2**17)
+    monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**17)
+    monkeypatch.setattr("clearhead.kernels.blockwise.BLOCK", 2**17)
+    subject = KINDS[kind]()
+    assert largest(lambda: OPERATIONS[operation](subject)) < LENGTH * LENGTH / 4
+
+
+def test_the_watch_sees_the_dense_matrix():
+    assert largest(lambda: matrix().to_dense()) >= LENGTH * LENGTH
