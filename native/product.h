@@ -16,6 +16,7 @@ template <int R, Unit U>
 inline __attribute__((always_inline)) void multiply(const float* a, int64_t stride_a, const float* b, int64_t stride_b,
                                                     int64_t n, Vec (&sum)[R][2]) {
   UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vec{};
+#pragma GCC unroll 4
   for (int64_t k = 0; k < n; k++) {
     const Vec b0 = load(b + k * stride_b), b1 = load(b + k * stride_b + LANES);
     const float* at = U == kAlong ? a + k : a + k * stride_a;

@@ -36,7 +36,7 @@ inline VecI lane_numbers() {
 // x = n + f with |f| <= 1/2; the polynomial is a minimax fit of 2^f with constant term 1.
 inline Vec exp2(Vec x) {
   const Vec low = splat(-127.0f), round = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  x = x < low ? low : x;
+  x = maximum(low, x);
   const Vec t = x + round;
   const Vec f = x - (t - round);
   Vec p = splat(0.00132647273f) * f + splat(0.00967151299f);

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,11 +18,19 @@ from torch import Tensor
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels.problem import Gradients, Problem, Result
 
-# Loaded after torch, so that both share torch's libgomp and its pool of threads.
-try:
-    from clearhead import _native
-except ModuleNotFoundError:  # installed where no C++ compiler was found
-    _native = None
+
+def _library() -> Any:
+    """The compiled module, or None where it was installed without a C++ compiler.
+
+    It is loaded after torch, so that both share torch's libgomp and its pool of threads.
+    """
+    try:
+        return import_module("clearhead._native")
+    except ModuleNotFoundError:
+        return None
+
+
+_native = _library()
 
 VARIABLE = "CLEARHEAD_KERNEL_TARGET"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
