@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clearhead.capture import Record as Record
     from clearhead.capture import observe as observe
     from clearhead.matrix import AttentionMatrix as AttentionMatrix
+    from clearhead.matrix import rollout as rollout
     from clearhead.multihead import MultiheadAttention as MultiheadAttention
     from clearhead.multihead import attention as attention
 
@@ -21,6 +22,7 @@ _HOME = {
     "attention": "clearhead.multihead",
     "MultiheadAttention": "clearhead.multihead",
     "AttentionMatrix": "clearhead.matrix",
+    "rollout": "clearhead.matrix",
     "observe": "clearhead.capture",
     "Record": "clearhead.capture",
 }

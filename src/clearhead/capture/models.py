@@ -66,9 +66,12 @@ def load(name_or_path: str | Path | None = None) -> Loaded:
     folder = demo_folder() if name_or_path is None else _place(name_or_path)
     try:
         from transformers import AutoConfig, AutoModel, AutoTokenizer
+        from transformers.utils import logging
     except ImportError as error:
         raise ModelError("loading a model needs transformers. Run `pip install 'clearhead[models]'`.") from error
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(folder, **local)
         model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, **local)
@@ -79,6 +82,9 @@ def load(name_or_path: str | Path | None = None) -> Loaded:
             f"{folder} cannot be loaded as a model: {first} Give a folder with config.json, model.safetensors and a "
             "tokenizer; models that bring code of their own are refused."
         ) from error
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
     return Loaded(model=model.eval(), tokenizer=tokenizer, name=name, max_length=_max_length(config, tokenizer))
 
