@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, RankError, ShapeError, shape_text
+from clearhead.masks import Mask
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -137,6 +138,21 @@ def mask(attn_mask: Any, full: Sequence[int], query: Tensor, is_causal: bool) ->
             f"attn_mask does not broadcast to the logits ({shape_text('attn_mask', shape, '')}; "
             f"logits.shape={tuple(full)}, axes {letters}). Give each axis its full size or 1.{hint}"
         )
+
+
+def rule(attn_mask: Mask, query: Tensor, key: Tensor, is_causal: bool) -> None:
+    """Check one of clearhead.masks against (B, H, L, S)."""
+    if is_causal:
+        raise OptionError(
+            f"attn_mask is {attn_mask!r} and is_causal is True; expected one of them. Write masks.causal() & into it."
+        )
+    full = (*query.shape[:3], key.shape[2])
+    for letter, made_for, size in zip("BHLS", attn_mask.sizes(), full, strict=True):
+        if made_for is not None and made_for != size:
+            raise ShapeError(
+                f"attn_mask was made for {letter} = {made_for}, the logits have {letter} = {size} "
+                f"({attn_mask!r}; logits.shape={full}, axes B,H,L,S)."
+            )
 
 
 def warn_zero_one(attn_mask: Tensor, name: str = "attn_mask") -> None:

@@ -8,16 +8,19 @@ import torch
 from torch import Tensor
 
 from clearhead import kernels
+from clearhead.masks import Mask, is_small, lower
 from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import checks
-from clearhead.multihead.layout import Layout, arrange
+from clearhead.multihead import blocks, checks, traced
+from clearhead.multihead.layout import arrange
+
+RULE_ENTRIES = 1 << 20  # a mask of up to so many entries, a megabyte, is made a tensor; a larger one stays a rule
 
 
 def attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Tensor | None = None,
+    attn_mask: Tensor | Mask | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
@@ -39,6 +42,7 @@ def attention(
         key: (B, H, S, D), or (B, H_kv, S, D) with `enable_gqa`, where H_kv divides H.
         value: (B, H, S, E), or (B, H_kv, S, E).
         attn_mask: broadcastable to (B, H, L, S). Bool: True = may attend. Float: added to the logits; gradients flow.
+            Or one of clearhead.masks, which needs no L×S tensor.
         dropout_p: probability that a weight is dropped, the rest scaled by 1/(1-p). Applied whenever it is not 0.
         is_causal: query i may attend keys 0..i (top-left, also where L ≠ S).
         scale: logit multiplier, no unit; default 1/sqrt(D).
@@ -75,13 +79,23 @@ def attention(
     query, key, value = _autocast(query, key, value)
     layout = arrange(query, key, value, enable_gqa)
     checks.options(dropout_p, scale, softcap, sinks, layout.query.shape[1], query)
-    allow, bias = _mask(attn_mask, layout, query, is_causal)
     if scale is None:
         scale = 1 / math.sqrt(query.shape[-1]) if query.shape[-1] else 1.0
     problem = kernels.Problem(
-        layout.query, layout.key, layout.value, float(scale), is_causal, allow, bias, softcap, sinks
-    )  # fmt: skip
-    result = fused(problem, dropout_p, kernel)
+        layout.query, layout.key, layout.value, float(scale), is_causal, None, None, softcap, sinks
+    )
+    rule = None
+    if isinstance(attn_mask, Mask):
+        checks.rule(attn_mask, problem.query, problem.key, is_causal)
+        problem, rule = under_rule(problem, attn_mask, return_matrix)
+    elif attn_mask is not None:
+        checks.mask(attn_mask, layout.full, query, is_causal)
+        boolean = attn_mask.dtype == torch.bool
+        if not boolean and not traced.is_traced(query):
+            checks.warn_zero_one(attn_mask)
+        tensor = layout.inward(attn_mask)
+        problem = dataclasses.replace(problem, allow=tensor if boolean else None, bias=None if boolean else tensor)
+    result = fused(problem, dropout_p, kernel, rule)
     out, lse = layout.outward(result.out), result.lse
     if not (return_lse or return_matrix):
         return out
@@ -98,27 +112,32 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
-def _mask(attn_mask: Any, layout: Layout, query: Tensor, is_causal: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Split a mask into (allow, bias), each broadcastable to (B, H, L, S)."""
-    if attn_mask is None:
-        return None, None
-    checks.mask(attn_mask, layout.full, query, is_causal)
-    inward = layout.inward(attn_mask)
-    if attn_mask.dtype == torch.bool:
-        return inward, None
-    checks.warn_zero_one(attn_mask)
-    return None, inward
+def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tuple[kernels.Problem, Mask | None]:
+    """Put a mask into a problem as tensors, where they are small; else leave it a rule: (problem, rule or None)."""
+    (batch, heads, length, _), keys = problem.query.shape, problem.key.shape[2]
+    wide, high, *_ = mask.sizes()
+    entries = (1 if wide is None else batch) * (1 if high is None else heads) * length * keys
+    if not (dense or traced.is_traced(problem.query) or is_small(mask) or entries <= RULE_ENTRIES):
+        return problem, mask
+    lowered = lower(mask, length, keys, device=problem.query.device)
+    return dataclasses.replace(problem, is_causal=lowered.is_causal, allow=lowered.allow, bias=lowered.bias), None
 
 
-def fused(problem: kernels.Problem, dropout_p: float, kernel: str | None = None) -> kernels.Result:
-    """Run a problem with dropout. The pattern's seed comes from torch's generator, so torch.manual_seed governs it."""
-    if dropout_p == 0:
-        return kernels.run(problem, kernel)
+def fused(
+    problem: kernels.Problem, dropout_p: float = 0.0, kernel: str | None = None, rule: Mask | None = None
+) -> kernels.Result:
+    """Run a problem, with dropout: the one way from this room to the kernels.
+
+    The dropout pattern's seed comes from torch's generator, so torch.manual_seed governs it.
+    """
     if dropout_p == 1:  # every weight dropped: zeros, and a graph that says so
-        result = kernels.run(problem, kernel)
+        result = fused(problem, 0.0, kernel, rule)
         return kernels.Result(result.out * 0, result.lse)
-    seed = int(torch.randint(2**62, ()))
-    return kernels.run(dataclasses.replace(problem, dropout_p=float(dropout_p), seed=seed), kernel)
+    if traced.is_traced(problem.query):
+        return traced.run(problem, float(dropout_p), kernel)
+    if dropout_p > 0:
+        problem = dataclasses.replace(problem, dropout_p=float(dropout_p), seed=int(torch.randint(2**62, ())))
+    return kernels.run(problem, kernel) if rule is None else blocks.run(problem, rule, kernel)
 
 
 def _matrix(problem: kernels.Problem, lse: Tensor) -> AttentionMatrix:

@@ -1,0 +1,199 @@
+"""The masks there are."""
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import DtypeError, OptionError, ShapeError
+from clearhead.masks.mask import Bias, BlockState, Mask
+
+Sizes = tuple[int | None, int | None, int | None, int | None]
+
+
+class Causal(Mask):
+    """Query i may attend keys 0..i + offset."""
+
+    def __init__(self, offset: int = 0) -> None:
+        self.offset = offset
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return k <= q + self.offset
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        if cols.stop - 1 <= rows.start + self.offset:
+            return BlockState.FULL
+        return BlockState.EMPTY if cols.start > rows.stop - 1 + self.offset else BlockState.MIXED
+
+    def __repr__(self) -> str:
+        return f"causal(offset={self.offset})" if self.offset else "causal()"
+
+
+class SlidingWindow(Mask):
+    """Query i may attend keys closer than `size` positions."""
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise OptionError(f"sliding_window({size}): expected a size of at least 1 (1 = itself alone).")
+        self.size = size
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q - k).abs() < self.size
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        low, high = rows.start - (cols.stop - 1), rows.stop - 1 - cols.start  # the range of q - k
+        if max(abs(low), abs(high)) < self.size:
+            return BlockState.FULL
+        return BlockState.EMPTY if low >= self.size or high <= -self.size else BlockState.MIXED
+
+    def __repr__(self) -> str:
+        return f"sliding_window({self.size})"
+
+
+class Prefix(Mask):
+    """Every query may attend the first `size` keys."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return k < self.size
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        if cols.stop <= self.size:
+            return BlockState.FULL
+        return BlockState.EMPTY if cols.start >= self.size else BlockState.MIXED
+
+    def __repr__(self) -> str:
+        return f"prefix({self.size})"
+
+
+class Padding(Mask):
+    """Batch entry b has lengths[b] keys; the rest is padding."""
+
+    def __init__(self, lengths: Tensor) -> None:
+        if lengths.dim() != 1 or lengths.is_floating_point() or lengths.dtype == torch.bool:
+            raise ShapeError(
+                f"padding() takes the number of keys of each batch entry, integers of shape (B,); got "
+                f"{lengths.dtype} of shape {tuple(lengths.shape)}. From a mask (B, S): padding(mask.sum(-1))."
+            )
+        self.lengths = lengths
+        self._least, self._most = (int(lengths.min()), int(lengths.max())) if len(lengths) else (0, 0)
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return k < self.lengths.to(k.device)[b]
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        if cols.stop <= self._least:
+            return BlockState.FULL
+        return BlockState.EMPTY if cols.start >= self._most else BlockState.MIXED
+
+    def sizes(self) -> Sizes:
+        return (len(self.lengths), None, None, None)
+
+    def __repr__(self) -> str:
+        return f"padding({self.lengths.tolist()})"
+
+
+class Document(Mask):
+    """A query may attend keys that carry its own id: packed sequences."""
+
+    def __init__(self, ids: Tensor, key_ids: Tensor | None = None) -> None:
+        key_ids = ids if key_ids is None else key_ids
+        for given in (ids, key_ids):
+            if given.dim() not in (1, 2) or given.is_floating_point():
+                raise ShapeError(
+                    f"document() takes integer ids of shape (S,) or (B, S); got {given.dtype} of shape "
+                    f"{tuple(given.shape)}."
+                )
+        self.ids, self.key_ids = torch.atleast_2d(ids), torch.atleast_2d(key_ids)
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        ids, key_ids = self.ids.to(q.device), self.key_ids.to(q.device)
+        return ids[b if len(ids) > 1 else 0, q] == key_ids[b if len(key_ids) > 1 else 0, k]
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        q, k = self.ids[:, rows.start : rows.stop], self.key_ids[:, cols.start : cols.stop]
+        q_low, q_high, k_low, k_high = q.amin(1), q.amax(1), k.amin(1), k.amax(1)
+        if bool(((q_low > k_high) | (k_low > q_high)).all()):
+            return BlockState.EMPTY
+        return BlockState.FULL if bool(((q_low == k_high) & (k_low == q_high)).all()) else BlockState.MIXED
+
+    def sizes(self) -> Sizes:
+        batch = max(len(self.ids), len(self.key_ids))
+        return (batch if batch > 1 else None, None, self.ids.shape[1], self.key_ids.shape[1])
+
+    def __repr__(self) -> str:
+        return f"document(ids of shape {tuple(self.ids.shape)})"
+
+
+class Dense(Mask):
+    """A mask kept as the tensor it was given as."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        if tensor.dtype != torch.bool or not 2 <= tensor.dim() <= 4:
+            raise DtypeError(
+                f"from_dense() takes a bool tensor of 2 to 4 axes, (L, S) to (B, H, L, S), True = may attend; got "
+                f"{tensor.dtype} of shape {tuple(tensor.shape)}. For a float mask use mask > -inf, or pass it as it is."
+            )
+        self.tensor = tensor.view((1,) * (4 - tensor.dim()) + tuple(tensor.shape))
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        tensor = self.tensor.to(q.device)
+        at = (index if size > 1 else 0 for index, size in zip((b, h, q, k), tensor.shape, strict=True))
+        return tensor[tuple(at)]
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        height, width = self.tensor.shape[2:]
+        part = self.tensor[:, :, rows.start : rows.stop] if height > 1 else self.tensor
+        part = part[..., cols.start : cols.stop] if width > 1 else part
+        if bool(part.all()):
+            return BlockState.FULL
+        return BlockState.MIXED if bool(part.any()) else BlockState.EMPTY
+
+    def sizes(self) -> Sizes:
+        batch, heads, length, keys = (size if size > 1 else None for size in self.tensor.shape)
+        return (batch, heads, length, keys)
+
+    def __repr__(self) -> str:
+        return f"from_dense(shape {tuple(self.tensor.shape)})"
+
+
+class Alibi(Bias):
+    """Minus slope times distance, a slope a head."""
+
+    def __init__(self, slopes: Tensor) -> None:
+        if slopes.dim() != 1 or not slopes.is_floating_point():
+            raise ShapeError(f"alibi() takes one float slope a head, shape (H,); got {tuple(slopes.shape)}.")
+        self.slopes = slopes
+
+    def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        slopes = self.slopes.to(q.device)
+        return -slopes[h] * (q - k).abs().to(slopes.dtype)
+
+    def sizes(self) -> Sizes:
+        return (None, len(self.slopes), None, None)
+
+    def __repr__(self) -> str:
+        return f"alibi({len(self.slopes)} slopes)"
+
+
+class Relative(Bias):
+    """A learned number for each distance k - q, a row a head; distances beyond the table take its ends."""
+
+    def __init__(self, table: Tensor) -> None:
+        if table.dim() not in (1, 2) or table.shape[-1] % 2 == 0 or not table.is_floating_point():
+            raise ShapeError(
+                f"relative() takes a float table (H, 2·R + 1) or (2·R + 1,), for distances -R..R; got "
+                f"{table.dtype} of shape {tuple(table.shape)}."
+            )
+        self.table = torch.atleast_2d(table)
+
+    def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        reach = self.table.shape[1] // 2
+        distance = (k - q).clamp(-reach, reach) + reach
+        return self.table.to(q.device)[h if len(self.table) > 1 else torch.zeros_like(h), distance]
+
+    def sizes(self) -> Sizes:
+        return (None, len(self.table) if len(self.table) > 1 else None, None, None)
+
+    def __repr__(self) -> str:
+        return f"relative(table of shape {tuple(self.table.shape)})"

@@ -1,0 +1,341 @@
+"""What a mask is: a rule that says of (batch, head, query, key) whether the query may attend to the key."""
+
+from collections.abc import Callable
+from enum import Enum
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import OptionError
+
+
+class BlockState(Enum):
+    """What a mask says of a block of queries × keys. MIXED is always a true answer; the others save work."""
+
+    EMPTY = "empty"
+    FULL = "full"
+    MIXED = "mixed"
+
+
+class Mask:
+    """Where queries may attend. Combine with `&` (both), `|` (either), `~` (not).
+
+    Masks are rules, not tensors: nothing of size L×S is made until `block` or `dense` is asked for. Pass one as
+    `attn_mask` to `clearhead.attention`.
+
+    A subclass says `rule`, and `state` where it can tell without looking at every entry.
+
+    Example:
+        >>> from clearhead import masks
+        >>> print(masks.causal() & masks.sliding_window(3) | masks.prefix(1))
+        causal() & sliding_window(3) | prefix(1), queries down, keys right
+        ■···············
+        ■■··············
+        ■■■·············
+        ■■■■············
+        ■·■■■···········
+        ■··■■■··········
+        ■···■■■·········
+        ■····■■■········
+        ■·····■■■·······
+        ■······■■■······
+        ■·······■■■·····
+        ■········■■■····
+        ■·········■■■···
+        ■··········■■■··
+        ■···········■■■·
+        ■············■■■
+    """
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        """Whether query q may attend key k, for index tensors that broadcast: bool, of their joint shape or less."""
+        raise NotImplementedError
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        """Say of a block whether it is EMPTY, FULL or MIXED, for every batch entry and head at once."""
+        return BlockState.MIXED
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        """The B, H, L, S this mask was made for; None where any will do."""
+        return (None, None, None, None)
+
+    def block(self, rows: range, cols: range, *, device: torch.device | str | None = None) -> Tensor:
+        """The mask's entries for a block.
+
+        Args:
+            rows, cols: consecutive query and key positions.
+        Returns:
+            bool, broadcastable to (B, H, len(rows), len(cols)); an axis the mask does not look at has size 1.
+        """
+        batch, heads, *_ = self.sizes()
+        at = torch.device(device) if device is not None else torch.get_default_device()
+        b = torch.arange(batch or 1, device=at).view(-1, 1, 1, 1)
+        h = torch.arange(heads or 1, device=at).view(1, -1, 1, 1)
+        q = torch.arange(rows.start, rows.stop, device=at).view(1, 1, -1, 1)
+        k = torch.arange(cols.start, cols.stop, device=at).view(1, 1, 1, -1)
+        found = self.rule(b, h, q, k)
+        return found.view((1,) * (4 - found.dim()) + tuple(found.shape))
+
+    def dense(self, length: int, keys: int | None = None, *, device: torch.device | str | None = None) -> Tensor:
+        """The whole mask, bool (B or 1, H or 1, L, S).
+
+        >>> from clearhead import masks
+        >>> masks.causal().dense(2)[0, 0].tolist()
+        [[True, False], [True, True]]
+        """
+        keys = length if keys is None else keys
+        found = self.block(range(length), range(keys), device=device)
+        return found.expand(*found.shape[:2], length, keys)
+
+    def blocks(self, length: int, keys: int, size: int) -> list[list[BlockState]]:
+        """The state of every block of size × size, a row of blocks a list."""
+        columns = [range(c, min(c + size, keys)) for c in range(0, keys, size)]
+        return [[self.state(range(r, min(r + size, length)), cols) for cols in columns] for r in range(0, length, size)]
+
+    def shifted(self, past: int) -> "Mask":
+        """The same mask, seen by queries that start at position `past`: query 0 of the call is position `past`.
+
+        For a cache that already holds `past` keys.
+        """
+        return self if past == 0 else Shifted(self, past)
+
+    @property
+    def allow(self) -> "Mask | None":
+        """The part that says where queries may attend; None for a bias alone."""
+        return self
+
+    @property
+    def bias(self) -> "Bias | None":
+        """The part that is added to the logits; None for most masks."""
+        return None
+
+    def __and__(self, other: "Mask") -> "Mask":
+        if other.bias is not None:
+            return Biased(self if other.allow is None else And(self, other.allow), other.bias)
+        return And(self, other)
+
+    def __or__(self, other: "Mask") -> "Mask":
+        if other.bias is not None:
+            raise OptionError(f"{self!r} | {other!r}: a bias cannot be an alternative. Join it with &.")
+        return Or(self, other)
+
+    def __invert__(self) -> "Mask":
+        return Not(self)
+
+    def __str__(self) -> str:
+        from clearhead.masks.picture import picture
+
+        return picture(self)
+
+    @property
+    def mask_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+        """The rule as torch's flex_attention wants it: a plain function of (b, h, q_idx, kv_idx)."""
+        return lambda b, h, q_idx, kv_idx: self.rule(b, h, q_idx, kv_idx)
+
+    def to_block_mask(self, length: int, keys: int, *, batch: int | None = None, heads: int | None = None) -> object:
+        """Convert to torch's flex_attention BlockMask. A bias has no place in one; see torch's score_mod for it."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        if self.bias is not None:
+            raise OptionError(f"{self!r} has a bias, which a BlockMask cannot hold. Convert its .allow part alone.")
+        own_batch, own_heads, *_ = self.sizes()
+        return create_block_mask(self.mask_mod, batch or own_batch, heads or own_heads, length, keys, device="cpu")
+
+
+class And(Mask):
+    """Both."""
+
+    def __init__(self, left: Mask, right: Mask) -> None:
+        self.left, self.right = left, right
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return self.left.rule(b, h, q, k) & self.right.rule(b, h, q, k)
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        states = {self.left.state(rows, cols), self.right.state(rows, cols)}
+        if BlockState.EMPTY in states:
+            return BlockState.EMPTY
+        return BlockState.FULL if states == {BlockState.FULL} else BlockState.MIXED
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        return joint_sizes(self, self.left, self.right)
+
+    def __repr__(self) -> str:
+        return " & ".join(f"({m!r})" if isinstance(m, Or) else repr(m) for m in (self.left, self.right))
+
+
+class Or(Mask):
+    """Either."""
+
+    def __init__(self, left: Mask, right: Mask) -> None:
+        self.left, self.right = left, right
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return self.left.rule(b, h, q, k) | self.right.rule(b, h, q, k)
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        states = {self.left.state(rows, cols), self.right.state(rows, cols)}
+        if BlockState.FULL in states:
+            return BlockState.FULL
+        return BlockState.EMPTY if states == {BlockState.EMPTY} else BlockState.MIXED
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        return joint_sizes(self, self.left, self.right)
+
+    def __repr__(self) -> str:
+        return f"{self.left!r} | {self.right!r}"
+
+
+class Not(Mask):
+    """The opposite."""
+
+    _OPPOSITE = {  # noqa: RUF012 — a constant
+        BlockState.EMPTY: BlockState.FULL,
+        BlockState.FULL: BlockState.EMPTY,
+        BlockState.MIXED: BlockState.MIXED,
+    }
+
+    def __init__(self, inner: Mask) -> None:
+        self.inner = inner
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return ~self.inner.rule(b, h, q, k)
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        return self._OPPOSITE[self.inner.state(rows, cols)]
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        return self.inner.sizes()
+
+    def __repr__(self) -> str:
+        return f"~({self.inner!r})" if isinstance(self.inner, And | Or) else f"~{self.inner!r}"
+
+
+class Shifted(Mask):
+    """Seen by queries that start at a later position."""
+
+    def __init__(self, inner: Mask, past: int) -> None:
+        self.inner, self.past = inner, past
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return self.inner.rule(b, h, q + self.past, k)
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        return self.inner.state(range(rows.start + self.past, rows.stop + self.past), cols)
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        batch, heads, length, keys = self.inner.sizes()
+        return (batch, heads, None if length is None else length - self.past, keys)
+
+    def __repr__(self) -> str:
+        return f"({self.inner!r}).shifted({self.past})"
+
+
+class Bias(Mask):
+    """Something added to the logits. Join with masks by `&`, with other biases by `+`.
+
+    A subclass says `values(b, h, q, k)`: float, in the indices' joint shape or less.
+    """
+
+    def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def allow(self) -> Mask | None:
+        return None
+
+    @property
+    def bias(self) -> "Bias | None":
+        return self
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return torch.ones((), dtype=torch.bool, device=q.device)
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        return BlockState.FULL
+
+    def bias_block(self, rows: range, cols: range, *, device: torch.device | str | None = None) -> Tensor:
+        """The bias of a block: float, broadcastable to (B, H, len(rows), len(cols))."""
+        batch, heads, *_ = self.sizes()
+        b = torch.arange(batch or 1, device=device).view(-1, 1, 1, 1)
+        h = torch.arange(heads or 1, device=device).view(1, -1, 1, 1)
+        q = torch.arange(rows.start, rows.stop, device=device).view(1, 1, -1, 1)
+        k = torch.arange(cols.start, cols.stop, device=device).view(1, 1, 1, -1)
+        return self.values(b, h, q, k)
+
+    def __and__(self, other: Mask) -> Mask:
+        bias = self if other.bias is None else Sum(self, other.bias)
+        return bias if other.allow is None else Biased(other.allow, bias)
+
+    def __or__(self, other: Mask) -> Mask:
+        raise OptionError(f"{self!r} | {other!r}: a bias cannot be an alternative. Join it with &.")
+
+    def __invert__(self) -> Mask:
+        raise OptionError(f"~{self!r}: a bias has no opposite.")
+
+    def __add__(self, other: "Bias") -> "Bias":
+        return Sum(self, other)
+
+
+class Sum(Bias):
+    """Two biases, added."""
+
+    def __init__(self, left: Bias, right: Bias) -> None:
+        self.left, self.right = left, right
+
+    def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return self.left.values(b, h, q, k) + self.right.values(b, h, q, k)
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        return joint_sizes(self, self.left, self.right)
+
+    def __repr__(self) -> str:
+        return f"{self.left!r} + {self.right!r}"
+
+
+class Biased(Mask):
+    """A mask and a bias together."""
+
+    def __init__(self, mask: Mask, bias: Bias) -> None:
+        self._allow, self._bias = mask, bias
+
+    @property
+    def allow(self) -> Mask:
+        return self._allow
+
+    @property
+    def bias(self) -> Bias:
+        return self._bias
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return self._allow.rule(b, h, q, k)
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        return self._allow.state(rows, cols)
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        return joint_sizes(self, self._allow, self._bias)
+
+    def __and__(self, other: Mask) -> Mask:
+        allow = self._allow if other.allow is None else And(self._allow, other.allow)
+        return Biased(allow, self._bias if other.bias is None else Sum(self._bias, other.bias))
+
+    def __or__(self, other: Mask) -> Mask:
+        raise OptionError(f"({self!r}) | {other!r}: a bias cannot be an alternative. Join the masks first, then & it.")
+
+    def __invert__(self) -> Mask:
+        raise OptionError(f"~({self!r}): a bias has no opposite. Invert the mask first, then & the bias.")
+
+    def __repr__(self) -> str:
+        return f"{self._allow!r} & {self._bias!r}"
+
+
+def joint_sizes(whole: Mask, *parts: Mask) -> tuple[int | None, int | None, int | None, int | None]:
+    """The sizes several masks agree on, axis by axis."""
+    found: list[int | None] = []
+    for letter, sizes in zip("BHLS", zip(*(part.sizes() for part in parts), strict=True), strict=True):
+        known = {size for size in sizes if size is not None}
+        if len(known) > 1:
+            raise OptionError(f"{whole!r}: its parts were made for different {letter}: {sorted(known)}.")
+        found.append(known.pop() if known else None)
+    return (found[0], found[1], found[2], found[3])

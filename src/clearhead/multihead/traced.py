@@ -1,0 +1,223 @@
+"""Attention as one operator torch knows: `torch.ops.clearhead.attend`.
+
+torch.compile, torch.export, vmap, FakeTensor, meta tensors and the FLOP counter see operators, not Python. In plain
+eager code the kernels are called directly, which is several times cheaper a call.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from clearhead import kernels
+from clearhead.errors import OptionError
+from clearhead.kernels.choice import KERNELS
+
+
+def is_traced(query: Tensor) -> bool:
+    """Whether somebody is recording or transforming operators, or the tensors hold no data."""
+    return bool(
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or query.is_meta
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or type(query) not in (Tensor, torch.nn.Parameter)
+    )
+
+
+def run(problem: kernels.Problem, dropout_p: float, kernel: str | None) -> kernels.Result:
+    """Compute a problem through the operator. The dropout seed is a tensor, so that no value leaves the graph."""
+    seed = torch.randint(2**62, (), device="cpu") if dropout_p > 0 else None
+    parts = (
+        problem.query, problem.key, problem.value, problem.allow, problem.bias, problem.sinks, seed,
+        problem.scale, problem.is_causal, problem.softcap, dropout_p, kernel,
+    )  # fmt: skip
+    return kernels.Result(*(_Transformable.apply(*parts) if _transformed() else attend(*parts)))
+
+
+def _transformed() -> bool:
+    """Whether torch.func is at work, and not inside torch.compile, which looks through it."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
+@torch.library.custom_op("clearhead::attend", mutates_args=())
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
+    seed: Tensor | None, scale: float, is_causal: bool, softcap: float | None, dropout_p: float, kernel: str | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """(out, lse) of a Problem with these parts."""
+    problem = _problem(
+        query, key, value, allow, bias, sinks, seed, scale, is_causal, softcap, dropout_p
+    )  # fmt: skip
+    result = kernels.run(problem, kernel)
+    return result.out.contiguous(), result.lse.contiguous()
+
+
+@attend.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(query.dtype, torch.float32)
+    out = query.new_empty((*query.shape[:3], value.shape[3]))
+    return out, query.new_empty(query.shape[:3], dtype=wide)
+
+
+@torch.library.custom_op("clearhead::attend_backward", mutates_args=())
+def attend_backward(
+    grad_out: Tensor, grad_lse: Tensor | None, out: Tensor, lse: Tensor,
+    query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
+    seed: Tensor | None, scale: float, is_causal: bool, softcap: float | None, dropout_p: float, kernel: str | None,
+    bias_learns: bool,
+) -> list[Tensor]:  # fmt: skip
+    """Gradients of query, key, value, bias, sinks; those that are not asked for are empty."""
+    if bias is not None:
+        bias = bias.detach().requires_grad_(bias_learns)
+    problem = _problem(query, key, value, allow, bias, sinks, seed, scale, is_causal, softcap, dropout_p)
+    name = kernels.select(problem, kernel).kernel
+    found = KERNELS[name].backward(problem, kernels.Result(out, lse), grad_out, grad_lse)
+    nothing = query.new_empty(0)
+    optional = [found.bias if bias_learns else None, found.sinks]
+    return [
+        *(part.contiguous() for part in (found.query, found.key, found.value)),
+        *(nothing.clone() if part is None else part.contiguous() for part in optional),
+    ]
+
+
+@attend_backward.register_fake
+def _(
+    grad_out: Tensor, grad_lse: Tensor | None, out: Tensor, lse: Tensor,
+    query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
+    *rest: Any,
+) -> list[Tensor]:  # fmt: skip
+    optional = [bias if rest[-1] else None, sinks]
+    return [
+        *(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value)),
+        *(query.new_empty(0) if t is None else t.new_empty(t.shape) for t in optional),
+    ]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:7], *output)
+    ctx.options = inputs[7:]
+    ctx.bias_learns = inputs[4] is not None and ctx.needs_input_grad[4]
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
+    query, key, value, allow, bias, sinks, seed, out, lse = ctx.saved_tensors
+    if grad_out is None:
+        grad_out = torch.zeros_like(out)
+    parts = (grad_out, grad_lse, out, lse, query, key, value, allow, bias, sinks, seed, *ctx.options, ctx.bias_learns)
+    found = _TransformableBackward.apply(*parts) if _transformed() else attend_backward(*parts)
+    grad_bias = found[3] if ctx.bias_learns else None
+    grad_sinks = None if sinks is None else found[4]
+    return (*found[:3], None, grad_bias, grad_sinks, *(None,) * 6)
+
+
+attend.register_autograd(_backward, setup_context=_setup)
+
+
+class _Transformable(torch.autograd.Function):
+    """The same for torch.func (grad, vmap and their like), which does not see a custom operator's own autograd."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor]:
+        return attend(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        _setup(ctx, inputs, output)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
+        return _backward(ctx, grad_out, grad_lse)
+
+
+class _TransformableBackward(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, ...]:
+        return tuple(attend_backward(*inputs))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        raise NotImplementedError("attention is differentiated once; a second derivative is not supported.")
+
+
+@attend.register_vmap
+def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    """Fold the mapped axis into the batch."""
+    size = info.batch_size
+    _refuse_mapped_sinks(in_dims[5])
+    tensors = [_lead(args[i], in_dims[i], size) for i in range(3)]
+    batch = tensors[0].shape[1]
+    masks = [_fold_mask(args[i], in_dims[i], size, batch) for i in (3, 4)]
+    out, lse = attend(*(t.flatten(0, 1) for t in tensors), *masks, *args[5:])
+    return (out.unflatten(0, (size, batch)), lse.unflatten(0, (size, batch))), (0, 0)
+
+
+@attend_backward.register_vmap
+def _(info: Any, in_dims: Any, *args: Any) -> tuple[list[Tensor], list[int]]:
+    """Fold the mapped axis into the batch, and out of the gradients."""
+    size = info.batch_size
+    _refuse_mapped_sinks(in_dims[9])
+    if args[16] or args[9] is not None:
+        raise OptionError("vmap over the gradient of a float mask or of sinks is not supported. Use a loop.")
+    tensors = [None if args[i] is None else _lead(args[i], in_dims[i], size) for i in range(7)]
+    batch = args[4].shape[0] if in_dims[4] is None else args[4].movedim(in_dims[4], 0).shape[1]
+    masks = [_fold_mask(args[i], in_dims[i], size, batch) for i in (7, 8)]
+    found = attend_backward(*(None if t is None else t.flatten(0, 1) for t in tensors), *masks, *args[9:])
+    folded = [grad.unflatten(0, (size, batch)) for grad in found[:3]]
+    return [*folded, *(grad.expand(size, *grad.shape) for grad in found[3:])], [0] * len(found)
+
+
+def _lead(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
+    """Bring the mapped axis to the front, or make one."""
+    return tensor.unsqueeze(0).expand(size, *tensor.shape) if in_dim is None else tensor.movedim(in_dim, 0)
+
+
+def _refuse_mapped_sinks(in_dim: int | None) -> None:
+    if in_dim is not None:
+        raise OptionError("vmap over sinks is not supported: they belong to heads, which are not mapped. Use a loop.")
+
+
+def _fold_mask(mask: Tensor | None, in_dim: int | None, size: int, batch: int) -> Tensor | None:
+    """A mask that broadcasts to (B, H, L, S), mapped or not, for a batch of size·B."""
+    if mask is None:
+        return None
+    if in_dim is None:
+        four = mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
+        return four if four.shape[0] == 1 else four.repeat(size, 1, 1, 1)
+    mask = mask.movedim(in_dim, 0)
+    four = mask.view(size, *(1,) * (5 - mask.dim()), *mask.shape[1:])
+    return four.expand(size, batch, *four.shape[2:]).flatten(0, 1)
+
+
+def _problem(
+    query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
+    seed: Tensor | None, scale: float, is_causal: bool, softcap: float | None, dropout_p: float,
+) -> kernels.Problem:  # fmt: skip
+    number = 0 if seed is None else int(seed)
+    return kernels.Problem(query, key, value, scale, is_causal, allow, bias, softcap, sinks, dropout_p, number)
+
+
+@register_flop_formula(torch.ops.clearhead.attend)
+def _flops(query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> int:
+    batch, heads, length, width = query
+    return 2 * batch * heads * length * key[2] * (width + value[3])
+
+
+@register_flop_formula(torch.ops.clearhead.attend_backward)
+def _backward_flops(
+    grad_out: Any, grad_lse: Any, out: Any, lse: Any, query: Any, key: Any, value: Any, *rest: Any, **options: Any
+) -> int:
+    # Five products: the logits again, the weights' gradient, and one for each of query, key and value.
+    batch, heads, length, width = query
+    return 2 * batch * heads * length * key[2] * (3 * width + 2 * value[3])

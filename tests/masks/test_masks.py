@@ -1,0 +1,179 @@
+"""The algebra of masks, against one entry at a time."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import clearhead
+from clearhead import masks
+from clearhead.masks import BlockState
+
+L, S = 11, 13
+generator = torch.Generator().manual_seed(0)
+DENSE = torch.rand(2, 3, L, S, generator=generator) > 0.4
+IDS = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3], [0, 1, 1, 1, 1, 1, 1, 1, 4, 4, 5]])
+KEY_IDS = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 4, 4, 5])
+
+# Each mask beside the rule it stands for, written down a second time.
+LEAVES = [
+    (masks.causal(), lambda b, h, q, k: k <= q),
+    (masks.causal(offset=2), lambda b, h, q, k: k <= q + 2),
+    (masks.causal(offset=-3), lambda b, h, q, k: k <= q - 3),
+    (masks.sliding_window(1), lambda b, h, q, k: q == k),
+    (masks.sliding_window(4), lambda b, h, q, k: -4 < q - k < 4),
+    (masks.prefix(5), lambda b, h, q, k: k < 5),
+    (masks.padding([7, 12]), lambda b, h, q, k: k < (7, 12)[b]),
+    (masks.document(IDS, KEY_IDS), lambda b, h, q, k: IDS[b, q] == KEY_IDS[k]),
+    (masks.from_dense(DENSE), lambda b, h, q, k: bool(DENSE[b, h, q, k])),
+    (masks.from_dense(DENSE[0, 0]), lambda b, h, q, k: bool(DENSE[0, 0, q, k])),
+    (masks.causal().shifted(2), lambda b, h, q, k: k <= q + 2),
+]
+expressions = st.recursive(
+    st.sampled_from(LEAVES),
+    lambda inner: st.one_of(
+        inner.map(lambda m: (~m[0], lambda b, h, q, k: not m[1](b, h, q, k))),
+        st.tuples(inner, inner).map(lambda p: (p[0][0] & p[1][0], lambda *i: p[0][1](*i) and p[1][1](*i))),
+        st.tuples(inner, inner).map(lambda p: (p[0][0] | p[1][0], lambda *i: p[0][1](*i) or p[1][1](*i))),
+    ),
+    max_leaves=4,
+)
+
+
+def by_hand(rule):
+    return torch.tensor(
+        [[[[bool(rule(b, h, q, k)) for k in range(S)] for q in range(L)] for h in range(3)] for b in range(2)]
+    )
+
+
+@settings(deadline=None, max_examples=25)
+@given(expressions, st.sampled_from([1, 3, 4, 20]))
+def test_an_expression_is_its_rule_and_its_blocks_do_not_lie(expression, size):
+    mask, rule = expression
+    wanted = by_hand(rule)
+    assert torch.equal(mask.dense(L, S).expand(2, 3, L, S), wanted)
+    for i, row in enumerate(mask.blocks(L, S, size)):
+        for j, state in enumerate(row):
+            part = wanted[:, :, i * size : (i + 1) * size, j * size : (j + 1) * size]
+            assert state is not BlockState.FULL or part.all()
+            assert state is not BlockState.EMPTY or not part.any()
+
+
+@pytest.mark.parametrize(
+    ("mask", "size", "wanted"),
+    [
+        (masks.causal(), 4, ["MEEE", "FMEE", "FFME"]),
+        (masks.sliding_window(4), 4, ["FMEE", "MFME", "EMFM"]),
+        (masks.sliding_window(8), 4, ["FFME", "FFFM", "MFFF"]),
+        (masks.prefix(8), 4, ["FFEE", "FFEE", "FFEE"]),
+        (masks.padding([4, 8]), 4, ["FMEE", "FMEE", "FMEE"]),
+        (masks.document([0] * 4 + [1] * 7, torch.tensor([0] * 4 + [1] * 9)), 4, ["FEEE", "EFFF", "EFFF"]),
+        (masks.causal() & masks.sliding_window(4) | masks.prefix(4), 4, ["FEEE", "FMEE", "FMME"]),
+        (~masks.causal(), 4, ["MFFF", "EMFF", "EEMF"]),
+    ],
+    ids=repr,
+)
+def test_blocks_that_can_be_told_are_told(mask, size, wanted):
+    letters = {BlockState.EMPTY: "E", BlockState.FULL: "F", BlockState.MIXED: "M"}
+    assert ["".join(letters[state] for state in row) for row in mask.blocks(L, S, size)] == wanted
+
+
+@settings(deadline=None, max_examples=8)
+@given(expressions)
+def test_a_flex_block_mask_says_the_same(expression):
+    from torch.nn.attention.flex_attention import create_mask
+
+    mask, rule = expression
+    assert torch.equal(create_mask(mask.mask_mod, 2, 3, L, S, device="cpu"), by_hand(rule))
+
+
+def test_to_block_mask_finds_the_blocks():
+    block_mask = (masks.causal() & masks.padding([130, 300])).to_block_mask(256, 384)
+    assert block_mask.shape == (2, 1, 256, 384)
+    assert block_mask.to_dense()[:, 0].tolist() == [[[1, 0, 0], [1, 1, 0]], [[1, 0, 0], [1, 1, 0]]]
+
+
+def test_biases_are_added_and_learn():
+    slopes = torch.tensor([0.5, 0.25], requires_grad=True)
+    table = torch.randn(2, 7, requires_grad=True)
+    rule = masks.causal() & masks.alibi(slopes) & masks.relative(table)
+    q, k, v = torch.randn(3, 1, 2, 5, 8)
+    bias = torch.empty(2, 5, 5)
+    for h, i, j in itertools.product(range(2), range(5), range(5)):
+        bias[h, i, j] = -slopes[h] * abs(i - j) + table[h, min(max(j - i, -3), 3) + 3]
+    mask = bias.masked_fill(~torch.ones(5, 5, dtype=torch.bool).tril(), -torch.inf)
+    ours, wanted = clearhead.attention(q, k, v, rule), clearhead.attention(q, k, v, mask)
+    torch.testing.assert_close(ours, wanted)
+    ours_grad = torch.autograd.grad(ours.square().sum(), (slopes, table))
+    torch.testing.assert_close(ours_grad, torch.autograd.grad(wanted.square().sum(), (slopes, table)))
+
+
+def test_a_bias_does_not_pretend_to_be_a_mask():
+    bias = masks.alibi(torch.ones(2))
+    for wrong in (lambda: bias | masks.causal(), lambda: masks.causal() | bias, lambda: ~bias):
+        with pytest.raises(clearhead.errors.OptionError, match="bias"):
+            wrong()
+    with pytest.raises(clearhead.errors.OptionError, match="BlockMask"):
+        (masks.causal() & bias).to_block_mask(4, 4)
+    assert repr(masks.causal() & bias & masks.prefix(2)) == "causal() & prefix(2) & alibi(2 slopes)"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda: masks.sliding_window(0), "at least 1"),
+        (lambda: masks.padding(torch.ones(2, 3, dtype=torch.bool)), "mask.sum"),
+        (lambda: masks.document(torch.ones(3)), "integer ids"),
+        (lambda: masks.from_dense(torch.zeros(3, 3)), "True = may attend"),
+        (lambda: masks.alibi(torch.ones(2, 2)), "slope a head"),
+        (lambda: masks.relative(torch.ones(2, 4)), "2·R"),
+        (lambda: (masks.padding([1, 2]) & masks.padding([1, 2, 3])).sizes(), "different B"),
+    ],
+)
+def test_mistakes_are_named(wrong, says):
+    with pytest.raises(clearhead.errors.ClearheadError, match=says):
+        wrong()
+
+
+def test_print_draws():
+    assert str(masks.causal() & masks.padding([2])).splitlines()[1:4] == [
+        "■···············",
+        "■■··············",
+        "■■··············",
+    ]
+    assert str(masks.from_dense(torch.eye(3, dtype=torch.bool))).splitlines()[1:] == ["■··", "·■·", "··■"]
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_large_rule_is_never_made_a_tensor(heads, monkeypatch):
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from clearhead.multihead import blocks, functional
+
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            for tensor in result if isinstance(result, tuple | list) else [result]:
+                if isinstance(tensor, torch.Tensor):
+                    Largest.numel = max(Largest.numel, tensor.untyped_storage().nbytes())
+            return result
+
+    length = 700
+    monkeypatch.setattr(functional, "RULE_ENTRIES", 0)
+    monkeypatch.setattr(blocks, "ROWS", 64)
+    monkeypatch.setattr(blocks, "COLUMNS", 32)
+    # The mode would send the call through the operator; what is watched here is the plain way.
+    monkeypatch.setattr(functional.traced, "is_traced", lambda query: False)
+    rule = masks.causal() & masks.sliding_window(100) | masks.prefix(3)
+    q, k, v = (torch.randn(1, heads, length, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
+    with Largest():
+        out = clearhead.attention(q, k, v, rule)
+        found = torch.autograd.grad(out.square().sum(), (q, k, v))
+    assert Largest.numel < heads * length * length * 8 / 4
+    wanted = clearhead.attention(q, k, v, rule.dense(length))
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(found, torch.autograd.grad(wanted.square().sum(), (q, k, v)))

@@ -1,0 +1,162 @@
+"""torch.compile, export, vmap, gradcheck, opcheck, autocast, meta tensors, the FLOP counter."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+import clearhead
+from clearhead import masks
+
+B, H, H_KV, L, S, D, E = 2, 6, 3, 5, 7, 11, 13
+
+
+def inputs(dtype=torch.float32, requires_grad=False):
+    torch.manual_seed(1)
+    shapes = [(B, H, L, D), (B, H_KV, S, D), (B, H_KV, S, E)]
+    return [torch.randn(shape, dtype=dtype, requires_grad=requires_grad) for shape in shapes]
+
+
+def case(q, k, v, bias, sinks):
+    return clearhead.attention(q, k, v, bias, enable_gqa=True, softcap=3.0, sinks=sinks, return_lse=True)
+
+
+def test_compile_fullgraph_with_gradients_equals_eager():
+    tensors = [
+        *inputs(requires_grad=True),
+        torch.randn(H, L, S, requires_grad=True),
+        torch.randn(H, requires_grad=True),
+    ]
+    out, lse = case(*tensors)
+    wanted = torch.autograd.grad((out.sum() + lse.cos().sum()), tensors)
+    compiled = torch.compile(case, fullgraph=True, backend="aot_eager")
+    out_c, lse_c = compiled(*tensors)
+    torch.testing.assert_close((out_c, lse_c), (out, lse))
+    torch.testing.assert_close(torch.autograd.grad((out_c.sum() + lse_c.cos().sum()), tensors), wanted)
+
+
+def test_compile_with_dynamic_shapes_does_not_compile_again():
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(
+        lambda q, k, v: clearhead.attention(q, k, v, is_causal=True), fullgraph=True, dynamic=True, backend=counter
+    )
+    graphs = []
+    for length in (5, 7, 11):
+        q, k, v = (torch.randn(B, H, length, D) for _ in range(3))
+        torch.testing.assert_close(compiled(q, k, v), clearhead.attention(q, k, v, is_causal=True))
+        graphs.append(counter.frame_count)
+    assert len(set(graphs)) == 1  # what the first call made serves the others
+
+
+def test_a_mask_object_and_dropout_compile():
+    q, k, v = torch.randn(3, B, H, L, D)
+    rule = masks.causal() & masks.sliding_window(2) | masks.prefix(1)
+    compiled = torch.compile(lambda q, k, v: clearhead.attention(q, k, v, rule), fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(q, k, v), clearhead.attention(q, k, v, rule))
+    dropped = torch.compile(
+        lambda q, k, v: clearhead.attention(q, k, v, dropout_p=0.5), fullgraph=True, backend="aot_eager"
+    )
+    torch.manual_seed(3)
+    first = dropped(q, k, v)
+    torch.manual_seed(3)
+    torch.testing.assert_close(dropped(q, k, v), first)
+    assert not torch.allclose(dropped(q, k, v), first)
+
+
+def test_the_module_compiles_and_exports():
+    layer = clearhead.MultiheadAttention(12, 3, batch_first=True).eval()
+    x = torch.randn(B, L, 12)
+    wanted = layer(x, x, x, need_weights=False)[0]
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, x, x, need_weights=False)[0], wanted)
+    torch.testing.assert_close(compiled(x, x, x)[1], layer(x, x, x)[1])
+    exported = torch.export.export(
+        layer,
+        (x, x, x),
+        {"need_weights": False},
+        dynamic_shapes={n: {1: torch.export.Dim.AUTO} for n in ("query", "key", "value")} | {"need_weights": None},
+    )
+    torch.testing.assert_close(exported.module()(x, x, x, need_weights=False)[0], wanted)
+
+
+@pytest.mark.parametrize("kernel", [None, "torch", "reference"])
+def test_gradcheck(kernel):
+    tensors = [*inputs(torch.float64, True), torch.randn(H, 1, S, dtype=torch.float64, requires_grad=True)]
+    sinks = torch.randn(H, dtype=torch.float64, requires_grad=True)
+
+    def function(q, k, v, bias, sinks):
+        return clearhead.attention(
+            q, k, v, bias, enable_gqa=True, softcap=3.0, sinks=sinks, return_lse=True, kernel=kernel
+        )
+
+    assert torch.autograd.gradcheck(function, (*tensors, sinks), fast_mode=True)
+
+
+@pytest.mark.parametrize("learning", [False, True])
+def test_opcheck(learning):
+    q, k, v = inputs(requires_grad=learning)
+    bias, sinks = torch.randn(L, S, requires_grad=learning), torch.randn(H, requires_grad=learning)
+    allow = torch.rand(B, 1, L, S) > 0.3
+    torch.library.opcheck(
+        torch.ops.clearhead.attend.default, (q, k, v, allow, bias, sinks, None, 0.3, False, 5.0, 0.0, "torch")
+    )
+
+
+def test_vmap_and_functional_gradients():
+    q, k, v = torch.randn(3, 4, H, L, D)  # four samples without a batch axis
+    bias = torch.randn(4, L, L)
+    mapped = torch.func.vmap(clearhead.attention)(q, k, v, bias)
+    one_by_one = torch.stack([clearhead.attention(*parts) for parts in zip(q, k, v, bias, strict=True)])
+    torch.testing.assert_close(mapped, one_by_one)
+    shared = torch.func.vmap(clearhead.attention, in_dims=(0, None, None))(q, k[0], v[0])
+    torch.testing.assert_close(shared[2], clearhead.attention(q[2], k[0], v[0]))
+
+    def loss(q, k, v):
+        return clearhead.attention(q, k, v).square().sum()
+
+    per_sample = torch.func.vmap(torch.func.grad(loss))(q, k, v)
+    leaf = q[1].clone().requires_grad_()
+    torch.testing.assert_close(per_sample[1], torch.autograd.grad(loss(leaf, k[1], v[1]), leaf)[0])
+
+
+def test_vmap_over_sinks_is_refused_clearly():
+    q, k, v = torch.randn(3, 4, 1, H, L, D)
+    with pytest.raises(clearhead.errors.OptionError, match="sinks"):
+        torch.func.vmap(lambda q, k, v, s: clearhead.attention(q, k, v, sinks=s))(q, k, v, torch.randn(4, H))
+
+
+def test_the_flop_counter_counts_the_products():
+    q, k, v = (t.requires_grad_() for t in inputs())
+    with FlopCounterMode(display=False) as counter:
+        clearhead.attention(q, k, v, enable_gqa=True).sum().backward()
+    forward = 2 * B * H * L * S * (D + E)
+    backward = 2 * B * H * L * S * (3 * D + 2 * E)  # the logits again, and a product for each gradient
+    assert counter.get_total_flops() == forward + backward
+
+
+def test_meta_tensors_give_shapes():
+    q, k, v = (t.to("meta") for t in inputs())
+    out, lse = clearhead.attention(q, k, v, enable_gqa=True, return_lse=True)
+    assert (out.device.type, out.shape, lse.shape) == ("meta", (B, H, L, E), (B, H, L))
+    layer = clearhead.MultiheadAttention(12, 3, device="meta")
+    x = torch.empty(L, B, 12, device="meta")
+    assert layer(x, x, x, need_weights=False)[0].shape == (L, B, 12)
+    assert layer(x, x, x)[1].shape == (B, L, L)
+
+
+def test_autocast_does_what_it_does_to_torch():
+    q, k, v = torch.randn(3, B, H, L, D)
+    layer = clearhead.MultiheadAttention(12, 3)
+    stock = torch.nn.MultiheadAttention(12, 3)
+    layer.load_state_dict(stock.state_dict())
+    x = torch.randn(L, B, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = clearhead.attention(q, k, v), F.scaled_dot_product_attention(q, k, v)
+        assert ours.dtype == theirs.dtype == torch.bfloat16
+        for need_weights in (True, False):
+            mine, other = layer(x, x, x, need_weights=need_weights), stock(x, x, x, need_weights=need_weights)
+            assert [t.dtype for t in mine if t is not None] == [t.dtype for t in other if t is not None]
+            torch.testing.assert_close(mine, other, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=2e-2)
