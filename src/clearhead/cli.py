@@ -118,6 +118,21 @@ def studio(
 
 
 @app.command()
+def check(
+    packs: Annotated[list[Path] | None, typer.Argument(help="Pack folders. Default: the shipped ones.")] = None,
+    item: Annotated[str | None, typer.Option(help="Prove this item alone.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="How many items at a time.")] = 2,
+    cache: Annotated[Path | None, typer.Option(help="Skip what this folder holds a proof of.")] = None,
+    receipts: Annotated[Path | None, typer.Option(help="Write the receipts here.")] = None,
+) -> None:
+    """Prove course packs: run every item's programs, confined, and say whether its answer holds."""
+    from clearhead.course.checking import check as prove_packs
+
+    if prove_packs(packs or [], item=item, jobs=jobs, cache=cache, receipts=receipts, say=typer.echo):
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what runs on this machine, which kernel is chosen and why, and what is missing."""
     from clearhead import diagnosis

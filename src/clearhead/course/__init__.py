@@ -1,9 +1,12 @@
 """Packs, items, proofs, grading and schedules: the teaching domain. No torch, no web, no database."""
 
 from clearhead.course.attempt import Attempt, Calibration, ItemProgress, Mastery, Progress
+from clearhead.course.grade import grade
 from clearhead.course.item import KINDS, MODES, Item, Pack, Page, Program, Section, Topic
 from clearhead.course.pack import load, shipped
+from clearhead.course.prove import prove, prove_pack
 from clearhead.course.proved import Criterion, Option, Outcome, Proved, Receipt, Step
+from clearhead.course.rebuild import rebuild, study_day
 from clearhead.course.verdict import Tick, Verdict
 from clearhead.errors import PackError, ProofError
 
@@ -31,6 +34,11 @@ __all__ = [
     "Tick",
     "Topic",
     "Verdict",
+    "grade",
     "load",
+    "prove",
+    "prove_pack",
+    "rebuild",
     "shipped",
+    "study_day",
 ]

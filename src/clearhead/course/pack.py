@@ -3,9 +3,9 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 
+import clearhead
 from clearhead.course.blocks import Document, document, toml
 from clearhead.course.front import Front, PackFront, read_front
 from clearhead.course.item import MODES, Item, Pack, Page, Topic
@@ -17,7 +17,7 @@ LARGEST_FILE = 1_000_000  # bytes; an item is a page of text
 
 def shipped() -> list[Path]:
     """Folders of the packs inside the package, by name."""
-    root = Path(str(files("clearhead"))) / "packs"
+    root = Path(clearhead.__file__).parent / "packs"
     return sorted(path.parent for path in root.glob("*/pack.toml"))
 
 

@@ -67,18 +67,12 @@ def _check_names(item: Item, misconceptions: Mapping[str, str]) -> None:
         name = program.misconception
         if name is None:
             if program.role in ("distractor", "mutant"):
-                raise _wrong(
-                    item,
-                    program.line - 1,
-                    f"a {program.role} must name what it acts out: ```python {program.role} misconception=…",
-                )
+                message = f"a {program.role} must name what it acts out: ```python {program.role} misconception=…"
+                raise _wrong(item, program.line - 1, message)
             continue
         if name not in misconceptions:
-            raise _wrong(
-                item,
-                program.line - 1,
-                f"misconception {name!r} is not in pack.toml; add it under [misconceptions] with a sentence",
-            )
+            message = f"misconception {name!r} is not in pack.toml; add it under [misconceptions] with a sentence"
+            raise _wrong(item, program.line - 1, message)
         if name in used and program.role != "mutant":
             raise _wrong(item, program.line - 1, f"misconception {name!r} is acted out twice (line {used[name]})")
         used.setdefault(name, program.line - 1)
@@ -96,6 +90,5 @@ def _check_numbers(item: Item, section: Section) -> None:
     found = _NUMBER.search(prose)
     if found:
         line = section.text_line + prose.count("\n", 0, found.start())
-        raise _wrong(
-            item, line, f"hand-typed number {found[0]} in the stem; let a program set it and write {{{{name}}}}"
-        )
+        message = f"hand-typed number {found[0]} in the stem; let a program set it and write {{{{name}}}}"
+        raise _wrong(item, line, message)

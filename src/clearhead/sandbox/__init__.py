@@ -1,14 +1,20 @@
 """Run code that is not ours, confined: no network, no files but its own, bounded time, memory, output."""
 
+import socket
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from clearhead.errors import SandboxError
 from clearhead.sandbox import landlock, pool, seccomp
-from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Raised
+from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Raised, Tested
 
 DEFAULT = Limits()
 
-__all__ = ["DEFAULT", "MIB", "Backend", "Chunk", "Limits", "Outcome", "Raised", "backend", "explain", "run"]
+__all__ = [
+    "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Raised", "Tested",
+    "backend", "explain", "judge", "run",
+]  # fmt: skip
 
 
 def backend() -> Backend | None:
@@ -56,7 +62,67 @@ def run(
     """
     if backend() is None:
         raise SandboxError(f"no confinement is to be had here ({explain()}); no program of a pack or learner is run")
-    chunks = [Chunk(source)] if isinstance(source, str) else list(source)
-    running = pool.Running(chunks, limits=limits, stdin=stdin, files=files, want=want, salt=salt)
+    running = pool.Running(_chunks(source, "program.py"), limits=limits, stdin=stdin, files=files, want=want, salt=salt)
     running.launch(pool.worker(preload, salt))
     return running.finish()
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the tests say of a program. `program` and `examiner` are the outcomes of the two processes."""
+
+    tests: tuple[Tested, ...]
+    program: Outcome
+    examiner: Outcome
+
+    @property
+    def passed(self) -> bool:
+        """Every test passed, and there was one."""
+        return bool(self.tests) and all(test.passed for test in self.tests)
+
+
+def judge(
+    program: str | Sequence[Chunk],
+    tests: str | Sequence[Chunk],
+    *,
+    limits: Limits = DEFAULT,
+    preload: Sequence[str] = (),
+    salt: int = 1,
+) -> Judged:
+    """Test a program that may want to deceive: it and its tests run in two confined processes.
+
+    Args:
+        program: what is tested; it may print, define functions and classes, and set variables.
+        tests: Python with `test_…` functions, run in order. They reach the program as `learner.name`; `close(actual,
+            expected, tolerance)` asserts a tensor, shape first; `with raises(ValueError, "scale"):` an exception.
+    Returns:
+        Judged. Values travel as plain data, so the program can answer wrongly and no more.
+
+    >>> judge("def double(x): return 2 * x", "assert learner.double(3) == 6").passed
+    True
+    """
+    if backend() is None:
+        raise SandboxError(f"no confinement is to be had here ({explain()}); no program of a pack or learner is run")
+    pair = socket.socketpair()
+    given = (_chunks(program, "program.py"), _chunks(tests, "tests.py"))
+    ends: list[Outcome] = []
+    with pair[0], pair[1]:
+        sides = [
+            pool.Running(chunks, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno())
+            for chunks, role, end in zip(given, ("learner", "tests"), pair, strict=True)
+        ]
+        for side in sides:
+            side.launch(pool.worker(preload, salt))
+    other = threading.Thread(target=lambda: ends.append(sides[0].finish()))
+    other.start()
+    examiner = sides[1].finish()
+    other.join()
+    found = examiner.tests
+    if ends[0].stopped or not found:
+        why = f"stopped: {ends[0].stopped}" if ends[0].stopped else f"the tests did not finish: {examiner.stopped}"
+        found = (*(one for one in found if one.passed), Tested("the program ends in time and memory", False, why, None))
+    return Judged(found, ends[0], examiner)
+
+
+def _chunks(source: str | Sequence[Chunk], file: str) -> list[Chunk]:
+    return [Chunk(source, file)] if isinstance(source, str) else list(source)

@@ -45,6 +45,16 @@ class Raised:
 
 
 @dataclass(frozen=True, slots=True)
+class Tested:
+    """One test of a judged program: its title, whether it passed, what it says if not, its line among the tests."""
+
+    title: str
+    passed: bool
+    message: str
+    line: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of one run.
 
@@ -53,6 +63,7 @@ class Outcome:
         stopped: None, or why it was stopped: "time", "memory", "output", "disk", "start".
         raised: the exception it let through, if any. A program that sets out to deceive can forge it, and `values`.
         values: the names asked for in `want`, as text.
+        tests: what the tests found (`judge` only).
         seconds: wall time from launch to end.
     """
 
@@ -63,6 +74,7 @@ class Outcome:
     seconds: float
     raised: Raised | None = None
     values: Mapping[str, str] = field(default_factory=dict)
+    tests: tuple[Tested, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clearhead.errors import SandboxError
-from clearhead.sandbox.limits import Chunk, Limits, Outcome, Raised
+from clearhead.sandbox.limits import Chunk, Limits, Outcome, Raised, Tested
 
 _TICK = 0.02  # seconds between looks at a child's memory and disk
 _START = 120.0  # seconds a worker may take to import what it preloads
@@ -268,7 +268,8 @@ class Running:
         elif stopped is None and raised and _no_memory(raised):
             stopped = "memory"
         seconds = time.monotonic() - self.started
-        return Outcome(texts["out"], texts["err"], code, stopped, seconds, raised, report.get("values", {}))
+        tests = tuple(Tested(*one) for one in report.get("tests", ()))
+        return Outcome(texts["out"], texts["err"], code, stopped, seconds, raised, report.get("values", {}), tests)
 
 
 def _place(folder: Path, name: str, data: bytes) -> None:

@@ -29,6 +29,7 @@ def main(preload: list[str]) -> None:
         module = importlib.import_module(name)
         if name == "torch":
             _warm(module)
+    importlib.import_module("clearhead.sandbox.judging")
     gc.collect()
     gc.freeze()
     control = socket.socket(fileno=SOCKET)
@@ -69,6 +70,8 @@ def _start(descriptors: list[int], waiting: dict[int, socket.socket]) -> None:
     if pid == 0:
         try:
             _become(descriptors[1:], me)
+        except BaseException as error:  # noqa: BLE001 — nothing may return into the worker's loop
+            os.write(2, f"the sandbox failed: {type(error).__name__}: {error}".encode())
         finally:
             os._exit(82)
     reply = socket.socket(fileno=descriptors[0])

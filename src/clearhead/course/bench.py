@@ -1,0 +1,159 @@
+"""The bench an item is proved on: runs its programs twice in the sandbox and hands back what they agree on."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from clearhead import sandbox
+from clearhead.course import fill
+from clearhead.course.item import Item, Pack, Program
+from clearhead.errors import ProofError
+from clearhead.sandbox import Chunk, Judged, Limits, Outcome
+
+SALTS = (1, 2)  # one warm worker each: different hash seeds, different unseeded random numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One item of a pack at one seed."""
+
+    item: Item
+    pack: Pack
+    seed: int
+
+    @property
+    def wanted(self) -> list[tuple[str, str]]:
+        """Every (name, format spec) that the item's prose asks for."""
+        found = {(name, spec): None for section in self.item.sections for name, spec, _ in fill.names(section.text)}
+        return list(found)
+
+    def chunks(self, *programs: Program | Chunk) -> list[Chunk]:
+        """`seed`, the item's setup programs, then these."""
+        first = [Chunk(f"seed = {self.seed}\n", "seed")]
+        both = [*self.item.role("setup"), *programs]
+        return first + [one if isinstance(one, Chunk) else Chunk(one.source, self.item.file, one.line) for one in both]
+
+    def run(self, *programs: Program | Chunk, want: Sequence[tuple[str, str]] = ()) -> Outcome:
+        """Run setup and these programs, twice; return the outcome both agree on.
+
+        Raises:
+            ProofError: they disagree, or a limit stopped one; at the line of the last program.
+        """
+        line = programs[-1].line if programs else self.item.lines.get("id", 1)
+        chunks, wanted = self.chunks(*programs), [*self.wanted, *want]
+        limits = Limits(seconds=self.item.time_limit)
+        runs = [sandbox.run(chunks, limits=limits, want=wanted, preload=self.pack.preload, salt=salt) for salt in SALTS]
+        for one in runs:
+            if one.stopped:
+                raise self.wrong(line, _STOPPED[one.stopped].format(limits=limits, said=one.stderr.strip()[-300:]))
+        if _facts(runs[0]) != _facts(runs[1]):
+            raise self.wrong(
+                line, f"two runs disagree: {_difference(*runs)}. Seed what is random: torch.manual_seed(seed)"
+            )
+        return runs[0]
+
+    def must_run(self, *programs: Program | Chunk, want: Sequence[tuple[str, str]] = ()) -> Outcome:
+        """As `run`, and raise ProofError where the program raises, at the line that raised."""
+        outcome = self.run(*programs, want=want)
+        if not outcome.ok:
+            raise self.raised(outcome, programs[-1].line if programs else 1)
+        return outcome
+
+    def judge(self, program: str, line: int, tests: Program) -> Judged:
+        """Judge a program by the item's tests, in two processes, twice; return what both agree on."""
+        chunks = self.chunks(Chunk(program, self.item.file, line))
+        examiner = self.chunks(tests)
+        limits = Limits(seconds=self.item.time_limit)
+        first, second = (
+            sandbox.judge(chunks, examiner, limits=limits, preload=self.pack.preload, salt=salt) for salt in SALTS
+        )
+        if first.tests != second.tests:
+            raise self.wrong(line, "two runs of the tests disagree. Seed what is random: torch.manual_seed(seed)")
+        return first
+
+    def raised(self, outcome: Outcome, line: int) -> ProofError:
+        """The error for a program that should have run."""
+        if outcome.raised is None:
+            return self.wrong(line, f"the program ended with exit status {outcome.exit_code}")
+        where = outcome.raised.line if outcome.raised.file == self.item.file and outcome.raised.line else line
+        return self.wrong(where, f"the program raises {outcome.raised.type}: {outcome.raised.message}")
+
+    def wrong(self, line: int | None, message: str) -> ProofError:
+        """The error for this item at this line."""
+        return ProofError(message, file=self.item.file, line=line)
+
+    def values(self, *runs: Outcome) -> dict[str, str]:
+        """The values of these runs, later ones winning.
+
+        Raises:
+            ProofError: a section that is not bound to one program asks for a name none of them sets; at its line.
+        """
+        found: dict[str, str] = {}
+        for one in runs:
+            found.update(one.values)
+        for section in self.item.sections:
+            bound = section.name in ("Option", "Pair", "Step") or (section.name == "Rationale" and section.argument)
+            for name, spec, row in () if bound else fill.names(section.text):
+                if (f"{name}:{spec}" if spec else name) not in found:
+                    raise self.wrong(section.text_line + row, f"no program of the item sets `{name}`")
+        return found
+
+    def rationale(self, misconception: str | None, values: Mapping[str, str]) -> str:
+        """The author's words on this misconception (None: on the right answer), filled in; every name must be set."""
+        argument = misconception or ""
+        for section in self.item.named("Rationale"):
+            if section.argument == argument:
+                for name, spec, row in fill.names(section.text):
+                    if (f"{name}:{spec}" if spec else name) not in values:
+                        raise self.wrong(section.text_line + row, f"no program sets `{name}` for this rationale")
+                return fill.fill(section.text, values)
+        return ""
+
+    def belief(self, misconception: str | None) -> str:
+        """What a holder of it believes."""
+        return self.pack.misconceptions.get(misconception or "", "")
+
+
+_STOPPED = {
+    "time": "stopped after {limits.seconds:g} s; make it faster, or raise `time_limit`",
+    "memory": "stopped: it took more than {limits.memory:,} bytes of memory",
+    "output": "stopped: it printed more than {limits.output:,} bytes",
+    "disk": "stopped: it wrote more than {limits.disk:,} bytes",
+    "start": "could not be started: {said}",
+}
+
+
+def shown(outcome: Outcome) -> str:
+    """What a learner sees of a run: its output, then its exception as Python ends a traceback."""
+    text = outcome.stdout.rstrip("\n")
+    if outcome.raised:
+        message = outcome.raised.message
+        last = f"{outcome.raised.type}: {message}" if message else outcome.raised.type
+        text = f"{text}\n{last}" if text else last
+    return text
+
+
+def fence(text: str, language: str = "text") -> str:
+    """Markdown for a block, with a fence longer than any inside."""
+    mark = "```"
+    while mark in text:
+        mark += "`"
+    return f"{mark}{language}\n{text.rstrip()}\n{mark}"
+
+
+def changes(before: str, after: str) -> str:
+    """Markdown for how two programs differ, line by line."""
+    rows = difflib.unified_diff(before.rstrip().splitlines(), after.rstrip().splitlines(), lineterm="", n=0)
+    kept = [row for row in rows if not row.startswith(("---", "+++", "@@"))]
+    return fence("\n".join(kept), "diff")
+
+
+def _facts(outcome: Outcome) -> tuple[object, ...]:
+    return outcome.stdout, outcome.exit_code, outcome.raised, dict(outcome.values)
+
+
+def _difference(first: Outcome, second: Outcome) -> str:
+    for name, value in first.values.items():
+        if second.values.get(name) != value:
+            return f"`{name}` is {value[:60]!r} and then {second.values.get(name, '')[:60]!r}"
+    return f"it gives {shown(first)[:80]!r} and then {shown(second)[:80]!r}"

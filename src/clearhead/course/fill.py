@@ -1,0 +1,21 @@
+"""`{{name}}` and `{{name:.3f}}` in prose: which names it asks for, and the prose with the values of a run filled in."""
+
+import re
+from collections.abc import Iterator, Mapping
+
+_PLACE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?::([^{}]+?))?\s*\}\}")
+
+
+def names(text: str) -> Iterator[tuple[str, str, int]]:
+    """Each (name, format spec, line within the text from 0)."""
+    for found in _PLACE.finditer(text):
+        yield found[1], found[2] or "", text.count("\n", 0, found.start())
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """The text with every place filled. A name that `values` lacks stays as it is; the proof has refused it before.
+
+    >>> fill("{{n}} rows, {{loss:.2f}}", {"n": "3", "loss:.2f": "0.25"})
+    '3 rows, 0.25'
+    """
+    return _PLACE.sub(lambda found: values.get(f"{found[1]}:{found[2]}" if found[2] else found[1], found[0]), text)

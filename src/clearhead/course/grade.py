@@ -1,0 +1,98 @@
+"""Grade one response against a proof. A wrong response that a known misconception explains is answered with it."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from clearhead.course.compare import same_output
+from clearhead.course.item import Item
+from clearhead.course.proved import Option, Proved
+from clearhead.course.verdict import Verdict
+from clearhead.errors import OptionError
+
+
+def grade(item: Item, proved: Proved, response: object) -> Verdict:
+    """Say whether `response` is right, and why.
+
+    Args:
+        response: by kind. card: "again" or "good". choice, predict, debug, tune: an option's key, or a list of keys;
+            predict and tune also take typed text.
+    Returns:
+        Verdict; for a wrong response with the belief behind it, the counterexample that was run, and the rationale.
+    Raises:
+        OptionError: the response has a form this kind does not take.
+
+    >>> from clearhead.course.proved import Receipt
+    >>> right, wrong = Option("a", "2", True), Option("b", "4", False, "no-scale", "Nothing divides.", "4 is not 2")
+    >>> proved = Proved("i", "predict", Receipt("", 0, {}, ""), "?", "2", "Divide.", (right, wrong))
+    >>> item = Item("i", "predict", "t", 1, "?", "Divide.", "items/i.md", "")
+    >>> verdict = grade(item, proved, "b")
+    >>> verdict.correct, verdict.why, verdict.counterexample, verdict.rule
+    (False, 'Nothing divides.', '4 is not 2', 'Divide.')
+    """
+    return _GRADERS[item.kind](item, proved, response)
+
+
+def _card(item: Item, proved: Proved, response: object) -> Verdict:
+    if response not in ("again", "good"):
+        raise OptionError(f'a card is graded "again" or "good" by the learner, not {response!r}')
+    return Verdict(response == "good", "", proved.rule, proved.back, yours=str(response), suggested=True)
+
+
+def _options(item: Item, proved: Proved, response: object) -> Verdict:
+    keys = [response] if isinstance(response, str) else response
+    if not isinstance(keys, Sequence) or not keys:
+        raise OptionError(f"expected an option's key or a list of keys, not {response!r}")
+    chosen = [proved.option(str(key)) for key in keys]
+    if None not in chosen:
+        return _chosen(proved, [option for option in chosen if option])
+    if isinstance(response, str) and item.kind in ("predict", "tune"):
+        return _typed(item, proved, response)
+    known = ", ".join(option.key for option in proved.options)
+    raise OptionError(f"{response!r} is not among the options {known}")
+
+
+def _chosen(proved: Proved, chosen: Sequence[Option]) -> Verdict:
+    right = {option.key for option in proved.options if option.correct}
+    keys = {option.key for option in chosen}
+    wrong = next((option for option in chosen if not option.correct), None)
+    yours = "\n\n".join(option.text for option in chosen)
+    if wrong:
+        return explained(proved, wrong, yours)
+    if keys != right:
+        missing = len(right - keys)
+        said = f"What you chose is right, and {missing} more {'is' if missing == 1 else 'are'} right too."
+        return Verdict(False, said, proved.rule, proved.answer, chosen[0], yours=yours)
+    return Verdict(
+        True, "", proved.rule, proved.answer, chosen[0], rationale=chosen[0].rationale, yours=yours,
+        figure=chosen[0].figure,
+    )  # fmt: skip
+
+
+def _typed(item: Item, proved: Proved, typed: str) -> Verdict:
+    """Typed text: right if it equals the answer; explained if it equals a distractor."""
+    by_output = sorted(proved.options, key=lambda option: not option.correct)
+    for option in by_output:
+        if same_output(typed, option.output, item.tolerance if option.correct else 0.0, item.unit):
+            if option.correct:
+                return Verdict(True, "", proved.rule, proved.answer, option, rationale=option.rationale, yours=typed)
+            return explained(proved, option, typed)
+    rationale = proved.rationales.get("", "")
+    return Verdict(
+        False, "That is not what the program gives.", proved.rule, proved.answer, rationale=rationale, yours=typed
+    )
+
+
+def explained(proved: Proved, option: Option, yours: str) -> Verdict:
+    """The verdict on a wrong option: what its holder believes, what was run against it, the author's words."""
+    return Verdict(
+        False, option.belief, proved.rule, proved.answer, option, option.counterexample, option.rationale, yours,
+        figure=option.figure,
+    )  # fmt: skip
+
+
+_GRADERS: Mapping[str, Callable[[Item, Proved, object], Verdict]] = {
+    "card": _card,
+    "choice": _options,
+    "predict": _options,
+    "debug": _options,
+    "tune": _options,
+}

@@ -1,0 +1,18 @@
+"""A card's back is a claim: its `proof` asserts it, or it is a definition with a source."""
+
+from typing import Any
+
+from clearhead.course import fill
+from clearhead.course.bench import Bench
+
+
+def prove_card(bench: Bench) -> dict[str, Any]:
+    """Run the proof; fill the back."""
+    item = bench.item
+    programs = [*item.role("answer"), *item.role("proof")]
+    values = bench.values(bench.must_run(*programs))
+    for proof in item.role("proof"):
+        if "assert" not in proof.source:
+            raise bench.wrong(proof.line, "this proof asserts nothing; write `assert` and the claim")
+    back = fill.fill(item.back, values)
+    return {"answer": back, "back": back, "values": values}

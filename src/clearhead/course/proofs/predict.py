@@ -1,0 +1,33 @@
+"""The answer is what `given` prints or raises; every distractor is what a mutant of it prints."""
+
+from typing import Any
+
+from clearhead.course.bench import Bench, changes, fence, shown
+from clearhead.course.proofs.options import settle
+from clearhead.course.proved import Option
+
+
+def prove_predict(bench: Bench) -> dict[str, Any]:
+    """Run the given program and each distractor; all must show different things."""
+    item = bench.item
+    given = item.role("given")[0]
+    run = bench.run(given)
+    values = bench.values(bench.must_run(*item.role("answer")), run)
+    answer = shown(run)
+    if not answer:
+        raise bench.wrong(given.line, "the program prints nothing and raises nothing; there is nothing to predict")
+    right = Option("", fence(answer), True, rationale=bench.rationale(None, values), output=answer)
+    found = [(right, given.line - 1)]
+    for mutant in item.role("distractor"):
+        outcome = bench.run(mutant)
+        output = shown(outcome)
+        text = "nothing" if not output else fence(output)
+        counterexample = (
+            f"{changes(given.source, mutant.source)}\n\nWith this change the program would print\n\n{text}\n\n"
+            f"As it stands it prints\n\n{fence(answer)}"
+        )
+        why = bench.rationale(mutant.misconception, {**values, **outcome.values})
+        option = Option("", fence(output) if output else "", False, mutant.misconception,
+                        bench.belief(mutant.misconception), counterexample, why, output)  # fmt: skip
+        found.append((option, mutant.line - 1))
+    return {"options": settle(bench, found), "answer": answer, "values": values, "given": given.source}

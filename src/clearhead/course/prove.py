@@ -1,0 +1,135 @@
+"""Prove items: run their programs, compute their answers, and write receipts; skip what is proved already."""
+
+import hashlib
+import json
+import os
+import platform
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import clearhead
+from clearhead.course import fill
+from clearhead.course.bench import Bench
+from clearhead.course.item import Item, Pack
+from clearhead.course.proofs import PROOFS
+from clearhead.course.proved import Outcome, Proved, Receipt
+from clearhead.errors import ProofError
+
+ENGINE = "1"  # add one when the same item would be proved differently
+
+Report = Callable[[Outcome, int, int], None]
+
+
+def prove(item: Item, pack: Pack, *, seed: int | None = None) -> Proved:
+    """Run the item's programs in the sandbox, each twice, and compute its answer.
+
+    Args:
+        seed: draw the numbers from another seed than the item's own (items with `variants = true`).
+    Returns:
+        Proved, with the receipt that says how to repeat it.
+    Raises:
+        ProofError: the item does not hold; with file and line.
+        SandboxError: this machine cannot confine programs.
+    """
+    started = time.monotonic()
+    seed = item.seed if seed is None or not item.variants else seed
+    if item.kind not in PROOFS:
+        line = item.lines.get("kind")
+        raise ProofError(f"no proof for kind {item.kind!r} yet; known: {', '.join(PROOFS)}", file=item.file, line=line)
+    parts = PROOFS[item.kind](Bench(item, pack, seed))
+    values: Mapping[str, str] = parts["values"]
+    proved = Proved(
+        item_id=item.id, kind=item.kind, stem=fill.fill(item.stem, values), rule=fill.fill(item.rule, values),
+        receipt=Receipt(item.hash, seed, versions(pack.preload), "", 0.0),
+        hints=tuple(fill.fill(hint, values) for hint in item.hints), pitfalls=fill.fill(item.pitfalls, values),
+        rationales={name: fill.fill(text, values) for name, text in item.rationales.items()}, **parts,
+    )  # fmt: skip
+    receipt = replace(proved.receipt, outcome=_digest(proved), seconds=time.monotonic() - started)
+    return replace(proved, receipt=receipt)
+
+
+def _digest(proved: Proved) -> str:
+    """Hash of everything the proof found out."""
+    facts: dict[str, Any] = proved.to_json()
+    del facts["receipt"]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+@cache
+def versions(preload: tuple[str, ...]) -> Mapping[str, str]:
+    """The versions that can change an outcome."""
+    found = {"clearhead": clearhead.__version__, "engine": ENGINE, "python": platform.python_version()}
+    for name in (*preload, *(["numpy"] if "torch" in preload else [])):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+def prove_pack(
+    pack: Pack, *, cache: Path | None = None, jobs: int = 2, progress: Report | None = None, only: str | None = None
+) -> list[Outcome]:
+    """Prove every item of the pack (or the one named `only`), `jobs` at a time.
+
+    Args:
+        cache: a folder of earlier proofs; an item is skipped if its hash and the versions are the same.
+        progress: called after each item with (outcome, how many are done, how many there are).
+    Returns:
+        An Outcome an item, in the pack's order. A wrong item is an outcome, not an exception.
+    Raises:
+        SandboxError: this machine cannot confine programs.
+    """
+    items = [item for item in pack.items.values() if only is None or item.id == only]
+    done: dict[str, Outcome] = {}
+    lock = threading.Lock()
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
+        waiting = {threads.submit(_outcome, item, pack, cache): item.id for item in items}
+        for future in as_completed(waiting):
+            outcome = future.result()
+            with lock:
+                done[outcome.item_id] = outcome
+                if progress:
+                    progress(outcome, len(done), len(items))
+    return [done[item.id] for item in items]
+
+
+def _outcome(item: Item, pack: Pack, folder: Path | None) -> Outcome:
+    started = time.monotonic()
+    place = folder / pack.id / f"{item.id}.json" if folder else None
+    key = {"item_hash": item.hash, "versions": dict(versions(pack.preload)), "seed": item.seed}
+    kept = _kept(place, key) if place else None
+    if kept:
+        return Outcome(item.id, item.file, kept, cached=True, seconds=time.monotonic() - started)
+    try:
+        proved = prove(item, pack)
+    except ProofError as error:
+        said = str(error).removeprefix(f"{error.file}:{error.line}: ").removeprefix(f"{error.file}: ")
+        return Outcome(item.id, item.file, None, said, error.line, seconds=time.monotonic() - started)
+    if place:
+        _keep(place, {"key": key, "proved": proved.to_json()})
+    return Outcome(item.id, item.file, proved, seconds=time.monotonic() - started)
+
+
+def _kept(place: Path, key: Mapping[str, Any]) -> Proved | None:
+    """The proof kept at `place`, if it is of this item and these versions. A damaged file counts as none."""
+    try:
+        data = json.loads(place.read_text(encoding="utf-8"))
+        return Proved.from_json(data["proved"]) if data["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _keep(place: Path, data: Mapping[str, Any]) -> None:
+    """Write whole or not at all: a reader never sees half a file."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    half = place.with_name(f"{place.name}.{os.getpid()}.{threading.get_ident()}")
+    half.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+    half.replace(place)
