@@ -42,6 +42,10 @@ class KernelError(ClearheadError, RuntimeError):
     """The kernel that was asked for by name cannot compute this problem."""
 
 
+class CacheFullError(ClearheadError, RuntimeError):
+    """More positions than a KV cache has room for. Nothing was written."""
+
+
 class TooLargeError(ClearheadError, RuntimeError):
     """An answer would take more memory than the caller allowed."""
 
