@@ -21,6 +21,13 @@ struct Attention {
   Tensor lse;                  // float32; column unused
   float scale;
   int64_t reach_low, reach_high;  // query i may attend key j where reach_low <= j - i <= reach_high
+  Tensor allow;                // bytes, 0 = may not attend, or null; strides in bytes, 0 where broadcast
+  Tensor bias;                 // added to the logits, or null; stride 0 where broadcast
+  Dtype bias_dtype;
+  float softcap;               // logits become softcap * tanh(logits / softcap); 0 = off
+  const float* sinks;          // one a query head, or null
+  uint32_t seed_low, seed_high, drop_below;  // a weight is dropped where its hash is under drop_below; 0 = off
+  float keep_factor;           // what a kept weight is multiplied by
 };
 
 struct Backward {

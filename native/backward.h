@@ -19,6 +19,7 @@ struct BackwardScratch {
   float *grad_query;                                         // [width][kRows]
   float *lse, *delta;                                        // [kRows]
   float *weights, *slopes;                                   // [kBackKeys][kRows]: P and dS
+  float *cap_slopes, *space;                                 // [kBackKeys][kRows]
   float *key_space, *value_space, *row_space;
 };
 
@@ -35,6 +36,8 @@ inline BackwardScratch carve(const Attention& p, float* at, size_t* total) {
   s.delta = take(kRows);
   s.weights = take(kBackKeys * kRows);
   s.slopes = take(kBackKeys * kRows);
+  s.cap_slopes = take(kBackKeys * kRows);
+  s.space = take(kBackKeys * kRows);
   s.key_space = take(kBackKeys * p.width);
   s.value_space = take(kBackKeys * p.value_width);
   s.row_space = take(p.width + p.value_width);
@@ -104,18 +107,26 @@ inline void slopes_from_weights(const BackwardScratch& s, int64_t keys) {
   }
 }
 
-inline void backward_block(const Attention& p, const BackwardScratch& s, Multiplier m, int64_t row, int64_t key,
-                           int64_t n, Rows keys, Rows values, float* sums) {
+inline void multiply_block(float* x, const float* by, int64_t n) {
+  for (int64_t i = 0; i < n; i += LANES) store(x + i, load(x + i) * load(by + i));
+}
+
+inline void backward_block(const Attention& p, const BackwardScratch& s, const Multiplier& m, const Place& at,
+                           State mask, Rows keys, Rows values, float* sums) {
+  const int64_t n = at.keys;
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
-  float* const grad_key = sums + key * width;
-  float* const grad_value = sums + p.keys * width + key * value_width;
+  float* const grad_key = sums + at.key * width;
+  float* const grad_value = sums + p.keys * width + at.key * value_width;
   for (int64_t v = 0; v < kRows; v += kTile)
     product<kAlong>(n, keys.data, keys.stride, s.query_lanes + v, kRows, p.width, Set{s.weights + v, kRows});
-  if (!whole(p, row, kRows, key, n)) cut_to_band(p, row, key, n, s.weights, kRows, kRows);
+  change_logits(p, at, m, mask, s.weights, kRows, kRows, s.cap_slopes, s.space);
   weights_from_logits(s, m.slope, n);
   for (int64_t v = 0; v < kRows; v += kTile)
     product<kAlong>(n, values.data, values.stride, s.grad_lanes + v, kRows, p.value_width, Set{s.slopes + v, kRows});
+  drop(p, at, s.slopes, kRows, kRows);
   slopes_from_weights(s, n);
+  if (p.softcap != 0) multiply_block(s.slopes, s.cap_slopes, n * kRows);
+  drop(p, at, s.weights, kRows, kRows);
   for (int64_t v = 0; v < kRows; v += kTile)
     product<kAcross>(p.width, keys.data, keys.stride, s.slopes + v, kRows, n, Add{s.grad_query + v, kRows});
   for (int64_t c = 0; c < value_width; c += kTile)
@@ -136,7 +147,7 @@ void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_h
               float* sums, float* scratch) {
   size_t total;
   const BackwardScratch s = carve(p, scratch, &total);
-  const Multiplier m = multiplier_of(p.scale);
+  const Multiplier m = multiplier_of(p);
   const int64_t group = p.heads / p.kv_heads;
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
     for (int64_t row = first; row < last; row += kRows) {
@@ -145,9 +156,12 @@ void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_h
       const Span all = span_of(p, row, rows);
       for (int64_t key = all.first; key < all.last; key += kBackKeys) {
         const int64_t n = smaller(kBackKeys, all.last - key);
+        const Place at = {batch, head, row, rows, key, n};
+        const State mask = mask_state(p, at);
+        if (mask == kEmpty) continue;
         const Rows keys = rows_as_float(p.key, p.dtype, batch, kv_head, key, n, p.width, s.key_space);
         const Rows values = rows_as_float(p.value, p.dtype, batch, kv_head, key, n, p.value_width, s.value_space);
-        backward_block(p, s, m, row, key, n, keys, values, sums);
+        backward_block(p, s, m, at, mask, keys, values, sums);
       }
       finish_block(p, g, s, batch, head, row, rows);
     }

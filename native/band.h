@@ -15,7 +15,7 @@ inline Span span_of(const Attention& p, int64_t first_row, int64_t rows) {
 }
 
 // Whether every one of these queries may attend every one of these keys.
-inline bool whole(const Attention& p, int64_t first_row, int64_t rows, int64_t first_key, int64_t keys) {
+inline bool inside_band(const Attention& p, int64_t first_row, int64_t rows, int64_t first_key, int64_t keys) {
   return first_row + rows - 1 + p.reach_low <= first_key && first_key + keys - 1 <= first_row + p.reach_high;
 }
 

@@ -24,10 +24,10 @@ const Target& target_named(int index) {
   return target_at(index);
 }
 
-Attention attention(const nb::tuple& sizes, int dtype, float scale, int64_t reach_low, int64_t reach_high,
-                    const nb::object& query, const nb::object& key, const nb::object& value, const nb::object& out,
-                    const nb::object& lse) {
-  Attention p;
+// (batch, heads, kv_heads, length, keys, width, value_width, dtype, reach_low, reach_high), the tensors in order, and
+// (allow, bias, bias dtype, softcap, address of sinks, seed, drop_below, keep_factor) or None.
+Attention attention(const nb::tuple& sizes, float scale, const nb::tuple& tensors, const nb::object& extras) {
+  Attention p = {};
   p.batch = integer(sizes, 0);
   p.heads = integer(sizes, 1);
   p.kv_heads = integer(sizes, 2);
@@ -35,15 +35,27 @@ Attention attention(const nb::tuple& sizes, int dtype, float scale, int64_t reac
   p.keys = integer(sizes, 4);
   p.width = integer(sizes, 5);
   p.value_width = integer(sizes, 6);
-  p.dtype = static_cast<Dtype>(dtype);
+  p.dtype = static_cast<Dtype>(integer(sizes, 7));
+  p.reach_low = integer(sizes, 8);
+  p.reach_high = integer(sizes, 9);
   p.scale = scale;
-  p.reach_low = reach_low;
-  p.reach_high = reach_high;
-  p.query = tensor(query);
-  p.key = tensor(key);
-  p.value = tensor(value);
-  p.out = tensor(out);
-  p.lse = tensor(lse);
+  p.query = tensor(tensors[0]);
+  p.key = tensor(tensors[1]);
+  p.value = tensor(tensors[2]);
+  p.out = tensor(tensors[3]);
+  p.lse = tensor(tensors[4]);
+  if (extras.is_none()) return p;
+  const nb::tuple e = nb::cast<nb::tuple>(extras);
+  p.allow = tensor(e[0]);
+  p.bias = tensor(e[1]);
+  p.bias_dtype = static_cast<Dtype>(integer(e, 2));
+  p.softcap = nb::cast<float>(e[3]);
+  p.sinks = reinterpret_cast<const float*>(nb::cast<uintptr_t>(e[4]));
+  const uint64_t seed = nb::cast<uint64_t>(e[5]);
+  p.seed_low = uint32_t(seed);
+  p.seed_high = uint32_t(seed >> 32);
+  p.drop_below = uint32_t(integer(e, 6));
+  p.keep_factor = nb::cast<float>(e[7]);
   return p;
 }
 
@@ -59,24 +71,21 @@ NB_MODULE(_native, m) {
     return all;
   }, "(name, queries in a tile, whether this CPU can run it), best first.");
 
-  m.def("forward", [](int target, int threads, nb::tuple sizes, int dtype, float scale, int64_t reach_low,
-                      int64_t reach_high, nb::object query, nb::object key, nb::object value, nb::object out,
-                      nb::object lse) {
-    const Attention p = attention(sizes, dtype, scale, reach_low, reach_high, query, key, value, out, lse);
+  m.def("forward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors) {
+    const Attention p = attention(sizes, scale, tensors, extras);
     const Target& t = target_named(target);
     nb::gil_scoped_release unlocked;
     run_forward(t, p, threads);
-  });
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
 
-  m.def("backward", [](int target, int threads, nb::tuple sizes, int dtype, float scale, int64_t reach_low,
-                       int64_t reach_high, nb::object query, nb::object key, nb::object value, nb::object out,
-                       nb::object lse, nb::object grad_out, nb::object grad_lse, nb::object grad_query,
-                       nb::object grad_key, nb::object grad_value) {
-    const Attention p = attention(sizes, dtype, scale, reach_low, reach_high, query, key, value, out, lse);
-    const Backward g = {tensor(grad_out), tensor(grad_lse), tensor(grad_query), tensor(grad_key), tensor(grad_value)};
+  // gradients: (grad_out, grad_lse or None, grad_query, grad_key, grad_value)
+  m.def("backward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
+                       nb::tuple gradients) {
+    const Attention p = attention(sizes, scale, tensors, extras);
+    const Backward g = {tensor(gradients[0]), tensor(gradients[1]), tensor(gradients[2]), tensor(gradients[3]),
+                        tensor(gradients[4])};
     const Target& t = target_named(target);
     nb::gil_scoped_release unlocked;
     run_backward(t, p, g, threads);
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
-     nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 }

@@ -1,9 +1,8 @@
 // Forward: online softmax over blocks of keys, with queries in the lanes (Milakov & Gimelshein 2018, alg. 3).
 // Sᵀ and Oᵀ are computed, so the row maximum, the sum and the rescaling are lane by lane, with nothing horizontal.
 #pragma once
-#include "band.h"
+#include "logits.h"
 #include "product.h"
-#include "rows.h"
 
 namespace clearhead {
 namespace {
@@ -34,18 +33,7 @@ inline TileState tile_at(const Attention& p, float* scratch, int64_t tile) {
 
 inline size_t forward_scratch(const Attention& p, int64_t rows) {
   const int64_t tiles = (rows + kTile - 1) / kTile;
-  return tiles * tile_floats(p) + kKeyBlock * (kTile + p.width + p.value_width) + p.width + p.value_width;
-}
-
-// The logits' multiplier in units of log2. Its sign goes into the packed queries, so the maximum stays a maximum;
-// a multiplier of 0 goes there whole, so that 0 * -inf is never met.
-struct Multiplier {
-  float on_query, slope;
-};
-
-inline Multiplier multiplier_of(float scale) {
-  if (scale == 0) return {0.0f, 1.0f};
-  return {scale < 0 ? -1.0f : 1.0f, __builtin_fabsf(scale) * kLog2E};
+  return tiles * tile_floats(p) + kKeyBlock * (2 * kTile + p.width + p.value_width) + p.width + p.value_width;
 }
 
 // Take a block of logits [keys][kTile] into the running softmax; leave exp2(logits * slope - offset) in their place.
@@ -86,22 +74,29 @@ inline void finish_tile(const Attention& p, const TileState& state, int64_t batc
                         int64_t rows, float* space) {
   float* lse = static_cast<float*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
   for (int64_t i = 0; i < rows; i++) {
-    const float total = state.sum[i];
-    const float share = total == 0 ? 0 : 1 / total;  // NaN passes through
+    double offset = state.offset[i], total = state.sum[i], rescale = 1;
+    if (p.sinks) {  // one more logit, with no value
+      const double sink = double(p.sinks[head]) * kLog2EWide, top = sink > offset ? sink : offset;
+      rescale = __builtin_exp2(offset - top);
+      total = total * rescale + __builtin_exp2(sink - top);
+      offset = top;
+    }
+    const float share = total == 0 ? 0 : float(rescale / total);  // NaN passes through
     for (int64_t e = 0; e < p.value_width; e++) space[e] = state.out[e * kTile + i] * share;
     store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head, first + i));
     lse[(first + i) * p.lse.row] =
-        total == 0 ? -kInfinity : float(state.offset[i] * kLn2 + __builtin_log(double(total)));
+        total == 0 ? -kInfinity : float(offset * kLn2 + __builtin_log(total));
   }
 }
 
 void forward(const Attention& p, int64_t batch, int64_t head, int64_t first, int64_t rows, float* scratch) {
   const int64_t kv_head = head / (p.heads / p.kv_heads), tiles = (rows + kTile - 1) / kTile;
   float* const logits = scratch + tiles * tile_floats(p);
-  float* const key_space = logits + kKeyBlock * kTile;
+  float* const space = logits + kKeyBlock * kTile;
+  float* const key_space = space + kKeyBlock * kTile;
   float* const value_space = key_space + kKeyBlock * p.width;
   float* const row_space = value_space + kKeyBlock * p.value_width;
-  const Multiplier m = multiplier_of(p.scale);
+  const Multiplier m = multiplier_of(p);
 
   for (int64_t t = 0; t < tiles; t++)
     start_tile(p, tile_at(p, scratch, t), batch, head, first + t * kTile, smaller(kTile, rows - t * kTile), m,
@@ -119,13 +114,17 @@ void forward(const Attention& p, int64_t batch, int64_t head, int64_t first, int
       const Span here = span_of(p, row, smaller(kTile, rows - t * kTile));
       const int64_t from = larger(start, here.first), n = smaller(stop, here.last) - from;
       if (n <= 0) continue;
+      const Place at = {batch, head, row, smaller(kTile, rows - t * kTile), from, n};
+      const State mask = mask_state(p, at);
+      if (mask == kEmpty) continue;
       const TileState state = tile_at(p, scratch, t);
       const float* const k = keys.data + (from - start) * keys.stride;
       const float* const v = values.data + (from - start) * values.stride;
       product<kAlong>(n, k, keys.stride, state.query, kTile, p.width, Set{logits, kTile});
-      if (!whole(p, row, kTile, from, n)) cut_to_band(p, row, from, n, logits, kTile, kTile);
+      change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
       Vec alpha[2];
       softmax_block(state, m.slope, n, logits, alpha);
+      drop(p, at, logits, kTile, kTile);
       product<kAcross>(p.value_width, v, values.stride, logits, kTile, n,
                        Rescale{state.out, kTile, alpha[0], alpha[1]});
     }

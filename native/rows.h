@@ -51,6 +51,12 @@ inline const void* row_of(const Tensor& t, Dtype dtype, int64_t batch, int64_t h
   return element(t.data, dtype, batch * t.batch + head * t.head + row * t.row);
 }
 
+inline float load_one(const void* data, Dtype dtype, int64_t index) {
+  if (dtype == kFloat32) return static_cast<const float*>(data)[index];
+  const uint16_t half = static_cast<const uint16_t*>(data)[index];
+  return dtype == kBFloat16 ? from_bfloat16(half) : from_float16(half);
+}
+
 inline void load_row(const void* from, Dtype dtype, int64_t stride, int64_t n, float* to) {
   if (dtype == kFloat32) {
     const float* x = static_cast<const float*>(from);

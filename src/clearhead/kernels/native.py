@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import KernelError, OptionError
+from clearhead.kernels import blockwise, dropout
 from clearhead.kernels.problem import Gradients, Problem, Result
 
 
@@ -120,49 +121,75 @@ class Native:
             return f"it runs on the CPU and the tensors are on {query.device}"
         if query.dtype not in _DTYPES:
             return f"it has no {query.dtype}"
-        for name in ("allow", "bias", "softcap", "sinks"):
-            if getattr(problem, name) is not None:
-                return f"it has no {name}"
-        return "it has no dropout" if problem.dropout_p else None
+        if problem.bias is not None and problem.bias.dtype not in _DTYPES:
+            return f"it has no {problem.bias.dtype} bias"
+        return None
 
     def forward(self, problem: Problem) -> Result:
-        query, value = problem.query, problem.value
-        out = _like_query(query, value.shape[-1])
+        query = problem.query
+        out = _like_query(query, problem.value.shape[-1])
         lse = query.new_empty(query.shape[:3], dtype=torch.float32)
-        _native.forward(*_common(problem), _four(out), _three(lse))
+        sinks = _sinks(problem)
+        _native.forward(*_common(problem, sinks), _tensors(problem, Result(out, lse)))
         return Result(out, lse)
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-        grads = tuple(torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value))
+        if problem.bias is not None and problem.bias.requires_grad:
+            # Its gradient is as large as the L×S bias the caller made; the kernel sums only what is O(L).
+            return blockwise.backward(problem, result, grad_out, grad_lse, torch.float32)
+        grads = [torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value)]
+        sinks = _sinks(problem)
         grad_lse = None if grad_lse is None else grad_lse.float()
-        _native.backward(
-            *_common(problem),
-            _four(result.out),
-            _three(result.lse),
-            _four(grad_out),
-            None if grad_lse is None else _three(grad_lse),
-            *map(_four, grads),
-        )
-        return Gradients(*grads)
+        places = (_four(grad_out), None if grad_lse is None else _three(grad_lse), *map(_four, grads))
+        _native.backward(*_common(problem, sinks), _tensors(problem, result), places)
+        return Gradients(grads[0], grads[1], grads[2], sinks=_sinks_gradient(problem, result, grad_out, grad_lse))
 
 
-def _common(problem: Problem) -> tuple[object, ...]:
+def _common(problem: Problem, sinks: Tensor | None) -> tuple[object, ...]:
     """The arguments that forward and backward share, as native/binding.cpp names them."""
-    query, key, value = problem.query, problem.key, problem.value
-    batch, heads, length, width = query.shape
-    _, kv_heads, keys, value_width = value.shape
+    batch, heads, length, width = problem.query.shape
+    _, kv_heads, keys, value_width = problem.value.shape
+    reach = -_UNBOUNDED, 0 if problem.is_causal else _UNBOUNDED
+    sizes = (batch, heads, kv_heads, length, keys, width, value_width, _DTYPES[problem.query.dtype], *reach)
+    return current()[0].index, torch.get_num_threads(), sizes, problem.scale, _extras(problem, sinks)
+
+
+def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:
+    return (*map(_four, (problem.query, problem.key, problem.value, result.out)), _three(result.lse))
+
+
+def _extras(problem: Problem, sinks: Tensor | None) -> tuple[object, ...] | None:
+    """What few problems have, or None."""
+    allow, bias, p = problem.allow, problem.bias, problem.dropout_p
+    if allow is None and bias is None and sinks is None and problem.softcap is None and p == 0:
+        return None
+    full = (*problem.query.shape[:3], problem.key.shape[2])
     return (
-        current()[0].index,
-        torch.get_num_threads(),
-        (batch, heads, kv_heads, length, keys, width, value_width),
-        _DTYPES[query.dtype],
-        problem.scale,
-        -_UNBOUNDED,
-        0 if problem.is_causal else _UNBOUNDED,
-        _four(query),
-        _four(key),
-        _four(value),
+        None if allow is None else _four(allow.broadcast_to(full)),
+        None if bias is None else _four(bias.broadcast_to(full)),
+        0 if bias is None else _DTYPES[bias.dtype],
+        problem.softcap or 0.0,
+        0 if sinks is None else sinks.data_ptr(),
+        problem.seed & 0xFFFFFFFFFFFFFFFF,
+        dropout.threshold(p) if p else 0,
+        1 / (1 - p),
     )
+
+
+def _sinks(problem: Problem) -> Tensor | None:
+    return None if problem.sinks is None else problem.sinks.detach().float().contiguous()
+
+
+def _sinks_gradient(problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Tensor | None:
+    """A sink's gradient is its own weight times (d lse - rowsum(dO ∘ O)), over all rows of its head."""
+    if problem.sinks is None:
+        return None
+    slope = -(grad_out.float() * result.out.float()).sum(-1)
+    if grad_lse is not None:
+        slope = slope + grad_lse
+    empty = result.lse == -torch.inf
+    weight = torch.exp(problem.sinks.detach().float()[:, None] - result.lse).masked_fill(empty, 0)
+    return (weight * slope).sum((0, 2)).to(problem.sinks.dtype)
 
 
 def _like_query(query: Tensor, width: int) -> Tensor:

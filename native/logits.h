@@ -1,0 +1,156 @@
+// What happens to a block of logits between the product and the softmax: soft cap, bias, mask, band; and to the
+// weights after it: dropout. A block is x[key][lane], with queries in the lanes.
+#pragma once
+#include "band.h"
+#include "rows.h"
+
+namespace clearhead {
+namespace {
+
+typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+typedef uint8_t UnalignedBytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+// Where a block of a head's logits lies.
+struct Place {
+  int64_t batch, head, row, rows, key, keys;  // rows: how many of the lanes are queries
+};
+
+// The logits' multiplier in units of log2. Its sign goes into the packed queries, so the maximum stays a maximum;
+// a multiplier of 0 goes there whole, so that 0 * -inf is never met. Where something is added to the logits or they
+// are capped, `change` multiplies them, and `slope`, what is left for the softmax to do, is 1.
+struct Multiplier {
+  float on_query, on_logits, slope;
+};
+
+inline bool has_change(const Attention& p) { return p.softcap != 0 || p.bias.data; }
+
+inline Multiplier multiplier_of(const Attention& p) {
+  const float size = p.scale == 0 ? 1.0f : __builtin_fabsf(p.scale) * kLog2E;
+  return {p.scale == 0 ? 0.0f : p.scale < 0 ? -1.0f : 1.0f, size, has_change(p) ? 1.0f : size};
+}
+
+enum State { kEmpty, kMixed, kFull };
+
+// What the mask says of a block, so that an empty one is skipped and a full one costs nothing more.
+inline State mask_state(const Attention& p, const Place& at) {
+  if (!p.allow.data) return kFull;
+  const uint8_t* data = static_cast<const uint8_t*>(p.allow.data) + at.batch * p.allow.batch +
+                        at.head * p.allow.head + at.row * p.allow.row + at.key * p.allow.column;
+  const int64_t rows = p.allow.row == 0 ? 1 : at.rows, keys = p.allow.column == 0 ? 1 : at.keys;
+  int64_t allowed = 0;
+  for (int64_t i = 0; i < rows; i++) {
+    const uint8_t* row = data + i * p.allow.row;
+    int here = 0;
+    if (p.allow.column == 1) for (int64_t j = 0; j < keys; j++) here += row[j] != 0;
+    else for (int64_t j = 0; j < keys; j++) here += row[j * p.allow.column] != 0;
+    allowed += here;
+    if (allowed != 0 && allowed != (i + 1) * keys) return kMixed;
+  }
+  return allowed == 0 ? kEmpty : kFull;
+}
+
+// x *= multiplier, capped; and through `slopes`, where asked for, the derivative of the cap.
+inline void scale_and_cap(const Attention& p, float multiplier, int64_t keys, float* x, int64_t stride, int64_t lanes,
+                          float* slopes) {
+  const Vec in = splat(multiplier / kLog2E / (p.softcap != 0 ? p.softcap : 1.0f));
+  const Vec out = splat(p.softcap * kLog2E);
+  for (int64_t j = 0; j < keys; j++)
+    for (int64_t v = 0; v < lanes; v += LANES) {
+      float* at = x + j * stride + v;
+      if (p.softcap == 0) {
+        store(at, load(at) * splat(multiplier));
+        continue;
+      }
+      const Vec capped = tanh(load(at) * in);
+      store(at, capped * out);
+      if (slopes) store(slopes + j * stride + v, splat(1.0f) - capped * capped);
+    }
+}
+
+inline void add_bias(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes, float* space) {
+  const Tensor& b = p.bias;
+  const int64_t origin = at.batch * b.batch + at.head * b.head + at.row * b.row + at.key * b.column;
+  if (b.row == 0) {
+    for (int64_t j = 0; j < at.keys; j++) {
+      const Vec here = splat(load_one(b.data, p.bias_dtype, origin + j * b.column) * kLog2E);
+      for (int64_t v = 0; v < lanes; v += LANES) store(x + j * stride + v, load(x + j * stride + v) + here);
+    }
+    return;
+  }
+  for (int64_t i = 0; i < lanes; i++) {
+    const int64_t row = origin + i * b.row;
+    if (i >= at.rows) for (int64_t j = 0; j < at.keys; j++) space[j * lanes + i] = 0;
+    else if (p.bias_dtype == kFloat32) {
+      const float* from = static_cast<const float*>(b.data) + row;
+      for (int64_t j = 0; j < at.keys; j++) space[j * lanes + i] = from[j * b.column];
+    } else for (int64_t j = 0; j < at.keys; j++)
+      space[j * lanes + i] = load_one(b.data, p.bias_dtype, row + j * b.column);
+  }
+  for (int64_t j = 0; j < at.keys; j++)
+    for (int64_t v = 0; v < lanes; v += LANES)
+      store(x + j * stride + v, load(x + j * stride + v) + load(space + j * lanes + v) * splat(kLog2E));
+}
+
+inline void apply_mask(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes, float* space) {
+  const Tensor& m = p.allow;
+  const uint8_t* data = static_cast<const uint8_t*>(m.data) + at.batch * m.batch + at.head * m.head + at.row * m.row +
+                        at.key * m.column;
+  if (m.row == 0) {
+    for (int64_t j = 0; j < at.keys; j++)
+      if (!data[j * m.column])
+        for (int64_t v = 0; v < lanes; v += LANES) store(x + j * stride + v, splat(-kInfinity));
+    return;
+  }
+  uint8_t* const turned = reinterpret_cast<uint8_t*>(space);
+  for (int64_t i = 0; i < lanes; i++) {
+    const uint8_t* row = data + smaller(i, at.rows - 1) * m.row;
+    for (int64_t j = 0; j < at.keys; j++) turned[j * lanes + i] = row[j * m.column];
+  }
+  for (int64_t j = 0; j < at.keys; j++)
+    for (int64_t v = 0; v < lanes; v += LANES) {
+      const Bytes bytes = *reinterpret_cast<const UnalignedBytes*>(turned + j * lanes + v);
+      const VecI allowed = __builtin_convertvector(bytes, VecI);
+      float* to = x + j * stride + v;
+      store(to, allowed == splat_int(0) ? splat(-kInfinity) : load(to));
+    }
+}
+
+// Everything between product and softmax. `space` holds keys * lanes floats.
+inline void change_logits(const Attention& p, const Place& at, const Multiplier& m, State mask, float* x,
+                          int64_t stride, int64_t lanes, float* slopes, float* space) {
+  if (has_change(p)) scale_and_cap(p, m.on_logits, at.keys, x, stride, lanes, slopes);
+  if (p.bias.data) add_bias(p, at, x, stride, lanes, space);
+  if (mask == kMixed) apply_mask(p, at, x, stride, lanes, space);
+  if (!inside_band(p, at.row, lanes, at.key, at.keys))
+    cut_to_band(p, at.row, at.key, at.keys, x, stride, lanes);
+}
+
+inline uint32_t mix(uint32_t x) {  // as in clearhead/kernels/dropout.py
+  x = (x ^ x >> 16) * 0x7FEB352Du;
+  x = (x ^ x >> 15) * 0x846CA68Bu;
+  return x ^ x >> 16;
+}
+
+inline VecU mix(VecU x) {
+  x = (x ^ x >> 16) * 0x7FEB352Du;
+  x = (x ^ x >> 15) * 0x846CA68Bu;
+  return x ^ x >> 16;
+}
+
+// x becomes x * keep_factor where the weight is kept, 0 where it is dropped.
+inline void drop(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes) {
+  if (p.drop_below == 0) return;
+  const uint32_t head = mix(mix(uint32_t(at.batch * p.heads + at.head) ^ p.seed_low) ^ p.seed_high);
+  const VecU below = p.drop_below - VecU{};
+  for (int64_t v = 0; v < lanes; v += LANES) {
+    const VecU row = mix((VecU)lane_numbers() + (head + uint32_t(at.row + v)));
+    for (int64_t j = 0; j < at.keys; j++) {
+      const VecU bits = mix(row ^ mix(uint32_t(at.key + j)));
+      float* to = x + j * stride + v;
+      store(to, bits < below ? splat(0.0f) : load(to) * splat(p.keep_factor));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace clearhead
