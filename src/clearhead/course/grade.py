@@ -3,18 +3,23 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from clearhead.course.compare import same_output
-from clearhead.course.item import Item
+from clearhead.course.grade_parts import explained, grade_match, grade_text, grade_worked
+from clearhead.course.grade_runs import grade_order, grade_program
+from clearhead.course.item import Item, Pack
 from clearhead.course.proved import Option, Proved
 from clearhead.course.verdict import Verdict
 from clearhead.errors import OptionError
 
 
-def grade(item: Item, proved: Proved, response: object) -> Verdict:
+def grade(item: Item, proved: Proved, response: object, pack: Pack | None = None) -> Verdict:
     """Say whether `response` is right, and why.
 
     Args:
+        pack: needed for code, debug programs and wrong orders, which are run: it says what to preload.
         response: by kind. card: "again" or "good". choice, predict, debug, tune: an option's key, or a list of keys;
-            predict and tune also take typed text.
+            predict and tune also take typed text, debug a whole program. worked: {step key: typed result}.
+            code: a program. order: the keys in order. match: {pair key: option key}. explain: text, or
+            {"text": …, "ticks": {criterion: bool}} once the learner has confirmed the suggested ticks.
     Returns:
         Verdict; for a wrong response with the belief behind it, the counterexample that was run, and the rationale.
     Raises:
@@ -28,6 +33,10 @@ def grade(item: Item, proved: Proved, response: object) -> Verdict:
     >>> verdict.correct, verdict.why, verdict.counterexample, verdict.rule
     (False, 'Nothing divides.', '4 is not 2', 'Divide.')
     """
+    if item.kind == "code" or (item.kind == "debug" and isinstance(response, str) and not proved.option(response)):
+        return grade_program(item, proved, response, pack.preload if pack else ())
+    if item.kind == "order":
+        return grade_order(item, proved, response, pack.preload if pack else ())
     return _GRADERS[item.kind](item, proved, response)
 
 
@@ -81,18 +90,13 @@ def _typed(item: Item, proved: Proved, typed: str) -> Verdict:
     )
 
 
-def explained(proved: Proved, option: Option, yours: str) -> Verdict:
-    """The verdict on a wrong option: what its holder believes, what was run against it, the author's words."""
-    return Verdict(
-        False, option.belief, proved.rule, proved.answer, option, option.counterexample, option.rationale, yours,
-        figure=option.figure,
-    )  # fmt: skip
-
-
 _GRADERS: Mapping[str, Callable[[Item, Proved, object], Verdict]] = {
     "card": _card,
     "choice": _options,
     "predict": _options,
     "debug": _options,
     "tune": _options,
+    "worked": grade_worked,
+    "match": grade_match,
+    "explain": grade_text,
 }

@@ -6,6 +6,7 @@ trace, and which decodes nothing but plain values. So a verdict cannot be forged
 """
 
 import builtins
+import importlib
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,6 +99,20 @@ class Link:
         return wire.decode(reply.get("value"), lambda data: Proxy(self, int(data["handle"]), str(data["type"])[:80]))
 
 
+class Names(dict[str, Any]):
+    """The tests' namespace. A name they do not have is looked up in the program: `attend(q)` is `learner.attend(q)`."""
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name):
+            raise KeyError(name)  # Python looks there next
+        if name in ("math", "torch", "numpy"):
+            return importlib.import_module(name)  # the tests' own, never the program's
+        try:
+            return getattr(self["learner"], name)
+        except AttributeError:
+            raise KeyError(name) from None
+
+
 def _own(value: object) -> dict[str, Any]:
     if isinstance(value, Proxy):
         return {"handle": value._handle}
@@ -160,15 +175,13 @@ def raises(kind: type[BaseException], says: str = "") -> Iterator[None]:
 def examine(chunks: Chunks) -> dict[str, Any]:
     """The tests' side: run each `test_` function in order (or the whole text as one test), and report."""
     link = Link(CHANNEL)
-    module = types.ModuleType("__main__")
-    sys.modules["__main__"] = module
-    module.__dict__.update(learner=Proxy(link, 0, "program"), close=close, raises=raises)
+    names = Names(learner=Proxy(link, 0, "program"), close=close, raises=raises, __name__="__main__")
     try:
         link.read(wire.receive(link.channel))
     except BaseException as error:  # noqa: BLE001 — the program did not load: that is the verdict
         return {"tests": [["the program runs", False, _said(error), None]], "raised": None}
-    raised = execute(module.__dict__, chunks)
-    found = [(name, one) for name, one in vars(module).items() if name.startswith("test") and callable(one)]
+    raised = execute(names, chunks)
+    found = [(name, one) for name, one in names.items() if name.startswith("test") and callable(one)]
     if raised or not found:
         said = "" if raised is None else f"{raised['type']}: {raised['message']}"
         return {"tests": [["tests", raised is None, said, raised and raised["line"]]], "raised": None}

@@ -6,12 +6,24 @@ from typing import Any
 from clearhead.course.bench import Bench
 from clearhead.course.proofs.card import prove_card
 from clearhead.course.proofs.choice import prove_choice
+from clearhead.course.proofs.code import prove_code
 from clearhead.course.proofs.debug import prove_debug
+from clearhead.course.proofs.explain import prove_explain
+from clearhead.course.proofs.match import prove_match
+from clearhead.course.proofs.order import prove_order
 from clearhead.course.proofs.predict import prove_predict
+from clearhead.course.proofs.tune import prove_tune
+from clearhead.course.proofs.worked import prove_worked
 
 PROOFS: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
     "card": prove_card,
     "choice": prove_choice,
     "predict": prove_predict,
     "debug": prove_debug,
+    "tune": prove_tune,
+    "worked": prove_worked,
+    "explain": prove_explain,
+    "code": prove_code,
+    "order": prove_order,
+    "match": prove_match,
 }

@@ -1,0 +1,142 @@
+"""Free text against a rubric: suggested ticks, with the words that made each, for the learner to confirm.
+
+Words are compared by stem and, for long ones, by closeness (typing errors). A phrase that is denied does not count,
+and neither does one in a string of keywords without the small words that make a sentence.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from rapidfuzz.distance import Levenshtein
+from snowballstemmer import stemmer
+
+from clearhead.course.proved import Criterion
+from clearhead.course.verdict import Tick
+
+_WORD = re.compile(r"[A-Za-z0-9√²ᵀ]+(?:['’][a-z]+)?")
+_END = re.compile(r"[.!?;]\s|\n\s*\n|\n\s*[-*]\s")
+_DENIALS = {"not", "no", "never", "without", "neither", "nor", "cannot", "hardly", "instead", "unlike"}
+_SMALL = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        a an the is are was were be been being it its they them their this that these those of to in on at by
+        for from with as so because since when if then than and or but not no never can could would will may
+        must do does did has have had each every all any one only more most less which who what how why while
+        where into over under up down out between we you i he she there here also just
+        """,
+    )
+)
+_GAP = 3  # other words that may stand inside a phrase
+_REACH = 4  # words before a phrase in which a denial still reaches it
+PROSE = 0.22  # share of small words from which a run of words is a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    stem: str
+    raw: str
+    start: int
+    end: int
+    sentence: int
+
+
+@cache
+def _stem(word: str) -> str:
+    return str(stemmer("english").stemWord(word))
+
+
+def ticks(text: str, criteria: Iterable[Criterion]) -> tuple[Tick, ...]:
+    """A suggestion for each criterion.
+
+    >>> one = Criterion("scale", "It says that the logits are divided.", (("divide",), ("square root", "sqrt")))
+    >>> [tick.met for tick in ticks("The logits are divided by the square root of the width.", [one])]
+    [True]
+    >>> [tick.why for tick in ticks("The logits are not divided by the square root.", [one])]
+    ['"divided" is denied']
+    """
+    words = _words(text)
+    return tuple(_tick(text, words, one) for one in criteria)
+
+
+def _words(text: str) -> list[_Word]:
+    ends = [found.end() for found in _END.finditer(text + " ")]
+    found: list[_Word] = []
+    for match in _WORD.finditer(text):
+        raw = match[0].lower().replace("’", "'")
+        sentence = sum(end <= match.start() for end in ends)
+        found.append(_Word(_stem(raw), raw, match.start(), match.end(), sentence))
+    return found
+
+
+def _tick(text: str, words: list[_Word], one: Criterion) -> Tick:
+    def no(why: str, *spans: tuple[int, int]) -> Tick:
+        return Tick(one.id, one.text, False, spans, why)
+
+    for phrase in one.without:
+        for first, last in _places(words, phrase):
+            if not _denied(words, first, last):
+                return no(f'it says "{_quote(text, words, first, last)}"', (words[first].start, words[last].end))
+    chosen: list[tuple[int, int]] = []
+    for group in one.terms:
+        places = [place for phrase in group for place in _places(words, phrase)]
+        if not places:
+            return no(f"nothing like {' or '.join(map(repr, group[:3]))}")
+        fair = [place for place in places if not _denied(words, *place)]
+        if not fair:
+            return no(f'"{_quote(text, words, *places[0])}" is denied', _span(words, places[0]))
+        prose = [place for place in fair if _in_prose(words, place)]
+        if not prose:
+            return no("keywords alone; say it in a sentence", _span(words, fair[0]))
+        after = [place for place in prose if not one.ordered or not chosen or place[0] > chosen[-1][1]]
+        if not after:
+            return no(f'"{_quote(text, words, *prose[0])}" comes too early', _span(words, prose[0]))
+        chosen.append(min(after))
+    return Tick(one.id, one.text, True, tuple(_span(words, place) for place in chosen))
+
+
+def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
+    """(first, last) word of each place where the phrase's words stand in order, close together, in one sentence."""
+    wanted = [_stem(found[0].lower()) for found in _WORD.finditer(phrase)]
+    places = []
+    for first, word in enumerate(words):
+        if not wanted or not _alike(word.stem, wanted[0]):
+            continue
+        last = first
+        for stem in wanted[1:]:
+            near = range(last + 1, min(last + 2 + _GAP, len(words)))
+            at = next((i for i in near if words[i].sentence == word.sentence and _alike(words[i].stem, stem)), None)
+            if at is None:
+                break
+            last = at
+        else:
+            places.append((first, last))
+    return places
+
+
+def _alike(one: str, two: str) -> bool:
+    """The same stem, or one slip of the finger in a word of six letters or more."""
+    return one == two or (min(len(one), len(two)) >= 6 and Levenshtein.distance(one, two, score_cutoff=1) <= 1)
+
+
+def _denied(words: Sequence[_Word], first: int, last: int) -> bool:
+    """Whether a denial stands shortly before the phrase (not in it), in its sentence. Two denials cancel."""
+    sentence = words[first].sentence
+    before = [word for word in words[max(0, first - _REACH) : first] if word.sentence == sentence]
+    count = sum(word.raw in _DENIALS or word.raw.endswith("n't") for word in before)
+    return count % 2 == 1
+
+
+def _in_prose(words: Sequence[_Word], place: tuple[int, int]) -> bool:
+    sentence = [word for word in words if word.sentence == words[place[0]].sentence]
+    return sum(word.raw in _SMALL for word in sentence) >= PROSE * len(sentence)
+
+
+def _span(words: Sequence[_Word], place: tuple[int, int]) -> tuple[int, int]:
+    return words[place[0]].start, words[place[1]].end
+
+
+def _quote(text: str, words: Sequence[_Word], first: int, last: int) -> str:
+    return text[words[first].start : words[last].end]

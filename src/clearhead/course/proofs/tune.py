@@ -1,0 +1,66 @@
+"""A sweep decides: `sweep` computes a table, `answer` picks from it, and so does each misconception."""
+
+import json
+from typing import Any
+
+from clearhead.course.bench import Bench
+from clearhead.course.proofs.options import settle
+from clearhead.course.proved import Option
+from clearhead.sandbox import Chunk
+
+# The table as JSON text: every cell as text, floats with six digits. Its own names begin with two underscores.
+_DUMP = Chunk(
+    """import json as __json
+__rows = [{str(k): f"{v:.6g}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in table]
+__table = __json.dumps(__rows)
+""",
+    "table",
+)
+
+
+def prove_tune(bench: Bench) -> dict[str, Any]:
+    """Run the sweep; the answer and every distractor are values of the table's first column."""
+    item = bench.item
+    sweep, program = item.role("sweep")[0], item.role("answer")[0]
+    run = bench.run(sweep, program, _DUMP, want=[("answer", ""), ("__table", "")])
+    if not run.ok:
+        raise bench.raised(run, sweep.line)
+    table = json.loads(run.values.get("__table", "[]"))
+    if len(table) < 2:
+        raise bench.wrong(sweep.line, "a sweep sets `table`, a list of at least two dicts: one a setting")
+    column = next(iter(table[0]))
+    rows = {row[column]: row for row in table if column in row}
+    if len(rows) != len(table):
+        raise bench.wrong(sweep.line, f"two rows of the table have the same {column}")
+    values = bench.values(run)
+    right = _pick(bench, run.values.get("answer"), rows, program.line, column)
+    found = [(Option("", f"`{right}`", True, rationale=bench.rationale(None, values), output=right), program.line - 1)]
+    for mutant in item.role("distractor"):
+        outcome = bench.must_run(sweep, mutant, want=[("answer", "")])
+        wrong = _pick(bench, outcome.values.get("answer"), rows, mutant.line, column)
+        counterexample = "The sweep says:\n\n" + as_table([rows[right], rows[wrong]])
+        why = bench.rationale(mutant.misconception, {**values, **outcome.values})
+        belief = bench.belief(mutant.misconception)
+        option = Option("", f"`{wrong}`", False, mutant.misconception, belief, counterexample, why, wrong)
+        found.append((option, mutant.line - 1))
+    return {
+        "options": settle(bench, found),
+        "answer": right,
+        "values": values,
+        "given": sweep.source,
+        "table": tuple(table),
+    }
+
+
+def _pick(bench: Bench, answer: str | None, rows: dict[str, Any], line: int, column: str) -> str:
+    if answer is None or answer not in rows:
+        known = ", ".join(rows)
+        raise bench.wrong(line, f"sets `answer` to {answer}; expected one value of the column {column!r}: {known}")
+    return answer
+
+
+def as_table(rows: list[dict[str, str]]) -> str:
+    """Rows as a Markdown table."""
+    heads = list(rows[0])
+    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
+    return "\n".join([*lines, *(f"| {' | '.join(row.get(head, '') for head in heads)} |" for row in rows)])
