@@ -6,14 +6,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from jinja2 import StrictUndefined
 from starlette.testclient import TestClient
 
+from clearhead.studio import pages
 from clearhead.studio.app import create
 from clearhead.studio.desk import Desk
 from clearhead.studio.settings import Settings
 from studio.sample import shelf
 
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that a template uses and no route gave is an error here; a learner would see a gap."""
+    monkeypatch.setattr(pages._TEMPLATES, "undefined", StrictUndefined)
 
 
 class Visitor:

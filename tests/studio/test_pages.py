@@ -53,6 +53,7 @@ def test_a_wrong_answer_is_told_why(visitor: Visitor) -> None:
 
 def test_a_wrong_answer_comes_back_and_can_be_put_right(visitor: Visitor) -> None:
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
+    visitor.later(seconds=9)
     page = answer(visitor, visitor.get("/items/scale-of-logits"), "4.0")
     assert "Right:" in page
     assert "1 of 3 right" in visitor.get(TOPIC)
@@ -164,6 +165,16 @@ def test_attempts_survive_a_restart(tmp_path: Path) -> None:
         assert len(visitor.desk.progress.history) == 1
         visitor.post("/answer", ticket=old, response="a")  # a form left open in a tab
         assert len(visitor.desk.progress.history) == 1
+
+
+def test_progress_shows_concepts_days_confidence_and_answers(visitor: Visitor) -> None:
+    assert "Nothing yet" in visitor.get("/progress")
+    answer(visitor, visitor.get("/items/scale-of-logits"), "16.0", sure="true")
+    visitor.later(minutes=3)
+    page = visitor.get("/progress")
+    assert "1 days with practice" not in page
+    for said in ("Scaling", "Scale of logits", "3 minutes ago", "1 answer<", "90 % sure"):
+        assert said in page
 
 
 @pytest.mark.parametrize(

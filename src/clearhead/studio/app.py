@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from clearhead.errors import ClearheadError
-from clearhead.studio import home, lens, practice, topic
+from clearhead.studio import home, lens, practice, progress, topic
 from clearhead.studio.desk import Desk, desk_of, secret_in
 from clearhead.studio.pages import render
 from clearhead.studio.security import Guard
@@ -55,7 +55,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     app.state.desk = desk
     app.add_middleware(Guard)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    for part in (home, topic, practice, lens):
+    for part in (home, topic, practice, progress, lens):
         app.include_router(part.router)
     _views(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
@@ -94,6 +94,11 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(ClearheadError)
     async def explained(request: Request, problem: ClearheadError) -> Response:
         return _error_page(request, 500, "That did not work", str(problem))
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, problem: Exception) -> Response:
+        detail = f"The studio has a fault: {type(problem).__name__}. Your work is kept. The terminal says more."
+        return _error_page(request, 500, "That did not work", detail)
 
 
 def _error_page(request: Request, status: int, title: str, detail: str) -> Response:

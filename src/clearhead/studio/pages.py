@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 
 from clearhead import __version__
 from clearhead.studio import prose, say
@@ -14,11 +14,12 @@ from clearhead.studio.security import COOKIE
 _TEMPLATES = Environment(
     loader=PackageLoader("clearhead.studio"),
     autoescape=True,
-    undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_TEMPLATES.filters.update(html=prose.html, inline=prose.inline, code=prose.code, words=say.words, when=say.when)
+_TEMPLATES.filters.update(
+    html=prose.html, inline=prose.inline, code=prose.code, words=say.words, when=say.when, ago=say.ago
+)
 _TEMPLATES.globals["version"] = __version__
 
 # What the theme setting does to the dark sheet's media query.

@@ -35,3 +35,27 @@ def when(moment: datetime, now: datetime) -> str:
     if days < 14:
         return f"in {days} days"
     return f"on {there.day} {there:%B}"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """When a past moment was, seen from now.
+
+    >>> from datetime import UTC, timedelta
+    >>> noon = datetime(2026, 3, 4, 12, tzinfo=UTC)
+    >>> ago(noon - timedelta(minutes=9), noon), ago(noon - timedelta(days=40), noon)
+    ('9 minutes ago', 'on 23 January')
+    """
+    minutes = round((now - moment).total_seconds() / 60)
+    if minutes < 1:
+        return "just now"
+    if minutes < 90:
+        return f"{minutes} minute{'s' if minutes > 1 else ''} ago"
+    there, here = moment.astimezone(), now.astimezone()
+    days = (here.date() - there.date()).days
+    if days == 0:
+        return f"today at {there:%H:%M}"
+    if days == 1:
+        return "yesterday"
+    if days < 14:
+        return f"{days} days ago"
+    return f"on {there.day} {there:%B}"

@@ -79,7 +79,7 @@ def _prove(settings: Settings, console: Console) -> Shelf:
             settings.packs, settings.data / "proofs", lambda done, all: bar.update(task, completed=done, total=all)
         )
     for outcome in shelf.failed:
-        console.print(f"Left out, its proof failed: {outcome.file}:{outcome.line or 1}: {outcome.error}")
+        console.print(f"Left out, its proof failed: {outcome.file}:{outcome.line or 1}: {outcome.error}", style="dim")
     return shelf
 
 

@@ -1,12 +1,13 @@
 """The packs this studio teaches, each item with what its proof computed."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from clearhead.course import Item, Outcome, Pack, Proved, Topic, load, prove_pack, shipped
 from clearhead.errors import PackError
+from clearhead.studio.manuscript import with_outputs
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,12 @@ class Shelf:
     packs: tuple[Pack, ...]
     proved: Mapping[str, Proved]
     failed: tuple[Outcome, ...] = ()
+    pages: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+
+    def page(self, pack: Pack, topic: Topic, mode: str) -> str | None:
+        """A mode's Markdown, with the outputs of its programs; None where the topic has no such page."""
+        page = topic.pages.get(mode)
+        return self.pages.get((pack.id, topic.id, mode), page.text) if page else None
 
     @cached_property
     def items(self) -> Mapping[str, Item]:
@@ -70,18 +77,24 @@ def fill(
             if id in seen:
                 raise PackError(f"item {id!r} is in pack {seen[id]!r} too; an id is used once, so rename one of them")
             seen[id] = pack.id
-    proved, failed, done = {}, [], 0
+    shelf: dict[str, Proved] = {}
+    failed: list[Outcome] = []
     for pack in packs:
+        before = len(shelf) + len(failed)
 
-        def tell(outcome: Outcome) -> None:
-            nonlocal done
-            done += 1
+        def tell(outcome: Outcome, done: int, of: int, before: int = before) -> None:
             if progress:
-                progress(done, len(seen))
+                progress(before + done, len(seen))
 
         for outcome in prove_pack(pack, cache=cache, jobs=jobs, progress=tell):
             if outcome.proved is None:
                 failed.append(outcome)
             else:
-                proved[outcome.item_id] = outcome.proved
-    return Shelf(packs, proved, tuple(failed))
+                shelf[outcome.item_id] = outcome.proved
+    pages = {
+        (pack.id, topic.id, mode): with_outputs(page, pack, cache)
+        for pack in packs
+        for topic in pack.topics
+        for mode, page in topic.pages.items()
+    }
+    return Shelf(packs, shelf, tuple(failed), pages)

@@ -71,8 +71,8 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
 def read(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, topic = found(desk, pack_id, topic_id)
-    page = topic.pages.get("read")
-    if page is None:
+    text = desk.shelf.page(pack, topic, "read")
+    if text is None:
         raise HTTPException(404, f"{topic.title} has no page to read yet.")
     home.remember(desk, home.Place(request.url.path, topic.title, "Read"))
     modes = tabs(desk, pack, topic)
@@ -82,7 +82,7 @@ def read(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
         "read.html",
         pack=pack,
         topic=topic,
-        text=page.text,
+        text=text,
         tabs=modes,
         mode="read",
         after=after,

@@ -1,0 +1,89 @@
+"""A real Chromium before a running studio. No request may leave the machine: every other address is an error."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+
+from clearhead.studio.app import create
+from clearhead.studio.serve import take_port
+from clearhead.studio.settings import Settings
+from studio.sample import shelf
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROME = next(filter(None, map(shutil.which, NAMES)), None)
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.xdist_group("browser"))
+            if CHROME is None:
+                item.add_marker(pytest.mark.skip(reason=f"no browser: none of {', '.join(NAMES)} is installed"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        yield (chrome := driver.chromium.launch(executable_path=CHROME, args=ARGS))
+        chrome.close()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A fresh studio over the sample course."""
+    with take_port("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(create(Settings(data=tmp_path), shelf()), log_level="error", timeout_graceful_shutdown=1)
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
+
+
+class Watched:
+    """What a page did that it must not: requests off the machine, errors in its console."""
+
+    def __init__(self, context: BrowserContext, address: str) -> None:
+        self.strayed: list[str] = []
+        self.errors: list[str] = []
+        self._address = address
+        context.route("**/*", self._route)
+        context.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        context.on("weberror", lambda error: self.errors.append(str(error.error)))
+
+    def _route(self, route: Route) -> None:
+        if route.request.url.startswith((self._address, "data:")):
+            route.continue_()
+        else:
+            self.strayed.append(route.request.url)
+            route.abort()
+
+
+@pytest.fixture
+def look(request: pytest.FixtureRequest) -> dict[str, object]:
+    """How the browser looks at pages; a test may parametrize it."""
+    return getattr(request, "param", {})
+
+
+@pytest.fixture
+def page(browser: Browser, address: str, look: dict[str, object]) -> Iterator[Page]:
+    context = browser.new_context(base_url=address, **look)  # type: ignore[arg-type]
+    context.set_default_timeout(20_000)
+    watched = Watched(context, address)
+    yield context.new_page()
+    context.close()
+    assert not watched.strayed, "a page asked something off this machine"
+    assert not [error for error in watched.errors if "404" not in error], "a page had errors in its console"

@@ -1,0 +1,111 @@
+"""What a learner does, in a real browser: by pointer, by keyboard alone, and with JavaScript off."""
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+TOPIC = "/topics/attention/one-head"
+
+
+def ready(page: Page) -> None:
+    """Wait until the page listens to keys: tests press them faster than people."""
+    page.locator("html.scripted").wait_for()
+
+
+def test_from_home_to_a_wrong_answer_its_reason_the_right_one_and_a_head(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("link", name="Start: One head, step by step").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("One head, step by step")
+    page.get_by_role("navigation", name="Modes").get_by_role("link", name="Practice").click()
+    page.get_by_text("16.0").click()
+    page.get_by_role("button", name="Answer", exact=False).first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Not right")
+    expect(page.get_by_text("nothing divides the logits")).to_be_visible()
+    expect(page.get_by_text("counterexample 1")).to_be_visible()
+    page.get_by_role("link", name="Answer it again").click()
+    page.get_by_text("4.0").last.click()
+    page.get_by_role("button", name="Answer", exact=False).first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Right")
+    page.get_by_role("link", name="Lens").click()
+    expect(page.get_by_role("heading", name="Lens")).to_be_visible()
+
+
+def test_by_keyboard_alone(page: Page) -> None:
+    page.goto(f"{TOPIC}/practice")
+    ready(page)
+    letter = page.locator("label", has_text="16.0").locator("input").get_attribute("data-letter")
+    assert letter
+    page.keyboard.press("h")
+    expect(page.get_by_text("Count first.")).to_be_visible()
+    page.keyboard.press(letter)
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"Not right: you chose {letter}")
+    ready(page)
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"/practice\?after=scale-of-logits"))
+    ready(page)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("Choose an option")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_cards_take_one_key_each_and_a_grade_can_be_taken_back(page: Page) -> None:
+    page.goto(f"{TOPIC}/recall")
+    expect(page.locator(".card-back")).to_have_count(0)
+    ready(page)
+    page.keyboard.press("Space")
+    expect(page.locator(".card-back")).to_be_visible()
+    ready(page)
+    page.keyboard.press("2")
+    expect(page.get_by_text("1 of 2 right so far")).to_be_visible()
+    ready(page)
+    page.keyboard.press("z")
+    expect(page).to_have_url(re.compile("/items/"))
+    page.goto(f"{TOPIC}/recall")
+    expect(page.get_by_text("0 of 2 right so far")).to_be_visible()
+
+
+def test_the_skip_link_is_the_first_stop_of_tab(page: Page) -> None:
+    page.goto("/")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the page")).to_be_focused()
+
+
+def test_the_first_picture_turns_with_the_arrow_keys(page: Page) -> None:
+    page.goto("/")
+    before = page.locator(".number").all_text_contents()
+    page.get_by_label("Direction of the query").focus()
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+    after = page.locator(".number").all_text_contents()
+    assert before != after
+    assert sum(map(float, after)) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("look", [{"java_script_enabled": False}], indirect=True)
+def test_without_javascript_one_reads_recalls_and_answers(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("link", name="Start").click()
+    expect(page.locator("math")).not_to_have_count(0)
+    page.get_by_role("link", name="Now answer from memory").click()
+    page.get_by_role("button", name="Show the answer").click()
+    page.get_by_role("button", name="Good").click()
+    page.goto(f"{TOPIC}/practice")
+    page.get_by_text("A hint (2 left)").click()
+    expect(page.get_by_text("Count first.")).to_be_visible()
+    page.get_by_text("16.0").click()
+    page.get_by_role("button", name="Answer").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Not right")
+
+
+def test_the_back_button_does_not_double_an_answer(page: Page) -> None:
+    page.goto(f"{TOPIC}/practice")
+    page.get_by_text("16.0").click()
+    page.get_by_role("button", name="Answer").first.click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Not right")
+    page.go_back()
+    page.get_by_text("4.0").last.click()
+    page.get_by_role("button", name="Answer").first.click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
