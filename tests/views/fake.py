@@ -22,6 +22,10 @@ class DenseMatrix:
     def entropy(self) -> Tensor:
         return -(self.weights * self.weights.clamp_min(1e-30).log()).sum(-1)
 
+    def mean_distance(self) -> Tensor:
+        places = torch.arange(self.shape[-1])
+        return (self.weights * (places[:, None] - places).abs()).sum(-1)
+
     def pooled(self, rows: int, cols: int) -> Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(self.weights, (rows, cols))
 

@@ -111,7 +111,7 @@ def test_the_table_holds_the_same_numbers(tab):
 
 
 def test_the_map_is_painted_with_the_weights(tab):
-    given = reading(TOKENS, layers=1, heads=1)
+    given = reading(TOKENS, layers=1, heads=2)  # the second head keeps the zeros of the first from reading as a mask
     weights = given.record["layer.0.attention"].weights[0, 0]
     weights[:] = 0.0
     weights[:, 3] = 1.0
@@ -124,6 +124,19 @@ def test_the_map_is_painted_with_the_weights(tab):
         }"""
     )
     assert shades == [250, 250, 250, 0, 250, 250, 250, 250]  # --w0 and --w8, red
+
+
+def test_heads_can_be_ordered_by_a_score(tab):
+    given = reading(TOKENS, layers=2, heads=3)
+    given.record["layer.1.attention"].weights[0, 2] = 1 / len(TOKENS)
+    opened = tab(given, layer=0, head=1)
+    opened.locator(".ch select").select_option("spread")
+    names = [cell.get_attribute("aria-label") for cell in opened.locator(".ch-cell").all()]
+    assert names[0] == "Layer 1, head 2"
+    assert len(names) == 6
+    opened.locator(".ch-cell").nth(1).focus()
+    opened.keyboard.press("ArrowLeft")
+    assert selected(opened) == "Layer 1, head 2"
 
 
 def test_no_page_is_wider_than_a_phone(tab):

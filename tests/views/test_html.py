@@ -3,6 +3,7 @@
 import json
 import re
 
+from clearhead.views import module
 from clearhead.views.html import page
 from views.fake import reading
 
@@ -32,4 +33,19 @@ def test_the_head_asked_for_is_open():
 def test_the_module_is_inlined_once_and_has_no_export_left_behind():
     html = page(reading(7))
     assert "const attention = {" in html
-    assert "export default" not in html
+    assert not re.search(r"^\s*(export|import) ", html, re.M)
+
+
+def test_the_parts_join_to_one_module_whose_names_do_not_clash():
+    names = [
+        name
+        for part in module.PARTS
+        for name in re.findall(r"^(?:export )?(?:const|let|function|class) (\w+)", module.static(part), re.M)
+    ]
+    assert len(names) == len(set(names)) > 20
+    assert module.one_module().count("export default") == 1
+
+
+def test_a_part_imports_only_parts_before_it():
+    for place, part in enumerate(module.PARTS):
+        assert set(re.findall(r'from "\./([a-z]+\.js)"', module.static(part))) <= set(module.PARTS[:place])

@@ -2,9 +2,9 @@
 
 import json
 from html import escape
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from clearhead.views import module
 from clearhead.views.payload import payload
 
 if TYPE_CHECKING:
@@ -62,20 +62,16 @@ def page(reading: "Reading", *, text: str | None = None, layer: int | None = Non
     return PAGE.format(
         title=escape(f"Attention: {_cut(heading, 60)}"),
         heading=escape(_cut(heading, 200)),
-        style=_static("attention.css"),
+        style=module.style(),
         fallback="The pictures need JavaScript. `clearhead see --json` prints the same numbers.",
         data=_script_safe(data),
-        module=_named(_static("attention.js"), opening),
+        module=_named(module.one_module(), opening),
     )
 
 
-def _static(name: str) -> str:
-    return files("clearhead.views").joinpath("static", name).read_text(encoding="utf-8")
-
-
-def _named(module: str, opening: dict[str, int]) -> str:
+def _named(source: str, opening: dict[str, int]) -> str:
     """The module's default export under a name, so that one script holds both it and the page's own line."""
-    return f"const opening = {json.dumps(opening)};\n" + module.replace("export default {", "const attention = {")
+    return f"const opening = {json.dumps(opening)};\n" + source.replace("export default {", "const attention = {")
 
 
 def _script_safe(data: dict[str, Any]) -> str:

@@ -36,7 +36,8 @@ def payload(reading: "Reading", *, text: str | None = None) -> dict[str, Any]:
     Returns:
         A dict that `json.dumps` takes: `format`, `model`, `text`, `tokens`, `first` (what is worth
         opening first), `layers` (each with `name`, `heads`,
-        `thumb`, `map`, `links`, `masked`, `spread`), `top` (the largest weight of all), `missed`, `left_out`.
+        `thumb`, `map`, `links`, `masked`), `scores` (name -> what it says and a
+        value a head), `top` (the largest weight of all), `missed`, `left_out`.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
     """
     matrices = list(reading.record.values())
@@ -50,6 +51,7 @@ def payload(reading: "Reading", *, text: str | None = None) -> dict[str, Any]:
         "tokens": list(reading.tokens),
         "first": {"layer": first.layer, "head": first.head, "token": first.query},
         "layers": layers,
+        "scores": scores(matrices),
         "top": max((layer["top"] for layer in layers), default=0.0),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
         "left_out": _left_out(matrices, side, stride),
@@ -94,7 +96,7 @@ def _layer(name: str, matrix: "AttentionMatrix", side: int, stride: int) -> dict
             "keys": pack_indices(links[:, ::stride], keys),
         },
         "masked": masked(map_),
-        "spread": [round(float(value), 4) for value in spread(matrix)],
+        "thumb_masked": masked(thumb),
     }
 
 
@@ -137,6 +139,22 @@ def spread(matrix: "AttentionMatrix") -> Array:
     if keys < 2:
         return np.zeros(matrix.shape[1])
     return numbers(matrix.entropy())[0].mean(-1) / log(keys)
+
+
+def scores(matrices: "Sequence[AttentionMatrix]") -> dict[str, dict[str, Any]]:
+    """Numbers that say what kind a head is, by which a grid can be ordered: name -> `about`, `values[layer][head]`."""
+    kinds = {
+        "spread": ("how evenly the queries look, 0 one key to 1 all alike", spread),
+        "reach": ("mean distance between query and key, in tokens", _reach),
+    }
+    return {
+        name: {"about": about, "values": [[round(float(value), 4) for value in of(matrix)] for matrix in matrices]}
+        for name, (about, of) in kinds.items()
+    }
+
+
+def _reach(matrix: "AttentionMatrix") -> Array:
+    return np.abs(numbers(matrix.mean_distance())[0]).mean(-1)
 
 
 def _links(matrix: "AttentionMatrix") -> tuple[Array, NDArray[np.int64]]:

@@ -1,0 +1,27 @@
+"""The ES module that draws, as one file, for the places that take one: a saved page and a notebook widget.
+
+The source is four small files that a browser imports by itself (the studio serves them). Joined, each import of a
+neighbour and each `export` falls away; names at the top of the files are therefore different from file to file.
+"""
+
+import re
+from importlib.resources import files
+
+PARTS = ("numbers.js", "paint.js", "head.js", "attention.js")  # a part comes after all it imports
+IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.M)
+EXPORT = re.compile(r"^export (?!default\b)", re.M)
+
+
+def one_module() -> str:
+    """The parts as one module, whose default export is `{ render }`, the anywidget contract."""
+    return "\n".join(EXPORT.sub("", IMPORT.sub("", static(name))) for name in PARTS)
+
+
+def style() -> str:
+    """How it looks, with colours for a page that has none of its own."""
+    return static("attention.css")
+
+
+def static(name: str) -> str:
+    """The text of a file that ships with the views."""
+    return files("clearhead.views").joinpath("static", name).read_text(encoding="utf-8")

@@ -1,0 +1,209 @@
+// @ts-check
+/** One head: its map, its two lines of tokens, its strongest links, and the same numbers as a table. */
+import { at, isDense, isMasked, label, links, linksOf, resting, roundUp, say, topOf } from "./numbers.js";
+import { make, paint, scaleBar } from "./paint.js";
+
+const LIST = 8;
+const ROW = 24; // pixels of a token in the two lines, and the width they are drawn at
+const GAP = 150;
+const LINK_WIDTH = 12; // pixels for weight 1
+const NAMED = 32; // tokens a side up to which a map carries their names
+
+const WORDS = {
+  weight: "How much of a key's value a query takes: the softmax of the scaled, masked logits over the row. 0 to 1; a row adds up to 1.",
+  spread: "How evenly a head's queries look: the mean entropy of its rows over the most it could be, the log of the number of keys. 0: each query looks at one key; 1: at all alike.",
+  query: "The token that looks. One row of the map.",
+  key: "The token that is looked at. One column of the map.",
+};
+
+/** Draw one head into `one`, `list` and `more`; returns what shows a token (-1: none).
+ * @param {any} scene @param {number} l @param {number} h */
+export function openHead(scene, l, h) {
+  const { layers, tokens, one, list, more, change, close } = scene;
+  const layer = layers[l];
+  const all = links(layer, h);
+  const map = headMap(scene, layer, h, `Layer ${l}, head ${h}`);
+  const lines = tokenLines(scene, layer);
+  const explain = (word) => explainWord(more, word);
+  const spread = scene.scores.spread.values[l][h];
+  one.replaceChildren(
+    make("header", { class: "ch-head" },
+      make("h2", {}, `Layer ${l}, head ${h}`),
+      make("p", { class: "ch-note" }, `${layer.name} · spread `, number("spread", spread.toFixed(2), explain)),
+      make("button", { type: "button", class: "ch-close", onclick: close }, "Close")),
+    make("div", { class: "ch-pictures" }, map.element, lines.element));
+  more.replaceChildren(numbersTable(layer, h, tokens), definitions());
+  map.onpick((query) => change({ token: query, side: "query" }));
+  return (token, side) => {
+    const near = token >= 0 ? linksOf(layer, h, token, side) : all;
+    map.mark(token, side);
+    lines.show(token, side, near);
+    list.replaceChildren(strongest(layer, tokens, token, side, near.slice(0, LIST), explain));
+  };
+}
+
+/** A number that leads to what it means. */
+const number = (word, shown, explain) =>
+  make("button", { type: "button", class: "ch-number", title: `What is ${word}?`, onclick: () => explain(word) }, shown);
+
+function explainWord(more, word) {
+  const entry = more.querySelector(`[data-word="${word}"]`);
+  entry.closest("details").open = true;
+  entry.focus();
+  entry.scrollIntoView({ block: "nearest" });
+}
+
+function definitions() {
+  const entries = Object.entries(WORDS).flatMap(([word, text]) => [make("dt", { "data-word": word, tabindex: "-1" }, word), make("dd", {}, text)]);
+  return make("details", { class: "ch-words" }, make("summary", {}, "What the words mean"), make("dl", {}, ...entries));
+}
+
+function strongest(layer, tokens, token, side, near, explain) {
+  const title = token < 0 ? "Strongest links of this head"
+    : side === "query" ? `“${label(tokens[token], 24)}” looks at` : `“${label(tokens[token], 24)}” is looked at by`;
+  const query = (link) => make("span", { class: "ch-q", title: tokens[link.from] }, label(tokens[link.from]));
+  const key = (link) => make("span", { class: "ch-k", title: tokens[link.to] }, label(tokens[link.to]));
+  const pair = (link) => (token < 0 ? [query(link), "→", key(link), make("small", {}, `${link.from} → ${link.to}`)]
+    : side === "query" ? [key(link), make("small", {}, String(link.to))] : [query(link), make("small", {}, String(link.from))]);
+  const items = near.map((link) => make("li", {},
+    make("span", { class: "ch-pair" }, ...pair(link)),
+    make("span", { class: "ch-meter", "aria-hidden": "true" }, make("span", { style: { width: `${100 * Math.min(link.weight, 1)}%` } })),
+    number("weight", say(link.weight), explain)));
+  const nothing = isDense(layer) ? "No weight: this token is masked out here." : "No link of this token was kept in this page.";
+  return make("div", {}, make("h3", {}, title), items.length ? make("ol", {}, ...items) : make("p", { class: "ch-note" }, nothing));
+}
+
+// ---- the map -------------------------------------------------------------------------------------------------
+
+function headMap(scene, layer, h, name) {
+  const { tokens, colours, root } = scene;
+  const [, rows, cols] = layer.map.shape;
+  const named = isDense(layer) && Math.max(rows, cols) <= NAMED;
+  const top = roundUp(topOf(layer.map, h));
+  const picture = paint(layer.map, layer.masked, h, top, colours());
+  picture.setAttribute("class", "ch-map");
+  picture.setAttribute("role", "img");
+  picture.setAttribute("aria-label", `${name}: rows are queries, columns are keys. The table below holds the numbers.`);
+  const mark = make("div", { class: "ch-mark", hidden: true });
+  const readout = make("p", { class: "ch-readout" });
+  const side = (kind, count) => make("div", { class: `ch-names-${kind}`, "aria-hidden": "true", style: { "--count": String(count) } },
+    ...Array.from({ length: count }, (_, i) => make("span", {}, label(tokens[i], 11))));
+  const element = make("figure", { class: "ch-mapbox" },
+    make("div", { class: named ? "ch-frame ch-named" : "ch-frame" },
+      named ? side("key", cols) : null, named ? side("query", rows) : null, make("div", { class: "ch-hatch" }, picture, mark)),
+    make("figcaption", {},
+      make("div", { class: "ch-caption" }, make("span", {}, make("span", { class: "ch-q" }, "rows: queries"), " · ", make("span", { class: "ch-k" }, "columns: keys")),
+        scaleBar(top, isDense(layer) ? "weight" : "mean weight")), readout));
+  const cellAt = (event) => {
+    const box = picture.getBoundingClientRect();
+    const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
+    const col = Math.floor(((event.clientX - box.left) / box.width) * cols);
+    return row >= 0 && col >= 0 && row < rows && col < cols ? { row, col } : null;
+  };
+  const first = (cell, count, size) => Math.floor((cell * size) / count);
+  picture.addEventListener("pointermove", (event) => {
+    const cell = cellAt(event);
+    if (!cell) return;
+    const [from, to] = [first(cell.row, rows, layer.shape[0]), first(cell.col, cols, layer.shape[1])];
+    const where = isDense(layer) ? `${label(tokens[from], 24)} → ${label(tokens[to], 24)}` : `${from}… → ${to}…, mean`;
+    const masked = isMasked(layer.masked, layer.map.shape, cell.row, cell.col) ? " masked" : "";
+    readout.textContent = `${where}  ${say(at(layer.map, h, cell.row, cell.col))}${masked}`;
+  });
+  picture.addEventListener("pointerleave", () => { readout.textContent = ""; });
+  return {
+    element,
+    onpick: (call) => picture.addEventListener("click", (event) => {
+      const cell = cellAt(event);
+      if (cell) call(first(cell.row, rows, layer.shape[0]));
+    }),
+    mark(token, which) {
+      mark.hidden = token < 0;
+      const part = (count, size) => ({ from: `${(100 * Math.floor((token * count) / size)) / count}%`, size: `${100 / count}%` });
+      const line = which === "query" ? part(rows, layer.shape[0]) : part(cols, layer.shape[1]);
+      const place = which === "query" ? { top: line.from, height: line.size, left: "0", width: "100%" } : { left: line.from, width: line.size, top: "0", height: "100%" };
+      for (const [key, value] of Object.entries(place)) mark.style.setProperty(key, value);
+    },
+  };
+}
+
+// ---- two lines of tokens -------------------------------------------------------------------------------------
+
+function tokenLines(scene, layer) {
+  const { tokens, state, change } = scene;
+  const [queries, keys] = layer.shape;
+  const height = ROW * Math.max(queries, keys);
+  const svg = make("svg:svg", { class: "ch-links", viewBox: `0 0 ${GAP} ${height}`, preserveAspectRatio: "none", height, "aria-hidden": "true" });
+  const line = (side, count) => make("div", { class: `ch-line ch-line-${side}`, role: "group", "aria-label": side === "query" ? "Queries" : "Keys" },
+    make("p", { class: `ch-${side[0]} ch-line-name` }, side === "query" ? "queries" : "keys"),
+    ...Array.from({ length: count }, (_, i) => make("button", {
+      type: "button", class: "ch-token", tabindex: i === 0 && side === "query" ? "0" : "-1", title: tokens[i], "data-side": side, "data-token": i,
+    }, label(tokens[i]))));
+  const box = make("div", { class: "ch-lines" }, line("query", queries), svg, line("key", keys));
+  const button = (side, token) => box.querySelector(`[data-side="${side}"][data-token="${token}"]`);
+  const point = (event) => {
+    const { token, side } = event.target.dataset;
+    if (token !== undefined && (state().token !== Number(token) || state().side !== side)) change({ token: Number(token), side });
+  };
+  box.addEventListener("pointerover", (event) => event.pointerType === "mouse" && point(event));
+  box.addEventListener("focusin", point);
+  box.addEventListener("click", point);
+  box.addEventListener("keydown", (event) => {
+    const { token, side } = event.target.dataset;
+    const to = { ArrowUp: [side, Number(token) - 1], ArrowDown: [side, Number(token) + 1], ArrowLeft: ["query", token], ArrowRight: ["key", token] }[event.key];
+    const target = to && button(to[0], to[1]);
+    if (!target) return;
+    event.preventDefault();
+    target.focus();
+  });
+  const long = Math.max(queries, keys) > 48 ? " At rest, links of up to 16 tokens are drawn." : "";
+  return {
+    element: make("figure", { class: "ch-linebox" }, box,
+      make("figcaption", {}, `A link's width is its weight. Point at a token, or walk with the arrow keys.${long}`)),
+    show(token, side, near) {
+      const drawn = (token < 0 ? resting(near, Math.max(queries, keys)) : near).filter((link) => link.weight * LINK_WIDTH > 0.1);
+      svg.replaceChildren(...drawn.map(curve));
+      box.classList.toggle("ch-pointed", token >= 0);
+      const lit = new Set(near.slice(0, LIST).map((link) => (side === "query" ? link.to : link.from)));
+      for (const node of box.querySelectorAll(".ch-token")) {
+        const here = node.dataset.side === side && Number(node.dataset.token) === token;
+        node.classList.toggle("ch-here", here);
+        node.classList.toggle("ch-lit", token >= 0 && (here || (node.dataset.side !== side && lit.has(Number(node.dataset.token)))));
+        if (token >= 0) node.setAttribute("tabindex", here ? "0" : "-1");
+      }
+    },
+  };
+}
+
+function curve(link) {
+  const [y, to, inset] = [(link.from + 0.5) * ROW, (link.to + 0.5) * ROW, 2];
+  return make("svg:path", {
+    d: `M${inset} ${y}C${GAP / 2} ${y} ${GAP / 2} ${to} ${GAP - inset} ${to}`,
+    "vector-effect": "non-scaling-stroke", "stroke-width": Math.max(LINK_WIDTH * link.weight, 0.2).toFixed(2),
+  });
+}
+
+// ---- the same numbers as a table -----------------------------------------------------------------------------
+
+/** Built when it is opened: a long text has many rows. */
+function numbersTable(layer, h, tokens) {
+  const box = make("details", { class: "ch-table" }, make("summary", {}, "The same numbers as a table"));
+  box.addEventListener("toggle", () => box.open && box.childElementCount === 1 && box.append(table(layer, h, tokens)));
+  return box;
+}
+
+function table(layer, h, tokens) {
+  const [queries, keys] = layer.shape;
+  const full = isDense(layer) && keys <= 24;
+  const most = Math.min(queries, 512);
+  const heads = full ? tokens.slice(0, keys).map((token) => label(token)) : ["strongest keys, with weights"];
+  const cells = (i) => (full
+    ? Array.from({ length: keys }, (_, j) => (isMasked(layer.masked, layer.map.shape, i, j) ? "–" : say(at(layer.map, h, i, j))))
+    : [linksOf(layer, h, i, "query").slice(0, LIST).map((link) => `${label(tokens[link.to])} ${say(link.weight)}`).join(", ") || "not kept"]);
+  const rows = Array.from({ length: most }, (_, i) => make("tr", {},
+    make("th", { scope: "row" }, `${i} ${label(tokens[i])}`), ...cells(i).map((cell) => make("td", {}, cell))));
+  const cut = most < queries ? `; the first ${most} of ${queries} queries` : "";
+  return make("div", { class: "ch-scroll", tabindex: "0", role: "region", "aria-label": "Weights" },
+    make("table", {}, make("caption", {}, `Weights: rows are queries, columns are keys${cut}`),
+      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "query"), ...heads.map((head) => make("th", { scope: "col" }, head)))),
+      make("tbody", {}, ...rows)));
+}

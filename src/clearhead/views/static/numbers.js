@@ -1,0 +1,126 @@
+// @ts-check
+/** What the pictures compute; nothing here touches a page. */
+
+/** @typedef {{type: "u8" | "u16" | "u32", shape: number[], scale: number, data: string}} Packed */
+/** @typedef {{shape: number[], scale: number, top: number, values: Uint8Array | Uint16Array | Uint32Array}} Block */
+/** @typedef {null | "causal" | Block} Masked */
+/** @typedef {{name: string, heads: number, shape: number[], top: number, thumb: Block, map: Block, masked: Masked,
+ *   thumbMasked: Masked, links: {stride: number, weights: Block, keys: Block}}} Layer */
+/** @typedef {{from: number, to: number, weight: number}} Link */
+
+/** @param {Packed} packed @returns {Block} */
+export function decode(packed) {
+  const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+  const Kind = { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array }[packed.type];
+  const top = packed.scale * (256 ** Kind.BYTES_PER_ELEMENT - 1);
+  return { shape: packed.shape, scale: packed.scale, top, values: new Kind(bytes.buffer) };
+}
+
+/** A layer of the payload with its blocks unpacked. @returns {Layer} */
+export function decodeLayer(layer) {
+  const masked = (said) => (said && said.data ? decode(said) : said);
+  return {
+    ...layer, thumb: decode(layer.thumb), map: decode(layer.map), masked: masked(layer.masked), thumbMasked: masked(layer.thumb_masked),
+    links: { ...layer.links, weights: decode(layer.links.weights), keys: decode(layer.links.keys) },
+  };
+}
+
+/** Where a weight lies on the colour scale, 0 to 1: the square root, so that small weights can be told apart.
+ * @param {number} weight @param {number} top */
+export function shade(weight, top) {
+  return top > 0 ? Math.sqrt(Math.min(Math.max(weight / top, 0), 1)) : 0;
+}
+
+/** The value in a (head, row, column) block. @param {Block} block */
+export function at(block, head, row, col) {
+  const [, rows, cols] = block.shape;
+  return block.values[(head * rows + row) * cols + col] * block.scale;
+}
+
+/** The largest value of one head. @param {Block} block */
+export function topOf(block, head) {
+  const size = block.shape[1] * block.shape[2];
+  let top = 0;
+  for (let i = head * size; i < (head + 1) * size; i++) top = Math.max(top, block.values[i]);
+  return top * block.scale;
+}
+
+/** A round number at or above the largest weight, for the end of a scale bar. @param {number} top */
+export function roundUp(top) {
+  if (!(top > 0)) return 1;
+  const unit = 10 ** Math.floor(Math.log10(top));
+  return Number((unit * [1, 2, 5, 10].find((step) => step * unit >= top * 0.999)).toPrecision(1));
+}
+
+/** The head an arrow key leads to in a grid of rows of heads; null for another key.
+ * @param {[number, number][][]} rows [layer, head] as shown @returns {[number, number] | null} */
+export function step(rows, layer, head, key) {
+  const row = rows.findIndex((some) => some.some(([l, h]) => l === layer && h === head));
+  const col = rows[row].findIndex(([l, h]) => l === layer && h === head);
+  const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -Infinity], End: [0, Infinity] }[key];
+  if (!move) return null;
+  const within = (place, count) => Math.min(Math.max(place, 0), count - 1);
+  const to = rows[within(row + move[0], rows.length)];
+  return to[within(col + move[1], to.length)];
+}
+
+/** Rows of heads: layers down, or, with values given, all heads from the largest value to the smallest.
+ * @param {number[]} heads in each layer @param {number[][] | null} values @returns {[number, number][][]} */
+export function arrange(heads, values) {
+  const all = heads.map((count, layer) => Array.from({ length: count }, (_, head) => /** @type {[number, number]} */ ([layer, head])));
+  if (!values) return all;
+  const across = Math.max(...heads);
+  const sorted = all.flat().sort((a, b) => values[b[0]][b[1]] - values[a[0]][a[1]]);
+  return Array.from({ length: Math.ceil(sorted.length / across) }, (_, i) => sorted.slice(i * across, (i + 1) * across));
+}
+
+/** Whether the map holds every weight, not means over tiles. @param {Layer} layer */
+export const isDense = (layer) => layer.map.shape[1] === layer.shape[0] && layer.map.shape[2] === layer.shape[1];
+
+/** The links kept for one head, strongest first. @param {Layer} layer @returns {Link[]} */
+export function links(layer, head) {
+  const { stride, weights, keys } = layer.links;
+  const [, rows, count] = weights.shape;
+  const found = [];
+  for (let row = 0; row < rows; row++) {
+    for (let i = 0; i < count; i++) {
+      const weight = at(weights, head, row, i);
+      if (weight > 0) found.push({ from: row * stride, to: at(keys, head, row, i), weight });
+    }
+  }
+  return found.sort((a, b) => b.weight - a.weight);
+}
+
+/** The links of one token, strongest first: exact where every weight is at hand, else among those kept.
+ * @param {Layer} layer @param {"query" | "key"} side @returns {Link[]} */
+export function linksOf(layer, head, token, side) {
+  if (!isDense(layer)) return links(layer, head).filter((link) => (side === "query" ? link.from : link.to) === token);
+  const [queries, keys] = layer.shape;
+  const all = side === "query"
+    ? Array.from({ length: keys }, (_, to) => ({ from: token, to, weight: at(layer.map, head, token, to) }))
+    : Array.from({ length: queries }, (_, from) => ({ from, to: token, weight: at(layer.map, head, from, token) }));
+  return all.filter((link) => link.weight > 0).sort((a, b) => b.weight - a.weight);
+}
+
+/** Whether a cell of a map takes no weight in any head. @param {Masked} masked @param {number[]} shape (H, rows, cols) */
+export function isMasked(masked, shape, row, col) {
+  if (!masked) return false;
+  if (masked === "causal") return col > row;
+  return masked.values[row * shape[2] + col] > 0;
+}
+
+/** @param {number} weight */
+export const say = (weight) => (weight >= 0.9995 ? "1.000" : weight.toFixed(weight < 0.001 && weight > 0 ? 5 : 3));
+
+/** A token as shown: spaces and newlines made visible, long ones cut. @param {string} token */
+export function label(token, most = 14) {
+  const shown = token.replace(/^[Ġ▁]/, "␣").replace(/\n|Ċ/g, "⏎").replace(/ /g, "␣") || "∅";
+  return shown.length > most ? `${shown.slice(0, most - 1)}…` : shown;
+}
+
+/** Which of the links to draw while no token is pointed at: the strongest; in a long text only those whose two ends
+ * can be seen together. @param {Link[]} all @param {number} tokens */
+export function resting(all, tokens) {
+  const near = tokens <= 48 ? all : all.filter((link) => Math.abs(link.from - link.to) <= 16);
+  return near.slice(0, 400);
+}
