@@ -5,6 +5,7 @@ and neither does one in a string of keywords without the small words that make a
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -31,7 +32,7 @@ _SMALL = frozenset(
 )
 _GAP = 3  # other words that may stand inside a phrase
 _REACH = 4  # words before a phrase in which a denial still reaches it
-PROSE = 0.22  # share of small words from which a run of words is a sentence
+PROSE = 0.2  # share of small words from which a run of words is a sentence
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +58,11 @@ def ticks(text: str, criteria: Iterable[Criterion]) -> tuple[Tick, ...]:
     >>> [tick.why for tick in ticks("The logits are not divided by the square root.", [one])]
     ['"divided" is denied']
     """
-    words = _words(text)
-    return tuple(_tick(text, words, one) for one in criteria)
+    words, asked = _words(text), tuple(criteria)
+    phrases = {phrase for one in asked for group in one.terms for phrase in group}
+    covered = {at for phrase in phrases for first, last in _places(words, phrase) for at in range(first, last + 1)}
+    prose = _prose(words, covered)
+    return tuple(_tick(text, words, prose, one) for one in asked)
 
 
 def _words(text: str) -> list[_Word]:
@@ -71,7 +75,7 @@ def _words(text: str) -> list[_Word]:
     return found
 
 
-def _tick(text: str, words: list[_Word], one: Criterion) -> Tick:
+def _tick(text: str, words: list[_Word], sentences: set[int], one: Criterion) -> Tick:
     def no(why: str, *spans: tuple[int, int]) -> Tick:
         return Tick(one.id, one.text, False, spans, why)
 
@@ -87,7 +91,7 @@ def _tick(text: str, words: list[_Word], one: Criterion) -> Tick:
         fair = [place for place in places if not _denied(words, *place)]
         if not fair:
             return no(f'"{_quote(text, words, *places[0])}" is denied', _span(words, places[0]))
-        prose = [place for place in fair if _in_prose(words, place)]
+        prose = [place for place in fair if words[place[0]].sentence in sentences]
         if not prose:
             return no("keywords alone; say it in a sentence", _span(words, fair[0]))
         after = [place for place in prose if not one.ordered or not chosen or place[0] > chosen[-1][1]]
@@ -129,9 +133,13 @@ def _denied(words: Sequence[_Word], first: int, last: int) -> bool:
     return count % 2 == 1
 
 
-def _in_prose(words: Sequence[_Word], place: tuple[int, int]) -> bool:
-    sentence = [word for word in words if word.sentence == words[place[0]].sentence]
-    return sum(word.raw in _SMALL for word in sentence) >= PROSE * len(sentence)
+def _prose(words: Sequence[_Word], covered: set[int]) -> set[int]:
+    """The sentences that have enough small words beside the phrases asked for: not a string of keywords."""
+    length, small = Counter[int](), Counter[int]()
+    for at, word in enumerate(words):
+        length[word.sentence] += 1
+        small[word.sentence] += word.raw in _SMALL and at not in covered
+    return {sentence for sentence, count in length.items() if small[sentence] >= PROSE * count}
 
 
 def _span(words: Sequence[_Word], place: tuple[int, int]) -> tuple[int, int]:
