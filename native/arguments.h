@@ -42,13 +42,21 @@ struct Target {
   int lanes;  // queries side by side in one tile
   // Floats of scratch that one thread needs.
   size_t (*forward_scratch)(const Attention&, int64_t rows);
-  size_t (*backward_scratch)(const Attention&);
   // Output and lse of queries first .. first + rows - 1 of one head.
   void (*forward)(const Attention&, int64_t batch, int64_t head, int64_t first, int64_t rows, float* scratch);
+  // Few queries: keys first .. last - 1 of one key head, for every query row that shares it, into a partial result of
+  // decode_partial() floats; then the parts of a head are merged into output and lse (value_width floats of space).
+  size_t (*decode_partial)(const Attention&);
+  size_t (*decode_scratch)(const Attention&);
+  void (*decode)(const Attention&, int64_t batch, int64_t kv_head, int64_t first, int64_t last, float* partial,
+                 float* scratch);
+  void (*decode_merge)(const Attention&, int64_t batch, int64_t kv_head, int64_t parts, const float* partials,
+                       float* space);
   // Gradients of queries first .. last - 1 of all heads that share one key head. Stores the queries' own gradient;
   // adds that of keys and values to `sums`, key_sums() floats.
   void (*backward)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
                    float* sums, float* scratch);
+  size_t (*backward_scratch)(const Attention&);
   size_t (*key_sums)(const Attention&);
   // Round the sums of one key head into grad_key and grad_value.
   void (*store_key_sums)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, const float* sums);

@@ -71,8 +71,34 @@ bool supported(const Target& target) {
   return true;
 }
 
+namespace {
+
+// Up to this many queries a head, reading keys once with the lanes along the keys beats tiles with empty lanes.
+constexpr int64_t kFewQueries = 4;
+constexpr int64_t kPartKeys = 1024;  // fixed, so that the answer does not depend on the number of threads
+
+void run_decode(const Target& target, const Attention& p, int threads) {
+  const int64_t heads = p.batch * p.kv_heads, parts = p.keys == 0 ? 1 : (p.keys + kPartKeys - 1) / kPartKeys;
+  const size_t partial = target.decode_partial(p), each = (target.decode_scratch(p) + 15) / 16 * 16;
+  const Floats partials = allocate(partial * heads * parts + size_t(p.value_width));
+  const Floats scratch = allocate(each * threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t item = 0; item < heads * parts; item++) {
+    const int64_t head = item / parts, first = item % parts * kPartKeys;
+    const int64_t last = first + kPartKeys < p.keys ? first + kPartKeys : p.keys;
+    target.decode(p, head / p.kv_heads, head % p.kv_heads, first, last, partials.get() + partial * item,
+                  scratch.get() + thread_number() * each);
+  }
+  for (int64_t head = 0; head < heads; head++)
+    target.decode_merge(p, head / p.kv_heads, head % p.kv_heads, parts, partials.get() + partial * head * parts,
+                        partials.get() + partial * heads * parts);
+}
+
+}  // namespace
+
 void run_forward(const Target& target, const Attention& p, int threads) {
   threads = useful_threads(p, threads);
+  if (p.length <= kFewQueries) return run_decode(target, p, threads);
   // Rows of one work item: many, so that a block of keys is met in cache by several tiles; fewer where threads would
   // stand idle.
   int64_t rows = 128;

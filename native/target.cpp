@@ -1,5 +1,6 @@
 // Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags.
 #include "backward.h"
+#include "decode.h"
 #include "forward.h"
 
 #define NAME_OF(x) #x
@@ -9,6 +10,10 @@
 
 namespace clearhead {
 extern const Target SYMBOL(TARGET);
-const Target SYMBOL(TARGET) = {TEXT(TARGET), kTile,    forward_scratch, backward_scratch,
-                               forward,      backward, key_sums,        store_key_sums};
+const Target SYMBOL(TARGET) = {
+    TEXT(TARGET), kTile,
+    forward_scratch, forward,
+    decode_partial, decode_scratch, decode, decode_merge,
+    backward, backward_scratch, key_sums, store_key_sums,
+};
 }  // namespace clearhead

@@ -1,0 +1,192 @@
+// Few queries against many keys. Lanes would stand empty if queries sat in them, so here keys (for the logits) and
+// value columns (for the output) do. All query rows that share a key head go over each block of keys together; the
+// keys are split into parts of a fixed length, whose results are merged by their lse, in order.
+#pragma once
+#include "logits.h"
+#include "product.h"
+
+namespace clearhead {
+namespace {
+
+constexpr int64_t kDecodeKeys = 128;
+
+inline int64_t decode_rows(const Attention& p) { return p.heads / p.kv_heads * p.length; }
+inline int64_t decode_width(const Attention& p) { return round_up(p.width, LANES); }
+inline int64_t decode_value_width(const Attention& p) { return round_up(p.value_width, kTile); }
+
+// What one part leaves behind: [rows] offsets, [rows] sums, [rows][decode_value_width] outputs not yet divided.
+size_t decode_partial(const Attention& p) { return decode_rows(p) * (2 + decode_value_width(p)); }
+
+size_t decode_scratch(const Attention& p) {
+  return decode_rows(p) * (decode_width(p) + kDecodeKeys + 1) +
+         kDecodeKeys * (decode_width(p) + decode_value_width(p));
+}
+
+inline float total_of(Vec x) {
+  float sum = 0;
+  UNROLL for (int i = 0; i < LANES; i++) sum += x[i];
+  return sum;
+}
+
+// As rows_as_float, with columns up to `wide` that are 0.
+inline Rows wide_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
+                      int64_t width, int64_t wide, float* space) {
+  if (width == wide && dtype == kFloat32 && t.column == 1)
+    return {static_cast<const float*>(row_of(t, dtype, batch, head, first)), t.row};
+  for (int64_t i = 0; i < n; i++) {
+    float* to = space + i * wide;
+    load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, to);
+    for (int64_t c = width; c < wide; c++) to[c] = 0;
+  }
+  return {space, wide};
+}
+
+// R queries times n keys: x[r * kDecodeKeys + j].
+template <int R>
+inline void dots(const float* query, int64_t width, const Rows& keys, int64_t n, float* x) {
+  for (int64_t j = 0; j < n; j++) {
+    const float* key = keys.data + j * keys.stride;
+    Vec sum[R] = {};
+    for (int64_t c = 0; c < width; c += LANES) {
+      const Vec k = load(key + c);
+      UNROLL for (int r = 0; r < R; r++) sum[r] += k * load(query + r * width + c);
+    }
+    UNROLL for (int r = 0; r < R; r++) x[r * kDecodeKeys + j] = total_of(sum[r]);
+  }
+}
+
+inline void all_dots(const float* query, int64_t rows, int64_t width, const Rows& keys, int64_t n, float* x) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) dots<4>(query + r * width, width, keys, n, x + r * kDecodeKeys);
+  for (; r < rows; r++) dots<1>(query + r * width, width, keys, n, x + r * kDecodeKeys);
+}
+
+// One row's cap, bias, mask and band, key by key: the memory of keys and values is what decoding waits for.
+inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, int64_t head, int64_t row, int64_t key,
+                       int64_t n, float* x) {
+  if (p.softcap != 0)
+    for (int64_t j = 0; j < n; j++)
+      x[j] = p.softcap * kLog2E * __builtin_tanhf(x[j] * (m.on_logits / kLog2E / p.softcap));
+  else if (has_change(p))
+    for (int64_t j = 0; j < n; j++) x[j] *= m.on_logits;
+  if (p.bias.data) {
+    const int64_t at = batch * p.bias.batch + head * p.bias.head + row * p.bias.row + key * p.bias.column;
+    for (int64_t j = 0; j < n; j++) x[j] += load_one(p.bias.data, p.bias_dtype, at + j * p.bias.column) * kLog2E;
+  }
+  if (p.allow.data) {
+    const uint8_t* allow = static_cast<const uint8_t*>(p.allow.data) + batch * p.allow.batch + head * p.allow.head +
+                           row * p.allow.row + key * p.allow.column;
+    for (int64_t j = 0; j < n; j++) x[j] = allow[j * p.allow.column] ? x[j] : -kInfinity;
+  }
+  for (int64_t j = 0; j < n; j++) {
+    const int64_t apart = key + j - row;
+    if (apart < p.reach_low || apart > p.reach_high) x[j] = -kInfinity;
+  }
+}
+
+inline void drop_row(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t key, int64_t n, float* x) {
+  if (p.drop_below == 0) return;
+  const uint32_t seed = mix(mix(uint32_t(batch * p.heads + head) ^ p.seed_low) ^ p.seed_high);
+  const uint32_t own = mix(seed + uint32_t(row));
+  for (int64_t j = 0; j < n; j++)
+    x[j] = mix(own ^ mix(uint32_t(key + j))) < p.drop_below ? 0 : x[j] * p.keep_factor;
+}
+
+// Logits to weights in place, n of them; moves the row's offset and sum on, returns what its output is multiplied by.
+inline float softmax_row(float slope, int64_t n, float* x, float* offset, float* sum) {
+  for (int64_t j = n; j < round_up(n, LANES); j++) x[j] = -kInfinity;
+  Vec tops = splat(-1e37f);
+  for (int64_t j = 0; j < n; j += LANES) tops = maximum(load(x + j), tops);
+  float top = tops[0];
+  for (int i = 1; i < LANES; i++) top = tops[i] > top ? tops[i] : top;
+  const float now = top * slope > *offset ? top * slope : *offset;
+  const float alpha = exp2(splat(*offset - now))[0];
+  Vec total = {};
+  for (int64_t j = 0; j < n; j += LANES) {
+    const Vec weight = exp2(load(x + j) * splat(slope) - splat(now));
+    total += weight;
+    store(x + j, weight);
+  }
+  *sum = *sum * alpha + total_of(total);
+  *offset = now;
+  return alpha;
+}
+
+struct RescaleRows {  // c[row] = c[row] * alpha[row] + sums
+  float* c;
+  int64_t stride;
+  const float* alpha;
+  inline void operator()(int64_t row, Vec s0, Vec s1) const {
+    float* at = c + row * stride;
+    const Vec a = splat(alpha[row]);
+    store(at, load(at) * a + s0);
+    store(at + LANES, load(at + LANES) * a + s1);
+  }
+};
+
+void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, float* partial,
+            float* scratch) {
+  const int64_t rows = decode_rows(p), width = decode_width(p), value_width = decode_value_width(p);
+  const Multiplier m = multiplier_of(p);
+  float *const offset = partial, *const sum = offset + rows, *const out = sum + rows;
+  float* const query = scratch;
+  float* const x = query + rows * width;
+  float* const alpha = x + rows * kDecodeKeys;
+  float* const key_space = alpha + rows;
+  float* const value_space = key_space + kDecodeKeys * width;
+  const int64_t head = kv_head * (p.heads / p.kv_heads);
+  for (int64_t r = 0; r < rows; r++) {
+    float* q = query + r * width;
+    load_row(row_of(p.query, p.dtype, batch, head + r / p.length, r % p.length), p.dtype, p.query.column, p.width, q);
+    for (int64_t c = 0; c < width; c++) q[c] = c < p.width ? q[c] * m.on_query : 0;
+    offset[r] = -1e37f * m.slope;
+    sum[r] = 0;
+  }
+  for (int64_t i = 0; i < rows * value_width; i++) out[i] = 0;
+  for (int64_t key = first; key < last; key += kDecodeKeys) {
+    const int64_t n = smaller(kDecodeKeys, last - key);
+    const Rows keys = wide_rows(p.key, p.dtype, batch, kv_head, key, n, p.width, width, key_space);
+    all_dots(query, rows, width, keys, n, x);
+    for (int64_t r = 0; r < rows; r++) {
+      float* const own = x + r * kDecodeKeys;
+      change_row(p, m, batch, head + r / p.length, r % p.length, key, n, own);
+      alpha[r] = softmax_row(m.slope, n, own, offset + r, sum + r);
+      drop_row(p, batch, head + r / p.length, r % p.length, key, n, own);
+    }
+    const Rows values =
+        wide_rows(p.value, p.dtype, batch, kv_head, key, n, p.value_width, value_width, value_space);
+    for (int64_t c = 0; c < value_width; c += kTile)
+      product<kAlong>(rows, x, kDecodeKeys, values.data + c, values.stride, n,
+                      RescaleRows{out + c, value_width, alpha});
+  }
+}
+
+// Join the parts of one key head; `space` holds value_width floats.
+void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t parts, const float* partials,
+                  float* space) {
+  const int64_t rows = decode_rows(p), value_width = decode_value_width(p), each = decode_partial(p);
+  const int64_t head = kv_head * (p.heads / p.kv_heads);
+  for (int64_t r = 0; r < rows; r++) {
+    double top = partials[r], total = 0;
+    for (int64_t i = 1; i < parts; i++) top = partials[i * each + r] > top ? partials[i * each + r] : top;
+    if (p.sinks) {
+      const double sink = double(p.sinks[head + r / p.length]) * kLog2EWide;
+      top = sink > top ? sink : top;
+      total = __builtin_exp2(sink - top);
+    }
+    for (int64_t i = 0; i < parts; i++)
+      total += partials[i * each + rows + r] * __builtin_exp2(partials[i * each + r] - top);
+    for (int64_t c = 0; c < p.value_width; c++) space[c] = 0;
+    for (int64_t i = 0; i < parts; i++) {
+      const float share = total == 0 ? 0 : float(__builtin_exp2(partials[i * each + r] - top) / total);
+      const float* out = partials + i * each + 2 * rows + r * value_width;
+      for (int64_t c = 0; c < p.value_width; c++) space[c] += out[c] * share;
+    }
+    store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head + r / p.length, r % p.length));
+    float* lse = static_cast<float*>(p.lse.data) + batch * p.lse.batch + (head + r / p.length) * p.lse.head;
+    lse[r % p.length * p.lse.row] = total == 0 ? -kInfinity : float(top * kLn2 + __builtin_log(total));
+  }
+}
+
+}  // namespace
+}  // namespace clearhead
