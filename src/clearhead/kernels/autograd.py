@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import KernelError
-from clearhead.kernels.choice import KERNELS, select
+from clearhead.kernels.choice import KERNELS, pick
 from clearhead.kernels.problem import Problem, Result, validate
 
 
@@ -29,11 +29,12 @@ def run(problem: Problem, kernel: str | None = None) -> Result:
         True
     """
     validate(problem)
-    name = select(problem, kernel).kernel
-    tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return Result(*_Attention.apply(problem, name, *tensors))
-    return KERNELS[name].forward(problem)
+    chosen = pick(problem, kernel)
+    if torch.is_grad_enabled():
+        tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks)
+        if any(t is not None and t.requires_grad for t in tensors):
+            return Result(*_Attention.apply(problem, chosen.name, *tensors))
+    return chosen.forward(problem)
 
 
 class _Attention(torch.autograd.Function):

@@ -82,5 +82,14 @@ def available() -> list[Availability]:
     return answers
 
 
+def pick(problem: Problem, kernel: str | None) -> Kernel:
+    """The kernel that `select` would choose, without the reasons: they cost more than a small problem does."""
+    if kernel is None:
+        for candidate in KERNELS.values():
+            if _refusal(candidate, problem) is None:
+                return candidate
+    return KERNELS[select(problem, kernel).kernel]
+
+
 def _refusal(kernel: Kernel, problem: Problem) -> str | None:
     return kernel.unavailable() or kernel.refuses(problem)

@@ -99,7 +99,24 @@ def validate(problem: Problem) -> None:
         ShapeError, DtypeError, DeviceError, OptionError: says what was wrong, what was expected and how to fix it.
     """
     query, key, value = problem.query, problem.key, problem.value
-    for name, tensor in (("query", query), ("key", key), ("value", value)):
+    dtype = query.dtype
+    if not (query.dim() == key.dim() == value.dim() == 4 and key.dtype is dtype and value.dtype is dtype):
+        _explain_axes_or_dtype(problem)
+    if not dtype.is_floating_point:
+        _explain_axes_or_dtype(problem)
+    (batch, heads, _, width), key_shape, value_shape = query.shape, key.shape, value.shape
+    fits = key_shape[3] == width and key_shape[0] == batch and value_shape[:3] == key_shape[:3]
+    if not fits or key_shape[1] == 0 or heads % key_shape[1]:
+        _explain_shapes(problem)
+    if not (query.is_cpu and key.is_cpu and value.is_cpu):
+        _check_device(problem)
+    _check_extras(problem)
+
+
+def _explain_axes_or_dtype(problem: Problem) -> None:
+    query = problem.query
+    for name in ("query", "key", "value"):
+        tensor = getattr(problem, name)
         if tensor.dim() != 4:
             raise ShapeError(
                 f"{name} has {tensor.dim()} axes, expected 4 ({shape_text(name, tensor.shape, 'B,H,L,D')}). "
@@ -110,31 +127,25 @@ def validate(problem: Problem) -> None:
                 f"{name} is {tensor.dtype} and query is {query.dtype}; expected one floating-point dtype. "
                 f"Convert with .to()."
             )
-    (batch, heads, length, width), (_, kv_heads, keys, _) = query.shape, key.shape
-    if key.shape[3] != width:
+
+
+def _explain_shapes(problem: Problem) -> None:
+    query, key, value = problem.query, problem.key, problem.value
+    if key.shape[3] != query.shape[3]:
         raise ShapeError(
-            f"key has head_dim {key.shape[3]}, query has head_dim {width} "
+            f"key has head_dim {key.shape[3]}, query has head_dim {query.shape[3]} "
             f"({shape_text('key', key.shape, 'B,H,S,D')}). Use the same embed_dim // num_heads for both projections."
         )
-    if key.shape[0] != batch or value.shape[:3] != key.shape[:3]:
+    if key.shape[0] != query.shape[0] or value.shape[:3] != key.shape[:3]:
         raise ShapeError(
             f"query, key and value must share B, and key and value must share H and S "
             f"({shape_text('query', query.shape, 'B,H,L,D')}; {shape_text('key', key.shape, 'B,H,S,D')}; "
             f"{shape_text('value', value.shape, 'B,H,S,D')})."
         )
-    if kv_heads == 0 or heads % kv_heads:
-        raise ShapeError(
-            f"key has {kv_heads} heads, which does not divide query's {heads} "
-            f"({shape_text('key', key.shape, 'B,H,S,D')}). Each key head serves the same number of query heads."
-        )
-    full = (batch, heads, length, keys)
-    for name, mask in (("allow", problem.allow), ("bias", problem.bias)):
-        if mask is not None and not _broadcasts(mask, full):
-            raise ShapeError(
-                f"{name} does not broadcast to (B, H, L, S) = {full} ({shape_text(name, mask.shape)}). "
-                f"Give each axis its full size or 1."
-            )
-    _validate_extras(problem, heads)
+    raise ShapeError(
+        f"key has {key.shape[1]} heads, which does not divide query's {query.shape[1]} "
+        f"({shape_text('key', key.shape, 'B,H,S,D')}). Each key head serves the same number of query heads."
+    )
 
 
 def _broadcasts(mask: Tensor, full: tuple[int, ...]) -> bool:
@@ -143,22 +154,35 @@ def _broadcasts(mask: Tensor, full: tuple[int, ...]) -> bool:
     )
 
 
-def _validate_extras(problem: Problem, heads: int) -> None:
-    if problem.allow is not None and problem.allow.dtype != torch.bool:
-        raise DtypeError(f"allow is {problem.allow.dtype}, expected torch.bool (True = may attend). Use bias to add.")
-    if problem.bias is not None and not problem.bias.is_floating_point():
-        raise DtypeError(
-            f"bias is {problem.bias.dtype}, expected a floating-point dtype. Use allow for a boolean mask."
-        )
-    if problem.sinks is not None and (problem.sinks.shape != (heads,) or not problem.sinks.is_floating_point()):
+def _check_extras(problem: Problem) -> None:
+    allow, bias, sinks = problem.allow, problem.bias, problem.sinks
+    heads = problem.query.shape[1]
+    if allow is not None or bias is not None:
+        full = (*problem.query.shape[:3], problem.key.shape[2])
+        for name, mask in (("allow", allow), ("bias", bias)):
+            if mask is not None and not _broadcasts(mask, full):
+                raise ShapeError(
+                    f"{name} does not broadcast to (B, H, L, S) = {full} ({shape_text(name, mask.shape)}). "
+                    f"Give each axis its full size or 1."
+                )
+    if allow is not None and allow.dtype != torch.bool:
+        raise DtypeError(f"allow is {allow.dtype}, expected torch.bool (True = may attend). Use bias to add.")
+    if bias is not None and not bias.is_floating_point():
+        raise DtypeError(f"bias is {bias.dtype}, expected a floating-point dtype. Use allow for a boolean mask.")
+    if sinks is not None and (sinks.shape != (heads,) or not sinks.is_floating_point()):
         raise ShapeError(
             f"sinks must be floating point, one a query head, shape ({heads},) "
-            f"({shape_text('sinks', problem.sinks.shape, 'H')}, {problem.sinks.dtype})."
+            f"({shape_text('sinks', sinks.shape, 'H')}, {sinks.dtype})."
         )
     if not 0 <= problem.dropout_p < 1:
         raise OptionError(f"dropout_p is {problem.dropout_p}, expected 0 <= dropout_p < 1.")
     if problem.softcap is not None and not problem.softcap > 0:
         raise OptionError(f"softcap is {problem.softcap}, expected a positive number, or None for no cap.")
+    if any(mask is not None and mask.device != problem.query.device for mask in (allow, bias, sinks)):
+        _check_device(problem)
+
+
+def _check_device(problem: Problem) -> None:
     device = problem.query.device
     for name in ("key", "value", "allow", "bias", "sinks"):
         tensor = getattr(problem, name)

@@ -1,0 +1,171 @@
+"""What only the native kernel promises: its CPU targets, its threads, odd sizes, and no crash on any number."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference
+from clearhead import kernels
+from clearhead.errors import KernelError, OptionError
+from clearhead.kernels import Problem
+from clearhead.kernels.native import VARIABLE, _default, current
+
+HERE = [target.name for target in kernels.targets() if target.runs_here]
+needs_native = pytest.mark.skipif(not HERE, reason="the native library was not built on this machine")
+pytestmark = needs_native
+
+
+def native(problem: Problem) -> kernels.Result:
+    return kernels.run(problem, kernel="native")
+
+
+def test_a_target_can_be_forced_and_is_given_back() -> None:
+    before = current()
+    for name in HERE:
+        with kernels.target(name):
+            assert current()[0].name == name
+            assert "kernels.target" in current()[1]
+    assert current() == before
+
+
+def test_the_environment_forces_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        monkeypatch.setenv(VARIABLE, "generic")
+        _default.cache_clear()
+        assert current()[0].name == "generic"
+        assert VARIABLE in current()[1]
+        monkeypatch.setenv(VARIABLE, "abacus")
+        _default.cache_clear()
+        with pytest.raises(OptionError, match="no kernel target 'abacus'"):
+            current()
+    finally:
+        monkeypatch.undo()
+        _default.cache_clear()
+
+
+def test_an_unknown_target_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"Compiled are: .*generic"), kernels.target("abacus"):
+        pass
+
+
+def test_a_target_this_machine_lacks_is_refused() -> None:
+    missing = [target.name for target in kernels.targets() if not target.runs_here]
+    if not missing:
+        pytest.skip("this machine can run every compiled target")
+    with pytest.raises(KernelError, match="cannot run kernel target"), kernels.target(missing[0]):
+        pass
+
+
+def test_targets_that_exist_for_tests_are_never_chosen() -> None:
+    assert current()[0].name != "avx2w16"
+
+
+def test_available_names_the_target_in_use() -> None:
+    (native_row,) = [row for row in kernels.available() if row.kernel == "native"]
+    assert native_row.available
+    assert current()[0].name in native_row.reason
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_one_thread_pool_is_shared_with_torch() -> None:
+    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "gomp" in line}
+    assert len(mapped) == 1, "two OpenMP runtimes fight for the same cores"
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="binutils is not installed")
+def test_the_build_check_finds_a_weak_symbol(tmp_path: Path) -> None:
+    cmake, compiler = shutil.which("cmake", path=str(Path(sys.executable).parent)), shutil.which("g++")
+    if cmake is None or compiler is None:
+        pytest.skip("cmake or g++ is not installed")
+    script = Path(__file__).parents[2] / "native" / "no_weak.cmake"
+    for name, source, fails in (("weak", "inline int f() { return 1; } int (*g)() = f;", True),
+                                ("plain", "static int f() { return 1; } int (*g)() = f;", False)):  # fmt: skip
+        (tmp_path / f"{name}.cpp").write_text(source)
+        subprocess.run([compiler, "-c", f"{name}.cpp", "-o", f"{name}.o"], cwd=tmp_path, check=True)
+        done = subprocess.run(
+            [cmake, "-DNM=nm", f"-DOBJECTS={tmp_path / name}.o", "-P", script], capture_output=True, text=True
+        )
+        assert (done.returncode != 0) == fails
+        assert ("weak symbols" in done.stderr) == fails
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_every_number_of_threads_gives_the_same_forward(threads: int) -> None:
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 3, 419, 40, generator=make) for _ in range(3))
+    problem = Problem(query, key, value, scale=0.2, is_causal=True)
+    once = native(problem)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        again = native(problem)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(once.out, again.out)
+    assert torch.equal(once.lse, again.lse)
+
+
+@pytest.mark.parametrize("target", HERE)
+@given(data=st.data())
+@settings(deadline=None, max_examples=15, derandomize=True)
+def test_any_shape_and_stride(target: str, data: st.DataObject) -> None:
+    draw = data.draw
+    batch, kv_heads, group = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    length, keys = draw(st.integers(1, 300)), draw(st.integers(1, 300))
+    width, value_width = draw(st.integers(1, 80)), draw(st.integers(1, 80))
+    causal, interleaved = draw(st.booleans()), draw(st.booleans())
+    make = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+
+    def tensor(heads: int, rows: int, columns: int) -> torch.Tensor:
+        if interleaved:
+            return torch.randn(batch, rows, heads, columns, generator=make).transpose(1, 2)
+        return torch.randn(batch, heads, rows, columns, generator=make)
+
+    query = tensor(kv_heads * group, length, width).requires_grad_()
+    key, value = tensor(kv_heads, keys, width).requires_grad_(), tensor(kv_heads, keys, value_width).requires_grad_()
+    scale = draw(st.sampled_from([width**-0.5, -0.3, 0.0]))
+    with kernels.target(target):
+        result = native(Problem(query, key, value, scale, is_causal=causal))
+        out, lse = reference.attention(query, key, value, scale=scale, is_causal=causal)
+        torch.testing.assert_close(result.out.double(), out, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(result.lse.double(), lse, atol=1e-5, rtol=1e-5)
+        upstream = torch.randn(out.shape, generator=make)
+        got = torch.autograd.grad(result.out, (query, key, value), upstream)
+        truth = torch.autograd.grad(out, (query, key, value), upstream.double())
+    for ours, theirs in zip(got, truth, strict=True):
+        torch.testing.assert_close(ours.double(), theirs.double(), atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf, 1e-42, 3e38])
+def test_strange_numbers_stay_in_their_rows(target: str, strange: float) -> None:
+    """A strange query row may spoil its own output and no other's."""
+    make = torch.Generator().manual_seed(1)
+    query, key, value = (torch.randn(1, 2, 45, 9, generator=make) for _ in range(3))
+    with kernels.target(target):
+        clean = native(Problem(query, key, value, scale=0.3))
+        query[0, 1, 17] = strange
+        spoilt = native(Problem(query.requires_grad_(), key, value, scale=0.3))
+        spoilt.out.sum().backward()
+    others = torch.ones(1, 2, 45, dtype=torch.bool)
+    others[0, 1, 17] = False
+    assert torch.equal(clean.out[others], spoilt.out[others])
+    assert query.grad is not None
+    assert query.grad[others].isfinite().all()
+    if strange != strange:
+        assert spoilt.out[0, 1, 17].isnan().all(), "NaN in must be NaN out"
+
+
+def test_a_nan_value_reaches_the_rows_that_attend_it() -> None:
+    query = torch.zeros(1, 1, 5, 3)
+    value = torch.ones(1, 1, 5, 2)
+    value[0, 0, 3, 1] = torch.nan
+    out = native(Problem(query, query, value, scale=1.0, is_causal=True)).out
+    assert out[0, 0, 3:, 1].isnan().all()
+    assert out[0, 0, :, 0].isfinite().all()
