@@ -46,6 +46,10 @@ class Bench:
         for one in runs:
             if one.stopped:
                 raise self.wrong(line, _STOPPED[one.stopped].format(limits=limits, said=one.stderr.strip()[-300:]))
+        refused = runs[0].raised
+        if refused and "PermissionError" in refused.kinds:
+            message = f"the sandbox refused it: {refused.message}. No files but its own, no network, no processes"
+            raise self.wrong(refused.line if refused.file == self.item.file else line, message)
         if _facts(runs[0]) != _facts(runs[1]):
             raise self.wrong(
                 line, f"two runs disagree: {_difference(*runs)}. Seed what is random: torch.manual_seed(seed)"

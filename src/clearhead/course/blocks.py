@@ -122,7 +122,7 @@ def _sections(rows: list[str], start: int, file: str) -> list[Section]:
                 expected = ", ".join(SECTIONS)
                 raise PackError(f"unknown section {name!r}; expected one of {expected}", file=file, line=at + 1)
         else:
-            if rows[at].strip() and not name and not prose:
+            if rows[at].strip() and not name and not any(row.strip() for row in prose):
                 opened = at + 1
             prose.append(rows[at])
         at += 1
