@@ -14,12 +14,20 @@ if TYPE_CHECKING:
     from clearhead.capture import observe as observe
     from clearhead.matrix import AttentionMatrix as AttentionMatrix
     from clearhead.matrix import rollout as rollout
+    from clearhead.multihead import KVCache as KVCache
     from clearhead.multihead import MultiheadAttention as MultiheadAttention
+    from clearhead.multihead import Rotary as Rotary
     from clearhead.multihead import attention as attention
+    from clearhead.multihead import attention_varlen as attention_varlen
+    from clearhead.multihead import replace_attention as replace_attention
 
 # Public name -> the room it lives in. A room's own name is never a public name (docs/decisions/0012).
 _HOME = {
     "attention": "clearhead.multihead",
+    "replace_attention": "clearhead.multihead",
+    "attention_varlen": "clearhead.multihead",
+    "Rotary": "clearhead.multihead",
+    "KVCache": "clearhead.multihead",
     "MultiheadAttention": "clearhead.multihead",
     "AttentionMatrix": "clearhead.matrix",
     "rollout": "clearhead.matrix",
@@ -28,7 +36,7 @@ _HOME = {
 }
 _MODULES = ("errors", "kernels", "masks")
 
-__all__ = ["__version__", *_HOME, *_MODULES]  # noqa: PLE0604 — every element is a string
+__all__ = ["__version__", *_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

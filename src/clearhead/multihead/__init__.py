@@ -1,6 +1,18 @@
-"""What to compute: the function, the drop-in module. See README.md."""
+"""What to compute: the function, the drop-in module, cache and positions. See README.md."""
 
+from clearhead.multihead.cache import KVCache
 from clearhead.multihead.functional import attention
 from clearhead.multihead.module import MultiheadAttention
+from clearhead.multihead.positions import Rotary
+from clearhead.multihead.replace import Replacement, replace_attention
+from clearhead.multihead.varlen import attention_varlen
 
-__all__ = ["MultiheadAttention", "attention"]
+__all__ = [
+    "KVCache",
+    "MultiheadAttention",
+    "Replacement",
+    "Rotary",
+    "attention",
+    "attention_varlen",
+    "replace_attention",
+]

@@ -1,14 +1,90 @@
 """The module's masks, turned round once: torch.nn.MultiheadAttention says True = may not attend, everything inside says
 True = may attend (docs/decisions/0001)."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearhead.errors import DeviceError, DtypeError, ShapeError, shape_text
-from clearhead.multihead import checks
+from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
+from clearhead.kernels import Problem
+from clearhead.masks import Mask, causal, lower
+from clearhead.multihead import checks, traced
+from clearhead.multihead.cache import KVCache
+from clearhead.multihead.functional import under_rule
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Masked:
+    """What one call to the module says about where to attend.
+
+    Attributes:
+        key_padding_mask, attn_mask, is_causal, cache: as the module's forward takes them.
+        batched: whether the caller's tensors had a batch axis.
+    """
+
+    key_padding_mask: Tensor | None
+    attn_mask: Tensor | Mask | None
+    is_causal: bool
+    cache: KVCache | None
+    batched: bool
+
+    def apply(self, problem: Problem, extra: int, *, dense: bool, matrix: bool) -> tuple[Problem, Mask | None]:
+        """Put the masks into a problem whose last `extra` keys everybody may attend: (problem, rule left over).
+
+        Args:
+            dense, matrix: whether dense weights, or any weights, are wanted; they need the mask as tensors.
+        """
+        (batch, heads, length, _), keys = problem.query.shape, problem.key.shape[2] - extra
+        full = (batch, heads, length, keys)
+        rule = self._rule(length)
+        if self.is_causal and self.attn_mask is None and self.cache is None:
+            raise OptionError(
+                "is_causal=True without attn_mask: it only promises that attn_mask is causal. Pass the mask as well, "
+                "torch.nn.Transformer.generate_square_subsequent_mask(L), or clearhead.masks.causal()."
+            )
+        # As in torch: the promise is used where it saves something, and the mask counts everywhere else.
+        promised = self.is_causal and self.cache is None and self.key_padding_mask is None and not dense and extra == 0
+        promised = promised and rule is None
+        attn_mask = None if promised or isinstance(self.attn_mask, Mask) else self.attn_mask
+        allow, bias = masks(self.key_padding_mask, attn_mask, full, problem.query, self.batched)
+        if rule is None:
+            return _put(problem, promised, extend(allow, extra, True), extend(bias, extra, 0)), None
+        checks.rule(rule, problem.query, problem.key[:, :, :keys], False)
+        if extra == 0 and allow is None and bias is None:
+            return under_rule(problem, rule, matrix)
+        device = problem.query.device
+        lowered = lower(rule, length, keys, device=device)
+        if lowered.is_causal:
+            triangle = causal().block(range(length), range(keys), device=device)
+            allow = _both(allow, triangle)
+        allow, bias = _both(allow, lowered.allow), _sum(bias, lowered.bias)
+        return _put(problem, False, extend(allow, extra, True), extend(bias, extra, 0)), None
+
+    def _rule(self, length: int) -> Mask | None:
+        """The mask as a rule, where it is one: given so, or because a cache counts positions."""
+        rule = self.attn_mask if isinstance(self.attn_mask, Mask) else None
+        if self.cache is None:
+            return rule
+        if rule is not None:
+            return rule.shifted(self.cache.held - length)
+        wanted = self.cache.window is not None or (self.is_causal and self.attn_mask is None)
+        # A single query at the end may attend everything that is held.
+        return self.cache.mask(length) if wanted and length > 1 else None
+
+
+def _put(problem: Problem, is_causal: bool, allow: Tensor | None, bias: Tensor | None) -> Problem:
+    return dataclasses.replace(problem, is_causal=is_causal, allow=allow, bias=bias)
+
+
+def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a & b
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
 
 
 def masks(
@@ -62,7 +138,7 @@ def _check(name: str, mask: Tensor, wanted: list[tuple[int, ...]], letters: str,
             f"{name} does not fit ({shape_text(name, mask.shape, '')}); expected {shapes}, axes {letters}."
             + _hint(name, tuple(mask.shape), wanted)
         )
-    if mask.dtype != torch.bool:
+    if mask.dtype != torch.bool and not traced.is_traced(query):
         checks.warn_zero_one(mask, name)
 
 

@@ -76,6 +76,14 @@ def attention(
         True
     """
     checks.inputs(query, key, value)
+    if query.is_nested or key.is_nested or value.is_nested:
+        from clearhead.multihead.varlen import attention_nested  # it calls back to this function
+
+        options = {
+            "attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale, "softcap": softcap,
+            "sinks": sinks, "return_lse": return_lse, "return_matrix": return_matrix, "kernel": kernel,
+        }  # fmt: skip
+        return attention_nested(query, key, value, attention, options)
     query, key, value = _autocast(query, key, value)
     layout = arrange(query, key, value, enable_gqa)
     checks.options(dropout_p, scale, softcap, sinks, layout.query.shape[1], query)
@@ -99,7 +107,7 @@ def attention(
     out, lse = layout.outward(result.out), result.lse
     if not (return_lse or return_matrix):
         return out
-    matrix = _matrix(problem, lse) if return_matrix else None
+    matrix = matrix_of(problem, lse) if return_matrix else None
     return tuple(part for part in (out, layout.outward(lse) if return_lse else None, matrix) if part is not None)
 
 
@@ -140,7 +148,8 @@ def fused(
     return kernels.run(problem, kernel) if rule is None else blocks.run(problem, rule, kernel)
 
 
-def _matrix(problem: kernels.Problem, lse: Tensor) -> AttentionMatrix:
+def matrix_of(problem: kernels.Problem, lse: Tensor) -> AttentionMatrix:
+    """The weights of a problem as an AttentionMatrix, from the lse that was computed anyway."""
     return AttentionMatrix(
         problem.query, problem.key, value=problem.value, scale=problem.scale, is_causal=problem.is_causal,
         allow=problem.allow, bias=problem.bias, softcap=problem.softcap, sinks=problem.sinks, lse=lse,

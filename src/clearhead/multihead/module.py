@@ -1,16 +1,22 @@
-"""`clearhead.MultiheadAttention`: torch.nn.MultiheadAttention, argument for argument."""
+"""`clearhead.MultiheadAttention`: torch.nn.MultiheadAttention, argument for argument, and more."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.parameter import Parameter
 
 from clearhead import kernels
-from clearhead.errors import OptionError
-from clearhead.multihead import door, module_checks, weights
-from clearhead.multihead.functional import fused
+from clearhead.masks import Mask
+from clearhead.multihead import door, module_checks, varlen
+from clearhead.multihead.cache import KVCache
+from clearhead.multihead.functional import fused, matrix_of
+from clearhead.multihead.positions import Rotary
+from clearhead.multihead.shared_heads import load_shared_heads
+from clearhead.multihead.weights import dense as dense_weights
 
 
 class MultiheadAttention(torch.nn.MultiheadAttention):
@@ -30,11 +36,14 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         kdim, vdim: widths of key and value; default embed_dim.
         batch_first: tensors are (B, L, E) instead of (L, B, E).
         device, dtype: of the parameters.
+        num_kv_heads: heads of keys and values, which divides num_heads (grouped queries); default num_heads.
+        rotary: a Rotary, or True for Rotary(head_dim): positions turned into queries and keys.
+        weights: "dense", or "matrix" to get an AttentionMatrix, per head and never stored, in place of the weights.
 
     Raises:
         ShapeError, OptionError: num_heads does not divide embed_dim (says what would), or one of them is not positive.
 
-    Source: Vaswani et al. 2017, section 3.2.2.
+    Source: Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023 (num_kv_heads); Su et al. 2021 (rotary).
 
     Example:
         >>> layer = MultiheadAttention(12, 3, batch_first=True)
@@ -42,6 +51,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         >>> out, weights = layer(x, x, x)
         >>> out.shape, weights.shape
         (torch.Size([2, 5, 12]), torch.Size([2, 5, 5]))
+        >>> layer(x, x, x, weights="matrix")[1].entropy().shape
+        torch.Size([2, 3, 5])
     """
 
     def __init__(
@@ -57,11 +68,47 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         batch_first: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        num_kv_heads: int | None = None,
+        rotary: Rotary | bool | None = None,
+        weights: Literal["dense", "matrix"] = "dense",
     ) -> None:
-        module_checks.sizes(embed_dim, num_heads)
+        module_checks.sizes(embed_dim, num_heads, num_kv_heads)
         super().__init__(
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
+        self.add_extras(num_kv_heads, rotary, weights)
+        if self.num_kv_heads != num_heads:
+            self._share_key_heads()
+
+    def add_extras(
+        self,
+        num_kv_heads: int | None = None,
+        rotary: Rotary | bool | None = None,
+        weights: Literal["dense", "matrix"] = "dense",
+    ) -> None:
+        """Give a plain torch.nn.MultiheadAttention's state what this class has beyond it."""
+        self.num_kv_heads = self.num_heads if num_kv_heads is None else num_kv_heads
+        self.rotary = Rotary(self.head_dim) if rotary is True else rotary or None
+        self.weights = module_checks.weights_kind(weights)
+        # torch's encoder layers skip `forward` for a C++ path, which knows no empty rows and none of the extras,
+        # unless the module has a hook.
+        self.register_forward_pre_hook(_run_me)
+
+    def _share_key_heads(self) -> None:
+        """Narrow the projections of key and value to num_kv_heads heads, and initialise anew."""
+        narrow = self.num_kv_heads * self.head_dim
+        like = self.out_proj.weight
+        if self._qkv_same_embed_dim:
+            self.in_proj_weight = Parameter(like.new_empty(self.embed_dim + 2 * narrow, self.embed_dim))
+        else:
+            self.k_proj_weight = Parameter(like.new_empty(narrow, self.kdim))
+            self.v_proj_weight = Parameter(like.new_empty(narrow, self.vdim))
+        if self.in_proj_bias is not None:
+            self.in_proj_bias = Parameter(like.new_empty(self.embed_dim + 2 * narrow))
+        if self.bias_k is not None:
+            self.bias_k, self.bias_v = (Parameter(like.new_empty(1, 1, narrow)) for _ in range(2))
+        self._reset_parameters()
 
     def forward(
         self,
@@ -70,64 +117,85 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         value: Tensor,
         key_padding_mask: Tensor | None = None,
         need_weights: bool = True,
-        attn_mask: Tensor | None = None,
+        attn_mask: Tensor | Mask | None = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
+        *,
+        weights: Literal["dense", "matrix"] | None = None,
+        cache: KVCache | None = None,
+    ) -> tuple[Tensor, Any]:
         """Attend from query to key and value.
 
         Args:
-            query: (L, B, E), (B, L, E) with batch_first, or (L, E).
+            query: (L, B, E), (B, L, E) with batch_first, or (L, E); or a nested tensor (B, j, E) for all three.
             key, value: (S, B, kdim), (S, B, vdim); the same three forms.
             key_padding_mask: (B, S), or (S,). Bool: True = leave this key out. Float: added to the logits.
             need_weights: also return the weights, which then are stored: O(B·H·L·S) memory.
-            attn_mask: (L, S) or (B·H, L, S). Bool: True = may not attend. Float: added to the logits.
-            average_attn_weights: average the returned weights over heads.
-            is_causal: a promise that attn_mask is the causal mask, which allows the faster way.
+            attn_mask: (L, S) or (B·H, L, S). Bool: True = may NOT attend. Float: added to the logits. Or one of
+                clearhead.masks, which say where to attend.
+            average_attn_weights: average the returned weights over heads. (An AttentionMatrix is always per head.)
+            is_causal: a promise that attn_mask is the causal mask, which allows the faster way. With a cache, no mask
+                is needed: query i attends all that came before it.
+            weights: "matrix" or "dense" for this call; default as constructed.
+            cache: what was read before; this call's keys and values are appended. Masks then cover all keys held.
         Returns:
             The output, in query's form, and the weights (B, L, S), (B, H, L, S) if not averaged, or None.
         Raises:
             ShapeError, DtypeError, OptionError: says which input does not fit, and how to fix it.
+            CacheFullError: the cache has no room. Nothing was written.
         """
+        kind = self.weights if weights is None else module_checks.weights_kind(weights)
+        if query.is_nested:
+            module_checks.nested(self, query, key, value, key_padding_mask, attn_mask, cache)
+            padded, padding, lengths = varlen.to_padded(query)
+            out, matrix = self.forward(
+                padded, padded, padded, padding, need_weights, None, average_attn_weights, False, weights=kind
+            )
+            return varlen.to_nested(out, lengths, query.layout), matrix
         module_checks.inputs(self, query, key, value)
         batched, axis = query.dim() == 3, 0 if self.batch_first else 1
         if not batched:
-            query, key, value = query.unsqueeze(axis), key.unsqueeze(axis), value.unsqueeze(axis)
+            query, key, value = (x.unsqueeze(axis) for x in (query, key, value))
         q, k, v = (self._split_heads(x) for x in self._project(query, key, value))
-        full = (*q.shape[:3], k.shape[2])
-        if is_causal and attn_mask is None:
-            raise OptionError(
-                "is_causal=True without attn_mask: it only promises that attn_mask is causal. Pass the mask, "
-                "torch.nn.Transformer.generate_square_subsequent_mask(L), as well."
-            )
-        # As in torch: the promise is used where it saves something, and the mask counts everywhere else.
-        hinted = is_causal and key_padding_mask is None and not need_weights and self.bias_k is None
-        hinted = hinted and not self.add_zero_attn
-        allow, bias = door.masks(key_padding_mask, None if hinted else attn_mask, full, query, batched)
+        if self.rotary is not None:
+            start = 0 if cache is None else cache.length
+            q, k = self.rotary(q, start=start), self.rotary(k, start=start)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        dense = need_weights and kind == "dense"
+        masked = door.Masked(key_padding_mask, attn_mask, is_causal, cache, batched)
         k, v, extra = self._extra_keys(k, v)
-        allow, bias = door.extend(allow, extra, True), door.extend(bias, extra, 0)
-        dropout_p = self.dropout if self.training else 0.0
-        problem = kernels.Problem(q, k, v, 1 / math.sqrt(self.head_dim), hinted, allow, bias)
-        if need_weights:
-            heads, matrix = weights.dense(problem, dropout_p)
-            matrix = matrix.mean(1) if average_attn_weights else matrix
-        else:
-            heads, matrix = fused(problem, dropout_p).out, None
+        problem = kernels.Problem(q, k, v, 1 / math.sqrt(self.head_dim))
+        problem, rule = masked.apply(problem, extra, dense=dense, matrix=need_weights)
+        heads, matrix = self._attend(problem, rule, need_weights, dense)
         out = self.out_proj(self._join_heads(heads))
-        if batched:
-            return out, matrix
-        return out.squeeze(axis), None if matrix is None else matrix.squeeze(0)
+        if dense:
+            matrix = matrix.mean(1) if average_attn_weights else matrix
+            matrix = matrix if batched else matrix.squeeze(0)
+        return out if batched else out.squeeze(axis), matrix
+
+    def _attend(
+        self, problem: kernels.Problem, rule: Mask | None, need_weights: bool, dense: bool
+    ) -> tuple[Tensor, Any]:
+        """Each head's output, (B, H, L, D), and the weights in the form that was asked for."""
+        dropout_p = self.dropout if self.training else 0.0
+        if dense:
+            return dense_weights(problem, dropout_p)
+        result = fused(problem, dropout_p, rule=rule)
+        return result.out, matrix_of(problem, result.lse) if need_weights else None
 
     def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
         """The three input projections, in the caller's layout."""
+        narrow = self.num_kv_heads * self.head_dim
+        sizes = [self.embed_dim, narrow, narrow]
         if query is key and key is value and self._qkv_same_embed_dim:
-            return F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+            return F.linear(query, self.in_proj_weight, self.in_proj_bias).split(sizes, -1)
         matrices = (
-            self.in_proj_weight.chunk(3)
+            self.in_proj_weight.split(sizes)
             if self._qkv_same_embed_dim
             else (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         )
-        biases = (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
+        biases = (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.split(sizes)
         return tuple(map(F.linear, (query, key, value), matrices, biases))
 
     def _split_heads(self, x: Tensor) -> Tensor:
@@ -143,13 +211,44 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         """Append the learned key and value, and the zeros, where the module has them: (k, v, how many)."""
         extra = 0
         if self.bias_k is not None and self.bias_v is not None:
-            learned = (
-                b.view(1, self.num_heads, 1, self.head_dim).expand(len(k), -1, -1, -1)
-                for b in (self.bias_k, self.bias_v)
-            )
+            shape = (1, self.num_kv_heads, 1, self.head_dim)
+            learned = (b.view(shape).expand(len(k), -1, -1, -1) for b in (self.bias_k, self.bias_v))
             k, v = (torch.cat(pair, 2) for pair in zip((k, v), learned, strict=True))
             extra += 1
         if self.add_zero_attn:
             k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
             extra += 1
         return k, v, extra
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """What torch.jit.script compiles in this module's place: torch's own, on the same parameters."""
+        return module_checks.scriptable(self)
+
+    @classmethod
+    def from_shared_heads(
+        cls, source: torch.nn.Module | Mapping[str, Tensor], num_heads: int | None = None, *, scale: float | None = None
+    ) -> "MultiheadAttention":
+        """Express the textbook class that applies one Linear(head_dim, head_dim) to all heads, exactly.
+
+        Args:
+            source: the module, or its state_dict, with `values`, `keys`, `queries` (H·D inputs seen as H heads of D,
+                weights (D, D)) and `fc_out` (weights (E, H·D)).
+            num_heads: H; default `source.heads`.
+            scale: what the source multiplies the logits with; default 1/sqrt(embed_dim), as that class has it.
+        Returns:
+            A batch_first module whose projections are block-diagonal. It gives the same output for
+            module(query, keys, values); the source's own argument order is (values, keys, query, mask).
+        Raises:
+            OptionError, ShapeError: names the weight that is missing or does not fit.
+
+        Example:
+            >>> weights = {n + ".weight": torch.randn(4, 4) for n in ("values", "keys", "queries")}
+            >>> layer = MultiheadAttention.from_shared_heads(weights | {"fc_out.weight": torch.randn(12, 12)}, 3)
+            >>> layer.in_proj_weight.count_nonzero().item()  # 3·(4·4)·3 of 3·12·12; docs/differences.md
+            144
+        """
+        return load_shared_heads(cls, source, num_heads, scale)
+
+
+def _run_me(module: torch.nn.Module, args: Any) -> None:
+    """A hook that does nothing: its presence is the message (see `add_extras`)."""

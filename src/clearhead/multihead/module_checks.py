@@ -1,7 +1,8 @@
 """What can be wrong with the module's sizes and inputs. Its masks are checked in door.py."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
@@ -10,16 +11,58 @@ if TYPE_CHECKING:
     from clearhead.multihead.module import MultiheadAttention
 
 
-def sizes(embed_dim: int, num_heads: int) -> None:
-    """Check that both are positive and num_heads divides embed_dim; if not, say what would."""
+def sizes(embed_dim: int, num_heads: int, num_kv_heads: int | None) -> None:
+    """Check that all are positive and divide as they must; if not, say what would."""
     if embed_dim <= 0 or num_heads <= 0:
         raise OptionError(f"embed_dim is {embed_dim} and num_heads is {num_heads}; expected both to be greater than 0.")
     if embed_dim % num_heads:
-        divisors = [n for n in range(1, embed_dim + 1) if embed_dim % n == 0]
         raise ShapeError(
             f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}; each head is embed_dim // num_heads "
-            f"wide. num_heads that divide {embed_dim}: {', '.join(map(str, divisors))}."
+            f"wide. num_heads that divide {embed_dim}: {_divisors(embed_dim)}."
         )
+    if num_kv_heads is not None and (num_kv_heads <= 0 or num_heads % num_kv_heads):
+        raise ShapeError(
+            f"num_kv_heads {num_kv_heads} does not divide num_heads {num_heads}; each key head serves the same number "
+            f"of query heads. num_kv_heads that divide {num_heads}: {_divisors(num_heads)}."
+        )
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+
+
+def weights_kind(weights: Any) -> Literal["dense", "matrix"]:
+    """Check the option `weights`."""
+    if weights not in ("dense", "matrix"):
+        raise OptionError(f"weights is {weights!r}; expected 'dense' (a tensor) or 'matrix' (an AttentionMatrix).")
+    return "dense" if weights == "dense" else "matrix"
+
+
+def nested(module: "MultiheadAttention", query: Any, key: Any, value: Any, *others: Any) -> None:
+    """Check a call with nested tensors: self-attention without masks or cache."""
+    if query is not key or key is not value or any(other is not None for other in others):
+        raise ShapeError(
+            "nested tensors are for self-attention without masks or cache: query, key and value must be the same "
+            "tensor. Use padding and key_padding_mask, or clearhead.attention_varlen."
+        )
+    if not module.batch_first:
+        raise OptionError("nested tensors are (B, j, E): build the module with batch_first=True.")
+
+
+def scriptable(module: "MultiheadAttention") -> torch.nn.Module:
+    """torch's own module on the same parameters, for TorchScript, which cannot compile this one."""
+    if module.num_kv_heads != module.num_heads or module.rotary is not None:
+        raise OptionError(
+            "TorchScript gets torch's own attention on the same parameters, which has no num_kv_heads and no rotary. "
+            "Use torch.compile or torch.export for this module."
+        )
+    stock = torch.nn.MultiheadAttention.__new__(torch.nn.MultiheadAttention)
+    state = dict(module.__dict__)
+    for extra in ("num_kv_heads", "rotary", "weights"):
+        del state[extra]
+    state["_forward_pre_hooks"] = type(module._forward_pre_hooks)()
+    stock.__dict__.update(state)
+    return stock
 
 
 def inputs(module: "MultiheadAttention", query: Any, key: Any, value: Any) -> None:

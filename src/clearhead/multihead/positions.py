@@ -1,0 +1,137 @@
+"""Rotary positions: turn each pair of numbers of a head by an angle that grows with position."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import OptionError, ShapeError, shape_text
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary position embedding (RoPE): logits then depend on the distance between query and key alone.
+
+    Args:
+        head_dim: D, even.
+        base: the slowest pair turns once in about 2π·base positions.
+        layout: "half" pairs i with i + D/2 (Llama, GPT-NeoX); "interleaved" pairs 2i with 2i + 1 (RoFormer, GPT-J).
+        width: turn only the first `width` numbers of each head (partial rotary); default all.
+        scaling: None, or a mapping with "type" (or "rope_type") and "factor", as in Hugging Face configurations:
+            "linear" (Chen et al. 2023), "ntk" (base stretched by factor^(D/(D-2))), "llama3" (Llama 3.1; also
+            "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"), "yarn" (Peng et al. 2023; also
+            "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor").
+
+    Raises:
+        OptionError: an odd head_dim, or a layout or scaling that is not known.
+
+    Source: Su et al. 2021, eq. 34.
+
+    Example:
+        >>> rotary = Rotary(8)
+        >>> q, k = torch.randn(2, 1, 1, 5, 8)
+        >>> near = rotary(q, start=0) @ rotary(k, start=0).mT
+        >>> far = rotary(q, start=1000) @ rotary(k, start=1000).mT
+        >>> torch.allclose(near, far, atol=1e-3)  # only distances count
+        True
+    """
+
+    head_dim: int
+    base: float = 10000.0
+    layout: Literal["half", "interleaved"] = "half"
+    width: int | None = None
+    scaling: Mapping[str, Any] | None = None
+    _frequencies: Tensor = field(init=False, repr=False, compare=False)
+    _magnitude: float = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        width = self.head_dim if self.width is None else self.width
+        if width % 2 or not 0 < width <= self.head_dim:
+            raise OptionError(
+                f"Rotary turns pairs: head_dim is {self.head_dim} and width is {width}; expected an even width of at "
+                f"most head_dim."
+            )
+        if self.layout not in ("half", "interleaved"):
+            raise OptionError(f"layout is {self.layout!r}; expected 'half' (Llama) or 'interleaved' (GPT-J).")
+        plain = self.base ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+        frequencies, magnitude = _scaled(plain, self.base, dict(self.scaling or {}))
+        object.__setattr__(self, "_frequencies", frequencies)
+        object.__setattr__(self, "_magnitude", magnitude)
+
+    def __call__(self, x: Tensor, *, start: int = 0, positions: Tensor | None = None) -> Tensor:
+        """Turn queries or keys.
+
+        Args:
+            x: (B, H, L, D).
+            start: the position of x's first row.
+            positions: instead of `start`, the position of each row: (L,) or (B, L).
+        Returns:
+            (B, H, L, D) in x's dtype; angles are computed in float32 or wider.
+        """
+        if x.shape[-1] != self.head_dim:
+            raise ShapeError(
+                f"Rotary was made for head_dim {self.head_dim} ({shape_text('x', x.shape)}). "
+                f"Make one with Rotary({x.shape[-1]})."
+            )
+        wide = torch.promote_types(x.dtype, torch.float32)
+        if positions is None:
+            positions = torch.arange(start, start + x.shape[-2], device=x.device)
+        angles = positions.to(wide)[..., None] * self._frequencies.to(x.device, wide)  # (L, W/2) or (B, L, W/2)
+        if angles.dim() == 3:
+            angles = angles.unsqueeze(1)
+        cos, sin = angles.cos() * self._magnitude, angles.sin() * self._magnitude
+        turning, rest = x.to(wide).split([2 * cos.shape[-1], x.shape[-1] - 2 * cos.shape[-1]], -1)
+        if self.layout == "half":
+            a, b = turning.chunk(2, -1)
+            turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+        else:
+            a, b = turning[..., ::2], turning[..., 1::2]
+            turned = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+        return torch.cat([turned, rest], -1).to(x.dtype)
+
+
+def _scaled(plain: Tensor, base: float, scaling: dict[str, Any]) -> tuple[Tensor, float]:
+    """Stretch the frequencies: (frequencies, what cos and sin are multiplied with)."""
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
+    factor = float(scaling.get("factor", 1.0))
+    if kind == "default":
+        return plain, 1.0
+    if kind == "linear":
+        return plain / factor, 1.0
+    if kind == "ntk":
+        width = 2 * len(plain)
+        stretched = base * factor ** (width / (width - 2))
+        return stretched ** -(torch.arange(0, width, 2, dtype=torch.float64) / width), 1.0
+    if kind == "llama3":
+        return _llama3(plain, factor, scaling), 1.0
+    if kind == "yarn":
+        magnitude = scaling.get("attention_factor") or (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
+        return _yarn(plain, base, factor, scaling), float(magnitude)
+    raise OptionError(
+        f"scaling type is {kind!r}; expected one of default, linear, ntk, llama3, yarn. Others: turn queries and keys "
+        f"yourself before calling attention."
+    )
+
+
+def _llama3(plain: Tensor, factor: float, scaling: dict[str, Any]) -> Tensor:
+    """Slow pairs are stretched, fast ones left, those between blended."""
+    low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
+    turns = scaling["original_max_position_embeddings"] * plain / (2 * math.pi)  # in the original context
+    blend = ((turns - low) / (high - low)).clamp(0, 1)
+    return plain * (blend + (1 - blend) / factor)
+
+
+def _yarn(plain: Tensor, base: float, factor: float, scaling: dict[str, Any]) -> Tensor:
+    """The same idea, blended over pair numbers instead of frequencies (Peng et al. 2023, section 3.2)."""
+    width, context = 2 * len(plain), scaling["original_max_position_embeddings"]
+
+    def pair_that_turns(times: float) -> float:
+        return width * math.log(context / (times * 2 * math.pi)) / (2 * math.log(base))
+
+    first = max(math.floor(pair_that_turns(scaling.get("beta_fast") or 32)), 0)
+    last = min(math.ceil(pair_that_turns(scaling.get("beta_slow") or 1)), width - 1)
+    ramp = ((torch.arange(len(plain), dtype=torch.float64) - first) / max(last - first, 0.001)).clamp(0, 1)
+    return plain / factor * ramp + plain * (1 - ramp)
