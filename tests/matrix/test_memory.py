@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from clearhead.matrix import AttentionMatrix, rollout
 
-LENGTH = 2053
+LENGTH = 769
 
 
 class Largest(TorchDispatchMode):
@@ -54,6 +54,15 @@ OPERATIONS = {
     "topk": lambda A: A.topk(8),
     "pooled": lambda A: A.pooled(64, 64),
     "mean_distance": lambda A: A.mean_distance(),
+    "effective_keys": lambda A: A.effective_keys(),
+    "mass_within": lambda A: A.mass_within(5),
+    "mass_on": lambda A: A.mass_on([0, 1]),
+    "pooled by max": lambda A: A.pooled(64, 64, reduce="max"),
+    "kl": lambda A: A.kl(A),
+    "inner": lambda A: A.inner(A),
+    "diagonal": lambda A: A.diagonal(-1),
+    "mean of heads": lambda A: A.mean_heads().topk(3),
+    "value_weighted": lambda A: A.value_weighted(torch.ones(1, 1, LENGTH, 3)).received(),
     "a row": lambda A: A[0, 0, 17],
     "a block": lambda A: A[0, 0, 100:200, [5, 7, 11]],
     "rollout": lambda A: rollout([A, A]) @ torch.ones(LENGTH, 3),
@@ -63,7 +72,7 @@ KINDS = {
     "plain": lambda: matrix(),
     "causal": lambda: matrix(is_causal=True),
     "softcap": lambda: matrix(softcap=3.0),
-    "padding": lambda: matrix(allow=torch.arange(LENGTH) < 1999),
+    "padding": lambda: matrix(allow=torch.arange(LENGTH) < 701),
     "sinks": lambda: matrix(sinks=torch.ones(1)),
     "mask": lambda: matrix(allow=torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(5)),
     "bias": lambda: matrix(bias=torch.zeros(LENGTH, LENGTH)),
@@ -73,9 +82,9 @@ KINDS = {
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_makes_no_tensor_of_the_matrix_size(kind: str, operation: str, monkeypatch):
-    monkeypatch.setattr("clearhead.matrix.logits.BLOCK", 2**17)
-    monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**17)
-    monkeypatch.setattr("clearhead.kernels.blockwise.BLOCK", 2**17)
+    monkeypatch.setattr("clearhead.matrix.logits.BLOCK", 2**15)
+    monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**15)
+    monkeypatch.setattr("clearhead.kernels.blockwise.BLOCK", 2**15)
     subject = KINDS[kind]()
     assert largest(lambda: OPERATIONS[operation](subject)) < LENGTH * LENGTH / 4
 

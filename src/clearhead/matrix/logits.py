@@ -26,6 +26,8 @@ class Logits:
         bias: float, four axes each of full size or 1; None = nothing.
         softcap: logits become softcap·tanh(logits / softcap) before bias and mask; None = off.
         sinks: (H,) extra logits that take weight and give no value; None = none.
+        tilt: (B, H, 1, S) added to the logits of each key, apart from `bias`, which it may not be joined to without
+            making an L×S table; None = nothing.
     """
 
     query: Tensor
@@ -36,6 +38,7 @@ class Logits:
     bias: Tensor | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+    tilt: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -51,12 +54,13 @@ class Logits:
     @property
     def bilinear(self) -> bool:
         """Whether every logit that is not masked is exactly scale · qᵢ·kⱼ."""
-        return self.bias is None and self.softcap is None
+        return self.bias is None and self.softcap is None and self.tilt is None
 
     @property
     def dense_mask(self) -> bool:
         """Whether the caller's own mask or bias varies along both L and S."""
-        return any(t is not None and t.shape[2] > 1 and t.shape[3] > 1 for t in (self.allow, self.bias))
+        tilted = self.tilt is not None and self.bias is not None and self.bias.shape[2] > 1
+        return tilted or any(t is not None and t.shape[2] > 1 and t.shape[3] > 1 for t in (self.allow, self.bias))
 
     def wide(self) -> "Logits":
         """The same logits in float32 or wider: statistics are computed in it, whatever the model ran in."""
@@ -68,6 +72,7 @@ class Logits:
             query=self.query.to(dtype),
             key=self.key.to(dtype),
             bias=None if self.bias is None else self.bias.to(dtype),
+            tilt=None if self.tilt is None else self.tilt.to(dtype),
             sinks=None if self.sinks is None else self.sinks.to(dtype),
         )
 
@@ -87,6 +92,7 @@ class Logits:
             is_causal=is_causal,
             allow=cut(self.allow),
             bias=cut(self.bias),
+            tilt=cut(self.tilt),
         )
 
     def block(self, batch: int, heads: slice, rows: "slice | Tensor", cols: "slice | Tensor") -> Tensor:
@@ -106,6 +112,8 @@ class Logits:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         if self.bias is not None:
             logits = logits + _part(self.bias, batch, heads, rows, cols)
+        if self.tilt is not None:
+            logits = logits + _part(self.tilt, batch, heads, rows, cols)
         if self.allow is not None:
             logits = logits.masked_fill(~_part(self.allow, batch, heads, rows, cols), NEG_INF)
         if self.is_causal:
@@ -121,9 +129,27 @@ class Logits:
         full = self.shape
         if self.bias is not None:
             logits = logits + self.bias.expand(full)[batch, head, row, col]
+        if self.tilt is not None:
+            logits = logits + self.tilt.expand(full)[batch, head, row, col]
         if self.allow is not None:
             logits = logits.masked_fill(~self.allow.expand(full)[batch, head, row, col], NEG_INF)
         return logits.masked_fill(col > row, NEG_INF) if self.is_causal else logits
+
+    def heads(self, heads: Tensor) -> "Logits":
+        """Some query heads, in any order: (B, len(heads), L, S)."""
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return tensor if tensor is None or tensor.shape[1] == 1 else tensor[:, heads]
+
+        return replace(
+            self,
+            query=self.query[:, heads],
+            key=self.key[:, heads // self.group],
+            allow=cut(self.allow),
+            bias=cut(self.bias),
+            tilt=cut(self.tilt),
+            sinks=None if self.sinks is None else self.sinks[heads],
+        )
 
     def one(self, batch: int, head: int) -> "Logits":
         """One head of one batch element, as a matrix of its own: (1, 1, L, S)."""
@@ -141,6 +167,7 @@ class Logits:
             key=self.key[batch : batch + 1, own : own + 1],
             allow=cut(self.allow),
             bias=cut(self.bias),
+            tilt=cut(self.tilt),
             sinks=None if self.sinks is None else self.sinks[head : head + 1],
         )
 
@@ -184,23 +211,30 @@ def finite(lse: Tensor) -> Tensor:
     return lse.masked_fill(lse == NEG_INF, 0.0)
 
 
-def blocks(logits: Logits, *, least: int = 1) -> Iterator[Block]:
+def blocks(logits: Logits, *, least: int = 1, band: tuple[int, int] | None = None) -> Iterator[Block]:
     """Walk the matrix in rectangles of about BLOCK elements, rows first; under is_causal the empty right is left out.
 
     Args:
         logits: what to walk.
         least: columns each rectangle has at least (for top-k, that there are k to choose from).
+        band: (low, high): only the columns that hold some key j with low <= j - i <= high for a row i.
     """
     batches, heads, rows, keys = logits.shape
-    tall = min(max(BLOCK // max(keys, 1), MIN_ROWS), rows)
-    wide = max(BLOCK // max(tall * keys, 1), 1)
+    across = keys if band is None else min(keys, band[1] - band[0] + MIN_ROWS)
+    tall = min(max(BLOCK // max(across, 1), MIN_ROWS), rows)
+    if band is not None:
+        tall = min(tall, max(band[1] - band[0], MIN_ROWS))
+    wide = max(BLOCK // max(tall * across, 1), 1)
     for batch in range(batches):
         for head in range(0, heads, wide):
             which = slice(head, min(head + wide, heads))
             for start in range(0, rows, max(tall, 1)):
                 stop = min(start + tall, rows)
-                right = min(max(stop, least), keys) if logits.is_causal else keys
-                span, cols = slice(start, stop), slice(0, right)
+                left, right = (0, keys) if band is None else (start + band[0], stop + band[1])
+                if logits.is_causal:
+                    right = min(max(stop, least), right)
+                left = min(max(left, 0), keys)
+                span, cols = slice(start, stop), slice(left, max(min(right, keys), left))
                 yield Block(batch, which, span, cols, logits.block(batch, which, span, cols))
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clearhead import kernels
-from clearhead.errors import DtypeError, OptionError, ShapeError, shape_text
+from clearhead.errors import DtypeError, PlaceError, ShapeError, shape_text
 from clearhead.kernels.problem import validate
-from clearhead.matrix import indexing, pooling, products, statistics
+from clearhead.matrix import indexing, products
 from clearhead.matrix.logits import Logits
+from clearhead.matrix.mean import HeadMean
+from clearhead.matrix.questions import Questions
 
 
-class AttentionMatrix:
+class AttentionMatrix(Questions):
     """The weights of one attention, as a matrix you can multiply, slice and question, of which no L×S table is kept.
 
     It holds the queries and keys and computes what is asked. Products and entries come in the matrix' own dtype,
@@ -86,11 +90,6 @@ class AttentionMatrix:
     # What it is
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(B, H, L, S)."""
-        return self._logits.shape
-
-    @property
     def dtype(self) -> torch.dtype:
         """The dtype of entries and products: query's."""
         return self._logits.query.dtype
@@ -107,9 +106,7 @@ class AttentionMatrix:
         """
         if self._lse is not None:
             return self._lse
-        logits = self._wide
-        column = logits.query.new_zeros(1, 1, 1, 1).expand(*logits.key.shape[:3], 1)
-        lse = products.forward(logits, column)[1]
+        lse = products.normaliser(self._wide)
         if not lse.requires_grad:
             self._lse = lse
         return lse
@@ -134,7 +131,7 @@ class AttentionMatrix:
         operand, vector = self._columns(columns, wide, axis=3)
         if operand.shape[1] == 1:
             operand = operand.expand(-1, wide.key.shape[1], -1, -1)
-        out = products.forward(wide, operand)[0].to(dtype)
+        out = products.forward(wide, operand, self._lse_known(wide))[0].to(dtype)
         return out.squeeze(-1) if vector else out
 
     def __getitem__(self, key: Any) -> Tensor:
@@ -162,66 +159,68 @@ class AttentionMatrix:
         wide = self._wide
         return indexing.outer(wide, self._wide_lse, indexing.everything(wide)).to(self.dtype)
 
-    # Statistics
+    def diagonal(self, offset: int = 0) -> Tensor:
+        """The weights at (i, i + offset), (B, H, n), as `torch.diagonal`: offset -1 is the previous position."""
+        _, _, rows, keys = self.shape
+        first = torch.arange(max(0, -offset), max(0, -offset, min(rows, keys - offset)))
+        return self[:, :, first, first + offset]
 
-    def entropy(self) -> Tensor:
-        """The entropy of each row, (B, H, L), in nats: 0 for one key, log S for all keys alike; 0 in an empty row."""
-        return statistics.entropy(self._wide, self._wide_lse)
+    # Other matrices made from it
 
-    def received(self) -> Tensor:
-        """What each key gets over all queries, (B, H, S): the column sums, in weights."""
-        return statistics.received(self._wide, self._wide_lse)
+    def heads(self, heads: int | slice | Sequence[int] | Tensor) -> AttentionMatrix:
+        """Some heads as a matrix of their own, (B, len(heads), L, S), in the order given; an int gives one head."""
+        every = torch.arange(self.shape[1])
+        try:
+            chosen = every[heads if not isinstance(heads, Sequence) else list(heads)].reshape(-1).to(self.device)
+        except IndexError as error:
+            raise PlaceError(f"heads={heads}: {error}. The matrix has heads 0..{self.shape[1] - 1}.") from error
+        own = self._value
+        if own is not None:
+            own = own[:, chosen // (self.shape[1] // own.shape[1])]
+        lse = None if self._lse is None else self._lse[:, chosen]
+        return self._like(self._logits.heads(chosen), own, lse)
 
-    def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k largest weights of each row.
+    def mean_heads(self) -> HeadMean:
+        """The mean over heads, (B, 1, L, S), as lazy as the matrix."""
+        return HeadMean(self)
 
-        Args:
-            k: 1..S.
+    def value_weighted(self, value: Tensor | None = None, out_weight: Tensor | None = None) -> AttentionMatrix:
+        """The matrix of norms ‖aᵢⱼ·f(vⱼ)‖, (B, H, L, S), never stored: how much of the output each key really gives.
 
-        Returns:
-            (values, indices), each (B, H, L, k), largest first; indices are int64 keys. Where fewer than k keys may be
-            attended, the rest are weight 0.
-
-        Raises:
-            OptionError: k is not within 1..S.
-        """
-        if not 1 <= k <= self.shape[3]:
-            raise OptionError(f"topk(k={k}) asks of rows of {self.shape[3]} keys. Use 1 <= k <= {self.shape[3]}.")
-        return statistics.topk(self._wide, self._wide_lse, k)
-
-    def pooled(self, rows: int, cols: int) -> Tensor:
-        """The matrix as a small map: the mean weight of each cell, (B, H, rows, cols).
-
-        Cells are those of `torch.nn.functional.adaptive_avg_pool2d`; more cells than positions repeat them.
-
-        Raises:
-            OptionError: rows or cols is less than 1.
-
-        Memory: O(L·min(cols, 128)) a head.
-        """
-        if rows < 1 or cols < 1:
-            raise OptionError(f"pooled(rows={rows}, cols={cols}) needs at least one cell each way.")
-        return pooling.pooled(self._wide, self._wide_lse, rows, cols)
-
-    def mean_distance(self, *, offset: int = 0) -> Tensor:
-        """How far each query looks, (B, H, L), in positions: Σⱼ aᵢⱼ·|i + offset - j|.
+        Its rows do not sum to 1; it multiplies, slices and answers as any AttentionMatrix.
 
         Args:
-            offset: the position of query 0 among the keys, where queries are only the last of a sequence: S - L.
+            value: (B, H_kv, S, D_v); default the value the matrix was made with.
+            out_weight: (H, D_v, E), the output projection's part of each head: f(v) = v @ out_weight; default f(v) = v.
 
-        Source: Vig & Belinkov 2019, "Analyzing the Structure of Attention", section 3.
+        Source: Kobayashi et al. 2020, "Attention is Not Only a Weight", section 2.2.
         """
-        return statistics.mean_distance(self._wide, self._wide_lse, offset)
+        values = self._values(value).to(self._wide.query.dtype)
+        if out_weight is None:
+            norms = values.norm(dim=-1)
+        else:
+            if out_weight.dim() != 3 or out_weight.shape[:2] != (self.shape[1], values.shape[-1]):
+                raise ShapeError(
+                    f"out_weight has shape {tuple(out_weight.shape)}, expected (H, D_v, E) with "
+                    f"H={self.shape[1]}, D_v={values.shape[-1]}."
+                )
+            weight = out_weight.to(values.dtype)
+            # ‖v W‖² = v (W Wᵀ) vᵀ: nothing of size S·E.
+            norms = ((values @ (weight @ weight.mT)) * values).sum(-1).clamp_min(0.0).sqrt()
+        wide, tilt = self._wide, norms.log()[:, :, None, :]
+        tilt = tilt if wide.tilt is None else wide.tilt + tilt
+        return self._like(replace(wide, tilt=tilt, sinks=None), values, self._wide_lse)
+
+    def _like(self, logits: Logits, value: Tensor | None, lse: Tensor | None) -> AttentionMatrix:
+        """A matrix of these parts, which are known to fit."""
+        made = object.__new__(type(self))
+        made._logits, made._value, made._lse = logits, value, lse
+        return made
 
     # Inside
 
-    @property
-    def _wide(self) -> Logits:
-        return self._logits.wide()
-
-    @property
-    def _wide_lse(self) -> Tensor:
-        return self.lse.to(self._wide.query.dtype)
+    def _lse_known(self, wide: Logits) -> Tensor | None:
+        return None if self._lse is None else self._lse.to(wide.query.dtype)
 
     def _columns(self, columns: Tensor, wide: Logits, *, axis: int) -> tuple[Tensor, bool]:
         """An operand as (B, 1 or H, n, W) in the dtype computed in, and whether it was a vector."""

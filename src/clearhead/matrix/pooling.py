@@ -1,14 +1,19 @@
-"""The matrix as a small map: the mean of each cell, at any resolution."""
+"""The matrix, or a rectangle of it, as a small map: the mean or the maximum of each cell, at any resolution."""
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearhead.matrix import logits as walk
 from clearhead.matrix import products
-from clearhead.matrix.logits import Logits
+from clearhead.matrix.logits import Logits, weigh
 
 # Elements of the (heads, L, columns) table on the way to a map: 64 MiB of float32.
 TABLE = 2**24
+
+Pool = Callable[[Logits, Tensor, tuple[int, int], slice, slice], Tensor]
 
 
 def edges(size: int, cells: int) -> list[tuple[int, int]]:
@@ -22,35 +27,49 @@ def edges(size: int, cells: int) -> list[tuple[int, int]]:
     return [(cell * size // cells, -((cell + 1) * size // -cells)) for cell in range(cells)]
 
 
-def pooled(logits: Logits, lse: Tensor, rows: int, cols: int) -> Tensor:
-    """(B, H, rows, cols): the mean weight in each cell. A multiplied by averaging columns, then averaged over rows."""
-    batch, heads, length, _ = logits.shape
-    width = min(cols, products.WIDEST)
-    if batch * heads * length * width <= TABLE:
-        return _pooled(logits, lse, rows, cols)
+def pooled(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, cols: slice, pool: Pool) -> Tensor:
+    """(B, H, *cells): one number a cell of the rectangle rows × cols, by `mean` or `maximum`."""
+    batch, heads, _, _ = logits.shape
+    if batch * heads * (rows.stop - rows.start) * min(cells[1], products.WIDEST) <= TABLE:
+        return pool(logits, lse, cells, rows, cols)
     each = [
-        [_pooled(logits.one(b, h), lse[b : b + 1, h : h + 1], rows, cols)[0, 0] for h in range(heads)]
+        [pool(logits.one(b, h), lse[b : b + 1, h : h + 1], cells, rows, cols)[0, 0] for h in range(heads)]
         for b in range(batch)
     ]
     return torch.stack([torch.stack(maps) for maps in each])
 
 
-def _pooled(logits: Logits, lse: Tensor, rows: int, cols: int) -> Tensor:
-    _, _, length, keys = logits.shape
-    cells = edges(keys, cols)
+def mean(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, cols: slice) -> Tensor:
+    """A multiplied by averaging columns, then averaged over rows: one forward pass over the rectangle."""
+    across = edges(cols.stop - cols.start, cells[1])
     maps = []
-    for start in range(0, cols, products.WIDEST):
-        chunk = cells[start : start + products.WIDEST]
-        span = slice(chunk[0][0], chunk[-1][1])
-        averaging = _averaging(chunk, span, logits.query).expand(*logits.key.shape[:2], -1, -1)
-        table = products.partial(logits, averaging, lse, slice(0, length), span)
-        maps.append(F.adaptive_avg_pool2d(table, (rows, len(chunk))))
+    for start in range(0, len(across), products.WIDEST):
+        chunk = across[start : start + products.WIDEST]
+        left, right = chunk[0][0], chunk[-1][1]
+        averaging = logits.query.new_zeros(right - left, len(chunk))
+        for index, (first, last) in enumerate(chunk):
+            averaging[first - left : last - left, index] = 1.0 / (last - first)
+        span = slice(cols.start + left, cols.start + right)
+        table = products.partial(logits, averaging.expand(*logits.key.shape[:2], -1, -1), lse, rows, span)
+        maps.append(F.adaptive_avg_pool2d(table, (cells[0], len(chunk))))
     return torch.cat(maps, dim=-1)
 
 
-def _averaging(cells: list[tuple[int, int]], span: slice, like: Tensor) -> Tensor:
-    """(span, cells): column c holds 1/width over the positions of cell c."""
-    columns = like.new_zeros(span.stop - span.start, len(cells))
-    for index, (start, stop) in enumerate(cells):
-        columns[start - span.start : stop - span.start, index] = 1.0 / (stop - start)
-    return columns
+def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, cols: slice) -> Tensor:
+    """The largest weight of each cell: one pass of blocks over the rectangle."""
+    batches, heads, _, _ = logits.shape
+    down = edges(rows.stop - rows.start, cells[0])
+    tall = max(walk.BLOCK // max(heads * (cols.stop - cols.start), 1), 1)
+    maps = []
+    for batch in range(batches):
+        strips = []
+        for first, last in down:
+            best = None
+            for start in range(rows.start + first, rows.start + last, tall):
+                some = slice(start, min(start + tall, rows.start + last))
+                weights = weigh(logits.block(batch, slice(0, heads), some, cols), lse[batch, :, some])
+                strip = F.adaptive_max_pool2d(weights, (1, cells[1]))
+                best = strip if best is None else torch.maximum(best, strip)
+            strips.append(best)
+        maps.append(torch.cat([strip for strip in strips if strip is not None], dim=1))
+    return torch.stack(maps)

@@ -18,23 +18,31 @@ from clearhead.matrix.logits import BLOCK, NEG_INF, Logits, blocks, finite
 WIDEST = 128
 
 
-def forward(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Multiply the whole matrix by columns, finding the normaliser on the way.
+def forward(logits: Logits, columns: Tensor, lse: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Multiply the whole matrix by columns.
 
     Args:
         logits: the matrix, in the dtype to compute in.
         columns: (B, H_kv or H, S, W), the same dtype.
+        lse: (B, H, L), the normaliser, where it is known; else it is found on the way, sinks included.
 
     Returns:
-        out (B, H, L, W); lse (B, H, L), sinks included; mass (B, H, L), what the keys get of each row: 1, or less
-        beside sinks, or 0 in an empty row.
+        out (B, H, L, W); lse (B, H, L); mass (B, H, L), what the keys get of each row in all: 1, or less beside
+        sinks, or 0 in an empty row.
     """
     out, bare = _run(replace(logits, sinks=None), columns)
-    if logits.sinks is None:
-        return out, bare, (bare > NEG_INF).to(out.dtype)
-    lse = torch.logaddexp(bare, logits.sinks.to(bare.dtype)[:, None])
+    if lse is None:
+        if logits.sinks is None:
+            return out, bare, (bare > NEG_INF).to(out.dtype)
+        lse = torch.logaddexp(bare, logits.sinks.to(bare.dtype)[:, None])
     mass = torch.exp(bare - finite(lse))
     return out * mass.unsqueeze(-1).to(out.dtype), lse, mass
+
+
+def normaliser(logits: Logits) -> Tensor:
+    """(B, H, L): the log-sum-exp of each row, sinks included."""
+    column = logits.query.new_zeros(1, 1, 1, 1).expand(*logits.key.shape[:3], 1)
+    return forward(logits, column)[1]
 
 
 def partial(logits: Logits, columns: Tensor, lse: Tensor, rows: slice, cols: slice) -> Tensor:
@@ -83,7 +91,7 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     # An empty row must weigh nothing: e^-1e30 is 0, and unlike -inf it stays finite inside a product.
     offsets = torch.where(lse == NEG_INF, -1e30, -lse).unsqueeze(-1)
     reading = torch.cat([logits.query, offsets.to(logits.query.dtype)], dim=-1)
-    key = _spread(logits.key, heads)
+    key = spread(logits.key, heads)
     asking = torch.cat([key * logits.scale, torch.ones_like(key[..., :1])], dim=-1)
     out = columns.new_zeros(batch, heads, keys, columns.shape[-1])
     turned = Logits(query=asking, key=reading, scale=1.0)
@@ -126,7 +134,7 @@ def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
         logits = replace(logits, query=logits.query * logits.scale, scale=1.0)
     batch, heads, rows, keys = logits.shape
     width, dim = columns.shape[-1], logits.query.shape[-1]
-    key = logits.key if columns.shape[1] == logits.key.shape[1] else _spread(logits.key, heads)
+    key = logits.key if columns.shape[1] == logits.key.shape[1] else spread(logits.key, heads)
     through = max(dim, min(width, WIDEST))
     query, key = _widen(logits.query, through), _widen(key, through)
     step = rows
@@ -147,6 +155,9 @@ def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _problem(logits: Logits, value: Tensor) -> kernels.Problem:
+    bias = logits.bias
+    if logits.tilt is not None:  # a few rows at a time where this would be large: see `dense_mask`
+        bias = logits.tilt if bias is None else bias + logits.tilt
     return kernels.Problem(
         query=logits.query,
         key=logits.key,
@@ -154,7 +165,7 @@ def _problem(logits: Logits, value: Tensor) -> kernels.Problem:
         scale=logits.scale,
         is_causal=logits.is_causal,
         allow=logits.allow,
-        bias=logits.bias,
+        bias=bias,
         softcap=logits.softcap,
     )
 
@@ -184,7 +195,7 @@ def _pieces(logits: Logits, rows: slice, cols: slice) -> Iterator[tuple[Logits, 
         yield logits.part(below, right, is_causal=True), below, right
 
 
-def _spread(key: Tensor, heads: int) -> Tensor:
+def spread(key: Tensor, heads: int) -> Tensor:
     """One key head a query head."""
     return key if key.shape[1] == heads else key.repeat_interleave(heads // key.shape[1], dim=1)
 

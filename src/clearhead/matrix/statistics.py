@@ -1,19 +1,26 @@
 """Exact numbers about rows and columns, from forward passes where an identity allows, else one pass of blocks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from clearhead.matrix import products
-from clearhead.matrix.logits import NEG_INF, Block, Logits, blocks, finite
+from clearhead.matrix.logits import NEG_INF, Block, Logits, blocks, finite, weigh
 
 
-def rowwise(logits: Logits, reduce: Callable[[Block], tuple[Tensor, ...]], *, least: int = 1) -> tuple[Tensor, ...]:
+def rowwise(
+    logits: Logits,
+    reduce: Callable[[Block], tuple[Tensor, ...]],
+    *,
+    least: int = 1,
+    band: tuple[int, int] | None = None,
+) -> tuple[Tensor, ...]:
     """Reduce every row: `reduce` maps a block to tensors (heads, rows, ...); each is joined to (B, H, L, ...)."""
     batches = logits.shape[0]
     parts: dict[tuple[int, int], list[tuple[Tensor, ...]]] = {}
-    for block in blocks(logits, least=least):
+    for block in blocks(logits, least=least, band=band):
         parts.setdefault((block.batch, block.heads.start), []).append(reduce(block))
     starts = sorted({head for _, head in parts})
 
@@ -27,7 +34,7 @@ def rowwise(logits: Logits, reduce: Callable[[Block], tuple[Tensor, ...]], *, le
 def entropy(logits: Logits, lse: Tensor) -> Tensor:
     """(B, H, L), nats: -Σⱼ a·log a. Where logits are plain products, Σⱼ a·logit = s·qᵢ·(A@K)ᵢ: one forward pass."""
     if logits.bilinear:
-        mean_key, _, mass = products.forward(logits, logits.key)
+        mean_key, _, mass = products.forward(logits, logits.key, lse)
         expected = logits.scale * (logits.query * mean_key).sum(-1)
         return (mass * finite(lse) - expected).clamp_min(0.0)
 
@@ -36,6 +43,20 @@ def entropy(logits: Logits, lse: Tensor) -> Tensor:
         return ((block.weights(lse) * surprise.masked_fill(block.logits == NEG_INF, 0.0)).sum(-1),)
 
     return rowwise(logits, reduce)[0]
+
+
+def squared(logits: Logits, lse: Tensor) -> Tensor:
+    """(B, H, L): Σⱼ a². Where logits are plain products, exp(lse(2s) - 2·lse(s)): one pass at twice the scale."""
+    if logits.bilinear:
+        twice = replace(logits, scale=2 * logits.scale, sinks=None)
+        return torch.exp(products.normaliser(twice) - 2 * finite(lse))
+    return rowwise(logits, lambda block: ((block.weights(lse) ** 2).sum(-1),))[0]
+
+
+def maximum(logits: Logits, lse: Tensor) -> Tensor:
+    """(B, H, L): the largest weight of each row."""
+    best = rowwise(logits, lambda block: (block.logits.amax(-1),))[0]
+    return torch.exp(best - finite(lse))
 
 
 def received(logits: Logits, lse: Tensor) -> Tensor:
@@ -54,13 +75,51 @@ def topk(logits: Logits, lse: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.exp(best - finite(lse).unsqueeze(-1)), keys
 
 
-def mean_distance(logits: Logits, lse: Tensor, offset: int) -> Tensor:
-    """(B, H, L), positions: Σⱼ aᵢⱼ·|i + offset - j|."""
+def distances(logits: Logits, lse: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of |i + offset - j| under each row's weights, both (B, H, L), in positions."""
 
     def reduce(block: Block) -> tuple[Tensor, ...]:
-        device = block.logits.device
-        rows = torch.arange(block.rows.start, block.rows.stop, device=device) + offset
-        cols = torch.arange(block.cols.start, block.cols.stop, device=device)
-        return ((block.weights(lse) * (rows[:, None] - cols).abs()).sum(-1),)
+        away, weights = _away(block, offset).abs(), block.weights(lse)
+        first = (weights * away).sum(-1)
+        mass = weights.sum(-1)
+        share = mass.masked_fill(mass == 0, 1.0)
+        around = away - (first / share).unsqueeze(-1)
+        variance = (weights * around**2).sum(-1) / share
+        # sqrt has no slope at 0, where all the weight lies at one distance, give or take a rounding.
+        flat = variance <= torch.finfo(variance.dtype).eps ** 2
+        spread = variance.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
+        return first, spread
 
-    return rowwise(logits, reduce)[0]
+    mean, spread = rowwise(logits, reduce)
+    return mean, spread
+
+
+def mass_within(logits: Logits, lse: Tensor, window: int, offset: int) -> Tensor:
+    """(B, H, L): Σ of aᵢⱼ over |i + offset - j| <= window; only the band is computed."""
+
+    def reduce(block: Block) -> tuple[Tensor, ...]:
+        outside = _away(block, offset).abs() > window
+        return (block.weights(lse).masked_fill(outside, 0.0).sum(-1),)
+
+    return rowwise(logits, reduce, band=(offset - window, offset + window))[0]
+
+
+def mass_on(logits: Logits, lse: Tensor, keys: Tensor) -> Tensor:
+    """(B, H, L): Σ of aᵢⱼ over the keys j given by position; only those columns are computed."""
+    batches, heads, rows, _ = logits.shape
+    every = slice(0, heads)
+    maps = []
+    for batch in range(batches):
+        parts = [logits.query.new_zeros(heads, rows)]
+        for some in keys.split(64):
+            block = logits.block(batch, every, slice(0, rows), some)
+            parts.append(weigh(block, lse[batch]).sum(-1))
+        maps.append(torch.stack(parts).sum(0))
+    return torch.stack(maps)
+
+
+def _away(block: Block, offset: int) -> Tensor:
+    """(rows, cols): i + offset - j."""
+    device = block.logits.device
+    rows = torch.arange(block.rows.start, block.rows.stop, device=device) + offset
+    return rows[:, None] - torch.arange(block.cols.start, block.cols.stop, device=device)

@@ -1,0 +1,78 @@
+"""Two matrices over the same keys, row by row: two heads, or the same head in two models."""
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import ShapeError
+from clearhead.matrix import products
+from clearhead.matrix.logits import NEG_INF, Logits, blocks, finite
+
+
+def kl(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tensor:
+    """(B, H, L), nats: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not.
+
+    Where both matrices' logits are plain products under one mask, Σⱼ a·logit_b = s′·q′ᵢ·(A@K′)ᵢ: two forward passes.
+    """
+    if ours.bilinear and other.bilinear and _same_mask(ours, other):
+        own, _, mass = products.forward(ours, ours.key, our_lse)
+        foreign = products.forward(ours, products.spread(other.key, ours.shape[1]), our_lse)[0]
+        gain = ours.scale * (ours.query * own).sum(-1) - other.scale * (other.query * foreign).sum(-1)
+        return (gain - mass * (finite(our_lse) - finite(other_lse))).clamp_min(0.0 if ours.sinks is None else NEG_INF)
+
+    def reduce(a: Tensor, b: Tensor, log_ratio: Tensor) -> Tensor:
+        return (a * log_ratio.masked_fill(a == 0, 0.0)).sum(-1)
+
+    return _both(ours, our_lse, other, other_lse, reduce)
+
+
+def inner(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tensor:
+    """(B, H, L): Σⱼ aⱼ·bⱼ.
+
+    Where logits are plain products, a·b is itself a softmax of [s·q, s′·q′]·[k, k′], up to its normaliser.
+    """
+    if ours.bilinear and other.bilinear and _same_mask(ours, other):
+        heads = ours.shape[1]
+        joined = Logits(
+            query=torch.cat([ours.query * ours.scale, other.query * other.scale], dim=-1),
+            key=torch.cat([products.spread(ours.key, heads), products.spread(other.key, heads)], dim=-1),
+            scale=1.0,
+            is_causal=ours.is_causal,
+            allow=ours.allow,
+        )
+        return torch.exp(products.normaliser(joined) - finite(our_lse) - finite(other_lse))
+    return _both(ours, our_lse, other, other_lse, lambda a, b, _: (a * b).sum(-1))
+
+
+def check(ours: Logits, other: Logits) -> None:
+    """Raise ShapeError unless both matrices have one shape."""
+    if ours.shape != other.shape:
+        raise ShapeError(
+            f"two matrices are compared row by row, so their shapes must be one: {ours.shape} and {other.shape}, axes "
+            "B,H,L,S. Choose the heads to compare with .heads(...)."
+        )
+
+
+def _same_mask(ours: Logits, other: Logits) -> bool:
+    if ours.is_causal != other.is_causal:
+        return False
+    if ours.allow is None or other.allow is None:
+        return ours.allow is other.allow
+    return ours.allow is other.allow or (
+        ours.allow.shape == other.allow.shape and bool(torch.equal(ours.allow, other.allow))
+    )
+
+
+def _both(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor, reduce) -> Tensor:  # type: ignore[no-untyped-def]
+    """One pass of blocks over both matrices."""
+    batches = ours.shape[0]
+    parts: dict[tuple[int, int], list[Tensor]] = {}
+    for block in blocks(ours, least=ours.shape[3]):
+        theirs = other.block(block.batch, block.heads, block.rows, block.cols)
+        where = (block.batch, block.heads, block.rows)
+        log_a = block.logits - finite(our_lse[where]).unsqueeze(-1)
+        log_b = theirs - finite(other_lse[where]).unsqueeze(-1)
+        parts.setdefault((block.batch, block.heads.start), []).append(reduce(log_a.exp(), log_b.exp(), log_a - log_b))
+    starts = sorted({head for _, head in parts})
+    return torch.stack(
+        [torch.cat([torch.cat(parts[batch, head], dim=1) for head in starts]) for batch in range(batches)]
+    )

@@ -1,0 +1,220 @@
+"""The questions an attention matrix answers: one method each, in float32 or wider."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import OptionError, PlaceError, ShapeError
+from clearhead.matrix import compare, pooling, products, statistics
+from clearhead.matrix.logits import Logits
+
+if TYPE_CHECKING:
+    from clearhead.matrix.matrix import AttentionMatrix
+
+
+class Questions:
+    """What can be asked of a matrix. AttentionMatrix says what it is made of."""
+
+    _logits: Logits
+    _value: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, L, S)."""
+        return self._logits.shape
+
+    @property
+    def lse(self) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def _wide(self) -> Logits:
+        return self._logits.wide()
+
+    @property
+    def _wide_lse(self) -> Tensor:
+        return self.lse.to(self._wide.query.dtype)
+
+    # Of each row
+
+    def entropy(self) -> Tensor:
+        """The entropy of each row, (B, H, L), in nats: 0 for one key, log S for all keys alike; 0 in an empty row.
+
+        Cost: one forward pass; with a bias or softcap, one pass of blocks.
+        """
+        return statistics.entropy(self._wide, self._wide_lse)
+
+    def maximum(self) -> Tensor:
+        """The largest weight of each row, (B, H, L); 0 in an empty row."""
+        return statistics.maximum(self._wide, self._wide_lse)
+
+    def effective_keys(self) -> Tensor:
+        """How many keys each row attends to in effect, (B, H, L): 1/Σⱼa²; 1 for one key, S for all alike; 0 if empty.
+
+        With weights w that sum to m < 1 (sinks), m²/Σw²: of what the keys get, spread over how many.
+
+        Source: the inverse Simpson index (Hill 1973, order 2).
+        """
+        lse = self._wide_lse
+        squares = statistics.squared(self._wide, lse)
+        mass = products.forward(self._wide, self._wide.key[..., :1] * 0, lse)[2]
+        return mass**2 / squares.masked_fill(squares == 0, 1.0)
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest weights of each row.
+
+        Args:
+            k: 1..S.
+
+        Returns:
+            (values, indices), each (B, H, L, k), largest first; indices are int64 keys. Where fewer than k keys may be
+            attended, the rest are weight 0.
+
+        Raises:
+            OptionError: k is not within 1..S.
+        """
+        keys = self.shape[3]
+        if not 1 <= k <= keys:
+            raise OptionError(f"topk(k={k}) asks of rows of {keys} keys. Use 1 <= k <= {keys}.")
+        return statistics.topk(self._wide, self._wide_lse, k)
+
+    def mean_distance(self, *, offset: int = 0) -> Tensor:
+        """How far each query looks, (B, H, L), in positions: Σⱼ aᵢⱼ·|i + offset - j|.
+
+        Args:
+            offset: the position of query 0 among the keys, where queries are only the last of a sequence: S - L.
+
+        Source: Vig & Belinkov 2019, "Analyzing the Structure of Attention", section 3.
+        """
+        return statistics.distances(self._wide, self._wide_lse, offset)[0]
+
+    def distance_spread(self, *, offset: int = 0) -> Tensor:
+        """How much that distance varies within a row, (B, H, L), in positions: its standard deviation."""
+        return statistics.distances(self._wide, self._wide_lse, offset)[1]
+
+    def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
+        """What each query gives to keys at most `window` positions away, (B, H, L), in weights.
+
+        Cost: O(L·window); only the band is computed.
+        """
+        if window < 0:
+            raise OptionError(f"mass_within(window={window}) needs a window of 0 positions or more.")
+        return statistics.mass_within(self._wide, self._wide_lse, window, offset)
+
+    def mass_on(self, keys: Sequence[int] | Tensor) -> Tensor:
+        """What each query gives to some keys together, (B, H, L), in weights.
+
+        Args:
+            keys: positions 0..S-1, or a boolean tensor (S,). Separators, say, or the first token: `A.mass_on([0])`.
+        """
+        chosen = torch.as_tensor(keys, device=self._logits.query.device)
+        size = self.shape[3]
+        if chosen.dtype == torch.bool:
+            if chosen.shape != (size,):
+                raise ShapeError(
+                    f"keys is a boolean tensor of shape {tuple(chosen.shape)}, expected ({size},), axis S."
+                )
+            chosen = chosen.nonzero().flatten()
+        chosen = chosen.long().flatten()
+        if chosen.numel() and not (-size <= int(chosen.min()) and int(chosen.max()) < size):
+            raise PlaceError(f"keys={chosen.tolist()[:8]} holds a position outside S={size}. Use 0..{size - 1}.")
+        return statistics.mass_on(self._wide, self._wide_lse, (chosen % max(size, 1)).unique())
+
+    # Of each key
+
+    def received(self) -> Tensor:
+        """What each key gets over all queries, (B, H, S): the column sums, in weights. Cost: about a forward pass."""
+        return statistics.received(self._wide, self._wide_lse)
+
+    def gradient_times(self, grad_out: Tensor, value: Tensor | None = None) -> Tensor:
+        """Gradient times attention of each key, (B, H, S): Σᵢ aᵢⱼ · ∂loss/∂aᵢⱼ, where ∂loss/∂aᵢⱼ = grad_outᵢ·vⱼ.
+
+        Args:
+            grad_out: (B, H, L, D_v), the gradient of a number at the attention's output.
+            value: (B, H_kv, S, D_v); default the value the matrix was made with.
+
+        Source: Chefer, Gur & Wolf 2021, "Transformer Interpretability Beyond Attention Visualization", eq. 13,
+        without the clamp, summed over queries.
+        """
+        values = self._values(value)
+        expected = (*self.shape[:3], values.shape[-1])
+        if grad_out.shape != expected:
+            raise ShapeError(f"grad_out has shape {tuple(grad_out.shape)}, expected {expected}, axes B,H,L,D.")
+        wide = self._wide
+        gathered = products.transposed(wide, self._wide_lse, grad_out.to(wide.query.dtype))
+        return (gathered * values.to(wide.query.dtype)).sum(-1)
+
+    # As a picture
+
+    def pooled(
+        self,
+        rows: int,
+        cols: int,
+        *,
+        reduce: Literal["mean", "max"] = "mean",
+        region: tuple[slice, slice] | None = None,
+    ) -> Tensor:
+        """The matrix, or a rectangle of it, as a small map: one number a cell, (B, H, rows, cols).
+
+        Cells are those of `torch.nn.functional.adaptive_avg_pool2d`; more cells than positions repeat them.
+
+        Args:
+            rows, cols: cells down and across, at least 1.
+            reduce: "mean" or "max" of the weights in a cell.
+            region: (rows, cols) of the matrix, two slices of step 1; default all of it. So a viewer can zoom.
+
+        Raises:
+            OptionError: no cells, an empty region, or another `reduce`.
+
+        Memory: O(L·min(cols, 128)) a head. Cost: one forward pass over the region; for "max" one pass of blocks.
+        """
+        if rows < 1 or cols < 1:
+            raise OptionError(f"pooled(rows={rows}, cols={cols}) needs at least one cell each way.")
+        pools = {"mean": pooling.mean, "max": pooling.maximum}
+        if reduce not in pools:
+            raise OptionError(f"reduce is {reduce!r}; expected 'mean' or 'max'.")
+        area = (slice(None), slice(None)) if region is None else region
+        spans = []
+        for part, size, letter in zip(area, self.shape[2:], "LS", strict=True):
+            start, stop, step = part.indices(size)
+            if step != 1 or start >= stop:
+                raise OptionError(
+                    f"the region's {letter} is {part}: empty, or not of step 1. Use 0 <= start < stop <= {size}."
+                )
+            spans.append(slice(start, stop))
+        return pooling.pooled(self._wide, self._wide_lse, (rows, cols), spans[0], spans[1], pools[reduce])
+
+    # Beside another
+
+    def kl(self, other: AttentionMatrix) -> Tensor:
+        """How differently two heads or models attend, (B, H, L), nats: Σⱼ aᵢⱼ·log(aᵢⱼ / bᵢⱼ); `other` is b.
+
+        Infinite where b gives nothing to a key that a gives something. Cost: two forward passes, else one of blocks.
+        """
+        compare.check(self._logits, other._logits)
+        return compare.kl(self._wide, self._wide_lse, other._wide, other._wide_lse)
+
+    def inner(self, other: AttentionMatrix) -> Tensor:
+        """How much two heads or models attend to the same keys, (B, H, L): Σⱼ aᵢⱼ·bᵢⱼ."""
+        compare.check(self._logits, other._logits)
+        return compare.inner(self._wide, self._wide_lse, other._wide, other._wide_lse)
+
+    def _values(self, value: Tensor | None) -> Tensor:
+        """(B, H, S, D_v): the values given, or those known, one a query head."""
+        value = self._value if value is None else value
+        batch, heads, _, keys = self.shape
+        if value is None:
+            raise OptionError(
+                "this matrix knows no values. Give value=, make it with value=, or record it with "
+                "observe(model, values=True)."
+            )
+        if value.dim() != 4 or value.shape[0] != batch or value.shape[2] != keys or heads % value.shape[1]:
+            raise ShapeError(
+                f"value has shape {tuple(value.shape)}, expected (B, H_kv, S, D_v) with B={batch}, S={keys} and H_kv "
+                f"dividing {heads}."
+            )
+        return products.spread(value, heads)
