@@ -77,7 +77,10 @@ def see(
     model: Model = None,
     layer: Annotated[int | None, typer.Option(help="Open a head of this layer, counted from 0.")] = None,
     head: Annotated[int | None, typer.Option(help="Open this head, counted from 0.")] = None,
+    rollout: Annotated[bool, typer.Option("--rollout", help="Roll all layers out into one map.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="Say which heads have most of each score.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write a figure here: .png, .svg or .pdf.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what every head of a model attends to in a text.
@@ -89,15 +92,22 @@ def see(
     from clearhead.views import terminal
     from clearhead.views.html import page
     from clearhead.views.listing import listing
+    from clearhead.views.rolled import rolled
 
     reading = capture.read(capture.load(model), words)
+    if rollout:
+        reading, layer, head = rolled(reading), layer or 0, head or 0
     if layer is not None or head is not None:
         terminal.check(reading, layer or 0, head or 0)
     if html is not None:
         write(html, page(reading, text=words, layer=layer, head=head))
+    if png is not None:
+        draw(png, reading, layer, head)
     if as_json:
         print_json(listing(reading, layer=layer, head=head))
-    elif html is None:
+    elif scores:
+        Console(highlight=False).print(terminal.score_table(reading))
+    elif html is None and png is None:
         terminal.show(reading, Console(highlight=False), layer=layer, head=head)
 
 
@@ -177,6 +187,17 @@ def write(path: Path, content: str) -> None:
             f"{path} cannot be written: {error.strerror}. Give a file in a folder that exists."
         ) from error
     typer.echo(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)", err=True)
+
+
+def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
+    """Write a figure that a person asked for: all heads, or the one that is open."""
+    try:
+        from clearhead.views import plot
+    except ImportError as error:
+        raise OptionError("a figure needs matplotlib. Run `pip install 'clearhead[views]'`.") from error
+    one = layer is not None or head is not None
+    plot.save(plot.head(reading, layer or 0, head or 0) if one else plot.grid(reading), path)
+    typer.echo(f"wrote {path}", err=True)
 
 
 def print_json(data: Any) -> None:

@@ -71,6 +71,9 @@ def test_size_is_bounded_whatever_the_length():
         def mean_distance(self):
             return torch.ones(1, 16, 40_000)
 
+        def __getitem__(self, index):
+            return torch.full((16, 40_000), 1 / 40_000)
+
         def pooled(self, rows, cols):
             return torch.full((1, 16, rows, cols), 1 / 40_000)
 

@@ -59,12 +59,14 @@ def page(
 
 
 @router.get("/lens/data")
-def data(text: Annotated[str, Query()] = "", model: str = "") -> Response:
+def data(text: Annotated[str, Query()] = "", model: str = "", rollout: bool = False) -> Response:
     """What `attention.js` draws; or, with status 422, `{"error": message}`."""
     from clearhead.views.payload import payload
+    from clearhead.views.rolled import rolled
 
     try:
-        return JSONResponse(payload(_read(model.strip() or None, text.strip()), text=text.strip()))
+        reading = _read(model.strip() or None, text.strip())
+        return JSONResponse(payload(rolled(reading) if rollout else reading, text=text.strip()))
     except ClearheadError as error:
         return JSONResponse({"error": str(error)}, status_code=422)
 
@@ -115,7 +117,7 @@ def _plain(asked: Asked) -> dict[str, Any]:
         "model": reading.model_name,
         "layer": layer,
         "head": head,
-        "spread": listed["spread"],
+        "spread": listed["scores"]["spread"],
         "tokens": reading.tokens,
         "margin": 0.6 + 0.37 * min(max(map(len, reading.tokens)), 11),  # room for names, in cells
         "weights": listed["weights"] if len(reading.tokens) <= 32 else None,

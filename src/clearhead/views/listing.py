@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from clearhead.views.numbers import numbers
-from clearhead.views.payload import LINKS, spread
+from clearhead.views.payload import LINKS
+from clearhead.views.scores import SCORES
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -20,8 +21,8 @@ def listing(reading: "Reading", *, layer: int | None = None, head: int | None = 
         reading: one text through one model.
         layer, head: only these; all where None.
     Returns:
-        `format`, `model`, `tokens`, `missed`, and `heads`: for each its `layer`, `name`, `head`, `spread` (0 sharp to
-        1 even) and `links`, for each query its strongest keys as `[key, weight]`, largest first. One head asked
+        `format`, `model`, `tokens`, `missed`, and `heads`: for each its `layer`, `name`, `head`, `scores`
+        (see scores.py) and `links`, for each query its strongest keys as `[key, weight]`, largest first. One head asked
         for by both numbers also has `weights`, rows of the whole matrix, where they are at most a million.
     """
     heads = [
@@ -45,13 +46,14 @@ def listing(reading: "Reading", *, layer: int | None = None, head: int | None = 
 
 def _heads(layer: int, name: str, matrix: "AttentionMatrix", only: int | None) -> list[dict[str, Any]]:
     values, indices = matrix.topk(min(LINKS, matrix.shape[-1]))
-    weights, keys, even = numbers(values)[0], indices[0].tolist(), spread(matrix)
+    weights, keys = numbers(values)[0], indices[0].tolist()
+    scores = {score.name: score.table([matrix])[0] for score in SCORES}
     return [
         {
             "layer": layer,
             "name": name,
             "head": head,
-            "spread": round(float(even[head]), 6),
+            "scores": {name: values[head] for name, values in scores.items()},
             "links": [
                 [[key, weight] for key, weight in zip(row, weighed, strict=True) if weight > 0]
                 for row, weighed in zip(keys[head], _rounded(weights[head]), strict=True)

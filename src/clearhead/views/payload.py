@@ -6,7 +6,7 @@ while they fit, else for every n-th. Numbers travel as base64 of little-endian u
 
 import base64
 from collections.abc import Sequence
-from math import ceil, isqrt, log
+from math import ceil, isqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from clearhead.views.numbers import Array, numbers
 from clearhead.views.ranking import telling
+from clearhead.views.scores import SCORES
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -51,7 +52,7 @@ def payload(reading: "Reading", *, text: str | None = None) -> dict[str, Any]:
         "tokens": list(reading.tokens),
         "first": {"layer": first.layer, "head": first.head, "token": first.query},
         "layers": layers,
-        "scores": scores(matrices),
+        "scores": {score.name: {"about": score.about, "values": score.table(matrices)} for score in SCORES},
         "top": max((layer["top"] for layer in layers), default=0.0),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
         "left_out": _left_out(matrices, side, stride),
@@ -131,30 +132,6 @@ def masked_cells(said: str | dict[str, Any] | None, shape: tuple[int, ...]) -> N
     if isinstance(said, str):
         return np.triu(np.ones(shape, dtype=np.bool_), 1)
     return np.frombuffer(base64.b64decode(said["data"]), dtype="u1").reshape(shape) > 0
-
-
-def spread(matrix: "AttentionMatrix") -> Array:
-    """(H,): mean over queries of the row's entropy as a share of the most it could be, 0 sharp to 1 even."""
-    keys = matrix.shape[-1]
-    if keys < 2:
-        return np.zeros(matrix.shape[1])
-    return numbers(matrix.entropy())[0].mean(-1) / log(keys)
-
-
-def scores(matrices: "Sequence[AttentionMatrix]") -> dict[str, dict[str, Any]]:
-    """Numbers that say what kind a head is, by which a grid can be ordered: name -> `about`, `values[layer][head]`."""
-    kinds = {
-        "spread": ("how evenly the queries look, 0 one key to 1 all alike", spread),
-        "reach": ("mean distance between query and key, in tokens", _reach),
-    }
-    return {
-        name: {"about": about, "values": [[round(float(value), 4) for value in of(matrix)] for matrix in matrices]}
-        for name, (about, of) in kinds.items()
-    }
-
-
-def _reach(matrix: "AttentionMatrix") -> Array:
-    return np.abs(numbers(matrix.mean_distance())[0]).mean(-1)
 
 
 def _links(matrix: "AttentionMatrix") -> tuple[Array, NDArray[np.int64]]:

@@ -9,8 +9,9 @@ from rich.text import Text
 
 from clearhead.errors import OptionError
 from clearhead.views.numbers import Array
-from clearhead.views.payload import LINKS, masked, masked_cells, spread, tiles
+from clearhead.views.payload import LINKS, masked, masked_cells, tiles
 from clearhead.views.ranking import Link, between_words, strongest
+from clearhead.views.scores import SCORES, spread
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -63,8 +64,9 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
     weights = tiles(matrix, cells, cells)
     links = strongest(matrix, head, LINKS, layer=layer)
     even = float(spread(matrix)[head])
-    title = Text.assemble(("Layer ", "bold"), (str(layer), "bold"), (", head ", "bold"), (str(head), "bold"))
-    title.append(f"   spread {even:.2f} (0: one key, 1: all alike)   {name}", style=QUIET)
+    alone = len(reading.record) == matrix.shape[1] == 1
+    title = Text(name.capitalize() if alone else f"Layer {layer}, head {head}", style="bold")
+    title.append(f"   spread {even:.2f} (0: one key, 1: all alike)" + ("" if alone else f"   {name}"), style=QUIET)
     return Group(
         title,
         Text.assemble(("rows: queries", QUERY), "  ", ("columns: keys", KEY), "  in the order of the text"),
@@ -73,9 +75,26 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
         Text(),
         _scale(float(weights[head].max(initial=0.0))),
         Text(),
-        Text("Strongest links of this head", style="bold"),
-        *_lines(reading, links),
+        Text("Strongest links", style="bold"),
+        *_lines(reading, links, where=False),
     )
+
+
+def score_table(reading: "Reading", count: int = 6) -> RenderableType:
+    """For each score the heads that have most of it."""
+    parts: list[RenderableType] = [_title(reading)]
+    for score in SCORES:
+        values = score.table(reading.record.values())
+        ranked = sorted(
+            ((value, layer, head) for layer, row in enumerate(values) for head, value in enumerate(row)),
+            key=lambda entry: -entry[0],
+        )
+        most = max((abs(value) for value, _, _ in ranked), default=0.0) or 1.0
+        parts += [Text(), Text.assemble((score.name, "bold"), f"  {score.about}")]
+        for value, layer, head in ranked[:count]:
+            line = Text(f"  layer {layer:>2}, head {head:>2}  {value:8.3f}  ")
+            parts.append(line.append("█" * round(24 * value / most), style=WEIGHT))
+    return Group(*parts)
 
 
 def check(reading: "Reading", layer: int, head: int) -> None:
@@ -184,7 +203,7 @@ def _scale(top: float) -> Text:
     return line
 
 
-def _lines(reading: "Reading", links: list[Link]) -> list[Text]:
+def _lines(reading: "Reading", links: list[Link], *, where: bool = True) -> list[Text]:
     names = max((len(_short(reading.tokens[link.query])) for link in links), default=0)
     others = max((len(_short(reading.tokens[link.key])) for link in links), default=0)
     lines = []
@@ -194,7 +213,8 @@ def _lines(reading: "Reading", links: list[Link]) -> list[Text]:
         line.append(f"{_short(reading.tokens[link.query]):>{names}}", style=QUERY)
         line.append(" → ")
         line.append(f"{_short(reading.tokens[link.key]):<{others}}", style=KEY)
-        line.append(f"  {link.query} → {link.key}, layer {link.layer}, head {link.head}", style=QUIET)
+        line.append(f"  {link.query} → {link.key}", style=QUIET)
+        line.append(f", layer {link.layer}, head {link.head}" if where else "", style=QUIET)
         lines.append(line)
     return lines
 

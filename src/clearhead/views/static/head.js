@@ -22,14 +22,16 @@ export function openHead(scene, l, h) {
   const { layers, tokens, one, list, more, change, close } = scene;
   const layer = layers[l];
   const all = links(layer, h);
-  const map = headMap(scene, layer, h, `Layer ${l}, head ${h}`);
+  const map = headMap(scene, layer, h);
   const lines = tokenLines(scene, layer);
   const explain = (word) => explainWord(more, word);
+  const alone = layers.length === 1 && layer.heads === 1;
+  const name = alone ? layer.name : `Layer ${l}, head ${h}`;
   const spread = scene.scores.spread.values[l][h];
   one.replaceChildren(
     make("header", { class: "ch-head" },
-      make("h2", {}, `Layer ${l}, head ${h}`),
-      make("p", { class: "ch-note" }, `${layer.name} · spread `, number("spread", spread.toFixed(2), explain)),
+      make("h2", {}, name),
+      make("p", { class: "ch-note" }, alone ? "spread " : `${layer.name} · spread `, number("spread", spread.toFixed(2), explain)),
       make("button", { type: "button", class: "ch-close", onclick: close }, "Close")),
     make("div", { class: "ch-pictures" }, map.element, lines.element));
   more.replaceChildren(numbersTable(layer, h, tokens), definitions());
@@ -75,7 +77,7 @@ function strongest(layer, tokens, token, side, near, explain) {
 
 // ---- the map -------------------------------------------------------------------------------------------------
 
-function headMap(scene, layer, h, name) {
+function headMap(scene, layer, h) {
   const { tokens, colours, root } = scene;
   const [, rows, cols] = layer.map.shape;
   const named = isDense(layer) && Math.max(rows, cols) <= NAMED;
@@ -83,7 +85,7 @@ function headMap(scene, layer, h, name) {
   const picture = paint(layer.map, layer.masked, h, top, colours());
   picture.setAttribute("class", "ch-map");
   picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", `${name}: rows are queries, columns are keys. The table below holds the numbers.`);
+  picture.setAttribute("aria-label", `Map of the head: rows are queries, columns are keys. The table below holds the numbers.`);
   const mark = make("div", { class: "ch-mark", hidden: true });
   const readout = make("p", { class: "ch-readout" });
   const side = (kind, count) => make("div", { class: `ch-names-${kind}`, "aria-hidden": "true", style: { "--count": String(count) } },

@@ -1,0 +1,205 @@
+"""Pictures for papers, with matplotlib: every head small, one head large, a score as bars; vector where saved so.
+
+Nothing here touches pyplot: a figure is made, given back, and belongs to the caller.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm, TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from clearhead.errors import OptionError
+from clearhead.views.numbers import Array
+from clearhead.views.payload import THUMB, masked, masked_cells, tiles
+from clearhead.views.terminal import check
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+# The light values of static/attention.css: one hue, lightness even in OKLCH; 0 is the paper.
+PAPER, INK, MUTED, HAIRLINE, QUERY, KEY = "#ffffff", "#1f1d1a", "#655f56", "#d9d3c7", "#a8430b", "#00695c"
+WEIGHTS = LinearSegmentedColormap.from_list(
+    "clearhead",
+    [PAPER, "#caddf3", "#a1c2e8", "#7aa6d8", "#578bc4", "#3970ab", "#1f568f", "#0a3e6e", "#00274c"],
+)
+DIFFERENCE = LinearSegmentedColormap.from_list(
+    "clearhead-difference",
+    ["#6b2a00", "#a8430b", "#d98a5c", "#f1cdb8", PAPER, "#caddf3", "#7aa6d8", "#3970ab", "#00274c"],
+)
+Box = tuple[float, float, float, float]  # left, right, bottom, top, as imshow has it
+NAMED = 40  # tokens a side up to which axes carry their names
+MOST = 256  # cells a side of one head's picture
+FONT = 7.0  # points
+
+
+def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
+    """All heads as small maps on one scale: layers down, heads across.
+
+    Args:
+        reading: one text through one model.
+        width: of the figure, inches.
+    """
+    small = [tiles(matrix, THUMB, THUMB) for matrix in reading.record.values()]
+    layers, heads = len(small), max((len(layer) for layer in small), default=0)
+    if not heads:
+        raise OptionError("the reading holds no attention, so there is nothing to draw. See record.missed for why.")
+    top = max(float(layer.max()) for layer in small)
+    figure = _figure(width, 0.7 + (width - 1.3) / heads * layers)
+    axis = figure.subplots()
+    for layer, maps in enumerate(small):
+        hidden = masked_cells(masked(maps), maps.shape[1:])
+        for number, weights in enumerate(maps):
+            image = _paint(axis, weights, hidden, top, (number + 0.04, number + 0.96, layer + 0.96, layer + 0.04))
+    axis.set(xlim=(0, heads), ylim=(layers, 0), aspect="equal")
+    axis.set_xticks([number + 0.5 for number in range(heads)], [str(number) for number in range(heads)])
+    axis.set_yticks([layer + 0.5 for layer in range(layers)], [str(layer) for layer in range(layers)])
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0, labelsize=FONT, colors=MUTED, pad=1)
+    axis.set_xlabel("head (in each map: columns are keys)", fontsize=FONT, color=INK)
+    axis.set_ylabel("layer (in each map: rows are queries)", fontsize=FONT, color=INK)
+    axis.spines[:].set_visible(False)
+    longest = max(max(matrix.shape[-2:]) for matrix in reading.record.values())
+    _scale(figure, image, axis, "weight" if longest <= THUMB else "mean weight")
+    return figure
+
+
+def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> Figure:
+    """One head as a map: rows are queries, columns keys; named tokens up to 40 of them.
+
+    Raises:
+        OptionError: there is no such layer or head.
+    """
+    check(reading, layer, number)
+    matrix = list(reading.record.values())[layer]
+    weights = tiles(matrix, MOST, MOST)
+    dense = weights.shape[1:] == tuple(matrix.shape[2:])
+    figure = _figure(width, width)
+    axis = figure.subplots()
+    hidden = masked_cells(masked(weights), weights.shape[1:])
+    image = _paint(axis, weights[number], hidden, float(weights[number].max()), _box(matrix.shape[2:]))
+    _frame(axis)
+    _tokens(axis, reading.tokens, matrix.shape[2:])
+    axis.set_title(f"{reading.model_name}, layer {layer}, head {number}", fontsize=FONT + 1, color=INK, pad=8)
+    _scale(figure, image, axis, "weight" if dense else "mean weight")
+    return figure
+
+
+def difference(first: Array, second: Array, tokens: Sequence[str], title: str, *, width: float = 4.5) -> Figure:
+    """Two maps of one shape (r, c), first less second, on a diverging scale with paper at 0.
+
+    Raises:
+        OptionError: the maps differ in shape.
+    """
+    if first.shape != second.shape:
+        raise OptionError(
+            f"the maps have shapes {first.shape} and {second.shape}, expected one. Use one text for both."
+        )
+    figure = _figure(width, width)
+    axis = figure.subplots()
+    most = float(np.abs(first - second).max()) or 1.0
+    norm = TwoSlopeNorm(0.0, -most, most)
+    box = _box((len(tokens), len(tokens)))
+    image = axis.imshow(first - second, cmap=DIFFERENCE, norm=norm, interpolation="nearest", extent=box)
+    _frame(axis)
+    _tokens(axis, tokens, (len(tokens), len(tokens)))
+    axis.set_title(title, fontsize=FONT + 1, color=INK, pad=8)
+    _scale(figure, image, axis, "first less second")
+    return figure
+
+
+def bars(values: Sequence[Sequence[float]], name: str, *, most: int = 24, width: float = 4.5) -> Figure:
+    """A score a head, largest first, as `layer.head`; `values[layer][head]`, the `most` largest."""
+    ranked = sorted(
+        ((value, f"{layer}.{number}") for layer, row in enumerate(values) for number, value in enumerate(row)),
+        reverse=True,
+    )[:most]
+    figure = _figure(width, 0.6 + 0.16 * len(ranked))
+    axis = figure.subplots()
+    axis.barh(range(len(ranked)), [value for value, _ in ranked], color=WEIGHTS(0.75), height=0.7)
+    axis.set_yticks(range(len(ranked)), [label for _, label in ranked], fontsize=FONT, color=INK)
+    axis.invert_yaxis()
+    axis.set_xlabel(name, fontsize=FONT, color=INK)
+    axis.tick_params(labelsize=FONT, length=0, colors=MUTED)
+    for edge in ("top", "right", "left"):
+        axis.spines[edge].set_visible(False)
+    axis.spines["bottom"].set_color(HAIRLINE)
+    return figure
+
+
+def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
+    """Write a figure; the file's ending says how: .png, .svg or .pdf (text stays text in the last two).
+
+    Raises:
+        OptionError: another ending, or a place that cannot be written.
+    """
+    path = Path(path)
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in ("png", "svg", "pdf"):
+        raise OptionError(f"{path} ends in {path.suffix or 'nothing'}, expected .png, .svg or .pdf. Rename the file.")
+    from matplotlib import rc_context
+
+    dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]  # the same run, the same file
+    try:
+        with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "clearhead"}):
+            figure.savefig(path, dpi=dpi, metadata=dated, bbox_inches="tight", facecolor=PAPER)
+    except OSError as error:
+        raise OptionError(
+            f"{path} cannot be written: {error.strerror}. Give a file in a folder that exists."
+        ) from error
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
+
+
+def _paint(axis: Axes, weights: Array, hidden: NDArray[np.bool_], top: float, box: Box) -> AxesImage:
+    """One map; masked cells are left out, and hatching shows in their place."""
+    if hidden.any():
+        left, right, bottom, upper = box
+        plate = Rectangle((left, upper), right - left, bottom - upper)
+        plate.set(facecolor="none", edgecolor=HAIRLINE, hatch="//////", linewidth=0)
+        axis.add_patch(plate)
+    norm = PowerNorm(0.5, 0.0, top or 1.0)
+    shown = np.ma.masked_where(hidden, weights)
+    return axis.imshow(shown, cmap=WEIGHTS, norm=norm, interpolation="nearest", extent=box, aspect="equal", zorder=2)
+
+
+def _box(shape: Sequence[int]) -> Box:
+    """Where a map of a whole matrix lies, so that position i is at i."""
+    return (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
+
+
+def _frame(axis: Axes) -> None:
+    for spine in axis.spines.values():
+        spine.set(color=HAIRLINE, linewidth=0.5)
+
+
+def _tokens(axis: Axes, tokens: Sequence[str], shape: Sequence[int]) -> None:
+    """Names on both axes where they fit, in a size at which they do not collide; positions beyond."""
+    axis.set_ylabel("query", fontsize=FONT, color=QUERY)
+    axis.set_xlabel("key", fontsize=FONT, color=KEY)
+    axis.xaxis.set_label_position("top")
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0, labelsize=FONT)
+    if max(shape) <= NAMED:
+        size = min(FONT, 190 / max(shape))
+        names = [name if len(name) <= 14 else name[:13] + "…" for name in tokens]
+        # A dollar sign starts mathematics in matplotlib: it is told that these are words.
+        axis.set_yticks(range(shape[0]), names[: shape[0]], fontsize=size, parse_math=False)
+        axis.set_xticks(range(shape[1]), names[: shape[1]], fontsize=size, rotation=90, parse_math=False)
+    axis.tick_params(axis="y", colors=QUERY)
+    axis.tick_params(axis="x", colors=KEY)
+
+
+def _scale(figure: Figure, image: AxesImage, axis: Axes, name: str) -> None:
+    bar = figure.colorbar(image, ax=axis, fraction=0.03, pad=0.02, aspect=30)
+    bar.set_label(name, fontsize=FONT, color=INK)
+    bar.ax.tick_params(labelsize=FONT, length=2, colors=MUTED)
+    bar.ax.spines[:].set(edgecolor=HAIRLINE, linewidth=0.5)

@@ -1,0 +1,98 @@
+"""Rollout as a picture: the whole model's layers as one head, so that every view can draw it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from clearhead.matrix import rollout
+from clearhead.matrix.pooling import edges
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+ROWS = 128  # rows worked out at a time: memory O(ROWS · L)
+
+
+class RolledOut:
+    """What the views ask of an attention matrix, (1, 1, L, L), answered by a rollout that is not stored.
+
+    Row i says where position i of the last layer draws from among the input tokens; a row adds up to 1.
+
+    Source: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, reading: "Reading") -> None:
+        self._rollout = rollout(list(reading.record.values()))
+        length = self._rollout.shape[-1]
+        self.shape = (1, 1, length, length)
+
+    def to_dense(self) -> Tensor:
+        """(1, 1, L, L), stored: for texts short enough to draw whole."""
+        return self._rows(range(self.shape[2]))[None, None]
+
+    def pooled(self, rows: int, cols: int) -> Tensor:
+        """(1, 1, rows, cols): means over tiles, by a product with pooling columns."""
+        columns = torch.zeros(self.shape[3], cols)
+        for cell, (start, end) in enumerate(edges(self.shape[3], cols)):
+            columns[start:end, cell] = 1 / (end - start)
+        return torch.nn.functional.adaptive_avg_pool2d((self._rollout @ columns)[:, None], (rows, cols))
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest of each row and their places, both (1, 1, L, k)."""
+        found = [self._rows(part).topk(k, dim=-1) for part in self._parts()]
+        values, places = (torch.cat([one[which] for one in found])[None, None] for which in (0, 1))
+        return values, places
+
+    def entropy(self) -> Tensor:
+        """(1, 1, L), nats."""
+        rows = [torch.special.entr(self._rows(part)).sum(-1) for part in self._parts()]
+        return torch.cat(rows)[None, None]
+
+    def mean_distance(self) -> Tensor:
+        """(1, 1, L), tokens."""
+        places = torch.arange(self.shape[3], dtype=torch.float32)
+        rows = [(self._rows(part) * (places[list(part), None] - places).abs()).sum(-1) for part in self._parts()]
+        return torch.cat(rows)[None, None]
+
+    def __getitem__(self, key: Any) -> Tensor:
+        return self.to_dense()[key]
+
+    def _parts(self) -> list[range]:
+        return [range(start, min(start + ROWS, self.shape[2])) for start in range(0, self.shape[2], ROWS)]
+
+    def _rows(self, positions: range) -> Tensor:
+        return self._rollout.rows(positions)[0]
+
+
+class OneMatrix(Mapping[str, Any]):
+    """A record of one matrix, with what the first record missed."""
+
+    def __init__(self, name: str, matrix: RolledOut, missed: Any) -> None:
+        self._name, self._matrix, self.missed = name, matrix, missed
+
+    def __getitem__(self, name: str) -> RolledOut:
+        if name != self._name:
+            raise KeyError(name)
+        return self._matrix
+
+    def __iter__(self) -> Any:
+        return iter((self._name,))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def rolled(reading: "Reading") -> Any:
+    """The same reading with all its layers rolled out into one head, for any view.
+
+    Raises:
+        OptionError: nothing was captured.
+        ShapeError: the layers are not self-attention over one sequence.
+    """
+    record: Any = OneMatrix("rollout of all layers", RolledOut(reading), reading.record.missed)
+    return replace(reading, record=record, model_name=f"{reading.model_name}, rollout")

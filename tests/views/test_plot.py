@@ -1,0 +1,72 @@
+"""Figures for papers: the weights drawn, names that stay words, files that repeat."""
+
+import numpy as np
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+from clearhead.errors import OptionError  # noqa: E402
+from clearhead.views import plot  # noqa: E402
+from views.fake import Reading, Record, reading  # noqa: E402
+
+
+def images(figure):
+    return figure.axes[0].images
+
+
+def test_the_grid_draws_every_head_on_one_scale():
+    given = reading(11, layers=2, heads=3)
+    drawn = images(plot.grid(given))
+    weights = [head for matrix in given.record.values() for head in matrix.weights[0].double().numpy()]
+    assert len(drawn) == 6
+    for image, head in zip(drawn, weights, strict=True):
+        np.testing.assert_allclose(image.get_array().filled(0), head)
+        assert image.norm.vmax == pytest.approx(max(one.max() for one in weights))
+
+
+def test_one_head_draws_its_weights_and_names_both_axes():
+    given = reading(["red", "$x$", "blue"], layers=1, heads=2)
+    figure = plot.head(given, 0, 1)
+    np.testing.assert_allclose(images(figure)[0].get_array(), given.record["layer.0.attention"].weights[0, 1].double())
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["red", "$x$", "blue"]
+
+
+def test_masked_cells_are_hatched_and_never_coloured():
+    axis = plot.head(reading(5, is_causal=True), 0, 0).axes[0]
+    assert axis.images[0].get_array().mask.sum() == 10
+    assert [patch.get_hatch() for patch in axis.patches] == ["//////"]
+
+
+def test_a_difference_is_paper_where_heads_agree():
+    one = np.array([[0.5, 0.5], [0.9, 0.1]])
+    image = images(plot.difference(one, one[::-1], ["a", "b"], "title"))[0]
+    np.testing.assert_allclose(image.get_array(), one - one[::-1])
+    assert image.cmap(image.norm(0.0))[:3] == pytest.approx((1, 1, 1), abs=0.01)
+    with pytest.raises(OptionError, match="shapes"):
+        plot.difference(one, one[:1], ["a"], "title")
+
+
+def test_bars_show_the_largest_first():
+    axis = plot.bars([[0.1, 0.9], [0.5]], "spread").axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["0.1", "1.0", "0.0"]
+
+
+@pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
+def test_the_same_figure_gives_the_same_file(tmp_path, kind):
+    for name in ("a", "b"):
+        plot.save(plot.head(reading(["caf\u00e9", "two"], layers=1, heads=1), 0, 0), tmp_path / f"{name}.{kind}")
+    assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
+    if kind == "svg":
+        assert "café" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+
+
+def test_refusals_say_what_to_do(tmp_path):
+    figure = plot.bars([[0.5]], "spread")
+    with pytest.raises(OptionError, match="\\.png, \\.svg or \\.pdf"):
+        plot.save(figure, tmp_path / "figure.gif")
+    with pytest.raises(OptionError, match="cannot be written"):
+        plot.save(figure, tmp_path / "missing" / "figure.png")
+    with pytest.raises(OptionError, match="nothing to draw"):
+        plot.grid(Reading(Record(), ["a"]))
+    with pytest.raises(OptionError, match="heads 0 to 4"):
+        plot.head(reading(5), 0, 9)
