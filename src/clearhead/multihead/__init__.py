@@ -2,6 +2,7 @@
 
 from clearhead.multihead.cache import KVCache
 from clearhead.multihead.functional import attention
+from clearhead.multihead.hard import hard_attention, reinforce
 from clearhead.multihead.module import MultiheadAttention
 from clearhead.multihead.positions import Rotary
 from clearhead.multihead.replace import Replacement, replace_attention
@@ -14,5 +15,7 @@ __all__ = [
     "Rotary",
     "attention",
     "attention_varlen",
+    "hard_attention",
+    "reinforce",
     "replace_attention",
 ]

@@ -172,12 +172,14 @@ def warn_zero_one(attn_mask: Tensor, name: str = "attn_mask") -> None:
         )
 
 
-def options(
-    dropout_p: float, scale: float | None, softcap: float | None, sinks: Any, heads: int, query: Tensor
-) -> None:
-    """Check the plain numbers, and the sinks."""
+def dropout(dropout_p: float) -> None:
+    """Check that it is a probability."""
     if isinstance(dropout_p, bool) or not isinstance(dropout_p, int | float) or not 0 <= dropout_p <= 1:
         raise OptionError(f"dropout_p is {dropout_p!r}, expected a probability, 0 <= dropout_p <= 1.")
+
+
+def options(scale: float | None, softcap: float | None, sinks: Any, heads: int, query: Tensor) -> None:
+    """Check the plain numbers, and the sinks."""
     if scale is not None and not isinstance(scale, int | float | torch.SymFloat):
         raise DtypeError(f"scale is a {type(scale).__name__}, expected a float, or None for 1/sqrt(head_dim).")
     if softcap is not None and not (softcap > 0 and math.isfinite(softcap)):

@@ -11,7 +11,7 @@ from clearhead import kernels
 from clearhead.masks import Mask, is_small, lower
 from clearhead.matrix import AttentionMatrix
 from clearhead.multihead import blocks, checks, traced
-from clearhead.multihead.layout import arrange
+from clearhead.multihead.layout import Layout, arrange
 
 RULE_ENTRIES = 1 << 20  # a mask of up to so many entries, a megabyte, is made a tensor; a larger one stays a rule
 
@@ -84,9 +84,30 @@ def attention(
             "sinks": sinks, "return_lse": return_lse, "return_matrix": return_matrix, "kernel": kernel,
         }  # fmt: skip
         return attention_nested(query, key, value, attention, options)
+    checks.dropout(dropout_p)
+    layout, problem, rule = prepare(
+        query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks, dense=return_matrix
+    )
+    result = fused(problem, dropout_p, kernel, rule)
+    out, lse = layout.outward(result.out), result.lse
+    if not (return_lse or return_matrix):
+        return out
+    matrix = matrix_of(problem, lse) if return_matrix else None
+    return tuple(part for part in (out, layout.outward(lse) if return_lse else None, matrix) if part is not None)
+
+
+def prepare(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Mask | None, is_causal: bool, scale: float | None,
+    enable_gqa: bool, softcap: float | None = None, sinks: Tensor | None = None, *, dense: bool = False,
+) -> tuple[Layout, kernels.Problem, Mask | None]:  # fmt: skip
+    """Check a call, and describe it: the way in and out of its axes, the problem, and a rule that stays a rule.
+
+    Args:
+        dense: make a rule a tensor in any case.
+    """
     query, key, value = _autocast(query, key, value)
     layout = arrange(query, key, value, enable_gqa)
-    checks.options(dropout_p, scale, softcap, sinks, layout.query.shape[1], query)
+    checks.options(scale, softcap, sinks, layout.query.shape[1], query)
     if scale is None:
         scale = 1 / math.sqrt(query.shape[-1]) if query.shape[-1] else 1.0
     problem = kernels.Problem(
@@ -95,7 +116,7 @@ def attention(
     rule = None
     if isinstance(attn_mask, Mask):
         checks.rule(attn_mask, problem.query, problem.key, is_causal)
-        problem, rule = under_rule(problem, attn_mask, return_matrix)
+        problem, rule = under_rule(problem, attn_mask, dense)
     elif attn_mask is not None:
         checks.mask(attn_mask, layout.full, query, is_causal)
         boolean = attn_mask.dtype == torch.bool
@@ -103,12 +124,7 @@ def attention(
             checks.warn_zero_one(attn_mask)
         tensor = layout.inward(attn_mask)
         problem = dataclasses.replace(problem, allow=tensor if boolean else None, bias=None if boolean else tensor)
-    result = fused(problem, dropout_p, kernel, rule)
-    out, lse = layout.outward(result.out), result.lse
-    if not (return_lse or return_matrix):
-        return out
-    matrix = matrix_of(problem, lse) if return_matrix else None
-    return tuple(part for part in (out, layout.outward(lse) if return_lse else None, matrix) if part is not None)
+    return layout, problem, rule
 
 
 def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -59,7 +59,8 @@ def attention_varlen(
     if heads[1] != heads[2] or heads[1] == 0 or heads[0] % heads[1]:
         raise ShapeError(f"query, key and value have {heads} heads; expected H, H_kv, H_kv where H_kv divides H.")
     checks.widths(*(tensor.transpose(0, 1) for tensor in (query, key, value)))
-    checks.options(dropout_p, scale, softcap, sinks, query.shape[1], query)
+    checks.dropout(dropout_p)
+    checks.options(scale, softcap, sinks, query.shape[1], query)
     rows = _bounds("offsets", offsets, query.shape[0])
     cols = (
         rows
