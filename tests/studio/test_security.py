@@ -89,4 +89,4 @@ def test_a_port_out_of_range_is_refused(port: int) -> None:
 def test_a_ticket_cannot_be_changed(visitor: Visitor) -> None:
     ticket = visitor.ticket(visitor.get("/items/scale-of-logits"))
     visitor.post("/answer", status=400, ticket=ticket[:-4] + "AAAA", response="a")
-    visitor.post("/answer", status=422, response="a")
+    visitor.post("/answer", status=400, response="a")

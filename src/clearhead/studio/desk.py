@@ -1,6 +1,7 @@
 """What every route works with: the learner's store, the proved packs, the signer of tickets, the clock."""
 
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -9,14 +10,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from clearhead.course import Progress
+from clearhead.course import Progress, Verdict
 from clearhead.studio.learner import Learner
+from clearhead.studio.question import Question
 from clearhead.studio.security import Csrf
 from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf
 from clearhead.studio.store import Store
 from clearhead.studio.ticket import Tickets
 
+REMEMBERED = 100  # verdicts on programs
 SETTINGS = {"theme": "system", "clock": "1"}
 
 
@@ -37,6 +40,7 @@ class Desk:
     csrf: Csrf = field(init=False)
     tickets: Tickets = field(init=False)
     learner: Learner = field(init=False)
+    _verdicts: OrderedDict[str, Verdict] = field(default_factory=OrderedDict, init=False)
 
     def __post_init__(self) -> None:
         self.csrf = Csrf(self.secret)
@@ -47,6 +51,17 @@ class Desk:
     def progress(self) -> Progress:
         """Schedule and mastery as of the newest attempt."""
         return self.learner.progress()
+
+    def verdict(self, question: Question, response: object) -> Verdict:
+        """What the course says of this response; one that had to be run is remembered, so that it is not run again."""
+        if question.form not in ("code", "order"):
+            return question.verdict(response)
+        key = f"{question.ticket.id} {response}"
+        if key not in self._verdicts:
+            self._verdicts[key] = question.verdict(response)
+            while len(self._verdicts) > REMEMBERED:
+                self._verdicts.popitem(last=False)
+        return self._verdicts[key]
 
     def setting(self, name: str) -> str:
         """A setting of the learner's, or its default."""

@@ -20,7 +20,7 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters.update(
     html=prose.html, inline=prose.inline, code=prose.code, words=say.words, when=say.when, ago=say.ago
 )
-_TEMPLATES.globals["version"] = __version__
+_TEMPLATES.globals.update(version=__version__, marked=say.marked)
 
 # What the theme setting does to the dark sheet's media query.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}

@@ -1,7 +1,7 @@
-"""A question as the learner sees it, and the answer as the course grades it.
+"""A question as the learner sees it, and the attempt that an answer to it makes.
 
-Options are shown under letters in an order of the ticket's own; the course knows them by keys that never move. Only
-this file turns one into the other, so that neither a letter nor its place says anything about the answer.
+Options, steps and pairs are shown under letters in an order of the ticket's own; the course knows them by keys that
+never move. Only this file and `answer.py` turn one into the other, so that no letter or place tells the answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,11 +9,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from string import ascii_lowercase
 
-from clearhead.course import Attempt, Item, Option, Proved, Verdict, grade
+from clearhead.course import Attempt, Item, Option, Pack, Proved, Step, Verdict, grade
 from clearhead.studio.ticket import Ticket, shuffled
 
-ASKED = ("card", "choice", "predict", "debug", "tune")  # the kinds the studio can put to a learner
-GRADES = ("again", "good")
+# Kind -> the form it is answered with, which is also the name of its templates in ask/ and told/.
+FORMS: Mapping[str, str] = {
+    "card": "card",
+    "choice": "options",
+    "predict": "options",
+    "debug": "options",
+    "tune": "options",
+    "worked": "worked",
+    "explain": "explain",
+    "code": "code",
+    "order": "order",
+    "match": "match",
+}
+ASKED = tuple(FORMS)  # the kinds the studio can put to a learner
 
 
 @dataclass(frozen=True)
@@ -25,12 +37,26 @@ class Lettered:
 
 
 @dataclass(frozen=True)
+class LetteredStep:
+    """A step to put in order and the letter it is shown under."""
+
+    letter: str
+    step: Step
+
+
+@dataclass(frozen=True)
 class Question:
     """An item put to the learner under a ticket."""
 
     ticket: Ticket
     item: Item
     proved: Proved
+    pack: Pack
+
+    @property
+    def form(self) -> str:
+        """How it is answered: one of FORMS' values."""
+        return FORMS[self.item.kind]
 
     @property
     def options(self) -> list[Lettered]:
@@ -43,38 +69,21 @@ class Question:
         """Whether more than one option is right."""
         return self.item.right > 1
 
-    def lettered(self, key: str) -> Lettered | None:
-        """The option with this key, under its letter."""
-        return next((one for one in self.options if one.option.key == key), None)
+    @property
+    def loose_steps(self) -> list[LetteredStep]:
+        """The steps to put in order, in the order of this ticket."""
+        order = shuffled(self.proved.steps, self.ticket.id)
+        return [LetteredStep(letter, step) for letter, step in zip(ascii_lowercase, order, strict=False)]
 
-    def response(self, letters: Sequence[str]) -> object | None:
-        """What was ticked, as the course takes it; None where nothing that was offered was ticked."""
-        if self.item.kind == "card":
-            return next((letter for letter in letters if letter in GRADES), None)
-        keys = sorted({one.option.key for one in self.options if one.letter in letters})
-        if not keys or (len(keys) > 1 and not self.several):
-            return None
-        return keys if self.several else keys[0]
+    @property
+    def shown_steps(self) -> Sequence[Step]:
+        """The steps of a worked example that are shown with their results."""
+        return self.proved.steps[: max(0, len(self.proved.steps) - self.ticket.asked)]
 
-    def graded(self, response: object, now: datetime, *, confidence: float | None) -> Attempt:
-        """The attempt this response makes."""
-        return Attempt(
-            id=self.ticket.id,
-            item_id=self.item.id,
-            item_rev=self.item.rev,
-            at=now,
-            mode=self.ticket.mode,
-            correct=self.verdict(response).correct,
-            response=response,
-            seconds=round(self.ticket.seconds(now), 1),
-            seed=self.ticket.seed,
-            confidence=confidence,
-            hints=self.ticket.hints,
-        )
-
-    def verdict(self, response: object) -> Verdict:
-        """What the course says of this response."""
-        return grade(self.item, self.proved, response)
+    @property
+    def asked_steps(self) -> Sequence[Step]:
+        """The steps of a worked example whose results the learner gives."""
+        return self.proved.steps[len(self.shown_steps) :]
 
     @property
     def right(self) -> list[Lettered]:
@@ -86,11 +95,22 @@ class Question:
         keys = response if isinstance(response, list) else [response]
         return [one for one in self.options if one.option.key in keys]
 
+    def verdict(self, response: object) -> Verdict:
+        """What the course says of this response. Code is run for it, confined: that takes a second or so."""
+        return grade(self.item, self.proved, response, self.pack)
 
-def of_attempt(attempt: Attempt, items: Mapping[str, Item], proved: Mapping[str, Proved]) -> Question | None:
-    """The question an attempt answered; None where its item is gone."""
-    item = items.get(attempt.item_id)
-    if item is None:
-        return None
-    ticket = Ticket(attempt.id, item.id, attempt.seed, attempt.at.timestamp(), attempt.mode, attempt.hints)
-    return Question(ticket, item, proved[item.id])
+    def attempt(self, response: object, verdict: Verdict, now: datetime, *, confidence: float | None) -> Attempt:
+        """The attempt this response makes."""
+        return Attempt(
+            id=self.ticket.id,
+            item_id=self.item.id,
+            item_rev=self.item.rev,
+            at=now,
+            mode=self.ticket.mode,
+            correct=verdict.correct,
+            response=response,
+            seconds=round(self.ticket.seconds(now), 1),
+            seed=self.ticket.seed,
+            confidence=confidence,
+            hints=self.ticket.hints,
+        )

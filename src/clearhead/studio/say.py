@@ -1,6 +1,11 @@
 """Times and names as people say them."""
 
+from collections.abc import Iterable
 from datetime import datetime
+
+from markupsafe import Markup, escape
+
+from clearhead.course import Tick
 
 
 def words(identifier: str) -> str:
@@ -59,3 +64,15 @@ def ago(moment: datetime, now: datetime) -> str:
     if days < 14:
         return f"{days} days ago"
     return f"on {there.day} {there:%B}"
+
+
+def marked(text: str, ticks: Iterable[Tick]) -> Markup:
+    """A free text with the evidence for each met criterion marked."""
+    inside = {place for tick in ticks if tick.met for start, end in tick.evidence for place in range(start, end)}
+    parts, open_ = [], False
+    for place, char in enumerate(text):
+        if (place in inside) != open_:
+            open_ = not open_
+            parts.append(Markup("<mark>" if open_ else "</mark>"))  # noqa: S704 — one of two constants
+        parts.append(escape(char))
+    return Markup("").join([*parts, Markup("</mark>" if open_ else "")])  # noqa: S704 — as above

@@ -21,6 +21,9 @@ class Ticket:
         id: becomes the attempt's id, so that a form sent twice counts once.
         at: when it was put, seconds since 1970, UTC.
         mode: where: "practice", "recall", "review" …
+        hints: seen so far.
+        asked: steps of a worked example that are left to the learner.
+        sitting: the test or challenge it is part of, if any.
     """
 
     id: str
@@ -29,11 +32,13 @@ class Ticket:
     at: float
     mode: str
     hints: int = 0
+    asked: int = 1
+    sitting: str = ""
 
     @classmethod
-    def new(cls, item: str, *, seed: int, mode: str, now: datetime) -> "Ticket":
+    def new(cls, item: str, *, seed: int, mode: str, now: datetime, asked: int = 1) -> "Ticket":
         """A ticket for a question put now."""
-        return cls(str(uuid.uuid4()), item, seed, now.astimezone(UTC).timestamp(), mode)
+        return cls(str(uuid.uuid4()), item, seed, now.astimezone(UTC).timestamp(), mode, asked=asked)
 
     def seconds(self, now: datetime) -> float:
         """How long the learner took."""

@@ -25,20 +25,24 @@ def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
     return pair
 
 
-def cards(items: list[Item]) -> list[Item]:
-    """What Recall goes through."""
-    return [item for item in items if item.kind == "card"]
+RECALLED = ("card", "explain")
+PAGES = ("read", "why")  # modes that are a page to read
 
 
-def questions(items: list[Item]) -> list[Item]:
-    """What Practice goes through."""
-    return [item for item in items if item.kind in ASKED and item.kind != "card"]
+def items_for(mode: str, items: list[Item]) -> list[Item]:
+    """What a mode asks, of a topic's items."""
+    if mode == "recall":
+        return [item for item in items if item.kind in RECALLED]
+    if mode == "build":
+        return [item for item in items if item.kind == "code"]
+    return [item for item in items if item.kind in ASKED and item.kind not in RECALLED]
 
 
 def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     """The modes this topic has something for: (mode, address)."""
     items = desk.shelf.items_of(pack, topic)
-    has = {"read": "read" in topic.pages, "recall": bool(cards(items)), "practice": bool(questions(items))}
+    has = {mode: mode in topic.pages for mode in PAGES}
+    has |= {mode: bool(items_for(mode, items)) for mode in ("recall", "practice", "build")}
     return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
 
 
@@ -54,8 +58,10 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
 
     said = {
         "read": ("The idea, a formula, a program and its output.", f"about {topic.minutes} min"),
-        "recall": ("Cards: say it to yourself, then look.", far(cards(items))),
-        "practice": ("Questions with the reason for every wrong option.", far(questions(items))),
+        "why": ("The problem it solves, measured.", ""),
+        "recall": ("Cards: say it to yourself, then look.", far(items_for("recall", items))),
+        "practice": ("Questions with the reason for every wrong option.", far(items_for("practice", items))),
+        "build": ("Write it yourself; tests and known mistakes answer.", far(items_for("build", items))),
     }
     concepts = [desk.progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]
     return render(
@@ -70,20 +76,20 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
 
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
 def read(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
+    return _page(request, desk, pack_id, topic_id, "read")
+
+
+@router.get("/topics/{pack_id}/{topic_id}/why", response_class=HTMLResponse)
+def why(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
+    return _page(request, desk, pack_id, topic_id, "why")
+
+
+def _page(request: Request, desk: Desk, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
     pack, topic = found(desk, pack_id, topic_id)
-    text = desk.shelf.page(pack, topic, "read")
+    text = desk.shelf.page(pack, topic, mode)
     if text is None:
-        raise HTTPException(404, f"{topic.title} has no page to read yet.")
-    home.remember(desk, home.Place(request.url.path, topic.title, "Read"))
+        raise HTTPException(404, f"{topic.title} has no page for {mode.capitalize()} yet.")
+    home.remember(desk, home.Place(request.url.path, topic.title, mode.capitalize()))
     modes = tabs(desk, pack, topic)
     after = next((link for mode, link in modes if mode == "recall"), modes[-1][1])
-    return render(
-        request,
-        "read.html",
-        pack=pack,
-        topic=topic,
-        text=text,
-        tabs=modes,
-        mode="read",
-        after=after,
-    )
+    return render(request, "read.html", pack=pack, topic=topic, text=text, tabs=modes, mode=mode, after=after)

@@ -31,7 +31,12 @@ export function controlFor(page, key) {
 
 /** @param {KeyboardEvent} event */
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+  if (event.isComposing) return;
+  if (event.ctrlKey || event.metaKey || event.altKey) {
+    const sends = event.key === "Enter" && !event.altKey && !event.repeat && controlFor(document, "Control+Enter");
+    if (sends) sends.click();
+    return;
+  }
   if (event.key === "Escape") return void closeKeys();
   if (belongsTo(event.target, event.key)) return;
   if (event.key === "?") return void toggleKeys();
@@ -73,7 +78,7 @@ function toggleKeys() {
   box.setAttribute("aria-label", "Keys on this page");
   box.tabIndex = -1;
   const rows = [...document.querySelectorAll("[data-key]")].map((control) => [
-    control.dataset.key.replaceAll(" ", " or "),
+    control.dataset.key.replace("Control+", "Ctrl ").split(/ (?!Enter)/).join(" or "),
     (control.getAttribute("aria-label") || control.childNodes[0].textContent).trim(),
   ]);
   const letters = document.querySelectorAll("[data-letter]");

@@ -1,0 +1,94 @@
+"""Read a form into the response that the course grades: one reader a form."""
+
+from collections.abc import Callable, Mapping
+
+from starlette.datastructures import FormData
+
+from clearhead.studio.question import Question
+
+GRADES = ("again", "good")
+LONGEST = 20_000  # characters of a typed answer or program
+
+
+class Incomplete(ValueError):
+    """The form lacks what it asks for; the message says what, and the question is put again."""
+
+
+def read(question: Question, form: FormData) -> object:
+    """The response in this form, as `course.grade` takes it.
+
+    Raises:
+        Incomplete: something is missing; nothing is recorded then.
+    """
+    return _READERS[question.form](question, form)
+
+
+def _card(_: Question, form: FormData) -> object:
+    grade = form.get("response")
+    if grade not in GRADES:
+        raise Incomplete("Say whether you knew it.")
+    return grade
+
+
+def _options(question: Question, form: FormData) -> object:
+    letters = form.getlist("response")
+    keys = sorted({one.option.key for one in question.options if one.letter in letters})
+    if not keys or (len(keys) > 1 and not question.several):
+        raise Incomplete("Choose at least one option first." if question.several else "Choose an option first.")
+    return keys if question.several else keys[0]
+
+
+def _worked(question: Question, form: FormData) -> object:
+    given = {step.key: _text(form, f"step-{step.key}") for step in question.asked_steps}
+    if not all(given.values()):
+        raise Incomplete("Give a result for each step first.")
+    return given
+
+
+def _explain(question: Question, form: FormData) -> object:
+    text = _text(form, "text")
+    if not text:
+        raise Incomplete("Write a sentence or two first.")
+    if "confirmed" not in form:
+        return text
+    ticked = form.getlist("tick")
+    return {"text": text, "ticks": {one.id: one.id in ticked for one in question.proved.criteria}}
+
+
+def _code(_: Question, form: FormData) -> object:
+    program = _text(form, "program", strip=False).replace("\r\n", "\n")
+    if not program.strip():
+        raise Incomplete("Write a program first.")
+    return program
+
+
+def _order(question: Question, form: FormData) -> object:
+    places = {one.step.key: _text(form, f"place-{one.letter}") for one in question.loose_steps}
+    if sorted(places.values()) != sorted(str(place + 1) for place in range(len(places))):
+        raise Incomplete("Give each step a place of its own first.")
+    return sorted(places, key=lambda key: int(places[key]))
+
+
+def _match(question: Question, form: FormData) -> object:
+    keys = {one.letter: one.option.key for one in question.options}
+    given = {step.key: keys.get(_text(form, f"pair-{step.key}"), "") for step in question.proved.steps}
+    if not all(given.values()):
+        raise Incomplete("Choose something for each line first.")
+    return given
+
+
+def _text(form: FormData, name: str, *, strip: bool = True) -> str:
+    value = form.get(name, "")
+    text = value[:LONGEST] if isinstance(value, str) else ""
+    return text.strip() if strip else text
+
+
+_READERS: Mapping[str, Callable[[Question, FormData], object]] = {
+    "card": _card,
+    "options": _options,
+    "worked": _worked,
+    "explain": _explain,
+    "code": _code,
+    "order": _order,
+    "match": _match,
+}

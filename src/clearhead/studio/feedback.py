@@ -1,0 +1,53 @@
+"""What is said after an answer, and taking an answer back."""
+
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Form, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from clearhead.course import Attempt
+from clearhead.studio.asking import answered, onward, page_of
+from clearhead.studio.desk import AtDesk
+from clearhead.studio.pages import render
+
+router = APIRouter()
+
+
+@router.get("/attempts/{attempt_id}", response_class=HTMLResponse)
+def feedback(request: Request, desk: AtDesk, attempt_id: str, back: str = "") -> HTMLResponse:
+    kept = desk.store.attempt(attempt_id)
+    question = kept and answered(desk, kept)
+    if not (kept and question):
+        raise HTTPException(404, "There is no such answer, or its question has left the course.")
+    tries = sum(one.item_id == kept.item_id and not one.correct for one in desk.progress.history)
+    return render(
+        request,
+        "feedback.html",
+        **page_of(desk, question),
+        attempt=kept,
+        verdict=desk.verdict(question, kept.response),
+        chosen=question.chosen(kept.response),
+        undone=desk.store.undone(kept.id),
+        onward=onward(desk, question.item, kept.mode),
+        solved=kept.correct or tries >= question.item.attempts,
+        tries_left=max(0, question.item.attempts - tries),
+    )
+
+
+@router.post("/undo")
+def undo(desk: AtDesk, attempt: Annotated[str, Form()]) -> Response:
+    kept = desk.store.attempt(attempt)
+    if kept is None or kept.undoes is not None:
+        raise HTTPException(404, "There is no such answer to take back.")
+    back = Attempt(
+        id=str(uuid.uuid4()),
+        item_id=kept.item_id,
+        item_rev=kept.item_rev,
+        at=desk.now(),
+        mode=kept.mode,
+        correct=kept.correct,
+        undoes=kept.id,
+    )
+    desk.store.record(back)
+    return RedirectResponse(f"/items/{kept.item_id}?mode={kept.mode}", 303)
