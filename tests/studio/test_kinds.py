@@ -56,7 +56,7 @@ def right(put: Question) -> dict[str, object]:
     if put.form == "code":
         return {"program": proved.solution.replace("\n", "\r\n")}  # as browsers send lines
     if put.form == "order":
-        places = {step.key: str(place) for place, step in enumerate(proved.steps, 1)}
+        places = {key: str(place) for place, key in enumerate(proved.orders[0], 1)}
         return {f"place-{one.letter}": places[one.step.key] for one in put.loose_steps}
     if put.form == "match":
         letters = {one.option.key: one.letter for one in put.options}
@@ -148,6 +148,16 @@ def test_free_text_is_compared_and_the_learner_decides(visitor: Visitor, shelf: 
     ticks = re.findall(r'name="tick" value="([^"]+)"', compared)
     visitor.post("/answer", ticket=ticket, text="Words.", confirmed="1", tick=ticks)
     assert visitor.desk.progress.history[0].correct
+
+
+def test_an_order_that_works_is_shown_after_one_that_does_not(visitor: Visitor, shelf: Shelf) -> None:
+    id = of_kind(shelf, "order")
+    page = visitor.get(f"/items/{id}")
+    told = visitor.post("/answer", ticket=visitor.ticket(page), **wrong(question(visitor, page)))
+    shown = re.sub(r"<[^>]+>", "", told[told.index("An order that works") :])
+    proved = shelf.proved[id]
+    codes = {step.key: step.code for step in proved.steps}
+    assert "".join("".join(codes[key].split()) for key in proved.orders[0]) in "".join(shown.split())
 
 
 def test_a_failed_program_is_kept_to_go_on_with(visitor: Visitor, shelf: Shelf) -> None:

@@ -76,6 +76,12 @@ class Question:
         return [LetteredStep(letter, step) for letter, step in zip(ascii_lowercase, order, strict=False)]
 
     @property
+    def working_order(self) -> str:
+        """The program of the steps in an order that passes."""
+        codes = {step.key: step.code for step in self.proved.steps}
+        return "\n".join(codes[key].rstrip() for key in self.proved.orders[0])
+
+    @property
     def shown_steps(self) -> Sequence[Step]:
         """The steps of a worked example that are shown with their results."""
         return self.proved.steps[: max(0, len(self.proved.steps) - self.ticket.asked)]
