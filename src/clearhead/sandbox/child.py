@@ -64,8 +64,11 @@ def _finish(report: dict[str, Any]) -> NoReturn:
         except (OSError, ValueError, AttributeError):
             code = 1
     data = json.dumps(report).encode()
-    while data:
-        data = data[os.write(REPORT, data) :]
+    try:
+        while data:
+            data = data[os.write(REPORT, data) :]
+    except OSError:  # the program closed it: then there is no report
+        code = 1
     os._exit(code)
 
 

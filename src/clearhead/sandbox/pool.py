@@ -34,7 +34,7 @@ class Worker:
         self.home = Path(tempfile.mkdtemp(prefix="clearhead-"))
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-s", "-c", _BOOT.format(fd=theirs.fileno(), preload=list(preload))],
+                [sys.executable, "-P", "-s", "-c", _boot(theirs.fileno(), preload)],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE, cwd=self.home, env=clean_environment(self.home, hash_seed),
                 start_new_session=True,
@@ -80,13 +80,16 @@ class Worker:
         shutil.rmtree(self.home, ignore_errors=True)
 
 
-_BOOT = """
-import os
-if {fd} != 3:
-    os.dup2({fd}, 3)
-    os.close({fd})
+def _boot(descriptor: int, preload: Sequence[str]) -> str:
+    """The worker's first lines. It finds modules where this process does: its environment carries no paths."""
+    return f"""
+import os, sys
+sys.path += [path for path in {[path for path in sys.path if path]!r} if path not in sys.path]
+if {descriptor} != 3:
+    os.dup2({descriptor}, 3)
+    os.close({descriptor})
 from clearhead.sandbox import worker
-worker.main({preload})
+worker.main({list(preload)!r})
 """
 
 

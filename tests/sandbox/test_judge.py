@@ -1,0 +1,188 @@
+"""A program is judged by tests in another process: right verdicts, and no way to forge one."""
+
+import pytest
+
+from clearhead import sandbox
+from clearhead.sandbox import Judged, Limits
+
+pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
+SHORT = Limits(seconds=2.0, memory=128 << 20)
+TESTS = """
+def test_double():
+    "doubles a number"
+    assert double(21) == 42, f"double(21) is {double(21)!r}"
+
+
+def test_refuses():
+    "refuses a text"
+    with raises(TypeError, "number"):
+        learner.double("x")
+"""
+RIGHT = """
+def double(x):
+    if isinstance(x, str):
+        raise TypeError("a number, please")
+    return 2 * x
+"""
+
+
+def judge(program: str, tests: str = TESTS, preload: tuple[str, ...] = ()) -> Judged:
+    return sandbox.judge(program, tests, limits=SHORT, preload=preload)
+
+
+def test_a_right_program_passes() -> None:
+    judged = judge(RIGHT)
+    assert judged.passed
+    assert [(test.title, test.passed) for test in judged.tests] == [
+        ("doubles a number", True),
+        ("refuses a text", True),
+    ]
+
+
+def test_a_wrong_program_hears_why() -> None:
+    judged = judge("def double(x): return x + 1")
+    assert [test.message for test in judged.tests] == [
+        "double(21) is 22",
+        "TypeError says 'can only concatenate str (not \"int\") to str'; expected 'number' in it",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero (line 1 of your program)"),
+        ("def double(x:\n", "SyntaxError"),
+        ("", "NameError: name 'double' is not defined"),
+        ("double = 3", "not callable"),
+        ("def double(x):\n    return 1 / 0", "ZeroDivisionError: division by zero (line 2 of your program)"),
+        ("def double(x): return print", "builtin_function_or_method"),
+        ("while True: pass", "stopped: time"),
+        ("x = bytearray(10 << 30)", "stopped: memory"),
+        ("def double(x):\n    while True: pass", "stopped: time"),
+    ],
+)
+def test_what_fails_says_so(program: str, message: str) -> None:
+    judged = judge(program)
+    assert not judged.passed
+    assert any(message in test.message for test in judged.tests if not test.passed), judged.tests
+
+
+def test_values_cross_over_unchanged() -> None:
+    tests = """
+for value in (None, True, 7, -(2**70), 1.5, float("inf"), "é\\n", [1, (2, 3)], {"a": [1], 2: None}, b""):
+    if value != b"":
+        assert learner.same(value) == value and type(learner.same(value)) is type(value), value
+assert math.isnan(learner.same(float("nan")))
+with raises(TypeError):
+    learner.same(object())
+"""
+    assert judge("def same(x): return x", tests).tests == judge("same = lambda x: x", tests).tests
+    assert judge("def same(x): return x", tests).passed
+
+
+def test_objects_stay_and_are_called() -> None:
+    program = """
+class Counter:
+    def __init__(self, start): self.count = start
+    def add(self, n):
+        self.count += n
+        return self
+"""
+    assert judge(program, "c = learner.Counter(2)\nassert c.add(3).add(4).count == 9").passed
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        ("x[:, :2] * 2", "has shape (3, 2); expected (3, 5)"),
+        ("(x * 2).double()", "has dtype torch.float64; expected torch.float32"),
+        ("x * 2 + 0.01 * (torch.arange(15).reshape(3, 5) == 7)", "at [1, 2] is 2.01; expected 2 (within 1e-05)"),
+        ("x * 2 * float('nan')", "is nan; expected 2"),
+        ("[2.0]", "is a list; a tensor of shape (3, 5) was expected"),
+        ("None", "is None"),
+        ("x * 2", ""),
+    ],
+)
+def test_a_tensor_is_judged_by_its_shape_first(returned: str, message: str) -> None:
+    tests = "import torch\nx = torch.ones(3, 5)\nclose(learner.double(x), 2 * x)"
+    judged = judge(f"import torch\ndef double(x): return {returned}", tests, preload=("torch",))
+    assert judged.passed == (not message)
+    assert message in judged.tests[0].message
+
+
+FORGERIES = {
+    "end early with success": "import os; os._exit(0)",
+    "exit in the answer": "import os\ndef double(x): os._exit(0)",
+    "raise SystemExit": "raise SystemExit(0)",
+    "print a verdict": "print('passed')\nimport json\nprint(json.dumps({'tests': [['doubles', True, '', None]]}))",
+    "write a report": (
+        "import json, os\nos.write(4, json.dumps({'tests': [['doubles a number', True, '', None]],"
+        " 'raised': None}).encode())\nos._exit(0)"
+    ),
+    "write every descriptor": (
+        "import json, os\nforged = json.dumps({'tests': [['a', True, '', None]], 'raised': None}).encode()\n"
+        "for fd in range(64):\n    try: os.write(fd, forged)\n    except OSError: pass\nos._exit(0)"
+    ),
+    "answer every question at once": (
+        "import json, os, struct\nfor value in (None, 42, 42, 42):\n    data = json.dumps({'value': value}).encode()\n"
+        "    os.write(5, struct.pack('<I', len(data)) + data)\n"
+        "data = json.dumps({'raised': {'type': 'X', 'message': 'number', 'kinds': ['X']}}).encode()\n"
+        "os.write(5, struct.pack('<I', len(data)) + data)"
+    ),
+    "a huge message": "import os, struct\nos.write(5, struct.pack('<I', 2**32 - 1) + b'x' * 999)\nwhile True: pass",
+    "not JSON": "import os, struct\nos.write(5, struct.pack('<I', 3) + b'{]}')\nwhile True: pass",
+    "deep JSON": (
+        "import os, struct\ndata = b'[' * 100000 + b']' * 100000\n"
+        "data = b'{\"value\": ' + data + b'}'\nos.write(5, struct.pack('<I', len(data)) + data)\nwhile True: pass"
+    ),
+    "an object equal to everything": (
+        "class All:\n    def __eq__(self, other): return True\n    def __bool__(self): return True\n"
+        "def double(x): return All()"
+    ),
+    "a number equal to everything": "class All(int):\n    def __eq__(s, o): return True\ndef double(x): return All(0)",
+    "a text that claims more": "class Text(str):\n    def __eq__(self, other): return True\ndef double(x): return Text('42')",
+    "swap the builtins": (
+        "import builtins\nbuiltins.AssertionError = type('Quiet', (Exception,), {})\nbuiltins.len = lambda x: 42\n"
+        "def double(x): return 0"
+    ),
+    "swap the judge's functions": (
+        "from clearhead.sandbox import judging, wire, running\nfor module in (judging, wire, running):\n"
+        "    for name in list(vars(module)):\n        if callable(getattr(module, name)) and name[0] != '_':\n"
+        "            setattr(module, name, lambda *a, **k: {'tests': [['a', True, '', None]], 'raised': None})\n"
+        "def double(x): return 0"
+    ),
+    "look for the tests in memory": (
+        "import gc\nkept = [x for x in gc.get_objects() if isinstance(x, (dict, list, str))]\n"
+        "found = [x for x in kept if 'doubles a' + ' number' in repr(x)[:20000]]\ndef double(x): return 42 if found else 0"
+    ),
+    "trace every call": "import sys\nsys.settrace(print)\nsys.setprofile(print)\ndef double(x): return 0",
+    "raise an exception that lies": (
+        "class AssertionPassed(BaseException):\n    def __str__(self): raise SystemExit(0)\n"
+        "def double(x): raise AssertionPassed()"
+    ),
+    "raise KeyboardInterrupt": "def double(x): raise KeyboardInterrupt",
+    "kill the tests": (
+        "import os, signal\nfor pid in range(os.getpid() - 50, os.getpid() + 50):\n"
+        "    try: os.kill(pid, signal.SIGKILL) if pid != os.getpid() else None\n    except OSError: pass\n"
+        "def double(x): return 0"
+    ),
+    "leave a thread behind": (
+        "import os, threading, time\ndef later():\n    time.sleep(0.05)\n    os._exit(0)\n"
+        "threading.Thread(target=later).start()\ndef double(x):\n    time.sleep(0.2)\n    return 0"
+    ),
+    "define tests of its own": "def test_double(): pass\ndef test_refuses(): pass\nlearner = close = raises = print",
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_no_verdict_is_forged(name: str) -> None:
+    judged = judge(FORGERIES[name])
+    assert not judged.passed
+    assert any(not test.passed and test.message for test in judged.tests)
+
+
+def test_a_program_that_answers_right_by_hand_is_only_that() -> None:
+    """Speaking the protocol by hand can pass, as any program that gives right values does; it gains nothing else."""
+    judged = judge(RIGHT + "print('passed')")
+    assert judged.passed
+    assert judged.program.stdout == "passed\n"
