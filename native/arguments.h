@@ -60,6 +60,8 @@ struct Target {
   size_t (*key_sums)(const Attention&);
   // Round the sums of one key head into grad_key and grad_value.
   void (*store_key_sums)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, const float* sums);
+  // Arithmetic on registers alone, to measure the peak; returns the floating-point operations done.
+  double (*multiply_adds)(int64_t steps);
 };
 
 }  // namespace clearhead

@@ -71,6 +71,12 @@ NB_MODULE(_native, m) {
     return all;
   }, "(name, queries in a tile, whether this CPU can run it), best first.");
 
+  m.def("peak", [](int target, int threads, int64_t steps) {
+    const Target& t = target_named(target);
+    nb::gil_scoped_release unlocked;
+    return run_peak(t, steps, threads);
+  }, "Floating-point operations done on registers alone: time it to know the machine's peak.");
+
   m.def("forward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors) {
     const Attention p = attention(sizes, scale, tensors, extras);
     const Target& t = target_named(target);

@@ -149,4 +149,11 @@ void run_backward(const Target& target, const Attention& p, const Backward& g, i
   }
 }
 
+double run_peak(const Target& target, int64_t steps, int threads) {
+  double done = 0;
+#pragma omp parallel for reduction(+ : done) schedule(static) num_threads(threads)
+  for (int thread = 0; thread < threads; thread++) done += target.multiply_adds(steps);
+  return done;
+}
+
 }  // namespace clearhead

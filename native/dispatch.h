@@ -12,4 +12,7 @@ bool supported(const Target&);       // by this machine's CPU
 void run_forward(const Target&, const Attention&, int threads);
 void run_backward(const Target&, const Attention&, const Backward&, int threads);
 
+// Floating-point operations done by `threads` threads, each `steps` times round a loop of multiply-adds.
+double run_peak(const Target&, int64_t steps, int threads);
+
 }  // namespace clearhead

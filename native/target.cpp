@@ -2,6 +2,7 @@
 #include "backward.h"
 #include "decode.h"
 #include "forward.h"
+#include "peak.h"
 
 #define NAME_OF(x) #x
 #define SYMBOL_OF(x) target_##x
@@ -15,5 +16,6 @@ const Target SYMBOL(TARGET) = {
     forward_scratch, forward,
     decode_partial, decode_scratch, decode, decode_merge,
     backward, backward_scratch, key_sums, store_key_sums,
+    multiply_adds,
 };
 }  // namespace clearhead

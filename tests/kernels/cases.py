@@ -27,6 +27,7 @@ class Case:
     softcap: float | None = None
     sinks: bool = False
     dropout_p: float = 0.0
+    reach: tuple[int | None, int | None] = (None, None)
     floor: float = 2e-6  # of a float32 gradient's error, relative to its largest entry
 
     def problem(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> Problem:
@@ -47,6 +48,7 @@ class Case:
             sinks=self._tensor(make, (self.heads,), dtype) if self.sinks else None,
             dropout_p=self.dropout_p,
             seed=seed + 11,
+            reach=self.reach,
         )
 
     def _tensor(self, make: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -132,6 +134,12 @@ CASES: dict[str, Case] = {
     "dropout causal grouped": replace(_BASE, dropout_p=0.3, heads=6, kv_heads=3, is_causal=True),
     "one query": replace(_BASE, length=1),
     "one query, many keys": replace(_BASE, length=1, keys=1031, batch=1),
+    "window": replace(_BASE, reach=(-5, 3)),
+    "window, causal": replace(_BASE, reach=(-7, None), is_causal=True, length=131, keys=307, heads=2, kv_heads=2),
+    "causal after a cache": replace(_BASE, reach=(None, 16)),
+    "window, mask, bias": replace(_BASE, reach=(-19, 11), allow="matrix", bias=(0, 0, 1, 1)),
+    "reach that leaves rows empty": replace(_BASE, reach=(-9, -4), length=71),
+    "few queries, window after a cache": replace(_BASE, length=3, keys=1031, batch=1, reach=(900, 1028)),
     "few queries": replace(_BASE, length=3, keys=1031, batch=1, heads=6, kv_heads=2, value_width=19),
     "few queries causal": replace(_BASE, length=3, keys=5, heads=6, kv_heads=2, is_causal=True),
     "few queries, mask, bias": replace(_BASE, length=4, allow="full", bias=(1, 1, 1, 1)),

@@ -47,6 +47,20 @@ def expected_gradients(name: str, dtype: torch.dtype, through: str) -> tuple[Pro
     return problem, gradients(exact, problem, through), gradients(plain, problem, through)
 
 
+def allowed(problem: Problem) -> Tensor:
+    """Every rule about who may attend whom, as one dense mask."""
+    length, keys = problem.query.shape[2], problem.key.shape[2]
+    may = torch.ones(length, keys, dtype=torch.bool)
+    low, high = problem.reach
+    if problem.is_causal:
+        may = may.tril()
+    if low is not None:
+        may = may.triu(low)
+    if high is not None:
+        may = may.tril(high)
+    return may if problem.allow is None else may & problem.allow
+
+
 def exact(problem: Problem) -> tuple[Tensor, Tensor]:
     return reference.attention(
         problem.query,
@@ -55,8 +69,7 @@ def exact(problem: Problem) -> tuple[Tensor, Tensor]:
         sinks=problem.sinks,
         keep=keep_factor(problem, torch.float64),
         scale=problem.scale,
-        is_causal=problem.is_causal,
-        allow=problem.allow,
+        allow=allowed(problem),
         bias=problem.bias,
         softcap=problem.softcap,
     )
@@ -71,10 +84,7 @@ def plain(problem: Problem) -> tuple[Tensor, Tensor]:
         logits = problem.softcap * torch.tanh(logits / problem.softcap)
     if problem.bias is not None:
         logits = logits + problem.bias
-    if problem.allow is not None:
-        logits = logits.masked_fill(~problem.allow, -torch.inf)
-    if problem.is_causal:
-        logits = logits.masked_fill(~torch.ones(logits.shape[-2:], dtype=torch.bool).tril(), -torch.inf)
+    logits = logits.masked_fill(~allowed(problem), -torch.inf)
     lse = torch.logsumexp(logits, -1)
     if problem.sinks is not None:
         lse = torch.logaddexp(lse, problem.sinks[:, None])

@@ -43,7 +43,14 @@ class _Attention(torch.autograd.Function):
         result = KERNELS[name].forward(problem)
         ctx.name = name
         # The tensors travel through save_for_backward alone, so that a change in place is noticed.
-        ctx.options = (problem.scale, problem.is_causal, problem.softcap, problem.dropout_p, problem.seed)
+        ctx.options = (
+            problem.scale,
+            problem.is_causal,
+            problem.softcap,
+            problem.dropout_p,
+            problem.seed,
+            problem.reach,
+        )
         ctx.save_for_backward(*tensors, problem.allow, result.out, result.lse)
         ctx.set_materialize_grads(False)
         return result.out, result.lse
@@ -61,8 +68,8 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, options: Any, name: str, *tensors: Any) -> tuple[Tensor | None, ...]:
         grad_out, grad_lse, query, key, value, bias, sinks, allow, out, lse = tensors
-        scale, is_causal, softcap, dropout_p, seed = options
-        problem = Problem(query, key, value, scale, is_causal, allow, bias, softcap, sinks, dropout_p, seed)
+        scale, is_causal, softcap, dropout_p, seed, reach = options
+        problem = Problem(query, key, value, scale, is_causal, allow, bias, softcap, sinks, dropout_p, seed, reach)
         grads = KERNELS[name].backward(problem, Result(out, lse), grad_out, grad_lse)
         return grads.query, grads.key, grads.value, grads.bias, grads.sinks
 

@@ -119,9 +119,15 @@ def _logits(problem: Problem, query: Tensor, key: Tensor, rows: range) -> tuple[
         logits = logits + rows_of(problem.bias, rows, length).to(logits.dtype)
     if problem.allow is not None:
         logits = logits.masked_fill(~rows_of(problem.allow, rows, length), -torch.inf)
-    if problem.is_causal:
-        positions = torch.arange(rows.start, rows.stop, device=query.device)[:, None]
-        logits = logits.masked_fill(torch.arange(keys, device=query.device) > positions, -torch.inf)
+    low, high = problem.band
+    if low is not None or high is not None:
+        apart = torch.arange(keys, device=query.device) - torch.arange(
+            rows.start, rows.stop, device=query.device
+        ).unsqueeze(-1)
+        if low is not None:
+            logits = logits.masked_fill(apart < low, -torch.inf)
+        if high is not None:
+            logits = logits.masked_fill(apart > high, -torch.inf)
     return logits, slope
 
 

@@ -107,6 +107,14 @@ def _named(name: str) -> Target:
     raise OptionError(f"there is no kernel target {name!r}. Compiled are: {known}. Unset {VARIABLE} for the best one.")
 
 
+def peak(steps: int = 1 << 20) -> float:
+    """Do multiply-adds on registers alone, on all of torch's threads; return how many operations that was.
+
+    Timing it tells what the machine's arithmetic can do at best. Runs tens of milliseconds.
+    """
+    return _native.peak(current()[0].index, torch.get_num_threads(), steps)
+
+
 class Native:
     """float32, bfloat16 and float16 on the CPU, with float32 sums."""
 
@@ -154,7 +162,8 @@ def _common(problem: Problem, sinks: Tensor | None) -> tuple[object, ...]:
     """The arguments that forward and backward share, as native/binding.cpp names them."""
     batch, heads, length, width = problem.query.shape
     _, kv_heads, keys, value_width = problem.value.shape
-    reach = -_UNBOUNDED, 0 if problem.is_causal else _UNBOUNDED
+    low, high = problem.band
+    reach = -_UNBOUNDED if low is None else low, _UNBOUNDED if high is None else high
     sizes = (batch, heads, kv_heads, length, keys, width, value_width, _DTYPES[problem.query.dtype], *reach)
     return current()[0].index, torch.get_num_threads(), sizes, problem.scale, _extras(problem, sinks)
 

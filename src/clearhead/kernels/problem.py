@@ -19,6 +19,8 @@ class Problem:
         value: (B, H_kv, S, D_v).
         scale: logit multiplier, no unit.
         is_causal: top-left: query i may attend keys 0..i.
+        reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side.
+            A sliding window of w is (1 - w, 0), a causal mask shifted by `past` cached keys is (None, past).
         allow: boolean, broadcastable to (B, H, L, S), True = may attend; None = everything.
         bias: float, broadcastable to (B, H, L, S), added to the logits; None = nothing.
         softcap: logits become softcap·tanh(logits / softcap) before bias and mask; None = off.
@@ -38,11 +40,20 @@ class Problem:
     sinks: Tensor | None = None
     dropout_p: float = 0.0
     seed: int = 0
+    reach: tuple[int | None, int | None] = (None, None)
 
     @property
     def group(self) -> int:
         """How many query heads share one key head."""
         return self.query.shape[1] // self.key.shape[1]
+
+    @property
+    def band(self) -> tuple[int | None, int | None]:
+        """`reach` and `is_causal` together."""
+        low, high = self.reach
+        if self.is_causal:
+            high = 0 if high is None else min(high, 0)
+        return low, high
 
 
 @dataclass(frozen=True, slots=True)

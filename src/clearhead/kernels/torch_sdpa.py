@@ -79,6 +79,8 @@ def _flash_can(problem: Problem) -> bool:
     query, key, value = problem.query, problem.key, problem.value
     if query.device.type != "cpu" or problem.dropout_p or problem.softcap is not None or problem.sinks is not None:
         return False
+    if problem.reach != (None, None):
+        return False
     if query.shape[-1] != value.shape[-1] or 0 in (*query.shape, *key.shape):
         return False
     if any(tensor.stride(-1) != 1 for tensor in (query, key, value)):

@@ -1,0 +1,71 @@
+"""Timing two or more ways to compute the same thing, so that the ratio is worth something on a shared machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+
+from clearhead.kernels import native
+
+Way = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds a call, over all rounds.
+
+    Attributes:
+        median, best: of the rounds.
+        spread: the distance between the quartiles, as a share of the median.
+    """
+
+    median: float
+    best: float
+    spread: float
+
+
+def interleaved(ways: dict[str, Way], seconds: float, rounds: int = 7) -> dict[str, Timing]:
+    """Time each way in turn, round after round: A B A B. Foreign load then hits both alike.
+
+    Args:
+        seconds: about how long all of it may take.
+    """
+    calls = {}
+    for name, way in ways.items():
+        way()  # warm: pages, caches, threads
+        start = time.perf_counter()
+        way()
+        once = time.perf_counter() - start
+        calls[name] = max(1, int(seconds / (rounds * len(ways)) / max(once, 1e-7)))
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            for _ in range(calls[name]):
+                way()
+            taken[name].append((time.perf_counter() - start) / calls[name])
+    return {name: _timing(sorted(times)) for name, times in taken.items()}
+
+
+def _timing(times: list[float]) -> Timing:
+    middle = median(times)
+    return Timing(middle, times[0], (times[len(times) * 3 // 4] - times[len(times) // 4]) / middle)
+
+
+def peak() -> float:
+    """The machine's float32 multiply-add peak on torch's threads, in operations a second: the best of many tries."""
+    best = 0.0
+    for _ in range(20):
+        start = time.perf_counter()
+        done = native.peak()
+        best = max(best, done / (time.perf_counter() - start))
+    return best
+
+
+def agree(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The largest difference, relative to the largest entry; checked outside the timed region."""
+    truth = theirs.double()
+    return ((ours.double() - truth).abs().max() / truth.abs().max().clamp(min=1e-30)).item()
