@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from clearhead.multihead import attention as attention
     from clearhead.multihead import attention_varlen as attention_varlen
     from clearhead.multihead import hard_attention as hard_attention
+    from clearhead.multihead import register_with_transformers as register_with_transformers
     from clearhead.multihead import replace_attention as replace_attention
 
 # Public name -> the room it lives in. A room's own name is never a public name (docs/decisions/0012).
 _HOME = {
     "attention": "clearhead.multihead",
+    "register_with_transformers": "clearhead.multihead",
     "hard_attention": "clearhead.multihead",
     "replace_attention": "clearhead.multihead",
     "attention_varlen": "clearhead.multihead",
