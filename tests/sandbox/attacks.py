@@ -1,5 +1,6 @@
 """Attacks on the sandbox. Each prints BREACH if it gets anywhere; `Target` holds what it must not reach.
 
+They show that a door is open and leave things as they were, for the day one does get through.
 Run as a script, it tries them all as whoever runs it and prints the names of those that got through.
 """
 
@@ -45,7 +46,7 @@ FILES = {
     "read by a file handle": "breach(SYS((304, 265), -1, ctypes.create_string_buffer(64), 0) >= 0)",
     "read the packs' answers": "breach(open({pack!r}).read())",
     "write beside it": "open({home!r} + '/new', 'w').write('x'); breach()",
-    "write to /tmp": "open('/tmp/clearhead-breach', 'w').write('x'); breach()",
+    "write to /tmp": "open('/tmp/clearhead-breach', 'w').close(); os.unlink('/tmp/clearhead-breach'); breach()",
     "overwrite the secret": "open({secret!r}, 'w'); breach()",
     "truncate the secret": "os.truncate({secret!r}, 0); breach()",
     "delete the secret": "os.unlink({secret!r}); breach()",
@@ -55,10 +56,10 @@ FILES = {
     "make a folder outside": "os.mkdir({home!r} + '/d'); breach()",
     "make a named pipe": "os.mkfifo('pipe'); breach()",
     "plant an import hook": (
-        "import sysconfig\np = sysconfig.get_path('purelib') + '/breach.pth'\nopen(p, 'w').write('import os'); breach()"
+        "import sysconfig\np = sysconfig.get_path('purelib') + '/breach.pth'\nopen(p, 'w').close(); os.unlink(p); breach()"
     ),
-    "change the standard library": "import json\nopen(json.__file__, 'a').write('#'); breach()",
-    "change the package itself": "import clearhead\nopen(clearhead.__file__, 'a').write('#'); breach()",
+    "change the standard library": "import json\nopen(json.__file__, 'a').close(); breach()",
+    "change the package itself": "import clearhead\nopen(clearhead.__file__, 'a').close(); breach()",
     "read a device": "breach(os.open('/dev/mem', os.O_RDONLY) >= 0)",
     "open the terminal": "breach(os.open('/dev/tty', os.O_RDWR) >= 0)",
     "mount": "breach(libc.mount(b'none', b'.', b'tmpfs', 0, None) == 0)",
@@ -87,9 +88,9 @@ PROCESSES = {
     "exec from memory": "fd = os.memfd_create('x'); breach()",
     "posix_spawn": "os.posix_spawn('/bin/echo', ['echo', 'BREACH'], {{}}); breach()",
     "multiprocessing": "import multiprocessing as m\np = m.Process(target=print)\np.start(); breach()",
-    "kill the parent": "os.kill(os.getppid(), 9); breach()",
+    "kill the parent": "os.kill(os.getppid(), 0); breach()",
     "signal the parent by thread": "breach(SYS((234, 131), os.getppid(), os.getppid(), 0) == 0)",
-    "kill everything": "os.kill(-1, 9); breach()",
+    "kill everything": "os.kill(-1, 0); breach()",
     "signal its group": "os.killpg(0, 0); breach()",
     "open the parent by pidfd": "breach(SYS(434, os.getppid(), 0) >= 0)",
     "queue a signal": "breach(SYS((129, 138), {pid}, 0, ctypes.create_string_buffer(128)) == 0)",

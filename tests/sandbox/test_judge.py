@@ -139,7 +139,9 @@ FORGERIES = {
         "class All:\n    def __eq__(self, other): return True\n    def __bool__(self): return True\n"
         "def double(x): return All()"
     ),
-    "a number equal to everything": "class All(int):\n    def __eq__(s, o): return True\ndef double(x): return All(0)",
+    "a number equal to everything": (
+        "class All(int):\n    def __eq__(self, other): return True\ndef double(x): return All(0)"
+    ),
     "a text that claims more": "class Text(str):\n    def __eq__(self, other): return True\ndef double(x): return Text('42')",
     "swap the builtins": (
         "import builtins\nbuiltins.AssertionError = type('Quiet', (Exception,), {})\nbuiltins.len = lambda x: 42\n"
@@ -153,7 +155,8 @@ FORGERIES = {
     ),
     "look for the tests in memory": (
         "import gc\nkept = [x for x in gc.get_objects() if isinstance(x, (dict, list, str))]\n"
-        "found = [x for x in kept if 'doubles a' + ' number' in repr(x)[:20000]]\ndef double(x): return 42 if found else 0"
+        "found = [x for x in kept if 'doubles a' + ' number' in repr(x)[:20000]]\n"
+        "def double(x): return 42 if found else 0"
     ),
     "trace every call": "import sys\nsys.settrace(print)\nsys.setprofile(print)\ndef double(x): return 0",
     "raise an exception that lies": (
