@@ -46,6 +46,11 @@ def away(W: Tensor, offset: int = 0) -> Tensor:
     return torch.arange(W.shape[2])[:, None] + offset - torch.arange(W.shape[3])
 
 
+def thirds(W: Tensor) -> Tensor:
+    """batch + row + key, (B, 1, L, S)."""
+    return torch.arange(W.shape[0]).view(-1, 1, 1, 1) + torch.arange(W.shape[2])[:, None] + torch.arange(W.shape[3])
+
+
 def distance(W: Tensor, offset: int = 0) -> Tensor:
     return (W * away(W, offset).abs()).sum(-1)
 
@@ -116,6 +121,10 @@ OPERATIONS |= {
     "mass_on, boolean": (
         lambda A: A.mass_on(torch.arange(A.shape[3]) % 3 == 0),
         lambda W: W[..., torch.arange(W.shape[3]) % 3 == 0].sum(-1),
+    ),
+    "mass_where": (
+        lambda A: A.mass_where(lambda batch, rows, keys: (rows[:, None] + keys + batch) % 3 == 0),
+        lambda W: (W * ((thirds(W) % 3) == 0)).sum(-1),
     ),
     "pooled by max": (lambda A: A.pooled(5, 3, reduce="max"), lambda W: F.adaptive_max_pool2d(W, (5, 3))),
     "pooled part": (lambda A: A.pooled(3, 4, region=part(A)), lambda W: F.adaptive_avg_pool2d(cut(W), (3, 4))),
@@ -282,6 +291,12 @@ def test_topk_names_the_keys_its_weights_stand_at(name: str):
     found = case.dense(torch.float64)[0].gather(-1, keys)
     torch.testing.assert_close(values, found, rtol=1e-10, atol=1e-12)
     assert keys.dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_visible_counts_what_may_be_attended(name: str, small_blocks: None):
+    logits = CASES[name].dense(torch.float64)[1]
+    assert torch.equal(CASES[name].matrix().visible(), (logits > -torch.inf).sum(-1))
 
 
 def test_the_lse_may_be_given_and_is_else_found():

@@ -4,5 +4,19 @@ from clearhead.capture.models import Loaded, demo_folder, load
 from clearhead.capture.observing import observe
 from clearhead.capture.reading import Reading, read
 from clearhead.capture.record import Missed, Record
+from clearhead.capture.scores import HeadScores, induction_scores, score_record, scores
 
-__all__ = ["Loaded", "Missed", "Reading", "Record", "demo_folder", "load", "observe", "read"]
+__all__ = [
+    "HeadScores",
+    "Loaded",
+    "Missed",
+    "Reading",
+    "Record",
+    "demo_folder",
+    "induction_scores",
+    "load",
+    "observe",
+    "read",
+    "score_record",
+    "scores",
+]

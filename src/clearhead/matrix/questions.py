@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -123,6 +123,26 @@ class Questions:
         if chosen.numel() and not (-size <= int(chosen.min()) and int(chosen.max()) < size):
             raise PlaceError(f"keys={chosen.tolist()[:8]} holds a position outside S={size}. Use 0..{size - 1}.")
         return statistics.mass_on(self._wide, self._wide_lse, (chosen % max(size, 1)).unique())
+
+    def mass_where(self, where: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        """What each query gives to the keys that meet a condition, (B, H, L), in weights.
+
+        Args:
+            where: called with a batch index, some row positions (r,) and some key positions (c,); answers boolean
+                (r, c). It is asked for a block at a time.
+
+        Example:
+            >>> from clearhead import AttentionMatrix
+            >>> q = torch.zeros(1, 1, 4, 2)
+            >>> A = AttentionMatrix(q, q)
+            >>> A.mass_where(lambda batch, rows, keys: keys < rows[:, None])[0, 0]
+            tensor([0.0000, 0.2500, 0.5000, 0.7500])
+        """
+        return statistics.mass_where(self._wide, self._wide_lse, where)
+
+    def visible(self) -> Tensor:
+        """How many keys each query may attend to, (B, H, L), int64: S less what is masked. A bias masks nothing."""
+        return statistics.visible(self._logits)
 
     # Of each key
 

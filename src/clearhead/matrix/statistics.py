@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from clearhead.matrix import products
-from clearhead.matrix.logits import NEG_INF, Block, Logits, blocks, finite, weigh
+from clearhead.matrix.logits import BLOCK, NEG_INF, Block, Logits, blocks, finite, weigh
 
 
 def rowwise(
@@ -116,6 +116,38 @@ def mass_on(logits: Logits, lse: Tensor, keys: Tensor) -> Tensor:
             parts.append(weigh(block, lse[batch]).sum(-1))
         maps.append(torch.stack(parts).sum(0))
     return torch.stack(maps)
+
+
+def mass_where(logits: Logits, lse: Tensor, where: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+    """(B, H, L): Σ of aᵢⱼ over the keys for which `where(batch, rows, keys)`, boolean (rows, keys), is true."""
+
+    def reduce(block: Block) -> tuple[Tensor, ...]:
+        device = block.logits.device
+        rows = torch.arange(block.rows.start, block.rows.stop, device=device)
+        cols = torch.arange(block.cols.start, block.cols.stop, device=device)
+        return (block.weights(lse).masked_fill(~where(block.batch, rows, cols), 0.0).sum(-1),)
+
+    return rowwise(logits, reduce)[0]
+
+
+def visible(logits: Logits) -> Tensor:
+    """(B, H, L), int64: how many keys each row may attend to."""
+    batches, heads, rows, keys = logits.shape
+    row = torch.arange(rows, device=logits.query.device)
+    if logits.allow is None:
+        return ((row + 1).clamp_max(keys) if logits.is_causal else torch.full_like(row, keys)).expand(
+            batches, heads, rows
+        )
+    allow, counts = logits.allow, []
+    # A mask given as one row for all still differs by row where it is causal besides.
+    step = max(BLOCK // max(allow.shape[0] * allow.shape[1] * keys, 1), 1)
+    for start in range(0, rows, step):
+        some = allow[:, :, start : start + step] if allow.shape[2] > 1 else allow
+        some = some.expand(-1, -1, min(step, rows - start), keys)
+        if logits.is_causal:
+            some = some & (torch.arange(keys, device=row.device) <= row[start : start + step, None])
+        counts.append(some.sum(-1))
+    return torch.cat(counts, dim=-1).expand(batches, heads, rows)
 
 
 def _away(block: Block, offset: int) -> Tensor:
