@@ -6,6 +6,7 @@ from clearhead.multihead.hard import hard_attention, reinforce
 from clearhead.multihead.module import MultiheadAttention
 from clearhead.multihead.positions import Rotary
 from clearhead.multihead.replace import Replacement, replace_attention
+from clearhead.multihead.transformers_backend import register_with_transformers
 from clearhead.multihead.varlen import attention_varlen
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "attention",
     "attention_varlen",
     "hard_attention",
+    "register_with_transformers",
     "reinforce",
     "replace_attention",
 ]

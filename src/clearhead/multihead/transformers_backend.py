@@ -1,0 +1,138 @@
+"""Our attention inside Hugging Face models: `attn_implementation="clearhead"`."""
+
+import functools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import OptionError
+from clearhead.multihead.functional import attention
+
+NAME = "clearhead"
+# What some function of the interface understands and this one does not. Anything else that models pass along
+# (positions, cache bookkeeping, flags for other layers) is not about attention.
+_NOT_HANDLED = {
+    "cache": "a paged cache (continuous batching)",
+    "cu_seq_lens_q": "packed sequences given by cu_seq_lens",
+    "cu_seq_lens_k": "packed sequences given by cu_seq_lens",
+    "head_mask": "head_mask",
+    "layer_head_mask": "layer_head_mask",
+}
+
+
+def register_with_transformers() -> None:
+    """Make `attn_implementation="clearhead"` work in Hugging Face transformers, in forward and in generate.
+
+    Masks are registered too: Clearhead is given the same boolean masks as torch's SDPA. Soft caps, sinks, position
+    biases, grouped heads, values of another width and sliding windows are handled. With `output_attentions=True` each
+    layer's entry is an AttentionMatrix, which is never stored.
+
+    Calling it again changes nothing.
+
+    Raises:
+        ImportError: transformers is not installed.
+        OptionError: later, where a model's attention does not go through the interface (setting the name would
+            silently change nothing), or asks for something that is not handled.
+
+    Example:
+        >>> register_with_transformers()
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> config = LlamaConfig(vocab_size=11, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        ...                      num_attention_heads=2, num_key_value_heads=1)
+        >>> config._attn_implementation = "clearhead"
+        >>> LlamaForCausalLM(config)(torch.tensor([[1, 2, 3]])).logits.shape
+        torch.Size([1, 3, 11])
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+    from transformers.modeling_utils import PreTrainedModel
+
+    AttentionInterface.register(NAME, forward)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    original = PreTrainedModel.get_correct_attn_implementation
+    if getattr(original, "is_clearheads", False):
+        return
+
+    @functools.wraps(original)
+    def checked(self: Any, requested_attention: str | None, *args: Any, **options: Any) -> str:
+        if requested_attention == NAME and not type(self)._can_set_attn_implementation():
+            raise OptionError(
+                f"{type(self).__name__} computes its attention itself and does not look at attn_implementation, so "
+                f"attn_implementation={NAME!r} would change nothing. Use its own, or another model."
+            )
+        return original(self, requested_attention, *args, **options)
+
+    checked.is_clearheads = True  # type: ignore[attr-defined]
+    PreTrainedModel.get_correct_attn_implementation = checked
+
+
+def forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    output_attentions: bool = False,
+    **others: Any,
+) -> tuple[Tensor, Any]:
+    """One call of the interface.
+
+    Args:
+        query, key, value: (B, H, L, D), (B, H_kv, S, D), (B, H_kv, S, E).
+        attention_mask: broadcastable to (B, H, L, S), bool (True = may attend) or float; None = causal where the
+            module is, or everything.
+        position_bias: float, added to the logits besides the mask.
+        s_aux: (H,) sinks.
+    Returns:
+        out (B, L, H, E), and an AttentionMatrix if asked for, else None.
+    Raises:
+        OptionError: names what is not handled.
+    """
+    for name, words in _NOT_HANDLED.items():
+        if others.get(name) is not None:
+            raise OptionError(f"attn_implementation={NAME!r} does not handle {words}. Use 'sdpa' or 'eager' for it.")
+    if attention_mask is not None and not isinstance(attention_mask, Tensor):
+        raise OptionError(
+            f"attn_implementation={NAME!r} does not handle a {type(attention_mask).__name__} as a mask. "
+            f"Pass a tensor broadcastable to (B, H, L, S)."
+        )
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    # As the interface's other functions have it: no mask means causal, but for a single query, which is the last.
+    causal = query.shape[2] > 1 and attention_mask is None and bool(causal)
+    mask = _with_bias(attention_mask, position_bias, causal, query, key)
+    out = attention(
+        query,
+        key,
+        value,
+        mask,
+        dropout,
+        causal and position_bias is None,
+        scaling,
+        enable_gqa=key.shape[1] != query.shape[1],
+        softcap=softcap,
+        sinks=s_aux,
+        return_matrix=output_attentions,
+    )
+    out, matrix = out if output_attentions else (out, None)
+    return out.transpose(1, 2).contiguous(), matrix
+
+
+def _with_bias(mask: Tensor | None, bias: Tensor | None, causal: bool, query: Tensor, key: Tensor) -> Tensor | None:
+    """Join a mask, a position bias and causality into one mask; a mask longer than the keys is cut to them."""
+    keys = key.shape[2]
+    mask = None if mask is None else mask[..., :keys]
+    if bias is None:
+        return mask
+    bias = bias[..., :keys].to(query.dtype)
+    if causal:
+        mask = torch.ones(query.shape[2], keys, dtype=torch.bool, device=query.device).tril()
+    if mask is None:
+        return bias
+    return bias.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else bias + mask
