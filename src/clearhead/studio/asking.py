@@ -12,7 +12,14 @@ from clearhead.studio.pages import render
 from clearhead.studio.question import Question
 from clearhead.studio.ticket import Ticket
 
-MODES = {"recall": "Recall", "practice": "Practice", "review": "Review", "build": "Build"}
+MODES = {
+    "recall": "Recall",
+    "practice": "Practice",
+    "review": "Review",
+    "build": "Build",
+    "test": "Test",
+    "challenge": "Challenge",
+}
 
 
 def ask(
@@ -25,6 +32,9 @@ def ask(
     ticket: Ticket | None = None,
     lacking: str = "",
     program: str = "",
+    note: str = "",
+    seconds: int = 0,
+    bare: bool = False,
 ) -> HTMLResponse:
     """The page that puts this question.
 
@@ -32,6 +42,9 @@ def ask(
         ticket: put it again as it was put under this ticket.
         lacking: what the form lacked when it was sent.
         program: what the learner wrote before (code).
+        note: said above the answer.
+        seconds: on the clock; 0 is no clock.
+        bare: without hints (a test).
     """
     question = put(desk, item, ticket or new_ticket(desk, item, mode))
     return render(
@@ -42,6 +55,10 @@ def ask(
         turned=False,
         lacking=lacking,
         program=program or question.proved.starter,
+        note=note,
+        seconds=seconds,
+        gone=round(question.ticket.seconds(desk.now())),
+        bare=bare,
     )
 
 
@@ -94,6 +111,8 @@ def page_of(desk: Desk, question: Question, *, done: str = "", graded: str = "")
 
 def onward(desk: Desk, item: Item, mode: str, *, graded: str = "") -> str:
     """Where "Next" leads from this item in this mode."""
+    if mode in ("test", "challenge"):  # an answer looked at after the sitting is over
+        mode = "practice"
     if mode == "review":
         base = f"/review?after={item.id}"
     else:

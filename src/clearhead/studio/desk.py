@@ -40,6 +40,7 @@ class Desk:
     csrf: Csrf = field(init=False)
     tickets: Tickets = field(init=False)
     learner: Learner = field(init=False)
+    began: dict[str, float] = field(default_factory=dict, init=False)  # place in a sitting -> when it was first shown
     _verdicts: OrderedDict[str, Verdict] = field(default_factory=OrderedDict, init=False)
 
     def __post_init__(self) -> None:

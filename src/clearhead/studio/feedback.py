@@ -30,6 +30,7 @@ def feedback(request: Request, desk: AtDesk, attempt_id: str, back: str = "") ->
         chosen=question.chosen(kept.response),
         undone=desk.store.undone(kept.id),
         onward=onward(desk, question.item, kept.mode),
+        back=back if back.startswith("/topics/") else "",
         solved=kept.correct or tries >= question.item.attempts,
         tries_left=max(0, question.item.attempts - tries),
     )

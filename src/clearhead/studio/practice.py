@@ -82,12 +82,24 @@ def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_
             response = answer.read(question, form)
         except answer.Incomplete as problem:
             program = str(form.get("program", ""))
-            return ask(request, desk, question.item, ticket.mode, ticket=ticket, lacking=str(problem), program=program)
+            bare = ticket.mode == "test"
+            return ask(
+                request,
+                desk,
+                question.item,
+                ticket.mode,
+                ticket=ticket,
+                lacking=str(problem),
+                program=program,
+                bare=bare,
+            )
         verdict = desk.verdict(question, response)
         if verdict.suggested and question.form == "explain":
             return render(request, "confirm.html", **page_of(desk, question), verdict=verdict)
         kept = question.attempt(response, verdict, desk.now(), confidence=SURE if form.get("sure") else None)
         desk.store.record(kept)
+    if ticket.sitting:
+        return RedirectResponse(ticket.sitting, 303)
     if question.item.kind == "card":
         return RedirectResponse(onward(desk, question.item, kept.mode, graded=kept.id), 303)
     return RedirectResponse(f"/attempts/{kept.id}", 303)

@@ -8,6 +8,7 @@ from clearhead.studio import home, queue
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.pages import render
 from clearhead.studio.question import ASKED
+from clearhead.studio.sitting import TEST
 
 router = APIRouter()
 
@@ -25,7 +26,9 @@ def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
     return pair
 
 
+ORDER = ("read", "why", "recall", "practice", "challenge", "build", "test")
 RECALLED = ("card", "explain")
+FEWEST = 5  # a test or a challenge of fewer items says nothing
 PAGES = ("read", "why")  # modes that are a page to read
 
 
@@ -35,6 +38,8 @@ def items_for(mode: str, items: list[Item]) -> list[Item]:
         return [item for item in items if item.kind in RECALLED]
     if mode == "build":
         return [item for item in items if item.kind == "code"]
+    if mode == "test":
+        return [item for item in items if item.kind in TEST] if len(items) >= FEWEST else []
     return [item for item in items if item.kind in ASKED and item.kind not in RECALLED]
 
 
@@ -42,7 +47,9 @@ def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     """The modes this topic has something for: (mode, address)."""
     items = desk.shelf.items_of(pack, topic)
     has = {mode: mode in topic.pages for mode in PAGES}
-    has |= {mode: bool(items_for(mode, items)) for mode in ("recall", "practice", "build")}
+    has |= {mode: bool(items_for(mode, items)) for mode in ("recall", "practice", "build", "test")}
+    has["challenge"] = has["test"]
+    has = {mode: has[mode] for mode in ORDER}
     return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
 
 
@@ -56,11 +63,14 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         known, waiting = sum(queue.settled(state[item.id]) for item in some), len(queue.due(some, desk.progress, now))
         return f"{known} of {len(some)} right" + (f", {waiting} due" if waiting else "")
 
+    badge = desk.store.kept(f"badge:{pack.id}/{topic.id}")
     said = {
         "read": ("The idea, a formula, a program and its output.", f"about {topic.minutes} min"),
         "why": ("The problem it solves, measured.", ""),
         "recall": ("Cards: say it to yourself, then look.", far(items_for("recall", items))),
         "practice": ("Questions with the reason for every wrong option.", far(items_for("practice", items))),
+        "challenge": ("Five problems, a quiet clock, few tries.", badge and f"all five right, {badge}"),
+        "test": ("Ten questions that adapt, a verdict per concept.", ""),
         "build": ("Write it yourself; tests and known mistakes answer.", far(items_for("build", items))),
     }
     concepts = [desk.progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]

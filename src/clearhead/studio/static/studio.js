@@ -116,9 +116,27 @@ function addCopyButtons() {
   }
 }
 
+/** The quiet clock: a thin line that shortens. When it is out, a sentence says so and nothing else happens. */
+function runClock() {
+  const clock = document.querySelector(".clock");
+  if (!clock) return;
+  const [line, words] = clock.children;
+  const all = Number(clock.dataset.seconds);
+  const end = Date.now() + (all - Number(clock.dataset.gone)) * 1000;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const tick = () => {
+    const left = Math.max(0, (end - Date.now()) / 1000);
+    line.style.transform = `scaleX(${left / all})`;
+    if (left > 0) setTimeout(tick, still ? 5000 : 250);
+    else words.textContent = "The time is up. You can still answer; it only does not count for the badge.";
+  };
+  tick();
+}
+
 if (typeof document !== "undefined") {
   document.documentElement.classList.add("scripted");
   document.addEventListener("keydown", onKey);
   countHints();
   addCopyButtons();
+  runClock();
 }
