@@ -56,7 +56,8 @@ FILES = {
     "make a folder outside": "os.mkdir({home!r} + '/d'); breach()",
     "make a named pipe": "os.mkfifo('pipe'); breach()",
     "plant an import hook": (
-        "import sysconfig\np = sysconfig.get_path('purelib') + '/breach.pth'\nopen(p, 'w').close(); os.unlink(p); breach()"
+        "import sysconfig\np = sysconfig.get_path('purelib') + '/breach.pth'\n"
+        "open(p, 'w').close(); os.unlink(p); breach()"
     ),
     "change the standard library": "import json\nopen(json.__file__, 'a').close(); breach()",
     "change the package itself": "import clearhead\nopen(clearhead.__file__, 'a').close(); breach()",

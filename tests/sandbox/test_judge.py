@@ -142,7 +142,7 @@ FORGERIES = {
     "a number equal to everything": (
         "class All(int):\n    def __eq__(self, other): return True\ndef double(x): return All(0)"
     ),
-    "a text that claims more": "class Text(str):\n    def __eq__(self, other): return True\ndef double(x): return Text('42')",
+    "a text that claims more": "class Text(str):\n    __eq__ = lambda *a: True\ndef double(x): return Text('42')",
     "swap the builtins": (
         "import builtins\nbuiltins.AssertionError = type('Quiet', (Exception,), {})\nbuiltins.len = lambda x: 42\n"
         "def double(x): return 0"
@@ -158,7 +158,7 @@ FORGERIES = {
         "found = [x for x in kept if 'doubles a' + ' number' in repr(x)[:20000]]\n"
         "def double(x): return 42 if found else 0"
     ),
-    "trace every call": "import sys\nsys.settrace(print)\nsys.setprofile(print)\ndef double(x): return 0",
+    "trace every call": "import sys\nsys.settrace(print)\ndef double(x): return 0",
     "raise an exception that lies": (
         "class AssertionPassed(BaseException):\n    def __str__(self): raise SystemExit(0)\n"
         "def double(x): raise AssertionPassed()"

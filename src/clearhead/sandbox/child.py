@@ -31,7 +31,7 @@ def main(*, files: bool = True) -> NoReturn:
     except OSError as error:
         os.write(2, f"cannot confine: {error}".encode())
         os._exit(81)
-    _shuffle(job["salt"])
+    shuffle(job["salt"])
     if job["role"] == "program":
         _finish(run_chunks(job["chunks"], job["want"]))
     from clearhead.sandbox import judging  # the worker has imported it already
@@ -46,7 +46,7 @@ def _streams() -> None:
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
-def _shuffle(salt: int) -> None:
+def shuffle(salt: int) -> None:
     """Seed the unseeded differently in each run, so that two runs of a program that forgot its seed disagree."""
     random.seed(salt)
     if "numpy" in sys.modules:

@@ -8,6 +8,7 @@ import site
 import struct
 import sys
 import sysconfig
+from functools import cache
 from pathlib import Path
 
 from clearhead.sandbox import landlock, seccomp
@@ -18,6 +19,7 @@ _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _CLEAR_ALL = 24, 47, 4
 _SLACK = 512 * MIB  # address space without memory behind it: allocator arenas, guard pages, mapped libraries
 
 
+@cache
 def readable() -> list[Path]:
     """What a confined program may read: the interpreter, the installed packages, shared libraries. No pack, no home."""
     paths = {Path("/usr"), Path("/lib"), Path("/lib64"), Path("/etc/ld.so.cache"), Path("/etc/localtime")}
