@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { arrange, at, decode, isDense, isMasked, label, links, linksOf, resting, roundUp, say, shade, step, topOf } from "../../src/clearhead/views/static/numbers.js";
+import { arrange, at, crop, decode, isDense, isMasked, label, links, linksOf, move, resting, roundUp, say, shade, step, topOf, whole, zoom } from "../../src/clearhead/views/static/numbers.js";
 import { plainModel } from "../../src/clearhead/views/static/attention.js";
 
 const close = (a, b, by = 1e-9) => assert.ok(Math.abs(a - b) <= by, `${a} is not ${b}`);
@@ -121,4 +121,43 @@ test("a plain model tells of a change once, and only of a change", () => {
   model.set("head", 4);
   model.save_changes();
   assert.deepEqual(heard, ["layer", "any"]);
+});
+
+test("zooming keeps the point under the pointer and stops at eight tokens and at the whole", () => {
+  const one = { shape: [100, 100] };
+  assert.deepEqual(zoom(one, whole(one), 0.5, 0.5, 0), { rows: [25, 75], cols: [0, 50] });
+  assert.deepEqual(zoom(one, { rows: [25, 75], cols: [0, 50] }, 9, 0.5, 0.5), whole(one));
+  assert.deepEqual(zoom(one, { rows: [0, 8], cols: [92, 100] }, 0.1, 0.5, 0.5).rows, [0, 8].map((end) => end + 4));
+  assert.deepEqual(zoom({ shape: [5, 5] }, { rows: [0, 5], cols: [0, 5] }, 0.5, 0, 0), { rows: [0, 5], cols: [0, 5] });
+});
+
+test("moving a view stops at the edges", () => {
+  const one = { shape: [100, 60] };
+  assert.deepEqual(move(one, { rows: [40, 60], cols: [0, 20] }, 0.25, -0.25), { rows: [45, 65], cols: [0, 20] });
+  assert.deepEqual(move(one, { rows: [40, 60], cols: [30, 50] }, 9, 9), { rows: [80, 100], cols: [40, 60] });
+});
+
+test("a crop takes the cells that cover a view, of its own head, masked cells with them", () => {
+  const one = layer([[1, 0], [0.5, 0.5]], { masked: "causal" });
+  one.map = decode(packed([1, 0, 0.5, 0.25, 0.2, 0, 0.4, 0.6], [2, 2, 2]));
+  const { block, masked, view } = crop(one, 1, { rows: [1, 2], cols: [0, 2] });
+  assert.deepEqual([block.shape, view], [[1, 1, 2], { rows: [1, 2], cols: [0, 2] }]);
+  close(at(block, 0, 0, 1), 0.6, 1e-4);
+  assert.deepEqual([0, 1].map((col) => isMasked(crop(one, 0, { rows: [0, 1], cols: [0, 2] }).masked, [1, 1, 2], 0, col)), [false, true]);
+  assert.equal(isMasked(masked, block.shape, 0, 1), false);
+});
+
+test("a crop of a pooled map widens the view to whole cells", () => {
+  const one = { shape: [10, 10], masked: null, map: decode(packed([0.1, 0.2, 0.3, 0.4], [1, 2, 2])) };
+  assert.deepEqual(crop(one, 0, { rows: [6, 8], cols: [3, 6] }).view, { rows: [5, 10], cols: [0, 10] });
+});
+
+test("a live model answers a question under its own number", async () => {
+  const model = plainModel({}, async (question) => ({ twice: 2 * question.value }));
+  const heard = [];
+  model.on("msg:custom", (message) => heard.push(message));
+  await model.send({ id: 7, value: 21 });
+  assert.deepEqual(heard, [{ id: 7, answer: { twice: 42 } }]);
+  assert.equal(model.get("live"), true);
+  assert.equal(plainModel({}).get("live"), false);
 });

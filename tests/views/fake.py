@@ -26,8 +26,12 @@ class DenseMatrix:
         places = torch.arange(self.shape[-1])
         return (self.weights * (places[:, None] - places).abs()).sum(-1)
 
-    def pooled(self, rows: int, cols: int) -> Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(self.weights, (rows, cols))
+    def heads(self, heads: list[int]) -> "DenseMatrix":
+        return DenseMatrix(self.weights[:, heads])
+
+    def pooled(self, rows: int, cols: int, *, region: tuple[slice, slice] | None = None) -> Tensor:
+        part = self.weights if region is None else self.weights[:, :, *region]
+        return torch.nn.functional.adaptive_avg_pool2d(part, (rows, cols))
 
     def __getitem__(self, index: object) -> Tensor:
         return self.weights[index]

@@ -1,10 +1,14 @@
 """The one-file page in a real Chromium: keys, pointing, what a screen reader is given, nothing sent anywhere."""
 
+import json
 import shutil
 
 import pytest
 
+from clearhead.views import module
+from clearhead.views.answers import answer
 from clearhead.views.html import page
+from clearhead.views.payload import payload
 from views.fake import reading
 
 BROWSER = next(
@@ -162,3 +166,78 @@ def test_accessibility(tab):
         assert [
             (one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")
         ] == []
+
+
+LIVE = """
+<!doctype html><meta charset="utf-8"><style>{style}</style><div id="here"></div>
+<script type="module">
+{module}
+const model = plainModel({{ payload: {data}, layer: 0, head: 1 }}, (question) => window.askPython(question));
+attention.render({{ model, el: document.getElementById("here") }});
+</script>
+"""
+
+
+@pytest.fixture
+def live(browser):
+    """A page whose pictures ask Python, as they do in a notebook and in the studio."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(10_000)
+    asked, wrong = [], []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+
+    def show(given):
+        def reply(question):
+            asked.append(question)
+            return answer(given, question)
+
+        opened.expose_function("askPython", reply)
+        source = module.one_module().replace("export default {", "const attention = {")
+        data = json.dumps(payload(given)).replace("<", "\\u003c")
+        opened.set_content(LIVE.format(style=module.style(), module=source, data=data))
+        return opened, asked
+
+    yield show
+    opened.close()
+    assert wrong == []
+
+
+def test_zooming_asks_for_the_exact_tile_and_names_the_tokens(live):
+    given = reading(331, layers=1, heads=11)
+    opened, asked = live(given)
+    opened.locator(".ch-tools").wait_for()
+    for _ in range(5):
+        opened.get_by_role("button", name="Zoom in").click()
+    opened.locator(".ch-named").wait_for()
+    question = asked[-1]
+    assert question["kind"] == "tile"
+    (start, stop), (left, right) = question["rows"], question["cols"]
+    assert stop - start <= 32
+    opened.locator(".ch-hatch").hover(position={"x": 3, "y": 3})
+    weight = float(given.record["layer.0.attention"].weights[0, 1, start, left])
+    assert (
+        f"word{start} → word{left} {weight:.{5 if weight < 0.001 else 3}f}"
+        in opened.locator(".ch-readout").inner_text()
+    )
+    assert right - left == opened.locator(".ch-names-key span").count()
+
+
+def test_pointing_in_a_long_text_asks_for_the_exact_links(live):
+    given = reading(331, layers=1, heads=11)
+    opened, asked = live(given)
+    opened.locator(".ch-line-key [data-token='5']").focus()
+    column = given.record["layer.0.attention"].weights[0, 1, :, 5].sort(descending=True).values[:8].tolist()
+    opened.wait_for_function("document.querySelectorAll('.ch-links path').length > 8")
+    assert opened.locator(".ch-list .ch-number").all_inner_texts() == [f"{weight:.3f}" for weight in column]
+    assert asked[-1]["side"] == "key"
+
+
+def test_the_view_moves_by_keyboard(live):
+    opened, _ = live(reading(97, layers=1, heads=2))
+    opened.get_by_role("button", name="Zoom in").click()
+    assert opened.locator(".ch-tools small").inner_text() == "queries 24–72, keys 24–72"
+    opened.keyboard.press("ArrowDown")
+    opened.keyboard.press("ArrowLeft")
+    assert opened.locator(".ch-tools small").inner_text() == "queries 36–84, keys 12–60"
+    opened.get_by_role("button", name="whole").click()
+    assert opened.locator(".ch-tools small").inner_text() == ""

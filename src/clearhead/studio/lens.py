@@ -4,6 +4,7 @@ The page comes at once and its script asks for the data, so that loading a model
 the page turns to `plain=1`, where the same numbers come as tables and one picture.
 """
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, OptionError
 from clearhead.studio.pages import render
 
 if TYPE_CHECKING:
@@ -71,6 +72,22 @@ def data(text: Annotated[str, Query()] = "", model: str = "", rollout: bool = Fa
         return JSONResponse({"error": str(error)}, status_code=422)
 
 
+@router.get("/lens/answer")
+def answers(text: str, question: str, model: str = "", rollout: bool = False) -> Response:
+    """A tile of one head, or a token's links; or, with status 422, `{"error": message}`."""
+    from clearhead.views.answers import answer
+    from clearhead.views.rolled import rolled
+
+    try:
+        asked = json.loads(question)
+        if not isinstance(asked, dict):
+            raise OptionError("a question is a JSON object. Reload the page.")
+        reading = _read(model.strip() or None, text.strip())
+        return JSONResponse(answer(rolled(reading) if rollout else reading, asked))
+    except (ClearheadError, ValueError) as error:
+        return JSONResponse({"error": str(error)}, status_code=422)
+
+
 @router.get("/views/attention.css")
 def style() -> Response:
     """How `attention.js` looks; the same file stands in saved pages and notebooks."""
@@ -78,7 +95,9 @@ def style() -> Response:
     return Response(content, media_type="text/css")
 
 
+@lru_cache(maxsize=4)
 def _read(model: str | None, text: str) -> "Reading":
+    """A text through a model; the last few are kept, since one picture asks many questions of the same reading."""
     from clearhead.capture import read
 
     with _loading:

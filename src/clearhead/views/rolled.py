@@ -35,12 +35,17 @@ class RolledOut:
         """(1, 1, L, L), stored: for texts short enough to draw whole."""
         return self._rows(range(self.shape[2]))[None, None]
 
-    def pooled(self, rows: int, cols: int) -> Tensor:
-        """(1, 1, rows, cols): means over tiles, by a product with pooling columns."""
+    def heads(self, _heads: Any) -> "RolledOut":
+        """Itself: there is one head."""
+        return self
+
+    def pooled(self, rows: int, cols: int, *, region: tuple[slice, slice] | None = None) -> Tensor:
+        """(1, 1, rows, cols): means over tiles of all of it or of a region, by a product with pooling columns."""
+        down, across = region or (slice(0, self.shape[2]), slice(0, self.shape[3]))
         columns = torch.zeros(self.shape[3], cols)
-        for cell, (start, end) in enumerate(edges(self.shape[3], cols)):
-            columns[start:end, cell] = 1 / (end - start)
-        return torch.nn.functional.adaptive_avg_pool2d((self._rollout @ columns)[:, None], (rows, cols))
+        for cell, (start, end) in enumerate(edges(across.stop - across.start, cols)):
+            columns[across.start + start : across.start + end, cell] = 1 / (end - start)
+        return torch.nn.functional.adaptive_avg_pool2d((self._rollout @ columns)[:, None, down], (rows, cols))
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         """The k largest of each row and their places, both (1, 1, L, k)."""

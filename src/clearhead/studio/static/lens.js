@@ -24,7 +24,7 @@ function opened() {
   const address = new URLSearchParams(location.search);
   if (!address.has("layer")) return null;
   const state = Object.fromEntries(STATE.map((key) => [key, Number(address.get(key) ?? -1)]));
-  return { ...state, side: address.get("side") === "key" ? "key" : "query" };
+  return { ...state, side: address.get("side") === "key" ? "key" : "query", order: address.get("order") || "layer" };
 }
 
 /** Put the state into the address, without a new step in the history. */
@@ -33,6 +33,7 @@ function remember(model) {
   if (name.value.trim()) address.set("model", name.value.trim());
   for (const key of STATE) address.set(key, String(model.get(key)));
   if (model.get("side") === "key") address.set("side", "key");
+  if (model.get("order") !== "layer") address.set("order", model.get("order"));
   history.replaceState(null, "", `/lens?${address}`);
 }
 
@@ -46,13 +47,14 @@ async function show(state) {
   const slow = setTimeout(() => say("Reading. The first text waits for the model to load, a few seconds."), 400);
   try {
     const address = new URLSearchParams({ text: text.value, model: name.value });
-    const answer = await fetch(`/lens/data?${address}`, { signal });
-    const payload = await answer.json();
+    const reply = await fetch(`/lens/data?${address}`, { signal });
+    const payload = await reply.json();
     clearTimeout(slow);
-    if (!answer.ok) return say(payload.error, true);
+    if (!reply.ok) return say(payload.error, true);
     say("");
     clear();
-    const model = plainModel({ ...(state || { ...payload.first, side: "query" }), payload });
+    const answer = async (question) => (await fetch(`/lens/answer?${address}&${new URLSearchParams({ question: JSON.stringify(question) })}`)).json();
+    const model = plainModel({ ...(state || { ...payload.first, side: "query" }), payload }, answer);
     clear = attention.render({ model, el: view });
     model.on("change", () => remember(model));
     if (state) remember(model);

@@ -4,7 +4,8 @@
  * module in a notebook (anywidget), in a saved page and in the studio.
  *
  * The model holds `payload` (see payload.py), `layer` and `head` (-1: none open), `token` (-1: none), `side` ("query"
- * or "key": which line of tokens is pointed at) and `order` ("layer", or a score's name).
+ * or "key": which line of tokens is pointed at), `order` ("layer", or a score's name) and `live`: whether somebody
+ * answers custom messages (see answers.py), for tiles as one zooms and exact links of long texts.
  */
 import { openHead } from "./head.js";
 import { arrange, decodeLayer, roundUp, step } from "./numbers.js";
@@ -42,7 +43,8 @@ function draw(model, el) {
     change({ token: -1, layer: -1, head: -1 });
     cells[layer][head].focus();
   };
-  const scene = { layers, tokens: raw.tokens, scores: raw.scores, root, one, list, more, state, change, close, colours: () => colours };
+  const questions = asker(model);
+  const scene = { layers, ask: questions.ask, tokens: raw.tokens, scores: raw.scores, root, one, list, more, state, change, close, colours: () => colours };
 
   // -- the grid of heads
   /** @type {any[][]} */
@@ -148,6 +150,7 @@ function draw(model, el) {
   reorder();
   repaint();
   return () => {
+    questions.stop();
     theme.disconnect();
     dark.removeEventListener("change", repaint);
     WATCHED.forEach((name) => model.off(`change:${name}`, update));
@@ -156,10 +159,31 @@ function draw(model, el) {
   };
 }
 
-/** A model of plain values, for pages that have no notebook behind them. @param {Record<string, any>} values */
-export function plainModel(values) {
-  const held = { layer: -1, head: -1, token: -1, side: "query", order: "layer", ...values };
-  /** @type {Map<string, Set<() => void>>} */
+/** Ask whoever stands behind the model; `ask` is null where nobody does. @param {any} model */
+function asker(model) {
+  if (!model.get("live")) return { ask: null, stop() {} };
+  /** @type {Map<number, (found: any) => void>} */
+  const open = new Map();
+  let count = 0;
+  const hear = (message) => {
+    open.get(message?.id)?.(message.answer);
+    open.delete(message?.id);
+  };
+  model.on("msg:custom", hear);
+  return {
+    ask: (question) => new Promise((resolve) => {
+      open.set(++count, resolve);
+      model.send({ ...question, id: count });
+    }),
+    stop: () => model.off("msg:custom", hear),
+  };
+}
+
+/** A model of plain values, for pages that have no notebook behind them.
+ * @param {Record<string, any>} values @param {(question: any) => Promise<any>} [answer] makes the pictures live */
+export function plainModel(values, answer) {
+  const held = { layer: -1, head: -1, token: -1, side: "query", order: "layer", live: Boolean(answer), ...values };
+  /** @type {Map<string, Set<(message?: any) => void>>} */
   const calls = new Map();
   const changed = new Set();
   return {
@@ -174,6 +198,10 @@ export function plainModel(values) {
       const events = changed.size ? [...[...changed].map((name) => `change:${name}`), "change"] : [];
       changed.clear();
       for (const call of new Set(events.flatMap((event) => [...(calls.get(event) || [])]))) call();
+    },
+    async send(question) {
+      const message = { id: question.id, answer: await answer(question) };
+      for (const call of calls.get("msg:custom") || []) call(message);
     },
     on: (event, call) => void calls.set(event, (calls.get(event) || new Set()).add(call)),
     off: (event, call) => void calls.get(event)?.delete(call),

@@ -1,13 +1,13 @@
 // @ts-check
 /** One head: its map, its two lines of tokens, its strongest links, and the same numbers as a table. */
-import { at, isDense, isMasked, label, links, linksOf, resting, roundUp, say, topOf } from "./numbers.js";
-import { make, paint, scaleBar } from "./paint.js";
+import { headMap } from "./map.js";
+import { at, isDense, isMasked, label, links, linksOf, resting, say } from "./numbers.js";
+import { make } from "./paint.js";
 
 const LIST = 8;
 const ROW = 24; // pixels of a token in the two lines, and the width they are drawn at
 const GAP = 150;
 const LINK_WIDTH = 12; // pixels for weight 1
-const NAMED = 32; // tokens a side up to which a map carries their names
 
 const WORDS = {
   weight: "How much of a key's value a query takes: the softmax of the scaled, masked logits over the row. 0 to 1; a row adds up to 1.",
@@ -19,10 +19,10 @@ const WORDS = {
 /** Draw one head into `one`, `list` and `more`; returns what shows a token (-1: none).
  * @param {any} scene @param {number} l @param {number} h */
 export function openHead(scene, l, h) {
-  const { layers, tokens, one, list, more, change, close } = scene;
+  const { layers, tokens, one, list, more, close } = scene;
   const layer = layers[l];
   const all = links(layer, h);
-  const map = headMap(scene, layer, h);
+  const map = headMap(scene, layer, l, h);
   const lines = tokenLines(scene, layer);
   const explain = (word) => explainWord(more, word);
   const alone = layers.length === 1 && layer.heads === 1;
@@ -35,12 +35,18 @@ export function openHead(scene, l, h) {
       make("button", { type: "button", class: "ch-close", onclick: close }, "Close")),
     make("div", { class: "ch-pictures" }, map.element, lines.element));
   more.replaceChildren(numbersTable(layer, h, tokens), definitions());
-  map.onpick((query) => change({ token: query, side: "query" }));
-  return (token, side) => {
-    const near = token >= 0 ? linksOf(layer, h, token, side) : all;
-    map.mark(token, side);
+  const fill = (token, side, near) => {
     lines.show(token, side, near);
     list.replaceChildren(strongest(layer, tokens, token, side, near.slice(0, LIST), explain));
+  };
+  let latest = 0;
+  return async (token, side) => {
+    const turn = ++latest;
+    map.mark(token, side);
+    fill(token, side, token >= 0 ? linksOf(layer, h, token, side) : all);
+    if (token < 0 || isDense(layer) || !scene.ask) return;
+    const found = await scene.ask({ kind: "links", layer: l, head: h, token, side });
+    if (found?.links && turn === latest) fill(token, side, found.links.map(([from, to, weight]) => ({ from, to, weight })));
   };
 }
 
@@ -73,59 +79,6 @@ function strongest(layer, tokens, token, side, near, explain) {
     number("weight", say(link.weight), explain)));
   const nothing = isDense(layer) ? "No weight: this token is masked out here." : "No link of this token was kept in this page.";
   return make("div", {}, make("h3", {}, title), items.length ? make("ol", {}, ...items) : make("p", { class: "ch-note" }, nothing));
-}
-
-// ---- the map -------------------------------------------------------------------------------------------------
-
-function headMap(scene, layer, h) {
-  const { tokens, colours, root } = scene;
-  const [, rows, cols] = layer.map.shape;
-  const named = isDense(layer) && Math.max(rows, cols) <= NAMED;
-  const top = roundUp(topOf(layer.map, h));
-  const picture = paint(layer.map, layer.masked, h, top, colours());
-  picture.setAttribute("class", "ch-map");
-  picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", `Map of the head: rows are queries, columns are keys. The table below holds the numbers.`);
-  const mark = make("div", { class: "ch-mark", hidden: true });
-  const readout = make("p", { class: "ch-readout" });
-  const side = (kind, count) => make("div", { class: `ch-names-${kind}`, "aria-hidden": "true", style: { "--count": String(count) } },
-    ...Array.from({ length: count }, (_, i) => make("span", {}, label(tokens[i], 11))));
-  const element = make("figure", { class: "ch-mapbox" },
-    make("div", { class: named ? "ch-frame ch-named" : "ch-frame" },
-      named ? side("key", cols) : null, named ? side("query", rows) : null, make("div", { class: "ch-hatch" }, picture, mark)),
-    make("figcaption", {},
-      make("div", { class: "ch-caption" }, make("span", {}, make("span", { class: "ch-q" }, "rows: queries"), " · ", make("span", { class: "ch-k" }, "columns: keys")),
-        scaleBar(top, isDense(layer) ? "weight" : "mean weight")), readout));
-  const cellAt = (event) => {
-    const box = picture.getBoundingClientRect();
-    const row = Math.floor(((event.clientY - box.top) / box.height) * rows);
-    const col = Math.floor(((event.clientX - box.left) / box.width) * cols);
-    return row >= 0 && col >= 0 && row < rows && col < cols ? { row, col } : null;
-  };
-  const first = (cell, count, size) => Math.floor((cell * size) / count);
-  picture.addEventListener("pointermove", (event) => {
-    const cell = cellAt(event);
-    if (!cell) return;
-    const [from, to] = [first(cell.row, rows, layer.shape[0]), first(cell.col, cols, layer.shape[1])];
-    const where = isDense(layer) ? `${label(tokens[from], 24)} → ${label(tokens[to], 24)}` : `${from}… → ${to}…, mean`;
-    const masked = isMasked(layer.masked, layer.map.shape, cell.row, cell.col) ? " masked" : "";
-    readout.textContent = `${where}  ${say(at(layer.map, h, cell.row, cell.col))}${masked}`;
-  });
-  picture.addEventListener("pointerleave", () => { readout.textContent = ""; });
-  return {
-    element,
-    onpick: (call) => picture.addEventListener("click", (event) => {
-      const cell = cellAt(event);
-      if (cell) call(first(cell.row, rows, layer.shape[0]));
-    }),
-    mark(token, which) {
-      mark.hidden = token < 0;
-      const part = (count, size) => ({ from: `${(100 * Math.floor((token * count) / size)) / count}%`, size: `${100 / count}%` });
-      const line = which === "query" ? part(rows, layer.shape[0]) : part(cols, layer.shape[1]);
-      const place = which === "query" ? { top: line.from, height: line.size, left: "0", width: "100%" } : { left: line.from, width: line.size, top: "0", height: "100%" };
-      for (const [key, value] of Object.entries(place)) mark.style.setProperty(key, value);
-    },
-  };
 }
 
 // ---- two lines of tokens -------------------------------------------------------------------------------------

@@ -124,3 +124,55 @@ export function resting(all, tokens) {
   const near = tokens <= 48 ? all : all.filter((link) => Math.abs(link.from - link.to) <= 16);
   return near.slice(0, 400);
 }
+
+// ---- views: the part of a map that is shown, in tokens ---------------------------------------------------------
+
+/** @typedef {{rows: [number, number], cols: [number, number]}} View start and stop of queries and of keys */
+
+/** @param {Layer} layer @returns {View} */
+export const whole = (layer) => ({ rows: [0, layer.shape[0]], cols: [0, layer.shape[1]] });
+
+const LEAST = 8; // tokens a side of the closest view
+
+/** A span of `size` tokens that keeps `start` where it can, inside 0 … count. @returns {[number, number]} */
+function span(start, size, count) {
+  const wide = Math.min(Math.max(Math.round(size), Math.min(LEAST, count)), count);
+  const from = Math.min(Math.max(Math.round(start), 0), count - wide);
+  return [from, from + wide];
+}
+
+/** A view `factor` times as wide, with the point at (y, x) of the old one (0 to 1) kept in its place.
+ * @param {Layer} layer @param {View} view @returns {View} */
+export function zoom(layer, view, factor, y, x) {
+  const one = ([start, stop], part, count) => span(start + (stop - start) * part * (1 - factor), (stop - start) * factor, count);
+  return { rows: one(view.rows, y, layer.shape[0]), cols: one(view.cols, x, layer.shape[1]) };
+}
+
+/** A view moved by shares of itself. @param {Layer} layer @param {View} view @returns {View} */
+export function move(layer, view, down, right) {
+  const one = ([start, stop], part, count) => span(start + (stop - start) * part, stop - start, count);
+  return { rows: one(view.rows, down, layer.shape[0]), cols: one(view.cols, right, layer.shape[1]) };
+}
+
+/** The cells at hand that cover a view: one head's block, and the view widened to whole cells.
+ * @param {Layer} layer @param {View} view @returns {{block: Block, masked: Masked, view: View}} */
+export function crop(layer, head, view) {
+  const [, rows, cols] = layer.map.shape;
+  const cells = ([start, stop], count, size) => [Math.floor((start * count) / size), Math.ceil((stop * count) / size)];
+  const [top, bottom] = cells(view.rows, rows, layer.shape[0]);
+  const [left, right] = cells(view.cols, cols, layer.shape[1]);
+  const shape = [1, bottom - top, right - left];
+  const values = new (/** @type {any} */ (layer.map.values.constructor))(shape[1] * shape[2]);
+  const hidden = new Uint8Array(values.length);
+  for (let row = top; row < bottom; row++) {
+    const from = (head * rows + row) * cols;
+    values.set(layer.map.values.subarray(from + left, from + right), (row - top) * shape[2]);
+    for (let col = left; col < right; col++) hidden[(row - top) * shape[2] + col - left] = isMasked(layer.masked, layer.map.shape, row, col) ? 1 : 0;
+  }
+  const tokens = (first, last, count, size) => /** @type {[number, number]} */ ([Math.floor((first * size) / count), Math.ceil((last * size) / count)]);
+  return {
+    block: { shape, scale: layer.map.scale, top: layer.map.top, values },
+    masked: { shape: shape.slice(1), scale: 1, top: 1, values: hidden },
+    view: { rows: tokens(top, bottom, rows, layer.shape[0]), cols: tokens(left, right, cols, layer.shape[1]) },
+  };
+}

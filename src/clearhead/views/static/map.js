@@ -1,0 +1,137 @@
+// @ts-check
+/** One head as a map that can be zoomed: what is at hand at once, then the exact tile where Python can be asked. */
+import { at, crop, decode, isDense, isMasked, label, move, roundUp, say, topOf, whole, zoom } from "./numbers.js";
+import { make, paint, scaleBar } from "./paint.js";
+
+const NAMED = 32; // tokens a side up to which a map carries their names
+const CELLS = 192; // a side of a tile asked for
+const PAUSE = 120; // milliseconds a view must rest before its tile is asked for
+
+/** @param {any} scene @param {any} layer @param {number} l @param {number} h */
+export function headMap(scene, layer, l, h) {
+  const { tokens, colours, change } = scene;
+  const frame = make("div", { class: "ch-frame" });
+  const box = make("div", { class: "ch-hatch", role: "img", "aria-label": "Map of the head: rows are queries, columns are keys. The table below holds the numbers." });
+  const mark = make("div", { class: "ch-mark", hidden: true });
+  const readout = make("p", { class: "ch-readout" });
+  const scale = make("div");
+  let view = whole(layer);
+  /** @type {any} the block drawn: its cells, and the view they cover */
+  let drawn = null;
+  let marked = { token: -1, side: "query" };
+  let waiting = 0;
+
+  function draw(block, masked, top) {
+    drawn = { block, masked, view };
+    const exact = block.shape[1] === view.rows[1] - view.rows[0] && block.shape[2] === view.cols[1] - view.cols[0];
+    drawn.exact = exact;
+    const canvas = paint(block, masked, 0, top, colours());
+    canvas.setAttribute("class", "ch-map");
+    box.replaceChildren(canvas, mark);
+    const names = (kind, [start, stop]) => make("div", { class: `ch-names-${kind}`, "aria-hidden": "true", style: { "--count": String(stop - start) } },
+      ...Array.from({ length: stop - start }, (_, i) => make("span", {}, label(tokens[start + i], 11))));
+    const named = exact && Math.max(block.shape[1], block.shape[2]) <= NAMED;
+    frame.classList.toggle("ch-named", named);
+    frame.replaceChildren(...(named ? [names("key", view.cols), names("query", view.rows)] : []), box);
+    scale.replaceChildren(scaleBar(top, exact ? "weight" : "mean weight"));
+    where.textContent = isWhole() ? "" : `queries ${view.rows[0]}–${view.rows[1] - 1}, keys ${view.cols[0]}–${view.cols[1] - 1}`;
+    setMark();
+  }
+
+  const isWhole = () => view.rows[1] - view.rows[0] === layer.shape[0] && view.cols[1] - view.cols[0] === layer.shape[1];
+
+  function look(next) {
+    view = next;
+    const near = crop(layer, h, view);
+    view = near.view;
+    draw(near.block, near.masked, roundUp(topOf(near.block, 0)));
+    clearTimeout(waiting);
+    if (!scene.ask || isDense(layer) || isWhole()) return;
+    const asked = view;
+    waiting = setTimeout(async () => {
+      const found = await scene.ask({ kind: "tile", layer: l, head: h, rows: asked.rows, cols: asked.cols, cells: CELLS });
+      if (!found?.map || view !== asked || !box.isConnected) return;
+      const block = decode(found.map);
+      draw(block, found.masked?.data ? decode(found.masked) : found.masked, roundUp(topOf(block, 0)));
+    }, PAUSE);
+  }
+
+  // -- pointing
+  const cellAt = (event) => {
+    const place = box.getBoundingClientRect();
+    const [, rows, cols] = drawn.block.shape;
+    const row = Math.floor(((event.clientY - place.top) / place.height) * rows);
+    const col = Math.floor(((event.clientX - place.left) / place.width) * cols);
+    if (row < 0 || col < 0 || row >= rows || col >= cols) return null;
+    const first = (cell, count, [start, stop]) => start + Math.floor((cell * (stop - start)) / count);
+    return { row, col, from: first(row, rows, view.rows), to: first(col, cols, view.cols) };
+  };
+  let held = null; // where a drag began
+  box.addEventListener("pointerdown", (event) => { held = { x: event.clientX, y: event.clientY, view, far: false }; });
+  box.addEventListener("pointermove", (event) => {
+    if (held && event.buttons && !isWhole()) {
+      const place = box.getBoundingClientRect();
+      const [dx, dy] = [(event.clientX - held.x) / place.width, (event.clientY - held.y) / place.height];
+      held.far ||= Math.hypot(event.clientX - held.x, event.clientY - held.y) > 4;
+      if (held.far) return look(move(layer, held.view, -dy, -dx));
+    }
+    const cell = cellAt(event);
+    if (!cell) return;
+    const pair = drawn.exact ? `${label(tokens[cell.from], 24)} → ${label(tokens[cell.to], 24)}` : `${cell.from}… → ${cell.to}…, mean`;
+    const masked = isMasked(drawn.masked, drawn.block.shape, cell.row, cell.col) ? " masked" : "";
+    readout.textContent = `${pair}  ${say(at(drawn.block, 0, cell.row, cell.col))}${masked}`;
+  });
+  box.addEventListener("pointerleave", () => { readout.textContent = ""; });
+  box.addEventListener("click", (event) => {
+    const cell = held && !held.far && cellAt(event);
+    held = null;
+    if (cell) change({ token: cell.from, side: "query" });
+  });
+  box.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey && isWhole() && event.deltaY > 0) return; // nothing wider to show: let the page scroll
+    if (!canZoom) return;
+    event.preventDefault();
+    const place = box.getBoundingClientRect();
+    look(zoom(layer, view, event.deltaY < 0 ? 0.8 : 1.25, (event.clientY - place.top) / place.height, (event.clientX - place.left) / place.width));
+  }, { passive: false });
+
+  // -- the same by keyboard
+  const canZoom = Math.max(...layer.shape) > NAMED;
+  const press = (text, name, act) => make("button", { type: "button", class: "ch-zoom", "aria-label": name, title: name, onclick: act }, text);
+  const where = make("small", { "aria-live": "polite" });
+  const tools = make("div", { class: "ch-tools", role: "group", "aria-label": "Zoom; arrow keys move the view" },
+    press("+", "Zoom in", () => look(zoom(layer, view, 0.5, ...centre()))), press("−", "Zoom out", () => look(zoom(layer, view, 2, 0.5, 0.5))),
+    press("Whole", "Show the whole map", () => look(whole(layer))), where);
+  tools.addEventListener("keydown", (event) => {
+    const to = { ArrowUp: [-0.25, 0], ArrowDown: [0.25, 0], ArrowLeft: [0, -0.25], ArrowRight: [0, 0.25] }[event.key];
+    if (!to) return;
+    event.preventDefault();
+    look(move(layer, view, to[0], to[1]));
+  });
+
+  /** Zoom towards the token pointed at, where it is in sight. */
+  function centre() {
+    const part = (token, [start, stop]) => (token >= start && token < stop ? (token - start + 0.5) / (stop - start) : 0.5);
+    return [part(marked.token, view.rows), part(marked.token, view.cols)];
+  }
+
+  function setMark() {
+    const [start, stop] = marked.side === "query" ? view.rows : view.cols;
+    mark.hidden = marked.token < start || marked.token >= stop;
+    const size = `${Math.max(100 / (stop - start), 0.4)}%`, from = `${(100 * (marked.token - start)) / (stop - start)}%`;
+    const place = marked.side === "query" ? { top: from, height: size, left: "0", width: "100%" } : { left: from, width: size, top: "0", height: "100%" };
+    for (const [key, value] of Object.entries(place)) mark.style.setProperty(key, value);
+  }
+
+  look(view);
+  return {
+    element: make("figure", { class: "ch-mapbox" }, frame,
+      make("figcaption", {},
+        make("div", { class: "ch-caption" }, make("span", {}, make("span", { class: "ch-q" }, "rows: queries"), " · ", make("span", { class: "ch-k" }, "columns: keys")), scale),
+        canZoom ? tools : null, readout)),
+    mark(token, side) {
+      marked = { token, side };
+      setMark();
+    },
+  };
+}
