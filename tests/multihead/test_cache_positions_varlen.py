@@ -1,0 +1,187 @@
+"""The KV cache, rotary positions, and sequences without padding."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import clearhead
+from clearhead import masks
+from clearhead.errors import CacheFullError, OptionError, ShapeError
+
+B, H, H_KV, D, E = 2, 4, 2, 6, 5
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.sampled_from([None, 1, 3, 4]), st.integers(0, 99))
+def test_cached_is_uncached(chunks, window, seed):
+    torch.manual_seed(seed)
+    length = sum(chunks)
+    q, k, v = (torch.randn(B, h, length, d) for h, d in ((H, D), (H_KV, D), (H_KV, E)))
+    rule = masks.causal() if window is None else masks.causal() & masks.sliding_window(window)
+    whole = clearhead.attention(q, k, v, rule, enable_gqa=True)
+    cache = clearhead.KVCache(B, H_KV, length if window is None else 5, D, value_dim=E, window=window)
+    steps = []
+    for a, b, c in zip(*(t.split(chunks, 2) for t in (q, k, v)), strict=True):
+        keys, values = cache.append(b, c)
+        steps.append(clearhead.attention(a, keys, values, cache.mask(a.shape[2]), enable_gqa=True))
+    torch.testing.assert_close(torch.cat(steps, 2), whole)
+    assert cache.length == length
+
+
+def test_an_overflow_is_an_error_that_loses_nothing():
+    cache = clearhead.KVCache(1, 1, 5, 2)
+    k = torch.arange(8.0).view(1, 1, 4, 2)
+    cache.append(k, k)
+    for new in (2, 9):
+        more = torch.full((1, 1, new, 2), 99.0)
+        with pytest.raises(CacheFullError, match=f"4 of 5 positions, {new} more"):
+            cache.append(more, more)
+        assert torch.equal(cache.keys, k)
+        assert (cache.length, cache.held) == (4, 4)
+    cache.append(k[:, :, :1], k[:, :, :1])
+    assert cache.held == 5
+    rolling = clearhead.KVCache(1, 1, 2, 2, window=3)
+    rolling.append(k[:, :, :2], k[:, :, :2])
+    with pytest.raises(CacheFullError, match="at most 2"):
+        rolling.append(k, k)
+    assert torch.equal(rolling.keys, k[:, :, :2])
+
+
+def test_crop_reset_reorder():
+    cache = clearhead.KVCache(2, 1, 6, 2)
+    k = torch.randn(2, 1, 5, 2)
+    cache.append(k, k)
+    cache.reorder(torch.tensor([1, 1]))
+    assert torch.equal(cache.keys, k[[1, 1]])
+    cache.crop(3)
+    assert torch.equal(cache.values, k[[1, 1], :, :3])
+    assert cache.length == 3
+    with pytest.raises(OptionError, match=r"positions 0..2"):
+        cache.crop(4)
+    cache.reset()
+    assert cache.held == cache.length == 0
+
+
+def test_a_cache_says_what_does_not_fit():
+    cache = clearhead.KVCache(2, 2, 6, 4)
+    good = torch.randn(2, 2, 1, 4)
+    for bad in (good[:1], good[:, :1], good[..., :3], good[0]):
+        with pytest.raises(ShapeError, match="does not fit the cache"):
+            cache.append(bad, good)
+    with pytest.raises(ShapeError, match="brings 1 positions"):
+        cache.append(good, torch.randn(2, 2, 2, 4))
+    with pytest.raises(OptionError, match="no_grad"):
+        cache.append(good.clone().requires_grad_(), good)
+    with pytest.raises(OptionError, match="at least 1"):
+        clearhead.KVCache(1, 1, 0, 4)
+    assert cache.held == 0
+
+
+HF_SCALINGS = {
+    "default": {"rope_type": "default", "rope_theta": 1e4},
+    "linear": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e4},
+    "llama3": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+               "original_max_position_embeddings": 32, "rope_theta": 1e4},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 1e4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", HF_SCALINGS)
+def test_rotary_is_that_of_hugging_face_llama(kind):
+    llama = pytest.importorskip("transformers.models.llama.modeling_llama", reason="the models extra is not installed")
+    from transformers import LlamaConfig
+
+    config = LlamaConfig(
+        hidden_size=64, num_attention_heads=4, max_position_embeddings=128, rope_parameters=dict(HF_SCALINGS[kind])
+    )
+    embedding = llama.LlamaRotaryEmbedding(config)
+    q, k = torch.randn(2, 1, 4, 40, 16)
+    positions = torch.arange(3, 43)[None]
+    wanted = llama.apply_rotary_pos_emb(q, k, *embedding(q, positions))
+    rotary = clearhead.Rotary(16, scaling=HF_SCALINGS[kind])
+    torch.testing.assert_close((rotary(q, start=3), rotary(k, positions=positions)), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_interleaved_layout_is_the_complex_product():
+    x = torch.randn(1, 2, 9, 8, dtype=torch.float64)
+    angles = torch.arange(9, dtype=torch.float64)[:, None] * 10000.0 ** -(
+        torch.arange(0, 8, 2, dtype=torch.float64) / 8
+    )
+    turned = torch.view_as_real(
+        torch.view_as_complex(x.unflatten(-1, (4, 2))) * torch.polar(torch.ones_like(angles), angles)
+    )
+    torch.testing.assert_close(clearhead.Rotary(8, layout="interleaved")(x), turned.flatten(-2))
+    # The two layouts are one permutation apart.
+    order = torch.tensor([0, 2, 4, 6, 1, 3, 5, 7])
+    torch.testing.assert_close(clearhead.Rotary(8)(x[..., order]), turned.flatten(-2)[..., order])
+
+
+def test_partial_rotary_ntk_and_mistakes():
+    x = torch.randn(1, 1, 5, 8)
+    part = clearhead.Rotary(8, width=4)(x)
+    assert torch.equal(part[..., 4:], x[..., 4:])
+    torch.testing.assert_close(part[..., :4], clearhead.Rotary(4)(x[..., :4]))
+    stretched = clearhead.Rotary(8, scaling={"type": "ntk", "factor": 2.0})
+    torch.testing.assert_close(stretched(x), clearhead.Rotary(8, base=10000.0 * 2 ** (8 / 6))(x))
+    for wrong, says in (
+        (lambda: clearhead.Rotary(7), "pairs"),
+        (lambda: clearhead.Rotary(8, layout="both"), "interleaved"),
+        (lambda: clearhead.Rotary(8, scaling={"type": "spiral"}), "llama3"),
+        (lambda: clearhead.Rotary(8)(torch.randn(1, 1, 2, 6)), r"Rotary\(6\)"),
+    ):
+        with pytest.raises(clearhead.errors.ClearheadError, match=says):
+            wrong()
+
+
+def test_offsets_are_sequences_by_themselves():
+    torch.manual_seed(0)
+    rows, cols = [0, 3, 3, 8], [0, 2, 6, 13]
+    q, k, v = (torch.randn(n, h, d, requires_grad=True) for n, h, d in ((8, H, D), (13, H_KV, D), (13, H_KV, E)))
+    out, lse = clearhead.attention_varlen(
+        q, k, v, torch.tensor(rows), torch.tensor(cols), is_causal=True, softcap=2.0, return_lse=True
+    )
+    # The same as one padded call under a mask of documents, each counting its own positions.
+    wanted = []
+    for n in range(3):
+        part = [t[a[n] : a[n + 1]].transpose(0, 1) for t, a in ((q, rows), (k, cols), (v, cols))]
+        wanted.append(clearhead.attention(*part, is_causal=True, enable_gqa=True, softcap=2.0).transpose(0, 1))
+    torch.testing.assert_close(out, torch.cat(wanted))
+    assert lse.shape == (8, H)
+    assert all(grad.isfinite().all() for grad in torch.autograd.grad(out.sum(), (q, k, v)))
+    same = clearhead.attention_varlen(q, q, q, torch.tensor(rows))
+    ids = torch.tensor([0] * 3 + [2] * 5)
+    three = q.transpose(0, 1)[None]
+    torch.testing.assert_close(same, clearhead.attention(three, three, three, masks.document(ids))[0].transpose(0, 1))
+
+
+@pytest.mark.parametrize("offsets", [[0, 3], [1, 8], [0, 5, 3, 8], []])
+def test_wrong_offsets_are_named(offsets):
+    q = torch.randn(8, 1, 4)
+    with pytest.raises(ShapeError, match="ascend from 0 to 8"):
+        clearhead.attention_varlen(q, q, q, torch.tensor(offsets, dtype=torch.int64))
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_through_the_function(layout):
+    parts = [torch.randn(n, 2, D) for n in (3, 5)]
+    if layout == torch.strided:
+        nested = torch.nested.nested_tensor([part.transpose(0, 1) for part in parts])
+    else:
+        nested = torch.nested.nested_tensor(parts, layout=layout).transpose(1, 2)
+    out = clearhead.attention(nested, nested, nested, is_causal=True)
+    wanted = (
+        torch.nn.functional.scaled_dot_product_attention(nested, nested, nested, is_causal=True)
+        if layout == torch.jagged
+        else None
+    )
+    for n, found in enumerate(out.unbind()):
+        part = parts[n].transpose(0, 1)
+        torch.testing.assert_close(found, clearhead.attention(part, part, part, is_causal=True))
+        if wanted is not None:
+            torch.testing.assert_close(found, wanted.unbind()[n])
+    with pytest.raises(OptionError, match="nested"):
+        clearhead.attention(nested, nested, nested, return_lse=True)
+    with pytest.raises(OptionError, match="Nest all three"):
+        clearhead.attention(nested, torch.randn(2, 2, 3, D), torch.randn(2, 2, 3, D))
