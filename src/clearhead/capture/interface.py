@@ -18,6 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from clearhead.capture.call import Call
+from clearhead.capture.direct import within_interface
 
 Listener = Callable[[Call], None]
 
@@ -80,13 +81,22 @@ def _listened(function: Callable[..., Any], implementation: str | None) -> Calla
         *args: Any,
         **options: Any,
     ) -> Any:
-        result = function(module, query, key, value, attention_mask, *args, **options)
+        token = within_interface.set(True)
+        try:
+            result = function(module, query, key, value, attention_mask, *args, **options)
+        finally:
+            within_interface.reset(token)
         call = describe(module, query, key, value, attention_mask, options, result[0], implementation)
         for listener in _listeners.get():
             listener(call)
         return result
 
     return listened
+
+
+def speaks(module: nn.Module) -> bool:
+    """Whether a module's own source file uses the attention interface."""
+    return hasattr(sys.modules.get(type(module).__module__), "ALL_ATTENTION_FUNCTIONS")
 
 
 def describe(

@@ -12,6 +12,7 @@ from torch import nn
 
 from clearhead.capture import interface
 from clearhead.capture.call import Call, Masks, matrix
+from clearhead.capture.direct import Direct
 from clearhead.capture.record import Missed, Record
 from clearhead.errors import CaptureError, OptionError
 
@@ -28,12 +29,14 @@ def observe(
 ) -> Iterator[Record]:
     """Record what a model attends to, while it runs as it always does.
 
-    The model's own kernel still computes its output, which stays the same bit for bit; queries and keys are kept. On
-    leaving, also after an exception, everything is as it was. Observers may be nested: each records every call of its
-    own model. Only calls in the thread that observes are recorded.
+    The model's own kernel still computes its output, which stays the same bit for bit (to rounding where torch would
+    have taken a C++ fast path of nn.Transformer); queries and keys are kept. On leaving, also after an exception,
+    everything is as it was. Observers may be nested: each records every call of its own model. Only calls in the
+    thread that observes are recorded.
 
     Args:
-        model: a Hugging Face model, or any module that holds such models.
+        model: a Hugging Face model, or any module whose attention goes through Hugging Face's attention interface,
+            `F.scaled_dot_product_attention` or `nn.MultiheadAttention`.
         layers: which attention modules, by index in layer order or by name; None = all.
         heads: which query heads; None = all.
         max_bytes: stop recording before queries and keys take more than this; the model runs on, a warning says so,
@@ -59,7 +62,7 @@ def observe(
         {'encoder.layer.0.attention.self': (1, 3, 5, 5), 'encoder.layer.1.attention.self': (1, 3, 5, 5)}
     """
     watcher = _Watcher(model, layers, heads, max_bytes)
-    with interface.watched(watcher.seen), watcher.hooks():
+    with interface.watched(watcher.seen), watcher.watching():
         yield watcher.record
     watcher.close()
 
@@ -92,6 +95,7 @@ class _Watcher:
         self._room = max_bytes
         self._full = False
         self._ran = False
+        self._running: list[nn.Module] = []
         self._masks = Masks()
         self.record = Record(_order=list(self._names.values()))
 
@@ -154,10 +158,15 @@ class _Watcher:
             self.record.missed.append(item)
 
     @contextmanager
-    def hooks(self) -> Iterator[None]:
-        """While open, notice each attention module that runs, so that one not recorded is named."""
+    def watching(self) -> Iterator[None]:
+        """While open, see direct calls of torch's functions, and notice each attention module that runs unseen."""
         with ExitStack() as stack:
             handles = [self._model.register_forward_hook(self._model_ran)]
+            if not self._expected or not all(interface.speaks(module) for module in self._expected.values()):
+                for module in self._model.modules():
+                    handles.append(module.register_forward_pre_hook(self._enter))
+                    handles.append(module.register_forward_hook(self._leave, always_call=True))
+                stack.enter_context(Direct(self.seen, self._current))
             for name, module in self._expected.items():
                 if self._wants(name):
                     handles.append(module.register_forward_hook(self._module_ran))
@@ -165,15 +174,30 @@ class _Watcher:
                 stack.callback(handle.remove)
             yield
 
+    def _enter(self, module: nn.Module, *_: Any) -> None:
+        self._running.append(module)
+
+    def _leave(self, *_: Any) -> None:
+        self._running.pop()
+
+    def _current(self) -> nn.Module | None:
+        """The module that is computing attention: the innermost that looks like it, or just the innermost."""
+        names = [self._names[id(module)] for module in self._running]
+        likely = [module for module, name in zip(self._running, names, strict=True) if name in self._expected]
+        innermost = likely or self._running
+        return innermost[-1] if innermost else None
+
     def _model_ran(self, *_: Any) -> None:
         self._ran = True
 
     def _module_ran(self, module: nn.Module, *_: Any) -> None:
         name = self._names[id(module)]
-        if name not in self.record and not any(item.name == name for item in self.record.missed):
+        inside = any(other.startswith(f"{name}.") for other in self.record)
+        if name not in self.record and not inside and not any(item.name == name for item in self.record.missed):
             self._miss(
                 name,
-                f"{type(module).__name__} computes its attention by itself, outside Hugging Face's attention interface",
+                f"{type(module).__name__} computes its attention by itself: neither through Hugging Face's attention "
+                "interface nor through torch's own functions",
             )
 
     def close(self) -> None:

@@ -1,0 +1,117 @@
+"""Attention outside Hugging Face's interface: direct calls of torch's functions, and nn.MultiheadAttention.
+
+A TorchFunctionMode sees each call of `F.scaled_dot_product_attention`. While one is active, torch itself leaves the
+C++ fast paths of nn.MultiheadAttention and nn.TransformerEncoderLayer, which would be seen by nobody; their output is
+then the same to rounding.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from clearhead.capture.call import Call
+
+# Set while a function of Hugging Face's interface runs: what it calls inside is its own affair.
+within_interface: ContextVar[bool] = ContextVar("within_interface", default=False)
+
+_sdpa = F.scaled_dot_product_attention
+_mha = F.multi_head_attention_forward
+_signature = inspect.signature(_mha)
+_swapping = threading.RLock()
+
+
+class Direct(TorchFunctionMode):
+    """Tells `listener` of each attention torch computes for the module that `current` names."""
+
+    def __init__(self, listener: Callable[[Call], None], current: Callable[[], nn.Module | None]) -> None:
+        super().__init__()
+        self._listener = listener
+        self._current = current
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is _mha:
+            return self._multi_head(args, kwargs)
+        out = func(*args, **kwargs)
+        if func is _sdpa and not within_interface.get():
+            self._tell(args, kwargs, out)
+        return out
+
+    def _tell(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+        module = self._current()
+        if module is not None:
+            self._listener(described(module, out, *args, **kwargs))
+
+    def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """nn.MultiheadAttention's own function, which hides what it calls inside from a mode."""
+        bound = _signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        options = bound.arguments
+        if not options["need_weights"]:
+            with self._swapped():
+                return _mha(*args, **kwargs)
+        # Asked for weights, it makes them by hand. Its answer stays as it is; queries and keys come from a second run.
+        result = _mha(*args, **kwargs)
+        with torch.no_grad(), self._swapped():
+            _mha(**{**options, "need_weights": False, "training": False, "dropout_p": 0.0})
+        return result
+
+    @contextmanager
+    def _swapped(self) -> Iterator[None]:
+        """While open, F.scaled_dot_product_attention tells the listener; in other threads it is itself."""
+        mine = threading.get_ident()
+
+        def told(*args: Any, **kwargs: Any) -> Tensor:
+            out = _sdpa(*args, **kwargs)
+            if threading.get_ident() == mine:
+                self._tell(args, kwargs, out)
+            return out
+
+        with _swapping:
+            before = F.scaled_dot_product_attention
+            F.scaled_dot_product_attention = told
+            try:
+                yield
+            finally:
+                F.scaled_dot_product_attention = before
+
+
+def described(
+    module: nn.Module,
+    out: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Call:
+    """A call of `F.scaled_dot_product_attention`; three axes are read as (H, L, D) of one batch element."""
+    if query.dim() == 3:
+        query, key, value, out = query[None], key[None], value[None], out[None]
+        attn_mask = attn_mask[None] if attn_mask is not None and attn_mask.dim() == 3 else attn_mask
+    if attn_mask is not None and attn_mask.dim() == 2:
+        attn_mask = attn_mask[None, None]  # (L, S); two axes alone would be read as (B, S)
+    return Call(
+        module=module,
+        query=query,
+        key=key,
+        value=value,
+        out=out.transpose(-3, -2),
+        scale=scale,
+        is_causal=is_causal,
+        mask=attn_mask,
+        dropout=dropout_p > 0,
+    )
