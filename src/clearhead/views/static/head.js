@@ -125,6 +125,10 @@ function tokenLines(scene, layer) {
         node.classList.toggle("ch-lit", token >= 0 && (here || (node.dataset.side !== side && lit.has(Number(node.dataset.token)))));
         if (token >= 0) node.setAttribute("tabindex", here ? "0" : "-1");
       }
+      const there = token >= 0 && button(side, token);
+      if (there && (there.offsetTop < box.scrollTop || there.offsetTop + ROW > box.scrollTop + box.clientHeight)) {
+        box.scrollTop = there.offsetTop - box.clientHeight / 3; // pointed at from the map or the address
+      }
     },
   };
 }
