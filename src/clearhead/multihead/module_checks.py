@@ -79,6 +79,7 @@ def inputs(module: "MultiheadAttention", query: Any, key: Any, value: Any) -> No
         if tensor.device != query.device:
             raise DeviceError(f"{name} is on {tensor.device}, query is on {query.device}. Move them to one device.")
     _widths(module, named)
+    _dtypes(module, named)
     letters = _letters(module, query, "S")
     if key.shape[:-1] != value.shape[:-1]:
         raise ShapeError(
@@ -106,6 +107,17 @@ def _widths(module: "MultiheadAttention", named: dict[str, Tensor]) -> None:
             raise ShapeError(
                 f"{name} is {tensor.shape[-1]} wide, expected {option} = {width} "
                 f"({shape_text(name, tensor.shape, _letters(module, tensor, 'L' if name == 'query' else 'S'))}). {fix}"
+            )
+
+
+def _dtypes(module: "MultiheadAttention", named: dict[str, Tensor]) -> None:
+    own = module.out_proj.weight.dtype
+    for name, tensor in named.items():
+        device = tensor.device.type
+        if tensor.dtype != own and (device == "meta" or not torch.is_autocast_enabled(device)):
+            raise DtypeError(
+                f"{name} is {tensor.dtype}, the module's parameters are {own}. Convert one: {name}.to({own}), or "
+                f"module.to({tensor.dtype}); or run under torch.autocast."
             )
 
 
