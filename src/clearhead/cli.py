@@ -132,13 +132,19 @@ def check(
     packs: Annotated[list[Path] | None, typer.Argument(help="Pack folders. Default: the shipped ones.")] = None,
     item: Annotated[str | None, typer.Option(help="Prove this item alone.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many items at a time.")] = 2,
-    cache: Annotated[Path | None, typer.Option(help="Skip what this folder holds a proof of.")] = None,
-    receipts: Annotated[Path | None, typer.Option(help="Write the receipts here.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Prove unchanged items again.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Check again after every change, until Ctrl-C.")] = False,
+    receipts: Annotated[Path, typer.Option(help="Where the receipts and the proofs go.")] = Path(".receipts"),
 ) -> None:
     """Prove course packs: run every item's programs, confined, and say whether its answer holds."""
-    from clearhead.course.checking import check as prove_packs
+    from clearhead.course import checking
 
-    if prove_packs(packs or [], item=item, jobs=jobs, cache=cache, receipts=receipts, say=typer.echo):
+    def run() -> int:
+        return checking.check(packs or [], item=item, jobs=jobs, fresh=fresh, receipts=receipts, say=typer.echo)
+
+    if watch:
+        checking.watch(packs or [], run, typer.echo)
+    elif run():
         raise typer.Exit(1)
 
 

@@ -130,6 +130,19 @@ def _sections(rows: list[str], start: int, file: str) -> list[Section]:
     return found
 
 
+def fences(text: str, file: str) -> list[tuple[str, str, int]]:
+    """The fenced blocks of a page: (info string, text, file line of its first line)."""
+    rows, found, at = text.splitlines(), [], 0
+    while at < len(rows):
+        fence = _FENCE.match(rows[at])
+        if fence:
+            stop = _close_of(rows, at, fence[1], file)
+            found.append((fence[2].strip(), "\n".join(rows[at + 1 : stop]) + "\n", at + 2))
+            at = stop
+        at += 1
+    return found
+
+
 def _close_of(rows: list[str], start: int, mark: str, file: str) -> int:
     """Index of the line that closes the fence opened at rows[start]."""
     for at in range(start + 1, len(rows)):

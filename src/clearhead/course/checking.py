@@ -1,65 +1,106 @@
-"""`clearhead check`: prove packs, print a receipt line an item, write the receipts."""
+"""`clearhead check`: prove packs, print a receipt line an item, write the receipts, watch for changes."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clearhead.course.item import Pack
 from clearhead.course.pack import load, shipped
+from clearhead.course.pages import prove_page
 from clearhead.course.prove import prove_pack, versions
 from clearhead.course.proved import Outcome
-from clearhead.errors import PackError
+from clearhead.errors import PackError, ProofError
+
+Say = Callable[[str], None]
+RECEIPTS = Path(".receipts")
+POLL = 0.5  # seconds between two looks at a watched folder
 
 
 def check(
-    packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, cache: Path | None = None,
-    receipts: Path | None = None, say: Callable[[str], None] = print,
+    packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, fresh: bool = False,
+    receipts: Path | None = RECEIPTS, say: Say = print,
 ) -> int:  # fmt: skip
     """Prove the packs (the shipped ones if none is named); say a line an item.
 
     Args:
-        receipts: a folder for <pack>.json, what was proved with which versions; None writes none.
+        fresh: prove every item, and not only those that changed (or whose libraries did).
+        receipts: a folder for <pack>.json, what was proved with which versions, and for the proofs; None: neither.
     Returns:
-        How many items are wrong; a pack that cannot be read counts as one.
+        How many items and pages are wrong; a pack that cannot be read counts as one.
     """
+    return sum(_check(path, item, jobs, fresh, receipts, say) for path in packs or shipped())
+
+
+def _check(path: Path, item: str | None, jobs: int, fresh: bool, receipts: Path | None, say: Say) -> int:
+    try:
+        pack = load(path)
+    except PackError as error:
+        say(f"{path}: {error}")
+        return 1
+    if item is not None and item not in pack.items:
+        say(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")
+        return 1
+    cache = receipts / "proofs" if receipts and not fresh else None
+
+    def report(one: Outcome, done: int, every: int) -> None:
+        say(f"[{done}/{every}] {line(pack, one)}")
+
+    outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, progress=report)
+    failed = sum(not one.ok for one in outcomes)
+    kept = sum(one.cached for one in outcomes)
+    pages = _pages(pack, say) if item is None else 0
+    unchanged = f", {kept} of them unchanged" if kept else ""
+    say(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
+    for warning in guessable(outcomes):
+        say(f"{pack.id}: {warning}")
+    if receipts and item is None:
+        say(f"receipts: {write_receipts(pack, outcomes, receipts)}")
+    return failed + pages
+
+
+def _pages(pack: Pack, say: Say) -> int:
+    """Run the pages' programs; how many pages are wrong."""
     wrong = 0
-    for path in packs or shipped():
-        try:
-            pack = load(path)
-        except PackError as error:
-            say(f"{path}: {error}")
-            wrong += 1
-            continue
-        if item is not None and item not in pack.items:
-            say(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")
-            wrong += 1
-            continue
-        outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, progress=_sayer(pack, say))
-        failed = sum(not one.ok for one in outcomes)
-        kept = sum(one.cached for one in outcomes)
-        unchanged = f", {kept} of them unchanged" if kept else ""
-        say(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
-        wrong += failed
-        if receipts and item is None:
-            write_receipts(pack, outcomes, receipts)
+    for topic in pack.topics:
+        for page in topic.pages.values():
+            try:
+                count = prove_page(page, pack)
+            except (ProofError, PackError) as error:
+                say(f"{pack.path}/{error}")
+                wrong += 1
+                continue
+            if count:
+                say(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
     return wrong
 
 
-def _sayer(pack: Pack, say: Callable[[str], None]) -> Callable[[Outcome, int, int], None]:
-    return lambda one, _done, _all: say(line(pack, one))
-
-
 def line(pack: Pack, one: Outcome) -> str:
-    """One item's receipt line, or where it is wrong.
-
-    The first columns are what two runs share; the seconds come last.
-    """
+    """One item's receipt line, or where it is wrong. The time comes last: the rest is the same in two runs."""
     if one.proved is None:
         place = f"{pack.path / one.file}:{one.line}" if one.line else str(pack.path / one.file)
         return f"{place}: {one.error}"
     receipt = one.proved.receipt
     how = "unchanged" if one.cached else f"{one.seconds:.1f} s"
     return f"ok  {one.item_id}  {one.proved.kind}  seed {receipt.seed}  {receipt.outcome[:12]}  {how}"
+
+
+def guessable(outcomes: Sequence[Outcome]) -> list[str]:
+    """Ways to guess without knowing: the right option is too often the longest, or too often at one place."""
+    asked = [one.proved for one in outcomes if one.proved and sum(o.correct for o in one.proved.options) == 1]
+    asked = [one for one in asked if len(one.options) >= 3]
+    if len(asked) < 8:
+        return []  # too few to tell chance from habit
+    said = []
+    longest = sum(max(one.options, key=lambda o: len(o.text)).correct for one in asked)
+    fair = sum(1 / len(one.options) for one in asked)
+    if longest > 2 * fair:
+        said.append(f"the right option is the longest in {longest} of {len(asked)} items; say it shorter")
+    places = [next(o.key for o in one.options if o.correct) for one in asked]
+    most = max(sorted(set(places)), key=places.count)
+    if places.count(most) > 2 * fair:
+        said.append(f"the right option is ({most}) in {places.count(most)} of {len(asked)} items")
+    return said
 
 
 def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Path:
@@ -79,3 +120,19 @@ def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Pat
     place = folder / f"{pack.id}.json"
     place.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return place
+
+
+def watch(packs: Sequence[Path], run: Callable[[], int], say: Say = print, rounds: int | None = None) -> None:
+    """Call `run` now and after every change of a file of the packs, until Ctrl-C (or for so many rounds)."""
+    folders = list(packs or shipped())
+    before: dict[Path, int] | None = None
+    while rounds is None or rounds > 0:
+        files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
+        now = {file: file.stat().st_mtime_ns for file in files}
+        if now != before:
+            before = now
+            run()
+            say("watching; Ctrl-C ends")
+            rounds = None if rounds is None else rounds - 1
+        else:
+            time.sleep(POLL)

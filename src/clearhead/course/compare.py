@@ -93,7 +93,7 @@ def _same(one: Token, two: Token, tolerance: float) -> bool:
 
 
 def _same_exception(typed: str, kind: str, message: str) -> bool:
-    found = re.search(rf"\b\w*(?:{_KINDS})\b", typed)
+    found = re.search(rf"\b(?:\w+(?:{_KINDS})|StopIteration|SystemExit)\b", typed, re.IGNORECASE)
     if found:
         return found[0].lower() == kind.rsplit(".", 1)[-1].lower()
     return bool(message and typed) and fuzz.token_set_ratio(typed.lower(), message.lower()) >= MEANS_THE_SAME

@@ -17,7 +17,7 @@ from clearhead.course.proved import Criterion
 from clearhead.course.verdict import Tick
 
 _WORD = re.compile(r"[A-Za-z0-9√²ᵀ]+(?:['’][a-z]+)?")
-_END = re.compile(r"[.!?;]\s|\n\s*\n|\n\s*[-*]\s")
+_END = re.compile(r"[.!?;:]\s|\n\s*\n|\n\s*[-*]\s")
 _DENIALS = {"not", "no", "never", "without", "neither", "nor", "cannot", "hardly", "instead", "unlike"}
 _SMALL = frozenset(
     re.findall(
@@ -121,8 +121,8 @@ def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
 
 
 def _alike(one: str, two: str) -> bool:
-    """The same stem, or one slip of the finger in a word of six letters or more."""
-    return one == two or (min(len(one), len(two)) >= 6 and Levenshtein.distance(one, two, score_cutoff=1) <= 1)
+    """The same stem, or one slip of the finger in a word of five letters or more."""
+    return one == two or (min(len(one), len(two)) >= 5 and Levenshtein.distance(one, two, score_cutoff=1) <= 1)
 
 
 def _denied(words: Sequence[_Word], first: int, last: int) -> bool:

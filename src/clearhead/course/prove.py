@@ -110,12 +110,26 @@ def _outcome(item: Item, pack: Pack, folder: Path | None) -> Outcome:
         return Outcome(item.id, item.file, kept, cached=True, seconds=time.monotonic() - started)
     try:
         proved = prove(item, pack)
+        if item.variants:
+            _prove_variants(proved, item, pack)
     except ProofError as error:
         said = str(error).removeprefix(f"{error.file}:{error.line}: ").removeprefix(f"{error.file}: ")
         return Outcome(item.id, item.file, None, said, error.line, seconds=time.monotonic() - started)
     if place:
         _keep(place, {"key": key, "proved": proved.to_json()})
     return Outcome(item.id, item.file, proved, seconds=time.monotonic() - started)
+
+
+def _prove_variants(proved: Proved, item: Item, pack: Pack) -> None:
+    """Two more seeds must hold as well, and must give other numbers."""
+    others = [prove(item, pack, seed=item.seed + more) for more in (1, 2)]
+    if all(_shown(other) == _shown(proved) for other in others):
+        message = "another seed asks and answers the same; draw the numbers from `seed`, or drop `variants`"
+        raise ProofError(message, file=item.file, line=item.lines.get("variants"))
+
+
+def _shown(proved: Proved) -> tuple[str, ...]:
+    return proved.stem, proved.given, proved.answer, *(option.text for option in proved.options)
 
 
 def _kept(place: Path, key: Mapping[str, Any]) -> Proved | None:

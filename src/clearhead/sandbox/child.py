@@ -24,6 +24,7 @@ def main(*, files: bool = True) -> NoReturn:
     folder = Path(job["folder"]) if job["folder"] else None
     if folder:
         os.chdir(folder)
+        os.environ.update(HOME=str(folder), TMPDIR=str(folder), MPLCONFIGDIR=str(folder))
     _streams()
     try:
         if job["confined"]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 JOB, REPORT, CHANNEL = 3, 4, 5  # file descriptors of a child, beside stdin, stdout and stderr
-MOST_TEXT = 20_000  # characters of one value or message in a report
+MOST_TEXT = 100_000  # characters of one value or message in a report
 
 
 def run_chunks(chunks: Sequence[Mapping[str, Any]], want: Sequence[Sequence[str]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from clearhead.course import fill
 from clearhead.course.bench import Bench
+from clearhead.course.figure import draw
 
 
 def prove_card(bench: Bench) -> dict[str, Any]:
@@ -15,4 +16,4 @@ def prove_card(bench: Bench) -> dict[str, Any]:
         if "assert" not in proof.source:
             raise bench.wrong(proof.line, "this proof asserts nothing; write `assert` and the claim")
     back = fill.fill(item.back, values)
-    return {"answer": back, "back": back, "values": values}
+    return {"answer": back, "back": back, "values": values, "figure": draw(bench, *programs)}

@@ -4,6 +4,7 @@ from typing import Any
 
 from clearhead.course import fill
 from clearhead.course.bench import Bench
+from clearhead.course.figure import draw
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
 
@@ -47,4 +48,5 @@ def prove_choice(bench: Bench) -> dict[str, Any]:
         raise bench.wrong(item.lines.get("kind", 1), "every option holds; there is nothing to choose")
     options = settle(bench, found)
     answer = "\n\n".join(option.text for option in options if option.correct)
-    return {"options": options, "answer": answer, "values": values}
+    figure = draw(bench, *item.role("answer"))
+    return {"options": options, "answer": answer, "values": values, "figure": figure}

@@ -1,5 +1,6 @@
 """Code to write: the solution passes, the starter fails, and every mutant of the solution is caught by the tests."""
 
+import re
 from typing import Any
 
 from clearhead.course.bench import Bench, changes
@@ -38,4 +39,5 @@ def prove_code(bench: Bench) -> dict[str, Any]:
 
 def signature(judged: Judged) -> str:
     """How a program fails: two programs with the same signature made the same mistake, as far as the tests see."""
-    return "\n".join(f"{test.title}: {'ok' if test.passed else test.message}" for test in judged.tests)
+    rows = (f"{test.title}: {'ok' if test.passed else test.message}" for test in judged.tests)
+    return "\n".join(re.sub(r" \(line \d+ of your program\)$", "", row) for row in rows)

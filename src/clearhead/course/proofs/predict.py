@@ -3,6 +3,7 @@
 from typing import Any
 
 from clearhead.course.bench import Bench, changes, fence, shown
+from clearhead.course.figure import draw
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
 
@@ -16,7 +17,9 @@ def prove_predict(bench: Bench) -> dict[str, Any]:
     answer = shown(run)
     if not answer:
         raise bench.wrong(given.line, "the program prints nothing and raises nothing; there is nothing to predict")
-    right = Option("", fence(answer), True, rationale=bench.rationale(None, values), output=answer)
+    figure = "" if run.raised else draw(bench, given)
+    why = bench.rationale(None, values)
+    right = Option("", fence(answer), True, rationale=why, output=answer, figure=figure)
     found = [(right, given.line - 1)]
     for mutant in item.role("distractor"):
         outcome = bench.run(mutant)
@@ -27,7 +30,9 @@ def prove_predict(bench: Bench) -> dict[str, Any]:
             f"As it stands it prints\n\n{fence(answer)}"
         )
         why = bench.rationale(mutant.misconception, {**values, **outcome.values})
+        picture = "" if outcome.raised else draw(bench, mutant)
         option = Option("", fence(output) if output else "", False, mutant.misconception,
-                        bench.belief(mutant.misconception), counterexample, why, output)  # fmt: skip
+                        bench.belief(mutant.misconception), counterexample, why, output, picture)  # fmt: skip
         found.append((option, mutant.line - 1))
-    return {"options": settle(bench, found), "answer": answer, "values": values, "given": given.source}
+    options = settle(bench, found)
+    return {"options": options, "answer": answer, "values": values, "given": given.source, "figure": figure}

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from clearhead.course.bench import Bench
+from clearhead.course.figure import draw
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
 from clearhead.sandbox import Chunk
@@ -33,6 +34,7 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
     if len(rows) != len(table):
         raise bench.wrong(sweep.line, f"two rows of the table have the same {column}")
     values = bench.values(run)
+    figure = draw(bench, sweep, program)
     right = _pick(bench, run.values.get("answer"), rows, program.line, column)
     found = [(Option("", f"`{right}`", True, rationale=bench.rationale(None, values), output=right), program.line - 1)]
     for mutant in item.role("distractor"):
@@ -41,7 +43,8 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
         counterexample = "The sweep says:\n\n" + as_table([rows[right], rows[wrong]])
         why = bench.rationale(mutant.misconception, {**values, **outcome.values})
         belief = bench.belief(mutant.misconception)
-        option = Option("", f"`{wrong}`", False, mutant.misconception, belief, counterexample, why, wrong)
+        picture = draw(bench, sweep, mutant)
+        option = Option("", f"`{wrong}`", False, mutant.misconception, belief, counterexample, why, wrong, picture)
         found.append((option, mutant.line - 1))
     return {
         "options": settle(bench, found),
@@ -49,6 +52,7 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
         "values": values,
         "given": sweep.source,
         "table": tuple(table),
+        "figure": figure,
     }
 
 

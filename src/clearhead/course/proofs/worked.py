@@ -4,6 +4,7 @@ from typing import Any
 
 from clearhead.course import fill
 from clearhead.course.bench import Bench
+from clearhead.course.figure import draw
 from clearhead.course.proved import Step
 from clearhead.sandbox import Chunk
 
@@ -30,4 +31,5 @@ def prove_worked(bench: Bench) -> dict[str, Any]:
         text = fill.fill(section.text, values)
         found.append(Step(str(at + 1), f"**{section.argument}**\n\n{text}" if section.argument else text, code,
                           run.values[f"_step_{at}"]))  # fmt: skip
-    return {"steps": tuple(found), "answer": found[-1].result, "values": values}
+    figure = draw(bench, *programs)
+    return {"steps": tuple(found), "answer": found[-1].result, "values": values, "figure": figure}

@@ -1,0 +1,201 @@
+"""`clearhead check`: receipts that repeat, what is skipped, what is said, and how fast."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clearhead import course, sandbox
+from clearhead.course import checking
+from clearhead.course.checking import check
+from clearhead.course.figure import unsafe
+from clearhead.course.proved import Option, Outcome, Proved, Receipt
+
+pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
+PACKS = Path(__file__).parents[1] / "packs"
+
+
+@pytest.fixture
+def pack(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(PACKS / "good", tmp_path / "good"))
+
+
+def test_two_runs_give_the_same_receipts_but_for_the_times(pack: Path, tmp_path: Path) -> None:
+    texts = []
+    for name in ("one", "two"):
+        assert check([pack], fresh=True, receipts=tmp_path / name, say=lambda _: None) == 0
+        text = (tmp_path / name / "good.json").read_text()
+        texts.append(text[: text.index('"seconds"')])
+        assert set(json.loads(text)["seconds"]) == set(json.loads(text)["items"])
+    assert texts[0] == texts[1]
+
+
+def test_unchanged_items_are_skipped_and_changed_ones_are_not(pack: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    check([pack], receipts=tmp_path, say=said.append)
+    assert "them unchanged" not in " ".join(said)
+    said.clear()
+    check([pack], receipts=tmp_path, say=said.append)
+    assert "12 of 12 items proved, 12 of them unchanged" in " ".join(said)
+    item = pack / "items" / "card-sum.md"
+    item.write_text(item.read_text().replace("Ones count.", "Ones do count."))
+    said.clear()
+    check([pack], receipts=tmp_path, say=said.append)
+    assert "11 of them unchanged" in " ".join(said)
+    toml = pack / "pack.toml"
+    toml.write_text(toml.read_text().replace("range(n) ends with n.", "range(n) includes n."))
+    said.clear()
+    check([pack], receipts=tmp_path, say=said.append)
+    assert "10 of them unchanged" in " ".join(said)  # the two items that name the belief are proved again
+
+
+def test_a_library_version_asks_for_a_new_proof(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = course.load(pack)
+    course.prove_pack(loaded, cache=tmp_path, only="card-sum")
+    assert course.prove_pack(loaded, cache=tmp_path, only="card-sum")[0].cached
+    proving = sys.modules["clearhead.course.prove"]
+    newer = {**proving.versions(loaded.preload), "python": "9.9.9"}
+    monkeypatch.setattr(proving, "versions", lambda preload: newer)
+    assert not course.prove_pack(loaded, cache=tmp_path, only="card-sum")[0].cached
+
+
+def test_a_damaged_cache_is_no_cache(pack: Path, tmp_path: Path) -> None:
+    loaded = course.load(pack)
+    for damage in (b"", b"{}", b"[1]", b'{"key": 1, "proved": 2}', b"\xff\xfe"):
+        course.prove_pack(loaded, cache=tmp_path, only="card-sum")
+        (tmp_path / "good" / "card-sum.json").write_bytes(damage)
+        outcome = course.prove_pack(loaded, cache=tmp_path, only="card-sum")[0]
+        assert (outcome.ok, outcome.cached) == (True, False)
+
+
+def test_wrong_items_are_counted_and_named(tmp_path: Path) -> None:
+    said: list[str] = []
+    packs = [PACKS / "broken" / "surviving-mutant", PACKS / "broken" / "bad-toml", tmp_path / "nowhere"]
+    assert check(packs, receipts=tmp_path, say=said.append) == 3
+    assert any("surviving-mutant/items/code-mean.md:23: this mutant survives" in one for one in said)
+    assert any("bad-toml: items/card-word.md:6: not valid TOML" in one for one in said)
+    assert any("is not a folder" in one for one in said)
+
+
+def test_one_item(pack: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert check([pack], item="card-sum", receipts=tmp_path, say=said.append) == 0
+    assert "1 of 1 items proved" in said[-1]
+    assert check([pack], item="card-summ", receipts=tmp_path, say=said.append) == 1
+    assert "no item 'card-summ'; it has card-sum, card-word" in said[-1]
+
+
+def test_a_page_is_proved_too(pack: Path, tmp_path: Path) -> None:
+    page = pack / "topics" / "basics" / "read.md"
+    said: list[str] = []
+    page.write_text("Text.\n\n```python run\nx = 1\n```\n\nMore.\n\n```python run\nprint(y)\n```\n")
+    assert check([pack], receipts=tmp_path, say=said.append) == 1
+    assert any("topics/basics/read.md:10: the program raises NameError" in one for one in said)
+    page.write_text("```python run\nprint(object())\n```\n")
+    assert check([pack], receipts=tmp_path, say=said.append) == 1
+    assert any("read.md:2: two runs disagree" in one for one in said)
+
+
+def test_variants_must_differ(pack: Path) -> None:
+    item = pack / "items" / "predict-range.md"
+    item.write_text(item.read_text().replace("random.Random(seed).randint(3, 90)", "5"))
+    outcome = course.prove_pack(course.load(pack), only="predict-range")[0]
+    assert (outcome.line, outcome.error[:32]) == (7, "another seed asks and answers th")
+
+
+def test_watching_checks_again_after_a_change(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[int] = []
+
+    def sleep(_: float) -> None:
+        (pack / "items" / "card-word.md").touch()
+
+    def run() -> int:
+        runs.append(1)
+        return 0
+
+    monkeypatch.setattr(checking.time, "sleep", sleep)
+    checking.watch([pack], run, lambda _: None, rounds=3)
+    assert len(runs) == 3
+
+
+def outcome(number: int, longest: bool, key: str) -> Outcome:
+    options = tuple(
+        Option(one, "long enough" if (one == key) == longest else "short", one == key) for one in ("a", "b", "c")
+    )
+    proved = Proved(f"i{number}", "choice", Receipt("", 0, {}, ""), "?", "", "", options)
+    return Outcome(proved.item_id, "", proved)
+
+
+def test_guessing_by_length_or_place_is_said() -> None:
+    fair = [outcome(n, n % 3 == 0, "abc"[n % 3]) for n in range(9)]
+    assert checking.guessable(fair) == []
+    assert "longest in 9 of 9" in checking.guessable([outcome(n, True, "abc"[n % 3]) for n in range(9)])[0]
+    assert "(b) in 9 of 9" in checking.guessable([outcome(n, n % 3 == 0, "b") for n in range(9)])[0]
+
+
+FIGURE = """
+```python figure
+{draw}
+```
+
+## Hint
+"""
+
+
+@pytest.mark.parametrize(
+    ("draw", "words"),
+    [
+        ("svg = f'<svg xmlns=\"http://www.w3.org/2000/svg\"><text>{n}</text></svg>'", ""),
+        ("svg = '<svg><script>x</script></svg>'", "holds a <script>"),
+        ("svg = '<svg onload=\"x\"></svg>'", "holds the attribute onload"),
+        ("svg = '<svg><use href=\"http://a/b\"/></svg>'", "holds the attribute href"),
+        ("svg = '<svg><rect style=\"fill: url(http://a)\"/></svg>'", "refers to something outside"),
+        ("svg = '<!DOCTYPE x><svg></svg>'", "is not an SVG text"),
+        ("svg = '<svg><g></svg>'", "is not well-formed"),
+        ("svg = '<svg>' + ' ' * 200000 + '</svg>'", "is more than"),
+    ],
+)
+def test_figures_come_from_the_run_and_are_safe(pack: Path, draw: str, words: str) -> None:
+    item = pack / "items" / "predict-range.md"
+    item.write_text(item.read_text().replace("\n## Hint\n", FIGURE.format(draw=draw), 1).replace("variants = true", ""))
+    found = course.prove_pack(course.load(pack), only="predict-range")[0]
+    if words:
+        assert words in found.error
+        assert found.line == item.read_text().splitlines().index(draw) + 1
+    else:
+        assert found.proved is not None
+        assert f"<text>{found.proved.values['n']}</text>" in found.proved.figure
+        assert all(unsafe(option.figure) == "" for option in found.proved.options)
+
+
+def test_a_matplotlib_figure_is_the_same_twice(pack: Path) -> None:
+    pytest.importorskip("matplotlib", reason="drawing needs the `views` extra")
+    item = pack / "items" / "worked-square.md"
+    draw = "import matplotlib.pyplot as plt\nplt.plot([0, a], [0, b])"
+    item.write_text(item.read_text().replace("## Rule", f"## Programs\n\n```python figure\n{draw}\n```\n\n## Rule"))
+    found = course.prove_pack(course.load(pack), only="worked-square")[0]
+    assert found.proved is not None, found.error
+    assert found.proved.figure.startswith("<svg")
+
+
+@pytest.mark.stress
+def test_two_hundred_torch_items_in_a_minute(pack: Path) -> None:
+    """On two idle cores. Each has three programs, run twice."""
+    text = (pack / "items" / "predict-range.md").read_text().replace("variants = true", "")
+    text = text.replace("import random\n", "import random\n\nimport torch\n").replace(
+        "list(range(n))", "torch.arange(n)"
+    )
+    toml = pack / "pack.toml"
+    toml.write_text(toml.read_text().replace('version = "0.1.0"', 'version = "0.1.0"\npreload = ["torch"]'))
+    for place in (pack / "items").glob("*.md"):
+        place.unlink()
+    for number in range(200):
+        (pack / "items" / f"n-{number}.md").write_text(text.replace("predict-range", f"n-{number}"))
+    started = time.monotonic()
+    assert all(one.ok for one in course.prove_pack(course.load(pack), jobs=2))
+    seconds = time.monotonic() - started
+    print(f"200 items, 1200 runs: {seconds:.1f} s")
+    assert seconds < 60

@@ -1,0 +1,61 @@
+"""Typed answers: what means the same is right, what differs is not."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clearhead.course.compare import same_output
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("1", "1.0"), ("1.0", "1"), (" 1 ", "1\n"), ("-0.5", "-.5"), ("1e-3", "0.001"), ("inf", "inf"),
+        ("nan", "nan"), ("True", "true"), ("[1,2]", "[1, 2]"), ("1 2", "[1, 2]"), ("(2, 3)", "torch.Size([2, 3])"),
+        ("2x3", "(2, 3)"), ("2 × 3", "(2, 3)"), ("2, 3", "(2, 3)"), ("[2, 3]", "torch.Size([2, 3])"),
+        ("[[1, 2], [3, 4]]", "tensor([[1., 2.],\n        [3., 4.]])"),
+        ("tensor([1, 2])", "tensor([1., 2.], dtype=torch.float64)"),
+        ("[0.5]", "tensor([0.5000], grad_fn=<AddBackward0>)"),
+        ("[]", "tensor([])"), ("hello world", "hello   world"), ("ValueError", "ValueError: bad"),
+        ("valueerror: whatever", "ValueError: bad"), ("a RuntimeError", "RuntimeError: shapes differ"),
+        ("must be positive", "ValueError: the scale must be positive"), ("out\nKeyError", "out\nKeyError: 'a'"),
+    ],
+)  # fmt: skip
+def test_the_same(typed: str, right: str) -> None:
+    assert same_output(typed, right)
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("2", "1"), ("1.1", "1"), ("", "1"), ("1", ""), ("[2, 1]", "[1, 2]"), ("[1, 2]", "tensor([[1., 2.]])"),
+        ("[[1, 2]]", "tensor([1., 2.])"), ("[[1], [2]]", "[[1, 2]]"), ("3x2", "(2, 3)"), ("(2, 3, 1)", "(2, 3)"),
+        ("hello", "hello world"), ("TypeError", "ValueError: bad"), ("bad thing", "ValueError: something else"),
+        ("False", "True"), ("error", "ValueError: bad"), ("", "ValueError"), ("-1", "1"), ("nan", "0"),
+    ],
+)  # fmt: skip
+def test_not_the_same(typed: str, right: str) -> None:
+    assert not same_output(typed, right)
+
+
+def test_tolerance_and_unit() -> None:
+    assert same_output("0.22", "0.2186", tolerance=0.005)
+    assert not same_output("0.22", "0.2186", tolerance=0.001)
+    assert same_output("[0.2, 0.3]", "tensor([0.21, 0.29])", tolerance=0.0101)
+    assert same_output("12 MB", "12", unit="MB")
+    assert same_output("12MB", "12", unit="MB")
+    assert not same_output("12 GB", "12", unit="MB")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=5), st.integers(0, 3))
+def test_a_list_equals_itself_however_it_is_spaced(numbers: list[float], spaces: int) -> None:
+    typed = ("," + " " * spaces).join(map(repr, numbers))
+    assert same_output(f"[{typed}]", repr(numbers))
+    assert not same_output(f"[{typed}, 1]", repr(numbers))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(max_size=40), st.text(max_size=40))
+def test_any_text_is_compared_without_a_crash(typed: str, right: str) -> None:
+    assert same_output(typed, right) in (True, False)

@@ -1,0 +1,67 @@
+"""Free text against a rubric: stems, slips of the finger, order, denial, keyword dumps."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clearhead.course import Criterion
+from clearhead.course.freetext import ticks
+
+SCALE = Criterion("scale", "why", (("logits", "dot products"), ("divided", "scaled"), ("square root", "sqrt")))
+ORDER = Criterion("order", "when", (("mask",), ("softmax",)), ordered=True)
+NOT = Criterion("not", "no", (("softmax",),), without=("after the softmax",))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The logits are divided by the square root of the width.",
+        "Dividing a dot product by the sqrt of its width is what the scale does.",
+        "We divide each logit by the square-root of d.",
+        "What happens is that the logits are scalled down, by the squaare root.",
+        "It is not a detail: the dot products of a head are divided by the square root of its width.",
+    ],
+)
+def test_met(text: str) -> None:
+    (tick,) = ticks(text, [SCALE])
+    assert tick.met, tick.why
+    assert all(0 <= start < end <= len(text) for start, end in tick.evidence)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("The logits are multiplied by the square root of the width.", "nothing like"),
+        ("The logits are not divided by the square root of it.", "denied"),
+        ("The logits aren't scaled by the square root.", "denied"),
+        ("logits divided square root", "keywords alone"),
+        ("logits, dot products, divided, scaled, square root, sqrt, softmax, width", "keywords alone"),
+        ("", "nothing like"),
+        ("The square. The root. The logits are divided by it.", "nothing like"),
+    ],
+)
+def test_not_met(text: str, why: str) -> None:
+    (tick,) = ticks(text, [SCALE])
+    assert not tick.met
+    assert why in tick.why
+
+
+def test_two_denials_cancel() -> None:
+    text = "It is never the case that the logits are not divided by the square root."
+    assert [tick.met for tick in ticks(text, [SCALE])] == [False]  # "never" is too far off to cancel "not"
+    assert [tick.met for tick in ticks("One cannot not divide the logits by the square root.", [SCALE])] == [True]
+
+
+def test_order_and_without() -> None:
+    assert ticks("The mask comes first and the softmax is taken of what it left.", [ORDER])[0].met
+    late = ticks("The softmax comes first and then the mask is laid on it.", [ORDER])[0]
+    assert (late.met, "too early" in late.why) == (False, True)
+    assert not ticks("We mask after the softmax.", [NOT])[0].met
+    assert ticks("We do not mask after the softmax, but before the softmax.", [NOT])[0].met
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text(max_size=200))
+def test_any_text_is_read_without_a_crash(text: str) -> None:
+    for tick in ticks(text, [SCALE, ORDER, NOT]):
+        assert tick.met or tick.why
