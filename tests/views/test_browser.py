@@ -134,7 +134,7 @@ def test_heads_can_be_ordered_by_a_score(tab):
     given = reading(TOKENS, layers=2, heads=3)
     given.record["layer.1.attention"].weights[0, 2] = 1 / len(TOKENS)
     opened = tab(given, layer=0, head=1)
-    opened.locator(".ch select").select_option("spread")
+    opened.locator(".ch select").select_option("breadth")
     names = [cell.get_attribute("aria-label") for cell in opened.locator(".ch-cell").all()]
     assert names[0] == "Layer 1, head 2"
     assert len(names) == 6

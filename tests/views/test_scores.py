@@ -4,50 +4,43 @@ import numpy as np
 import pytest
 import torch
 
+from clearhead import capture
 from clearhead.matrix import AttentionMatrix
 from clearhead.views.payload import payload, tiles
 from clearhead.views.rolled import rolled
-from clearhead.views.scores import SCORES
-from views.fake import DenseMatrix, Reading, Record, reading
+from clearhead.views.scores import ABOUT, Table, tables
+from views.fake import DenseMatrix, Record, reading
 
 
-def table(name, matrix):
-    return next(score for score in SCORES if score.name == name).table([matrix])[0]
+def table(name, given):
+    """One score as an array (layers, heads)."""
+    return np.array(next(table.values for table in tables(given) if table.name == name), dtype=float)
 
 
-@pytest.fixture(params=["dense", "lazy"])
-def matrix(request):
-    """The same weights, stored and not stored."""
-    generator = torch.Generator().manual_seed(3)
-    query, key = (torch.randn(1, 5, 11, 7, generator=generator) for _ in range(2))
-    lazy = AttentionMatrix(query, key, is_causal=True)
-    return lazy if request.param == "lazy" else DenseMatrix(lazy.to_dense())
+def test_breadth_and_reach_follow_their_definitions():
+    given = reading(11, layers=2, heads=3)
+    for layer, matrix in enumerate(given.record.values()):
+        for head, weights in enumerate(matrix.weights[0].double().numpy()):
+            entropy = np.mean([-sum(w * np.log(w) for w in row if w > 0) for row in weights])
+            assert table("breadth", given)[layer, head] == pytest.approx(entropy / np.log(11), abs=1e-5)
+            places = np.arange(11)
+            far = np.mean((weights * np.abs(places[:, None] - places)).sum(1))
+            assert table("reach", given)[layer, head] == pytest.approx(far, abs=1e-4)
 
 
-def test_scores_follow_their_definitions(matrix):
-    weights = matrix.to_dense()[0].double().numpy()
-    size = weights.shape[-1]
-    places = np.arange(size)
-    expected = {
-        "previous": [np.mean([head[i, i - 1] for i in range(1, size)]) for head in weights],
-        "next": [np.mean([head[i, i + 1] for i in range(size - 1)]) for head in weights],
-        "own": [np.trace(head) / size for head in weights],
-        "first": [head[:, 0].mean() for head in weights],
-        "reach": [np.mean((head * np.abs(places[:, None] - places)).sum(1)) for head in weights],
-        "spread": [
-            np.mean([-sum(w * np.log(w) for w in row if w > 0) for row in head]) / np.log(size) for head in weights
-        ],
-    }
-    assert set(expected) == {score.name for score in SCORES}
-    for name, values in expected.items():
-        np.testing.assert_allclose(table(name, matrix), values, atol=2e-6, err_msg=name)
+def test_the_scores_of_a_reading_are_those_of_capture():
+    given = lazy_reading(13)
+    rows = capture.scores(given)
+    for name in ("previous token", "first token", "induction", "positional", "breadth"):
+        expected = [getattr(row, name.replace(" ", "_")) for row in rows]
+        np.testing.assert_allclose(table(name, given).flatten(), expected, atol=1e-6)
+    assert {score.name for score in tables(given)} <= set(ABOUT)
 
 
-def test_one_token_has_scores_too():
-    one = DenseMatrix(torch.ones(1, 2, 1, 1))
-    assert {score.name: score.table([one])[0] for score in SCORES} == {
-        "spread": [0, 0], "reach": [0, 0], "previous": [0, 0], "own": [1, 1], "next": [0, 0], "first": [1, 1],
-    }  # fmt: skip
+def test_a_score_that_no_head_has_is_left_out_and_the_rest_is_ranked():
+    assert "separator" not in {score.name for score in tables(lazy_reading(7))}
+    score = Table("breadth", "", [[0.2, None], [0.9, 0.2]])
+    assert score.ranked() == [(0.9, 1, 0), (0.2, 0, 0), (0.2, 1, 1)]
 
 
 def lazy_reading(length):
@@ -56,7 +49,8 @@ def lazy_reading(length):
     for layer in range(3):
         query, key = (torch.randn(1, 2, length, 5, generator=generator) for _ in range(2))
         record[f"layer.{layer}"] = AttentionMatrix(query, key)
-    return Reading(record, [f"t{i}" for i in range(length)])
+    tokens = [f"t{i % 5}" for i in range(length)]
+    return capture.Reading(record, tokens, "small", [i % 5 for i in range(length)], [False] * length, [0] * length)
 
 
 @pytest.mark.parametrize("length", [7, 131])
@@ -75,9 +69,9 @@ def test_rollout_is_the_product_of_the_layers(length):
     np.testing.assert_allclose(matrix.pooled(5, 3), pooled, atol=1e-5)
     assert payload(out)["layers"][0]["name"] == "rollout of all layers"
     np.testing.assert_allclose(tiles(matrix, 999, 999)[0], product, atol=1e-5)
-    np.testing.assert_allclose(
-        table("spread", matrix), table("spread", DenseMatrix(torch.tensor(product)[None, None])), atol=1e-5
-    )
+    (row,) = table("breadth", out)
+    entropy = -(product * np.log(np.maximum(product, 1e-30))).sum(1).mean()
+    assert row[0] == pytest.approx(entropy / np.log(length), abs=1e-4)
 
 
 def test_rollout_keeps_what_was_missed():

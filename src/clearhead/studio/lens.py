@@ -136,7 +136,7 @@ def _plain(asked: Asked) -> dict[str, Any]:
         "model": reading.model_name,
         "layer": layer,
         "head": head,
-        "spread": listed["scores"]["spread"],
+        "breadth": listed["scores"].get("breadth"),
         "tokens": reading.tokens,
         "margin": 0.6 + 0.37 * min(max(map(len, reading.tokens)), 11),  # room for names, in cells
         "weights": listed["weights"] if len(reading.tokens) <= 32 else None,

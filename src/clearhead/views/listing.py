@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearhead.views.numbers import numbers
 from clearhead.views.payload import LINKS
-from clearhead.views.scores import SCORES
+from clearhead.views.scores import Table, tables
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -25,11 +25,12 @@ def listing(reading: "Reading", *, layer: int | None = None, head: int | None = 
         (see scores.py) and `links`, for each query its strongest keys as `[key, weight]`, largest first. One head asked
         for by both numbers also has `weights`, rows of the whole matrix, where they are at most a million.
     """
+    scores = tables(reading)
     heads = [
         entry
         for number, (name, matrix) in enumerate(reading.record.items())
         if layer is None or number == layer
-        for entry in _heads(number, name, matrix, head)
+        for entry in _heads(number, name, matrix, head, scores)
     ]
     if layer is not None and head is not None:
         matrix = list(reading.record.values())[layer]
@@ -44,16 +45,17 @@ def listing(reading: "Reading", *, layer: int | None = None, head: int | None = 
     }
 
 
-def _heads(layer: int, name: str, matrix: "AttentionMatrix", only: int | None) -> list[dict[str, Any]]:
+def _heads(
+    layer: int, name: str, matrix: "AttentionMatrix", only: int | None, scores: list[Table]
+) -> list[dict[str, Any]]:
     values, indices = matrix.topk(min(LINKS, matrix.shape[-1]))
     weights, keys = numbers(values)[0], indices[0].tolist()
-    scores = {score.name: score.table([matrix])[0] for score in SCORES}
     return [
         {
             "layer": layer,
             "name": name,
             "head": head,
-            "scores": {name: values[head] for name, values in scores.items()},
+            "scores": {table.name: table.values[layer][head] for table in scores},
             "links": [
                 [[key, weight] for key, weight in zip(row, weighed, strict=True) if weight > 0]
                 for row, weighed in zip(keys[head], _rounded(weights[head]), strict=True)

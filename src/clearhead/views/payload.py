@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from clearhead.views.numbers import Array, numbers
 from clearhead.views.ranking import telling
-from clearhead.views.scores import SCORES
+from clearhead.views.scores import tables
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -52,7 +52,7 @@ def payload(reading: "Reading", *, text: str | None = None) -> dict[str, Any]:
         "tokens": list(reading.tokens),
         "first": {"layer": first.layer, "head": first.head, "token": first.query},
         "layers": layers,
-        "scores": {score.name: {"about": score.about, "values": score.table(matrices)} for score in SCORES},
+        "scores": {table.name: {"about": table.about, "values": table.values} for table in tables(reading)},
         "top": max((layer["top"] for layer in layers), default=0.0),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
         "left_out": _left_out(matrices, side, stride),

@@ -1,79 +1,97 @@
-"""Numbers that say what kind each head is, by which a grid can be ordered: one value a head, exact, O(L) memory."""
+"""What kind each head is, as tables by which a grid can be ordered: capture's scores, and how far heads reach."""
 
-from collections.abc import Callable, Iterable
+import math
 from dataclasses import dataclass
-from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
+from clearhead.matrix import AttentionMatrix
 from clearhead.views.numbers import Array, numbers
 
 if TYPE_CHECKING:
-    from clearhead.matrix import AttentionMatrix
+    from clearhead.capture import Reading
+
+ABOUT = {
+    "breadth": "how evenly queries look: 0 at one key, 1 at all alike",
+    "reach": "mean distance from query to key, in tokens",
+    "previous token": "mean weight on the token before",
+    "first token": "mean weight on the first token",
+    "duplicate token": "mean weight on earlier places of the same token",
+    "induction": "mean weight on what followed the same token before",
+    "separator": "mean weight on the tokenizer's special tokens after the first",
+    "positional": "share of queries that look at the head's commonest offset",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """One kind of number: its name, what it says, and how a matrix gives it, (H,)."""
+class Table:
+    """One score of every head.
+
+    Attributes:
+        name, about: what it is called and what it says.
+        values: `values[layer][head]`; None where the text leaves nothing to score.
+    """
 
     name: str
     about: str
-    of: "Callable[[AttentionMatrix], Array]"
+    values: list[list[float | None]]
 
-    def table(self, matrices: "Iterable[AttentionMatrix]") -> list[list[float]]:
-        """`table[layer][head]`."""
-        return [[round(float(value), 6) for value in self.of(matrix)] for matrix in matrices]
+    def ranked(self) -> list[tuple[float, int, int]]:
+        """(value, layer, head) of the heads that have one, largest first."""
+        found = [
+            (value, layer, head)
+            for layer, row in enumerate(self.values)
+            for head, value in enumerate(row)
+            if value is not None
+        ]
+        return sorted(found, key=lambda entry: (-entry[0], entry[1:]))
 
 
-def spread(matrix: "AttentionMatrix") -> Array:
-    """(H,): mean over queries of the row's entropy as a share of the most it could be, 0 sharp to 1 even."""
+def tables(reading: "Reading") -> list[Table]:
+    """Every score of a reading, those that no head has left out.
+
+    `clearhead.capture.scores` defines them; breadth and reach are also known of a rollout.
+    """
+    matrices = list(reading.record.values())
+    found = {"reach": [reach(matrix) for matrix in matrices]}
+    if matrices and all(isinstance(matrix, AttentionMatrix) for matrix in matrices):
+        found.update(_captured(reading))
+    else:
+        found["breadth"] = [breadth(matrix) for matrix in matrices]
+    made = [Table(name, ABOUT[name], [_plain(row) for row in found[name]]) for name in ABOUT if name in found]
+    return [table for table in made if table.ranked()]
+
+
+def breadth(matrix: Any) -> Array:
+    """(H,): the entropy of the rows as a share of the most it could be."""
     keys = matrix.shape[-1]
     if keys < 2:
-        return np.zeros(matrix.shape[1])
-    return numbers(matrix.entropy())[0].mean(-1) / log(keys)
+        return np.full(matrix.shape[1], math.nan)
+    return numbers(matrix.entropy())[0].mean(-1) / math.log(keys)
 
 
-def reach(matrix: "AttentionMatrix") -> Array:
+def reach(matrix: Any) -> Array:
     """(H,): mean distance between query and key, in tokens (Vig & Belinkov 2019, section 3)."""
     return numbers(matrix.mean_distance())[0].mean(-1)
 
 
-def first(matrix: "AttentionMatrix") -> Array:
-    """(H,): mean weight on the first token, where many heads rest."""
-    return numbers(matrix[0, :, :, 0]).mean(-1)
+def _captured(reading: "Reading") -> dict[str, list[Any]]:
+    """capture's scores as name -> one row a layer; a layer that it does not score has a row of NaN."""
+    from clearhead.capture import scores
+
+    by_layer: dict[str, list[Any]] = {name: [] for name in reading.record}
+    for row in scores(reading):
+        by_layer[row.layer].append(row)
+    fields = [name for name in ABOUT if name != "reach"]
+    return {
+        field: [
+            [getattr(row, field.replace(" ", "_")) for row in rows] or [math.nan] * matrix.shape[1]
+            for rows, matrix in zip(by_layer.values(), reading.record.values(), strict=True)
+        ]
+        for field in fields
+    }
 
 
-def own(matrix: "AttentionMatrix") -> Array:
-    """(H,): mean weight of a token on itself."""
-    return _along(matrix, 0)
-
-
-def previous(matrix: "AttentionMatrix") -> Array:
-    """(H,): mean weight on the token before."""
-    return _along(matrix, -1)
-
-
-def following(matrix: "AttentionMatrix") -> Array:
-    """(H,): mean weight on the token after."""
-    return _along(matrix, 1)
-
-
-def _along(matrix: "AttentionMatrix", offset: int) -> Array:
-    """The mean of a diagonal: query i and key i + offset."""
-    _, heads, length, keys = matrix.shape
-    queries = torch.arange(max(0, -offset), min(length, keys - offset))
-    if not len(queries):
-        return np.zeros(heads)
-    return numbers(matrix[0, :, queries, queries + offset]).mean(-1)
-
-
-SCORES = (
-    Score("spread", "how evenly queries look, 0 one key to 1 all alike", spread),
-    Score("reach", "mean distance from query to key, in tokens", reach),
-    Score("previous", "mean weight on the token before", previous),
-    Score("own", "mean weight on the token itself", own),
-    Score("next", "mean weight on the token after", following),
-    Score("first", "mean weight on the first token", first),
-)
+def _plain(row: Any) -> list[float | None]:
+    return [None if math.isnan(value) else round(float(value), 6) for value in row]

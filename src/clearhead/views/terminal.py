@@ -11,7 +11,7 @@ from clearhead.errors import OptionError
 from clearhead.views.numbers import Array
 from clearhead.views.payload import LINKS, masked, masked_cells, tiles
 from clearhead.views.ranking import Link, between_words, strongest
-from clearhead.views.scores import SCORES, spread
+from clearhead.views.scores import tables
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -63,10 +63,12 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
     cells = max(8, (width - names - 2) // 2)
     weights = tiles(matrix, cells, cells)
     links = strongest(matrix, head, LINKS, layer=layer)
-    even = float(spread(matrix)[head])
+    even = next((table.values[layer][head] for table in tables(reading) if table.name == "breadth"), None)
     alone = len(reading.record) == matrix.shape[1] == 1
     title = Text(name.capitalize() if alone else f"Layer {layer}, head {head}", style="bold")
-    title.append(f"   spread {even:.2f} (0: one key, 1: all alike)" + ("" if alone else f"   {name}"), style=QUIET)
+    if even is not None:
+        title.append(f"   breadth {even:.2f} (0: one key, 1: all alike)", style=QUIET)
+    title.append("" if alone else f"   {name}", style=QUIET)
     return Group(
         title,
         Text.assemble(("rows: queries", QUERY), "  ", ("columns: keys", KEY), "  in the order of the text"),
@@ -83,14 +85,10 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
 def score_table(reading: "Reading", count: int = 6) -> RenderableType:
     """For each score the heads that have most of it."""
     parts: list[RenderableType] = [_title(reading)]
-    for score in SCORES:
-        values = score.table(reading.record.values())
-        ranked = sorted(
-            ((value, layer, head) for layer, row in enumerate(values) for head, value in enumerate(row)),
-            key=lambda entry: -entry[0],
-        )
-        most = max((abs(value) for value, _, _ in ranked), default=0.0) or 1.0
-        parts += [Text(), Text.assemble((score.name, "bold"), f"  {score.about}")]
+    for table in tables(reading):
+        ranked = table.ranked()
+        most = max(abs(value) for value, _, _ in ranked) or 1.0
+        parts += [Text(), Text.assemble((table.name, "bold"), f"  {table.about}")]
         for value, layer, head in ranked[:count]:
             line = Text(f"  layer {layer:>2}, head {head:>2}  {value:8.3f}  ")
             parts.append(line.append("█" * round(24 * value / most), style=WEIGHT))

@@ -11,7 +11,7 @@ const LINK_WIDTH = 12; // pixels for weight 1
 
 const WORDS = {
   weight: "How much of a key's value a query takes: the softmax of the scaled, masked logits over the row. 0 to 1; a row adds up to 1.",
-  spread: "How evenly a head's queries look: the mean entropy of its rows over the most it could be, the log of the number of keys. 0: each query looks at one key; 1: at all alike.",
+  breadth: "How evenly a head's queries look: the entropy of its rows over the most it could be, the log of the number of keys in sight. 0: each query looks at one key; 1: at all alike.",
   query: "The token that looks. One row of the map.",
   key: "The token that is looked at. One column of the map.",
 };
@@ -27,11 +27,11 @@ export function openHead(scene, l, h) {
   const explain = (word) => explainWord(more, word);
   const alone = layers.length === 1 && layer.heads === 1;
   const name = alone ? layer.name : `Layer ${l}, head ${h}`;
-  const spread = scene.scores.spread.values[l][h];
+  const breadth = scene.scores.breadth?.values[l][h];
   one.replaceChildren(
     make("header", { class: "ch-head" },
       make("h2", {}, name),
-      make("p", { class: "ch-note" }, alone ? "spread " : `${layer.name} · spread `, number("spread", spread.toFixed(2), explain)),
+      make("p", { class: "ch-note" }, alone ? "" : `${layer.name} · `, "breadth ", number("breadth", breadth?.toFixed(2) ?? "–", explain)),
       make("button", { type: "button", class: "ch-close", onclick: close }, "Close")),
     make("div", { class: "ch-pictures" }, map.element, lines.element));
   more.replaceChildren(numbersTable(layer, h, tokens), definitions());

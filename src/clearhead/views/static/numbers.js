@@ -70,7 +70,7 @@ export function arrange(heads, values) {
   const all = heads.map((count, layer) => Array.from({ length: count }, (_, head) => /** @type {[number, number]} */ ([layer, head])));
   if (!values) return all;
   const across = Math.max(...heads);
-  const sorted = all.flat().sort((a, b) => values[b[0]][b[1]] - values[a[0]][a[1]]);
+  const sorted = all.flat().sort((a, b) => (values[b[0]][b[1]] ?? -Infinity) - (values[a[0]][a[1]] ?? -Infinity) || 0);
   return Array.from({ length: Math.ceil(sorted.length / across) }, (_, i) => sorted.slice(i * across, (i + 1) * across));
 }
 
@@ -114,7 +114,7 @@ export const say = (weight) => (weight >= 0.9995 ? "1.000" : weight.toFixed(weig
 
 /** A token as shown: spaces and newlines made visible, long ones cut. @param {string} token */
 export function label(token, most = 14) {
-  const shown = token.replace(/^[Ġ▁]/, "␣").replace(/\n|Ċ/g, "⏎").replace(/ /g, "␣") || "∅";
+  const shown = (token ?? "?").replace(/^[Ġ▁]/, "␣").replace(/\n|Ċ/g, "⏎").replace(/ /g, "␣") || "∅";
   return shown.length > most ? `${shown.slice(0, most - 1)}…` : shown;
 }
 

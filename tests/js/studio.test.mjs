@@ -1,0 +1,62 @@
+// What the studio's modules compute, without a page: run with `node --test tests/js/*.test.mjs`.
+import assert from "node:assert/strict";
+import test from "node:test";
+
+import { weights } from "../../src/clearhead/studio/static/compass.js";
+import { belongsTo } from "../../src/clearhead/studio/static/studio.js";
+import { compute, shown, softmax, told } from "../../src/clearhead/studio/static/walk.js";
+
+const close = (a, b, by = 1e-12) => assert.ok(Math.abs(a - b) <= by, `${a} is not ${b}`);
+const given = {
+  q: [[1, 0, 0, 1], [2, 0, 1, 0], [0, 1, 1, 1]],
+  k: [[1, 0, 0, 1], [0, 1, 2, 0], [1, 1, 0, 1]],
+  v: [[1, 0, 2, 0], [0, 2, 0, 1], [3, 1, 1, 0]],
+  o: [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+  causal: false,
+};
+
+test("the compass gives weights that add up to one and favour the key it points at", () => {
+  const row = weights(85, 4);
+  close(row.reduce((a, b) => a + b), 1);
+  assert.equal(row.indexOf(Math.max(...row)), 1);
+});
+
+test("a query of no length attends to all keys alike", () => {
+  for (const weight of weights(40, 0)) close(weight, 0.2);
+});
+
+test("softmax takes large logits and masked ones", () => {
+  assert.deepEqual(softmax([1000, null, 1000]), [0.5, 0, 0.5]);
+});
+
+test("with the identity projection the output is the heads side by side", () => {
+  const steps = compute(given);
+  assert.deepEqual(steps.result, steps.joined);
+});
+
+test("a causal query never looks at a later key, and its weights still add up to one", () => {
+  const { heads } = compute({ ...given, causal: true });
+  for (const head of heads) {
+    head.weights.forEach((row, i) => {
+      close(row.reduce((a, b) => a + b), 1);
+      row.forEach((weight, j) => j > i && assert.equal(weight, 0));
+    });
+  }
+});
+
+test("how a number came about ends in that number", () => {
+  const steps = compute(given);
+  assert.ok(told("logits-0", 1, 0, given, steps).endsWith(`= ${shown(steps.heads[0].logits[1][0])}`));
+  assert.ok(told("weights-1", 2, 1, given, steps).endsWith(`= ${shown(steps.heads[1].weights[2][1])}`));
+  assert.ok(told("result", 0, 3, given, steps).endsWith(`= ${shown(steps.result[0][3])}`));
+  const masked = { ...given, causal: true };
+  assert.match(told("logits-0", 0, 2, masked, compute(masked)), /Masked/);
+});
+
+test("a letter typed into a field is the field's, not the page's", () => {
+  const control = (...kinds) => ({ matches: (query) => kinds.some((kind) => query.includes(kind)) });
+  assert.ok(belongsTo(control("textarea"), "a"));
+  assert.ok(!belongsTo(control(":none"), "a"));
+  assert.ok(belongsTo(control("summary"), "Enter"));
+  assert.ok(!belongsTo(null, "a"));
+});
