@@ -40,7 +40,7 @@ inline BackwardScratch carve(const Attention& p, float* at, size_t* total) {
   s.space = take(kBackKeys * kRows);
   s.key_space = take(kBackKeys * p.width);
   s.value_space = take(kBackKeys * p.value_width);
-  s.row_space = take(p.width + p.value_width);
+  s.row_space = take(turn_space(larger(p.width, p.value_width)));
   *total = at - begin;
   return s;
 }
@@ -137,10 +137,8 @@ inline void backward_block(const Attention& p, const BackwardScratch& s, const M
 
 inline void finish_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
                          int64_t first, int64_t n) {
-  for (int64_t i = 0; i < n; i++) {
-    for (int64_t c = 0; c < p.width; c++) s.row_space[c] = s.grad_query[c * kRows + i] * p.scale;
-    store_row(s.row_space, p.width, p.dtype, row_of(g.grad_query, p.dtype, batch, head, first + i));
-  }
+  for (int64_t i = 0; i < kRows; i++) s.delta[i] = p.scale;  // δ is not needed any more
+  unpack_lanes(s.grad_query, kRows, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);
 }
 
 void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,

@@ -33,7 +33,7 @@ inline TileState tile_at(const Attention& p, float* scratch, int64_t tile) {
 
 inline size_t forward_scratch(const Attention& p, int64_t rows) {
   const int64_t tiles = (rows + kTile - 1) / kTile;
-  return tiles * tile_floats(p) + kKeyBlock * (2 * kTile + p.width + p.value_width) + p.width + p.value_width;
+  return tiles * tile_floats(p) + kKeyBlock * (2 * kTile + p.width + p.value_width) + turn_space(larger(p.width, p.value_width));
 }
 
 // Take a block of logits [keys][kTile] into the running softmax; leave exp2(logits * slope - offset) in their place.
@@ -73,7 +73,8 @@ inline void start_tile(const Attention& p, const TileState& state, int64_t batch
 inline void finish_tile(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,
                         int64_t rows, float* space) {
   float* lse = static_cast<float*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
-  for (int64_t i = 0; i < rows; i++) {
+  float* const share = state.top;  // not needed any more
+  for (int64_t i = 0; i < kTile; i++) {
     double offset = state.offset[i], total = state.sum[i], rescale = 1;
     if (p.sinks) {  // one more logit, with no value
       const double sink = double(p.sinks[head]) * kLog2EWide, top = sink > offset ? sink : offset;
@@ -81,12 +82,10 @@ inline void finish_tile(const Attention& p, const TileState& state, int64_t batc
       total = total * rescale + __builtin_exp2(sink - top);
       offset = top;
     }
-    const float share = total == 0 ? 0 : float(rescale / total);  // NaN passes through
-    for (int64_t e = 0; e < p.value_width; e++) space[e] = state.out[e * kTile + i] * share;
-    store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head, first + i));
-    lse[(first + i) * p.lse.row] =
-        total == 0 ? -kInfinity : float(offset * kLn2 + __builtin_log(total));
+    share[i] = total == 0 ? 0 : float(rescale / total);  // NaN passes through
+    if (i < rows) lse[(first + i) * p.lse.row] = total == 0 ? -kInfinity : float(offset * kLn2 + __builtin_log(total));
   }
+  unpack_lanes(state.out, kTile, rows, p.value_width, share, p.out, p.dtype, batch, head, first, space);
 }
 
 void forward(const Attention& p, int64_t batch, int64_t head, int64_t first, int64_t rows, float* scratch) {

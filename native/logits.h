@@ -2,7 +2,7 @@
 // weights after it: dropout. A block is x[key][lane], with queries in the lanes.
 #pragma once
 #include "band.h"
-#include "rows.h"
+#include "turn.h"
 
 namespace clearhead {
 namespace {
@@ -79,40 +79,54 @@ inline void add_bias(const Attention& p, const Place& at, float* x, int64_t stri
   }
   for (int64_t i = 0; i < lanes; i++) {
     const int64_t row = origin + i * b.row;
-    if (i >= at.rows) for (int64_t j = 0; j < at.keys; j++) space[j * lanes + i] = 0;
-    else if (p.bias_dtype == kFloat32) {
-      const float* from = static_cast<const float*>(b.data) + row;
-      for (int64_t j = 0; j < at.keys; j++) space[j * lanes + i] = from[j * b.column];
-    } else for (int64_t j = 0; j < at.keys; j++)
-      space[j * lanes + i] = load_one(b.data, p.bias_dtype, row + j * b.column);
+    if (p.bias_dtype == kFloat32 && b.column == 1 && i % LANES == 0 && i + LANES <= at.rows) {
+      turn_rows(static_cast<const float*>(b.data) + row, b.row, at.keys, 1.0f, space + i, lanes);
+      i += LANES - 1;
+    } else {
+      for (int64_t j = 0; j < at.keys; j++)
+        space[j * lanes + i] = i < at.rows ? load_one(b.data, p.bias_dtype, row + j * b.column) : 0;
+    }
   }
   for (int64_t j = 0; j < at.keys; j++)
     for (int64_t v = 0; v < lanes; v += LANES)
       store(x + j * stride + v, load(x + j * stride + v) + load(space + j * lanes + v) * splat(kLog2E));
 }
 
-inline void apply_mask(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes, float* space) {
+// Set to -inf, in LANES lanes, where the mask's bytes are 0. Lanes past the last row take that row's.
+inline void mask_lanes(const uint8_t* rows, const Tensor& m, int64_t last_row, int64_t keys, float* x,
+                       int64_t stride) {
+  const Vec nothing = splat(-kInfinity);
+  const uint8_t* row[LANES];
+  for (int i = 0; i < LANES; i++) row[i] = rows + smaller(i, last_row) * m.row;
+  int64_t j = 0;
+  if (m.column == 1)
+    for (; j + LANES <= keys; j += LANES) {
+      Vec v[LANES];
+      UNROLL for (int i = 0; i < LANES; i++)
+        v[i] = (Vec)__builtin_convertvector(*reinterpret_cast<const UnalignedBytes*>(row[i] + j), VecI);
+      turn(v);
+      UNROLL for (int k = 0; k < LANES; k++) {
+        float* at = x + (j + k) * stride;
+        store(at, (VecI)v[k] == splat_int(0) ? nothing : load(at));
+      }
+    }
+  for (; j < keys; j++)
+    for (int i = 0; i < LANES; i++)
+      if (!row[i][j * m.column]) x[j * stride + i] = -kInfinity;
+}
+
+inline void apply_mask(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes) {
   const Tensor& m = p.allow;
   const uint8_t* data = static_cast<const uint8_t*>(m.data) + at.batch * m.batch + at.head * m.head + at.row * m.row +
                         at.key * m.column;
-  if (m.row == 0) {
-    for (int64_t j = 0; j < at.keys; j++)
-      if (!data[j * m.column])
-        for (int64_t v = 0; v < lanes; v += LANES) store(x + j * stride + v, splat(-kInfinity));
+  if (m.row != 0) {
+    for (int64_t v = 0; v < lanes && v < at.rows; v += LANES)
+      mask_lanes(data + v * m.row, m, at.rows - 1 - v, at.keys, x + v, stride);
     return;
   }
-  uint8_t* const turned = reinterpret_cast<uint8_t*>(space);
-  for (int64_t i = 0; i < lanes; i++) {
-    const uint8_t* row = data + smaller(i, at.rows - 1) * m.row;
-    for (int64_t j = 0; j < at.keys; j++) turned[j * lanes + i] = row[j * m.column];
-  }
   for (int64_t j = 0; j < at.keys; j++)
-    for (int64_t v = 0; v < lanes; v += LANES) {
-      const Bytes bytes = *reinterpret_cast<const UnalignedBytes*>(turned + j * lanes + v);
-      const VecI allowed = __builtin_convertvector(bytes, VecI);
-      float* to = x + j * stride + v;
-      store(to, allowed == splat_int(0) ? splat(-kInfinity) : load(to));
-    }
+    if (!data[j * m.column])
+      for (int64_t v = 0; v < lanes; v += LANES) store(x + j * stride + v, splat(-kInfinity));
 }
 
 // Everything between product and softmax. `space` holds keys * lanes floats.
@@ -120,7 +134,7 @@ inline void change_logits(const Attention& p, const Place& at, const Multiplier&
                           int64_t stride, int64_t lanes, float* slopes, float* space) {
   if (has_change(p)) scale_and_cap(p, m.on_logits, at.keys, x, stride, lanes, slopes);
   if (p.bias.data) add_bias(p, at, x, stride, lanes, space);
-  if (mask == kMixed) apply_mask(p, at, x, stride, lanes, space);
+  if (mask == kMixed) apply_mask(p, at, x, stride, lanes);
   if (!inside_band(p, at.row, lanes, at.key, at.keys))
     cut_to_band(p, at.row, at.key, at.keys, x, stride, lanes);
 }

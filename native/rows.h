@@ -98,15 +98,5 @@ inline Rows rows_as_float(const Tensor& t, Dtype dtype, int64_t batch, int64_t h
   return {space, width};
 }
 
-// Lay rows side by side in lanes: to[c * lanes + i] = rows[i][c] * factor; lanes past n are 0.
-inline void pack_lanes(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
-                       int64_t width, float factor, int64_t lanes, float* to, float* space) {
-  if (n < lanes) __builtin_memset(to, 0, sizeof(float) * width * lanes);
-  for (int64_t i = 0; i < n; i++) {
-    load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space);
-    for (int64_t c = 0; c < width; c++) to[c * lanes + i] = space[c] * factor;
-  }
-}
-
 }  // namespace
 }  // namespace clearhead

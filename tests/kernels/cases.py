@@ -130,7 +130,7 @@ CASES: dict[str, Case] = {
     "sinks": replace(_BASE, sinks=True),
     "sinks, empty rows": replace(_BASE, sinks=True, allow="matrix"),
     "sinks causal grouped": replace(_BASE, sinks=True, heads=6, kv_heads=2, is_causal=True),
-    "dropout": replace(_BASE, dropout_p=0.3),
+    "dropout": replace(_BASE, dropout_p=0.3, keys=307),
     "dropout causal grouped": replace(_BASE, dropout_p=0.3, heads=6, kv_heads=3, is_causal=True),
     "one query": replace(_BASE, length=1),
     "one query, many keys": replace(_BASE, length=1, keys=1031, batch=1),
