@@ -1,0 +1,25 @@
+"""Each program in docs/differences.md prints what the page says."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+PAGE = Path(__file__).parents[2] / "docs" / "differences.md"
+PROGRAMS = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", PAGE.read_text(), re.S)
+
+
+def test_every_program_says_what_it_prints():
+    assert len(PROGRAMS) == PAGE.read_text().count("```python") >= 10
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_the_program_prints_it(number):
+    program, wanted = PROGRAMS[number]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(program, f"{PAGE.name}, program {number + 1}", "exec"), {})
+    assert printed.getvalue() == wanted
