@@ -109,3 +109,33 @@ def test_the_back_button_does_not_double_an_answer(page: Page) -> None:
     page.get_by_text("4.0").last.click()
     page.get_by_role("button", name="Answer").first.click()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
+def test_an_edited_number_reaches_the_output_and_says_how(page: Page) -> None:
+    page.goto(f"{TOPIC}/walk")
+    ready(page)
+    last = page.locator("[data-matrix=result] td").last
+    before = last.text_content()
+    page.get_by_label("V, row 3, column 4").fill("9")
+    expect(last).not_to_have_text(str(before))
+    page.locator("[data-matrix=weights-1] td").first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_role("status")).to_contain_text("e^")
+    page.get_by_role("button", name="Start over").click()
+    expect(last).to_have_text(str(before))
+
+
+def test_a_test_and_a_challenge_by_keyboard(page: Page) -> None:
+    for mode, end in (("test", "of 3 right"), ("challenge", "of 3 solved")):
+        page.goto(f"{TOPIC}/{mode}")
+        ready(page)
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**/{mode}/**")
+        for _ in range(8):
+            if page.get_by_text(end).count():
+                break
+            ready(page)
+            page.keyboard.press("a")
+            with page.expect_navigation():
+                page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", level=1)).to_contain_text(end)

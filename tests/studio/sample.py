@@ -34,7 +34,7 @@ def item(id: str, kind: str, difficulty: int = 1, right: int = 1) -> Item:
         file=f"items/{id}.md",
         hash="5a" * 32,
         title=id.replace("-", " ").capitalize(),
-        concepts=("scaling",) if kind != "card" else ("softmax",),
+        concepts=("scaling", "logits") if kind == "predict" else ("scaling",) if kind != "card" else ("softmax",),
         difficulty=difficulty,
         right=right,
     )

@@ -18,7 +18,7 @@ _TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 _TEMPLATES.filters.update(
-    html=prose.html, inline=prose.inline, code=prose.code, words=say.words, when=say.when, ago=say.ago
+    html=prose.html, inline=prose.inline, code=prose.code, words=say.words, when=say.when, ago=say.ago, plain=say.plain
 )
 _TEMPLATES.globals.update(version=__version__, marked=say.marked)
 

@@ -9,12 +9,12 @@ from markupsafe import Markup
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
-from pygments.lexers import PythonLexer, PythonTracebackLexer  # type: ignore[import-untyped]
+from pygments.lexers import DiffLexer, PythonLexer, PythonTracebackLexer  # type: ignore[import-untyped]
 
 from clearhead.studio.mathml import to_mathml
 
 _FORMATTER = HtmlFormatter(nowrap=True)
-_LEXERS = {"python": PythonLexer(), "py": PythonLexer(), "pytb": PythonTracebackLexer()}
+_LEXERS = {"python": PythonLexer(), "py": PythonLexer(), "pytb": PythonTracebackLexer(), "diff": DiffLexer()}
 
 
 def code(source: str, language: str = "python") -> Markup:

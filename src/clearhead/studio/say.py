@@ -76,3 +76,12 @@ def marked(text: str, ticks: Iterable[Tick]) -> Markup:
             parts.append(Markup("<mark>" if open_ else "</mark>"))  # noqa: S704 — one of two constants
         parts.append(escape(char))
     return Markup("").join([*parts, Markup("</mark>" if open_ else "")])  # noqa: S704 — as above
+
+
+def plain(number: float) -> str:
+    """A number as somebody would type it.
+
+    >>> plain(2.0), plain(0.25)
+    ('2', '0.25')
+    """
+    return f"{number:.6g}"

@@ -26,8 +26,9 @@ def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
     return pair
 
 
-ORDER = ("read", "why", "recall", "practice", "challenge", "build", "test")
+ORDER = ("read", "why", "walk", "recall", "practice", "challenge", "build", "test")
 RECALLED = ("card", "explain")
+WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 FEWEST = 5  # a test or a challenge of fewer items says nothing
 PAGES = ("read", "why")  # modes that are a page to read
 
@@ -49,6 +50,7 @@ def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     has = {mode: mode in topic.pages for mode in PAGES}
     has |= {mode: bool(items_for(mode, items)) for mode in ("recall", "practice", "build", "test")}
     has["challenge"] = has["test"]
+    has["walk"] = "walk" in topic.pages or any(WALKED & set(item.concepts) for item in items)
     has = {mode: has[mode] for mode in ORDER}
     return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
 
@@ -67,6 +69,7 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
     said = {
         "read": ("The idea, a formula, a program and its output.", f"about {topic.minutes} min"),
         "why": ("The problem it solves, measured.", ""),
+        "walk": ("Every step, with matrices you can edit.", ""),
         "recall": ("Cards: say it to yourself, then look.", far(items_for("recall", items))),
         "practice": ("Questions with the reason for every wrong option.", far(items_for("practice", items))),
         "challenge": ("Five problems, a quiet clock, few tries.", badge and f"all five right, {badge}"),

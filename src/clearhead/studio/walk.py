@@ -1,0 +1,120 @@
+"""Walk: Q, K, V and the output projection as matrices one can edit, and every step from them to the output.
+
+The server computes the steps, so the page works without JavaScript; static/walk.js recomputes them at each keystroke.
+Both are held to the same numbers by tests/studio/test_walk.py.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from clearhead.studio import home, topic
+from clearhead.studio.desk import AtDesk
+from clearhead.studio.pages import render
+
+router = APIRouter()
+
+Matrix = list[list[float]]
+TOKENS, WIDTH, HEADS = ("the", "cat", "sat"), 4, 2
+NARROW = WIDTH // HEADS
+LARGEST = 1000.0  # a number typed past this is brought back, so that every step stays finite
+
+START: Mapping[str, Matrix] = {
+    "q": [[1, 0, 0, 1], [2, 0, 1, 0], [0, 1, 1, 1]],
+    "k": [[1, 0, 0, 1], [0, 1, 2, 0], [1, 1, 0, 1]],
+    "v": [[1, 0, 2, 0], [0, 2, 0, 1], [3, 1, 1, 0]],
+    "o": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+}
+NAMES = {"q": "Q", "k": "K", "v": "V", "o": "W"}
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head's steps: three rows (queries) each; a logit is None where the mask forbids the pair."""
+
+    logits: list[list[float | None]]
+    weights: Matrix
+    output: Matrix
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Everything the page shows below the editable matrices."""
+
+    heads: list[Head]
+    joined: Matrix
+    result: Matrix
+
+
+def compute(q: Matrix, k: Matrix, v: Matrix, o: Matrix, *, causal: bool) -> Steps:
+    """Two-head attention: split, logits, weights, output, concatenate, project."""
+    heads = []
+    for first in range(0, WIDTH, NARROW):
+        part = slice(first, first + NARROW)
+        logits = [
+            [
+                None if causal and j > i else _dot(row[part], other[part]) / math.sqrt(NARROW)
+                for j, other in enumerate(k)
+            ]
+            for i, row in enumerate(q)
+        ]
+        weights = [_softmax(row) for row in logits]
+        heads.append(Head(logits, weights, [_mix(row, [line[part] for line in v]) for row in weights]))
+    joined = [[x for head in heads for x in head.output[i]] for i in range(len(q))]
+    return Steps(heads, joined, [_mix(row, o) for row in joined])
+
+
+@router.get("/topics/{pack_id}/{topic_id}/walk", response_class=HTMLResponse)
+def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, this = topic.found(desk, pack_id, topic_id)
+    given = {name: _given(request.query_params, name) for name in START}
+    causal = "causal" in request.query_params
+    home.remember(desk, home.Place(request.url.path, this.title, "Walk"))
+    return render(
+        request,
+        "walk.html",
+        pack=pack,
+        topic=this,
+        tabs=topic.tabs(desk, pack, this),
+        mode="walk",
+        text=desk.shelf.page(pack, this, "walk"),
+        given=given,
+        names=NAMES,
+        tokens=TOKENS,
+        causal=causal,
+        steps=compute(**given, causal=causal),
+        narrow=NARROW,
+    )
+
+
+def _given(query: Mapping[str, str], name: str) -> Matrix:
+    """A matrix from the address, `q-0-3=1.5`; what is missing or no number is as at the start."""
+    return [
+        [_number(query.get(f"{name}-{i}-{j}", ""), value) for j, value in enumerate(row)]
+        for i, row in enumerate(START[name])
+    ]
+
+
+def _number(text: str, otherwise: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return otherwise
+    return max(-LARGEST, min(LARGEST, value)) if math.isfinite(value) else otherwise
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def _softmax(row: Sequence[float | None]) -> list[float]:
+    top = max(x for x in row if x is not None)
+    parts = [0.0 if x is None else math.exp(x - top) for x in row]
+    return [part / sum(parts) for part in parts]
+
+
+def _mix(weights: Sequence[float], rows: Matrix) -> list[float]:
+    return [_dot(weights, column) for column in zip(*rows, strict=True)]
