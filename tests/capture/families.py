@@ -60,7 +60,7 @@ def image() -> dict[str, Any]:
     return {"pixel_values": torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(2))}
 
 
-# Name -> (model, inputs, matrices it makes). All go through the attention interface.
+# Name -> (model, inputs, modules recorded). All go through the attention interface.
 FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], int]] = {
     "gpt2": (lambda: hf.GPT2Model(hf.GPT2Config(**GPT)), left, 2),
     "llama": (lambda: hf.LlamaModel(hf.LlamaConfig(**GROUPED)), left, 2),
@@ -145,6 +145,63 @@ FAMILIES: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], int]]
         ),
         image,
         2,
+    ),
+}
+
+
+# Models that multiply, mask and call softmax themselves, or call torch's function directly.
+BY_HAND: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], int]] = {
+    "gpt-j": (lambda: hf.GPTJModel(hf.GPTJConfig(**GPT, rotary_dim=4)), left, 2),
+    "codegen": (lambda: hf.CodeGenModel(hf.CodeGenConfig(**{**GPT, "n_embd": 32}, rotary_dim=4)), left, 2),
+    "gpt-neo, window, no scale": (
+        lambda: hf.GPTNeoModel(
+            hf.GPTNeoConfig(
+                vocab_size=23,
+                hidden_size=24,
+                num_layers=2,
+                num_heads=4,
+                attention_types=[[["global", "local"], 1]],
+                window_size=3,
+                bos_token_id=1,
+                eos_token_id=2,
+            )
+        ),
+        left,
+        2,
+    ),
+    "bloom, alibi": (
+        lambda: hf.BloomModel(hf.BloomConfig(vocab_size=23, hidden_size=24, n_layer=2, n_head=4)),
+        left,
+        2,
+    ),
+    "mpt, alibi": (lambda: hf.MptModel(hf.MptConfig(d_model=24, n_heads=4, n_layers=2, vocab_size=23)), right, 2),
+    "falcon": (
+        lambda: hf.FalconModel(
+            hf.FalconConfig(
+                vocab_size=23,
+                hidden_size=24,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_kv_heads=2,
+                new_decoder_architecture=True,
+                bos_token_id=1,
+                eos_token_id=2,
+            )
+        ),
+        right,
+        2,
+    ),
+}
+
+# Models whose logits are more than products, masks and a bias of each key: named in `missed`, not recorded.
+NOT_CAPTURED: dict[str, tuple[Callable[[], Any], str]] = {
+    "deberta-v2": (
+        lambda: hf.DebertaV2Model(hf.DebertaV2Config(**SIZE, relative_attention=True, pos_att_type=["p2c", "c2p"])),
+        "differs from query to query",
+    ),
+    "xlnet": (
+        lambda: hf.XLNetModel(hf.XLNetConfig(vocab_size=23, d_model=24, n_layer=2, n_head=4, d_inner=17)),
+        "computes its attention by itself",
     ),
 }
 

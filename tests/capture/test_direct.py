@@ -133,6 +133,47 @@ def test_dropout_in_training_draws_the_same_numbers():
         assert len(record) == 1
 
 
+class OwnAttention(nn.Module):
+    """Attention written out: product, scale, bias of each key, mask, softmax."""
+
+    def __init__(self, extra: torch.Tensor) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(12, 36)
+        self.extra = extra
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = self.qkv(x).view(2, 7, 3, 4, 3).permute(2, 0, 3, 1, 4)
+        self.weights = torch.softmax(torch.matmul(q, k.mT) / 1.7 + self.extra, dim=-1)
+        return (self.weights @ v).transpose(1, 2).reshape(2, 7, 12)
+
+
+CAUSAL = torch.zeros(7, 7).masked_fill(torch.ones(7, 7, dtype=torch.bool).triu(1), -1e9)
+SLOPES = torch.arange(7.0) * torch.tensor([0.5, 0.25, 0.1, 0.01])[:, None, None]
+
+
+@pytest.mark.parametrize(
+    "extra", [torch.zeros(7, 7), CAUSAL, CAUSAL + SLOPES, CAUSAL.mT], ids=["", "causal", "alibi", "anti"]
+)
+def test_attention_by_hand(extra: torch.Tensor):
+    model = OwnAttention(extra)
+    plain = model(X)
+    with observe(model) as record:
+        assert torch.equal(model(X), plain)
+    assert record.missed == []
+    torch.testing.assert_close(record[""].to_dense(), model.weights, rtol=0, atol=1e-6)
+    assert record[""]._logits.is_causal == (extra is CAUSAL or extra[0].dim() == 2)
+
+
+def test_attention_by_hand_with_one_entry_too_many_is_not_recorded():
+    extra = CAUSAL.clone()
+    extra[5, 3] += 0.01
+    model = OwnAttention(extra)
+    with observe(model) as record:
+        model(X)
+    assert len(record) == 0
+    assert "differs from query to query" in record.missed[0].reason
+
+
 def test_an_exception_inside_leaves_no_trace():
     model = nn.Sequential(Vision(), nn.Linear(5, 5))
     with pytest.raises(RuntimeError), observe(model) as record:

@@ -22,22 +22,22 @@ class Call:
         module: who asked for it.
         query: (B, H, L, D).
         key: (B, H_kv, S, D).
-        value: (B, H_kv, S, D_v).
+        value: (B, H_kv, S, D_v); None if it was not seen.
+        out: (B, L, H, D_v), what the model's own attention answered; None if the call was checked otherwise.
         scale: logit multiplier; None = 1/sqrt(D).
         is_causal: top-left.
         mask: boolean (True = may attend) or float (added), broadcastable to (B, H, L, S), or (B, S); or None.
         bias: float, added besides the mask; or None.
         softcap: as in AttentionMatrix.
         sinks: (H,), as in AttentionMatrix.
-        out: (B, L, H, D_v), what the model's own attention answered.
         dropout: whether some weights were dropped on the way to `out`.
     """
 
     module: nn.Module
     query: Tensor
     key: Tensor
-    value: Tensor
-    out: Tensor
+    value: Tensor | None = None
+    out: Tensor | None = None
     scale: float | None = None
     is_causal: bool = False
     mask: Any = None
@@ -51,7 +51,7 @@ class Call:
 class Masks:
     """Turns a model's masks into allow and bias; remembers each, as all layers of a model share one mask."""
 
-    _known: dict[int, tuple[Any, Tensor, Tensor | None]] = field(default_factory=dict)
+    _known: dict[int, tuple[Any, Tensor | None, Tensor | None]] = field(default_factory=dict)
 
     def split(self, mask: Any) -> tuple[Tensor | None, Tensor | None]:
         """(allow, bias) of a mask. A float mask blocks with -inf or with the least number of its dtype: both are taken
@@ -70,10 +70,10 @@ class Masks:
         if seen is not None and seen[0]() is mask:
             return seen[1], seen[2]
         allow = mask > torch.finfo(mask.dtype).min / 2
-        adds = bool(((mask != 0) & allow).any())
-        bias = mask.masked_fill(~allow, 0.0) if adds else None
-        self._known[id(mask)] = (weakref.ref(mask), allow, bias)
-        return allow, bias
+        adds, blocks = bool(((mask != 0) & allow).any()), not bool(allow.all())
+        bias = None if not adds else (mask.masked_fill(~allow, 0.0) if blocks else mask)
+        self._known[id(mask)] = (weakref.ref(mask), allow if blocks else None, bias)
+        return self._known[id(mask)][1:]
 
 
 def matrix(call: Call, masks: Masks, heads: list[int] | None = None) -> AttentionMatrix:
@@ -126,7 +126,7 @@ def _check(
     options: dict[str, Any],
 ) -> None:
     """Compare three rows of the model's own output with what the matrix gives."""
-    if call.dropout:
+    if call.dropout or call.out is None or call.value is None:
         return
     batch, heads, length, _ = query.shape
     expected = (batch, length, heads, call.value.shape[-1])

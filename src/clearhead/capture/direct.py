@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from clearhead.capture.byhand import WATCHED, ByHand
 from clearhead.capture.call import Call
+from clearhead.errors import CaptureError
 
 # Set while a function of Hugging Face's interface runs: what it calls inside is its own affair.
 within_interface: ContextVar[bool] = ContextVar("within_interface", default=False)
@@ -31,24 +33,55 @@ _swapping = threading.RLock()
 
 
 class Direct(TorchFunctionMode):
-    """Tells `listener` of each attention torch computes for the module that `current` names."""
+    """Tells `listener` of each attention computed in the module that `current` names.
 
-    def __init__(self, listener: Callable[[Call], None], current: Callable[[], nn.Module | None]) -> None:
+    Args:
+        listener: called with each Call.
+        current: the module that runs now, and whether it looks like attention.
+        missed: called with a module and a reason where a module's own softmax is of no known kind.
+    """
+
+    def __init__(
+        self,
+        listener: Callable[[Call], None],
+        current: Callable[[], tuple[nn.Module | None, bool]],
+        missed: Callable[[nn.Module, str], None],
+    ) -> None:
         super().__init__()
         self._listener = listener
         self._current = current
+        self._missed = missed
+        self._by_hand = ByHand()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is _mha:
             return self._multi_head(args, kwargs)
         out = func(*args, **kwargs)
-        if func is _sdpa and not within_interface.get():
-            self._tell(args, kwargs, out)
+        if not within_interface.get():
+            if func is _sdpa:
+                self._tell(args, kwargs, out)
+            else:
+                self._look(func, args, kwargs)
         return out
 
+    def _look(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An attention module's own products and softmax."""
+        if func not in WATCHED:
+            return
+        module, likely = self._current()
+        if module is None or not likely:
+            return
+        try:
+            call = self._by_hand.saw(module, func, args, kwargs)
+        except CaptureError as error:
+            self._missed(module, str(error))
+            return
+        if call is not None:
+            self._listener(call)
+
     def _tell(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-        module = self._current()
+        module, _ = self._current()
         if module is not None:
             self._listener(described(module, out, *args, **kwargs))
 

@@ -166,7 +166,7 @@ class _Watcher:
                 for module in self._model.modules():
                     handles.append(module.register_forward_pre_hook(self._enter))
                     handles.append(module.register_forward_hook(self._leave, always_call=True))
-                stack.enter_context(Direct(self.seen, self._current))
+                stack.enter_context(Direct(self.seen, self._current, self._unknown))
             for name, module in self._expected.items():
                 if self._wants(name):
                     handles.append(module.register_forward_hook(self._module_ran))
@@ -180,12 +180,17 @@ class _Watcher:
     def _leave(self, *_: Any) -> None:
         self._running.pop()
 
-    def _current(self) -> nn.Module | None:
+    def _current(self) -> tuple[nn.Module | None, bool]:
         """The module that is computing attention: the innermost that looks like it, or just the innermost."""
-        names = [self._names[id(module)] for module in self._running]
-        likely = [module for module, name in zip(self._running, names, strict=True) if name in self._expected]
-        innermost = likely or self._running
-        return innermost[-1] if innermost else None
+        for module in reversed(self._running):
+            if self._names[id(module)] in self._expected:
+                return module, True
+        return (self._running[-1] if self._running else None), False
+
+    def _unknown(self, module: nn.Module, reason: str) -> None:
+        name = self._names[id(module)]
+        if self._wants(name):
+            self._miss(name, reason)
 
     def _model_ran(self, *_: Any) -> None:
         self._ran = True
