@@ -1,0 +1,152 @@
+// The kernels on buffers of exactly the right size, against plain loops in double: meant to be built with
+// -fsanitize=address,undefined (tests/kernels/test_sanitized.py does). Exits with 1 and a line if an answer is wrong.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "dispatch.h"
+
+using namespace clearhead;
+
+namespace {
+
+std::mt19937 generator(0);
+
+int64_t between(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(generator); }
+
+std::vector<float> numbers(int64_t n) {
+  std::normal_distribution<float> normal;
+  std::vector<float> x(n);
+  for (float& v : x) v = normal(generator);
+  return x;
+}
+
+Tensor dense(std::vector<float>& data, int64_t heads, int64_t rows, int64_t columns) {
+  return {data.data(), heads * rows * columns, rows * columns, columns, 1};
+}
+
+struct Case {
+  Attention p = {};
+  Backward g = {};
+  std::vector<float> query, key, value, out, lse, grad_out, grad_query, grad_key, grad_value, bias, sinks;
+  std::vector<uint8_t> allow;
+
+  Case() {
+    p.batch = between(1, 2);
+    p.kv_heads = between(1, 2);
+    p.heads = p.kv_heads * between(1, 3);
+    p.length = between(0, 3) ? between(0, 150) : between(1, 4);
+    p.keys = between(0, 3) ? between(0, 150) : between(1, 1100);
+    p.width = between(0, 70);
+    p.value_width = between(0, 70);
+    p.scale = 0.2f;
+    p.reach_low = between(0, 1) ? -(int64_t(1) << 40) : between(-60, 0);
+    p.reach_high = between(0, 1) ? int64_t(1) << 40 : between(0, 60);
+    const int64_t rows = p.batch * p.heads * p.length, columns = p.batch * p.kv_heads * p.keys;
+    query = numbers(rows * p.width);
+    key = numbers(columns * p.width);
+    value = numbers(columns * p.value_width);
+    out.resize(rows * p.value_width);
+    lse.resize(rows);
+    grad_out = numbers(rows * p.value_width);
+    grad_query.resize(query.size());
+    grad_key.resize(key.size());
+    grad_value.resize(value.size());
+    p.query = dense(query, p.heads, p.length, p.width);
+    p.key = dense(key, p.kv_heads, p.keys, p.width);
+    p.value = dense(value, p.kv_heads, p.keys, p.value_width);
+    p.out = dense(out, p.heads, p.length, p.value_width);
+    p.lse = {lse.data(), p.heads * p.length, p.length, 1, 0};
+    g.grad_out = dense(grad_out, p.heads, p.length, p.value_width);
+    g.grad_query = dense(grad_query, p.heads, p.length, p.width);
+    g.grad_key = dense(grad_key, p.kv_heads, p.keys, p.width);
+    g.grad_value = dense(grad_value, p.kv_heads, p.keys, p.value_width);
+    if (between(0, 1)) {
+      allow.resize(p.length * p.keys);
+      for (uint8_t& byte : allow) byte = between(0, 2) != 0;
+      p.allow = {allow.data(), 0, 0, p.keys, 1};
+    }
+    if (between(0, 1)) {
+      bias = numbers(p.heads * p.length * p.keys);
+      p.bias = {bias.data(), 0, p.length * p.keys, p.keys, 1};
+    }
+    if (between(0, 1)) {
+      sinks = numbers(p.heads);
+      p.sinks = sinks.data();
+    }
+    if (between(0, 2) == 0) p.softcap = 2.0f;
+  }
+
+  double logit(int64_t b, int64_t h, int64_t i, int64_t j) const {
+    const int64_t kv = h / (p.heads / p.kv_heads);
+    if (j - i < p.reach_low || j - i > p.reach_high) return -INFINITY;
+    if (!allow.empty() && !allow[i * p.keys + j]) return -INFINITY;
+    double x = 0;
+    for (int64_t c = 0; c < p.width; c++)
+      x += double(query[((b * p.heads + h) * p.length + i) * p.width + c]) *
+           key[((b * p.kv_heads + kv) * p.keys + j) * p.width + c];
+    x *= p.scale;
+    if (p.softcap != 0) x = p.softcap * std::tanh(x / p.softcap);
+    return bias.empty() ? x : x + bias[(h * p.length + i) * p.keys + j];
+  }
+
+  // The largest error of the output and the lse.
+  double error() const {
+    double worst = 0;
+    for (int64_t b = 0; b < p.batch; b++)
+      for (int64_t h = 0; h < p.heads; h++)
+        for (int64_t i = 0; i < p.length; i++) {
+          const int64_t kv = h / (p.heads / p.kv_heads), row = (b * p.heads + h) * p.length + i;
+          double total = sinks.empty() ? 0 : std::exp(double(sinks[h]));
+          std::vector<double> sums(p.value_width);
+          for (int64_t j = 0; j < p.keys; j++) {
+            const double weight = std::exp(logit(b, h, i, j));
+            total += weight;
+            for (int64_t e = 0; e < p.value_width; e++)
+              sums[e] += weight * value[((b * p.kv_heads + kv) * p.keys + j) * p.value_width + e];
+          }
+          const double lse_here = lse[row];
+          if (total == 0 ? lse_here != -INFINITY : !(std::abs(lse_here - std::log(total)) < 1e-4)) return INFINITY;
+          for (int64_t e = 0; e < p.value_width; e++) {
+            const double difference = std::abs(out[row * p.value_width + e] - (total == 0 ? 0 : sums[e] / total));
+            if (!(difference <= worst)) worst = difference;
+          }
+        }
+    return worst;
+  }
+
+  // sum(grad_query * query) must equal sum(grad_key * key): both are the same sum over dS ∘ S.
+  double gradient_error() const {
+    double left = 0, right = 0, size = 1;
+    for (size_t i = 0; i < query.size(); i++) left += double(grad_query[i]) * query[i], size += std::abs(grad_query[i]);
+    for (size_t i = 0; i < key.size(); i++) right += double(grad_key[i]) * key[i];
+    return std::abs(left - right) / size;
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int cases = argc > 1 ? std::atoi(argv[1]) : 100;
+  for (int t = 0; t < target_count(); t++) {
+    const Target& target = target_at(t);
+    if (!supported(target)) continue;
+    for (int n = 0; n < cases; n++) {
+      Case c;
+      run_forward(target, c.p, 2);
+      const double error = c.error();
+      run_backward(target, c.p, c.g, 2);
+      const double gradient_error = c.gradient_error();
+      if (!(error < 1e-4) || !(gradient_error < 1e-4)) {
+        std::printf("target %s, case %d: output is off by %g, gradients by %g\n", target.name, n, error,
+                    gradient_error);
+        return 1;
+      }
+    }
+    std::printf("target %s: %d cases\n", target.name, cases);
+  }
+  return 0;
+}

@@ -1,0 +1,84 @@
+"""Ten thousand random problems: shapes, strides, masks and options together, native against the equation."""
+
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+import reference
+from clearhead import kernels
+from clearhead.kernels import Problem
+
+from .test_contract import allowed
+
+HERE = [target.name for target in kernels.targets() if target.runs_here]
+CASES = 10_000
+
+
+def some(pick: random.Random, tensor: Tensor) -> Tensor:
+    """The same numbers, perhaps at other strides."""
+    layout = pick.randrange(4)
+    if layout == 1:
+        return tensor.transpose(1, 2).contiguous().transpose(1, 2)
+    if layout == 2:
+        return tensor.mT.contiguous().mT
+    if layout == 3:
+        wide = torch.full((*tensor.shape[:-1], tensor.shape[-1] + 3), torch.nan)
+        wide[..., 1:-2] = tensor
+        return wide[..., 1:-2]
+    return tensor
+
+
+def random_problem(seed: int) -> Problem:
+    pick, make = random.Random(seed), torch.Generator().manual_seed(seed)  # noqa: S311
+    batch, kv_heads, group = pick.randint(1, 2), pick.randint(1, 2), pick.randint(1, 3)
+    length, keys = (pick.choice([pick.randint(0, 5), pick.randint(1, 200)]) for _ in range(2))
+    width, value_width = pick.randint(1, 70), pick.randint(1, 70)
+    heads = kv_heads * group
+
+    def tensor(*shape: int) -> Tensor:
+        return some(pick, torch.randn(shape, generator=make))
+
+    def broadcast() -> tuple[int, ...]:
+        return tuple(pick.choice([1, size]) for size in (batch, heads, length, keys))[pick.randrange(3) :]
+
+    return Problem(
+        query=tensor(batch, heads, length, width) * pick.choice([1.0, 1.0, 30.0]),
+        key=tensor(batch, kv_heads, keys, width),
+        value=tensor(batch, kv_heads, keys, value_width),
+        scale=pick.choice([width**-0.5, 0.1, -0.1]),
+        is_causal=pick.random() < 0.4,
+        allow=torch.rand(broadcast(), generator=make) < 0.6 if pick.random() < 0.4 else None,
+        bias=torch.randn(broadcast(), generator=make) if pick.random() < 0.3 else None,
+        softcap=pick.choice([None, None, None, 3.0]),
+        sinks=torch.randn(heads, generator=make) if pick.random() < 0.2 else None,
+        reach=pick.choice([(None, None), (None, None), (-pick.randint(0, 50), None), (-9, pick.randint(0, 50))]),
+    )
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(not HERE, reason="the native library was not built on this machine")
+@pytest.mark.parametrize("chunk", range(20))
+def test_random_problems(chunk: int) -> None:
+    each = CASES // 20
+    for seed in range(chunk * each, (chunk + 1) * each):
+        check(seed)
+
+
+@pytest.mark.skipif(not HERE, reason="the native library was not built on this machine")
+def test_a_few_random_problems() -> None:
+    for seed in range(CASES, CASES + 60):
+        check(seed)
+
+
+def check(seed: int) -> None:
+    problem = random_problem(seed)
+    with kernels.target(HERE[seed % len(HERE)]):
+        result = kernels.run(problem, kernel="native")
+    out, lse = reference.attention(
+        problem.query, problem.key, problem.value, sinks=problem.sinks, scale=problem.scale, softcap=problem.softcap,
+        bias=problem.bias, allow=allowed(problem),
+    )  # fmt: skip
+    torch.testing.assert_close(result.out.double(), out, atol=2e-4, rtol=1e-3, msg=lambda text: f"seed {seed}: {text}")
+    torch.testing.assert_close(result.lse.double(), lse, atol=2e-4, rtol=1e-5, msg=lambda text: f"seed {seed}: {text}")
