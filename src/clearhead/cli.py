@@ -112,6 +112,36 @@ def see(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(help="A model folder, or a name in the local Hugging Face cache.")],
+    second: Annotated[str, typer.Argument(help="Another; - stands for the demo model, here and there.")],
+    text: Annotated[str | None, typer.Argument(help="The text to read, or - for standard input.")] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the text from this file.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Show where a head of this layer differs, from 0.")] = None,
+    head: Annotated[int | None, typer.Option(help="Show where this head differs, from 0.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write the difference here: .png, .svg or .pdf.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the heads of two models over one text: which are alike, which differ, and where."""
+    words = read_text(text, file)
+    from clearhead import capture
+    from clearhead.views import comparing
+
+    ours, theirs = (capture.read(capture.load(None if name == "-" else name), words) for name in (first, second))
+    found = comparing.compare(ours, theirs)
+    one = layer is not None or head is not None
+    if png is not None:
+        draw_difference(png, found, layer or 0, head or 0)
+    if as_json:
+        print_json(comparing.listing(found))
+    elif one:
+        console = Console(highlight=False)
+        console.print(comparing.one_head(found, layer or 0, head or 0, console.width))
+    else:
+        Console(highlight=False).print(comparing.overview(found))
+
+
+@app.command()
 def studio(
     port: Annotated[int, typer.Option(help="The port to serve on; a taken one gets the next free one.")] = 8765,
     host: Annotated[str, typer.Option(help="The address to listen on: this machine's own.")] = "127.0.0.1",
@@ -197,13 +227,29 @@ def write(path: Path, content: str) -> None:
 
 def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
     """Write a figure that a person asked for: all heads, or the one that is open."""
+    plot = plotting()
+    one = layer is not None or head is not None
+    plot.save(plot.head(reading, layer or 0, head or 0) if one else plot.grid(reading), path)
+    typer.echo(f"wrote {path}", err=True)
+
+
+def draw_difference(path: Path, found: Any, layer: int, head: int) -> None:
+    """Write where one head of two models differs."""
+    from clearhead.views.comparing import between
+
+    plot = plotting()
+    title = f"layer {layer}, head {head}: {found.first.model_name} less {found.second.model_name}"
+    plot.save(plot.difference(between(found, layer, head, 256), found.first.tokens, title), path)
+    typer.echo(f"wrote {path}", err=True)
+
+
+def plotting() -> Any:
+    """The room's module that needs matplotlib."""
     try:
         from clearhead.views import plot
     except ImportError as error:
         raise OptionError("a figure needs matplotlib. Run `pip install 'clearhead[views]'`.") from error
-    one = layer is not None or head is not None
-    plot.save(plot.head(reading, layer or 0, head or 0) if one else plot.grid(reading), path)
-    typer.echo(f"wrote {path}", err=True)
+    return plot
 
 
 def print_json(data: Any) -> None:

@@ -1,6 +1,7 @@
 """The door: help, messages in place of tracebacks, exit codes."""
 
 import io
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clearhead import cli
+from clearhead.capture import demo_folder
 from clearhead.errors import ModelError
 
 
@@ -22,7 +24,7 @@ def test_help_names_every_command_without_loading_torch():
     assert all(name in done.stdout for name in ("see", "doctor"))
 
 
-@pytest.mark.parametrize("command", ["see", "doctor"])
+@pytest.mark.parametrize("command", ["see", "compare", "doctor"])
 def test_every_command_has_help(command):
     result = clearhead(command, "--help")
     assert result.exit_code == 0
@@ -100,3 +102,43 @@ def test_the_text_may_come_from_a_file_or_a_pipe(tmp_path, monkeypatch):
 def test_a_place_that_cannot_be_written(tmp_path):
     with pytest.raises(cli.OptionError, match="cannot be written"):
         cli.write(tmp_path / "missing" / "a.html", "text")
+
+
+def has_demo():
+    try:
+        demo_folder()
+    except ModelError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_demo(), reason="the demo model is not installed (make setup installs it)")
+def test_the_real_model_from_the_command_line(tmp_path):
+    text = "The animal didn't cross the street because it was too tired"
+    page, figure = tmp_path / "a.html", tmp_path / "a.svg"
+    result = clearhead("see", text, "--layer", "5", "--head", "11", "--html", str(page), "--png", str(figure), "--json")
+    assert result.exit_code == 0, result.output
+    (head,) = json.loads(result.stdout)["heads"]
+    strongest = head["links"][10][0]  # of the token "it"
+    assert strongest[0] == 2
+    assert strongest[1] == pytest.approx(0.6466, abs=1e-3)
+    assert sum(head["weights"][10]) == pytest.approx(1, abs=1e-4)
+    assert page.stat().st_size < 1_000_000
+    assert "animal" in figure.read_text(encoding="utf-8")
+    assert f"wrote {page}" in result.stderr
+
+    shown = clearhead("see", text).stdout
+    assert "Strongest links between two words" in shown
+    assert "head" in clearhead("see", text, "--scores").stdout
+    assert "Rollout of all layers" in clearhead("see", text, "--rollout").stdout
+    assert "1.000" in clearhead("compare", "-", "-", text).stdout
+    assert "layers 0 to 5" in clearhead("see", text, "--layer", "6").stderr
+    assert "at most 512" in clearhead("see", "word " * 600).stderr
+
+
+def test_the_doctor_says_what_runs_here():
+    found = json.loads(clearhead("doctor", "--json").stdout)
+    assert found["Kernels"]["reference"]["works"] is True
+    assert found["This machine"]["cpu"]["found"]
+    assert set(found) == {"This machine", "Packages", "Kernels", "Lens", "Studio"}
+    assert "Kernels" in clearhead("doctor").stdout

@@ -1,7 +1,6 @@
 """The one-file page in a real Chromium: keys, pointing, what a screen reader is given, nothing sent anywhere."""
 
 import json
-import shutil
 
 import pytest
 
@@ -11,25 +10,8 @@ from clearhead.views.html import page
 from clearhead.views.payload import payload
 from views.fake import reading
 
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed"),
-]
+pytestmark = pytest.mark.browser
 TOKENS = ["[CLS]", "the", "cat", "sat", "by", "the", "window", "[SEP]"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        running = driver.chromium.launch(executable_path=BROWSER, args=flags)
-        yield running
-        running.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The Lens page over HTTP and in a browser, on the demo model: the figure, the address, messages, no JavaScript."""
 
 import json
-import shutil
 import threading
 
 import pytest
@@ -105,34 +104,28 @@ def address(studio):
 
 @needs_demo
 @pytest.mark.browser
-@pytest.mark.xdist_group("browser")
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
-def test_the_address_holds_the_whole_state(address):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        page = browser.new_page()
-        page.set_default_timeout(60_000)
-        wrong = []
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
-        page.goto(f"{address}/lens?text=The+cat+sat+on+the+mat&layer=2&head=3")
-        page.locator(".ch-cell[aria-selected=true]").wait_for()
-        assert page.locator(".ch-head h2").inner_text() == "Layer 2, head 3"
-        page.locator(".ch-line-query [data-token='2']").hover()
-        page.locator(".ch-cell[aria-selected=true]").focus()
-        page.keyboard.press("ArrowRight")
-        kept = page.url
-        assert all(part in kept for part in ("layer=2", "head=4", "token=2", "text=The+cat"))
-        page.goto("about:blank")
-        page.goto(kept)
-        page.locator(".ch-list h3").wait_for()
-        assert page.locator(".ch-list h3").inner_text() == "“cat” looks at"
-        page.locator("#lens-text").fill("  ")
-        page.evaluate("document.getElementById('lens-text').removeAttribute('required')")
-        page.get_by_role("button", name="Read").click()
-        page.locator(".lens-says.wrong").wait_for()
-        assert "Give at least one word" in page.locator("#lens-says").inner_text()
-        browser.close()
-        assert [said for said in wrong if "422" not in said] == []
+def test_the_address_holds_the_whole_state(address, browser):
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    page.goto(f"{address}/lens?text=The+cat+sat+on+the+mat&layer=2&head=3")
+    page.locator(".ch-cell[aria-selected=true]").wait_for()
+    assert page.locator(".ch-head h2").inner_text() == "Layer 2, head 3"
+    page.locator(".ch-line-query [data-token='2']").hover()
+    page.locator(".ch-cell[aria-selected=true]").focus()
+    page.keyboard.press("ArrowRight")
+    kept = page.url
+    assert all(part in kept for part in ("layer=2", "head=4", "token=2", "text=The+cat"))
+    page.goto("about:blank")
+    page.goto(kept)
+    page.locator(".ch-list h3").wait_for()
+    assert page.locator(".ch-list h3").inner_text() == "“cat” looks at"
+    page.locator("#lens-text").fill("  ")
+    page.evaluate("document.getElementById('lens-text').removeAttribute('required')")
+    page.get_by_role("button", name="Read").click()
+    page.locator(".lens-says.wrong").wait_for()
+    assert "Give at least one word" in page.locator("#lens-says").inner_text()
+    browser.close()
+    assert [said for said in wrong if "422" not in said] == []

@@ -91,22 +91,18 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
     return figure
 
 
-def difference(first: Array, second: Array, tokens: Sequence[str], title: str, *, width: float = 4.5) -> Figure:
-    """Two maps of one shape (r, c), first less second, on a diverging scale with paper at 0.
+def difference(values: Array, tokens: Sequence[str], title: str, *, width: float = 4.5) -> Figure:
+    """One map less another, (r, c), on a diverging scale with paper at 0.
 
-    Raises:
-        OptionError: the maps differ in shape.
+    Args:
+        values: the difference, whose rows and columns cover the tokens.
     """
-    if first.shape != second.shape:
-        raise OptionError(
-            f"the maps have shapes {first.shape} and {second.shape}, expected one. Use one text for both."
-        )
     figure = _figure(width, width)
     axis = figure.subplots()
-    most = float(np.abs(first - second).max()) or 1.0
+    most = float(np.abs(values).max(initial=0.0)) or 1.0
     norm = TwoSlopeNorm(0.0, -most, most)
     box = _box((len(tokens), len(tokens)))
-    image = axis.imshow(first - second, cmap=DIFFERENCE, norm=norm, interpolation="nearest", extent=box)
+    image = axis.imshow(values, cmap=DIFFERENCE, norm=norm, interpolation="nearest", extent=box)
     _frame(axis)
     _tokens(axis, tokens, (len(tokens), len(tokens)))
     axis.set_title(title, fontsize=FONT + 1, color=INK, pad=8)

@@ -187,7 +187,12 @@ def shades(weights: Array, top: float) -> str:
     """
     if top <= 0:
         return " " * len(weights)
-    return "".join(SHADES[min(4, round(4 * sqrt(weight / top)))] for weight in np.clip(weights, 0, top))
+    return "".join(SHADES[level(weight, top)] for weight in np.clip(weights, 0, top))
+
+
+def level(weight: float, top: float) -> int:
+    """Which of the five shades: the square root of the weight's share of `top`, 0 to 4."""
+    return min(4, round(4 * sqrt(weight / top))) if top > 0 else 0
 
 
 def _scale(top: float) -> Text:

@@ -1,0 +1,167 @@
+"""Two models over one text: which heads attend alike, which differ, and where."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from clearhead.errors import OptionError, TooLargeError
+from clearhead.views import terminal
+from clearhead.views.numbers import Array, numbers
+from clearhead.views.payload import tiles
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+FORMAT = "clearhead.comparison/1"
+MOST_NUMBERS = 50_000_000  # weights of one model held at a time: 400 MB
+MORE, LESS = " ░▒▓█", " .:*#"  # the first model's weight is larger, or the second's
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How alike each head of one reading is to each of another.
+
+    Attributes:
+        first, second: one text through two models, tokenised alike.
+        heads: (layer, head) of the first model, row by row of `alike`; `others`: of the second, column by column.
+        alike: (heads, others), 0 to 1: the cosine of two heads' rows of weights, mean over queries.
+    """
+
+    first: "Reading"
+    second: "Reading"
+    heads: list[tuple[int, int]]
+    others: list[tuple[int, int]]
+    alike: Array
+
+    def same_place(self) -> list[tuple[float, int, int]]:
+        """(likeness, layer, head) of the heads that both models have, least alike first."""
+        place = {name: column for column, name in enumerate(self.others)}
+        found = [(float(self.alike[row, place[name]]), *name) for row, name in enumerate(self.heads) if name in place]
+        return sorted(found)
+
+    def best(self) -> list[tuple[float, tuple[int, int], tuple[int, int]]]:
+        """For each head of the first its likest of the second: (likeness, head, other), likest first."""
+        columns = self.alike.argmax(1)
+        found = [
+            (float(self.alike[row, column]), self.heads[row], self.others[column]) for row, column in enumerate(columns)
+        ]
+        return sorted(found, key=lambda entry: -entry[0])
+
+
+def compare(first: "Reading", second: "Reading") -> Comparison:
+    """Compare every head of one reading with every head of another.
+
+    Args:
+        first, second: one text through two models (or two texts of as many tokens).
+    Raises:
+        OptionError: the two have not as many tokens, so that their maps do not lie on each other.
+        TooLargeError: the text is too long for all pairs of heads at once.
+    Memory: the weights of both, at most 400 MB each.
+    """
+    if len(first.tokens) != len(second.tokens):
+        raise OptionError(
+            f"{first.model_name} reads {len(first.tokens)} tokens and {second.model_name} {len(second.tokens)}: the "
+            "maps do not lie on each other. Compare models with one tokenizer."
+        )
+    (ours, heads), (theirs, others) = _rows(first), _rows(second)
+    alike = np.einsum("hls,gls->hg", ours, theirs, optimize=True) / len(first.tokens)
+    return Comparison(first, second, heads, others, np.clip(alike, 0.0, 1.0))
+
+
+def overview(found: Comparison, count: int = 8) -> RenderableType:
+    """The heads that differ most where both models have one, and the likest pairs wherever they are."""
+    first, second = found.first.model_name, found.second.model_name
+    parts: list[RenderableType] = [
+        Text.assemble((first, "bold"), " and ", (second, "bold"), f"   {len(found.first.tokens)} tokens"),
+        Text("likeness: cosine of two heads' weights, mean over queries; 1 is the same", style=terminal.QUIET),
+    ]
+    same = found.same_place()
+    if same:
+        parts += [Text(), Text("Least alike in the same place", style="bold")]
+        parts += [_line(likeness, f"layer {layer}, head {head}") for likeness, layer, head in same[:count]]
+    parts += [Text(), Text("Likest pairs", style="bold")]
+    for likeness, (layer, head), (other_layer, other_head) in found.best()[:count]:
+        parts.append(_line(likeness, f"layer {layer}, head {head}  and  layer {other_layer}, head {other_head}"))
+    return Group(*parts)
+
+
+def one_head(found: Comparison, layer: int, head: int, width: int = 80) -> RenderableType:
+    """Where a head of the first model and the one in the same place of the second differ: first less second."""
+    tokens = found.first.tokens
+    names = 4 + max(len(token[:14]) for token in tokens)
+    difference = between(found, layer, head, max(8, (width - names - 2) // 2))
+    top = float(np.abs(difference).max(initial=0.0))
+    lines: list[RenderableType] = [
+        Text(f"Layer {layer}, head {head}: {found.first.model_name} less {found.second.model_name}", style="bold"),
+        Text("rows: queries  columns: keys", style=terminal.QUIET),
+        Text(),
+    ]
+    dense = len(difference) == len(tokens)
+    for row, values in enumerate(difference):
+        start = row * len(tokens) // len(difference)
+        line = Text(f"{tokens[start][:14] if dense else ''} {start:>3}".rjust(names) + " ", style=terminal.QUERY)
+        for value in values:
+            shade = terminal.level(abs(float(value)), top)
+            line.append(
+                (MORE if value > 0 else LESS)[shade] * 2, style=terminal.WEIGHT if value > 0 else terminal.QUERY
+            )
+        lines.append(line)
+    scale = "  ".join(f"{(step / 4) ** 2 * top:.3g} {MORE[step] * 2} {LESS[step] * 2}" for step in range(1, 5))
+    return Group(*lines, Text(), Text(f"first more, second more:  {scale}", style=terminal.QUIET))
+
+
+def between(found: Comparison, layer: int, head: int, cells: int) -> Array:
+    """(r, c): the first model's map less the second's, at most `cells` a side.
+
+    Raises:
+        OptionError: one of the models has no such head.
+    """
+    maps = []
+    for reading in (found.first, found.second):
+        terminal.check(reading, layer, head)
+        maps.append(tiles(list(reading.record.values())[layer], cells, cells)[head])
+    return maps[0] - maps[1]
+
+
+def listing(found: Comparison) -> dict[str, Any]:
+    """The same numbers for programs."""
+    return {
+        "format": FORMAT,
+        "models": [found.first.model_name, found.second.model_name],
+        "tokens": [list(found.first.tokens), list(found.second.tokens)],
+        "same_place": [
+            {"layer": layer, "head": head, "likeness": round(likeness, 6)}
+            for likeness, layer, head in found.same_place()
+        ],
+        "best": [
+            {"head": list(head), "other": list(other), "likeness": round(likeness, 6)}
+            for likeness, head, other in found.best()
+        ],
+    }
+
+
+def _rows(reading: "Reading") -> tuple[Array, list[tuple[int, int]]]:
+    """All heads' weights with rows of length 1, (heads, L, S), and the heads' places."""
+    matrices = list(reading.record.values())
+    size = sum(int(np.prod(matrix.shape[1:])) for matrix in matrices)
+    if size > MOST_NUMBERS:
+        raise TooLargeError(
+            f"comparing all heads takes {size:,} weights at once, more than {MOST_NUMBERS:,}. Use a shorter text."
+        )
+    if not matrices:
+        raise OptionError(f"no attention of {reading.model_name} was captured, so there is nothing to compare.")
+    weights = np.concatenate([numbers(matrix.to_dense())[0] for matrix in matrices])
+    lengths = np.sqrt((weights**2).sum(-1, keepdims=True))
+    places = [(layer, head) for layer, matrix in enumerate(matrices) for head in range(matrix.shape[1])]
+    return weights / np.where(lengths > 0, lengths, 1.0), places
+
+
+def _line(likeness: float, what: str) -> Text:
+    return (
+        Text(f"  {likeness:.3f}  ")
+        .append(f"{'█' * round(12 * likeness):<12}", style=terminal.WEIGHT)
+        .append(f"  {what}")
+    )

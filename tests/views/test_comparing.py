@@ -1,0 +1,64 @@
+"""Two models over one text: likeness by its definition, the pictures, refusals."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from clearhead.errors import OptionError, TooLargeError
+from clearhead.views import comparing
+from views.fake import reading
+
+
+def printed(what, width=80):
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False).print(what)
+    return out.getvalue()
+
+
+def weights(given, layer, head):
+    return list(given.record.values())[layer].weights[0, head].double().numpy()
+
+
+def test_likeness_is_the_mean_cosine_of_the_rows():
+    first, second = reading(7, layers=2, heads=3, seed=1), reading(7, layers=1, heads=5, seed=2)
+    found = comparing.compare(first, second)
+    assert found.alike.shape == (6, 5)
+    for row, (layer, head) in enumerate(found.heads):
+        for column, (other_layer, other) in enumerate(found.others):
+            pairs = zip(weights(first, layer, head), weights(second, other_layer, other), strict=True)
+            cosines = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs]
+            assert found.alike[row, column] == pytest.approx(np.mean(cosines), abs=1e-6)
+
+
+def test_a_model_is_like_itself():
+    given = reading(11, layers=2, heads=3)
+    found = comparing.compare(given, given)
+    assert [likeness for likeness, _, _ in found.same_place()] == pytest.approx([1.0] * 6)
+    assert all(head == other for _, head, other in found.best())
+    assert "1.000" in printed(comparing.overview(found))
+    assert np.abs(comparing.between(found, 1, 2, 99)).max() == 0
+
+
+def test_only_heads_both_models_have_are_compared_in_place():
+    found = comparing.compare(reading(5, layers=2, heads=3), reading(5, layers=1, heads=2, seed=9))
+    assert {entry[1:] for entry in found.same_place()} == {(0, 0), (0, 1)}
+    with pytest.raises(OptionError, match="only layer 0"):
+        comparing.between(found, 1, 0, 9)
+
+
+def test_the_map_says_which_of_the_two_has_more():
+    first, second = reading(3, layers=1, heads=1), reading(3, layers=1, heads=1, seed=5)
+    for given, row in ((first, [1.0, 0.0, 0.0]), (second, [0.0, 0.0, 1.0])):
+        given.record["layer.0.attention"].weights[:] = given.record["layer.0.attention"].weights.new_tensor(row)
+    lines = printed(comparing.one_head(comparing.compare(first, second), 0, 0)).splitlines()
+    assert [line[-6:] for line in lines if line.startswith(" word") or line.startswith("word")] == ["██  ##"] * 3
+
+
+def test_refusals_say_what_to_do(monkeypatch):
+    with pytest.raises(OptionError, match="one tokenizer"):
+        comparing.compare(reading(5), reading(7))
+    monkeypatch.setattr(comparing, "MOST_NUMBERS", 100)
+    with pytest.raises(TooLargeError, match="shorter text"):
+        comparing.compare(reading(5), reading(5))
