@@ -1,6 +1,5 @@
 """A real Chromium before a running studio. No request may leave the machine: every other address is an error."""
 
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -8,33 +7,20 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 from clearhead.studio.app import create
 from clearhead.studio.serve import take_port
 from clearhead.studio.settings import Settings
 from studio.sample import shelf
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-CHROME = next(filter(None, map(shutil.which, NAMES)), None)
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
-
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.browser)
-            item.add_marker(pytest.mark.xdist_group("browser"))
-            if CHROME is None:
-                item.add_marker(pytest.mark.skip(reason=f"no browser: none of {', '.join(NAMES)} is installed"))
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as driver:
-        yield (chrome := driver.chromium.launch(executable_path=CHROME, args=ARGS))
-        chrome.close()
 
 
 @pytest.fixture

@@ -127,5 +127,5 @@ def test_the_address_holds_the_whole_state(address, browser):
     page.get_by_role("button", name="Read").click()
     page.locator(".lens-says.wrong").wait_for()
     assert "Give at least one word" in page.locator("#lens-says").inner_text()
-    browser.close()
+    page.close()
     assert [said for said in wrong if "422" not in said] == []
