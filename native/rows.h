@@ -58,6 +58,7 @@ inline float load_one(const void* data, Dtype dtype, int64_t index) {
 }
 
 inline void load_row(const void* from, Dtype dtype, int64_t stride, int64_t n, float* to) {
+  if (n == 0) return;  // `from` may be null then
   if (dtype == kFloat32) {
     const float* x = static_cast<const float*>(from);
     if (stride == 1) __builtin_memcpy(to, x, n * 4);
@@ -74,6 +75,7 @@ inline void load_row(const void* from, Dtype dtype, int64_t stride, int64_t n, f
 }
 
 inline void store_row(const float* from, int64_t n, Dtype dtype, const void* to) {
+  if (n == 0) return;
   if (dtype == kFloat32) {
     __builtin_memcpy(const_cast<void*>(to), from, n * 4);
     return;

@@ -169,3 +169,28 @@ def test_a_nan_value_reaches_the_rows_that_attend_it() -> None:
     out = native(Problem(query, query, value, scale=1.0, is_causal=True)).out
     assert out[0, 0, 3:, 1].isnan().all()
     assert out[0, 0, :, 0].isfinite().all()
+
+
+@pytest.mark.parametrize("length", [1, 7], ids=["decode", "tile"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_all_16_bit_numbers_go_through_unchanged(dtype: torch.dtype, length: int) -> None:
+    every = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16).view(dtype)
+    query, key = torch.zeros(1, 1, length, 1, dtype=dtype), torch.zeros(1, 1, 1, 1, dtype=dtype)
+    out = native(Problem(query, key, every.view(1, 1, 1, -1), scale=1.0)).out
+    for row in out[0, 0]:
+        torch.testing.assert_close(row, every, atol=0, rtol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("length", [1, 7], ids=["decode", "tile"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_rounding_to_16_bits_is_to_nearest_even(dtype: torch.dtype, length: int) -> None:
+    """Two keys of equal weight: the output is the exact mean of two numbers, rounded once."""
+    make = torch.Generator().manual_seed(3)
+    value = torch.randint(0, 1 << 16, (2, 1 << 16), generator=make, dtype=torch.int32).to(torch.uint16).view(dtype)
+    value = value.nan_to_num(1.0, 2.0, 3.0)
+    value = torch.where(value.abs() > 1e30, 1.0, value) if dtype == torch.bfloat16 else value
+    # Neighbours, whose means are ties, and small float16 numbers, whose means are denormal.
+    value[1, : 1 << 15] = (value[0, : 1 << 15].view(torch.int16) ^ 1).view(dtype)
+    query, key = torch.zeros(1, 1, length, 1, dtype=dtype), torch.zeros(1, 1, 2, 1, dtype=dtype)
+    out = native(Problem(query, key, value[None, None], scale=1.0)).out
+    assert torch.equal(out[0, 0, -1], value.double().mean(0).to(torch.float32).to(dtype))
