@@ -185,6 +185,19 @@ def test_the_record_owns_its_tensors(model):
     assert not matrix._logits.query.requires_grad
 
 
+def test_values_are_kept_when_asked(model):
+    with observe(model, values=True, heads=[1]) as record:
+        model(IDS)
+    matrix, value = record["h.0.attn"], record["h.0.attn"]._value
+    assert value.shape == (1, 1, 7, 4)
+    exact = matrix.to_dense() * value.norm(dim=-1)[:, :, None]
+    torch.testing.assert_close(matrix.value_weighted().to_dense(), exact)
+    with observe(model) as record:
+        model(IDS)
+    with pytest.raises(OptionError, match="values=True"):
+        record["h.0.attn"].value_weighted()
+
+
 def test_a_model_set_to_eager_is_seen_too(model):
     with observe(model) as record:
         model(IDS)

@@ -22,7 +22,7 @@ def head(targets: list[int]) -> AttentionMatrix:
 
 
 def score(matrix: AttentionMatrix, special: list[bool] | None = None):
-    return score_record(Record(_calls={"x": [matrix]}, _order=["x"]), TOKENS, special)[0]
+    return score_record(Record.of({"x": matrix}), TOKENS, special)[0]
 
 
 def test_a_previous_token_head():

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clearhead.capture.record import Keys, Step
 from clearhead.errors import CaptureError
 from clearhead.matrix import AttentionMatrix
 
@@ -76,8 +77,8 @@ class Masks:
         return self._known[id(mask)][1:]
 
 
-def matrix(call: Call, masks: Masks, heads: list[int] | None = None) -> AttentionMatrix:
-    """The call's attention matrix, checked against the call's own output, with tensors of its own.
+def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values: bool = False) -> Step:
+    """What is kept of a call, checked against the call's own output, with tensors of its own.
 
     Three rows of the output are computed again from the matrix. If they differ from what the model answered, its
     attention holds something Clearhead does not know of, and nothing is recorded rather than something wrong.
@@ -92,29 +93,42 @@ def matrix(call: Call, masks: Masks, heads: list[int] | None = None) -> Attentio
         query = query.expand(key.shape[0], -1, -1, -1)
     allow, bias = masks.split(call.mask)
     allow = None if allow is None else allow[..., : key.shape[2]]
-    for extra in (call.bias,):
-        if extra is not None:
-            also, extra_bias = masks.split(extra)
-            allow = also if allow is None else (allow if also is None else allow & also)
-            bias = extra_bias if bias is None else (bias if extra_bias is None else bias + extra_bias)
+    if call.bias is not None:
+        also, extra = masks.split(call.bias)
+        allow = also if allow is None else (allow if also is None else allow & also)
+        bias = extra if bias is None else (bias if extra is None else bias + extra)
     options: dict[str, Any] = {"scale": call.scale, "softcap": call.softcap}
     sinks = None if call.sinks is None else call.sinks.detach()
     _check(call, query, allow, bias, sinks, options)
+    value = call.value if values else None
     if heads is not None:
+        total = call.query.shape[1]
         query = query[:, heads]
-        key = key[:, [head // (call.query.shape[1] // call.key.shape[1]) for head in heads]]
+        key = key[:, [head // (total // call.key.shape[1]) for head in heads]]
+        value = None if value is None else value[:, [head // (total // value.shape[1]) for head in heads]]
         allow, bias = (m if m is None or m.dim() < 4 or m.shape[1] == 1 else m[:, heads] for m in (allow, bias))
         sinks = None if sinks is None else sinks[heads]
+    options |= {"allow": allow, "bias": None if bias is None else bias.detach(), "sinks": sinks}
+    options |= {"is_causal": call.is_causal, "value": None if value is None else value.detach().clone()}
     # Clones: a cache may write into its buffers later, and a view would keep a fused q-k-v tensor alive.
-    return AttentionMatrix(
-        query.detach().clone(memory_format=torch.contiguous_format),
-        key.detach().clone(memory_format=torch.contiguous_format),
-        allow=allow,
-        bias=None if bias is None else bias.detach(),
-        sinks=sinks,
-        is_causal=call.is_causal,
-        **options,
-    )
+    query = query.detach().clone(memory_format=torch.contiguous_format)
+    key = key.detach().clone(memory_format=torch.contiguous_format)
+
+    def make(keys: Tensor) -> AttentionMatrix:
+        return AttentionMatrix(query, keys, **options)
+
+    return Step(make, Keys(key), key.shape[2], _seen(call, query.shape[2], key, allow))
+
+
+def _seen(call: Call, length: int, key: Tensor, allow: Tensor | None) -> Tensor | None:
+    """(B or 1, S): the keys that some query may attend to; None = all."""
+    seen = None
+    if allow is not None:
+        seen = allow[(None,) * (4 - allow.dim())].any(1).any(-2).expand(-1, key.shape[2])
+    if call.is_causal and key.shape[2] > length:
+        reached = (torch.arange(key.shape[2], device=key.device) < length)[None]
+        seen = reached if seen is None else seen & reached
+    return seen
 
 
 def _check(

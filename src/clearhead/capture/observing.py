@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from clearhead.capture import interface
-from clearhead.capture.call import Call, Masks, matrix
+from clearhead.capture.call import Call, Masks, captured
 from clearhead.capture.direct import Direct
 from clearhead.capture.record import Missed, Record
 from clearhead.errors import CaptureError, OptionError
@@ -26,6 +26,7 @@ def observe(
     layers: Sequence[int | str] | None = None,
     heads: Sequence[int] | None = None,
     max_bytes: int | None = None,
+    values: bool = False,
 ) -> Iterator[Record]:
     """Record what a model attends to, while it runs as it always does.
 
@@ -41,6 +42,8 @@ def observe(
         heads: which query heads; None = all.
         max_bytes: stop recording before queries and keys take more than this; the model runs on, a warning says so,
             and what was not kept is in `record.missed`.
+        values: keep values too, for `value_weighted` and `gradient_times`; not known where a model computes its softmax
+            by hand.
 
     Yields:
         Record, filled as the model runs.
@@ -61,7 +64,7 @@ def observe(
         >>> {name: A.shape for name, A in record.items()}
         {'encoder.layer.0.attention.self': (1, 3, 5, 5), 'encoder.layer.1.attention.self': (1, 3, 5, 5)}
     """
-    watcher = _Watcher(model, layers, heads, max_bytes)
+    watcher = _Watcher(model, layers, heads, max_bytes, values)
     with interface.watched(watcher.seen), watcher.watching():
         yield watcher.record
     watcher.close()
@@ -86,6 +89,7 @@ class _Watcher:
         layers: Sequence[int | str] | None,
         heads: Sequence[int] | None,
         max_bytes: int | None,
+        values: bool,
     ) -> None:
         self._model = model
         self._names = {id(module): name for name, module in model.named_modules()}
@@ -93,6 +97,7 @@ class _Watcher:
         self._wanted = None if layers is None else {self._name(layer) for layer in layers}
         self._heads = None if heads is None else list(heads)
         self._room = max_bytes
+        self._values = values
         self._full = False
         self._ran = False
         self._running: list[nn.Module] = []
@@ -128,18 +133,19 @@ class _Watcher:
             self._stop(name, size)
             return
         try:
-            found = matrix(call, self._masks, self._heads)
+            step = captured(call, self._masks, self._heads, values=self._values)
         except CaptureError as error:
             self._miss(name, str(error))
             return
         if self._room is not None:
             self._room -= size
-        self.record._calls.setdefault(name, []).append(found)
+        self.record._add(name, step)
 
     def _size(self, call: Call) -> int:
         share = 1.0 if self._heads is None else len(self._heads) / call.query.shape[1]
         keys = call.key.nbytes if self._heads is None else len(self._heads) * call.key.nbytes // call.key.shape[1]
-        return int(share * call.query.nbytes) + keys
+        kept = call.value.nbytes if self._values and call.value is not None else 0
+        return int(share * call.query.nbytes) + keys + int(share * kept)
 
     def _stop(self, name: str, size: int) -> None:
         if not self._full:

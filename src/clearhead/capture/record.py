@@ -1,7 +1,13 @@
 """What a run of a model leaves behind: one attention matrix a call of an attention module."""
 
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
 
 from clearhead.matrix import AttentionMatrix
 
@@ -14,6 +20,48 @@ class Missed:
     reason: str
 
 
+@dataclass(slots=True)
+class Keys:
+    """The longest keys of one growing cache, which all its steps read: (B, H_kv, S, D)."""
+
+    tensor: Tensor
+
+
+@dataclass(slots=True)
+class Step:
+    """One call: everything but the keys, and the keys it shares with other steps of one cache.
+
+    Attributes:
+        make: builds the matrix from its keys.
+        keys: the keys of this step and of those that grew out of it.
+        size: how many of them this step had.
+        seen: (B or 1, S) boolean, the keys any of its queries may attend to; None = all.
+    """
+
+    make: Callable[[Tensor], AttentionMatrix]
+    keys: Keys
+    size: int
+    seen: Tensor | None
+    _made: tuple[Tensor, AttentionMatrix] | None = None
+
+    def matrix(self) -> AttentionMatrix:
+        """The matrix; the same object until the cache grows, so that what it has found out is kept."""
+        if self._made is None or self._made[0] is not self.keys.tensor:
+            self._made = (self.keys.tensor, self.make(self.keys.tensor[:, :, : self.size]))
+        return self._made[1]
+
+    def grew_into(self, later: Step) -> bool:
+        """Whether a later call's keys begin with this one's, as a cache's do; then both share the later's tensor.
+
+        Keys that no query of this step may attend to need not agree: a static cache fills them in later.
+        """
+        old, new = self.keys.tensor[:, :, : self.size], later.keys.tensor
+        if old.dtype != new.dtype or old.shape[:2] != new.shape[:2] or not self.size <= new.shape[2]:
+            return False
+        other = (old != new[:, :, : self.size]).any(-1).any(1)
+        return not bool((other if self.seen is None else other & self.seen).any())
+
+
 @dataclass(eq=False)
 class Record(Mapping[str, AttentionMatrix]):
     """Module name -> AttentionMatrix, in the order the modules have in the model.
@@ -23,23 +71,34 @@ class Record(Mapping[str, AttentionMatrix]):
 
     Attributes:
         missed: what ran and was not captured, each with a reason; never silently short.
+
+    Memory: queries of every call, and keys once for a cache that grows.
     """
 
     missed: list[Missed] = field(default_factory=list)
-    _calls: dict[str, list[AttentionMatrix]] = field(default_factory=dict, repr=False)
+    _steps: dict[str, list[Step]] = field(default_factory=dict, repr=False)
     _order: list[str] = field(default_factory=list, repr=False)
 
+    @classmethod
+    def of(cls, matrices: Mapping[str, AttentionMatrix]) -> Record:
+        """A record of matrices that are there already, one a name, in this order."""
+        record = cls(_order=list(matrices))
+        for name, matrix in matrices.items():
+            keys = torch.empty(0, 0, 0, 0)
+            record._steps[name] = [Step(partial(_itself, matrix), Keys(keys), 0, None)]
+        return record
+
     def __getitem__(self, name: str) -> AttentionMatrix:
-        return self.calls(name)[-1]
+        return self._known(name)[-1].matrix()
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in self._order if self._calls.get(name))
+        return (name for name in self._order if self._steps.get(name))
 
     def __len__(self) -> int:
-        return sum(1 for calls in self._calls.values() if calls)
+        return sum(1 for steps in self._steps.values() if steps)
 
     def __contains__(self, name: object) -> bool:
-        return bool(self._calls.get(name))  # type: ignore[call-overload]  # any object may be asked for
+        return isinstance(name, str) and bool(self._steps.get(name))
 
     def calls(self, name: str) -> tuple[AttentionMatrix, ...]:
         """Every matrix that module `name` computed, oldest first.
@@ -47,10 +106,25 @@ class Record(Mapping[str, AttentionMatrix]):
         Raises:
             KeyError: nothing was recorded under that name; the message says what was.
         """
+        return tuple(step.matrix() for step in self._known(name))
+
+    def _known(self, name: str) -> list[Step]:
         if name not in self:
             missed = {item.name: item.reason for item in self.missed}
             if name in missed:
                 raise KeyError(f"{name!r} ran and was not captured: {missed[name]}")
             have = ", ".join(self) or "nothing: run the model inside the `with observe(model)` block"
             raise KeyError(f"no attention was recorded under {name!r}; recorded: {have}")
-        return tuple(self._calls[name])
+        return self._steps[name]
+
+    def _add(self, name: str, step: Step) -> None:
+        """Append a call; keys that grew out of the last call's take their place."""
+        steps = self._steps.setdefault(name, [])
+        if steps and steps[-1].grew_into(step):
+            shared = steps[-1].keys
+            shared.tensor, step.keys = step.keys.tensor, shared
+        steps.append(step)
+
+
+def _itself(matrix: AttentionMatrix, _: Tensor) -> AttentionMatrix:
+    return matrix
