@@ -22,6 +22,7 @@ LEAVES = [
     (masks.causal(), lambda b, h, q, k: k <= q),
     (masks.causal(offset=2), lambda b, h, q, k: k <= q + 2),
     (masks.causal(offset=-3), lambda b, h, q, k: k <= q - 3),
+    (masks.causal(torch.tensor([3, -1])), lambda b, h, q, k: k <= q + (3, -1)[b]),
     (masks.sliding_window(1), lambda b, h, q, k: q == k),
     (masks.sliding_window(4), lambda b, h, q, k: -4 < q - k < 4),
     (masks.prefix(5), lambda b, h, q, k: k < 5),
@@ -124,6 +125,7 @@ def test_a_bias_does_not_pretend_to_be_a_mask():
     ("wrong", "says"),
     [
         (lambda: masks.sliding_window(0), "at least 1"),
+        (lambda: masks.causal(torch.zeros(2)), "one a batch entry"),
         (lambda: masks.padding(torch.ones(2, 3, dtype=torch.bool)), "mask.sum"),
         (lambda: masks.document(torch.ones(3)), "integer ids"),
         (lambda: masks.from_dense(torch.zeros(3, 3)), "True = may attend"),

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
+from clearhead.masks.bias import Bias
 from clearhead.masks.kinds import Alibi, Causal, Dense, Document, Padding, Prefix, Relative, SlidingWindow
 from clearhead.masks.lower import Lowered, is_small, lower
-from clearhead.masks.mask import Bias, BlockState, Mask
+from clearhead.masks.mask import BlockState, Mask
 
 __all__ = [
     "Bias",
@@ -25,8 +26,11 @@ __all__ = [
 ]
 
 
-def causal(offset: int = 0) -> Mask:
+def causal(offset: int | Tensor = 0) -> Mask:
     """Query i may attend keys 0..i + offset. Offset 0 is top-left, as torch's is_causal; S - L is bottom-right.
+
+    Args:
+        offset: one for all, or integers (B,), one a batch entry, as caches of different fill need.
 
     >>> causal(offset=1).dense(2, 3)[0, 0].tolist()
     [[True, True, False], [True, True, True]]

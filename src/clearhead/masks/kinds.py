@@ -4,26 +4,40 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import DtypeError, OptionError, ShapeError
-from clearhead.masks.mask import Bias, BlockState, Mask
+from clearhead.masks.bias import Bias
+from clearhead.masks.mask import BlockState, Mask
 
 Sizes = tuple[int | None, int | None, int | None, int | None]
 
 
 class Causal(Mask):
-    """Query i may attend keys 0..i + offset."""
+    """Query i may attend keys 0..i + offset; the offset may differ by batch entry."""
 
-    def __init__(self, offset: int = 0) -> None:
+    def __init__(self, offset: int | Tensor = 0) -> None:
+        if isinstance(offset, Tensor) and (offset.dim() != 1 or offset.is_floating_point() or not len(offset)):
+            raise ShapeError(
+                f"causal() takes one offset, or one a batch entry, integers of shape (B,); got {offset.dtype} of shape "
+                f"{tuple(offset.shape)}."
+            )
         self.offset = offset
+        self._least, self._most = (
+            (int(f()) for f in (offset.min, offset.max)) if isinstance(offset, Tensor) else (offset, offset)
+        )
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        return k <= q + self.offset
+        return k <= q + (self.offset.to(q.device)[b] if isinstance(self.offset, Tensor) else self.offset)
 
     def state(self, rows: range, cols: range) -> BlockState:
-        if cols.stop - 1 <= rows.start + self.offset:
+        if cols.stop - 1 <= rows.start + self._least:
             return BlockState.FULL
-        return BlockState.EMPTY if cols.start > rows.stop - 1 + self.offset else BlockState.MIXED
+        return BlockState.EMPTY if cols.start > rows.stop - 1 + self._most else BlockState.MIXED
+
+    def sizes(self) -> Sizes:
+        return (len(self.offset) if isinstance(self.offset, Tensor) else None, None, None, None)
 
     def __repr__(self) -> str:
+        if isinstance(self.offset, Tensor):
+            return f"causal(offset={self.offset.tolist()})"
         return f"causal(offset={self.offset})" if self.offset else "causal()"
 
 

@@ -53,7 +53,7 @@ def split_causal(mask: Mask | None) -> tuple[bool, Mask | None]:
     rest: Mask | None = None
     found = False
     for part in _factors(mask):
-        if isinstance(part, Causal) and part.offset == 0:
+        if isinstance(part, Causal) and isinstance(part.offset, int) and part.offset == 0:
             found = True
         else:
             rest = part if rest is None else And(rest, part)

@@ -1,0 +1,106 @@
+"""What is added to the logits, alone or together with a mask."""
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import OptionError
+from clearhead.masks.mask import And, BlockState, Mask, joint_sizes
+
+
+class Bias(Mask):
+    """Something added to the logits. Join with masks by `&`, with other biases by `+`.
+
+    A subclass says `values(b, h, q, k)`: float, in the indices' joint shape or less.
+    """
+
+    def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def allow(self) -> Mask | None:
+        return None
+
+    @property
+    def bias(self) -> "Bias | None":
+        return self
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return torch.ones((), dtype=torch.bool, device=q.device)
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        return BlockState.FULL
+
+    def bias_block(self, rows: range, cols: range, *, device: torch.device | str | None = None) -> Tensor:
+        """The bias of a block: float, broadcastable to (B, H, len(rows), len(cols))."""
+        batch, heads, *_ = self.sizes()
+        b = torch.arange(batch or 1, device=device).view(-1, 1, 1, 1)
+        h = torch.arange(heads or 1, device=device).view(1, -1, 1, 1)
+        q = torch.arange(rows.start, rows.stop, device=device).view(1, 1, -1, 1)
+        k = torch.arange(cols.start, cols.stop, device=device).view(1, 1, 1, -1)
+        return self.values(b, h, q, k)
+
+    def __and__(self, other: Mask) -> Mask:
+        bias = self if other.bias is None else Sum(self, other.bias)
+        return bias if other.allow is None else Biased(other.allow, bias)
+
+    def __or__(self, other: Mask) -> Mask:
+        raise OptionError(f"{self!r} | {other!r}: a bias cannot be an alternative. Join it with &.")
+
+    def __invert__(self) -> Mask:
+        raise OptionError(f"~{self!r}: a bias has no opposite.")
+
+    def __add__(self, other: "Bias") -> "Bias":
+        return Sum(self, other)
+
+
+class Sum(Bias):
+    """Two biases, added."""
+
+    def __init__(self, left: Bias, right: Bias) -> None:
+        self.left, self.right = left, right
+
+    def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return self.left.values(b, h, q, k) + self.right.values(b, h, q, k)
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        return joint_sizes(self, self.left, self.right)
+
+    def __repr__(self) -> str:
+        return f"{self.left!r} + {self.right!r}"
+
+
+class Biased(Mask):
+    """A mask and a bias together."""
+
+    def __init__(self, mask: Mask, bias: Bias) -> None:
+        self._allow, self._bias = mask, bias
+
+    @property
+    def allow(self) -> Mask:
+        return self._allow
+
+    @property
+    def bias(self) -> Bias:
+        return self._bias
+
+    def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return self._allow.rule(b, h, q, k)
+
+    def state(self, rows: range, cols: range) -> BlockState:
+        return self._allow.state(rows, cols)
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        return joint_sizes(self, self._allow, self._bias)
+
+    def __and__(self, other: Mask) -> Mask:
+        allow = self._allow if other.allow is None else And(self._allow, other.allow)
+        return Biased(allow, self._bias if other.bias is None else Sum(self._bias, other.bias))
+
+    def __or__(self, other: Mask) -> Mask:
+        raise OptionError(f"({self!r}) | {other!r}: a bias cannot be an alternative. Join the masks first, then & it.")
+
+    def __invert__(self) -> Mask:
+        raise OptionError(f"~({self!r}): a bias has no opposite. Invert the mask first, then & the bias.")
+
+    def __repr__(self) -> str:
+        return f"{self._allow!r} & {self._bias!r}"
