@@ -14,6 +14,8 @@ PAGES = [
     f"{TOPIC}/walk?causal=1",
     f"{TOPIC}/test",
     f"{TOPIC}/challenge",
+    f"{TOPIC}/try",
+    f"{TOPIC}/experiment?name=scale&run=true",
     "/items/which-hold",
     "/review",
     "/nope",

@@ -5,6 +5,8 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
+from clearhead import sandbox
+
 TOPIC = "/topics/attention/one-head"
 
 
@@ -139,3 +141,18 @@ def test_a_test_and_a_challenge_by_keyboard(page: Page) -> None:
             with page.expect_navigation():
                 page.keyboard.press("Enter")
         expect(page.get_by_role("heading", level=1)).to_contain_text(end)
+
+
+@pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
+def test_a_program_is_predicted_and_run_and_an_experiment_measured(page: Page) -> None:
+    page.goto(f"{TOPIC}/try")
+    page.get_by_label("It will print").fill("4.0")
+    ready(page)
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("heading", name="As you said")).to_be_visible()
+    page.goto(f"{TOPIC}/experiment?name=hard")
+    page.get_by_label("Keys").press("ArrowRight")
+    expect(page.get_by_text("Keys: 64")).to_be_visible()
+    page.get_by_role("button", name="Measure it here").click()
+    expect(page.get_by_role("status")).to_have_text("Done.")
+    expect(page.get_by_role("img")).to_have_count(3)

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from clearhead.errors import ClearheadError
-from clearhead.studio import exam, feedback, home, lens, practice, progress, topic, walk
+from clearhead.studio import exam, experiment, feedback, home, lens, practice, progress, topic, tryout, walk
 from clearhead.studio.desk import Desk, desk_of, secret_in
 from clearhead.studio.pages import render
 from clearhead.studio.security import Guard
@@ -55,7 +55,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     app.state.desk = desk
     app.add_middleware(Guard)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    for part in (home, topic, practice, exam, feedback, walk, progress, lens):
+    for part in (home, topic, practice, exam, feedback, walk, tryout, experiment, progress, lens):
         app.include_router(part.router)
     _views(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"))

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 
 from clearhead import __version__
 from clearhead.studio import prose, say
@@ -41,3 +42,8 @@ def render(request: Request, name: str, *, status: int = 200, **context: Any) ->
     if fresh:
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
     return response
+
+
+def fragment(name: str, **context: Any) -> Markup:
+    """A piece of a page."""
+    return Markup(_TEMPLATES.get_template(name).render(**context))  # noqa: S704 — the template escapes

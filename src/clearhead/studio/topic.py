@@ -26,9 +26,10 @@ def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
     return pair
 
 
-ORDER = ("read", "why", "walk", "recall", "practice", "challenge", "build", "test")
+ORDER = ("read", "why", "walk", "try", "recall", "practice", "challenge", "experiment", "build", "test")
 RECALLED = ("card", "explain")
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
+MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
 FEWEST = 5  # a test or a challenge of fewer items says nothing
 PAGES = ("read", "why")  # modes that are a page to read
 
@@ -39,6 +40,8 @@ def items_for(mode: str, items: list[Item]) -> list[Item]:
         return [item for item in items if item.kind in RECALLED]
     if mode == "build":
         return [item for item in items if item.kind == "code"]
+    if mode == "try":
+        return [item for item in items if item.kind == "predict"]
     if mode == "test":
         return [item for item in items if item.kind in TEST] if len(items) >= FEWEST else []
     return [item for item in items if item.kind in ASKED and item.kind not in RECALLED]
@@ -48,8 +51,9 @@ def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     """The modes this topic has something for: (mode, address)."""
     items = desk.shelf.items_of(pack, topic)
     has = {mode: mode in topic.pages for mode in PAGES}
-    has |= {mode: bool(items_for(mode, items)) for mode in ("recall", "practice", "build", "test")}
+    has |= {mode: bool(items_for(mode, items)) for mode in ("try", "recall", "practice", "build", "test")}
     has["challenge"] = has["test"]
+    has["experiment"] = any(MEASURED & set(item.concepts) for item in items)
     has["walk"] = "walk" in topic.pages or any(WALKED & set(item.concepts) for item in items)
     has = {mode: has[mode] for mode in ORDER}
     return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
@@ -70,6 +74,8 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         "read": ("The idea, a formula, a program and its output.", f"about {topic.minutes} min"),
         "why": ("The problem it solves, measured.", ""),
         "walk": ("Every step, with matrices you can edit.", ""),
+        "try": ("Say what a program prints, run it, change it.", ""),
+        "experiment": ("Turn a slider, measure it on this machine.", ""),
         "recall": ("Cards: say it to yourself, then look.", far(items_for("recall", items))),
         "practice": ("Questions with the reason for every wrong option.", far(items_for("practice", items))),
         "challenge": ("Five problems, a quiet clock, few tries.", badge and f"all five right, {badge}"),

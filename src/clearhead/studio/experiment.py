@@ -1,0 +1,129 @@
+"""Experiment: settings on sliders, a program run confined for each point, curves drawn from what it measured."""
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import HTMLResponse, StreamingResponse
+
+from clearhead import sandbox
+from clearhead.errors import SandboxError
+from clearhead.studio import home, topic
+from clearhead.studio.curve import curve, short
+from clearhead.studio.desk import AtDesk
+from clearhead.studio.experiments import EXPERIMENTS, Experiment
+from clearhead.studio.pages import fragment, render
+
+router = APIRouter()
+LIMITS = sandbox.Limits(seconds=30)
+_one = threading.Lock()  # a measured time means nothing while another is measured
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured point."""
+
+    x: float
+    found: dict[str, float]
+
+
+_kept: OrderedDict[str, list[Row]] = OrderedDict()
+
+
+@router.get("/topics/{pack_id}/{topic_id}/experiment", response_class=HTMLResponse)
+def page(
+    request: Request, desk: AtDesk, pack_id: str, topic_id: str, name: str = "heads", run: bool = False
+) -> HTMLResponse:
+    pack, this = topic.found(desk, pack_id, topic_id)
+    experiment, chosen = _asked(request, name)
+    home.remember(desk, home.Place(request.url.path, this.title, "Experiment"))
+    result, problem = "", ""
+    if run:
+        try:
+            result = _result(experiment, chosen, list(measure(experiment, chosen)))
+        except SandboxError as refused:
+            problem = str(refused)
+    return render(
+        request,
+        "experiment.html",
+        pack=pack,
+        topic=this,
+        tabs=topic.tabs(desk, pack, this),
+        mode="experiment",
+        experiments=EXPERIMENTS.values(),
+        experiment=experiment,
+        chosen=chosen,
+        result=result,
+        problem=problem,
+    )
+
+
+@router.get("/experiments/{name}")
+def stream(request: Request, name: str) -> StreamingResponse:
+    """One line of JSON a point as it is measured, then one with the finished picture."""
+    experiment, chosen = _asked(request, name)
+
+    def lines() -> Iterator[str]:
+        rows: list[Row] = []
+        try:
+            for row in measure(experiment, chosen):
+                rows.append(row)
+                yield json.dumps({"done": len(rows), "of": len(experiment.points)}) + "\n"
+            yield json.dumps({"html": _result(experiment, chosen, rows)}) + "\n"
+        except SandboxError as problem:
+            yield json.dumps({"error": str(problem)}) + "\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson", headers={"cache-control": "no-store"})
+
+
+def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
+    """Run the program for each point; what was measured with the same settings since the start is not run again.
+
+    Raises:
+        SandboxError: nothing can be run here, or the program failed.
+    """
+    key = f"{experiment.id} {chosen}"
+    if key in _kept:
+        yield from _kept[key]
+        return
+    rows = []
+    for x in experiment.points:
+        before = "".join(f"{name} = {value}\n" for name, value in {"x": x, **chosen}.items())
+        after = "import json\nprint(json.dumps(found))"
+        with _one:
+            outcome = sandbox.run(before + experiment.program + after, limits=LIMITS, preload=("torch",))
+        if not outcome.ok:
+            why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
+            raise SandboxError(
+                f"the experiment ended early at {experiment.x} = {short(x)}: {why}. Try smaller settings."
+            )
+        rows.append(Row(x, json.loads(outcome.stdout)))
+        yield rows[-1]
+    _kept[key] = rows
+    while len(_kept) > 64:
+        _kept.popitem(last=False)
+
+
+def _asked(request: Request, name: str) -> tuple[Experiment, dict[str, int]]:
+    """The experiment and its settings from the address; a slider's position, not its value, is what a form sends."""
+    experiment = EXPERIMENTS.get(name)
+    if experiment is None:
+        raise HTTPException(404, f"There is no experiment {name}; there are {', '.join(EXPERIMENTS)}.")
+    chosen = {}
+    for setting in experiment.settings:
+        place = request.query_params.get(setting.name, str(setting.start))
+        inside = place.isascii() and place.isdigit() and len(place) < 3 and int(place) < len(setting.values)
+        chosen[setting.name] = setting.values[int(place) if inside else setting.start]
+    return experiment, chosen
+
+
+def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row]) -> str:
+    xs = [row.x for row in rows]
+    curves = [
+        (label, curve(xs, {key: [row.found[key] for row in rows] for key in series}, label), list(series.values()))
+        for label, series in experiment.charts.items()
+    ]
+    return fragment("curves.html", experiment=experiment, chosen=chosen, rows=rows, curves=curves, short=short)

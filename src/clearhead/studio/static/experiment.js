@@ -1,0 +1,55 @@
+// Experiment: run a measurement without leaving the page, and say how far it has come.
+
+/**
+ * Each line of a stream of JSON lines, as it comes.
+ * @param {ReadableStream<Uint8Array>} body
+ */
+export async function* jsonLines(body) {
+  const text = new TextDecoder();
+  let rest = "";
+  for await (const part of body) {
+    rest += text.decode(part, { stream: true });
+    const lines = rest.split("\n");
+    rest = lines.pop();
+    for (const line of lines) if (line) yield JSON.parse(line);
+  }
+}
+
+/** @param {HTMLFormElement} form */
+function start(form) {
+  const says = form.querySelector("[role=status]");
+  const result = document.getElementById("result");
+  const button = form.querySelector("button");
+
+  for (const slider of form.querySelectorAll("input[type=range]")) {
+    const values = slider.dataset.values.split(" ");
+    const name = () => {
+      slider.labels[0].querySelector("output").textContent = values[slider.value];
+      slider.setAttribute("aria-valuetext", values[slider.value]);
+    };
+    slider.addEventListener("input", name);
+    name();
+  }
+
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    button.disabled = true;
+    says.textContent = "Starting …";
+    try {
+      const answer = await fetch(`/experiments/${form.dataset.name}?${new URLSearchParams(new FormData(form))}`);
+      for await (const line of jsonLines(answer.body)) {
+        if (line.html) result.innerHTML = line.html;
+        says.textContent = line.error ?? (line.html ? "Done." : `${line.done} of ${line.of} points`);
+      }
+    } catch (problem) {
+      says.textContent = `It did not come through (${problem.message}). Is the studio still running?`;
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+if (typeof document !== "undefined") {
+  const form = document.querySelector("form.experiment");
+  if (form) start(form);
+}
