@@ -317,3 +317,19 @@ def test_an_operand_of_a_wider_dtype_gives_a_wider_answer():
     assert matrix.shape == (B, 6, 23, 31)
     assert matrix.mT.shape == (B, 6, 31, 23)
     assert matrix.mT.mT is matrix
+
+
+def test_an_lse_that_is_part_of_a_graph_carries_its_gradient():
+    case = CASES["sinks, causal, shared heads"]
+
+    def gradients(lse_given: bool) -> tuple[Tensor, ...]:
+        tensors = case.tensors(torch.float64)
+        learns = [tensors[name].requires_grad_() for name in ("query", "key", "sinks")]
+        matrix = AttentionMatrix(**tensors, **case.options())
+        if lse_given:
+            matrix = AttentionMatrix(**tensors, **case.options(), lse=matrix.lse)
+        x = columns(case.keys, 3)
+        return torch.autograd.grad((matrix @ x).cos().sum() + matrix.entropy().cos().sum(), learns)
+
+    for ours, exact in zip(gradients(True), gradients(False), strict=True):
+        torch.testing.assert_close(ours, exact)
