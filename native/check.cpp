@@ -1,5 +1,5 @@
 // The kernels on buffers of exactly the right size, against plain loops in double: meant to be built with
-// -fsanitize=address,undefined (tests/kernels/test_sanitized.py does). Exits with 1 and a line if an answer is wrong.
+// -fsanitize=address,undefined (tests/kernels/test_cpp.py does). Exits with 1 and a line if an answer is wrong.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
