@@ -146,6 +146,7 @@ def test_a_test_and_a_challenge_by_keyboard(page: Page) -> None:
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
 def test_a_program_is_predicted_and_run_and_an_experiment_measured(page: Page) -> None:
     page.goto(f"{TOPIC}/try")
+    page.get_by_label("The program").fill("print(4.0)")
     page.get_by_label("It will print").fill("4.0")
     ready(page)
     page.keyboard.press("Control+Enter")
