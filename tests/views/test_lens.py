@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import uvicorn
@@ -75,6 +76,25 @@ def test_bad_input_is_answered_with_what_to_do(client, params, said):
         assert said in (reply.json()["error"] if address == "/lens/data" else reply.text)
 
 
+@needs_demo
+def test_rollout_and_tiles_of_it_are_answered(client):
+    data = client.get("/lens/data", params={"text": SENTENCE, "rollout": 1}).json()
+    assert [layer["heads"] for layer in data["layers"]] == [1]
+    question = {"kind": "links", "layer": 0, "head": 0, "token": 10, "side": "query"}
+    found = client.get("/lens/answer", params={"text": SENTENCE, "rollout": 1, "question": json.dumps(question)}).json()
+    assert sum(weight for _, _, weight in found["links"]) == pytest.approx(1, abs=1e-4)
+
+
+@needs_demo
+def test_two_texts_at_once_do_not_mix(client):
+    texts = [f"{SENTENCE} number {n}" for n in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        replies = list(pool.map(lambda text: client.get("/lens/data", params={"text": text}).json(), texts))
+    assert [(len(reply["layers"]), reply["missed"], reply["tokens"][-2]) for reply in replies] == [
+        (6, [], str(n)) for n in range(4)
+    ]
+
+
 def test_a_question_that_is_none_is_refused(client):
     assert client.get("/lens/answer", params={"text": "a", "question": "[]"}).status_code == 422
     assert client.get("/lens/answer", params={"text": "a", "question": "{"}).status_code == 422
@@ -122,6 +142,16 @@ def test_the_address_holds_the_whole_state(address, browser):
     page.goto(kept)
     page.locator(".ch-list h3").wait_for()
     assert page.locator(".ch-list h3").inner_text() == "“cat” looks at"
+    page.get_by_text("More:").click()
+    page.locator("#lens-other").fill("The dog sat on the mat")
+    page.get_by_role("button", name="Read").click()
+    page.locator("#lens-beside .ch-cell").first.wait_for()
+    page.locator("#lens-view .ch-cell").nth(14).click()
+    page.locator("#lens-beside h2", has_text="Layer 1, head 2").wait_for()
+    page.locator("#lens-rollout").check()
+    page.locator("#lens-beside .ch-alone").wait_for()
+    assert "rollout=1" in page.url
+    assert "other=The+dog" in page.url
     page.locator("#lens-text").fill("  ")
     page.evaluate("document.getElementById('lens-text').removeAttribute('required')")
     page.get_by_role("button", name="Read").click()

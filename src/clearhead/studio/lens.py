@@ -31,7 +31,7 @@ EXAMPLES = (
     "She put the glass on the table and it broke",
     "Paris is to France what Rome is to Italy",
 )
-_loading = Lock()  # two first visits at once must not load a model twice
+_reading = Lock()  # one text at a time: two first visits must not load a model twice, nor texts mix
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,8 @@ class Asked:
     model: str | None
     layer: int
     head: int
+    other: str = ""  # a second text, to see beside the first
+    rollout: bool = False
 
 
 @router.get("/lens")
@@ -51,10 +53,12 @@ def page(
     model: str = "",
     layer: int = -1,
     head: int = -1,
+    other: str = "",
+    rollout: bool = False,
     plain: bool = False,
 ) -> HTMLResponse:
     """The page. A plain `def`: the server runs it in a thread, so a slow model blocks nobody else."""
-    asked = Asked(text.strip(), model.strip() or None, layer, head)
+    asked = Asked(text.strip(), model.strip() or None, layer, head, other.strip(), rollout)
     shown = _plain(asked) if plain else {}
     return render(request, "lens.html", asked=asked, examples=EXAMPLES, plain=plain, shown=shown)
 
@@ -95,14 +99,17 @@ def style() -> Response:
     return Response(content, media_type="text/css")
 
 
-@lru_cache(maxsize=4)
 def _read(model: str | None, text: str) -> "Reading":
+    with _reading:
+        return _kept(model, text)
+
+
+@lru_cache(maxsize=4)
+def _kept(model: str | None, text: str) -> "Reading":
     """A text through a model; the last few are kept, since one picture asks many questions of the same reading."""
     from clearhead.capture import read
 
-    with _loading:
-        loaded = _loaded(model)
-    return read(loaded, text)
+    return read(_loaded(model), text)
 
 
 @lru_cache(maxsize=2)

@@ -26,10 +26,11 @@ function draw(model, el) {
   }
   const layers = raw.layers.map(decodeLayer);
   const heads = layers.map((layer) => layer.heads);
+  const across = Math.max(...heads);
   const top = roundUp(Math.max(...layers.map((layer) => layer.thumb.top)));
   const [one, list, more] = ["ch-one", "ch-list", "ch-more"].map((name) => make("section", { class: name }));
   list.setAttribute("aria-live", "polite");
-  const root = make("div", { class: "ch", onkeydown: escape });
+  const root = make("div", { class: across === 1 && heads.length === 1 ? "ch ch-alone" : "ch", onkeydown: escape });
   el.replaceChildren(root);
 
   let colours = palette(el);
@@ -52,7 +53,6 @@ function draw(model, el) {
     type: "button", role: "gridcell", class: "ch-cell", tabindex: "-1", title: `Layer ${l}, head ${h}`, "aria-label": `Layer ${l}, head ${h}`,
     onclick: () => change({ layer: l, head: h }), onkeydown: (event) => walk(event, l, h),
   })));
-  const across = Math.max(...heads);
   const grid = make("div", { role: "grid", class: "ch-grid", "aria-label": "Heads" });
   const axis = make("p", { class: "ch-axis" });
   /** @type {[number, number][][]} */
@@ -84,7 +84,7 @@ function draw(model, el) {
       make("section", { class: "ch-heads", "aria-label": "All heads", style: { "--heads": String(across) } },
         axis, grid, scaleBar(top, layers.some((layer) => layer.shape[0] > layer.thumb.shape[1]) ? "mean weight" : "weight")),
       one, list, more),
-    make("footer", { class: "ch-foot" }, make("p", { class: "ch-note" }, "Arrow keys walk heads, Enter opens one, Escape closes."),
+    make("footer", { class: "ch-foot" }, make("p", { class: "ch-note ch-grid-keys" }, "Arrow keys walk heads, Enter opens one, Escape closes."),
       ...said.map((line) => make("p", { class: "ch-note" }, line))));
 
   function walk(event, layer, head) {
@@ -106,7 +106,7 @@ function draw(model, el) {
     if (event.key !== "Escape" || state().layer < 0) return;
     event.stopPropagation();
     if (state().token >= 0) change({ token: -1 });
-    else close();
+    else if (!root.classList.contains("ch-alone")) close();
   }
 
   // -- what is shown follows the model
