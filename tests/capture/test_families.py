@@ -9,6 +9,7 @@ import torch
 from transformers.utils import logging as hf_logging
 
 from clearhead.capture import observe
+from clearhead.matrix import AttentionMatrix
 
 from .families import BY_HAND, FAMILIES, NOT_CAPTURED, ids
 
@@ -60,6 +61,23 @@ def test_equals_the_models_eager_weights(name: str):
         torch.testing.assert_close(matrix.received(), exact.sum(2), rtol=0, atol=1e-5)
         torch.testing.assert_close(matrix.topk(3)[0], exact.topk(3)[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(matrix.effective_keys(), effective(exact), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "bert", "t5, position bias", "vit"])
+def test_outputs_attentions_are_lazy_matrices(name: str):
+    make, inputs, _ = FAMILIES[name]
+    model = make().eval()
+    with torch.no_grad():
+        with observe(model) as record:
+            output = model(**inputs(), output_attentions=True)
+        after = model(**inputs(), output_attentions=True)
+    lazy = [matrix for kind in KINDS for matrix in (output.get(kind) or ())]
+    assert len(lazy) == len(record)
+    dense = [matrix.to_dense() for matrix in record.values()]
+    for matrix in lazy:
+        assert isinstance(matrix, AttentionMatrix)
+        assert any(torch.equal(matrix.to_dense(), other) for other in dense if other.shape == matrix.shape)
+    assert not any(isinstance(layer, AttentionMatrix) for kind in KINDS for layer in (after.get(kind) or ()))
 
 
 @pytest.mark.parametrize("name", NOT_CAPTURED)

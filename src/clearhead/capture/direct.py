@@ -43,7 +43,7 @@ class Direct(TorchFunctionMode):
 
     def __init__(
         self,
-        listener: Callable[[Call], None],
+        listener: Callable[[Call], Any],
         current: Callable[[], tuple[nn.Module | None, bool]],
         missed: Callable[[nn.Module, str], None],
     ) -> None:

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from clearhead.capture.call import Call
 from clearhead.capture.direct import within_interface
 
-Listener = Callable[[Call], None]
+# Told of each call; answers what it kept, as the model's own code may pass it on.
+Listener = Callable[[Call], Any]
 
 # Who watches in this thread. A thread of its own starts with nobody, so runs elsewhere are not mixed in.
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
@@ -87,9 +88,12 @@ def _listened(function: Callable[..., Any], implementation: str | None) -> Calla
         finally:
             within_interface.reset(token)
         call = describe(module, query, key, value, attention_mask, options, result[0], implementation)
-        for listener in _listeners.get():
-            listener(call)
-        return result
+        kept = [listener(call) for listener in _listeners.get()]
+        lazy = next((matrix for matrix in kept if matrix is not None), None)
+        if lazy is None or len(result) < 2 or result[1] is not None:
+            return result
+        # The model's kernel makes no weights: `outputs.attentions` holds the lazy matrix in their place.
+        return (result[0], lazy, *result[2:])
 
     return listened
 

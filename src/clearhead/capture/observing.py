@@ -15,6 +15,7 @@ from clearhead.capture.call import Call, Masks, captured
 from clearhead.capture.direct import Direct
 from clearhead.capture.record import Missed, Record
 from clearhead.errors import CaptureError, OptionError
+from clearhead.matrix import AttentionMatrix
 
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 
@@ -46,7 +47,8 @@ def observe(
             by hand.
 
     Yields:
-        Record, filled as the model runs.
+        Record, filled as the model runs. A Hugging Face model asked for `output_attentions=True` gets the same matrices
+        in `outputs.attentions`, where its kernel makes no weights: code that expects tensors takes `.to_dense()`.
 
     Raises:
         OptionError: a layer or head does not exist.
@@ -120,26 +122,27 @@ class _Watcher:
     def _wants(self, name: str) -> bool:
         return self._wanted is None or name in self._wanted
 
-    def seen(self, call: Call) -> None:
-        """Record a call, or say why not."""
+    def seen(self, call: Call) -> AttentionMatrix | None:
+        """Record a call and answer its matrix, or say why not."""
         name = self._names.get(id(call.module))
         if name is None or not self._wants(name):
-            return
+            return None
         total = call.query.shape[1]
         if self._heads is not None and any(not 0 <= head < total for head in self._heads):
             raise OptionError(f"heads={self._heads}, but {name} has heads 0..{total - 1}. Name heads that exist.")
         size = self._size(call)
         if self._full or (self._room is not None and size > self._room):
             self._stop(name, size)
-            return
+            return None
         try:
             step = captured(call, self._masks, self._heads, values=self._values)
         except CaptureError as error:
             self._miss(name, str(error))
-            return
+            return None
         if self._room is not None:
             self._room -= size
         self.record._add(name, step)
+        return step.make(step.keys.tensor)
 
     def _size(self, call: Call) -> int:
         share = 1.0 if self._heads is None else len(self._heads) / call.query.shape[1]
