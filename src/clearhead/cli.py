@@ -178,6 +178,65 @@ def check(
         raise typer.Exit(1)
 
 
+new = typer.Typer(help="Start a course pack, or an item.", no_args_is_help=True)
+app.add_typer(new, name="new")
+
+
+@new.command("pack")
+def new_pack(place: Annotated[Path, typer.Argument(help="The folder to make; its name is the pack's id.")]) -> None:
+    """Make a pack with one topic and one card that holds."""
+    from clearhead.course.scaffold import new_pack as make
+
+    typer.echo(f"made {make(place)}; `clearhead check {place}` proves it")
+
+
+@new.command("item")
+def new_item(
+    pack: Annotated[Path, typer.Argument(help="The pack's folder.")],
+    name: Annotated[str, typer.Argument(help="The item's id, as in shape-of-logits.")],
+    kind: Annotated[str, typer.Option(help="card, choice, predict, debug, tune, worked, explain, code, order, match.")],
+    topic: Annotated[str | None, typer.Option(help="A topic of the pack. Default: the first.")] = None,
+) -> None:
+    """Write the skeleton of an item; its programs raise until you have written them."""
+    from clearhead.course.scaffold import new_item as make
+
+    typer.echo(f"made {make(pack, name, kind, topic)}")
+
+
+@new.command("schema")
+def new_schema(of: Annotated[str, typer.Argument(help="item or pack")] = "item") -> None:
+    """Print the JSON schema of an item's front matter, or of pack.toml."""
+    from clearhead.course.scaffold import schema
+
+    typer.echo(schema(of), nl=False)
+
+
+@app.command("export")
+def export_pack(
+    pack: Annotated[Path, typer.Argument(help="The pack's folder.")],
+    to: Annotated[str, typer.Option(help="anki, moodle, gift, qti3, qti2 or csv.")],
+    out: Annotated[Path | None, typer.Option(help="The file to write. Default: <pack>-<format> here.")] = None,
+) -> None:
+    """Prove a pack and write it in another program's format."""
+    from clearhead.course.exchange import export_pack as write
+
+    place, count = write(pack, to, out)
+    typer.echo(f"wrote {count} items to {place}")
+
+
+@app.command("import")
+def import_questions(
+    file: Annotated[Path, typer.Argument(help=".apkg, .gift, mdbook-quiz .toml, or Anki's .txt export.")],
+    into: Annotated[Path, typer.Option(help="The pack's folder.")],
+    topic: Annotated[str | None, typer.Option(help="A topic of the pack. Default: the first.")] = None,
+) -> None:
+    """Read another program's questions as drafts; each needs a proof before it is shown."""
+    from clearhead.course.exchange import import_drafts
+
+    places = import_drafts(file, into, topic)
+    typer.echo(f"{len(places)} drafts in {into / 'drafts'}; write their proofs, then move them to {into / 'items'}")
+
+
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Say what runs on this machine, which kernel is chosen and why, and what is missing."""

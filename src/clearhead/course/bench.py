@@ -50,6 +50,9 @@ class Bench:
         if refused and "PermissionError" in refused.kinds:
             message = f"the sandbox refused it: {refused.message}. No files but its own, no network, no processes"
             raise self.wrong(refused.line if refused.file == self.item.file else line, message)
+        if refused and "NotImplementedError" in refused.kinds:
+            where = refused.line if refused.file == self.item.file else line
+            raise self.wrong(where, f"not written yet: {refused.message}")
         if _facts(runs[0]) != _facts(runs[1]):
             raise self.wrong(
                 line, f"two runs disagree: {_difference(*runs)}. Seed what is random: torch.manual_seed(seed)"

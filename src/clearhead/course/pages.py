@@ -7,31 +7,37 @@ from clearhead.errors import ProofError
 from clearhead.sandbox import Chunk, Limits
 
 _LIMITS = Limits(seconds=60)
+_END = "\x1e"  # ASCII's record separator, between the outputs of two programs
 
 
 def prove_page(page: Page, pack: Pack) -> int:
     """Run the `python run` programs of a page, one after another in one namespace, twice.
+
+    A program marked `python run varies` (it prints timings, say) may print something else each time.
 
     Returns:
         How many there are.
     Raises:
         ProofError: one raises, is stopped, or prints something else the second time; at its line.
     """
-    chunks = [
-        Chunk(source, page.file, line) for info, source, line in fences(page.text, page.file) if info == "python run"
-    ]
-    if not chunks:
+    found = [(info.split(), source, line) for info, source, line in fences(page.text, page.file)]
+    programs = [(words, source, line) for words, source, line in found if words[:2] == ["python", "run"]]
+    if not programs:
         return 0
-    first, second = (sandbox.run(chunks, limits=_LIMITS, preload=pack.preload, salt=salt) for salt in (1, 2))
-    for run in (first, second):
+    chunks = []
+    for _, source, line in programs:
+        chunks += [Chunk(source, page.file, line), Chunk(f"print(end={_END!r})", "end")]
+    outputs = []
+    for salt in (1, 2):
+        run = sandbox.run(chunks, limits=_LIMITS, preload=pack.preload, salt=salt)
+        outputs.append(run.stdout.split(_END))
         if run.raised:
             said = f"the program raises {run.raised.type}: {run.raised.message}"
-            raise ProofError(said, file=page.file, line=run.raised.line or chunks[0].line)
+            raise ProofError(said, file=page.file, line=run.raised.line or programs[0][2])
         if run.stopped:
-            raise ProofError(f"the page's programs were stopped: {run.stopped}", file=page.file, line=chunks[0].line)
-    if first.stdout != second.stdout:
-        rows = zip(first.stdout.splitlines(), second.stdout.splitlines(), strict=False)
-        one, two = next((pair for pair in rows if pair[0] != pair[1]), ("", ""))
-        said = f"two runs disagree: {one[:60]!r} and then {two[:60]!r}. Seed what is random"
-        raise ProofError(said, file=page.file, line=chunks[0].line)
-    return len(chunks)
+            raise ProofError(f"the page's programs were stopped: {run.stopped}", file=page.file, line=programs[0][2])
+    for (words, _, line), one, two in zip(programs, *outputs, strict=False):
+        if one != two and "varies" not in words:
+            said = "two runs print different things: seed what is random, or mark it `python run varies`"
+            raise ProofError(said, file=page.file, line=line)
+    return len(programs)

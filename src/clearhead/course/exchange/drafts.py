@@ -4,6 +4,7 @@ A draft is put into the pack's `drafts/` folder, where nothing shows it. Its che
 so that moving it to `items/` makes `clearhead check` refuse it until its answer is computed.
 """
 
+import csv
 import html as entities
 import re
 import sqlite3
@@ -93,17 +94,16 @@ def _quiz(text: str, file: str) -> list[Draft]:
 
 def _notes(text: str) -> list[Draft]:
     """Anki's text export: `#key:value` lines, then a note a line."""
-    separator, found = "\t", []
     names = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|", "colon": ":"}
+    separator, rows = "\t", []
     for row in text.splitlines():
         if row.startswith("#separator:"):
             word = row.partition(":")[2].strip().lower()
-            separator = names.get(word, word or "\t")
+            separator = names.get(word, word[:1] or "\t")
         elif row.strip() and not row.startswith("#"):
-            fields = [field.strip().strip('"').replace('""', '"') for field in row.split(separator)]
-            if len(fields) >= 2:
-                found.append(Draft("", _text(fields[0]), _text(fields[1])))
-    return found
+            rows.append(row)
+    notes = csv.reader(rows, delimiter=separator)
+    return [Draft("", _text(fields[0]), _text(fields[1])) for fields in notes if len(fields) >= 2]
 
 
 def _apkg(place: Path) -> list[Draft]:

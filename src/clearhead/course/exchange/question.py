@@ -53,7 +53,7 @@ class Question:
 
     @property
     def told(self) -> str:
-        """What is said after the answer, whatever it was: the answer itself where nothing can be chosen, why, the rule."""
+        """What is said after any response: the answer where nothing can be chosen, why it is right, the rule."""
         parts = (self.answer if self.form == "text" else "", self.feedback, self.rule)
         return "\n\n".join(part for part in parts if part)
 
