@@ -62,6 +62,33 @@ def test_an_expression_is_its_rule_and_its_blocks_do_not_lie(expression, size):
             assert state is not BlockState.EMPTY or not part.any()
 
 
+@settings(deadline=None, max_examples=25)
+@given(expressions)
+def test_lowering_loses_nothing(expression):
+    mask, rule = expression
+    (low, high), allow = masks.lower(mask, L, S).reach, masks.lower(mask, L, S).allow
+    distance = torch.arange(S) - torch.arange(L)[:, None]
+    found = torch.ones(2, 3, L, S, dtype=torch.bool) if allow is None else allow.expand(2, 3, L, S)
+    found = found & (distance >= (-99 if low is None else low)) & (distance <= (99 if high is None else high))
+    assert torch.equal(found, by_hand(rule))
+
+
+@pytest.mark.parametrize(
+    ("mask", "reach"),
+    [
+        (masks.causal() & masks.sliding_window(256), (-255, 0)),
+        (masks.causal(offset=5), (None, 5)),
+        ((masks.causal() & masks.sliding_window(4)).shifted(10), (7, 10)),
+        (~masks.causal(offset=-3) & masks.causal(offset=2), (-2, 2)),
+    ],
+    ids=repr,
+)
+def test_windows_and_shifted_causal_masks_are_a_reach_without_a_tensor(mask, reach):
+    found = masks.lower(mask, L, S)
+    assert (found.reach, found.allow, found.bias) == (reach, None, None)
+    assert masks.is_small(mask)
+
+
 @pytest.mark.parametrize(
     ("mask", "size", "wanted"),
     [
@@ -148,8 +175,16 @@ def test_print_draws():
     assert str(masks.from_dense(torch.eye(3, dtype=torch.bool))).splitlines()[1:] == ["■··", "·■·", "··■"]
 
 
-@pytest.mark.parametrize("heads", [1, 2])
-def test_a_large_rule_is_never_made_a_tensor(heads, monkeypatch):
+LARGE = {
+    "blocks": masks.causal() & masks.sliding_window(100) | masks.prefix(3),
+    "documents": masks.causal() & masks.document(torch.arange(700) // 90),
+    "window": masks.causal() & masks.sliding_window(100),
+    "biased": masks.causal() & masks.alibi(torch.tensor([0.1, 0.2])),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_a_large_rule_is_never_made_a_tensor(name, monkeypatch):
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from clearhead.multihead import blocks, functional
@@ -164,18 +199,21 @@ def test_a_large_rule_is_never_made_a_tensor(heads, monkeypatch):
                     Largest.numel = max(Largest.numel, tensor.untyped_storage().nbytes())
             return result
 
-    length = 700
+    length, heads, rule = 700, 2, LARGE[name]
     monkeypatch.setattr(functional, "RULE_ENTRIES", 0)
+    monkeypatch.setattr("clearhead.kernels.blockwise.BLOCK", 1 << 15)
     monkeypatch.setattr(blocks, "ROWS", 64)
     monkeypatch.setattr(blocks, "COLUMNS", 32)
     # The mode would send the call through the operator; what is watched here is the plain way.
     monkeypatch.setattr(functional.traced, "is_traced", lambda query: False)
-    rule = masks.causal() & masks.sliding_window(100) | masks.prefix(3)
     q, k, v = (torch.randn(1, heads, length, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
     with Largest():
         out = clearhead.attention(q, k, v, rule)
         found = torch.autograd.grad(out.square().sum(), (q, k, v))
     assert Largest.numel < heads * length * length * 8 / 4
-    wanted = clearhead.attention(q, k, v, rule.dense(length))
+    dense = rule.dense(length)
+    if rule.bias is not None:
+        dense = rule.bias.bias_block(range(length), range(length)).double().masked_fill(~dense, -torch.inf)
+    wanted = clearhead.attention(q, k, v, dense)
     torch.testing.assert_close(out, wanted)
     torch.testing.assert_close(found, torch.autograd.grad(wanted.square().sum(), (q, k, v)))

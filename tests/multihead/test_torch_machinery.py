@@ -100,7 +100,7 @@ def test_opcheck(learning):
     bias, sinks = torch.randn(L, S, requires_grad=learning), torch.randn(H, requires_grad=learning)
     allow = torch.rand(B, 1, L, S) > 0.3
     torch.library.opcheck(
-        torch.ops.clearhead.attend.default, (q, k, v, allow, bias, sinks, None, 0.3, False, 5.0, 0.0, "torch")
+        torch.ops.clearhead.attend.default, (q, k, v, allow, bias, sinks, None, 0.3, None, 3, 5.0, 0.0, "torch")
     )
 
 

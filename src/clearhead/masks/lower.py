@@ -1,64 +1,95 @@
-"""From a rule to the tensors a kernel takes, as small as they can be."""
+"""From a rule to what a kernel takes, as small as it can be."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from clearhead.masks.kinds import Causal, Padding, Prefix
-from clearhead.masks.mask import And, Mask
+from clearhead.masks.kinds import Causal, Padding, Prefix, SlidingWindow
+from clearhead.masks.mask import And, Mask, Not, Shifted
+
+Reach = tuple[int | None, int | None]
+ANYWHERE: Reach = (None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """A mask for one block of queries × keys, in a kernel's own words.
+    """A mask in a kernel's own words; all parts count together.
 
     Attributes:
-        is_causal: top-left causal, on top of `allow`.
+        reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side.
         allow: bool, broadcastable to (B, H, L, S); None = everything.
         bias: float, broadcastable to (B, H, L, S); None = nothing.
     """
 
-    is_causal: bool
+    reach: Reach
     allow: Tensor | None
     bias: Tensor | None
 
 
 def lower(mask: Mask, length: int, keys: int, *, device: torch.device | str | None = None) -> Lowered:
-    """Turn a mask into what a kernel takes: `is_causal` where it can, a row of keys where that is all it looks at.
+    """Turn a mask into a reach where it is one, a row of keys where that is all it looks at, and tensors for the rest.
 
-    Memory: O(L·S) where the rule looks at query and key and is not plainly causal; see `is_small`.
+    Memory: O(L·S) where a part of the rule looks at query and key and is not a reach; see `is_small`.
 
     >>> from clearhead import masks
-    >>> found = lower(masks.causal() & masks.padding([2, 3]), 3, 3)
-    >>> found.is_causal, found.allow.shape
-    (True, torch.Size([2, 1, 1, 3]))
+    >>> found = lower(masks.causal() & masks.sliding_window(2) & masks.padding([2, 3]), 3, 3)
+    >>> found.reach, found.allow.shape
+    ((-1, 0), torch.Size([2, 1, 1, 3]))
     """
-    causal, rest = split_causal(mask.allow)
+    reach, rest = split_reach(mask.allow)
     allow = None if rest is None else rest.block(range(length), range(keys), device=device)
     bias = None if mask.bias is None else mask.bias.bias_block(range(length), range(keys), device=device)
-    return Lowered(causal, allow, bias)
+    return Lowered(reach, allow, bias)
 
 
 def is_small(mask: Mask) -> bool:
     """Whether lowering the mask needs no L×S tensor."""
-    _, rest = split_causal(mask.allow)
+    _, rest = split_reach(mask.allow)
     return mask.bias is None and (rest is None or all(isinstance(part, Padding | Prefix) for part in _factors(rest)))
 
 
-def split_causal(mask: Mask | None) -> tuple[bool, Mask | None]:
-    """Take a top-left causal factor out of a mask: (was there one, the rest)."""
-    if mask is None:
-        return False, None
-    rest: Mask | None = None
-    found = False
-    for part in _factors(mask):
-        if isinstance(part, Causal) and isinstance(part.offset, int) and part.offset == 0:
-            found = True
+def split_reach(mask: Mask | None) -> tuple[Reach, Mask | None]:
+    """Take what is a reach out of a mask: (the reach, the rest).
+
+    >>> from clearhead import masks
+    >>> split_reach(~masks.causal(offset=-3) & masks.prefix(5))
+    ((-2, None), prefix(5))
+    """
+    reach, rest = ANYWHERE, None
+    for part in [] if mask is None else _factors(mask):
+        own = _reach(part)
+        if own is not None:
+            reach = _both(reach, own)
         else:
             rest = part if rest is None else And(rest, part)
-    return (found, rest) if found else (False, mask)
+    return reach, rest
 
 
 def _factors(mask: Mask) -> list[Mask]:
     return [*_factors(mask.left), *_factors(mask.right)] if isinstance(mask, And) else [mask]
+
+
+def _reach(mask: Mask) -> Reach | None:
+    """The reach that says the same as the mask, or None."""
+    if isinstance(mask, Causal) and isinstance(mask.offset, int):
+        return None, mask.offset
+    if isinstance(mask, SlidingWindow):
+        return 1 - mask.size, mask.size - 1
+    if isinstance(mask, Not) and isinstance(mask.inner, Causal) and isinstance(mask.inner.offset, int):
+        return mask.inner.offset + 1, None
+    if isinstance(mask, Shifted):
+        parts = [_reach(part) for part in _factors(mask.inner)]
+        low, high = ANYWHERE
+        for part in parts:
+            if part is None:
+                return None
+            low, high = _both((low, high), part)
+        return None if low is None else low + mask.past, None if high is None else high + mask.past
+    return None
+
+
+def _both(a: Reach, b: Reach) -> Reach:
+    lows = [low for low in (a[0], b[0]) if low is not None]
+    highs = [high for high in (a[1], b[1]) if high is not None]
+    return max(lows, default=None), min(highs, default=None)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
 from clearhead.kernels import Problem
-from clearhead.masks import Mask, causal, lower
+from clearhead.masks import Mask
 from clearhead.multihead import checks, traced
 from clearhead.multihead.cache import KVCache
 from clearhead.multihead.functional import under_rule
@@ -55,12 +55,11 @@ class Masked:
         checks.rule(rule, problem.query, problem.key[:, :, :keys], False)
         if extra == 0 and allow is None and bias is None:
             return under_rule(problem, rule, matrix)
+        # Other masks and extra keys stand beside the rule: it joins them as tensors.
         device = problem.query.device
-        lowered = lower(rule, length, keys, device=device)
-        if lowered.is_causal:
-            triangle = causal().block(range(length), range(keys), device=device)
-            allow = _both(allow, triangle)
-        allow, bias = _both(allow, lowered.allow), _sum(bias, lowered.bias)
+        ruled = None if rule.allow is None else rule.allow.block(range(length), range(keys), device=device)
+        added = None if rule.bias is None else rule.bias.bias_block(range(length), range(keys), device=device)
+        allow, bias = _both(allow, ruled), _sum(bias, added)
         return _put(problem, False, extend(allow, extra, True), extend(bias, extra, 0)), None
 
     def _rule(self, length: int) -> Mask | None:

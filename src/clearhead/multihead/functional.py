@@ -137,14 +137,24 @@ def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tuple[kernels.Problem, Mask | None]:
-    """Put a mask into a problem as tensors, where they are small; else leave it a rule: (problem, rule or None)."""
+    """Put a mask into a problem, where that takes no large tensor; else leave it a rule: (problem, rule or None).
+
+    Args:
+        dense: in any case say it by `is_causal`, `allow` and `bias` alone, which an AttentionMatrix takes.
+    """
     (batch, heads, length, _), keys = problem.query.shape, problem.key.shape[2]
     wide, high, *_ = mask.sizes()
     entries = (1 if wide is None else batch) * (1 if high is None else heads) * length * keys
     if not (dense or traced.is_traced(problem.query) or is_small(mask) or entries <= RULE_ENTRIES):
         return problem, mask
     lowered = lower(mask, length, keys, device=problem.query.device)
-    return dataclasses.replace(problem, is_causal=lowered.is_causal, allow=lowered.allow, bias=lowered.bias), None
+    problem = dataclasses.replace(problem, allow=lowered.allow, bias=lowered.bias)
+    if lowered.reach == (None, 0):
+        return dataclasses.replace(problem, is_causal=True), None
+    if not dense:
+        return dataclasses.replace(problem, reach=lowered.reach), None
+    allow = None if mask.allow is None else mask.allow.block(range(length), range(keys), device=problem.query.device)
+    return dataclasses.replace(problem, allow=allow), None
 
 
 def fused(

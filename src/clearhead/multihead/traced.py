@@ -32,7 +32,7 @@ def run(problem: kernels.Problem, dropout_p: float, kernel: str | None) -> kerne
     seed = torch.randint(2**62, (), device="cpu") if dropout_p > 0 else None
     parts = (
         problem.query, problem.key, problem.value, problem.allow, problem.bias, problem.sinks, seed,
-        problem.scale, problem.is_causal, problem.softcap, dropout_p, kernel,
+        problem.scale, *problem.band, problem.softcap, dropout_p, kernel,
     )  # fmt: skip
     return kernels.Result(*(_Transformable.apply(*parts) if _transformed() else attend(*parts)))
 
@@ -45,11 +45,12 @@ def _transformed() -> bool:
 @torch.library.custom_op("clearhead::attend", mutates_args=())
 def attend(
     query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
-    seed: Tensor | None, scale: float, is_causal: bool, softcap: float | None, dropout_p: float, kernel: str | None,
+    seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None, dropout_p: float,
+    kernel: str | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(out, lse) of a Problem with these parts."""
     problem = _problem(
-        query, key, value, allow, bias, sinks, seed, scale, is_causal, softcap, dropout_p
+        query, key, value, allow, bias, sinks, seed, scale, low, high, softcap, dropout_p
     )  # fmt: skip
     result = kernels.run(problem, kernel)
     return result.out.contiguous(), result.lse.contiguous()
@@ -66,13 +67,14 @@ def _(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Te
 def attend_backward(
     grad_out: Tensor, grad_lse: Tensor | None, out: Tensor, lse: Tensor,
     query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
-    seed: Tensor | None, scale: float, is_causal: bool, softcap: float | None, dropout_p: float, kernel: str | None,
+    seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None, dropout_p: float,
+    kernel: str | None,
     bias_learns: bool,
 ) -> list[Tensor]:  # fmt: skip
     """Gradients of query, key, value, bias, sinks; those that are not asked for are empty."""
     if bias is not None:
         bias = bias.detach().requires_grad_(bias_learns)
-    problem = _problem(query, key, value, allow, bias, sinks, seed, scale, is_causal, softcap, dropout_p)
+    problem = _problem(query, key, value, allow, bias, sinks, seed, scale, low, high, softcap, dropout_p)
     name = kernels.select(problem, kernel).kernel
     found = KERNELS[name].backward(problem, kernels.Result(out, lse), grad_out, grad_lse)
     nothing = query.new_empty(0)
@@ -111,7 +113,7 @@ def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tup
     found = _TransformableBackward.apply(*parts) if _transformed() else attend_backward(*parts)
     grad_bias = found[3] if ctx.bias_learns else None
     grad_sinks = None if sinks is None else found[4]
-    return (*found[:3], None, grad_bias, grad_sinks, *(None,) * 6)
+    return (*found[:3], None, grad_bias, grad_sinks, *(None,) * 7)
 
 
 attend.register_autograd(_backward, setup_context=_setup)
@@ -168,7 +170,7 @@ def _(info: Any, in_dims: Any, *args: Any) -> tuple[list[Tensor], list[int]]:
     """Fold the mapped axis into the batch, and out of the gradients."""
     size = info.batch_size
     _refuse_mapped_sinks(in_dims[9])
-    if args[16] or args[9] is not None:
+    if args[17] or args[9] is not None:
         raise OptionError("vmap over the gradient of a float mask or of sinks is not supported. Use a loop.")
     tensors = [None if args[i] is None else _lead(args[i], in_dims[i], size) for i in range(7)]
     batch = args[4].shape[0] if in_dims[4] is None else args[4].movedim(in_dims[4], 0).shape[1]
@@ -202,10 +204,12 @@ def _fold_mask(mask: Tensor | None, in_dim: int | None, size: int, batch: int) -
 
 def _problem(
     query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
-    seed: Tensor | None, scale: float, is_causal: bool, softcap: float | None, dropout_p: float,
+    seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None, dropout_p: float,
 ) -> kernels.Problem:  # fmt: skip
     number = 0 if seed is None else int(seed)
-    return kernels.Problem(query, key, value, scale, is_causal, allow, bias, softcap, sinks, dropout_p, number)
+    causal = (low, high) == (None, 0)
+    reach = (None, None) if causal else (low, high)
+    return kernels.Problem(query, key, value, scale, causal, allow, bias, softcap, sinks, dropout_p, number, reach)
 
 
 @register_flop_formula(torch.ops.clearhead.attend)
