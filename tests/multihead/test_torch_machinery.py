@@ -160,3 +160,58 @@ def test_autocast_does_what_it_does_to_torch():
             assert [t.dtype for t in mine if t is not None] == [t.dtype for t in other if t is not None]
             torch.testing.assert_close(mine, other, atol=2e-2, rtol=2e-2)
     torch.testing.assert_close(ours, theirs, atol=2e-2, rtol=2e-2)
+
+
+def test_a_torch_function_mode_sees_every_attention_that_is_computed():
+    class Watch(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            if args and isinstance(args[0], clearhead.kernels.Problem):
+                seen.append(tuple(args[0].query.shape))
+            return function(*args, **(kwargs or {}))
+
+    seen = []
+    layer = clearhead.MultiheadAttention(12, 3)
+    x, q = torch.randn(L, B, 12), torch.randn(B, H, L, D)
+    with Watch():
+        watched = layer(x, x, x)[0], layer(x, x, x, need_weights=False)[0], clearhead.attention(q, q, q)
+    assert seen == [(B, 3, L, 4), (B, 3, L, 4), (B, H, L, D)]
+    torch.testing.assert_close(watched, (layer(x, x, x)[0], layer(x, x, x)[0], clearhead.attention(q, q, q)))
+
+
+def test_a_trace_serves_other_shapes():
+    class Layer(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = clearhead.MultiheadAttention(12, 3, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    layer = Layer().eval()
+    with pytest.warns(DeprecationWarning, match="jit"):
+        traced = torch.jit.trace(layer, (torch.randn(B, L, 12),))
+    x = torch.randn(3, 7, 12)
+    torch.testing.assert_close(traced(x), layer(x))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_cuda_tensors_run_through_torchs_kernels(dtype):
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    cpu = [t.to(dtype).requires_grad_() for t in inputs()]
+    cuda = [t.detach().cuda().requires_grad_() for t in cpu]
+    rule = masks.causal() & masks.sliding_window(3) | masks.prefix(1)
+    for options in ({}, {"is_causal": True}, {"attn_mask": rule}, {"softcap": 2.0, "dropout_p": 0.0}):
+        results = []
+        for tensors in (cpu, cuda):
+            out, lse = clearhead.attention(*tensors, **options, enable_gqa=True, return_lse=True)
+            results.append([t.detach().cpu() for t in (out, lse, *torch.autograd.grad(out.sum(), tensors))])
+        torch.testing.assert_close(results[1], results[0], atol=tolerance, rtol=tolerance)
+    layer = clearhead.MultiheadAttention(12, 3, device="cuda", dtype=dtype)
+    x = torch.randn(L, B, 12, device="cuda", dtype=dtype)
+    torch.testing.assert_close(layer(x, x, x)[0], layer(x, x, x, need_weights=False)[0], atol=tolerance, rtol=tolerance)
+    cache = clearhead.KVCache(B, H_KV, 9, D, value_dim=E, dtype=dtype, device="cuda")
+    with torch.no_grad():
+        keys, values = cache.append(*cuda[1:])
+        assert clearhead.attention(cuda[0], keys, values, cache.mask(L), enable_gqa=True).is_cuda

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from clearhead import kernels
 from clearhead.masks import Mask, is_small, lower
@@ -169,6 +170,8 @@ def fused(
         return kernels.Result(result.out * 0, result.lse)
     if traced.is_traced(problem.query):
         return traced.run(problem, float(dropout_p), kernel)
+    if has_torch_function_unary(problem.query):  # a TorchFunctionMode is watching: let it see this call
+        return handle_torch_function(fused, (problem.query,), problem, dropout_p, kernel, rule)
     if dropout_p > 0:
         problem = dataclasses.replace(problem, dropout_p=float(dropout_p), seed=int(torch.randint(2**62, ())))
     return kernels.run(problem, kernel) if rule is None else blocks.run(problem, rule, kernel)

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from clearhead.kernels import Problem
 
@@ -17,6 +18,8 @@ def dense(problem: Problem, dropout_p: float = 0.0) -> tuple[Tensor, Tensor]:
         out (B, H, L, E) and weights (B, H, L, S) after dropout; 0 in a row that may attend nothing.
     Memory: O(B·H·L·S).
     """
+    if has_torch_function_unary(problem.query) and not torch.compiler.is_compiling():
+        return handle_torch_function(dense, (problem.query,), problem, dropout_p)  # a mode is watching: let it see
     group = problem.query.shape[1] // problem.key.shape[1]
     key, value = problem.key, problem.value
     if group > 1:
