@@ -155,5 +155,5 @@ def test_a_program_is_predicted_and_run_and_an_experiment_measured(page: Page) -
     page.get_by_label("Keys").press("ArrowRight")
     expect(page.get_by_text("Keys: 64")).to_be_visible()
     page.get_by_role("button", name="Measure it here").click()
-    expect(page.get_by_role("status")).to_have_text("Done.")
+    expect(page.locator("[role=status]")).to_have_text("Done.")
     expect(page.get_by_role("img")).to_have_count(3)

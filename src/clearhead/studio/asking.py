@@ -64,7 +64,7 @@ def ask(
 
 def new_ticket(desk: Desk, item: Item, mode: str) -> Ticket:
     """A ticket for putting this item now. A worked example leaves one more step to the learner with each success."""
-    successes = sum(one.correct for one in desk.progress.history if one.item_id == item.id)
+    successes = sum(one.correct for one in desk.history.by_item.get(item.id, ()))
     seed = desk.shelf.proved[item.id].receipt.seed
     return Ticket.new(item.id, seed=seed, mode=mode, now=desk.now(), asked=1 + successes)
 

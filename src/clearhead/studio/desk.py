@@ -11,7 +11,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from clearhead.course import Progress, Verdict
-from clearhead.studio.learner import Learner
+from clearhead.studio.learner import History, Learner
 from clearhead.studio.question import Question
 from clearhead.studio.security import Csrf
 from clearhead.studio.settings import Settings
@@ -51,7 +51,12 @@ class Desk:
     @property
     def progress(self) -> Progress:
         """Schedule and mastery as of the newest attempt."""
-        return self.learner.progress()
+        return self.learner.known()[0]
+
+    @property
+    def history(self) -> History:
+        """What was answered, as of the newest attempt."""
+        return self.learner.known()[1]
 
     def verdict(self, question: Question, response: object) -> Verdict:
         """What the course says of this response; one that had to be run is remembered, so that it is not run again."""

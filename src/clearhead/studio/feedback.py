@@ -20,7 +20,7 @@ def feedback(request: Request, desk: AtDesk, attempt_id: str, back: str = "") ->
     question = kept and answered(desk, kept)
     if not (kept and question):
         raise HTTPException(404, "There is no such answer, or its question has left the course.")
-    tries = sum(one.item_id == kept.item_id and not one.correct for one in desk.progress.history)
+    tries = sum(not one.correct for one in desk.history.by_item.get(kept.item_id, ()))
     return render(
         request,
         "feedback.html",

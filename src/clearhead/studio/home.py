@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.course import Pack, Topic
+from clearhead.course import Pack, Progress, Topic
 from clearhead.studio import compass, queue
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.pages import render
@@ -38,10 +38,10 @@ def home(request: Request, desk: AtDesk) -> HTMLResponse:
         "home.html",
         place=place,
         due=len(waiting),
-        minutes=queue.minutes(waiting, progress),
+        minutes=queue.minutes(waiting, desk.history.seconds),
         next_due=queue.next_due(items, progress),
         weak=progress.weakest(3),
-        topics=[(pack, topic, *_known(desk, pack, topic)) for pack, topic in topics],
+        topics=[(pack, topic, *_known(desk, progress, pack, topic)) for pack, topic in topics],
         now=now,
     )
 
@@ -59,6 +59,6 @@ def going_on(desk: Desk) -> Place | None:
     return Place(*json.loads(value)) if value else None
 
 
-def _known(desk: Desk, pack: Pack, topic: Topic) -> tuple[int, int]:
+def _known(desk: Desk, progress: Progress, pack: Pack, topic: Topic) -> tuple[int, int]:
     items = [item for item in desk.shelf.items_of(pack, topic) if item.kind in ASKED]
-    return sum(queue.settled(desk.progress.items[item.id]) for item in items), len(items)
+    return sum(queue.settled(progress.items[item.id]) for item in items), len(items)

@@ -1,10 +1,41 @@
 """The learner's progress, rebuilt from the attempts when there are new ones."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from statistics import median
 from threading import Lock
 
 from clearhead.course import Attempt, Item, Progress, rebuild
 from clearhead.studio.store import Store
+
+
+@dataclass(frozen=True)
+class History:
+    """What pages ask of all attempts that count, each worked out once for each new answer."""
+
+    attempts: tuple[Attempt, ...]
+
+    @cached_property
+    def by_item(self) -> Mapping[str, list[Attempt]]:
+        """Item id -> its attempts, oldest first."""
+        found: dict[str, list[Attempt]] = defaultdict(list)
+        for attempt in self.attempts:
+            found[attempt.item_id].append(attempt)
+        return dict(found)
+
+    @cached_property
+    def seconds(self) -> Mapping[str, float]:
+        """Item id -> the median time it took."""
+        took = {id: [one.seconds for one in some if one.seconds is not None] for id, some in self.by_item.items()}
+        return {id: median(times) for id, times in took.items() if times}
+
+    @cached_property
+    def days(self) -> Counter[date]:
+        """Day, in this machine's time zone -> how many answers."""
+        return Counter(attempt.at.astimezone().date() for attempt in self.attempts)
 
 
 class Learner:
@@ -15,16 +46,17 @@ class Learner:
         self._items = items
         self._attempts: list[Attempt] = []
         self._newest = 0
-        self._progress: Progress | None = None
+        self._known: tuple[Progress, History] | None = None
         self._lock = Lock()
 
-    def progress(self) -> Progress:
-        """Schedule and mastery as of the newest attempt in the store, whichever tab or process wrote it."""
+    def known(self) -> tuple[Progress, History]:
+        """Schedule, mastery and history as of the newest attempt in the store, whichever tab or process wrote it."""
         with self._lock:
             added = self._store.attempts(after=self._newest)
             if added:
                 self._newest = added[-1][0]
                 self._attempts.extend(attempt for _, attempt in added)
-            if added or self._progress is None:
-                self._progress = rebuild(self._items.values(), self._attempts)
-            return self._progress
+            if added or self._known is None:
+                progress = rebuild(self._items.values(), self._attempts)
+                self._known = progress, History(progress.history)
+            return self._known

@@ -1,14 +1,13 @@
 """Progress: what is known by concept, how well confidence matches, which days had practice, the latest answers."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.course import Attempt
 from clearhead.studio.desk import AtDesk
 from clearhead.studio.pages import render
 
@@ -33,7 +32,7 @@ class Day:
 
 @router.get("/progress", response_class=HTMLResponse)
 def progress(request: Request, desk: AtDesk) -> HTMLResponse:
-    now, known = desk.now(), desk.progress
+    now, known, items = desk.now(), desk.progress, desk.shelf.items
     levels = Counter(one.level for one in known.concepts.values())
     return render(
         request,
@@ -41,23 +40,20 @@ def progress(request: Request, desk: AtDesk) -> HTMLResponse:
         concepts=sorted(known.concepts.values(), key=lambda one: (not one.attempts, -one.value, one.concept)),
         levels=levels,
         calibration=known.calibration,
-        days=calendar(known.history, now),
+        days=calendar(desk.history.days, now),
         weeks=WEEKS,
         answers=len(known.history),
-        latest=[
-            (one, desk.shelf.items[one.item_id]) for one in reversed(known.history) if one.item_id in desk.shelf.items
-        ][:LATEST],
+        latest=[(one, items[one.item_id]) for one in known.history[: -LATEST - 1 : -1] if one.item_id in items],
         now=now,
     )
 
 
-def calendar(history: Iterable[Attempt], now: datetime) -> list[Day]:
+def calendar(counts: Mapping[date, int], now: datetime) -> list[Day]:
     """Every day of the last weeks, Monday first, with its answers, in this machine's time zone."""
-    counts = Counter(attempt.at.astimezone().date() for attempt in history)
     today = now.astimezone().date()
     first = today - timedelta(days=today.weekday(), weeks=WEEKS - 1)
     return [
-        Day(day, place // 7, counts[day])
+        Day(day, place // 7, counts.get(day, 0))
         for place in range((today - first).days + 1)
         if (day := first + timedelta(days=place))
     ]

@@ -1,6 +1,6 @@
 """Which question comes next. Pure functions of items, progress and the time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from clearhead.course import Item, ItemProgress, Progress
@@ -48,16 +48,10 @@ def next_due(items: Iterable[Item], progress: Progress) -> datetime | None:
     return min(times, default=None)
 
 
-def minutes(items: Iterable[Item], progress: Progress) -> int:
+def minutes(items: Iterable[Item], seconds: Mapping[str, float]) -> int:
     """How long these questions will take, from the learner's own median time for each where there is one."""
-    took: dict[str, list[float]] = {}
-    for attempt in progress.history:
-        if attempt.seconds is not None:
-            took.setdefault(attempt.item_id, []).append(attempt.seconds)
-    items, total = list(items), 0.0
-    for item in items:
-        times = sorted(took.get(item.id, ()))
-        total += min(times[len(times) // 2], 600) if times else SECONDS.get(item.kind, 45)
+    items = list(items)
+    total = sum(min(seconds.get(item.id, SECONDS.get(item.kind, 45)), 600) for item in items)
     return max(1, round(total / 60)) if items else 0
 
 

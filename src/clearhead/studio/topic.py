@@ -63,10 +63,13 @@ def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
 def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, topic = found(desk, pack_id, topic_id)
     items = desk.shelf.items_of(pack, topic)
-    state, now = desk.progress.items, desk.now()
+    progress, now = desk.progress, desk.now()
 
     def far(some: list[Item]) -> str:
-        known, waiting = sum(queue.settled(state[item.id]) for item in some), len(queue.due(some, desk.progress, now))
+        known, waiting = (
+            sum(queue.settled(progress.items[item.id]) for item in some),
+            len(queue.due(some, progress, now)),
+        )
         return f"{known} of {len(some)} right" + (f", {waiting} due" if waiting else "")
 
     badge = desk.store.kept(f"badge:{pack.id}/{topic.id}")
@@ -82,7 +85,7 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         "test": ("Ten questions that adapt, a verdict per concept.", ""),
         "build": ("Write it yourself; tests and known mistakes answer.", far(items_for("build", items))),
     }
-    concepts = [desk.progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]
+    concepts = [progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]
     return render(
         request,
         "topic.html",
