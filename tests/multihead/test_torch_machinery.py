@@ -178,6 +178,9 @@ def test_a_torch_function_mode_sees_every_attention_that_is_computed():
     torch.testing.assert_close(watched, (layer(x, x, x)[0], layer(x, x, x)[0], clearhead.attention(q, q, q)))
 
 
+@pytest.mark.filterwarnings(
+    "ignore::torch.jit.TracerWarning"
+)  # our checks of shapes look at numbers, as any check does
 def test_a_trace_serves_other_shapes():
     class Layer(torch.nn.Module):
         def __init__(self):
