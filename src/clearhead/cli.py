@@ -100,7 +100,7 @@ def see(
     if layer is not None or head is not None:
         terminal.check(reading, layer or 0, head or 0)
     if html is not None:
-        write(html, page(reading, text=words, layer=layer, head=head))
+        write(html, page(reading, text=words, model=model, layer=layer, head=head))
     if png is not None:
         draw(png, reading, layer, head)
     if as_json:

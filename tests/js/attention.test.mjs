@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { arrange, at, crop, decode, isDense, isMasked, label, links, linksOf, move, resting, roundUp, say, shade, step, topOf, whole, zoom } from "../../src/clearhead/views/static/numbers.js";
+import { arrange, at, crop, decode, isDense, isMasked, label, links, linksOf, move, resting, roundUp, say, saySigned, shade, step, subtract, topOf, whole, zoom } from "../../src/clearhead/views/static/numbers.js";
 import { plainModel } from "../../src/clearhead/views/static/attention.js";
 
 const close = (a, b, by = 1e-9) => assert.ok(Math.abs(a - b) <= by, `${a} is not ${b}`);
@@ -160,4 +160,12 @@ test("a live model answers a question under its own number", async () => {
   assert.deepEqual(heard, [{ id: 7, answer: { twice: 42 } }]);
   assert.equal(model.get("live"), true);
   assert.equal(plainModel({}).get("live"), false);
+});
+
+test("one head less another keeps the sign", () => {
+  const less = subtract(decode(packed([0.75, 0.25], [1, 1, 2])), decode(packed([0.5, 1], [1, 1, 2])));
+  close(at(less, 0, 0, 0), 0.25, 1e-4);
+  close(at(less, 0, 0, 1), -0.75, 1e-4);
+  close(topOf(less, 0), 0.75, 1e-4);
+  assert.deepEqual([saySigned(0.25), saySigned(-0.75)], ["+0.250", "−0.750"]);
 });

@@ -125,10 +125,35 @@ def test_heads_can_be_ordered_by_a_score(tab):
     assert selected(opened) == "Layer 1, head 2"
 
 
+def test_a_pinned_head_is_taken_away_from_the_one_that_is_open(tab):
+    given = reading(TOKENS, layers=2, heads=3)
+    opened = tab(given, layer=0, head=1)
+    opened.get_by_role("button", name="Pin to compare").click()
+    opened.locator(".ch-cell[title='Layer 1, head 2']").click()
+    assert "less the pinned one, layer 0, head 1" in opened.locator(".ch-less").inner_text()
+    one, other = (given.record[f"layer.{layer}.attention"].weights[0, head, 0, 0] for layer, head in ((1, 2), (0, 1)))
+    opened.locator(".ch-hatch").hover(position={"x": 2, "y": 2})
+    said = opened.locator(".ch-readout").inner_text().split()[-1].replace("−", "-")
+    assert float(said) == pytest.approx(float(one - other), abs=6e-4)
+    opened.get_by_role("button", name="Unpin").click()
+    assert opened.locator(".ch-less").count() == 0
+    assert opened.locator(".ch-acts button").first.evaluate("node => node === document.activeElement")
+
+
 def test_no_page_is_wider_than_a_phone(tab):
     long = [*TOKENS, "Donaudampfschifffahrtsgesellschaftskapitän" * 3]
     opened = tab(reading(long, layers=2, heads=12), width=390, layer=0, head=0)
     assert opened.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_how_it_was_computed_is_a_program_that_runs(tab):
+    opened = tab(reading(TOKENS), layer=1, head=2, text='Say "hi"', model="a/folder")
+    opened.locator(".ch-how summary").click()
+    program = opened.locator(".ch-how pre").inner_text()
+    compile(program, "program", "exec")
+    assert 'capture.load("a/folder"), "Say \\"hi\\"")' in program
+    assert 'record["layer.1.attention"]' in program
+    assert "torch 2" in opened.locator(".ch-how .ch-note").inner_text()
 
 
 def test_a_long_text_says_what_was_left_out(tab):

@@ -142,6 +142,9 @@ def test_the_address_holds_the_whole_state(address, browser):
     page.goto(kept)
     page.locator(".ch-list h3").wait_for()
     assert page.locator(".ch-list h3").inner_text() == "“cat” looks at"
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    found = axe.Axe().run(page).response["violations"]
+    assert [(one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")] == []
     page.get_by_text("More:").click()
     page.locator("#lens-other").fill("The dog sat on the mat")
     page.get_by_role("button", name="Read").click()

@@ -71,7 +71,9 @@ def data(text: Annotated[str, Query()] = "", model: str = "", rollout: bool = Fa
 
     try:
         reading = _read(model.strip() or None, text.strip())
-        return JSONResponse(payload(rolled(reading) if rollout else reading, text=text.strip()))
+        return JSONResponse(
+            payload(rolled(reading) if rollout else reading, text=text.strip(), model=model.strip() or None)
+        )
     except ClearheadError as error:
         return JSONResponse({"error": str(error)}, status_code=422)
 

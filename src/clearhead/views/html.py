@@ -43,18 +43,26 @@ attention.render({{ model, el: document.getElementById("attention") }});
 """
 
 
-def page(reading: "Reading", *, text: str | None = None, layer: int | None = None, head: int | None = None) -> str:
+def page(
+    reading: "Reading",
+    *,
+    text: str | None = None,
+    model: str | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+) -> str:
     """Draw a reading as one HTML file.
 
     Args:
         reading: one text through one model.
         text: the heading; the tokens, joined, where there is none.
+        model: what the model was loaded by; None for the demo model.
         layer, head: the head that is open at first; the first that is worth it if not given.
     Returns:
         The page: no request leaves it, and it stays under about 5 MB whatever the length of the text. What was
         left out to keep it so is said on the page.
     """
-    data = payload(reading, text=text)
+    data = payload(reading, text=text, model=model)
     opening = dict(data["first"])
     if layer is not None or head is not None:
         opening = {"layer": layer or 0, "head": head or 0, "token": -1}

@@ -6,6 +6,7 @@ while they fit, else for every n-th. Numbers travel as base64 of little-endian u
 
 import base64
 from collections.abc import Sequence
+from importlib.metadata import version
 from math import ceil, isqrt
 from typing import TYPE_CHECKING, Any
 
@@ -28,17 +29,17 @@ MAP_NUMBERS = 900_000  # all maps together: 2 bytes each, 2.4 MB as base64
 LINK_NUMBERS = 300_000  # all links together: 4 bytes each, 1.6 MB as base64
 
 
-def payload(reading: "Reading", *, text: str | None = None) -> dict[str, Any]:
+def payload(reading: "Reading", *, text: str | None = None, model: str | None = None) -> dict[str, Any]:
     """Describe one reading for the ES module `attention.js`.
 
     Args:
         reading: one text through one model; batch 1.
-        text: the text as typed, to be shown again; not needed for drawing.
+        text: the text as typed, and
+        model: what the model was loaded by, None for the demo model: with both, a picture says how to repeat it.
     Returns:
-        A dict that `json.dumps` takes: `format`, `model`, `text`, `tokens`, `first` (what is worth
-        opening first), `layers` (each with `name`, `heads`,
-        `thumb`, `map`, `links`, `masked`), `scores` (name -> what it says and a
-        value a head), `top` (the largest weight of all), `missed`, `left_out`.
+        A dict that `json.dumps` takes: `format`, `model`, `text`, `loaded_by`, `versions`, `tokens`, `first` (what is
+        worth opening first), `layers` (each with `name`, `heads`, `thumb`, `map`, `links`, `masked`), `scores` (name ->
+        what it says and a value a head), `top` (the largest weight of all), `missed`, `left_out`.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
     """
     matrices = list(reading.record.values())
@@ -49,6 +50,8 @@ def payload(reading: "Reading", *, text: str | None = None) -> dict[str, Any]:
         "format": FORMAT,
         "model": reading.model_name,
         "text": text,
+        "loaded_by": model,
+        "versions": {name: version(name) for name in ("clearhead", "torch")},
         "tokens": list(reading.tokens),
         "first": {"layer": first.layer, "head": first.head, "token": first.query},
         "layers": layers,

@@ -24,6 +24,7 @@ class AttentionWidget(anywidget.AnyWidget):
         layer, head: the head that is open, -1 for none; setting them opens another.
         token, side: the token pointed at and its line, "query" or "key".
         order: "layer", or the score the grid is ordered by.
+        pin: "layer.head" of the head that others are shown less of, "" for none.
     """
 
     _esm = module.one_module()
@@ -34,6 +35,7 @@ class AttentionWidget(anywidget.AnyWidget):
     token = traitlets.Int(-1).tag(sync=True)
     side = traitlets.Enum(["query", "key"], "query").tag(sync=True)
     order = traitlets.Unicode("layer").tag(sync=True)
+    pin = traitlets.Unicode("").tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, reading: "Reading", **kwargs: Any) -> None:

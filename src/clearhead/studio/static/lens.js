@@ -10,7 +10,7 @@ const rollout = get("lens-rollout");
 const says = get("lens-says");
 const places = [get("lens-view"), get("lens-beside")];
 const STATE = ["layer", "head", "token"];
-const SHARED = ["layer", "head", "order"]; // what two pictures side by side have in common
+const SHARED = ["layer", "head", "order", "pin"]; // what two pictures side by side have in common
 const MOST_FILE = 200_000; // bytes of an uploaded text; the longest model here takes far fewer
 
 let asked = new AbortController();
@@ -29,7 +29,7 @@ function opened() {
   const address = new URLSearchParams(location.search);
   if (!address.has("layer")) return null;
   const state = Object.fromEntries(STATE.map((key) => [key, Number(address.get(key) ?? -1)]));
-  return { ...state, side: address.get("side") === "key" ? "key" : "query", order: address.get("order") || "layer" };
+  return { ...state, side: address.get("side") === "key" ? "key" : "query", order: address.get("order") || "layer", pin: address.get("pin") || "" };
 }
 
 /** The form as an address, with only what was filled in. */
@@ -46,6 +46,7 @@ function remember(model) {
   for (const key of STATE) address.set(key, String(model.get(key)));
   if (model.get("side") === "key") address.set("side", "key");
   if (model.get("order") !== "layer") address.set("order", model.get("order"));
+  if (model.get("pin")) address.set("pin", model.get("pin"));
   history.replaceState(null, "", `/lens?${address}`);
 }
 

@@ -4,8 +4,8 @@
  * module in a notebook (anywidget), in a saved page and in the studio.
  *
  * The model holds `payload` (see payload.py), `layer` and `head` (-1: none open), `token` (-1: none), `side` ("query"
- * or "key": which line of tokens is pointed at), `order` ("layer", or a score's name) and `live`: whether somebody
- * answers custom messages (see answers.py), for tiles as one zooms and exact links of long texts.
+ * or "key": which line of tokens is pointed at), `order` ("layer", or a score's name), `pin`
+ * ("layer.head" of the head others are compared with, or "") and `live`: whether somebody answers custom messages (see answers.py), for tiles as one zooms and exact links of long texts.
  */
 import { openHead } from "./head.js";
 import { arrange, decodeLayer, roundUp, step } from "./numbers.js";
@@ -33,11 +33,20 @@ function draw(model, el) {
   const root = make("div", { class: across === 1 && heads.length === 1 ? "ch ch-alone" : "ch", onkeydown: escape });
   el.replaceChildren(root);
 
-  let colours = palette(el);
+  let colours = { w: palette(el), d: palette(el, "d") };
   const state = () => ({ layer: model.get("layer"), head: model.get("head"), token: model.get("token"), side: model.get("side") || "query" });
   const change = (values) => {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
     model.save_changes();
+  };
+  /** The head that others are compared with, kept in the model as "layer.head"; null for none. */
+  const pinned = () => {
+    const [l, h] = String(model.get("pin") || "").split(".").map(Number);
+    return h >= 0 && l < layers.length && h < heads[l] ? /** @type {[number, number]} */ ([l, h]) : null;
+  };
+  const pin = (place) => {
+    change({ pin: place ? place.join(".") : "" });
+    one.querySelector(".ch-acts button").focus();
   };
   const close = () => {
     const { layer, head } = state();
@@ -45,7 +54,7 @@ function draw(model, el) {
     cells[layer][head].focus();
   };
   const questions = asker(model);
-  const scene = { layers, ask: questions.ask, tokens: raw.tokens, scores: raw.scores, root, one, list, more, state, change, close, colours: () => colours };
+  const scene = { raw, layers, ask: questions.ask, tokens: raw.tokens, scores: raw.scores, root, one, list, more, state, change, close, colours: (ramp = "w") => colours[ramp], pinned, pin };
 
   // -- the grid of heads
   /** @type {any[][]} */
@@ -135,8 +144,9 @@ function draw(model, el) {
   }
 
   function repaint() {
-    colours = palette(el);
-    layers.forEach((layer, l) => cells[l].forEach((cell, h) => cell.replaceChildren(paint(layer.thumb, layer.thumbMasked, h, top, colours))));
+    colours = { w: palette(el), d: palette(el, "d") };
+    layers.forEach((layer, l) => cells[l].forEach((cell, h) => cell.replaceChildren(paint(layer.thumb, layer.thumbMasked, h, top, colours.w))));
+    cells.forEach((row, l) => row.forEach((cell, h) => cell.classList.toggle("ch-pinned", String(pinned()) === `${l},${h}`)));
     shown = "";
     update();
   }
@@ -147,6 +157,7 @@ function draw(model, el) {
   dark.addEventListener("change", repaint);
   WATCHED.forEach((name) => model.on(`change:${name}`, update));
   model.on("change:order", reorder);
+  model.on("change:pin", repaint);
   reorder();
   repaint();
   return () => {
@@ -155,6 +166,7 @@ function draw(model, el) {
     dark.removeEventListener("change", repaint);
     WATCHED.forEach((name) => model.off(`change:${name}`, update));
     model.off("change:order", reorder);
+    model.off("change:pin", repaint);
     el.replaceChildren();
   };
 }
@@ -182,7 +194,7 @@ function asker(model) {
 /** A model of plain values, for pages that have no notebook behind them.
  * @param {Record<string, any>} values @param {(question: any) => Promise<any>} [answer] makes the pictures live */
 export function plainModel(values, answer) {
-  const held = { layer: -1, head: -1, token: -1, side: "query", order: "layer", live: Boolean(answer), ...values };
+  const held = { layer: -1, head: -1, token: -1, side: "query", order: "layer", pin: "", live: Boolean(answer), ...values };
   /** @type {Map<string, Set<(message?: any) => void>>} */
   const calls = new Map();
   const changed = new Set();

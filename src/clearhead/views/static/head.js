@@ -22,7 +22,9 @@ export function openHead(scene, l, h) {
   const { layers, tokens, one, list, more, close } = scene;
   const layer = layers[l];
   const all = links(layer, h);
-  const map = headMap(scene, layer, l, h);
+  const pin = scene.pinned();
+  const other = pin && !(pin[0] === l && pin[1] === h) && String(layers[pin[0]]?.map.shape.slice(1)) === String(layer.map.shape.slice(1)) ? pin : null;
+  const map = headMap(scene, layer, l, h, other);
   const lines = tokenLines(scene, layer);
   const explain = (word) => explainWord(more, word);
   const alone = layers.length === 1 && layer.heads === 1;
@@ -31,10 +33,14 @@ export function openHead(scene, l, h) {
   one.replaceChildren(
     make("header", { class: "ch-head" },
       make("h2", {}, name),
+      make("span", { class: "ch-acts" },
+        alone ? null : make("button", { type: "button", onclick: () => scene.pin(pin ? null : [l, h]) }, pin ? `Unpin ${pin[0]}·${pin[1]}` : "Pin to compare"),
+        make("button", { type: "button", class: "ch-close", onclick: close }, "Close")),
       make("p", { class: "ch-note" }, alone ? "" : `${layer.name} · `, "breadth ", number("breadth", breadth?.toFixed(2) ?? "–", explain)),
-      make("button", { type: "button", class: "ch-close", onclick: close }, "Close")),
+      other ? make("p", { class: "ch-less" }, `The map shows this head less the pinned one, layer ${other[0]}, head ${other[1]}.`)
+        : pin ? make("p", { class: "ch-less" }, "Pinned. Open another head to see the difference.") : null),
     make("div", { class: "ch-pictures" }, map.element, lines.element));
-  more.replaceChildren(numbersTable(layer, h, tokens), definitions());
+  more.replaceChildren(numbersTable(layer, h, tokens), definitions(), ...(scene.raw.text && !alone ? [howComputed(scene.raw, layer, h)] : []));
   const fill = (token, side, near) => {
     lines.show(token, side, near);
     list.replaceChildren(strongest(layer, tokens, token, side, near.slice(0, LIST), explain));
@@ -64,6 +70,25 @@ function explainWord(more, word) {
 function definitions() {
   const entries = Object.entries(WORDS).flatMap(([word, text]) => [make("dt", { "data-word": word, tabindex: "-1" }, word), make("dd", {}, text)]);
   return make("details", { class: "ch-words" }, make("summary", {}, "What the words mean"), make("dl", {}, ...entries));
+}
+
+/** The program that gives the same numbers, with what it ran on, to copy. */
+function howComputed(raw, layer, h) {
+  const model = raw.loaded_by ? JSON.stringify(raw.loaded_by) : "";
+  const program = [
+    "from clearhead import capture", "",
+    `reading = capture.read(capture.load(${model}), ${JSON.stringify(raw.text)})`,
+    `weights = reading.record[${JSON.stringify(layer.name)}]   # (1, heads, queries, keys), never stored`,
+    `print(reading.tokens)`, `print(weights[0, ${h}])`,
+  ].join("\n");
+  const versions = Object.entries(raw.versions).map(([name, version]) => `${name} ${version}`).join(", ");
+  const copy = make("button", { type: "button", class: "ch-copy", onclick: async () => {
+    await navigator.clipboard.writeText(program);
+    copy.textContent = "Copied";
+  } }, "Copy");
+  return make("details", { class: "ch-how" }, make("summary", {}, "How was this computed"),
+    make("pre", { tabindex: "0" }, make("code", {}, program)),
+    make("p", { class: "ch-note" }, `${versions}; no random number is drawn. `, copy));
 }
 
 function strongest(layer, tokens, token, side, near, explain) {

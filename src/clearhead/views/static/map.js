@@ -1,15 +1,17 @@
 // @ts-check
 /** One head as a map that can be zoomed: what is at hand at once, then the exact tile where Python can be asked. */
-import { at, crop, decode, isDense, isMasked, label, move, roundUp, say, topOf, whole, zoom } from "./numbers.js";
+import { at, crop, decode, isDense, isMasked, label, move, roundUp, say, saySigned, subtract, topOf, whole, zoom } from "./numbers.js";
 import { make, paint, scaleBar } from "./paint.js";
 
 const NAMED = 32; // tokens a side up to which a map carries their names
 const CELLS = 192; // a side of a tile asked for
 const PAUSE = 120; // milliseconds a view must rest before its tile is asked for
 
-/** @param {any} scene @param {any} layer @param {number} l @param {number} h */
-export function headMap(scene, layer, l, h) {
+/** @param {any} scene @param {any} layer @param {number} l @param {number} h
+ * @param {[number, number] | null} pinned a head of the same shape to take away from this one */
+export function headMap(scene, layer, l, h, pinned) {
   const { tokens, colours, change } = scene;
+  const title = pinned ? "difference" : "weight";
   const frame = make("div", { class: "ch-frame" });
   const box = make("div", { class: "ch-hatch", role: "img", "aria-label": "Map of the head: rows are queries, columns are keys. The table below holds the numbers." });
   const mark = make("div", { class: "ch-mark", hidden: true });
@@ -25,7 +27,7 @@ export function headMap(scene, layer, l, h) {
     drawn = { block, masked, view };
     const exact = block.shape[1] === view.rows[1] - view.rows[0] && block.shape[2] === view.cols[1] - view.cols[0];
     drawn.exact = exact;
-    const canvas = paint(block, masked, 0, top, colours());
+    const canvas = paint(block, masked, 0, top, colours(), pinned ? colours("d") : colours());
     canvas.setAttribute("class", "ch-map");
     box.replaceChildren(canvas, mark);
     const names = (kind, [start, stop]) => make("div", { class: `ch-names-${kind}`, "aria-hidden": "true", style: { "--count": String(stop - start) } },
@@ -33,7 +35,7 @@ export function headMap(scene, layer, l, h) {
     const named = exact && Math.max(block.shape[1], block.shape[2]) <= NAMED;
     frame.classList.toggle("ch-named", named);
     frame.replaceChildren(...(named ? [names("key", view.cols), names("query", view.rows)] : []), box);
-    scale.replaceChildren(scaleBar(top, exact ? "weight" : "mean weight"));
+    scale.replaceChildren(scaleBar(top, exact ? title : `mean ${title}`, Boolean(pinned)));
     where.textContent = isWhole() ? "" : `queries ${view.rows[0]}–${view.rows[1] - 1}, keys ${view.cols[0]}–${view.cols[1] - 1}`;
     setMark();
   }
@@ -44,14 +46,16 @@ export function headMap(scene, layer, l, h) {
     view = next;
     const near = crop(layer, h, view);
     view = near.view;
-    draw(near.block, near.masked, roundUp(topOf(near.block, 0)));
+    const block = pinned ? subtract(near.block, crop(scene.layers[pinned[0]], pinned[1], view).block) : near.block;
+    draw(block, near.masked, roundUp(topOf(block, 0)));
     clearTimeout(waiting);
     if (!scene.ask || isDense(layer) || isWhole()) return;
     const asked = view;
     waiting = setTimeout(async () => {
-      const found = await scene.ask({ kind: "tile", layer: l, head: h, rows: asked.rows, cols: asked.cols, cells: CELLS });
+      const tile = ([layer, head]) => scene.ask({ kind: "tile", layer, head, rows: asked.rows, cols: asked.cols, cells: CELLS });
+      const [found, other] = await Promise.all([tile([l, h]), pinned && tile(pinned)]);
       if (!found?.map || view !== asked || !box.isConnected) return;
-      const block = decode(found.map);
+      const block = other?.map ? subtract(decode(found.map), decode(other.map)) : decode(found.map);
       draw(block, found.masked?.data ? decode(found.masked) : found.masked, roundUp(topOf(block, 0)));
     }, PAUSE);
   }
@@ -79,7 +83,7 @@ export function headMap(scene, layer, l, h) {
     if (!cell) return;
     const pair = drawn.exact ? `${label(tokens[cell.from], 24)} → ${label(tokens[cell.to], 24)}` : `${cell.from}… → ${cell.to}…, mean`;
     const masked = isMasked(drawn.masked, drawn.block.shape, cell.row, cell.col) ? " masked" : "";
-    readout.textContent = `${pair}  ${say(at(drawn.block, 0, cell.row, cell.col))}${masked}`;
+    readout.textContent = `${pair}  ${(pinned ? saySigned : say)(at(drawn.block, 0, cell.row, cell.col))}${masked}`;
   });
   box.addEventListener("pointerleave", () => { readout.textContent = ""; });
   box.addEventListener("click", (event) => {

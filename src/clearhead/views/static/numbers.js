@@ -2,7 +2,8 @@
 /** What the pictures compute; nothing here touches a page. */
 
 /** @typedef {{type: "u8" | "u16" | "u32", shape: number[], scale: number, data: string}} Packed */
-/** @typedef {{shape: number[], scale: number, top: number, values: Uint8Array | Uint16Array | Uint32Array}} Block */
+/** @typedef {{shape: number[], scale: number, top: number, signed?: boolean,
+ *   values: Uint8Array | Uint16Array | Uint32Array | Float32Array}} Block */
 /** @typedef {null | "causal" | Block} Masked */
 /** @typedef {{name: string, heads: number, shape: number[], top: number, thumb: Block, map: Block, masked: Masked,
  *   thumbMasked: Masked, links: {stride: number, weights: Block, keys: Block}}} Layer */
@@ -37,12 +38,18 @@ export function at(block, head, row, col) {
   return block.values[(head * rows + row) * cols + col] * block.scale;
 }
 
-/** The largest value of one head. @param {Block} block */
+/** The largest value of one head, whatever its sign. @param {Block} block */
 export function topOf(block, head) {
   const size = block.shape[1] * block.shape[2];
   let top = 0;
-  for (let i = head * size; i < (head + 1) * size; i++) top = Math.max(top, block.values[i]);
+  for (let i = head * size; i < (head + 1) * size; i++) top = Math.max(top, Math.abs(block.values[i]));
   return top * block.scale;
+}
+
+/** One map less another of the same shape: a block with values of either sign. @param {Block} one @param {Block} other */
+export function subtract(one, other) {
+  const values = Float32Array.from(one.values, (value, i) => value * one.scale - other.values[i] * other.scale);
+  return { shape: one.shape, scale: 1, top: Math.max(one.top, other.top), values, signed: true };
 }
 
 /** A round number at or above the largest weight, for the end of a scale bar. @param {number} top */
@@ -108,6 +115,9 @@ export function isMasked(masked, shape, row, col) {
   if (masked === "causal") return col > row;
   return masked.values[row * shape[2] + col] > 0;
 }
+
+/** A difference with its sign. @param {number} weight */
+export const saySigned = (weight) => `${weight < 0 ? "−" : "+"}${say(Math.abs(weight))}`;
 
 /** @param {number} weight */
 export const say = (weight) => (weight >= 0.9995 ? "1.000" : weight.toFixed(weight < 0.001 && weight > 0 ? 5 : 3));

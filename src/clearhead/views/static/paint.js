@@ -19,12 +19,13 @@ export function make(tag, props = {}, ...children) {
   return element;
 }
 
-/** 256 colours from --w0 … --w8, as the page's theme has them now. @param {Element} el */
-export function palette(el) {
+/** 256 colours from --w0 … --w8 (or --d0 … --d8: less than another head), as the page's theme has them now.
+ * @param {Element} el @param {string} [ramp] */
+export function palette(el, ramp = "w") {
   const style = getComputedStyle(el);
   const context = make("canvas", { width: SHADES, height: 1 }).getContext("2d", { willReadFrequently: true });
   for (let i = 0; i < SHADES; i++) {
-    context.fillStyle = style.getPropertyValue(`--w${i}`).trim();
+    context.fillStyle = style.getPropertyValue(`--${ramp}${i}`).trim();
     context.fillRect(i, 0, 1, 1);
   }
   const stops = context.getImageData(0, 0, SHADES, 1).data;
@@ -41,25 +42,28 @@ export function palette(el) {
 
 /** One head's block, a pixel a cell; masked cells are left clear, and the hatching behind shows through.
  * @param {Block} block @param {Masked} masked */
-export function paint(block, masked, head, top, colours) {
+export function paint(block, masked, head, top, colours, less = colours) {
   const [, rows, cols] = block.shape;
   const canvas = make("canvas", { width: cols, height: rows });
   const context = canvas.getContext("2d");
   const image = context.createImageData(cols, rows);
   for (let i = 0; i < rows * cols; i++) {
     if (isMasked(masked, block.shape, Math.floor(i / cols), i % cols)) continue;
-    const colour = Math.round(255 * shade(block.values[head * rows * cols + i] * block.scale, top));
-    image.data.set(colours.subarray(colour * 4, colour * 4 + 4), i * 4);
+    const value = block.values[head * rows * cols + i] * block.scale;
+    const colour = Math.round(255 * shade(Math.abs(value), top));
+    image.data.set((value < 0 ? less : colours).subarray(colour * 4, colour * 4 + 4), i * 4);
   }
   context.putImageData(image, 0, 0);
   return canvas;
 }
 
-/** A scale bar with numbers, 0 to `top`, spaced as the colours are. @param {number} top @param {string} name */
-export function scaleBar(top, name) {
-  const ticks = [0, 0.05, 0.2, 0.5, 1].map((part) =>
-    make("span", { style: { left: `${100 * Math.sqrt(part)}%` } }, String(Number((part * top).toPrecision(2)))));
-  return make("div", { class: "ch-scale", role: "img", "aria-label": `Colour scale, ${name}: 0 to ${top}, square-root spacing` },
+/** A scale bar with numbers, 0 (or minus `top`) to `top`, spaced as the colours are.
+ * @param {number} top @param {string} name @param {boolean} [signed] */
+export function scaleBar(top, name, signed = false) {
+  const parts = signed ? [-1, -0.2, 0, 0.2, 1] : [0, 0.05, 0.2, 0.5, 1];
+  const place = (part) => (signed ? 50 + 50 * Math.sign(part) * Math.sqrt(Math.abs(part)) : 100 * Math.sqrt(part));
+  const ticks = parts.map((part) => make("span", { style: { left: `${place(part)}%` } }, String(Number((part * top).toPrecision(2))).replace("-", "−")));
+  return make("div", { class: "ch-scale", role: "img", "aria-label": `Colour scale, ${name}: ${signed ? -top : 0} to ${top}, square-root spacing` },
     make("span", {}, name),
-    make("div", { class: "ch-scale-bar" }, make("div", { class: "ch-scale-ramp" }), make("div", { class: "ch-ticks" }, ...ticks)));
+    make("div", { class: "ch-scale-bar" }, make("div", { class: signed ? "ch-scale-ramp ch-signed" : "ch-scale-ramp" }), make("div", { class: "ch-ticks" }, ...ticks)));
 }
