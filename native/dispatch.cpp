@@ -35,6 +35,34 @@ Floats allocate(size_t floats) {
   return Floats(static_cast<float*>(p));
 }
 
+// Scratch that a calling thread keeps from call to call while it is small: the allocator would give the pages back
+// to the system each time, and faulting them in again took ten times as long as a small attention (bench/LOG.md).
+constexpr size_t kKeptFloats = 1 << 20;
+
+class Scratch {
+ public:
+  explicit Scratch(size_t floats) {
+    static thread_local Floats kept;
+    static thread_local size_t capacity = 0;
+    if (floats > kKeptFloats) {
+      own_ = allocate(floats);
+      data_ = own_.get();
+      return;
+    }
+    if (floats > capacity) {
+      capacity = 0;
+      kept = allocate(floats);
+      capacity = floats;
+    }
+    data_ = kept.get();
+  }
+  float* get() const { return data_; }
+
+ private:
+  Floats own_;
+  float* data_;
+};
+
 int thread_number() {
 #ifdef _OPENMP
   return omp_get_thread_num();
@@ -80,18 +108,19 @@ constexpr int64_t kPartKeys = 1024;  // fixed, so that the answer does not depen
 void run_decode(const Target& target, const Attention& p, int threads) {
   const int64_t heads = p.batch * p.kv_heads, parts = p.keys == 0 ? 1 : (p.keys + kPartKeys - 1) / kPartKeys;
   const size_t partial = target.decode_partial(p), each = (target.decode_scratch(p) + 15) / 16 * 16;
-  const Floats partials = allocate(partial * heads * parts + size_t(p.value_width));
-  const Floats scratch = allocate(each * threads);
+  const size_t all_partials = (partial * heads * parts + size_t(p.value_width) + 15) / 16 * 16;
+  const Scratch all(all_partials + each * threads);
+  float *const partials = all.get(), *const scratch = partials + all_partials;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < heads * parts; item++) {
     const int64_t head = item / parts, first = item % parts * kPartKeys;
     const int64_t last = first + kPartKeys < p.keys ? first + kPartKeys : p.keys;
-    target.decode(p, head / p.kv_heads, head % p.kv_heads, first, last, partials.get() + partial * item,
-                  scratch.get() + thread_number() * each);
+    target.decode(p, head / p.kv_heads, head % p.kv_heads, first, last, partials + partial * item,
+                  scratch + thread_number() * each);
   }
   for (int64_t head = 0; head < heads; head++)
-    target.decode_merge(p, head / p.kv_heads, head % p.kv_heads, parts, partials.get() + partial * head * parts,
-                        partials.get() + partial * heads * parts);
+    target.decode_merge(p, head / p.kv_heads, head % p.kv_heads, parts, partials + partial * head * parts,
+                        partials + partial * heads * parts);
 }
 
 }  // namespace
@@ -106,7 +135,7 @@ void run_forward(const Target& target, const Attention& p, int threads) {
   if (rows < target.lanes) rows = target.lanes;
   const int64_t blocks = (p.length + rows - 1) / rows, items = p.batch * p.heads * blocks;
   const size_t each = (target.forward_scratch(p, rows) + 15) / 16 * 16;
-  const Floats scratch = allocate(each * threads);
+  const Scratch scratch(each * threads);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; item++) {
     // The last block of a causal head is the longest, so it goes first.
@@ -127,22 +156,22 @@ void run_backward(const Target& target, const Attention& p, const Backward& g, i
   const int64_t rows = ((p.length + parts - 1) / parts + 63) / 64 * 64;
   const size_t sums = (target.key_sums(p) + 15) / 16 * 16;
   const size_t each = (target.backward_scratch(p) + 15) / 16 * 16;
-  const Floats scratch = allocate(each * threads);
-  const Floats all_sums = allocate(sums * (parts == 1 ? threads : heads * parts));
+  const Scratch all(each * threads + sums * (parts == 1 ? threads : heads * parts));
+  float *const scratch = all.get(), *const all_sums = scratch + each * threads;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < heads * parts; item++) {
     const int64_t head = item / parts, first = (parts - 1 - item % parts) * rows;
     const int64_t last = first + rows < p.length ? first + rows : p.length;
-    float* const own = all_sums.get() + sums * (parts == 1 ? thread_number() : head * parts + first / (rows ? rows : 1));
+    float* const own = all_sums + sums * (parts == 1 ? thread_number() : head * parts + first / (rows ? rows : 1));
     std::memset(own, 0, sums * sizeof(float));
     target.backward(p, g, head / p.kv_heads, head % p.kv_heads, first, last, own,
-                    scratch.get() + thread_number() * each);
+                    scratch + thread_number() * each);
     if (parts == 1) target.store_key_sums(p, g, head / p.kv_heads, head % p.kv_heads, own);
   }
   if (parts == 1) return;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (int64_t head = 0; head < heads; head++) {
-    float* const total = all_sums.get() + sums * head * parts;
+    float* const total = all_sums + sums * head * parts;
     for (int64_t part = 1; part < parts; part++)
       for (size_t i = 0; i < sums; i++) total[i] += total[sums * part + i];
     target.store_key_sums(p, g, head / p.kv_heads, head % p.kv_heads, total);
