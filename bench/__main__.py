@@ -14,6 +14,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and smaller shapes, under a minute")
     parser.add_argument("--only", default="", help="measure only work whose name contains this text")
     parser.add_argument("--threads", type=int, default=0, help="threads to use; torch's own number if not given")
+    parser.add_argument("--lengths", action="store_true", help="only time and memory against L, up to 65,536")
     parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder for bench.md and bench.json")
     options = parser.parse_args()
 
@@ -21,6 +22,7 @@ def main() -> int:
     from rich.console import Console
     from rich.progress import track
 
+    from bench.lengths import table
     from bench.measure import agree, interleaved, peak
     from bench.report import Row, as_json, markdown
     from bench.work import TOLERANCE, all_work
@@ -31,6 +33,9 @@ def main() -> int:
         return 1
     if options.threads:
         torch.set_num_threads(options.threads)
+    if options.lengths:
+        print(table())
+        return 0
     top = peak()
     rows = []
     chosen = [work for work in all_work(options.quick) if options.only in f"{work.group} {work.shape}"]

@@ -47,6 +47,7 @@ def all_work(quick: bool) -> Iterator[Work]:
         for shape in shapes:
             yield _backward(shape, torch.float32, causal)
     yield from (_decode(batch, dtype) for dtype in (torch.float32, torch.bfloat16) for batch in (1, 8))
+    yield _window(2048 if quick else 8192, 256)
     yield from (_masked(kind, 512 if quick else 2048) for kind in ("padding", "dense bool", "dense float"))
 
 
@@ -89,11 +90,19 @@ def _forward(shape: tuple[int, ...], dtype: torch.dtype, causal: bool) -> Work:
         ways: dict[str, Way] = {"ours": lambda: kernels.run(problem, kernel="native").out, "sdpa": stock}
         if dtype == torch.float32:
             ways["sdpa, oneDNN"] = strict
+            ways["eager"] = lambda: _eager(query, key, value, causal)
         return ways
 
     batch, heads, length, width = shape
     flops = 4.0 * batch * heads * length * length * width * (0.5 if causal else 1)
     return Work(f"forward {_name(dtype)}, {'causal' if causal else 'full'}", f"{shape}", flops, dtype, make)
+
+
+def _eager(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
+    logits = query @ key.mT * query.shape[-1] ** -0.5
+    if causal:
+        logits = logits.masked_fill(torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1), -torch.inf)
+    return torch.softmax(logits, dim=-1) @ value
 
 
 def _backward(shape: tuple[int, ...], dtype: torch.dtype, causal: bool) -> Work:
@@ -149,3 +158,19 @@ def _masked(kind: str, length: int) -> Work:
 
     flops = 4.0 * 8 * length * length * 64 * (0.75 if kind == "padding" else 1)
     return Work(f"masked forward float32, {kind}", f"{shape}", flops, torch.float32, make)
+
+
+def _window(length: int, window: int) -> Work:
+    shape = (1, 8, length, 64)
+
+    def make() -> dict[str, Way]:
+        query, key, value = _inputs(shape, torch.float32)
+        problem = Problem(query, key, value, 0.125, reach=(1 - window, 0))
+        mask = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
+        return {
+            "ours": lambda: kernels.run(problem, kernel="native").out,
+            "sdpa": lambda: F.scaled_dot_product_attention(query, key, value, attn_mask=mask),
+        }
+
+    flops = 4.0 * 8 * length * window * 64
+    return Work(f"masked forward float32, window of {window}", f"{shape}", flops, torch.float32, make)
