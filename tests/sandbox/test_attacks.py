@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from clearhead import sandbox
-from sandbox.attacks import ATTACKS, HARMLESS, Target
+from clearhead.sandbox import bubblewrap
+from sandbox.attacks import ATTACKS, HARMLESS, OWN_NAMESPACE, Target
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 NOBODY = 65534
@@ -38,6 +39,13 @@ def test_stopped(target: Target, name: str) -> None:
 @pytest.mark.parametrize("name", HARMLESS)
 def test_it_is_the_sandbox_that_stops_it(target: Target, name: str) -> None:
     assert "BREACH" in target.unconfined(name)
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(not bubblewrap.works(), reason="bubblewrap is not installed, or may make no namespaces here")
+@pytest.mark.parametrize("name", [one for one in ATTACKS if one not in OWN_NAMESPACE])
+def test_stopped_by_bubblewrap(target: Target, name: str) -> None:
+    assert target.attack(name, "bubblewrap") == ""
 
 
 def _python_of(user: int) -> str | None:

@@ -6,30 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clearhead.errors import SandboxError
-from clearhead.sandbox import landlock, pool, seccomp
+from clearhead.sandbox import pool
+from clearhead.sandbox.backends import available, backend, consent, explain, starter
 from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Raised, Tested
 
 DEFAULT = Limits()
 
 __all__ = [
-    "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Raised", "Tested",
-    "backend", "explain", "judge", "run",
+    "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Raised", "SandboxError", "Tested",
+    "available", "backend", "consent", "explain", "judge", "run",
 ]  # fmt: skip
-
-
-def backend() -> Backend | None:
-    """The way this machine confines programs, or None if it has none."""
-    if seccomp.supported() and landlock.abi() >= landlock.OLDEST:
-        return Backend("landlock", True, f"Landlock ABI {landlock.abi()} and a system call filter, without root")
-    return None
-
-
-def explain() -> str:
-    """One line for `clearhead doctor`."""
-    found = backend()
-    if found:
-        return f"{found.name}: {found.about}"
-    return "none: needs Linux 6.2 or later with Landlock switched on (x86-64 or arm64)"
 
 
 def run(
@@ -41,6 +27,7 @@ def run(
     want: Sequence[tuple[str, str]] = (),
     preload: Sequence[str] = (),
     salt: int = 1,
+    name: str | None = None,
 ) -> Outcome:
     """Run a program in a confined process of its own and wait for it.
 
@@ -50,6 +37,7 @@ def run(
         want: (name, format spec) of variables to bring back as text, in `Outcome.values`.
         preload: modules the warm worker has imported already: a torch program starts in milliseconds, not seconds.
         salt: seeds whatever the program does not seed, and Python's hashes; two salts, two runs that must agree.
+        name: a back end of `available()` by name; None is the best.
     Returns:
         Outcome. A program that fails, or is stopped, is an outcome, not an exception.
     Raises:
@@ -60,10 +48,11 @@ def run(
     >>> run("import socket; socket.socket()").raised.type
     'PermissionError'
     """
-    if backend() is None:
-        raise SandboxError(f"no confinement is to be had here ({explain()}); no program of a pack or learner is run")
-    running = pool.Running(_chunks(source, "program.py"), limits=limits, stdin=stdin, files=files, want=want, salt=salt)
-    running.launch(pool.worker(preload, salt))
+    with_what, confined = starter(preload, salt, name)
+    running = pool.Running(
+        _chunks(source, "program.py"), limits=limits, stdin=stdin, files=files, want=want, salt=salt, confined=confined
+    )
+    running.launch(with_what)
     return running.finish()
 
 
@@ -88,6 +77,7 @@ def judge(
     limits: Limits = DEFAULT,
     preload: Sequence[str] = (),
     salt: int = 1,
+    name: str | None = None,
 ) -> Judged:
     """Test a program that may want to deceive: it and its tests run in two confined processes.
 
@@ -101,18 +91,27 @@ def judge(
     >>> judge("def double(x): return 2 * x", "assert learner.double(3) == 6").passed
     True
     """
-    if backend() is None:
-        raise SandboxError(f"no confinement is to be had here ({explain()}); no program of a pack or learner is run")
+    with_what, confined = starter(preload, salt, name)
     pair = socket.socketpair()
     given = (_chunks(program, "program.py"), _chunks(tests, "tests.py"))
     ends: list[Outcome] = []
     with pair[0], pair[1]:
         sides = [
-            pool.Running(chunks, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno())
+            pool.Running(
+                chunks,
+                limits=limits,
+                stdin="",
+                files=(),
+                want=(),
+                salt=salt,
+                role=role,
+                channel=end.fileno(),
+                confined=confined,
+            )
             for chunks, role, end in zip(given, ("learner", "tests"), pair, strict=True)
         ]
         for side in sides:
-            side.launch(pool.worker(preload, salt))
+            side.launch(with_what)
     other = threading.Thread(target=lambda: ends.append(sides[0].finish()))
     other.start()
     examiner = sides[1].finish()

@@ -48,10 +48,11 @@ def confine(limits: Limits, folder: Path | None, *, files: bool = True) -> None:
 
 
 def _resources(limits: Limits) -> None:
-    seconds = math.ceil(limits.seconds)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = math.ceil(limits.seconds + used.ru_utime + used.ru_stime)
     mapped, data = _mapped()
     for name, value in (
-        (resource.RLIMIT_CPU, seconds + 1),
+        (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_AS, mapped + limits.memory + _SLACK),
         (resource.RLIMIT_DATA, data + limits.memory),
         (resource.RLIMIT_FSIZE, limits.disk),
@@ -61,13 +62,14 @@ def _resources(limits: Limits) -> None:
         (resource.RLIMIT_MSGQUEUE, 0),
     ):
         hard = resource.getrlimit(name)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(name, (value, value))
+        top = value + (name == resource.RLIMIT_CPU)  # SIGXCPU comes a second before SIGKILL, and says why
+        top = top if hard == resource.RLIM_INFINITY else min(top, hard)
+        resource.setrlimit(name, (min(value, top), top))
 
 
 def _mapped() -> tuple[int, int]:
     """Bytes of address space, and of private writable data, that this process maps already."""
-    fields = Path("/proc/self/statm").read_text().split()
+    fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
     page = os.sysconf("SC_PAGE_SIZE")
     return int(fields[0]) * page, int(fields[5]) * page
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clearhead.errors import SandboxError
+from clearhead.sandbox.bubblewrap import Cold
 from clearhead.sandbox.limits import Chunk, Limits, Outcome, Raised, Tested
 
 _TICK = 0.02  # seconds between looks at a child's memory and disk
@@ -27,6 +28,8 @@ _START = 120.0  # seconds a worker may take to import what it preloads
 
 class Worker:
     """One warm interpreter. Two with different `hash_seed`s show whether a program depends on the order of a set."""
+
+    overhead = 0.0  # seconds a program may take to start, on top of its own: it is warm
 
     def __init__(self, preload: Sequence[str] = (), hash_seed: int = 1) -> None:
         ours, theirs = socket.socketpair()
@@ -61,7 +64,7 @@ class Worker:
         """Whether it can still take jobs."""
         return self.process.poll() is None
 
-    def launch(self, descriptors: Sequence[int]) -> None:
+    def launch(self, descriptors: Sequence[int], folder: Path) -> None:
         """Ask for one child that holds these descriptors (reply, 0, 1, 2, job, report[, channel])."""
         self.wait_ready()
         with self._lock:
@@ -132,6 +135,7 @@ class Running:
     def __init__(
         self, chunks: Sequence[Chunk], *, limits: Limits, stdin: str, files: Sequence[tuple[str, bytes]],
         want: Sequence[tuple[str, str]], salt: int, role: str = "program", channel: int | None = None,
+        confined: bool = True,
     ) -> None:  # fmt: skip
         self.limits, self.channel = limits, channel
         self.folder = Path(tempfile.mkdtemp(prefix="clearhead-run-"))
@@ -139,22 +143,23 @@ class Running:
             _place(self.folder, name, data)
         self.job = json.dumps({
             "chunks": [asdict(chunk) for chunk in chunks], "limits": asdict(limits), "folder": str(self.folder),
-            "want": [list(pair) for pair in want], "salt": salt, "role": role, "confined": True,
+            "want": [list(pair) for pair in want], "salt": salt, "role": role, "confined": confined,
         }).encode()  # fmt: skip
         self.stdin = stdin.encode()
         self.started = time.monotonic()
         self.buffers: dict[int, bytearray] = {}
         self.stopped: str | None = None
 
-    def launch(self, worker: Worker) -> None:
+    def launch(self, worker: "Worker | Cold") -> None:
         """Hand the child its descriptors; keep our ends."""
+        self.seconds = self.limits.seconds + worker.overhead
         pipes = [os.pipe() for _ in range(5)]  # stdin, stdout, stderr, job, report
         reply, theirs = socket.socketpair()
         give = [pipes[0][0], pipes[1][1], pipes[2][1], pipes[3][0], pipes[4][1]]
         keep = [pipes[0][1], pipes[1][0], pipes[2][0], pipes[3][1], pipes[4][0]]
         extra = [] if self.channel is None else [self.channel]
         try:
-            worker.launch([theirs.fileno(), *give, *extra])
+            worker.launch([theirs.fileno(), *give, *extra], self.folder)
         except (OSError, SandboxError):
             for one in keep:
                 os.close(one)
@@ -212,7 +217,7 @@ class Running:
                         os.kill(pid, 9)  # still ours to name: the worker has not reported it ended
             if now - last_look >= _TICK:
                 last_look = now
-            if self.stopped and now - self.started > self.limits.seconds + 30:
+            if self.stopped and now - self.started > self.seconds + 30:
                 return None
 
     def _serve(self, poller: "select.poll", descriptor: int, event: int) -> None:
@@ -246,7 +251,7 @@ class Running:
             self.stopped = "output"
 
     def _over(self, pid: int, base: int, now: float, look: bool) -> str | None:
-        if now - self.started > self.limits.seconds:
+        if now - self.started > self.seconds:
             return "time"
         if sum(map(len, self.buffers.values())) > self.limits.output:
             return "output"
@@ -266,8 +271,9 @@ class Running:
         stopped = self.stopped
         if stopped is None and code in (81, 82):
             stopped = "start"
-        elif stopped is None and code in (-24, -9):
-            stopped = "time" if code == -24 else "memory"  # SIGXCPU; a kill that was not ours is the kernel's
+        elif stopped is None and code in (-24, -9):  # SIGXCPU, or a kill that was not ours: of the kernel's own accord
+            late = time.monotonic() - self.started >= self.limits.seconds
+            stopped = "time" if code == -24 or late else "memory"
         elif stopped is None and raised and _no_memory(raised):
             stopped = "memory"
         seconds = time.monotonic() - self.started

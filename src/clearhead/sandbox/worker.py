@@ -23,15 +23,20 @@ SOCKET = 3
 _PR_SET_PDEATHSIG = 1
 
 
-def main(preload: list[str]) -> None:
-    """Serve until the socket closes."""
+def prepare(preload: list[str]) -> None:
+    """Import and set up what programs need. What is slow the first time is done here, once for all children."""
     for name in preload:
         module = importlib.import_module(name)
         if name == "torch":
             _warm(module)
     importlib.import_module("clearhead.sandbox.judging")
-    child.shuffle(0)  # what is slow the first time is done here, once for all children
+    child.shuffle(0)
     confine.readable()
+
+
+def main(preload: list[str]) -> None:
+    """Serve until the socket closes."""
+    prepare(preload)
     gc.collect()
     gc.freeze()
     control = socket.socket(fileno=SOCKET)

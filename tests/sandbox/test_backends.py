@@ -1,0 +1,65 @@
+"""Two back ends behind one interface, and what happens where there is none."""
+
+import pytest
+
+from clearhead import sandbox
+from clearhead.errors import SandboxError
+from clearhead.sandbox import Limits, backends, bubblewrap, landlock
+
+NAMES = [one.name for one in sandbox.available()]
+SHORT = Limits(seconds=1.0, memory=128 << 20)
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that can confine nothing."""
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.setattr(bubblewrap, "works", lambda: False)
+
+
+@pytest.mark.skipif(not NAMES, reason="no back end here")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_back_end_keeps_the_contract(name: str) -> None:
+    program = "import os, sys\nprint(sys.stdin.read(), open('a').read(), sorted(os.listdir('.')))\nx = 2 / 3"
+    done = sandbox.run(program, stdin="in", files=[("a", b"file")], want=[("x", ".2f")], name=name)
+    assert (done.stdout, done.values, done.ok) == ("in file ['a']\n", {"x:.2f": "0.67"}, True)
+    assert sandbox.run("1 / 0", name=name).raised.type == "ZeroDivisionError"  # type: ignore[union-attr]
+    assert sandbox.run("import socket; socket.socket()", name=name).raised.type == "PermissionError"  # type: ignore[union-attr]
+    assert not sandbox.run("open('/etc/passwd')", name=name).ok
+    assert not sandbox.run("import os; os.fork()", name=name).ok
+    assert sandbox.run("while True: pass", limits=SHORT, name=name).stopped == "time"
+    assert sandbox.run("x = bytearray(1 << 30)", limits=SHORT, name=name).stopped == "memory"
+    assert sandbox.run("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", name=name).exit_code == -11
+    assert sandbox.judge("def f(x): return 2 * x", "assert f(4) == 8", name=name).passed
+    assert not sandbox.judge("def f(x): return 3 * x", "assert f(4) == 8", name=name).passed
+
+
+def test_an_unknown_back_end() -> None:
+    with pytest.raises(SandboxError, match="no back end 'docker' here"):
+        sandbox.run("1", name="docker")
+
+
+@pytest.mark.usefixtures("bare")
+def test_without_a_back_end_nothing_is_run() -> None:
+    assert sandbox.backend() is None
+    assert "none: needs Linux 6.2" in sandbox.explain()
+    for call in (lambda: sandbox.run("1"), lambda: sandbox.judge("1", "1")):
+        with pytest.raises(SandboxError, match="no program of a pack or learner is run"):
+            call()
+
+
+@pytest.mark.usefixtures("bare")
+def test_only_consent_lets_programs_run_unconfined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_consented", False)
+    sandbox.consent()
+    assert sandbox.backend() == backends.UNCONFINED
+    assert sandbox.run("print(open('/etc/passwd').read(4))").stdout == "root\n"
+    assert sandbox.run("while True: pass", limits=SHORT).stopped == "time"
+
+
+@pytest.mark.skipif("landlock" not in NAMES, reason="no Landlock here")
+def test_consent_changes_nothing_where_programs_can_be_confined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_consented", False)
+    sandbox.consent()
+    assert sandbox.backend().name == "landlock"  # type: ignore[union-attr]
+    assert not sandbox.run("open('/etc/passwd')").ok
