@@ -138,6 +138,10 @@ def test_the_address_holds_the_whole_state(address, browser):
     page.keyboard.press("ArrowRight")
     kept = page.url
     assert all(part in kept for part in ("layer=2", "head=4", "token=2", "text=The+cat"))
+    page.set_viewport_size({"width": 390, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    box = page.locator("#lens-view .ch-links").bounding_box()
+    assert box["height"] == page.locator(".ch-line-query .ch-token").count() * 24  # links meet their tokens
     page.goto("about:blank")
     page.goto(kept)
     page.locator(".ch-list h3").wait_for()

@@ -112,7 +112,7 @@ function tokenLines(scene, layer) {
   const { tokens, state, change } = scene;
   const [queries, keys] = layer.shape;
   const height = ROW * Math.max(queries, keys);
-  const svg = make("svg:svg", { class: "ch-links", viewBox: `0 0 ${GAP} ${height}`, preserveAspectRatio: "none", height, "aria-hidden": "true" });
+  const svg = make("svg:svg", { class: "ch-links", viewBox: `0 0 ${GAP} ${height}`, preserveAspectRatio: "none", style: { height: `${height}px` }, "aria-hidden": "true" });
   const line = (side, count) => make("div", { class: `ch-line ch-line-${side}`, role: "group", "aria-label": side === "query" ? "Queries" : "Keys" },
     make("p", { class: `ch-${side[0]} ch-line-name` }, side === "query" ? "queries" : "keys"),
     ...Array.from({ length: count }, (_, i) => make("button", {
