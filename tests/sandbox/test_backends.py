@@ -29,7 +29,7 @@ def test_every_back_end_keeps_the_contract(name: str) -> None:
     assert not sandbox.run("import os; os.fork()", name=name).ok
     assert sandbox.run("while True: pass", limits=SHORT, name=name).stopped == "time"
     assert sandbox.run("x = bytearray(1 << 30)", limits=SHORT, name=name).stopped == "memory"
-    assert sandbox.run("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", name=name).exit_code == -11
+    assert sandbox.run("import ctypes; ctypes.string_at(0)", name=name).exit_code == -11
     assert sandbox.judge("def f(x): return 2 * x", "assert f(4) == 8", name=name).passed
     assert not sandbox.judge("def f(x): return 3 * x", "assert f(4) == 8", name=name).passed
 
