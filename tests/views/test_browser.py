@@ -239,6 +239,24 @@ def test_pointing_in_a_long_text_asks_for_the_exact_links(live):
     assert asked[-1]["side"] == "key"
 
 
+def test_a_very_long_text_shows_a_window_of_its_tokens(live):
+    opened, _ = live(reading(1201, layers=1, heads=2))
+    tokens = opened.locator(".ch-line-query .ch-token")
+    tokens.first.wait_for()
+    assert tokens.count() == 512
+    opened.get_by_role("button", name="Later").click()
+    assert tokens.first.inner_text() == "word256"
+    opened.locator(".ch-hatch").click(position={"x": 9, "y": 1})
+    assert opened.locator(".ch-here").inner_text().startswith("word")
+    first = int(tokens.first.get_attribute("data-token"))
+    here = int(opened.locator(".ch-here").get_attribute("data-token"))
+    assert first <= here < first + 512
+    opened.get_by_role("button", name="Later").click()
+    opened.locator(".ch-token").nth(511).focus()
+    opened.keyboard.press("ArrowDown")
+    assert "looks at" in opened.locator(".ch-list h3").inner_text()
+
+
 def test_the_view_moves_by_keyboard(live):
     opened, _ = live(reading(97, layers=1, heads=2))
     opened.get_by_role("button", name="Zoom in").click()

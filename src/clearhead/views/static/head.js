@@ -7,6 +7,7 @@ import { make } from "./paint.js";
 const LIST = 8;
 const ROW = 24; // pixels of a token in the two lines, and the width they are drawn at
 const GAP = 150;
+const WINDOW = 512; // tokens a line shows at a time
 const LINK_WIDTH = 12; // pixels for weight 1
 
 const WORDS = {
@@ -108,18 +109,31 @@ function strongest(layer, tokens, token, side, near, explain) {
 
 // ---- two lines of tokens -------------------------------------------------------------------------------------
 
+/** A very long text shows a window of its tokens, moved by buttons or by pointing elsewhere. */
 function tokenLines(scene, layer) {
   const { tokens, state, change } = scene;
   const [queries, keys] = layer.shape;
-  const height = ROW * Math.max(queries, keys);
-  const svg = make("svg:svg", { class: "ch-links", viewBox: `0 0 ${GAP} ${height}`, preserveAspectRatio: "none", style: { height: `${height}px` }, "aria-hidden": "true" });
+  const most = Math.max(queries, keys);
+  const size = Math.min(most, WINDOW);
+  let start = 0;
+  const svg = make("svg:svg", {
+    class: "ch-links", viewBox: `0 0 ${GAP} ${ROW * size}`, preserveAspectRatio: "none", style: { height: `${ROW * size}px` }, "aria-hidden": "true",
+  });
+  const box = make("div", { class: "ch-lines" });
+  const where = make("small", { "aria-live": "polite" });
   const line = (side, count) => make("div", { class: `ch-line ch-line-${side}`, role: "group", "aria-label": side === "query" ? "Queries" : "Keys" },
     make("p", { class: `ch-${side[0]} ch-line-name` }, side === "query" ? "queries" : "keys"),
-    ...Array.from({ length: count }, (_, i) => make("button", {
-      type: "button", class: "ch-token", tabindex: i === 0 && side === "query" ? "0" : "-1", title: tokens[i], "data-side": side, "data-token": i,
-    }, label(tokens[i]))));
-  const box = make("div", { class: "ch-lines" }, line("query", queries), svg, line("key", keys));
+    ...Array.from({ length: Math.max(Math.min(size, count - start), 0) }, (_, i) => make("button", {
+      type: "button", class: "ch-token", tabindex: i === 0 && side === "query" ? "0" : "-1", title: tokens[start + i], "data-side": side, "data-token": start + i,
+    }, label(tokens[start + i]))));
   const button = (side, token) => box.querySelector(`[data-side="${side}"][data-token="${token}"]`);
+  function turn(to) {
+    start = Math.min(Math.max(to, 0), most - size);
+    where.textContent = `tokens ${start}–${start + size - 1} of ${most}`;
+    box.replaceChildren(line("query", queries), svg, line("key", keys));
+  }
+  turn(0);
+
   const point = (event) => {
     const { token, side } = event.target.dataset;
     if (token !== undefined && (state().token !== Number(token) || state().side !== side)) change({ token: Number(token), side });
@@ -130,36 +144,45 @@ function tokenLines(scene, layer) {
   box.addEventListener("keydown", (event) => {
     const { token, side } = event.target.dataset;
     const to = { ArrowUp: [side, Number(token) - 1], ArrowDown: [side, Number(token) + 1], ArrowLeft: ["query", token], ArrowRight: ["key", token] }[event.key];
-    const target = to && button(to[0], to[1]);
-    if (!target) return;
+    if (!to) return;
     event.preventDefault();
-    target.focus();
+    if (!button(to[0], to[1]) && to[1] >= 0 && to[1] < most) turn(Number(to[1]) - size / 2);
+    button(to[0], to[1])?.focus();
   });
-  const long = Math.max(queries, keys) > 48 ? " At rest, links of up to 16 tokens are drawn." : "";
+  const page = (text, by) => make("button", { type: "button", class: "ch-zoom", onclick: () => { turn(start + by); change({ token: -1 }); again(); } }, text);
+  const pages = most > size ? make("div", { class: "ch-tools" }, page("Earlier", -size / 2), page("Later", size / 2), where) : null;
+  const long = most > 48 ? " At rest, links of up to 16 tokens are drawn." : "";
+  let again = () => {};
+
+  function show(token, side, near) {
+    again = () => show(-1, side, near);
+    if (token >= 0 && !button(side, token)) turn(token - size / 2);
+    const drawn = (token < 0 ? resting(near, most) : near).filter((link) => link.weight * LINK_WIDTH > 0.1);
+    const inSight = (place) => place >= start && place < start + size;
+    svg.replaceChildren(...drawn.filter((link) => inSight(link.from) || inSight(link.to)).map((link) => curve(link, start)));
+    box.classList.toggle("ch-pointed", token >= 0);
+    const lit = new Set(near.slice(0, LIST).map((link) => (side === "query" ? link.to : link.from)));
+    for (const node of box.querySelectorAll(".ch-token")) {
+      const here = node.dataset.side === side && Number(node.dataset.token) === token;
+      node.classList.toggle("ch-here", here);
+      node.classList.toggle("ch-lit", token >= 0 && (here || (node.dataset.side !== side && lit.has(Number(node.dataset.token)))));
+      if (token >= 0) node.setAttribute("tabindex", here ? "0" : "-1");
+    }
+    const there = token >= 0 && button(side, token);
+    if (there && (there.offsetTop < box.scrollTop || there.offsetTop + ROW > box.scrollTop + box.clientHeight)) {
+      box.scrollTop = there.offsetTop - box.clientHeight / 3; // pointed at from the map or the address
+    }
+  }
+
   return {
-    element: make("figure", { class: "ch-linebox" }, box,
+    element: make("figure", { class: "ch-linebox" }, box, pages,
       make("figcaption", {}, `A link's width is its weight. Point at a token, or walk with the arrow keys.${long}`)),
-    show(token, side, near) {
-      const drawn = (token < 0 ? resting(near, Math.max(queries, keys)) : near).filter((link) => link.weight * LINK_WIDTH > 0.1);
-      svg.replaceChildren(...drawn.map(curve));
-      box.classList.toggle("ch-pointed", token >= 0);
-      const lit = new Set(near.slice(0, LIST).map((link) => (side === "query" ? link.to : link.from)));
-      for (const node of box.querySelectorAll(".ch-token")) {
-        const here = node.dataset.side === side && Number(node.dataset.token) === token;
-        node.classList.toggle("ch-here", here);
-        node.classList.toggle("ch-lit", token >= 0 && (here || (node.dataset.side !== side && lit.has(Number(node.dataset.token)))));
-        if (token >= 0) node.setAttribute("tabindex", here ? "0" : "-1");
-      }
-      const there = token >= 0 && button(side, token);
-      if (there && (there.offsetTop < box.scrollTop || there.offsetTop + ROW > box.scrollTop + box.clientHeight)) {
-        box.scrollTop = there.offsetTop - box.clientHeight / 3; // pointed at from the map or the address
-      }
-    },
+    show,
   };
 }
 
-function curve(link) {
-  const [y, to, inset] = [(link.from + 0.5) * ROW, (link.to + 0.5) * ROW, 2];
+function curve(link, start) {
+  const [y, to, inset] = [(link.from - start + 0.5) * ROW, (link.to - start + 0.5) * ROW, 2];
   return make("svg:path", {
     d: `M${inset} ${y}C${GAP / 2} ${y} ${GAP / 2} ${to} ${GAP - inset} ${to}`,
     "vector-effect": "non-scaling-stroke", "stroke-width": Math.max(LINK_WIDTH * link.weight, 0.2).toFixed(2),

@@ -131,8 +131,7 @@ export function label(token, most = 14) {
 /** Which of the links to draw while no token is pointed at: the strongest; in a long text only those whose two ends
  * can be seen together. @param {Link[]} all @param {number} tokens */
 export function resting(all, tokens) {
-  const near = tokens <= 48 ? all : all.filter((link) => Math.abs(link.from - link.to) <= 16);
-  return near.slice(0, 400);
+  return tokens <= 48 ? all : all.filter((link) => Math.abs(link.from - link.to) <= 16).slice(0, 2000);
 }
 
 // ---- views: the part of a map that is shown, in tokens ---------------------------------------------------------
