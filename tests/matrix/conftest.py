@@ -2,7 +2,7 @@
 
 import pytest
 
-from clearhead.matrix import logits, pooling, products
+from clearhead.matrix import logits, pooling, products, statistics
 
 
 @pytest.fixture
@@ -11,4 +11,5 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(logits, "MIN_ROWS", 7)
     monkeypatch.setattr(products, "BLOCK", 3001)
     monkeypatch.setattr(products, "WIDEST", 7)
+    monkeypatch.setattr(statistics, "BLOCK", 499)
     monkeypatch.setattr(pooling, "TABLE", 499)

@@ -220,10 +220,10 @@ def blocks(logits: Logits, *, least: int = 1, band: tuple[int, int] | None = Non
         band: (low, high): only the columns that hold some key j with low <= j - i <= high for a row i.
     """
     batches, heads, rows, keys = logits.shape
-    across = keys if band is None else min(keys, band[1] - band[0] + MIN_ROWS)
+    across = keys if band is None else min(keys, band[1] - band[0] + 8 * MIN_ROWS)
     tall = min(max(BLOCK // max(across, 1), MIN_ROWS), rows)
     if band is not None:
-        tall = min(tall, max(band[1] - band[0], MIN_ROWS))
+        tall = min(tall, max(band[1] - band[0], 8 * MIN_ROWS))
     wide = max(BLOCK // max(tall * across, 1), 1)
     for batch in range(batches):
         for head in range(0, heads, wide):
@@ -232,7 +232,10 @@ def blocks(logits: Logits, *, least: int = 1, band: tuple[int, int] | None = Non
                 stop = min(start + tall, rows)
                 left, right = (0, keys) if band is None else (start + band[0], stop + band[1])
                 if logits.is_causal:
-                    right = min(max(stop, least), right)
+                    # In eighths: blocks of many widths, freed between small answers, leave holes nothing fits in
+                    # (735 MB at 16,384 keys).
+                    coarse = max(-(-keys // 8), 1)
+                    right = min(max(-(-stop // coarse) * coarse, least), right)
                 left = min(max(left, 0), keys)
                 span, cols = slice(start, stop), slice(left, max(min(right, keys), left))
                 yield Block(batch, which, span, cols, logits.block(batch, which, span, cols))

@@ -58,18 +58,20 @@ def mean(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, cols:
 def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, cols: slice) -> Tensor:
     """The largest weight of each cell: one pass of blocks over the rectangle."""
     batches, heads, _, _ = logits.shape
-    down = edges(rows.stop - rows.start, cells[0])
-    tall = max(walk.BLOCK // max(heads * (cols.stop - cols.start), 1), 1)
+    down, size = edges(rows.stop - rows.start, cells[0]), cols.stop - cols.start
+    tall = max(walk.BLOCK // max(heads * size, 1), 1)
     maps = []
     for batch in range(batches):
         strips = []
         for first, last in down:
-            best = None
+            best = logits.query.new_zeros(heads, size)
             for start in range(rows.start + first, rows.start + last, tall):
                 some = slice(start, min(start + tall, rows.start + last))
-                weights = weigh(logits.block(batch, slice(0, heads), some, cols), lse[batch, :, some])
-                strip = F.adaptive_max_pool2d(weights, (1, cells[1]))
-                best = strip if best is None else torch.maximum(best, strip)
-            strips.append(best)
-        maps.append(torch.cat([strip for strip in strips if strip is not None], dim=1))
+                # Under is_causal nothing stands right of the last row's own position.
+                span = slice(cols.start, min(cols.stop, some.stop)) if logits.is_causal else cols
+                if span.stop > span.start:
+                    weights = weigh(logits.block(batch, slice(0, heads), some, span), lse[batch, :, some])
+                    best = torch.maximum(best, F.pad(weights.amax(1), (0, cols.stop - span.stop)))
+            strips.append(F.adaptive_max_pool1d(best, cells[1]))
+        maps.append(torch.stack(strips, dim=1))
     return torch.stack(maps)

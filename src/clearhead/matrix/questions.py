@@ -90,11 +90,11 @@ class Questions:
 
         Source: Vig & Belinkov 2019, "Analyzing the Structure of Attention", section 3.
         """
-        return statistics.distances(self._wide, self._wide_lse, offset)[0]
+        return statistics.mean_distance(self._wide, self._wide_lse, offset)
 
     def distance_spread(self, *, offset: int = 0) -> Tensor:
         """How much that distance varies within a row, (B, H, L), in positions: its standard deviation."""
-        return statistics.distances(self._wide, self._wide_lse, offset)[1]
+        return statistics.distance_spread(self._wide, self._wide_lse, offset)
 
     def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
         """What each query gives to keys at most `window` positions away, (B, H, L), in weights.

@@ -1,5 +1,6 @@
 """Exact numbers about rows and columns, from forward passes where an identity allows, else one pass of blocks."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -75,23 +76,67 @@ def topk(logits: Logits, lse: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.exp(best - finite(lse).unsqueeze(-1)), keys
 
 
-def distances(logits: Logits, lse: Tensor, offset: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of |i + offset - j| under each row's weights, both (B, H, L), in positions."""
+def mean_distance(logits: Logits, lse: Tensor, offset: int) -> Tensor:
+    """(B, H, L), positions: Σⱼ aᵢⱼ·|i + offset - j|.
+
+    Some rows at a time: left and right of their own positions the distance is linear in j, so two narrow columns
+    through the kernels give it, with no difference of large numbers; the square around the diagonal is made.
+    """
+    _, _, rows, keys = logits.shape
+    step = max(math.isqrt(BLOCK // 4), 1)
+    parts = []
+    for start in range(0, rows, step):
+        some = slice(start, min(start + step, rows))
+        left, right = (min(max(place + offset, 0), keys) for place in (some.start, some.stop))
+        total = _beside(logits, lse, some, slice(0, left), offset)
+        total = total + _beside(logits, lse, some, slice(right, keys), offset)
+        parts.append(total + _around(logits, lse, some, slice(left, right), offset))
+    return torch.cat(parts, dim=2)
+
+
+def _beside(logits: Logits, lse: Tensor, rows: slice, cols: slice, offset: int) -> Tensor:
+    """(B, H, rows): Σ of aᵢⱼ·|i + offset - j| over columns that all lie on one side of every row's own position."""
+    batches, heads, _, _ = logits.shape
+    if cols.stop <= cols.start:
+        return logits.query.new_zeros(batches, heads, rows.stop - rows.start)
+    like = logits.query
+    on_left = cols.start == 0 and cols.stop <= rows.start + offset
+    edge = cols.stop if on_left else cols.start
+    from_edge = (torch.arange(cols.start, cols.stop, device=like.device) - edge).abs().to(like.dtype)
+    to_edge = (torch.arange(rows.start, rows.stop, device=like.device) + offset - edge).abs().to(like.dtype)
+    columns = torch.stack([torch.ones_like(from_edge), from_edge], dim=-1).expand(*logits.key.shape[:2], -1, -1)
+    mass, beyond = products.partial(logits, columns, lse, rows, cols).unbind(-1)
+    return mass * to_edge + beyond
+
+
+def _around(logits: Logits, lse: Tensor, rows: slice, cols: slice, offset: int) -> Tensor:
+    """(B, H, rows): Σ of aᵢⱼ·|i + offset - j| over a small square."""
+    batches, heads, _, _ = logits.shape
+    if cols.stop <= cols.start:
+        return logits.query.new_zeros(batches, heads, rows.stop - rows.start)
+    answers = []
+    for batch in range(batches):
+        for head in range(heads):
+            which = slice(head, head + 1)
+            block = Block(batch, which, rows, cols, logits.block(batch, which, rows, cols))
+            answers.append((block.weights(lse) * _away(block, offset).abs()).sum(-1))
+    return torch.cat(answers).unflatten(0, (batches, heads))
+
+
+def distance_spread(logits: Logits, lse: Tensor, offset: int) -> Tensor:
+    """(B, H, L), positions: the standard deviation of |i + offset - j| under each row's weights."""
 
     def reduce(block: Block) -> tuple[Tensor, ...]:
-        away, weights = _away(block, offset).abs(), block.weights(lse)
-        first = (weights * away).sum(-1)
+        away, weights = _away(block, offset).abs().to(lse.dtype), block.weights(lse)
         mass = weights.sum(-1)
         share = mass.masked_fill(mass == 0, 1.0)
-        around = away - (first / share).unsqueeze(-1)
+        around = away - ((weights * away).sum(-1) / share).unsqueeze(-1)
         variance = (weights * around**2).sum(-1) / share
         # sqrt has no slope at 0, where all the weight lies at one distance, give or take a rounding.
         flat = variance <= torch.finfo(variance.dtype).eps ** 2
-        spread = variance.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
-        return first, spread
+        return (variance.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0),)
 
-    mean, spread = rowwise(logits, reduce)
-    return mean, spread
+    return rowwise(logits, reduce)[0]
 
 
 def mass_within(logits: Logits, lse: Tensor, window: int, offset: int) -> Tensor:
