@@ -12,7 +12,7 @@ def dense(problem: Problem, dropout_p: float = 0.0) -> tuple[Tensor, Tensor]:
     """Compute output and weights in plain torch, differentiable through both.
 
     Args:
-        problem: query (B, H, L, D) and the rest.
+        problem: query (B, H, L, D) and the rest; no sinks, which the module does not have.
         dropout_p: applied to the weights with torch's generator, as torch does.
     Returns:
         out (B, H, L, E) and weights (B, H, L, S) after dropout; 0 in a row that may attend nothing.
@@ -24,7 +24,8 @@ def dense(problem: Problem, dropout_p: float = 0.0) -> tuple[Tensor, Tensor]:
     key, value = problem.key, problem.value
     if group > 1:
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-    weights = softmax(logits(problem, key), problem.sinks).to(value.dtype)
+    masked = problem.allow is not None or problem.bias is not None or key.shape[2] == 0
+    weights = softmax(logits(problem, key), masked=masked).to(value.dtype)
     if dropout_p > 0:
         weights = F.dropout(weights, dropout_p)
     return weights @ value, weights
@@ -44,18 +45,17 @@ def logits(problem: Problem, key: Tensor) -> Tensor:
     return x
 
 
-def softmax(x: Tensor, sinks: Tensor | None = None) -> Tensor:
+def softmax(x: Tensor, *, masked: bool = True) -> Tensor:
     """Softmax over the last axis that gives zeros, and zero gradient, for a row of -inf.
 
     Args:
         x: (B, H, L, S) logits.
-        sinks: (H,) further logits that take weight.
+        masked: whether a row may be empty; if not, two copies are saved.
 
     >>> softmax(torch.tensor([[0.0, 0.0], [-torch.inf, -torch.inf]])[None, None])[0, 0].tolist()
     [[0.5, 0.5], [0.0, 0.0]]
     """
-    if sinks is not None:
-        x = torch.cat([x, sinks.to(x.dtype)[:, None, None].expand(*x.shape[:-1], 1)], -1)
+    if not masked:
+        return x.softmax(-1)
     empty = (x == -torch.inf).all(-1, keepdim=True)
-    weights = x.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
-    return weights if sinks is None else weights[..., :-1]
+    return x.masked_fill(empty, 0).softmax(-1).masked_fill(empty, 0)
