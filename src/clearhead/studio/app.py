@@ -12,7 +12,21 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from clearhead.errors import ClearheadError
-from clearhead.studio import exam, experiment, feedback, home, lens, practice, progress, topic, tryout, walk
+from clearhead.studio import (
+    exam,
+    experiment,
+    feedback,
+    home,
+    lens,
+    notes,
+    practice,
+    preferences,
+    progress,
+    search,
+    topic,
+    tryout,
+    walk,
+)
 from clearhead.studio.desk import Desk, desk_of, secret_in
 from clearhead.studio.pages import render
 from clearhead.studio.security import Guard
@@ -20,6 +34,7 @@ from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf, fill
 from clearhead.studio.store import Store
 
+PARTS = (home, topic, practice, exam, feedback, walk, tryout, experiment, progress, search, notes, preferences, lens)
 HERE = Path(__file__).parent
 TITLES = {404: "Not here", 403: "Refused", 400: "That did not fit", 413: "Too long", 422: "That did not fit"}
 
@@ -55,7 +70,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     app.state.desk = desk
     app.add_middleware(Guard)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
-    for part in (home, topic, practice, exam, feedback, walk, tryout, experiment, progress, lens):
+    for part in PARTS:
         app.include_router(part.router)
     _views(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"))

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from clearhead.course import Attempt
 from clearhead.studio.asking import answered, onward, page_of
 from clearhead.studio.desk import AtDesk
+from clearhead.studio.notes import report
 from clearhead.studio.pages import render
 
 router = APIRouter()
@@ -32,6 +33,8 @@ def feedback(request: Request, desk: AtDesk, attempt_id: str, back: str = "") ->
         onward=onward(desk, question.item, kept.mode),
         back=back if back.startswith("/topics/") else "",
         solved=kept.correct or tries >= question.item.attempts,
+        note=desk.store.kept(f"note:{kept.item_id}"),
+        report=report(question, kept),
         tries_left=max(0, question.item.attempts - tries),
     )
 

@@ -45,9 +45,23 @@ class Learner:
         self._store = store
         self._items = items
         self._attempts: list[Attempt] = []
-        self._newest = 0
         self._known: tuple[Progress, History] | None = None
         self._lock = Lock()
+        self.set_aside = int(store.kept("start-after", "0"))  # attempts up to this number do not count
+        self._newest = self.set_aside
+
+    def start_after(self, number: int | None) -> None:
+        """Count only attempts after this number; None is the newest one. The others stay in the store."""
+        with self._lock:
+            last = self._store.attempts(after=self._newest)
+            self.set_aside = (last[-1][0] if last else self._newest) if number is None else number
+            self._store.keep("start-after", str(self.set_aside))
+            self._newest, self._attempts, self._known = self.set_aside, [], None
+
+    def teach(self, items: Mapping[str, Item]) -> None:
+        """Know of these items from now on; what was answered stays."""
+        with self._lock:
+            self._items, self._known = items, None
 
     def known(self) -> tuple[Progress, History]:
         """Schedule, mastery and history as of the newest attempt in the store, whichever tab or process wrote it."""

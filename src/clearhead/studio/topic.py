@@ -26,12 +26,12 @@ def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
     return pair
 
 
-ORDER = ("read", "why", "walk", "try", "recall", "practice", "challenge", "experiment", "build", "test")
+ORDER = ("read", "why", "walk", "try", "sheet", "recall", "practice", "challenge", "experiment", "build", "test")
 RECALLED = ("card", "explain")
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
 FEWEST = 5  # a test or a challenge of fewer items says nothing
-PAGES = ("read", "why")  # modes that are a page to read
+PAGES = {"read": "read", "why": "why", "sheet": "recall"}  # modes that are a page to read -> the pack's page
 
 
 def items_for(mode: str, items: list[Item]) -> list[Item]:
@@ -50,7 +50,7 @@ def items_for(mode: str, items: list[Item]) -> list[Item]:
 def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     """The modes this topic has something for: (mode, address)."""
     items = desk.shelf.items_of(pack, topic)
-    has = {mode: mode in topic.pages for mode in PAGES}
+    has = {mode: page in topic.pages for mode, page in PAGES.items()}
     has |= {mode: bool(items_for(mode, items)) for mode in ("try", "recall", "practice", "build", "test")}
     has["challenge"] = has["test"]
     has["experiment"] = any(MEASURED & set(item.concepts) for item in items)
@@ -75,6 +75,7 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
     badge = desk.store.kept(f"badge:{pack.id}/{topic.id}")
     said = {
         "read": ("The idea, a formula, a program and its output.", f"about {topic.minutes} min"),
+        "sheet": ("All of it on one page, for a quick look.", ""),
         "why": ("The problem it solves, measured.", ""),
         "walk": ("Every step, with matrices you can edit.", ""),
         "try": ("Say what a program prints, run it, change it.", ""),
@@ -106,9 +107,14 @@ def why(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResp
     return _page(request, desk, pack_id, topic_id, "why")
 
 
+@router.get("/topics/{pack_id}/{topic_id}/sheet", response_class=HTMLResponse)
+def sheet(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
+    return _page(request, desk, pack_id, topic_id, "sheet")
+
+
 def _page(request: Request, desk: Desk, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
     pack, topic = found(desk, pack_id, topic_id)
-    text = desk.shelf.page(pack, topic, mode)
+    text = desk.shelf.page(pack, topic, PAGES[mode])
     if text is None:
         raise HTTPException(404, f"{topic.title} has no page for {mode.capitalize()} yet.")
     home.remember(desk, home.Place(request.url.path, topic.title, mode.capitalize()))

@@ -40,6 +40,10 @@ function onKey(event) {
   if (event.key === "Escape") return void closeKeys();
   if (belongsTo(event.target, event.key)) return;
   if (event.key === "?") return void toggleKeys();
+  if (event.key === "/") {
+    event.preventDefault();
+    return void location.assign("/search");
+  }
   const option = event.key.length === 1 && document.querySelector(`[data-letter="${CSS.escape(event.key.toLowerCase())}"]`);
   const control = option || controlFor(document, event.key);
   if (event.key === "h" && !control) return void nextHint();
@@ -87,7 +91,7 @@ function toggleKeys() {
   for (const extra of document.querySelectorAll("[data-keys-help]")) {
     rows.push(...extra.dataset.keysHelp.split(";").map((pair) => pair.split("=").map((part) => part.trim())));
   }
-  rows.push(["?", "Show or hide this list"], ["Esc", "Close"]);
+  rows.push(["/", "Search"], ["?", "Show or hide this list"], ["Esc", "Close"]);
   const list = document.createElement("dl");
   for (const [key, what] of rows) {
     const name = document.createElement("dt");
@@ -106,7 +110,7 @@ function closeKeys() {
 }
 
 function addCopyButtons() {
-  for (const program of document.querySelectorAll(".how pre.program")) {
+  for (const program of document.querySelectorAll(".how pre.program, .report pre")) {
     const button = Object.assign(document.createElement("button"), { className: "quiet small", textContent: "Copy", type: "button" });
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(program.textContent);

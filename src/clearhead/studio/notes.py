@@ -1,0 +1,40 @@
+"""A note of one's own on any question, and a text for its author when something is wrong with it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, HTTPException
+from fastapi.responses import RedirectResponse, Response
+
+from clearhead.course import Attempt
+from clearhead.studio.desk import AtDesk
+from clearhead.studio.question import Question
+
+router = APIRouter()
+LONGEST = 5_000
+
+
+@router.post("/notes")
+def write(
+    desk: AtDesk,
+    item: Annotated[str, Form()],
+    text: Annotated[str, Form(max_length=LONGEST)] = "",
+    attempt: Annotated[str, Form()] = "",
+) -> Response:
+    if item not in desk.shelf.items:
+        raise HTTPException(404, f"There is no question {item} here.")
+    desk.store.keep(f"note:{item}", text.replace("\r\n", "\n").strip())
+    known = desk.store.attempt(attempt) if attempt else None
+    return RedirectResponse(f"/attempts/{known.id}#note" if known else f"/items/{item}", 303)
+
+
+def report(question: Question, attempt: Attempt) -> str:
+    """What an author needs to see what a learner saw."""
+    receipt = question.proved.receipt
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(receipt.versions.items()))
+    return (
+        f"Problem with {question.pack.id} {question.pack.version}, {question.item.file}, rev {question.item.rev}\n"
+        f"item {receipt.item_hash[:16]}, seed {receipt.seed}, outcome {receipt.outcome[:16]}\n"
+        f"with {versions}\n"
+        f"answered {attempt.response!r}, graded {'right' if attempt.correct else 'wrong'}\n\n"
+        "What is wrong:\n"
+    )

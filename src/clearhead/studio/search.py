@@ -1,0 +1,60 @@
+"""Search: topics, pages and questions by their words; never by what would give an answer away."""
+
+import re
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from clearhead.studio import topic
+from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.pages import render
+
+router = APIRouter()
+MOST = 40
+_MARKS = re.compile(r"```.*?```|~~~.*?~~~|[`*_#$|\[\]]|\(/[^)]*\)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One thing found."""
+
+    address: str
+    title: str
+    kind: str
+    text: str
+    weight: float
+
+
+@router.get("/search", response_class=HTMLResponse)
+def search(request: Request, desk: AtDesk, q: str = "") -> HTMLResponse:
+    words = re.findall(r"\w+", q.lower())[:8]
+    hits = sorted(_hits(desk, words), key=lambda hit: (-hit.weight, hit.title)) if words else []
+    return render(request, "search.html", q=q[:200], hits=hits[:MOST], more=max(0, len(hits) - MOST))
+
+
+def _hits(desk: Desk, words: list[str]) -> list[Hit]:
+    found = []
+    for pack, this in desk.shelf.topics():
+        found.append(_hit(words, topic.address(pack, this), this.title, "topic", this.summary, 3))
+        for mode in this.pages:
+            text = desk.shelf.page(pack, this, mode) or ""
+            where = topic.address(pack, this, "sheet" if mode == "recall" else mode)
+            found.append(_hit(words, where, f"{this.title}: {mode}", "page", text, 2))
+    for item in desk.shelf.items.values():
+        text = f"{desk.shelf.proved[item.id].stem} {' '.join(item.concepts)}"
+        mode = "recall" if item.kind == "card" else "practice"
+        found.append(_hit(words, f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
+    return [hit for hit in found if hit]
+
+
+def _hit(words: list[str], address: str, title: str, kind: str, text: str, weight: float) -> Hit | None:
+    """A hit where every word is in the title or the text; one in the title weighs more."""
+    low_title, plain = title.lower(), " ".join(_MARKS.sub(" ", text).split())
+    low = plain.lower()
+    if not all(word in low_title or word in low for word in words):
+        return None
+    weight += 4 * sum(word in low_title for word in words)
+    at = max(0, min((place for word in words if (place := low.find(word)) >= 0), default=0) - 50)
+    shown = ("… " if at else "") + plain[at : at + 160].strip() + (" …" if len(plain) > at + 160 else "")
+    return Hit(address, title, kind, shown, weight)
