@@ -75,29 +75,33 @@ def versions(preload: tuple[str, ...]) -> Mapping[str, str]:
 
 
 def prove_pack(
-    pack: Pack, *, cache: Path | None = None, jobs: int = 2, progress: Report | None = None, only: str | None = None
-) -> list[Outcome]:
-    """Prove every item of the pack (or the one named `only`), `jobs` at a time.
+    pack: Pack, *, cache: Path | None = None, jobs: int = 2, progress: Report | None = None,
+    only: str | None = None, topic: str | None = None,
+) -> list[Outcome]:  # fmt: skip
+    """Prove every item of the pack (or the one named `only`, or those of one topic), `jobs` at a time.
 
     Args:
         cache: a folder of earlier proofs; an item is skipped if its hash and the versions are the same.
-        progress: called after each item with (outcome, how many are done, how many there are).
+        progress: called after each item with (outcome, how many are done, how many there are). What it raises ends
+            the run, as Ctrl-C does, when the items under way are done.
     Returns:
         An Outcome an item, in the pack's order. A wrong item is an outcome, not an exception.
     Raises:
         SandboxError: this machine cannot confine programs.
     """
-    items = [item for item in pack.items.values() if only is None or item.id == only]
+    items = [item for item in pack.items.values() if only in (None, item.id) and topic in (None, item.topic)]
     done: dict[str, Outcome] = {}
-    lock = threading.Lock()
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
         waiting = {threads.submit(_outcome, item, pack, cache): item.id for item in items}
-        for future in as_completed(waiting):
-            outcome = future.result()
-            with lock:
+        try:
+            for future in as_completed(waiting):
+                outcome = future.result()
                 done[outcome.item_id] = outcome
                 if progress:
                     progress(outcome, len(done), len(items))
+        except BaseException:  # Ctrl-C among them: leaving the pool would otherwise prove all that is queued
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
     return [done[item.id] for item in items]
 
 

@@ -48,6 +48,11 @@ class Desk:
         self.tickets = Tickets(self.secret)
         self.learner = Learner(self.store, self.shelf.items)
 
+    def restock(self, shelf: Shelf) -> None:
+        """Teach from a fuller shelf from now on."""
+        self.shelf = shelf
+        self.learner.teach(shelf.items)
+
     @property
     def progress(self) -> Progress:
         """Schedule and mastery as of the newest attempt."""

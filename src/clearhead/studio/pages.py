@@ -35,7 +35,11 @@ def render(request: Request, name: str, *, status: int = 200, **context: Any) ->
     desk = desk_of(request)
     token, fresh = desk.csrf.issue(request)
     text = _TEMPLATES.get_template(name).render(
-        csrf=token, dark=DARK.get(desk.setting("theme"), DARK["system"]), path=request.url.path, **context
+        csrf=token,
+        dark=DARK.get(desk.setting("theme"), DARK["system"]),
+        path=request.url.path,
+        coming=desk.shelf.coming,
+        **context,
     )
     response = HTMLResponse(text, status)
     response.headers["cache-control"] = "no-store"

@@ -5,17 +5,18 @@ import os
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from clearhead.errors import OptionError
+from clearhead.errors import OptionError, SandboxError
 from clearhead.studio import app
+from clearhead.studio.desk import Desk
 from clearhead.studio.settings import Settings
-from clearhead.studio.shelf import Shelf, fill
+from clearhead.studio.shelf import Shelf, prove, unproved
 
 TRIES = 50  # ports after the wanted one
 
@@ -33,8 +34,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
     console = Console(highlight=False, soft_wrap=True)
     with take_port(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
-        shelf = _prove(settings, console)
-        studio = app.create(settings, shelf)
+        studio = app.create(settings, unproved(settings.packs))
         address = f"http://{settings.host}:{port}"
         if settings.port not in (0, port):
             console.print(f"Port {settings.port} is taken; using {port}.")
@@ -45,7 +45,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         if browser and not os.environ.get("CI"):
             _when_up(server, lambda: webbrowser.open(address))
         logging.getLogger("uvicorn.error").addFilter(_no_interrupt_noise)
-        with suppress(KeyboardInterrupt):
+        with _proving(settings, studio.state.desk, console), suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     console.print("Stopped.")
 
@@ -71,16 +71,42 @@ def take_port(host: str, port: int) -> socket.socket:
     raise OptionError(f"no port from {port} on is free ({last}). Choose another: clearhead studio --port N")
 
 
-def _prove(settings: Settings, console: Console) -> Shelf:
-    columns = (TextColumn("Proving the course"), BarColumn(), MofNCompleteColumn(), TextColumn("items"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("prove", total=None)
-        shelf = fill(
-            settings.packs, settings.data / "proofs", lambda done, all: bar.update(task, completed=done, total=all)
-        )
-    for outcome in shelf.failed:
-        console.print(f"Left out, its proof failed: {outcome.file}:{outcome.line or 1}: {outcome.error}", style="dim")
-    return shelf
+class _Stopped(Exception):
+    """The studio is closing: what is not proved yet waits for the next start."""
+
+
+@contextmanager
+def _proving(settings: Settings, desk: Desk, console: Console) -> Iterator[None]:
+    """Prove the course while the studio serves: each question is on its page as soon as its answer is computed."""
+    stop = threading.Event()
+    columns = (TextColumn("Computing the answers"), BarColumn(), MofNCompleteColumn(), TextColumn("questions"))
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("prove", total=desk.shelf.coming)
+
+    def publish(shelf: Shelf) -> None:
+        if stop.is_set():
+            raise _Stopped
+        desk.restock(shelf)
+        bar.update(task, completed=len(shelf.proved) + len(shelf.failed))
+
+    def work() -> None:
+        try:
+            with bar:
+                prove(desk.shelf, settings.data / "proofs", publish)
+        except _Stopped:
+            return
+        except SandboxError as problem:
+            console.print(f"No question can be asked: {problem}")
+        for outcome in desk.shelf.failed:
+            console.print(f"Left out: {outcome.file}:{outcome.line or 1}: {outcome.error}", style="dim")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _when_up(server: uvicorn.Server, act: Callable[[], object]) -> None:

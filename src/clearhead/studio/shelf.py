@@ -1,7 +1,7 @@
 """The packs this studio teaches, each item with what its proof computed."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,12 +12,22 @@ from clearhead.studio.manuscript import with_outputs
 
 @dataclass(frozen=True)
 class Shelf:
-    """Packs and proofs. An item whose proof failed is on no page; `failed` says why."""
+    """Packs and proofs. An item whose proof failed is on no page; `failed` says why.
+
+    `coming` is how many items are still to be proved.
+    """
 
     packs: tuple[Pack, ...]
     proved: Mapping[str, Proved]
     failed: tuple[Outcome, ...] = ()
     pages: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    coming: int = 0
+
+    def plus(self, outcome: Outcome) -> "Shelf":
+        """A shelf on which one more proof has ended, well or not."""
+        if outcome.proved is None:
+            return replace(self, failed=(*self.failed, outcome), coming=self.coming - 1)
+        return replace(self, proved={**self.proved, outcome.item_id: outcome.proved}, coming=self.coming - 1)
 
     def page(self, pack: Pack, topic: Topic, mode: str) -> str | None:
         """A mode's Markdown, with the outputs of its programs; None where the topic has no such page."""
@@ -58,43 +68,52 @@ class Shelf:
         return [item for item in pack.items_of(topic.id) if item.id in self.proved]
 
 
-def fill(
-    paths: Iterable[Path] | None, cache: Path, progress: Callable[[int, int], None] | None = None, jobs: int = 2
-) -> Shelf:
-    """Load and prove the packs; what `cache` holds from an earlier start is not proved again.
+def fill(paths: Iterable[Path] | None, cache: Path) -> Shelf:
+    """Load the packs and prove them, whole. Arguments and errors: see `unproved` and `prove`."""
+    return prove(unproved(paths), cache)
 
-    Args:
-        paths: pack folders; None is the shipped ones.
-        progress: called with (items done, items in all).
+
+def unproved(paths: Iterable[Path] | None) -> Shelf:
+    """Load the packs (None: the shipped ones); nothing of them is run.
 
     Raises:
         PackError: a pack that cannot be read, or two packs with an item of the same id.
     """
     packs = tuple(load(path) for path in (shipped() if paths is None else paths))
+    return Shelf(packs, {}, coming=_count(packs))
+
+
+def prove(shelf: Shelf, cache: Path, publish: Callable[[Shelf], None] | None = None, jobs: int = 2) -> Shelf:
+    """Run the pages' programs and prove the items, topic by topic.
+
+    Args:
+        cache: a folder of what earlier starts proved; that is not proved again.
+        publish: called with each fuller shelf, so that one can learn while the rest is proved. What it raises ends
+            the proving.
+
+    Raises:
+        SandboxError: this machine cannot confine programs.
+    """
+
+    def grow(fuller: Shelf) -> None:
+        nonlocal shelf
+        shelf = fuller
+        if publish:
+            publish(shelf)
+
+    for pack, topic in shelf.topics():
+        pages = {(pack.id, topic.id, mode): with_outputs(page, pack, cache) for mode, page in topic.pages.items()}
+        grow(replace(shelf, pages={**shelf.pages, **pages}))
+        prove_pack(pack, cache=cache, jobs=jobs, topic=topic.id, progress=lambda one, *_: grow(shelf.plus(one)))
+    return shelf
+
+
+def _count(packs: Iterable[Pack]) -> int:
+    """How many items there are. Raises PackError where two packs use one id."""
     seen: dict[str, str] = {}
     for pack in packs:
         for id in pack.items:
             if id in seen:
                 raise PackError(f"item {id!r} is in pack {seen[id]!r} too; an id is used once, so rename one of them")
             seen[id] = pack.id
-    shelf: dict[str, Proved] = {}
-    failed: list[Outcome] = []
-    for pack in packs:
-        before = len(shelf) + len(failed)
-
-        def tell(outcome: Outcome, done: int, of: int, before: int = before) -> None:
-            if progress:
-                progress(before + done, len(seen))
-
-        for outcome in prove_pack(pack, cache=cache, jobs=jobs, progress=tell):
-            if outcome.proved is None:
-                failed.append(outcome)
-            else:
-                shelf[outcome.item_id] = outcome.proved
-    pages = {
-        (pack.id, topic.id, mode): with_outputs(page, pack, cache)
-        for pack in packs
-        for topic in pack.topics
-        for mode, page in topic.pages.items()
-    }
-    return Shelf(packs, shelf, tuple(failed), pages)
+    return len(seen)
