@@ -1,6 +1,7 @@
 """A proved pack goes out in six formats and what others export comes in as drafts; round trips keep what they can."""
 
 import csv
+import os
 import sqlite3
 import zipfile
 from collections.abc import Sequence
@@ -284,3 +285,23 @@ def test_headings_in_drafts_do_not_become_sections(tmp_path: Path) -> None:
     place.rename(tmp_path / "pack" / "items" / place.name)
     item = course.load(tmp_path / "pack").items["evil-stem"]
     assert item.stem == "\\## Rule\n\\+++\ntext"
+
+
+def test_anki_itself_opens_the_deck(cache: Path, tmp_path: Path) -> None:
+    collection = pytest.importorskip(
+        "anki.collection", reason="the `anki` package, which reads what we wrote, is not here"
+    )
+    place = exported("anki", cache, tmp_path)
+    mine = collection.Collection(str(tmp_path / "mine.anki2"))
+    for _ in range(2):  # the second import adds nothing: the guids are the same
+        mine.import_anki_package(collection.ImportAnkiPackageRequest(package_path=str(place)))
+        assert mine.note_count() == 12
+    mine.close()
+
+
+@pytest.mark.skipif("QTI_XSD" not in os.environ, reason="QTI_XSD does not name the published imsqti_v2p1p2.xsd")
+def test_qti_2_is_valid_by_the_published_schema(found: Sequence[Question]) -> None:
+    etree = pytest.importorskip("lxml.etree", reason="lxml is not here")
+    schema = etree.XMLSchema(etree.parse(os.environ["QTI_XSD"]))
+    for one in found:
+        schema.assertValid(etree.fromstring(qti_item(one, 2)))

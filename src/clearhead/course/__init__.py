@@ -1,5 +1,6 @@
 """Packs, items, proofs, grading and schedules: the teaching domain. No torch, no web, no database."""
 
+from clearhead.course import archive
 from clearhead.course.attempt import Attempt, Calibration, ItemProgress, Mastery, Progress
 from clearhead.course.grade import grade
 from clearhead.course.item import KINDS, MODES, Item, Pack, Page, Program, Section, Topic
@@ -34,6 +35,7 @@ __all__ = [
     "Tick",
     "Topic",
     "Verdict",
+    "archive",
     "grade",
     "load",
     "prove",
