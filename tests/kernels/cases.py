@@ -28,6 +28,7 @@ class Case:
     sinks: bool = False
     dropout_p: float = 0.0
     reach: tuple[int | None, int | None] = (None, None)
+    scale: float = 0.3
     floor: float = 2e-6  # of a float32 gradient's error, relative to its largest entry
 
     def problem(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> Problem:
@@ -40,7 +41,7 @@ class Case:
             query=_laid(query, self.layout),
             key=_laid(key, self.layout),
             value=_laid(value, self.layout),
-            scale=0.3,
+            scale=self.scale,
             is_causal=self.is_causal,
             allow=None if self.allow is None else _allow(self.allow, full, make),
             bias=None if self.bias is None else self._tensor(make, self._sized(self.bias), dtype),
@@ -101,6 +102,8 @@ CASES: dict[str, Case] = {
     "full": _BASE,
     "causal": replace(_BASE, is_causal=True),
     "causal, more queries than keys": replace(_BASE, is_causal=True, length=61, keys=23),
+    "negative scale": replace(_BASE, scale=-0.3, length=131),
+    "scale of 0, mask": replace(_BASE, scale=0.0, allow="matrix"),
     "grouped": replace(_BASE, heads=6, kv_heads=2),
     "grouped causal": replace(_BASE, heads=6, kv_heads=2, is_causal=True),
     "one key head": replace(_BASE, heads=5, kv_heads=1),
