@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearhead.views.payload import LINKS, masked, masked_cells, pack, payload
+from clearhead.views.payload import masked, masked_cells, pack, payload
+from clearhead.views.ranking import LINKS
 from views.fake import DenseMatrix, Reading, Record, reading
 
 
@@ -81,6 +82,8 @@ def test_size_is_bounded_whatever_the_length():
     data = payload(Reading(record, ["word"] * 40_000))
     assert len(json.dumps(data)) < 5_000_000
     assert "links are kept for every" in data["left_out"]
+    assert "only breadth" in data["left_out"]
+    assert list(data["scores"]) == ["breadth"]
 
 
 def test_short_text_leaves_nothing_out():

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from clearhead.views.numbers import numbers
-from clearhead.views.payload import LINKS
+from clearhead.views.ranking import LINKS
 from clearhead.views.scores import Table, tables
 
 if TYPE_CHECKING:

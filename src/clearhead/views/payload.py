@@ -7,7 +7,7 @@ while they fit, else for every n-th. Numbers travel as base64 of little-endian u
 import base64
 from collections.abc import Sequence
 from importlib.metadata import version
-from math import ceil, isqrt
+from math import ceil, isqrt, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from clearhead.views.numbers import Array, numbers
-from clearhead.views.ranking import telling
+from clearhead.views.ranking import LINKS, Kept, kept_links, telling
 from clearhead.views.scores import tables
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 FORMAT = "clearhead.attention/1"
 THUMB = 24  # cells a side of a small map
-LINKS = 8  # strongest links kept for a token
 MAP_NUMBERS = 900_000  # all maps together: 2 bytes each, 2.4 MB as base64
+SCORED = 50_000_000  # weights in all up to which every score of every head is worked out at once
 LINK_NUMBERS = 300_000  # all links together: 4 bytes each, 1.6 MB as base64
 
 
@@ -44,8 +44,12 @@ def payload(reading: "Reading", *, text: str | None = None, model: str | None = 
     """
     matrices = list(reading.record.values())
     side, stride = _budget(matrices)
-    first = telling(reading)
-    layers = [_layer(name, matrix, side, stride) for name, matrix in reading.record.items()]
+    links = [kept_links(matrix) for matrix in matrices]
+    first = telling(reading, links)
+    layers = [
+        _layer(name, matrix, kept, side, stride)
+        for (name, matrix), kept in zip(reading.record.items(), links, strict=True)
+    ]
     return {
         "format": FORMAT,
         "model": reading.model_name,
@@ -55,7 +59,9 @@ def payload(reading: "Reading", *, text: str | None = None, model: str | None = 
         "tokens": list(reading.tokens),
         "first": {"layer": first.layer, "head": first.head, "token": first.query},
         "layers": layers,
-        "scores": {table.name: {"about": table.about, "values": table.values} for table in tables(reading)},
+        "scores": {
+            table.name: {"about": table.about, "values": table.values} for table in tables(reading, most=SCORED)
+        },
         "top": max((layer["top"] for layer in layers), default=0.0),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
         "left_out": _left_out(matrices, side, stride),
@@ -81,9 +87,9 @@ def pack_indices(values: NDArray[Any], size: int) -> dict[str, Any]:
     return {"type": kind, "shape": list(values.shape), "scale": 1, "data": _base64(values.astype(dtype))}
 
 
-def _layer(name: str, matrix: "AttentionMatrix", side: int, stride: int) -> dict[str, Any]:
+def _layer(name: str, matrix: "AttentionMatrix", kept: Kept, side: int, stride: int) -> dict[str, Any]:
     _, heads, length, keys = matrix.shape
-    weights, links = _links(matrix)
+    weights, links = kept
     map_ = tiles(matrix, side, side)
     top = float(weights.max(initial=0.0))
     thumb = tiles(matrix, THUMB, THUMB)
@@ -137,11 +143,6 @@ def masked_cells(said: str | dict[str, Any] | None, shape: tuple[int, ...]) -> N
     return np.frombuffer(base64.b64decode(said["data"]), dtype="u1").reshape(shape) > 0
 
 
-def _links(matrix: "AttentionMatrix") -> tuple[Array, NDArray[np.int64]]:
-    values, indices = matrix.topk(min(LINKS, matrix.shape[-1]))
-    return numbers(values)[0], indices.detach().cpu().numpy()[0]
-
-
 def _budget(matrices: "Sequence[AttentionMatrix]") -> tuple[int, int]:
     """The side maps are pooled to, and of which queries the links are kept (every n-th)."""
     heads = sum(matrix.shape[1] for matrix in matrices) or 1
@@ -159,6 +160,8 @@ def _left_out(matrices: "Sequence[AttentionMatrix]", side: int, stride: int) -> 
         said.append(f"each map shows means over tiles, {side} × {side} for up to {most} × {most} weights")
     if stride > 1:
         said.append(f"links are kept for every {stride}th token" if stride > 3 else f"links: one token in {stride}")
+    if sum(prod(matrix.shape) for matrix in matrices) > SCORED:
+        said.append("of the scores only breadth is worked out")
     return "; ".join(said) or None
 
 

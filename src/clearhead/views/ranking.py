@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from clearhead.capture import Reading
     from clearhead.matrix import AttentionMatrix
 
+LINKS = 8  # strongest links kept for a token
+Kept = tuple[NDArray[np.float64], NDArray[np.int64]]  # weights and keys, (H, L, 8)
 Words = NDArray[np.bool_]  # (L,): whether a token is one of the text's own
 
 
@@ -48,29 +50,36 @@ def between_words(reading: "Reading", count: int) -> list[Link]:
     One link a head, so that a single sharp head does not fill the list.
     """
     words = ~np.asarray(reading.special, dtype=bool)
-    found = [link for link in _bests(reading, words, least=1) if link.weight > 0]
+    links = [kept_links(matrix) for matrix in reading.record.values()]
+    found = [link for link in _bests(links, words, least=1) if link.weight > 0]
     return sorted(found, key=lambda link: -link.weight)[:count]
 
 
-def telling(reading: "Reading") -> Link:
+def kept_links(matrix: "AttentionMatrix") -> Kept:
+    """The strongest links of every query: weights and their keys, both (H, L, 8), fewer where there are fewer keys."""
+    values, indices = matrix.topk(min(LINKS, matrix.shape[-1]))
+    return numbers(values)[0], indices[0].cpu().numpy()
+
+
+def telling(reading: "Reading", links: list[Kept] | None = None) -> Link:
     """A link worth opening first: the strongest between two words that are not neighbours.
 
-    At least four tokens apart, where the text has such a pair, else the nearest to that.
+    At least four tokens apart, where the text has such a pair, else the nearest to that. `links` are those of every
+    layer, where they are known already.
     """
+    links = links or [kept_links(matrix) for matrix in reading.record.values()]
     words = ~np.asarray(reading.special, dtype=bool)
     for least in (4, 2, 1, 0):
-        found = [link for link in _bests(reading, words, least=least) if link.weight > 0]
+        found = [link for link in _bests(links, words, least=least) if link.weight > 0]
         if found:
             return max(found, key=lambda link: link.weight)
     return Link(0, 0, 0, 0, 0.0)
 
 
-def _bests(reading: "Reading", words: Words, *, least: int) -> list[Link]:
+def _bests(links: list[Kept], words: Words, *, least: int) -> list[Link]:
     """Each head's strongest link between two words at least `least` tokens apart."""
     found = []
-    for layer, matrix in enumerate(reading.record.values()):
-        values, indices = matrix.topk(min(8, matrix.shape[-1]))
-        weights, keys = numbers(values)[0], indices[0].cpu().numpy()
+    for layer, (weights, keys) in enumerate(links):
         queries = np.arange(weights.shape[1])[None, :, None]
         kept = words[keys] & words[queries] & (np.abs(keys - queries) >= least)
         held = np.where(kept, weights, 0.0)

@@ -48,27 +48,31 @@ class Table:
         return sorted(found, key=lambda entry: (-entry[0], entry[1:]))
 
 
-def tables(reading: "Reading") -> list[Table]:
+def tables(reading: "Reading", *, most: int | None = None) -> list[Table]:
     """Every score of a reading, those that no head has left out.
 
-    `clearhead.capture.scores` defines them; breadth and reach are also known of a rollout.
+    `clearhead.capture.scores` defines them; of a rollout, breadth and reach alone are known.
+
+    Args:
+        most: past this many weights in all, breadth alone: the rest take about ten passes over them.
     """
     matrices = list(reading.record.values())
-    found = {"reach": [reach(matrix) for matrix in matrices]}
-    if matrices and all(isinstance(matrix, AttentionMatrix) for matrix in matrices):
-        found.update(_captured(reading))
-    else:
-        found["breadth"] = [breadth(matrix) for matrix in matrices]
+    found: dict[str, list[Any]] = {"breadth": [breadth(matrix) for matrix in matrices]}
+    if most is None or sum(math.prod(matrix.shape) for matrix in matrices) <= most:
+        found["reach"] = [reach(matrix) for matrix in matrices]
+        if matrices and all(isinstance(matrix, AttentionMatrix) for matrix in matrices):
+            found.update(_captured(reading))
     made = [Table(name, ABOUT[name], [_plain(row) for row in found[name]]) for name in ABOUT if name in found]
     return [table for table in made if table.ranked()]
 
 
 def breadth(matrix: Any) -> Array:
-    """(H,): the entropy of the rows as a share of the most it could be."""
-    keys = matrix.shape[-1]
-    if keys < 2:
-        return np.full(matrix.shape[1], math.nan)
-    return numbers(matrix.entropy())[0].mean(-1) / math.log(keys)
+    """(H,): the entropy of the rows as a share of the most it could be, the log of the keys in sight."""
+    _, heads, length, keys = matrix.shape
+    seen = numbers(matrix.visible())[0] if isinstance(matrix, AttentionMatrix) else np.full((heads, length), keys)
+    most = np.log(np.maximum(seen, 1)).sum(-1)
+    entropy = numbers(matrix.entropy())[0].sum(-1)
+    return np.divide(entropy, most, out=np.full(heads, math.nan), where=most > 0)
 
 
 def reach(matrix: Any) -> Array:
@@ -83,7 +87,7 @@ def _captured(reading: "Reading") -> dict[str, list[Any]]:
     by_layer: dict[str, list[Any]] = {name: [] for name in reading.record}
     for row in scores(reading):
         by_layer[row.layer].append(row)
-    fields = [name for name in ABOUT if name != "reach"]
+    fields = [name for name in ABOUT if name not in ("breadth", "reach")]
     return {
         field: [
             [getattr(row, field.replace(" ", "_")) for row in rows] or [math.nan] * matrix.shape[1]

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from clearhead.errors import OptionError
 from clearhead.views.numbers import Array
-from clearhead.views.payload import LINKS, masked, masked_cells, tiles
-from clearhead.views.ranking import Link, between_words, strongest
+from clearhead.views.payload import masked, masked_cells, tiles
+from clearhead.views.ranking import LINKS, Link, between_words, strongest
 from clearhead.views.scores import tables
 
 if TYPE_CHECKING:
