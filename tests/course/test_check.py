@@ -103,6 +103,18 @@ def test_a_page_is_proved_too(pack: Path, tmp_path: Path) -> None:
     assert check([pack], receipts=tmp_path, say=said.append) == 0
 
 
+def test_an_unchanged_page_is_not_run_again(pack: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    check([pack], receipts=tmp_path, say=said.append)
+    assert any("basics/read  page" in one for one in said)
+    said.clear()
+    check([pack], receipts=tmp_path, say=said.append)
+    assert not any("basics/read  page" in one for one in said)
+    (tmp_path / "proofs" / "good" / "pages.json").write_text("{")
+    check([pack], receipts=tmp_path, say=said.append)
+    assert any("basics/read  page" in one for one in said)
+
+
 def test_variants_must_differ(pack: Path) -> None:
     item = pack / "items" / "predict-range.md"
     item.write_text(item.read_text().replace("random.Random(seed).randint(3, 90)", "5"))

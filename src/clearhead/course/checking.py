@@ -3,11 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clearhead.course.item import Pack
 from clearhead.course.pack import load, shipped
-from clearhead.course.pages import prove_page
+from clearhead.course.pages import kept_pages, page_key, prove_page
 from clearhead.course.prove import prove_pack, versions
 from clearhead.course.proved import Outcome
 from clearhead.errors import PackError, ProofError
@@ -49,7 +50,7 @@ def _check(path: Path, item: str | None, jobs: int, fresh: bool, receipts: Path 
     outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, progress=report)
     failed = sum(not one.ok for one in outcomes)
     kept = sum(one.cached for one in outcomes)
-    pages = _pages(pack, say) if item is None else 0
+    pages = _pages(pack, jobs, cache, say) if item is None else 0
     unchanged = f", {kept} of them unchanged" if kept else ""
     say(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
     for warning in guessable(outcomes):
@@ -59,20 +60,28 @@ def _check(path: Path, item: str | None, jobs: int, fresh: bool, receipts: Path 
     return failed + pages
 
 
-def _pages(pack: Pack, say: Say) -> int:
-    """Run the pages' programs; how many pages are wrong."""
-    wrong = 0
-    for topic in pack.topics:
-        for page in topic.pages.values():
+def _pages(pack: Pack, jobs: int, cache: Path | None, say: Say) -> int:
+    """Run the programs of the pages that changed; how many pages are wrong."""
+    place = cache / pack.id / "pages.json" if cache else None
+    kept = kept_pages(place)
+    pages = [(topic, page) for topic in pack.topics for page in topic.pages.values()]
+    keys = {page.file: page_key(page, pack) for _, page in pages}
+    fresh = [(topic, page) for topic, page in pages if kept.get(page.file) != keys[page.file]]
+    wrong = set()
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
+        for (topic, page), run in [(one, threads.submit(prove_page, one[1], pack)) for one in fresh]:
             try:
-                count = prove_page(page, pack)
+                count = run.result()
             except (ProofError, PackError) as error:
                 say(f"{pack.path}/{error}")
-                wrong += 1
+                wrong.add(page.file)
                 continue
             if count:
                 say(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
-    return wrong
+    if place:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({file: key for file, key in keys.items() if file not in wrong}), encoding="utf-8")
+    return len(wrong)
 
 
 def line(pack: Pack, one: Outcome) -> str:

@@ -1,8 +1,13 @@
 """The programs of a topic's pages: they must run, and two runs must agree."""
 
+import hashlib
+import json
+from pathlib import Path
+
 from clearhead import sandbox
 from clearhead.course.blocks import fences
 from clearhead.course.item import Pack, Page
+from clearhead.course.prove import versions
 from clearhead.errors import ProofError
 from clearhead.sandbox import Chunk, Limits
 
@@ -41,3 +46,18 @@ def prove_page(page: Page, pack: Pack) -> int:
             said = "two runs print different things: seed what is random, or mark it `python run varies`"
             raise ProofError(said, file=page.file, line=line)
     return len(programs)
+
+
+def page_key(page: Page, pack: Pack) -> str:
+    """Of everything that can change what the page's programs print."""
+    parts = [page.text, *(f"{name}={found}" for name, found in versions(pack.preload).items())]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def kept_pages(place: Path | None) -> dict[str, str]:
+    """File -> key of the pages that were proved before. A damaged file counts as none."""
+    try:
+        data = json.loads(place.read_text(encoding="utf-8")) if place else {}
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
