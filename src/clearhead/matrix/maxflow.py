@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import TooLargeError
+from clearhead.matrix.chain import rollout
 from clearhead.matrix.matrix import AttentionMatrix
-from clearhead.matrix.rollout import rollout
 
 LIMIT = 100_000  # edges: six layers of 128 tokens
 
