@@ -194,3 +194,14 @@ def test_rounding_to_16_bits_is_to_nearest_even(dtype: torch.dtype, length: int)
     query, key = torch.zeros(1, 1, length, 1, dtype=dtype), torch.zeros(1, 1, 2, 1, dtype=dtype)
     out = native(Problem(query, key, value[None, None], scale=1.0)).out
     assert torch.equal(out[0, 0, -1], value.double().mean(0).to(torch.float32).to(dtype))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_inside_vmap_another_kernel_is_chosen() -> None:
+    stack = torch.randn(3, 1, 2, 5, 7, generator=torch.Generator().manual_seed(4))
+
+    def attend(query: torch.Tensor) -> torch.Tensor:
+        return kernels.run(Problem(query, query, query, scale=0.3)).out
+
+    together = torch.func.vmap(attend)(stack)
+    torch.testing.assert_close(together, torch.stack([attend(one) for one in stack]))

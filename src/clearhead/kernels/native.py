@@ -134,6 +134,8 @@ class Native:
             return f"it runs on the CPU and the tensors are on {query.device}"
         if query.dtype not in _DTYPES:
             return f"it has no {query.dtype}"
+        if any(torch._C._functorch.is_batchedtensor(t) for t in (query, problem.key, problem.value)):
+            return "the tensors are inside torch.vmap and have no memory of their own"
         if problem.bias is not None and problem.bias.dtype not in _DTYPES:
             return f"it has no {problem.bias.dtype} bias"
         return None
