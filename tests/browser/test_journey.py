@@ -31,6 +31,8 @@ def test_from_home_to_a_wrong_answer_its_reason_the_right_one_and_a_head(page: P
     expect(page.get_by_role("heading", level=1)).to_contain_text("Right")
     page.get_by_role("link", name="Lens").click()
     expect(page.get_by_role("heading", name="Lens")).to_be_visible()
+    page.get_by_role("gridcell", name="Layer 2, head 3").click(timeout=60_000)  # a real model is loaded for this
+    expect(page.get_by_role("heading", name="Layer 2, head 3")).to_be_visible()
 
 
 def test_by_keyboard_alone(page: Page) -> None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.studio import topic
+from clearhead.studio import say, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.pages import render
 
 router = APIRouter()
-MOST = 40
-_MARKS = re.compile(r"```.*?```|~~~.*?~~~|[`*_#$|\[\]]|\(/[^)]*\)", re.DOTALL)
+MOST = 20
+_MARKS = re.compile(r"```.*?```|~~~.*?~~~|[`*#$|\[\]]|\(/[^)]*\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def _hits(desk: Desk, words: list[str]) -> list[Hit]:
             where = topic.address(pack, this, "sheet" if mode == "recall" else mode)
             found.append(_hit(words, where, f"{this.title}: {mode}", "page", text, 2))
     for item in desk.shelf.items.values():
-        text = f"{desk.shelf.proved[item.id].stem} {' '.join(item.concepts)}"
+        text = f"{desk.shelf.proved[item.id].stem} ({', '.join(map(say.words, item.concepts)).lower()})"
         mode = "recall" if item.kind == "card" else "practice"
         found.append(_hit(words, f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
     return [hit for hit in found if hit]
