@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.parameter import Parameter
 
 from clearhead import kernels
+from clearhead.errors import ClearheadError
 from clearhead.masks import Mask
 from clearhead.multihead import door, module_checks, varlen
 from clearhead.multihead.cache import KVCache
@@ -166,7 +167,12 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         masked = door.Masked(key_padding_mask, attn_mask, is_causal, cache, batched)
         k, v, extra = self._extra_keys(k, v)
         problem = kernels.Problem(q, k, v, 1 / math.sqrt(self.head_dim))
-        problem, rule = masked.apply(problem, extra, dense=dense, matrix=need_weights)
+        try:
+            problem, rule = masked.apply(problem, extra, dense=dense, matrix=need_weights)
+        except ClearheadError:
+            if cache is not None:
+                cache.crop(cache.length - q.shape[2])  # the call did not happen
+            raise
         heads, matrix = self._attend(problem, rule, need_weights, dense)
         out = self.out_proj(self._join_heads(heads))
         if dense:
