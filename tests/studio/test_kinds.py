@@ -169,3 +169,39 @@ def test_a_failed_program_is_kept_to_go_on_with(visitor: Visitor, shelf: Shelf) 
     assert "# mine" in visitor.get(onward[1].replace("&amp;", "&"))
     assert "failed" in told
     assert "One solution" not in told
+
+
+def test_a_question_asked_again_has_other_numbers_and_old_answers_keep_theirs(visitor: Visitor, shelf: Shelf) -> None:
+    item = next(item for item in shelf.items.values() if item.variants)
+    desk = visitor.desk
+    first = question(visitor, visitor.get(f"/items/{item.id}"))
+    page = visitor.get(f"/items/{item.id}")
+    told = visitor.post("/answer", ticket=visitor.ticket(page), **right(question(visitor, page)))
+    assert "Right" in told
+    desk.variants.prepare(item, desk.shelf.pack_of(item.id), item.seed + 1).result()
+    page = visitor.get(f"/items/{item.id}")
+    again = question(visitor, page)
+    assert (again.ticket.seed, again.proved.receipt.seed) == (item.seed + 1, item.seed + 1)
+    assert any(desk.proved(item, item.seed + more).values != first.proved.values for more in range(1, 4))
+    visitor.later(seconds=5)
+    visitor.post("/answer", ticket=visitor.ticket(page), **right(again))
+    old, new = desk.progress.history
+    assert (old.seed, new.seed) == (item.seed, item.seed + 1)
+    assert (old.correct, new.correct) == (True, True)
+    assert again.proved.answer in re.sub(r"<[^>]+>", "", visitor.get(f"/attempts/{new.id}"))
+
+
+def test_numbers_that_do_not_hold_are_not_shown(
+    visitor: Visitor, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clearhead.errors import ProofError
+    from clearhead.studio import variants
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ProofError("it does not hold at this seed")
+
+    monkeypatch.setattr(variants, "prove", refuse)
+    item = next(item for item in shelf.items.values() if item.variants)
+    desk = visitor.desk
+    assert desk.proved(item, item.seed + 1) == shelf.proved[item.id]
+    assert desk.next_seed(item) == item.seed

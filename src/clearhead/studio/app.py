@@ -57,6 +57,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        desk.variants.close()
         store.close()
 
     app = FastAPI(

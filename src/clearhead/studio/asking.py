@@ -65,13 +65,12 @@ def ask(
 def new_ticket(desk: Desk, item: Item, mode: str) -> Ticket:
     """A ticket for putting this item now. A worked example leaves one more step to the learner with each success."""
     successes = sum(one.correct for one in desk.history.by_item.get(item.id, ()))
-    seed = desk.shelf.proved[item.id].receipt.seed
-    return Ticket.new(item.id, seed=seed, mode=mode, now=desk.now(), asked=1 + successes)
+    return Ticket.new(item.id, seed=desk.next_seed(item), mode=mode, now=desk.now(), asked=1 + successes)
 
 
 def put(desk: Desk, item: Item, ticket: Ticket) -> Question:
     """The question this ticket puts."""
-    return Question(ticket, item, desk.shelf.proved[item.id], desk.shelf.pack_of(item.id))
+    return Question(ticket, item, desk.proved(item, ticket.seed), desk.shelf.pack_of(item.id))
 
 
 def asked(desk: Desk, ticket: Ticket) -> Question:

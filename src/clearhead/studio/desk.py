@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from clearhead.course import Progress, Verdict
+from clearhead.course import Item, Progress, Proved, Verdict
 from clearhead.studio.learner import History, Learner
 from clearhead.studio.question import Question
 from clearhead.studio.security import Csrf
@@ -18,6 +18,7 @@ from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf
 from clearhead.studio.store import Store
 from clearhead.studio.ticket import Tickets
+from clearhead.studio.variants import Variants
 
 REMEMBERED = 100  # verdicts on programs
 SETTINGS = {"theme": "system", "clock": "1"}
@@ -40,18 +41,36 @@ class Desk:
     csrf: Csrf = field(init=False)
     tickets: Tickets = field(init=False)
     learner: Learner = field(init=False)
+    variants: Variants = field(default_factory=Variants, init=False)
     began: dict[str, float] = field(default_factory=dict, init=False)  # place in a sitting -> when it was first shown
     _verdicts: OrderedDict[str, Verdict] = field(default_factory=OrderedDict, init=False)
 
     def __post_init__(self) -> None:
         self.csrf = Csrf(self.secret)
         self.tickets = Tickets(self.secret)
-        self.learner = Learner(self.store, self.shelf.items)
+        self.learner = Learner(self.store, self.shelf.written)
 
     def restock(self, shelf: Shelf) -> None:
-        """Teach from a fuller shelf from now on."""
+        """Teach from a fuller shelf of the same packs from now on."""
         self.shelf = shelf
-        self.learner.teach(shelf.items)
+
+    def proved(self, item: Item, seed: int) -> Proved:
+        """The item's proof at this seed; at its own where no other is to be had."""
+        own = self.shelf.proved[item.id]
+        if seed == own.receipt.seed or not item.variants:
+            return own
+        return self.variants.wait(item, self.shelf.pack_of(item.id), seed) or own
+
+    def next_seed(self, item: Item) -> int:
+        """The seed to put this item with now: other numbers each time, once they are proved."""
+        seed = self.variants.seed(item, len(self.history.by_item.get(item.id, ())))
+        return seed if self.variants.ready(item, seed) else self.shelf.proved[item.id].receipt.seed
+
+    def prepare_next(self, item: Item) -> None:
+        """Have other numbers proved for the next time this item is put."""
+        if item.variants:
+            seed = self.variants.seed(item, len(self.history.by_item.get(item.id, ())))
+            self.variants.prepare(item, self.shelf.pack_of(item.id), seed)
 
     @property
     def progress(self) -> Progress:

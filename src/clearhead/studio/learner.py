@@ -58,11 +58,6 @@ class Learner:
             self._store.keep("start-after", str(self.set_aside))
             self._newest, self._attempts, self._known = self.set_aside, [], None
 
-    def teach(self, items: Mapping[str, Item]) -> None:
-        """Know of these items from now on; what was answered stays."""
-        with self._lock:
-            self._items, self._known = items, None
-
     def known(self) -> tuple[Progress, History]:
         """Schedule, mastery and history as of the newest attempt in the store, whichever tab or process wrote it."""
         with self._lock:

@@ -98,6 +98,7 @@ def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_
             return render(request, "confirm.html", **page_of(desk, question), verdict=verdict)
         kept = question.attempt(response, verdict, desk.now(), confidence=SURE if form.get("sure") else None)
         desk.store.record(kept)
+        desk.prepare_next(question.item)
     if ticket.sitting:
         return RedirectResponse(ticket.sitting, 303)
     if question.item.kind == "card":

@@ -40,6 +40,11 @@ class Shelf:
         return {id: item for pack in self.packs for id, item in pack.items.items() if id in self.proved}
 
     @cached_property
+    def written(self) -> Mapping[str, Item]:
+        """Every item of every pack, proved or not: what progress is kept of."""
+        return {id: item for pack in self.packs for id, item in pack.items.items()}
+
+    @cached_property
     def _pack_of(self) -> Mapping[str, Pack]:
         return {id: pack for pack in self.packs for id in pack.items}
 

@@ -1,0 +1,51 @@
+"""Other numbers for a question asked again: variants, proved in the background, so that nobody learns "it was b"."""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+
+from clearhead.course import Item, Pack, Proved, prove
+from clearhead.errors import ClearheadError
+
+SEEDS = 6  # different sets of numbers for one item; enough that the last is forgotten when the first comes back
+
+
+class Variants:
+    """Proofs of items at other seeds than their own."""
+
+    def __init__(self) -> None:
+        self._proved: dict[tuple[str, int], Proved] = {}
+        self._asked: dict[tuple[str, int], Future[None]] = {}
+        self._lock = Lock()
+        self._prover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="variants")
+
+    def seed(self, item: Item, answers: int) -> int:
+        """The seed for the next time, after so many answers."""
+        return item.seed + answers % SEEDS if item.variants else item.seed
+
+    def ready(self, item: Item, seed: int) -> Proved | None:
+        """The proof at this seed, if it is there already."""
+        return self._proved.get((item.id, seed))
+
+    def prepare(self, item: Item, pack: Pack, seed: int) -> Future[None]:
+        """Prove the item at this seed in the background; a proof that fails leaves the item's own numbers in use."""
+        key = (item.id, seed)
+        with self._lock:
+            if key not in self._asked:
+                self._asked[key] = self._prover.submit(self._prove, item, pack, seed)
+            return self._asked[key]
+
+    def wait(self, item: Item, pack: Pack, seed: int) -> Proved | None:
+        """The proof at this seed, waited for: an old answer is shown with the numbers it was given to."""
+        self.prepare(item, pack, seed).result()
+        return self.ready(item, seed)
+
+    def close(self) -> None:
+        """Start no more proofs."""
+        self._prover.shutdown(wait=False, cancel_futures=True)
+
+    def _prove(self, item: Item, pack: Pack, seed: int) -> None:
+        try:
+            self._proved[item.id, seed] = prove(item, pack, seed=seed)
+        except ClearheadError:
+            # `clearhead check` proves items at their own seed; where another one does not hold, it is not shown.
+            return
