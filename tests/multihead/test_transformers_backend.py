@@ -16,7 +16,7 @@ DECODERS = {
     "gpt2": ("GPT2", {"n_embd": 24, "n_layer": 2, "n_head": 4, "vocab_size": 61, "n_positions": 64}),
     "llama": ("Llama", GQA),
     "mistral, window": ("Mistral", GQA | {"sliding_window": 4}),
-    "gemma2, soft cap and window": ("Gemma2", GQA | {"sliding_window": 4, "query_pre_attn_scalar": 6}),
+    "gemma2, soft cap and window": ("Gemma2", GQA | {"sliding_window": 4, "query_pre_attn_scalar": 6, "attn_logit_softcapping": 0.5, "initializer_range": 0.3}),
     "gpt-oss, sinks": (
         "GptOss",
         GQA | {"num_local_experts": 2, "num_experts_per_tok": 1, "sliding_window": 4,
