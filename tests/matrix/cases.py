@@ -89,6 +89,7 @@ CASES = {
     "padding": Case(allow="keys"),
     "padding, causal, shared heads": Case(allow="keys", is_causal=True, kv_heads=2),
     "padded rows": Case(allow="rows"),
+    "padded rows, sinks": Case(allow="rows", sinks=True),  # an empty row's lse is then its sink, not -inf
     "bias": Case(bias="dense"),
     "bias of keys": Case(bias="keys", kv_heads=1),
     "bias and mask, causal": Case(bias="shared", allow="dense", is_causal=True),
