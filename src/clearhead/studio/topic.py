@@ -74,7 +74,7 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
 
     badge = desk.store.kept(f"badge:{pack.id}/{topic.id}")
     said = {
-        "read": ("The idea, a formula, a program and its output.", f"about {topic.minutes} min"),
+        "read": ("The idea, a formula, a program and its output.", f"about {_minutes(topic)} min"),
         "sheet": ("All of it on one page, for a quick look.", ""),
         "why": ("The problem it solves, measured.", ""),
         "walk": ("Every step, with matrices you can edit.", ""),
@@ -95,6 +95,11 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         modes=[(mode, address, *said[mode]) for mode, address in tabs(desk, pack, topic)],
         concepts=concepts,
     )
+
+
+def _minutes(topic: Topic) -> int:
+    """How long the page takes to read, at 180 words a minute, programs counted as words."""
+    return max(1, round(len(topic.pages["read"].text.split()) / 180)) if "read" in topic.pages else 1
 
 
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
