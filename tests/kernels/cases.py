@@ -103,6 +103,8 @@ CASES: dict[str, Case] = {
     "causal": replace(_BASE, is_causal=True),
     "causal, more queries than keys": replace(_BASE, is_causal=True, length=61, keys=23),
     "negative scale": replace(_BASE, scale=-0.3, length=131),
+    "negative scale, causal": replace(_BASE, scale=-0.3, is_causal=True),
+    "scale of 0, causal": replace(_BASE, scale=0.0, is_causal=True),
     "scale of 0, mask": replace(_BASE, scale=0.0, allow="matrix"),
     "grouped": replace(_BASE, heads=6, kv_heads=2),
     "grouped causal": replace(_BASE, heads=6, kv_heads=2, is_causal=True),
