@@ -1,6 +1,7 @@
 """A learner without JavaScript: reads, recalls, answers wrong, reads why, answers right, takes it back."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -200,3 +201,13 @@ def test_every_wrong_address_gets_a_page_that_says_so(visitor: Visitor, address:
     page = visitor.get(address, status)
     assert "<main" in page
     assert "Traceback" not in page
+
+
+def test_a_question_whose_answer_is_being_computed_says_so(visitor: Visitor) -> None:
+    whole = visitor.desk.shelf
+    visitor.desk.restock(replace(whole, proved={}, coming=5))
+    assert "still being computed" in visitor.get("/items/scale-of-logits", 404)
+    assert "There is no question none" in visitor.get("/items/none", 404)
+    assert "5 more are being computed" in visitor.get(TOPIC)
+    visitor.desk.restock(whole)
+    visitor.get("/items/scale-of-logits")

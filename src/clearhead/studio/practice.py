@@ -57,7 +57,9 @@ def review(request: Request, desk: AtDesk, after: str = "") -> HTMLResponse:
 def one(request: Request, desk: AtDesk, item_id: str, mode: str = "practice", edit: str = "") -> HTMLResponse:
     item = desk.shelf.items.get(item_id)
     if item is None:
-        raise HTTPException(404, f"There is no question {item_id} here.")
+        waiting = desk.shelf.coming and item_id in desk.shelf.written
+        why = "Its answer is still being computed. Load this page again in a moment." if waiting else ""
+        raise HTTPException(404, why or f"There is no question {item_id} here.")
     before = desk.store.attempt(edit) if edit else None
     program = before.response if before and before.item_id == item_id and isinstance(before.response, str) else ""
     return ask(request, desk, item, mode if mode in MODES else "practice", program=program)
