@@ -68,6 +68,9 @@ def _warm(torch: Any) -> None:
     square = torch.ones(1, 1, 2, 2)
     torch.nn.functional.scaled_dot_product_attention(square, square, square)
     torch.nn.functional.linear(square, square[0, 0]).softmax(-1)
+    # These two import sympy and torch._dynamo on first use, 1 s and more that each child would pay again.
+    torch.unravel_index(torch.tensor(0), (1,))
+    torch.optim.Adam([torch.nn.Parameter(square)])
 
 
 def _start(descriptors: list[int], waiting: dict[int, socket.socket]) -> None:
