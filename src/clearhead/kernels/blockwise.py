@@ -56,6 +56,9 @@ def backward(
         lse = result.lse[here].to(dtype)
         logits, slope = _logits(problem, query, key, rows)
         weights = _weights(logits, lse)
+        if problem.sinks is None:
+            # logits - lse loses digits where both are in the hundreds; a row that sums to 1 gets them back.
+            weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(dtype).tiny)
         upstream = _group(grad_out[here].to(dtype), problem)
         grad_weights = _ungroup(upstream @ value.mT, heads)
         keep = _kept(problem, rows)
