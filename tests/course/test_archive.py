@@ -1,9 +1,10 @@
 """A learner's data goes out and comes back whole, and a damaged line is named."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from uuid import UUID
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clearhead.course import Attempt, archive
@@ -14,6 +15,7 @@ responses = st.one_of(st.text(max_size=9), st.lists(st.text(max_size=3), max_siz
 
 
 @settings(deadline=None, max_examples=60)
+@example([(UUID(int=1), 0, False, "a\x85b\u2028c", None)])  # line ends to str.splitlines(), not to JSON lines
 @given(
     st.lists(
         st.tuples(st.uuids(), st.integers(0, 10**6), st.booleans(), responses, st.none() | st.floats(0, 1)), max_size=6

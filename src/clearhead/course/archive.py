@@ -30,7 +30,7 @@ def read(text: str) -> list[Attempt]:
     Raises:
         OptionError: the text is something else, or a line is damaged; it names the line.
     """
-    rows = text.splitlines()
+    rows = text.removesuffix("\n").split("\n") if text else []  # splitlines() would cut at U+0085 inside a response
     names = {field.name for field in fields(Attempt)}
     found = []
     for number, row in enumerate(rows, 1):
