@@ -18,6 +18,9 @@ PAGES = [
     f"{TOPIC}/experiment?name=scale&run=true",
     "/items/which-hold",
     "/review",
+    "/progress",
+    "/search?q=softmax",
+    "/settings",
     "/nope",
     "/lens",
 ]
