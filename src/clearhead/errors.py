@@ -55,7 +55,13 @@ class CaptureError(ClearheadError, RuntimeError):
 
 
 class ModelError(ClearheadError, RuntimeError):
-    """A model or a text cannot be used: not there, not readable, or too long."""
+    """A model, a text or a picture cannot be used: not there, not readable, or too long.
+
+    Attributes:
+        remote_code: True where the one reason is that the model brings code of its own and was not trusted to run it.
+    """
+
+    remote_code: bool = False
 
 
 class PackError(ClearheadError, ValueError):

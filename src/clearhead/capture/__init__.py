@@ -2,11 +2,13 @@
 
 from clearhead.capture.models import Loaded, demo_folder, load
 from clearhead.capture.observing import observe
-from clearhead.capture.reading import Reading, read
+from clearhead.capture.pictures import read_picture
+from clearhead.capture.reading import Grid, Reading, read
 from clearhead.capture.record import Missed, Record
 from clearhead.capture.scores import HeadScores, induction_scores, score_record, scores
 
 __all__ = [
+    "Grid",
     "HeadScores",
     "Loaded",
     "Missed",
@@ -17,6 +19,7 @@ __all__ = [
     "load",
     "observe",
     "read",
+    "read_picture",
     "score_record",
     "scores",
 ]

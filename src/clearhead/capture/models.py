@@ -1,9 +1,13 @@
-"""Loading a model from this machine: a folder, a name in the local cache, or the demo model. Never from the network."""
+"""Loading a model from this machine: a folder, a name in the local cache, or one of two that are always at hand.
+
+Nothing comes from the network, weights are read from safetensors alone, and code that a model brings is run only with
+the caller's consent.
+"""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -18,19 +22,26 @@ _INSTALL_DEMO = (
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model ready to read texts.
+    """A model ready to read texts or pictures.
 
     Attributes:
         model: the network, in eval mode.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; None for a model of pictures.
         name: what to call it.
         max_length: the most tokens it takes, special ones included.
+        processor: what turns a picture into its input; None for a model of text.
     """
 
     model: nn.Module
     tokenizer: Any
     name: str
     max_length: int
+    processor: Any = None
+
+    @property
+    def reads(self) -> Literal["text", "pictures"]:
+        """Whether `read` or `read_picture` is the way to ask it."""
+        return "text" if self.processor is None else "pictures"
 
 
 def demo_folder() -> Path:
@@ -48,45 +59,70 @@ def demo_folder() -> Path:
     return folder
 
 
-def load(name_or_path: str | Path | None = None) -> Loaded:
-    """Load a Hugging Face model that is already on this machine.
+def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = False) -> Loaded:
+    """Load a Hugging Face model that is already on this machine: one that reads texts, or one that reads pictures.
 
-    Weights are read from safetensors alone, no code that ships with a model is run, and nothing is downloaded.
+    Weights are read from safetensors alone, and nothing is downloaded.
 
     Args:
         name_or_path: a model folder, or a name in the local Hugging Face cache; None is the demo model.
+        trust_remote_code: run the Python code that the model brings, if it brings some. It runs with all your rights:
+            read it before.
 
     Returns:
         Loaded, the model in eval mode.
 
     Raises:
-        ModelError: the folder or name is not there, has no config.json, needs code of its own, or has no weights or
-            tokenizer that can be read.
+        ModelError: the folder or name is not there, has no config.json, or has no weights, tokenizer or picture
+            processor that can be read; or it brings code of its own and was not trusted (then `.remote_code` is True).
     """
     folder = demo_folder() if name_or_path is None else _place(name_or_path)
     try:
-        from transformers import AutoConfig, AutoModel, AutoTokenizer
         from transformers.utils import logging
     except ImportError as error:
         raise ModelError("loading a model needs transformers. Run `pip install 'clearhead[models]'`.") from error
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(folder, **local)
-        model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, **local)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"{folder} cannot be loaded as a model: {first} Give a folder with config.json, model.safetensors and a "
-            "tokenizer; models that bring code of their own are refused."
-        ) from error
+        return _loaded(folder, name, trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
+        raise _refusal(folder, error) from error
     finally:
         if bars:
             logging.enable_progress_bar()
-    name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
-    return Loaded(model=model.eval(), tokenizer=tokenizer, name=name, max_length=_max_length(config, tokenizer))
+
+
+def _loaded(folder: str | Path, name: str, trust_remote_code: bool) -> Loaded:
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(folder, **local)
+    model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, **local).eval()
+    if hasattr(model, "vision_model") and hasattr(model, "text_model"):
+        model = model.vision_model  # CLIP and its kin: two models in one, of which one looks
+    if model.main_input_name == "pixel_values":
+        processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
+        return Loaded(model=model, tokenizer=None, name=name, max_length=10**9, processor=processor)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    return Loaded(model=model, tokenizer=tokenizer, name=name, max_length=_max_length(config, tokenizer))
+
+
+def _refusal(folder: str | Path, error: Exception) -> ModelError:
+    """What to tell of a model that could not be loaded."""
+    if "trust_remote_code" in str(error):  # how transformers asks for consent
+        refused = ModelError(
+            f"{folder} brings Python code of its own, which would run with all your rights, so it was not loaded and "
+            "none of it was run. Read its .py files; if you trust them, say so: `--trust-remote-code`, or "
+            "capture.load(..., trust_remote_code=True)."
+        )
+        refused.remote_code = True
+        return refused
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ModelError(
+        f"{folder} cannot be loaded as a model: {first} Give a folder with config.json, model.safetensors and a "
+        "tokenizer (or, for pictures, preprocessor_config.json)."
+    )
 
 
 def _place(name_or_path: str | Path) -> str | Path:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from clearhead.capture.models import Loaded
 from clearhead.capture.observing import observe
@@ -11,16 +12,33 @@ from clearhead.errors import ModelError
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the patches of a picture lie: token `first + r * cols + c` is the patch in row r and column c.
+
+    Attributes:
+        rows, cols: patches down and across.
+        first: how many tokens come before the patches.
+        pixels: (height, width, 3) uint8, the picture as the model saw it: height is a multiple of rows, width of cols.
+    """
+
+    rows: int
+    cols: int
+    first: int
+    pixels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
-    """What `read` gives.
+    """What `read` and `read_picture` give.
 
     Attributes:
         record: module name -> AttentionMatrix (1, H, L, L), in layer order.
-        tokens: the L tokens as the tokenizer writes them, special ones included.
+        tokens: the L tokens as the tokenizer writes them, special ones included; of a picture, "r,c" for a patch.
         model_name: what to call the model.
-        token_ids: the L ids.
-        special: for each token, whether the tokenizer added it ([CLS], [SEP] and their like).
+        token_ids: the L ids; of a picture, 0..L - 1, as no patch comes twice.
+        special: for each token, whether the tokenizer or the model added it ([CLS], [SEP] and their like).
         segments: for each token, 0 for the first text and 1 for the second.
+        grid: where the patches of a picture lie; None for a text.
     """
 
     record: Record
@@ -29,6 +47,7 @@ class Reading:
     token_ids: list[int]
     special: list[bool]
     segments: list[int]
+    grid: Grid | None = None
 
 
 def read(loaded: Loaded, text: str, *, second: str | None = None) -> Reading:
@@ -43,10 +62,13 @@ def read(loaded: Loaded, text: str, *, second: str | None = None) -> Reading:
         The Reading.
 
     Raises:
-        ModelError: the text is empty, or longer than the model takes; the message says both lengths.
+        ModelError: the text is empty, or longer than the model takes (the message says both lengths); or the model
+            reads pictures.
 
     Memory: queries and keys of every layer; no weights are stored.
     """
+    if loaded.reads != "text":
+        raise ModelError(f"{loaded.name} reads pictures, not text. Give it a picture, or choose a model of text.")
     for name, value in (("text", text), ("second", second)):
         if value is not None and not value.strip():
             raise ModelError(f"{name} is empty. Give at least one word.")
