@@ -1,6 +1,7 @@
 """Progress is a pure function of items and attempts: any order, any repeat, any crash point, undo, edits."""
 
 import random
+import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearhead.course import Attempt, Item, rebuild, study_day
+from clearhead.course import Attempt, Item, Ledger, rebuild, study_day
 from clearhead.course.elo import expected
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
@@ -62,6 +63,36 @@ def test_an_undo_is_as_if_it_had_not_been(history: list[Attempt], data: st.DataO
     undo = Attempt("undo", gone.item_id, 1, START + 50 * DAY, "practice", False, undoes=gone.id)
     rest = [one for one in history if one.id != gone.id]
     assert rebuild(ITEMS, [*history, undo]) == rebuild(ITEMS, rest)
+
+
+@settings(deadline=None, max_examples=80)
+@given(attempts, st.data())
+def test_a_ledger_comes_to_what_a_rebuild_comes_to(history: list[Attempt], data: st.DataObject) -> None:
+    """However the attempts come in: in parts, in any order, twice, with undos before or after what they undo."""
+    written = list(history)
+    for number, gone in enumerate(data.draw(st.lists(st.sampled_from(history), max_size=2)) if history else ()):
+        at = START + timedelta(minutes=data.draw(st.integers(0, 60 * 24 * 50)))
+        written.append(Attempt(f"undo-{number}", gone.item_id, 1, at, "practice", False, undoes=gone.id))
+    if data.draw(st.booleans()):
+        written = data.draw(st.permutations(written))
+    ledger, added, rest = Ledger(ITEMS), [], list(written)
+    while rest:
+        part, rest = rest[: (cut := data.draw(st.integers(1, 6)))], rest[cut:]
+        added += part
+        assert ledger.add(part + added[:1]) == rebuild(ITEMS, added)
+
+
+def test_a_new_answer_costs_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in items scheduled, not in seconds: one, of the three, and of one attempt."""
+    module = sys.modules["clearhead.course.rebuild"]
+    scheduled: list[str] = []
+    plain = module.schedule
+    monkeypatch.setattr(module, "schedule", lambda item, *rest: scheduled.append(item.id) or plain(item, *rest))
+    ledger = Ledger(ITEMS)
+    ledger.add([attempt(n, "abc"[n % 3], True, START + n * DAY) for n in range(30)])
+    scheduled.clear()
+    ledger.add([attempt(99, "b", False, START + 40 * DAY)])
+    assert scheduled == ["b"]
 
 
 @settings(deadline=None, max_examples=60)

@@ -1,5 +1,11 @@
 """Elo: how hard an item is, how strong the learner. 1500 is the start of both; 400 points are odds of ten to one."""
 
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from clearhead.course.attempt import Attempt
+
 START = 1500.0
 STEP = 32.0  # points one surprising result moves; halved for a learner or item with many results
 
@@ -27,3 +33,25 @@ def update(ability: float, difficulty: float, correct: bool, seen: int = 0) -> t
 def prior(difficulty: int) -> float:
     """Where an item starts: the author's 1..5 as 1300..1700."""
     return START + 100.0 * (difficulty - 3)
+
+
+class Ratings:
+    """Sees attempts in order of time; only the first at an item after a break counts: a retry says little of it.
+
+    Attributes:
+        ability: the learner's. of: item id -> its difficulty.
+    """
+
+    def __init__(self, difficulties: Mapping[str, int], gap: timedelta) -> None:
+        self.ability, self.of, self._gap = START, {one: prior(hard) for one, hard in difficulties.items()}, gap
+        self._seen: dict[str, int] = defaultdict(int)
+        self._last: dict[str, datetime] = {}
+
+    def see(self, attempt: Attempt) -> None:
+        """Count one attempt."""
+        one = attempt.item_id
+        fresh = one not in self._last or attempt.at - self._last[one] >= self._gap
+        self._last[one] = attempt.at
+        if one in self.of and fresh:
+            self.ability, self.of[one] = update(self.ability, self.of[one], attempt.correct, self._seen[one])
+            self._seen[one] += 1

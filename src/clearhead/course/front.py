@@ -37,6 +37,21 @@ class Front(BaseModel):
     source: str = Field(default="", max_length=300, description="paper and equation, or a documentation page")
 
 
+class ChallengeFront(BaseModel):
+    """One [[topics.challenges]] table of pack.toml: five items of the topic."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    id: Id
+    title: str = Field(min_length=1, max_length=80)
+    summary: str = Field(default="", max_length=300)
+    predict: Id = Field(description="id of a predict item: predict the output")
+    choose: Id = Field(description="id of a choice item: choose the model")
+    tune: Id = Field(description="id of a tune item")
+    debug: Id = Field(description="id of a debug item")
+    concept: Id = Field(description="id of a choice, match, order or explain item")
+
+
 class TopicFront(BaseModel):
     """One [[topics]] table of pack.toml."""
 
@@ -46,6 +61,7 @@ class TopicFront(BaseModel):
     title: str = Field(min_length=1, max_length=80)
     summary: str = Field(min_length=1, max_length=300)
     minutes: int = Field(default=5, ge=1, le=120)
+    challenges: list[ChallengeFront] = Field(default_factory=list, description="five problems each")
 
 
 class PackFront(BaseModel):

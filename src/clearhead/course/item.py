@@ -10,6 +10,14 @@ from pathlib import Path
 
 KINDS = ("card", "choice", "predict", "debug", "tune", "worked", "explain", "code", "order", "match")
 MODES = ("read", "recall", "practice", "test", "challenge", "walk", "why", "try", "experiment", "build")
+# The five problems of a challenge, in the order they are put -> the kinds of item that may stand there.
+SLOTS: Mapping[str, tuple[str, ...]] = {
+    "predict": ("predict",),
+    "choose": ("choice",),
+    "tune": ("tune",),
+    "debug": ("debug",),
+    "concept": ("choice", "match", "order", "explain"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,16 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Challenge:
+    """Five problems of a topic, chosen by the author. `problems`: slot of SLOTS -> item id, in that order."""
+
+    id: str
+    title: str
+    summary: str
+    problems: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Topic:
     """A chapter: pages by mode ("read" …), and the items that name it.
 
@@ -134,6 +152,7 @@ class Topic:
         id: immutable; also the name of its folder under topics/.
         order: place in the pack, from 0.
         pages: mode -> Page.
+        challenges: in the author's order; may be empty.
     """
 
     id: str
@@ -142,6 +161,7 @@ class Topic:
     order: int
     minutes: int = 5
     pages: Mapping[str, Page] = field(default_factory=dict)
+    challenges: tuple[Challenge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import clearhead
 from clearhead.course.blocks import Document, document, toml
-from clearhead.course.front import Front, PackFront, read_front
-from clearhead.course.item import MODES, Item, Pack, Page, Topic
+from clearhead.course.front import Front, PackFront, TopicFront, read_front
+from clearhead.course.item import MODES, SLOTS, Challenge, Item, Pack, Page, Topic
+from clearhead.course.links import check_challenges, check_links
 from clearhead.course.rules import check_item
 from clearhead.errors import PackError
 
@@ -42,11 +43,13 @@ def load(path: str | Path) -> Pack:
     data, lines = toml(text, "pack.toml")
     front = read_front(PackFront, data, lines, "pack.toml")
     topics = tuple(
-        Topic(one.id, one.title, one.summary, order, one.minutes, _pages(root, one.id))
+        Topic(one.id, one.title, one.summary, order, one.minutes, _pages(root, one.id), _challenges(one))
         for order, one in enumerate(front.topics)
     )
     _no_repeats([topic.id for topic in topics], text)
     items = _items(root, front.misconceptions, {topic.id: topic.order for topic in topics})
+    check_challenges(topics, items, text)
+    check_links(topics, items)
     whole = hashlib.sha256(text.encode())
     for item in items.values():
         whole.update(item.hash.encode())
@@ -97,6 +100,13 @@ def _pages(root: Path, topic: str) -> Mapping[str, Page]:
             raise PackError(f"{file.stem!r} is not a mode; expected one of {', '.join(MODES)}", file=name)
         pages[file.stem] = Page(file.stem, _read(root, file), name)
     return pages
+
+
+def _challenges(topic: TopicFront) -> tuple[Challenge, ...]:
+    return tuple(
+        Challenge(one.id, one.title, one.summary, {slot: getattr(one, slot) for slot in SLOTS})
+        for one in topic.challenges
+    )
 
 
 def _items(root: Path, misconceptions: Mapping[str, str], order: Mapping[str, int]) -> dict[str, Item]:

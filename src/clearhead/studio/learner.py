@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import median
 from threading import Lock
 
-from clearhead.course import Attempt, Item, Progress, rebuild
+from clearhead.course import Attempt, Item, Ledger, Progress
 from clearhead.studio.store import Store
 
 
@@ -44,7 +44,7 @@ class Learner:
     def __init__(self, store: Store, items: Mapping[str, Item]) -> None:
         self._store = store
         self._items = items
-        self._attempts: list[Attempt] = []
+        self._ledger = Ledger(items.values())
         self._known: tuple[Progress, History] | None = None
         self._lock = Lock()
         self.set_aside = int(store.kept("start-after", "0"))  # attempts up to this number do not count
@@ -56,7 +56,7 @@ class Learner:
             last = self._store.attempts(after=self._newest)
             self.set_aside = (last[-1][0] if last else self._newest) if number is None else number
             self._store.keep("start-after", str(self.set_aside))
-            self._newest, self._attempts, self._known = self.set_aside, [], None
+            self._newest, self._ledger, self._known = self.set_aside, Ledger(self._items.values()), None
 
     def known(self) -> tuple[Progress, History]:
         """Schedule, mastery and history as of the newest attempt in the store, whichever tab or process wrote it."""
@@ -64,8 +64,7 @@ class Learner:
             added = self._store.attempts(after=self._newest)
             if added:
                 self._newest = added[-1][0]
-                self._attempts.extend(attempt for _, attempt in added)
             if added or self._known is None:
-                progress = rebuild(self._items.values(), self._attempts)
+                progress = self._ledger.add(attempt for _, attempt in added)
                 self._known = progress, History(progress.history)
             return self._known
