@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from starlette.datastructures import FormData
 
+from clearhead.studio.language import _
 from clearhead.studio.question import Question
 
 GRADES = ("again", "good")
@@ -23,10 +24,10 @@ def read(question: Question, form: FormData) -> object:
     return _READERS[question.form](question, form)
 
 
-def _card(_: Question, form: FormData) -> object:
+def _card(question: Question, form: FormData) -> object:
     grade = form.get("response")
     if grade not in GRADES:
-        raise Incomplete("Say whether you knew it.")
+        raise Incomplete(_("Say whether you knew it."))
     return grade
 
 
@@ -34,38 +35,38 @@ def _options(question: Question, form: FormData) -> object:
     letters = form.getlist("response")
     keys = sorted({one.option.key for one in question.options if one.letter in letters})
     if not keys or (len(keys) > 1 and not question.several):
-        raise Incomplete("Choose at least one option first." if question.several else "Choose an option first.")
+        raise Incomplete(_("Choose at least one option first.") if question.several else _("Choose an option first."))
     return keys if question.several else keys[0]
 
 
 def _worked(question: Question, form: FormData) -> object:
     given = {step.key: _text(form, f"step-{step.key}") for step in question.asked_steps}
     if not all(given.values()):
-        raise Incomplete("Give a result for each step first.")
+        raise Incomplete(_("Give a result for each step first."))
     return given
 
 
 def _explain(question: Question, form: FormData) -> object:
     text = _text(form, "text")
     if not text:
-        raise Incomplete("Write a sentence or two first.")
+        raise Incomplete(_("Write a sentence or two first."))
     if "confirmed" not in form:
         return text
     ticked = form.getlist("tick")
     return {"text": text, "ticks": {one.id: one.id in ticked for one in question.proved.criteria}}
 
 
-def _code(_: Question, form: FormData) -> object:
+def _code(question: Question, form: FormData) -> object:
     program = _text(form, "program", strip=False).replace("\r\n", "\n")
     if not program.strip():
-        raise Incomplete("Write a program first.")
+        raise Incomplete(_("Write a program first."))
     return program
 
 
 def _order(question: Question, form: FormData) -> object:
     places = {one.step.key: _text(form, f"place-{one.letter}") for one in question.loose_steps}
     if sorted(places.values()) != sorted(str(place + 1) for place in range(len(places))):
-        raise Incomplete("Give each step a place of its own first.")
+        raise Incomplete(_("Give each step a place of its own first."))
     return sorted(places, key=lambda key: int(places[key]))
 
 
@@ -73,7 +74,7 @@ def _match(question: Question, form: FormData) -> object:
     keys = {one.letter: one.option.key for one in question.options}
     given = {step.key: keys.get(_text(form, f"pair-{step.key}"), "") for step in question.proved.steps}
     if not all(given.values()):
-        raise Incomplete("Choose something for each line first.")
+        raise Incomplete(_("Choose something for each line first."))
     return given
 
 

@@ -28,6 +28,7 @@ from clearhead.studio import (
     walk,
 )
 from clearhead.studio.desk import Desk, desk_of, secret_in
+from clearhead.studio.language import _, languages, mark, speak
 from clearhead.studio.pages import render
 from clearhead.studio.security import Guard
 from clearhead.studio.settings import Settings
@@ -36,7 +37,14 @@ from clearhead.studio.store import Store
 
 PARTS = (home, topic, practice, exam, feedback, walk, tryout, experiment, progress, search, notes, preferences, lens)
 HERE = Path(__file__).parent
-TITLES = {404: "Not here", 403: "Refused", 400: "That did not fit", 413: "Too long", 422: "That did not fit"}
+TITLES = {
+    404: mark("Not here"),
+    403: mark("Refused"),
+    400: mark("That did not fit"),
+    413: mark("Too long"),
+    422: mark("That did not fit"),
+}
+FAULT = mark("That did not work")
 
 
 def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
@@ -84,11 +92,13 @@ def _views(app: FastAPI) -> None:
     def view(name: str) -> Response:
         file = HERE.parent / "views" / "static" / f"{Path(name).name}.js"
         if not file.is_file():
-            raise HTTPException(404, "There is no such view.")
+            raise HTTPException(404, _("There is no such view."))
         return FileResponse(file, media_type="text/javascript")
 
 
 async def _same_site(request: Request) -> None:
+    if len(languages()) > 1:
+        speak(desk_of(request).setting("language"))
     await desk_of(request).csrf.check(request)
 
 
@@ -97,25 +107,25 @@ def _errors(app: FastAPI) -> None:
     async def refused(request: Request, problem: HTTPException) -> Response:
         detail = problem.detail
         if problem.status_code == 404 and detail == "Not Found":
-            detail = "There is no page at this address."
-        return _error_page(request, problem.status_code, TITLES.get(problem.status_code, "That did not work"), detail)
+            detail = _("There is no page at this address.")
+        return _error_page(request, problem.status_code, TITLES.get(problem.status_code, FAULT), detail)
 
     @app.exception_handler(RequestValidationError)
     async def misread(request: Request, problem: RequestValidationError) -> Response:
         names = ", ".join(sorted({str(error["loc"][-1]) for error in problem.errors()}))
-        return _error_page(
-            request, 422, TITLES[422], f"The request could not be read: {names} is missing or malformed."
-        )
+        said = _("The request could not be read: %(names)s is missing or malformed.", names=names)
+        return _error_page(request, 422, TITLES[422], said)
 
     @app.exception_handler(ClearheadError)
     async def explained(request: Request, problem: ClearheadError) -> Response:
-        return _error_page(request, 500, "That did not work", str(problem))
+        return _error_page(request, 500, FAULT, str(problem))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, problem: Exception) -> Response:
-        detail = f"The studio has a fault: {type(problem).__name__}. Your work is kept. The terminal says more."
-        return _error_page(request, 500, "That did not work", detail)
+        kind = type(problem).__name__
+        said = _("The studio has a fault: %(kind)s. Your work is kept. The terminal says more.", kind=kind)
+        return _error_page(request, 500, FAULT, said)
 
 
 def _error_page(request: Request, status: int, title: str, detail: str) -> Response:
-    return render(request, "error.html", status=status, number=status, heading=title, detail=detail)
+    return render(request, "error.html", status=status, number=status, heading=_(title), detail=detail)

@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse
 from clearhead.course import Attempt, Item
 from clearhead.studio import queue, topic
 from clearhead.studio.desk import Desk
+from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.question import Question
 from clearhead.studio.ticket import Ticket
@@ -77,7 +78,7 @@ def asked(desk: Desk, ticket: Ticket) -> Question:
     """The question a ticket speaks of, or a 404 where its item has left the course."""
     item = desk.shelf.items.get(ticket.item)
     if item is None:
-        raise HTTPException(404, "This question has left the course.")
+        raise HTTPException(404, _("This question has left the course."))
     return put(desk, item, ticket)
 
 
@@ -102,7 +103,7 @@ def page_of(desk: Desk, question: Question, *, done: str = "", graded: str = "")
         "pack": question.pack,
         "topic": this,
         "mode": question.ticket.mode,
-        "mode_name": MODES.get(question.ticket.mode, question.ticket.mode.capitalize()),
+        "mode_name": _(MODES.get(question.ticket.mode, question.ticket.mode.capitalize())),
         "done": done,
         "graded": graded,
     }

@@ -21,7 +21,7 @@ from clearhead.studio.ticket import Tickets
 from clearhead.studio.variants import Variants
 
 REMEMBERED = 100  # verdicts on programs
-SETTINGS = {"theme": "system", "clock": "1"}
+SETTINGS = {"theme": "system", "clock": "1", "language": "en"}
 
 
 def now_utc() -> datetime:

@@ -11,6 +11,7 @@ from clearhead.course import Attempt, Item, Mastery, Pack, Topic
 from clearhead.studio import home, sitting, topic
 from clearhead.studio.asking import ask, new_ticket
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.language import _, many
 from clearhead.studio.pages import render
 from clearhead.studio.ticket import Ticket
 
@@ -43,7 +44,15 @@ def sit_test(request: Request, desk: AtDesk, pack_id: str, topic_id: str, id: uu
     home.remember(desk, home.Place(request.url.path, this.title, "Test"))
     count = min(sitting.LENGTH, sum(item.kind in sitting.TEST for item in items))
     ticket = _ticket(desk, item, "test", sitting.answer_id(str(id), len(answers)), request.url.path)
-    return ask(request, desk, item, "test", ticket=ticket, done=f"question {len(answers) + 1} of {count}", bare=True)
+    return ask(
+        request,
+        desk,
+        item,
+        "test",
+        ticket=ticket,
+        done=_("question %(place)s of %(all)s", place=len(answers) + 1, all=count),
+        bare=True,
+    )
 
 
 @router.get("/topics/{pack_id}/{topic_id}/challenge", response_class=HTMLResponse)
@@ -67,7 +76,7 @@ def sit_challenge(
     request: Request, desk: AtDesk, pack_id: str, topic_id: str, id: uuid.UUID, clock: str = "1"
 ) -> HTMLResponse:
     if clock not in sitting.CLOCKS:
-        raise HTTPException(422, f"The clock is one of {', '.join(sitting.CLOCKS)}.")
+        raise HTTPException(422, _("The clock is one of %(clocks)s.", clocks=", ".join(sitting.CLOCKS)))
     factor = sitting.CLOCKS[clock]
     pack, this, items = _bank(desk, pack_id, topic_id)
     five = sitting.problems(items, str(id), desk.store.attempt)
@@ -84,15 +93,21 @@ def sit_challenge(
     id_now = sitting.answer_id(str(id), now.place, len(now.tries))
     first = sitting.answer_id(str(id), now.place)
     ticket = _ticket(desk, now.item, "challenge", id_now, here, began=first)
-    left = f"{now.left} {'try' if now.left == 1 else 'tries'} left"
+    left = many("%(count)s try left", "%(count)s tries left", now.left)
     return ask(
         request,
         desk,
         now.item,
         "challenge",
         ticket=ticket,
-        done=f"{five.index(now) + 1} of {len(five)}: {now.name.lower()} · {left}",
-        note="Not right. Look again; the options have moved." if now.tries else "",
+        done=_(
+            "%(place)s of %(all)s: %(name)s · %(left)s",
+            place=five.index(now) + 1,
+            all=len(five),
+            name=_(now.name).lower(),
+            left=left,
+        ),
+        note=_("Not right. Look again; the options have moved.") if now.tries else "",
         seconds=round(now.seconds * factor),
     )
 
@@ -131,5 +146,5 @@ def _bank(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[It
     pack, this = topic.found(desk, pack_id, topic_id)
     items = topic.items_for("test", desk.shelf.items_of(pack, this))
     if not items:
-        raise HTTPException(404, f"{this.title} has too few questions for this yet.")
+        raise HTTPException(404, _("%(topic)s has too few questions for this yet.", topic=this.title))
     return pack, this, items

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from clearhead.course import Attempt
 from clearhead.studio.asking import answered, onward, page_of
 from clearhead.studio.desk import AtDesk
+from clearhead.studio.language import _
 from clearhead.studio.notes import report
 from clearhead.studio.pages import render
 
@@ -20,7 +21,7 @@ def feedback(request: Request, desk: AtDesk, attempt_id: str, back: str = "") ->
     kept = desk.store.attempt(attempt_id)
     question = kept and answered(desk, kept)
     if not (kept and question):
-        raise HTTPException(404, "There is no such answer, or its question has left the course.")
+        raise HTTPException(404, _("There is no such answer, or its question has left the course."))
     tries = sum(not one.correct for one in desk.history.by_item.get(kept.item_id, ()))
     return render(
         request,
@@ -43,7 +44,7 @@ def feedback(request: Request, desk: AtDesk, attempt_id: str, back: str = "") ->
 def undo(desk: AtDesk, attempt: Annotated[str, Form()]) -> Response:
     kept = desk.store.attempt(attempt)
     if kept is None or kept.undoes is not None:
-        raise HTTPException(404, "There is no such answer to take back.")
+        raise HTTPException(404, _("There is no such answer to take back."))
     back = Attempt(
         id=str(uuid.uuid4()),
         item_id=kept.item_id,

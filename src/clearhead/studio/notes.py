@@ -7,6 +7,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from clearhead.course import Attempt
 from clearhead.studio.desk import AtDesk
+from clearhead.studio.language import _
 from clearhead.studio.question import Question
 
 router = APIRouter()
@@ -21,7 +22,7 @@ def write(
     attempt: Annotated[str, Form()] = "",
 ) -> Response:
     if item not in desk.shelf.items:
-        raise HTTPException(404, f"There is no question {item} here.")
+        raise HTTPException(404, _("There is no question %(item)s here.", item=item))
     desk.store.keep(f"note:{item}", text.replace("\r\n", "\n").strip())
     known = desk.store.attempt(attempt) if attempt else None
     return RedirectResponse(f"/attempts/{known.id}#note" if known else f"/items/{item}", 303)

@@ -4,11 +4,11 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from clearhead import __version__
-from clearhead.studio import prose, say
+from clearhead.studio import language, prose, say
 from clearhead.studio.desk import desk_of
 from clearhead.studio.security import COOKIE
 
@@ -17,9 +17,20 @@ _TEMPLATES = Environment(
     autoescape=True,
     trim_blocks=True,
     lstrip_blocks=True,
+    extensions=["jinja2.ext.i18n"],
+    undefined=StrictUndefined,  # a name that no route gave is a fault, never a silent gap
 )
+_TEMPLATES.policies["ext.i18n.trimmed"] = True
+_TEMPLATES.install_gettext_callables(language.said, language.said_many, newstyle=True)  # type: ignore[attr-defined]
 _TEMPLATES.filters.update(
-    html=prose.html, inline=prose.inline, code=prose.code, words=say.words, when=say.when, ago=say.ago, plain=say.plain
+    html=prose.html,
+    inline=prose.inline,
+    code=prose.code,
+    words=say.words,
+    when=say.when,
+    ago=say.ago,
+    day=say.day,
+    plain=say.plain,
 )
 _TEMPLATES.globals.update(version=__version__, marked=say.marked)
 
@@ -34,11 +45,15 @@ def render(request: Request, name: str, *, status: int = 200, **context: Any) ->
     """
     desk = desk_of(request)
     token, fresh = desk.csrf.issue(request)
+    spoken = desk.setting("language")
+    language.speak(spoken)
     text = _TEMPLATES.get_template(name).render(
         csrf=token,
         dark=DARK.get(desk.setting("theme"), DARK["system"]),
         path=request.url.path,
         coming=desk.shelf.coming,
+        language=spoken,
+        module_words=language.for_modules(spoken),
         **context,
     )
     response = HTMLResponse(text, status)

@@ -10,6 +10,7 @@ from clearhead.course import Item
 from clearhead.studio import answer, home, queue, topic
 from clearhead.studio.asking import MODES, ask, asked, onward, page_of, rest
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.question import ASKED
 
@@ -50,7 +51,7 @@ def review(request: Request, desk: AtDesk, after: str = "") -> HTMLResponse:
     item = next((item for item in waiting if item.id != after), next(iter(waiting), None))
     if item is None:
         return render(request, "rest.html", **rest(desk, items, "/review", None))
-    return ask(request, desk, item, "review", done=f"{len(waiting)} due")
+    return ask(request, desk, item, "review", done=_("%(count)s due", count=len(waiting)))
 
 
 @router.get("/items/{item_id}", response_class=HTMLResponse)
@@ -58,8 +59,8 @@ def one(request: Request, desk: AtDesk, item_id: str, mode: str = "practice", ed
     item = desk.shelf.items.get(item_id)
     if item is None:
         waiting = desk.shelf.coming and item_id in desk.shelf.written
-        why = "Its answer is still being computed. Load this page again in a moment." if waiting else ""
-        raise HTTPException(404, why or f"There is no question {item_id} here.")
+        why = _("Its answer is still being computed. Load this page again in a moment.") if waiting else ""
+        raise HTTPException(404, why or _("There is no question %(item)s here.", item=item_id))
     before = desk.store.attempt(edit) if edit else None
     program = before.response if before and before.item_id == item_id and isinstance(before.response, str) else ""
     return ask(request, desk, item, mode if mode in MODES else "practice", program=program)
@@ -69,7 +70,7 @@ def one(request: Request, desk: AtDesk, item_id: str, mode: str = "practice", ed
 def reveal(request: Request, desk: AtDesk, ticket: str) -> HTMLResponse:
     question = asked(desk, desk.tickets.read(ticket))
     if question.item.kind != "card":
-        raise HTTPException(400, "Only a card can be turned over. Answer the question to see its answer.")
+        raise HTTPException(400, _("Only a card can be turned over. Answer the question to see its answer."))
     return render(request, "card.html", **page_of(desk, question), turned=True)
 
 
@@ -114,7 +115,7 @@ def figure(desk: AtDesk, item_id: str, key: str) -> Response:
     proved = desk.shelf.proved.get(item_id)
     option = proved and proved.option(key)
     if not (option and option.figure):
-        raise HTTPException(404, "There is no such picture.")
+        raise HTTPException(404, _("There is no such picture."))
     return Response(option.figure, media_type="image/svg+xml")
 
 
@@ -129,14 +130,14 @@ def _in_topic(
     pack, this = topic.found(desk, pack_id, topic_id)
     items = topic.items_for(mode, desk.shelf.items_of(pack, this))
     if not items:
-        raise HTTPException(404, f"{this.title} has nothing for {MODES[mode]} yet.")
+        raise HTTPException(404, _("%(topic)s has nothing for %(mode)s yet.", topic=this.title, mode=_(MODES[mode])))
     home.remember(desk, home.Place(request.url.path, this.title, MODES[mode]))
     progress = desk.progress
     item = _next(items, desk, mode, after, more)
     if item is None:
         return render(request, "rest.html", **rest(desk, items, request.url.path, (pack, this)))
     known = sum(queue.settled(progress.items[one.id]) for one in items)
-    return ask(request, desk, item, mode, done=f"{known} of {len(items)} right so far")
+    return ask(request, desk, item, mode, done=_("%(known)s of %(all)s right so far", known=known, all=len(items)))
 
 
 def _next(items: list[Item], desk: Desk, mode: str, after: str, more: bool) -> Item | None:

@@ -8,11 +8,16 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.studio.desk import AtDesk
+from clearhead.studio.language import _, languages
 from clearhead.studio.pages import DARK, render
 from clearhead.studio.sitting import CLOCKS
 
 router = APIRouter()
-CHOICES = {"theme": tuple(DARK), "clock": tuple(CLOCKS)}
+
+
+def choices() -> dict[str, tuple[str, ...]]:
+    """Each setting and what it may be."""
+    return {"theme": tuple(DARK), "clock": tuple(CLOCKS), "language": languages()}
 
 
 @router.get("/settings", response_class=HTMLResponse)
@@ -20,8 +25,9 @@ def page(request: Request, desk: AtDesk, saved: bool = False) -> HTMLResponse:
     return render(
         request,
         "settings.html",
-        chosen={name: desk.setting(name) for name in CHOICES},
+        chosen={name: desk.setting(name) for name in choices()},
         saved=saved,
+        languages=languages(),
         folder=desk.settings.data,
         answers=len(desk.history.attempts),
         aside=desk.learner.set_aside,
@@ -29,10 +35,23 @@ def page(request: Request, desk: AtDesk, saved: bool = False) -> HTMLResponse:
 
 
 @router.post("/settings")
-def save(desk: AtDesk, theme: Annotated[str, Form()], clock: Annotated[str, Form()]) -> Response:
-    for name, value in {"theme": theme, "clock": clock}.items():
-        if value not in CHOICES[name]:
-            raise HTTPException(422, f"{name} is one of {', '.join(CHOICES[name])}, not {value!r}.")
+def save(
+    desk: AtDesk, theme: Annotated[str, Form()], clock: Annotated[str, Form()], language: Annotated[str, Form()] = "en"
+) -> Response:
+    may_be = choices()
+    chosen = {"theme": theme, "clock": clock, "language": language}
+    for name, value in chosen.items():
+        if value not in may_be[name]:
+            raise HTTPException(
+                422,
+                _(
+                    "%(name)s is one of %(choices)s, not %(value)s.",
+                    name=name,
+                    choices=", ".join(may_be[name]),
+                    value=value,
+                ),
+            )
+    for name, value in chosen.items():
         desk.store.keep(f"setting:{name}", value)
     return RedirectResponse("/settings?saved=true", 303)
 

@@ -1,11 +1,34 @@
 """Times and names as people say them."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import date, datetime
 
 from markupsafe import Markup, escape
 
 from clearhead.course import Tick
+from clearhead.studio.language import _, many, mark
+
+MONTHS = (
+    mark("January"), mark("February"), mark("March"), mark("April"), mark("May"), mark("June"),
+    mark("July"), mark("August"), mark("September"), mark("October"), mark("November"), mark("December"),
+)  # fmt: skip
+NAMES = (  # what pages look up: levels of a concept, modes, what a search finds, the problems of a challenge
+    mark("new"), mark("learning"), mark("good"), mark("strong"),
+    mark("Read"), mark("Why"), mark("Walk"), mark("Try"), mark("Sheet"), mark("Recall"), mark("Practice"),
+    mark("Challenge"), mark("Experiment"), mark("Build"), mark("Test"), mark("Review"), mark("Lens"),
+    mark("topic"), mark("page"), mark("card"), mark("choice"), mark("predict"), mark("debug"), mark("tune"),
+    mark("worked"), mark("explain"), mark("code"), mark("order"), mark("match"),
+    mark("Predict the output"), mark("Choose"), mark("Tune"), mark("Debug"), mark("Concept"),
+)  # fmt: skip
+
+
+def day(moment: date) -> str:
+    """A day of the year.
+
+    >>> day(date(2026, 4, 13))
+    '13 April'
+    """
+    return _("%(day)s %(month)s", day=moment.day, month=_(MONTHS[moment.month - 1]))
 
 
 def words(identifier: str) -> str:
@@ -28,18 +51,18 @@ def when(moment: datetime, now: datetime) -> str:
     """
     minutes = round((moment - now).total_seconds() / 60)
     if minutes < 1:
-        return "now"
+        return _("now")
     if minutes < 90:
-        return f"in {minutes} minute{'s' if minutes > 1 else ''}"
+        return many("in %(count)s minute", "in %(count)s minutes", minutes)
     there, here = moment.astimezone(), now.astimezone()
     days = (there.date() - here.date()).days
     if days == 0:
-        return f"today at {there:%H:%M}"
+        return _("today at %(time)s", time=f"{there:%H:%M}")
     if days == 1:
-        return "tomorrow"
+        return _("tomorrow")
     if days < 14:
-        return f"in {days} days"
-    return f"on {there.day} {there:%B}"
+        return many("in %(count)s day", "in %(count)s days", days)
+    return _("on %(day)s", day=day(there))
 
 
 def ago(moment: datetime, now: datetime) -> str:
@@ -52,18 +75,18 @@ def ago(moment: datetime, now: datetime) -> str:
     """
     minutes = round((now - moment).total_seconds() / 60)
     if minutes < 1:
-        return "just now"
+        return _("just now")
     if minutes < 90:
-        return f"{minutes} minute{'s' if minutes > 1 else ''} ago"
+        return many("%(count)s minute ago", "%(count)s minutes ago", minutes)
     there, here = moment.astimezone(), now.astimezone()
     days = (here.date() - there.date()).days
     if days == 0:
-        return f"today at {there:%H:%M}"
+        return _("today at %(time)s", time=f"{there:%H:%M}")
     if days == 1:
-        return "yesterday"
+        return _("yesterday")
     if days < 14:
-        return f"{days} days ago"
-    return f"on {there.day} {there:%B}"
+        return many("%(count)s day ago", "%(count)s days ago", days)
+    return _("on %(day)s", day=day(there))
 
 
 def marked(text: str, ticks: Iterable[Tick]) -> Markup:

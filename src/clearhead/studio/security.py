@@ -12,6 +12,8 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clearhead.studio.language import _
+
 COOKIE: Final = "clearhead-csrf"
 FIELD: Final = "csrf"
 HEADER: Final = "x-csrf-token"
@@ -34,7 +36,7 @@ HEADERS: Final = {
 
 class TooLong(HTTPException):
     def __init__(self) -> None:
-        super().__init__(413, f"That is more than {MAX_BODY // 2**20} MiB. Send less at once.")
+        super().__init__(413, _("That is more than %(size)s MiB. Send less at once.", size=MAX_BODY // 2**20))
 
 
 class Guard:
@@ -89,7 +91,9 @@ class Csrf:
         if given is None:
             given = str((await request.form()).get(FIELD, ""))
         if not (self._ours(token) and secrets.compare_digest(token.encode(), given.encode())):
-            raise HTTPException(403, "This form is too old or comes from elsewhere. Reload the page and send it again.")
+            raise HTTPException(
+                403, _("This form is too old or comes from elsewhere. Reload the page and send it again.")
+            )
 
     def _ours(self, token: str) -> bool:
         try:

@@ -10,6 +10,8 @@ from typing import TypeVar
 from fastapi import HTTPException
 from itsdangerous import BadSignature, URLSafeSerializer
 
+from clearhead.studio.language import _
+
 T = TypeVar("T")
 
 
@@ -65,7 +67,7 @@ class Tickets:
             return Ticket(**self._signer.loads(text))
         except (BadSignature, TypeError) as problem:
             raise HTTPException(
-                400, "This question was not put by this studio. Go back and open it again."
+                400, _("This question was not put by this studio. Go back and open it again.")
             ) from problem
 
 

@@ -6,6 +6,7 @@ from fastapi.responses import HTMLResponse
 from clearhead.course import Item, Pack, Topic
 from clearhead.studio import home, queue
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.question import ASKED
 from clearhead.studio.sitting import TEST
@@ -22,7 +23,7 @@ def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
     """The topic, or a 404 that says what there is."""
     pair = desk.shelf.find(pack_id, topic_id)
     if pair is None:
-        raise HTTPException(404, f"There is no topic {pack_id}/{topic_id} here.")
+        raise HTTPException(404, _("There is no topic %(topic)s here.", topic=f"{pack_id}/{topic_id}"))
     return pair
 
 
@@ -70,21 +71,22 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
             sum(queue.settled(progress.items[item.id]) for item in some),
             len(queue.due(some, progress, now)),
         )
-        return f"{known} of {len(some)} right" + (f", {waiting} due" if waiting else "")
+        right = _("%(known)s of %(all)s right", known=known, all=len(some))
+        return f"{right}, {_('%(count)s due', count=waiting)}" if waiting else right
 
     badge = desk.store.kept(f"badge:{pack.id}/{topic.id}")
     said = {
-        "read": ("The idea, a formula, a program and its output.", f"about {_minutes(topic)} min"),
-        "sheet": ("All of it on one page, for a quick look.", ""),
-        "why": ("The problem it solves, measured.", ""),
-        "walk": ("Every step, with matrices you can edit.", ""),
-        "try": ("Say what a program prints, run it, change it.", ""),
-        "experiment": ("Turn a slider, measure it on this machine.", ""),
-        "recall": ("Cards: say it to yourself, then look.", far(items_for("recall", items))),
-        "practice": ("Questions with the reason for every wrong option.", far(items_for("practice", items))),
-        "challenge": ("Five problems, a quiet clock, few tries.", badge and f"all five right, {badge}"),
-        "test": ("Ten questions that adapt, a verdict per concept.", ""),
-        "build": ("Write it yourself; tests and known mistakes answer.", far(items_for("build", items))),
+        "read": (_("The idea, a formula, a program and its output."), _("about %(count)s min", count=_minutes(topic))),
+        "sheet": (_("All of it on one page, for a quick look."), ""),
+        "why": (_("The problem it solves, measured."), ""),
+        "walk": (_("Every step, with matrices you can edit."), ""),
+        "try": (_("Say what a program prints, run it, change it."), ""),
+        "experiment": (_("Turn a slider, measure it on this machine."), ""),
+        "recall": (_("Cards: say it to yourself, then look."), far(items_for("recall", items))),
+        "practice": (_("Questions with the reason for every wrong option."), far(items_for("practice", items))),
+        "challenge": (_("Five problems, a quiet clock, few tries."), badge and _("all five right, %(day)s", day=badge)),
+        "test": (_("Ten questions that adapt, a verdict per concept."), ""),
+        "build": (_("Write it yourself; tests and known mistakes answer."), far(items_for("build", items))),
     }
     concepts = [progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]
     return render(
@@ -121,7 +123,9 @@ def _page(request: Request, desk: Desk, pack_id: str, topic_id: str, mode: str) 
     pack, topic = found(desk, pack_id, topic_id)
     text = desk.shelf.page(pack, topic, PAGES[mode])
     if text is None:
-        raise HTTPException(404, f"{topic.title} has no page for {mode.capitalize()} yet.")
+        raise HTTPException(
+            404, _("%(topic)s has no page for %(mode)s yet.", topic=topic.title, mode=_(mode.capitalize()))
+        )
     home.remember(desk, home.Place(request.url.path, topic.title, mode.capitalize()))
     modes = tabs(desk, pack, topic)
     after = next((link for mode, link in modes if mode == "recall"), modes[-1][1])

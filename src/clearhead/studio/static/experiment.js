@@ -1,5 +1,7 @@
 // Experiment: run a measurement without leaving the page, and say how far it has come.
 
+import { _ } from "./words.js";
+
 /**
  * Each line of a stream of JSON lines, as it comes.
  * @param {ReadableStream<Uint8Array>} body
@@ -34,15 +36,15 @@ function start(form) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
-    says.textContent = "Starting …";
+    says.textContent = _("Starting …");
     try {
       const answer = await fetch(`/experiments/${form.dataset.name}?${new URLSearchParams(new FormData(form))}`);
       for await (const line of jsonLines(answer.body)) {
         if (line.html) result.innerHTML = line.html;
-        says.textContent = line.error ?? (line.html ? "Done." : `${line.done} of ${line.of} points`);
+        says.textContent = line.error ?? (line.html ? _("Done.") : _("%(done)s of %(all)s points", { done: line.done, all: line.of }));
       }
     } catch (problem) {
-      says.textContent = `It did not come through (${problem.message}). Is the studio still running?`;
+      says.textContent = _("It did not come through (%(problem)s). Is the studio still running?", { problem: problem.message });
     } finally {
       button.disabled = false;
     }

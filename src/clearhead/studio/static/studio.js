@@ -1,5 +1,7 @@
 // Keys, hints and copying. Every page is whole without this file; it only makes the hands faster.
 
+import { _ } from "./words.js";
+
 /** Names of keys as `KeyboardEvent.key` has them, for the words an author writes in `data-key`. */
 const NAMED = { Space: " " };
 
@@ -79,26 +81,26 @@ function toggleKeys() {
   const box = document.createElement("section");
   box.className = "keys";
   box.setAttribute("role", "dialog");
-  box.setAttribute("aria-label", "Keys on this page");
+  box.setAttribute("aria-label", _("Keys on this page"));
   box.tabIndex = -1;
   const rows = [...document.querySelectorAll("[data-key]")].map((control) => [
     control.dataset.key.replace("Control+", "Ctrl ").split(/ (?!Enter)/).join(" or "),
     (control.getAttribute("aria-label") || control.childNodes[0].textContent).trim(),
   ]);
   const letters = document.querySelectorAll("[data-letter]");
-  if (letters.length) rows.unshift([`a to ${letters[letters.length - 1].dataset.letter}`, "Choose an option"]);
-  if (document.querySelector("[data-hint]")) rows.push(["h", "Open a hint"]);
+  if (letters.length) rows.unshift([_("a to %(letter)s", { letter: letters[letters.length - 1].dataset.letter }), _("Choose an option")]);
+  if (document.querySelector("[data-hint]")) rows.push(["h", _("Open a hint")]);
   for (const extra of document.querySelectorAll("[data-keys-help]")) {
     rows.push(...extra.dataset.keysHelp.split(";").map((pair) => pair.split("=").map((part) => part.trim())));
   }
-  rows.push(["/", "Search"], ["?", "Show or hide this list"], ["Esc", "Close"]);
+  rows.push(["/", _("Search")], ["?", _("Show or hide this list")], ["Esc", _("Close")]);
   const list = document.createElement("dl");
   for (const [key, what] of rows) {
     const name = document.createElement("dt");
     name.append(Object.assign(document.createElement("kbd"), { textContent: key }));
     list.append(name, Object.assign(document.createElement("dd"), { textContent: what }));
   }
-  box.append(Object.assign(document.createElement("strong"), { textContent: "Keys on this page" }), list);
+  box.append(Object.assign(document.createElement("strong"), { textContent: _("Keys on this page") }), list);
   document.body.append(box);
   box.focus();
 }
@@ -111,10 +113,10 @@ function closeKeys() {
 
 function addCopyButtons() {
   for (const program of document.querySelectorAll(".how pre.program, .report pre")) {
-    const button = Object.assign(document.createElement("button"), { className: "quiet small", textContent: "Copy", type: "button" });
+    const button = Object.assign(document.createElement("button"), { className: "quiet small", textContent: _("Copy"), type: "button" });
     button.addEventListener("click", async () => {
       await navigator.clipboard.writeText(program.textContent);
-      button.textContent = "Copied";
+      button.textContent = _("Copied");
     });
     program.after(button);
   }
@@ -132,7 +134,7 @@ function runClock() {
     const left = Math.max(0, (end - Date.now()) / 1000);
     line.style.transform = `scaleX(${left / all})`;
     if (left > 0) setTimeout(tick, still ? 5000 : 250);
-    else words.textContent = "The time is up. You can still answer; it only does not count for the badge.";
+    else words.textContent = _("The time is up. You can still answer; it only does not count for the badge.");
   };
   tick();
 }

@@ -1,11 +1,13 @@
 // Walk: recompute every step as a number is edited, and say how the number under the pointer came about.
 // walk.py computes the same on the server; a test holds the two to each other.
 
+import { _ } from "./words.js";
+
 const HEADS = 2;
 const LARGEST = 1000;
 
 const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
-const mix = (weights, rows) => rows[0].map((_, j) => dot(weights, rows.map((row) => row[j])));
+const mix = (weights, rows) => rows[0].map((first, j) => dot(weights, rows.map((row) => row[j])));
 
 /** @param {(number | null)[]} row null where the mask forbids the pair */
 export function softmax(row) {
@@ -49,7 +51,7 @@ export function told(name, i, j, given, steps) {
   const sum = (a, b) => a.map((x, n) => `${shown(x)}·${shown(b[n])}`).join(" + ");
   const head = steps.heads[h];
   if (step === "logits") {
-    if (head.logits[i][j] === null) return "Masked: a query may not look at a later key, so this logit is −∞.";
+    if (head.logits[i][j] === null) return _("Masked: a query may not look at a later key, so this logit is −∞.");
     return `(${sum(part(given.q[i]), part(given.k[j]))}) / √${narrow} = ${shown(head.logits[i][j])}`;
   }
   if (step === "weights") {
@@ -57,7 +59,7 @@ export function told(name, i, j, given, steps) {
     return `e^${shown(head.logits[i][j])} / (${all}) = ${shown(head.weights[i][j])}`;
   }
   if (step === "output") return `${sum(head.weights[i], given.v.map((row) => part(row)[j]))} = ${shown(head.output[i][j])}`;
-  if (step === "joined") return `Column ${(j % narrow) + 1} of head ${Math.floor(j / narrow) + 1}, set beside the other head’s.`;
+  if (step === "joined") return _("Column %(column)s of head %(head)s, set beside the other head’s.", { column: (j % narrow) + 1, head: Math.floor(j / narrow) + 1 });
   return `${sum(steps.joined[i], given.o.map((row) => row[j]))} = ${shown(steps.result[i][j])}`;
 }
 
