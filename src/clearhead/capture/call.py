@@ -1,7 +1,7 @@
 """One call of an attention function, as seen from outside: what it was given, and what it gave."""
 
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Call:
         out: (B, L, H, D_v), what the model's own attention answered; None if the call was checked otherwise.
         scale: logit multiplier; None = 1/sqrt(D).
         is_causal: top-left.
+        reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side.
         mask: boolean (True = may attend) or float (added), broadcastable to (B, H, L, S), or (B, S); or None.
         bias: float, added besides the mask; or None.
         softcap: as in AttentionMatrix.
@@ -41,6 +42,7 @@ class Call:
     out: Tensor | None = None
     scale: float | None = None
     is_causal: bool = False
+    reach: tuple[int | None, int | None] = (None, None)
     mask: Any = None
     bias: Tensor | None = None
     softcap: float | None = None
@@ -86,6 +88,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
     Raises:
         CaptureError: the call cannot be described as an attention matrix; says why.
     """
+    call = _within_reach(call)
     query, key = call.query, call.key
     if query.dim() != 4 or key.dim() != 4:
         raise CaptureError(f"its query has shape {tuple(query.shape)}, not (B, H, L, D)")
@@ -118,6 +121,22 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
         return AttentionMatrix(query, keys, **options)
 
     return Step(make, Keys(key), key.shape[2], _seen(call, query.shape[2], key, allow))
+
+
+def _within_reach(call: Call) -> Call:
+    """The same call with its reach said by `is_causal`, or by a boolean table where it is any other band."""
+    low, high = call.reach
+    if (low, high) == (None, None):
+        return call
+    if low is None and high == 0:
+        return replace(call, is_causal=True, reach=(None, None))
+    rows, keys = call.query.shape[2], call.key.shape[2]
+    distance = torch.arange(keys, device=call.query.device) - torch.arange(rows, device=call.query.device)[:, None]
+    inside = torch.ones_like(distance, dtype=torch.bool)
+    inside = inside if low is None else inside & (distance >= low)
+    inside = inside if high is None else inside & (distance <= high)
+    inside = inside[None, None]
+    return replace(call, mask=inside if call.mask is None else call.mask & inside, reach=(None, None))
 
 
 def _seen(call: Call, length: int, key: Tensor, allow: Tensor | None) -> Tensor | None:

@@ -1,8 +1,9 @@
 """Attention outside Hugging Face's interface: direct calls of torch's functions, and nn.MultiheadAttention.
 
-A TorchFunctionMode sees each call of `F.scaled_dot_product_attention`. While one is active, torch itself leaves the
-C++ fast paths of nn.MultiheadAttention and nn.TransformerEncoderLayer, which would be seen by nobody; their output is
-then the same to rounding.
+A TorchFunctionMode sees each call of `F.scaled_dot_product_attention`, and each of Clearhead's own functions, whose
+first argument is a `kernels.Problem`. While one is active, torch itself leaves the C++ fast paths of
+nn.MultiheadAttention and nn.TransformerEncoderLayer, which would be seen by nobody; their output is then the same to
+rounding.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,6 +24,8 @@ from torch.overrides import TorchFunctionMode
 from clearhead.capture.byhand import WATCHED, ByHand
 from clearhead.capture.call import Call
 from clearhead.errors import CaptureError
+from clearhead.kernels import Problem
+from clearhead.masks import Mask, lower
 
 # Set while a function of Hugging Face's interface runs: what it calls inside is its own affair.
 within_interface: ContextVar[bool] = ContextVar("within_interface", default=False)
@@ -61,6 +65,8 @@ class Direct(TorchFunctionMode):
         if not within_interface.get():
             if func is _sdpa:
                 self._tell(args, kwargs, out)
+            elif args and isinstance(args[0], Problem):
+                self._tell_ours(func, args, kwargs, out)
             else:
                 self._look(func, args, kwargs)
         return out
@@ -85,6 +91,19 @@ class Direct(TorchFunctionMode):
         if module is not None:
             self._listener(described(module, out, *args, **kwargs))
 
+    def _tell_ours(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Clearhead's own attention: a Problem, and perhaps a rule and dropout besides."""
+        module, _ = self._current()
+        if module is None:
+            return
+        given = inspect.signature(func).bind(*args, **kwargs).arguments
+        try:
+            call = of_problem(module, args[0], given.get("rule"), out[0] if isinstance(out, tuple) else out.out)
+        except CaptureError as error:
+            self._missed(module, str(error))
+            return
+        self._listener(replace(call, dropout=bool(given.get("dropout_p"))))
+
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """nn.MultiheadAttention's own function, which hides what it calls inside from a mode."""
         bound = _signature.bind(*args, **kwargs)
@@ -104,19 +123,47 @@ class Direct(TorchFunctionMode):
         """While open, F.scaled_dot_product_attention tells the listener; in other threads it is itself."""
         mine = threading.get_ident()
 
-        def told(*args: Any, **kwargs: Any) -> Tensor:
-            out = _sdpa(*args, **kwargs)
-            if threading.get_ident() == mine:
-                self._tell(args, kwargs, out)
-            return out
-
         with _swapping:
-            before = F.scaled_dot_product_attention
+            before = F.scaled_dot_product_attention  # torch's, or that of an observer around this one
+
+            def told(*args: Any, **kwargs: Any) -> Tensor:
+                out = before(*args, **kwargs)
+                if threading.get_ident() == mine:
+                    self._tell(args, kwargs, out)
+                return out
+
             F.scaled_dot_product_attention = told
             try:
                 yield
             finally:
                 F.scaled_dot_product_attention = before
+
+
+def of_problem(module: nn.Module, problem: Problem, rule: Mask | None, out: Tensor) -> Call:
+    """A call of Clearhead's own attention: a problem, the rule it was under besides, and its output (B, H, L, D_v)."""
+    rows, keys = problem.query.shape[2], problem.key.shape[2]
+    reach, allow, bias = problem.band, problem.allow, problem.bias
+    if rule is not None:  # then the problem itself has no mask
+        lowered = lower(rule, rows, keys, device=problem.query.device)
+        reach, allow, bias = lowered.reach, lowered.allow, lowered.bias
+    return Call(
+        module=module,
+        query=problem.query,
+        key=problem.key,
+        value=problem.value,
+        out=out.transpose(1, 2),
+        scale=problem.scale,
+        reach=reach,
+        mask=_four_axes(allow),
+        bias=_four_axes(bias),
+        softcap=problem.softcap,
+        sinks=problem.sinks,
+    )
+
+
+def _four_axes(mask: Tensor | None) -> Tensor | None:
+    """A Problem's mask broadcasts from the right; two axes alone would be read as (B, S)."""
+    return None if mask is None else mask[(None,) * (4 - mask.dim())]
 
 
 def described(

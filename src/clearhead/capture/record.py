@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -107,6 +108,42 @@ class Record(Mapping[str, AttentionMatrix]):
             KeyError: nothing was recorded under that name; the message says what was.
         """
         return tuple(step.matrix() for step in self._known(name))
+
+    def to_html(
+        self,
+        path: str | Path,
+        *,
+        tokens: Sequence[str] | None = None,
+        title: str = "A record",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Path:
+        """Write one self-contained page: every head small, one large, zoomed and pointed at; no request leaves it.
+
+        Args:
+            path: the file to write.
+            tokens: what to call the positions, one each; their numbers if not given.
+            title: the page's heading.
+            progress: told after each layer: how many are done, of how many.
+
+        Returns:
+            The path. The file stays under 5 MB whatever the length of the text; what was left out to keep it so, and
+            that the first of a batch and the last call of each module are drawn, is said on the page.
+
+        Raises:
+            OptionError: nothing was captured, the tokens are not one a position, or the file cannot be written.
+
+        Memory: O(L) a head; no L × S tensor beyond about 900,000 weights. Cost: about three forward passes.
+
+        Example:
+            >>> import tempfile
+            >>> q = torch.randn(1, 2, 5, 4)
+            >>> record = Record.of({"a layer": AttentionMatrix(q, q)})
+            >>> record.to_html(f"{tempfile.mkdtemp()}/heads.html", tokens="I saw a red kite".split()).name
+            'heads.html'
+        """
+        from clearhead.views.html import save  # the one import upward: docs/decisions/, "A record draws itself"
+
+        return save(self, path, tokens=tokens, title=title, progress=progress)
 
     def _known(self, name: str) -> list[Step]:
         if name not in self:
