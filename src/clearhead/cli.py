@@ -163,6 +163,7 @@ def check(
     item: Annotated[str | None, typer.Option(help="Prove this item alone.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="How many items at a time.")] = 2,
     fresh: Annotated[bool, typer.Option("--fresh", help="Prove unchanged items again.")] = False,
+    seeds: Annotated[int, typer.Option(min=2, help="At how many seeds an item with variants must hold.")] = 12,
     watch: Annotated[bool, typer.Option("--watch", help="Check again after every change, until Ctrl-C.")] = False,
     receipts: Annotated[Path, typer.Option(help="Where the receipts and the proofs go.")] = Path(".receipts"),
 ) -> None:
@@ -170,7 +171,9 @@ def check(
     from clearhead.course import checking
 
     def run() -> int:
-        return checking.check(packs or [], item=item, jobs=jobs, fresh=fresh, receipts=receipts, say=typer.echo)
+        return checking.check(
+            packs or [], item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=typer.echo
+        )
 
     if watch:
         checking.watch(packs or [], run, typer.echo)

@@ -122,6 +122,40 @@ def test_variants_must_differ(pack: Path) -> None:
     assert (outcome.line, outcome.error[:32]) == (7, "another seed asks and answers th")
 
 
+def test_a_variant_that_fails_at_a_later_seed_is_found(pack: Path) -> None:
+    item = pack / "items" / "predict-range.md"
+    item.write_text(item.read_text().replace("n = random", "assert seed != 7, 'seven'\nn = random"))
+    loaded = course.load(pack)
+    assert course.prove_pack(loaded, only="predict-range", seeds=4)[0].ok
+    found = course.prove_pack(loaded, only="predict-range")[0]
+    assert found.error == "with seed 7: the program raises AssertionError: seven"
+    assert found.line == item.read_text().splitlines().index("assert seed != 7, 'seven'") + 1
+
+
+def test_fresh_proves_again_and_refreshes_what_is_kept(pack: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    check([pack], item="card-sum", receipts=tmp_path, say=said.append)
+    kept = tmp_path / "proofs" / "good" / "card-sum.json"
+    data = json.loads(kept.read_text())
+    data["proved"]["back"] = "stale"
+    kept.write_text(json.dumps(data))
+    said.clear()
+    check([pack], item="card-sum", fresh=True, receipts=tmp_path, say=said.append)
+    assert "unchanged" not in " ".join(said)
+    assert json.loads(kept.read_text())["proved"]["back"] != "stale"
+
+
+def test_what_one_program_leaves_behind_decides_no_proof(pack: Path) -> None:
+    """Each program of the item changes what the next would see; together they disagree, alone they hold."""
+    item = pack / "items" / "predict-range.md"
+    text = item.read_text().replace("variants = true", "")
+    leak = "import math\nmath.tau += 1\nprint(int(math.tau), "
+    item.write_text(text.replace("print(", leak))
+    found = course.prove_pack(course.load(pack), only="predict-range")[0]
+    assert found.proved is not None, found.error
+    assert all("\n7 " in option.text for option in found.proved.options)
+
+
 def test_watching_checks_again_after_a_change(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
 

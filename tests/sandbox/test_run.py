@@ -3,7 +3,7 @@
 import pytest
 
 from clearhead import sandbox
-from clearhead.sandbox import Chunk, Limits
+from clearhead.sandbox import Chunk, Limits, Program
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 
@@ -77,3 +77,37 @@ def test_a_dead_worker_is_replaced() -> None:
     before.process.wait()
     assert sandbox.run("print(1)").stdout == "1\n"
     assert pool.worker() is not before
+
+
+def test_programs_run_together_as_they_do_alone() -> None:
+    sources = [
+        "x = 2; print('a', end=''); print('e', file=__import__('sys').stderr)",
+        "print('x' in globals()); y = 1 / 3",
+        "1 / 0",
+        "import random; print(random.random())",
+        "import sys; sys.exit(3)",
+        "print('last')",
+    ]
+    programs = [Program((Chunk(source, f"{at}.py", 7),), (("y", ".2f"),)) for at, source in enumerate(sources)]
+    found = sandbox.run_each(programs)
+    assert found is not None
+    alone = [sandbox.run(list(one.chunks), want=one.want) for one in programs]
+    same = [(one.stdout, one.stderr, one.exit_code, one.raised, one.values) for one in found]
+    assert same == [(one.stdout, one.stderr, one.exit_code, one.raised, one.values) for one in alone]
+
+
+def test_torch_settings_do_not_travel_from_program_to_program() -> None:
+    change = "import torch; torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); torch.rand(5)"
+    look = "import torch; print(torch.ones(1).dtype, torch.is_grad_enabled(), torch.rand(1).item())"
+    programs = [Program((Chunk(source),)) for source in (look, change, look)]
+    found = sandbox.run_each(programs, preload=["torch"])
+    assert found is not None
+    assert found[0].stdout == found[2].stdout == sandbox.run(look, preload=["torch"]).stdout
+
+
+@pytest.mark.parametrize(
+    "source", ["import os; os._exit(0)", "while True: pass", "import os; os.close(1)", "import sys; sys.stdout = None"]
+)
+def test_a_program_that_ends_its_batch_is_said_so(source: str) -> None:
+    programs = [Program((Chunk(one),)) for one in ("print(1)", source, "print(2)")]
+    assert sandbox.run_each(programs, limits=Limits(seconds=2.0)) is None

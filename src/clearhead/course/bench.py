@@ -1,25 +1,41 @@
-"""The bench an item is proved on: runs its programs twice in the sandbox and hands back what they agree on."""
+"""The bench an item is proved on: runs its programs twice in the sandbox and hands back what they agree on.
+
+Programs are run together where they can be: all of an item in one process, and again in a second one in the opposite
+order. If all give the same both times that is it; else each is run again, twice, in processes of its own.
+"""
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from clearhead import sandbox
 from clearhead.course import fill
 from clearhead.course.item import Item, Pack, Program
 from clearhead.errors import ProofError
-from clearhead.sandbox import Chunk, Judged, Limits, Outcome
+from clearhead.sandbox import MIB, Chunk, Judged, Limits, Outcome
+from clearhead.sandbox import Program as Planned
 
 SALTS = (1, 2)  # one warm worker each: different hash seeds, different unseeded random numbers
+_TOGETHER = 16 * MIB  # bytes that the programs of a batch may print and report
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Programs that run after `setup` in one namespace, and the (name, format spec) wanted beside the item's own."""
+
+    programs: tuple[Program | Chunk, ...]
+    want: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One item of a pack at one seed."""
+    """One item of a pack at one seed. `asked` are the jobs that were run on it, `done` what came of them."""
 
     item: Item
     pack: Pack
     seed: int
+    asked: list[Job] = field(default_factory=list)
+    done: dict[Planned, Outcome] = field(default_factory=dict)
 
     @property
     def wanted(self) -> list[tuple[str, str]]:
@@ -33,6 +49,20 @@ class Bench:
         both = [*self.item.role("setup"), *programs]
         return first + [one if isinstance(one, Chunk) else Chunk(one.source, self.item.file, one.line) for one in both]
 
+    def plan(self, job: Job) -> Planned:
+        """What the sandbox is asked to run for this job."""
+        return Planned(tuple(self.chunks(*job.programs)), (*self.wanted, *job.want))
+
+    def ahead(self, *jobs: Job) -> None:
+        """Run these jobs together now; `run` then has their outcomes."""
+        together(self, [self.plan(job) for job in jobs])
+
+    def at(self, seeds: Sequence[int]) -> "list[Bench]":
+        """Benches for the same item at other seeds, on which all that was run here has been run as well."""
+        others = [replace(self, seed=seed, asked=[]) for seed in seeds]
+        together(self, [one.plan(job) for one in others for job in self.asked])
+        return others
+
     def run(self, *programs: Program | Chunk, want: Sequence[tuple[str, str]] = ()) -> Outcome:
         """Run setup and these programs, twice; return the outcome both agree on.
 
@@ -40,7 +70,12 @@ class Bench:
             ProofError: they disagree, or a limit stopped one; at the line of the last program.
         """
         line = programs[-1].line if programs else self.item.lines.get("id", 1)
-        chunks, wanted = self.chunks(*programs), [*self.wanted, *want]
+        job = Job(programs, tuple(want))
+        self.asked.append(job)
+        plan = self.plan(job)
+        if plan in self.done:
+            return self.done[plan]
+        chunks, wanted = plan.chunks, plan.want
         limits = Limits(seconds=self.item.time_limit)
         runs = [sandbox.run(chunks, limits=limits, want=wanted, preload=self.pack.preload, salt=salt) for salt in SALTS]
         for one in runs:
@@ -119,6 +154,25 @@ class Bench:
     def belief(self, misconception: str | None) -> str:
         """What a holder of it believes."""
         return self.pack.misconceptions.get(misconception or "", "")
+
+
+def together(bench: Bench, plans: Sequence[Planned]) -> None:
+    """Run these in two processes, in opposite orders; where both agree on all of them, keep that in `bench.done`."""
+    plans = [one for one in dict.fromkeys(plans) if one not in bench.done]
+    if len(plans) < 2:
+        return
+    limits = Limits(seconds=bench.item.time_limit, output=_TOGETHER)
+    preload = bench.pack.preload
+    first = sandbox.run_each(plans, limits=limits, preload=preload, salt=SALTS[0])
+    second = sandbox.run_each(plans[::-1], limits=limits, preload=preload, salt=SALTS[1]) if first else None
+    pairs = list(zip(first or (), reversed(second or ()), strict=False))
+    if all(_facts(one) == _facts(two) for one, two in pairs):
+        bench.done.update((plan, one) for plan, (one, _) in zip(plans, pairs, strict=False) if not _refused(one))
+
+
+def _refused(outcome: Outcome) -> bool:
+    """Whether it ended in an exception that an author is told of in other words."""
+    return bool(outcome.raised and {"PermissionError", "NotImplementedError"} & set(outcome.raised.kinds))
 
 
 _STOPPED = {

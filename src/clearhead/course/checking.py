@@ -9,7 +9,7 @@ from pathlib import Path
 from clearhead.course.item import Pack
 from clearhead.course.pack import load, shipped
 from clearhead.course.pages import kept_pages, page_key, prove_page
-from clearhead.course.prove import prove_pack, versions
+from clearhead.course.prove import SEEDS, prove_pack, versions
 from clearhead.course.proved import Outcome
 from clearhead.errors import PackError, ProofError
 
@@ -19,21 +19,22 @@ POLL = 0.5  # seconds between two looks at a watched folder
 
 
 def check(
-    packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, fresh: bool = False,
+    packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, fresh: bool = False, seeds: int = SEEDS,
     receipts: Path | None = RECEIPTS, say: Say = print,
 ) -> int:  # fmt: skip
     """Prove the packs (the shipped ones if none is named); say a line an item.
 
     Args:
         fresh: prove every item, and not only those that changed (or whose libraries did).
+        seeds: at how many seeds an item with variants must hold.
         receipts: a folder for <pack>.json, what was proved with which versions, and for the proofs; None: neither.
     Returns:
         How many items and pages are wrong; a pack that cannot be read counts as one.
     """
-    return sum(_check(path, item, jobs, fresh, receipts, say) for path in packs or shipped())
+    return sum(_check(path, item, jobs, fresh, seeds, receipts, say) for path in packs or shipped())
 
 
-def _check(path: Path, item: str | None, jobs: int, fresh: bool, receipts: Path | None, say: Say) -> int:
+def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, receipts: Path | None, say: Say) -> int:
     try:
         pack = load(path)
     except PackError as error:
@@ -42,15 +43,15 @@ def _check(path: Path, item: str | None, jobs: int, fresh: bool, receipts: Path 
     if item is not None and item not in pack.items:
         say(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")
         return 1
-    cache = receipts / "proofs" if receipts and not fresh else None
+    cache = receipts / "proofs" if receipts else None
 
     def report(one: Outcome, done: int, every: int) -> None:
         say(f"[{done}/{every}] {line(pack, one)}")
 
-    outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, progress=report)
+    outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, seeds=seeds, fresh=fresh, progress=report)
     failed = sum(not one.ok for one in outcomes)
     kept = sum(one.cached for one in outcomes)
-    pages = _pages(pack, jobs, cache, say) if item is None else 0
+    pages = _pages(pack, jobs, cache, fresh, say) if item is None else 0
     unchanged = f", {kept} of them unchanged" if kept else ""
     say(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
     for warning in guessable(outcomes):
@@ -60,16 +61,16 @@ def _check(path: Path, item: str | None, jobs: int, fresh: bool, receipts: Path 
     return failed + pages
 
 
-def _pages(pack: Pack, jobs: int, cache: Path | None, say: Say) -> int:
+def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, say: Say) -> int:
     """Run the programs of the pages that changed; how many pages are wrong."""
     place = cache / pack.id / "pages.json" if cache else None
-    kept = kept_pages(place)
+    kept = {} if fresh else kept_pages(place)
     pages = [(topic, page) for topic in pack.topics for page in topic.pages.values()]
     keys = {page.file: page_key(page, pack) for _, page in pages}
-    fresh = [(topic, page) for topic, page in pages if kept.get(page.file) != keys[page.file]]
+    waiting = [(topic, page) for topic, page in pages if kept.get(page.file) != keys[page.file]]
     wrong = set()
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
-        for (topic, page), run in [(one, threads.submit(prove_page, one[1], pack)) for one in fresh]:
+        for (topic, page), run in [(one, threads.submit(prove_page, one[1], pack)) for one in waiting]:
             try:
                 count = run.result()
             except (ProofError, PackError) as error:

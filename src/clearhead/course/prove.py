@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import clearhead
+from clearhead import sandbox
 from clearhead.course import fill
-from clearhead.course.bench import Bench
+from clearhead.course.bench import SALTS, Bench
 from clearhead.course.item import Item, Pack
 from clearhead.course.proofs import PROOFS
 from clearhead.course.proved import Outcome, Proved, Receipt
 from clearhead.errors import ProofError
 
-ENGINE = "1"  # add one when the same item would be proved differently
+ENGINE = "2"  # add one when the same item would be proved differently
+SEEDS = 12  # at so many an item with variants must hold
+JUDGED = 3  # as above, where each program costs two processes of its own
 
 Report = Callable[[Outcome, int, int], None]
 
@@ -38,16 +41,19 @@ def prove(item: Item, pack: Pack, *, seed: int | None = None) -> Proved:
         ProofError: the item does not hold; with file and line.
         SandboxError: this machine cannot confine programs.
     """
-    started = time.monotonic()
-    seed = item.seed if seed is None or not item.variants else seed
+    return _prove(Bench(item, pack, item.seed if seed is None or not item.variants else seed))
+
+
+def _prove(bench: Bench) -> Proved:
+    started, item = time.monotonic(), bench.item
     if item.kind not in PROOFS:
         line = item.lines.get("kind")
         raise ProofError(f"no proof for kind {item.kind!r} yet; known: {', '.join(PROOFS)}", file=item.file, line=line)
-    parts = PROOFS[item.kind](Bench(item, pack, seed))
+    parts = PROOFS[item.kind](bench)
     values: Mapping[str, str] = parts["values"]
     proved = Proved(
         item_id=item.id, kind=item.kind, stem=fill.fill(item.stem, values), rule=fill.fill(item.rule, values),
-        receipt=Receipt(item.hash, seed, versions(pack.preload), "", 0.0),
+        receipt=Receipt(item.hash, bench.seed, versions(bench.pack.preload), "", 0.0),
         hints=tuple(fill.fill(hint, values) for hint in item.hints), pitfalls=fill.fill(item.pitfalls, values),
         rationales={name: fill.fill(text, values) for name, text in item.rationales.items()}, **parts,
     )  # fmt: skip
@@ -76,12 +82,14 @@ def versions(preload: tuple[str, ...]) -> Mapping[str, str]:
 
 def prove_pack(
     pack: Pack, *, cache: Path | None = None, jobs: int = 2, progress: Report | None = None,
-    only: str | None = None, topic: str | None = None,
+    only: str | None = None, topic: str | None = None, seeds: int = SEEDS, fresh: bool = False,
 ) -> list[Outcome]:  # fmt: skip
     """Prove every item of the pack (or the one named `only`, or those of one topic), `jobs` at a time.
 
     Args:
         cache: a folder of earlier proofs; an item is skipped if its hash and the versions are the same.
+        seeds: at how many seeds an item with variants must hold; at most three where its programs are judged by tests.
+        fresh: prove every item again; the cache is then written only.
         progress: called after each item with (outcome, how many are done, how many there are). What it raises ends
             the run, as Ctrl-C does, when the items under way are done.
     Returns:
@@ -91,8 +99,10 @@ def prove_pack(
     """
     items = [item for item in pack.items.values() if only in (None, item.id) and topic in (None, item.topic)]
     done: dict[str, Outcome] = {}
+    if cache is None or fresh:
+        sandbox.warm(pack.preload, SALTS)
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
-        waiting = {threads.submit(_outcome, item, pack, cache): item.id for item in items}
+        waiting = {threads.submit(_outcome, item, pack, cache, seeds, fresh): item.id for item in items}
         try:
             for future in as_completed(waiting):
                 outcome = future.result()
@@ -105,31 +115,44 @@ def prove_pack(
     return [done[item.id] for item in items]
 
 
-def _outcome(item: Item, pack: Pack, folder: Path | None) -> Outcome:
+def _outcome(item: Item, pack: Pack, folder: Path | None, seeds: int, fresh: bool) -> Outcome:
     started = time.monotonic()
     place = folder / pack.id / f"{item.id}.json" if folder else None
     key = {"item_hash": item.hash, "versions": dict(versions(pack.preload)), "seed": item.seed}
-    kept = _kept(place, key) if place else None
+    key |= {"seeds": seeds} if item.variants else {}
+    kept = _kept(place, key) if place and not fresh else None
     if kept:
         return Outcome(item.id, item.file, kept, cached=True, seconds=time.monotonic() - started)
     try:
-        proved = prove(item, pack)
+        bench = Bench(item, pack, item.seed)
+        proved = _prove(bench)
         if item.variants:
-            _prove_variants(proved, item, pack)
+            _prove_variants(proved, bench, seeds)
     except ProofError as error:
-        said = str(error).removeprefix(f"{error.file}:{error.line}: ").removeprefix(f"{error.file}: ")
-        return Outcome(item.id, item.file, None, said, error.line, seconds=time.monotonic() - started)
+        return Outcome(item.id, item.file, None, _said(error), error.line, seconds=time.monotonic() - started)
     if place:
         _keep(place, {"key": key, "proved": proved.to_json()})
     return Outcome(item.id, item.file, proved, seconds=time.monotonic() - started)
 
 
-def _prove_variants(proved: Proved, item: Item, pack: Pack) -> None:
-    """Two more seeds must hold as well, and must give other numbers."""
-    others = [prove(item, pack, seed=item.seed + more) for more in (1, 2)]
-    if all(_shown(other) == _shown(proved) for other in others):
+def _prove_variants(proved: Proved, bench: Bench, seeds: int) -> None:
+    """The seeds that follow must hold as well, and one of them must give other numbers."""
+    item = bench.item
+    count = min(seeds, JUDGED) if item.kind in ("debug", "code") else seeds
+    others = []
+    for one in bench.at(range(item.seed + 1, item.seed + count)):
+        try:
+            others.append(_prove(one))
+        except ProofError as error:
+            raise ProofError(f"with seed {one.seed}: {_said(error)}", file=error.file, line=error.line) from None
+    if others and all(_shown(other) == _shown(proved) for other in others):
         message = "another seed asks and answers the same; draw the numbers from `seed`, or drop `variants`"
         raise ProofError(message, file=item.file, line=item.lines.get("variants"))
+
+
+def _said(error: ProofError) -> str:
+    """Its message without the place."""
+    return str(error).removeprefix(f"{error.file}:{error.line}: ").removeprefix(f"{error.file}: ")
 
 
 def _shown(proved: Proved) -> tuple[str, ...]:

@@ -1,20 +1,21 @@
 """Run code that is not ours, confined: no network, no files but its own, bounded time, memory, output."""
 
+import secrets
 import socket
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clearhead.errors import SandboxError
-from clearhead.sandbox import pool
+from clearhead.sandbox import batch, pool
 from clearhead.sandbox.backends import available, backend, consent, explain, starter
-from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Raised, Tested
+from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Program, Raised, Tested
 
 DEFAULT = Limits()
 
 __all__ = [
-    "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Raised", "SandboxError", "Tested",
-    "available", "backend", "consent", "explain", "judge", "run",
+    "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised", "SandboxError",
+    "Tested", "available", "backend", "consent", "explain", "judge", "run", "run_each", "warm",
 ]  # fmt: skip
 
 
@@ -54,6 +55,40 @@ def run(
     )
     running.launch(with_what)
     return running.finish()
+
+
+def warm(preload: Sequence[str] = (), salts: Sequence[int] = (1,)) -> None:
+    """Start the workers for these now, side by side, so that the first program need not wait for one after another."""
+    for salt in salts:
+        starter(preload, salt)
+
+
+def run_each(
+    programs: Sequence[Program],
+    *,
+    limits: Limits = DEFAULT,
+    preload: Sequence[str] = (),
+    salt: int = 1,
+    name: str | None = None,
+) -> list[Outcome] | None:
+    """Run programs of one author one after another in one confined process: ten times as fast as a process each.
+
+    Args:
+        limits: of all of them together.
+    Returns:
+        An Outcome a program, or None if one of them ended the process or met a limit: then run them one by one.
+        A program may see what an earlier one left behind; where that matters, compare with the opposite order.
+
+    >>> [one.stdout for one in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
+    ['1\\n', '2\\n']
+    """
+    with_what, confined = starter(preload, salt, name)
+    mark = f"\x1e{secrets.token_hex(8)}\x1e"
+    running = pool.Running(
+        programs, limits=limits, stdin="", files=(), want=(), salt=salt, role="batch", confined=confined, mark=mark
+    )
+    running.launch(with_what)
+    return batch.outcomes(running.finish(), running.each, mark, len(programs))
 
 
 @dataclass(frozen=True, slots=True)

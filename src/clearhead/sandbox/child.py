@@ -6,11 +6,11 @@ REPORT to write the report to, CHANNEL to the other process of a test (only then
 
 import json
 import os
-import random
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+from clearhead.sandbox import batch, fresh
 from clearhead.sandbox.confine import confine
 from clearhead.sandbox.limits import Limits
 from clearhead.sandbox.running import JOB, REPORT, run_chunks
@@ -25,35 +25,21 @@ def main(*, files: bool = True) -> NoReturn:
     if folder:
         os.chdir(folder)
         os.environ.update(HOME=str(folder), TMPDIR=str(folder), MPLCONFIGDIR=str(folder))
-    _streams()
+    fresh.streams()
     try:
         if job["confined"]:
             confine(limits, folder, files=files)
     except OSError as error:
         os.write(2, f"cannot confine: {error}".encode())
         os._exit(81)
-    shuffle(job["salt"])
+    fresh.shuffle(job["salt"])
     if job["role"] == "program":
         _finish(run_chunks(job["chunks"], job["want"]))
+    if job["role"] == "batch":
+        _finish(batch.run(job["chunks"], job["mark"], job["salt"]))
     from clearhead.sandbox import judging  # the worker has imported it already
 
     _finish(judging.serve(job["chunks"]) if job["role"] == "learner" else judging.examine(job["chunks"]))
-
-
-def _streams() -> None:
-    """Fresh text streams over 0, 1 and 2: the worker's own are shared with nobody."""
-    sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
-
-
-def shuffle(salt: int) -> None:
-    """Seed the unseeded differently in each run, so that two runs of a program that forgot its seed disagree."""
-    random.seed(salt)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(salt)
-    if "torch" in sys.modules:
-        sys.modules["torch"].manual_seed(salt)
 
 
 def _finish(report: dict[str, Any]) -> NoReturn:

@@ -33,6 +33,14 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    """One of several programs to run: its chunks, and the (name, format spec) of what it shall bring back."""
+
+    chunks: tuple[Chunk, ...]
+    want: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Raised:
     """An exception a program let through. `line` is in the chunk's own file; `kinds` are its classes, nearest first."""
 
@@ -42,6 +50,11 @@ class Raised:
     line: int | None = None
     chunk: int = 0
     kinds: tuple[str, ...] = ()
+
+
+def no_memory(raised: Raised) -> bool:
+    """Whether this is how a program meets its limit of memory."""
+    return "MemoryError" in raised.kinds or "can't allocate memory" in raised.message
 
 
 @dataclass(frozen=True, slots=True)

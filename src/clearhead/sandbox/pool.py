@@ -20,7 +20,7 @@ from typing import Any
 
 from clearhead.errors import SandboxError
 from clearhead.sandbox.bubblewrap import Cold
-from clearhead.sandbox.limits import Chunk, Limits, Outcome, Raised, Tested
+from clearhead.sandbox.limits import Chunk, Limits, Outcome, Program, Raised, Tested, no_memory
 
 _TICK = 0.02  # seconds between looks at a child's memory and disk
 _START = 120.0  # seconds a worker may take to import what it preloads
@@ -133,9 +133,9 @@ class Running:
     """One child, from launch to outcome. Use `finish`."""
 
     def __init__(
-        self, chunks: Sequence[Chunk], *, limits: Limits, stdin: str, files: Sequence[tuple[str, bytes]],
-        want: Sequence[tuple[str, str]], salt: int, role: str = "program", channel: int | None = None,
-        confined: bool = True,
+        self, chunks: Sequence[Chunk] | Sequence[Program], *, limits: Limits, stdin: str,
+        files: Sequence[tuple[str, bytes]], want: Sequence[tuple[str, str]], salt: int, role: str = "program",
+        channel: int | None = None, confined: bool = True, mark: str = "",
     ) -> None:  # fmt: skip
         self.limits, self.channel = limits, channel
         self.folder = Path(tempfile.mkdtemp(prefix="clearhead-run-"))
@@ -144,11 +144,13 @@ class Running:
         self.job = json.dumps({
             "chunks": [asdict(chunk) for chunk in chunks], "limits": asdict(limits), "folder": str(self.folder),
             "want": [list(pair) for pair in want], "salt": salt, "role": role, "confined": confined,
+            "mark": mark,
         }).encode()  # fmt: skip
         self.stdin = stdin.encode()
         self.started = time.monotonic()
         self.buffers: dict[int, bytearray] = {}
         self.stopped: str | None = None
+        self.each: Sequence[Mapping[str, Any]] = ()
 
     def launch(self, worker: "Worker | Cold") -> None:
         """Hand the child its descriptors; keep our ends."""
@@ -274,10 +276,11 @@ class Running:
         elif stopped is None and code in (-24, -9):  # SIGXCPU, or a kill that was not ours: of the kernel's own accord
             late = time.monotonic() - self.started >= self.limits.seconds
             stopped = "time" if code == -24 or late else "memory"
-        elif stopped is None and raised and _no_memory(raised):
+        elif stopped is None and raised and no_memory(raised):
             stopped = "memory"
         seconds = time.monotonic() - self.started
         tests = tuple(Tested(*one) for one in report.get("tests", ()))
+        self.each = report.get("each", ())
         return Outcome(texts["out"], texts["err"], code, stopped, seconds, raised, report.get("values", {}), tests)
 
 
@@ -324,7 +327,3 @@ def _parsed(text: str) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return report if isinstance(report, dict) else {}
-
-
-def _no_memory(raised: Raised) -> bool:
-    return "MemoryError" in raised.kinds or "can't allocate memory" in raised.message

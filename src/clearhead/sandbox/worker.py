@@ -17,7 +17,7 @@ import struct
 import sys
 from typing import Any
 
-from clearhead.sandbox import child, confine
+from clearhead.sandbox import child, confine, fresh
 
 SOCKET = 3
 _PR_SET_PDEATHSIG = 1
@@ -30,7 +30,7 @@ def prepare(preload: list[str]) -> None:
         if name == "torch":
             _warm(module)
     importlib.import_module("clearhead.sandbox.judging")
-    child.shuffle(0)
+    fresh.shuffle(0)
     confine.readable()
 
 

@@ -3,15 +3,19 @@
 from typing import Any
 
 from clearhead.course import fill
-from clearhead.course.bench import Bench
+from clearhead.course.bench import Bench, Job
 from clearhead.course.figure import draw
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
+
+_WANT = (("holds", ""), ("counterexample", ""))
 
 
 def prove_choice(bench: Bench) -> dict[str, Any]:
     """Run the check of each option."""
     item = bench.item
+    checks = [program for section in item.named("Option") for program in section.programs]
+    bench.ahead(Job(item.role("answer")), *(Job((*item.role("answer"), check), _WANT) for check in checks))
     base = bench.must_run(*item.role("answer"))
     values = bench.values(base)
     found: list[tuple[Option, int]] = []
@@ -19,7 +23,7 @@ def prove_choice(bench: Bench) -> dict[str, Any]:
         if len(section.programs) != 1 or section.programs[0].role != "check":
             raise bench.wrong(section.line, "an option needs one ```python check program")
         check = section.programs[0]
-        run = bench.must_run(*item.role("answer"), check, want=[("holds", ""), ("counterexample", "")])
+        run = bench.must_run(*item.role("answer"), check, want=_WANT)
         holds = run.values.get("holds")
         if holds not in ("True", "False"):
             raise bench.wrong(check.line, f"a check sets `holds` to True or False; it is {holds}")

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-from clearhead.course.bench import Bench
+from clearhead.course.bench import Bench, Job
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option, Step
+
+_WANT = (("result", ""),)
 
 
 def prove_match(bench: Bench) -> dict[str, Any]:
@@ -14,6 +16,8 @@ def prove_match(bench: Bench) -> dict[str, Any]:
     sections = item.named("Pair")
     if not 3 <= len(sections) <= 8:
         raise bench.wrong(item.lines["kind"], f"{len(sections)} pairs; a match item has 3 to 8")
+    pairs = [program for section in sections for program in section.programs]
+    bench.ahead(Job(item.role("answer")), *(Job((*item.role("answer"), pair), _WANT) for pair in pairs))
     values = bench.values(bench.must_run(*item.role("answer")))
     found: list[tuple[Option, int]] = []
     lefts: list[str] = []
@@ -23,7 +27,7 @@ def prove_match(bench: Bench) -> dict[str, Any]:
         pairs = [program for program in section.programs if program.role == "pair"]
         if len(pairs) != 1:
             raise bench.wrong(section.line, "a pair needs one ```python pair program")
-        run = bench.must_run(*item.role("answer"), pairs[0], want=[("result", "")])
+        run = bench.must_run(*item.role("answer"), pairs[0], want=_WANT)
         result = run.values.get("result") or run.stdout.strip()
         found.append((Option("", result, True, output=section.argument), pairs[0].line - 1))
         lefts.append(section.argument)

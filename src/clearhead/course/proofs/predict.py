@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from clearhead.course.bench import Bench, changes, fence, shown
+from clearhead.course.bench import Bench, Job, changes, fence, shown
 from clearhead.course.figure import draw
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
@@ -12,6 +12,7 @@ def prove_predict(bench: Bench) -> dict[str, Any]:
     """Run the given program and each distractor; all must show different things."""
     item = bench.item
     given = item.role("given")[0]
+    bench.ahead(Job((given,)), Job(item.role("answer")), *(Job((mutant,)) for mutant in item.role("distractor")))
     run = bench.run(given)
     values = bench.values(bench.must_run(*item.role("answer")), run)
     answer = shown(run)

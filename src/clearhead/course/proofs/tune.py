@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from clearhead.course.bench import Bench
+from clearhead.course.bench import Bench, Job
 from clearhead.course.figure import draw
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
@@ -18,12 +18,18 @@ __table = __json.dumps(__rows)
     "table",
 )
 
+_WANT = (("answer", ""), ("__table", ""))
+
 
 def prove_tune(bench: Bench) -> dict[str, Any]:
     """Run the sweep; the answer and every distractor are values of the table's first column."""
     item = bench.item
     sweep, program = item.role("sweep")[0], item.role("answer")[0]
-    run = bench.run(sweep, program, _DUMP, want=[("answer", ""), ("__table", "")])
+    bench.ahead(
+        Job((sweep, program, _DUMP), _WANT),
+        *(Job((sweep, mutant), _WANT[:1]) for mutant in item.role("distractor")),
+    )
+    run = bench.run(sweep, program, _DUMP, want=_WANT)
     if not run.ok:
         raise bench.raised(run, sweep.line)
     table = json.loads(run.values.get("__table", "[]"))
@@ -38,7 +44,7 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
     right = _pick(bench, run.values.get("answer"), rows, program.line, column)
     found = [(Option("", f"`{right}`", True, rationale=bench.rationale(None, values), output=right), program.line - 1)]
     for mutant in item.role("distractor"):
-        outcome = bench.must_run(sweep, mutant, want=[("answer", "")])
+        outcome = bench.must_run(sweep, mutant, want=_WANT[:1])
         wrong = _pick(bench, outcome.values.get("answer"), rows, mutant.line, column)
         counterexample = "The sweep says:\n\n" + as_table([rows[right], rows[wrong]])
         why = bench.rationale(mutant.misconception, {**values, **outcome.values})
