@@ -36,27 +36,38 @@ inline size_t forward_scratch(const Attention& p, int64_t rows) {
   return tiles * tile_floats(p) + kKeyBlock * (2 * kTile + p.width + p.value_width) + turn_space(larger(p.width, p.value_width));
 }
 
+// N keys' logits, two vectors each, become exp2(logits * c - offset), and are added to the sums.
+template <int N>
+inline __attribute__((always_inline)) void weights_of(float* logits, Vec c, const Vec (&offset)[2], Vec (&sum)[2]) {
+  Vec x[2 * N];
+  UNROLL for (int i = 0; i < 2 * N; i++) x[i] = load(logits + i * LANES) * c - offset[i & 1];
+  exp2_all(x);
+  UNROLL for (int i = 0; i < 2 * N; i++) {
+    sum[i & 1] += x[i];
+    store(logits + i * LANES, x[i]);
+  }
+}
+
 // Take a block of logits [keys][kTile] into the running softmax; leave exp2(logits * slope - offset) in their place.
 // Returns through `alpha` what the former output is multiplied by.
 inline void softmax_block(const TileState& state, float slope, int64_t keys, float* logits, Vec (&alpha)[2]) {
   const Vec c = splat(slope);
-  UNROLL for (int v = 0; v < 2; v++) {
-    float* const column = logits + v * LANES;
-    Vec top = load(state.top + v * LANES);
-    for (int64_t j = 0; j < keys; j++) top = maximum(load(column + j * kTile), top);
-    store(state.top + v * LANES, top);
-    // An empty row keeps a finite offset, so that -inf - offset is -inf and not NaN.
-    const Vec offset = maximum(top, splat(-1e37f)) * c;
-    alpha[v] = exp2(load(state.offset + v * LANES) - offset);
-    store(state.offset + v * LANES, offset);
-    Vec sum = {};
-    for (int64_t j = 0; j < keys; j++) {
-      const Vec weight = exp2(load(column + j * kTile) * c - offset);
-      sum += weight;
-      store(column + j * kTile, weight);
-    }
-    store(state.sum + v * LANES, load(state.sum + v * LANES) * alpha[v] + sum);
+  Vec top[2] = {load(state.top), load(state.top + LANES)}, offset[2], sum[2] = {};
+  for (int64_t j = 0; j < keys; j++) {
+    top[0] = maximum(load(logits + j * kTile), top[0]);
+    top[1] = maximum(load(logits + j * kTile + LANES), top[1]);
   }
+  UNROLL for (int v = 0; v < 2; v++) {
+    store(state.top + v * LANES, top[v]);
+    // An empty row keeps a finite offset, so that -inf - offset is -inf and not NaN.
+    offset[v] = maximum(top[v], splat(-1e37f)) * c;
+    alpha[v] = exp2(load(state.offset + v * LANES) - offset[v]);
+    store(state.offset + v * LANES, offset[v]);
+  }
+  int64_t j = 0;
+  for (; j + 2 <= keys; j += 2) weights_of<2>(logits + j * kTile, c, offset, sum);
+  if (j < keys) weights_of<1>(logits + j * kTile, c, offset, sum);
+  UNROLL for (int v = 0; v < 2; v++) store(state.sum + v * LANES, load(state.sum + v * LANES) * alpha[v] + sum[v]);
 }
 
 inline void start_tile(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,

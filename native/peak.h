@@ -11,7 +11,9 @@ constexpr int kChains = 2 * ROWS;  // as many sums as the product keeps
 double multiply_adds(int64_t steps) {
   Vec sum[kChains];
   UNROLL for (int i = 0; i < kChains; i++) sum[i] = splat(float(i));
-  const Vec a = splat(0.999f), b = splat(0.001f);
+  // Not constants: of x = 0.999 x + 0.001 a compiler sees that 1 stays 1, leaves that chain out, and the peak is too high.
+  volatile float factor = 0.999f, term = 0.001f;
+  const Vec a = splat(factor), b = splat(term);
   for (int64_t k = 0; k < steps; k++) {
     UNROLL for (int i = 0; i < kChains; i++) sum[i] = sum[i] * a + b;
   }
