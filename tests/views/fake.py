@@ -52,6 +52,7 @@ class Reading:
     record: Record
     tokens: list[str]
     model_name: str = "a small model"
+    grid: object = None
 
     @property
     def special(self) -> list[bool]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from clearhead.errors import OptionError
 from clearhead.views.numbers import numbers
-from clearhead.views.payload import masked, pack
+from clearhead.views.payload import masked, pack, pack_bits
 from clearhead.views.terminal import check
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ def _masked(weights: Any, rows: slice, cols: slice) -> Any:
     said = masked(weights)
     if said != "causal" or rows == cols:
         return said
-    hidden = np.triu(np.ones(weights.shape[1:]), 1)
-    return pack(hidden, "u8", 255.0)
+    return pack_bits(np.triu(np.ones(weights.shape[1:], dtype=np.bool_), 1))
 
 
 def _links(matrix: Any, head: int, token: int, to_key: bool) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """One self-contained page: the data, the ES module and the style in a single file that asks nothing of a network."""
 
 import json
+from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clearhead.capture import Reading
+from clearhead.errors import OptionError
 from clearhead.views import module
-from clearhead.views.payload import payload
+from clearhead.views.payload import Progress, payload
 
 if TYPE_CHECKING:
-    from clearhead.capture import Reading
+    from clearhead.capture import Record
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -44,12 +48,14 @@ attention.render({{ model, el: document.getElementById("attention") }});
 
 
 def page(
-    reading: "Reading",
+    reading: Reading,
     *,
     text: str | None = None,
     model: str | None = None,
     layer: int | None = None,
     head: int | None = None,
+    notes: Sequence[str] = (),
+    progress: Progress | None = None,
 ) -> str:
     """Draw a reading as one HTML file.
 
@@ -58,15 +64,17 @@ def page(
         text: the heading; the tokens, joined, where there is none.
         model: what the model was loaded by; None for the demo model.
         layer, head: the head that is open at first; the first that is worth it if not given.
+        notes: what else the page leaves out, to be said on it.
+        progress: told after each layer: how many are done, of how many.
     Returns:
         The page: no request leaves it, and it stays under about 5 MB whatever the length of the text. What was
         left out to keep it so is said on the page.
     """
-    data = payload(reading, text=text, model=model)
+    data = payload(reading, text=text, model=model, notes=notes, progress=progress)
     opening = dict(data["first"])
     if layer is not None or head is not None:
         opening = {"layer": layer or 0, "head": head or 0, "token": -1}
-    heading = text or " ".join(reading.tokens)
+    heading = text or (reading.model_name if reading.grid or len(reading.tokens) > 64 else " ".join(reading.tokens))
     return PAGE.format(
         title=escape(f"Attention: {_cut(heading, 60)}"),
         heading=escape(_cut(heading, 200)),
@@ -75,6 +83,61 @@ def page(
         data=_script_safe(data),
         module=_named(module.one_module(), opening),
     )
+
+
+def save(
+    record: "Record",
+    path: str | Path,
+    *,
+    tokens: Sequence[str] | None = None,
+    title: str = "A record",
+    progress: Progress | None = None,
+) -> Path:
+    """Write a record as one HTML file; what `Record.to_html` does, which says the rest."""
+    matrices = list(record.values())
+    if not matrices:
+        why = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed)
+        raise OptionError(
+            "the record holds no attention, so there is nothing to draw. "
+            + (f"Not captured: {why}" if why else "Run the model inside the `with observe(model)` block first.")
+        )
+    size = max(max(matrix.shape[2:]) for matrix in matrices)
+    if tokens is not None and len(tokens) != size:
+        raise OptionError(f"{len(tokens)} tokens were given for {size} positions. Give one a position, or none.")
+    reading = Reading(
+        record=record,
+        tokens=list(tokens) if tokens is not None else [str(place) for place in range(size)],
+        model_name=title,
+        token_ids=_same_word(tokens) if tokens is not None else list(range(size)),
+        special=[False] * size,
+        segments=[0] * size,
+    )
+    content = page(reading, text=title, notes=_not_drawn(record), progress=progress)
+    try:
+        Path(path).write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise OptionError(
+            f"{path} cannot be written: {error.strerror}. Give a file in a folder that exists."
+        ) from error
+    return Path(path)
+
+
+def _same_word(tokens: Sequence[str]) -> list[int]:
+    """A number a token, the same for the same token: what scores of repeated tokens go by."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(token, len(numbers)) for token in tokens]
+
+
+def _not_drawn(record: "Record") -> list[str]:
+    """What of a record one page does not show: all but the first of a batch, all but the last call of a module."""
+    said = []
+    batch = max(matrix.shape[0] for matrix in record.values())
+    if batch > 1:
+        said.append(f"the first of a batch of {batch} is drawn")
+    calls = max(len(record.calls(name)) for name in record)
+    if calls > 1:
+        said.append(f"the last call of each module is drawn, of up to {calls}")
+    return said
 
 
 def _named(source: str, opening: dict[str, int]) -> str:

@@ -5,13 +5,15 @@ while they fit, else for every n-th. Numbers travel as base64 of little-endian u
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from io import BytesIO
 from math import ceil, isqrt, prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from clearhead.views.numbers import Array, numbers
@@ -29,27 +31,41 @@ SCORED = 50_000_000  # weights in all up to which every score of every head is w
 LINK_NUMBERS = 300_000  # all links together: 4 bytes each, 1.6 MB as base64
 
 
-def payload(reading: "Reading", *, text: str | None = None, model: str | None = None) -> dict[str, Any]:
+Progress = Callable[[int, int], None]  # how many layers are described, of how many; may raise, to stop
+
+
+def payload(
+    reading: "Reading",
+    *,
+    text: str | None = None,
+    model: str | None = None,
+    notes: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Describe one reading for the ES module `attention.js`.
 
     Args:
-        reading: one text through one model; batch 1.
+        reading: one text or picture through one model; the first of its batch is described.
         text: the text as typed, and
         model: what the model was loaded by, None for the demo model: with both, a picture says how to repeat it.
+        notes: what else was left out.
+        progress: told after each layer.
     Returns:
         A dict that `json.dumps` takes: `format`, `model`, `text`, `loaded_by`, `versions`, `tokens`, `first` (what is
         worth opening first), `layers` (each with `name`, `heads`, `thumb`, `map`, `links`, `masked`), `scores` (name ->
-        what it says and a value a head), `top` (the largest weight of all), `missed`, `left_out`.
+        what it says and a value a head), `top` (the largest weight kept), `picture` (None for a text), `missed`,
+        `left_out`.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
     """
     matrices = list(reading.record.values())
     side, stride = _budget(matrices)
-    links = [kept_links(matrix) for matrix in matrices]
+    layers, links = [], []
+    for name, matrix in reading.record.items():
+        links.append(kept_links(matrix, stride))
+        layers.append(_layer(name, matrix, links[-1], side))
+        if progress is not None:
+            progress(len(layers), len(matrices))
     first = telling(reading, links)
-    layers = [
-        _layer(name, matrix, kept, side, stride)
-        for (name, matrix), kept in zip(reading.record.items(), links, strict=True)
-    ]
     return {
         "format": FORMAT,
         "model": reading.model_name,
@@ -63,9 +79,23 @@ def payload(reading: "Reading", *, text: str | None = None, model: str | None = 
             table.name: {"about": table.about, "values": table.values} for table in tables(reading, most=SCORED)
         },
         "top": max((layer["top"] for layer in layers), default=0.0),
+        "picture": picture(reading),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
-        "left_out": _left_out(matrices, side, stride),
+        "left_out": "; ".join([*_left_out(matrices, side, stride), *notes]) or None,
     }
+
+
+def picture(reading: "Reading") -> dict[str, Any] | None:
+    """What the model saw: `src` (a data: address), and `rows`, `cols`, `first` of its grid; None for a text."""
+    grid = reading.grid
+    if grid is None:
+        return None
+    from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(grid.pixels.cpu().numpy()).save(file, "JPEG", quality=88)
+    source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return {"src": source, "rows": grid.rows, "cols": grid.cols, "first": grid.first}
 
 
 def pack(values: NDArray[Any], kind: str, top: float) -> dict[str, Any]:
@@ -87,26 +117,36 @@ def pack_indices(values: NDArray[Any], size: int) -> dict[str, Any]:
     return {"type": kind, "shape": list(values.shape), "scale": 1, "data": _base64(values.astype(dtype))}
 
 
-def _layer(name: str, matrix: "AttentionMatrix", kept: Kept, side: int, stride: int) -> dict[str, Any]:
+def pack_bits(values: NDArray[np.bool_]) -> dict[str, Any]:
+    """Pack yes and no, eight a byte, the first in the highest bit.
+
+    >>> pack_bits(np.array([[True, False, True]]))
+    {'type': 'bits', 'shape': [1, 3], 'scale': 1, 'data': 'oA=='}
+    """
+    return {"type": "bits", "shape": list(values.shape), "scale": 1, "data": _base64(np.packbits(values))}
+
+
+def _layer(name: str, matrix: "AttentionMatrix", kept: Kept, side: int) -> dict[str, Any]:
     _, heads, length, keys = matrix.shape
-    weights, links = kept
     map_ = tiles(matrix, side, side)
-    top = float(weights.max(initial=0.0))
-    thumb = tiles(matrix, THUMB, THUMB)
+    top = float(kept.weights.max(initial=0.0))
+    small = F.adaptive_avg_pool2d(
+        torch.from_numpy(map_), (min(THUMB, map_.shape[1]), min(THUMB, map_.shape[2]))
+    ).numpy()
     return {
         "name": name,
         "heads": heads,
         "shape": [length, keys],
         "top": top,
-        "thumb": pack(thumb, "u8", float(thumb.max(initial=0.0))),
+        "thumb": pack(small, "u8", float(small.max(initial=0.0))),
         "map": pack(map_, "u16", float(map_.max(initial=0.0))),
         "links": {
-            "stride": stride,
-            "weights": pack(weights[:, ::stride], "u16", top),
-            "keys": pack_indices(links[:, ::stride], keys),
+            "stride": kept.stride,
+            "weights": pack(kept.weights, "u16", top),
+            "keys": pack_indices(kept.keys, keys),
         },
         "masked": masked(map_),
-        "thumb_masked": masked(thumb),
+        "thumb_masked": masked(small),
     }
 
 
@@ -131,7 +171,7 @@ def masked(weights: Array) -> str | dict[str, Any] | None:
     rows, cols = empty.shape
     if rows == cols and bool((empty == np.triu(np.ones((rows, cols), dtype=np.bool_), 1)).all()):
         return "causal"
-    return pack(empty.astype(np.float64), "u8", 255.0)
+    return pack_bits(empty)
 
 
 def masked_cells(said: str | dict[str, Any] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -140,7 +180,8 @@ def masked_cells(said: str | dict[str, Any] | None, shape: tuple[int, ...]) -> N
         return np.zeros(shape, dtype=bool)
     if isinstance(said, str):
         return np.triu(np.ones(shape, dtype=np.bool_), 1)
-    return np.frombuffer(base64.b64decode(said["data"]), dtype="u1").reshape(shape) > 0
+    bits = np.frombuffer(base64.b64decode(said["data"]), dtype="u1")
+    return np.unpackbits(bits, count=prod(shape)).reshape(shape).astype(np.bool_)
 
 
 def _budget(matrices: "Sequence[AttentionMatrix]") -> tuple[int, int]:
@@ -148,12 +189,13 @@ def _budget(matrices: "Sequence[AttentionMatrix]") -> tuple[int, int]:
     heads = sum(matrix.shape[1] for matrix in matrices) or 1
     most = max((max(matrix.shape[-2:]) for matrix in matrices), default=1)
     cells = sum(matrix.shape[1] * matrix.shape[2] * matrix.shape[3] for matrix in matrices)
-    side = most if cells <= MAP_NUMBERS else max(THUMB, isqrt(MAP_NUMBERS // heads))
+    # A whole number of cells of the small map, so that its means are those of the weights.
+    side = most if cells <= MAP_NUMBERS else THUMB * max(1, isqrt(MAP_NUMBERS // heads) // THUMB)
     links = sum(LINKS * matrix.shape[1] * matrix.shape[2] for matrix in matrices)
     return side, max(1, ceil(links / LINK_NUMBERS))
 
 
-def _left_out(matrices: "Sequence[AttentionMatrix]", side: int, stride: int) -> str | None:
+def _left_out(matrices: "Sequence[AttentionMatrix]", side: int, stride: int) -> list[str]:
     said = []
     most = max((max(matrix.shape[-2:]) for matrix in matrices), default=0)
     if most > side:
@@ -162,7 +204,7 @@ def _left_out(matrices: "Sequence[AttentionMatrix]", side: int, stride: int) -> 
         said.append(f"links are kept for every {stride}th token" if stride > 3 else f"links: one token in {stride}")
     if sum(prod(matrix.shape) for matrix in matrices) > SCORED:
         said.append("of the scores only breadth is worked out")
-    return "; ".join(said) or None
+    return said
 
 
 def _base64(values: NDArray[Any]) -> str:

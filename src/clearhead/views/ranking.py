@@ -1,7 +1,7 @@
 """Which links and which heads to show first: the strongest between ordinary words."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,12 +9,23 @@ from numpy.typing import NDArray
 from clearhead.views.numbers import numbers
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from clearhead.capture import Reading
     from clearhead.matrix import AttentionMatrix
 
 LINKS = 8  # strongest links kept for a token
-Kept = tuple[NDArray[np.float64], NDArray[np.int64]]  # weights and keys, (H, L, 8)
+BLOCK = 1_000_000  # weights held at a time while the links of some queries are looked for
 Words = NDArray[np.bool_]  # (L,): whether a token is one of the text's own
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The strongest links of every `stride`-th query, largest first: weights and their keys, both (H, rows, 8)."""
+
+    weights: NDArray[np.float64]
+    keys: NDArray[np.int64]
+    stride: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +66,26 @@ def between_words(reading: "Reading", count: int) -> list[Link]:
     return sorted(found, key=lambda link: -link.weight)[:count]
 
 
-def kept_links(matrix: "AttentionMatrix") -> Kept:
-    """The strongest links of every query: weights and their keys, both (H, L, 8), fewer where there are fewer keys."""
-    values, indices = matrix.topk(min(LINKS, matrix.shape[-1]))
-    return numbers(values)[0], indices[0].cpu().numpy()
+def kept_links(matrix: "AttentionMatrix", stride: int = 1) -> Kept:
+    """The strongest links of every `stride`-th query; fewer than 8 where there are fewer keys.
+
+    Memory: with a stride, 4 MB of weights at a time. Cost: that of the queries looked at alone.
+    """
+    count = min(LINKS, matrix.shape[-1])
+    if stride == 1:
+        values, indices = matrix.topk(count)
+        return Kept(numbers(values)[0], indices[0].cpu().numpy())
+    step = stride * max(1, BLOCK // matrix.shape[-1])
+    rows = [slice(start, start + step, stride) for start in range(0, matrix.shape[2], step)]
+    found = [[_strongest(matrix[0, head, some], count) for some in rows] for head in range(matrix.shape[1])]
+    weights, keys = (np.stack([np.concatenate([part[which] for part in parts]) for parts in found]) for which in (0, 1))
+    return Kept(weights, keys, stride)
+
+
+def _strongest(weights: "Tensor", count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The largest of each row and their places, (rows, count), with no tie to the weights' memory."""
+    values, places = weights.topk(count)
+    return numbers(values), places.cpu().numpy().copy()
 
 
 def telling(reading: "Reading", links: list[Kept] | None = None) -> Link:
@@ -79,11 +106,13 @@ def telling(reading: "Reading", links: list[Kept] | None = None) -> Link:
 def _bests(links: list[Kept], words: Words, *, least: int) -> list[Link]:
     """Each head's strongest link between two words at least `least` tokens apart."""
     found = []
-    for layer, (weights, keys) in enumerate(links):
-        queries = np.arange(weights.shape[1])[None, :, None]
+    for layer, some in enumerate(links):
+        weights, keys = some.weights, some.keys
+        queries = np.arange(weights.shape[1])[None, :, None] * some.stride
         kept = words[keys] & words[queries] & (np.abs(keys - queries) >= least)
         held = np.where(kept, weights, 0.0)
         for head, rows in enumerate(held):
             query, place = np.unravel_index(int(rows.argmax()), rows.shape)
-            found.append(Link(layer, head, int(query), int(keys[head, query, place]), float(rows[query, place])))
+            key, weight = int(keys[head, query, place]), float(rows[query, place])
+            found.append(Link(layer, head, int(query) * some.stride, key, weight))
     return found

@@ -65,6 +65,9 @@ class RolledOut:
         return torch.cat(rows)[None, None]
 
     def __getitem__(self, key: Any) -> Tensor:
+        """As a tensor (1, 1, L, L) is indexed; of [0, 0, some rows], those rows alone are worked out."""
+        if isinstance(key, tuple) and len(key) == 3 and key[:2] == (0, 0) and isinstance(key[2], slice):
+            return self._rows(range(self.shape[2])[key[2]])
         return self.to_dense()[key]
 
     def _parts(self) -> list[range]:

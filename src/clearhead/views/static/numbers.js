@@ -1,7 +1,7 @@
 // @ts-check
 /** What the pictures compute; nothing here touches a page. */
 
-/** @typedef {{type: "u8" | "u16" | "u32", shape: number[], scale: number, data: string}} Packed */
+/** @typedef {{type: "u8" | "u16" | "u32" | "bits", shape: number[], scale: number, data: string}} Packed */
 /** @typedef {{shape: number[], scale: number, top: number, signed?: boolean,
  *   values: Uint8Array | Uint16Array | Uint32Array | Float32Array}} Block */
 /** @typedef {null | "causal" | Block} Masked */
@@ -12,6 +12,10 @@
 /** @param {Packed} packed @returns {Block} */
 export function decode(packed) {
   const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
+  if (packed.type === "bits") {
+    const size = packed.shape.reduce((one, other) => one * other, 1);
+    return { shape: packed.shape, scale: 1, top: 1, values: Uint8Array.from({ length: size }, (_, i) => (bytes[i >> 3] >> (7 - (i & 7))) & 1) };
+  }
   const Kind = { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array }[packed.type];
   const top = packed.scale * (256 ** Kind.BYTES_PER_ELEMENT - 1);
   return { shape: packed.shape, scale: packed.scale, top, values: new Kind(bytes.buffer) };
