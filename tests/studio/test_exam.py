@@ -3,14 +3,15 @@
 import re
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearhead.course import Attempt
-from clearhead.studio import sitting
-from studio.conftest import START, Visitor
+from clearhead.course import Attempt, Challenge, Mastery
+from clearhead.studio import exam, sitting
+from studio.conftest import START, Visitor, visitor_of
 from studio.sample import ITEMS
 from studio.sample import item as sample_item
 from studio.test_pages import TOPIC, answer
@@ -70,7 +71,7 @@ def test_a_test_from_start_to_report(visitor: Visitor) -> None:
         assert "Rationale" not in page
     right = sum(one.correct for one in visitor.desk.progress.history)
     assert f"<h1>{right} of 3 right</h1>" in page
-    assert f"{right} of 3</td>" in page  # the concept they share
+    assert f"{right} of 3</span>" in page  # the concept they share
     assert {one.mode for one in visitor.desk.progress.history} == {"test"}
     told = visitor.get(re.search(r'href="(/attempts/[^"]+)"', page)[1])  # type: ignore[index]
     assert "Back to the result" in told
@@ -126,3 +127,100 @@ def test_a_sitting_that_makes_no_sense_is_refused(visitor: Visitor, address: str
 def test_a_topic_with_too_few_questions_has_neither(visitor: Visitor) -> None:
     visitor.get("/topics/attention/later/test", 404)
     visitor.get("/topics/attention/later/challenge", 404)
+
+
+FIVE = Challenge(
+    "at-speed",
+    "One head at speed",
+    "All of it, quickly.",
+    {
+        "predict": "scale-of-logits",
+        "choose": "which-hold",
+        "tune": "scale-of-logits",
+        "debug": "mend-the-mask",
+        "concept": "which-hold",
+    },
+)
+
+
+def with_challenge(visitor: Visitor, challenge: Challenge = FIVE) -> None:
+    shelf = visitor.desk.shelf
+    topics = tuple(
+        replace(one, challenges=(challenge,)) if one.id == "one-head" else one for one in shelf.packs[0].topics
+    )
+    visitor.desk.restock(replace(shelf, packs=(replace(shelf.packs[0], topics=topics),)))
+
+
+def test_the_authors_five_come_in_his_order_with_a_badge_of_their_own(visitor: Visitor) -> None:
+    with_challenge(visitor)
+    page = visitor.get(f"{TOPIC}/challenge")
+    assert "One head at speed" in page
+    assert "Five drawn at random" in page
+    page = visitor.get(f"{TOPIC}/challenge/{uuid.uuid4()}?of=at-speed")
+    names = []
+    while "solved</h1>" not in page:
+        names.append(re.search(r"\d of 5: ([a-z ]+) ·", page)[1])  # type: ignore[index]
+        visitor.later(seconds=5)
+        page = answer(visitor, page, *(("4.0", "16.0") if "checkbox" in page else ("4.0",)))
+    assert names == ["predict the output", "choose the model", "tune", "debug", "concept"]
+    assert "<h1>5 of 5 solved</h1>" in page
+    again = visitor.get(f"{TOPIC}/challenge")
+    assert again.count('class="badge"') == 1
+    assert again.index("One head at speed") < again.index('class="badge"') < again.index("Five drawn")
+    assert "all five right" in visitor.get(TOPIC)
+
+
+def test_a_challenge_with_a_question_that_is_not_proved_is_not_offered(visitor: Visitor) -> None:
+    with_challenge(visitor, replace(FIVE, problems={**FIVE.problems, "tune": "not-here"}))
+    assert "One head at speed" not in visitor.get(f"{TOPIC}/challenge")
+    assert "There is no challenge" in visitor.get(f"{TOPIC}/challenge/{uuid.uuid4()}?of=at-speed", 404)
+
+
+def test_a_challenge_gives_one_hint_and_its_clock_stays_with_it(visitor: Visitor) -> None:
+    with_challenge(visitor)
+    page = visitor.get(f"{TOPIC}/challenge/{uuid.uuid4()}?of=at-speed")
+    assert "A hint (1 left)" in page
+    page = visitor.post("/help", ticket=visitor.ticket(page), hint="true")
+    assert "Count first." in page
+    assert 'name="hint"' not in page
+    assert 'data-seconds="60"' in page
+    assert "1 of 5: predict the output" in page
+
+
+def test_no_restart_sets_a_clock_back(tmp_path: Path) -> None:
+    here = f"{TOPIC}/challenge/{uuid.uuid4()}"
+    client, first = visitor_of(tmp_path)
+    with client:
+        assert 'data-gone="0"' in first.get(here)
+    client, second = visitor_of(tmp_path)
+    with client:
+        second.later(seconds=37)
+        assert 'data-gone="37"' in second.get(here)
+
+
+def test_nine_of_ten_right_pass_a_test_and_eight_do_not() -> None:
+    def answers(wrong: int, count: int = sitting.LENGTH) -> list[Attempt]:
+        return [an_answer(str(n), n >= wrong) for n in range(count)]
+
+    assert sitting.passed(answers(1))
+    assert not sitting.passed(answers(2))
+    assert not sitting.passed(answers(0, sitting.LENGTH - 1))
+
+
+def test_who_passed_the_test_is_asked_nothing_new_but_what_is_due(visitor: Visitor) -> None:
+    answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
+    visitor.desk.store.keep("passed:attention/one-head", "2026-03-04")
+    assert "Passed by test, 2026-03-04" in visitor.get(TOPIC)
+    visitor.later(days=2)
+    page = visitor.get(f"{TOPIC}/practice")
+    assert "Scale of logits" in page
+    assert "Scale of logits" in visitor.get(f"{TOPIC}/practice?after=scale-of-logits")  # there is nothing else to ask
+    assert "Scale of logits" not in visitor.get(f"{TOPIC}/practice?after=scale-of-logits&more=true")
+
+
+@pytest.mark.parametrize(
+    ("right", "asked", "level", "said"),
+    [(2, 2, "strong", "strong"), (2, 2, "good", "good"), (1, 2, "strong", "shaky"), (0, 2, "good", "weak")],
+)
+def test_a_verdict_on_a_concept(right: int, asked: int, level: str, said: str) -> None:
+    assert exam.Told(Mastery("c", 0.9, level, 5), right, asked).verdict == said

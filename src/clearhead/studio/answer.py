@@ -39,6 +39,13 @@ def _options(question: Question, form: FormData) -> object:
     return keys if question.several else keys[0]
 
 
+def _typed(question: Question, form: FormData) -> object:
+    text = _text(form, "typed")
+    if not text:
+        raise Incomplete(_("Type what it prints first."))
+    return f"{text}\n" if question.proved.option(text) else text  # an option's key is no guess at it
+
+
 def _worked(question: Question, form: FormData) -> object:
     given = {step.key: _text(form, f"step-{step.key}") for step in question.asked_steps}
     if not all(given.values()):
@@ -87,6 +94,7 @@ def _text(form: FormData, name: str, *, strip: bool = True) -> str:
 _READERS: Mapping[str, Callable[[Question, FormData], object]] = {
     "card": _card,
     "options": _options,
+    "typed": _typed,
     "worked": _worked,
     "explain": _explain,
     "code": _code,

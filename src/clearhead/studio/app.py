@@ -18,10 +18,12 @@ from clearhead.studio import (
     feedback,
     home,
     lens,
+    mistakes,
     notes,
     practice,
     preferences,
     progress,
+    reveal,
     search,
     topic,
     tryout,
@@ -35,7 +37,10 @@ from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf, fill
 from clearhead.studio.store import Store
 
-PARTS = (home, topic, practice, exam, feedback, walk, tryout, experiment, progress, search, notes, preferences, lens)
+PARTS = (
+    *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tryout, experiment),
+    *(progress, search, notes, preferences, lens),
+)
 HERE = Path(__file__).parent
 TITLES = {
     404: mark("Not here"),

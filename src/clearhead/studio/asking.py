@@ -1,16 +1,18 @@
 """The page that puts a question, and where each mode leads next."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.course import Attempt, Item
-from clearhead.studio import queue, topic
+from clearhead.studio import fading, queue, topic
 from clearhead.studio.desk import Desk
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
-from clearhead.studio.question import Question
+from clearhead.studio.question import Question, can_type
 from clearhead.studio.ticket import Ticket
 
 MODES = {
@@ -23,50 +25,57 @@ MODES = {
 }
 
 
+TABBED = ("recall", "practice", "build")  # modes whose questions stand under the topic's modes
+
+
 def ask(
     request: Request,
     desk: Desk,
     item: Item,
-    mode: str,
+    ticket: Ticket,
     *,
-    done: str = "",
-    ticket: Ticket | None = None,
     lacking: str = "",
-    program: str = "",
+    filled: Mapping[str, Sequence[str]] | None = None,
     note: str = "",
-    seconds: int = 0,
-    bare: bool = False,
+    **more: Any,
 ) -> HTMLResponse:
     """The page that puts this question.
 
     Args:
-        ticket: put it again as it was put under this ticket.
+        ticket: as which it is put, or put again.
         lacking: what the form lacked when it was sent.
-        program: what the learner wrote before (code).
+        filled: what the learner had filled in: field -> values.
         note: said above the answer.
-        seconds: on the clock; 0 is no clock.
-        bare: without hints (a test).
+        more: what else the page shows.
     """
-    question = put(desk, item, ticket or new_ticket(desk, item, mode))
+    question = put(desk, item, ticket)
     return render(
         request,
         "card.html" if item.kind == "card" else "question.html",
         status=422 if lacking else 200,
-        **page_of(desk, question, done=done, graded=request.query_params.get("graded", "")),
+        **page_of(desk, question, graded=request.query_params.get("graded", "")),
         turned=False,
         lacking=lacking,
-        program=program or question.proved.starter,
+        filled=filled or {},
         note=note,
-        seconds=seconds,
-        gone=round(question.ticket.seconds(desk.now())),
-        bare=bare,
+        gone=round(ticket.seconds(desk.now())),
+        **{"levels": [], **more},
     )
 
 
 def new_ticket(desk: Desk, item: Item, mode: str) -> Ticket:
-    """A ticket for putting this item now. A worked example leaves one more step to the learner with each success."""
-    successes = sum(one.correct for one in desk.history.by_item.get(item.id, ()))
-    return Ticket.new(item.id, seed=desk.next_seed(item), mode=mode, now=desk.now(), asked=1 + successes)
+    """A ticket for putting this item now, as far along as the learner is with it.
+
+    A worked example leaves more steps to the learner with each success. What a program prints is chosen from options
+    at first, and typed when it comes up again.
+    """
+    before = desk.history.by_item.get(item.id, [])
+    concepts = [desk.progress.concepts[name] for name in item.concepts]
+    seed = desk.next_seed(item)
+    known = any(one.correct for one in before)
+    typed = mode in ("review", "practice") and known and item.kind == "predict" and can_type(desk.proved(item, seed))
+    steps = fading.asked(before, concepts)
+    return Ticket.new(item.id, seed=seed, mode=mode, now=desk.now(), asked=steps, typed=typed)
 
 
 def put(desk: Desk, item: Item, ticket: Ticket) -> Question:
@@ -87,14 +96,18 @@ def answered(desk: Desk, attempt: Attempt) -> Question | None:
     item = desk.shelf.items.get(attempt.item_id)
     if item is None:
         return None
-    steps = len(attempt.response) if isinstance(attempt.response, dict) else 1
+    said = attempt.response
+    steps = len(said) if isinstance(said, dict) else 1
     at = attempt.at.timestamp()
-    return put(desk, item, Ticket(attempt.id, item.id, attempt.seed, at, attempt.mode, attempt.hints, steps))
+    question = put(desk, item, Ticket(attempt.id, item.id, attempt.seed, at, attempt.mode, attempt.hints, steps))
+    typed = isinstance(said, str) and question.form == "options" and question.proved.option(said) is None
+    return put(desk, item, question.ticket.but(typed=True)) if typed else question
 
 
-def page_of(desk: Desk, question: Question, *, done: str = "", graded: str = "") -> dict[str, Any]:
+def page_of(desk: Desk, question: Question, *, graded: str = "") -> dict[str, Any]:
     """What every page about a question shows."""
     this = desk.shelf.topic_of(question.item)
+    mode = question.ticket.mode
     return {
         "question": question,
         "item": question.item,
@@ -102,15 +115,22 @@ def page_of(desk: Desk, question: Question, *, done: str = "", graded: str = "")
         "ticket": desk.tickets.sign(question.ticket),
         "pack": question.pack,
         "topic": this,
-        "mode": question.ticket.mode,
-        "mode_name": _(MODES.get(question.ticket.mode, question.ticket.mode.capitalize())),
-        "done": done,
+        "tabs": topic.tabs(desk, question.pack, this) if mode in TABBED else [],
+        "steps": _steps(desk, question) if mode == "build" else [],
+        "mode": mode,
+        "mode_name": _(MODES.get(mode, mode.capitalize())),
         "graded": graded,
     }
 
 
-def onward(desk: Desk, item: Item, mode: str, *, graded: str = "") -> str:
-    """Where "Next" leads from this item in this mode."""
+def _steps(desk: Desk, question: Question) -> list[tuple[Item, bool]]:
+    """The steps of Build in this question's topic, each with whether it is done."""
+    items = topic.items_for("build", desk.shelf.items_of(question.pack, desk.shelf.topic_of(question.item)))
+    return [(item, queue.settled(desk.progress.items[item.id])) for item in items]
+
+
+def onward(desk: Desk, item: Item, mode: str, *, graded: str = "", focus: str = "") -> str:
+    """Where "Next" leads from this item in this mode, with the focus the learner keeps to."""
     if mode in ("test", "challenge"):  # an answer looked at after the sitting is over
         mode = "practice"
     if mode == "review":
@@ -118,6 +138,7 @@ def onward(desk: Desk, item: Item, mode: str, *, graded: str = "") -> str:
     else:
         pack, this = desk.shelf.pack_of(item.id), desk.shelf.topic_of(item)
         base = topic.address(pack, this, mode if mode in MODES else "practice") + f"?after={item.id}"
+    base += f"&focus={quote(focus)}" if focus else ""
     return f"{base}&graded={graded}" if graded else base
 
 

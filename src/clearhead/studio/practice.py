@@ -1,14 +1,15 @@
 """Put a question, take the answer, say why. Recall, Practice and the review of what is due all go through here."""
 
 from typing import Annotated
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData
 
 from clearhead.course import Item
-from clearhead.studio import answer, home, queue, topic
-from clearhead.studio.asking import MODES, ask, asked, onward, page_of, rest
+from clearhead.studio import answer, exam, home, levels, queue, say, topic
+from clearhead.studio.asking import MODES, ask, asked, new_ticket, onward, page_of, rest
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
@@ -25,16 +26,28 @@ async def form_of(request: Request) -> FormData:
 
 @router.get("/topics/{pack_id}/{topic_id}/recall", response_class=HTMLResponse)
 def recall(
-    request: Request, desk: AtDesk, pack_id: str, topic_id: str, after: str = "", more: bool = False
+    request: Request,
+    desk: AtDesk,
+    pack_id: str,
+    topic_id: str,
+    after: str = "",
+    more: bool = False,
+    focus: str = "",
 ) -> HTMLResponse:
-    return _in_topic(request, desk, pack_id, topic_id, mode="recall", after=after, more=more)
+    return _in_topic(request, desk, pack_id, topic_id, mode="recall", after=after, more=more, focus=focus)
 
 
 @router.get("/topics/{pack_id}/{topic_id}/practice", response_class=HTMLResponse)
 def practice(
-    request: Request, desk: AtDesk, pack_id: str, topic_id: str, after: str = "", more: bool = False
+    request: Request,
+    desk: AtDesk,
+    pack_id: str,
+    topic_id: str,
+    after: str = "",
+    more: bool = False,
+    focus: str = "",
 ) -> HTMLResponse:
-    return _in_topic(request, desk, pack_id, topic_id, mode="practice", after=after, more=more)
+    return _in_topic(request, desk, pack_id, topic_id, mode="practice", after=after, more=more, focus=focus)
 
 
 @router.get("/topics/{pack_id}/{topic_id}/build", response_class=HTMLResponse)
@@ -45,13 +58,20 @@ def build(
 
 
 @router.get("/review", response_class=HTMLResponse)
-def review(request: Request, desk: AtDesk, after: str = "") -> HTMLResponse:
-    items = [item for item in desk.shelf.items.values() if item.kind in ASKED]
+def review(request: Request, desk: AtDesk, after: str = "", focus: str = "") -> HTMLResponse:
+    """What is due, of all topics; or, with a focus, every question on one concept."""
+    everything = [item for item in desk.shelf.items.values() if item.kind in ASKED]
+    items = levels.at(focus, everything)
+    focus = focus if len(items) < len(everything) else ""
     waiting = queue.due(items, desk.progress, desk.now())
-    item = next((item for item in waiting if item.id != after), next(iter(waiting), None))
+    if focus:
+        item = queue.following(items, desk.progress, desk.now(), after=after)
+    else:
+        item = next((item for item in waiting if item.id != after), next(iter(waiting), None))
     if item is None:
-        return render(request, "rest.html", **rest(desk, items, "/review", None))
-    return ask(request, desk, item, "review", done=_("%(count)s due", count=len(waiting)))
+        return render(request, "rest.html", **rest(desk, items, "/review", None), tabs=[], mode="", levels=[], focus="")
+    said = say.words(focus) if focus else _("%(count)s due", count=len(waiting))
+    return ask(request, desk, item, new_ticket(desk, item, "review").but(focus=focus, place=said))
 
 
 @router.get("/items/{item_id}", response_class=HTMLResponse)
@@ -63,7 +83,8 @@ def one(request: Request, desk: AtDesk, item_id: str, mode: str = "practice", ed
         raise HTTPException(404, why or _("There is no question %(item)s here.", item=item_id))
     before = desk.store.attempt(edit) if edit else None
     program = before.response if before and before.item_id == item_id and isinstance(before.response, str) else ""
-    return ask(request, desk, item, mode if mode in MODES else "practice", program=program)
+    ticket = new_ticket(desk, item, mode if mode in MODES else "practice")
+    return ask(request, desk, item, ticket, filled={"program": [program]} if program else None)
 
 
 @router.get("/reveal", response_class=HTMLResponse)
@@ -71,31 +92,20 @@ def reveal(request: Request, desk: AtDesk, ticket: str) -> HTMLResponse:
     question = asked(desk, desk.tickets.read(ticket))
     if question.item.kind != "card":
         raise HTTPException(400, _("Only a card can be turned over. Answer the question to see its answer."))
-    return render(request, "card.html", **page_of(desk, question), turned=True)
+    return render(request, "card.html", **page_of(desk, question), turned=True, levels=[])
 
 
 @router.post("/answer")
 def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Grade a form and keep the attempt; a form sent again shows what was kept the first time."""
     ticket = desk.tickets.read(str(form.get("ticket", "")))
-    question = asked(desk, ticket.with_hints(_count(form.get("hints", "0"))))
+    question = asked(desk, ticket)
     kept = desk.store.attempt(ticket.id)
     if kept is None:
         try:
             response = answer.read(question, form)
         except answer.Incomplete as problem:
-            program = str(form.get("program", ""))
-            bare = ticket.mode == "test"
-            return ask(
-                request,
-                desk,
-                question.item,
-                ticket.mode,
-                ticket=ticket,
-                lacking=str(problem),
-                program=program,
-                bare=bare,
-            )
+            return ask(request, desk, question.item, ticket, lacking=str(problem), filled=filled(form))
         verdict = desk.verdict(question, response)
         if verdict.suggested and question.form == "explain":
             return render(request, "confirm.html", **page_of(desk, question), verdict=verdict)
@@ -105,8 +115,30 @@ def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_
     if ticket.sitting:
         return RedirectResponse(ticket.sitting, 303)
     if question.item.kind == "card":
-        return RedirectResponse(onward(desk, question.item, kept.mode, graded=kept.id), 303)
-    return RedirectResponse(f"/attempts/{kept.id}", 303)
+        return RedirectResponse(onward(desk, question.item, kept.mode, graded=kept.id, focus=ticket.focus), 303)
+    focus = f"?focus={quote(ticket.focus)}" if ticket.focus else ""
+    return RedirectResponse(f"/attempts/{kept.id}{focus}", 303)
+
+
+@router.post("/help", response_class=HTMLResponse)
+def help_with(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> HTMLResponse:
+    """Put the question again with one more hint, or with its options, and with what was filled in.
+
+    The ticket counts the hints, so a hint is counted with and without JavaScript, and none is in the page before it
+    is asked for.
+    """
+    ticket = desk.tickets.read(str(form.get("ticket", "")))
+    question = asked(desk, ticket)
+    if "options" in form:
+        ticket = ticket.but(typed=False)
+    else:
+        ticket = ticket.but(hints=min(ticket.hints + 1, len(question.hints)))
+    return ask(request, desk, question.item, ticket, filled=filled(form))
+
+
+def filled(form: FormData) -> dict[str, list[str]]:
+    """What a form holds, to fill it in again."""
+    return {name: [one for one in form.getlist(name) if isinstance(one, str)] for name in form}
 
 
 @router.get("/figures/{item_id}/{key}")
@@ -119,30 +151,40 @@ def figure(desk: AtDesk, item_id: str, key: str) -> Response:
     return Response(option.figure, media_type="image/svg+xml")
 
 
-def _count(text: object) -> int:
-    """A small number from a form; what is not one counts as none."""
-    return min(int(str(text)), 50) if str(text).isascii() and str(text).isdigit() else 0
-
-
 def _in_topic(
-    request: Request, desk: Desk, pack_id: str, topic_id: str, *, mode: str, after: str, more: bool
+    request: Request, desk: Desk, pack_id: str, topic_id: str, *, mode: str, after: str, more: bool, focus: str = ""
 ) -> HTMLResponse:
     pack, this = topic.found(desk, pack_id, topic_id)
-    items = topic.items_for(mode, desk.shelf.items_of(pack, this))
-    if not items:
+    everything = topic.items_for(mode, desk.shelf.items_of(pack, this))
+    if not everything:
         raise HTTPException(404, _("%(topic)s has nothing for %(mode)s yet.", topic=this.title, mode=_(MODES[mode])))
-    home.remember(desk, home.Place(request.url.path, this.title, MODES[mode]))
+    items = levels.at(focus, everything)
+    focus = focus if len(items) < len(everything) else ""
+    here = request.url.path + (f"?focus={focus}" if focus else "")
+    home.remember(desk, home.Place(here, this.title, MODES[mode]))
     progress = desk.progress
+    row = [] if mode == "build" else levels.row(everything, progress)
+    if exam.passed(desk, pack, this) and not more and mode != "build":  # who passed the test is asked nothing new
+        items = [one for one in items if progress.items[one.id].attempts]
     item = _next(items, desk, mode, after, more)
     if item is None:
-        return render(request, "rest.html", **rest(desk, items, request.url.path, (pack, this)))
+        return render(
+            request,
+            "rest.html",
+            **rest(desk, items, request.url.path, (pack, this)),
+            tabs=topic.tabs(desk, pack, this),
+            mode=mode,
+            levels=row,
+            focus=focus,
+        )
     known = sum(queue.settled(progress.items[one.id]) for one in items)
-    return ask(request, desk, item, mode, done=_("%(known)s of %(all)s right so far", known=known, all=len(items)))
+    said = _("%(known)s of %(all)s right so far", known=known, all=len(items))
+    return ask(request, desk, item, new_ticket(desk, item, mode).but(focus=focus, place=said), levels=row)
 
 
 def _next(items: list[Item], desk: Desk, mode: str, after: str, more: bool) -> Item | None:
     progress = desk.progress
-    if mode == "build":  # steps build on each other: the first that is not done, in the author's order
+    if mode == "build":  # steps build on each other: the first that is not done
         return next((item for item in items if not queue.settled(progress.items[item.id])), items[-1] if more else None)
     item = queue.following(items, progress, desk.now(), after=after)
     return queue.anyway(items, progress, after=after) if item is None and more else item

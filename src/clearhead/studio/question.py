@@ -26,6 +26,17 @@ FORMS: Mapping[str, str] = {
     "match": "match",
 }
 ASKED = tuple(FORMS)  # the kinds the studio can put to a learner
+LONGEST_TYPED = 48  # characters of an output that one can be asked to type
+HINTS = {"test": 0, "challenge": 1}  # mode -> the most hints it gives; others give all there are
+
+
+def can_type(proved: Proved) -> bool:
+    """Whether the answer is short enough to be typed from nothing: one line of output."""
+    return (
+        proved.kind == "predict"
+        and 0 < len(proved.answer.strip()) <= LONGEST_TYPED
+        and "\n" not in proved.answer.strip()
+    )
 
 
 @dataclass(frozen=True)
@@ -55,8 +66,18 @@ class Question:
 
     @property
     def form(self) -> str:
-        """How it is answered: one of FORMS' values."""
-        return FORMS[self.item.kind]
+        """How it is answered: one of FORMS' values, or "typed"."""
+        return "typed" if self.ticket.typed and can_type(self.proved) else FORMS[self.item.kind]
+
+    @property
+    def hints(self) -> Sequence[str]:
+        """The hints this mode gives, in order."""
+        return self.proved.hints[: HINTS.get(self.ticket.mode)]
+
+    @property
+    def seen_hints(self) -> Sequence[str]:
+        """Those that were asked for."""
+        return self.hints[: self.ticket.hints]
 
     @property
     def options(self) -> list[Lettered]:

@@ -6,23 +6,25 @@ a sitting has come: it survives a restart, and a form sent twice still counts on
 
 import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clearhead.course import Attempt, Item
+from clearhead.course import Attempt, Challenge, Item
+from clearhead.studio.language import mark
 
 TEST = ("choice", "predict", "debug", "tune", "worked", "order", "match")  # kinds a test asks: graded at once
 LENGTH = 10
 EASIEST, HARDEST, MIDDLE = 1, 5, 3
 
-# The five problems of a challenge: name, the kinds that fit it best first, and seconds on its clock.
-SLOTS: Sequence[tuple[str, tuple[str, ...], int]] = (
-    ("Predict the output", ("predict", "worked"), 60),
-    ("Choose", ("choice", "match"), 45),
-    ("Tune", ("tune", "predict"), 60),
-    ("Debug", ("debug", "order"), 90),
-    ("Concept", ("match", "order", "choice"), 60),
-)
+# The five problems of a challenge: name, the kinds that fit it where the author chose none, seconds on its clock.
+SLOTS: Mapping[str, tuple[str, tuple[str, ...], int]] = {
+    "predict": (mark("Predict the output"), ("predict", "worked"), 60),
+    "choose": (mark("Choose the model"), ("choice", "match"), 45),
+    "tune": (mark("Tune"), ("tune", "predict"), 60),
+    "debug": (mark("Debug"), ("debug", "order"), 90),
+    "concept": (mark("Concept"), ("match", "order", "choice"), 60),
+}
+PASS = 0.9  # share of right answers with which a whole test is passed
 CLOCKS = {"off": 0.0, "1": 1.0, "1.5": 1.5, "2": 2.0}
 
 Look = Callable[[str], Attempt | None]
@@ -95,23 +97,50 @@ class Problem:
         return not factor or (took is not None and took <= self.seconds * factor)
 
 
-def problems(items: Sequence[Item], sitting: str, look: Look) -> list[Problem]:
-    """The problems of a challenge: one a slot, the harder items of the kind that fits, drawn by the sitting's id."""
-    draw = random.Random(sitting)  # noqa: S311 — a draw, not a secret
-    used: set[str] = set()
+def problems(items: Sequence[Item], sitting: str, look: Look, chosen: Challenge | None = None) -> list[Problem]:
+    """The problems of a challenge, with the tries so far.
+
+    Args:
+        chosen: the author's five; None draws one a slot by the sitting's id, of the harder items of a kind that fits.
+    """
     found = []
-    for place, (name, kinds, seconds) in enumerate(SLOTS):
-        pool = next((fit for kind in kinds if (fit := _of(items, kind, used))), [])
-        if not pool:
-            continue
-        hard = sorted(pool, key=lambda item: -item.difficulty)[: max(3, len(pool) // 2)]
-        item = draw.choice(hard)
-        used.add(item.id)
+    for place, (slot, item) in enumerate(_drawn(items, sitting) if chosen is None else _written(items, chosen)):
+        name, _kinds, seconds = SLOTS[slot]
         tries: list[Attempt] = []
         while len(tries) < item.attempts and (one := look(answer_id(sitting, place, len(tries)))):
             tries.append(one)
         found.append(Problem(place, name, item, max(seconds, item.time_limit), tuple(tries)))
     return found
+
+
+def offered(challenges: Sequence[Challenge], items: Sequence[Item]) -> list[Challenge]:
+    """The challenges whose five problems can all be put."""
+    there = {item.id for item in items}
+    return [one for one in challenges if there.issuperset(one.problems.values())]
+
+
+def _written(items: Sequence[Item], chosen: Challenge) -> list[tuple[str, Item]]:
+    known = {item.id: item for item in items}
+    return [(slot, known[id]) for slot, id in chosen.problems.items()]
+
+
+def _drawn(items: Sequence[Item], sitting: str) -> list[tuple[str, Item]]:
+    draw = random.Random(sitting)  # noqa: S311 — a draw, not a secret
+    used: set[str] = set()
+    found = []
+    for slot, (_name, kinds, _seconds) in SLOTS.items():
+        pool = next((fit for kind in kinds if (fit := _of(items, kind, used))), [])
+        if pool:
+            hard = sorted(pool, key=lambda item: -item.difficulty)[: max(3, len(pool) // 2)]
+            item = draw.choice(hard)
+            used.add(item.id)
+            found.append((slot, item))
+    return found
+
+
+def passed(answers: Sequence[Attempt]) -> bool:
+    """Whether these answers pass a test: it was whole, and nearly all were right. Right answers made it hard."""
+    return len(answers) == LENGTH and sum(one.correct for one in answers) >= PASS * LENGTH
 
 
 def _of(items: Sequence[Item], kind: str, used: set[str]) -> list[Item]:

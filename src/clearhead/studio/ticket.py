@@ -25,7 +25,11 @@ class Ticket:
         mode: where: "practice", "recall", "review" …
         hints: seen so far.
         asked: steps of a worked example that are left to the learner.
-        sitting: the test or challenge it is part of, if any.
+        sitting: the address of the test or challenge it is part of, if any.
+        typed: the answer is typed, without options to choose from.
+        focus: the level or the concept the learner keeps to, if any.
+        clock: seconds it should take; 0 is no clock.
+        place: where in the row it stands, in words.
     """
 
     id: str
@@ -36,19 +40,23 @@ class Ticket:
     hints: int = 0
     asked: int = 1
     sitting: str = ""
+    typed: bool = False
+    focus: str = ""
+    clock: int = 0
+    place: str = ""
 
     @classmethod
-    def new(cls, item: str, *, seed: int, mode: str, now: datetime, asked: int = 1) -> "Ticket":
+    def new(cls, item: str, *, seed: int, mode: str, now: datetime, asked: int = 1, typed: bool = False) -> "Ticket":
         """A ticket for a question put now."""
-        return cls(str(uuid.uuid4()), item, seed, now.astimezone(UTC).timestamp(), mode, asked=asked)
+        return cls(str(uuid.uuid4()), item, seed, now.astimezone(UTC).timestamp(), mode, asked=asked, typed=typed)
 
     def seconds(self, now: datetime) -> float:
         """How long the learner took."""
         return max(0.0, now.timestamp() - self.at)
 
-    def with_hints(self, hints: int) -> "Ticket":
-        """The same question, with more hints seen."""
-        return replace(self, hints=hints)
+    def but(self, **changes: object) -> "Ticket":
+        """The same question, put a little differently: with one more hint, with its options shown."""
+        return replace(self, **changes)  # type: ignore[arg-type]
 
 
 class Tickets:

@@ -6,7 +6,7 @@ from fastapi.responses import HTMLResponse
 from clearhead.course import Item, Pack, Topic
 from clearhead.studio import home, queue
 from clearhead.studio.desk import AtDesk, Desk
-from clearhead.studio.language import _
+from clearhead.studio.language import _, mark
 from clearhead.studio.pages import render
 from clearhead.studio.question import ASKED
 from clearhead.studio.sitting import TEST
@@ -28,6 +28,11 @@ def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
 
 
 ORDER = ("read", "why", "walk", "try", "sheet", "recall", "practice", "challenge", "experiment", "build", "test")
+GROUPS = {
+    mark("Understand"): ("read", "why", "walk", "try", "experiment"),
+    mark("Remember"): ("sheet", "recall", "practice"),
+    mark("Show it"): ("challenge", "build", "test"),
+}
 RECALLED = ("card", "explain")
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
@@ -40,7 +45,7 @@ def items_for(mode: str, items: list[Item]) -> list[Item]:
     if mode == "recall":
         return [item for item in items if item.kind in RECALLED]
     if mode == "build":
-        return [item for item in items if item.kind == "code"]
+        return sorted((item for item in items if item.kind == "code"), key=lambda item: item.difficulty)
     if mode == "try":
         return [item for item in items if item.kind == "predict"]
     if mode == "test":
@@ -74,7 +79,9 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         right = _("%(known)s of %(all)s right", known=known, all=len(some))
         return f"{right}, {_('%(count)s due', count=waiting)}" if waiting else right
 
-    badge = desk.store.kept(f"badge:{pack.id}/{topic.id}")
+    badge = f"badge:{pack.id}/{topic.id}"
+    badges = [day for day in (desk.store.kept(badge), *desk.store.kept_under(f"{badge}/").values()) if day]
+    passed = desk.store.kept(f"passed:{pack.id}/{topic.id}")
     said = {
         "read": (_("The idea, a formula, a program and its output."), _("about %(count)s min", count=_minutes(topic))),
         "sheet": (_("All of it on one page, for a quick look."), ""),
@@ -84,8 +91,11 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         "experiment": (_("Turn a slider, measure it on this machine."), ""),
         "recall": (_("Cards: say it to yourself, then look."), far(items_for("recall", items))),
         "practice": (_("Questions with the reason for every wrong option."), far(items_for("practice", items))),
-        "challenge": (_("Five problems, a quiet clock, few tries."), badge and _("all five right, %(day)s", day=badge)),
-        "test": (_("Ten questions that adapt, a verdict per concept."), ""),
+        "challenge": (
+            _("Five problems, a quiet clock, few tries."),
+            _("all five right, %(day)s", day=max(badges)) if badges else "",
+        ),
+        "test": (_("Ten questions that adapt, a verdict per concept."), _("passed") if passed else ""),
         "build": (_("Write it yourself; tests and known mistakes answer."), far(items_for("build", items))),
     }
     concepts = [progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]
@@ -94,9 +104,16 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         "topic.html",
         pack=pack,
         topic=topic,
-        modes=[(mode, address, *said[mode]) for mode, address in tabs(desk, pack, topic)],
+        groups=_grouped([(mode, address, *said[mode]) for mode, address in tabs(desk, pack, topic)]),
+        passed=passed,
         concepts=concepts,
     )
+
+
+def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
+    """The modes under what they are for."""
+    groups = [(name, [one for one in modes if one[0] in inside]) for name, inside in GROUPS.items()]
+    return [(name, some) for name, some in groups if some]
 
 
 def _minutes(topic: Topic) -> int:

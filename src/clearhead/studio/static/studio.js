@@ -48,7 +48,6 @@ function onKey(event) {
   }
   const option = event.key.length === 1 && document.querySelector(`[data-letter="${CSS.escape(event.key.toLowerCase())}"]`);
   const control = option || controlFor(document, event.key);
-  if (event.key === "h" && !control) return void nextHint();
   if (!control) return;
   event.preventDefault();
   if (option) {
@@ -57,22 +56,22 @@ function onKey(event) {
   } else if (!event.repeat) control.click();
 }
 
-/** Open the next closed hint; each lies inside the one before it. */
-function nextHint() {
-  const hint = document.querySelector("details[data-hint]:not([open])");
-  if (hint) hint.open = true;
-}
-
-function countHints() {
-  const field = document.querySelector("input[name=hints]");
-  if (!field) return;
-  const seen = new Set();
-  for (const hint of document.querySelectorAll("details[data-hint]")) {
-    hint.addEventListener("toggle", () => {
-      if (hint.open) seen.add(hint);
-      field.value = String(seen.size);
-    });
-  }
+/**
+ * A hint, or the options: asked of the server, which counts them, without leaving the page.
+ * @param {SubmitEvent} event
+ */
+async function help(event) {
+  const button = event.submitter;
+  if (!button?.hasAttribute("data-help")) return;
+  event.preventDefault();
+  const form = /** @type {HTMLFormElement} */ (event.target);
+  const reply = await fetch(button.formAction, { method: "POST", body: new URLSearchParams(new FormData(form, button)) });
+  const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+  const put = page.getElementById("question");
+  if (!reply.ok || !put) return void location.reload();
+  form.replaceWith(document.adoptNode(put));
+  (document.querySelector(".hints .newest") ?? document.getElementById("question").querySelector("fieldset input"))?.focus();
+  runClock();
 }
 
 /** The list of keys that work on this page, made from the page itself. */
@@ -89,7 +88,6 @@ function toggleKeys() {
   ]);
   const letters = document.querySelectorAll("[data-letter]");
   if (letters.length) rows.unshift([_("a to %(letter)s", { letter: letters[letters.length - 1].dataset.letter }), _("Choose an option")]);
-  if (document.querySelector("[data-hint]")) rows.push(["h", _("Open a hint")]);
   for (const extra of document.querySelectorAll("[data-keys-help]")) {
     rows.push(...extra.dataset.keysHelp.split(";").map((pair) => pair.split("=").map((part) => part.trim())));
   }
@@ -131,6 +129,7 @@ function runClock() {
   const end = Date.now() + (all - Number(clock.dataset.gone)) * 1000;
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   const tick = () => {
+    if (!clock.isConnected) return;
     const left = Math.max(0, (end - Date.now()) / 1000);
     line.style.transform = `scaleX(${left / all})`;
     if (left > 0) setTimeout(tick, still ? 5000 : 250);
@@ -142,7 +141,7 @@ function runClock() {
 if (typeof document !== "undefined") {
   document.documentElement.classList.add("scripted");
   document.addEventListener("keydown", onKey);
-  countHints();
+  document.addEventListener("submit", help);
   addCopyButtons();
   runClock();
 }
