@@ -1,17 +1,23 @@
 """A proved pack goes out in six formats and what others export comes in as drafts; round trips keep what they can."""
 
 import csv
+import json
 import os
+import shutil
 import sqlite3
+import subprocess
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree  # of files we wrote ourselves
 
 import pytest
 
 from clearhead import course, sandbox
 from clearhead.course import exchange
+from clearhead.course.exchange.anki import write_anki
 from clearhead.course.exchange.drafts import Draft, read, write
 from clearhead.course.exchange.gift import read_gift
 from clearhead.course.exchange.qti import item as qti_item
@@ -287,16 +293,51 @@ def test_headings_in_drafts_do_not_become_sections(tmp_path: Path) -> None:
     assert item.stem == "\\## Rule\n\\+++\ntext"
 
 
-def test_anki_itself_opens_the_deck(cache: Path, tmp_path: Path) -> None:
-    collection = pytest.importorskip(
-        "anki.collection", reason="the `anki` package, which reads what we wrote, is not here"
-    )
-    place = exported("anki", cache, tmp_path)
-    mine = collection.Collection(str(tmp_path / "mine.anki2"))
-    for _ in range(2):  # the second import adds nothing: the guids are the same
-        mine.import_anki_package(collection.ImportAnkiPackageRequest(package_path=str(place)))
-        assert mine.note_count() == 12
+def test_anki_itself_opens_the_deck_and_updates_a_changed_note(found: Sequence[Question], tmp_path: Path) -> None:
+    """Imported, learnt, edited, imported again: the note shows the new text and keeps its schedule."""
+    anki = pytest.importorskip("anki.collection", reason="the `anki` package, which reads what we wrote, is not here")
+    mine = anki.Collection(str(tmp_path / "mine.anki2"))
+
+    def deck(questions: Sequence[Question], name: str, written: int) -> None:
+        write_anki(questions, "Good", tmp_path / name, timestamp=written)
+        mine.import_anki_package(anki.ImportAnkiPackageRequest(package_path=str(tmp_path / name)))  # as the dialog does
+        assert mine.note_count() == len(found)
+
+    now = 1_800_000_000
+    deck(found, "first.apkg", now)
+    (card,) = mine.find_cards('"Id:good/card-word"')
+    mine.sched.set_due_date([card], "7")
+    due = mine.get_card(card).due
+    changed = [replace(one, rule="It can be looped over.") if one.id == "card-word" else one for one in found]
+    deck(changed, "second.apkg", now + 60)
+    note = mine.get_note(mine.find_notes('"Id:good/card-word"')[0])
+    assert note["Rule"] == "<p>It can be looped over.</p>"
+    assert mine.get_card(card).due == due
     mine.close()
+
+
+def _read_by_gift_pegjs(place: Path) -> list[dict[str, Any]]:
+    program = "console.log(JSON.stringify(require('gift-pegjs').parse(require('fs').readFileSync(0, 'utf8'))))"
+    if shutil.which("node") is None:
+        pytest.skip("node, which runs the outside reader of GIFT, is not here")
+    done = subprocess.run(["node", "-e", program], input=place.read_text(), capture_output=True, text=True)
+    if "Cannot find module 'gift-pegjs'" in done.stderr:
+        pytest.skip("the npm package gift-pegjs, an outside reader of GIFT, is not on NODE_PATH")
+    assert done.returncode == 0, done.stderr
+    return [one for one in json.loads(done.stdout) if one["type"] != "Category"]
+
+
+def test_an_outside_reader_reads_the_gift(found: Sequence[Question], cache: Path, tmp_path: Path) -> None:
+    read = _read_by_gift_pegjs(exported("gift", cache, tmp_path))
+    assert [one["title"] for one in read] == [one.title for one in found]
+    for mine, theirs in zip(found, read, strict=True):
+        assert theirs["stem"]["text"] == html(mine.stem)
+        if mine.form == "options" and sum(choice.correct for choice in mine.choices) == 1:
+            assert [(one["text"]["text"], one["isCorrect"]) for one in theirs["choices"]] == [
+                (html(choice.text), choice.correct) for choice in mine.choices
+            ]
+        if mine.form == "pairs":
+            assert len(theirs["matchPairs"]) == len(mine.pairs)
 
 
 @pytest.mark.skipif("QTI_XSD" not in os.environ, reason="QTI_XSD does not name the published imsqti_v2p1p2.xsd")

@@ -26,14 +26,14 @@ def number(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1 | 1 << 30
 
 
-def write_anki(found: Sequence[Question], title: str, place: Path) -> None:
-    """Write the deck."""
+def write_anki(found: Sequence[Question], title: str, place: Path, *, timestamp: float | None = None) -> None:
+    """Write the deck. Notes are stamped with `timestamp` (now, if None): Anki takes over those newer than its own."""
     deck = genanki.Deck(number(found[0].pack if found else title), title)
     for one in found:
         fields = [_front(one), _back(one), html(one.rule), f"{one.pack}/{one.id}"]
         tags = [f"clearhead::{one.pack}::{one.topic}", *(f"concept::{concept}" for concept in one.concepts)]
         deck.add_note(genanki.Note(_MODEL, fields, guid=genanki.guid_for("clearhead", one.pack, one.id), tags=tags))
-    genanki.Package(deck).write_to_file(str(place))
+    genanki.Package(deck).write_to_file(str(place), timestamp=timestamp)
 
 
 def _front(one: Question) -> str:
