@@ -1,10 +1,15 @@
 """Two back ends behind one interface, and what happens where there is none."""
 
+import json
+import sys
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from clearhead import sandbox
 from clearhead.errors import SandboxError
-from clearhead.sandbox import Limits, backends, bubblewrap, landlock
+from clearhead.sandbox import Limits, backends, bubblewrap, confine, landlock, pool
 
 NAMES = [one.name for one in sandbox.available()]
 SHORT = Limits(seconds=1.0, memory=128 << 20)
@@ -32,6 +37,43 @@ def test_every_back_end_keeps_the_contract(name: str) -> None:
     assert sandbox.run("import ctypes; ctypes.string_at(0)", name=name).exit_code == -11
     assert sandbox.judge("def f(x): return 2 * x", "assert f(4) == 8", name=name).passed
     assert not sandbox.judge("def f(x): return 3 * x", "assert f(4) == 8", name=name).passed
+
+
+LOOK = """
+import json, os
+written = []
+for place in ("/new", "/tmp/new", "/etc/new", "/usr/new", "/proc/new", "/dev/new", "/dev/shm/new", "/home", "new"):
+    try:
+        os.mkdir(place)
+    except OSError:
+        continue
+    written.append(place)
+print(json.dumps({
+    "root": os.listdir("/"), "tmp": os.listdir("/tmp"), "beside": os.listdir(".."), "etc": os.listdir("/etc"),
+    "processes": [int(one) for one in os.listdir("/proc") if one.isdigit()], "me": os.getpid(), "here": os.getcwd(),
+    "environment": [row.partition("=")[0] for row in open("/proc/self/environ").read().split(chr(0)) if row],
+    "written": written,
+}))
+"""
+
+
+@pytest.mark.skipif("bubblewrap" not in NAMES, reason="bubblewrap is not installed, or may make no namespaces here")
+def test_what_bubblewrap_shows_of_root_tmp_and_processes_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five attacks may list what Landlock would hide. What they see: bound paths, themselves, nothing of ours."""
+    monkeypatch.setenv("CLEARHEAD_TEST_SECRET", "token")
+    neighbour = tempfile.mkdtemp(prefix="clearhead-run-")
+    done = sandbox.run(LOOK, name="bubblewrap")
+    Path(neighbour).rmdir()
+    assert done.ok, done.raised
+    shown = json.loads(done.stdout)
+    bound = {*confine.readable(), Path(sys.executable), Path(sys.executable).resolve(), Path(shown["here"])}
+    assert set(shown["root"]) <= {path.parts[1] for path in bound} | {"proc", "dev"}
+    assert Path(neighbour).name not in shown["tmp"]
+    assert shown["beside"] == [Path(shown["here"]).name]
+    assert set(shown["etc"]) <= {"ld.so.cache", "localtime"}
+    assert shown["processes"] == [shown["me"]] == [1]
+    assert set(shown["environment"]) <= {*pool.clean_environment(Path()), "PWD"}
+    assert shown["written"] == ["new"]
 
 
 def test_an_unknown_back_end() -> None:

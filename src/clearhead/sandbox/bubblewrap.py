@@ -1,7 +1,8 @@
 """Bubblewrap: namespaces in place of Landlock, for kernels without it. Each program starts cold, alone in its own.
 
-It sees the interpreter, the installed packages and its own folder; it has no network and its own process ids. The
-system call filter and the limits of memory and time are the same as everywhere.
+It sees the interpreter, the installed packages and its own folder, under a root of its own that holds nothing else and
+is read-only; it has no network and its own process ids. The system call filter and the limits of memory and time are
+the same as everywhere.
 """
 
 import os
@@ -78,7 +79,9 @@ class Cold:
         for path in sorted({*readable(), *shown}):
             if path.exists() and not str(path).startswith("/dev/"):
                 command += ["--ro-bind", str(path), str(path)]
-        return [*command, "--bind", str(folder), str(folder), "--chdir", str(folder)]
+        # Its root and /tmp are its own and empty but for these paths; read-only, so that the folder is all it can write.
+        command += ["--bind", str(folder), str(folder), "--remount-ro", "/dev", "--remount-ro", "/"]
+        return [*command, "--chdir", str(folder)]
 
     def _boot(self, given: Sequence[int]) -> str:
         paths = [path for path in sys.path if path]
