@@ -23,9 +23,11 @@ def cases() -> list[dict]:
         {
             **{n: [[draw.gauss(0, size) for _ in range(4)] for _ in range(3 + (n == "o"))] for n in "qkvo"},
             "causal": causal,
+            "heads": heads,
         }
         for size in (0.5, 3.0, 200.0)
         for causal in (False, True)
+        for heads in walk.HEADS
     ]
 
 
@@ -38,7 +40,7 @@ def test_the_server_computes_what_torch_computes() -> None:
 
     for case in cases():
         q, k, v, o = (torch.tensor(case[name], dtype=torch.float64) for name in "qkvo")
-        split = [x.view(3, 2, 2).transpose(0, 1) for x in (q, k, v)]
+        split = [x.view(3, case["heads"], -1).transpose(0, 1) for x in (q, k, v)]
         mixed = torch.nn.functional.scaled_dot_product_attention(*split, is_causal=case["causal"])
         expected = mixed.transpose(0, 1).reshape(3, 4) @ o
         torch.testing.assert_close(torch.tensor(walk.compute(**case).result, dtype=torch.float64), expected)
@@ -88,3 +90,36 @@ def test_without_javascript_the_address_carries_the_numbers(visitor: Visitor) ->
 def test_nonsense_in_the_address_breaks_nothing(visitor: Visitor, typed: str) -> None:
     page = visitor.get(f"{TOPIC}/walk?q-0-0={typed}&k-0-0={typed}")
     assert "nan" not in page.lower().replace("nan&quot;", "")
+
+
+@pytest.mark.parametrize(("asked", "shown"), [("1", 1), ("2", 2), ("4", 4), ("3", 2), ("x", 2)])
+def test_as_many_heads_as_asked_for(visitor: Visitor, asked: str, shown: int) -> None:
+    page = visitor.get(f"{TOPIC}/walk?heads={asked}")
+    assert page.count('data-matrix="weights-') == shown
+    assert f"Q·K / √{4 // shown}" in page
+
+
+@pytest.mark.skipif(NODE is None, reason="node is not installed")
+def test_what_lights_up_is_what_a_number_was_made_of() -> None:
+    """Change every cell that does not light up, and the number stays; change those that do, and it moves."""
+    program = (
+        f'import {{ compute, sources }} from "{(STATIC / "walk.js").as_uri()}";'
+        "const random = (r, c) => Array.from({ length: r }, () => Array.from({ length: c }, () => Math.random()));"
+        "const given = { q: random(3, 4), k: random(3, 4), v: random(3, 4), o: random(4, 4), causal: false, heads: 2 };"
+        "const before = compute(given), i = 1, j = 2, at = { 'logits-1': (s) => s.heads[1].logits[i][j],"
+        " result: (s) => s.result[i][j], 'weights-1': (s) => s.heads[1].weights[i][j] };"
+        "const lit = (name, of, r, c) => sources(of, i, j, 2, 4)"
+        ".some(([n, x, y]) => n === name && (x ?? r) === r && (y ?? c) === c);"
+        "const found = [];"
+        "for (const [of, inputs] of [['logits-1', 'qk'], ['result', 'o']]) for (const name of inputs)"
+        " given[name].forEach((row, r) => row.forEach((x, c) => { row[c] = x + 1;"
+        " found.push([lit(name, of, r, c), at[of](compute(given)) !== at[of](before)]); row[c] = x; }));"
+        "console.log(JSON.stringify(found));"
+    )
+    done = subprocess.run(
+        [str(NODE), "--input-type=module", "-e", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    found = json.loads(done.stdout)
+    assert len(found) == 12 + 12 + 16
+    assert all(lit == moved for lit, moved in found)
+    assert sum(lit for lit, _moved in found) == 2 + 2 + 4

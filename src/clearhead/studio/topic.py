@@ -59,8 +59,9 @@ def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     has = {mode: page in topic.pages for mode, page in PAGES.items()}
     has |= {mode: bool(items_for(mode, items)) for mode in ("try", "recall", "practice", "build", "test")}
     has["challenge"] = has["test"]
-    has["experiment"] = any(MEASURED & set(item.concepts) for item in items)
-    has["walk"] = "walk" in topic.pages or any(WALKED & set(item.concepts) for item in items)
+    concepts = {concept for item in pack.items_of(topic.id) for concept in item.concepts}
+    has["experiment"] = bool(MEASURED & concepts)
+    has["walk"] = "walk" in topic.pages or bool(WALKED & concepts)
     has = {mode: has[mode] for mode in ORDER}
     return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
 

@@ -18,8 +18,8 @@ from clearhead.studio.pages import render
 router = APIRouter()
 
 Matrix = list[list[float]]
-TOKENS, WIDTH, HEADS = ("the", "cat", "sat"), 4, 2
-NARROW = WIDTH // HEADS
+TOKENS, WIDTH = ("the", "cat", "sat"), 4
+HEADS = (1, 2, 4)  # how many heads one can choose
 LARGEST = 1000.0  # a number typed past this is brought back, so that every step stays finite
 
 START: Mapping[str, Matrix] = {
@@ -49,22 +49,23 @@ class Steps:
     result: Matrix
 
 
-def compute(q: Matrix, k: Matrix, v: Matrix, o: Matrix, *, causal: bool) -> Steps:
-    """Two-head attention: split, logits, weights, output, concatenate, project."""
-    heads = []
-    for first in range(0, WIDTH, NARROW):
-        part = slice(first, first + NARROW)
+def compute(q: Matrix, k: Matrix, v: Matrix, o: Matrix, *, causal: bool, heads: int = 2) -> Steps:
+    """Multi-head attention: split, logits, weights, output, concatenate, project."""
+    narrow = WIDTH // heads
+    each = []
+    for first in range(0, WIDTH, narrow):
+        part = slice(first, first + narrow)
         logits = [
             [
-                None if causal and j > i else _dot(row[part], other[part]) / math.sqrt(NARROW)
+                None if causal and j > i else _dot(row[part], other[part]) / math.sqrt(narrow)
                 for j, other in enumerate(k)
             ]
             for i, row in enumerate(q)
         ]
         weights = [_softmax(row) for row in logits]
-        heads.append(Head(logits, weights, [_mix(row, [line[part] for line in v]) for row in weights]))
-    joined = [[x for head in heads for x in head.output[i]] for i in range(len(q))]
-    return Steps(heads, joined, [_mix(row, o) for row in joined])
+        each.append(Head(logits, weights, [_mix(row, [line[part] for line in v]) for row in weights]))
+    joined = [[x for head in each for x in head.output[i]] for i in range(len(q))]
+    return Steps(each, joined, [_mix(row, o) for row in joined])
 
 
 @router.get("/topics/{pack_id}/{topic_id}/walk", response_class=HTMLResponse)
@@ -72,6 +73,8 @@ def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
     pack, this = topic.found(desk, pack_id, topic_id)
     given = {name: _given(request.query_params, name) for name in START}
     causal = "causal" in request.query_params
+    asked = request.query_params.get("heads", "2")
+    heads = int(asked) if asked in map(str, HEADS) else 2
     home.remember(desk, home.Place(request.url.path, this.title, "Walk"))
     return render(
         request,
@@ -85,8 +88,10 @@ def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
         names=NAMES,
         tokens=TOKENS,
         causal=causal,
-        steps=compute(**given, causal=causal),
-        narrow=NARROW,
+        heads=heads,
+        choices=HEADS,
+        steps=compute(**given, causal=causal, heads=heads),
+        narrow=WIDTH // heads,
     )
 
 

@@ -1,9 +1,8 @@
-// Walk: recompute every step as a number is edited, and say how the number under the pointer came about.
-// walk.py computes the same on the server; a test holds the two to each other.
+// Walk: recompute every step as a number is edited, say how the number under the pointer came about, and light up
+// what it was made of. walk.py computes the same on the server; a test holds the two to each other.
 
 import { _ } from "./words.js";
 
-const HEADS = 2;
 const LARGEST = 1000;
 
 const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
@@ -18,12 +17,12 @@ export function softmax(row) {
 }
 
 /**
- * Two-head attention: split, logits, weights, output, concatenate, project.
- * @param {{q: number[][], k: number[][], v: number[][], o: number[][], causal: boolean}} given
+ * Multi-head attention: split, logits, weights, output, concatenate, project.
+ * @param {{q: number[][], k: number[][], v: number[][], o: number[][], causal: boolean, heads: number}} given
  */
-export function compute({ q, k, v, o, causal }) {
-  const narrow = q[0].length / HEADS;
-  const heads = Array.from({ length: HEADS }, (_, h) => {
+export function compute({ q, k, v, o, causal, heads }) {
+  const narrow = q[0].length / heads;
+  const each = Array.from({ length: heads }, (unused, h) => {
     const part = (row) => row.slice(h * narrow, (h + 1) * narrow);
     const logits = q.map((row, i) =>
       k.map((other, j) => (causal && j > i ? null : dot(part(row), part(other)) / Math.sqrt(narrow))),
@@ -31,8 +30,8 @@ export function compute({ q, k, v, o, causal }) {
     const weights = logits.map(softmax);
     return { logits, weights, output: weights.map((row) => mix(row, v.map(part))) };
   });
-  const joined = q.map((_, i) => heads.flatMap((head) => head.output[i]));
-  return { heads, joined, result: joined.map((row) => mix(row, o)) };
+  const joined = q.map((row, i) => each.flatMap((head) => head.output[i]));
+  return { heads: each, joined, result: joined.map((row) => mix(row, o)) };
 }
 
 /** A number as the page shows it. */
@@ -45,9 +44,9 @@ export function shown(x) {
  * @param {string} name "logits-0", "weights-1", "output-0", "joined" or "result"
  */
 export function told(name, i, j, given, steps) {
-  const narrow = given.q[0].length / HEADS;
+  const narrow = given.q[0].length / given.heads;
   const [step, h] = name.split("-");
-  const part = (row) => row.slice(h * narrow, (h + 1) * narrow);
+  const part = (row) => row.slice(h * narrow, (Number(h) + 1) * narrow);
   const sum = (a, b) => a.map((x, n) => `${shown(x)}·${shown(b[n])}`).join(" + ");
   const head = steps.heads[h];
   if (step === "logits") {
@@ -59,15 +58,38 @@ export function told(name, i, j, given, steps) {
     return `e^${shown(head.logits[i][j])} / (${all}) = ${shown(head.weights[i][j])}`;
   }
   if (step === "output") return `${sum(head.weights[i], given.v.map((row) => part(row)[j]))} = ${shown(head.output[i][j])}`;
-  if (step === "joined") return _("Column %(column)s of head %(head)s, set beside the other head’s.", { column: (j % narrow) + 1, head: Math.floor(j / narrow) + 1 });
+  if (step === "joined") return _("Column %(column)s of head %(head)s, set beside the other heads’.", { column: (j % narrow) + 1, head: Math.floor(j / narrow) + 1 });
   return `${sum(steps.joined[i], given.o.map((row) => row[j]))} = ${shown(steps.result[i][j])}`;
 }
+
+/**
+ * The cells a number was made of: [matrix, row, column], row or column null for all of them.
+ * @returns {[string, number | null, number | null][]}
+ */
+export function sources(name, i, j, heads, width) {
+  const narrow = width / heads;
+  const [step, h] = name.split("-");
+  const columns = Array.from({ length: narrow }, (unused, n) => Number(h) * narrow + n);
+  if (step === "logits") return columns.flatMap((n) => [["q", i, n], ["k", j, n]]);
+  if (step === "weights") return [[`logits-${h}`, i, null]];
+  if (step === "output") return [[`weights-${h}`, i, null], ["v", null, Number(h) * narrow + j]];
+  if (step === "joined") return [[`output-${Math.floor(j / narrow)}`, i, j % narrow]];
+  return [["joined", i, null], ["o", null, j]];
+}
+
+/** What the buttons set W to, for so many heads over so many columns. */
+export const PRESETS = {
+  same: (r, c) => Number(r === c),
+  mean: (r, c, heads, width) => (r % (width / heads) === c % (width / heads) ? 1 / heads : 0),
+  first: (r, c, heads, width) => Number(r === c && r < width / heads),
+};
 
 /** @param {HTMLElement} page */
 function start(page) {
   const form = page.querySelector("form");
   const says = page.querySelector(".walk-says");
-  const first = new Map([...form.querySelectorAll("input[type=number]")].map((input) => [input, input.defaultValue]));
+  const first = new Map([...form.querySelectorAll("input[type=number]")].map((input) => [input.name, input.defaultValue]));
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
   let given, steps;
 
   function read(name) {
@@ -81,13 +103,13 @@ function start(page) {
   }
 
   function put(name, matrix, weigh) {
-    for (const cell of page.querySelectorAll(`[data-matrix="${name}"] td`)) {
+    for (const cell of page.querySelectorAll(`[data-matrix="${name}"] td[data-i]`)) {
       const x = matrix[cell.dataset.i][cell.dataset.j];
       const text = cell.querySelector(".value");
       const changed = text.textContent !== shown(x);
       text.textContent = shown(x);
       cell.classList.toggle("masked", x === null);
-      if (weigh) cell.querySelector(".swatch").className = `swatch s${Math.round(x * 8)}`;
+      if (weigh) cell.className = cell.className.replace(/\bs\d\b/, `s${Math.round(x * 8)}`);
       if (changed) mark(cell);
     }
   }
@@ -100,7 +122,11 @@ function start(page) {
   }
 
   function draw() {
-    given = { ...Object.fromEntries(["q", "k", "v", "o"].map((name) => [name, read(name)])), causal: form.elements.causal.checked };
+    given = {
+      ...Object.fromEntries(["q", "k", "v", "o"].map((name) => [name, read(name)])),
+      causal: form.elements.causal.checked,
+      heads: Number(form.elements.heads.value),
+    };
     steps = compute(given);
     steps.heads.forEach((head, h) => {
       put(`logits-${h}`, head.logits);
@@ -111,15 +137,39 @@ function start(page) {
     put("result", steps.result);
   }
 
+  /** Another number of heads: other tables, which the server draws; the line moves in those one edits. */
+  async function split() {
+    const reply = await fetch(`?${new URLSearchParams(new FormData(form))}`);
+    const other = new DOMParser().parseFromString(await reply.text(), "text/html");
+    for (const place of [".heads", ".joined"]) page.querySelector(place).replaceWith(other.querySelector(place));
+    const narrow = given.q[0].length / Number(form.elements.heads.value);
+    for (const table of page.querySelectorAll(".given:not([data-given=o])")) {
+      table.querySelector(".brackets").replaceWith(other.querySelector(`[data-given="${table.dataset.given}"] .brackets`));
+      for (const cell of table.querySelectorAll("td[data-j]")) cell.classList.toggle("cut", cell.dataset.j > 0 && cell.dataset.j % narrow === 0);
+    }
+    reachable();
+    draw();
+  }
+
+  function light(cells) {
+    page.querySelectorAll("td.source").forEach((cell) => cell.classList.remove("source"));
+    for (const [name, i, j] of cells) {
+      const at = `td[data-i${i === null ? "" : `="${i}"`}][data-j${j === null ? "" : `="${j}"`}]`;
+      page.querySelectorAll(`[data-matrix="${name}"] ${at}, [data-given="${name}"] ${at}`).forEach((cell) => cell.classList.add("source"));
+    }
+  }
+
   function point(cell) {
     page.querySelector("td.pointed")?.classList.remove("pointed");
     cell.classList.add("pointed");
     const name = cell.closest("[data-matrix]").dataset.matrix;
-    says.textContent = told(name, cell.dataset.i, cell.dataset.j, given, steps);
+    const [i, j] = [Number(cell.dataset.i), Number(cell.dataset.j)];
+    says.textContent = told(name, i, j, given, steps);
+    light(sources(name, i, j, given.heads, given.q[0].length));
   }
 
   function walkCells(event) {
-    const cell = event.target.closest("[data-matrix] td");
+    const cell = event.target.closest("[data-matrix] td[data-i]");
     const step = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0] }[event.key];
     if (!cell || !step) return;
     const [i, j] = [Number(cell.dataset.i) + step[0], Number(cell.dataset.j) + step[1]];
@@ -131,23 +181,63 @@ function start(page) {
     next.focus();
   }
 
-  for (const table of page.querySelectorAll("[data-matrix]")) {
-    for (const cell of table.querySelectorAll("td")) cell.tabIndex = cell.dataset.i === "0" && cell.dataset.j === "0" ? 0 : -1;
+  /** Tab stops at the first number of each matrix; arrows go on from there. */
+  function reachable() {
+    for (const table of page.querySelectorAll("[data-matrix]")) {
+      for (const cell of table.querySelectorAll("td[data-i]")) cell.tabIndex = cell.dataset.i === "0" && cell.dataset.j === "0" ? 0 : -1;
+    }
   }
-  form.addEventListener("input", draw);
+
+  /** Each head's output flies to its columns. */
+  async function join() {
+    const target = page.querySelector('[data-matrix="joined"]');
+    target.scrollIntoView({ block: "center", behavior: "instant" });
+    if (calm.matches) return light([["joined", null, null]]);
+    const narrow = given.q[0].length / given.heads;
+    const flights = [...target.querySelectorAll("td[data-i]")].map((cell) => {
+      const h = Math.floor(cell.dataset.j / narrow);
+      const from = page.querySelector(`[data-matrix="output-${h}"] td[data-i="${cell.dataset.i}"][data-j="${cell.dataset.j % narrow}"]`).getBoundingClientRect();
+      const to = cell.getBoundingClientRect();
+      const flying = Object.assign(document.createElement("span"), { className: "flying", textContent: cell.textContent });
+      flying.ariaHidden = "true";
+      document.body.append(flying);
+      const frame = (box) => ({ left: `${box.left}px`, top: `${box.top}px`, width: `${box.width}px`, height: `${box.height}px` });
+      cell.style.visibility = "hidden";
+      const flight = flying.animate([frame(from), frame(to)], { duration: 900, delay: 250 * h, easing: "ease-in-out", fill: "both" });
+      return flight.finished.then(() => {
+        flying.remove();
+        cell.style.visibility = "";
+      });
+    });
+    await Promise.all(flights);
+  }
+
+  form.addEventListener("input", (event) => (event.target.name === "heads" ? split() : draw()));
   form.addEventListener("submit", (event) => event.preventDefault());
   page.addEventListener("keydown", walkCells);
   for (const kind of ["pointerover", "focusin"]) {
     page.addEventListener(kind, (event) => {
-      const cell = event.target.closest("[data-matrix] td");
+      const cell = event.target.closest("[data-matrix] td[data-i]");
       if (cell) point(cell);
     });
   }
+  page.addEventListener("click", (event) => {
+    const preset = PRESETS[event.target.closest("[data-preset]")?.dataset.preset];
+    if (preset) {
+      for (const input of form.querySelectorAll('input[name^="o-"]')) {
+        const [, r, c] = input.name.split("-").map(Number);
+        input.value = String(preset(r, c, given.heads, given.o.length));
+      }
+      draw();
+    }
+    if (event.target.closest(".walk-join")) join();
+  });
   page.querySelector(".walk-reset").addEventListener("click", () => {
-    for (const [input, value] of first) input.value = value;
+    for (const [name, value] of first) form.elements[name].value = value;
     form.elements.causal.checked = false;
     draw();
   });
+  reachable();
   draw();
 }
 
