@@ -19,21 +19,26 @@ inline bool inside_band(const Attention& p, int64_t first_row, int64_t rows, int
   return first_row + rows - 1 + p.reach_low <= first_key && first_key + keys - 1 <= first_row + p.reach_high;
 }
 
-// Set to -inf what lies outside the band, in logits[j][lane] of `tiles` tiles.
+// Set to -inf what lies outside the band, in logits[j][lane]. Only keys near an edge of the band are touched.
 inline void cut_to_band(const Attention& p, int64_t first_row, int64_t first_key, int64_t keys, float* logits,
                         int64_t stride, int64_t lanes) {
   const VecI lane = lane_numbers();
   const Vec nothing = splat(-kInfinity);
   for (int64_t v = 0; v < lanes; v += LANES) {
     const int64_t apart = first_key - (first_row + v);  // key - query at j = 0, lane 0
-    const VecI low = lane + splat_int(int32_t(larger(-(1 << 30), smaller(1 << 30, p.reach_low - apart))));
-    const VecI high = lane + splat_int(int32_t(larger(-(1 << 30), smaller(1 << 30, p.reach_high - apart))));
-    for (int64_t j = 0; j < keys; j++) {
-      const VecI key = splat_int(int32_t(j));
-      float* at = logits + j * stride + v;
-      const Vec x = load(at);
-      store(at, (key < low) | (key > high) ? nothing : x);
-    }
+    const int64_t low = larger(-(1 << 30), smaller(1 << 30, p.reach_low - apart));
+    const int64_t high = larger(-(1 << 30), smaller(1 << 30, p.reach_high - apart));
+    const auto cut = [&](int64_t from, int64_t to) {
+      for (int64_t j = from; j < to; j++) {
+        const VecI key = splat_int(int32_t(j)) - lane;
+        float* at = logits + j * stride + v;
+        const Vec x = load(at);
+        store(at, (key < splat_int(int32_t(low))) | (key > splat_int(int32_t(high))) ? nothing : x);
+      }
+    };
+    const int64_t below = larger(0, smaller(keys, low + LANES - 1));  // keys 0 .. below - 1 may be under the band
+    cut(0, below);
+    cut(larger(below, high + 1), keys);
   }
 }
 

@@ -7,7 +7,7 @@
 namespace clearhead {
 namespace {
 
-constexpr int64_t kKeyBlock = 128 / ROWS * ROWS;
+constexpr int64_t kKeyBlock = 128;
 
 // Scratch of one tile of kTile queries.
 struct TileState {

@@ -75,13 +75,17 @@ inline void last_rows(int64_t left, int64_t row, const float* a, int64_t stride_
   }
 }
 
-// All rows of one tile.
+// All rows of one tile. The last rows are shared out evenly between two calls: a call of one or two rows would wait
+// for its own sums.
 template <Unit U, class Finish>
 inline __attribute__((noinline)) void product(int64_t rows, const float* a, int64_t stride_a, const float* b,
                                               int64_t stride_b, int64_t n, const Finish finish) {
   int64_t row = 0;
-  for (; row + ROWS <= rows; row += ROWS) rows_of_product<ROWS, U>(row, a, stride_a, b, stride_b, n, finish);
-  last_rows<ROWS - 1, U>(rows - row, row, a, stride_a, b, stride_b, n, finish);
+  for (; rows - row >= 2 * ROWS || rows - row == ROWS; row += ROWS)
+    rows_of_product<ROWS, U>(row, a, stride_a, b, stride_b, n, finish);
+  const int64_t half = rows - row > ROWS ? (rows - row) / 2 : 0;
+  last_rows<ROWS, U>(half, row, a, stride_a, b, stride_b, n, finish);
+  last_rows<ROWS, U>(rows - row - half, row + half, a, stride_a, b, stride_b, n, finish);
 }
 
 }  // namespace
