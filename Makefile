@@ -24,7 +24,7 @@ $(VENV)/.torch: constraints.txt tools/demo-model.txt
 
 $(VENV)/.ready: $(VENV)/.torch pyproject.toml $(NATIVE)
 	@echo "setup: building clearhead and installing its dependencies (about a minute, once)"
-	@$(PIP) --no-build-isolation --editable '.[models,views,studio,dev]'
+	@$(PIP) --no-build-isolation --editable '.[models,views,studio,postgresql,dev]'
 	@touch $@
 
 studio: setup  ## set up if needed, then serve the studio on http://127.0.0.1:8765
@@ -37,6 +37,7 @@ check: setup  ## lint, types and import contracts, in under 30 s
 
 test: setup check jstest  ## every test: check, Python, doctests, front end, browser
 	@tools/ensure-chromium || true
+	@tools/ensure-postgresql || true
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --doctest-modules src/clearhead tests -m "not stress"
 
 jstest:  ## the ES modules' own tests, with node's runner, if node is there

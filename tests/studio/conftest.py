@@ -1,27 +1,45 @@
 """A studio over the sample course, with a clock the test turns."""
 
+import importlib.util
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from jinja2 import StrictUndefined
 from starlette.testclient import TestClient
 
-from clearhead.studio import pages
 from clearhead.studio.app import create
 from clearhead.studio.desk import Desk
 from clearhead.studio.settings import Settings
+from studio import postgresql
 from studio.sample import shelf
 
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
-@pytest.fixture(autouse=True)
-def _strict(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that a template uses and no route gave is an error here; a learner would see a gap."""
-    monkeypatch.setattr(pages._TEMPLATES, "undefined", StrictUndefined)
+ON_BOTH = (
+    "sqlite",
+    pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql")),  # one worker starts the one server
+)
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    if postgresql.programs() is None or importlib.util.find_spec("psycopg") is None:
+        pytest.skip("no PostgreSQL here: install Debian's postgresql package and clearhead[postgresql]")
+    with postgresql.server() as running:
+        yield running
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest) -> str | None:
+    """Where attempts are kept: None is the SQLite file. A module runs its tests on both with
+    `pytestmark = pytest.mark.parametrize("database", ON_BOTH, indirect=True)`."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return None
+    running: postgresql.Server = request.getfixturevalue("postgresql_server")
+    return running.database()
 
 
 class Visitor:
@@ -55,15 +73,15 @@ class Visitor:
         return found[1]
 
 
-def visitor_of(data: Path) -> tuple[TestClient, Visitor]:
-    app = create(Settings(data=data), shelf())
+def visitor_of(data: Path, database: str | None = None) -> tuple[TestClient, Visitor]:
+    app = create(Settings(data=data, database=database), shelf())
     app.state.desk.now = lambda: START
     client = TestClient(app, base_url="http://127.0.0.1")
     return client, Visitor(client, app.state.desk)
 
 
 @pytest.fixture
-def visitor(tmp_path: Path) -> Iterator[Visitor]:
-    client, visitor = visitor_of(tmp_path / "data")
+def visitor(tmp_path: Path, database: str | None) -> Iterator[Visitor]:
+    client, visitor = visitor_of(tmp_path / "data", database)
     with client:
         yield visitor

@@ -33,7 +33,7 @@ def test_an_exception_and_a_flood_are_told(visitor: Visitor) -> None:
 
 
 def test_a_program_reaches_neither_the_learners_files_nor_the_page(visitor: Visitor) -> None:
-    page = tried(visitor, f"print(open({str(visitor.desk.store.path)!r}).read())")
+    page = tried(visitor, f"print(open({visitor.desk.store.database.where!r}).read())")
     assert "Error" in page
     assert "<script>alert" not in tried(visitor, "print('<script>alert(1)</script>')")
     assert not visitor.desk.progress.history

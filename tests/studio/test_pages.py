@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from studio.conftest import Visitor, visitor_of
+from studio.conftest import ON_BOTH, Visitor, visitor_of
 from studio.sample import PROVED
 
+pytestmark = pytest.mark.parametrize("database", ON_BOTH, indirect=True)
 TOPIC = "/topics/attention/one-head"
 
 
@@ -157,13 +158,13 @@ def test_practice_goes_from_easy_to_hard_and_then_rests(visitor: Visitor) -> Non
     assert seen == ["Scale of logits", "Which hold", "Mend the mask"]
 
 
-def test_attempts_survive_a_restart(tmp_path: Path) -> None:
-    client, visitor = visitor_of(tmp_path)
+def test_attempts_survive_a_restart(tmp_path: Path, database: str | None) -> None:
+    client, visitor = visitor_of(tmp_path, database)
     with client:
         page = visitor.get("/items/scale-of-logits")
         answer(visitor, page, "16.0")
         old = visitor.ticket(page)
-    client, visitor = visitor_of(tmp_path)
+    client, visitor = visitor_of(tmp_path, database)
     with client:
         assert len(visitor.desk.progress.history) == 1
         visitor.post("/answer", ticket=old, response="a")  # a form left open in a tab

@@ -29,6 +29,7 @@ from clearhead.studio import (
     tryout,
     walk,
 )
+from clearhead.studio.database import Database
 from clearhead.studio.desk import Desk, desk_of, secret_in
 from clearhead.studio.language import _, languages, mark, speak
 from clearhead.studio.pages import render
@@ -63,7 +64,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
         StoreError: the learner's database cannot be read; it is left as it was.
         PackError: a pack cannot be read.
     """
-    store = Store(settings.data)
+    store = Store(Database(settings.data, settings.database))
     shelf = shelf or fill(settings.packs, settings.data / "proofs")
     desk = Desk(settings, store, shelf, secret_in(settings.data))
 

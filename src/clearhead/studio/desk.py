@@ -1,8 +1,10 @@
 """What every route works with: the learner's store, the proved packs, the signer of tickets, the clock."""
 
+import os
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +44,6 @@ class Desk:
     tickets: Tickets = field(init=False)
     learner: Learner = field(init=False)
     variants: Variants = field(default_factory=Variants, init=False)
-    began: dict[str, float] = field(default_factory=dict, init=False)  # place in a sitting -> when it was first shown
     _verdicts: OrderedDict[str, Verdict] = field(default_factory=OrderedDict, init=False)
 
     def __post_init__(self) -> None:
@@ -111,6 +112,10 @@ def secret_in(folder: Path) -> str:
     """This studio's own secret, made on the first start; forms opened before a restart stay valid after it."""
     file = folder / "secret"
     if not file.exists():
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(32))
+        whole = folder / f"secret.{secrets.token_hex(4)}"
+        whole.touch(mode=0o600)
+        whole.write_text(secrets.token_urlsafe(32))
+        with suppress(FileExistsError):  # another studio over the same folder was first
+            os.link(whole, file)
+        whole.unlink()
     return file.read_text()

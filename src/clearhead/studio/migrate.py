@@ -1,5 +1,10 @@
-"""Bring the database to the newest layout, with a copy of it made first."""
+"""Bring a database to the newest layout: a copy of it first, then every step in one transaction.
 
+Killed at any moment, it is as it was or as it should be. Of an SQLite file the copy is a file; of a PostgreSQL
+database it is every row as a line of JSON, which needs no tool of the server's version and can be read by eye.
+"""
+
+import json
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,47 +13,80 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine, MetaData, func, select
 
 from clearhead.errors import StoreError
 
 BACKUPS = "backups"
+ONE_AT_A_TIME = 0x636C6561  # the advisory lock of PostgreSQL that a migration holds
 
 
-def upgrade(engine: Engine, path: Path) -> None:
-    """Run every migration the file has not had. Nothing is touched when it is up to date."""
+def upgrade(engine: Engine, where: str, folder: Path) -> None:
+    """Run every migration the database has not had. Nothing is touched when it is up to date.
+
+    Args:
+        where: how messages name it.
+        folder: in whose `backups` the copy goes.
+    """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
     config.set_main_option("path_separator", "os")
     scripts = ScriptDirectory.from_config(config)
-    head = scripts.get_current_head()
     with engine.connect() as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    if current == head:
-        return
-    if current is not None:
-        if current not in {script.revision for script in scripts.walk_revisions()}:
-            raise StoreError(
-                f"your work in {path} was kept by a newer Clearhead (layout {current}, this one knows {head}). Nothing "
-                "in it was changed. Install the newer version, or use another folder: clearhead studio --data DIR"
-            )
-        _back_up(path, current)
-    with engine.begin() as connection, EnvironmentContext(config, scripts) as environment:
-        environment.configure(
-            connection=connection,
-            fn=lambda revision, _: scripts._upgrade_revs("head", revision),
-            render_as_batch=True,
+        if _revision(connection, scripts, where) == scripts.get_current_head():
+            return
+    with engine.execution_options(begin="BEGIN IMMEDIATE").begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(ONE_AT_A_TIME)))
+        current = _revision(connection, scripts, where)  # another studio may have been first
+        if current == scripts.get_current_head():
+            return
+        if current is not None:
+            _back_up(connection, folder, current)
+        with EnvironmentContext(config, scripts) as environment:
+            environment.configure(connection=connection, fn=lambda revision, _: scripts._upgrade_revs("head", revision))
+            environment.run_migrations()
+
+
+def _revision(connection: Connection, scripts: ScriptDirectory, where: str) -> str | None:
+    """The layout it has; None for a new one."""
+    current = MigrationContext.configure(connection).get_current_revision()
+    if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
+        raise StoreError(
+            f"your work in {where} was kept by a newer Clearhead (layout {current}, this one knows "
+            f"{scripts.get_current_head()}). Nothing in it was changed. Install the newer version, or use another "
+            "folder: clearhead studio --data DIR"
         )
-        environment.run_migrations()
+    return current
 
 
-def _back_up(path: Path, revision: str) -> None:
-    folder = path.parent / BACKUPS
-    folder.mkdir(exist_ok=True)
-    name = f"{path.stem}-{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S}.db"
-    source, copy = sqlite3.connect(path), sqlite3.connect(folder / name)
+def _back_up(connection: Connection, folder: Path, revision: str) -> Path:
+    """A copy of everything, finished under its name only when it is whole."""
+    target = folder / BACKUPS / f"clearhead-{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
+    target.parent.mkdir(exist_ok=True)
+    part = target.with_suffix(".part")
+    if connection.dialect.name == "postgresql":
+        copy_rows(connection, part)
+        return part.rename(target.with_suffix(".jsonl"))
+    copy_file(Path(str(connection.engine.url.database)), part)
+    return part.rename(target.with_suffix(".db"))
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """A whole SQLite file, its log folded in."""
+    here, there = sqlite3.connect(source), sqlite3.connect(target)
     try:
-        source.backup(copy)
+        here.backup(there)
     finally:
-        copy.close()
-        source.close()
+        there.close()
+        here.close()
+
+
+def copy_rows(connection: Connection, target: Path) -> None:
+    """Every row of every table, a line of JSON each: the table's name and the row."""
+    tables = MetaData()
+    tables.reflect(connection)
+    with target.open("w", encoding="utf-8") as out:
+        for table in tables.sorted_tables:
+            for row in connection.execute(select(table)):
+                out.write(json.dumps([table.name, dict(row._mapping)]) + "\n")

@@ -18,6 +18,7 @@ class Settings:
         data: folder for the database, its backups, the secret and the proof cache; made when missing.
         host: the address to listen on. Only this machine's own, until there are accounts.
         port: the first port to try; 0 asks the system for any.
+        database: a PostgreSQL URL to keep attempts in; None is an SQLite file in `data`.
         packs: course packs to teach; None is the shipped ones.
     """
 
@@ -25,6 +26,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8765
     packs: tuple[Path, ...] | None = None
+    database: str | None = None
 
     def __post_init__(self) -> None:
         if self.host not in LOCAL:

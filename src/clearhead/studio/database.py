@@ -1,0 +1,156 @@
+"""Where attempts are kept: one SQLite file in the data folder, or a PostgreSQL database by its URL."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError
+
+from clearhead.errors import OptionError, StoreError
+from clearhead.studio import migrate
+
+FILE = "clearhead.db"
+POSTGRESQL = "postgresql+psycopg"
+
+
+class Database:
+    """An open database, its layout brought up to date.
+
+    Args:
+        folder: for the SQLite file, and for the copies made before each migration.
+        url: `postgresql://user@host/name`; None keeps the attempts in `folder`.
+
+    Raises:
+        StoreError: it cannot be read or is damaged; it is left as it was.
+        OptionError: the URL is of another kind, or the driver for it is missing.
+
+    Attributes:
+        where: the file, or the URL without its password.
+    """
+
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        self.folder = folder
+        self._file = folder / FILE if url is None else None
+        place = None if url is None else postgresql_url(url)
+        self.where = str(self._file if place is None else place.set(drivername="postgresql"))
+        with self._explained():
+            folder.mkdir(parents=True, exist_ok=True)
+            self.engine = _of_file(folder / FILE) if place is None else _of_server(place)
+            migrate.upgrade(self.engine, self.where, folder)
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether this is a server, which several programs may write to at once."""
+        return self.engine.dialect.name == "postgresql"
+
+    def insert(self, table: Any) -> Any:
+        """An INSERT that knows ON CONFLICT."""
+        return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with."""
+        with self._explained(), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection whose changes are on disk, all of them, when the block ends well; none of them otherwise."""
+        with self._explained(), self.engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give it back; SQLite folds its log into the file."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what the database and the file system say into what to do about it."""
+        try:
+            yield
+        except (sqlite3.Error, DatabaseError, OSError) as problem:
+            said = str(getattr(problem, "orig", None) or problem).strip().split("\n")[0]
+            if self._file:
+                way_out = _way_out(said, self.folder, isinstance(problem, OSError))
+                way_out += ", or start with another folder: clearhead studio --data DIR"
+            else:
+                way_out = "see that the server runs and that the URL names a database this user may change"
+            raise StoreError(
+                f"your work in {self.where} cannot be used: {said}. Nothing in it was changed. To go on, {way_out}"
+            ) from problem
+
+
+def postgresql_url(url: str) -> URL:
+    """The URL with the driver this studio uses.
+
+    >>> postgresql_url("postgresql://ada@db.example/course").drivername
+    'postgresql+psycopg'
+    """
+    try:
+        place = make_url(url)
+    except (ArgumentError, ValueError) as problem:
+        raise OptionError(f"the database {url!r} is no URL. Write postgresql://USER@HOST/NAME") from problem
+    if place.drivername not in ("postgres", "postgresql", POSTGRESQL):
+        raise OptionError(
+            f"the database is {place.drivername!r}, expected postgresql://USER@HOST/NAME. Without --database the "
+            "attempts are kept in an SQLite file in the data folder."
+        )
+    try:
+        import psycopg as psycopg
+    except ImportError as problem:
+        raise OptionError(
+            "PostgreSQL needs a driver that is not here. Run `pip install 'clearhead[postgresql]'`."
+        ) from problem
+    return place.set(drivername=POSTGRESQL)
+
+
+def _of_server(place: URL) -> Engine:
+    return create_engine(place, pool_pre_ping=True, json_serializer=json.dumps, connect_args={"connect_timeout": 10})
+
+
+def _of_file(path: Path) -> Engine:
+    _inspect(path)
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5}, json_serializer=json.dumps)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # sqlite3 begins no transaction before DDL; `begin` below does
+        # WAL: a reader never waits for a writer. FULL: an attempt is on the disk before the page says so.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(str(connection.get_execution_options().get("begin", "BEGIN")))
+
+    return engine
+
+
+def _inspect(path: Path) -> None:
+    """Look for damage before anything may write to the file."""
+    if not path.exists():
+        return
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    try:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+    finally:
+        connection.close()
+
+
+def _way_out(said: str, folder: Path, of_the_system: bool) -> str:
+    if "locked" in said:
+        return "close the other program that holds it and try again"
+    if of_the_system or any(word in said for word in ("full", "readonly", "disk I/O")):
+        return "make room or give yourself the right to write there"
+    backups = sorted((folder / migrate.BACKUPS).glob("*.db"))
+    if backups:
+        return f"copy the newest backup, {backups[-1]}, over it"
+    return "move that file away (the studio then starts a new one)"

@@ -1,0 +1,45 @@
+"""The layout of the database, the newest one; `migrations/` says how older ones become it."""
+
+from typing import Final
+
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+LOCAL: Final = 0  # the learner of a studio without accounts
+metadata = MetaData()
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("learner", Integer, nullable=False),
+    Column("id", String(36), nullable=False),
+    Column("item_id", String(200), nullable=False),
+    Column("item_rev", Integer, nullable=False),
+    Column("at", String(32), nullable=False),  # ISO 8601, UTC: sorts as text and reads in any tool
+    Column("mode", String(32), nullable=False),
+    Column("correct", Boolean, nullable=False),
+    Column("response", JSON, nullable=False),
+    Column("seconds", Float),
+    Column("seed", Integer, nullable=False),
+    Column("confidence", Float),
+    Column("hints", Integer, nullable=False),
+    Column("undoes", String(36)),
+    UniqueConstraint("learner", "id"),
+    UniqueConstraint("learner", "undoes"),
+)
+
+kept = Table(
+    "kept",
+    metadata,
+    Column("learner", Integer, primary_key=True, autoincrement=False),
+    Column("key", String(200), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+learners = Table(
+    "learners",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("name", String(60), nullable=False, unique=True),
+    Column("password", Text, nullable=False),  # a hash; empty until the invitation is taken
+)

@@ -1,0 +1,61 @@
+"""A throw-away PostgreSQL server for the tests: its own folder, a socket in it, no port, no password."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+OWNERS = ("postgres", "nobody")  # root may not run the server
+
+
+def programs() -> Path | None:
+    """The folder of initdb and postgres, the newest version found; None where there is none."""
+    if found := shutil.which("initdb"):
+        return Path(found).resolve().parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
+    return versions[-1].parent if versions else None
+
+
+class Server:
+    """A running server; `database()` is a URL under which nothing is kept yet: a schema of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def database(self) -> str:
+        import psycopg
+
+        url, schema = f"postgresql://studio@/postgres?host={self._folder}", f"t{uuid.uuid4().hex}"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(f"create schema {schema}")  # type: ignore[arg-type]
+        return f"{url}&options=-csearch_path%3D{schema}"
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    """Start a server and end it. What would make it safe and slow is off: nothing here outlives the tests."""
+    bin = programs()
+    assert bin is not None
+    folder = Path(tempfile.mkdtemp(prefix="pg", dir="/tmp"))  # a socket's path must be short
+    who: dict[str, object] = {}
+    if os.getuid() == 0:
+        owner = next(pwd.getpwnam(name) for name in OWNERS if name in {one.pw_name for one in pwd.getpwall()})
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        who = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+    data = folder / "data"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": folder, **who}
+    make = [bin / "initdb", "-D", data, "-U", "studio", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+    subprocess.run(make, check=True, **quiet)  # type: ignore[call-overload]
+    options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c full_page_writes=off"
+    control = [bin / "pg_ctl", "-D", data, "-w"]
+    subprocess.run([*control, "-o", options, "start"], check=True, **quiet)  # type: ignore[call-overload]
+    try:
+        yield Server(folder)
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)  # type: ignore[call-overload]
+        shutil.rmtree(folder, ignore_errors=True)
