@@ -36,6 +36,23 @@ struct Backward {
   Tensor grad_query, grad_key, grad_value; // last axis contiguous
 };
 
+// What a second pass is to find; null where it is not wanted. Queries first_row .. last_row - 1 are looked at, and keys
+// first_key .. last_key - 1.
+struct Statistics {
+  int64_t first_row, last_row, first_key, last_key;
+  float *entropy, *maximum, *squares, *mass;  // (B, H, L), contiguous, as are all below
+  float *distance, *spread;                   // (B, H, L): of |query + offset - key|
+  int64_t offset;
+  float* received;                            // (B, H, S): the column sums are added to what is there
+  int64_t top;                                // how many of a row's largest weights, or 0
+  float* top_weights;                         // (B, H, L, top), largest first
+  int64_t* top_keys;
+  int64_t cells_down, cells_across;           // a map's cells, and from which row or key to before which each goes
+  const int64_t *row_edges, *key_edges;
+  float* map;                                 // (B, H, down, across): sums are added to, maxima joined with what is there
+  bool by_maximum;
+};
+
 // One compiled copy of the kernels. Every work item may run on any thread; none shares state with another.
 struct Target {
   const char* name;
@@ -60,6 +77,11 @@ struct Target {
   size_t (*key_sums)(const Attention&);
   // Round the sums of one key head into grad_key and grad_value.
   void (*store_key_sums)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, const float* sums);
+  // The second pass over queries first .. last - 1 of one head; adds what is summed over queries to `sums`.
+  size_t (*statistics_scratch)(const Attention&, const Statistics&);
+  size_t (*statistics_sums)(const Attention&, const Statistics&);
+  void (*statistics)(const Attention&, const Statistics&, int64_t batch, int64_t head, int64_t first, int64_t last,
+                     float* sums, float* scratch);
   // Arithmetic on registers alone, to measure the peak; returns the floating-point operations done.
   double (*multiply_adds)(int64_t steps);
 };

@@ -59,6 +59,38 @@ Attention attention(const nb::tuple& sizes, float scale, const nb::tuple& tensor
   return p;
 }
 
+template <class T>
+T* address(const nb::tuple& t, size_t i) {
+  return reinterpret_cast<T*>(nb::cast<uintptr_t>(t[i]));
+}
+
+// In the order of `Statistics`; addresses, 0 where not wanted.
+Statistics statistics(const nb::tuple& t) {
+  Statistics s = {};
+  s.first_row = integer(t, 0);
+  s.last_row = integer(t, 1);
+  s.first_key = integer(t, 2);
+  s.last_key = integer(t, 3);
+  s.entropy = address<float>(t, 4);
+  s.maximum = address<float>(t, 5);
+  s.squares = address<float>(t, 6);
+  s.mass = address<float>(t, 7);
+  s.distance = address<float>(t, 8);
+  s.spread = address<float>(t, 9);
+  s.offset = integer(t, 10);
+  s.received = address<float>(t, 11);
+  s.top = integer(t, 12);
+  s.top_weights = address<float>(t, 13);
+  s.top_keys = address<int64_t>(t, 14);
+  s.cells_down = integer(t, 15);
+  s.cells_across = integer(t, 16);
+  s.row_edges = address<int64_t>(t, 17);
+  s.key_edges = address<int64_t>(t, 18);
+  s.map = address<float>(t, 19);
+  s.by_maximum = integer(t, 20) != 0;
+  return s;
+}
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -93,5 +125,15 @@ NB_MODULE(_native, m) {
     const Target& t = target_named(target);
     nb::gil_scoped_release unlocked;
     run_backward(t, p, g, threads);
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+
+  // tensors: (query, key, None, None, lse)
+  m.def("statistics", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
+                         nb::tuple wanted) {
+    const Attention p = attention(sizes, scale, tensors, extras);
+    const Statistics s = statistics(wanted);
+    const Target& t = target_named(target);
+    nb::gil_scoped_release unlocked;
+    run_statistics(t, p, s, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 }

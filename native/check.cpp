@@ -1,9 +1,11 @@
 // The kernels on buffers of exactly the right size, against plain loops in double: meant to be built with
 // -fsanitize=address,undefined (tests/kernels/test_cpp.py does). Exits with 1 and a line if an answer is wrong.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <random>
 #include <vector>
 
@@ -118,6 +120,62 @@ struct Case {
     return worst;
   }
 
+  // The largest error of the second pass: column sums, a map, the largest weights, and mass and entropy of each row.
+  // To be called after the forward pass, which gives it the lse.
+  double statistics_error(const Target& target) {
+    const int64_t rows = p.batch * p.heads * p.length, columns = p.batch * p.heads * p.keys;
+    const int64_t down = 3, across = 5, top = p.keys < 4 ? p.keys : 4;
+    std::vector<float> entropy(rows), mass(rows), spread(rows), best(rows * top), received(columns);
+    std::vector<float> map(p.batch * p.heads * down * across);
+    std::vector<int64_t> best_keys(rows * top), row_edges, key_edges;
+    for (int64_t i = 0; i < down; i++) row_edges.insert(row_edges.end(), {i * p.length / down, (i + 1) * p.length / down});
+    for (int64_t i = 0; i < across; i++) key_edges.insert(key_edges.end(), {i * p.keys / across, (i + 1) * p.keys / across});
+    Statistics s = {};
+    s.last_row = p.length;
+    s.last_key = p.keys;
+    s.entropy = entropy.data();
+    s.mass = mass.data();
+    s.spread = spread.data();
+    s.received = received.data();
+    s.top = top;
+    s.top_weights = best.data();
+    s.top_keys = best_keys.data();
+    s.cells_down = down;
+    s.cells_across = across;
+    s.row_edges = row_edges.data();
+    s.key_edges = key_edges.data();
+    s.map = map.data();
+    run_statistics(target, p, s, 2);
+    double worst = 0;
+    const auto compare = [&worst](double ours, double exact) {
+      if (!(std::abs(ours - exact) <= worst)) worst = std::abs(ours - exact);
+    };
+    std::vector<double> total(columns);
+    double cells = 0, in_map = 0;
+    for (int64_t row = 0; row < rows; row++) {
+      const int64_t i = row % p.length, h = row / p.length % p.heads, b = row / p.length / p.heads;
+      double sum = 0, surprise = 0;
+      std::vector<double> weights(p.keys);
+      for (int64_t j = 0; j < p.keys; j++) {
+        const double weight = lse[row] == -INFINITY ? 0 : std::exp(logit(b, h, i, j) - lse[row]);
+        weights[j] = weight;
+        total[(b * p.heads + h) * p.keys + j] += weight;
+        sum += weight;
+        surprise -= weight == 0 ? 0 : weight * std::log(weight);
+      }
+      cells += sum;
+      compare(mass[row], sum);
+      compare(entropy[row], surprise);
+      for (int64_t r = 0; r < top; r++) compare(best[row * top + r], weights[best_keys[row * top + r]]);
+      std::sort(weights.begin(), weights.end(), std::greater<double>());
+      for (int64_t r = 0; r < top; r++) compare(best[row * top + r], weights[r]);
+    }
+    for (int64_t j = 0; j < columns; j++) compare(received[j], total[j]);
+    for (const float cell : map) in_map += cell;
+    compare(in_map / (1 + cells), cells / (1 + cells));
+    return worst;
+  }
+
   // sum(grad_query * query) must equal sum(grad_key * key): both are the same sum over dS ∘ S.
   double gradient_error() const {
     double left = 0, right = 0, size = 1;
@@ -138,11 +196,12 @@ int main(int argc, char** argv) {
       Case c;
       run_forward(target, c.p, 2);
       const double error = c.error();
+      const double statistics_error = c.statistics_error(target);
       run_backward(target, c.p, c.g, 2);
       const double gradient_error = c.gradient_error();
-      if (!(error < 1e-4) || !(gradient_error < 1e-4)) {
-        std::printf("target %s, case %d: output is off by %g, gradients by %g\n", target.name, n, error,
-                    gradient_error);
+      if (!(error < 1e-4) || !(gradient_error < 1e-4) || !(statistics_error < 1e-3)) {
+        std::printf("target %s, case %d: output is off by %g, gradients by %g, statistics by %g\n", target.name, n,
+                    error, gradient_error, statistics_error);
         return 1;
       }
     }

@@ -3,6 +3,7 @@
 #include "decode.h"
 #include "forward.h"
 #include "peak.h"
+#include "statistics.h"
 
 #define NAME_OF(x) #x
 #define SYMBOL_OF(x) target_##x
@@ -16,6 +17,7 @@ const Target SYMBOL(TARGET) = {
     forward_scratch, forward,
     decode_partial, decode_scratch, decode, decode_merge,
     backward, backward_scratch, key_sums, store_key_sums,
+    statistics_scratch, statistics_sums, statistics,
     multiply_adds,
 };
 }  // namespace clearhead

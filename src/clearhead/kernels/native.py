@@ -4,6 +4,8 @@ The library holds one compiled copy of the kernels for each CPU target. The best
 `CLEARHEAD_KERNEL_TARGET=name` or `with kernels.target(name):` forces another.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,6 +21,9 @@ from torch import Tensor
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels import blockwise, dropout
 from clearhead.kernels.problem import Gradients, Problem, Result
+
+if TYPE_CHECKING:
+    from clearhead.kernels.second_pass import Statistics, Wanted
 
 
 def _library() -> Any:
@@ -159,6 +164,31 @@ class Native:
         places = (_four(grad_out), None if grad_lse is None else _three(grad_lse), *map(_four, grads))
         _native.backward(*_common(problem, sinks), _tensors(problem, result), places)
         return Gradients(grads[0], grads[1], grads[2], sinks=_sinks_gradient(problem, result, grad_out, grad_lse))
+
+
+def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, found: Statistics) -> None:
+    """Write what is wanted of a part of the rows and keys into `found`; sums over rows are added to what is there."""
+
+    def address(tensor: Tensor | None) -> int:
+        return 0 if tensor is None else tensor.data_ptr()
+
+    cells = wanted.cells
+    _native.statistics(
+        *_common(problem, None),
+        (_four(problem.query), _four(problem.key), None, None, _three(lse)),
+        (
+            *(rows.start, rows.stop, keys.start, keys.stop),
+            *map(address, (found.entropy, found.maximum, found.squares, found.mass, found.distance, found.spread)),
+            wanted.offset,
+            address(found.received),
+            wanted.topk,
+            *(address(found.best), address(found.best_keys)),
+            *((0, 0) if cells is None else (len(cells.rows), len(cells.keys))),
+            *((0, 0) if cells is None else (address(cells.rows), address(cells.keys))),
+            address(found.map),
+            0 if cells is None else int(cells.by_maximum),
+        ),
+    )
 
 
 def _common(problem: Problem, sinks: Tensor | None) -> tuple[object, ...]:

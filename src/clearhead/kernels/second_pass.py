@@ -1,0 +1,151 @@
+"""A second pass over an attention whose lse is known: numbers about rows, columns and cells of its weights.
+
+Nothing of size L×S is made. The native library does it alone: for what it cannot compute there is clearhead.matrix,
+which asks here first.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels import native
+from clearhead.kernels.problem import Problem
+
+Progress = Callable[[float], None]
+
+CHUNK = 2**33  # multiply-adds between two reports of progress: some tenths of a second
+MOST_BEST = 64  # beyond it a row's list of largest weights costs more than the product
+
+
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The cells of a map, by where they lie.
+
+    Attributes:
+        rows, keys: (n, 2), int64, contiguous: from which query or key to before which each cell goes, in order.
+        by_maximum: the largest weight of a cell; else their sum.
+    """
+
+    rows: Tensor
+    keys: Tensor
+    by_maximum: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to find. Distances are |i + offset - j|, in positions."""
+
+    entropy: bool = False
+    maximum: bool = False
+    squares: bool = False
+    mass: bool = False
+    distance: bool = False
+    spread: bool = False
+    offset: int = 0
+    received: bool = False
+    topk: int = 0
+    cells: Cells | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What was found, float32; None for what was not wanted.
+
+    Attributes:
+        entropy: (B, H, L), nats: -Σⱼ a·log a.
+        maximum, squares, mass: (B, H, L): the largest weight, Σⱼ a², Σⱼ a.
+        distance: (B, H, L): Σⱼ a·distance.
+        spread: (B, H, L): the standard deviation of the distance under the row's weights.
+        received: (B, H, S): Σᵢ a.
+        best, best_keys: (B, H, L, k): the largest weights of a row, largest first, and the keys (int64) they stand at;
+            the lower key first where two are equal.
+        map: (B, H, rows, keys): one number a cell.
+    """
+
+    entropy: Tensor | None = None
+    maximum: Tensor | None = None
+    squares: Tensor | None = None
+    mass: Tensor | None = None
+    distance: Tensor | None = None
+    spread: Tensor | None = None
+    received: Tensor | None = None
+    best: Tensor | None = None
+    best_keys: Tensor | None = None
+    map: Tensor | None = None
+
+
+def refuses(problem: Problem, wanted: Wanted) -> str | None:
+    """Why the native second pass cannot answer, in one line; None if it can."""
+    kernel = native.Native()
+    if wanted.topk > MOST_BEST:
+        return f"it keeps the largest {MOST_BEST} weights of a row at most"
+    tensors = (problem.query, problem.key, problem.bias, problem.sinks)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return "gradients are asked for"
+    return kernel.unavailable() or kernel.refuses(problem)
+
+
+def statistics(problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress | None = None) -> Statistics:
+    """Find what is wanted.
+
+    Args:
+        problem: validated, and not refused; its value and dropout play no part.
+        lse: (B, H, L), natural log: the normaliser of each row, sinks included.
+        progress: called with the share done, 0..1, some times a second.
+
+    Memory: O(outputs), and with column sums or a map up to 32 copies of them.
+
+    Example:
+        >>> q = torch.zeros(1, 1, 2, 3)
+        >>> problem = Problem(q, q, q, scale=1.0, is_causal=True)
+        >>> found = statistics(problem, torch.tensor([[[1.0, 2.0]]]).log(), Wanted(received=True, maximum=True))
+        >>> found.received, found.maximum
+        (tensor([[[1.5000, 0.5000]]]), tensor([[[1.0000, 0.5000]]]))
+    """
+    batch, heads, length, _ = problem.query.shape
+    keys = problem.key.shape[2]
+
+    def row(asked: bool, *more: int) -> Tensor | None:
+        # Whatever no work item reaches is 0: an empty matrix, say.
+        return problem.query.new_zeros(batch, heads, length, *more, dtype=torch.float32) if asked else None
+
+    cells = wanted.cells
+    found = Statistics(
+        entropy=row(wanted.entropy),
+        maximum=row(wanted.maximum),
+        squares=row(wanted.squares),
+        mass=row(wanted.mass),
+        distance=row(wanted.distance),
+        spread=row(wanted.spread),
+        received=torch.zeros(batch, heads, keys) if wanted.received else None,
+        best=row(wanted.topk > 0, wanted.topk),
+        best_keys=torch.zeros(batch, heads, length, wanted.topk, dtype=torch.int64) if wanted.topk else None,
+        map=None if cells is None else torch.zeros(batch, heads, len(cells.rows), len(cells.keys)),
+    )
+    lse = lse.detach().float()
+    rows, columns = _area(wanted, length, keys)
+    for some in _runs(problem, rows, columns):
+        native.statistics(problem, lse, some, columns, wanted, found)
+        if progress is not None:
+            progress((some.stop - rows.start) / (rows.stop - rows.start))
+    return found
+
+
+def _area(wanted: Wanted, length: int, keys: int) -> tuple[range, range]:
+    """The queries and keys to look at: all, unless only a map of a part is wanted."""
+    cells = wanted.cells
+    if cells is None or wanted != Wanted(cells=cells, offset=wanted.offset):
+        return range(length), range(keys)
+    ends = [(int(edges[0, 0]), int(edges[-1, 1])) if len(edges) else (0, 0) for edges in (cells.rows, cells.keys)]
+    return range(*ends[0]), range(*ends[1])
+
+
+def _runs(problem: Problem, rows: range, columns: range) -> Iterator[range]:
+    """Cut the queries so that each run is CHUNK multiply-adds, in whole blocks of 128 a head."""
+    batch, heads, _, width = problem.query.shape
+    a_row = max(batch * heads * len(columns) * max(width, 1), 1)
+    step = max(CHUNK // a_row // 1024, 1) * 1024
+    for start in range(rows.start, rows.stop, step):
+        yield range(start, min(start + step, rows.stop))

@@ -1,0 +1,205 @@
+"""The second pass against the dense float64 weights: every number, every mask, every target."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from clearhead import kernels
+from clearhead.kernels import Problem
+from clearhead.kernels.second_pass import Cells, Statistics, Wanted, refuses, statistics
+
+TARGETS = [t.name for t in kernels.targets() if t.runs_here]
+pytestmark = pytest.mark.skipif(not TARGETS, reason="the native library was not built")
+OFFSET = 3
+K = 4
+
+
+def problem(
+    length: int,
+    keys: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    heads: int = 4,
+    spread: float = 1.0,
+    **options: object,
+) -> Problem:
+    make = torch.Generator().manual_seed(length * keys)
+    query = torch.randn(2, heads, length, 13, generator=make) * spread
+    key = torch.randn(2, 2, keys, 13, generator=make)
+    return Problem(query.to(dtype), key.to(dtype), key.to(dtype), 0.5, **options)
+
+
+def extras(length: int, keys: int) -> dict[str, dict[str, object]]:
+    make = torch.Generator().manual_seed(5)
+    allow = torch.rand(2, 1, length, keys, generator=make) < 0.6
+    allow[:, :, length // 2] = False  # a row that may attend nothing
+    bias, sinks = torch.randn(4, length, keys, generator=make), torch.randn(4, generator=make)
+    return {
+        "plain": {},
+        "causal": {"is_causal": True},
+        "window": {"reach": (-17, 5)},
+        "far": {"reach": (40, None)},
+        "mask, cap, sinks": {"allow": allow, "softcap": 1.3, "sinks": sinks},
+        "padding, causal": {"allow": allow[:, :, :1], "is_causal": True},
+        "bias": {"bias": bias},
+        "bias of keys": {"bias": bias[:, :1].bfloat16(), "reach": (-60, 0)},
+        "all": {"bias": bias, "allow": allow, "softcap": 2.0, "sinks": sinks, "reach": (None, 9)},
+    }
+
+
+def dense(p: Problem) -> tuple[Tensor, Tensor]:
+    """The weights (B, H, L, S) and the lse, float64."""
+    keys = p.key.shape[2]
+    eye = torch.eye(keys, dtype=torch.float64).expand(*p.key.shape[:2], keys, keys)
+    bias, sinks = (None if t is None else t.double() for t in (p.bias, p.sinks))
+    wide = replace(p, query=p.query.double(), key=p.key.double(), value=eye, bias=bias, sinks=sinks)
+    result = kernels.run(wide, kernel="reference")
+    return result.out, result.lse
+
+
+def edges(first: int, last: int, cells: int) -> Tensor:
+    """Cells that share a position where they do not divide the length, as those of torch's adaptive pooling."""
+    size = last - first
+    return torch.tensor([(first + i * size // cells, first - ((i + 1) * size // -cells)) for i in range(cells)])
+
+
+def expected(W: Tensor, cells: Cells) -> Statistics:
+    away = (torch.arange(W.shape[2])[:, None] + OFFSET - torch.arange(W.shape[3])).abs().double()
+    mass = W.sum(-1)
+    share = W / mass.clamp_min(1e-300)[..., None]
+    around = away - (share * away).sum(-1, keepdim=True)
+    best = W.topk(K)[0]
+
+    def cell(rows: list[int], keys: list[int]) -> Tensor:
+        part = W[:, :, slice(*rows), slice(*keys)]
+        return part.amax((2, 3)) if cells.by_maximum else part.sum((2, 3))
+
+    lines = [torch.stack([cell(rows, keys) for keys in cells.keys.tolist()], -1) for rows in cells.rows.tolist()]
+    return Statistics(
+        entropy=torch.special.entr(W).sum(-1),
+        maximum=W.amax(-1),
+        squares=(W**2).sum(-1),
+        mass=mass,
+        distance=(W * away).sum(-1),
+        spread=(share * around**2).sum(-1).sqrt(),
+        received=W.sum(2),
+        best=best,
+        map=torch.stack(lines, -2),
+    )
+
+
+def everything(cells: Cells) -> Wanted:
+    return Wanted(True, True, True, True, True, True, OFFSET, True, K, cells)
+
+
+def check(p: Problem, cells: Cells, tolerance: float = 2e-5) -> None:
+    W, lse = dense(p)
+    found, exact = statistics(p, lse, everything(cells)), expected(W, cells)
+    for name in ("entropy", "maximum", "squares", "mass", "distance", "spread", "received", "best", "map"):
+        torch.testing.assert_close(
+            getattr(found, name).double(),
+            getattr(exact, name),
+            rtol=tolerance,
+            atol=tolerance,
+            msg=lambda m, n=name: f"{n}: {m}",
+        )
+    assert found.best_keys is not None
+    torch.testing.assert_close(W.gather(-1, found.best_keys), exact.best, rtol=tolerance, atol=tolerance)
+    assert (found.best_keys.sort(-1)[0].diff(dim=-1) > 0).all(), "a key stands twice in a row's list"
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", extras(2, 2))
+def test_equals_the_dense_weights(kind: str, dtype: torch.dtype, target: str) -> None:
+    with kernels.target(target):
+        for length, keys in ((23, 31), (1, 131), (263, 139)):
+            p = problem(length, keys, dtype, **extras(length, keys)[kind])
+            check(p, Cells(edges(0, length, 5), edges(0, keys, 7)))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_maxima_of_cells_and_cells_finer_than_the_matrix(target: str) -> None:
+    with kernels.target(target):
+        p = problem(67, 151, is_causal=True)
+        check(p, Cells(edges(0, 67, 5), edges(0, 151, 7), by_maximum=True))
+        check(p, Cells(edges(0, 67, 71), edges(0, 151, 157)))
+
+
+def test_a_map_of_a_part_looks_at_that_part_alone() -> None:
+    p = problem(67, 151, reach=(None, 61))
+    W, lse = dense(p)
+    cells = Cells(edges(11, 53, 4), edges(29, 103, 5))
+    found = statistics(p, lse, Wanted(cells=cells)).map
+    torch.testing.assert_close(found.double(), expected(W, cells).map, rtol=2e-5, atol=2e-5)
+
+
+def test_large_logits_keep_the_digits_they_have() -> None:
+    check(problem(29, 37, spread=30.0), Cells(edges(0, 29, 5), edges(0, 37, 7)), tolerance=2e-4)
+
+
+def test_a_row_on_one_key_has_no_spread_and_no_entropy_however_far_the_key() -> None:
+    bias = torch.full((1, 1, 1, 5003), -torch.inf)
+    bias[..., 4999] = 0
+    q, k = torch.ones(1, 1, 300, 3), torch.ones(1, 1, 5003, 3)
+    found = statistics(
+        Problem(q, k, k, 1.0, bias=bias), torch.full((1, 1, 300), 3.0), everything(Cells(*edges_of(300, 5003)))
+    )
+    assert found.spread.abs().max() == 0
+    assert found.entropy.abs().max() < 1e-6
+    torch.testing.assert_close(found.distance[0, 0], 4999.0 - OFFSET - torch.arange(300))
+
+
+def edges_of(length: int, keys: int) -> tuple[Tensor, Tensor]:
+    return edges(0, length, 2), edges(0, keys, 2)
+
+
+def test_of_equal_weights_the_lower_keys_are_named_first() -> None:
+    q = torch.zeros(1, 1, 3, 5)
+    k = torch.zeros(1, 1, 300, 5)
+    found = statistics(Problem(q, k, k, 1.0), torch.full((1, 1, 3), 300.0).log(), Wanted(topk=7))
+    assert found.best_keys[0, 0].tolist() == [list(range(7))] * 3
+
+
+def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
+    p = problem(1031, 263, is_causal=True)
+    wanted = everything(Cells(edges(0, 1031, 11), edges(0, 263, 13)))
+    lse, before = kernels.run(p).lse, torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(statistics(p, lse, wanted))
+    finally:
+        torch.set_num_threads(before)
+    for name in ("received", "map", "entropy", "best"):
+        assert torch.equal(getattr(found[0], name), getattr(found[1], name)), name
+        assert torch.equal(getattr(found[0], name), getattr(found[2], name)), name
+
+
+def test_progress_is_told_and_ends_at_one(monkeypatch) -> None:
+    monkeypatch.setattr("clearhead.kernels.second_pass.CHUNK", 1)
+    p, told = problem(2053, 7), []
+    whole = statistics(p, kernels.run(p).lse, Wanted(received=True), told.append)
+    assert told == [1024 / 2053, 2048 / 2053, 1.0]
+    torch.testing.assert_close(whole.received.double(), dense(p)[0].sum(2), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("length", "keys"), [(0, 5), (5, 0), (0, 0)])
+def test_an_empty_matrix_gives_zeros(length: int, keys: int) -> None:
+    p = problem(length, keys)
+    found = statistics(p, torch.full((2, 4, length), -torch.inf), Wanted(entropy=True, maximum=True, received=True))
+    assert found.entropy.shape == (2, 4, length)
+    assert found.received.shape == (2, 4, keys)
+    assert all(t.count_nonzero() == 0 for t in (found.entropy, found.maximum, found.received))
+
+
+def test_refusals_are_named() -> None:
+    p = problem(5, 7)
+    assert refuses(p, Wanted(entropy=True)) is None
+    assert "largest 64" in refuses(p, Wanted(topk=65))
+    learns = replace(p, query=p.query.clone().requires_grad_())
+    assert "gradients" in refuses(learns, Wanted(entropy=True))
+    assert "float64" in refuses(replace(p, query=p.query.double(), key=p.key.double()), Wanted(mass=True))
