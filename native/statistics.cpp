@@ -1,13 +1,10 @@
 // The second pass spread over threads. What is summed over queries is summed by fixed parts of each head, which are
 // added in order: the same bits whatever the number of threads.
 #include <algorithm>
-#include <vector>
+#include <cstring>
 
 #include "dispatch.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "scratch.h"
 
 namespace clearhead {
 
@@ -15,14 +12,6 @@ namespace {
 
 constexpr int64_t kItems = 32;      // work items wanted where heads are few
 constexpr int64_t kLeastRows = 256;  // of an item
-
-int thread_number() {
-#ifdef _OPENMP
-  return omp_get_thread_num();
-#else
-  return 0;
-#endif
-}
 
 }  // namespace
 
@@ -34,21 +23,22 @@ void run_statistics(const Target& target, const Attention& p, const Statistics& 
   const int64_t items = heads * parts;
   threads = int(std::max<int64_t>(1, std::min<int64_t>(threads, items)));
   const size_t each = (target.statistics_scratch(p, s) + 15) / 16 * 16, sums = target.statistics_sums(p, s);
-  std::vector<float> scratch(each * threads + 16), all(sums * items);
-  float* const aligned = scratch.data() + (64 - reinterpret_cast<uintptr_t>(scratch.data()) % 64) / 4 % 16;
+  const Scratch scratch(each * threads);
+  const Floats all = allocate(sums * items);
+  std::memset(all.get(), 0, sums * items * sizeof(float));
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; item++) {
     const int64_t head = item / parts, part = parts - 1 - item % parts;  // under a causal mask the last is longest
     const int64_t first = s.first_row + part * rows, last = std::min(first + rows, s.last_row);
     if (first < last)
-      target.statistics(p, s, head / p.heads, head % p.heads, first, last, all.data() + sums * (head * parts + part),
-                        aligned + thread_number() * each);
+      target.statistics(p, s, head / p.heads, head % p.heads, first, last, all.get() + sums * (head * parts + part),
+                        scratch.get() + thread_number() * each);
   }
   const int64_t keys = s.received ? p.keys : 0, cells = int64_t(sums) - keys;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
   for (int64_t head = 0; head < heads; head++)
     for (int64_t part = 0; part < parts; part++) {
-      const float* const own = all.data() + sums * (head * parts + part);
+      const float* const own = all.get() + sums * (head * parts + part);
       for (int64_t j = 0; j < keys; j++) s.received[head * keys + j] += own[j];
       float* const map = s.map + head * cells;
       for (int64_t c = 0; c < cells; c++) map[c] = s.by_maximum ? std::max(map[c], own[keys + c]) : map[c] + own[keys + c];

@@ -26,6 +26,7 @@ class Case:
     sinks: bool = False
     spread: float = 1.0
     scale: float | None = 0.7
+    reach: tuple[int | None, int | None] = (None, None)
 
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
         make = torch.Generator().manual_seed(3)
@@ -55,7 +56,7 @@ class Case:
         }
 
     def options(self) -> dict[str, object]:
-        return {"scale": self.scale, "is_causal": self.is_causal, "softcap": self.softcap}
+        return {"scale": self.scale, "is_causal": self.is_causal, "softcap": self.softcap, "reach": self.reach}
 
     def matrix(self, dtype: torch.dtype = torch.float32) -> AttentionMatrix:
         return AttentionMatrix(**self.tensors(dtype), **self.options())
@@ -68,7 +69,12 @@ class Case:
 def dense(tensors: dict[str, Tensor | None], options: dict[str, object]) -> tuple[Tensor, Tensor]:
     scale = options["scale"] if options["scale"] is not None else D**-0.5
     rest = {name: value for name, value in tensors.items() if name in ("allow", "bias")}
-    logits = reference.logits(tensors["query"], tensors["key"], **{**options, "scale": scale}, **rest)
+    plain = {"scale": scale, "is_causal": options["is_causal"], "softcap": options["softcap"]}
+    logits = reference.logits(tensors["query"], tensors["key"], **plain, **rest)
+    apart = torch.arange(logits.shape[3]) - torch.arange(logits.shape[2])[:, None]
+    for limit, beyond in zip(options["reach"], (torch.lt, torch.gt), strict=True):
+        if limit is not None:
+            logits = logits.masked_fill(beyond(apart, limit), -torch.inf)
     return reference.weights(logits, reference.lse(logits, tensors["sinks"])), logits
 
 
@@ -84,6 +90,12 @@ CASES = {
     "one key": Case(keys=1),
     "shared heads": Case(kv_heads=2),
     "shared heads, causal": Case(kv_heads=3, is_causal=True, length=29, keys=29),
+    "window": Case(reach=(-5, 3), length=29, keys=29),
+    "window, shared heads, sinks": Case(reach=(-3, None), kv_heads=2, sinks=True),
+    "causal, shifted": Case(reach=(None, 8)),
+    "band off the corner, bias": Case(reach=(4, 9), bias="dense"),
+    "window, causal, padding, softcap": Case(reach=(-4, 4), is_causal=True, allow="keys", softcap=1.3),
+    "nothing in reach": Case(reach=(40, None)),
     "mask": Case(allow="dense"),
     "shared mask, causal": Case(allow="shared", is_causal=True),
     "padding": Case(allow="keys"),

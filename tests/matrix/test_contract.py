@@ -192,6 +192,8 @@ VARIED = (
     "causal, square",
     "one key",
     "shared heads, causal",
+    "window",
+    "window, causal, padding, softcap",
     "mask",
     "padding, causal, shared heads",
     "padded rows",

@@ -72,6 +72,8 @@ KINDS = {
     "plain": lambda: matrix(),
     "causal": lambda: matrix(is_causal=True),
     "softcap": lambda: matrix(softcap=3.0),
+    "window": lambda: matrix(reach=(-31, 17)),
+    "shifted": lambda: matrix(reach=(None, 101)),
     "padding": lambda: matrix(allow=torch.arange(LENGTH) < 701),
     "sinks": lambda: matrix(sinks=torch.ones(1)),
     "mask": lambda: matrix(allow=torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(5)),

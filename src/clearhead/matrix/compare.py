@@ -36,7 +36,7 @@ def inner(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Te
             query=torch.cat([ours.query * ours.scale, other.query * other.scale], dim=-1),
             key=torch.cat([products.spread(ours.key, heads), products.spread(other.key, heads)], dim=-1),
             scale=1.0,
-            is_causal=ours.is_causal,
+            reach=ours.reach,
             allow=ours.allow,
         )
         return torch.exp(products.normaliser(joined) - finite(our_lse) - finite(other_lse))
@@ -53,7 +53,7 @@ def check(ours: Logits, other: Logits) -> None:
 
 
 def _same_mask(ours: Logits, other: Logits) -> bool:
-    if ours.is_causal != other.is_causal:
+    if ours.reach != other.reach:
         return False
     if ours.allow is None or other.allow is None:
         return ours.allow is other.allow

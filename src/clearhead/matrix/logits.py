@@ -8,6 +8,9 @@ from torch import Tensor
 
 NEG_INF = float("-inf")
 
+Reach = tuple[int | None, int | None]
+ANYWHERE: Reach = (None, None)
+
 # Elements of one rectangle in a pass over the whole matrix: 4 MiB of float32, about one core's share of cache.
 BLOCK = 2**20
 MIN_ROWS = 32
@@ -21,7 +24,7 @@ class Logits:
         query: (B, H, L, D).
         key: (B, H_kv, S, D); query head h reads key head h // (H // H_kv).
         scale: logit multiplier, no unit.
-        is_causal: top-left: query i may attend keys 0..i.
+        reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side.
         allow: boolean, four axes each of full size or 1, True = may attend; None = everything.
         bias: float, four axes each of full size or 1; None = nothing.
         softcap: logits become softcap·tanh(logits / softcap) before bias and mask; None = off.
@@ -33,7 +36,7 @@ class Logits:
     query: Tensor
     key: Tensor
     scale: float
-    is_causal: bool = False
+    reach: Reach = ANYWHERE
     allow: Tensor | None = None
     bias: Tensor | None = None
     softcap: float | None = None
@@ -76,8 +79,8 @@ class Logits:
             sinks=None if self.sinks is None else self.sinks.to(dtype),
         )
 
-    def part(self, rows: slice, cols: slice, *, is_causal: bool) -> "Logits":
-        """The logits of some rows and columns as a matrix of their own; says anew whether it is causal."""
+    def part(self, rows: slice, cols: slice) -> "Logits":
+        """The logits of some rows and columns as a matrix of their own."""
 
         def cut(tensor: Tensor | None) -> Tensor | None:
             if tensor is None:
@@ -89,7 +92,7 @@ class Logits:
             self,
             query=self.query[:, :, rows],
             key=self.key[:, :, cols],
-            is_causal=is_causal,
+            reach=_moved(self.reach, (rows.start or 0) - (cols.start or 0)),
             allow=cut(self.allow),
             bias=cut(self.bias),
             tilt=cut(self.tilt),
@@ -116,9 +119,9 @@ class Logits:
             logits = logits + _part(self.tilt, batch, heads, rows, cols)
         if self.allow is not None:
             logits = logits.masked_fill(~_part(self.allow, batch, heads, rows, cols), NEG_INF)
-        if self.is_causal:
-            later = _positions(cols, logits.shape[2], logits) > _positions(rows, logits.shape[1], logits)[:, None]
-            logits = logits.masked_fill(later, NEG_INF)
+        if self.reach != ANYWHERE:
+            row, col = _positions(rows, logits.shape[1], logits), _positions(cols, logits.shape[2], logits)
+            logits = logits.masked_fill(outside(self.reach, row[:, None], col), NEG_INF)
         return logits
 
     def at(self, batch: Tensor, head: Tensor, row: Tensor, col: Tensor) -> Tensor:
@@ -133,7 +136,7 @@ class Logits:
             logits = logits + self.tilt.expand(full)[batch, head, row, col]
         if self.allow is not None:
             logits = logits.masked_fill(~self.allow.expand(full)[batch, head, row, col], NEG_INF)
-        return logits.masked_fill(col > row, NEG_INF) if self.is_causal else logits
+        return logits if self.reach == ANYWHERE else logits.masked_fill(outside(self.reach, row, col), NEG_INF)
 
     def heads(self, heads: Tensor) -> "Logits":
         """Some query heads, in any order: (B, len(heads), L, S)."""
@@ -211,34 +214,79 @@ def finite(lse: Tensor) -> Tensor:
     return lse.masked_fill(lse == NEG_INF, 0.0)
 
 
-def blocks(logits: Logits, *, least: int = 1, band: tuple[int, int] | None = None) -> Iterator[Block]:
-    """Walk the matrix in rectangles of about BLOCK elements, rows first; under is_causal the empty right is left out.
+def outside(reach: Reach, row: Tensor, col: Tensor) -> Tensor:
+    """Whether a key lies beyond a query's reach, for positions that broadcast: bool.
+
+    >>> outside((-1, 0), torch.tensor([[0], [2]]), torch.arange(4)).tolist()
+    [[False, True, True, True], [True, False, False, True]]
+    """
+    low, high = reach
+    apart = col - row
+    found = torch.zeros((), dtype=torch.bool, device=apart.device)
+    if low is not None:
+        found = found | (apart < low)
+    if high is not None:
+        found = found | (apart > high)
+    return found
+
+
+def narrowed(reach: Reach, other: Reach) -> Reach:
+    """Both reaches together.
+
+    >>> narrowed((None, 0), (-3, 3))
+    (-3, 0)
+    """
+    lows = [low for low in (reach[0], other[0]) if low is not None]
+    highs = [high for high in (reach[1], other[1]) if high is not None]
+    return max(lows, default=None), min(highs, default=None)
+
+
+def span(reach: Reach, rows: slice, cols: slice) -> slice:
+    """The keys of `cols` that some of the rows may attend, by reach alone: from the first to behind the last.
+
+    >>> span((-2, 0), slice(4, 6), slice(0, 100))
+    slice(2, 6, None)
+    """
+    low, high = reach
+    left = cols.start if low is None else max(cols.start, min(rows.start + low, cols.stop))
+    right = cols.stop if high is None else min(cols.stop, rows.stop + high)
+    return slice(left, max(right, left))
+
+
+def blocks(logits: Logits, *, least: int = 1) -> Iterator[Block]:
+    """Walk the matrix in rectangles of about BLOCK elements, rows first; what lies out of reach is left out.
 
     Args:
         logits: what to walk.
         least: columns each rectangle has at least (for top-k, that there are k to choose from).
-        band: (low, high): only the columns that hold some key j with low <= j - i <= high for a row i.
     """
     batches, heads, rows, keys = logits.shape
-    across = keys if band is None else min(keys, band[1] - band[0] + 8 * MIN_ROWS)
+    low, high = logits.reach
+    width = keys if low is None or high is None else max(high - low, 0)
+    across = min(keys, width + 8 * MIN_ROWS)
     tall = min(max(BLOCK // max(across, 1), MIN_ROWS), rows)
-    if band is not None:
-        tall = min(tall, max(band[1] - band[0], 8 * MIN_ROWS))
+    if across < keys:
+        tall = min(tall, max(width, 8 * MIN_ROWS))
     wide = max(BLOCK // max(tall * across, 1), 1)
+    # In eighths: blocks of many widths, freed between small answers, leave holes nothing fits in (735 MB at 16,384
+    # keys of a causal matrix).
+    coarse = 1 if across < keys else max(-(-keys // 8), 1)
     for batch in range(batches):
         for head in range(0, heads, wide):
             which = slice(head, min(head + wide, heads))
             for start in range(0, rows, max(tall, 1)):
-                stop = min(start + tall, rows)
-                left, right = (0, keys) if band is None else (start + band[0], stop + band[1])
-                if logits.is_causal:
-                    # In eighths: blocks of many widths, freed between small answers, leave holes nothing fits in
-                    # (735 MB at 16,384 keys).
-                    coarse = max(-(-keys // 8), 1)
-                    right = min(max(-(-stop // coarse) * coarse, least), right)
-                left = min(max(left, 0), keys)
-                span, cols = slice(start, stop), slice(left, max(min(right, keys), left))
-                yield Block(batch, which, span, cols, logits.block(batch, which, span, cols))
+                some = slice(start, min(start + tall, rows))
+                seen = span(logits.reach, some, slice(0, keys))
+                right = min(max(-(-seen.stop // coarse) * coarse, least), keys)
+                left = max(min(seen.start // coarse * coarse, right - least), 0)
+                cols = slice(left, right)
+                yield Block(batch, which, some, cols, logits.block(batch, which, some, cols))
+
+
+def _moved(reach: Reach, by: int) -> Reach:
+    """A reach, as seen from a part that starts `by` rows further down than across."""
+    low, high = reach
+    return None if low is None else low + by, None if high is None else high + by
 
 
 def _part(tensor: Tensor, batch: int, heads: slice, rows: "slice | Tensor", cols: "slice | Tensor") -> Tensor:

@@ -14,7 +14,7 @@ from clearhead import kernels
 from clearhead.errors import DtypeError, PlaceError, ShapeError, shape_text
 from clearhead.kernels.problem import validate
 from clearhead.matrix import indexing, products
-from clearhead.matrix.logits import Logits
+from clearhead.matrix.logits import ANYWHERE, Logits, Reach
 from clearhead.matrix.mean import HeadMean
 from clearhead.matrix.questions import Questions
 
@@ -31,6 +31,8 @@ class AttentionMatrix(Questions):
         value: (B, H_kv, S, D_v), kept for questions about values; None = not known.
         scale: logit multiplier, no unit; default 1/sqrt(D).
         is_causal: top-left: query i may attend keys 0..i.
+        reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side. So a
+            sliding window or a shifted causal mask takes no table.
         allow: boolean, broadcastable to (B, H, L, S), True = may attend.
         bias: float, broadcastable to (B, H, L, S), added to the logits.
         softcap: logits become softcap·tanh(logits / softcap) before bias and mask.
@@ -68,18 +70,20 @@ class AttentionMatrix(Questions):
         softcap: float | None = None,
         sinks: Tensor | None = None,
         lse: Tensor | None = None,
+        reach: Reach = ANYWHERE,
     ) -> None:
         scale = 1.0 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
-        validate(
-            kernels.Problem(query, key, key if value is None else value, scale, is_causal, allow, bias, softcap, sinks)
+        problem = kernels.Problem(
+            query, key, key if value is None else value, scale, is_causal, allow, bias, softcap, sinks, reach=reach
         )
+        validate(problem)
         if lse is not None and lse.shape != query.shape[:3]:
             raise ShapeError(
                 f"lse must be one number a row, shape {tuple(query.shape[:3])} "
                 f"({shape_text('lse', lse.shape, 'B,H,L')}; {shape_text('query', query.shape, 'B,H,L,D')}). "
                 "Give the lse of this attention, or none."
             )
-        self._logits = Logits(query, key, scale, is_causal, _four_axes(allow), _four_axes(bias), softcap, sinks)
+        self._logits = Logits(query, key, scale, problem.band, _four_axes(allow), _four_axes(bias), softcap, sinks)
         self._value = value
         self._lse = lse
 

@@ -67,11 +67,11 @@ def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, co
             best = logits.query.new_zeros(heads, size)
             for start in range(rows.start + first, rows.start + last, tall):
                 some = slice(start, min(start + tall, rows.start + last))
-                # Under is_causal nothing stands right of the last row's own position.
-                span = slice(cols.start, min(cols.stop, some.stop)) if logits.is_causal else cols
-                if span.stop > span.start:
-                    weights = weigh(logits.block(batch, slice(0, heads), some, span), lse[batch, :, some])
-                    best = torch.maximum(best, F.pad(weights.amax(1), (0, cols.stop - span.stop)))
+                seen = walk.span(logits.reach, some, cols)
+                if seen.stop > seen.start:
+                    weights = weigh(logits.block(batch, slice(0, heads), some, seen), lse[batch, :, some])
+                    around = (seen.start - cols.start, cols.stop - seen.stop)
+                    best = torch.maximum(best, F.pad(weights.amax(1), around))
             strips.append(F.adaptive_max_pool1d(best, cells[1]))
         maps.append(torch.stack(strips, dim=1))
     return torch.stack(maps)

@@ -1,10 +1,9 @@
 """A @ X and Aᵀ @ Y through the kernels: memory O((L + S)·W), never L·S.
 
-A causal rectangle is cut into at most a full part and a triangle, each an ordinary attention; parts are joined by
-their log-sum-exp: out = Σ exp(lse_part - lse) · out_part.
+A rectangle of the matrix is an attention of its own, with another reach; against the whole rows it weighs
+exp(lse_part - lse).
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead import kernels
-from clearhead.matrix.logits import BLOCK, NEG_INF, Logits, blocks, finite
+from clearhead.matrix.logits import ANYWHERE, BLOCK, NEG_INF, Logits, blocks, finite
 
 # A kernel's tiles are made for head widths; wider operands go through in pieces.
 WIDEST = 128
@@ -57,23 +56,15 @@ def partial(logits: Logits, columns: Tensor, lse: Tensor, rows: slice, cols: sli
     Returns:
         (B, H, rows, W): Σ over the rectangle's keys of weight · column.
     """
-    batch, heads, _, _ = logits.shape
-    out = columns.new_zeros(batch, heads, rows.stop - rows.start, columns.shape[-1])
-    logits = replace(logits, sinks=None)
-    for piece, tile_rows, tile_cols in _pieces(logits, rows, cols):
-        part, part_lse = _run(piece, columns[:, :, tile_cols.start - cols.start : tile_cols.stop - cols.start])
-        share = torch.exp(part_lse - finite(lse[:, :, tile_rows])).unsqueeze(-1).to(part.dtype)
-        # Joined out of place, so that gradients pass.
-        above, below = tile_rows.start - rows.start, rows.stop - tile_rows.stop
-        out = out + F.pad(part * share, (0, 0, above, below))
-    return out
+    out, part_lse = _run(replace(logits, sinks=None).part(rows, cols), columns)
+    return out * torch.exp(part_lse - finite(lse[:, :, rows])).unsqueeze(-1).to(out.dtype)
 
 
 def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     """Aᵀ @ columns by forward passes alone.
 
     With queries [s·K, 1] and keys [Q, -lse], softmax over the old queries gives out′ and lse′ with
-    Aᵀ Y = exp(lse′) · out′. A causal triangle read backwards is a causal triangle again.
+    Aᵀ Y = exp(lse′) · out′. What key j reaches of the queries is the reach read backwards.
 
     Args:
         logits: the matrix, float32 or wider.
@@ -85,7 +76,7 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     """
     if not logits.bilinear or logits.dense_mask:
         return _transposed_blockwise(logits, lse, columns)
-    batch, heads, rows, keys = logits.shape
+    heads = logits.shape[1]
     if logits.allow is not None and logits.allow.shape[2] > 1:  # rows masked whole have no weights
         lse = lse.masked_fill(~logits.allow[..., 0], NEG_INF)
     # An empty row must weigh nothing: e^-1e30 is 0, and unlike -inf it stays finite inside a product.
@@ -93,25 +84,13 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     reading = torch.cat([logits.query, offsets.to(logits.query.dtype)], dim=-1)
     key = spread(logits.key, heads)
     asking = torch.cat([key * logits.scale, torch.ones_like(key[..., :1])], dim=-1)
-    out = columns.new_zeros(batch, heads, keys, columns.shape[-1])
-    turned = Logits(query=asking, key=reading, scale=1.0)
-    if not logits.is_causal:
-        out = _unnormalised(turned, columns)
-    else:
-        square = min(rows, keys)  # top-left: key j < square is read by queries j.., later keys by none
-        mirrored = replace(turned, query=asking[:, :, :square].flip(2), key=reading[:, :, :square].flip(2))
-        triangle = _unnormalised(replace(mirrored, is_causal=True), columns[:, :, :square].flip(2)).flip(2)
-        out = F.pad(triangle, (0, 0, 0, keys - square))
-        if rows > square:
-            out = out + _unnormalised(replace(turned, key=reading[:, :, square:]), columns[:, :, square:])
+    low, high = logits.reach
+    backwards = None if high is None else -high, None if low is None else -low
+    out, turned_lse = _run(Logits(query=asking, key=reading, scale=1.0, reach=backwards), columns)
+    out = out * torch.exp(turned_lse).unsqueeze(-1).to(out.dtype)
     if logits.allow is not None and logits.allow.shape[3] > 1:
         out = out.masked_fill(~logits.allow.transpose(2, 3), 0.0)
     return out
-
-
-def _unnormalised(turned: Logits, columns: Tensor) -> Tensor:
-    out, lse = _run(turned, columns)
-    return out * torch.exp(lse).unsqueeze(-1).to(out.dtype)
 
 
 def _transposed_blockwise(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
@@ -119,7 +98,7 @@ def _transposed_blockwise(logits: Logits, lse: Tensor, columns: Tensor) -> Tenso
     sums: dict[tuple[int, int], Tensor] = {}
     for block in blocks(logits):
         part = block.weights(lse).transpose(-1, -2) @ columns[block.batch, block.heads, block.rows]
-        part = F.pad(part, (0, 0, 0, keys - part.shape[-2]))
+        part = F.pad(part, (0, 0, block.cols.start, keys - block.cols.stop))
         where = (block.batch, block.heads.start)
         sums[where] = sums[where] + part if where in sums else part
     if not sums:
@@ -145,7 +124,7 @@ def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
     for start in range(0, rows, max(step, 1)):
         piece = replace(logits, query=query, key=key)
         if step < rows:
-            piece = _rows_with_mask(piece, slice(start, min(start + step, rows)))
+            piece = piece.part(slice(start, min(start + step, rows)), slice(0, keys))
         results = [kernels.run(_problem(piece, _widen(part, through))) for part in columns.split(through, dim=-1)]
         outs.append(torch.cat([result.out for result in results], dim=-1)[..., :width])
         lses.append(results[0].lse)
@@ -163,36 +142,12 @@ def _problem(logits: Logits, value: Tensor) -> kernels.Problem:
         key=logits.key,
         value=value,
         scale=logits.scale,
-        is_causal=logits.is_causal,
+        is_causal=logits.reach == (None, 0),
+        reach=ANYWHERE if logits.reach == (None, 0) else logits.reach,
         allow=logits.allow,
         bias=bias,
         softcap=logits.softcap,
     )
-
-
-def _rows_with_mask(logits: Logits, rows: slice) -> Logits:
-    """A few rows of a masked matrix; causality goes into the rows' own mask, as they no longer start at 0."""
-    piece = logits.part(rows, slice(None), is_causal=False)
-    if not logits.is_causal:
-        return piece
-    device = logits.query.device
-    seen = torch.arange(logits.shape[3], device=device) <= torch.arange(rows.start, rows.stop, device=device)[:, None]
-    seen = seen[None, None]
-    return replace(piece, allow=seen if piece.allow is None else piece.allow & seen)
-
-
-def _pieces(logits: Logits, rows: slice, cols: slice) -> Iterator[tuple[Logits, slice, slice]]:
-    """Cut a rectangle of the matrix into parts that are plain or causal from their own corner."""
-    if not logits.is_causal:
-        yield logits.part(rows, cols, is_causal=False), rows, cols
-        return
-    before = slice(cols.start, min(cols.stop, rows.start))  # seen by every one of the rows
-    if before.stop > before.start and rows.stop > rows.start:
-        yield logits.part(rows, before, is_causal=False), rows, before
-    corner = max(cols.start, rows.start)
-    below, right = slice(corner, rows.stop), slice(corner, min(cols.stop, rows.stop))
-    if right.stop > right.start:
-        yield logits.part(below, right, is_causal=True), below, right
 
 
 def spread(key: Tensor, heads: int) -> Tensor:

@@ -8,7 +8,19 @@ import torch
 from torch import Tensor
 
 from clearhead.matrix import products
-from clearhead.matrix.logits import BLOCK, NEG_INF, Block, Logits, blocks, finite, weigh
+from clearhead.matrix.logits import (
+    ANYWHERE,
+    BLOCK,
+    NEG_INF,
+    Block,
+    Logits,
+    Reach,
+    blocks,
+    finite,
+    narrowed,
+    outside,
+    weigh,
+)
 
 
 def rowwise(
@@ -16,12 +28,11 @@ def rowwise(
     reduce: Callable[[Block], tuple[Tensor, ...]],
     *,
     least: int = 1,
-    band: tuple[int, int] | None = None,
 ) -> tuple[Tensor, ...]:
     """Reduce every row: `reduce` maps a block to tensors (heads, rows, ...); each is joined to (B, H, L, ...)."""
     batches = logits.shape[0]
     parts: dict[tuple[int, int], list[tuple[Tensor, ...]]] = {}
-    for block in blocks(logits, least=least, band=band):
+    for block in blocks(logits, least=least):
         parts.setdefault((block.batch, block.heads.start), []).append(reduce(block))
     starts = sorted({head for _, head in parts})
 
@@ -70,7 +81,8 @@ def topk(logits: Logits, lse: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest weights of each row and the keys they stand at, both (B, H, L, k), largest first."""
 
     def reduce(block: Block) -> tuple[Tensor, ...]:
-        return tuple(block.logits.topk(k, dim=-1))
+        best, keys = block.logits.topk(k, dim=-1)
+        return best, keys + block.cols.start
 
     best, keys = rowwise(logits, reduce, least=k)
     return torch.exp(best - finite(lse).unsqueeze(-1)), keys
@@ -142,11 +154,13 @@ def distance_spread(logits: Logits, lse: Tensor, offset: int) -> Tensor:
 def mass_within(logits: Logits, lse: Tensor, window: int, offset: int) -> Tensor:
     """(B, H, L): Σ of aᵢⱼ over |i + offset - j| <= window; only the band is computed."""
 
-    def reduce(block: Block) -> tuple[Tensor, ...]:
-        outside = _away(block, offset).abs() > window
-        return (block.weights(lse).masked_fill(outside, 0.0).sum(-1),)
+    near = replace(logits, reach=within(logits, window, offset))
+    return rowwise(near, lambda block: (block.weights(lse).sum(-1),))[0]
 
-    return rowwise(logits, reduce, band=(offset - window, offset + window))[0]
+
+def within(logits: Logits, window: int, offset: int) -> Reach:
+    """The reach of keys j with |i + offset - j| <= window."""
+    return narrowed(logits.reach, (offset - window, offset + window))
 
 
 def mass_on(logits: Logits, lse: Tensor, keys: Tensor) -> Tensor:
@@ -180,17 +194,18 @@ def visible(logits: Logits) -> Tensor:
     batches, heads, rows, keys = logits.shape
     row = torch.arange(rows, device=logits.query.device)
     if logits.allow is None:
-        return ((row + 1).clamp_max(keys) if logits.is_causal else torch.full_like(row, keys)).expand(
-            batches, heads, rows
-        )
+        low, high = logits.reach
+        first = torch.zeros_like(row) if low is None else (row + low).clamp(0, keys)
+        last = torch.full_like(row, keys) if high is None else (row + high + 1).clamp(0, keys)
+        return (last - first).clamp_min(0).expand(batches, heads, rows)
     allow, counts = logits.allow, []
-    # A mask given as one row for all still differs by row where it is causal besides.
+    # A mask given as one row for all still differs by row where there is a reach besides.
     step = max(BLOCK // max(allow.shape[0] * allow.shape[1] * keys, 1), 1)
     for start in range(0, rows, step):
         some = allow[:, :, start : start + step] if allow.shape[2] > 1 else allow
         some = some.expand(-1, -1, min(step, rows - start), keys)
-        if logits.is_causal:
-            some = some & (torch.arange(keys, device=row.device) <= row[start : start + step, None])
+        if logits.reach != ANYWHERE:
+            some = some & ~outside(logits.reach, row[start : start + step, None], torch.arange(keys, device=row.device))
         counts.append(some.sum(-1))
     return torch.cat(counts, dim=-1).expand(batches, heads, rows)
 

@@ -14,9 +14,9 @@ from clearhead.errors import OptionError
 from clearhead.matrix.logits import Logits
 from clearhead.matrix.matrix import AttentionMatrix
 
-FORMAT = "clearhead.attention/1"
+FORMAT = "clearhead.attention/2"
 _TENSORS = ("query", "key", "allow", "bias", "sinks", "tilt")
-_OPTIONS = ("scale", "is_causal", "softcap")
+_OPTIONS = ("scale", "reach", "softcap")
 
 
 def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | Path) -> None:
@@ -86,8 +86,9 @@ def load(path: str | Path) -> dict[str, AttentionMatrix]:
     for entry in json.loads(metadata["matrices"]):
         parts = {part: tensors[place] for part, place in entry["tensors"].items()}
         value, lse = parts.pop("value", None), parts.pop("lse", None)
+        options = {**entry["options"], "reach": tuple(entry["options"]["reach"])}
         bare = AttentionMatrix(parts["query"], parts["key"], value=value)
-        found[entry["name"]] = bare._like(Logits(**parts, **entry["options"]), value, lse)
+        found[entry["name"]] = bare._like(Logits(**parts, **options), value, lse)
     return found
 
 
