@@ -47,7 +47,8 @@ def test_a_program_too_long_is_refused(visitor: Visitor) -> None:
 def test_every_experiment_measures_every_point(visitor: Visitor, name: str) -> None:
     experiment = EXPERIMENTS[name]
     lines = [json.loads(line) for line in visitor.client.get(f"/experiments/{name}").text.splitlines()]
-    assert [line["done"] for line in lines[:-1]] == list(range(1, len(experiment.points) + 1))
+    assert [line["done"] for line in lines] == list(range(1, len(experiment.points) + 1))
+    assert all(line["html"].count('<th scope="row"') == line["done"] for line in lines)
     html = lines[-1]["html"]
     assert html.count("<svg class=") == len(experiment.charts)
     assert html.count('<td class="number">') == len(experiment.points) * len(experiment.columns)

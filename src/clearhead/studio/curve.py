@@ -10,13 +10,17 @@ WIDE, HIGH = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 26
 
 
-def curve(xs: Sequence[float], series: Mapping[str, Sequence[float]], label: str) -> Markup:
+def curve(
+    xs: Sequence[float], series: Mapping[str, Sequence[float]], label: str, *, span: Sequence[float] = ()
+) -> Markup:
     """An SVG of one or two lines on the same axes, y from zero; a table beside it holds the same numbers.
 
     Args:
         series: name -> the y of each x; two lines differ in dash as well as in colour.
+        span: every x there will be, where only some are measured yet; () for xs.
     """
-    low, high = math.log(min(xs)), math.log(max(xs))
+    span = span or xs
+    low, high = math.log(min(span)), math.log(max(span))
     top = max(max(ys) for ys in series.values()) or 1.0
     floor = HIGH - BOTTOM
 
@@ -36,8 +40,8 @@ def curve(xs: Sequence[float], series: Mapping[str, Sequence[float]], label: str
         for (x, y), value, measured in zip(points, xs, ys, strict=True):
             said = f"<title>{short(value)}: {short(measured)}</title>"
             parts.append(f'<circle class="point n{which}" cx="{x}" cy="{y}" r="3.5">{said}</circle>')
-    for number, value in enumerate(xs):
-        if len(xs) <= 6 or number % 2 == (len(xs) - 1) % 2:
+    for number, value in enumerate(span):
+        if len(span) <= 6 or number % 2 == (len(span) - 1) % 2:
             parts.append(f'<text x="{at(value, 0)[0]}" y="{HIGH - 8}" class="mid">{short(value)}</text>')
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 — numbers, and the label escaped
 

@@ -15,6 +15,7 @@ from clearhead.studio import home, topic
 from clearhead.studio.curve import curve, short
 from clearhead.studio.desk import AtDesk
 from clearhead.studio.experiments import EXPERIMENTS, Experiment
+from clearhead.studio.findings import FINDINGS
 from clearhead.studio.pages import fragment, render
 
 router = APIRouter()
@@ -43,7 +44,7 @@ def page(
     result, problem = "", ""
     if run:
         try:
-            result = _result(experiment, chosen, list(measure(experiment, chosen)))
+            result = _result(experiment, chosen, list(measure(experiment, chosen)), _guess(request, experiment))
         except SandboxError as refused:
             problem = str(refused)
     return render(
@@ -56,6 +57,8 @@ def page(
         experiments=EXPERIMENTS.values(),
         experiment=experiment,
         chosen=chosen,
+        guess=FINDINGS[experiment.id].guess,
+        guessed=_guess(request, experiment),
         result=result,
         problem=problem,
     )
@@ -63,16 +66,17 @@ def page(
 
 @router.get("/experiments/{name}")
 def stream(request: Request, name: str) -> StreamingResponse:
-    """One line of JSON a point as it is measured, then one with the finished picture."""
+    """One line of JSON a point as it is measured, with the picture so far; the last says what was found."""
     experiment, chosen = _asked(request, name)
+    guessed = _guess(request, experiment)
 
     def lines() -> Iterator[str]:
         rows: list[Row] = []
         try:
             for row in measure(experiment, chosen):
                 rows.append(row)
-                yield json.dumps({"done": len(rows), "of": len(experiment.points)}) + "\n"
-            yield json.dumps({"html": _result(experiment, chosen, rows)}) + "\n"
+                html = _result(experiment, chosen, rows, guessed)
+                yield json.dumps({"done": len(rows), "of": len(experiment.points), "html": html}) + "\n"
         except SandboxError as problem:
             yield json.dumps({"error": str(problem)}) + "\n"
 
@@ -120,10 +124,34 @@ def _asked(request: Request, name: str) -> tuple[Experiment, dict[str, int]]:
     return experiment, chosen
 
 
-def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row]) -> str:
+def _guess(request: Request, experiment: Experiment) -> int | None:
+    """Which answer was guessed, from 0; None where none was."""
+    text = request.query_params.get("guess", "")
+    answers = FINDINGS[experiment.id].guess.answers
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 3 and int(text) < len(answers) else None
+
+
+def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], guessed: int | None) -> str:
+    """The curves so far; once every point is measured, what they say and what became of the guess."""
+
+    def column(key: str) -> list[float]:
+        return [row.found[key] for row in rows]
+
     xs = [row.x for row in rows]
     curves = [
-        (label, curve(xs, {key: [row.found[key] for row in rows] for key in series}, label), list(series.values()))
+        (label, curve(xs, {key: column(key) for key in series}, label, span=experiment.points), list(series.values()))
         for label, series in experiment.charts.items()
     ]
-    return fragment("curves.html", experiment=experiment, chosen=chosen, rows=rows, curves=curves, short=short)
+    finding, whole = FINDINGS[experiment.id], len(rows) == len(experiment.points)
+    return fragment(
+        "curves.html",
+        experiment=experiment,
+        chosen=chosen,
+        rows=rows,
+        curves=curves,
+        short=short,
+        said=finding.said(column) if whole else [],
+        answers=finding.guess.answers,
+        guessed=guessed if whole else None,
+        right=finding.guess.right(column) if whole else 0,
+    )

@@ -6,6 +6,8 @@ A program finds its point in `x` and its settings by name, and leaves a dict of 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from clearhead.studio.language import mark
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -47,13 +49,13 @@ class Experiment:
 
 HEADS = Experiment(
     "heads",
-    "More heads, same width",
-    "What do more heads cost at the same width, and what do they change?",
+    mark("More heads, same width"),
+    mark("What do more heads cost at the same width, and what do they change?"),
     "heads",
     (1, 2, 4, 8, 16, 32),
     (
-        Setting("width", "Width of the layer", (64, 128, 256, 512), 1),
-        Setting("length", "Tokens", (32, 64, 128, 256), 1),
+        Setting("width", mark("Width of the layer"), (64, 128, 256, 512), 1),
+        Setting("length", mark("Tokens"), (32, 64, 128, 256), 1),
     ),
     {
         "parameters": {"parameters": ""},
@@ -85,11 +87,11 @@ found = {
 
 SCALE = Experiment(
     "scale",
-    "With and without the scale",
-    "What becomes of the weights and of the gradient as heads get wider, with 1/√D and without it?",
+    mark("With and without the scale"),
+    mark("What becomes of the weights and of the gradient as heads get wider, with 1/√D and without it?"),
     "width of a head, D",
     (4, 16, 64, 256, 1024),
-    (Setting("keys", "Keys", (4, 16, 64, 256), 1),),
+    (Setting("keys", mark("Keys"), (4, 16, 64, 256), 1),),
     {
         "largest weight": {"largest_scaled": "with 1/√D", "largest_plain": "without"},
         "gradient at the logits": {"gradient_scaled": "with 1/√D", "gradient_plain": "without"},
@@ -112,11 +114,11 @@ for name, scale in (("scaled", width**-0.5), ("plain", 1.0)):
 
 LENGTH = Experiment(
     "length",
-    "Length: reach and cost",
-    "How far back does a gradient reach, in a recurrent layer and in attention, and what does length cost?",
+    mark("Length: reach and cost"),
+    mark("How far back does a gradient reach, in a recurrent layer and in attention, and what does length cost?"),
     "tokens",
     (16, 32, 64, 128, 256, 512),
-    (Setting("width", "Width", (16, 32, 64), 1),),
+    (Setting("width", mark("Width"), (16, 32, 64), 1),),
     {
         "gradient at the first token": {"attention": "attention", "recurrent": "recurrent"},
         "attention forward, ms": {"milliseconds": ""},
@@ -153,11 +155,11 @@ found["milliseconds"] = 1000 * sorted(times)[3]
 
 HARD = Experiment(
     "hard",
-    "From soft to hard",
-    "As the temperature falls, weights go to one key. What happens to the gradient that has to train them?",
+    mark("From soft to hard"),
+    mark("As the temperature falls, weights go to one key. What happens to the gradient that has to train them?"),
     "temperature",
     (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
-    (Setting("keys", "Keys", (4, 16, 64), 1),),
+    (Setting("keys", mark("Keys"), (4, 16, 64), 1),),
     {
         "entropy of a row, nats": {"entropy": ""},
         "distance from taking the best key alone": {"distance": ""},

@@ -1,4 +1,8 @@
-"""Try: say what a program will print, run it, then change it and run it again; confined, and nothing is graded."""
+"""Try: say what a program will print, run it, then change it and run it again; confined, and nothing is graded.
+
+The first time a program is only to be read. Once it has run, it can be edited. A prediction of the program as it
+stood is answered like a question: with the belief behind it, and the rule.
+"""
 
 import threading
 from typing import Annotated
@@ -7,7 +11,8 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead import sandbox
-from clearhead.course import Item, Pack, Topic
+from clearhead.course import Item, Pack, Topic, Verdict, grade
+from clearhead.course.compare import same_output
 from clearhead.errors import SandboxError
 from clearhead.studio import home, topic
 from clearhead.studio.desk import AtDesk, Desk
@@ -34,12 +39,14 @@ def run(
     pack_id: str,
     topic_id: str,
     item: Annotated[str, Form()],
-    program: Annotated[str, Form(max_length=LONGEST)],
+    program: Annotated[str, Form(max_length=LONGEST)] = "",
     prediction: Annotated[str, Form(max_length=LONGEST)] = "",
 ) -> HTMLResponse:
     pack, this, items = _programs(desk, pack_id, topic_id)
     chosen = next((one for one in items if one.id == item), items[0])
-    source = program.replace("\r\n", "\n")
+    own = program_of(chosen, desk)
+    source = program.replace("\r\n", "\n") or own
+    prediction = prediction.replace("\r\n", "\n").strip()
     outcome, problem = None, ""
     try:
         with _running:
@@ -57,12 +64,28 @@ def run(
         prediction=prediction,
         outcome=outcome,
         problem=problem,
+        verdict=_verdict(desk, chosen, prediction) if prediction and source.strip() == own.strip() else None,
     )
+
+
+def _verdict(desk: Desk, item: Item, prediction: str) -> Verdict:
+    """What the course says of a prediction of the item's own program; nothing of it is kept."""
+    proved = desk.shelf.proved[item.id]
+    said = f"{prediction}\n" if proved.option(prediction) else prediction  # a typed letter is no option's key
+    return grade(item, proved, said, desk.shelf.pack_of(item.id))
+
+
+def printed(outcome: sandbox.Outcome) -> str:
+    """What a run showed: its output, and the exception that ended it."""
+    raised = f"{outcome.raised.type}: {outcome.raised.message}" if outcome.raised else ""
+    return "\n".join(part for part in (outcome.stdout.rstrip(), raised) if part)
 
 
 def program_of(item: Item, desk: Desk) -> str:
     """The item's program, whole: what is set up before it, with the seed its proof used, and what the learner reads."""
-    parts = [program.source for program in (*item.role("setup"), *item.role("given"))]
+    parts = [program.source for program in (*item.role("setup"), *item.role("given"))] or [
+        desk.shelf.proved[item.id].given
+    ]
     if any("seed" in part for part in parts):
         parts.insert(0, f"seed = {desk.shelf.proved[item.id].receipt.seed}\n")
     return "\n".join(part.strip("\n") for part in parts) + "\n"
@@ -88,8 +111,11 @@ def _page(
     prediction: str = "",
     outcome: sandbox.Outcome | None = None,
     problem: str = "",
+    verdict: Verdict | None = None,
 ) -> HTMLResponse:
     place = items.index(chosen)
+    ran_as_said = outcome is not None and same_output(prediction, printed(outcome))
+    same = ran_as_said if verdict is None else verdict.correct
     return render(
         request,
         "try.html",
@@ -105,5 +131,7 @@ def _page(
         prediction=prediction,
         outcome=outcome,
         problem=problem,
-        same=bool(outcome) and " ".join(prediction.split()) == " ".join((outcome.stdout if outcome else "").split()),
+        same=same,
+        verdict=verdict,
+        rule=desk.shelf.proved[chosen.id].rule,
     )

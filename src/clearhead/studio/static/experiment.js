@@ -22,6 +22,7 @@ function start(form) {
   const says = form.querySelector("[role=status]");
   const result = document.getElementById("result");
   const button = form.querySelector("button");
+  const progress = form.querySelector("progress");
 
   for (const slider of form.querySelectorAll("input[type=range]")) {
     const values = slider.dataset.values.split(" ");
@@ -36,17 +37,21 @@ function start(form) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     button.disabled = true;
+    progress.hidden = false;
+    progress.value = 0;
     says.textContent = _("Starting …");
     try {
       const answer = await fetch(`/experiments/${form.dataset.name}?${new URLSearchParams(new FormData(form))}`);
       for await (const line of jsonLines(answer.body)) {
         if (line.html) result.innerHTML = line.html;
-        says.textContent = line.error ?? (line.html ? _("Done.") : _("%(done)s of %(all)s points", { done: line.done, all: line.of }));
+        progress.value = line.done ?? progress.value;
+        says.textContent = line.error ?? (line.done === line.of ? _("Done.") : _("%(done)s of %(all)s points", { done: line.done, all: line.of }));
       }
     } catch (problem) {
       says.textContent = _("It did not come through (%(problem)s). Is the studio still running?", { problem: problem.message });
     } finally {
       button.disabled = false;
+      progress.hidden = true;
     }
   });
 }

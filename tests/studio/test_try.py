@@ -1,0 +1,46 @@
+"""Try: read, predict, run, and only then change it."""
+
+import pytest
+
+from clearhead import sandbox
+from studio.conftest import Visitor
+from studio.test_pages import TOPIC
+
+pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
+
+
+def run(visitor: Visitor, **fields: str) -> str:
+    return visitor.post(f"{TOPIC}/try", item="scale-of-logits", **fields)
+
+
+def test_at_first_there_is_a_program_to_read_and_no_output(visitor: Visitor) -> None:
+    page = visitor.get(f"{TOPIC}/try")
+    assert 'name="prediction"' in page
+    assert 'name="program"' not in page
+    assert 'class="output"' not in page
+
+
+def test_a_prediction_is_answered_with_the_belief_behind_it(visitor: Visitor) -> None:
+    page = run(visitor, prediction="16.0")
+    assert "Not what you said" in page
+    assert "nothing divides the logits" in page
+    assert "<msqrt>" in page  # the rule
+    assert page.index(">16.0<") < page.index(">4.0<")
+    assert "As you said" in run(visitor, prediction="tensor(4.)")
+    assert "Not what you said" in run(visitor, prediction="a")  # the key of the right option is no prediction
+    assert not visitor.desk.progress.history
+
+
+def test_then_it_can_be_changed_and_the_rule_is_not_said_of_another_program(visitor: Visitor) -> None:
+    page = run(visitor)
+    assert "It ran" in page
+    assert 'name="program"' in page
+    page = run(visitor, program="print(16.0)", prediction="16")
+    assert "As you said" in page
+    assert "nothing divides the logits" not in page
+    assert 'class="rule"' not in page
+
+
+def test_an_exception_can_be_predicted_by_its_name(visitor: Visitor) -> None:
+    assert "As you said" in run(visitor, program="1 / 0", prediction="ZeroDivisionError")
+    assert "Not what you said" in run(visitor, program="1 / 0", prediction="ValueError")
