@@ -5,6 +5,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +45,9 @@ class Desk:
     tickets: Tickets = field(init=False)
     learner: Learner = field(init=False)
     variants: Variants = field(default_factory=Variants, init=False)
+    _remembers: bool = field(default=False, init=False)
+    _settings: dict[str, str] | None = field(default=None, init=False)
+    _seen: tuple[int, tuple[Progress, History]] | None = field(default=None, init=False)
     _verdicts: OrderedDict[str, Verdict] = field(default_factory=OrderedDict, init=False)
 
     def __post_init__(self) -> None:
@@ -76,12 +80,23 @@ class Desk:
     @property
     def progress(self) -> Progress:
         """Schedule and mastery as of the newest attempt."""
-        return self.learner.known()[0]
+        return self._known()[0]
 
     @property
     def history(self) -> History:
         """What was answered, as of the newest attempt."""
-        return self.learner.known()[1]
+        return self._known()[1]
+
+    def for_request(self) -> "Desk":
+        """This desk for the length of one request, which asks the store for news once and after each of its writes."""
+        mine = copy(self)
+        mine._remembers = True
+        return mine
+
+    def _known(self) -> tuple[Progress, History]:
+        if not self._remembers or self._seen is None or self._seen[0] != self.store.writes:
+            self._seen = (self.store.writes, self.learner.known())
+        return self._seen[1]
 
     def verdict(self, question: Question, response: object) -> Verdict:
         """What the course says of this response; one that had to be run is remembered, so that it is not run again."""
@@ -96,12 +111,16 @@ class Desk:
 
     def setting(self, name: str) -> str:
         """A setting of the learner's, or its default."""
-        return self.store.kept(f"setting:{name}", SETTINGS[name])
+        if not self._remembers or self._settings is None:
+            self._settings = self.store.kept_under("setting:")
+        return self._settings.get(name, SETTINGS[name])
 
 
 def desk_of(request: Request) -> Desk:
-    """The desk of the app that serves this request."""
-    desk: Desk = request.app.state.desk
+    """The desk at which this request is served."""
+    if not hasattr(request.state, "desk"):
+        request.state.desk = request.app.state.desk.for_request()
+    desk: Desk = request.state.desk
     return desk
 
 

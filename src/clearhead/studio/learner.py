@@ -1,10 +1,9 @@
 """The learner's progress, rebuilt from the attempts when there are new ones."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
-from functools import cached_property
 from statistics import median
 from threading import Lock
 
@@ -14,28 +13,35 @@ from clearhead.studio.store import Store
 
 @dataclass(frozen=True)
 class History:
-    """What pages ask of all attempts that count, each worked out once for each new answer."""
+    """What pages ask of all attempts that count.
 
-    attempts: tuple[Attempt, ...]
+    Attributes:
+        attempts: oldest first.
+        by_item: item id -> its attempts, oldest first.
+        seconds: item id -> the median time it took.
+        days: day, in this machine's time zone -> how many answers.
+    """
 
-    @cached_property
-    def by_item(self) -> Mapping[str, list[Attempt]]:
-        """Item id -> its attempts, oldest first."""
-        found: dict[str, list[Attempt]] = defaultdict(list)
-        for attempt in self.attempts:
-            found[attempt.item_id].append(attempt)
-        return dict(found)
+    attempts: tuple[Attempt, ...] = ()
+    by_item: Mapping[str, Sequence[Attempt]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    days: Counter[date] = field(default_factory=Counter)
 
-    @cached_property
-    def seconds(self) -> Mapping[str, float]:
-        """Item id -> the median time it took."""
-        took = {id: [one.seconds for one in some if one.seconds is not None] for id, some in self.by_item.items()}
-        return {id: median(times) for id, times in took.items() if times}
-
-    @cached_property
-    def days(self) -> Counter[date]:
-        """Day, in this machine's time zone -> how many answers."""
-        return Counter(attempt.at.astimezone().date() for attempt in self.attempts)
+    def followed_by(self, attempts: Sequence[Attempt]) -> "History":
+        """The history of all these attempts: only what was added is looked at, where they go on from these."""
+        old = len(self.attempts)
+        if tuple(attempts[:old]) != self.attempts:
+            return History().followed_by(attempts)
+        by_item, seconds, days = dict(self.by_item), dict(self.seconds), self.days.copy()
+        added: dict[str, list[Attempt]] = defaultdict(list)
+        for attempt in attempts[old:]:
+            added[attempt.item_id].append(attempt)
+            days[attempt.at.astimezone().date()] += 1
+        for item, some in added.items():
+            by_item[item] = (*by_item.get(item, ()), *some)
+            if times := [one.seconds for one in by_item[item] if one.seconds is not None]:
+                seconds[item] = median(times)
+        return History(tuple(attempts), by_item, seconds, days)
 
 
 class Learner:
@@ -66,5 +72,6 @@ class Learner:
                 self._newest = added[-1][0]
             if added or self._known is None:
                 progress = self._ledger.add(attempt for _, attempt in added)
-                self._known = progress, History(progress.history)
+                before = self._known[1] if self._known else History()
+                self._known = progress, before.followed_by(progress.history)
             return self._known

@@ -17,6 +17,7 @@ _FORMATTER = HtmlFormatter(nowrap=True)
 _LEXERS = {"python": PythonLexer(), "py": PythonLexer(), "pytb": PythonTracebackLexer(), "diff": DiffLexer()}
 
 
+@lru_cache(maxsize=4096)
 def code(source: str, language: str = "python") -> Markup:
     """A program, highlighted, in a `<pre>` one can scroll with the keyboard."""
     lexer = _LEXERS.get(language)

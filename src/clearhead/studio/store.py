@@ -23,6 +23,7 @@ class Store:
     def __init__(self, database: Database, learner: int = LOCAL) -> None:
         self.database = database
         self.learner = learner
+        self.writes = 0  # attempts recorded through this object
 
     def record(self, attempt: Attempt) -> bool:
         """Add an attempt, on disk when this returns. False where it was already there, and then nothing changes."""
@@ -47,7 +48,9 @@ class Store:
                 # One writer at a time, as SQLite has it: so numbers are in the order in which attempts can be read,
                 # and `attempts(after=…)` never passes one over.
                 connection.execute(select(func.pg_advisory_xact_lock(self.learner)))
-            return connection.execute(insert).first() is not None
+            new = connection.execute(insert).first() is not None
+        self.writes += 1
+        return new
 
     def attempts(self, after: int = 0) -> list[tuple[int, Attempt]]:
         """All attempts, undone ones and the undoing too, oldest first, each with its number in the file.
