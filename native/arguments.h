@@ -53,6 +53,16 @@ struct Statistics {
   bool by_maximum;
 };
 
+// out = x weightᵀ + bias. Row r of out is query r % length of batch r / length, and its column c is column c % width
+// of head c / width: so a projection may write where attention reads.
+struct Linear {
+  int64_t rows, inputs, outputs, length, width;
+  Dtype dtype;       // of all four
+  Tensor x, weight;  // (rows, inputs), (outputs, inputs): row and column strides count, any
+  Tensor out;        // its column stride is 1
+  const void* bias;  // (outputs), contiguous, or null
+};
+
 // One compiled copy of the kernels. Every work item may run on any thread; none shares state with another.
 struct Target {
   const char* name;
@@ -82,6 +92,13 @@ struct Target {
   size_t (*statistics_sums)(const Attention&, const Statistics&);
   void (*statistics)(const Attention&, const Statistics&, int64_t batch, int64_t head, int64_t first, int64_t last,
                      float* sums, float* scratch);
+  // Outputs first .. first + outputs - 1 of rows start .. stop - 1.
+  size_t (*linear_scratch)(const Linear&, int64_t outputs);
+  void (*linear)(const Linear&, int64_t first, int64_t outputs, int64_t start, int64_t stop, float* scratch);
+  // Into `out`, (B, H, L, S), the weights of queries first .. first + rows - 1 of one head; or, where out's heads have
+  // stride 0, the mean over all heads. The lse is read, not written; at most `lanes` rows.
+  size_t (*weights_scratch)(const Attention&);
+  void (*weights)(const Attention&, int64_t batch, int64_t head, int64_t first, int64_t rows, float* scratch);
   // Arithmetic on registers alone, to measure the peak; returns the floating-point operations done.
   double (*multiply_adds)(int64_t steps);
 };

@@ -136,4 +136,30 @@ NB_MODULE(_native, m) {
     nb::gil_scoped_release unlocked;
     run_statistics(t, p, s, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+
+  // tensors: (query, key, None, weights, lse)
+  m.def("weights", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors) {
+    const Attention p = attention(sizes, scale, tensors, extras);
+    const Target& t = target_named(target);
+    nb::gil_scoped_release unlocked;
+    run_weights(t, p, threads);
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
+
+  // sizes: (rows, inputs, outputs, length, width, dtype), tensors: (x, weight, out)
+  m.def("linear", [](int target, int threads, nb::tuple sizes, nb::tuple tensors, uintptr_t bias) {
+    Linear p = {};
+    p.rows = integer(sizes, 0);
+    p.inputs = integer(sizes, 1);
+    p.outputs = integer(sizes, 2);
+    p.length = integer(sizes, 3);
+    p.width = integer(sizes, 4);
+    p.dtype = static_cast<Dtype>(integer(sizes, 5));
+    p.x = tensor(tensors[0]);
+    p.weight = tensor(tensors[1]);
+    p.out = tensor(tensors[2]);
+    p.bias = reinterpret_cast<const void*>(bias);
+    const Target& t = target_named(target);
+    nb::gil_scoped_release unlocked;
+    run_linear(t, p, threads);
+  });
 }

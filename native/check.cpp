@@ -185,6 +185,58 @@ struct Case {
   }
 };
 
+// The largest error of a linear layer that writes into heads.
+double linear_error(const Target& target) {
+  Linear p = {};
+  const int64_t batch = between(1, 3), heads = between(1, 3);
+  p.length = between(1, 120);
+  p.rows = batch * p.length;
+  p.inputs = between(0, 500);
+  p.width = between(1, 70);
+  p.outputs = heads * p.width;
+  auto x = numbers(p.rows * p.inputs), weight = numbers(p.outputs * p.inputs), bias = numbers(p.outputs);
+  std::vector<float> out(p.rows * p.outputs);
+  p.x = {x.data(), 0, 0, p.inputs, 1};
+  p.weight = {weight.data(), 0, 0, p.inputs, 1};
+  p.out = dense(out, heads, p.length, p.width);
+  p.bias = bias.data();
+  run_linear(target, p, 2);
+  double worst = 0;
+  for (int64_t r = 0; r < p.rows; r++)
+    for (int64_t c = 0; c < p.outputs; c++) {
+      double sum = bias[c];
+      for (int64_t k = 0; k < p.inputs; k++) sum += double(x[r * p.inputs + k]) * weight[c * p.inputs + k];
+      const int64_t at = r / p.length * p.out.batch + c / p.width * p.out.head + r % p.length * p.out.row + c % p.width;
+      worst = std::fmax(worst, std::abs(out[at] - sum));
+    }
+  return worst;
+}
+
+// The rows of the weights sum to 1, or to 0; with sinks to less than 1. Averaged over heads they are the mean.
+double weights_error(const Target& target, const Case& c) {
+  if (c.p.keys == 0) return 0;
+  Attention p = c.p;
+  std::vector<float> each(p.batch * p.heads * p.length * p.keys), mean(p.batch * p.length * p.keys);
+  p.out = dense(each, p.heads, p.length, p.keys);
+  run_weights(target, p, 2);
+  p.out = {mean.data(), p.length * p.keys, 0, p.keys, 1};
+  run_weights(target, p, 2);
+  double worst = 0;
+  for (int64_t i = 0; i < p.batch * p.length * p.keys; i++) {
+    const int64_t b = i / (p.length * p.keys), rest = i % (p.length * p.keys);
+    double sum = 0;
+    for (int64_t h = 0; h < p.heads; h++) sum += each[(b * p.heads + h) * p.length * p.keys + rest];
+    worst = std::fmax(worst, std::abs(mean[i] - sum / p.heads));
+  }
+  for (int64_t row = 0; row < p.batch * p.heads * p.length; row++) {
+    double sum = 0;
+    for (int64_t j = 0; j < p.keys; j++) sum += each[row * p.keys + j];
+    const double wanted = c.lse[row] == -INFINITY ? 0 : 1;
+    worst = std::fmax(worst, c.p.sinks ? sum - wanted : std::abs(sum - wanted));
+  }
+  return worst;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -202,6 +254,11 @@ int main(int argc, char** argv) {
       if (!(error < 1e-4) || !(gradient_error < 1e-4) || !(statistics_error < 1e-3)) {
         std::printf("target %s, case %d: output is off by %g, gradients by %g, statistics by %g\n", target.name, n,
                     error, gradient_error, statistics_error);
+        return 1;
+      }
+      const double linear = linear_error(target), weights = weights_error(target, c);
+      if (!(linear < 1e-3) || !(weights < 1e-4)) {
+        std::printf("target %s, case %d: a linear layer is off by %g, weights by %g\n", target.name, n, linear, weights);
         return 1;
       }
     }

@@ -13,6 +13,8 @@ void run_forward(const Target&, const Attention&, int threads);
 void run_backward(const Target&, const Attention&, const Backward&, int threads);
 // Adds to what stands in the outputs that are summed over queries.
 void run_statistics(const Target&, const Attention&, const Statistics&, int threads);
+void run_linear(const Target&, const Linear&, int threads);
+void run_weights(const Target&, const Attention&, int threads);
 
 // Floating-point operations done by `threads` threads, each `steps` times round a loop of multiply-adds.
 double run_peak(const Target&, int64_t steps, int threads);

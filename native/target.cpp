@@ -2,8 +2,10 @@
 #include "backward.h"
 #include "decode.h"
 #include "forward.h"
+#include "linear.h"
 #include "peak.h"
 #include "statistics.h"
+#include "weights.h"
 
 #define NAME_OF(x) #x
 #define SYMBOL_OF(x) target_##x
@@ -18,6 +20,8 @@ const Target SYMBOL(TARGET) = {
     decode_partial, decode_scratch, decode, decode_merge,
     backward, backward_scratch, key_sums, store_key_sums,
     statistics_scratch, statistics_sums, statistics,
+    linear_scratch, linear,
+    weights_scratch, weights,
     multiply_adds,
 };
 }  // namespace clearhead

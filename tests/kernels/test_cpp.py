@@ -25,7 +25,7 @@ def build(folder: Path, compiler: str, targets: dict[str, tuple[int, int, list[s
     for name, (lanes, rows, own) in targets.items():
         defines = [f"-DTARGET={name}", f"-DLANES={lanes}", f"-DROWS={rows}"]
         subprocess.run([*common, *own, *defines, NATIVE / "target.cpp", "-o", folder / f"{name}.o"], check=True)
-    for name in ("dispatch", "statistics", "check"):
+    for name in ("dispatch", "layer", "statistics", "check"):
         subprocess.run([*common, NATIVE / f"{name}.cpp", "-o", folder / f"{name}.o"], check=True)
     objects = [str(path) for path in sorted(folder.glob("*.o"))]
     subprocess.run([compiler, *flags, *objects, "-o", folder / "check"], check=True)

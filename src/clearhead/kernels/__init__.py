@@ -2,8 +2,10 @@
 
 from clearhead.kernels.autograd import run
 from clearhead.kernels.choice import Availability, Choice, available, select
+from clearhead.kernels.dense import with_weights
 from clearhead.kernels.native import Target, target, targets
 from clearhead.kernels.problem import Gradients, Kernel, Problem, Result
+from clearhead.kernels.projection import native_wins, project, project_to_heads
 from clearhead.kernels.second_pass import Cells, Statistics, Wanted, statistics
 
 __all__ = [
@@ -18,9 +20,13 @@ __all__ = [
     "Target",
     "Wanted",
     "available",
+    "native_wins",
+    "project",
+    "project_to_heads",
     "run",
     "select",
     "statistics",
     "target",
     "targets",
+    "with_weights",
 ]

@@ -191,6 +191,31 @@ def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: 
     )
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, strides: tuple[int, ...], length: int) -> None:
+    """Write x weightᵀ + bias, (R, O), into `out`, whose last axis is one head, contiguous.
+
+    Args:
+        strides: of `out`, in the order batch, head, row, 1; row r of the product is row r % length of batch
+            r // length.
+    """
+    rows, inputs = x.shape
+    sizes = (rows, inputs, len(weight), max(1, length), max(1, out.shape[-1]), _DTYPES[x.dtype])
+    tensors = (
+        (x.data_ptr(), 0, 0, *x.stride()),
+        (weight.data_ptr(), 0, 0, *weight.stride()),
+        (out.data_ptr(), *strides),
+    )
+    address = 0 if bias is None else bias.data_ptr()
+    _native.linear(current()[0].index, torch.get_num_threads(), sizes, tensors, address)
+
+
+def weights(problem: Problem, lse: Tensor, out: Tensor) -> None:
+    """Write exp(logits - lse) into `out`, (B, H, L, S); its mean over heads where the heads of `out` have stride 0."""
+    sinks = _sinks(problem)
+    tensors = (_four(problem.query), _four(problem.key), None, _four(out), _three(lse))
+    _native.weights(*_common(problem, sinks), tensors)
+
+
 def _common(problem: Problem, sinks: Tensor | None) -> tuple[object, ...]:
     """The arguments that forward and backward share, as native/binding.cpp names them."""
     batch, heads, length, width = problem.query.shape

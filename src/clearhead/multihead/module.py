@@ -12,7 +12,7 @@ from torch.nn.parameter import Parameter
 from clearhead import kernels
 from clearhead.errors import ClearheadError
 from clearhead.masks import Mask
-from clearhead.multihead import door, module_checks, varlen
+from clearhead.multihead import door, module_checks, projections, varlen
 from clearhead.multihead.cache import KVCache
 from clearhead.multihead.functional import fused, matrix_of
 from clearhead.multihead.positions import Rotary
@@ -157,7 +157,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         batched, axis = query.dim() == 3, 0 if self.batch_first else 1
         if not batched:
             query, key, value = (x.unsqueeze(axis) for x in (query, key, value))
-        q, k, v = (self._split_heads(x) for x in self._project(query, key, value))
+        q, k, v = projections.inward(self, query, key, value)
         if self.rotary is not None:
             start = 0 if cache is None else cache.length
             q, k = self.rotary(q, start=start), self.rotary(k, start=start)
@@ -173,45 +173,21 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             if cache is not None:
                 cache.crop(cache.length - q.shape[2])  # the call did not happen
             raise
-        heads, matrix = self._attend(problem, rule, need_weights, dense)
-        out = self.out_proj(self._join_heads(heads))
+        heads, matrix = self._attend(problem, rule, need_weights, dense, average_attn_weights)
+        out = projections.outward(self, heads)
         if dense:
-            matrix = matrix.mean(1) if average_attn_weights else matrix
             matrix = matrix if batched else matrix.squeeze(0)
         return out if batched else out.squeeze(axis), matrix
 
     def _attend(
-        self, problem: kernels.Problem, rule: Mask | None, need_weights: bool, dense: bool
+        self, problem: kernels.Problem, rule: Mask | None, need_weights: bool, dense: bool, average: bool
     ) -> tuple[Tensor, Any]:
-        """Each head's output, (B, H, L, D), and the weights in the form that was asked for."""
+        """Each head's output, (B, H, L, D), and the weights in the form asked for; dense ones averaged or not."""
         dropout_p = self.dropout if self.training else 0.0
         if dense:
-            return dense_weights(problem, dropout_p)
+            return dense_weights(problem, dropout_p, average)
         result = fused(problem, dropout_p, rule=rule)
         return result.out, matrix_of(problem, result.lse) if need_weights else None
-
-    def _project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
-        """The three input projections, in the caller's layout."""
-        narrow = self.num_kv_heads * self.head_dim
-        sizes = [self.embed_dim, narrow, narrow]
-        if query is key and key is value and self._qkv_same_embed_dim:
-            return F.linear(query, self.in_proj_weight, self.in_proj_bias).split(sizes, -1)
-        matrices = (
-            self.in_proj_weight.split(sizes)
-            if self._qkv_same_embed_dim
-            else (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
-        )
-        biases = (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.split(sizes)
-        return tuple(map(F.linear, (query, key, value), matrices, biases))
-
-    def _split_heads(self, x: Tensor) -> Tensor:
-        """(B, L, H·D) or (L, B, H·D) -> (B, H, L, D), a view."""
-        x = x.unflatten(-1, (-1, self.head_dim))
-        return x.transpose(1, 2) if self.batch_first else x.permute(1, 2, 0, 3)
-
-    def _join_heads(self, x: Tensor) -> Tensor:
-        """(B, H, L, D) -> (B, L, H·D) or (L, B, H·D)."""
-        return (x.transpose(1, 2) if self.batch_first else x.permute(2, 0, 1, 3)).flatten(-2)
 
     def _extra_keys(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
         """Append the learned key and value, and the zeros, where the module has them: (k, v, how many)."""

@@ -5,21 +5,31 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from clearhead import kernels
 from clearhead.kernels import Problem
+from clearhead.multihead import traced
 
 
-def dense(problem: Problem, dropout_p: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Compute output and weights in plain torch, differentiable through both.
+def dense(problem: Problem, dropout_p: float = 0.0, average: bool = False) -> tuple[Tensor, Tensor]:
+    """Compute output and weights: on the native kernel, or in plain torch, differentiable through both.
 
     Args:
         problem: query (B, H, L, D) and the rest; no sinks, which the module does not have.
         dropout_p: applied to the weights with torch's generator, as torch does.
+        average: give the mean of the weights over heads.
     Returns:
-        out (B, H, L, E) and weights (B, H, L, S) after dropout; 0 in a row that may attend nothing.
-    Memory: O(B·H·L·S).
+        out (B, H, L, E) and weights (B, H, L, S), or (B, L, S) averaged, after dropout; 0 in a row that may attend
+        nothing.
+    Memory: O(B·H·L·S); O(B·L·S) on the native kernel if averaged.
     """
     if has_torch_function_unary(problem.query) and not torch.compiler.is_compiling():
-        return handle_torch_function(dense, (problem.query,), problem, dropout_p)  # a mode is watching: let it see
+        return handle_torch_function(
+            dense, (problem.query,), problem, dropout_p, average
+        )  # a mode is watching: let it see
+    if dropout_p == 0 and not traced.is_traced(problem.query):
+        found = kernels.with_weights(problem, average=average)
+        if found is not None:
+            return found
     group = problem.query.shape[1] // problem.key.shape[1]
     key, value = problem.key, problem.value
     if group > 1:
@@ -28,7 +38,7 @@ def dense(problem: Problem, dropout_p: float = 0.0) -> tuple[Tensor, Tensor]:
     weights = softmax(logits(problem, key), masked=masked).to(value.dtype)
     if dropout_p > 0:
         weights = F.dropout(weights, dropout_p)
-    return weights @ value, weights
+    return weights @ value, weights.mean(1) if average else weights
 
 
 def logits(problem: Problem, key: Tensor) -> Tensor:

@@ -1,0 +1,50 @@
+// What a layer needs around its attention, spread over threads: linear layers, and weights for who asks for them.
+#include <algorithm>
+
+#include "dispatch.h"
+#include "scratch.h"
+
+namespace clearhead {
+
+namespace {
+
+constexpr int64_t kMostOutputs = 128, kLeastOutputs = 32, kLeastRows = 96;
+constexpr double kWorthThreads = 2e5;  // multiply-adds; see dispatch.cpp
+
+int64_t ceiling(int64_t n, int64_t step) { return (n + step - 1) / step; }
+
+}  // namespace
+
+void run_linear(const Target& target, const Linear& p, int threads) {
+  if (p.rows == 0 || p.outputs == 0) return;
+  if (double(p.rows) * p.inputs * p.outputs < kWorthThreads || threads < 1) threads = 1;
+  // An item turns its own weights, so fewer outputs first, and parts of the rows only where that is not enough.
+  int64_t outputs = kMostOutputs, rows = p.rows;
+  while (outputs > kLeastOutputs && ceiling(p.outputs, outputs) < 4 * threads) outputs /= 2;
+  while (rows > kLeastRows && ceiling(p.outputs, outputs) * ceiling(p.rows, rows) < 2 * threads) rows = ceiling(rows, 2);
+  const int64_t across = ceiling(p.outputs, outputs), items = across * ceiling(p.rows, rows);
+  const size_t each = (target.linear_scratch(p, outputs) + 15) / 16 * 16;
+  const Scratch scratch(each * threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t item = 0; item < items; item++) {
+    const int64_t first = item % across * outputs, start = item / across * rows;
+    target.linear(p, first, std::min(outputs, p.outputs - first), start, std::min(start + rows, p.rows),
+                  scratch.get() + thread_number() * each);
+  }
+}
+
+void run_weights(const Target& target, const Attention& p, int threads) {
+  const int64_t tiles = ceiling(p.length, target.lanes), heads = p.out.head == 0 ? 1 : p.heads;
+  const int64_t items = p.batch * heads * tiles;
+  if (double(p.batch) * p.heads * p.length * p.keys * p.width < kWorthThreads || threads < 1) threads = 1;
+  const size_t each = (target.weights_scratch(p) + 15) / 16 * 16;
+  const Scratch scratch(each * threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t item = 0; item < items; item++) {
+    const int64_t first = item % tiles * target.lanes, head = item / tiles;
+    target.weights(p, head / heads, head % heads, first, std::min<int64_t>(target.lanes, p.length - first),
+                   scratch.get() + thread_number() * each);
+  }
+}
+
+}  // namespace clearhead

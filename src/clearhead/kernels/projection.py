@@ -1,0 +1,92 @@
+"""A linear layer in inference, on the micro-kernel of the native attention: what projects into heads and out of them.
+
+The weights are read where they lie at each call. There is no packed copy of them that could go stale.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearhead.kernels import native
+
+
+def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Compute x weightᵀ + bias, as F.linear does.
+
+    Our own kernel computes it where that was measured to be faster (`native_wins`), F.linear elsewhere and wherever
+    a gradient is wanted.
+
+    Args:
+        x: (..., I), any float dtype and device.
+        weight: (O, I).
+        bias: (O,), or None.
+    Returns:
+        (..., O), contiguous where our kernel made it.
+    Memory: the output; per thread 128 outputs' weights in float32, and a block of x.
+
+    Example:
+        >>> project(torch.ones(2, 3, 5), torch.ones(7, 5)).shape
+        torch.Size([2, 3, 7])
+    """
+    if x.dim() < 2 or not native_wins(x, weight, bias):
+        return F.linear(x, weight, bias)
+    rows = x.reshape(-1, x.shape[-1])
+    out = x.new_empty(len(rows), len(weight))
+    native.linear(rows, weight, bias, out, (0, 0, len(weight), 1), len(rows))
+    return out.view(*x.shape[:-1], len(weight))
+
+
+def project_to_heads(x: Tensor, weight: Tensor, bias: Tensor | None, head_dim: int, batch_first: bool) -> Tensor:
+    """The same, laid out as attention reads it: each head's rows together.
+
+    Args:
+        x: (B, L, I), or (L, B, I) where not `batch_first`.
+        weight: (H·D, I), D being `head_dim`.
+        bias: (H·D,), or None.
+    Returns:
+        (B, H, L, D): contiguous where our kernel made it, else a view of F.linear's output.
+
+    Example:
+        >>> project_to_heads(torch.ones(2, 3, 5), torch.ones(8, 5), None, 4, batch_first=True).shape
+        torch.Size([2, 2, 3, 4])
+    """
+    if not native_wins(x, weight, bias):
+        heads = F.linear(x, weight, bias).unflatten(-1, (-1, head_dim))
+        return heads.transpose(1, 2) if batch_first else heads.permute(1, 2, 0, 3)
+    outer, inner, inputs = x.shape
+    batch, length = (outer, inner) if batch_first else (inner, outer)
+    out = x.new_empty(batch, len(weight) // head_dim, length, head_dim)
+    per_batch, per_head, per_row, _ = out.stride()
+    strides = (per_batch, per_head, per_row, 1) if batch_first else (per_row, per_head, per_batch, 1)
+    native.linear(x.reshape(-1, inputs), weight, bias, out, strides, inner)
+    return out
+
+
+def native_wins(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether our kernel can compute the layer, and was measured to be faster than F.linear (bench/LOG.md).
+
+    On a CPU whose instructions multiply 16-bit numbers torch's library uses them, and ours does not. Elsewhere it
+    computes them number by number. A single row is a matter of memory, and ours would turn the weights for nothing.
+    """
+    dtype = x.dtype
+    if _native.unavailable() or dtype not in _LEAST_ROWS or not (x.is_cpu and weight.is_cpu):
+        return False
+    if weight.dtype is not dtype or (bias is not None and (bias.dtype is not dtype or not bias.is_contiguous())):
+        return False
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        return False
+    if torch.is_autocast_enabled("cpu") or weight.dim() != 2 or x.shape[-1] != weight.shape[1]:
+        return False
+    rows = x.numel() // max(1, x.shape[-1])
+    return rows >= _LEAST_ROWS[dtype] and not _torch_multiplies(dtype)
+
+
+_native = native.Native()
+_LEAST_ROWS = {torch.float32: 2, torch.bfloat16: 2, torch.float16: 4}
+
+
+def _torch_multiplies(dtype: torch.dtype) -> bool:
+    """Whether torch's library has instructions for products of this 16-bit dtype on this CPU."""
+    if dtype is torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return dtype is torch.float16 and bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())

@@ -1,0 +1,61 @@
+"""The weights as a tensor, from the second native pass: every kind of problem, against the equation in float64."""
+
+import pytest
+import torch
+
+import reference
+from clearhead import kernels
+
+from .cases import CASES
+from .test_contract import allowed
+
+pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
+HERE = [target.name for target in kernels.targets() if target.runs_here]
+# Half a unit in the last place of a 16-bit weight up to 1. An error of a logit of 1e4 is one of its weight.
+FLOOR = {torch.float32: 3e-6, torch.bfloat16: 2.1e-3, torch.float16: 3e-4}
+NAMES = [name for name, case in CASES.items() if case.dropout_p == 0 and case.batch and case.length and case.keys]
+
+
+def exact(problem):
+    logits = reference.logits(
+        problem.query,
+        problem.key,
+        scale=problem.scale,
+        allow=allowed(problem),
+        bias=problem.bias,
+        softcap=problem.softcap,
+    )
+    return reference.weights(logits, reference.lse(logits, problem.sinks))
+
+
+@pytest.mark.parametrize("dtype", FLOOR, ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_each_head_and_averaged(name, dtype):
+    problem = CASES[name].problem(dtype)
+    truth = exact(problem)
+    floor = max(FLOOR[dtype], 3e-3 if "large logits" in name else 0)
+    for target in HERE:
+        with kernels.target(target):
+            _, each = kernels.with_weights(problem)
+            out, mean = kernels.with_weights(problem, average=True)
+            assert torch.equal(out, kernels.run(problem).out)
+        torch.testing.assert_close(each.double(), truth, atol=floor, rtol=0, msg=f"of each head, on {target}")
+        torch.testing.assert_close(mean.double(), truth.mean(1), atol=floor, rtol=0)
+        assert each.dtype == mean.dtype == dtype
+        assert bool((each[truth == 0] == 0).all())  # what is masked is nothing at all
+
+
+def test_no_weights_by_this_way_where_a_gradient_is_wanted():
+    problem = CASES["full"].problem()
+    problem.query.requires_grad_()
+    assert kernels.with_weights(problem) is None
+    with torch.no_grad():
+        assert kernels.with_weights(problem) is not None
+
+
+@pytest.mark.parametrize("name", ["no query", "no key", "no batch", "no width"])
+def test_sizes_of_nothing(name):
+    problem = CASES[name].problem()
+    _, weights = kernels.with_weights(problem, average=True)
+    assert weights.shape == (problem.query.shape[0], problem.query.shape[2], problem.key.shape[2])
+    assert weights.isfinite().all()
