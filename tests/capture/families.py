@@ -193,17 +193,105 @@ BY_HAND: dict[str, tuple[Callable[[], Any], Callable[[], dict[str, Any]], int]] 
     ),
 }
 
-# Models whose logits are more than products, masks and a bias of each key: named in `missed`, not recorded.
-NOT_CAPTURED: dict[str, tuple[Callable[[], Any], str]] = {
-    "deberta-v2": (
-        lambda: hf.DebertaV2Model(hf.DebertaV2Config(**SIZE, relative_attention=True, pos_att_type=["p2c", "c2p"])),
-        "differs from query to query",
+# Models whose logits hold more than products, masks and a number a key: position terms that differ from query to query,
+# shapes of their own (B·H, L, S), sums by einsum, a scale for each head.
+BY_HAND |= {
+    "deberta, positions": (
+        lambda: hf.DebertaModel(hf.DebertaConfig(**SIZE, relative_attention=True, pos_att_type=["p2c", "c2p"])),
+        right,
+        2,
     ),
-    "xlnet": (
+    "deberta-v2, buckets": (
+        lambda: hf.DebertaV2Model(
+            hf.DebertaV2Config(
+                **SIZE, relative_attention=True, pos_att_type=["p2c", "c2p"], position_buckets=4, share_att_key=True
+            )
+        ),
+        right,
+        2,
+    ),
+    "xlnet, einsum": (
         lambda: hf.XLNetModel(hf.XLNetConfig(vocab_size=23, d_model=24, n_layer=2, n_head=4, d_inner=17)),
-        "computes its attention by itself",
+        right,
+        2,
+    ),
+    "bigbird, full": (lambda: hf.BigBirdModel(hf.BigBirdConfig(**SIZE, attention_type="original_full")), right, 2),
+    "convbert": (lambda: hf.ConvBertModel(hf.ConvBertConfig(**SIZE)), right, 2),
+    "xlm": (lambda: hf.XLMModel(hf.XLMConfig(vocab_size=23, emb_dim=24, n_layers=2, n_heads=4)), right, 2),
+    "funnel, pooled queries": (
+        lambda: hf.FunnelModel(
+            hf.FunnelConfig(
+                vocab_size=23, d_model=24, n_head=4, d_head=6, d_inner=17, block_sizes=[1, 1], num_decoder_layers=1
+            )
+        ),
+        right,
+        3,
+    ),
+    "mpnet": (lambda: hf.MPNetModel(hf.MPNetConfig(**SIZE)), right, 2),
+    "roformer": (lambda: hf.RoFormerModel(hf.RoFormerConfig(**SIZE)), right, 2),
+    "openai-gpt": (lambda: hf.OpenAIGPTModel(hf.OpenAIGPTConfig(**GPT)), right, 2),
+    "swin-v2, a scale a head": (
+        lambda: unlike_scales(
+            hf.Swinv2Model(
+                hf.Swinv2Config(
+                    image_size=12, patch_size=1, embed_dim=12, depths=[1, 1], num_heads=[2, 2], window_size=3
+                )
+            )
+        ),
+        image,
+        2,
+    ),
+    "xglm, three axes": (
+        lambda: hf.XGLMModel(
+            hf.XGLMConfig(
+                vocab_size=23, d_model=24, ffn_dim=17, num_layers=2, attention_heads=4, max_position_embeddings=64
+            )
+        ),
+        right,
+        2,
+    ),
+    "mvp, cross-attention": (
+        lambda: hf.MvpModel(hf.MvpConfig(**ENCODER_DECODER, max_position_embeddings=64)),
+        seq2seq,
+        6,
+    ),
+    "pvt, fewer keys": (
+        lambda: hf.PvtModel(
+            hf.PvtConfig(
+                image_size=32, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], num_attention_heads=[1, 2, 2, 2]
+            )
+        ),
+        lambda: {"pixel_values": torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(2))},
+        4,
     ),
 }
+
+# Models that compute no single softmax: named in `missed`, not recorded.
+NOT_CAPTURED: dict[str, tuple[Callable[[], Any], str]] = {
+    "bigbird, sparse": (
+        lambda: hf.BigBirdModel(
+            hf.BigBirdConfig(**{**SIZE, "max_position_embeddings": 128}, block_size=4, num_random_blocks=1)
+        ),
+        "softmaxes in one pass",
+    ),
+    "nystromformer": (
+        lambda: hf.NystromformerModel(
+            hf.NystromformerConfig(
+                **{**SIZE, "max_position_embeddings": 128}, segment_means_seq_len=88, num_landmarks=4
+            )
+        ),
+        "takes 3 softmaxes in one pass",
+    ),
+}
+
+
+def unlike_scales(model: Any) -> Any:
+    """Another temperature for each head: their equal initial values would prove little."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("logit_scale"):
+            with torch.no_grad():
+                parameter.copy_(torch.tensor([0.3, 1.1])[:, None, None])
+    return model
 
 
 def with_sinks(model: Any) -> Any:

@@ -54,12 +54,13 @@ def test_equals_the_models_eager_weights(name: str):
         dense = matrix.to_dense()
         # A row of padding that may attend nothing is uniform in eager, zero here (docs/decisions/0003).
         used = (matrix.lse > -torch.inf)[..., None]
-        same = [w for w in weights if w.shape == dense.shape and ((dense - w) * used).abs().max() < 1e-6]
+        same = [w for w in weights if w.shape == dense.shape and ((dense - w) * used).abs().max() < 1e-5]
         assert same, f"no eager weights of {name} equal those of shape {dense.shape}"
         exact = same[0] * used
         torch.testing.assert_close(matrix.entropy(), torch.special.entr(exact).sum(-1), rtol=0, atol=1e-5)
         torch.testing.assert_close(matrix.received(), exact.sum(2), rtol=0, atol=1e-5)
-        torch.testing.assert_close(matrix.topk(3)[0], exact.topk(3)[0], rtol=0, atol=1e-5)
+        some = min(3, exact.shape[3])
+        torch.testing.assert_close(matrix.topk(some)[0], exact.topk(some)[0], rtol=0, atol=1e-5)
         torch.testing.assert_close(matrix.effective_keys(), effective(exact), rtol=1e-5, atol=1e-5)
 
 
@@ -85,7 +86,7 @@ def test_what_cannot_be_captured_is_named(name: str):
     make, reason = NOT_CAPTURED[name]
     model = make().eval()
     with torch.no_grad(), observe(model) as record:
-        model(ids())
+        model(ids(88))
     assert len(record) == 0
     assert len(record.missed) == 2
     assert all(reason in item.reason for item in record.missed)

@@ -1,5 +1,6 @@
 """observe(): filters, budget, what was missed, and that everything is put back."""
 
+import contextlib
 import threading
 import warnings
 
@@ -64,7 +65,9 @@ def test_past_the_budget_the_model_runs_on_and_the_rest_is_named(model):
     plain = model(IDS).last_hidden_state
     each = 2 * 7 * 12 * 4
     with (
-        pytest.warns(RuntimeWarning, match=r"stopped at h\.1\.attn, whose queries and keys take 672 bytes with 671"),
+        pytest.warns(
+            RuntimeWarning, match=r"stopped at h\.1\.attn, whose queries and keys take 672 bytes with 671 of max_bytes"
+        ),
         observe(model, max_bytes=2 * each - 1) as record,
     ):
         assert torch.equal(model(IDS).last_hidden_state, plain)
@@ -130,6 +133,72 @@ def test_two_threads_may_observe_at_once(model):
     assert {length: record["h.0.attn"].shape[2] for length, record in records.items()} == {3: 3, 5: 5}
 
 
+class ByHand(nn.Module):
+    """Attention written out, that waits in its midst until the other thread is there too."""
+
+    def __init__(self, gate: threading.Barrier) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits = x[:, None] @ x[:, None].mT
+        self.gate.wait()
+        weights = torch.softmax(logits, -1)
+        self.gate.wait()
+        return (weights @ x[:, None])[:, 0]
+
+
+class OwnAttention(ByHand):
+    """The name by which an attention module is known."""
+
+
+@pytest.mark.parametrize("second_observes", [False, True])
+def test_two_threads_in_one_model_that_computes_by_hand(second_observes: bool):
+    """Hooks belong to the model, which both threads run: each must see its own run alone."""
+    gate = threading.Barrier(2)
+    model = nn.Sequential(OwnAttention(gate), nn.Tanh(), OwnAttention(gate))
+    texts = {name: torch.randn(1, name, 5, generator=torch.Generator().manual_seed(name)) for name in (3, 7)}
+    records, failed = {}, []
+
+    def work(name: int, observes: bool) -> None:
+        try:
+            with torch.no_grad(), observe(model) if observes else contextlib.nullcontext() as record:
+                gate.wait()
+                model(texts[name])
+                gate.wait()
+            records[name] = record
+        except Exception as error:  # noqa: BLE001 (told of in the main thread)
+            failed.append(error)
+            gate.abort()
+
+    threads = [threading.Thread(target=work, args=given) for given in ((3, True), (7, second_observes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    for name in (3, 7) if second_observes else (3,):
+        assert list(records[name]) == ["0", "2"]
+        assert records[name].missed == []
+        assert len(records[name].calls("0")) == 1
+        exact = torch.softmax(texts[name] @ texts[name].mT, -1)[:, None]
+        torch.testing.assert_close(records[name]["0"].to_dense(), exact)
+
+
+def test_nested_observers_of_multihead_attention():
+    """The inner one watches through the outer one's watch."""
+    model = nn.MultiheadAttention(12, 3, batch_first=True).eval()
+    x = torch.randn(2, 5, 12)
+    plain = model(x, x, x, need_weights=False)[0]
+    _, exact = model(x, x, x, average_attn_weights=False)
+    for options in ({"need_weights": False}, {}):
+        with observe(model) as outer, observe(model) as inner:
+            torch.testing.assert_close(model(x, x, x, **options)[0], plain)
+        for record in (outer, inner):
+            assert len(record.calls("")) == 1
+            torch.testing.assert_close(record[""].to_dense(), exact, rtol=0, atol=1e-6)
+
+
 def test_a_model_without_attention_is_refused():
     plain = nn.Sequential(nn.Linear(3, 5), nn.ReLU())
     with pytest.raises(CaptureError, match="Sequential ran and no attention was seen"), observe(plain):
@@ -145,10 +214,11 @@ def test_nothing_run_is_no_error_and_says_so_when_asked(model):
 
 
 class OwnSelfAttention(nn.Module):
-    """Attention by its own hand."""
+    """Attention without a softmax (Katharopoulos et al. 2020): no matrix of ours says it."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.softmax(x @ x.mT, -1) @ x
+        seen = nn.functional.elu(x) + 1
+        return seen @ (seen.mT @ x) / (seen @ seen.sum(1, keepdim=True).mT)
 
 
 def test_attention_that_cannot_be_seen_is_named():

@@ -1,13 +1,15 @@
 """Attention a model computes by its own hand: a product, a softmax, and what is added between.
 
-Models older than the attention interface (GPT-J, GPT-Neo, BLOOM, MPT, CodeGen …) multiply queries and keys, scale,
-add, mask and call softmax themselves. Seen from outside, the softmax's input X and the product's operands are known.
-If every entry of X that is not masked is scale·qᵢ·kⱼ + bⱼ for one scale and one number bⱼ a key (ALiBi), then the
-attention is a matrix of known kind, and is recorded; if one entry is not, nothing is.
+Models older than the attention interface (GPT-J, GPT-Neo, BLOOM, MPT, DeBERTa, XLNet …) multiply queries and keys,
+scale, add, mask and call softmax themselves. Seen from outside, the softmax's input X and the product's operands are
+known. Let X = scale·QKᵀ + R where it is not masked. If R is one number a key (ALiBi) or nothing, that is all there is
+to keep. Else (positions that differ from query to query: DeBERTa, XLNet) R is kept too, as the table of B·H·L·S the
+model itself made, so that what is recorded is always right.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,119 +17,198 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearhead.capture.call import Call
+from clearhead.capture.tables import shared, simplest
 from clearhead.errors import CaptureError
 
 _PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
 _SUMS_OF_PRODUCTS = {torch.baddbmm, Tensor.baddbmm}
 _SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax}
 
-WATCHED = _PRODUCTS | _SUMS_OF_PRODUCTS | _SOFTMAXES
+WATCHED = _PRODUCTS | _SUMS_OF_PRODUCTS | _SOFTMAXES | {torch.einsum}
 
 # A logit this far below its row's largest weighs exactly 0 in any dtype: e^-1000 underflows even in float64.
 UNSEEN = 1000.0
 ROWS = 256
+CLOSE = 1e-5  # how far two logits that should be one may lie apart, as a share of the largest
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
+
+
+@dataclass(slots=True)
+class _Pass:
+    """One forward pass of an attention module: its products so far, and the attention found."""
+
+    module: nn.Module
+    products: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    found: list[Call] = field(default_factory=list)
+    softmaxes: int = 0
 
 
 class ByHand:
-    """Pairs each softmax with the product it came from, one attention module at a time."""
+    """Pairs the softmax of each attention module with the product it came from."""
 
     def __init__(self) -> None:
-        self._products: list[tuple[Tensor, Tensor]] = []
-        self._module: nn.Module | None = None
-        self._scales: dict[int, float] = {}
+        self._open: list[_Pass] = []
+        self._scales: dict[int, Tensor] = {}
 
-    def saw(self, module: nn.Module, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """Look at one torch function called inside an attention module; a softmax of logits gives a Call.
+    def begin(self, module: nn.Module) -> None:
+        """An attention module starts to compute."""
+        self._open.append(_Pass(module))
+
+    def end(self, module: nn.Module) -> Call | None:
+        """It is done: what it computed, if that was one attention.
 
         Raises:
-            CaptureError: a softmax over queries and keys whose input is more than scaled, biased, masked products.
+            CaptureError: it called softmax more than once, so that no one of them is its attention.
         """
-        if module is not self._module:
-            self._module, self._products = module, []
-        if func in _PRODUCTS:
-            self._products.append((args[0], args[1] if len(args) > 1 else next(iter(kwargs.values()))))
-        elif func in _SUMS_OF_PRODUCTS:
-            named = dict(zip(("input", "batch1", "batch2"), args, strict=False)) | kwargs
-            self._products.append((named["batch1"], named["batch2"]))
-        elif func in _SOFTMAXES and args and isinstance(args[0], Tensor):
-            return self._softmax(module, args[0])
-        return None
+        done = self._open.pop()
+        if done.softmaxes > 1:
+            raise CaptureError(
+                f"{type(module).__name__} takes {done.softmaxes} softmaxes in one pass, so that none of them alone is "
+                "its attention (sparse blocks, landmarks, or two streams)"
+            )
+        return done.found[0] if done.found else None
 
-    def _softmax(self, module: nn.Module, logits: Tensor) -> Call | None:
-        if logits.dim() != 4:
-            return None
+    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at one torch function called inside the attention module that began last."""
+        if not self._open:
+            return
+        now = self._open[-1]
+        if func in _SOFTMAXES:
+            logits = _over_keys(args, kwargs)
+            if logits is not None:
+                now.softmaxes += 1
+                self._softmax(now, _four_axes(logits, now.module))
+        elif (product := _operands(func, args, kwargs)) is not None:
+            now.products.append(product)
+
+    def _softmax(self, now: _Pass, logits: Tensor | None) -> None:
+        if logits is None:
+            return
         batch, heads, rows, keys = logits.shape
-        for left, right in reversed(self._products):
+        for left, right in now.products:  # content comes first, positions later: of several, the first that fits
             product = (*torch.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
             if product[-2:] != (rows, keys) or torch.Size(product).numel() != logits.numel():
                 continue
             query = left.expand(*product[:-2], -1, -1).reshape(batch, heads, rows, -1)
             key = right.expand(*product[:-2], -1, -1).mT.reshape(batch, heads, keys, -1)
-            self._products = []
-            return self._described(module, logits.detach(), query.detach(), key.detach())
-        return None
+            now.products = []
+            now.found.append(self._described(now.module, logits.detach(), query.detach(), key.detach()))
+            return
 
     def _described(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor) -> Call:
-        logits, wide_query, wide_key = (t.float() if t.dtype.itemsize < 4 else t for t in (logits, query, key))
+        dtype = query.dtype
+        logits, query, key = (t.float() if t.dtype.itemsize < 4 else t for t in (logits, query, key))
         allow = logits > (logits.amax(-1, keepdim=True) - UNSEEN).clamp_min(-9 * UNSEEN)
-        scale = self._scale(module, logits, wide_query, wide_key, allow)
-        bias = torch.full_like(logits[:, :, :1], -torch.inf)
-        for low in (True, False):  # first find each key's bias, then see that every row agrees with it
-            for start in range(0, logits.shape[2], ROWS):
-                some = slice(start, start + ROWS)
-                rest = logits[:, :, some] - scale * (wide_query[:, :, some] @ wide_key.mT)
-                seen = allow[:, :, some]
-                if low:
-                    bias = torch.maximum(bias, rest.masked_fill(~seen, -torch.inf).amax(2, keepdim=True))
-                else:
-                    off = (rest - bias).masked_fill(~seen, 0.0).abs().max()
-                    size = logits[:, :, some].masked_fill(~seen, 0.0).abs().max().clamp_min(1.0)
-                    if not off <= 1e-5 * size * (1 if query.dtype.itemsize >= 4 else 1000):
-                        raise CaptureError(
-                            f"{type(module).__name__} adds something to its logits that differs from query to query "
-                            f"(by {float(off):.1e}), so that they are more than scaled products and a bias of each key"
-                        )
-        bias = bias.masked_fill(bias == -torch.inf, 0.0)
-        plain = bool(bias.abs().max() <= 1e-5 * logits.masked_fill(~allow, 0.0).abs().max().clamp_min(1.0))
-        is_causal, mask = _simplest(allow)
+        close = CLOSE if dtype.itemsize >= 4 else 1000 * CLOSE
+        scales = self._scales_of(module, logits, query, key, allow)
+        found = _with_scales(logits, query, key, scales, allow, close)
+        if found.rest is not None and found.rest.shape[2] > 1:  # what differs from query to query misled the fit
+            usual = (torch.full_like(scales, query.shape[-1] ** -0.5), torch.ones_like(scales))
+            others = [_with_scales(logits, query, key, one, allow, close) for one in usual]
+            found = min((found, *others), key=lambda one: 0 if one.rest is None else one.rest.numel())
+        is_causal, mask = simplest(allow)
         return Call(
             module=module,
-            query=query,
-            key=key,
-            scale=scale,
+            query=found.query.to(dtype),
+            key=key.to(dtype),
+            scale=found.scale,
             is_causal=is_causal,
             mask=mask,
-            bias=None if plain else bias.to(query.dtype),
+            bias=None if found.rest is None else found.rest.to(dtype),
         )
 
-    def _scale(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor, allow: Tensor) -> float:
-        """The slope of the logits against the products, from how both change between a row and the next.
+    def _scales_of(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor, allow: Tensor) -> Tensor:
+        """(H,) float64: the slope of each head's logits against its products, from the change of both between rows.
 
         A key's bias cancels in that difference. One row alone (a step of generation) uses the scale found before.
         """
         if logits.shape[2] == 1:
-            return self._scales.get(id(module), query.shape[-1] ** -0.5)
+            usual = torch.full((logits.shape[1],), query.shape[-1] ** -0.5, dtype=torch.float64, device=query.device)
+            return self._scales.get(id(module), usual)
         few = slice(-ROWS, None)
         product = (query[:, :, few].double() @ key.double().mT).diff(dim=2)
         both = allow[:, :, few]
         both = both[:, :, 1:] & both[:, :, :-1]
         rise = logits[:, :, few].double().diff(dim=2).masked_fill(~both, 0.0)
         run = product.masked_fill(~both, 0.0)
-        scale = float((rise * run).sum() / (run * run).sum().clamp_min(1e-300))
-        self._scales[id(module)] = scale
-        return scale
+        size = (run * run).sum((0, 2, 3))
+        scales = torch.where(size > 0, (rise * run).sum((0, 2, 3)) / size, query.shape[-1] ** -0.5)
+        self._scales[id(module)] = scales
+        return scales
 
 
-def _simplest(allow: Tensor) -> tuple[bool, Tensor | None]:
-    """(is_causal, mask): the smallest description of a boolean (B, H, L, S), so that no L×S table is kept if it can."""
-    if bool((allow == allow[:, :1]).all()):
-        allow = allow[:, :1]
-    rows, keys = allow.shape[2:]
-    by_key = allow.any(2, keepdim=True)
-    kept = None if bool(by_key.all()) else by_key
-    if bool((allow == by_key).all()):
-        return False, kept
-    earlier = torch.ones(rows, keys, dtype=torch.bool, device=allow.device).tril()
-    if bool((allow == (by_key & earlier)).all()):
-        return True, kept
-    return False, allow[:1].clone() if bool((allow == allow[:1]).all()) else allow.clone()
+def _over_keys(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The logits of a softmax over its last axis, of three axes or more; None for another kind of softmax."""
+    given = dict(zip(("input", "dim"), args, strict=False)) | kwargs
+    logits, axis = given.get("input"), given.get("dim")
+    if not isinstance(logits, Tensor) or logits.dim() < 3 or axis not in (-1, logits.dim() - 1):
+        return None
+    return logits
+
+
+def _four_axes(logits: Tensor, module: nn.Module) -> Tensor | None:
+    """(B, H, L, S), where that or (B·H, L, S) is what they are."""
+    if logits.dim() != 3:
+        return logits if logits.dim() == 4 else None
+    heads = next((n for n in (getattr(module, name, None) for name in _HEADS) if isinstance(n, int)), 1)
+    return logits.unflatten(0, (-1, heads)) if heads > 0 and logits.shape[0] % heads == 0 else None
+
+
+def _operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+    """What is multiplied, (..., L, D) and (..., D, S); None for a product of another kind."""
+    if func in _PRODUCTS:
+        return args[0], args[1] if len(args) > 1 else next(iter(kwargs.values()))
+    if func in _SUMS_OF_PRODUCTS:
+        named = dict(zip(("input", "batch1", "batch2"), args, strict=False)) | kwargs
+        return named["batch1"], named["batch2"]
+    if func is torch.einsum and len(args) == 3 and isinstance(args[0], str):
+        return _einsum(args[0].replace(" ", ""), args[1], args[2])
+    return None
+
+
+def _einsum(equation: str, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor] | None:
+    """ "ibnd,jbnd->bnij" as a matrix product: one letter summed over, the last two of the result from either side."""
+    inputs, _, result = equation.partition("->")
+    first, second = inputs.split(",")
+    summed = set(first) & set(second) - set(result)
+    if len(summed) != 1 or len(result) < 2 or set(result[:-2]) != set(first) & set(second) & set(result):
+        return None
+    row, col, depth = result[-2], result[-1], summed.pop()
+    if row in second:
+        first, second, left, right = second, first, right, left
+    if set(first) != {*result[:-2], row, depth} or set(second) != {*result[:-2], col, depth}:
+        return None
+    return torch.einsum(f"{first}->{result[:-2]}{row}{depth}", left), torch.einsum(
+        f"{second}->{result[:-2]}{depth}{col}", right
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Logits said as scale·QKᵀ + rest; the scales of heads that differ are in the query."""
+
+    query: Tensor
+    scale: float
+    rest: Tensor | None
+
+
+def _with_scales(logits: Tensor, query: Tensor, key: Tensor, scales: Tensor, allow: Tensor, close: float) -> _Found:
+    if bool((scales - scales[0]).abs().max() <= CLOSE * scales[0].abs()):
+        scale = float(scales[0])
+    else:  # a scale for each head (Swin V2)
+        scale, query = 1.0, query * scales.to(query.dtype)[:, None, None]
+    return _Found(query, scale, _rest(logits, query, key, scale, allow, close))
+
+
+def _rest(logits: Tensor, query: Tensor, key: Tensor, scale: float, allow: Tensor, close: float) -> Tensor | None:
+    """R = logits - scale·QKᵀ where not masked: None if it is nothing, (…, 1, S) if it is one number a key, else all."""
+    rest = logits.clone()
+    for start in range(0, rest.shape[2], ROWS):
+        some = slice(start, start + ROWS)
+        rest[:, :, some] -= scale * (query[:, :, some] @ key.mT)
+    size = logits.masked_fill(~allow, 0.0).abs().max().clamp_min(1.0)
+    by_key = rest.masked_fill(~allow, -torch.inf).amax(2, keepdim=True)
+    by_key = by_key.masked_fill(by_key == -torch.inf, 0.0)
+    if bool((rest - by_key).masked_fill_(~allow, 0.0).abs().max() <= close * size):
+        return None if bool(by_key.abs().max() <= close * size) else shared(by_key)
+    return shared(rest.masked_fill_(~allow, 0.0), 0.1 * close * float(size)).clone()

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.capture.record import Keys, Step
+from clearhead.capture.rules import Sizes, allowed
 from clearhead.errors import CaptureError
 from clearhead.matrix import AttentionMatrix
+from clearhead.matrix.logits import ANYWHERE, Reach, narrowed, outside
 
 # How far a recomputed output row may lie from the model's, as a share of the largest value.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
@@ -33,6 +35,7 @@ class Call:
         softcap: as in AttentionMatrix.
         sinks: (H,), as in AttentionMatrix.
         dropout: whether some weights were dropped on the way to `out`.
+        rows: the queries whose output `value` explains; None = all.
     """
 
     module: nn.Module
@@ -42,12 +45,18 @@ class Call:
     out: Tensor | None = None
     scale: float | None = None
     is_causal: bool = False
-    reach: tuple[int | None, int | None] = (None, None)
+    reach: Reach = ANYWHERE
     mask: Any = None
     bias: Tensor | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
     dropout: bool = False
+    rows: list[int] | None = None
+
+    @property
+    def band(self) -> Reach:
+        """`reach` and `is_causal` together."""
+        return narrowed(self.reach, (None, 0)) if self.is_causal else self.reach
 
 
 @dataclass(slots=True)
@@ -55,6 +64,14 @@ class Masks:
     """Turns a model's masks into allow and bias; remembers each, as all layers of a model share one mask."""
 
     _known: dict[int, tuple[Any, Tensor | None, Tensor | None]] = field(default_factory=dict)
+    _blocks: dict[tuple[int, Sizes], tuple[Any, bool, Tensor | None]] = field(default_factory=dict)
+
+    def unblocked(self, mask: Any, sizes: Sizes, device: torch.device) -> tuple[bool, Tensor | None]:
+        """(is_causal, mask) of a BlockMask of flex attention over (B, H, L, S)."""
+        seen = self._blocks.get((id(mask), sizes))
+        if seen is None or seen[0]() is not mask:
+            seen = self._blocks[id(mask), sizes] = (weakref.ref(mask), *allowed(mask, sizes, device))
+        return seen[1:]
 
     def split(self, mask: Any) -> tuple[Tensor | None, Tensor | None]:
         """(allow, bias) of a mask. A float mask blocks with -inf or with the least number of its dtype: both are taken
@@ -88,7 +105,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
     Raises:
         CaptureError: the call cannot be described as an attention matrix; says why.
     """
-    call = _within_reach(call)
+    call = _unblocked(call, masks)
     query, key = call.query, call.key
     if query.dim() != 4 or key.dim() != 4:
         raise CaptureError(f"its query has shape {tuple(query.shape)}, not (B, H, L, D)")
@@ -112,7 +129,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
         allow, bias = (m if m is None or m.dim() < 4 or m.shape[1] == 1 else m[:, heads] for m in (allow, bias))
         sinks = None if sinks is None else sinks[heads]
     options |= {"allow": allow, "bias": None if bias is None else bias.detach(), "sinks": sinks}
-    options |= {"is_causal": call.is_causal, "value": None if value is None else value.detach().clone()}
+    options |= {"reach": call.band, "value": None if value is None else value.detach().clone()}
     # Clones: a cache may write into its buffers later, and a view would keep a fused q-k-v tensor alive.
     query = query.detach().clone(memory_format=torch.contiguous_format)
     key = key.detach().clone(memory_format=torch.contiguous_format)
@@ -123,20 +140,13 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
     return Step(make, Keys(key), key.shape[2], _seen(call, query.shape[2], key, allow))
 
 
-def _within_reach(call: Call) -> Call:
-    """The same call with its reach said by `is_causal`, or by a boolean table where it is any other band."""
-    low, high = call.reach
-    if (low, high) == (None, None):
+def _unblocked(call: Call, masks: Masks) -> Call:
+    """The same call with a tensor, or `is_causal`, in place of flex attention's BlockMask."""
+    if not hasattr(call.mask, "mask_mod"):
         return call
-    if low is None and high == 0:
-        return replace(call, is_causal=True, reach=(None, None))
-    rows, keys = call.query.shape[2], call.key.shape[2]
-    distance = torch.arange(keys, device=call.query.device) - torch.arange(rows, device=call.query.device)[:, None]
-    inside = torch.ones_like(distance, dtype=torch.bool)
-    inside = inside if low is None else inside & (distance >= low)
-    inside = inside if high is None else inside & (distance <= high)
-    inside = inside[None, None]
-    return replace(call, mask=inside if call.mask is None else call.mask & inside, reach=(None, None))
+    sizes = (*call.query.shape[:3], call.key.shape[2])
+    is_causal, mask = masks.unblocked(call.mask, sizes, call.query.device)
+    return replace(call, is_causal=is_causal, mask=mask)
 
 
 def _seen(call: Call, length: int, key: Tensor, allow: Tensor | None) -> Tensor | None:
@@ -144,8 +154,11 @@ def _seen(call: Call, length: int, key: Tensor, allow: Tensor | None) -> Tensor 
     seen = None
     if allow is not None:
         seen = allow[(None,) * (4 - allow.dim())].any(1).any(-2).expand(-1, key.shape[2])
-    if call.is_causal and key.shape[2] > length:
-        reached = (torch.arange(key.shape[2], device=key.device) < length)[None]
+    low, high = call.band
+    place = torch.arange(key.shape[2], device=key.device)
+    reached = torch.ones_like(place, dtype=torch.bool) if low is None else place >= low
+    reached = (reached if high is None else reached & (place < length + high))[None]
+    if not bool(reached.all()):
         seen = reached if seen is None else seen & reached
     return seen
 
@@ -165,11 +178,14 @@ def _check(
     expected = (batch, length, heads, call.value.shape[-1])
     if call.out.numel() != torch.Size(expected).numel():
         raise CaptureError(f"its output has shape {tuple(call.out.shape)}, expected {expected}")
-    rows = torch.tensor(sorted({0, length // 2, length - 1}), device=query.device)
+    usable = range(length) if call.rows is None else call.rows
+    if not usable:
+        return
+    rows = torch.tensor(sorted({usable[0], usable[len(usable) // 2], usable[-1]}), device=query.device)
     keys = torch.arange(call.key.shape[2], device=query.device)
     allow, bias = (m if m is None or m.shape[-2] == 1 else m[..., rows, :] for m in (allow, bias))
-    if call.is_causal:
-        seen = keys <= rows[:, None]
+    if call.band != ANYWHERE:
+        seen = ~outside(call.band, rows[:, None], keys)
         allow = seen if allow is None else allow & seen
     with torch.no_grad():
         few = AttentionMatrix(

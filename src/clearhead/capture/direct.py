@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from clearhead.capture import flex
 from clearhead.capture.byhand import WATCHED, ByHand
 from clearhead.capture.call import Call
 from clearhead.errors import CaptureError
@@ -67,19 +68,20 @@ class Direct(TorchFunctionMode):
                 self._tell(args, kwargs, out)
             elif args and isinstance(args[0], Problem):
                 self._tell_ours(func, args, kwargs, out)
-            else:
-                self._look(func, args, kwargs)
+            elif flex.is_flex(func):
+                self._tell_flex(args, out)
+            elif func in WATCHED:
+                self._by_hand.saw(func, args, kwargs)
         return out
 
-    def _look(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """An attention module's own products and softmax."""
-        if func not in WATCHED:
-            return
-        module, likely = self._current()
-        if module is None or not likely:
-            return
+    def begin(self, module: nn.Module) -> None:
+        """An attention module starts: what it multiplies and puts through a softmax is looked at."""
+        self._by_hand.begin(module)
+
+    def end(self, module: nn.Module) -> None:
+        """It is done: tell of what it computed by its own hand."""
         try:
-            call = self._by_hand.saw(module, func, args, kwargs)
+            call = self._by_hand.end(module)
         except CaptureError as error:
             self._missed(module, str(error))
             return
@@ -90,6 +92,16 @@ class Direct(TorchFunctionMode):
         module, _ = self._current()
         if module is not None:
             self._listener(described(module, out, *args, **kwargs))
+
+    def _tell_flex(self, args: tuple[Any, ...], out: tuple[Tensor, ...]) -> None:
+        """A call of flex attention, if what its functions do can be said exactly."""
+        module, _ = self._current()
+        if module is None:
+            return
+        try:
+            self._listener(flex.described(module, args, out[0]))
+        except CaptureError as error:
+            self._missed(module, str(error))
 
     def _tell_ours(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         """Clearhead's own attention: a Problem, and perhaps a rule and dropout besides."""
@@ -114,7 +126,8 @@ class Direct(TorchFunctionMode):
                 return _mha(*args, **kwargs)
         # Asked for weights, it makes them by hand. Its answer stays as it is; queries and keys come from a second run.
         result = _mha(*args, **kwargs)
-        with torch.no_grad(), self._swapped():
+        # Nobody else is to see that one: an observer around this one has seen the first.
+        with torch.no_grad(), torch._C.DisableTorchFunction(), self._swapped():
             _mha(**{**options, "need_weights": False, "training": False, "dropout_p": 0.0})
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -10,8 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from clearhead.capture import interface
+from clearhead.capture import interface, longformer
 from clearhead.capture.call import Call, Masks, captured
+from clearhead.capture.compiled import is_compiled, set_aside
 from clearhead.capture.direct import Direct
 from clearhead.capture.record import Missed, Record
 from clearhead.errors import CaptureError, OptionError
@@ -32,13 +34,13 @@ def observe(
     """Record what a model attends to, while it runs as it always does.
 
     The model's own kernel still computes its output, which stays the same bit for bit (to rounding where torch would
-    have taken a C++ fast path of nn.Transformer); queries and keys are kept. On leaving, also after an exception,
-    everything is as it was. Observers may be nested: each records every call of its own model. Only calls in the
-    thread that observes are recorded.
+    have taken a C++ fast path of nn.Transformer, or a compiled function); queries and keys are kept. On leaving, also
+    after an exception, everything is as it was. Observers may be nested: each records every call of its own model.
+    Only calls in the thread that observes are recorded.
 
     Args:
-        model: a Hugging Face model, or any module whose attention goes through Hugging Face's attention interface,
-            `F.scaled_dot_product_attention` or `nn.MultiheadAttention`.
+        model: a Hugging Face model, or any module whose attention goes through Hugging Face's attention interface, a
+            function of torch's or Clearhead's, or products and a softmax of its own (docs/reference/observe.md).
         layers: which attention modules, by index in layer order or by name; None = all.
         heads: which query heads; None = all.
         max_bytes: stop recording before queries and keys take more than this; the model runs on, a warning says so,
@@ -54,7 +56,7 @@ def observe(
         OptionError: a layer or head does not exist.
         CaptureError: on leaving, if the model ran and no attention was seen in it.
 
-    Memory: a copy of queries and keys, and the model's own masks.
+    Memory: a copy of queries and keys, the model's own masks, and position terms that differ from query to query.
 
     Example:
         >>> import torch
@@ -103,6 +105,8 @@ class _Watcher:
         self._full = False
         self._ran = False
         self._running: list[nn.Module] = []
+        self._direct: Direct | None = None
+        self._thread = threading.get_ident()
         self._masks = Masks()
         self.record = Record(_order=list(self._names.values()))
 
@@ -148,7 +152,8 @@ class _Watcher:
         share = 1.0 if self._heads is None else len(self._heads) / call.query.shape[1]
         keys = call.key.nbytes if self._heads is None else len(self._heads) * call.key.nbytes // call.key.shape[1]
         kept = call.value.nbytes if self._values and call.value is not None else 0
-        return int(share * call.query.nbytes) + keys + int(share * kept)
+        table = call.bias.nbytes if call.bias is not None and call.bias.shape[-2] > 1 else 0
+        return int(share * call.query.nbytes) + keys + int(share * kept) + table
 
     def _stop(self, name: str, size: int) -> None:
         if not self._full:
@@ -171,12 +176,16 @@ class _Watcher:
         """While open, see direct calls of torch's functions, and notice each attention module that runs unseen."""
         with ExitStack() as stack:
             handles = [self._model.register_forward_hook(self._model_ran)]
-            if not self._expected or not all(interface.speaks(module) for module in self._expected.values()):
+            unseen = not self._expected or not all(interface.speaks(module) for module in self._expected.values())
+            if unseen or is_compiled(self._model):
+                stack.enter_context(set_aside())
                 for module in self._model.modules():
                     handles.append(module.register_forward_pre_hook(self._enter))
                     handles.append(module.register_forward_hook(self._leave, always_call=True))
-                stack.enter_context(Direct(self.seen, self._current, self._unknown))
+                self._direct = stack.enter_context(Direct(self.seen, self._current, self._unknown))
             for name, module in self._expected.items():
+                if type(module).__name__ in longformer.CLASSES:
+                    handles.append(module.register_forward_hook(self._longformer_ran, with_kwargs=True))
                 if self._wants(name):
                     handles.append(module.register_forward_hook(self._module_ran))
             for handle in handles:
@@ -184,10 +193,22 @@ class _Watcher:
             yield
 
     def _enter(self, module: nn.Module, *_: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         self._running.append(module)
+        if self._direct is not None and self._by_hand(module):
+            self._direct.begin(module)
 
-    def _leave(self, *_: Any) -> None:
+    def _leave(self, module: nn.Module, *_: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         self._running.pop()
+        if self._direct is not None and self._by_hand(module):
+            self._direct.end(module)
+
+    def _by_hand(self, module: nn.Module) -> bool:
+        """Whether to look at what a module multiplies and puts through a softmax."""
+        return self._names[id(module)] in self._expected and type(module).__name__ not in longformer.CLASSES
 
     def _current(self) -> tuple[nn.Module | None, bool]:
         """The module that is computing attention: the innermost that looks like it, or just the innermost."""
@@ -201,10 +222,16 @@ class _Watcher:
         if self._wants(name):
             self._miss(name, reason)
 
+    def _longformer_ran(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self.seen(longformer.described(module, args, kwargs, output))
+
     def _model_ran(self, *_: Any) -> None:
-        self._ran = True
+        self._ran = self._ran or threading.get_ident() == self._thread
 
     def _module_ran(self, module: nn.Module, *_: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
         name = self._names[id(module)]
         inside = any(other.startswith(f"{name}.") for other in self.record)
         if name not in self.record and not inside and not any(item.name == name for item in self.record.missed):
