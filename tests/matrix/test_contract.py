@@ -219,6 +219,18 @@ def test_equals_the_dense_matrix(name: str, operation: str):
     assert_close(ask(case.matrix()), oracle(case.dense()[0]), torch.float32, slack)
 
 
+SWEPT = ("entropy", "received", "topk", "pooled", "pooled by max", "pooled part", "mean_distance", "maximum")
+SWEPT += ("effective_keys", "distance_spread", "mass_within, offset")
+
+
+@pytest.mark.parametrize("operation", SWEPT)
+@pytest.mark.parametrize("name", VARIED)
+def test_torch_answers_where_the_native_pass_refuses(name: str, operation: str, monkeypatch):
+    monkeypatch.setattr("clearhead.kernels.second_pass.refuses", lambda problem, wanted: "it was told to")
+    case, (ask, oracle) = CASES[name], OPERATIONS[operation]
+    assert_close(ask(case.matrix()), oracle(case.dense()[0]), torch.float32)
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("name", VARIED)
 def test_equals_the_dense_matrix_in_float64_and_in_many_blocks(name: str, operation: str, small_blocks: None):

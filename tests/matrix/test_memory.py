@@ -51,6 +51,8 @@ OPERATIONS = {
     "A.mT @ Y": lambda A: A.mT @ torch.ones(LENGTH, 3),
     "entropy": lambda A: A.entropy(),
     "received": lambda A: A.received(),
+    "survey": lambda A: A.survey(),
+    "allowed": lambda A: A.allowed(64, 64),
     "topk": lambda A: A.topk(8),
     "pooled": lambda A: A.pooled(64, 64),
     "mean_distance": lambda A: A.mean_distance(),

@@ -168,24 +168,21 @@ class Native:
 
 def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, found: Statistics) -> None:
     """Write what is wanted of a part of the rows and keys into `found`; sums over rows are added to what is there."""
-
-    def address(tensor: Tensor | None) -> int:
-        return 0 if tensor is None else tensor.data_ptr()
-
     cells = wanted.cells
+    rowwise = (found.entropy, found.maximum, found.squares, found.mass, found.distance, found.spread)
     _native.statistics(
         *_common(problem, None),
         (_four(problem.query), _four(problem.key), None, None, _three(lse)),
         (
             *(rows.start, rows.stop, keys.start, keys.stop),
-            *map(address, (found.entropy, found.maximum, found.squares, found.mass, found.distance, found.spread)),
+            *(tensor.data_ptr() for tensor in rowwise),
             wanted.offset,
-            address(found.received),
+            found.received.data_ptr(),
             wanted.topk,
-            *(address(found.best), address(found.best_keys)),
+            *(found.best.data_ptr(), found.best_keys.data_ptr()),
             *((0, 0) if cells is None else (len(cells.rows), len(cells.keys))),
-            *((0, 0) if cells is None else (address(cells.rows), address(cells.keys))),
-            address(found.map),
+            *((0, 0) if cells is None else (cells.rows.data_ptr(), cells.keys.data_ptr())),
+            found.map.data_ptr(),
             0 if cells is None else int(cells.by_maximum),
         ),
     )

@@ -16,6 +16,7 @@ from clearhead.kernels.problem import Problem
 Progress = Callable[[float], None]
 
 CHUNK = 2**33  # multiply-adds between two reports of progress: some tenths of a second
+NOTHING = torch.empty(0)  # its address is 0, which the library reads as: not wanted
 MOST_BEST = 64  # beyond it a row's list of largest weights costs more than the product
 
 
@@ -51,7 +52,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """What was found, float32; None for what was not wanted.
+    """What was found, float32; an empty tensor for what was not wanted.
 
     Attributes:
         entropy: (B, H, L), nats: -Σⱼ a·log a.
@@ -64,16 +65,16 @@ class Statistics:
         map: (B, H, rows, keys): one number a cell.
     """
 
-    entropy: Tensor | None = None
-    maximum: Tensor | None = None
-    squares: Tensor | None = None
-    mass: Tensor | None = None
-    distance: Tensor | None = None
-    spread: Tensor | None = None
-    received: Tensor | None = None
-    best: Tensor | None = None
-    best_keys: Tensor | None = None
-    map: Tensor | None = None
+    entropy: Tensor = NOTHING
+    maximum: Tensor = NOTHING
+    squares: Tensor = NOTHING
+    mass: Tensor = NOTHING
+    distance: Tensor = NOTHING
+    spread: Tensor = NOTHING
+    received: Tensor = NOTHING
+    best: Tensor = NOTHING
+    best_keys: Tensor = NOTHING
+    map: Tensor = NOTHING
 
 
 def refuses(problem: Problem, wanted: Wanted) -> str | None:
@@ -107,22 +108,21 @@ def statistics(problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress
     batch, heads, length, _ = problem.query.shape
     keys = problem.key.shape[2]
 
-    def row(asked: bool, *more: int) -> Tensor | None:
-        # Whatever no work item reaches is 0: an empty matrix, say.
-        return problem.query.new_zeros(batch, heads, length, *more, dtype=torch.float32) if asked else None
+    def zeros(asked: bool, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(batch, heads, *shape, dtype=dtype) if asked else NOTHING
 
     cells = wanted.cells
     found = Statistics(
-        entropy=row(wanted.entropy),
-        maximum=row(wanted.maximum),
-        squares=row(wanted.squares),
-        mass=row(wanted.mass),
-        distance=row(wanted.distance),
-        spread=row(wanted.spread),
-        received=torch.zeros(batch, heads, keys) if wanted.received else None,
-        best=row(wanted.topk > 0, wanted.topk),
-        best_keys=torch.zeros(batch, heads, length, wanted.topk, dtype=torch.int64) if wanted.topk else None,
-        map=None if cells is None else torch.zeros(batch, heads, len(cells.rows), len(cells.keys)),
+        entropy=zeros(wanted.entropy, length),
+        maximum=zeros(wanted.maximum, length),
+        squares=zeros(wanted.squares, length),
+        mass=zeros(wanted.mass, length),
+        distance=zeros(wanted.distance, length),
+        spread=zeros(wanted.spread, length),
+        received=zeros(wanted.received, keys),
+        best=zeros(wanted.topk > 0, length, wanted.topk),
+        best_keys=zeros(wanted.topk > 0, length, wanted.topk, dtype=torch.int64),
+        map=NOTHING if cells is None else zeros(True, len(cells.rows), len(cells.keys)),
     )
     lse = lse.detach().float()
     rows, columns = _area(wanted, length, keys)

@@ -62,8 +62,13 @@ class Logits:
     @property
     def dense_mask(self) -> bool:
         """Whether the caller's own mask or bias varies along both L and S."""
-        tilted = self.tilt is not None and self.bias is not None and self.bias.shape[2] > 1
-        return tilted or any(t is not None and t.shape[2] > 1 and t.shape[3] > 1 for t in (self.allow, self.bias))
+        tables = (self.allow, self.bias)
+        return self.dense_tilt or any(t is not None and t.shape[2] > 1 and t.shape[3] > 1 for t in tables)
+
+    @property
+    def dense_tilt(self) -> bool:
+        """Whether bias and tilt, joined, would vary along both L and S."""
+        return self.tilt is not None and self.bias is not None and self.bias.shape[2] > 1
 
     def wide(self) -> "Logits":
         """The same logits in float32 or wider: statistics are computed in it, whatever the model ran in."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.errors import DtypeError, PlaceError, ShapeError, shape_text
 from clearhead.kernels.problem import validate
-from clearhead.matrix import indexing, products
+from clearhead.matrix import indexing, products, sweep
 from clearhead.matrix.logits import ANYWHERE, Logits, Reach
 from clearhead.matrix.mean import HeadMean
 from clearhead.matrix.questions import Questions
@@ -108,12 +108,7 @@ class AttentionMatrix(Questions):
 
         Computed once, by one forward pass, unless gradients are asked for: then each time, as part of the graph.
         """
-        if self._lse is not None:
-            return self._lse
-        lse = products.normaliser(self._wide)
-        if not lse.requires_grad:
-            self._lse = lse
-        return lse
+        return self._known_lse()
 
     @property
     def mT(self) -> TransposedMatrix:
@@ -135,7 +130,7 @@ class AttentionMatrix(Questions):
         operand, vector = self._columns(columns, wide, axis=3)
         if operand.shape[1] == 1:
             operand = operand.expand(-1, wide.key.shape[1], -1, -1)
-        out = products.forward(wide, operand, self._lse_known(wide))[0].to(dtype)
+        out = products.forward(wide, operand, self._lse_in(wide))[0].to(dtype)
         return out.squeeze(-1) if vector else out
 
     def __getitem__(self, key: Any) -> Tensor:
@@ -223,7 +218,15 @@ class AttentionMatrix(Questions):
 
     # Inside
 
-    def _lse_known(self, wide: Logits) -> Tensor | None:
+    def _known_lse(self, progress: sweep.Progress | None = None) -> Tensor:
+        if self._lse is not None:
+            return self._lse
+        lse = sweep.normaliser(self._wide, progress)
+        if not lse.requires_grad:
+            self._lse = lse
+        return lse
+
+    def _lse_in(self, wide: Logits) -> Tensor | None:
         return None if self._lse is None else self._lse.to(wide.query.dtype)
 
     def _columns(self, columns: Tensor, wide: Logits, *, axis: int) -> tuple[Tensor, bool]:

@@ -75,3 +75,40 @@ def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, co
             strips.append(F.adaptive_max_pool1d(best, cells[1]))
         maps.append(torch.stack(strips, dim=1))
     return torch.stack(maps)
+
+
+def allowed(logits: Logits, cells: tuple[int, int], rows: slice, cols: slice) -> Tensor:
+    """(B, H, *cells), float32: the share of each cell that reach and mask allow.
+
+    Along a row the keys in reach are a run, so a running count of the allowed keys gives each cell's number.
+    """
+    batch, heads, _, keys = logits.shape
+    low, high = logits.reach
+    device = logits.query.device
+    across = torch.tensor(edges(cols.stop - cols.start, cells[1]), device=device) + cols.start
+    answers = []
+    for first, last in edges(rows.stop - rows.start, cells[0]):
+        counts = []
+        step = max(walk.BLOCK // max(keys, cells[1]), 1)
+        for start in range(rows.start + first, rows.start + last, step):
+            some = torch.arange(start, min(start + step, rows.start + last), device=device)[:, None]
+            begin = across[:, 0].expand(len(some), -1) if low is None else across[:, 0].maximum(some + low)
+            end = across[:, 1].expand(len(some), -1) if high is None else across[:, 1].minimum(some + high + 1)
+            counts.append(_allowed_between(logits, some[:, 0], begin, end.maximum(begin)).sum(2))
+        area = (last - first) * (across[:, 1] - across[:, 0])
+        answers.append(torch.stack(counts).sum(0) / area)
+    return torch.stack(answers, dim=2).expand(batch, heads, -1, -1)
+
+
+def _allowed_between(logits: Logits, rows: Tensor, begin: Tensor, end: Tensor) -> Tensor:
+    """(b, h, rows, cells): how many keys from `begin` to before `end`, (rows, cells), the mask allows."""
+    keys = logits.shape[3]
+    begin, end = begin.clamp(0, keys), end.clamp(0, keys)
+    if logits.allow is None:
+        return (end - begin)[None, None]
+    allow = logits.allow[:, :, rows] if logits.allow.shape[2] > 1 else logits.allow
+    if allow.shape[3] == 1:
+        return (end - begin) * allow
+    before = F.pad(allow.cumsum(-1, dtype=torch.int32), (1, 0)).expand(-1, -1, len(rows), -1)
+    places = (*before.shape[:2], -1, -1)
+    return before.gather(-1, end.expand(places)) - before.gather(-1, begin.expand(places))

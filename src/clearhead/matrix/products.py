@@ -125,7 +125,7 @@ def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
         piece = replace(logits, query=query, key=key)
         if step < rows:
             piece = piece.part(slice(start, min(start + step, rows)), slice(0, keys))
-        results = [kernels.run(_problem(piece, _widen(part, through))) for part in columns.split(through, dim=-1)]
+        results = [kernels.run(problem(piece, _widen(part, through))) for part in columns.split(through, dim=-1)]
         outs.append(torch.cat([result.out for result in results], dim=-1)[..., :width])
         lses.append(results[0].lse)
     if not outs:
@@ -133,7 +133,8 @@ def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
     return (outs[0], lses[0]) if len(outs) == 1 else (torch.cat(outs, dim=2), torch.cat(lses, dim=2))
 
 
-def _problem(logits: Logits, value: Tensor) -> kernels.Problem:
+def problem(logits: Logits, value: Tensor) -> kernels.Problem:
+    """The attention whose weights, before sinks, are the matrix."""
     bias = logits.bias
     if logits.tilt is not None:  # a few rows at a time where this would be large: see `dense_mask`
         bias = logits.tilt if bias is None else bias + logits.tilt

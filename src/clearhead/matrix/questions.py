@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError, PlaceError, ShapeError
-from clearhead.matrix import compare, pooling, products, statistics
+from clearhead.kernels import Cells, Statistics, Wanted
+from clearhead.matrix import compare, pooling, products, statistics, sweep
 from clearhead.matrix.logits import Logits
 
 if TYPE_CHECKING:
@@ -46,11 +48,13 @@ class Questions:
 
         Cost: one forward pass; with a bias or softcap, one pass of blocks.
         """
-        return statistics.entropy(self._wide, self._wide_lse)
+        found = self._sweep(Wanted(entropy=True))
+        return statistics.entropy(self._wide, self._wide_lse) if found is None else found.entropy
 
     def maximum(self) -> Tensor:
         """The largest weight of each row, (B, H, L); 0 in an empty row."""
-        return statistics.maximum(self._wide, self._wide_lse)
+        found = self._sweep(Wanted(maximum=True))
+        return statistics.maximum(self._wide, self._wide_lse) if found is None else found.maximum
 
     def effective_keys(self) -> Tensor:
         """How many keys each row attends to in effect, (B, H, L): 1/Σⱼa²; 1 for one key, S for all alike; 0 if empty.
@@ -59,10 +63,11 @@ class Questions:
 
         Source: the inverse Simpson index (Hill 1973, order 2).
         """
-        lse = self._wide_lse
-        squares = statistics.squared(self._wide, lse)
-        mass = products.forward(self._wide, self._wide.key[..., :1] * 0, lse)[2]
-        return mass**2 / squares.masked_fill(squares == 0, 1.0)
+        found = self._sweep(Wanted(squares=True, mass=True))
+        if found is not None:
+            return _effective(found.mass, found.squares)
+        mass = products.forward(self._wide, self._wide.key[..., :1] * 0, self._wide_lse)[2]
+        return _effective(mass, statistics.squared(self._wide, self._wide_lse))
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         """The k largest weights of each row.
@@ -80,6 +85,9 @@ class Questions:
         keys = self.shape[3]
         if not 1 <= k <= keys:
             raise OptionError(f"topk(k={k}) asks of rows of {keys} keys. Use 1 <= k <= {keys}.")
+        found = self._sweep(Wanted(topk=k))
+        if found is not None:
+            return found.best, found.best_keys
         return statistics.topk(self._wide, self._wide_lse, k)
 
     def mean_distance(self, *, offset: int = 0) -> Tensor:
@@ -90,11 +98,13 @@ class Questions:
 
         Source: Vig & Belinkov 2019, "Analyzing the Structure of Attention", section 3.
         """
-        return statistics.mean_distance(self._wide, self._wide_lse, offset)
+        found = self._sweep(Wanted(distance=True, offset=offset))
+        return statistics.mean_distance(self._wide, self._wide_lse, offset) if found is None else found.distance
 
     def distance_spread(self, *, offset: int = 0) -> Tensor:
         """How much that distance varies within a row, (B, H, L), in positions: its standard deviation."""
-        return statistics.distance_spread(self._wide, self._wide_lse, offset)
+        found = self._sweep(Wanted(spread=True, offset=offset))
+        return statistics.distance_spread(self._wide, self._wide_lse, offset) if found is None else found.spread
 
     def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
         """What each query gives to keys at most `window` positions away, (B, H, L), in weights.
@@ -103,7 +113,9 @@ class Questions:
         """
         if window < 0:
             raise OptionError(f"mass_within(window={window}) needs a window of 0 positions or more.")
-        return statistics.mass_within(self._wide, self._wide_lse, window, offset)
+        near = replace(self._logits, reach=statistics.within(self._logits, window, offset))
+        found = sweep.ask(near, self._known_lse, Wanted(mass=True))
+        return statistics.mass_within(self._wide, self._wide_lse, window, offset) if found is None else found.mass
 
     def mass_on(self, keys: Sequence[int] | Tensor) -> Tensor:
         """What each query gives to some keys together, (B, H, L), in weights.
@@ -148,7 +160,8 @@ class Questions:
 
     def received(self) -> Tensor:
         """What each key gets over all queries, (B, H, S): the column sums, in weights. Cost: about a forward pass."""
-        return statistics.received(self._wide, self._wide_lse)
+        found = self._sweep(Wanted(received=True))
+        return statistics.received(self._wide, self._wide_lse) if found is None else found.received
 
     def gradient_times(self, grad_out: Tensor, value: Tensor | None = None) -> Tensor:
         """Gradient times attention of each key, (B, H, S): Σᵢ aᵢⱼ · ∂loss/∂aᵢⱼ, where ∂loss/∂aᵢⱼ = grad_outᵢ·vⱼ.
@@ -190,23 +203,105 @@ class Questions:
         Raises:
             OptionError: no cells, an empty region, or another `reduce`.
 
-        Memory: O(L·min(cols, 128)) a head. Cost: one forward pass over the region; for "max" one pass of blocks.
+        Memory: O(rows·cols) a head, or O(L·min(cols, 128)) where it is computed in torch. Cost: about a forward pass
+        over the region.
         """
-        if rows < 1 or cols < 1:
-            raise OptionError(f"pooled(rows={rows}, cols={cols}) needs at least one cell each way.")
+        _check_cells("pooled", rows, cols)
         pools = {"mean": pooling.mean, "max": pooling.maximum}
         if reduce not in pools:
             raise OptionError(f"reduce is {reduce!r}; expected 'mean' or 'max'.")
-        area = (slice(None), slice(None)) if region is None else region
-        spans = []
-        for part, size, letter in zip(area, self.shape[2:], "LS", strict=True):
-            start, stop, step = part.indices(size)
-            if step != 1 or start >= stop:
-                raise OptionError(
-                    f"the region's {letter} is {part}: empty, or not of step 1. Use 0 <= start < stop <= {size}."
-                )
-            spans.append(slice(start, stop))
-        return pooling.pooled(self._wide, self._wide_lse, (rows, cols), spans[0], spans[1], pools[reduce])
+        spans = self._region(region)
+        cells = self._cells(rows, cols, spans, reduce)
+        found = self._sweep(Wanted(cells=cells))
+        if found is None:
+            return pooling.pooled(self._wide, self._wide_lse, (rows, cols), spans[0], spans[1], pools[reduce])
+        return found.map if cells.by_maximum else sweep.means(found.map, cells)
+
+    def allowed(self, rows: int, cols: int, *, region: tuple[slice, slice] | None = None) -> Tensor:
+        """How much of each cell of such a map may be attended at all, (B, H, rows, cols), 0..1: 0 where all is masked.
+
+        For hatching what a mask leaves out. With as many cells as positions it is the mask itself. A bias masks
+        nothing.
+
+        Args:
+            rows, cols, region: as for `pooled`.
+
+        Memory: O(L·cols) in pieces, never L·S. Axes the mask does not look at are stretched views.
+        """
+        _check_cells("allowed", rows, cols)
+        return pooling.allowed(self._logits, (rows, cols), *self._region(region))
+
+    # All together
+
+    def survey(
+        self, *, k: int = 8, cells: tuple[int, int] = (64, 64), offset: int = 0, progress: sweep.Progress | None = None
+    ) -> sweep.Survey:
+        """Everything there is to ask of rows, columns and cells, in one sweep: about the price of one forward pass.
+
+        Args:
+            k: how many of the largest weights of a row; at most S of them.
+            cells: rows and columns of the map.
+            offset: as for `mean_distance`.
+            progress: called with the share done, 0..1, as the sweep goes on; for a long one, a progress bar:
+                `with rich.progress.Progress() as bar: task = bar.add_task("asking", total=1);
+                A.survey(progress=lambda done: bar.update(task, completed=done))`.
+
+        Raises:
+            OptionError: as `topk` and `pooled` do.
+
+        Example:
+            >>> import torch
+            >>> from clearhead import AttentionMatrix
+            >>> q = torch.zeros(1, 1, 4, 2)
+            >>> found = AttentionMatrix(q, q, is_causal=True).survey(k=2, cells=(2, 2))
+            >>> found.received[0, 0], found.effective_keys[0, 0]
+            (tensor([2.0833, 1.0833, 0.5833, 0.2500]), tensor([1., 2., 3., 4.]))
+            >>> found.topk[1][0, 0].tolist()
+            [[0, 1], [0, 1], [0, 1], [0, 1]]
+        """
+        _check_cells("survey", *cells)
+        if k < 1:
+            raise OptionError(f"survey(k={k}) needs k of 1 or more.")
+        k, where = min(k, self.shape[3]), self._cells(*cells, self._region(None), "mean")
+        found = sweep.ask(
+            self._logits,
+            lambda: self._known_lse(None if progress is None else lambda done: progress(done / 2)),
+            Wanted(True, True, True, True, True, True, offset, True, k, where),
+            None if progress is None else lambda done: progress((1 + done) / 2),
+        )
+        if found is None:
+            return self._survey_in_torch(k, cells, offset, progress)
+        return sweep.Survey(
+            entropy=found.entropy,
+            maximum=found.maximum,
+            effective_keys=_effective(found.mass, found.squares),
+            mean_distance=found.distance,
+            distance_spread=found.spread,
+            received=found.received,
+            topk=(found.best, found.best_keys),
+            pooled=sweep.means(found.map, where),
+        )
+
+    def _survey_in_torch(
+        self, k: int, cells: tuple[int, int], offset: int, progress: sweep.Progress | None
+    ) -> sweep.Survey:
+        """The same, one question after the other."""
+        asked: dict[str, Callable[[], Any]] = {
+            "entropy": self.entropy,
+            "maximum": self.maximum,
+            "effective_keys": self.effective_keys,
+            "mean_distance": lambda: self.mean_distance(offset=offset),
+            "distance_spread": lambda: self.distance_spread(offset=offset),
+            "received": self.received,
+            "topk": lambda: self.topk(k),
+            "pooled": lambda: self.pooled(*cells),
+        }
+        answers = {}
+        for done, (name, ask) in enumerate(asked.items(), start=1):
+            answers[name] = ask()
+            if progress is not None:
+                progress(done / len(asked))
+        return sweep.Survey(**answers)
 
     # Beside another
 
@@ -238,3 +333,37 @@ class Questions:
                 f"dividing {heads}."
             )
         return products.spread(value, heads)
+
+    def _region(self, region: tuple[slice, slice] | None) -> tuple[slice, slice]:
+        """A rectangle of the matrix, its ends said."""
+        area = (slice(None), slice(None)) if region is None else region
+        spans = []
+        for part, size, letter in zip(area, self.shape[2:], "LS", strict=True):
+            start, stop, step = part.indices(size)
+            if step != 1 or start >= stop:
+                raise OptionError(
+                    f"the region's {letter} is {part}: empty, or not of step 1. Use 0 <= start < stop <= {size}."
+                )
+            spans.append(slice(start, stop))
+        return spans[0], spans[1]
+
+    def _cells(self, rows: int, cols: int, spans: tuple[slice, slice], reduce: str) -> Cells:
+        sizes = [span.stop - span.start for span in spans]
+        edges = [pooling.edges(size, cells) for size, cells in zip(sizes, (rows, cols), strict=True)]
+        return sweep.cells(edges, spans, by_maximum=reduce == "max")
+
+    def _sweep(self, wanted: Wanted) -> Statistics | None:
+        return sweep.ask(self._logits, self._known_lse, wanted)
+
+    def _known_lse(self, progress: sweep.Progress | None = None) -> Tensor:
+        """The lse, kept once found; progress is told while it is being found."""
+        raise NotImplementedError
+
+
+def _effective(mass: Tensor, squares: Tensor) -> Tensor:
+    return mass**2 / squares.masked_fill(squares == 0, 1.0)
+
+
+def _check_cells(method: str, rows: int, cols: int) -> None:
+    if rows < 1 or cols < 1:
+        raise OptionError(f"{method} of rows={rows}, cols={cols} needs at least one cell each way.")

@@ -1,0 +1,83 @@
+"""Statistics by the kernels' second pass, where it can: one sweep in native code, whatever the mask.
+
+Where it cannot (another device or dtype, gradients asked for), the answer here is None and the caller goes on in torch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clearhead import kernels
+from clearhead.kernels import second_pass
+from clearhead.matrix import products
+from clearhead.matrix.logits import Logits
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What `AttentionMatrix.survey` finds; each as the method of the same name gives it.
+
+    Attributes:
+        entropy, maximum, effective_keys, mean_distance, distance_spread: (B, H, L).
+        received: (B, H, S).
+        topk: (values, indices), each (B, H, L, k).
+        pooled: (B, H, rows, cols), by mean.
+    """
+
+    entropy: Tensor
+    maximum: Tensor
+    effective_keys: Tensor
+    mean_distance: Tensor
+    distance_spread: Tensor
+    received: Tensor
+    topk: tuple[Tensor, Tensor]
+    pooled: Tensor
+
+
+def ask(
+    logits: Logits, lse: Callable[[], Tensor], wanted: kernels.Wanted, progress: Progress | None = None
+) -> kernels.Statistics | None:
+    """What is wanted of a matrix, float32; None where the native second pass refuses.
+
+    Args:
+        logits: the matrix, in its own dtype.
+        lse: gives its normaliser, (B, H, L); called only if the pass can be made.
+    """
+    if logits.dense_tilt:
+        return None
+    problem = products.problem(logits, logits.key)
+    if second_pass.refuses(problem, wanted) is not None:
+        return None
+    known = lse()
+    if known.requires_grad and torch.is_grad_enabled():
+        return None
+    return kernels.statistics(problem, known, wanted, progress)
+
+
+def cells(edges: list[list[tuple[int, int]]], spans: tuple[slice, slice], *, by_maximum: bool) -> kernels.Cells:
+    """The cells of a map over the rectangle `spans`, from their edges within it."""
+    rows, keys = (torch.tensor(part) + span.start for part, span in zip(edges, spans, strict=True))
+    return kernels.Cells(rows, keys, by_maximum)
+
+
+def means(sums: Tensor, where: kernels.Cells) -> Tensor:
+    """The mean of each cell, from its sum."""
+    down, across = (edges[:, 1] - edges[:, 0] for edges in (where.rows, where.keys))
+    return sums / (down[:, None] * across)
+
+
+def normaliser(logits: Logits, progress: Progress | None) -> Tensor:
+    """(B, H, L): the log-sum-exp of each row, sinks included, some rows at a time, so that progress can be told."""
+    batch, heads, rows, keys = logits.shape
+    step = max(second_pass.CHUNK // max(batch * heads * keys * logits.query.shape[-1], 1) // 1024, 1) * 1024
+    if progress is None or rows <= step:
+        return products.normaliser(logits)
+    parts = []
+    for start in range(0, rows, step):
+        parts.append(products.normaliser(logits.part(slice(start, start + step), slice(0, keys))))
+        progress(min(start + step, rows) / rows)
+    return torch.cat(parts, dim=2)
