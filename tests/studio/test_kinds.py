@@ -49,6 +49,8 @@ def right(put: Question) -> dict[str, object]:
     proved = put.proved
     if put.form == "options":
         return {"response": [one.letter for one in put.right]}
+    if put.form == "typed":
+        return {"typed": proved.answer}
     if put.form == "worked":
         return {f"step-{step.key}": step.result for step in put.asked_steps}
     if put.form == "explain":
@@ -69,7 +71,7 @@ def wrong(put: Question) -> dict[str, object]:
     fields = right(put)
     if put.form == "options":
         return {"response": [next(one.letter for one in put.options if not one.option.correct)]}
-    if put.form == "worked":
+    if put.form in ("worked", "typed"):
         return dict.fromkeys(fields, "nothing of the sort")
     if put.form == "explain":
         return {**fields, "tick": []}

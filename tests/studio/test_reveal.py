@@ -5,7 +5,7 @@ import pytest
 from clearhead import course, sandbox
 from clearhead.course import Item, Pack
 from clearhead.errors import SandboxError
-from clearhead.studio import reveal
+from clearhead.studio import demo, reveal
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
 
@@ -61,7 +61,7 @@ def test_what_is_drawn_is_what_the_class_gave(last: Item) -> None:
     ran = reveal._run(source(last, "solution"), 3)
     drawn = next(iter(reveal._as_reading(ran, 3).record.values())).to_dense()
     assert (drawn - ran.weights).abs().max() < 1e-5
-    tokens = reveal._reading().tokens
+    tokens = demo.reading(reveal.SENTENCE).tokens
     for (token, links), row in zip(reveal._strongest(ran, 7, tokens), ran.weights[0, 7], strict=True):
         assert token in tokens
         assert links[0][1] == pytest.approx(row.max().item())

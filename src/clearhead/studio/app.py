@@ -26,6 +26,7 @@ from clearhead.studio import (
     reveal,
     search,
     topic,
+    tour,
     tryout,
     walk,
 )
@@ -39,7 +40,7 @@ from clearhead.studio.shelf import Shelf, fill
 from clearhead.studio.store import Store
 
 PARTS = (
-    *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tryout, experiment),
+    *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),
     *(progress, search, notes, preferences, lens),
 )
 HERE = Path(__file__).parent

@@ -11,6 +11,7 @@ from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import DiffLexer, PythonLexer, PythonTracebackLexer  # type: ignore[import-untyped]
 
+from clearhead.studio import tour
 from clearhead.studio.mathml import to_mathml
 
 _FORMATTER = HtmlFormatter(nowrap=True)
@@ -48,6 +49,9 @@ def _math(source: str, options: dict[str, Any]) -> str:
 
 def _fence(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
     words = (tokens[index].info or "").split()
+    shown = tour.figure(tokens[index].content) if words[:1] == ["lens"] else None
+    if shown:
+        return str(shown)
     return str(code(tokens[index].content, words[0] if words else "text"))
 
 

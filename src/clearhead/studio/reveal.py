@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from clearhead import sandbox
 from clearhead.course import Attempt, Item
 from clearhead.errors import ClearheadError, SandboxError
-from clearhead.studio import topic
+from clearhead.studio import demo, topic
 from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.pages import render
@@ -24,7 +24,7 @@ from clearhead.studio.pages import render
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from clearhead.capture import Loaded, Reading
+    from clearhead.capture import Reading
 
 router = APIRouter()
 
@@ -74,7 +74,7 @@ def page(request: Request, desk: AtDesk, attempt_id: str, layer: Annotated[int, 
     attempt, item = _found(desk, attempt_id)
     ran, problem, rows, count, head = None, "", [], 0, 0
     try:
-        reading = _reading()
+        reading = demo.reading(SENTENCE)
         count = len(reading.record)
         ran = _run(str(attempt.response), _known(layer, count))
         head = _telling(ran)
@@ -107,7 +107,7 @@ def data(desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) 
 
     attempt, _ = _found(desk, attempt_id)
     try:
-        ran = _run(str(attempt.response), _known(layer, len(_reading().record)))
+        ran = _run(str(attempt.response), _known(layer, len(demo.reading(SENTENCE).record)))
         drawn = payload(_as_reading(ran, layer), text=SENTENCE)
     except ClearheadError as error:
         return JSONResponse({"error": str(error)}, status_code=422)
@@ -149,25 +149,11 @@ def _run(program: str, layer: int) -> Ran:
         why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
         raise SandboxError(f"your class did not run with the model's weights: {why or 'it printed nothing'}.")
     raw = base64.b64decode(outcome.stdout.rpartition(MARK)[2])
-    own = list(_reading().record.values())[layer].to_dense()
+    own = list(demo.reading(SENTENCE).record.values())[layer].to_dense()
     if len(raw) != own.numel() * 4:
         raise SandboxError("your class did not give one weight for each head, query and key.")
     weights = torch.frombuffer(bytearray(raw), dtype=torch.float32).reshape(own.shape).nan_to_num()
     return Ran(weights, (weights - own).abs().max().item())
-
-
-@lru_cache(maxsize=1)
-def _model() -> "Loaded":
-    from clearhead import capture
-
-    return capture.load()
-
-
-@lru_cache(maxsize=1)
-def _reading() -> "Reading":
-    from clearhead import capture
-
-    return capture.read(_model(), SENTENCE)
 
 
 @lru_cache(maxsize=12)
@@ -175,7 +161,7 @@ def _layer(number: int) -> tuple[dict[str, "Tensor"], int]:
     """What the model's layer reads, (1, L, E), and its parameters under the names of `nn.MultiheadAttention`."""
     import torch
 
-    loaded = _model()
+    loaded = demo.model()
     encoded = loaded.tokenizer(SENTENCE, return_tensors="pt")
     with torch.inference_mode():
         x = loaded.model(**encoded, output_hidden_states=True).hidden_states[number]
@@ -202,7 +188,7 @@ def _as_reading(ran: Ran, layer: int) -> "Reading":
     _, heads, length, _ = ran.weights.shape
     nothing = torch.zeros(1, heads, length, 1)
     matrix = AttentionMatrix(nothing, nothing, bias=ran.weights.clamp_min(1e-30).log())
-    own = _reading()
+    own = demo.reading(SENTENCE)
     name = f"your class with layer {layer} of {own.model_name}"
     return replace(own, record=Record.of({f"layer {layer}": matrix}), model_name=name)
 

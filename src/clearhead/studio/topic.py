@@ -37,7 +37,12 @@ RECALLED = ("card", "explain")
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
 FEWEST = 5  # a test or a challenge of fewer items says nothing
-PAGES = {"read": "read", "why": "why", "sheet": "recall"}  # modes that are a page to read -> the pack's page
+PAGES = {
+    "read": "read",
+    "why": "why",
+    "walk": "walk",
+    "sheet": "recall",
+}  # modes that are a page to read -> the pack's page
 
 
 def items_for(mode: str, items: list[Item]) -> list[Item]:
@@ -124,20 +129,21 @@ def _minutes(topic: Topic) -> int:
 
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
 def read(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    return _page(request, desk, pack_id, topic_id, "read")
+    return page(request, desk, pack_id, topic_id, "read")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/why", response_class=HTMLResponse)
 def why(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    return _page(request, desk, pack_id, topic_id, "why")
+    return page(request, desk, pack_id, topic_id, "why")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/sheet", response_class=HTMLResponse)
 def sheet(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    return _page(request, desk, pack_id, topic_id, "sheet")
+    return page(request, desk, pack_id, topic_id, "sheet")
 
 
-def _page(request: Request, desk: Desk, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
+def page(request: Request, desk: Desk, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
+    """A mode that is a page of the pack, or a 404."""
     pack, topic = found(desk, pack_id, topic_id)
     text = desk.shelf.page(pack, topic, PAGES[mode])
     if text is None:
@@ -146,5 +152,14 @@ def _page(request: Request, desk: Desk, pack_id: str, topic_id: str, mode: str) 
         )
     home.remember(desk, home.Place(request.url.path, topic.title, mode.capitalize()))
     modes = tabs(desk, pack, topic)
-    after = next((link for mode, link in modes if mode == "recall"), modes[-1][1])
-    return render(request, "read.html", pack=pack, topic=topic, text=text, tabs=modes, mode=mode, after=after)
+    return render(
+        request,
+        "read.html",
+        pack=pack,
+        topic=topic,
+        text=text,
+        tabs=modes,
+        mode=mode,
+        after=next((link for name, link in modes if name == "recall"), modes[-1][1]),
+        embeds="```lens" in text,
+    )

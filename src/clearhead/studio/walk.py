@@ -71,6 +71,8 @@ def compute(q: Matrix, k: Matrix, v: Matrix, o: Matrix, *, causal: bool, heads: 
 @router.get("/topics/{pack_id}/{topic_id}/walk", response_class=HTMLResponse)
 def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, this = topic.found(desk, pack_id, topic_id)
+    if "walk" in this.pages:  # a walk of the author's own
+        return topic.page(request, desk, pack_id, topic_id, "walk")
     given = {name: _given(request.query_params, name) for name in START}
     causal = "causal" in request.query_params
     asked = request.query_params.get("heads", "2")
@@ -83,7 +85,6 @@ def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
         topic=this,
         tabs=topic.tabs(desk, pack, this),
         mode="walk",
-        text=desk.shelf.page(pack, this, "walk"),
         given=given,
         names=NAMES,
         tokens=TOKENS,

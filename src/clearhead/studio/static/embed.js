@@ -1,23 +1,32 @@
-// A figure of the Lens inside a page: fetch what a `data-source` names and draw it where it stands.
+// Figures of the Lens inside a page: fetch what a `data-source` names and draw it where it stands, once it is near.
 import attention, { plainModel } from "/views/attention.js";
 
-/** What a place says is to be opened first; null where it says nothing. */
-function opened(place) {
-  const { layer, head, token } = place.dataset;
-  return layer === undefined ? null : { layer: Number(layer), head: Number(head), token: Number(token ?? -1) };
+/** What is opened first: the payload's own choice; of a head alone, the token that the place points at. */
+export function opened(payload, point) {
+  if (point === undefined) return payload.first;
+  return { layer: 0, head: 0, token: point ? payload.tokens.indexOf(point) : -1 };
 }
 
 /** @param {HTMLElement} place */
-export async function draw(place) {
+async function draw(place) {
   try {
     const reply = await fetch(place.dataset.source);
     const payload = await reply.json();
     if (!reply.ok) throw new Error(payload.error);
     place.replaceChildren();
-    attention.render({ model: plainModel({ ...(opened(place) ?? payload.first), side: "query", payload }), el: place });
+    attention.render({ model: plainModel({ ...opened(payload, place.dataset.point), side: "query", payload }), el: place });
   } catch (problem) {
     place.textContent = problem.message;
   }
 }
 
-if (typeof document !== "undefined") document.querySelectorAll(".embed[data-source]").forEach(draw);
+if (typeof document !== "undefined") {
+  const near = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      near.unobserve(target);
+      draw(target);
+    }
+  }, { rootMargin: "600px" });
+  for (const place of document.querySelectorAll(".embed[data-source]")) near.observe(place);
+}

@@ -1,0 +1,31 @@
+"""The demo model, loaded once for all pages that show it at work, and the texts it has read."""
+
+from functools import lru_cache
+from threading import Lock
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clearhead.capture import Loaded, Reading
+
+_one = Lock()  # two first visits must not load the model twice
+
+
+def model() -> "Loaded":
+    """The model. Raises ModelError where it is not installed."""
+    with _one:
+        return _loaded()
+
+
+@lru_cache(maxsize=1)
+def _loaded() -> "Loaded":
+    from clearhead import capture
+
+    return capture.load()
+
+
+@lru_cache(maxsize=16)
+def reading(text: str) -> "Reading":
+    """One text through the model. Raises ModelError where it is too long."""
+    from clearhead import capture
+
+    return capture.read(model(), text)
