@@ -29,6 +29,10 @@ class DenseMatrix:
     def heads(self, heads: list[int]) -> "DenseMatrix":
         return DenseMatrix(self.weights[:, heads])
 
+    def kl(self, other: "DenseMatrix") -> Tensor:
+        ratio = (self.weights / other.weights).clamp_min(1e-30).log()
+        return (self.weights * ratio).nan_to_num(0.0, posinf=float("inf")).sum(-1)
+
     def pooled(self, rows: int, cols: int, *, region: tuple[slice, slice] | None = None) -> Tensor:
         part = self.weights if region is None else self.weights[:, :, *region]
         return torch.nn.functional.adaptive_avg_pool2d(part, (rows, cols))

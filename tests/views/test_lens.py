@@ -3,18 +3,27 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 
+import numpy as np
 import pytest
+import torch
+import transformers as hf
 import uvicorn
+from PIL import Image
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 pytest.importorskip("fastapi", reason="the studio's dependencies are not installed")
 from fastapi.testclient import TestClient
 
 from clearhead.capture import demo_folder
 from clearhead.errors import ModelError
-from clearhead.studio import app
+from clearhead.studio import app, lens
+from clearhead.studio.lens_reading import KEPT, asked
+from clearhead.studio.lens_work import Work
 from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf
+from views.test_payload import unpack
 
 SENTENCE = "The animal didn't cross the street because it was too tired"
 
@@ -98,6 +107,128 @@ def test_two_texts_at_once_do_not_mix(client):
 def test_a_question_that_is_none_is_refused(client):
     assert client.get("/lens/answer", params={"text": "a", "question": "[]"}).status_code == 422
     assert client.get("/lens/answer", params={"text": "a", "question": "{"}).status_code == 422
+    assert "forgotten" in client.get("/lens/answer", params={"key": "none", "question": "{}"}).json()["error"]
+
+
+def posted(client, path, **wanted):
+    """Post as the page's script does; the lines of the answer."""
+    client.get("/lens")
+    token = {"x-csrf-token": client.cookies["clearhead-csrf"]}
+    if path == "/lens/picture":
+        return client.post(path, headers=token, content=wanted["content"]).json()
+    reply = client.post(path, headers={**token, "content-type": "application/json"}, content=json.dumps(wanted))
+    assert reply.status_code in (200, 204, 422)
+    return [json.loads(line) for line in reply.text.splitlines()]
+
+
+@needs_demo
+def test_a_reading_says_how_far_it_is_and_is_asked_by_its_key(client):
+    *told, last = posted(client, "/lens/read", text=SENTENCE + " to walk")
+    assert {at["doing"] for at in told} <= {"waiting", "loading", "reading", "drawing"}
+    question = json.dumps({"kind": "kl", "layer": 0, "head": 1, "with": [0, 2]})
+    found = client.get("/lens/answer", params={"key": last["key"], "question": question}).json()
+    reading = KEPT.read(KEPT.asked(last["key"]), lambda *_: None)
+    matrix = next(iter(reading.record.values()))
+    nats = matrix.heads([1]).kl(matrix.heads([2]))[0, 0]
+    assert found["mean"] == pytest.approx(float(nats.mean()), rel=1e-5)
+    assert found["most"][0] == [int(nats.argmax()), pytest.approx(float(nats.max()), rel=1e-5)]
+
+
+@needs_demo
+def test_a_long_text_goes_in_the_body_and_half_a_character_is_refused(client):
+    assert "at most 512" in posted(client, "/lens/read", text="word " * 60_000)[-1]["error"]
+    assert "half a character" in posted(client, "/lens/read", text="\ud800")[-1]["error"]
+
+
+@needs_demo
+def test_who_stops_listening_stops_the_reading():
+    begun, passed = threading.Event(), threading.Event()
+
+    def tell(doing, done, _total):
+        if doing == "reading" and done == 2:
+            begun.set()
+            passed.wait(20)
+
+    def make(told):
+        reading = KEPT.read(asked("A text that nobody waits for"), lambda *at: (tell(*at), told(*at)))
+        return {"layers": len(reading.record)}
+
+    work = Work(make)
+    assert begun.wait(60)
+    work.stop()
+    passed.set()
+    assert work.ended(within=20)
+    assert json.loads(work.answer) == {"error": "stopped"}
+    assert (
+        len(KEPT.read(asked("A text that nobody waits for"), lambda *_: None).record) == 6
+    )  # no lock, no hook is left
+
+
+def test_a_models_own_code_runs_only_after_consent(client, tmp_path):
+    model, ran = tmp_path / "model", tmp_path / "ran"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps({"model_type": "odd", "auto_map": {"AutoConfig": "odd.OddConfig"}}))
+    (model / "odd.py").write_text(
+        f"import pathlib\npathlib.Path({str(ran)!r}).touch()\nfrom transformers import PretrainedConfig\n"
+        "class OddConfig(PretrainedConfig):\n    model_type = 'odd'\n"
+    )
+    refused = posted(client, "/lens/read", text="a word", model=str(model))[-1]
+    assert refused["consent"]
+    assert not ran.exists()
+    assert not client.get("/lens/data", params={"text": "a word", "model": str(model), "trust": 1}).is_success
+    assert not ran.exists()
+    posted(client, "/lens/trust", model=str(model))
+    assert not posted(client, "/lens/read", text="a word", model=str(model))[-1]["consent"]  # it holds no weights
+    assert ran.exists()
+
+
+@pytest.fixture(scope="module")
+def vit(tmp_path_factory):
+    """A folder that holds a small model of pictures with random weights."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("vit")
+    config = hf.ViTConfig(
+        hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=8, image_size=28, patch_size=4
+    )
+    hf.ViTModel(config).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": 28, "width": 28}).save_pretrained(folder)
+    return folder
+
+
+def picture(size=28):
+    file = BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_an_uploaded_picture_is_read_and_forgotten_pictures_are_said(client, vit):
+    key = posted(client, "/lens/picture", content=picture())["key"]
+    last = posted(client, "/lens/read", picture=key, model=str(vit))[-1]
+    shown = last["payload"]["picture"]
+    assert (shown["rows"], shown["cols"], shown["first"]) == (7, 7, 1)
+    assert shown["src"].startswith("data:image/jpeg;base64,")
+    question = json.dumps({"kind": "row", "layer": 1, "head": 2, "token": 9, "side": "query"})
+    row = unpack(client.get("/lens/answer", params={"key": last["key"], "question": question}).json()["row"])
+    assert row.shape == (1, 50)
+    assert row.sum() == pytest.approx(1, abs=1e-3)
+    assert "reads text" in posted(client, "/lens/read", picture=key)[-1]["error"]
+    assert "Choose the file again" in posted(client, "/lens/read", picture="gone", model=str(vit))[-1]["error"]
+    assert "reads pictures" in posted(client, "/lens/read", text="a word", model=str(vit))[-1]["error"]
+    assert "empty" in posted(client, "/lens/picture", content=b"")["error"]
+    assert (
+        "cannot be read as a picture"
+        in posted(client, "/lens/read", picture=posted(client, "/lens/picture", content=b"no")["key"], model=str(vit))[
+            -1
+        ]["error"]
+    )
+
+
+def test_a_model_without_attention_is_refused(client, tmp_path):
+    hf.ResNetModel(hf.ResNetConfig(embedding_size=8, hidden_sizes=[8], depths=[1])).save_pretrained(tmp_path)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    key = posted(client, "/lens/picture", content=picture())["key"]
+    assert "no attention" in posted(client, "/lens/read", picture=key, model=str(tmp_path))[-1]["error"]
 
 
 @needs_demo
@@ -146,9 +277,9 @@ def test_the_address_holds_the_whole_state(address, browser):
     page.goto(kept)
     page.locator(".ch-list h3").wait_for()
     assert page.locator(".ch-list h3").inner_text() == "“cat” looks at"
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
-    found = axe.Axe().run(page).response["violations"]
-    assert [(one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")] == []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert serious(page) == [], scheme
     page.get_by_text("More:").click()
     page.locator("#lens-other").fill("The dog sat on the mat")
     page.get_by_role("button", name="Read").click()
@@ -166,3 +297,61 @@ def test_the_address_holds_the_whole_state(address, browser):
     assert "Give at least one word" in page.locator("#lens-says").inner_text()
     page.close()
     assert [said for said in wrong if "422" not in said] == []
+
+
+def serious(page):
+    """What axe finds on the page as it is, in one line each."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    found = axe.Axe().run(page).response["violations"]
+    return [(one["id"], one["nodes"][0]["target"]) for one in found if one["impact"] in ("serious", "critical")]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_patches_are_pointed_at_in_either_picture(address, browser, vit, tmp_path, scheme):
+    page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
+    page.set_default_timeout(60_000)
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    (tmp_path / "noise.png").write_bytes(picture(600))  # past 900 kB: made smaller before it is sent
+    page.goto(f"{address}/lens?model={vit}")
+    page.get_by_text("reads pictures").wait_for()
+    page.locator("#lens-picture").set_input_files(tmp_path / "noise.png")
+    page.locator(".ch-picture").first.wait_for()
+    page.locator(".ch-picture").first.hover(position={"x": 3, "y": 3})
+    assert page.locator(".ch-list h3").inner_text() == "“0,0” looks at"
+    page.locator(".ch-picture").nth(1).focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".ch-list h3").inner_text() == "“1,1” is looked at by"
+    page.locator(".ch-chip.ch-q").click()
+    assert page.locator(".ch-list h3").inner_text() == "“[CLS]” looks at"
+    assert "not the picture" in page.locator("#lens-says").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert serious(page) == []
+    page.close()
+    assert wrong == []
+
+
+@pytest.mark.browser
+def test_stop_stops_the_work_itself(address, browser, monkeypatch):
+    stopped = threading.Event()
+
+    def endless(_wanted, tell):
+        try:
+            while True:
+                tell("reading", 1, 6)
+                threading.Event().wait(0.02)
+        finally:
+            stopped.set()
+
+    monkeypatch.setattr(lens.KEPT, "read", endless)
+    page = browser.new_page()
+    page.set_default_timeout(20_000)
+    page.goto(f"{address}/lens")
+    page.get_by_text("Reading: layer 1 of 6.").wait_for()
+    page.get_by_role("button", name="Stop").click()
+    page.get_by_text("Stopped.").wait_for()
+    assert stopped.wait(20)
+    page.close()

@@ -1,49 +1,47 @@
-"""The Lens: any text through a real model, and every head of it to look at.
+"""The Lens: any text or picture through a real model, and every head of it to look at.
 
 The page comes at once and its script asks for the data, so that loading a model holds up nothing. Without JavaScript
 the page turns to `plain=1`, where the same numbers come as tables and one picture.
 """
 
 import json
-from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import files
-from threading import Lock
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any, Final
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
+from clearhead.studio.lens_plain import numbers
+from clearhead.studio.lens_reading import KEPT, Asked, Tell, asked
+from clearhead.studio.lens_work import Work, refusal
 from clearhead.studio.pages import render
-
-if TYPE_CHECKING:
-    from clearhead.capture import Loaded, Reading
-
-# What needs torch is imported where it is used: a studio starts, and teaches, without it.
 
 router = APIRouter()
 
-SENTENCE = "The animal didn't cross the street because it was too tired"
-EXAMPLES = (
-    SENTENCE,
-    "The animal didn't cross the street because it was too wide",
-    "She put the glass on the table and it broke",
-    "Paris is to France what Rome is to Italy",
+SENTENCE: Final = "The animal didn't cross the street because it was too tired"
+EXAMPLES: Final = (
+    {"text": SENTENCE},
+    {"text": "The animal didn't cross the street because it was too wide"},
+    {"text": "Paris is to France what Rome is to Italy"},
+    {"text": "the lighthouse keeper wrote: the lighthouse keeper", "model": "induction"},
 )
-_reading = Lock()  # one text at a time: two first visits must not load a model twice, nor texts mix
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What the address says: the whole state of the page."""
+class Wanted(BaseModel):
+    """What the page's script asks to be read."""
 
-    text: str
-    model: str | None
-    layer: int
-    head: int
-    other: str = ""  # a second text, to see beside the first
+    text: str = ""
+    model: str = ""
+    picture: str = ""
     rollout: bool = False
+
+
+class Consent(BaseModel):
+    """A model whose own code may run."""
+
+    model: str
 
 
 @router.get("/lens")
@@ -58,40 +56,71 @@ def page(
     plain: bool = False,
 ) -> HTMLResponse:
     """The page. A plain `def`: the server runs it in a thread, so a slow model blocks nobody else."""
-    asked = Asked(text.strip(), model.strip() or None, layer, head, other.strip(), rollout)
-    shown = _plain(asked) if plain else {}
-    return render(request, "lens.html", asked=asked, examples=EXAMPLES, plain=plain, shown=shown)
+    shown: dict[str, Any] = {"error": None}
+    state = {"text": text.strip(), "model": model.strip(), "layer": layer, "head": head}
+    if plain:
+        try:
+            shown = numbers(KEPT.read(asked(text, model), _silent), layer, head)
+        except ClearheadError as error:
+            shown = {"error": str(error)}
+    state |= {"other": other.strip(), "rollout": rollout}
+    return render(request, "lens.html", asked=state, examples=EXAMPLES, plain=plain, shown=shown)
+
+
+@router.post("/lens/read")
+async def read(request: Request, wanted: Wanted) -> Response:
+    """Read, and say line by line how far it is; the last line holds `payload` and its `key`, or `error`.
+
+    Who closes the connection stops the reading.
+    """
+    try:
+        what = asked(**wanted.model_dump())
+    except ClearheadError as error:
+        return JSONResponse(refusal(error), status_code=422)
+    work = Work(lambda tell: {"key": what.key, "payload": _payload(what, tell)})
+    return StreamingResponse(work.lines(request.is_disconnected), media_type="application/x-ndjson")
 
 
 @router.get("/lens/data")
-def data(text: Annotated[str, Query()] = "", model: str = "", rollout: bool = False) -> Response:
-    """What `attention.js` draws; or, with status 422, `{"error": message}`."""
-    from clearhead.views.payload import payload
-    from clearhead.views.rolled import rolled
-
+def data(text: str = "", model: str = "", rollout: bool = False) -> Response:
+    """The same in one answer: what `attention.js` draws; or, with status 422, `{"error": message}`."""
     try:
-        reading = _read(model.strip() or None, text.strip())
-        return JSONResponse(
-            payload(rolled(reading) if rollout else reading, text=text.strip(), model=model.strip() or None)
-        )
+        return JSONResponse(_payload(asked(text, model, rollout=rollout), _silent))
     except ClearheadError as error:
-        return JSONResponse({"error": str(error)}, status_code=422)
+        return JSONResponse(refusal(error), status_code=422)
 
 
 @router.get("/lens/answer")
-def answers(text: str, question: str, model: str = "", rollout: bool = False) -> Response:
-    """A tile of one head, or a token's links; or, with status 422, `{"error": message}`."""
+def answers(question: str, key: str = "", text: str = "", model: str = "", rollout: bool = False) -> Response:
+    """A tile of one head, a token's links, …: about the reading of this key, or of this text; else status 422."""
     from clearhead.views.answers import answer
-    from clearhead.views.rolled import rolled
 
     try:
-        asked = json.loads(question)
-        if not isinstance(asked, dict):
+        about = json.loads(question)
+        if not isinstance(about, dict):
             raise OptionError("a question is a JSON object. Reload the page.")
-        reading = _read(model.strip() or None, text.strip())
-        return JSONResponse(answer(rolled(reading) if rollout else reading, asked))
-    except (ClearheadError, ValueError) as error:
-        return JSONResponse({"error": str(error)}, status_code=422)
+        what = KEPT.asked(key) if key else asked(text, model, rollout=rollout)
+        return JSONResponse(answer(KEPT.read(what, _silent), about))
+    except ClearheadError as error:
+        return JSONResponse(refusal(error), status_code=422)
+    except ValueError as error:
+        return JSONResponse({"error": f"the question is no JSON: {error}. Reload the page."}, status_code=422)
+
+
+@router.post("/lens/picture")
+async def picture(request: Request) -> Response:
+    """Keep an uploaded picture, the body as it is, while the studio runs; its `key` is what to ask by."""
+    content = await request.body()
+    if not content:
+        return JSONResponse({"error": "the picture is empty. Choose another file."}, status_code=422)
+    return JSONResponse({"key": KEPT.add_picture(content)})
+
+
+@router.post("/lens/trust")
+def trust(consent: Consent) -> Response:
+    """The learner has read a model's code and lets it run, until the studio stops. Never by an address alone."""
+    KEPT.trust(consent.model.strip())
+    return Response(status_code=204)
 
 
 @router.get("/views/attention.css")
@@ -101,54 +130,14 @@ def style() -> Response:
     return Response(content, media_type="text/css")
 
 
-def _read(model: str | None, text: str) -> "Reading":
-    with _reading:
-        return _kept(model, text)
+def _payload(what: Asked, tell: Tell) -> dict[str, Any]:
+    from clearhead.views.payload import payload
+
+    reading = KEPT.read(what, tell)
+    tell("drawing", 0, len(reading.record))
+    text = what.text if not what.picture else None
+    return payload(reading, text=text, model=what.model, progress=lambda done, total: tell("drawing", done, total))
 
 
-@lru_cache(maxsize=4)
-def _kept(model: str | None, text: str) -> "Reading":
-    """A text through a model; the last few are kept, since one picture asks many questions of the same reading."""
-    from clearhead.capture import read
-
-    return read(_loaded(model), text)
-
-
-@lru_cache(maxsize=2)
-def _loaded(model: str | None) -> "Loaded":
-    from clearhead.capture import load
-
-    return load(model)
-
-
-def _plain(asked: Asked) -> dict[str, Any]:
-    """The numbers of one head, and a way to every other; or the message that says why not."""
-    from clearhead.views.listing import listing
-    from clearhead.views.ranking import telling
-
-    try:
-        reading = _read(asked.model, asked.text)
-    except ClearheadError as error:
-        return {"error": str(error)}
-    matrices = list(reading.record.values())
-    layer, head = asked.layer, asked.head
-    if not (0 <= layer < len(matrices) and 0 <= head < matrices[layer].shape[1]):
-        first = telling(reading)
-        layer, head = first.layer, first.head
-    listed = listing(reading, layer=layer, head=head)["heads"][0]
-    rows = [
-        {"token": token, "links": [(reading.tokens[key], weight) for key, weight in links[:8]]}
-        for token, links in zip(reading.tokens, listed["links"], strict=True)
-    ]
-    return {
-        "error": None,
-        "model": reading.model_name,
-        "layer": layer,
-        "head": head,
-        "breadth": listed["scores"].get("breadth"),
-        "tokens": reading.tokens,
-        "margin": 0.6 + 0.37 * min(max(map(len, reading.tokens)), 11),  # room for names, in cells
-        "weights": listed["weights"] if len(reading.tokens) <= 32 else None,
-        "rows": rows,
-        "heads": [matrix.shape[1] for matrix in matrices],
-    }
+def _silent(_doing: str, _done: int, _total: int) -> None:
+    """For answers that come in one piece: nobody is told how far they are."""

@@ -11,6 +11,7 @@ from clearhead.errors import OptionError, TooLargeError
 from clearhead.views import terminal
 from clearhead.views.numbers import Array, numbers
 from clearhead.views.payload import tiles
+from clearhead.views.refusing import refuse_unlike
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -61,11 +62,7 @@ def compare(first: "Reading", second: "Reading") -> Comparison:
         TooLargeError: the text is too long for all pairs of heads at once.
     Memory: the weights of both, at most 400 MB each.
     """
-    if len(first.tokens) != len(second.tokens):
-        raise OptionError(
-            f"{first.model_name} reads {len(first.tokens)} tokens and {second.model_name} {len(second.tokens)}: the "
-            "maps do not lie on each other. Compare models with one tokenizer."
-        )
+    refuse_unlike(first, second)
     (ours, heads), (theirs, others) = _rows(first), _rows(second)
     alike = np.einsum("hls,gls->hg", ours, theirs, optimize=True) / len(first.tokens)
     return Comparison(first, second, heads, others, np.clip(alike, 0.0, 1.0))

@@ -54,6 +54,7 @@ def page(
     model: str | None = None,
     layer: int | None = None,
     head: int | None = None,
+    second: Reading | None = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> str:
@@ -64,13 +65,14 @@ def page(
         text: the heading; the tokens, joined, where there is none.
         model: what the model was loaded by; None for the demo model.
         layer, head: the head that is open at first; the first that is worth it if not given.
+        second: another model over as many tokens, to show heads less its own.
         notes: what else the page leaves out, to be said on it.
         progress: told after each layer: how many are done, of how many.
     Returns:
         The page: no request leaves it, and it stays under about 5 MB whatever the length of the text. What was
         left out to keep it so is said on the page.
     """
-    data = payload(reading, text=text, model=model, notes=notes, progress=progress)
+    data = payload(reading, text=text, model=model, second=second, notes=notes, progress=progress)
     opening = dict(data["first"])
     if layer is not None or head is not None:
         opening = {"layer": layer or 0, "head": head or 0, "token": -1}

@@ -1,13 +1,20 @@
 """The ES module that draws, as one file, for the places that take one: a saved page and a notebook widget.
 
-The source is five small files that a browser imports by itself (the studio serves them). Joined, each import of a
+The source is six small files that a browser imports by itself (the studio serves them). Joined, each import of a
 neighbour and each `export` falls away; names at the top of the files are therefore different from file to file.
 """
 
 import re
 from importlib.resources import files
 
-PARTS = ("numbers.js", "paint.js", "map.js", "head.js", "attention.js")  # a part comes after all it imports
+PARTS = (
+    "numbers.js",
+    "paint.js",
+    "map.js",
+    "patches.js",
+    "head.js",
+    "attention.js",
+)  # a part comes after all it imports
 IMPORT = re.compile(r'^import \{[^}]*\} from "\./[a-z]+\.js";\n', re.M)
 EXPORT = re.compile(r"^export (?!default\b)", re.M)
 

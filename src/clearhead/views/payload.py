@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from clearhead.views.numbers import Array, numbers
 from clearhead.views.ranking import LINKS, Kept, kept_links, telling
+from clearhead.views.refusing import refuse_unlike
 from clearhead.views.scores import tables
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ def payload(
     *,
     text: str | None = None,
     model: str | None = None,
+    second: "Reading | None" = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -48,6 +50,7 @@ def payload(
         reading: one text or picture through one model; the first of its batch is described.
         text: the text as typed, and
         model: what the model was loaded by, None for the demo model: with both, a picture says how to repeat it.
+        second: another model over as many tokens, to show heads less its own.
         notes: what else was left out.
         progress: told after each layer.
     Returns:
@@ -55,10 +58,12 @@ def payload(
         worth opening first), `layers` (each with `name`, `heads`, `thumb`, `map`, `links`, `masked`), `scores` (name ->
         what it says and a value a head), `top` (the largest weight kept), `picture` (None for a text), `missed`,
         `left_out`.
+    Raises:
+        OptionError: the second reading has another number of tokens.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
     """
     matrices = list(reading.record.values())
-    side, stride = _budget(matrices)
+    side, stride = _budget([*matrices, *(second.record.values() if second else ())])
     layers, links = [], []
     for name, matrix in reading.record.items():
         links.append(kept_links(matrix, stride))
@@ -80,9 +85,30 @@ def payload(
         },
         "top": max((layer["top"] for layer in layers), default=0.0),
         "picture": picture(reading),
+        "other": None if second is None else beside(reading, second, side, stride),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
         "left_out": "; ".join([*_left_out(matrices, side, stride), *notes]) or None,
     }
+
+
+def beside(reading: "Reading", second: "Reading", side: int, stride: int) -> dict[str, Any]:
+    """The second model: `model`, `layers` as of the first, and `kl[layer][head]`, nats a query, None for infinite.
+
+    KL divergence is from the first model's head to the one in the same place; undefined is left out.
+    """
+    refuse_unlike(reading, second)
+    pairs = zip(reading.record.values(), second.record.values(), strict=False)
+    return {
+        "model": second.model_name,
+        "layers": [_layer(name, matrix, kept_links(matrix, stride), side) for name, matrix in second.record.items()],
+        "kl": [_divergence(ours, theirs) for ours, theirs in pairs],
+    }
+
+
+def _divergence(ours: "AttentionMatrix", theirs: "AttentionMatrix") -> list[float | None]:
+    heads = list(range(min(ours.shape[1], theirs.shape[1])))
+    nats = numbers(ours.heads(heads).kl(theirs.heads(heads)))[0].mean(-1)
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in nats]
 
 
 def picture(reading: "Reading") -> dict[str, Any] | None:

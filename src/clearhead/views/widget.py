@@ -18,13 +18,17 @@ class AttentionWidget(anywidget.AnyWidget):
     """A reading in a notebook: the last expression of a cell, or `display(AttentionWidget(reading))`.
 
     Args:
-        reading: one text through one model; kept, to answer what is asked while one zooms and points.
+        reading: one text or picture through one model; kept, to answer what is asked while one zooms and points.
+        second: the same through another model, to show heads less its own and how far apart they are.
+
+    Raises:
+        OptionError: the two have not as many tokens.
 
     Attributes:
         layer, head: the head that is open, -1 for none; setting them opens another.
         token, side: the token pointed at and its line, "query" or "key".
         order: "layer", or the score the grid is ordered by.
-        pin: "layer.head" of the head that others are shown less of, "" for none.
+        pin: what heads are shown less of: "layer.head", "other" for the same place in the second model, "" for none.
     """
 
     _esm = module.one_module()
@@ -38,16 +42,16 @@ class AttentionWidget(anywidget.AnyWidget):
     pin = traitlets.Unicode("").tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
 
-    def __init__(self, reading: "Reading", **kwargs: Any) -> None:
-        data = payload(reading)
+    def __init__(self, reading: "Reading", second: "Reading | None" = None, **kwargs: Any) -> None:
+        data = payload(reading, second=second)
         super().__init__(payload=data, **{**data["first"], **kwargs})
-        self._reading = reading
+        self._reading, self._second = reading, second
         self.on_msg(self._answer)
 
     def _answer(self, _widget: Any, question: Any, _buffers: Any) -> None:
         """Answer a question under the number it came with; a question that makes no sense is answered with why."""
         try:
-            found = answer(self._reading, question)
+            found = answer(self._reading, question, self._second)
         except ClearheadError as error:
             found = {"error": str(error)}
         self.send({"id": question.get("id"), "answer": found})

@@ -1,6 +1,7 @@
 // @ts-check
-/** The Lens page: ask the studio for a text's attention, draw it, and keep the whole state in the address. */
+/** The Lens page: ask the studio for a text's or a picture's attention, draw it, and keep the whole state in the address. */
 import attention, { plainModel } from "/views/attention.js";
+import { _ } from "./words.js";
 
 /** @param {string} id @returns {any} */
 const get = (id) => document.getElementById(id);
@@ -8,19 +9,33 @@ const form = get("lens-form");
 const fields = { text: get("lens-text"), other: get("lens-other"), model: get("lens-model") };
 const rollout = get("lens-rollout");
 const says = get("lens-says");
+const bar = get("lens-bar");
 const places = [get("lens-view"), get("lens-beside")];
 const STATE = ["layer", "head", "token"];
 const SHARED = ["layer", "head", "order", "pin"]; // what two pictures side by side have in common
-const MOST_FILE = 200_000; // bytes of an uploaded text; the longest model here takes far fewer
+const MOST_FILE = 2_000_000; // bytes of an uploaded text
+const MOST_ADDRESS = 8_000; // letters of a text that an address still holds
+const PICTURE_SIDE = 512; // pixels an uploaded picture is made smaller to: models look at fewer
+const MOST_PICTURE = 900_000; // bytes of a picture that is sent as it is
+const TOKEN = /** @type {any} */ (document.querySelector("meta[name=csrf]")).content;
 
 let asked = new AbortController();
 /** @type {{model: any, clear: () => void}[]} the pictures shown */
 let shown = [];
+let picture = ""; // the key of an uploaded picture
 
-/** @param {string} message @param {boolean} [wrong] */
-function say(message, wrong = false) {
+class Refused extends Error {
+  /** @param {{error: string, consent?: boolean}} answer */
+  constructor(answer) {
+    super(answer.error);
+    this.consent = Boolean(answer.consent);
+  }
+}
+
+/** @param {string} message @param {boolean} [wrong] @param {...Node} after */
+function say(message, wrong = false, ...after) {
   says.hidden = !message;
-  says.textContent = message;
+  says.replaceChildren(message, ...after);
   says.classList.toggle("wrong", wrong);
 }
 
@@ -32,10 +47,13 @@ function opened() {
   return { ...state, side: address.get("side") === "key" ? "key" : "query", order: address.get("order") || "layer", pin: address.get("pin") || "" };
 }
 
-/** The form as an address, with only what was filled in. */
+/** The form as an address, with only what was filled in and fits. */
 function filled() {
   const address = new URLSearchParams();
-  for (const [name, field] of Object.entries(fields)) if (field.value.trim()) address.set(name, field.value.trim());
+  for (const [name, field] of Object.entries(fields)) {
+    const value = field.value.trim();
+    if (value && value.length <= MOST_ADDRESS && !(picture && name !== "model")) address.set(name, value);
+  }
   if (rollout.checked) address.set("rollout", "1");
   return address;
 }
@@ -50,26 +68,52 @@ function remember(model) {
   history.replaceState(null, "", `/lens?${address}`);
 }
 
-/** The address of one text's data. @param {string} text */
-function source(text) {
-  const address = new URLSearchParams({ text });
-  if (fields.model.value.trim()) address.set("model", fields.model.value.trim());
-  if (rollout.checked) address.set("rollout", "1");
-  return address;
+/** @param {string} path @param {any} body @param {Record<string, any>} [more] */
+const post = (path, body, more = {}) => fetch(path, { method: "POST", headers: { "x-csrf-token": TOKEN, "content-type": "application/json" }, body: JSON.stringify(body), ...more });
+
+/** Read one text, telling how far it is. @param {string} text @param {AbortSignal} signal @param {(at: any) => void} tell */
+async function read(text, signal, tell) {
+  const wanted = picture ? { picture } : { text };
+  const reply = await post("/lens/read", { ...wanted, model: fields.model.value, rollout: rollout.checked }, { signal });
+  let last = "";
+  const lines = /** @type {any} */ (reply.body).pipeThrough(new TextDecoderStream()).getReader();
+  for (let part = await lines.read(); !part.done; part = await lines.read()) {
+    const whole = (last + part.value).split("\n");
+    last = whole.pop();
+    for (const line of whole) {
+      const at = JSON.parse(line);
+      if (at.payload) return at;
+      if (at.error) throw new Refused(at);
+      tell(at);
+    }
+  }
+  const answer = last ? JSON.parse(last) : { error: _("The answer broke off. Press Read again.") };
+  throw new Refused({ consent: false, ...answer, error: answer.error || _("The studio refused this. Reload the page.") });
 }
 
-/** @param {string} text @param {AbortSignal} signal */
-async function read(text, signal) {
-  const reply = await fetch(`/lens/data?${source(text)}`, { signal });
-  const payload = await reply.json();
-  if (!reply.ok) throw new Error(payload.error);
-  return payload;
+/** How far a reading is, in words and as a bar. */
+function progress({ doing, done, total }) {
+  bar.hidden = false;
+  if (total) [bar.max, bar.value] = [total, done];
+  else bar.removeAttribute("value");
+  const words = {
+    waiting: _("Waiting for another text to be read."),
+    loading: _("Loading the model. The first text waits for it, a few seconds."),
+    reading: total ? _("Reading: layer %(done)s of %(total)s.", { done, total }) : _("Reading."),
+    drawing: _("Finding the strongest links: layer %(done)s of %(total)s.", { done, total }),
+  };
+  says.hidden = false;
+  if (says.textContent !== words[doing]) says.replaceChildren(words[doing]);
+  says.classList.remove("wrong");
 }
 
-/** Draw one text's payload in its place. */
-function picture(place, text, payload, state) {
-  const address = source(text);
-  const answer = async (question) => (await fetch(`/lens/answer?${address}&question=${encodeURIComponent(JSON.stringify(question))}`)).json();
+/** Draw one reading in its place. */
+function draw(place, { key, payload }, state) {
+  const answer = async (question) => {
+    const found = await (await fetch(`/lens/answer?${new URLSearchParams({ key, question: JSON.stringify(question) })}`)).json();
+    if (found.error) say(found.error, true);
+    return found;
+  };
   const model = plainModel({ ...(state || { ...payload.first, side: "query" }), payload }, answer);
   return { model, clear: attention.render({ model, el: place }) };
 }
@@ -88,33 +132,53 @@ function tie() {
   }
 }
 
-/** Read the form's texts and draw them. @param {Record<string, any> | null} state what to open; null: what is telling */
+/** Read the form's texts, or the picture, and draw them. @param {Record<string, any> | null} state what to open; null: what is telling */
 async function show(state) {
   asked.abort();
   asked = new AbortController();
   const signal = asked.signal;
-  const texts = [fields.text.value.trim(), ...(fields.other.value.trim() ? [fields.other.value.trim()] : [])];
+  const texts = [fields.text.value.trim(), ...(fields.other.value.trim() && !picture ? [fields.other.value.trim()] : [])];
   busy(true);
-  const slow = setTimeout(() => say("Reading. The first text waits for the model to load, a few seconds."), 400);
   try {
-    const payloads = await Promise.all(texts.map((text) => read(text, signal)));
+    const found = [];
+    for (const text of texts) {
+      let began = performance.now();
+      found.push(await read(text, signal, (at) => performance.now() - began > 300 && progress(at)));
+    }
+    if (signal.aborted) return;
     say("");
     shown.forEach((one) => one.clear());
-    const first = state || { ...payloads[0].first, side: "query" };
+    const first = state || { ...found[0].payload.first, side: "query" };
     places[1].hidden = texts.length < 2;
     get("lens-views").classList.toggle("lens-two", texts.length > 1);
     // A token of one text is no token of the other.
-    shown = payloads.map((payload, i) => picture(places[i], texts[i], payload, i ? { ...first, token: -1 } : first));
+    shown = found.map((one, i) => draw(places[i], one, i ? { ...first, token: -1 } : first));
     tie();
     if (state) remember(shown[0].model);
+    if (picture) say(_("The address keeps the model and the head, not the picture: whoever opens it chooses a picture again."));
+    else if (texts.some((text) => text.length > MOST_ADDRESS)) say(_("This text is too long for an address: the address keeps the model and the head."));
   } catch (problem) {
-    if (signal.aborted) say("Stopped waiting.");
-    else if (problem instanceof TypeError) say("The studio does not answer. Start it again with `make studio`, then reload this page.", true);
-    else say(problem.message, true);
+    if (signal.aborted) { if (asked.signal === signal) say(_("Stopped.")); }
+    else if (problem instanceof Refused) say(problem.message, true, ...(problem.consent ? [consent()] : []));
+    else if (problem instanceof TypeError) say(_("The studio does not answer. Start it again with `make studio`, then reload this page."), true);
+    else throw problem;
   } finally {
-    clearTimeout(slow);
     if (asked.signal === signal) busy(false);
   }
+}
+
+/** The button that lets a model's own code run: never an address alone, and until the studio stops. */
+function consent() {
+  const model = fields.model.value.trim();
+  const button = Object.assign(document.createElement("button"), { type: "button", textContent: _("I have read its code: run it") });
+  button.addEventListener("click", async () => {
+    await post("/lens/trust", { model });
+    show(null);
+  });
+  const line = document.createElement("span");
+  line.className = "lens-consent";
+  line.append(button);
+  return line;
 }
 
 /** @param {boolean} now */
@@ -122,17 +186,52 @@ function busy(now) {
   get("lens-views").classList.toggle("waiting", now);
   get("lens-views").setAttribute("aria-busy", String(now));
   get("lens-stop").hidden = !now;
+  bar.hidden = true;
 }
 
 /** @param {Event} event */
 async function upload(event) {
   const [file] = /** @type {any} */ (event.target).files;
   if (!file) return;
-  if (file.size > MOST_FILE) return say(`${file.name} has ${file.size} bytes, more than any model here takes. Choose a shorter text.`, true);
+  if (file.size > MOST_FILE) return say(_("%(name)s has %(size)s bytes, more than any model here takes. Choose a shorter text.", { name: file.name, size: file.size }), true);
   const text = await file.text();
-  if (text.includes("\uFFFD") || text.includes("\0")) return say(`${file.name} is not text in UTF-8. Save it as UTF-8 and choose it again.`, true);
+  if (text.includes("\uFFFD") || text.includes("\0")) return say(_("%(name)s is not text in UTF-8. Save it as UTF-8 and choose it again.", { name: file.name }), true);
   fields.text.value = text.trim();
+  forget();
   form.requestSubmit();
+}
+
+/** A large picture is made smaller here, before it is sent. @param {Event} event */
+async function uploadPicture(event) {
+  const [file] = /** @type {any} */ (event.target).files;
+  if (!file) return;
+  let small = file;
+  try {
+    if (file.size > MOST_PICTURE) {
+      const drawn = await createImageBitmap(file);
+      const part = Math.min(1, PICTURE_SIDE / Math.min(drawn.width, drawn.height));
+      const canvas = Object.assign(document.createElement("canvas"), { width: Math.round(drawn.width * part), height: Math.round(drawn.height * part) });
+      /** @type {any} */ (canvas.getContext("2d")).drawImage(drawn, 0, 0, canvas.width, canvas.height);
+      small = await new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+    }
+  } catch {
+    return say(_("%(name)s cannot be read as a picture. Choose a PNG, JPEG or WebP file.", { name: file.name }), true);
+  }
+  const reply = await fetch("/lens/picture", { method: "POST", headers: { "x-csrf-token": TOKEN, "content-type": "application/octet-stream" }, body: small });
+  const answer = await reply.json();
+  if (!reply.ok) return say(answer.error, true);
+  picture = answer.key;
+  form.classList.add("lens-pictured");
+  fields.text.required = false;
+  form.requestSubmit();
+}
+
+/** Back from a picture to the text. */
+function forget() {
+  picture = "";
+  form.classList.remove("lens-pictured");
+  get("lens-picture").value = "";
+  fields.text.required = true;
 }
 
 form.addEventListener("submit", (event) => {
@@ -144,9 +243,11 @@ for (const field of [fields.text, fields.other]) {
   field.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
   });
+  field.addEventListener("input", forget);
 }
 rollout.addEventListener("change", () => form.requestSubmit());
 get("lens-file").addEventListener("change", upload);
+get("lens-picture").addEventListener("change", uploadPicture);
 get("lens-stop").addEventListener("click", () => asked.abort());
 window.addEventListener("popstate", () => location.reload());
 show(opened());

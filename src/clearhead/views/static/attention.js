@@ -4,8 +4,9 @@
  * module in a notebook (anywidget), in a saved page and in the studio.
  *
  * The model holds `payload` (see payload.py), `layer` and `head` (-1: none open), `token` (-1: none), `side` ("query"
- * or "key": which line of tokens is pointed at), `order` ("layer", or a score's name), `pin`
- * ("layer.head" of the head others are compared with, or "") and `live`: whether somebody answers custom messages (see answers.py), for tiles as one zooms and exact links of long texts.
+ * or "key": which line of tokens is pointed at), `order` ("layer", or a score's name), `pin` (the head others are
+ * compared with: "layer.head", "other" for the same place in the payload's other model, or "") and `live`: whether
+ * somebody answers custom messages (see answers.py), for tiles as one zooms and exact links of long texts.
  */
 import { openHead } from "./head.js";
 import { arrange, decodeLayer, roundUp, step } from "./numbers.js";
@@ -25,6 +26,7 @@ function draw(model, el) {
     return () => el.replaceChildren();
   }
   const layers = raw.layers.map(decodeLayer);
+  const others = raw.other ? raw.other.layers.map(decodeLayer) : null;
   const heads = layers.map((layer) => layer.heads);
   const across = Math.max(...heads);
   const top = roundUp(Math.max(...layers.map((layer) => layer.thumb.top)));
@@ -39,13 +41,24 @@ function draw(model, el) {
     for (const [name, value] of Object.entries(values)) model.set(name, value);
     model.save_changes();
   };
-  /** The head that others are compared with, kept in the model as "layer.head"; null for none. */
+  /** What others are compared with: "layer.head", "other" or "". */
   const pinned = () => {
-    const [l, h] = String(model.get("pin") || "").split(".").map(Number);
-    return h >= 0 && l < layers.length && h < heads[l] ? /** @type {[number, number]} */ ([l, h]) : null;
+    const said = String(model.get("pin") || "");
+    const [l, h] = said.split(".").map(Number);
+    return (said === "other" && others) || (h >= 0 && l < layers.length && h < heads[l]) ? said : "";
   };
-  const pin = (place) => {
-    change({ pin: place ? place.join(".") : "" });
+  /** The head to take away from an open one: null where there is none, or not of its size. */
+  function compared(l, h) {
+    const said = pinned();
+    if (!said || said === `${l}.${h}`) return null;
+    const place = /** @type {[number, number]} */ (said === "other" ? [l, h] : said.split(".").map(Number));
+    const layer = (said === "other" ? others : layers)[place[0]];
+    if (!layer || place[1] >= layer.heads || String(layer.map.shape.slice(1)) !== String(layers[l].map.shape.slice(1))) return null;
+    if (said !== "other") return { layer, head: place[1], place, model: 0, name: `the pinned one, layer ${place[0]}, head ${place[1]}` };
+    return { layer, head: h, place, model: 1, name: `the same head of ${raw.other.model}`, kl: raw.other.kl?.[l]?.[h] };
+  }
+  const pin = (said) => {
+    change({ pin: said });
     one.querySelector(".ch-acts button").focus();
   };
   const close = () => {
@@ -54,7 +67,7 @@ function draw(model, el) {
     cells[layer][head].focus();
   };
   const questions = asker(model);
-  const scene = { raw, layers, ask: questions.ask, tokens: raw.tokens, scores: raw.scores, root, one, list, more, state, change, close, colours: (ramp = "w") => colours[ramp], pinned, pin };
+  const scene = { raw, layers, ask: questions.ask, tokens: raw.tokens, scores: raw.scores, root, one, list, more, state, change, close, colours: (ramp = "w") => colours[ramp], pinned, compared, pin };
 
   // -- the grid of heads
   /** @type {any[][]} */
@@ -146,7 +159,7 @@ function draw(model, el) {
   function repaint() {
     colours = { w: palette(el), d: palette(el, "d") };
     layers.forEach((layer, l) => cells[l].forEach((cell, h) => cell.replaceChildren(paint(layer.thumb, layer.thumbMasked, h, top, colours.w))));
-    cells.forEach((row, l) => row.forEach((cell, h) => cell.classList.toggle("ch-pinned", String(pinned()) === `${l},${h}`)));
+    cells.forEach((row, l) => row.forEach((cell, h) => cell.classList.toggle("ch-pinned", pinned() === `${l}.${h}`)));
     shown = "";
     update();
   }

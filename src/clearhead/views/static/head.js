@@ -3,6 +3,7 @@
 import { headMap } from "./map.js";
 import { at, isDense, isMasked, label, links, linksOf, resting, say } from "./numbers.js";
 import { make } from "./paint.js";
+import { patchView } from "./patches.js";
 
 const LIST = 8;
 const ROW = 24; // pixels of a token in the two lines, and the width they are drawn at
@@ -13,6 +14,7 @@ const LINK_WIDTH = 12; // pixels for weight 1
 const WORDS = {
   weight: "How much of a key's value a query takes: the softmax of the scaled, masked logits over the row. 0 to 1; a row adds up to 1.",
   breadth: "How evenly a head's queries look: the entropy of its rows over the most it could be, the log of the number of keys in sight. 0: each query looks at one key; 1: at all alike.",
+  "KL divergence": "How differently two heads attend: the mean over queries of Σ a·ln(a / b), a this head's weights and b the other's. 0: the same; infinite where b gives nothing to a key that a looks at.",
   query: "The token that looks. One row of the map.",
   key: "The token that is looked at. One column of the map.",
 };
@@ -24,9 +26,9 @@ export function openHead(scene, l, h) {
   const layer = layers[l];
   const all = links(layer, h);
   const pin = scene.pinned();
-  const other = pin && !(pin[0] === l && pin[1] === h) && String(layers[pin[0]]?.map.shape.slice(1)) === String(layer.map.shape.slice(1)) ? pin : null;
+  const other = scene.compared(l, h);
   const map = headMap(scene, layer, l, h, other);
-  const lines = tokenLines(scene, layer);
+  const lines = scene.raw.picture ? patchView(scene, layer, l, h) : tokenLines(scene, layer);
   const explain = (word) => explainWord(more, word);
   const alone = layers.length === 1 && layer.heads === 1;
   const name = alone ? layer.name : `Layer ${l}, head ${h}`;
@@ -35,11 +37,13 @@ export function openHead(scene, l, h) {
     make("header", { class: "ch-head" },
       make("h2", {}, name),
       make("span", { class: "ch-acts" },
-        alone ? null : make("button", { type: "button", onclick: () => scene.pin(pin ? null : [l, h]) }, pin ? `Unpin ${pin[0]}·${pin[1]}` : "Pin to compare"),
+        scene.raw.other ? make("button", { type: "button", "aria-pressed": String(pin === "other"), onclick: () => scene.pin(pin === "other" ? "" : "other") }, pin === "other" ? "This model alone" : `Less ${scene.raw.other.model}`) : null,
+        alone || pin === "other" ? null : make("button", { type: "button", onclick: () => scene.pin(pin ? "" : `${l}.${h}`) }, pin ? `Unpin ${pin.replace(".", "·")}` : "Pin to compare"),
         make("button", { type: "button", class: "ch-close", onclick: close }, "Close")),
       make("p", { class: "ch-note" }, alone ? "" : `${layer.name} · `, "breadth ", number("breadth", breadth?.toFixed(2) ?? "–", explain)),
-      other ? make("p", { class: "ch-less" }, `The map shows this head less the pinned one, layer ${other[0]}, head ${other[1]}.`)
-        : pin ? make("p", { class: "ch-less" }, "Pinned. Open another head to see the difference.") : null),
+      other ? make("p", { class: "ch-less" }, `The map shows this head less ${other.name}. `, divergence(scene, l, h, other, explain))
+        : pin === "other" ? make("p", { class: "ch-less" }, `${scene.raw.other.model} has no such head over as many tokens.`)
+          : pin ? make("p", { class: "ch-less" }, "Pinned. Open another head to see the difference.") : null),
     make("div", { class: "ch-pictures" }, map.element, lines.element));
   more.replaceChildren(numbersTable(layer, h, tokens), definitions(), ...(scene.raw.text && !alone ? [howComputed(scene.raw, layer, h)] : []));
   const fill = (token, side, near) => {
@@ -60,6 +64,21 @@ export function openHead(scene, l, h) {
 /** A number that leads to what it means. */
 const number = (word, shown, explain) =>
   make("button", { type: "button", class: "ch-number", title: `What is ${word}?`, onclick: () => explain(word) }, shown);
+
+/** How differently the two heads attend, filled in once Python has answered. */
+function divergence(scene, l, h, other, explain) {
+  const line = make("span", { "aria-live": "polite" });
+  const fill = (mean, most = []) => line.replaceChildren("KL divergence ", number("KL divergence", nats(mean), explain), " nats a query",
+    ...(most.length ? [`, most at ${most.map(([query, value]) => `“${label(scene.tokens[query])}” ${nats(value)}`).join(", ")}`] : []), ".");
+  if (other.kl !== undefined) fill(other.kl);
+  if (scene.ask) {
+    scene.ask({ kind: "kl", layer: l, head: h, with: other.place, model: other.model }).then((found) => "mean" in (found || {}) && fill(found.mean, found.most));
+  }
+  return line;
+}
+
+/** @param {number | null} value null: infinite */
+const nats = (value) => (value === null ? "∞" : value.toFixed(value < 0.1 ? 3 : 2));
 
 function explainWord(more, word) {
   const entry = more.querySelector(`[data-word="${word}"]`);

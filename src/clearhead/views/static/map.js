@@ -8,7 +8,8 @@ const CELLS = 192; // a side of a tile asked for
 const PAUSE = 120; // milliseconds a view must rest before its tile is asked for
 
 /** @param {any} scene @param {any} layer @param {number} l @param {number} h
- * @param {[number, number] | null} pinned a head of the same shape to take away from this one */
+ * @param {{layer: any, head: number, place: [number, number], model: number} | null} pinned a head of the same shape to
+ *   take away from this one */
 export function headMap(scene, layer, l, h, pinned) {
   const { tokens, colours, change } = scene;
   const title = pinned ? "difference" : "weight";
@@ -46,14 +47,14 @@ export function headMap(scene, layer, l, h, pinned) {
     view = next;
     const near = crop(layer, h, view);
     view = near.view;
-    const block = pinned ? subtract(near.block, crop(scene.layers[pinned[0]], pinned[1], view).block) : near.block;
+    const block = pinned ? subtract(near.block, crop(pinned.layer, pinned.head, view).block) : near.block;
     draw(block, near.masked, roundUp(topOf(block, 0)));
     clearTimeout(waiting);
     if (!scene.ask || isDense(layer) || isWhole()) return;
     const asked = view;
     waiting = setTimeout(async () => {
-      const tile = ([layer, head]) => scene.ask({ kind: "tile", layer, head, rows: asked.rows, cols: asked.cols, cells: CELLS });
-      const [found, other] = await Promise.all([tile([l, h]), pinned && tile(pinned)]);
+      const tile = ([layer, head], model) => scene.ask({ kind: "tile", model, layer, head, rows: asked.rows, cols: asked.cols, cells: CELLS });
+      const [found, other] = await Promise.all([tile([l, h], 0), pinned && tile(pinned.place, pinned.model)]);
       if (!found?.map || view !== asked || !box.isConnected) return;
       const block = other?.map ? subtract(decode(found.map), decode(other.map)) : decode(found.map);
       draw(block, found.masked?.data ? decode(found.masked) : found.masked, roundUp(topOf(block, 0)));

@@ -1,0 +1,36 @@
+"""The Lens without JavaScript: one head's numbers, and a way to every other."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+NAMED = 32  # tokens up to which the map is drawn
+
+
+def numbers(reading: "Reading", layer: int, head: int) -> dict[str, Any]:
+    """What the template shows of one head; of the first that is worth it where there is no such head."""
+    from clearhead.views.listing import listing
+    from clearhead.views.ranking import telling
+
+    matrices = list(reading.record.values())
+    if not (0 <= layer < len(matrices) and 0 <= head < matrices[layer].shape[1]):
+        first = telling(reading)
+        layer, head = first.layer, first.head
+    listed = listing(reading, layer=layer, head=head)["heads"][0]
+    rows = [
+        {"token": token, "links": [(reading.tokens[key], weight) for key, weight in links[:8]]}
+        for token, links in zip(reading.tokens, listed["links"], strict=True)
+    ]
+    return {
+        "error": None,
+        "model": reading.model_name,
+        "layer": layer,
+        "head": head,
+        "breadth": listed["scores"].get("breadth"),
+        "tokens": reading.tokens,
+        "margin": 0.6 + 0.37 * min(max(map(len, reading.tokens)), 11),  # room for names, in cells
+        "weights": listed["weights"] if len(reading.tokens) <= NAMED else None,
+        "rows": rows,
+        "heads": [matrix.shape[1] for matrix in matrices],
+    }

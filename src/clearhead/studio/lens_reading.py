@@ -1,0 +1,161 @@
+"""What the Lens has read: models, readings and uploaded pictures, the last few of each, in this process alone."""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+from clearhead.errors import ModelError, OptionError
+
+if TYPE_CHECKING:
+    from clearhead.capture import Loaded, Reading
+
+# What needs torch is imported where it is used: a studio starts, and teaches, without it.
+
+Tell = Callable[[str, int, int], None]  # what is being done, and how far it is: done, total (0: not known)
+
+MODELS: Final = 2
+READINGS: Final = 6
+PICTURES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One text or one picture through one model.
+
+    Attributes:
+        text: the text; not looked at where there is a picture.
+        model: a folder or a cached name; None for the demo model.
+        picture: the key of an uploaded picture, or "".
+        rollout: all layers as one map.
+    """
+
+    text: str
+    model: str | None = None
+    picture: str = ""
+    rollout: bool = False
+
+    @property
+    def key(self) -> str:
+        """A short name of what is asked, for addresses."""
+        return _digest(repr((self.text, self.model, self.picture, self.rollout)).encode())
+
+
+def asked(text: str, model: str = "", picture: str = "", rollout: bool = False) -> Asked:
+    """What a form says, cleaned.
+
+    Raises:
+        OptionError: the text holds half a character (a lone surrogate), which no tokenizer reads.
+    """
+    for value in (text, model):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise OptionError("the text holds half a character, which no tokenizer reads. Type it again.") from error
+    return Asked(text.strip(), model.strip() or None, picture.strip(), rollout)
+
+
+class Kept:
+    """Readings by what was asked, made one at a time: two first visits must not load a model twice, nor texts mix."""
+
+    def __init__(self) -> None:
+        self._turn = Lock()
+        self._models: OrderedDict[tuple[str | None, bool], Loaded] = OrderedDict()
+        self._readings: OrderedDict[Asked, Reading] = OrderedDict()
+        self._asked: OrderedDict[str, Asked] = OrderedDict()
+        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._trusted: set[str] = set()
+
+    def read(self, wanted: Asked, tell: Tell) -> "Reading":
+        """The reading, made now or kept.
+
+        Args:
+            wanted: what to read.
+            tell: told how far it is; what it raises stops the reading.
+        Raises:
+            ModelError: the model, the text or the picture cannot be used, or there is no attention in the model.
+        """
+        while not self._turn.acquire(timeout=0.1):
+            tell("waiting", 0, 0)
+        try:
+            if wanted not in self._readings:
+                reading = self._made(wanted, tell)
+                _keep(self._readings, wanted, reading, READINGS)
+            _keep(self._asked, wanted.key, wanted, 4 * READINGS)
+            return self._readings[wanted]
+        finally:
+            self._turn.release()
+
+    def asked(self, key: str) -> Asked:
+        """What was asked under a key.
+
+        Raises:
+            OptionError: the studio has forgotten it, or was started anew.
+        """
+        if key not in self._asked:
+            raise OptionError("the studio has forgotten this reading. Press Read to make it again.")
+        return self._asked[key]
+
+    def add_picture(self, content: bytes) -> str:
+        """Keep an uploaded picture for as long as there is room; the key to ask for it by."""
+        key = _digest(content)
+        _keep(self._pictures, key, content, PICTURES)
+        return key
+
+    def trust(self, model: str) -> None:
+        """The learner has said that code which this model brings may run, until the studio stops."""
+        self._trusted.add(model)
+
+    def _made(self, wanted: Asked, tell: Tell) -> Any:
+        if wanted.rollout:
+            from clearhead.views.rolled import rolled
+
+            return rolled(self._made(replace(wanted, rollout=False), tell))
+        from clearhead import capture
+        from clearhead.views.refusing import refuse_nothing
+        from clearhead.views.watching import layers_run
+
+        loaded = self._loaded(wanted.model, tell)
+        tell("reading", 0, 0)
+        with layers_run(loaded.model, lambda done, total: tell("reading", done, total)):
+            if wanted.picture:
+                reading = capture.read_picture(loaded, self._picture(wanted.picture))
+            else:
+                reading = capture.read(loaded, wanted.text)
+        refuse_nothing(reading)
+        return reading
+
+    def _loaded(self, model: str | None, tell: Tell) -> "Loaded":
+        from clearhead import capture
+
+        trusted = model in self._trusted
+        if (model, trusted) not in self._models:
+            tell("loading", 0, 0)
+            loaded = capture.load(model, trust_remote_code=trusted)
+            tell("loading", 1, 1)  # a stop asked for while it loaded takes hold here
+            _keep(self._models, (model, trusted), loaded, MODELS)
+        return self._models[model, trusted]
+
+    def _picture(self, key: str) -> bytes:
+        if key not in self._pictures:
+            raise ModelError(
+                "this picture is not kept: an address cannot hold it, and the studio forgets it. Choose the file again."
+            )
+        return self._pictures[key]
+
+
+def _keep(shelf: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Put a value at the end of the shelf; what was used longest ago makes room."""
+    shelf[key] = value
+    shelf.move_to_end(key)
+    while len(shelf) > most:
+        shelf.popitem(last=False)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+KEPT = Kept()
