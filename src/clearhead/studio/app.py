@@ -20,6 +20,7 @@ from clearhead.studio import (
     lens,
     mistakes,
     notes,
+    offline,
     practice,
     preferences,
     progress,
@@ -41,7 +42,7 @@ from clearhead.studio.store import Store
 
 PARTS = (
     *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),
-    *(progress, search, notes, preferences, lens),
+    *(progress, search, notes, preferences, offline, lens),
 )
 HERE = Path(__file__).parent
 TITLES = {
