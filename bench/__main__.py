@@ -24,6 +24,7 @@ def main() -> int:
 
     from bench.lengths import table
     from bench.measure import agree, interleaved, peak
+    from bench.observing import main as observing
     from bench.report import Row, as_json, markdown
     from bench.work import TOLERANCE, all_work
     from clearhead.kernels import targets
@@ -36,6 +37,8 @@ def main() -> int:
     if options.lengths:
         print(table())
         return 0
+    if options.only == "observing":
+        return observing()
     top = peak()
     rows = []
     chosen = [work for work in all_work(options.quick) if options.only in f"{work.group} {work.shape}"]

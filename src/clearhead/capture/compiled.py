@@ -20,10 +20,7 @@ _aside: Any = None
 
 def is_compiled(model: nn.Module) -> bool:
     """Whether a model, or a part of it, is compiled by `torch.compile(model)` or `model.compile()`."""
-    return any(
-        getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
-        for module in model.modules()
-    )
+    return any(module._compiled_call_impl is not None or "_orig_mod" in module._modules for module in model.modules())
 
 
 @contextmanager

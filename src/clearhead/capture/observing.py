@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
@@ -76,12 +77,20 @@ def observe(
 
 def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The modules that look like attention by their class' name, innermost only, in the model's own order."""
-    found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
-        inner = (child for child in module.modules() if child is not module)
-        if _ATTENTION.search(type(module).__name__) and not any(_ATTENTION.search(type(c).__name__) for c in inner):
-            found[name] = module
-    return found
+    likely = {name: module for name, module in model.named_modules() if _is_like(type(module).__name__)}
+    around = {parent for name in likely for parent in _parents(name)}
+    return {name: module for name, module in likely.items() if name not in around}
+
+
+@lru_cache(maxsize=1024)
+def _is_like(kind: str) -> bool:
+    return _ATTENTION.search(kind) is not None
+
+
+def _parents(name: str) -> list[str]:
+    """The names of the modules around one: "a.b.c" is in "a.b", "a" and "", the model itself."""
+    parts = name.split(".")[:-1] if name else []
+    return [".".join(parts[:count]) for count in range(len(parts) + 1)] if name else []
 
 
 class _Watcher:
