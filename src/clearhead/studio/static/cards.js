@@ -46,8 +46,17 @@ export async function send() {
   const answer = await fetch("/offline/attempts", { method: "POST", headers, body: JSON.stringify(all) });
   if (!answer.ok) return false;
   const { done } = await answer.json();
+  await forget(done);
   await grades("readwrite", (store) => void done.forEach((ticket) => store.delete(ticket)));
   return true;
+}
+
+/** Take cards off the list: their grades have arrived. */
+async function forget(tickets) {
+  const kept = await caches.match(LIST);
+  if (!kept) return;
+  const cards = (await kept.json()).cards.filter((card) => !tickets.includes(card.ticket));
+  await (await caches.open(CARDS)).put(LIST, new Response(JSON.stringify({ cards })));
 }
 
 /** Take the cards along that are due now; those taken before are forgotten. */
