@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, BrowserContext, Page, Route
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from clearhead.studio.app import create
 from clearhead.studio.serve import take_port
 from clearhead.studio.settings import Settings
 from studio.sample import shelf
+
+expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -67,7 +69,7 @@ def look(request: pytest.FixtureRequest) -> dict[str, object]:
 @pytest.fixture
 def page(browser: Browser, address: str, look: dict[str, object]) -> Iterator[Page]:
     context = browser.new_context(base_url=address, **{"service_workers": "block", **look})  # type: ignore[arg-type]
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(60_000)
     watched = Watched(context, address)
     yield context.new_page()
     context.close()

@@ -15,6 +15,8 @@ PAGES = [
     f"{TOPIC}/test",
     f"{TOPIC}/challenge",
     f"{TOPIC}/try",
+    f"{TOPIC}/mistakes",
+    f"{TOPIC}/practice?focus=hard",
     f"{TOPIC}/experiment?name=scale&run=true",
     "/items/which-hold",
     "/review",

@@ -142,6 +142,8 @@ if (typeof document !== "undefined") {
   document.documentElement.classList.add("scripted");
   document.addEventListener("keydown", onKey);
   document.addEventListener("submit", help);
+  const here = document.querySelector(".tabs [aria-current]"); // on a phone the row is wider than the window
+  if (here) here.closest("ul").scrollLeft = here.offsetLeft - here.closest("ul").offsetLeft - 40;
   addCopyButtons();
   runClock();
 }
