@@ -14,6 +14,7 @@ from clearhead.course import KINDS, Pack
 
 DOC = Path(__file__).parents[2] / "docs" / "pack.md"
 FULL = ("attention-in-depth", "self-and-multi-head", "mha-in-pytorch")
+BANK = ("choice", "predict", "debug", "tune", "worked", "order", "match")  # graded at once: what a test may ask
 LEAST = {"card": 15, "choice": 12, "worked": 6, "explain": 3, "code": 4}
 
 
@@ -67,6 +68,15 @@ def test_a_full_topic_is_full(pack, topic):
     assert not short
     assert kinds["predict"] + kinds["debug"] + kinds["tune"] >= 10
     assert set(pack.topic(topic).pages) >= {"read", "why", "recall"}
+    assert sum(item.variants for item in pack.items_of(topic) if item.kind in BANK) >= 30
+
+
+@pytest.mark.parametrize("topic", FULL)
+def test_a_full_topic_has_two_challenges_that_share_no_problem(pack, topic):
+    challenges = pack.topic(topic).challenges
+    problems = [item for one in challenges for item in one.problems.values()]
+    assert len(challenges) == 2
+    assert len(set(problems)) == 10
 
 
 def test_every_topic_can_be_read_and_practised(pack):

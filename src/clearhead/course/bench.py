@@ -60,7 +60,7 @@ class Bench:
     def at(self, seeds: Sequence[int]) -> "list[Bench]":
         """Benches for the same item at other seeds, on which all that was run here has been run as well."""
         others = [replace(self, seed=seed, asked=[]) for seed in seeds]
-        together(self, [one.plan(job) for one in others for job in self.asked])
+        together(self, [one.plan(job) for one in others for job in self.asked], times=len(others))
         return others
 
     def run(self, *programs: Program | Chunk, want: Sequence[tuple[str, str]] = ()) -> Outcome:
@@ -156,12 +156,15 @@ class Bench:
         return self.pack.misconceptions.get(misconception or "", "")
 
 
-def together(bench: Bench, plans: Sequence[Planned]) -> None:
-    """Run these in two processes, in opposite orders; where both agree on all of them, keep that in `bench.done`."""
+def together(bench: Bench, plans: Sequence[Planned], times: int = 1) -> None:
+    """Run these in two processes, in opposite orders; where both agree on all of them, keep that in `bench.done`.
+
+    Together they may take as long as one of them alone, `times` times.
+    """
     plans = [one for one in dict.fromkeys(plans) if one not in bench.done]
     if len(plans) < 2:
         return
-    limits = Limits(seconds=bench.item.time_limit, output=_TOGETHER)
+    limits = Limits(seconds=bench.item.time_limit * max(1, times), output=_TOGETHER)
     preload = bench.pack.preload
     first = sandbox.run_each(plans, limits=limits, preload=preload, salt=SALTS[0])
     second = sandbox.run_each(plans[::-1], limits=limits, preload=preload, salt=SALTS[1]) if first else None
