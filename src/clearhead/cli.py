@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from clearhead import __version__
 from clearhead.errors import ClearheadError, ModelError, OptionError
+from clearhead.studio.command import command
 
 TEXT_ENCODING = "utf-8"
 
@@ -141,24 +142,7 @@ def compare(
         Console(highlight=False).print(comparing.overview(found))
 
 
-@app.command()
-def studio(
-    port: Annotated[int, typer.Option(help="The port to serve on; a taken one gets the next free one.")] = 8765,
-    host: Annotated[str, typer.Option(help="The address to listen on: this machine's own.")] = "127.0.0.1",
-    data: Annotated[Path | None, typer.Option(help="Keep your work in this folder.")] = None,
-    database: Annotated[
-        str | None, typer.Option(help="Keep attempts in PostgreSQL: postgresql://USER@HOST/NAME")
-    ] = None,
-    pack: Annotated[list[Path] | None, typer.Option(help="Teach this pack in place of the shipped ones.")] = None,
-    browser: Annotated[bool, typer.Option(help="Open a browser, if there is one.")] = True,
-) -> None:
-    """Learn attention in a web page served on this machine alone; Ctrl-C stops it."""
-    from clearhead.studio import serve, settings
-
-    packs = tuple(pack) if pack else None
-    folder = settings.Settings().data if data is None else data
-    chosen = settings.Settings(data=folder, host=host, port=port, packs=packs, database=database)
-    serve.serve(chosen, browser=browser)
+app.add_typer(command, name="studio")
 
 
 @app.command()

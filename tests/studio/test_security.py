@@ -75,9 +75,10 @@ def test_a_body_past_the_limit_is_refused(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org"])
-def test_it_listens_on_this_machine_only(host: str) -> None:
-    with pytest.raises(OptionError, match="this machine only"):
-        Settings(host=host)
+def test_another_address_is_listened_on_only_with_accounts(host: str) -> None:
+    assert not Settings().shared
+    assert Settings(host=host).shared
+    assert Settings(accounts=True).shared
 
 
 @pytest.mark.parametrize("port", [-1, 65536])

@@ -11,8 +11,10 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from clearhead import sandbox
 from clearhead.errors import ClearheadError
 from clearhead.studio import (
+    account,
     exam,
     experiment,
     feedback,
@@ -31,6 +33,7 @@ from clearhead.studio import (
     tryout,
     walk,
 )
+from clearhead.studio.accounts import Accounts, Patience
 from clearhead.studio.database import Database
 from clearhead.studio.desk import Desk, desk_of, secret_in
 from clearhead.studio.language import _, languages, mark, speak
@@ -42,7 +45,7 @@ from clearhead.studio.store import Store
 
 PARTS = (
     *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),
-    *(progress, search, notes, preferences, offline, lens),
+    *(progress, search, notes, preferences, offline),
 )
 HERE = Path(__file__).parent
 TITLES = {
@@ -63,9 +66,12 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
         shelf: packs already proved; None proves them now, with a cache in the data folder.
 
     Raises:
+        SandboxError: other people are to use it, and this machine cannot confine their programs.
         StoreError: the learner's database cannot be read; it is left as it was.
         PackError: a pack cannot be read.
     """
+    if settings.shared:
+        sandbox.must_confine()
     store = Store(Database(settings.data, settings.database))
     shelf = shelf or fill(settings.packs, settings.data / "proofs")
     desk = Desk(settings, store, shelf, secret_in(settings.data))
@@ -79,16 +85,22 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     app = FastAPI(
         title="Clearhead studio",
         lifespan=lifespan,
-        dependencies=[Depends(_same_site)],
+        dependencies=[*([Depends(account.known)] if settings.shared else []), Depends(_same_site)],
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
     )
     app.state.desk = desk
     app.add_middleware(Guard)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["*"] if settings.shared else ["127.0.0.1", "localhost"])
     for part in PARTS:
         app.include_router(part.router)
+    if settings.shared:
+        app.state.accounts = Accounts(store.database, desk.secret)
+        app.state.patience = Patience()
+        app.include_router(account.router)
+        app.add_exception_handler(account.LogInFirst, account.to_log_in)
+    app.include_router(lens.router, dependencies=[Depends(account.only_shipped_models)] if settings.shared else [])
     _views(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     _errors(app)

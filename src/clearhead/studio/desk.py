@@ -24,6 +24,7 @@ from clearhead.studio.ticket import Tickets
 from clearhead.studio.variants import Variants
 
 REMEMBERED = 100  # verdicts on programs
+GUEST = -1  # somebody who has not logged in: nothing is kept under this number
 SETTINGS = {"theme": "system", "clock": "1", "language": "en"}
 
 
@@ -41,10 +42,12 @@ class Desk:
     shelf: Shelf
     secret: str
     now: Callable[[], datetime] = now_utc
+    who: str = ""  # the learner's name in a shared studio
     csrf: Csrf = field(init=False)
     tickets: Tickets = field(init=False)
     learner: Learner = field(init=False)
     variants: Variants = field(default_factory=Variants, init=False)
+    _others: dict[int, tuple[Store, Learner]] = field(default_factory=dict, init=False)
     _remembers: bool = field(default=False, init=False)
     _settings: dict[str, str] | None = field(default=None, init=False)
     _seen: tuple[int, tuple[Progress, History]] | None = field(default=None, init=False)
@@ -87,10 +90,20 @@ class Desk:
         """What was answered, as of the newest attempt."""
         return self._known()[1]
 
+    def at(self, learner: int, name: str = "") -> "Desk":
+        """The desk of one learner of a shared studio, for the length of one request."""
+        if learner not in self._others:
+            store = Store(self.store.database, learner)
+            self._others[learner] = store, Learner(store, self.shelf.written)
+        mine = self.for_request()
+        mine.who = name
+        mine.store, mine.learner = self._others[learner]
+        return mine
+
     def for_request(self) -> "Desk":
         """This desk for the length of one request, which asks the store for news once and after each of its writes."""
         mine = copy(self)
-        mine._remembers = True
+        mine._remembers, mine._seen, mine._settings = True, None, None
         return mine
 
     def _known(self) -> tuple[Progress, History]:
@@ -119,7 +132,8 @@ class Desk:
 def desk_of(request: Request) -> Desk:
     """The desk at which this request is served."""
     if not hasattr(request.state, "desk"):
-        request.state.desk = request.app.state.desk.for_request()
+        root: Desk = request.app.state.desk
+        request.state.desk = root.at(GUEST) if root.settings.shared else root.for_request()
     desk: Desk = request.state.desk
     return desk
 

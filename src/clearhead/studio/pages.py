@@ -52,6 +52,7 @@ def render(request: Request, name: str, *, status: int = 200, **context: Any) ->
         dark=DARK.get(desk.setting("theme"), DARK["system"]),
         path=request.url.path,
         coming=desk.shelf.coming,
+        who=desk.who,
         language=spoken,
         module_words=language.for_modules(spoken),
         **context,

@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from clearhead.errors import OptionError, SandboxError
 from clearhead.studio import app
+from clearhead.studio.accounts import Accounts
 from clearhead.studio.desk import Desk
-from clearhead.studio.settings import Settings
+from clearhead.studio.settings import LOCAL, Settings
 from clearhead.studio.shelf import Shelf, prove, unproved
 
 TRIES = 50  # ports after the wanted one
@@ -29,18 +30,29 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
 
     Raises:
         OptionError: no port is free.
-        StoreError, PackError: see `app.create`.
+        SandboxError, StoreError, PackError: see `app.create`.
     """
     console = Console(highlight=False, soft_wrap=True)
     with take_port(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
         studio = app.create(settings, unproved(settings.packs))
-        address = f"http://{settings.host}:{port}"
+        address = f"{'https' if settings.certificate else 'http'}://{settings.host}:{port}"
         if settings.port not in (0, port):
             console.print(f"Port {settings.port} is taken; using {port}.")
-        console.print(f"Clearhead studio: {address}\nYour work is kept in {settings.data}. Ctrl-C stops.")
+        where = studio.state.desk.store.database.where if settings.database else settings.data
+        console.print(f"Clearhead studio: {address}\nYour work is kept in {where}. Ctrl-C stops.")
+        if settings.shared:
+            _say_who(settings, studio.state.accounts, console)
         server = uvicorn.Server(
-            uvicorn.Config(studio, log_level="warning", lifespan="on", server_header=False, timeout_graceful_shutdown=3)
+            uvicorn.Config(
+                studio,
+                log_level="warning",
+                lifespan="on",
+                server_header=False,
+                timeout_graceful_shutdown=3,
+                ssl_certfile=settings.certificate,
+                ssl_keyfile=settings.key,
+            )
         )
         if browser and not os.environ.get("CI"):
             _when_up(server, lambda: webbrowser.open(address))
@@ -48,6 +60,18 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         with _proving(settings, studio.state.desk, console), suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     console.print("Stopped.")
+
+
+def _say_who(settings: Settings, accounts: Accounts, console: Console) -> None:
+    """What whoever shares a studio should know."""
+    count = sum(one.state != "removed" for one in accounts.all())
+    who = f"{count} may log in" if count else "Nobody can log in yet"
+    console.print(f"{who}; invite somebody: clearhead studio user add NAME")
+    if not settings.certificate and settings.host not in LOCAL:
+        console.print(
+            "Passwords travel in the clear: give --certificate and --key, or put a proxy that serves https before it.",
+            style="bold",
+        )
 
 
 def take_port(host: str, port: int) -> socket.socket:
@@ -58,7 +82,7 @@ def take_port(host: str, port: int) -> socket.socket:
     """
     last: OSError | None = None
     for wanted in [port] if port == 0 else range(port, min(port + TRIES, 65536)):
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, wanted))

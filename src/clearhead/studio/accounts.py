@@ -1,0 +1,176 @@
+"""Learners of a shared studio: invitations, passwords, sessions.
+
+A password is kept as an Argon2id hash. An invitation and a session are signed texts that name the learner and carry a
+fingerprint of the hash they were made under: a new password ends all of them, and an invitation works once.
+"""
+
+import hashlib
+import re
+import secrets
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from threading import BoundedSemaphore, Lock
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from sqlalchemy import select, update
+
+from clearhead.errors import OptionError
+from clearhead.studio.database import Database
+from clearhead.studio.tables import learners
+
+DAY = 24 * 60 * 60
+INVITED, LOGGED_IN = 7 * DAY, 30 * DAY  # seconds an invitation and a session are good for
+SHORTEST, LONGEST = 10, 200  # characters of a password
+NAME = re.compile(r"[\w][\w .@-]{0,58}[\w]|\w", re.ASCII)
+GONE = "removed "  # what a removed learner's password begins with: no hash, so it fits nothing
+
+
+@dataclass(frozen=True)
+class Account:
+    """A learner: his number in the database, his name, the hash of his password (empty before he took his place)."""
+
+    id: int
+    name: str
+    password: str
+
+    @property
+    def state(self) -> str:
+        """active, invited or removed."""
+        return "removed" if self.password.startswith(GONE) else "active" if self.password else "invited"
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.password.encode()).hexdigest()[:16]
+
+
+class Accounts:
+    """The learners in a database."""
+
+    def __init__(self, database: Database, secret: str) -> None:
+        self._database = database
+        self._hasher = PasswordHasher()
+        self._two_at_a_time = BoundedSemaphore(2)  # a hash takes 64 MiB
+        self._invitations = URLSafeTimedSerializer(secret, salt="invitation")
+        self._sessions = URLSafeTimedSerializer(secret, salt="session")
+        self._nobodys = self._hasher.hash(secrets.token_hex())
+
+    def all(self) -> list[Account]:
+        """Every learner, removed ones too, in the order they were invited."""
+        with self._database.reading() as connection:
+            return [Account(*row) for row in connection.execute(select(learners).order_by(learners.c.id))]
+
+    def add(self, name: str) -> str:
+        """Make a place for somebody new; gives the invitation with which he chooses his password.
+
+        Raises:
+            OptionError: the name is taken, or no name.
+        """
+        if not NAME.fullmatch(name):
+            raise OptionError(f"{name!r} is no name here: write 1 to 60 letters, digits, spaces or any of . @ - _")
+        row = self._database.insert(learners).values(name=name, password="").on_conflict_do_nothing()
+        with self._database.writing() as connection:
+            new = connection.execute(row.returning(learners.c.id)).first()
+        if new is None:
+            raise OptionError(f"{name} is here already. For a new password: clearhead studio user reset {name!r}")
+        return self._invitation(self._named(name))
+
+    def reset(self, name: str) -> str:
+        """A new invitation: the old password holds until it is used."""
+        return self._invitation(self._named(name))
+
+    def remove(self, name: str) -> None:
+        """Let him in no more, now. His answers stay, and his number is never given to somebody else."""
+        self._write(self._named(name), GONE + secrets.token_hex())
+
+    def invited(self, token: str) -> Account | None:
+        """Whose invitation this is; None where it is no longer good."""
+        return self._of(self._invitations, token, INVITED)
+
+    def join(self, account: Account, password: str) -> Account:
+        """Give the account this password."""
+        with self._two_at_a_time:
+            return self._write(account, self._hasher.hash(password))
+
+    def check(self, name: str, password: str) -> Account | None:
+        """The account, if the password is right. An unknown name takes as long as a wrong password."""
+        account = next((one for one in self.all() if one.name == name), None)
+        try:
+            with self._two_at_a_time:
+                self._hasher.verify(account.password if account and account.password else self._nobodys, password)
+        except (VerificationError, InvalidHashError):
+            return None
+        return account
+
+    def session(self, account: Account) -> str:
+        """What the browser's cookie holds."""
+        return str(self._sessions.dumps([account.id, account.fingerprint]))
+
+    def who(self, session: str) -> Account | None:
+        """Whose session this is; None where it is no longer good."""
+        account = self._of(self._sessions, session, LOGGED_IN)
+        return account if account and account.state == "active" else None
+
+    def _invitation(self, account: Account) -> str:
+        return str(self._invitations.dumps([account.id, account.fingerprint]))
+
+    def _of(self, signer: URLSafeTimedSerializer, token: str, seconds: int) -> Account | None:
+        try:
+            id, fingerprint = signer.loads(token, max_age=seconds)
+        except (BadSignature, ValueError, TypeError):
+            return None
+        with self._database.reading() as connection:
+            row = connection.execute(select(learners).where(learners.c.id == id)).one_or_none()
+        account = Account(*row) if row else None
+        return account if account and account.fingerprint == fingerprint else None
+
+    def _named(self, name: str) -> Account:
+        for account in self.all():
+            if account.name == name:
+                return account
+        names = ", ".join(one.name for one in self.all()) or "nobody yet"
+        raise OptionError(f"there is no {name!r} here; there are: {names}")
+
+    def _write(self, account: Account, password: str) -> Account:
+        with self._database.writing() as connection:
+            connection.execute(update(learners).where(learners.c.id == account.id).values(password=password))
+        return Account(account.id, account.name, password)
+
+
+class Patience:
+    """Slows down who guesses passwords: after a few failures each further one doubles the wait, up to an hour."""
+
+    FREE, FIRST, LONGEST = 5, 30.0, 3600.0
+
+    def __init__(self) -> None:
+        self._failures: dict[str, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
+        self._lock = Lock()
+
+    def wait(self, *keys: str, now: float | None = None) -> int:
+        """Seconds until the next try under any of these keys (a name, an address)."""
+        now = time.monotonic() if now is None else now
+        with self._lock:
+            return max(0, *(round(self._until(key) - now + 0.5) for key in keys))
+
+    def failed(self, *keys: str, now: float | None = None) -> None:
+        """A wrong password under these keys."""
+        now = time.monotonic() if now is None else now
+        with self._lock:
+            if len(self._failures) > 10_000:  # somebody tries names: forget those that need not wait
+                self._failures = defaultdict(
+                    lambda: (0, 0.0), {key: one for key, one in self._failures.items() if self._until(key) > now}
+                )
+            for key in keys:
+                self._failures[key] = (self._failures[key][0] + 1, now)
+
+    def passed(self, *keys: str) -> None:
+        """A right password: the count starts again."""
+        with self._lock:
+            for key in keys:
+                self._failures.pop(key, None)
+
+    def _until(self, key: str) -> float:
+        count, last = self._failures.get(key, (0, 0.0))
+        return last + min(self.FIRST * 2.0 ** min(count - self.FREE, 20), self.LONGEST) if count >= self.FREE else 0.0
