@@ -7,6 +7,8 @@ A command parses, calls one function of a room, and prints. Rooms are imported i
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +21,7 @@ from clearhead.errors import ClearheadError, ModelError, OptionError
 from clearhead.studio.command import command
 
 TEXT_ENCODING = "utf-8"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 
 
 class Door(TyperGroup):
@@ -49,6 +52,9 @@ Model = Annotated[
     str | None,
     typer.Option(help="A model folder, or a name in the local Hugging Face cache. Default: the demo model, MiniLM."),
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run the Python code that a model brings. Read it first.")
+]
 
 
 def main() -> None:
@@ -73,72 +79,95 @@ def options(
 
 @app.command()
 def see(
-    text: Annotated[str | None, typer.Argument(help="The text to read, or - for standard input.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Read the text from this file.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="The text to read, or - for standard input; or the path of a picture.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the text, or the picture, from this file.")] = None,
     model: Model = None,
-    layer: Annotated[int | None, typer.Option(help="Open a head of this layer, counted from 0.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Open a head of this layer: a number from 0, or its name.")] = None,
     head: Annotated[int | None, typer.Option(help="Open this head, counted from 0.")] = None,
     rollout: Annotated[bool, typer.Option("--rollout", help="Roll all layers out into one map.")] = False,
     scores: Annotated[bool, typer.Option("--scores", help="Say which heads have most of each score.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write a figure here: .png, .svg or .pdf.")] = None,
+    max_memory: Annotated[
+        str | None, typer.Option(help="Record layers until their queries and keys take this much, as in 500MB.")
+    ] = None,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
-    """Show what every head of a model attends to in a text.
+    """Show what every head of a model attends to in a text, or in a picture.
 
     With no --layer and --head: all heads, small. With one of them, the other is 0.
     """
-    words = read_text(text, file)
-    from clearhead import capture
+    words = read_words(text, file)
+    from clearhead import looking
     from clearhead.views import terminal
     from clearhead.views.html import page
     from clearhead.views.listing import listing
     from clearhead.views.rolled import rolled
 
-    reading = capture.read(capture.load(model), words)
+    reading = looking.look(words, model, trust=trust_remote_code, max_bytes=looking.size(max_memory))
     if rollout:
-        reading, layer, head = rolled(reading), layer or 0, head or 0
-    if layer is not None or head is not None:
-        terminal.check(reading, layer or 0, head or 0)
+        reading, layer, head = rolled(reading), layer or "0", head or 0
+    number = looking.layer_number(reading, layer)
+    if number is not None or head is not None:
+        terminal.check(reading, number or 0, head or 0)
     if html is not None:
-        write(html, page(reading, text=words, model=model, layer=layer, head=head))
+        said = words if isinstance(words, str) else None
+        with looking.progress("drawing") as tell:
+            content = page(reading, text=said, model=model, layer=number, head=head, progress=tell)
+        write(html, content)
     if png is not None:
-        draw(png, reading, layer, head)
+        draw(png, reading, number, head)
     if as_json:
-        print_json(listing(reading, layer=layer, head=head))
+        print_json(listing(reading, layer=number, head=head))
     elif scores:
         Console(highlight=False).print(terminal.score_table(reading))
     elif html is None and png is None:
-        terminal.show(reading, Console(highlight=False), layer=layer, head=head)
+        terminal.show(reading, Console(highlight=False), layer=number, head=head)
 
 
 @app.command()
 def compare(
     first: Annotated[str, typer.Argument(help="A model folder, or a name in the local Hugging Face cache.")],
     second: Annotated[str, typer.Argument(help="Another; - stands for the demo model, here and there.")],
-    text: Annotated[str | None, typer.Argument(help="The text to read, or - for standard input.")] = None,
-    file: Annotated[Path | None, typer.Option(help="Read the text from this file.")] = None,
+    text: Annotated[
+        str | None, typer.Argument(help="The text to read, or - for standard input; or the path of a picture.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the text, or the picture, from this file.")] = None,
     layer: Annotated[int | None, typer.Option(help="Show where a head of this layer differs, from 0.")] = None,
     head: Annotated[int | None, typer.Option(help="Show where this head differs, from 0.")] = None,
-    png: Annotated[Path | None, typer.Option(help="Write the difference here: .png, .svg or .pdf.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write one page here: any head less the other model's.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write a figure here: how far apart all heads are, or where one differs.")
+    ] = None,
+    trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
-    words = read_text(text, file)
-    from clearhead import capture
+    words = read_words(text, file)
+    from clearhead import looking
     from clearhead.views import comparing
+    from clearhead.views.html import page
 
-    ours, theirs = (capture.read(capture.load(None if name == "-" else name), words) for name in (first, second))
+    names = [None if name == "-" else name for name in (first, second)]
+    ours, theirs = (looking.look(words, name, trust=trust_remote_code, what=name or "") for name in names)
     found = comparing.compare(ours, theirs)
     one = layer is not None or head is not None
+    if html is not None:
+        said = words if isinstance(words, str) else None
+        with looking.progress("drawing") as tell:
+            content = page(ours, text=said, model=names[0], second=theirs, layer=layer, head=head, progress=tell)
+        write(html, content)
     if png is not None:
-        draw_difference(png, found, layer or 0, head or 0)
+        draw_comparison(png, found, (layer or 0, head or 0) if one else None)
     if as_json:
         print_json(comparing.listing(found))
     elif one:
         console = Console(highlight=False)
         console.print(comparing.one_head(found, layer or 0, head or 0, console.width))
-    else:
+    elif html is None and png is None:
         Console(highlight=False).print(comparing.overview(found))
 
 
@@ -156,7 +185,9 @@ def check(
     receipts: Annotated[Path, typer.Option(help="Where the receipts and the proofs go.")] = Path(".receipts"),
 ) -> None:
     """Prove course packs: run every item's programs, confined, and say whether its answer holds."""
-    from clearhead.course import checking
+    with extra("studio", "proving a pack"):
+        from clearhead.course import checking
+    agree()
 
     def run() -> int:
         return checking.check(
@@ -176,7 +207,8 @@ app.add_typer(new, name="new")
 @new.command("pack")
 def new_pack(place: Annotated[Path, typer.Argument(help="The folder to make; its name is the pack's id.")]) -> None:
     """Make a pack with one topic and one card that holds."""
-    from clearhead.course.scaffold import new_pack as make
+    with extra("studio", "starting a pack"):
+        from clearhead.course.scaffold import new_pack as make
 
     typer.echo(f"made {make(place)}; `clearhead check {place}` proves it")
 
@@ -189,7 +221,8 @@ def new_item(
     topic: Annotated[str | None, typer.Option(help="A topic of the pack. Default: the first.")] = None,
 ) -> None:
     """Write the skeleton of an item; its programs raise until you have written them."""
-    from clearhead.course.scaffold import new_item as make
+    with extra("studio", "starting an item"):
+        from clearhead.course.scaffold import new_item as make
 
     typer.echo(f"made {make(pack, name, kind, topic)}")
 
@@ -197,7 +230,8 @@ def new_item(
 @new.command("schema")
 def new_schema(of: Annotated[str, typer.Argument(help="item or pack")] = "item") -> None:
     """Print the JSON schema of an item's front matter, or of pack.toml."""
-    from clearhead.course.scaffold import schema
+    with extra("studio", "the schema"):
+        from clearhead.course.scaffold import schema
 
     typer.echo(schema(of), nl=False)
 
@@ -209,7 +243,8 @@ def export_pack(
     out: Annotated[Path | None, typer.Option(help="The file to write. Default: <pack>-<format> here.")] = None,
 ) -> None:
     """Prove a pack and write it in another program's format."""
-    from clearhead.course.exchange import export_pack as write
+    with extra("studio", "exporting a pack"):
+        from clearhead.course.exchange import export_pack as write
 
     place, count = write(pack, to, out)
     typer.echo(f"wrote {count} items to {place}")
@@ -222,7 +257,8 @@ def import_questions(
     topic: Annotated[str | None, typer.Option(help="A topic of the pack. Default: the first.")] = None,
 ) -> None:
     """Read another program's questions as drafts; each needs a proof before it is shown."""
-    from clearhead.course.exchange import import_drafts
+    with extra("studio", "importing"):
+        from clearhead.course.exchange import import_drafts
 
     places = import_drafts(file, into, topic)
     typer.echo(f"{len(places)} drafts in {into / 'drafts'}; write their proofs, then move them to {into / 'items'}")
@@ -238,6 +274,37 @@ def doctor(as_json: Json = False) -> None:
         print_json(diagnosis.as_data(report))
     else:
         Console(highlight=False).print(diagnosis.as_table(report))
+
+
+@contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Where a library of an extra is missing, say how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "clearhead").startswith("clearhead"):
+            raise  # ours: a fault, not a missing extra
+        raise OptionError(f"{what} needs {error.name}. Run `pip install 'clearhead[{name}]'`.") from error
+
+
+def agree() -> None:
+    """Where this machine cannot confine programs, ask the person at it whether to run them all the same."""
+    from clearhead import sandbox
+
+    if sandbox.backend() is None and sys.stdin.isatty():
+        typer.echo(f"Programs cannot be confined here ({sandbox.explain()}).", err=True)
+        if typer.confirm("Run this pack's programs as you, able to do all that you can?", default=False, err=True):
+            sandbox.consent()
+
+
+def read_words(text: str | None, file: Path | None) -> str | Path:
+    """The text to read, or the path of a picture: known by its ending and, without --file, by being there."""
+    path = file or Path(text or "")
+    if path.suffix.lower() in PICTURES and (file is not None or (text is not None and path.is_file())):
+        if text is not None and file is not None:
+            raise OptionError("both a text and --file were given. Give one of them.")
+        return path
+    return read_text(text, file)
 
 
 def read_text(text: str | None, file: Path | None) -> str:
@@ -283,13 +350,18 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
     typer.echo(f"wrote {path}", err=True)
 
 
-def draw_difference(path: Path, found: Any, layer: int, head: int) -> None:
-    """Write where one head of two models differs."""
+def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None:
+    """Write how far apart all heads of two models are, or where one of them differs."""
     from clearhead.views.comparing import between
 
     plot = plotting()
-    title = f"layer {layer}, head {head}: {found.first.model_name} less {found.second.model_name}"
-    plot.save(plot.difference(between(found, layer, head, 256), found.first.tokens, title), path)
+    models = f"{found.first.model_name} less {found.second.model_name}"
+    if one is None:
+        figure = plot.divergence(found)
+    else:
+        values = between(found, *one, 256)
+        figure = plot.difference(values, found.first.tokens, f"layer {one[0]}, head {one[1]}: {models}")
+    plot.save(figure, path)
     typer.echo(f"wrote {path}", err=True)
 
 

@@ -6,6 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
+import transformers as hf
+from PIL import Image
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from typer.testing import CliRunner
 
 from clearhead import cli
@@ -133,7 +137,92 @@ def test_the_real_model_from_the_command_line(tmp_path):
     assert "Rollout of all layers" in clearhead("see", text, "--rollout").stdout
     assert "1.000" in clearhead("compare", "-", "-", text).stdout
     assert "layers 0 to 5" in clearhead("see", text, "--layer", "6").stderr
+    named = clearhead("see", text, "--layer", "encoder.layer.5.attention.self", "--head", "11").stdout
+    assert "Layer 5, head 11" in named
+    unknown = clearhead("see", text, "--layer", "encoder.layer.9")
+    assert (unknown.exit_code, unknown.stdout) == (2, "")
+    assert "no layer 'encoder.layer.9'. Give a number from 0 to 5, or one of: encoder.layer.0." in unknown.stderr
     assert "at most 512" in clearhead("see", "word " * 600).stderr
+
+
+def test_refusals_of_models_say_what_to_do(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "odd", "auto_map": {"AutoConfig": "odd.OddConfig"}})
+    )
+    (tmp_path / "odd.py").write_text("raise SystemExit('it ran')")
+    refused = clearhead("see", "a word", "--model", str(tmp_path))
+    assert refused.exit_code == 2
+    assert "--trust-remote-code" in refused.stderr
+    assert "is not there" in clearhead("see", "a word", "--model", "/no/such/model").stderr
+
+
+def test_layers_past_the_memory_given_are_named():
+    with pytest.warns(RuntimeWarning, match="max_bytes"):
+        shown = clearhead("see", "the lighthouse", "--model", "induction", "--max-memory", "15KB").stdout
+    assert "Not captured" in shown
+    assert "max_bytes was reached" in shown
+    with pytest.warns(RuntimeWarning, match="max_bytes"):
+        nothing = clearhead("see", "the lighthouse", "--model", "induction", "--max-memory", "1KB")
+    assert nothing.exit_code == 2
+    assert "max_bytes was reached" in nothing.stderr
+    assert "as in 500MB" in clearhead("see", "a word", "--max-memory", "much").stderr
+
+
+def test_two_models_are_compared_on_one_page(tmp_path):
+    page, figure = tmp_path / "a.html", tmp_path / "a.svg"
+    result = clearhead("compare", "induction", "induction", "a sea, a sea", "--html", str(page), "--png", str(figure))
+    assert result.exit_code == 0, result.output
+    assert '"other":{"model":"induction"' in page.read_text(encoding="utf-8")
+    assert "KL divergence, nats a query" in figure.read_text(encoding="utf-8")
+    overview = clearhead("compare", "induction", "induction", "a sea, a sea").stdout
+    assert "KL 0.000" in overview
+
+
+def test_a_picture_is_seen_through_a_model_of_pictures(tmp_path):
+    Image.new("RGB", (8, 8), "teal").save(tmp_path / "sea.png")
+    refused = clearhead("see", str(tmp_path / "sea.png"), "--model", "induction")
+    assert refused.exit_code == 2
+    assert "is a picture. Give --model a model of pictures" in refused.stderr
+    model = tmp_path / "vit"
+    torch.manual_seed(0)
+    config = hf.ViTConfig(
+        hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=8, image_size=8, patch_size=4
+    )
+    hf.ViTModel(config).save_pretrained(model)
+    ViTImageProcessorPil(size={"height": 8, "width": 8}).save_pretrained(model)
+    page = tmp_path / "sea.html"
+    seen = clearhead("see", str(tmp_path / "sea.png"), "--model", str(model), "--html", str(page), "--json")
+    assert seen.exit_code == 0, seen.output
+    assert json.loads(seen.stdout)["tokens"] == ["[CLS]", "0,0", "0,1", "1,0", "1,1"]
+    assert "data:image/jpeg;base64," in page.read_text(encoding="utf-8")
+
+
+def test_ctrl_c_while_a_model_reads_leaves_no_traceback(tmp_path):
+    program = (
+        "import os, signal, sys\n"
+        "from clearhead import capture, cli\n"
+        "def pressed(*_, **__):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "capture.load = pressed\n"
+        "sys.argv = ['clearhead', 'see', 'a word']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+def test_without_the_studios_libraries_check_says_what_to_install():
+    program = (
+        "import sys\n"
+        "sys.modules['markdown_it'] = None\n"
+        "from clearhead import cli\n"
+        "sys.argv = ['clearhead', 'check']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "pip install 'clearhead[studio]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_doctor_says_what_runs_here():
@@ -142,3 +231,30 @@ def test_the_doctor_says_what_runs_here():
     assert found["This machine"]["cpu"]["found"]
     assert set(found) == {"This machine", "Packages", "Kernels", "Lens", "Studio"}
     assert "Kernels" in clearhead("doctor").stdout
+
+
+@pytest.mark.parametrize("arguments", [("check",), ("new", "pack", "x"), ("export", "x", "--to", "csv")])
+def test_without_the_studio_extra_the_course_commands_say_what_to_install(monkeypatch, arguments):
+    for name in [one for one in sys.modules if one.startswith("clearhead.course")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("fsrs", "markdown_it", "rapidfuzz", "snowballstemmer"):
+        monkeypatch.setitem(sys.modules, name, None)
+    done = clearhead(*arguments)
+    assert done.exit_code == 2
+    assert "needs" in done.stderr
+    assert "pip install 'clearhead[studio]'" in done.stderr
+
+
+def test_where_nothing_confines_the_person_is_asked(monkeypatch):
+    from clearhead import sandbox
+
+    asked = []
+    consented = []
+    monkeypatch.setattr(sandbox, "backend", lambda: None)
+    monkeypatch.setattr(sandbox, "consent", lambda: consented.append(True))
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(cli.typer, "confirm", lambda words, **_: asked.append(words) or len(asked) > 1)
+    cli.agree()
+    assert (len(asked), consented) == (1, [])  # no is no
+    cli.agree()
+    assert consented == [True]

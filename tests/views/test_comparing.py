@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from clearhead.errors import OptionError, TooLargeError
@@ -32,10 +33,29 @@ def test_likeness_is_the_mean_cosine_of_the_rows():
             assert found.alike[row, column] == pytest.approx(np.mean(cosines), abs=1e-6)
 
 
+def test_divergence_is_the_mean_kl_of_the_rows():
+    first, second = reading(7, layers=2, heads=5, seed=1), reading(7, layers=1, heads=5, seed=2)
+    second.record["layer.0.attention"].weights[0, 4, 3] = torch.eye(7)[2]  # nothing for keys that others look at
+    found = comparing.compare(first, second)
+    for row, (layer, head) in enumerate(found.heads):
+        for column, (other_layer, other) in enumerate(found.others[:4]):
+            pairs = zip(weights(first, layer, head), weights(second, other_layer, other), strict=True)
+            expected = np.mean([kl_of_rows(a, b) for a, b in pairs])
+            assert found.nats[row, column] == pytest.approx(expected, rel=1e-6)
+        assert found.nats[row, 4] == np.inf
+    listed = comparing.listing(comparing.compare(first, reading(7, layers=1, heads=3, seed=2)))["same_place"]
+    assert {"layer", "head", "likeness", "kl"} == set(listed[0])
+    assert "∞" in printed(comparing.overview(found))
+
+
+def kl_of_rows(a, b):
+    return sum(x * np.log(x / y) for x, y in zip(a, b, strict=True) if x > 0)
+
+
 def test_a_model_is_like_itself():
     given = reading(11, layers=2, heads=3)
     found = comparing.compare(given, given)
-    assert [likeness for likeness, _, _ in found.same_place()] == pytest.approx([1.0] * 6)
+    assert [likeness for likeness, *_ in found.same_place()] == pytest.approx([1.0] * 6)
     assert all(head == other for _, head, other in found.best())
     assert "1.000" in printed(comparing.overview(found))
     assert np.abs(comparing.between(found, 1, 2, 99)).max() == 0
@@ -43,7 +63,7 @@ def test_a_model_is_like_itself():
 
 def test_only_heads_both_models_have_are_compared_in_place():
     found = comparing.compare(reading(5, layers=2, heads=3), reading(5, layers=1, heads=2, seed=9))
-    assert {entry[1:] for entry in found.same_place()} == {(0, 0), (0, 1)}
+    assert {entry[2:] for entry in found.same_place()} == {(0, 0), (0, 1)}
     with pytest.raises(OptionError, match="only layer 0"):
         comparing.between(found, 1, 0, 9)
 

@@ -1,12 +1,17 @@
 """Figures for papers: the weights drawn, names that stay words, files that repeat."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+import torch
 
 matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+
 from clearhead.errors import OptionError  # noqa: E402
-from clearhead.views import plot  # noqa: E402
+from clearhead.views import comparing, plot  # noqa: E402
 from views.fake import Reading, Record, reading  # noqa: E402
 
 
@@ -68,3 +73,34 @@ def test_refusals_say_what_to_do(tmp_path):
         plot.grid(Reading(Record(), ["a"]))
     with pytest.raises(OptionError, match="heads 0 to 4"):
         plot.head(reading(5), 0, 9)
+
+
+def labels_collide(figure):
+    """Whether two tick labels of one axis lie on each other, as drawn."""
+    FigureCanvasAgg(figure).draw()
+    for axis in figure.axes[:1]:
+        for which in (axis.xaxis, axis.yaxis):
+            boxes = [label.get_window_extent() for label in which.get_ticklabels() if label.get_text()]
+            for one, other in pairwise(boxes):
+                if one.overlaps(other):
+                    return True
+    return False
+
+
+def test_labels_do_not_collide_however_many_there_are():
+    tokens = ["Donaudampfschiff", *[f"token{n}" for n in range(38)], "$x_1$"]
+    assert not labels_collide(plot.head(reading(tokens, layers=1, heads=1), 0, 0))
+    assert not labels_collide(plot.grid(reading(5, layers=3, heads=67)))
+    assert not labels_collide(plot.bars([[0.1] * 61], "breadth"))
+    found = comparing.compare(reading(5, layers=13, heads=5), reading(5, layers=13, heads=3, seed=1))
+    assert not labels_collide(plot.divergence(found))
+
+
+def test_divergence_is_drawn_and_infinite_is_hatched():
+    first, second = reading(5, layers=2, heads=3), reading(5, layers=2, heads=2, seed=3)
+    second.record["layer.1.attention"].weights[0, 1] = torch.eye(5)
+    figure = plot.divergence(found := comparing.compare(first, second))
+    drawn = images(figure)[0].get_array()
+    np.testing.assert_allclose(drawn[:, :3], found.nats[:, :3])
+    assert drawn.mask[:, 3].all()
+    assert [patch.get_hatch() for patch in figure.axes[0].patches] == ["//////"]

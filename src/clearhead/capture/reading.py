@@ -50,13 +50,14 @@ class Reading:
     grid: Grid | None = None
 
 
-def read(loaded: Loaded, text: str, *, second: str | None = None) -> Reading:
+def read(loaded: Loaded, text: str, *, second: str | None = None, max_bytes: int | None = None) -> Reading:
     """Run one text (or a pair of texts) through the model and record every head.
 
     Args:
         loaded: from `load`.
         text: not empty; at most `loaded.max_length` tokens.
         second: a second text, read together with the first as the tokenizer pairs them.
+        max_bytes: as of `observe`; layers past it are listed in the record's `missed`.
 
     Returns:
         The Reading.
@@ -82,7 +83,7 @@ def read(loaded: Loaded, text: str, *, second: str | None = None) -> Reading:
             f"the text is {len(ids)} tokens long and {loaded.name} takes at most {loaded.max_length} "
             f"(special tokens included). Cut {len(ids) - loaded.max_length} tokens."
         )
-    with torch.inference_mode(), observe(loaded.model) as record:
+    with torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
         loaded.model(**encoded)
     segments = encoded.sequence_ids(0) if encoded.is_fast else [0] * len(ids)
     return Reading(

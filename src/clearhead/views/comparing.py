@@ -29,6 +29,8 @@ class Comparison:
         first, second: one text through two models, tokenised alike.
         heads: (layer, head) of the first model, row by row of `alike`; `others`: of the second, column by column.
         alike: (heads, others), 0 to 1: the cosine of two heads' rows of weights, mean over queries.
+        nats: (heads, others), the Kullback-Leibler divergence Σⱼ aⱼ·log(aⱼ / bⱼ) of a head from another, mean over
+            queries; infinite where the second gives nothing to a key that the first looks at.
     """
 
     first: "Reading"
@@ -36,12 +38,13 @@ class Comparison:
     heads: list[tuple[int, int]]
     others: list[tuple[int, int]]
     alike: Array
+    nats: Array
 
-    def same_place(self) -> list[tuple[float, int, int]]:
-        """(likeness, layer, head) of the heads that both models have, least alike first."""
+    def same_place(self) -> list[tuple[float, float, int, int]]:
+        """(likeness, divergence, layer, head) of the heads that both models have, least alike first."""
         place = {name: column for column, name in enumerate(self.others)}
-        found = [(float(self.alike[row, place[name]]), *name) for row, name in enumerate(self.heads) if name in place]
-        return sorted(found)
+        cells = [(row, place[name], name) for row, name in enumerate(self.heads) if name in place]
+        return sorted((float(self.alike[row, col]), float(self.nats[row, col]), *name) for row, col, name in cells)
 
     def best(self) -> list[tuple[float, tuple[int, int], tuple[int, int]]]:
         """For each head of the first its likest of the second: (likeness, head, other), likest first."""
@@ -64,8 +67,9 @@ def compare(first: "Reading", second: "Reading") -> Comparison:
     """
     refuse_unlike(first, second)
     (ours, heads), (theirs, others) = _rows(first), _rows(second)
-    alike = np.einsum("hls,gls->hg", ours, theirs, optimize=True) / len(first.tokens)
-    return Comparison(first, second, heads, others, np.clip(alike, 0.0, 1.0))
+    size = len(first.tokens)
+    alike = np.einsum("hls,gls->hg", _unit(ours), _unit(theirs), optimize=True) / size
+    return Comparison(first, second, heads, others, np.clip(alike, 0.0, 1.0), _divergence(ours, theirs) / size)
 
 
 def overview(found: Comparison, count: int = 8) -> RenderableType:
@@ -74,15 +78,40 @@ def overview(found: Comparison, count: int = 8) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble((first, "bold"), " and ", (second, "bold"), f"   {len(found.first.tokens)} tokens"),
         Text("likeness: cosine of two heads' weights, mean over queries; 1 is the same", style=terminal.QUIET),
+        Text(
+            "KL: how far the second's weights are from the first's, nats a query; 0 is the same", style=terminal.QUIET
+        ),
     ]
     same = found.same_place()
     if same:
+        parts += [Text(), Text("KL of heads in the same place", style="bold"), *_places(found)]
         parts += [Text(), Text("Least alike in the same place", style="bold")]
-        parts += [_line(likeness, f"layer {layer}, head {head}") for likeness, layer, head in same[:count]]
+        parts += [
+            _line(likeness, f"layer {layer}, head {head}   KL {nats:.3f}")
+            for likeness, nats, layer, head in same[:count]
+        ]
     parts += [Text(), Text("Likest pairs", style="bold")]
     for likeness, (layer, head), (other_layer, other_head) in found.best()[:count]:
         parts.append(_line(likeness, f"layer {layer}, head {head}  and  layer {other_layer}, head {other_head}"))
     return Group(*parts)
+
+
+def _places(found: Comparison) -> list[Text]:
+    """The divergence of each head from the one in the same place, layers down, heads across, in shades."""
+    nats = {(layer, head): value for _, value, layer, head in found.same_place()}
+    top = max((value for value in nats.values() if np.isfinite(value)), default=0.0)
+    across = max(head for _, head in nats) + 1
+    lines = [Text("    " + "".join(f"{head:<3}" for head in range(across)).rstrip(), style=terminal.QUIET)]
+    for layer in sorted({layer for layer, _ in nats}):
+        line = Text(f"{layer:>3} ", style=terminal.QUIET)
+        for head in range(across):
+            value = nats.get((layer, head))
+            shade = " " if value is None else MORE[terminal.level(min(value, top), top)]
+            line.append("∞∞ " if value == np.inf else shade * 2 + " ", style=terminal.WEIGHT)
+        line.rstrip()
+        lines.append(line)
+    scale = "  ".join(f"{(step / 4) ** 2 * top:.3g} [{MORE[step] * 2}]" for step in range(5))
+    return [*lines, Text(f"nats  {scale}", style=terminal.QUIET)]
 
 
 def one_head(found: Comparison, layer: int, head: int, width: int = 80) -> RenderableType:
@@ -93,7 +122,7 @@ def one_head(found: Comparison, layer: int, head: int, width: int = 80) -> Rende
     top = float(np.abs(difference).max(initial=0.0))
     lines: list[RenderableType] = [
         Text(f"Layer {layer}, head {head}: {found.first.model_name} less {found.second.model_name}", style="bold"),
-        Text("rows: queries  columns: keys", style=terminal.QUIET),
+        Text(f"rows: queries  columns: keys   KL {_nats(found, layer, head):.3f} nats a query", style=terminal.QUIET),
         Text(),
     ]
     dense = len(difference) == len(tokens)
@@ -130,8 +159,13 @@ def listing(found: Comparison) -> dict[str, Any]:
         "models": [found.first.model_name, found.second.model_name],
         "tokens": [list(found.first.tokens), list(found.second.tokens)],
         "same_place": [
-            {"layer": layer, "head": head, "likeness": round(likeness, 6)}
-            for likeness, layer, head in found.same_place()
+            {
+                "layer": layer,
+                "head": head,
+                "likeness": round(likeness, 6),
+                "kl": round(nats, 6) if nats < np.inf else None,
+            }
+            for likeness, nats, layer, head in found.same_place()
         ],
         "best": [
             {"head": list(head), "other": list(other), "likeness": round(likeness, 6)}
@@ -140,8 +174,12 @@ def listing(found: Comparison) -> dict[str, Any]:
     }
 
 
+def _nats(found: Comparison, layer: int, head: int) -> float:
+    return float(found.nats[found.heads.index((layer, head)), found.others.index((layer, head))])
+
+
 def _rows(reading: "Reading") -> tuple[Array, list[tuple[int, int]]]:
-    """All heads' weights with rows of length 1, (heads, L, S), and the heads' places."""
+    """All heads' weights, (heads, L, S), and the heads' places."""
     matrices = list(reading.record.values())
     size = sum(int(np.prod(matrix.shape[1:])) for matrix in matrices)
     if size > MOST_NUMBERS:
@@ -151,9 +189,23 @@ def _rows(reading: "Reading") -> tuple[Array, list[tuple[int, int]]]:
     if not matrices:
         raise OptionError(f"no attention of {reading.model_name} was captured, so there is nothing to compare.")
     weights = np.concatenate([numbers(matrix.to_dense())[0] for matrix in matrices])
-    lengths = np.sqrt((weights**2).sum(-1, keepdims=True))
     places = [(layer, head) for layer, matrix in enumerate(matrices) for head in range(matrix.shape[1])]
-    return weights / np.where(lengths > 0, lengths, 1.0), places
+    return weights, places
+
+
+def _unit(weights: Array) -> Array:
+    """The same with rows of length 1; an empty row stays empty."""
+    lengths = np.sqrt((weights**2).sum(-1, keepdims=True))
+    return weights / np.where(lengths > 0, lengths, 1.0)
+
+
+def _divergence(ours: Array, theirs: Array) -> Array:
+    """(heads, others): Σ a·log a - Σ a·log b, both sums as products of matrices; infinite where b is 0 and a is not."""
+    a, b = (weights.reshape(len(weights), -1) for weights in (ours, theirs))
+    own = (a * np.log(np.where(a > 0, a, 1.0))).sum(-1)
+    cross = a @ np.log(np.where(b > 0, b, 1.0)).T
+    outside = (a > 0).astype(np.float32) @ (b == 0).astype(np.float32).T > 0.5
+    return np.where(outside, np.inf, np.maximum(own[:, None] - cross, 0.0))
 
 
 def _line(likeness: float, what: str) -> Text:

@@ -4,6 +4,7 @@ Nothing here touches pyplot: a figure is made, given back, and belongs to the ca
 """
 
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from clearhead.views.terminal import check
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
+    from clearhead.views.comparing import Comparison
 
 # The light values of static/attention.css: one hue, lightness even in OKLCH; 0 is the paper.
 PAPER, INK, MUTED, HAIRLINE, QUERY, KEY = "#ffffff", "#1f1d1a", "#655f56", "#d9d3c7", "#a8430b", "#00695c"
@@ -58,8 +60,11 @@ def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
         for number, weights in enumerate(maps):
             image = _paint(axis, weights, hidden, top, (number + 0.04, number + 0.96, layer + 0.96, layer + 0.04))
     axis.set(xlim=(0, heads), ylim=(layers, 0), aspect="equal")
-    axis.set_xticks([number + 0.5 for number in range(heads)], [str(number) for number in range(heads)])
-    axis.set_yticks([layer + 0.5 for layer in range(layers)], [str(layer) for layer in range(layers)])
+    apart = (width - 1.3) / heads * 72  # points from one map to the next
+    for which, count in ((axis.xaxis, heads), (axis.yaxis, layers)):
+        every = max(1, ceil(FONT * 1.5 / apart))  # numbers that do not collide
+        which.set_ticks([number + 0.5 for number in range(0, count, every)])
+        which.set_ticklabels([str(number) for number in range(0, count, every)])
     axis.xaxis.tick_top()
     axis.tick_params(length=0, labelsize=FONT, colors=MUTED, pad=1)
     axis.set_xlabel("head (in each map: columns are keys)", fontsize=FONT, color=INK)
@@ -107,6 +112,36 @@ def difference(values: Array, tokens: Sequence[str], title: str, *, width: float
     _tokens(axis, tokens, (len(tokens), len(tokens)))
     axis.set_title(title, fontsize=FONT + 1, color=INK, pad=8)
     _scale(figure, image, axis, "first less second")
+    return figure
+
+
+def divergence(found: "Comparison", *, width: float = 4.5) -> Figure:
+    """How far every head of one model is from every head of another: Kullback-Leibler divergence, nats a query.
+
+    Args:
+        found: from `comparing.compare`. Infinite divergences are hatched.
+    """
+    nats = found.nats
+    hidden = ~np.isfinite(nats)
+    shown = np.where(hidden, 0.0, nats)
+    figure = _figure(width, 0.9 + (width - 1.2) * len(nats) / nats.shape[1])
+    axis = figure.subplots()
+    image = _paint(axis, shown, hidden, float(shown.max(initial=0.0)), _box(nats.shape))
+    _frame(axis)
+    axis.xaxis.tick_top()
+    axis.xaxis.set_label_position("top")
+    axis.tick_params(length=0, labelsize=FONT, colors=MUTED)
+    for which, places in ((axis.yaxis, found.heads), (axis.xaxis, found.others)):
+        starts = [place for place, (_, head) in enumerate(places) if head == 0]
+        ends = [*starts[1:], len(places)]
+        which.set_ticks([(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)])
+        which.set_ticklabels([f"layer {layer}" if len(starts) <= 8 else str(layer) for layer in range(len(starts))])
+        line = axis.axhline if which is axis.yaxis else axis.axvline
+        for start in starts[1:]:
+            line(start - 0.5, color=PAPER, linewidth=0.8, zorder=3)
+    axis.set_ylabel(f"{found.first.model_name}: heads by layer", fontsize=FONT, color=INK)
+    axis.set_xlabel(f"{found.second.model_name}: heads by layer", fontsize=FONT, color=INK)
+    _scale(figure, image, axis, "KL divergence, nats a query")
     return figure
 
 
@@ -185,7 +220,9 @@ def _tokens(axis: Axes, tokens: Sequence[str], shape: Sequence[int]) -> None:
     axis.xaxis.tick_top()
     axis.tick_params(length=0, labelsize=FONT)
     if max(shape) <= NAMED:
-        size = min(FONT, 190 / max(shape))
+        size = min(
+            FONT, 0.44 * 72 * axis.figure.bbox.width / axis.figure.dpi / max(shape)
+        )  # names leave the map half the width
         names = [name if len(name) <= 14 else name[:13] + "…" for name in tokens]
         # A dollar sign starts mathematics in matplotlib: it is told that these are words.
         axis.set_yticks(range(shape[0]), names[: shape[0]], fontsize=size, parse_math=False)
