@@ -30,6 +30,7 @@ PAGES = [
 
 def findings(page: Page, dark: bool) -> list[str]:
     """Serious and critical findings of axe, in one line each; the dark pages differ in their colours alone."""
+    page.wait_for_load_state("load")  # its styles too
     options = {"runOnly": ["color-contrast"]} if dark else None
     found = Axe().run(page, options=options).response["violations"]
     return [

@@ -42,7 +42,8 @@ def inline(text: str) -> Markup:
 def _math(source: str, options: dict[str, Any]) -> str:
     block = bool(options["display_mode"])
     try:
-        return to_mathml(source, block=block)
+        math = to_mathml(source, block=block)
+        return math.replace('<math display="block"', '<math display="block" tabindex="0"', 1)  # wide ones scroll
     except ValueError as problem:
         return f'<code title="{escape(str(problem))}">{escape(source)}</code>'
 
