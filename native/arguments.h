@@ -68,9 +68,11 @@ struct Target {
   const char* name;
   int lanes;  // queries side by side in one tile
   // Floats of scratch that one thread needs.
-  size_t (*forward_scratch)(const Attention&, int64_t rows);
-  // Output and lse of queries first .. first + rows - 1 of one head.
-  void (*forward)(const Attention&, int64_t batch, int64_t head, int64_t first, int64_t rows, float* scratch);
+  size_t (*forward_scratch)(const Attention&, const Statistics* found, int64_t rows);
+  // Output and lse of queries first .. first + rows - 1 of one head; and on the way, where `found` is not null, its
+  // entropy, maximum, squares, mass and largest weights.
+  void (*forward)(const Attention&, const Statistics* found, int64_t batch, int64_t head, int64_t first, int64_t rows,
+                  float* scratch);
   // Few queries: keys first .. last - 1 of one key head, for every query row that shares it, into a partial result of
   // decode_partial() floats; then the parts of a head are merged into output and lse (value_width floats of space).
   size_t (*decode_partial)(const Attention&);

@@ -109,12 +109,16 @@ NB_MODULE(_native, m) {
     return run_peak(t, steps, threads);
   }, "Floating-point operations done on registers alone: time it to know the machine's peak.");
 
-  m.def("forward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors) {
+  m.def("forward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
+                      nb::object wanted) {
     const Attention p = attention(sizes, scale, tensors, extras);
     const Target& t = target_named(target);
+    Statistics found = {};
+    if (!wanted.is_none()) found = statistics(nb::cast<nb::tuple>(wanted));
+    const Statistics* const also = wanted.is_none() ? nullptr : &found;
     nb::gil_scoped_release unlocked;
-    run_forward(t, p, threads);
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
+    run_forward(t, p, threads, also);
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg() = nb::none());
 
   // gradients: (grad_out, grad_lse or None, grad_query, grad_key, grad_value)
   m.def("backward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,

@@ -71,23 +71,23 @@ void run_decode(const Target& target, const Attention& p, int threads) {
 
 }  // namespace
 
-void run_forward(const Target& target, const Attention& p, int threads) {
+void run_forward(const Target& target, const Attention& p, int threads, const Statistics* found) {
   threads = useful_threads(p, threads);
-  if (p.length <= kFewQueries) return run_decode(target, p, threads);
+  if (p.length <= kFewQueries && !found) return run_decode(target, p, threads);
   // Rows of one work item: many, so that a block of keys is met in cache by several tiles; fewer where threads would
   // stand idle.
   int64_t rows = 128;
   while (rows > target.lanes && p.batch * p.heads * ((p.length + rows - 1) / rows) < 4 * threads) rows /= 2;
   if (rows < target.lanes) rows = target.lanes;
   const int64_t blocks = (p.length + rows - 1) / rows, items = p.batch * p.heads * blocks;
-  const size_t each = (target.forward_scratch(p, rows) + 15) / 16 * 16;
+  const size_t each = (target.forward_scratch(p, found, rows) + 15) / 16 * 16;
   const Scratch scratch(each * threads);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; item++) {
     // The last block of a causal head is the longest, so it goes first.
     const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
     const int64_t here = first + rows < p.length ? rows : p.length - first;
-    target.forward(p, head / p.heads, head % p.heads, first, here, scratch.get() + thread_number() * each);
+    target.forward(p, found, head / p.heads, head % p.heads, first, here, scratch.get() + thread_number() * each);
   }
 }
 

@@ -1,8 +1,8 @@
 // Forward: online softmax over blocks of keys, with queries in the lanes (Milakov & Gimelshein 2018, alg. 3).
 // Sᵀ and Oᵀ are computed, so the row maximum, the sum and the rescaling are lane by lane, with nothing horizontal.
 #pragma once
+#include "best.h"
 #include "logits.h"
-#include "product.h"
 
 namespace clearhead {
 namespace {
@@ -31,28 +31,49 @@ inline TileState tile_at(const Attention& p, float* scratch, int64_t tile) {
   return s;
 }
 
-inline size_t forward_scratch(const Attention& p, int64_t rows) {
+// What a tile keeps besides, where statistics are asked for: sums of weight * -log2 and of weight^2, and the best.
+struct Asked {
+  float *surprise, *squares;  // [kTile], both of weights relative to `offset`
+  Best best;
+};
+
+inline int64_t asked_floats(const Statistics* s) { return s ? 2 * kTile + best_floats(s->top) : 0; }
+
+inline Asked asked_at(const Statistics& s, float* at) { return {at, at + kTile, best_at(at + 2 * kTile, s.top)}; }
+
+inline size_t forward_scratch(const Attention& p, const Statistics* s, int64_t rows) {
   const int64_t tiles = (rows + kTile - 1) / kTile;
-  return tiles * tile_floats(p) + kKeyBlock * (2 * kTile + p.width + p.value_width) + turn_space(larger(p.width, p.value_width));
+  return tiles * (tile_floats(p) + asked_floats(s)) + kKeyBlock * (2 * kTile + p.width + p.value_width) + turn_space(larger(p.width, p.value_width));
 }
 
+struct Sums {
+  Vec weight[2] = {}, surprise[2] = {}, squares[2] = {};
+};
+
 // N keys' logits, two vectors each, become exp2(logits * c - offset), and are added to the sums.
-template <int N>
-inline __attribute__((always_inline)) void weights_of(float* logits, Vec c, const Vec (&offset)[2], Vec (&sum)[2]) {
-  Vec x[2 * N];
+template <bool kAsked, int N>
+inline __attribute__((always_inline)) void weights_of(float* logits, Vec c, const Vec (&offset)[2], Sums& sums) {
+  Vec x[2 * N], power[2 * N];
   UNROLL for (int i = 0; i < 2 * N; i++) x[i] = load(logits + i * LANES) * c - offset[i & 1];
+  if (kAsked) UNROLL for (int i = 0; i < 2 * N; i++) power[i] = maximum(splat(-127.0f), x[i]);  // finite: 0 times it is 0
   exp2_all(x);
   UNROLL for (int i = 0; i < 2 * N; i++) {
-    sum[i & 1] += x[i];
+    sums.weight[i & 1] += x[i];
     store(logits + i * LANES, x[i]);
+    if (!kAsked) continue;
+    sums.surprise[i & 1] -= x[i] * power[i];
+    sums.squares[i & 1] += x[i] * x[i];
   }
 }
 
 // Take a block of logits [keys][kTile] into the running softmax; leave exp2(logits * slope - offset) in their place.
 // Returns through `alpha` what the former output is multiplied by.
-inline void softmax_block(const TileState& state, float slope, int64_t keys, float* logits, Vec (&alpha)[2]) {
+template <bool kAsked>
+inline void softmax_block(const TileState& state, const Asked& asked, float slope, int64_t keys, float* logits,
+                          Vec (&alpha)[2]) {
   const Vec c = splat(slope);
-  Vec top[2] = {load(state.top), load(state.top + LANES)}, offset[2], sum[2] = {};
+  Vec top[2] = {load(state.top), load(state.top + LANES)}, offset[2], further[2];
+  Sums sums;
   for (int64_t j = 0; j < keys; j++) {
     top[0] = maximum(load(logits + j * kTile), top[0]);
     top[1] = maximum(load(logits + j * kTile + LANES), top[1]);
@@ -61,13 +82,22 @@ inline void softmax_block(const TileState& state, float slope, int64_t keys, flo
     store(state.top + v * LANES, top[v]);
     // An empty row keeps a finite offset, so that -inf - offset is -inf and not NaN.
     offset[v] = maximum(top[v], splat(-1e37f)) * c;
-    alpha[v] = exp2(load(state.offset + v * LANES) - offset[v]);
+    further[v] = offset[v] - load(state.offset + v * LANES);
+    alpha[v] = exp2(-further[v]);
     store(state.offset + v * LANES, offset[v]);
   }
   int64_t j = 0;
-  for (; j + 2 <= keys; j += 2) weights_of<2>(logits + j * kTile, c, offset, sum);
-  if (j < keys) weights_of<1>(logits + j * kTile, c, offset, sum);
-  UNROLL for (int v = 0; v < 2; v++) store(state.sum + v * LANES, load(state.sum + v * LANES) * alpha[v] + sum[v]);
+  for (; j + 2 <= keys; j += 2) weights_of<kAsked, 2>(logits + j * kTile, c, offset, sums);
+  if (j < keys) weights_of<kAsked, 1>(logits + j * kTile, c, offset, sums);
+  UNROLL for (int v = 0; v < 2; v++) {
+    const Vec before = load(state.sum + v * LANES);
+    store(state.sum + v * LANES, before * alpha[v] + sums.weight[v]);
+    if (!kAsked) continue;
+    float *const surprise = asked.surprise + v * LANES, *const squares = asked.squares + v * LANES;
+    const Vec moved = alpha[v] * (load(surprise) + further[v] * before);
+    store(surprise, (before > splat(0.0f) ? moved : splat(0.0f)) + sums.surprise[v]);
+    store(squares, load(squares) * (alpha[v] * alpha[v]) + sums.squares[v]);
+  }
 }
 
 inline void start_tile(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,
@@ -81,8 +111,21 @@ inline void start_tile(const Attention& p, const TileState& state, int64_t batch
   }
 }
 
-inline void finish_tile(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,
-                        int64_t rows, float* space) {
+// `share` is the weight of a logit as large as the offset, `sum` what the keys got in those units.
+inline void store_asked(const Statistics& s, const Asked& asked, int64_t lane, int64_t row, float top, float slope,
+                        double share, double sum, float lse) {
+  const bool empty = share == 0 || top == -kInfinity;
+  if (s.entropy)
+    s.entropy[row] = empty ? 0 : float(kLn2 * share * asked.surprise[lane] - share * sum * __builtin_log(share));
+  if (s.maximum) s.maximum[row] = empty ? 0 : float(share);
+  if (s.squares) s.squares[row] = empty ? 0 : float(share * share * asked.squares[lane]);
+  if (s.mass) s.mass[row] = empty ? 0 : float(share * sum);
+  if (s.top) store_best(s, asked.best, slope, lse == -kInfinity ? kInfinity : lse * kLog2E, lane, row);
+}
+
+template <bool kAsked>
+inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
+                        float slope, int64_t batch, int64_t head, int64_t first, int64_t rows, float* space) {
   float* lse = static_cast<float*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
   float* const share = state.top;  // not needed any more
   for (int64_t i = 0; i < kTile; i++) {
@@ -93,24 +136,37 @@ inline void finish_tile(const Attention& p, const TileState& state, int64_t batc
       total = total * rescale + __builtin_exp2(sink - top);
       offset = top;
     }
+    const float here = total == 0 ? -kInfinity : float(offset * kLn2 + __builtin_log(total));
+    if (i < rows) lse[(first + i) * p.lse.row] = here;
+    if (kAsked && i < rows)
+      store_asked(*s, asked, i, (batch * p.heads + head) * p.length + first + i, state.top[i], slope,
+                  total == 0 ? 0 : rescale / total, state.sum[i], here);
     share[i] = total == 0 ? 0 : float(rescale / total);  // NaN passes through
-    if (i < rows) lse[(first + i) * p.lse.row] = total == 0 ? -kInfinity : float(offset * kLn2 + __builtin_log(total));
   }
   unpack_lanes(state.out, kTile, rows, p.value_width, share, p.out, p.dtype, batch, head, first, space);
 }
 
-void forward(const Attention& p, int64_t batch, int64_t head, int64_t first, int64_t rows, float* scratch) {
+template <bool kAsked>
+inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first,
+                         int64_t rows, float* scratch) {
   const int64_t kv_head = head / (p.heads / p.kv_heads), tiles = (rows + kTile - 1) / kTile;
   float* const logits = scratch + tiles * tile_floats(p);
   float* const space = logits + kKeyBlock * kTile;
   float* const key_space = space + kKeyBlock * kTile;
   float* const value_space = key_space + kKeyBlock * p.width;
   float* const row_space = value_space + kKeyBlock * p.value_width;
+  float* const asked_space = row_space + turn_space(larger(p.width, p.value_width));
+  const auto asked = [&](int64_t t) { return kAsked ? asked_at(*s, asked_space + t * asked_floats(s)) : Asked{}; };
   const Multiplier m = multiplier_of(p);
 
   for (int64_t t = 0; t < tiles; t++)
     start_tile(p, tile_at(p, scratch, t), batch, head, first + t * kTile, smaller(kTile, rows - t * kTile), m,
                row_space);
+
+  for (int64_t t = 0; kAsked && t < tiles; t++) {
+    __builtin_memset(asked(t).surprise, 0, sizeof(float) * 2 * kTile);
+    start_best(asked(t).best);
+  }
 
   const Span all = span_of(p, first, rows);
   for (int64_t start = all.first; start < all.last; start += kKeyBlock) {
@@ -132,16 +188,23 @@ void forward(const Attention& p, int64_t batch, int64_t head, int64_t first, int
       const float* const v = values.data + (from - start) * values.stride;
       product<kAlong>(n, k, keys.stride, state.query, kTile, p.width, Set{logits, kTile});
       change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
+      if (kAsked && s->top) best_of_block(asked(t).best, from, n, logits);
       Vec alpha[2];
-      softmax_block(state, m.slope, n, logits, alpha);
+      softmax_block<kAsked>(state, asked(t), m.slope, n, logits, alpha);
       drop(p, at, logits, kTile, kTile);
       product<kAcross>(p.value_width, v, values.stride, logits, kTile, n,
                        Rescale{state.out, kTile, alpha[0], alpha[1]});
     }
   }
   for (int64_t t = 0; t < tiles; t++)
-    finish_tile(p, tile_at(p, scratch, t), batch, head, first + t * kTile, smaller(kTile, rows - t * kTile),
-                row_space);
+    finish_tile<kAsked>(p, s, tile_at(p, scratch, t), asked(t), m.slope, batch, head, first + t * kTile,
+                        smaller(kTile, rows - t * kTile), row_space);
+}
+
+void forward(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
+             float* scratch) {
+  if (s) forward_rows<true>(p, s, batch, head, first, rows, scratch);
+  else forward_rows<false>(p, nullptr, batch, head, first, rows, scratch);
 }
 
 }  // namespace

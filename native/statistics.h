@@ -2,8 +2,8 @@
 // kept. Queries sit in the lanes, so what belongs to a row is lane by lane; what belongs to a key is summed lane by lane
 // over the tiles of a run of queries, and across the lanes once a block of keys.
 #pragma once
+#include "best.h"
 #include "logits.h"
-#include "product.h"
 
 namespace clearhead {
 namespace {
@@ -12,18 +12,17 @@ constexpr int64_t kSweepRows = 128;  // queries that meet a block of keys while 
 constexpr int64_t kSweepKeys = 128 / ROWS * ROWS;
 static_assert(kSweepRows % kTile == 0, "a run of queries is whole tiles");
 
-// What one tile of queries carries from block to block; every array is [kTile], but for the first and the last two.
+// What one tile of queries carries from block to block; every array is [kTile], but for the query.
 struct SweepTile {
   float* query;     // [width][kTile]
   float* lse;       // in units of log2; +inf in an empty row and in a lane past the end, whose weights are then 0
   float *entropy, *highest, *squares, *mass;  // highest: of the logits, before the multiplication by `slope`
   float *reached, *mean, *moment;             // distance: mass so far, its mean, its second moment around the mean
-  float* best;      // [top][kTile], logits, largest first
-  int32_t* best_keys;
+  Best best;
 };
 
 inline int64_t sweep_tile_floats(const Attention& p, const Statistics& s) {
-  return (p.width + 8 + 2 * s.top) * kTile;
+  return (p.width + 8) * kTile + best_floats(s.top);
 }
 
 inline SweepTile sweep_tile(const Attention& p, const Statistics& s, float* scratch, int64_t tile) {
@@ -39,8 +38,7 @@ inline SweepTile sweep_tile(const Attention& p, const Statistics& s, float* scra
   t.reached = take(1);
   t.mean = take(1);
   t.moment = take(1);
-  t.best = take(s.top);
-  t.best_keys = reinterpret_cast<int32_t*>(take(s.top));
+  t.best = best_at(at, s.top);
   return t;
 }
 
@@ -52,52 +50,6 @@ size_t statistics_scratch(const Attention& p, const Statistics& s) {
 // What one head and run of queries adds up on its own: [keys] column sums, then the cells of the map.
 size_t statistics_sums(const Attention& p, const Statistics& s) {
   return (s.received ? p.keys : 0) + (s.map ? s.cells_down * s.cells_across : 0);
-}
-
-inline bool any(VecI mask) {
-  typedef int64_t Wide __attribute__((vector_size(LANES * 4)));
-  const Wide halves = (Wide)mask;
-  int64_t found = 0;
-  UNROLL for (int i = 0; i < LANES / 2; i++) found |= halves[i];
-  return found != 0;
-}
-
-// Put x into each lane's list where it beats the last of it. Of equals, the one met first stands first.
-inline void insert(const SweepTile& t, int64_t top, int v, Vec x, VecI key) {
-  VecI before = {};
-  for (int64_t r = 0; r < top; r++) {
-    float* const value = t.best + r * kTile + v * LANES;
-    float* const place = reinterpret_cast<float*>(t.best_keys) + r * kTile + v * LANES;
-    const Vec old = load(value);
-    const VecI old_key = (VecI)load(place);
-    before = before | (x > old);
-    store(value, before ? x : old);
-    store(place, (Vec)(before ? key : old_key));
-    x = before ? old : x;
-    key = before ? old_key : key;
-  }
-}
-
-// A group of keys is looked into only where its largest logit beats the last of some lane's list.
-inline void best_of_block(const SweepTile& t, int64_t top, int64_t first_key, int64_t keys, const float* logits) {
-  constexpr int64_t kGroup = 8;
-  for (int v = 0; v < 2; v++) {
-    const float* const x = logits + v * LANES;
-    const float* const last = t.best + (top - 1) * kTile + v * LANES;
-    Vec least = load(last);
-    for (int64_t j = 0; j < keys; j += kGroup) {
-      const int64_t stop = smaller(j + kGroup, keys);
-      Vec high = load(x + j * kTile);
-      for (int64_t i = j + 1; i < stop; i++) high = maximum(load(x + i * kTile), high);
-      if (!any(high > least)) continue;
-      for (int64_t i = j; i < stop; i++) {
-        const Vec here = load(x + i * kTile);
-        if (!any(here > least)) continue;
-        insert(t, top, v, here, splat_int(int32_t(first_key + i)));
-        least = load(last);
-      }
-    }
-  }
 }
 
 inline void add_to(float* sum, Vec x) { store(sum, load(sum) + x); }
@@ -210,8 +162,7 @@ inline void pool_block(const Statistics& s, const Place& at, const float* weight
   }
 }
 
-inline void start_sweep(const Attention& p, const Statistics& s, const SweepTile& t, const Place& at, float on_query,
-                        float* space) {
+inline void start_sweep(const Attention& p, const SweepTile& t, const Place& at, float on_query, float* space) {
   pack_lanes(p.query, p.dtype, at.batch, at.head, at.row, at.rows, p.width, on_query, kTile, t.query, space);
   __builtin_memset(t.entropy, 0, sizeof(float) * 7 * kTile);  // up to and with `moment`
   const float* lse = static_cast<const float*>(p.lse.data) + at.batch * p.lse.batch + at.head * p.lse.head;
@@ -219,31 +170,8 @@ inline void start_sweep(const Attention& p, const Statistics& s, const SweepTile
     const float here = i < at.rows ? lse[(at.row + i) * p.lse.row] : -kInfinity;
     t.lse[i] = here == -kInfinity ? kInfinity : here * kLog2E;
     t.highest[i] = -kInfinity;
-    for (int64_t r = 0; r < s.top; r++) {
-      t.best[r * kTile + i] = -kInfinity;
-      t.best_keys[r * kTile + i] = -1;
-    }
   }
-}
-
-inline float weight_of(float logit, float slope, float lse) {
-  return logit == -kInfinity ? 0 : exp2(splat(logit * slope - lse))[0];
-}
-
-// A row that may attend fewer keys than were asked for gets others, lowest first, with weight 0.
-inline void store_best(const Statistics& s, const SweepTile& t, float slope, int64_t lane, int64_t row) {
-  int64_t next = 0;
-  for (int64_t r = 0; r < s.top; r++) {
-    int64_t key = t.best_keys[r * kTile + lane];
-    const bool filler = key < 0;
-    for (; filler && key < 0; next++) {
-      key = next;
-      for (int64_t other = 0; other < s.top; other++)
-        if (t.best_keys[other * kTile + lane] == next) key = -1;
-    }
-    s.top_keys[row * s.top + r] = key;
-    s.top_weights[row * s.top + r] = filler ? 0 : weight_of(t.best[r * kTile + lane], slope, t.lse[lane]);
-  }
+  start_best(t.best);
 }
 
 inline void finish_sweep(const Attention& p, const Statistics& s, const SweepTile& t, const Place& at, float slope) {
@@ -255,7 +183,7 @@ inline void finish_sweep(const Attention& p, const Statistics& s, const SweepTil
     if (s.mass) s.mass[row] = t.mass[i];
     if (s.distance) s.distance[row] = t.mean[i] * t.reached[i];
     if (s.spread) s.spread[row] = t.reached[i] > 0 ? __builtin_sqrtf(t.moment[i] / t.reached[i]) : 0;
-    if (s.top) store_best(s, t, slope, i, row);
+    if (s.top) store_best(s, t.best, slope, t.lse[i], i, row);
   }
 }
 
@@ -279,7 +207,7 @@ void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t 
       return Place{batch, head, start + t * kTile, smaller(kTile, rows - t * kTile), 0, 0};
     };
     for (int64_t t = 0; t < tiles; t++)
-      start_sweep(p, s, sweep_tile(p, s, scratch, t), place(t), m.on_query, row_space);
+      start_sweep(p, sweep_tile(p, s, scratch, t), place(t), m.on_query, row_space);
     const Span all = span_of(p, start, rows);
     const int64_t first_key = larger(all.first, s.first_key), last_key = smaller(all.last, s.last_key);
     for (int64_t key = first_key; key < last_key; key += kSweepKeys) {
@@ -298,7 +226,7 @@ void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t 
         const float* const k = keys.data + (at.key - key) * keys.stride;
         product<kAlong>(at.keys, k, keys.stride, tile.query, kTile, p.width, Set{logits, kTile});
         change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
-        if (s.top) best_of_block(tile, s.top, at.key, at.keys, logits);
+        if (s.top) best_of_block(tile.best, at.key, at.keys, logits);
         if (summed) weigh_block(tile, m.slope, at.keys, logits);
         else if (weighed) weights_of_block(tile, m.slope, at.keys, logits);
         if (s.distance || s.spread) distance_of_block(tile, at.row + s.offset - at.key, at.keys, logits);

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clearhead import kernels
 from clearhead.kernels import Problem
-from clearhead.kernels.second_pass import Cells, Statistics, Wanted, refuses, statistics
+from clearhead.kernels.second_pass import Cells, Statistics, Wanted, on_the_way, refuses, run_with, statistics
 
 TARGETS = [t.name for t in kernels.targets() if t.runs_here]
 pytestmark = pytest.mark.skipif(not TARGETS, reason="the native library was not built")
@@ -203,3 +203,45 @@ def test_refusals_are_named() -> None:
     learns = replace(p, query=p.query.clone().requires_grad_())
     assert "gradients" in refuses(learns, Wanted(entropy=True))
     assert "float64" in refuses(replace(p, query=p.query.double(), key=p.key.double()), Wanted(mass=True))
+
+
+ON_THE_WAY = Wanted(entropy=True, maximum=True, squares=True, mass=True, topk=K)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("kind", extras(2, 2))
+def test_the_forward_pass_finds_the_numbers_of_its_rows(kind: str, dtype: torch.dtype, target: str) -> None:
+    with kernels.target(target):
+        for length, keys in ((23, 31), (1, 131), (263, 139)):
+            p = problem(length, keys, dtype, **extras(length, keys)[kind])
+            result, found = run_with(p, ON_THE_WAY)
+            plain = kernels.run(p, kernel="native")
+            if length > 4:  # fewer go another way in a plain run
+                assert torch.equal(result.out, plain.out)
+                assert torch.equal(result.lse, plain.lse)
+            torch.testing.assert_close(result.lse, plain.lse)
+            W = dense(p)[0]
+            exact = expected(W, Cells(edges(0, length, 1), edges(0, keys, 1)))
+            for name in ("entropy", "maximum", "squares", "mass", "best"):
+                ours = getattr(found, name).double()
+                torch.testing.assert_close(
+                    ours, getattr(exact, name), rtol=2e-5, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}"
+                )
+            torch.testing.assert_close(W.gather(-1, found.best_keys), exact.best, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, 90.0])
+def test_on_the_way_at_other_scales(scale: float) -> None:
+    """At 90 the first key moves the running maximum by more than a float32 of log2 units can hold."""
+    p = replace(problem(29, 137, is_causal=True), scale=scale)
+    found = run_with(p, ON_THE_WAY)[1]
+    exact = expected(dense(p)[0], Cells(edges(0, 29, 1), edges(0, 137, 1)))
+    for name in ("entropy", "maximum", "squares", "mass", "best"):
+        torch.testing.assert_close(getattr(found, name).double(), getattr(exact, name), rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_found_on_the_way_is_named() -> None:
+    assert on_the_way(ON_THE_WAY)
+    assert not on_the_way(replace(ON_THE_WAY, received=True))
+    assert not on_the_way(replace(ON_THE_WAY, distance=True))

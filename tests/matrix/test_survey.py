@@ -72,3 +72,13 @@ def test_bias_of_minus_infinity_is_no_mask_to_allowed_but_has_no_weight() -> Non
     A = AttentionMatrix(q, q, bias=bias)
     assert A.allowed(1, 1).item() == 1
     assert A.survey(k=3).topk[1][0, 0, 0].tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("name", ["causal, more rows", "sinks, softcap, bias, mask", "window, shared heads, sinks"])
+def test_a_first_question_finds_the_lse_on_its_way(name: str) -> None:
+    first, second = CASES[name].matrix(), CASES[name].matrix()
+    second.lse  # noqa: B018 — known before the question is asked
+    for question in ("entropy", "maximum", "effective_keys"):
+        torch.testing.assert_close(getattr(CASES[name].matrix(), question)(), getattr(second, question)())
+    torch.testing.assert_close(first.topk(3)[0], second.topk(3)[0])
+    torch.testing.assert_close(first.lse, second.lse)

@@ -6,7 +6,7 @@ from clearhead.kernels.dense import with_weights
 from clearhead.kernels.native import Target, target, targets
 from clearhead.kernels.problem import Gradients, Kernel, Problem, Result
 from clearhead.kernels.projection import native_wins, project, project_to_heads
-from clearhead.kernels.second_pass import Cells, Statistics, Wanted, statistics
+from clearhead.kernels.second_pass import Cells, Statistics, Wanted, run_with, statistics
 
 __all__ = [
     "Availability",
@@ -24,6 +24,7 @@ __all__ = [
     "project",
     "project_to_heads",
     "run",
+    "run_with",
     "select",
     "statistics",
     "target",

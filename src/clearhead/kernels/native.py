@@ -168,23 +168,36 @@ class Native:
 
 def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, found: Statistics) -> None:
     """Write what is wanted of a part of the rows and keys into `found`; sums over rows are added to what is there."""
+    tensors = (_four(problem.query), _four(problem.key), None, None, _three(lse))
+    _native.statistics(*_common(problem, None), tensors, _places(rows, keys, wanted, found))
+
+
+def forward_with(problem: Problem, wanted: Wanted, found: Statistics) -> Result:
+    """A forward pass that on its way writes entropy, maximum, squares, mass and the best of each row into `found`."""
+    batch, heads, length, _ = problem.query.shape
+    out = _like_query(problem.query, problem.value.shape[-1])
+    result = Result(out, torch.empty(batch, heads, length, dtype=torch.float32))
+    sinks = _sinks(problem)
+    places = _places(range(length), range(problem.key.shape[2]), wanted, found)
+    _native.forward(*_common(problem, sinks), _tensors(problem, result), places)
+    return result
+
+
+def _places(rows: range, keys: range, wanted: Wanted, found: Statistics) -> tuple[int, ...]:
+    """Where statistics go, in the order of native/binding.cpp."""
     cells = wanted.cells
     rowwise = (found.entropy, found.maximum, found.squares, found.mass, found.distance, found.spread)
-    _native.statistics(
-        *_common(problem, None),
-        (_four(problem.query), _four(problem.key), None, None, _three(lse)),
-        (
-            *(rows.start, rows.stop, keys.start, keys.stop),
-            *(tensor.data_ptr() for tensor in rowwise),
-            wanted.offset,
-            found.received.data_ptr(),
-            wanted.topk,
-            *(found.best.data_ptr(), found.best_keys.data_ptr()),
-            *((0, 0) if cells is None else (len(cells.rows), len(cells.keys))),
-            *((0, 0) if cells is None else (cells.rows.data_ptr(), cells.keys.data_ptr())),
-            found.map.data_ptr(),
-            0 if cells is None else int(cells.by_maximum),
-        ),
+    return (
+        *(rows.start, rows.stop, keys.start, keys.stop),
+        *(tensor.data_ptr() for tensor in rowwise),
+        wanted.offset,
+        found.received.data_ptr(),
+        wanted.topk,
+        *(found.best.data_ptr(), found.best_keys.data_ptr()),
+        *((0, 0) if cells is None else (len(cells.rows), len(cells.keys))),
+        *((0, 0) if cells is None else (cells.rows.data_ptr(), cells.keys.data_ptr())),
+        found.map.data_ptr(),
+        0 if cells is None else int(cells.by_maximum),
     )
 
 

@@ -23,6 +23,7 @@ class Questions:
 
     _logits: Logits
     _value: Tensor | None
+    _lse: Tensor | None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -353,6 +354,9 @@ class Questions:
         return sweep.cells(edges, spans, by_maximum=reduce == "max")
 
     def _sweep(self, wanted: Wanted) -> Statistics | None:
+        if self._lse is None and (both := sweep.first(self._logits, wanted)) is not None:
+            self._lse, found = both
+            return found
         return sweep.ask(self._logits, self._known_lse, wanted)
 
     def _known_lse(self, progress: sweep.Progress | None = None) -> Tensor:

@@ -4,7 +4,7 @@ Where it cannot (another device or dtype, gradients asked for), the answer here 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +56,17 @@ def ask(
     if known.requires_grad and torch.is_grad_enabled():
         return None
     return kernels.statistics(problem, known, wanted, progress)
+
+
+def first(logits: Logits, wanted: kernels.Wanted) -> tuple[Tensor, kernels.Statistics] | None:
+    """The lse of a matrix and, found on the way to it, what is wanted; None where only a second pass finds that."""
+    if logits.tilt is not None or not second_pass.on_the_way(wanted):
+        return None
+    problem = replace(products.problem(logits, logits.key[..., :0]), sinks=logits.sinks)
+    if second_pass.refuses(problem, wanted) is not None:
+        return None
+    result, found = kernels.run_with(problem, wanted)
+    return result.lse, found
 
 
 def cells(edges: list[list[tuple[int, int]]], spans: tuple[slice, slice], *, by_maximum: bool) -> kernels.Cells:
