@@ -47,8 +47,13 @@ jstest:  ## the ES modules' own tests, with node's runner, if node is there
 stress: setup  ## the long fuzz and load runs
 	@$(BIN)/pytest -m stress
 
-bench: setup  ## measure ours beside the peers
+bench: $(VENV)/.bench  ## measure ours beside the peers
 	@$(BIN)/python -m bench $(ARGS)
+
+$(VENV)/.bench: $(VENV)/.ready
+	@echo "bench: installing other libraries to measure beside (once)"
+	@$(PIP) onnxruntime onnx jax || echo "bench: not all of them could be had; their rows will say so"
+	@touch $@
 
 clean:  ## remove the .venv and everything built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

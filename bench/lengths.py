@@ -1,50 +1,155 @@
-"""Time and memory against sequence length, beside eager attention, which stores the L×S matrix."""
+"""Time and memory against sequence length, one head, beside torch's SDPA and eager attention, which stores the matrix.
 
+`make bench ARGS=--lengths` writes the table and `lengths.png`; the picture in docs/pictures was made by it.
+"""
+
+import gc
+import json
+import os
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 
 from clearhead import kernels
 from clearhead.kernels import Problem
 
-LENGTHS = (1024, 4096, 16384, 65536)
-EAGER_LIMIT = 1 << 30  # bytes of one L×S matrix; eager holds about three
+from .kernels import eager
+from .report import machine
+
+LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
+WIDTH = 64
+_PAGE = 4096  # bytes: less is not seen, and has no place on a logarithmic axis
+EAGER_SHARE = 0.35  # of the memory that is free, which eager's three matrices may take
 
 
-def table(lengths: tuple[int, ...] = LENGTHS, width: int = 64) -> str:
-    """Markdown: milliseconds and megabytes beyond the inputs, one head, ours and eager."""
-    lines = ["", "| L | ours, ms | ours, MB | eager, ms | eager, MB |", "|---|---|---|---|---|"]
-    for length in lengths:
-        make = torch.Generator().manual_seed(0)
-        query, key, value = (torch.randn(1, 1, length, width, generator=make) for _ in range(3))
-        problem = Problem(query, key, value, width**-0.5)
-        ours = _once(lambda p=problem: kernels.run(p, kernel="native").out)
-        theirs = "–", "–"
-        if 4 * length * length <= EAGER_LIMIT:
-            theirs = _once(lambda q=query, k=key, v=value: _eager(q, k, v))
-        lines.append(f"| {length} | {ours[0]} | {ours[1]} | {theirs[0]} | {theirs[1]} |")
+@dataclass(frozen=True)
+class Point:
+    """One call: seconds, and bytes of memory beyond its inputs and its output; None where they were not measured."""
+
+    way: str
+    length: int
+    seconds: float
+    memory: int | None
+
+
+def run(out: Path) -> int:
+    """Measure all, print the table, write it and the picture. Ctrl-C keeps what was measured."""
+    plan = [(length, way) for length in LENGTHS for way in WAYS if way != "eager" or _eager_fits(length)]
+    points: list[Point] = []
+    try:
+        for length, way in track(plan, description="measuring", console=Console(stderr=True)):
+            points.append(_in_a_child(way, length))
+    except KeyboardInterrupt:
+        print(f"Stopped after {len(points)} of {len(plan)}.")
+    text = table(points)
+    (out / "lengths.md").write_text(text)
+    found = [vars(point) for point in points]
+    (out / "lengths.json").write_text(json.dumps({"machine": machine(0), "points": found}, indent=1) + "\n")
+    print(text)
+    print(f"Written to {out}/lengths.md, lengths.json" + (" and lengths.png." if picture(points, out) else "."))
+    return 0 if len(points) == len(plan) else 1
+
+
+def table(points: list[Point]) -> str:
+    """Markdown: a row for each length, time and memory of each way."""
+    ways = list(WAYS)
+    head = "".join(f" {way}, ms | {way}, MB |" for way in ways)
+    lines = [f"| L |{head}", "|---|" + "---|---|" * len(ways)]
+    for length in sorted({point.length for point in points}):
+        here = {point.way: point for point in points if point.length == length}
+        cells = [_cells(here.get(way)) for way in ways]
+        lines.append(f"| {length:,} |" + "".join(cells))
     return "\n".join(lines) + "\n"
 
 
-def _eager(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    return torch.softmax(query @ key.mT * query.shape[-1] ** -0.5, dim=-1) @ value
+def _cells(point: Point | None) -> str:
+    if point is None:
+        return " too large | – |"
+    memory = "not measured" if point.memory is None else f"{point.memory / 1e6:.1f}"
+    return f" {point.seconds * 1e3:.3g} | {memory} |"
 
 
-def _once(way: Callable[[], Tensor]) -> tuple[str, str]:
-    """Milliseconds of one call, and how far it raised the process's most resident memory, in megabytes."""
-    before = _reset_high_water()
-    start = time.perf_counter()
-    way()
-    taken = time.perf_counter() - start
-    grown = "not measured" if before is None else f"{(_high_water() - before) / 1e6:.0f}"
-    return f"{taken * 1e3:.0f}", grown
+def picture(points: list[Point], out: Path) -> bool:
+    """Draw both against length; False where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(9, 3.6), dpi=160, layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    marks = {"Clearhead": ("#0a3e6e", "o"), "SDPA": ("#00695c", "s"), "eager": ("#a8430b", "^")}
+    for way, (colour, mark) in marks.items():
+        here = [point for point in points if point.way == way]
+        lengths = [point.length for point in here]
+        left.plot(lengths, [point.seconds for point in here], color=colour, marker=mark, label=way, markersize=4)
+        known = [(point.length, max(point.memory, _PAGE) / 1e6) for point in here if point.memory is not None]
+        right.plot(*zip(*known, strict=True) if known else ([], []), color=colour, marker=mark, label=way, markersize=4)
+    for axis, title in ((left, "Time of a call, seconds"), (right, "Memory beyond inputs and output, MB")):
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xticks(LENGTHS, [f"{length // 1024}k" for length in LENGTHS])
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_xlabel("L, queries and keys")
+        axis.grid(color="#d9d3c7", linewidth=0.5)
+        axis.spines[["top", "right"]].set_visible(False)
+    left.legend(frameon=False)
+    figure.savefig(out / "lengths.png")
+    return True
+
+
+def _ours(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return kernels.run(Problem(query, key, value, WIDTH**-0.5), kernel="native").out
+
+
+WAYS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "Clearhead": _ours,
+    "SDPA": F.scaled_dot_product_attention,
+    "eager": eager,
+}
+
+
+def _in_a_child(way: str, length: int) -> Point:
+    """Measure in a process of its own: in an old one memory that was freed and kept would be taken again unseen."""
+    command = [sys.executable, "-m", "bench.lengths", way, str(length)]
+    pinned = {"OMP_PROC_BIND": "true", **os.environ}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=pinned)
+    return Point(**json.loads(done.stdout))
+
+
+def _measured(way: str, length: int) -> Point:
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 1, length, WIDTH, generator=make) for _ in range(3))
+    function = WAYS[way]
+    function(*(x[:, :, :64] for x in (query, key, value)))  # what is loaded and started once
+    seconds, memory = [], []
+    for _ in range(1 if length > 16384 else 5):
+        gc.collect()
+        before = _reset_high_water()
+        start = time.perf_counter()
+        out = function(query, key, value)
+        seconds.append(time.perf_counter() - start)
+        if before is not None:
+            memory.append(max(0, _high_water() - before - out.nbytes))
+        del out
+    return Point(way, length, min(seconds), max(memory) if memory else None)
+
+
+def _eager_fits(length: int) -> bool:
+    free = next(_status(Path("/proc/meminfo"), "MemAvailable"), 4 << 30)
+    return 3 * 4 * length * length < EAGER_SHARE * free
 
 
 def _reset_high_water() -> int | None:
+    """Forget the most memory the process has had; what it has now, or None where the system cannot say."""
     if sys.platform != "linux":
         return None
     try:
@@ -55,5 +160,16 @@ def _reset_high_water() -> int | None:
 
 
 def _high_water() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024
+    return next(_status(Path("/proc/self/status"), "VmHWM"))
+
+
+def _status(path: Path, name: str) -> Iterator[int]:
+    """The bytes that a line of the system's own report gives."""
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith(name + ":"):
+                yield int(line.split()[1]) * 1024
+
+
+if __name__ == "__main__":
+    print(json.dumps(vars(_measured(sys.argv[1], int(sys.argv[2])))))

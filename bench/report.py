@@ -1,34 +1,81 @@
-"""The table: Markdown to read, JSON to compare."""
+"""Measure one piece of work after another, and write the table: Markdown to read, JSON to compare."""
 
 import json
 import math
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 
 from clearhead import __version__
 from clearhead.kernels.native import current
 
-from .measure import Timing
+from .measure import Timing, agree, interleaved
+from .work import TOLERANCE, Work
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measured piece of work: a timing for each way, and the largest difference between ours and the others."""
+    """One measured piece of work.
+
+    Attributes:
+        timings: of each way.
+        difference: the largest between ours and the others, as a share of the largest entry.
+        missing: why a way could not be had here.
+    """
 
     group: str
     shape: str
     flops: float
     timings: dict[str, Timing]
     difference: float
+    missing: dict[str, str] = field(default_factory=dict)
 
     def ratio(self, peer: str) -> float:
         """How many times faster ours is than a peer, by the medians."""
         return self.timings[peer].median / self.timings["ours"].median
+
+
+def measured(chosen: list[Work], seconds: float) -> tuple[list[Row], str]:
+    """Measure each piece of work, with a progress bar; (the rows, why it ended early or "").
+
+    Ctrl-C keeps what was measured, and so does an answer that is wrong.
+    """
+    rows: list[Row] = []
+    try:
+        for work in track(chosen, description="measuring", console=Console(stderr=True)):
+            rows.append(_row(work, seconds))
+    except KeyboardInterrupt:
+        return rows, f"Stopped after {len(rows)} of {len(chosen)}."
+    except WrongAnswer as error:
+        return rows, f"bench: {error}"
+    return rows, ""
+
+
+class WrongAnswer(Exception):
+    """Ours and a peer differ."""
+
+
+def _row(work: Work, seconds: float) -> Row:
+    made = work.make()
+    ways = {name: way for name, way in made.items() if not isinstance(way, str)}
+    missing = {name: why for name, why in made.items() if isinstance(why, str)}
+    if "ours" not in ways:
+        return Row(work.group, work.shape, work.flops, {}, 0.0, missing)
+    results = {name: way() for name, way in ways.items()}
+    differences = [
+        agree(results["ours"], other) for name, other in results.items() if name != "ours" and other is not None
+    ]
+    worst = max(differences, default=0.0)
+    if not worst < TOLERANCE[work.dtype]:
+        raise WrongAnswer(f"{work.group} {work.shape}: ours and a peer differ by {worst:.1e} of the largest entry.")
+    del results
+    return Row(work.group, work.shape, work.flops, interleaved(ways, seconds), worst, missing)
 
 
 def machine(peak: float) -> dict[str, Any]:
@@ -68,12 +115,16 @@ def markdown(rows: list[Row], peak: float) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
+        about = f"| {row.group} | {row.shape}"
+        lines += [f"{about} | – | – | {name} | {why} | – | – | – |" for name, why in row.missing.items()]
+        if "ours" not in row.timings:
+            continue
         ours = row.timings["ours"]
         speed = row.flops / ours.best
         for peer, timing in row.timings.items():
             if peer != "ours":
                 lines.append(
-                    f"| {row.group} | {row.shape} | {_ms(ours)} | {ours.spread:.0%} | {peer} | {_ms(timing)} "
+                    f"{about} | {_ms(ours)} | {ours.spread:.0%} | {peer} | {_ms(timing)} "
                     f"| {row.ratio(peer):.2f}× | {speed / 1e9:.0f} | {speed / peak:.0%} |"
                 )
     lines += ["", "| geometric mean | peer | ratio |", "|---|---|---|"]

@@ -1,0 +1,51 @@
+"""Numbers about the weights: what they cost beside a plain forward pass, and beside weights that are stored."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead import kernels
+from clearhead.kernels import Problem, Wanted
+
+from .measure import Way
+from .work import Work, inputs
+
+TOP = 8
+# The words of a row, what it asks of the second pass, which answer is checked, and the same from stored weights.
+ROWS: dict[str, tuple[Wanted, str, Callable[[Tensor], Tensor]]] = {
+    "entropy and maximum": (Wanted(entropy=True, maximum=True), "entropy", lambda w: torch.special.entr(w).sum(-1)),
+    "column sums": (Wanted(received=True), "received", lambda w: w.sum(-2)),
+    f"top {TOP}": (Wanted(topk=TOP), "best", lambda w: w.topk(TOP).values),
+}
+
+
+def work(quick: bool) -> Iterator[Work]:
+    for name in ROWS:
+        yield _row(name, 1024 if quick else 4096)
+
+
+def _row(name: str, length: int) -> Work:
+    shape = (1, 8, length, 64)
+    wanted, answer, from_weights = ROWS[name]
+
+    def make() -> dict[str, Way]:
+        query, key, value = inputs(shape, torch.float32)
+        problem = Problem(query, key, value, 0.125)
+
+        def ours() -> Any:
+            found = kernels.statistics(problem, kernels.run(problem, kernel="native").lse, wanted)
+            return getattr(found, answer)
+
+        def plain() -> None:
+            kernels.run(problem, kernel="native")
+
+        def stored() -> Tensor:
+            weights = (query @ key.mT * 0.125).softmax(-1)
+            weights @ value
+            return from_weights(weights)
+
+        return {"ours": ours, "plain forward": plain, "stored weights": stored}
+
+    return Work(f"forward and {name}", f"{shape}", 6.0 * 8 * length * length * 64, torch.float32, make)
