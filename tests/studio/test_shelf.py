@@ -63,7 +63,9 @@ def test_pages_follow_a_fuller_shelf(tmp_path: Path) -> None:
     with TestClient(app, base_url="http://127.0.0.1") as client:
         address = "/topics/{}/{}".format(*((pack.id, topic.id) for pack, topic in whole.topics()).__next__())
         assert f"{early.coming} more are being computed" in client.get("/").text
-        assert client.get(f"{address}/practice").status_code == 404
+        waiting = client.get(f"{address}/practice")
+        assert waiting.status_code == 404
+        assert "still being computed" in waiting.text
         app.state.desk.restock(whole)
         assert "being computed" not in client.get("/").text
         assert client.get(f"{address}/practice").status_code == 200

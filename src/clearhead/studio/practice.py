@@ -156,6 +156,8 @@ def _in_topic(
 ) -> HTMLResponse:
     pack, this = topic.found(desk, pack_id, topic_id)
     everything = topic.items_for(mode, desk.shelf.items_of(pack, this))
+    if not everything and desk.shelf.coming:
+        raise HTTPException(404, _("The answers are still being computed. Load this page again in a moment."))
     if not everything:
         raise HTTPException(404, _("%(topic)s has nothing for %(mode)s yet.", topic=this.title, mode=_(MODES[mode])))
     items = levels.at(focus, everything)

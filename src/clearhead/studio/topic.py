@@ -160,6 +160,6 @@ def page(request: Request, desk: Desk, pack_id: str, topic_id: str, mode: str) -
         text=text,
         tabs=modes,
         mode=mode,
-        after=next((link for name, link in modes if name == "recall"), modes[-1][1]),
+        after=address(pack, topic, "recall" if items_for("recall", list(pack.items_of(topic.id))) else "practice"),
         embeds="```lens" in text,
     )
