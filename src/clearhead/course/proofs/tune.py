@@ -42,7 +42,12 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
     values = bench.values(run)
     figure = draw(bench, sweep, program)
     right = _pick(bench, run.values.get("answer"), rows, program.line, column)
-    found = [(Option("", f"`{right}`", True, rationale=bench.rationale(None, values), output=right), program.line - 1)]
+    found = [
+        (
+            Option("", f"`{right}`", True, rationale=bench.rationale(None, values), output=right, figure=figure),
+            program.line - 1,
+        )
+    ]
     for mutant in item.role("distractor"):
         outcome = bench.must_run(sweep, mutant, want=_WANT[:1])
         wrong = _pick(bench, outcome.values.get("answer"), rows, mutant.line, column)
