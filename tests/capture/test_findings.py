@@ -1,0 +1,28 @@
+"""docs/findings.md says what the models do: the page made anew has the same words, and numbers as near as rounding."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NUMBER = re.compile(r"\d+\.\d+(?!\w)")
+
+
+def test_the_page_says_what_its_script_finds():
+    written = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    again, pictures = runpy.run_path(str(ROOT / "tools" / "findings.py"))["page"]()
+    assert words(again) == words(written)
+    assert numbers(again) == pytest.approx(numbers(written), abs=0.011)
+    for picture in pictures:
+        assert f"pictures/{picture}.png" in written
+        assert (ROOT / "docs" / "pictures" / f"{picture}.png").exists()
+
+
+def words(page: str) -> list[str]:
+    return NUMBER.sub("#", page).split()
+
+
+def numbers(page: str) -> list[float]:
+    return [float(number) for number in NUMBER.findall(page)]
