@@ -1,5 +1,10 @@
 """All statistics in one sweep, and which cells of a map a mask leaves."""
 
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -82,3 +87,14 @@ def test_a_first_question_finds_the_lse_on_its_way(name: str) -> None:
         torch.testing.assert_close(getattr(CASES[name].matrix(), question)(), getattr(second, question)())
     torch.testing.assert_close(first.topk(3)[0], second.topk(3)[0])
     torch.testing.assert_close(first.lse, second.lse)
+
+
+@pytest.mark.stress
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the memory of a process is read from /proc")
+def test_one_head_of_131072_tokens_is_asked_everything_in_under_a_gigabyte() -> None:
+    command = [sys.executable, "-m", "bench.survey", "--length", "131072", "--cells", "512"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True)
+    found = re.search(r"(\d+) MiB beyond queries and keys", done.stdout)
+    assert found is not None, done.stdout
+    assert int(found[1]) < 950
+    assert "columns add up to 131,072" in done.stdout
