@@ -1,5 +1,11 @@
-"""Make the screenshots in docs/pictures: `.venv/bin/python tools/pictures.py` starts a studio and photographs it."""
+"""Make the screenshots in docs/pictures, which docs/studio.md shows.
 
+`.venv/bin/python tools/pictures.py` starts a studio with an empty store, waits until its answers are computed, and
+photographs it; names of pictures after it make those alone; `--at URL` photographs a studio that runs already.
+"""
+
+import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -7,86 +13,235 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from playwright.sync_api import Page, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 ADDRESS = "http://127.0.0.1:8799"
 SENTENCE = "The animal didn't cross the street because it was too tired"
-TOPIC = "/topics/attention/attention-in-depth"
+DEPTH = "/topics/attention/attention-in-depth"
+HEADS = "/topics/attention/self-and-multi-head"
+MODEL = "/topics/attention/a-real-model"
+WAIT = 120_000  # ms for what is computed when asked
 
-# name -> (address, what must be on the page before the picture is taken)
-PAGES = {
-    "lens": (f"/lens?text={quote(SENTENCE)}&layer=5&head=11&token=10", "text=looks at"),
-    "home": ("/", "main h1"),
-    "read": (f"{TOPIC}/read", "main h1"),
-    "recall": (f"{TOPIC}/recall", "main"),
-    "practice": (f"{TOPIC}/practice", "main fieldset, main h1, main h2"),
+
+def nothing(page: Page) -> None:
+    """The page as it comes."""
+
+
+def point(page: Page) -> None:
+    page.get_by_label("Q, row 2, column 3").fill("2")
+    cell = page.locator('[data-matrix="output-1"] td[data-i="1"][data-j="0"]')
+    cell.focus()
+    page.locator("#s1").evaluate("it => scrollTo(0, it.offsetTop - 130)")
+    page.wait_for_timeout(1500)  # what changed is bold for a moment
+
+
+def predict(page: Page) -> None:
+    page.get_by_label("It will print").fill("[0.5, 0.5]")
+    page.get_by_role("button", name="Run it", exact=False).first.click()
+    page.get_by_text("The rule").wait_for(timeout=WAIT)
+
+
+def turn(page: Page) -> None:
+    page.get_by_role("button", name="Show the answer").click()
+    page.locator(".card-back").wait_for()
+
+
+def hint(page: Page) -> None:
+    page.locator("button[name=hint]").click()
+    page.locator(".hints .newest").wait_for()
+
+
+def miss(page: Page) -> None:
+    """Answer wrongly: by luck a first option is right, then another question is asked."""
+    for item in ("scale-of-logits", "doubled-logits", "one-query-by-hand"):
+        page.goto(f"{page.url.partition('/items')[0]}/items/{item}")
+        page.locator("#question").wait_for()
+        if not page.locator("input[name=response]").count():  # known already, so it is typed
+            continue
+        page.locator("input[name=response]").first.check()
+        page.get_by_role("button", name="Answer", exact=False).first.click()
+        page.locator("h1.verdict").wait_for()
+        if page.locator("h1.verdict.wrong").count():
+            return
+
+
+def begin(page: Page) -> None:
+    page.get_by_role("button", name="Begin", exact=False).click()
+    page.locator("fieldset").wait_for()
+    page.wait_for_timeout(6000)  # so that the line of the clock has shortened
+
+
+def measure(page: Page) -> None:
+    page.locator("input[name=guess]").last.check()
+    page.get_by_role("button", name="Measure it here", exact=False).click()
+    page.locator(".found").wait_for(timeout=WAIT)
+    page.locator(".found").evaluate("it => scrollTo(0, it.offsetTop - 60)")
+
+
+def solve(page: Page) -> None:
+    """Send the published solution, then open it in a real model."""
+    item = (ROOT / "src/clearhead/packs/attention/items/write-the-class.md").read_text(encoding="utf-8")
+    found = re.search(r"```python solution\n(.*?)```", item, re.DOTALL)
+    page.get_by_label("Your program").fill(found[1] if found else "")
+    page.get_by_role("button", name="Run the tests", exact=False).click()
+    page.get_by_role("link", name="See your class in a real model", exact=False).click(timeout=WAIT)
+    page.locator(".embed .ch").first.wait_for(timeout=WAIT)
+
+
+def sit(page: Page) -> None:
+    """Answer a whole test: the first option of everything."""
+    page.get_by_role("link", name="Begin", exact=False).click()
+    for _ in range(10):
+        if page.locator("input[name=response]").count():
+            page.locator("input[name=response]").first.check()
+        for field in page.locator("input.code[type=text]").all():
+            field.fill("1")
+        for row in page.locator("select[name^=pair-]").all():
+            row.select_option(index=1)
+        with page.expect_navigation():
+            page.get_by_role("button", name="Answer", exact=False).first.click()
+    page.locator(".verdicts").wait_for()
+
+
+def stop(page: Page) -> None:
+    """At the stop of the tour that asks what a pronoun looks at."""
+    heading = page.get_by_role("heading", name="Stop 5", exact=False)
+    for _ in range(20):
+        heading.evaluate("it => scrollTo(0, it.getBoundingClientRect().top + scrollY - 20)")
+        page.wait_for_timeout(300)
+    page.locator(".embed .ch").nth(4).wait_for(timeout=WAIT)
+    heading.evaluate("it => scrollTo(0, it.getBoundingClientRect().top + scrollY - 20)")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture: where, what is done there first, and how it is looked at besides light and wide.
+
+    `ready` must be on the page before anything is done; `whole` takes the page from top to bottom.
+    """
+
+    path: str
+    act: Callable[[Page], None] = nothing
+    ready: str = "main h1"
+    looks: tuple[str, ...] = ("light",)
+    whole: bool = False
+
+
+LOOKS = {
+    "light": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "light"},
+    "dark": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 800}, "color_scheme": "light"},
+    "phone-dark": {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark"},
 }
-WHOLE = ("lens",)  # pages that fit on one picture from top to bottom
+PAGES = {
+    "first": Picture("/", looks=("light", "phone-dark")),
+    "topic": Picture(HEADS),
+    "read": Picture(f"{DEPTH}/read", looks=("light", "phone")),
+    "why": Picture(f"{DEPTH}/why"),
+    "walk": Picture(f"{HEADS}/walk", point, looks=("light", "dark", "phone")),
+    "tour": Picture(f"{MODEL}/walk", stop, looks=("light", "dark")),
+    "try": Picture(f"{DEPTH}/try", predict),
+    "sheet": Picture(f"{DEPTH}/sheet"),
+    "recall": Picture(f"{DEPTH}/recall", turn),
+    "practice": Picture(f"{DEPTH}/practice", hint, looks=("light", "phone")),
+    "wrong": Picture("/items/scale-of-logits", miss, looks=("light", "dark"), whole=True),
+    "mistakes": Picture(f"{DEPTH}/mistakes"),
+    "challenge": Picture(f"{HEADS}/challenge", begin),
+    "experiment": Picture(f"{DEPTH}/experiment?name=scale", measure, looks=("light", "dark")),
+    "build": Picture(f"{HEADS}/build"),
+    "own-class": Picture("/items/write-the-class?mode=build", solve, whole=True),
+    "test": Picture(f"{DEPTH}/test", sit, whole=True),
+    "home": Picture("/", looks=("light", "phone")),
+    "progress": Picture("/progress"),
+    "lens": Picture(f"/lens?text={quote(SENTENCE)}&layer=5&head=11&token=10", ready="text=looks at", whole=True),
+}
 
 
 @contextmanager
-def studio() -> Iterator[None]:
+def studio() -> Iterator[str]:
     """Serve a studio with an empty store until its pictures are taken."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            str(Path(sys.executable).with_name("clearhead")),
-            "studio",
-            "--no-browser",
-            "--data",
-            folder,
-            "--port",
-            "8799",
-        ]
-        server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        command = [str(Path(sys.executable).with_name("clearhead")), "studio", "--no-browser"]
+        server = subprocess.Popen([*command, "--data", folder, "--port", "8799"], stdout=subprocess.DEVNULL)
         try:
             _wait_for(server)
-            yield
+            yield ADDRESS
         finally:
             server.terminate()
             server.wait()
 
 
 def _wait_for(server: "subprocess.Popen[bytes]") -> None:
-    for _ in range(300):
+    """Until it answers, and every answer of its course is computed."""
+    for _ in range(1200):
         if server.poll() is not None:
             sys.exit("the studio did not start; run `clearhead studio` to see why")
         try:
-            urllib.request.urlopen(ADDRESS).close()
+            with urllib.request.urlopen(ADDRESS) as page:
+                if b"being computed" not in page.read():
+                    return
         except urllib.error.URLError:
-            time.sleep(0.5)
-        else:
-            return
-    sys.exit("the studio did not answer within 150 s")
+            pass
+        time.sleep(0.5)
+    sys.exit("the studio was not ready within 10 minutes")
 
 
-def photograph(page: Page, name: str, path: str, ready: str) -> None:
-    page.goto(ADDRESS + path)
-    page.locator(ready).first.wait_for(timeout=60_000)
-    page.wait_for_timeout(300)  # a figure paints after it is laid out
-    page.screenshot(path=PICTURES / f"{name}.png", full_page=name in WHOLE)
+def photograph(browser: Browser, address: str, name: str, picture: Picture) -> None:
+    for look in picture.looks:
+        context = browser.new_context(**LOOKS[look])  # type: ignore[arg-type]
+        context.set_default_timeout(WAIT)
+        page = context.new_page()
+        page.goto(address + picture.path)
+        page.locator(picture.ready).first.wait_for()
+        page.locator("html.scripted").wait_for()
+        picture.act(page)
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(500)  # a figure paints after it is laid out
+        file = PICTURES / (f"{name}.png" if look == "light" else f"{name}-{look}.png")
+        page.screenshot(path=file, full_page=picture.whole)
+        context.close()
+        print(_smaller(file))
+
+
+def _smaller(file: Path) -> Path:
+    """The picture as WebP, at a tenth of the size; the Lens's stays PNG, which the README shows everywhere."""
+    if file.stem == "lens":
+        return file
+    with Image.open(file) as image:
+        image.save(file.with_suffix(".webp"), quality=82, method=6)
+    file.unlink()
+    return file.with_suffix(".webp")
 
 
 def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("names", nargs="*", choices=[[], *PAGES], metavar="NAME", help=", ".join(PAGES))
+    asked.add_argument("--at", help="the address of a studio that runs already")
+    given = asked.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         sys.exit("no Chromium here: install chromium, then run this again")
     PICTURES.mkdir(parents=True, exist_ok=True)
-    wanted = sys.argv[1:] or list(PAGES)
-    with studio(), sync_playwright() as play:
+    with _at(given.at) if given.at else studio() as address, sync_playwright() as play:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = play.chromium.launch(executable_path=chromium, args=flags)
-        page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
-        for name in wanted:
-            photograph(page, name, *PAGES[name])
-            print(PICTURES / f"{name}.png")
+        for name in given.names or PAGES:
+            photograph(browser, address, name, PAGES[name])
         browser.close()
+
+
+@contextmanager
+def _at(address: str) -> Iterator[str]:
+    yield address.rstrip("/")
 
 
 if __name__ == "__main__":

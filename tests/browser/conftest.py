@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from clearhead.studio.app import create
 from clearhead.studio.serve import take_port
 from clearhead.studio.settings import Settings
-from studio.sample import shelf
+from clearhead.studio.shelf import Shelf
+from studio import sample
 
 expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong
 
@@ -25,12 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """A fresh studio over the sample course."""
+def serve(data: Path, shelf: Shelf) -> Iterator[str]:
+    """A fresh studio over this shelf, at the address that comes out."""
     with take_port("127.0.0.1", 0) as listener:
         server = uvicorn.Server(
-            uvicorn.Config(create(Settings(data=tmp_path), shelf()), log_level="error", timeout_graceful_shutdown=1)
+            uvicorn.Config(create(Settings(data=data), shelf), log_level="error", timeout_graceful_shutdown=1)
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -39,6 +39,12 @@ def address(tmp_path: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    """A fresh studio over the sample course."""
+    yield from serve(tmp_path, sample.shelf())
 
 
 class Watched:

@@ -1,0 +1,189 @@
+"""The shipped course in a browser: all ten modes of one topic, the pages of every other, wide and narrow, with axe."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from browser.conftest import serve
+from browser.test_access import findings
+from clearhead import course, sandbox
+from clearhead.course import Item, Pack, prove_pack
+from clearhead.studio.question import FORMS
+from clearhead.studio.shelf import Shelf
+
+pytestmark = [
+    pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}"),
+    pytest.mark.xdist_group("the course in a browser"),  # one worker proves its items, once
+]
+
+FULL = "self-and-multi-head"
+TOPIC = f"/topics/attention/{FULL}"
+WIDE, NARROW = {"viewport": {"width": 1280, "height": 860}}, {"viewport": {"width": 390, "height": 800}}
+
+
+def chosen(pack: Pack) -> Pack:
+    """The pack with few items, so that they are proved in seconds: of one topic each kind, of others two."""
+
+    def some(topic: str) -> list[Item]:
+        items = [item for item in pack.items_of(topic) if not item.programs or item.time_limit <= 30]
+        if topic == FULL:
+            kinds = [next((item for item in items if item.kind == kind), None) for kind in FORMS]
+            more = [item for item in items if item.kind in ("choice", "predict", "debug")][:7]
+            return [*filter(None, kinds), *more, pack.items["write-the-class"]]
+        return [next(item for item in items if item.kind == kind) for kind in ("choice", "card")]
+
+    keep = {item.id for topic in pack.topics for item in some(topic.id)}
+    topics = tuple(replace(topic, challenges=()) for topic in pack.topics)
+    return replace(pack, items={id: item for id, item in pack.items.items() if id in keep}, topics=topics)
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    pack = chosen(course.load(next(path for path in course.shipped() if path.name == "attention")))
+    outcomes = prove_pack(pack, cache=tmp_path_factory.mktemp("proofs"), jobs=2)
+    assert [one.error for one in outcomes if not one.ok] == []
+    return Shelf((pack,), {one.item_id: one.proved for one in outcomes if one.proved})
+
+
+@pytest.fixture
+def address(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from serve(tmp_path_factory.mktemp("data"), shelf)
+
+
+class Walker:
+    """Goes from page to page, and looks at each as somebody would who cannot see it, or sees it small."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.wrong: dict[str, list[str]] = {}
+
+    def look(self, name: str = "") -> None:
+        """Note serious findings of axe, and what is wider than the window."""
+        found = findings(self.page, dark=False)
+        if self.page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            found.append("wider than the window")
+        if found:
+            self.wrong[name or self.page.url] = found
+
+    def go(self, address: str) -> None:
+        self.page.goto(address)
+        self.page.locator("html.scripted").wait_for()
+        self.look()
+
+    def mode(self, name: str) -> None:
+        """To another mode of the same topic, by its link."""
+        self.page.get_by_role("navigation", name="Modes").get_by_role("link", name=name, exact=True).click()
+        self.page.locator("html.scripted").wait_for()
+        self.look(name)
+
+    def press(self, name: str) -> None:
+        self.page.get_by_role("button", name=name).first.click()
+
+    def answer(self) -> None:
+        """Answer whatever is asked, right or wrong."""
+        options, typed = self.page.locator("input[name=response]"), self.page.locator("input.code[type=text]")
+        if options.count():
+            options.first.check()
+        for field in typed.all():
+            field.fill("1")
+        for row in self.page.locator("select[name^=pair-]").all():
+            row.select_option(index=1)
+        with self.page.expect_navigation():
+            self.press("Answer")
+
+
+@pytest.mark.parametrize("look", [WIDE], indirect=True, ids=["wide"])
+def test_all_ten_modes_of_a_topic(page: Page, shelf: Shelf) -> None:
+    walker = Walker(page)
+    walker.go("/")
+    walker.go(TOPIC)
+    page.get_by_role("link", name="Read", exact=False).first.click()
+    expect(page.locator("math").first).to_be_visible()
+    walker.look("Read")
+    walker.mode("Why")
+    walker.mode("Walk")
+    page.get_by_label("Q, row 1, column 1").fill("3")
+    walker.mode("Try")
+    page.get_by_label("It will print").fill("nothing of the sort")
+    walker.press("Run it")
+    expect(page.get_by_text("Not what you said")).to_be_visible()
+    walker.look("Try, run")
+    walker.mode("Sheet")
+    walker.mode("Recall")
+    page.keyboard.press("Space")
+    expect(page.locator(".card-back")).to_be_visible()
+    walker.look("Recall, turned")
+    walker.mode("Practice") if page.get_by_role("navigation", name="Modes").count() else walker.go(f"{TOPIC}/practice")
+    walker.answer()
+    expect(page.get_by_text("The rule").first).to_be_visible()
+    walker.look("Practice, answered")
+    walker.go(f"{TOPIC}/challenge")
+    page.get_by_label("off", exact=True).check()
+    walker.press("Begin")
+    walker.look("Challenge, begun")
+    walker.answer()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    walker.go(f"{TOPIC}/experiment?name=hard")
+    walker.press("Measure it here")
+    expect(page.locator("form [role=status]")).to_have_text("Done.", timeout=300_000)
+    walker.look("Experiment, measured")
+    walker.go("/items/write-the-class?mode=build")
+    page.get_by_label("Your program").fill(shelf.proved["write-the-class"].solution)
+    walker.press("Run the tests")
+    page.get_by_role("link", name="See your class in a real model").click(timeout=300_000)
+    expect(page.get_by_text("differ from the model’s own")).to_be_visible(timeout=300_000)
+    expect(page.locator(".embed .ch").first).to_be_visible(timeout=300_000)
+    walker.look("Build, in a real model")
+    walker.mode("Test")
+    page.get_by_role("link", name="Begin").click()
+    for _ in range(10):
+        walker.answer()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("of 10 right")
+    walker.look("Test, done")
+    assert not walker.wrong
+
+
+@pytest.mark.parametrize("look", [NARROW], indirect=True, ids=["narrow"])
+def test_all_ten_modes_on_a_phone(page: Page) -> None:
+    walker = Walker(page)
+    walker.go(TOPIC)
+    for mode in (
+        "read",
+        "why",
+        "walk",
+        "try",
+        "sheet",
+        "recall",
+        "practice",
+        "challenge",
+        "experiment",
+        "build",
+        "test",
+    ):
+        walker.go(f"{TOPIC}/{mode}")
+    walker.go(f"{TOPIC}/practice")
+    walker.answer()
+    walker.look("answered")
+    assert not walker.wrong
+
+
+@pytest.mark.parametrize("look", [WIDE, NARROW], indirect=True, ids=["wide", "narrow"])
+def test_the_other_topics(page: Page, shelf: Shelf, look: dict[str, object]) -> None:
+    walker = Walker(page)
+    for topic in shelf.packs[0].topics:
+        if topic.id == FULL:
+            continue
+        here = f"/topics/attention/{topic.id}"
+        walker.go(f"{here}/read")
+        if "recall" in topic.pages and look is WIDE:
+            walker.go(f"{here}/sheet")
+        walker.go(f"{here}/practice")
+        walker.answer()
+        expect(page.get_by_text("The rule").first).to_be_visible()
+    walker.go("/topics/attention/a-real-model/walk")
+    page.locator(".embed").first.scroll_into_view_if_needed()
+    expect(page.locator(".embed .ch").first).to_be_visible(timeout=300_000)  # a real model is loaded for this
+    walker.look("the tour")
+    assert not walker.wrong
