@@ -160,5 +160,6 @@ CASES: dict[str, Case] = {
     "no value width": replace(_BASE, value_width=0),
     # A float32 lse near 1e4 is good to 1e-3, and so are the weights that backward rebuilds from it.
     "large logits": replace(_BASE, spread=5e3, is_causal=True, floor=2e-3),
-    "few queries, large logits": replace(_BASE, length=1, keys=2053, batch=1, spread=5e3, floor=2e-3),
+    # Decoding sums a logit in another order than backward, so the two differ by an ulp or two of 1e4 more.
+    "few queries, large logits": replace(_BASE, length=1, keys=2053, batch=1, spread=5e3, floor=4e-3),
 }
