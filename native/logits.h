@@ -67,6 +67,8 @@ inline void scale_and_cap(const Attention& p, float multiplier, int64_t keys, fl
     }
 }
 
+constexpr int64_t kMostKeys = 128;  // in one block
+
 inline void add_bias(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes, float* space) {
   const Tensor& b = p.bias;
   const int64_t origin = at.batch * b.batch + at.head * b.head + at.row * b.row + at.key * b.column;
@@ -77,10 +79,17 @@ inline void add_bias(const Attention& p, const Place& at, float* x, int64_t stri
     }
     return;
   }
+  float converted[LANES * kMostKeys];
   for (int64_t i = 0; i < lanes; i++) {
     const int64_t row = origin + i * b.row;
-    if (p.bias_dtype == kFloat32 && b.column == 1 && i % LANES == 0 && i + LANES <= at.rows) {
-      turn_rows(static_cast<const float*>(b.data) + row, b.row, at.keys, 1.0f, space + i, lanes);
+    if (b.column == 1 && i % LANES == 0 && i + LANES <= at.rows && at.keys <= kMostKeys) {
+      if (p.bias_dtype == kFloat32) {
+        turn_rows(static_cast<const float*>(b.data) + row, b.row, at.keys, 1.0f, space + i, lanes);
+      } else {
+        for (int64_t k = 0; k < LANES; k++)
+          load_row(element(b.data, p.bias_dtype, row + k * b.row), p.bias_dtype, 1, at.keys, converted + k * at.keys);
+        turn_rows(converted, at.keys, at.keys, 1.0f, space + i, lanes);
+      }
       i += LANES - 1;
     } else {
       for (int64_t j = 0; j < at.keys; j++)

@@ -7,6 +7,7 @@ from clearhead.kernels.native import Target, target, targets
 from clearhead.kernels.problem import Gradients, Kernel, Problem, Result
 from clearhead.kernels.projection import native_wins, project, project_to_heads
 from clearhead.kernels.second_pass import Cells, Statistics, Wanted, run_with, statistics
+from clearhead.kernels.short import attend
 
 __all__ = [
     "Availability",
@@ -19,6 +20,7 @@ __all__ = [
     "Statistics",
     "Target",
     "Wanted",
+    "attend",
     "available",
     "native_wins",
     "project",

@@ -76,6 +76,13 @@ def attention(
         >>> torch.allclose(weights @ v, out, atol=1e-5)
         True
     """
+    plain = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
+    if plain and not (return_lse or return_matrix):
+        out = kernels.attend(query, key, value, is_causal, scale, attn_mask)
+        if out is not None:
+            if attn_mask is not None and attn_mask.dtype is not torch.bool:
+                checks.warn_zero_one(attn_mask)
+            return out
     checks.inputs(query, key, value)
     if query.is_nested or key.is_nested or value.is_nested:
         from clearhead.multihead.varlen import attention_nested  # it calls back to this function
