@@ -62,8 +62,9 @@ def hint(page: Page) -> None:
 
 def miss(page: Page) -> None:
     """Answer wrongly: by luck a first option is right, then another question is asked."""
-    for item in ("scale-of-logits", "doubled-logits", "one-query-by-hand"):
-        page.goto(f"{page.url.partition('/items')[0]}/items/{item}")
+    studio_at = "/".join(page.url.split("/")[:3])
+    for item in ("doubled-logits", "scale-of-logits", "head-width", "broken-blocks", "even-head"):
+        page.goto(f"{studio_at}/items/{item}")
         page.locator("#question").wait_for()
         if not page.locator("input[name=response]").count():  # known already, so it is typed
             continue
@@ -139,8 +140,8 @@ class Picture:
 LOOKS = {
     "light": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 390, "height": 800}, "color_scheme": "light"},
-    "phone-dark": {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark"},
+    "phone": {"viewport": {"width": 390, "height": 800}, "color_scheme": "light", "has_touch": True},
+    "phone-dark": {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark", "has_touch": True},
 }
 PAGES = {
     "first": Picture("/", looks=("light", "phone-dark")),
