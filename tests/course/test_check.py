@@ -233,7 +233,7 @@ def test_a_matplotlib_figure_is_the_same_twice(pack: Path) -> None:
 
 def test_every_option_of_a_sweep_has_the_picture_of_its_own_answer(pack: Path) -> None:
     item = pack / "items" / "tune-step.md"
-    draw = "svg = f'<svg xmlns=\"http://www.w3.org/2000/svg\"><text>{answer}</text></svg>'"
+    draw = "svg = f'<svg xmlns=\"http://www.w3.org/2000/svg\"><text>{answer:g}</text></svg>'"
     item.write_text(item.read_text().replace("## Rule", f"## Programs\n\n```python figure\n{draw}\n```\n\n## Rule"))
     found = course.prove_pack(course.load(pack), only="tune-step")[0]
     assert found.proved is not None, found.error
