@@ -41,7 +41,8 @@ def home(request: Request, desk: AtDesk) -> HTMLResponse:
         minutes=queue.minutes(waiting, desk.history.seconds),
         next_due=queue.next_due(items, progress),
         weak=progress.weakest(3),
-        topics=[(pack, topic, *_known(desk, progress, pack, topic)) for pack, topic in topics],
+        topics=(known := [(pack, topic, *_known(desk, progress, pack, topic)) for pack, topic in topics]),
+        following=next(((pack, topic) for pack, topic, right, all in known if right < all), None),
         now=now,
     )
 

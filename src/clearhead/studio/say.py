@@ -22,6 +22,21 @@ NAMES = (  # what pages look up: levels of a concept, modes, what a search finds
 )  # fmt: skip
 
 
+# Ids of concepts whose words are not written as they sound.
+NAMED = {
+    "gqa": "GQA",
+    "kdim": "kdim",
+    "kv-cache": "KV cache",
+    "need-weights": "need_weights",
+    "pytorch": "PyTorch",
+    "qkv": "Q, K and V",
+    "self-attention": "Self-attention",
+    "cross-attention": "Cross-attention",
+    "multi-head": "Multi-head",
+    "long-range": "Long range",
+}
+
+
 def day(moment: date) -> str:
     """A day of the year.
 
@@ -36,7 +51,11 @@ def words(identifier: str) -> str:
 
     >>> words("softmax-over-queries")
     'Softmax over queries'
+    >>> words("kv-cache")
+    'KV cache'
     """
+    if identifier in NAMED:
+        return NAMED[identifier]
     text = identifier.replace("-", " ").replace("_", " ")
     return text[:1].upper() + text[1:]
 

@@ -17,8 +17,8 @@ function button(text, key, act, main = false) {
 
 async function tell(left) {
   const count = (await waiting()).length;
-  const sent = count ? _("%(count)s graded here, to be sent when the studio is reached.", { count }) : "";
-  says.textContent = `${left ? _("%(count)s cards left.", { count: left }) : ""} ${sent}`.trim();
+  const sent = count ? _("Graded here, to be sent when the studio is reached: %(count)s.", { count }) : "";
+  says.textContent = `${left ? _("Cards left: %(count)s.", { count: left }) : ""} ${sent}`.trim();
 }
 
 async function show() {
