@@ -59,6 +59,10 @@ class Reading:
     grid: object = None
 
     @property
+    def token_ids(self) -> list[int]:
+        return [self.tokens.index(token) for token in self.tokens]
+
+    @property
     def special(self) -> list[bool]:
         return [token in ("[CLS]", "[SEP]") for token in self.tokens]
 

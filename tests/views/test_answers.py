@@ -46,7 +46,7 @@ def test_masked_cells_of_a_tile_are_those_of_the_matrix():
     for rows, cols in (([0, 9], [0, 9]), ([5, 14], [7, 16]), ([20, 30], [0, 10])):
         said = tile(given, rows, cols)["masked"]
         np.testing.assert_array_equal(
-            masked_cells(said, (rows[1] - rows[0], cols[1] - cols[0])), hidden[slice(*rows), slice(*cols)]
+            masked_cells(said, (1, rows[1] - rows[0], cols[1] - cols[0]))[0], hidden[slice(*rows), slice(*cols)]
         )
 
 

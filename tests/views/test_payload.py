@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clearhead import AttentionMatrix
 from clearhead.views.payload import masked, masked_cells, pack, payload
 from clearhead.views.ranking import LINKS
 from views.fake import DenseMatrix, Reading, Record, reading
@@ -53,6 +54,13 @@ def test_a_long_text_is_pooled_and_says_so():
 
 
 def test_size_is_bounded_whatever_the_length():
+    class Rows:
+        def __init__(self, count):
+            self.count = count
+
+        def topk(self, k):
+            return torch.linspace(0, 1, k).flip(0).expand(self.count, k), torch.arange(k).expand(self.count, k)
+
     class Huge(DenseMatrix):
         """Answers as a matrix of 40,000 × 40,000 would, without holding one."""
 
@@ -73,7 +81,7 @@ def test_size_is_bounded_whatever_the_length():
             return torch.ones(1, 16, 40_000)
 
         def __getitem__(self, index):
-            return torch.full((16, 40_000), 1 / 40_000)
+            return Rows(len(range(40_000)[index[2]]))
 
         def pooled(self, rows, cols):
             return torch.full((1, 16, rows, cols), 1 / 40_000)
@@ -97,15 +105,28 @@ def test_causal_masks_are_named_and_other_masks_are_listed():
     weights = torch.full((1, 2, 5, 5), 0.25)
     weights[..., 3] = 0
     data = payload(Reading(Record(padded=DenseMatrix(weights)), list("abcde")))
-    assert masked_cells(data["layers"][0]["masked"], (5, 5)).sum(0).tolist() == [0, 0, 0, 5, 0]
+    assert masked_cells(data["layers"][0]["masked"], (2, 5, 5)).sum((0, 1)).tolist() == [0, 0, 0, 10, 0]
 
 
-@given(st.integers(1, 23), st.randoms(use_true_random=False))
+def test_each_head_is_hatched_by_its_own_mask_and_a_sharp_one_by_none():
+    query = 1000 * torch.randn(1, 2, 5, 4, generator=torch.Generator().manual_seed(0))
+    allow = torch.ones(1, 2, 5, 5, dtype=torch.bool)
+    allow[0, 1, :, 3] = False
+    matrix = AttentionMatrix(query, query, allow=allow)
+    assert int((matrix.to_dense() == 0).sum()) > 5  # weights too small for float32, and yet not masked
+    layer = payload(Reading(Record(one=matrix), list("abcde")))["layers"][0]
+    for name in ("masked", "thumb_masked"):
+        assert (masked_cells(layer[name], (2, 5, 5)) == ~allow[0].numpy()).all()
+    sharp = payload(Reading(Record(one=AttentionMatrix(query, query)), list("abcde")))["layers"][0]
+    assert sharp["masked"] is None
+
+
+@given(st.integers(1, 23), st.booleans(), st.randoms(use_true_random=False))
 @settings(max_examples=25, deadline=None)
-def test_masked_cells_come_back_as_they_were(size, random):
-    hidden = np.array([[random.random() < 0.5 for _ in range(size)] for _ in range(size)])
-    weights = np.where(hidden, 0.0, 0.5)[None].repeat(3, 0)
-    assert (masked_cells(masked(weights), (size, size)) == hidden).all()
+def test_masked_cells_come_back_as_they_were(size, alike, random):
+    heads = np.array([[[random.random() < 0.5 for _ in range(size)] for _ in range(size)] for _ in range(3)])
+    cells = np.broadcast_to(heads[0], heads.shape) if alike else heads
+    assert (masked_cells(masked(cells), cells.shape) == cells).all()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=31), st.sampled_from(["u8", "u16"]))

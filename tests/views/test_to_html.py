@@ -44,7 +44,7 @@ def test_a_long_text_stays_under_5_mb_and_says_what_it_left_out(tmp_path):
     _, data = written(tmp_path, record, progress=lambda done, all_: told.append((done, all_)))
     assert (tmp_path / "a.html").stat().st_size < 5_000_000
     assert "means over tiles" in data["left_out"]
-    hidden = masked_cells(data["layers"][0]["masked"], (312, 312))
+    hidden = masked_cells(data["layers"][0]["masked"], (4, 312, 312))[1]
     assert hidden[0, 2:].all()
     assert not hidden.diagonal().any()
     assert told == [(1, 2), (2, 2)]

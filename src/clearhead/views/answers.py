@@ -9,7 +9,7 @@ import numpy as np
 
 from clearhead.errors import OptionError
 from clearhead.views.numbers import numbers
-from clearhead.views.payload import masked, pack, pack_bits
+from clearhead.views.payload import hidden, masked, pack
 from clearhead.views.terminal import check
 
 if TYPE_CHECKING:
@@ -92,20 +92,13 @@ def _tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int) -> dict[
     height, width = rows.stop - rows.start, cols.stop - cols.start
     if height < 1 or width < 1:
         raise OptionError(f"the region is empty: the matrix is {matrix.shape[2]} × {matrix.shape[3]}. Ask within it.")
+    one = matrix.heads([head])
     if height <= cells and width <= cells:
         weights = numbers(matrix[0, head : head + 1, rows, cols])
     else:
-        small = matrix.heads([head]).pooled(min(height, cells), min(width, cells), region=(rows, cols))
-        weights = numbers(small)[0]
-    return {"map": pack(weights, "u16", float(weights.max(initial=0.0))), "masked": _masked(weights, rows, cols)}
-
-
-def _masked(weights: Any, rows: slice, cols: slice) -> Any:
-    """As payload.masked; a causal triangle is named by its cells here, since a tile need not start at the corner."""
-    said = masked(weights)
-    if said != "causal" or rows == cols:
-        return said
-    return pack_bits(np.triu(np.ones(weights.shape[1:], dtype=np.bool_), 1))
+        weights = numbers(one.pooled(min(height, cells), min(width, cells), region=(rows, cols)))[0]
+    said = masked(hidden(one, weights, (rows, cols)))
+    return {"map": pack(weights, "u16", float(weights.max(initial=0.0))), "masked": said}
 
 
 def _line(matrix: Any, head: int, token: int, to_key: bool) -> Any:

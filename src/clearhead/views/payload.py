@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from clearhead.matrix import AttentionMatrix
 from clearhead.views.numbers import Array, numbers
 from clearhead.views.ranking import LINKS, Kept, kept_links, telling
 from clearhead.views.refusing import refuse_unlike
@@ -23,7 +24,6 @@ from clearhead.views.scores import tables
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
-    from clearhead.matrix import AttentionMatrix
 
 FORMAT = "clearhead.attention/1"
 THUMB = 24  # cells a side of a small map
@@ -105,7 +105,7 @@ def beside(reading: "Reading", second: "Reading", side: int, stride: int) -> dic
     }
 
 
-def _divergence(ours: "AttentionMatrix", theirs: "AttentionMatrix") -> list[float | None]:
+def _divergence(ours: AttentionMatrix, theirs: AttentionMatrix) -> list[float | None]:
     heads = list(range(min(ours.shape[1], theirs.shape[1])))
     nats = numbers(ours.heads(heads).kl(theirs.heads(heads)))[0].mean(-1)
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in nats]
@@ -152,7 +152,7 @@ def pack_bits(values: NDArray[np.bool_]) -> dict[str, Any]:
     return {"type": "bits", "shape": list(values.shape), "scale": 1, "data": _base64(np.packbits(values))}
 
 
-def _layer(name: str, matrix: "AttentionMatrix", kept: Kept, side: int) -> dict[str, Any]:
+def _layer(name: str, matrix: AttentionMatrix, kept: Kept, side: int) -> dict[str, Any]:
     _, heads, length, keys = matrix.shape
     map_ = tiles(matrix, side, side)
     top = float(kept.weights.max(initial=0.0))
@@ -171,12 +171,12 @@ def _layer(name: str, matrix: "AttentionMatrix", kept: Kept, side: int) -> dict[
             "weights": pack(kept.weights, "u16", top),
             "keys": pack_indices(kept.keys, keys),
         },
-        "masked": masked(map_),
-        "thumb_masked": masked(small),
+        "masked": masked(hidden(matrix, map_)),
+        "thumb_masked": masked(hidden(matrix, small)),
     }
 
 
-def tiles(matrix: "AttentionMatrix", rows: int, cols: int) -> Array:
+def tiles(matrix: AttentionMatrix, rows: int, cols: int) -> Array:
     """(H, r, c): the weights themselves where L ≤ rows and S ≤ cols, else means over tiles."""
     _, _, length, keys = matrix.shape
     if length <= rows and keys <= cols:
@@ -185,32 +185,41 @@ def tiles(matrix: "AttentionMatrix", rows: int, cols: int) -> Array:
     return numbers(matrix.pooled(min(rows, length), min(cols, keys)))[0]
 
 
-def masked(weights: Array) -> str | dict[str, Any] | None:
-    """Which cells of a layer's maps (H, r, c) take no weight in any head: None, "causal", or an array of 0 and 1.
+def hidden(matrix: Any, weights: Array, region: tuple[slice, slice] | None = None) -> NDArray[np.bool_]:
+    """Which cells of a map (H, r, c), of the whole matrix or of a region, are masked through and through: (H, r, c).
 
-    A mask gives exactly 0, and so, in float32, does a logit more than 103 below its row's: both read as "not looked
-    at, by any head".
+    An attention matrix knows its mask. Of a rollout, cells that take no weight in any head count as masked.
     """
-    empty = (weights == 0).all(0)
-    if not empty.any():
+    if isinstance(matrix, AttentionMatrix):
+        share = matrix.allowed(*weights.shape[1:], region=region)[0]
+        return np.broadcast_to(numbers(share) == 0, weights.shape)
+    return np.broadcast_to((weights == 0).all(0), weights.shape)
+
+
+def masked(cells: NDArray[np.bool_]) -> str | dict[str, Any] | None:
+    """Masked cells (H, r, c) in short: None, "causal", or bits, (r, c) where all heads are alike, else (H, r, c)."""
+    if not cells.any():
         return None
-    rows, cols = empty.shape
-    if rows == cols and bool((empty == np.triu(np.ones((rows, cols), dtype=np.bool_), 1)).all()):
+    one, (rows, cols) = cells[0], cells.shape[1:]
+    if not (cells == one).all():
+        return pack_bits(cells)
+    if rows == cols and bool((one == np.triu(np.ones((rows, cols), dtype=np.bool_), 1)).all()):
         return "causal"
-    return pack_bits(empty)
+    return pack_bits(one)
 
 
 def masked_cells(said: str | dict[str, Any] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The cells that `masked` described, True = masked, as an array (r, c)."""
+    """The cells that `masked` described, True = masked, as an array (H, r, c)."""
     if said is None:
-        return np.zeros(shape, dtype=bool)
+        return np.zeros(shape, dtype=np.bool_)
     if isinstance(said, str):
-        return np.triu(np.ones(shape, dtype=np.bool_), 1)
+        return np.broadcast_to(np.triu(np.ones(shape[1:], dtype=np.bool_), 1), shape)
     bits = np.frombuffer(base64.b64decode(said["data"]), dtype="u1")
-    return np.unpackbits(bits, count=prod(shape)).reshape(shape).astype(np.bool_)
+    cells = np.unpackbits(bits, count=prod(said["shape"])).reshape(said["shape"]).astype(np.bool_)
+    return np.broadcast_to(cells, shape)
 
 
-def _budget(matrices: "Sequence[AttentionMatrix]") -> tuple[int, int]:
+def _budget(matrices: Sequence[AttentionMatrix]) -> tuple[int, int]:
     """The side maps are pooled to, and of which queries the links are kept (every n-th)."""
     heads = sum(matrix.shape[1] for matrix in matrices) or 1
     most = max((max(matrix.shape[-2:]) for matrix in matrices), default=1)
@@ -221,7 +230,7 @@ def _budget(matrices: "Sequence[AttentionMatrix]") -> tuple[int, int]:
     return side, max(1, ceil(links / LINK_NUMBERS))
 
 
-def _left_out(matrices: "Sequence[AttentionMatrix]", side: int, stride: int) -> list[str]:
+def _left_out(matrices: Sequence[AttentionMatrix], side: int, stride: int) -> list[str]:
     said = []
     most = max((max(matrix.shape[-2:]) for matrix in matrices), default=0)
     if most > side:

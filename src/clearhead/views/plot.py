@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clearhead.errors import OptionError
 from clearhead.views.numbers import Array
-from clearhead.views.payload import THUMB, masked, masked_cells, tiles
+from clearhead.views.payload import THUMB, hidden, tiles
 from clearhead.views.terminal import check
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
         reading: one text through one model.
         width: of the figure, inches.
     """
-    small = [tiles(matrix, THUMB, THUMB) for matrix in reading.record.values()]
+    matrices = list(reading.record.values())
+    small = [tiles(matrix, THUMB, THUMB) for matrix in matrices]
     layers, heads = len(small), max((len(layer) for layer in small), default=0)
     if not heads:
         raise OptionError("the reading holds no attention, so there is nothing to draw. See record.missed for why.")
@@ -56,9 +57,11 @@ def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
     figure = _figure(width, 0.7 + (width - 1.3) / heads * layers)
     axis = figure.subplots()
     for layer, maps in enumerate(small):
-        hidden = masked_cells(masked(maps), maps.shape[1:])
+        cells = hidden(matrices[layer], maps)
         for number, weights in enumerate(maps):
-            image = _paint(axis, weights, hidden, top, (number + 0.04, number + 0.96, layer + 0.96, layer + 0.04))
+            image = _paint(
+                axis, weights, cells[number], top, (number + 0.04, number + 0.96, layer + 0.96, layer + 0.04)
+            )
     axis.set(xlim=(0, heads), ylim=(layers, 0), aspect="equal")
     apart = (width - 1.3) / heads * 72  # points from one map to the next
     for which, count in ((axis.xaxis, heads), (axis.yaxis, layers)):
@@ -87,8 +90,9 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
     dense = weights.shape[1:] == tuple(matrix.shape[2:])
     figure = _figure(width, width)
     axis = figure.subplots()
-    hidden = masked_cells(masked(weights), weights.shape[1:])
-    image = _paint(axis, weights[number], hidden, float(weights[number].max()), _box(matrix.shape[2:]))
+    image = _paint(
+        axis, weights[number], hidden(matrix, weights)[number], float(weights[number].max()), _box(matrix.shape[2:])
+    )
     _frame(axis)
     _tokens(axis, reading.tokens, matrix.shape[2:])
     axis.set_title(f"{reading.model_name}, layer {layer}, head {number}", fontsize=FONT + 1, color=INK, pad=8)
@@ -122,11 +126,11 @@ def divergence(found: "Comparison", *, width: float = 4.5) -> Figure:
         found: from `comparing.compare`. Infinite divergences are hatched.
     """
     nats = found.nats
-    hidden = ~np.isfinite(nats)
-    shown = np.where(hidden, 0.0, nats)
+    infinite = ~np.isfinite(nats)
+    shown = np.where(infinite, 0.0, nats)
     figure = _figure(width, 0.9 + (width - 1.2) * len(nats) / nats.shape[1])
     axis = figure.subplots()
-    image = _paint(axis, shown, hidden, float(shown.max(initial=0.0)), _box(nats.shape))
+    image = _paint(axis, shown, infinite, float(shown.max(initial=0.0)), _box(nats.shape))
     _frame(axis)
     axis.xaxis.tick_top()
     axis.xaxis.set_label_position("top")
@@ -190,15 +194,15 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
 
 
-def _paint(axis: Axes, weights: Array, hidden: NDArray[np.bool_], top: float, box: Box) -> AxesImage:
+def _paint(axis: Axes, weights: Array, masked: NDArray[np.bool_], top: float, box: Box) -> AxesImage:
     """One map; masked cells are left out, and hatching shows in their place."""
-    if hidden.any():
+    if masked.any():
         left, right, bottom, upper = box
         plate = Rectangle((left, upper), right - left, bottom - upper)
         plate.set(facecolor="none", edgecolor=HAIRLINE, hatch="//////", linewidth=0)
         axis.add_patch(plate)
     norm = PowerNorm(0.5, 0.0, top or 1.0)
-    shown = np.ma.masked_where(hidden, weights)
+    shown = np.ma.masked_where(masked, weights)
     return axis.imshow(shown, cmap=WEIGHTS, norm=norm, interpolation="nearest", extent=box, aspect="equal", zorder=2)
 
 

@@ -4,12 +4,13 @@ from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from clearhead.errors import OptionError
 from clearhead.views.numbers import Array
-from clearhead.views.payload import masked, masked_cells, tiles
+from clearhead.views.payload import hidden, tiles
 from clearhead.views.ranking import LINKS, Link, between_words, strongest
 from clearhead.views.scores import tables
 
@@ -73,7 +74,14 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
         title,
         Text.assemble(("rows: queries", QUERY), "  ", ("columns: keys", KEY), "  in the order of the text"),
         Text(),
-        *_map(reading, weights, head, names, dense=weights.shape[1:] == tuple(matrix.shape[2:])),
+        *_map(
+            reading,
+            weights,
+            hidden(matrix, weights)[head],
+            head,
+            names,
+            dense=weights.shape[1:] == tuple(matrix.shape[2:]),
+        ),
         Text(),
         _scale(float(weights[head].max(initial=0.0))),
         Text(),
@@ -149,16 +157,20 @@ def _bank(number: int, layer: Array, top: float, cell: int) -> list[Text]:
     return lines
 
 
-def _map(reading: "Reading", weights: Array, head: int, names: int, *, dense: bool) -> list[Text]:
-    """Two characters a cell, so that a square looks square; the token's name before each row where there is one."""
+def _map(
+    reading: "Reading", weights: Array, cells: NDArray[np.bool_], head: int, names: int, *, dense: bool
+) -> list[Text]:
+    """The map of one head, its masked `cells` (r, c) crossed out.
+
+    Two characters a cell, so that a square looks square; the token's name before each row where there is one.
+    """
     top = float(weights[head].max(initial=0.0))
-    hidden = masked_cells(masked(weights), weights.shape[1:])
     starts = [cell * len(reading.tokens) // weights.shape[1] for cell in range(weights.shape[1])]
     rows = [Text(" " * (names + 1) + _ruler(starts), style=KEY)]
     for row, start in enumerate(starts):
         name = f"{_short(reading.tokens[start])} {start:>3}" if dense else str(start)
         line = Text(f"{name:>{names}} ", style=QUERY)
-        for cell, blank in zip(shades(weights[head, row], top), hidden[row], strict=True):
+        for cell, blank in zip(shades(weights[head, row], top), cells[row], strict=True):
             line.append(MASKED * 2 if blank else cell * 2, style=QUIET if blank else WEIGHT)
         rows.append(_rstrip(line))
     if not dense:

@@ -223,7 +223,7 @@ function table(layer, h, tokens) {
   const most = Math.min(queries, 512);
   const heads = full ? tokens.slice(0, keys).map((token) => label(token)) : ["strongest keys, with weights"];
   const cells = (i) => (full
-    ? Array.from({ length: keys }, (_, j) => (isMasked(layer.masked, layer.map.shape, i, j) ? "–" : say(at(layer.map, h, i, j))))
+    ? Array.from({ length: keys }, (_, j) => (isMasked(layer.masked, layer.map.shape, i, j, h) ? "–" : say(at(layer.map, h, i, j))))
     : [linksOf(layer, h, i, "query").slice(0, LIST).map((link) => `${label(tokens[link.to])} ${say(link.weight)}`).join(", ") || "not kept"]);
   const rows = Array.from({ length: most }, (_, i) => make("tr", {},
     make("th", { scope: "row" }, `${i} ${label(tokens[i])}`), ...cells(i).map((cell) => make("td", {}, cell))));

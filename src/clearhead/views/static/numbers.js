@@ -113,11 +113,12 @@ export function linksOf(layer, head, token, side) {
   return all.filter((link) => link.weight > 0).sort((a, b) => b.weight - a.weight);
 }
 
-/** Whether a cell of a map takes no weight in any head. @param {Masked} masked @param {number[]} shape (H, rows, cols) */
-export function isMasked(masked, shape, row, col) {
+/** Whether a cell of a head's map is masked. @param {Masked} masked @param {number[]} shape (H, rows, cols) */
+export function isMasked(masked, shape, row, col, head = 0) {
   if (!masked) return false;
   if (masked === "causal") return col > row;
-  return masked.values[row * shape[2] + col] > 0;
+  const own = masked.shape.length === 3 ? head * shape[1] * shape[2] : 0; // each head's own, or one for all
+  return masked.values[own + row * shape[2] + col] > 0;
 }
 
 /** A difference with its sign. @param {number} weight */
@@ -180,7 +181,7 @@ export function crop(layer, head, view) {
   for (let row = top; row < bottom; row++) {
     const from = (head * rows + row) * cols;
     values.set(layer.map.values.subarray(from + left, from + right), (row - top) * shape[2]);
-    for (let col = left; col < right; col++) hidden[(row - top) * shape[2] + col - left] = isMasked(layer.masked, layer.map.shape, row, col) ? 1 : 0;
+    for (let col = left; col < right; col++) hidden[(row - top) * shape[2] + col - left] = isMasked(layer.masked, layer.map.shape, row, col, head) ? 1 : 0;
   }
   const tokens = (first, last, count, size) => /** @type {[number, number]} */ ([Math.floor((first * size) / count), Math.ceil((last * size) / count)]);
   return {

@@ -48,7 +48,7 @@ export function paint(block, masked, head, top, colours, less = colours) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(cols, rows);
   for (let i = 0; i < rows * cols; i++) {
-    if (isMasked(masked, block.shape, Math.floor(i / cols), i % cols)) continue;
+    if (isMasked(masked, block.shape, Math.floor(i / cols), i % cols, head)) continue;
     const value = block.values[head * rows * cols + i] * block.scale;
     const colour = Math.round(255 * shade(Math.abs(value), top));
     image.data.set((value < 0 ? less : colours).subarray(colour * 4, colour * 4 + 4), i * 4);
