@@ -99,6 +99,19 @@ def test_only_consent_lets_programs_run_unconfined(monkeypatch: pytest.MonkeyPat
     assert sandbox.run("while True: pass", limits=SHORT).stopped == "time"
 
 
+@pytest.mark.usefixtures("bare")
+def test_shared_use_refuses_to_run_unconfined_whoever_consents(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "_consented", False)
+    sandbox.consent()
+    with pytest.raises(SandboxError, match=r"cannot be confined here.*none: needs Linux"):
+        sandbox.must_confine()
+
+
+@pytest.mark.skipif(not NAMES, reason="no back end here")
+def test_shared_use_may_run_where_programs_are_confined() -> None:
+    sandbox.must_confine()
+
+
 @pytest.mark.skipif("landlock" not in NAMES, reason="no Landlock here")
 def test_consent_changes_nothing_where_programs_can_be_confined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_consented", False)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from clearhead.errors import SandboxError
 from clearhead.sandbox import batch, pool
-from clearhead.sandbox.backends import available, backend, consent, explain, starter
+from clearhead.sandbox.backends import available, backend, consent, explain, must_confine, starter
 from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Program, Raised, Tested
 
 DEFAULT = Limits()
 
 __all__ = [
     "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised", "SandboxError",
-    "Tested", "available", "backend", "consent", "explain", "judge", "run", "run_each", "warm",
+    "Tested", "available", "backend", "consent", "explain", "judge", "must_confine", "run", "run_each", "warm",
 ]  # fmt: skip
 
 

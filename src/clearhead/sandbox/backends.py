@@ -38,9 +38,22 @@ def consent() -> None:
     _consented = True
 
 
+def must_confine() -> None:
+    """For a program that other people use: their code is not theirs alone to risk, so consent does not count.
+
+    Raises:
+        SandboxError: this machine cannot confine.
+    """
+    if not available():
+        raise SandboxError(
+            f"programs cannot be confined here ({explain()}), so other people's are not run. Use a machine where "
+            "`clearhead doctor` names a back end, or serve this machine alone."
+        )
+
+
 def explain() -> str:
     """One line for `clearhead doctor`."""
-    found = backend()
+    found = next(iter(available()), None)
     if found:
         return f"{found.name}: {found.about}"
     return "none: needs Linux 6.2 or later with Landlock switched on (x86-64 or arm64), or bubblewrap"

@@ -79,7 +79,7 @@ class Cold:
         for path in sorted({*readable(), *shown}):
             if path.exists() and not str(path).startswith("/dev/"):
                 command += ["--ro-bind", str(path), str(path)]
-        # Its root and /tmp are its own and empty but for these paths; read-only, so that the folder is all it can write.
+        # Its root and /tmp are its own, empty but for these paths, and read-only: the folder is all it can write.
         command += ["--bind", str(folder), str(folder), "--remount-ro", "/dev", "--remount-ro", "/"]
         return [*command, "--chdir", str(folder)]
 
