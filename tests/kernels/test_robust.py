@@ -1,0 +1,109 @@
+"""Numbers and sizes at the edge: NaN, infinities, denormals, logits of ten thousand, L or S of 0 and 1."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from clearhead import kernels
+from clearhead.kernels import Problem
+
+from .cases import Case
+from .test_contract import exact, gradients, runner
+
+pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+@pytest.fixture(params=[target.name for target in kernels.targets() if target.runs_here], autouse=True)
+def target(request):
+    with kernels.target(request.param):
+        yield request.param
+
+
+def numbers(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def plainly(problem: Problem) -> Tensor:
+    """Softmax as written, whose NaN and infinities are IEEE's."""
+    logits = problem.query @ problem.key.mT * problem.scale
+    return logits.softmax(-1) @ problem.value
+
+
+@pytest.mark.parametrize("length", [3, 37])  # few queries have a kernel of their own
+@pytest.mark.parametrize("where", ["query", "key", "value"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_nan_stays_in_the_rows_it_reaches(where: str, length: int, dtype: torch.dtype) -> None:
+    tensors = {"query": numbers(1, 2, length, 19), "key": numbers(1, 2, 131, 19), "value": numbers(1, 2, 131, 19)}
+    tensors[where][0, 1, 2, 5] = torch.nan
+    problem = Problem(**{name: x.to(dtype) for name, x in tensors.items()}, scale=0.2)
+    got = kernels.run(problem, kernel="native").out
+    assert torch.equal(got.isnan(), plainly(problem).isnan())
+    assert not got[0, 0].isnan().any()
+
+
+@pytest.mark.parametrize("length", [3, 37])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_infinite_value_reaches_every_row_and_an_infinite_key_is_nan_or_nothing(sign: int, length: int) -> None:
+    query, key, value = numbers(1, 1, length, 19), numbers(1, 1, 131, 19), numbers(1, 1, 131, 19)
+    value[0, 0, 7, 3] = sign * torch.inf
+    got = kernels.run(Problem(query, key, value, 0.2), kernel="native").out
+    assert bool((got[..., 3] == sign * torch.inf).all())
+    assert bool(got[..., :3].isfinite().all())
+    key[0, 0, 11] = 0
+    key[0, 0, 11, 4] = sign * torch.inf  # a logit of -inf takes no weight; one of +inf is inf - inf
+    problem = Problem(query, key, numbers(1, 1, 131, 19), 0.2)
+    got, down = kernels.run(problem, kernel="native").out, sign * query[0, 0, :, 4] < 0
+    assert torch.equal(got[0, 0].isnan().all(-1), ~down)
+    torch.testing.assert_close(got[0, 0, down], plainly(problem)[0, 0, down], atol=2e-6, rtol=1e-5)
+
+
+def test_a_nan_in_a_masked_key_is_not_met() -> None:
+    query, key, value = numbers(2, 2, 37, 19), numbers(2, 2, 131, 19), numbers(2, 2, 131, 19)
+    allow = (torch.arange(131) < 60)[None, None, None]
+    wanted = kernels.run(Problem(query, key, value, 0.2, allow=allow), kernel="native").out
+    key[:, :, 60:] = torch.nan
+    got = kernels.run(Problem(query, key, value, 0.2, allow=allow), kernel="native").out
+    torch.testing.assert_close(got, wanted)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_denormals_are_neither_lost_nor_slow_to_be_right(dtype: torch.dtype) -> None:
+    value = (numbers(1, 2, 131, 19) * 1e-39).to(dtype)
+    problem = Problem(numbers(1, 2, 37, 19).to(dtype), numbers(1, 2, 131, 19).to(dtype), value, 0.2)
+    got = kernels.run(problem, kernel="native").out
+    assert got.abs().max() > 0
+    torch.testing.assert_close(got.double(), exact(problem)[0], atol=1e-40, rtol=1e-2)
+
+
+@pytest.mark.parametrize("length", [1, 37])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_logits_of_ten_thousand(length: int, dtype: torch.dtype) -> None:
+    """The largest logit takes all the weight: the output is that key's value, and nothing overflows on the way."""
+    query, key = numbers(1, 2, length, 16), numbers(1, 2, 131, 16)
+    largest = (query @ key.mT).abs().max()
+    problem = Problem(query.to(dtype), key.to(dtype), numbers(1, 2, 131, 16).to(dtype), float(1e4 / largest))
+    result = kernels.run(problem, kernel="native")
+    out, lse = exact(problem)
+    assert result.out.isfinite().all()
+    torch.testing.assert_close(result.lse.double(), lse, atol=1e-2, rtol=1e-6)
+    torch.testing.assert_close(result.out.double(), out, atol=2e-2, rtol=2e-2)
+    for grad in gradients(runner("native"), problem, "both").values():
+        assert grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("length", "keys"), list(itertools.product((0, 1, 2), (0, 1, 2))))
+@pytest.mark.parametrize(
+    "option", [{}, {"is_causal": True}, {"reach": (1, 1)}, {"sinks": True}, {"allow": "nothing"}], ids=str
+)
+def test_lengths_of_0_1_and_2(length: int, keys: int, option: dict[str, object]) -> None:
+    problem = replace(Case(length=length, keys=keys), **option).problem()
+    result, (out, lse) = kernels.run(problem, kernel="native"), exact(problem)
+    torch.testing.assert_close(result.out.double(), out, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(result.lse.double(), lse, atol=1e-5, rtol=1e-5)
+    found, wanted = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
+    for name in found:
+        torch.testing.assert_close(found[name].double(), wanted[name].double(), atol=2e-5, rtol=1e-4)
