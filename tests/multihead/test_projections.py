@@ -144,3 +144,29 @@ def test_a_mode_that_watches_changes_no_bit():
     with Watching():
         watched = ours(x, x, x)
     assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        clearhead.masks.sliding_window(3),
+        clearhead.masks.causal() & clearhead.masks.sliding_window(5),
+        clearhead.masks.causal(offset=4),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("learning", [False, True])
+def test_a_band_stays_a_band_where_weights_or_a_matrix_are_wanted(rule, learning):
+    ours, stock = pair(batch_first=True)
+    query, key, value = inputs(True)
+    with torch.set_grad_enabled(learning):
+        out, weights = ours(query, key, value, attn_mask=rule)
+        same_out, matrix = ours(query, key, value, attn_mask=rule, weights="matrix")
+        dense = ~rule.dense(L, S)[0, 0]
+        wanted, stocks = stock(query, key, value, attn_mask=dense)
+    rows = ~dense.all(-1)  # torch answers NaN in a row that may attend nothing
+    same(out[:, rows], wanted[:, rows])
+    same(weights[:, rows], stocks[:, rows])
+    same(out, same_out)
+    same(matrix.to_dense().mean(1), weights)
+    assert matrix._logits.allow is None  # no L×S table was made

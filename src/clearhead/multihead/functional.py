@@ -148,7 +148,8 @@ def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tup
     """Put a mask into a problem, where that takes no large tensor; else leave it a rule: (problem, rule or None).
 
     Args:
-        dense: in any case say it by `is_causal`, `allow` and `bias` alone, which an AttentionMatrix takes.
+        dense: leave no rule in any case, for an AttentionMatrix and dense weights take none. A band costs nothing all
+            the same; what is neither a band nor small is made an L×S tensor.
     """
     (batch, heads, length, _), keys = problem.query.shape, problem.key.shape[2]
     wide, high, *_ = mask.sizes()
@@ -159,10 +160,7 @@ def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tup
     problem = dataclasses.replace(problem, allow=lowered.allow, bias=lowered.bias)
     if lowered.reach == (None, 0):
         return dataclasses.replace(problem, is_causal=True), None
-    if not dense:
-        return dataclasses.replace(problem, reach=lowered.reach), None
-    allow = None if mask.allow is None else mask.allow.block(range(length), range(keys), device=problem.query.device)
-    return dataclasses.replace(problem, allow=allow), None
+    return dataclasses.replace(problem, reach=lowered.reach), None
 
 
 def fused(
@@ -188,5 +186,6 @@ def matrix_of(problem: kernels.Problem, lse: Tensor) -> AttentionMatrix:
     """The weights of a problem as an AttentionMatrix, from the lse that was computed anyway."""
     return AttentionMatrix(
         problem.query, problem.key, value=problem.value, scale=problem.scale, is_causal=problem.is_causal,
-        allow=problem.allow, bias=problem.bias, softcap=problem.softcap, sinks=problem.sinks, lse=lse,
+        allow=problem.allow, bias=problem.bias, softcap=problem.softcap, sinks=problem.sinks, reach=problem.reach,
+        lse=lse,
     )  # fmt: skip

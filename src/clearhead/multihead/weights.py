@@ -34,7 +34,7 @@ def dense(problem: Problem, dropout_p: float = 0.0, average: bool = False) -> tu
     key, value = problem.key, problem.value
     if group > 1:
         key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-    masked = problem.allow is not None or problem.bias is not None or key.shape[2] == 0
+    masked = problem.allow is not None or problem.bias is not None or problem.reach != (None, None) or key.shape[2] == 0
     weights = softmax(logits(problem, key), masked=masked).to(value.dtype)
     if dropout_p > 0:
         weights = F.dropout(weights, dropout_p)
@@ -50,8 +50,11 @@ def logits(problem: Problem, key: Tensor) -> Tensor:
         x = x + problem.bias
     if problem.allow is not None:
         x = x.masked_fill(~problem.allow, -torch.inf)
-    if problem.is_causal:
-        x = x.masked_fill(~torch.ones(x.shape[-2:], dtype=torch.bool, device=x.device).tril(), -torch.inf)
+    low, high = problem.band
+    if low is not None or high is not None:
+        inside = torch.ones(x.shape[-2:], dtype=torch.bool, device=x.device)
+        inside = inside if low is None else inside.triu(low)
+        x = x.masked_fill(~(inside if high is None else inside.tril(high)), -torch.inf)
     return x
 
 
