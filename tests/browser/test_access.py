@@ -23,6 +23,7 @@ PAGES = [
     "/progress",
     "/search?q=softmax",
     "/settings",
+    "/offline",
     "/nope",
     "/lens",
 ]

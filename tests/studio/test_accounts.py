@@ -74,6 +74,8 @@ def test_each_learner_sees_only_his_own(shared: TestClient) -> None:
     assert 'dark.css" media="all"' not in bob.get("/")
     bob.post("/settings/start-over")
     assert "1 answer counts" in ada.get("/settings")
+    assert "in the database of this studio" in ada.get("/settings")
+    assert str(shared.app.state.desk.settings.data) not in ada.get("/settings")  # type: ignore[attr-defined]
     assert "Mind the root." in ada.get(f"/attempts/{kept['id']}")
 
 

@@ -28,7 +28,7 @@ def page(request: Request, desk: AtDesk, saved: bool = False) -> HTMLResponse:
         chosen={name: desk.setting(name) for name in choices()},
         saved=saved,
         languages=languages(),
-        folder=desk.settings.data,
+        folder=None if desk.settings.shared or desk.settings.database else desk.settings.data,
         answers=len(desk.history.attempts),
         aside=desk.learner.set_aside,
     )
