@@ -92,12 +92,18 @@ test("where maps are pooled, the links kept are all there is, and they are the s
   assert.deepEqual(links(one, 0).map((link) => link.to), [1, 0]);
 });
 
+test("bits are unpacked, the first in the highest place", () => {
+  assert.deepEqual([...decode({ type: "bits", shape: [1, 10], scale: 1, data: btoa(String.fromCharCode(0xa0, 0x40)) }).values], [1, 0, 1, 0, 0, 0, 0, 0, 0, 1]);
+});
+
 test("masked cells: none, causal, or as listed", () => {
   const shape = [3, 2, 2];
   const cells = (masked) => [[0, 0], [0, 1], [1, 0], [1, 1]].map(([row, col]) => isMasked(masked, shape, row, col));
   assert.deepEqual(cells(null), [false, false, false, false]);
   assert.deepEqual(cells("causal"), [false, true, false, false]);
   assert.deepEqual(cells({ shape: [2, 2], scale: 1, top: 1, values: Uint8Array.from([0, 1, 0, 1]) }), [false, true, false, true]);
+  const own = { shape: [2, 1, 2], scale: 1, top: 1, values: Uint8Array.from([0, 1, 1, 0]) };
+  assert.deepEqual([0, 1].map((head) => isMasked(own, [2, 1, 2], 0, 0, head)), [false, true]);
 });
 
 test("numbers and tokens are shown short and plain", () => {

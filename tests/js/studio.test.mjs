@@ -13,6 +13,7 @@ const given = {
   v: [[1, 0, 2, 0], [0, 2, 0, 1], [3, 1, 1, 0]],
   o: [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
   causal: false,
+  heads: 2,
 };
 
 test("the compass gives weights that add up to one and favour the key it points at", () => {
@@ -30,12 +31,16 @@ test("softmax takes large logits and masked ones", () => {
 });
 
 test("with the identity projection the output is the heads side by side", () => {
-  const steps = compute(given);
-  assert.deepEqual(steps.result, steps.joined);
+  for (const heads of [1, 2, 4]) {
+    const steps = compute({ ...given, heads });
+    assert.equal(steps.heads.length, heads);
+    assert.deepEqual(steps.result, steps.joined);
+  }
 });
 
 test("a causal query never looks at a later key, and its weights still add up to one", () => {
   const { heads } = compute({ ...given, causal: true });
+  assert.equal(heads.length, 2);
   for (const head of heads) {
     head.weights.forEach((row, i) => {
       close(row.reduce((a, b) => a + b), 1);
