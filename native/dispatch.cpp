@@ -48,7 +48,7 @@ bool supported(const Target& target) {
 namespace {
 
 // Up to this many queries a head, reading keys once with the lanes along the keys beats tiles with empty lanes.
-constexpr int64_t kFewQueries = 4;
+constexpr int64_t kFewQueries = 8;
 constexpr int64_t kPartKeys = 1024;  // fixed, so that the answer does not depend on the number of threads
 
 void run_decode(const Target& target, const Attention& p, int threads) {
@@ -91,14 +91,17 @@ void run_forward(const Target& target, const Attention& p, int threads, const St
   }
 }
 
+// Work items that the backward pass of a few long heads is split into; each holds sums as large as keys and values.
+constexpr int64_t kBackwardItems = 8;
+
 void run_backward(const Target& target, const Attention& p, const Backward& g, int threads) {
   threads = useful_threads(p, threads);
   // One item is a key head and a run of queries. Heads alone are enough work where there are many; where there are
-  // few, the queries are split, each part sums on its own, and the parts are added in order: the same bits each time.
+  // few, the queries are split, each part sums on its own, and the parts are added in order. The parts depend on the
+  // problem alone, so the bits are the same with any number of threads.
   const int64_t heads = p.batch * p.kv_heads;
   int64_t parts = 1;
-  if (threads > 1)
-    while (parts < threads && heads * parts < 2 * threads && p.length / (parts * 2) >= 128) parts *= 2;
+  while (heads * parts < kBackwardItems && p.length / (parts * 2) >= 128) parts *= 2;
   const int64_t rows = ((p.length + parts - 1) / parts + 63) / 64 * 64;
   const size_t sums = (target.key_sums(p) + 15) / 16 * 16;
   const size_t each = (target.backward_scratch(p) + 15) / 16 * 16;
