@@ -185,6 +185,35 @@ struct Case {
   }
 };
 
+// The same case in bfloat16: the largest error of the output. The exact answer is that of the rounded numbers.
+double bfloat16_error(const Target& target, Case c) {
+  const auto rounded = [](std::vector<float>& x) {
+    std::vector<uint16_t> halves(x.size());
+    for (size_t i = 0; i < x.size(); i++) {
+      uint32_t bits;
+      std::memcpy(&bits, &x[i], 4);
+      halves[i] = uint16_t((bits + 0x8000) >> 16);
+      bits = uint32_t(halves[i]) << 16;
+      std::memcpy(&x[i], &bits, 4);
+    }
+    return halves;
+  };
+  std::vector<uint16_t> query = rounded(c.query), key = rounded(c.key), value = rounded(c.value), out(c.out.size());
+  Attention p = c.p;
+  p.dtype = kBFloat16;
+  p.query.data = query.data();
+  p.key.data = key.data();
+  p.value.data = value.data();
+  p.out.data = out.data();
+  p.lse.data = c.lse.data();
+  run_forward(target, p, 2);
+  for (size_t i = 0; i < out.size(); i++) {
+    const uint32_t bits = uint32_t(out[i]) << 16;
+    std::memcpy(&c.out[i], &bits, 4);
+  }
+  return c.error();
+}
+
 // The largest error of a linear layer that writes into heads.
 double linear_error(const Target& target) {
   Linear p = {};
@@ -254,6 +283,11 @@ int main(int argc, char** argv) {
       if (!(error < 1e-4) || !(gradient_error < 1e-4) || !(statistics_error < 1e-3)) {
         std::printf("target %s, case %d: output is off by %g, gradients by %g, statistics by %g\n", target.name, n,
                     error, gradient_error, statistics_error);
+        return 1;
+      }
+      const double bfloat16 = bfloat16_error(target, c);
+      if (!(bfloat16 < 0.02)) {
+        std::printf("target %s, case %d: output in bfloat16 is off by %g\n", target.name, n, bfloat16);
         return 1;
       }
       const double linear = linear_error(target), weights = weights_error(target, c);

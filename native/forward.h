@@ -16,9 +16,10 @@ struct TileState {
   float* top;    // [kTile] row maximum of the logits, before the multiplication by `slope`
   float* offset; // [kTile] the maximum in units of log2, rounded: what is subtracted
   float* sum;    // [kTile]
+  float *exact, *rounded;  // [kTile] sums of the weights before and after rounding, where they are rounded
 };
 
-inline int64_t tile_floats(const Attention& p) { return (p.width + p.value_width + 3) * kTile; }
+inline int64_t tile_floats(const Attention& p) { return (p.width + p.value_width + 5) * kTile; }
 
 inline TileState tile_at(const Attention& p, float* scratch, int64_t tile) {
   float* at = scratch + tile * tile_floats(p);
@@ -28,6 +29,8 @@ inline TileState tile_at(const Attention& p, float* scratch, int64_t tile) {
   s.top = s.out + p.value_width * kTile;
   s.offset = s.top + kTile;
   s.sum = s.offset + kTile;
+  s.exact = s.sum + kTile;
+  s.rounded = s.exact + kTile;
   return s;
 }
 
@@ -107,7 +110,7 @@ inline void start_tile(const Attention& p, const TileState& state, int64_t batch
   for (int i = 0; i < kTile; i++) {
     state.top[i] = -kInfinity;
     state.offset[i] = -1e37f * m.slope;
-    state.sum[i] = 0;
+    state.sum[i] = state.exact[i] = state.rounded[i] = 0;
   }
 }
 
@@ -123,7 +126,34 @@ inline void store_asked(const Statistics& s, const Asked& asked, int64_t lane, i
   if (s.top) store_best(s, asked.best, slope, lse == -kInfinity ? kInfinity : lse * kLog2E, lane, row);
 }
 
-template <bool kAsked>
+// A block of keys and values in float32, and the products of a tile with them; forward_bf16.h has it in pairs of bf16.
+// Keys are counted from the block's first.
+struct FloatBlock {
+  static constexpr int64_t kStep = 1;  // a tile may begin at any key of a block
+  Rows keys, values;
+
+  FloatBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, float* key_space,
+             float* value_space)
+      : keys(rows_as_float(p.key, p.dtype, batch, kv_head, first, n, p.width, key_space)),
+        values(rows_as_float(p.value, p.dtype, batch, kv_head, first, n, p.value_width, value_space)) {}
+
+  static void start(const Attention&, const TileState&) {}  // what is done to a tile once it is packed
+
+  void logits(const Attention& p, const TileState& state, int64_t from, int64_t n, float* to) const {
+    product<kAlong>(n, keys.data + from * keys.stride, keys.stride, state.query, kTile, p.width, Set{to, kTile});
+  }
+
+  // The tile's output times alpha, plus the weights times the values; the weights are spent.
+  void add_to_output(const Attention& p, const TileState& state, int64_t from, int64_t n, float* weights,
+                     const Vec (&alpha)[2]) const {
+    product<kAcross>(p.value_width, values.data + from * values.stride, values.stride, weights, kTile, n,
+                     Rescale{state.out, kTile, alpha[0], alpha[1]});
+  }
+
+  static void correct(const TileState&, float*) {}  // what the output is multiplied by
+};
+
+template <bool kAsked, class Block>
 inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
                         float slope, int64_t batch, int64_t head, int64_t first, int64_t rows, float* space) {
   float* lse = static_cast<float*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
@@ -143,10 +173,11 @@ inline void finish_tile(const Attention& p, const Statistics* s, const TileState
                   total == 0 ? 0 : rescale / total, state.sum[i], here);
     share[i] = total == 0 ? 0 : float(rescale / total);  // NaN passes through
   }
+  Block::correct(state, share);
   unpack_lanes(state.out, kTile, rows, p.value_width, share, p.out, p.dtype, batch, head, first, space);
 }
 
-template <bool kAsked>
+template <bool kAsked, class Block>
 inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first,
                          int64_t rows, float* scratch) {
   const int64_t kv_head = head / (p.heads / p.kv_heads), tiles = (rows + kTile - 1) / kTile;
@@ -159,9 +190,11 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
   const auto asked = [&](int64_t t) { return kAsked ? asked_at(*s, asked_space + t * asked_floats(s)) : Asked{}; };
   const Multiplier m = multiplier_of(p);
 
-  for (int64_t t = 0; t < tiles; t++)
-    start_tile(p, tile_at(p, scratch, t), batch, head, first + t * kTile, smaller(kTile, rows - t * kTile), m,
-               row_space);
+  for (int64_t t = 0; t < tiles; t++) {
+    const TileState state = tile_at(p, scratch, t);
+    start_tile(p, state, batch, head, first + t * kTile, smaller(kTile, rows - t * kTile), m, row_space);
+    Block::start(p, state);
+  }
 
   for (int64_t t = 0; kAsked && t < tiles; t++) {
     __builtin_memset(asked(t).surprise, 0, sizeof(float) * 2 * kTile);
@@ -171,40 +204,36 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
   const Span all = span_of(p, first, rows);
   for (int64_t start = all.first; start < all.last; start += kKeyBlock) {
     const int64_t stop = smaller(start + kKeyBlock, all.last);
-    const Rows keys =
-        rows_as_float(p.key, p.dtype, batch, kv_head, start, stop - start, p.width, key_space);
-    const Rows values =
-        rows_as_float(p.value, p.dtype, batch, kv_head, start, stop - start, p.value_width, value_space);
+    const Block block(p, batch, kv_head, start, stop - start, key_space, value_space);
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t row = first + t * kTile;
       const Span here = span_of(p, row, smaller(kTile, rows - t * kTile));
-      const int64_t from = larger(start, here.first), n = smaller(stop, here.last) - from;
+      const int64_t skipped = larger(0, here.first - start) / Block::kStep * Block::kStep;
+      const int64_t from = start + skipped, n = smaller(stop, here.last) - from;
       if (n <= 0) continue;
       const Place at = {batch, head, row, smaller(kTile, rows - t * kTile), from, n};
       const State mask = mask_state(p, at);
       if (mask == kEmpty) continue;
       const TileState state = tile_at(p, scratch, t);
-      const float* const k = keys.data + (from - start) * keys.stride;
-      const float* const v = values.data + (from - start) * values.stride;
-      product<kAlong>(n, k, keys.stride, state.query, kTile, p.width, Set{logits, kTile});
+      block.logits(p, state, skipped, n, logits);
       change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
       if (kAsked && s->top) best_of_block(asked(t).best, from, n, logits);
       Vec alpha[2];
       softmax_block<kAsked>(state, asked(t), m.slope, n, logits, alpha);
       drop(p, at, logits, kTile, kTile);
-      product<kAcross>(p.value_width, v, values.stride, logits, kTile, n,
-                       Rescale{state.out, kTile, alpha[0], alpha[1]});
+      block.add_to_output(p, state, skipped, n, logits, alpha);
     }
   }
   for (int64_t t = 0; t < tiles; t++)
-    finish_tile<kAsked>(p, s, tile_at(p, scratch, t), asked(t), m.slope, batch, head, first + t * kTile,
-                        smaller(kTile, rows - t * kTile), row_space);
+    finish_tile<kAsked, Block>(p, s, tile_at(p, scratch, t), asked(t), m.slope, batch, head, first + t * kTile,
+                               smaller(kTile, rows - t * kTile), row_space);
 }
 
-void forward(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
-             float* scratch) {
-  if (s) forward_rows<true>(p, s, batch, head, first, rows, scratch);
-  else forward_rows<false>(p, nullptr, batch, head, first, rows, scratch);
+template <class Block>
+inline void forward_in(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first,
+                       int64_t rows, float* scratch) {
+  if (s) forward_rows<true, Block>(p, s, batch, head, first, rows, scratch);
+  else forward_rows<false, Block>(p, nullptr, batch, head, first, rows, scratch);
 }
 
 }  // namespace

@@ -12,21 +12,28 @@ constexpr int kTile = 2 * LANES;  // queries, or columns, that one call covers
 // Unit says which stride of `a` is 1: along k (a row of keys against the queries) or across rows.
 enum Unit { kAlong, kAcross };
 
-template <int R, Unit U>
-inline __attribute__((always_inline)) void multiply(const float* a, int64_t stride_a, const float* b, int64_t stride_b,
-                                                    int64_t n, Vec (&sum)[R][2]) {
-  UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vec{};
+// How numbers are multiplied: in float32 here, in pairs of bfloat16 in pairs.h.
+struct InFloats {
+  using A = float;
+  using B = float;
+  static constexpr int kSide = 1;  // numbers of `a` from one row to the next where rows lie side by side
+
+  template <int R, Unit U>
+  static inline __attribute__((always_inline)) void multiply(const float* a, int64_t stride_a, const float* b,
+                                                             int64_t stride_b, int64_t n, Vec (&sum)[R][2]) {
+    UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vec{};
 #pragma GCC unroll 4
-  for (int64_t k = 0; k < n; k++) {
-    const Vec b0 = load(b + k * stride_b), b1 = load(b + k * stride_b + LANES);
-    const float* at = U == kAlong ? a + k : a + k * stride_a;
-    UNROLL for (int r = 0; r < R; r++) {
-      const Vec x = splat(at[U == kAlong ? r * stride_a : r]);
-      sum[r][0] += x * b0;
-      sum[r][1] += x * b1;
+    for (int64_t k = 0; k < n; k++) {
+      const Vec b0 = load(b + k * stride_b), b1 = load(b + k * stride_b + LANES);
+      const float* at = U == kAlong ? a + k : a + k * stride_a;
+      UNROLL for (int r = 0; r < R; r++) {
+        const Vec x = splat(at[U == kAlong ? r * stride_a : r]);
+        sum[r][0] += x * b0;
+        sum[r][1] += x * b1;
+      }
     }
   }
-}
+};
 
 struct Set {  // c = sums
   float* c;
@@ -58,34 +65,35 @@ struct Rescale {  // c = c * alpha + sums
   }
 };
 
-template <int R, Unit U, class Finish>
-inline void rows_of_product(int64_t row, const float* a, int64_t stride_a, const float* b, int64_t stride_b, int64_t n,
-                            const Finish& finish) {
+template <int R, Unit U, class How, class Finish>
+inline void rows_of_product(int64_t row, const typename How::A* a, int64_t stride_a, const typename How::B* b,
+                            int64_t stride_b, int64_t n, const Finish& finish) {
   Vec sum[R][2];
-  multiply<R, U>(a + row * (U == kAlong ? stride_a : 1), stride_a, b, stride_b, n, sum);
+  How::template multiply<R, U>(a + row * (U == kAlong ? stride_a : How::kSide), stride_a, b, stride_b, n, sum);
   UNROLL for (int r = 0; r < R; r++) finish(row + r, sum[r][0], sum[r][1]);
 }
 
-template <int R, Unit U, class Finish>
-inline void last_rows(int64_t left, int64_t row, const float* a, int64_t stride_a, const float* b, int64_t stride_b,
-                      int64_t n, const Finish& finish) {
+template <int R, Unit U, class How, class Finish>
+inline void last_rows(int64_t left, int64_t row, const typename How::A* a, int64_t stride_a,
+                      const typename How::B* b, int64_t stride_b, int64_t n, const Finish& finish) {
   if constexpr (R > 0) {
-    if (left == R) rows_of_product<R, U>(row, a, stride_a, b, stride_b, n, finish);
-    else last_rows<R - 1, U>(left, row, a, stride_a, b, stride_b, n, finish);
+    if (left == R) rows_of_product<R, U, How>(row, a, stride_a, b, stride_b, n, finish);
+    else last_rows<R - 1, U, How>(left, row, a, stride_a, b, stride_b, n, finish);
   }
 }
 
 // All rows of one tile. The last rows are shared out evenly between two calls: a call of one or two rows would wait
 // for its own sums.
-template <Unit U, class Finish>
-inline __attribute__((noinline)) void product(int64_t rows, const float* a, int64_t stride_a, const float* b,
-                                              int64_t stride_b, int64_t n, const Finish finish) {
+template <Unit U, class How = InFloats, class Finish>
+inline __attribute__((noinline)) void product(int64_t rows, const typename How::A* a, int64_t stride_a,
+                                              const typename How::B* b, int64_t stride_b, int64_t n,
+                                              const Finish finish) {
   int64_t row = 0;
   for (; rows - row >= 2 * ROWS || rows - row == ROWS; row += ROWS)
-    rows_of_product<ROWS, U>(row, a, stride_a, b, stride_b, n, finish);
+    rows_of_product<ROWS, U, How>(row, a, stride_a, b, stride_b, n, finish);
   const int64_t half = rows - row > ROWS ? (rows - row) / 2 : 0;
-  last_rows<ROWS, U>(half, row, a, stride_a, b, stride_b, n, finish);
-  last_rows<ROWS, U>(rows - row - half, row + half, a, stride_a, b, stride_b, n, finish);
+  last_rows<ROWS, U, How>(half, row, a, stride_a, b, stride_b, n, finish);
+  last_rows<ROWS, U, How>(rows - row - half, row + half, a, stride_a, b, stride_b, n, finish);
 }
 
 }  // namespace

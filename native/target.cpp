@@ -1,7 +1,8 @@
-// Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags.
+// Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags; with -DPAIRS
+// where bfloat16 is multiplied in pairs.
 #include "backward.h"
 #include "decode.h"
-#include "forward.h"
+#include "forward_bf16.h"
 #include "linear.h"
 #include "peak.h"
 #include "statistics.h"

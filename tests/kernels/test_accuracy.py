@@ -83,6 +83,17 @@ def test_forward(shape: str, mask: str, dtype: torch.dtype) -> None:
         held(got, truth, theirs, dtype, target)
 
 
+@pytest.mark.parametrize("target", HERE)
+def test_rounded_weights_still_make_a_mean(target: str) -> None:
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 4, 131, 64, generator=make) for _ in range(3))
+    problem = Problem(*(x.bfloat16() for x in (query, key, value + 5)), scale=0.125)
+    with kernels.target(target):
+        got = kernels.run(problem, kernel="native").out
+    half_a_unit = torch.finfo(torch.bfloat16).eps * 4 / 2  # of an output between 4 and 8
+    assert (got.double() - exact(problem)[0]).abs().max() < 1.07 * half_a_unit
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("mask", ["full", "causal", "window", "padding", "dense float", "soft cap"])
 def test_gradients(mask: str, dtype: torch.dtype) -> None:

@@ -10,7 +10,12 @@ import pytest
 NATIVE = Path(__file__).parents[2] / "native"
 AVX2 = ["-mavx2", "-mfma"]
 # Name -> lanes, rows of the product, flags; as in native/CMakeLists.txt.
-X86 = {"generic": (4, 4, []), "avx2": (8, 6, AVX2), "avx2w16": (16, 8, AVX2)}
+X86 = {
+    "generic": (4, 4, []),
+    "avx2": (8, 6, AVX2),
+    "avx2w16": (16, 8, AVX2),
+    "avx2bf16w16": (16, 8, [*AVX2, "-DPAIRS"]),
+}
 ARM = {"neon": (4, 8, []), "generic": (4, 4, [])}
 ARM_COMPILER = "aarch64-linux-gnu-g++"
 CASES = 150

@@ -63,7 +63,7 @@ def test_a_target_this_machine_lacks_is_refused() -> None:
 
 
 def test_targets_that_exist_for_tests_are_never_chosen() -> None:
-    assert current()[0].name != "avx2w16"
+    assert "w16" not in current()[0].name
 
 
 def test_available_names_the_target_in_use() -> None:

@@ -43,7 +43,7 @@ VARIABLE = "CLEARHEAD_KERNEL_TARGET"
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _UNBOUNDED = 1 << 40  # a reach no sequence attains
 _FLOAT = torch.empty(0, dtype=torch.float32, device="cpu")  # its new_empty takes half of torch.empty's time
-_TEST_ONLY = ("avx2w16",)  # AVX-512's shapes in AVX2 instructions: there to be tested, never chosen
+_TEST_ONLY = ("avx2w16", "avx2bf16w16")  # AVX-512's shapes in AVX2 instructions: there to be tested, never chosen
 _forced: ContextVar[str | None] = ContextVar("clearhead kernel target", default=None)
 
 
