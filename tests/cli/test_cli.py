@@ -214,7 +214,7 @@ def test_ctrl_c_while_a_model_reads_leaves_no_traceback(tmp_path):
 def test_without_the_studios_libraries_check_says_what_to_install():
     program = (
         "import sys\n"
-        "sys.modules['markdown_it'] = None\n"
+        "sys.modules['rapidfuzz'] = None\n"
         "from clearhead import cli\n"
         "sys.argv = ['clearhead', 'check']\n"
         "cli.main()\n"

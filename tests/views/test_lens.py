@@ -243,7 +243,7 @@ def test_without_javascript_the_numbers_are_there(client):
 
 @pytest.fixture(scope="module")
 def address(studio):
-    server = uvicorn.Server(uvicorn.Config(studio, port=0, log_level="error"))
+    server = uvicorn.Server(uvicorn.Config(studio, port=0, log_level="error", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -348,7 +348,7 @@ def test_stop_stops_the_work_itself(address, browser, monkeypatch):
 
     monkeypatch.setattr(lens.KEPT, "read", endless)
     page = browser.new_page()
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(60_000)
     page.goto(f"{address}/lens")
     page.get_by_text("Reading: layer 1 of 6.").wait_for()
     page.get_by_role("button", name="Stop").click()

@@ -8,7 +8,7 @@ from clearhead.kernels.autograd import run
 from clearhead.kernels.native import Native
 from clearhead.kernels.problem import Problem
 
-_native = Native()
+_NATIVE = Native()
 
 
 def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Tensor] | None:
@@ -29,7 +29,7 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
         >>> found is None or found[1].shape == (1, 3, 3)
         True
     """
-    if _native.unavailable() or _native.refuses(problem) or _learns(problem):
+    if _NATIVE.unavailable() or _NATIVE.refuses(problem) or _learns(problem):
         return None
     result = run(problem)
     batch, heads, length, _ = problem.query.shape

@@ -69,7 +69,7 @@ def native_wins(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     computes them number by number. A single row is a matter of memory, and ours would turn the weights for nothing.
     """
     dtype = x.dtype
-    if _native.unavailable() or dtype not in _LEAST_ROWS or not (x.is_cpu and weight.is_cpu):
+    if _NATIVE.unavailable() or dtype not in _LEAST_ROWS or not (x.is_cpu and weight.is_cpu):
         return False
     if weight.dtype is not dtype or (bias is not None and (bias.dtype is not dtype or not bias.is_contiguous())):
         return False
@@ -81,7 +81,7 @@ def native_wins(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     return rows >= _LEAST_ROWS[dtype] and not _torch_multiplies(dtype)
 
 
-_native = native.Native()
+_NATIVE = native.Native()
 _LEAST_ROWS = {torch.float32: 2, torch.bfloat16: 2, torch.float16: 4}
 
 
