@@ -132,6 +132,17 @@ function tie() {
   }
 }
 
+/** Do some work, and say how far it is once it has taken 300 ms. @param {(tell: (at: any) => void) => Promise<any>} work */
+async function unhurried(work) {
+  let at = null, late = false;
+  const wait = setTimeout(() => { late = true; if (at) progress(at); }, 300);
+  try {
+    return await work((now) => { at = now; if (late) progress(now); });
+  } finally {
+    clearTimeout(wait);
+  }
+}
+
 /** Read the form's texts, or the picture, and draw them. @param {Record<string, any> | null} state what to open; null: what is telling */
 async function show(state) {
   asked.abort();
@@ -142,8 +153,7 @@ async function show(state) {
   try {
     const found = [];
     for (const text of texts) {
-      let began = performance.now();
-      found.push(await read(text, signal, (at) => performance.now() - began > 300 && progress(at)));
+      found.push(await unhurried((tell) => read(text, signal, tell)));
     }
     if (signal.aborted) return;
     say("");
