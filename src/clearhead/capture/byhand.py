@@ -64,7 +64,7 @@ class ByHand:
         if done.softmaxes > 1:
             raise CaptureError(
                 f"{type(module).__name__} takes {done.softmaxes} softmaxes in one pass, so that none of them alone is "
-                "its attention (sparse blocks, landmarks, or two streams)"
+                "its attention (a product of several, as by landmarks, has rows of either sign)"
             )
         return done.found[0] if done.found else None
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from clearhead.capture import interface, longformer
+from clearhead.capture import bigbird, interface, longformer, prophetnet
 from clearhead.capture.call import Call, Masks, captured
 from clearhead.capture.compiled import is_compiled, set_aside
 from clearhead.capture.direct import Direct
@@ -21,6 +21,9 @@ from clearhead.errors import CaptureError, OptionError
 from clearhead.matrix import AttentionMatrix
 
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
+
+# What describes a call from outside, by the name of the class: attention in blocks, windows or streams of its own.
+_DESCRIBED = {name: family.described for family in (bigbird, longformer, prophetnet) for name in family.CLASSES}
 
 
 @contextmanager
@@ -77,7 +80,11 @@ def observe(
 
 def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The modules that look like attention by their class' name, innermost only, in the model's own order."""
-    likely = {name: module for name, module in model.named_modules() if _is_like(type(module).__name__)}
+    return _alike(dict(model.named_modules()))
+
+
+def _alike(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    likely = {name: module for name, module in modules.items() if _is_like(type(module).__name__)}
     around = {parent for name in likely for parent in _parents(name)}
     return {name: module for name, module in likely.items() if name not in around}
 
@@ -105,8 +112,9 @@ class _Watcher:
         values: bool,
     ) -> None:
         self._model = model
-        self._names = {id(module): name for name, module in model.named_modules()}
-        self._expected = attention_modules(model)
+        modules = dict(model.named_modules())
+        self._names = {id(module): name for name, module in modules.items()}
+        self._expected = _alike(modules)
         self._wanted = None if layers is None else {self._name(layer) for layer in layers}
         self._heads = None if heads is None else list(heads)
         self._room = max_bytes
@@ -115,6 +123,8 @@ class _Watcher:
         self._ran = False
         self._running: list[nn.Module] = []
         self._direct: Direct | None = None
+        self._hooks = ExitStack()
+        self._replaced: list[nn.Module] = []  # kept, so that nobody else gets their id
         self._thread = threading.get_ident()
         self._masks = Masks()
         self.record = Record(_order=list(self._names.values()))
@@ -184,27 +194,54 @@ class _Watcher:
     def watching(self) -> Iterator[None]:
         """While open, see direct calls of torch's functions, and notice each attention module that runs unseen."""
         with ExitStack() as stack:
-            handles = [self._model.register_forward_hook(self._model_ran)]
+            self._hooks = stack
+            stack.callback(self._model.register_forward_hook(self._model_ran).remove)
             unseen = not self._expected or not all(interface.speaks(module) for module in self._expected.values())
             if unseen or is_compiled(self._model):
                 stack.enter_context(set_aside())
                 for module in self._model.modules():
-                    handles.append(module.register_forward_pre_hook(self._enter))
-                    handles.append(module.register_forward_hook(self._leave, always_call=True))
+                    self._follow(module)
                 self._direct = stack.enter_context(Direct(self.seen, self._current, self._unknown))
             for name, module in self._expected.items():
-                if type(module).__name__ in longformer.CLASSES:
-                    handles.append(module.register_forward_hook(self._longformer_ran, with_kwargs=True))
-                if self._wants(name):
-                    handles.append(module.register_forward_hook(self._module_ran))
-            for handle in handles:
-                stack.callback(handle.remove)
+                self._expect(name, module)
             yield
+
+    def _follow(self, module: nn.Module) -> None:
+        """Know when a module runs."""
+        for handle in (
+            module.register_forward_pre_hook(self._enter),
+            module.register_forward_hook(self._leave, always_call=True),
+        ):
+            self._hooks.callback(handle.remove)
+
+    def _expect(self, name: str, module: nn.Module) -> None:
+        """Notice when an attention module has run, and what it computed where that is known by its class alone."""
+        if type(module).__name__ in _DESCRIBED:
+            self._hooks.callback(module.register_forward_hook(self._described_ran, with_kwargs=True).remove)
+        if self._wants(name):
+            self._hooks.callback(module.register_forward_hook(self._module_ran).remove)
+
+    def _adopt(self, parent: nn.Module) -> None:
+        """Take in the modules that came to be while the model ran: BigBird changes its kind for a short text."""
+        for attribute, child in parent.named_children():
+            if id(child) in self._names:
+                continue
+            place = self._names[id(parent)]
+            for name, module in child.named_modules(prefix=f"{place}.{attribute}" if place else attribute):
+                if id(module) in self._names:
+                    continue
+                self._names[id(module)] = name
+                self._follow(module)
+                if name in self._expected:
+                    self._replaced.append(self._expected[name])
+                    self._expected[name] = module
+                    self._expect(name, module)
 
     def _enter(self, module: nn.Module, *_: Any) -> None:
         if threading.get_ident() != self._thread:
             return
         self._running.append(module)
+        self._adopt(module)
         if self._direct is not None and self._by_hand(module):
             self._direct.begin(module)
 
@@ -217,7 +254,7 @@ class _Watcher:
 
     def _by_hand(self, module: nn.Module) -> bool:
         """Whether to look at what a module multiplies and puts through a softmax."""
-        return self._names[id(module)] in self._expected and type(module).__name__ not in longformer.CLASSES
+        return self._names[id(module)] in self._expected and type(module).__name__ not in _DESCRIBED
 
     def _current(self) -> tuple[nn.Module | None, bool]:
         """The module that is computing attention: the innermost that looks like it, or just the innermost."""
@@ -231,9 +268,9 @@ class _Watcher:
         if self._wants(name):
             self._miss(name, reason)
 
-    def _longformer_ran(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if threading.get_ident() == self._thread:
-            self.seen(longformer.described(module, args, kwargs, output))
+    def _described_ran(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        if threading.get_ident() == self._thread and self._wants(self._names[id(module)]):
+            self.seen(_DESCRIBED[type(module).__name__](module, args, kwargs, output))
 
     def _model_ran(self, *_: Any) -> None:
         self._ran = self._ran or threading.get_ident() == self._thread
