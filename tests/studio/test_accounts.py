@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
@@ -17,6 +18,9 @@ from clearhead.studio.accounts import INVITED, Accounts, Patience
 from clearhead.studio.app import create
 from clearhead.studio.database import Database
 from clearhead.studio.settings import Settings
+from clearhead.studio.store import Store
+from clearhead.studio.tables import waits
+from clearhead.studio.users import remember_address
 from studio.conftest import ON_BOTH, START, Visitor
 from studio.sample import shelf
 from studio.test_pages import answer
@@ -153,27 +157,50 @@ def test_wrong_names_and_wrong_passwords_look_alike_and_wait(shared: TestClient)
     for name, password in (("ada", "wrong"), ("nobody", WORD), ("not yet here", "x"), ("ada", ""), ("ada", WORD[:-1])):
         assert "do not belong together" in guess.log_in(name, password or "y", 401)
     assert "Too many tries" in guess.log_in("ada", WORD, 429)
-    shared.app.state.patience = Patience()  # type: ignore[attr-defined]
-    guess.log_in("ada")
+    again = create(shared.app.state.desk.settings, shelf())  # type: ignore[attr-defined]
+    with TestClient(again, base_url="http://studio.example") as restarted:
+        assert "Too many tries" in Learner(restarted).log_in("ada", WORD, 429), "a restart gives no new tries"
+        again.state.patience.passed("name ada", "address testclient")
+        Learner(restarted).log_in("ada")
 
 
-def test_patience_doubles_ends_and_forgets() -> None:
-    patience = Patience()
+@pytest.mark.parametrize("database", ON_BOTH, indirect=True)
+def test_patience_doubles_ends_and_forgets(tmp_path: Path, database: str | None) -> None:
+    opened = Database(tmp_path, database)
+    patience = Patience(opened, "secret")
     for _ in range(Patience.FREE):
         assert patience.wait("ada", now=100) == 0
         patience.failed("ada", now=100)
     assert patience.wait("ada", "other", now=100) == 30
-    patience.failed("ada", now=200)
-    assert patience.wait("ada", now=200) == 60
-    assert patience.wait("other", now=200) == 0
-    for _ in range(50):
+    patience.failed("ada", "somebody", now=200)
+    assert Patience(opened, "secret").wait("ada", now=200) == 60, "another program over the same database"
+    assert patience.wait("other", "somebody", now=200) == 0
+    for _ in range(10):
         patience.failed("ada", now=200)
-    assert patience.wait("ada", now=200) == 3600
+    assert patience.wait("ada", now=200) == patience.wait("ada", now=100) == 3600, "a clock set back adds nothing"
     patience.passed("ada")
     assert patience.wait("ada", now=200) == 0
-    for number in range(10_050):
+    with opened.reading() as connection:
+        kept = connection.execute(sa.select(waits)).all()
+    assert len(kept) == 1
+    assert "somebody" not in str(kept)
+    opened.close()
+
+
+def test_patience_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = Database(tmp_path)
+    patience = Patience(opened, "secret")
+    monkeypatch.setattr(Patience, "MOST", 20)
+    for _ in range(Patience.FREE):
+        patience.failed("ada", now=200)
+    for number in range(60):
         patience.failed(f"name {number}", now=200)
-    assert len(patience._failures) < 10_050
+    with opened.reading() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(waits)).scalar_one() <= 22
+    assert patience.wait("ada", now=200) == 30
+    patience.failed("somebody", now=200 + 25 * 3600)
+    assert patience.wait("ada", now=200) == 0, "after a day it is forgotten"
+    opened.close()
 
 
 def test_logging_out_forgets_the_session_and_the_device(shared: TestClient) -> None:
@@ -243,6 +270,39 @@ def test_the_command_invites_lists_resets_and_removes(tmp_path: Path) -> None:
     assert "here already" in run("add", "ada", code=2)
     assert "there are: ada" in run("remove", "bob", code=2)
     assert "no name here" in run("add", "<b>", code=2)
+
+
+def test_an_invitation_is_a_whole_link_where_the_address_is_known(tmp_path: Path) -> None:
+    def invited(*words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(cli, ["studio", "user", *words, "--data", str(tmp_path)])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    assert "with your studio's address before it, as in http://192.168.1.7:8765:\n/join/" in invited("add", "ada")
+    link = "days and once:\nhttps://studio.example/join/"
+    assert link in invited("reset", "ada", "--url", "https://studio.example/")
+    store = Store(Database(tmp_path))
+    remember_address(store, Settings(host="192.168.1.7").invites_to(8770))
+    assert "once:\nhttp://192.168.1.7:8770/join/" in invited("reset", "ada")
+    assert link in invited("add", "bob", "--url", "https://studio.example")
+    remember_address(store, Settings(host="0.0.0.0").invites_to(8770))  # of no use to anybody else
+    assert "before it" in invited("reset", "ada")
+    assert "as in https://studio.example" in invited("reset", "ada", "--url", "studio.example", code=2)
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("given", "address"),
+    [
+        ({}, "http://127.0.0.1:9"),
+        ({"host": "::1"}, "http://[::1]:9"),
+        ({"host": "0.0.0.0", "url": "https://a.example//"}, "https://a.example"),
+        ({"certificate": Path("c"), "key": Path("k"), "host": "b.example"}, "https://b.example:9"),
+    ],
+)
+def test_the_address_is_the_one_a_browser_takes(given: dict[str, object], address: str) -> None:
+    settings = Settings(**given)  # type: ignore[arg-type]
+    assert settings.address(9) == settings.invites_to(9) == address
 
 
 def test_a_certificate_wants_its_key(tmp_path: Path) -> None:

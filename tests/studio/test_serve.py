@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
+from typer.testing import CliRunner
 
+from clearhead import sandbox
+from clearhead.cli import app as cli
 from clearhead.errors import OptionError
 from clearhead.studio import serve
+from studio.test_accounts import WORD
 
 # The command's own path, over the sample course: what is proved, and how fast, is the course's business.
 START = """
@@ -24,17 +29,17 @@ from studio.sample import shelf
 from clearhead.studio import serve
 from clearhead.studio.settings import Settings
 serve.unproved, serve.prove = lambda paths: shelf(), lambda shelf, *rest: shelf
-serve.serve(Settings(data=Path(sys.argv[1]), port=int(sys.argv[2])), browser=False)
+serve.serve(Settings(data=Path(sys.argv[1]), port=int(sys.argv[2] or 0)), browser=False)
 assert "torch" not in sys.modules, "the studio must not load torch before somebody opens the Lens"
 """
 
 
 @contextmanager
-def started(data: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+def started(data: Path, port: int | str = 0, program: str = START) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """The running studio, its address and what it printed before."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     running = subprocess.Popen(
-        [sys.executable, "-u", "-c", START, str(data), str(port)],
+        [sys.executable, "-u", "-c", program, str(data), str(port or "")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -44,12 +49,14 @@ def started(data: Path, port: int = 0) -> Iterator[tuple[subprocess.Popen[str], 
     said = ""
     for line in running.stdout:
         said += line
-        if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+        if found := re.search(r"Clearhead studio: (http://[\d.]+:\d+)", line):
+            address = found[1]
+        if "Passwords travel" in line or (program == START and "Your work is kept" in line):
             break
     else:
         pytest.fail(f"the studio did not start: {said}{running.communicate()[1]}")
     try:
-        yield running, found[0], said
+        yield running, address, said
     finally:
         if running.poll() is None:
             running.kill()
@@ -65,6 +72,58 @@ def test_it_serves_and_stops_cleanly_on_ctrl_c(tmp_path: Path) -> None:
         assert running.returncode == 0, errors
         assert "Stopped." in out
         assert errors == ""
+
+
+SHARED = """
+import sys
+from pathlib import Path
+from studio.sample import shelf
+from clearhead.studio import serve
+from clearhead.studio.settings import Settings
+serve.unproved, serve.prove = lambda paths: shelf(), lambda shelf, *rest: shelf
+serve.serve(Settings(data=Path(sys.argv[1]), host="0.0.0.0", port=0, url=sys.argv[2] or None), browser=False)
+"""
+
+
+def posted(page: httpx2.Response, browser: httpx2.Client, address: str, **fields: str) -> httpx2.Response:
+    """Send a form of this page."""
+    token = re.search(r'<meta name="csrf" content="([^"]+)"', page.text)
+    assert token
+    return browser.post(address, data={"csrf": token[1], **fields})
+
+
+@pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be confined here: {sandbox.explain()}")
+def test_a_shared_studio_on_a_real_socket_from_the_invitation_to_logging_out(tmp_path: Path) -> None:
+    with started(tmp_path, program=SHARED) as (running, address, said):
+        assert "Nobody can log in yet; invite somebody" in said
+        assert "--url http" in said
+        port = address.rsplit(":", 1)[1]
+        invite = ["studio", "user", "add", "ada", "--data", str(tmp_path), "--url", f"http://127.0.0.1:{port}"]
+        link = re.search(r"^http\S+", CliRunner().invoke(cli, invite).output, re.M)
+        assert link
+        with httpx2.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True, timeout=60) as ada:
+            for address in ("/", "/progress", "/items/scale-of-logits", "/settings/data.json", "/lens"):
+                assert ada.get(address).status_code == 401
+                asked = ada.get(address, headers={"accept": "text/html"})
+                assert asked.url.path == "/login", "nobody comes in without an account"
+            joined = posted(ada.get(link[0]), ada, link[0], password=WORD, again=WORD)
+            assert joined.status_code == 200
+            assert "ada" in joined.text
+            question = ada.get("/items/scale-of-logits")
+            ticket = re.search(r'name="ticket" value="([^"]+)"', question.text)
+            assert ticket
+            told = posted(question, ada, "/answer", ticket=ticket[1], response="a", sure="fairly")
+            assert told.status_code == 200
+            assert len(ada.get("/settings/data.json").json()["attempts"]) == 1
+            assert posted(told, ada, "/logout").url.path == "/login"
+            assert ada.get("/settings/data.json").status_code == 401
+            page = ada.get("/login")
+            assert posted(page, ada, "/login", name="ada", password=WORD[:-1]).status_code == 401
+            assert posted(page, ada, "/login", name="ada", password=WORD).status_code == 200
+            assert len(ada.get("/settings/data.json").json()["attempts"]) == 1
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=20)
+        assert running.returncode == 0, errors
 
 
 def test_a_taken_port_gets_the_next_free_one_said_in_a_line(tmp_path: Path) -> None:

@@ -5,21 +5,22 @@ fingerprint of the hash they were made under: a new password ends all of them, a
 """
 
 import hashlib
+import hmac
+import math
 import re
 import secrets
 import time
-from collections import defaultdict
 from dataclasses import dataclass
-from threading import BoundedSemaphore, Lock
+from threading import BoundedSemaphore
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from itsdangerous import BadSignature, URLSafeTimedSerializer
-from sqlalchemy import select, update
+from sqlalchemy import delete, func, select, update
 
 from clearhead.errors import OptionError
 from clearhead.studio.database import Database
-from clearhead.studio.tables import learners
+from clearhead.studio.tables import learners, waits
 
 DAY = 24 * 60 * 60
 INVITED, LOGGED_IN = 7 * DAY, 30 * DAY  # seconds an invitation and a session are good for
@@ -140,37 +141,50 @@ class Accounts:
 
 
 class Patience:
-    """Slows down who guesses passwords: after a few failures each further one doubles the wait, up to an hour."""
+    """Slows down who guesses passwords: after a few failures each further one doubles the wait, up to an hour.
+
+    Kept in the database, so that a restart gives nobody new tries and several programs over one database count as one.
+    What is kept is a keyed hash: a password typed in place of a name is in no table.
+    """
 
     FREE, FIRST, LONGEST = 5, 30.0, 3600.0
+    MOST = 10_000  # keys kept; past that, those that need not wait are forgotten
 
-    def __init__(self) -> None:
-        self._failures: dict[str, tuple[int, float]] = defaultdict(lambda: (0, 0.0))
-        self._lock = Lock()
+    def __init__(self, database: Database, secret: str) -> None:
+        self._database = database
+        self._secret = hashlib.sha256(f"waits {secret}".encode()).digest()
 
     def wait(self, *keys: str, now: float | None = None) -> int:
         """Seconds until the next try under any of these keys (a name, an address)."""
-        now = time.monotonic() if now is None else now
-        with self._lock:
-            return max(0, *(round(self._until(key) - now + 0.5) for key in keys))
+        now = time.time() if now is None else now
+        query = select(waits.c.failures, waits.c.last).where(waits.c.key.in_([self._hidden(key) for key in keys]))
+        with self._database.reading() as connection:
+            found = max((_until(*row) - now for row in connection.execute(query)), default=0.0)
+        return math.ceil(min(found, self.LONGEST)) if found > 0 else 0  # a clock may have been set back
 
     def failed(self, *keys: str, now: float | None = None) -> None:
         """A wrong password under these keys."""
-        now = time.monotonic() if now is None else now
-        with self._lock:
-            if len(self._failures) > 10_000:  # somebody tries names: forget those that need not wait
-                self._failures = defaultdict(
-                    lambda: (0, 0.0), {key: one for key, one in self._failures.items() if self._until(key) > now}
-                )
-            for key in keys:
-                self._failures[key] = (self._failures[key][0] + 1, now)
+        now = time.time() if now is None else now
+        rows = [{"key": key, "failures": 1, "last": now} for key in sorted(map(self._hidden, keys))]
+        new = self._database.insert(waits).values(rows)
+        more = {"failures": waits.c.failures + 1, "last": new.excluded.last}
+        with self._database.writing() as connection:
+            connection.execute(delete(waits).where(waits.c.last < now - DAY))
+            if connection.execute(select(func.count()).select_from(waits)).scalar_one() > self.MOST:
+                connection.execute(delete(waits).where(waits.c.failures < self.FREE))
+            connection.execute(new.on_conflict_do_update(index_elements=["key"], set_=more))
 
     def passed(self, *keys: str) -> None:
         """A right password: the count starts again."""
-        with self._lock:
-            for key in keys:
-                self._failures.pop(key, None)
+        with self._database.writing() as connection:
+            connection.execute(delete(waits).where(waits.c.key.in_([self._hidden(key) for key in keys])))
 
-    def _until(self, key: str) -> float:
-        count, last = self._failures.get(key, (0, 0.0))
-        return last + min(self.FIRST * 2.0 ** min(count - self.FREE, 20), self.LONGEST) if count >= self.FREE else 0.0
+    def _hidden(self, key: str) -> str:
+        return hmac.new(self._secret, key.encode("utf-8", "replace"), "sha256").hexdigest()
+
+
+def _until(failures: int, last: float) -> float:
+    """When the next try is possible."""
+    if failures < Patience.FREE:
+        return 0.0
+    return last + min(Patience.FIRST * 2.0 ** min(failures - Patience.FREE, 20), Patience.LONGEST)

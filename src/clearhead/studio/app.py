@@ -97,7 +97,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
         app.include_router(part.router)
     if settings.shared:
         app.state.accounts = Accounts(store.database, desk.secret)
-        app.state.patience = Patience()
+        app.state.patience = Patience(store.database, desk.secret)
         app.include_router(account.router)
         app.add_exception_handler(account.LogInFirst, account.to_log_in)
     app.include_router(lens.router, dependencies=[Depends(account.only_shipped_models)] if settings.shared else [])

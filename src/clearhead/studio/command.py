@@ -14,6 +14,7 @@ command.add_typer(user, name="user")
 
 Data = Annotated[Path | None, typer.Option(help="The folder that the studio keeps its work in.")]
 Url = Annotated[str | None, typer.Option(help="Keep attempts in PostgreSQL: postgresql://USER@HOST/NAME")]
+Address = Annotated[str | None, typer.Option(help="Where learners reach it, as in https://studio.example")]
 Name = Annotated[str, typer.Argument(help="What the learner logs in as.")]
 
 
@@ -30,6 +31,7 @@ def studio(
     accounts: Annotated[bool, typer.Option("--accounts", help="Ask who it is on this machine's address too.")] = False,
     certificate: Annotated[Path | None, typer.Option(help="Serve https with this certificate (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
+    url: Address = None,
     browser: Annotated[bool, typer.Option(help="Open a browser, if there is one.")] = True,
 ) -> None:
     """Learn attention in a web page served on this machine alone; Ctrl-C stops it."""
@@ -47,43 +49,44 @@ def studio(
         accounts=accounts,
         certificate=certificate,
         key=key,
+        url=url,
     )
     serve.serve(chosen, browser=browser)
 
 
 @user.command("add")
-def add(name: Name, data: Data = None, database: Url = None) -> None:
+def add(name: Name, data: Data = None, database: Url = None, url: Address = None) -> None:
     """Invite somebody: prints the link with which he chooses his password."""
-    from clearhead.studio import users
+    from clearhead.studio.users import open_users
 
-    with users.accounts(data, database) as accounts:
-        typer.echo(users.invitation(name, accounts.add(name)))
+    with open_users(data, database, url) as here:
+        typer.echo(here.invitation(name, here.accounts.add(name)))
 
 
 @user.command("reset")
-def reset(name: Name, data: Data = None, database: Url = None) -> None:
+def reset(name: Name, data: Data = None, database: Url = None, url: Address = None) -> None:
     """Print a new link for a learner; the old password holds until it is used."""
-    from clearhead.studio import users
+    from clearhead.studio.users import open_users
 
-    with users.accounts(data, database) as accounts:
-        typer.echo(users.invitation(name, accounts.reset(name)))
+    with open_users(data, database, url) as here:
+        typer.echo(here.invitation(name, here.accounts.reset(name)))
 
 
 @user.command("remove")
 def remove(name: Name, data: Data = None, database: Url = None) -> None:
     """Let a learner in no more, now. His answers stay in the database."""
-    from clearhead.studio import users
+    from clearhead.studio.users import open_users
 
-    with users.accounts(data, database) as accounts:
-        accounts.remove(name)
+    with open_users(data, database) as here:
+        here.accounts.remove(name)
     typer.echo(f"{name} is let in no more; the answers stay")
 
 
 @user.command("list")
 def show(data: Data = None, database: Url = None) -> None:
     """Name every learner, and say who has taken his place."""
-    from clearhead.studio import users
+    from clearhead.studio.users import open_users
 
-    with users.accounts(data, database) as accounts:
-        for account in accounts.all():
+    with open_users(data, database) as here:
+        for account in here.accounts.all():
             typer.echo(f"{account.name}  {account.state}")

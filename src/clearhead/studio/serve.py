@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from clearhead.errors import OptionError, SandboxError
-from clearhead.studio import app
+from clearhead.studio import app, users
 from clearhead.studio.accounts import Accounts
 from clearhead.studio.desk import Desk
 from clearhead.studio.settings import LOCAL, Settings
@@ -36,12 +36,13 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
     with take_port(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
         studio = app.create(settings, unproved(settings.packs))
-        address = f"{'https' if settings.certificate else 'http'}://{settings.host}:{port}"
+        address = settings.address(port)
         if settings.port not in (0, port):
             console.print(f"Port {settings.port} is taken; using {port}.")
         where = studio.state.desk.store.database.where if settings.database else settings.data
         console.print(f"Clearhead studio: {address}\nYour work is kept in {where}. Ctrl-C stops.")
         if settings.shared:
+            users.remember_address(studio.state.desk.store, settings.invites_to(port))
             _say_who(settings, studio.state.accounts, console)
         server = uvicorn.Server(
             uvicorn.Config(
@@ -67,6 +68,10 @@ def _say_who(settings: Settings, accounts: Accounts, console: Console) -> None:
     count = sum(one.state != "removed" for one in accounts.all())
     who = f"{count} may log in" if count else "Nobody can log in yet"
     console.print(f"{who}; invite somebody: clearhead studio user add NAME")
+    if not settings.invites_to(0):
+        console.print(
+            "Invitations need to know where learners reach it: give --url, as in --url http://192.168.1.7:8765"
+        )
     if not settings.certificate and settings.host not in LOCAL:
         console.print(
             "Passwords travel in the clear: give --certificate and --key, or put a proxy that serves https before it.",

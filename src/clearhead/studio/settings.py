@@ -1,5 +1,6 @@
 """What a studio is started with."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import platformdirs
 
 from clearhead.errors import OptionError
 
+URL = re.compile(r"https?://[^\s/?#@]+/*")
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 — addresses that are every address of a machine, and so none to send
 LOCAL = ("127.0.0.1", "localhost")
 
 
@@ -20,6 +23,7 @@ class Settings:
         port: the first port to try; 0 asks the system for any.
         accounts: ask who it is on this machine's own address too.
         certificate, key: PEM files, to serve https.
+        url: how learners reach a shared studio, where that is not its host and port: behind a proxy, by a name.
         database: a PostgreSQL URL to keep attempts in; None is an SQLite file in `data`.
         packs: course packs to teach; None is the shipped ones.
     """
@@ -32,14 +36,28 @@ class Settings:
     accounts: bool = False
     certificate: Path | None = None
     key: Path | None = None
+    url: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise OptionError(f"port is {self.port}, expected 0 to 65535. Leave --port out to use 8765.")
         if (self.certificate is None) != (self.key is None):
             raise OptionError("https needs both --certificate and --key; one of them is missing.")
+        if self.url is not None and not URL.fullmatch(self.url):
+            raise OptionError(
+                f"the url is {self.url!r}, expected where learners reach the studio, as in https://studio.example"
+            )
 
     @property
     def shared(self) -> bool:
         """Whether other people use it: then each logs in, and programs must be confined."""
         return self.accounts or self.host not in LOCAL
+
+    def address(self, port: int) -> str:
+        """Where it is reached when it listens on this port; a host that is every address stands there as it is."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (self.url or f"{'https' if self.certificate else 'http'}://{host}:{port}").rstrip("/")
+
+    def invites_to(self, port: int) -> str:
+        """What stands before an invitation; "" where only who runs it can know: it listens on every address."""
+        return "" if self.url is None and self.host in EVERYWHERE else self.address(port)

@@ -43,3 +43,11 @@ learners = Table(
     Column("name", String(60), nullable=False, unique=True),
     Column("password", Text, nullable=False),  # a hash; empty until the invitation is taken
 )
+
+waits = Table(
+    "waits",
+    metadata,
+    Column("key", String(64), primary_key=True),  # a keyed hash of a name or an address that failed to log in
+    Column("failures", Integer, nullable=False),
+    Column("last", Float, nullable=False),  # seconds since 1970
+)
