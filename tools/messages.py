@@ -1,51 +1,101 @@
-"""Prepare a translation of the studio: `.venv/bin/python tools/messages.py de` writes or updates what a German
+"""Prepare a translation of the studio. `.venv/bin/python tools/messages.py de` writes or updates what a German
 translator fills in, src/clearhead/studio/locale/de/LC_MESSAGES/studio.po and page.po, and compiles both. Run it again
-after filling them in; the studio's settings then offer the language."""
+after filling them in; the studio's settings then offer the language. Without a language it writes the empty templates,
+studio.pot and page.pot, into src/clearhead/studio/locale."""
 
+import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
 from babel.messages import Catalog
 from babel.messages.extract import extract
+from babel.messages.jslexer import tokenize
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
-STUDIO = Path(__file__).parent.parent / "src" / "clearhead" / "studio"
-KEYWORDS = {"_": None, "mark": None, "gettext": None, "many": (1, 2), "ngettext": (1, 2)}
+SOURCE = Path(__file__).parent.parent / "src" / "clearhead"
+LOCALE = SOURCE / "studio" / "locale"
+KEYWORDS = {"_": None, "mark": None, "say": None, "gettext": None, "many": (1, 2), "ngettext": (1, 2)}
 READERS = {".py": "python", ".html": "jinja2.ext:babel_extract", ".js": "javascript"}
-DOMAINS = {"studio": ("*.py", "templates/**/*.html"), "page": ("static/*.js",)}  # a catalog each -> what is read for it
+DOMAINS = {  # a catalog each -> what is read for it
+    "studio": ("studio/*.py", "course/**/*.py", "studio/templates/**/*.html"),
+    "page": ("studio/static/*.js", "views/static/*.js"),
+}
+# An English text rather than a name in the code: two words, or one with a capital.
+ENGLISH = re.compile(r"[a-z,.;:]{2,} [a-z]{2,}|^[A-Z][a-z]+")
+KEY = re.compile(r"((Enter|Space|Escape|Esc|Ctrl|Control\+|\d)( |$|\b))+")
+# Calls whose text is for no reader, and the one whose text is a reader's already.
+NO_READERS = ("_", "matches", "closest", "querySelector", "querySelectorAll", "matchMedia", "info")
 
 
-def messages(domain: str) -> Iterator[tuple[str, int, str | tuple[str, ...]]]:
+@cache
+def messages(domain: str) -> tuple[tuple[str, int, str | tuple[str, ...]], ...]:
     """Every text of a catalog: file, line, the text (or its singular and plural)."""
+    return tuple(_read(domain))
+
+
+def _read(domain: str) -> Iterator[tuple[str, int, str | tuple[str, ...]]]:
     for pattern in DOMAINS[domain]:
-        for file in sorted(STUDIO.glob(pattern)):
+        for file in sorted(SOURCE.glob(pattern)):
             options = {"encoding": "utf-8", "trimmed": "true", "silent": "false"}
             found = extract(READERS[file.suffix], BytesIO(file.read_bytes()), KEYWORDS, options=options)
-            yield from ((str(file.relative_to(STUDIO)), line, text) for line, text, _, _ in found)
+            yield from ((str(file.relative_to(SOURCE)), line, text) for line, text, _, _ in found)
+
+
+def bare(module: str) -> list[str]:
+    """The English texts of an ES module that no call of gettext holds, each with its line.
+
+    >>> bare('say(_("Two words")); say("Two words"); const sum = `${"One"} two words`; tag.className = "quiet small"')
+    ['1: Two words', '1: ${"One"} two words']
+    """
+    found, before = [], ["", ""]
+    for kind, text, line in tokenize(module, jsx=False):
+        said = re.sub(r"\$\{[^{}]*(\{[^{}]*\}[^{}]*)*\}", "", text[1:-1])
+        if kind in ("string", "template_string") and ENGLISH.search(said) and not KEY.fullmatch(said):
+            name = before[-2].rpartition(".")[2]
+            if name != "className" and not (before[-1] == "(" and name in NO_READERS):
+                found.append(f"{line}: {text[1:-1]}")
+        if kind not in ("whitespace", "linecomment", "multilinecomment"):
+            before = [before[-1], text]
+    return found
+
+
+def template(domain: str) -> Catalog:
+    """Every text of a catalog, nothing translated."""
+    wanted = Catalog(project="Clearhead", charset="utf-8")
+    for file, line, text in messages(domain):
+        wanted.add(text, locations=[(file, line)], flags=("python-format",) if "%(" in str(text) else ())
+    return wanted
 
 
 def update(language: str, domain: str) -> Path:
     """Bring one catalog up to date, keeping what is translated, and compile it."""
-    wanted = Catalog(project="Clearhead", charset="utf-8")
-    for file, line, text in messages(domain):
-        wanted.add(text, locations=[(file, line)], flags=("python-format",) if "%(" in str(text) else ())
-    place = STUDIO / "locale" / language / "LC_MESSAGES" / f"{domain}.po"
+    place = LOCALE / language / "LC_MESSAGES" / f"{domain}.po"
     place.parent.mkdir(parents=True, exist_ok=True)
     catalog = Catalog(locale=language, project="Clearhead", charset="utf-8")
     if place.exists():
         catalog = read_po(BytesIO(place.read_bytes()), locale=language)
-    catalog.update(wanted)
+    catalog.update(template(domain))
     for write, suffix in ((write_po, ".po"), (write_mo, ".mo")):
         with place.with_suffix(suffix).open("wb") as out:
             write(out, catalog)
     return place
 
 
+def write_template(domain: str) -> Path:
+    """What a translator of any language starts from, where his tools want a .pot."""
+    place = LOCALE / f"{domain}.pot"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("wb") as out:
+        write_po(out, template(domain))
+    return place
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("give one language, as in: tools/messages.py de")
+    if len(sys.argv) > 2:
+        sys.exit("give one language, as in: tools/messages.py de; or none, for the templates")
     for domain in DOMAINS:
-        print(update(sys.argv[1], domain))
+        print(update(sys.argv[1], domain) if len(sys.argv) == 2 else write_template(domain))

@@ -14,6 +14,7 @@ from rapidfuzz.distance import Levenshtein
 from snowballstemmer import stemmer
 
 from clearhead.course.proved import Criterion
+from clearhead.course.saying import say
 from clearhead.course.verdict import Tick
 
 _WORD = re.compile(r"[A-Za-z0-9√²ᵀ]+(?:['’][a-z]+)?")
@@ -56,7 +57,7 @@ def ticks(text: str, criteria: Iterable[Criterion]) -> tuple[Tick, ...]:
     >>> [tick.met for tick in ticks("The logits are divided by the square root of the width.", [one])]
     [True]
     >>> [tick.why for tick in ticks("The logits are not divided by the square root.", [one])]
-    ['"divided" is denied']
+    ['“divided” is denied']
     """
     words, asked = _words(text), tuple(criteria)
     phrases = {phrase for one in asked for group in one.terms for phrase in group}
@@ -82,21 +83,22 @@ def _tick(text: str, words: list[_Word], sentences: set[int], one: Criterion) ->
     for phrase in one.without:
         for first, last in _places(words, phrase):
             if not _denied(words, first, last):
-                return no(f'it says "{_quote(text, words, first, last)}"', (words[first].start, words[last].end))
+                said = say("it says “%(quote)s”", quote=_quote(text, words, first, last))
+                return no(said, (words[first].start, words[last].end))
     chosen: list[tuple[int, int]] = []
     for group in one.terms:
         places = [place for phrase in group for place in _places(words, phrase)]
         if not places:
-            return no(f"nothing like {' or '.join(map(repr, group[:3]))}")
+            return no(say("nothing like: %(phrases)s", phrases=", ".join(group[:3])))
         fair = [place for place in places if not _denied(words, *place)]
         if not fair:
-            return no(f'"{_quote(text, words, *places[0])}" is denied', _span(words, places[0]))
+            return no(say("“%(quote)s” is denied", quote=_quote(text, words, *places[0])), _span(words, places[0]))
         prose = [place for place in fair if words[place[0]].sentence in sentences]
         if not prose:
-            return no("keywords alone; say it in a sentence", _span(words, fair[0]))
+            return no(say("keywords alone; say it in a sentence"), _span(words, fair[0]))
         after = [place for place in prose if not one.ordered or not chosen or place[0] > chosen[-1][1]]
         if not after:
-            return no(f'"{_quote(text, words, *prose[0])}" comes too early', _span(words, prose[0]))
+            return no(say("“%(quote)s” comes too early", quote=_quote(text, words, *prose[0])), _span(words, prose[0]))
         chosen.append(min(after))
     return Tick(one.id, one.text, True, tuple(_span(words, place) for place in chosen))
 

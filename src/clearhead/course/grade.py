@@ -7,6 +7,7 @@ from clearhead.course.grade_parts import explained, grade_match, grade_text, gra
 from clearhead.course.grade_runs import grade_order, grade_program
 from clearhead.course.item import Item, Pack
 from clearhead.course.proved import Option, Proved
+from clearhead.course.saying import say
 from clearhead.course.verdict import Verdict
 from clearhead.errors import OptionError
 
@@ -67,8 +68,7 @@ def _chosen(proved: Proved, chosen: Sequence[Option]) -> Verdict:
     if wrong:
         return explained(proved, wrong, yours)
     if keys != right:
-        missing = len(right - keys)
-        said = f"What you chose is right, and {missing} more {'is' if missing == 1 else 'are'} right too."
+        said = say("What you chose is right. Right as well, and not chosen: %(count)s.", count=len(right - keys))
         return Verdict(False, said, proved.rule, proved.answer, chosen[0], yours=yours)
     return Verdict(
         True, "", proved.rule, proved.answer, chosen[0], rationale=chosen[0].rationale, yours=yours,
@@ -85,9 +85,8 @@ def _typed(item: Item, proved: Proved, typed: str) -> Verdict:
                 return Verdict(True, "", proved.rule, proved.answer, option, rationale=option.rationale, yours=typed)
             return explained(proved, option, typed)
     rationale = proved.rationales.get("", "")
-    return Verdict(
-        False, "That is not what the program gives.", proved.rule, proved.answer, rationale=rationale, yours=typed
-    )
+    said = say("That is not what the program gives.")
+    return Verdict(False, said, proved.rule, proved.answer, rationale=rationale, yours=typed)
 
 
 _GRADERS: Mapping[str, Callable[[Item, Proved, object], Verdict]] = {

@@ -6,6 +6,7 @@ from clearhead.course.compare import same_output
 from clearhead.course.freetext import ticks
 from clearhead.course.item import Item
 from clearhead.course.proved import Option, Proved
+from clearhead.course.saying import say
 from clearhead.course.verdict import Verdict
 from clearhead.errors import OptionError
 
@@ -29,7 +30,7 @@ def grade_worked(item: Item, proved: Proved, response: object) -> Verdict:
     yours = "\n".join(f"{key}: {text}" for key, text in given.items())
     answer = "\n".join(f"{key}: {text}" for key, text in details.items())
     wrong = next((key for key in steps if right.get(key) is False), None)
-    said = f"Step {wrong} gives {steps[wrong].result}." if wrong else ""
+    said = say("Step %(step)s gives %(result)s.", step=wrong, result=steps[wrong].result) if wrong else ""
     return Verdict(wrong is None, said, proved.rule, answer, yours=yours, details=details)
 
 
@@ -42,10 +43,13 @@ def grade_match(item: Item, proved: Proved, response: object) -> Verdict:
     wrong = next((step for step in proved.steps if given[step.key] != step.right), None)
     yours = "\n".join(f"- {step.text}: {shown.get(given[step.key], '?')}" for step in proved.steps)
     count = sum(given[step.key] == step.right for step in proved.steps)
-    said = f"{count} of {len(proved.steps)} are right. {wrong.text} goes with {wrong.result}." if wrong else ""
+    said = wrong and say(
+        "%(count)s of %(all)s are right. %(this)s goes with %(other)s.",
+        count=count, all=len(proved.steps), this=wrong.text, other=wrong.result,
+    )  # fmt: skip
     rationale = proved.rationales.get("", "")
     details = {step.key: step.right for step in proved.steps}
-    return Verdict(not wrong, said, proved.rule, proved.answer, rationale=rationale, yours=yours, details=details)
+    return Verdict(not wrong, said or "", proved.rule, proved.answer, rationale=rationale, yours=yours, details=details)
 
 
 def grade_text(item: Item, proved: Proved, response: object) -> Verdict:
@@ -60,7 +64,7 @@ def grade_text(item: Item, proved: Proved, response: object) -> Verdict:
     marks = ticks(response, proved.criteria)
     met = {mark.criterion: mark.met if confirmed is None else bool(confirmed.get(mark.criterion)) for mark in marks}
     missing = [mark for mark in marks if not met[mark.criterion]]
-    said = f"Not there yet: {missing[0].text}" if missing else ""
+    said = say("Not there yet: %(criterion)s", criterion=missing[0].text) if missing else ""
     rationale = proved.rationales.get("", "")
     return Verdict(
         not missing, said, proved.rule, proved.answer, rationale=rationale, yours=response, ticks=marks,

@@ -9,6 +9,7 @@ from clearhead.course.item import Item
 from clearhead.course.proofs.code import signature
 from clearhead.course.proofs.order import replay
 from clearhead.course.proved import Proved
+from clearhead.course.saying import say
 from clearhead.course.verdict import Verdict
 from clearhead.errors import OptionError
 from clearhead.sandbox import Chunk, Limits
@@ -58,6 +59,10 @@ def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[
         return Verdict(True, "", proved.rule, proved.answer, rationale=rationale, yours=yours)
     chunks = replay(item, proved.receipt.seed, [codes[key] for key in keys])
     run = sandbox.run(chunks, limits=Limits(seconds=item.time_limit), preload=preload)
-    ended = shown(run).splitlines()[-1:] or ["The tests fail."]
-    said = f"In this order the program ends with: {ended[0]}"
+    ended = shown(run).splitlines()[-1:]
+    said = (
+        say("In this order the program ends with: %(end)s", end=ended[0])
+        if ended
+        else say("In this order the tests fail.")
+    )
     return Verdict(False, said, proved.rule, proved.answer, counterexample=said, rationale=rationale, yours=yours)

@@ -61,7 +61,7 @@ def sit_test(request: Request, desk: AtDesk, pack_id: str, topic_id: str, id: uu
             needed=round(sitting.PASS * sitting.LENGTH) if len(items) >= sitting.LENGTH else 0,
             here=request.url.path,
         )
-    home.remember(desk, home.Place(request.url.path, this.title, "Test"))
+    home.remember(desk, home.Place(request.url.path, this.title, mark("Test")))
     count = min(sitting.LENGTH, len(items))
     place = _("question %(place)s of %(all)s", place=len(answers) + 1, all=count)
     ticket = _ticket(desk, item, "test", str(id), len(answers), request.url.path).but(place=place)
@@ -128,7 +128,7 @@ def sit_challenge(
             won=won,
             here=here,
         )
-    home.remember(desk, home.Place(here, this.title, "Challenge"))
+    home.remember(desk, home.Place(here, this.title, mark("Challenge")))
     place = _(
         "%(place)s of %(all)s: %(name)s · %(left)s",
         place=five.index(now) + 1,

@@ -16,6 +16,7 @@ from clearhead.studio.curve import curve, short
 from clearhead.studio.desk import AtDesk
 from clearhead.studio.experiments import EXPERIMENTS, Experiment
 from clearhead.studio.findings import FINDINGS
+from clearhead.studio.language import _, mark
 from clearhead.studio.pages import fragment, render
 
 router = APIRouter()
@@ -40,7 +41,7 @@ def page(
 ) -> HTMLResponse:
     pack, this = topic.found(desk, pack_id, topic_id)
     experiment, chosen = _asked(request, name)
-    home.remember(desk, home.Place(request.url.path, this.title, "Experiment"))
+    home.remember(desk, home.Place(request.url.path, this.title, mark("Experiment")))
     result, problem = "", ""
     if run:
         try:
@@ -102,7 +103,12 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
         if not outcome.ok:
             why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(
-                f"the experiment ended early at {experiment.x} = {short(x)}: {why}. Try smaller settings."
+                _(
+                    "The experiment ended early at %(axis)s = %(value)s: %(why)s. Try smaller settings.",
+                    axis=_(experiment.x),
+                    value=short(x),
+                    why=why,
+                )
             )
         rows.append(Row(x, json.loads(outcome.stdout)))
         yield rows[-1]
@@ -115,7 +121,9 @@ def _asked(request: Request, name: str) -> tuple[Experiment, dict[str, int]]:
     """The experiment and its settings from the address; a slider's position, not its value, is what a form sends."""
     experiment = EXPERIMENTS.get(name)
     if experiment is None:
-        raise HTTPException(404, f"There is no experiment {name}; there are {', '.join(EXPERIMENTS)}.")
+        raise HTTPException(
+            404, _("There is no experiment %(name)s; there are %(known)s.", name=name, known=", ".join(EXPERIMENTS))
+        )
     chosen = {}
     for setting in experiment.settings:
         place = request.query_params.get(setting.name, str(setting.start))
@@ -139,7 +147,11 @@ def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], gue
 
     xs = [row.x for row in rows]
     curves = [
-        (label, curve(xs, {key: column(key) for key in series}, label, span=experiment.points), list(series.values()))
+        (
+            _(label),
+            curve(xs, {key: column(key) for key in series}, _(label), span=experiment.points),
+            [_(name) if name else "" for name in series.values()],
+        )
         for label, series in experiment.charts.items()
     ]
     finding, whole = FINDINGS[experiment.id], len(rows) == len(experiment.points)

@@ -6,7 +6,7 @@ A program finds its point in `x` and its settings by name, and leaves a dict of 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clearhead.studio.language import mark
+from clearhead.studio.language import _, mark
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Experiment:
 
     @property
     def columns(self) -> dict[str, str]:
-        """Key of `found` -> the heading of its column."""
+        """Key of `found` -> the heading of its column, in the language of this request."""
         return {
-            key: f"{chart}, {name}" if name else chart
+            key: f"{_(chart)}, {_(name)}" if name else _(chart)
             for chart, series in self.charts.items()
             for key, name in series.items()
         }
@@ -51,16 +51,16 @@ HEADS = Experiment(
     "heads",
     mark("More heads, same width"),
     mark("What do more heads cost at the same width, and what do they change?"),
-    "heads",
+    mark("heads"),
     (1, 2, 4, 8, 16, 32),
     (
         Setting("width", mark("Width of the layer"), (64, 128, 256, 512), 1),
         Setting("length", mark("Tokens"), (32, 64, 128, 256), 1),
     ),
     {
-        "parameters": {"parameters": ""},
-        "forward, ms": {"milliseconds": ""},
-        "mean entropy of a row, nats": {"entropy": ""},
+        mark("parameters"): {"parameters": ""},
+        mark("forward, ms"): {"milliseconds": ""},
+        mark("mean entropy of a row, nats"): {"entropy": ""},
     },
     """
 import time
@@ -89,12 +89,12 @@ SCALE = Experiment(
     "scale",
     mark("With and without the scale"),
     mark("What becomes of the weights and of the gradient as heads get wider, with 1/√D and without it?"),
-    "width of a head, D",
+    mark("width of a head, D"),
     (4, 16, 64, 256, 1024),
     (Setting("keys", mark("Keys"), (4, 16, 64, 256), 1),),
     {
-        "largest weight": {"largest_scaled": "with 1/√D", "largest_plain": "without"},
-        "gradient at the logits": {"gradient_scaled": "with 1/√D", "gradient_plain": "without"},
+        mark("largest weight"): {"largest_scaled": mark("with 1/√D"), "largest_plain": mark("without")},
+        mark("gradient at the logits"): {"gradient_scaled": mark("with 1/√D"), "gradient_plain": mark("without")},
     },
     """
 import torch
@@ -116,13 +116,13 @@ LENGTH = Experiment(
     "length",
     mark("Length: reach and cost"),
     mark("How far back does a gradient reach, in a recurrent layer and in attention, and what does length cost?"),
-    "tokens",
+    mark("tokens"),
     (16, 32, 64, 128, 256, 512),
     (Setting("width", mark("Width"), (16, 32, 64), 1),),
     {
-        "gradient at the first token": {"attention": "attention", "recurrent": "recurrent"},
-        "attention forward, ms": {"milliseconds": ""},
-        "one head’s weights, MB": {"megabytes": ""},
+        mark("gradient at the first token"): {"attention": mark("attention"), "recurrent": mark("recurrent")},
+        mark("attention forward, ms"): {"milliseconds": ""},
+        mark("one head’s weights, MB"): {"megabytes": ""},
     },
     """
 import time
@@ -157,13 +157,13 @@ HARD = Experiment(
     "hard",
     mark("From soft to hard"),
     mark("As the temperature falls, weights go to one key. What happens to the gradient that has to train them?"),
-    "temperature",
+    mark("temperature"),
     (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
     (Setting("keys", mark("Keys"), (4, 16, 64), 1),),
     {
-        "entropy of a row, nats": {"entropy": ""},
-        "distance from taking the best key alone": {"distance": ""},
-        "gradient at the logits": {"gradient": ""},
+        mark("entropy of a row, nats"): {"entropy": ""},
+        mark("distance from taking the best key alone"): {"distance": ""},
+        mark("gradient at the logits"): {"gradient": ""},
     },
     """
 import torch

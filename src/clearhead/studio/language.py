@@ -1,7 +1,8 @@
 """The language of the studio's own words. English stands in the source; another language is a gettext catalog.
 
 A text is marked where it is written: `{% trans %}…{% endtrans %}` or `_("…")` in a template, `_("…")` in Python,
-`_("…")` from static/words.js in a module. The course's words are not these: a pack is written in one language.
+`_("…")` from static/words.js in a module. What grading says comes from a room below, which knows no gettext: `told`
+looks it up. The course's words are none of these: a pack is written in one language.
 """
 
 import gettext
@@ -9,6 +10,8 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from clearhead.course.saying import LEADS, Said
 
 ENGLISH = "en"
 CATALOGS = Path(__file__).parent / "locale"  # <language>/LC_MESSAGES/studio.mo, and page.mo for the ES modules
@@ -36,22 +39,39 @@ def many(one: str, several: str, count: int, **values: Any) -> str:
     >>> many("%(count)s try left", "%(count)s tries left", 2)
     '2 tries left'
     """
-    return (_spoken.get() or _PLAIN).ngettext(one, several, count) % {"count": count, **values}
+    return spoken().ngettext(one, several, count) % {"count": count, **values}
+
+
+def told(text: str) -> str:
+    """What grading said, in the language of this request: a sentence by its pattern, what a proof keeps by paragraphs.
+
+    >>> from clearhead.course.saying import say
+    >>> told(say("Step %(step)s gives %(result)s.", step=1, result="4.0")), told("In the author's words.")
+    ('Step 1 gives 4.0.', "In the author's words.")
+    """
+    if isinstance(text, Said):
+        return _(text.pattern, **text.values)
+    return "\n\n".join(said(part) if part in LEADS else part for part in text.split("\n\n"))
 
 
 def said(text: str) -> str:
     """The text as the catalog has it, nothing filled in."""
-    return (_spoken.get() or _PLAIN).gettext(text)
+    return spoken().gettext(text)
 
 
 def said_many(one: str, several: str, count: int) -> str:
     """The form that fits the count as the catalog has it, nothing filled in."""
-    return (_spoken.get() or _PLAIN).ngettext(one, several, count)
+    return spoken().ngettext(one, several, count)
 
 
 def speak(language: str | gettext.NullTranslations) -> None:
     """Use this language for the rest of the request; an unknown one is English."""
     _spoken.set(catalog(language) if isinstance(language, str) else language)
+
+
+def spoken() -> gettext.NullTranslations:
+    """The catalog of this request; what is kept of a page's text is kept by it."""
+    return _spoken.get() or _PLAIN
 
 
 @cache

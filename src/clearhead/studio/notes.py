@@ -33,9 +33,11 @@ def report(question: Question, attempt: Attempt) -> str:
     receipt = question.proved.receipt
     versions = ", ".join(f"{name} {version}" for name, version in sorted(receipt.versions.items()))
     return (
-        f"Problem with {question.pack.id} {question.pack.version}, {question.item.file}, rev {question.item.rev}\n"
+        f"{question.pack.id} {question.pack.version}, {question.item.file}, rev {question.item.rev}\n"
         f"item {receipt.item_hash[:16]}, seed {receipt.seed}, outcome {receipt.outcome[:16]}\n"
-        f"with {versions}\n"
-        f"answered {attempt.response!r}, graded {'right' if attempt.correct else 'wrong'}\n\n"
-        "What is wrong:\n"
+        f"{versions}\n"
+        + _("Answered: %(response)s", response=repr(attempt.response))
+        + f" ({_('right') if attempt.correct else _('wrong')})\n\n"
+        + _("What is wrong:")
+        + "\n"
     )

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from clearhead import __version__
 from clearhead.studio import language, prose, say
 from clearhead.studio.desk import desk_of
+from clearhead.studio.figures import figure
 from clearhead.studio.security import COOKIE
 
 _TEMPLATES = Environment(
@@ -26,13 +27,14 @@ _TEMPLATES.filters.update(
     html=prose.html,
     inline=prose.inline,
     code=prose.code,
+    told=language.told,
     words=say.words,
     when=say.when,
     ago=say.ago,
     day=say.day,
     plain=say.plain,
 )
-_TEMPLATES.globals.update(version=__version__, marked=say.marked)
+_TEMPLATES.globals.update(version=__version__, marked=say.marked, drawn=figure)
 
 # What the theme setting does to the dark sheet's media query.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}

@@ -11,7 +11,7 @@ from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import DiffLexer, PythonLexer, PythonTracebackLexer  # type: ignore[import-untyped]
 
-from clearhead.studio import tour
+from clearhead.studio import language, tour
 from clearhead.studio.mathml import to_mathml
 
 _FORMATTER = HtmlFormatter(nowrap=True)
@@ -19,17 +19,22 @@ _LEXERS = {"python": PythonLexer(), "py": PythonLexer(), "pytb": PythonTraceback
 
 
 @lru_cache(maxsize=4096)
-def code(source: str, language: str = "python") -> Markup:
+def code(source: str, kind: str = "python") -> Markup:
     """A program, highlighted, in a `<pre>` one can scroll with the keyboard."""
-    lexer = _LEXERS.get(language)
+    lexer = _LEXERS.get(kind)
     inner = highlight(source, lexer, _FORMATTER) if lexer else escape(source)
-    kind = "output" if language in ("output", "text") else "program"
-    return Markup(f'<pre class="{kind}" tabindex="0"><code>{inner.rstrip()}</code></pre>\n')  # noqa: S704 — escaped above
+    role = "output" if kind in ("output", "text") else "program"
+    return Markup(f'<pre class="{role}" tabindex="0"><code>{inner.rstrip()}</code></pre>\n')  # noqa: S704 — escaped above
+
+
+def html(text: str) -> Markup:
+    """A page's worth of Markdown as HTML."""
+    return _html(text, language.spoken())
 
 
 @lru_cache(maxsize=4096)
-def html(text: str) -> Markup:
-    """A page's worth of Markdown as HTML."""
+def _html(text: str, _words: object) -> Markup:
+    """The same, kept for each language: a figure of the Lens has words of the studio's."""
     return Markup(_MARKDOWN.render(text))  # noqa: S704 — html is off in the renderer, so what it gives is ours
 
 

@@ -19,6 +19,7 @@ from clearhead.errors import ClearheadError, SandboxError
 from clearhead.studio import demo, topic
 from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.language import _
 from clearhead.studio.pages import render
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def data(desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) 
     """What `attention.js` draws: one layer, every head of it from the learner's class."""
     from clearhead.views.payload import payload
 
-    attempt, _ = _found(desk, attempt_id)
+    attempt, _item = _found(desk, attempt_id)
     try:
         ran = _run(str(attempt.response), _known(layer, len(demo.reading(SENTENCE).record)))
         drawn = payload(_as_reading(ran, layer), text=SENTENCE)
@@ -119,15 +120,17 @@ def _found(desk: Desk, attempt_id: str) -> tuple[Attempt, Item]:
     attempt = desk.store.attempt(attempt_id)
     question = attempt and answered(desk, attempt)
     if not (attempt and question and reveals(question.item)):
-        raise HTTPException(404, "There is no class of yours at this address.")
+        raise HTTPException(404, _("There is no class of yours at this address."))
     if not attempt.correct:
-        raise HTTPException(404, "This program does not pass its tests yet. Once it does, it is run in a real model.")
+        raise HTTPException(
+            404, _("This program does not pass its tests yet. Once it does, it is run in a real model.")
+        )
     return attempt, question.item
 
 
 def _known(layer: int, count: int) -> int:
     if layer >= count:
-        raise HTTPException(404, f"The model has layers 0 to {count - 1}.")
+        raise HTTPException(404, _("The model has layers 0 to %(last)s.", last=count - 1))
     return layer
 
 
@@ -143,15 +146,19 @@ def _run(program: str, layer: int) -> Ran:
     parts, heads = _layer(layer)
     files = [(name, parts[name].contiguous().numpy().tobytes()) for name in PARTS]
     files.append(("parts.json", json.dumps({name: list(parts[name].shape) for name in PARTS}).encode()))
-    chunks = [sandbox.Chunk(program, "your program"), sandbox.Chunk(f"heads = {heads}\n{AFTER}", "the model's layer")]
+    chunks = [
+        sandbox.Chunk(program, _("your program")),
+        sandbox.Chunk(f"heads = {heads}\n{AFTER}", _("the model’s layer")),
+    ]
     outcome = sandbox.run(chunks, files=files, limits=LIMITS, preload=("torch",))
     if not outcome.ok or MARK not in outcome.stdout:
         why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
-        raise SandboxError(f"your class did not run with the model's weights: {why or 'it printed nothing'}.")
+        why = why or _("it printed nothing")
+        raise SandboxError(_("Your class did not run with the model’s weights: %(why)s.", why=why))
     raw = base64.b64decode(outcome.stdout.rpartition(MARK)[2])
     own = list(demo.reading(SENTENCE).record.values())[layer].to_dense()
     if len(raw) != own.numel() * 4:
-        raise SandboxError("your class did not give one weight for each head, query and key.")
+        raise SandboxError(_("Your class did not give one weight for each head, query and key."))
     weights = torch.frombuffer(bytearray(raw), dtype=torch.float32).reshape(own.shape).nan_to_num()
     return Ran(weights, (weights - own).abs().max().item())
 
@@ -185,11 +192,11 @@ def _as_reading(ran: Ran, layer: int) -> "Reading":
     from clearhead.capture import Record
     from clearhead.matrix import AttentionMatrix
 
-    _, heads, length, _ = ran.weights.shape
+    heads, length = ran.weights.shape[1:3]
     nothing = torch.zeros(1, heads, length, 1)
     matrix = AttentionMatrix(nothing, nothing, bias=ran.weights.clamp_min(1e-30).log())
     own = demo.reading(SENTENCE)
-    name = f"your class with layer {layer} of {own.model_name}"
+    name = _("your class with layer %(layer)s of %(model)s", layer=layer, model=own.model_name)
     return replace(own, record=Record.of({f"layer {layer}": matrix}), model_name=name)
 
 

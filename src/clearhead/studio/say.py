@@ -12,12 +12,14 @@ MONTHS = (
     mark("January"), mark("February"), mark("March"), mark("April"), mark("May"), mark("June"),
     mark("July"), mark("August"), mark("September"), mark("October"), mark("November"), mark("December"),
 )  # fmt: skip
-NAMES = (  # what pages look up: levels of a concept, modes, what a search finds, the problems of a challenge
+# What pages look up: levels of a concept, modes, what a search finds, roles of programs, problems of a challenge.
+NAMES = (
     mark("new"), mark("learning"), mark("good"), mark("strong"),
     mark("Read"), mark("Why"), mark("Walk"), mark("Try"), mark("Sheet"), mark("Recall"), mark("Practice"),
     mark("Challenge"), mark("Experiment"), mark("Build"), mark("Test"), mark("Review"), mark("Lens"),
     mark("topic"), mark("page"), mark("card"), mark("choice"), mark("predict"), mark("debug"), mark("tune"),
     mark("worked"), mark("explain"), mark("code"), mark("order"), mark("match"),
+    mark("setup"), mark("given"), mark("answer"), mark("proof"), mark("check"), mark("tests"), mark("sweep"),
     mark("Predict the output"), mark("Choose"), mark("Tune"), mark("Debug"), mark("Concept"),
 )  # fmt: skip
 

@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.studio import say, topic
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.language import _
 from clearhead.studio.pages import render
 
 router = APIRouter()
@@ -39,8 +40,9 @@ def _hits(desk: Desk, words: list[str]) -> list[Hit]:
         found.append(_hit(words, topic.address(pack, this), this.title, "topic", this.summary, 3))
         for mode in this.pages:
             text = desk.shelf.page(pack, this, mode) or ""
-            where = topic.address(pack, this, "sheet" if mode == "recall" else mode)
-            found.append(_hit(words, where, f"{this.title}: {mode}", "page", text, 2))
+            shown = next((name for name, page in topic.PAGES.items() if page == mode), mode)
+            where, title = topic.address(pack, this, shown), f"{this.title}: {_(shown.capitalize())}"
+            found.append(_hit(words, where, title, "page", text, 2))
     for item in desk.shelf.items.values():
         text = f"{desk.shelf.proved[item.id].stem} ({', '.join(map(say.words, item.concepts)).lower()})"
         mode = "recall" if item.kind == "card" else "practice"

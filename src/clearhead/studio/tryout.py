@@ -16,6 +16,7 @@ from clearhead.course.compare import same_output
 from clearhead.errors import SandboxError
 from clearhead.studio import home, topic
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.language import _, mark
 from clearhead.studio.pages import render
 
 router = APIRouter()
@@ -28,7 +29,7 @@ _running = threading.Semaphore(2)  # more at once would only make each slower
 def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str = "") -> HTMLResponse:
     pack, this, items = _programs(desk, pack_id, topic_id)
     chosen = next((one for one in items if one.id == item), items[0])
-    home.remember(desk, home.Place(request.url.path, this.title, "Try"))
+    home.remember(desk, home.Place(request.url.path, this.title, mark("Try")))
     return _page(request, desk, pack, this, items, chosen, program=program_of(chosen, desk))
 
 
@@ -95,7 +96,7 @@ def _programs(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic, lis
     pack, this = topic.found(desk, pack_id, topic_id)
     items = topic.items_for("try", desk.shelf.items_of(pack, this))
     if not items:
-        raise HTTPException(404, f"{this.title} has no program to try yet.")
+        raise HTTPException(404, _("%(topic)s has no program to try yet.", topic=this.title))
     return pack, this, items
 
 

@@ -13,12 +13,13 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.studio import home, topic
 from clearhead.studio.desk import AtDesk
+from clearhead.studio.language import _, mark
 from clearhead.studio.pages import render
 
 router = APIRouter()
 
 Matrix = list[list[float]]
-TOKENS, WIDTH = ("the", "cat", "sat"), 4
+TOKENS, WIDTH = (mark("the"), mark("cat"), mark("sat")), 4
 HEADS = (1, 2, 4)  # how many heads one can choose
 LARGEST = 1000.0  # a number typed past this is brought back, so that every step stays finite
 
@@ -77,7 +78,7 @@ def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
     causal = "causal" in request.query_params
     asked = request.query_params.get("heads", "2")
     heads = int(asked) if asked in map(str, HEADS) else 2
-    home.remember(desk, home.Place(request.url.path, this.title, "Walk"))
+    home.remember(desk, home.Place(request.url.path, this.title, mark("Walk")))
     return render(
         request,
         "walk.html",
@@ -87,7 +88,7 @@ def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
         mode="walk",
         given=given,
         names=NAMES,
-        tokens=TOKENS,
+        tokens=[_(token) for token in TOKENS],
         causal=causal,
         heads=heads,
         choices=HEADS,

@@ -6,6 +6,7 @@ from clearhead.course.bench import Bench, changes
 from clearhead.course.item import Program
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
+from clearhead.course.saying import STILL_FAILS
 from clearhead.sandbox import Judged
 
 
@@ -27,7 +28,7 @@ def prove_debug(bench: Bench) -> dict[str, Any]:
             raise bench.wrong(patch.line, f"this patch acts out {patch.misconception!r}, and it passes the tests")
         if not judged.passed and not patch.misconception:
             raise bench.wrong(patch.line, f"this patch should pass and does not: {failure(judged)}")
-        counterexample = "" if judged.passed else f"With this patch the tests still fail: {failure(judged)}"
+        counterexample = "" if judged.passed else f"{STILL_FAILS}\n\n{failure(judged)}"
         belief = bench.belief(patch.misconception)
         option = Option("", shown, judged.passed, patch.misconception, belief, counterexample, why, source)
         found.append((option, patch.line - 1))

@@ -6,6 +6,7 @@ from clearhead.course.bench import Bench, Job, changes, fence, shown
 from clearhead.course.figure import draw
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
+from clearhead.course.saying import NOTHING, PRINTS, WOULD_PRINT
 
 
 def prove_predict(bench: Bench) -> dict[str, Any]:
@@ -25,11 +26,9 @@ def prove_predict(bench: Bench) -> dict[str, Any]:
     for mutant in item.role("distractor"):
         outcome = bench.run(mutant)
         output = shown(outcome)
-        text = "nothing" if not output else fence(output)
-        counterexample = (
-            f"{changes(given.source, mutant.source)}\n\nWith this change the program would print\n\n{text}\n\n"
-            f"As it stands it prints\n\n{fence(answer)}"
-        )
+        text = fence(output) if output else NOTHING
+        patch = changes(given.source, mutant.source)
+        counterexample = "\n\n".join([patch, WOULD_PRINT, text, PRINTS, fence(answer)])
         why = bench.rationale(mutant.misconception, {**values, **outcome.values})
         picture = "" if outcome.raised else draw(bench, mutant)
         option = Option("", fence(output) if output else "", False, mutant.misconception,

@@ -7,6 +7,7 @@ from clearhead.course.bench import Bench, Job
 from clearhead.course.figure import draw
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
+from clearhead.course.saying import SWEPT
 from clearhead.sandbox import Chunk
 
 # The table as JSON text: every cell as text, floats with six digits. Its own names begin with two underscores.
@@ -51,7 +52,7 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
     for mutant in item.role("distractor"):
         outcome = bench.must_run(sweep, mutant, want=_WANT[:1])
         wrong = _pick(bench, outcome.values.get("answer"), rows, mutant.line, column)
-        counterexample = "The sweep says:\n\n" + as_table([rows[right], rows[wrong]])
+        counterexample = f"{SWEPT}\n\n{as_table([rows[right], rows[wrong]])}"
         why = bench.rationale(mutant.misconception, {**values, **outcome.values})
         belief = bench.belief(mutant.misconception)
         picture = draw(bench, sweep, mutant)

@@ -1,5 +1,7 @@
 // The picture on the first page: turn the query and see the weights of exactly that attention.
 
+import { _ } from "./words.js";
+
 /** The five keys, in degrees; compass.py draws the first state from the same list. */
 export const ANGLES = [18, 85, 160, 232, 305];
 const CENTRE = { x: 200, y: 165 };
@@ -42,7 +44,8 @@ function start(figure) {
       links[i].setAttribute("stroke", `var(--w${Math.max(1, Math.round(weight * 8))})`);
       numbers[i].textContent = weight.toFixed(2);
     });
-    turn.setAttribute("aria-valuetext", `${Math.round(turn.valueAsNumber)} degrees; weights ${numbers.map((n) => n.textContent).join(", ")}`);
+    const all = numbers.map((n) => n.textContent).join(", ");
+    turn.setAttribute("aria-valuetext", _("%(angle)s degrees; weights %(weights)s", { angle: Math.round(turn.valueAsNumber), weights: all }));
   }
 
   /** @param {PointerEvent} event */

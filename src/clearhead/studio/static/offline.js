@@ -17,8 +17,10 @@ function button(text, key, act, main = false) {
 
 async function tell(left) {
   const count = (await waiting()).length;
-  const sent = count ? _("Graded here, to be sent when the studio is reached: %(count)s.", { count }) : "";
-  says.textContent = `${left ? _("Cards left: %(count)s.", { count: left }) : ""} ${sent}`.trim();
+  const said = [];
+  if (left) said.push(_("Cards left: %(count)s.", { count: left }));
+  if (count) said.push(_("Graded here, to be sent when the studio is reached: %(count)s.", { count }));
+  says.textContent = said.join(" ");
 }
 
 async function show() {

@@ -24,9 +24,10 @@ export function belongsTo(target, key) {
  * @param {string} key
  */
 export function controlFor(page, key) {
+  const shown = (control) => !control.disabled && (control.checkVisibility?.() ?? !control.closest("[hidden]"));
   for (const control of page.querySelectorAll("[data-key]")) {
     const keys = control.dataset.key.split(" ").map((name) => NAMED[name] ?? name);
-    if (keys.includes(key) && !control.closest("[hidden]")) return control;
+    if (keys.includes(key) && shown(control)) return control;
   }
   return null;
 }
@@ -74,28 +75,38 @@ async function help(event) {
   runClock();
 }
 
-/** The list of keys that work on this page, made from the page itself. */
+/** What had the focus before the list of keys took it. */
+let before = null;
+
+/** The keys of this page and what each does: those of its controls that are shown, its options, its figures, and ours. */
+function keysHere() {
+  const rows = [];
+  const letters = [...document.querySelectorAll("[data-letter]")].map((option) => option.dataset.letter);
+  if (letters.length) rows.push([[_("%(first)s to %(last)s", { first: letters[0], last: letters.at(-1) })], _("Choose an option")]);
+  for (const control of document.querySelectorAll("[data-key]")) {
+    const keys = control.dataset.key.split(" ").filter((name) => controlFor(document, NAMED[name] ?? name) === control);
+    const what = control.getAttribute("aria-label") || control.childNodes[0].textContent;
+    if (keys.length) rows.push([keys.map((name) => name.replace("Control+", "Ctrl ")), what.trim()]);
+  }
+  for (const figure of document.querySelectorAll("[data-keys-help]")) {
+    rows.push(...figure.dataset.keysHelp.split(";").map((pair) => pair.split("=").map((part) => part.trim())).map(([key, what]) => [[key], what]));
+  }
+  return [...rows, [["/"], _("Search")], [["?"], _("Show or hide this list")], [["Esc"], _("Close this list")]];
+}
+
+/** The list of keys that work on this page. */
 function toggleKeys() {
   if (closeKeys()) return;
+  before = document.activeElement;
   const box = document.createElement("section");
   box.className = "keys";
   box.setAttribute("role", "dialog");
   box.setAttribute("aria-label", _("Keys on this page"));
   box.tabIndex = -1;
-  const rows = [...document.querySelectorAll("[data-key]")].map((control) => [
-    control.dataset.key.replace("Control+", "Ctrl ").split(/ (?!Enter)/).join(" or "),
-    (control.getAttribute("aria-label") || control.childNodes[0].textContent).trim(),
-  ]);
-  const letters = document.querySelectorAll("[data-letter]");
-  if (letters.length) rows.unshift([_("a to %(letter)s", { letter: letters[letters.length - 1].dataset.letter }), _("Choose an option")]);
-  for (const extra of document.querySelectorAll("[data-keys-help]")) {
-    rows.push(...extra.dataset.keysHelp.split(";").map((pair) => pair.split("=").map((part) => part.trim())));
-  }
-  rows.push(["/", _("Search")], ["?", _("Show or hide this list")], ["Esc", _("Close")]);
   const list = document.createElement("dl");
-  for (const [key, what] of rows) {
+  for (const [keys, what] of keysHere()) {
     const name = document.createElement("dt");
-    name.append(Object.assign(document.createElement("kbd"), { textContent: key }));
+    for (const key of keys) name.append(Object.assign(document.createElement("kbd"), { textContent: key }), " ");
     list.append(name, Object.assign(document.createElement("dd"), { textContent: what }));
   }
   box.append(Object.assign(document.createElement("strong"), { textContent: _("Keys on this page") }), list);
@@ -105,7 +116,9 @@ function toggleKeys() {
 
 function closeKeys() {
   const open = document.querySelector(".keys");
+  const within = open?.contains(document.activeElement);
   open?.remove();
+  if (within) before?.focus();
   return Boolean(open);
 }
 
