@@ -115,18 +115,6 @@ def test_practice_keeps_to_a_level(visitor: Visitor) -> None:
     assert "focus" not in visitor.get(f"{TOPIC}/practice?focus=nonsense").split('class="levels')[0]
 
 
-def test_mistakes_are_kept_with_the_way_back(visitor: Visitor) -> None:
-    assert "None of yours yet" in visitor.get(f"{TOPIC}/mistakes")
-    answer(visitor, visitor.get(QUESTION), "16.0")
-    page = visitor.get(f"{TOPIC}/mistakes")
-    assert "Belief 1: nothing divides the logits." in page
-    assert "Not put right yet" in page
-    assert re.search(r'href="/attempts/[^"]+">Scale of logits', page)
-    visitor.later(seconds=9)
-    answer(visitor, visitor.get(QUESTION), "4.0")
-    assert "Put right since" in visitor.get(f"{TOPIC}/mistakes")
-
-
 @pytest.mark.parametrize("mode", ["practice", "recall"])
 def test_a_questions_page_leads_to_the_other_modes(visitor: Visitor, mode: str) -> None:
     assert f'href="{TOPIC}/walk"' in visitor.get(f"{TOPIC}/{mode}")

@@ -39,7 +39,8 @@ def test_home_then_says_continue_due_and_weak(visitor: Visitor) -> None:
     visitor.later(minutes=30)
     home = visitor.get("/")
     assert f'<a href="{TOPIC}/read"' in home
-    assert "1 question, about 1 minute" in home
+    assert "5 questions, about" in home
+    assert "1 to see again, 4 new." in home
     assert "Scaling" in home
 
 
@@ -130,9 +131,10 @@ def test_confidence_hints_and_time_are_kept(visitor: Visitor) -> None:
     for _ in range(2):
         page = visitor.post("/help", ticket=visitor.ticket(page), hint="true")
     visitor.later(seconds=21)
-    answer(visitor, page, "4.0", sure="true")
+    told = answer(visitor, page, "4.0", sure="fairly")
+    assert "Before the answer you said: fairly sure." in told
     (kept,) = visitor.desk.progress.history
-    assert (kept.confidence, kept.hints, kept.seconds, kept.seed) == (0.9, 2, 21.0, 7)
+    assert (kept.confidence, kept.hints, kept.seconds, kept.seed) == (0.7, 2, 21.0, 7)
 
 
 def test_the_last_grade_can_be_taken_back(visitor: Visitor) -> None:
@@ -173,11 +175,11 @@ def test_attempts_survive_a_restart(tmp_path: Path, database: str | None) -> Non
 
 def test_progress_shows_concepts_days_confidence_and_answers(visitor: Visitor) -> None:
     assert "Nothing yet" in visitor.get("/progress")
-    answer(visitor, visitor.get("/items/scale-of-logits"), "16.0", sure="true")
+    answer(visitor, visitor.get("/items/scale-of-logits"), "16.0", sure="sure")
     visitor.later(minutes=3)
     page = visitor.get("/progress")
     assert "1 days with practice" not in page
-    for said in ("Scaling", "Scale of logits", "3 minutes ago", "1 answer<", "90 % sure"):
+    for said in ("Scaling", "Scale of logits", "3 minutes ago", "1 answer<", "you are right 0 of 1", "9 of 10"):
         assert said in page
 
 

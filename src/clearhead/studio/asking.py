@@ -8,20 +8,20 @@ from fastapi import HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.course import Attempt, Item
-from clearhead.studio import fading, queue, topic
+from clearhead.studio import confidence, fading, queue, topic
 from clearhead.studio.desk import Desk
-from clearhead.studio.language import _
+from clearhead.studio.language import _, mark
 from clearhead.studio.pages import render
 from clearhead.studio.question import Question, can_type
 from clearhead.studio.ticket import Ticket
 
 MODES = {
-    "recall": "Recall",
-    "practice": "Practice",
-    "review": "Review",
-    "build": "Build",
-    "test": "Test",
-    "challenge": "Challenge",
+    "recall": mark("Recall"),
+    "practice": mark("Practice"),
+    "review": mark("Review"),
+    "build": mark("Build"),
+    "test": mark("Test"),
+    "challenge": mark("Challenge"),
 }
 
 
@@ -120,6 +120,7 @@ def page_of(desk: Desk, question: Question, *, graded: str = "") -> dict[str, An
         "mode": mode,
         "mode_name": _(MODES.get(mode, mode.capitalize())),
         "graded": graded,
+        "confidence": confidence.LEVELS,
     }
 
 
@@ -129,12 +130,12 @@ def _steps(desk: Desk, question: Question) -> list[tuple[Item, bool]]:
     return [(item, queue.settled(desk.progress.items[item.id])) for item in items]
 
 
-def onward(desk: Desk, item: Item, mode: str, *, graded: str = "", focus: str = "") -> str:
-    """Where "Next" leads from this item in this mode, with the focus the learner keeps to."""
+def onward(desk: Desk, item: Item, mode: str, *, graded: str = "", focus: str = "", since: int = 0) -> str:
+    """Where "Next" leads from this item in this mode, with the focus the learner keeps to, or on in the sitting."""
     if mode in ("test", "challenge"):  # an answer looked at after the sitting is over
         mode = "practice"
     if mode == "review":
-        base = f"/review?after={item.id}"
+        base = f"/review?after={item.id}" + (f"&since={since}" if since else "")
     else:
         pack, this = desk.shelf.pack_of(item.id), desk.shelf.topic_of(item)
         base = topic.address(pack, this, mode if mode in MODES else "practice") + f"?after={item.id}"
@@ -142,6 +143,10 @@ def onward(desk: Desk, item: Item, mode: str, *, graded: str = "", focus: str = 
     return f"{base}&graded={graded}" if graded else base
 
 
-def rest(desk: Desk, items: list[Item], here: str, place: object) -> dict[str, Any]:
-    """What the page says when nothing is left to ask."""
-    return {"next_due": queue.next_due(items, desk.progress), "now": desk.now(), "here": here, "place": place}
+def rest(
+    desk: Desk, items: list[Item], here: str, place: object, *, done: int = 0, right: int = 0, waiting: int = 0
+) -> dict[str, Any]:
+    """What the page says when nothing is left to ask; of a sitting, how many were answered and how many wait."""
+    due = queue.next_due(items, desk.progress)
+    said = {"next_due": due, "now": desk.now(), "here": here, "place": place}
+    return {**said, "done": done, "right": right, "waiting": waiting}

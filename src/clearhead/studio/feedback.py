@@ -7,7 +7,7 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.course import Attempt
-from clearhead.studio import reveal
+from clearhead.studio import confidence, reveal
 from clearhead.studio.asking import answered, onward, page_of
 from clearhead.studio.desk import AtDesk
 from clearhead.studio.language import _
@@ -18,7 +18,9 @@ router = APIRouter()
 
 
 @router.get("/attempts/{attempt_id}", response_class=HTMLResponse)
-def feedback(request: Request, desk: AtDesk, attempt_id: str, back: str = "", focus: str = "") -> HTMLResponse:
+def feedback(
+    request: Request, desk: AtDesk, attempt_id: str, back: str = "", focus: str = "", since: int = 0
+) -> HTMLResponse:
     kept = desk.store.attempt(attempt_id)
     question = kept and answered(desk, kept)
     if not (kept and question):
@@ -32,7 +34,8 @@ def feedback(request: Request, desk: AtDesk, attempt_id: str, back: str = "", fo
         verdict=desk.verdict(question, kept.response),
         chosen=question.chosen(kept.response),
         undone=desk.store.undone(kept.id),
-        onward=onward(desk, question.item, kept.mode, focus=focus),
+        onward=onward(desk, question.item, kept.mode, focus=focus, since=since),
+        sure=confidence.said(kept.confidence),
         back=back if back.startswith("/topics/") else "",
         solved=kept.correct or tries >= question.item.attempts,
         note=desk.store.kept(f"note:{kept.item_id}"),

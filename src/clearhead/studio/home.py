@@ -1,4 +1,4 @@
-"""Home: continue, due today, weak spots; and for somebody new, one sentence, one live picture, one button."""
+"""Home: continue, today's helping, weak spots; and for somebody new, one sentence, one live picture, one button."""
 
 import json
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.course import Pack, Progress, Topic
+from clearhead.course import Item, Pack, Progress, Topic
 from clearhead.studio import compass, queue
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.helping import SITTING, Helping, helping
 from clearhead.studio.pages import render
 from clearhead.studio.question import ASKED
 
@@ -30,21 +31,44 @@ def home(request: Request, desk: AtDesk) -> HTMLResponse:
     topics = list(desk.shelf.topics())
     if not progress.history and place is None:
         return render(request, "hello.html", figure=compass.start(), topics=topics)
-    items = [item for item in desk.shelf.items.values() if item.kind in ASKED]
-    now = desk.now()
-    waiting = queue.due(items, progress, now)
+    helping = today(desk)
     return render(
         request,
         "home.html",
         place=place,
-        due=len(waiting),
-        minutes=queue.minutes(waiting, desk.history.seconds),
-        next_due=queue.next_due(items, progress),
+        helping=helping,
+        minutes=queue.minutes(helping.items, desk.history.seconds),
+        new=bool(_unmet(desk)),
+        next_due=queue.next_due(asked(desk), progress),
         weak=progress.weakest(3),
         topics=(known := [(pack, topic, *_known(desk, progress, pack, topic)) for pack, topic in topics]),
         following=next(((pack, topic) for pack, topic, right, all in known if right < all), None),
-        now=now,
+        now=desk.now(),
     )
+
+
+def asked(desk: Desk) -> list[Item]:
+    """Every question the studio can put."""
+    return [item for item in desk.shelf.items.values() if item.kind in ASKED]
+
+
+def today(desk: Desk, room: int = SITTING) -> Helping:
+    """What a sitting asks now, with room for so many questions."""
+    return helping(asked(desk), _unmet(desk), desk.progress, desk.history.by_item, desk.now(), room)
+
+
+def _unmet(desk: Desk) -> list[Item]:
+    """New questions of the topic the learner is in; of the first that has some, where that one has none."""
+    passed, place = desk.store.kept_under("passed:"), going_on(desk)
+    here = place.address if place else ""
+    found: list[Item] = []
+    for pack, topic in desk.shelf.topics():
+        items = [] if f"{pack.id}/{topic.id}" in passed else desk.shelf.items_of(pack, topic)
+        new = [item for item in items if item.kind in ASKED and desk.progress.items[item.id].state == "new"]
+        if new and f"{here}/".startswith(f"/topics/{pack.id}/{topic.id}/"):
+            return new
+        found = found or new
+    return found
 
 
 def remember(desk: Desk, place: Place) -> None:

@@ -1,32 +1,54 @@
-"""Common mistakes of a topic: those the learner has made, with the way back to each, and those that wait."""
+"""Common mistakes of a topic: those the learner has made, with what disproved each, and those that wait."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.course import Attempt, Item, Option
+from clearhead.course import Attempt, Item, Option, Verdict
+from clearhead.course.saying import Said, say
 from clearhead.studio import topic
+from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.pages import render
+from clearhead.studio.question import Question
 
 router = APIRouter()
+RUN = ("code", "order")  # kinds whose verdict is run: what it said is kept with the answer, not run again for this page
+LATEST = 20  # wrong answers looked at of each question
+MODE = {"code": "build", "explain": "recall"}  # kind -> where its questions are met, if not in Practice
 
 
 @dataclass
 class Mistake:
-    """A belief that wrong options act out.
+    """A belief that wrong answers act out; or, where no known one explains them, what was wrong with one question.
 
     Attributes:
-        belief: what its holder believes, in one sentence.
-        made: the learner's answers that acted on it, newest first.
+        item: the question of the newest answer.
+        belief: what its holder believes; "" where none is known.
+        why: what is wrong, in one sentence, where no belief is known.
+        against: what was run against it, Markdown.
+        yours, right: what was answered and what is right, where that fits a line or two each.
+        made: the answers, newest first.
         since: whether a later answer to the same question was right.
     """
 
-    belief: str
+    item: Item
+    belief: str = ""
+    why: str = ""
+    against: str = ""
+    yours: str = ""
+    right: str = ""
     made: list[Attempt] = field(default_factory=list)
     since: bool = False
+
+    @property
+    def again(self) -> str:
+        """Where the question is put again."""
+        return f"/items/{self.item.id}?mode={MODE.get(self.item.kind, 'practice')}"
 
 
 @router.get("/topics/{pack_id}/{topic_id}/mistakes", response_class=HTMLResponse)
@@ -51,26 +73,80 @@ def page(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
 
 
 def made_by(desk: Desk, items: Iterable[Item]) -> dict[str, Mistake]:
-    """Misconception id -> the learner's answers that chose it, of the questions answered by choosing."""
+    """The learner's mistakes: by misconception where one explains the answer, else by question."""
     found: dict[str, Mistake] = {}
+    kept = desk.store.kept_under("told:")
     for item in items:
-        attempts = desk.history.by_item.get(item.id, [])
-        for attempt in reversed(attempts):
-            for option in _wrong(desk, item, attempt):
-                mistake = found.setdefault(str(option.misconception), Mistake(option.belief))
-                mistake.made.append(attempt)
-                mistake.since |= attempts[-1].correct
+        if item.kind == "card":  # what one did not remember is no mistake
+            continue
+        attempts = desk.history.by_item.get(item.id, ())
+        for attempt in [one for one in reversed(attempts) if not one.correct][:LATEST]:
+            told = _from_kept(item, kept.get(attempt.id)) if item.kind in RUN else _told(desk, item, attempt)
+            for name, mistake in told.items():
+                known = found.setdefault(name, mistake)
+                known.made.append(attempt)
+                known.since |= attempts[-1].correct
     for mistake in found.values():
         mistake.made.sort(key=lambda one: one.at, reverse=True)
     return found
 
 
-def _wrong(desk: Desk, item: Item, attempt: Attempt) -> Sequence[Option]:
-    """The wrong options of this answer; none where its numbers are not at hand."""
-    own = desk.shelf.proved[item.id]
-    proved = own if attempt.seed == own.receipt.seed else desk.variants.ready(item, attempt.seed)
-    if attempt.correct or proved is None:
-        return ()
-    keys = attempt.response if isinstance(attempt.response, list) else [attempt.response]
-    options = [proved.option(key) for key in keys if isinstance(key, str)]
-    return [option for option in options if option and option.misconception]
+def _told(desk: Desk, item: Item, attempt: Attempt) -> dict[str, Mistake]:
+    """What was wrong with this answer: misconception or question -> the mistake."""
+    own = desk.shelf.proved[item.id].receipt.seed
+    if attempt.seed != own and not desk.variants.ready(item, attempt.seed):
+        return {item.id: Mistake(item)}  # its numbers are not at hand, and to prove them again takes too long
+    question = answered(desk, attempt)
+    if question is None:
+        return {}
+    beliefs = [option for option in _wrong(question, attempt) if option.misconception]
+    if beliefs:
+        return {str(one.misconception): Mistake(item, one.belief, against=one.counterexample) for one in beliefs}
+    verdict = question.verdict(attempt.response)
+    if verdict.chosen and verdict.chosen.misconception:  # typed as that belief would have it
+        return {verdict.chosen.misconception: Mistake(item, verdict.why, against=verdict.counterexample)}
+    yours, right = _pair(question, attempt, verdict)
+    return {item.id: Mistake(item, why=verdict.why, against=verdict.counterexample, yours=yours, right=right)}
+
+
+def _wrong(question: Question, attempt: Attempt) -> list[Option]:
+    """The wrong options of an answer that was chosen."""
+    if question.form != "options":
+        return []
+    return [one.option for one in question.chosen(attempt.response) if not one.option.correct]
+
+
+def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, str]:
+    """What was answered beside what is right: the line typed, or the first step that is wrong."""
+    if question.form == "typed":
+        return verdict.yours.strip(), verdict.right.strip()
+    if question.form == "worked" and isinstance(attempt.response, dict) and isinstance(verdict.why, Said):
+        step = str(verdict.why.values.get("step"))
+        return str(attempt.response.get(step, "")), verdict.details.get(step, "")
+    return "", ""
+
+
+def remember(desk: Desk, attempt: Attempt, verdict: Verdict) -> None:
+    """Keep what a run said of a wrong program or order, for the page of mistakes."""
+    if verdict.correct or desk.shelf.items[attempt.item_id].kind not in RUN:
+        return
+    chosen = verdict.chosen.misconception if verdict.chosen else None
+    told = {"misconception": chosen, "why": _plain(verdict.why), "against": _plain(verdict.counterexample)}
+    desk.store.keep(f"told:{attempt.id}", json.dumps(told))
+
+
+def _from_kept(item: Item, kept: str | None) -> dict[str, Mistake]:
+    told = json.loads(kept or "{}")
+    why, against = _spoken(told.get("why", "")), _spoken(told.get("against", ""))
+    if told.get("misconception"):
+        return {told["misconception"]: Mistake(item, why, against=against)}
+    return {item.id: Mistake(item, why=why, against="" if against == why else against)}
+
+
+def _plain(text: str) -> Any:
+    """A text as JSON holds it: with its pattern, if it has one, so that it can be said in another language."""
+    return [text.pattern, text.values] if isinstance(text, Said) else text
+
+
+def _spoken(kept: Any) -> str:
+    return say(kept[0], **kept[1]) if isinstance(kept, list) else str(kept)

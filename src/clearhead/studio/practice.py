@@ -1,22 +1,21 @@
 """Put a question, take the answer, say why. Recall, Practice and the review of what is due all go through here."""
 
+from collections.abc import Sequence
 from typing import Annotated
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData
 
-from clearhead.course import Item
-from clearhead.studio import answer, exam, home, levels, queue, say, topic
+from clearhead.course import Attempt, Item
+from clearhead.studio import answer, confidence, exam, helping, home, levels, mistakes, queue, say, topic
 from clearhead.studio.asking import MODES, ask, asked, new_ticket, onward, page_of, rest
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
-from clearhead.studio.question import ASKED
 
 router = APIRouter()
-SURE = 0.9  # the confidence that the button "I'm sure" states
 
 
 async def form_of(request: Request) -> FormData:
@@ -58,20 +57,26 @@ def build(
 
 
 @router.get("/review", response_class=HTMLResponse)
-def review(request: Request, desk: AtDesk, after: str = "", focus: str = "") -> HTMLResponse:
-    """What is due, of all topics; or, with a focus, every question on one concept."""
-    everything = [item for item in desk.shelf.items.values() if item.kind in ASKED]
+def review(request: Request, desk: AtDesk, after: str = "", focus: str = "", since: int = 0) -> HTMLResponse:
+    """A sitting of what is due and what is new, of all topics; or, with a focus, every question on one concept.
+
+    `since` is when the sitting began, so that it ends after so many answers; without it a new one begins.
+    """
+    everything = home.asked(desk)
     items = levels.at(focus, everything)
-    focus = focus if len(items) < len(everything) else ""
-    waiting = queue.due(items, desk.progress, desk.now())
-    if focus:
+    if focus and len(items) < len(everything):
         item = queue.following(items, desk.progress, desk.now(), after=after)
-    else:
-        item = next((item for item in waiting if item.id != after), next(iter(waiting), None))
+        if item is None:
+            return _at_rest(request, desk, items)
+        return ask(request, desk, item, new_ticket(desk, item, "review").but(focus=focus, place=say.words(focus)))
+    since = helping.begun(since, desk.now())
+    done = helping.answered(desk.history.attempts, since)
+    left = home.today(desk, helping.SITTING - len(done))
+    item = next((item for item in left.items if item.id != after), next(iter(left.items), None))
     if item is None:
-        return render(request, "rest.html", **rest(desk, items, "/review", None), tabs=[], mode="", levels=[], focus="")
-    said = say.words(focus) if focus else _("%(count)s due", count=len(waiting))
-    return ask(request, desk, item, new_ticket(desk, item, "review").but(focus=focus, place=said))
+        return _at_rest(request, desk, items, done=done, waiting=len(home.today(desk).items))
+    said = _("%(place)s of %(all)s", place=len(done) + 1, all=len(done) + len(left.items))
+    return ask(request, desk, item, new_ticket(desk, item, "review").but(since=since, place=said))
 
 
 @router.get("/items/{item_id}", response_class=HTMLResponse)
@@ -109,15 +114,17 @@ def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_
         verdict = desk.verdict(question, response)
         if verdict.suggested and question.form == "explain":
             return render(request, "confirm.html", **page_of(desk, question), verdict=verdict)
-        kept = question.attempt(response, verdict, desk.now(), confidence=SURE if form.get("sure") else None)
+        kept = question.attempt(response, verdict, desk.now(), confidence=confidence.stated(form.get("sure")))
         desk.store.record(kept)
+        mistakes.remember(desk, kept, verdict)
         desk.prepare_next(question.item)
     if ticket.sitting:
         return RedirectResponse(ticket.sitting, 303)
     if question.item.kind == "card":
-        return RedirectResponse(onward(desk, question.item, kept.mode, graded=kept.id, focus=ticket.focus), 303)
-    focus = f"?focus={quote(ticket.focus)}" if ticket.focus else ""
-    return RedirectResponse(f"/attempts/{kept.id}{focus}", 303)
+        on = onward(desk, question.item, kept.mode, graded=kept.id, focus=ticket.focus, since=ticket.since)
+        return RedirectResponse(on, 303)
+    keeps = {name: value for name, value in (("focus", ticket.focus), ("since", ticket.since)) if value}
+    return RedirectResponse(f"/attempts/{kept.id}" + (f"?{urlencode(keeps)}" if keeps else ""), 303)
 
 
 @router.post("/help", response_class=HTMLResponse)
@@ -141,14 +148,13 @@ def filled(form: FormData) -> dict[str, list[str]]:
     return {name: [one for one in form.getlist(name) if isinstance(one, str)] for name in form}
 
 
-@router.get("/figures/{item_id}/{key}")
-def figure(desk: AtDesk, item_id: str, key: str) -> Response:
-    """The picture drawn from an option's run; as an image, so that no script in it could run."""
-    proved = desk.shelf.proved.get(item_id)
-    option = proved and proved.option(key)
-    if not (option and option.figure):
-        raise HTTPException(404, _("There is no such picture."))
-    return Response(option.figure, media_type="image/svg+xml")
+def _at_rest(
+    request: Request, desk: Desk, items: list[Item], *, done: Sequence[Attempt] = (), waiting: int = 0
+) -> HTMLResponse:
+    """The end of a review: what was done in this sitting, and how many questions another would ask."""
+    right = sum(one.correct for one in done)
+    said = rest(desk, items, "/review", None, done=len(done), right=right, waiting=waiting)
+    return render(request, "rest.html", **said, tabs=[], mode="", levels=[], focus="")
 
 
 def _in_topic(

@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
+from clearhead.studio import confidence
 from clearhead.studio.desk import AtDesk
 from clearhead.studio.pages import render
 
@@ -40,6 +41,8 @@ def progress(request: Request, desk: AtDesk) -> HTMLResponse:
         concepts=sorted(known.concepts.values(), key=lambda one: (not one.attempts, -one.value, one.concept)),
         levels=levels,
         calibration=known.calibration,
+        held=confidence.held(known.calibration),
+        titles={id: item.title or id for id, item in items.items()},
         days=calendar(desk.history.days, now),
         weeks=WEEKS,
         answers=len(known.history),

@@ -30,6 +30,7 @@ class Ticket:
         focus: the level or the concept the learner keeps to, if any.
         clock: seconds it should take; 0 is no clock.
         place: where in the row it stands, in words.
+        since: when the sitting of a review began, seconds since 1970; 0 outside one.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Ticket:
     focus: str = ""
     clock: int = 0
     place: str = ""
+    since: int = 0
 
     @classmethod
     def new(cls, item: str, *, seed: int, mode: str, now: datetime, asked: int = 1, typed: bool = False) -> "Ticket":
