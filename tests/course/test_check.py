@@ -156,6 +156,59 @@ def test_what_one_program_leaves_behind_decides_no_proof(pack: Path) -> None:
     assert all("\n7 " in option.text for option in found.proved.options)
 
 
+SPOILER = """
+```python mutant misconception=ignores-scale
+import math
+
+
+def mean(xs):
+    math.fsum = lambda xs: 0.0
+    return math.fsum(xs)
+```
+"""
+SURVIVOR = """
+```python mutant misconception=ignores-scale
+import math
+
+
+def mean(xs):
+    return math.fsum(xs) / len(xs) if xs else 0.0
+```
+"""
+
+
+def test_a_mutant_that_survives_alone_is_not_caught_by_what_others_leave_behind(pack: Path) -> None:
+    """In both orders a spoiler comes before the survivor, and would have it fail."""
+    item = pack / "items" / "code-mean.md"
+    item.write_text(item.read_text().replace("\n```python tests", SPOILER + SURVIVOR + SPOILER + "\n```python tests"))
+    found = course.prove_pack(course.load(pack), only="code-mean")[0]
+    assert found.error == "this mutant survives: the tests do not catch 'ignores-scale'"
+    assert found.line == item.read_text()[: item.read_text().index(SURVIVOR)].count("\n") + 3
+
+
+def test_judged_together_or_alone_an_item_is_proved_the_same(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = course.load(pack)
+    judged = [one.id for one in loaded.items.values() if one.kind in ("code", "debug")]
+    together = [course.prove_pack(loaded, only=one)[0].proved for one in judged]
+    batches: list[int] = []
+    monkeypatch.setattr(sandbox, "judge_each", lambda cases, **_: batches.append(len(cases)))
+    alone = [course.prove_pack(loaded, only=one)[0].proved for one in judged]
+    assert len(batches) == len(judged) == 2
+    for one, other in zip(together, alone, strict=True):
+        assert one is not None
+        assert other is not None
+        assert one.receipt.outcome == other.receipt.outcome
+
+
+def test_no_seed_of_an_item_may_take_longer_than_its_limit(pack: Path) -> None:
+    item = pack / "items" / "predict-range.md"
+    slow = "import time\n\ntime.sleep(1.5 * (seed == 5))\nn = random"
+    text = item.read_text().replace("n = random", slow).replace("variants = true", "variants = true\ntime_limit = 1")
+    item.write_text(text)
+    found = course.prove_pack(course.load(pack), only="predict-range")[0]
+    assert found.error.startswith("with seed 5: stopped after 1 s")
+
+
 def test_watching_checks_again_after_a_change(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[int] = []
 

@@ -3,7 +3,7 @@
 import pytest
 
 from clearhead import sandbox
-from clearhead.sandbox import Judged, Limits
+from clearhead.sandbox import Chunk, Judged, Limits
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 SHORT = Limits(seconds=2.0, memory=128 << 20)
@@ -89,6 +89,52 @@ class Counter:
         return self
 """
     assert judge(program, "c = learner.Counter(2)\nassert c.add(3).add(4).count == 9").passed
+
+
+SEVERAL = (RIGHT, "def double(x): return x + 1", "1 / 0", "", "def double(x): return print", "print('out')\n" + RIGHT)
+
+
+def together(programs: tuple[str, ...], limits: Limits = SHORT, preload: tuple[str, ...] = ()) -> list[Judged] | None:
+    return sandbox.judge_each([([Chunk(one)], [Chunk(TESTS)]) for one in programs], limits=limits, preload=preload)
+
+
+def test_programs_judged_together_fare_as_they_do_alone() -> None:
+    alone = [sandbox.judge([Chunk(one)], [Chunk(TESTS)], limits=SHORT).tests for one in SEVERAL]
+    found = together(SEVERAL)
+    assert found is not None
+    assert [one.tests for one in found] == alone
+    assert [one.passed for one in found] == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os; os._exit(0)",
+        "def double(x):\n    import os\n    os._exit(0)",
+        "while True: pass",
+        "def double(x):\n    while True: pass",
+        "x = bytearray(10 << 30)",
+        "def double(x): return bytearray(10 << 30)",
+        "import os; os.close(5)",
+        "import os, struct; os.write(5, struct.pack('<I', 3) + b'{]}')",
+        "import builtins; builtins.isinstance = lambda *a: True",
+        "import math; del math.tau",
+        "import random; random.Random.random = lambda self: 0.5; random.random = lambda: 0.5",
+    ],
+)
+def test_a_program_that_would_disturb_the_others_ends_their_batch(program: str) -> None:
+    assert together((RIGHT, program, RIGHT)) is None
+
+
+def test_a_program_that_replaces_something_of_torch_ends_its_batch() -> None:
+    for source in (
+        "import torch; torch.nn.Linear.forward = None",
+        "import torch; torch.Tensor.softmax = torch.Tensor.exp",
+        "import torch.nn.functional as F; F.softmax = F.relu",
+    ):
+        assert together((RIGHT, f"{source}\n{RIGHT}"), preload=("torch",)) is None, source
+    kept = f"import torch, torch.nn.utils.prune\ntorch.set_default_dtype(torch.float64)\n{RIGHT}"
+    assert [one.passed for one in together((RIGHT, kept), preload=("torch",)) or ()] == [True, True]
 
 
 @pytest.mark.parametrize(

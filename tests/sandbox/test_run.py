@@ -111,3 +111,13 @@ def test_torch_settings_do_not_travel_from_program_to_program() -> None:
 def test_a_program_that_ends_its_batch_is_said_so(source: str) -> None:
     programs = [Program((Chunk(one),)) for one in ("print(1)", source, "print(2)")]
     assert sandbox.run_each(programs, limits=Limits(seconds=2.0)) is None
+
+
+def test_one_program_of_a_batch_may_take_no_longer_than_its_turn() -> None:
+    programs = [Program((Chunk(one),)) for one in ("print(1)", "import time\nwhile True: time.sleep(0.1)")]
+    assert sandbox.run_each(programs, limits=Limits(seconds=3600.0), turn=0.5) is None
+
+
+@pytest.mark.parametrize("source", ["builtins.len = max", "del builtins.print", "import math; math.pi = 3"])
+def test_a_program_that_replaces_what_all_share_ends_its_batch(source: str) -> None:
+    assert sandbox.run_each([Program((Chunk(one),)) for one in ("x = 1", f"import builtins\n{source}")]) is None

@@ -1,7 +1,8 @@
 """The bench an item is proved on: runs its programs twice in the sandbox and hands back what they agree on.
 
-Programs are run together where they can be: all of an item in one process, and again in a second one in the opposite
-order. If all give the same both times that is it; else each is run again, twice, in processes of its own.
+Programs are run together where they can be: all of an item, at all its seeds, in one process, and again in a second one
+in the opposite order. If all give the same both times that is it; else each is run again, twice, in processes of its
+own. So it is with the programs that tests judge, where a process is two: the programs' and the tests'.
 """
 
 import difflib
@@ -17,6 +18,7 @@ from clearhead.sandbox import Program as Planned
 
 SALTS = (1, 2)  # one warm worker each: different hash seeds, different unseeded random numbers
 _TOGETHER = 16 * MIB  # bytes that the programs of a batch may print and report
+Case = tuple[tuple[Chunk, ...], tuple[Chunk, ...]]  # a program and its tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,20 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One item of a pack at one seed. `asked` are the jobs that were run on it, `done` what came of them."""
+    """One item of a pack at one seed.
+
+    Attributes:
+        seeds: every seed at which what is run here is run as well; `at` gives the bench of another.
+        tried: what was run together. done, judged: what came of it, where both runs agreed.
+    """
 
     item: Item
     pack: Pack
     seed: int
-    asked: list[Job] = field(default_factory=list)
+    seeds: Sequence[int] = ()
+    tried: set[Planned] = field(default_factory=set)
     done: dict[Planned, Outcome] = field(default_factory=dict)
+    judged: dict[Case, Judged] = field(default_factory=dict)
 
     @property
     def wanted(self) -> list[tuple[str, str]]:
@@ -53,15 +62,14 @@ class Bench:
         """What the sandbox is asked to run for this job."""
         return Planned(tuple(self.chunks(*job.programs)), (*self.wanted, *job.want))
 
-    def ahead(self, *jobs: Job) -> None:
-        """Run these jobs together now; `run` then has their outcomes."""
-        together(self, [self.plan(job) for job in jobs])
+    def at(self, seed: int) -> "Bench":
+        """The same bench at another seed."""
+        return replace(self, seed=seed)
 
-    def at(self, seeds: Sequence[int]) -> "list[Bench]":
-        """Benches for the same item at other seeds, on which all that was run here has been run as well."""
-        others = [replace(self, seed=seed, asked=[]) for seed in seeds]
-        together(self, [one.plan(job) for one in others for job in self.asked], times=len(others))
-        return others
+    def ahead(self, *jobs: Job) -> None:
+        """Run these jobs together now, at every seed; `run` then has their outcomes."""
+        benches = [self.at(seed) for seed in self.seeds] or [self]
+        together(self, [one.plan(job) for one in benches for job in jobs], times=len(benches))
 
     def run(self, *programs: Program | Chunk, want: Sequence[tuple[str, str]] = ()) -> Outcome:
         """Run setup and these programs, twice; return the outcome both agree on.
@@ -71,8 +79,11 @@ class Bench:
         """
         line = programs[-1].line if programs else self.item.lines.get("id", 1)
         job = Job(programs, tuple(want))
-        self.asked.append(job)
         plan = self.plan(job)
+        if len(plan.chunks) == 1:
+            return Outcome("", "", 0, None, 0.0)  # no program but the seed
+        if plan not in self.tried and len(self.seeds) > 1:
+            self.ahead(job)
         if plan in self.done:
             return self.done[plan]
         chunks, wanted = plan.chunks, plan.want
@@ -103,15 +114,29 @@ class Bench:
 
     def judge(self, program: str, line: int, tests: Program) -> Judged:
         """Judge a program by the item's tests, in two processes, twice; return what both agree on."""
-        chunks = self.chunks(Chunk(program, self.item.file, line))
-        examiner = self.chunks(tests)
+        case = self.case(program, line, tests)
+        if case in self.judged:
+            return self.judged[case]
         limits = Limits(seconds=self.item.time_limit)
-        first, second = (
-            sandbox.judge(chunks, examiner, limits=limits, preload=self.pack.preload, salt=salt) for salt in SALTS
-        )
+        first, second = (sandbox.judge(*case, limits=limits, preload=self.pack.preload, salt=salt) for salt in SALTS)
         if first.tests != second.tests:
             raise self.wrong(line, "two runs of the tests disagree. Seed what is random: torch.manual_seed(seed)")
         return first
+
+    def judge_ahead(self, tests: Program, *programs: tuple[str, int]) -> None:
+        """Judge these (program, line) together now; `judge` then has what was found, where two runs agree on all."""
+        cases = list(dict.fromkeys(self.case(*program, tests) for program in programs))
+        limits = Limits(seconds=self.item.time_limit, output=_TOGETHER)
+        preload = self.pack.preload
+        first = sandbox.judge_each(cases, limits=limits, preload=preload, salt=SALTS[0])
+        second = sandbox.judge_each(cases[::-1], limits=limits, preload=preload, salt=SALTS[1]) if first else None
+        pairs = list(zip(first or (), reversed(second or ()), strict=False))
+        if all(one.tests == two.tests for one, two in pairs):
+            self.judged.update((case, one) for case, (one, _) in zip(cases, pairs, strict=False))
+
+    def case(self, program: str, line: int, tests: Program) -> Case:
+        """What the sandbox is asked to judge."""
+        return tuple(self.chunks(Chunk(program, self.item.file, line))), tuple(self.chunks(tests))
 
     def raised(self, outcome: Outcome, line: int) -> ProofError:
         """The error for a program that should have run."""
@@ -159,15 +184,18 @@ class Bench:
 def together(bench: Bench, plans: Sequence[Planned], times: int = 1) -> None:
     """Run these in two processes, in opposite orders; where both agree on all of them, keep that in `bench.done`.
 
-    Together they may take as long as one of them alone, `times` times.
+    One may take as long as it may alone, and all together as long as one, `times` times.
     """
-    plans = [one for one in dict.fromkeys(plans) if one not in bench.done]
+    plans = [one for one in dict.fromkeys(plans) if one not in bench.tried]
     if len(plans) < 2:
         return
-    limits = Limits(seconds=bench.item.time_limit * max(1, times), output=_TOGETHER)
+    bench.tried.update(plans)
+    limit = bench.item.time_limit
+    limits = Limits(seconds=limit * times, output=_TOGETHER)
     preload = bench.pack.preload
-    first = sandbox.run_each(plans, limits=limits, preload=preload, salt=SALTS[0])
-    second = sandbox.run_each(plans[::-1], limits=limits, preload=preload, salt=SALTS[1]) if first else None
+    first = sandbox.run_each(plans, limits=limits, turn=limit, preload=preload, salt=SALTS[0])
+    backward = plans[::-1]
+    second = sandbox.run_each(backward, limits=limits, turn=limit, preload=preload, salt=SALTS[1]) if first else None
     pairs = list(zip(first or (), reversed(second or ()), strict=False))
     if all(_facts(one) == _facts(two) for one, two in pairs):
         bench.done.update((plan, one) for plan, (one, _) in zip(plans, pairs, strict=False) if not _refused(one))

@@ -3,7 +3,7 @@
 import re
 from xml.etree import ElementTree
 
-from clearhead.course.bench import Bench
+from clearhead.course.bench import Bench, Job
 from clearhead.course.item import Program
 from clearhead.sandbox import Chunk
 
@@ -30,6 +30,15 @@ _TAKE = Chunk(
 )
 
 
+_WANT = (("svg", ""),)
+
+
+def drawing(bench: Bench, *programs: Program | Chunk) -> tuple[Job, ...]:
+    """The job of drawing after these programs, to be run ahead; none if the item has no figure program."""
+    figure = bench.item.one("figure")
+    return (Job((*programs, figure, _TAKE), _WANT),) if figure else ()
+
+
 def draw(bench: Bench, *programs: Program | Chunk) -> str:
     """Run the item's figure program after these; return a safe SVG, or "" if the item has no figure program.
 
@@ -39,7 +48,7 @@ def draw(bench: Bench, *programs: Program | Chunk) -> str:
     figure = bench.item.one("figure")
     if figure is None:
         return ""
-    run = bench.must_run(*programs, figure, _TAKE, want=[("svg", "")])
+    run = bench.must_run(*programs, figure, _TAKE, want=_WANT)
     svg = run.values.get("svg", "")
     why = unsafe(svg)
     if why:

@@ -124,10 +124,9 @@ def _outcome(item: Item, pack: Pack, folder: Path | None, seeds: int, fresh: boo
     if kept:
         return Outcome(item.id, item.file, kept, cached=True, seconds=time.monotonic() - started)
     try:
-        bench = Bench(item, pack, item.seed)
+        bench = Bench(item, pack, item.seed, _seeds(item, seeds))
         proved = _prove(bench)
-        if item.variants:
-            _prove_variants(proved, bench, seeds)
+        _prove_variants(proved, bench)
     except ProofError as error:
         return Outcome(item.id, item.file, None, _said(error), error.line, seconds=time.monotonic() - started)
     if place:
@@ -135,16 +134,20 @@ def _outcome(item: Item, pack: Pack, folder: Path | None, seeds: int, fresh: boo
     return Outcome(item.id, item.file, proved, seconds=time.monotonic() - started)
 
 
-def _prove_variants(proved: Proved, bench: Bench, seeds: int) -> None:
-    """The seeds that follow must hold as well, and one of them must give other numbers."""
-    item = bench.item
-    count = min(seeds, JUDGED) if item.kind in ("debug", "code") else seeds
-    others = []
-    for one in bench.at(range(item.seed + 1, item.seed + count)):
+def _seeds(item: Item, count: int) -> range:
+    """The seeds at which an item must hold: its own, and those that follow if it has variants."""
+    judged = item.kind in ("debug", "code")
+    return range(item.seed, item.seed + (min(count, JUDGED if judged else count) if item.variants else 1))
+
+
+def _prove_variants(proved: Proved, bench: Bench) -> None:
+    """The other seeds must hold as well, and one of them must give other numbers."""
+    item, others = bench.item, []
+    for seed in bench.seeds[1:]:
         try:
-            others.append(_prove(one))
+            others.append(_prove(bench.at(seed)))
         except ProofError as error:
-            raise ProofError(f"with seed {one.seed}: {_said(error)}", file=error.file, line=error.line) from None
+            raise ProofError(f"with seed {seed}: {_said(error)}", file=error.file, line=error.line) from None
     if others and all(_shown(other) == _shown(proved) for other in others):
         message = "another seed asks and answers the same; draw the numbers from `seed`, or drop `variants`"
         raise ProofError(message, file=item.file, line=item.lines.get("variants"))

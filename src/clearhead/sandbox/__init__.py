@@ -3,8 +3,9 @@
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clearhead.errors import SandboxError
 from clearhead.sandbox import batch, pool
@@ -15,7 +16,8 @@ DEFAULT = Limits()
 
 __all__ = [
     "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised", "SandboxError",
-    "Tested", "available", "backend", "consent", "explain", "judge", "must_confine", "run", "run_each", "warm",
+    "Tested", "available", "backend", "consent", "explain", "judge", "judge_each", "must_confine", "run", "run_each",
+    "warm",
 ]  # fmt: skip
 
 
@@ -67,6 +69,7 @@ def run_each(
     programs: Sequence[Program],
     *,
     limits: Limits = DEFAULT,
+    turn: float | None = None,
     preload: Sequence[str] = (),
     salt: int = 1,
     name: str | None = None,
@@ -75,9 +78,11 @@ def run_each(
 
     Args:
         limits: of all of them together.
+        turn: seconds that one of them may take; None: as long as all together.
     Returns:
-        An Outcome a program, or None if one of them ended the process or met a limit: then run them one by one.
-        A program may see what an earlier one left behind; where that matters, compare with the opposite order.
+        An Outcome a program, or None if one of them ended the process, met a limit or replaced something of Python's or
+        torch's own: then run them one by one. A program may still see what an earlier one left behind; where that
+        matters, compare with the opposite order.
 
     >>> [one.stdout for one in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
     ['1\\n', '2\\n']
@@ -85,8 +90,9 @@ def run_each(
     with_what, confined = starter(preload, salt, name)
     mark = f"\x1e{secrets.token_hex(8)}\x1e"
     running = pool.Running(
-        programs, limits=limits, stdin="", files=(), want=(), salt=salt, role="batch", confined=confined, mark=mark
-    )
+        programs, limits=limits, stdin="", files=(), want=(), salt=salt, role="programs", confined=confined, mark=mark,
+        turn=turn,
+    )  # fmt: skip
     running.launch(with_what)
     return batch.outcomes(running.finish(), running.each, mark, len(programs))
 
@@ -126,36 +132,71 @@ def judge(
     >>> judge("def double(x): return 2 * x", "assert learner.double(3) == 6").passed
     True
     """
+    given = (_chunks(program, "program.py"), _chunks(tests, "tests.py"))
+    learner, examiner = _two_sides(given, ("learner", "tests"), limits, preload, salt, name)
+    found, loaded = examiner[0].tests, learner[0]
+    if loaded.stopped or not found:
+        why = f"stopped: {loaded.stopped}" if loaded.stopped else f"the tests did not finish: {examiner[0].stopped}"
+        found = (*(one for one in found if one.passed), Tested("the program ends in time and memory", False, why, None))
+    return Judged(found, loaded, examiner[0])
+
+
+def judge_each(
+    cases: Sequence[tuple[Sequence[Chunk], Sequence[Chunk]]],
+    *,
+    limits: Limits = DEFAULT,
+    preload: Sequence[str] = (),
+    salt: int = 1,
+    name: str | None = None,
+) -> list[Judged] | None:
+    """Judge programs of one author one after another in the same two confined processes. Never a learner's.
+
+    Args:
+        cases: (program, its tests), as for `judge`.
+        limits: of all of them together.
+    Returns:
+        A Judged a program, with the outcomes of the two processes they shared; or None, as `run_each` does: then judge
+        them one by one.
+
+    >>> tests = [Chunk("assert double(3) == 6")]
+    >>> cases = [([Chunk(f"def double(x): return {n} * x")], tests) for n in (2, 3)]
+    >>> [one.passed for one in judge_each(cases)]
+    [True, False]
+    """
+    given = [[Program(tuple(side)) for side in sides] for sides in zip(*cases, strict=True)]
+    (learner, served), (examiner, examined) = _two_sides(
+        (given[0], given[1]), ("learners", "tests of each"), limits, preload, salt, name
+    )
+    found = batch.verdicts((learner, examiner), served, examined, len(cases))
+    return None if found is None else [Judged(tests, learner, examiner) for tests in found]
+
+
+Side = tuple[Outcome, Sequence[Mapping[str, Any]]]
+
+
+def _two_sides(
+    given: tuple[Sequence[Chunk] | Sequence[Program], Sequence[Chunk] | Sequence[Program]], roles: tuple[str, str],
+    limits: Limits, preload: Sequence[str], salt: int, name: str | None,
+) -> tuple[Side, Side]:  # fmt: skip
+    """Run two processes that share a channel; the outcome of each, and its reports where it ran several programs."""
     with_what, confined = starter(preload, salt, name)
     pair = socket.socketpair()
-    given = (_chunks(program, "program.py"), _chunks(tests, "tests.py"))
     ends: list[Outcome] = []
     with pair[0], pair[1]:
-        sides = [
+        first, second = (
             pool.Running(
-                chunks,
-                limits=limits,
-                stdin="",
-                files=(),
-                want=(),
-                salt=salt,
-                role=role,
-                channel=end.fileno(),
+                one, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
                 confined=confined,
             )
-            for chunks, role, end in zip(given, ("learner", "tests"), pair, strict=True)
-        ]
-        for side in sides:
+            for one, role, end in zip(given, roles, pair, strict=True)
+        )  # fmt: skip
+        for side in (first, second):
             side.launch(with_what)
-    other = threading.Thread(target=lambda: ends.append(sides[0].finish()))
+    other = threading.Thread(target=lambda: ends.append(first.finish()))
     other.start()
-    examiner = sides[1].finish()
+    examiner = second.finish()
     other.join()
-    found = examiner.tests
-    if ends[0].stopped or not found:
-        why = f"stopped: {ends[0].stopped}" if ends[0].stopped else f"the tests did not finish: {examiner.stopped}"
-        found = (*(one for one in found if one.passed), Tested("the program ends in time and memory", False, why, None))
-    return Judged(found, ends[0], examiner)
+    return (ends[0], first.each), (examiner, second.each)
 
 
 def _chunks(source: str | Sequence[Chunk], file: str) -> list[Chunk]:

@@ -7,10 +7,11 @@ REPORT to write the report to, CHANNEL to the other process of a test (only then
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clearhead.sandbox import batch, fresh
+from clearhead.sandbox import batch, fresh, judging
 from clearhead.sandbox.confine import confine
 from clearhead.sandbox.limits import Limits
 from clearhead.sandbox.running import JOB, REPORT, run_chunks
@@ -33,13 +34,16 @@ def main(*, files: bool = True) -> NoReturn:
         os.write(2, f"cannot confine: {error}".encode())
         os._exit(81)
     fresh.shuffle(job["salt"])
-    if job["role"] == "program":
-        _finish(run_chunks(job["chunks"], job["want"]))
-    if job["role"] == "batch":
-        _finish(batch.run(job["chunks"], job["mark"], job["salt"]))
-    from clearhead.sandbox import judging  # the worker has imported it already
-
-    _finish(judging.serve(job["chunks"]) if job["role"] == "learner" else judging.examine(job["chunks"]))
+    chunks, salt = job["chunks"], job["salt"]
+    roles: dict[str, Callable[[], dict[str, Any]]] = {
+        "program": lambda: run_chunks(chunks, job["want"]),
+        "learner": lambda: judging.serve(chunks),
+        "tests": lambda: judging.examine(chunks),
+        "programs": lambda: batch.run(chunks, job["mark"], salt),
+        "learners": lambda: batch.serve(chunks, salt),
+        "tests of each": lambda: batch.examine(chunks, salt),
+    }
+    _finish(roles[job["role"]]())
 
 
 def _finish(report: dict[str, Any]) -> NoReturn:

@@ -1,7 +1,13 @@
-"""What a program must not inherit from the one before it: text streams, random numbers, torch's settings."""
+"""What a program must not inherit from the one before: text streams, random numbers, settings, replaced functions."""
 
 import random
 import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+_SHARED = ("builtins", "math", "random", "torch", "torch.nn", "torch.nn.functional")
+Kept = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 
 def streams() -> None:
@@ -29,3 +35,28 @@ def settings() -> None:
         torch.set_grad_enabled(True)
         torch.use_deterministic_algorithms(False)
         torch.set_printoptions(profile="default")
+
+
+def shared() -> Kept:
+    """What the modules that programs share hold now, and torch's classes: see `altered`."""
+    settings()  # some of them replace names of torch's: torch.Storage goes with the default dtype
+    modules = [sys.modules[name] for name in _SHARED if name in sys.modules]
+    nn = vars(sys.modules["torch.nn"]).values() if "torch.nn" in sys.modules else ()
+    classes = [one for one in nn if isinstance(one, type)]
+    tensor = [sys.modules["torch"].Tensor] if "torch" in sys.modules else []
+    return [(vars(one), dict(vars(one))) for one in (*modules, *tensor, *classes)]
+
+
+def altered(before: Kept) -> bool:
+    """Whether anything was replaced or taken away since, or added to a class (it may inherit what it seems to have).
+
+    An import may add to a module.
+    """
+    settings()
+    gone = object()
+    for now, kept in before:
+        if any(now.get(name, gone) is not value for name, value in kept.items()):
+            return True
+        if isinstance(now, MappingProxyType) and len(now) != len(kept):
+            return True
+    return False

@@ -17,10 +17,11 @@ from clearhead.sandbox import wire
 from clearhead.sandbox.running import CHANNEL, describe, execute
 
 Chunks = Sequence[Mapping[str, Any]]
+NEXT = "next"  # the request that ends a program's turn in a batch
 
 
 def serve(chunks: Chunks) -> dict[str, Any]:
-    """The learner's side: load the program, then answer until the tests hang up."""
+    """The learner's side: load the program, then answer until the tests hang up or want the next program."""
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     handles: list[Any] = [module]
@@ -36,6 +37,8 @@ def serve(chunks: Chunks) -> dict[str, Any]:
         try:
             request = wire.receive(CHANNEL)
         except wire.WireError:
+            return {"raised": raised, "values": {}}
+        if request.get("op") == NEXT:
             return {"raised": raised, "values": {}}
         try:
             target = handles[request["handle"]]

@@ -135,9 +135,10 @@ class Running:
     def __init__(
         self, chunks: Sequence[Chunk] | Sequence[Program], *, limits: Limits, stdin: str,
         files: Sequence[tuple[str, bytes]], want: Sequence[tuple[str, str]], salt: int, role: str = "program",
-        channel: int | None = None, confined: bool = True, mark: str = "",
+        channel: int | None = None, confined: bool = True, mark: str = "", turn: float | None = None,
     ) -> None:  # fmt: skip
         self.limits, self.channel = limits, channel
+        self.mark, self.turn = mark.encode(), turn  # of a batch: what ends a program's turn, and how long one may be
         self.folder = Path(tempfile.mkdtemp(prefix="clearhead-run-"))
         for name, data in files:
             _place(self.folder, name, data)
@@ -147,7 +148,7 @@ class Running:
             "mark": mark,
         }).encode()  # fmt: skip
         self.stdin = stdin.encode()
-        self.started = time.monotonic()
+        self.started = self.turned = time.monotonic()
         self.buffers: dict[int, bytearray] = {}
         self.stopped: str | None = None
         self.each: Sequence[Mapping[str, Any]] = ()
@@ -194,7 +195,7 @@ class Running:
         if pid is None:
             self.stopped = "start"
             return None
-        self.started = time.monotonic()
+        self.started = self.turned = time.monotonic()
         base = _resident(pid) or 0
         poller = select.poll()
         poller.register(self.reply, select.POLLIN | select.POLLHUP)
@@ -239,6 +240,8 @@ class Running:
         data = os.read(descriptor, 65536)
         if data:
             self.buffers[descriptor] += data
+            if self.mark and self.mark in data:
+                self.turned = time.monotonic()
         elif event:
             poller.unregister(descriptor)
 
@@ -253,7 +256,7 @@ class Running:
             self.stopped = "output"
 
     def _over(self, pid: int, base: int, now: float, look: bool) -> str | None:
-        if now - self.started > self.seconds:
+        if now - self.started > self.seconds or (self.turn is not None and now - self.turned > self.turn):
             return "time"
         if sum(map(len, self.buffers.values())) > self.limits.output:
             return "output"

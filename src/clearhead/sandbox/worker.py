@@ -29,7 +29,6 @@ def prepare(preload: list[str]) -> None:
         module = importlib.import_module(name)
         if name == "torch":
             _warm(module)
-    importlib.import_module("clearhead.sandbox.judging")
     fresh.shuffle(0)
     confine.readable()
 

@@ -3,14 +3,15 @@
 from typing import Any
 
 from clearhead.course import fill
-from clearhead.course.bench import Bench
-from clearhead.course.figure import draw
+from clearhead.course.bench import Bench, Job
+from clearhead.course.figure import draw, drawing
 
 
 def prove_card(bench: Bench) -> dict[str, Any]:
     """Run the proof; fill the back."""
     item = bench.item
     programs = [*item.role("answer"), *item.role("proof")]
+    bench.ahead(Job(tuple(programs)), *drawing(bench, *programs))
     values = bench.values(bench.must_run(*programs))
     for proof in item.role("proof"):
         if "assert" not in proof.source:

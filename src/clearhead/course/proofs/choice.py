@@ -4,7 +4,7 @@ from typing import Any
 
 from clearhead.course import fill
 from clearhead.course.bench import Bench, Job
-from clearhead.course.figure import draw
+from clearhead.course.figure import draw, drawing
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
 
@@ -15,7 +15,11 @@ def prove_choice(bench: Bench) -> dict[str, Any]:
     """Run the check of each option."""
     item = bench.item
     checks = [program for section in item.named("Option") for program in section.programs]
-    bench.ahead(Job(item.role("answer")), *(Job((*item.role("answer"), check), _WANT) for check in checks))
+    bench.ahead(
+        Job(item.role("answer")),
+        *(Job((*item.role("answer"), check), _WANT) for check in checks),
+        *drawing(bench, *item.role("answer")),
+    )
     base = bench.must_run(*item.role("answer"))
     values = bench.values(base)
     found: list[tuple[Option, int]] = []

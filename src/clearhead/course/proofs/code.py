@@ -15,6 +15,7 @@ def prove_code(bench: Bench) -> dict[str, Any]:
     item = bench.item
     solution, starter, tests = (item.role(role)[0] for role in ("solution", "starter", "tests"))
     values = bench.values(bench.must_run(*item.role("answer")))
+    bench.judge_ahead(tests, *((one.source, one.line) for one in (solution, starter, *item.role("mutant"))))
     solved = bench.judge(solution.source, solution.line, tests)
     if not solved.passed:
         line = next((test.line for test in solved.tests if not test.passed and test.line), solution.line)

@@ -15,12 +15,13 @@ def prove_debug(bench: Bench) -> dict[str, Any]:
     item = bench.item
     given, tests = item.role("given")[0], item.role("tests")[0]
     values = bench.values(bench.must_run(*item.role("answer")))
+    sources = [patched(bench, given, patch) for patch in item.role("patch")]
+    bench.judge_ahead(tests, *((source, given.line) for source in (given.source, *sources)))
     broken = bench.judge(given.source, given.line, tests)
     if broken.passed:
         raise bench.wrong(given.line, "the given program passes its tests; there is nothing to debug")
     found: list[tuple[Option, int]] = []
-    for patch in item.role("patch"):
-        source = patched(bench, given, patch)
+    for patch, source in zip(item.role("patch"), sources, strict=True):
         judged = bench.judge(source, given.line, tests)
         shown = changes(given.source, source)
         why = bench.rationale(patch.misconception, values)

@@ -4,7 +4,7 @@ import hashlib
 import math
 from typing import Any
 
-from clearhead.course.bench import Bench, fence
+from clearhead.course.bench import Bench, Job, fence
 from clearhead.course.item import Item
 from clearhead.course.proved import Step
 from clearhead.sandbox import Chunk
@@ -39,13 +39,14 @@ def prove_order(bench: Bench) -> dict[str, Any]:
     for at, text in enumerate(texts):
         if text in texts[:at]:
             raise bench.wrong(steps[at].line, "this step is the same as an earlier one")
-    written = bench.must_run(*item.role("answer"), *steps, tests)
-    values = bench.values(written)
     parts = (
         f"__setup = {[one.source for one in item.role('setup')]!r}\n"
         f"__steps = {[step.source for step in steps]!r}\n__tests = {tests.source!r}\n"
     )
-    run = bench.must_run(Chunk(parts + _TRY, "orders"), want=[("__passing", "")])
+    every, want = Chunk(parts + _TRY, "orders"), (("__passing", ""),)
+    bench.ahead(Job((*item.role("answer"), *steps, tests)), Job((every,), want))
+    values = bench.values(bench.must_run(*item.role("answer"), *steps, tests))
+    run = bench.must_run(every, want=want)
     passing = run.values["__passing"].split()
     right = "".join(str(at) for at in range(len(steps)))
     if right not in passing:

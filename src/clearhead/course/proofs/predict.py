@@ -3,7 +3,7 @@
 from typing import Any
 
 from clearhead.course.bench import Bench, Job, changes, fence, shown
-from clearhead.course.figure import draw
+from clearhead.course.figure import draw, drawing
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
 from clearhead.course.saying import NOTHING, PRINTS, WOULD_PRINT
@@ -13,7 +13,12 @@ def prove_predict(bench: Bench) -> dict[str, Any]:
     """Run the given program and each distractor; all must show different things."""
     item = bench.item
     given = item.role("given")[0]
-    bench.ahead(Job((given,)), Job(item.role("answer")), *(Job((mutant,)) for mutant in item.role("distractor")))
+    programs = (given, *item.role("distractor"))
+    bench.ahead(
+        Job(item.role("answer")),
+        *(Job((one,)) for one in programs),
+        *(job for one in programs for job in drawing(bench, one)),
+    )
     run = bench.run(given)
     values = bench.values(bench.must_run(*item.role("answer")), run)
     answer = shown(run)

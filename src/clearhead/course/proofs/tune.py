@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from clearhead.course.bench import Bench, Job
-from clearhead.course.figure import draw
+from clearhead.course.figure import draw, drawing
 from clearhead.course.proofs.options import settle
 from clearhead.course.proved import Option
 from clearhead.course.saying import SWEPT
@@ -29,6 +29,7 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
     bench.ahead(
         Job((sweep, program, _DUMP), _WANT),
         *(Job((sweep, mutant), _WANT[:1]) for mutant in item.role("distractor")),
+        *(job for one in (program, *item.role("distractor")) for job in drawing(bench, sweep, one)),
     )
     run = bench.run(sweep, program, _DUMP, want=_WANT)
     if not run.ok:

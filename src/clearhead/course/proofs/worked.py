@@ -3,8 +3,8 @@
 from typing import Any
 
 from clearhead.course import fill
-from clearhead.course.bench import Bench
-from clearhead.course.figure import draw
+from clearhead.course.bench import Bench, Job
+from clearhead.course.figure import draw, drawing
 from clearhead.course.proved import Step
 from clearhead.sandbox import Chunk
 
@@ -20,7 +20,9 @@ def prove_worked(bench: Bench) -> dict[str, Any]:
             raise bench.wrong(section.line, "a step needs one ```python step program that sets `result`")
         keep = f"_step_{at} = result\ndel result\n"
         programs += [steps[0], Chunk(keep, item.file, steps[0].line + steps[0].source.count("\n") - 1)]
-    run = bench.must_run(*programs, want=[(f"_step_{at}", "") for at in range(len(sections))])
+    want = tuple((f"_step_{at}", "") for at in range(len(sections)))
+    bench.ahead(Job(tuple(programs), want), *drawing(bench, *programs))
+    run = bench.must_run(*programs, want=want)
     values = bench.values(run)
     found = []
     for at, section in enumerate(sections):
