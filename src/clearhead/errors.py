@@ -59,9 +59,11 @@ class ModelError(ClearheadError, RuntimeError):
 
     Attributes:
         remote_code: True where the one reason is that the model brings code of its own and was not trusted to run it.
+        model: what the model was asked for by, where that is known.
     """
 
     remote_code: bool = False
+    model: str | None = None
 
 
 class PackError(ClearheadError, ValueError):

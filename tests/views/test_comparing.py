@@ -79,6 +79,10 @@ def test_the_map_says_which_of_the_two_has_more():
 def test_refusals_say_what_to_do(monkeypatch):
     with pytest.raises(OptionError, match="one tokenizer"):
         comparing.compare(reading(5), reading(7))
+    with pytest.raises(OptionError, match="at token 1 a small model reads “cat” and a small model “cats”"):
+        comparing.compare(reading(["[CLS]", "cat", "s"]), reading(["[CLS]", "cats", "s"]))
+    alike = comparing.compare(reading(["[CLS]", "The", "##s"]), reading(["[SEP]", "Ġthe", "s"]))
+    assert len(alike.heads) == 15
     monkeypatch.setattr(comparing, "MOST_NUMBERS", 100)
     with pytest.raises(TooLargeError, match="shorter text"):
         comparing.compare(reading(5), reading(5))

@@ -135,6 +135,36 @@ def test_a_reading_says_how_far_it_is_and_is_asked_by_its_key(client):
 
 
 @needs_demo
+def test_two_models_are_compared_head_by_head(client):
+    *told, last = posted(client, "/lens/read", text="Two models, one text", second="untrained")
+    assert {at["doing"] for at in told} <= {"loading", "reading", "drawing", "second-loading", "second-reading"}
+    other = last["payload"]["other"]
+    assert other["model"] == "untrained"
+    ours, theirs = KEPT.both(KEPT.asked(last["key"]), lambda *_: None)
+    pair = list(zip(ours.record.values(), theirs.record.values(), strict=True))
+    for layer, (one, another) in enumerate(pair):
+        nats = one.kl(another)[0].mean(-1).tolist()
+        assert other["kl"][layer] == pytest.approx(nats, rel=1e-4)
+    question = {"kind": "links", "model": 1, "layer": 0, "head": 1, "token": 2, "side": "query"}
+    found = client.get("/lens/answer", params={"key": last["key"], "question": json.dumps(question)}).json()
+    assert found["links"][0][2] == pytest.approx(float(pair[0][1][0, 1, 2].max()), rel=1e-4)
+    assert last["key"] != posted(client, "/lens/read", text="Two models, one text")[-1]["key"]
+    plain = client.get("/lens", params={"text": "Two models, one text", "second": "untrained", "plain": 1}).text
+    assert "How far from untrained" in plain
+    assert f"<td>{other['kl'][5][11]:.3f}</td>" in plain
+
+
+@needs_demo
+def test_models_that_cut_the_text_elsewhere_are_refused_with_why(client):
+    refused = posted(client, "/lens/read", text="Two models, one text", second="induction")[-1]["error"]
+    assert "induction 21: the maps do not lie on each other. Compare models with one tokenizer." in refused
+    gone = posted(client, "/lens/read", text="a word", second="/no/such/folder")[-1]["error"]
+    assert "/no/such/folder is not there" in gone
+    both = posted(client, "/lens/read", text="Two models", second="untrained", rollout=True)[-1]["payload"]
+    assert len(both["other"]["kl"]) == 1
+
+
+@needs_demo
 def test_a_long_text_goes_in_the_body_and_half_a_character_is_refused(client):
     assert "at most 512" in posted(client, "/lens/read", text="word " * 60_000)[-1]["error"]
     assert "half a character" in posted(client, "/lens/read", text="\ud800")[-1]["error"]
@@ -213,7 +243,7 @@ def test_an_uploaded_picture_is_read_and_forgotten_pictures_are_said(client, vit
     assert row.shape == (1, 50)
     assert row.sum() == pytest.approx(1, abs=1e-3)
     assert "reads text" in posted(client, "/lens/read", picture=key)[-1]["error"]
-    assert "Choose the file again" in posted(client, "/lens/read", picture="gone", model=str(vit))[-1]["error"]
+    assert "Choose it again" in posted(client, "/lens/read", picture="gone", model=str(vit))[-1]["error"]
     assert "reads pictures" in posted(client, "/lens/read", text="a word", model=str(vit))[-1]["error"]
     assert "empty" in posted(client, "/lens/picture", content=b"")["error"]
     assert (
@@ -297,6 +327,40 @@ def test_the_address_holds_the_whole_state(address, browser):
     assert "Give at least one word" in page.locator("#lens-says").inner_text()
     page.close()
     assert [said for said in wrong if "422" not in said] == []
+
+
+@needs_demo
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1440])
+def test_a_second_model_is_taken_away_from_the_first(address, browser, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.set_default_timeout(60_000)
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(f"{address}/lens?text=The+cat+sat+on+the+mat&second=untrained")
+    page.locator(".ch-less", has_text="less the same head of untrained. KL divergence").wait_for()
+    assert page.locator(".ch-signed").count() == 2  # all heads, and the one that is open
+    page.get_by_label("Order by").select_option("KL divergence")
+    first = page.locator(".ch-cell").first
+    first.click()
+    nats = float(first.get_attribute("title").split(": ")[1])
+    assert nats > float(page.locator(".ch-cell").nth(70).get_attribute("title").split(": ")[1])
+    said = page.locator(".ch-less .ch-number").inner_text()
+    assert float(said) == pytest.approx(nats, abs=0.006)
+    assert all(part in page.url for part in ("second=untrained", "pin=other", "order=KL"))
+    page.goto(page.url)
+    page.locator(".ch-less", has_text="most at").wait_for()
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        assert serious(page) == [], scheme
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("button", name="This model alone").click()
+    assert page.locator(".ch-signed").count() == 0
+    page.locator("#lens-second").fill("induction")
+    page.get_by_role("button", name="Read").click()
+    page.locator(".lens-says.wrong", has_text="one tokenizer").wait_for()
+    page.close()
+    assert wrong == []
 
 
 def serious(page):

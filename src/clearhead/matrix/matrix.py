@@ -179,6 +179,23 @@ class AttentionMatrix(Questions):
         lse = None if self._lse is None else self._lse[:, chosen]
         return self._like(self._logits.heads(chosen), own, lse)
 
+    def rows(self, start: int, stop: int) -> AttentionMatrix:
+        """Some neighbouring queries as a matrix of their own, (B, H, stop - start, S): what is long, in pieces.
+
+        Raises:
+            PlaceError: not 0 <= start < stop <= L.
+
+        Example:
+            >>> q = torch.eye(4).view(1, 1, 4, 4)
+            >>> A = AttentionMatrix(q, q, is_causal=True)
+            >>> torch.equal(A.rows(1, 3).to_dense(), A.to_dense()[:, :, 1:3])
+            True
+        """
+        if not 0 <= start < stop <= self.shape[2]:
+            raise PlaceError(f"rows({start}, {stop}) of a matrix with L={self.shape[2]}. Use 0 <= start < stop <= L.")
+        lse = None if self._lse is None else self._lse[:, :, start:stop]
+        return self._like(self._logits.part(slice(start, stop), slice(0, self.shape[3])), self._value, lse)
+
     def mean_heads(self) -> HeadMean:
         """The mean over heads, (B, 1, L, S), as lazy as the matrix."""
         return HeadMean(self)

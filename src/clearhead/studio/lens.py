@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
+from clearhead.studio.language import _
 from clearhead.studio.lens_plain import numbers
 from clearhead.studio.lens_reading import KEPT, Asked, Tell, asked
 from clearhead.studio.lens_work import Work, refusal
@@ -26,7 +27,9 @@ EXAMPLES: Final = (
     {"text": "The animal didn't cross the street because it was too wide"},
     {"text": "Paris is to France what Rome is to Italy"},
     {"text": "the lighthouse keeper wrote: the lighthouse keeper", "model": "induction"},
+    {"text": SENTENCE, "second": "untrained"},
 )
+MODELS: Final = ("all-MiniLM-L6-v2", "untrained", "induction")  # those always at hand, as capture.load names them
 
 
 class Wanted(BaseModel):
@@ -36,6 +39,7 @@ class Wanted(BaseModel):
     model: str = ""
     picture: str = ""
     rollout: bool = False
+    second: str = ""
 
 
 class Consent(BaseModel):
@@ -53,6 +57,7 @@ def page(
     head: int = -1,
     other: str = "",
     rollout: bool = False,
+    second: str = "",
     plain: bool = False,
 ) -> HTMLResponse:
     """The page. A plain `def`: the server runs it in a thread, so a slow model blocks nobody else."""
@@ -60,11 +65,11 @@ def page(
     state = {"text": text.strip(), "model": model.strip(), "layer": layer, "head": head}
     if plain:
         try:
-            shown = numbers(KEPT.read(asked(text, model), _silent), layer, head)
+            shown = numbers(*KEPT.both(asked(text, model, second=second), _silent), layer, head)
         except ClearheadError as error:
             shown = {"error": str(error)}
-    state |= {"other": other.strip(), "rollout": rollout}
-    return render(request, "lens.html", asked=state, examples=EXAMPLES, plain=plain, shown=shown)
+    state |= {"other": other.strip(), "rollout": rollout, "second": second.strip()}
+    return render(request, "lens.html", asked=state, examples=EXAMPLES, models=MODELS, plain=plain, shown=shown)
 
 
 @router.post("/lens/read")
@@ -82,29 +87,32 @@ async def read(request: Request, wanted: Wanted) -> Response:
 
 
 @router.get("/lens/data")
-def data(text: str = "", model: str = "", rollout: bool = False) -> Response:
+def data(text: str = "", model: str = "", rollout: bool = False, second: str = "") -> Response:
     """The same in one answer: what `attention.js` draws; or, with status 422, `{"error": message}`."""
     try:
-        return JSONResponse(_payload(asked(text, model, rollout=rollout), _silent))
+        return JSONResponse(_payload(asked(text, model, rollout=rollout, second=second), _silent))
     except ClearheadError as error:
         return JSONResponse(refusal(error), status_code=422)
 
 
 @router.get("/lens/answer")
-def answers(question: str, key: str = "", text: str = "", model: str = "", rollout: bool = False) -> Response:
+def answers(
+    question: str, key: str = "", text: str = "", model: str = "", rollout: bool = False, second: str = ""
+) -> Response:
     """A tile of one head, a token's links, …: about the reading of this key, or of this text; else status 422."""
     from clearhead.views.answers import answer
 
     try:
         about = json.loads(question)
         if not isinstance(about, dict):
-            raise OptionError("a question is a JSON object. Reload the page.")
-        what = KEPT.asked(key) if key else asked(text, model, rollout=rollout)
-        return JSONResponse(answer(KEPT.read(what, _silent), about))
+            raise OptionError(_("a question is a JSON object. Reload the page."))
+        what = KEPT.asked(key) if key else asked(text, model, rollout=rollout, second=second)
+        first, other = KEPT.both(what, _silent)
+        return JSONResponse(answer(first, about, other))
     except ClearheadError as error:
         return JSONResponse(refusal(error), status_code=422)
-    except ValueError as error:
-        return JSONResponse({"error": f"the question is no JSON: {error}. Reload the page."}, status_code=422)
+    except ValueError:
+        return JSONResponse({"error": _("the question is no JSON. Reload the page.")}, status_code=422)
 
 
 @router.post("/lens/picture")
@@ -112,7 +120,7 @@ async def picture(request: Request) -> Response:
     """Keep an uploaded picture, the body as it is, while the studio runs; its `key` is what to ask by."""
     content = await request.body()
     if not content:
-        return JSONResponse({"error": "the picture is empty. Choose another file."}, status_code=422)
+        return JSONResponse({"error": _("the picture is empty. Choose another file.")}, status_code=422)
     return JSONResponse({"key": KEPT.add_picture(content)})
 
 
@@ -133,10 +141,17 @@ def style() -> Response:
 def _payload(what: Asked, tell: Tell) -> dict[str, Any]:
     from clearhead.views.payload import payload
 
-    reading = KEPT.read(what, tell)
+    reading, second = KEPT.both(what, tell)
     tell("drawing", 0, len(reading.record))
     text = what.text if not what.picture else None
-    return payload(reading, text=text, model=what.model, progress=lambda done, total: tell("drawing", done, total))
+    return payload(
+        reading,
+        text=text,
+        model=what.model,
+        second=second,
+        progress=lambda done, total: tell("drawing", done, total),
+        live=True,
+    )
 
 
 def _silent(_doing: str, _done: int, _total: int) -> None:

@@ -8,9 +8,13 @@ if TYPE_CHECKING:
 NAMED = 32  # tokens up to which the map is drawn
 
 
-def numbers(reading: "Reading", layer: int, head: int) -> dict[str, Any]:
-    """What the template shows of one head; of the first that is worth it where there is no such head."""
+def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int) -> dict[str, Any]:
+    """What the template shows of one head; of the first that is worth it where there is no such head.
+
+    Of a second model, how far each head is from the one in the same place: `kl[layer][head]`, nats a query.
+    """
     from clearhead.views.listing import listing
+    from clearhead.views.payload import divergences
     from clearhead.views.ranking import telling
 
     matrices = list(reading.record.values())
@@ -33,4 +37,6 @@ def numbers(reading: "Reading", layer: int, head: int) -> dict[str, Any]:
         "weights": listed["weights"] if len(reading.tokens) <= NAMED else None,
         "rows": rows,
         "heads": [matrix.shape[1] for matrix in matrices],
+        "second": second and second.model_name,
+        "kl": second and divergences(reading, second),
     }

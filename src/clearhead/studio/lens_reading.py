@@ -8,6 +8,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import ModelError, OptionError
+from clearhead.studio.language import _
 
 if TYPE_CHECKING:
     from clearhead.capture import Loaded, Reading
@@ -30,31 +31,43 @@ class Asked:
         model: a folder or a cached name; None for the demo model.
         picture: the key of an uploaded picture, or "".
         rollout: all layers as one map.
+        second: another model to compare with, named as `model` is; "" for none.
     """
 
     text: str
     model: str | None = None
     picture: str = ""
     rollout: bool = False
+    second: str = ""
 
     @property
     def key(self) -> str:
         """A short name of what is asked, for addresses."""
-        return _digest(repr((self.text, self.model, self.picture, self.rollout)).encode())
+        return _digest(repr((self.text, self.model, self.picture, self.rollout, self.second)).encode())
+
+    @property
+    def alone(self) -> "Asked":
+        """The same without the second model."""
+        return replace(self, second="")
+
+    @property
+    def other(self) -> "Asked":
+        """The same through the second model alone."""
+        return replace(self, model=self.second, second="")
 
 
-def asked(text: str, model: str = "", picture: str = "", rollout: bool = False) -> Asked:
+def asked(text: str, model: str = "", picture: str = "", rollout: bool = False, second: str = "") -> Asked:
     """What a form says, cleaned.
 
     Raises:
         OptionError: the text holds half a character (a lone surrogate), which no tokenizer reads.
     """
-    for value in (text, model):
+    for value in (text, model, second):
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise OptionError("the text holds half a character, which no tokenizer reads. Type it again.") from error
-    return Asked(text.strip(), model.strip() or None, picture.strip(), rollout)
+            raise OptionError(_("the text holds half a character, which no tokenizer reads. Type it again.")) from error
+    return Asked(text.strip(), model.strip() or None, picture.strip(), rollout, second.strip())
 
 
 class Kept:
@@ -72,7 +85,7 @@ class Kept:
         """The reading, made now or kept.
 
         Args:
-            wanted: what to read.
+            wanted: what to read; its second model plays no part.
             tell: told how far it is; what it raises stops the reading.
         Raises:
             ModelError: the model, the text or the picture cannot be used, or there is no attention in the model.
@@ -80,13 +93,29 @@ class Kept:
         while not self._turn.acquire(timeout=0.1):
             tell("waiting", 0, 0)
         try:
-            if wanted not in self._readings:
-                reading = self._made(wanted, tell)
-                _keep(self._readings, wanted, reading, READINGS)
+            if wanted.alone not in self._readings:
+                reading = self._made(wanted.alone, tell)
+                _keep(self._readings, wanted.alone, reading, READINGS)
             _keep(self._asked, wanted.key, wanted, 4 * READINGS)
-            return self._readings[wanted]
+            return self._readings[wanted.alone]
         finally:
             self._turn.release()
+
+    def both(self, wanted: Asked, tell: Tell) -> "tuple[Reading, Reading | None]":
+        """The reading, and the same through the second model where one is asked for.
+
+        Raises:
+            ModelError: as of `read`, of either model.
+            OptionError: the two cut the text into other tokens, so their maps do not lie on each other.
+        """
+        from clearhead.views.refusing import refuse_unlike
+
+        first = self.read(wanted, tell)
+        if not wanted.second:
+            return first, None
+        second = self.read(wanted.other, lambda doing, done, total: tell(f"second-{doing}", done, total))
+        refuse_unlike(first, second)
+        return first, second
 
     def asked(self, key: str) -> Asked:
         """What was asked under a key.
@@ -95,7 +124,7 @@ class Kept:
             OptionError: the studio has forgotten it, or was started anew.
         """
         if key not in self._asked:
-            raise OptionError("the studio has forgotten this reading. Press Read to make it again.")
+            raise OptionError(_("the studio has forgotten this reading. Press Read to make it again."))
         return self._asked[key]
 
     def add_picture(self, content: bytes) -> str:
@@ -141,7 +170,7 @@ class Kept:
     def _picture(self, key: str) -> bytes:
         if key not in self._pictures:
             raise ModelError(
-                "this picture is not kept: an address cannot hold it, and the studio forgets it. Choose the file again."
+                _("this picture is not kept: an address cannot hold it, and the studio forgets it. Choose it again.")
             )
         return self._pictures[key]
 

@@ -8,10 +8,12 @@ it next says how far it is.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextvars import copy_context
 from threading import Event, Thread
 from typing import Any
 
 from clearhead.errors import ClearheadError
+from clearhead.studio.language import _
 from clearhead.studio.lens_reading import Tell
 
 LOOK = 0.05  # seconds between two looks at how far it is
@@ -35,7 +37,7 @@ class Work:
         self._stop = Event()
         self._at: dict[str, Any] = {}
         self.answer: str | None = None
-        self._thread = Thread(target=self._run, args=(make,), daemon=True)
+        self._thread = Thread(target=copy_context().run, args=(self._run, make), daemon=True)  # in the same language
         self._thread.start()
 
     def stop(self) -> None:
@@ -72,7 +74,7 @@ class Work:
         except ClearheadError as error:
             answer = refusal(error)
         except Exception:
-            self.answer = json.dumps({"error": "The studio has a fault. The terminal says more."}) + "\n"
+            self.answer = json.dumps({"error": _("The studio has a fault. The terminal says more.")}) + "\n"
             raise
         self.answer = json.dumps(answer, ensure_ascii=False) + "\n"
 
@@ -83,5 +85,6 @@ class Work:
 
 
 def refusal(error: ClearheadError) -> dict[str, Any]:
-    """What the page is told: the message, and whether consent to a model's own code would help."""
-    return {"error": str(error), "consent": bool(getattr(error, "remote_code", False))}
+    """What the page is told: the message, and whether consent to the own code of a model, and of which, would help."""
+    consent = bool(getattr(error, "remote_code", False))
+    return {"error": str(error), "consent": consent, "model": getattr(error, "model", None)}

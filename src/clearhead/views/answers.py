@@ -1,6 +1,8 @@
 """What a live picture asks for while one zooms and points: a tile of one head, or one token's strongest links.
 
-The size of an answer does not grow with the length of the text.
+The size of an answer does not grow with the length of the text, nor does the time it takes: what takes longer is
+answered with the number of `parts` it comes in (for a tile, beside an outline of it), to be asked for one after the
+other by `part`, which is [which, of how many]. So who asks knows how far it is, and stops when it is no longer wanted.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -8,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clearhead.errors import OptionError
-from clearhead.views.numbers import numbers
+from clearhead.views import pieces
+from clearhead.views.numbers import Array, numbers
 from clearhead.views.payload import hidden, masked, pack
 from clearhead.views.terminal import check
 
@@ -27,12 +30,15 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
         reading: one text through one model.
         question: `layer`, `head`, and either `kind` "tile" with `rows` and `cols` (each [start, stop)) and `cells`
             (the most a side); or `kind` "links" or "row" with `token` and `side` ("query" or "key"); or `kind` "kl"
-            with `with`, another head as [layer, head], and `model` (0, or 1 for the second reading).
+            with `with`, another head as [layer, head], and `model` (0, or 1 for the second reading). Of a long text
+            also `part`.
         second: another reading of as many tokens; a question with `model` 1 is about it.
     Returns:
         For a tile `map`, packed (1, r, c), the weights themselves where they fit, and `masked`; for links `links`, the
         strongest of the token as [query, key, weight]; for a row `row`, all its weights packed (1, n), of a picture
-        only; for kl `mean` and the `most` telling queries as [query, nats], None for infinite.
+        only; for kl `mean` and the `most` telling queries as [query, nats], None for infinite. Where that takes long,
+        `parts`, and for a tile an outline with `few`, how many queries of each cell it was made from. A part of a tile
+        is its rows of cells, of links and of kl the answer about its queries, for kl with their number, `queries`.
     Raises:
         OptionError: there is no such head, token or region.
     """
@@ -43,14 +49,15 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
     matrix = _head(about, layer, head)
     match question.get("kind"):
         case "tile":
-            return _tile(matrix, head, _span(question, "rows"), _span(question, "cols"), _whole(question, "cells"))
+            region = _region(matrix, _span(question, "rows"), _span(question, "cols"))
+            return _tile(matrix, head, *region, _whole(question, "cells"), _part(question))
         case "links":
-            return _links(matrix, head, _whole(question, "token"), question.get("side") == "key")
+            return _links(matrix, head, _whole(question, "token"), question.get("side") == "key", _part(question))
         case "row" if about.grid is not None:
             weights = _line(matrix, head, _whole(question, "token"), question.get("side") == "key")
             return {"row": pack(weights[None], "u16", float(weights.max(initial=0.0)))}
         case "kl":
-            return _kl(matrix, head, *_other(reading, second, question))
+            return _kl(matrix, head, *_other(reading, second, question), _part(question))
         case kind:
             raise OptionError(f"a question of kind {kind!r} cannot be answered. Ask for a tile, links or kl.")
 
@@ -72,13 +79,22 @@ def _other(reading: "Reading", second: "Reading | None", question: dict[str, Any
     return _head(other, layer, head), head
 
 
-def _kl(matrix: Any, head: int, other: Any, other_head: int) -> dict[str, Any]:
+def _kl(matrix: Any, head: int, other: Any, other_head: int, part: tuple[int, int] | None) -> dict[str, Any]:
     """How one head differs from another, query by query: Kullback-Leibler divergence in nats."""
     if matrix.shape[2:] != other.shape[2:] or not hasattr(matrix, "kl"):
-        raise OptionError("the two heads are of different sizes, or of a rollout. Compare heads over one text.")
-    nats = numbers(matrix.heads([head]).kl(other.heads([other_head])))[0, 0]
+        raise OptionError("the two heads are of different sizes. Compare heads over one text.")
+    rows = slice(0, matrix.shape[2])
+    if part is None and (count := pieces.parts(matrix, matrix.shape[2])) > 1:
+        return {"parts": count}
+    if part is not None:
+        rows = pieces.span(rows, part)
+        matrix, other = pieces.piece(matrix, head, rows), pieces.piece(other, other_head, rows)
+    else:
+        matrix, other = matrix.heads([head]), other.heads([other_head])
+    nats = numbers(matrix.kl(other))[0, 0]
     most = np.argsort(-nats, kind="stable")[:MOST_TELLING]
-    return {"mean": _finite(nats.mean()), "most": [[int(query), _finite(nats[query])] for query in most]}
+    telling = [[rows.start + int(query), _finite(nats[query])] for query in most]
+    return {"mean": _finite(nats.mean()), "most": telling, "queries": len(nats)}
 
 
 def _finite(value: Any) -> float | None:
@@ -86,18 +102,37 @@ def _finite(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int) -> dict[str, Any]:
-    cells = max(1, min(cells, MOST_CELLS))
+def _region(matrix: Any, rows: slice, cols: slice) -> tuple[slice, slice]:
+    """A region of the matrix, cut to what there is."""
     rows, cols = slice(rows.start, min(rows.stop, matrix.shape[2])), slice(cols.start, min(cols.stop, matrix.shape[3]))
-    height, width = rows.stop - rows.start, cols.stop - cols.start
-    if height < 1 or width < 1:
+    if rows.stop - rows.start < 1 or cols.stop - cols.start < 1:
         raise OptionError(f"the region is empty: the matrix is {matrix.shape[2]} × {matrix.shape[3]}. Ask within it.")
-    one = matrix.heads([head])
-    if height <= cells and width <= cells:
-        weights = numbers(matrix[0, head : head + 1, rows, cols])
+    return rows, cols
+
+
+def _tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int, part: tuple[int, int] | None) -> dict[str, Any]:
+    cells = max(1, min(cells, MOST_CELLS))
+    height, width = rows.stop - rows.start, cols.stop - cols.start
+    down, across = min(height, cells), min(width, cells)
+    count = pieces.parts(matrix, height)
+    if part is None and count > 1 and height >= pieces.SIDE:
+        weights, few = pieces.sketch(matrix, head, rows, cols, (down, across))
+        return {**_packed(matrix.heads([head]), weights, (rows, cols)), "parts": count, "few": few}
+    if part is not None:
+        rows, down = pieces.span(rows, part), pieces.SIDE // part[1]
+        height = rows.stop - rows.start
+    if pieces.parts(matrix, matrix.shape[2]) == 1:
+        one, inside = matrix.heads([head]), (rows, cols)
     else:
-        weights = numbers(one.pooled(min(height, cells), min(width, cells), region=(rows, cols)))[0]
-    said = masked(hidden(one, weights, (rows, cols)))
+        one, inside = pieces.piece(matrix, head, rows), (slice(0, height), cols)
+    if height <= down and width <= across:
+        return _packed(one, numbers(one[0, :, inside[0], cols]), inside)
+    return _packed(one, numbers(one.pooled(down, across, region=inside))[0], inside)
+
+
+def _packed(one: Any, weights: Array, region: tuple[slice, slice]) -> dict[str, Any]:
+    """A map of a region of one head, with what is masked of it."""
+    said = masked(hidden(one, weights, region))
     return {"map": pack(weights, "u16", float(weights.max(initial=0.0))), "masked": said}
 
 
@@ -106,15 +141,36 @@ def _line(matrix: Any, head: int, token: int, to_key: bool) -> Any:
     size = matrix.shape[3 if to_key else 2]
     if token >= size:
         raise OptionError(f"there is no token {token}: there are {size}.")
+    if not to_key and pieces.parts(matrix, matrix.shape[2]) > 1:
+        return numbers(pieces.piece(matrix, head, slice(token, token + 1))[0, 0, 0])
     return numbers(matrix[0, head, :, token] if to_key else matrix[0, head, token])
 
 
-def _links(matrix: Any, head: int, token: int, to_key: bool) -> dict[str, Any]:
+def _links(matrix: Any, head: int, token: int, to_key: bool, part: tuple[int, int] | None) -> dict[str, Any]:
+    first = 0
+    if to_key and part is None and (count := pieces.parts(matrix, matrix.shape[2])) > 1:
+        return {"parts": count}
+    if to_key and part is not None:
+        rows = pieces.span(slice(0, matrix.shape[2]), part)
+        first, matrix, head = rows.start, pieces.piece(matrix, head, rows), 0
     weights = _line(matrix, head, token, to_key)
     best = np.argsort(-weights, kind="stable")[:MOST_LINKS]
     kept = [int(place) for place in best if weights[place] > 0]
-    pairs = [(place, token) if to_key else (token, place) for place in kept]
+    pairs = [(first + place, token) if to_key else (token, place) for place in kept]
     return {"links": [[*pair, float(weights[place])] for pair, place in zip(pairs, kept, strict=True)]}
+
+
+def _part(question: dict[str, Any]) -> tuple[int, int] | None:
+    """Which part is asked for, of how many; None for all at once."""
+    value = question.get("part")
+    if value is None:
+        return None
+    if not (isinstance(value, list) and len(value) == 2):
+        raise OptionError(f"part is {value!r}, expected [which, of how many].")
+    which, count = (_whole({"part": one}, "part") for one in value)
+    if count not in pieces.PARTS or which >= count:
+        raise OptionError(f"part is {value!r}: there are 1, 2, 3 … {pieces.SIDE} parts. Ask as the answer said.")
+    return which, count
 
 
 def _whole(question: dict[str, Any], name: str) -> int:

@@ -1,6 +1,6 @@
 """The ES module that draws, as one file, for the places that take one: a saved page and a notebook widget.
 
-The source is six small files that a browser imports by itself (the studio serves them). Joined, each import of a
+The source is seven small files that a browser imports by itself (the studio serves them). Joined, each import of a
 neighbour and each `export` falls away; names at the top of the files are therefore different from file to file.
 """
 
@@ -8,6 +8,7 @@ import re
 from importlib.resources import files
 
 PARTS = (
+    "words.js",
     "numbers.js",
     "paint.js",
     "map.js",

@@ -2,10 +2,12 @@
 
 Its size does not grow with L²: maps are dense while they fit, else pooled to tiles; links are kept for every token
 while they fit, else for every n-th. Numbers travel as base64 of little-endian unsigned integers with a scale.
+Where somebody stands by to answer, a very long text comes as an outline first: see pieces.py.
 """
 
 import base64
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from io import BytesIO
 from math import ceil, isqrt, prod
@@ -17,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from clearhead.matrix import AttentionMatrix
+from clearhead.views import pieces
 from clearhead.views.numbers import Array, numbers
 from clearhead.views.ranking import LINKS, Kept, kept_links, telling
 from clearhead.views.refusing import refuse_unlike
@@ -43,6 +46,7 @@ def payload(
     second: "Reading | None" = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
+    live: bool = False,
 ) -> dict[str, Any]:
     """Describe one reading for the ES module `attention.js`.
 
@@ -53,9 +57,11 @@ def payload(
         second: another model over as many tokens, to show heads less its own.
         notes: what else was left out.
         progress: told after each layer.
+        live: whether `answers.answer` stands by: then past about 10⁹ weights this is an outline, in seconds.
     Returns:
         A dict that `json.dumps` takes: `format`, `model`, `text`, `loaded_by`, `versions`, `tokens`, `first` (what is
-        worth opening first), `layers` (each with `name`, `heads`, `thumb`, `map`, `links`, `masked`), `scores` (name ->
+        worth opening first), `layers` (each with `name`, `heads`, `thumb`, `map`, `links`, `masked`, and `few`: how
+        many queries of each cell an outline looked at, 0 for all), `scores` (name ->
         what it says and a value a head), `top` (the largest weight kept), `picture` (None for a text), `missed`,
         `left_out`.
     Raises:
@@ -63,14 +69,21 @@ def payload(
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
     """
     matrices = list(reading.record.values())
-    side, stride = _budget([*matrices, *(second.record.values() if second else ())])
-    layers, links = [], []
+    every = [*matrices, *(second.record.values() if second else ())]
+    if outlined := live and pieces.is_long(every):
+        side, stride = pieces.sides(every), 0
+        side = min(side, isqrt(MAP_NUMBERS // sum(matrix.shape[1] for matrix in every)))
+    else:
+        side, stride = _budget(every)
+    layers, kept, breadths = [], [], []
     for name, matrix in reading.record.items():
-        links.append(kept_links(matrix, stride))
-        layers.append(_layer(name, matrix, links[-1], side))
+        drawn = _drawn(matrix, side, stride, share=outlined / len(every))
+        layers.append(_layer(name, matrix, drawn))
+        kept.append(drawn.kept)
+        breadths.append(drawn.breadth)
         if progress is not None:
             progress(len(layers), len(matrices))
-    first = telling(reading, links)
+    first = telling(reading, kept)
     return {
         "format": FORMAT,
         "model": reading.model_name,
@@ -81,33 +94,50 @@ def payload(
         "first": {"layer": first.layer, "head": first.head, "token": first.query},
         "layers": layers,
         "scores": {
-            table.name: {"about": table.about, "values": table.values} for table in tables(reading, most=SCORED)
+            table.name: {"about": table.about, "values": table.values}
+            for table in tables(reading, most=0 if outlined else SCORED, breadths=breadths if outlined else None)
         },
         "top": max((layer["top"] for layer in layers), default=0.0),
         "picture": picture(reading),
-        "other": None if second is None else beside(reading, second, side, stride),
+        "other": None if second is None else beside(reading, second, side, stride, share=outlined / len(every)),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
-        "left_out": "; ".join([*_left_out(matrices, side, stride), *notes]) or None,
+        "left_out": "; ".join([*_left_out(matrices, layers, side, stride), *notes]) or None,
     }
 
 
-def beside(reading: "Reading", second: "Reading", side: int, stride: int) -> dict[str, Any]:
+def beside(reading: "Reading", second: "Reading", side: int, stride: int, share: float = 0.0) -> dict[str, Any]:
     """The second model: `model`, `layers` as of the first, and `kl[layer][head]`, nats a query, None for infinite.
 
     KL divergence is from the first model's head to the one in the same place; undefined is left out.
     """
     refuse_unlike(reading, second)
-    pairs = zip(reading.record.values(), second.record.values(), strict=False)
     return {
         "model": second.model_name,
-        "layers": [_layer(name, matrix, kept_links(matrix, stride), side) for name, matrix in second.record.items()],
-        "kl": [_divergence(ours, theirs) for ours, theirs in pairs],
+        "layers": [
+            _layer(name, matrix, _drawn(matrix, side, stride, share=share)) for name, matrix in second.record.items()
+        ],
+        "kl": divergences(reading, second, few=8 if share else None),
     }
 
 
-def _divergence(ours: AttentionMatrix, theirs: AttentionMatrix) -> list[float | None]:
+def divergences(reading: "Reading", second: "Reading", *, few: int | None = None) -> list[list[float | None]]:
+    """How far each head is from the second model's in the same place: [layer][head], nats a query, None for infinite.
+
+    Args:
+        few: how many runs of queries to look at, for an outline; all queries where None.
+    """
+    pairs = zip(reading.record.values(), second.record.values(), strict=False)
+    return [_divergence(ours, theirs, few) for ours, theirs in pairs if ours.shape[2:] == theirs.shape[2:]]
+
+
+def _divergence(ours: Any, theirs: Any, few: int | None) -> list[float | None]:
     heads = list(range(min(ours.shape[1], theirs.shape[1])))
-    nats = numbers(ours.heads(heads).kl(theirs.heads(heads)))[0].mean(-1)
+    ours, theirs = ours.heads(heads), theirs.heads(heads)
+    if few is None:
+        nats = numbers(ours.kl(theirs))[0].mean(-1)
+    else:
+        runs = [(start, start + few) for start in range(0, ours.shape[2] - few, ours.shape[2] // few)]
+        nats = np.mean([numbers(ours.rows(*run).kl(theirs.rows(*run)))[0].mean(-1) for run in runs], axis=0)
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in nats]
 
 
@@ -152,9 +182,27 @@ def pack_bits(values: NDArray[np.bool_]) -> dict[str, Any]:
     return {"type": "bits", "shape": list(values.shape), "scale": 1, "data": _base64(np.packbits(values))}
 
 
-def _layer(name: str, matrix: AttentionMatrix, kept: Kept, side: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What a layer is drawn from: its map (H, r, c), its strongest links, and what an outline knows besides."""
+
+    map: Array
+    kept: Kept
+    breadth: Array | None = None
+    few: int = 0
+
+
+def _drawn(matrix: AttentionMatrix, side: int, stride: int, *, share: float) -> _Drawn:
+    """A layer as it is, or, with a share of the work of an outline, in outline."""
+    if not share:
+        return _Drawn(tiles(matrix, side, side), kept_links(matrix, stride))
+    found = pieces.outline(matrix, side, share)
+    return _Drawn(found.map, found.kept, found.breadth, found.few)
+
+
+def _layer(name: str, matrix: AttentionMatrix, drawn: _Drawn) -> dict[str, Any]:
     _, heads, length, keys = matrix.shape
-    map_ = tiles(matrix, side, side)
+    map_, kept = drawn.map, drawn.kept
     top = float(kept.weights.max(initial=0.0))
     small = F.adaptive_avg_pool2d(
         torch.from_numpy(map_), (min(THUMB, map_.shape[1]), min(THUMB, map_.shape[2]))
@@ -163,6 +211,7 @@ def _layer(name: str, matrix: AttentionMatrix, kept: Kept, side: int) -> dict[st
         "name": name,
         "heads": heads,
         "shape": [length, keys],
+        "few": drawn.few,
         "top": top,
         "thumb": pack(small, "u8", float(small.max(initial=0.0))),
         "map": pack(map_, "u16", float(map_.max(initial=0.0))),
@@ -230,10 +279,17 @@ def _budget(matrices: Sequence[AttentionMatrix]) -> tuple[int, int]:
     return side, max(1, ceil(links / LINK_NUMBERS))
 
 
-def _left_out(matrices: Sequence[AttentionMatrix], side: int, stride: int) -> list[str]:
+def _left_out(
+    matrices: Sequence[AttentionMatrix], layers: Sequence[dict[str, Any]], side: int, stride: int
+) -> list[str]:
     said = []
     most = max((max(matrix.shape[-2:]) for matrix in matrices), default=0)
-    if most > side:
+    if layers and layers[0]["few"]:
+        said.append(
+            f"the heads are drawn in outline, {layers[0]['few']} of every {layers[0]['links']['stride']} queries; an "
+            "open head is worked out whole while you look at it"
+        )
+    elif most > side:
         said.append(f"each map shows means over tiles, {side} × {side} for up to {most} × {most} weights")
     if stride > 1:
         said.append(f"links are kept for every {stride}th token" if stride > 3 else f"links: one token in {stride}")

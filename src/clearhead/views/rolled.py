@@ -64,6 +64,14 @@ class RolledOut:
         rows = [(self._rows(part) * (places[list(part), None] - places).abs()).sum(-1) for part in self._parts()]
         return torch.cat(rows)[None, None]
 
+    def kl(self, other: "RolledOut") -> Tensor:
+        """(1, 1, L), nats a row: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not."""
+        nats = []
+        for part in self._parts():
+            ours, theirs = self._rows(part), other._rows(part)
+            nats.append((ours * (ours / theirs).log()).masked_fill(ours == 0, 0.0).sum(-1))
+        return torch.cat(nats)[None, None]
+
     def __getitem__(self, key: Any) -> Tensor:
         """As a tensor (1, 1, L, L) is indexed; of [0, 0, some rows], those rows alone are worked out."""
         if isinstance(key, tuple) and len(key) == 3 and key[:2] == (0, 0) and isinstance(key[2], slice):

@@ -1,6 +1,7 @@
 """What kind each head is, as tables by which a grid can be ordered: capture's scores, and how far heads reach."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +13,21 @@ from clearhead.views.numbers import Array, numbers
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
+
+def mark(text: str) -> str:
+    """A text that a page looks up in its own language; naming it here puts it into the catalogs."""
+    return text
+
+
 ABOUT = {
-    "breadth": "how evenly queries look: 0 at one key, 1 at all alike",
-    "reach": "mean distance from query to key, in tokens",
-    "previous token": "mean weight on the token before",
-    "first token": "mean weight on the first token",
-    "duplicate token": "mean weight on earlier places of the same token",
-    "induction": "mean weight on what followed the same token before",
-    "separator": "mean weight on the tokenizer's special tokens after the first",
-    "positional": "share of queries that look at the head's commonest offset",
+    mark("breadth"): mark("how evenly queries look: 0 at one key, 1 at all alike"),
+    mark("reach"): mark("mean distance from query to key, in tokens"),
+    mark("previous token"): mark("mean weight on the token before"),
+    mark("first token"): mark("mean weight on the first token"),
+    mark("duplicate token"): mark("mean weight on earlier places of the same token"),
+    mark("induction"): mark("mean weight on what followed the same token before"),
+    mark("separator"): mark("mean weight on the tokenizer's special tokens after the first"),
+    mark("positional"): mark("share of queries that look at the head's commonest offset"),
 }
 
 
@@ -48,16 +55,19 @@ class Table:
         return sorted(found, key=lambda entry: (-entry[0], entry[1:]))
 
 
-def tables(reading: "Reading", *, most: int | None = None) -> list[Table]:
+def tables(
+    reading: "Reading", *, most: int | None = None, breadths: Sequence[Array | None] | None = None
+) -> list[Table]:
     """Every score of a reading, those that no head has left out.
 
     `clearhead.capture.scores` defines them; of a rollout, breadth and reach alone are known.
 
     Args:
         most: past this many weights in all, breadth alone: the rest take about ten passes over them.
+        breadths: the breadth of each layer's heads, where it is known already.
     """
     matrices = list(reading.record.values())
-    found: dict[str, list[Any]] = {"breadth": [breadth(matrix) for matrix in matrices]}
+    found: dict[str, list[Any]] = {"breadth": list(breadths or map(breadth, matrices))}
     if most is None or sum(math.prod(matrix.shape) for matrix in matrices) <= most:
         found["reach"] = [reach(matrix) for matrix in matrices]
         if matrices and all(isinstance(matrix, AttentionMatrix) for matrix in matrices):

@@ -43,7 +43,7 @@ class AttentionWidget(anywidget.AnyWidget):
     live = traitlets.Bool(True).tag(sync=True)
 
     def __init__(self, reading: "Reading", second: "Reading | None" = None, **kwargs: Any) -> None:
-        data = payload(reading, second=second)
+        data = payload(reading, second=second, live=True)
         super().__init__(payload=data, **{**data["first"], **kwargs})
         self._reading, self._second = reading, second
         self.on_msg(self._answer)

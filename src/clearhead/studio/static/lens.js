@@ -6,7 +6,7 @@ import { _ } from "./words.js";
 /** @param {string} id @returns {any} */
 const get = (id) => document.getElementById(id);
 const form = get("lens-form");
-const fields = { text: get("lens-text"), other: get("lens-other"), model: get("lens-model") };
+const fields = { text: get("lens-text"), other: get("lens-other"), model: get("lens-model"), second: get("lens-second") };
 const rollout = get("lens-rollout");
 const says = get("lens-says");
 const bar = get("lens-bar");
@@ -25,10 +25,11 @@ let shown = [];
 let picture = ""; // the key of an uploaded picture
 
 class Refused extends Error {
-  /** @param {{error: string, consent?: boolean}} answer */
+  /** @param {{error: string, consent?: boolean, model?: string}} answer */
   constructor(answer) {
     super(answer.error);
     this.consent = Boolean(answer.consent);
+    this.model = answer.model ?? fields.model.value.trim();
   }
 }
 
@@ -52,7 +53,7 @@ function filled() {
   const address = new URLSearchParams();
   for (const [name, field] of Object.entries(fields)) {
     const value = field.value.trim();
-    if (value && value.length <= MOST_ADDRESS && !(picture && name !== "model")) address.set(name, value);
+    if (value && value.length <= MOST_ADDRESS && !(picture && (name === "text" || name === "other"))) address.set(name, value);
   }
   if (rollout.checked) address.set("rollout", "1");
   return address;
@@ -74,7 +75,7 @@ const post = (path, body, more = {}) => fetch(path, { method: "POST", headers: {
 /** Read one text, telling how far it is. @param {string} text @param {AbortSignal} signal @param {(at: any) => void} tell */
 async function read(text, signal, tell) {
   const wanted = picture ? { picture } : { text };
-  const reply = await post("/lens/read", { ...wanted, model: fields.model.value, rollout: rollout.checked }, { signal });
+  const reply = await post("/lens/read", { ...wanted, model: fields.model.value, second: fields.second.value, rollout: rollout.checked }, { signal });
   let last = "";
   const lines = /** @type {any} */ (reply.body).pipeThrough(new TextDecoderStream()).getReader();
   for (let part = await lines.read(); !part.done; part = await lines.read()) {
@@ -100,6 +101,9 @@ function progress({ doing, done, total }) {
     waiting: _("Waiting for another text to be read."),
     loading: _("Loading the model. The first text waits for it, a few seconds."),
     reading: total ? _("Reading: layer %(done)s of %(total)s.", { done, total }) : _("Reading."),
+    "second-waiting": _("Waiting for another text to be read."),
+    "second-loading": _("Loading the second model."),
+    "second-reading": total ? _("The second model reads: layer %(done)s of %(total)s.", { done, total }) : _("The second model reads."),
     drawing: _("Finding the strongest links: layer %(done)s of %(total)s.", { done, total }),
   };
   says.hidden = false;
@@ -158,7 +162,8 @@ async function show(state) {
     if (signal.aborted) return;
     say("");
     shown.forEach((one) => one.clear());
-    const first = state || { ...found[0].payload.first, side: "query" };
+    // Of two models, the difference is what was asked for.
+    const first = state || { ...found[0].payload.first, side: "query", pin: found[0].payload.other ? "other" : "" };
     places[1].hidden = texts.length < 2;
     get("lens-views").classList.toggle("lens-two", texts.length > 1);
     // A token of one text is no token of the other.
@@ -169,7 +174,7 @@ async function show(state) {
     else if (texts.some((text) => text.length > MOST_ADDRESS)) say(_("This text is too long for an address: the address keeps the model and the head."));
   } catch (problem) {
     if (signal.aborted) { if (asked.signal === signal) say(_("Stopped.")); }
-    else if (problem instanceof Refused) say(problem.message, true, ...(problem.consent ? [consent()] : []));
+    else if (problem instanceof Refused) say(problem.message, true, ...(problem.consent ? [consent(problem.model)] : []));
     else if (problem instanceof TypeError) say(_("The studio does not answer. Start it again with `make studio`, then reload this page."), true);
     else throw problem;
   } finally {
@@ -177,9 +182,8 @@ async function show(state) {
   }
 }
 
-/** The button that lets a model's own code run: never an address alone, and until the studio stops. */
-function consent() {
-  const model = fields.model.value.trim();
+/** The button that lets a model's own code run: never an address alone, and until the studio stops. @param {string} model */
+function consent(model) {
   const button = Object.assign(document.createElement("button"), { type: "button", textContent: _("I have read its code: run it") });
   button.addEventListener("click", async () => {
     await post("/lens/trust", { model });

@@ -9,8 +9,9 @@
  * somebody answers custom messages (see answers.py), for tiles as one zooms and exact links of long texts.
  */
 import { openHead } from "./head.js";
-import { arrange, decodeLayer, roundUp, step } from "./numbers.js";
+import { arrange, decodeLayer, maskOf, oneHead, roundUp, step, subtract, topOf } from "./numbers.js";
 import { make, paint, palette, scaleBar } from "./paint.js";
+import { _ } from "./words.js";
 
 /** @typedef {{get(name: string): any, set(name: string, value: any): void, save_changes(): void,
  *   on(event: string, call: () => void): void, off(event: string, call: () => void): void}} Model */
@@ -22,14 +23,14 @@ function draw(model, el) {
   const raw = model.get("payload");
   if (!raw || !raw.layers || !raw.layers.length) {
     const missed = raw?.missed?.map((one) => `${one.name}: ${one.reason}`).join("; ");
-    el.replaceChildren(make("p", { class: "ch ch-note" }, missed ? `No attention was captured. ${missed}` : "There is no attention to show yet."));
+    el.replaceChildren(make("p", { class: "ch ch-note" }, missed ? _("No attention was captured. %(missed)s", { missed }) : _("There is no attention to show yet.")));
     return () => el.replaceChildren();
   }
   const layers = raw.layers.map(decodeLayer);
   const others = raw.other ? raw.other.layers.map(decodeLayer) : null;
   const heads = layers.map((layer) => layer.heads);
   const across = Math.max(...heads);
-  const top = roundUp(Math.max(...layers.map((layer) => layer.thumb.top)));
+  const scores = { ...raw.scores, ...(raw.other?.kl ? { "KL divergence": apart(raw.other) } : {}) };
   const [one, list, more] = ["ch-one", "ch-list", "ch-more"].map((name) => make("section", { class: name }));
   list.setAttribute("aria-live", "polite");
   const root = make("div", { class: across === 1 && heads.length === 1 ? "ch ch-alone" : "ch", onkeydown: escape });
@@ -54,8 +55,8 @@ function draw(model, el) {
     const place = /** @type {[number, number]} */ (said === "other" ? [l, h] : said.split(".").map(Number));
     const layer = (said === "other" ? others : layers)[place[0]];
     if (!layer || place[1] >= layer.heads || String(layer.map.shape.slice(1)) !== String(layers[l].map.shape.slice(1))) return null;
-    if (said !== "other") return { layer, head: place[1], place, model: 0, name: `the pinned one, layer ${place[0]}, head ${place[1]}` };
-    return { layer, head: h, place, model: 1, name: `the same head of ${raw.other.model}`, kl: raw.other.kl?.[l]?.[h] };
+    if (said !== "other") return { layer, head: place[1], place, model: 0, said: _("The map shows this head less the pinned one, layer %(layer)s, head %(head)s.", { layer: place[0], head: place[1] }) };
+    return { layer, head: h, place, model: 1, said: _("The map shows this head less the same head of %(model)s.", { model: raw.other.model }), kl: raw.other.kl?.[l]?.[h] };
   }
   const pin = (said) => {
     change({ pin: said });
@@ -67,46 +68,54 @@ function draw(model, el) {
     cells[layer][head].focus();
   };
   const questions = asker(model);
-  const scene = { raw, layers, ask: questions.ask, tokens: raw.tokens, scores: raw.scores, root, one, list, more, state, change, close, colours: (ramp = "w") => colours[ramp], pinned, compared, pin };
+  const scene = { raw, layers, ask: questions.ask, tokens: raw.tokens, scores, root, one, list, more, state, change, close, colours: (ramp = "w") => colours[ramp], pinned, compared, pin };
 
   // -- the grid of heads
   /** @type {any[][]} */
   const cells = layers.map((layer, l) => Array.from({ length: layer.heads }, (_, h) => make("button", {
-    type: "button", role: "gridcell", class: "ch-cell", tabindex: "-1", title: `Layer ${l}, head ${h}`, "aria-label": `Layer ${l}, head ${h}`,
+    type: "button", role: "gridcell", class: "ch-cell", tabindex: "-1", title: placeOf(l, h), "aria-label": placeOf(l, h),
     onclick: () => change({ layer: l, head: h }), onkeydown: (event) => walk(event, l, h),
   })));
-  const grid = make("div", { role: "grid", class: "ch-grid", "aria-label": "Heads" });
+  const grid = make("div", { role: "grid", class: "ch-grid", "aria-label": _("Heads") });
   const axis = make("p", { class: "ch-axis" });
+  const scale = make("div");
   /** @type {[number, number][][]} */
   let rows = [];
 
   function arrangeGrid() {
-    const score = raw.scores[model.get("order")];
+    const score = scores[model.get("order")];
     rows = arrange(heads, score ? score.values : null);
-    axis.textContent = score ? `${score.about}: most first, as layer·head` : "layers down, heads across";
+    axis.textContent = score ? _("%(about)s: most first, as layer·head", { about: _(score.about) }) : _("layers down, heads across");
+    cells.forEach((row, l) => row.forEach((cell, h) => {
+      const value = score?.values[l]?.[h];
+      cell.title = value === undefined || value === null ? placeOf(l, h) : `${placeOf(l, h)}: ${saidShort(value)}`;
+      cell.setAttribute("aria-label", cell.title);
+    }));
     const row = (name, parts) => make("div", { role: "row", class: "ch-row" }, name, ...parts);
     const names = Array.from({ length: across }, (_, h) => make("span", { role: "columnheader", class: "ch-col" }, String(h)));
     const cell = ([l, h]) => (score ? make("div", { role: "presentation", class: "ch-scored" }, cells[l][h], make("small", { "aria-hidden": "true" }, `${l}·${h}`)) : cells[l][h]);
     grid.replaceChildren(
-      ...(score ? [] : [row(make("span", { role: "columnheader", "aria-label": "layer" }), names)]),
+      ...(score ? [] : [row(make("span", { role: "columnheader", "aria-label": _("layer") }), names)]),
       ...rows.map((some, i) => row(make("span", { role: "rowheader", title: score ? "" : layers[i].name }, score ? "" : String(i)), some.map(cell))));
   }
 
   const order = make("select", { onchange: () => change({ order: order.value }) },
-    make("option", { value: "layer" }, "layer"), ...Object.keys(raw.scores).map((name) => make("option", { value: name }, name)));
+    make("option", { value: "layer" }, _("layer")), ...Object.keys(scores).map((name) => make("option", { value: name }, _(name))));
+  const count = raw.tokens.length === 1 ? _("1 token") : _("%(count)s tokens", { count: raw.tokens.length });
   const heading = make("header", { class: "ch-bar" },
-    make("p", { class: "ch-note" }, `${raw.model} · ${raw.tokens.length} ${raw.tokens.length === 1 ? "token" : "tokens"} · ${layers.length} × ${across} heads`),
-    make("label", { class: "ch-order" }, "Order by ", order));
+    make("p", { class: "ch-note" }, _("%(model)s · %(tokens)s · %(layers)s × %(across)s heads", { model: raw.other ? _("%(one)s and %(other)s", { one: raw.model, other: raw.other.model }) : raw.model, tokens: count, layers: layers.length, across })),
+    make("label", { class: "ch-order" }, _("Order by"), " ", order));
   const said = [
-    ...(raw.left_out ? [`Left out to keep this small: ${raw.left_out}.`] : []),
-    ...raw.missed.map((missed) => `Not captured: ${missed.name}: ${missed.reason}`),
+    ...(layers[0].few ? [_("Drawn in outline: %(few)s of every %(stride)s queries. An open head is worked out whole while you look at it.", { few: layers[0].few, stride: layers[0].links.stride })] : []),
+    ...(raw.left_out ? [_("Left out to keep this small: %(what)s.", { what: raw.left_out })] : []),
+    ...raw.missed.map((missed) => _("Not captured: %(name)s: %(reason)s", missed)),
   ];
   root.append(heading,
     make("div", { class: "ch-body" },
-      make("section", { class: "ch-heads", "aria-label": "All heads", style: { "--heads": String(across) } },
-        axis, grid, scaleBar(top, layers.some((layer) => layer.shape[0] > layer.thumb.shape[1]) ? "mean weight" : "weight")),
+      make("section", { class: "ch-heads", "aria-label": _("All heads"), style: { "--heads": String(across) } },
+        axis, grid, scale),
       one, list, more),
-    make("footer", { class: "ch-foot" }, make("p", { class: "ch-note ch-grid-keys" }, "Arrow keys walk heads, Enter opens one, Escape closes."),
+    make("footer", { class: "ch-foot" }, make("p", { class: "ch-note ch-grid-keys" }, _("Arrow keys walk heads, Enter opens one, Escape closes.")),
       ...said.map((line) => make("p", { class: "ch-note" }, line))));
 
   function walk(event, layer, head) {
@@ -152,13 +161,21 @@ function draw(model, el) {
   }
 
   function reorder() {
-    order.value = raw.scores[model.get("order")] ? model.get("order") : "layer";
+    order.value = scores[model.get("order")] ? model.get("order") : "layer";
     arrangeGrid();
   }
 
   function repaint() {
     colours = { w: palette(el), d: palette(el, "d") };
-    layers.forEach((layer, l) => cells[l].forEach((cell, h) => cell.replaceChildren(paint(layer.thumb, layer.thumbMasked, h, top, colours.w))));
+    const less = pinned() === "other";
+    const small = layers.map((layer, l) => cells[l].map((_cell, h) => {
+      const mine = oneHead(layer.thumb, h), other = less && compared(l, h);
+      return other ? subtract(mine, oneHead(other.layer.thumb, h)) : mine;
+    }));
+    const top = roundUp(Math.max(...small.flat().map((block) => topOf(block, 0))));
+    layers.forEach((layer, l) => cells[l].forEach((cell, h) => cell.replaceChildren(paint(small[l][h], maskOf(layer.thumbMasked, h), 0, top, colours.w, less ? colours.d : colours.w))));
+    const means = layers.some((layer) => layer.shape[0] > layer.thumb.shape[1]);
+    scale.replaceChildren(scaleBar(top, less ? (means ? _("mean difference") : _("difference")) : means ? _("mean weight") : _("weight"), less));
     cells.forEach((row, l) => row.forEach((cell, h) => cell.classList.toggle("ch-pinned", pinned() === `${l}.${h}`)));
     shown = "";
     update();
@@ -183,6 +200,18 @@ function draw(model, el) {
     el.replaceChildren();
   };
 }
+
+/** @param {number} layer @param {number} head */
+const placeOf = (layer, head) => _("Layer %(layer)s, head %(head)s", { layer, head });
+
+/** A number in three digits. @param {number} value */
+const saidShort = (value) => (value === Infinity ? "∞" : String(Number(value.toPrecision(3))));
+
+/** How far each head is from the other model's in the same place, as a score to order by. */
+const apart = (other) => ({
+  about: _("how far from the same head of %(model)s, nats a query", { model: other.model }),
+  values: other.kl.map((row) => row.map((value) => value ?? Infinity)),
+});
 
 /** Ask whoever stands behind the model; `ask` is null where nobody does. @param {any} model */
 function asker(model) {

@@ -1,22 +1,25 @@
 // @ts-check
 /** One head: its map, its two lines of tokens, its strongest links, and the same numbers as a table. */
 import { headMap } from "./map.js";
-import { at, isDense, isMasked, label, links, linksOf, resting, say } from "./numbers.js";
+import { at, isDense, isMasked, label, links, linksOf, resting, say, saySigned } from "./numbers.js";
 import { make } from "./paint.js";
 import { patchView } from "./patches.js";
+import { _ } from "./words.js";
 
 const LIST = 8;
+const MOST_LINKS = 64; // of a token's, as answers.py has it
+const MOST_TELLING = 3; // queries in which two heads differ most
 const ROW = 24; // pixels of a token in the two lines, and the width they are drawn at
 const GAP = 150;
 const WINDOW = 512; // tokens a line shows at a time
 const LINK_WIDTH = 12; // pixels for weight 1
 
 const WORDS = {
-  weight: "How much of a key's value a query takes: the softmax of the scaled, masked logits over the row. 0 to 1; a row adds up to 1.",
-  breadth: "How evenly a head's queries look: the entropy of its rows over the most it could be, the log of the number of keys in sight. 0: each query looks at one key; 1: at all alike.",
-  "KL divergence": "How differently two heads attend: the mean over queries of Σ a·ln(a / b), a this head's weights and b the other's. 0: the same; infinite where b gives nothing to a key that a looks at.",
-  query: "The token that looks. One row of the map.",
-  key: "The token that is looked at. One column of the map.",
+  weight: [_("weight"), _("How much of a key's value a query takes: the softmax of the scaled, masked logits over the row. 0 to 1; a row adds up to 1.")],
+  breadth: [_("breadth"), _("How evenly a head's queries look: the entropy of its rows over the most it could be, the log of the number of keys in sight. 0: each query looks at one key; 1: at all alike.")],
+  divergence: [_("KL divergence"), _("How differently two heads attend: the mean over queries of Σ a·ln(a / b), a this head's weights and b the other's. 0: the same; infinite where b gives nothing to a key that a looks at.")],
+  query: [_("query"), _("The token that looks. One row of the map.")],
+  key: [_("key"), _("The token that is looked at. One column of the map.")],
 };
 
 /** Draw one head into `one`, `list` and `more`; returns what shows a token (-1: none).
@@ -31,24 +34,24 @@ export function openHead(scene, l, h) {
   const lines = scene.raw.picture ? patchView(scene, layer, l, h) : tokenLines(scene, layer);
   const explain = (word) => explainWord(more, word);
   const alone = layers.length === 1 && layer.heads === 1;
-  const name = alone ? layer.name : `Layer ${l}, head ${h}`;
+  const name = alone ? layer.name : _("Layer %(layer)s, head %(head)s", { layer: l, head: h });
   const breadth = scene.scores.breadth?.values[l][h];
   one.replaceChildren(
     make("header", { class: "ch-head" },
       make("h2", {}, name),
       make("span", { class: "ch-acts" },
-        scene.raw.other ? make("button", { type: "button", "aria-pressed": String(pin === "other"), onclick: () => scene.pin(pin === "other" ? "" : "other") }, pin === "other" ? "This model alone" : `Less ${scene.raw.other.model}`) : null,
-        alone || pin === "other" ? null : make("button", { type: "button", onclick: () => scene.pin(pin ? "" : `${l}.${h}`) }, pin ? `Unpin ${pin.replace(".", "·")}` : "Pin to compare"),
-        make("button", { type: "button", class: "ch-close", onclick: close }, "Close")),
-      make("p", { class: "ch-note" }, alone ? "" : `${layer.name} · `, "breadth ", number("breadth", breadth?.toFixed(2) ?? "–", explain)),
-      other ? make("p", { class: "ch-less" }, `The map shows this head less ${other.name}. `, divergence(scene, l, h, other, explain))
-        : pin === "other" ? make("p", { class: "ch-less" }, `${scene.raw.other.model} has no such head over as many tokens.`)
-          : pin ? make("p", { class: "ch-less" }, "Pinned. Open another head to see the difference.") : null),
+        scene.raw.other ? make("button", { type: "button", "aria-pressed": String(pin === "other"), onclick: () => scene.pin(pin === "other" ? "" : "other") }, pin === "other" ? _("This model alone") : _("Less %(model)s", { model: scene.raw.other.model })) : null,
+        alone || pin === "other" ? null : make("button", { type: "button", onclick: () => scene.pin(pin ? "" : `${l}.${h}`) }, pin ? _("Unpin %(head)s", { head: pin.replace(".", "·") }) : _("Pin to compare")),
+        make("button", { type: "button", class: "ch-close", onclick: close }, _("Close"))),
+      make("p", { class: "ch-note" }, alone ? "" : `${layer.name} · `, _("breadth"), " ", number("breadth", breadth?.toFixed(2) ?? "–", explain)),
+      other ? make("p", { class: "ch-less" }, `${other.said} `, divergence(scene, l, h, other, explain))
+        : pin === "other" ? make("p", { class: "ch-less" }, _("%(model)s has no such head over as many tokens.", { model: scene.raw.other.model }))
+          : pin ? make("p", { class: "ch-less" }, _("Pinned. Open another head to see the difference.")) : null),
     make("div", { class: "ch-pictures" }, map.element, lines.element));
-  more.replaceChildren(numbersTable(layer, h, tokens), definitions(), ...(scene.raw.text && !alone ? [howComputed(scene.raw, layer, h)] : []));
-  const fill = (token, side, near) => {
+  more.replaceChildren(numbersTable(layer, h, tokens, other), definitions(), ...(scene.raw.text && !alone ? [howComputed(scene.raw, layer, h)] : []));
+  const fill = (token, side, near, note = "") => {
     lines.show(token, side, near);
-    list.replaceChildren(strongest(layer, tokens, token, side, near.slice(0, LIST), explain));
+    list.replaceChildren(strongest(layer, tokens, token, side, near.slice(0, LIST), explain, note));
   };
   let latest = 0;
   return async (token, side) => {
@@ -56,29 +59,61 @@ export function openHead(scene, l, h) {
     map.mark(token, side);
     fill(token, side, token >= 0 ? linksOf(layer, h, token, side) : all);
     if (token < 0 || isDense(layer) || !scene.ask) return;
-    const found = await scene.ask({ kind: "links", layer: l, head: h, token, side });
-    if (found?.links && turn === latest) fill(token, side, found.links.map(([from, to, weight]) => ({ from, to, weight })));
+    const question = { kind: "links", layer: l, head: h, token, side };
+    await inParts(scene.ask, question, () => turn === latest && list.isConnected, (found, done, total) => {
+      const best = found.flatMap((part) => part.links).sort((a, b) => b[2] - a[2]).slice(0, MOST_LINKS);
+      const note = done < total ? _("Looking through the queries: %(done)s of %(total)s.", { done, total }) : "";
+      fill(token, side, best.map(([from, to, weight]) => ({ from, to, weight })), note);
+    });
   };
+}
+
+/** Ask, and tell of each answer; what takes long comes in parts, asked for as long as it is wanted.
+ * @param {(question: any) => Promise<any>} ask @param {any} question @param {() => boolean} wanted
+ * @param {(found: any[], done: number, total: number) => void} tell */
+async function inParts(ask, question, wanted, tell) {
+  const first = await ask(question);
+  if (!wanted() || !first || first.error) return;
+  if (!first.parts) return tell([first], 1, 1);
+  const found = [];
+  for (let part = 0; part < first.parts; part++) {
+    tell(found, part, first.parts);
+    found.push(await ask({ ...question, part: [part, first.parts] }));
+    if (!wanted() || !found[part] || found[part].error) return;
+  }
+  tell(found, first.parts, first.parts);
 }
 
 /** A number that leads to what it means. */
 const number = (word, shown, explain) =>
-  make("button", { type: "button", class: "ch-number", title: `What is ${word}?`, onclick: () => explain(word) }, shown);
+  make("button", { type: "button", class: "ch-number", title: _("What is %(word)s?", { word: WORDS[word][0] }), onclick: () => explain(word) }, shown);
 
 /** How differently the two heads attend, filled in once Python has answered. */
 function divergence(scene, l, h, other, explain) {
   const line = make("span", { "aria-live": "polite" });
-  const fill = (mean, most = []) => line.replaceChildren("KL divergence ", number("KL divergence", nats(mean), explain), " nats a query",
-    ...(most.length ? [`, most at ${most.map(([query, value]) => `“${label(scene.tokens[query])}” ${nats(value)}`).join(", ")}`] : []), ".");
+  const fill = (mean, most = []) => {
+    const where = most.map(([query, value]) => `“${label(scene.tokens[query])}” ${nats(value)}`).join(", ");
+    const [before, after] = (where ? _("KL divergence %(number)s nats a query, most at %(where)s.", { where }) : _("KL divergence %(number)s nats a query.")).split("%(number)s");
+    line.replaceChildren(before, number("divergence", nats(mean), explain), after ?? "");
+  };
   if (other.kl !== undefined) fill(other.kl);
-  if (scene.ask) {
-    scene.ask({ kind: "kl", layer: l, head: h, with: other.place, model: other.model }).then((found) => "mean" in (found || {}) && fill(found.mean, found.most));
-  }
+  if (!scene.ask) return line;
+  const question = { kind: "kl", layer: l, head: h, with: other.place, model: other.model };
+  setTimeout(() => inParts(scene.ask, question, () => line.isConnected, (found, done, total) => {
+    if (done < total) {
+      if (other.kl === undefined) line.textContent = _("KL divergence: %(done)s of %(total)s.", { done, total });
+      return;
+    }
+    const large = (value) => value ?? Infinity;
+    const queries = found.reduce((sum, part) => sum + part.queries, 0);
+    const mean = found.reduce((sum, part) => sum + large(part.mean) * part.queries, 0) / queries;
+    fill(mean, found.flatMap((part) => part.most).sort((a, b) => large(b[1]) - large(a[1])).slice(0, MOST_TELLING));
+  }));
   return line;
 }
 
 /** @param {number | null} value null: infinite */
-const nats = (value) => (value === null ? "∞" : value.toFixed(value < 0.1 ? 3 : 2));
+const nats = (value) => (value === null || value === Infinity ? "∞" : value.toFixed(value < 0.1 ? 3 : 2));
 
 function explainWord(more, word) {
   const entry = more.querySelector(`[data-word="${word}"]`);
@@ -88,8 +123,8 @@ function explainWord(more, word) {
 }
 
 function definitions() {
-  const entries = Object.entries(WORDS).flatMap(([word, text]) => [make("dt", { "data-word": word, tabindex: "-1" }, word), make("dd", {}, text)]);
-  return make("details", { class: "ch-words" }, make("summary", {}, "What the words mean"), make("dl", {}, ...entries));
+  const entries = Object.entries(WORDS).flatMap(([word, [name, text]]) => [make("dt", { "data-word": word, tabindex: "-1" }, name), make("dd", {}, text)]);
+  return make("details", { class: "ch-words" }, make("summary", {}, _("What the words mean")), make("dl", {}, ...entries));
 }
 
 /** The program that gives the same numbers, with what it ran on, to copy. */
@@ -104,16 +139,17 @@ function howComputed(raw, layer, h) {
   const versions = Object.entries(raw.versions).map(([name, version]) => `${name} ${version}`).join(", ");
   const copy = make("button", { type: "button", class: "ch-copy", onclick: async () => {
     await navigator.clipboard.writeText(program);
-    copy.textContent = "Copied";
-  } }, "Copy");
-  return make("details", { class: "ch-how" }, make("summary", {}, "How was this computed"),
+    copy.textContent = _("Copied");
+  } }, _("Copy"));
+  return make("details", { class: "ch-how" }, make("summary", {}, _("How was this computed")),
     make("pre", { tabindex: "0" }, make("code", {}, program)),
-    make("p", { class: "ch-note" }, `${versions}; no random number is drawn. `, copy));
+    make("p", { class: "ch-note" }, _("%(versions)s; no random number is drawn.", { versions }), " ", copy));
 }
 
-function strongest(layer, tokens, token, side, near, explain) {
-  const title = token < 0 ? "Strongest links of this head"
-    : side === "query" ? `“${label(tokens[token], 24)}” looks at` : `“${label(tokens[token], 24)}” is looked at by`;
+function strongest(layer, tokens, token, side, near, explain, note) {
+  const here = { token: label(tokens[token], 24) };
+  const title = token < 0 ? _("Strongest links of this head")
+    : side === "query" ? _("“%(token)s” looks at", here) : _("“%(token)s” is looked at by", here);
   const query = (link) => make("span", { class: "ch-q", title: tokens[link.from] }, label(tokens[link.from]));
   const key = (link) => make("span", { class: "ch-k", title: tokens[link.to] }, label(tokens[link.to]));
   const pair = (link) => (token < 0 ? [query(link), "→", key(link), make("small", {}, `${link.from} → ${link.to}`)]
@@ -122,8 +158,9 @@ function strongest(layer, tokens, token, side, near, explain) {
     make("span", { class: "ch-pair" }, ...pair(link)),
     make("span", { class: "ch-meter", "aria-hidden": "true" }, make("span", { style: { width: `${100 * Math.min(link.weight, 1)}%` } })),
     number("weight", say(link.weight), explain)));
-  const nothing = isDense(layer) ? "No weight: this token is masked out here." : "No link of this token was kept in this page.";
-  return make("div", {}, make("h3", {}, title), items.length ? make("ol", {}, ...items) : make("p", { class: "ch-note" }, nothing));
+  const nothing = isDense(layer) ? _("No weight: this token is masked out here.") : _("No link of this token was kept in this page.");
+  return make("div", {}, make("h3", {}, title), items.length ? make("ol", {}, ...items) : note ? null : make("p", { class: "ch-note" }, nothing),
+    note ? make("p", { class: "ch-note" }, note) : null);
 }
 
 // ---- two lines of tokens -------------------------------------------------------------------------------------
@@ -140,15 +177,15 @@ function tokenLines(scene, layer) {
   });
   const box = make("div", { class: "ch-lines" });
   const where = make("small", { "aria-live": "polite" });
-  const line = (side, count) => make("div", { class: `ch-line ch-line-${side}`, role: "group", "aria-label": side === "query" ? "Queries" : "Keys" },
-    make("p", { class: `ch-${side[0]} ch-line-name` }, side === "query" ? "queries" : "keys"),
+  const line = (side, count) => make("div", { class: `ch-line ch-line-${side}`, role: "group", "aria-label": side === "query" ? _("Queries") : _("Keys") },
+    make("p", { class: `ch-${side[0]} ch-line-name` }, side === "query" ? _("queries") : _("keys")),
     ...Array.from({ length: Math.max(Math.min(size, count - start), 0) }, (_, i) => make("button", {
       type: "button", class: "ch-token", tabindex: i === 0 && side === "query" ? "0" : "-1", title: tokens[start + i], "data-side": side, "data-token": start + i,
     }, label(tokens[start + i]))));
   const button = (side, token) => box.querySelector(`[data-side="${side}"][data-token="${token}"]`);
   function turn(to) {
     start = Math.min(Math.max(to, 0), most - size);
-    where.textContent = `tokens ${start}–${start + size - 1} of ${most}`;
+    where.textContent = _("tokens %(first)s–%(last)s of %(all)s", { first: start, last: start + size - 1, all: most });
     box.replaceChildren(line("query", queries), svg, line("key", keys));
   }
   turn(0);
@@ -169,8 +206,8 @@ function tokenLines(scene, layer) {
     button(to[0], to[1])?.focus();
   });
   const page = (text, by) => make("button", { type: "button", class: "ch-zoom", onclick: () => { turn(start + by); change({ token: -1 }); again(); } }, text);
-  const pages = most > size ? make("div", { class: "ch-tools" }, page("Earlier", -size / 2), page("Later", size / 2), where) : null;
-  const long = most > 48 ? " At rest, links of up to 16 tokens are drawn." : "";
+  const pages = most > size ? make("div", { class: "ch-tools" }, page(_("Earlier"), -size / 2), page(_("Later"), size / 2), where) : null;
+  const long = most > 48 ? " " + _("At rest, links of up to 16 tokens are drawn.") : "";
   let again = () => {};
 
   function show(token, side, near) {
@@ -195,7 +232,7 @@ function tokenLines(scene, layer) {
 
   return {
     element: make("figure", { class: "ch-linebox" }, box, pages,
-      make("figcaption", {}, `A link's width is its weight. Point at a token, or walk with the arrow keys.${long}`)),
+      make("figcaption", {}, _("A link's width is its weight. Point at a token, or walk with the arrow keys."), long)),
     show,
   };
 }
@@ -211,25 +248,27 @@ function curve(link, start) {
 // ---- the same numbers as a table -----------------------------------------------------------------------------
 
 /** Built when it is opened: a long text has many rows. */
-function numbersTable(layer, h, tokens) {
-  const box = make("details", { class: "ch-table" }, make("summary", {}, "The same numbers as a table"));
-  box.addEventListener("toggle", () => box.open && box.childElementCount === 1 && box.append(table(layer, h, tokens)));
+function numbersTable(layer, h, tokens, other) {
+  const box = make("details", { class: "ch-table" }, make("summary", {}, _("The same numbers as a table")));
+  box.addEventListener("toggle", () => box.open && box.childElementCount === 1 && box.append(table(layer, h, tokens, other)));
   return box;
 }
 
-function table(layer, h, tokens) {
+function table(layer, h, tokens, other) {
   const [queries, keys] = layer.shape;
   const full = isDense(layer) && keys <= 24;
   const most = Math.min(queries, 512);
-  const heads = full ? tokens.slice(0, keys).map((token) => label(token)) : ["strongest keys, with weights"];
+  const heads = full ? tokens.slice(0, keys).map((token) => label(token)) : [_("strongest keys, with weights")];
+  const value = (i, j) => (other ? saySigned(at(layer.map, h, i, j) - at(other.layer.map, other.head, i, j)) : say(at(layer.map, h, i, j)));
   const cells = (i) => (full
-    ? Array.from({ length: keys }, (_, j) => (isMasked(layer.masked, layer.map.shape, i, j, h) ? "–" : say(at(layer.map, h, i, j))))
-    : [linksOf(layer, h, i, "query").slice(0, LIST).map((link) => `${label(tokens[link.to])} ${say(link.weight)}`).join(", ") || "not kept"]);
+    ? Array.from({ length: keys }, (_, j) => (isMasked(layer.masked, layer.map.shape, i, j, h) ? "–" : value(i, j)))
+    : [linksOf(layer, h, i, "query").slice(0, LIST).map((link) => `${label(tokens[link.to])} ${say(link.weight)}`).join(", ") || _("not kept")]);
   const rows = Array.from({ length: most }, (_, i) => make("tr", {},
     make("th", { scope: "row" }, `${i} ${label(tokens[i])}`), ...cells(i).map((cell) => make("td", {}, cell))));
-  const cut = most < queries ? `; the first ${most} of ${queries} queries` : "";
-  return make("div", { class: "ch-scroll", tabindex: "0", role: "region", "aria-label": "Weights" },
-    make("table", {}, make("caption", {}, `Weights: rows are queries, columns are keys${cut}`),
-      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "query"), ...heads.map((head) => make("th", { scope: "col" }, head)))),
+  const caption = most < queries ? _("Weights: rows are queries, columns are keys; the first %(most)s of %(queries)s queries", { most, queries })
+    : other && full ? _("Weights less the other head's: rows are queries, columns are keys") : _("Weights: rows are queries, columns are keys");
+  return make("div", { class: "ch-scroll", tabindex: "0", role: "region", "aria-label": _("Weights") },
+    make("table", {}, make("caption", {}, caption),
+      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, _("query")), ...heads.map((head) => make("th", { scope: "col" }, head)))),
       make("tbody", {}, ...rows)));
 }

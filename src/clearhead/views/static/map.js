@@ -1,10 +1,11 @@
 // @ts-check
 /** One head as a map that can be zoomed: what is at hand at once, then the exact tile where Python can be asked. */
-import { at, crop, decode, isDense, isMasked, label, move, roundUp, say, saySigned, subtract, topOf, whole, zoom } from "./numbers.js";
+import { at, atHand, crop, decode, isDense, isMasked, label, move, roundUp, say, saySigned, subtract, topOf, whole, zoom } from "./numbers.js";
 import { make, paint, scaleBar } from "./paint.js";
+import { _ } from "./words.js";
 
 const NAMED = 32; // tokens a side up to which a map carries their names
-const CELLS = 192; // a side of a tile asked for
+const CELLS = 192; // a side of a tile asked for, as pieces.py has it
 const PAUSE = 120; // milliseconds a view must rest before its tile is asked for
 
 /** @param {any} scene @param {any} layer @param {number} l @param {number} h
@@ -12,17 +13,19 @@ const PAUSE = 120; // milliseconds a view must rest before its tile is asked for
  *   take away from this one */
 export function headMap(scene, layer, l, h, pinned) {
   const { tokens, colours, change } = scene;
-  const title = pinned ? "difference" : "weight";
+  const titles = pinned ? [_("difference"), _("mean difference")] : [_("weight"), _("mean weight")];
   const frame = make("div", { class: "ch-frame" });
-  const box = make("div", { class: "ch-hatch", role: "img", "aria-label": "Map of the head: rows are queries, columns are keys. The table below holds the numbers." });
+  const box = make("div", { class: "ch-hatch", role: "img", "aria-label": _("Map of the head: rows are queries, columns are keys. The table below holds the numbers.") });
   const mark = make("div", { class: "ch-mark", hidden: true });
   const readout = make("p", { class: "ch-readout" });
   const scale = make("div");
+  const working = make("span", { class: "ch-note" }); // how far the exact map is
   let view = whole(layer);
   /** @type {any} the block drawn: its cells, and the view they cover */
   let drawn = null;
   let marked = { token: -1, side: "query" };
   let waiting = 0;
+  let asking = Promise.resolve(); // one view at a time: what nobody looks at any more is not asked for
 
   function draw(block, masked, top) {
     drawn = { block, masked, view };
@@ -36,29 +39,65 @@ export function headMap(scene, layer, l, h, pinned) {
     const named = exact && Math.max(block.shape[1], block.shape[2]) <= NAMED;
     frame.classList.toggle("ch-named", named);
     frame.replaceChildren(...(named ? [names("key", view.cols), names("query", view.rows)] : []), box);
-    scale.replaceChildren(scaleBar(top, exact ? title : `mean ${title}`, Boolean(pinned)));
-    where.textContent = isWhole() ? "" : `queries ${view.rows[0]}–${view.rows[1] - 1}, keys ${view.cols[0]}–${view.cols[1] - 1}`;
+    scale.replaceChildren(scaleBar(top, titles[exact ? 0 : 1], Boolean(pinned)));
+    where.textContent = isWhole() ? "" : _("queries %(first)s–%(last)s, keys %(left)s–%(right)s", { first: view.rows[0], last: view.rows[1] - 1, left: view.cols[0], right: view.cols[1] - 1 });
     setMark();
   }
 
   const isWhole = () => view.rows[1] - view.rows[0] === layer.shape[0] && view.cols[1] - view.cols[0] === layer.shape[1];
 
   function look(next) {
-    view = next;
-    const near = crop(layer, h, view);
+    const near = crop(atHand(layer, h), 0, next);
     view = near.view;
-    const block = pinned ? subtract(near.block, crop(pinned.layer, pinned.head, view).block) : near.block;
+    const block = pinned ? subtract(near.block, crop(atHand(pinned.layer, pinned.head), 0, view).block) : near.block;
     draw(block, near.masked, roundUp(topOf(block, 0)));
+    working.textContent = "";
     clearTimeout(waiting);
-    if (!scene.ask || isDense(layer) || isWhole()) return;
+    if (!scene.ask || isDense(layer) || (isWhole() && isWorked())) return;
     const asked = view;
-    waiting = setTimeout(async () => {
-      const tile = ([layer, head], model) => scene.ask({ kind: "tile", model, layer, head, rows: asked.rows, cols: asked.cols, cells: CELLS });
-      const [found, other] = await Promise.all([tile([l, h], 0), pinned && tile(pinned.place, pinned.model)]);
-      if (!found?.map || view !== asked || !box.isConnected) return;
-      const block = other?.map ? subtract(decode(found.map), decode(other.map)) : decode(found.map);
-      draw(block, found.masked?.data ? decode(found.masked) : found.masked, roundUp(topOf(block, 0)));
-    }, PAUSE);
+    waiting = setTimeout(() => { asking = asking.then(() => sharpen(asked)); }, PAUSE);
+  }
+
+  const isWorked = () => (!layer.few || layer.worked?.has(h)) && (!pinned?.layer.few || pinned.layer.worked?.has(pinned.head));
+
+  /** Ask for the exact tile of a view; of one that takes long first an outline, then part after part. */
+  async function sharpen(asked) {
+    const wanted = () => view === asked && box.isConnected;
+    const tile = ([layer, head], model, part) => scene.ask({ kind: "tile", model, layer, head, rows: asked.rows, cols: asked.cols, cells: CELLS, part });
+    const both = (part = null) => Promise.all([tile([l, h], 0, part), pinned && tile(pinned.place, pinned.model, part)]);
+    if (!wanted()) return;
+    const found = await both();
+    if (!wanted() || !found[0]?.map || (pinned && !found[1]?.map)) return;
+    const maps = found.map((one) => one && decode(one.map));
+    const masked = found[0].masked?.data ? decode(found[0].masked) : found[0].masked;
+    const show = () => {
+      const block = pinned ? subtract(maps[0], maps[1]) : maps[0];
+      draw(block, masked, roundUp(topOf(block, 0)));
+    };
+    show();
+    const total = found[0].parts || 1;
+    if (total < 2) return;
+    const exact = maps.map((map) => map && { ...map, scale: 1, values: Float32Array.from(map.values, (value) => value * map.scale) });
+    for (let part = 0; part < total; part++) {
+      working.textContent = _("In outline; worked out: %(done)s of %(total)s.", { done: part, total });
+      const rows = await both([part, total]);
+      if (!wanted() || !rows[0]?.map || (pinned && !rows[1]?.map)) return;
+      rows.forEach((one, i) => {
+        if (!one) return;
+        const { values, scale } = decode(one.map);
+        exact[i].values.set(Float32Array.from(values, (value) => value * scale), part * values.length);
+      });
+      maps.splice(0, 2, ...exact);
+      show();
+    }
+    working.textContent = "";
+    if (isWhole()) keep(exact, masked);
+  }
+
+  /** Remember a whole map that was worked out, for as long as the page is open. */
+  function keep([mine, other], masked) {
+    (layer.worked ??= new Map()).set(h, { block: mine, masked });
+    if (pinned) (pinned.layer.worked ??= new Map()).set(pinned.head, { block: other, masked });
   }
 
   // -- pointing
@@ -82,8 +121,8 @@ export function headMap(scene, layer, l, h, pinned) {
     }
     const cell = cellAt(event);
     if (!cell) return;
-    const pair = drawn.exact ? `${label(tokens[cell.from], 24)} → ${label(tokens[cell.to], 24)}` : `${cell.from}… → ${cell.to}…, mean`;
-    const masked = isMasked(drawn.masked, drawn.block.shape, cell.row, cell.col) ? " masked" : "";
+    const pair = drawn.exact ? `${label(tokens[cell.from], 24)} → ${label(tokens[cell.to], 24)}` : _("%(from)s… → %(to)s…, mean", cell);
+    const masked = isMasked(drawn.masked, drawn.block.shape, cell.row, cell.col) ? " " + _("masked") : "";
     readout.textContent = `${pair}  ${(pinned ? saySigned : say)(at(drawn.block, 0, cell.row, cell.col))}${masked}`;
   });
   box.addEventListener("pointerleave", () => { readout.textContent = ""; });
@@ -104,9 +143,9 @@ export function headMap(scene, layer, l, h, pinned) {
   const canZoom = Math.max(...layer.shape) > NAMED;
   const press = (text, name, act) => make("button", { type: "button", class: "ch-zoom", "aria-label": name, title: name, onclick: act }, text);
   const where = make("small", { "aria-live": "polite" });
-  const tools = make("div", { class: "ch-tools", role: "group", "aria-label": "Zoom; arrow keys move the view" },
-    press("+", "Zoom in", () => look(zoom(layer, view, 0.5, ...centre()))), press("−", "Zoom out", () => look(zoom(layer, view, 2, 0.5, 0.5))),
-    press("Whole", "Show the whole map", () => look(whole(layer))), where);
+  const tools = make("div", { class: "ch-tools", role: "group", "aria-label": _("Zoom; arrow keys move the view") },
+    press("+", _("Zoom in"), () => look(zoom(layer, view, 0.5, ...centre()))), press("−", _("Zoom out"), () => look(zoom(layer, view, 2, 0.5, 0.5))),
+    press(_("Whole"), _("Show the whole map"), () => look(whole(layer))), where, working);
   tools.addEventListener("keydown", (event) => {
     const to = { ArrowUp: [-0.25, 0], ArrowDown: [0.25, 0], ArrowLeft: [0, -0.25], ArrowRight: [0, 0.25] }[event.key];
     if (!to) return;
@@ -132,7 +171,7 @@ export function headMap(scene, layer, l, h, pinned) {
   return {
     element: make("figure", { class: "ch-mapbox" }, frame,
       make("figcaption", {},
-        make("div", { class: "ch-caption" }, make("span", {}, make("span", { class: "ch-q" }, "rows: queries"), " · ", make("span", { class: "ch-k" }, "columns: keys")), scale),
+        make("div", { class: "ch-caption" }, make("span", {}, make("span", { class: "ch-q" }, _("rows: queries")), " · ", make("span", { class: "ch-k" }, _("columns: keys"))), scale),
         canZoom ? tools : null, readout)),
     mark(token, side) {
       marked = { token, side };

@@ -6,7 +6,7 @@
  *   values: Uint8Array | Uint16Array | Uint32Array | Float32Array}} Block */
 /** @typedef {null | "causal" | Block} Masked */
 /** @typedef {{name: string, heads: number, shape: number[], top: number, thumb: Block, map: Block, masked: Masked,
- *   thumbMasked: Masked, links: {stride: number, weights: Block, keys: Block}}} Layer */
+ *   thumbMasked: Masked, few?: number, worked?: Map<number, {block: Block, masked: Masked}>, links: {stride: number, weights: Block, keys: Block}}} Layer */
 /** @typedef {{from: number, to: number, weight: number}} Link */
 
 /** @param {Packed} packed @returns {Block} */
@@ -48,6 +48,18 @@ export function topOf(block, head) {
   let top = 0;
   for (let i = head * size; i < (head + 1) * size; i++) top = Math.max(top, Math.abs(block.values[i]));
   return top * block.scale;
+}
+
+/** One head of a block (H, rows, cols), as a block (1, rows, cols). @param {Block} block @returns {Block} */
+export function oneHead(block, head) {
+  const [, rows, cols] = block.shape;
+  return { ...block, shape: [1, rows, cols], values: block.values.subarray(head * rows * cols, (head + 1) * rows * cols) };
+}
+
+/** One head's masked cells. @param {Masked} masked @param {number} head @returns {Masked} */
+export function maskOf(masked, head) {
+  if (!masked || masked === "causal" || masked.shape.length < 3) return masked;
+  return { ...oneHead(masked, head), shape: masked.shape.slice(1) };
 }
 
 /** One map less another of the same shape: a block with values of either sign. @param {Block} one @param {Block} other */
@@ -166,6 +178,12 @@ export function zoom(layer, view, factor, y, x) {
 export function move(layer, view, down, right) {
   const one = ([start, stop], part, count) => span(start + (stop - start) * part, stop - start, count);
   return { rows: one(view.rows, down, layer.shape[0]), cols: one(view.cols, right, layer.shape[1]) };
+}
+
+/** A head as it is at hand: from what was worked out of it whole, else from its layer. @param {Layer} layer @returns {any} */
+export function atHand(layer, head) {
+  const worked = layer.worked?.get(head);
+  return { shape: layer.shape, map: worked?.block ?? oneHead(layer.map, head), masked: worked ? worked.masked : maskOf(layer.masked, head) };
 }
 
 /** The cells at hand that cover a view: one head's block, and the view widened to whole cells.

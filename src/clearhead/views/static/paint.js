@@ -1,6 +1,7 @@
 // @ts-check
 /** Elements, colours and small canvases: the hands of the pictures. */
 import { isMasked, shade } from "./numbers.js";
+import { _ } from "./words.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const SHADES = 9; // --w0 … --w8
@@ -63,7 +64,7 @@ export function scaleBar(top, name, signed = false) {
   const parts = signed ? [-1, -0.2, 0, 0.2, 1] : [0, 0.05, 0.2, 0.5, 1];
   const place = (part) => (signed ? 50 + 50 * Math.sign(part) * Math.sqrt(Math.abs(part)) : 100 * Math.sqrt(part));
   const ticks = parts.map((part) => make("span", { style: { left: `${place(part)}%` } }, String(Number((part * top).toPrecision(2))).replace("-", "−")));
-  return make("div", { class: "ch-scale", role: "img", "aria-label": `Colour scale, ${name}: ${signed ? -top : 0} to ${top}, square-root spacing` },
+  return make("div", { class: "ch-scale", role: "img", "aria-label": _("Colour scale, %(name)s: %(least)s to %(most)s, square-root spacing", { name, least: signed ? -top : 0, most: top }) },
     make("span", {}, name),
     make("div", { class: "ch-scale-bar" }, make("div", { class: signed ? "ch-scale-ramp ch-signed" : "ch-scale-ramp" }), make("div", { class: "ch-ticks" }, ...ticks)));
 }

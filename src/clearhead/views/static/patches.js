@@ -2,6 +2,7 @@
 /** A picture in place of lines of tokens: point at a patch on one side, and the other shows where its weight goes. */
 import { decode, isDense, label, roundUp, say, shade } from "./numbers.js";
 import { make, scaleBar } from "./paint.js";
+import { _ } from "./words.js";
 
 const FULL = 235; // opacity of the largest weight, of 255: the picture still shows through
 
@@ -10,15 +11,15 @@ export function patchView(scene, layer, l, h) {
   const { state, change, tokens } = scene;
   const { src, rows, cols, first } = scene.raw.picture;
   const scale = make("div");
-  const sides = { query: side("query", "queries: point at a patch"), key: side("key", "keys: where it looks") };
+  const sides = { query: side("query", _("queries: point at a patch")), key: side("key", _("keys: where it looks")) };
   let turn = 0;
 
   /** One copy of the picture, what lies over it, and the model's own tokens above it. */
   function side(name, said) {
     const over = make("canvas", { width: cols, height: rows, class: "ch-over" });
     const mark = make("div", { class: "ch-mark", hidden: true });
-    const box = make("div", { class: "ch-picture", tabindex: "0", role: "group", "aria-label": name === "query" ? "Patches as queries; arrow keys move" : "Patches as keys; arrow keys move" },
-      make("img", { src, alt: "The picture as the model saw it" }), over, mark);
+    const box = make("div", { class: "ch-picture", tabindex: "0", role: "group", "aria-label": name === "query" ? _("Patches as queries; arrow keys move") : _("Patches as keys; arrow keys move") },
+      make("img", { src, alt: _("The picture as the model saw it") }), over, mark);
     const chips = Array.from({ length: first }, (_, token) => make("button", { type: "button", class: `ch-chip ch-${name[0]}`, onclick: () => change({ token, side: name }) },
       label(tokens[token]), make("small")));
     const at = (event) => {
@@ -66,9 +67,9 @@ export function patchView(scene, layer, l, h) {
     for (const [key, value] of Object.entries(place)) from.mark.style.setProperty(key, value);
     from.chips.forEach((chip, i) => chip.classList.toggle("ch-here", i === token));
     to.chips.forEach((chip) => chip.classList.remove("ch-here"));
-    const words = side === "key" ? ["queries: what looks at it", "keys: point at a patch"] : ["queries: point at a patch", "keys: where it looks"];
-    [sides.query.said.textContent, sides.key.said.textContent] = words;
-    scale.replaceChildren(scaleBar(top, "weight"));
+    const said = side === "key" ? [_("queries: what looks at it"), _("keys: point at a patch")] : [_("queries: point at a patch"), _("keys: where it looks")];
+    [sides.query.said.textContent, sides.key.said.textContent] = said;
+    scale.replaceChildren(scaleBar(top, _("weight")));
   }
 
   async function show(token, side, near) {
@@ -92,10 +93,10 @@ export function patchView(scene, layer, l, h) {
   }
 
   const half = ({ box, chips, said }) => make("div", { class: "ch-half" }, said, chips.length ? make("p", { class: "ch-chips" }, ...chips) : null, box);
-  const few = isDense(layer) || scene.ask ? "" : " In this file the eight strongest of each patch are kept.";
+  const few = isDense(layer) || scene.ask ? "" : " " + _("In this file the eight strongest of each patch are kept.");
   return {
     element: make("figure", { class: "ch-linebox ch-patches" }, make("div", { class: "ch-halves" }, half(sides.query), half(sides.key)),
-      make("figcaption", {}, scale, `Point at a patch of either picture, or walk with the arrow keys: the other is coloured by its weights.${few}`)),
+      make("figcaption", {}, scale, _("Point at a patch of either picture, or walk with the arrow keys: the other is coloured by its weights."), few)),
     show,
   };
 }
