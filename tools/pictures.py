@@ -140,13 +140,14 @@ class Picture:
 LOOKS = {
     "light": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 390, "height": 800}, "color_scheme": "light", "has_touch": True},
-    "phone-dark": {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark", "has_touch": True},
+    "phone": {"viewport": {"width": 390, "height": 800}, "color_scheme": "light", **TOUCH},
+    "phone-dark": {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark", **TOUCH},
 }
 PAGES = {
     "first": Picture("/", looks=("light", "phone-dark")),
     "topic": Picture(HEADS),
     "read": Picture(f"{DEPTH}/read", looks=("light", "phone")),
+TOUCH = {"has_touch": True, "is_mobile": True}  # a device without keys: hints of keys are hidden
     "why": Picture(f"{DEPTH}/why"),
     "walk": Picture(f"{HEADS}/walk", point, looks=("light", "dark", "phone")),
     "tour": Picture(f"{MODEL}/walk", stop, looks=("light", "dark")),

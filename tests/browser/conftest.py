@@ -26,12 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-def serve(data: Path, shelf: Shelf) -> Iterator[str]:
+def serve(data: Path, shelf: Shelf, settings: Settings | None = None) -> Iterator[str]:
     """A fresh studio over this shelf, at the address that comes out."""
+    app = create(settings or Settings(data=data), shelf)
     with take_port("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(create(Settings(data=data), shelf), log_level="error", timeout_graceful_shutdown=1)
-        )
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         while not server.started:
@@ -80,5 +79,5 @@ def page(browser: Browser, address: str, look: dict[str, object]) -> Iterator[Pa
     yield context.new_page()
     context.close()
     assert not watched.strayed, "a page asked something off this machine"
-    meant = ("404", "ERR_INTERNET_DISCONNECTED")  # a page that is not there, a network switched off
+    meant = ("401", "404", "ERR_INTERNET_DISCONNECTED")  # a wrong password, no such page, a network switched off
     assert not [error for error in watched.errors if not any(one in error for one in meant)], "errors in its console"

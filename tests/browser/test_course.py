@@ -7,7 +7,10 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from browser.conftest import serve
-from browser.test_access import findings
+from browser.looking import cut, everything, findings
+from browser.test_access import PHONE
+from browser.test_journey import ready
+from browser.test_keys import Hands
 from clearhead import course, sandbox
 from clearhead.course import Item, Pack, prove_pack
 from clearhead.studio.question import FORMS
@@ -20,7 +23,7 @@ pytestmark = [
 
 FULL = "self-and-multi-head"
 TOPIC = f"/topics/attention/{FULL}"
-WIDE, NARROW = {"viewport": {"width": 1280, "height": 860}}, {"viewport": {"width": 390, "height": 800}}
+WIDE = {"viewport": {"width": 1280, "height": 800}}
 
 
 def chosen(pack: Pack) -> Pack:
@@ -53,17 +56,16 @@ def address(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 class Walker:
-    """Goes from page to page, and looks at each as somebody would who cannot see it, or sees it small."""
+    """Goes from page to page, and looks at each as somebody would who cannot see it, or sees it dark, small or large."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
         self.wrong: dict[str, list[str]] = {}
+        self._wide = bool(page.viewport_size and page.viewport_size["width"] > 800)
 
     def look(self, name: str = "") -> None:
-        """Note serious findings of axe, and what is wider than the window."""
-        found = findings(self.page, dark=False)
-        if self.page.evaluate("document.documentElement.scrollWidth > innerWidth"):
-            found.append("wider than the window")
+        """Note whatever is wrong with the page as it is now."""
+        found = everything(self.page) if self._wide else findings(self.page) + cut(self.page)
         if found:
             self.wrong[name or self.page.url] = found
 
@@ -145,7 +147,7 @@ def test_all_ten_modes_of_a_topic(page: Page, shelf: Shelf) -> None:
     assert not walker.wrong
 
 
-@pytest.mark.parametrize("look", [NARROW], indirect=True, ids=["narrow"])
+@pytest.mark.parametrize("look", [PHONE], indirect=True, ids=["narrow"])
 def test_all_ten_modes_on_a_phone(page: Page) -> None:
     walker = Walker(page)
     walker.go(TOPIC)
@@ -169,7 +171,7 @@ def test_all_ten_modes_on_a_phone(page: Page) -> None:
     assert not walker.wrong
 
 
-@pytest.mark.parametrize("look", [WIDE, NARROW], indirect=True, ids=["wide", "narrow"])
+@pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "narrow"])
 def test_the_other_topics(page: Page, shelf: Shelf, look: dict[str, object]) -> None:
     walker = Walker(page)
     for topic in shelf.packs[0].topics:
@@ -187,3 +189,75 @@ def test_the_other_topics(page: Page, shelf: Shelf, look: dict[str, object]) -> 
     expect(page.locator(".embed .ch").first).to_be_visible(timeout=300_000)  # a real model is loaded for this
     walker.look("the tour")
     assert not walker.wrong
+
+
+@pytest.mark.parametrize("look", [WIDE], indirect=True, ids=["wide"])
+def test_ten_modes_with_a_keyboard_alone(page: Page) -> None:
+    hands = Hands(page)
+    page.goto(TOPIC)
+    hands.open("Read")
+    hands.open("Why")
+    hands.open("Walk")
+    hands.tab_to("Q, row 1, column 1")
+    page.keyboard.type("3")
+    hands.tab_to("1.")  # the first number that follows from it
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".walk-says")).to_contain_text("=")
+    page.goto(f"{TOPIC}/walk")
+    hands.open("Try")
+    hands.tab_to("It will print")
+    page.keyboard.type("nothing of the sort")
+    with page.expect_navigation():
+        page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("Not what you said")).to_be_visible()
+    hands.open("Sheet")
+    hands.open("Recall")
+    with page.expect_navigation():
+        hands.press("Space")
+    expect(page.locator(".card-back")).to_be_visible()
+    with page.expect_navigation():
+        hands.press("1")
+    hands.open("Practice")
+    answer_by_keys(hands)
+    page.goto(TOPIC)
+    hands.open("Challenge")
+    with page.expect_navigation():
+        hands.press("Enter")
+    answer_by_keys(hands)
+    page.goto(TOPIC)
+    hands.open("Experiment")
+    hands.open("From soft to hard")
+    hands.tab_to("Keys")
+    page.keyboard.press("ArrowRight")
+    expect(page.get_by_text("Keys: 64")).to_be_visible()
+    hands.tab_to("fall")
+    page.keyboard.press("Space")
+    expect(page.locator("input[name=guess]:checked")).to_have_count(1)
+    page.goto(TOPIC)
+    hands.open("Build")
+    hands.tab_to("Your program")
+    page.keyboard.press("End")
+    page.keyboard.type("  # mine")
+    with page.expect_navigation(timeout=300_000):
+        page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("heading", name="Not there yet")).to_be_visible()
+    page.goto(TOPIC)
+    hands.open("Test")
+    with page.expect_navigation():
+        hands.press("Enter")
+    answer_by_keys(hands)
+    expect(page.get_by_text("question 2 of 10")).to_be_visible()
+    assert not hands.wrong
+
+
+def answer_by_keys(hands: Hands) -> None:
+    """Answer whatever is asked, right or wrong, without a pointer."""
+    page = hands.page
+    ready(page)
+    for field in page.locator("input.code[type=text]").all():
+        hands.tab_to(field.evaluate("it => it.labels[0].textContent.trim()"))
+        page.keyboard.type("1")
+    if page.locator("input[name=response]").count():
+        hands.press("a")
+    with page.expect_navigation():
+        hands.press("Enter")

@@ -1,0 +1,80 @@
+"""What is looked at on every page, as somebody would who cannot see it, sees it dark, sees it small, or sees it large."""
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page
+
+# What somebody would have to scroll sideways for, or cannot read whole: the page, a control, what a control says.
+_CUT = """() => {
+  const wide = document.documentElement.clientWidth, cut = [];
+  if (document.documentElement.scrollWidth > wide) cut.push(`the page is ${document.documentElement.scrollWidth} px wide`);
+  const scrolls = (one) => one && one !== document.body
+    && (["auto", "scroll"].includes(getComputedStyle(one).overflowX) || scrolls(one.parentElement));
+  const seen = (one) => one.checkVisibility({ visibilityProperty: true }) && !one.closest(".away, .skip");
+  const name = (one) => one.outerHTML.slice(0, 90).replaceAll("\\n", " ");
+  for (const one of document.querySelectorAll("a, button, input, select, textarea, summary, label, meter, svg, h1, h2")) {
+    if (!seen(one) || scrolls(one.parentElement)) continue;
+    const { left, right } = one.getBoundingClientRect();
+    if (left < -1 || right > wide + 1) cut.push(`reaches out of the window: ${name(one)}`);
+    if (one.matches("button, .button, select, input") && one.scrollWidth > one.clientWidth + 2) cut.push(`clipped: ${name(one)}`);
+  }
+  return cut;
+}"""
+# What is white where it is dark: the ground of an element, or a shape of a picture.
+_WHITE = """() => {
+  const white = (colour) => {
+    const [red, green, blue, alpha = 1] = (colour.match(/[\\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
+    return colour.startsWith("rgb") && alpha > 0.5 && Math.min(red, green, blue) > 235;
+  };
+  const large = (one) => { const { width, height } = one.getBoundingClientRect(); return width * height > 400; };
+  return [...document.querySelectorAll("body, body *")]
+    .filter((one) => one.checkVisibility() && large(one))
+    .filter((one) => white(getComputedStyle(one).backgroundColor)
+      || (one.matches("rect, path, circle, polygon") && white(getComputedStyle(one).fill)))
+    .map((one) => `white in the dark: ${one.outerHTML.slice(0, 90)}`);
+}"""
+_LARGER = "size => { document.documentElement.style.fontSize = size }"
+
+
+def findings(page: Page, *, colours_alone: bool = False) -> list[str]:
+    """Serious and critical findings of axe, in one line each."""
+    page.wait_for_load_state("load")  # its styles too
+    options = {"runOnly": ["color-contrast"]} if colours_alone else None
+    found = Axe().run(page, options=options).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:120]} {node['failureSummary']}"
+        for one in found
+        for node in one["nodes"]
+        if one["impact"] in ("serious", "critical")
+    ]
+
+
+def cut(page: Page) -> list[str]:
+    """What is wider than the window, or than the control it stands in."""
+    found: list[str] = page.evaluate(_CUT)
+    return found
+
+
+def dark(page: Page) -> list[str]:
+    """What has too little contrast in the dark, or is white there."""
+    page.emulate_media(color_scheme="dark")
+    white: list[str] = page.evaluate(_WHITE)
+    found = findings(page, colours_alone=True) + white
+    page.emulate_media(color_scheme="light")
+    return [f"dark: {one}" for one in found]
+
+
+def twice_as_large(page: Page) -> list[str]:
+    """What is cut at 200 %: zoomed, so that half the width is left; and with text alone twice the size."""
+    usual = page.viewport_size or {"width": 1280, "height": 800}
+    page.set_viewport_size({"width": 640, "height": 400})
+    zoomed = cut(page)
+    page.set_viewport_size(usual)
+    page.evaluate(_LARGER, "200%")
+    text = cut(page)
+    page.evaluate(_LARGER, "")
+    return [f"zoomed: {one}" for one in zoomed] + [f"large text: {one}" for one in text]
+
+
+def everything(page: Page) -> list[str]:
+    """All of it, on a page wide enough for a desk."""
+    return findings(page) + cut(page) + dark(page) + twice_as_large(page)
