@@ -61,7 +61,7 @@ def test_progress_says_it_in_words_in_a_picture_and_in_a_table(visitor: Visitor)
     words = " ".join(re.sub(r"<[^>]+>", "", page).split())
     assert "When you say “sure”, you are right 1 of 2: too few to tell" in words
     assert "When you say “a guess”, you are right 1 of 1" in words
-    assert re.findall(r'<text x="[\d.]+" y="[\d.]+">(\d+/\d+)</text>', page) == ["1/1", "1/2"]
+    assert re.findall(r'<text x="[\d.]+" y="[-\d.]+" class="mid">(\d+/\d+)</text>', page) == ["1/1", "1/2"]
     table = " ".join(page[page.index("You said</th>") :].split())
     rows = re.findall(
         r'<th scope="row" class="plain">([^<]+)</th><td class="number">(\d of 10)</td>.*?"number">(\d)<', table

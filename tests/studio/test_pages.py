@@ -35,12 +35,14 @@ def test_the_first_visit_is_one_sentence_one_picture_one_button(visitor: Visitor
 def test_home_then_says_continue_due_and_weak(visitor: Visitor) -> None:
     page = visitor.get("/items/scale-of-logits")
     answer(visitor, page, "16.0")
+    assert "Scaling" not in visitor.get("/"), "one answer says little"
+    answer(visitor, visitor.get("/items/which-hold"), "0.25")
     visitor.get(f"{TOPIC}/read")
     visitor.later(minutes=30)
     home = visitor.get("/")
     assert f'<a href="{TOPIC}/read"' in home
     assert "5 questions, about" in home
-    assert "1 to see again, 4 new." in home
+    assert "2 to see again, 3 new." in home
     assert "Scaling" in home
 
 

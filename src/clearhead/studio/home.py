@@ -14,6 +14,7 @@ from clearhead.studio.pages import render
 from clearhead.studio.question import ASKED
 
 router = APIRouter()
+TOLD_FROM = 2  # answers from which a concept may be called weak
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def home(request: Request, desk: AtDesk) -> HTMLResponse:
         minutes=queue.minutes(helping.items, desk.history.seconds),
         new=bool(_unmet(desk)),
         next_due=queue.next_due(asked(desk), progress),
-        weak=progress.weakest(3),
+        weak=[one for one in progress.weakest(len(progress.concepts)) if one.attempts >= TOLD_FROM][:3],
         topics=(known := [(pack, topic, *_known(desk, progress, pack, topic)) for pack, topic in topics]),
         following=next(((pack, topic) for pack, topic, right, all in known if right < all), None),
         now=desk.now(),
