@@ -38,6 +38,7 @@ check: setup  ## lint, types and import contracts, in under 30 s
 test: setup check jstest  ## every test: check, Python, doctests, front end, browser
 	@tools/ensure-chromium || true
 	@tools/ensure-postgresql || true
+	@tools/ensure-readers || true
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --doctest-modules src/clearhead tests -m "not stress"
 
 jstest:  ## the ES modules' own tests, with node's runner, if node is there
