@@ -43,7 +43,9 @@ ENGLISH = messages.ENGLISH
 GETTEXT = {"_", "mark", "many", "gettext", "ngettext"}
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
 TERMINAL = {"accounts", "command", "database", "manuscript", "mathml", "migrate", "serve", "settings", "shelf", "users"}
-MODULES = sorted(file.name for file in (STUDIO / "static").glob("*.js") if file.name != "lens.js")  # tests/views reads it
+MODULES = sorted(
+    file.name for file in (STUDIO / "static").glob("*.js") if file.name != "lens.js"
+)  # tests/views reads it
 # What is no text of the studio: headers, sentences that the Lens reads, words of the course.
 UNREAD = re.compile(
     r"(?s).*(default-src|prefers-color|filename=|^not all$|Clearhead studio|^Not Found$|^(The animal|Paris is|the lighthouse)"
@@ -234,7 +236,10 @@ def abroad(shelf: Shelf) -> Shelf:
     topic = pack.topics[0]
     pages = {mode: Page(mode, greek(f"## Words\n\nOf {mode}."), f"{mode}.md") for mode in ("read", "why", "recall")}
     topic = replace(topic, title=greek(topic.title), summary=greek(topic.summary), pages=pages)
-    items = {id: replace(item, title=greek(item.title or id), concepts=("logits",)) for id, item in pack.items.items()}
+    items = {
+        id: replace(item, title=greek(item.title or id), concepts=("logits",), variants=False)
+        for id, item in pack.items.items()
+    }
     proved = {id: Proved.from_json(foreign(one.to_json())) for id, one in shelf.proved.items()}
     others = tuple(replace(one, title=greek(one.title), summary=greek(one.summary)) for one in pack.topics[1:])
     beliefs = {id: greek(one) for id, one in pack.misconceptions.items()}
