@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.course import Item, Pack, Progress, Topic
+from clearhead.course import Item, Mastery, Pack, Progress, Topic
+from clearhead.course.mastery import GOOD, WEIGHT
 from clearhead.studio import compass, queue
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.helping import SITTING, Helping, helping
@@ -33,19 +34,27 @@ def home(request: Request, desk: AtDesk) -> HTMLResponse:
     if not progress.history and place is None:
         return render(request, "hello.html", figure=compass.start(), topics=topics)
     helping = today(desk)
+    tried = [one for one in progress.concepts.values() if one.attempts >= TOLD_FROM]
     return render(
         request,
         "home.html",
         place=place,
         helping=helping,
+        many=helping.waiting > 2 * SITTING,  # a number that only weighs
         minutes=queue.minutes(helping.items, desk.history.seconds),
         new=bool(_unmet(desk)),
         next_due=queue.next_due(asked(desk), progress),
-        weak=[one for one in progress.weakest(len(progress.concepts)) if one.attempts >= TOLD_FROM][:3],
+        weak=sorted((one for one in tried if _lately_right(one) < GOOD), key=lambda one: one.value)[:3],
+        tried=bool(tried),
         topics=(known := [(pack, topic, *_known(desk, progress, pack, topic)) for pack, topic in topics]),
         following=next(((pack, topic) for pack, topic, right, all in known if right < all), None),
         now=desk.now(),
     )
+
+
+def _lately_right(one: Mastery) -> float:
+    """The share of right answers, the later ones counting more: the moving average without the 0 it began at."""
+    return one.value / (1 - (1 - WEIGHT) ** one.attempts)
 
 
 def asked(desk: Desk) -> list[Item]:
