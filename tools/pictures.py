@@ -1,7 +1,8 @@
 """Make the screenshots in docs/pictures, which docs/studio.md shows.
 
 `.venv/bin/python tools/pictures.py` starts a studio with an empty store, waits until its answers are computed, and
-photographs it; names of pictures after it make those alone; `--at URL` photographs a studio that runs already.
+photographs it; then one in which somebody made up (tools/made_up_learner.py) has practised for five weeks. Names of
+pictures after it make those alone; `--at URL` photographs a studio that runs already.
 """
 
 import argparse
@@ -14,13 +15,16 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from made_up_learner import practise
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from clearhead.studio.database import FILE
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
@@ -75,6 +79,14 @@ def miss(page: Page) -> None:
             return
 
 
+def disprove(page: Page) -> None:
+    page.locator(".mistakes details").first.evaluate("it => it.open = true")
+
+
+def days(page: Page) -> None:
+    page.locator(".calendar").evaluate("it => scrollTo(0, it.getBoundingClientRect().top + scrollY - 100)")
+
+
 def begin(page: Page) -> None:
     page.get_by_role("button", name="Begin", exact=False).click()
     page.locator("fieldset").wait_for()
@@ -127,7 +139,8 @@ def stop(page: Page) -> None:
 class Picture:
     """One picture: where, what is done there first, and how it is looked at besides light and wide.
 
-    `ready` must be on the page before anything is done; `whole` takes the page from top to bottom.
+    `ready` must be on the page before anything is done; `whole` takes the page from top to bottom; `practised` is of
+    somebody who has been here for weeks.
     """
 
     path: str
@@ -135,8 +148,10 @@ class Picture:
     ready: str = "main h1"
     looks: tuple[str, ...] = ("light",)
     whole: bool = False
+    practised: bool = False
 
 
+TOUCH = {"has_touch": True, "is_mobile": True}  # a device without keys: hints of keys are hidden
 LOOKS = {
     "light": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1280, "height": 860}, "color_scheme": "dark"},
@@ -147,7 +162,6 @@ PAGES = {
     "first": Picture("/", looks=("light", "phone-dark")),
     "topic": Picture(HEADS),
     "read": Picture(f"{DEPTH}/read", looks=("light", "phone")),
-TOUCH = {"has_touch": True, "is_mobile": True}  # a device without keys: hints of keys are hidden
     "why": Picture(f"{DEPTH}/why"),
     "walk": Picture(f"{HEADS}/walk", point, looks=("light", "dark", "phone")),
     "tour": Picture(f"{MODEL}/walk", stop, looks=("light", "dark")),
@@ -156,30 +170,29 @@ TOUCH = {"has_touch": True, "is_mobile": True}  # a device without keys: hints o
     "recall": Picture(f"{DEPTH}/recall", turn),
     "practice": Picture(f"{DEPTH}/practice", hint, looks=("light", "phone")),
     "wrong": Picture("/items/scale-of-logits", miss, looks=("light", "dark"), whole=True),
-    "mistakes": Picture(f"{DEPTH}/mistakes"),
+    "mistakes": Picture(f"{DEPTH}/mistakes", disprove, practised=True),
     "challenge": Picture(f"{HEADS}/challenge", begin),
     "experiment": Picture(f"{DEPTH}/experiment?name=scale", measure, looks=("light", "dark")),
     "build": Picture(f"{HEADS}/build"),
     "own-class": Picture("/items/write-the-class?mode=build", solve, whole=True),
     "test": Picture(f"{DEPTH}/test", sit, whole=True),
-    "home": Picture("/", looks=("light", "phone")),
-    "progress": Picture("/progress"),
+    "home": Picture("/", looks=("light", "phone"), practised=True),
+    "progress": Picture("/progress", days, practised=True),
     "lens": Picture(f"/lens?text={quote(SENTENCE)}&layer=5&head=11&token=10", ready="text=looks at", whole=True),
 }
 
 
 @contextmanager
-def studio() -> Iterator[str]:
-    """Serve a studio with an empty store until its pictures are taken."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).with_name("clearhead")), "studio", "--no-browser"]
-        server = subprocess.Popen([*command, "--data", folder, "--port", "8799"], stdout=subprocess.DEVNULL)
-        try:
-            _wait_for(server)
-            yield ADDRESS
-        finally:
-            server.terminate()
-            server.wait()
+def studio(folder: str) -> Iterator[str]:
+    """Serve the studio that keeps its work in this folder until its pictures are taken."""
+    command = [str(Path(sys.executable).with_name("clearhead")), "studio", "--no-browser"]
+    server = subprocess.Popen([*command, "--data", folder, "--port", "8799"], stdout=subprocess.DEVNULL)
+    try:
+        _wait_for(server)
+        yield ADDRESS
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def _wait_for(server: "subprocess.Popen[bytes]") -> None:
@@ -233,17 +246,23 @@ def main() -> None:
     if chromium is None:
         sys.exit("no Chromium here: install chromium, then run this again")
     PICTURES.mkdir(parents=True, exist_ok=True)
-    with _at(given.at) if given.at else studio() as address, sync_playwright() as play:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = play.chromium.launch(executable_path=chromium, args=flags)
-        for name in given.names or PAGES:
-            photograph(browser, address, name, PAGES[name])
+        for practised in (False, True):
+            names = [name for name in given.names or PAGES if PAGES[name].practised == practised]
+            if not names:
+                continue
+            if practised and not given.at:
+                with studio(folder):  # until the answers are computed
+                    pass
+                for file in Path(folder).glob(f"{FILE}*"):
+                    file.unlink()
+                practise(Path(folder))
+            with nullcontext(given.at.rstrip("/")) if given.at else studio(folder) as address:
+                for name in names:
+                    photograph(browser, address, name, PAGES[name])
         browser.close()
-
-
-@contextmanager
-def _at(address: str) -> Iterator[str]:
-    yield address.rstrip("/")
 
 
 if __name__ == "__main__":
