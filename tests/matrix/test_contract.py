@@ -259,6 +259,7 @@ ENTRIES = (
     "diagonal",
     "diagonal below",
     "diagonal above",
+    "rows",
     "heads",
     "one head, a row",
     "mean of heads, a part",

@@ -127,7 +127,10 @@ def _tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int, part: tu
         one, inside = pieces.piece(matrix, head, rows), (slice(0, height), cols)
     if height <= down and width <= across:
         return _packed(one, numbers(one[0, :, inside[0], cols]), inside)
-    return _packed(one, numbers(one.pooled(down, across, region=inside))[0], inside)
+    weights = numbers(one.pooled(down, across, region=inside))[0]
+    if part is not None:  # what is masked came with the outline
+        return {"map": pack(weights, "u16", float(weights.max(initial=0.0)))}
+    return _packed(one, weights, inside)
 
 
 def _packed(one: Any, weights: Array, region: tuple[slice, slice]) -> dict[str, Any]:

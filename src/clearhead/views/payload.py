@@ -101,7 +101,7 @@ def payload(
         "picture": picture(reading),
         "other": None if second is None else beside(reading, second, side, stride, share=outlined / len(every)),
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
-        "left_out": "; ".join([*_left_out(matrices, layers, side, stride), *notes]) or None,
+        "left_out": "; ".join([*_left_out(matrices, side, stride), *notes]) or None,
     }
 
 
@@ -279,17 +279,11 @@ def _budget(matrices: Sequence[AttentionMatrix]) -> tuple[int, int]:
     return side, max(1, ceil(links / LINK_NUMBERS))
 
 
-def _left_out(
-    matrices: Sequence[AttentionMatrix], layers: Sequence[dict[str, Any]], side: int, stride: int
-) -> list[str]:
+def _left_out(matrices: Sequence[AttentionMatrix], side: int, stride: int) -> list[str]:
+    """What the data does not hold; that the heads are drawn in outline each layer says by itself."""
     said = []
     most = max((max(matrix.shape[-2:]) for matrix in matrices), default=0)
-    if layers and layers[0]["few"]:
-        said.append(
-            f"the heads are drawn in outline, {layers[0]['few']} of every {layers[0]['links']['stride']} queries; an "
-            "open head is worked out whole while you look at it"
-        )
-    elif most > side:
+    if stride and most > side:
         said.append(f"each map shows means over tiles, {side} × {side} for up to {most} × {most} weights")
     if stride > 1:
         said.append(f"links are kept for every {stride}th token" if stride > 3 else f"links: one token in {stride}")

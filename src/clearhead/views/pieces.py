@@ -60,7 +60,7 @@ def outline(matrix: AttentionMatrix, side: int, share: float) -> Outline:
     rows, weights, places, entropy, most = [], [], [], [], []
     for start in range(0, side * stride, stride):
         start = min(start, length - few)
-        some = matrix.rows(start, start + few)
+        some = _few(matrix, start, start + few)
         found = some.survey(k=min(LINKS, keys), cells=(1, side))
         rows.append(numbers(found.pooled)[0, :, 0])
         weights.append(numbers(found.topk[0])[0, :, 0])
@@ -114,9 +114,16 @@ def sketch(matrix: AttentionMatrix, head: int, rows: slice, cols: slice, cells: 
     down, across = cells
     size = rows.stop - rows.start
     few = max(1, min(size // down, WORK // (down * matrix.shape[3])))
-    maps = []
+    one, maps = matrix.heads([head]), []
     for cell in range(down):
         start = rows.start + cell * size // down
-        some = matrix.heads([head]).rows(start, start + few)
+        some = _few(one, start, start + few)
         maps.append(numbers(some.pooled(1, across, region=(slice(0, few), cols)))[0])
     return np.concatenate(maps, axis=1), few
+
+
+def _few(matrix: AttentionMatrix, start: int, stop: int) -> AttentionMatrix:
+    """Some queries, their normalisers found: on the way to a number that costs nothing besides, in one pass."""
+    some = matrix.rows(start, stop)
+    some.maximum()
+    return some

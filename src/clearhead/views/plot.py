@@ -39,6 +39,15 @@ Box = tuple[float, float, float, float]  # left, right, bottom, top, as imshow h
 NAMED = 40  # tokens a side up to which axes carry their names
 MOST = 256  # cells a side of one head's picture
 FONT = 7.0  # points
+TALLEST = 9.0  # inches of maps one below the other: what fits on a page
+OTHER_SCRIPTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "Noto Sans",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Arial Unicode MS",
+)
 
 
 def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
@@ -54,7 +63,8 @@ def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
     if not heads:
         raise OptionError("the reading holds no attention, so there is nothing to draw. See record.missed for why.")
     top = max(float(layer.max()) for layer in small)
-    figure = _figure(width, 0.7 + (width - 1.3) / heads * layers)
+    side = min((width - 1.3) / heads, TALLEST / layers)  # inches of one map
+    figure = _figure(max(1.3 + side * heads, 2.5), 0.7 + side * layers)
     axis = figure.subplots()
     for layer, maps in enumerate(small):
         cells = hidden(matrices[layer], maps)
@@ -63,7 +73,7 @@ def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
                 axis, weights, cells[number], top, (number + 0.04, number + 0.96, layer + 0.96, layer + 0.04)
             )
     axis.set(xlim=(0, heads), ylim=(layers, 0), aspect="equal")
-    apart = (width - 1.3) / heads * 72  # points from one map to the next
+    apart = side * 72  # points from one map to the next
     for which, count in ((axis.xaxis, heads), (axis.yaxis, layers)):
         every = max(1, ceil(FONT * 1.5 / apart))  # numbers that do not collide
         which.set_ticks([number + 0.5 for number in range(0, count, every)])
@@ -128,7 +138,8 @@ def divergence(found: "Comparison", *, width: float = 4.5) -> Figure:
     nats = found.nats
     infinite = ~np.isfinite(nats)
     shown = np.where(infinite, 0.0, nats)
-    figure = _figure(width, 0.9 + (width - 1.2) * len(nats) / nats.shape[1])
+    side = min((width - 1.2) / nats.shape[1], TALLEST / len(nats))
+    figure = _figure(max(1.2 + side * nats.shape[1], 2.5), 0.9 + max(side * len(nats), 1.2))
     axis = figure.subplots()
     image = _paint(axis, shown, infinite, float(shown.max(initial=0.0)), _box(nats.shape))
     _frame(axis)
@@ -178,11 +189,15 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
     kind = path.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise OptionError(f"{path} ends in {path.suffix or 'nothing'}, expected .png, .svg or .pdf. Rename the file.")
-    from matplotlib import rc_context
+    from matplotlib import font_manager, rc_context, rcParams
 
+    here = set(font_manager.get_font_names())
+    fonts = [*rcParams["font.sans-serif"], *(name for name in OTHER_SCRIPTS if name in here)]
     dated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[kind]  # the same run, the same file
     try:
-        with rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "clearhead"}):
+        with rc_context(
+            {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "clearhead", "font.sans-serif": fonts}
+        ):
             figure.savefig(path, dpi=dpi, metadata=dated, bbox_inches="tight", facecolor=PAPER)
     except OSError as error:
         raise OptionError(
