@@ -47,6 +47,31 @@ def test_a_wrong_program_hears_why() -> None:
     ]
 
 
+def test_raises_wants_an_exception_of_its_kind_and_words_in_any_case() -> None:
+    assert judge("def double(x): return 42").tests[1].message == "nothing was raised; TypeError was expected"
+    for says, passed in (("A NUMBER", True), ("", True), ("a text", False)):
+        assert judge(RIGHT, f"with raises(TypeError, {says!r}):\n    double('x')").passed == passed, says
+
+
+def test_tests_that_break_off_prove_nothing() -> None:
+    judged = judge(RIGHT, TESTS + "\n1 / 0")
+    assert [(test.passed, test.message) for test in judged.tests] == [(False, "ZeroDivisionError: division by zero")]
+    nothing = judge(RIGHT).program
+    assert not Judged((), nothing, nothing).passed
+
+
+def test_a_program_that_does_not_end_fails_once_and_says_so() -> None:
+    tests = judge("def double(x):\n    while isinstance(x, str): pass\n    return 2 * x").tests
+    assert [(test.title, test.passed) for test in tests if not test.passed] == [
+        ("the program ends in time and memory", False)
+    ]
+
+
+@pytest.mark.parametrize("error", ["SystemExit(0)", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "Exception"])
+def test_leaving_in_the_answer_fails_plain_assertions_too(error: str) -> None:
+    assert not judge(f"def double(x): raise {error}", "assert double(21) == 42").passed
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [
@@ -141,6 +166,7 @@ def test_a_program_that_replaces_something_of_torch_ends_its_batch() -> None:
     ("returned", "message"),
     [
         ("x[:, :2] * 2", "has shape (3, 2); expected (3, 5)"),
+        ("(x * 2).reshape(5, 3)", "has shape (5, 3); expected (3, 5)"),
         ("(x * 2).double()", "has dtype torch.float64; expected torch.float32"),
         ("x * 2 + 0.01 * (torch.arange(15).reshape(3, 5) == 7)", "at [1, 2] is 2.01; expected 2 (within 1e-05)"),
         ("x * 2 * float('nan')", "is nan; expected 2"),

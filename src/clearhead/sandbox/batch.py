@@ -7,7 +7,7 @@ Python's or torch's own counts as not run.
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clearhead.sandbox import fresh, judging, wire
@@ -20,9 +20,9 @@ Reports = Sequence[Mapping[str, Any]]
 
 def run(programs: Programs, mark: str, salt: int) -> dict[str, Any]:
     """In the child: run each in a namespace of its own; print the mark after each, on both streams."""
-    reports, before = [], fresh.shared()
+    reports, before, shuffle = [], fresh.shared(), fresh.shuffle(salt)
     for one in programs:
-        _anew(salt)
+        _anew(shuffle)
         reports.append(run_chunks(one["chunks"], one["want"]))
         for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
             stream.flush()
@@ -32,26 +32,26 @@ def run(programs: Programs, mark: str, salt: int) -> dict[str, Any]:
 
 def serve(programs: Programs, salt: int) -> dict[str, Any]:
     """In one child: each program answers its tests, until they ask for the next."""
-    reports, before = [], fresh.shared()
+    reports, before, shuffle = [], fresh.shared(), fresh.shuffle(salt)
     for one in programs:
-        _anew(salt)
+        _anew(shuffle)
         reports.append(judging.serve(one["chunks"]))
     return {"each": [] if fresh.altered(before) else reports}
 
 
 def examine(tests: Programs, salt: int) -> dict[str, Any]:
     """In the other child: the tests of each program in turn."""
-    reports, before = [], fresh.shared()
+    reports, before, shuffle = [], fresh.shared(), fresh.shuffle(salt)
     for one in tests:
-        _anew(salt)
+        _anew(shuffle)
         reports.append(judging.examine(one["chunks"]))
         wire.send(CHANNEL, {"op": judging.NEXT})
     return {"each": [] if fresh.altered(before) else reports}
 
 
-def _anew(salt: int) -> None:
+def _anew(shuffle: Callable[[], None]) -> None:
     fresh.streams()
-    fresh.shuffle(salt)
+    shuffle()
     fresh.settings()
 
 

@@ -3,6 +3,8 @@
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from functools import cache
+from types import CodeType
 from typing import Any
 
 JOB, REPORT, CHANNEL = 3, 4, 5  # file descriptors of a child, beside stdin, stdout and stderr
@@ -28,15 +30,19 @@ def execute(namespace: dict[str, Any], chunks: Sequence[Mapping[str, Any]]) -> d
     """Run the chunks in `namespace`; None, or a description of the exception that was let through."""
     for number, chunk in enumerate(chunks):
         try:
-            # Blank lines above it give every traceback the line of the author's file.
-            code = compile("\n" * (chunk["line"] - 1) + chunk["source"], chunk["file"], "exec", dont_inherit=True)
-            exec(code, namespace)  # noqa: S102 — running it is what this process is for
+            exec(_compiled(**chunk), namespace)  # noqa: S102 — running it is what this process is for
         except SystemExit as error:
             if error.code not in (None, 0):
                 return describe(error, chunks, number)
         except BaseException as error:  # noqa: BLE001 — whatever it is, it is reported
             return describe(error, chunks, number)
     return None
+
+
+@cache
+def _compiled(source: str, file: str, line: int) -> CodeType:
+    """The same for every program of a batch. Blank lines above it give each traceback the author's own line."""
+    return compile("\n" * (line - 1) + source, file, "exec", dont_inherit=True)
 
 
 def describe(error: BaseException, chunks: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def _warm(torch: Any) -> None:
     torch.set_num_threads(1)
     square = torch.ones(1, 1, 2, 2)
     torch.nn.functional.scaled_dot_product_attention(square, square, square)
-    torch.nn.functional.linear(square, square[0, 0]).softmax(-1)
+    for _ in range(10):  # what is run and printed most: it is ready, and on pages that no child need copy to change
+        str((torch.nn.functional.linear(square, square[0, 0]) @ square).softmax(-1).tolist())
+        str(torch.randn(2, 3))
     # These two import sympy and torch._dynamo on first use, 1 s and more that each child would pay again.
     torch.unravel_index(torch.tensor(0), (1,))
     torch.optim.Adam([torch.nn.Parameter(square)])
