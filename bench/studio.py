@@ -47,7 +47,8 @@ def seed(client: TestClient, count: int) -> list[str]:
                 "learner": 0, "id": str(uuid.UUID(int=draw.getrandbits(128))), "item_id": item.id, "item_rev": item.rev,
                 "at": (now - timedelta(days=365) * (1 - place / count)).isoformat(), "mode": "practice",
                 "correct": key.correct, "response": key.key, "seconds": draw.uniform(3, 90),
-                "seed": desk.shelf.proved[item.id].receipt.seed, "confidence": draw.choice([None, 0.9]), "hints": 0,
+                "seed": desk.shelf.proved[item.id].receipt.seed, "hints": 0,
+                "confidence": draw.choice([None, 0.3, 0.5, 0.7, 0.9]),
                 "undoes": None,
             }
         )  # fmt: skip
@@ -109,7 +110,7 @@ def main() -> None:
                 TOPIC,
                 f"/attempts/{ids[0]}",
             ]
-            addresses += [f"{TOPIC}/{mode}" for mode in MODES]
+            addresses += [f"{TOPIC}/{mode}" for mode in (*MODES, "mistakes")]
             addresses += [f"{TOPIC}/{mode}/{uuid.uuid4()}" for mode in ("test", "challenge")]
             took = measure(client, addresses)
             table = Table("page", "median ms", "p95 ms", "kB", title=f"{COUNT:,} attempts, an answer before each page")

@@ -40,6 +40,10 @@ def nothing(page: Page) -> None:
     """The page as it comes."""
 
 
+def measured(page: Page) -> None:
+    page.locator("pre.output").first.evaluate("it => it.scrollIntoView({ block: 'center' })")
+
+
 def point(page: Page) -> None:
     page.get_by_label("Q, row 2, column 3").fill("2")
     cell = page.locator('[data-matrix="output-1"] td[data-i="1"][data-j="0"]')
@@ -67,7 +71,7 @@ def hint(page: Page) -> None:
 def miss(page: Page) -> None:
     """Answer wrongly: by luck a first option is right, then another question is asked."""
     studio_at = "/".join(page.url.split("/")[:3])
-    for item in ("doubled-logits", "scale-of-logits", "head-width", "broken-blocks", "even-head"):
+    for item in ("visible-pairs", "warmer-weights", "scale-of-logits", "doubled-logits", "broken-blocks"):
         page.goto(f"{studio_at}/items/{item}")
         page.locator("#question").wait_for()
         if not page.locator("input[name=response]").count():  # known already, so it is typed
@@ -84,12 +88,12 @@ def disprove(page: Page) -> None:
 
 
 def days(page: Page) -> None:
-    page.locator(".calendar").evaluate("it => scrollTo(0, it.getBoundingClientRect().top + scrollY - 100)")
+    page.locator(".calendar").evaluate("it => scrollTo(0, it.getBoundingClientRect().top + scrollY - 70)")
 
 
 def begin(page: Page) -> None:
     page.get_by_role("button", name="Begin", exact=False).click()
-    page.locator("fieldset").wait_for()
+    page.locator("#question").wait_for()
     page.wait_for_timeout(6000)  # so that the line of the clock has shortened
 
 
@@ -160,9 +164,9 @@ LOOKS = {
 }
 PAGES = {
     "first": Picture("/", looks=("light", "phone-dark")),
-    "topic": Picture(HEADS),
+    "topic": Picture(HEADS, whole=True),
     "read": Picture(f"{DEPTH}/read", looks=("light", "phone")),
-    "why": Picture(f"{DEPTH}/why"),
+    "why": Picture(f"{DEPTH}/why", measured),
     "walk": Picture(f"{HEADS}/walk", point, looks=("light", "dark", "phone")),
     "tour": Picture(f"{MODEL}/walk", stop, looks=("light", "dark")),
     "try": Picture(f"{DEPTH}/try", predict),
@@ -178,7 +182,18 @@ PAGES = {
     "test": Picture(f"{DEPTH}/test", sit, whole=True),
     "home": Picture("/", looks=("light", "phone"), practised=True),
     "progress": Picture("/progress", days, practised=True),
-    "lens": Picture(f"/lens?text={quote(SENTENCE)}&layer=5&head=11&token=10", ready="text=looks at", whole=True),
+    "lens": Picture(
+        f"/lens?text={quote(SENTENCE)}&layer=5&head=11&token=10",
+        ready="text=looks at",
+        looks=("light", "dark", "phone"),
+        whole=True,
+    ),
+    "lens-two": Picture(
+        f"/lens?text={quote(SENTENCE)}&second=untrained&pin=other&layer=5&head=11&token=10",
+        ready="text=most at",
+        looks=("light", "dark"),
+        whole=True,
+    ),
 }
 
 
