@@ -117,7 +117,7 @@ def _tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int, part: tu
     count = pieces.parts(matrix, height)
     if part is None and count > 1 and height >= pieces.SIDE:
         weights, few = pieces.sketch(matrix, head, rows, cols, (down, across))
-        return {**_packed(matrix.heads([head]), weights, (rows, cols)), "parts": count, "few": few}
+        return {**_packed(pieces.single(matrix, head), weights, (rows, cols)), "parts": count, "few": few}
     if part is not None:
         rows, down = pieces.span(rows, part), pieces.SIDE // part[1]
         height = rows.stop - rows.start

@@ -2,6 +2,7 @@
 waits long for any one answer, and what nobody wants any more is not worked out."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import isqrt, prod
 from typing import Any
@@ -17,9 +18,12 @@ WORK = 2**28  # weights gone through for one answer: some tenths of a second
 LONG = 4 * WORK  # weights of all heads together from which a first picture is an outline
 SIDE = 192  # cells a side of an outline, at most
 PARTS = tuple(count for count in range(1, SIDE + 1) if SIDE % count == 0)
-REMEMBERED = 2 * SIDE  # pieces of one matrix, each with the normalisers of its rows
+REMEMBERED = 2 * SIDE  # pieces of one head, each with the normalisers of its rows: views of its queries and keys
+HEADS = 4  # heads of one matrix remembered: of several, each is a copy of its queries and keys
 
-_pieces: WeakKeyDictionary[AttentionMatrix, OrderedDict[tuple[int, int, int], AttentionMatrix]] = WeakKeyDictionary()
+Remembered = WeakKeyDictionary[AttentionMatrix, OrderedDict[Any, AttentionMatrix]]
+_heads: Remembered = WeakKeyDictionary()
+_pieces: Remembered = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +103,24 @@ def span(rows: slice, part: tuple[int, int]) -> slice:
 
 def piece(matrix: AttentionMatrix, head: int, rows: slice) -> AttentionMatrix:
     """Some queries of one head, (B, 1, rows, S); remembered, so that their normalisers are found once."""
-    known = _pieces.setdefault(matrix, OrderedDict())
-    name = (head, rows.start, rows.stop)
+    one = single(matrix, head)
+    return _known(_pieces, one, (rows.start, rows.stop), lambda: one.rows(rows.start, rows.stop), REMEMBERED)
+
+
+def single(matrix: AttentionMatrix, head: int) -> AttentionMatrix:
+    """One head, (B, 1, L, S), remembered; of a matrix of one, itself."""
+    return matrix if matrix.shape[1] == 1 else _known(_heads, matrix, head, lambda: matrix.heads([head]), HEADS)
+
+
+def _known(
+    kept: Remembered, of: AttentionMatrix, name: Any, make: Callable[[], AttentionMatrix], most: int
+) -> AttentionMatrix:
+    """What was made of a matrix under a name, or is made now; the last few are remembered."""
+    known = kept.setdefault(of, OrderedDict())
     if name not in known:
-        known[name] = matrix.heads([head]).rows(rows.start, rows.stop)
+        known[name] = make()
     known.move_to_end(name)
-    while len(known) > REMEMBERED:
+    while len(known) > most:
         known.popitem(last=False)
     return known[name]
 
@@ -114,7 +130,7 @@ def sketch(matrix: AttentionMatrix, head: int, rows: slice, cols: slice, cells: 
     down, across = cells
     size = rows.stop - rows.start
     few = max(1, min(size // down, WORK // (down * matrix.shape[3])))
-    one, maps = matrix.heads([head]), []
+    one, maps = single(matrix, head), []
     for cell in range(down):
         start = rows.start + cell * size // down
         some = _few(one, start, start + few)
