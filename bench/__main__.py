@@ -14,18 +14,19 @@ if "--lengths" not in sys.argv:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure Clearhead's kernels beside torch's.")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller shapes, under a minute")
-    parser.add_argument("--only", default="", help="measure only work whose name contains this text")
+    parser.add_argument("--only", default="", help="only work whose name contains this text, put into the last table")
     parser.add_argument("--list", action="store_true", help="name every piece of work, and stop")
     parser.add_argument("--seconds", type=float, default=0, help="about how long each piece of work may take")
     parser.add_argument("--threads", type=int, default=0, help="threads to use; torch's own number if not given")
     parser.add_argument("--lengths", action="store_true", help="only time and memory against L, and the picture of it")
+    parser.add_argument("--real-time", action="store_true", help="each piece at real-time priority (Linux, root)")
     parser.add_argument("--out", type=Path, default=Path("bench/results"), help="folder for what is written")
     options = parser.parse_args()
 
     import torch
 
     from bench import lengths, report
-    from bench.measure import peak
+    from bench.measure import peak, undisturbed
     from bench.observing import main as observing
     from bench.work import all_work
     from clearhead.kernels import targets
@@ -44,11 +45,16 @@ def main() -> int:
         return 0
     if options.only == "observing":
         return observing()
-    top = peak()
-    rows, ended = report.measured(chosen, options.seconds or (0.5 if options.quick else 3.0))
+    with undisturbed(options.real_time):
+        top = peak()
+    seconds = options.seconds or (0.5 if options.quick else 3.0)
+    rows, ended = report.measured(chosen, seconds, top, options.real_time)
+    kept = options.out / "bench.json"
+    if options.only and kept.exists():
+        rows = report.merged(report.from_json(kept.read_text()), rows, [*all_work(False), *all_work(True)])
     text = report.markdown(rows, top)
     (options.out / "bench.md").write_text(text)
-    (options.out / "bench.json").write_text(report.as_json(rows, top))
+    kept.write_text(report.as_json(rows, top))
     print(text)
     print(f"Written to {options.out}/bench.md and bench.json.")
     if ended:

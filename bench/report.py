@@ -15,7 +15,7 @@ from rich.progress import track
 from clearhead import __version__
 from clearhead.kernels.native import current
 
-from .measure import Timing, agree, interleaved
+from .measure import Timing, agree, interleaved, undisturbed
 from .work import TOLERANCE, Work
 
 
@@ -27,6 +27,7 @@ class Row:
         timings: of each way.
         difference: the largest between ours and the others, as a share of the largest entry.
         missing: why a way could not be had here.
+        peak: the machine's, in operations a second, when it was measured.
     """
 
     group: str
@@ -35,21 +36,27 @@ class Row:
     timings: dict[str, Timing]
     difference: float
     missing: dict[str, str] = field(default_factory=dict)
+    peak: float = 0.0
 
     def ratio(self, peer: str) -> float:
         """How many times faster ours is than a peer, by the medians."""
         return self.timings[peer].median / self.timings["ours"].median
 
 
-def measured(chosen: list[Work], seconds: float) -> tuple[list[Row], str]:
+def measured(chosen: list[Work], seconds: float, peak: float = 0.0, real_time: bool = False) -> tuple[list[Row], str]:
     """Measure each piece of work, with a progress bar; (the rows, why it ended early or "").
 
     Ctrl-C keeps what was measured, and so does an answer that is wrong.
+
+    Args:
+        seconds: about how long a piece may take.
+        peak: the machine's, kept with each row.
+        real_time: measure each piece at real-time priority.
     """
     rows: list[Row] = []
     try:
         for work in track(chosen, description="measuring", console=Console(stderr=True)):
-            rows.append(_row(work, seconds))
+            rows.append(_row(work, seconds, peak, real_time))
     except KeyboardInterrupt:
         return rows, f"Stopped after {len(rows)} of {len(chosen)}."
     except WrongAnswer as error:
@@ -61,7 +68,7 @@ class WrongAnswer(Exception):
     """Ours and a peer differ."""
 
 
-def _row(work: Work, seconds: float) -> Row:
+def _row(work: Work, seconds: float, peak: float, real_time: bool) -> Row:
     made = work.make()
     ways = {name: way for name, way in made.items() if not isinstance(way, str)}
     missing = {name: why for name, why in made.items() if isinstance(why, str)}
@@ -75,7 +82,22 @@ def _row(work: Work, seconds: float) -> Row:
     if not worst < TOLERANCE[work.dtype]:
         raise WrongAnswer(f"{work.group} {work.shape}: ours and a peer differ by {worst:.1e} of the largest entry.")
     del results
-    return Row(work.group, work.shape, work.flops, interleaved(ways, seconds), worst, missing)
+    with undisturbed(real_time):
+        timings = interleaved(ways, seconds)
+    return Row(work.group, work.shape, work.flops, timings, worst, missing, peak)
+
+
+def merged(before: list[Row], now: list[Row], order: list[Work]) -> list[Row]:
+    """One table of two runs: a row measured now replaces the one before; in the order of all the work there is."""
+    rows = {(row.group, row.shape): row for row in (*before, *now)}
+    places = {(work.group, work.shape): place for place, work in enumerate(order)}
+    return sorted(rows.values(), key=lambda row: places.get((row.group, row.shape), len(places)))
+
+
+def from_json(text: str) -> list[Row]:
+    """The rows that `as_json` wrote."""
+    rows = json.loads(text)["rows"]
+    return [Row(**row | {"timings": {name: Timing(**one) for name, one in row["timings"].items()}}) for row in rows]
 
 
 def machine(peak: float) -> dict[str, Any]:
@@ -102,7 +124,7 @@ def _cpu_name() -> str:
 
 
 def markdown(rows: list[Row], peak: float) -> str:
-    """The whole report."""
+    """The whole report. A row's share is of the peak that was measured with it."""
     about = ", ".join(f"{name} {value}" for name, value in machine(peak).items())
     lines = [
         "# Bench",
@@ -125,7 +147,7 @@ def markdown(rows: list[Row], peak: float) -> str:
             if peer != "ours":
                 lines.append(
                     f"{about} | {_ms(ours)} | {ours.spread:.0%} | {peer} | {_ms(timing)} "
-                    f"| {row.ratio(peer):.2f}× | {speed / 1e9:.0f} | {speed / peak:.0%} |"
+                    f"| {row.ratio(peer):.2f}× | {speed / 1e9:.0f} | {speed / (row.peak or peak):.0%} |"
                 )
     lines += ["", "| geometric mean | peer | ratio |", "|---|---|---|"]
     lines += [f"| {group} | {peer} | {mean:.2f}× |" for (group, peer), mean in means(rows).items()]

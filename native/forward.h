@@ -8,6 +8,7 @@ namespace clearhead {
 namespace {
 
 constexpr int64_t kKeyBlock = 128;
+constexpr int64_t kOften = 4;  // tiles that read a block of values: from here on a copy of badly lying ones pays
 
 // Scratch of one tile of kTile queries.
 struct TileState {
@@ -46,7 +47,8 @@ inline Asked asked_at(const Statistics& s, float* at) { return {at, at + kTile, 
 
 inline size_t forward_scratch(const Attention& p, const Statistics* s, int64_t rows) {
   const int64_t tiles = (rows + kTile - 1) / kTile;
-  return tiles * (tile_floats(p) + asked_floats(s)) + kKeyBlock * (2 * kTile + p.width + p.value_width) + turn_space(larger(p.width, p.value_width));
+  return tiles * (tile_floats(p) + asked_floats(s)) + kKeyBlock * (2 * kTile + p.width + width_apart(p.value_width)) +
+         turn_space(larger(p.width, p.value_width));
 }
 
 struct Sums {
@@ -132,10 +134,10 @@ struct FloatBlock {
   static constexpr int64_t kStep = 1;  // a tile may begin at any key of a block
   Rows keys, values;
 
-  FloatBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, float* key_space,
-             float* value_space)
+  FloatBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, int64_t tiles,
+             float* key_space, float* value_space)
       : keys(rows_as_float(p.key, p.dtype, batch, kv_head, first, n, p.width, key_space)),
-        values(rows_as_float(p.value, p.dtype, batch, kv_head, first, n, p.value_width, value_space)) {}
+        values(rows_apart(p.value, p.dtype, batch, kv_head, first, n, p.value_width, tiles >= kOften, value_space)) {}
 
   static void start(const Attention&, const TileState&) {}  // what is done to a tile once it is packed
 
@@ -185,7 +187,7 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
   float* const space = logits + kKeyBlock * kTile;
   float* const key_space = space + kKeyBlock * kTile;
   float* const value_space = key_space + kKeyBlock * p.width;
-  float* const row_space = value_space + kKeyBlock * p.value_width;
+  float* const row_space = value_space + kKeyBlock * width_apart(p.value_width);
   float* const asked_space = row_space + turn_space(larger(p.width, p.value_width));
   const auto asked = [&](int64_t t) { return kAsked ? asked_at(*s, asked_space + t * asked_floats(s)) : Asked{}; };
   const Multiplier m = multiplier_of(p);
@@ -204,7 +206,7 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
   const Span all = span_of(p, first, rows);
   for (int64_t start = all.first; start < all.last; start += kKeyBlock) {
     const int64_t stop = smaller(start + kKeyBlock, all.last);
-    const Block block(p, batch, kv_head, start, stop - start, key_space, value_space);
+    const Block block(p, batch, kv_head, start, stop - start, tiles, key_space, value_space);
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t row = first + t * kTile;
       const Span here = span_of(p, row, smaller(kTile, rows - t * kTile));

@@ -29,7 +29,7 @@ struct PairBlock {
   const uint16_t *keys, *values;
   int64_t key_stride, value_stride;  // value_stride: from pair to pair
 
-  PairBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, float* key_space,
+  PairBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, int64_t, float* key_space,
             float* value_space)
       : keys(place(p.key, batch, kv_head, first)),
         values(reinterpret_cast<uint16_t*>(value_space)),

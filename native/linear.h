@@ -1,7 +1,9 @@
 // A linear layer, out = x weightᵀ + bias, on the same micro-kernel: outputs in the lanes, rows of x by broadcast.
 // Weights are turned into panels of kTile outputs as they are read, so nothing is kept and nothing can go stale; a
-// panel serves every row of x, which makes turning it a few per cent of the work.
+// panel serves every row of x, which makes turning it a few per cent of the work. Where there are too few rows for
+// that, the lanes go along the inputs instead, and nothing is turned.
 #pragma once
+#include "dots.h"
 #include "product.h"
 #include "turn.h"
 
@@ -11,10 +13,14 @@ namespace {
 constexpr int64_t kInputBlock = 384;  // at most so many inputs a step: a panel of them stays in a 32 KiB cache
 constexpr int64_t kRowBlock = 96;     // rows of x that meet the panels while they lie in the second-level cache
 
+constexpr int64_t kFewRows = 12;      // from here on turning the weights pays
+constexpr int64_t kWeightRows = 16;   // rows of the weights that meet all rows of x, where these are few
+
 inline size_t panel_floats(const Linear& p, int64_t outputs) { return round_up(outputs, kTile) * p.inputs; }
 
 size_t linear_scratch(const Linear& p, int64_t outputs) {
   const int64_t wide = round_up(outputs, kTile);
+  if (p.rows < kFewRows) return p.rows * wide + (p.rows + kWeightRows) * round_up(p.inputs, kTile) + outputs;
   return panel_floats(p, outputs) + kRowBlock * (kInputBlock + wide) + larger(turn_space(p.inputs), wide);
 }
 
@@ -29,8 +35,49 @@ inline void store_heads(const Linear& p, const float* sums, int64_t row, int64_t
   }
 }
 
+inline void add_bias_to_row(const Linear& p, const float* bias, int64_t outputs, float* sums) {
+  if (p.bias) for (int64_t n = 0; n < outputs; n++) sums[n] += bias[n];
+}
+
+// Few rows start .. stop - 1, against weights that are read where they lie.
+inline void linear_of_few(const Linear& p, int64_t first, int64_t outputs, int64_t start, int64_t stop,
+                          float* scratch) {
+  constexpr int R = LANES > 8 ? 4 : 2;
+  const int64_t rows = stop - start, stride = round_up(outputs, kTile), wide = round_up(p.inputs, kTile);
+  float* const sums = scratch;  // [rows][stride]
+  float* const x_space = sums + rows * stride;
+  float* const space = x_space + rows * wide;
+  float* const bias = space + kWeightRows * wide;
+  if (p.bias) load_row(element(p.bias, p.dtype, first), p.dtype, 1, outputs, bias);
+  const bool pairs = lies_ready<uint16_t>(p.weight, p.dtype, p.inputs, wide);
+  const float* x = x_space;
+  if (p.dtype == kFloat32 && p.x.column == 1 && p.x.row == wide && p.inputs == wide)
+    x = static_cast<const float*>(row_of(p.x, p.dtype, 0, 0, start));
+  else
+    for (int64_t i = 0; i < rows; i++) {
+      float* const to = x_space + i * wide;
+      load_row(row_of(p.x, p.dtype, 0, 0, start + i), p.dtype, p.x.column, p.inputs, to);
+      for (int64_t c = p.inputs; c < wide; c++) to[c] = 0;
+      if (pairs) row_to_bfloat16_order(to, wide);
+    }
+
+  for (int64_t n = 0; n < outputs; n += kWeightRows) {
+    const int64_t here = smaller(kWeightRows, outputs - n);
+    with_rows(p.weight, p.dtype, 0, 0, first + n, here, p.inputs, wide, space, [&](const auto& weight) {
+      int64_t i = 0;
+      for (; i + R <= rows; i += R) dots_side_by_side<R>(x + i * wide, wide, weight, here, sums + i * stride + n, stride);
+      for (; i < rows; i++) dots<1>(x + i * wide, wide, weight, here, sums + i * stride + n, stride);
+    });
+  }
+  for (int64_t i = 0; i < rows; i++) {
+    add_bias_to_row(p, bias, outputs, sums + i * stride);
+    store_heads(p, sums + i * stride, start + i, first, outputs);
+  }
+}
+
 // Outputs first .. first + outputs - 1 of rows start .. stop - 1.
 void linear(const Linear& p, int64_t first, int64_t outputs, int64_t start, int64_t stop, float* scratch) {
+  if (p.rows < kFewRows) return linear_of_few(p, first, outputs, start, stop, scratch);
   const int64_t wide = round_up(outputs, kTile);
   float* const panels = scratch;
   float* const sums = panels + panel_floats(p, outputs);  // [kRowBlock][wide]
@@ -59,7 +106,7 @@ void linear(const Linear& p, int64_t first, int64_t outputs, int64_t start, int6
     }
     for (int64_t i = 0; i < rows; i++) {
       float* const sum = sums + i * wide;
-      if (p.bias) for (int64_t n = 0; n < outputs; n++) sum[n] += bias[n];
+      add_bias_to_row(p, bias, outputs, sum);
       store_heads(p, sum, row + i, first, outputs);
     }
   }

@@ -119,6 +119,10 @@ CASES: dict[str, Case] = {
     "several blocks causal": replace(
         _BASE, batch=1, heads=2, kv_heads=2, length=307, keys=307, width=67, value_width=67, is_causal=True
     ),
+    # Rows whose distance is a multiple of a kilobyte are copied where several tiles read them.
+    "values far apart": replace(
+        _BASE, batch=1, heads=8, kv_heads=8, length=131, keys=149, width=5, value_width=32, layout="blhd"
+    ),
     "padding": replace(_BASE, allow="lengths"),
     "padding causal": replace(_BASE, allow="lengths", is_causal=True),
     "mask": replace(_BASE, allow="matrix"),

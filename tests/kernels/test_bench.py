@@ -1,12 +1,15 @@
 """The bench measures what it says: every way of a piece of work gives the same answer, and the table holds them all."""
 
 import json
+import os
+import sys
 
 import pytest
 import torch
-from bench import lengths, report
-from bench.measure import Timing, agree, interleaved
-from bench.report import Row, as_json, markdown, means
+from bench import lengths, report, sweep
+from bench.measure import Timing, agree, interleaved, undisturbed
+from bench.report import Row, as_json, from_json, markdown, means, merged
+from bench.sweep_table import Case, Found, table
 from bench.work import TOLERANCE, Work, all_work
 
 from clearhead.kernels import targets
@@ -50,6 +53,14 @@ def test_the_table_and_the_json_hold_every_row_and_say_which_peer_is_missing() -
     assert [row["shape"] for row in json.loads(as_json(rows(), 1e11))["rows"]] == ["a", "b"]
 
 
+def test_pieces_of_a_run_make_one_table_in_order() -> None:
+    plan = [work(1.0, 1.0), work(2.0, 2.0), work(3.0, 3.0)]
+    first, _ = report.measured([plan[2], plan[0]], seconds=0, peak=1e9)
+    second, _ = report.measured([plan[1], plan[2]], seconds=0, peak=2e9)
+    both = merged(from_json(as_json(first, 1e9)), second, plan)
+    assert [(row.shape, row.peak) for row in both] == [("1.0", 1e9), ("2.0", 2e9), ("3.0", 2e9)]
+
+
 def test_interleaving_runs_every_way_each_round() -> None:
     order: list[str] = []
     timings = interleaved({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0, rounds=3)
@@ -73,6 +84,59 @@ def test_a_wrong_answer_and_ctrl_c_stop_it_and_keep_what_was_measured() -> None:
     found, ended = report.measured([work(1.0, 1.0), Work("g", "x", 1.0, torch.float32, stop)], seconds=0)
     assert [row.shape for row in found] == ["1.0"]
     assert ended == "Stopped after 1 of 2."
+
+
+def found(ours: float, theirs: float, mask: str = "none") -> Found:
+    return Found(Case(1, 8, 67, 64, mask, "float32"), ours, theirs)
+
+
+def test_the_sweep_counts_what_is_slower() -> None:
+    assert [found(*times).is_slower for times in ((60, 50), (52, 50), (40, 49), (19, 8), (17, 8))] == [
+        True, False, False, True, False,
+    ]  # fmt: skip
+    text = table([found(100, 50), found(51, 50), found(40, 200), found(19, 8, "causal")], planned=7, about={"cpu": "x"})
+    assert "4 of 7 cases" in text
+    assert "50 µs or more: 3 cases, 2 below 1×, 1 below 0.95×" in text
+    assert "takes less: 1 cases, 1 more than 10 µs over it" in text
+    assert "| float32, none | 3 | 2 | 1 | 0.98× | 0.50 | (1, 8, 67, 64) | 0 | 0 | – |" in text
+    assert "| float32, none, (1, 8, 67, 64) | 100.0 | 50.0 | 0.50 |" in text
+
+
+def test_the_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys) -> None:
+    measured = []
+
+    def quickly(case: Case, real_time: bool) -> Found:
+        measured.append(case)
+        return Found(case, 100.0, 200.0)
+
+    plan = [Case(1, 2, length, 8, mask, "float32") for length in (3, 5) for mask in ("none", "causal")]
+    monkeypatch.setattr(sweep, "cases", lambda quick: iter(plan))
+    monkeypatch.setattr(sweep, "measured", quickly)
+    command = ["sweep", "--out", str(tmp_path / "sweep.json")]
+    for extra, status, count in ((["--seconds", "0"], 1, 1), ([], 0, 4), (["--only", "causal"], 0, 6)):
+        monkeypatch.setattr(sys, "argv", [*command, *extra])
+        assert sweep.main() == status
+        assert len(measured) == count
+    assert measured[:4] == plan
+    assert "4 of 4 cases" in (tmp_path / "sweep.md").read_text()
+
+
+@pytest.mark.parametrize("learns", [False, True])
+@pytest.mark.parametrize("mask", ["none", "causal", "padding", "dense bool", "dense float", "one query"])
+def test_both_ways_of_a_swept_case_agree(mask: str, learns: bool) -> None:
+    assert sweep.measured(Case(2, 3, 7, 5, mask, "float32", learns), real_time=False).ours > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system has no real-time priority")
+def test_real_time_priority_ends_with_its_block() -> None:
+    try:
+        with undisturbed(True):
+            assert os.sched_getscheduler(0) == os.SCHED_RR
+    except PermissionError:
+        pytest.skip("real-time priority is not allowed here")
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    with undisturbed(False):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def test_time_and_memory_against_length(tmp_path) -> None:

@@ -1,6 +1,7 @@
 """A linear layer in inference, on the micro-kernel of the native attention: what projects into heads and out of them.
 
-The weights are read where they lie at each call. There is no packed copy of them that could go stale.
+The weights are read where they lie at each call. There is no packed copy of them that could go stale
+(docs/decisions/0021-weights-are-read-where-they-lie.md).
 """
 
 import torch
@@ -66,7 +67,7 @@ def native_wins(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     """Whether our kernel can compute the layer, and was measured to be faster than F.linear (bench/LOG.md).
 
     On a CPU whose instructions multiply 16-bit numbers torch's library uses them, and ours does not. Elsewhere it
-    computes them number by number. A single row is a matter of memory, and ours would turn the weights for nothing.
+    computes them number by number. A single row of a small layer takes less than it takes to ask.
     """
     dtype = x.dtype
     if _NATIVE.unavailable() or dtype not in _LEAST_ROWS or not (x.is_cpu and weight.is_cpu):
@@ -78,11 +79,14 @@ def native_wins(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     if torch.is_autocast_enabled("cpu") or weight.dim() != 2 or x.shape[-1] != weight.shape[1]:
         return False
     rows = x.numel() // max(1, x.shape[-1])
-    return rows >= _LEAST_ROWS[dtype] and not _torch_multiplies(dtype)
+    if rows < _LEAST_ROWS[dtype] or (rows == 1 and weight.numel() < _LEAST_WEIGHTS):
+        return False
+    return not _torch_multiplies(dtype)
 
 
 _NATIVE = native.Native()
-_LEAST_ROWS = {torch.float32: 2, torch.bfloat16: 2, torch.float16: 4}
+_LEAST_ROWS = {torch.float32: 1, torch.bfloat16: 1, torch.float16: 4}
+_LEAST_WEIGHTS = 1 << 16  # of a layer for a single row
 
 
 def _torch_multiplies(dtype: torch.dtype) -> bool:

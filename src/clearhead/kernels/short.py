@@ -1,12 +1,19 @@
-"""The short way to the native kernel, for the commonest calls: a mask at most, no gradient, and nobody watching.
+"""The short way to a kernel, for the commonest calls: a mask at most, and nobody watching.
 
-Describing a problem, checking it and choosing a kernel take 40 µs, more than a small attention does itself.
+Describing a problem, checking it and choosing a kernel take 40 µs, more than a small attention does itself. The native
+kernel computes what no gradient is wanted of; torch's computes float64, and where gradients are wanted what is small
+(choice.py says how small).
 """
 
 import torch
 from torch import Tensor
 
+from clearhead.kernels.choice import torch_learns_faster
 from clearhead.kernels.native import attend_plainly, covers
+
+# The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
+_sdpa = torch._C._nn.scaled_dot_product_attention
+_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def attend(
@@ -14,16 +21,16 @@ def attend(
 ) -> Tensor | None:
     """Output (B, H, L, D) of plain attention, or None where the call has to go the long way.
 
-    The long way is for all but plain float32, bfloat16 or float16 tensors on the CPU, query (B, H, L, D), key and value
-    (B, H, S, D), mask broadcastable to (B, H, L, S), bool or of their dtype, without gradients; and wherever torch
-    records, transforms or watches what is called.
+    The long way is for all but plain tensors on the CPU, query (B, H, L, D), key and value (B, H, S, D), mask
+    broadcastable to (B, H, L, S), bool or of their dtype, without gradients of its own; for gradients of what is not
+    small; and wherever torch records, transforms or watches what is called.
 
     Example:
         >>> q = torch.ones(1, 2, 3, 5)
         >>> out = attend(q, q, q, False, None)
         >>> out is None or torch.equal(out, q)
         True
-        >>> attend(q.double(), q.double(), q.double(), False, None) is None
+        >>> attend(q.double(), q, q, False, None) is None
         True
     """
     if torch.compiler.is_compiling() or _is_watched() or not _is_plain(query, key, value):
@@ -32,7 +39,29 @@ def attend(
         return None
     if scale is None:
         scale = query.shape[-1] ** -0.5
-    return attend_plainly(query, key, value, is_causal, scale, mask) if type(scale) is float else None
+    if type(scale) is not float:
+        return None
+    learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
+    if covers(query.dtype) and not learns:
+        return attend_plainly(query, key, value, is_causal, scale, mask)
+    if learns and covers(query.dtype) and not torch_learns_faster(query, key.shape[2]):
+        return None
+    if not _torch_is_right(query, key, value, is_causal, scale, mask):
+        return None
+    return _sdpa(query, key, value, mask, is_causal=is_causal, scale=scale)
+
+
+def _torch_is_right(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None
+) -> bool:
+    """Whether torch's function gives what ours promises: with an empty row it gives NaN or a mean (torch 2.13)."""
+    if 0 in query.shape or key.shape[2] == 0 or not query.stride(-1) == key.stride(-1) == value.stride(-1) == 1:
+        return False
+    if is_causal and scale <= 0:  # as in torch_sdpa.py
+        return False
+    if mask is None:
+        return True
+    return bool((mask if mask.dtype is torch.bool else mask > -torch.inf).any(-1).all())
 
 
 def _is_watched() -> bool:
@@ -51,9 +80,7 @@ def _is_plain(query: Tensor, key: Tensor, value: Tensor) -> bool:
         return False
     if query.is_nested or key.is_nested or value.is_nested:
         return False
-    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad):
-        return False
-    if not (query.is_cpu and key.is_cpu and value.is_cpu and covers(query.dtype)):
+    if not (query.is_cpu and key.is_cpu and value.is_cpu and query.dtype in _FLOATS):
         return False
     if not query.dtype is key.dtype is value.dtype:
         return False

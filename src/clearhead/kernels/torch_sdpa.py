@@ -28,7 +28,7 @@ class TorchSdpa:
         return None
 
     def forward(self, problem: Problem) -> Result:
-        if not _flash_can(problem):
+        if not flash_can(problem):
             return blockwise.forward(problem, _wide(problem.query.dtype))
         out, lse = _flash(
             problem.query,
@@ -47,7 +47,7 @@ class TorchSdpa:
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
         bias_learns = problem.bias is not None and problem.bias.requires_grad
-        if grad_lse is not None or bias_learns or not _flash_can(problem):
+        if grad_lse is not None or bias_learns or not flash_can(problem):
             return blockwise.backward(problem, result, grad_out, grad_lse, _wide(problem.query.dtype))
         empty = _empty_rows(problem)
         out, lse = result.out, result.lse
@@ -74,7 +74,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def _flash_can(problem: Problem) -> bool:
+def flash_can(problem: Problem) -> bool:
     """Whether torch's CPU flash operator says exactly this problem, without an L×S tensor made for it."""
     query, key, value = problem.query, problem.key, problem.value
     if query.device.type != "cpu" or problem.dropout_p or problem.softcap is not None or problem.sinks is not None:
