@@ -103,6 +103,22 @@ def test_a_page_is_proved_too(pack: Path, tmp_path: Path) -> None:
     assert check([pack], receipts=tmp_path, say=said.append) == 0
 
 
+def test_what_one_page_leaves_behind_decides_nothing_on_another(pack: Path, tmp_path: Path) -> None:
+    topic = pack / "topics" / "basics"
+    (topic / "read.md").write_text("```python run\nimport math\nmath.tau += 1\nprint(int(math.tau))\n```\n")
+    (topic / "why.md").write_text("```python run\nimport math\nprint(int(math.tau))\nassert math.tau < 7\n```\n")
+    (topic / "recall.md").write_text("```python run\nimport json, math\njson.kept = 1\nprint(1)\n```\n")
+    said: list[str] = []
+    assert check([pack], receipts=tmp_path, say=said.append) == 0
+    assert sum("page, 1 program run" in one for one in said) == 3
+    (topic / "why.md").write_text("```python run\nimport os\nprint(1, flush=True)\nos._exit(0)\n```\n")
+    (topic / "recall.md").write_text("```python run\nassert not 1, 'no'\n```\n")
+    said.clear()
+    assert check([pack], receipts=tmp_path, say=said.append) == 2
+    assert any("recall.md:2: the program raises AssertionError: no" in one for one in said)
+    assert any("why.md:2: the page's programs ended early, with exit status 0" in one for one in said)
+
+
 def test_an_unchanged_page_is_not_run_again(pack: Path, tmp_path: Path) -> None:
     said: list[str] = []
     check([pack], receipts=tmp_path, say=said.append)

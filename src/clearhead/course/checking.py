@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clearhead.course.item import Pack
 from clearhead.course.pack import load, shipped
-from clearhead.course.pages import kept_pages, page_key, prove_page
+from clearhead.course.pages import kept_pages, page_key, prove_pages
 from clearhead.course.prove import SEEDS, prove_pack, versions
 from clearhead.course.proved import Outcome
 from clearhead.errors import PackError, ProofError
@@ -65,20 +65,19 @@ def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, say: Say) -> 
     """Run the programs of the pages that changed; how many pages are wrong."""
     place = cache / pack.id / "pages.json" if cache else None
     kept = {} if fresh else kept_pages(place)
-    pages = [(topic, page) for topic in pack.topics for page in topic.pages.values()]
-    keys = {page.file: page_key(page, pack) for _, page in pages}
-    waiting = [(topic, page) for topic, page in pages if kept.get(page.file) != keys[page.file]]
+    pages = [list(topic.pages.values()) for topic in pack.topics]
+    keys = {page.file: page_key(page, pack) for some in pages for page in some}
+    waiting = [[page for page in some if kept.get(page.file) != keys[page.file]] for some in pages]
     wrong = set()
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
-        for (topic, page), run in [(one, threads.submit(prove_page, one[1], pack)) for one in waiting]:
-            try:
-                count = run.result()
-            except (ProofError, PackError) as error:
-                say(f"{pack.path}/{error}")
-                wrong.add(page.file)
-                continue
-            if count:
-                say(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
+        found = [threads.submit(prove_pages, some, pack) for some in waiting]
+        for topic, some, run in zip(pack.topics, waiting, found, strict=True):
+            for page, count in zip(some, run.result(), strict=True):
+                if isinstance(count, ProofError):
+                    say(f"{pack.path}/{count}")
+                    wrong.add(page.file)
+                elif count:
+                    say(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
     if place:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps({file: key for file, key in keys.items() if file not in wrong}), encoding="utf-8")
