@@ -90,6 +90,31 @@ def test_a_device_without_keys_shows_none(page: Page) -> None:
         assert [one.text_content() for one in page.locator("kbd").all() if one.is_visible()] == [], address
 
 
+def test_the_looks_see_what_they_should(page: Page) -> None:
+    page.goto("/nope")
+    page.locator("main").evaluate("""it => it.innerHTML = `<h1>Bad</h1><p class="faint">Too faint to read</p>
+      <div class="white">White ground</div><button class="narrow">A button too narrow for its words</button>
+      <svg width="60" height="60" class="shape"><rect width="60" height="60" fill="white"/></svg>
+      <img src="/static/icon.svg"><p class="wide">Wide</p>`""")
+    page.evaluate("""() => {
+      const style = new CSSStyleSheet();
+      style.replaceSync(`.faint { color: #777 } .white { background: #fff; color: #000 } .wide { width: 50rem; margin: 0 }
+        .narrow { width: 4rem; white-space: nowrap; overflow: hidden }`);
+      document.adoptedStyleSheets = [style];
+    }""")
+    found = everything(page)
+    for start, holds in (
+        ("image-alt", "icon.svg"),
+        ("clipped", "narrow"),
+        ("dark: color-contrast", "faint"),
+        ("dark: white", "White ground"),
+        ("dark: white", "rect"),
+        ("zoomed: the page is", "px wide"),
+        ("large text: the page is", "px wide"),
+    ):
+        assert any(one.startswith(start) and holds in one for one in found), (start, holds, found)
+
+
 class Shared:
     """A studio with accounts on this machine, and an invitation to it."""
 
