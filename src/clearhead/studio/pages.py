@@ -29,6 +29,7 @@ _TEMPLATES.filters.update(
     code=prose.code,
     told=language.told,
     words=say.words,
+    within=say.within,
     when=say.when,
     ago=say.ago,
     day=say.day,

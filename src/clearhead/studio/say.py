@@ -62,6 +62,16 @@ def words(identifier: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def within(identifier: str) -> str:
+    """An id as words within a sentence: names keep their letters.
+
+    >>> within("softmax-over-queries"), within("kv-cache"), within("self-attention")
+    ('softmax over queries', 'KV cache', 'self-attention')
+    """
+    text = words(identifier)
+    return text if text[1:2].isupper() or "," in text or "_" in text else text[:1].lower() + text[1:]
+
+
 def when(moment: datetime, now: datetime) -> str:
     """When a coming moment is, seen from now, in the time zone of this machine.
 
