@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from views.fake import reading
 pytest.importorskip("anywidget", reason="anywidget is not installed (the views extra)")
 from clearhead.views.widget import AttentionWidget
 
-NOTEBOOK = Path(__file__).parent / "notebooks" / "widget.py"
+NOTEBOOKS = Path(__file__).parent / "notebooks"
 
 
 def answered(widget, question):
@@ -46,24 +47,63 @@ def test_python_answers_about_both_models():
         AttentionWidget(first, reading(5))
 
 
-@pytest.fixture(scope="module")
-def notebook():
-    """marimo serving the notebook on this machine alone."""
+@contextmanager
+def serving(notebook):
+    """marimo serving a notebook on this machine alone; its address."""
     pytest.importorskip("marimo", reason="marimo is not installed (the dev extra)")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    command = [sys.executable, "-m", "marimo", "run", str(NOTEBOOK), "--headless", "--no-token", "--port", str(port)]
+    command = [sys.executable, "-m", "marimo", "run", str(notebook), "--headless", "--no-token", "--port", str(port)]
     quiet = {**os.environ, "MARIMO_SKIP_UPDATE_CHECK": "1", "OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=quiet, text=True)
     for line in server.stdout:  # ends with the server
         if str(port) in line:
             break
     assert server.poll() is None, "marimo did not start"
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
-    server.stdout.close()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait()
+        server.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def notebook():
+    with serving(NOTEBOOKS / "widget.py") as address:
+        yield address
+
+
+@pytest.mark.stress
+@pytest.mark.browser
+def test_a_hundred_thousand_tokens_in_a_notebook(browser):
+    """An outline first; the open head worked out while it is looked at; zoomed to single weights, which are exact."""
+    length = 100_003
+    made = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 1, length, 64, generator=made) for _ in range(2))
+    matrix = AttentionMatrix(query, key, is_causal=True)
+    with serving(NOTEBOOKS / "long.py") as address:
+        page = browser.new_page(viewport={"width": 1280, "height": 1000})
+        page.set_default_timeout(300_000)
+        page.goto(address)
+        page.get_by_text("Drawn in outline").wait_for()
+        page.get_by_text("In outline; worked out: 1 of").wait_for()
+        page.locator(".ch-hatch").click(position={"x": 30, "y": 200})  # a token in the middle of the text
+        for _ in range(12):
+            page.get_by_role("button", name="Zoom in").click()
+        page.locator(".ch-named").wait_for()
+        page.locator(".ch-hatch").hover(position={"x": 5, "y": 40})
+        said = re.match(r"word(\d+) → word(\d+) +([\d.]+)", page.locator(".ch-readout").inner_text())
+        row, column = int(said[1]), int(said[2])
+        exact = matrix.rows(row, row + 1)[0, 0, 0, column]
+        assert float(said[3]) == pytest.approx(float(exact), abs=6e-5)
+        page.locator(".ch-line-query .ch-token").nth(100).focus()
+        token = int(page.locator(".ch-line-query .ch-here").get_attribute("data-token"))
+        page.get_by_text(f"“word{token}” looks at").wait_for()
+        best = matrix.rows(token, token + 1).topk(1)[0].item()
+        page.locator(".ch-list .ch-number", has_text=f"{best:.3f}").first.wait_for()
+        page.close()
 
 
 @pytest.mark.browser
@@ -106,6 +146,6 @@ def test_the_widget_is_live_in_a_notebook(notebook, browser):
     page.get_by_role("button", name="Unpin").click()
     page.get_by_role("button", name="Less second").click()
     page.locator(".ch-less", has_text="less the same head of second. KL divergence").wait_for()
-    assert page.locator(".ch-signed").count() == 1
+    assert page.locator(".ch-signed").count() == 2  # all heads, and the one that is open
     assert strayed == []
     page.close()
