@@ -158,7 +158,9 @@ def test_a_program_that_replaces_something_of_torch_ends_its_batch() -> None:
         "import torch.nn.functional as F; F.softmax = F.relu",
     ):
         assert together((RIGHT, f"{source}\n{RIGHT}"), preload=("torch",)) is None, source
-    kept = f"import torch, torch.nn.utils.prune\ntorch.set_default_dtype(torch.float64)\n{RIGHT}"
+    kept = (
+        f"import torch, torch.nn.utils.prune\ntorch.nn.Module.ours = 1\ntorch.set_default_dtype(torch.float64)\n{RIGHT}"
+    )
     assert [one.passed for one in together((RIGHT, kept), preload=("torch",)) or ()] == [True, True]
 
 

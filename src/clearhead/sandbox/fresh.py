@@ -4,11 +4,10 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 _SHARED = ("builtins", "math", "random", "torch", "torch.nn", "torch.nn.functional")
-Kept = Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+Kept = Sequence[tuple[Any, Mapping[str, Any]]]  # a module or a class, and what it held
 
 
 def streams() -> None:
@@ -58,19 +57,21 @@ def shared() -> Kept:
     nn = vars(sys.modules["torch.nn"]).values() if "torch.nn" in sys.modules else ()
     classes = [one for one in nn if isinstance(one, type)]
     tensor = [sys.modules["torch"].Tensor] if "torch" in sys.modules else []
-    return [(vars(one), dict(vars(one))) for one in (*modules, *tensor, *classes)]
+    return [(one, dict(vars(one))) for one in (*modules, *tensor, *classes)]
 
 
 def altered(before: Kept) -> bool:
-    """Whether anything was replaced or taken away since, or added to a class (it may inherit what it seems to have).
+    """Whether anything was replaced or taken away since, or hidden by what was added to a class.
 
-    An import may add to a module.
+    Other additions do not count: an import adds to modules, and transformers adds a method to torch's Module.
     """
     settings()
     gone = object()
-    for now, kept in before:
+    for owner, kept in before:
+        now = vars(owner)
         if any(now.get(name, gone) is not value for name, value in kept.items()):
             return True
-        if isinstance(now, MappingProxyType) and len(now) != len(kept):
+        added = now.keys() - kept.keys() if isinstance(owner, type) else ()
+        if any(hasattr(base, name) for name in added for base in owner.__mro__[1:]):
             return True
     return False
