@@ -24,6 +24,8 @@ struct Attention {
   Tensor allow;                // bytes, 0 = may not attend, or null; strides in bytes, 0 where broadcast
   Tensor bias;                 // added to the logits, or null; stride 0 where broadcast
   Dtype bias_dtype;
+  const float* alibi;          // one slope a query head, or null: the logits lose slope * |query + alibi_offset - key|
+  int64_t alibi_offset;
   float softcap;               // logits become softcap * tanh(logits / softcap); 0 = off
   const float* sinks;          // one a query head, or null
   uint32_t seed_low, seed_high, drop_below;  // a weight is dropped where its hash is under drop_below; 0 = off
@@ -34,6 +36,10 @@ struct Backward {
   Tensor grad_out;                         // last axis contiguous
   Tensor grad_lse;                         // float32 or null
   Tensor grad_query, grad_key, grad_value; // last axis contiguous
+  // float32, or null where the bias learns nothing; added to what is there. Strides are 0 where the bias broadcasts,
+  // but where rows share it (row = 0) every batch and head has a row of its own here, and adds to nothing.
+  Tensor grad_bias;
+  float *sink_rows, *alibi_rows;  // (B, H, L) or null: what each query gives to the gradient of its head's sink, slope
 };
 
 // What a second pass is to find; null where it is not wanted. Queries first_row .. last_row - 1 are looked at, and keys
@@ -86,8 +92,8 @@ struct Target {
   void (*backward)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
                    float* sums, float* scratch);
   size_t (*backward_scratch)(const Attention&);
-  size_t (*key_sums)(const Attention&);
-  // Round the sums of one key head into grad_key and grad_value.
+  size_t (*key_sums)(const Attention&, const Backward&);
+  // Round the sums of one key head into grad_key and grad_value, and into grad_bias where rows share it.
   void (*store_key_sums)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, const float* sums);
   // The second pass over queries first .. last - 1 of one head; adds what is summed over queries to `sums`.
   size_t (*statistics_scratch)(const Attention&, const Statistics&);

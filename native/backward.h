@@ -12,12 +12,23 @@ static_assert(kRows % kTile == 0, "a block of queries is whole tiles");
 
 inline int64_t padded(int64_t width) { return round_up(width, kTile); }
 
-inline size_t key_sums(const Attention& p) { return p.keys * (padded(p.width) + padded(p.value_width)); }
+// Whether the bias holds one number a key, for all queries: its gradient is then a sum over queries, as those of keys
+// and values are.
+inline bool bias_of_keys(const Backward& g) { return g.grad_bias.data && g.grad_bias.row == 0; }
+
+// What one key head adds up over queries: dK, dV, and for each of its query heads the gradient of a bias of keys.
+inline int64_t floats_of_keys(const Attention& p) { return p.keys * (padded(p.width) + padded(p.value_width)); }
+
+inline size_t key_sums(const Attention& p, const Backward& g) {
+  return floats_of_keys(p) + (bias_of_keys(g) ? p.heads / p.kv_heads * p.keys : 0);
+}
+
+constexpr int64_t kWholeKeys = (kBackKeys + LANES - 1) / LANES * LANES;  // a block of keys in whole squares
 
 struct BackwardScratch {
   float *query_lanes, *query_rows, *grad_lanes, *grad_rows;  // Q and dO, as [c][kRows] and as [i][padded]
   float *grad_query;                                         // [width][kRows]
-  float *lse, *delta;                                        // [kRows]
+  float *lse, *delta, *apart;                                // [kRows]; apart: sums of dS * distance
   float *weights, *slopes;                                   // [kBackKeys][kRows]: P and dS
   float *cap_slopes, *space;                                 // [kBackKeys][kRows]
   float *key_space, *value_space, *row_space;
@@ -34,10 +45,11 @@ inline BackwardScratch carve(const Attention& p, float* at, size_t* total) {
   s.grad_query = take(p.width * kRows);
   s.lse = take(kRows);
   s.delta = take(kRows);
+  s.apart = take(kRows);
   s.weights = take(kBackKeys * kRows);
-  s.slopes = take(kBackKeys * kRows);
+  s.slopes = take(kWholeKeys * kRows);
   s.cap_slopes = take(kBackKeys * kRows);
-  s.space = take(kBackKeys * kRows);
+  s.space = take(kWholeKeys * kRows);
   s.key_space = take(kBackKeys * p.width);
   s.value_space = take(kBackKeys * p.value_width);
   s.row_space = take(turn_space(larger(p.width, p.value_width)));
@@ -59,6 +71,15 @@ inline void pack_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head,
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, to + i * padded(width));
 }
 
+inline float dot(const float* a, const float* b, int64_t n) {
+  Vec sum = {};
+  int64_t i = 0;
+  for (; i + LANES <= n; i += LANES) sum += load(a + i) * load(b + i);
+  float total = total_of(sum);
+  for (; i < n; i++) total += a[i] * b[i];
+  return total;
+}
+
 // Everything a block of queries needs, and δ. A lane past the end, or an empty row, gets lse +inf: its weights are 0.
 inline void start_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
                         int64_t first, int64_t n, Multiplier m) {
@@ -67,6 +88,7 @@ inline void start_block(const Attention& p, const Backward& g, const BackwardScr
   pack_lanes(g.grad_out, p.dtype, batch, head, first, n, p.value_width, 1.0f, kRows, s.grad_lanes, s.row_space);
   pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
   __builtin_memset(s.grad_query, 0, sizeof(float) * p.width * kRows);
+  __builtin_memset(s.apart, 0, sizeof(float) * kRows);
   const float* lse = static_cast<const float*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
   const float* grad_lse = static_cast<const float*>(g.grad_lse.data);
   for (int64_t i = 0; i < kRows; i++) {
@@ -76,11 +98,12 @@ inline void start_block(const Attention& p, const Backward& g, const BackwardScr
     if (here == -kInfinity) continue;
     s.lse[i] = here * kLog2E;
     load_row(row_of(p.out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, s.row_space);
-    const float* upstream = s.grad_rows + i * padded(p.value_width);
-    float delta = 0;
-    for (int64_t e = 0; e < p.value_width; e++) delta += upstream[e] * s.row_space[e];
+    float delta = dot(s.grad_rows + i * padded(p.value_width), s.row_space, p.value_width);
     if (grad_lse) delta -= grad_lse[batch * g.grad_lse.batch + head * g.grad_lse.head + (first + i) * g.grad_lse.row];
     s.delta[i] = delta;
+    if (g.sink_rows)  // a sink is a logit like others, of weight exp(sink - lse), whose value is 0
+      g.sink_rows[(batch * p.heads + head) * p.length + first + i] =
+          -float(__builtin_exp(double(p.sinks[head]) - here)) * delta;
   }
 }
 
@@ -111,8 +134,45 @@ inline void multiply_block(float* x, const float* by, int64_t n) {
   for (int64_t i = 0; i < n; i += LANES) store(x + i, load(x + i) * load(by + i));
 }
 
-inline void backward_block(const Attention& p, const BackwardScratch& s, const Multiplier& m, const Place& at,
-                           State mask, Rows keys, Rows values, float* sums) {
+inline void add_alibi_rows(const Attention& p, const BackwardScratch& s, const Place& at) {
+  for (int64_t v = 0; v < kRows; v += LANES) {
+    const Distance distance(p, at.row + v, at.key);
+    Vec sum = load(s.apart + v);
+    for (int64_t j = 0; j < at.keys; j++) sum += load(s.slopes + j * kRows + v) * distance(j);
+    store(s.apart + v, sum);
+  }
+}
+
+// Add dS to the gradient of a bias of keys, [keys].
+inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, float* grad_bias) {
+  for (int64_t j = 0; j < at.keys; j++) {
+    Vec sum = {};
+    for (int64_t v = 0; v < kRows; v += LANES) sum += load(s.slopes + j * kRows + v);
+    grad_bias[at.key + j] += total_of(sum);
+  }
+}
+
+// Add dS to the gradient of a bias of rows, or of rows and keys.
+inline void add_to_bias(const Backward& g, const BackwardScratch& s, const Place& at) {
+  const Tensor& b = g.grad_bias;
+  float* const to = static_cast<float*>(b.data) + at.batch * b.batch + at.head * b.head + at.row * b.row +
+                    at.key * b.column;
+  if (b.column == 0) {
+    for (int64_t v = 0; v < at.rows; v += LANES) {
+      Vec sum = {};
+      for (int64_t j = 0; j < at.keys; j++) sum += load(s.slopes + j * kRows + v);
+      for (int64_t i = v; i < at.rows && i < v + LANES; i++) to[i * b.row] += sum[i - v];
+    }
+    return;
+  }
+  for (int64_t j = 0; j < at.keys; j += LANES)
+    turn_rows(s.slopes + j * kRows, kRows, kRows, 1.0f, s.space + j, kWholeKeys);
+  for (int64_t i = 0; i < at.rows; i++)
+    for (int64_t j = 0; j < at.keys; j++) to[i * b.row + j] += s.space[i * kWholeKeys + j];
+}
+
+inline void backward_block(const Attention& p, const Backward& g, const BackwardScratch& s, const Multiplier& m,
+                           const Place& at, State mask, Rows keys, Rows values, float* sums) {
   const int64_t n = at.keys;
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   float* const grad_key = sums + at.key * width;
@@ -125,6 +185,11 @@ inline void backward_block(const Attention& p, const BackwardScratch& s, const M
     product<kAlong>(n, values.data, values.stride, s.grad_lanes + v, kRows, p.value_width, Set{s.slopes + v, kRows});
   drop(p, at, s.slopes, kRows, kRows);
   slopes_from_weights(s, n);
+  if (g.alibi_rows) add_alibi_rows(p, s, at);
+  if (bias_of_keys(g))
+    add_to_bias_of_keys(s, at, sums + floats_of_keys(p) + at.head % (p.heads / p.kv_heads) * p.keys);
+  else if (g.grad_bias.data)
+    add_to_bias(g, s, at);
   if (p.softcap != 0) multiply_block(s.slopes, s.cap_slopes, n * kRows);
   drop(p, at, s.weights, kRows, kRows);
   for (int64_t v = 0; v < kRows; v += kTile)
@@ -139,6 +204,9 @@ inline void finish_block(const Attention& p, const Backward& g, const BackwardSc
                          int64_t first, int64_t n) {
   for (int64_t i = 0; i < kRows; i++) s.delta[i] = p.scale;  // δ is not needed any more
   unpack_lanes(s.grad_query, kRows, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);
+  if (!g.alibi_rows) return;
+  float* const rows = g.alibi_rows + (batch * p.heads + head) * p.length + first;
+  for (int64_t i = 0; i < n; i++) rows[i] = -s.apart[i];
 }
 
 void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
@@ -159,7 +227,7 @@ void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_h
         if (mask == kEmpty) continue;
         const Rows keys = rows_as_float(p.key, p.dtype, batch, kv_head, key, n, p.width, s.key_space);
         const Rows values = rows_as_float(p.value, p.dtype, batch, kv_head, key, n, p.value_width, s.value_space);
-        backward_block(p, s, m, at, mask, keys, values, sums);
+        backward_block(p, g, s, m, at, mask, keys, values, sums);
       }
       finish_block(p, g, s, batch, head, row, rows);
     }
@@ -167,6 +235,13 @@ void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_h
 
 void store_key_sums(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, const float* sums) {
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
+  const int64_t group = p.heads / p.kv_heads;
+  for (int64_t head = 0; bias_of_keys(g) && head < group; head++) {
+    const float* const from = sums + floats_of_keys(p) + head * p.keys;
+    float* const to = static_cast<float*>(g.grad_bias.data) + batch * g.grad_bias.batch +
+                      (kv_head * group + head) * g.grad_bias.head;
+    for (int64_t j = 0; j < p.keys; j++) to[j] = from[j];
+  }
   float scaled[1024];
   for (int64_t j = 0; j < p.keys; j++) {
     const float* key = sums + j * width;

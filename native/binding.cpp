@@ -25,7 +25,8 @@ const Target& target_named(int index) {
 }
 
 // (batch, heads, kv_heads, length, keys, width, value_width, dtype, reach_low, reach_high), the tensors in order, and
-// (allow, bias, bias dtype, softcap, address of sinks, seed, drop_below, keep_factor) or None.
+// (allow, bias, bias dtype, softcap, address of sinks, seed, drop_below, keep_factor, address of ALiBi's slopes,
+// their offset) or None.
 Attention attention(const nb::tuple& sizes, float scale, const nb::tuple& tensors, const nb::object& extras) {
   Attention p = {};
   p.batch = integer(sizes, 0);
@@ -56,6 +57,8 @@ Attention attention(const nb::tuple& sizes, float scale, const nb::tuple& tensor
   p.seed_high = uint32_t(seed >> 32);
   p.drop_below = uint32_t(integer(e, 6));
   p.keep_factor = nb::cast<float>(e[7]);
+  p.alibi = reinterpret_cast<const float*>(nb::cast<uintptr_t>(e[8]));
+  p.alibi_offset = integer(e, 9);
   return p;
 }
 
@@ -120,12 +123,14 @@ NB_MODULE(_native, m) {
     run_forward(t, p, threads, also);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg() = nb::none());
 
-  // gradients: (grad_out, grad_lse or None, grad_query, grad_key, grad_value)
+  // gradients: (grad_out, grad_lse or None, grad_query, grad_key, grad_value, grad_bias or None, addresses of the rows'
+  // shares in the gradients of sinks and slopes or 0)
   m.def("backward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
                        nb::tuple gradients) {
     const Attention p = attention(sizes, scale, tensors, extras);
     const Backward g = {tensor(gradients[0]), tensor(gradients[1]), tensor(gradients[2]), tensor(gradients[3]),
-                        tensor(gradients[4])};
+                        tensor(gradients[4]), tensor(gradients[5]), address<float>(gradients, 6),
+                        address<float>(gradients, 7)};
     const Target& t = target_named(target);
     nb::gil_scoped_release unlocked;
     run_backward(t, p, g, threads);

@@ -33,7 +33,8 @@ Tensor dense(std::vector<float>& data, int64_t heads, int64_t rows, int64_t colu
 struct Case {
   Attention p = {};
   Backward g = {};
-  std::vector<float> query, key, value, out, lse, grad_out, grad_query, grad_key, grad_value, bias, sinks;
+  std::vector<float> query, key, value, out, lse, grad_out, grad_query, grad_key, grad_value, bias, sinks, alibi;
+  std::vector<float> grad_bias, sink_rows, alibi_rows;
   std::vector<uint8_t> allow;
 
   Case() {
@@ -80,6 +81,27 @@ struct Case {
       p.sinks = sinks.data();
     }
     if (between(0, 2) == 0) p.softcap = 2.0f;
+    if (between(0, 1)) {
+      alibi = numbers(p.heads);
+      for (float& slope : alibi) slope = std::abs(slope) / 8;
+      p.alibi = alibi.data();
+      p.alibi_offset = between(-5, 50);
+    }
+    sink_rows.resize(rows);
+    alibi_rows.resize(rows);
+    if (!sinks.empty()) g.sink_rows = sink_rows.data();
+    if (!alibi.empty()) g.alibi_rows = alibi_rows.data();
+    const Tensor shapes[] = {
+        {},
+        {nullptr, p.heads * p.length * p.keys, p.length * p.keys, p.keys, 1},
+        {nullptr, 0, p.length * p.keys, p.keys, 1},  // shared by batch entries
+        {nullptr, 0, 0, p.keys, 1},                  // and by heads
+        {nullptr, p.heads * p.keys, p.keys, 0, 1},   // by queries
+        {nullptr, 0, p.length, 1, 0},                // by keys and batch entries
+    };
+    g.grad_bias = shapes[between(0, 5)];
+    grad_bias.resize(p.batch * p.heads * p.length * p.keys + 1);
+    if (g.grad_bias.batch + g.grad_bias.head + g.grad_bias.row + g.grad_bias.column) g.grad_bias.data = grad_bias.data();
   }
 
   double logit(int64_t b, int64_t h, int64_t i, int64_t j) const {
@@ -92,6 +114,7 @@ struct Case {
            key[((b * p.kv_heads + kv) * p.keys + j) * p.width + c];
     x *= p.scale;
     if (p.softcap != 0) x = p.softcap * std::tanh(x / p.softcap);
+    if (!alibi.empty()) x -= alibi[h] * double(std::abs(i + p.alibi_offset - j));
     return bias.empty() ? x : x + bias[(h * p.length + i) * p.keys + j];
   }
 
@@ -173,6 +196,38 @@ struct Case {
     for (int64_t j = 0; j < columns; j++) compare(received[j], total[j]);
     for (const float cell : map) in_map += cell;
     compare(in_map / (1 + cells), cells / (1 + cells));
+    return worst;
+  }
+
+  // The largest error of the gradients of bias, sinks and slopes.
+  double extras_error() const {
+    double worst = 0;
+    const auto compare = [&worst](double ours, double exact, double size) {
+      if (!(std::abs(ours - exact) / (1 + size) <= worst)) worst = std::abs(ours - exact) / (1 + size);
+    };
+    const Tensor& t = g.grad_bias;
+    std::vector<double> exact(grad_bias.size());
+    for (int64_t row = 0; row < p.batch * p.heads * p.length; row++) {
+      const int64_t i = row % p.length, h = row / p.length % p.heads, b = row / p.length / p.heads;
+      const int64_t kv = h / (p.heads / p.kv_heads);
+      std::vector<double> weight(p.keys), slope(p.keys);
+      double delta = 0, apart = 0, size = 0;
+      for (int64_t j = 0; j < p.keys; j++) {
+        weight[j] = lse[row] == -INFINITY ? 0 : std::exp(logit(b, h, i, j) - lse[row]);
+        for (int64_t e = 0; e < p.value_width; e++)
+          slope[j] += double(grad_out[row * p.value_width + e]) * value[((b * p.kv_heads + kv) * p.keys + j) * p.value_width + e];
+        delta += weight[j] * slope[j];
+      }
+      for (int64_t j = 0; j < p.keys; j++) {
+        const double here = weight[j] * (slope[j] - delta);
+        apart += here * double(std::abs(i + p.alibi_offset - j));
+        size += std::abs(here) * double(std::abs(i + p.alibi_offset - j));
+        exact[b * t.batch + h * t.head + i * t.row + j * t.column] += here;
+      }
+      if (g.alibi_rows) compare(alibi_rows[row], -apart, size);
+      if (g.sink_rows) compare(sink_rows[row], -std::exp(sinks[h] - double(lse[row])) * delta, std::abs(delta));
+    }
+    for (size_t at = 0; t.data && at < exact.size(); at++) compare(grad_bias[at], exact[at], std::abs(exact[at]));
     return worst;
   }
 
@@ -279,7 +334,7 @@ int main(int argc, char** argv) {
       const double error = c.error();
       const double statistics_error = c.statistics_error(target);
       run_backward(target, c.p, c.g, 2);
-      const double gradient_error = c.gradient_error();
+      const double gradient_error = std::fmax(c.gradient_error(), c.extras_error());
       if (!(error < 1e-4) || !(gradient_error < 1e-4) || !(statistics_error < 1e-3)) {
         std::printf("target %s, case %d: output is off by %g, gradients by %g, statistics by %g\n", target.name, n,
                     error, gradient_error, statistics_error);

@@ -89,6 +89,10 @@ inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, i
     const int64_t at = batch * p.bias.batch + head * p.bias.head + row * p.bias.row + key * p.bias.column;
     for (int64_t j = 0; j < n; j++) x[j] += load_one(p.bias.data, p.bias_dtype, at + j * p.bias.column) * kLog2E;
   }
+  if (p.alibi) {
+    const float slope = p.alibi[head] * kLog2E;
+    for (int64_t j = 0; j < n; j++) x[j] -= slope * __builtin_fabsf(float(row + p.alibi_offset - key - j));
+  }
   if (p.allow.data) {
     const uint8_t* allow = static_cast<const uint8_t*>(p.allow.data) + batch * p.allow.batch + head * p.allow.head +
                            row * p.allow.row + key * p.allow.column;

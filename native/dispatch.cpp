@@ -92,6 +92,31 @@ void run_forward(const Target& target, const Attention& p, int threads, const St
   }
 }
 
+struct KeyHead {
+  int64_t batch, kv_head;
+};
+
+// Heads that share a learned bias add to the same numbers of its gradient, so they take turns: the order of the sum,
+// and its bits, do not depend on the threads. Within a turn go heads that share nothing, all of them if nothing is shared.
+class Turns {
+ public:
+  Turns(const Attention& p, const Backward& g)
+      : batches_(shares(g) && g.grad_bias.batch == 0 ? p.batch : 1),
+        kv_heads_(shares(g) && g.grad_bias.head == 0 ? p.kv_heads : 1),
+        width_(p.kv_heads / (kv_heads_ ? kv_heads_ : 1)),
+        heads_(p.batch / (batches_ ? batches_ : 1) * width_) {}
+
+  int64_t count() const { return batches_ * kv_heads_; }
+  int64_t heads() const { return heads_; }  // of one turn
+  KeyHead at(int64_t turn, int64_t head) const {
+    return {turn / kv_heads_ + head / width_, turn % kv_heads_ + head % width_};
+  }
+
+ private:
+  static bool shares(const Backward& g) { return g.grad_bias.data && g.grad_bias.row != 0; }
+  int64_t batches_, kv_heads_, width_, heads_;
+};
+
 // Work items that the backward pass of a few long heads is split into; each holds sums as large as keys and values.
 constexpr int64_t kBackwardItems = 8;
 
@@ -100,31 +125,35 @@ void run_backward(const Target& target, const Attention& p, const Backward& g, i
   // One item is a key head and a run of queries. Heads alone are enough work where there are many; where there are
   // few, the queries are split, each part sums on its own, and the parts are added in order. The parts depend on the
   // problem alone, so the bits are the same with any number of threads.
-  const int64_t heads = p.batch * p.kv_heads;
+  const Turns turns(p, g);
+  const int64_t heads = turns.heads();
   int64_t parts = 1;
   while (heads * parts < kBackwardItems && p.length / (parts * 2) >= 128) parts *= 2;
   const int64_t rows = ((p.length + parts - 1) / parts + 63) / 64 * 64;
-  const size_t sums = (target.key_sums(p) + 15) / 16 * 16;
+  const size_t sums = (target.key_sums(p, g) + 15) / 16 * 16;
   const size_t each = (target.backward_scratch(p) + 15) / 16 * 16;
   const Scratch all(each * threads + sums * (parts == 1 ? threads : heads * parts));
   float *const scratch = all.get(), *const all_sums = scratch + each * threads;
+  for (int64_t turn = 0; turn < turns.count(); turn++) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int64_t item = 0; item < heads * parts; item++) {
-    const int64_t head = item / parts, first = (parts - 1 - item % parts) * rows;
-    const int64_t last = first + rows < p.length ? first + rows : p.length;
-    float* const own = all_sums + sums * (parts == 1 ? thread_number() : head * parts + first / (rows ? rows : 1));
-    std::memset(own, 0, sums * sizeof(float));
-    target.backward(p, g, head / p.kv_heads, head % p.kv_heads, first, last, own,
-                    scratch + thread_number() * each);
-    if (parts == 1) target.store_key_sums(p, g, head / p.kv_heads, head % p.kv_heads, own);
-  }
-  if (parts == 1) return;
+    for (int64_t item = 0; item < heads * parts; item++) {
+      const KeyHead at = turns.at(turn, item / parts);
+      const int64_t first = (parts - 1 - item % parts) * rows, last = first + rows < p.length ? first + rows : p.length;
+      float* const own =
+          all_sums + sums * (parts == 1 ? thread_number() : item / parts * parts + first / (rows ? rows : 1));
+      std::memset(own, 0, sums * sizeof(float));
+      target.backward(p, g, at.batch, at.kv_head, first, last, own, scratch + thread_number() * each);
+      if (parts == 1) target.store_key_sums(p, g, at.batch, at.kv_head, own);
+    }
+    if (parts == 1) continue;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-  for (int64_t head = 0; head < heads; head++) {
-    float* const total = all_sums + sums * head * parts;
-    for (int64_t part = 1; part < parts; part++)
-      for (size_t i = 0; i < sums; i++) total[i] += total[sums * part + i];
-    target.store_key_sums(p, g, head / p.kv_heads, head % p.kv_heads, total);
+    for (int64_t head = 0; head < heads; head++) {
+      float* const total = all_sums + sums * head * parts;
+      for (int64_t part = 1; part < parts; part++)
+        for (size_t i = 0; i < sums; i++) total[i] += total[sums * part + i];
+      const KeyHead at = turns.at(turn, head);
+      target.store_key_sums(p, g, at.batch, at.kv_head, total);
+    }
   }
 }
 

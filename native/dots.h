@@ -7,12 +7,6 @@
 namespace clearhead {
 namespace {
 
-inline float total_of(Vec x) {
-  float sum = 0;
-  UNROLL for (int i = 0; i < LANES; i++) sum += x[i];
-  return sum;
-}
-
 // Halve the vectors until one is left, whose lane i is the total of v[i]: the way down Eklundh's transposition.
 template <int H>
 inline __attribute__((always_inline)) void totals(Vec (&v)[LANES]) {

@@ -1,4 +1,4 @@
-// What happens to a block of logits between the product and the softmax: soft cap, bias, mask, band; and to the
+// What happens to a block of logits between the product and the softmax: soft cap, bias, ALiBi, mask, band; and to the
 // weights after it: dropout. A block is x[key][lane], with queries in the lanes.
 #pragma once
 #include "band.h"
@@ -22,7 +22,7 @@ struct Multiplier {
   float on_query, on_logits, slope;
 };
 
-inline bool has_change(const Attention& p) { return p.softcap != 0 || p.bias.data; }
+inline bool has_change(const Attention& p) { return p.softcap != 0 || p.bias.data || p.alibi; }
 
 inline Multiplier multiplier_of(const Attention& p) {
   const float size = p.scale == 0 ? 1.0f : __builtin_fabsf(p.scale) * kLog2E;
@@ -138,11 +138,32 @@ inline void apply_mask(const Attention& p, const Place& at, float* x, int64_t st
       for (int64_t v = 0; v < lanes; v += LANES) store(x + j * stride + v, splat(-kInfinity));
 }
 
+// |query + offset - key| for the queries in one vector of lanes, of which the first is `first`, and keys from `key` on:
+// whole numbers, exact in float32 up to 2^24.
+struct Distance {
+  Vec from;
+  Distance(const Attention& p, int64_t first, int64_t key)
+      : from(__builtin_convertvector(lane_numbers() + splat_int(int32_t(first + p.alibi_offset - key)), Vec)) {}
+  Vec operator()(int64_t j) const {
+    const Vec apart = from - splat(float(j));
+    return maximum(apart, -apart);
+  }
+};
+
+inline void add_alibi(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes) {
+  const Vec slope = splat(-p.alibi[at.head] * kLog2E);
+  for (int64_t v = 0; v < lanes; v += LANES) {
+    const Distance distance(p, at.row + v, at.key);
+    for (int64_t j = 0; j < at.keys; j++) store(x + j * stride + v, load(x + j * stride + v) + slope * distance(j));
+  }
+}
+
 // Everything between product and softmax. `space` holds keys * lanes floats.
 inline void change_logits(const Attention& p, const Place& at, const Multiplier& m, State mask, float* x,
                           int64_t stride, int64_t lanes, float* slopes, float* space) {
   if (has_change(p)) scale_and_cap(p, m.on_logits, at.keys, x, stride, lanes, slopes);
   if (p.bias.data) add_bias(p, at, x, stride, lanes, space);
+  if (p.alibi) add_alibi(p, at, x, stride, lanes);
   if (mask == kMixed) apply_mask(p, at, x, stride, lanes);
   if (!inside_band(p, at.row, lanes, at.key, at.keys))
     cut_to_band(p, at.row, at.key, at.keys, x, stride, lanes);

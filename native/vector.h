@@ -26,6 +26,12 @@ inline VecI splat_int(int32_t x) { return x - VecI{}; }
 // Where x is NaN the answer is `other`: a NaN must not become the row's maximum, it shows in the sum instead.
 inline Vec maximum(Vec x, Vec other) { return x > other ? x : other; }
 
+inline float total_of(Vec x) {
+  float sum = 0;
+  UNROLL for (int i = 0; i < LANES; i++) sum += x[i];
+  return sum;
+}
+
 inline VecI lane_numbers() {
   VecI n = {};
   for (int i = 0; i < LANES; i++) n[i] = i;

@@ -29,6 +29,7 @@ class Case:
     dropout_p: float = 0.0
     reach: tuple[int | None, int | None] = (None, None)
     scale: float = 0.3
+    alibi: int | None = None  # the position of query 0, where there are slopes
     floor: float = 2e-6  # of a float32 gradient's error, relative to its largest entry
 
     def problem(self, dtype: torch.dtype = torch.float32, seed: int = 0) -> Problem:
@@ -50,6 +51,8 @@ class Case:
             dropout_p=self.dropout_p,
             seed=seed + 11,
             reach=self.reach,
+            alibi=None if self.alibi is None else torch.rand(self.heads, generator=make).to(dtype) / 8,
+            alibi_offset=self.alibi or 0,
         )
 
     def _tensor(self, make: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -154,6 +157,14 @@ CASES: dict[str, Case] = {
     "few queries, mask, bias": replace(_BASE, length=4, allow="full", bias=(1, 1, 1, 1)),
     "few queries, padding, sinks": replace(_BASE, length=2, allow="lengths", sinks=True, heads=5, kv_heads=1),
     "few queries, softcap, dropout": replace(_BASE, length=3, softcap=1.7, spread=3.0, dropout_p=0.3, keys=257),
+    "bias shared by heads, long": replace(_BASE, heads=4, kv_heads=2, length=307, keys=67, bias=(1, 0, 1, 1)),
+    "bias of one number": replace(_BASE, bias=(1, 1), length=1, keys=1),
+    "bias per key of a head, grouped": replace(_BASE, heads=6, kv_heads=2, bias=(0, 1, 0, 1), is_causal=True),
+    "alibi": replace(_BASE, alibi=0, length=131, keys=307),
+    "alibi causal, grouped, sinks": replace(_BASE, alibi=0, is_causal=True, heads=6, kv_heads=2, sinks=True),
+    "alibi after a cache, window, mask": replace(_BASE, alibi=16, reach=(-19, 16), allow="matrix", softcap=1.7),
+    "alibi, bias, padding, dropout": replace(_BASE, alibi=-3, bias=(0, 1, 1, 1), allow="lengths", dropout_p=0.3),
+    "few queries, alibi": replace(_BASE, alibi=1028, length=3, keys=1031, batch=1, heads=6, kv_heads=2),
     "one key": replace(_BASE, keys=1),
     "one of each": replace(_BASE, length=1, keys=1, width=1, value_width=1),
     "no query": replace(_BASE, length=0),

@@ -18,7 +18,7 @@ from clearhead.kernels.choice import KERNELS
 from .cases import CASES
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-LEARNS = ("query", "key", "value", "bias", "sinks")
+LEARNS = ("query", "key", "value", "bias", "sinks", "alibi")
 FLOOR = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
@@ -61,6 +61,17 @@ def allowed(problem: Problem) -> Tensor:
     return may if problem.allow is None else may & problem.allow
 
 
+def added(problem: Problem, dtype: torch.dtype) -> Tensor | None:
+    """Everything that is added to the logits, dense."""
+    bias = None if problem.bias is None else problem.bias.to(dtype)
+    if problem.alibi is None:
+        return bias
+    places = torch.arange(problem.query.shape[2]) + problem.alibi_offset
+    apart = (places[:, None] - torch.arange(problem.key.shape[2])).abs().to(dtype)
+    slopes = -problem.alibi.to(dtype)[:, None, None] * apart
+    return slopes if bias is None else bias + slopes
+
+
 def exact(problem: Problem) -> tuple[Tensor, Tensor]:
     return reference.attention(
         problem.query,
@@ -70,7 +81,7 @@ def exact(problem: Problem) -> tuple[Tensor, Tensor]:
         keep=keep_factor(problem, torch.float64),
         scale=problem.scale,
         allow=allowed(problem),
-        bias=problem.bias,
+        bias=added(problem, torch.float64),
         softcap=problem.softcap,
     )
 
@@ -82,8 +93,9 @@ def plain(problem: Problem) -> tuple[Tensor, Tensor]:
     logits = (problem.query * problem.scale) @ key.mT
     if problem.softcap is not None:
         logits = problem.softcap * torch.tanh(logits / problem.softcap)
-    if problem.bias is not None:
-        logits = logits + problem.bias
+    bias = added(problem, logits.dtype)
+    if bias is not None:
+        logits = logits + bias
     logits = logits.masked_fill(~allowed(problem), -torch.inf)
     lse = torch.logsumexp(logits, -1)
     if problem.sinks is not None:
@@ -192,7 +204,7 @@ def test_gradients(kernel: str, name: str, through: str) -> None:
 
 @pytest.mark.parametrize("kernel", IMPLEMENTATIONS, indirect=True)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", ["full", "grouped causal", "mask", "bias", "sinks", "dropout"])
+@pytest.mark.parametrize("name", ["full", "grouped causal", "mask", "bias", "sinks", "dropout", "alibi"])
 def test_gradients_of_16_bits(kernel: str, name: str, dtype: torch.dtype) -> None:
     problem, truth, yardstick = expected_gradients(name, dtype, "out")
     if refuses(kernel, problem):

@@ -20,12 +20,15 @@ def high_water() -> int:
     return int(line.split()[1]) * 1024
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
 @pytest.mark.parametrize(
     ("kernel", "length", "options", "matrices"),
     [
         ("native", 12_007, {"is_causal": True}, 0.05),
         ("native", 12_007, {"reach": (-300, 0), "softcap": 5.0}, 0.05),
+        ("native", 12_007, {"alibi": torch.tensor([0.1], requires_grad=True)}, 0.05),
         ("torch", 12_007, {"is_causal": True}, 0.5),
         # Plain blocked torch; a dense one would hold more than five matrices at a time.
         ("torch", 6_007, {"reach": (-300, 0), "softcap": 5.0}, 1.5),
@@ -37,6 +40,19 @@ def test_forward_and_backward_are_linear_in_length(
     """The room taken, in L×S float32 matrices."""
     query = torch.randn(1, 1, length, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
     problem = Problem(query, query, query, scale=0.5, **options)
+    assert_room(kernel, problem, matrices)
+
+
+def test_a_learned_bias_takes_the_room_of_its_gradient() -> None:
+    length = 6_007
+    query = torch.randn(1, 1, length, 2, generator=torch.Generator().manual_seed(0))
+    bias = torch.zeros(length, length, requires_grad=True)
+    assert_room("native", Problem(query, query, query, scale=0.5, bias=bias), 1.1)
+
+
+def assert_room(kernel: str, problem: Problem, matrices: float) -> None:
+    """Forward and backward take less than so many L×S float32 matrices."""
+    length = problem.query.shape[2]
     why_not = KERNELS[kernel].unavailable()
     if why_not:
         pytest.skip(why_not)

@@ -115,6 +115,29 @@ def test_every_number_of_threads_gives_the_same_bits(heads: int, threads: int) -
     assert all(torch.equal(one, many) for one, many in zip(answers(1), answers(threads), strict=True))
 
 
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 307, 67), (1, 3, 307, 67), (2, 1, 307, 67), (307, 67), (1, 67), (307, 1)], ids=str
+)
+def test_a_learned_bias_gets_the_same_bits_from_every_number_of_threads(shape: tuple[int, ...]) -> None:
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 3, rows, 8, generator=make) for rows in (307, 67, 67))
+    learns = [torch.randn(size, generator=make, requires_grad=True) for size in (shape, (3,), (3,))]
+    problem = Problem(query, key, value, 0.3, bias=learns[0], sinks=learns[1], alibi=learns[2])
+
+    def answers(count: int) -> tuple[torch.Tensor, ...]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            return torch.autograd.grad(native(problem).out.square().sum(), learns)
+        finally:
+            torch.set_num_threads(before)
+
+    alone = answers(1)
+    assert all(
+        torch.equal(one, many) for one, many in zip(alone * 4, [g for _ in range(4) for g in answers(5)], strict=True)
+    )
+
+
 @pytest.mark.parametrize("target", HERE)
 @given(data=st.data())
 @settings(deadline=None, max_examples=15, derandomize=True)

@@ -123,6 +123,27 @@ def test_to_block_mask_finds_the_blocks():
     assert block_mask.to_dense()[:, 0].tolist() == [[[1, 0, 0], [1, 1, 0]], [[1, 0, 0], [1, 1, 0]]]
 
 
+def test_alibi_is_slopes_and_no_tensor():
+    slopes = torch.tensor([0.5, 0.25])
+    found = masks.lower((masks.causal() & masks.alibi(slopes)).shifted(3), L, S)
+    assert (found.reach, found.allow, found.bias, found.alibi_offset) == ((None, 3), None, None, 3)
+    assert torch.equal(found.alibi, slopes)
+    assert masks.is_small(masks.alibi(slopes) & masks.padding([3, 4]))
+    twice = masks.lower(masks.alibi(slopes) & masks.alibi(slopes) & masks.relative(torch.ones(3)), L, S)
+    assert torch.equal(twice.alibi, 2 * slopes)
+    assert twice.bias.expand(1, 1, L, S).eq(1).all()
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_shifted_bias_is_that_of_the_later_queries(causal):
+    slopes, table = torch.tensor([0.5, 0.25]), torch.randn(2, 7, generator=torch.Generator().manual_seed(1))
+    rule = masks.alibi(slopes) & masks.relative(table) & masks.prefix(S)
+    rule = rule & masks.causal() if causal else rule
+    q, k, v = (torch.randn(1, 2, rows, 8, generator=torch.Generator().manual_seed(2)) for rows in (S, S, S))
+    whole, late = clearhead.attention(q, k, v, rule), clearhead.attention(q[:, :, 4:], k, v, rule.shifted(4))
+    torch.testing.assert_close(late, whole[:, :, 4:])
+
+
 def test_biases_are_added_and_learn():
     slopes = torch.tensor([0.5, 0.25], requires_grad=True)
     table = torch.randn(2, 7, requires_grad=True)

@@ -27,6 +27,7 @@ class Case:
     spread: float = 1.0
     scale: float | None = 0.7
     reach: tuple[int | None, int | None] = (None, None)
+    alibi: int | None = None  # the position of query 0, where there are slopes
 
     def tensors(self, dtype: torch.dtype) -> dict[str, Tensor | None]:
         make = torch.Generator().manual_seed(3)
@@ -53,10 +54,14 @@ class Case:
             "allow": allow,
             "bias": None if self.bias is None else randn(*mask(self.bias)),
             "sinks": randn(self.heads) if self.sinks else None,
+            "alibi": None if self.alibi is None else randn(self.heads).abs() / 4,
         }
 
     def options(self) -> dict[str, object]:
-        return {"scale": self.scale, "is_causal": self.is_causal, "softcap": self.softcap, "reach": self.reach}
+        return {
+            "scale": self.scale, "is_causal": self.is_causal, "softcap": self.softcap, "reach": self.reach,
+            "alibi_offset": self.alibi or 0,
+        }  # fmt: skip
 
     def matrix(self, dtype: torch.dtype = torch.float32) -> AttentionMatrix:
         return AttentionMatrix(**self.tensors(dtype), **self.options())
@@ -72,6 +77,8 @@ def dense(tensors: dict[str, Tensor | None], options: dict[str, object]) -> tupl
     plain = {"scale": scale, "is_causal": options["is_causal"], "softcap": options["softcap"]}
     logits = reference.logits(tensors["query"], tensors["key"], **plain, **rest)
     apart = torch.arange(logits.shape[3]) - torch.arange(logits.shape[2])[:, None]
+    if tensors["alibi"] is not None:
+        logits = logits - tensors["alibi"].double()[:, None, None] * (apart - options["alibi_offset"]).abs()
     for limit, beyond in zip(options["reach"], (torch.lt, torch.gt), strict=True):
         if limit is not None:
             logits = logits.masked_fill(beyond(apart, limit), -torch.inf)
@@ -109,5 +116,8 @@ CASES = {
     "softcap, causal, padding": Case(softcap=1.3, is_causal=True, allow="keys"),
     "sinks": Case(sinks=True),
     "sinks, causal, shared heads": Case(sinks=True, is_causal=True, kv_heads=2),
+    "alibi": Case(alibi=8),
+    "alibi, shared heads, causal, sinks": Case(alibi=0, kv_heads=2, is_causal=True, sinks=True, length=29, keys=29),
+    "alibi, bias, mask": Case(alibi=-3, bias="shared", allow="dense"),
     "sinks, softcap, bias, mask": Case(sinks=True, softcap=2.1, bias="dense", allow="dense"),
 }

@@ -78,6 +78,7 @@ KINDS = {
     "shifted": lambda: matrix(reach=(None, 101)),
     "padding": lambda: matrix(allow=torch.arange(LENGTH) < 701),
     "sinks": lambda: matrix(sinks=torch.ones(1)),
+    "alibi": lambda: matrix(alibi=torch.ones(1), alibi_offset=3),
     "mask": lambda: matrix(allow=torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(5)),
     "bias": lambda: matrix(bias=torch.zeros(LENGTH, LENGTH)),
 }

@@ -34,7 +34,7 @@ class Call:
         mask: boolean (True = may attend) or float (added), broadcastable to (B, H, L, S), or (B, S); or None.
         bias: float, added besides the mask; or None.
         softcap: as in AttentionMatrix.
-        sinks: (H,), as in AttentionMatrix.
+        sinks, alibi: (H,), as in AttentionMatrix; and alibi_offset.
         dropout: whether some weights were dropped on the way to `out`.
         rows: the queries whose output `value` explains; None = all.
     """
@@ -51,6 +51,8 @@ class Call:
     bias: Tensor | None = None
     softcap: float | None = None
     sinks: Tensor | None = None
+    alibi: Tensor | None = None
+    alibi_offset: int = 0
     dropout: bool = False
     rows: list[int] | None = None
 
@@ -119,7 +121,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
         allow = also if allow is None else (allow if also is None else allow & also)
         bias = extra if bias is None else (bias if extra is None else bias + extra)
     options: dict[str, Any] = {"scale": call.scale, "softcap": call.softcap}
-    sinks = None if call.sinks is None else call.sinks.detach()
+    sinks, alibi = (None if t is None else t.detach() for t in (call.sinks, call.alibi))
     _check(call, query, allow, bias, sinks)
     value = call.value if values else None
     if heads is not None:
@@ -128,8 +130,9 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
         key = key[:, [head // (total // call.key.shape[1]) for head in heads]]
         value = None if value is None else value[:, [head // (total // value.shape[1]) for head in heads]]
         allow, bias = (m if m is None or m.dim() < 4 or m.shape[1] == 1 else m[:, heads] for m in (allow, bias))
-        sinks = None if sinks is None else sinks[heads]
+        sinks, alibi = (None if t is None else t[heads] for t in (sinks, alibi))
     options |= {"allow": allow, "bias": None if bias is None else bias.detach(), "sinks": sinks}
+    options |= {"alibi": alibi, "alibi_offset": call.alibi_offset}
     options |= {"reach": call.band, "value": None if value is None else value.detach().clone()}
     # Clones: a cache may write into its buffers later, and a view would keep a fused q-k-v tensor alive.
     query = query.detach().clone(memory_format=torch.contiguous_format)
@@ -182,9 +185,13 @@ def _check(
     if not usable:
         return
     rows = torch.tensor(sorted({usable[0], usable[len(usable) // 2], usable[-1]}), device=query.device)
+    keys = torch.arange(call.key.shape[2], device=query.device)
     allow, bias = (m if m is None or m.shape[-2] == 1 else m[..., rows, :] for m in (allow, bias))
+    if call.alibi is not None:
+        slopes = call.alibi.detach()[:, None, None] * (rows[:, None] + call.alibi_offset - keys).abs()
+        bias = -slopes if bias is None else bias - slopes
     if call.band != ANYWHERE:
-        seen = ~outside(call.band, rows[:, None], torch.arange(call.key.shape[2], device=query.device))
+        seen = ~outside(call.band, rows[:, None], keys)
         allow = seen if allow is None else allow & seen
     with torch.no_grad():
         ours = _recomputed(call, query[:, :, rows], call.value, allow, bias, sinks)

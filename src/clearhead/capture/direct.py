@@ -156,9 +156,11 @@ def of_problem(module: nn.Module, problem: Problem, rule: Mask | None, out: Tens
     """A call of Clearhead's own attention: a problem, the rule it was under besides, and its output (B, H, L, D_v)."""
     rows, keys = problem.query.shape[2], problem.key.shape[2]
     reach, allow, bias = problem.band, problem.allow, problem.bias
+    alibi, offset = problem.alibi, problem.alibi_offset
     if rule is not None:  # then the problem itself has no mask
         lowered = lower(rule, rows, keys, device=problem.query.device)
         reach, allow, bias = lowered.reach, lowered.allow, lowered.bias
+        alibi, offset = lowered.alibi, lowered.alibi_offset
     return Call(
         module=module,
         query=problem.query,
@@ -171,6 +173,8 @@ def of_problem(module: nn.Module, problem: Problem, rule: Mask | None, out: Tens
         bias=_four_axes(bias),
         softcap=problem.softcap,
         sinks=problem.sinks,
+        alibi=alibi,
+        alibi_offset=offset,
     )
 
 

@@ -13,7 +13,7 @@ from clearhead.kernels.problem import Problem, Result, validate
 def run(problem: Problem, kernel: str | None = None) -> Result:
     """Compute output and lse.
 
-    Gradients flow through both, to query, key, value, bias and sinks; not twice.
+    Gradients flow through both, to query, key, value, bias, sinks and ALiBi's slopes; not twice.
 
     Args:
         problem: what to compute; its shapes and dtypes are checked here.
@@ -31,7 +31,7 @@ def run(problem: Problem, kernel: str | None = None) -> Result:
     validate(problem)
     chosen = pick(problem, kernel)
     if torch.is_grad_enabled():
-        tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks)
+        tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
         if any(t is not None and t.requires_grad for t in tensors):
             return Result(*_Attention.apply(problem, chosen.name, *tensors))
     return chosen.forward(problem)
@@ -50,6 +50,7 @@ class _Attention(torch.autograd.Function):
             problem.dropout_p,
             problem.seed,
             problem.reach,
+            problem.alibi_offset,
         )
         ctx.save_for_backward(*tensors, problem.allow, result.out, result.lse)
         ctx.set_materialize_grads(False)
@@ -67,11 +68,13 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, options: Any, name: str, *tensors: Any) -> tuple[Tensor | None, ...]:
-        grad_out, grad_lse, query, key, value, bias, sinks, allow, out, lse = tensors
-        scale, is_causal, softcap, dropout_p, seed, reach = options
-        problem = Problem(query, key, value, scale, is_causal, allow, bias, softcap, sinks, dropout_p, seed, reach)
+        grad_out, grad_lse, query, key, value, bias, sinks, alibi, allow, out, lse = tensors
+        scale, is_causal, softcap, dropout_p, seed, reach, offset = options
+        problem = Problem(
+            query, key, value, scale, is_causal, allow, bias, softcap, sinks, dropout_p, seed, reach, alibi, offset
+        )
         grads = KERNELS[name].backward(problem, Result(out, lse), grad_out, grad_lse)
-        return grads.query, grads.key, grads.value, grads.bias, grads.sinks
+        return grads.query, grads.key, grads.value, grads.bias, grads.sinks, grads.alibi
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:

@@ -50,6 +50,7 @@ def backward(
     grad_query, grad_key, grad_value = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
     grad_bias = None if problem.bias is None else torch.zeros_like(problem.bias, dtype=dtype)
     grad_sinks = None if problem.sinks is None else torch.zeros_like(problem.sinks, dtype=dtype)
+    grad_alibi = None if problem.alibi is None else torch.zeros_like(problem.alibi, dtype=dtype)
 
     for rows in _blocks(problem):
         here = (slice(None), slice(None), slice(rows.start, rows.stop))
@@ -80,6 +81,8 @@ def backward(
         if grad_bias is not None:
             part = rows_of(grad_bias, rows, query.shape[2])
             part += grad_logits.sum_to_size(part.shape)
+        if grad_alibi is not None:
+            grad_alibi -= (grad_logits * _distance(problem, rows)).sum((0, 2, 3))
         if slope is not None:
             grad_logits = grad_logits * slope
         grouped = _group(grad_logits, problem)
@@ -92,6 +95,7 @@ def backward(
         grad_value.to(problem.value.dtype),
         grad_bias if grad_bias is None or problem.bias is None else grad_bias.to(problem.bias.dtype),
         grad_sinks if grad_sinks is None or problem.sinks is None else grad_sinks.to(problem.sinks.dtype),
+        grad_alibi if grad_alibi is None or problem.alibi is None else grad_alibi.to(problem.alibi.dtype),
     )
 
 
@@ -120,6 +124,8 @@ def _logits(problem: Problem, query: Tensor, key: Tensor, rows: range) -> tuple[
         logits, slope = tanh * problem.softcap, 1 - tanh * tanh
     if problem.bias is not None:
         logits = logits + rows_of(problem.bias, rows, length).to(logits.dtype)
+    if problem.alibi is not None:
+        logits = logits - problem.alibi.to(logits.dtype)[:, None, None] * _distance(problem, rows)
     if problem.allow is not None:
         logits = logits.masked_fill(~rows_of(problem.allow, rows, length), -torch.inf)
     low, high = problem.band
@@ -132,6 +138,13 @@ def _logits(problem: Problem, query: Tensor, key: Tensor, rows: range) -> tuple[
         if high is not None:
             logits = logits.masked_fill(apart > high, -torch.inf)
     return logits, slope
+
+
+def _distance(problem: Problem, rows: range) -> Tensor:
+    """(rows, S), int64: how far each key is from each query of a block, as ALiBi counts."""
+    device = problem.query.device
+    places = torch.arange(rows.start, rows.stop, device=device) + problem.alibi_offset
+    return (places[:, None] - torch.arange(problem.key.shape[2], device=device)).abs()
 
 
 def _weights(logits: Tensor, lse: Tensor) -> Tensor:

@@ -40,5 +40,5 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
 
 
 def _learns(problem: Problem) -> bool:
-    tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks)
+    tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import KernelError, OptionError
-from clearhead.kernels import blockwise, dropout
+from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, three
 from clearhead.kernels.problem import Gradients, Problem, Result
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ def _library() -> Any:
 _native = _library()
 
 VARIABLE = "CLEARHEAD_KERNEL_TARGET"
-_DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 _UNBOUNDED = 1 << 40  # a reach no sequence attains
 _FLOAT = torch.empty(0, dtype=torch.float32, device="cpu")  # its new_empty takes half of torch.empty's time
 _TEST_ONLY = ("avx2w16", "avx2bf16w16")  # AVX-512's shapes in AVX2 instructions: there to be tested, never chosen
@@ -123,7 +122,7 @@ def peak(steps: int = 1 << 20) -> float:
 
 def covers(dtype: torch.dtype) -> bool:
     """Whether the library is there and has kernels for that dtype."""
-    return _native is not None and dtype in _DTYPES
+    return _native is not None and dtype in DTYPES
 
 
 def attend_plainly(
@@ -135,21 +134,23 @@ def attend_plainly(
     out = _like_query(query, value_width)
     lse = _FLOAT.new_empty(batch, heads, length)
     reach = 0 if is_causal else _UNBOUNDED
-    sizes = (batch, heads, kv_heads, length, keys, width, value_width, _DTYPES[query.dtype], -_UNBOUNDED, reach)
-    tensors = (_four(query), _four(key), _four(value), _four(out), _three(lse))
+    sizes = (batch, heads, kv_heads, length, keys, width, value_width, DTYPES[query.dtype], -_UNBOUNDED, reach)
+    tensors = (four(query), four(key), four(value), four(out), three(lse))
     extras: tuple[object, ...] | None = None
     if mask is not None:
-        place = _four(mask.expand(batch, heads, length, keys))
+        place = four(mask.expand(batch, heads, length, keys))
         allow = mask.dtype is torch.bool
         extras = (
             place if allow else None,
             None if allow else place,
-            0 if allow else _DTYPES[mask.dtype],
+            0 if allow else DTYPES[mask.dtype],
             0.0,
             0,
             0,
             0,
             1.0,
+            0,
+            0,
         )
     _native.forward(current()[0].index, torch.get_num_threads(), sizes, scale, extras, tensors)
     return out
@@ -172,11 +173,11 @@ class Native:
         query = problem.query
         if not query.is_cpu:
             return f"it runs on the CPU and the tensors are on {query.device}"
-        if query.dtype not in _DTYPES:
+        if query.dtype not in DTYPES:
             return f"it has no {query.dtype}"
         if any(torch._C._functorch.is_batchedtensor(t) for t in (query, problem.key, problem.value)):
             return "the tensors are inside torch.vmap and have no memory of their own"
-        if problem.bias is not None and problem.bias.dtype not in _DTYPES:
+        if problem.bias is not None and problem.bias.dtype not in DTYPES:
             return f"it has no {problem.bias.dtype} bias"
         return None
 
@@ -185,26 +186,24 @@ class Native:
         out = _like_query(query, problem.value.shape[-1])
         batch, heads, length, _ = query.shape
         lse = _FLOAT.new_empty(batch, heads, length)
-        sinks = _sinks(problem)
-        _native.forward(*_common(problem, sinks), _tensors(problem, Result(out, lse)))
+        extras = Extras(problem)
+        _native.forward(*_common(problem, extras), _tensors(problem, Result(out, lse)))
         return Result(out, lse)
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-        if problem.bias is not None and problem.bias.requires_grad:
-            # Its gradient is as large as the L×S bias the caller made; the kernel sums only what is O(L).
-            return blockwise.backward(problem, result, grad_out, grad_lse, torch.float32)
         grads = [torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value)]
-        sinks = _sinks(problem)
+        extras = Extras(problem)
+        more = MoreGradients(problem)
         grad_lse = None if grad_lse is None else grad_lse.float()
-        places = (_four(grad_out), None if grad_lse is None else _three(grad_lse), *map(_four, grads))
-        _native.backward(*_common(problem, sinks), _tensors(problem, result), places)
-        return Gradients(grads[0], grads[1], grads[2], sinks=_sinks_gradient(problem, result, grad_out, grad_lse))
+        places = (four(grad_out), None if grad_lse is None else three(grad_lse), *map(four, grads), *more.places())
+        _native.backward(*_common(problem, extras), _tensors(problem, result), places)
+        return Gradients(grads[0], grads[1], grads[2], *more.found())
 
 
 def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, found: Statistics) -> None:
     """Write what is wanted of a part of the rows and keys into `found`; sums over rows are added to what is there."""
-    tensors = (_four(problem.query), _four(problem.key), None, None, _three(lse))
-    _native.statistics(*_common(problem, None), tensors, _places(rows, keys, wanted, found))
+    tensors = (four(problem.query), four(problem.key), None, None, three(lse))
+    _native.statistics(*_common(problem, Extras(problem)), tensors, _places(rows, keys, wanted, found))
 
 
 def forward_with(problem: Problem, wanted: Wanted, found: Statistics) -> Result:
@@ -212,9 +211,9 @@ def forward_with(problem: Problem, wanted: Wanted, found: Statistics) -> Result:
     batch, heads, length, _ = problem.query.shape
     out = _like_query(problem.query, problem.value.shape[-1])
     result = Result(out, torch.empty(batch, heads, length, dtype=torch.float32))
-    sinks = _sinks(problem)
+    extras = Extras(problem)
     places = _places(range(length), range(problem.key.shape[2]), wanted, found)
-    _native.forward(*_common(problem, sinks), _tensors(problem, result), places)
+    _native.forward(*_common(problem, extras), _tensors(problem, result), places)
     return result
 
 
@@ -244,7 +243,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, strides:
             r // length.
     """
     rows, inputs = x.shape
-    sizes = (rows, inputs, len(weight), max(1, length), max(1, out.shape[-1]), _DTYPES[x.dtype])
+    sizes = (rows, inputs, len(weight), max(1, length), max(1, out.shape[-1]), DTYPES[x.dtype])
     tensors = (
         (x.data_ptr(), 0, 0, *x.stride()),
         (weight.data_ptr(), 0, 0, *weight.stride()),
@@ -256,57 +255,22 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, strides:
 
 def weights(problem: Problem, lse: Tensor, out: Tensor) -> None:
     """Write exp(logits - lse) into `out`, (B, H, L, S); its mean over heads where the heads of `out` have stride 0."""
-    sinks = _sinks(problem)
-    tensors = (_four(problem.query), _four(problem.key), None, _four(out), _three(lse))
-    _native.weights(*_common(problem, sinks), tensors)
+    tensors = (four(problem.query), four(problem.key), None, four(out), three(lse))
+    _native.weights(*_common(problem, Extras(problem)), tensors)
 
 
-def _common(problem: Problem, sinks: Tensor | None) -> tuple[object, ...]:
+def _common(problem: Problem, extras: Extras) -> tuple[object, ...]:
     """The arguments that forward and backward share, as native/binding.cpp names them."""
     batch, heads, length, width = problem.query.shape
     _, kv_heads, keys, value_width = problem.value.shape
     low, high = problem.band
     reach = -_UNBOUNDED if low is None else low, _UNBOUNDED if high is None else high
-    sizes = (batch, heads, kv_heads, length, keys, width, value_width, _DTYPES[problem.query.dtype], *reach)
-    return current()[0].index, torch.get_num_threads(), sizes, problem.scale, _extras(problem, sinks)
+    sizes = (batch, heads, kv_heads, length, keys, width, value_width, DTYPES[problem.query.dtype], *reach)
+    return current()[0].index, torch.get_num_threads(), sizes, problem.scale, extras.places()
 
 
 def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:
-    return (*map(_four, (problem.query, problem.key, problem.value, result.out)), _three(result.lse))
-
-
-def _extras(problem: Problem, sinks: Tensor | None) -> tuple[object, ...] | None:
-    """What few problems have, or None."""
-    allow, bias, p = problem.allow, problem.bias, problem.dropout_p
-    if allow is None and bias is None and sinks is None and problem.softcap is None and p == 0:
-        return None
-    full = (*problem.query.shape[:3], problem.key.shape[2])
-    return (
-        None if allow is None else _four(allow.broadcast_to(full)),
-        None if bias is None else _four(bias.broadcast_to(full)),
-        0 if bias is None else _DTYPES[bias.dtype],
-        problem.softcap or 0.0,
-        0 if sinks is None else sinks.data_ptr(),
-        problem.seed & 0xFFFFFFFFFFFFFFFF,
-        dropout.threshold(p) if p else 0,
-        1 / (1 - p),
-    )
-
-
-def _sinks(problem: Problem) -> Tensor | None:
-    return None if problem.sinks is None else problem.sinks.detach().float().contiguous()
-
-
-def _sinks_gradient(problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Tensor | None:
-    """A sink's gradient is its own weight times (d lse - rowsum(dO ∘ O)), over all rows of its head."""
-    if problem.sinks is None:
-        return None
-    slope = -(grad_out.float() * result.out.float()).sum(-1)
-    if grad_lse is not None:
-        slope = slope + grad_lse
-    empty = result.lse == -torch.inf
-    weight = torch.exp(problem.sinks.detach().float()[:, None] - result.lse).masked_fill(empty, 0)
-    return (weight * slope).sum((0, 2)).to(problem.sinks.dtype)
+    return (*map(four, (problem.query, problem.key, problem.value, result.out)), three(result.lse))
 
 
 def _like_query(query: Tensor, width: int) -> Tensor:
@@ -317,11 +281,3 @@ def _like_query(query: Tensor, width: int) -> Tensor:
     if width == query_width and query.is_contiguous():
         return torch.empty_like(query)  # half the price
     return query.new_empty(batch, heads, length, width)
-
-
-def _four(tensor: Tensor) -> tuple[int, ...]:
-    return (tensor.data_ptr(), *tensor.stride())
-
-
-def _three(tensor: Tensor) -> tuple[int, ...]:
-    return (tensor.data_ptr(), *tensor.stride(), 0)

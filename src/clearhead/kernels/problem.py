@@ -21,6 +21,9 @@ class Problem:
         is_causal: top-left: query i may attend keys 0..i.
         reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side.
             A sliding window of w is (1 - w, 0), a causal mask shifted by `past` cached keys is (None, past).
+        alibi: (H,) slopes: slope · |i + alibi_offset - j| is taken off the logit of query i and key j, after the soft
+            cap (Press et al. 2022); None = nothing.
+        alibi_offset: the position of query 0 among the keys.
         allow: boolean, broadcastable to (B, H, L, S), True = may attend; None = everything.
         bias: float, broadcastable to (B, H, L, S), added to the logits; None = nothing.
         softcap: logits become softcap·tanh(logits / softcap) before bias and mask; None = off.
@@ -41,6 +44,8 @@ class Problem:
     dropout_p: float = 0.0
     seed: int = 0
     reach: tuple[int | None, int | None] = (None, None)
+    alibi: Tensor | None = None
+    alibi_offset: int = 0
 
     @property
     def group(self) -> int:
@@ -73,13 +78,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """Gradients of query, key, value and, where the problem has them, bias and sinks; each in its tensor's shape."""
+    """Gradients of query, key, value and, where the problem has them, bias, sinks and alibi, in their own shapes.
+
+    Those of bias and alibi may be None where these do not require one.
+    """
 
     query: Tensor
     key: Tensor
     value: Tensor
     bias: Tensor | None = None
     sinks: Tensor | None = None
+    alibi: Tensor | None = None
 
 
 class Kernel(Protocol):
@@ -166,7 +175,7 @@ def _broadcasts(mask: Tensor, full: tuple[int, ...]) -> bool:
 
 
 def _check_extras(problem: Problem) -> None:
-    allow, bias, sinks = problem.allow, problem.bias, problem.sinks
+    allow, bias = problem.allow, problem.bias
     heads = problem.query.shape[1]
     if allow is not None or bias is not None:
         full = (*problem.query.shape[:3], problem.key.shape[2])
@@ -180,22 +189,24 @@ def _check_extras(problem: Problem) -> None:
         raise DtypeError(f"allow is {allow.dtype}, expected torch.bool (True = may attend). Use bias to add.")
     if bias is not None and not bias.is_floating_point():
         raise DtypeError(f"bias is {bias.dtype}, expected a floating-point dtype. Use allow for a boolean mask.")
-    if sinks is not None and (sinks.shape != (heads,) or not sinks.is_floating_point()):
-        raise ShapeError(
-            f"sinks must be floating point, one a query head, shape ({heads},) "
-            f"({shape_text('sinks', sinks.shape, 'H')}, {sinks.dtype})."
-        )
+    for name, each in (("sinks", problem.sinks), ("alibi", problem.alibi)):
+        if each is not None and (each.shape != (heads,) or not each.is_floating_point()):
+            raise ShapeError(
+                f"{name} must be floating point, one a query head, shape ({heads},) "
+                f"({shape_text(name, each.shape, 'H')}, {each.dtype})."
+            )
     if not 0 <= problem.dropout_p < 1:
         raise OptionError(f"dropout_p is {problem.dropout_p}, expected 0 <= dropout_p < 1.")
     if problem.softcap is not None and not problem.softcap > 0:
         raise OptionError(f"softcap is {problem.softcap}, expected a positive number, or None for no cap.")
-    if any(mask is not None and mask.device != problem.query.device for mask in (allow, bias, sinks)):
+    extras = (allow, bias, problem.sinks, problem.alibi)
+    if any(extra is not None and extra.device != problem.query.device for extra in extras):
         _check_device(problem)
 
 
 def _check_device(problem: Problem) -> None:
     device = problem.query.device
-    for name in ("key", "value", "allow", "bias", "sinks"):
+    for name in ("key", "value", "allow", "bias", "sinks", "alibi"):
         tensor = getattr(problem, name)
         if tensor is not None and tensor.device != device:
             raise DeviceError(

@@ -82,7 +82,7 @@ def refuses(problem: Problem, wanted: Wanted) -> str | None:
     kernel = native.Native()
     if wanted.topk > MOST_BEST:
         return f"it keeps the largest {MOST_BEST} weights of a row at most"
-    tensors = (problem.query, problem.key, problem.bias, problem.sinks)
+    tensors = (problem.query, problem.key, problem.bias, problem.sinks, problem.alibi)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return "gradients are asked for"
     return kernel.unavailable() or kernel.refuses(problem)

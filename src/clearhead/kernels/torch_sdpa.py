@@ -79,7 +79,7 @@ def flash_can(problem: Problem) -> bool:
     query, key, value = problem.query, problem.key, problem.value
     if query.device.type != "cpu" or problem.dropout_p or problem.softcap is not None or problem.sinks is not None:
         return False
-    if problem.reach != (None, None):
+    if problem.reach != (None, None) or problem.alibi is not None:
         return False
     if problem.is_causal and problem.scale <= 0:  # it multiplies the masked -inf by the scale (seen in torch 2.13)
         return False

@@ -39,6 +39,9 @@ class Bias(Mask):
         k = torch.arange(cols.start, cols.stop, device=device).view(1, 1, 1, -1)
         return self.values(b, h, q, k)
 
+    def shifted(self, past: int) -> "Bias":
+        return self if past == 0 else ShiftedBias(self, past)
+
     def __and__(self, other: Mask) -> Mask:
         bias = self if other.bias is None else Sum(self, other.bias)
         return bias if other.allow is None else Biased(other.allow, bias)
@@ -51,6 +54,23 @@ class Bias(Mask):
 
     def __add__(self, other: "Bias") -> "Bias":
         return Sum(self, other)
+
+
+class ShiftedBias(Bias):
+    """Seen by queries that start at a later position."""
+
+    def __init__(self, inner: Bias, past: int) -> None:
+        self.inner, self.past = inner, past
+
+    def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return self.inner.values(b, h, q + self.past, k)
+
+    def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
+        batch, heads, length, keys = self.inner.sizes()
+        return (batch, heads, None if length is None else length - self.past, keys)
+
+    def __repr__(self) -> str:
+        return f"({self.inner!r}).shifted({self.past})"
 
 
 class Sum(Bias):
@@ -91,6 +111,9 @@ class Biased(Mask):
 
     def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
         return joint_sizes(self, self._allow, self._bias)
+
+    def shifted(self, past: int) -> Mask:
+        return Biased(self._allow.shifted(past), self._bias.shifted(past))
 
     def __and__(self, other: Mask) -> Mask:
         allow = self._allow if other.allow is None else And(self._allow, other.allow)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clearhead.masks.kinds import Causal, Padding, Prefix, SlidingWindow
+from clearhead.masks.bias import Bias, ShiftedBias, Sum
+from clearhead.masks.kinds import Alibi, Causal, Padding, Prefix, SlidingWindow
 from clearhead.masks.mask import And, Mask, Not, Shifted
 
 Reach = tuple[int | None, int | None]
@@ -20,15 +21,20 @@ class Lowered:
         reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side.
         allow: bool, broadcastable to (B, H, L, S); None = everything.
         bias: float, broadcastable to (B, H, L, S); None = nothing.
+        alibi: (H,) slopes: slope · |i + alibi_offset - j| is taken off the logits; None = nothing.
+        alibi_offset: the position of query 0 among the keys.
     """
 
     reach: Reach
     allow: Tensor | None
     bias: Tensor | None
+    alibi: Tensor | None = None
+    alibi_offset: int = 0
 
 
 def lower(mask: Mask, length: int, keys: int, *, device: torch.device | str | None = None) -> Lowered:
-    """Turn a mask into a reach where it is one, a row of keys where that is all it looks at, and tensors for the rest.
+    """Turn a mask into a reach and slopes where it is those, a row of keys where that is all it looks at, and tensors
+    for the rest.
 
     Memory: O(L·S) where a part of the rule looks at query and key and is not a reach; see `is_small`.
 
@@ -39,14 +45,17 @@ def lower(mask: Mask, length: int, keys: int, *, device: torch.device | str | No
     """
     reach, rest = split_reach(mask.allow)
     allow = None if rest is None else rest.block(range(length), range(keys), device=device)
-    bias = None if mask.bias is None else mask.bias.bias_block(range(length), range(keys), device=device)
-    return Lowered(reach, allow, bias)
+    slopes, offset, added = split_alibi(mask.bias)
+    bias = None if added is None else added.bias_block(range(length), range(keys), device=device)
+    return Lowered(reach, allow, bias, slopes if slopes is None or device is None else slopes.to(device), offset)
 
 
 def is_small(mask: Mask) -> bool:
     """Whether lowering the mask needs no L×S tensor."""
     _, rest = split_reach(mask.allow)
-    return mask.bias is None and (rest is None or all(isinstance(part, Padding | Prefix) for part in _factors(rest)))
+    if split_alibi(mask.bias)[2] is not None:
+        return False
+    return rest is None or all(isinstance(part, Padding | Prefix) for part in _factors(rest))
 
 
 def split_reach(mask: Mask | None) -> tuple[Reach, Mask | None]:
@@ -64,6 +73,38 @@ def split_reach(mask: Mask | None) -> tuple[Reach, Mask | None]:
         else:
             rest = part if rest is None else And(rest, part)
     return reach, rest
+
+
+def split_alibi(bias: Bias | None) -> tuple[Tensor | None, int, Bias | None]:
+    """Take ALiBi out of a bias: (its slopes, the position of query 0, the rest). Of several with the first's position.
+
+    >>> from clearhead import masks
+    >>> split_alibi(masks.alibi(torch.tensor([0.5])).shifted(3).bias)
+    (tensor([0.5000]), 3, None)
+    """
+    slopes, offset, rest = None, 0, None
+    for part in _terms(bias):
+        own, past = _alibi(part)
+        if own is None or (slopes is not None and past != offset):
+            rest = part if rest is None else Sum(rest, part)
+        else:
+            slopes, offset = own if slopes is None else slopes + own, past
+    return slopes, offset, rest
+
+
+def _terms(bias: Bias | None) -> list[Bias]:
+    if bias is None:
+        return []
+    if isinstance(bias, ShiftedBias) and isinstance(bias.inner, Sum):
+        return [part.shifted(bias.past) for part in _terms(bias.inner)]
+    return [*_terms(bias.left), *_terms(bias.right)] if isinstance(bias, Sum) else [bias]
+
+
+def _alibi(bias: Bias) -> tuple[Tensor | None, int]:
+    if isinstance(bias, ShiftedBias):
+        slopes, offset = _alibi(bias.inner)
+        return slopes, offset + bias.past
+    return (bias.slopes, 0) if isinstance(bias, Alibi) else (None, 0)
 
 
 def _factors(mask: Mask) -> list[Mask]:

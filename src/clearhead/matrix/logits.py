@@ -31,6 +31,8 @@ class Logits:
         sinks: (H,) extra logits that take weight and give no value; None = none.
         tilt: (B, H, 1, S) added to the logits of each key, apart from `bias`, which it may not be joined to without
             making an L×S table; None = nothing.
+        alibi: (H,) slopes: slope · |i + alibi_offset - j| is taken off the logits; None = nothing.
+        alibi_offset: the position of query 0 among the keys.
     """
 
     query: Tensor
@@ -42,6 +44,8 @@ class Logits:
     softcap: float | None = None
     sinks: Tensor | None = None
     tilt: Tensor | None = None
+    alibi: Tensor | None = None
+    alibi_offset: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -57,7 +61,7 @@ class Logits:
     @property
     def bilinear(self) -> bool:
         """Whether every logit that is not masked is exactly scale · qᵢ·kⱼ."""
-        return self.bias is None and self.softcap is None and self.tilt is None
+        return self.bias is None and self.softcap is None and self.tilt is None and self.alibi is None
 
     @property
     def dense_mask(self) -> bool:
@@ -82,6 +86,7 @@ class Logits:
             bias=None if self.bias is None else self.bias.to(dtype),
             tilt=None if self.tilt is None else self.tilt.to(dtype),
             sinks=None if self.sinks is None else self.sinks.to(dtype),
+            alibi=None if self.alibi is None else self.alibi.to(dtype),
         )
 
     def part(self, rows: slice, cols: slice) -> "Logits":
@@ -93,11 +98,13 @@ class Logits:
             tensor = tensor[:, :, rows] if tensor.shape[2] > 1 else tensor
             return tensor[:, :, :, cols] if tensor.shape[3] > 1 else tensor
 
+        moved = (rows.start or 0) - (cols.start or 0)
         return replace(
             self,
             query=self.query[:, :, rows],
             key=self.key[:, :, cols],
-            reach=_moved(self.reach, (rows.start or 0) - (cols.start or 0)),
+            reach=_moved(self.reach, moved),
+            alibi_offset=self.alibi_offset + moved,
             allow=cut(self.allow),
             bias=cut(self.bias),
             tilt=cut(self.tilt),
@@ -122,6 +129,9 @@ class Logits:
             logits = logits + _part(self.bias, batch, heads, rows, cols)
         if self.tilt is not None:
             logits = logits + _part(self.tilt, batch, heads, rows, cols)
+        if self.alibi is not None:
+            row, col = _positions(rows, logits.shape[1], logits), _positions(cols, logits.shape[2], logits)
+            logits = logits - self.alibi[heads, None, None] * (row[:, None] + self.alibi_offset - col).abs()
         if self.allow is not None:
             logits = logits.masked_fill(~_part(self.allow, batch, heads, rows, cols), NEG_INF)
         if self.reach != ANYWHERE:
@@ -139,6 +149,8 @@ class Logits:
             logits = logits + self.bias.expand(full)[batch, head, row, col]
         if self.tilt is not None:
             logits = logits + self.tilt.expand(full)[batch, head, row, col]
+        if self.alibi is not None:
+            logits = logits - self.alibi[head] * (row + self.alibi_offset - col).abs()
         if self.allow is not None:
             logits = logits.masked_fill(~self.allow.expand(full)[batch, head, row, col], NEG_INF)
         return logits if self.reach == ANYWHERE else logits.masked_fill(outside(self.reach, row, col), NEG_INF)
@@ -157,6 +169,7 @@ class Logits:
             bias=cut(self.bias),
             tilt=cut(self.tilt),
             sinks=None if self.sinks is None else self.sinks[heads],
+            alibi=None if self.alibi is None else self.alibi[heads],
         )
 
     def one(self, batch: int, head: int) -> "Logits":
@@ -177,6 +190,7 @@ class Logits:
             bias=cut(self.bias),
             tilt=cut(self.tilt),
             sinks=None if self.sinks is None else self.sinks[head : head + 1],
+            alibi=None if self.alibi is None else self.alibi[head : head + 1],
         )
 
     def _keys(self, batch: int, heads: slice) -> Tensor:

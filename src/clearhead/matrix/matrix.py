@@ -38,6 +38,8 @@ class AttentionMatrix(Questions):
         softcap: logits become softcap·tanh(logits / softcap) before bias and mask.
         sinks: (H,) extra logits that take weight and give no value: rows then sum to less than 1.
         lse: (B, H, L) natural log-sum-exp of the rows, sinks included, if it is known already.
+        alibi: (H,) slopes: slope · |i + alibi_offset - j| is taken off the logit of query i and key j.
+        alibi_offset: the position of query 0 among the keys.
 
     Raises:
         ShapeError, DtypeError, DeviceError, OptionError: the tensors do not fit each other.
@@ -71,11 +73,14 @@ class AttentionMatrix(Questions):
         sinks: Tensor | None = None,
         lse: Tensor | None = None,
         reach: Reach = ANYWHERE,
+        alibi: Tensor | None = None,
+        alibi_offset: int = 0,
     ) -> None:
         scale = 1.0 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
         problem = kernels.Problem(
-            query, key, key if value is None else value, scale, is_causal, allow, bias, softcap, sinks, reach=reach
-        )
+            query, key, key if value is None else value, scale, is_causal, allow, bias, softcap, sinks, reach=reach,
+            alibi=alibi, alibi_offset=alibi_offset,
+        )  # fmt: skip
         validate(problem)
         if lse is not None and lse.shape != query.shape[:3]:
             raise ShapeError(
@@ -83,7 +88,10 @@ class AttentionMatrix(Questions):
                 f"({shape_text('lse', lse.shape, 'B,H,L')}; {shape_text('query', query.shape, 'B,H,L,D')}). "
                 "Give the lse of this attention, or none."
             )
-        self._logits = Logits(query, key, scale, problem.band, _four_axes(allow), _four_axes(bias), softcap, sinks)
+        self._logits = Logits(
+            query, key, scale, problem.band, _four_axes(allow), _four_axes(bias), softcap, sinks,
+            alibi=alibi, alibi_offset=alibi_offset,
+        )  # fmt: skip
         self._value = value
         self._lse = lse
 

@@ -74,7 +74,7 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     Returns:
         (B, H, S, W).
     """
-    if not logits.bilinear or logits.dense_mask:
+    if not replace(logits, alibi=None).bilinear or logits.dense_mask:
         return _transposed_blockwise(logits, lse, columns)
     heads = logits.shape[1]
     if logits.allow is not None and logits.allow.shape[2] > 1:  # rows masked whole have no weights
@@ -86,7 +86,10 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     asking = torch.cat([key * logits.scale, torch.ones_like(key[..., :1])], dim=-1)
     low, high = logits.reach
     backwards = None if high is None else -high, None if low is None else -low
-    out, turned_lse = _run(Logits(query=asking, key=reading, scale=1.0, reach=backwards), columns)
+    turned = Logits(
+        query=asking, key=reading, scale=1.0, reach=backwards, alibi=logits.alibi, alibi_offset=-logits.alibi_offset
+    )
+    out, turned_lse = _run(turned, columns)
     out = out * torch.exp(turned_lse).unsqueeze(-1).to(out.dtype)
     if logits.allow is not None and logits.allow.shape[3] > 1:
         out = out.masked_fill(~logits.allow.transpose(2, 3), 0.0)
@@ -148,6 +151,8 @@ def problem(logits: Logits, value: Tensor) -> kernels.Problem:
         allow=logits.allow,
         bias=bias,
         softcap=logits.softcap,
+        alibi=logits.alibi,
+        alibi_offset=logits.alibi_offset,
     )
 
 

@@ -15,8 +15,8 @@ from clearhead.matrix.logits import Logits
 from clearhead.matrix.matrix import AttentionMatrix
 
 FORMAT = "clearhead.attention/2"
-_TENSORS = ("query", "key", "allow", "bias", "sinks", "tilt")
-_OPTIONS = ("scale", "reach", "softcap")
+_TENSORS = ("query", "key", "allow", "bias", "sinks", "tilt", "alibi")
+_OPTIONS = ("scale", "reach", "softcap", "alibi_offset")
 
 
 def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | Path) -> None:

@@ -55,7 +55,10 @@ class Masked:
         checks.rule(rule, problem.query, problem.key[:, :, :keys], False)
         if extra == 0 and allow is None and bias is None:
             return under_rule(problem, rule, matrix)
-        # Other masks and extra keys stand beside the rule: it joins them as tensors.
+        if extra == 0:
+            problem, _ = under_rule(problem, rule, True)
+            return dataclasses.replace(problem, allow=_both(problem.allow, allow), bias=_sum(problem.bias, bias)), None
+        # Extra keys stand beside the rule: it joins them as tensors.
         device = problem.query.device
         ruled = None if rule.allow is None else rule.allow.block(range(length), range(keys), device=device)
         added = None if rule.bias is None else rule.bias.bias_block(range(length), range(keys), device=device)

@@ -157,7 +157,9 @@ def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tup
     if not (dense or traced.is_traced(problem.query) or is_small(mask) or entries <= RULE_ENTRIES):
         return problem, mask
     lowered = lower(mask, length, keys, device=problem.query.device)
-    problem = dataclasses.replace(problem, allow=lowered.allow, bias=lowered.bias)
+    problem = dataclasses.replace(
+        problem, allow=lowered.allow, bias=lowered.bias, alibi=lowered.alibi, alibi_offset=lowered.alibi_offset
+    )
     if lowered.reach == (None, 0):
         return dataclasses.replace(problem, is_causal=True), None
     return dataclasses.replace(problem, reach=lowered.reach), None
@@ -187,5 +189,5 @@ def matrix_of(problem: kernels.Problem, lse: Tensor) -> AttentionMatrix:
     return AttentionMatrix(
         problem.query, problem.key, value=problem.value, scale=problem.scale, is_causal=problem.is_causal,
         allow=problem.allow, bias=problem.bias, softcap=problem.softcap, sinks=problem.sinks, reach=problem.reach,
-        lse=lse,
+        lse=lse, alibi=problem.alibi, alibi_offset=problem.alibi_offset,
     )  # fmt: skip

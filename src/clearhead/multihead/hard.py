@@ -187,6 +187,9 @@ def _log_prob(problem: kernels.Problem, index: Tensor, lse: Tensor) -> Tensor:
     if problem.bias is not None:
         full = (*index.shape, key.shape[2])
         logit = logit + problem.bias.expand(full).gather(3, place)[..., 0].to(lse.dtype)
+    if problem.alibi is not None:
+        places = torch.arange(index.shape[2], device=index.device) + problem.alibi_offset
+        logit = logit - problem.alibi[:, None].to(lse.dtype) * (places - index).abs()
     nothing = index < 0
     return torch.where(nothing, 0.0, logit - lse.masked_fill(nothing, 0.0))
 

@@ -4,6 +4,7 @@ torch.compile, torch.export, vmap, FakeTensor, meta tensors and the FLOP counter
 eager code the kernels are called directly, which is several times cheaper a call.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,8 +32,8 @@ def run(problem: kernels.Problem, dropout_p: float, kernel: str | None) -> kerne
     """Compute a problem through the operator. The dropout seed is a tensor, so that no value leaves the graph."""
     seed = torch.randint(2**62, (), device="cpu") if dropout_p > 0 else None
     parts = (
-        problem.query, problem.key, problem.value, problem.allow, problem.bias, problem.sinks, seed,
-        problem.scale, *problem.band, problem.softcap, dropout_p, kernel,
+        problem.query, problem.key, problem.value, problem.allow, problem.bias, problem.sinks, problem.alibi, seed,
+        problem.scale, *problem.band, problem.softcap, dropout_p, problem.alibi_offset, kernel,
     )  # fmt: skip
     return kernels.Result(*(_Transformable.apply(*parts) if _transformed() else attend(*parts)))
 
@@ -45,13 +46,13 @@ def _transformed() -> bool:
 @torch.library.custom_op("clearhead::attend", mutates_args=())
 def attend(
     query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
-    seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None, dropout_p: float,
-    kernel: str | None,
+    alibi: Tensor | None, seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None,
+    dropout_p: float, alibi_offset: int, kernel: str | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(out, lse) of a Problem with these parts."""
     problem = _problem(
-        query, key, value, allow, bias, sinks, seed, scale, low, high, softcap, dropout_p
-    )  # fmt: skip
+        query, key, value, allow, bias, sinks, alibi, seed, scale, low, high, softcap, dropout_p, alibi_offset
+    )
     result = kernels.run(problem, kernel)
     return result.out.contiguous(), result.lse.contiguous()
 
@@ -67,18 +68,22 @@ def _(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Te
 def attend_backward(
     grad_out: Tensor, grad_lse: Tensor | None, out: Tensor, lse: Tensor,
     query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
-    seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None, dropout_p: float,
-    kernel: str | None,
+    alibi: Tensor | None, seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None,
+    dropout_p: float, alibi_offset: int, kernel: str | None,
     bias_learns: bool,
 ) -> list[Tensor]:  # fmt: skip
-    """Gradients of query, key, value, bias, sinks; those that are not asked for are empty."""
+    """Gradients of query, key, value, bias, sinks, alibi; those that are not asked for are empty."""
     if bias is not None:
         bias = bias.detach().requires_grad_(bias_learns)
-    problem = _problem(query, key, value, allow, bias, sinks, seed, scale, low, high, softcap, dropout_p)
+    if alibi is not None:
+        alibi = alibi.detach().requires_grad_()
+    problem = _problem(
+        query, key, value, allow, bias, sinks, alibi, seed, scale, low, high, softcap, dropout_p, alibi_offset
+    )
     name = kernels.select(problem, kernel).kernel
     found = KERNELS[name].backward(problem, kernels.Result(out, lse), grad_out, grad_lse)
     nothing = query.new_empty(0)
-    optional = [found.bias if bias_learns else None, found.sinks]
+    optional = [found.bias if bias_learns else None, found.sinks, found.alibi]
     return [
         *(part.contiguous() for part in (found.query, found.key, found.value)),
         *(nothing.clone() if part is None else part.contiguous() for part in optional),
@@ -89,9 +94,9 @@ def attend_backward(
 def _(
     grad_out: Tensor, grad_lse: Tensor | None, out: Tensor, lse: Tensor,
     query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
-    *rest: Any,
+    alibi: Tensor | None, *rest: Any,
 ) -> list[Tensor]:  # fmt: skip
-    optional = [bias if rest[-1] else None, sinks]
+    optional = [bias if rest[-1] else None, sinks, alibi]
     return [
         *(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value)),
         *(query.new_empty(0) if t is None else t.new_empty(t.shape) for t in optional),
@@ -99,21 +104,22 @@ def _(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*inputs[:7], *output)
-    ctx.options = inputs[7:]
+    ctx.save_for_backward(*inputs[:8], *output)
+    ctx.options = inputs[8:]
     ctx.bias_learns = inputs[4] is not None and ctx.needs_input_grad[4]
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
-    query, key, value, allow, bias, sinks, seed, out, lse = ctx.saved_tensors
+    query, key, value, allow, bias, sinks, alibi, seed, out, lse = ctx.saved_tensors
     if grad_out is None:
         grad_out = torch.zeros_like(out)
-    parts = (grad_out, grad_lse, out, lse, query, key, value, allow, bias, sinks, seed, *ctx.options, ctx.bias_learns)
+    inputs = (query, key, value, allow, bias, sinks, alibi, seed, *ctx.options)
+    parts = (grad_out, grad_lse, out, lse, *inputs, ctx.bias_learns)
     found = _TransformableBackward.apply(*parts) if _transformed() else attend_backward(*parts)
     grad_bias = found[3] if ctx.bias_learns else None
-    grad_sinks = None if sinks is None else found[4]
-    return (*found[:3], None, grad_bias, grad_sinks, *(None,) * 7)
+    grad_sinks, grad_alibi = (None if t is None else grad for t, grad in ((sinks, found[4]), (alibi, found[5])))
+    return (*found[:3], None, grad_bias, grad_sinks, grad_alibi, *(None,) * 8)
 
 
 attend.register_autograd(_backward, setup_context=_setup)
@@ -157,7 +163,7 @@ class _TransformableBackward(torch.autograd.Function):
 def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     """Fold the mapped axis into the batch."""
     size = info.batch_size
-    _refuse_mapped_sinks(in_dims[5])
+    _refuse_mapped(in_dims[5:7])
     tensors = [_lead(args[i], in_dims[i], size) for i in range(3)]
     batch = tensors[0].shape[1]
     masks = [_fold_mask(args[i], in_dims[i], size, batch) for i in (3, 4)]
@@ -169,9 +175,9 @@ def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple[Ten
 def _(info: Any, in_dims: Any, *args: Any) -> tuple[list[Tensor], list[int]]:
     """Fold the mapped axis into the batch, and out of the gradients."""
     size = info.batch_size
-    _refuse_mapped_sinks(in_dims[9])
-    if args[17] or args[9] is not None:
-        raise OptionError("vmap over the gradient of a float mask or of sinks is not supported. Use a loop.")
+    _refuse_mapped(in_dims[9:11])
+    if args[-1] or args[9] is not None or args[10] is not None:
+        raise OptionError("vmap over the gradient of a float mask, of sinks or of slopes is not supported. Use a loop.")
     tensors = [None if args[i] is None else _lead(args[i], in_dims[i], size) for i in range(7)]
     batch = args[4].shape[0] if in_dims[4] is None else args[4].movedim(in_dims[4], 0).shape[1]
     masks = [_fold_mask(args[i], in_dims[i], size, batch) for i in (7, 8)]
@@ -185,9 +191,11 @@ def _lead(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
     return tensor.unsqueeze(0).expand(size, *tensor.shape) if in_dim is None else tensor.movedim(in_dim, 0)
 
 
-def _refuse_mapped_sinks(in_dim: int | None) -> None:
-    if in_dim is not None:
-        raise OptionError("vmap over sinks is not supported: they belong to heads, which are not mapped. Use a loop.")
+def _refuse_mapped(in_dims: Sequence[int | None]) -> None:
+    if any(in_dim is not None for in_dim in in_dims):
+        raise OptionError(
+            "vmap over sinks or slopes is not supported: they belong to heads, which are not mapped. Use a loop."
+        )
 
 
 def _fold_mask(mask: Tensor | None, in_dim: int | None, size: int, batch: int) -> Tensor | None:
@@ -204,12 +212,15 @@ def _fold_mask(mask: Tensor | None, in_dim: int | None, size: int, batch: int) -
 
 def _problem(
     query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
-    seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None, dropout_p: float,
+    alibi: Tensor | None, seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None,
+    dropout_p: float, alibi_offset: int,
 ) -> kernels.Problem:  # fmt: skip
     number = 0 if seed is None else int(seed)
     causal = (low, high) == (None, 0)
     reach = (None, None) if causal else (low, high)
-    return kernels.Problem(query, key, value, scale, causal, allow, bias, softcap, sinks, dropout_p, number, reach)
+    return kernels.Problem(
+        query, key, value, scale, causal, allow, bias, softcap, sinks, dropout_p, number, reach, alibi, alibi_offset
+    )
 
 
 @register_flop_formula(torch.ops.clearhead.attend)

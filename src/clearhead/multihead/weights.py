@@ -48,6 +48,10 @@ def logits(problem: Problem, key: Tensor) -> Tensor:
         x = torch.tanh(x / problem.softcap) * problem.softcap
     if problem.bias is not None:
         x = x + problem.bias
+    length, keys = x.shape[-2:]
+    if problem.alibi is not None:
+        places = torch.arange(length, device=x.device)[:, None] + problem.alibi_offset
+        x = x - problem.alibi[:, None, None] * (places - torch.arange(keys, device=x.device)).abs()
     if problem.allow is not None:
         x = x.masked_fill(~problem.allow, -torch.inf)
     low, high = problem.band
