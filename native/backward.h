@@ -66,7 +66,7 @@ inline size_t backward_scratch(const Attention& p) {
 
 inline void pack_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                       int64_t width, float* to) {
-  __builtin_memset(to, 0, sizeof(float) * padded(width) * kRows);
+  if (n < kRows || width < padded(width)) __builtin_memset(to, 0, sizeof(float) * padded(width) * kRows);
   for (int64_t i = 0; i < n; i++)
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, to + i * padded(width));
 }
@@ -112,10 +112,15 @@ inline void weights_from_logits(const BackwardScratch& s, float slope, int64_t k
   const Vec c = splat(slope);
   for (int64_t v = 0; v < kRows; v += LANES) {
     const Vec lse = load(s.lse + v);
-    for (int64_t j = 0; j < keys; j++) {
-      float* at = s.weights + j * kRows + v;
-      store(at, exp2(load(at) * c - lse));
+    float* const at = s.weights + v;
+    int64_t j = 0;
+    for (; j + 4 <= keys; j += 4) {  // side by side, as in the forward pass
+      Vec x[4];
+      UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * kRows) * c - lse;
+      exp2_all(x);
+      UNROLL for (int i = 0; i < 4; i++) store(at + (j + i) * kRows, x[i]);
     }
+    for (; j < keys; j++) store(at + j * kRows, exp2(load(at + j * kRows) * c - lse));
   }
 }
 
@@ -165,10 +170,60 @@ inline void add_to_bias(const Backward& g, const BackwardScratch& s, const Place
     }
     return;
   }
+  const int64_t lanes = round_up(at.rows, LANES);
   for (int64_t j = 0; j < at.keys; j += LANES)
-    turn_rows(s.slopes + j * kRows, kRows, kRows, 1.0f, s.space + j, kWholeKeys);
+    turn_rows(s.slopes + j * kRows, kRows, lanes, 1.0f, s.space + j, kWholeKeys);
   for (int64_t i = 0; i < at.rows; i++)
     for (int64_t j = 0; j < at.keys; j++) to[i * b.row + j] += s.space[i * kWholeKeys + j];
+}
+
+// Keys of a block, counted from its first, that each tile of its queries may attend by the band alone: what lies
+// outside is neither multiplied nor added. At the edge of a causal mask that is a third of the work.
+struct Reached {
+  Span tile[kRows / kTile];
+  bool whole;
+
+  Reached(const Attention& p, const Place& at) : whole(inside_band(p, at.row, kRows, at.key, at.keys)) {
+    for (int64_t t = 0; t < kRows / kTile; t++) {
+      const Span span = span_of(p, at.row + t * kTile, kTile);
+      const int64_t first = whole ? 0 : smaller(larger(0, span.first - at.key), at.keys);
+      tile[t] = {first, whole ? at.keys : larger(first, smaller(span.last - at.key, at.keys))};
+    }
+  }
+
+  // The queries that reach some of keys first .. last - 1: from the first tile to behind the last.
+  Span queries(int64_t first, int64_t last) const {
+    Span all = {kRows, 0};
+    for (int64_t t = 0; t < kRows / kTile; t++)
+      if (tile[t].first < last && first < tile[t].last) all = {smaller(all.first, t * kTile), (t + 1) * kTile};
+    return all;
+  }
+};
+
+// x[key][lane] = rows · lanes for the keys that each tile reaches; 0 elsewhere, where the band makes the weights 0.
+inline void reached_products(const Reached& reached, int64_t count, Rows rows, const float* lanes,
+                             int64_t width, float* x) {
+  for (int64_t t = 0; t < kRows / kTile; t++) {
+    const Span keys = reached.tile[t];
+    product<kAlong>(keys.last - keys.first, rows.data + keys.first * rows.stride, rows.stride, lanes + t * kTile, kRows,
+                    width, Set{x + keys.first * kRows + t * kTile, kRows});
+    for (int64_t j = 0; j < count; j++)
+      for (int v = 0; v < kTile && (j < keys.first || j >= keys.last); v += LANES)
+        store(x + j * kRows + t * kTile + v, Vec{});
+  }
+}
+
+// sums[key] += x[key][lane] * rows[lane], summed over the lanes that reach the key.
+inline void add_to_keys(const Reached& reached, int64_t keys, const float* x, const float* rows, int64_t width,
+                        float* sums) {
+  const int64_t step = reached.whole ? keys : 2 * ROWS;
+  for (int64_t j = 0; j < keys; j += step) {
+    const int64_t n = smaller(step, keys - j);
+    const Span lanes = reached.queries(j, j + n);
+    for (int64_t c = 0; c < width && lanes.first < lanes.last; c += kTile)
+      product<kAlong>(n, x + j * kRows + lanes.first, kRows, rows + lanes.first * width + c, width,
+                      lanes.last - lanes.first, Add{sums + j * width + c, width});
+  }
 }
 
 inline void backward_block(const Attention& p, const Backward& g, const BackwardScratch& s, const Multiplier& m,
@@ -177,12 +232,11 @@ inline void backward_block(const Attention& p, const Backward& g, const Backward
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   float* const grad_key = sums + at.key * width;
   float* const grad_value = sums + p.keys * width + at.key * value_width;
-  for (int64_t v = 0; v < kRows; v += kTile)
-    product<kAlong>(n, keys.data, keys.stride, s.query_lanes + v, kRows, p.width, Set{s.weights + v, kRows});
+  const Reached reached(p, at);
+  reached_products(reached, n, keys, s.query_lanes, p.width, s.weights);
   change_logits(p, at, m, mask, s.weights, kRows, kRows, s.cap_slopes, s.space);
   weights_from_logits(s, m.slope, n);
-  for (int64_t v = 0; v < kRows; v += kTile)
-    product<kAlong>(n, values.data, values.stride, s.grad_lanes + v, kRows, p.value_width, Set{s.slopes + v, kRows});
+  reached_products(reached, n, values, s.grad_lanes, p.value_width, s.slopes);
   drop(p, at, s.slopes, kRows, kRows);
   slopes_from_weights(s, n);
   if (g.alibi_rows) add_alibi_rows(p, s, at);
@@ -192,12 +246,13 @@ inline void backward_block(const Attention& p, const Backward& g, const Backward
     add_to_bias(g, s, at);
   if (p.softcap != 0) multiply_block(s.slopes, s.cap_slopes, n * kRows);
   drop(p, at, s.weights, kRows, kRows);
-  for (int64_t v = 0; v < kRows; v += kTile)
-    product<kAcross>(p.width, keys.data, keys.stride, s.slopes + v, kRows, n, Add{s.grad_query + v, kRows});
-  for (int64_t c = 0; c < value_width; c += kTile)
-    product<kAlong>(n, s.weights, kRows, s.grad_rows + c, value_width, kRows, Add{grad_value + c, value_width});
-  for (int64_t c = 0; c < width; c += kTile)
-    product<kAlong>(n, s.slopes, kRows, s.query_rows + c, width, kRows, Add{grad_key + c, width});
+  for (int64_t t = 0; t < kRows / kTile; t++) {
+    const Span some = reached.tile[t];
+    product<kAcross>(p.width, keys.data + some.first * keys.stride, keys.stride, s.slopes + some.first * kRows + t * kTile,
+                     kRows, some.last - some.first, Add{s.grad_query + t * kTile, kRows});
+  }
+  add_to_keys(reached, n, s.weights, s.grad_rows, value_width, grad_value);
+  add_to_keys(reached, n, s.slopes, s.query_rows, width, grad_key);
 }
 
 inline void finish_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
