@@ -7,7 +7,7 @@ import reference
 from clearhead import kernels
 
 from .cases import CASES
-from .test_contract import allowed
+from .test_contract import added, allowed
 
 pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 HERE = [target.name for target in kernels.targets() if target.runs_here]
@@ -22,7 +22,7 @@ def exact(problem):
         problem.key,
         scale=problem.scale,
         allow=allowed(problem),
-        bias=problem.bias,
+        bias=added(problem, torch.float64),
         softcap=problem.softcap,
     )
     return reference.weights(logits, reference.lse(logits, problem.sinks))

@@ -6,9 +6,17 @@ import torch
 from torch import Tensor
 
 import reference
+from clearhead import masks
 from clearhead.matrix import AttentionMatrix
 
 B, H, L, S, D = 2, 6, 23, 31, 5
+IDS = torch.arange(B)[:, None] + torch.arange(S) // 7
+# Masks that stay rules; row 4 of the last may attend nothing.
+RULES = {
+    "global": masks.sliding_window(4) | masks.prefix(3),
+    "documents": masks.causal(offset=6) & masks.document(IDS[:, 3 : 3 + L], IDS),
+    "heads": masks.from_dense((torch.arange(H * L * S) % 3 > 0).view(H, L, S) & (torch.arange(L) != 4)[:, None]),
+}
 
 
 @dataclass(frozen=True)
@@ -43,8 +51,10 @@ class Case:
                 "rows": (B, 1, self.length, 1),
             }[kind or "dense"]
 
-        allow = None
-        if self.allow is not None:
+        allow: Tensor | masks.Mask | None = None
+        if self.allow in RULES:
+            allow = RULES[self.allow]
+        elif self.allow is not None:
             allow = torch.rand(mask(self.allow), generator=make) < 0.6
             if self.allow in ("dense", "shared", "rows"):
                 allow[..., 4, :] = False  # a row that may attend nothing
@@ -74,6 +84,8 @@ class Case:
 def dense(tensors: dict[str, Tensor | None], options: dict[str, object]) -> tuple[Tensor, Tensor]:
     scale = options["scale"] if options["scale"] is not None else D**-0.5
     rest = {name: value for name, value in tensors.items() if name in ("allow", "bias")}
+    if isinstance(rest["allow"], masks.Mask):
+        rest["allow"] = rest["allow"].dense(tensors["query"].shape[2], tensors["key"].shape[2])
     plain = {"scale": scale, "is_causal": options["is_causal"], "softcap": options["softcap"]}
     logits = reference.logits(tensors["query"], tensors["key"], **plain, **rest)
     apart = torch.arange(logits.shape[3]) - torch.arange(logits.shape[2])[:, None]
@@ -116,6 +128,9 @@ CASES = {
     "softcap, causal, padding": Case(softcap=1.3, is_causal=True, allow="keys"),
     "sinks": Case(sinks=True),
     "sinks, causal, shared heads": Case(sinks=True, is_causal=True, kv_heads=2),
+    "rule": Case(allow="global"),
+    "rule of batch entries and a reach, shared heads": Case(allow="documents", kv_heads=2, reach=(-11, None)),
+    "rule of heads, sinks, softcap, alibi": Case(allow="heads", sinks=True, softcap=1.3, alibi=0),
     "alibi": Case(alibi=8),
     "alibi, shared heads, causal, sinks": Case(alibi=0, kv_heads=2, is_causal=True, sinks=True, length=29, keys=29),
     "alibi, bias, mask": Case(alibi=-3, bias="shared", allow="dense"),

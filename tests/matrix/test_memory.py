@@ -7,6 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from clearhead import masks
 from clearhead.matrix import AttentionMatrix, rollout
 
 LENGTH = 769
@@ -79,6 +80,7 @@ KINDS = {
     "padding": lambda: matrix(allow=torch.arange(LENGTH) < 701),
     "sinks": lambda: matrix(sinks=torch.ones(1)),
     "alibi": lambda: matrix(alibi=torch.ones(1), alibi_offset=3),
+    "rule": lambda: matrix(allow=masks.sliding_window(31) | masks.prefix(3)),
     "mask": lambda: matrix(allow=torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(5)),
     "bias": lambda: matrix(bias=torch.zeros(LENGTH, LENGTH)),
 }

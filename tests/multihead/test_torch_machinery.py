@@ -97,10 +97,12 @@ def test_gradcheck(kernel):
 @pytest.mark.parametrize("learning", [False, True])
 def test_opcheck(learning):
     q, k, v = inputs(requires_grad=learning)
-    bias, sinks = torch.randn(L, S, requires_grad=learning), torch.randn(H, requires_grad=learning)
+    bias = torch.randn(L, S, requires_grad=learning)
+    sinks, slopes = (torch.randn(H, requires_grad=learning) for _ in range(2))
     allow = torch.rand(B, 1, L, S) > 0.3
     torch.library.opcheck(
-        torch.ops.clearhead.attend.default, (q, k, v, allow, bias, sinks, None, 0.3, None, 3, 5.0, 0.0, "torch")
+        torch.ops.clearhead.attend.default,
+        (q, k, v, allow, bias, sinks, slopes, None, 0.3, None, 3, 5.0, 0.0, 2, "torch"),
     )
 
 

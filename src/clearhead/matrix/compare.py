@@ -38,6 +38,7 @@ def inner(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Te
             scale=1.0,
             reach=ours.reach,
             allow=ours.allow,
+            ruled=ours.ruled,
         )
         return torch.exp(products.normaliser(joined) - finite(our_lse) - finite(other_lse))
     return _both(ours, our_lse, other, other_lse, lambda a, b, _: (a * b).sum(-1))
@@ -53,7 +54,7 @@ def check(ours: Logits, other: Logits) -> None:
 
 
 def _same_mask(ours: Logits, other: Logits) -> bool:
-    if ours.reach != other.reach:
+    if ours.reach != other.reach or ours.ruled is not other.ruled:
         return False
     if ours.allow is None or other.allow is None:
         return ours.allow is other.allow

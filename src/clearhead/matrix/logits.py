@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from clearhead.matrix.ruled import Ruled
+
 NEG_INF = float("-inf")
 
 Reach = tuple[int | None, int | None]
@@ -33,6 +35,7 @@ class Logits:
             making an L×S table; None = nothing.
         alibi: (H,) slopes: slope · |i + alibi_offset - j| is taken off the logits; None = nothing.
         alibi_offset: the position of query 0 among the keys.
+        ruled: where queries may attend, besides `allow`, as a rule no table is made of; None = everywhere.
     """
 
     query: Tensor
@@ -46,6 +49,7 @@ class Logits:
     tilt: Tensor | None = None
     alibi: Tensor | None = None
     alibi_offset: int = 0
+    ruled: Ruled | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -65,9 +69,13 @@ class Logits:
 
     @property
     def dense_mask(self) -> bool:
-        """Whether the caller's own mask or bias varies along both L and S."""
+        """Whether the caller's own mask or bias varies along both L and S, so that it is met a few rows at a time."""
         tables = (self.allow, self.bias)
-        return self.dense_tilt or any(t is not None and t.shape[2] > 1 and t.shape[3] > 1 for t in tables)
+        return (
+            self.ruled is not None
+            or self.dense_tilt
+            or any(t is not None and t.shape[2] > 1 and t.shape[3] > 1 for t in tables)
+        )
 
     @property
     def dense_tilt(self) -> bool:
@@ -105,6 +113,7 @@ class Logits:
             key=self.key[:, :, cols],
             reach=_moved(self.reach, moved),
             alibi_offset=self.alibi_offset + moved,
+            ruled=None if self.ruled is None else self.ruled.part(rows.start or 0, cols.start or 0),
             allow=cut(self.allow),
             bias=cut(self.bias),
             tilt=cut(self.tilt),
@@ -134,6 +143,11 @@ class Logits:
             logits = logits - self.alibi[heads, None, None] * (row[:, None] + self.alibi_offset - col).abs()
         if self.allow is not None:
             logits = logits.masked_fill(~_part(self.allow, batch, heads, rows, cols), NEG_INF)
+        if self.ruled is not None:
+            row, col = _positions(rows, logits.shape[1], logits), _positions(cols, logits.shape[2], logits)
+            head = torch.arange(self.shape[1], device=logits.device)[heads, None, None]
+            may = self.ruled.at(torch.full_like(head[:1], batch), head, row[:, None], col)
+            logits = logits.masked_fill(~may, NEG_INF)
         if self.reach != ANYWHERE:
             row, col = _positions(rows, logits.shape[1], logits), _positions(cols, logits.shape[2], logits)
             logits = logits.masked_fill(outside(self.reach, row[:, None], col), NEG_INF)
@@ -153,6 +167,8 @@ class Logits:
             logits = logits - self.alibi[head] * (row + self.alibi_offset - col).abs()
         if self.allow is not None:
             logits = logits.masked_fill(~self.allow.expand(full)[batch, head, row, col], NEG_INF)
+        if self.ruled is not None:
+            logits = logits.masked_fill(~self.ruled.at(batch, head, row, col), NEG_INF)
         return logits if self.reach == ANYWHERE else logits.masked_fill(outside(self.reach, row, col), NEG_INF)
 
     def heads(self, heads: Tensor) -> "Logits":
@@ -170,6 +186,7 @@ class Logits:
             tilt=cut(self.tilt),
             sinks=None if self.sinks is None else self.sinks[heads],
             alibi=None if self.alibi is None else self.alibi[heads],
+            ruled=None if self.ruled is None else self.ruled.heads(heads),
         )
 
     def one(self, batch: int, head: int) -> "Logits":
@@ -191,7 +208,24 @@ class Logits:
             tilt=cut(self.tilt),
             sinks=None if self.sinks is None else self.sinks[head : head + 1],
             alibi=None if self.alibi is None else self.alibi[head : head + 1],
+            ruled=None if self.ruled is None else self.ruled.one(batch, head),
         )
+
+    def rows_at_once(self, elements: int) -> int:
+        """How many rows to take together, so that a table that varies along L and S holds so many elements of them."""
+        batch, heads, _, keys = self.shape
+        copies = batch * heads
+        if self.ruled is not None and self.allow is None and self.bias is None:
+            copies = self.ruled.copies(batch)
+        return max(elements // max(copies * keys, 1), 1)
+
+    def allowed(self, rows: range) -> Tensor | None:
+        """(B or 1, H or 1, rows or 1, S or 1), bool: what some queries may attend, reach aside; None = everything."""
+        allow = self.allow
+        if allow is not None and allow.shape[2] > 1:
+            allow = allow[:, :, rows.start : rows.stop]
+        strip = None if self.ruled is None else self.ruled.strip(self.shape[0], rows, self.shape[3])
+        return strip if allow is None else allow if strip is None else allow & strip
 
     def _keys(self, batch: int, heads: slice) -> Tensor:
         """(heads, S, D): a view for one head or where heads are not shared, else a copy."""

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from clearhead import kernels
-from clearhead.errors import DtypeError, PlaceError, ShapeError, shape_text
+from clearhead.errors import DtypeError, OptionError, PlaceError, ShapeError, shape_text
 from clearhead.kernels.problem import validate
+from clearhead.masks import Mask
+from clearhead.masks.lower import split_reach
 from clearhead.matrix import indexing, products, sweep
-from clearhead.matrix.logits import ANYWHERE, Logits, Reach
+from clearhead.matrix.logits import ANYWHERE, Logits, Reach, narrowed
 from clearhead.matrix.mean import HeadMean
 from clearhead.matrix.questions import Questions
+from clearhead.matrix.ruled import Ruled
 
 
 class AttentionMatrix(Questions):
@@ -33,7 +36,8 @@ class AttentionMatrix(Questions):
         is_causal: top-left: query i may attend keys 0..i.
         reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side. So a
             sliding window or a shifted causal mask takes no table.
-        allow: boolean, broadcastable to (B, H, L, S), True = may attend.
+        allow: boolean, broadcastable to (B, H, L, S), True = may attend; or one of clearhead.masks without a bias, of
+            which no table is made.
         bias: float, broadcastable to (B, H, L, S), added to the logits.
         softcap: logits become softcap·tanh(logits / softcap) before bias and mask.
         sinks: (H,) extra logits that take weight and give no value: rows then sum to less than 1.
@@ -67,7 +71,7 @@ class AttentionMatrix(Questions):
         value: Tensor | None = None,
         scale: float | None = None,
         is_causal: bool = False,
-        allow: Tensor | None = None,
+        allow: Tensor | Mask | None = None,
         bias: Tensor | None = None,
         softcap: float | None = None,
         sinks: Tensor | None = None,
@@ -77,6 +81,7 @@ class AttentionMatrix(Questions):
         alibi_offset: int = 0,
     ) -> None:
         scale = 1.0 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
+        ruled, reach, allow = _ruled(allow, reach, query, key)
         problem = kernels.Problem(
             query, key, key if value is None else value, scale, is_causal, allow, bias, softcap, sinks, reach=reach,
             alibi=alibi, alibi_offset=alibi_offset,
@@ -90,7 +95,7 @@ class AttentionMatrix(Questions):
             )
         self._logits = Logits(
             query, key, scale, problem.band, _four_axes(allow), _four_axes(bias), softcap, sinks,
-            alibi=alibi, alibi_offset=alibi_offset,
+            alibi=alibi, alibi_offset=alibi_offset, ruled=ruled,
         )  # fmt: skip
         self._value = value
         self._lse = lse
@@ -316,6 +321,22 @@ class TransposedMatrix:
 
 def _four_axes(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask[(None,) * (4 - mask.dim())]
+
+
+def _ruled(
+    allow: Tensor | Mask | None, reach: Reach, query: Tensor, key: Tensor
+) -> tuple[Ruled | None, Reach, Tensor | None]:
+    """A mask as a rule beside a reach: (what of it stays a rule, the reach with what is one, a table)."""
+    if not isinstance(allow, Mask):
+        return None, reach, allow
+    full = (*query.shape[:3], key.shape[2])
+    if any(size is not None and size != own for size, own in zip(allow.sizes(), full, strict=True)):
+        raise ShapeError(f"allow was made for B,H,L,S = {allow.sizes()}, the matrix has {full} ({allow!r}).")
+    if allow.bias is not None:
+        raise OptionError(f"allow={allow!r} has a bias. Give its .allow part, and the bias as alibi or bias.")
+    own, rest = split_reach(allow)
+    heads = torch.arange(query.shape[1], device=query.device)
+    return None if rest is None else Ruled(rest, heads), narrowed(reach, own), None
 
 
 def _spreads(lead: tuple[int, ...], onto: tuple[int, int]) -> bool:

@@ -104,9 +104,9 @@ def _allowed_between(logits: Logits, rows: Tensor, begin: Tensor, end: Tensor) -
     """(b, h, rows, cells): how many keys from `begin` to before `end`, (rows, cells), the mask allows."""
     keys = logits.shape[3]
     begin, end = begin.clamp(0, keys), end.clamp(0, keys)
-    if logits.allow is None:
+    allow = logits.allowed(range(int(rows[0]), int(rows[-1]) + 1)) if len(rows) else logits.allow
+    if allow is None:
         return (end - begin)[None, None]
-    allow = logits.allow[:, :, rows] if logits.allow.shape[2] > 1 else logits.allow
     if allow.shape[3] == 1:
         return (end - begin) * allow
     before = F.pad(allow.cumsum(-1, dtype=torch.int32), (1, 0)).expand(-1, -1, len(rows), -1)

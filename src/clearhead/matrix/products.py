@@ -122,7 +122,7 @@ def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
     step = rows
     if logits.dense_mask:
         # A kernel may make a float of a boolean mask: give it a few rows at a time.
-        step = max(BLOCK // max(batch * heads * keys, 1), 1)
+        step = logits.rows_at_once(BLOCK)
     outs, lses = [], []
     for start in range(0, rows, max(step, 1)):
         piece = replace(logits, query=query, key=key)
@@ -137,7 +137,7 @@ def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def problem(logits: Logits, value: Tensor) -> kernels.Problem:
-    """The attention whose weights, before sinks, are the matrix."""
+    """The attention whose weights, before sinks, are the matrix. A rule becomes a table: see `dense_mask`."""
     bias = logits.bias
     if logits.tilt is not None:  # a few rows at a time where this would be large: see `dense_mask`
         bias = logits.tilt if bias is None else bias + logits.tilt
@@ -148,7 +148,7 @@ def problem(logits: Logits, value: Tensor) -> kernels.Problem:
         scale=logits.scale,
         is_causal=logits.reach == (None, 0),
         reach=ANYWHERE if logits.reach == (None, 0) else logits.reach,
-        allow=logits.allow,
+        allow=logits.allowed(range(logits.shape[2])),
         bias=bias,
         softcap=logits.softcap,
         alibi=logits.alibi,

@@ -193,17 +193,18 @@ def visible(logits: Logits) -> Tensor:
     """(B, H, L), int64: how many keys each row may attend to."""
     batches, heads, rows, keys = logits.shape
     row = torch.arange(rows, device=logits.query.device)
-    if logits.allow is None:
+    if logits.allow is None and logits.ruled is None:
         low, high = logits.reach
         first = torch.zeros_like(row) if low is None else (row + low).clamp(0, keys)
         last = torch.full_like(row, keys) if high is None else (row + high + 1).clamp(0, keys)
         return (last - first).clamp_min(0).expand(batches, heads, rows)
-    allow, counts = logits.allow, []
+    counts = []
     # A mask given as one row for all still differs by row where there is a reach besides.
-    step = max(BLOCK // max(allow.shape[0] * allow.shape[1] * keys, 1), 1)
+    step = max(BLOCK // max(batches * heads * keys, 1), 1)
     for start in range(0, rows, step):
-        some = allow[:, :, start : start + step] if allow.shape[2] > 1 else allow
-        some = some.expand(-1, -1, min(step, rows - start), keys)
+        found = logits.allowed(range(start, min(start + step, rows)))
+        some = torch.ones((), dtype=torch.bool, device=row.device) if found is None else found
+        some = some.expand(batches, heads, min(step, rows - start), keys)
         if logits.reach != ANYWHERE:
             some = some & ~outside(logits.reach, row[start : start + step, None], torch.arange(keys, device=row.device))
         counts.append(some.sum(-1))

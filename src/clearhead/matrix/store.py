@@ -26,7 +26,8 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
         matrices: one matrix, or name -> matrix (a Record, say: the last call of each module).
         path: the file to write; it is replaced.
 
-    Memory: a mask or bias that several matrices share is written once; one stretched along an axis is written small.
+    Memory: a mask or bias that several matrices share is written once; one stretched along an axis is written small; a
+        rule that is no band is written as its L×S table.
 
     Example:
         >>> import tempfile, torch
@@ -43,7 +44,10 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
     known: dict[tuple[Any, ...], str] = {}
     entries = []
     for index, (name, matrix) in enumerate(named.items()):
-        parts = {part: getattr(matrix._logits, part) for part in _TENSORS}
+        logits = matrix._logits
+        parts = {part: getattr(logits, part) for part in _TENSORS}
+        if logits.ruled is not None:  # a rule is code: what it allows is written instead
+            parts["allow"] = logits.allowed(range(logits.shape[2]))
         parts |= {"value": matrix._value, "lse": matrix._lse}
         places = {}
         for part, tensor in parts.items():

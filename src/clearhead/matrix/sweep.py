@@ -15,6 +15,7 @@ from clearhead.matrix import products
 from clearhead.matrix.logits import Logits
 
 Progress = Callable[[float], None]
+ROWWISE = ("entropy", "maximum", "squares", "mass", "distance", "spread", "best", "best_keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +50,64 @@ def ask(
     """
     if logits.dense_tilt:
         return None
-    problem = products.problem(logits, logits.key)
+    problem = products.problem(replace(logits, ruled=None), logits.key)
     if second_pass.refuses(problem, wanted) is not None:
         return None
     known = lse()
     if known.requires_grad and torch.is_grad_enabled():
         return None
-    return kernels.statistics(problem, known, wanted, progress)
+    if logits.ruled is None:
+        return kernels.statistics(problem, known, wanted, progress)
+    return _by_strips(logits, known, wanted, progress)
+
+
+def _by_strips(logits: Logits, lse: Tensor, wanted: kernels.Wanted, progress: Progress | None) -> kernels.Statistics:
+    """The same for a matrix under a rule, some rows at a time: the kernels take the rule as a table of those rows."""
+    rows, keys = logits.shape[2:]
+    step = logits.rows_at_once(products.BLOCK)
+    parts, maps = [], None if wanted.cells is None else _no_cells(logits, wanted.cells)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        strip = logits.part(slice(start, stop), slice(0, keys))
+        here, own = _cells_of(wanted.cells, start, stop)
+        asked = replace(wanted, offset=wanted.offset + start, cells=own)
+        found = kernels.statistics(products.problem(strip, strip.key), lse[:, :, start:stop], asked)
+        if maps is not None and own is not None:
+            maps[:, :, here] = (
+                torch.maximum(maps[:, :, here], found.map) if own.by_maximum else maps[:, :, here] + found.map
+            )
+        parts.append(found)
+        if progress is not None:
+            progress(stop / rows)
+    if not parts:
+        return kernels.statistics(products.problem(logits, logits.key), lse, wanted)
+    joined = {name: _joined([getattr(part, name) for part in parts]) for name in ROWWISE}
+    received = parts[0].received
+    for part in parts[1:]:
+        received = received + part.received
+    return kernels.Statistics(**joined, received=received, map=second_pass.NOTHING if maps is None else maps)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if parts[0] is second_pass.NOTHING else torch.cat(parts, dim=2)
+
+
+def _no_cells(logits: Logits, where: kernels.Cells) -> Tensor:
+    return torch.zeros(*logits.shape[:2], len(where.rows), len(where.keys), device=logits.query.device)
+
+
+def _cells_of(where: kernels.Cells | None, start: int, stop: int) -> tuple[Tensor, kernels.Cells | None]:
+    """The cells of a map that meet some rows: which, and as seen from the first of those rows."""
+    if where is None:
+        return second_pass.NOTHING, None
+    clipped = where.rows.clamp(start, stop) - start
+    here = (clipped[:, 1] > clipped[:, 0]).nonzero()[:, 0]
+    return here, replace(where, rows=clipped[here].contiguous())
 
 
 def first(logits: Logits, wanted: kernels.Wanted) -> tuple[Tensor, kernels.Statistics] | None:
     """The lse of a matrix and, found on the way to it, what is wanted; None where only a second pass finds that."""
-    if logits.tilt is not None or not second_pass.on_the_way(wanted):
+    if logits.tilt is not None or logits.ruled is not None or not second_pass.on_the_way(wanted):
         return None
     problem = replace(products.problem(logits, logits.key[..., :0]), sinks=logits.sinks)
     if second_pass.refuses(problem, wanted) is not None:

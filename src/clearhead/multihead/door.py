@@ -13,7 +13,7 @@ from clearhead.kernels import Problem
 from clearhead.masks import Mask
 from clearhead.multihead import checks, traced
 from clearhead.multihead.cache import KVCache
-from clearhead.multihead.functional import under_rule
+from clearhead.multihead.functional import matrix_takes, under_rule
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Masked:
             return _put(problem, promised, extend(allow, extra, True), extend(bias, extra, 0)), None
         checks.rule(rule, problem.query, problem.key[:, :, :keys], False)
         if extra == 0 and allow is None and bias is None:
-            return under_rule(problem, rule, matrix)
+            return under_rule(problem, rule, dense or (matrix and not matrix_takes(rule)))
         if extra == 0:
             problem, _ = under_rule(problem, rule, True)
             return dataclasses.replace(problem, allow=_both(problem.allow, allow), bias=_sum(problem.bias, bias)), None

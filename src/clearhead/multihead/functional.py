@@ -10,6 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from clearhead import kernels
 from clearhead.masks import Mask, is_small, lower
+from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
 from clearhead.multihead import blocks, checks, traced
 from clearhead.multihead.layout import Layout, arrange
@@ -94,13 +95,14 @@ def attention(
         return attention_nested(query, key, value, attention, options)
     checks.dropout(dropout_p)
     layout, problem, rule = prepare(
-        query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks, dense=return_matrix
-    )
+        query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks,
+        dense=return_matrix and not matrix_takes(attn_mask),
+    )  # fmt: skip
     result = fused(problem, dropout_p, kernel, rule)
     out, lse = layout.outward(result.out), result.lse
     if not (return_lse or return_matrix):
         return out
-    matrix = matrix_of(problem, lse) if return_matrix else None
+    matrix = matrix_of(problem, lse, rule) if return_matrix else None
     return tuple(part for part in (out, layout.outward(lse) if return_lse else None, matrix) if part is not None)
 
 
@@ -148,8 +150,8 @@ def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tup
     """Put a mask into a problem, where that takes no large tensor; else leave it a rule: (problem, rule or None).
 
     Args:
-        dense: leave no rule in any case, for an AttentionMatrix and dense weights take none. A band costs nothing all
-            the same; what is neither a band nor small is made an L×S tensor.
+        dense: leave no rule in any case, for dense weights take none, and an AttentionMatrix none with a table of
+            biases. A band costs nothing all the same; what is neither a band nor small is made an L×S tensor.
     """
     (batch, heads, length, _), keys = problem.query.shape, problem.key.shape[2]
     wide, high, *_ = mask.sizes()
@@ -184,8 +186,19 @@ def fused(
     return kernels.run(problem, kernel) if rule is None else blocks.run(problem, rule, kernel)
 
 
-def matrix_of(problem: kernels.Problem, lse: Tensor) -> AttentionMatrix:
-    """The weights of a problem as an AttentionMatrix, from the lse that was computed anyway."""
+def matrix_takes(mask: Any) -> bool:
+    """Whether a mask may stay a rule in an AttentionMatrix: it adds nothing to the logits but ALiBi."""
+    return isinstance(mask, Mask) and split_alibi(mask.bias)[2] is None
+
+
+def matrix_of(problem: kernels.Problem, lse: Tensor, rule: Mask | None = None) -> AttentionMatrix:
+    """The weights of a problem, and of the rule beside it, as an AttentionMatrix, from the lse that is known."""
+    if rule is not None:  # then the problem itself has no mask
+        slopes, offset, _ = split_alibi(rule.bias)
+        return AttentionMatrix(
+            problem.query, problem.key, value=problem.value, scale=problem.scale, allow=rule.allow,
+            softcap=problem.softcap, sinks=problem.sinks, lse=lse, alibi=slopes, alibi_offset=offset,
+        )  # fmt: skip
     return AttentionMatrix(
         problem.query, problem.key, value=problem.value, scale=problem.scale, is_causal=problem.is_causal,
         allow=problem.allow, bias=problem.bias, softcap=problem.softcap, sinks=problem.sinks, reach=problem.reach,

@@ -187,7 +187,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         if dense:
             return dense_weights(problem, dropout_p, average)
         result = fused(problem, dropout_p, rule=rule)
-        return result.out, matrix_of(problem, result.lse) if need_weights else None
+        return result.out, matrix_of(problem, result.lse, rule) if need_weights else None
 
     def _extra_keys(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
         """Append the learned key and value, and the zeros, where the module has them: (k, v, how many)."""

@@ -1,0 +1,31 @@
+"""A mask that is a rule stays one: attention under it, learning too, and its matrix take no L×S table."""
+
+import pytest
+import torch
+
+import clearhead
+from clearhead import kernels, masks
+from highwater import taken
+
+LENGTH = 6_007
+pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
+RULES = {
+    "alibi": lambda: masks.causal() & masks.alibi(torch.tensor([0.1], requires_grad=True)),
+    "global": lambda: masks.sliding_window(300) | masks.prefix(5),
+    "global, alibi": lambda: (masks.sliding_window(300) | masks.prefix(5)) & masks.alibi(torch.tensor([0.1])),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_attention_and_its_matrix_under_a_rule(rule: str) -> None:
+    mask = RULES[rule]()
+    q, k, v = (t.requires_grad_() for t in torch.randn(3, 1, 1, LENGTH, 4))
+
+    def work() -> None:
+        out, matrix = clearhead.attention(q, k, v, mask, return_matrix=True)
+        out.sum().backward()
+        with torch.no_grad():
+            matrix.survey()
+            matrix @ torch.ones(LENGTH, 3)
+
+    assert taken(work) < LENGTH * LENGTH
