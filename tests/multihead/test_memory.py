@@ -29,3 +29,16 @@ def test_attention_and_its_matrix_under_a_rule(rule: str) -> None:
             matrix @ torch.ones(LENGTH, 3)
 
     assert taken(work) < LENGTH * LENGTH
+
+
+def test_the_module_under_a_rule_beside_padding() -> None:
+    layer = clearhead.MultiheadAttention(4, 1, batch_first=True, weights="matrix").eval()
+    x, padding = torch.randn(1, LENGTH, 4), torch.arange(LENGTH)[None] > LENGTH - 9
+
+    def work() -> None:
+        with torch.no_grad():
+            out, matrix = layer(x, x, x, attn_mask=RULES["global"](), key_padding_mask=padding)
+            assert matrix.received()[0, 0, -9:].eq(0).all()
+            assert out.isfinite().all()
+
+    assert taken(work) < LENGTH * LENGTH

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clearhead.masks.bias import Bias, ShiftedBias, Sum
-from clearhead.masks.kinds import Alibi, Causal, Padding, Prefix, SlidingWindow
+from clearhead.masks.kinds import Alibi, Causal, Dense, Padding, Prefix, SlidingWindow
 from clearhead.masks.mask import And, Mask, Not, Shifted
 
 Reach = tuple[int | None, int | None]
@@ -55,7 +55,11 @@ def is_small(mask: Mask) -> bool:
     _, rest = split_reach(mask.allow)
     if split_alibi(mask.bias)[2] is not None:
         return False
-    return rest is None or all(isinstance(part, Padding | Prefix) for part in _factors(rest))
+    return rest is None or all(_looks_at_keys_alone(part) for part in _factors(rest))
+
+
+def _looks_at_keys_alone(mask: Mask) -> bool:
+    return isinstance(mask, Padding | Prefix) or (isinstance(mask, Dense) and mask.tensor.shape[2] == 1)
 
 
 def split_reach(mask: Mask | None) -> tuple[Reach, Mask | None]:

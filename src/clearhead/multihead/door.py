@@ -10,7 +10,7 @@ from torch import Tensor
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
 from clearhead.kernels import Problem
-from clearhead.masks import Mask
+from clearhead.masks import Mask, from_dense
 from clearhead.multihead import checks, traced
 from clearhead.multihead.cache import KVCache
 from clearhead.multihead.functional import matrix_takes, under_rule
@@ -53,12 +53,13 @@ class Masked:
         if rule is None:
             return _put(problem, promised, extend(allow, extra, True), extend(bias, extra, 0)), None
         checks.rule(rule, problem.query, problem.key[:, :, :keys], False)
-        if extra == 0 and allow is None and bias is None:
+        if extra == 0 and bias is None and (allow is None or allow.shape[2] == 1):
+            rule = rule if allow is None else rule & from_dense(allow)
             return under_rule(problem, rule, dense or (matrix and not matrix_takes(rule)))
         if extra == 0:
             problem, _ = under_rule(problem, rule, True)
             return dataclasses.replace(problem, allow=_both(problem.allow, allow), bias=_sum(problem.bias, bias)), None
-        # Extra keys stand beside the rule: it joins them as tensors.
+        # Extra keys stand beside the rule, which knows nothing of them: it joins them as tensors.
         device = problem.query.device
         ruled = None if rule.allow is None else rule.allow.block(range(length), range(keys), device=device)
         added = None if rule.bias is None else rule.bias.bias_block(range(length), range(keys), device=device)
