@@ -7,7 +7,7 @@ import clearhead
 from clearhead import kernels, masks
 from highwater import taken
 
-LENGTH = 6_007
+LENGTH = 12_007
 pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 RULES = {
     "alibi": lambda: masks.causal() & masks.alibi(torch.tensor([0.1], requires_grad=True)),
@@ -19,15 +19,16 @@ RULES = {
 @pytest.mark.parametrize("rule", RULES)
 def test_attention_and_its_matrix_under_a_rule(rule: str) -> None:
     mask = RULES[rule]()
-    q, k, v = (t.requires_grad_() for t in torch.randn(3, 1, 1, LENGTH, 4))
 
-    def work() -> None:
+    def work(length: int = LENGTH) -> None:
+        q, k, v = (t.requires_grad_() for t in torch.randn(3, 1, 1, length, 4))
         out, matrix = clearhead.attention(q, k, v, mask, return_matrix=True)
         out.sum().backward()
         with torch.no_grad():
             matrix.survey()
-            matrix @ torch.ones(LENGTH, 3)
+            matrix @ torch.ones(length, 3)
 
+    work(1_031)  # what it imports and keeps is no matter here
     assert taken(work) < LENGTH * LENGTH
 
 

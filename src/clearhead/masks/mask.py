@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from clearhead.masks.bias import Bias
 
 
+PIECE = 1 << 18  # entries of a rule that are worked out at a time
+
+
 class BlockState(Enum):
     """What a mask says of a block of queries × keys. MIXED is always a true answer; the others save work."""
 
@@ -77,8 +80,7 @@ class Mask:
         h = torch.arange(heads or 1, device=at).view(1, -1, 1, 1)
         q = torch.arange(rows.start, rows.stop, device=at).view(1, 1, -1, 1)
         k = torch.arange(cols.start, cols.stop, device=at).view(1, 1, 1, -1)
-        found = self.rule(b, h, q, k)
-        return found.view((1,) * (4 - found.dim()) + tuple(found.shape))
+        return in_pieces(lambda some: self.rule(b, h, some, k), q, b.numel() * h.numel() * k.numel())
 
     def dense(self, length: int, keys: int | None = None, *, device: torch.device | str | None = None) -> Tensor:
         """The whole mask, bool (B or 1, H or 1, L, S).
@@ -235,6 +237,27 @@ class Shifted(Mask):
 
     def __repr__(self) -> str:
         return f"({self.inner!r}).shifted({self.past})"
+
+
+def in_pieces(rule: Callable[[Tensor], Tensor], q: Tensor, entries: int) -> Tensor:
+    """Evaluate a rule some queries at a time, for positions take eight times the room of the answer.
+
+    Args:
+        rule: gives the answer for queries (1, 1, some, 1).
+        q: (1, 1, n, 1), all of them.
+        entries: how many answers there are to one query.
+    Returns:
+        bool, four axes; the third has size 1 where the rule does not look at queries.
+    """
+    step = max(PIECE // max(entries, 1), 2)
+    whole = torch.compiler.is_compiling() or q.shape[2] <= step
+    parts = []
+    for some in [q] if whole else q.split(step, 2):
+        found = rule(some)
+        parts.append(found.view((1,) * (4 - found.dim()) + tuple(found.shape)))
+        if parts[0].shape[2] == 1:
+            break
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
 
 def joint_sizes(whole: Mask, *parts: Mask) -> tuple[int | None, int | None, int | None, int | None]:

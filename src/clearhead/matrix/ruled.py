@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from clearhead.masks import BlockState, Mask
+from clearhead.masks.mask import in_pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,11 @@ class Ruled:
             return None
         device = self.head.device
         of_batch, of_head, *_ = self.mask.sizes()
-        found = self.at(
-            torch.arange(1 if of_batch is None else batches, device=device).view(-1, 1, 1, 1),
-            torch.arange(1 if of_head is None else len(self.head), device=device).view(1, -1, 1, 1),
-            torch.arange(rows.start, rows.stop, device=device).view(1, 1, -1, 1),
-            torch.arange(keys, device=device).view(1, 1, 1, -1),
-        )
-        found = found.view((1,) * (4 - found.dim()) + tuple(found.shape))
+        b = torch.arange(1 if of_batch is None else batches, device=device).view(-1, 1, 1, 1)
+        h = torch.arange(1 if of_head is None else len(self.head), device=device).view(1, -1, 1, 1)
+        q = torch.arange(rows.start, rows.stop, device=device).view(1, 1, -1, 1)
+        k = torch.arange(keys, device=device).view(1, 1, 1, -1)
+        found = in_pieces(lambda some: self.at(b, h, some, k), q, b.numel() * h.numel() * keys)
         return found.expand(*found.shape[:2], len(rows), keys)
 
     def copies(self, batches: int) -> int:
