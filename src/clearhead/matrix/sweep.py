@@ -12,7 +12,7 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.kernels import second_pass
 from clearhead.matrix import products
-from clearhead.matrix.logits import Logits
+from clearhead.matrix.logits import BLOCK, Logits
 
 Progress = Callable[[float], None]
 ROWWISE = ("entropy", "maximum", "squares", "mass", "distance", "spread", "best", "best_keys")
@@ -64,7 +64,7 @@ def ask(
 def _by_strips(logits: Logits, lse: Tensor, wanted: kernels.Wanted, progress: Progress | None) -> kernels.Statistics:
     """The same for a matrix under a rule, some rows at a time: the kernels take the rule as a table of those rows."""
     rows, keys = logits.shape[2:]
-    step = logits.rows_at_once(products.BLOCK)
+    step = logits.rows_at_once(BLOCK)
     parts, maps = [], None if wanted.cells is None else _no_cells(logits, wanted.cells)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
