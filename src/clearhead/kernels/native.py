@@ -203,7 +203,8 @@ class Native:
 def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, found: Statistics) -> None:
     """Write what is wanted of a part of the rows and keys into `found`; sums over rows are added to what is there."""
     tensors = (four(problem.query), four(problem.key), None, None, three(lse))
-    _native.statistics(*_common(problem, Extras(problem)), tensors, _places(rows, keys, wanted, found))
+    extras = Extras(problem)  # holds what the library reads until it returns
+    _native.statistics(*_common(problem, extras), tensors, _places(rows, keys, wanted, found))
 
 
 def forward_with(problem: Problem, wanted: Wanted, found: Statistics) -> Result:
@@ -256,7 +257,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, strides:
 def weights(problem: Problem, lse: Tensor, out: Tensor) -> None:
     """Write exp(logits - lse) into `out`, (B, H, L, S); its mean over heads where the heads of `out` have stride 0."""
     tensors = (four(problem.query), four(problem.key), None, four(out), three(lse))
-    _native.weights(*_common(problem, Extras(problem)), tensors)
+    extras = Extras(problem)
+    _native.weights(*_common(problem, extras), tensors)
 
 
 def _common(problem: Problem, extras: Extras) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clearhead import kernels
 from clearhead.masks import BlockState, Mask
+from clearhead.masks.lower import split_alibi
 
 ROWS = 256  # queries a block
 COLUMNS = 256  # keys a step when looking for what a block of queries may attend
@@ -54,7 +55,8 @@ def _block(problem: kernels.Problem, mask: Mask, rows: range, kernel: str | None
     full = all(state is BlockState.FULL for c, state in states if cols.start <= c.start < cols.stop)
     device = problem.query.device
     allow = None if full or mask.allow is None else mask.allow.block(rows, cols, device=device)
-    bias = None if mask.bias is None else mask.bias.bias_block(rows, cols, device=device)
+    slopes, offset, added = split_alibi(mask.bias)
+    bias = None if added is None else added.bias_block(rows, cols, device=device)
     result = kernels.run(
         kernels.Problem(
             problem.query[:, :, rows.start : rows.stop],
@@ -65,6 +67,8 @@ def _block(problem: kernels.Problem, mask: Mask, rows: range, kernel: str | None
             bias=bias,
             softcap=problem.softcap,
             sinks=problem.sinks,
+            alibi=None if slopes is None else slopes.to(device),
+            alibi_offset=offset + rows.start - cols.start,
             dropout_p=problem.dropout_p,
             seed=problem.seed + rows.start,
         ),
