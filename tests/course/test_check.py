@@ -202,6 +202,28 @@ def test_a_mutant_that_survives_alone_is_not_caught_by_what_others_leave_behind(
     assert found.line == item.read_text()[: item.read_text().index(SURVIVOR)].count("\n") + 3
 
 
+@pytest.mark.parametrize(
+    ("item", "old", "new", "words"),
+    [
+        ("debug-mean", "patch lines=2\n", "patch lines=0\n", "lines=0-0; the given program has lines 1 to 2"),
+        ("debug-mean", "patch lines=2\n", "patch lines=2-3\n", "lines=2-3; the given program has lines 1 to 2"),
+        ("choice-even", "check misconception=adds-instead\nrest = (3", "check\nrest = (2", "every option holds"),
+        ("debug-mean", 'f"mean', 'f"{hash(str(1))} mean', "two runs of the tests disagree"),
+        ("code-mean", "if xs else 0.0", "if xs else __import__('random').random()", "the solution fails its tests"),
+    ],
+)
+def test_a_change_that_undoes_the_proof_is_refused(pack: Path, item: str, old: str, new: str, words: str) -> None:
+    place = pack / "items" / f"{item}.md"
+    text = place.read_text().replace(old, new)
+    assert text != place.read_text()
+    if item == "choice-even":
+        text = text.replace("right = 2", "right = 3").replace(
+            "## Rationale adds-instead\n\nThree threes leave {{rest}}", ""
+        )
+    place.write_text(text)
+    assert words in course.prove_pack(course.load(pack), only=item)[0].error
+
+
 def test_judged_together_or_alone_an_item_is_proved_the_same(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = course.load(pack)
     judged = [one.id for one in loaded.items.values() if one.kind in ("code", "debug")]
