@@ -35,7 +35,7 @@ WIDTHS = (32, 64, 80, 128)
 MASKS = ("none", "causal", "padding", "dense bool", "dense float", "one query", "13 queries")
 QUERIES = {"one query": 1, "13 queries": 13}
 LEARNT = ("none", "causal", "dense bool")
-LARGEST = 1 << 28  # B·H·L·S: keeps a case under a second
+LARGEST = 1 << 25  # B·H·L·S of other heads and widths, and of gradients: keeps a case under some seconds
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 TRIES = 3
 
@@ -50,10 +50,11 @@ def cases(quick: bool) -> Iterator[Case]:
             if dtype not in ("float32", "bfloat16"):
                 continue
             for mask in LEARNT:
-                yield Case(1, 8, length, 64, mask, dtype, learns=True)
+                if 8 * length * length < LARGEST:
+                    yield Case(1, 8, length, 64, mask, dtype, learns=True)
             for batch, heads in HEADS:
                 for width in WIDTHS:
-                    if (batch, heads, width) != (1, 8, 64) and batch * heads * length * length < LARGEST // 8:
+                    if (batch, heads, width) != (1, 8, 64) and batch * heads * length * length < LARGEST:
                         for mask in ("none", "causal"):
                             yield Case(batch, heads, length, width, mask, dtype)
 
@@ -97,7 +98,8 @@ def measured(case: Case, real_time: bool) -> Found:
     ways = ways_of(case)
     start = time.perf_counter()
     results = {name: way() for name, way in ways.items()}
-    rounds = 3 if time.perf_counter() - start > 0.3 else 7
+    once = time.perf_counter() - start
+    rounds = 7 if once < 0.3 else 3 if once < 1 else 1
     difference = agree(*(_joined(results[name]) for name in ("ours", "torch")))
     if not difference < TOLERANCE[case.dtype]:
         raise SystemExit(f"sweep: {case} differs from torch by {difference:.1e} of the largest entry.")
