@@ -78,9 +78,7 @@ def overview(found: Comparison, count: int = 8) -> RenderableType:
     parts: list[RenderableType] = [
         Text.assemble((first, "bold"), " and ", (second, "bold"), f"   {len(found.first.tokens)} tokens"),
         Text("likeness: cosine of two heads' weights, mean over queries; 1 is the same", style=terminal.QUIET),
-        Text(
-            "KL: how far the second's weights are from the first's, nats a query; 0: same", style=terminal.QUIET
-        ),
+        Text("KL: how far the second's weights are from the first's, nats a query; 0: same", style=terminal.QUIET),
     ]
     same = found.same_place()
     if same:
