@@ -136,8 +136,11 @@ OPERATIONS |= {
     "diagonal below": (lambda A: A.diagonal(-1), lambda W: W.diagonal(-1, 2, 3)),
     "diagonal above": (lambda A: A.diagonal(2), lambda W: W.diagonal(2, 2, 3)),
     "heads": (lambda A: A.heads([4, 0, 4]).to_dense(), lambda W: W[:, [4, 0, 4]]),
-    "rows": (lambda A: A.rows(2, 5).to_dense(), lambda W: W[:, :, 2:5]),
-    "rows, received": (lambda A: A.rows(1, 4).received(), lambda W: W[:, :, 1:4].sum(2)),
+    "rows": (lambda A: A.rows(0, (A.shape[2] + 1) // 2).to_dense(), lambda W: W[:, :, : (W.shape[2] + 1) // 2]),
+    "rows, received": (
+        lambda A: A.rows(A.shape[2] // 2, A.shape[2]).received(),
+        lambda W: W[:, :, W.shape[2] // 2 :].sum(2),
+    ),
     "heads, received": (lambda A: A.heads(slice(1, 3)).received(), lambda W: W[:, 1:3].sum(2)),
     "one head, a row": (lambda A: A.heads(-1)[:, 0, 0], lambda W: W[:, -1, 0]),
     "kl of two heads": (lambda A: A.heads([0, 1]).kl(A.heads([2, 3])), lambda W: kl(W[:, [0, 1]], W[:, [2, 3]])),
