@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from playwright.sync_api import Browser, Page
 from clearhead import course, sandbox
 from clearhead.course import exchange
 from clearhead.course.exchange.gift import write_gift
+from clearhead.course.exchange.moodle import write_moodle
 from clearhead.course.exchange.qti import item as qti_item
 from clearhead.course.exchange.question import Question, html, plain
 
@@ -54,6 +57,35 @@ def test_gift_is_read_whole(found: Sequence[Question], tmp_path: Path) -> None:
             ]
         if mine.form == "pairs":
             assert len(theirs["matchPairs"]) == len(mine.pairs)
+
+
+def by_amc2moodle(place: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The questions that amc2moodle, a bridge from Moodle to printed exams, finds in a file."""
+    image = ModuleType("wand.image")
+    image.Image = None  # type: ignore[attr-defined]  # draws pictures with ImageMagick; there are none
+    monkeypatch.setitem(sys.modules, "wand.image", image)
+    reader = pytest.importorskip("amc2moodle.moodle2amc", reason="the `amc2moodle` package is not here")
+    document, _counts = reader.Quiz(str(place))._reshape()
+    return list(document.findall("question"))
+
+
+def test_moodle_xml_is_read_as_it_was_meant(
+    found: Sequence[Question], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_moodle(found, "Good", tmp_path / "good.xml")
+    read = by_amc2moodle(tmp_path / "good.xml", monkeypatch)
+    mine = [one for one in found if one.form in ("options", "text")]  # it prints no pairs and no orders
+    assert [one.find("text").text.strip() for one in read] == [html(one.stem).strip() for one in mine]
+    for ours, theirs in zip(mine, read, strict=True):
+        assert theirs.get("category") == f"top-Good-{ours.topic}"
+        if ours.form == "text":
+            assert int(theirs.find("open").get("nlines")) >= 5
+            continue
+        several = sum(choice.correct for choice in ours.choices) > 1
+        assert theirs.get("amctype") == ("questionmult" if several else "question"), ours.id
+        assert [(one.tag == "correctchoice", one.find("text").text) for one in theirs.find("choices")] == [
+            (choice.correct, html(choice.text)) for choice in ours.choices
+        ]
 
 
 @pytest.fixture

@@ -73,7 +73,11 @@ def _order(node: Element, one: Question) -> None:
 
 
 def _essay(node: Element, one: Question) -> None:
-    SubElement(node, "responseformat").text = "monospaced" if one.kind == "code" else "editor"
+    code = one.kind == "code"
+    SubElement(node, "responseformat").text = "monospaced" if code else "editor"
+    SubElement(node, "responserequired").text = "1"
+    SubElement(node, "responsefieldlines").text = "20" if code else "5"
+    SubElement(node, "attachments").text = "0"
     _html(node, "graderinfo", one.answer)
 
 
