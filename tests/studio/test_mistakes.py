@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clearhead import sandbox
+from clearhead.course import Attempt
 from clearhead.studio.shelf import Shelf
 from studio import test_kinds as kinds
 from studio.conftest import Visitor
@@ -104,3 +105,15 @@ def test_an_answer_from_before_its_reason_was_kept_is_still_shown(taught: Visito
     page = taught.get(f"/topics/{pack.id}/{item.topic}/mistakes")
     assert f"/attempts/{kept.id}" in page
     assert "Try it again" in page
+
+
+@pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
+def test_an_answer_to_a_question_that_was_of_another_kind_breaks_no_page(taught: Visitor, proved: Shelf) -> None:
+    item = proved.items[kinds.of_kind(proved, "match")]
+    old = Attempt("before", item.id, 1, kinds.START, "practice", False, "a", seed=item.seed)
+    taught.desk.store.record(old)
+    pack = proved.pack_of(item.id)
+    assert f'href="/items/{item.id}?mode=' in taught.get(f"/topics/{pack.id}/{item.topic}/mistakes")
+    page = taught.client.get("/attempts/before")
+    assert page.status_code == 404
+    assert "The question has changed since" in page.text

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.course import Attempt
+from clearhead.errors import OptionError
 from clearhead.studio import confidence, reveal
 from clearhead.studio.asking import answered, onward, page_of
 from clearhead.studio.desk import AtDesk
@@ -25,13 +26,17 @@ def feedback(
     question = kept and answered(desk, kept)
     if not (kept and question):
         raise HTTPException(404, _("There is no such answer, or its question has left the course."))
+    try:
+        verdict = desk.verdict(question, kept.response)
+    except OptionError as other:  # the question was of another kind when it was answered
+        raise HTTPException(404, _("The question has changed since, so this answer can no longer be shown.")) from other
     tries = sum(not one.correct for one in desk.history.by_item.get(kept.item_id, ()))
     return render(
         request,
         "feedback.html",
         **page_of(desk, question),
         attempt=kept,
-        verdict=desk.verdict(question, kept.response),
+        verdict=verdict,
         chosen=question.chosen(kept.response),
         undone=desk.store.undone(kept.id),
         onward=onward(desk, question.item, kept.mode, focus=focus, since=since),

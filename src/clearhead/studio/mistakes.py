@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.course import Attempt, Item, Option, Verdict
 from clearhead.course.saying import Said, say
+from clearhead.errors import OptionError
 from clearhead.studio import topic
 from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk
@@ -102,7 +103,10 @@ def _told(desk: Desk, item: Item, attempt: Attempt) -> dict[str, Mistake]:
     beliefs = [option for option in _wrong(question, attempt) if option.misconception]
     if beliefs:
         return {str(one.misconception): Mistake(item, one.belief, against=one.counterexample) for one in beliefs}
-    verdict = question.verdict(attempt.response)
+    try:
+        verdict = question.verdict(attempt.response)
+    except OptionError:  # the question was of another kind when it was answered
+        return {item.id: Mistake(item)}
     if verdict.chosen and verdict.chosen.misconception:  # typed as that belief would have it
         return {verdict.chosen.misconception: Mistake(item, verdict.why, against=verdict.counterexample)}
     yours, right = _pair(question, attempt, verdict)
