@@ -9,6 +9,7 @@ import pytest
 
 from clearhead import sandbox
 from clearhead.course import Attempt
+from clearhead.studio import mistakes
 from clearhead.studio.shelf import Shelf
 from studio import test_kinds as kinds
 from studio.conftest import Visitor
@@ -50,6 +51,15 @@ def test_what_one_did_not_remember_is_no_mistake(visitor: Visitor) -> None:
     page = visitor.get("/items/what-is-lse?mode=recall")
     visitor.post("/answer", ticket=visitor.ticket(page), response="again")
     assert "None of yours yet" in visitor.get(HERE)
+
+
+def test_a_long_list_says_how_much_it_leaves_out(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("16.0", "1.0"):
+        answer(visitor, visitor.get(QUESTION), wrong)
+        visitor.later(seconds=9)
+    assert "more are older" not in visitor.get(HERE)
+    monkeypatch.setattr(mistakes, "SHOWN", 1)
+    assert "1 more are older or put right" in re.sub(r"\s+", " ", visitor.get(HERE))
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from clearhead.studio.question import Question
 router = APIRouter()
 RUN = ("code", "order")  # kinds whose verdict is run: what it said is kept with the answer, not run again for this page
 LATEST = 20  # wrong answers looked at of each question
+SHOWN = 30  # mistakes on the page: first those not put right, the newest first
 MODE = {"code": "build", "explain": "recall"}  # kind -> where its questions are met, if not in Practice
 
 
@@ -58,6 +59,7 @@ def page(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
     items = desk.shelf.items_of(pack, this)
     made = made_by(desk, items)
     named = {program.misconception for item in items for program in item.programs if program.misconception}
+    ordered = sorted(made.values(), key=lambda one: (one.since, -one.made[0].at.timestamp()))
     others = [belief for id, belief in pack.misconceptions.items() if id in named and id not in made]
     return render(
         request,
@@ -66,7 +68,8 @@ def page(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
         topic=this,
         tabs=topic.tabs(desk, pack, this),
         mode="practice",
-        made=sorted(made.values(), key=lambda one: (one.since, -one.made[0].at.timestamp())),
+        made=ordered[:SHOWN],
+        older=len(ordered[SHOWN:]),
         others=others,
         titles={item.id: item.title for item in items},
         now=desk.now(),
@@ -81,8 +84,15 @@ def made_by(desk: Desk, items: Iterable[Item]) -> dict[str, Mistake]:
         if item.kind == "card":  # what one did not remember is no mistake
             continue
         attempts = desk.history.by_item.get(item.id, ())
+        same: dict[tuple[int, str], dict[str, Mistake]] = {}  # (seed, response): one answer given again is told once
         for attempt in [one for one in reversed(attempts) if not one.correct][:LATEST]:
-            told = _from_kept(item, kept.get(attempt.id)) if item.kind in RUN else _told(desk, item, attempt)
+            key = (attempt.seed, str(attempt.response))
+            if item.kind in RUN:
+                told = _from_kept(item, kept.get(attempt.id))
+            elif key in same:
+                told = same[key]
+            else:
+                told = same[key] = _told(desk, item, attempt)
             for name, mistake in told.items():
                 known = found.setdefault(name, mistake)
                 known.made.append(attempt)
