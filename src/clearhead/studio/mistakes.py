@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.course import Attempt, Item, Option, Verdict
+from clearhead.course import Attempt, Item, Option, Proved, Verdict
 from clearhead.course.saying import Said, say
 from clearhead.errors import OptionError
 from clearhead.studio import topic
@@ -104,15 +104,16 @@ def made_by(desk: Desk, items: Iterable[Item]) -> dict[str, Mistake]:
 
 def _told(desk: Desk, item: Item, attempt: Attempt) -> dict[str, Mistake]:
     """What was wrong with this answer: misconception or question -> the mistake."""
-    own = desk.shelf.proved[item.id].receipt.seed
-    if attempt.seed != own and not desk.variants.ready(item, attempt.seed):
-        return {item.id: Mistake(item)}  # its numbers are not at hand, and to prove them again takes too long
+    own = desk.shelf.proved[item.id]
+    proved = own if attempt.seed == own.receipt.seed else desk.variants.ready(item, attempt.seed)
+    if not proved:  # its numbers are not at hand, and to prove them again takes too long
+        return {item.id: Mistake(item)}
+    beliefs = [option for option in _wrong(proved, attempt) if option.misconception]
+    if beliefs:
+        return {str(one.misconception): Mistake(item, one.belief, against=one.counterexample) for one in beliefs}
     question = answered(desk, attempt)
     if question is None:
         return {}
-    beliefs = [option for option in _wrong(question, attempt) if option.misconception]
-    if beliefs:
-        return {str(one.misconception): Mistake(item, one.belief, against=one.counterexample) for one in beliefs}
     try:
         verdict = question.verdict(attempt.response)
     except OptionError:  # the question was of another kind when it was answered
@@ -123,11 +124,11 @@ def _told(desk: Desk, item: Item, attempt: Attempt) -> dict[str, Mistake]:
     return {item.id: Mistake(item, why=verdict.why, against=verdict.counterexample, yours=yours, right=right)}
 
 
-def _wrong(question: Question, attempt: Attempt) -> list[Option]:
+def _wrong(proved: Proved, attempt: Attempt) -> list[Option]:
     """The wrong options of an answer that was chosen."""
-    if question.form != "options":
-        return []
-    return [one.option for one in question.chosen(attempt.response) if not one.option.correct]
+    keys = attempt.response if isinstance(attempt.response, list) else [attempt.response]
+    options = [proved.option(key) for key in keys if isinstance(key, str)]
+    return [option for option in options if option and not option.correct]
 
 
 def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, str]:
