@@ -53,7 +53,7 @@ def words(visitor: Visitor) -> dict[str, list[str]]:
 SMALL = {
     "model": ["", "induction", "no/such model"],
     "second": ["", "", "induction"],
-    "text": ["", " ", "\0", "the cat sat", "é ⟦ab", "\ud800"],
+    "text": ["", " ", "\0", "the cat sat", "é ⟦ab", "\ufffe"],
 }
 
 
