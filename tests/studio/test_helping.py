@@ -92,6 +92,45 @@ def test_a_sitting_ends_and_says_what_waits_without_a_number_to_fear(visitor: Vi
     assert f"1 of {SITTING}" in visitor.get("/review"), "another sitting begins"
 
 
+def take_back(visitor: Visitor, page: str) -> str:
+    """Press the button that takes the last answer back."""
+    form = page[page.index('action="/undo"') :]
+    fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form[: form.index("</form>")]))
+    return visitor.post("/undo", **fields)
+
+
+@pytest.mark.parametrize("card", [False, True], ids=["question", "card"])
+def test_a_sitting_goes_on_from_an_answer_taken_back(visitor: Visitor, card: bool) -> None:
+    for n in range(SITTING):
+        visitor.desk.store.record(attempt("what-is-lse" if card and not n else f"q-{n}", n, correct=False))
+    visitor.later(days=1)
+    page = visitor.get("/review")
+    for n in range(3):
+        assert f"{n + 1} of {SITTING}" in page
+        form = {"response": "good"} if "card-face" in page else {"response": "b"}
+        told = visitor.post("/answer", ticket=visitor.ticket(page), **form)
+        if card:  # the first: the next question offers to take its grade back
+            assert f"1 of {SITTING}" in take_back(visitor, told)
+            return
+        visitor.later(seconds=7)
+        onward = re.search(r'href="(/review[^"]+)"', told)
+        assert onward
+        page = visitor.get(onward[1].replace("&amp;", "&"))
+    again = take_back(visitor, told)
+    assert f"3 of {SITTING}" in again
+    told = visitor.post("/answer", ticket=visitor.ticket(again), response="a")
+    onward = re.search(r'href="(/review[^"]+)"', told)
+    assert onward
+    assert f"4 of {SITTING}" in visitor.get(onward[1].replace("&amp;", "&"))
+
+
+def test_a_question_taken_back_keeps_the_focus(visitor: Visitor) -> None:
+    page = visitor.get("/review?focus=scaling")
+    again = take_back(visitor, visitor.post("/answer", ticket=visitor.ticket(page), response="b"))
+    told = visitor.post("/answer", ticket=visitor.ticket(again), response="b")
+    assert re.search(r'href="/review\?after=[^"]+focus=scaling"', told)
+
+
 def test_new_questions_are_few_a_day(visitor: Visitor) -> None:
     visitor.get(f"{TOPIC}/read")
     met = 0

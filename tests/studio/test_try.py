@@ -4,7 +4,7 @@ import pytest
 
 from clearhead import sandbox
 from studio.conftest import Visitor
-from studio.test_pages import TOPIC
+from studio.test_pages import TOPIC, answer
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
 
@@ -29,6 +29,41 @@ def test_a_prediction_is_answered_with_the_belief_behind_it(visitor: Visitor) ->
     assert "As you said" in run(visitor, prediction="tensor(4.)")
     assert "Not what you said" in run(visitor, prediction="a")  # the key of the right option is no prediction
     assert not visitor.desk.progress.history
+
+
+def test_a_wrong_prediction_is_among_the_mistakes_until_it_is_put_right(visitor: Visitor) -> None:
+    run(visitor, prediction="4.0")
+    run(visitor, program="print(1)", prediction="2")  # of another program
+    assert "None of yours yet" in visitor.get(f"{TOPIC}/mistakes")
+    run(visitor, prediction="a")  # no option's key: its output is typed
+    run(visitor, prediction="16")
+    page = visitor.get(f"{TOPIC}/mistakes")
+    assert "Belief 1: nothing divides the logits." in page
+    assert page.count('<li class="wrong">') == 1  # the newest of each program
+    assert f'<a href="{TOPIC}/try?item=scale-of-logits">' in page
+    assert "Not put right yet" in page
+    run(visitor, prediction="4.0")
+    assert "Put right since" in visitor.get(f"{TOPIC}/mistakes")
+
+
+def test_a_prediction_that_no_belief_explains_stands_beside_what_is_right(visitor: Visitor) -> None:
+    run(visitor, prediction="1234.5 <b>")
+    assert "You gave <code>1234.5 &lt;b&gt;</code>; it is <code>4.0</code>." in visitor.get(f"{TOPIC}/mistakes")
+    run(visitor, prediction="9" * 20_000)
+    page = visitor.get(f"{TOPIC}/mistakes")
+    assert "999" not in page
+    assert "Not put right yet" in page
+
+
+def test_an_answer_in_practice_puts_a_prediction_right_and_a_new_start_sets_it_aside(visitor: Visitor) -> None:
+    run(visitor, prediction="16")
+    visitor.later(seconds=9)
+    answer(visitor, visitor.get("/items/scale-of-logits"), "4.0")
+    assert "Put right since" in visitor.get(f"{TOPIC}/mistakes")
+    visitor.post("/settings/start-over")
+    assert "None of yours yet" in visitor.get(f"{TOPIC}/mistakes")
+    visitor.post("/settings/start-over", back="true")
+    assert "Put right since" in visitor.get(f"{TOPIC}/mistakes")
 
 
 def test_then_it_can_be_changed_and_the_rule_is_not_said_of_another_program(visitor: Visitor) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fastapi import HTTPException, Request
 from fastapi.responses import HTMLResponse
@@ -128,6 +128,16 @@ def _steps(desk: Desk, question: Question) -> list[tuple[Item, bool]]:
     """The steps of Build in this question's topic, each with whether it is done."""
     items = topic.items_for("build", desk.shelf.items_of(question.pack, desk.shelf.topic_of(question.item)))
     return [(item, queue.settled(desk.progress.items[item.id])) for item in items]
+
+
+def once_more(item: str, mode: str, *, focus: str = "", since: int = 0) -> str:
+    """Where this question is put again, with the focus the learner keeps to, or in the same sitting."""
+    return f"/items/{item}?" + urlencode({"mode": mode, **kept_to(focus, since)})
+
+
+def kept_to(focus: str, since: int) -> dict[str, object]:
+    """What the address of a question holds of the focus the learner keeps to and of the sitting it is in."""
+    return {name: value for name, value in (("focus", focus), ("since", since)) if value}
 
 
 def onward(desk: Desk, item: Item, mode: str, *, graded: str = "", focus: str = "", since: int = 0) -> str:

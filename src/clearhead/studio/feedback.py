@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from clearhead.course import Attempt
 from clearhead.errors import OptionError
 from clearhead.studio import confidence, reveal
-from clearhead.studio.asking import answered, onward, page_of
+from clearhead.studio.asking import answered, once_more, onward, page_of
 from clearhead.studio.desk import AtDesk
 from clearhead.studio.language import _
 from clearhead.studio.notes import report
@@ -39,6 +39,9 @@ def feedback(
         verdict=verdict,
         chosen=question.chosen(kept.response),
         undone=desk.store.undone(kept.id),
+        once_more=once_more(kept.item_id, kept.mode, focus=focus, since=since),
+        focus=focus,
+        since=since,
         onward=onward(desk, question.item, kept.mode, focus=focus, since=since),
         sure=confidence.said(kept.confidence),
         back=back if back.startswith("/topics/") else "",
@@ -51,7 +54,10 @@ def feedback(
 
 
 @router.post("/undo")
-def undo(desk: AtDesk, attempt: Annotated[str, Form()]) -> Response:
+def undo(
+    desk: AtDesk, attempt: Annotated[str, Form()], focus: Annotated[str, Form()] = "", since: Annotated[int, Form()] = 0
+) -> Response:
+    """Take an answer back, and put its question again: with the same focus, in the same sitting."""
     kept = desk.store.attempt(attempt)
     if kept is None or kept.undoes is not None:
         raise HTTPException(404, _("There is no such answer to take back."))
@@ -65,4 +71,4 @@ def undo(desk: AtDesk, attempt: Annotated[str, Form()]) -> Response:
         undoes=kept.id,
     )
     desk.store.record(back)
-    return RedirectResponse(f"/items/{kept.item_id}?mode={kept.mode}", 303)
+    return RedirectResponse(once_more(kept.item_id, kept.mode, focus=focus, since=since), 303)

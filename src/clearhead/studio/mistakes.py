@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -20,6 +21,7 @@ from clearhead.studio.question import Question
 router = APIRouter()
 RUN = ("code", "order")  # kinds whose verdict is run: what it said is kept with the answer, not run again for this page
 LATEST = 20  # wrong answers looked at of each question
+LINE = 160  # characters of an answer that are shown beside the right one
 SHOWN = 30  # mistakes on the page: first those not put right, the newest first
 MODE = {"code": "build", "explain": "recall"}  # kind -> where its questions are met, if not in Practice
 
@@ -34,7 +36,7 @@ class Mistake:
         why: what is wrong, in one sentence, where no belief is known.
         against: what was run against it, Markdown.
         yours, right: what was answered and what is right, where that fits a line or two each.
-        made: the answers, newest first.
+        made: the answers, newest first; those of Try have no id.
         since: whether a later answer to the same question was right.
     """
 
@@ -79,7 +81,7 @@ def page(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
 def made_by(desk: Desk, items: Iterable[Item]) -> dict[str, Mistake]:
     """The learner's mistakes: by misconception where one explains the answer, else by question."""
     found: dict[str, Mistake] = {}
-    kept = desk.store.kept_under("told:")
+    kept, tried = desk.store.kept_under("told:"), _tried(desk)
     for item in items:
         if item.kind == "card":  # what one did not remember is no mistake
             continue
@@ -97,6 +99,11 @@ def made_by(desk: Desk, items: Iterable[Item]) -> dict[str, Mistake]:
                 known = found.setdefault(name, mistake)
                 known.made.append(attempt)
                 known.since |= attempts[-1].correct
+        if last := tried.get(item.id):
+            for name, mistake in _told(desk, item, last).items():
+                known = found.setdefault(name, mistake)
+                known.made.append(last)
+                known.since |= last.correct or any(one.correct and one.at > last.at for one in attempts[-1:])
     for mistake in found.values():
         mistake.made.sort(key=lambda one: one.at, reverse=True)
     return found
@@ -133,7 +140,7 @@ def _wrong(proved: Proved, attempt: Attempt) -> list[Option]:
 
 def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, str]:
     """What was answered beside what is right: the line typed, or the first step that is wrong."""
-    if question.form == "typed":
+    if question.form == "typed" and len(verdict.yours) <= LINE:
         return verdict.yours.strip(), verdict.right.strip()
     if question.form == "worked" and isinstance(attempt.response, dict) and isinstance(verdict.why, Said):
         step = str(verdict.why.values.get("step"))
@@ -148,6 +155,29 @@ def remember(desk: Desk, attempt: Attempt, verdict: Verdict) -> None:
     chosen = verdict.chosen.misconception if verdict.chosen else None
     told = {"misconception": chosen, "why": _plain(verdict.why), "against": _plain(verdict.counterexample)}
     desk.store.keep(f"told:{attempt.id}", json.dumps(told))
+
+
+def remember_prediction(desk: Desk, item: Item, said: str, verdict: Verdict) -> None:
+    """Keep the newest wrong prediction that was made of a program in Try, and that it was put right there."""
+    before = json.loads(desk.store.kept(f"tried:{item.id}", "{}"))
+    if verdict.correct:
+        kept = before and {**before, "right": True}
+    else:
+        kept = {"said": said, "at": desk.now().isoformat(), "rev": item.rev, "after": desk.learner.set_aside}
+    if kept != before:
+        desk.store.keep(f"tried:{item.id}", json.dumps(kept))
+
+
+def _tried(desk: Desk) -> dict[str, Attempt]:
+    """The newest wrong prediction of each program: item -> an attempt that no schedule knows, right once put right."""
+    found = {}
+    for id, text in desk.store.kept_under("tried:").items():
+        kept = json.loads(text)
+        item = desk.shelf.items.get(id)
+        if item and item.rev == kept["rev"] and kept["after"] >= desk.learner.set_aside:  # the newest start's
+            at, seed = datetime.fromisoformat(kept["at"]), desk.shelf.proved[id].receipt.seed
+            found[id] = Attempt("", id, item.rev, at, "try", kept.get("right", False), kept["said"], seed=seed)
+    return found
 
 
 def _from_kept(item: Item, kept: str | None) -> dict[str, Mistake]:

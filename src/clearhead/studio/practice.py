@@ -10,7 +10,7 @@ from starlette.datastructures import FormData
 
 from clearhead.course import Attempt, Item
 from clearhead.studio import answer, confidence, exam, helping, home, levels, mistakes, queue, say, topic
-from clearhead.studio.asking import MODES, ask, asked, new_ticket, onward, page_of, rest
+from clearhead.studio.asking import MODES, ask, asked, kept_to, new_ticket, onward, page_of, rest
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
@@ -70,17 +70,31 @@ def review(request: Request, desk: AtDesk, after: str = "", focus: str = "", sin
             return _at_rest(request, desk, items)
         return ask(request, desk, item, new_ticket(desk, item, "review").but(focus=focus, place=say.words(focus)))
     since = helping.begun(since, desk.now())
-    done = helping.answered(desk.history.attempts, since)
-    left = home.today(desk, helping.SITTING - len(done))
+    done, left, place = _sitting(desk, since)
     item = next((item for item in left.items if item.id != after), next(iter(left.items), None))
     if item is None:
         return _at_rest(request, desk, items, done=done, waiting=len(home.today(desk).items))
-    said = _("%(place)s of %(all)s", place=len(done) + 1, all=len(done) + len(left.items))
-    return ask(request, desk, item, new_ticket(desk, item, "review").but(since=since, place=said))
+    return ask(request, desk, item, new_ticket(desk, item, "review").but(since=since, place=place))
+
+
+def _sitting(desk: Desk, since: int) -> tuple[list[Attempt], helping.Helping, str]:
+    """What was answered in the sitting that began then, newest first; what it asks yet; and where it is, in words."""
+    done = helping.answered(desk.history.attempts, since)
+    left = home.today(desk, helping.SITTING - len(done))
+    return done, left, _("%(place)s of %(all)s", place=len(done) + 1, all=len(done) + len(left.items))
 
 
 @router.get("/items/{item_id}", response_class=HTMLResponse)
-def one(request: Request, desk: AtDesk, item_id: str, mode: str = "practice", edit: str = "") -> HTMLResponse:
+def one(
+    request: Request,
+    desk: AtDesk,
+    item_id: str,
+    mode: str = "practice",
+    edit: str = "",
+    focus: str = "",
+    since: int = 0,
+) -> HTMLResponse:
+    """One question, with the focus or in the sitting it was met in before, if any."""
     item = desk.shelf.items.get(item_id)
     if item is None:
         waiting = desk.shelf.coming and item_id in desk.shelf.written
@@ -88,7 +102,10 @@ def one(request: Request, desk: AtDesk, item_id: str, mode: str = "practice", ed
         raise HTTPException(404, why or _("There is no question %(item)s here.", item=item_id))
     before = desk.store.attempt(edit) if edit else None
     program = before.response if before and before.item_id == item_id and isinstance(before.response, str) else ""
-    ticket = new_ticket(desk, item, mode if mode in MODES else "practice")
+    ticket = new_ticket(desk, item, mode if mode in MODES else "practice").but(focus=focus)
+    if since and mode == "review":
+        since = helping.begun(since, desk.now())
+        ticket = ticket.but(since=since, place=_sitting(desk, since)[2])
     return ask(request, desk, item, ticket, filled={"program": [program]} if program else None)
 
 
@@ -123,7 +140,7 @@ def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_
     if question.item.kind == "card":
         on = onward(desk, question.item, kept.mode, graded=kept.id, focus=ticket.focus, since=ticket.since)
         return RedirectResponse(on, 303)
-    keeps = {name: value for name, value in (("focus", ticket.focus), ("since", ticket.since)) if value}
+    keeps = kept_to(ticket.focus, ticket.since)
     return RedirectResponse(f"/attempts/{kept.id}" + (f"?{urlencode(keeps)}" if keeps else ""), 303)
 
 

@@ -1,7 +1,7 @@
 """Try: say what a program will print, run it, then change it and run it again; confined, and nothing is graded.
 
 The first time a program is only to be read. Once it has run, it can be edited. A prediction of the program as it
-stood is answered like a question: with the belief behind it, and the rule.
+stood is answered like a question: with the belief behind it, and the rule; a wrong one is shown among the mistakes.
 """
 
 import threading
@@ -14,7 +14,7 @@ from clearhead import sandbox
 from clearhead.course import Item, Pack, Topic, Verdict, grade
 from clearhead.course.compare import same_output
 from clearhead.errors import SandboxError
-from clearhead.studio import home, topic
+from clearhead.studio import home, mistakes, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _, mark
 from clearhead.studio.pages import render
@@ -48,12 +48,14 @@ def run(
     own = program_of(chosen, desk)
     source = program.replace("\r\n", "\n") or own
     prediction = prediction.replace("\r\n", "\n").strip()
-    outcome, problem = None, ""
+    outcome, problem, verdict = None, "", None
     try:
         with _running:
             outcome = sandbox.run(source, limits=LIMITS, preload=pack.preload)
     except SandboxError as refused:
         problem = str(refused)
+    if prediction and source.strip() == own.strip():
+        verdict = _verdict(desk, chosen, prediction)
     return _page(
         request,
         desk,
@@ -65,15 +67,17 @@ def run(
         prediction=prediction,
         outcome=outcome,
         problem=problem,
-        verdict=_verdict(desk, chosen, prediction) if prediction and source.strip() == own.strip() else None,
+        verdict=verdict,
     )
 
 
 def _verdict(desk: Desk, item: Item, prediction: str) -> Verdict:
-    """What the course says of a prediction of the item's own program; nothing of it is kept."""
+    """What the course says of a prediction of the item's own program; a wrong one is kept among the mistakes."""
     proved = desk.shelf.proved[item.id]
     said = f"{prediction}\n" if proved.option(prediction) else prediction  # a typed letter is no option's key
-    return grade(item, proved, said, desk.shelf.pack_of(item.id))
+    verdict = grade(item, proved, said, desk.shelf.pack_of(item.id))
+    mistakes.remember_prediction(desk, item, said, verdict)
+    return verdict
 
 
 def printed(outcome: sandbox.Outcome) -> str:
