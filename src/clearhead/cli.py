@@ -6,6 +6,7 @@ A command parses, calls one function of a room, and prints. Rooms are imported i
 """
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,10 @@ Trust = Annotated[
 
 def main() -> None:
     """The `clearhead` command."""
-    app()
+    try:
+        app()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C again, while workers are sent home: at once and quietly
 
 
 def version(wanted: bool) -> None:

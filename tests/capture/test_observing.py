@@ -61,6 +61,12 @@ def test_layers_and_heads_that_do_not_exist(model):
         model(IDS)
 
 
+@pytest.mark.parametrize("asked", [{"layers": []}, {"heads": ()}])
+def test_none_asked_for_is_told_before_the_model_runs(model, asked):
+    with pytest.raises(OptionError, match=f"{next(iter(asked))} names none.*leave it out"), observe(model, **asked):
+        pytest.fail("the model need not run")
+
+
 def test_past_the_budget_the_model_runs_on_and_the_rest_is_named(model):
     plain = model(IDS).last_hidden_state
     each = 2 * 7 * 12 * 4

@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 
@@ -210,6 +211,21 @@ def test_ctrl_c_while_a_model_reads_leaves_no_traceback(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
+def test_ctrl_c_twice_leaves_no_traceback():
+    program = (
+        "import atexit, signal, sys\n"
+        "from clearhead import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "pressed = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
+        "atexit.register(pressed)  # again, while what was begun is ended\n"
+        "cli.read_text = pressed\n"
+        "sys.argv = ['clearhead', 'see', 'a word']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "stopped\n")
 
 
 def test_without_the_studios_libraries_check_says_what_to_install():

@@ -57,7 +57,7 @@ def observe(
         in `outputs.attentions`, where its kernel makes no weights: code that expects tensors takes `.to_dense()`.
 
     Raises:
-        OptionError: a layer or head does not exist.
+        OptionError: a layer or head does not exist, or none is asked for.
         CaptureError: on leaving, if the model ran and no attention was seen in it.
 
     Memory: a copy of queries and keys, the model's own masks, and position terms that differ from query to query.
@@ -111,6 +111,11 @@ class _Watcher:
         max_bytes: int | None,
         values: bool,
     ) -> None:
+        for name, asked in (("layers", layers), ("heads", heads)):
+            if asked is not None and not len(asked):
+                raise OptionError(
+                    f"{name} names none, so nothing would be recorded. Name some, or leave it out for all."
+                )
         self._model = model
         modules = dict(model.named_modules())
         self._names = {id(module): name for name, module in modules.items()}
