@@ -13,7 +13,7 @@ from clearhead.course.attempt import Attempt, ItemProgress, Progress
 from clearhead.course.calibration import Confidence
 from clearhead.course.item import Item
 from clearhead.course.mastery import DELAY, Concepts
-from clearhead.course.schedule import schedule
+from clearhead.course.schedule import Replay, schedule
 
 
 def rebuild(items: Iterable[Item], attempts: Iterable[Attempt]) -> Progress:
@@ -42,6 +42,7 @@ class Ledger:
         self._course = {item.id: item for item in items}
         self._all: dict[str, Attempt] = {}
         self._undone: set[str] = set()
+        self._replays: dict[str, Replay] = defaultdict(Replay)  # they outlast a fresh start: most items did not change
         self._start()
 
     def _start(self) -> None:
@@ -86,7 +87,7 @@ class Ledger:
         """Of every item, in course order; worked out again for those that were answered since."""
         for name, item in self._course.items():
             if name not in self._items:
-                self._items[name] = schedule(item, self._by_item[name], self._ratings.of[name])
+                self._items[name] = schedule(item, self._by_item[name], self._ratings.of[name], self._replays[name])
         return {name: self._items[name] for name in self._course}
 
 

@@ -7,11 +7,28 @@ is made when its question is shown, so a form sent twice, or from two tabs, coun
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 
 from clearhead.course import Attempt
 from clearhead.studio.database import Database
 from clearhead.studio.tables import LOCAL, attempts, kept
+
+# Made once: to build a statement takes longer than to run it. Each is of one learner.
+_AFTER = (
+    select(attempts)
+    .where(attempts.c.learner == bindparam("learner"), attempts.c.number > bindparam("after"))
+    .order_by(attempts.c.number)
+)
+_ONE = select(attempts).where(attempts.c.learner == bindparam("learner"), attempts.c.id == bindparam("id"))
+_UNDOING = select(func.count()).where(attempts.c.learner == bindparam("learner"), attempts.c.undoes == bindparam("id"))
+_KEPT = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
+_KEPT_UNDER = (
+    select(kept)
+    .where(
+        kept.c.learner == bindparam("learner"), func.substr(kept.c.key, 1, bindparam("length")) == bindparam("prefix")
+    )
+    .order_by(kept.c.key)
+)
 
 
 class Store:
@@ -57,22 +74,19 @@ class Store:
 
         `after` leaves out those up to and with that number, so that a caller who keeps a list reads only what is new.
         """
-        query = select(attempts).where(self._mine(attempts), attempts.c.number > after).order_by(attempts.c.number)
         with self.database.reading() as connection:
-            return [(row.number, _attempt(row)) for row in connection.execute(query)]
+            return [(row.number, _attempt(row)) for row in connection.execute(_AFTER, self._mine(after=after))]
 
     def attempt(self, attempt_id: str) -> Attempt | None:
         """The attempt with this id, or None."""
-        query = select(attempts).where(self._mine(attempts), attempts.c.id == _text(attempt_id))
         with self.database.reading() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_ONE, self._mine(id=_text(attempt_id))).one_or_none()
         return None if row is None else _attempt(row)
 
     def undone(self, attempt_id: str) -> bool:
         """Whether a later attempt takes this one back."""
-        query = select(func.count()).where(self._mine(attempts), attempts.c.undoes == _text(attempt_id))
         with self.database.reading() as connection:
-            return bool(connection.execute(query).scalar_one())
+            return bool(connection.execute(_UNDOING, self._mine(id=_text(attempt_id))).scalar_one())
 
     def keep(self, key: str, value: str) -> None:
         """Remember a setting or a note, in place of what was kept under this key."""
@@ -84,24 +98,22 @@ class Store:
 
     def kept(self, key: str, default: str = "") -> str:
         """What was kept under this key."""
-        query = select(kept.c.value).where(self._mine(kept), kept.c.key == _text(key))
         with self.database.reading() as connection:
-            found = connection.execute(query).scalar_one_or_none()
+            found = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
         return default if found is None else str(found)
 
     def kept_under(self, prefix: str) -> dict[str, str]:
         """Every setting whose key begins with `prefix`, without the prefix."""
-        mine = (self._mine(kept), kept.c.key.startswith(prefix, autoescape=True))
         with self.database.reading() as connection:
-            rows = connection.execute(select(kept).where(*mine).order_by(kept.c.key))
+            rows = connection.execute(_KEPT_UNDER, self._mine(prefix=prefix, length=len(prefix)))
             return {row.key.removeprefix(prefix): row.value for row in rows}
 
     def close(self) -> None:
         """Give the database back."""
         self.database.close()
 
-    def _mine(self, table: Any) -> Any:
-        return table.c.learner == self.learner
+    def _mine(self, **values: object) -> dict[str, object]:
+        return {"learner": self.learner, **values}
 
 
 def _attempt(row: Any) -> Attempt:
