@@ -35,11 +35,13 @@ check: setup  ## lint, types and import contracts, in under 30 s
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+# Workers take tests in order and steal from one another at the end: what a module sets up is set up once, on one.
+# They start programs by the hundred, which find ours compiled.
 test: setup check jstest  ## every test: check, Python, doctests, front end, browser
 	@tools/ensure-chromium || true
 	@tools/ensure-postgresql || true
 	@tools/ensure-readers || true
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup --doctest-modules src/clearhead tests -m "not stress"
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal --doctest-modules src/clearhead tests -m "not stress"
 
 jstest:  ## the ES modules' own tests, with node's runner, if node is there
 	@if command -v node >/dev/null; then node --test tests/js/*.test.mjs; \

@@ -1,4 +1,4 @@
-"""What every folder of tests shares: one real browser, on one worker, for whatever is marked `browser`."""
+"""What every folder of tests shares: one real browser a worker, for whatever is marked `browser`."""
 
 import os
 import shutil
@@ -20,10 +20,8 @@ if os.environ.get("CI"):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("browser") is not None:
-            item.add_marker(pytest.mark.xdist_group("browser"))
-            if CHROME is None:
-                item.add_marker(pytest.mark.skip(reason=f"no browser: none of {', '.join(NAMES)} is installed"))
+        if item.get_closest_marker("browser") is not None and CHROME is None:
+            item.add_marker(pytest.mark.skip(reason=f"no browser: none of {', '.join(NAMES)} is installed"))
 
 
 @pytest.fixture(scope="session")

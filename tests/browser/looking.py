@@ -1,6 +1,6 @@
 """What is looked at on every page, as somebody would who cannot see it, sees it dark, sees it small, or sees it large."""
 
-from axe_playwright_python.base import AxeBase
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 
 # What somebody would have to scroll sideways for, or cannot read whole: the page, a control, what a control says.
@@ -45,7 +45,7 @@ def findings(page: Page, *, colours_alone: bool = False) -> list[str]:
     """Serious and critical findings of axe, in one line each."""
     page.wait_for_load_state("load")  # its styles too
     if not page.evaluate("'axe' in window"):
-        page.evaluate(AxeBase().axe_script)
+        page.evaluate(Axe().axe_script)
     found: list[str] = page.evaluate(_AXE, ["color-contrast"] if colours_alone else None)
     return found
 

@@ -16,10 +16,7 @@ from clearhead.course import Item, Pack, prove_pack
 from clearhead.studio.question import FORMS
 from clearhead.studio.shelf import Shelf
 
-pytestmark = [
-    pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}"),
-    pytest.mark.xdist_group("the course in a browser"),  # one worker proves its items, once
-]
+pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
 
 FULL = "self-and-multi-head"
 TOPIC = f"/topics/attention/{FULL}"

@@ -18,10 +18,7 @@ from studio.sample import shelf
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
-ON_BOTH = (
-    "sqlite",
-    pytest.param("postgresql", marks=pytest.mark.xdist_group("postgresql")),  # one worker starts the one server
-)
+ON_BOTH = ("sqlite", "postgresql")
 
 
 @pytest.fixture(scope="session")
