@@ -1,13 +1,16 @@
 """A shelf fills while the studio serves: topic by topic, each question as soon as its answer is computed."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from starlette.testclient import TestClient
 
 from clearhead import sandbox
-from clearhead.errors import PackError
+from clearhead.errors import PackError, SandboxError
+from clearhead.studio import serve
 from clearhead.studio.app import create
 from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf, prove, unproved
@@ -63,10 +66,27 @@ def test_pages_follow_a_fuller_shelf(tmp_path: Path) -> None:
     with TestClient(app, base_url="http://127.0.0.1") as client:
         address = "/topics/{}/{}".format(*((pack.id, topic.id) for pack, topic in whole.topics()).__next__())
         assert f"{early.coming} more are being computed" in client.get("/").text
-        waiting = client.get(f"{address}/practice")
-        assert waiting.status_code == 404
-        assert "still being computed" in waiting.text
+        for mode in ("recall", "practice", "try", "challenge", "test"):
+            waiting = client.get(f"{address}/{mode}")
+            assert waiting.status_code == 404
+            assert "still being computed" in waiting.text
+            assert re.search(rf'href="{address}/{mode}"[^>]*>Load it again', waiting.text)
+        assert "still being computed" in client.get("/review").text
         app.state.desk.restock(whole)
         assert "being computed" not in client.get("/").text
         assert client.get(f"{address}/practice").status_code == 200
         assert set(app.state.desk.progress.items) == set(whole.items)
+
+
+def test_where_nothing_can_be_proved_no_answer_is_said_to_be_on_its_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise SandboxError("programs cannot be confined here")
+
+    monkeypatch.setattr(serve, "prove", refuse)
+    app = create(Settings(data=tmp_path), replace(sample.shelf(), proved={}, coming=5))
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        with serve._proving(Settings(data=tmp_path), app.state.desk, Console(quiet=True)):
+            pass
+        assert "being computed" not in client.get("/").text

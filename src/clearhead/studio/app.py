@@ -128,6 +128,8 @@ def _errors(app: FastAPI) -> None:
         detail = problem.detail
         if problem.status_code == 404 and detail == "Not Found":
             detail = _("There is no page at this address.")
+        if isinstance(problem, topic.NotYet):
+            return _error_page(request, 404, mark("Not yet"), detail, again=True)
         return _error_page(request, problem.status_code, TITLES.get(problem.status_code, FAULT), detail)
 
     @app.exception_handler(RequestValidationError)
@@ -147,5 +149,5 @@ def _errors(app: FastAPI) -> None:
         return _error_page(request, 500, FAULT, said)
 
 
-def _error_page(request: Request, status: int, title: str, detail: str) -> Response:
-    return render(request, "error.html", status=status, number=status, heading=_(title), detail=detail)
+def _error_page(request: Request, status: int, title: str, detail: str, *, again: bool = False) -> Response:
+    return render(request, "error.html", status=status, number=status, heading=_(title), detail=detail, again=again)

@@ -230,5 +230,5 @@ def _bank(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[It
     pack, this = topic.found(desk, pack_id, topic_id)
     items = topic.items_for("test", desk.shelf.items_of(pack, this))
     if not items:
-        raise HTTPException(404, _("%(topic)s has too few questions for this yet.", topic=this.title))
+        raise topic.nothing(desk, _("%(topic)s has too few questions for this yet.", topic=this.title))
     return pack, this, items

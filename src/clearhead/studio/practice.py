@@ -97,9 +97,9 @@ def one(
     """One question, with the focus or in the sitting it was met in before, if any."""
     item = desk.shelf.items.get(item_id)
     if item is None:
-        waiting = desk.shelf.coming and item_id in desk.shelf.written
-        why = _("Its answer is still being computed. Load this page again in a moment.") if waiting else ""
-        raise HTTPException(404, why or _("There is no question %(item)s here.", item=item_id))
+        if desk.shelf.coming and item_id in desk.shelf.written:
+            raise topic.NotYet
+        raise HTTPException(404, _("There is no question %(item)s here.", item=item_id))
     before = desk.store.attempt(edit) if edit else None
     program = before.response if before and before.item_id == item_id and isinstance(before.response, str) else ""
     ticket = new_ticket(desk, item, mode if mode in MODES else "practice").but(focus=focus)
@@ -179,10 +179,9 @@ def _in_topic(
 ) -> HTMLResponse:
     pack, this = topic.found(desk, pack_id, topic_id)
     everything = topic.items_for(mode, desk.shelf.items_of(pack, this))
-    if not everything and desk.shelf.coming:
-        raise HTTPException(404, _("The answers are still being computed. Load this page again in a moment."))
     if not everything:
-        raise HTTPException(404, _("%(topic)s has nothing for %(mode)s yet.", topic=this.title, mode=_(MODES[mode])))
+        said = _("%(topic)s has nothing for %(mode)s yet.", topic=this.title, mode=_(MODES[mode]))
+        raise topic.nothing(desk, said)
     items = levels.at(focus, everything)
     focus = focus if len(items) < len(everything) else ""
     here = request.url.path + (f"?focus={focus}" if focus else "")

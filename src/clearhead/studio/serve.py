@@ -7,6 +7,7 @@ import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import uvicorn
 from rich.console import Console
@@ -126,6 +127,7 @@ def _proving(settings: Settings, desk: Desk, console: Console) -> Iterator[None]
             return
         except SandboxError as problem:
             console.print(f"No question can be asked: {problem}")
+            desk.restock(replace(desk.shelf, coming=0))
         for outcome in desk.shelf.failed:
             console.print(f"Left out: {outcome.file}:{outcome.line or 1}: {outcome.error}", style="dim")
 

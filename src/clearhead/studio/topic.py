@@ -27,6 +27,18 @@ def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
     return pair
 
 
+class NotYet(HTTPException):
+    """A page whose answers are still being computed."""
+
+    def __init__(self) -> None:
+        super().__init__(404, _("The answers are still being computed. Load this page again in a moment."))
+
+
+def nothing(desk: Desk, why: str) -> HTTPException:
+    """What to raise where a page has nothing to show: its answers are on the way, or there are none."""
+    return NotYet() if desk.shelf.coming else HTTPException(404, why)
+
+
 ORDER = ("read", "why", "walk", "try", "sheet", "recall", "practice", "challenge", "experiment", "build", "test")
 GROUPS = {
     mark("Understand"): ("read", "why", "walk", "try", "experiment"),

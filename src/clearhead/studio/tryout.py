@@ -7,7 +7,7 @@ stood is answered like a question: with the belief behind it, and the rule; a wr
 import threading
 from typing import Annotated
 
-from fastapi import APIRouter, Form, HTTPException, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead import sandbox
@@ -100,7 +100,7 @@ def _programs(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic, lis
     pack, this = topic.found(desk, pack_id, topic_id)
     items = topic.items_for("try", desk.shelf.items_of(pack, this))
     if not items:
-        raise HTTPException(404, _("%(topic)s has no program to try yet.", topic=this.title))
+        raise topic.nothing(desk, _("%(topic)s has no program to try yet.", topic=this.title))
     return pack, this, items
 
 
