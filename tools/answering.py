@@ -1,0 +1,49 @@
+"""Answer the question that a page puts, right or wrong as one likes: what is right is the proof's own."""
+
+from pathlib import Path
+
+from itsdangerous import URLSafeSerializer
+from playwright.sync_api import Page
+
+from clearhead.course import prove
+from clearhead.studio.question import Question
+from clearhead.studio.shelf import Shelf, fill
+from clearhead.studio.ticket import Ticket
+
+
+class Answerer:
+    """Answers questions of the shipped course, with the proofs in this folder, or proved for it."""
+
+    def __init__(self, proofs: Path) -> None:
+        self._proofs = proofs
+        self._shelf: Shelf | None = None
+
+    def answer(self, page: Page, *, right: bool) -> None:
+        """Fill in the form of this page and send it."""
+        question = self._question(page)
+        if question.form == "options":
+            letters = [one.letter for one in question.options if one.option.correct == right]
+            for letter in letters if right else letters[:1]:
+                page.locator(f"input[name=response][value={letter}]").check()
+        for step in question.asked_steps if question.form == "worked" else ():
+            page.locator(f"[name=step-{step.key}]").fill(step.result.strip() if right else "1")
+        if question.form == "order":
+            keys = list(question.proved.orders[0])[:: 1 if right else -1]
+            for one in question.loose_steps:
+                page.locator(f"[name=place-{one.letter}]").select_option(str(keys.index(one.step.key) + 1))
+        if question.form == "match":
+            letters = {one.option.key: one.letter for one in question.options}
+            chosen = [letters[step.right] for step in question.proved.steps]
+            for step, letter in zip(question.proved.steps, chosen if right else chosen[1:] + chosen[:1], strict=True):
+                page.locator(f"[name=pair-{step.key}]").select_option(letter)
+        with page.expect_navigation():
+            page.get_by_role("button", name="Answer", exact=False).first.click()
+
+    def _question(self, page: Page) -> Question:
+        shelf = self._shelf = self._shelf or fill(None, self._proofs)
+        _, said = URLSafeSerializer("").loads_unsafe(page.locator("[name=ticket]").first.input_value())
+        ticket = Ticket(**said)
+        item, pack = shelf.items[ticket.item], shelf.pack_of(ticket.item)
+        own = shelf.proved[item.id]
+        proved = own if own.receipt.seed == ticket.seed else prove(item, pack, seed=ticket.seed)
+        return Question(ticket, item, proved, pack)
