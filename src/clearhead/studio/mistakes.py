@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -81,13 +82,13 @@ def page(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
 def made_by(desk: Desk, items: Iterable[Item]) -> dict[str, Mistake]:
     """The learner's mistakes: by misconception where one explains the answer, else by question."""
     found: dict[str, Mistake] = {}
-    kept, tried = desk.store.kept_under("told:"), _tried(desk)
+    kept, tried, by_item = desk.store.kept_under("told:"), _tried(desk), desk.history.by_item
     for item in items:
         if item.kind == "card":  # what one did not remember is no mistake
             continue
-        attempts = desk.history.by_item.get(item.id, ())
+        attempts = by_item.get(item.id, ())
         same: dict[tuple[int, str], dict[str, Mistake]] = {}  # (seed, response): one answer given again is told once
-        for attempt in [one for one in reversed(attempts) if not one.correct][:LATEST]:
+        for attempt in islice((one for one in reversed(attempts) if not one.correct), LATEST):
             key = (attempt.seed, str(attempt.response))
             if item.kind in RUN:
                 told = _from_kept(item, kept.get(attempt.id))
