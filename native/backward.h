@@ -6,11 +6,14 @@
 namespace clearhead {
 namespace {
 
-constexpr int64_t kRows = 64;  // queries in one block; a multiple of kTile for every target
+constexpr int64_t kRows = 64;  // queries in one block at most; a multiple of kTile for every target
 constexpr int64_t kBackKeys = 64 / ROWS * ROWS;
 static_assert(kRows % kTile == 0, "a block of queries is whole tiles");
 
 inline int64_t padded(int64_t width) { return round_up(width, kTile); }
+
+// Lanes that a block's queries take: whole tiles.
+inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
 
 // Whether the bias holds one number a key, for all queries: its gradient is then a sum over queries, as those of keys
 // and values are.
@@ -25,12 +28,14 @@ inline size_t key_sums(const Attention& p, const Backward& g) {
 
 constexpr int64_t kWholeKeys = (kBackKeys + LANES - 1) / LANES * LANES;  // a block of keys in whole squares
 
+// There is room for kRows queries; where the last block has fewer, its numbers lie closer together.
 struct BackwardScratch {
-  float *query_lanes, *query_rows, *grad_lanes, *grad_rows;  // Q and dO, as [c][kRows] and as [i][padded]
-  float *grad_query;                                         // [width][kRows]
-  float *lse, *delta, *apart;                                // [kRows]; apart: sums of dS * distance
-  float *weights, *slopes;                                   // [kBackKeys][kRows]: P and dS
-  float *cap_slopes, *space;                                 // [kBackKeys][kRows]
+  int64_t lanes;                                             // of this block
+  float *query_lanes, *query_rows, *grad_lanes, *grad_rows;  // Q and dO, as [c][lanes] and as [i][padded]
+  float *grad_query;                                         // [width][lanes]
+  float *lse, *delta, *apart;                                // [lanes]; apart: sums of dS * distance
+  float *weights, *slopes;                                   // [kBackKeys][lanes]: P and dS
+  float *cap_slopes, *space;                                 // [kBackKeys][lanes]
   float *key_space, *value_space, *row_space;
 };
 
@@ -66,7 +71,7 @@ inline size_t backward_scratch(const Attention& p) {
 
 inline void pack_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                       int64_t width, float* to) {
-  if (n < kRows || width < padded(width)) __builtin_memset(to, 0, sizeof(float) * padded(width) * kRows);
+  if (n < lanes_of(n) || width < padded(width)) __builtin_memset(to, 0, sizeof(float) * padded(width) * lanes_of(n));
   for (int64_t i = 0; i < n; i++)
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, to + i * padded(width));
 }
@@ -83,15 +88,15 @@ inline float dot(const float* a, const float* b, int64_t n) {
 // Everything a block of queries needs, and δ. A lane past the end, or an empty row, gets lse +inf: its weights are 0.
 inline void start_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
                         int64_t first, int64_t n, Multiplier m) {
-  pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, kRows, s.query_lanes, s.row_space);
+  pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, s.lanes, s.query_lanes, s.row_space);
   pack_rows(p.query, p.dtype, batch, head, first, n, p.width, s.query_rows);
-  pack_lanes(g.grad_out, p.dtype, batch, head, first, n, p.value_width, 1.0f, kRows, s.grad_lanes, s.row_space);
+  pack_lanes(g.grad_out, p.dtype, batch, head, first, n, p.value_width, 1.0f, s.lanes, s.grad_lanes, s.row_space);
   pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
-  __builtin_memset(s.grad_query, 0, sizeof(float) * p.width * kRows);
-  __builtin_memset(s.apart, 0, sizeof(float) * kRows);
+  __builtin_memset(s.grad_query, 0, sizeof(float) * p.width * s.lanes);
+  __builtin_memset(s.apart, 0, sizeof(float) * s.lanes);
   const float* lse = static_cast<const float*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
   const float* grad_lse = static_cast<const float*>(g.grad_lse.data);
-  for (int64_t i = 0; i < kRows; i++) {
+  for (int64_t i = 0; i < s.lanes; i++) {
     const float here = i < n ? lse[(first + i) * p.lse.row] : -kInfinity;
     s.lse[i] = kInfinity;
     s.delta[i] = 0;
@@ -110,27 +115,27 @@ inline void start_block(const Attention& p, const Backward& g, const BackwardScr
 // Weights from logits, in place.
 inline void weights_from_logits(const BackwardScratch& s, float slope, int64_t keys) {
   const Vec c = splat(slope);
-  for (int64_t v = 0; v < kRows; v += LANES) {
+  for (int64_t v = 0; v < s.lanes; v += LANES) {
     const Vec lse = load(s.lse + v);
     float* const at = s.weights + v;
     int64_t j = 0;
     for (; j + 4 <= keys; j += 4) {  // side by side, as in the forward pass
       Vec x[4];
-      UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * kRows) * c - lse;
+      UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * s.lanes) * c - lse;
       exp2_all(x);
-      UNROLL for (int i = 0; i < 4; i++) store(at + (j + i) * kRows, x[i]);
+      UNROLL for (int i = 0; i < 4; i++) store(at + (j + i) * s.lanes, x[i]);
     }
-    for (; j < keys; j++) store(at + j * kRows, exp2(load(at + j * kRows) * c - lse));
+    for (; j < keys; j++) store(at + j * s.lanes, exp2(load(at + j * s.lanes) * c - lse));
   }
 }
 
 // dS = P ∘ (dP - δ), in place of dP.
 inline void slopes_from_weights(const BackwardScratch& s, int64_t keys) {
-  for (int64_t v = 0; v < kRows; v += LANES) {
+  for (int64_t v = 0; v < s.lanes; v += LANES) {
     const Vec delta = load(s.delta + v);
     for (int64_t j = 0; j < keys; j++) {
-      float* at = s.slopes + j * kRows + v;
-      store(at, load(s.weights + j * kRows + v) * (load(at) - delta));
+      float* at = s.slopes + j * s.lanes + v;
+      store(at, load(s.weights + j * s.lanes + v) * (load(at) - delta));
     }
   }
 }
@@ -140,10 +145,10 @@ inline void multiply_block(float* x, const float* by, int64_t n) {
 }
 
 inline void add_alibi_rows(const Attention& p, const BackwardScratch& s, const Place& at) {
-  for (int64_t v = 0; v < kRows; v += LANES) {
+  for (int64_t v = 0; v < s.lanes; v += LANES) {
     const Distance distance(p, at.row + v, at.key);
     Vec sum = load(s.apart + v);
-    for (int64_t j = 0; j < at.keys; j++) sum += load(s.slopes + j * kRows + v) * distance(j);
+    for (int64_t j = 0; j < at.keys; j++) sum += load(s.slopes + j * s.lanes + v) * distance(j);
     store(s.apart + v, sum);
   }
 }
@@ -152,7 +157,7 @@ inline void add_alibi_rows(const Attention& p, const BackwardScratch& s, const P
 inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, float* grad_bias) {
   for (int64_t j = 0; j < at.keys; j++) {
     Vec sum = {};
-    for (int64_t v = 0; v < kRows; v += LANES) sum += load(s.slopes + j * kRows + v);
+    for (int64_t v = 0; v < s.lanes; v += LANES) sum += load(s.slopes + j * s.lanes + v);
     grad_bias[at.key + j] += total_of(sum);
   }
 }
@@ -165,14 +170,14 @@ inline void add_to_bias(const Backward& g, const BackwardScratch& s, const Place
   if (b.column == 0) {
     for (int64_t v = 0; v < at.rows; v += LANES) {
       Vec sum = {};
-      for (int64_t j = 0; j < at.keys; j++) sum += load(s.slopes + j * kRows + v);
+      for (int64_t j = 0; j < at.keys; j++) sum += load(s.slopes + j * s.lanes + v);
       for (int64_t i = v; i < at.rows && i < v + LANES; i++) to[i * b.row] += sum[i - v];
     }
     return;
   }
   const int64_t lanes = round_up(at.rows, LANES);
   for (int64_t j = 0; j < at.keys; j += LANES)
-    turn_rows(s.slopes + j * kRows, kRows, lanes, 1.0f, s.space + j, kWholeKeys);
+    turn_rows(s.slopes + j * s.lanes, s.lanes, lanes, 1.0f, s.space + j, kWholeKeys);
   for (int64_t i = 0; i < at.rows; i++)
     for (int64_t j = 0; j < at.keys; j++) to[i * b.row + j] += s.space[i * kWholeKeys + j];
 }
@@ -181,10 +186,12 @@ inline void add_to_bias(const Backward& g, const BackwardScratch& s, const Place
 // outside is neither multiplied nor added. At the edge of a causal mask that is a third of the work.
 struct Reached {
   Span tile[kRows / kTile];
+  int64_t lanes, tiles;
   bool whole;
 
-  Reached(const Attention& p, const Place& at) : whole(inside_band(p, at.row, kRows, at.key, at.keys)) {
-    for (int64_t t = 0; t < kRows / kTile; t++) {
+  Reached(const Attention& p, const Place& at)
+      : lanes(lanes_of(at.rows)), tiles(lanes / kTile), whole(inside_band(p, at.row, lanes, at.key, at.keys)) {
+    for (int64_t t = 0; t < tiles; t++) {
       const Span span = span_of(p, at.row + t * kTile, kTile);
       const int64_t first = whole ? 0 : smaller(larger(0, span.first - at.key), at.keys);
       tile[t] = {first, whole ? at.keys : larger(first, smaller(span.last - at.key, at.keys))};
@@ -193,8 +200,8 @@ struct Reached {
 
   // The queries that reach some of keys first .. last - 1: from the first tile to behind the last.
   Span queries(int64_t first, int64_t last) const {
-    Span all = {kRows, 0};
-    for (int64_t t = 0; t < kRows / kTile; t++)
+    Span all = {lanes, 0};
+    for (int64_t t = 0; t < tiles; t++)
       if (tile[t].first < last && first < tile[t].last) all = {smaller(all.first, t * kTile), (t + 1) * kTile};
     return all;
   }
@@ -203,13 +210,14 @@ struct Reached {
 // x[key][lane] = rows · lanes for the keys that each tile reaches; 0 elsewhere, where the band makes the weights 0.
 inline void reached_products(const Reached& reached, int64_t count, Rows rows, const float* lanes,
                              int64_t width, float* x) {
-  for (int64_t t = 0; t < kRows / kTile; t++) {
+  const int64_t apart = reached.lanes;
+  for (int64_t t = 0; t < reached.tiles; t++) {
     const Span keys = reached.tile[t];
-    product<kAlong>(keys.last - keys.first, rows.data + keys.first * rows.stride, rows.stride, lanes + t * kTile, kRows,
-                    width, Set{x + keys.first * kRows + t * kTile, kRows});
+    product<kAlong>(keys.last - keys.first, rows.data + keys.first * rows.stride, rows.stride, lanes + t * kTile, apart,
+                    width, Set{x + keys.first * apart + t * kTile, apart});
     for (int64_t j = 0; j < count; j++)
       for (int v = 0; v < kTile && (j < keys.first || j >= keys.last); v += LANES)
-        store(x + j * kRows + t * kTile + v, Vec{});
+        store(x + j * apart + t * kTile + v, Vec{});
   }
 }
 
@@ -221,7 +229,7 @@ inline void add_to_keys(const Reached& reached, int64_t keys, const float* x, co
     const int64_t n = smaller(step, keys - j);
     const Span lanes = reached.queries(j, j + n);
     for (int64_t c = 0; c < width && lanes.first < lanes.last; c += kTile)
-      product<kAlong>(n, x + j * kRows + lanes.first, kRows, rows + lanes.first * width + c, width,
+      product<kAlong>(n, x + j * reached.lanes + lanes.first, reached.lanes, rows + lanes.first * width + c, width,
                       lanes.last - lanes.first, Add{sums + j * width + c, width});
   }
 }
@@ -234,22 +242,23 @@ inline void backward_block(const Attention& p, const Backward& g, const Backward
   float* const grad_value = sums + p.keys * width + at.key * value_width;
   const Reached reached(p, at);
   reached_products(reached, n, keys, s.query_lanes, p.width, s.weights);
-  change_logits(p, at, m, mask, s.weights, kRows, kRows, s.cap_slopes, s.space);
+  change_logits(p, at, m, mask, s.weights, s.lanes, s.lanes, s.cap_slopes, s.space);
   weights_from_logits(s, m.slope, n);
   reached_products(reached, n, values, s.grad_lanes, p.value_width, s.slopes);
-  drop(p, at, s.slopes, kRows, kRows);
+  drop(p, at, s.slopes, s.lanes, s.lanes);
   slopes_from_weights(s, n);
   if (g.alibi_rows) add_alibi_rows(p, s, at);
   if (bias_of_keys(g))
     add_to_bias_of_keys(s, at, sums + floats_of_keys(p) + at.head % (p.heads / p.kv_heads) * p.keys);
   else if (g.grad_bias.data)
     add_to_bias(g, s, at);
-  if (p.softcap != 0) multiply_block(s.slopes, s.cap_slopes, n * kRows);
-  drop(p, at, s.weights, kRows, kRows);
-  for (int64_t t = 0; t < kRows / kTile; t++) {
+  if (p.softcap != 0) multiply_block(s.slopes, s.cap_slopes, n * s.lanes);
+  drop(p, at, s.weights, s.lanes, s.lanes);
+  for (int64_t t = 0; t < reached.tiles; t++) {
     const Span some = reached.tile[t];
-    product<kAcross>(p.width, keys.data + some.first * keys.stride, keys.stride, s.slopes + some.first * kRows + t * kTile,
-                     kRows, some.last - some.first, Add{s.grad_query + t * kTile, kRows});
+    product<kAcross>(p.width, keys.data + some.first * keys.stride, keys.stride,
+                     s.slopes + some.first * s.lanes + t * kTile, s.lanes, some.last - some.first,
+                     Add{s.grad_query + t * kTile, s.lanes});
   }
   add_to_keys(reached, n, s.weights, s.grad_rows, value_width, grad_value);
   add_to_keys(reached, n, s.slopes, s.query_rows, width, grad_key);
@@ -257,8 +266,8 @@ inline void backward_block(const Attention& p, const Backward& g, const Backward
 
 inline void finish_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
                          int64_t first, int64_t n) {
-  for (int64_t i = 0; i < kRows; i++) s.delta[i] = p.scale;  // δ is not needed any more
-  unpack_lanes(s.grad_query, kRows, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);
+  for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = p.scale;  // δ is not needed any more
+  unpack_lanes(s.grad_query, s.lanes, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);
   if (!g.alibi_rows) return;
   float* const rows = g.alibi_rows + (batch * p.heads + head) * p.length + first;
   for (int64_t i = 0; i < n; i++) rows[i] = -s.apart[i];
@@ -267,12 +276,13 @@ inline void finish_block(const Attention& p, const Backward& g, const BackwardSc
 void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
               float* sums, float* scratch) {
   size_t total;
-  const BackwardScratch s = carve(p, scratch, &total);
+  BackwardScratch s = carve(p, scratch, &total);
   const Multiplier m = multiplier_of(p);
   const int64_t group = p.heads / p.kv_heads;
   for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
     for (int64_t row = first; row < last; row += kRows) {
       const int64_t rows = smaller(kRows, last - row);
+      s.lanes = lanes_of(rows);
       start_block(p, g, s, batch, head, row, rows, m);
       const Span all = span_of(p, row, rows);
       for (int64_t key = all.first; key < all.last; key += kBackKeys) {

@@ -154,6 +154,13 @@ NB_MODULE(_native, m) {
     run_weights(t, p, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
 
+  m.def("has_empty_row", [](nb::tuple mask, nb::tuple sizes, int bytes, uint64_t blocked) {
+    const int64_t four[] = {integer(sizes, 0), integer(sizes, 1), integer(sizes, 2), integer(sizes, 3)};
+    const Tensor m = tensor(mask);
+    nb::gil_scoped_release unlocked;
+    return has_empty_row(m, four, bytes, blocked);
+  });
+
   // sizes: (rows, inputs, outputs, length, width, dtype), tensors: (x, weight, out)
   m.def("linear", [](int target, int threads, nb::tuple sizes, nb::tuple tensors, uintptr_t bias) {
     Linear p = {};

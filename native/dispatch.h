@@ -16,6 +16,10 @@ void run_statistics(const Target&, const Attention&, const Statistics&, int thre
 void run_linear(const Target&, const Linear&, int threads);
 void run_weights(const Target&, const Attention&, int threads);
 
+// Whether some row of a mask (batch, head, row, column) holds nothing but these bits, each number being 1, 2, 4 or 8
+// bytes: those that say "may not attend".
+bool has_empty_row(const Tensor& mask, const int64_t (&sizes)[4], int bytes, uint64_t blocked);
+
 // Floating-point operations done by `threads` threads, each `steps` times round a loop of multiply-adds.
 double run_peak(const Target&, int64_t steps, int threads);
 

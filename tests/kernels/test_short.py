@@ -1,15 +1,19 @@
 """The short way gives what the long way gives, and stands aside wherever somebody watches or something is special."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from clearhead import attention, kernels
+from clearhead.errors import KernelError
 from clearhead.kernels import Problem
+from clearhead.kernels.native import leaves_a_row_nothing
 
 pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 
@@ -90,7 +94,7 @@ def test_it_stands_aside_inside_vmap() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_what_is_small_learns_on_torchs_kernel_as_on_the_long_way(dtype: torch.dtype, is_causal: bool) -> None:
-    leaves = [x[..., :19, :].detach().requires_grad_() for x in three(dtype)]
+    leaves = [x[..., :13, :].detach().requires_grad_() for x in three(dtype)]
     grads = []
     for compute in (
         lambda: kernels.attend(*leaves, is_causal, None),
@@ -103,11 +107,46 @@ def test_what_is_small_learns_on_torchs_kernel_as_on_the_long_way(dtype: torch.d
         assert torch.equal(short, long)
 
 
-def test_what_is_large_learns_on_the_long_way() -> None:
-    query = torch.randn(1, 8, 131, 64, requires_grad=True)
-    assert kernels.attend(query, query, query, False, None) is None
-    with torch.no_grad():
-        assert kernels.attend(query, query, query, False, None) is not None
+@pytest.mark.parametrize("name", [None, "causal", "bool (L, S)", "float (B, H, L, S)"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_what_is_larger_learns_as_on_the_long_way(dtype: torch.dtype, name: str | None) -> None:
+    leaves = [learns(x) for x in three(dtype)]
+    torch.manual_seed(1)
+    mask = MASKS[name]() if name in MASKS else None
+    allow = mask if mask is not None and mask.dtype == torch.bool else None
+    bias = mask.to(dtype) if mask is not None and allow is None else None
+    is_causal = name == "causal"
+    problem = Problem(*leaves, 11**-0.5, is_causal=is_causal, allow=allow, bias=bias)
+    grads = []
+    for compute in (
+        lambda: kernels.attend(*leaves, is_causal, None, allow if bias is None else bias),
+        lambda: kernels.run(problem, kernel="native").out,
+    ):
+        out = compute()
+        assert out is not None
+        grads.append((out, *torch.autograd.grad((out * out).sum(), leaves)))
+    for short, long in zip(*grads, strict=True):
+        assert torch.equal(short, long)
+
+
+@pytest.mark.parametrize("name", [None, "bool (L, S)", "float (L, S)"])
+def test_a_second_derivative_is_refused_there_too(name: str | None) -> None:
+    query, key, value = (learns(x) for x in three())
+    out = kernels.attend(query, key, value, False, None, None if name is None else MASKS[name]())
+    assert out is not None
+    (grad,) = torch.autograd.grad(out.sum(), query, create_graph=True)
+    with pytest.raises(KernelError, match="differentiated twice"):
+        grad.sum().backward()
+
+
+def test_a_change_in_place_is_noticed_there_too() -> None:
+    query, key, value = (learns(x) for x in three())
+    held = key * 1.0
+    out = kernels.attend(query, held, value, False, None)
+    held.zero_()
+    assert out is not None
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.sum().backward()
 
 
 @pytest.mark.parametrize("kind", ["bool", "float"])
@@ -169,3 +208,30 @@ def test_a_mask_it_does_not_know_goes_the_long_way() -> None:
     for mask in (torch.ones(53), torch.ones(53, 37), torch.randn(37, 53).double(), learns(torch.randn(37, 53))):
         assert kernels.attend(query, key, value, False, None, mask) is None
     assert kernels.attend(query, key, value, True, None, torch.ones(37, 53) == 1) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (3, 1, 7), (5, 1), (1, 7)], ids=str)
+def test_a_row_that_may_attend_nothing_is_found(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    allow = torch.zeros(shape, dtype=torch.bool)
+    allow[..., -1] = True
+    blocked = allow.clone()
+    blocked[(-1,) * (len(shape) - 1)] = False
+    for mask, empty in ((allow, False), (blocked, True)):
+        if dtype is not torch.bool:
+            mask = torch.zeros(shape).masked_fill(~mask, -torch.inf).to(dtype)
+        assert leaves_a_row_nothing(mask, (2, 3, 5, 7)) is empty
+    transposed = blocked.mT.contiguous().mT
+    assert leaves_a_row_nothing(transposed, (2, 3, 5, 7))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch calls it itself
+@pytest.mark.parametrize("special", [{}, {"softcap": 3.0}, {"is_causal": True}], ids=str)
+def test_tangents_of_forward_mode_are_passed_on(special: dict[str, Any]) -> None:
+    query, key, value = (x.double() for x in three())
+    step = torch.randn_like(query)
+    with forward_ad.dual_level():
+        out = attention(forward_ad.make_dual(query.float(), step.float()), key.float(), value.float(), **special)
+        tangent = forward_ad.unpack_dual(out).tangent
+    ahead, behind = (attention(query + 1e-5 * sign * step, key, value, **special) for sign in (1, -1))
+    torch.testing.assert_close(tangent, ((ahead - behind) / 2e-5).float(), atol=1e-4, rtol=1e-4)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, three
-from clearhead.kernels.problem import Gradients, Problem, Result
+from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
@@ -127,33 +127,54 @@ def covers(dtype: torch.dtype) -> bool:
 
 def attend_plainly(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None = None
-) -> Tensor:
-    """Output of attention on tensors that were checked: (B, H, L, D), (B, H, S, D), (B, H, S, D_v), a mask or none."""
+) -> tuple[Tensor, Tensor]:
+    """Output and lse of tensors that were checked: (B, H, L, D), (B, H, S, D), (B, H, S, D_v), a mask or none."""
+    out = _like_query(query, value.shape[-1])
+    batch, heads, length, _ = query.shape
+    lse = _FLOAT.new_empty(batch, heads, length)  # by three numbers: a third of the time a shape takes
+    tensors = (four(query), four(key), four(value), four(out), three(lse))
+    _native.forward(*_plainly(query, value, is_causal, scale, mask), tensors)
+    return out, lse
+
+
+def gradients_plainly(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None,
+    out: Tensor, lse: Tensor, grad_out: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of query, key and value, from what `attend_plainly` gave for the same arguments."""
+    grads = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+    tensors = (four(query), four(key), four(value), four(out), three(lse))
+    places = (four(grad_out), None, *map(four, grads), None, 0, 0)
+    _native.backward(*_plainly(query, value, is_causal, scale, mask), tensors, places)
+    return grads
+
+
+def _plainly(query: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None) -> tuple[object, ...]:
+    """What `_common` gives, of a problem that has a mask at most."""
     batch, heads, length, width = query.shape
     _, kv_heads, keys, value_width = value.shape
-    out = _like_query(query, value_width)
-    lse = _FLOAT.new_empty(batch, heads, length)
     reach = 0 if is_causal else _UNBOUNDED
     sizes = (batch, heads, kv_heads, length, keys, width, value_width, DTYPES[query.dtype], -_UNBOUNDED, reach)
-    tensors = (four(query), four(key), four(value), four(out), three(lse))
     extras: tuple[object, ...] | None = None
     if mask is not None:
         place = four(mask.expand(batch, heads, length, keys))
-        allow = mask.dtype is torch.bool
-        extras = (
-            place if allow else None,
-            None if allow else place,
-            0 if allow else DTYPES[mask.dtype],
-            0.0,
-            0,
-            0,
-            0,
-            1.0,
-            0,
-            0,
-        )
-    _native.forward(current()[0].index, torch.get_num_threads(), sizes, scale, extras, tensors)
-    return out
+        both = (place, None, 0) if mask.dtype is torch.bool else (None, place, DTYPES[mask.dtype])
+        extras = (*both, 0.0, 0, 0, 0, 1.0, 0, 0)
+    return current()[0].index, torch.get_num_threads(), sizes, scale, extras
+
+
+# What of a mask says "may not attend", as bits: False, or -inf.
+_BLOCKED = {
+    torch.bool: 0, torch.bfloat16: 0xFF80, torch.float16: 0xFC00, torch.float32: 0xFF80_0000,
+    torch.float64: 0xFFF0_0000_0000_0000,
+}  # fmt: skip
+
+
+def leaves_a_row_nothing(mask: Tensor, shape: tuple[int, int, int, int]) -> bool:
+    """Whether a row of a mask broadcast to (B, H, L, S) may attend nothing. Rows are read to the first key they may."""
+    if _native is None or mask.dtype not in _BLOCKED:
+        return not bool((mask if mask.dtype is torch.bool else mask > -torch.inf).any(-1).all())
+    return bool(_native.has_empty_row(four(mask.expand(shape)), shape, mask.itemsize, _BLOCKED[mask.dtype]))
 
 
 class Native:
@@ -177,6 +198,8 @@ class Native:
             return f"it has no {query.dtype}"
         if any(torch._C._functorch.is_batchedtensor(t) for t in (query, problem.key, problem.value)):
             return "the tensors are inside torch.vmap and have no memory of their own"
+        if carries_tangent(query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi):
+            return "the tensors carry tangents of forward-mode differentiation, which it does not pass on"
         if problem.bias is not None and problem.bias.dtype not in DTYPES:
             return f"it has no {problem.bias.dtype} bias"
         return None

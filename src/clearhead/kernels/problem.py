@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
 
@@ -110,6 +111,17 @@ class Kernel(Protocol):
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
         """Compute the gradients from what forward gave. `grad_lse` is None where the lse was not used."""
+
+
+def carries_tangent(*tensors: Tensor | None) -> bool:
+    """Whether forward-mode differentiation sends derivatives along with a tensor, which only torch's own steps pass on.
+
+    >>> carries_tangent(torch.ones(2), None)
+    False
+    """
+    if forward_ad._current_level < 0:
+        return False
+    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def validate(problem: Problem) -> None:

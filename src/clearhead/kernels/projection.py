@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.kernels import native
+from clearhead.kernels.problem import carries_tangent
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -76,7 +77,12 @@ def native_wins(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
         return False
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         return False
-    if torch.is_autocast_enabled("cpu") or weight.dim() != 2 or x.shape[-1] != weight.shape[1]:
+    if (
+        carries_tangent(x, weight, bias)
+        or torch.is_autocast_enabled("cpu")
+        or weight.dim() != 2
+        or x.shape[-1] != weight.shape[1]
+    ):
         return False
     rows = x.numel() // max(1, x.shape[-1])
     if rows < _LEAST_ROWS[dtype] or (rows == 1 and weight.numel() < _LEAST_WEIGHTS):

@@ -1,15 +1,19 @@
 """The short way to a kernel, for the commonest calls: a mask at most, and nobody watching.
 
-Describing a problem, checking it and choosing a kernel take 40 µs, more than a small attention does itself. The native
-kernel computes what no gradient is wanted of; torch's computes float64, and where gradients are wanted what is small
-(choice.py says how small).
+Describing a problem, checking it and choosing a kernel take 40 µs, more than a small attention does itself, and as much
+again on the way back. The native kernel computes what it covers, but where gradients of something tiny are wanted
+(choice.py says how tiny); torch's function computes that and float64.
 """
+
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from clearhead.kernels.autograd import backward
 from clearhead.kernels.choice import torch_learns_faster
-from clearhead.kernels.native import attend_plainly, covers
+from clearhead.kernels.native import attend_plainly, covers, gradients_plainly, leaves_a_row_nothing
+from clearhead.kernels.problem import carries_tangent
 
 # The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
 _sdpa = torch._C._nn.scaled_dot_product_attention
@@ -22,8 +26,8 @@ def attend(
     """Output (B, H, L, D) of plain attention, or None where the call has to go the long way.
 
     The long way is for all but plain tensors on the CPU, query (B, H, L, D), key and value (B, H, S, D), mask
-    broadcastable to (B, H, L, S), bool or of their dtype, without gradients of its own; for gradients of what is not
-    small; and wherever torch records, transforms or watches what is called.
+    broadcastable to (B, H, L, S), bool or of their dtype, without gradients of its own; and wherever torch records,
+    transforms or watches what is called.
 
     Example:
         >>> q = torch.ones(1, 2, 3, 5)
@@ -35,6 +39,8 @@ def attend(
     """
     if torch.compiler.is_compiling() or _is_watched() or not _is_plain(query, key, value):
         return None
+    if carries_tangent(query, key, value):
+        return None
     if mask is not None and (is_causal or not _fits(mask, query, key)):
         return None
     if scale is None:
@@ -43,12 +49,37 @@ def attend(
         return None
     learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     if covers(query.dtype) and not learns:
-        return attend_plainly(query, key, value, is_causal, scale, mask)
-    if learns and covers(query.dtype) and not torch_learns_faster(query, key.shape[2]):
-        return None
+        return attend_plainly(query, key, value, is_causal, scale, mask)[0]
+    if covers(query.dtype) and not torch_learns_faster(query, key.shape[2]):
+        return _Learnt.apply(query, key, value, is_causal, scale, mask)
     if not _torch_is_right(query, key, value, is_causal, scale, mask):
         return None
     return _sdpa(query, key, value, mask, is_causal=is_causal, scale=scale)
+
+
+class _Learnt(torch.autograd.Function):
+    """What autograd.py does, for gradients of query, key and value on the native kernel alone, in half its time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None
+    ) -> Tensor:
+        out, lse = attend_plainly(query, key, value, is_causal, scale, mask)
+        ctx.save_for_backward(query, key, value, mask, out, lse)
+        ctx.options = (is_causal, scale)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, mask, out, lse = ctx.saved_tensors
+        is_causal, scale = ctx.options
+        if not torch.is_grad_enabled():
+            return *gradients_plainly(query, key, value, is_causal, scale, mask, out, lse, grad_out), None, None, None
+        # A graph of this pass is wanted, which will refuse to be differentiated.
+        allow, bias = (mask, None) if mask is not None and mask.dtype is torch.bool else (None, mask)
+        options = (scale, is_causal, None, 0.0, 0, (None, None), 0)
+        found = backward(options, "native", grad_out, None, query, key, value, bias, None, None, allow, out, lse)
+        return *found[:3], None, None, None
 
 
 def _torch_is_right(
@@ -59,9 +90,7 @@ def _torch_is_right(
         return False
     if is_causal and scale <= 0:  # as in torch_sdpa.py
         return False
-    if mask is None:
-        return True
-    return bool((mask if mask.dtype is torch.bool else mask > -torch.inf).any(-1).all())
+    return mask is None or not leaves_a_row_nothing(mask, (*query.shape[:3], key.shape[2]))
 
 
 def _is_watched() -> bool:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels import blockwise
-from clearhead.kernels.problem import Gradients, Problem, Result
+from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -86,6 +86,8 @@ def flash_can(problem: Problem) -> bool:
     if query.shape[-1] != value.shape[-1] or 0 in (*query.shape, *key.shape):
         return False
     if any(tensor.stride(-1) != 1 for tensor in (query, key, value)):
+        return False
+    if carries_tangent(query, key, value, problem.bias):
         return False
     if problem.allow is None and problem.bias is None:
         return True
