@@ -96,6 +96,13 @@ def test_programs_run_together_as_they_do_alone() -> None:
     assert same == [(one.stdout, one.stderr, one.exit_code, one.raised, one.values) for one in alone]
 
 
+def test_random_numbers_drawn_by_one_program_change_none_of_the_next() -> None:
+    draw = "import random, numpy; print(random.random(), numpy.random.rand())"
+    found = sandbox.run_each([Program((Chunk(draw),))] * 3, preload=["numpy"])
+    assert found is not None
+    assert {one.stdout for one in found} == {sandbox.run(draw, preload=["numpy"]).stdout}
+
+
 def test_torch_settings_do_not_travel_from_program_to_program() -> None:
     change = "import torch; torch.set_default_dtype(torch.float64); torch.set_grad_enabled(False); torch.rand(5)"
     look = "import torch; print(torch.ones(1).dtype, torch.is_grad_enabled(), torch.rand(1).item())"
