@@ -18,6 +18,7 @@ X86 = {
 }
 ARM = {"neon": (4, 8, []), "generic": (4, 4, [])}
 ARM_COMPILER = "aarch64-linux-gnu-g++"
+EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 CASES = 150
 
 pytestmark = pytest.mark.stress
@@ -51,7 +52,7 @@ def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which(ARM_COMPILER) is None, reason=f"{ARM_COMPILER} is not installed")
-@pytest.mark.skipif(shutil.which("qemu-aarch64") is None, reason="qemu-aarch64 is not installed")
+@pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed")
 def test_arm_gives_the_same_under_an_emulator(tmp_path: Path) -> None:
     program = build(tmp_path, ARM_COMPILER, ARM, ["-O2", "-static", "-ffp-contract=fast"])
-    run(["qemu-aarch64", program], len(ARM))
+    run([str(EMULATOR), program], len(ARM))
