@@ -47,7 +47,13 @@ def to_log_in(request: Request, _problem: Exception) -> Response:
         return RedirectResponse(f"/login?{_next(request)}", 303)
     request.state.desk = request.app.state.desk.at(GUEST)
     return render(
-        request, "error.html", status=401, number=401, heading=_("Log in first"), detail=_("This page is somebody’s.")
+        request,
+        "error.html",
+        status=401,
+        number=401,
+        heading=_("Log in first"),
+        detail=_("This page is somebody’s."),
+        again=False,
     )
 
 
