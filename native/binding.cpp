@@ -154,6 +154,13 @@ NB_MODULE(_native, m) {
     run_weights(t, p, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
 
+  // What .item() says in ten times as long: the first number of a tensor, 2, 4 or 8 bytes, as bits.
+  m.def("first_bits", [](uintptr_t at, int bytes) -> uint64_t {
+    if (bytes == 2) return *reinterpret_cast<const uint16_t*>(at);
+    if (bytes == 4) return *reinterpret_cast<const uint32_t*>(at);
+    return *reinterpret_cast<const uint64_t*>(at);
+  });
+
   m.def("has_empty_row", [](nb::tuple mask, nb::tuple sizes, int bytes, uint64_t blocked) {
     const int64_t four[] = {integer(sizes, 0), integer(sizes, 1), integer(sizes, 2), integer(sizes, 3)};
     const Tensor m = tensor(mask);

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clearhead import attention, kernels
 from clearhead.errors import KernelError
 from clearhead.kernels import Problem
-from clearhead.kernels.native import leaves_a_row_nothing
+from clearhead.kernels.native import leaves_a_row_nothing, starts_with_0_or_1
 
 pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 
@@ -220,9 +220,15 @@ def test_a_row_that_may_attend_nothing_is_found(dtype: torch.dtype, shape: tuple
     for mask, empty in ((allow, False), (blocked, True)):
         if dtype is not torch.bool:
             mask = torch.zeros(shape).masked_fill(~mask, -torch.inf).to(dtype)
-        assert leaves_a_row_nothing(mask, (2, 3, 5, 7)) is empty
+        assert leaves_a_row_nothing(mask.expand(2, 3, 5, 7)) is empty
     transposed = blocked.mT.contiguous().mT
-    assert leaves_a_row_nothing(transposed, (2, 3, 5, 7))
+    assert leaves_a_row_nothing(transposed.expand(2, 3, 5, 7))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_first_number_of_0_or_1_is_found(dtype: torch.dtype) -> None:
+    for number, found in ((0.0, True), (-0.0, True), (1.0, True), (-1.0, False), (0.5, False), (-torch.inf, False)):
+        assert starts_with_0_or_1(torch.tensor([[9.0], [number]], dtype=dtype)[1:]) is found
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch calls it itself

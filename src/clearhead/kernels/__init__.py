@@ -3,7 +3,7 @@
 from clearhead.kernels.autograd import run
 from clearhead.kernels.choice import Availability, Choice, available, select
 from clearhead.kernels.dense import with_weights
-from clearhead.kernels.native import Target, target, targets
+from clearhead.kernels.native import Target, starts_with_0_or_1, target, targets
 from clearhead.kernels.problem import Gradients, Kernel, Problem, Result
 from clearhead.kernels.projection import native_wins, project, project_to_heads
 from clearhead.kernels.second_pass import Cells, Statistics, Wanted, run_with, statistics
@@ -28,6 +28,7 @@ __all__ = [
     "run",
     "run_with",
     "select",
+    "starts_with_0_or_1",
     "statistics",
     "target",
     "targets",

@@ -128,7 +128,7 @@ def covers(dtype: torch.dtype) -> bool:
 def attend_plainly(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Output and lse of tensors that were checked: (B, H, L, D), (B, H, S, D), (B, H, S, D_v), a mask or none."""
+    """Output and lse of tensors that were checked: (B, H, L, D), (B, H, S, D), (B, H, S, D_v), (B, H, L, S) or none."""
     out = _like_query(query, value.shape[-1])
     batch, heads, length, _ = query.shape
     lse = _FLOAT.new_empty(batch, heads, length)  # by three numbers: a third of the time a shape takes
@@ -157,7 +157,7 @@ def _plainly(query: Tensor, value: Tensor, is_causal: bool, scale: float, mask: 
     sizes = (batch, heads, kv_heads, length, keys, width, value_width, DTYPES[query.dtype], -_UNBOUNDED, reach)
     extras: tuple[object, ...] | None = None
     if mask is not None:
-        place = four(mask.expand(batch, heads, length, keys))
+        place = four(mask)
         both = (place, None, 0) if mask.dtype is torch.bool else (None, place, DTYPES[mask.dtype])
         extras = (*both, 0.0, 0, 0, 0, 1.0, 0, 0)
     return current()[0].index, torch.get_num_threads(), sizes, scale, extras
@@ -170,11 +170,27 @@ _BLOCKED = {
 }  # fmt: skip
 
 
-def leaves_a_row_nothing(mask: Tensor, shape: tuple[int, int, int, int]) -> bool:
-    """Whether a row of a mask broadcast to (B, H, L, S) may attend nothing. Rows are read to the first key they may."""
-    if _native is None or mask.dtype not in _BLOCKED:
+def leaves_a_row_nothing(mask: Tensor) -> bool:
+    """Whether a row of a mask (B, H, L, S) may attend nothing. Rows are read to the first key they may."""
+    if _native is None:
         return not bool((mask if mask.dtype is torch.bool else mask > -torch.inf).any(-1).all())
-    return bool(_native.has_empty_row(four(mask.expand(shape)), shape, mask.itemsize, _BLOCKED[mask.dtype]))
+    return bool(_native.has_empty_row(four(mask), tuple(mask.shape), mask.element_size(), _BLOCKED[mask.dtype]))
+
+
+# 1 as bits; 0 is 0 or the sign alone.
+_ONE = {
+    torch.bfloat16: 0x3F80, torch.float16: 0x3C00, torch.float32: 0x3F80_0000, torch.float64: 0x3FF0_0000_0000_0000
+}  # fmt: skip
+
+
+def starts_with_0_or_1(tensor: Tensor) -> bool:
+    """Whether the first number of a float tensor is 0 or 1; asked of every float mask, so it has to cost nothing."""
+    plain = type(tensor) is Tensor and tensor.is_cpu and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    if _native is None or not plain or tensor.dtype not in _ONE:
+        return tensor[(0,) * tensor.dim()].item() in (0, 1)
+    size = tensor.element_size()
+    bits = _native.first_bits(tensor.data_ptr(), size)
+    return bits in (0, _ONE[tensor.dtype], 1 << (8 * size - 1))
 
 
 class Native:

@@ -41,18 +41,21 @@ def attend(
         return None
     if carries_tangent(query, key, value):
         return None
-    if mask is not None and (is_causal or not _fits(mask, query, key)):
-        return None
+    full = None  # the mask as every row of every head meets it
+    if mask is not None:
+        full = None if is_causal else _spread(mask, query, key)
+        if full is None:
+            return None
     if scale is None:
         scale = query.shape[-1] ** -0.5
     if type(scale) is not float:
         return None
     learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
     if covers(query.dtype) and not learns:
-        return attend_plainly(query, key, value, is_causal, scale, mask)[0]
+        return attend_plainly(query, key, value, is_causal, scale, full)[0]
     if covers(query.dtype) and not torch_learns_faster(query, key.shape[2]):
-        return _Learnt.apply(query, key, value, is_causal, scale, mask)
-    if not _torch_is_right(query, key, value, is_causal, scale, mask):
+        return _Learnt.apply(query, key, value, is_causal, scale, full)
+    if not _torch_is_right(query, key, value, is_causal, scale, full):
         return None
     return _sdpa(query, key, value, mask, is_causal=is_causal, scale=scale)
 
@@ -90,7 +93,7 @@ def _torch_is_right(
         return False
     if is_causal and scale <= 0:  # as in torch_sdpa.py
         return False
-    return mask is None or not leaves_a_row_nothing(mask, (*query.shape[:3], key.shape[2]))
+    return mask is None or not leaves_a_row_nothing(mask)
 
 
 def _is_watched() -> bool:
@@ -119,12 +122,15 @@ def _is_plain(query: Tensor, key: Tensor, value: Tensor) -> bool:
     return shape[0] == shared[0] and shape[1] == shared[1] and shape[3] == shared[3] != 0
 
 
-def _fits(mask: Tensor, query: Tensor, key: Tensor) -> bool:
-    if type(mask) is not Tensor or not mask.is_cpu or (mask.requires_grad and torch.is_grad_enabled()):
-        return False
-    if mask.dtype is not torch.bool and mask.dtype is not query.dtype:
-        return False
-    shape, rows = mask.shape, query.shape
-    if not 2 <= len(shape) <= 4 or shape[-1] not in (1, key.shape[2]) or shape[-2] not in (1, rows[2]):
-        return False
-    return all(size in (1, full) for size, full in zip(reversed(shape[:-2]), (rows[1], rows[0]), strict=False))
+def _spread(mask: Tensor, query: Tensor, key: Tensor) -> Tensor | None:
+    """The mask spread to (B, H, L, S), a view; None where it is not of the commonest kind."""
+    if type(mask) is not Tensor or not mask.is_cpu or not 2 <= mask.dim() <= 4:
+        return None
+    learns = mask.requires_grad and torch.is_grad_enabled()
+    if learns or (mask.dtype is not torch.bool and mask.dtype is not query.dtype):
+        return None
+    batch, heads, length, _ = query.shape
+    try:
+        return mask.expand(batch, heads, length, key.shape[2])
+    except RuntimeError:  # it does not fit, and the long way says how
+        return None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearhead import kernels
 from clearhead.errors import DeviceError, DtypeError, OptionError, RankError, ShapeError, shape_text
 from clearhead.masks import Mask
 
@@ -162,7 +163,7 @@ def warn_zero_one(attn_mask: Tensor, name: str = "attn_mask") -> None:
     """
     if attn_mask.requires_grad or not 0 < attn_mask.numel() <= 1 << 20 or attn_mask.is_meta:
         return
-    if attn_mask[(0,) * attn_mask.dim()].item() not in (0, 1) or float(attn_mask.amin()) not in (0, 1):
+    if not kernels.starts_with_0_or_1(attn_mask) or float(attn_mask.amin()) not in (0, 1):
         return  # one look settles it for most
     ones = attn_mask == 1
     if bool(ones.any()) and bool((ones | (attn_mask == 0)).all()):
