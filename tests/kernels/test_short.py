@@ -241,3 +241,34 @@ def test_tangents_of_forward_mode_are_passed_on(special: dict[str, Any]) -> None
         tangent = forward_ad.unpack_dual(out).tangent
     ahead, behind = (attention(query + 1e-5 * sign * step, key, value, **special) for sign in (1, -1))
     torch.testing.assert_close(tangent, ((ahead - behind) / 2e-5).float(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch calls it itself
+def test_a_masks_tangent_is_passed_on() -> None:
+    query, key, value = three()
+    with forward_ad.dual_level():
+        mask = forward_ad.make_dual(torch.zeros(37, 53), torch.randn(37, 53))
+        tangent = forward_ad.unpack_dual(attention(query, key, value, mask)).tangent
+    assert tangent is not None
+
+
+def negated(x: Tensor) -> Tensor:
+    """The same numbers, of which memory holds the negatives."""
+    return torch.complex(torch.zeros_like(x), -x).conj().imag
+
+
+@pytest.mark.parametrize("which", ["query", "key", "value", "mask", "gradient"])
+@pytest.mark.parametrize("special", [{}, {"softcap": 3.0}], ids=str)
+def test_numbers_whose_negatives_are_in_memory_are_read_as_they_are(which: str, special: dict[str, Any]) -> None:
+    tensors = dict(zip(("query", "key", "value"), three(), strict=True), mask=torch.randn(37, 53))
+    gradient = torch.randn(2, 3, 37, 11)
+    found = []
+    for change in (lambda x: x, negated):
+        used = {name: change(x) if name == which else x for name, x in tensors.items()}
+        query = used["query"].detach().requires_grad_()
+        out = attention(query, used["key"], used["value"], used["mask"], **special)
+        held = change(gradient) if which == "gradient" else gradient
+        found.append((out, *torch.autograd.grad(out, query, held)))
+    assert negated(gradient).is_neg()
+    for plain, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, plain)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, three
-from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
+from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, is_negated
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
@@ -142,6 +142,7 @@ def gradients_plainly(
     out: Tensor, lse: Tensor, grad_out: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of query, key and value, from what `attend_plainly` gave for the same arguments."""
+    grad_out = grad_out.resolve_neg()
     grads = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
     tensors = (four(query), four(key), four(value), four(out), three(lse))
     places = (four(grad_out), None, *map(four, grads), None, 0, 0)
@@ -186,7 +187,7 @@ _ONE = {
 def starts_with_0_or_1(tensor: Tensor) -> bool:
     """Whether the first number of a float tensor is 0 or 1; asked of every float mask, so it has to cost nothing."""
     plain = type(tensor) is Tensor and tensor.is_cpu and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    if _native is None or not plain or tensor.dtype not in _ONE:
+    if _native is None or not plain or tensor.is_neg() or tensor.dtype not in _ONE:
         return tensor[(0,) * tensor.dim()].item() in (0, 1)
     size = tensor.element_size()
     bits = _native.first_bits(tensor.data_ptr(), size)
@@ -214,8 +215,11 @@ class Native:
             return f"it has no {query.dtype}"
         if any(torch._C._functorch.is_batchedtensor(t) for t in (query, problem.key, problem.value)):
             return "the tensors are inside torch.vmap and have no memory of their own"
-        if carries_tangent(query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi):
+        tensors = (query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
+        if carries_tangent(*tensors):
             return "the tensors carry tangents of forward-mode differentiation, which it does not pass on"
+        if is_negated(*tensors):
+            return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
         if problem.bias is not None and problem.bias.dtype not in DTYPES:
             return f"it has no {problem.bias.dtype} bias"
         return None
@@ -233,7 +237,8 @@ class Native:
         grads = [torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value)]
         extras = Extras(problem)
         more = MoreGradients(problem)
-        grad_lse = None if grad_lse is None else grad_lse.float()
+        grad_lse = None if grad_lse is None else grad_lse.float().resolve_neg()
+        grad_out = grad_out.resolve_neg()  # it is held until the library returns
         places = (four(grad_out), None if grad_lse is None else three(grad_lse), *map(four, grads), *more.places())
         _native.backward(*_common(problem, extras), _tensors(problem, result), places)
         return Gradients(grads[0], grads[1], grads[2], *more.found())

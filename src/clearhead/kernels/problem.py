@@ -124,6 +124,15 @@ def carries_tangent(*tensors: Tensor | None) -> bool:
     return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
+def is_negated(*tensors: Tensor | None) -> bool:
+    """Whether a tensor is one whose memory holds the negative of its numbers, as `z.conj().imag` is.
+
+    >>> is_negated(torch.ones(2), None), is_negated(torch.ones(2, dtype=torch.complex64).conj().imag)
+    (False, True)
+    """
+    return any(t is not None and t.is_neg() for t in tensors)
+
+
 def validate(problem: Problem) -> None:
     """Check that a problem's tensors fit each other. Costs a few microseconds.
 

@@ -39,7 +39,7 @@ def attend(
     """
     if torch.compiler.is_compiling() or _is_watched() or not _is_plain(query, key, value):
         return None
-    if carries_tangent(query, key, value):
+    if carries_tangent(query, key, value, mask):
         return None
     full = None  # the mask as every row of every head meets it
     if mask is not None:
@@ -112,6 +112,8 @@ def _is_plain(query: Tensor, key: Tensor, value: Tensor) -> bool:
         return False
     if query.is_nested or key.is_nested or value.is_nested:
         return False
+    if query.is_neg() or key.is_neg() or value.is_neg():
+        return False
     if not (query.is_cpu and key.is_cpu and value.is_cpu and query.dtype in _FLOATS):
         return False
     if not query.dtype is key.dtype is value.dtype:
@@ -124,7 +126,7 @@ def _is_plain(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 def _spread(mask: Tensor, query: Tensor, key: Tensor) -> Tensor | None:
     """The mask spread to (B, H, L, S), a view; None where it is not of the commonest kind."""
-    if type(mask) is not Tensor or not mask.is_cpu or not 2 <= mask.dim() <= 4:
+    if type(mask) is not Tensor or not mask.is_cpu or mask.is_neg() or not 2 <= mask.dim() <= 4:
         return None
     learns = mask.requires_grad and torch.is_grad_enabled()
     if learns or (mask.dtype is not torch.bool and mask.dtype is not query.dtype):
