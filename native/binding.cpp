@@ -146,13 +146,14 @@ NB_MODULE(_native, m) {
     run_statistics(t, p, s, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 
-  // tensors: (query, key, None, weights, lse)
-  m.def("weights", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors) {
+  m.def("weights", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
+                      nb::tuple weights) {
     const Attention p = attention(sizes, scale, tensors, extras);
+    const Tensor to = tensor(weights);
     const Target& t = target_named(target);
     nb::gil_scoped_release unlocked;
-    run_weights(t, p, threads);
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg());
+    run_weights(t, p, to, threads);
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 
   // What .item() says in ten times as long: the first number of a tensor, 2, 4 or 8 bytes, as bits.
   m.def("first_bits", [](uintptr_t at, int bytes) -> uint64_t {

@@ -14,7 +14,8 @@ void run_backward(const Target&, const Attention&, const Backward&, int threads)
 // Adds to what stands in the outputs that are summed over queries.
 void run_statistics(const Target&, const Attention&, const Statistics&, int threads);
 void run_linear(const Target&, const Linear&, int threads);
-void run_weights(const Target&, const Attention&, int threads);
+// The forward pass, and the weights (B, H, L, S) as well; or their mean over heads, where heads have stride 0.
+void run_weights(const Target&, const Attention&, const Tensor& weights, int threads);
 
 // Whether some row of a mask (batch, head, row, column) holds nothing but these bits, each number being 1, 2, 4 or 8
 // bytes: those that say "may not attend".

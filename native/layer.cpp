@@ -1,4 +1,4 @@
-// What a layer needs around its attention, spread over threads: linear layers, and weights for who asks for them.
+// What a layer needs around its attention, spread over threads: linear layers, and the weights for who asks for them.
 #include <algorithm>
 
 #include "dispatch.h"
@@ -33,16 +33,20 @@ void run_linear(const Target& target, const Linear& p, int threads) {
   }
 }
 
-void run_weights(const Target& target, const Attention& p, int threads) {
-  const int64_t tiles = ceiling(p.length, target.lanes), heads = p.out.head == 0 ? 1 : p.heads;
-  const int64_t items = p.batch * heads * tiles;
+void run_weights(const Target& target, const Attention& p, const Tensor& weights, int threads) {
+  const int64_t heads = weights.head == 0 ? 1 : p.heads;
   if (double(p.batch) * p.heads * p.length * p.keys * p.width < kWorthThreads || threads < 1) threads = 1;
-  const size_t each = (target.weights_scratch(p) + 15) / 16 * 16;
+  // Rows of one work item: as in run_forward, but fewer, for the weights of all of them are held.
+  int64_t rows = 64;
+  while (rows > target.lanes && p.batch * heads * ceiling(p.length, rows) < 4 * threads) rows /= 2;
+  rows = std::max<int64_t>(rows, target.lanes);
+  const int64_t blocks = ceiling(p.length, rows), items = p.batch * heads * blocks;
+  const size_t each = (target.weights_scratch(p, rows) + 15) / 16 * 16;
   const Scratch scratch(each * threads);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; item++) {
-    const int64_t first = item % tiles * target.lanes, head = item / tiles;
-    target.weights(p, head / heads, head % heads, first, std::min<int64_t>(target.lanes, p.length - first),
+    const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
+    target.weights(p, weights, head / heads, head % heads, first, std::min(rows, p.length - first),
                    scratch.get() + thread_number() * each);
   }
 }

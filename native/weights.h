@@ -1,67 +1,104 @@
-// The weights themselves, for callers who want the L×S matrix: exp(logit - lse), of each head or averaged over heads.
-// A second pass over rows whose lse is known; a head's own matrix is never stored where only the average is wanted.
+// Output and weights together, for callers who want the L×S matrix: of each head, or averaged over heads.
+// A tile keeps its logits for all keys, so they are computed once; a head's own matrix is never stored where only the
+// average is wanted.
 #pragma once
-#include "logits.h"
-#include "product.h"
+#include "forward.h"
 
 namespace clearhead {
 namespace {
 
-constexpr int64_t kWeightKeys = 128 / ROWS * ROWS;
-
-size_t weights_scratch(const Attention& p) {
-  return p.width * kTile + kWeightKeys * (3 * kTile + p.width) + larger(turn_space(p.width), turn_space(kWeightKeys));
+inline int64_t weights_turn_space(const Attention& p) {
+  return turn_space(larger(p.keys, larger(p.width, p.value_width)));
 }
 
-// Add to sum[key][lane] the weights of one block; `lse` in units of log2.
-inline void add_weights(const float* logits, float slope, const float* lse, int64_t keys, float* sum) {
-  UNROLL for (int v = 0; v < kTile; v += LANES) {
-    const Vec c = splat(slope), total = load(lse + v);
-    for (int64_t j = 0; j < keys; j++) {
-      float* const at = sum + j * kTile + v;
-      store(at, load(at) + exp2(load(logits + j * kTile + v) * c - total));
-    }
+size_t weights_scratch(const Attention& p, int64_t rows) {
+  const int64_t a_key = kTile + p.width + width_apart(p.value_width) + round_up(rows, kTile);
+  return tile_floats(p) + kKeyBlock * kTile + p.keys * a_key + weights_turn_space(p);
+}
+
+// act(Place of some keys) for all that a tile may attend, a block at a time.
+template <class Act>
+inline void for_blocks(Place at, Span keys, const Act& act) {
+  for (at.key = keys.first; at.key < keys.last; at.key += kKeyBlock) {
+    at.keys = smaller(kKeyBlock, keys.last - at.key);
+    act(at);
   }
 }
 
-// Queries first .. first + rows - 1 (at most kTile) against all keys, for the mean of all heads where p.out.head is 0,
-// else for head `head` alone. p.out is (batch, head or 0, query, key), its last axis contiguous.
-void weights(const Attention& p, int64_t batch, int64_t head, int64_t first, int64_t rows, float* scratch) {
-  const bool average = p.out.head == 0;
-  const int64_t from_head = average ? 0 : head, to_head = average ? p.heads : head + 1;
-  float* const query = scratch;
-  float* const logits = query + p.width * kTile;
-  float* const space = logits + kWeightKeys * kTile;
-  float* const sum = space + kWeightKeys * kTile;
-  float* const key_space = sum + kWeightKeys * kTile;
-  float* const row_space = key_space + kWeightKeys * p.width;
+// Output and lse of one tile; and in weights[key][lane] what, times state.top, are the weights of the keys in its span.
+inline void attend_tile(const Attention& p, const TileState& state, const FloatBlock& block, const Place& tile,
+                        Span keys, float* weights, float* space, float* row_space) {
   const Multiplier m = multiplier_of(p);
-  alignas(64) float lse[kTile], share[kTile];
-  for (int i = 0; i < kTile; i++) share[i] = average ? 1.0f / p.heads : 1.0f;
-
-  for (int64_t start = 0; start < p.keys; start += kWeightKeys) {
-    const int64_t n = smaller(kWeightKeys, p.keys - start);
-    __builtin_memset(sum, 0, sizeof(float) * n * kTile);
-    for (int64_t h = from_head; h < to_head; h++) {
-      const Place at = {batch, h, first, rows, start, n};
-      const State mask = mask_state(p, at);
-      if (mask == kEmpty) continue;
-      const float* from = static_cast<const float*>(p.lse.data) + batch * p.lse.batch + h * p.lse.head;
-      for (int64_t i = 0; i < kTile; i++) {  // an empty row, and a lane past the last, has weights of 0
-        const float here = i < rows ? from[(first + i) * p.lse.row] : kInfinity;
-        lse[i] = here == -kInfinity ? kInfinity : here * kLog2E;
-      }
-      if (h == from_head || average)
-        pack_lanes(p.query, p.dtype, batch, h, first, rows, p.width, m.on_query, kTile, query, row_space);
-      const Rows keys = rows_as_float(p.key, p.dtype, batch, h / (p.heads / p.kv_heads), start, n, p.width, key_space);
-      product<kAlong>(n, keys.data, keys.stride, query, kTile, p.width, Set{logits, kTile});
+  const Vec once[2] = {splat(1.0f), splat(1.0f)};  // all keys come at once: no former output to rescale
+  Vec alpha[2];
+  start_tile(p, state, tile.batch, tile.head, tile.row, tile.rows, m, row_space);
+  for_blocks(tile, keys, [&](const Place& at) {
+    float* const logits = weights + at.key * kTile;
+    const State mask = mask_state(p, at);
+    if (mask != kEmpty) {
+      block.logits(p, state, at.key, at.keys, logits);
       change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
-      add_weights(logits, m.slope, lse, n, sum);
+    } else {
+      for (int64_t i = 0; i < at.keys * kTile; i += LANES) store(logits + i, splat(-kInfinity));
     }
-    Tensor out = p.out;
-    out.data = const_cast<void*>(element(p.out.data, p.dtype, start));
-    unpack_lanes(sum, kTile, rows, n, share, out, p.dtype, batch, average ? 0 : head, first, row_space);
+  });
+  softmax_block<false>(state, {}, m.slope, keys.last - keys.first, weights + keys.first * kTile, alpha);
+  for_blocks(tile, keys, [&](const Place& at) {
+    if (mask_state(p, at) != kEmpty)
+      block.add_to_output(p, state, at.key, at.keys, weights + at.key * kTile, once);
+  });
+  finish_tile<false, FloatBlock>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row, tile.rows, row_space);
+}
+
+// sum[key][lane] += weights[key][lane] * share[lane]
+inline void add_weights(const float* weights, const float* share, int64_t keys, float* sum) {
+  const Vec c[2] = {load(share), load(share + LANES)};
+  for (int64_t j = 0; j < keys; j++)
+    UNROLL for (int v = 0; v < 2; v++) {
+      float* const at = sum + j * kTile + v * LANES;
+      store(at, load(at) + load(weights + j * kTile + v * LANES) * c[v]);
+    }
+}
+
+// Output, lse and weights of queries first .. first + rows - 1: of one head, or, where the weights' heads have stride 0,
+// of all heads, and the mean of their weights.
+void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, int64_t first, int64_t rows,
+             float* scratch) {
+  const bool average = to.head == 0;
+  const int64_t tiles = (rows + kTile - 1) / kTile, a_tile = p.keys * kTile;
+  const TileState state = tile_at(p, scratch, 0);
+  float* const space = scratch + tile_floats(p);
+  float* const here = space + kKeyBlock * kTile;
+  float* const key_space = here + a_tile;
+  float* const value_space = key_space + p.keys * p.width;
+  float* const row_space = value_space + p.keys * width_apart(p.value_width);
+  float* const sums = row_space + weights_turn_space(p);
+  const auto place = [&](int64_t h, int64_t t) {
+    return Place{batch, h, first + t * kTile, smaller(kTile, rows - t * kTile), 0, 0};
+  };
+  const auto give = [&](const float* from, const Place& at) {
+    unpack_lanes(from, kTile, at.rows, p.keys, state.top, to, p.dtype, batch, at.head, at.row, row_space);
+  };
+
+  if (average) __builtin_memset(sums, 0, sizeof(float) * tiles * a_tile);
+  for (int64_t h = average ? 0 : head; h < (average ? p.heads : head + 1); h++) {
+    const FloatBlock block(p, batch, h / (p.heads / p.kv_heads), 0, p.keys, tiles, key_space, value_space);
+    for (int64_t t = 0; t < tiles; t++) {
+      const Place at = place(h, t);
+      const Span all = span_of(p, at.row, at.rows);
+      const Span keys = {smaller(all.first, p.keys), larger(all.last, smaller(all.first, p.keys))};
+      attend_tile(p, state, block, at, keys, here, space, row_space);
+      if (average) {
+        add_weights(here + keys.first * kTile, state.top, keys.last - keys.first, sums + t * a_tile + keys.first * kTile);
+      } else {
+        __builtin_memset(here, 0, sizeof(float) * keys.first * kTile);
+        __builtin_memset(here + keys.last * kTile, 0, sizeof(float) * (p.keys - keys.last) * kTile);
+        give(here, at);
+      }
+    }
   }
+  for (int i = 0; i < kTile; i++) state.top[i] = 1.0f / p.heads;
+  for (int64_t t = 0; average && t < tiles; t++) give(sums + t * a_tile, place(0, t));
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-"""The weights as a tensor, from the second native pass: every kind of problem, against the equation in float64."""
+"""The weights as a tensor, with the output in one native pass: every kind of problem, against the equation in float64."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_weights_of_each_head_and_averaged(name, dtype):
         with kernels.target(target):
             _, each = kernels.with_weights(problem)
             out, mean = kernels.with_weights(problem, average=True)
-            assert torch.equal(out, kernels.run(problem).out)
+            torch.testing.assert_close(out, kernels.run(problem).out, atol=3 * floor, rtol=4 * floor)
         torch.testing.assert_close(each.double(), truth, atol=floor, rtol=0, msg=f"of each head, on {target}")
         torch.testing.assert_close(mean.double(), truth.mean(1), atol=floor, rtol=0)
         assert each.dtype == mean.dtype == dtype

@@ -4,17 +4,17 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels import native
-from clearhead.kernels.autograd import run
 from clearhead.kernels.native import Native
-from clearhead.kernels.problem import Problem
+from clearhead.kernels.problem import Problem, validate
 
 _NATIVE = Native()
+_MANY_ROWS = 64  # a thread averages some rows over all heads: with fewer rows than these there is too little to share out
 
 
 def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Tensor] | None:
     """Compute output and weights on the native kernel; None where it cannot, or a gradient is wanted.
 
-    A second pass makes the weights, exp(logits - lse). It takes half as long as the first.
+    In one pass: the logits of some queries are kept for all keys.
 
     Args:
         problem: without dropout.
@@ -22,7 +22,7 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
     Returns:
         out (B, H, L, D_v), and weights (B, H, L, S) or, averaged, (B, L, S), in query's dtype. A row that may attend
         nothing has weights of 0.
-    Memory: O(inputs + outputs).
+    Memory: O(inputs + outputs); where few queries are averaged, also each head's weights of them.
 
     Example:
         >>> found = with_weights(Problem(*torch.zeros(3, 1, 2, 3, 5), scale=1.0), average=True)
@@ -31,12 +31,15 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
     """
     if _NATIVE.unavailable() or _NATIVE.refuses(problem) or _learns(problem):
         return None
-    result = run(problem)
+    validate(problem)
     batch, heads, length, _ = problem.query.shape
-    weights = problem.query.new_empty(batch, 1 if average else heads, length, problem.key.shape[2])
+    together = average and batch * length >= _MANY_ROWS
+    weights = problem.query.new_empty(batch, 1 if together else heads, length, problem.key.shape[2])
     # Told by a stride of 0 that all heads go to one place.
-    native.weights(problem, result.lse, weights.expand(-1, heads, -1, -1) if average else weights)
-    return result.out, weights[:, 0] if average else weights
+    result = native.forward_with_weights(problem, weights.expand(-1, heads, -1, -1) if together else weights)
+    if average:
+        weights = weights[:, 0] if together else weights.mean(1)
+    return result.out, weights
 
 
 def _learns(problem: Problem) -> bool:

@@ -225,13 +225,10 @@ class Native:
         return None
 
     def forward(self, problem: Problem) -> Result:
-        query = problem.query
-        out = _like_query(query, problem.value.shape[-1])
-        batch, heads, length, _ = query.shape
-        lse = _FLOAT.new_empty(batch, heads, length)
+        result = _room(problem)
         extras = Extras(problem)
-        _native.forward(*_common(problem, extras), _tensors(problem, Result(out, lse)))
-        return Result(out, lse)
+        _native.forward(*_common(problem, extras), _tensors(problem, result))
+        return result
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
         grads = [torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value)]
@@ -253,9 +250,8 @@ def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: 
 
 def forward_with(problem: Problem, wanted: Wanted, found: Statistics) -> Result:
     """A forward pass that on its way writes entropy, maximum, squares, mass and the best of each row into `found`."""
-    batch, heads, length, _ = problem.query.shape
-    out = _like_query(problem.query, problem.value.shape[-1])
-    result = Result(out, torch.empty(batch, heads, length, dtype=torch.float32))
+    length = problem.query.shape[2]
+    result = _room(problem)
     extras = Extras(problem)
     places = _places(range(length), range(problem.key.shape[2]), wanted, found)
     _native.forward(*_common(problem, extras), _tensors(problem, result), places)
@@ -298,11 +294,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, strides:
     _native.linear(current()[0].index, torch.get_num_threads(), sizes, tensors, address)
 
 
-def weights(problem: Problem, lse: Tensor, out: Tensor) -> None:
-    """Write exp(logits - lse) into `out`, (B, H, L, S); its mean over heads where the heads of `out` have stride 0."""
-    tensors = (four(problem.query), four(problem.key), None, four(out), three(lse))
+def forward_with_weights(problem: Problem, weights: Tensor) -> Result:
+    """A forward pass that also writes the weights, (B, H, L, S); their mean over heads where heads have stride 0."""
+    result = _room(problem)
     extras = Extras(problem)
-    _native.weights(*_common(problem, extras), tensors)
+    _native.weights(*_common(problem, extras), _tensors(problem, result), four(weights))
+    return result
 
 
 def _common(problem: Problem, extras: Extras) -> tuple[object, ...]:
@@ -317,6 +314,12 @@ def _common(problem: Problem, extras: Extras) -> tuple[object, ...]:
 
 def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:
     return (*map(four, (problem.query, problem.key, problem.value, result.out)), three(result.lse))
+
+
+def _room(problem: Problem) -> Result:
+    """Output and lse of a problem, not yet written."""
+    batch, heads, length, _ = problem.query.shape
+    return Result(_like_query(problem.query, problem.value.shape[-1]), _FLOAT.new_empty(batch, heads, length))
 
 
 def _like_query(query: Tensor, width: int) -> Tensor:
