@@ -8,7 +8,7 @@ from clearhead.kernels.native import Native
 from clearhead.kernels.problem import Problem, validate
 
 _NATIVE = Native()
-_MANY_ROWS = 64  # a thread averages some rows over all heads: with fewer rows than these there is too little to share out
+_MANY_ROWS = 64  # a thread averages some rows over all heads; fewer rows than these are too little to share out
 
 
 def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Tensor] | None:
