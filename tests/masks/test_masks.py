@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import clearhead
 from clearhead import masks
+from clearhead.errors import OptionError
 from clearhead.masks import BlockState
 
 L, S = 11, 13
@@ -71,6 +72,13 @@ def test_lowering_loses_nothing(expression):
     found = torch.ones(2, 3, L, S, dtype=torch.bool) if allow is None else allow.expand(2, 3, L, S)
     found = found & (distance >= (-99 if low is None else low)) & (distance <= (99 if high is None else high))
     assert torch.equal(found, by_hand(rule))
+
+
+@pytest.mark.parametrize("mask", [masks.document(IDS, KEY_IDS), masks.causal() & masks.from_dense(DENSE)], ids=repr)
+def test_a_mask_made_for_some_queries_knows_none_before_them(mask):
+    with pytest.raises(OptionError, match="before position 0"):
+        mask.shifted(-1)  # an index of -1 would be the last query's row
+    assert torch.equal(masks.causal().shifted(-1).dense(L, S), masks.causal(offset=-1).dense(L, S))
 
 
 @pytest.mark.parametrize(
@@ -226,7 +234,7 @@ def test_a_large_rule_is_never_made_a_tensor(name, monkeypatch):
     monkeypatch.setattr(blocks, "ROWS", 64)
     monkeypatch.setattr(blocks, "COLUMNS", 32)
     # The mode would send the call through the operator; what is watched here is the plain way.
-    monkeypatch.setattr(functional.traced, "is_traced", lambda query: False)
+    monkeypatch.setattr(functional.traced, "is_traced", lambda *tensors: False)
     q, k, v = (torch.randn(1, heads, length, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))
     with Largest():
         out = clearhead.attention(q, k, v, rule)

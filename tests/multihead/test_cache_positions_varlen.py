@@ -48,6 +48,21 @@ def test_an_overflow_is_an_error_that_loses_nothing():
     assert torch.equal(rolling.keys, k[:, :, :2])
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_matrix_of_a_step_stays_what_it_was_when_the_cache_is_written_over(window):
+    layer = clearhead.MultiheadAttention(12, 3, batch_first=True, weights="matrix").eval()
+    cache = clearhead.KVCache(1, 3, 5, 4, window=window)
+    steps = []
+    for _ in range(8):
+        if window is None and cache.held == 5:
+            cache.crop(1)
+        matrix = layer(*[torch.randn(1, 1, 12)] * 3, cache=cache)[1]
+        steps.append((matrix, matrix.to_dense()))
+    for matrix, dense in steps:
+        torch.testing.assert_close(matrix.to_dense(), dense)
+
+
 def test_crop_reset_reorder():
     cache = clearhead.KVCache(2, 1, 6, 2)
     k = torch.randn(2, 1, 5, 2)

@@ -129,6 +129,31 @@ def test_a_hook_or_another_module_in_the_output_projections_place_has_its_say():
     same(ours(x, x, x, need_weights=False)[0], 2 * plain)
 
 
+def test_another_forward_on_the_output_projection_has_its_say():
+    """Libraries that place layers on devices, or add adapters, put a function there."""
+    ours, _ = pair(batch_first=True)
+    x = inputs(True)[0]
+    plain, forward = ours(x, x, x, need_weights=False)[0], ours.out_proj.forward
+    ours.out_proj.forward = lambda y: 2 * forward(y)
+    same(ours(x, x, x, need_weights=False)[0], 2 * plain)
+
+
+@pytest.mark.parametrize("kind", ["register_full_backward_hook", "register_full_backward_pre_hook", "everywhere"])
+def test_hooks_on_the_way_back_and_hooks_on_every_module_see_the_output_projection(kind):
+    ours, _ = pair(batch_first=True)
+    seen = []
+
+    def hook(module, *_):
+        seen.append(module)
+
+    everywhere = torch.nn.modules.module.register_module_forward_hook
+    handle = everywhere(hook) if kind == "everywhere" else getattr(ours.out_proj, kind)(hook)
+    x = inputs(True)[0]
+    ours(x, x, x, need_weights=False)[0].sum().backward()
+    handle.remove()
+    assert ours.out_proj in seen
+
+
 @pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 @torch.no_grad()
 def test_a_mode_that_watches_changes_no_bit():

@@ -119,7 +119,7 @@ def _score(name: str, matrix: AttentionMatrix, tokens: Tensor, special: Sequence
     best = matrix.topk(1)[1].squeeze(-1) - place
     offset, share = _commonest(best)
     most = matrix.visible().clamp_min(1).log()
-    none = torch.full(matrix.shape[1:2], math.nan)
+    none = torch.full(matrix.shape[1:2], math.nan, device=matrix.device)
     columns = {
         "previous_token": matrix.diagonal(-1).mean((0, 2)) if length > 1 else none,
         "first_token": matrix.mass_on([0])[:, :, 1:].mean((0, 2)) if length > 1 else none,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clearhead.errors import KernelError
 from clearhead.kernels.choice import KERNELS, pick
-from clearhead.kernels.problem import Problem, Result, validate
+from clearhead.kernels.problem import Problem, Result, carries_tangent, validate
 
 
 def run(problem: Problem, kernel: str | None = None) -> Result:
@@ -65,7 +65,7 @@ class _Attention(torch.autograd.Function):
 
 def backward(options: Any, name: str, *tensors: Any) -> tuple[Tensor | None, ...]:
     """The gradients that `_Backward` gives; without its graph where none is wanted, which takes 50 µs less."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or carries_tangent(*tensors):
         return _Backward.apply(options, name, *tensors)
     return _Backward.forward(None, options, name, *tensors)
 

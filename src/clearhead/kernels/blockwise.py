@@ -12,6 +12,7 @@ from clearhead.kernels import dropout
 from clearhead.kernels.problem import Gradients, Problem, Result
 
 BLOCK = 1 << 20  # logits held at once: 4 MiB in float32, and some ten such tensors live at a time
+NOTHING = -1e37  # a row of which no logit is more may attend nothing, as if all were -inf: the native kernel's limit
 
 
 def forward(problem: Problem, dtype: torch.dtype) -> Result:
@@ -26,9 +27,10 @@ def forward(problem: Problem, dtype: torch.dtype) -> Result:
     for rows in _blocks(problem):
         logits, _ = _logits(problem, query, key, rows)
         total = torch.logsumexp(logits, -1)
+        total = total.masked_fill(total < NOTHING, -torch.inf)
         if problem.sinks is not None:
             total = torch.logaddexp(total, problem.sinks.to(dtype)[:, None])
-        weights = _weights(logits, total)
+        weights = _summing(_weights(logits, total), problem)
         keep = _kept(problem, rows)
         if keep is not None:
             weights = weights * keep.to(dtype) / (1 - problem.dropout_p)
@@ -56,10 +58,7 @@ def backward(
         here = (slice(None), slice(None), slice(rows.start, rows.stop))
         lse = result.lse[here].to(dtype)
         logits, slope = _logits(problem, query, key, rows)
-        weights = _weights(logits, lse)
-        if problem.sinks is None:
-            # logits - lse loses digits where both are in the hundreds; a row that sums to 1 gets them back.
-            weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(dtype).tiny)
+        weights = _summing(_weights(logits, lse), problem)
         upstream = _group(grad_out[here].to(dtype), problem)
         grad_weights = _ungroup(upstream @ value.mT, heads)
         keep = _kept(problem, rows)
@@ -150,6 +149,14 @@ def _distance(problem: Problem, rows: range) -> Tensor:
 def _weights(logits: Tensor, lse: Tensor) -> Tensor:
     """exp(logits - lse), and 0 in a row whose lse is -inf."""
     return torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0)[..., None])
+
+
+def _summing(weights: Tensor, problem: Problem) -> Tensor:
+    """logits - lse loses digits where both are in the hundreds, and all of them at -1e9, which people add to mask a
+    whole row; a row that sums to 1 gets them back. With sinks it does not."""
+    if problem.sinks is not None:
+        return weights
+    return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def _kept(problem: Problem, rows: range) -> Tensor | None:

@@ -37,10 +37,10 @@ def kept(seed: int, batch: int, heads: int, rows: range, keys: int, p: float) ->
         rows: the query indices of the block, consecutive.
         p: probability that a weight is dropped.
     Returns:
-        bool (B, H, len(rows), S), True = kept.
+        bool (B, H, len(rows), S), on the CPU, True = kept.
     """
     low, high = seed & _WORD, (seed >> 32) & _WORD
-    head = mix(mix(torch.arange(batch * heads) ^ low) ^ high)
-    row = mix((head[:, None] + torch.arange(rows.start, rows.stop)) & _WORD)
-    bits = mix(row[..., None] ^ mix(torch.arange(keys)))
+    head = mix(mix(torch.arange(batch * heads, device="cpu") ^ low) ^ high)
+    row = mix((head[:, None] + torch.arange(rows.start, rows.stop, device="cpu")) & _WORD)
+    bits = mix(row[..., None] ^ mix(torch.arange(keys, device="cpu")))
     return (bits >= threshold(p)).view(batch, heads, len(rows), keys)

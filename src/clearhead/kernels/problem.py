@@ -133,6 +133,21 @@ def is_negated(*tensors: Tensor | None) -> bool:
     return any(t is not None and t.is_neg() for t in tensors)
 
 
+def has_own_memory(*tensors: Tensor | None) -> bool:
+    """Whether each tensor's numbers lie at its address: not so for a class that only wraps other tensors.
+
+    >>> has_own_memory(torch.ones(2), None)
+    True
+    """
+    return not any(
+        type(t) not in _ORDINARY and t is not None and torch._C._dispatch_keys(t).has(torch._C.DispatchKey.Python)
+        for t in tensors
+    )
+
+
+_ORDINARY = (Tensor, torch.nn.Parameter)
+
+
 def validate(problem: Problem) -> None:
     """Check that a problem's tensors fit each other. Costs a few microseconds.
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.kernels import native
-from clearhead.kernels.problem import carries_tangent, is_negated
+from clearhead.kernels.problem import carries_tangent, has_own_memory, is_negated
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -80,6 +80,7 @@ def native_wins(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     if (
         carries_tangent(x, weight, bias)
         or is_negated(x, weight, bias)
+        or not has_own_memory(x, weight, bias)
         or torch.is_autocast_enabled("cpu")
         or weight.dim() != 2
         or x.shape[-1] != weight.shape[1]

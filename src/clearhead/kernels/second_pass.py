@@ -16,7 +16,7 @@ from clearhead.kernels.problem import Problem, Result
 Progress = Callable[[float], None]
 
 CHUNK = 2**33  # multiply-adds between two reports of progress: some tenths of a second
-NOTHING = torch.empty(0)  # its address is 0, which the library reads as: not wanted
+NOTHING = torch.empty(0, device="cpu")  # its address is 0, which the library reads as: not wanted
 MOST_BEST = 64  # beyond it a row's list of largest weights costs more than the product
 
 
@@ -107,7 +107,7 @@ def statistics(problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress
     """
     length, keys = problem.query.shape[2], problem.key.shape[2]
     found = _room(problem, wanted)
-    lse = lse.detach().float()
+    lse = lse.detach().float().resolve_neg()
     rows, columns = _area(wanted, length, keys)
     for some in _runs(problem, rows, columns):
         native.statistics(problem, lse, some, columns, wanted, found)
@@ -147,7 +147,7 @@ def _room(problem: Problem, wanted: Wanted) -> Statistics:
     keys = problem.key.shape[2]
 
     def zeros(asked: bool, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.zeros(batch, heads, *shape, dtype=dtype) if asked else NOTHING
+        return problem.query.new_zeros(batch, heads, *shape, dtype=dtype) if asked else NOTHING
 
     cells = wanted.cells
     return Statistics(

@@ -30,17 +30,18 @@ class TorchSdpa:
     def forward(self, problem: Problem) -> Result:
         if not flash_can(problem):
             return blockwise.forward(problem, _wide(problem.query.dtype))
+        mask = _mask(problem)
         out, lse = _flash(
             problem.query,
             problem.key,
             problem.value,
             0.0,
             problem.is_causal,
-            attn_mask=_mask(problem),
+            attn_mask=mask,
             scale=problem.scale,
         )
         # The operator answers NaN or a mean, and lse 0, for a row that may attend nothing (seen in torch 2.13).
-        empty = _empty_rows(problem)
+        empty = _empty_rows(problem, mask)
         if empty is not None:
             out, lse = out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, -torch.inf)
         return Result(out, lse)
@@ -49,7 +50,8 @@ class TorchSdpa:
         bias_learns = problem.bias is not None and problem.bias.requires_grad
         if grad_lse is not None or bias_learns or not flash_can(problem):
             return blockwise.backward(problem, result, grad_out, grad_lse, _wide(problem.query.dtype))
-        empty = _empty_rows(problem)
+        mask = _mask(problem)
+        empty = _empty_rows(problem, mask)
         out, lse = result.out, result.lse
         if empty is not None:
             grad_out, lse = grad_out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, 0)
@@ -63,7 +65,7 @@ class TorchSdpa:
                 lse,
                 0.0,
                 problem.is_causal,
-                attn_mask=_mask(problem),
+                attn_mask=mask,
                 scale=problem.scale,
             )
         )
@@ -85,7 +87,7 @@ def flash_can(problem: Problem) -> bool:
         return False
     if query.shape[-1] != value.shape[-1] or 0 in (*query.shape, *key.shape):
         return False
-    if any(tensor.stride(-1) != 1 for tensor in (query, key, value)):
+    if not flash_reads(query, key, value):
         return False
     if carries_tangent(query, key, value, problem.bias):
         return False
@@ -94,25 +96,47 @@ def flash_can(problem: Problem) -> bool:
     return not problem.is_causal and (problem.allow is None or problem.bias is None)
 
 
+def flash_reads(*tensors: Tensor) -> bool:
+    """Whether the operator meets each row, (B, H, L, D), in one piece, and writes its own outputs so too.
+
+    It takes their layout from the inputs: where another axis has stride 1 as well, as in windows that overlap, it may
+    lay that one innermost, and then writes past it (seen in torch 2.13).
+
+    >>> x = torch.arange(5.0)
+    >>> flash_reads(x.view(1, 1, 1, 5)), flash_reads(x.unfold(0, 3, 1)[None, None])
+    (True, False)
+    """
+    return all(t.stride(-1) == 1 and (1 not in t.stride()[:-1] or not _ties(t)) for t in tensors)
+
+
+def _ties(tensor: Tensor) -> bool:
+    sizes, strides = tensor.shape[:-1], tensor.stride()[:-1]
+    return tensor.shape[-1] > 1 and any(n > 1 and step == 1 for n, step in zip(sizes, strides, strict=True))
+
+
 def _mask(problem: Problem) -> Tensor | None:
-    """The mask as the operator wants it: float, added to the logits, 4 axes, as small as the caller's."""
+    """The mask as the operator wants it: added to the logits, 4 axes, as small as the caller's.
+
+    Float32 where it is of another dtype than the query: narrower, -1e5 would be -inf, and a hundred have no digits.
+    """
     if problem.allow is not None:
         allow = problem.allow
         mask = torch.zeros(allow.shape, dtype=problem.query.dtype, device=allow.device)
         mask.masked_fill_(~allow, -torch.inf)
     elif problem.bias is not None:
-        mask = problem.bias.detach().to(problem.query.dtype)
+        own, wanted = problem.bias.detach(), problem.query.dtype
+        mask = own if own.dtype == wanted else own.to(_wide(wanted))
     else:
         return None
     return mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
 
 
-def _empty_rows(problem: Problem) -> Tensor | None:
+def _empty_rows(problem: Problem, mask: Tensor | None) -> Tensor | None:
     """bool (B, H, L), True where the mask leaves a row nothing; None if there is no mask."""
     if problem.allow is not None:
         blocked = ~problem.allow.any(-1)
-    elif problem.bias is not None:
-        blocked = (problem.bias == -torch.inf).all(-1)
+    elif mask is not None:
+        blocked = (mask < blockwise.NOTHING).all(-1)
     else:
         return None
     return blocked.broadcast_to(problem.query.shape[:3])

@@ -102,7 +102,14 @@ class Mask:
         """The same mask, seen by queries that start at position `past`: query 0 of the call is position `past`.
 
         For a cache that already holds `past` keys.
+
+        Raises:
+            OptionError: past is negative, and the mask was made for queries that start at 0.
         """
+        if past < 0 and self.sizes()[2] is not None:
+            raise OptionError(
+                f"({self!r}).shifted({past}): the mask knows no queries before position 0. Use past >= 0."
+            )
         return self if past == 0 else Shifted(self, past)
 
     @property

@@ -79,7 +79,7 @@ def _as_index(part: Any) -> Any:
     """Lists and arrays become tensors, a tensor of no axes becomes an int; ints, slices, None and ... stay."""
     if isinstance(part, (int, slice)) or part is None or part is Ellipsis:
         return part
-    tensor = torch.as_tensor(part)
+    tensor = part if isinstance(part, Tensor) else torch.as_tensor(part, device="cpu")
     if tensor.is_floating_point():
         raise TypeError(f"positions are whole numbers, not {tensor.dtype}")
     return int(tensor) if tensor.dim() == 0 and tensor.dtype != torch.bool else tensor
@@ -111,10 +111,10 @@ def _axes(parts: tuple[Any, ...], logits: Logits) -> list[Tensor]:
 
 def _positions(part: Any, size: int) -> Tensor:
     if isinstance(part, slice):
-        return torch.tensor(range(*part.indices(size)), dtype=torch.long)
+        return torch.tensor(range(*part.indices(size)), dtype=torch.long, device="cpu")
     if isinstance(part, Tensor) and part.dtype == torch.bool:
         return part.nonzero().flatten()
-    where = torch.as_tensor(part).flatten().long()
+    where = torch.as_tensor(part, device=part.device if isinstance(part, Tensor) else "cpu").flatten().long()
     _inside(where, size)
     return where % size if size else where
 
@@ -139,7 +139,7 @@ def _pointwise(logits: Logits, lse: Tensor, parts: tuple[Any, ...], shape: torch
         # A ramp along one axis, stretched without memory over the others; indexing it gives that axis' positions.
         view = [1] * len(logits.shape)
         view[axis] = size
-        ramp = torch.arange(size).view(view).expand(logits.shape)
+        ramp = torch.arange(size, device="cpu").view(view).expand(logits.shape)
         try:
             places.append(ramp[_on(parts, "cpu")].flatten().to(logits.query.device))
         except IndexError as error:

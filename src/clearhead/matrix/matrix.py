@@ -174,14 +174,14 @@ class AttentionMatrix(Questions):
     def diagonal(self, offset: int = 0) -> Tensor:
         """The weights at (i, i + offset), (B, H, n), as `torch.diagonal`: offset -1 is the previous position."""
         _, _, rows, keys = self.shape
-        first = torch.arange(max(0, -offset), max(0, -offset, min(rows, keys - offset)))
+        first = torch.arange(max(0, -offset), max(0, -offset, min(rows, keys - offset)), device=self.device)
         return self[:, :, first, first + offset]
 
     # Other matrices made from it
 
     def heads(self, heads: int | slice | Sequence[int] | Tensor) -> AttentionMatrix:
         """Some heads as a matrix of their own, (B, len(heads), L, S), in the order given; an int gives one head."""
-        every = torch.arange(self.shape[1])
+        every = torch.arange(self.shape[1], device="cpu")
         try:
             chosen = every[heads if not isinstance(heads, Sequence) else list(heads)].reshape(-1).to(self.device)
         except IndexError as error:

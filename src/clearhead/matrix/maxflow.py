@@ -48,11 +48,12 @@ def flow(
             f"attention flow over {len(matrices)} layers of {length} tokens is a network of {pipes} pipes; the limit "
             f"is {limit}. Use rollout(...), which has no such limit, a shorter text, or limit={pipes}."
         )
-    out = torch.zeros(batch, len(positions), length, dtype=torch.float64)
+    out = torch.zeros(batch, len(positions), length, dtype=torch.float64, device="cpu")
     for sample in range(batch):
         network = networkx.DiGraph()
         for layer, matrix in enumerate(matrices):
-            mixed = (1 - residual) * matrix[sample].double().mean(0) + residual * torch.eye(length, dtype=torch.float64)
+            mixed = (1 - residual) * matrix[sample].double().mean(0).cpu()
+            mixed += residual * torch.eye(length, dtype=torch.float64, device="cpu")
             for row, col in (mixed > 0).nonzero().tolist():
                 network.add_edge((layer + 1, row), (layer, col), capacity=float(mixed[row, col]))
         for index, position in enumerate(positions):

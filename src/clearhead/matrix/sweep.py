@@ -118,7 +118,7 @@ def first(logits: Logits, wanted: kernels.Wanted) -> tuple[Tensor, kernels.Stati
 
 def cells(edges: list[list[tuple[int, int]]], spans: tuple[slice, slice], *, by_maximum: bool) -> kernels.Cells:
     """The cells of a map over the rectangle `spans`, from their edges within it."""
-    rows, keys = (torch.tensor(part) + span.start for part, span in zip(edges, spans, strict=True))
+    rows, keys = (torch.tensor(part, device="cpu") + span.start for part, span in zip(edges, spans, strict=True))
     return kernels.Cells(rows, keys, by_maximum)
 
 

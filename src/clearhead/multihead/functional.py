@@ -156,7 +156,7 @@ def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tup
     (batch, heads, length, _), keys = problem.query.shape, problem.key.shape[2]
     wide, high, *_ = mask.sizes()
     entries = (1 if wide is None else batch) * (1 if high is None else heads) * length * keys
-    if not (dense or traced.is_traced(problem.query) or is_small(mask) or entries <= RULE_ENTRIES):
+    if not (dense or _is_traced(problem) or is_small(mask) or entries <= RULE_ENTRIES):
         return problem, mask
     lowered = lower(mask, length, keys, device=problem.query.device)
     problem = dataclasses.replace(
@@ -177,13 +177,20 @@ def fused(
     if dropout_p == 1:  # every weight dropped: zeros, and a graph that says so
         result = fused(problem, 0.0, kernel, rule)
         return kernels.Result(result.out * 0, result.lse)
-    if traced.is_traced(problem.query):
+    if _is_traced(problem):
         return traced.run(problem, float(dropout_p), kernel)
     if has_torch_function_unary(problem.query):  # a TorchFunctionMode is watching: let it see this call
         return handle_torch_function(fused, (problem.query,), problem, dropout_p, kernel, rule)
     if dropout_p > 0:
-        problem = dataclasses.replace(problem, dropout_p=float(dropout_p), seed=int(torch.randint(2**62, ())))
+        problem = dataclasses.replace(
+            problem, dropout_p=float(dropout_p), seed=int(torch.randint(2**62, (), device="cpu"))
+        )
     return kernels.run(problem, kernel) if rule is None else blocks.run(problem, rule, kernel)
+
+
+def _is_traced(problem: kernels.Problem) -> bool:
+    others = (problem.key, problem.value, problem.allow, problem.bias, problem.sinks, problem.alibi)
+    return traced.is_traced(problem.query, *others)
 
 
 def matrix_takes(mask: Any) -> bool:

@@ -163,6 +163,8 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             q, k = self.rotary(q, start=start), self.rotary(k, start=start)
         if cache is not None:
             k, v = cache.append(k, v)
+            if need_weights and kind == "matrix":  # which may be asked when the cache has written over them
+                k, v = k.clone(), v.clone()
         dense = need_weights and kind == "dense"
         masked = door.Masked(key_padding_mask, attn_mask, is_causal, cache, batched)
         k, v, extra = self._extra_keys(k, v)

@@ -56,7 +56,7 @@ class Rotary:
             )
         if self.layout not in ("half", "interleaved"):
             raise OptionError(f"layout is {self.layout!r}; expected 'half' (Llama) or 'interleaved' (GPT-J).")
-        plain = self.base ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+        plain = self.base ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
         frequencies, magnitude = _scaled(plain, self.base, dict(self.scaling or {}))
         object.__setattr__(self, "_frequencies", frequencies)
         object.__setattr__(self, "_magnitude", magnitude)
@@ -104,7 +104,7 @@ def _scaled(plain: Tensor, base: float, scaling: dict[str, Any]) -> tuple[Tensor
     if kind == "ntk":
         width = 2 * len(plain)
         stretched = base * factor ** (width / (width - 2))
-        return stretched ** -(torch.arange(0, width, 2, dtype=torch.float64) / width), 1.0
+        return stretched ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width), 1.0
     if kind == "llama3":
         return _llama3(plain, factor, scaling), 1.0
     if kind == "yarn":
@@ -133,5 +133,7 @@ def _yarn(plain: Tensor, base: float, factor: float, scaling: dict[str, Any]) ->
 
     first = max(math.floor(pair_that_turns(scaling.get("beta_fast") or 32)), 0)
     last = min(math.ceil(pair_that_turns(scaling.get("beta_slow") or 1)), width - 1)
-    ramp = ((torch.arange(len(plain), dtype=torch.float64) - first) / max(last - first, 0.001)).clamp(0, 1)
+    ramp = ((torch.arange(len(plain), dtype=torch.float64, device="cpu") - first) / max(last - first, 0.001)).clamp(
+        0, 1
+    )
     return plain / factor * ramp + plain * (1 - ramp)

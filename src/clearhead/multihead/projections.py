@@ -46,13 +46,21 @@ def outward(module: "MultiheadAttention", heads: Tensor) -> Tensor:
     """Merge heads (B, H, L, D) and project them: (B, L, E) or (L, B, E)."""
     x = (heads.transpose(1, 2) if module.batch_first else heads.permute(2, 0, 1, 3)).flatten(-2)
     last = module.out_proj
-    # A hook, a parametrization or another class put in its place has its own say.
-    plain = type(last) is torch.nn.modules.linear.NonDynamicallyQuantizableLinear and not (
-        last._forward_hooks or last._forward_pre_hooks
-    )
-    if not plain or traced.is_traced(x):
+    if not _is_as_made(last) or traced.is_traced(x):
         return last(x)
     return kernels.project(x, last.weight, last.bias)
+
+
+def _is_as_made(last: torch.nn.Module) -> bool:
+    """Whether nobody has a say in the linear layer: by a hook, a parametrization, a class or `forward` in its place."""
+    said = last.__dict__
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return (
+        type(last) is torch.nn.modules.linear.NonDynamicallyQuantizableLinear
+        and "forward" not in said
+        and not any(said[name] for name in hooks)
+        and not torch.nn.modules.module._has_any_global_hook()
+    )
 
 
 def split_heads(module: "MultiheadAttention", x: Tensor) -> Tensor:

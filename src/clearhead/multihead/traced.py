@@ -14,9 +14,10 @@ from torch.utils.flop_counter import register_flop_formula
 from clearhead import kernels
 from clearhead.errors import OptionError
 from clearhead.kernels.choice import KERNELS
+from clearhead.kernels.problem import has_own_memory
 
 
-def is_traced(query: Tensor) -> bool:
+def is_traced(query: Tensor, *others: Tensor | None) -> bool:
     """Whether somebody is recording or transforming operators, or the tensors hold no data."""
     return bool(
         torch.compiler.is_compiling()
@@ -25,6 +26,7 @@ def is_traced(query: Tensor) -> bool:
         or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._functorch.peek_interpreter_stack() is not None
         or type(query) not in (Tensor, torch.nn.Parameter)
+        or not has_own_memory(*others)
     )
 
 

@@ -1,0 +1,116 @@
+"""Tensors and callers that are not what they seem: each of these once gave an answer that was wrong, or a crash."""
+
+import pytest
+import torch
+import torch.utils._pytree as pytree
+from tests import reference
+from torch.autograd import forward_ad
+
+import clearhead
+from clearhead import AttentionMatrix
+
+
+class Wrapping(torch.Tensor):
+    """A tensor with no memory of its own: every operator runs on the one it wraps."""
+
+    @staticmethod
+    def __new__(cls, inner):
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, strides=inner.stride(), dtype=inner.dtype)
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        args, kwargs = pytree.tree_map_only(Wrapping, lambda t: t.inner, (args, kwargs or {}))
+        return pytree.tree_map_only(torch.Tensor, Wrapping, func(*args, **kwargs))
+
+
+@pytest.mark.parametrize("which", ["query", "key", "value", "attn_mask", "sinks"])
+def test_a_class_that_wraps_tensors_is_asked_and_never_read(which: str) -> None:
+    given = dict(zip(("query", "key", "value"), torch.randn(3, 1, 2, 5, 7), strict=True))
+    given |= {"attn_mask": torch.rand(5, 5) < 0.7, "sinks": torch.randn(2)}
+    expected = clearhead.attention(**given)
+    given[which] = Wrapping(given[which])
+    torch.testing.assert_close(clearhead.attention(**given).inner, expected)
+
+
+@pytest.mark.parametrize("which", ["in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"])
+def test_parameters_of_a_class_that_wraps_tensors(which: str) -> None:
+    layer = clearhead.MultiheadAttention(64, 2, batch_first=True).eval().requires_grad_(False)
+    x = torch.randn(3, 17, 64)
+    expected = layer(x, x, x, need_weights=False)[0]
+    owner, name = (layer.out_proj, which.partition(".")[2]) if "." in which else (layer, which)
+    setattr(owner, name, torch.nn.Parameter(Wrapping(getattr(owner, name).data), requires_grad=False))
+    torch.testing.assert_close(layer(x, x, x, need_weights=False)[0].inner, expected)
+
+
+@pytest.mark.parametrize("kernel", ["native", "torch"])
+@pytest.mark.parametrize("strides", [(0, 1, 1, 1), (0, 1, 7, 1), (30, 10, 1, 1)])
+def test_windows_that_overlap_have_the_gradients_of_their_copies(strides: tuple[int, ...], kernel: str | None) -> None:
+    # torch's flash operator lays its own outputs out as the inputs are, and then writes past a row (torch 2.13).
+    def gradient(kernel: str | None) -> torch.Tensor:
+        store = torch.randn(101, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        x = store.as_strided((2, 3, 3, 7), strides)
+        clearhead.attention(x, x, x, kernel=kernel).square().sum().backward()
+        return store.grad
+
+    torch.testing.assert_close(gradient(kernel), gradient("reference"), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [None, "torch", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("learns", [False, True])
+def test_a_float32_mask_keeps_its_range_and_digits_beside_narrow_queries(dtype, kernel, learns) -> None:
+    query, key, value = torch.randn(3, 1, 1, 5, 7).to(dtype)
+    bias = 200 + torch.randn(5, 5)
+    bias[2] -= 1e5  # more than float16 holds: not -inf, and no reason to give the row nothing
+    out = clearhead.attention(query.clone().requires_grad_(learns), key, value, bias, kernel=kernel)
+    truth, _ = reference.attention(query, key, value, scale=7**-0.5, bias=bias)
+    torch.testing.assert_close(out.double(), truth, atol=2e-2, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", [None, "torch", "reference"])
+@pytest.mark.parametrize("options", [{}, {"softcap": 5.0}], ids=["plain", "softcap"])
+def test_a_row_masked_by_a_large_number_alone_is_the_mean_of_the_values(options, kernel) -> None:
+    query, key, value = torch.randn(3, 1, 2, 5, 7)
+    bias = torch.zeros(5, 5)
+    bias[1] = -1e30  # beside it no dtype has digits left for the logits, nor for the logarithm of 5
+    out = clearhead.attention(query, key, value, bias, kernel=kernel, **options)
+    torch.testing.assert_close(out[:, :, 1], value.mean(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kernel", ["torch", "reference"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_least_float_on_a_whole_row_leaves_it_nothing(dtype, kernel, learns) -> None:
+    query, key, value = torch.randn(3, 1, 2, 5, 7, dtype=dtype)
+    bias = torch.zeros(5, 5, dtype=dtype)
+    bias[1] = torch.finfo(torch.float32).min
+    query.requires_grad_(learns)
+    out, lse = clearhead.attention(query, key, value, bias, kernel=kernel, return_lse=True)
+    assert not out[:, :, 1].any()
+    assert (lse[:, :, 1] == -torch.inf).all()
+    assert torch.equal(clearhead.attention(query, key, value, bias, kernel=kernel) == 0, out == 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, on its first use
+@pytest.mark.parametrize("length", [3, 67])
+@pytest.mark.parametrize("options", [{"softcap": 5.0}], ids=["softcap"])
+def test_a_tangent_of_the_upstream_gradient_is_refused_and_never_dropped(length: int, options) -> None:
+    query = torch.randn(1, 2, length, 7, requires_grad=True)
+    out = clearhead.attention(query, query, query, **options)
+    with forward_ad.dual_level():
+        upstream = forward_ad.make_dual(torch.ones_like(out), torch.ones_like(out))
+        with pytest.raises((NotImplementedError, RuntimeError), match=r"forward AD|jvp"):
+            torch.autograd.grad(out, query, upstream)
+
+
+def test_a_negated_lse_is_read_as_what_it_is() -> None:
+    query = torch.randn(1, 2, 5, 7)
+    right = AttentionMatrix(query, query)
+    negated = torch.complex(torch.zeros_like(right.lse), -right.lse).conj().imag
+    assert negated.is_neg()
+    given = AttentionMatrix(query, query, lse=negated)
+    for ask in (AttentionMatrix.received, AttentionMatrix.entropy, AttentionMatrix.to_dense):
+        torch.testing.assert_close(ask(given), ask(right))
