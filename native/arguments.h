@@ -18,7 +18,7 @@ struct Attention {
   Dtype dtype;                 // of query, key, value, out and their gradients
   Tensor query, key, value;    // any strides
   Tensor out;                  // last axis contiguous
-  Tensor lse;                  // float32; column unused
+  Tensor lse;                  // float32; column unused; null where the forward pass need not give it
   float scale;
   int64_t reach_low, reach_high;  // query i may attend key j where reach_low <= j - i <= reach_high
   Tensor allow;                // bytes, 0 = may not attend, or null; strides in bytes, 0 where broadcast

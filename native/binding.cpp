@@ -1,9 +1,10 @@
-// The one door to Python. Tensors come as tuples (address, batch, head, row, column): five integers are ten times
-// cheaper to pass than an array object, and clearhead/kernels/native.py has checked them already.
+// The door to Python; plain.cpp is its short way. Tensors come as tuples (address, batch, head, row, column), which
+// clearhead/kernels/native.py has checked already.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
 #include "dispatch.h"
+#include "plain.h"
 
 namespace nb = nanobind;
 using namespace clearhead;
@@ -17,11 +18,6 @@ Tensor tensor(const nb::object& o) {
   const nb::tuple t = nb::cast<nb::tuple>(o);
   return {reinterpret_cast<void*>(nb::cast<uintptr_t>(t[0])), integer(t, 1), integer(t, 2), integer(t, 3),
           integer(t, 4)};
-}
-
-const Target& target_named(int index) {
-  if (index < 0 || index >= target_count()) throw nb::index_error("no such target");
-  return target_at(index);
 }
 
 // (batch, heads, kv_heads, length, keys, width, value_width, dtype, reach_low, reach_high), the tensors in order, and
@@ -107,7 +103,7 @@ NB_MODULE(_native, m) {
   }, "(name, queries in a tile, whether this CPU can run it), best first.");
 
   m.def("peak", [](int target, int threads, int64_t steps) {
-    const Target& t = target_named(target);
+    const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     return run_peak(t, steps, threads);
   }, "Floating-point operations done on registers alone: time it to know the machine's peak.");
@@ -115,7 +111,7 @@ NB_MODULE(_native, m) {
   m.def("forward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
                       nb::object wanted) {
     const Attention p = attention(sizes, scale, tensors, extras);
-    const Target& t = target_named(target);
+    const Target& t = target_at(target);
     Statistics found = {};
     if (!wanted.is_none()) found = statistics(nb::cast<nb::tuple>(wanted));
     const Statistics* const also = wanted.is_none() ? nullptr : &found;
@@ -131,7 +127,7 @@ NB_MODULE(_native, m) {
     const Backward g = {tensor(gradients[0]), tensor(gradients[1]), tensor(gradients[2]), tensor(gradients[3]),
                         tensor(gradients[4]), tensor(gradients[5]), address<float>(gradients, 6),
                         address<float>(gradients, 7)};
-    const Target& t = target_named(target);
+    const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_backward(t, p, g, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
@@ -141,7 +137,7 @@ NB_MODULE(_native, m) {
                          nb::tuple wanted) {
     const Attention p = attention(sizes, scale, tensors, extras);
     const Statistics s = statistics(wanted);
-    const Target& t = target_named(target);
+    const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_statistics(t, p, s, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
@@ -150,24 +146,10 @@ NB_MODULE(_native, m) {
                       nb::tuple weights) {
     const Attention p = attention(sizes, scale, tensors, extras);
     const Tensor to = tensor(weights);
-    const Target& t = target_named(target);
+    const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_weights(t, p, to, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
-
-  // What .item() says in ten times as long: the first number of a tensor, 2, 4 or 8 bytes, as bits.
-  m.def("first_bits", [](uintptr_t at, int bytes) -> uint64_t {
-    if (bytes == 2) return *reinterpret_cast<const uint16_t*>(at);
-    if (bytes == 4) return *reinterpret_cast<const uint32_t*>(at);
-    return *reinterpret_cast<const uint64_t*>(at);
-  });
-
-  m.def("has_empty_row", [](nb::tuple mask, nb::tuple sizes, int bytes, uint64_t blocked) {
-    const int64_t four[] = {integer(sizes, 0), integer(sizes, 1), integer(sizes, 2), integer(sizes, 3)};
-    const Tensor m = tensor(mask);
-    nb::gil_scoped_release unlocked;
-    return has_empty_row(m, four, bytes, blocked);
-  });
 
   // sizes: (rows, inputs, outputs, length, width, dtype), tensors: (x, weight, out)
   m.def("linear", [](int target, int threads, nb::tuple sizes, nb::tuple tensors, uintptr_t bias) {
@@ -182,8 +164,10 @@ NB_MODULE(_native, m) {
     p.weight = tensor(tensors[1]);
     p.out = tensor(tensors[2]);
     p.bias = reinterpret_cast<const void*>(bias);
-    const Target& t = target_named(target);
+    const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_linear(t, p, threads);
   });
+
+  bind_plain(m);
 }

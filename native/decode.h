@@ -190,8 +190,9 @@ void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t pa
       for (int64_t c = 0; c < p.value_width; c++) space[c] += out[c] * share;
     }
     store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head + r / p.length, r % p.length));
-    float* lse = static_cast<float*>(p.lse.data) + batch * p.lse.batch + (head + r / p.length) * p.lse.head;
-    lse[r % p.length * p.lse.row] = total == 0 ? -kInfinity : float(top * kLn2 + __builtin_log(total));
+    float* const lse = static_cast<float*>(p.lse.data);
+    if (!lse) continue;
+    lse[batch * p.lse.batch + (head + r / p.length) * p.lse.head + r % p.length * p.lse.row] = total == 0 ? -kInfinity : float(top * kLn2 + __builtin_log(total));
   }
 }
 

@@ -1,6 +1,7 @@
 #include "dispatch.h"
 
 #include <cstring>
+#include <stdexcept>
 
 #include "scratch.h"
 #include "targets.h"
@@ -29,7 +30,10 @@ int useful_threads(const Attention& p, int threads) {
 
 int target_count() { return int(sizeof(kTargets) / sizeof(kTargets[0])); }
 
-const Target& target_at(int index) { return *kTargets[index]; }
+const Target& target_at(int index) {
+  if (index < 0 || index >= target_count()) throw std::out_of_range("no such target");
+  return *kTargets[index];
+}
 
 bool supported(const Target& target) {
   const char* name = target.name;

@@ -5,7 +5,7 @@
 namespace clearhead {
 
 int target_count();
-const Target& target_at(int index);  // best first
+const Target& target_at(int index);  // best first; throws std::out_of_range
 bool supported(const Target&);       // by this machine's CPU
 
 // `threads` is what the caller's framework was told to use. Throws std::bad_alloc where scratch cannot be had.

@@ -158,7 +158,8 @@ struct FloatBlock {
 template <bool kAsked, class Block>
 inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
                         float slope, int64_t batch, int64_t head, int64_t first, int64_t rows, float* space) {
-  float* lse = static_cast<float*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
+  float* const all = static_cast<float*>(p.lse.data);
+  float* const lse = all ? all + batch * p.lse.batch + head * p.lse.head : nullptr;
   float* const share = state.top;  // not needed any more
   for (int64_t i = 0; i < kTile; i++) {
     double offset = state.offset[i], total = state.sum[i], rescale = 1;
@@ -169,7 +170,7 @@ inline void finish_tile(const Attention& p, const Statistics* s, const TileState
       offset = top;
     }
     const float here = total == 0 ? -kInfinity : float(offset * kLn2 + __builtin_log(total));
-    if (i < rows) lse[(first + i) * p.lse.row] = here;
+    if (lse && i < rows) lse[(first + i) * p.lse.row] = here;
     if (kAsked && i < rows)
       store_asked(*s, asked, i, (batch * p.heads + head) * p.length + first + i, state.top[i], slope,
                   total == 0 ? 0 : rescale / total, state.sum[i], here);

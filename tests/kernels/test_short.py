@@ -57,6 +57,14 @@ SPECIAL: dict[str, Callable[[Tensor], Tensor]] = {
     "a parameter": torch.nn.Parameter,
     "one head": lambda x: x[:, :1],
     "a device of no data": lambda x: x.to("meta"),
+    "a last axis apart": lambda x: x.mT.contiguous().mT,
+    "nothing in it": lambda x: x[:, :, :0],
+    "no tensor": lambda x: x.tolist(),
+    "nothing": lambda x: None,
+    "nested": lambda x: torch.nested.as_nested_tensor(list(x), layout=torch.jagged),
+    "sparse": lambda x: x.to_sparse(),
+    "complex": lambda x: x.to(torch.complex64),
+    "half of a complex one, negated": lambda x: torch.complex(x, -x).conj().imag,
 }
 
 
@@ -93,7 +101,7 @@ def test_it_stands_aside_inside_vmap() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("is_causal", [True, False])
-def test_what_is_small_learns_on_torchs_kernel_as_on_the_long_way(dtype: torch.dtype, is_causal: bool) -> None:
+def test_what_is_small_learns_as_on_the_long_way(dtype: torch.dtype, is_causal: bool) -> None:
     leaves = [x[..., :13, :].detach().requires_grad_() for x in three(dtype)]
     grads = []
     for compute in (
@@ -213,6 +221,9 @@ def test_a_mask_it_does_not_know_goes_the_long_way() -> None:
 @pytest.mark.parametrize("dtype", [torch.bool, torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("shape", [(2, 3, 5, 7), (3, 1, 7), (5, 1), (1, 7)], ids=str)
 def test_a_row_that_may_attend_nothing_is_found(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    query = torch.zeros(2, 3, 5, 11, dtype=torch.float32 if dtype is torch.bool else dtype)
+    key = query.new_zeros(2, 3, 7, 11)
+    tensors = (query, key, key)
     allow = torch.zeros(shape, dtype=torch.bool)
     allow[..., -1] = True
     blocked = allow.clone()
@@ -220,9 +231,9 @@ def test_a_row_that_may_attend_nothing_is_found(dtype: torch.dtype, shape: tuple
     for mask, empty in ((allow, False), (blocked, True)):
         if dtype is not torch.bool:
             mask = torch.zeros(shape).masked_fill(~mask, -torch.inf).to(dtype)
-        assert leaves_a_row_nothing(mask.expand(2, 3, 5, 7)) is empty
+        assert leaves_a_row_nothing(*tensors, mask) is empty
     transposed = blocked.mT.contiguous().mT
-    assert leaves_a_row_nothing(transposed.expand(2, 3, 5, 7))
+    assert leaves_a_row_nothing(*tensors, transposed)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)

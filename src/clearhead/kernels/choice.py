@@ -2,23 +2,14 @@
 
 from dataclasses import dataclass, field
 
-import torch
-from torch import Tensor
-
 from clearhead.errors import KernelError
 from clearhead.kernels.native import Native
 from clearhead.kernels.problem import Kernel, Problem
 from clearhead.kernels.reference import Reference
-from clearhead.kernels.torch_sdpa import TorchSdpa, flash_can
+from clearhead.kernels.torch_sdpa import TorchSdpa
 
 # In order of preference. The reference is never chosen by itself: it is there to be asked for.
 KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (Native(), TorchSdpa(), Reference())}
-
-
-# Where gradients are wanted, torch's kernel is faster below so many multiply-adds, B·H·L·S·D: around ours there is a
-# Python function each way, which costs 40 µs more than torch's own. Measured on target avx2 (bench/LOG.md); held to be
-# right for the others too.
-_LEAST_LEARNT = 1 << 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +61,7 @@ def select(problem: Problem, kernel: str | None = None) -> Choice:
         return Choice(kernel, "asked for by name")
     refused: dict[str, str] = {}
     for name, candidate in KERNELS.items():
-        why_not = _refusal(candidate, problem) or _slower(candidate, problem)
+        why_not = _refusal(candidate, problem)
         if why_not is None:
             reason = f"the first that can; {'; '.join(f'{n}: {r}' for n, r in refused.items())}" if refused else ""
             return Choice(name, reason or "the fastest that can", refused)
@@ -95,30 +86,9 @@ def pick(problem: Problem, kernel: str | None) -> Kernel:
     """The kernel that `select` would choose, without the reasons: they cost more than a small problem does."""
     if kernel is None:
         for candidate in KERNELS.values():
-            if _refusal(candidate, problem) is None and _slower(candidate, problem) is None:
+            if _refusal(candidate, problem) is None:
                 return candidate
     return KERNELS[select(problem, kernel).kernel]
-
-
-def torch_learns_faster(query: Tensor, keys: int) -> bool:
-    """Whether forward and backward together were measured to be faster on torch's kernel. Costs a microsecond.
-
-    >>> torch_learns_faster(torch.empty(1, 8, 2, 64), 2), torch_learns_faster(torch.empty(1, 8, 512, 64), 512)
-    (True, False)
-    """
-    return query.numel() * keys < _LEAST_LEARNT
-
-
-def _slower(kernel: Kernel, problem: Problem) -> str | None:
-    """Why a kernel that could compute the problem is passed over: torch's was measured to be faster."""
-    if kernel.name != "native" or not torch.is_grad_enabled():
-        return None
-    query, key, value = problem.query, problem.key, problem.value
-    if not (query.requires_grad or key.requires_grad or value.requires_grad) or not flash_can(problem):
-        return None
-    if (problem.bias is not None and problem.bias.requires_grad) or not torch_learns_faster(query, key.shape[2]):
-        return None
-    return "for so small a problem torch's forward and backward passes are faster (measured)"
 
 
 def _refusal(kernel: Kernel, problem: Problem) -> str | None:

@@ -38,6 +38,8 @@ def _library() -> Any:
 
 
 _native = _library()
+if _native is not None:
+    _native.meet(Tensor, Tensor.__dlpack_c_exchange_api__)
 
 VARIABLE = "CLEARHEAD_KERNEL_TARGET"
 _UNBOUNDED = 1 << 40  # a reach no sequence attains
@@ -120,78 +122,46 @@ def peak(steps: int = 1 << 20) -> float:
     return _native.peak(current()[0].index, torch.get_num_threads(), steps)
 
 
-def covers(dtype: torch.dtype) -> bool:
-    """Whether the library is there and has kernels for that dtype."""
-    return _native is not None and dtype in DTYPES
+def is_plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+    """Whether a call is of the commonest kind; the functions below take nothing else. Takes a microsecond.
+
+    That is: tensors of torch's own class on the CPU, of one float dtype and with their last axis contiguous, none
+    empty, query (B, H, L, D), key and value (B, H, S, D); a mask that spreads to (B, H, L, S), bool or of their dtype,
+    or None.
+    """
+    return _native is not None and bool(_native.is_plain(query, key, value, mask))
 
 
 def attend_plainly(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Output and lse of tensors that were checked: (B, H, L, D), (B, H, S, D), (B, H, S, D_v), (B, H, L, S) or none."""
-    out = _like_query(query, value.shape[-1])
-    batch, heads, length, _ = query.shape
-    lse = _FLOAT.new_empty(batch, heads, length)  # by three numbers: a third of the time a shape takes
-    tensors = (four(query), four(key), four(value), four(out), three(lse))
-    _native.forward(*_plainly(query, value, is_causal, scale, mask), tensors)
-    return out, lse
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, scale: float, lse: Tensor | None
+) -> Tensor:
+    """Output (B, H, L, D), and into `lse`, (B, H, L), where it is given: not of float64."""
+    out = torch.empty_like(query)  # laid out as the query is, as far as it fills its memory
+    threads = torch.get_num_threads()
+    _native.attend_plainly(current()[0].index, threads, query, key, value, mask, is_causal, scale, out, lse)
+    return out
 
 
 def gradients_plainly(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, scale: float,
     out: Tensor, lse: Tensor, grad_out: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of query, key and value, from what `attend_plainly` gave for the same arguments."""
-    grad_out = grad_out.resolve_neg()
     grads = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
-    tensors = (four(query), four(key), four(value), four(out), three(lse))
-    places = (four(grad_out), None, *map(four, grads), None, 0, 0)
-    _native.backward(*_plainly(query, value, is_causal, scale, mask), tensors, places)
+    call = (query, key, value, mask, is_causal, scale, out, lse, grad_out.resolve_neg(), *grads)
+    _native.gradients_plainly(current()[0].index, torch.get_num_threads(), *call)
     return grads
 
 
-def _plainly(query: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None) -> tuple[object, ...]:
-    """What `_common` gives, of a problem that has a mask at most."""
-    batch, heads, length, width = query.shape
-    _, kv_heads, keys, value_width = value.shape
-    reach = 0 if is_causal else _UNBOUNDED
-    sizes = (batch, heads, kv_heads, length, keys, width, value_width, DTYPES[query.dtype], -_UNBOUNDED, reach)
-    extras: tuple[object, ...] | None = None
-    if mask is not None:
-        place = four(mask)
-        both = (place, None, 0) if mask.dtype is torch.bool else (None, place, DTYPES[mask.dtype])
-        extras = (*both, 0.0, 0, 0, 0, 1.0, 0, 0)
-    return current()[0].index, torch.get_num_threads(), sizes, scale, extras
-
-
-# What of a mask says "may not attend", as bits: False, or -inf.
-_BLOCKED = {
-    torch.bool: 0, torch.bfloat16: 0xFF80, torch.float16: 0xFC00, torch.float32: 0xFF80_0000,
-    torch.float64: 0xFFF0_0000_0000_0000,
-}  # fmt: skip
-
-
-def leaves_a_row_nothing(mask: Tensor) -> bool:
-    """Whether a row of a mask (B, H, L, S) may attend nothing. Rows are read to the first key they may."""
-    if _native is None:
-        return not bool((mask if mask.dtype is torch.bool else mask > -torch.inf).any(-1).all())
-    return bool(_native.has_empty_row(four(mask), tuple(mask.shape), mask.element_size(), _BLOCKED[mask.dtype]))
-
-
-# 1 as bits; 0 is 0 or the sign alone.
-_ONE = {
-    torch.bfloat16: 0x3F80, torch.float16: 0x3C00, torch.float32: 0x3F80_0000, torch.float64: 0x3FF0_0000_0000_0000
-}  # fmt: skip
+def leaves_a_row_nothing(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> bool:
+    """Whether the mask leaves some row nothing to attend. Rows are read to the first key they may."""
+    return _native.leaves_a_row_nothing(query, key, value, mask)
 
 
 def starts_with_0_or_1(tensor: Tensor) -> bool:
     """Whether the first number of a float tensor is 0 or 1; asked of every float mask, so it has to cost nothing."""
-    plain = type(tensor) is Tensor and tensor.is_cpu and not torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    if _native is None or not plain or tensor.is_neg() or tensor.dtype not in _ONE:
-        return tensor[(0,) * tensor.dim()].item() in (0, 1)
-    size = tensor.element_size()
-    bits = _native.first_bits(tensor.data_ptr(), size)
-    return bits in (0, _ONE[tensor.dtype], 1 << (8 * size - 1))
+    found = -1 if _native is None else _native.starts_with_0_or_1(tensor)
+    return tensor[(0,) * tensor.dim()].item() in (0, 1) if found < 0 else bool(found)
 
 
 class Native:

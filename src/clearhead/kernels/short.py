@@ -1,8 +1,7 @@
 """The short way to a kernel, for the commonest calls: a mask at most, and nobody watching.
 
 Describing a problem, checking it and choosing a kernel take 40 µs, more than a small attention does itself, and as much
-again on the way back. The native kernel computes what it covers, but where gradients of something tiny are wanted
-(choice.py says how tiny); torch's function computes that and float64.
+again on the way back. Here the library looks at the tensors by itself. float64 is torch's function's.
 """
 
 from typing import Any
@@ -11,13 +10,11 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.autograd import backward
-from clearhead.kernels.choice import torch_learns_faster
-from clearhead.kernels.native import attend_plainly, covers, gradients_plainly, leaves_a_row_nothing
+from clearhead.kernels.native import attend_plainly, gradients_plainly, is_plain, leaves_a_row_nothing
 from clearhead.kernels.problem import carries_tangent
 
 # The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
 _sdpa = torch._C._nn.scaled_dot_product_attention
-_FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def attend(
@@ -37,25 +34,28 @@ def attend(
         >>> attend(q.double(), q, q, False, None) is None
         True
     """
-    if torch.compiler.is_compiling() or _is_watched() or not _is_plain(query, key, value):
+    if torch.compiler.is_compiling() or _is_watched():
         return None
-    if carries_tangent(query, key, value, mask):
+    if not is_plain(query, key, value, mask) or carries_tangent(query, key, value, mask):
         return None
-    full = None  # the mask as every row of every head meets it
-    if mask is not None:
-        full = None if is_causal else _spread(mask, query, key)
-        if full is None:
-            return None
     if scale is None:
         scale = query.shape[-1] ** -0.5
     if type(scale) is not float:
         return None
-    learns = torch.is_grad_enabled() and (query.requires_grad or key.requires_grad or value.requires_grad)
-    if covers(query.dtype) and not learns:
-        return attend_plainly(query, key, value, is_causal, scale, full)[0]
-    if covers(query.dtype) and not torch_learns_faster(query, key.shape[2]):
-        return _Learnt.apply(query, key, value, is_causal, scale, full)
-    if not _torch_is_right(query, key, value, is_causal, scale, full):
+    learns = False
+    if torch.is_grad_enabled():
+        learns = query.requires_grad or key.requires_grad or value.requires_grad
+        if mask is not None and mask.requires_grad:
+            return None
+    if mask is not None and is_causal:
+        return None
+    if query.dtype is not torch.float64:
+        if learns:
+            return _learn(query, key, value, mask, is_causal, scale)
+        return attend_plainly(query, key, value, mask, is_causal, scale, None)
+    # torch's function gives NaN or a mean for an empty row, and forgets a causal mask by a scale that is not positive
+    # (torch 2.13).
+    if (is_causal and scale <= 0) or (mask is not None and leaves_a_row_nothing(query, key, value, mask)):
         return None
     return _sdpa(query, key, value, mask, is_causal=is_causal, scale=scale)
 
@@ -65,9 +65,10 @@ class _Learnt(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, scale: float
     ) -> Tensor:
-        out, lse = attend_plainly(query, key, value, is_causal, scale, mask)
+        lse = query.new_empty(query.shape[:3], dtype=torch.float32)
+        out = attend_plainly(query, key, value, mask, is_causal, scale, lse)
         ctx.save_for_backward(query, key, value, mask, out, lse)
         ctx.options = (is_causal, scale)
         return out
@@ -77,23 +78,17 @@ class _Learnt(torch.autograd.Function):
         query, key, value, mask, out, lse = ctx.saved_tensors
         is_causal, scale = ctx.options
         if not torch.is_grad_enabled():
-            return *gradients_plainly(query, key, value, is_causal, scale, mask, out, lse, grad_out), None, None, None
+            found = gradients_plainly(query, key, value, mask, is_causal, scale, out, lse, grad_out)
+            return *found, None, None, None
         # A graph of this pass is wanted, which will refuse to be differentiated.
         allow, bias = (mask, None) if mask is not None and mask.dtype is torch.bool else (None, mask)
         options = (scale, is_causal, None, 0.0, 0, (None, None), 0)
-        found = backward(options, "native", grad_out, None, query, key, value, bias, None, None, allow, out, lse)
-        return *found[:3], None, None, None
+        grads = backward(options, "native", grad_out, None, query, key, value, bias, None, None, allow, out, lse)
+        return *grads[:3], None, None, None
 
 
-def _torch_is_right(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float, mask: Tensor | None
-) -> bool:
-    """Whether torch's function gives what ours promises: with an empty row it gives NaN or a mean (torch 2.13)."""
-    if 0 in query.shape or key.shape[2] == 0 or not query.stride(-1) == key.stride(-1) == value.stride(-1) == 1:
-        return False
-    if is_causal and scale <= 0:  # as in torch_sdpa.py
-        return False
-    return mask is None or not leaves_a_row_nothing(mask)
+# Function.apply looks after functorch as well, which is not there (`_is_watched`), for 9 µs.
+_learn: Any = super(torch.autograd.Function, _Learnt).apply
 
 
 def _is_watched() -> bool:
@@ -105,34 +100,3 @@ def _is_watched() -> bool:
         or torch._C._is_tracing()
         or torch.is_autocast_enabled("cpu")
     )
-
-
-def _is_plain(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    if not type(query) is type(key) is type(value) is Tensor:
-        return False
-    if query.is_nested or key.is_nested or value.is_nested:
-        return False
-    if query.is_neg() or key.is_neg() or value.is_neg():
-        return False
-    if not (query.is_cpu and key.is_cpu and value.is_cpu and query.dtype in _FLOATS):
-        return False
-    if not query.dtype is key.dtype is value.dtype:
-        return False
-    shape, shared = query.shape, key.shape
-    if not (len(shape) == len(shared) == 4 and shared == value.shape):
-        return False
-    return shape[0] == shared[0] and shape[1] == shared[1] and shape[3] == shared[3] != 0
-
-
-def _spread(mask: Tensor, query: Tensor, key: Tensor) -> Tensor | None:
-    """The mask spread to (B, H, L, S), a view; None where it is not of the commonest kind."""
-    if type(mask) is not Tensor or not mask.is_cpu or mask.is_neg() or not 2 <= mask.dim() <= 4:
-        return None
-    learns = mask.requires_grad and torch.is_grad_enabled()
-    if learns or (mask.dtype is not torch.bool and mask.dtype is not query.dtype):
-        return None
-    batch, heads, length, _ = query.shape
-    try:
-        return mask.expand(batch, heads, length, key.shape[2])
-    except RuntimeError:  # it does not fit, and the long way says how
-        return None
