@@ -168,11 +168,13 @@ uint64_t first_bits(const View& view) {
 }  // namespace
 
 void bind_plain(nb::module_& m) {
-  m.def("meet", [](nb::handle type, nb::capsule api) {
+  m.def("meet", [](nb::handle type, nb::handle api) {
+    if (!PyCapsule_IsValid(api.ptr(), "dlpack_exchange_api")) return false;
+    exchange = static_cast<const dlpack::Exchange*>(PyCapsule_GetPointer(api.ptr(), "dlpack_exchange_api"));
     tensor_type = reinterpret_cast<PyTypeObject*>(type.ptr());
-    exchange = static_cast<const dlpack::Exchange*>(api.data("dlpack_exchange_api"));
-    if (exchange->major != 1) throw nb::value_error("DLPack's interface is of another version than 1");
-  }, "Be told torch.Tensor and its __dlpack_c_exchange_api__, before all else here.");
+    return exchange->major == 1;
+  }, nb::arg(), nb::arg().none(),
+     "Be told torch.Tensor and its __dlpack_c_exchange_api__, before all else here; false where that is of no use.");
 
   m.def("is_plain", [](nb::handle query, nb::handle key, nb::handle value, nb::handle mask) {
     Call call;

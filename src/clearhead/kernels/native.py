@@ -38,8 +38,8 @@ def _library() -> Any:
 
 
 _native = _library()
-if _native is not None:
-    _native.meet(Tensor, Tensor.__dlpack_c_exchange_api__)
+# Whether the library reads torch's tensors by itself: torch has told it how (docs/decisions/0022).
+_reads_tensors = _native is not None and _native.meet(Tensor, getattr(Tensor, "__dlpack_c_exchange_api__", None))
 
 VARIABLE = "CLEARHEAD_KERNEL_TARGET"
 _UNBOUNDED = 1 << 40  # a reach no sequence attains
@@ -129,7 +129,7 @@ def is_plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> 
     empty, query (B, H, L, D), key and value (B, H, S, D); a mask that spreads to (B, H, L, S), bool or of their dtype,
     or None.
     """
-    return _native is not None and bool(_native.is_plain(query, key, value, mask))
+    return _reads_tensors and _native.is_plain(query, key, value, mask)
 
 
 def attend_plainly(
@@ -160,7 +160,7 @@ def leaves_a_row_nothing(query: Tensor, key: Tensor, value: Tensor, mask: Tensor
 
 def starts_with_0_or_1(tensor: Tensor) -> bool:
     """Whether the first number of a float tensor is 0 or 1; asked of every float mask, so it has to cost nothing."""
-    found = -1 if _native is None else _native.starts_with_0_or_1(tensor)
+    found = _native.starts_with_0_or_1(tensor) if _reads_tensors else -1
     return tensor[(0,) * tensor.dim()].item() in (0, 1) if found < 0 else bool(found)
 
 
