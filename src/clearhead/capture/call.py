@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from clearhead.capture.record import Keys, Step
 from clearhead.capture.rules import Sizes, allowed
@@ -64,9 +65,9 @@ class Call:
 
 @dataclass(slots=True)
 class Masks:
-    """Turns a model's masks into allow and bias; remembers each, as all layers of a model share one mask."""
+    """Turns a model's masks into allow and bias of its own; remembers each, as all layers of a model share one mask."""
 
-    _known: dict[int, tuple[Any, Tensor | None, Tensor | None]] = field(default_factory=dict)
+    _known: dict[tuple[Any, ...], tuple[StorageWeakRef, Tensor | None, Tensor | None]] = field(default_factory=dict)
     _blocks: dict[tuple[int, Sizes], tuple[Any, bool, Tensor | None]] = field(default_factory=dict)
 
     def unblocked(self, mask: Any, sizes: Sizes, device: torch.device) -> tuple[bool, Tensor | None]:
@@ -85,18 +86,26 @@ class Masks:
             raise CaptureError(f"its mask is a {type(mask).__name__}, not a tensor")
         if mask.dim() == 2:  # (B, S): which keys are padding
             mask = mask[:, None, None, :]
-        if mask.dtype == torch.bool:
-            return mask, None
-        if not mask.is_floating_point():
-            return mask != 0, None
-        seen = self._known.get(id(mask))
-        if seen is not None and seen[0]() is mask:
-            return seen[1], seen[2]
-        allow = mask > torch.finfo(mask.dtype).min / 2
-        adds, blocks = bool(((mask != 0) & allow).any()), not bool(allow.all())
-        bias = None if not adds else (mask.masked_fill(~allow, 0.0) if blocks else mask)
-        self._known[id(mask)] = (weakref.ref(mask), allow if blocks else None, bias)
-        return self._known[id(mask)][1:]
+        # A model may write into its mask later, as caches do: then it has another version, where torch counts them.
+        memory, version = mask.untyped_storage(), 0 if mask.is_inference() else mask._version
+        place = (memory._cdata, mask.storage_offset(), mask.shape, mask.stride(), mask.dtype, version)
+        if place not in self._known:  # the reference keeps the memory's number from being given to another
+            self._known[place] = (StorageWeakRef(memory), *_split(mask.detach()))
+        return self._known[place][1:]
+
+
+def _split(mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """(allow, bias) of a mask, in memory of their own; axes that are only stretched are left at 1."""
+    for axis, step in enumerate(mask.stride()):
+        mask = mask.narrow(axis, 0, 1) if step == 0 and mask.shape[axis] > 1 else mask
+    if mask.dtype == torch.bool:
+        return mask.clone(), None
+    if not mask.is_floating_point():
+        return mask != 0, None
+    allow = mask > torch.finfo(mask.dtype).min / 2
+    adds, blocks = bool(((mask != 0) & allow).any()), not bool(allow.all())
+    bias = None if not adds else (mask.masked_fill(~allow, 0.0) if blocks else mask.clone())
+    return allow if blocks else None, bias
 
 
 def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values: bool = False) -> Step:
@@ -109,11 +118,10 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
         CaptureError: the call cannot be described as an attention matrix; says why.
     """
     call = _unblocked(call, masks)
+    if call.query.dim() != 4 or call.key.dim() != 4:
+        raise CaptureError(f"its query has shape {tuple(call.query.shape)}, not (B, H, L, D)")
+    call = _one_batch(call)
     query, key = call.query, call.key
-    if query.dim() != 4 or key.dim() != 4:
-        raise CaptureError(f"its query has shape {tuple(query.shape)}, not (B, H, L, D)")
-    if query.shape[0] == 1 < key.shape[0]:
-        query = query.expand(key.shape[0], -1, -1, -1)
     allow, bias = masks.split(call.mask)
     allow = None if allow is None else allow[..., : key.shape[2]]
     if call.bias is not None:
@@ -121,7 +129,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
         allow = also if allow is None else (allow if also is None else allow & also)
         bias = extra if bias is None else (bias if extra is None else bias + extra)
     options: dict[str, Any] = {"scale": call.scale, "softcap": call.softcap}
-    sinks, alibi = (None if t is None else t.detach() for t in (call.sinks, call.alibi))
+    sinks, alibi = (None if t is None else t.detach().clone() for t in (call.sinks, call.alibi))
     _check(call, query, allow, bias, sinks)
     value = call.value if values else None
     if heads is not None:
@@ -141,7 +149,15 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
     def make(keys: Tensor) -> AttentionMatrix:
         return AttentionMatrix(query, keys, **options)
 
-    return Step(make, Keys(key), key.shape[2], _seen(call, query.shape[2], key, allow))
+    return Step(make, Keys(key, _seen(call, query.shape[2], key, allow)), key.shape[2])
+
+
+def _one_batch(call: Call) -> Call:
+    """The same call with one batch size, where one of query, key and value serves every entry of the others."""
+    parts = {name: getattr(call, name) for name in ("query", "key", "value") if getattr(call, name) is not None}
+    batch = max(len(part) for part in parts.values())
+    single = {name: part.expand(batch, *part.shape[1:]) for name, part in parts.items() if len(part) == 1 < batch}
+    return replace(call, **single) if single else call
 
 
 def _unblocked(call: Call, masks: Masks) -> Call:

@@ -195,8 +195,9 @@ def described(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Call:
-    """A call of `F.scaled_dot_product_attention`; three axes are read as (H, L, D) of one batch element."""
-    if query.dim() == 3:
+    """A call of `F.scaled_dot_product_attention`; three axes are read as (H, L, D) of one batch element, two as (L, D)
+    of one head."""
+    while query.dim() < 4 and query.dim() == key.dim() == value.dim():
         query, key, value, out = query[None], key[None], value[None], out[None]
         attn_mask = attn_mask[None] if attn_mask is not None and attn_mask.dim() == 3 else attn_mask
     if attn_mask is not None and attn_mask.dim() == 2:

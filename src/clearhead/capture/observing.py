@@ -17,7 +17,7 @@ from clearhead.capture.call import Call, Masks, captured
 from clearhead.capture.compiled import is_compiled, set_aside
 from clearhead.capture.direct import Direct
 from clearhead.capture.record import Missed, Record
-from clearhead.errors import CaptureError, OptionError
+from clearhead.errors import CaptureError, ClearheadError, OptionError
 from clearhead.matrix import AttentionMatrix
 
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
@@ -164,7 +164,7 @@ class _Watcher:
             return None
         try:
             step = captured(call, self._masks, self._heads, values=self._values)
-        except CaptureError as error:
+        except ClearheadError as error:  # whatever it is, the model runs on
             self._miss(name, str(error))
             return None
         if self._room is not None:

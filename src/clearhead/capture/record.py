@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.matrix import AttentionMatrix
@@ -23,9 +24,22 @@ class Missed:
 
 @dataclass(slots=True)
 class Keys:
-    """The longest keys of one growing cache, which all its steps read: (B, H_kv, S, D)."""
+    """The longest keys of one growing cache, which all its steps read.
+
+    Attributes:
+        tensor: (B, H_kv, S, D).
+        seen: (B or 1, S) boolean, the keys that a query of some step may attend to; None = all.
+    """
 
     tensor: Tensor
+    seen: Tensor | None = None
+
+    def grow(self, later: Keys) -> None:
+        """Hold a later step's keys, which begin with these."""
+        if later.seen is not None:
+            old = torch.ones_like(self.tensor[:1, 0, :, 0], dtype=torch.bool) if self.seen is None else self.seen
+            later.seen = later.seen | F.pad(old, (0, later.tensor.shape[2] - old.shape[1]))
+        self.tensor, self.seen = later.tensor, later.seen
 
 
 @dataclass(slots=True)
@@ -36,13 +50,11 @@ class Step:
         make: builds the matrix from its keys.
         keys: the keys of this step and of those that grew out of it.
         size: how many of them this step had.
-        seen: (B or 1, S) boolean, the keys any of its queries may attend to; None = all.
     """
 
     make: Callable[[Tensor], AttentionMatrix]
     keys: Keys
     size: int
-    seen: Tensor | None
     _made: tuple[Tensor, AttentionMatrix] | None = None
 
     def matrix(self) -> AttentionMatrix:
@@ -54,13 +66,13 @@ class Step:
     def grew_into(self, later: Step) -> bool:
         """Whether a later call's keys begin with this one's, as a cache's do; then both share the later's tensor.
 
-        Keys that no query of this step may attend to need not agree: a static cache fills them in later.
+        Keys that no query so far may attend to need not agree: a static cache fills them in later.
         """
         old, new = self.keys.tensor[:, :, : self.size], later.keys.tensor
         if old.dtype != new.dtype or old.shape[:2] != new.shape[:2] or not self.size <= new.shape[2]:
             return False
         other = (old != new[:, :, : self.size]).any(-1).any(1)
-        return not bool((other if self.seen is None else other & self.seen).any())
+        return not bool((other if self.keys.seen is None else other & self.keys.seen).any())
 
 
 @dataclass(eq=False)
@@ -86,7 +98,7 @@ class Record(Mapping[str, AttentionMatrix]):
         record = cls(_order=list(matrices))
         for name, matrix in matrices.items():
             keys = torch.empty(0, 0, 0, 0)
-            record._steps[name] = [Step(partial(_itself, matrix), Keys(keys), 0, None)]
+            record._steps[name] = [Step(partial(_itself, matrix), Keys(keys), 0)]
         return record
 
     def __getitem__(self, name: str) -> AttentionMatrix:
@@ -159,7 +171,8 @@ class Record(Mapping[str, AttentionMatrix]):
         steps = self._steps.setdefault(name, [])
         if steps and steps[-1].grew_into(step):
             shared = steps[-1].keys
-            shared.tensor, step.keys = step.keys.tensor, shared
+            shared.grow(step.keys)
+            step.keys = shared
         steps.append(step)
 
 
