@@ -1,5 +1,8 @@
 """Tensors and callers that are not what they seem: each of these once gave an answer that was wrong, or a crash."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.utils._pytree as pytree
@@ -45,7 +48,7 @@ def test_parameters_of_a_class_that_wraps_tensors(which: str) -> None:
     torch.testing.assert_close(layer(x, x, x, need_weights=False)[0].inner, expected)
 
 
-@pytest.mark.parametrize("kernel", ["native", "torch"])
+@pytest.mark.parametrize("kernel", [None, "torch"])
 @pytest.mark.parametrize("strides", [(0, 1, 1, 1), (0, 1, 7, 1), (30, 10, 1, 1)])
 def test_windows_that_overlap_have_the_gradients_of_their_copies(strides: tuple[int, ...], kernel: str | None) -> None:
     # torch's flash operator lays its own outputs out as the inputs are, and then writes past a row (torch 2.13).
@@ -56,6 +59,23 @@ def test_windows_that_overlap_have_the_gradients_of_their_copies(strides: tuple[
         return store.grad
 
     torch.testing.assert_close(gradient(kernel), gradient("reference"), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_windows_that_overlap_have_the_output_of_their_copies(dtype: torch.dtype) -> None:
+    x = torch.randn(11, dtype=dtype).unfold(0, 7, 1)[None, None]
+    torch.testing.assert_close(clearhead.attention(x, x, x), clearhead.attention(*[x.clone()] * 3))
+
+
+@pytest.mark.parametrize("length", [3, 67])
+def test_upstream_gradients_mapped_over_many_or_of_a_class_that_wraps_others(length: int) -> None:
+    query = torch.randn(1, 2, length, 7, requires_grad=True)
+    out = clearhead.attention(query, query, query)
+    many = torch.randn(3, *out.shape)
+    right = [torch.autograd.grad(out, query, one, retain_graph=True)[0] for one in many]
+    mapped = torch.autograd.grad(out, query, many, is_grads_batched=True, retain_graph=True)[0]
+    torch.testing.assert_close(mapped, torch.stack(right))
+    torch.testing.assert_close(torch.autograd.grad(out, query, Wrapping(many[0]))[0].inner, right[0])
 
 
 @pytest.mark.parametrize("kernel", [None, "torch", "reference"])
@@ -80,7 +100,7 @@ def test_a_row_masked_by_a_large_number_alone_is_the_mean_of_the_values(options,
     torch.testing.assert_close(out[:, :, 1], value.mean(2), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("kernel", ["torch", "reference"])
+@pytest.mark.parametrize("kernel", [None, "torch", "reference"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("learns", [False, True])
 def test_the_least_float_on_a_whole_row_leaves_it_nothing(dtype, kernel, learns) -> None:
@@ -96,7 +116,7 @@ def test_the_least_float_on_a_whole_row_leaves_it_nothing(dtype, kernel, learns)
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, on its first use
 @pytest.mark.parametrize("length", [3, 67])
-@pytest.mark.parametrize("options", [{"softcap": 5.0}], ids=["softcap"])
+@pytest.mark.parametrize("options", [{}, {"softcap": 5.0}], ids=["plain", "softcap"])
 def test_a_tangent_of_the_upstream_gradient_is_refused_and_never_dropped(length: int, options) -> None:
     query = torch.randn(1, 2, length, 7, requires_grad=True)
     out = clearhead.attention(query, query, query, **options)
@@ -114,3 +134,28 @@ def test_a_negated_lse_is_read_as_what_it_is() -> None:
     given = AttentionMatrix(query, query, lse=negated)
     for ask in (AttentionMatrix.received, AttentionMatrix.entropy, AttentionMatrix.to_dense):
         torch.testing.assert_close(ask(given), ask(right))
+
+
+_QUESTIONS = """
+import torch, clearhead
+from clearhead import AttentionMatrix, Rotary
+q = torch.randn(1, 2, 5, 8)
+ask = {
+    "entropy": lambda A: A.entropy(), "received": lambda A: A.received(), "topk": lambda A: A.topk(2)[0],
+    "map": lambda A: A.pooled(2, 2), "row": lambda A: A[0, :, -1], "heads": lambda A: A.heads([1]).to_dense(),
+    "diagonal": lambda A: A.diagonal(-1), "pair": lambda A: A[0, 1, [0, 1], [2, 3]], "all": lambda A: A.survey(k=2).entropy,
+    "dropped": lambda A: (torch.manual_seed(0), clearhead.attention(q, q, q, dropout_p=0.5, kernel="reference"))[1],
+    "turned": lambda A: Rotary(8)(q),
+}
+before = {name: question(AttentionMatrix(q, q)) for name, question in ask.items()}
+torch.set_default_device("meta")
+for name, question in ask.items():
+    after = question(AttentionMatrix(q, q))
+    assert after.device.type == "cpu" and torch.equal(after, before[name]), name
+"""
+
+
+def test_a_default_device_elsewhere_moves_no_answer() -> None:
+    # In a process of its own: with a null address the library would take it down.
+    found = subprocess.run([sys.executable, "-c", _QUESTIONS], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr

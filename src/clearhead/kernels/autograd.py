@@ -7,7 +7,7 @@ from torch import Tensor
 
 from clearhead.errors import KernelError
 from clearhead.kernels.choice import KERNELS, pick
-from clearhead.kernels.problem import Problem, Result, carries_tangent, validate
+from clearhead.kernels.problem import Problem, Result, carries_tangent, has_own_memory, validate
 
 
 def run(problem: Problem, kernel: str | None = None) -> Result:
@@ -64,7 +64,12 @@ class _Attention(torch.autograd.Function):
 
 
 def backward(options: Any, name: str, *tensors: Any) -> tuple[Tensor | None, ...]:
-    """The gradients that `_Backward` gives; without its graph where none is wanted, which takes 50 µs less."""
+    """The gradients that `_Backward` gives; without its graph where none is wanted, which takes 50 µs less.
+
+    What comes from above may be of another kind than what went in: mapped over many, say (`is_grads_batched`).
+    """
+    if not has_own_memory(*tensors):
+        name = "torch"
     if torch.is_grad_enabled() or carries_tangent(*tensors):
         return _Backward.apply(options, name, *tensors)
     return _Backward.forward(None, options, name, *tensors)

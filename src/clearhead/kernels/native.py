@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, three
-from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, is_negated
+from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
@@ -137,6 +137,8 @@ def attend_plainly(
 ) -> Tensor:
     """Output (B, H, L, D), and into `lse`, (B, H, L), where it is given: not of float64."""
     out = torch.empty_like(query)  # laid out as the query is, as far as it fills its memory
+    if out.stride(-1) != 1:  # of windows that overlap another axis may come last
+        out = query.new_empty(query.shape)
     threads = torch.get_num_threads()
     _native.attend_plainly(current()[0].index, threads, query, key, value, mask, is_causal, scale, out, lse)
     return out
@@ -183,9 +185,9 @@ class Native:
             return f"it runs on the CPU and the tensors are on {query.device}"
         if query.dtype not in DTYPES:
             return f"it has no {query.dtype}"
-        if any(torch._C._functorch.is_batchedtensor(t) for t in (query, problem.key, problem.value)):
-            return "the tensors are inside torch.vmap and have no memory of their own"
         tensors = (query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
+        if not has_own_memory(*tensors, problem.allow):
+            return "a tensor has no memory of its own: it is inside torch.vmap, or of a class that wraps others"
         if carries_tangent(*tensors):
             return "the tensors carry tangents of forward-mode differentiation, which it does not pass on"
         if is_negated(*tensors):

@@ -134,18 +134,22 @@ def is_negated(*tensors: Tensor | None) -> bool:
 
 
 def has_own_memory(*tensors: Tensor | None) -> bool:
-    """Whether each tensor's numbers lie at its address: not so for a class that only wraps other tensors.
+    """Whether each tensor's numbers lie at its address: not so for a class that only wraps others, nor in torch.vmap.
 
     >>> has_own_memory(torch.ones(2), None)
     True
     """
-    return not any(
-        type(t) not in _ORDINARY and t is not None and torch._C._dispatch_keys(t).has(torch._C.DispatchKey.Python)
-        for t in tensors
-    )
-
-
-_ORDINARY = (Tensor, torch.nn.Parameter)
+    for tensor in tensors:
+        if tensor is None:
+            continue
+        if not torch._C._has_storage(tensor):
+            return False
+        kind = type(tensor)
+        if kind is Tensor or kind is torch.nn.Parameter:
+            continue
+        if torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python):
+            return False
+    return True
 
 
 def validate(problem: Problem) -> None:

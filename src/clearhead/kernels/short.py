@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.autograd import backward
+from clearhead.kernels.blockwise import NOTHING
 from clearhead.kernels.native import attend_plainly, gradients_plainly, is_plain, leaves_a_row_nothing
-from clearhead.kernels.problem import carries_tangent
+from clearhead.kernels.problem import carries_tangent, has_own_memory
+from clearhead.kernels.torch_sdpa import flash_reads
 
 # The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
 _sdpa = torch._C._nn.scaled_dot_product_attention
@@ -55,7 +57,9 @@ def attend(
         return attend_plainly(query, key, value, mask, is_causal, scale, None)
     # torch's function gives NaN or a mean for an empty row, and forgets a causal mask by a scale that is not positive
     # (torch 2.13).
-    if (is_causal and scale <= 0) or (mask is not None and leaves_a_row_nothing(query, key, value, mask)):
+    if (is_causal and scale <= 0) or not flash_reads(query, key, value):
+        return None
+    if mask is not None and (leaves_a_row_nothing(query, key, value, mask) or _blocks_a_row(mask)):
         return None
     return _sdpa(query, key, value, mask, is_causal=is_causal, scale=scale)
 
@@ -77,10 +81,10 @@ class _Learnt(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, mask, out, lse = ctx.saved_tensors
         is_causal, scale = ctx.options
-        if not torch.is_grad_enabled():
+        if not (torch.is_grad_enabled() or carries_tangent(grad_out)) and has_own_memory(grad_out):
             found = gradients_plainly(query, key, value, mask, is_causal, scale, out, lse, grad_out)
             return *found, None, None, None
-        # A graph of this pass is wanted, which will refuse to be differentiated.
+        # A graph of this pass is wanted, or its derivative along a tangent: it will refuse to be differentiated.
         allow, bias = (mask, None) if mask is not None and mask.dtype is torch.bool else (None, mask)
         options = (scale, is_causal, None, 0.0, 0, (None, None), 0)
         grads = backward(options, "native", grad_out, None, query, key, value, bias, None, None, allow, out, lse)
@@ -89,6 +93,11 @@ class _Learnt(torch.autograd.Function):
 
 # Function.apply looks after functorch as well, which is not there (`_is_watched`), for 9 µs.
 _learn: Any = super(torch.autograd.Function, _Learnt).apply
+
+
+def _blocks_a_row(mask: Tensor) -> bool:
+    """Whether the numbers added to some row are all so low that it may attend nothing."""
+    return mask.dtype is not torch.bool and float(mask.amax(-1).amin()) < NOTHING
 
 
 def _is_watched() -> bool:
