@@ -286,12 +286,11 @@ void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_h
       start_block(p, g, s, batch, head, row, rows, m);
       const Span all = span_of(p, row, rows);
       for (int64_t key = all.first; key < all.last; key += kBackKeys) {
-        const int64_t n = smaller(kBackKeys, all.last - key);
-        const Place at = {batch, head, row, rows, key, n};
-        const State mask = mask_state(p, at);
+        Place at = {batch, head, row, rows, key, smaller(kBackKeys, all.last - key)};
+        const State mask = trim(p, &at, 1);
         if (mask == kEmpty) continue;
-        const Rows keys = rows_as_float(p.key, p.dtype, batch, kv_head, key, n, p.width, s.key_space);
-        const Rows values = rows_as_float(p.value, p.dtype, batch, kv_head, key, n, p.value_width, s.value_space);
+        const Rows keys = rows_as_float(p.key, p.dtype, batch, kv_head, at.key, at.keys, p.width, s.key_space);
+        const Rows values = rows_as_float(p.value, p.dtype, batch, kv_head, at.key, at.keys, p.value_width, s.value_space);
         backward_block(p, g, s, m, at, mask, keys, values, sums);
       }
       finish_block(p, g, s, batch, head, row, rows);

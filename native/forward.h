@@ -211,20 +211,19 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
     for (int64_t t = 0; t < tiles; t++) {
       const int64_t row = first + t * kTile;
       const Span here = span_of(p, row, smaller(kTile, rows - t * kTile));
-      const int64_t skipped = larger(0, here.first - start) / Block::kStep * Block::kStep;
-      const int64_t from = start + skipped, n = smaller(stop, here.last) - from;
-      if (n <= 0) continue;
-      const Place at = {batch, head, row, smaller(kTile, rows - t * kTile), from, n};
-      const State mask = mask_state(p, at);
+      const int64_t from = start + larger(0, here.first - start) / Block::kStep * Block::kStep;
+      Place at = {batch, head, row, smaller(kTile, rows - t * kTile), from, smaller(stop, here.last) - from};
+      if (at.keys <= 0) continue;
+      const State mask = trim(p, &at, Block::kStep);
       if (mask == kEmpty) continue;
       const TileState state = tile_at(p, scratch, t);
-      block.logits(p, state, skipped, n, logits);
+      block.logits(p, state, at.key - start, at.keys, logits);
       change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
-      if (kAsked && s->top) best_of_block(asked(t).best, from, n, logits);
+      if (kAsked && s->top) best_of_block(asked(t).best, at.key, at.keys, logits);
       Vec alpha[2];
-      softmax_block<kAsked>(state, asked(t), m.slope, n, logits, alpha);
+      softmax_block<kAsked>(state, asked(t), m.slope, at.keys, logits, alpha);
       drop(p, at, logits, kTile, kTile);
-      block.add_to_output(p, state, skipped, n, logits, alpha);
+      block.add_to_output(p, state, at.key - start, at.keys, logits, alpha);
     }
   }
   for (int64_t t = 0; t < tiles; t++)

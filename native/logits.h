@@ -49,6 +49,47 @@ inline State mask_state(const Attention& p, const Place& at) {
   return allowed == 0 ? kEmpty : kFull;
 }
 
+// Leave out the keys at both ends of a block for which closed(row, key) holds in every row; false if none is left.
+template <class Closed>
+inline bool trim_ends(Place* at, int64_t rows, int64_t step, const Closed& closed) {
+  int64_t first = at->keys, last = 0;
+  for (int64_t i = 0; i < rows; i++) {
+    int64_t j = at->keys;
+    while (j > last && closed(i, j - 1)) j--;
+    last = larger(last, j);
+    for (j = 0; j < first && closed(i, j);) j++;
+    first = j;
+  }
+  if (first >= last) return false;
+  first = first / step * step;
+  at->key += first;
+  at->keys = last - first;
+  return true;
+}
+
+// Trim a block by the mask, False, and by the bias, -inf: padding and causal masks in dense form cost what they leave.
+// It still begins a multiple of `step` keys from where it began. Returns what the mask says of the rest.
+inline State trim(const Attention& p, Place* at, int64_t step) {
+  const auto origin = [at](const Tensor& t) {
+    return at->batch * t.batch + at->head * t.head + at->row * t.row + at->key * t.column;
+  };
+  if (p.allow.data) {
+    const uint8_t* const bytes = static_cast<const uint8_t*>(p.allow.data) + origin(p.allow);
+    const int64_t row = p.allow.row, column = p.allow.column;
+    if (!trim_ends(at, row == 0 ? 1 : at->rows, step, [=](int64_t i, int64_t j) { return !bytes[i * row + j * column]; }))
+      return kEmpty;
+  }
+  if (p.bias.data) {
+    const Tensor& b = p.bias;
+    const int64_t start = origin(b);
+    const auto closed = [&](int64_t i, int64_t j) {
+      return load_one(b.data, p.bias_dtype, start + i * b.row + j * b.column) == -kInfinity;
+    };
+    if (!trim_ends(at, b.row == 0 ? 1 : at->rows, step, closed)) return kEmpty;
+  }
+  return mask_state(p, *at);
+}
+
 // x *= multiplier, capped; and through `slopes`, where asked for, the derivative of the cap.
 inline void scale_and_cap(const Attention& p, float multiplier, int64_t keys, float* x, int64_t stride, int64_t lanes,
                           float* slopes) {

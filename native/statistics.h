@@ -221,7 +221,7 @@ void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t 
         at.key = larger(key, here.first);
         at.keys = smaller(key + n, here.last) - at.key;
         if (at.keys <= 0) continue;
-        const State mask = mask_state(p, at);
+        const State mask = trim(p, &at, 1);
         if (mask == kEmpty) continue;
         const float* const k = keys.data + (at.key - key) * keys.stride;
         product<kAlong>(at.keys, k, keys.stride, tile.query, kTile, p.width, Set{logits, kTile});

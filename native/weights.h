@@ -32,19 +32,19 @@ inline void attend_tile(const Attention& p, const TileState& state, const FloatB
   const Vec once[2] = {splat(1.0f), splat(1.0f)};  // all keys come at once: no former output to rescale
   Vec alpha[2];
   start_tile(p, state, tile.batch, tile.head, tile.row, tile.rows, m, row_space);
-  for_blocks(tile, keys, [&](const Place& at) {
+  for_blocks(tile, keys, [&](Place at) {
+    const Place all = at;
+    const State mask = trim(p, &at, 1);
+    if (mask == kEmpty || at.keys < all.keys)
+      for (int64_t i = 0; i < all.keys * kTile; i += LANES) store(weights + all.key * kTile + i, splat(-kInfinity));
+    if (mask == kEmpty) return;
     float* const logits = weights + at.key * kTile;
-    const State mask = mask_state(p, at);
-    if (mask != kEmpty) {
-      block.logits(p, state, at.key, at.keys, logits);
-      change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
-    } else {
-      for (int64_t i = 0; i < at.keys * kTile; i += LANES) store(logits + i, splat(-kInfinity));
-    }
+    block.logits(p, state, at.key, at.keys, logits);
+    change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
   });
   softmax_block<false>(state, {}, m.slope, keys.last - keys.first, weights + keys.first * kTile, alpha);
-  for_blocks(tile, keys, [&](const Place& at) {
-    if (mask_state(p, at) != kEmpty)
+  for_blocks(tile, keys, [&](Place at) {
+    if (trim(p, &at, 1) != kEmpty)
       block.add_to_output(p, state, at.key, at.keys, weights + at.key * kTile, once);
   });
   finish_tile<false, FloatBlock>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row, tile.rows, row_space);

@@ -24,6 +24,7 @@ class Case:
     is_causal: bool = False
     allow: str | None = None
     bias: tuple[int, ...] | None = None
+    bias_runs: bool = False  # the bias is -inf but for a run of keys a query
     softcap: float | None = None
     sinks: bool = False
     dropout_p: float = 0.0
@@ -45,7 +46,7 @@ class Case:
             scale=self.scale,
             is_causal=self.is_causal,
             allow=None if self.allow is None else _allow(self.allow, full, make),
-            bias=None if self.bias is None else self._tensor(make, self._sized(self.bias), dtype),
+            bias=None if self.bias is None else self._bias(make, dtype),
             softcap=self.softcap,
             sinks=self._tensor(make, (self.heads,), dtype) if self.sinks else None,
             dropout_p=self.dropout_p,
@@ -57,6 +58,10 @@ class Case:
 
     def _tensor(self, make: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.randn(shape, generator=make).to(dtype)
+
+    def _bias(self, make: torch.Generator, dtype: torch.dtype) -> Tensor:
+        bias = self._tensor(make, self._sized(self.bias), dtype)
+        return bias.masked_fill(~_runs(bias.shape, make), -torch.inf) if self.bias_runs else bias
 
     def _sized(self, axes: tuple[int, ...]) -> tuple[int, ...]:
         """Turn (0, 0, 1, 1) into the full size of the axes marked 1, and 1 elsewhere."""
@@ -79,6 +84,14 @@ def _laid(tensor: Tensor, layout: str) -> Tensor:
     return tensor
 
 
+def _runs(shape: torch.Size | tuple[int, ...], make: torch.Generator) -> Tensor:
+    """True in one run of the last axis; every seventh run is empty, and those of neighbours are far apart."""
+    ends = torch.randint(shape[-1] + 1, (*shape[:-1], 2), generator=make).sort(-1).values
+    ends.view(-1, 2)[3::7] = 0
+    place = torch.arange(shape[-1])
+    return (ends[..., :1] <= place) & (place < ends[..., 1:])
+
+
 def _allow(kind: str, full: tuple[int, ...], make: torch.Generator) -> Tensor:
     batch, _, length, keys = full
     if kind == "lengths":  # padding: one sequence of the batch is shorter
@@ -93,6 +106,10 @@ def _allow(kind: str, full: tuple[int, ...], make: torch.Generator) -> Tensor:
         allow = torch.rand(full, generator=make) < 0.3
         allow[:, :, -1] = False
         return allow
+    if kind == "runs":
+        return _runs((length, keys), make)
+    if kind == "middle":  # padding at both ends
+        return _runs((batch, 1, 1, keys), make)
     if kind == "nothing":
         return torch.zeros(1, 1, 1, 1, dtype=torch.bool)
     if kind == "rows":  # (B, 1, L, 1): whole rows on or off
@@ -130,6 +147,12 @@ CASES: dict[str, Case] = {
     "padding causal": replace(_BASE, allow="lengths", is_causal=True),
     "mask": replace(_BASE, allow="matrix"),
     "mask causal": replace(_BASE, allow="matrix", is_causal=True),
+    "runs of keys": replace(_BASE, batch=1, length=37, keys=307, allow="runs"),
+    "runs of keys, few queries": replace(_BASE, length=3, keys=307, allow="runs"),
+    "padding at both ends": replace(_BASE, batch=3, keys=307, allow="middle"),
+    "bias of runs": replace(_BASE, batch=1, keys=307, bias=(1, 1, 1, 1), bias_runs=True),
+    "bias of runs, window": replace(_BASE, keys=67, bias=(1, 1), bias_runs=True, reach=(-11, 23)),
+    "bias per key of a run": replace(_BASE, keys=307, bias=(1, 0, 0, 1), bias_runs=True, allow="runs"),
     "mask per head": replace(_BASE, allow="full"),
     "whole rows off": replace(_BASE, allow="rows"),
     "nothing allowed": replace(_BASE, allow="nothing"),

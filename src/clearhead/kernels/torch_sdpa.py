@@ -136,7 +136,7 @@ def _empty_rows(problem: Problem, mask: Tensor | None) -> Tensor | None:
     if problem.allow is not None:
         blocked = ~problem.allow.any(-1)
     elif mask is not None:
-        blocked = (mask < blockwise.NOTHING).all(-1)
+        blocked = (mask.to(_wide(mask.dtype)) < blockwise.NOTHING).all(-1)  # float16 has no such number
     else:
         return None
     return blocked.broadcast_to(problem.query.shape[:3])
