@@ -145,17 +145,48 @@ ask = {
     "map": lambda A: A.pooled(2, 2), "row": lambda A: A[0, :, -1], "heads": lambda A: A.heads([1]).to_dense(),
     "diagonal": lambda A: A.diagonal(-1), "pair": lambda A: A[0, 1, [0, 1], [2, 3]], "all": lambda A: A.survey(k=2).entropy,
     "dropped": lambda A: (torch.manual_seed(0), clearhead.attention(q, q, q, dropout_p=0.5, kernel="reference"))[1],
-    "turned": lambda A: Rotary(8)(q),
+    "turned": lambda A: Rotary(8)(q), "allowed": lambda A: A.allowed(2, 3),
 }
 before = {name: question(AttentionMatrix(q, q)) for name, question in ask.items()}
 torch.set_default_device("meta")
+torch.set_default_dtype(torch.bfloat16)
 for name, question in ask.items():
     after = question(AttentionMatrix(q, q))
     assert after.device.type == "cpu" and torch.equal(after, before[name]), name
 """
 
 
-def test_a_default_device_elsewhere_moves_no_answer() -> None:
+def test_a_default_device_or_dtype_changes_no_answer() -> None:
     # In a process of its own: with a null address the library would take it down.
     found = subprocess.run([sys.executable, "-c", _QUESTIONS], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
+
+
+_FIRST_CALL = """
+import torch, clearhead
+q = torch.randn(1, 2, 5, 8)
+{call}
+assert clearhead.attention(q, q, q, softcap=2.0).isfinite().all()
+assert clearhead.AttentionMatrix(q, q).survey().entropy.isfinite().all()
+"""
+_CALLS = {
+    "transform": "torch.func.grad(lambda x: clearhead.attention(x, q, q).sum())(q)",
+    "fake": "from torch._subclasses import FakeTensorMode\nwith FakeTensorMode(): clearhead.attention",
+    "inference": "with torch.inference_mode(): clearhead.attention(q, q, q)",
+}
+
+
+@pytest.mark.parametrize("call", _CALLS)
+def test_what_is_made_at_the_first_call_serves_the_later_ones(call: str) -> None:
+    script = _FIRST_CALL.format(call=_CALLS[call])
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
+def test_saved_tensors_may_come_back_in_another_layout() -> None:
+    query = torch.randn(1, 2, 5, 7, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t.mT.contiguous().mT, lambda t: t):
+        out = clearhead.attention(query, query, query, softcap=2.0)
+    right = clearhead.attention(query, query, query, softcap=2.0)
+    got, expected = (torch.autograd.grad(o.square().sum(), query)[0] for o in (out, right))
+    torch.testing.assert_close(got, expected)

@@ -129,6 +129,23 @@ def test_vmap_over_sinks_is_refused_clearly():
         torch.func.vmap(lambda q, k, v, s: clearhead.attention(q, k, v, sinks=s))(q, k, v, torch.randn(4, H))
 
 
+@pytest.mark.parametrize("randomness", ["same", "different"])
+def test_dropout_inside_vmap_draws_as_it_is_told_and_backward_meets_the_same_draw(randomness):
+    query, key, value = torch.randn(3, 1, 2, 5, 7), torch.randn(1, 2, 11, 7), torch.eye(11).expand(1, 2, 11, 11)
+
+    def weights(one):
+        return clearhead.attention(one, key, value, dropout_p=0.5)
+
+    out, back = torch.func.vjp(torch.vmap(weights, randomness=randomness), query)
+    kept = out != 0
+    assert torch.equal(kept[0], kept[1]) is (randomness == "same")
+    upstream = torch.randn_like(out)
+    query.requires_grad_()
+    plain = (query @ key.mT / 7**0.5).softmax(-1) * kept / 0.5
+    torch.testing.assert_close(out, plain)
+    torch.testing.assert_close(back(upstream)[0], torch.autograd.grad(plain, query, upstream)[0])
+
+
 def test_the_flop_counter_counts_the_products():
     q, k, v = (t.requires_grad_() for t in inputs())
     with FlopCounterMode(display=False) as counter:

@@ -43,7 +43,6 @@ _reads_tensors = _native is not None and _native.meet(Tensor, getattr(Tensor, "_
 
 VARIABLE = "CLEARHEAD_KERNEL_TARGET"
 _UNBOUNDED = 1 << 40  # a reach no sequence attains
-_FLOAT = torch.empty(0, dtype=torch.float32, device="cpu")  # its new_empty takes half of torch.empty's time
 _TEST_ONLY = ("avx2w16", "avx2bf16w16")  # AVX-512's shapes in AVX2 instructions: there to be tested, never chosen
 _forced: ContextVar[str | None] = ContextVar("clearhead kernel target", default=None)
 
@@ -206,6 +205,8 @@ class Native:
         grads = [torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value)]
         extras = Extras(problem)
         more = MoreGradients(problem)
+        if result.out.stride(-1) != 1:  # it came back from a hook on saved tensors, laid out anew
+            result = Result(result.out.contiguous(), result.lse)
         grad_lse = None if grad_lse is None else grad_lse.float().resolve_neg()
         grad_out = grad_out.resolve_neg()  # it is held until the library returns
         places = (four(grad_out), None if grad_lse is None else three(grad_lse), *map(four, grads), *more.places())
@@ -236,16 +237,21 @@ def _places(rows: range, keys: range, wanted: Wanted, found: Statistics) -> tupl
     rowwise = (found.entropy, found.maximum, found.squares, found.mass, found.distance, found.spread)
     return (
         *(rows.start, rows.stop, keys.start, keys.stop),
-        *(tensor.data_ptr() for tensor in rowwise),
+        *map(_address, rowwise),
         wanted.offset,
-        found.received.data_ptr(),
+        _address(found.received),
         wanted.topk,
-        *(found.best.data_ptr(), found.best_keys.data_ptr()),
+        *map(_address, (found.best, found.best_keys)),
         *((0, 0) if cells is None else (len(cells.rows), len(cells.keys))),
         *((0, 0) if cells is None else (cells.rows.data_ptr(), cells.keys.data_ptr())),
-        found.map.data_ptr(),
+        _address(found.map),
         0 if cells is None else int(cells.by_maximum),
     )
+
+
+def _address(tensor: Tensor) -> int:
+    """0 for an empty tensor, which is not wanted. It is not asked: made inside a transform, it could not answer."""
+    return tensor.data_ptr() if tensor.numel() else 0
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, strides: tuple[int, ...], length: int) -> None:
@@ -291,7 +297,8 @@ def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:
 def _room(problem: Problem) -> Result:
     """Output and lse of a problem, not yet written."""
     batch, heads, length, _ = problem.query.shape
-    return Result(_like_query(problem.query, problem.value.shape[-1]), _FLOAT.new_empty(batch, heads, length))
+    lse = problem.query.new_empty((batch, heads, length), dtype=torch.float32)
+    return Result(_like_query(problem.query, problem.value.shape[-1]), lse)
 
 
 def _like_query(query: Tensor, width: int) -> Tensor:

@@ -16,7 +16,7 @@ from clearhead.kernels.problem import Problem, Result
 Progress = Callable[[float], None]
 
 CHUNK = 2**33  # multiply-adds between two reports of progress: some tenths of a second
-NOTHING = torch.empty(0, device="cpu")  # its address is 0, which the library reads as: not wanted
+NOTHING = torch.empty(0, device="cpu")  # not wanted
 MOST_BEST = 64  # beyond it a row's list of largest weights costs more than the product
 
 

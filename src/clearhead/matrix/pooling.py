@@ -96,7 +96,7 @@ def allowed(logits: Logits, cells: tuple[int, int], rows: slice, cols: slice) ->
             end = across[:, 1].expand(len(some), -1) if high is None else across[:, 1].minimum(some + high + 1)
             counts.append(_allowed_between(logits, some[:, 0], begin, end.maximum(begin)).sum(2))
         area = (last - first) * (across[:, 1] - across[:, 0])
-        answers.append(torch.stack(counts).sum(0) / area)
+        answers.append(torch.stack(counts).sum(0).float() / area)
     return torch.stack(answers, dim=2).expand(batch, heads, -1, -1)
 
 

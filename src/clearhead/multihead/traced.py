@@ -166,6 +166,9 @@ def _(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[tuple[Ten
     """Fold the mapped axis into the batch."""
     size = info.batch_size
     _refuse_mapped(in_dims[5:7])
+    if args[7] is not None and in_dims[7] is None:
+        return _one_by_one(attend, size, in_dims, args)
+    args = (*args[:7], _one_seed(args[7], in_dims[7]), *args[8:])
     tensors = [_lead(args[i], in_dims[i], size) for i in range(3)]
     batch = tensors[0].shape[1]
     masks = [_fold_mask(args[i], in_dims[i], size, batch) for i in (3, 4)]
@@ -178,6 +181,9 @@ def _(info: Any, in_dims: Any, *args: Any) -> tuple[list[Tensor], list[int]]:
     """Fold the mapped axis into the batch, and out of the gradients."""
     size = info.batch_size
     _refuse_mapped(in_dims[9:11])
+    if args[11] is not None and in_dims[11] is None:
+        return _one_by_one(attend_backward, size, in_dims, args)
+    args = (*args[:11], _one_seed(args[11], in_dims[11]), *args[12:])
     if args[-1] or args[9] is not None or args[10] is not None:
         raise OptionError("vmap over the gradient of a float mask, of sinks or of slopes is not supported. Use a loop.")
     tensors = [None if args[i] is None else _lead(args[i], in_dims[i], size) for i in range(7)]
@@ -186,6 +192,21 @@ def _(info: Any, in_dims: Any, *args: Any) -> tuple[list[Tensor], list[int]]:
     found = attend_backward(*(None if t is None else t.flatten(0, 1) for t in tensors), *masks, *args[9:])
     folded = [grad.unflatten(0, (size, batch)) for grad in found[:3]]
     return [*folded, *(grad.expand(size, *grad.shape) for grad in found[3:])], [0] * len(found)
+
+
+def _one_by_one(operator: Any, size: int, in_dims: Any, args: Any) -> Any:
+    """Without a fold, for one seed for all: in a batch of them each entry would drop other weights."""
+    calls = [
+        operator(*(arg if at is None else arg.select(at, i) for arg, at in zip(args, in_dims, strict=True)))
+        for i in range(size)
+    ]
+    found = [torch.stack(parts) for parts in zip(*calls, strict=True)]
+    return (found, [0] * len(found)) if operator is attend_backward else (tuple(found), (0,) * len(found))
+
+
+def _one_seed(seed: Tensor | None, in_dim: int | None) -> Tensor | None:
+    """One seed of many: each entry of the batch they are folded into has a pattern of its own."""
+    return None if seed is None else seed.select(in_dim or 0, 0)
 
 
 def _lead(tensor: Tensor, in_dim: int | None, size: int) -> Tensor:
