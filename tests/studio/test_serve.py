@@ -2,8 +2,10 @@
 
 import os
 import re
+import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -85,6 +87,14 @@ serve.serve(Settings(data=Path(sys.argv[1]), host="0.0.0.0", port=0, url=sys.arg
 """
 
 
+def ask(learner: httpx2.Client, item: str) -> tuple[httpx2.Response, dict[str, str]]:
+    """The page of a question, and the form that answers it."""
+    question = learner.get(f"/items/{item}")
+    ticket = re.search(r'name="ticket" value="([^"]+)"', question.text)
+    assert ticket
+    return question, {"ticket": ticket[1], "response": "a"}
+
+
 def posted(page: httpx2.Response, browser: httpx2.Client, address: str, **fields: str) -> httpx2.Response:
     """Send a form of this page."""
     token = re.search(r'<meta name="csrf" content="([^"]+)"', page.text)
@@ -124,6 +134,44 @@ def test_a_shared_studio_on_a_real_socket_from_the_invitation_to_logging_out(tmp
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=20)
         assert running.returncode == 0, errors
+
+
+def test_kill_9_right_after_a_reply_loses_no_answer(tmp_path: Path) -> None:
+    with started(tmp_path) as (running, address, _), httpx2.Client(base_url=address, timeout=60) as learner:
+        question, form = ask(learner, "scale-of-logits")
+        told = posted(question, learner, "/answer", **form)
+        running.kill()
+        assert told.status_code in (200, 303)
+        running.wait(timeout=20)
+    with sqlite3.connect(tmp_path / "clearhead.db") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    with started(tmp_path) as (_, address, _), httpx2.Client(base_url=address, timeout=60) as learner:
+        assert len(learner.get("/settings/data.json").json()["attempts"]) == 1
+        posted(learner.get("/"), learner, "/answer", **form)
+        assert len(learner.get("/settings/data.json").json()["attempts"]) == 1, "sent twice, it counts once"
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a disk is made full by prlimit, which is Linux's")
+def test_a_full_disk_is_told_in_a_page_and_there_is_room_again(tmp_path: Path) -> None:
+    """No file of the running studio may grow: what a full disk says to SQLite."""
+    with started(tmp_path) as (running, address, _), httpx2.Client(base_url=address, timeout=60) as learner:
+        question, first = ask(learner, "scale-of-logits")
+        posted(question, learner, "/answer", **first)
+        question, second = ask(learner, "mend-the-mask")
+        room = resource.prlimit(running.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        told = posted(question, learner, "/answer", **second)
+        assert told.status_code == 500
+        assert "Nothing in it was changed. To go on, make room" in told.text
+        assert "Traceback" not in told.text
+        assert learner.get("/").status_code == 200, "what needs no room goes on"
+        assert len(learner.get("/settings/data.json").json()["attempts"]) == 1
+        resource.prlimit(running.pid, resource.RLIMIT_FSIZE, room)
+        assert posted(question, learner, "/answer", **second).status_code in (200, 303)
+        kept = learner.get("/settings/data.json").json()["attempts"]
+        assert [one["item_id"] for one in kept] == ["scale-of-logits", "mend-the-mask"]
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=20)
+        assert (running.returncode, errors) == (0, "")
 
 
 def test_a_taken_port_gets_the_next_free_one_said_in_a_line(tmp_path: Path) -> None:

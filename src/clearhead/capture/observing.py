@@ -19,6 +19,7 @@ from clearhead.capture.direct import Direct
 from clearhead.capture.record import Missed, Record
 from clearhead.errors import CaptureError, ClearheadError, OptionError
 from clearhead.matrix import AttentionMatrix
+from clearhead.saying import say
 
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 
@@ -296,6 +297,9 @@ class _Watcher:
         """Refuse a run in which there was nothing to see."""
         if self._ran and not self.record and not self.record.missed:
             raise CaptureError(
-                f"{type(self._model).__name__} ran and no attention was seen in it. Observe a model with attention "
-                "layers; if it has some, they are of a kind Clearhead does not know."
+                say(
+                    "%(model)s ran and no attention was seen in it. Observe a model with attention layers; if it has "
+                    "some, they are of a kind Clearhead does not know.",
+                    model=type(self._model).__name__,
+                )
             )

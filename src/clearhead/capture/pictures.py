@@ -15,6 +15,7 @@ from clearhead.capture.observing import observe
 from clearhead.capture.reading import Grid, Reading
 from clearhead.capture.record import Record
 from clearhead.errors import ModelError
+from clearhead.saying import say
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +39,9 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
     Memory: queries and keys of every layer; no weights are stored.
     """
     if loaded.reads != "pictures":
-        raise ModelError(f"{loaded.name} reads text, not pictures. Give it a text, or choose a model of pictures.")
+        raise ModelError(
+            say("%(model)s reads text, not pictures. Give it a text, or choose a model of pictures.", model=loaded.name)
+        )
     inputs = loaded.processor(_opened(picture), return_tensors="pt")
     seen = inputs["pixel_values"]
     with torch.inference_mode(), observe(loaded.model) as record:
@@ -62,8 +65,8 @@ def _opened(picture: str | Path | bytes | Image) -> Image:
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError as error:
-        raise ModelError("reading a picture needs Pillow. Run `pip install 'clearhead[models]'`.") from error
-    name = "the picture" if not isinstance(picture, str | Path) else str(picture)
+        raise ModelError(say("reading a picture needs Pillow. Run `pip install 'clearhead[models]'`.")) from error
+    name = say("the picture") if not isinstance(picture, str | Path) else str(picture)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -73,11 +76,19 @@ def _opened(picture: str | Path | bytes | Image) -> Image:
                 opened = Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture)
             return ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError as error:
-        raise ModelError(f"{name} is not there. Give the path of a picture file.") from error
+        raise ModelError(say("%(name)s is not there. Give the path of a picture file.", name=name)) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ModelError(f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels. Give a smaller copy.") from error
+        raise ModelError(
+            say(
+                "%(name)s has more than %(most)s pixels. Give a smaller copy.",
+                name=name,
+                most=f"{Image.MAX_IMAGE_PIXELS:,}",
+            )
+        ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ModelError(f"{name} cannot be read as a picture ({error}). Give a PNG, JPEG or WebP file.") from error
+        raise ModelError(
+            say("%(name)s cannot be read as a picture (%(why)s). Give a PNG, JPEG or WebP file.", name=name, why=error)
+        ) from error
 
 
 def _layout(loaded: Loaded, seen: Tensor, record: Record) -> tuple[int, int, int]:
@@ -93,8 +104,12 @@ def _layout(loaded: Loaded, seen: Tensor, record: Record) -> tuple[int, int, int
         if batch == 1 and 0 <= first <= 16:  # a class token, a distilled one, registers
             return rows, cols, first
     raise ModelError(
-        f"{loaded.name} does not attend over one grid of patches in all its layers, as ViT does (it may use windows, "
-        "or drop patches), so there is no picture to draw it on. Use clearhead.observe on it and look at its matrices."
+        say(
+            "%(model)s does not attend over one grid of patches in all its layers, as ViT does (it may use windows, or "
+            "drop patches), so there is no picture to draw it on. Use clearhead.observe on it and look at its "
+            "matrices.",
+            model=loaded.name,
+        )
     )
 
 

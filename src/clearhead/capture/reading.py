@@ -9,6 +9,7 @@ from clearhead.capture.models import Loaded
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
 from clearhead.errors import ModelError
+from clearhead.saying import say
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +70,30 @@ def read(loaded: Loaded, text: str, *, second: str | None = None, max_bytes: int
     Memory: queries and keys of every layer; no weights are stored.
     """
     if loaded.reads != "text":
-        raise ModelError(f"{loaded.name} reads pictures, not text. Give it a picture, or choose a model of text.")
-    for name, value in (("text", text), ("second", second)):
+        raise ModelError(
+            say("%(model)s reads pictures, not text. Give it a picture, or choose a model of text.", model=loaded.name)
+        )
+    for value, refused in (
+        (text, say("text is empty. Give at least one word.")),
+        (second, say("second is empty. Give at least one word.")),
+    ):
         if value is not None and not value.strip():
-            raise ModelError(f"{name} is empty. Give at least one word.")
+            raise ModelError(refused)
     encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
     special = encoded.pop("special_tokens_mask")[0].bool().tolist()
     ids = encoded["input_ids"][0].tolist()
     if not ids:
-        raise ModelError("the tokenizer made no token of the text. Give at least one word.")
+        raise ModelError(say("the tokenizer made no token of the text. Give at least one word."))
     if len(ids) > loaded.max_length:
         raise ModelError(
-            f"the text is {len(ids)} tokens long and {loaded.name} takes at most {loaded.max_length} "
-            f"(special tokens included). Cut {len(ids) - loaded.max_length} tokens."
+            say(
+                "the text is %(length)s tokens long and %(model)s takes at most %(most)s (special tokens included). "
+                "Cut %(more)s tokens.",
+                length=len(ids),
+                model=loaded.name,
+                most=loaded.max_length,
+                more=len(ids) - loaded.max_length,
+            )
         )
     with torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
         loaded.model(**encoded)

@@ -14,8 +14,8 @@ from rapidfuzz.distance import Levenshtein
 from snowballstemmer import stemmer
 
 from clearhead.course.proved import Criterion
-from clearhead.course.saying import say
 from clearhead.course.verdict import Tick
+from clearhead.saying import say
 
 _WORD = re.compile(r"[A-Za-z0-9√²ᵀ]+(?:['’][a-z]+)?")
 _END = re.compile(r"[.!?;:]\s|\n\s*\n|\n\s*[-*]\s")

@@ -7,9 +7,9 @@ from clearhead.course.grade_parts import explained, grade_match, grade_text, gra
 from clearhead.course.grade_runs import grade_order, grade_program
 from clearhead.course.item import Item, Pack
 from clearhead.course.proved import Option, Proved
-from clearhead.course.saying import say
 from clearhead.course.verdict import Verdict
 from clearhead.errors import OptionError
+from clearhead.saying import say
 
 
 def grade(item: Item, proved: Proved, response: object, pack: Pack | None = None) -> Verdict:

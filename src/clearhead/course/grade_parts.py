@@ -6,9 +6,9 @@ from clearhead.course.compare import same_output
 from clearhead.course.freetext import ticks
 from clearhead.course.item import Item
 from clearhead.course.proved import Option, Proved
-from clearhead.course.saying import say
 from clearhead.course.verdict import Verdict
 from clearhead.errors import OptionError
+from clearhead.saying import say
 
 
 def explained(proved: Proved, option: Option, yours: str) -> Verdict:

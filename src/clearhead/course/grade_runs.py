@@ -9,10 +9,10 @@ from clearhead.course.item import Item
 from clearhead.course.proofs.code import signature
 from clearhead.course.proofs.order import replay
 from clearhead.course.proved import Proved
-from clearhead.course.saying import say
 from clearhead.course.verdict import Verdict
 from clearhead.errors import OptionError
 from clearhead.sandbox import Chunk, Limits
+from clearhead.saying import say
 
 
 def grade_program(item: Item, proved: Proved, response: object, preload: Sequence[str]) -> Verdict:

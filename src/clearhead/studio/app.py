@@ -36,7 +36,7 @@ from clearhead.studio import (
 from clearhead.studio.accounts import Accounts, Patience
 from clearhead.studio.database import Database
 from clearhead.studio.desk import Desk, desk_of, secret_in
-from clearhead.studio.language import _, languages, mark, speak
+from clearhead.studio.language import _, explained, languages, mark, speak
 from clearhead.studio.pages import render
 from clearhead.studio.security import Guard
 from clearhead.studio.settings import Settings
@@ -139,8 +139,8 @@ def _errors(app: FastAPI) -> None:
         return _error_page(request, 422, TITLES[422], said)
 
     @app.exception_handler(ClearheadError)
-    async def explained(request: Request, problem: ClearheadError) -> Response:
-        return _error_page(request, 500, FAULT, str(problem))
+    async def told_why(request: Request, problem: ClearheadError) -> Response:
+        return _error_page(request, 500, FAULT, explained(problem))
 
     @app.exception_handler(Exception)
     async def broken(request: Request, problem: Exception) -> Response:

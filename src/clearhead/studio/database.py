@@ -13,6 +13,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from clearhead.errors import OptionError, StoreError
+from clearhead.saying import Said, say
 from clearhead.studio import migrate
 
 FILE = "clearhead.db"
@@ -75,14 +76,20 @@ class Database:
         try:
             yield
         except (sqlite3.Error, DatabaseError, OSError) as problem:
-            said = str(getattr(problem, "orig", None) or problem).strip().split("\n")[0]
+            reason = str(getattr(problem, "orig", None) or problem).strip().split("\n")[0]
             if self._file:
-                way_out = _way_out(said, self.folder, isinstance(problem, OSError))
-                way_out += ", or start with another folder: clearhead studio --data DIR"
+                way_out = _way_out(reason, self.folder, isinstance(problem, OSError))
             else:
-                way_out = "see that the server runs and that the URL names a database this user may change"
+                way_out = say(
+                    "To go on, see that the server runs and that the URL names a database this user may change"
+                )
             raise StoreError(
-                f"your work in {self.where} cannot be used: {said}. Nothing in it was changed. To go on, {way_out}"
+                say(
+                    "your work in %(where)s cannot be used: %(reason)s. Nothing in it was changed. %(way_out)s",
+                    where=self.where,
+                    reason=reason,
+                    way_out=way_out,
+                )
             ) from problem
 
 
@@ -145,12 +152,25 @@ def _inspect(path: Path) -> None:
         connection.close()
 
 
-def _way_out(said: str, folder: Path, of_the_system: bool) -> str:
-    if "locked" in said:
-        return "close the other program that holds it and try again"
-    if of_the_system or any(word in said for word in ("full", "readonly", "disk I/O")):
-        return "make room or give yourself the right to write there"
+def _way_out(reason: str, folder: Path, of_the_system: bool) -> Said:
+    if "locked" in reason:
+        return say(
+            "To go on, close the other program that holds it and try again, or start with another folder: "
+            "clearhead studio --data DIR"
+        )
+    if of_the_system or any(word in reason for word in ("full", "readonly", "disk I/O")):
+        return say(
+            "To go on, make room or give yourself the right to write there, or start with another folder: "
+            "clearhead studio --data DIR"
+        )
     backups = sorted((folder / migrate.BACKUPS).glob("*.db"))
     if backups:
-        return f"copy the newest backup, {backups[-1]}, over it"
-    return "move that file away (the studio then starts a new one)"
+        return say(
+            "To go on, copy the newest backup, %(backup)s, over it, or start with another folder: "
+            "clearhead studio --data DIR",
+            backup=backups[-1],
+        )
+    return say(
+        "To go on, move that file away (the studio then starts a new one), or start with another folder: "
+        "clearhead studio --data DIR"
+    )

@@ -1,8 +1,8 @@
 """The language of the studio's own words. English stands in the source; another language is a gettext catalog.
 
 A text is marked where it is written: `{% trans %}…{% endtrans %}` or `_("…")` in a template, `_("…")` in Python,
-`_("…")` from static/words.js in a module. What grading says comes from a room below, which knows no gettext: `told`
-looks it up. The course's words are none of these: a pack is written in one language.
+`_("…")` from static/words.js in a module. What grading and errors say comes from rooms below, which know no gettext:
+`told` looks it up. The course's words are none of these: a pack is written in one language.
 """
 
 import gettext
@@ -11,7 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clearhead.course.saying import LEADS, Said
+from clearhead.course.saying import LEADS
+from clearhead.errors import ClearheadError
+from clearhead.saying import Said
 
 ENGLISH = "en"
 CATALOGS = Path(__file__).parent / "locale"  # <language>/LC_MESSAGES/studio.mo, and page.mo for the ES modules
@@ -43,15 +45,28 @@ def many(one: str, several: str, count: int, **values: Any) -> str:
 
 
 def told(text: str) -> str:
-    """What grading said, in the language of this request: a sentence by its pattern, what a proof keeps by paragraphs.
+    """What a room below said, in the language of this request: a sentence by its pattern, with those among its values;
+    what a proof keeps by paragraphs.
 
-    >>> from clearhead.course.saying import say
+    >>> from clearhead.saying import say
     >>> told(say("Step %(step)s gives %(result)s.", step=1, result="4.0")), told("In the author's words.")
     ('Step 1 gives 4.0.', "In the author's words.")
     """
     if isinstance(text, Said):
-        return _(text.pattern, **text.values)
+        values = {name: told(value) if isinstance(value, Said) else value for name, value in text.values.items()}
+        return _(text.pattern, **values)
     return "\n\n".join(said(part) if part in LEADS else part for part in text.split("\n\n"))
+
+
+def explained(error: ClearheadError) -> str:
+    """What an error says, in the language of this request where it was said in a sentence that can be.
+
+    >>> from clearhead.errors import ModelError
+    >>> explained(ModelError("the text is empty. Give at least one word."))
+    'the text is empty. Give at least one word.'
+    """
+    first = error.args[0] if error.args else None
+    return told(first) if isinstance(first, Said) else str(error)
 
 
 def said(text: str) -> str:

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
-from clearhead.studio.language import _
+from clearhead.studio.language import _, explained
 from clearhead.studio.lens_plain import numbers
 from clearhead.studio.lens_reading import KEPT, Asked, Tell, asked
 from clearhead.studio.lens_work import Work, refusal
@@ -67,7 +67,7 @@ def page(
         try:
             shown = numbers(*KEPT.both(asked(text, model, second=second), _silent), layer, head)
         except ClearheadError as error:
-            shown = {"error": str(error)}
+            shown = {"error": explained(error)}
     state |= {"other": other.strip(), "rollout": rollout, "second": second.strip()}
     return render(request, "lens.html", asked=state, examples=EXAMPLES, models=MODELS, plain=plain, shown=shown)
 

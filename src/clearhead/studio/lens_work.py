@@ -13,7 +13,7 @@ from threading import Event, Thread
 from typing import Any
 
 from clearhead.errors import ClearheadError
-from clearhead.studio.language import _
+from clearhead.studio.language import _, explained
 from clearhead.studio.lens_reading import Tell
 
 LOOK = 0.05  # seconds between two looks at how far it is
@@ -87,4 +87,4 @@ class Work:
 def refusal(error: ClearheadError) -> dict[str, Any]:
     """What the page is told: the message, and whether consent to the own code of a model, and of which, would help."""
     consent = bool(getattr(error, "remote_code", False))
-    return {"error": str(error), "consent": consent, "model": getattr(error, "model", None)}
+    return {"error": explained(error), "consent": consent, "model": getattr(error, "model", None)}

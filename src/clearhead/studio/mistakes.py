@@ -11,8 +11,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.course import Attempt, Item, Option, Proved, Verdict
-from clearhead.course.saying import Said, say
 from clearhead.errors import OptionError
+from clearhead.saying import Said, say
 from clearhead.studio import topic
 from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk

@@ -19,7 +19,7 @@ from clearhead.errors import ClearheadError, SandboxError
 from clearhead.studio import demo, topic
 from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk
-from clearhead.studio.language import _
+from clearhead.studio.language import _, explained
 from clearhead.studio.pages import render
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def data(desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) 
         ran = _run(str(attempt.response), _known(layer, len(demo.reading(SENTENCE).record)))
         drawn = payload(_as_reading(ran, layer), text=SENTENCE)
     except ClearheadError as error:
-        return JSONResponse({"error": str(error)}, status_code=422)
+        return JSONResponse({"error": explained(error)}, status_code=422)
     return JSONResponse({**drawn, "first": {"layer": 0, "head": _telling(ran), "token": -1}})
 
 

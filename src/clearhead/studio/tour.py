@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clearhead.errors import ClearheadError
 from clearhead.studio import demo
-from clearhead.studio.language import _
+from clearhead.studio.language import _, explained
 
 router = APIRouter()
 LONGEST = 500  # characters of a text in a page
@@ -79,4 +79,4 @@ def head(
         alone = replace(whole, record=Record.of({name: matrices[layer].heads(head)}))
         return JSONResponse(payload(alone, text=text))
     except ClearheadError as error:
-        return JSONResponse({"error": str(error)}, status_code=422)
+        return JSONResponse({"error": explained(error)}, status_code=422)

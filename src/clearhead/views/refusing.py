@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from clearhead.errors import ModelError, OptionError
+from clearhead.saying import say
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -19,14 +20,25 @@ def refuse_nothing(reading: "Reading") -> None:
     if len(reading.record):
         return
     missed = [f"{missed.name}: {missed.reason}" for missed in reading.record.missed]
-    why = (
-        "no attention ran in it. A convolutional, recurrent or state-space model has none; give a transformer, such as "
-        "a BERT, GPT, Llama or ViT"
+    if not missed:
+        raise ModelError(
+            say(
+                "there is nothing to show of %(model)s: no attention ran in it. A convolutional, recurrent or "
+                "state-space model has none; give a transformer, such as a BERT, GPT, Llama or ViT.",
+                model=reading.model_name,
+            )
+        )
+    reasons: str = "; ".join(missed[:MOST])
+    if len(missed) > MOST:
+        reasons = say("%(reasons)s; and %(count)s more", reasons=reasons, count=len(missed) - MOST)
+    raise ModelError(
+        say(
+            "there is nothing to show of %(model)s: what ran could not be captured (%(reasons)s). Give a model of "
+            "another family.",
+            model=reading.model_name,
+            reasons=reasons,
+        )
     )
-    if missed:
-        more = f"; and {len(missed) - MOST} more" if len(missed) > MOST else ""
-        why = f"what ran could not be captured ({'; '.join(missed[:MOST])}{more}). Give a model of another family"
-    raise ModelError(f"there is nothing to show of {reading.model_name}: {why}.")
 
 
 def refuse_unlike(first: "Reading", second: "Reading") -> None:
@@ -37,15 +49,28 @@ def refuse_unlike(first: "Reading", second: "Reading") -> None:
     """
     if len(first.tokens) != len(second.tokens):
         raise OptionError(
-            f"{first.model_name} reads {len(first.tokens)} tokens and {second.model_name} {len(second.tokens)}: the "
-            "maps do not lie on each other. Compare models with one tokenizer."
+            say(
+                "%(first)s reads %(tokens)s tokens and %(second)s %(others)s: the maps do not lie on each other. "
+                "Compare models with one tokenizer.",
+                first=first.model_name,
+                tokens=len(first.tokens),
+                second=second.model_name,
+                others=len(second.tokens),
+            )
         )
     for place, (one, other) in enumerate(zip(first.tokens, second.tokens, strict=True)):
         added = first.special[place] and second.special[place]  # each has names of its own for these
         if not added and _piece(one) != _piece(other):
             raise OptionError(
-                f"at token {place} {first.model_name} reads “{one}” and {second.model_name} “{other}”: the two cut the "
-                "text at other places, so their maps do not lie on each other. Compare models with one tokenizer."
+                say(
+                    "at token %(place)s %(first)s reads “%(one)s” and %(second)s “%(other)s”: the two cut the text at "
+                    "other places, so their maps do not lie on each other. Compare models with one tokenizer.",
+                    place=place,
+                    first=first.model_name,
+                    one=one,
+                    second=second.model_name,
+                    other=other,
+                )
             )
 
 
