@@ -49,7 +49,7 @@ def test_parameters_of_a_class_that_wraps_tensors(which: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", [None, "torch"])
-@pytest.mark.parametrize("strides", [(0, 1, 1, 1), (0, 1, 7, 1), (30, 10, 1, 1)])
+@pytest.mark.parametrize("strides", [(0, 1, 1, 1), (0, 1, 7, 1), (30, 10, 1, 1), (1, 0, 0, 1)])
 def test_windows_that_overlap_have_the_gradients_of_their_copies(strides: tuple[int, ...], kernel: str | None) -> None:
     # torch's flash operator lays its own outputs out as the inputs are, and then writes past a row (torch 2.13).
     def gradient(kernel: str | None) -> torch.Tensor:
@@ -101,12 +101,12 @@ def test_a_row_masked_by_a_large_number_alone_is_the_mean_of_the_values(options,
 
 
 @pytest.mark.parametrize("kernel", [None, "torch", "reference"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
 @pytest.mark.parametrize("learns", [False, True])
 def test_the_least_float_on_a_whole_row_leaves_it_nothing(dtype, kernel, learns) -> None:
     query, key, value = torch.randn(3, 1, 2, 5, 7, dtype=dtype)
     bias = torch.zeros(5, 5, dtype=dtype)
-    bias[1] = torch.finfo(torch.float32).min
+    bias[1] = torch.finfo(torch.float32).min  # in float16, -inf
     query.requires_grad_(learns)
     out, lse = clearhead.attention(query, key, value, bias, kernel=kernel, return_lse=True)
     assert not out[:, :, 1].any()

@@ -110,8 +110,7 @@ def flash_reads(*tensors: Tensor) -> bool:
 
 
 def _ties(tensor: Tensor) -> bool:
-    sizes, strides = tensor.shape[:-1], tensor.stride()[:-1]
-    return tensor.shape[-1] > 1 and any(n > 1 and step == 1 for n, step in zip(sizes, strides, strict=True))
+    return tensor.shape[-1] > 1 and torch.empty_like(tensor, device="meta").stride(-1) != 1
 
 
 def _mask(problem: Problem) -> Tensor | None:
