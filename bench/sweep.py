@@ -32,9 +32,12 @@ from bench.sweep_table import Case, Found, table
 LENGTHS = (1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 64, 67, 128, 131, 256, 509, 512, 1024, 1031, 2048, 4096)
 HEADS = ((1, 1), (1, 8), (4, 12))
 WIDTHS = (32, 64, 80, 128)
-MASKS = ("none", "causal", "padding", "dense bool", "dense float", "one query", "13 queries")
-QUERIES = {"one query": 1, "13 queries": 13}
-LEARNT = ("none", "causal", "dense bool")
+MASKS = (
+    "none", "causal", "padding", "dense bool", "dense float", "one query", "13 queries", "grouped", "one query, grouped",
+)  # fmt: skip
+QUERIES = {"one query": 1, "13 queries": 13, "one query, grouped": 1}
+GROUP = 4  # query heads that share a key head, where they are grouped
+LEARNT = ("none", "causal", "dense bool", "grouped")
 LARGEST = 1 << 25  # B·H·L·S of other heads and widths, and of gradients: keeps a case under some seconds
 TOLERANCE = {"float64": 1e-12, "float32": 1e-4, "bfloat16": 5e-2, "float16": 1e-2}
 TRIES = 3
@@ -63,11 +66,15 @@ def ways_of(case: Case) -> dict[str, Way]:
     """Ours and torch's way to do it: the output, or where it learns the three gradients joined."""
     make = torch.Generator().manual_seed(0)
     dtype = getattr(torch, case.dtype)
+    grouped = "grouped" in case.mask
+    heads = case.heads // GROUP if grouped else case.heads
     query, key, value = (
-        torch.randn(case.batch, case.heads, n, case.width, generator=make).to(dtype)
-        for n in (QUERIES.get(case.mask, case.length), case.length, case.length)
+        torch.randn(case.batch, h, n, case.width, generator=make).to(dtype)
+        for h, n in ((case.heads, QUERIES.get(case.mask, case.length)), (heads, case.length), (heads, case.length))
     )
-    options: dict[str, Any] = {"is_causal": case.mask == "causal", "attn_mask": _mask(case, dtype, make)}
+    options: dict[str, Any] = {
+        "is_causal": case.mask == "causal", "attn_mask": _mask(case, dtype, make), "enable_gqa": grouped,
+    }  # fmt: skip
     if not case.learns:
         return {
             "ours": lambda: clearhead.attention(query, key, value, **options),

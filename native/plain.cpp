@@ -11,7 +11,7 @@ namespace clearhead {
 
 namespace {
 
-PyTypeObject* tensor_type = nullptr;
+PyTypeObject *tensor_type = nullptr, *parameter_type = nullptr;
 const dlpack::Exchange* exchange = nullptr;
 
 // Beyond the dtypes of the kernels: those that torch's own kernel computes, and that of masks.
@@ -42,11 +42,12 @@ bool is_negated(PyObject* object) {
   return answer.ptr() != Py_False;
 }
 
-// A tensor of torch's own class in the CPU's memory, with up to four axes; false for all else, a view of memory that
-// holds the negatives of the tensor's numbers among it. Axes it lacks in front have size 1 and stride 0.
+// A tensor of torch's own class, or a parameter, in the CPU's memory, with up to four axes; false for all else, a view
+// of memory that holds the negatives of the tensor's numbers among it. Axes it lacks in front have size 1 and stride 0.
 bool read(nb::handle object, View* view) {
   dlpack::Tensor t;
-  if (Py_TYPE(object.ptr()) != tensor_type) return false;
+  const PyTypeObject* const type = Py_TYPE(object.ptr());
+  if (type != tensor_type && type != parameter_type) return false;
   if (exchange->look(object.ptr(), &t) != 0) {
     PyErr_Clear();
     return false;
@@ -70,12 +71,6 @@ View must_read(nb::handle object) {
   return view;
 }
 
-bool same_sizes(const View& a, const View& b) {
-  for (int i = 0; i < 4; i++)
-    if (a.sizes[i] != b.sizes[i]) return false;
-  return true;
-}
-
 // Spread a mask to (B, H, L, S), by strides of 0; false where it does not fit.
 bool spread(View* mask, const int64_t (&full)[4]) {
   int64_t* const strides[] = {&mask->tensor.batch, &mask->tensor.head, &mask->tensor.row, &mask->tensor.column};
@@ -87,50 +82,74 @@ bool spread(View* mask, const int64_t (&full)[4]) {
   return mask->axes >= 2;
 }
 
+// How a call may be computed.
+enum Plain {
+  kSpecial,  // not from here
+  kRead,     // natively, without gradients
+  kPlain,    // natively, with gradients too; or by torch's own kernel
+};
+
 struct Call {
   Attention p = {};
   View query, key, value, mask;
   bool masked = false;
 };
 
-// Query (B, H, L, D), key and value (B, H, S, D) of one dtype, their last axes contiguous, none of them empty, and a
-// mask that spreads to (B, H, L, S), bool or of their dtype. False for all else.
-bool describe(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, Call* call) {
+// Whether the last axis is contiguous and no other is: with windows that overlap torch's kernel writes past its rows.
+bool in_rows(const View& v) {
+  const int64_t strides[] = {v.tensor.batch, v.tensor.head, v.tensor.row};
+  for (int i = 0; i < 3; i++)
+    if (strides[i] == 1 && v.sizes[i] > 1 && v.sizes[3] > 1) return false;
+  return v.tensor.column == 1;
+}
+
+// Query (B, H, L, D), key (B, H_kv, S, D) and value (B, H_kv, S, E) of one dtype, none empty, and a mask that spreads
+// to (B, H, L, S), bool, float32 or of their dtype. B may be 1 for key and value, and so may H_kv; with `grouped` H_kv
+// divides H. All three may lack B, or B and H.
+Plain describe(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped, Call* call) {
   View &q = call->query, &k = call->key, &v = call->value, &m = call->mask;
-  if (!read(query, &q) || !read(key, &k) || !read(value, &v)) return false;
-  if (q.kind > kFloat64 || k.kind != q.kind || v.kind != q.kind) return false;
-  if (q.axes != 4 || k.axes != 4 || !same_sizes(k, v) || k.axes != v.axes) return false;
-  if (q.tensor.column != 1 || k.tensor.column != 1 || v.tensor.column != 1) return false;
-  for (const int i : {0, 1, 3})
-    if (q.sizes[i] != k.sizes[i]) return false;
+  if (!read(query, &q) || !read(key, &k) || !read(value, &v)) return kSpecial;
+  if (q.kind > kFloat64 || k.kind != q.kind || v.kind != q.kind) return kSpecial;
+  if (q.axes < (grouped ? 4 : 2) || k.axes != q.axes || v.axes != q.axes) return kSpecial;
   const auto [batch, heads, length, width] = q.sizes;
-  const int64_t keys = k.sizes[2];
-  if (batch * heads * length * width == 0 || keys == 0) return false;
+  const int64_t kv_heads = k.sizes[1], keys = k.sizes[2], value_width = v.sizes[3];
+  if (batch * heads * length * width == 0 || kv_heads * keys * value_width == 0) return kSpecial;
+  if (k.sizes[3] != width || v.sizes[2] != keys || v.sizes[1] != kv_heads) return kSpecial;
+  if (heads % kv_heads != 0 || !(grouped || kv_heads == heads || kv_heads == 1)) return kSpecial;
+  for (View* const x : {&k, &v}) {
+    if (x->sizes[0] != batch && x->sizes[0] != 1) return kSpecial;
+    if (x->sizes[0] != batch) x->tensor.batch = 0;
+  }
   Attention& p = call->p;
   p.batch = batch;
-  p.heads = p.kv_heads = heads;
+  p.heads = heads;
+  p.kv_heads = kv_heads;
   p.length = length;
   p.keys = keys;
-  p.width = p.value_width = width;
+  p.width = width;
+  p.value_width = value_width;
   p.dtype = static_cast<Dtype>(q.kind);
   p.query = q.tensor;
   p.key = k.tensor;
   p.value = v.tensor;
   p.keep_factor = 1;
-  if (mask.is_none()) return true;
-  call->masked = true;
-  if (!read(mask, &m) || (m.kind != kBool && m.kind != q.kind)) return false;
-  if (!spread(&m, {batch, heads, length, keys})) return false;
-  (m.kind == kBool ? p.allow : p.bias) = m.tensor;
-  p.bias_dtype = p.dtype;
-  return true;
+  if (!mask.is_none()) {
+    call->masked = true;
+    if (!read(mask, &m) || m.axes > q.axes || !spread(&m, {batch, heads, length, keys})) return kSpecial;
+    if (m.kind != kBool && m.kind != q.kind && !(m.kind == kFloat32 && q.kind != kFloat64)) return kSpecial;
+    (m.kind == kBool ? p.allow : p.bias) = m.tensor;
+    p.bias_dtype = static_cast<Dtype>(m.kind);
+  }
+  const bool alike = q.axes == 4 && k.sizes[0] == batch && v.sizes[0] == batch && (grouped || kv_heads == heads) && value_width == width;
+  return alike && in_rows(q) && in_rows(k) && in_rows(v) ? kPlain : kRead;
 }
 
 // The attention that a call asks for, into `out` and, where it is given, `lse`.
-Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool is_causal, double scale,
-                    nb::handle out, nb::handle lse) {
+Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped, bool is_causal,
+                    double scale, nb::handle out, nb::handle lse) {
   Call call;
-  if (!describe(query, key, value, mask, &call) || call.query.kind >= kFloat64) throw nb::type_error("not a plain call");
+  if (describe(query, key, value, mask, grouped, &call) == kSpecial || call.query.kind == kFloat64)
+    throw nb::type_error("not a plain call of the kernels' dtypes");
   Attention& p = call.p;
   constexpr int64_t kUnbounded = int64_t(1) << 40;  // a reach no sequence attains
   p.reach_low = -kUnbounded;
@@ -141,17 +160,6 @@ Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::hand
   const Tensor l = must_read(lse).tensor;  // (B, H, L): its axes were moved to the back
   p.lse = {l.data, l.head, l.row, l.column, 0};
   return p;
-}
-
-// What says "may not attend", as bits: False, or -inf.
-uint64_t blocked(int kind) {
-  switch (kind) {
-    case kFloat32: return 0xFF80'0000;
-    case kBFloat16: return 0xFF80;
-    case kFloat16: return 0xFC00;
-    case kFloat64: return 0xFFF0'0000'0000'0000;
-    default: return 0;
-  }
 }
 
 int bytes_of(int kind) { return kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : kind == kBool ? 1 : 2; }
@@ -168,32 +176,36 @@ uint64_t first_bits(const View& view) {
 }  // namespace
 
 void bind_plain(nb::module_& m) {
-  m.def("meet", [](nb::handle type, nb::handle api) {
+  m.def("meet", [](nb::handle tensor, nb::handle parameter, nb::handle api) {
     if (!PyCapsule_IsValid(api.ptr(), "dlpack_exchange_api")) return false;
     exchange = static_cast<const dlpack::Exchange*>(PyCapsule_GetPointer(api.ptr(), "dlpack_exchange_api"));
-    tensor_type = reinterpret_cast<PyTypeObject*>(type.ptr());
+    tensor_type = reinterpret_cast<PyTypeObject*>(tensor.ptr());
+    parameter_type = reinterpret_cast<PyTypeObject*>(parameter.ptr());
     return exchange->major == 1;
-  }, nb::arg(), nb::arg().none(),
-     "Be told torch.Tensor and its __dlpack_c_exchange_api__, before all else here; false where that is of no use.");
+  }, nb::arg(), nb::arg(), nb::arg().none(),
+     "Be told torch's Tensor, its Parameter, and Tensor.__dlpack_c_exchange_api__, before all else here; false where "
+     "that is of no use.");
 
-  m.def("is_plain", [](nb::handle query, nb::handle key, nb::handle value, nb::handle mask) {
+  m.def("how_plain", [](nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped) {
     Call call;
-    return describe(query, key, value, mask, &call);
-  }, nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none());
+    return int(describe(query, key, value, mask, grouped, &call));
+  }, nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg());
 
   m.def("attend_plainly", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
-                             nb::handle mask, bool is_causal, double scale, nb::handle out, nb::handle lse) {
-    const Attention p = attention(query, key, value, mask, is_causal, scale, out, lse);
+                             nb::handle mask, bool grouped, bool is_causal, double scale, nb::handle out,
+                             nb::handle lse) {
+    const Attention p = attention(query, key, value, mask, grouped, is_causal, scale, out, lse);
     const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_forward(t, p, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-     nb::arg().none());
+     nb::arg(), nb::arg().none());
 
   m.def("gradients_plainly", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
-                                nb::handle mask, bool is_causal, double scale, nb::handle out, nb::handle lse,
-                                nb::handle grad_out, nb::handle grad_query, nb::handle grad_key, nb::handle grad_value) {
-    const Attention p = attention(query, key, value, mask, is_causal, scale, out, lse);
+                                nb::handle mask, bool grouped, bool is_causal, double scale, nb::handle out,
+                                nb::handle lse, nb::handle grad_out, nb::handle grad_query, nb::handle grad_key,
+                                nb::handle grad_value) {
+    const Attention p = attention(query, key, value, mask, grouped, is_causal, scale, out, lse);
     Backward g = {};
     g.grad_out = must_read(grad_out).tensor;
     g.grad_query = must_read(grad_query).tensor;
@@ -203,16 +215,16 @@ void bind_plain(nb::module_& m) {
     nb::gil_scoped_release unlocked;
     run_backward(t, p, g, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-     nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
+     nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 
-  m.def("leaves_a_row_nothing", [](nb::handle query, nb::handle key, nb::handle value, nb::handle mask) {
+  m.def("leaves_a_row_nothing", [](nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped) {
     Call call;
-    if (!describe(query, key, value, mask, &call)) throw nb::type_error("not a plain call");
+    if (describe(query, key, value, mask, grouped, &call) == kSpecial || call.query.kind != kFloat64)
+      throw nb::type_error("not a plain call in float64");
     const View& v = call.mask;
-    if (!call.masked) return false;
     nb::gil_scoped_release unlocked;
-    return has_empty_row(v.tensor, v.sizes, bytes_of(v.kind), blocked(v.kind));
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg().none());
+    return has_empty_row(v.tensor, v.sizes, v.kind == kBool);
+  });
 
   // 1 and 0 for yes and no, -1 where it cannot be told from here. Ten times as fast as .item().
   m.def("starts_with_0_or_1", [](nb::handle tensor) {

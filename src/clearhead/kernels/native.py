@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,9 @@ def _library() -> Any:
 
 _native = _library()
 # Whether the library reads torch's tensors by itself: torch has told it how (docs/decisions/0022).
-_reads_tensors = _native is not None and _native.meet(Tensor, getattr(Tensor, "__dlpack_c_exchange_api__", None))
+_reads_tensors = _native is not None and _native.meet(
+    Tensor, torch.nn.Parameter, getattr(Tensor, "__dlpack_c_exchange_api__", None)
+)
 
 VARIABLE = "CLEARHEAD_KERNEL_TARGET"
 _UNBOUNDED = 1 << 40  # a reach no sequence attains
@@ -121,42 +124,53 @@ def peak(steps: int = 1 << 20) -> float:
     return _native.peak(current()[0].index, torch.get_num_threads(), steps)
 
 
-def is_plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
-    """Whether a call is of the commonest kind; the functions below take nothing else. Takes a microsecond.
+class Plain(IntEnum):
+    """How the short way may compute a call (native/plain.cpp says when)."""
 
-    That is: tensors of torch's own class on the CPU, of one float dtype and with their last axis contiguous, none
-    empty, query (B, H, L, D), key and value (B, H, S, D); a mask that spreads to (B, H, L, S), bool or of their dtype,
-    or None.
+    SPECIAL = 0  # not at all
+    READ = 1  # natively, without gradients
+    PLAIN = 2  # natively, with gradients too; or by torch's own kernel
+
+
+def how_plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool) -> int:
+    """Whether a call is of the commonest kind; the functions below take nothing else. A Plain; takes a microsecond.
+
+    That is: tensors of torch's own class, or parameters, on the CPU, of one float dtype, none empty, query
+    (B, H, L, D), key (B, H_kv, S, D), value (B, H_kv, S, E); a mask that spreads to (B, H, L, S), bool, float32 or of
+    their dtype, or None. B may be 1 for key and value, H_kv too, and with `grouped` H_kv divides H. All may lack B, or
+    B and H.
     """
-    return _reads_tensors and _native.is_plain(query, key, value, mask)
+    return _native.how_plain(query, key, value, mask, grouped) if _reads_tensors else Plain.SPECIAL
 
 
 def attend_plainly(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, scale: float, lse: Tensor | None
-) -> Tensor:
-    """Output (B, H, L, D), and into `lse`, (B, H, L), where it is given: not of float64."""
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool, is_causal: bool, scale: float,
+    lse: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """Output (B, H, L, E), and into `lse`, (B, H, L), where it is given: not of float64."""
+    width = value.shape[-1]
     out = torch.empty_like(query)  # laid out as the query is, as far as it fills its memory
-    if out.stride(-1) != 1:  # of windows that overlap another axis may come last
-        out = query.new_empty(query.shape)
+    if width != query.shape[-1] or out.stride(-1) != 1:  # of windows that overlap another axis may come last
+        out = query.new_empty(*query.shape[:-1], width)
     threads = torch.get_num_threads()
-    _native.attend_plainly(current()[0].index, threads, query, key, value, mask, is_causal, scale, out, lse)
+    _native.attend_plainly(current()[0].index, threads, query, key, value, mask, grouped, is_causal, scale, out, lse)
     return out
 
 
 def gradients_plainly(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, scale: float,
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool, is_causal: bool, scale: float,
     out: Tensor, lse: Tensor, grad_out: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of query, key and value, from what `attend_plainly` gave for the same arguments."""
     grads = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
-    call = (query, key, value, mask, is_causal, scale, out, lse, grad_out.resolve_neg(), *grads)
+    call = (query, key, value, mask, grouped, is_causal, scale, out, lse, grad_out.resolve_neg(), *grads)
     _native.gradients_plainly(current()[0].index, torch.get_num_threads(), *call)
     return grads
 
 
-def leaves_a_row_nothing(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> bool:
-    """Whether the mask leaves some row nothing to attend. Rows are read to the first key they may."""
-    return _native.leaves_a_row_nothing(query, key, value, mask)
+def leaves_a_row_nothing(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, grouped: bool) -> bool:
+    """Whether the mask of a plain call in float64 leaves some row nothing. Rows are read to the first key they may."""
+    return _native.leaves_a_row_nothing(query, key, value, mask, grouped)
 
 
 def starts_with_0_or_1(tensor: Tensor) -> bool:

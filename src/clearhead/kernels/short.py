@@ -10,23 +10,21 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.autograd import backward
-from clearhead.kernels.blockwise import NOTHING
-from clearhead.kernels.native import attend_plainly, gradients_plainly, is_plain, leaves_a_row_nothing
+from clearhead.kernels.native import Plain, attend_plainly, gradients_plainly, how_plain, leaves_a_row_nothing
 from clearhead.kernels.problem import carries_tangent, has_own_memory
-from clearhead.kernels.torch_sdpa import flash_reads
 
 # The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
 _sdpa = torch._C._nn.scaled_dot_product_attention
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None = None
-) -> Tensor | None:
-    """Output (B, H, L, D) of plain attention, or None where the call has to go the long way.
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None = None,
+    grouped: bool = False,
+) -> Tensor | None:  # fmt: skip
+    """Output (B, H, L, E) of plain attention, or None where the call has to go the long way.
 
-    The long way is for all but plain tensors on the CPU, query (B, H, L, D), key and value (B, H, S, D), mask
-    broadcastable to (B, H, L, S), bool or of their dtype, without gradients of its own; and wherever torch records,
-    transforms or watches what is called.
+    The long way is for all but the plain tensors that `native.how_plain` names, for masks that learn, and wherever
+    torch records, transforms or watches what is called.
 
     Example:
         >>> q = torch.ones(1, 2, 3, 5)
@@ -38,7 +36,8 @@ def attend(
     """
     if torch.compiler.is_compiling() or _is_watched():
         return None
-    if not is_plain(query, key, value, mask) or carries_tangent(query, key, value, mask):
+    plain = how_plain(query, key, value, mask, grouped)
+    if plain == Plain.SPECIAL or carries_tangent(query, key, value, mask):
         return None
     if scale is None:
         scale = query.shape[-1] ** -0.5
@@ -51,17 +50,20 @@ def attend(
             return None
     if mask is not None and is_causal:
         return None
-    if query.dtype is not torch.float64:
-        if learns:
-            return _learn(query, key, value, mask, is_causal, scale)
-        return attend_plainly(query, key, value, mask, is_causal, scale, None)
+    is_double = query.dtype is torch.float64
+    if not (learns or is_double):
+        return attend_plainly(query, key, value, mask, grouped, is_causal, scale, None)
+    if plain != Plain.PLAIN:
+        return None
+    if not is_double:
+        return _learn(query, key, value, mask, grouped, is_causal, scale)
     # torch's function gives NaN or a mean for an empty row, and forgets a causal mask by a scale that is not positive
     # (torch 2.13).
-    if (is_causal and scale <= 0) or not flash_reads(query, key, value):
+    if is_causal and scale <= 0:
         return None
-    if mask is not None and (leaves_a_row_nothing(query, key, value, mask) or _blocks_a_row(mask)):
+    if mask is not None and leaves_a_row_nothing(query, key, value, mask, grouped):
         return None
-    return _sdpa(query, key, value, mask, is_causal=is_causal, scale=scale)
+    return _sdpa(query, key, value, mask, is_causal=is_causal, scale=scale, enable_gqa=grouped)
 
 
 class _Learnt(torch.autograd.Function):
@@ -69,35 +71,31 @@ class _Learnt(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, is_causal: bool, scale: float
-    ) -> Tensor:
-        lse = query.new_empty(query.shape[:3], dtype=torch.float32)
-        out = attend_plainly(query, key, value, mask, is_causal, scale, lse)
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool, is_causal: bool,
+        scale: float,
+    ) -> Tensor:  # fmt: skip
+        lse = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        out = attend_plainly(query, key, value, mask, grouped, is_causal, scale, lse)
         ctx.save_for_backward(query, key, value, mask, out, lse)
-        ctx.options = (is_causal, scale)
+        ctx.options = (grouped, is_causal, scale)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, mask, out, lse = ctx.saved_tensors
-        is_causal, scale = ctx.options
+        grouped, is_causal, scale = ctx.options
         if not (torch.is_grad_enabled() or carries_tangent(grad_out)) and has_own_memory(grad_out):
-            found = gradients_plainly(query, key, value, mask, is_causal, scale, out, lse, grad_out)
-            return *found, None, None, None
+            found = gradients_plainly(query, key, value, mask, grouped, is_causal, scale, out, lse, grad_out)
+            return *found, None, None, None, None
         # A graph of this pass is wanted, or its derivative along a tangent: it will refuse to be differentiated.
         allow, bias = (mask, None) if mask is not None and mask.dtype is torch.bool else (None, mask)
         options = (scale, is_causal, None, 0.0, 0, (None, None), 0)
         grads = backward(options, "native", grad_out, None, query, key, value, bias, None, None, allow, out, lse)
-        return *grads[:3], None, None, None
+        return *grads[:3], None, None, None, None
 
 
 # Function.apply looks after functorch as well, which is not there (`_is_watched`), for 9 µs.
 _learn: Any = super(torch.autograd.Function, _Learnt).apply
-
-
-def _blocks_a_row(mask: Tensor) -> bool:
-    """Whether the numbers added to some row are all so low that it may attend nothing."""
-    return mask.dtype is not torch.bool and float(mask.amax(-1).amin()) < NOTHING
 
 
 def _is_watched() -> bool:

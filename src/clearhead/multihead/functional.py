@@ -79,7 +79,7 @@ def attention(
     """
     plain = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
     if plain and not (return_lse or return_matrix or isinstance(attn_mask, Mask)):
-        out = kernels.attend(query, key, value, is_causal, scale, attn_mask)
+        out = kernels.attend(query, key, value, is_causal, scale, attn_mask, enable_gqa)
         if out is not None:
             if attn_mask is not None and attn_mask.dtype is not torch.bool:
                 checks.warn_zero_one(attn_mask)
