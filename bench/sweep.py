@@ -33,7 +33,8 @@ LENGTHS = (1, 2, 3, 4, 5, 7, 8, 13, 16, 31, 64, 67, 128, 131, 256, 509, 512, 102
 HEADS = ((1, 1), (1, 8), (4, 12))
 WIDTHS = (32, 64, 80, 128)
 MASKS = (
-    "none", "causal", "padding", "dense bool", "dense float", "one query", "13 queries", "grouped", "one query, grouped",
+    "none", "causal", "padding", "dense bool", "dense float", "one query", "13 queries", "grouped",
+    "one query, grouped",
 )  # fmt: skip
 QUERIES = {"one query": 1, "13 queries": 13, "one query, grouped": 1}
 GROUP = 4  # query heads that share a key head, where they are grouped
