@@ -353,3 +353,12 @@ def test_an_lse_that_is_part_of_a_graph_carries_its_gradient():
 
     for ours, exact in zip(gradients(True), gradients(False), strict=True):
         torch.testing.assert_close(ours, exact)
+
+
+@pytest.mark.parametrize("sinks", [False, True])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 1), (2, 3, 1, 1)])
+def test_a_whole_head_that_may_attend_nothing_sends_nothing(shape: tuple[int, ...], sinks: bool) -> None:
+    query, key, columns = torch.randn(2, 3, 11, 5), torch.randn(2, 3, 7, 5), torch.randn(2, 3, 11, 2)
+    allow = torch.arange(2).view(2, 1, 1, 1).expand(shape) == 0
+    A = AttentionMatrix(query, key, value=key, allow=allow, sinks=torch.randn(3) if sinks else None)
+    torch.testing.assert_close(A.mT @ columns, A.to_dense().mT @ columns)

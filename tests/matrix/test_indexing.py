@@ -122,3 +122,12 @@ def test_a_block_far_down_a_long_matrix_costs_only_the_block(monkeypatch):
     matrix = AttentionMatrix(q, q, lse=torch.zeros(1, 1, 10**5))
     expected = (q[0, 0, 99_990] * q[0, 0, 5]).sum() / 2
     torch.testing.assert_close(matrix[0, 0, 99_990, 5], expected.exp())
+
+
+@pytest.mark.parametrize("key", [(..., T([True, False])), (0, 1, torch.ones(22, 31) > 0), (None, T([True] * 3))])
+def test_a_mask_that_does_not_have_the_size_of_its_axes_is_refused_as_torch_refuses_it(key) -> None:
+    A = CASES["plain"].matrix()
+    with pytest.raises(IndexError):
+        A.to_dense()[key]
+    with pytest.raises(PlaceError, match="a mask of shape"):
+        A[key]

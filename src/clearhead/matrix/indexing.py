@@ -26,6 +26,7 @@ def index(logits: Logits, lse: Tensor, key: Any) -> Tensor:
     # A tensor on the meta device has a shape and no memory: torch itself says what the answer looks like.
     try:
         parts = tuple(_as_index(part) for part in (key if isinstance(key, tuple) else (key,)))
+        _check_masks(parts, logits.shape)
         shape = torch.empty(logits.shape, device="meta")[_on(parts, "meta")].shape
     except (IndexError, RuntimeError, TypeError, ValueError) as error:
         raise PlaceError(
@@ -83,6 +84,23 @@ def _as_index(part: Any) -> Any:
     if tensor.is_floating_point():
         raise TypeError(f"positions are whole numbers, not {tensor.dtype}")
     return int(tensor) if tensor.dim() == 0 and tensor.dtype != torch.bool else tensor
+
+
+def _check_masks(parts: tuple[Any, ...], shape: tuple[int, ...]) -> None:
+    """Whether each boolean mask has the size of its axes, which `_on` no longer knows."""
+
+    def axes(part: Any) -> int:
+        if isinstance(part, Tensor) and part.dtype == torch.bool:
+            return part.dim()
+        return 0 if part is None or part is Ellipsis else 1
+
+    axis = 0
+    for part in parts:
+        if part is Ellipsis:
+            axis += len(shape) - sum(axes(other) for other in parts)
+        elif isinstance(part, Tensor) and part.dtype == torch.bool and shape[axis : axis + part.dim()] != part.shape:
+            raise IndexError(f"a mask of shape {tuple(part.shape)} on axes of sizes {shape[axis : axis + part.dim()]}")
+        axis += axes(part)
 
 
 def _on(parts: tuple[Any, ...], device: str) -> tuple[Any, ...]:

@@ -77,10 +77,11 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     if not replace(logits, alibi=None).bilinear or logits.dense_mask:
         return _transposed_blockwise(logits, lse, columns)
     heads = logits.shape[1]
-    if logits.allow is not None and logits.allow.shape[2] > 1:  # rows masked whole have no weights
+    if logits.allow is not None and logits.allow.shape[3] == 1:  # rows masked whole have no weights, sinks or not
         lse = lse.masked_fill(~logits.allow[..., 0], NEG_INF)
-    # An empty row must weigh nothing: e^-1e30 is 0, and unlike -inf it stays finite inside a product.
-    offsets = torch.where(lse == NEG_INF, -1e30, -lse).unsqueeze(-1)
+    # An empty row must weigh nothing: e^-1e7 is 0, and unlike -inf it stays finite inside a product. Of a number much
+    # larger not even the 0 in front of the point is known in float32, and the kernels' exp of it would be anything.
+    offsets = torch.where(lse == NEG_INF, -1e7, -lse).unsqueeze(-1)
     reading = torch.cat([logits.query, offsets.to(logits.query.dtype)], dim=-1)
     key = spread(logits.key, heads)
     asking = torch.cat([key * logits.scale, torch.ones_like(key[..., :1])], dim=-1)
