@@ -46,6 +46,23 @@ def test_a_scale_is_heard() -> None:
     assert torch.equal(out, kernels.run(Problem(query, key, value, 0.25), kernel="native").out)
 
 
+def test_a_truth_of_another_kind_is_heard() -> None:
+    query, key, value = three()
+    for kernel in (None, "native"):
+        assert torch.equal(
+            attention(query, key, value, is_causal=1, kernel=kernel), attention(query, key, value, is_causal=True)
+        )
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("options", [{}, {"softcap": 3.0}], ids=str)
+def test_memory_that_was_given_back_is_not_read(which: int, options: dict[str, Any]) -> None:
+    tensors = three()
+    tensors[which].untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError):
+        attention(*tensors, **options)
+
+
 def learns(x: Tensor) -> Tensor:
     return x.clone().requires_grad_()
 

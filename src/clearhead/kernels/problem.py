@@ -134,7 +134,8 @@ def is_negated(*tensors: Tensor | None) -> bool:
 
 
 def has_own_memory(*tensors: Tensor | None) -> bool:
-    """Whether each tensor's numbers lie at its address: not so for a class that only wraps others, nor in torch.vmap.
+    """Whether each tensor's numbers lie at its address: not so for a class that only wraps others, nor in torch.vmap,
+    nor where a tensor's memory was given back (`untyped_storage().resize_(0)`).
 
     >>> has_own_memory(torch.ones(2), None)
     True
@@ -146,6 +147,8 @@ def has_own_memory(*tensors: Tensor | None) -> bool:
             return False
         kind = type(tensor)
         if kind is Tensor or kind is torch.nn.Parameter:
+            if tensor.data_ptr() == 0 and tensor.numel() > 0 and not tensor.is_meta:
+                return False
             continue
         if torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python):
             return False

@@ -52,11 +52,11 @@ def attend(
         return None
     is_double = query.dtype is torch.float64
     if not (learns or is_double):
-        return attend_plainly(query, key, value, mask, grouped, is_causal, scale, None)
+        return attend_plainly(query, key, value, mask, grouped, bool(is_causal), scale, None)
     if plain != Plain.PLAIN:
         return None
     if not is_double:
-        return _learn(query, key, value, mask, grouped, is_causal, scale)
+        return _learn(query, key, value, mask, grouped, bool(is_causal), scale)
     # torch's function gives NaN or a mean for an empty row, and forgets a causal mask by a scale that is not positive
     # (torch 2.13).
     if is_causal and scale <= 0:

@@ -10,6 +10,7 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from clearhead import kernels
 from clearhead.masks import Mask, is_small, lower
+from clearhead.masks.kinds import Causal
 from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
 from clearhead.multihead import blocks, checks, traced
@@ -77,6 +78,8 @@ def attention(
         >>> torch.allclose(weights @ v, out, atol=1e-5)
         True
     """
+    if type(attn_mask) is Causal and type(attn_mask.offset) is int and attn_mask.offset == 0 and not is_causal:
+        attn_mask, is_causal = None, True  # the same rule, in the words that cost least
     plain = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
     if plain and not (return_lse or return_matrix or isinstance(attn_mask, Mask)):
         out = kernels.attend(query, key, value, is_causal, scale, attn_mask, enable_gqa)
