@@ -102,8 +102,8 @@ def flash_reads(*tensors: Tensor) -> bool:
     It takes their layout from the inputs: where another axis has stride 1 as well, as in windows that overlap, it may
     lay that one innermost, and then writes past it (seen in torch 2.13).
 
-    >>> x = torch.arange(5.0)
-    >>> flash_reads(x.view(1, 1, 1, 5)), flash_reads(x.unfold(0, 3, 1)[None, None])
+    >>> x = torch.arange(7.0)
+    >>> flash_reads(x.view(1, 1, 1, 7)), flash_reads(x.unfold(0, 5, 1)[None, None])
     (True, False)
     """
     return all(t.stride(-1) == 1 and (1 not in t.stride()[:-1] or not _ties(t)) for t in tensors)
