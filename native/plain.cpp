@@ -140,7 +140,8 @@ Plain describe(nb::handle query, nb::handle key, nb::handle value, nb::handle ma
     (m.kind == kBool ? p.allow : p.bias) = m.tensor;
     p.bias_dtype = static_cast<Dtype>(m.kind);
   }
-  const bool alike = q.axes == 4 && k.sizes[0] == batch && v.sizes[0] == batch && (grouped || kv_heads == heads) && value_width == width;
+  const bool shared = k.sizes[0] != batch || v.sizes[0] != batch || !(grouped || kv_heads == heads);
+  const bool alike = q.axes == 4 && !shared && value_width == width;
   return alike && in_rows(q) && in_rows(k) && in_rows(v) ? kPlain : kRead;
 }
 
