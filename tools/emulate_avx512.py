@@ -102,7 +102,7 @@ def build(folder: Path, dot_products: bool) -> bytes:
     flags = [*FLAGS, "-mavx512bf16"] if dot_products else FLAGS
     own = ["-O2", "-ffp-contract=fast", *flags, "-DTARGET=avx512", "-DLANES=16", "-DROWS=8", "-DPAIRS"]
     subprocess.run([*common, *own, NATIVE / "target.cpp", "-o", folder / "target.o"], check=True)
-    sources = sorted(path for path in NATIVE.glob("*.cpp") if path.stem not in ("target", "binding"))
+    sources = sorted(path for path in NATIVE.glob("*.cpp") if path.stem not in ("target", "binding", "plain"))
     for source in sources:
         subprocess.run([*common, "-O1", source, "-o", folder / f"{source.stem}.o"], check=True)
     objects = [folder / f"{name}.o" for name in ("target", *(source.stem for source in sources))]
