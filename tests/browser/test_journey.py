@@ -128,6 +128,15 @@ def test_the_back_button_does_not_double_an_answer(page: Page) -> None:
     expect(page.get_by_role("heading", level=1)).to_be_visible()
 
 
+def test_the_back_button_ticks_no_option_of_another_question(page: Page) -> None:
+    page.goto(f"{TOPIC}/practice")
+    page.get_by_text("16.0").click()
+    page.goto("/")
+    page.go_back()
+    expect(page.get_by_text("16.0")).to_be_visible()
+    expect(page.locator("input:checked")).to_have_count(0)  # the letters stand in another order now
+
+
 def test_an_edited_number_reaches_the_output_and_says_how(page: Page) -> None:
     page.goto(f"{TOPIC}/walk")
     ready(page)

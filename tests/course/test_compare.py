@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearhead.course.compare import same_output
+from clearhead.course.compare import same_output, same_result
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,8 @@ from clearhead.course.compare import same_output
         ("[0.5]", "tensor([0.5000], grad_fn=<AddBackward0>)"),
         ("[]", "tensor([])"), ("hello world", "hello   world"), ("ValueError", "ValueError: bad"),
         ("valueerror: whatever", "ValueError: bad"), ("a RuntimeError", "RuntimeError: shapes differ"),
+        ("2362368", "2,362,368"), ("2,362,368", "2,362,368"), ("2 362 368 bytes", "2,362,368 bytes"),
+        ("[100,200]", "[100, 200]"), ("−0.5", "-0.5"), ("−∞", "-inf"),
         ("must be positive", "ValueError: the scale must be positive"), ("out\nKeyError", "out\nKeyError: 'a'"),
     ],
 )  # fmt: skip
@@ -31,11 +33,39 @@ def test_the_same(typed: str, right: str) -> None:
         ("2", "1"), ("1.1", "1"), ("", "1"), ("1", ""), ("[2, 1]", "[1, 2]"), ("[1, 2]", "tensor([[1., 2.]])"),
         ("[[1, 2]]", "tensor([1., 2.])"), ("[[1], [2]]", "[[1, 2]]"), ("3x2", "(2, 3)"), ("(2, 3, 1)", "(2, 3)"),
         ("hello", "hello world"), ("TypeError", "ValueError: bad"), ("bad thing", "ValueError: something else"),
+        ("2.362.368", "2,362,368"), ("2362,368", "2362.368"), ("8", "8 times fewer"), ("0.94", "0.9394"),
         ("False", "True"), ("error", "ValueError: bad"), ("", "ValueError"), ("-1", "1"), ("nan", "0"),
     ],
 )  # fmt: skip
 def test_not_the_same(typed: str, right: str) -> None:
     assert not same_output(typed, right)
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("0.9394", "(the row would sum to, 0.9394)"), ("0.94", "0.9394"), ("0.93943", "0.9394"), ("0.50", "0.4996"),
+        ("True", "(equal:, True)"), ("[3]", "(rows with nan:, [3])"), ("524288, 512", "524,288 bytes, 512 KiB"),
+        ("768, 256", "768 in all, 256 fewer"), ("(16, 5), (5, 3)", "{'q': (16, 5), 'k': (5, 3)}"),
+        ("[0.5, 0.88]", "{0: 0.5, 2: 0.8808}"), ("{0: 0.5, 2: 0.88}", "{0: 0.5, 2: 0.8808}"),
+        ("768 in all, 256 fewer", "768 in all, 256 fewer"), ("4", "4.00 GiB"), ("1.5 3 −∞", "[1.5, 3, -inf]"),
+    ],
+)  # fmt: skip
+def test_a_result_needs_its_values_alone(typed: str, right: str) -> None:
+    assert same_result(typed, right)
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("0.9", "0.9394"), ("0.935", "0.9394"), ("0.95", "0.9394"), ("0", "0.0004"), ("2.004", "2"), ("768", "768, 256"),
+        ("256 in all, 768 fewer", "768 in all, 256 fewer"), ("not equal", "(equal:, True)"), ("False", "(equal:, True)"),
+        ("the row would sum to", "(the row would sum to, 0.9394)"), ("", "(none)"), ("", "words alone"), ("1, 2", "a b"),
+        ("3 MB", "3 GiB"),
+    ],
+)  # fmt: skip
+def test_a_result_needs_all_its_values(typed: str, right: str) -> None:
+    assert not same_result(typed, right)
 
 
 def test_tolerance_and_unit() -> None:
@@ -59,3 +89,4 @@ def test_a_list_equals_itself_however_it_is_spaced(numbers: list[float], spaces:
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_is_compared_without_a_crash(typed: str, right: str) -> None:
     assert same_output(typed, right) in (True, False)
+    assert same_result(typed, right) in (True, False)

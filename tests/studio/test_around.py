@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from clearhead import course
+from clearhead.studio import excerpt
 from studio.conftest import Visitor
 from studio.test_pages import TOPIC, answer
 
@@ -45,6 +47,16 @@ def test_search_finds_what_has_all_the_words(visitor: Visitor, words: str, found
     assert ("Nothing has all" in page) is (found is None)
     if found:
         assert f'<a href="{found}' in page
+
+
+def test_search_shows_words_and_no_marks() -> None:
+    for path in course.shipped():
+        for topic in course.load(path).topics:
+            for mode, page in topic.pages.items():
+                shown = excerpt.plain(page.text)
+                found = [mark for mark in ("\\", "$", "{", "|", "---", "](") if mark in shown]
+                assert shown, (topic.id, mode)
+                assert not found, (topic.id, mode, found)
 
 
 def test_search_does_not_give_answers_away(visitor: Visitor) -> None:

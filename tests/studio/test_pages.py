@@ -201,6 +201,7 @@ def test_progress_shows_concepts_days_confidence_and_answers(visitor: Visitor) -
         ("/static/../app.py", 404),
         ("/views/..%2f..%2fapp.js", 404),
         ("/items/%00", 404),
+        ("/answer", 405),
         ("/topics/attention/later", 200),
     ],
 )
@@ -208,6 +209,7 @@ def test_every_wrong_address_gets_a_page_that_says_so(visitor: Visitor, address:
     page = visitor.get(address, status)
     assert "<main" in page
     assert "Traceback" not in page
+    assert "Method Not Allowed" not in page
 
 
 def test_a_question_whose_answer_is_being_computed_says_so(visitor: Visitor) -> None:

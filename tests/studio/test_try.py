@@ -2,7 +2,9 @@
 
 import pytest
 
-from clearhead import sandbox
+from clearhead import course, sandbox
+from clearhead.sandbox import Chunk, Program
+from clearhead.studio.settled import settled
 from studio.conftest import Visitor
 from studio.test_pages import TOPIC, answer
 
@@ -18,6 +20,28 @@ def test_at_first_there_is_a_program_to_read_and_no_output(visitor: Visitor) -> 
     assert 'name="prediction"' in page
     assert 'name="program"' not in page
     assert 'class="output"' not in page
+
+
+def test_a_program_shows_its_numbers_and_not_how_they_were_drawn() -> None:
+    pack = course.load(course.shipped()[0])
+    whole, shown = [], []
+    for item in pack.items.values():
+        if item.kind == "predict":
+            source = "\n".join(program.source for program in (*item.role("setup"), *item.role("given")))
+            for seed in (0, 7):
+                whole.append(f"seed = {seed}\n{source}")
+                shown.append(settled(source, seed))
+    assert len(shown) > 50
+    assert not [one for one in shown[::2] if "seed" in one.replace("manual_seed(0)", "") or "import random" in one]
+    ran = sandbox.run_each([Program((Chunk(one),)) for one in (*whole, *shown)], preload=pack.preload)
+    assert ran
+    printed = [(one.stdout, one.raised and one.raised.message) for one in ran]
+    assert printed[: len(whole)] == printed[len(whole) :]
+
+
+@pytest.mark.parametrize("source", ["print(", "seed = 3\nprint(seed)", "def f(seed):\n    return seed\nprint(f(2))"])
+def test_a_program_with_a_seed_of_its_own_is_left_as_it_is(source: str) -> None:
+    assert settled(source, 5).endswith(source)
 
 
 def test_a_prediction_is_answered_with_the_belief_behind_it(visitor: Visitor) -> None:

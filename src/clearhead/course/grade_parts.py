@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from clearhead.course.compare import same_output
+from clearhead.course.compare import same_result
 from clearhead.course.freetext import ticks
 from clearhead.course.item import Item
 from clearhead.course.proved import Option, Proved
@@ -25,7 +25,7 @@ def grade_worked(item: Item, proved: Proved, response: object) -> Verdict:
     steps = {step.key: step for step in proved.steps}
     if not given or not set(given) <= set(steps):
         raise OptionError(f"expected results for some of the steps {', '.join(steps)}, not for {', '.join(given)}")
-    right = {key: same_output(text, steps[key].result, item.tolerance, item.unit) for key, text in given.items()}
+    right = {key: same_result(text, steps[key].result, item.tolerance, item.unit) for key, text in given.items()}
     details = {key: steps[key].result for key in given}
     yours = "\n".join(f"{key}: {text}" for key, text in given.items())
     answer = "\n".join(f"{key}: {text}" for key, text in details.items())

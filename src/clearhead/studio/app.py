@@ -50,6 +50,7 @@ PARTS = (
 HERE = Path(__file__).parent
 TITLES = {
     404: mark("Not here"),
+    405: mark("Not here"),
     403: mark("Refused"),
     400: mark("That did not fit"),
     413: mark("Too long"),
@@ -128,6 +129,8 @@ def _errors(app: FastAPI) -> None:
         detail = problem.detail
         if problem.status_code == 404 and detail == "Not Found":
             detail = _("There is no page at this address.")
+        elif problem.status_code == 405:
+            detail = _("Only a form leads to this address. Go back to the page that has it, or to the start.")
         if isinstance(problem, topic.NotYet):
             return _error_page(request, 404, mark("Not yet"), detail, again=True)
         return _error_page(request, problem.status_code, TITLES.get(problem.status_code, FAULT), detail)

@@ -65,11 +65,12 @@ def words(identifier: str) -> str:
 def within(identifier: str) -> str:
     """An id as words within a sentence: names keep their letters.
 
-    >>> within("softmax-over-queries"), within("kv-cache"), within("self-attention")
-    ('softmax over queries', 'KV cache', 'self-attention')
+    >>> within("softmax-over-queries"), within("kv-cache"), within("pytorch"), within("self-attention")
+    ('softmax over queries', 'KV cache', 'PyTorch', 'self-attention')
     """
     text = words(identifier)
-    return text if text[1:2].isupper() or "," in text or "_" in text else text[:1].lower() + text[1:]
+    name = any(letter.isupper() or letter in ",_" for letter in text[1:])
+    return text if name else text[:1].lower() + text[1:]
 
 
 def when(moment: datetime, now: datetime) -> str:

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.studio import say, topic
+from clearhead.studio import excerpt, say, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
 
 router = APIRouter()
 MOST = 20
-_MARKS = re.compile(r"```.*?```|~~~.*?~~~|[`*#$|\[\]]|\(/[^)]*\)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def _hits(desk: Desk, words: list[str]) -> list[Hit]:
 
 def _hit(words: list[str], address: str, title: str, kind: str, text: str, weight: float) -> Hit | None:
     """A hit where every word is in the title or the text; one in the title weighs more."""
-    low_title, plain = title.lower(), " ".join(_MARKS.sub(" ", text).split())
+    low_title, plain = title.lower(), excerpt.plain(text)
     low = plain.lower()
     if not all(word in low_title or word in low for word in words):
         return None

@@ -4,9 +4,9 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.course import Item, Pack, Topic
-from clearhead.studio import home, queue
+from clearhead.studio import home, queue, sitting
 from clearhead.studio.desk import AtDesk, Desk
-from clearhead.studio.language import _, mark
+from clearhead.studio.language import _, many, mark
 from clearhead.studio.pages import render
 from clearhead.studio.question import ASKED
 from clearhead.studio.sitting import TEST
@@ -97,6 +97,7 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         right = _("%(known)s of %(all)s right", known=known, all=len(some))
         return f"{right}, {_('%(count)s due', count=waiting)}" if waiting else right
 
+    bank = items_for("test", items)
     badge = f"badge:{pack.id}/{topic.id}"
     badges = [day for day in (desk.store.kept(badge), *desk.store.kept_under(f"{badge}/").values()) if day]
     passed = desk.store.kept(f"passed:{pack.id}/{topic.id}")
@@ -104,16 +105,26 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         "read": (_("The idea, a formula, a program and its output."), _("about %(count)s min", count=_minutes(topic))),
         "sheet": (_("All of it on one page, for a quick look."), ""),
         "why": (_("The problem it solves, measured."), ""),
-        "walk": (_("Every step, with matrices you can edit."), ""),
+        "walk": (
+            _("A tour, stop by stop.") if "walk" in topic.pages else _("Every step, with matrices you can edit."),
+            "",
+        ),
         "try": (_("Say what a program prints, run it, change it."), ""),
         "experiment": (_("Turn a slider, measure it on this machine."), ""),
         "recall": (_("Cards: say it to yourself, then look."), far(items_for("recall", items))),
         "practice": (_("Questions with the reason for every wrong option."), far(items_for("practice", items))),
         "challenge": (
-            _("Five problems, a quiet clock, few tries."),
-            _("all five right, %(day)s", day=max(badges)) if badges else "",
+            many("%(count)s problem, a quiet clock, few tries.", "%(count)s problems, a quiet clock, few tries.", five)
+            if (five := len(sitting.problems(bank, sitting.new(), lambda _id: None))) != len(sitting.SLOTS)
+            else _("Five problems, a quiet clock, few tries."),
+            _("all right, %(day)s", day=max(badges)) if badges else "",
         ),
-        "test": (_("Ten questions that adapt, a verdict per concept."), _("passed") if passed else ""),
+        "test": (
+            many("%(count)s question, a verdict per concept.", "%(count)s questions, a verdict per concept.", len(bank))
+            if len(bank) < sitting.LENGTH
+            else _("Ten questions that adapt, a verdict per concept."),
+            _("passed") if passed else "",
+        ),
         "build": (_("Write it yourself; tests and known mistakes answer."), far(items_for("build", items))),
     }
     concepts = [progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]

@@ -18,6 +18,7 @@ from clearhead.studio import home, mistakes, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _, mark
 from clearhead.studio.pages import render
+from clearhead.studio.settled import settled
 
 router = APIRouter()
 LIMITS = sandbox.Limits(seconds=10)
@@ -87,13 +88,11 @@ def printed(outcome: sandbox.Outcome) -> str:
 
 
 def program_of(item: Item, desk: Desk) -> str:
-    """The item's program, whole: what is set up before it, with the seed its proof used, and what the learner reads."""
+    """The item's program, whole: what is set up before it, as its proof drew it, and what the learner reads."""
     parts = [program.source for program in (*item.role("setup"), *item.role("given"))] or [
         desk.shelf.proved[item.id].given
     ]
-    if any("seed" in part for part in parts):
-        parts.insert(0, f"seed = {desk.shelf.proved[item.id].receipt.seed}\n")
-    return "\n".join(part.strip("\n") for part in parts) + "\n"
+    return settled("\n\n".join(part.strip("\n") for part in parts), desk.shelf.proved[item.id].receipt.seed) + "\n"
 
 
 def _programs(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[Item]]:

@@ -1,0 +1,37 @@
+"""Markdown as plain words, for an excerpt of one line: no programs, no marks, formulas as one would say them."""
+
+import re
+
+from clearhead.studio.mathml import FUNCTIONS, OPERATORS, SYMBOLS
+
+_PROGRAM = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
+_FORMULA = re.compile(r"\$+([^$]+)\$+")
+_MARKS = re.compile(r"[`*#\[\]]|\(/[^)]*\)|^\s*(?:[-+]|\d+\.)\s", re.MULTILINE)
+_LINES = re.compile(r"\||:?-{3,}:?")  # of a table
+_ROOT = re.compile(r"\\sqrt\s*\{([^{}]*)\}")
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_INNERMOST = re.compile(r"(\\(?!sqrt|[dt]?frac)[A-Za-z]+\s*|[_^]\s*)?\{([^{}]*)\}(?!\s*\{)")
+_COMMAND = re.compile(r"\\([A-Za-z]+|.)")
+_SHOWN = {**SYMBOLS, **OPERATORS, "{": "{", "}": "}"}
+
+
+def plain(text: str) -> str:
+    r"""The words of a Markdown text, on one line.
+
+    >>> plain("## One\n\n- the *weights*, $\\frac{QK^\\top}{\\sqrt{D}}$\n- [a question](/items/one)")
+    'One the weights, QK⊤/√D a question'
+    """
+    text = _LINES.sub(" ", _MARKS.sub("", _PROGRAM.sub(" ", text)))
+    return " ".join(_FORMULA.sub(lambda found: _formula(found[1]), text).split())
+
+
+def _formula(source: str) -> str:
+    """LaTeX without its commands: what is known as a sign, what is not left out."""
+    before = ""
+    while before != source:
+        before = source
+        source = _FRACTION.sub(r"\1/\2", _ROOT.sub(r"√\1", source))
+        if source == before:
+            source = _INNERMOST.sub(r"\2", source, count=1)
+    source = _COMMAND.sub(lambda found: _SHOWN.get(found[1], found[1] if found[1] in FUNCTIONS else ""), source)
+    return re.sub(r"[{}^_&]", "", source)
