@@ -237,3 +237,97 @@ def test_cuda_tensors_run_through_torchs_kernels(dtype):
     with torch.no_grad():
         keys, values = cache.append(*cuda[1:])
         assert clearhead.attention(cuda[0], keys, values, cache.mask(L), enable_gqa=True).is_cuda
+
+
+# torch's own jvp loads what it scripts.
+scripts = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+
+
+def plainly(q, k, v, bias, slopes, sinks):
+    """What `ours` below asks for, from the whole matrix of weights."""
+    heads, length, keys = q.shape[-3], q.shape[-2], k.shape[-2]
+    k, v = (x.repeat_interleave(heads // x.shape[-3], -3) for x in (k, v))
+    logits = torch.tanh(q @ k.mT / (3 * q.shape[-1] ** 0.5)) * 3
+    apart = torch.arange(keys) - torch.arange(length)[:, None]
+    logits = logits + bias if slopes is None else logits - slopes[:, None, None] * apart.abs()
+    logits = logits.masked_fill(apart > 0, -torch.inf)
+    weights = torch.cat([logits, sinks[:, None, None].expand(*logits.shape[:-1], 1)], -1).softmax(-1)[..., :-1]
+    return weights @ v
+
+
+def ours(q, k, v, bias, slopes, sinks):
+    above = torch.ones(bias.shape[-2:], dtype=torch.bool).triu(1)
+    mask = bias.masked_fill(above, -torch.inf) if slopes is None else masks.causal() & masks.alibi(slopes)
+    return clearhead.attention(q, k, v, mask, softcap=3.0, sinks=sinks, enable_gqa=True)
+
+
+def tangents(f, q, step):
+    return torch.func.jvp(f, (q,), (step,))[1]
+
+
+def gradients(f):
+    return torch.func.grad(lambda q: f(q).cos().sum())
+
+
+TRANSFORMS = {
+    "jvp": tangents,
+    "jacfwd": lambda f, q, step: torch.func.jacfwd(f)(q),
+    "vmap(jvp)": lambda f, q, step: torch.func.vmap(lambda a, b: tangents(f, a, b))(q, step),
+    "jvp(vmap)": lambda f, q, step: tangents(torch.func.vmap(f), q, step),
+    "jvp(grad)": lambda f, q, step: tangents(gradients(f), q, step),
+    "grad(jvp)": lambda f, q, step: gradients(lambda a: tangents(f, a, step))(q),
+    "hessian": lambda f, q, step: torch.func.hessian(lambda a: f(a).square().sum())(q),
+}
+
+
+@scripts
+@pytest.mark.parametrize("mask", ["bias", "slopes"])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_forward_mode_transforms_pass_through(name, mask, monkeypatch):
+    monkeypatch.setattr("clearhead.multihead.stepwise.BLOCK", 2 * H * S * B)  # two queries at a time, and one left
+    q, k, v = inputs(torch.float64)
+    k, v = (k[0], v[0]) if "vmap" in name else (k, v)
+    bias, sinks = torch.randn(H, L, S, dtype=torch.float64), torch.randn(H, dtype=torch.float64)
+    rest = (k, v, bias, torch.rand(H, dtype=torch.float64) if mask == "slopes" else None, sinks)
+    step, transform = torch.randn_like(q), TRANSFORMS[name]
+    wanted, found = (transform(lambda a, f=f: f(a, *rest), q, step) for f in (plainly, ours))
+    torch.testing.assert_close(found, wanted)
+
+
+@scripts
+def test_tangents_of_a_row_that_may_attend_nothing_are_zero():
+    q, k, v = inputs(torch.float64)
+    allow = torch.ones(L, S, dtype=torch.bool)
+    allow[3] = False
+    function = lambda q, k, v: clearhead.attention(q, k, v, allow, enable_gqa=True, return_lse=True)  # noqa: E731
+    (out, lse), (moved, lse_moved) = torch.func.jvp(function, (q, k, v), (q, k, v))
+    assert out[:, :, 3].eq(0).all()
+    assert lse[:, :, 3].eq(-torch.inf).all()
+    assert moved[:, :, 3].eq(0).all()
+    assert lse_moved[:, :, 3].eq(0).all()
+    assert moved.isfinite().all()
+    assert moved[:, :, 2].ne(0).all()
+
+
+@scripts
+@pytest.mark.parametrize("name", ["grad", "vmap(grad)", "jvp"])
+def test_transforms_compile(name):
+    q = torch.randn(3, 2, H, L, D)
+    transform = {
+        "grad": gradients(lambda a: clearhead.attention(a, a, a)),
+        "vmap(grad)": torch.func.vmap(gradients(lambda a: clearhead.attention(a, a, a))),
+        "jvp": lambda a: tangents(lambda b: clearhead.attention(b, b, b), a, a),
+    }[name]
+    torch.testing.assert_close(torch.compile(transform, fullgraph=True, backend="aot_eager")(q), transform(q))
+
+
+def test_a_rule_and_options_given_as_arguments_compile_for_any_length():
+    compiled = torch.compile(
+        lambda x, rule, cap: clearhead.attention(x, x, x, rule, softcap=cap),
+        fullgraph=True, dynamic=True, backend="aot_eager",
+    )  # fmt: skip
+    for length in (7, 11):
+        x = torch.randn(2, H, length, D)
+        for rule in (masks.sliding_window(3), masks.causal() & masks.sliding_window(2)):
+            wanted = clearhead.attention(x, x, x, rule, softcap=2.5)
+            torch.testing.assert_close(compiled(x, rule, 2.5), wanted)

@@ -137,4 +137,4 @@ def _reach(mask: Mask) -> Reach | None:
 def _both(a: Reach, b: Reach) -> Reach:
     lows = [low for low in (a[0], b[0]) if low is not None]
     highs = [high for high in (a[1], b[1]) if high is not None]
-    return max(lows, default=None), min(highs, default=None)
+    return max(lows) if lows else None, min(highs) if highs else None  # torch.compile knows no `default`

@@ -185,7 +185,7 @@ def options(scale: float | None, softcap: float | None, sinks: Any, heads: int, 
     """Check the plain numbers, and the sinks."""
     if scale is not None and not isinstance(scale, int | float | torch.SymFloat):
         raise DtypeError(f"scale is a {type(scale).__name__}, expected a float, or None for 1/sqrt(head_dim).")
-    if softcap is not None and not (softcap > 0 and math.isfinite(softcap)):
+    if softcap is not None and not 0 < softcap < math.inf:
         raise OptionError(f"softcap is {softcap!r}, expected a positive number, or None for no cap.")
     if sinks is None:
         return

@@ -13,7 +13,7 @@ from clearhead.masks import Mask, is_small, lower
 from clearhead.masks.kinds import Causal
 from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import blocks, checks, traced
+from clearhead.multihead import blocks, checks, stepwise, traced
 from clearhead.multihead.layout import Layout, arrange
 
 RULE_ENTRIES = 1 << 20  # a mask of up to so many entries, a megabyte, is made a tensor; a larger one stays a rule
@@ -181,6 +181,8 @@ def fused(
         result = fused(problem, 0.0, kernel, rule)
         return kernels.Result(result.out * 0, result.lse)
     if _is_traced(problem):
+        if stepwise.is_wanted() and kernel in (None, "torch"):
+            return stepwise.run(problem, float(dropout_p))
         return traced.run(problem, float(dropout_p), kernel)
     if has_torch_function_unary(problem.query):  # a TorchFunctionMode is watching: let it see this call
         return handle_torch_function(fused, (problem.query,), problem, dropout_p, kernel, rule)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from clearhead import kernels
-from clearhead.errors import OptionError
+from clearhead.errors import KernelError, OptionError
 from clearhead.kernels.choice import KERNELS
 from clearhead.kernels.problem import has_own_memory
 
@@ -158,7 +158,10 @@ class _TransformableBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        raise NotImplementedError("attention is differentiated once; a second derivative is not supported.")
+        raise KernelError(
+            "attention was differentiated twice, and its kernels give first derivatives only. For a second derivative "
+            "use torch.func.hessian or jvp of grad, which computes attention in plain torch."
+        )
 
 
 @attend.register_vmap
