@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import clearhead
 from clearhead import masks
-from clearhead.errors import CacheFullError, OptionError, ShapeError
+from clearhead.errors import CacheFullError, DtypeError, OptionError, ShapeError
 
 B, H, H_KV, D, E = 2, 4, 2, 6, 5
 
@@ -72,10 +72,45 @@ def test_crop_reset_reorder():
     cache.crop(3)
     assert torch.equal(cache.values, k[[1, 1], :, :3])
     assert cache.length == 3
-    with pytest.raises(OptionError, match=r"positions 0..2"):
+    with pytest.raises(OptionError, match=r"crop\(4\): 3 positions were appended"):
         cache.crop(4)
     cache.reset()
     assert cache.held == cache.length == 0
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.integers(1, 5),
+    st.lists(st.tuples(st.integers(1, 3), st.sampled_from([0, 0, 0, 2, 5])), min_size=5, max_size=9),
+    st.integers(0, 99),
+)
+def test_what_a_window_sees_after_a_crop_is_what_it_saw_before(window, steps, seed):
+    """(append so many, then forget so many) again and again; what cannot be taken back is refused, and changes nothing."""
+    torch.manual_seed(seed)
+    q, k, v = torch.randn(3, B, H_KV, 27, D)
+    whole = clearhead.attention(q, k, v, masks.causal() & masks.sliding_window(window))
+    cache = clearhead.KVCache(B, H_KV, 3, D, window=window)
+    for new, forgotten in steps:
+        here = slice(cache.length, cache.length + new)
+        keys, values = cache.append(k[:, :, here], v[:, :, here])
+        torch.testing.assert_close(clearhead.attention(q[:, :, here], keys, values, cache.mask(new)), whole[:, :, here])
+        target = max(0, cache.length - forgotten)
+        try:
+            cache.crop(target)
+        except OptionError:
+            assert forgotten > new  # the last call's positions can always be taken back
+            target = here.stop
+        assert cache.length == target
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_a_call_that_fails_leaves_the_cache_as_it_was(window):
+    layer = clearhead.MultiheadAttention(12, 3, batch_first=True).eval()
+    cache = clearhead.KVCache(1, 3, 7, 4, window=window, dtype=torch.float64)  # of another dtype than the layer
+    x = torch.randn(1, 5, 12)
+    with torch.no_grad(), pytest.raises(DtypeError):
+        layer(x[:, :3], x, x, cache=cache, need_weights=False)
+    assert (cache.length, cache.held) == (0, 0)
 
 
 def test_a_cache_says_what_does_not_fit():

@@ -120,11 +120,24 @@ class KVCache:
         self._start = self._stop = self._seen = 0
 
     def crop(self, length: int) -> None:
-        """Forget the positions from `length` on, as if they had never been appended."""
-        forgotten = self._seen - length
-        if not 0 <= forgotten <= self.held:
-            raise OptionError(f"crop({length}): the cache holds positions {self._seen - self.held}..{self._seen - 1}.")
-        self._stop -= forgotten
+        """Forget the positions from `length` on, as if they had never been appended.
+
+        With a window, what the last call appended can always be taken back, and more while the positions before it,
+        which the next query will see again, have not been written over.
+
+        Raises:
+            OptionError: `length` is past the end, or the positions before it are gone. Nothing was forgotten.
+        """
+        oldest = self._seen - self._stop  # the buffer holds all from here on, those that left the window too
+        needed = 0 if self.window is None else max(0, length - (self.window - 1))
+        if not 0 <= length <= self._seen or needed < oldest:
+            least = oldest + self.window - 1 if self.window is not None and oldest else 0
+            raise OptionError(
+                f"crop({length}): {self._seen} positions were appended, and the cache can go back to {least} at the "
+                f"furthest. Give a length from {least} to {self._seen}, or reset() it and read the text again."
+            )
+        self._stop -= self._seen - length
+        self._start = min(self._start, needed - oldest)
         self._seen = length
 
     def reorder(self, batch: Tensor) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.parameter import Parameter
 
 from clearhead import kernels
-from clearhead.errors import ClearheadError
 from clearhead.masks import Mask
 from clearhead.multihead import door, module_checks, projections, varlen
 from clearhead.multihead.cache import KVCache
@@ -161,6 +160,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         if self.rotary is not None:
             start = 0 if cache is None else cache.length
             q, k = self.rotary(q, start=start), self.rotary(k, start=start)
+        before = 0 if cache is None else cache.length
         if cache is not None:
             k, v = cache.append(k, v)
             if need_weights and kind == "matrix":  # which may be asked when the cache has written over them
@@ -171,11 +171,11 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         problem = kernels.Problem(q, k, v, 1 / math.sqrt(self.head_dim))
         try:
             problem, rule = masked.apply(problem, extra, dense=dense, matrix=need_weights)
-        except ClearheadError:
+            heads, matrix = self._attend(problem, rule, need_weights, dense, average_attn_weights)
+        except BaseException:
             if cache is not None:
-                cache.crop(cache.length - q.shape[2])  # the call did not happen
+                cache.crop(before)  # the call did not happen
             raise
-        heads, matrix = self._attend(problem, rule, need_weights, dense, average_attn_weights)
         out = projections.outward(self, heads)
         if dense:
             matrix = matrix if batched else matrix.squeeze(0)
