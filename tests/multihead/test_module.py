@@ -325,7 +325,11 @@ def test_replace_attention_keeps_every_parameter_and_answer():
 
     assert "forward" in clearhead.replace_attention(Own(E, H)).left[""]
     alone = torch.nn.MultiheadAttention(E, H)
-    assert clearhead.replace_attention(alone).replaced == [""]
+    report = clearhead.replace_attention(alone)
+    assert report.replaced == [""]
+    assert str(report) == "replaced 1 attention modules: the model itself"
+    spectral = torch.nn.utils.parametrizations.spectral_norm(torch.nn.MultiheadAttention(E, H), "in_proj_weight")
+    assert "replace first, then parametrize" in str(clearhead.replace_attention(spectral))
     assert isinstance(alone, clearhead.MultiheadAttention)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from clearhead.multihead.module import MultiheadAttention
 
@@ -21,8 +22,9 @@ class Replacement:
     left: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        lines = [f"replaced {len(self.replaced)} attention modules: {', '.join(self.replaced) or 'none'}"]
-        lines += [f"left {name}: {reason}" for name, reason in self.left.items()]
+        names = [name or "the model itself" for name in self.replaced]
+        lines = [f"replaced {len(names)} attention modules: {', '.join(names) or 'none'}"]
+        lines += [f"left {name or 'the model itself'}: {reason}" for name, reason in self.left.items()]
         return "\n".join(lines)
 
 
@@ -34,7 +36,7 @@ def replace_attention(model: torch.nn.Module) -> Replacement:
     Args:
         model: any module; itself may be one.
     Returns:
-        What was replaced, and what was left and why (subclasses with a forward of their own).
+        What was replaced, and what was left and why (subclasses with a forward of their own, parametrized weights).
     Memory: none.
 
     Example:
@@ -48,6 +50,8 @@ def replace_attention(model: torch.nn.Module) -> Replacement:
             continue
         if isinstance(module, MultiheadAttention):
             done.left[name] = "it is ours already"
+        elif is_parametrized(module):
+            done.left[name] = "its weights are parametrized, which lies in its class; replace first, then parametrize"
         elif type(module) is not torch.nn.MultiheadAttention:
             done.left[name] = f"it is a {type(module).__name__}, whose own forward would be lost"
         else:
