@@ -2,10 +2,12 @@
 
 import weakref
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import is_fake
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from clearhead.capture.record import Keys, Step
@@ -117,10 +119,14 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
     Raises:
         CaptureError: the call cannot be described as an attention matrix; says why.
     """
+    if not all(holds_numbers(tensor) for tensor in (call.query, call.key, call.value) if tensor is not None):
+        raise CaptureError(
+            "it ran on tensors that hold no numbers to look at: on the meta device, or in torch.export or torch.vmap"
+        )
     call = _unblocked(call, masks)
     if call.query.dim() != 4 or call.key.dim() != 4:
         raise CaptureError(f"its query has shape {tuple(call.query.shape)}, not (B, H, L, D)")
-    call = _one_batch(call)
+    call = _one_batch(_autocast(call))
     query, key = call.query, call.key
     allow, bias = masks.split(call.mask)
     allow = None if allow is None else allow[..., : key.shape[2]]
@@ -146,10 +152,35 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
     query = query.detach().clone(memory_format=torch.contiguous_format)
     key = key.detach().clone(memory_format=torch.contiguous_format)
 
-    def make(keys: Tensor) -> AttentionMatrix:
-        return AttentionMatrix(query, keys, **options)
-
+    make = partial(AttentionMatrix, query, **options)
     return Step(make, Keys(key, _seen(call, query.shape[2], key, allow)), key.shape[2])
+
+
+def holds_numbers(tensor: Tensor) -> bool:
+    """Whether a tensor's numbers can be read: not on the meta device, nor of a tracer, nor inside torch.vmap.
+
+    >>> holds_numbers(torch.ones(2)), holds_numbers(torch.ones(2, device="meta"))
+    (True, False)
+    """
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            return False
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return not (tensor.is_meta or is_fake(tensor))
+
+
+def _autocast(call: Call) -> Call:
+    """The same call with query, key and value as torch.autocast gives them to the products; float64 stays."""
+    device = call.query.device.type
+    if not torch.is_autocast_enabled(device):
+        return call
+    dtype = torch.get_autocast_dtype(device)
+
+    def cast(tensor: Tensor) -> Tensor:
+        return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
+
+    value = None if call.value is None else cast(call.value)
+    return replace(call, query=cast(call.query), key=cast(call.key), value=value)
 
 
 def _one_batch(call: Call) -> Call:

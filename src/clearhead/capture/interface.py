@@ -36,11 +36,11 @@ def watched(listener: Listener) -> Iterator[None]:
     patched = "transformers" in sys.modules  # nobody can hold a model of a library that was not imported
     if patched:
         _install()
-    token = _listeners.set((*_listeners.get(), listener))
+    _listeners.set((*_listeners.get(), listener))
     try:
         yield
-    finally:
-        _listeners.reset(token)
+    finally:  # whoever came in between stays: generators and exit stacks may leave in another order
+        _listeners.set(tuple(other for other in _listeners.get() if other is not listener))
         if patched:
             _remove()
 

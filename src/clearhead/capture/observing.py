@@ -135,6 +135,10 @@ class _Watcher:
         self._masks = Masks()
         self.record = Record(_order=list(self._names.values()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy of the model takes its hooks along, in memory or on disk; nobody is behind those."""
+        return _nobody, ()
+
     def _name(self, layer: int | str) -> str:
         names = list(self._expected)
         if isinstance(layer, str):
@@ -303,3 +307,10 @@ class _Watcher:
                     model=type(self._model).__name__,
                 )
             )
+
+
+def _nobody() -> _Watcher:
+    """A watcher that no thread is of, so that its hooks return at once."""
+    watcher = object.__new__(_Watcher)
+    watcher._thread, watcher._ran = -1, False
+    return watcher

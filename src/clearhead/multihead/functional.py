@@ -180,12 +180,13 @@ def fused(
     if dropout_p == 1:  # every weight dropped: zeros, and a graph that says so
         result = fused(problem, 0.0, kernel, rule)
         return kernels.Result(result.out * 0, result.lse)
+    if has_torch_function_unary(problem.query) and not torch.compiler.is_compiling():
+        # A TorchFunctionMode is watching: let it see this call.
+        return handle_torch_function(fused, (problem.query,), problem, dropout_p, kernel, rule)
     if _is_traced(problem):
         if stepwise.is_wanted() and kernel in (None, "torch"):
             return stepwise.run(problem, float(dropout_p))
         return traced.run(problem, float(dropout_p), kernel)
-    if has_torch_function_unary(problem.query):  # a TorchFunctionMode is watching: let it see this call
-        return handle_torch_function(fused, (problem.query,), problem, dropout_p, kernel, rule)
     if dropout_p > 0:
         problem = dataclasses.replace(
             problem, dropout_p=float(dropout_p), seed=int(torch.randint(2**62, (), device="cpu"))
