@@ -17,8 +17,18 @@ _CUT = """() => {
     if (left < -1 || right > wide + 1) cut.push(`reaches out of the window: ${name(one)}`);
     if (one.matches("button, .button, select, input") && one.scrollWidth > one.clientWidth + 2) cut.push(`clipped: ${name(one)}`);
   }
+  for (const one of document.querySelectorAll(":is(li, dd, td) pre")) {
+    if (seen(one) && one.getBoundingClientRect().left < one.parentElement.getBoundingClientRect().left - 1) cut.push(`covers what is beside it: ${name(one)}`);
+  }
   return cut;
 }"""
+# What a finger may miss: a control less than 24 px high or wide that stands by itself, and not within a sentence.
+_SMALL = """() => [...document.querySelectorAll("a, button, input, select, summary")]
+  .filter((one) => one.checkVisibility({ visibilityProperty: true }) && !one.closest(".away, .skip, .tabs, p, td"))
+  .filter((one) => !one.matches("li a, h2 a, h3 a") || getComputedStyle(one).display !== "inline")
+  .map((one) => [one, ((one.matches("[type=radio], [type=checkbox]") && one.closest("label")) || one).getBoundingClientRect()])
+  .filter(([one, { width, height }]) => width > 0 && Math.min(width, height) < 24)
+  .map(([one, { width, height }]) => `${Math.round(width)} by ${Math.round(height)} px: ${one.outerHTML.slice(0, 90)}`)"""
 # What is white where it is dark: the ground of an element, or a shape of a picture.
 _WHITE = """() => {
   const white = (colour) => {
@@ -53,6 +63,12 @@ def findings(page: Page, *, colours_alone: bool = False) -> list[str]:
 def cut(page: Page) -> list[str]:
     """What is wider than the window, or than the control it stands in."""
     found: list[str] = page.evaluate(_CUT)
+    return found
+
+
+def small(page: Page) -> list[str]:
+    """What is too small for a finger (WCAG 2.5.8)."""
+    found: list[str] = page.evaluate(_SMALL)
     return found
 
 

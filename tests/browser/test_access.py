@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from browser.conftest import serve
-from browser.looking import cut, everything
+from browser.looking import cut, everything, small
 from clearhead import sandbox
 from clearhead.studio.accounts import Accounts
 from clearhead.studio.database import Database
@@ -72,11 +72,11 @@ def test_every_page_can_be_read_by_everybody(page: Page) -> None:
 
 
 @pytest.mark.parametrize("look", [PHONE], indirect=True, ids=["phone"])
-def test_nothing_is_wider_than_a_phone(page: Page) -> None:
+def test_nothing_is_wider_than_a_phone_or_smaller_than_a_finger(page: Page) -> None:
     wide = {}
     for address in PAGES:
         page.goto(address)
-        wide[address] = cut(page)
+        wide[address] = cut(page) + small(page)
     answered(page, "16.0")
     wide["answered"] = cut(page)
     assert not {where: found for where, found in wide.items() if found}

@@ -165,6 +165,7 @@ def test_all_ten_modes_on_a_phone(page: Page) -> None:
     walker.go(f"{TOPIC}/practice")
     walker.answer()
     walker.look("answered")
+    walker.go("/items/order-of-attention")
     assert not walker.wrong
 
 

@@ -8,6 +8,11 @@ from playwright.sync_api import Page, expect
 from clearhead import sandbox
 
 TOPIC = "/topics/attention/one-head"
+# What a page said while the next one was on its way.
+REMEMBER_SIGNS = """() => {
+  const keep = () => sessionStorage.setItem("signs", document.querySelector(".underway")?.textContent ?? "");
+  new MutationObserver(keep).observe(document.body, { subtree: true, childList: true });
+}"""
 
 
 def ready(page: Page) -> None:
@@ -190,6 +195,11 @@ def test_a_program_is_predicted_and_run_and_an_experiment_measured(page: Page) -
     page.get_by_label("It will print").fill("16.0")
     page.keyboard.press("Control+Enter")
     expect(page.get_by_text("As you said")).to_be_visible()
+    page.get_by_label("The program").fill("import time; time.sleep(3)")
+    page.evaluate(REMEMBER_SIGNS)
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_text("It ran")).to_be_visible()
+    assert page.evaluate("sessionStorage.getItem('signs')") == "Working on it…"
     page.goto(f"{TOPIC}/experiment?name=hard")
     page.get_by_label("Keys").press("ArrowRight")
     expect(page.get_by_text("Keys: 64")).to_be_visible()

@@ -111,6 +111,16 @@ class Judged:
         return bool(self.tests) and all(test.passed for test in self.tests)
 
 
+# What a learner reads of a program that was stopped, or whose tests were.
+_WHY = {
+    "time": "It was stopped after {limits.seconds:g} seconds. Is there a loop that never ends?",
+    "memory": "It was stopped: it asked for too much memory.",
+    "output": "It was stopped: it printed more than {limits.output:,} bytes.",
+    "disk": "It was stopped: it wrote more than {limits.disk:,} bytes.",
+    "start": "It ended before its tests did.",
+}
+
+
 def judge(
     program: str | Sequence[Chunk],
     tests: str | Sequence[Chunk],
@@ -136,8 +146,8 @@ def judge(
     learner, examiner = _two_sides(given, ("learner", "tests"), limits, preload, salt, name)
     found, loaded = examiner[0].tests, learner[0]
     if loaded.stopped or not found:
-        why = f"stopped: {loaded.stopped}" if loaded.stopped else f"the tests did not finish: {examiner[0].stopped}"
-        found = (*(one for one in found if one.passed), Tested("the program ends in time and memory", False, why, None))
+        why = _WHY[loaded.stopped or examiner[0].stopped or "start"].format(limits=limits)
+        found = (*(one for one in found if one.passed), Tested("The program comes to an end", False, why, None))
     return Judged(found, loaded, examiner[0])
 
 

@@ -182,7 +182,7 @@ def examine(chunks: Chunks) -> dict[str, Any]:
     try:
         link.read(wire.receive(link.channel))
     except BaseException as error:  # noqa: BLE001 — the program did not load: that is the verdict
-        return {"tests": [["the program runs", False, _said(error), None]], "raised": None}
+        return {"tests": [["The program runs", False, _said(error), None]], "raised": None}
     raised = execute(names, chunks)
     found = [(name, one) for name, one in names.items() if name.startswith("test") and callable(one)]
     if raised or not found:

@@ -142,8 +142,20 @@ def sit_challenge(
         desk,
         now.item,
         ticket.but(place=place, clock=round(now.seconds * factor)),
-        note=_("Not right. Look again; the options have moved.") if now.tries else "",
+        note=_note(five, now, factor),
     )
+
+
+def _note(five: list[sitting.Problem], now: sitting.Problem, factor: float) -> str:
+    """What came of the last try, above the problem that is put now."""
+    if now.tries:
+        return _("Not right. Look again; the options have moved.")
+    if now is five[0]:
+        return ""
+    before = five[five.index(now) - 1]
+    if not before.solved:
+        return _("That was not right; the end of the challenge says why. On to the next.")
+    return _("That was right.") if before.in_time(factor) else _("That was right, after the time.")
 
 
 # What a test says of a concept, and what to do about it.

@@ -75,6 +75,26 @@ async function help(event) {
   runClock();
 }
 
+const SOON = 400; // ms in which most answers are there
+
+/**
+ * A form whose reply takes longer than a moment says that it is under way.
+ * @param {SubmitEvent} event
+ */
+function underway(event) {
+  const row = event.submitter?.closest("p, fieldset, section");
+  if (!row || event.defaultPrevented) return;
+  const sign = Object.assign(document.createElement("span"), { className: "small muted underway" });
+  sign.setAttribute("role", "status");
+  row.append(" ", sign);
+  setTimeout(() => (sign.textContent = _("Working on it…")), SOON);
+}
+
+/** Back at a page that was left by a form: it is under way no more. */
+function returned() {
+  for (const sign of document.querySelectorAll(".underway")) sign.remove();
+}
+
 /** What had the focus before the list of keys took it. */
 let before = null;
 
@@ -155,6 +175,8 @@ if (typeof document !== "undefined") {
   document.documentElement.classList.add("scripted");
   document.addEventListener("keydown", onKey);
   document.addEventListener("submit", help);
+  document.addEventListener("submit", underway);
+  addEventListener("pageshow", returned);
   const here = document.querySelector(".tabs [aria-current]"); // on a phone the row is wider than the window
   if (here) here.closest("ul").scrollLeft = here.offsetLeft - here.closest("ul").offsetLeft - 40;
   addCopyButtons();
