@@ -5,7 +5,7 @@
 
 namespace clearhead {
 
-enum Dtype : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
+enum Dtype : int32_t { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kFloat64 = 3 };
 
 // Four axes (batch, head, row, column); strides in elements; data is null where there is no such tensor.
 struct Tensor {
@@ -18,28 +18,28 @@ struct Attention {
   Dtype dtype;                 // of query, key, value, out and their gradients
   Tensor query, key, value;    // any strides
   Tensor out;                  // last axis contiguous
-  Tensor lse;                  // float32; column unused; null where the forward pass need not give it
-  float scale;
+  Tensor lse;                  // float32, or float64 as all else; column unused; null where forward need not give it
+  double scale;
   int64_t reach_low, reach_high;  // query i may attend key j where reach_low <= j - i <= reach_high
   Tensor allow;                // bytes, 0 = may not attend, or null; strides in bytes, 0 where broadcast
   Tensor bias;                 // added to the logits, or null; stride 0 where broadcast
   Dtype bias_dtype;
-  const float* alibi;          // one slope a query head, or null: the logits lose slope * |query + alibi_offset - key|
+  const void* alibi;           // one slope a query head, or null: the logits lose slope * |query + alibi_offset - key|
   int64_t alibi_offset;
-  float softcap;               // logits become softcap * tanh(logits / softcap); 0 = off
-  const float* sinks;          // one a query head, or null
+  double softcap;              // logits become softcap * tanh(logits / softcap); 0 = off
+  const void* sinks;           // one a query head, or null; of lse's dtype, as the slopes are
   uint32_t seed_low, seed_high, drop_below;  // a weight is dropped where its hash is under drop_below; 0 = off
-  float keep_factor;           // what a kept weight is multiplied by
+  double keep_factor;          // what a kept weight is multiplied by
 };
 
 struct Backward {
   Tensor grad_out;                         // last axis contiguous
-  Tensor grad_lse;                         // float32 or null
+  Tensor grad_lse;                         // of lse's dtype, or null
   Tensor grad_query, grad_key, grad_value; // last axis contiguous
-  // float32, or null where the bias learns nothing; added to what is there. Strides are 0 where the bias broadcasts,
+  // Of lse's dtype, or null where the bias learns nothing; added to what is there. Strides are 0 where the bias broadcasts,
   // but where rows share it (row = 0) every batch and head has a row of its own here, and adds to nothing.
   Tensor grad_bias;
-  float *sink_rows, *alibi_rows;  // (B, H, L) or null: what each query gives to the gradient of its head's sink, slope
+  void *sink_rows, *alibi_rows;  // (B, H, L), of lse's dtype, or null: what each query gives to the gradient of its head's sink, slope
 };
 
 // What a second pass is to find; null where it is not wanted. Queries first_row .. last_row - 1 are looked at, and keys
@@ -69,32 +69,39 @@ struct Linear {
   const void* bias;  // (outputs), contiguous, or null
 };
 
-// One compiled copy of the kernels. Every work item may run on any thread; none shares state with another.
-struct Target {
-  const char* name;
-  int lanes;  // queries side by side in one tile
-  // Floats of scratch that one thread needs.
+// Both passes in one kind of number, float or double. Every work item may run on any thread; none shares state with
+// another. Scratch and sums are counted in such numbers.
+template <class Number>
+struct Passes {
   size_t (*forward_scratch)(const Attention&, const Statistics* found, int64_t rows);
   // Output and lse of queries first .. first + rows - 1 of one head; and on the way, where `found` is not null, its
-  // entropy, maximum, squares, mass and largest weights.
+  // entropy, maximum, squares, mass and largest weights (of floats alone).
   void (*forward)(const Attention&, const Statistics* found, int64_t batch, int64_t head, int64_t first, int64_t rows,
-                  float* scratch);
+                  Number* scratch);
   // Few queries: keys first .. last - 1 of one key head, for every query row that shares it, into a partial result of
-  // decode_partial() floats; then the parts of a head are merged into output and lse (value_width floats of space).
+  // decode_partial() numbers; then the parts of a head are merged into output and lse (value_width numbers of space).
   size_t (*decode_partial)(const Attention&);
   size_t (*decode_scratch)(const Attention&);
-  void (*decode)(const Attention&, int64_t batch, int64_t kv_head, int64_t first, int64_t last, float* partial,
-                 float* scratch);
-  void (*decode_merge)(const Attention&, int64_t batch, int64_t kv_head, int64_t parts, const float* partials,
-                       float* space);
+  void (*decode)(const Attention&, int64_t batch, int64_t kv_head, int64_t first, int64_t last, Number* partial,
+                 Number* scratch);
+  void (*decode_merge)(const Attention&, int64_t batch, int64_t kv_head, int64_t parts, const Number* partials,
+                       Number* space);
   // Gradients of queries first .. last - 1 of all heads that share one key head. Stores the queries' own gradient;
-  // adds that of keys and values to `sums`, key_sums() floats.
+  // adds that of keys and values to `sums`, key_sums() numbers.
   void (*backward)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
-                   float* sums, float* scratch);
+                   Number* sums, Number* scratch);
   size_t (*backward_scratch)(const Attention&);
   size_t (*key_sums)(const Attention&, const Backward&);
   // Round the sums of one key head into grad_key and grad_value, and into grad_bias where rows share it.
-  void (*store_key_sums)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, const float* sums);
+  void (*store_key_sums)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, const Number* sums);
+};
+
+// One compiled copy of the kernels.
+struct Target {
+  const char* name;
+  int lanes;  // queries side by side in one tile
+  Passes<float> floats;
+  const Passes<double>* doubles;
   // The second pass over queries first .. last - 1 of one head; adds what is summed over queries to `sums`.
   size_t (*statistics_scratch)(const Attention&, const Statistics&);
   size_t (*statistics_sums)(const Attention&, const Statistics&);

@@ -31,18 +31,18 @@ constexpr int64_t kWholeKeys = (kBackKeys + LANES - 1) / LANES * LANES;  // a bl
 // There is room for kRows queries; where the last block has fewer, its numbers lie closer together.
 struct BackwardScratch {
   int64_t lanes;                                             // of this block
-  float *query_lanes, *query_rows, *grad_lanes, *grad_rows;  // Q and dO, as [c][lanes] and as [i][padded]
-  float *grad_query;                                         // [width][lanes]
-  float *lse, *delta, *apart;                                // [lanes]; apart: sums of dS * distance
-  float *weights, *slopes;                                   // [kBackKeys][lanes]: P and dS
-  float *cap_slopes, *space;                                 // [kBackKeys][lanes]
-  float *key_space, *value_space, *row_space;
+  Real *query_lanes, *query_rows, *grad_lanes, *grad_rows;  // Q and dO, as [c][lanes] and as [i][padded]
+  Real *grad_query;                                         // [width][lanes]
+  Real *lse, *delta, *apart;                                // [lanes]; apart: sums of dS * distance
+  Real *weights, *slopes;                                   // [kBackKeys][lanes]: P and dS
+  Real *cap_slopes, *space;                                 // [kBackKeys][lanes]
+  Real *key_space, *value_space, *row_space;
 };
 
-inline BackwardScratch carve(const Attention& p, float* at, size_t* total) {
-  float* const begin = at;
+inline BackwardScratch carve(const Attention& p, Real* at, size_t* total) {
+  Real* const begin = at;
   BackwardScratch s;
-  const auto take = [&at](int64_t n) { float* here = at; at += round_up(n, 16); return here; };
+  const auto take = [&at](int64_t n) { Real* here = at; at += round_up(n, 16); return here; };
   s.query_lanes = take(p.width * kRows);
   s.query_rows = take(padded(p.width) * kRows);
   s.grad_lanes = take(p.value_width * kRows);
@@ -64,23 +64,23 @@ inline BackwardScratch carve(const Attention& p, float* at, size_t* total) {
 
 inline size_t backward_scratch(const Attention& p) {
   size_t total;
-  float nothing;
+  Real nothing;
   carve(p, &nothing, &total);
   return total;
 }
 
 inline void pack_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
-                      int64_t width, float* to) {
-  if (n < lanes_of(n) || width < padded(width)) __builtin_memset(to, 0, sizeof(float) * padded(width) * lanes_of(n));
+                      int64_t width, Real* to) {
+  if (n < lanes_of(n) || width < padded(width)) __builtin_memset(to, 0, sizeof(Real) * padded(width) * lanes_of(n));
   for (int64_t i = 0; i < n; i++)
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, to + i * padded(width));
 }
 
-inline float dot(const float* a, const float* b, int64_t n) {
+inline Real dot(const Real* a, const Real* b, int64_t n) {
   Vec sum = {};
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) sum += load(a + i) * load(b + i);
-  float total = total_of(sum);
+  Real total = total_of(sum);
   for (; i < n; i++) total += a[i] * b[i];
   return total;
 }
@@ -92,32 +92,32 @@ inline void start_block(const Attention& p, const Backward& g, const BackwardScr
   pack_rows(p.query, p.dtype, batch, head, first, n, p.width, s.query_rows);
   pack_lanes(g.grad_out, p.dtype, batch, head, first, n, p.value_width, 1.0f, s.lanes, s.grad_lanes, s.row_space);
   pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
-  __builtin_memset(s.grad_query, 0, sizeof(float) * p.width * s.lanes);
-  __builtin_memset(s.apart, 0, sizeof(float) * s.lanes);
-  const float* lse = static_cast<const float*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
-  const float* grad_lse = static_cast<const float*>(g.grad_lse.data);
+  __builtin_memset(s.grad_query, 0, sizeof(Real) * p.width * s.lanes);
+  __builtin_memset(s.apart, 0, sizeof(Real) * s.lanes);
+  const Real* lse = static_cast<const Real*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
+  const Real* grad_lse = static_cast<const Real*>(g.grad_lse.data);
   for (int64_t i = 0; i < s.lanes; i++) {
-    const float here = i < n ? lse[(first + i) * p.lse.row] : -kInfinity;
+    const Real here = i < n ? lse[(first + i) * p.lse.row] : -kInfinity;
     s.lse[i] = kInfinity;
     s.delta[i] = 0;
     if (here == -kInfinity) continue;
     s.lse[i] = here * kLog2E;
     load_row(row_of(p.out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, s.row_space);
-    float delta = dot(s.grad_rows + i * padded(p.value_width), s.row_space, p.value_width);
+    Real delta = dot(s.grad_rows + i * padded(p.value_width), s.row_space, p.value_width);
     if (grad_lse) delta -= grad_lse[batch * g.grad_lse.batch + head * g.grad_lse.head + (first + i) * g.grad_lse.row];
     s.delta[i] = delta;
     if (g.sink_rows)  // a sink is a logit like others, of weight exp(sink - lse), whose value is 0
-      g.sink_rows[(batch * p.heads + head) * p.length + first + i] =
-          -float(__builtin_exp(double(p.sinks[head]) - here)) * delta;
+      static_cast<Real*>(g.sink_rows)[(batch * p.heads + head) * p.length + first + i] =
+          -Real(__builtin_exp(double(number_at(p.sinks, head)) - here)) * delta;
   }
 }
 
 // Weights from logits, in place.
-inline void weights_from_logits(const BackwardScratch& s, float slope, int64_t keys) {
+inline void weights_from_logits(const BackwardScratch& s, Real slope, int64_t keys) {
   const Vec c = splat(slope);
   for (int64_t v = 0; v < s.lanes; v += LANES) {
     const Vec lse = load(s.lse + v);
-    float* const at = s.weights + v;
+    Real* const at = s.weights + v;
     int64_t j = 0;
     for (; j + 4 <= keys; j += 4) {  // side by side, as in the forward pass
       Vec x[4];
@@ -134,13 +134,13 @@ inline void slopes_from_weights(const BackwardScratch& s, int64_t keys) {
   for (int64_t v = 0; v < s.lanes; v += LANES) {
     const Vec delta = load(s.delta + v);
     for (int64_t j = 0; j < keys; j++) {
-      float* at = s.slopes + j * s.lanes + v;
+      Real* at = s.slopes + j * s.lanes + v;
       store(at, load(s.weights + j * s.lanes + v) * (load(at) - delta));
     }
   }
 }
 
-inline void multiply_block(float* x, const float* by, int64_t n) {
+inline void multiply_block(Real* x, const Real* by, int64_t n) {
   for (int64_t i = 0; i < n; i += LANES) store(x + i, load(x + i) * load(by + i));
 }
 
@@ -154,7 +154,7 @@ inline void add_alibi_rows(const Attention& p, const BackwardScratch& s, const P
 }
 
 // Add dS to the gradient of a bias of keys, [keys].
-inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, float* grad_bias) {
+inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, Real* grad_bias) {
   for (int64_t j = 0; j < at.keys; j++) {
     Vec sum = {};
     for (int64_t v = 0; v < s.lanes; v += LANES) sum += load(s.slopes + j * s.lanes + v);
@@ -165,7 +165,7 @@ inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, float
 // Add dS to the gradient of a bias of rows, or of rows and keys.
 inline void add_to_bias(const Backward& g, const BackwardScratch& s, const Place& at) {
   const Tensor& b = g.grad_bias;
-  float* const to = static_cast<float*>(b.data) + at.batch * b.batch + at.head * b.head + at.row * b.row +
+  Real* const to = static_cast<Real*>(b.data) + at.batch * b.batch + at.head * b.head + at.row * b.row +
                     at.key * b.column;
   if (b.column == 0) {
     for (int64_t v = 0; v < at.rows; v += LANES) {
@@ -208,8 +208,8 @@ struct Reached {
 };
 
 // x[key][lane] = rows · lanes for the keys that each tile reaches; 0 elsewhere, where the band makes the weights 0.
-inline void reached_products(const Reached& reached, int64_t count, Rows rows, const float* lanes,
-                             int64_t width, float* x) {
+inline void reached_products(const Reached& reached, int64_t count, Rows rows, const Real* lanes,
+                             int64_t width, Real* x) {
   const int64_t apart = reached.lanes;
   for (int64_t t = 0; t < reached.tiles; t++) {
     const Span keys = reached.tile[t];
@@ -222,8 +222,8 @@ inline void reached_products(const Reached& reached, int64_t count, Rows rows, c
 }
 
 // sums[key] += x[key][lane] * rows[lane], summed over the lanes that reach the key.
-inline void add_to_keys(const Reached& reached, int64_t keys, const float* x, const float* rows, int64_t width,
-                        float* sums) {
+inline void add_to_keys(const Reached& reached, int64_t keys, const Real* x, const Real* rows, int64_t width,
+                        Real* sums) {
   const int64_t step = reached.whole ? keys : 2 * ROWS;
   for (int64_t j = 0; j < keys; j += step) {
     const int64_t n = smaller(step, keys - j);
@@ -235,11 +235,11 @@ inline void add_to_keys(const Reached& reached, int64_t keys, const float* x, co
 }
 
 inline void backward_block(const Attention& p, const Backward& g, const BackwardScratch& s, const Multiplier& m,
-                           const Place& at, State mask, Rows keys, Rows values, float* sums) {
+                           const Place& at, State mask, Rows keys, Rows values, Real* sums) {
   const int64_t n = at.keys;
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
-  float* const grad_key = sums + at.key * width;
-  float* const grad_value = sums + p.keys * width + at.key * value_width;
+  Real* const grad_key = sums + at.key * width;
+  Real* const grad_value = sums + p.keys * width + at.key * value_width;
   const Reached reached(p, at);
   reached_products(reached, n, keys, s.query_lanes, p.width, s.weights);
   change_logits(p, at, m, mask, s.weights, s.lanes, s.lanes, s.cap_slopes, s.space);
@@ -266,15 +266,15 @@ inline void backward_block(const Attention& p, const Backward& g, const Backward
 
 inline void finish_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
                          int64_t first, int64_t n) {
-  for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = p.scale;  // δ is not needed any more
+  for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = Real(p.scale);  // δ is not needed any more
   unpack_lanes(s.grad_query, s.lanes, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);
   if (!g.alibi_rows) return;
-  float* const rows = g.alibi_rows + (batch * p.heads + head) * p.length + first;
+  Real* const rows = static_cast<Real*>(g.alibi_rows) + (batch * p.heads + head) * p.length + first;
   for (int64_t i = 0; i < n; i++) rows[i] = -s.apart[i];
 }
 
 void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
-              float* sums, float* scratch) {
+              Real* sums, Real* scratch) {
   size_t total;
   BackwardScratch s = carve(p, scratch, &total);
   const Multiplier m = multiplier_of(p);
@@ -289,30 +289,30 @@ void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_h
         Place at = {batch, head, row, rows, key, smaller(kBackKeys, all.last - key)};
         const State mask = trim(p, &at, 1);
         if (mask == kEmpty) continue;
-        const Rows keys = rows_as_float(p.key, p.dtype, batch, kv_head, at.key, at.keys, p.width, s.key_space);
-        const Rows values = rows_as_float(p.value, p.dtype, batch, kv_head, at.key, at.keys, p.value_width, s.value_space);
+        const Rows keys = rows_as_real(p.key, p.dtype, batch, kv_head, at.key, at.keys, p.width, s.key_space);
+        const Rows values = rows_as_real(p.value, p.dtype, batch, kv_head, at.key, at.keys, p.value_width, s.value_space);
         backward_block(p, g, s, m, at, mask, keys, values, sums);
       }
       finish_block(p, g, s, batch, head, row, rows);
     }
 }
 
-void store_key_sums(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, const float* sums) {
+void store_key_sums(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, const Real* sums) {
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   const int64_t group = p.heads / p.kv_heads;
   for (int64_t head = 0; bias_of_keys(g) && head < group; head++) {
-    const float* const from = sums + floats_of_keys(p) + head * p.keys;
-    float* const to = static_cast<float*>(g.grad_bias.data) + batch * g.grad_bias.batch +
+    const Real* const from = sums + floats_of_keys(p) + head * p.keys;
+    Real* const to = static_cast<Real*>(g.grad_bias.data) + batch * g.grad_bias.batch +
                       (kv_head * group + head) * g.grad_bias.head;
     for (int64_t j = 0; j < p.keys; j++) to[j] = from[j];
   }
-  float scaled[1024];
+  Real scaled[1024];
   for (int64_t j = 0; j < p.keys; j++) {
-    const float* key = sums + j * width;
+    const Real* key = sums + j * width;
     const void* to = row_of(g.grad_key, p.dtype, batch, kv_head, j);
     for (int64_t c = 0; c < p.width; c += 1024) {
       const int64_t n = smaller(1024, p.width - c);
-      for (int64_t i = 0; i < n; i++) scaled[i] = key[c + i] * p.scale;
+      for (int64_t i = 0; i < n; i++) scaled[i] = key[c + i] * Real(p.scale);
       store_row(scaled, n, p.dtype, element(to, p.dtype, c));
     }
     store_row(sums + p.keys * width + j * value_width, p.value_width, p.dtype,

@@ -20,7 +20,7 @@ inline bool inside_band(const Attention& p, int64_t first_row, int64_t rows, int
 }
 
 // Set to -inf what lies outside the band, in logits[j][lane]. Only keys near an edge of the band are touched.
-inline void cut_to_band(const Attention& p, int64_t first_row, int64_t first_key, int64_t keys, float* logits,
+inline void cut_to_band(const Attention& p, int64_t first_row, int64_t first_key, int64_t keys, Real* logits,
                         int64_t stride, int64_t lanes) {
   const VecI lane = lane_numbers();
   const Vec nothing = splat(-kInfinity);
@@ -30,10 +30,10 @@ inline void cut_to_band(const Attention& p, int64_t first_row, int64_t first_key
     const int64_t high = larger(-(1 << 30), smaller(1 << 30, p.reach_high - apart));
     const auto cut = [&](int64_t from, int64_t to) {
       for (int64_t j = from; j < to; j++) {
-        const VecI key = splat_int(int32_t(j)) - lane;
-        float* at = logits + j * stride + v;
+        const VecI key = splat_int(Int(j)) - lane;
+        Real* at = logits + j * stride + v;
         const Vec x = load(at);
-        store(at, (key < splat_int(int32_t(low))) | (key > splat_int(int32_t(high))) ? nothing : x);
+        store(at, (key < splat_int(Int(low))) | (key > splat_int(Int(high))) ? nothing : x);
       }
     };
     const int64_t below = larger(0, smaller(keys, low + LANES - 1));  // keys 0 .. below - 1 may be under the band

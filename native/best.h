@@ -8,13 +8,13 @@ namespace {
 // Lists of one tile, largest first: [top][kTile].
 struct Best {
   int64_t top;
-  float* logits;
-  int32_t* keys;  // -1 where there is none yet
+  Real* logits;
+  Int* keys;  // -1 where there is none yet
 };
 
 inline int64_t best_floats(int64_t top) { return 2 * top * kTile; }
 
-inline Best best_at(float* at, int64_t top) { return {top, at, reinterpret_cast<int32_t*>(at + top * kTile)}; }
+inline Best best_at(Real* at, int64_t top) { return {top, at, reinterpret_cast<Int*>(at + top * kTile)}; }
 
 inline void start_best(const Best& t) {
   for (int64_t i = 0; i < t.top * kTile; i++) {
@@ -24,10 +24,10 @@ inline void start_best(const Best& t) {
 }
 
 inline bool any(VecI mask) {
-  typedef int64_t Wide __attribute__((vector_size(LANES * 4)));
+  typedef int64_t Wide __attribute__((vector_size(LANES * kBytes)));
   const Wide halves = (Wide)mask;
   int64_t found = 0;
-  UNROLL for (int i = 0; i < LANES / 2; i++) found |= halves[i];
+  UNROLL for (int i = 0; i < LANES * kBytes / 8; i++) found |= halves[i];
   return found != 0;
 }
 
@@ -35,8 +35,8 @@ inline bool any(VecI mask) {
 inline void insert(const Best& t, int v, Vec x, VecI key) {
   VecI before = {};
   for (int64_t r = 0; r < t.top; r++) {
-    float* const value = t.logits + r * kTile + v * LANES;
-    float* const place = reinterpret_cast<float*>(t.keys) + r * kTile + v * LANES;
+    Real* const value = t.logits + r * kTile + v * LANES;
+    Real* const place = reinterpret_cast<Real*>(t.keys) + r * kTile + v * LANES;
     const Vec old = load(value);
     const VecI old_key = (VecI)load(place);
     before = before | (x > old);
@@ -48,11 +48,11 @@ inline void insert(const Best& t, int v, Vec x, VecI key) {
 }
 
 // A group of keys is looked into only where its largest logit beats the last of some lane's list.
-inline void best_of_block(const Best& t, int64_t first_key, int64_t keys, const float* logits) {
+inline void best_of_block(const Best& t, int64_t first_key, int64_t keys, const Real* logits) {
   constexpr int64_t kGroup = 8;
   for (int v = 0; v < 2; v++) {
-    const float* const x = logits + v * LANES;
-    const float* const last = t.logits + (t.top - 1) * kTile + v * LANES;
+    const Real* const x = logits + v * LANES;
+    const Real* const last = t.logits + (t.top - 1) * kTile + v * LANES;
     Vec least = load(last);
     for (int64_t j = 0; j < keys; j += kGroup) {
       const int64_t stop = smaller(j + kGroup, keys);
@@ -62,19 +62,19 @@ inline void best_of_block(const Best& t, int64_t first_key, int64_t keys, const 
       for (int64_t i = j; i < stop; i++) {
         const Vec here = load(x + i * kTile);
         if (!any(here > least)) continue;
-        insert(t, v, here, splat_int(int32_t(first_key + i)));
+        insert(t, v, here, splat_int(Int(first_key + i)));
         least = load(last);
       }
     }
   }
 }
 
-inline float weight_of(float logit, float slope, float lse) {
+inline Real weight_of(Real logit, Real slope, Real lse) {
   return logit == -kInfinity ? 0 : exp2(splat(logit * slope - lse))[0];
 }
 
 // A row that may attend fewer keys than were asked for gets others, lowest first, with weight 0.
-inline void store_best(const Statistics& s, const Best& t, float slope, float lse, int64_t lane, int64_t row) {
+inline void store_best(const Statistics& s, const Best& t, Real slope, Real lse, int64_t lane, int64_t row) {
   int64_t next = 0;
   for (int64_t r = 0; r < s.top; r++) {
     int64_t key = t.keys[r * kTile + lane];

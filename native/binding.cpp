@@ -23,7 +23,7 @@ Tensor tensor(const nb::object& o) {
 // (batch, heads, kv_heads, length, keys, width, value_width, dtype, reach_low, reach_high), the tensors in order, and
 // (allow, bias, bias dtype, softcap, address of sinks, seed, drop_below, keep_factor, address of ALiBi's slopes,
 // their offset) or None.
-Attention attention(const nb::tuple& sizes, float scale, const nb::tuple& tensors, const nb::object& extras) {
+Attention attention(const nb::tuple& sizes, double scale, const nb::tuple& tensors, const nb::object& extras) {
   Attention p = {};
   p.batch = integer(sizes, 0);
   p.heads = integer(sizes, 1);
@@ -46,14 +46,14 @@ Attention attention(const nb::tuple& sizes, float scale, const nb::tuple& tensor
   p.allow = tensor(e[0]);
   p.bias = tensor(e[1]);
   p.bias_dtype = static_cast<Dtype>(integer(e, 2));
-  p.softcap = nb::cast<float>(e[3]);
-  p.sinks = reinterpret_cast<const float*>(nb::cast<uintptr_t>(e[4]));
+  p.softcap = nb::cast<double>(e[3]);
+  p.sinks = reinterpret_cast<const void*>(nb::cast<uintptr_t>(e[4]));
   const uint64_t seed = nb::cast<uint64_t>(e[5]);
   p.seed_low = uint32_t(seed);
   p.seed_high = uint32_t(seed >> 32);
   p.drop_below = uint32_t(integer(e, 6));
-  p.keep_factor = nb::cast<float>(e[7]);
-  p.alibi = reinterpret_cast<const float*>(nb::cast<uintptr_t>(e[8]));
+  p.keep_factor = nb::cast<double>(e[7]);
+  p.alibi = reinterpret_cast<const void*>(nb::cast<uintptr_t>(e[8]));
   p.alibi_offset = integer(e, 9);
   return p;
 }
@@ -108,7 +108,7 @@ NB_MODULE(_native, m) {
     return run_peak(t, steps, threads);
   }, "Floating-point operations done on registers alone: time it to know the machine's peak.");
 
-  m.def("forward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
+  m.def("forward", [](int target, int threads, nb::tuple sizes, double scale, nb::object extras, nb::tuple tensors,
                       nb::object wanted) {
     const Attention p = attention(sizes, scale, tensors, extras);
     const Target& t = target_at(target);
@@ -121,7 +121,7 @@ NB_MODULE(_native, m) {
 
   // gradients: (grad_out, grad_lse or None, grad_query, grad_key, grad_value, grad_bias or None, addresses of the rows'
   // shares in the gradients of sinks and slopes or 0)
-  m.def("backward", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
+  m.def("backward", [](int target, int threads, nb::tuple sizes, double scale, nb::object extras, nb::tuple tensors,
                        nb::tuple gradients) {
     const Attention p = attention(sizes, scale, tensors, extras);
     const Backward g = {tensor(gradients[0]), tensor(gradients[1]), tensor(gradients[2]), tensor(gradients[3]),
@@ -133,7 +133,7 @@ NB_MODULE(_native, m) {
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 
   // tensors: (query, key, None, None, lse)
-  m.def("statistics", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
+  m.def("statistics", [](int target, int threads, nb::tuple sizes, double scale, nb::object extras, nb::tuple tensors,
                          nb::tuple wanted) {
     const Attention p = attention(sizes, scale, tensors, extras);
     const Statistics s = statistics(wanted);
@@ -142,7 +142,7 @@ NB_MODULE(_native, m) {
     run_statistics(t, p, s, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 
-  m.def("weights", [](int target, int threads, nb::tuple sizes, float scale, nb::object extras, nb::tuple tensors,
+  m.def("weights", [](int target, int threads, nb::tuple sizes, double scale, nb::object extras, nb::tuple tensors,
                       nb::tuple weights) {
     const Attention p = attention(sizes, scale, tensors, extras);
     const Tensor to = tensor(weights);

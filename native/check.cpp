@@ -19,22 +19,26 @@ std::mt19937 generator(0);
 
 int64_t between(int64_t low, int64_t high) { return std::uniform_int_distribution<int64_t>(low, high)(generator); }
 
-std::vector<float> numbers(int64_t n) {
-  std::normal_distribution<float> normal;
-  std::vector<float> x(n);
-  for (float& v : x) v = normal(generator);
+template <class Number>
+std::vector<Number> numbers(int64_t n) {
+  std::normal_distribution<Number> normal;
+  std::vector<Number> x(n);
+  for (Number& v : x) v = normal(generator);
   return x;
 }
 
-Tensor dense(std::vector<float>& data, int64_t heads, int64_t rows, int64_t columns) {
+template <class Number>
+Tensor dense(std::vector<Number>& data, int64_t heads, int64_t rows, int64_t columns) {
   return {data.data(), heads * rows * columns, rows * columns, columns, 1};
 }
 
+template <class Number>
 struct Case {
+  static constexpr double kClose = sizeof(Number) == 8 ? 1e-12 : 1e-4;
   Attention p = {};
   Backward g = {};
-  std::vector<float> query, key, value, out, lse, grad_out, grad_query, grad_key, grad_value, bias, sinks, alibi;
-  std::vector<float> grad_bias, sink_rows, alibi_rows;
+  std::vector<Number> query, key, value, out, lse, grad_out, grad_query, grad_key, grad_value, bias, sinks, alibi;
+  std::vector<Number> grad_bias, sink_rows, alibi_rows;
   std::vector<uint8_t> allow;
 
   Case() {
@@ -45,16 +49,17 @@ struct Case {
     p.keys = between(0, 3) ? between(0, 150) : between(1, 1100);
     p.width = between(0, 70);
     p.value_width = between(0, 70);
-    p.scale = 0.2f;
+    p.dtype = sizeof(Number) == 8 ? kFloat64 : kFloat32;
+    p.scale = 0.2;
     p.reach_low = between(0, 1) ? -(int64_t(1) << 40) : between(-60, 0);
     p.reach_high = between(0, 1) ? int64_t(1) << 40 : between(0, 60);
     const int64_t rows = p.batch * p.heads * p.length, columns = p.batch * p.kv_heads * p.keys;
-    query = numbers(rows * p.width);
-    key = numbers(columns * p.width);
-    value = numbers(columns * p.value_width);
+    query = numbers<Number>(rows * p.width);
+    key = numbers<Number>(columns * p.width);
+    value = numbers<Number>(columns * p.value_width);
     out.resize(rows * p.value_width);
     lse.resize(rows);
-    grad_out = numbers(rows * p.value_width);
+    grad_out = numbers<Number>(rows * p.value_width);
     grad_query.resize(query.size());
     grad_key.resize(key.size());
     grad_value.resize(value.size());
@@ -73,17 +78,18 @@ struct Case {
       p.allow = {allow.data(), 0, 0, p.keys, 1};
     }
     if (between(0, 1)) {
-      bias = numbers(p.heads * p.length * p.keys);
+      bias = numbers<Number>(p.heads * p.length * p.keys);
       p.bias = {bias.data(), 0, p.length * p.keys, p.keys, 1};
+      p.bias_dtype = p.dtype;
     }
     if (between(0, 1)) {
-      sinks = numbers(p.heads);
+      sinks = numbers<Number>(p.heads);
       p.sinks = sinks.data();
     }
-    if (between(0, 2) == 0) p.softcap = 2.0f;
+    if (between(0, 2) == 0) p.softcap = 2;
     if (between(0, 1)) {
-      alibi = numbers(p.heads);
-      for (float& slope : alibi) slope = std::abs(slope) / 8;
+      alibi = numbers<Number>(p.heads);
+      for (Number& slope : alibi) slope = std::abs(slope) / 8;
       p.alibi = alibi.data();
       p.alibi_offset = between(-5, 50);
     }
@@ -134,7 +140,7 @@ struct Case {
               sums[e] += weight * value[((b * p.kv_heads + kv) * p.keys + j) * p.value_width + e];
           }
           const double lse_here = lse[row];
-          if (total == 0 ? lse_here != -INFINITY : !(std::abs(lse_here - std::log(total)) < 1e-4)) return INFINITY;
+          if (total == 0 ? lse_here != -INFINITY : !(std::abs(lse_here - std::log(total)) < kClose)) return INFINITY;
           for (int64_t e = 0; e < p.value_width; e++) {
             const double difference = std::abs(out[row * p.value_width + e] - (total == 0 ? 0 : sums[e] / total));
             if (!(difference <= worst)) worst = difference;
@@ -242,7 +248,7 @@ struct Case {
 };
 
 // The same case in bfloat16: the largest error of the output. The exact answer is that of the rounded numbers.
-double bfloat16_error(const Target& target, Case c) {
+double bfloat16_error(const Target& target, Case<float> c) {
   const auto rounded = [](std::vector<float>& x) {
     std::vector<uint16_t> halves(x.size());
     for (size_t i = 0; i < x.size(); i++) {
@@ -279,7 +285,8 @@ double linear_error(const Target& target) {
   p.inputs = between(0, 1) ? between(0, 500) : 16 * between(0, 30);  // few rows read whole vectors where they lie
   p.width = between(1, 70);
   p.outputs = heads * p.width;
-  auto x = numbers(p.rows * p.inputs), weight = numbers(p.outputs * p.inputs), bias = numbers(p.outputs);
+  auto x = numbers<float>(p.rows * p.inputs), weight = numbers<float>(p.outputs * p.inputs);
+  auto bias = numbers<float>(p.outputs);
   std::vector<float> out(p.rows * p.outputs);
   p.x = {x.data(), 0, 0, p.inputs, 1};
   p.weight = {weight.data(), 0, 0, p.inputs, 1};
@@ -298,7 +305,7 @@ double linear_error(const Target& target) {
 }
 
 // The rows of the weights sum to 1, or to 0; with sinks to less than 1. Averaged over heads they are the mean.
-double weights_error(const Target& target, const Case& c) {
+double weights_error(const Target& target, const Case<float>& c) {
   if (c.p.keys == 0) return 0;
   Attention p = c.p;
   std::vector<float> each(p.batch * p.heads * p.length * p.keys), mean(p.batch * p.length * p.keys);
@@ -329,13 +336,21 @@ int main(int argc, char** argv) {
     const Target& target = target_at(t);
     if (!supported(target)) continue;
     for (int n = 0; n < cases; n++) {
-      Case c;
+      Case<double> wide;
+      run_forward(target, wide.p, 2);
+      run_backward(target, wide.p, wide.g, 2);
+      const double in_doubles = std::fmax(wide.error(), std::fmax(wide.gradient_error(), wide.extras_error()));
+      if (!(in_doubles < wide.kClose)) {
+        std::printf("target %s, case %d: output or gradients in doubles are off by %g\n", target.name, n, in_doubles);
+        return 1;
+      }
+      Case<float> c;
       run_forward(target, c.p, 2);
       const double error = c.error();
       const double statistics_error = c.statistics_error(target);
       run_backward(target, c.p, c.g, 2);
       const double gradient_error = std::fmax(c.gradient_error(), c.extras_error());
-      if (!(error < 1e-4) || !(gradient_error < 1e-4) || !(statistics_error < 1e-3)) {
+      if (!(error < c.kClose) || !(gradient_error < c.kClose) || !(statistics_error < 1e-3)) {
         std::printf("target %s, case %d: output is off by %g, gradients by %g, statistics by %g\n", target.name, n,
                     error, gradient_error, statistics_error);
         return 1;

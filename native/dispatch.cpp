@@ -56,45 +56,56 @@ namespace {
 constexpr int64_t kFewQueries = 8;
 constexpr int64_t kPartKeys = 1024;  // fixed, so that the answer does not depend on the number of threads
 
-void run_decode(const Target& target, const Attention& p, int threads) {
+template <class Number>
+void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
   const int64_t heads = p.batch * p.kv_heads, parts = p.keys == 0 ? 1 : (p.keys + kPartKeys - 1) / kPartKeys;
-  const size_t partial = target.decode_partial(p), each = (target.decode_scratch(p) + 15) / 16 * 16;
-  const size_t all_partials = (partial * heads * parts + size_t(p.value_width) + 15) / 16 * 16;
-  const Scratch all(all_partials + each * threads);
-  float *const partials = all.get(), *const scratch = partials + all_partials;
+  const size_t partial = passes.decode_partial(p), each = in_lines(passes.decode_scratch(p));
+  const size_t all_partials = in_lines(partial * heads * parts + size_t(p.value_width));
+  const Scratch<Number> all(all_partials + each * threads);
+  Number *const partials = all.get(), *const scratch = partials + all_partials;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < heads * parts; item++) {
     const int64_t head = item / parts, first = item % parts * kPartKeys;
     const int64_t last = first + kPartKeys < p.keys ? first + kPartKeys : p.keys;
-    target.decode(p, head / p.kv_heads, head % p.kv_heads, first, last, partials + partial * item,
+    passes.decode(p, head / p.kv_heads, head % p.kv_heads, first, last, partials + partial * item,
                   scratch + thread_number() * each);
   }
   for (int64_t head = 0; head < heads; head++)
-    target.decode_merge(p, head / p.kv_heads, head % p.kv_heads, parts, partials + partial * head * parts,
+    passes.decode_merge(p, head / p.kv_heads, head % p.kv_heads, parts, partials + partial * head * parts,
                         partials + partial * heads * parts);
+}
+
+template <class Number>
+void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int threads, const Statistics* found) {
+  // Rows of one work item: many, so that a block of keys is met in cache by several tiles; fewer where threads would
+  // stand idle.
+  int64_t rows = 128;
+  while (rows > lanes && p.batch * p.heads * ((p.length + rows - 1) / rows) < 4 * threads) rows /= 2;
+  if (rows < lanes) rows = lanes;
+  const int64_t blocks = (p.length + rows - 1) / rows, items = p.batch * p.heads * blocks;
+  const size_t each = in_lines(passes.forward_scratch(p, found, rows));
+  const Scratch<Number> scratch(each * threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t item = 0; item < items; item++) {
+    // The last block of a causal head is the longest, so it goes first.
+    const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
+    const int64_t here = first + rows < p.length ? rows : p.length - first;
+    passes.forward(p, found, head / p.heads, head % p.heads, first, here, scratch.get() + thread_number() * each);
+  }
 }
 
 }  // namespace
 
 void run_forward(const Target& target, const Attention& p, int threads, const Statistics* found) {
   threads = useful_threads(p, threads);
-  if (p.length <= kFewQueries && !found) return run_decode(target, p, threads);
-  // Rows of one work item: many, so that a block of keys is met in cache by several tiles; fewer where threads would
-  // stand idle.
-  int64_t rows = 128;
-  while (rows > target.lanes && p.batch * p.heads * ((p.length + rows - 1) / rows) < 4 * threads) rows /= 2;
-  if (rows < target.lanes) rows = target.lanes;
-  const int64_t blocks = (p.length + rows - 1) / rows, items = p.batch * p.heads * blocks;
-  const size_t each = (target.forward_scratch(p, found, rows) + 15) / 16 * 16;
-  const Scratch scratch(each * threads);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int64_t item = 0; item < items; item++) {
-    // The last block of a causal head is the longest, so it goes first.
-    const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
-    const int64_t here = first + rows < p.length ? rows : p.length - first;
-    target.forward(p, found, head / p.heads, head % p.heads, first, here, scratch.get() + thread_number() * each);
-  }
+  const bool few = p.length <= kFewQueries && !found;
+  if (p.dtype == kFloat64)
+    few ? run_decode(*target.doubles, p, threads) : run_tiles(*target.doubles, p, target.lanes, threads, found);
+  else
+    few ? run_decode(target.floats, p, threads) : run_tiles(target.floats, p, target.lanes, threads, found);
 }
+
+namespace {
 
 struct KeyHead {
   int64_t batch, kv_head;
@@ -124,8 +135,8 @@ class Turns {
 // Work items that the backward pass of a few long heads is split into; each holds sums as large as keys and values.
 constexpr int64_t kBackwardItems = 8;
 
-void run_backward(const Target& target, const Attention& p, const Backward& g, int threads) {
-  threads = useful_threads(p, threads);
+template <class Number>
+void run_queries(const Passes<Number>& passes, const Attention& p, const Backward& g, int threads) {
   // One item is a key head and a run of queries. Heads alone are enough work where there are many; where there are
   // few, the queries are split, each part sums on its own, and the parts are added in order. The parts depend on the
   // problem alone, so the bits are the same with any number of threads.
@@ -134,31 +145,37 @@ void run_backward(const Target& target, const Attention& p, const Backward& g, i
   int64_t parts = 1;
   while (heads * parts < kBackwardItems && p.length / (parts * 2) >= 128) parts *= 2;
   const int64_t rows = ((p.length + parts - 1) / parts + 63) / 64 * 64;
-  const size_t sums = (target.key_sums(p, g) + 15) / 16 * 16;
-  const size_t each = (target.backward_scratch(p) + 15) / 16 * 16;
-  const Scratch all(each * threads + sums * (parts == 1 ? threads : heads * parts));
-  float *const scratch = all.get(), *const all_sums = scratch + each * threads;
+  const size_t sums = in_lines(passes.key_sums(p, g)), each = in_lines(passes.backward_scratch(p));
+  const Scratch<Number> all(each * threads + sums * (parts == 1 ? threads : heads * parts));
+  Number *const scratch = all.get(), *const all_sums = scratch + each * threads;
   for (int64_t turn = 0; turn < turns.count(); turn++) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t item = 0; item < heads * parts; item++) {
       const KeyHead at = turns.at(turn, item / parts);
       const int64_t first = (parts - 1 - item % parts) * rows, last = first + rows < p.length ? first + rows : p.length;
-      float* const own =
+      Number* const own =
           all_sums + sums * (parts == 1 ? thread_number() : item / parts * parts + first / (rows ? rows : 1));
-      std::memset(own, 0, sums * sizeof(float));
-      target.backward(p, g, at.batch, at.kv_head, first, last, own, scratch + thread_number() * each);
-      if (parts == 1) target.store_key_sums(p, g, at.batch, at.kv_head, own);
+      std::memset(own, 0, sums * sizeof(Number));
+      passes.backward(p, g, at.batch, at.kv_head, first, last, own, scratch + thread_number() * each);
+      if (parts == 1) passes.store_key_sums(p, g, at.batch, at.kv_head, own);
     }
     if (parts == 1) continue;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
     for (int64_t head = 0; head < heads; head++) {
-      float* const total = all_sums + sums * head * parts;
+      Number* const total = all_sums + sums * head * parts;
       for (int64_t part = 1; part < parts; part++)
         for (size_t i = 0; i < sums; i++) total[i] += total[sums * part + i];
       const KeyHead at = turns.at(turn, head);
-      target.store_key_sums(p, g, at.batch, at.kv_head, total);
+      passes.store_key_sums(p, g, at.batch, at.kv_head, total);
     }
   }
+}
+
+}  // namespace
+
+void run_backward(const Target& target, const Attention& p, const Backward& g, int threads) {
+  threads = useful_threads(p, threads);
+  p.dtype == kFloat64 ? run_queries(*target.doubles, p, g, threads) : run_queries(target.floats, p, g, threads);
 }
 
 double run_peak(const Target& target, int64_t steps, int threads) {

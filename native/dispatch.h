@@ -17,9 +17,6 @@ void run_linear(const Target&, const Linear&, int threads);
 // The forward pass, and the weights (B, H, L, S) as well; or their mean over heads, where heads have stride 0.
 void run_weights(const Target&, const Attention&, const Tensor& weights, int threads);
 
-// Whether some row of a mask (batch, head, row, column), of bools or of float64, leaves nothing to attend.
-bool has_empty_row(const Tensor& mask, const int64_t (&sizes)[4], bool is_bool);
-
 // Floating-point operations done by `threads` threads, each `steps` times round a loop of multiply-adds.
 double run_peak(const Target&, int64_t steps, int threads);
 

@@ -21,19 +21,19 @@ inline __attribute__((always_inline)) void totals(Vec (&v)[LANES]) {
 }
 
 // kTile columns as two vectors, in the order that costs least: bfloat16 gives the even columns, then the odd ones.
-inline void load_two(const float* from, Vec (&x)[2]) {
+inline void load_two(const Real* from, Vec (&x)[2]) {
   x[0] = load(from);
   x[1] = load(from + LANES);
 }
 
 inline void load_two(const uint16_t* from, Vec (&x)[2]) {
-  const VecU pairs = (VecU)load(reinterpret_cast<const float*>(from));
+  const VecU pairs = (VecU)load(reinterpret_cast<const Real*>(from));
   x[0] = (Vec)(pairs << 16);
   x[1] = (Vec)(pairs & 0xFFFF0000u);
 }
 
 // Floats brought from their own order into that of bfloat16's load_two, and back into it from T's.
-inline void from_order_of(const float*, Vec (&)[2]) {}
+inline void from_order_of(const Real*, Vec (&)[2]) {}
 
 inline void to_bfloat16_order(Vec (&x)[2]) {
   VecI even = {}, odd = {};
@@ -43,7 +43,7 @@ inline void to_bfloat16_order(Vec (&x)[2]) {
   x[0] = first;
 }
 
-inline void row_to_bfloat16_order(float* row, int64_t width) {
+inline void row_to_bfloat16_order(Real* row, int64_t width) {
   for (int64_t c = 0; c < width; c += kTile) {
     Vec two[2];
     load_two(row + c, two);
@@ -70,7 +70,7 @@ struct RowsOf {
 
 // R queries times n keys: x[r * stride + j]. `query` is in T's order.
 template <int R, class T>
-inline void dots(const float* query, int64_t width, const RowsOf<T>& keys, int64_t n, float* x, int64_t stride) {
+inline void dots(const Real* query, int64_t width, const RowsOf<T>& keys, int64_t n, Real* x, int64_t stride) {
   // LANES sums are made total together. One query takes key after key, as the memory's prefetcher likes them; two
   // take two keys at once, for fewer loads of themselves.
   constexpr int K = LANES / R, G = R == 2 ? 2 : 1;
@@ -113,7 +113,7 @@ inline void dots(const float* query, int64_t width, const RowsOf<T>& keys, int64
 // The same for two rows of x (four where there are 16 lanes) and so many of `rows` that LANES sums stand side by side:
 // as many as hide a multiply-add's latency, and no number is loaded more than it must be.
 template <int R, class T>
-inline void dots_side_by_side(const float* x, int64_t width, const RowsOf<T>& rows, int64_t n, float* to,
+inline void dots_side_by_side(const Real* x, int64_t width, const RowsOf<T>& rows, int64_t n, Real* to,
                               int64_t stride) {
   constexpr int K = LANES / R;
   int64_t j = 0;
@@ -140,26 +140,24 @@ inline void dots_side_by_side(const float* x, int64_t width, const RowsOf<T>& ro
 // Whether a tensor's rows are read where they lie, in T: no column is missing to whole vectors, none is strided.
 template <class T>
 inline bool lies_ready(const Tensor& t, Dtype dtype, int64_t width, int64_t wide) {
-  return width == wide && t.column == 1 && dtype == (sizeof(T) == 4 ? kFloat32 : kBFloat16);
+  return width == wide && t.column == 1 && dtype == (sizeof(T) == 2 ? kBFloat16 : kReal);
 }
 
-// Rows first .. first + n - 1 where they lie, or else as float32 in `space` with columns of 0 up to `wide`.
+// Rows first .. first + n - 1 where they lie, or else as Real in `space` with columns of 0 up to `wide`.
 template <class Use>
 inline void with_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
-                      int64_t width, int64_t wide, float* space, const Use& use) {
+                      int64_t width, int64_t wide, Real* space, const Use& use) {
   const void* const data = row_of(t, dtype, batch, head, first);
-  if (lies_ready<float>(t, dtype, width, wide)) {
-    use(RowsOf<float>{static_cast<const float*>(data), t.row});
-  } else if (lies_ready<uint16_t>(t, dtype, width, wide)) {
-    use(RowsOf<uint16_t>{static_cast<const uint16_t*>(data), t.row});
-  } else {
-    for (int64_t i = 0; i < n; i++) {
-      float* to = space + i * wide;
-      load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, to);
-      for (int64_t c = width; c < wide; c++) to[c] = 0;
-    }
-    use(RowsOf<float>{space, wide});
+  if (lies_ready<Real>(t, dtype, width, wide)) return use(RowsOf<Real>{static_cast<const Real*>(data), t.row});
+  if constexpr (kReal == kFloat32)
+    if (lies_ready<uint16_t>(t, dtype, width, wide))
+      return use(RowsOf<uint16_t>{static_cast<const uint16_t*>(data), t.row});
+  for (int64_t i = 0; i < n; i++) {
+    Real* to = space + i * wide;
+    load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, to);
+    for (int64_t c = width; c < wide; c++) to[c] = 0;
   }
+  use(RowsOf<Real>{space, wide});
 }
 
 }  // namespace

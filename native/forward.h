@@ -12,18 +12,18 @@ constexpr int64_t kOften = 4;  // tiles that read a block of values: from here o
 
 // Scratch of one tile of kTile queries.
 struct TileState {
-  float* query;  // [width][kTile]
-  float* out;    // [value_width][kTile]
-  float* top;    // [kTile] row maximum of the logits, before the multiplication by `slope`
-  float* offset; // [kTile] the maximum in units of log2, rounded: what is subtracted
-  float* sum;    // [kTile]
-  float *exact, *rounded;  // [kTile] sums of the weights before and after rounding, where they are rounded
+  Real* query;  // [width][kTile]
+  Real* out;    // [value_width][kTile]
+  Real* top;    // [kTile] row maximum of the logits, before the multiplication by `slope`
+  Real* offset; // [kTile] the maximum in units of log2, rounded: what is subtracted
+  Real* sum;    // [kTile]
+  Real *exact, *rounded;  // [kTile] sums of the weights before and after rounding, where they are rounded
 };
 
 inline int64_t tile_floats(const Attention& p) { return (p.width + p.value_width + 5) * kTile; }
 
-inline TileState tile_at(const Attention& p, float* scratch, int64_t tile) {
-  float* at = scratch + tile * tile_floats(p);
+inline TileState tile_at(const Attention& p, Real* scratch, int64_t tile) {
+  Real* at = scratch + tile * tile_floats(p);
   TileState s;
   s.query = at;
   s.out = s.query + p.width * kTile;
@@ -37,13 +37,13 @@ inline TileState tile_at(const Attention& p, float* scratch, int64_t tile) {
 
 // What a tile keeps besides, where statistics are asked for: sums of weight * -log2 and of weight^2, and the best.
 struct Asked {
-  float *surprise, *squares;  // [kTile], both of weights relative to `offset`
+  Real *surprise, *squares;  // [kTile], both of weights relative to `offset`
   Best best;
 };
 
 inline int64_t asked_floats(const Statistics* s) { return s ? 2 * kTile + best_floats(s->top) : 0; }
 
-inline Asked asked_at(const Statistics& s, float* at) { return {at, at + kTile, best_at(at + 2 * kTile, s.top)}; }
+inline Asked asked_at(const Statistics& s, Real* at) { return {at, at + kTile, best_at(at + 2 * kTile, s.top)}; }
 
 inline size_t forward_scratch(const Attention& p, const Statistics* s, int64_t rows) {
   const int64_t tiles = (rows + kTile - 1) / kTile;
@@ -57,10 +57,10 @@ struct Sums {
 
 // N keys' logits, two vectors each, become exp2(logits * c - offset), and are added to the sums.
 template <bool kAsked, int N>
-inline __attribute__((always_inline)) void weights_of(float* logits, Vec c, const Vec (&offset)[2], Sums& sums) {
+inline __attribute__((always_inline)) void weights_of(Real* logits, Vec c, const Vec (&offset)[2], Sums& sums) {
   Vec x[2 * N], power[2 * N];
   UNROLL for (int i = 0; i < 2 * N; i++) x[i] = load(logits + i * LANES) * c - offset[i & 1];
-  if (kAsked) UNROLL for (int i = 0; i < 2 * N; i++) power[i] = maximum(splat(-127.0f), x[i]);  // finite: 0 times it is 0
+  if (kAsked) UNROLL for (int i = 0; i < 2 * N; i++) power[i] = maximum(splat(-kExponents), x[i]);  // finite: 0 times it is 0
   exp2_all(x);
   UNROLL for (int i = 0; i < 2 * N; i++) {
     sums.weight[i & 1] += x[i];
@@ -74,7 +74,7 @@ inline __attribute__((always_inline)) void weights_of(float* logits, Vec c, cons
 // Take a block of logits [keys][kTile] into the running softmax; leave exp2(logits * slope - offset) in their place.
 // Returns through `alpha` what the former output is multiplied by.
 template <bool kAsked>
-inline void softmax_block(const TileState& state, const Asked& asked, float slope, int64_t keys, float* logits,
+inline void softmax_block(const TileState& state, const Asked& asked, Real slope, int64_t keys, Real* logits,
                           Vec (&alpha)[2]) {
   const Vec c = splat(slope);
   Vec top[2] = {load(state.top), load(state.top + LANES)}, offset[2], further[2];
@@ -86,7 +86,7 @@ inline void softmax_block(const TileState& state, const Asked& asked, float slop
   UNROLL for (int v = 0; v < 2; v++) {
     store(state.top + v * LANES, top[v]);
     // An empty row keeps a finite offset, so that -inf - offset is -inf and not NaN.
-    offset[v] = maximum(top[v], splat(-1e37f)) * c;
+    offset[v] = maximum(top[v], splat(kNothing)) * c;
     further[v] = offset[v] - load(state.offset + v * LANES);
     alpha[v] = exp2(-further[v]);
     store(state.offset + v * LANES, offset[v]);
@@ -98,7 +98,7 @@ inline void softmax_block(const TileState& state, const Asked& asked, float slop
     const Vec before = load(state.sum + v * LANES);
     store(state.sum + v * LANES, before * alpha[v] + sums.weight[v]);
     if (!kAsked) continue;
-    float *const surprise = asked.surprise + v * LANES, *const squares = asked.squares + v * LANES;
+    Real *const surprise = asked.surprise + v * LANES, *const squares = asked.squares + v * LANES;
     const Vec moved = alpha[v] * (load(surprise) + further[v] * before);
     store(surprise, (before > splat(0.0f) ? moved : splat(0.0f)) + sums.surprise[v]);
     store(squares, load(squares) * (alpha[v] * alpha[v]) + sums.squares[v]);
@@ -106,25 +106,25 @@ inline void softmax_block(const TileState& state, const Asked& asked, float slop
 }
 
 inline void start_tile(const Attention& p, const TileState& state, int64_t batch, int64_t head, int64_t first,
-                       int64_t rows, Multiplier m, float* space) {
+                       int64_t rows, Multiplier m, Real* space) {
   pack_lanes(p.query, p.dtype, batch, head, first, rows, p.width, m.on_query, kTile, state.query, space);
-  __builtin_memset(state.out, 0, sizeof(float) * p.value_width * kTile);
+  __builtin_memset(state.out, 0, sizeof(Real) * p.value_width * kTile);
   for (int i = 0; i < kTile; i++) {
     state.top[i] = -kInfinity;
-    state.offset[i] = -1e37f * m.slope;
+    state.offset[i] = kNothing * m.slope;
     state.sum[i] = state.exact[i] = state.rounded[i] = 0;
   }
 }
 
 // `share` is the weight of a logit as large as the offset, `sum` what the keys got in those units.
-inline void store_asked(const Statistics& s, const Asked& asked, int64_t lane, int64_t row, float top, float slope,
-                        double share, double sum, float lse) {
+inline void store_asked(const Statistics& s, const Asked& asked, int64_t lane, int64_t row, Real top, Real slope,
+                        double share, double sum, Real lse) {
   const bool empty = share == 0 || top == -kInfinity;
   if (s.entropy)
-    s.entropy[row] = empty ? 0 : float(kLn2 * share * asked.surprise[lane] - share * sum * __builtin_log(share));
-  if (s.maximum) s.maximum[row] = empty ? 0 : float(share);
-  if (s.squares) s.squares[row] = empty ? 0 : float(share * share * asked.squares[lane]);
-  if (s.mass) s.mass[row] = empty ? 0 : float(share * sum);
+    s.entropy[row] = empty ? 0 : Real(kLn2 * share * asked.surprise[lane] - share * sum * __builtin_log(share));
+  if (s.maximum) s.maximum[row] = empty ? 0 : Real(share);
+  if (s.squares) s.squares[row] = empty ? 0 : Real(share * share * asked.squares[lane]);
+  if (s.mass) s.mass[row] = empty ? 0 : Real(share * sum);
   if (s.top) store_best(s, asked.best, slope, lse == -kInfinity ? kInfinity : lse * kLog2E, lane, row);
 }
 
@@ -135,46 +135,46 @@ struct FloatBlock {
   Rows keys, values;
 
   FloatBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, int64_t tiles,
-             float* key_space, float* value_space)
-      : keys(rows_as_float(p.key, p.dtype, batch, kv_head, first, n, p.width, key_space)),
+             Real* key_space, Real* value_space)
+      : keys(rows_as_real(p.key, p.dtype, batch, kv_head, first, n, p.width, key_space)),
         values(rows_apart(p.value, p.dtype, batch, kv_head, first, n, p.value_width, tiles >= kOften, value_space)) {}
 
   static void start(const Attention&, const TileState&) {}  // what is done to a tile once it is packed
 
-  void logits(const Attention& p, const TileState& state, int64_t from, int64_t n, float* to) const {
+  void logits(const Attention& p, const TileState& state, int64_t from, int64_t n, Real* to) const {
     product<kAlong>(n, keys.data + from * keys.stride, keys.stride, state.query, kTile, p.width, Set{to, kTile});
   }
 
   // The tile's output times alpha, plus the weights times the values; the weights are spent.
-  void add_to_output(const Attention& p, const TileState& state, int64_t from, int64_t n, float* weights,
+  void add_to_output(const Attention& p, const TileState& state, int64_t from, int64_t n, Real* weights,
                      const Vec (&alpha)[2]) const {
     product<kAcross>(p.value_width, values.data + from * values.stride, values.stride, weights, kTile, n,
                      Rescale{state.out, kTile, alpha[0], alpha[1]});
   }
 
-  static void correct(const TileState&, float*) {}  // what the output is multiplied by
+  static void correct(const TileState&, Real*) {}  // what the output is multiplied by
 };
 
 template <bool kAsked, class Block>
 inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
-                        float slope, int64_t batch, int64_t head, int64_t first, int64_t rows, float* space) {
-  float* const all = static_cast<float*>(p.lse.data);
-  float* const lse = all ? all + batch * p.lse.batch + head * p.lse.head : nullptr;
-  float* const share = state.top;  // not needed any more
+                        Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows, Real* space) {
+  Real* const all = static_cast<Real*>(p.lse.data);
+  Real* const lse = all ? all + batch * p.lse.batch + head * p.lse.head : nullptr;
+  Real* const share = state.top;  // not needed any more
   for (int64_t i = 0; i < kTile; i++) {
     double offset = state.offset[i], total = state.sum[i], rescale = 1;
     if (p.sinks) {  // one more logit, with no value
-      const double sink = double(p.sinks[head]) * kLog2EWide, top = sink > offset ? sink : offset;
+      const double sink = double(number_at(p.sinks, head)) * kLog2EWide, top = sink > offset ? sink : offset;
       rescale = __builtin_exp2(offset - top);
       total = total * rescale + __builtin_exp2(sink - top);
       offset = top;
     }
-    const float here = total == 0 ? -kInfinity : float(offset * kLn2 + __builtin_log(total));
+    const Real here = total == 0 ? -kInfinity : Real(offset * kLn2 + __builtin_log(total));
     if (lse && i < rows) lse[(first + i) * p.lse.row] = here;
     if (kAsked && i < rows)
       store_asked(*s, asked, i, (batch * p.heads + head) * p.length + first + i, state.top[i], slope,
                   total == 0 ? 0 : rescale / total, state.sum[i], here);
-    share[i] = total == 0 ? 0 : float(rescale / total);  // NaN passes through
+    share[i] = total == 0 ? 0 : Real(rescale / total);  // NaN passes through
   }
   Block::correct(state, share);
   unpack_lanes(state.out, kTile, rows, p.value_width, share, p.out, p.dtype, batch, head, first, space);
@@ -182,14 +182,14 @@ inline void finish_tile(const Attention& p, const Statistics* s, const TileState
 
 template <bool kAsked, class Block>
 inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first,
-                         int64_t rows, float* scratch) {
+                         int64_t rows, Real* scratch) {
   const int64_t kv_head = head / (p.heads / p.kv_heads), tiles = (rows + kTile - 1) / kTile;
-  float* const logits = scratch + tiles * tile_floats(p);
-  float* const space = logits + kKeyBlock * kTile;
-  float* const key_space = space + kKeyBlock * kTile;
-  float* const value_space = key_space + kKeyBlock * p.width;
-  float* const row_space = value_space + kKeyBlock * width_apart(p.value_width);
-  float* const asked_space = row_space + turn_space(larger(p.width, p.value_width));
+  Real* const logits = scratch + tiles * tile_floats(p);
+  Real* const space = logits + kKeyBlock * kTile;
+  Real* const key_space = space + kKeyBlock * kTile;
+  Real* const value_space = key_space + kKeyBlock * p.width;
+  Real* const row_space = value_space + kKeyBlock * width_apart(p.value_width);
+  Real* const asked_space = row_space + turn_space(larger(p.width, p.value_width));
   const auto asked = [&](int64_t t) { return kAsked ? asked_at(*s, asked_space + t * asked_floats(s)) : Asked{}; };
   const Multiplier m = multiplier_of(p);
 
@@ -200,7 +200,7 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
   }
 
   for (int64_t t = 0; kAsked && t < tiles; t++) {
-    __builtin_memset(asked(t).surprise, 0, sizeof(float) * 2 * kTile);
+    __builtin_memset(asked(t).surprise, 0, sizeof(Real) * 2 * kTile);
     start_best(asked(t).best);
   }
 
@@ -233,7 +233,7 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
 
 template <class Block>
 inline void forward_in(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first,
-                       int64_t rows, float* scratch) {
+                       int64_t rows, Real* scratch) {
   if (s) forward_rows<true, Block>(p, s, batch, head, first, rows, scratch);
   else forward_rows<false, Block>(p, nullptr, batch, head, first, rows, scratch);
 }

@@ -23,8 +23,8 @@ void run_linear(const Target& target, const Linear& p, int threads) {
   while (outputs > kLeastOutputs && ceiling(p.outputs, outputs) < 4 * threads) outputs /= 2;
   while (rows > kLeastRows && ceiling(p.outputs, outputs) * ceiling(p.rows, rows) < 2 * threads) rows = ceiling(rows, 2);
   const int64_t across = ceiling(p.outputs, outputs), items = across * ceiling(p.rows, rows);
-  const size_t each = (target.linear_scratch(p, outputs) + 15) / 16 * 16;
-  const Scratch scratch(each * threads);
+  const size_t each = in_lines(target.linear_scratch(p, outputs));
+  const Scratch<float> scratch(each * threads);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; item++) {
     const int64_t first = item % across * outputs, start = item / across * rows;
@@ -41,8 +41,8 @@ void run_weights(const Target& target, const Attention& p, const Tensor& weights
   while (rows > target.lanes && p.batch * heads * ceiling(p.length, rows) < 4 * threads) rows /= 2;
   rows = std::max<int64_t>(rows, target.lanes);
   const int64_t blocks = ceiling(p.length, rows), items = p.batch * heads * blocks;
-  const size_t each = (target.weights_scratch(p, rows) + 15) / 16 * 16;
-  const Scratch scratch(each * threads);
+  const size_t each = in_lines(target.weights_scratch(p, rows));
+  const Scratch<float> scratch(each * threads);
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; item++) {
     const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;

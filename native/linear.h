@@ -97,7 +97,7 @@ void linear(const Linear& p, int64_t first, int64_t outputs, int64_t start, int6
       const int64_t inputs = smaller(step, p.inputs - k);
       Tensor part = p.x;
       part.data = const_cast<void*>(element(p.x.data, p.dtype, k * p.x.column));
-      const Rows x = rows_as_float(part, p.dtype, 0, 0, row, rows, inputs, x_space);
+      const Rows x = rows_as_real(part, p.dtype, 0, 0, row, rows, inputs, x_space);
       for (int64_t n = 0; n < wide; n += kTile) {
         const float* const panel = panels + n * p.inputs + k * kTile;
         if (k == 0) product<kAlong>(rows, x.data, x.stride, panel, kTile, inputs, Set{sums + n, wide});

@@ -19,14 +19,14 @@ struct Place {
 // a multiplier of 0 goes there whole, so that 0 * -inf is never met. Where something is added to the logits or they
 // are capped, `change` multiplies them, and `slope`, what is left for the softmax to do, is 1.
 struct Multiplier {
-  float on_query, on_logits, slope;
+  Real on_query, on_logits, slope;
 };
 
 inline bool has_change(const Attention& p) { return p.softcap != 0 || p.bias.data || p.alibi; }
 
 inline Multiplier multiplier_of(const Attention& p) {
-  const float size = p.scale == 0 ? 1.0f : __builtin_fabsf(p.scale) * kLog2E;
-  return {p.scale == 0 ? 0.0f : p.scale < 0 ? -1.0f : 1.0f, size, has_change(p) ? 1.0f : size};
+  const Real scale = Real(p.scale), size = scale == 0 ? 1 : (scale < 0 ? -scale : scale) * kLog2E;
+  return {Real(scale == 0 ? 0 : scale < 0 ? -1 : 1), size, has_change(p) ? 1 : size};
 }
 
 enum State { kEmpty, kMixed, kFull };
@@ -91,14 +91,14 @@ inline State trim(const Attention& p, Place* at, int64_t step) {
 }
 
 // x *= multiplier, capped; and through `slopes`, where asked for, the derivative of the cap.
-inline void scale_and_cap(const Attention& p, float multiplier, int64_t keys, float* x, int64_t stride, int64_t lanes,
-                          float* slopes) {
-  const Vec in = splat(multiplier / kLog2E / (p.softcap != 0 ? p.softcap : 1.0f));
-  const Vec out = splat(p.softcap * kLog2E);
+inline void scale_and_cap(const Attention& p, Real multiplier, int64_t keys, Real* x, int64_t stride, int64_t lanes,
+                          Real* slopes) {
+  const Real cap = Real(p.softcap);
+  const Vec in = splat(multiplier / kLog2E / (cap != 0 ? cap : 1)), out = splat(cap * kLog2E);
   for (int64_t j = 0; j < keys; j++)
     for (int64_t v = 0; v < lanes; v += LANES) {
-      float* at = x + j * stride + v;
-      if (p.softcap == 0) {
+      Real* at = x + j * stride + v;
+      if (cap == 0) {
         store(at, load(at) * splat(multiplier));
         continue;
       }
@@ -110,7 +110,7 @@ inline void scale_and_cap(const Attention& p, float multiplier, int64_t keys, fl
 
 constexpr int64_t kMostKeys = 128;  // in one block
 
-inline void add_bias(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes, float* space) {
+inline void add_bias(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes, Real* space) {
   const Tensor& b = p.bias;
   const int64_t origin = at.batch * b.batch + at.head * b.head + at.row * b.row + at.key * b.column;
   if (b.row == 0) {
@@ -120,12 +120,12 @@ inline void add_bias(const Attention& p, const Place& at, float* x, int64_t stri
     }
     return;
   }
-  float converted[LANES * kMostKeys];
+  Real converted[LANES * kMostKeys];
   for (int64_t i = 0; i < lanes; i++) {
     const int64_t row = origin + i * b.row;
     if (b.column == 1 && i % LANES == 0 && i + LANES <= at.rows && at.keys <= kMostKeys) {
-      if (p.bias_dtype == kFloat32) {
-        turn_rows(static_cast<const float*>(b.data) + row, b.row, at.keys, 1.0f, space + i, lanes);
+      if (p.bias_dtype == kReal) {
+        turn_rows(static_cast<const Real*>(b.data) + row, b.row, at.keys, 1.0f, space + i, lanes);
       } else {
         for (int64_t k = 0; k < LANES; k++)
           load_row(element(b.data, p.bias_dtype, row + k * b.row), p.bias_dtype, 1, at.keys, converted + k * at.keys);
@@ -143,7 +143,7 @@ inline void add_bias(const Attention& p, const Place& at, float* x, int64_t stri
 }
 
 // Set to -inf, in LANES lanes, where the mask's bytes are 0. Lanes past the last row take that row's.
-inline void mask_lanes(const uint8_t* rows, const Tensor& m, int64_t last_row, int64_t keys, float* x,
+inline void mask_lanes(const uint8_t* rows, const Tensor& m, int64_t last_row, int64_t keys, Real* x,
                        int64_t stride) {
   const Vec nothing = splat(-kInfinity);
   const uint8_t* row[LANES];
@@ -156,7 +156,7 @@ inline void mask_lanes(const uint8_t* rows, const Tensor& m, int64_t last_row, i
         v[i] = (Vec)__builtin_convertvector(*reinterpret_cast<const UnalignedBytes*>(row[i] + j), VecI);
       turn(v);
       UNROLL for (int k = 0; k < LANES; k++) {
-        float* at = x + (j + k) * stride;
+        Real* at = x + (j + k) * stride;
         store(at, (VecI)v[k] == splat_int(0) ? nothing : load(at));
       }
     }
@@ -165,7 +165,7 @@ inline void mask_lanes(const uint8_t* rows, const Tensor& m, int64_t last_row, i
       if (!row[i][j * m.column]) x[j * stride + i] = -kInfinity;
 }
 
-inline void apply_mask(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes) {
+inline void apply_mask(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes) {
   const Tensor& m = p.allow;
   const uint8_t* data = static_cast<const uint8_t*>(m.data) + at.batch * m.batch + at.head * m.head + at.row * m.row +
                         at.key * m.column;
@@ -180,19 +180,19 @@ inline void apply_mask(const Attention& p, const Place& at, float* x, int64_t st
 }
 
 // |query + offset - key| for the queries in one vector of lanes, of which the first is `first`, and keys from `key` on:
-// whole numbers, exact in float32 up to 2^24.
+// whole numbers, exact in floats up to 2^24.
 struct Distance {
   Vec from;
   Distance(const Attention& p, int64_t first, int64_t key)
-      : from(__builtin_convertvector(lane_numbers() + splat_int(int32_t(first + p.alibi_offset - key)), Vec)) {}
+      : from(__builtin_convertvector(lane_numbers() + splat_int(Int(first + p.alibi_offset - key)), Vec)) {}
   Vec operator()(int64_t j) const {
-    const Vec apart = from - splat(float(j));
+    const Vec apart = from - splat(Real(j));
     return maximum(apart, -apart);
   }
 };
 
-inline void add_alibi(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes) {
-  const Vec slope = splat(-p.alibi[at.head] * kLog2E);
+inline void add_alibi(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes) {
+  const Vec slope = splat(-number_at(p.alibi, at.head) * kLog2E);
   for (int64_t v = 0; v < lanes; v += LANES) {
     const Distance distance(p, at.row + v, at.key);
     for (int64_t j = 0; j < at.keys; j++) store(x + j * stride + v, load(x + j * stride + v) + slope * distance(j));
@@ -200,8 +200,8 @@ inline void add_alibi(const Attention& p, const Place& at, float* x, int64_t str
 }
 
 // Everything between product and softmax. `space` holds keys * lanes floats.
-inline void change_logits(const Attention& p, const Place& at, const Multiplier& m, State mask, float* x,
-                          int64_t stride, int64_t lanes, float* slopes, float* space) {
+inline void change_logits(const Attention& p, const Place& at, const Multiplier& m, State mask, Real* x,
+                          int64_t stride, int64_t lanes, Real* slopes, Real* space) {
   if (has_change(p)) scale_and_cap(p, m.on_logits, at.keys, x, stride, lanes, slopes);
   if (p.bias.data) add_bias(p, at, x, stride, lanes, space);
   if (p.alibi) add_alibi(p, at, x, stride, lanes);
@@ -216,23 +216,25 @@ inline uint32_t mix(uint32_t x) {  // as in clearhead/kernels/dropout.py
   return x ^ x >> 16;
 }
 
+constexpr UInt kLow = 0xFFFFFFFF;  // the hash is of 32 bits in doubles' lanes too
+
 inline VecU mix(VecU x) {
-  x = (x ^ x >> 16) * 0x7FEB352Du;
-  x = (x ^ x >> 15) * 0x846CA68Bu;
+  x = (x ^ x >> 16) * 0x7FEB352Du & kLow;
+  x = (x ^ x >> 15) * 0x846CA68Bu & kLow;
   return x ^ x >> 16;
 }
 
 // x becomes x * keep_factor where the weight is kept, 0 where it is dropped.
-inline void drop(const Attention& p, const Place& at, float* x, int64_t stride, int64_t lanes) {
+inline void drop(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes) {
   if (p.drop_below == 0) return;
   const uint32_t head = mix(mix(uint32_t(at.batch * p.heads + at.head) ^ p.seed_low) ^ p.seed_high);
   const VecU below = p.drop_below - VecU{};
   for (int64_t v = 0; v < lanes; v += LANES) {
-    const VecU row = mix((VecU)lane_numbers() + (head + uint32_t(at.row + v)));
+    const VecU row = mix(((VecU)lane_numbers() + (head + uint32_t(at.row + v))) & kLow);
     for (int64_t j = 0; j < at.keys; j++) {
       const VecU bits = mix(row ^ mix(uint32_t(at.key + j)));
-      float* to = x + j * stride + v;
-      store(to, bits < below ? splat(0.0f) : load(to) * splat(p.keep_factor));
+      Real* to = x + j * stride + v;
+      store(to, bits < below ? splat(0.0f) : load(to) * splat(Real(p.keep_factor)));
     }
   }
 }

@@ -14,8 +14,8 @@ namespace {
 PyTypeObject *tensor_type = nullptr, *parameter_type = nullptr;
 const dlpack::Exchange* exchange = nullptr;
 
-// Beyond the dtypes of the kernels: those that torch's own kernel computes, and that of masks.
-enum Kind { kFloat64 = 3, kBool = 4, kOther = 5 };
+// Beyond the dtypes of the kernels: that of masks, and all else.
+enum Kind { kBool = 4, kOther = 5 };
 
 // One tensor: its numbers, the sizes of its last four axes, and its dtype, a Dtype or a Kind.
 struct View {
@@ -92,7 +92,6 @@ enum Plain {
 struct Call {
   Attention p = {};
   View query, key, value, mask;
-  bool masked = false;
 };
 
 // Whether the last axis is contiguous and no other is: with windows that overlap torch's kernel writes past its rows.
@@ -134,7 +133,6 @@ Plain describe(nb::handle query, nb::handle key, nb::handle value, nb::handle ma
   p.value = v.tensor;
   p.keep_factor = 1;
   if (!mask.is_none()) {
-    call->masked = true;
     if (!read(mask, &m) || m.axes > q.axes || !spread(&m, {batch, heads, length, keys})) return kSpecial;
     if (m.kind != kBool && m.kind != q.kind && !(m.kind == kFloat32 && q.kind != kFloat64)) return kSpecial;
     (m.kind == kBool ? p.allow : p.bias) = m.tensor;
@@ -149,13 +147,12 @@ Plain describe(nb::handle query, nb::handle key, nb::handle value, nb::handle ma
 Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped, bool is_causal,
                     double scale, nb::handle out, nb::handle lse) {
   Call call;
-  if (describe(query, key, value, mask, grouped, &call) == kSpecial || call.query.kind == kFloat64)
-    throw nb::type_error("not a plain call of the kernels' dtypes");
+  if (describe(query, key, value, mask, grouped, &call) == kSpecial) throw nb::type_error("not a plain call");
   Attention& p = call.p;
   constexpr int64_t kUnbounded = int64_t(1) << 40;  // a reach no sequence attains
   p.reach_low = -kUnbounded;
   p.reach_high = is_causal ? 0 : kUnbounded;
-  p.scale = float(scale);
+  p.scale = scale;
   p.out = must_read(out).tensor;
   if (lse.is_none()) return p;
   const Tensor l = must_read(lse).tensor;  // (B, H, L): its axes were moved to the back
@@ -217,15 +214,6 @@ void bind_plain(nb::module_& m) {
     run_backward(t, p, g, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
      nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
-
-  m.def("leaves_a_row_nothing", [](nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped) {
-    Call call;
-    if (describe(query, key, value, mask, grouped, &call) == kSpecial || call.query.kind != kFloat64)
-      throw nb::type_error("not a plain call in float64");
-    const View& v = call.mask;
-    nb::gil_scoped_release unlocked;
-    return has_empty_row(v.tensor, v.sizes, v.kind == kBool);
-  });
 
   // 1 and 0 for yes and no, -1 where it cannot be told from here. Ten times as fast as .item().
   m.def("starts_with_0_or_1", [](nb::handle tensor) {

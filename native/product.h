@@ -14,18 +14,18 @@ enum Unit { kAlong, kAcross };
 
 // How numbers are multiplied: in float32 here, in pairs of bfloat16 in pairs.h.
 struct InFloats {
-  using A = float;
-  using B = float;
+  using A = Real;
+  using B = Real;
   static constexpr int kSide = 1;  // numbers of `a` from one row to the next where rows lie side by side
 
   template <int R, Unit U>
-  static inline __attribute__((always_inline)) void multiply(const float* a, int64_t stride_a, const float* b,
+  static inline __attribute__((always_inline)) void multiply(const Real* a, int64_t stride_a, const Real* b,
                                                              int64_t stride_b, int64_t n, Vec (&sum)[R][2]) {
     UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vec{};
 #pragma GCC unroll 4
     for (int64_t k = 0; k < n; k++) {
       const Vec b0 = load(b + k * stride_b), b1 = load(b + k * stride_b + LANES);
-      const float* at = U == kAlong ? a + k : a + k * stride_a;
+      const Real* at = U == kAlong ? a + k : a + k * stride_a;
       UNROLL for (int r = 0; r < R; r++) {
         const Vec x = splat(at[U == kAlong ? r * stride_a : r]);
         sum[r][0] += x * b0;
@@ -36,7 +36,7 @@ struct InFloats {
 };
 
 struct Set {  // c = sums
-  float* c;
+  Real* c;
   int64_t stride;
   inline void operator()(int64_t row, Vec s0, Vec s1) const {
     store(c + row * stride, s0);
@@ -45,21 +45,21 @@ struct Set {  // c = sums
 };
 
 struct Add {  // c += sums
-  float* c;
+  Real* c;
   int64_t stride;
   inline void operator()(int64_t row, Vec s0, Vec s1) const {
-    float* at = c + row * stride;
+    Real* at = c + row * stride;
     store(at, load(at) + s0);
     store(at + LANES, load(at + LANES) + s1);
   }
 };
 
 struct Rescale {  // c = c * alpha + sums
-  float* c;
+  Real* c;
   int64_t stride;
   Vec alpha0, alpha1;
   inline void operator()(int64_t row, Vec s0, Vec s1) const {
-    float* at = c + row * stride;
+    Real* at = c + row * stride;
     store(at, load(at) * alpha0 + s0);
     store(at + LANES, load(at + LANES) * alpha1 + s1);
   }

@@ -1,4 +1,4 @@
-// Rows of any dtype and stride, in and out of float32.
+// Rows of any dtype and stride, in and out of Real.
 #pragma once
 #include "vector.h"
 
@@ -43,26 +43,33 @@ inline uint16_t to_float16(float x) {  // to nearest, ties to even
 }
 
 inline const void* element(const void* data, Dtype dtype, int64_t index) {
-  return dtype == kFloat32 ? static_cast<const void*>(static_cast<const float*>(data) + index)
-                           : static_cast<const void*>(static_cast<const uint16_t*>(data) + index);
+  const int64_t bytes = dtype == kReal ? kBytes : dtype == kFloat32 ? 4 : 2;
+  return static_cast<const char*>(data) + index * bytes;
 }
 
 inline const void* row_of(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t row) {
   return element(t.data, dtype, batch * t.batch + head * t.head + row * t.row);
 }
 
-inline float load_one(const void* data, Dtype dtype, int64_t index) {
+inline Real number_at(const void* numbers, int64_t index) { return static_cast<const Real*>(numbers)[index]; }
+
+inline Real load_one(const void* data, Dtype dtype, int64_t index) {
+  if (dtype == kReal) return number_at(data, index);
   if (dtype == kFloat32) return static_cast<const float*>(data)[index];
   const uint16_t half = static_cast<const uint16_t*>(data)[index];
   return dtype == kBFloat16 ? from_bfloat16(half) : from_float16(half);
 }
 
-inline void load_row(const void* from, Dtype dtype, int64_t stride, int64_t n, float* to) {
+inline void load_row(const void* from, Dtype dtype, int64_t stride, int64_t n, Real* to) {
   if (n == 0) return;  // `from` may be null then
-  if (dtype == kFloat32) {
-    const float* x = static_cast<const float*>(from);
-    if (stride == 1) __builtin_memcpy(to, x, n * 4);
+  if (dtype == kReal) {
+    const Real* x = static_cast<const Real*>(from);
+    if (stride == 1) __builtin_memcpy(to, x, n * kBytes);
     else for (int64_t i = 0; i < n; i++) to[i] = x[i * stride];
+    return;
+  }
+  if (dtype == kFloat32) {
+    for (int64_t i = 0; i < n; i++) to[i] = static_cast<const float*>(from)[i * stride];
     return;
   }
   const uint16_t* x = static_cast<const uint16_t*>(from);
@@ -74,10 +81,10 @@ inline void load_row(const void* from, Dtype dtype, int64_t stride, int64_t n, f
   }
 }
 
-inline void store_row(const float* from, int64_t n, Dtype dtype, const void* to) {
+inline void store_row(const Real* from, int64_t n, Dtype dtype, const void* to) {
   if (n == 0) return;
-  if (dtype == kFloat32) {
-    __builtin_memcpy(const_cast<void*>(to), from, n * 4);
+  if (dtype == kReal) {
+    __builtin_memcpy(const_cast<void*>(to), from, n * kBytes);
     return;
   }
   uint16_t* x = static_cast<uint16_t*>(const_cast<void*>(to));
@@ -85,16 +92,16 @@ inline void store_row(const float* from, int64_t n, Dtype dtype, const void* to)
   else for (int64_t i = 0; i < n; i++) x[i] = to_float16(from[i]);
 }
 
-// Rows of float32 with contiguous columns: where they lie if they are so already, else converted into `space`.
+// Rows of Real with contiguous columns: where they lie if they are so already, else converted into `space`.
 struct Rows {
-  const float* data;
+  const Real* data;
   int64_t stride;
 };
 
-inline Rows rows_as_float(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
-                          int64_t width, float* space) {
-  if (dtype == kFloat32 && t.column == 1)
-    return {static_cast<const float*>(row_of(t, dtype, batch, head, first)), t.row};
+inline Rows rows_as_real(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
+                         int64_t width, Real* space) {
+  if (dtype == kReal && t.column == 1)
+    return {static_cast<const Real*>(row_of(t, dtype, batch, head, first)), t.row};
   for (int64_t i = 0; i < n; i++)
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space + i * width);
   return {space, width};
@@ -102,15 +109,15 @@ inline Rows rows_as_float(const Tensor& t, Dtype dtype, int64_t batch, int64_t h
 
 // Rows whose distance is an even number of cache lines share few sets of the cache, and going down a column one line
 // pushes out another. At this distance, at least `width`, they meet all sets.
-constexpr int64_t kLine = 16;  // floats in a cache line
+constexpr int64_t kLine = 64 / kBytes;  // numbers in a cache line
 inline int64_t width_apart(int64_t width) { return ((width + kLine - 1) / kLine | 1) * kLine; }
 
-// The same, for rows that are read column by column: also copied to `space`, n * width_apart(width) floats, if they meet
+// The same, for rows that are read column by column: also copied to `space`, n * width_apart(width), if they meet
 // four sets or fewer and are read often enough. With 16 sets the second cache keeps up, and a copy is no gain.
 inline Rows rows_apart(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
-                       int64_t width, bool often, float* space) {
-  if (dtype == kFloat32 && t.column == 1 && (!often || t.row % (16 * kLine) != 0))
-    return {static_cast<const float*>(row_of(t, dtype, batch, head, first)), t.row};
+                       int64_t width, bool often, Real* space) {
+  if (dtype == kReal && t.column == 1 && (!often || t.row % (16 * kLine) != 0))
+    return {static_cast<const Real*>(row_of(t, dtype, batch, head, first)), t.row};
   const int64_t stride = width_apart(width);
   for (int64_t i = 0; i < n; i++)
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space + i * stride);

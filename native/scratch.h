@@ -14,41 +14,47 @@ namespace {
 struct Free {
   void operator()(void* p) const { std::free(p); }
 };
-using Floats = std::unique_ptr<float[], Free>;
+template <class Number>
+using Numbers = std::unique_ptr<Number[], Free>;
 
-inline Floats allocate(size_t floats) {
-  const size_t bytes = (floats * sizeof(float) + 63) / 64 * 64;
+template <class Number>
+Numbers<Number> allocate(size_t n) {
+  const size_t bytes = (n * sizeof(Number) + 63) / 64 * 64;
   void* p = std::aligned_alloc(64, bytes ? bytes : 64);
   if (!p) throw std::bad_alloc();
-  return Floats(static_cast<float*>(p));
+  return Numbers<Number>(static_cast<Number*>(p));
 }
+
+// Numbers in whole cache lines, so that no two threads write to one.
+inline size_t in_lines(size_t n) { return (n + 15) / 16 * 16; }
 
 // Scratch that a calling thread keeps from call to call while it is small: the allocator would give the pages back
 // to the system each time, and faulting them in again took ten times as long as a small attention (bench/LOG.md).
-constexpr size_t kKeptFloats = 1 << 20;
+constexpr size_t kKept = 1 << 20;
 
+template <class Number>
 class Scratch {
  public:
-  explicit Scratch(size_t floats) {
-    static thread_local Floats kept;
+  explicit Scratch(size_t n) {
+    static thread_local Numbers<Number> kept;
     static thread_local size_t capacity = 0;
-    if (floats > kKeptFloats) {
-      own_ = allocate(floats);
+    if (n > kKept) {
+      own_ = allocate<Number>(n);
       data_ = own_.get();
       return;
     }
-    if (floats > capacity) {
+    if (n > capacity) {
       capacity = 0;
-      kept = allocate(floats);
-      capacity = floats;
+      kept = allocate<Number>(n);
+      capacity = n;
     }
     data_ = kept.get();
   }
-  float* get() const { return data_; }
+  Number* get() const { return data_; }
 
  private:
-  Floats own_;
-  float* data_;
+  Numbers<Number> own_;
+  Number* data_;
 };
 
 inline int thread_number() {

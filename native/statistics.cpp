@@ -22,9 +22,9 @@ void run_statistics(const Target& target, const Attention& p, const Statistics& 
   const int64_t rows = ((length + parts - 1) / parts + 127) / 128 * 128;
   const int64_t items = heads * parts;
   threads = int(std::max<int64_t>(1, std::min<int64_t>(threads, items)));
-  const size_t each = (target.statistics_scratch(p, s) + 15) / 16 * 16, sums = target.statistics_sums(p, s);
-  const Scratch scratch(each * threads);
-  const Floats all = allocate(sums * items);
+  const size_t each = in_lines(target.statistics_scratch(p, s)), sums = target.statistics_sums(p, s);
+  const Scratch<float> scratch(each * threads);
+  const Numbers<float> all = allocate<float>(sums * items);
   std::memset(all.get(), 0, sums * items * sizeof(float));
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
   for (int64_t item = 0; item < items; item++) {

@@ -212,7 +212,7 @@ void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t 
     const int64_t first_key = larger(all.first, s.first_key), last_key = smaller(all.last, s.last_key);
     for (int64_t key = first_key; key < last_key; key += kSweepKeys) {
       const int64_t n = smaller(kSweepKeys, last_key - key);
-      const Rows keys = rows_as_float(p.key, p.dtype, batch, kv_head, key, n, p.width, key_space);
+      const Rows keys = rows_as_real(p.key, p.dtype, batch, kv_head, key, n, p.width, key_space);
       if (s.received) __builtin_memset(column, 0, sizeof(float) * n * LANES);
       for (int64_t t = 0; t < tiles; t++) {
         const SweepTile tile = sweep_tile(p, s, scratch, t);

@@ -1,25 +1,25 @@
 // Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags; with -DPAIRS
-// where bfloat16 is multiplied in pairs.
+// where bfloat16 is multiplied in pairs; -DDOUBLES_OF=name says whose float64 is its own (target_f64.cpp).
 #include "backward.h"
 #include "decode.h"
 #include "forward_bf16.h"
 #include "linear.h"
 #include "peak.h"
 #include "statistics.h"
+#include "target.h"
 #include "weights.h"
 
-#define NAME_OF(x) #x
-#define SYMBOL_OF(x) target_##x
-#define TEXT(x) NAME_OF(x)
-#define SYMBOL(x) SYMBOL_OF(x)
-
 namespace clearhead {
-extern const Target SYMBOL(TARGET);
-const Target SYMBOL(TARGET) = {
+extern const Passes<double> JOINED(doubles_, DOUBLES_OF);
+extern const Target JOINED(target_, TARGET);
+const Target JOINED(target_, TARGET) = {
     TEXT(TARGET), kTile,
-    forward_scratch, forward,
-    decode_partial, decode_scratch, decode, decode_merge,
-    backward, backward_scratch, key_sums, store_key_sums,
+    {
+        forward_scratch, forward,
+        decode_partial, decode_scratch, decode, decode_merge,
+        backward, backward_scratch, key_sums, store_key_sums,
+    },
+    &JOINED(doubles_, DOUBLES_OF),
     statistics_scratch, statistics_sums, statistics,
     linear_scratch, linear,
     weights_scratch, weights,

@@ -29,7 +29,7 @@ inline __attribute__((always_inline)) void turn(Vec (&v)[LANES]) {
 }
 
 // to[c * to_stride + i] = from[i * from_stride + c] * factor, for LANES rows i.
-inline void turn_rows(const float* from, int64_t from_stride, int64_t width, float factor, float* to,
+inline void turn_rows(const Real* from, int64_t from_stride, int64_t width, Real factor, Real* to,
                       int64_t to_stride) {
   int64_t c = 0;
   for (; c + LANES <= width; c += LANES) {
@@ -46,11 +46,11 @@ inline size_t turn_space(int64_t width) { return LANES * width; }
 
 // Lay rows side by side in lanes: to[c * lanes + i] = rows[i][c] * factor; lanes past n are 0.
 inline void pack_lanes(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
-                       int64_t width, float factor, int64_t lanes, float* to, float* space) {
-  if (n < lanes) __builtin_memset(to, 0, sizeof(float) * width * lanes);
+                       int64_t width, Real factor, int64_t lanes, Real* to, Real* space) {
+  if (n < lanes) __builtin_memset(to, 0, sizeof(Real) * width * lanes);
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) {
-    const Rows rows = rows_as_float(t, dtype, batch, head, first + i, LANES, width, space);
+    const Rows rows = rows_as_real(t, dtype, batch, head, first + i, LANES, width, space);
     turn_rows(rows.data, rows.stride, width, factor, to + i, lanes);
   }
   for (; i < n; i++) {
@@ -60,11 +60,11 @@ inline void pack_lanes(const Tensor& t, Dtype dtype, int64_t batch, int64_t head
 }
 
 // The way back: rows[i][c] = from[c * lanes + i] * factors[i], for the first n lanes.
-inline void unpack_lanes(const float* from, int64_t lanes, int64_t n, int64_t width, const float* factors,
-                         const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, float* space) {
+inline void unpack_lanes(const Real* from, int64_t lanes, int64_t n, int64_t width, const Real* factors,
+                         const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, Real* space) {
   for (int64_t i = 0; i < n; i += LANES) {
-    const bool direct = dtype == kFloat32 && i + LANES <= n;
-    float* const to = direct ? static_cast<float*>(const_cast<void*>(row_of(t, dtype, batch, head, first + i))) : space;
+    const bool direct = dtype == kReal && i + LANES <= n;
+    Real* const to = direct ? static_cast<Real*>(const_cast<void*>(row_of(t, dtype, batch, head, first + i))) : space;
     const int64_t stride = direct ? t.row : width;
     const Vec factor = load(factors + i);
     int64_t c = 0;

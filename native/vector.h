@@ -1,4 +1,5 @@
-// Vectors of LANES floats, in gcc's portable vector extension, and the few functions of them that attention needs.
+// Vectors of LANES numbers, in gcc's portable vector extension, and the few functions of them that attention needs.
+// The numbers are floats, or doubles where target_f64.cpp says so: one algorithm for both.
 // Everything sits in an unnamed namespace: a target's object file must hold no weak symbol, or the linker could keep
 // the AVX-512 copy of a shared function and crash an older machine. For the same reason nothing of std:: is used here.
 #pragma once
@@ -9,25 +10,41 @@
 namespace clearhead {
 namespace {
 
-typedef float Vec __attribute__((vector_size(LANES * 4)));
-typedef int32_t VecI __attribute__((vector_size(LANES * 4)));
-typedef uint32_t VecU __attribute__((vector_size(LANES * 4)));
-typedef float Unaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+#ifdef DOUBLES
+typedef double Real;
+typedef int64_t Int;
+typedef uint64_t UInt;
+constexpr Dtype kReal = kFloat64;
+constexpr int kMantissa = 52, kExponents = 1023;  // bits, and what is added to an exponent
+#else
+typedef float Real;
+typedef int32_t Int;
+typedef uint32_t UInt;
+constexpr Dtype kReal = kFloat32;
+constexpr int kMantissa = 23, kExponents = 127;
+#endif
 
-constexpr float kInfinity = __builtin_inff();
-constexpr float kLog2E = 1.4426950408889634f;
+constexpr int kBytes = sizeof(Real);
+typedef Real Vec __attribute__((vector_size(LANES * kBytes)));
+typedef Int VecI __attribute__((vector_size(LANES * kBytes)));
+typedef UInt VecU __attribute__((vector_size(LANES * kBytes)));
+typedef Real Unaligned __attribute__((vector_size(LANES * kBytes), aligned(kBytes), may_alias));
+
+constexpr Real kInfinity = __builtin_inf();
+constexpr Real kLog2E = 1.4426950408889634;
+constexpr Real kNothing = -1e37;  // a logit under this one is as good as -inf
 constexpr double kLn2 = 0.6931471805599453, kLog2EWide = 1.4426950408889634;
 
-inline Vec load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
-inline void store(float* to, Vec x) { *reinterpret_cast<Unaligned*>(to) = x; }
-inline Vec splat(float x) { return x - Vec{}; }
-inline VecI splat_int(int32_t x) { return x - VecI{}; }
+inline Vec load(const Real* from) { return *reinterpret_cast<const Unaligned*>(from); }
+inline void store(Real* to, Vec x) { *reinterpret_cast<Unaligned*>(to) = x; }
+inline Vec splat(Real x) { return x - Vec{}; }
+inline VecI splat_int(Int x) { return x - VecI{}; }
 
 // Where x is NaN the answer is `other`: a NaN must not become the row's maximum, it shows in the sum instead.
 inline Vec maximum(Vec x, Vec other) { return x > other ? x : other; }
 
-inline float total_of(Vec x) {
-  float sum = 0;
+inline Real total_of(Vec x) {
+  Real sum = 0;
   UNROLL for (int i = 0; i < LANES; i++) sum += x[i];
   return sum;
 }
@@ -38,23 +55,31 @@ inline VecI lane_numbers() {
   return n;
 }
 
-// 2^x in place for x <= 127, relative error 1.1e-7; exactly 0 below -126.5 and at -inf, exactly 1 at 0, NaN at NaN.
-// x = n + f with |f| <= 1/2; the polynomial is a minimax fit of 2^f with constant term 1. Several vectors go side by
-// side, for one alone waits 45 cycles for itself, and few fit into what a core looks ahead.
+// 2^f - 1 over f, for |f| <= 1/2, from the last coefficient on: minimax fits of 2^f whose constant term is 1.
+#ifdef DOUBLES
+constexpr Real kPower[] = {4.448990763321361e-10,  7.073189669295151e-9,  1.0178099728335211e-7, 1.3215438802211746e-6,
+                           1.5252733747386008e-5,  1.540353044990867e-4,  1.3333558146493237e-3, 9.618129107599958e-3,
+                           0.05550410866482133,    0.24022650695910117,   0.6931471805599453};
+#else
+constexpr Real kPower[] = {0.00132647273f, 0.00967151299f, 0.0555073358f, 0.240222424f, 0.693147004f};
+#endif
+
+// 2^x in place for x <= kExponents, relative error 1.1e-7 (floats) or 2.3e-16 (doubles); exactly 0 half under
+// -kExponents and at -inf, exactly 1 at 0, NaN at NaN. x = n + f with |f| <= 1/2. Several vectors go side by side, for
+// one alone waits 45 cycles for itself, and few fit into what a core looks ahead.
 template <int N>
 inline __attribute__((always_inline)) void exp2_all(Vec (&x)[N]) {
-  // Adding 1.5 * 2^23 rounds to an integer; the 127 more make the low bits 2^n's exponent.
-  const Vec low = splat(-127.0f), round = splat(12582912.0f + 127.0f);
+  // Adding 1.5 * 2^kMantissa rounds to an integer; what is added more makes the low bits 2^n's exponent.
+  const Vec low = splat(-kExponents), round = splat(Real(UInt(3) << (kMantissa - 1)) + kExponents);
   Vec t[N], p[N];
   UNROLL for (int i = 0; i < N; i++) x[i] = maximum(low, x[i]);
   UNROLL for (int i = 0; i < N; i++) t[i] = x[i] + round;
   UNROLL for (int i = 0; i < N; i++) x[i] -= t[i] - round;
-  UNROLL for (int i = 0; i < N; i++) p[i] = splat(0.00132647273f) * x[i] + splat(0.00967151299f);
-  UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * x[i] + splat(0.0555073358f);
-  UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * x[i] + splat(0.240222424f);
-  UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * x[i] + splat(0.693147004f);
-  UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * x[i] + splat(1.0f);
-  UNROLL for (int i = 0; i < N; i++) x[i] = p[i] * (Vec)((VecI)t[i] << 23);
+  UNROLL for (int i = 0; i < N; i++) p[i] = splat(kPower[0]);
+  UNROLL for (size_t k = 1; k < sizeof(kPower) / kBytes; k++)
+    UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * x[i] + splat(kPower[k]);
+  UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * x[i] + splat(1);
+  UNROLL for (int i = 0; i < N; i++) x[i] = p[i] * (Vec)((VecI)t[i] << kMantissa);
 }
 
 inline Vec exp2(Vec x) {
@@ -63,7 +88,17 @@ inline Vec exp2(Vec x) {
   return only[0];
 }
 
-// tanh(x), absolute error 2e-7 and relative 4e-7: an odd polynomial (Cephes' tanhf) near 0, an exponential elsewhere.
+#ifdef DOUBLES
+inline Real tanh(Real x) { return __builtin_tanh(x); }
+
+inline Vec tanh(Vec x) {
+  UNROLL for (int i = 0; i < LANES; i++) x[i] = tanh(x[i]);
+  return x;
+}
+#else
+inline Real tanh(Real x) { return __builtin_tanhf(x); }
+
+// Absolute error 2e-7 and relative 4e-7: an odd polynomial (Cephes' tanhf) near 0, an exponential elsewhere.
 inline Vec tanh(Vec x) {
   const Vec size = x < splat(0.0f) ? -x : x;
   const Vec z = x * x;
@@ -76,6 +111,7 @@ inline Vec tanh(Vec x) {
   const Vec far = (splat(1.0f) - e) / (splat(1.0f) + e);
   return size < splat(0.625f) ? near : x < splat(0.0f) ? -far : far;
 }
+#endif
 
 inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 inline int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }

@@ -2,11 +2,12 @@
 
 Torch's own is its flash attention where that can say the problem, else the same written out in plain torch. The floor
 is what rounding the answer once more may cost: half a unit in the last place of its largest entry at 16 bits, 6 at
-float32, where sums are taken in another order.
+float32, where sums are taken in another order. float64 itself is held to numbers longer than it.
 """
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 
 from .cases import Case
-from .test_contract import allowed, exact, gradients, plain, runner
+from .test_contract import added, allowed, exact, gradients, plain, runner
 
 pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 HERE = [target.name for target in kernels.targets() if target.runs_here]
@@ -104,3 +105,33 @@ def test_gradients(mask: str, dtype: torch.dtype) -> None:
             found = gradients(runner("native"), problem, "out")
         for name in ("query", "key", "value"):
             held(found[name], truth[name].double(), theirs[name], dtype, f"{target}, {name}")
+
+
+def in_80_bits(problem: Problem) -> np.ndarray:
+    """The output by the equation, in numbers of 64 bits of mantissa."""
+    query, key, value = (
+        np.asarray(x.numpy(), np.longdouble)
+        for x in (problem.query, *(x.repeat_interleave(problem.group, 1) for x in (problem.key, problem.value)))
+    )
+    logits = np.matmul(query, key.swapaxes(-1, -2)) * np.longdouble(problem.scale)
+    bias = added(problem, torch.float64)
+    if bias is not None:
+        logits = logits + bias.numpy()
+    logits = np.where(allowed(problem).numpy(), logits, -np.inf)
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.matmul(weights / weights.sum(-1, keepdims=True), value)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).nmant < 60, reason="this machine has no numbers longer than float64")
+@pytest.mark.parametrize("mask", ["full", "causal", "window", "dense float", "large logits"])
+@pytest.mark.parametrize("shape", ["short", "one query", "narrow"])
+def test_forward_of_float64(shape: str, mask: str) -> None:
+    problem = replace(SHAPES[shape], **MASKS[mask]).problem(torch.float64)
+    truth = in_80_bits(problem)
+    theirs = np.abs(torchs(problem).numpy() - truth)
+    floor = 2 * np.finfo(np.float64).eps * np.abs(truth).max()
+    for target in HERE:
+        with kernels.target(target):
+            ours = np.abs(kernels.run(problem, kernel="native").out.numpy() - truth)
+        for measure in (np.max, lambda error: np.sqrt(np.square(error).mean())):
+            assert measure(ours) <= 1.5 * measure(theirs) + floor, f"{target}: {measure(ours)}, {measure(theirs)}"

@@ -203,9 +203,11 @@ def test_gradients(kernel: str, name: str, through: str) -> None:
 
 
 @pytest.mark.parametrize("kernel", IMPLEMENTATIONS, indirect=True)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("name", ["full", "grouped causal", "mask", "bias", "sinks", "dropout", "alibi"])
-def test_gradients_of_16_bits(kernel: str, name: str, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "name", ["full", "grouped causal", "mask", "bias", "sinks", "dropout", "alibi", "softcap", "negative scale"]
+)
+def test_gradients_of_other_dtypes(kernel: str, name: str, dtype: torch.dtype) -> None:
     problem, truth, yardstick = expected_gradients(name, dtype, "out")
     if refuses(kernel, problem):
         return

@@ -9,14 +9,19 @@ import pytest
 
 NATIVE = Path(__file__).parents[2] / "native"
 AVX2 = ["-mavx2", "-mfma"]
-# Name -> lanes, rows of the product, flags; as in native/CMakeLists.txt.
-X86 = {
-    "generic": (4, 4, []),
-    "avx2": (8, 6, AVX2),
-    "avx2w16": (16, 8, AVX2),
-    "avx2bf16w16": (16, 8, [*AVX2, "-DPAIRS"]),
+# Name -> lanes and rows of the product, the same for float64 (none: it is the one's before), flags; as in
+# native/CMakeLists.txt.
+Shape = tuple[int, int]
+X86: dict[str, tuple[Shape, Shape | None, list[str]]] = {
+    "generic": ((4, 4), (4, 2), []),
+    "avx2": ((8, 6), (4, 6), AVX2),
+    "avx2w16": ((16, 8), (8, 8), AVX2),
+    "avx2bf16w16": ((16, 8), None, [*AVX2, "-DPAIRS"]),
 }
-ARM = {"neon": (4, 8, []), "generic": (4, 4, [])}
+ARM: dict[str, tuple[Shape, Shape | None, list[str]]] = {
+    "neon": ((4, 8), (4, 4), []),
+    "generic": ((4, 4), (4, 2), []),
+}
 ARM_COMPILER = "aarch64-linux-gnu-g++"
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 CASES = 150
@@ -24,13 +29,21 @@ CASES = 150
 pytestmark = pytest.mark.stress
 
 
-def build(folder: Path, compiler: str, targets: dict[str, tuple[int, int, list[str]]], flags: list[str]) -> Path:
+def build(
+    folder: Path, compiler: str, targets: dict[str, tuple[Shape, Shape | None, list[str]]], flags: list[str]
+) -> Path:
     """Compile every target and native/check.cpp into one program."""
     (folder / "targets.h").write_text("#define CLEARHEAD_TARGETS(X) " + " ".join(f"X({name})" for name in targets))
     common = [compiler, "-std=gnu++17", "-Wno-psabi", f"-I{folder}", f"-I{NATIVE}", *flags, "-c"]
-    for name, (lanes, rows, own) in targets.items():
-        defines = [f"-DTARGET={name}", f"-DLANES={lanes}", f"-DROWS={rows}"]
-        subprocess.run([*common, *own, *defines, NATIVE / "target.cpp", "-o", folder / f"{name}.o"], check=True)
+    wide = ""
+    for name, (floats, doubles, own) in targets.items():
+        wide = name if doubles else wide
+        for source, shape in (("target", floats), ("target_f64", doubles)):
+            if shape is None:
+                continue
+            defines = [f"-DTARGET={name}", f"-DDOUBLES_OF={wide}", f"-DLANES={shape[0]}", f"-DROWS={shape[1]}"]
+            object_file = folder / f"{name}_{source}.o"
+            subprocess.run([*common, *own, *defines, NATIVE / f"{source}.cpp", "-o", object_file], check=True)
     for name in ("dispatch", "layer", "statistics", "check"):
         subprocess.run([*common, NATIVE / f"{name}.cpp", "-o", folder / f"{name}.o"], check=True)
     objects = [str(path) for path in sorted(folder.glob("*.o"))]

@@ -29,7 +29,7 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
         >>> found is None or found[1].shape == (1, 3, 3)
         True
     """
-    if _NATIVE.unavailable() or _NATIVE.refuses(problem) or _learns(problem):
+    if _NATIVE.unavailable() or _NATIVE.refuses(problem) or native.has_only_output(problem) or _learns(problem):
         return None
     validate(problem)
     batch, heads, length, _ = problem.query.shape

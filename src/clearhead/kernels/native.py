@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import KernelError, OptionError
-from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, three
+from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, three, wide
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def attend_plainly(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool, is_causal: bool, scale: float,
     lse: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """Output (B, H, L, E), and into `lse`, (B, H, L), where it is given: not of float64."""
+    """Output (B, H, L, E), and into `lse`, (B, H, L), where it is given."""
     width = value.shape[-1]
     out = torch.empty_like(query)  # laid out as the query is, as far as it fills its memory
     if width != query.shape[-1] or out.stride(-1) != 1:  # of windows that overlap another axis may come last
@@ -168,11 +168,6 @@ def gradients_plainly(
     return grads
 
 
-def leaves_a_row_nothing(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, grouped: bool) -> bool:
-    """Whether the mask of a plain call in float64 leaves some row nothing. Rows are read to the first key they may."""
-    return _native.leaves_a_row_nothing(query, key, value, mask, grouped)
-
-
 def starts_with_0_or_1(tensor: Tensor) -> bool:
     """Whether the first number of a float tensor is 0 or 1; asked of every float mask, so it has to cost nothing."""
     found = _native.starts_with_0_or_1(tensor) if _reads_tensors else -1
@@ -180,7 +175,7 @@ def starts_with_0_or_1(tensor: Tensor) -> bool:
 
 
 class Native:
-    """float32, bfloat16 and float16 on the CPU, with float32 sums."""
+    """float32, bfloat16 and float16 on the CPU, with float32 sums; float64 with its own."""
 
     name = "native"
 
@@ -205,8 +200,8 @@ class Native:
             return "the tensors carry tangents of forward-mode differentiation, which it does not pass on"
         if is_negated(*tensors):
             return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
-        if problem.bias is not None and problem.bias.dtype not in DTYPES:
-            return f"it has no {problem.bias.dtype} bias"
+        if problem.bias is not None and not _adds(problem.bias.dtype, query.dtype):
+            return f"it adds no {problem.bias.dtype} bias to {query.dtype}"
         return None
 
     def forward(self, problem: Problem) -> Result:
@@ -221,11 +216,20 @@ class Native:
         more = MoreGradients(problem)
         if result.out.stride(-1) != 1:  # it came back from a hook on saved tensors, laid out anew
             result = Result(result.out.contiguous(), result.lse)
-        grad_lse = None if grad_lse is None else grad_lse.float().resolve_neg()
+        grad_lse = None if grad_lse is None else grad_lse.to(result.lse.dtype).resolve_neg()
         grad_out = grad_out.resolve_neg()  # it is held until the library returns
         places = (four(grad_out), None if grad_lse is None else three(grad_lse), *map(four, grads), *more.places())
         _native.backward(*_common(problem, extras), _tensors(problem, result), places)
         return Gradients(grads[0], grads[1], grads[2], *more.found())
+
+
+def _adds(bias: torch.dtype, query: torch.dtype) -> bool:
+    return bias in DTYPES and (bias is not torch.float64 or query is torch.float64)
+
+
+def has_only_output(problem: Problem) -> str | None:
+    """Why output, lse and gradients are all that is computed of a problem; None if statistics and weights are too."""
+    return "of float64 it gives no statistics and no weights" if problem.query.dtype is torch.float64 else None
 
 
 def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, found: Statistics) -> None:
@@ -311,7 +315,7 @@ def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:
 def _room(problem: Problem) -> Result:
     """Output and lse of a problem, not yet written."""
     batch, heads, length, _ = problem.query.shape
-    lse = problem.query.new_empty((batch, heads, length), dtype=torch.float32)
+    lse = problem.query.new_empty((batch, heads, length), dtype=wide(problem.query))
     return Result(_like_query(problem.query, problem.value.shape[-1]), lse)
 
 

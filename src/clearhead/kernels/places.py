@@ -6,7 +6,12 @@ from torch import Tensor
 from clearhead.kernels import dropout
 from clearhead.kernels.problem import Problem
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+
+
+def wide(tensor: Tensor) -> torch.dtype:
+    """The dtype of what the library sums, and is told beside a tensor: float32, but float64 where the tensor is."""
+    return torch.float64 if tensor.dtype is torch.float64 else torch.float32
 
 
 def four(tensor: Tensor) -> tuple[int, ...]:
@@ -22,7 +27,8 @@ class Extras:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        self._sinks, self._alibi = _floats(problem.sinks), _floats(problem.alibi)
+        dtype = wide(problem.query)
+        self._sinks, self._alibi = _numbers(problem.sinks, dtype), _numbers(problem.alibi, dtype)
 
     def places(self) -> tuple[object, ...] | None:
         """In the order of native/binding.cpp; None where the problem has nothing of the kind."""
@@ -75,7 +81,7 @@ def _bias_room(problem: Problem, bias: Tensor) -> Tensor:
 
 
 def _zeros(problem: Problem, shape: tuple[int, ...]) -> Tensor:
-    return problem.query.new_zeros(shape, dtype=torch.float32)
+    return problem.query.new_zeros(shape, dtype=wide(problem.query))
 
 
 def _narrowed(room: Tensor | None, bias: Tensor | None) -> Tensor | None:
@@ -108,5 +114,5 @@ def _halved(tensor: Tensor, axis: int) -> Tensor:
     return tensor
 
 
-def _floats(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().float().contiguous()
+def _numbers(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.detach().to(dtype).contiguous()

@@ -85,7 +85,7 @@ def refuses(problem: Problem, wanted: Wanted) -> str | None:
     tensors = (problem.query, problem.key, problem.bias, problem.sinks, problem.alibi)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return "gradients are asked for"
-    return kernel.unavailable() or kernel.refuses(problem)
+    return kernel.unavailable() or kernel.refuses(problem) or native.has_only_output(problem)
 
 
 def statistics(problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress | None = None) -> Statistics:

@@ -1,7 +1,7 @@
 """The short way to a kernel, for the commonest calls: a mask at most, and nobody watching.
 
 Describing a problem, checking it and choosing a kernel take 40 µs, more than a small attention does itself, and as much
-again on the way back. Here the library looks at the tensors by itself. float64 is torch's function's.
+again on the way back. Here the library looks at the tensors by itself.
 """
 
 from typing import Any
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.autograd import backward
-from clearhead.kernels.native import Plain, attend_plainly, gradients_plainly, how_plain, leaves_a_row_nothing
+from clearhead.kernels.native import Plain, attend_plainly, gradients_plainly, how_plain
+from clearhead.kernels.places import wide
 from clearhead.kernels.problem import carries_tangent, has_own_memory
 
 # The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
@@ -50,20 +51,15 @@ def attend(
             return None
     if mask is not None and is_causal:
         return None
-    is_double = query.dtype is torch.float64
-    if not (learns or is_double):
+    if not learns:
         return attend_plainly(query, key, value, mask, grouped, bool(is_causal), scale, None)
     if plain != Plain.PLAIN:
         return None
-    if not is_double:
-        return _learn(query, key, value, mask, grouped, bool(is_causal), scale)
-    # torch's function gives NaN or a mean for an empty row, and forgets a causal mask by a scale that is not positive
-    # (torch 2.13).
-    if is_causal and scale <= 0:
-        return None
-    if mask is not None and leaves_a_row_nothing(query, key, value, mask, grouped):
-        return None
-    return _sdpa(query, key, value, mask, is_causal=is_causal, scale=scale, enable_gqa=grouped)
+    if mask is None and query.shape[-2] == 1 == key.shape[-2] and not (is_causal and scale <= 0):
+        # One query, one key: what Python costs on the way back is all there is. Torch's function has none of it, and
+        # forgets a causal mask by a scale that is not positive (torch 2.13).
+        return _sdpa(query, key, value, is_causal=is_causal, scale=scale, enable_gqa=grouped)
+    return _learn(query, key, value, mask, grouped, bool(is_causal), scale)
 
 
 class _Learnt(torch.autograd.Function):
@@ -74,7 +70,7 @@ class _Learnt(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool, is_causal: bool,
         scale: float,
     ) -> Tensor:  # fmt: skip
-        lse = query.new_empty(query.shape[:-1], dtype=torch.float32)
+        lse = query.new_empty(query.shape[:-1], dtype=wide(query))
         out = attend_plainly(query, key, value, mask, grouped, is_causal, scale, lse)
         ctx.save_for_backward(query, key, value, mask, out, lse)
         ctx.options = (grouped, is_causal, scale)
