@@ -2,7 +2,7 @@
 
 Torch's own is its flash attention where that can say the problem, else the same written out in plain torch. The floor
 is what rounding the answer once more may cost: half a unit in the last place of its largest entry at 16 bits, 6 at
-float32, where sums are taken in another order. float64 itself is held to numbers longer than it.
+float32 and float64, where sums are taken in another order. float64 itself is held to numbers longer than it.
 """
 
 from dataclasses import replace
@@ -129,7 +129,7 @@ def test_forward_of_float64(shape: str, mask: str) -> None:
     problem = replace(SHAPES[shape], **MASKS[mask]).problem(torch.float64)
     truth = in_80_bits(problem)
     theirs = np.abs(torchs(problem).numpy() - truth)
-    floor = 2 * np.finfo(np.float64).eps * np.abs(truth).max()
+    floor = 6 * np.finfo(np.float64).eps * np.abs(truth).max()
     for target in HERE:
         with kernels.target(target):
             ours = np.abs(kernels.run(problem, kernel="native").out.numpy() - truth)
