@@ -265,7 +265,8 @@ def import_questions(
         from clearhead.course.exchange import import_drafts
 
     places = import_drafts(file, into, topic)
-    typer.echo(f"{len(places)} drafts in {into / 'drafts'}; write their proofs, then move them to {into / 'items'}")
+    drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
+    typer.echo(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
 
 
 @app.command()

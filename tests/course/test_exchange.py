@@ -233,6 +233,9 @@ def test_anki_text(tmp_path: Path) -> None:
     [
         ("a.apkg", b"not a zip", "not a zip file"),
         ("a.docx", b"x", "cannot import '.docx'"),
+        ("a.zip", b"PK\xff", "cannot import '.zip'"),
+        ("a.csv", b"question,answer\n", "holds no question; a .csv file holds notes as Anki"),
+        ("a.toml", b'id = "pack"', "holds no question; a .toml file holds"),
         ("a.gift", b"\xff\xfe", "UTF-8"),
         ("a.toml", b"[[", "not valid TOML"),
     ],

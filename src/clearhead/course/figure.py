@@ -21,10 +21,13 @@ _TAKE = Chunk(
     import matplotlib as __m
     import matplotlib.pyplot as __p
     __m.rcParams["svg.hashsalt"] = "clearhead"
-    __out = __io.StringIO()
-    __p.gcf().savefig(__out, format="svg", metadata={"Date": None, "Creator": None})
-    svg = __out.getvalue()
-    svg = svg[svg.index("<svg"):]
+    svg = ""
+    if __p.get_fignums():
+        __out = __io.StringIO()
+        __p.gcf().savefig(__out, format="svg", metadata={"Date": None, "Creator": None})
+        __p.close("all")
+        svg = __out.getvalue()
+        svg = svg[svg.index("<svg"):]
 """,
     "figure",
 )
@@ -50,6 +53,8 @@ def draw(bench: Bench, *programs: Program | Chunk) -> str:
         return ""
     run = bench.must_run(*programs, figure, _TAKE, want=_WANT)
     svg = run.values.get("svg", "")
+    if not svg:
+        raise bench.wrong(figure.line, "the figure program draws nothing; set `svg`, or leave a matplotlib figure open")
     why = unsafe(svg)
     if why:
         raise bench.wrong(figure.line, f"the figure {why}")

@@ -7,11 +7,12 @@ from clearhead.course.item import SLOTS, Item, Topic
 from clearhead.errors import PackError
 
 _LINK = re.compile(r"\]\(/items/([^)#?\s]*)")
+_PICTURE = re.compile(r"!\[[^\]\n]*\]\((?!data:)([^)\n]*)\)")
 _CODE = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
 
 def check_links(topics: Iterable[Topic], items: Mapping[str, Item]) -> None:
-    """Raise PackError, at its line, for the first link of a page or an item to an item that the pack lacks."""
+    """Raise PackError, at its line, for the first link to an item that the pack lacks, or picture in a file."""
     for topic in topics:
         for page in topic.pages.values():
             _check(page.text, page.file, 1, items)
@@ -26,6 +27,10 @@ def _check(text: str, file: str, first_line: int, items: Mapping[str, Item]) -> 
         if found[1] not in items:
             line = first_line + prose.count("\n", 0, found.start())
             raise PackError(f"links to /items/{found[1]}, and the pack has no such item", file=file, line=line)
+    for found in _PICTURE.finditer(prose):
+        line = first_line + prose.count("\n", 0, found.start())
+        why = f"shows {found[1]}, and a pack brings no picture files; draw it with an item's `figure` program"
+        raise PackError(why, file=file, line=line)
 
 
 def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: str) -> None:

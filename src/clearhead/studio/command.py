@@ -56,7 +56,7 @@ def studio(
 
 @user.command("add")
 def add(name: Name, data: Data = None, database: Url = None, url: Address = None) -> None:
-    """Invite somebody: prints the link with which he chooses his password."""
+    """Invite somebody: prints the link with which they choose a password."""
     from clearhead.studio.users import open_users
 
     with open_users(data, database, url) as here:
@@ -74,7 +74,7 @@ def reset(name: Name, data: Data = None, database: Url = None, url: Address = No
 
 @user.command("remove")
 def remove(name: Name, data: Data = None, database: Url = None) -> None:
-    """Let a learner in no more, now. His answers stay in the database."""
+    """Let a learner in no more, now. The answers stay in the database."""
     from clearhead.studio.users import open_users
 
     with open_users(data, database) as here:
@@ -84,7 +84,7 @@ def remove(name: Name, data: Data = None, database: Url = None) -> None:
 
 @user.command("list")
 def show(data: Data = None, database: Url = None) -> None:
-    """Name every learner, and say who has taken his place."""
+    """Name every learner, and say who has taken up the invitation."""
     from clearhead.studio.users import open_users
 
     with open_users(data, database) as here:

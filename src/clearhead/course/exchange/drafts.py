@@ -34,14 +34,35 @@ class Draft:
     note: str = ""
 
 
+_NOTES = "notes as Anki exports them as text: two fields a line, with a tab or what a line #separator: names between"
+# What is read of each kind of file, by its ending.
+HOLDS = {
+    ".apkg": "notes of two fields or more",
+    ".gift": "questions in Moodle's GIFT",
+    ".toml": "[[questions]] of mdbook-quiz",
+    ".txt": _NOTES,
+    ".tsv": _NOTES,
+    ".csv": _NOTES,
+}
+
+
 def read(place: Path) -> list[Draft]:
     """Read a file by its ending: .apkg, .gift, .toml (mdbook-quiz), .txt or .tsv or .csv (Anki's text export).
 
     Raises:
-        PackError: it cannot be read; with the line where there is one.
+        PackError: it cannot be read, with the line where there is one; or it holds no question.
     """
     if not place.is_file():
         raise PackError(f"{place} is not a file")
+    if place.suffix not in HOLDS:
+        raise PackError(f"cannot import {place.suffix or place.name!r}; expected one of {', '.join(HOLDS)}")
+    found = _read(place)
+    if not found:
+        raise PackError(f"holds no question; a {place.suffix} file holds {HOLDS[place.suffix]}", file=place.name)
+    return found
+
+
+def _read(place: Path) -> list[Draft]:
     if place.suffix == ".apkg":
         return _apkg(place)
     try:
@@ -52,9 +73,7 @@ def read(place: Path) -> list[Draft]:
         return [_from_gift(one) for one in read_gift(text, place.name)]
     if place.suffix == ".toml":
         return _quiz(text, place.name)
-    if place.suffix in (".txt", ".tsv", ".csv"):
-        return _notes(text)
-    raise PackError(f"cannot import {place.suffix or place.name!r}; expected .apkg, .gift, .toml, .txt, .tsv or .csv")
+    return _notes(text)
 
 
 def _from_gift(one: GiftQuestion) -> Draft:

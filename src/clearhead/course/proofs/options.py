@@ -20,7 +20,10 @@ def settle(bench: Bench, found: Sequence[tuple[Option, int]]) -> tuple[Option, .
         if not text:
             raise bench.wrong(line, "this option is empty; a program must print something")
         if text in seen:
-            raise bench.wrong(line, f"this option is the same as the one of line {seen[text]}: {text[:80]}")
+            raise bench.wrong(
+                line,
+                f"this option is the same as the one of line {seen[text]}: {text[:80]}; each must say something else",
+            )
         seen[text] = line
     item = bench.item
 

@@ -30,6 +30,12 @@ def prove_predict(bench: Bench) -> dict[str, Any]:
     found = [(right, given.line - 1)]
     for mutant in item.role("distractor"):
         outcome = bench.run(mutant)
+        if (
+            outcome.raised
+            and "SyntaxError" in outcome.raised.kinds
+            and not (run.raised and "SyntaxError" in run.raised.kinds)
+        ):
+            raise bench.wrong(mutant.line, f"the distractor does not read as Python: {outcome.raised.message}")
         output = shown(outcome)
         text = fence(output) if output else NOTHING
         patch = changes(given.source, mutant.source)
