@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import clearhead
 from clearhead import masks
-from clearhead.errors import OptionError
+from clearhead.errors import OptionError, ShapeError
 from clearhead.masks import BlockState
 
 L, S = 11, 13
@@ -129,6 +129,12 @@ def test_to_block_mask_finds_the_blocks():
     block_mask = (masks.causal() & masks.padding([130, 300])).to_block_mask(256, 384)
     assert block_mask.shape == (2, 1, 256, 384)
     assert block_mask.to_dense()[:, 0].tolist() == [[[1, 0, 0], [1, 1, 0]], [[1, 0, 0], [1, 1, 0]]]
+
+
+@pytest.mark.parametrize("slopes", [8, [0.5, 0.25], torch.tensor([1, 2]), torch.ones(1, 2)])
+def test_alibi_says_what_it_takes(slopes):
+    with pytest.raises(ShapeError, match=r"one float slope a head.*Press et al"):
+        masks.alibi(slopes)
 
 
 def test_alibi_is_slopes_and_no_tensor():

@@ -166,6 +166,17 @@ def test_the_interleaved_layout_is_the_complex_product():
     torch.testing.assert_close(clearhead.Rotary(8)(x[..., order]), turned.flatten(-2)[..., order])
 
 
+@pytest.mark.parametrize("start", [131_071, 1 << 24])
+def test_rotary_far_away_is_that_of_exact_angles(start):
+    x = torch.randn(1, 2, 7, 10)
+    wanted = clearhead.Rotary(10)(x.double(), start=start)
+    torch.testing.assert_close(clearhead.Rotary(10)(x, start=start).double(), wanted, atol=2e-6, rtol=1e-6)
+    places, pairs = (torch.arange(*edges, dtype=torch.float64) for edges in ((start, start + 7), (0, 5)))
+    angles = places[:, None] * 10000.0 ** -(pairs / 5)
+    (a, b), cos, sin = x.double().chunk(2, -1), angles.cos(), angles.sin()
+    torch.testing.assert_close(wanted, torch.cat([a * cos - b * sin, b * cos + a * sin], -1), atol=1e-7, rtol=0)
+
+
 def test_partial_rotary_ntk_and_mistakes():
     x = torch.randn(1, 1, 5, 8)
     part = clearhead.Rotary(8, width=4)(x)
@@ -177,7 +188,10 @@ def test_partial_rotary_ntk_and_mistakes():
         (lambda: clearhead.Rotary(7), "pairs"),
         (lambda: clearhead.Rotary(8, layout="both"), "interleaved"),
         (lambda: clearhead.Rotary(8, scaling={"type": "spiral"}), "llama3"),
+        (lambda: clearhead.Rotary(8, scaling={"type": "llama3", "factor": 8.0}), "lacks low_freq_factor, high_freq"),
+        (lambda: clearhead.Rotary(8, scaling={"type": "yarn", "factor": 8.0}), "lacks original_max_position"),
         (lambda: clearhead.Rotary(8)(torch.randn(1, 1, 2, 6)), r"Rotary\(6\)"),
+        (lambda: clearhead.Rotary(8)(torch.randn(2, 1, 5, 8), positions=torch.arange(4)), r"\(L,\) or \(B, L\)"),
     ):
         with pytest.raises(clearhead.errors.ClearheadError, match=says):
             wrong()
@@ -209,6 +223,13 @@ def test_wrong_offsets_are_named(offsets):
     q = torch.randn(8, 1, 4)
     with pytest.raises(ShapeError, match="ascend from 0 to 8"):
         clearhead.attention_varlen(q, q, q, torch.tensor(offsets, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("offsets", [torch.tensor([0.0, 3.5, 8.0]), [0, 3, 8], torch.tensor([[0, 8]])])
+def test_offsets_are_integers_in_a_row(offsets):
+    q = torch.randn(8, 1, 4)
+    with pytest.raises(ShapeError, match=r"tensor of N \+ 1 integers"):
+        clearhead.attention_varlen(q, q, q, offsets)
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype")

@@ -175,8 +175,12 @@ class Alibi(Bias):
     """Minus slope times distance, a slope a head."""
 
     def __init__(self, slopes: Tensor) -> None:
-        if slopes.dim() != 1 or not slopes.is_floating_point():
-            raise ShapeError(f"alibi() takes one float slope a head, shape (H,); got {tuple(slopes.shape)}.")
+        if not isinstance(slopes, Tensor) or slopes.dim() != 1 or not slopes.is_floating_point():
+            given = f"{slopes.dtype} of shape {tuple(slopes.shape)}" if isinstance(slopes, Tensor) else repr(slopes)
+            raise ShapeError(
+                f"alibi() takes one float slope a head, a tensor of shape (H,); got {given}. For H heads, a power of "
+                f"two, Press et al. take 2 ** -(8 / H * torch.arange(1, H + 1))."
+            )
         self.slopes = slopes
 
     def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:

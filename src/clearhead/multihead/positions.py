@@ -44,7 +44,7 @@ class Rotary:
     layout: Literal["half", "interleaved"] = "half"
     width: int | None = None
     scaling: Mapping[str, Any] | None = None
-    _frequencies: Tensor = field(init=False, repr=False, compare=False)
+    _turns: Tensor = field(init=False, repr=False, compare=False)  # of each pair, a position
     _magnitude: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +58,7 @@ class Rotary:
             raise OptionError(f"layout is {self.layout!r}; expected 'half' (Llama) or 'interleaved' (GPT-J).")
         plain = self.base ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
         frequencies, magnitude = _scaled(plain, self.base, dict(self.scaling or {}))
-        object.__setattr__(self, "_frequencies", frequencies)
+        object.__setattr__(self, "_turns", frequencies / (2 * math.pi))
         object.__setattr__(self, "_magnitude", magnitude)
 
     def __call__(self, x: Tensor, *, start: int = 0, positions: Tensor | None = None) -> Tensor:
@@ -69,7 +69,10 @@ class Rotary:
             start: the position of x's first row.
             positions: instead of `start`, the position of each row: (L,) or (B, L).
         Returns:
-            (B, H, L, D) in x's dtype; angles are computed in float32 or wider.
+            (B, H, L, D) in x's dtype. Whole turns are taken off the angles in float64 where the device has it: in
+            float32 an angle at position 100,000 is off by up to 0.004.
+        Raises:
+            ShapeError: x is not of this width, or positions are not one a row.
         """
         if x.shape[-1] != self.head_dim:
             raise ShapeError(
@@ -79,7 +82,14 @@ class Rotary:
         wide = torch.promote_types(x.dtype, torch.float32)
         if positions is None:
             positions = torch.arange(start, start + x.shape[-2], device=x.device)
-        angles = positions.to(wide)[..., None] * self._frequencies.to(x.device, wide)  # (L, W/2) or (B, L, W/2)
+        elif positions.shape not in (x.shape[-2:-1], (*x.shape[:1], *x.shape[-2:-1]), (1, *x.shape[-2:-1])):
+            raise ShapeError(
+                f"positions has shape {tuple(positions.shape)}; expected one a row, (L,) or (B, L) "
+                f"({shape_text('x', x.shape)})."
+            )
+        exact = torch.float32 if x.device.type == "mps" else torch.float64  # which that device does not have
+        turns = positions.to(exact)[..., None] * self._turns.to(x.device, exact)
+        angles = ((turns - turns.round()) * (2 * math.pi)).to(wide)  # within half a turn: (L, W/2) or (B, L, W/2)
         if angles.dim() == 3:
             angles = angles.unsqueeze(1)
         cos, sin = angles.cos() * self._magnitude, angles.sin() * self._magnitude
@@ -91,6 +101,12 @@ class Rotary:
             a, b = turning[..., ::2], turning[..., 1::2]
             turned = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
         return torch.cat([turned, rest], -1).to(x.dtype)
+
+
+_NEEDED = {
+    "llama3": ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": ("original_max_position_embeddings",),
+}
 
 
 def _scaled(plain: Tensor, base: float, scaling: dict[str, Any]) -> tuple[Tensor, float]:
@@ -105,6 +121,12 @@ def _scaled(plain: Tensor, base: float, scaling: dict[str, Any]) -> tuple[Tensor
         width = 2 * len(plain)
         stretched = base * factor ** (width / (width - 2))
         return stretched ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width), 1.0
+    missing = [name for name in _NEEDED.get(kind, ()) if scaling.get(name) is None]
+    if missing:
+        raise OptionError(
+            f"scaling of type {kind!r} lacks {', '.join(missing)}. Give a model's whole rope_parameters "
+            f"(rope_scaling), or set original_max_position_embeddings to the length it was trained on."
+        )
     if kind == "llama3":
         return _llama3(plain, factor, scaling), 1.0
     if kind == "yarn":

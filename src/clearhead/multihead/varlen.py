@@ -85,6 +85,9 @@ def attention_varlen(
 
 def _bounds(name: str, offsets: Tensor, total: int) -> list[int]:
     """The offsets as numbers, checked."""
+    if not isinstance(offsets, Tensor) or offsets.dim() != 1 or offsets.is_floating_point() or offsets.is_complex():
+        given = f"{offsets.dtype} of shape {tuple(offsets.shape)}" if isinstance(offsets, Tensor) else repr(offsets)
+        raise ShapeError(f"{name} is {given}; expected a tensor of N + 1 integers, torch.tensor([0, ..., {total}]).")
     bounds = [int(bound) for bound in offsets.tolist()]
     if not bounds or bounds[0] != 0 or bounds[-1] != total or bounds != sorted(bounds):
         raise ShapeError(
