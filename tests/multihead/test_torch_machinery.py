@@ -295,6 +295,18 @@ def test_forward_mode_transforms_pass_through(name, mask, monkeypatch):
 
 
 @scripts
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_forward_and_backward_mode_agree_through_the_module(need_weights):
+    layer = clearhead.MultiheadAttention(6, 2, batch_first=True, dtype=torch.float64, num_kv_heads=1)
+    torch.autograd.gradcheck(
+        lambda x: layer(x, x, x, need_weights=need_weights)[0],
+        torch.randn(1, 3, 6, dtype=torch.float64, requires_grad=True),
+        check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True,
+    )  # fmt: skip
+
+
+@scripts
 def test_tangents_of_a_row_that_may_attend_nothing_are_zero():
     q, k, v = inputs(torch.float64)
     allow = torch.ones(L, S, dtype=torch.bool)

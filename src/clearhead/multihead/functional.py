@@ -159,7 +159,7 @@ def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tup
     (batch, heads, length, _), keys = problem.query.shape, problem.key.shape[2]
     wide, high, *_ = mask.sizes()
     entries = (1 if wide is None else batch) * (1 if high is None else heads) * length * keys
-    if not (dense or _is_traced(problem) or is_small(mask) or entries <= RULE_ENTRIES):
+    if not (dense or _is_traced(problem) or stepwise.is_wanted() or is_small(mask) or entries <= RULE_ENTRIES):
         return problem, mask
     lowered = lower(mask, length, keys, device=problem.query.device)
     problem = dataclasses.replace(
@@ -183,9 +183,9 @@ def fused(
     if has_torch_function_unary(problem.query) and not torch.compiler.is_compiling():
         # A TorchFunctionMode is watching: let it see this call.
         return handle_torch_function(fused, (problem.query,), problem, dropout_p, kernel, rule)
+    if stepwise.is_wanted() and rule is None and kernel in (None, "torch"):
+        return stepwise.run(problem, float(dropout_p))
     if _is_traced(problem):
-        if stepwise.is_wanted() and kernel in (None, "torch"):
-            return stepwise.run(problem, float(dropout_p))
         return traced.run(problem, float(dropout_p), kernel)
     if dropout_p > 0:
         problem = dataclasses.replace(
