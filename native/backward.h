@@ -20,10 +20,10 @@ inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
 inline bool bias_of_keys(const Backward& g) { return g.grad_bias.data && g.grad_bias.row == 0; }
 
 // What one key head adds up over queries: dK, dV, and for each of its query heads the gradient of a bias of keys.
-inline int64_t floats_of_keys(const Attention& p) { return p.keys * (padded(p.width) + padded(p.value_width)); }
+inline int64_t numbers_of_keys(const Attention& p) { return p.keys * (padded(p.width) + padded(p.value_width)); }
 
 inline size_t key_sums(const Attention& p, const Backward& g) {
-  return floats_of_keys(p) + (bias_of_keys(g) ? p.heads / p.kv_heads * p.keys : 0);
+  return numbers_of_keys(p) + (bias_of_keys(g) ? p.heads / p.kv_heads * p.keys : 0);
 }
 
 constexpr int64_t kWholeKeys = (kBackKeys + LANES - 1) / LANES * LANES;  // a block of keys in whole squares
@@ -249,7 +249,7 @@ inline void backward_block(const Attention& p, const Backward& g, const Backward
   slopes_from_weights(s, n);
   if (g.alibi_rows) add_alibi_rows(p, s, at);
   if (bias_of_keys(g))
-    add_to_bias_of_keys(s, at, sums + floats_of_keys(p) + at.head % (p.heads / p.kv_heads) * p.keys);
+    add_to_bias_of_keys(s, at, sums + numbers_of_keys(p) + at.head % (p.heads / p.kv_heads) * p.keys);
   else if (g.grad_bias.data)
     add_to_bias(g, s, at);
   if (p.softcap != 0) multiply_block(s.slopes, s.cap_slopes, n * s.lanes);
@@ -301,7 +301,7 @@ void store_key_sums(const Attention& p, const Backward& g, int64_t batch, int64_
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   const int64_t group = p.heads / p.kv_heads;
   for (int64_t head = 0; bias_of_keys(g) && head < group; head++) {
-    const Real* const from = sums + floats_of_keys(p) + head * p.keys;
+    const Real* const from = sums + numbers_of_keys(p) + head * p.keys;
     Real* const to = static_cast<Real*>(g.grad_bias.data) + batch * g.grad_bias.batch +
                       (kv_head * group + head) * g.grad_bias.head;
     for (int64_t j = 0; j < p.keys; j++) to[j] = from[j];

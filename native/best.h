@@ -12,7 +12,7 @@ struct Best {
   Int* keys;  // -1 where there is none yet
 };
 
-inline int64_t best_floats(int64_t top) { return 2 * top * kTile; }
+inline int64_t best_numbers(int64_t top) { return 2 * top * kTile; }
 
 inline Best best_at(Real* at, int64_t top) { return {top, at, reinterpret_cast<Int*>(at + top * kTile)}; }
 

@@ -172,7 +172,7 @@ void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, i
   }
 }
 
-// Join the parts of one key head; `space` holds value_width floats.
+// Join the parts of one key head; `space` holds value_width numbers.
 void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t parts, const Real* partials,
                   Real* space) {
   const int64_t rows = decode_rows(p), value_width = decode_value_width(p), each = decode_partial(p);
@@ -196,7 +196,8 @@ void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t pa
     store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head + r / p.length, r % p.length));
     Real* const lse = static_cast<Real*>(p.lse.data);
     if (!lse) continue;
-    lse[batch * p.lse.batch + (head + r / p.length) * p.lse.head + r % p.length * p.lse.row] = total == 0 ? -kInfinity : Real(top * kLn2 + __builtin_log(total));
+    lse[batch * p.lse.batch + (head + r / p.length) * p.lse.head + r % p.length * p.lse.row] =
+        total == 0 ? -kInfinity : Real(top * kLn2 + __builtin_log(total));
   }
 }
 

@@ -20,10 +20,10 @@ struct TileState {
   Real *exact, *rounded;  // [kTile] sums of the weights before and after rounding, where they are rounded
 };
 
-inline int64_t tile_floats(const Attention& p) { return (p.width + p.value_width + 5) * kTile; }
+inline int64_t tile_numbers(const Attention& p) { return (p.width + p.value_width + 5) * kTile; }
 
 inline TileState tile_at(const Attention& p, Real* scratch, int64_t tile) {
-  Real* at = scratch + tile * tile_floats(p);
+  Real* at = scratch + tile * tile_numbers(p);
   TileState s;
   s.query = at;
   s.out = s.query + p.width * kTile;
@@ -41,13 +41,13 @@ struct Asked {
   Best best;
 };
 
-inline int64_t asked_floats(const Statistics* s) { return s ? 2 * kTile + best_floats(s->top) : 0; }
+inline int64_t asked_numbers(const Statistics* s) { return s ? 2 * kTile + best_numbers(s->top) : 0; }
 
 inline Asked asked_at(const Statistics& s, Real* at) { return {at, at + kTile, best_at(at + 2 * kTile, s.top)}; }
 
 inline size_t forward_scratch(const Attention& p, const Statistics* s, int64_t rows) {
   const int64_t tiles = (rows + kTile - 1) / kTile;
-  return tiles * (tile_floats(p) + asked_floats(s)) + kKeyBlock * (2 * kTile + p.width + width_apart(p.value_width)) +
+  return tiles * (tile_numbers(p) + asked_numbers(s)) + kKeyBlock * (2 * kTile + p.width + width_apart(p.value_width)) +
          turn_space(larger(p.width, p.value_width));
 }
 
@@ -128,13 +128,13 @@ inline void store_asked(const Statistics& s, const Asked& asked, int64_t lane, i
   if (s.top) store_best(s, asked.best, slope, lse == -kInfinity ? kInfinity : lse * kLog2E, lane, row);
 }
 
-// A block of keys and values in float32, and the products of a tile with them; forward_bf16.h has it in pairs of bf16.
+// A block of keys and values in Real, and the products of a tile with them; forward_bf16.h has it in pairs of bf16.
 // Keys are counted from the block's first.
-struct FloatBlock {
+struct RealBlock {
   static constexpr int64_t kStep = 1;  // a tile may begin at any key of a block
   Rows keys, values;
 
-  FloatBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, int64_t tiles,
+  RealBlock(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, int64_t tiles,
              Real* key_space, Real* value_space)
       : keys(rows_as_real(p.key, p.dtype, batch, kv_head, first, n, p.width, key_space)),
         values(rows_apart(p.value, p.dtype, batch, kv_head, first, n, p.value_width, tiles >= kOften, value_space)) {}
@@ -184,13 +184,13 @@ template <bool kAsked, class Block>
 inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first,
                          int64_t rows, Real* scratch) {
   const int64_t kv_head = head / (p.heads / p.kv_heads), tiles = (rows + kTile - 1) / kTile;
-  Real* const logits = scratch + tiles * tile_floats(p);
+  Real* const logits = scratch + tiles * tile_numbers(p);
   Real* const space = logits + kKeyBlock * kTile;
   Real* const key_space = space + kKeyBlock * kTile;
   Real* const value_space = key_space + kKeyBlock * p.width;
   Real* const row_space = value_space + kKeyBlock * width_apart(p.value_width);
   Real* const asked_space = row_space + turn_space(larger(p.width, p.value_width));
-  const auto asked = [&](int64_t t) { return kAsked ? asked_at(*s, asked_space + t * asked_floats(s)) : Asked{}; };
+  const auto asked = [&](int64_t t) { return kAsked ? asked_at(*s, asked_space + t * asked_numbers(s)) : Asked{}; };
   const Multiplier m = multiplier_of(p);
 
   for (int64_t t = 0; t < tiles; t++) {

@@ -23,7 +23,7 @@ inline __attribute__((always_inline)) void pair_rows(int64_t n, float* x, const 
 
 inline const uint32_t* as_pairs(const float* x) { return reinterpret_cast<const uint32_t*>(x); }
 
-// FloatBlock's twin: keys are read where they lie if their columns are contiguous, values are laid in pairs of keys.
+// RealBlock's twin: keys are read where they lie if their columns are contiguous, values are laid in pairs of keys.
 struct PairBlock {
   static constexpr int64_t kStep = 2;  // a tile begins at a pair
   const uint16_t *keys, *values;
@@ -101,7 +101,7 @@ void forward(const Attention& p, const Statistics* s, int64_t batch, int64_t hea
 #ifdef PAIRS
   if (p.dtype == kBFloat16) return forward_in<PairBlock>(p, s, batch, head, first, rows, scratch);
 #endif
-  forward_in<FloatBlock>(p, s, batch, head, first, rows, scratch);
+  forward_in<RealBlock>(p, s, batch, head, first, rows, scratch);
 }
 
 }  // namespace

@@ -180,7 +180,7 @@ inline void apply_mask(const Attention& p, const Place& at, Real* x, int64_t str
 }
 
 // |query + offset - key| for the queries in one vector of lanes, of which the first is `first`, and keys from `key` on:
-// whole numbers, exact in floats up to 2^24.
+// whole numbers, exact in float32 up to 2^24.
 struct Distance {
   Vec from;
   Distance(const Attention& p, int64_t first, int64_t key)
@@ -199,7 +199,7 @@ inline void add_alibi(const Attention& p, const Place& at, Real* x, int64_t stri
   }
 }
 
-// Everything between product and softmax. `space` holds keys * lanes floats.
+// Everything between product and softmax. `space` holds keys * lanes numbers.
 inline void change_logits(const Attention& p, const Place& at, const Multiplier& m, State mask, Real* x,
                           int64_t stride, int64_t lanes, Real* slopes, Real* space) {
   if (has_change(p)) scale_and_cap(p, m.on_logits, at.keys, x, stride, lanes, slopes);

@@ -12,8 +12,8 @@ constexpr int kTile = 2 * LANES;  // queries, or columns, that one call covers
 // Unit says which stride of `a` is 1: along k (a row of keys against the queries) or across rows.
 enum Unit { kAlong, kAcross };
 
-// How numbers are multiplied: in float32 here, in pairs of bfloat16 in pairs.h.
-struct InFloats {
+// How numbers are multiplied: one by one here, in pairs of bfloat16 in pairs.h.
+struct InReals {
   using A = Real;
   using B = Real;
   static constexpr int kSide = 1;  // numbers of `a` from one row to the next where rows lie side by side
@@ -84,7 +84,7 @@ inline void last_rows(int64_t left, int64_t row, const typename How::A* a, int64
 
 // All rows of one tile. The last rows are shared out evenly between two calls: a call of one or two rows would wait
 // for its own sums.
-template <Unit U, class How = InFloats, class Finish>
+template <Unit U, class How = InReals, class Finish>
 inline __attribute__((noinline)) void product(int64_t rows, const typename How::A* a, int64_t stride_a,
                                               const typename How::B* b, int64_t stride_b, int64_t n,
                                               const Finish finish) {

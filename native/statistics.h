@@ -22,7 +22,7 @@ struct SweepTile {
 };
 
 inline int64_t sweep_tile_floats(const Attention& p, const Statistics& s) {
-  return (p.width + 8) * kTile + best_floats(s.top);
+  return (p.width + 8) * kTile + best_numbers(s.top);
 }
 
 inline SweepTile sweep_tile(const Attention& p, const Statistics& s, float* scratch, int64_t tile) {

@@ -10,7 +10,7 @@ namespace {
 
 void forward(const Attention& p, const Statistics*, int64_t batch, int64_t head, int64_t first, int64_t rows,
              double* scratch) {
-  forward_rows<false, FloatBlock>(p, nullptr, batch, head, first, rows, scratch);
+  forward_rows<false, RealBlock>(p, nullptr, batch, head, first, rows, scratch);
 }
 
 }  // namespace

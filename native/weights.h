@@ -13,7 +13,7 @@ inline int64_t weights_turn_space(const Attention& p) {
 
 size_t weights_scratch(const Attention& p, int64_t rows) {
   const int64_t a_key = kTile + p.width + width_apart(p.value_width) + round_up(rows, kTile);
-  return tile_floats(p) + kKeyBlock * kTile + p.keys * a_key + weights_turn_space(p);
+  return tile_numbers(p) + kKeyBlock * kTile + p.keys * a_key + weights_turn_space(p);
 }
 
 // act(Place of some keys) for all that a tile may attend, a block at a time.
@@ -26,7 +26,7 @@ inline void for_blocks(Place at, Span keys, const Act& act) {
 }
 
 // Output and lse of one tile; and in weights[key][lane] what, times state.top, are the weights of the keys in its span.
-inline void attend_tile(const Attention& p, const TileState& state, const FloatBlock& block, const Place& tile,
+inline void attend_tile(const Attention& p, const TileState& state, const RealBlock& block, const Place& tile,
                         Span keys, float* weights, float* space, float* row_space) {
   const Multiplier m = multiplier_of(p);
   const Vec once[2] = {splat(1.0f), splat(1.0f)};  // all keys come at once: no former output to rescale
@@ -47,7 +47,7 @@ inline void attend_tile(const Attention& p, const TileState& state, const FloatB
     if (trim(p, &at, 1) != kEmpty)
       block.add_to_output(p, state, at.key, at.keys, weights + at.key * kTile, once);
   });
-  finish_tile<false, FloatBlock>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row, tile.rows, row_space);
+  finish_tile<false, RealBlock>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row, tile.rows, row_space);
 }
 
 // sum[key][lane] += weights[key][lane] * share[lane]
@@ -67,7 +67,7 @@ void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, 
   const bool average = to.head == 0;
   const int64_t tiles = (rows + kTile - 1) / kTile, a_tile = p.keys * kTile;
   const TileState state = tile_at(p, scratch, 0);
-  float* const space = scratch + tile_floats(p);
+  float* const space = scratch + tile_numbers(p);
   float* const here = space + kKeyBlock * kTile;
   float* const key_space = here + a_tile;
   float* const value_space = key_space + p.keys * p.width;
@@ -82,7 +82,7 @@ void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, 
 
   if (average) __builtin_memset(sums, 0, sizeof(float) * tiles * a_tile);
   for (int64_t h = average ? 0 : head; h < (average ? p.heads : head + 1); h++) {
-    const FloatBlock block(p, batch, h / (p.heads / p.kv_heads), 0, p.keys, tiles, key_space, value_space);
+    const RealBlock block(p, batch, h / (p.heads / p.kv_heads), 0, p.keys, tiles, key_space, value_space);
     for (int64_t t = 0; t < tiles; t++) {
       const Place at = place(h, t);
       const Span all = span_of(p, at.row, at.rows);
