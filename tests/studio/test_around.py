@@ -59,6 +59,15 @@ def test_search_shows_words_and_no_marks() -> None:
                 assert not found, (topic.id, mode, found)
 
 
+def test_an_excerpt_is_of_whole_words() -> None:
+    text = " ".join(f"word{n}" for n in range(99))
+    words = {"…", *text.split()}
+    for place in range(0, len(text), 7):
+        shown = excerpt.around(text, place)
+        assert set(shown.split()) - words <= ({text[place:].split(" ")[0]} if place else set())
+    assert excerpt.around("word", 0) == "word"
+
+
 def test_search_does_not_give_answers_away(visitor: Visitor) -> None:
     for secret in ("rationale", "belief", "counterexample", "exponentials"):
         assert "0 found" in visitor.get(f"/search?q={secret}")

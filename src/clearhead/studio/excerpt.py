@@ -25,6 +25,21 @@ def plain(text: str) -> str:
     return " ".join(_FORMULA.sub(lambda found: _formula(found[1]), text).split())
 
 
+def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
+    """Some `most` characters of a text from `before` a place on, in whole words.
+
+    >>> around("one two three four five", 14, before=7, most=12)
+    '… three four …'
+    """
+    start = max(0, place - before)
+    start = text.find(" ", start, place) + 1 or place if start else 0
+    shown = text[start : start + most]
+    cut = len(text) > start + most
+    if cut:
+        shown = shown.rpartition(" ")[0] or shown
+    return ("… " if start else "") + shown + (" …" if cut else "")
+
+
 def _formula(source: str) -> str:
     """LaTeX without its commands: what is known as a sign, what is not left out."""
     before = ""

@@ -56,6 +56,5 @@ def _hit(words: list[str], address: str, title: str, kind: str, text: str, weigh
     if not all(word in low_title or word in low for word in words):
         return None
     weight += 4 * sum(word in low_title for word in words)
-    at = max(0, min((place for word in words if (place := low.find(word)) >= 0), default=0) - 50)
-    shown = ("… " if at else "") + plain[at : at + 160].strip() + (" …" if len(plain) > at + 160 else "")
-    return Hit(address, title, kind, shown, weight)
+    first = min((place for word in words if (place := low.find(word)) >= 0), default=0)
+    return Hit(address, title, kind, excerpt.around(plain, first), weight)
