@@ -120,9 +120,14 @@ def test_shapes_of_many_kinds_give_what_the_long_way_gives(name: str, dtype: tor
     with torch.no_grad():
         read = kernels.attend(*tensors, False, None, mask, grouped)
         assert read is not None
-    long = attention(*tensors, mask, enable_gqa=grouped, return_lse=True)[0]
+        with_lse = kernels.attend_with_lse(*tensors, False, None, mask, grouped)
+    assert kernels.attend_with_lse(*tensors, False, None, mask, grouped) is None
+    long, lse = attention(*tensors, mask, enable_gqa=grouped, return_lse=True)
     error = {torch.bfloat16: 2e-2, torch.float32: 1e-5, torch.float64: 1e-14}[dtype]
     close = {"atol": error, "rtol": error}
+    assert with_lse is not None
+    assert torch.equal(with_lse[0], read)
+    torch.testing.assert_close(with_lse[1], lse, atol=min(error, 1e-5), rtol=min(error, 1e-5))
     for out in (read, short):
         if out is not None:
             assert out.shape == long.shape

@@ -7,7 +7,7 @@ from clearhead.kernels.native import Target, starts_with_0_or_1, target, targets
 from clearhead.kernels.problem import Gradients, Kernel, Problem, Result
 from clearhead.kernels.projection import native_wins, project, project_to_heads
 from clearhead.kernels.second_pass import Cells, Statistics, Wanted, run_with, statistics
-from clearhead.kernels.short import attend
+from clearhead.kernels.short import attend, attend_with_lse
 
 __all__ = [
     "Availability",
@@ -21,6 +21,7 @@ __all__ = [
     "Target",
     "Wanted",
     "attend",
+    "attend_with_lse",
     "available",
     "native_wins",
     "project",

@@ -35,31 +35,59 @@ def attend(
         >>> attend(q.double(), q, q, False, None) is None
         True
     """
-    if torch.compiler.is_compiling() or _is_watched():
-        return None
-    plain = how_plain(query, key, value, mask, grouped)
-    if plain == Plain.SPECIAL or carries_tangent(query, key, value, mask):
+    plain = _how(query, key, value, is_causal, scale, mask, grouped)
+    if plain == Plain.SPECIAL:
         return None
     if scale is None:
         scale = query.shape[-1] ** -0.5
-    if type(scale) is not float:
-        return None
-    learns = False
-    if torch.is_grad_enabled():
-        learns = query.requires_grad or key.requires_grad or value.requires_grad
-        if mask is not None and mask.requires_grad:
-            return None
-    if mask is not None and is_causal:
-        return None
-    if not learns:
+    if not (torch.is_grad_enabled() and _any_learns(query, key, value, mask)):
         return attend_plainly(query, key, value, mask, grouped, bool(is_causal), scale, None)
-    if plain != Plain.PLAIN:
+    if plain != Plain.PLAIN or (mask is not None and mask.requires_grad):
         return None
     if mask is None and query.shape[-2] == 1 == key.shape[-2] and not (is_causal and scale <= 0):
         # One query, one key: what Python costs on the way back is all there is. Torch's function has none of it, and
         # forgets a causal mask by a scale that is not positive (torch 2.13).
         return _sdpa(query, key, value, is_causal=is_causal, scale=scale, enable_gqa=grouped)
     return _learn(query, key, value, mask, grouped, bool(is_causal), scale)
+
+
+def attend_with_lse(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None = None,
+    grouped: bool = False,
+) -> tuple[Tensor, Tensor] | None:  # fmt: skip
+    """What `attend` gives, and the lse (B, H, L), float32 or wider; None too where a gradient is wanted.
+
+    Example:
+        >>> q = torch.ones(1, 2, 3, 5)
+        >>> found = attend_with_lse(q, q, q, False, 1.0)
+        >>> found is None or torch.equal(found[1], 5 + torch.full((1, 2, 3), 3.0).log())
+        True
+    """
+    if _how(query, key, value, is_causal, scale, mask, grouped) == Plain.SPECIAL:
+        return None
+    if torch.is_grad_enabled() and _any_learns(query, key, value, mask):
+        return None
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    lse = query.new_empty(query.shape[:-1], dtype=wide(query))
+    return attend_plainly(query, key, value, mask, grouped, bool(is_causal), scale, lse), lse
+
+
+def _how(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None, grouped: bool
+) -> int:
+    """How the short way may compute a call: a Plain."""
+    if torch.compiler.is_compiling() or _is_watched() or not (scale is None or type(scale) is float):
+        return Plain.SPECIAL
+    plain = how_plain(query, key, value, mask, grouped)
+    if plain == Plain.SPECIAL or (mask is not None and is_causal) or carries_tangent(query, key, value, mask):
+        return Plain.SPECIAL
+    return plain
+
+
+def _any_learns(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+    learns = query.requires_grad or key.requires_grad or value.requires_grad
+    return learns or (mask is not None and mask.requires_grad)
 
 
 class _Learnt(torch.autograd.Function):

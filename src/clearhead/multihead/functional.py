@@ -81,8 +81,9 @@ def attention(
     if type(attn_mask) is Causal and type(attn_mask.offset) is int and attn_mask.offset == 0 and not is_causal:
         attn_mask, is_causal = None, True  # the same rule, in the words that cost least
     plain = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
-    if plain and not (return_lse or return_matrix or isinstance(attn_mask, Mask)):
-        out = kernels.attend(query, key, value, is_causal, scale, attn_mask, enable_gqa)
+    if plain and not (return_matrix or isinstance(attn_mask, Mask)):
+        compute = kernels.attend_with_lse if return_lse else kernels.attend
+        out = compute(query, key, value, is_causal, scale, attn_mask, enable_gqa)
         if out is not None:
             if attn_mask is not None and attn_mask.dtype is not torch.bool:
                 checks.warn_zero_one(attn_mask)
