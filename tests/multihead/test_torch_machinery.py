@@ -343,3 +343,21 @@ def test_a_rule_and_options_given_as_arguments_compile_for_any_length():
         for rule in (masks.sliding_window(3), masks.causal() & masks.sliding_window(2)):
             wanted = clearhead.attention(x, x, x, rule, softcap=2.5)
             torch.testing.assert_close(compiled(x, rule, 2.5), wanted)
+
+
+def test_in_a_graph_of_torch_fx_the_module_is_one_node():
+    class Around(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attend = clearhead.MultiheadAttention(12, 3, batch_first=True)
+
+        def forward(self, x, padding):
+            out, weights = self.attend(x, x, x, key_padding_mask=padding)
+            return x + out, weights
+
+    model, x, padding = Around(), torch.randn(2, 5, 12), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    graph = torch.fx.symbolic_trace(model)
+    assert [node.target for node in graph.graph.nodes if node.op == "call_module"] == ["attend"]
+    torch.testing.assert_close(graph(x, padding), model(x, padding))
+    with pytest.raises(clearhead.errors.OptionError, match="Trace the model around it"):
+        torch.fx.symbolic_trace(model.attend)

@@ -144,6 +144,12 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             ShapeError, DtypeError, OptionError: says which input does not fit, and how to fix it.
             CacheFullError: the cache has no room. Nothing was written.
         """
+        if module_checks.is_recorded(query):
+            return module_checks.leaf(
+                self, query, key, value, key_padding_mask=key_padding_mask, need_weights=need_weights,
+                attn_mask=attn_mask, average_attn_weights=average_attn_weights, is_causal=is_causal, weights=weights,
+                cache=cache,
+            )  # fmt: skip
         kind = self.weights if weights is None else module_checks.weights_kind(weights)
         if query.is_nested:
             module_checks.nested(self, query, key, value, key_padding_mask, attn_mask, cache)

@@ -65,6 +65,22 @@ def scriptable(module: "MultiheadAttention") -> torch.nn.Module:
     return stock
 
 
+def is_recorded(query: Any) -> bool:
+    """Whether torch.fx is recording a graph, and hands in its proxies for tensors."""
+    return isinstance(query, torch.fx.Proxy)
+
+
+def leaf(module: "MultiheadAttention", *inputs: Any, **options: Any) -> Any:
+    """The module as one node of a graph that torch.fx records, as torch's own modules are."""
+    tracer = inputs[0].tracer
+    if tracer.root is module:
+        raise OptionError(
+            "torch.fx.symbolic_trace was given an attention module itself, which branches on its inputs. Trace the "
+            "model around it, or use torch.export."
+        )
+    return tracer.create_proxy("call_module", tracer.path_of_module(module), inputs, options)
+
+
 def inputs(module: "MultiheadAttention", query: Any, key: Any, value: Any) -> None:
     """Check rank, widths, batch, lengths, dtype and device of the three inputs."""
     named = {"query": query, "key": key, "value": value}
