@@ -77,6 +77,6 @@ def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrote = call(cli.app, ["export", "my-pack", "--to", "gift"])
     assert "wrote 1 items to my-pack-gift.gift" in wrote.output
     drafts = call(cli.app, ["import", "my-pack-gift.gift", "--into", "my-pack"])
-    assert "1 drafts" in drafts.output
+    assert "1 draft in" in drafts.output
     assert call(cli.app, ["new", "schema"]).output == scaffold.schema()
     assert call(cli.app, ["export", "my-pack", "--to", "word"]).exit_code == 2
