@@ -39,7 +39,7 @@ def random_problem(seed: int) -> Problem:
     width, value_width = pick.randint(1, 70), pick.randint(1, 70)
     heads = kv_heads * group
 
-    dtype = pick.choice([torch.float32, torch.float32, torch.bfloat16, torch.float16])
+    dtype = pick.choice([torch.float32, torch.float64, torch.bfloat16, torch.float16])
 
     def tensor(*shape: int) -> Tensor:
         return some(pick, torch.randn(shape, generator=make).to(dtype))
@@ -82,14 +82,16 @@ def check(seed: int) -> None:
     with kernels.target(HERE[seed % len(HERE)]):
         result = kernels.run(problem, kernel="native")
         out, lse = exact(problem)
-        # Rounding the answer and, at 16 bits, nothing more: sums and weights are float32.
+        # Rounding the answer and, at 16 bits, nothing more: sums and weights are float32. Or all is float64.
+        dtype = problem.query.dtype
+        units = 1e-8 if dtype == torch.float64 else 1
         size = max(1.0, out.abs().max().item() if out.numel() else 0.0)
-        near(result.out, out, 2e-4 * size + torch.finfo(problem.query.dtype).eps * size, f"{note}: out")
-        near(result.lse, lse, 2e-4 + 1e-5 * top(lse), f"{note}: lse")
-        if seed % 5 == 0 and problem.query.dtype == torch.float32:
+        near(result.out, out, (2e-4 * units + torch.finfo(dtype).eps) * size, f"{note}: out")
+        near(result.lse, lse, (2e-4 + 1e-5 * top(lse)) * units, f"{note}: lse")
+        if seed % 5 == 0 and dtype in (torch.float32, torch.float64):
             found, wanted = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
             for name, grad in found.items():
-                near(grad, wanted[name], 1e-4 + 1e-3 * top(wanted[name]), f"{note}: gradient of {name}")
+                near(grad, wanted[name], (1e-4 + 1e-3 * top(wanted[name])) * units, f"{note}: gradient of {name}")
 
 
 def top(tensor: Tensor) -> float:
