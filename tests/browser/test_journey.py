@@ -195,6 +195,7 @@ def test_a_program_is_predicted_and_run_and_an_experiment_measured(page: Page) -
     page.get_by_label("It will print").fill("16.0")
     page.keyboard.press("Control+Enter")
     expect(page.get_by_text("As you said")).to_be_visible()
+    ready(page)
     page.get_by_label("The program").fill("import time; time.sleep(3)")
     page.evaluate(REMEMBER_SIGNS)
     page.keyboard.press("Control+Enter")
