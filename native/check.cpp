@@ -106,7 +106,8 @@ struct Case {
         {nullptr, 0, p.length, 1, 0},                // by keys and batch entries
     };
     g.grad_bias = shapes[between(0, 5)];
-    grad_bias.resize(p.batch * p.heads * p.length * p.keys + 1);
+    // Where queries share a bias its gradient has numbers though there be no query.
+    grad_bias.resize(p.batch * p.heads * std::max<int64_t>(p.length, 1) * std::max<int64_t>(p.keys, 1) + 1);
     if (g.grad_bias.batch + g.grad_bias.head + g.grad_bias.row + g.grad_bias.column) g.grad_bias.data = grad_bias.data();
   }
 
