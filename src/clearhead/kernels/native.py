@@ -315,7 +315,7 @@ def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:
 def _room(problem: Problem) -> Result:
     """Output and lse of a problem, not yet written."""
     batch, heads, length, _ = problem.query.shape
-    lse = problem.query.new_empty((batch, heads, length), dtype=wide(problem.query))
+    lse = problem.query.new_empty((batch, heads, length), dtype=wide(problem.query.dtype))
     return Result(_like_query(problem.query, problem.value.shape[-1]), lse)
 
 

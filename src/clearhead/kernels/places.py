@@ -9,9 +9,9 @@ from clearhead.kernels.problem import Problem
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
 
 
-def wide(tensor: Tensor) -> torch.dtype:
-    """The dtype of what the library sums, and is told beside a tensor: float32, but float64 where the tensor is."""
-    return torch.float64 if tensor.dtype is torch.float64 else torch.float32
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums, and of what the library is told beside tensors of `dtype`: never narrower than float32."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
 
 
 def four(tensor: Tensor) -> tuple[int, ...]:
@@ -27,7 +27,7 @@ class Extras:
 
     def __init__(self, problem: Problem) -> None:
         self._problem = problem
-        dtype = wide(problem.query)
+        dtype = wide(problem.query.dtype)
         self._sinks, self._alibi = _numbers(problem.sinks, dtype), _numbers(problem.alibi, dtype)
 
     def places(self) -> tuple[object, ...] | None:
@@ -81,7 +81,7 @@ def _bias_room(problem: Problem, bias: Tensor) -> Tensor:
 
 
 def _zeros(problem: Problem, shape: tuple[int, ...]) -> Tensor:
-    return problem.query.new_zeros(shape, dtype=wide(problem.query))
+    return problem.query.new_zeros(shape, dtype=wide(problem.query.dtype))
 
 
 def _narrowed(room: Tensor | None, bias: Tensor | None) -> Tensor | None:

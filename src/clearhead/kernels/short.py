@@ -69,7 +69,7 @@ def attend_with_lse(
         return None
     if scale is None:
         scale = query.shape[-1] ** -0.5
-    lse = query.new_empty(query.shape[:-1], dtype=wide(query))
+    lse = query.new_empty(query.shape[:-1], dtype=wide(query.dtype))
     return attend_plainly(query, key, value, mask, grouped, bool(is_causal), scale, lse), lse
 
 
@@ -98,7 +98,7 @@ class _Learnt(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool, is_causal: bool,
         scale: float,
     ) -> Tensor:  # fmt: skip
-        lse = query.new_empty(query.shape[:-1], dtype=wide(query))
+        lse = query.new_empty(query.shape[:-1], dtype=wide(query.dtype))
         out = attend_plainly(query, key, value, mask, grouped, is_causal, scale, lse)
         ctx.save_for_backward(query, key, value, mask, out, lse)
         ctx.options = (grouped, is_causal, scale)

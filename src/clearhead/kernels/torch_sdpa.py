@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels import blockwise
+from clearhead.kernels.places import wide
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -29,7 +30,7 @@ class TorchSdpa:
 
     def forward(self, problem: Problem) -> Result:
         if not flash_can(problem):
-            return blockwise.forward(problem, _wide(problem.query.dtype))
+            return blockwise.forward(problem, wide(problem.query.dtype))
         mask = _mask(problem)
         out, lse = _flash(
             problem.query,
@@ -49,7 +50,7 @@ class TorchSdpa:
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
         bias_learns = problem.bias is not None and problem.bias.requires_grad
         if grad_lse is not None or bias_learns or not flash_can(problem):
-            return blockwise.backward(problem, result, grad_out, grad_lse, _wide(problem.query.dtype))
+            return blockwise.backward(problem, result, grad_out, grad_lse, wide(problem.query.dtype))
         mask = _mask(problem)
         empty = _empty_rows(problem, mask)
         out, lse = result.out, result.lse
@@ -69,11 +70,6 @@ class TorchSdpa:
                 scale=problem.scale,
             )
         )
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of sums: never narrower than float32."""
-    return torch.promote_types(dtype, torch.float32)
 
 
 def flash_can(problem: Problem) -> bool:
@@ -124,7 +120,7 @@ def _mask(problem: Problem) -> Tensor | None:
         mask.masked_fill_(~allow, -torch.inf)
     elif problem.bias is not None:
         own, wanted = problem.bias.detach(), problem.query.dtype
-        mask = own if own.dtype == wanted else own.to(_wide(wanted))
+        mask = own if own.dtype == wanted else own.to(wide(wanted))
     else:
         return None
     return mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
@@ -135,7 +131,7 @@ def _empty_rows(problem: Problem, mask: Tensor | None) -> Tensor | None:
     if problem.allow is not None:
         blocked = ~problem.allow.any(-1)
     elif mask is not None:
-        blocked = (mask.to(_wide(mask.dtype)) < blockwise.NOTHING).all(-1)  # float16 has no such number
+        blocked = (mask.to(wide(mask.dtype)) < blockwise.NOTHING).all(-1)  # float16 has no such number
     else:
         return None
     return blocked.broadcast_to(problem.query.shape[:3])
