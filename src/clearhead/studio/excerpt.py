@@ -8,7 +8,7 @@ _PROGRAM = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
 _FORMULA = re.compile(r"\$+([^$]+)\$+")
 _MARKS = re.compile(r"[`*#\[\]]|\(/[^)]*\)|^\s*(?:[-+]|\d+\.)\s", re.MULTILINE)
 _LINES = re.compile(r"\||:?-{3,}:?")  # of a table
-_ROOT = re.compile(r"\\sqrt\s*\{([^{}]*)\}")
+_ROOT = re.compile(r"\\sqrt\s*(?:\[([^\[\]{}]*)\]\s*)?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
 _INNERMOST = re.compile(r"(\\(?!sqrt|[dt]?frac)[A-Za-z]+\s*|[_^]\s*)?\{([^{}]*)\}(?!\s*\{)")
 _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
@@ -21,8 +21,8 @@ def plain(text: str) -> str:
     >>> plain("## One\n\n- the *weights*, $\\frac{QK^\\top}{\\sqrt{D}}$\n- [a question](/items/one)")
     'One the weights, QK⊤/√D a question'
     """
-    text = _LINES.sub(" ", _MARKS.sub("", _PROGRAM.sub(" ", text)))
-    return " ".join(_FORMULA.sub(lambda found: _formula(found[1]), text).split())
+    text = _FORMULA.sub(lambda found: _formula(found[1]), _PROGRAM.sub(" ", text))
+    return " ".join(_LINES.sub(" ", _MARKS.sub("", text)).split())
 
 
 def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
@@ -45,7 +45,7 @@ def _formula(source: str) -> str:
     before = ""
     while before != source:
         before = source
-        source = _FRACTION.sub(r"\1/\2", _ROOT.sub(r"√\1", source))
+        source = _FRACTION.sub(r"\1/\2", _ROOT.sub(r"\1√\2", source))
         if source == before:
             source = _INNERMOST.sub(r"\2", source, count=1)
     source = _COMMAND.sub(lambda found: _SHOWN.get(found[1], found[1] if found[1] in FUNCTIONS else ""), source)

@@ -8,89 +8,57 @@ import re
 from html import escape
 from typing import Final
 
-TOKEN: Final = re.compile(r"\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|\s+|.", re.S)
+from clearhead.studio.mathml_signs import (
+    ACCENTS,
+    BRACES,
+    DELIMITERS,
+    FENCES,
+    FUNCTIONS,
+    LIMITS,
+    OPERATORS,
+    SPACES,
+    STYLES,
+    SYMBOLS,
+    styled,
+)  # fmt: skip
 
-GREEK: Final = (
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta kappa lambda mu nu xi pi rho sigma tau phi varphi chi "
-    "psi omega Gamma Delta Theta Lambda Sigma Phi Psi Omega"
-)
-SYMBOLS: Final = {
-    **dict(zip(GREEK.split(), "αβγδϵεζηθκλμνξπρστφϕχψωΓΔΘΛΣΦΨΩ", strict=True)),
-    "ell": "ℓ",
-    "top": "⊤",
-    "infty": "∞",
-    "partial": "∂",
-    "nabla": "∇",
-    "emptyset": "∅",
-    "prime": "′",
-}
-OPERATORS: Final = {
-    "cdot": "·", "times": "×", "odot": "⊙", "oplus": "⊕", "pm": "±", "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥",
-    "ne": "≠", "neq": "≠", "approx": "≈", "sim": "∼", "propto": "∝", "equiv": "≡", "in": "∈", "notin": "∉",
-    "subset": "⊂", "to": "→", "rightarrow": "→", "Rightarrow": "⇒", "mapsto": "↦", "gets": "←", "mid": "|",
-    "ldots": "…", "dots": "…", "cdots": "⋯", "vdots": "⋮", "ddots": "⋱", "forall": "∀", "exists": "∃", "ll": "≪",
-    "gg": "≫", "langle": "⟨", "rangle": "⟩", "lVert": "‖", "rVert": "‖", "|": "‖", "{": "{", "}": "}", "colon": ":",
-    "sum": "∑", "prod": "∏", "int": "∫",
-}  # fmt: skip
-FUNCTIONS: Final = [
-    "exp",
-    "log",
-    "ln",
-    "max",
-    "min",
-    "sup",
-    "inf",
-    "lim",
-    "sin",
-    "cos",
-    "tanh",
-    "det",
-    "dim",
-    "arg",
-    "argmax",
-    "argmin",
-    "softmax",
-    "Pr",
-]
-SPACES: Final = {
-    ",": "0.17em",
-    ":": "0.22em",
-    ";": "0.28em",
-    " ": "0.3em",
-    "quad": "1em",
-    "qquad": "2em",
-    "!": "-0.17em",
-}
-ACCENTS: Final = {"hat": "^", "bar": "¯", "overline": "¯", "tilde": "~", "vec": "→", "dot": "˙"}
-STYLES: Final = {"mathbf": "𝐀𝐚", "boldsymbol": "𝐀𝐚", "mathbb": "𝔸𝕒", "mathcal": "𝒜𝒶"}
-FENCES: Final = {"matrix": "", "bmatrix": "[]", "pmatrix": "()", "vmatrix": "||", "cases": "{", "aligned": ""}
-LIMITS: Final = ("∑", "∏", "max", "min", "lim", "argmax", "argmin", "sup", "inf")
-# Letters whose styled form was in Unicode before the others' block, which has a hole there.
-HOLES: Final = {"𝔺": "ℂ", "𝔿": "ℍ", "𝕅": "ℕ", "𝕇": "ℙ", "𝕈": "ℚ", "𝕉": "ℝ", "𝕑": "ℤ",
-                "𝒝": "ℬ", "𝒠": "ℰ", "𝒡": "ℱ", "𝒣": "ℋ", "𝒤": "ℐ", "𝒧": "ℒ", "𝒨": "ℳ", "𝒭": "ℛ"}  # fmt: skip
+TOKEN: Final = re.compile(r"\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|\s+|.", re.S)
+WORDS: Final = ("mathrm", "operatorname", "text", "textrm", "mathtt", "texttt", "textit", "textbf")
+DEEPEST: Final = 60  # groups within one another
+LENGTH: Final = re.compile(r"\s*-?\d*\.?\d+\s*(?:pt|em|ex|mm|cm|in|mu)\s*")
+IN_TEXT: Final = re.compile(r"\\[A-Za-z]+|\\.|[{}~_^&%#$]|\s+|[^\\{}~_^&%#$\s]+|\\", re.S)
+ESCAPED: Final = {**{f"\\{char}": char for char in "_%#$&{}"}, "\\ ": "\xa0", "\\,": "\u2009", "\\;": "\xa0"}
+Parts = list[str]  # MathML elements, one a string
 
 
 def to_mathml(source: str, *, block: bool = False) -> str:
-    """Convert a LaTeX formula to a `<math>` element that carries its source as its label.
+    """Convert a LaTeX formula to a `<math>` element.
 
     Raises:
-        ValueError: a command that is not known here, or braces that do not pair up.
+        ValueError: a command that is not known here, braces that do not pair up, or too many within one another.
 
     >>> to_mathml("x^2")
     '<math><msup><mi>x</mi><mn>2</mn></msup></math>'
     """
-    reader = _Reader(source)
-    inner = reader.row(until=())
+    inner = "".join(_Reader(source).row(until=()))
     return f"<math{' display=' + chr(34) + 'block' + chr(34) if block else ''}>{inner}</math>"
 
 
 class _Reader:
-    """Recursive descent over the tokens; every method returns MathML."""
+    """Recursive descent over the tokens; the methods return MathML elements."""
 
     def __init__(self, source: str) -> None:
-        self.tokens = [token for token in TOKEN.findall(source) if not token.isspace()]
-        self.texts = source
-        self.at = 0
+        found = [token for token in TOKEN.finditer(source) if not token[0].isspace()]
+        self.tokens = [token[0] for token in found]
+        self.starts = [token.start() for token in found]
+        self.source = source
+        self.at = self.depth = 0
+        self.style = ""  # the alphabet of the letters, such as mathbf
+        self.limits = False  # whether the atom read last takes its scripts above and below
+
+    def wrong(self, problem: str) -> ValueError:
+        shown = self.source if len(self.source) <= 60 else f"{self.source[:60]}…"
+        return ValueError(f"{problem} in {shown!r}")
 
     def peek(self) -> str:
         return self.tokens[self.at] if self.at < len(self.tokens) else ""
@@ -98,160 +66,225 @@ class _Reader:
     def take(self, expected: str | None = None) -> str:
         token = self.peek()
         if not token or (expected is not None and token != expected):
-            raise ValueError(f"expected {expected or 'more'} at token {self.at} of {self.texts!r}, found {token!r}")
+            raise self.wrong(f"expected {expected or 'more'} and found {token[:20] or 'the end'}")
         self.at += 1
         return token
 
-    def row(self, until: tuple[str, ...]) -> str:
-        parts = []
+    def row(self, until: tuple[str, ...]) -> Parts:
+        parts: Parts = []
         while self.peek() and self.peek() not in until:
-            parts.append(self.scripted())
+            parts += self.scripted()
         if until and not self.peek():
-            raise ValueError(f"{self.texts!r} ends before {until[0]}")
-        return "".join(parts)
+            raise self.wrong(f"the end comes before {until[0]}")
+        return parts
 
     def group(self) -> str:
-        """One argument: `{…}` or a single token."""
-        if self.peek() != "{":
-            return self.atom()
-        self.take("{")
-        inner = self.row(until=("}",))
-        self.take("}")
-        return f"<mrow>{inner}</mrow>"
+        """One argument as one element: `{…}`, or a single token; of a number its first digit."""
+        token = self.peek()
+        if token.isascii() and token[:1].isdigit() and len(token) > 1:
+            self.tokens[self.at] = token[1:]
+            return f"<mn>{self.letters(token[0])}</mn>"
+        return _one(self.atom())
 
-    def scripted(self) -> str:
-        base, below, above = self.atom(), "", ""
+    def scripted(self) -> Parts:
+        base = self.atom()
+        around, below, above, primes = self.limits, "", "", 0
         while self.peek() in ("^", "_", "'"):
-            if self.peek() == "'":
-                self.take()
-                above += "<mo>′</mo>"
-            elif self.take() == "^":
-                above += self.group()
+            mark = self.take()
+            if (mark == "_" and below) or (mark != "_" and above):
+                raise self.wrong(f"a second {mark} on one base; put the first into braces")
+            if mark == "'":
+                primes += 1
+            elif mark == "^":
+                above = self.group()
             else:
-                below += self.group()
+                below = self.group()
+        if primes:
+            signs = ["<mo>′</mo>"] * primes
+            above = _one([*signs, above] if above else signs)
         if not (below or above):
             return base
-        around = "under" if any(f">{name}<" in base for name in LIMITS) else "sub"
-        kind = (
-            "msup" if not below else f"m{around}" if not above else f"m{around}{'over' if around == 'under' else 'sup'}"
-        )
-        return f"<{kind}>{base}{below and _one(below)}{above and _one(above)}</{kind}>"
+        kind = "msup" if not below else "msub" if not above else "msubsup"
+        if around:
+            kind = {"msup": "mover", "msub": "munder", "msubsup": "munderover"}[kind]
+        return [f"<{kind}>{_one(base)}{below}{above}</{kind}>"]
 
-    def atom(self) -> str:
+    def atom(self) -> Parts:
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise self.wrong(f"more than {DEEPEST} groups within one another")
+        self.limits = False
         mark = self.take()
         if mark.startswith("\\"):
-            return self.command(mark[1:])
-        if mark == "{":
-            self.at -= 1
-            return self.group()
-        if mark in "}^_&":
-            raise ValueError(f"{mark!r} out of place in {self.texts!r}")
-        if mark[0].isdigit():
-            return f"<mn>{mark}</mn>"
-        if mark.isalpha():
-            return f"<mi>{mark}</mi>"
-        return f"<mo{_stretch(mark)}>{escape({'-': '−', '*': '∗'}.get(mark, mark))}</mo>"
+            parts = self.command(mark[1:])
+        elif mark == "{":
+            parts = [_row(self.row(until=("}",)))]
+            self.take("}")
+        elif mark in "}^_&%$#" or not mark.isprintable():
+            raise self.wrong(f"{mark!r} out of place")
+        elif mark == "~":
+            parts = [f'<mspace width="{SPACES[" "]}"/>']
+        elif mark[0].isascii() and mark[0].isdigit():
+            parts = [f"<mn>{self.letters(mark)}</mn>"]
+        elif mark.isalpha():
+            parts = [f"<mi>{self.letters(mark)}</mi>"]
+        else:
+            parts = [_sign({"-": "−", "*": "∗", "'": "′"}.get(mark, mark))]
+        self.depth -= 1
+        self.limits = mark[1:] in LIMITS if mark != "\\operatorname" else self.limits
+        return parts
 
-    def command(self, name: str) -> str:
+    def letters(self, text: str) -> str:
+        """Letters or digits in the alphabet that is set."""
+        if not self.style:
+            return escape(text)
+        drawn = "".join(char if char == "." else styled(char, self.style) or "\0" for char in text)
+        if "\0" in drawn:
+            raise self.wrong(f"\\{self.style} has no sign for {text[:20]!r}")
+        return drawn
+
+    def command(self, name: str) -> Parts:
         if name in SYMBOLS:
-            return f"<mi>{SYMBOLS[name]}</mi>"
+            return [f"<mi>{self.letters(SYMBOLS[name])}</mi>"]
         if name in OPERATORS:
-            return f"<mo{_stretch(OPERATORS[name])}>{OPERATORS[name]}</mo>"
+            return [_sign(OPERATORS[name])]
         if name in FUNCTIONS:
-            return f"<mi>{name}</mi><mo>&#x2061;</mo>" if self.peek() not in ("_", "^") else f"<mi>{name}</mi>"
-        if name in SPACES:
-            return f'<mspace width="{SPACES[name]}"/>'
+            scripted = self.peek() in ("_", "^", "'")
+            return [f"<mi>{name}</mi>"] if scripted else [f"<mi>{name}</mi>", "<mo>&#x2061;</mo>"]
+        if name in SPACES or name.isspace():
+            return [f'<mspace width="{SPACES.get(name, SPACES[" "])}"/>']
         if name in ("frac", "tfrac", "dfrac"):
-            return f"<mfrac>{self.group()}{self.group()}</mfrac>"
+            return [f"<mfrac>{self.group()}{self.group()}</mfrac>"]
         if name == "sqrt":
-            return f"<msqrt>{self.group()}</msqrt>"
+            return [self.root()]
         if name in ACCENTS:
-            return f'<mover accent="true">{self.group()}<mo>{ACCENTS[name]}</mo></mover>'
-        if name in ("mathrm", "operatorname", "text", "textrm", "mathtt", "texttt", "mathit", "textit"):
-            return self.words(upright=name not in ("mathit", "textit"), code=name.endswith("tt"))
+            return [f'<mover accent="true">{self.group()}<mo>{ACCENTS[name]}</mo></mover>']
+        if name in WORDS:
+            return self.words(name)
         if name in STYLES:
-            return f"<mi>{_styled(self.plain(), STYLES[name])}</mi>"
-        if name == "underbrace":
-            body = f"<munder>{self.group()}<mo>⏟</mo></munder>"
-            if self.peek() != "_":
-                return body
-            self.take("_")
-            return f"<munder>{body}{self.group()}</munder>"
+            return self.restyled(name)
+        if name in BRACES:
+            return [self.braced(*BRACES[name])]
         if name == "left":
-            return self.fenced()
+            return [self.fenced()]
         if name == "begin":
-            return self.table()
-        raise ValueError(f"\\{name} is not a command this studio draws")
+            return [self.table()]
+        raise self.wrong(f"\\{name} is not a command this studio draws")
 
-    def plain(self) -> str:
-        """The text of an argument, as written."""
+    def root(self) -> str:
+        if self.peek() != "[":
+            return f"<msqrt>{self.group()}</msqrt>"
+        self.take("[")
+        degree = _one(self.row(until=("]",)))
+        self.take("]")
+        return f"<mroot>{self.group()}{degree}</mroot>"
+
+    def restyled(self, name: str) -> Parts:
+        outer, self.style = self.style, name
+        inside = self.group()
+        self.style = outer
+        return [inside]
+
+    def braced(self, kind: str, mark: str, brace: str) -> str:
+        body = f"<{kind}>{self.group()}<mo>{brace}</mo></{kind}>"
+        if self.peek() != mark:
+            return body
+        self.take(mark)
+        return f"<{kind}>{body}{self.group()}</{kind}>"
+
+    def raw(self) -> str:
+        """An argument as it is written, spaces included."""
         if self.peek() != "{":
             return self.take()
         self.take("{")
-        words = []
-        while self.peek() != "}":
-            words.append(self.take().replace("\\_", "_"))
-        self.take("}")
-        return "".join(words)
+        start = depth = self.at
+        depth = 1
+        while depth:
+            depth += {"{": 1, "}": -1}.get(self.take(), 0)
+        end = self.starts[self.at - 1]
+        return self.source[self.starts[start - 1] + 1 : end]
 
-    def words(self, *, upright: bool, code: bool) -> str:
-        start = self.at
-        text = self.plain()
-        if self.tokens[start] == "{":  # spaces matter in words; the tokens have lost them
-            found = re.search(
-                r"\{(" + r"\s*".join(map(re.escape, self.tokens[start + 1 : self.at - 1])) + r")\}", self.texts
-            )
-            text = found.group(1).replace("\\_", "_") if found else text
-        variant = ' mathvariant="normal"' if upright and len(text) == 1 else ""
-        kind = "mtext" if code or " " in text else "mi"
-        return f"<{kind}{variant}>{escape(text).replace(' ', '&#xa0;')}</{kind}>"
+    def words(self, name: str) -> Parts:
+        """Words in a formula: `\\text` and its like. Only characters that LaTeX escapes may have a backslash."""
+        if name == "operatorname" and self.peek() == "*":
+            self.take()
+            self.limits = True
+        parts: Parts = []
+        for piece in IN_TEXT.findall(self.raw()):
+            if piece in ESCAPED:
+                parts.append(ESCAPED[piece])
+            elif piece[0] in "\\_^&%#$":
+                raise self.wrong(f"{piece} inside \\{name}")
+            elif piece not in "{}":
+                parts.append("\xa0" if piece.isspace() or piece == "~" else piece)
+        text = "".join(parts)
+        if name in STYLES:
+            text = "".join(styled(char, name) or char for char in text)
+        self.limits = self.limits or (name == "operatorname" and text in LIMITS)
+        variant = ' mathvariant="normal"' if name not in STYLES and len(text) == 1 else ""
+        kind = "mtext" if name.endswith("tt") or re.search(r"\s", text) else "mi"
+        return [f"<{kind}{variant}>{escape(text).replace(chr(0xA0), '&#xa0;')}</{kind}>"]
 
-    def fence(self) -> str:
+    def delimiter(self) -> str:
         mark = self.take()
-        return "" if mark == "." else escape(OPERATORS.get(mark.lstrip("\\"), mark.lstrip("\\")))
+        if mark not in DELIMITERS:
+            raise self.wrong(f"{mark[:20]} is not a delimiter")
+        sign = DELIMITERS[mark]
+        return f'<mo stretchy="true">{escape(sign)}</mo>' if sign else ""
 
     def fenced(self) -> str:
-        left = self.fence()
-        inner = self.row(until=("\\right",))
-        self.take("\\right")
-        right = self.fence()
-        return f'<mrow><mo stretchy="true">{left}</mo>{inner}<mo stretchy="true">{right}</mo></mrow>'
+        parts = [self.delimiter()]
+        while True:
+            parts += self.row(until=("\\right", "\\middle"))
+            end = self.take()
+            parts.append(self.delimiter())
+            if end == "\\right":
+                return _row(parts)
 
     def table(self) -> str:
-        name = self.plain()
+        name = self.raw().strip()
         if name not in FENCES:
-            raise ValueError(f"\\begin{{{name}}} is not an environment this studio draws")
-        rows, cells = [], []
+            raise self.wrong(f"\\begin{{{name[:20]}}} is not an environment this studio draws")
+        rows: list[Parts] = [[]]
         while True:
-            cells.append(f"<mtd>{self.row(until=('&', chr(92) * 2, chr(92) + 'end'))}</mtd>")
+            rows[-1].append(f"<mtd>{''.join(self.row(until=('&', chr(92) * 2, chr(92) + 'end')))}</mtd>")
             end = self.take()
-            if end != "&":
-                rows.append(f"<mtr>{''.join(cells)}</mtr>")
-                cells = []
             if end == "\\end":
                 break
-        if self.plain() != name:
-            raise ValueError(f"\\begin{{{name}}} is not closed in {self.texts!r}")
-        fence = FENCES[name]
-        left = f'<mo stretchy="true">{fence[0]}</mo>' if fence else ""
-        right = f'<mo stretchy="true">{fence[1]}</mo>' if len(fence) > 1 else ""
-        body = "".join(row for row in rows if row != "<mtr><mtd></mtd></mtr>")
-        return f"<mrow>{left}<mtable>{body}</mtable>{right}</mrow>"
+            if end != "&":
+                self.gap()
+                rows.append([])
+        if self.raw().strip() != name:
+            raise self.wrong(f"\\begin{{{name}}} is not closed")
+        if rows[-1] == ["<mtd></mtd>"]:  # after a last \\
+            rows.pop()
+        fence = [f'<mo stretchy="true">{char}</mo>' for char in FENCES[name]]
+        body = "".join(f"<mtr>{''.join(cells)}</mtr>" for cells in rows)
+        return _row([*fence[:1], f"<mtable>{body}</mtable>", *fence[1:]])
+
+    def gap(self) -> None:
+        r"""The space that `\\[2pt]` asks for between rows: read, and left to the browser."""
+        end = self.starts[self.at - 1] + 2
+        if self.peek() == "[" and self.starts[self.at] == end:
+            close = self.source.find("]", end)
+            if close < 0 or not LENGTH.fullmatch(self.source[end + 1 : close]):
+                raise self.wrong("expected a length such as [2pt] after \\\\")
+            while self.take() != "]":
+                pass
 
 
-def _one(parts: str) -> str:
-    """The parts as a single element, which scripts must be."""
-    return parts if parts.count("</") == 1 else f"<mrow>{parts}</mrow>"
+def _row(parts: Parts) -> str:
+    return f"<mrow>{''.join(parts)}</mrow>"
 
 
-def _stretch(char: str) -> str:
-    return ' stretchy="false"' if char in "()[]{}|‖⟨⟩" else ""
+def _one(parts: Parts) -> str:
+    """The parts as a single element, which arguments must be."""
+    return parts[0] if len(parts) == 1 else _row(parts)
 
 
-def _styled(text: str, alphabet: str) -> str:
-    upper, lower = map(ord, alphabet)
-    styled = (
-        chr(upper + ord(c) - 65) if "A" <= c <= "Z" else chr(lower + ord(c) - 97) if "a" <= c <= "z" else c
-        for c in text
-    )
-    return "".join(HOLES.get(char, char) for char in styled)
+def _sign(char: str) -> str:
+    stretch = ' stretchy="false"' if char in "()[]{}|‖⟨⟩⌊⌋⌈⌉" else ""
+    return f"<mo{stretch}>{escape(char)}</mo>"
+
+
+__all__ = ["FUNCTIONS", "OPERATORS", "SYMBOLS", "to_mathml"]
