@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from clearhead.course.item import Pack
-from clearhead.course.pack import load, shipped
+from clearhead.course.pack import find, load, shipped
 from clearhead.course.pages import kept_pages, page_key, prove_pages
 from clearhead.course.prove import SEEDS, prove_pack, versions
 from clearhead.course.proved import Outcome
@@ -36,6 +36,7 @@ def check(
 
 def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, receipts: Path | None, say: Say) -> int:
     try:
+        path = find(path)
         pack = load(path)
     except PackError as error:
         say(f"{path}: {error}")
@@ -133,7 +134,7 @@ def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Pat
 
 def watch(packs: Sequence[Path], run: Callable[[], int], say: Say = print, rounds: int | None = None) -> None:
     """Call `run` now and after every change of a file of the packs, until Ctrl-C (or for so many rounds)."""
-    folders = list(packs or shipped())
+    folders = [find(path) for path in packs] or shipped()
     before: dict[Path, int] | None = None
     while rounds is None or rounds > 0:
         files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]

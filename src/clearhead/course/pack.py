@@ -22,6 +22,23 @@ def shipped() -> list[Path]:
     return sorted(path.parent for path in root.glob("*/pack.toml"))
 
 
+def find(name: str | Path) -> Path:
+    """The folder of a pack: the path of a folder with a pack.toml, or the name of a shipped pack.
+
+    Raises:
+        PackError: neither; the message lists the names of the shipped packs.
+    """
+    path, names = Path(name), {folder.name: folder for folder in shipped()}
+    if str(path) in names and not (path / "pack.toml").is_file():
+        return names[str(path)]
+    if not path.exists():
+        known = ", ".join(names)
+        raise PackError(
+            f"{path} is neither a folder nor a shipped pack ({known}). `clearhead new pack NAME` makes one."
+        )
+    return path
+
+
 def load(path: str | Path) -> Pack:
     """Read the pack in the folder `path`.
 
