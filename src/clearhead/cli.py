@@ -242,31 +242,42 @@ def new_schema(of: Annotated[str, typer.Argument(help="item or pack")] = "item")
 
 @app.command("export")
 def export_pack(
-    pack: Annotated[Path, typer.Argument(help="The pack's folder.")],
+    pack: Annotated[Path, typer.Argument(help="The pack's folder, or the name of a shipped pack.")],
     to: Annotated[str, typer.Option(help="anki, moodle, gift, qti3, qti2 or csv.")],
     out: Annotated[Path | None, typer.Option(help="The file to write. Default: <pack>-<format> here.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Write nothing if something is not carried over.")] = False,
 ) -> None:
-    """Prove a pack and write it in another program's format."""
+    """Prove a pack and write it in another program's format. Ends with 1 if something is not carried over."""
     with extra("studio", "exporting a pack"):
+        from clearhead.course.exchange import Report
         from clearhead.course.exchange import export_pack as write
 
-    place, count = write(pack, to, out)
+        report = Report()
+        place, count = write(pack, to, out, strict=strict, report=report)
     typer.echo(f"wrote {count} items to {place}")
+    if report.losses:
+        typer.echo("\n".join(["not carried over:", *(f"  {loss}" for loss in report.losses)]), err=True)
+        raise typer.Exit(1)
 
 
 @app.command("import")
 def import_questions(
-    file: Annotated[Path, typer.Argument(help=".apkg, .gift, mdbook-quiz .toml, or Anki's .txt export.")],
+    file: Annotated[Path, typer.Argument(help="Anki's .apkg or .txt, GIFT, Moodle .xml, mdbook-quiz .toml, our .csv.")],
     into: Annotated[Path, typer.Option(help="The pack's folder.")],
     topic: Annotated[str | None, typer.Option(help="A topic of the pack. Default: the first.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Write nothing if something is not carried over.")] = False,
 ) -> None:
-    """Read another program's questions as drafts; each needs a proof before it is shown."""
+    """Read another program's questions as drafts. Ends with 1 if something is not carried over."""
     with extra("studio", "importing"):
-        from clearhead.course.exchange import import_drafts
+        from clearhead.course.exchange import Report, import_drafts
 
-    places = import_drafts(file, into, topic)
+    report = Report()
+    places = import_drafts(file, into, topic, strict=strict, report=report)
     drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
     typer.echo(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
+    if report.losses:
+        typer.echo("\n".join(["not carried over:", *(f"  {loss}" for loss in report.losses)]), err=True)
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -34,7 +34,7 @@ def find(name: str | Path) -> Path:
     if not path.exists():
         known = ", ".join(names)
         raise PackError(
-            f"{path} is neither a folder nor a shipped pack ({known}). `clearhead new pack NAME` makes one."
+            f"{path} is not a folder, nor the name of a shipped pack ({known}). `clearhead new pack NAME` makes one."
         )
     return path
 

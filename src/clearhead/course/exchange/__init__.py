@@ -9,9 +9,10 @@ from clearhead.course.exchange.gift import write_gift
 from clearhead.course.exchange.moodle import write_moodle
 from clearhead.course.exchange.qti import write_qti
 from clearhead.course.exchange.question import Question, questions
+from clearhead.course.exchange.report import Loss, Report
 from clearhead.course.exchange.table import write_csv
 from clearhead.course.item import Pack
-from clearhead.course.pack import load
+from clearhead.course.pack import find, load
 from clearhead.course.prove import prove_pack
 from clearhead.errors import OptionError, PackError
 
@@ -35,17 +36,27 @@ FORMS: Mapping[str, tuple[str, Writer]] = {
 }
 
 
-def export_pack(path: Path, form: str, place: Path | None = None, *, cache: Path | None = None) -> tuple[Path, int]:
+def export_pack(
+    path: Path, form: str, place: Path | None = None, *, cache: Path | None = None, strict: bool = False,
+    report: Report | None = None,
+) -> tuple[Path, int]:  # fmt: skip
     """Prove a pack and write it in another program's format.
 
+    Args:
+        path: the pack's folder, or the name of a shipped pack.
+        strict: write nothing if something cannot be carried over.
+        report: takes what is not carried over.
     Returns:
         The file, and how many items it holds.
     Raises:
-        OptionError: no such form. PackError: the pack, or one of its items, is wrong.
+        OptionError: no such form. PackError: the pack, or one of its items, is wrong; or, with `strict`, a loss.
     """
+    report = Report() if report is None else report
     if form not in FORMS:
         raise OptionError(f"no format {form!r}; expected one of {', '.join(FORMS)}")
-    pack = load(path)
+    if place is not None and not place.parent.is_dir():
+        raise OptionError(f"{place.parent} is not a folder; make it first, or name another place for the file")
+    pack = load(find(path))
     outcomes = prove_pack(pack, cache=cache)
     wrong = next((one for one in outcomes if not one.ok), None)
     if wrong:
@@ -53,21 +64,40 @@ def export_pack(path: Path, form: str, place: Path | None = None, *, cache: Path
     ending, writer = FORMS[form]
     target = place or Path(f"{pack.id}-{form}{ending}")
     found = questions(pack, [one.proved for one in outcomes if one.proved])
+    report_losses(found, form, report)
+    if strict:
+        report.refuse()
     writer(found, pack.title, target)
     return target, len(found)
 
 
-def import_drafts(place: Path, path: Path, topic: str | None = None) -> list[Path]:
+def report_losses(found: Sequence[Question], form: str, report: Report) -> None:
+    """Note what the format cannot hold of these questions."""
+    for one in found:
+        if form == "qti2" and one.hints:
+            report.add(f"item {one.id}", "its hints (QTI 2.1 has no place for them)")
+
+
+def import_drafts(
+    place: Path, path: Path, topic: str | None = None, *, strict: bool = False, report: Report | None = None
+) -> list[Path]:
     """Read another program's file and write its questions into the pack's `drafts/` folder.
 
+    Args:
+        strict: write nothing if something cannot be carried over.
+        report: takes what is not carried over.
     Raises:
-        PackError: the file or the pack cannot be read. OptionError: the pack has no such topic.
+        PackError: the file or the pack cannot be read; or, with `strict`, a loss. OptionError: no such topic.
     """
+    report = Report() if report is None else report
     pack: Pack = load(path)
     known = [one.id for one in pack.topics]
     if topic is not None and topic not in known:
         raise OptionError(f"the pack has no topic {topic!r}; expected one of {', '.join(known)}")
-    return write(read(place), path, topic or known[0])
+    drafts = read(place, report)
+    if strict:
+        report.refuse()
+    return write(drafts, path, topic or known[0])
 
 
-__all__ = ["FORMS", "Question", "export_pack", "import_drafts", "questions"]
+__all__ = ["FORMS", "Loss", "Question", "Report", "export_pack", "import_drafts", "questions"]

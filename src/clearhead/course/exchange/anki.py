@@ -6,7 +6,7 @@ from pathlib import Path
 
 import genanki
 
-from clearhead.course.exchange.question import Question, html
+from clearhead.course.exchange.question import Question, html, picture
 
 _STYLE = (
     ".card { font: 18px/1.5 Georgia, serif; max-width: 42em; margin: auto; text-align: left; } "
@@ -39,12 +39,12 @@ def write_anki(found: Sequence[Question], title: str, place: Path, *, timestamp:
 def _front(one: Question) -> str:
     listed = "".join(f"<li>{html(choice.text)}</li>" for choice in one.choices)
     lefts = "".join(f"<li>{html(left)}</li>" for left, _ in one.pairs)
-    return html(one.stem) + (f"<ul>{lefts}</ul>" if lefts else "") + (f'<ol type="a">{listed}</ol>' if listed else "")
+    return one.asked_html + (f"<ul>{lefts}</ul>" if lefts else "") + (f'<ol type="a">{listed}</ol>' if listed else "")
 
 
 def _back(one: Question) -> str:
-    parts = [html(one.answer), html(one.feedback)]
+    parts = [html(one.answer), html(one.feedback), html(one.pitfalls), picture(one.figure)]
     for choice in one.choices:
-        if choice.feedback and not choice.correct:
-            parts.append(f"<h4>Not {html(choice.text)}</h4>{html(choice.feedback)}")
+        if choice.told_html and not choice.correct:
+            parts.append(f"<h4>Not {html(choice.text)}</h4>{choice.told_html}")
     return "".join(parts)

@@ -27,15 +27,15 @@ def write_moodle(found: Sequence[Question], title: str, place: Path) -> None:
 def _question(one: Question) -> Element:
     node = Element("question", type=_TYPES[one.form])
     _text(SubElement(node, "name"), one.title)
-    _html(node, "questiontext", one.stem)
-    _html(node, "generalfeedback", one.told)
+    _html(node, "questiontext", html(one.stem))
+    _html(node, "generalfeedback", one.told_html)
     SubElement(node, "defaultgrade").text = "1"
     SubElement(node, "penalty").text = "0.3333333"
     SubElement(node, "hidden").text = "0"
     SubElement(node, "idnumber").text = f"{one.pack}/{one.id}"
     {"options": _options, "pairs": _pairs, "order": _order, "text": _essay}[one.form](node, one)
     for hint in one.hints:
-        _html(node, "hint", hint)
+        _html(node, "hint", html(hint))
     tags = SubElement(node, "tags")
     for concept in one.concepts:
         _text(SubElement(tags, "tag"), concept)
@@ -51,14 +51,14 @@ def _options(node: Element, one: Question) -> None:
         share = 100 / right if choice.correct else 0 if right == 1 else -100 / (len(one.choices) - right)
         answer = SubElement(node, "answer", fraction=f"{share:.5f}".rstrip("0").rstrip("."), format="html")
         SubElement(answer, "text").text = html(choice.text)
-        _html(answer, "feedback", choice.feedback)
+        _html(answer, "feedback", choice.told_html)
 
 
 def _pairs(node: Element, one: Question) -> None:
     SubElement(node, "shuffleanswers").text = "true"
     texts = {choice.key: choice.text for choice in one.choices}
     for left, key in one.pairs:
-        pair = _html(node, "subquestion", left)
+        pair = _html(node, "subquestion", html(left))
         _text(SubElement(pair, "answer"), texts[key])
 
 
@@ -78,14 +78,14 @@ def _essay(node: Element, one: Question) -> None:
     SubElement(node, "responserequired").text = "1"
     SubElement(node, "responsefieldlines").text = "20" if code else "5"
     SubElement(node, "attachments").text = "0"
-    _html(node, "graderinfo", one.answer)
+    _html(node, "graderinfo", html(one.answer))
 
 
 def _text(node: Element, text: str) -> None:
     SubElement(node, "text").text = text
 
 
-def _html(parent: Element, name: str, markdown: str) -> Element:
+def _html(parent: Element, name: str, xhtml: str) -> Element:
     node = SubElement(parent, name, format="html")
-    _text(node, html(markdown))
+    _text(node, xhtml)
     return node

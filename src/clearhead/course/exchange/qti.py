@@ -7,7 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from clearhead.course.exchange.question import Question, elements
+from clearhead.course.exchange.markdown import parsed
+from clearhead.course.exchange.question import Question, elements, html
 
 _QTI3 = "http://www.imsglobal.org/xsd/imsqtiasi_v3p0"
 _QTI21 = "http://www.imsglobal.org/xsd/imsqti_v2p1"
@@ -38,19 +39,21 @@ def item(one: Question, version: int) -> bytes:
     })  # fmt: skip
     _declare(root, one)
     body = SubElement(root, "qti-item-body")
-    body.append(elements(one.stem))
+    body.append(parsed(one.asked_html if version == 3 else html(one.stem)))
     _INTERACTIONS[one.form](body, one)
     if one.form in _ANSWERED:
         SubElement(root, "qti-response-processing", {"template": _TEMPLATE[version]})
-    for choice in one.choices:
-        if choice.feedback:
-            feedback = SubElement(root, "qti-modal-feedback", {
-                "outcome-identifier": "FEEDBACK", "identifier": choice.key, "show-hide": "show",
-            })  # fmt: skip
-            holder = SubElement(feedback, "qti-content-body") if version == 3 else feedback
-            holder.append(elements(choice.feedback))
-    if any(choice.feedback for choice in one.choices):
-        _feedback_processing(root, one)
+    said = [("FEEDBACK", choice.key, choice.told_html) for choice in one.choices if choice.told_html]
+    if one.form in _ANSWERED and one.told_html:
+        said.append(("TOLD", "told", one.told_html))
+    for outcome, key, words in said:
+        feedback = SubElement(root, "qti-modal-feedback", {
+            "outcome-identifier": outcome, "identifier": key, "show-hide": "show",
+        })  # fmt: skip
+        holder = SubElement(feedback, "qti-content-body") if version == 3 else feedback
+        holder.append(parsed(words))
+    if said:
+        _feedback_processing(root, {outcome for outcome, _, _ in said})
     if version == 2:
         _to_qti2(root)
     root.set("xmlns", _QTI3 if version == 3 else _QTI21)
@@ -78,7 +81,7 @@ def _declare(root: Element, one: Question) -> None:
         correct = SubElement(response, "qti-correct-response")
         for value in right:
             SubElement(correct, "qti-value").text = value
-    for name, base_type in (("SCORE", "float"), ("FEEDBACK", "identifier")):
+    for name, base_type in (("SCORE", "float"), ("FEEDBACK", "identifier"), ("TOLD", "identifier")):
         cardinal = "multiple" if name == "FEEDBACK" and cardinality.get(one.form) == "multiple" else "single"
         SubElement(root, "qti-outcome-declaration", {
             "identifier": name, "cardinality": cardinal, "base-type": base_type,
@@ -118,15 +121,15 @@ def _text(body: Element, one: Question) -> None:
     SubElement(body, "qti-extended-text-interaction", names)
     rubric = Element("qti-rubric-block", {"view": "scorer", "use": "instructions"})
     holder = SubElement(rubric, "qti-content-body")
-    holder.append(elements(f"{one.answer}\n\n{one.rule}"))
+    holder.append(parsed(one.told_html))
     body.insert(0, rubric)
 
 
 _INTERACTIONS = {"options": _choices, "pairs": _pairs, "order": _order, "text": _text}
 
 
-def _feedback_processing(root: Element, one: Question) -> None:
-    """Match the response, then say the feedback of what was chosen: the template alone gives no feedback."""
+def _feedback_processing(root: Element, outcomes: set[str]) -> None:
+    """Match the response, then say the feedback of what was chosen, and of all: the template alone gives none."""
     processing = next(node for node in root if node.tag == "qti-response-processing")
     processing.attrib.clear()
     condition = SubElement(processing, "qti-response-condition")
@@ -136,13 +139,16 @@ def _feedback_processing(root: Element, one: Question) -> None:
     SubElement(match, "qti-correct", {"identifier": "RESPONSE"})
     _set(branch, "SCORE", "1")
     _set(SubElement(condition, "qti-response-else"), "SCORE", "0")
-    node = SubElement(processing, "qti-set-outcome-value", {"identifier": "FEEDBACK"})
-    SubElement(node, "qti-variable", {"identifier": "RESPONSE"})
+    if "FEEDBACK" in outcomes:
+        node = SubElement(processing, "qti-set-outcome-value", {"identifier": "FEEDBACK"})
+        SubElement(node, "qti-variable", {"identifier": "RESPONSE"})
+    if "TOLD" in outcomes:
+        _set(processing, "TOLD", "told", "identifier")
 
 
-def _set(parent: Element, name: str, value: str) -> None:
+def _set(parent: Element, name: str, value: str, base_type: str = "float") -> None:
     node = SubElement(parent, "qti-set-outcome-value", {"identifier": name})
-    SubElement(node, "qti-base-value", {"base-type": "float"}).text = value
+    SubElement(node, "qti-base-value", {"base-type": base_type}).text = value
 
 
 def _to_qti2(root: Element) -> None:

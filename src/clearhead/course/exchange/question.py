@@ -2,25 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from xml.etree import ElementTree
-
-from markdown_it import MarkdownIt
 
 from clearhead.course.bench import fence
+from clearhead.course.exchange.markdown import elements, hidden, html, picture, plain
 from clearhead.course.item import Item, Pack
 from clearhead.course.proved import Option, Proved
-
-_MARKDOWN = MarkdownIt("commonmark", {"html": False, "xhtmlOut": True}).enable("table")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """An option; `feedback` is Markdown."""
+    """An option; `feedback` is Markdown. `figure` is an SVG, drawn from what the option's own program did."""
 
     key: str
     text: str
     correct: bool
     feedback: str
+    figure: str = ""
+
+    @property
+    def told_html(self) -> str:
+        """What is said to somebody who chose it."""
+        return "\n".join(part for part in (html(self.feedback), picture(self.figure)) if part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,24 @@ class Question:
     pairs: tuple[tuple[str, str], ...] = ()
     order: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    pitfalls: str = ""
+    figure: str = ""
+
+    @property
+    def asked_html(self) -> str:
+        """The stem, and the hints in elements that one opens."""
+        hints = [hidden(f"Hint {number}", hint) for number, hint in enumerate(self.hints, 1)]
+        return "\n".join([html(self.stem), *hints])
+
+    @property
+    def told_html(self) -> str:
+        """What is said after any response, with the figure."""
+        return "\n".join(part for part in (html(self.told), picture(self.figure)) if part)
 
     @property
     def told(self) -> str:
-        """What is said after any response: the answer where nothing can be chosen, why it is right, the rule."""
-        parts = (self.answer if self.form == "text" else "", self.feedback, self.rule)
+        """The answer where nothing can be chosen, why it is right, what goes wrong in practice, the rule."""
+        parts = (self.answer if self.form == "text" else "", self.feedback, self.pitfalls, self.rule)
         return "\n\n".join(part for part in parts if part)
 
 
@@ -67,7 +82,7 @@ def question(item: Item, proved: Proved, pack: Pack) -> Question:
     order: tuple[str, ...] = ()
     if item.kind in ("choice", "predict", "debug", "tune"):
         form = "options"
-        choices = tuple(Choice(one.key, one.text, one.correct, _feedback(one)) for one in proved.options)
+        choices = tuple(Choice(one.key, one.text, one.correct, _feedback(one), one.figure) for one in proved.options)
         answer = "\n\n".join(one.text for one in proved.options if one.correct)
     elif item.kind == "match":
         form = "pairs"
@@ -86,6 +101,7 @@ def question(item: Item, proved: Proved, pack: Pack) -> Question:
     return Question(
         item.id, pack.id, item.topic, item.kind, item.title or item.id.replace("-", " "), form, stem, answer,
         proved.rule, proved.rationales.get("", ""), item.concepts, item.difficulty, choices, pairs, order, proved.hints,
+        proved.pitfalls, proved.figure,
     )  # fmt: skip
 
 
@@ -99,16 +115,4 @@ def _feedback(option: Option) -> str:
     return "\n\n".join(part for part in (option.belief, option.counterexample, option.rationale) if part)
 
 
-def html(markdown: str) -> str:
-    """Markdown as well-formed XHTML; raw HTML in it is shown, not passed on."""
-    return str(_MARKDOWN.render(markdown)).strip()
-
-
-def plain(markdown: str) -> str:
-    """Markdown as text without marks, for formats that take no more."""
-    return "".join(elements(markdown).itertext()).strip()
-
-
-def elements(markdown: str) -> ElementTree.Element:
-    """Markdown as a <div> of XHTML elements."""
-    return ElementTree.fromstring(f"<div>{html(markdown)}</div>")  # noqa: S314 — what we just rendered
+__all__ = ["Choice", "Question", "elements", "html", "picture", "plain", "question", "questions"]

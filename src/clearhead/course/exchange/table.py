@@ -1,21 +1,115 @@
-"""CSV: one row an item, for a spreadsheet."""
+"""CSV: one row an item, for a spreadsheet; what we wrote is read back."""
 
 import csv
-from collections.abc import Sequence
+import io
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from clearhead.course.exchange.draft import Draft, pair_row
 from clearhead.course.exchange.question import Question
+from clearhead.errors import PackError
 
-COLUMNS = ("item", "kind", "topic", "concepts", "difficulty", "title", "question", "options", "answer", "why", "rule")
+COLUMNS = (
+    "item", "kind", "topic", "concepts", "difficulty", "title", "question", "options", "answer", "why", "rule",
+    "right", "lefts", "feedback", "hints", "pitfalls", "figures",
+)  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a spreadsheet computes, and the mark that stops it
 
 
-def write_csv(found: Sequence[Question], _title: str, place: Path) -> None:
+def write_csv(questions: Sequence[Question], _title: str, place: Path) -> None:
     """Write the table. Text that a spreadsheet would take for a formula gets an apostrophe in front."""
     with place.open("w", encoding="utf-8-sig", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
-        for one in found:
-            options = "\n".join(f"{choice.key}) {choice.text}" for choice in one.choices)
-            cells = [one.id, one.kind, one.topic, " ".join(one.concepts), str(one.difficulty), one.title, one.stem,
-                     options, one.answer, one.feedback, one.rule]  # fmt: skip
-            rows.writerow([f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell for cell in cells])
+        for question in questions:
+            rows.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in _cells(question)])
+
+
+def _cells(question: Question) -> list[str]:
+    right = {
+        "options": [choice.key for choice in question.choices if choice.correct],
+        "pairs": [key for _, key in question.pairs],
+        "order": list(question.order),
+    }.get(question.form, [])
+    lefts = _listed((str(number), left) for number, (left, _) in enumerate(question.pairs, 1))
+    feedback = _listed((choice.key, choice.feedback) for choice in question.choices)
+    hints = _listed((str(number), hint) for number, hint in enumerate(question.hints, 1))
+    figures = _listed([("answer", question.figure), *((choice.key, choice.figure) for choice in question.choices)])
+    options = _listed((choice.key, choice.text) for choice in question.choices)
+    return [
+        question.id, question.kind, question.topic, " ".join(question.concepts), str(question.difficulty),
+        question.title, question.stem, options, question.answer, question.feedback, question.rule, " ".join(right),
+        lefts, feedback, hints, question.pitfalls, figures,
+    ]  # fmt: skip
+
+
+def _listed(entries: Iterable[tuple[str, str]]) -> str:
+    """A line `key) text` for each; further lines of a text are indented, so that they can be told from the next key."""
+    return "\n".join(f"{key}) {text}".replace("\n", "\n   ") for key, text in entries if text)
+
+
+def is_table(text: str) -> bool:
+    """Whether this is the text of a table that we wrote."""
+    return text.startswith(",".join(COLUMNS[:5]))
+
+
+def read_csv(text: str, file: str) -> list[Draft]:
+    """Read a table that `write_csv` wrote.
+
+    Raises:
+        PackError: a row cannot be read; at its line.
+    """
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    drafts = []
+    try:
+        for row in rows:
+            cells = {name: _cell(row.get(name) or "") for name in COLUMNS}
+            drafts.append(_draft(cells, f"{file}, item {cells['item']}"))
+    except csv.Error as error:
+        raise PackError(f"cannot be read: {error}", file=file, line=rows.line_num) from None
+    return drafts
+
+
+def _cell(text: str) -> str:
+    return text[1:] if text[:1] == "'" and text[1:].startswith(_FORMULA) else text
+
+
+def _draft(cells: dict[str, str], place: str) -> Draft:
+    options, lefts, hints = (_entries(cells[name]) for name in ("options", "lefts", "hints"))
+    right, feedback = cells["right"].split(), dict(_entries(cells["feedback"]))
+    told = [cells["why"], cells["pitfalls"], cells["rule"]]
+    origin = {"imported from": place, "kind": cells["kind"], "topic": cells["topic"], "concepts": cells["concepts"]}
+    back = note = ""
+    chosen: tuple[tuple[str, bool, str], ...] = ()
+    if lefts:
+        texts = dict(options)
+        pairs = zip(lefts, right, strict=False)
+        back = "\n".join(pair_row(left, texts.get(key, "")) for (_, left), key in pairs)
+        note = "pairs; make it a match item"
+    elif cells["kind"] == "order":
+        back, note = cells["answer"], "steps; make it an order item"
+    elif options:
+        chosen = tuple((text, key in right, feedback.get(key, "")) for key, text in options)
+    else:
+        back, told = _joined([cells["answer"], *told]), []
+    return Draft(
+        cells["title"], cells["question"], back, chosen, note, _joined(told), tuple(text for _, text in hints),
+        tuple((key, value) for key, value in origin.items() if value),
+    )  # fmt: skip
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "\n\n".join(part for part in parts if part)
+
+
+def _entries(text: str) -> list[tuple[str, str]]:
+    """What `_listed` wrote: (key, text) of each."""
+    entries: list[list[str]] = []
+    for row in text.split("\n"):
+        begun = re.match(r"(\w+)\) ", row)
+        if begun:
+            entries.append([begun[1], row[begun.end() :]])
+        elif entries:
+            entries[-1].append(row.removeprefix("   "))
+    return [(key, "\n".join(rows)) for key, *rows in entries]

@@ -1,0 +1,147 @@
+"""Anki's note types: what each card of a note asks, and what it answers."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+MOST_GAPS = 499  # Anki's own limit
+_PLACE = re.compile(r"\{\{\s*([#^/]?)\s*([^{}]*?)\s*\}\}")
+_ANSWER = re.compile(r"<hr\b[^<>]*\bid\s*=\s*['\"]?answer\b[^<>]*>", re.IGNORECASE)
+_CLOZE = re.compile(r"\{\{c([\d,]{1,40})::|::|\}\}", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class NoteType:
+    """Templates are (name, question, answer), HTML with `{{Field}}` where a field goes. A cloze type has one."""
+
+    name: str
+    fields: tuple[str, ...]
+    templates: tuple[tuple[str, str, str], ...]
+    cloze: bool = False
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """The fields that a template shows."""
+        texts = "".join(question + answer for _, question, answer in self.templates)
+        return frozenset(_field(match[2]) for match in _PLACE.finditer(texts))
+
+
+def basic(count: int, name: str = "") -> NoteType:
+    """The type of notes that come without one: the first field asks, the others answer."""
+    fields = tuple(f"Field {number}" for number in range(1, count + 1))
+    answer = "".join(f"<div>{{{{{field}}}}}</div>" for field in fields[1:])
+    question = f"{{{{{fields[0]}}}}}"
+    if "reversed" in name.lower() and count > 1:
+        back = "{{#Field 3}}{{Field 2}}{{/Field 3}}" if "optional" in name.lower() else "{{Field 2}}"
+        templates = (("Card 1", question, "{{Field 2}}"), ("Card 2", back, question))
+        return NoteType(name, fields, templates)
+    return NoteType(name, fields, (("Card 1", question, answer),))
+
+
+def cloze(count: int, name: str = "") -> NoteType:
+    """The type of cloze notes that come without one: the first field has the gaps, the others go to the back."""
+    fields = tuple(f"Field {number}" for number in range(1, count + 1))
+    extra = "".join(f"<div>{{{{{field}}}}}</div>" for field in fields[1:])
+    text = f"{{{{cloze:{fields[0]}}}}}"
+    return NoteType(name, fields, (("Cloze", text, text + extra),), cloze=True)
+
+
+def has_gaps(text: str) -> bool:
+    """Whether a field is a cloze text."""
+    return bool(re.search(r"\{\{c\d{1,9}(?:,\d{1,9})*::", text, re.IGNORECASE))
+
+
+def cards(note: NoteType, values: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """(name, question, answer) of each card of a note, as HTML. A card whose question shows no field is not made."""
+    named = dict(zip(note.fields, values, strict=False))
+    for name, question, answer in note.templates:
+        back = _ANSWER.split(answer, maxsplit=1)[-1]
+        if not note.cloze:
+            front, some = _render(question, named, 0, False)
+            if some:
+                yield name, front, _render(back, named, 0, True)[0]
+            continue
+        numbers = sorted({number for text in values for number in _numbers(text)}) or [0]
+        for number in numbers:
+            front, back_side = _render(question, named, number, False)[0], _render(back, named, number, True)[0]
+            yield f"{name} {number}" if len(numbers) > 1 else name, front, back_side
+
+
+def _field(place: str) -> str:
+    return place.rpartition(":")[2].strip()
+
+
+def _render(template: str, values: Mapping[str, str], number: int, answered: bool) -> tuple[str, bool]:
+    """The template with its fields, and whether any of them says something."""
+    parts: list[str] = []
+    hidden: list[bool] = []  # for each section that is open
+    at, some = 0, False
+    for match in _PLACE.finditer(template):
+        if not any(hidden):
+            parts.append(template[at : match.start()])
+        at = match.end()
+        mark, place = match[1], match[2]
+        value = values.get(_field(place), "")
+        if mark == "/":
+            hidden = hidden[:-1]
+        elif mark:
+            hidden.append(_says(value) == (mark == "^"))
+        elif not any(hidden) and place != "FrontSide":
+            some = some or _says(value)
+            filled = gaps(value, number, answered) if place.startswith("cloze") or ":cloze:" in place else value
+            parts.append(filled)
+    parts.append("" if any(hidden) else template[at:])
+    return "".join(parts), some
+
+
+def _says(value: str) -> bool:
+    return "<img" in value or bool(re.sub(r"<[^<>]*>|&nbsp;|\s", "", value))
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = (int(part) for gap in _CLOZE.finditer(text) if gap[1] for part in gap[1].split(",") if part)
+    return [number for number in numbers if number <= MOST_GAPS]
+
+
+@dataclass(slots=True)
+class _Gap:
+    """A gap that is open: its numbers, its text so far, and its hint (None before the second `::`)."""
+
+    numbers: tuple[int, ...]
+    text: list[str] = field(default_factory=list)
+    hint: list[str] | None = None
+
+
+def gaps(text: str, number: int, answered: bool) -> str:
+    """A cloze text with gap `number` hidden (its hint, or […]), or answered; the others show what they hold."""
+    outer = _Gap(())
+    open_gaps = [outer]
+    at = 0
+    for match in _CLOZE.finditer(text):
+        gap = open_gaps[-1]
+        into = gap.text if gap.hint is None else gap.hint
+        into.append(text[at : match.start()])
+        at = match.end()
+        if match[1]:
+            open_gaps.append(_Gap(tuple(int(part) for part in match[1].split(",") if part)))
+        elif match[0] == "::" and gap is not outer and gap.hint is None:
+            gap.hint = []
+        elif match[0] == "}}" and gap is not outer:
+            open_gaps.pop()
+            into = open_gaps[-1].text if open_gaps[-1].hint is None else open_gaps[-1].hint
+            into.append(_shown(gap, number, answered))
+        else:
+            into.append(match[0])
+    outer.text.append(text[at:]) if len(open_gaps) == 1 else open_gaps[-1].text.append(text[at:])
+    while len(open_gaps) > 1:  # not closed: it stays as it was written
+        gap = open_gaps.pop()
+        hint = ["::", *gap.hint] if gap.hint is not None else []
+        open_gaps[-1].text.append(f"{{{{c{','.join(map(str, gap.numbers))}::{''.join(gap.text + hint)}")
+    return "".join(outer.text)
+
+
+def _shown(gap: _Gap, number: int, answered: bool) -> str:
+    text = "".join(gap.text)
+    if number not in gap.numbers:
+        return text
+    return f"<b>{text}</b>" if answered else f"[{''.join(gap.hint) if gap.hint else '…'}]"

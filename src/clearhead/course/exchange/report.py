@@ -1,0 +1,47 @@
+"""What an import or an export could not carry over, with the place where it stands."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from clearhead.errors import PackError
+
+Lost = Callable[[str], None]  # called with what is not carried over, where the place is known
+_SHOWN = 20  # losses that an error lists
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """One thing that is not carried over. `place` is "notes.txt:5", "deck.apkg, note 3" or "item choice-even"."""
+
+    place: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}"
+
+
+@dataclass(slots=True)
+class Report:
+    """Collects the losses of one import or export, in the order of the file, each once."""
+
+    losses: list[Loss] = field(default_factory=list)
+    _seen: set[Loss] = field(default_factory=set)
+
+    def add(self, place: str, what: str) -> None:
+        """Note that `what`, at `place`, is not carried over."""
+        loss = Loss(place, what)
+        if loss not in self._seen:
+            self._seen.add(loss)
+            self.losses.append(loss)
+
+    def at(self, place: str) -> Lost:
+        """A function that notes a loss at this place."""
+        return lambda what: self.add(place, what)
+
+    def refuse(self) -> None:
+        """Raise PackError if anything was lost: what `--strict` asks for."""
+        if self.losses:
+            listed = "\n".join(f"  {loss}" for loss in self.losses[:_SHOWN])
+            more = len(self.losses) - _SHOWN
+            rest = f"\n  and {more} more" if more > 0 else ""
+            raise PackError(f"nothing was written, because this is not carried over:\n{listed}{rest}")
