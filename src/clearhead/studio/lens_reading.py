@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Tell = Callable[[str, int, int], None]  # what is being done, and how far it is: done, total (0: not known)
 
 MODELS: Final = 2
-READINGS: Final = 6
+LATEST: Final = 6
 PICTURES: Final = 8
 
 
@@ -70,10 +70,16 @@ def asked(text: str, model: str = "", picture: str = "", rollout: bool = False, 
     return Asked(text.strip(), model.strip() or None, picture.strip(), rollout, second.strip())
 
 
-class Kept:
-    """Readings by what was asked, made one at a time: two first visits must not load a model twice, nor texts mix."""
+class Readings:
+    """Readings by what was asked, made one at a time: two first visits must not load a model twice, nor texts mix.
 
-    def __init__(self) -> None:
+    Args:
+        only: the models that may be read, by name; None allows every name and folder. A shared studio reads its own
+            alone, so nobody opens a folder of the server or lets a model's code run on it.
+    """
+
+    def __init__(self, only: Collection[str] | None = None) -> None:
+        self._only = only
         self._turn = Lock()
         self._models: OrderedDict[tuple[str | None, bool], Loaded] = OrderedDict()
         self._readings: OrderedDict[Asked, Reading] = OrderedDict()
@@ -95,8 +101,8 @@ class Kept:
         try:
             if wanted.alone not in self._readings:
                 reading = self._made(wanted.alone, tell)
-                _keep(self._readings, wanted.alone, reading, READINGS)
-            _keep(self._asked, wanted.key, wanted, 4 * READINGS)
+                _keep(self._readings, wanted.alone, reading, LATEST)
+            _keep(self._asked, wanted.key, wanted, 4 * LATEST)
             return self._readings[wanted.alone]
         finally:
             self._turn.release()
@@ -134,7 +140,12 @@ class Kept:
         return key
 
     def trust(self, model: str) -> None:
-        """The learner has said that code which this model brings may run, until the studio stops."""
+        """The learner has said that code which this model brings may run, until the studio stops.
+
+        Raises:
+            ModelError: this studio reads its own models only.
+        """
+        self._refuse_others(model)
         self._trusted.add(model)
 
     def _made(self, wanted: Asked, tell: Tell) -> Any:
@@ -159,6 +170,7 @@ class Kept:
     def _loaded(self, model: str | None, tell: Tell) -> "Loaded":
         from clearhead import capture
 
+        self._refuse_others(model)
         trusted = model in self._trusted
         if (model, trusted) not in self._models:
             tell("loading", 0, 0)
@@ -166,6 +178,11 @@ class Kept:
             tell("loading", 1, 1)  # a stop asked for while it loaded takes hold here
             _keep(self._models, (model, trusted), loaded, MODELS)
         return self._models[model, trusted]
+
+    def _refuse_others(self, model: str | None) -> None:
+        # Decided by the name, before anything is looked for: an answer tells nothing about the server's folders.
+        if self._only is not None and model and model not in self._only:
+            raise ModelError(_("this studio is shared: the Lens opens its own models only."))
 
     def _picture(self, key: str) -> bytes:
         if key not in self._pictures:
@@ -187,4 +204,4 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-KEPT = Kept()
+READINGS = Readings()

@@ -3,10 +3,12 @@
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import platformdirs
 
 from clearhead.errors import OptionError
+from clearhead.studio.security import names_of_this_machine
 
 URL = re.compile(r"https?://[^\s/?#@]+/*")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 — addresses that are every address of a machine, and so none to send
@@ -25,6 +27,9 @@ class Settings:
         certificate, key: PEM files, to serve https.
         url: how learners reach a shared studio, where that is not its host and port: behind a proxy, by a name.
         database: a PostgreSQL URL to keep attempts in; None is an SQLite file in `data`.
+        token: what a browser must show once to use a studio for one person, since other users of this machine reach its
+            address too; None has `serve` make one, "" asks nobody.
+        proxies: addresses of reverse proxies whose X-Forwarded headers are believed; by default nobody's are.
         packs: course packs to teach; None is the shipped ones.
     """
 
@@ -37,6 +42,8 @@ class Settings:
     certificate: Path | None = None
     key: Path | None = None
     url: str | None = None
+    token: str | None = None
+    proxies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -53,10 +60,23 @@ class Settings:
         """Whether other people use it: then each logs in, and programs must be confined."""
         return self.accounts or self.host not in LOCAL
 
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names under which browsers reach it, in lower case."""
+        named = {self.host.lower()} if self.host not in EVERYWHERE else set()
+        if self.url:
+            named.add((urlsplit(self.url).hostname or "").lower())
+        return names_of_this_machine() | named if self.shared else frozenset({*LOCAL, "::1"}) | named
+
     def address(self, port: int) -> str:
         """Where it is reached when it listens on this port; a host that is every address stands there as it is."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return (self.url or f"{'https' if self.certificate else 'http'}://{host}:{port}").rstrip("/")
+
+    def opens_at(self, port: int) -> str:
+        """The address to open first: with the token, where one is asked for."""
+        address = self.address(port)
+        return f"{address}/?token={self.token}" if self.token and not self.shared else address
 
     def invites_to(self, port: int) -> str:
         """What stands before an invitation; "" where only who runs it can know: it listens on every address."""
