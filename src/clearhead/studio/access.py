@@ -96,7 +96,7 @@ def show_token(request: Request, token: Annotated[str, Form(max_length=200)]) ->
 def to_log_in(request: Request, _problem: Exception) -> Response:
     """Send a browser to the log-in page, and back afterwards."""
     if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse(f"/login?{urlencode({'next': _address(request)})}", 303)
+        return RedirectResponse(f"/login?{urlencode({'next': address_of(request)})}", 303)
     request.state.desk = request.app.state.desk.at(GUEST)
     heading, detail = _("Log in first"), _("This page belongs to somebody.")
     return render(request, "error.html", status=401, number=401, heading=heading, detail=detail, again=False)
@@ -109,7 +109,7 @@ def to_token(request: Request, _problem: Exception) -> Response:
 
 def let_in(request: Request, _problem: Exception) -> Response:
     """Keep the token as a cookie; the address that is opened then, and that history keeps, has none."""
-    return _let_in(request, safe(_address(request, without="token")))
+    return _let_in(request, safe(address_of(request, without="token")))
 
 
 def safe(address: str) -> str:
@@ -139,7 +139,7 @@ def _signer(request: Request) -> _Signer:
     return _Signer(request.app.state.desk.secret)
 
 
-def _address(request: Request, *, without: str = "") -> str:
+def address_of(request: Request, *, without: str = "") -> str:
     """The path and query of this request."""
     query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != without])
     path: str = request.scope["path"]

@@ -14,10 +14,11 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from clearhead import sandbox
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, StoreError
 from clearhead.studio import (
     access,
     account,
+    away,
     exam,
     experiment,
     feedback,
@@ -166,6 +167,8 @@ def _errors(app: FastAPI) -> None:
         names = ", ".join(sorted({str(error["loc"][-1]) for error in problem.errors()}))
         said = _("The request could not be read: %(names)s is missing or malformed.", names=names)
         return _error_page(request, 422, TITLES[422], said)
+
+    app.add_exception_handler(StoreError, away.to_try_again)
 
     @app.exception_handler(ClearheadError)
     async def told_why(request: Request, problem: ClearheadError) -> Response:

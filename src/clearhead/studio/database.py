@@ -12,7 +12,7 @@ import platformdirs
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from clearhead.errors import OptionError, StoreError
 from clearhead.saying import Said, say
@@ -85,14 +85,16 @@ class Database:
                 way_out = say(
                     "To go on, see that the server runs and that the URL names a database this user may change"
                 )
-            raise StoreError(
+            error = StoreError(
                 say(
                     "your work in %(where)s cannot be used: %(reason)s. Nothing in it was changed. %(way_out)s",
                     where=self.where,
                     reason=reason,
                     way_out=way_out,
                 )
-            ) from problem
+            )
+            error.temporary = isinstance(problem, OperationalError) and (not self._file or "locked" in reason)
+            raise error from problem
 
 
 def private_folder(folder: Path) -> None:
