@@ -1,6 +1,5 @@
 """The studio as an ASGI application: `create(settings)`."""
 
-import os
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -46,7 +45,7 @@ from clearhead.studio.lens_reading import READINGS, Readings
 from clearhead.studio.pages import render
 from clearhead.studio.security import Guard, KnownHost
 from clearhead.studio.sessions import Sessions
-from clearhead.studio.settings import EVERYWHERE, Settings
+from clearhead.studio.settings import CORES, EVERYWHERE, Settings
 from clearhead.studio.shelf import Shelf, fill
 from clearhead.studio.store import Store
 from clearhead.studio.throttle import Throttle
@@ -105,9 +104,10 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     for part in PARTS:
         app.include_router(part.router)
     app.include_router(lens.router)
-    app.state.readings = Readings(only=lens.MODELS) if settings.shared else READINGS
+    together = settings.data / "lens" if settings.processes > 1 else None
+    app.state.readings = Readings(only=lens.MODELS, folder=together) if settings.shared else READINGS
     if settings.shared:
-        _accounts(app, store.database, desk.secret)
+        _accounts(app, store.database, desk.secret, settings.processes)
     elif settings.token:
         app.include_router(access.router)
         app.add_exception_handler(access.TokenFirst, access.to_token)
@@ -125,11 +125,11 @@ def _doors(settings: Settings) -> list[Any]:
     return [Depends(access.owner)] if settings.token else []
 
 
-def _accounts(app: FastAPI, database: Database, secret: str) -> None:
+def _accounts(app: FastAPI, database: Database, secret: str, processes: int) -> None:
     app.state.accounts = Accounts(database, secret)
     app.state.sessions = Sessions(database)
     app.state.throttle = Throttle(database, secret)
-    app.state.hashing = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="passwords")
+    app.state.hashing = ThreadPoolExecutor(max(1, CORES // processes), thread_name_prefix="passwords")
     app.include_router(account.router)
     app.add_exception_handler(access.LogInFirst, access.to_log_in)
 

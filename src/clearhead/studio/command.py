@@ -38,6 +38,9 @@ def studio(
             help="Ask a browser once for the token in the printed address: other users of this machine reach it too."
         ),
     ] = True,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve it; one a core when shared on PostgreSQL, else one.")
+    ] = None,
     trusted_proxy: Annotated[
         list[str] | None, typer.Option(help="The address of a proxy whose X-Forwarded headers are believed.")
     ] = None,
@@ -59,6 +62,7 @@ def studio(
         certificate=certificate,
         key=key,
         url=url,
+        workers=workers,
         token=None if token else "",
         proxies=tuple(trusted_proxy or ()),
     )

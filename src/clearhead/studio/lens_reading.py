@@ -1,9 +1,14 @@
 """What the Lens has read: models, readings and uploaded pictures, the last few of each, in this process alone."""
 
 import hashlib
+import json
+import os
+import re
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +25,8 @@ Tell = Callable[[str, int, int], None]  # what is being done, and how far it is:
 MODELS: Final = 2
 LATEST: Final = 6
 PICTURES: Final = 8
+SHARED: Final = 400  # files that several processes keep for one another
+KEY: Final = re.compile(r"[0-9a-f]{32}(\.json)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +83,11 @@ class Readings:
     Args:
         only: the models that may be read, by name; None allows every name and folder. A shared studio reads its own
             alone, so nobody opens a folder of the server or lets a model's code run on it.
+        folder: where what was asked, and pictures, are kept too, for the other processes of the same studio.
     """
 
-    def __init__(self, only: Collection[str] | None = None) -> None:
-        self._only = only
+    def __init__(self, only: Collection[str] | None = None, folder: Path | None = None) -> None:
+        self._only, self._folder = only, folder
         self._turn = Lock()
         self._models: OrderedDict[tuple[str | None, bool], Loaded] = OrderedDict()
         self._readings: OrderedDict[Asked, Reading] = OrderedDict()
@@ -102,6 +110,8 @@ class Readings:
             if wanted.alone not in self._readings:
                 reading = self._made(wanted.alone, tell)
                 _keep(self._readings, wanted.alone, reading, LATEST)
+            if wanted.key not in self._asked:
+                self._share(f"{wanted.key}.json", json.dumps(asdict(wanted)).encode())
             _keep(self._asked, wanted.key, wanted, 4 * LATEST)
             return self._readings[wanted.alone]
         finally:
@@ -130,6 +140,8 @@ class Readings:
             OptionError: the studio has forgotten it, or was started anew.
         """
         if key not in self._asked:
+            if shared := self._shared(f"{key}.json"):
+                return Asked(**json.loads(shared))
             raise OptionError(_("the studio has forgotten this reading. Press Read to make it again."))
         return self._asked[key]
 
@@ -137,6 +149,7 @@ class Readings:
         """Keep an uploaded picture for as long as there is room; the key to ask for it by."""
         key = _digest(content)
         _keep(self._pictures, key, content, PICTURES)
+        self._share(key, content)
         return key
 
     def trust(self, model: str) -> None:
@@ -185,11 +198,40 @@ class Readings:
             raise ModelError(_("this studio is shared: the Lens opens its own models only."))
 
     def _picture(self, key: str) -> bytes:
-        if key not in self._pictures:
+        content = self._pictures.get(key) or self._shared(key)
+        if content is None:
             raise ModelError(
                 _("this picture is not kept: an address cannot hold it, and the studio forgets it. Choose it again.")
             )
-        return self._pictures[key]
+        return content
+
+    def _share(self, name: str, content: bytes) -> None:
+        """Keep it for the other processes; the oldest files make room."""
+        if self._folder is None:
+            return
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        whole = self._folder / f".{name}.{secrets.token_hex(4)}"
+        whole.write_bytes(content)
+        whole.rename(self._folder / name)
+        names = sorted(os.scandir(self._folder), key=_age)
+        for entry in names[:-SHARED]:
+            Path(entry.path).unlink(missing_ok=True)
+
+    def _shared(self, name: str) -> bytes | None:
+        if self._folder is None or not KEY.fullmatch(name):
+            return None
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def _age(entry: "os.DirEntry[str]") -> float:
+    """When the file was written; 0 where another process has just deleted it."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _keep(shelf: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:

@@ -11,12 +11,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import uvicorn
+from fastapi import FastAPI
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from starlette.types import ASGIApp
 
 from clearhead.errors import OptionError, SandboxError
-from clearhead.studio import app, users
+from clearhead.studio import app, users, workers
 from clearhead.studio.accounts import Accounts
 from clearhead.studio.desk import Desk
 from clearhead.studio.settings import LOCAL, Settings
@@ -49,13 +50,34 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         if settings.shared:
             users.remember_address(studio.state.desk.store, settings.invites_to(port))
             _say_who(settings, studio.state.accounts, console)
-        server = uvicorn.Server(config(studio, settings))
-        if browser and not os.environ.get("CI"):
-            _when_up(server, lambda: webbrowser.open(address))
-        logging.getLogger("uvicorn.error").addFilter(_no_interrupt_noise)
-        with _proving(settings, studio.state.desk, console), suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        show = None if not browser or os.environ.get("CI") else lambda: webbrowser.open(address)
+        if settings.processes > 1:
+            studio.state.desk.store.close()
+            workers.run(work, settings, listener, settings.processes)
+        else:
+            _run(studio, settings, listener, console, show)
     console.print("Stopped.")
+
+
+def work(settings: Settings, listener: socket.socket, number: int) -> None:
+    """One of several processes: the first tells the terminal how far the proofs are, all prove and serve."""
+    console = Console(highlight=False, soft_wrap=True, quiet=number > 0)
+    _run(app.create(settings, unproved(settings.packs)), settings, listener, console)
+
+
+def _run(
+    studio: FastAPI,
+    settings: Settings,
+    listener: socket.socket,
+    console: Console,
+    show: Callable[[], object] | None = None,
+) -> None:
+    server = uvicorn.Server(config(studio, settings))
+    if show is not None:
+        _when_up(server, show)
+    logging.getLogger("uvicorn.error").addFilter(_no_interrupt_noise)
+    with _proving(settings, studio.state.desk, console), suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
 
 
 def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
@@ -106,7 +128,7 @@ def take_port(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, wanted))
-            listener.listen(128)
+            listener.listen(1024)  # a class that opens its browsers at once
         except OSError as problem:
             listener.close()
             last = problem

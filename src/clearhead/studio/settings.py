@@ -1,5 +1,6 @@
 """What a studio is started with."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from clearhead.studio.security import names_of_this_machine
 
 URL = re.compile(r"https?://[^\s/?#@]+/*")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 — addresses that are every address of a machine, and so none to send
+CORES = os.cpu_count() or 1
 LOCAL = ("127.0.0.1", "localhost")
 
 
@@ -30,6 +32,7 @@ class Settings:
         token: what a browser must show once to use a studio for one person, since other users of this machine reach its
             address too; None has `serve` make one, "" asks nobody.
         proxies: addresses of reverse proxies whose X-Forwarded headers are believed; by default nobody's are.
+        workers: processes that serve it; None is one a core for a shared studio on PostgreSQL, else one.
         packs: course packs to teach; None is the shipped ones.
     """
 
@@ -44,10 +47,15 @@ class Settings:
     url: str | None = None
     token: str | None = None
     proxies: tuple[str, ...] = ()
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise OptionError(f"port is {self.port}, expected 0 to 65535. Leave --port out to use 8765.")
+        if self.workers is not None and self.workers < 1:
+            raise OptionError(f"workers is {self.workers}, expected 1 or more.")
+        if (self.workers or 1) > 1 and self.database is None:
+            raise OptionError("several workers need a database that several processes write to: give --database too.")
         if (self.certificate is None) != (self.key is None):
             raise OptionError("https needs both --certificate and --key; one of them is missing.")
         if self.url is not None and not URL.fullmatch(self.url):
@@ -59,6 +67,13 @@ class Settings:
     def shared(self) -> bool:
         """Whether other people use it: then each logs in, and programs must be confined."""
         return self.accounts or self.host not in LOCAL
+
+    @property
+    def processes(self) -> int:
+        """How many processes serve it."""
+        if self.workers is not None:
+            return self.workers
+        return CORES if self.shared and self.database is not None else 1
 
     @property
     def hosts(self) -> frozenset[str]:
