@@ -84,7 +84,13 @@ class SandboxError(ClearheadError, RuntimeError):
 
 
 class StoreError(ClearheadError, RuntimeError):
-    """The learner's database cannot be opened or is damaged."""
+    """The learner's database cannot be opened or is damaged.
+
+    Attributes:
+        temporary: whether the same request may succeed later: the server is away, or another program holds the file.
+    """
+
+    temporary = False
 
 
 def shape_text(name: str, shape: Sequence[int], axes: str | None = None) -> str:

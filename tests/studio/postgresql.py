@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,8 +24,9 @@ def programs() -> Path | None:
 class Server:
     """A running server; `database()` is a URL under which nothing is kept yet: a schema of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, control: Callable[..., object]) -> None:
         self._folder = folder
+        self.control = control  # pg_ctl
 
     def database(self) -> str:
         import psycopg
@@ -52,10 +53,13 @@ def server() -> Iterator[Server]:
     make = [bin / "initdb", "-D", data, "-U", "studio", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
     subprocess.run(make, check=True, **quiet)  # type: ignore[call-overload]
     options = f"-c listen_addresses= -c unix_socket_directories={folder} -c fsync=off -c full_page_writes=off"
-    control = [bin / "pg_ctl", "-D", data, "-w"]
-    subprocess.run([*control, "-o", options, "start"], check=True, **quiet)  # type: ignore[call-overload]
+
+    def control(*words: str) -> None:
+        subprocess.run([bin / "pg_ctl", "-D", data, "-w", "-o", options, *words], check=True, **quiet)  # type: ignore[call-overload]
+
+    control("start")
     try:
-        yield Server(folder)
+        yield Server(folder, control)
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True, **quiet)  # type: ignore[call-overload]
+        control("-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)

@@ -6,20 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from clearhead import sandbox
 from clearhead.cli import app as cli
 from clearhead.errors import OptionError, SandboxError
-from clearhead.studio.account import _safe
-from clearhead.studio.accounts import INVITED, Accounts, Patience
+from clearhead.studio.access import safe
+from clearhead.studio.accounts import INVITED, Accounts
 from clearhead.studio.app import create
 from clearhead.studio.database import Database
 from clearhead.studio.settings import Settings
 from clearhead.studio.store import Store
-from clearhead.studio.tables import waits
 from clearhead.studio.users import remember_address
 from studio.conftest import ON_BOTH, START, Visitor
 from studio.sample import shelf
@@ -31,7 +29,7 @@ WORD = "correct horse battery"
 @pytest.fixture
 def shared(tmp_path: Path, database: str | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr(sandbox, "must_confine", lambda: None)
-    app = create(Settings(data=tmp_path, host="0.0.0.0", database=database), shelf())
+    app = create(Settings(data=tmp_path, host="0.0.0.0", url="http://studio.example", database=database), shelf())
     app.state.desk.now = lambda: START
     with TestClient(app, base_url="http://studio.example") as client:
         yield client
@@ -117,7 +115,7 @@ def test_one_is_led_back_to_where_one_was(shared: TestClient) -> None:
     "where", ["https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "", "/a\nb"]
 )
 def test_one_is_led_nowhere_else(where: str) -> None:
-    assert _safe(where) == "/"
+    assert safe(where) == "/"
 
 
 def test_an_invitation_works_once_and_not_for_ever(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,59 +146,6 @@ def test_a_new_password_and_a_removal_end_every_session(shared: TestClient) -> N
     elsewhere.log_in("ada", WORD + "2", 401)
     with pytest.raises(OptionError, match="here already"):
         accounts(shared).add("ada")
-
-
-def test_wrong_names_and_wrong_passwords_look_alike_and_wait(shared: TestClient) -> None:
-    learner(shared, "ada")
-    accounts(shared).add("not yet here")
-    guess = Learner(shared)
-    for name, password in (("ada", "wrong"), ("nobody", WORD), ("not yet here", "x"), ("ada", ""), ("ada", WORD[:-1])):
-        assert "do not belong together" in guess.log_in(name, password or "y", 401)
-    assert "Too many tries" in guess.log_in("ada", WORD, 429)
-    again = create(shared.app.state.desk.settings, shelf())  # type: ignore[attr-defined]
-    with TestClient(again, base_url="http://studio.example") as restarted:
-        assert "Too many tries" in Learner(restarted).log_in("ada", WORD, 429), "a restart gives no new tries"
-        again.state.patience.passed("name ada", "address testclient")
-        Learner(restarted).log_in("ada")
-
-
-@pytest.mark.parametrize("database", ON_BOTH, indirect=True)
-def test_patience_doubles_ends_and_forgets(tmp_path: Path, database: str | None) -> None:
-    opened = Database(tmp_path, database)
-    patience = Patience(opened, "secret")
-    for _ in range(Patience.FREE):
-        assert patience.wait("ada", now=100) == 0
-        patience.failed("ada", now=100)
-    assert patience.wait("ada", "other", now=100) == 30
-    patience.failed("ada", "somebody", now=200)
-    assert Patience(opened, "secret").wait("ada", now=200) == 60, "another program over the same database"
-    assert patience.wait("other", "somebody", now=200) == 0
-    for _ in range(10):
-        patience.failed("ada", now=200)
-    assert patience.wait("ada", now=200) == patience.wait("ada", now=100) == 3600, "a clock set back adds nothing"
-    patience.passed("ada")
-    assert patience.wait("ada", now=200) == 0
-    with opened.reading() as connection:
-        kept = connection.execute(sa.select(waits)).all()
-    assert len(kept) == 1
-    assert "somebody" not in str(kept)
-    opened.close()
-
-
-def test_patience_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = Database(tmp_path)
-    patience = Patience(opened, "secret")
-    monkeypatch.setattr(Patience, "MOST", 20)
-    for _ in range(Patience.FREE):
-        patience.failed("ada", now=200)
-    for number in range(60):
-        patience.failed(f"name {number}", now=200)
-    with opened.reading() as connection:
-        assert connection.execute(sa.select(sa.func.count()).select_from(waits)).scalar_one() <= 22
-    assert patience.wait("ada", now=200) == 30
-    patience.failed("somebody", now=200 + 25 * 3600)
-    assert patience.wait("ada", now=200) == 0, "after a day it is forgotten"
-    opened.close()
 
 
 def test_logging_out_forgets_the_session_and_the_device(shared: TestClient) -> None:
@@ -234,10 +179,16 @@ def test_passwords_are_kept_as_argon2_hashes(shared: TestClient) -> None:
 
 def test_nobody_opens_a_folder_of_the_server_by_the_lens(shared: TestClient) -> None:
     ada = learner(shared, "ada")
-    assert "its own models only" in ada.get("/lens/data?text=x&model=/etc", 403)
     headers = {"x-csrf-token": ada.token()}
-    assert ada.client.post("/lens/read", json={"text": "x", "model": "/etc"}, headers=headers).status_code == 403
-    assert ada.client.post("/lens/trust", json={"model": "x"}, headers=headers).status_code == 403
+    for query in ("model=/etc", "model=/nope", "second=/etc", "model=induction&second=/nope", "model=bert-base-cased"):
+        assert "its own models only" in ada.get(f"/lens/data?text=x&{query}", 422), query
+        assert "its own models only" in ada.get(f"/lens/answer?question={{}}&text=x&{query}", 422), query
+        assert "its own models only" in ada.get(f"/lens?plain=1&text=x&{query}"), query
+    wanted = '{"text": "x", "model": "/etc"}'
+    for kind in ("application/json", "application/vnd.api+json"):
+        read = ada.client.post("/lens/read?model=induction", content=wanted, headers={**headers, "content-type": kind})
+        assert "its own models only" in read.text, kind
+    assert ada.client.post("/lens/trust", json={"model": "x"}, headers=headers).status_code == 422
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "example.org"])

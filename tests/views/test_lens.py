@@ -18,8 +18,8 @@ from fastapi.testclient import TestClient
 
 from clearhead.capture import demo_folder
 from clearhead.errors import ModelError
-from clearhead.studio import app, lens
-from clearhead.studio.lens_reading import KEPT, asked
+from clearhead.studio import app
+from clearhead.studio.lens_reading import READINGS, asked
 from clearhead.studio.lens_work import Work
 from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf
@@ -127,7 +127,7 @@ def test_a_reading_says_how_far_it_is_and_is_asked_by_its_key(client):
     assert {at["doing"] for at in told} <= {"waiting", "loading", "reading", "drawing"}
     question = json.dumps({"kind": "kl", "layer": 0, "head": 1, "with": [0, 2]})
     found = client.get("/lens/answer", params={"key": last["key"], "question": question}).json()
-    reading = KEPT.read(KEPT.asked(last["key"]), lambda *_: None)
+    reading = READINGS.read(READINGS.asked(last["key"]), lambda *_: None)
     matrix = next(iter(reading.record.values()))
     nats = matrix.heads([1]).kl(matrix.heads([2]))[0, 0]
     assert found["mean"] == pytest.approx(float(nats.mean()), rel=1e-5)
@@ -140,7 +140,7 @@ def test_two_models_are_compared_head_by_head(client):
     assert {at["doing"] for at in told} <= {"loading", "reading", "drawing", "second-loading", "second-reading"}
     other = last["payload"]["other"]
     assert other["model"] == "untrained"
-    ours, theirs = KEPT.both(KEPT.asked(last["key"]), lambda *_: None)
+    ours, theirs = READINGS.both(READINGS.asked(last["key"]), lambda *_: None)
     pair = list(zip(ours.record.values(), theirs.record.values(), strict=True))
     for layer, (one, another) in enumerate(pair):
         nats = one.kl(another)[0].mean(-1).tolist()
@@ -180,7 +180,7 @@ def test_who_stops_listening_stops_the_reading():
             passed.wait(20)
 
     def make(told):
-        reading = KEPT.read(asked("A text that nobody waits for"), lambda *at: (tell(*at), told(*at)))
+        reading = READINGS.read(asked("A text that nobody waits for"), lambda *at: (tell(*at), told(*at)))
         return {"layers": len(reading.record)}
 
     work = Work(make)
@@ -190,7 +190,7 @@ def test_who_stops_listening_stops_the_reading():
     assert work.ended(within=20)
     assert json.loads(work.answer) == {"error": "stopped"}
     assert (
-        len(KEPT.read(asked("A text that nobody waits for"), lambda *_: None).record) == 6
+        len(READINGS.read(asked("A text that nobody waits for"), lambda *_: None).record) == 6
     )  # no lock, no hook is left
 
 
@@ -410,7 +410,7 @@ def test_stop_stops_the_work_itself(address, browser, monkeypatch):
         finally:
             stopped.set()
 
-    monkeypatch.setattr(lens.KEPT, "read", endless)
+    monkeypatch.setattr(READINGS, "read", endless)
     page = browser.new_page()
     page.set_default_timeout(60_000)
     page.goto(f"{address}/lens")

@@ -1,123 +1,144 @@
-"""Log in, log out, take an invitation; and who is asked to. Only a shared studio has these pages."""
+"""Log in, log out, take an invitation, change the password. Only a shared studio has these pages."""
 
-import re
-from typing import Annotated
-from urllib.parse import urlencode
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import copy_context
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from itsdangerous import BadSignature, URLSafeSerializer
 
-from clearhead.studio.accounts import LOGGED_IN, LONGEST, SHORTEST, Account, Accounts, Patience
-from clearhead.studio.desk import GUEST, Desk
+from clearhead.studio.access import SESSION, open_to_all, safe
+from clearhead.studio.accounts import LONGEST, SHORTEST, Account, Accounts
+from clearhead.studio.desk import AtDesk
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
+from clearhead.studio.sessions import SECONDS, Sessions
+from clearhead.studio.throttle import Key, Throttle
 
 router = APIRouter()
-COOKIE = "clearhead-session"
-OPEN = re.compile(r"/(login|offline|service-worker\.js|manifest\.webmanifest|join/.*|views/.*)")
-SHIPPED_MODELS = ("", "induction")
+BROWSER: Final = "clearhead-browser"  # the cookie of a browser that logged in to an account before
+YEAR: Final = 365 * 24 * 60 * 60
 
 
-class LogInFirst(Exception):
-    """Nobody is logged in, and the page is somebody's."""
+async def hashing(request: Request, work: Callable[[], Response]) -> Response:
+    """Do work that hashes a password: one a core at once, the others queue without a thread that pages need."""
+    turns: Executor = request.app.state.hashing
+    return await asyncio.get_running_loop().run_in_executor(turns, copy_context().run, work)
 
 
-def known(request: Request) -> None:
-    """Serve the request at the desk of whoever is logged in; ask to log in where that is nobody."""
-    root: Desk = request.app.state.desk
-    account = _accounts(request).who(request.cookies.get(COOKIE, ""))
-    if account is None and not OPEN.fullmatch(request.url.path):
-        raise LogInFirst
-    request.state.desk = root.at(account.id if account else GUEST, account.name if account else "")
-
-
-async def only_shipped_models(request: Request) -> None:
-    """In a shared studio nobody opens a folder of the server by the Lens, nor lets a model's own code run on it."""
-    given = request.query_params.get("model", "")
-    if request.headers.get("content-type", "").startswith("application/json"):
-        body = await request.json() if await request.body() else {}
-        given = given or str(body.get("model") or "") if isinstance(body, dict) else given
-    if given.strip() not in SHIPPED_MODELS or request.url.path == "/lens/trust":
-        raise HTTPException(403, _("This studio is shared: the Lens opens its own models only."))
-
-
-def to_log_in(request: Request, _problem: Exception) -> Response:
-    """Send a browser to the log-in page, and back afterwards."""
-    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse(f"/login?{_next(request)}", 303)
-    request.state.desk = request.app.state.desk.at(GUEST)
-    return render(
-        request,
-        "error.html",
-        status=401,
-        number=401,
-        heading=_("Log in first"),
-        detail=_("This page is somebody’s."),
-        again=False,
-    )
+Typed = Annotated[str, Form(max_length=LONGEST)]
 
 
 @router.get("/login", response_class=HTMLResponse)
+@open_to_all
 def login(request: Request, next: str = "/") -> HTMLResponse:
-    return render(request, "login.html", next=_safe(next), given="", lacking="")
+    return render(request, "login.html", next=safe(next), given="", lacking="")
 
 
 @router.post("/login")
-def log_in(
+@open_to_all
+async def log_in(
     request: Request,
     name: Annotated[str, Form(max_length=100)],
-    password: Annotated[str, Form(max_length=LONGEST)],
+    password: Typed,
     next: Annotated[str, Form()] = "/",
 ) -> Response:
-    patience: Patience = request.app.state.patience
-    keys = (f"name {name}", f"address {request.client.host if request.client else ''}")
-    wait = patience.wait(*keys)
-    account = None if wait else _accounts(request).check(name, password)
+    return await hashing(request, lambda: _log_in(request, name, password, next))
+
+
+def _log_in(request: Request, name: str, password: str, next: str) -> Response:
+    account, lacking, wait = _checked(request, name, password)
     if account is None:
-        if not wait:
-            patience.failed(*keys)
-        lacking = (
-            _("Too many tries. The next is possible in %(wait)s seconds.", wait=wait)
-            if wait
-            else _("That name and that password do not belong together.")
-        )
-        headers = {"retry-after": str(wait)} if wait else {}
-        page = render(request, "login.html", status=429 if wait else 401, next=_safe(next), given=name, lacking=lacking)
-        page.headers.update(headers)
+        page = render(request, "login.html", status=429 if wait else 401, next=safe(next), given=name, lacking=lacking)
+        if wait:
+            page.headers["retry-after"] = str(wait)
         return page
-    patience.passed(keys[0])
-    return _enter(request, account, _safe(next))
+    return _enter(request, account, safe(next))
 
 
 @router.post("/logout")
-def log_out() -> Response:
-    """Forget the session, and what the browser holds for cards without a network."""
+def log_out(request: Request) -> Response:
+    """End the session, and clear what the browser holds for cards without a network."""
+    _sessions(request).end(request.cookies.get(SESSION, ""))
     response = RedirectResponse("/login", 303, headers={"clear-site-data": '"cache", "storage"'})
-    response.delete_cookie(COOKIE)
+    response.delete_cookie(SESSION)
     return response
 
 
 @router.get("/join/{token}", response_class=HTMLResponse)
+@open_to_all
 def invitation(request: Request, token: str) -> HTMLResponse:
     return render(request, "join.html", account=_invited(request, token), shortest=SHORTEST, lacking="")
 
 
 @router.post("/join/{token}")
-def join(
-    request: Request,
-    token: str,
-    password: Annotated[str, Form(max_length=LONGEST)],
-    again: Annotated[str, Form(max_length=LONGEST)],
-) -> Response:
+@open_to_all
+async def join(request: Request, token: str, password: Typed, again: Typed) -> Response:
+    return await hashing(request, lambda: _join(request, token, password, again))
+
+
+def _join(request: Request, token: str, password: str, again: str) -> Response:
     account = _invited(request, token)
-    if len(password) < SHORTEST or password != again:
-        lacking = (
-            _("The two are not the same.")
-            if password != again
-            else _("That is too short: %(count)s characters at least.", count=SHORTEST)
-        )
+    if lacking := _unfit(password, again):
         return render(request, "join.html", status=422, account=account, shortest=SHORTEST, lacking=lacking)
-    return _enter(request, _accounts(request).join(account, password), "/")
+    return _enter_anew(request, account, password, "/")
+
+
+@router.get("/settings/password", response_class=HTMLResponse)
+def password_page(request: Request) -> HTMLResponse:
+    return render(request, "password.html", shortest=SHORTEST, lacking="")
+
+
+@router.post("/settings/password")
+async def change_password(request: Request, desk: AtDesk, current: Typed, password: Typed, again: Typed) -> Response:
+    """A new password ends every session of this learner; this browser gets a new one."""
+    return await hashing(request, lambda: _change_password(request, desk.who, current, password, again))
+
+
+def _change_password(request: Request, name: str, current: str, password: str, again: str) -> Response:
+    account, lacking, wait = _checked(request, name, current)
+    lacking = lacking or _unfit(password, again)
+    if account is None or lacking:
+        page = render(request, "password.html", status=429 if wait else 422, shortest=SHORTEST, lacking=lacking)
+        if wait:
+            page.headers["retry-after"] = str(wait)
+        return page
+    return _enter_anew(request, account, password, "/settings?saved=true")
+
+
+def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
+    """The account if the password is right; else why not, and the seconds to wait. Counted before it is hashed."""
+    throttle: Throttle = request.app.state.throttle
+    keys = (_guesser(request, name), Key("address", request.client.host if request.client else ""))
+    if wait := throttle.admit(*keys):
+        return None, _("Too many tries. The next is possible in %(wait)s seconds.", wait=wait), wait
+    account = _accounts(request).check(name, password)
+    if account is None:
+        return None, _("That name and that password do not belong together."), 0
+    throttle.passed(*keys)
+    return account, "", 0
+
+
+def _guesser(request: Request, name: str) -> Key:
+    """What the attempts on this name count under: a browser that knew its password before, or the name."""
+    try:
+        known, browser = _browsers(request).loads(request.cookies.get(BROWSER, ""))
+    except (BadSignature, ValueError, TypeError):
+        return Key("name", name)
+    return Key("browser", f"{browser} {name}") if known == name else Key("name", name)
+
+
+def _unfit(password: str, again: str) -> str:
+    """What is wrong with a new password, or ""."""
+    if password != again:
+        return _("The two are not the same.")
+    if len(password) < SHORTEST:
+        return _("That is too short: %(count)s characters at least.", count=SHORTEST)
+    return ""
 
 
 def _invited(request: Request, token: str) -> Account:
@@ -127,16 +148,21 @@ def _invited(request: Request, token: str) -> Account:
     return account
 
 
+def _enter_anew(request: Request, account: Account, password: str, where: str) -> Response:
+    """Set the password, end every session that was opened under the old one, and open one here."""
+    account = _accounts(request).join(account, password)
+    _sessions(request).end_all(account)
+    return _enter(request, account, where)
+
+
 def _enter(request: Request, account: Account, where: str) -> Response:
     response = RedirectResponse(where, 303)
-    response.set_cookie(
-        COOKIE,
-        _accounts(request).session(account),
-        max_age=LOGGED_IN,
-        httponly=True,
-        samesite="lax",  # a link from a message leads in; what changes something carries a token besides
-        secure=request.url.scheme == "https",
-    )
+    secure = request.scope.get("scheme") == "https"
+    # lax: a link from a message opens the studio; what changes something carries a form token besides
+    session = _sessions(request).open(account)
+    response.set_cookie(SESSION, session, max_age=SECONDS, httponly=True, samesite="lax", secure=secure)
+    browser = str(_browsers(request).dumps([account.name, secrets.token_urlsafe(8)]))
+    response.set_cookie(BROWSER, browser, max_age=YEAR, httponly=True, samesite="strict", secure=secure)
     return response
 
 
@@ -145,12 +171,10 @@ def _accounts(request: Request) -> Accounts:
     return accounts
 
 
-def _safe(address: str) -> str:
-    """An address within this studio."""
-    inside = address.startswith("/") and address[1:2] not in ("/", "\\") and address.isprintable()
-    return address if inside else "/"
+def _sessions(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
 
 
-def _next(request: Request) -> str:
-    query = f"?{request.url.query}" if request.url.query else ""
-    return urlencode({"next": request.url.path + query})
+def _browsers(request: Request) -> URLSafeSerializer:
+    return URLSafeSerializer(request.app.state.desk.secret, salt="browser")

@@ -1,20 +1,23 @@
 """The studio as an ASGI application: `create(settings)`."""
 
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from clearhead import sandbox
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, StoreError
 from clearhead.studio import (
+    access,
     account,
+    away,
     exam,
     experiment,
     feedback,
@@ -33,15 +36,19 @@ from clearhead.studio import (
     tryout,
     walk,
 )
-from clearhead.studio.accounts import Accounts, Patience
+from clearhead.studio.access import open_to_all
+from clearhead.studio.accounts import Accounts
 from clearhead.studio.database import Database
 from clearhead.studio.desk import Desk, desk_of, secret_in
 from clearhead.studio.language import _, explained, languages, mark, speak
+from clearhead.studio.lens_reading import READINGS, Readings
 from clearhead.studio.pages import render
-from clearhead.studio.security import Guard
-from clearhead.studio.settings import Settings
+from clearhead.studio.security import Guard, KnownHost
+from clearhead.studio.sessions import Sessions
+from clearhead.studio.settings import CORES, EVERYWHERE, Settings
 from clearhead.studio.shelf import Shelf, fill
 from clearhead.studio.store import Store
+from clearhead.studio.throttle import Throttle
 
 PARTS = (
     *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),
@@ -86,30 +93,50 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     app = FastAPI(
         title="Clearhead studio",
         lifespan=lifespan,
-        dependencies=[*([Depends(account.known)] if settings.shared else []), Depends(_same_site)],
+        dependencies=[*_doors(settings), Depends(_same_site)],
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
     )
     app.state.desk = desk
     app.add_middleware(Guard)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["*"] if settings.shared else ["127.0.0.1", "localhost"])
+    app.add_middleware(KnownHost, names=settings.hosts, addresses=settings.host in EVERYWHERE)
     for part in PARTS:
         app.include_router(part.router)
+    app.include_router(lens.router)
+    together = settings.data / "lens" if settings.processes > 1 else None
+    app.state.readings = Readings(only=lens.MODELS, folder=together) if settings.shared else READINGS
     if settings.shared:
-        app.state.accounts = Accounts(store.database, desk.secret)
-        app.state.patience = Patience(store.database, desk.secret)
-        app.include_router(account.router)
-        app.add_exception_handler(account.LogInFirst, account.to_log_in)
-    app.include_router(lens.router, dependencies=[Depends(account.only_shipped_models)] if settings.shared else [])
+        _accounts(app, store.database, desk.secret, settings.processes)
+    elif settings.token:
+        app.include_router(access.router)
+        app.add_exception_handler(access.TokenFirst, access.to_token)
+        app.add_exception_handler(access.TokenShown, access.let_in)
     _views(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     _errors(app)
     return app
 
 
+def _doors(settings: Settings) -> list[Any]:
+    """The dependency that asks who it is, on every route."""
+    if settings.shared:
+        return [Depends(access.logged_in)]
+    return [Depends(access.owner)] if settings.token else []
+
+
+def _accounts(app: FastAPI, database: Database, secret: str, processes: int) -> None:
+    app.state.accounts = Accounts(database, secret)
+    app.state.sessions = Sessions(database)
+    app.state.throttle = Throttle(database, secret)
+    app.state.hashing = ThreadPoolExecutor(max(1, CORES // processes), thread_name_prefix="passwords")
+    app.include_router(account.router)
+    app.add_exception_handler(access.LogInFirst, access.to_log_in)
+
+
 def _views(app: FastAPI) -> None:
     @app.get("/views/{name}.js")
+    @open_to_all
     def view(name: str) -> Response:
         file = HERE.parent / "views" / "static" / f"{Path(name).name}.js"
         if not file.is_file():
@@ -140,6 +167,8 @@ def _errors(app: FastAPI) -> None:
         names = ", ".join(sorted({str(error["loc"][-1]) for error in problem.errors()}))
         said = _("The request could not be read: %(names)s is missing or malformed.", names=names)
         return _error_page(request, 422, TITLES[422], said)
+
+    app.add_exception_handler(StoreError, away.to_try_again)
 
     @app.exception_handler(ClearheadError)
     async def told_why(request: Request, problem: ClearheadError) -> Response:

@@ -32,6 +32,18 @@ def studio(
     certificate: Annotated[Path | None, typer.Option(help="Serve https with this certificate (PEM).")] = None,
     key: Annotated[Path | None, typer.Option(help="The certificate's private key (PEM).")] = None,
     url: Address = None,
+    token: Annotated[
+        bool,
+        typer.Option(
+            help="Ask a browser once for the token in the printed address: other users of this machine reach it too."
+        ),
+    ] = True,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve it; one a core when shared on PostgreSQL, else one.")
+    ] = None,
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option(help="The address of a proxy whose X-Forwarded headers are believed.")
+    ] = None,
     browser: Annotated[bool, typer.Option(help="Open a browser, if there is one.")] = True,
 ) -> None:
     """Learn attention in a web page served on this machine alone; Ctrl-C stops it."""
@@ -50,6 +62,9 @@ def studio(
         certificate=certificate,
         key=key,
         url=url,
+        workers=workers,
+        token=None if token else "",
+        proxies=tuple(trusted_proxy or ()),
     )
     serve.serve(chosen, browser=browser)
 

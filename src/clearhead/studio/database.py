@@ -1,16 +1,18 @@
 """Where attempts are kept: one SQLite file in the data folder, or a PostgreSQL database by its URL."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import platformdirs
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from clearhead.errors import OptionError, StoreError
 from clearhead.saying import Said, say
@@ -41,7 +43,7 @@ class Database:
         place = None if url is None else postgresql_url(url)
         self.where = str(self._file if place is None else place.set(drivername="postgresql"))
         with self._explained():
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
             self.engine = _of_file(folder / FILE) if place is None else _of_server(place)
             migrate.upgrade(self.engine, self.where, folder)
 
@@ -83,14 +85,35 @@ class Database:
                 way_out = say(
                     "To go on, see that the server runs and that the URL names a database this user may change"
                 )
-            raise StoreError(
+            error = StoreError(
                 say(
                     "your work in %(where)s cannot be used: %(reason)s. Nothing in it was changed. %(way_out)s",
                     where=self.where,
                     reason=reason,
                     way_out=way_out,
                 )
-            ) from problem
+            )
+            error.temporary = isinstance(problem, OperationalError) and (not self._file or "locked" in reason)
+            raise error from problem
+
+
+def private_folder(folder: Path) -> None:
+    """Make the folder, for its owner alone whatever the umask.
+
+    One that is there already keeps its mode, since it may be anybody's (`--data /tmp`), unless it is the default
+    folder, which is ours by name. The files in it are private either way.
+    """
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    elif folder == platformdirs.user_data_path("clearhead"):
+        folder.chmod(0o700)
+
+
+def private_file(path: Path) -> None:
+    """Make the file if it is not there; nobody but its owner may read it, whatever the umask."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+    path.chmod(0o600)
 
 
 def postgresql_url(url: str) -> URL:
@@ -123,6 +146,7 @@ def _of_server(place: URL) -> Engine:
 
 def _of_file(path: Path) -> Engine:
     _inspect(path)
+    private_file(path)  # SQLite gives its log and its index the mode of the database
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5}, json_serializer=json.dumps)
 
     @event.listens_for(engine, "connect")

@@ -9,6 +9,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -24,6 +25,7 @@ from clearhead.studio.ticket import Tickets
 from clearhead.studio.variants import Variants
 
 REMEMBERED = 100  # verdicts on programs
+LEARNERS = 300  # learners whose progress is held in memory
 GUEST = -1  # somebody who has not logged in: nothing is kept under this number
 SETTINGS = {"theme": "system", "clock": "1", "language": "en"}
 
@@ -47,7 +49,8 @@ class Desk:
     tickets: Tickets = field(init=False)
     learner: Learner = field(init=False)
     variants: Variants = field(default_factory=Variants, init=False)
-    _others: dict[int, tuple[Store, Learner]] = field(default_factory=dict, init=False)
+    _others: OrderedDict[int, tuple[Store, Learner]] = field(default_factory=OrderedDict, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
     _remembers: bool = field(default=False, init=False)
     _settings: dict[str, str] | None = field(default=None, init=False)
     _seen: tuple[int, tuple[Progress, History]] | None = field(default=None, init=False)
@@ -92,13 +95,24 @@ class Desk:
 
     def at(self, learner: int, name: str = "") -> "Desk":
         """The desk of one learner of a shared studio, for the length of one request."""
-        if learner not in self._others:
-            store = Store(self.store.database, learner)
-            self._others[learner] = store, Learner(store, self.shelf.written)
         mine = self.for_request()
         mine.who = name
-        mine.store, mine.learner = self._others[learner]
+        mine.store, mine.learner = self._kept_of(learner)
         return mine
+
+    def _kept_of(self, learner: int) -> tuple[Store, Learner]:
+        """What is held in memory of a learner; of the one who was here longest ago it is read again when needed."""
+        with self._lock:
+            held = self._others.get(learner)
+        if held is None:
+            store = Store(self.store.database, learner)
+            held = store, Learner(store, self.shelf.written)
+        with self._lock:
+            held = self._others.setdefault(learner, held)  # another request of the same learner may have been first
+            self._others.move_to_end(learner)
+            while len(self._others) > LEARNERS:
+                self._others.popitem(last=False)
+        return held
 
     def for_request(self) -> "Desk":
         """This desk for the length of one request, which asks the store for news once and after each of its writes."""

@@ -34,7 +34,7 @@ def test(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
         bank=len(items),
         needed=round(sitting.PASS * sitting.LENGTH) if len(items) >= sitting.LENGTH else 0,
         passed=passed(desk, pack, this),
-        start=f"{request.url.path}/{sitting.new()}",
+        start=f"{request.scope['path']}/{sitting.new()}",
     )
 
 
@@ -59,12 +59,12 @@ def sit_test(request: Request, desk: AtDesk, pack_id: str, topic_id: str, id: uu
             concepts=_by_concept(desk, answers),
             won=won,
             needed=round(sitting.PASS * sitting.LENGTH) if len(items) >= sitting.LENGTH else 0,
-            here=request.url.path,
+            here=request.scope["path"],
         )
-    home.remember(desk, home.Place(request.url.path, this.title, mark("Test")))
+    home.remember(desk, home.Place(request.scope["path"], this.title, mark("Test")))
     count = min(sitting.LENGTH, len(items))
     place = _("question %(place)s of %(all)s", place=len(answers) + 1, all=count)
-    ticket = _ticket(desk, item, "test", str(id), len(answers), request.url.path).but(place=place)
+    ticket = _ticket(desk, item, "test", str(id), len(answers), request.scope["path"]).but(place=place)
     return ask(request, desk, item, ticket)
 
 
@@ -87,7 +87,7 @@ def challenge(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HT
         mode="challenge",
         written=[(one, _badge(desk, pack, this, one)) for one in written],
         problems=sitting.problems(items, new, desk.store.attempt),
-        start=f"{request.url.path}/{new}",
+        start=f"{request.scope['path']}/{new}",
         clock=desk.setting("clock"),
         badge=_badge(desk, pack, this, None),
     )
@@ -110,7 +110,7 @@ def sit_challenge(
     chosen = _chosen(desk, pack, this, of)
     five = sitting.problems(desk.shelf.items_of(pack, this) if chosen else items, str(id), desk.store.attempt, chosen)
     now = next((one for one in five if not one.over), None)
-    here = f"{request.url.path}?clock={clock}" + (f"&of={of}" if of else "")
+    here = f"{request.scope['path']}?clock={clock}" + (f"&of={of}" if of else "")
     if now is None:
         won = all(one.solved and one.in_time(factor) for one in five)
         if won:

@@ -41,7 +41,7 @@ def page(
 ) -> HTMLResponse:
     pack, this = topic.found(desk, pack_id, topic_id)
     experiment, chosen = _asked(request, name)
-    home.remember(desk, home.Place(request.url.path, this.title, mark("Experiment")))
+    home.remember(desk, home.Place(request.scope["path"], this.title, mark("Experiment")))
     result, problem = "", ""
     if run:
         try:

@@ -53,7 +53,7 @@ class Learner:
         self._ledger = Ledger(items.values())
         self._known: tuple[Progress, History] | None = None
         self._lock = Lock()
-        self.set_aside = int(store.kept("start-after", "0"))  # attempts up to this number do not count
+        self.set_aside = self._kept_aside()  # attempts up to this number do not count
         self._newest = self.set_aside
 
     def start_after(self, number: int | None) -> None:
@@ -62,11 +62,13 @@ class Learner:
             last = self._store.attempts(after=self._newest)
             self.set_aside = (last[-1][0] if last else self._newest) if number is None else number
             self._store.keep("start-after", str(self.set_aside))
-            self._newest, self._ledger, self._known = self.set_aside, Ledger(self._items.values()), None
+            self._start(self.set_aside)
 
     def known(self) -> tuple[Progress, History]:
         """Schedule, mastery and history as of the newest attempt in the store, whichever tab or process wrote it."""
         with self._lock:
+            if (aside := self._kept_aside()) != self.set_aside:
+                self._start(aside)  # another process of the same studio started over
             added = self._store.attempts(after=self._newest)
             if added:
                 self._newest = added[-1][0]
@@ -75,3 +77,10 @@ class Learner:
                 before = self._known[1] if self._known else History()
                 self._known = progress, before.followed_by(progress.history)
             return self._known
+
+    def _kept_aside(self) -> int:
+        return int(self._store.kept("start-after", "0"))
+
+    def _start(self, after: int) -> None:
+        self.set_aside = self._newest = after
+        self._ledger, self._known = Ledger(self._items.values()), None

@@ -6,16 +6,17 @@ the page turns to `plain=1`, where the same numbers come as tables and one pictu
 
 import json
 from importlib.resources import files
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
+from clearhead.studio.access import open_to_all
 from clearhead.studio.language import _, explained
 from clearhead.studio.lens_plain import numbers
-from clearhead.studio.lens_reading import KEPT, Asked, Tell, asked
+from clearhead.studio.lens_reading import Asked, Readings, Tell, asked
 from clearhead.studio.lens_work import Work, refusal
 from clearhead.studio.pages import render
 
@@ -30,6 +31,15 @@ EXAMPLES: Final = (
     {"text": SENTENCE, "second": "untrained"},
 )
 MODELS: Final = ("all-MiniLM-L6-v2", "untrained", "induction")  # those always at hand, as capture.load names them
+
+
+def readings_of(request: Request) -> Readings:
+    """What this studio has read, and may read."""
+    readings: Readings = request.app.state.readings
+    return readings
+
+
+Kept = Annotated[Readings, Depends(readings_of)]
 
 
 class Wanted(BaseModel):
@@ -51,6 +61,7 @@ class Consent(BaseModel):
 @router.get("/lens")
 def page(
     request: Request,
+    kept: Kept,
     text: str = SENTENCE,
     model: str = "",
     layer: int = -1,
@@ -65,7 +76,7 @@ def page(
     state = {"text": text.strip(), "model": model.strip(), "layer": layer, "head": head}
     if plain:
         try:
-            shown = numbers(*KEPT.both(asked(text, model, second=second), _silent), layer, head)
+            shown = numbers(*kept.both(asked(text, model, second=second), _silent), layer, head)
         except ClearheadError as error:
             shown = {"error": explained(error)}
     state |= {"other": other.strip(), "rollout": rollout, "second": second.strip()}
@@ -73,7 +84,7 @@ def page(
 
 
 @router.post("/lens/read")
-async def read(request: Request, wanted: Wanted) -> Response:
+async def read(request: Request, kept: Kept, wanted: Wanted) -> Response:
     """Read, and say line by line how far it is; the last line holds `payload` and its `key`, or `error`.
 
     Who closes the connection stops the reading.
@@ -82,22 +93,28 @@ async def read(request: Request, wanted: Wanted) -> Response:
         what = asked(**wanted.model_dump())
     except ClearheadError as error:
         return JSONResponse(refusal(error), status_code=422)
-    work = Work(lambda tell: {"key": what.key, "payload": _payload(what, tell)})
+    work = Work(lambda tell: {"key": what.key, "payload": _payload(kept, what, tell)})
     return StreamingResponse(work.lines(request.is_disconnected), media_type="application/x-ndjson")
 
 
 @router.get("/lens/data")
-def data(text: str = "", model: str = "", rollout: bool = False, second: str = "") -> Response:
+def data(kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = "") -> Response:
     """The same in one answer: what `attention.js` draws; or, with status 422, `{"error": message}`."""
     try:
-        return JSONResponse(_payload(asked(text, model, rollout=rollout, second=second), _silent))
+        return JSONResponse(_payload(kept, asked(text, model, rollout=rollout, second=second), _silent))
     except ClearheadError as error:
         return JSONResponse(refusal(error), status_code=422)
 
 
 @router.get("/lens/answer")
 def answers(
-    question: str, key: str = "", text: str = "", model: str = "", rollout: bool = False, second: str = ""
+    kept: Kept,
+    question: str,
+    key: str = "",
+    text: str = "",
+    model: str = "",
+    rollout: bool = False,
+    second: str = "",
 ) -> Response:
     """A tile of one head, a token's links, …: about the reading of this key, or of this text; else status 422."""
     from clearhead.views.answers import answer
@@ -106,8 +123,8 @@ def answers(
         about = json.loads(question)
         if not isinstance(about, dict):
             raise OptionError(_("a question is a JSON object. Reload the page."))
-        what = KEPT.asked(key) if key else asked(text, model, rollout=rollout, second=second)
-        first, other = KEPT.both(what, _silent)
+        what = kept.asked(key) if key else asked(text, model, rollout=rollout, second=second)
+        first, other = kept.both(what, _silent)
         return JSONResponse(answer(first, about, other))
     except ClearheadError as error:
         return JSONResponse(refusal(error), status_code=422)
@@ -116,32 +133,36 @@ def answers(
 
 
 @router.post("/lens/picture")
-async def picture(request: Request) -> Response:
+async def picture(request: Request, kept: Kept) -> Response:
     """Keep an uploaded picture, the body as it is, while the studio runs; its `key` is what to ask by."""
     content = await request.body()
     if not content:
         return JSONResponse({"error": _("the picture is empty. Choose another file.")}, status_code=422)
-    return JSONResponse({"key": KEPT.add_picture(content)})
+    return JSONResponse({"key": kept.add_picture(content)})
 
 
 @router.post("/lens/trust")
-def trust(consent: Consent) -> Response:
+def trust(kept: Kept, consent: Consent) -> Response:
     """The learner has read a model's code and lets it run, until the studio stops. Never by an address alone."""
-    KEPT.trust(consent.model.strip())
+    try:
+        kept.trust(consent.model.strip())
+    except ClearheadError as error:
+        return JSONResponse(refusal(error), status_code=422)
     return Response(status_code=204)
 
 
 @router.get("/views/attention.css")
+@open_to_all
 def style() -> Response:
     """How `attention.js` looks; the same file stands in saved pages and notebooks."""
     content = files("clearhead.views").joinpath("static", "attention.css").read_text(encoding="utf-8")
     return Response(content, media_type="text/css")
 
 
-def _payload(what: Asked, tell: Tell) -> dict[str, Any]:
+def _payload(kept: Readings, what: Asked, tell: Tell) -> dict[str, Any]:
     from clearhead.views.payload import payload
 
-    reading, second = KEPT.both(what, tell)
+    reading, second = kept.both(what, tell)
     tell("drawing", 0, len(reading.record))
     text = what.text if not what.picture else None
     return payload(

@@ -1,9 +1,14 @@
 """What the Lens has read: models, readings and uploaded pictures, the last few of each, in this process alone."""
 
 import hashlib
+import json
+import os
+import re
+import secrets
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +23,10 @@ if TYPE_CHECKING:
 Tell = Callable[[str, int, int], None]  # what is being done, and how far it is: done, total (0: not known)
 
 MODELS: Final = 2
-READINGS: Final = 6
+LATEST: Final = 6
 PICTURES: Final = 8
+SHARED: Final = 400  # files that several processes keep for one another
+KEY: Final = re.compile(r"[0-9a-f]{32}(\.json)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +77,17 @@ def asked(text: str, model: str = "", picture: str = "", rollout: bool = False, 
     return Asked(text.strip(), model.strip() or None, picture.strip(), rollout, second.strip())
 
 
-class Kept:
-    """Readings by what was asked, made one at a time: two first visits must not load a model twice, nor texts mix."""
+class Readings:
+    """Readings by what was asked, made one at a time: two first visits must not load a model twice, nor texts mix.
 
-    def __init__(self) -> None:
+    Args:
+        only: the models that may be read, by name; None allows every name and folder. A shared studio reads its own
+            alone, so nobody opens a folder of the server or lets a model's code run on it.
+        folder: where what was asked, and pictures, are kept too, for the other processes of the same studio.
+    """
+
+    def __init__(self, only: Collection[str] | None = None, folder: Path | None = None) -> None:
+        self._only, self._folder = only, folder
         self._turn = Lock()
         self._models: OrderedDict[tuple[str | None, bool], Loaded] = OrderedDict()
         self._readings: OrderedDict[Asked, Reading] = OrderedDict()
@@ -95,8 +109,10 @@ class Kept:
         try:
             if wanted.alone not in self._readings:
                 reading = self._made(wanted.alone, tell)
-                _keep(self._readings, wanted.alone, reading, READINGS)
-            _keep(self._asked, wanted.key, wanted, 4 * READINGS)
+                _keep(self._readings, wanted.alone, reading, LATEST)
+            if wanted.key not in self._asked:
+                self._share(f"{wanted.key}.json", json.dumps(asdict(wanted)).encode())
+            _keep(self._asked, wanted.key, wanted, 4 * LATEST)
             return self._readings[wanted.alone]
         finally:
             self._turn.release()
@@ -124,6 +140,8 @@ class Kept:
             OptionError: the studio has forgotten it, or was started anew.
         """
         if key not in self._asked:
+            if shared := self._shared(f"{key}.json"):
+                return Asked(**json.loads(shared))
             raise OptionError(_("the studio has forgotten this reading. Press Read to make it again."))
         return self._asked[key]
 
@@ -131,10 +149,16 @@ class Kept:
         """Keep an uploaded picture for as long as there is room; the key to ask for it by."""
         key = _digest(content)
         _keep(self._pictures, key, content, PICTURES)
+        self._share(key, content)
         return key
 
     def trust(self, model: str) -> None:
-        """The learner has said that code which this model brings may run, until the studio stops."""
+        """The learner has said that code which this model brings may run, until the studio stops.
+
+        Raises:
+            ModelError: this studio reads its own models only.
+        """
+        self._refuse_others(model)
         self._trusted.add(model)
 
     def _made(self, wanted: Asked, tell: Tell) -> Any:
@@ -159,6 +183,7 @@ class Kept:
     def _loaded(self, model: str | None, tell: Tell) -> "Loaded":
         from clearhead import capture
 
+        self._refuse_others(model)
         trusted = model in self._trusted
         if (model, trusted) not in self._models:
             tell("loading", 0, 0)
@@ -167,12 +192,46 @@ class Kept:
             _keep(self._models, (model, trusted), loaded, MODELS)
         return self._models[model, trusted]
 
+    def _refuse_others(self, model: str | None) -> None:
+        # Decided by the name, before anything is looked for: an answer tells nothing about the server's folders.
+        if self._only is not None and model and model not in self._only:
+            raise ModelError(_("this studio is shared: the Lens opens its own models only."))
+
     def _picture(self, key: str) -> bytes:
-        if key not in self._pictures:
+        content = self._pictures.get(key) or self._shared(key)
+        if content is None:
             raise ModelError(
                 _("this picture is not kept: an address cannot hold it, and the studio forgets it. Choose it again.")
             )
-        return self._pictures[key]
+        return content
+
+    def _share(self, name: str, content: bytes) -> None:
+        """Keep it for the other processes; the oldest files make room."""
+        if self._folder is None:
+            return
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        whole = self._folder / f".{name}.{secrets.token_hex(4)}"
+        whole.write_bytes(content)
+        whole.rename(self._folder / name)
+        names = sorted(os.scandir(self._folder), key=_age)
+        for entry in names[:-SHARED]:
+            Path(entry.path).unlink(missing_ok=True)
+
+    def _shared(self, name: str) -> bytes | None:
+        if self._folder is None or not KEY.fullmatch(name):
+            return None
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def _age(entry: "os.DirEntry[str]") -> float:
+    """When the file was written; 0 where another process has just deleted it."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _keep(shelf: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
@@ -187,4 +246,4 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-KEPT = Kept()
+READINGS = Readings()

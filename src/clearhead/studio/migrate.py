@@ -63,8 +63,10 @@ def _revision(connection: Connection, scripts: ScriptDirectory, where: str) -> s
 def _back_up(connection: Connection, folder: Path, revision: str) -> Path:
     """A copy of everything, finished under its name only when it is whole."""
     target = folder / BACKUPS / f"clearhead-{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    target.parent.mkdir(exist_ok=True)
+    target.parent.mkdir(mode=0o700, exist_ok=True)
     part = target.with_suffix(".part")
+    part.touch(mode=0o600)
+    part.chmod(0o600)
     if connection.dialect.name == "postgresql":
         copy_rows(connection, part)
         return part.rename(target.with_suffix(".jsonl"))

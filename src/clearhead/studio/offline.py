@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel, Field
 
 from clearhead.studio import prose, queue
+from clearhead.studio.access import open_to_all
 from clearhead.studio.asking import asked, new_ticket
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _
@@ -36,6 +37,7 @@ class Graded(BaseModel):
 
 
 @router.get("/service-worker.js")
+@open_to_all
 def service_worker() -> FileResponse:
     """From the root, so that it may answer for every page."""
     return FileResponse(
@@ -44,12 +46,14 @@ def service_worker() -> FileResponse:
 
 
 @router.get("/manifest.webmanifest")
+@open_to_all
 def manifest() -> FileResponse:
     """What the studio is called and looks like as an app."""
     return FileResponse(STATIC / "manifest.webmanifest", media_type="application/manifest+json")
 
 
 @router.get("/offline", response_class=HTMLResponse)
+@open_to_all
 def page(request: Request) -> HTMLResponse:
     """The page shown for every address while there is no network; its module fills in the cards."""
     return render(request, "offline.html")

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from clearhead import __version__
 from clearhead.studio import language, prose, say
-from clearhead.studio.desk import desk_of
+from clearhead.studio.desk import Desk, desk_of
 from clearhead.studio.figures import figure
 from clearhead.studio.security import COOKIE
 
@@ -47,15 +47,24 @@ def render(request: Request, name: str, *, status: int = 200, **context: Any) ->
     A template extends "base.html" and fills the blocks `title`, `head` and `main`.
     """
     desk = desk_of(request)
-    token, fresh = desk.csrf.issue(request)
     spoken = desk.setting("language")
+    return _page(request, name, status, spoken, theme=desk.setting("theme"), who=desk.who, **context)
+
+
+def render_without_database(request: Request, name: str, *, status: int, **context: Any) -> HTMLResponse:
+    """The template as a response that asks the database for nothing, for when it is away."""
+    return _page(request, name, status, "en", theme="system", who="", **context)
+
+
+def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, **context: Any) -> HTMLResponse:
+    root: Desk = request.app.state.desk
+    token, fresh = root.csrf.issue(request)
     language.speak(spoken)
     text = _TEMPLATES.get_template(name).render(
         csrf=token,
-        dark=DARK.get(desk.setting("theme"), DARK["system"]),
-        path=request.url.path,
-        coming=desk.shelf.coming,
-        who=desk.who,
+        dark=DARK.get(theme, DARK["system"]),
+        path=request.scope["path"],
+        coming=root.shelf.coming,
         language=spoken,
         module_words=language.for_modules(spoken),
         **context,

@@ -184,7 +184,7 @@ def _in_topic(
         raise topic.nothing(desk, said)
     items = levels.at(focus, everything)
     focus = focus if len(items) < len(everything) else ""
-    here = request.url.path + (f"?focus={focus}" if focus else "")
+    here = request.scope["path"] + (f"?focus={focus}" if focus else "")
     home.remember(desk, home.Place(here, this.title, MODES[mode]))
     progress = desk.progress
     row = [] if mode == "build" else levels.row(everything, progress)
@@ -195,7 +195,7 @@ def _in_topic(
         return render(
             request,
             "rest.html",
-            **rest(desk, items, request.url.path, (pack, this)),
+            **rest(desk, items, request.scope["path"], (pack, this)),
             tabs=topic.tabs(desk, pack, this),
             mode=mode,
             levels=row,

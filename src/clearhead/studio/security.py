@@ -1,15 +1,21 @@
-"""Who may talk to the studio, and what a page of it may do.
+"""Which requests the studio takes, and what a page of it may do.
 
-The studio listens on this machine alone, so the threat is another page in the same browser: it must not be able to
-post an answer, read a page, or slip a script into one.
+The threat here is another page in the same browser: it must not be able to post an answer, read a page, or slip a
+script into one. Who is asked to log in is decided in `access.py`.
 """
 
+import re
 import secrets
+import socket
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import ip_address
 from typing import Final
 
 from fastapi import HTTPException, Request
 from itsdangerous import BadSignature, URLSafeSerializer
 from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clearhead.studio.language import _
@@ -34,9 +40,60 @@ HEADERS: Final = {
 }
 
 
+# A name or an IPv4 address, or an IPv6 address in brackets, and a port: nothing that a URL parser could read as a path.
+HOST: Final = re.compile(r"(?:(?P<name>[A-Za-z0-9_.-]{1,253})|\[(?P<six>[0-9A-Fa-f:.]{2,45})\])(?::\d{1,5})?")
+
+
 class TooLong(HTTPException):
     def __init__(self) -> None:
         super().__init__(413, _("That is more than %(size)s MiB. Send less at once.", size=MAX_BODY // 2**20))
+
+
+class KnownHost:
+    """ASGI middleware: refuses a request whose Host header does not name this studio.
+
+    A page of another site can point a name of its own at this machine (DNS rebinding), so only names that are ours
+    pass. A literal address cannot be pointed anywhere, so a studio that listens on every address takes any of them.
+
+    Args:
+        names: the host names of this studio, in lower case.
+        addresses: whether any literal IP address passes too.
+    """
+
+    def __init__(self, app: ASGIApp, names: Iterable[str], addresses: bool) -> None:
+        self.app = app
+        self._names, self._addresses = frozenset(names), addresses
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) != 1 or not self._is_ours(hosts[0]):
+                said = _("This address is not one of the studio’s own. Start it with --url to name another.")
+                await PlainTextResponse(said, 400)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _is_ours(self, host: str) -> bool:
+        parts = HOST.fullmatch(host)
+        if parts is None:
+            return False
+        name = (parts["name"] or parts["six"]).lower().rstrip(".")
+        return name in self._names or (self._addresses and _is_address(name))
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=1)
+def names_of_this_machine() -> frozenset[str]:
+    """localhost, and what this machine calls itself."""
+    own = socket.gethostname().lower()
+    return frozenset({"localhost", "127.0.0.1", "::1", own, f"{own}.local", socket.getfqdn().lower()})
 
 
 class Guard:

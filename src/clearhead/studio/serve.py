@@ -2,6 +2,7 @@
 
 import logging
 import os
+import secrets
 import socket
 import threading
 import webbrowser
@@ -10,11 +11,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import uvicorn
+from fastapi import FastAPI
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from starlette.types import ASGIApp
 
 from clearhead.errors import OptionError, SandboxError
-from clearhead.studio import app, users
+from clearhead.studio import app, users, workers
 from clearhead.studio.accounts import Accounts
 from clearhead.studio.desk import Desk
 from clearhead.studio.settings import LOCAL, Settings
@@ -34,10 +37,12 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         SandboxError, StoreError, PackError: see `app.create`.
     """
     console = Console(highlight=False, soft_wrap=True)
+    if settings.token is None:
+        settings = replace(settings, token=secrets.token_urlsafe(24))
     with take_port(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
         studio = app.create(settings, unproved(settings.packs))
-        address = settings.address(port)
+        address = settings.opens_at(port)
         if settings.port not in (0, port):
             console.print(f"Port {settings.port} is taken; using {port}.")
         where = studio.state.desk.store.database.where if settings.database else settings.data
@@ -45,23 +50,51 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         if settings.shared:
             users.remember_address(studio.state.desk.store, settings.invites_to(port))
             _say_who(settings, studio.state.accounts, console)
-        server = uvicorn.Server(
-            uvicorn.Config(
-                studio,
-                log_level="warning",
-                lifespan="on",
-                server_header=False,
-                timeout_graceful_shutdown=3,
-                ssl_certfile=settings.certificate,
-                ssl_keyfile=settings.key,
-            )
-        )
-        if browser and not os.environ.get("CI"):
-            _when_up(server, lambda: webbrowser.open(address))
-        logging.getLogger("uvicorn.error").addFilter(_no_interrupt_noise)
-        with _proving(settings, studio.state.desk, console), suppress(KeyboardInterrupt):
-            server.run(sockets=[listener])
+        show = None if not browser or os.environ.get("CI") else lambda: webbrowser.open(address)
+        if settings.processes > 1:
+            studio.state.desk.store.close()
+            workers.run(work, settings, listener, settings.processes)
+        else:
+            _run(studio, settings, listener, console, show)
     console.print("Stopped.")
+
+
+def work(settings: Settings, listener: socket.socket, number: int) -> None:
+    """One of several processes: the first tells the terminal how far the proofs are, all prove and serve."""
+    console = Console(highlight=False, soft_wrap=True, quiet=number > 0)
+    _run(app.create(settings, unproved(settings.packs)), settings, listener, console)
+
+
+def _run(
+    studio: FastAPI,
+    settings: Settings,
+    listener: socket.socket,
+    console: Console,
+    show: Callable[[], object] | None = None,
+) -> None:
+    server = uvicorn.Server(config(studio, settings))
+    if show is not None:
+        _when_up(server, show)
+    logging.getLogger("uvicorn.error").addFilter(_no_interrupt_noise)
+    with _proving(settings, studio.state.desk, console), suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
+def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
+        studio,
+        log_level="warning",
+        lifespan="on",
+        server_header=False,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
+        timeout_graceful_shutdown=3,
+        # A learner thinks longer than uvicorn's five seconds: a connection that lives through that is not opened anew.
+        timeout_keep_alive=75,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+    )
 
 
 def _say_who(settings: Settings, accounts: Accounts, console: Console) -> None:
@@ -88,11 +121,14 @@ def take_port(host: str, port: int) -> socket.socket:
     """
     last: OSError | None = None
     for wanted in [port] if port == 0 else range(port, min(port + TRIES, 65536)):
-        listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # asyncio turns Nagle's algorithm off only for sockets that name TCP: without it every answer on a kept
+        # connection waits 40 ms for the acknowledgement that the other side delays (a page took 56 ms, now 6).
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, wanted))
-            listener.listen(128)
+            listener.listen(1024)  # a class that opens its browsers at once
         except OSError as problem:
             listener.close()
             last = problem

@@ -1,6 +1,8 @@
 """The packs this studio teaches, each item with what its proof computed."""
 
-from collections.abc import Callable, Iterable, Mapping
+import fcntl
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -107,10 +109,20 @@ def prove(shelf: Shelf, cache: Path, publish: Callable[[Shelf], None] | None = N
             publish(shelf)
 
     for pack, topic in shelf.topics():
-        pages = {(pack.id, topic.id, mode): with_outputs(page, pack, cache) for mode, page in topic.pages.items()}
-        grow(replace(shelf, pages={**shelf.pages, **pages}))
-        prove_pack(pack, cache=cache, jobs=jobs, topic=topic.id, progress=lambda one, *_: grow(shelf.plus(one)))
+        with _alone(cache):
+            pages = {(pack.id, topic.id, mode): with_outputs(page, pack, cache) for mode, page in topic.pages.items()}
+            grow(replace(shelf, pages={**shelf.pages, **pages}))
+            prove_pack(pack, cache=cache, jobs=jobs, topic=topic.id, progress=lambda one, *_: grow(shelf.plus(one)))
     return shelf
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """One process at a time over this cache: what one proved, the others read instead of proving it again."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _count(packs: Iterable[Pack]) -> int:

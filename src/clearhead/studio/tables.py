@@ -47,7 +47,15 @@ learners = Table(
 waits = Table(
     "waits",
     metadata,
-    Column("key", String(64), primary_key=True),  # a keyed hash of a name or an address that failed to log in
+    Column("key", String(64), primary_key=True),  # a keyed hash of a name, browser or address that tried to log in
     Column("failures", Integer, nullable=False),
     Column("last", Float, nullable=False),  # seconds since 1970
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("key", String(64), primary_key=True),  # the SHA-256 of the token in the browser's cookie
+    Column("learner", Integer, nullable=False, index=True),
+    Column("since", Float, nullable=False),  # seconds since 1970
 )

@@ -173,7 +173,7 @@ def page(request: Request, desk: Desk, pack_id: str, topic_id: str, mode: str) -
         raise HTTPException(
             404, _("%(topic)s has no page for %(mode)s yet.", topic=topic.title, mode=_(mode.capitalize()))
         )
-    home.remember(desk, home.Place(request.url.path, topic.title, mode.capitalize()))
+    home.remember(desk, home.Place(request.scope["path"], topic.title, mode.capitalize()))
     modes = tabs(desk, pack, topic)
     return render(
         request,

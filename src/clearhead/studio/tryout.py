@@ -30,7 +30,7 @@ _running = threading.Semaphore(2)  # more at once would only make each slower
 def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str = "") -> HTMLResponse:
     pack, this, items = _programs(desk, pack_id, topic_id)
     chosen = next((one for one in items if one.id == item), items[0])
-    home.remember(desk, home.Place(request.url.path, this.title, mark("Try")))
+    home.remember(desk, home.Place(request.scope["path"], this.title, mark("Try")))
     return _page(request, desk, pack, this, items, chosen, program=program_of(chosen, desk))
 
 

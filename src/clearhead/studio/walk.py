@@ -78,7 +78,7 @@ def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
     causal = "causal" in request.query_params
     asked = request.query_params.get("heads", "2")
     heads = int(asked) if asked in map(str, HEADS) else 2
-    home.remember(desk, home.Place(request.url.path, this.title, mark("Walk")))
+    home.remember(desk, home.Place(request.scope["path"], this.title, mark("Walk")))
     return render(
         request,
         "walk.html",
