@@ -42,6 +42,21 @@ bool is_negated(PyObject* object) {
   return answer.ptr() != Py_False;
 }
 
+// Whether a tensor's storage has memory. Torch adds a view's offset to the storage's address, so that a view of a
+// storage without memory, freed or functional, seems to start at its offset.
+bool has_storage(PyObject* object) {
+  static PyObject* const storage_name = PyUnicode_InternFromString("untyped_storage");
+  static PyObject* const address_name = PyUnicode_InternFromString("data_ptr");
+  const nb::object storage = nb::steal(PyObject_CallMethodNoArgs(object, storage_name));
+  if (!storage.is_valid()) return PyErr_Clear(), false;
+  const nb::object address = nb::steal(PyObject_CallMethodNoArgs(storage.ptr(), address_name));
+  if (!address.is_valid()) return PyErr_Clear(), false;
+  return PyObject_IsTrue(address.ptr()) == 1;
+}
+
+// Addresses below are looked into: a process rarely has its heap there, and an offset rarely reaches further.
+constexpr uintptr_t kLow = uintptr_t{1} << 32;
+
 // A tensor of torch's own class, or a parameter, in the CPU's memory, with up to four axes; false for all else, a view
 // of memory that holds the negatives of the tensor's numbers among it. Axes it lacks in front have size 1 and stride 0.
 bool read(nb::handle object, View* view) {
@@ -53,6 +68,7 @@ bool read(nb::handle object, View* view) {
     return false;
   }
   if (t.device != 1 || t.axes > 4 || !t.data || !t.strides || is_negated(object.ptr())) return false;
+  if (reinterpret_cast<uintptr_t>(t.data) < kLow && !has_storage(object.ptr())) return false;
   int64_t strides[4] = {};
   for (int64_t& size : view->sizes) size = 1;
   for (int32_t i = 0; i < t.axes; i++) {

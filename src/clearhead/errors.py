@@ -27,7 +27,7 @@ class PlaceError(ClearheadError, IndexError):
 
 
 class DtypeError(ClearheadError, NotImplementedError, TypeError, AssertionError):
-    """A tensor has a dtype that does not fit the others, or that the kernel cannot take."""
+    """A tensor has a dtype that does not fit the others, or is of a kind whose memory cannot be read as its numbers."""
 
 
 class DeviceError(ClearheadError, RuntimeError):

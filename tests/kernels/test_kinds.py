@@ -8,6 +8,7 @@ import torch
 import torch.utils._pytree as pytree
 from tests import reference
 from torch.autograd import forward_ad
+from torch.nn.attention.bias import causal_lower_right
 
 import clearhead
 from clearhead import AttentionMatrix
@@ -190,3 +191,15 @@ def test_saved_tensors_may_come_back_in_another_layout() -> None:
     right = clearhead.attention(query, query, query, softcap=2.0)
     got, expected = (torch.autograd.grad(o.square().sum(), query)[0] for o in (out, right))
     torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("which", ["query", "key", "value", "allow", "bias", "sinks", "alibi"])
+def test_a_problem_of_tensors_without_numbers_in_their_memory_is_refused(which: str) -> None:
+    parts = dict(zip(("query", "key", "value"), torch.randn(3, 1, 2, 5, 7), strict=True))
+    fits = {"allow": torch.ones(5, 5, dtype=torch.bool), "bias": torch.ones(5, 5)}
+    for odd, text in (
+        (causal_lower_right(5, 5), "CausalBias"),
+        ((parts | fits).get(which, torch.ones(2)).to_sparse(), "layout"),
+    ):
+        with pytest.raises(clearhead.errors.DtypeError, match=f"{which} .*{text}"):
+            clearhead.kernels.run(clearhead.kernels.Problem(**parts | {which: odd}, scale=1.0))

@@ -21,12 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from clearhead.arguments import Kind, kind
 from clearhead.capture import flex
 from clearhead.capture.byhand import WATCHED, ByHand
 from clearhead.capture.call import Call
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem
 from clearhead.masks import Mask, lower
+from clearhead.masks.kinds import from_causal_bias
+from clearhead.masks.lower import ANYWHERE, split_reach
 
 # Set while a function of Hugging Face's interface runs: what it calls inside is its own affair.
 within_interface: ContextVar[bool] = ContextVar("within_interface", default=False)
@@ -197,6 +200,9 @@ def described(
 ) -> Call:
     """A call of `F.scaled_dot_product_attention`; three axes are read as (H, L, D) of one batch element, two as (L, D)
     of one head."""
+    reach = ANYWHERE
+    if attn_mask is not None and kind(attn_mask) is Kind.CAUSAL_BIAS:
+        reach, attn_mask = split_reach(from_causal_bias(attn_mask))[0], None
     while query.dim() < 4 and query.dim() == key.dim() == value.dim():
         query, key, value, out = query[None], key[None], value[None], out[None]
         attn_mask = attn_mask[None] if attn_mask is not None and attn_mask.dim() == 3 else attn_mask
@@ -210,6 +216,7 @@ def described(
         out=out.transpose(-3, -2),
         scale=scale,
         is_causal=is_causal,
+        reach=reach,
         mask=attn_mask,
         dropout=dropout_p > 0,
     )

@@ -4,10 +4,12 @@ from clearhead.kernels.autograd import run
 from clearhead.kernels.choice import Availability, Choice, available, select
 from clearhead.kernels.dense import with_weights
 from clearhead.kernels.native import Target, starts_with_0_or_1, target, targets
+from clearhead.kernels.precision import autocast, in_own_dtype, is_autocast
 from clearhead.kernels.problem import Gradients, Kernel, Problem, Result
 from clearhead.kernels.projection import native_wins, project, project_to_heads
 from clearhead.kernels.second_pass import Cells, Statistics, Wanted, run_with, statistics
 from clearhead.kernels.short import attend, attend_with_lse
+from clearhead.kernels.tracing import refuse_tracing, untraced
 
 __all__ = [
     "Availability",
@@ -22,10 +24,14 @@ __all__ = [
     "Wanted",
     "attend",
     "attend_with_lse",
+    "autocast",
     "available",
+    "in_own_dtype",
+    "is_autocast",
     "native_wins",
     "project",
     "project_to_heads",
+    "refuse_tracing",
     "run",
     "run_with",
     "select",
@@ -33,5 +39,6 @@ __all__ = [
     "statistics",
     "target",
     "targets",
+    "untraced",
     "with_weights",
 ]

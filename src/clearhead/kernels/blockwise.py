@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels import dropout
+from clearhead.kernels.precision import in_own_dtype
 from clearhead.kernels.problem import Gradients, Problem, Result
 
 BLOCK = 1 << 20  # logits held at once: 4 MiB in float32, and some ten such tensors live at a time
 NOTHING = -1e37  # a row of which no logit is more may attend nothing, as if all were -inf: the native kernel's limit
 
 
+@in_own_dtype
 def forward(problem: Problem, dtype: torch.dtype) -> Result:
     """Compute output and lse, with every intermediate in `dtype`.
 
@@ -39,6 +41,7 @@ def forward(problem: Problem, dtype: torch.dtype) -> Result:
     return Result(out.to(problem.query.dtype), lse)
 
 
+@in_own_dtype
 def backward(
     problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None, dtype: torch.dtype
 ) -> Gradients:
@@ -107,6 +110,8 @@ def rows_of(tensor: Tensor, rows: range, length: int) -> Tensor:
 def _blocks(problem: Problem) -> Iterator[range]:
     """Split the queries so that one block's logits are about BLOCK numbers."""
     batch, heads, length, _ = problem.query.shape
+    if batch * heads == 0:
+        return
     step = max(1, BLOCK // max(1, batch * heads * problem.key.shape[2]))
     for start in range(0, length, step):
         yield range(start, min(start + step, length))
@@ -169,8 +174,8 @@ def _kept(problem: Problem, rows: range) -> Tensor | None:
 
 def _group(tensor: Tensor, problem: Problem) -> Tensor:
     """(B, H, l, X) -> (B, H_kv, group·l, X): query heads that share a key head stand one under the other."""
-    batch, heads, rows, width = tensor.shape
-    return tensor.reshape(batch, problem.key.shape[1], heads // problem.key.shape[1] * rows, width)
+    batch, _, rows, width = tensor.shape
+    return tensor.reshape(batch, problem.key.shape[1], problem.group * rows, width)
 
 
 def _ungroup(tensor: Tensor, heads: int) -> Tensor:

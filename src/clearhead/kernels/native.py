@@ -193,6 +193,8 @@ class Native:
             return f"it runs on the CPU and the tensors are on {query.device}"
         if query.dtype not in DTYPES:
             return f"it has no {query.dtype}"
+        if problem.key.shape[1] == 0:
+            return "there are no heads"
         tensors = (query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
         if not has_own_memory(*tensors, problem.allow):
             return "a tensor has no memory of its own: it is inside torch.vmap, or of a class that wraps others"

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from clearhead.arguments import are_plain, refuse_unreadable
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
+from clearhead.kernels.tracing import untraced
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ class Problem:
 
     @property
     def group(self) -> int:
-        """How many query heads share one key head."""
-        return self.query.shape[1] // self.key.shape[1]
+        """How many query heads share one key head; 1 where there are no heads."""
+        return _group(self)
 
     @property
     def band(self) -> tuple[int | None, int | None]:
@@ -113,6 +115,22 @@ class Kernel(Protocol):
         """Compute the gradients from what forward gave. `grad_lse` is None where the lse was not used."""
 
 
+@untraced
+def _group(problem: Problem) -> int:
+    return divide_heads(problem.query.shape[1], problem.key.shape[1])
+
+
+def divide_heads(heads: int, kv_heads: int) -> int:
+    """How many query heads share one of the key heads; 1 where there are none of either, -1 where they do not divide.
+
+    >>> divide_heads(6, 3), divide_heads(0, 0), divide_heads(0, 3), divide_heads(6, 4), divide_heads(6, 0)
+    (2, 1, 0, -1, -1)
+    """
+    if kv_heads == 0:
+        return 1 if heads == 0 else -1
+    return heads // kv_heads if heads % kv_heads == 0 else -1
+
+
 def carries_tangent(*tensors: Tensor | None) -> bool:
     """Whether forward-mode differentiation sends derivatives along with a tensor, which only torch's own steps pass on.
 
@@ -147,12 +165,24 @@ def has_own_memory(*tensors: Tensor | None) -> bool:
             return False
         kind = type(tensor)
         if kind is Tensor or kind is torch.nn.Parameter:
-            if tensor.data_ptr() == 0 and tensor.numel() > 0 and not tensor.is_meta:
+            address = tensor.data_ptr()
+            if address < _LOW and tensor.numel() > 0 and not (tensor.is_meta or _has_storage(tensor)):
                 return False
             continue
         if torch._C._dispatch_keys(tensor).has(torch._C.DispatchKey.Python):
             return False
     return True
+
+
+# Torch adds a view's offset to the address of its storage, which is 0 where the storage has no memory.
+_LOW = 1 << 32
+
+
+def _has_storage(tensor: Tensor) -> bool:
+    try:
+        return tensor.untyped_storage().data_ptr() != 0
+    except RuntimeError:  # of a functional tensor
+        return False
 
 
 def validate(problem: Problem) -> None:
@@ -162,6 +192,9 @@ def validate(problem: Problem) -> None:
         ShapeError, DtypeError, DeviceError, OptionError: says what was wrong, what was expected and how to fix it.
     """
     query, key, value = problem.query, problem.key, problem.value
+    extras = {name: getattr(problem, name) for name in ("allow", "bias", "sinks", "alibi")}
+    if not are_plain(query, key, value, *extras.values()):
+        refuse_unreadable(query=query, key=key, value=value, **extras)
     dtype = query.dtype
     if not (query.dim() == key.dim() == value.dim() == 4 and key.dtype is dtype and value.dtype is dtype):
         _explain_axes_or_dtype(problem)
@@ -169,7 +202,7 @@ def validate(problem: Problem) -> None:
         _explain_axes_or_dtype(problem)
     (batch, heads, _, width), key_shape, value_shape = query.shape, key.shape, value.shape
     fits = key_shape[3] == width and key_shape[0] == batch and value_shape[:3] == key_shape[:3]
-    if not fits or key_shape[1] == 0 or heads % key_shape[1]:
+    if not fits or divide_heads(heads, key_shape[1]) < 0:
         _explain_shapes(problem)
     if not (query.is_cpu and key.is_cpu and value.is_cpu):
         _check_device(problem)

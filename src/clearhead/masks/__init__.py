@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from clearhead.arguments import checked
 from clearhead.masks.bias import Bias
 from clearhead.masks.kinds import Alibi, Causal, Dense, Document, Padding, Prefix, Relative, SlidingWindow
 from clearhead.masks.lower import Lowered, is_small, lower
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 
+@checked()
 def causal(offset: int | Tensor = 0) -> Mask:
     """Query i may attend keys 0..i + offset. Offset 0 is top-left, as torch's is_causal; S - L is bottom-right.
 
@@ -56,6 +58,7 @@ def prefix(size: int) -> Mask:
     return Prefix(size)
 
 
+@checked()
 def padding(lengths: Tensor | list[int]) -> Mask:
     """Batch entry b has lengths[b] keys; the rest is padding, which nobody may attend.
 
@@ -65,6 +68,7 @@ def padding(lengths: Tensor | list[int]) -> Mask:
     return Padding(torch.as_tensor(lengths))
 
 
+@checked()
 def document(ids: Tensor | list[int], key_ids: Tensor | None = None) -> Mask:
     """A query may attend the keys that carry its own id: several documents packed in one row.
 
@@ -77,6 +81,7 @@ def document(ids: Tensor | list[int], key_ids: Tensor | None = None) -> Mask:
     return Document(torch.as_tensor(ids), key_ids)
 
 
+@checked()
 def from_dense(tensor: Tensor) -> Mask:
     """A bool tensor as a mask, True = may attend; (L, S), (H, L, S) or (B, H, L, S), axes of size 1 broadcast.
 
@@ -86,6 +91,7 @@ def from_dense(tensor: Tensor) -> Mask:
     return Dense(tensor)
 
 
+@checked()
 def alibi(slopes: Tensor) -> Bias:
     """Add -slopes[h]·|q - k| to the logits. Source: Press et al. 2022. Gradients flow to the slopes.
 
@@ -96,6 +102,7 @@ def alibi(slopes: Tensor) -> Bias:
     return Alibi(slopes)
 
 
+@checked()
 def relative(table: Tensor) -> Bias:
     """Add table[h, k - q + R] to the logits, for distances -R..R; beyond, the ends count. Gradients flow to it.
 

@@ -33,8 +33,8 @@ class Bias(Mask):
     def bias_block(self, rows: range, cols: range, *, device: torch.device | str | None = None) -> Tensor:
         """The bias of a block: float, broadcastable to (B, H, len(rows), len(cols))."""
         batch, heads, *_ = self.sizes()
-        b = torch.arange(batch or 1, device=device).view(-1, 1, 1, 1)
-        h = torch.arange(heads or 1, device=device).view(1, -1, 1, 1)
+        b = torch.arange(1 if batch is None else batch, device=device).view(-1, 1, 1, 1)
+        h = torch.arange(1 if heads is None else heads, device=device).view(1, -1, 1, 1)
         q = torch.arange(rows.start, rows.stop, device=device).view(1, 1, -1, 1)
         k = torch.arange(cols.start, cols.stop, device=device).view(1, 1, 1, -1)
         return self.values(b, h, q, k)

@@ -10,19 +10,22 @@ from clearhead.masks.mask import BlockState, Mask
 Sizes = tuple[int | None, int | None, int | None, int | None]
 
 
+def _range(numbers: Tensor) -> tuple[int, int]:
+    """The least and the largest of some integers; 0 where there are none."""
+    return (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
+
+
 class Causal(Mask):
     """Query i may attend keys 0..i + offset; the offset may differ by batch entry."""
 
     def __init__(self, offset: int | Tensor = 0) -> None:
-        if isinstance(offset, Tensor) and (offset.dim() != 1 or offset.is_floating_point() or not len(offset)):
+        if isinstance(offset, Tensor) and (offset.dim() != 1 or offset.is_floating_point()):
             raise ShapeError(
                 f"causal() takes one offset, or one a batch entry, integers of shape (B,); got {offset.dtype} of shape "
                 f"{tuple(offset.shape)}."
             )
         self.offset = offset
-        self._least, self._most = (
-            (int(f()) for f in (offset.min, offset.max)) if isinstance(offset, Tensor) else (offset, offset)
-        )
+        self._least, self._most = _range(offset) if isinstance(offset, Tensor) else (offset, offset)
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return k <= q + (self.offset.to(q.device)[b] if isinstance(self.offset, Tensor) else self.offset)
@@ -39,6 +42,25 @@ class Causal(Mask):
         if isinstance(self.offset, Tensor):
             return f"causal(offset={self.offset.tolist()})"
         return f"causal(offset={self.offset})" if self.offset else "causal()"
+
+
+class Corner(Causal):
+    """The causal mask of logits of one size: of torch.nn.attention.bias, from the upper left or the lower right."""
+
+    def __init__(self, length: int, keys: int, *, lower_right: bool) -> None:
+        super().__init__(keys - length if lower_right else 0)
+        self._length, self._keys, self._lower_right = length, keys, lower_right
+
+    def sizes(self) -> Sizes:
+        return (None, None, self._length, self._keys)
+
+    def __repr__(self) -> str:
+        return f"causal_{'lower_right' if self._lower_right else 'upper_left'}({self._length}, {self._keys})"
+
+
+def from_causal_bias(bias: Tensor) -> Corner:
+    """A mask of torch.nn.attention.bias as a rule. It is a tensor by its class alone: its memory holds nothing."""
+    return Corner(bias.seq_len_q, bias.seq_len_kv, lower_right=bias.variant.name == "LOWER_RIGHT")  # type: ignore[attr-defined]
 
 
 class SlidingWindow(Mask):
@@ -90,7 +112,7 @@ class Padding(Mask):
                 f"{lengths.dtype} of shape {tuple(lengths.shape)}. From a mask (B, S): padding(mask.sum(-1))."
             )
         self.lengths = lengths
-        self._least, self._most = (int(lengths.min()), int(lengths.max())) if len(lengths) else (0, 0)
+        self._least, self._most = _range(lengths)
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         return k < self.lengths.to(k.device)[b]
@@ -122,7 +144,7 @@ class Document(Mask):
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         ids, key_ids = self.ids.to(q.device), self.key_ids.to(q.device)
-        return ids[b if len(ids) > 1 else 0, q] == key_ids[b if len(key_ids) > 1 else 0, k]
+        return ids[b if len(ids) != 1 else 0, q] == key_ids[b if len(key_ids) != 1 else 0, k]
 
     def state(self, rows: range, cols: range) -> BlockState:
         q, k = self.ids[:, rows.start : rows.stop], self.key_ids[:, cols.start : cols.stop]
@@ -132,8 +154,8 @@ class Document(Mask):
         return BlockState.FULL if bool(((q_low == k_high) & (k_low == q_high)).all()) else BlockState.MIXED
 
     def sizes(self) -> Sizes:
-        batch = max(len(self.ids), len(self.key_ids))
-        return (batch if batch > 1 else None, None, self.ids.shape[1], self.key_ids.shape[1])
+        batch = len(self.key_ids) if len(self.ids) == 1 else len(self.ids)
+        return (None if batch == 1 else batch, None, self.ids.shape[1], self.key_ids.shape[1])
 
     def __repr__(self) -> str:
         return f"document(ids of shape {tuple(self.ids.shape)})"
@@ -152,19 +174,19 @@ class Dense(Mask):
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         tensor = self.tensor.to(q.device)
-        at = (index if size > 1 else 0 for index, size in zip((b, h, q, k), tensor.shape, strict=True))
+        at = (index if size != 1 else 0 for index, size in zip((b, h, q, k), tensor.shape, strict=True))
         return tensor[tuple(at)]
 
     def state(self, rows: range, cols: range) -> BlockState:
         height, width = self.tensor.shape[2:]
-        part = self.tensor[:, :, rows.start : rows.stop] if height > 1 else self.tensor
-        part = part[..., cols.start : cols.stop] if width > 1 else part
+        part = self.tensor[:, :, rows.start : rows.stop] if height != 1 else self.tensor
+        part = part[..., cols.start : cols.stop] if width != 1 else part
         if bool(part.all()):
             return BlockState.FULL
         return BlockState.MIXED if bool(part.any()) else BlockState.EMPTY
 
     def sizes(self) -> Sizes:
-        batch, heads, length, keys = (size if size > 1 else None for size in self.tensor.shape)
+        batch, heads, length, keys = (None if size == 1 else size for size in self.tensor.shape)
         return (batch, heads, length, keys)
 
     def __repr__(self) -> str:
@@ -208,10 +230,10 @@ class Relative(Bias):
     def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
         reach = self.table.shape[1] // 2
         distance = (k - q).clamp(-reach, reach) + reach
-        return self.table.to(q.device)[h if len(self.table) > 1 else torch.zeros_like(h), distance]
+        return self.table.to(q.device)[h if len(self.table) != 1 else torch.zeros_like(h), distance]
 
     def sizes(self) -> Sizes:
-        return (None, len(self.table) if len(self.table) > 1 else None, None, None)
+        return (None, None if len(self.table) == 1 else len(self.table), None, None)
 
     def __repr__(self) -> str:
         return f"relative(table of shape {tuple(self.table.shape)})"

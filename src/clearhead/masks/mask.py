@@ -76,8 +76,8 @@ class Mask:
         """
         batch, heads, *_ = self.sizes()
         at = torch.device(device) if device is not None else torch.get_default_device()
-        b = torch.arange(batch or 1, device=at).view(-1, 1, 1, 1)
-        h = torch.arange(heads or 1, device=at).view(1, -1, 1, 1)
+        b = torch.arange(1 if batch is None else batch, device=at).view(-1, 1, 1, 1)
+        h = torch.arange(1 if heads is None else heads, device=at).view(1, -1, 1, 1)
         q = torch.arange(rows.start, rows.stop, device=at).view(1, 1, -1, 1)
         k = torch.arange(cols.start, cols.stop, device=at).view(1, 1, 1, -1)
         return in_pieces(lambda some: self.rule(b, h, some, k), q, b.numel() * h.numel() * k.numel())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from clearhead.arguments import checked
 from clearhead.errors import OptionError, ShapeError
 from clearhead.matrix.matrix import AttentionMatrix
 
@@ -64,6 +65,7 @@ class Rollout:
         batch, _, rows, _ = self._matrices[0].shape
         return batch, rows, rows
 
+    @checked()
     def __matmul__(self, columns: Tensor) -> Tensor:
         """R @ X for X (L,), (L, W) or (B, L, W): (B, L) or (B, L, W)."""
         out, vector = self._operand(columns)

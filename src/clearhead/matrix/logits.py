@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from clearhead.kernels import in_own_dtype
+from clearhead.kernels.problem import divide_heads
 from clearhead.matrix.ruled import Ruled
 
 NEG_INF = float("-inf")
@@ -59,8 +61,8 @@ class Logits:
 
     @property
     def group(self) -> int:
-        """How many query heads share one key head."""
-        return self.query.shape[1] // self.key.shape[1]
+        """How many query heads share one key head; 1 where there are no heads."""
+        return divide_heads(self.query.shape[1], self.key.shape[1])
 
     @property
     def bilinear(self) -> bool:
@@ -119,6 +121,7 @@ class Logits:
             tilt=cut(self.tilt),
         )
 
+    @in_own_dtype
     def block(self, batch: int, heads: slice, rows: "slice | Tensor", cols: "slice | Tensor") -> Tensor:
         """The logits of one rectangle.
 

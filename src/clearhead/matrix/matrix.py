@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from clearhead import kernels
+from clearhead.arguments import checked
 from clearhead.errors import DtypeError, OptionError, PlaceError, ShapeError, shape_text
-from clearhead.kernels.problem import validate
+from clearhead.kernels.problem import divide_heads, validate
 from clearhead.masks import Mask
+from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import split_reach
 from clearhead.matrix import indexing, products, sweep
 from clearhead.matrix.logits import ANYWHERE, Logits, Reach, narrowed
@@ -63,6 +65,7 @@ class AttentionMatrix(Questions):
         tensor([0.3333, 0.3333, 0.3333])
     """
 
+    @checked(convert={"allow": from_causal_bias})
     def __init__(
         self,
         query: Tensor,
@@ -80,6 +83,9 @@ class AttentionMatrix(Questions):
         alibi: Tensor | None = None,
         alibi_offset: int = 0,
     ) -> None:
+        kernels.refuse_tracing("an AttentionMatrix")
+        if len({tensor.dtype for tensor in (query, key, value) if tensor is not None}) > 1:
+            query, key, value = kernels.autocast(query, key, value)
         scale = 1.0 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
         ruled, reach, allow = _ruled(allow, reach, query, key)
         problem = kernels.Problem(
@@ -130,6 +136,7 @@ class AttentionMatrix(Questions):
 
     # Products and entries
 
+    @checked()
     def __matmul__(self, columns: Tensor) -> Tensor:
         """A @ X, as torch.matmul: X is (S,), (S, W) or (..., S, W) with leading axes that broadcast to (B, H).
 
@@ -188,7 +195,7 @@ class AttentionMatrix(Questions):
             raise PlaceError(f"heads={heads}: {error}. The matrix has heads 0..{self.shape[1] - 1}.") from error
         own = self._value
         if own is not None:
-            own = own[:, chosen // (self.shape[1] // own.shape[1])]
+            own = own[:, chosen // divide_heads(self.shape[1], own.shape[1])]
         lse = None if self._lse is None else self._lse[:, chosen]
         return self._like(self._logits.heads(chosen), own, lse)
 
@@ -213,6 +220,7 @@ class AttentionMatrix(Questions):
         """The mean over heads, (B, 1, L, S), as lazy as the matrix."""
         return HeadMean(self)
 
+    @checked()
     def value_weighted(self, value: Tensor | None = None, out_weight: Tensor | None = None) -> AttentionMatrix:
         """The matrix of norms ‖aᵢⱼ·f(vⱼ)‖, (B, H, L, S), never stored: how much of the output each key really gives.
 
@@ -302,6 +310,7 @@ class TransposedMatrix:
     def mT(self) -> AttentionMatrix:
         return self._matrix
 
+    @checked()
     def __matmul__(self, columns: Tensor) -> Tensor:
         """Aᵀ @ Y, as torch.matmul: Y is (L,), (L, W) or (..., L, W) with leading axes that broadcast to (B, H).
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from clearhead.arguments import checked
 from clearhead.errors import OptionError
 from clearhead.matrix.logits import Block, Logits
 
@@ -41,6 +42,7 @@ class HeadMean:
     def mT(self) -> TransposedMean:
         return TransposedMean(self._matrix)
 
+    @checked()
     def __matmul__(self, columns: Tensor) -> Tensor:
         """mean @ X, as torch.matmul: (B, 1, L) or (B, 1, L, W)."""
         return (self._matrix @ columns).mean(1, keepdim=True)
@@ -101,6 +103,9 @@ class HeadMean:
         """Reduce the rows of the mean, a few rows of all heads at a time."""
         logits, lse = self._matrix._wide, self._matrix._wide_lse
         batches, heads, rows, _ = logits.shape
+        if batches * rows == 0:
+            row = reduce(lse.new_zeros(rows, logits.shape[3]))
+            return row.new_empty(batches, 1, *row.shape)
         tall = _tall(logits)
         answers = []
         for batch in range(batches):
@@ -125,6 +130,7 @@ class TransposedMean:
         batch, _, rows, keys = self._matrix.shape
         return batch, 1, keys, rows
 
+    @checked()
     def __matmul__(self, columns: Tensor) -> Tensor:
         """meanᵀ @ Y, as torch.matmul: (B, 1, S) or (B, 1, S, W)."""
         return (self._matrix.mT @ columns).mean(1, keepdim=True)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead import kernels
+from clearhead.kernels.problem import divide_heads
 from clearhead.matrix.logits import ANYWHERE, BLOCK, NEG_INF, Logits, blocks, finite
 
 # A kernel's tiles are made for head widths; wider operands go through in pieces.
@@ -97,6 +98,7 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     return out
 
 
+@kernels.in_own_dtype
 def _transposed_blockwise(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     batch, heads, _, keys = logits.shape
     sums: dict[tuple[int, int], Tensor] = {}
@@ -159,7 +161,7 @@ def problem(logits: Logits, value: Tensor) -> kernels.Problem:
 
 def spread(key: Tensor, heads: int) -> Tensor:
     """One key head a query head."""
-    return key if key.shape[1] == heads else key.repeat_interleave(heads // key.shape[1], dim=1)
+    return key if key.shape[1] == heads else key.repeat_interleave(divide_heads(heads, key.shape[1]), dim=1)
 
 
 def _widen(tensor: Tensor, width: int) -> Tensor:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from clearhead.arguments import checked
 from clearhead.errors import OptionError, PlaceError, ShapeError
 from clearhead.kernels import Cells, Statistics, Wanted
+from clearhead.kernels.problem import divide_heads
 from clearhead.matrix import compare, pooling, products, statistics, sweep
 from clearhead.matrix.logits import Logits
 
@@ -118,6 +120,7 @@ class Questions:
         found = sweep.ask(near, self._known_lse, Wanted(mass=True))
         return statistics.mass_within(self._wide, self._wide_lse, window, offset) if found is None else found.mass
 
+    @checked()
     def mass_on(self, keys: Sequence[int] | Tensor) -> Tensor:
         """What each query gives to some keys together, (B, H, L), in weights.
 
@@ -164,6 +167,7 @@ class Questions:
         found = self._sweep(Wanted(received=True))
         return statistics.received(self._wide, self._wide_lse) if found is None else found.received
 
+    @checked()
     def gradient_times(self, grad_out: Tensor, value: Tensor | None = None) -> Tensor:
         """Gradient times attention of each key, (B, H, S): Σᵢ aᵢⱼ · ∂loss/∂aᵢⱼ, where ∂loss/∂aᵢⱼ = grad_outᵢ·vⱼ.
 
@@ -328,7 +332,12 @@ class Questions:
                 "this matrix knows no values. Give value=, make it with value=, or record it with "
                 "observe(model, values=True)."
             )
-        if value.dim() != 4 or value.shape[0] != batch or value.shape[2] != keys or heads % value.shape[1]:
+        if (
+            value.dim() != 4
+            or value.shape[0] != batch
+            or value.shape[2] != keys
+            or divide_heads(heads, value.shape[1]) < 0
+        ):
             raise ShapeError(
                 f"value has shape {tuple(value.shape)}, expected (B, H_kv, S, D_v) with B={batch}, S={keys} and H_kv "
                 f"dividing {heads}."

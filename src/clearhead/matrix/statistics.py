@@ -28,9 +28,19 @@ def rowwise(
     reduce: Callable[[Block], tuple[Tensor, ...]],
     *,
     least: int = 1,
+    dtypes: tuple[torch.dtype | None, ...] = (None,),
 ) -> tuple[Tensor, ...]:
-    """Reduce every row: `reduce` maps a block to tensors (heads, rows, ...); each is joined to (B, H, L, ...)."""
+    """Reduce every row: `reduce` maps a block to tensors (heads, rows, ...); each is joined to (B, H, L, ...).
+
+    Args:
+        logits, reduce: what to reduce, and how.
+        least: columns a block has at least; more than 1 where that many are kept of each row.
+        dtypes: of what `reduce` gives, for a matrix without rows; None is that of the logits.
+    """
     batches = logits.shape[0]
+    if no_rows(logits):
+        kept = (least,) if least > 1 or len(dtypes) > 1 else ()
+        return tuple(logits.query.new_empty(*logits.shape[:3], *kept, dtype=dtype) for dtype in dtypes)
     parts: dict[tuple[int, int], list[tuple[Tensor, ...]]] = {}
     for block in blocks(logits, least=least):
         parts.setdefault((block.batch, block.heads.start), []).append(reduce(block))
@@ -41,6 +51,11 @@ def rowwise(
         return torch.stack([torch.cat([rows[batch, head] for head in starts]) for batch in range(batches)])
 
     return tuple(join(which) for which in range(len(next(iter(parts.values()))[0])))
+
+
+def no_rows(logits: Logits) -> bool:
+    """Whether the matrix has no row: no batch entry, no head or no query."""
+    return 0 in logits.shape[:3]
 
 
 def entropy(logits: Logits, lse: Tensor) -> Tensor:
@@ -67,6 +82,8 @@ def squared(logits: Logits, lse: Tensor) -> Tensor:
 
 def maximum(logits: Logits, lse: Tensor) -> Tensor:
     """(B, H, L): the largest weight of each row."""
+    if logits.shape[3] == 0:
+        return torch.zeros_like(lse)
     best = rowwise(logits, lambda block: (block.logits.amax(-1),))[0]
     return torch.exp(best - finite(lse))
 
@@ -84,7 +101,7 @@ def topk(logits: Logits, lse: Tensor, k: int) -> tuple[Tensor, Tensor]:
         best, keys = block.logits.topk(k, dim=-1)
         return best, keys + block.cols.start
 
-    best, keys = rowwise(logits, reduce, least=k)
+    best, keys = rowwise(logits, reduce, least=k, dtypes=(None, torch.int64))
     return torch.exp(best - finite(lse).unsqueeze(-1)), keys
 
 
@@ -94,6 +111,8 @@ def mean_distance(logits: Logits, lse: Tensor, offset: int) -> Tensor:
     Some rows at a time: left and right of their own positions the distance is linear in j, so two narrow columns
     through the kernels give it, with no difference of large numbers; the square around the diagonal is made.
     """
+    if no_rows(logits):
+        return logits.query.new_zeros(logits.shape[:3])
     _, _, rows, keys = logits.shape
     step = max(math.isqrt(BLOCK // 4), 1)
     parts = []
@@ -165,6 +184,8 @@ def within(logits: Logits, window: int, offset: int) -> Reach:
 
 def mass_on(logits: Logits, lse: Tensor, keys: Tensor) -> Tensor:
     """(B, H, L): Σ of aᵢⱼ over the keys j given by position; only those columns are computed."""
+    if no_rows(logits):
+        return logits.query.new_zeros(logits.shape[:3])
     batches, heads, rows, _ = logits.shape
     every = slice(0, heads)
     maps = []
@@ -193,6 +214,8 @@ def visible(logits: Logits) -> Tensor:
     """(B, H, L), int64: how many keys each row may attend to."""
     batches, heads, rows, keys = logits.shape
     row = torch.arange(rows, device=logits.query.device)
+    if no_rows(logits):
+        return torch.zeros(logits.shape[:3], dtype=torch.int64, device=logits.query.device)
     if logits.allow is None and logits.ruled is None:
         low, high = logits.reach
         first = torch.zeros_like(row) if low is None else (row + low).clamp(0, keys)

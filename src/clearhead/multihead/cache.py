@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from clearhead import masks
+from clearhead import kernels, masks
+from clearhead.arguments import checked
 from clearhead.errors import CacheFullError, OptionError, ShapeError, shape_text
 
 
@@ -76,6 +77,7 @@ class KVCache:
         """(B, H_kv, held, value_dim), a view."""
         return self._values[:, :, self._start : self._stop]
 
+    @checked()
     def append(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Add positions at the end.
 
@@ -89,6 +91,7 @@ class KVCache:
             ShapeError: key or value does not fit the cache.
             OptionError: gradients are wanted; a cache is for inference.
         """
+        kernels.refuse_tracing("a KVCache, which keeps what it is given")
         self._check(key, value)
         new = key.shape[2]
         if self.window is None:
@@ -140,6 +143,7 @@ class KVCache:
         self._start = min(self._start, needed - oldest)
         self._seen = length
 
+    @checked()
     def reorder(self, batch: Tensor) -> None:
         """Let batch entry b continue what entry batch[b] has read (beam search)."""
         self._keys, self._values = self._keys.index_select(0, batch), self._values.index_select(0, batch)

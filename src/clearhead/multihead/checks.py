@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clearhead import kernels
 from clearhead.errors import DeviceError, DtypeError, OptionError, RankError, ShapeError, shape_text
+from clearhead.kernels.problem import divide_heads
 from clearhead.masks import Mask
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -27,14 +28,27 @@ def axes(rank: int, last: str = "L,D") -> str:
     return {2: "", 3: "B,", 4: "B,H,"}.get(rank, "*,B,H,") + last
 
 
-def inputs(query: Any, key: Any, value: Any) -> None:
-    """Check that the three tensors are tensors, of one floating dtype, on one device, with at least two axes."""
-    named = (("query", query, "L,D"), ("key", key, "S,D"), ("value", value, "S,D"))
-    for name, tensor, last in named:
+def tensors(query: Any, key: Any, value: Any) -> None:
+    """Check that the three tensors are tensors."""
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
         if not isinstance(tensor, Tensor):
             raise DtypeError(
                 f"{name} is a {type(tensor).__name__}, expected a torch.Tensor. Make one with torch.tensor()."
             )
+
+
+@kernels.untraced
+def number(name: str, value: Any) -> Any:
+    """A number given as a tensor without axes, which torch takes for one; anything else as it is."""
+    if not isinstance(value, Tensor) or value.dim() != 0 or value.requires_grad or value.is_complex():
+        return value
+    return value.item()
+
+
+def inputs(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """Check that the three tensors are of one floating dtype, on one device, with at least two axes."""
+    named = (("query", query, "L,D"), ("key", key, "S,D"), ("value", value, "S,D"))
+    for name, tensor, last in named:
         if tensor.dim() < 2:
             raise RankError(
                 f"{name} has {tensor.dim()} axes, expected at least 2, (..., {last}) "
@@ -88,7 +102,7 @@ def grouped_heads(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -
     heads, kv_heads, value_heads = query.shape[1], key.shape[1], value.shape[1]
     if enable_gqa:
         for name, count in (("key", kv_heads), ("value", value_heads)):
-            if count == 0 or heads % count:
+            if divide_heads(heads, count) < 0:
                 raise ShapeError(
                     f"{name} has {count} heads, which does not divide query's {heads} "
                     f"({_shape('query', query)}; {_shape(name, key if name == 'key' else value, 'S,D')}). "
@@ -141,6 +155,7 @@ def mask(attn_mask: Any, full: Sequence[int], query: Tensor, is_causal: bool) ->
         )
 
 
+@kernels.untraced
 def rule(attn_mask: Mask, query: Tensor, key: Tensor, is_causal: bool) -> None:
     """Check one of clearhead.masks against (B, H, L, S)."""
     if is_causal:

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
-from clearhead.kernels import Problem
+from clearhead.kernels import Problem, untraced
 from clearhead.masks import Mask, from_dense
+from clearhead.masks.kinds import Corner
 from clearhead.multihead import checks, traced
 from clearhead.multihead.cache import KVCache
 from clearhead.multihead.functional import matrix_takes, under_rule
@@ -72,6 +73,8 @@ class Masked:
         if self.cache is None:
             return rule
         if rule is not None:
+            if isinstance(rule, Corner):  # made for this call's queries over all keys that are held
+                return rule
             return rule.shifted(self.cache.held - length)
         wanted = self.cache.window is not None or (self.is_causal and self.attn_mask is None)
         # A single query at the end may attend everything that is held.
@@ -124,9 +127,15 @@ def masks(
 
 def extend(mask: Tensor | None, extra: int, value: float) -> Tensor | None:
     """Widen a mask by `extra` keys at the end, which every query may attend."""
-    return mask if mask is None or extra == 0 or mask.shape[-1] == 1 else F.pad(mask, (0, extra), value=value)
+    return mask if mask is None or extra == 0 or _serves_all_keys(mask) else F.pad(mask, (0, extra), value=value)
 
 
+@untraced
+def _serves_all_keys(mask: Tensor) -> bool:
+    return mask.shape[-1] == 1
+
+
+@untraced
 def _check(name: str, mask: Tensor, wanted: list[tuple[int, ...]], letters: str, query: Tensor) -> None:
     if mask.dtype != torch.bool and not mask.is_floating_point():
         raise DtypeError(
@@ -141,7 +150,7 @@ def _check(name: str, mask: Tensor, wanted: list[tuple[int, ...]], letters: str,
             f"{name} does not fit ({shape_text(name, mask.shape, '')}); expected {shapes}, axes {letters}."
             + _hint(name, tuple(mask.shape), wanted)
         )
-    if mask.dtype != torch.bool and not traced.is_traced(query):
+    if mask.dtype != torch.bool and not traced.is_traced(query, mask):
         checks.warn_zero_one(mask, name)
 
 

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from clearhead import kernels
+from clearhead import arguments, kernels
 from clearhead.masks import Mask, is_small, lower
-from clearhead.masks.kinds import Causal
+from clearhead.masks.kinds import Causal, from_causal_bias
 from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import blocks, checks, stepwise, traced
+from clearhead.multihead import blocks, checks, scripted, stepwise, traced
 from clearhead.multihead.layout import Layout, arrange
 
+_lower = kernels.untraced(lower)
 RULE_ENTRIES = 1 << 20  # a mask of up to so many entries, a megabyte, is made a tensor; a larger one stays a rule
 
 
@@ -79,7 +80,7 @@ def attention(
         True
     """
     if type(attn_mask) is Causal and type(attn_mask.offset) is int and attn_mask.offset == 0 and not is_causal:
-        attn_mask, is_causal = None, True  # the same rule, in the words that cost least
+        attn_mask, is_causal = None, True  # equivalent, and has a fast path
     plain = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
     if plain and not (return_matrix or isinstance(attn_mask, Mask)):
         compute = kernels.attend_with_lse if return_lse else kernels.attend
@@ -88,15 +89,22 @@ def attention(
             if attn_mask is not None and attn_mask.dtype is not torch.bool:
                 checks.warn_zero_one(attn_mask)
             return out
-    checks.inputs(query, key, value)
+    options: dict[str, Any] = {
+        "softcap": softcap, "sinks": sinks, "return_lse": return_lse, "return_matrix": return_matrix, "kernel": kernel,
+    }  # fmt: skip
+    if not (torch.compiler.is_compiling() or are_plain(query, key, value, attn_mask, sinks)):
+        call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        return _take(attention, call, options)
+    dropout_p, scale = checks.number("dropout_p", dropout_p), checks.number("scale", scale)
+    checks.tensors(query, key, value)
     if query.is_nested or key.is_nested or value.is_nested:
         from clearhead.multihead.varlen import attention_nested  # it calls back to this function
 
-        options = {
-            "attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale, "softcap": softcap,
-            "sinks": sinks, "return_lse": return_lse, "return_matrix": return_matrix, "kernel": kernel,
-        }  # fmt: skip
+        options |= {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
         return attention_nested(query, key, value, attention, options)
+    if scripted.is_tracing():
+        call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
+        return scripted.record(*call, **options)
     checks.dropout(dropout_p)
     layout, problem, rule = prepare(
         query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks,
@@ -110,6 +118,27 @@ def attention(
     return tuple(part for part in (out, layout.outward(lse) if return_lse else None, matrix) if part is not None)
 
 
+_take = arguments.Taking(
+    attention,
+    nested=("query", "key", "value"),
+    convert={"attn_mask": from_causal_bias},
+    twin=torch.nn.functional.scaled_dot_product_attention,
+)
+scripted.define(attention)
+
+
+def are_plain(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> bool:
+    """Whether a call has nothing to be understood, asked or refused. Query, key and value may be nested."""
+    return arguments.are_plain(*others) and arguments.are_plain(query, key, value, nested=True)
+
+
+def compiled_mask(attn_mask: Any) -> Any:
+    """A mask as torch.compile meets it, which looks into no class but by its name."""
+    if torch.compiler.is_compiling() and type(attn_mask).__name__ == "CausalBias":
+        return from_causal_bias(attn_mask)
+    return attn_mask
+
+
 def prepare(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Mask | None, is_causal: bool, scale: float | None,
     enable_gqa: bool, softcap: float | None = None, sinks: Tensor | None = None, *, dense: bool = False,
@@ -119,7 +148,9 @@ def prepare(
     Args:
         dense: make a rule a tensor in any case.
     """
-    query, key, value = _autocast(query, key, value)
+    attn_mask = compiled_mask(attn_mask)
+    query, key, value, attn_mask = kernels.autocast(query, key, value, attn_mask)
+    checks.inputs(query, key, value)
     layout = arrange(query, key, value, enable_gqa)
     checks.options(scale, softcap, sinks, layout.query.shape[1], query)
     if scale is None:
@@ -134,20 +165,11 @@ def prepare(
     elif attn_mask is not None:
         checks.mask(attn_mask, layout.full, query, is_causal)
         boolean = attn_mask.dtype == torch.bool
-        if not boolean and not traced.is_traced(query):
+        if not boolean and not traced.is_traced(query, attn_mask):
             checks.warn_zero_one(attn_mask)
         tensor = layout.inward(attn_mask)
         problem = dataclasses.replace(problem, allow=tensor if boolean else None, bias=None if boolean else tensor)
     return layout, problem, rule
-
-
-def _autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Do what torch.autocast does to scaled_dot_product_attention: compute in its dtype. float64 stays."""
-    device = tensors[0].device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return tensors
-    dtype = torch.get_autocast_dtype(device)
-    return tuple(x if x.dtype == torch.float64 else x.to(dtype) for x in tensors)
 
 
 def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tuple[kernels.Problem, Mask | None]:
@@ -162,7 +184,7 @@ def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tup
     entries = (1 if wide is None else batch) * (1 if high is None else heads) * length * keys
     if not (dense or _is_traced(problem) or stepwise.is_wanted() or is_small(mask) or entries <= RULE_ENTRIES):
         return problem, mask
-    lowered = lower(mask, length, keys, device=problem.query.device)
+    lowered = _lower(mask, length, keys, device=problem.query.device)
     problem = dataclasses.replace(
         problem, allow=lowered.allow, bias=lowered.bias, alibi=lowered.alibi, alibi_offset=lowered.alibi_offset
     )

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from clearhead import kernels
+from clearhead.arguments import checked
 from clearhead.errors import OptionError
 from clearhead.masks import Mask
+from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead import checks, weights
 from clearhead.multihead.functional import fused, matrix_of, prepare
 
@@ -16,6 +18,7 @@ Method = Literal["straight_through", "gumbel", "reinforce"]
 ROWS = 128  # queries sampled at a time
 
 
+@checked(convert={"attn_mask": from_causal_bias})
 def hard_attention(
     query: Tensor,
     key: Tensor,
@@ -78,9 +81,11 @@ def hard_attention(
     """
     if method not in get_args(Method):
         raise OptionError(f"method is {method!r}; expected one of {', '.join(get_args(Method))}.")
+    temperature, scale = checks.number("temperature", temperature), checks.number("scale", scale)
     if not temperature > 0:
         raise OptionError(f"temperature is {temperature}; expected a positive number.")
-    checks.inputs(query, key, value)
+    kernels.refuse_tracing("hard_attention")
+    checks.tensors(query, key, value)
     layout, problem, _ = prepare(query, key, value, attn_mask, is_causal, scale, enable_gqa, dense=True)
     result: kernels.Result | None = None
     if method == "gumbel":
@@ -104,6 +109,7 @@ def hard_attention(
     return tuple(parts)
 
 
+@checked()
 def reinforce(log_prob: Tensor, reward: Tensor, baseline: Tensor | float | None = None) -> Tensor:
     """The REINFORCE loss: its gradient is that of minus the expected reward (Williams 1992, eq. 4).
 
@@ -154,8 +160,7 @@ def _sampled(problem: kernels.Problem, result: kernels.Result) -> Tensor:
 
 def _gumbel(problem: kernels.Problem, temperature: float) -> tuple[Tensor, Tensor]:
     """A sample by the Gumbel-max trick, hard forward and soft backward."""
-    group = problem.query.shape[1] // problem.key.shape[1]
-    key, value = (x.repeat_interleave(group, 1) for x in (problem.key, problem.value))
+    key, value = (_heads(x, problem) for x in (problem.key, problem.value))
     logits = weights.logits(problem, key)
     if logits.shape[-1] == 0:
         return logits @ value, torch.full(logits.shape[:3], -1, device=logits.device)
@@ -171,7 +176,7 @@ def _gather(problem: kernels.Problem, index: Tensor) -> Tensor:
     """(B, H, L, E): the chosen values; zeros where nothing was chosen."""
     value = _heads(problem.value, problem)
     if value.shape[2] == 0:
-        return value.new_zeros(*index.shape, value.shape[3])
+        return value.sum(2, keepdim=True).expand(*index.shape, value.shape[3])
     place = index.clamp(min=0)[..., None].expand(*index.shape, value.shape[3])
     return value.gather(2, place).masked_fill((index < 0)[..., None], 0)
 
@@ -180,7 +185,7 @@ def _log_prob(problem: kernels.Problem, index: Tensor, lse: Tensor) -> Tensor:
     """(B, H, L): logit of the chosen key minus lse, differentiable through both."""
     key = _heads(problem.key, problem)
     if key.shape[2] == 0:
-        return lse.new_zeros(lse.shape)
+        return lse.masked_fill(lse == lse, 0.0)
     place = index.clamp(min=0)[..., None]
     chosen = key.gather(2, place.expand(*index.shape, key.shape[3]))
     logit = (problem.query * chosen).sum(-1).to(lse.dtype) * problem.scale
@@ -196,4 +201,4 @@ def _log_prob(problem: kernels.Problem, index: Tensor, lse: Tensor) -> Tensor:
 
 def _heads(tensor: Tensor, problem: kernels.Problem) -> Tensor:
     """Key or value with as many heads as the query."""
-    return tensor.repeat_interleave(problem.query.shape[1] // tensor.shape[1], 1)
+    return tensor.repeat_interleave(problem.group, 1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from clearhead.kernels.problem import divide_heads
 from clearhead.multihead import checks
 
 
@@ -88,5 +89,5 @@ def _share_heads(query: Tensor, key: Tensor, value: Tensor, heads: int) -> tuple
     if query.shape[1] != heads:
         query = query.expand(-1, heads, -1, -1)
     if key.shape[1] != value.shape[1]:
-        key, value = (x.repeat_interleave(heads // x.shape[1], 1) for x in (key, value))
+        key, value = (x.repeat_interleave(divide_heads(heads, x.shape[1]), 1) for x in (key, value))
     return query, key, value

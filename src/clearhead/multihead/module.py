@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parameter import Parameter
 
-from clearhead import kernels
+from clearhead import arguments, kernels
 from clearhead.masks import Mask
+from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead import door, module_checks, projections, varlen
 from clearhead.multihead.cache import KVCache
-from clearhead.multihead.functional import fused, matrix_of
+from clearhead.multihead.functional import are_plain, compiled_mask, fused, matrix_of
 from clearhead.multihead.positions import Rotary
 from clearhead.multihead.shared_heads import load_shared_heads
 from clearhead.multihead.weights import dense as dense_weights
@@ -144,14 +145,18 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             ShapeError, DtypeError, OptionError: says which input does not fit, and how to fix it.
             CacheFullError: the cache has no room. Nothing was written.
         """
+        options = {
+            "key_padding_mask": key_padding_mask, "need_weights": need_weights, "attn_mask": attn_mask,
+            "average_attn_weights": average_attn_weights, "is_causal": is_causal, "weights": weights, "cache": cache,
+        }  # fmt: skip
         if module_checks.is_recorded(query):
-            return module_checks.leaf(
-                self, query, key, value, key_padding_mask=key_padding_mask, need_weights=need_weights,
-                attn_mask=attn_mask, average_attn_weights=average_attn_weights, is_causal=is_causal, weights=weights,
-                cache=cache,
-            )  # fmt: skip
+            return module_checks.leaf(self, query, key, value, **options)
+        if not (torch.compiler.is_compiling() or are_plain(query, key, value, key_padding_mask, attn_mask)):
+            return _take(MultiheadAttention.forward, (self, query, key, value), options)
         kind = self.weights if weights is None else module_checks.weights_kind(weights)
-        if query.is_nested:
+        if need_weights and kind == "matrix":
+            kernels.refuse_tracing('weights="matrix", which gives an AttentionMatrix and no tensor')
+        if query.is_nested or key.is_nested or value.is_nested:
             module_checks.nested(self, query, key, value, key_padding_mask, attn_mask, cache)
             padded, padding, lengths = varlen.to_padded(query)
             out, matrix = self.forward(
@@ -172,8 +177,9 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             if need_weights and kind == "matrix":  # which may be asked when the cache has written over them
                 k, v = k.clone(), v.clone()
         dense = need_weights and kind == "dense"
-        masked = door.Masked(key_padding_mask, attn_mask, is_causal, cache, batched)
+        masked = door.Masked(key_padding_mask, compiled_mask(attn_mask), is_causal, cache, batched)
         k, v, extra = self._extra_keys(k, v)
+        q, k, v = kernels.autocast(q, k, v)  # a learned key, rotation or cache may have another dtype
         problem = kernels.Problem(q, k, v, 1 / math.sqrt(self.head_dim))
         try:
             problem, rule = masked.apply(problem, extra, dense=dense, matrix=need_weights)
@@ -202,7 +208,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         extra = 0
         if self.bias_k is not None and self.bias_v is not None:
             shape = (1, self.num_kv_heads, 1, self.head_dim)
-            learned = (b.view(shape).expand(len(k), -1, -1, -1) for b in (self.bias_k, self.bias_v))
+            learned = (b.view(shape).expand(k.shape[0], -1, -1, -1) for b in (self.bias_k, self.bias_v))
             k, v = (torch.cat(pair, 2) for pair in zip((k, v), learned, strict=True))
             extra += 1
         if self.add_zero_attn:
@@ -238,6 +244,11 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             144
         """
         return load_shared_heads(cls, source, num_heads, scale)
+
+
+_take = arguments.Taking(
+    MultiheadAttention.forward, nested=("query", "key", "value"), convert={"attn_mask": from_causal_bias}
+)
 
 
 def _run_me(module: torch.nn.Module, args: Any) -> None:

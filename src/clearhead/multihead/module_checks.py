@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from clearhead import kernels
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
 
 if TYPE_CHECKING:
     from clearhead.multihead.module import MultiheadAttention
+
+
+_Stock = torch.nn.MultiheadAttention  # a program may give that name to our class
 
 
 def sizes(embed_dim: int, num_heads: int, num_kv_heads: int | None) -> None:
@@ -56,7 +60,7 @@ def scriptable(module: "MultiheadAttention") -> torch.nn.Module:
             "TorchScript gets torch's own attention on the same parameters, which has no num_kv_heads and no rotary. "
             "Use torch.compile or torch.export for this module."
         )
-    stock = torch.nn.MultiheadAttention.__new__(torch.nn.MultiheadAttention)
+    stock = _Stock.__new__(_Stock)
     state = dict(module.__dict__)
     for extra in ("num_kv_heads", "rotary", "weights"):
         del state[extra]
@@ -81,6 +85,7 @@ def leaf(module: "MultiheadAttention", *inputs: Any, **options: Any) -> Any:
     return tracer.create_proxy("call_module", tracer.path_of_module(module), inputs, options)
 
 
+@kernels.untraced
 def inputs(module: "MultiheadAttention", query: Any, key: Any, value: Any) -> None:
     """Check rank, widths, batch, lengths, dtype and device of the three inputs."""
     named = {"query": query, "key": key, "value": value}
@@ -129,8 +134,9 @@ def _widths(module: "MultiheadAttention", named: dict[str, Tensor]) -> None:
 def _dtypes(module: "MultiheadAttention", named: dict[str, Tensor]) -> None:
     own = module.out_proj.weight.dtype
     for name, tensor in named.items():
-        device = tensor.device.type
-        if tensor.dtype != own and (device == "meta" or not torch.is_autocast_enabled(device)):
+        # Autocast brings all but float64 to one dtype.
+        cast = kernels.is_autocast(tensor.device) and torch.float64 not in (tensor.dtype, own)
+        if tensor.dtype != own and not cast:
             raise DtypeError(
                 f"{name} is {tensor.dtype}, the module's parameters are {own}. Convert one: {name}.to({own}), or "
                 f"module.to({tensor.dtype}); or run under torch.autocast."

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from clearhead.arguments import checked
 from clearhead.errors import OptionError, ShapeError, shape_text
+from clearhead.kernels import untraced
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Rotary:
         object.__setattr__(self, "_turns", frequencies / (2 * math.pi))
         object.__setattr__(self, "_magnitude", magnitude)
 
+    @checked()
     def __call__(self, x: Tensor, *, start: int = 0, positions: Tensor | None = None) -> Tensor:
         """Turn queries or keys.
 
@@ -74,26 +77,18 @@ class Rotary:
         Raises:
             ShapeError: x is not of this width, or positions are not one a row.
         """
-        if x.shape[-1] != self.head_dim:
-            raise ShapeError(
-                f"Rotary was made for head_dim {self.head_dim} ({shape_text('x', x.shape)}). "
-                f"Make one with Rotary({x.shape[-1]})."
-            )
+        self._check(x, positions)
         wide = torch.promote_types(x.dtype, torch.float32)
         if positions is None:
             positions = torch.arange(start, start + x.shape[-2], device=x.device)
-        elif positions.shape not in (x.shape[-2:-1], (*x.shape[:1], *x.shape[-2:-1]), (1, *x.shape[-2:-1])):
-            raise ShapeError(
-                f"positions has shape {tuple(positions.shape)}; expected one a row, (L,) or (B, L) "
-                f"({shape_text('x', x.shape)})."
-            )
         exact = torch.float32 if x.device.type == "mps" else torch.float64  # which that device does not have
         turns = positions.to(exact)[..., None] * self._turns.to(x.device, exact)
         angles = ((turns - turns.round()) * (2 * math.pi)).to(wide)  # within half a turn: (L, W/2) or (B, L, W/2)
         if angles.dim() == 3:
             angles = angles.unsqueeze(1)
         cos, sin = angles.cos() * self._magnitude, angles.sin() * self._magnitude
-        turning, rest = x.to(wide).split([2 * cos.shape[-1], x.shape[-1] - 2 * cos.shape[-1]], -1)
+        width = self.head_dim if self.width is None else self.width
+        turning, rest = x.to(wide).split([width, self.head_dim - width], -1)
         if self.layout == "half":
             a, b = turning.chunk(2, -1)
             turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
@@ -101,6 +96,20 @@ class Rotary:
             a, b = turning[..., ::2], turning[..., 1::2]
             turned = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
         return torch.cat([turned, rest], -1).to(x.dtype)
+
+    @untraced
+    def _check(self, x: Tensor, positions: Tensor | None) -> None:
+        if x.shape[-1] != self.head_dim:
+            raise ShapeError(
+                f"Rotary was made for head_dim {self.head_dim} ({shape_text('x', x.shape)}). "
+                f"Make one with Rotary({x.shape[-1]})."
+            )
+        lengths = x.shape[-2:-1]
+        if positions is not None and positions.shape not in (lengths, (*x.shape[:1], *lengths), (1, *lengths)):
+            raise ShapeError(
+                f"positions has shape {tuple(positions.shape)}; expected one a row, (L,) or (B, L) "
+                f"({shape_text('x', x.shape)})."
+            )
 
 
 _NEEDED = {

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
 from torch.autograd import forward_ad
 
-from clearhead.kernels import Problem, Result
+from clearhead.kernels import Problem, Result, in_own_dtype
 from clearhead.kernels.blockwise import BLOCK, NOTHING, rows_of
 from clearhead.multihead import weights
 
@@ -28,6 +28,7 @@ def _takes_a_gradient() -> bool:
 _takes_a_gradient._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
+@in_own_dtype
 def run(problem: Problem, dropout_p: float) -> Result:
     """Compute a problem without writing in place and without asking for a number, so that vmap may map any part of it.
 
@@ -37,11 +38,10 @@ def run(problem: Problem, dropout_p: float) -> Result:
         a gradient is taken as well.
     """
     length = problem.query.shape[2]
-    group = problem.query.shape[1] // problem.key.shape[1]
     wide = torch.promote_types(problem.query.dtype, torch.float32)
     key, value = (x.to(wide) for x in (problem.key, problem.value))
-    if group > 1:
-        key, value = (x.repeat_interleave(group, 1) for x in (key, value))
+    if problem.group > 1:
+        key, value = (x.repeat_interleave(problem.group, 1) for x in (key, value))
     batch, heads, keys, _ = key.shape
     step = max(1, BLOCK // max(1, batch * heads * keys))
     blocks = [range(start, min(start + step, length)) for start in range(0, max(1, length), step)]

@@ -41,8 +41,12 @@ def run(problem: kernels.Problem, dropout_p: float, kernel: str | None) -> kerne
 
 
 def _transformed() -> bool:
-    """Whether torch.func is at work, and not inside torch.compile, which looks through it."""
-    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+    """Whether torch.func takes derivatives or maps, and not inside torch.compile, which looks through it. Its
+    functionalize has no rule for autograd functions, and sees the operator as it is."""
+    if torch.compiler.is_compiling():
+        return False
+    top = torch._C._functorch.peek_interpreter_stack()
+    return top is not None and top.key() != torch._C._functorch.TransformType.Functionalize
 
 
 @torch.library.custom_op("clearhead::attend", mutates_args=())

@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearhead.arguments import checked
 from clearhead.errors import OptionError
+from clearhead.masks import Mask
+from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead.functional import attention
 
 NAME = "clearhead"
@@ -67,6 +70,7 @@ def register_with_transformers() -> None:
     PreTrainedModel.get_correct_attn_implementation = checked
 
 
+@checked(convert={"attention_mask": from_causal_bias})
 def forward(
     module: torch.nn.Module,
     query: Tensor,
@@ -98,7 +102,7 @@ def forward(
     for name, words in _NOT_HANDLED.items():
         if others.get(name) is not None:
             raise OptionError(f"attn_implementation={NAME!r} does not handle {words}. Use 'sdpa' or 'eager' for it.")
-    if attention_mask is not None and not isinstance(attention_mask, Tensor):
+    if attention_mask is not None and not isinstance(attention_mask, Tensor | Mask):
         raise OptionError(
             f"attn_implementation={NAME!r} does not handle a {type(attention_mask).__name__} as a mask. "
             f"Pass a tensor broadcastable to (B, H, L, S)."
@@ -124,9 +128,15 @@ def forward(
     return out.transpose(1, 2).contiguous(), matrix
 
 
-def _with_bias(mask: Tensor | None, bias: Tensor | None, causal: bool, query: Tensor, key: Tensor) -> Tensor | None:
+def _with_bias(
+    mask: Tensor | Mask | None, bias: Tensor | None, causal: bool, query: Tensor, key: Tensor
+) -> Tensor | Mask | None:
     """Join a mask, a position bias and causality into one mask; a mask longer than the keys is cut to them."""
     keys = key.shape[2]
+    if isinstance(mask, Mask):
+        if bias is None:
+            return mask
+        mask = mask.dense(query.shape[2], keys, device=query.device)
     mask = None if mask is None else mask[..., :keys]
     if bias is None:
         return mask

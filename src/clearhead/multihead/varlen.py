@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from clearhead import kernels
+from clearhead.arguments import checked
 from clearhead.errors import OptionError, ShapeError, shape_text
+from clearhead.kernels.problem import divide_heads
 from clearhead.multihead import checks
 from clearhead.multihead.functional import fused
 
 
+@checked()
 def attention_varlen(
     query: Tensor,
     key: Tensor,
@@ -51,14 +54,18 @@ def attention_varlen(
         >>> torch.allclose(out[:3], first, atol=1e-6)
         True
     """
+    kernels.refuse_tracing("attention_varlen, whose sequences are where its offsets say")
+    checks.tensors(query, key, value)
+    query, key, value = kernels.autocast(query, key, value)
     checks.inputs(query, key, value)
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if tensor.dim() != 3:
             raise ShapeError(f"{name} must have axes T,H,D ({shape_text(name, tensor.shape, '')}).")
     heads = tuple(tensor.shape[1] for tensor in (query, key, value))
-    if heads[1] != heads[2] or heads[1] == 0 or heads[0] % heads[1]:
+    if heads[1] != heads[2] or divide_heads(heads[0], heads[1]) < 0:
         raise ShapeError(f"query, key and value have {heads} heads; expected H, H_kv, H_kv where H_kv divides H.")
     checks.widths(*(tensor.transpose(0, 1) for tensor in (query, key, value)))
+    dropout_p, scale = checks.number("dropout_p", dropout_p), checks.number("scale", scale)
     checks.dropout(dropout_p)
     checks.options(scale, softcap, sinks, query.shape[1], query)
     rows = _bounds("offsets", offsets, query.shape[0])
@@ -104,6 +111,7 @@ def attention_nested(query: Tensor, key: Tensor, value: Tensor, call: Any, optio
         call: the function for plain tensors.
         options: what else it takes. A mask, lse or matrix has no nested form and is refused.
     """
+    kernels.refuse_tracing("attention on nested tensors")
     for name in ("attn_mask", "return_lse", "return_matrix"):
         if options.get(name) is not None and options.get(name) is not False:
             raise OptionError(

@@ -30,15 +30,20 @@ def dense(problem: Problem, dropout_p: float = 0.0, average: bool = False) -> tu
         found = kernels.with_weights(problem, average=average)
         if found is not None:
             return found
-    group = problem.query.shape[1] // problem.key.shape[1]
     key, value = problem.key, problem.value
-    if group > 1:
-        key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
-    masked = problem.allow is not None or problem.bias is not None or problem.reach != (None, None) or key.shape[2] == 0
-    weights = softmax(logits(problem, key), masked=masked).to(value.dtype)
+    if problem.group > 1:
+        key, value = (x.repeat_interleave(problem.group, 1) for x in (key, value))
+    weights = softmax(logits(problem, key), masked=_may_be_empty(problem)).to(value.dtype)
     if dropout_p > 0:
         weights = F.dropout(weights, dropout_p)
     return weights @ value, weights.mean(1) if average else weights
+
+
+@kernels.untraced
+def _may_be_empty(problem: Problem) -> bool:
+    """Whether some row may have nothing to attend."""
+    masked = problem.allow is not None or problem.bias is not None or problem.reach != (None, None)
+    return masked or problem.key.shape[2] == 0
 
 
 def logits(problem: Problem, key: Tensor) -> Tensor:

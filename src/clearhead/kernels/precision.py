@@ -1,0 +1,49 @@
+"""torch.autocast: the dtype it gives to attention, and computing in the tensors' own dtype inside it."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def autocast(*tensors: Any) -> tuple[Any, ...]:
+    """The arguments as torch.autocast gives them to scaled_dot_product_attention.
+
+    Floating-point tensors, masks too, come in the dtype that is set for their device; float64 and all else stay.
+
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     [x.dtype for x in autocast(torch.ones(2), torch.ones(2).double(), torch.ones(2).bool())]
+    [torch.bfloat16, torch.float64, torch.bool]
+    """
+    return tuple(x if not isinstance(x, Tensor) or not _is_cast(x) else x.to(_dtype(x)) for x in tensors)
+
+
+def is_autocast(device: torch.device) -> bool:
+    """Whether torch.autocast is at work for tensors of a device."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
+def in_own_dtype(function: F) -> F:
+    """Decorate a function whose products keep the dtype of what they multiply, whatever torch.autocast says."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        devices = [device for device in ("cpu", "cuda", "mps", "xpu") if torch.is_autocast_enabled(device)]
+        if not devices:
+            return function(*args, **options)
+        with torch.autocast(devices[0], enabled=False):
+            return call(*args, **options)
+
+    return cast(F, call)
+
+
+def _is_cast(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.dtype is not torch.float64 and is_autocast(tensor.device)
+
+
+def _dtype(tensor: Tensor) -> torch.dtype:
+    return torch.get_autocast_dtype(tensor.device.type)
