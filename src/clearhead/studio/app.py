@@ -41,6 +41,7 @@ from clearhead.studio.accounts import Accounts
 from clearhead.studio.database import Database
 from clearhead.studio.desk import Desk, desk_of, secret_in
 from clearhead.studio.language import _, explained, languages, mark, speak
+from clearhead.studio.lengths import TooLong
 from clearhead.studio.lens_reading import READINGS, Readings
 from clearhead.studio.pages import render
 from clearhead.studio.security import Guard, KnownHost
@@ -49,6 +50,7 @@ from clearhead.studio.settings import CORES, EVERYWHERE, Settings
 from clearhead.studio.shelf import Shelf, fill
 from clearhead.studio.store import Store
 from clearhead.studio.throttle import Throttle
+from clearhead.studio.turns import Busy
 
 PARTS = (
     *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),
@@ -87,8 +89,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.variants.close()
-        store.close()
+        desk.close()
 
     app = FastAPI(
         title="Clearhead studio",
@@ -169,6 +170,11 @@ def _errors(app: FastAPI) -> None:
         return _error_page(request, 422, TITLES[422], said)
 
     app.add_exception_handler(StoreError, away.to_try_again)
+    app.add_exception_handler(Busy, away.to_wait)
+
+    @app.exception_handler(TooLong)
+    async def too_long(request: Request, problem: TooLong) -> Response:
+        return _error_page(request, 422, TITLES[413], explained(problem), kept=problem.text)
 
     @app.exception_handler(ClearheadError)
     async def told_why(request: Request, problem: ClearheadError) -> Response:
@@ -181,5 +187,10 @@ def _errors(app: FastAPI) -> None:
         return _error_page(request, 500, FAULT, said)
 
 
-def _error_page(request: Request, status: int, title: str, detail: str, *, again: bool = False) -> Response:
-    return render(request, "error.html", status=status, number=status, heading=_(title), detail=detail, again=again)
+def _error_page(
+    request: Request, status: int, title: str, detail: str, *, again: bool = False, kept: str = ""
+) -> Response:
+    heading = _(title)
+    return render(
+        request, "error.html", status=status, number=status, heading=heading, detail=detail, again=again, kept=kept
+    )

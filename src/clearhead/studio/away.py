@@ -6,9 +6,10 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from clearhead.errors import ClearheadError
+from clearhead.studio import turns
 from clearhead.studio.access import address_of
 from clearhead.studio.language import _, explained
-from clearhead.studio.pages import render_without_database
+from clearhead.studio.pages import render, render_without_database
 
 SECONDS: Final = 5  # until a browser or a module should try again
 SECRET: Final = ("password", "again", "current", "token")  # fields that no page repeats
@@ -33,9 +34,30 @@ async def to_try_again(request: Request, problem: Exception) -> Response:
         status=status,
         detail=detail,
         temporary=temporary,
+        waiting=False,
         address=address_of(request),
         fields=[(name, value) for name, value in fields if name not in SECRET],
         lost=any(name in SECRET for name, _value in fields),
+    )
+    page.headers.update(headers)
+    return page
+
+
+async def to_wait(request: Request, problem: Exception) -> Response:
+    """Status 429 with Retry-After: this learner has enough work waiting; what was sent can be sent again."""
+    headers = {"retry-after": str(turns.SECONDS)}
+    if request.headers.get("accept", "").startswith("application/json"):
+        return JSONResponse({"error": str(problem)}, 429, headers)
+    page = render(
+        request,
+        "away.html",
+        status=429,
+        detail=str(problem),
+        temporary=True,
+        waiting=True,
+        address=address_of(request),
+        fields=await _sent(request),
+        lost=False,
     )
     page.headers.update(headers)
     return page

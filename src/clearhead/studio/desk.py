@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -22,9 +22,11 @@ from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf
 from clearhead.studio.store import Store
 from clearhead.studio.ticket import Tickets
+from clearhead.studio.turns import Turns, needed
 from clearhead.studio.variants import Variants
 
 REMEMBERED = 100  # verdicts on programs
+LENSES = 4  # learners whose questions to the Lens are answered at once
 LEARNERS = 300  # learners whose progress is held in memory
 GUEST = -1  # somebody who has not logged in: nothing is kept under this number
 SETTINGS = {"theme": "system", "clock": "1", "language": "en"}
@@ -49,6 +51,7 @@ class Desk:
     tickets: Tickets = field(init=False)
     learner: Learner = field(init=False)
     variants: Variants = field(default_factory=Variants, init=False)
+    turns: Mapping[str, Turns] = field(init=False)
     _others: OrderedDict[int, tuple[Store, Learner]] = field(default_factory=OrderedDict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
     _remembers: bool = field(default=False, init=False)
@@ -60,6 +63,17 @@ class Desk:
         self.csrf = Csrf(self.secret)
         self.tickets = Tickets(self.secret)
         self.learner = Learner(self.store, self.shelf.written)
+        programs = self.settings.programs
+        # One experiment at once: a measured time means nothing while another is measured.
+        self.turns = {"programs": Turns("programs", programs), "experiments": Turns("experiments", 1),
+                      "lens": Turns("lens", LENSES)}  # fmt: skip
+
+    def close(self) -> None:
+        """Start no more work, and give the database back."""
+        for turns in self.turns.values():
+            turns.close()
+        self.variants.close()
+        self.store.close()
 
     def restock(self, shelf: Shelf) -> None:
         """Teach from a fuller shelf of the same packs from now on."""
@@ -70,6 +84,8 @@ class Desk:
         own = self.shelf.proved[item.id]
         if seed == own.receipt.seed or not item.variants:
             return own
+        if not self.variants.ready(item, seed):
+            needed()
         return self.variants.wait(item, self.shelf.pack_of(item.id), seed) or own
 
     def next_seed(self, item: Item) -> int:
@@ -131,6 +147,7 @@ class Desk:
             return question.verdict(response)
         key = f"{question.ticket.id} {response}"
         if key not in self._verdicts:
+            needed()
             self._verdicts[key] = question.verdict(response)
             while len(self._verdicts) > REMEMBERED:
                 self._verdicts.popitem(last=False)

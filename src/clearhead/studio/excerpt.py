@@ -5,8 +5,8 @@ import re
 from clearhead.studio.mathml import FUNCTIONS, OPERATORS, SYMBOLS
 
 _PROGRAM = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
-_FORMULA = re.compile(r"\$+([^$]+)\$+")
-_MARKS = re.compile(r"[`*#\[\]]|\(/[^)]*\)|^\s*(?:[-+]|\d+\.)\s", re.MULTILINE)
+_FORMULA = re.compile(r"(?<!\$)\$+([^$]+)\$+")
+_MARKS = re.compile(r"[`*#\[\]]|\(/[^()]*\)|^[^\S\n]*(?:[-+]|\d+\.)\s", re.MULTILINE)
 _LINES = re.compile(r"\||:?-{3,}:?")  # of a table
 _ROOT = re.compile(r"\\sqrt\s*(?:\[([^\[\]{}]*)\]\s*)?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")

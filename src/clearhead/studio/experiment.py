@@ -1,9 +1,8 @@
 """Experiment: settings on sliders, a program run confined for each point, curves drawn from what it measured."""
 
 import json
-import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from fastapi import APIRouter, HTTPException, Request
@@ -18,10 +17,10 @@ from clearhead.studio.experiments import EXPERIMENTS, Experiment
 from clearhead.studio.findings import FINDINGS
 from clearhead.studio.language import _, mark
 from clearhead.studio.pages import fragment, render
+from clearhead.studio.turns import Busy, needed, queued
 
 router = APIRouter()
 LIMITS = sandbox.Limits(seconds=30)
-_one = threading.Lock()  # a measured time means nothing while another is measured
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ _kept: OrderedDict[str, list[Row]] = OrderedDict()
 
 
 @router.get("/topics/{pack_id}/{topic_id}/experiment", response_class=HTMLResponse)
+@queued("experiments")
 def page(
     request: Request, desk: AtDesk, pack_id: str, topic_id: str, name: str = "heads", run: bool = False
 ) -> HTMLResponse:
@@ -66,19 +66,20 @@ def page(
 
 
 @router.get("/experiments/{name}")
-def stream(request: Request, name: str) -> StreamingResponse:
+async def stream(request: Request, desk: AtDesk, name: str) -> StreamingResponse:
     """One line of JSON a point as it is measured, with the picture so far; the last says what was found."""
     experiment, chosen = _asked(request, name)
     guessed = _guess(request, experiment)
 
-    def lines() -> Iterator[str]:
+    async def lines() -> AsyncIterator[str]:
         rows: list[Row] = []
+        measured, queue = measure(experiment, chosen), desk.turns["experiments"]
         try:
-            for row in measure(experiment, chosen):
+            while row := await queue.run(desk.store.learner, lambda: next(measured, None)):
                 rows.append(row)
                 html = _result(experiment, chosen, rows, guessed)
                 yield json.dumps({"done": len(rows), "of": len(experiment.points), "html": html}) + "\n"
-        except SandboxError as problem:
+        except (SandboxError, Busy) as problem:
             yield json.dumps({"error": str(problem)}) + "\n"
 
     return StreamingResponse(lines(), media_type="application/x-ndjson", headers={"cache-control": "no-store"})
@@ -98,8 +99,8 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
     for x in experiment.points:
         before = "".join(f"{name} = {value}\n" for name, value in {"x": x, **chosen}.items())
         after = "import json\nprint(json.dumps(found))"
-        with _one:
-            outcome = sandbox.run(before + experiment.program + after, limits=LIMITS, preload=("torch",))
+        needed()
+        outcome = sandbox.run(before + experiment.program + after, limits=LIMITS, preload=("torch",))
         if not outcome.ok:
             why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(

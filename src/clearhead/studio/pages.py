@@ -11,6 +11,7 @@ from clearhead import __version__
 from clearhead.studio import language, prose, say
 from clearhead.studio.desk import Desk, desk_of
 from clearhead.studio.figures import figure
+from clearhead.studio.lengths import LONGEST
 from clearhead.studio.security import COOKIE
 
 _TEMPLATES = Environment(
@@ -35,7 +36,7 @@ _TEMPLATES.filters.update(
     day=say.day,
     plain=say.plain,
 )
-_TEMPLATES.globals.update(version=__version__, marked=say.marked, drawn=figure)
+_TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=say.marked, drawn=figure)
 
 # What the theme setting does to the dark sheet's media query.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}

@@ -14,6 +14,7 @@ from clearhead.studio.asking import MODES, ask, asked, kept_to, new_ticket, onwa
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
+from clearhead.studio.turns import queued
 
 router = APIRouter()
 
@@ -110,6 +111,7 @@ def one(
 
 
 @router.get("/reveal", response_class=HTMLResponse)
+@queued("programs")
 def reveal(request: Request, desk: AtDesk, ticket: str) -> HTMLResponse:
     question = asked(desk, desk.tickets.read(ticket))
     if question.item.kind != "card":
@@ -118,6 +120,7 @@ def reveal(request: Request, desk: AtDesk, ticket: str) -> HTMLResponse:
 
 
 @router.post("/answer")
+@queued("programs")
 def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Grade a form and keep the attempt; a form sent again shows what was kept the first time."""
     ticket = desk.tickets.read(str(form.get("ticket", "")))
@@ -145,6 +148,7 @@ def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_
 
 
 @router.post("/help", response_class=HTMLResponse)
+@queued("programs")
 def help_with(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> HTMLResponse:
     """Put the question again with one more hint, or with its options, and with what was filled in.
 

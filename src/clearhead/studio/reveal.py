@@ -21,6 +21,7 @@ from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _, explained
 from clearhead.studio.pages import render
+from clearhead.studio.turns import needed, queued
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,8 +72,10 @@ def reveals(item: Item) -> bool:
 
 
 @router.get("/attempts/{attempt_id}/head", response_class=HTMLResponse)
+@queued("programs")
 def page(request: Request, desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> HTMLResponse:
     attempt, item = _found(desk, attempt_id)
+    needed()
     ran, problem, rows, count, head = None, "", [], 0, 0
     try:
         reading = demo.reading(SENTENCE)
@@ -102,11 +105,13 @@ def page(request: Request, desk: AtDesk, attempt_id: str, layer: Annotated[int, 
 
 
 @router.get("/attempts/{attempt_id}/head.json")
+@queued("programs")
 def data(desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> Response:
     """What `attention.js` draws: one layer, every head of it from the learner's class."""
     from clearhead.views.payload import payload
 
     attempt, _item = _found(desk, attempt_id)
+    needed()
     try:
         ran = _run(str(attempt.response), _known(layer, len(demo.reading(SENTENCE).record)))
         drawn = payload(_as_reading(ran, layer), text=SENTENCE)

@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 from clearhead.studio import excerpt, say, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _
+from clearhead.studio.lengths import fitting
 from clearhead.studio.pages import render
 
 router = APIRouter()
@@ -28,9 +29,9 @@ class Hit:
 
 @router.get("/search", response_class=HTMLResponse)
 def search(request: Request, desk: AtDesk, q: str = "") -> HTMLResponse:
-    words = re.findall(r"\w+", q.lower())[:8]
+    words = re.findall(r"\w+", fitting("search", q).lower())[:8]
     hits = sorted(_hits(desk, words), key=lambda hit: (-hit.weight, hit.title)) if words else []
-    return render(request, "search.html", q=q[:200], hits=hits[:MOST], more=max(0, len(hits) - MOST))
+    return render(request, "search.html", q=q, hits=hits[:MOST], more=max(0, len(hits) - MOST))
 
 
 def _hits(desk: Desk, words: list[str]) -> list[Hit]:
