@@ -19,13 +19,31 @@ from growth import Steps, calls
 ROOT = Path(clearhead.__file__).parent
 MOST = 30
 PIECES = (
-    *("1", " ", "a", "-", "1 ", "1,", "[", "(", ")", "tensor(", "dtype=", ", dtype=", "1x", "1 x ", "1.", "1e", "Error"),
+    *(
+        "1",
+        " ",
+        "a",
+        "-",
+        "1 ",
+        "1,",
+        "[",
+        "(",
+        ")",
+        "tensor(",
+        "dtype=",
+        ", dtype=",
+        "1x",
+        "1 x ",
+        "1.",
+        "1e",
+        "Error",
+    ),
     *("aError ", "\n", "\n ", "\n- ", "\t", "a. ", "not ", "divide ", "_", "'", "1'", "inf", "a:", "{a: ", "√", "’s"),
     *("StopIteration", "`", "```", "$", "{{", "{", "\\", "<", "|", ":", "~", "#"),
 )
 
 
-NAMES = ("compile", "match", "search", "fullmatch", "sub", "split", "findall", "finditer")
+NAMES = ("match", "search", "fullmatch", "sub", "split", "findall", "finditer")
 ANCHORED = {"match", "fullmatch"}
 FLAGS = ("DOTALL", "MULTILINE", "IGNORECASE")
 
@@ -57,11 +75,12 @@ def patterns(room: str) -> Iterator[Written]:
                 anchored = bool(used[name]) and used[name] <= ANCHORED
                 yield Written(f"{room}/{file.name}:{name}", value.pattern, value.flags, anchored)
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in {f"re.{name}" for name in NAMES[1:]}:
-                if isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-                    flags = sum(getattr(re, name) for name in FLAGS if f"re.{name}" in ast.unparse(node))
-                    anchored = ast.unparse(node.func).removeprefix("re.") in ANCHORED
-                    yield Written(f"{room}/{file.name}:{node.lineno}", node.args[0].value, flags, anchored)
+            name = ast.unparse(node.func).removeprefix("re.") if isinstance(node, ast.Call) else ""
+            if isinstance(node, ast.Call) and name in NAMES and node.args:
+                written = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+                if isinstance(written, str) and ast.unparse(node.func).startswith("re."):
+                    flags = sum(getattr(re, flag) for flag in FLAGS if f"re.{flag}" in ast.unparse(node))
+                    yield Written(f"{room}/{file.name}:{node.lineno}", written, flags, name in ANCHORED)
 
 
 FOUND = [one for room in ("course", "studio") for one in patterns(room)]

@@ -17,20 +17,6 @@ from clearhead.studio.turns import WAITING, Busy, Turns, needed, queued
 from studio.conftest import Visitor
 from studio.test_pages import TOPIC
 
-@pytest.mark.parametrize("kind", ["step", "text", "program"])
-def test_an_answer_too_long_is_refused_in_words_and_kept(visitor: Visitor, kind: str) -> None:
-    forms = {"step": "worked", "text": "explain", "program": "code"}
-    item = next(item for item in visitor.desk.shelf.items.values() if item.kind == forms[kind])
-    page = visitor.get(f"/items/{item.id}")
-    steps = [part.split('"')[0] for part in page.split('name="step-')[1:]]
-    names = [f"step-{step}" for step in steps] if kind == "step" else [kind]
-    long = "<x" * (LONGEST[kind] // 2) + "y"
-    said = visitor.post("/answer", 422, ticket=visitor.ticket(page), **dict.fromkeys(names, long))
-    assert f"{LONGEST[kind] + 1:,} characters" in said
-    assert f"at most {LONGEST[kind]:,}" in said
-    assert html.escape(long) in said
-    assert not visitor.desk.history.attempts
-
 
 @pytest.mark.parametrize(
     ("kind", "address", "fields"),
@@ -99,24 +85,6 @@ def test_pages_come_while_programs_run_and_more_are_refused(visitor: Visitor, he
     assert len(held.threads) == count - len(refused) >= 1 + WAITING
     assert refused
     assert all("Wait until they have ended" in text and "# what I wrote" in text for text in refused)
-
-
-def test_no_page_thread_runs_a_program(visitor: Visitor, held: SimpleNamespace) -> None:
-    held.ends.set()
-    items = visitor.desk.shelf.items.values()
-    visitor.post(f"{TOPIC}/try", item="scale-of-logits", program="print(1)")
-    assert len(held.threads) == 1
-    for kind, field in (("code", "program"), ("order", "place-")):
-        item = next(item for item in items if item.kind == kind)
-        page = visitor.get(f"/items/{item.id}")
-        letters = [part[0] for part in page.split('name="place-')[1:]]
-        wrong = sorted(letters, key=lambda letter: letter)
-        fields = {f"place-{letter}": str(place) for place, letter in enumerate(wrong, 1)} or {field: "x = 1"}
-        visitor.client.post("/answer", data={"csrf": visitor.token(), "ticket": visitor.ticket(page), **fields})
-    visitor.get(f"{TOPIC}/experiment?name=heads&run=true")
-    visitor.get("/experiments/heads")
-    assert len(held.threads) >= 4
-    assert all(name.startswith(("programs", "experiments")) for name in held.threads), held.threads
 
 
 def test_one_learner_has_one_place_among_many() -> None:

@@ -116,7 +116,9 @@ async def read(request: Request, desk: AtDesk, kept: Kept, wanted: Wanted) -> Re
 
 @router.get("/lens/data")
 @queued("lens")
-def data(desk: AtDesk, kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = "") -> Response:
+def data(
+    desk: AtDesk, kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = ""
+) -> Response:
     """The same in one answer: what `attention.js` draws; or, with status 422, `{"error": message}`."""
     needed()
     try:

@@ -16,8 +16,8 @@ from clearhead.errors import SandboxError
 from clearhead.studio import home, mistakes, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _, mark
-from clearhead.studio.pages import render
 from clearhead.studio.lengths import fitting
+from clearhead.studio.pages import render
 from clearhead.studio.settled import settled
 from clearhead.studio.turns import needed, queued
 
