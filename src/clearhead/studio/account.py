@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from clearhead.studio import names
 from clearhead.studio.accounts import LOGGED_IN, LONGEST, SHORTEST, Account, Accounts, Patience
 from clearhead.studio.desk import GUEST, Desk
 from clearhead.studio.language import _
@@ -65,12 +66,12 @@ def login(request: Request, next: str = "/") -> HTMLResponse:
 @router.post("/login")
 def log_in(
     request: Request,
-    name: Annotated[str, Form(max_length=100)],
+    name: Annotated[str, Form(max_length=LONGEST)],
     password: Annotated[str, Form(max_length=LONGEST)],
     next: Annotated[str, Form()] = "/",
 ) -> Response:
     patience: Patience = request.app.state.patience
-    keys = (f"name {name}", f"address {request.client.host if request.client else ''}")
+    keys = (f"name {names.key(name)}", f"address {request.client.host if request.client else ''}")
     wait = patience.wait(*keys)
     account = None if wait else _accounts(request).check(name, password)
     if account is None:

@@ -60,7 +60,7 @@ def add(name: Name, data: Data = None, database: Url = None, url: Address = None
     from clearhead.studio.users import open_users
 
     with open_users(data, database, url) as here:
-        typer.echo(here.invitation(name, here.accounts.add(name)))
+        typer.echo(here.invitation(here.accounts.add(name)))
 
 
 @user.command("reset")
@@ -69,7 +69,7 @@ def reset(name: Name, data: Data = None, database: Url = None, url: Address = No
     from clearhead.studio.users import open_users
 
     with open_users(data, database, url) as here:
-        typer.echo(here.invitation(name, here.accounts.reset(name)))
+        typer.echo(here.invitation(here.accounts.reset(name)))
 
 
 @user.command("remove")
@@ -78,8 +78,8 @@ def remove(name: Name, data: Data = None, database: Url = None) -> None:
     from clearhead.studio.users import open_users
 
     with open_users(data, database) as here:
-        here.accounts.remove(name)
-    typer.echo(f"{name} is let in no more; the answers stay")
+        removed = here.accounts.remove(name)
+    typer.echo(f"{removed.name} is let in no more; the answers stay")
 
 
 @user.command("list")

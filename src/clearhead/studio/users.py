@@ -22,8 +22,10 @@ class Users:
     accounts: Accounts
     address: str
 
-    def invitation(self, name: str, token: str) -> str:
+    def invitation(self, token: str) -> str:
         """What to send to somebody who was invited."""
+        invited = self.accounts.invited(token)
+        name = invited.name if invited else ""
         send = f"Send {name} this link, good for {DAYS} days and once"
         if self.address:
             return f"{send}:\n{self.address}/join/{token}"
