@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError
+from clearhead.extras import needs
 from clearhead.multihead.functional import attention
 
 NAME = "clearhead"
@@ -31,7 +32,7 @@ def register_with_transformers() -> None:
     Calling it again changes nothing.
 
     Raises:
-        ImportError: transformers is not installed.
+        ExtraError: transformers is not installed (an ImportError too).
         OptionError: later, where a model's attention does not go through the interface (setting the name would
             silently change nothing), or asks for something that is not handled.
 
@@ -44,9 +45,10 @@ def register_with_transformers() -> None:
         >>> LlamaForCausalLM(config)(torch.tensor([[1, 2, 3]])).logits.shape
         torch.Size([1, 3, 11])
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-    from transformers.modeling_utils import PreTrainedModel
+    with needs("models", "register_with_transformers"):
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import sdpa_mask
+        from transformers.modeling_utils import PreTrainedModel
 
     AttentionInterface.register(NAME, forward)
     AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -4,44 +4,48 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, Response
-from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
-
 from clearhead import sandbox
 from clearhead.errors import ClearheadError
-from clearhead.studio import (
-    account,
-    exam,
-    experiment,
-    feedback,
-    home,
-    lens,
-    mistakes,
-    notes,
-    offline,
-    practice,
-    preferences,
-    progress,
-    reveal,
-    search,
-    topic,
-    tour,
-    tryout,
-    walk,
-)
-from clearhead.studio.accounts import Accounts, Patience
-from clearhead.studio.database import Database
-from clearhead.studio.desk import Desk, desk_of, secret_in
-from clearhead.studio.language import _, explained, languages, mark, speak
-from clearhead.studio.pages import render
-from clearhead.studio.security import Guard
-from clearhead.studio.settings import Settings
-from clearhead.studio.shelf import Shelf, fill
-from clearhead.studio.store import Store
+from clearhead.extras import needs
+
+with needs("studio", "the studio"):
+    import python_multipart as python_multipart  # FastAPI names it only when a form is declared
+    from fastapi import Depends, FastAPI, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import FileResponse, Response
+    from fastapi.staticfiles import StaticFiles
+    from starlette.exceptions import HTTPException
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    from clearhead.studio import (
+        account,
+        exam,
+        experiment,
+        feedback,
+        home,
+        lens,
+        mistakes,
+        notes,
+        offline,
+        practice,
+        preferences,
+        progress,
+        reveal,
+        search,
+        topic,
+        tour,
+        tryout,
+        walk,
+    )
+    from clearhead.studio.accounts import Accounts, Patience
+    from clearhead.studio.database import Database
+    from clearhead.studio.desk import Desk, desk_of, secret_in
+    from clearhead.studio.language import _, explained, languages, mark, speak
+    from clearhead.studio.pages import render
+    from clearhead.studio.security import Guard
+    from clearhead.studio.settings import Settings
+    from clearhead.studio.shelf import Shelf, fill
+    from clearhead.studio.store import Store
 
 PARTS = (
     *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),

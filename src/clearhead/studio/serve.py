@@ -9,16 +9,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-import uvicorn
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from clearhead.errors import OptionError, SandboxError
-from clearhead.studio import app, users
-from clearhead.studio.accounts import Accounts
-from clearhead.studio.desk import Desk
-from clearhead.studio.settings import LOCAL, Settings
-from clearhead.studio.shelf import Shelf, prove, unproved
+from clearhead.extras import needs
+
+with needs("studio", "the studio"):
+    import uvicorn
+
+    from clearhead.studio import app, users
+    from clearhead.studio.accounts import Accounts
+    from clearhead.studio.desk import Desk
+    from clearhead.studio.settings import LOCAL, Settings
+    from clearhead.studio.shelf import Shelf, prove, unproved
 
 TRIES = 50  # ports after the wanted one
 

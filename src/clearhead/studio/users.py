@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clearhead.studio.accounts import INVITED, Accounts
-from clearhead.studio.database import Database
-from clearhead.studio.desk import secret_in
-from clearhead.studio.settings import Settings
-from clearhead.studio.store import Store
+from clearhead.extras import needs
+
+with needs("studio", "the studio"):
+    from clearhead.studio.accounts import INVITED, Accounts
+    from clearhead.studio.database import Database
+    from clearhead.studio.desk import secret_in
+    from clearhead.studio.settings import Settings
+    from clearhead.studio.store import Store
 
 DAYS = INVITED // (24 * 60 * 60)
 ADDRESS = "address"  # what a shared studio keeps its own address under, with nobody's number
