@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from clearhead import __version__, failure, files, scratch, sizes
+from clearhead import __version__, failure, files, printing, scratch, sizes
 from clearhead.errors import ModelError, OptionError
 from clearhead.studio.command import command
 
@@ -49,7 +49,7 @@ def main() -> None:
 
 def version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"clearhead {__version__}")
+        printing.show(f"clearhead {__version__}")
         raise typer.Exit
 
 
@@ -172,15 +172,16 @@ def check(
     """Prove course packs: run every item's programs, confined, and say whether its answer holds."""
     from clearhead.course import checking
 
+    chosen = checking.with_item(packs or [], item)
     agree()
 
     def run() -> int:
         return checking.check(
-            packs or [], item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=typer.echo
+            chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=printing.show
         )
 
     if watch:
-        checking.watch(packs or [], run, typer.echo)
+        checking.watch(chosen, run, printing.show)
     elif run():
         raise typer.Exit(1)
 
@@ -194,7 +195,7 @@ def new_pack(place: Annotated[Path, typer.Argument(help="The folder to make; its
     """Make a pack with one topic and one card that holds."""
     from clearhead.course.scaffold import new_pack as make
 
-    typer.echo(f"made {make(place)}; `clearhead check {place}` proves it")
+    printing.show(f"made {make(place)}; `clearhead check {place}` proves it")
 
 
 @new.command("item")
@@ -207,7 +208,7 @@ def new_item(
     """Write the skeleton of an item; its programs raise until you have written them."""
     from clearhead.course.scaffold import new_item as make
 
-    typer.echo(f"made {make(pack, name, kind, topic)}")
+    printing.show(f"made {make(pack, name, kind, topic)}")
 
 
 @new.command("schema")
@@ -215,7 +216,7 @@ def new_schema(of: Annotated[str, typer.Argument(help="item or pack")] = "item")
     """Print the JSON schema of an item's front matter, or of pack.toml."""
     from clearhead.course.scaffold import schema
 
-    typer.echo(schema(of), nl=False)
+    printing.show(schema(of), end="")
 
 
 @app.command("export")
@@ -228,7 +229,7 @@ def export_pack(
     from clearhead.course.exchange import export_pack as write
 
     place, count = write(pack, to, out)
-    typer.echo(f"wrote {count} items to {place}")
+    printing.show(f"wrote {count} items to {place}")
 
 
 @app.command("import")
@@ -242,7 +243,7 @@ def import_questions(
 
     places = import_drafts(file, into, topic)
     drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
-    typer.echo(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
+    printing.show(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
 
 
 @app.command()
@@ -262,7 +263,7 @@ def agree() -> None:
     from clearhead import sandbox
 
     if sandbox.backend() is None and sys.stdin.isatty():
-        typer.echo(f"Programs cannot be confined here ({sandbox.explain()}).", err=True)
+        printing.say(f"Programs cannot be confined here ({sandbox.explain()}).")
         if typer.confirm("Run this pack's programs as you, able to do all that you can?", default=False, err=True):
             sandbox.consent()
 
@@ -273,7 +274,7 @@ def read_words(text: str | None, file: Path | None) -> str | Path:
     there, is_file = os.path.exists(path), os.path.isfile(path)  # noqa: PTH110, PTH113 — no text is too long for these
     if path.suffix.lower() not in PICTURES:
         if file is None and is_file and text:
-            failure.say(f"clearhead: {text} is read as a text. To read the file of that name, give --file {text}")
+            printing.say(f"clearhead: {text} is read as a text. To read the file of that name, give --file {text}")
         return read_text(text, file)
     if text is not None and file is not None:
         raise OptionError("both a text and --file were given. Give one of them.")
@@ -321,7 +322,7 @@ def write(path: Path, content: str) -> None:
         path.write_text(content, encoding=TEXT_ENCODING)
     except (OSError, ValueError) as error:
         raise files.unwritable(path, error) from error
-    typer.echo(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)", err=True)
+    printing.say(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)")
 
 
 def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
@@ -329,7 +330,7 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
     plot = plotting()
     one = layer is not None or head is not None
     plot.save(plot.head(reading, layer or 0, head or 0) if one else plot.grid(reading), path)
-    typer.echo(f"wrote {path}", err=True)
+    printing.say(f"wrote {path}")
 
 
 def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None:
@@ -344,7 +345,7 @@ def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None
         values = between(found, *one, 256)
         figure = plot.difference(values, found.first.tokens, f"layer {one[0]}, head {one[1]}: {models}")
     plot.save(figure, path)
-    typer.echo(f"wrote {path}", err=True)
+    printing.say(f"wrote {path}")
 
 
 def plotting() -> Any:
@@ -356,4 +357,4 @@ def plotting() -> Any:
 
 def print_json(data: Any) -> None:
     letters = (sys.stdout.encoding or "").lower().startswith("utf")
-    typer.echo(json.dumps(data, ensure_ascii=not letters))
+    printing.show(json.dumps(data, ensure_ascii=not letters))

@@ -26,6 +26,7 @@ import typer
 from typer.core import TyperGroup
 
 from clearhead.errors import ClearheadError
+from clearhead.printing import say
 
 WRONG, FAILED, FAULT, STOPPED, CLOSED = 1, 2, 70, 130, 141
 STATUSES = (
@@ -118,13 +119,6 @@ def run(app: Callable[[], object]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C again, while workers are sent home: at once and quietly
 
 
-def say(sentence: str) -> None:
-    """A line on standard error; where that cannot be written either, nothing."""
-    shown = "".join(one if one.isprintable() or one == "\n" else repr(one)[1:-1] for one in sentence)
-    with contextlib.suppress(OSError, ValueError):
-        typer.echo(shown, err=True)
-
-
 def _fault(error: Exception) -> str:
     """A fault in a sentence: what, where, and how to report it."""
     frames = traceback.extract_tb(error.__traceback__)
@@ -155,11 +149,16 @@ def _prepare() -> None:
 
 
 def _open(name: str, descriptor: int, mode: str) -> None:
-    opened = os.open(os.devnull, os.O_WRONLY if mode == "w" else os.O_RDONLY)
+    _lead(descriptor, os.O_WRONLY if mode == "w" else os.O_RDONLY)
+    setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _lead(descriptor: int, how: int) -> None:
+    """Let a descriptor lead to nowhere."""
+    opened = os.open(os.devnull, how)
     if opened != descriptor:
         os.dup2(opened, descriptor)
         os.close(opened)
-    setattr(sys, name, open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:
@@ -187,7 +186,7 @@ def _flush(status: Any) -> Any:
         sys.stdout.flush()
     except (OSError, ValueError) as error:
         with contextlib.suppress(OSError, ValueError):  # what is left in the buffer goes nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _lead(sys.stdout.fileno(), os.O_WRONLY)
         ended = ending(error)
         if ended is None:
             return status or FAILED

@@ -144,8 +144,15 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
 
 
 def schema(of: str = "item") -> str:
-    """The JSON schema of an item's front matter, or of pack.toml ("pack"), as text."""
-    model = PackFront if of == "pack" else Front
+    """The JSON schema of an item's front matter, or of pack.toml ("pack"), as text.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    models = {"item": Front, "pack": PackFront}
+    if of not in models:
+        raise OptionError(f"there is no schema of {of!r}. Ask for the one of an item or of a pack: item, pack.")
+    model = models[of]
     return json.dumps(model.model_json_schema(), indent=1) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def load(path: str | Path) -> dict[str, AttentionMatrix]:
     with needs("models", "loading a matrix"):
         from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 — Path.is_file raises where the name is too long
         raise OptionError(f"{path} is not there. Give a file that clearhead.matrix.save wrote.")
     try:
         with safe_open(str(path), framework="pt") as file:

@@ -1,8 +1,10 @@
 """`clearhead studio`: prove what is taught, take a port, serve, and stop cleanly on Ctrl-C."""
 
+import errno
 import logging
 import os
 import socket
+import ssl
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -38,6 +40,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         SandboxError, StoreError, PackError: see `app.create`.
     """
     console = Console(highlight=False, soft_wrap=True)
+    _check_certificate(settings)
     with take_port(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
         studio = app.create(settings, unproved(settings.packs))
@@ -68,6 +71,28 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
     console.print("Stopped.")
 
 
+def _check_certificate(settings: Settings) -> None:
+    """Raises OptionError where https could not be served with these files."""
+    if settings.certificate is None or settings.key is None:
+        return
+    for name, file in (("certificate", settings.certificate), ("key", settings.key)):
+        try:
+            file.read_bytes()
+        except OSError as problem:
+            raise OptionError(f"the {name} {file} cannot be read: {problem.strerror}. Give a PEM file.") from problem
+
+    def no_password() -> str:
+        raise OptionError(f"the key {settings.key} has a password. Give one without: nobody is there to type it.")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certificate, settings.key, no_password)
+    except ssl.SSLError as problem:
+        raise OptionError(
+            f"https cannot be served with {settings.certificate} and {settings.key}: {problem.reason or problem}. "
+            "Give a certificate and its own private key, both in PEM."
+        ) from problem
+
+
 def _say_who(settings: Settings, accounts: Accounts, console: Console) -> None:
     """What whoever shares a studio should know."""
     count = sum(one.state != "removed" for one in accounts.all())
@@ -88,21 +113,34 @@ def take_port(host: str, port: int) -> socket.socket:
     """A listening socket on `port`, or on the next free one; 0 takes any.
 
     Raises:
-        OptionError: none of the next ones is free either.
+        OptionError: none of the next ones is free either, or the host is no address of this machine.
     """
     last: OSError | None = None
+    if not host:
+        raise OptionError("the host is empty. Give --host 127.0.0.1, or 0.0.0.0 for every address of this machine.")
     for wanted in [port] if port == 0 else range(port, min(port + TRIES, 65536)):
         listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, wanted))
             listener.listen(128)
-        except OSError as problem:
+        except (OSError, UnicodeError, TypeError) as problem:  # TypeError: no name of a host in any encoding
             listener.close()
+            if not isinstance(problem, OSError) or isinstance(problem, socket.gaierror) or _elsewhere(problem):
+                raise OptionError(
+                    f"{host} is not an address of this machine ({getattr(problem, 'strerror', None) or problem}). "
+                    "Use --host 127.0.0.1, or 0.0.0.0 for every address it has."
+                ) from problem
+            if problem.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise OptionError(f"{host} cannot be listened on: {problem}. Use --host 127.0.0.1") from problem
             last = problem
         else:
             return listener
     raise OptionError(f"no port from {port} on is free ({last}). Choose another: clearhead studio --port N")
+
+
+def _elsewhere(problem: OSError) -> bool:
+    return problem.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class _Stopped(Exception):
