@@ -54,8 +54,8 @@ for arguments in {commands!r}:
 for call in {calls!r}:
     try:
         exec(call)
-    except ImportError as error:
-        said.append((call, 2 if isinstance(error, clearhead.errors.ExtraError) else repr(error), str(error)))
+    except (ImportError, clearhead.errors.ClearheadError) as error:
+        said.append((call, 2 if isinstance(error, clearhead.errors.ClearheadError) else repr(error), str(error)))
     else:
         said.append((call, 0, ""))
 print(said)

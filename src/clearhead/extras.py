@@ -29,10 +29,10 @@ def needs(extra: str, what: str) -> Iterator[None]:
     except ExtraError:
         raise
     except ImportError as error:
-        library = (error.name or "").partition(".")[0]
+        library = missing(error)
         if library == "clearhead":
             raise  # a fault of ours and not a missing library
-        if isinstance(error, ModuleNotFoundError):
+        if library and isinstance(error, ModuleNotFoundError):
             problem = say(
                 "%(what)s needs %(library)s. Run `pip install 'clearhead[%(extra)s]'`.",
                 what=what,
@@ -49,3 +49,12 @@ def needs(extra: str, what: str) -> Iterator[None]:
                 extra=extra,
             )
         raise ExtraError(problem, name=library) from error
+
+
+def missing(error: BaseException | None) -> str:
+    """The library that an import failed for, also where another library has wrapped the error; "" if none is named."""
+    while isinstance(error, ImportError):
+        if error.name:
+            return error.name.partition(".")[0]
+        error = error.__cause__
+    return ""

@@ -14,12 +14,14 @@ import shutil
 import stat
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+flock: Callable[[int, int], None] | None
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
 except ImportError:  # not a Unix system: nothing is locked, and so nothing of others is removed
-    flock = None  # type: ignore[assignment]
+    flock = None
 
 PREFIX = "clearhead-scratch-"
 OURS = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")

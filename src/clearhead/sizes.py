@@ -32,7 +32,7 @@ def size(given: object, name: str) -> int | None:
         number = text.rstrip("BKMGTI")
         with suppress(ValueError, KeyError):
             count = float(number) * UNITS[text[len(number) :]]
-    elif isinstance(given, Real) and not isinstance(given, bool):
+    elif isinstance(given, Real) and given is not True and given is not False:
         count = float(given)
     if not math.isfinite(count) or count < 1:
         raise OptionError(

