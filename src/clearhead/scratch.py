@@ -14,13 +14,13 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-flock: Callable[[int, int], None] | None
+flock: Any  # None where this is not a Unix system: nothing is locked, and so nothing of others is removed
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # not a Unix system: nothing is locked, and so nothing of others is removed
+except ImportError:
     flock = None
 
 PREFIX = "clearhead-scratch-"

@@ -32,7 +32,7 @@ def size(given: object, name: str) -> int | None:
         number = text.rstrip("BKMGTI")
         with suppress(ValueError, KeyError):
             count = float(number) * UNITS[text[len(number) :]]
-    elif isinstance(given, Real) and given is not True and given is not False:
+    elif isinstance(given, Real) and type(given) is not bool:
         count = float(given)
     if not math.isfinite(count) or count < 1:
         raise OptionError(

@@ -131,13 +131,13 @@ class _Watcher:
         max_bytes: int | str | None,
         values: bool,
     ) -> None:
-        layers, heads = _listed("layers", layers, names=True), _listed("heads", heads, names=False)
+        chosen, kept = _listed("layers", layers, names=True), _listed("heads", heads, names=False)
         self._model = model
         modules = dict(model.named_modules())
         self._names = {id(module): name for name, module in modules.items()}
         self._expected = _alike(modules)
-        self._wanted = None if layers is None else {self._name(layer) for layer in layers}
-        self._heads: list[int] | None = heads
+        self._wanted = None if chosen is None else {self._name(layer) for layer in chosen}
+        self._heads: list[int] | None = kept
         self._room = size(max_bytes, "max_bytes")
         self._values = values
         self._full = False

@@ -50,7 +50,8 @@ def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
             )
     if item is None:
         return places
-    chosen, known = [], []
+    chosen: list[Path] = []
+    known: list[str] = []
     for place in places:
         try:
             items = load(place).items

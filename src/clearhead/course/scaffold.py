@@ -149,10 +149,9 @@ def schema(of: str = "item") -> str:
     Raises:
         OptionError: it is neither.
     """
-    models = {"item": Front, "pack": PackFront}
-    if of not in models:
+    if of not in ("item", "pack"):
         raise OptionError(f"there is no schema of {of!r}. Ask for the one of an item or of a pack: item, pack.")
-    model = models[of]
+    model = PackFront if of == "pack" else Front
     return json.dumps(model.model_json_schema(), indent=1) + "\n"
 
 
