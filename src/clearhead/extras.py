@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from clearhead.errors import ExtraError
 from clearhead.saying import say
 
+STUDIO = ("studio", "the studio")  # the extra, and what needs it
+
 
 @contextmanager
 def needs(extra: str, what: str) -> Iterator[None]:

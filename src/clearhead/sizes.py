@@ -2,7 +2,6 @@
 
 import math
 from contextlib import suppress
-from numbers import Real
 
 from clearhead.errors import OptionError
 
@@ -32,7 +31,7 @@ def size(given: object, name: str) -> int | None:
         number = text.rstrip("BKMGTI")
         with suppress(ValueError, KeyError):
             count = float(number) * UNITS[text[len(number) :]]
-    elif isinstance(given, Real) and type(given) is not bool:
+    elif isinstance(given, int | float) and given is not True and given is not False:
         count = float(given)
     if not math.isfinite(count) or count < 1:
         raise OptionError(

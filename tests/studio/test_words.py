@@ -46,7 +46,19 @@ GETTEXT = {"_", "mark", "many", "say", "gettext", "ngettext"}
 # Modules below the studio whose refusals a learner meets in the Lens.
 REFUSING = ("capture/models.py", "capture/reading.py", "capture/pictures.py", "views/refusing.py")
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
-TERMINAL = {"accounts", "command", "database", "manuscript", "mathml", "migrate", "serve", "settings", "shelf", "users"}
+TERMINAL = {
+    "accounts",
+    "names",
+    "command",
+    "database",
+    "manuscript",
+    "mathml",
+    "migrate",
+    "serve",
+    "settings",
+    "shelf",
+    "users",
+}
 MODULES = sorted(
     file.name for file in (STUDIO / "static").glob("*.js") if file.name != "lens.js"
 )  # tests/views reads it

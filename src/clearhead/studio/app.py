@@ -6,9 +6,9 @@ from pathlib import Path
 
 from clearhead import sandbox
 from clearhead.errors import ClearheadError
-from clearhead.extras import needs
+from clearhead.extras import STUDIO, needs
 
-with needs("studio", "the studio"):
+with needs(*STUDIO):
     import python_multipart as python_multipart  # FastAPI names it only when a form is declared
     from fastapi import Depends, FastAPI, Request
     from fastapi.exceptions import RequestValidationError

@@ -15,6 +15,7 @@ from fastapi import Depends, Request
 
 from clearhead.course import Item, Progress, Proved, Verdict
 from clearhead.errors import StoreError
+from clearhead.saying import say
 from clearhead.studio.learner import History, Learner
 from clearhead.studio.question import Question
 from clearhead.studio.security import Csrf
@@ -157,5 +158,7 @@ def secret_in(folder: Path) -> str:
     except ValueError:
         secret = ""
     if not secret:
-        raise StoreError(f"{file} is damaged. Remove it: the next start makes another, and everybody logs in again.")
+        raise StoreError(
+            say("%(file)s is damaged. Remove it: the next start makes another, and everybody logs in again.", file=file)
+        )
     return secret

@@ -5,7 +5,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from textwrap import indent
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse, StreamingResponse
@@ -15,7 +14,7 @@ from clearhead.errors import SandboxError
 from clearhead.studio import home, topic
 from clearhead.studio.curve import curve, short
 from clearhead.studio.desk import AtDesk
-from clearhead.studio.experiments import EXPERIMENTS, SEEDS, Experiment
+from clearhead.studio.experiments import EXPERIMENTS, SEEDS, Experiment, program
 from clearhead.studio.findings import FINDINGS
 from clearhead.studio.language import _, mark
 from clearhead.studio.pages import fragment, render
@@ -103,7 +102,7 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
     rows = []
     for x in experiment.points:
         with _one:
-            outcome = sandbox.run(_program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",))
+            outcome = sandbox.run(program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",))
         if not outcome.ok:
             why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(
@@ -120,13 +119,6 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
     _kept[key] = rows
     while len(_kept) > 64:
         _kept.popitem(last=False)
-
-
-def _program(experiment: Experiment, values: Mapping[str, float]) -> str:
-    """What measures one point: the experiment's program, once a seed."""
-    given = "".join(f"{name} = {value}\n" for name, value in values.items())
-    repeated = indent(experiment.program.strip() + "\nseeds.append(found)", "    ")
-    return f"import json\n{given}seeds = []\nfor seed in {SEEDS!r}:\n{repeated}\nprint(json.dumps(seeds))"
 
 
 def _asked(request: Request, name: str) -> tuple[Experiment, dict[str, int]]:

@@ -6,6 +6,7 @@ A program finds its point in `x`, its seed in `seed` and its settings by name, a
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import indent
 
 from clearhead.studio.language import _, mark
 
@@ -186,3 +187,10 @@ found = {
 )
 
 EXPERIMENTS: Mapping[str, Experiment] = {one.id: one for one in (HEADS, SCALE, LENGTH, HARD)}
+
+
+def program(experiment: Experiment, values: Mapping[str, float]) -> str:
+    """What measures one point: the experiment's program, once a seed."""
+    given = "".join(f"{name} = {value}\n" for name, value in values.items())
+    repeated = indent(experiment.program.strip() + "\nseeds.append(found)", "    ")
+    return f"import json\n{given}seeds = []\nfor seed in {SEEDS!r}:\n{repeated}\nprint(json.dumps(seeds))"

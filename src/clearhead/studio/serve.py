@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from clearhead.errors import OptionError, SandboxError
-from clearhead.extras import needs
+from clearhead.extras import STUDIO, needs
 
-with needs("studio", "the studio"):
+with needs(*STUDIO):
     import uvicorn
 
     from clearhead.studio import app, users

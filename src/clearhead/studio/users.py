@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clearhead.extras import needs
+from clearhead.extras import STUDIO, needs
 
-with needs("studio", "the studio"):
+with needs(*STUDIO):
     from clearhead.studio.accounts import INVITED, Accounts
     from clearhead.studio.database import Database
     from clearhead.studio.desk import secret_in
