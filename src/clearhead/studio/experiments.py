@@ -11,6 +11,14 @@ from textwrap import indent
 from clearhead.studio.language import _, mark
 
 SEEDS = range(5)
+_EACH = """
+import json
+@given
+seeds = []
+for seed in @seeds:
+@program
+print(json.dumps(seeds))
+"""
 
 
 @dataclass(frozen=True)
@@ -193,4 +201,4 @@ def program(experiment: Experiment, values: Mapping[str, float]) -> str:
     """What measures one point: the experiment's program, once a seed."""
     given = "".join(f"{name} = {value}\n" for name, value in values.items())
     repeated = indent(experiment.program.strip() + "\nseeds.append(found)", "    ")
-    return f"import json\n{given}seeds = []\nfor seed in {SEEDS!r}:\n{repeated}\nprint(json.dumps(seeds))"
+    return _EACH.replace("@given", given).replace("@seeds", repr(SEEDS)).replace("@program", repeated)
