@@ -14,7 +14,6 @@ from clearhead.errors import ModelError, OptionError
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
-UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 NAMES: Final = 6  # layers named in a message
 
 Tell = Callable[[int, int], None]
@@ -69,22 +68,6 @@ def layer_number(reading: "Reading", said: str | None) -> int | None:
         raise OptionError(
             f"{reading.model_name} has no layer {said!r}. Give a number from 0 to {len(names) - 1}, or one of: {shown}."
         ) from None
-
-
-def size(said: str | None) -> int | None:
-    """A number of bytes as people write it.
-
-    >>> size("500MB"), size("2 gb"), size(None)
-    (500000000, 2000000000, None)
-    """
-    if said is None:
-        return None
-    text = said.upper().replace(" ", "")
-    number = text.rstrip("BKMG")
-    try:
-        return int(float(number) * UNITS[text[len(number) :]])
-    except (ValueError, KeyError, OverflowError):
-        raise OptionError(f"--max-memory {said} is no size. Give a number and a unit, as in 500MB.") from None
 
 
 @contextmanager

@@ -275,3 +275,21 @@ def test_where_nothing_confines_the_person_is_asked(monkeypatch):
     assert (len(asked), consented) == (1, [])  # no is no
     cli.agree()
     assert consented == [True]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "/no/such/pack"), ("check", "."), ("check", "--item", "no-such-item"), ("new", "schema", "x")],
+)
+def test_what_cannot_be_done_is_said_on_standard_error_with_status_2(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = clearhead(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("clearhead: ")
+
+
+def test_a_pack_that_is_wrong_is_a_finding_on_standard_output_with_status_1(tmp_path):
+    (tmp_path / "pack.toml").write_text("= 1")
+    done = clearhead("check", str(tmp_path))
+    assert (done.exit_code, done.stderr) == (1, "")
+    assert "not valid TOML" in done.stdout

@@ -220,7 +220,7 @@ def test_the_command_invites_lists_resets_and_removes(tmp_path: Path) -> None:
     assert run("list") == "ada  removed\n"
     assert "here already" in run("add", "ada", code=2)
     assert "there are: ada" in run("remove", "bob", code=2)
-    assert "no name here" in run("add", "<b>", code=2)
+    assert "cannot be a name" in run("add", "<b>", code=2)
 
 
 def test_an_invitation_is_a_whole_link_where_the_address_is_known(tmp_path: Path) -> None:

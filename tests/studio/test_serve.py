@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 from clearhead import sandbox
 from clearhead.cli import app as cli
-from clearhead.errors import OptionError
+from clearhead.errors import OptionError, StoreError
 from clearhead.studio import serve
+from clearhead.studio.desk import secret_in
+from clearhead.studio.settings import Settings
 from studio.test_accounts import WORD
 
 # The command's own path, over the sample course: what is proved, and how fast, is the course's business.
@@ -180,6 +182,43 @@ def test_a_taken_port_gets_the_next_free_one_said_in_a_line(tmp_path: Path) -> N
         with started(tmp_path, port) as (_, address, said):
             assert int(address.rsplit(":", 1)[1]) > port
             assert f"Port {port} is taken" in said
+
+
+@pytest.mark.parametrize(
+    "host", ["1.2.3.4", "::2", "no.such.invalid", "256.1.1.1", "a b", "ä" * 99, "\udcff", "http://a"]
+)
+def test_an_address_of_another_machine_is_told_from_a_taken_port(host: str) -> None:
+    with pytest.raises(OptionError, match="is not an address of this machine") as refused:
+        serve.take_port(host, 8765)
+    assert "[Errno" not in str(refused.value)
+
+
+def test_an_empty_host_is_not_every_address() -> None:
+    with pytest.raises(OptionError, match="the host is empty"):
+        serve.take_port("", 0)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]
+)
+def test_a_certificate_that_cannot_be_used_is_said_before_anything_is_served(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "a.pem"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    for certificate, key in ((file, file), (tmp_path / "nowhere", file)):
+        with pytest.raises(OptionError, match=r"cannot be (read|served)"):
+            serve.serve(Settings(data=tmp_path, certificate=certificate, key=key), browser=False)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+def test_a_damaged_secret_is_not_signed_with(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(StoreError, match=r"is damaged\. Remove it"):
+        secret_in(tmp_path)
 
 
 def test_no_free_port_is_said() -> None:

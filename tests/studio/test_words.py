@@ -48,6 +48,7 @@ REFUSING = ("capture/models.py", "capture/reading.py", "capture/pictures.py", "v
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
 TERMINAL = {
     "accounts",
+    "names",
     "command",
     "database",
     "manuscript",

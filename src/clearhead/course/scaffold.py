@@ -144,7 +144,13 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
 
 
 def schema(of: str = "item") -> str:
-    """The JSON schema of an item's front matter, or of pack.toml ("pack"), as text."""
+    """The JSON schema of an item's front matter, or of pack.toml ("pack"), as text.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if of not in ("item", "pack"):
+        raise OptionError(f"there is no schema of {of!r}. Ask for the one of an item or of a pack: item, pack.")
     model = PackFront if of == "pack" else Front
     return json.dumps(model.model_json_schema(), indent=1) + "\n"
 

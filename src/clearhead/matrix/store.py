@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError
+from clearhead.extras import needs
+from clearhead.files import unwritable
 from clearhead.matrix.logits import Logits
 from clearhead.matrix.matrix import AttentionMatrix
 
@@ -26,6 +29,10 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
         matrices: one matrix, or name -> matrix (a Record, say: the last call of each module).
         path: the file to write; it is replaced.
 
+    Raises:
+        ExtraError: safetensors is not installed.
+        OptionError: the file cannot be written.
+
     Memory: a mask or bias that several matrices share is written once; one stretched along an axis is written small; a
         rule that is no band is written as its L×S table.
 
@@ -37,7 +44,9 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
         ...     load(f"{folder}/a.safetensors")
         {'layer 0': AttentionMatrix(B=1, H=2, L=5, S=5, torch.float32, cpu)}
     """
-    from safetensors.torch import save_file
+    with needs("models", "saving a matrix"):
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
     named = {"": matrices} if isinstance(matrices, AttentionMatrix) else dict(matrices)
     tensors: dict[str, Tensor] = {}
@@ -60,7 +69,10 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
             places[part] = known[identity]
         options = {option: getattr(matrix._logits, option) for option in _OPTIONS}
         entries.append({"name": name, "tensors": places, "options": options})
-    save_file(tensors, str(path), metadata={"format": FORMAT, "matrices": json.dumps(entries)})
+    try:
+        save_file(tensors, str(path), metadata={"format": FORMAT, "matrices": json.dumps(entries)})
+    except (OSError, SafetensorError) as error:
+        raise unwritable(path, error) from error
 
 
 def load(path: str | Path) -> dict[str, AttentionMatrix]:
@@ -69,9 +81,10 @@ def load(path: str | Path) -> dict[str, AttentionMatrix]:
     Raises:
         OptionError: the file is not there, or was not written by `save`.
     """
-    from safetensors import SafetensorError, safe_open
+    with needs("models", "loading a matrix"):
+        from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 — Path.is_file raises where the name is too long
         raise OptionError(f"{path} is not there. Give a file that clearhead.matrix.save wrote.")
     try:
         with safe_open(str(path), framework="pt") as file:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clearhead.arguments import checked
 from clearhead.errors import OptionError
+from clearhead.extras import needs
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead.functional import attention
@@ -34,7 +35,7 @@ def register_with_transformers() -> None:
     Calling it again changes nothing.
 
     Raises:
-        ImportError: transformers is not installed.
+        ExtraError: transformers is not installed (an ImportError too).
         OptionError: later, where a model's attention does not go through the interface (setting the name would
             silently change nothing), or asks for something that is not handled.
 
@@ -47,9 +48,10 @@ def register_with_transformers() -> None:
         >>> LlamaForCausalLM(config)(torch.tensor([[1, 2, 3]])).logits.shape
         torch.Size([1, 3, 11])
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-    from transformers.modeling_utils import PreTrainedModel
+    with needs("models", "register_with_transformers"):
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import sdpa_mask
+        from transformers.modeling_utils import PreTrainedModel
 
     AttentionInterface.register(NAME, forward)
     AttentionMaskInterface.register(NAME, sdpa_mask)

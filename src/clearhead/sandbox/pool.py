@@ -5,12 +5,10 @@ import contextlib
 import json
 import os
 import select
-import shutil
 import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from clearhead import scratch
 from clearhead.errors import SandboxError
 from clearhead.sandbox.bubblewrap import Cold
 from clearhead.sandbox.limits import Chunk, Limits, Outcome, Program, Raised, Tested, no_memory
@@ -34,7 +33,7 @@ class Worker:
     def __init__(self, preload: Sequence[str] = (), hash_seed: int = 1) -> None:
         ours, theirs = socket.socketpair()
         self._socket, self._lock = ours, threading.Lock()
-        self.home = Path(tempfile.mkdtemp(prefix="clearhead-"))
+        self.home = scratch.folder("worker-")
         with theirs:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-s", "-c", _boot(theirs.fileno(), preload)],
@@ -80,7 +79,7 @@ class Worker:
             self.process.wait()
         if self.process.stderr:
             self.process.stderr.close()
-        shutil.rmtree(self.home, ignore_errors=True)
+        scratch.remove(self.home)
 
 
 def _boot(descriptor: int, preload: Sequence[str]) -> str:
@@ -139,7 +138,7 @@ class Running:
     ) -> None:  # fmt: skip
         self.limits, self.channel = limits, channel
         self.mark, self.turn = mark.encode(), turn  # of a batch: what ends a program's turn, and how long one may be
-        self.folder = Path(tempfile.mkdtemp(prefix="clearhead-run-"))
+        self.folder = scratch.folder("run-")
         for name, data in files:
             _place(self.folder, name, data)
         self.job = json.dumps({
@@ -167,7 +166,7 @@ class Running:
             for one in keep:
                 os.close(one)
             reply.close()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            scratch.remove(self.folder)
             raise
         finally:
             theirs.close()
@@ -187,7 +186,7 @@ class Running:
                 with contextlib.suppress(OSError):
                     os.close(one)
             self.reply.close()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            scratch.remove(self.folder)
         return self._outcome(status)
 
     def _watch(self) -> int | None:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from itsdangerous import BadSignature, URLSafeSerializer
 
+from clearhead.studio import names
 from clearhead.studio.access import SESSION, open_to_all, safe
 from clearhead.studio.accounts import LONGEST, SHORTEST, Account, Accounts
 from clearhead.studio.desk import AtDesk
@@ -43,7 +44,7 @@ def login(request: Request, next: str = "/") -> HTMLResponse:
 @open_to_all
 async def log_in(
     request: Request,
-    name: Annotated[str, Form(max_length=100)],
+    name: Annotated[str, Form(max_length=LONGEST)],
     password: Typed,
     next: Annotated[str, Form()] = "/",
 ) -> Response:
@@ -113,7 +114,7 @@ def _change_password(request: Request, name: str, current: str, password: str, a
 def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
     """The account if the password is right; else why not, and the seconds to wait. Counted before it is hashed."""
     throttle: Throttle = request.app.state.throttle
-    keys = (_guesser(request, name), Key("address", request.client.host if request.client else ""))
+    keys = (_guesser(request, names.key(name)), Key("address", request.client.host if request.client else ""))
     if wait := throttle.admit(*keys):
         return None, _("Too many tries. The next is possible in %(wait)s seconds.", wait=wait), wait
     account = _accounts(request).check(name, password)
@@ -161,7 +162,7 @@ def _enter(request: Request, account: Account, where: str) -> Response:
     # lax: a link from a message opens the studio; what changes something carries a form token besides
     session = _sessions(request).open(account)
     response.set_cookie(SESSION, session, max_age=SECONDS, httponly=True, samesite="lax", secure=secure)
-    browser = str(_browsers(request).dumps([account.name, secrets.token_urlsafe(8)]))
+    browser = str(_browsers(request).dumps([names.key(account.name), secrets.token_urlsafe(8)]))
     response.set_cookie(BROWSER, browser, max_age=YEAR, httponly=True, samesite="strict", secure=secure)
     return response
 

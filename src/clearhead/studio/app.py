@@ -6,49 +6,53 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, Response
-from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
-
 from clearhead import sandbox
 from clearhead.errors import ClearheadError, StoreError
-from clearhead.studio import (
-    access,
-    account,
-    away,
-    exam,
-    experiment,
-    feedback,
-    home,
-    lens,
-    mistakes,
-    notes,
-    offline,
-    practice,
-    preferences,
-    progress,
-    reveal,
-    search,
-    topic,
-    tour,
-    tryout,
-    walk,
-)
-from clearhead.studio.access import open_to_all
-from clearhead.studio.accounts import Accounts
-from clearhead.studio.database import Database
-from clearhead.studio.desk import Desk, desk_of, secret_in
-from clearhead.studio.language import _, explained, languages, mark, speak
-from clearhead.studio.lens_reading import READINGS, Readings
-from clearhead.studio.pages import render
-from clearhead.studio.security import Guard, KnownHost
-from clearhead.studio.sessions import Sessions
-from clearhead.studio.settings import CORES, EVERYWHERE, Settings
-from clearhead.studio.shelf import Shelf, fill
-from clearhead.studio.store import Store
-from clearhead.studio.throttle import Throttle
+from clearhead.extras import STUDIO, needs
+
+with needs(*STUDIO):
+    import python_multipart as python_multipart  # FastAPI names it only when a form is declared
+    from fastapi import Depends, FastAPI, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import FileResponse, Response
+    from fastapi.staticfiles import StaticFiles
+    from starlette.exceptions import HTTPException
+
+    from clearhead.studio import (
+        access,
+        account,
+        away,
+        exam,
+        experiment,
+        feedback,
+        home,
+        lens,
+        mistakes,
+        notes,
+        offline,
+        practice,
+        preferences,
+        progress,
+        reveal,
+        search,
+        topic,
+        tour,
+        tryout,
+        walk,
+    )
+    from clearhead.studio.access import open_to_all
+    from clearhead.studio.accounts import Accounts
+    from clearhead.studio.database import Database
+    from clearhead.studio.desk import Desk, desk_of, secret_in
+    from clearhead.studio.language import _, explained, languages, mark, speak
+    from clearhead.studio.lens_reading import READINGS, Readings
+    from clearhead.studio.pages import render
+    from clearhead.studio.security import Guard, KnownHost
+    from clearhead.studio.sessions import Sessions
+    from clearhead.studio.settings import CORES, EVERYWHERE, Settings
+    from clearhead.studio.shelf import Shelf, fill
+    from clearhead.studio.store import Store
+    from clearhead.studio.throttle import Throttle
 
 PARTS = (
     *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),

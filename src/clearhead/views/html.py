@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from clearhead.capture import Reading
 from clearhead.errors import OptionError
+from clearhead.files import unwritable
 from clearhead.views import module
 from clearhead.views.payload import Progress, payload
 
@@ -117,10 +118,8 @@ def save(
     content = page(reading, text=title, notes=_not_drawn(record), progress=progress)
     try:
         Path(path).write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise OptionError(
-            f"{path} cannot be written: {error.strerror}. Give a file in a folder that exists."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise unwritable(path, error) from error
     return Path(path)
 
 

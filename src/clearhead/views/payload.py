@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from clearhead.extras import needs
 from clearhead.matrix import AttentionMatrix
 from clearhead.views import pieces
 from clearhead.views.numbers import Array, numbers
@@ -146,7 +147,8 @@ def picture(reading: "Reading") -> dict[str, Any] | None:
     grid = reading.grid
     if grid is None:
         return None
-    from PIL import Image
+    with needs("models", "drawing a picture"):
+        from PIL import Image
 
     file = BytesIO()
     Image.fromarray(grid.pixels.cpu().numpy()).save(file, "JPEG", quality=88)

@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm, TwoSlopeNorm
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from clearhead.errors import OptionError
+from clearhead.extras import needs
+from clearhead.files import unwritable
 from clearhead.views.numbers import Array
 from clearhead.views.payload import THUMB, hidden, tiles
 from clearhead.views.terminal import check
+
+with needs("views", "a figure"):
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm, TwoSlopeNorm
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.patches import Rectangle
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -199,10 +203,8 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
             {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "clearhead", "font.sans-serif": fonts}
         ):
             figure.savefig(path, dpi=dpi, metadata=dated, bbox_inches="tight", facecolor=PAPER)
-    except OSError as error:
-        raise OptionError(
-            f"{path} cannot be written: {error.strerror}. Give a file in a folder that exists."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise unwritable(path, error) from error
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -2,13 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
-import traitlets
-
 from clearhead.errors import ClearheadError
+from clearhead.extras import needs
 from clearhead.views import module
 from clearhead.views.answers import answer
 from clearhead.views.payload import payload
+
+with needs("views", "the notebook widget"):
+    import anywidget
+    import traitlets
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading

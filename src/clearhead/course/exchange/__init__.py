@@ -15,12 +15,14 @@ from clearhead.course.item import Pack
 from clearhead.course.pack import find, load
 from clearhead.course.prove import prove_pack
 from clearhead.errors import OptionError, PackError
+from clearhead.extras import needs
 
 Writer = Callable[[Sequence[Question], str, Path], None]
 
 
 def _anki(found: Sequence[Question], title: str, place: Path) -> None:
-    from clearhead.course.exchange.anki import write_anki  # genanki is wanted by this format alone
+    with needs("studio", "an Anki deck"):  # genanki is for this format alone
+        from clearhead.course.exchange.anki import write_anki
 
     write_anki(found, title, place)
 
