@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clearhead.capture.contraction import Axes, Axis
+from clearhead.capture.contraction import Axes, Axis, Contraction
 
 Layout = Tensor  # on the meta device
 
-VIEWS = frozenset(
-    "view reshape transpose permute flatten unflatten unsqueeze squeeze expand expand_as __getitem__ movedim moveaxis "
-    "swapaxes swapdims select narrow chunk split tensor_split unbind t view_as reshape_as broadcast_to __get__ adjoint "
-    "split_with_sizes unsafe_chunk unsafe_split".split()
-)
+_NAMES = """
+view reshape transpose permute flatten unflatten unsqueeze squeeze expand expand_as __getitem__ movedim moveaxis
+swapaxes swapdims select narrow chunk split tensor_split unbind t view_as reshape_as broadcast_to __get__ adjoint
+split_with_sizes unsafe_chunk unsafe_split
+"""
+VIEWS = frozenset(_NAMES.split())
+
+
+def storage(tensor: Tensor) -> int:
+    """Which memory a tensor is in: the same number for all that share it. Inside torch.func too."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor.untyped_storage()._cdata
 
 
 def layout(tensor: Tensor) -> Layout:
@@ -46,7 +55,7 @@ def moved(now: Layout, tensor: Tensor, func: Callable[..., Any], args: Any, kwar
     except Exception:  # noqa: BLE001 (an index or a shape of another kind: the place is lost, the model runs on)
         return [None] * len(outputs)
     layouts = again if isinstance(again, tuple | list) else [again]
-    memory = now.untyped_storage()._cdata
+    memory = storage(now)
     return [item if _is_view(item, other, memory) else None for item, other in zip(layouts, outputs, strict=True)]
 
 
@@ -61,10 +70,7 @@ def _stretched(now: Layout, other: Any) -> Layout | None:
 
 def _is_view(item: Any, other: Any, memory: int) -> bool:
     return (
-        isinstance(item, Tensor)
-        and isinstance(other, Tensor)
-        and item.shape == other.shape
-        and item.untyped_storage()._cdata == memory
+        isinstance(item, Tensor) and isinstance(other, Tensor) and item.shape == other.shape and storage(item) == memory
     )
 
 
@@ -83,7 +89,7 @@ def names(now: Layout, original: Layout, axes: Axes) -> list[Axes] | None:
     >>> names(x.flatten(0, 1).mT, x, tuple("bhij"))
     [('b', 'h'), ('j',), ('i',)]
     """
-    if now.untyped_storage()._cdata != original.untyped_storage()._cdata:
+    if storage(now) != storage(original):
         return None
     known = [(a, n, s) for a, n, s in zip(axes, original.shape, original.stride(), strict=True) if n > 1]
     known.sort(key=lambda item: -item[2])
@@ -101,6 +107,18 @@ def names(now: Layout, original: Layout, axes: Axes) -> list[Axes] | None:
         found.append(tuple(a for a, _, _ in inside))
     whole = [a for group in found for a in group if not str(a).startswith("new")]
     return found if sorted(map(str, whole)) == sorted(str(a) for a, _, _ in known) else None
+
+
+def split(product: Contraction, original: Layout, now: Layout) -> tuple[Contraction, Layout]:
+    """The product and its layout with the axes seen as several that are several in another layout: (B·H) as B and H."""
+    for place, axis in reversed(list(enumerate(product.result))):
+        size, stride = original.shape[place], original.stride(place)
+        steps = {s for n, s in zip(now.shape, now.stride(), strict=True) if n > 1 and stride < s < stride * size}
+        cuts = [stride * size, *sorted(steps, reverse=True), stride]
+        parts = tuple(above // below for above, below in pairwise(cuts))
+        if steps and math.prod(parts) == size and all(a % b == 0 for a, b in pairwise(cuts)):
+            product, original = product.split(axis, parts), original.unflatten(place, parts)
+    return product, original
 
 
 def arranged(tensor: Tensor, axes: Iterable[Axis], groups: Sequence[Axes], sizes: Mapping[Axis, int]) -> Tensor:

@@ -21,6 +21,7 @@ from clearhead.capture.call import Call
 from clearhead.capture.contraction import Axis, Contraction, contraction
 from clearhead.capture.fitting import Fit
 from clearhead.capture.roles import Hints, four_axes, roles
+from clearhead.capture.traces import Product, Softmax, Trace, derived, placed, tensors_in, writes
 from clearhead.capture.used import Weights, as_used
 
 _SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax, torch.special.softmax}
@@ -28,8 +29,6 @@ _EXPONENTIALS = {torch.exp, Tensor.exp, torch.exp_, Tensor.exp_}
 
 # Products that wait for a softmax: content comes first, positions later, and a model adds few of them.
 WAITING = 8
-
-_SAME = frozenset("contiguous clone to type type_as float double half bfloat16 detach __get__ __set__".split())
 
 
 @dataclass(eq=False, slots=True)
@@ -41,6 +40,7 @@ class _Frame:
         mixed: whether it did more than work on each position alone; kept for `named` passes only.
         handed: whether it left its softmax to the module around it.
         unfinished: the softmaxes inside it that multiplied no values.
+        instead: what logits went through last before they multiplied something, where no softmax did.
     """
 
     module: nn.Module
@@ -52,44 +52,8 @@ class _Frame:
     softmaxes: int = 0
     calls: list[Call] = field(default_factory=list)
     failure: str | None = None
-    unfinished: list[_Softmax] = field(default_factory=list)
-
-
-@dataclass(eq=False, slots=True)
-class _Product:
-    """A product that may be one of queries and keys, until its module is done: then it is None."""
-
-    contraction: Contraction | None
-    layout: axes.Layout
-    frame: _Frame
-
-
-@dataclass(eq=False, slots=True)
-class _Softmax:
-    """A softmax, or the exponential of one computed by hand, until its module is done.
-
-    Attributes:
-        home: the module that is called an attention and left it to the one around.
-        covered: which of its weights have multiplied values: how many numbers, by their layout.
-    """
-
-    weights: Weights
-    product: _Product | None
-    logits_layout: axes.Layout | None
-    frame: _Frame
-    home: nn.Module | None = None
-    covered: dict[tuple[Any, ...], int] = field(default_factory=dict)
-    done: bool = False
-    open: bool = True
-
-
-@dataclass(slots=True)
-class _Trace:
-    """Where a tensor comes from: products before a softmax, softmaxes after, and what changed its numbers since."""
-
-    products: list[tuple[_Product, axes.Layout | None]] = field(default_factory=list)
-    softmaxes: list[tuple[_Softmax, axes.Layout | None]] = field(default_factory=list)
-    through: tuple[str, ...] = ()
+    unfinished: list[Softmax] = field(default_factory=list)
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +80,8 @@ class ByHand:
 
     def __init__(self) -> None:
         self._frames: list[_Frame] = []
-        self._products: list[_Product] = []
-        self._softmaxes: list[_Softmax] = []
+        self._products: list[Product] = []
+        self._softmaxes: list[Softmax] = []
         self._traces: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._before_exponential: Tensor | None = None
@@ -129,7 +93,7 @@ class ByHand:
         frame = _Frame(module, len(self._frames), Hints.of(module, given), around)
         if named:
             frame.named = frame
-            for tensor in (*_tensors(given, {}), *module.buffers()):
+            for tensor in (*tensors_in(given, {}), *module.buffers()):
                 self._known[tensor] = True
         self._frames.append(frame)
 
@@ -151,19 +115,20 @@ class ByHand:
         left = [s for s in left if not s.done]
         if frame.named is not None:
             frame.named.unfinished += [s for s in left if s.home is None]
-            self._notice(frame.named, _tensors((output,), {}))
+            self._notice(frame.named, tensors_in((output,), {}))
         calls = [] if frame.failure else frame.calls
         return Outcome(
             calls,
             frame.failure,
-            _unfinished(frame.unfinished),
+            _unfinished(frame.unfinished)
+            or (f"its values are multiplied by what is no softmax ({frame.instead})" * bool(frame.instead)),
             frame.mixed and not frame.handed,
             [(s.home, _unfinished([s])) for s in left if s.home is not None],
         )
 
     def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A function is about to be called: keep what it is going to overwrite."""
-        if not _writes(func, kwargs):
+        if not writes(func, kwargs):
             return
         target = kwargs.get("out", args[0] if args else kwargs.get("input"))
         if not isinstance(target, Tensor):
@@ -178,11 +143,11 @@ class ByHand:
         if not self._frames:
             return
         frame = self._frames[-1]
-        given = _tensors(args, kwargs)
+        given = tensors_in(args, kwargs)
         if frame.named is not None and not frame.named.mixed:
             frame.named.mixed = pointwise.mixes(func, args, kwargs)
             self._notice(frame.named, given)
-            for tensor in _tensors((out,), {}):
+            for tensor in tensors_in((out,), {}):
                 self._known[tensor] = True
         traced = [(tensor, trace) for tensor in given if (trace := self._of(tensor)) is not None]
         product = contraction(func, args, kwargs) if isinstance(out, Tensor) else None
@@ -198,14 +163,14 @@ class ByHand:
         if not named.mixed:
             named.mixed = any(t not in self._known and not isinstance(t, nn.Parameter) for t in tensors)
 
-    def _pass_on(self, product: _Product, around: _Frame | None) -> None:
+    def _pass_on(self, product: Product, around: _Frame | None) -> None:
         if around is None:
             product.contraction = None
             self._products.remove(product)
         else:
             product.frame = around
 
-    def _of(self, tensor: Tensor) -> _Trace | None:
+    def _of(self, tensor: Tensor) -> Trace | None:
         """What a tensor comes from, of what is still open."""
         trace = self._traces.get(tensor)
         if trace is None:
@@ -214,13 +179,14 @@ class ByHand:
         trace.softmaxes = [item for item in trace.softmaxes if item[0].open]
         return trace if trace.products or trace.softmaxes else None
 
-    def _multiplied(
-        self, frame: _Frame, product: Contraction, out: Tensor, func: Any
-    ) -> None:
+    def _multiplied(self, frame: _Frame, product: Contraction, out: Tensor, func: Any) -> None:
         """A product: of weights and values, of weights and something else, or perhaps of queries and keys."""
-        traced = [self._of(tensor) for tensor in product.tensors]
-        weighted = [side for side in (0, 1) if traced[side] is not None and traced[side].softmaxes]
+        traced = [self._of(tensor) or Trace() for tensor in product.tensors]
+        weighted = [side for side in (0, 1) if traced[side].softmaxes]
         if not weighted:
+            steps = [step.strip("_") for other in traced if other.products for step in other.through]
+            if frame.named is not None and steps:
+                frame.named.instead = steps[-1]
             if product.summed and len(product.result) > 1 and (frame.named is not None or not _is_layer(product)):
                 self._remember(frame, product, out)
             return
@@ -229,18 +195,18 @@ class ByHand:
         if len(weighted) == 1 and not self._mixes_weights(trace, product, side):
             self._valued(frame, trace, product, side)
             return
-        both = [item for tr in traced if tr is not None for item in tr.softmaxes]
+        both = [item for other in traced for item in other.softmaxes]
         unique = {id(item[0]): (item[0], None) for item in both}
-        self._traces[out] = _Trace([], list(unique.values()), (*trace.through, func.__name__))
+        self._traces[out] = Trace([], list(unique.values()), (*trace.through, func.__name__))
 
     def _remember(self, frame: _Frame, product: Contraction, out: Tensor) -> None:
-        made = _Product(product, axes.layout(out), frame)
+        made = Product(product, axes.layout(out), frame)
         self._products.append(made)
         if len(self._products) > WAITING:
             self._products.pop(0).contraction = None
-        self._traces[out] = _Trace([(made, made.layout)])
+        self._traces[out] = Trace([(made, made.layout)])
 
-    def _mixes_weights(self, trace: _Trace, product: Contraction, side: int) -> bool:
+    def _mixes_weights(self, trace: Trace, product: Contraction, side: int) -> bool:
         """Whether a product sums weights over heads, not over keys: weights they stay."""
         softmax, now = trace.softmaxes[0]
         if now is None or len(trace.softmaxes) > 1:
@@ -248,20 +214,19 @@ class ByHand:
         summed = _summed(product, side)
         return not softmax.weights.runs_along(now, summed) and not self._over_queries(softmax, now, summed)
 
-    def _over_queries(self, softmax: _Softmax, now: axes.Layout, summed: list[int]) -> bool:
+    def _over_queries(self, softmax: Softmax, now: axes.Layout, summed: list[int]) -> bool:
         """Whether an axis summed over is one of the queries, as in the transposed product."""
         made = softmax.product
-        if made is None or made.contraction is None or softmax.logits_layout is None:
+        known = None if made is None else placed(made, softmax.logits_layout)
+        if known is None or len(summed) != 1:
             return False
-        groups = axes.names(softmax.logits_layout, made.layout, made.contraction.result)
-        if groups is None or len(summed) != 1:
-            return False
+        product, groups = known
         strides = softmax.weights.layout.stride()
         along = [group for group, s in zip(groups, strides, strict=True) if s == now.stride(summed[0])]
-        own = made.contraction.own(0) & made.contraction.own(1)
+        own = product.own(0) & product.own(1)
         return any(group and not set(group) & own for group in along)
 
-    def _valued(self, frame: _Frame, trace: _Trace, product: Contraction, side: int) -> None:
+    def _valued(self, frame: _Frame, trace: Trace, product: Contraction, side: int) -> None:
         """Weights have multiplied values: compare them with their softmax."""
         owners = [self._owner(softmax) for softmax, _ in trace.softmaxes]
         owner = min(owners, key=lambda item: item.depth)
@@ -270,18 +235,19 @@ class ByHand:
         if len(trace.softmaxes) > 1:
             count = max(owner.softmaxes, len(trace.softmaxes))
             owner.failure = (
-                f"{name} takes {count} softmaxes in one pass and multiplies its values by a combination of several, so "
-                "that none of them alone is its attention (a product of several, as by landmarks, has rows of either sign)"
+                f"{name} takes {count} softmaxes in one pass and multiplies its values by several of them combined, so "
+                "that none of them alone is its attention"
             )
             for other, _ in trace.softmaxes:
                 other.done = True
             return
         if softmax.product is None or softmax.product.contraction is None:
             return  # its logits are no product: told of when the module is done
-        used = as_used(softmax.weights, product.tensors[side], now, _summed(product, side))
+        summed = _summed(product, side)
+        used = as_used(softmax.weights, product.tensors[side], now, summed)
         if used is None:
             softmax.done = True
-            owner.failure = _changed(name, trace.through)
+            owner.failure = f"{name} {_changed(softmax.weights, trace.through, now, summed)}"
             return
         key = (now.storage_offset(), now.shape, now.stride()) if now is not None else ()
         softmax.covered[key] = used.count
@@ -293,18 +259,18 @@ class ByHand:
             else:
                 owner.calls.append(call)
 
-    def _owner(self, softmax: _Softmax) -> _Frame:
+    def _owner(self, softmax: Softmax) -> _Frame:
         """The innermost module in which the product, the softmax and the product with the values all are."""
         frames = [softmax.frame] if softmax.product is None else [softmax.frame, softmax.product.frame]
         return min(frames, key=lambda frame: frame.depth)
 
-    def _call(self, owner: _Frame, softmax: _Softmax, logits: Tensor) -> Call | None:
+    def _call(self, owner: _Frame, softmax: Softmax, logits: Tensor) -> Call | None:
         made = softmax.product
         assert made is not None and made.contraction is not None  # as _valued has found  # noqa: PT018, S101
-        product, axis = made.contraction, softmax.weights.axis
-        groups = None if softmax.logits_layout is None else axes.names(softmax.logits_layout, made.layout, product.result)
-        if groups is None or axis is None:
+        axis, known = softmax.weights.axis, placed(made, softmax.logits_layout)
+        if known is None or axis is None:
             return None
+        product, groups = known
         along: tuple[Axis, ...] = groups[axis] or (product.result[max(axis - logits.dim(), -len(product.result))],)
         found = roles(product, along, owner.hints)
         if found is None:
@@ -320,9 +286,12 @@ class ByHand:
             return
         by_hand = func in _EXPONENTIALS
         before, self._before_exponential = self._before_exponential, None
-        if not by_hand and (not isinstance(axis, int) or logits.dim() < 2):
+        if by_hand:
+            axis = None
+        elif isinstance(axis, int) and logits.dim() > 1:
+            axis %= logits.dim()
+        else:
             return
-        axis = None if by_hand else axis % logits.dim()
         trace = self._of(logits)
         made, now = self._product_of(logits, trace)
         if by_hand and made is None:
@@ -330,16 +299,16 @@ class ByHand:
             return
         frame.softmaxes += not by_hand
         source = before if out is logits and before is not None else logits
-        softmax = _Softmax(Weights.of(source, out, axis), made, now, frame)
+        softmax = Softmax(Weights.of(source, out, axis), made, now, frame)
         self._softmaxes.append(softmax)
-        self._traces[out] = _Trace([], [(softmax, softmax.weights.layout)])
+        self._traces[out] = Trace([], [(softmax, softmax.weights.layout)])
 
-    def _product_of(self, logits: Tensor, trace: _Trace | None) -> tuple[_Product | None, axes.Layout | None]:
+    def _product_of(self, logits: Tensor, trace: Trace | None) -> tuple[Product | None, axes.Layout | None]:
         """The product logits come from, and where in it they are; if that was lost, of all that wait the first that
         fits."""
         known = trace.products if trace is not None else []
         for product, now in known:
-            if now is not None and axes.names(now, product.layout, product.contraction.result) is not None:
+            if now is not None and placed(product, now) is not None:
                 return product, now
         waiting = [product for product, _ in known] or self._products
         for product in waiting:
@@ -351,34 +320,11 @@ class ByHand:
         return (known[0][0], None) if known else (None, None)
 
     def _derived(
-        self, given: list[tuple[Tensor, _Trace]], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+        self, given: list[tuple[Tensor, Trace]], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
     ) -> None:
         """Something else was made of tensors that are followed: follow it too."""
-        outputs = list(out) if isinstance(out, tuple | list) else [out]
-        if out is None and args and isinstance(args[0], Tensor):  # out[i] = …
-            outputs = [args[0]]
-        traces = [_Trace() for _ in outputs]
-        for tensor, trace in given:
-            if any(output is tensor for output in outputs) and not _writes(func, kwargs):
-                continue  # dropout outside training: the same tensor
-            for made, part in zip(traces, _derivation(trace, tensor, func, args, kwargs, outputs), strict=True):
-                _join(made.products, part.products)
-                _join(made.softmaxes, part.softmaxes)
-                made.through = (*made.through, *(name for name in part.through if name not in made.through))
-        for output, made in zip(outputs, traces, strict=True):
-            if isinstance(output, Tensor) and (made.products or made.softmaxes) and output.dim() > 0:
-                self._traces[output] = made
-
-
-def _tensors(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
-    """The tensors among arguments, and in lists and tuples of them."""
-    found: list[Tensor] = []
-    for arg in (*args, *kwargs.values()):
-        if isinstance(arg, Tensor):
-            found.append(arg)
-        elif isinstance(arg, list | tuple):
-            found += [item for item in arg if isinstance(item, Tensor)]
-    return found
+        for output, trace in derived(given, func, args, kwargs, out):
+            self._traces[output] = trace
 
 
 def _is_layer(product: Contraction) -> bool:
@@ -391,44 +337,7 @@ def _summed(product: Contraction, side: int) -> list[int]:
     return [product.axes[side].index(axis) for axis in product.summed]
 
 
-def _writes(func: Any, kwargs: dict[str, Any]) -> bool:
-    name = getattr(func, "__name__", "")
-    in_place = name.endswith("_") and not name.endswith("__")
-    return in_place or name == "__setitem__" or bool(kwargs.get("inplace")) or isinstance(kwargs.get("out"), Tensor)
-
-
-def _derivation(
-    trace: _Trace, tensor: Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Any]
-) -> list[_Trace]:
-    """What each output of a function comes from, by one of its arguments."""
-    name = getattr(func, "__name__", "")
-    through = trace.through if name in axes.VIEWS | _SAME else (*trace.through, name)
-    made = [_Trace(through=through) for _ in outputs]
-    for source, target in (("products", "products"), ("softmaxes", "softmaxes")):
-        for origin, now in getattr(trace, source):
-            places = [None] * len(outputs) if now is None else axes.moved(now, tensor, func, args, kwargs, outputs)
-            for part, place in zip(made, places, strict=True):
-                getattr(part, target).append((origin, place))
-    return made
-
-
-def _join(those: list[Any], more: list[Any]) -> None:
-    """Add origins; one that is there twice at different places is nowhere in particular."""
-    for origin, now in more:
-        same = next((n for n, item in enumerate(those) if item[0] is origin), None)
-        if same is None:
-            those.append((origin, now))
-        elif not _same_place(those[same][1], now):
-            those[same] = (origin, None)
-
-
-def _same_place(one: axes.Layout | None, other: axes.Layout | None) -> bool:
-    if one is None or other is None:
-        return False
-    return (one.shape, one.stride(), one.storage_offset()) == (other.shape, other.stride(), other.storage_offset())
-
-
-def _unfinished(softmaxes: list[_Softmax]) -> str:
+def _unfinished(softmaxes: list[Softmax]) -> str:
     """Why softmaxes that multiplied no values are no attention."""
     for softmax in softmaxes:
         if softmax.weights.given is None:
@@ -441,8 +350,16 @@ def _unfinished(softmaxes: list[_Softmax]) -> str:
     return ""
 
 
-def _changed(name: str, through: tuple[str, ...]) -> str:
+def _changed(weights: Weights, through: tuple[str, ...], now: axes.Layout | None, summed: list[int]) -> str:
     """Why weights are not the softmax they came from."""
-    steps = ", ".join(dict.fromkeys(step.strip("_") for step in through)) or "a product along another axis"
-    hint = " Call model.eval() to observe it without dropout." if any("dropout" in step for step in through) else ""
-    return f"{name} changes its weights between the softmax and the values ({steps}), so that they are no softmax.{hint}"
+    if now is not None and not weights.runs_along(now, summed):
+        return "sums its weights over another axis than its softmax"
+    steps = ", ".join(dict.fromkeys(step.strip("_") for step in through))
+    if not steps:
+        return (
+            "overwrites its weights between the softmax and the values"
+            if not weights.by_hand
+            else ("multiplies its values by exponentials, and divides by their sum later")
+        )
+    hint = " Call model.eval() to observe it without dropout." if "dropout" in steps else ""
+    return f"changes its weights between the softmax and the values ({steps}).{hint}"

@@ -56,6 +56,20 @@ class Contraction:
         sizes = self.sizes
         return {a for a, size in zip(self.axes[side], self.tensors[side].shape, strict=True) if size == sizes[a]}
 
+    def split(self, axis: Axis, sizes: tuple[int, ...]) -> Contraction:
+        """The same product with one axis seen as several."""
+        parts = tuple(f"{axis}.{n}" for n in range(len(sizes)))
+        tensors, names = list(self.tensors), list(self.axes)
+        for side, (tensor, axes) in enumerate(zip(self.tensors, self.axes, strict=True)):
+            if axis in axes:
+                place = axes.index(axis)
+                whole = tensor.shape[place] == self.sizes[axis]
+                tensors[side] = tensor.unflatten(place, sizes if whole else (1,) * len(sizes))
+                names[side] = (*axes[:place], *parts, *axes[place + 1 :])
+        place = self.result.index(axis)
+        result = (*self.result[:place], *parts, *self.result[place + 1 :])
+        return Contraction((tensors[0], tensors[1]), (names[0], names[1]), result)
+
     @property
     def summed(self) -> Axes:
         """The axes in both operands and not in the result."""
@@ -81,19 +95,18 @@ def contraction(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Con
     if func is F.linear and isinstance(right, nn.Parameter):
         return None  # a layer's own weights: neither keys nor values
     if func in _INNER or func is F.linear:
-        first, second = tuple(range(left.dim() - 1)), tuple(range(-right.dim() + 1, 0))
-        return Contraction((left, right), ((*first, "d"), (*second, "d")), (*first, *second))
+        rows: Axes = tuple(range(left.dim() - 1))
+        cols: Axes = tuple(range(-right.dim() + 1, 0))
+        return Contraction((left, right), ((*rows, "d"), (*cols, "d")), (*rows, *cols))
     return _matmul(left, right)
 
 
 def _matmul(left: Tensor, right: Tensor) -> Contraction:
-    before = [tuple(range(-max(tensor.dim() - 2, 0), 0)) for tensor in (left, right)]
-    first = (*before[0], "i", "d")[-left.dim() :] if left.dim() > 1 else ("d",)
-    second = (*before[1], "d", "j") if right.dim() > 1 else ("d",)
-    batch = max(before, key=len)
+    before: list[Axes] = [tuple(range(-max(tensor.dim() - 2, 0), 0)) for tensor in (left, right)]
     rows: Axes = ("i",) if left.dim() > 1 else ()
     cols: Axes = ("j",) if right.dim() > 1 else ()
-    return Contraction((left, right), (first, second), (*batch, *rows, *cols))
+    batch = max(before, key=len)
+    return Contraction((left, right), ((*before[0], *rows, "d"), (*before[1], "d", *cols)), (*batch, *rows, *cols))
 
 
 def _tensordot(left: Tensor, right: Tensor, given: dict[str, Any]) -> Contraction | None:
@@ -104,12 +117,12 @@ def _tensordot(left: Tensor, right: Tensor, given: dict[str, Any]) -> Contractio
         dims = (range(left.dim() - dims, left.dim()), range(dims))
     if not isinstance(dims, Sequence) or len(dims) != 2:
         return None
-    first: list[Axis] = [f"l{axis}" for axis in range(left.dim())]
-    second: list[Axis] = [f"r{axis}" for axis in range(right.dim())]
+    left_axes: list[Axis] = [f"l{axis}" for axis in range(left.dim())]
+    right_axes: list[Axis] = [f"r{axis}" for axis in range(right.dim())]
     for one, other in zip(*dims, strict=True):
-        second[other] = first[one]
-    result = [a for a in first if a not in second] + [a for a in second if a not in first]
-    return Contraction((left, right), (tuple(first), tuple(second)), tuple(result))
+        right_axes[other] = left_axes[one]
+    result = [a for a in left_axes if a not in right_axes] + [a for a in right_axes if a not in left_axes]
+    return Contraction((left, right), (tuple(left_axes), tuple(right_axes)), tuple(result))
 
 
 def _einsum(args: tuple[Any, ...]) -> Contraction | None:

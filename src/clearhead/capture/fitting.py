@@ -41,7 +41,9 @@ class Fit:
         scales = self._scales_of(module, logits, query, key, allow)
         found = _with_scales(logits, query, key, scales, allow, close)
         if found.rest is not None and found.rest.shape[2] > 1:  # what differs from query to query misled the fit
-            usual = (torch.full_like(scales, query.shape[-1] ** -0.5), torch.ones_like(scales))
+            usual = [torch.full_like(scales, query.shape[-1] ** -0.5), torch.ones_like(scales)]
+            if logits.shape[2] > 1:
+                usual.append(_slopes(logits, query, key, allow, centred=True))
             others = [_with_scales(logits, query, key, scale, allow, close) for scale in usual]
             found = min((found, *others), key=lambda item: 0 if item.rest is None else item.rest.numel())
         is_causal, mask = simplest(allow)
@@ -64,16 +66,26 @@ class Fit:
             usual = torch.full((logits.shape[1],), query.shape[-1] ** -0.5, dtype=torch.float64, device=query.device)
             before = self._scales.get(id(module), usual)
             return before if before.shape == usual.shape else usual
-        few = slice(-ROWS, None)
-        product = (query[:, :, few].double() @ key.double().mT).diff(dim=2)
-        both = allow[:, :, few]
-        both = both[:, :, 1:] & both[:, :, :-1]
-        rise = logits[:, :, few].double().diff(dim=2).masked_fill(~both, 0.0)
-        run = product.masked_fill(~both, 0.0)
-        size = (run * run).sum((0, 2, 3))
-        scales = torch.where(size > 0, (rise * run).sum((0, 2, 3)) / size, query.shape[-1] ** -0.5)
-        self._scales[id(module)] = scales
+        scales = self._scales[id(module)] = _slopes(logits, query, key, allow)
         return scales
+
+
+def _slopes(logits: Tensor, query: Tensor, key: Tensor, allow: Tensor, *, centred: bool = False) -> Tensor:
+    """(H,) float64: how much each head's logits rise with its products, from one row to the next.
+
+    Args:
+        centred: whether rows may be shifted by numbers of their own, as where a row's largest logit was taken off.
+    """
+    few = slice(-ROWS, None)
+    run = (query[:, :, few].double() @ key.double().mT).diff(dim=2)
+    both = allow[:, :, few]
+    both = both[:, :, 1:] & both[:, :, :-1]
+    rise, run = (t.masked_fill(~both, 0.0) for t in (logits[:, :, few].double().diff(dim=2), run))
+    if centred:
+        count = both.sum(-1, keepdim=True).clamp_min(1)
+        rise, run = ((t - t.sum(-1, keepdim=True) / count).masked_fill(~both, 0.0) for t in (rise, run))
+    size = (run * run).sum((0, 2, 3))
+    return torch.where(size > 0, (rise * run).sum((0, 2, 3)) / size, query.shape[-1] ** -0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +116,8 @@ def _rest(logits: Tensor, query: Tensor, key: Tensor, scale: float, allow: Tenso
     by_key = by_key.masked_fill(by_key == -torch.inf, 0.0)
     if bool((rest - by_key).masked_fill_(~allow, 0.0).abs().max() <= close * size):
         return None if bool(by_key.abs().max() <= close * size) else shared(by_key)
-    return shared(rest.masked_fill_(~allow, 0.0), 0.1 * close * float(size)).clone()
+    rest.masked_fill_(~allow, 0.0)
+    by_row = rest.sum(-1, keepdim=True) / allow.sum(-1, keepdim=True).clamp_min(1)
+    if bool((rest - by_row).masked_fill_(~allow, 0.0).abs().max() <= close * size):
+        return None  # a softmax is the same for a row shifted by one number
+    return shared(rest, 0.1 * close * float(size)).clone()

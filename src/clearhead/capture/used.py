@@ -25,24 +25,26 @@ class Weights:
         given: what came out; None for an exponential, whose sum is taken later.
         axis: what it ran over; None for an exponential, until its values are known.
         layout: the layout of what came out.
+        by_hand: whether it began as an exponential.
     """
 
     logits: Tensor
     given: Tensor | None
     axis: int | None
     layout: axes.Layout
+    by_hand: bool = False
 
     @classmethod
     def of(cls, logits: Tensor, out: Tensor, axis: int | None) -> Weights:
         """Of a softmax over `axis`, or of an exponential."""
-        return cls(logits.detach(), None if axis is None else out.detach(), axis, axes.layout(out))
+        return cls(logits.detach(), None if axis is None else out.detach(), axis, axes.layout(out), axis is None)
 
     def keep(self, target: Tensor) -> None:
         """Copy what is about to be overwritten."""
-        memory = target.untyped_storage()._cdata
-        if self.logits.untyped_storage()._cdata == memory:
+        memory = axes.storage(target)
+        if axes.storage(self.logits) == memory:
             self.logits = _copied(self.logits)
-        if self.given is not None and self.given.untyped_storage()._cdata == memory:
+        if self.given is not None and axes.storage(self.given) == memory:
             self.given = _copied(self.given)
 
     def runs_along(self, now: axes.Layout, summed: list[int]) -> bool:
