@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from clearhead.capture.record import Keys, Step
+from clearhead.capture.keys import Keys
+from clearhead.capture.record import Step
 from clearhead.capture.rules import Sizes, allowed
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem, run
@@ -153,7 +154,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
     key = key.detach().clone(memory_format=torch.contiguous_format)
 
     make = partial(AttentionMatrix, query, **options)
-    return Step(make, Keys(key, _seen(call, query.shape[2], key, allow)), key.shape[2])
+    return Step(make, Keys(key, _seen(call, query.shape[2], key, allow)), key.shape[2], query.shape[2])
 
 
 def holds_numbers(tensor: Tensor) -> bool:
