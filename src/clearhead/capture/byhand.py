@@ -20,6 +20,7 @@ from clearhead.capture import axes, pointwise
 from clearhead.capture.call import Call
 from clearhead.capture.contraction import Axis, Contraction, contraction
 from clearhead.capture.fitting import Fit
+from clearhead.capture.reasons import changed, other_rows, unfinished
 from clearhead.capture.roles import Hints, four_axes, roles
 from clearhead.capture.traces import Product, Softmax, Trace, derived, placed, tensors_in, writes
 from clearhead.capture.used import Weights, as_used
@@ -98,9 +99,13 @@ class ByHand:
         self._frames.append(frame)
 
     def end(self, module: nn.Module, output: Any) -> Outcome:
-        """It is done: what it computed. A module without parts hands what is unfinished to the one around it."""
+        """It is done: what it computed.
+
+        A module inside an attention, or without parts of its own, hands what is unfinished to the one around it.
+        """
         frame = self._frames.pop()
-        around = self._frames[-1] if self._frames and next(module.children(), None) is None else None
+        inside = frame.named is not None and frame.named is not frame
+        around = self._frames[-1] if self._frames and (inside or next(module.children(), None) is None) else None
         for product in [p for p in self._products if p.frame is frame]:
             self._pass_on(product, around)
         left = []
@@ -116,14 +121,18 @@ class ByHand:
         if frame.named is not None:
             frame.named.unfinished += [s for s in left if s.home is None]
             self._notice(frame.named, tensors_in((output,), {}))
+        if frame.failure is None and frame.named is frame:
+            frame.failure = other_rows(
+                module, frame.calls, tensors_in((output,) if not isinstance(output, tuple) else output, {})
+            )
         calls = [] if frame.failure else frame.calls
         return Outcome(
             calls,
             frame.failure,
-            _unfinished(frame.unfinished)
+            unfinished(frame.unfinished)
             or (f"its values are multiplied by what is no softmax ({frame.instead})" * bool(frame.instead)),
             frame.mixed and not frame.handed,
-            [(s.home, _unfinished([s])) for s in left if s.home is not None],
+            [(s.home, unfinished([s])) for s in left if s.home is not None],
         )
 
     def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -212,7 +221,9 @@ class ByHand:
         if now is None or len(trace.softmaxes) > 1:
             return False
         summed = _summed(product, side)
-        return not softmax.weights.runs_along(now, summed) and not self._over_queries(softmax, now, summed)
+        if softmax.weights.runs_along(now, summed) or softmax.weights.touches(now, summed):
+            return False
+        return not self._over_queries(softmax, now, summed)
 
     def _over_queries(self, softmax: Softmax, now: axes.Layout, summed: list[int]) -> bool:
         """Whether an axis summed over is one of the queries, as in the transposed product."""
@@ -247,15 +258,15 @@ class ByHand:
         used = as_used(softmax.weights, product.tensors[side], now, summed)
         if used is None:
             softmax.done = True
-            owner.failure = f"{name} {_changed(softmax.weights, trace.through, now, summed)}"
+            owner.failure = f"{name} {changed(softmax, trace.through, now, summed)}"
             return
         key = (now.storage_offset(), now.shape, now.stride()) if now is not None else ()
         softmax.covered[key] = used.count
         if not softmax.done and sum(softmax.covered.values()) >= used.total:
             softmax.done = True
             call = self._call(owner, softmax, used.logits)
-            if call is None:
-                owner.failure = f"{name} multiplies queries and keys along axes Clearhead does not know"
+            if isinstance(call, str):
+                owner.failure = f"{name} {call}"
             else:
                 owner.calls.append(call)
 
@@ -264,19 +275,24 @@ class ByHand:
         frames = [softmax.frame] if softmax.product is None else [softmax.frame, softmax.product.frame]
         return min(frames, key=lambda frame: frame.depth)
 
-    def _call(self, owner: _Frame, softmax: Softmax, logits: Tensor) -> Call | None:
-        made = softmax.product
-        assert made is not None and made.contraction is not None  # as _valued has found  # noqa: PT018, S101
-        axis, known = softmax.weights.axis, placed(made, softmax.logits_layout)
+    def _call(self, owner: _Frame, softmax: Softmax, logits: Tensor) -> Call | str:
+        """The Call of a softmax that multiplied values, or why there is none."""
+        made, axis = softmax.product, softmax.weights.axis
+        known = None if made is None else placed(made, softmax.logits_layout)
         if known is None or axis is None:
-            return None
+            if softmax.sources > 1:
+                return f"puts its logits together from {softmax.sources} products, each of queries and keys of its own"
+            return "moves its logits between the product and the softmax, so that they have no queries and keys"
         product, groups = known
         along: tuple[Axis, ...] = groups[axis] or (product.result[max(axis - logits.dim(), -len(product.result))],)
         found = roles(product, along, owner.hints)
         if found is None:
-            return None
+            return "takes its softmax along an axis that queries and keys share"
         with torch.no_grad():
             table, query, key = four_axes(product, found, logits, groups)
+            if owner.hints.in_blocks(table.shape):
+                rows, keys = table.shape[2:]
+                return f"attends in blocks of {rows} queries and {keys} keys, which are not one matrix over its input"
             return self._fit.call(owner.module, table, query, key)
 
     def _softmax(self, frame: _Frame, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -294,12 +310,13 @@ class ByHand:
             return
         trace = self._of(logits)
         made, now = self._product_of(logits, trace)
+        sources = len(trace.products) if trace is not None else 1
         if by_hand and made is None:
             self._derived([(logits, trace)] if trace is not None else [], func, args, kwargs, out)
             return
         frame.softmaxes += not by_hand
         source = before if out is logits and before is not None else logits
-        softmax = Softmax(Weights.of(source, out, axis), made, now, frame)
+        softmax = Softmax(Weights.of(source, out, axis), made, now, frame, sources)
         self._softmaxes.append(softmax)
         self._traces[out] = Trace([], [(softmax, softmax.weights.layout)])
 
@@ -335,31 +352,3 @@ def _is_layer(product: Contraction) -> bool:
 def _summed(product: Contraction, side: int) -> list[int]:
     """Which axes of an operand a product sums over."""
     return [product.axes[side].index(axis) for axis in product.summed]
-
-
-def _unfinished(softmaxes: list[Softmax]) -> str:
-    """Why softmaxes that multiplied no values are no attention."""
-    for softmax in softmaxes:
-        if softmax.weights.given is None:
-            continue
-        if softmax.product is None:
-            return "the logits of its softmax are no product of queries and keys"
-        if softmax.covered:
-            return "only a part of its softmax multiplies values"
-        return "its softmax multiplies no values in a product that Clearhead sees"
-    return ""
-
-
-def _changed(weights: Weights, through: tuple[str, ...], now: axes.Layout | None, summed: list[int]) -> str:
-    """Why weights are not the softmax they came from."""
-    if now is not None and not weights.runs_along(now, summed):
-        return "sums its weights over another axis than its softmax"
-    steps = ", ".join(dict.fromkeys(step.strip("_") for step in through))
-    if not steps:
-        return (
-            "overwrites its weights between the softmax and the values"
-            if not weights.by_hand
-            else ("multiplies its values by exponentials, and divides by their sum later")
-        )
-    hint = " Call model.eval() to observe it without dropout." if "dropout" in steps else ""
-    return f"changes its weights between the softmax and the values ({steps}).{hint}"

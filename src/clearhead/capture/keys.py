@@ -1,7 +1,7 @@
 """Keys of many calls of one module, kept once where they are one cache.
 
-A cache that grows begins with the keys it had: all its steps share one tensor. Beam search also reorders the rows of the
-batch, a window drops its oldest keys, assisted decoding takes tokens back. Then a step's keys are those of the step
+A cache that grows begins with the keys it had: all its steps share one tensor. Beam search also reorders the rows of
+the batch, a window drops its oldest keys, assisted decoding takes tokens back. Then a step's keys are those of the step
 before, by row and by place, but for a few: only these are kept, and the rest is put together when asked for.
 """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -36,6 +36,10 @@ class Hints:
         tensors = [t for t in given if isinstance(t, Tensor) and t.dim() > 1 and t.is_floating_point()]
         sizes = frozenset(size for t in tensors for size in t.shape[:2])
         return cls(heads, sizes, not tensors or any(t.dim() > 2 for t in tensors))
+
+    def in_blocks(self, shape: Sequence[int]) -> bool:
+        """Whether weights (B, H, L, S) are of parts of what the module was given: neither B nor L is a size of it."""
+        return self.batched and bool(self.batches) and shape[0] not in self.batches and shape[2] not in self.batches
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ class Softmax:
     """A softmax, or the exponential of one computed by hand, until its module is done.
 
     Attributes:
+        sources: how many products its logits come from.
         home: the module that is called an attention and left it to the one around.
         covered: which of its weights have multiplied values: how many numbers, by their layout.
     """
@@ -39,6 +40,7 @@ class Softmax:
     product: Product | None
     logits_layout: axes.Layout | None
     frame: Any
+    sources: int = 1
     home: nn.Module | None = None
     covered: dict[tuple[Any, ...], int] = field(default_factory=dict)
     done: bool = False

@@ -53,6 +53,13 @@ class Weights:
             return self._axis_of(now, summed) is not None
         return _same_axis(self.layout, self.axis, now, summed)
 
+    def touches(self, now: axes.Layout, summed: list[int]) -> bool:
+        """Whether the places `summed` are a part of the axis the softmax ran over."""
+        if self.axis is None or self.layout.shape[self.axis] == 1:
+            return False
+        step = self.layout.stride(self.axis)
+        return any(now.stride(n) == step for n in summed)
+
     def settle(self, now: axes.Layout, summed: list[int]) -> None:
         """Take an exponential for the softmax over the axis that its values are summed along."""
         if self.axis is not None:
