@@ -301,7 +301,7 @@ class Textbook(torch.nn.Module):
         energy = torch.einsum("nqhd,nkhd->nhqk", [q, k])
         if mask is not None:
             energy = energy.masked_fill(mask == 0, float("-1e20"))
-        attention = self.dropout(torch.softmax(energy / self.divisor, dim=3))
+        self.last = attention = self.dropout(torch.softmax(energy / self.divisor, dim=3))
         out = torch.einsum("nhql,nlhd->nqhd", [attention, v]).reshape(len(query), -1, self.embed_size)
         return self.fc_out(out)
 
@@ -318,6 +318,7 @@ class WithWeights(Textbook):
 def test_from_shared_heads_finds_the_scale_of_the_textbook_class(bias, divisor):
     source = Textbook(E, H, bias, divisor, dropout=0.5)
     q, k, v = inputs(True)
+    source(v, k, q, None)
     layer = clearhead.MultiheadAttention.from_shared_heads(source)
     assert all(module.training for module in source.modules())
     same(layer(q, k, v)[0], source.eval()(v, k, q, None))

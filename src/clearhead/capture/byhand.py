@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from clearhead.capture import axes, pointwise
-from clearhead.capture.call import Call
+from clearhead.capture.call import NO_NUMBERS, Call, holds_numbers
 from clearhead.capture.contraction import Axis, Contraction, contraction
 from clearhead.capture.fitting import Fit
 from clearhead.capture.reasons import changed, other_rows, unfinished
@@ -167,6 +167,12 @@ class ByHand:
         elif traced:
             self._derived(traced, func, args, kwargs, out)
 
+    def lost(self, error: Exception) -> None:
+        """Name the attention that runs now: an error came up while it was looked at. The model is not to notice."""
+        if self._frames:
+            frame = self._frames[-1].named or self._frames[-1]
+            frame.failure = f"Clearhead could not follow {type(frame.module).__name__} ({type(error).__name__}: {error})"
+
     def _notice(self, named: _Frame, tensors: list[Tensor]) -> None:
         """A tensor that comes from nowhere: something ran that no function mode sees, a scripted function for one."""
         if not named.mixed:
@@ -315,6 +321,10 @@ class ByHand:
             self._derived([(logits, trace)] if trace is not None else [], func, args, kwargs, out)
             return
         frame.softmaxes += not by_hand
+        if not holds_numbers(out):
+            if made is not None:
+                (frame.named or made.frame).failure = NO_NUMBERS
+            return
         source = before if out is logits and before is not None else logits
         softmax = Softmax(Weights.of(source, out, axis), made, now, frame, sources)
         self._softmaxes.append(softmax)

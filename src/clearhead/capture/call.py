@@ -21,6 +21,8 @@ from clearhead.matrix.logits import ANYWHERE, Reach, narrowed, outside
 # How far a recomputed output row may lie from the model's, as a share of the largest value.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 
+NO_NUMBERS = "it ran on tensors that hold no numbers to look at: on the meta device, or in torch.export or torch.vmap"
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -121,9 +123,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
         CaptureError: the call cannot be described as an attention matrix; says why.
     """
     if not all(holds_numbers(tensor) for tensor in (call.query, call.key, call.value) if tensor is not None):
-        raise CaptureError(
-            "it ran on tensors that hold no numbers to look at: on the meta device, or in torch.export or torch.vmap"
-        )
+        raise CaptureError(NO_NUMBERS)
     call = _unblocked(call, masks)
     if call.query.dim() != 4 or call.key.dim() != 4:
         raise CaptureError(f"its query has shape {tuple(call.query.shape)}, not (B, H, L, D)")

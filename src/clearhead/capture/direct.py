@@ -66,7 +66,7 @@ class Direct(TorchFunctionMode):
         if within_interface.get():
             return func(*args, **kwargs)
         if not self.quiet:
-            self._by_hand.before(func, args, kwargs)
+            self._guarded(self._by_hand.before, func, args, kwargs)
         out = func(*args, **kwargs)
         if func is _sdpa:
             self._tell(args, kwargs, out)
@@ -75,8 +75,15 @@ class Direct(TorchFunctionMode):
         elif flex.is_flex(func):
             self._tell_flex(args, out)
         if not self.quiet:
-            self._by_hand.saw(func, args, kwargs, out)
+            self._guarded(self._by_hand.saw, func, args, kwargs, out)
         return out
+
+    def _guarded(self, look: Callable[..., None], *args: Any) -> None:
+        """Look at what a model computes; an error in that is told of as missed, and never the model's."""
+        try:
+            look(*args)
+        except Exception as error:  # noqa: BLE001 (the model runs on)
+            self._by_hand.lost(error)
 
     def begin(self, module: nn.Module, given: tuple[Any, ...], named: bool) -> None:
         """A module starts: what it multiplies and puts through a softmax is looked at."""

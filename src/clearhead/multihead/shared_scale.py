@@ -33,7 +33,7 @@ def find_scale(source: nn.Module, state: dict[str, Tensor], num_heads: int) -> f
     """
     wide = {name: tensor.detach().to(torch.float64) for name, tensor in state.items() if tensor.is_floating_point()}
     like = wide["fc_out.weight"]
-    probed = copy.deepcopy(source).double().eval()  # a copy: neither dropout nor buffers of the source are touched
+    probed = _copied(source).double().eval()  # neither dropout nor buffers of the source are touched
     head_dim = len(wide["queries.weight"])
     with torch.no_grad():
         scale = _solved(probed, wide, num_heads, like)
@@ -52,6 +52,12 @@ def find_scale(source: nn.Module, state: dict[str, Tensor], num_heads: int) -> f
         f"{type(source).__name__} does not compute softmax(QKᵀ·scale)V with any scale{best}, so it has no exact "
         "equivalent here. Check its forward; if the difference is meant, pass its state_dict() and scale."
     )
+
+
+def _copied(source: nn.Module) -> nn.Module:
+    """A copy of a module, also of one that keeps its last weights, which torch does not copy while they have a graph."""
+    kept = (value for module in source.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return copy.deepcopy(source, {id(tensor): tensor.detach() for tensor in kept})
 
 
 def _solved(source: nn.Module, wide: dict[str, Tensor], num_heads: int, like: Tensor) -> float | None:
