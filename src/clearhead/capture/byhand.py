@@ -171,7 +171,8 @@ class ByHand:
         """Name the attention that runs now: an error came up while it was looked at. The model is not to notice."""
         if self._frames:
             frame = self._frames[-1].named or self._frames[-1]
-            frame.failure = f"Clearhead could not follow {type(frame.module).__name__} ({type(error).__name__}: {error})"
+            name = type(frame.module).__name__
+            frame.failure = f"Clearhead could not follow what {name} computes: {type(error).__name__}: {error}"
 
     def _notice(self, named: _Frame, tensors: list[Tensor]) -> None:
         """A tensor that comes from nowhere: something ran that no function mode sees, a scripted function for one."""

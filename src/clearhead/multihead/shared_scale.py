@@ -55,7 +55,7 @@ def find_scale(source: nn.Module, state: dict[str, Tensor], num_heads: int) -> f
 
 
 def _copied(source: nn.Module) -> nn.Module:
-    """A copy of a module, also of one that keeps its last weights, which torch does not copy while they have a graph."""
+    """A copy of a module, also of one that keeps its last weights: torch copies no tensor that has a graph."""
     kept = (value for module in source.modules() for value in vars(module).values() if isinstance(value, Tensor))
     return copy.deepcopy(source, {id(tensor): tensor.detach() for tensor in kept})
 
