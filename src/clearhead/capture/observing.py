@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from clearhead.capture import bigbird, interface, longformer, prophetnet
+from clearhead.capture.byhand import Outcome
 from clearhead.capture.call import Call, Masks, captured
 from clearhead.capture.compiled import is_compiled, set_aside
 from clearhead.capture.direct import Direct
@@ -136,6 +137,7 @@ class _Watcher:
         modules = dict(model.named_modules())
         self._names = {id(module): name for name, module in modules.items()}
         self._expected = _alike(modules)
+        self._alike = {id(module) for module in modules.values() if _is_like(type(module).__name__)}
         self._wanted = None if chosen is None else {self._name(layer) for layer in chosen}
         self._heads: list[int] | None = kept
         self._room = size(max_bytes, "max_bytes")
@@ -144,6 +146,7 @@ class _Watcher:
         self._ran = False
         self._running: list[nn.Module] = []
         self._direct: Direct | None = None
+        self._outcomes: dict[int, Outcome] = {}
         self._hooks = ExitStack()
         self._replaced: list[nn.Module] = []  # kept, so that nobody else gets their id
         self._thread = threading.get_ident()
@@ -168,7 +171,7 @@ class _Watcher:
         )
 
     def _wants(self, name: str) -> bool:
-        return self._wanted is None or name in self._wanted
+        return self._wanted is None or any(around in self._wanted for around in (name, *_parents(name)))
 
     def seen(self, call: Call) -> AttentionMatrix | None:
         """Record a call and answer its matrix, or say why not."""
@@ -227,14 +230,14 @@ class _Watcher:
                 for module in self._model.modules():
                     self._follow(module)
                 self._direct = stack.enter_context(Direct(self.seen, self._current, self._unknown))
-            for name, module in self._expected.items():
+            for name, module in self._model.named_modules():
                 self._expect(name, module)
             yield
 
     def _follow(self, module: nn.Module) -> None:
         """Know when a module runs."""
         for handle in (
-            module.register_forward_pre_hook(self._enter),
+            module.register_forward_pre_hook(self._enter, with_kwargs=True),
             module.register_forward_hook(self._leave, always_call=True),
         ):
             self._hooks.callback(handle.remove)
@@ -243,7 +246,7 @@ class _Watcher:
         """Notice when an attention module has run, and what it computed where that is known by its class alone."""
         if type(module).__name__ in _DESCRIBED:
             self._hooks.callback(module.register_forward_hook(self._described_ran, with_kwargs=True).remove)
-        if self._wants(name):
+        if id(module) in self._alike and self._wants(name):
             self._hooks.callback(module.register_forward_hook(self._module_ran).remove)
 
     def _adopt(self, parent: nn.Module) -> None:
@@ -256,30 +259,31 @@ class _Watcher:
                 if id(module) in self._names:
                     continue
                 self._names[id(module)] = name
+                self._replaced.append(module)
                 self._follow(module)
+                if _is_like(type(module).__name__):
+                    self._alike.add(id(module))
                 if name in self._expected:
                     self._replaced.append(self._expected[name])
                     self._expected[name] = module
-                    self._expect(name, module)
+                self._expect(name, module)
 
-    def _enter(self, module: nn.Module, *_: Any) -> None:
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
             return
         self._running.append(module)
         self._adopt(module)
-        if self._direct is not None and self._by_hand(module):
-            self._direct.begin(module)
+        if self._direct is not None:
+            self._direct.begin(module, (*args, *kwargs.values()), id(module) in self._alike)
+            self._direct.quiet += type(module).__name__ in _DESCRIBED
 
-    def _leave(self, module: nn.Module, *_: Any) -> None:
+    def _leave(self, module: nn.Module, _: Any, output: Any) -> None:
         if threading.get_ident() != self._thread:
             return
         self._running.pop()
-        if self._direct is not None and self._by_hand(module):
-            self._direct.end(module)
-
-    def _by_hand(self, module: nn.Module) -> bool:
-        """Whether to look at what a module multiplies and puts through a softmax."""
-        return self._names[id(module)] in self._expected and type(module).__name__ not in _DESCRIBED
+        if self._direct is not None:
+            self._direct.quiet -= type(module).__name__ in _DESCRIBED
+            self._outcomes[id(module)] = self._direct.end(module, output)
 
     def _current(self) -> tuple[nn.Module | None, bool]:
         """The module that is computing attention: the innermost that looks like it, or just the innermost."""
@@ -304,13 +308,17 @@ class _Watcher:
         if threading.get_ident() != self._thread:
             return
         name = self._names[id(module)]
-        inside = any(other.startswith(f"{name}.") for other in self.record)
-        if name not in self.record and not inside and not any(item.name == name for item in self.record.missed):
-            self._miss(
-                name,
-                f"{type(module).__name__} computes its attention by itself: neither through Hugging Face's attention "
-                "interface nor through torch's own functions",
-            )
+        told = (*self.record, *(item.name for item in self.record.missed))
+        outcome = self._outcomes.pop(id(module), None)
+        if any(other == name or name in _parents(other) for other in told):
+            return
+        if outcome is None and name not in self._expected:
+            return  # around one that speaks for itself
+        if outcome is not None and not outcome.mixed and type(module).__name__ not in _DESCRIBED:
+            return  # a layer with an attention's name
+        reason = "neither through Hugging Face's attention interface nor through torch's own functions"
+        more = f"; {outcome.unseen}" if outcome is not None and outcome.unseen else ""
+        self._miss(name, f"{type(module).__name__} computes its attention by itself: {reason}{more}")
 
     def close(self) -> None:
         """Refuse a run in which there was nothing to see."""

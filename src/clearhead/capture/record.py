@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from clearhead.capture.keys import Keys
 from clearhead.matrix import AttentionMatrix
 
 
@@ -23,26 +23,6 @@ class Missed:
 
 
 @dataclass(slots=True)
-class Keys:
-    """The longest keys of one growing cache, which all its steps read.
-
-    Attributes:
-        tensor: (B, H_kv, S, D).
-        seen: (B or 1, S) boolean, the keys that a query of some step may attend to; None = all.
-    """
-
-    tensor: Tensor
-    seen: Tensor | None = None
-
-    def grow(self, later: Keys) -> None:
-        """Hold a later step's keys, which begin with these."""
-        if later.seen is not None:
-            old = torch.ones_like(self.tensor[:1, 0, :, 0], dtype=torch.bool) if self.seen is None else self.seen
-            later.seen = later.seen | F.pad(old, (0, later.tensor.shape[2] - old.shape[1]))
-        self.tensor, self.seen = later.tensor, later.seen
-
-
-@dataclass(slots=True)
 class Step:
     """One call: everything but the keys, and the keys it shares with other steps of one cache.
 
@@ -50,24 +30,34 @@ class Step:
         make: builds the matrix from its keys.
         keys: the keys of this step and of those that grew out of it.
         size: how many of them this step had.
+        queries: how many queries it had.
     """
 
     make: Callable[[Tensor], AttentionMatrix]
     keys: Keys
     size: int
+    queries: int = 0
     _made: tuple[Tensor, AttentionMatrix] | None = None
 
     def matrix(self) -> AttentionMatrix:
-        """The matrix; the same object until the cache grows, so that what it has found out is kept."""
+        """The matrix; the same object until the cache grows, so that what it has found out is kept.
+
+        Where its keys have to be put together first, it is another object each time: kept, all would take T² of keys.
+        """
+        if self.keys.held is None:
+            self._made = None
+            return self.make(self.keys.tensor[:, :, : self.size])
         if self._made is None or self._made[0] is not self.keys.tensor:
             self._made = (self.keys.tensor, self.make(self.keys.tensor[:, :, : self.size]))
         return self._made[1]
 
     def grew_into(self, later: Step) -> bool:
-        """Whether a later call's keys begin with this one's, as a cache's do; then both share the later's tensor.
+        """Whether a later call's keys begin with this one's, as a cache's do; then both can share the later's tensor.
 
         Keys that no query so far may attend to need not agree: a static cache fills them in later.
         """
+        if self.keys.chain is not None:
+            return False
         old, new = self.keys.tensor[:, :, : self.size], later.keys.tensor
         if old.dtype != new.dtype or old.shape[:2] != new.shape[:2] or not self.size <= new.shape[2]:
             return False
@@ -85,7 +75,7 @@ class Record(Mapping[str, AttentionMatrix]):
     Attributes:
         missed: what ran and was not captured, each with a reason; never silently short.
 
-    Memory: queries of every call, and keys once for a cache that grows.
+    Memory: queries of every call, and keys once for a cache, also where beam search reorders it.
     """
 
     missed: list[Missed] = field(default_factory=list)
@@ -167,12 +157,14 @@ class Record(Mapping[str, AttentionMatrix]):
         return self._steps[name]
 
     def _add(self, name: str, step: Step) -> None:
-        """Append a call; keys that grew out of the last call's take their place."""
+        """Append a call; of keys that come from the last call's, only what is new is kept."""
         steps = self._steps.setdefault(name, [])
         if steps and steps[-1].grew_into(step):
             shared = steps[-1].keys
             shared.grow(step.keys)
             step.keys = shared
+        elif steps and step.keys.follow(steps[-1].keys, step.queries):
+            steps[-1]._made = None
         steps.append(step)
 
 
