@@ -29,6 +29,15 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """What the decoder of an encoder-decoder read: its tokens, their ids, and whether each is special."""
+
+    tokens: list[str]
+    token_ids: list[int]
+    special: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What `read` and `read_picture` give.
 
@@ -40,6 +49,8 @@ class Reading:
         special: for each token, whether the tokenizer or the model added it ([CLS], [SEP] and their like).
         segments: for each token, 0 for the first text and 1 for the second.
         grid: where the patches of a picture lie; None for a text.
+        decoder: what the decoder read, of an encoder-decoder that was given a target; None for any other model.
+        note: what is not shown of the model, in a sentence; None where all of it is.
     """
 
     record: Record
@@ -49,6 +60,8 @@ class Reading:
     special: list[bool]
     segments: list[int]
     grid: Grid | None = None
+    decoder: Target | None = None
+    note: str | None = None
 
 
 def read(loaded: Loaded, text: str, *, second: str | None = None, max_bytes: int | None = None) -> Reading:
