@@ -12,8 +12,9 @@ from torch import Tensor
 
 from clearhead.capture.models import Loaded
 from clearhead.capture.observing import observe
-from clearhead.capture.reading import Grid, Reading
-from clearhead.capture.record import Record
+from clearhead.capture.reading import Grid, Reading, running
+from clearhead.capture.positions import assumed
+from clearhead.capture.record import Missed, Record
 from clearhead.errors import ModelError
 from clearhead.saying import say
 
@@ -42,15 +43,16 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
         raise ModelError(
             say("%(model)s reads text, not pictures. Give it a text, or choose a model of pictures.", model=loaded.name)
         )
-    inputs = loaded.processor(_opened(picture), return_tensors="pt")
-    seen = inputs["pixel_values"]
-    with torch.inference_mode(), observe(loaded.model) as record:
-        loaded.model(pixel_values=seen)
+    opened = _opened(picture)
+    with running(loaded, "picture"):
+        seen = loaded.processor(opened, return_tensors="pt")["pixel_values"]
+        with torch.inference_mode(), observe(loaded.model) as record:
+            loaded.model(pixel_values=seen)
     rows, cols, first = _layout(loaded, seen, record)
     patches = [f"{row},{col}" for row in range(rows) for col in range(cols)]
     tokens = ["[CLS]", *(f"[extra {n}]" for n in range(1, first))][:first] + patches
     return Reading(
-        record=_square(record),
+        record=_square(record.joined()),
         tokens=tokens,
         model_name=loaded.name,
         token_ids=list(range(len(tokens))),
@@ -115,9 +117,13 @@ def _layout(loaded: Loaded, seen: Tensor, record: Record) -> tuple[int, int, int
 
 def _square(record: Record) -> Record:
     """The layers in which patches attend to patches: not a head that gathers them into one answer (SigLIP)."""
-    kept = Record.of({name: matrix for name, matrix in record.items() if matrix.shape[2] == matrix.shape[3]})
-    kept.missed.extend(record.missed)
-    return kept
+    kept = {name: matrix for name, matrix in record.items() if matrix.shape[2] == matrix.shape[3]}
+    squares = Record.of(kept, {name: assumed(matrix.shape[2], matrix.shape[3]) for name, matrix in kept.items()})
+    squares.missed.extend(record.missed)
+    for name, matrix in record.items():
+        if name not in kept:
+            squares.missed.append(Missed(name, f"its {matrix.shape[2]} queries are not the picture's patches"))
+    return squares
 
 
 def _pixels(processor: Any, seen: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 # "input" is what the model reads (of an encoder-decoder, what its encoder reads), "decoder" what its decoder reads;
 # "other" is anything that is not one state a token: pooled states, windows of an image, latents.
@@ -53,6 +53,33 @@ class Positions:
     def within(self) -> bool:
         """Whether queries and keys are tokens of one sequence."""
         return self.queries.sequence == self.keys.sequence != "other"
+
+
+def plain(positions: Positions) -> list[Any]:
+    """The same as lists and numbers, for a file."""
+    axes = [
+        [axis.sequence, [axis.start, len(axis.positions)] if axis.start is not None else list(axis.positions)]
+        for axis in (positions.queries, positions.keys)
+    ]
+    starts = [axis.start is not None for axis in (positions.queries, positions.keys)]
+    return [axes, starts, positions.text, positions.nth]
+
+
+def from_plain(saved: Any) -> Positions | None:
+    """What `plain` described.
+
+    >>> where = assumed(2, 5, 3)
+    >>> from_plain(plain(where)) == where
+    True
+    """
+    if saved is None:
+        return None
+    axes, starts, text, nth = saved
+    queries, keys = (
+        Axis(sequence, range(places[0], places[0] + places[1]) if is_range else tuple(places))
+        for (sequence, places), is_range in zip(axes, starts, strict=True)
+    )
+    return Positions(queries, keys, text, nth)
 
 
 def assumed(queries: int, keys: int, high: int | None = None) -> Positions:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.capture.joining import Called, joined, last_run
-from clearhead.capture.positions import Positions, assumed
+from clearhead.capture.positions import Positions, assumed, from_plain, plain
 from clearhead.errors import CaptureError
 from clearhead.matrix import AttentionMatrix
 
@@ -110,13 +111,13 @@ class Record(Mapping[str, AttentionMatrix]):
                 position 0 on, and any other is a decoder's attention to an encoder's tokens.
         """
         record = cls(_order=list(matrices))
-        calls, known = getattr(matrices, "calls", None), getattr(matrices, "positions", None)
+        calls, places = getattr(matrices, "calls", None), getattr(matrices, "places", None)
         for name, matrix in matrices.items():
             every = (matrix,) if calls is None else calls(name)
-            where = (None,) * len(every) if known is None else known(name)
-            where = where if positions is None or name not in positions else (positions[name],) * len(every)
-            for call, place in zip(every, where, strict=True):
-                record._add_matrix(name, call, place)
+            saved = (None,) * len(every) if places is None else places(name)
+            for call, place in zip(every, saved, strict=True):
+                where = from_plain(place) if positions is None or name not in positions else positions[name]
+                record._add_matrix(name, call, where)
         return record
 
     def __getitem__(self, name: str) -> AttentionMatrix:
@@ -147,6 +148,10 @@ class Record(Mapping[str, AttentionMatrix]):
     def positions(self, name: str) -> tuple[Positions, ...]:
         """Where the queries and keys of each of those calls stand, one entry a call."""
         return tuple(step.positions or _assumed(step.matrix()) for step in self._known(name))
+
+    def places(self, name: str) -> tuple[Any, ...]:
+        """The same positions as lists and numbers, as `clearhead.matrix.save` writes them."""
+        return tuple(plain(place) for place in self.positions(name))
 
     def joined(self) -> Record:
         """The calls of each module over the last text as one matrix: all its queries over all its keys.
@@ -207,6 +212,7 @@ class Record(Mapping[str, AttentionMatrix]):
         path: str | Path,
         *,
         tokens: Sequence[str] | None = None,
+        decoder_tokens: Sequence[str] | None = None,
         title: str = "A record",
         progress: Callable[[int, int], None] | None = None,
     ) -> Path:
@@ -214,16 +220,21 @@ class Record(Mapping[str, AttentionMatrix]):
 
         Args:
             path: the file to write.
-            tokens: what to call the positions, one each; their numbers if not given.
+            tokens: what the model read, one a position: of a generation the prompt and what was generated (the last
+                token, which no query stands for, may be left out), of an encoder-decoder what its encoder read. The
+                positions' numbers if not given.
+            decoder_tokens: the same of what the decoder of an encoder-decoder read.
             title: the page's heading.
             progress: told after each layer: how many are done, of how many.
 
         Returns:
             The path. The file stays under 5 MB whatever the length of the text; what was left out to keep it so, and
-            that the first of a batch and the last call of each module are drawn, is said on the page.
+            that the first of a batch is drawn, is said on the page. The calls of a generation are drawn as one matrix.
 
         Raises:
             OptionError: nothing was captured, the tokens are not one a position, or the file cannot be written.
+
+        A RuntimeWarning names calls that are not drawn: those over an earlier text, and beams that change places.
 
         Memory: O(L) a head; no L × S tensor beyond about 900,000 weights. Cost: about three forward passes.
 
@@ -236,7 +247,7 @@ class Record(Mapping[str, AttentionMatrix]):
         """
         from clearhead.views.html import save  # the one import upward: docs/decisions/, "A record draws itself"
 
-        return save(self, path, tokens=tokens, title=title, progress=progress)
+        return save(self, path, tokens=tokens, decoder_tokens=decoder_tokens, title=title, progress=progress)
 
     def _add_matrix(self, name: str, matrix: AttentionMatrix, positions: Positions | None) -> None:
         """Append a call whose matrix is there already."""
