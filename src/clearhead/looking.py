@@ -48,6 +48,8 @@ def look(
     with progress(f"loading {what or 'the model'}"):
         loaded = capture.load(model, trust_remote_code=trust)
     with progress(f"reading through {loaded.name}") as tell, layers_run(loaded.model, tell):
+        if target is not None and not loaded.has_decoder:
+            raise ModelError(f"{loaded.name} is not an encoder-decoder of text, so it takes no --target. Leave it out.")
         if loaded.reads == "pictures":
             reading = capture.read_picture(loaded, words)
         elif isinstance(words, Path):

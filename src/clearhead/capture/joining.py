@@ -135,9 +135,7 @@ def _keys(parts: list[_Part], which: str) -> Tensor:
 
     def of(part: _Part) -> Tensor:
         matrix = part.call.matrix
-        tensor: Tensor | None = matrix._logits.key if which == "key" else matrix._value
-        assert tensor is not None  # asked for by who knows that it is there
-        return tensor
+        return matrix._logits.key if which == "key" or matrix._value is None else matrix._value
 
     whole, first = of(parts[-1]), parts[-1].key
     checked: set[int] = {whole.data_ptr()}

@@ -200,7 +200,11 @@ def _refusal(folder: str | Path, error: Exception) -> ModelError:
         )
         refused.remote_code = True
         return refused
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    if isinstance(error, KeyError):
+        first = f"a part named {first} is missing"
+    first = first if first.endswith((".", "!", "?")) else f"{first}."
     return ModelError(
         say(
             "%(model)s cannot be loaded as a model: %(why)s Give a folder with config.json, model.safetensors and a "

@@ -86,11 +86,15 @@ class Passes:
 
     def _placed(self, module: nn.Module, batch: int, queries: int, keys: int) -> Positions:
         if id(module) in self._encoder:
-            return Positions(Axis("input", range(queries)), Axis("input", range(keys)))
+            given = self._lengths.get("input", queries)
+            source: Sequence = "input" if queries == given or type(module).__name__ in _PADDING else "other"
+            return Positions(Axis(source, range(queries)), Axis(source, range(keys)))
         own: Sequence = "decoder" if id(module) in self._decoder else self._own
         start = self._start or 0
         if self._cross.get(id(module), False):
-            source: Sequence = "input" if own == "decoder" else "other"
+            source = "input" if own == "decoder" else "other"
+            if self._lengths.get(own, queries) != queries:  # pooled, or latents
+                return Positions(Axis("other", range(queries)), Axis(source, range(keys)))
             return Positions(Axis(own, range(start, start + queries)), Axis(source, range(keys)))
         if type(module).__name__ in prophetnet.CLASSES:
             return _streams(module, own, start, queries, keys)
@@ -188,7 +192,9 @@ def _sides(model: nn.Module) -> tuple[list[nn.Module], set[int], set[int]]:
     decoder: set[int] = set()
     for module in model.modules():
         children = dict(module.named_children())
-        if "encoder" in children and "decoder" in children:
+        config = getattr(module, "config", None)
+        reads_two = getattr(config, "is_encoder_decoder", True)  # Funnel's decoder reads what its encoder read
+        if reads_two and "encoder" in children and "decoder" in children:
             roots.append(children["encoder"])
             encoder |= {id(inner) for inner in children["encoder"].modules()}
             decoder |= {id(inner) for inner in children["decoder"].modules()}

@@ -17,6 +17,9 @@ from clearhead.errors import ClearheadError, ModelError
 from clearhead.saying import say
 
 
+_STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """Where the patches of a picture lie: token `first + r * cols + c` is the patch in row r and column c.
@@ -186,15 +189,8 @@ def _refuse_length(loaded: Loaded, length: int) -> None:
 def _target(loaded: Loaded, target: str) -> Target:
     """What the decoder reads of a target: its start token, then the target's tokens but the last where that ends it."""
     ids = loaded.tokenizer(text_target=target, verbose=False)["input_ids"]
-    config = loaded.model.config
-    start = next(
-        (
-            number
-            for number in (config.decoder_start_token_id, config.bos_token_id, config.pad_token_id)  # type: ignore[union-attr]
-            if number is not None
-        ),
-        0,
-    )
+    numbers = [getattr(loaded.model.config, name, None) for name in _STARTS]
+    start = next((number for number in numbers if number is not None), 0)
     ends = ids and ids[-1] == loaded.tokenizer.eos_token_id
     ids = [int(start), *(ids[:-1] if ends else ids)]
     _refuse_length(loaded, len(ids))

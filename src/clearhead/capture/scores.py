@@ -58,7 +58,7 @@ def score_record(
 
     A RuntimeWarning names calls and batches that could not be scored.
     """
-    whole = record.joined()
+    whole = (record if isinstance(record, Record) else Record.of(record)).joined()
     for missed in whole.missed[len(record.missed) :]:
         warnings.warn(f"score_record: {missed.name}: {missed.reason}.", RuntimeWarning, stacklevel=2)
     texts = {

@@ -106,8 +106,7 @@ def score_head(name: str, matrix: AttentionMatrix, where: Positions, query: Side
     if where.within:
         columns["previous_token"] = _previous(matrix, where, query, key, counted, padding)
         columns["first_token"] = _first(matrix, query, key, counted, padding)
-        if query.ids is not None and key.ids is not None:
-            columns |= _repeats(matrix, query, key, counted)
+        columns |= _repeats(matrix, query, key, counted)
         best = key.place[matrix.topk(1)[1].squeeze(-1)] - query.place
         offset, columns["positional"] = _commonest(best, counted)
     table = {column: values.double().tolist() for column, values in columns.items()}
@@ -157,9 +156,10 @@ def _first(matrix: AttentionMatrix, query: Side, key: Side, counted: Tensor, pad
 
 
 def _repeats(matrix: AttentionMatrix, query: Side, key: Side, counted: Tensor) -> dict[str, Tensor]:
-    """What queries give to earlier places of their own token, and to what followed it there."""
+    """What queries give to earlier places of their own token, and to what followed it there; {} without tokens."""
     ids, others, before = query.ids, key.ids, key.before
-    assert ids is not None and others is not None and before is not None  # the caller has looked
+    if ids is None or others is None or before is None:
+        return {}
 
     def duplicates(batch: int, rows: Tensor, keys: Tensor) -> Tensor:
         return (others[batch, keys] == ids[batch, rows, None]) & (key.place[keys] < query.place[rows, None])

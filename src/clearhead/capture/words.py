@@ -52,8 +52,10 @@ def readable(tokens: Sequence[str]) -> list[str]:
     if moved and all(letter in alphabet for name in plain for letter in name):
         parts = [_from_alphabet(name) for name in names]
         try:
-            b"".join(part for part, is_literal in zip(parts, literal, strict=True) if not is_literal).decode()
+            text = b"".join(part for part, is_lit in zip(parts, literal, strict=True) if not is_lit).decode()
         except UnicodeDecodeError:
+            return names
+        if any(ord(letter) < 32 and letter not in "\t\n\r" for letter in text):
             return names
         return joined_letters(names, parts, literal)
     return joined_letters(names, [_from_sentencepiece(name) for name in names], literal)

@@ -138,7 +138,7 @@ def _every(
 
 
 def _identity(tensor: Tensor) -> tuple[tuple[Any, ...], int]:
-    """What tensors have in common of which one is the beginning of the other, along axis 2; and how long this one is."""
+    """What a tensor shares with others that begin as it does along axis 2, and how long it is there."""
     if tensor.dim() != 4:
         return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype), 0
     batch, heads, length, width = tensor.shape

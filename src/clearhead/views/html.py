@@ -105,7 +105,7 @@ def save(
 ) -> Path:
     """Write a record as one HTML file; what `Record.to_html` does, which says the rest."""
     reading = reading_of(record, tokens=tokens, decoder_tokens=decoder_tokens, title=title)
-    content = page(reading, heading=title, notes=_not_drawn(reading.record), progress=progress)
+    content = page(reading, heading=title, notes=_not_drawn(record), progress=progress)
     try:
         Path(path).write_text(content, encoding="utf-8")
     except OSError as error:

@@ -62,12 +62,12 @@ def payload(
         progress: told after each layer.
         live: whether `answers.answer` stands by: then past about 10⁹ weights this is an outline, in seconds.
     Returns:
-        A dict that `json.dumps` takes: `format`, `model`, `text`, `loaded_by`, `versions`, `tokens`, `axes` (the
-        tokens along rows and columns: `sequence`, `tokens`, `start` or `positions`), `first` (what is worth opening
-        first), `layers` (each with `name`, `heads`, `queries` and `keys` (which of the axes), `thumb`, `map`, `links`, `masked`, and `few`: how
-        many queries of each cell an outline looked at, 0 for all), `scores` (name ->
-        what it says and a value a head), `top` (the largest weight kept), `picture` (None for a text), `missed`,
-        `left_out`.
+        A dict that `json.dumps` takes: `format`, `model`, `text`, `target`, `loaded_by`, `versions`, `tokens`, `axes`
+        (the tokens along rows and columns: `sequence`, `tokens` (None for those above), and `start` or `positions`),
+        `note`, `first` (what is worth opening first), `layers` (each with `name`, `heads`, `queries` and `keys` (which
+        of the axes), `thumb`, `map`, `links`, `masked`, and `few`: how many queries of each cell an outline looked at,
+        0 for all), `scores` (name -> what it says and a value a head), `top` (the largest weight kept), `picture` (None
+        for a text), `missed`, `left_out`.
     Raises:
         OptionError: the second reading has another number of tokens.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.

@@ -2,11 +2,13 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clearhead.capture.reading import Reading, Target
 from clearhead.capture.words import readable
 from clearhead.errors import OptionError
+from clearhead.matrix import AttentionMatrix
 
 if TYPE_CHECKING:
     from clearhead.capture import Record
@@ -22,7 +24,7 @@ def reading_of(
     """The reading that a view draws of a record.
 
     Args:
-        record: from `observe`; the calls of one generation are drawn as one matrix.
+        record: from `observe`; the calls of one generation are drawn as one matrix, and of a batch its first entry.
         tokens: what the model read: of a generation the prompt and what was generated, of an encoder-decoder what its
             encoder read. Positions have their numbers as names where this is None.
         decoder_tokens: what the decoder of an encoder-decoder read.
@@ -50,7 +52,7 @@ def reading_of(
         for sequence, argument, given in (("input", "tokens", tokens), ("decoder", "decoder_tokens", decoder_tokens))
     )
     return Reading(
-        record=whole,
+        record=_first(whole),
         tokens=names,
         model_name=title,
         token_ids=_same_word(names),
@@ -58,6 +60,24 @@ def reading_of(
         segments=[0] * len(names),
         decoder=Target(decoder, _same_word(decoder), [False] * len(decoder)) if decoder else None,
     )
+
+
+def _first(record: "Record") -> "Record":
+    """The first entry of the batch."""
+    matrices = {name: _first_entry(matrix) for name, matrix in record.items()}
+    first = type(record).of(matrices, {name: record.positions(name)[-1] for name in record})
+    first.missed, first.read = list(record.missed), dict(record.read)
+    return first
+
+
+def _first_entry(matrix: AttentionMatrix) -> AttentionMatrix:
+    if matrix.shape[0] == 1:
+        return matrix
+    logits = matrix._logits
+    parts = {name: getattr(logits, name) for name in ("query", "key", "allow", "bias", "tilt")}
+    cut = {name: part[:1] for name, part in parts.items() if part is not None}
+    value, lse = (None if part is None else part[:1] for part in (matrix._value, matrix._lse))
+    return matrix._like(replace(logits, **cut), value, lse)
 
 
 def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] | None, generated: bool) -> list[str]:

@@ -180,7 +180,7 @@ function tokenLines(scene, layer) {
   const box = make("div", { class: "ch-lines" });
   const where = make("small", { "aria-live": "polite" });
   const line = (side, count) => make("div", { class: `ch-line ch-line-${side}`, role: "group", "aria-label": side === "query" ? _("Queries") : _("Keys") },
-    make("p", { class: `ch-${side[0]} ch-line-name` }, nameOf(side, side === "query" ? rows : cols)),
+    make("p", { class: `ch-${side[0]} ch-line-name` }, side === "query" ? _("queries") : _("keys")),
     ...Array.from({ length: Math.max(Math.min(size, count - start), 0) }, (_, i) => make("button", {
       type: "button", class: "ch-token", tabindex: i === 0 && side === "query" ? "0" : "-1", title: (side === "query" ? rows : cols).tokens[start + i], "data-side": side, "data-token": start + i,
     }, label((side === "query" ? rows : cols).tokens[start + i]))));
@@ -237,13 +237,6 @@ function tokenLines(scene, layer) {
       make("figcaption", {}, _("A link's width is its weight. Point at a token, or walk with the arrow keys."), long)),
     show,
   };
-}
-
-/** @param {string} side @param {{sequence: string}} axis */
-function nameOf(side, { sequence }) {
-  if (sequence === "decoder") return side === "query" ? _("queries (decoder)") : _("keys (decoder)");
-  if (sequence === "other") return side === "query" ? _("queries (not tokens)") : _("keys (not tokens)");
-  return side === "query" ? _("queries") : _("keys");
 }
 
 function curve(link, start) {

@@ -172,11 +172,23 @@ export function headMap(scene, layer, l, h, pinned) {
   return {
     element: make("figure", { class: "ch-mapbox" }, frame,
       make("figcaption", {},
-        make("div", { class: "ch-caption" }, make("span", {}, make("span", { class: "ch-q" }, _("rows: queries")), " · ", make("span", { class: "ch-k" }, _("columns: keys"))), scale),
+        make("div", { class: "ch-caption" }, make("span", {}, make("span", { class: "ch-q" }, rowsAre(rows.sequence)), " · ", make("span", { class: "ch-k" }, columnsAre(cols.sequence))), scale),
         canZoom ? tools : null, readout)),
     mark(token, side) {
       marked = { token, side };
       setMark();
     },
   };
+}
+
+/** What the rows of a map are. @param {string} sequence */
+function rowsAre(sequence) {
+  if (sequence === "decoder") return _("rows: queries of the decoder");
+  return sequence === "other" ? _("rows: queries that are not tokens") : _("rows: queries");
+}
+
+/** What its columns are. @param {string} sequence */
+function columnsAre(sequence) {
+  if (sequence === "decoder") return _("columns: keys of the decoder");
+  return sequence === "other" ? _("columns: keys that are not tokens") : _("columns: keys");
 }
