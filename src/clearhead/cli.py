@@ -375,7 +375,9 @@ def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None
         figure = plot.divergence(found)
     else:
         values = between(found, *one, 256)
-        figure = plot.difference(values, layer_lines(found.first, one[0]), f"layer {one[0]}, head {one[1]}: {models}")
+        queries, keys = layer_lines(found.first, one[0])
+        title = f"layer {one[0]}, head {one[1]}: {models}"
+        figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
     plot.save(figure, path)
     typer.echo(f"wrote {path}", err=True)
 

@@ -123,7 +123,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         return _loaded(folder, name, trust_remote_code, untrained=untrained)
     except ClearheadError:
         raise
-    except Exception as error:  # noqa: BLE001 (readers of files raise errors of their own kinds)
+    except Exception as error:
         refused = _refusal(folder, error)
         refused.model = None if name_or_path is None else str(name_or_path)
         raise refused from error

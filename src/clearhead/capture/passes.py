@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -234,7 +234,7 @@ def _tensors(cache: Any) -> Iterator[Tensor]:
 
 
 @lru_cache(maxsize=1024)
-def _names(kind: type[nn.Module]) -> tuple[str, ...]:
+def _names(kind: Any) -> tuple[str, ...]:
     """The names of the arguments that a module's forward takes, in order, `self` left out."""
     try:
         return tuple(inspect.signature(kind.forward).parameters)[1:]
@@ -242,12 +242,12 @@ def _names(kind: type[nn.Module]) -> tuple[str, ...]:
         return ()
 
 
-def _takes(kind: type[nn.Module], names: tuple[str, ...]) -> bool:
+def _takes(kind: Any, names: tuple[str, ...]) -> bool:
     return not set(names).isdisjoint(_names(kind))
 
 
 def _given(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    return dict(zip(_names(type(module)), args, strict=False)) | kwargs
+    return dict(zip(_names(cast(Any, type(module))), args, strict=False)) | kwargs
 
 
 def _nobody() -> Passes:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from clearhead.capture.models import Loaded
 from clearhead.capture.observing import observe
-from clearhead.capture.reading import Grid, Reading, running
 from clearhead.capture.positions import assumed
+from clearhead.capture.reading import Grid, Reading, running
 from clearhead.capture.record import Missed, Record
 from clearhead.errors import ModelError
 from clearhead.saying import say

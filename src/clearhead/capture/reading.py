@@ -16,7 +16,6 @@ from clearhead.capture.words import letters
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.saying import say
 
-
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
 
 

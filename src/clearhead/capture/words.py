@@ -1,4 +1,4 @@
-"""Tokens in the letters that were typed: bytes put together to characters, spaces as spaces, pieces marked as pieces."""
+"""Tokens in the letters that were typed: bytes joined to characters, pieces of one marked as such."""
 
 from __future__ import annotations
 

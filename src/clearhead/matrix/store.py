@@ -114,7 +114,7 @@ def load(path: str | Path) -> Saved:
         ) from error
     found = Saved()
     for entry in json.loads(metadata["matrices"]):
-        parts = {part: _cut(tensors, place) for part, place in entry["tensors"].items()}
+        parts: dict[str, Any] = {part: _cut(tensors, place) for part, place in entry["tensors"].items()}
         value, lse = parts.pop("value", None), parts.pop("lse", None)
         options = {**entry["options"], "reach": tuple(entry["options"]["reach"])}
         bare = AttentionMatrix(parts["query"], parts["key"], value=value)

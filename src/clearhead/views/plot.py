@@ -4,6 +4,7 @@ Nothing here touches pyplot: a figure is made, given back, and belongs to the ca
 """
 
 from collections.abc import Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,18 +112,25 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
     return figure
 
 
-def difference(values: Array, axes: tuple[Line, Line], title: str, *, width: float = 4.5) -> Figure:
+def difference(
+    values: Array, tokens: Sequence[str], title: str, *, keys: Sequence[str] | None = None, width: float = 4.5
+) -> Figure:
     """One map less another, (r, c), on a diverging scale with paper at 0.
 
     Args:
         values: the difference.
-        axes: the queries and keys that its rows and columns cover, from `lines.layer_lines`.
+        tokens: what its rows cover; its columns too, where `keys` is not given.
+        keys: what its columns cover.
     """
     figure = _figure(width, width)
     axis = figure.subplots()
     most = float(np.abs(values).max(initial=0.0)) or 1.0
     norm = TwoSlopeNorm(0.0, -most, most)
-    box = _box([len(line.positions) for line in axes])
+    axes = [
+        Line("input", range(len(names)), list(names), [False] * len(names))
+        for names in (tokens, tokens if keys is None else keys)
+    ]
+    box = _box([len(line.tokens) for line in axes])
     image = axis.imshow(values, cmap=DIFFERENCE, norm=norm, interpolation="nearest", extent=box)
     _frame(axis)
     _tokens(axis, *axes)
@@ -252,12 +260,12 @@ def _tokens(axis: Axes, queries: Line, keys: Line) -> None:
     else:
         for which, line in ((axis.yaxis, queries), (axis.xaxis, keys)):
             if line.positions[0] or not isinstance(line.positions, range):  # else an entry's place is its position
-                places = line.positions
-                which.set_major_formatter(
-                    lambda at, _, places=places: str(places[round(at)]) if 0 <= round(at) < len(places) else ""
-                )
-    axis.tick_params(axis="y", colors=QUERY)
-    axis.tick_params(axis="x", colors=KEY)
+                which.set_major_formatter(partial(_position, line.positions))
+
+
+def _position(places: range | tuple[int, ...], at: float, _tick: int) -> str:
+    """The position of the entry at a place of an axis."""
+    return str(places[round(at)]) if 0 <= round(at) < len(places) else ""
 
 
 def _cut(name: str) -> str:

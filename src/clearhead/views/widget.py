@@ -83,8 +83,8 @@ def _as_reading(
         return reading_of(given, tokens=tokens, decoder_tokens=decoder_tokens)
     if not hasattr(given, "record") or not hasattr(given, "tokens"):
         raise TypeError(
-            f"AttentionWidget takes a Reading or a Record, not {type(given).__name__}. Give what capture.read returns, or "
-            "the record of observe."
+            f"AttentionWidget takes a Reading or a Record, not {type(given).__name__}. Give what capture.read "
+            "returns, or the record of observe."
         )
     if tokens is not None or decoder_tokens is not None:
         raise OptionError("tokens were given with a reading, which has its own. Leave them out, or give its record.")
