@@ -14,7 +14,7 @@ from clearhead.capture.models import Loaded
 from clearhead.capture.observing import observe
 from clearhead.capture.positions import assumed
 from clearhead.capture.reading import Grid, Reading, running
-from clearhead.capture.record import Missed, Record
+from clearhead.capture.record import Record
 from clearhead.errors import ModelError
 from clearhead.saying import say
 
@@ -58,6 +58,7 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
         token_ids=list(range(len(tokens))),
         special=[True] * first + [False] * len(patches),
         segments=[0] * len(tokens),
+        note=_not_shown(record),
         grid=Grid(rows, cols, first, _pixels(loaded.processor, seen[0])),
     )
 
@@ -120,10 +121,15 @@ def _square(record: Record) -> Record:
     kept = {name: matrix for name, matrix in record.items() if matrix.shape[2] == matrix.shape[3]}
     squares = Record.of(kept, {name: assumed(matrix.shape[2], matrix.shape[3]) for name, matrix in kept.items()})
     squares.missed.extend(record.missed)
-    for name, matrix in record.items():
-        if name not in kept:
-            squares.missed.append(Missed(name, f"its {matrix.shape[2]} queries are not the picture's patches"))
     return squares
+
+
+def _not_shown(record: Record) -> str | None:
+    """The layers that `_square` leaves out, in a sentence."""
+    others = [name for name, matrix in record.items() if matrix.shape[2] != matrix.shape[3]]
+    if not others:
+        return None
+    return say("Not shown, as its queries are not the picture's patches: %(names)s.", names=", ".join(others))
 
 
 def _pixels(processor: Any, seen: Tensor) -> Tensor:
