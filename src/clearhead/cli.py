@@ -37,6 +37,9 @@ Model = Annotated[
     str | None,
     typer.Option(help="A model folder, or a name in the local Hugging Face cache. Default: the demo model, MiniLM."),
 ]
+Target = Annotated[
+    str | None, typer.Option(help="What the decoder of an encoder-decoder reads: a translation of the text, say.")
+]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that a model brings. Read it first.")
 ]
@@ -68,6 +71,7 @@ def see(
         str | None, typer.Argument(help="The text to read, or - for standard input; or the path of a picture.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Read the text, or the picture, from this file.")] = None,
+    target: Target = None,
     model: Model = None,
     layer: Annotated[str | None, typer.Option(help="Open a head of this layer: a number from 0, or its name.")] = None,
     head: Annotated[int | None, typer.Option(help="Open this head, counted from 0.")] = None,
@@ -92,7 +96,8 @@ def see(
     from clearhead.views.listing import listing
     from clearhead.views.rolled import rolled
 
-    reading = looking.look(words, model, trust=trust_remote_code, max_bytes=sizes.size(max_memory, "--max-memory"))
+    room = sizes.size(max_memory, "--max-memory")
+    reading = looking.look(words, model, target=target, trust=trust_remote_code, max_bytes=room)
     if rollout:
         reading, layer, head = rolled(reading), layer or "0", head or 0
     number = looking.layer_number(reading, layer)
@@ -101,7 +106,7 @@ def see(
     if html is not None:
         said = words if isinstance(words, str) else None
         with looking.progress("drawing") as tell:
-            content = page(reading, text=said, model=model, layer=number, head=head, progress=tell)
+            content = page(reading, text=said, model=model, target=target, layer=number, head=head, progress=tell)
         write(html, content)
     if png is not None:
         draw(png, reading, number, head)
@@ -121,6 +126,7 @@ def compare(
         str | None, typer.Argument(help="The text to read, or - for standard input; or the path of a picture.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Read the text, or the picture, from this file.")] = None,
+    target: Target = None,
     layer: Annotated[int | None, typer.Option(help="Show where a head of this layer differs, from 0.")] = None,
     head: Annotated[int | None, typer.Option(help="Show where this head differs, from 0.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one page here: any head less the other model's.")] = None,
@@ -137,13 +143,17 @@ def compare(
     from clearhead.views.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
-    ours, theirs = (looking.look(words, name, trust=trust_remote_code, what=name or "") for name in names)
+    ours, theirs = (
+        looking.look(words, name, target=target, trust=trust_remote_code, what=name or "") for name in names
+    )
     found = comparing.compare(ours, theirs)
     one = layer is not None or head is not None
     if html is not None:
         said = words if isinstance(words, str) else None
         with looking.progress("drawing") as tell:
-            content = page(ours, text=said, model=names[0], second=theirs, layer=layer, head=head, progress=tell)
+            content = page(
+                ours, text=said, model=names[0], target=target, second=theirs, layer=layer, head=head, progress=tell
+            )
         write(html, content)
     if png is not None:
         draw_comparison(png, found, (layer or 0, head or 0) if one else None)
@@ -347,6 +357,7 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
 def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None:
     """Write how far apart all heads of two models are, or where one of them differs."""
     from clearhead.views.comparing import between
+    from clearhead.views.lines import layer_lines
 
     plot = plotting()
     models = f"{found.first.model_name} less {found.second.model_name}"
@@ -354,7 +365,9 @@ def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None
         figure = plot.divergence(found)
     else:
         values = between(found, *one, 256)
-        figure = plot.difference(values, found.first.tokens, f"layer {one[0]}, head {one[1]}: {models}")
+        queries, keys = layer_lines(found.first, one[0])
+        title = f"layer {one[0]}, head {one[1]}: {models}"
+        figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
     plot.save(figure, path)
     printing.say(f"wrote {path}")
 

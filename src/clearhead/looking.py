@@ -20,13 +20,20 @@ Tell = Callable[[int, int], None]
 
 
 def look(
-    words: str | Path, model: str | None, *, trust: bool = False, max_bytes: int | None = None, what: str = ""
+    words: str | Path,
+    model: str | None,
+    *,
+    target: str | None = None,
+    trust: bool = False,
+    max_bytes: int | None = None,
+    what: str = "",
 ) -> "Reading":
     """One text, or one picture (a path), through one model.
 
     Args:
         words: the text; for a model of pictures the path of one.
         model: a folder or a cached name; None for the demo model.
+        target: what the decoder of an encoder-decoder is given.
         trust: run the code that the model brings.
         max_bytes: stop recording before queries and keys take more.
         what: whose progress it is, where there is more than one.
@@ -40,12 +47,14 @@ def look(
     with progress(f"loading {what or 'the model'}"):
         loaded = capture.load(model, trust_remote_code=trust)
     with progress(f"reading through {loaded.name}") as tell, layers_run(loaded.model, tell):
+        if target is not None and not loaded.has_decoder:
+            raise ModelError(f"{loaded.name} is not an encoder-decoder of text, so it takes no --target. Leave it out.")
         if loaded.reads == "pictures":
             reading = capture.read_picture(loaded, words)
         elif isinstance(words, Path):
             raise ModelError(f"{loaded.name} reads text, and {words} is a picture. Give --model a model of pictures.")
         else:
-            reading = capture.read(loaded, words, max_bytes=max_bytes)
+            reading = capture.read(loaded, words, target=target, max_bytes=max_bytes)
     refuse_nothing(reading)
     return reading
 

@@ -158,8 +158,8 @@ def test_the_token_may_be_typed(single: FastAPI) -> None:
 
 
 def test_the_cookie_outlives_a_restart_and_the_token_does_not(tmp_path: Path) -> None:
-    first = create(Settings(data=tmp_path, token="first"), shelf())  # noqa: S106 — of this test
-    second = create(Settings(data=tmp_path, token="second"), shelf())  # noqa: S106
+    first = create(Settings(data=tmp_path, token="first"), shelf())
+    second = create(Settings(data=tmp_path, token="second"), shelf())
     with TestClient(first, base_url="http://127.0.0.1") as browser:
         browser.get("/?token=first")
         kept = dict(browser.cookies)
@@ -167,7 +167,7 @@ def test_the_cookie_outlives_a_restart_and_the_token_does_not(tmp_path: Path) ->
         assert browser.get("/").status_code == 200
     with TestClient(second, base_url="http://127.0.0.1") as browser:
         assert browser.get("/?token=first").status_code == 401
-    elsewhere = create(Settings(data=tmp_path / "other", token="first"), shelf())  # noqa: S106
+    elsewhere = create(Settings(data=tmp_path / "other", token="first"), shelf())
     with TestClient(elsewhere, base_url="http://127.0.0.1", cookies=kept) as browser:
         assert browser.get("/").status_code == 401, "a cookie is good for the studio that gave it"
 

@@ -4,6 +4,7 @@ Nothing comes from the network, weights are read from safetensors alone, and cod
 the caller's consent.
 """
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,7 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from clearhead.errors import ModelError
+from clearhead.capture.observing import attention_modules
+from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
 from clearhead.saying import say
 
@@ -49,6 +51,12 @@ class Loaded:
     def reads(self) -> Literal["text", "pictures"]:
         """Whether `read` or `read_picture` is the way to ask it."""
         return "text" if self.processor is None else "pictures"
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it is an encoder-decoder of text, whose decoder reads a text of its own."""
+        config = getattr(self.model, "config", None)
+        return self.reads == "text" and bool(getattr(config, "is_encoder_decoder", False))
 
 
 def demo_folder() -> Path:
@@ -117,7 +125,9 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     logging.disable_progress_bar()
     try:
         return _loaded(folder, name, trust_remote_code, untrained=untrained)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
+    except ClearheadError:
+        raise
+    except Exception as error:
         if missing(error) in _LIBRARIES:
             with needs("models", say("loading a model")):
                 raise
@@ -139,14 +149,49 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
             torch.manual_seed(0)
             model = AutoModel.from_config(config).eval()
     else:
-        model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, **local).eval()
+        model, how = AutoModel.from_pretrained(
+            folder, config=config, use_safetensors=True, output_loading_info=True, **local
+        )
+        _refuse_missing(folder, model, how["missing_keys"])
+        model.eval()
     if hasattr(model, "vision_model") and hasattr(model, "text_model"):
         model = model.vision_model  # CLIP and its kin: two models in one, of which one looks
+    if getattr(config, "is_encoder_decoder", False) and model.main_input_name == "pixel_values":
+        model = model.get_encoder()  # a picture's caption is not asked for
+    if model.main_input_name not in ("input_ids", "pixel_values"):
+        raise ModelError(
+            say(
+                "%(model)s reads %(input)s (sound, or another kind of signal), neither text nor pictures. Use "
+                "clearhead.observe on it, with the inputs it takes.",
+                model=name,
+                input=model.main_input_name,
+            )
+        )
     if model.main_input_name == "pixel_values":
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
         return Loaded(model=model, tokenizer=None, name=name, max_length=10**9, processor=processor)
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     return Loaded(model=model, tokenizer=tokenizer, name=name, max_length=_max_length(config, tokenizer))
+
+
+def _refuse_missing(folder: str | Path, model: nn.Module, missing: Iterable[str]) -> None:
+    """Refuse weights in which attention itself is missing: it would be random, and its pictures with it.
+
+    Raises:
+        ModelError: says which.
+    """
+    inside = tuple(f"{name}." for name in attention_modules(model) if name)
+    lacking = sorted(name for name in missing if name.startswith(inside))
+    if lacking:
+        raise ModelError(
+            say(
+                "%(model)s has no weights for %(count)s parameters of its attention, %(first)s among them, so they "
+                "would be random. Give the folder of a whole model.",
+                model=folder,
+                count=len(lacking),
+                first=lacking[0],
+            )
+        )
 
 
 def _refusal(folder: str | Path, error: Exception) -> ModelError:
@@ -162,7 +207,11 @@ def _refusal(folder: str | Path, error: Exception) -> ModelError:
         )
         refused.remote_code = True
         return refused
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    if isinstance(error, KeyError):
+        first = f"a part named {first} is missing"
+    first = first if first.endswith((".", "!", "?")) else f"{first}."
     return ModelError(
         say(
             "%(model)s cannot be loaded as a model: %(why)s Give a folder with config.json, model.safetensors and a "

@@ -19,6 +19,7 @@ from clearhead.capture.byhand import Outcome
 from clearhead.capture.call import Call, Masks, captured
 from clearhead.capture.compiled import is_compiled, set_aside
 from clearhead.capture.direct import Direct
+from clearhead.capture.passes import Passes
 from clearhead.capture.record import Missed, Record
 from clearhead.errors import CaptureError, ClearheadError, OptionError
 from clearhead.matrix import AttentionMatrix
@@ -151,7 +152,8 @@ class _Watcher:
         self._replaced: list[nn.Module] = []  # kept, so that nobody else gets their id
         self._thread = threading.get_ident()
         self._masks = Masks()
-        self.record = Record(_order=list(self._names.values()))
+        self._passes = Passes(model)
+        self.record = Record(_order=list(self._names.values()), read=self._passes.read)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy of the model takes its hooks along, in memory or on disk; nobody is behind those."""
@@ -192,6 +194,8 @@ class _Watcher:
             return None
         if self._room is not None:
             self._room -= size
+        batch, _, queries, _ = call.query.shape
+        step.positions = self._passes.positions(call.module, batch, queries, call.key.shape[2])
         self.record._add(name, step)
         return step.make(step.keys.tensor)
 
@@ -223,6 +227,7 @@ class _Watcher:
         """While open, see direct calls of torch's functions, and notice each attention module that runs unseen."""
         with ExitStack() as stack:
             self._hooks = stack
+            self._passes.watch(list(self._expected.values()), stack)
             stack.callback(self._model.register_forward_hook(self._model_ran).remove)
             unseen = not self._expected or not all(interface.speaks(module) for module in self._expected.values())
             if unseen or is_compiled(self._model):

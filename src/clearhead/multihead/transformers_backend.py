@@ -113,6 +113,7 @@ def forward(
     # As the interface's other functions have it: no mask means causal, but for a single query, which is the last.
     causal = query.shape[2] > 1 and attention_mask is None and bool(causal)
     mask = _with_bias(attention_mask, position_bias, causal, query, key)
+    wants_matrix = output_attentions or _collects_attentions()
     out = attention(
         query,
         key,
@@ -124,10 +125,24 @@ def forward(
         enable_gqa=key.shape[1] != query.shape[1],
         softcap=softcap,
         sinks=s_aux,
-        return_matrix=output_attentions,
+        return_matrix=wants_matrix,
     )
-    out, matrix = out if output_attentions else (out, None)
+    out, matrix = out if wants_matrix else (out, None)
     return out.transpose(1, 2).contiguous(), matrix
+
+
+def _collects_attentions() -> bool:
+    """Whether the model around this call collects attention weights from its layers' outputs.
+
+    GPT-2, OPT, GPT-BigCode, SigLIP and others do not pass `output_attentions` on to the interface: transformers'
+    hooks take the weights from what the attention module returns.
+    """
+    try:
+        from transformers.utils.output_capturing import _active_collector
+    except ImportError:
+        return False
+    collected = _active_collector.get()
+    return collected is not None and any(name.endswith("attentions") for name in collected)
 
 
 def _with_bias(
