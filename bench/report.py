@@ -81,7 +81,9 @@ def _row(work: Work, seconds: float, peak: float, real_time: bool) -> Row:
     worst, least = max(differences, default=0.0), min(differences, default=0.0)
     # A peer may round more than it says: on CPUs with AMX oneDNN multiplies float32 in bfloat16. The table shows it.
     if not least < TOLERANCE[work.dtype]:
-        raise WrongAnswer(f"{work.group} {work.shape}: ours differs by {least:.1e} of the largest entry from every peer.")
+        raise WrongAnswer(
+            f"{work.group} {work.shape}: ours differs by {least:.1e} of the largest entry from every peer."
+        )
     del results
     with undisturbed(real_time):
         timings = interleaved(ways, seconds)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import clearhead
 from clearhead import kernels
@@ -35,7 +36,10 @@ KINDS: dict[str, dict[str, object]] = {
 def shares(found, truth, theirs):
     """Root of the mean square of our errors and of torch's, and the largest ones."""
     ours, their = (found.double() - truth.double(), theirs.double() - truth.double())
-    return [(size(ours), size(their)) for size in (lambda x: x.square().mean().sqrt().item(), lambda x: x.abs().max().item())]
+    return [
+        (size(ours), size(their))
+        for size in (lambda x: x.square().mean().sqrt().item(), lambda x: x.abs().max().item())
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +84,7 @@ def test_every_way_to_the_kernels_keeps_the_digits(way: str) -> None:
     def attend(value: torch.Tensor) -> torch.Tensor:
         return clearhead.attention(query, key, value, scale=0.93)
 
-    with torch.utils.flop_counter.FlopCounterMode(display=False) if way == "operator" else nullcontext():
+    with FlopCounterMode(display=False) if way == "operator" else nullcontext():
         if way == "torch.func":
             found = torch.func.vjp(attend, value.detach())[1](upstream)[0]
         else:

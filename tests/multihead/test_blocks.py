@@ -20,7 +20,9 @@ class Dilated(Mask):
     def state(self, rows, cols):
         kinds = {(r // 101 - c // 101) % 2 for r in (rows.start, rows.stop - 1) for c in (cols.start, cols.stop - 1)}
         short = len(rows) <= 101 and len(cols) <= 101
-        return (BlockState.FULL if kinds == {0} else BlockState.EMPTY) if short and len(kinds) == 1 else BlockState.MIXED
+        return (
+            (BlockState.FULL if kinds == {0} else BlockState.EMPTY) if short and len(kinds) == 1 else BlockState.MIXED
+        )
 
 
 def block_sparse() -> Mask:

@@ -309,7 +309,8 @@ def _common(problem: Problem, extras: Extras) -> tuple[object, ...]:
 
 
 def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:
-    return (*map(four, (problem.query, problem.key, problem.value, result.out)), three(result.lse), DTYPES[result.lse.dtype])
+    tensors = (problem.query, problem.key, problem.value, result.out)
+    return (*map(four, tensors), three(result.lse), DTYPES[result.lse.dtype])
 
 
 def _room(problem: Problem, dtype: torch.dtype = torch.float32) -> Result:

@@ -13,7 +13,7 @@ from clearhead.masks import Mask, is_small, lower
 from clearhead.masks.kinds import Causal
 from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import blocks, checks, stepwise, traced
+from clearhead.multihead import blocks, checks, decomposed, stepwise, traced
 from clearhead.multihead.layout import Layout, arrange
 
 RULE_ENTRIES = 1 << 20  # a mask of up to so many entries, a megabyte, is made a tensor; a larger one stays a rule
@@ -187,6 +187,8 @@ def fused(
     if stepwise.is_wanted() and rule is None and kernel in (None, "torch"):
         return stepwise.run(problem, float(dropout_p))
     if _is_traced(problem):
+        if decomposed.is_wanted():
+            return decomposed.run(problem, float(dropout_p))
         return traced.run(problem, float(dropout_p), kernel)
     if dropout_p > 0:
         problem = dataclasses.replace(
