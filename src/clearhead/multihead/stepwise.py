@@ -69,7 +69,8 @@ def whole(problem: Problem, key: Tensor, value: Tensor, dropout_p: float) -> tup
     else:
         lse = logits.logsumexp(-1).masked_fill(empty[..., 0], -torch.inf)
     if problem.sinks is not None:
-        lse = torch.logaddexp(lse, problem.sinks.to(lse.dtype)[:, None])
+        sinks = problem.sinks.to(lse.dtype)[:, None].expand_as(lse)
+        lse = torch.stack((lse, sinks), -1).logsumexp(-1)  # ONNX's older exporter has no logaddexp
     shares = torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0)[..., None]).masked_fill(empty, 0)
     return F.dropout(shares, dropout_p) @ value, lse
 
