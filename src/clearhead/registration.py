@@ -25,7 +25,7 @@ def register() -> None:
 
 
 def _name_operators(torch: Any) -> None:
-    class Operators(torch._ops._OpNamespace):  # type: ignore[misc, name-defined]
+    class Operators(torch._ops._OpNamespace):
         __module__ = torch._ops._OpNamespace.__module__  # operators are saved under this name
 
         def __getattr__(self, name: str) -> Any:
