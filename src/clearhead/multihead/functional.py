@@ -13,7 +13,7 @@ from clearhead.masks import Mask, is_small, lower
 from clearhead.masks.kinds import Causal, from_causal_bias
 from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import blocks, checks, scripted, stepwise, traced
+from clearhead.multihead import blocks, checks, decomposed, scripted, stepwise, traced
 from clearhead.multihead.layout import Layout, arrange
 
 _lower = kernels.untraced(lower)
@@ -209,6 +209,8 @@ def fused(
     if stepwise.is_wanted() and rule is None and kernel in (None, "torch"):
         return stepwise.run(problem, float(dropout_p))
     if _is_traced(problem):
+        if decomposed.is_wanted():
+            return decomposed.run(problem, float(dropout_p))
         return traced.run(problem, float(dropout_p), kernel)
     if dropout_p > 0:
         problem = dataclasses.replace(

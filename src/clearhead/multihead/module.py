@@ -121,7 +121,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         attn_mask: Tensor | Mask | None = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
-        *,
+        # Not keyword-only: torch.onnx.export(dynamo=False) gives every argument by its position.
         weights: Literal["dense", "matrix"] | None = None,
         cache: KVCache | None = None,
     ) -> tuple[Tensor, Any]:
