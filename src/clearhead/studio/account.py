@@ -2,13 +2,14 @@
 
 import re
 from typing import Annotated
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from clearhead.studio import sent
 from clearhead.studio.accounts import LOGGED_IN, LONGEST, SHORTEST, Account, Accounts, Patience
-from clearhead.studio.desk import GUEST, Desk
+from clearhead.studio.desk import GUEST, AtDesk, Desk, desk_of
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
 
@@ -42,8 +43,8 @@ async def only_shipped_models(request: Request) -> None:
 
 
 def to_log_in(request: Request, _problem: Exception) -> Response:
-    """Send a browser to the log-in page, and back afterwards."""
-    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+    """Send a browser to the log-in page, and back afterwards: after a form, to the page that had it."""
+    if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse(f"/login?{_next(request)}", 303)
     request.state.desk = request.app.state.desk.at(GUEST)
     return render(
@@ -59,7 +60,14 @@ def to_log_in(request: Request, _problem: Exception) -> Response:
 
 @router.get("/login", response_class=HTMLResponse)
 def login(request: Request, next: str = "/") -> HTMLResponse:
-    return render(request, "login.html", next=_safe(next), given="", lacking="")
+    why = sent.why_not(desk_of(request), request)
+    wait, given = why.get("wait", 0), why.get("given", "")
+    status = (429 if wait else 401) if why else 200
+    page = render(request, "login.html", status=status, next=_safe(next), given=given, lacking=why.get("lacking", ""))
+    page.delete_cookie(sent.COOKIE)
+    if wait:
+        page.headers["retry-after"] = str(wait)
+    return page
 
 
 @router.post("/login")
@@ -81,17 +89,16 @@ def log_in(
             if wait
             else _("That name and that password do not belong together.")
         )
-        headers = {"retry-after": str(wait)} if wait else {}
-        page = render(request, "login.html", status=429 if wait else 401, next=_safe(next), given=name, lacking=lacking)
-        page.headers.update(headers)
-        return page
+        where = f"/login?{urlencode({'next': _safe(next)})}"
+        return sent.back_to(desk_of(request), where, given=name, lacking=lacking, wait=wait)
     patience.passed(keys[0])
     return _enter(request, account, _safe(next))
 
 
 @router.post("/logout")
-def log_out() -> Response:
-    """Forget the session, and what the browser holds for cards without a network."""
+def log_out(desk: AtDesk) -> Response:
+    """Forget the session, what was sent and not answered, and what the browser holds: cards, and drafts of forms."""
+    sent.forget(desk.store)
     response = RedirectResponse("/login", 303, headers={"clear-site-data": '"cache", "storage"'})
     response.delete_cookie(COOKIE)
     return response
@@ -99,7 +106,11 @@ def log_out() -> Response:
 
 @router.get("/join/{token}", response_class=HTMLResponse)
 def invitation(request: Request, token: str) -> HTMLResponse:
-    return render(request, "join.html", account=_invited(request, token), shortest=SHORTEST, lacking="")
+    account, why = _invited(request, token), sent.why_not(desk_of(request), request)
+    lacking, status = why.get("lacking", ""), 422 if why else 200
+    page = render(request, "join.html", status=status, account=account, shortest=SHORTEST, lacking=lacking)
+    page.delete_cookie(sent.COOKIE)
+    return page
 
 
 @router.post("/join/{token}")
@@ -116,7 +127,7 @@ def join(
             if password != again
             else _("That is too short: %(count)s characters at least.", count=SHORTEST)
         )
-        return render(request, "join.html", status=422, account=account, shortest=SHORTEST, lacking=lacking)
+        return sent.back_to(desk_of(request), f"/join/{token}", lacking=lacking)
     return _enter(request, _accounts(request).join(account, password), "/")
 
 
@@ -152,5 +163,9 @@ def _safe(address: str) -> str:
 
 
 def _next(request: Request) -> str:
+    if request.method != "GET":
+        came = urlsplit(request.headers.get("referer", ""))
+        here = came.netloc == request.url.netloc
+        return urlencode({"next": _safe(came._replace(scheme="", netloc="").geturl() if here else "/")})
     query = f"?{request.url.query}" if request.url.query else ""
     return urlencode({"next": request.url.path + query})

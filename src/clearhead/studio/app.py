@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -28,6 +29,7 @@ from clearhead.studio import (
     progress,
     reveal,
     search,
+    sent,
     topic,
     tour,
     tryout,
@@ -102,10 +104,21 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
         app.include_router(account.router)
         app.add_exception_handler(account.LogInFirst, account.to_log_in)
     app.include_router(lens.router, dependencies=[Depends(account.only_shipped_models)] if settings.shared else [])
+    _refused(app)
     _views(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     _errors(app)
     return app
+
+
+def _refused(app: FastAPI) -> None:
+    @app.get("/refused")
+    def refused(request: Request, said: str = "") -> Response:
+        """Why a form was refused, at an address that can be shown again without sending it again."""
+        why = sent.read(desk_of(request), said)
+        if why is None:
+            raise HTTPException(404, _("There is no page at this address."))
+        return _error_page(request, why["status"], why["title"], why["detail"])
 
 
 def _views(app: FastAPI) -> None:
@@ -153,4 +166,8 @@ def _errors(app: FastAPI) -> None:
 
 
 def _error_page(request: Request, status: int, title: str, detail: str, *, again: bool = False) -> Response:
+    """The page that says what was wrong; after a form it has an address of its own, so that Back leads to the form."""
+    if request.method == "POST" and "text/html" in request.headers.get("accept", ""):
+        said = sent.signed(desk_of(request), {"status": status, "title": title, "detail": detail})
+        return RedirectResponse(f"/refused?{urlencode({'said': said})}", 303)
     return render(request, "error.html", status=status, number=status, heading=_(title), detail=detail, again=again)

@@ -34,6 +34,7 @@ _TEMPLATES.filters.update(
     ago=say.ago,
     day=say.day,
     plain=say.plain,
+    digest=say.digest,
 )
 _TEMPLATES.globals.update(version=__version__, marked=say.marked, drawn=figure)
 
@@ -56,12 +57,15 @@ def render(request: Request, name: str, *, status: int = 200, **context: Any) ->
         path=request.url.path,
         coming=desk.shelf.coming,
         who=desk.who,
+        learner=desk.store.learner,
         language=spoken,
         module_words=language.for_modules(spoken),
         **context,
     )
     response = HTMLResponse(text, status)
-    response.headers["cache-control"] = "no-store"
+    # no-store takes the page away that Back would show, with what was typed into it. Where people share a browser it
+    # stays, so that Back shows nothing of whoever logged out before; drafts.js brings what was typed back there.
+    response.headers["cache-control"] = "no-store" if desk.settings.shared else "no-cache"
     if fresh:
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
     return response
