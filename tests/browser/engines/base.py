@@ -1,12 +1,13 @@
 """What a test can ask of any engine. A subclass drives one browser; everything else is built on its few methods."""
 
 import json
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-PATIENCE = 60.0  # seconds; a busy machine is slow, not wrong
+PATIENCE = float(os.environ.get("CLEARHEAD_PATIENCE", "120"))  # seconds; a busy machine is slow, not wrong
 
 # The first element that is shown, matches the selector and contains the text. Scripts of the three engines know it.
 _FIND = """(selector, text) => {
