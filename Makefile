@@ -10,10 +10,10 @@ PIP    := $(BIN)/python -m pip --quiet
 PINNED := --constraint constraints.txt
 NATIVE := $(shell find native -type f 2>/dev/null)
 
-.PHONY: help setup studio test check lint types contracts pytest doctest jstest outsiders bench stress clean
+.PHONY: help setup studio test check lint types contracts pytest doctest jstest test-browsers outsiders bench stress clean
 
 help:           ## show this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 setup: $(VENV)/.ready  ## a .venv with pinned dependencies, the native library, the demo model
 
@@ -72,8 +72,13 @@ outsiders:  # programs of others that some tests need, which are skipped without
 	@tools/ensure-postgresql || true
 	@tools/ensure-readers || true
 
-stress: setup  ## the long fuzz and load runs
-	@$(BIN)/pytest -m stress
+stress: setup test-browsers  ## the long fuzz and load runs, and three browser engines
+	@$(BIN)/pytest -m stress --deselect tests/browser/test_engines.py
+
+test-browsers: setup  ## one journey through the studio in Chromium, Firefox and WebKit
+	@tools/ensure-chromium || true
+	@tools/ensure-browsers || true
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -m "stress or not stress" tests/browser/test_engines.py
 
 bench: $(VENV)/.bench  ## measure ours beside the peers
 	@$(BIN)/python -m bench $(ARGS)

@@ -22,7 +22,7 @@ expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if here in item.path.parents and "engine" not in getattr(item, "fixturenames", ()):  # which brings its own
             item.add_marker(pytest.mark.browser)
 
 

@@ -22,7 +22,7 @@ from studio.sample import shelf
 
 OPEN = {
     "login", "log_in", "invitation", "join", "show_token", "page of offline", "service_worker", "manifest", "view",
-    "style",
+    "style", "refused",
 }  # fmt: skip
 TOKEN = "a-token-of-this-start"  # noqa: S105 — of these tests
 
@@ -287,7 +287,7 @@ def test_pages_do_not_wait_for_passwords(shared: FastAPI) -> None:
             assert all(held.done() for held in hold)
             return other.status_code, statuses
 
-    assert asyncio.run(at_nine()) == (200, {401})
+    assert asyncio.run(at_nine()) == (200, {303})
 
 
 def test_no_route_is_left_out_of_the_walk() -> None:

@@ -90,7 +90,7 @@ def pages(client: TestClient) -> Iterator[str]:
 
 
 def test_nobody_sees_anything_without_logging_in(shared: TestClient) -> None:
-    open_ = ("/login", "/join/x", "/offline", "/service-worker.js", "/manifest.webmanifest", "/views/")
+    open_ = ("/login", "/join/x", "/offline", "/service-worker.js", "/manifest.webmanifest", "/refused", "/views/")
     addresses = list(pages(shared))
     assert len(addresses) > 30
     for address in addresses:

@@ -126,9 +126,8 @@ def test_a_guess_that_waits_hashes_nothing(shared: TestClient, monkeypatch: pyte
     token = guess.token()
     form = {"csrf": token, "name": "ada", "password": "x" * 12}
     with ThreadPoolExecutor(12) as pool:
-        said = list(pool.map(lambda _: guess.client.post("/login", data=form).status_code, range(60)))
-    assert len(hashed) == said.count(401) == FREE
-    assert said.count(429) == 60 - FREE
+        list(pool.map(lambda _: guess.client.post("/login", data=form, follow_redirects=False), range(60)))
+    assert len(hashed) == FREE
 
 
 def test_strangers_who_guess_do_not_lock_the_owner_out(shared: TestClient) -> None:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from clearhead import sandbox
 from clearhead.errors import ClearheadError, StoreError
@@ -14,7 +15,7 @@ with needs(*STUDIO):
     import python_multipart as python_multipart  # FastAPI names it only when a form is declared
     from fastapi import Depends, FastAPI, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import FileResponse, Response
+    from fastapi.responses import FileResponse, RedirectResponse, Response
     from fastapi.staticfiles import StaticFiles
     from starlette.exceptions import HTTPException
 
@@ -35,6 +36,7 @@ with needs(*STUDIO):
         progress,
         reveal,
         search,
+        sent,
         topic,
         tour,
         tryout,
@@ -116,6 +118,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
         app.include_router(access.router)
         app.add_exception_handler(access.TokenFirst, access.to_token)
         app.add_exception_handler(access.TokenShown, access.let_in)
+    _refused(app)
     _views(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     _errors(app)
@@ -136,6 +139,17 @@ def _accounts(app: FastAPI, database: Database, secret: str, processes: int) -> 
     app.state.hashing = ThreadPoolExecutor(max(1, CORES // processes), thread_name_prefix="passwords")
     app.include_router(account.router)
     app.add_exception_handler(access.LogInFirst, access.to_log_in)
+
+
+def _refused(app: FastAPI) -> None:
+    @app.get("/refused")
+    @open_to_all
+    def refused(request: Request, said: str = "") -> Response:
+        """Why a form was refused, at an address that can be shown again without sending it again."""
+        why = sent.read(desk_of(request), said)
+        if why is None:
+            raise HTTPException(404, _("There is no page at this address."))
+        return _error_page(request, why["status"], why["title"], why["detail"])
 
 
 def _views(app: FastAPI) -> None:
@@ -186,4 +200,8 @@ def _errors(app: FastAPI) -> None:
 
 
 def _error_page(request: Request, status: int, title: str, detail: str, *, again: bool = False) -> Response:
+    """The page that says what was wrong; after a form it has an address of its own, so that Back leads to the form."""
+    if request.method == "POST" and "text/html" in request.headers.get("accept", ""):
+        said = sent.signed(desk_of(request), {"status": status, "title": title, "detail": detail})
+        return RedirectResponse(f"/refused?{urlencode({'said': said})}", 303)
     return render(request, "error.html", status=status, number=status, heading=_(title), detail=detail, again=again)

@@ -182,7 +182,12 @@ function draw(model, el) {
     update();
   }
 
+  for (const [kind, keys] of [["keydown", true], ["pointerdown", false]]) {
+    root.addEventListener(kind, () => root.classList.toggle("ch-keys", keys), { capture: true });
+  }
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const paper = window.matchMedia("print"); // a canvas keeps its colours, and paper is light
+  paper.addEventListener("change", repaint);
   const theme = new MutationObserver(repaint);
   theme.observe(document.documentElement, { attributes: true, attributeFilter: ["class", "data-theme"] });
   dark.addEventListener("change", repaint);
@@ -195,6 +200,7 @@ function draw(model, el) {
     questions.stop();
     theme.disconnect();
     dark.removeEventListener("change", repaint);
+    paper.removeEventListener("change", repaint);
     WATCHED.forEach((name) => model.off(`change:${name}`, update));
     model.off("change:order", reorder);
     model.off("change:pin", repaint);
