@@ -8,8 +8,10 @@ removes it. systemd-tmpfiles leaves a locked folder alone too, however old its f
 
 import atexit
 import contextlib
+import itertools
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -25,6 +27,8 @@ except ImportError:
 
 PREFIX = "clearhead-scratch-"
 OURS = re.compile(re.escape(PREFIX) + r"[a-z0-9_]{8}")
+_UNREAD = getattr(os, "O_PATH", 0)  # opens a folder that may not be read; Linux alone has it
+_OPEN = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _TRIES = 100  # each fails only where another start removed the new folder in the moment before it was locked
 
 _guard = threading.Lock()
@@ -44,16 +48,23 @@ def folder(prefix: str = "") -> Path:
 
 
 def remove(place: Path) -> None:
-    """Remove a folder and all in it, also what a program made unreadable. Links are removed and not followed."""
-    shutil.rmtree(place, ignore_errors=True)
-    if not place.is_symlink() and place.is_dir():
-        for root, names, _files in os.walk(place):  # top-down, so that each folder is opened up before it is entered
-            for name in (".", *names):
-                inside = Path(root, name)
-                if not inside.is_symlink():
-                    with contextlib.suppress(OSError):
-                        inside.chmod(0o700)
+    """Remove a folder and all it holds: any depth, any mode, paths longer than PATH_MAX. What cannot go is left.
+
+    A folder inside a folder is moved up to the top before it is emptied, so no path here has more than two names, and
+    nothing recurses. Links are removed and not followed.
+    """
+    if os.open not in os.supports_dir_fd:  # not a Unix system
         shutil.rmtree(place, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        if not place.is_symlink():
+            place.chmod(stat.S_IRWXU)
+        top = os.open(place, _OPEN)
+        try:
+            _clear(top)
+        finally:
+            os.close(top)
+        place.rmdir()
 
 
 def sweep() -> list[Path]:
@@ -124,3 +135,40 @@ def _locked_folder() -> tuple[Path, int | None]:
 def _leave() -> None:
     if _home is not None and _home[0] == os.getpid():
         remove(_home[1])
+
+
+def _clear(top: int) -> None:
+    free = (f".{secrets.token_hex(8)}-{number}" for number in itertools.count())
+    waiting = [name for name in os.listdir(top) if not _gone(name, top)]
+    while waiting:
+        name = waiting.pop()
+        with contextlib.suppress(OSError):
+            folder = os.open(name, _OPEN, dir_fd=top)
+            try:
+                for inner in os.listdir(folder):  # noqa: PTH208
+                    if not _gone(inner, folder):
+                        moved = next(free)
+                        os.rename(inner, moved, src_dir_fd=folder, dst_dir_fd=top)
+                        waiting.append(moved)
+            finally:
+                os.close(folder)
+            os.rmdir(name, dir_fd=top)
+
+
+def _gone(name: str, folder: int) -> bool:
+    """Remove a file or an empty folder. A folder that holds something stays; from now on it may be listed and moved."""
+    try:
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=folder)
+            return True
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=folder)
+            return True
+        handle = os.open(name, _OPEN | _UNREAD, dir_fd=folder)
+        try:  # never through a symbolic link
+            os.chmod(f"/proc/self/fd/{handle}" if _UNREAD else handle, stat.S_IRWXU)  # noqa: PTH101
+        finally:
+            os.close(handle)
+    except OSError:
+        return True  # nothing can be done about it
+    return False

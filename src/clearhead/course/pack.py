@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import clearhead
+from clearhead import sandbox
 from clearhead.course.blocks import Document, document, toml
 from clearhead.course.front import Front, PackFront, TopicFront, read_front
 from clearhead.course.item import MODES, SLOTS, Challenge, Item, Pack, Page, Topic
@@ -56,6 +57,7 @@ def load(path: str | Path) -> Pack:
         raise PackError(
             f"{root} is not a folder; a pack is a folder with a pack.toml. `clearhead new pack NAME` makes one."
         )
+    sandbox.hide(root)  # its programs must not read its answers
     text = _read(root, root / "pack.toml")
     data, lines = toml(text, "pack.toml")
     front = read_front(PackFront, data, lines, "pack.toml")

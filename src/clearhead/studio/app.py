@@ -86,6 +86,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     """
     if settings.shared:
         sandbox.must_confine()
+    sandbox.hide(settings.data)
     store = Store(Database(settings.data, settings.database))
     shelf = shelf or fill(settings.packs, settings.data / "proofs")
     desk = Desk(settings, store, shelf, secret_in(settings.data))
