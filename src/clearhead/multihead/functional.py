@@ -102,7 +102,7 @@ def attention(
 
         options |= {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
         return attention_nested(query, key, value, attention, options)
-    if scripted.is_tracing():
+    if scripted.is_tracing() and not decomposed.is_wanted():
         call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
         return scripted.record(*call, **options)
     checks.dropout(dropout_p)
