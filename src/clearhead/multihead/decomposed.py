@@ -15,7 +15,7 @@ from clearhead.multihead import stepwise, traced
 
 def is_wanted() -> bool:
     """Whether `torch.onnx.export(dynamo=False)` traces: it records operators as they are called."""
-    return torch._C._is_tracing() and torch.onnx.is_in_onnx_export()
+    return not torch.compiler.is_compiling() and torch._C._is_tracing() and torch.onnx.is_in_onnx_export()
 
 
 def run(problem: Problem, dropout_p: float) -> Result:
