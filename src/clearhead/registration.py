@@ -32,7 +32,9 @@ def _name_operators(torch: Any) -> None:
             import_module(OPERATORS)
             return super().__getattr__(name)
 
-    if hasattr(torch, "ops"):  # torch may be half imported: clearhead is imported by something that it imports
+    # torch may be half imported: clearhead is imported by something that it imports. Where the name is taken, operators
+    # may be registered under it already, and a second namespace would be other objects than those.
+    if hasattr(torch, "ops") and "clearhead" not in vars(torch.ops):
         torch.ops.clearhead = Operators("clearhead")
 
 

@@ -77,7 +77,7 @@ def quick() -> Iterator[None]:
         patch.setattr(exchange, "prove_pack", lambda *_, **__: [])
         patch.setattr(serve, "prove", lambda shelf, *_: shelf)
         patch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
-        patch.setattr(accounts, "PasswordHasher", lambda: PasswordHasher(1, 8, 1))
+        patch.setattr(accounts, "PasswordHasher", lambda **_: PasswordHasher(1, 8, 1))
         patch.setattr(sandbox, "must_confine", lambda: None)
         yield
 
