@@ -17,10 +17,10 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 
 from .cases import Case
+from .targets import HERE, TARGETS, needs_native
 from .test_contract import added, allowed, exact, gradients, plain, runner
 
-pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
-HERE = [target.name for target in kernels.targets() if target.runs_here]
+pytestmark = [needs_native, pytest.mark.pairwise]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 UNITS = {torch.float32: 6.0, torch.bfloat16: 0.5, torch.float16: 0.5}
 
@@ -84,7 +84,7 @@ def test_forward(shape: str, mask: str, dtype: torch.dtype) -> None:
         held(got, truth, theirs, dtype, target)
 
 
-@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("target", TARGETS)
 def test_rounded_weights_still_make_a_mean(target: str) -> None:
     make = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 4, 131, 64, generator=make) for _ in range(3))
