@@ -77,7 +77,7 @@ def quick() -> Iterator[None]:
         patch.setattr(exchange, "prove_pack", lambda *_, **__: [])
         patch.setattr(serve, "prove", lambda shelf, *_: shelf)
         patch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
-        patch.setattr(accounts, "PasswordHasher", lambda: PasswordHasher(1, 8, 1))
+        patch.setattr(accounts, "PasswordHasher", lambda **_: PasswordHasher(1, 8, 1))
         patch.setattr(sandbox, "must_confine", lambda: None)
         yield
 
@@ -97,7 +97,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Path:
 
 
 @pytest.fixture(scope="module")
-def with_ada(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def with_ada(tmp_path_factory: pytest.TempPathFactory, quick: None) -> Path:
     data = tmp_path_factory.mktemp("ada")
     assert CliRunner().invoke(cli.app, ["studio", "user", "add", "ada", "--data", str(data)]).exit_code == 0
     return data
