@@ -39,6 +39,7 @@ attempts = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(attempts, st.randoms(use_true_random=False))
 def test_the_order_of_writes_does_not_matter(history: list[Attempt], chance: random.Random) -> None:
