@@ -1,5 +1,6 @@
 """The tiers choose what they say, and the sample of a product has every pair of its values."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairwise import Values, pairwise
+from tiers import LEFT_OUT
 
 TESTS = Path(__file__).parent
 
@@ -126,3 +128,20 @@ def test_each_tier_chooses_what_it_says(collected) -> None:
 
 def test_a_test_named_on_the_command_line_runs_whole(collected) -> None:
     assert collected("test_it.py::test_sampled", "test_it.py::test_stress") == {"test_sampled": 27, "test_stress": 1}
+
+
+def test_every_room_has_fast_tests() -> None:
+    for room in TESTS.iterdir():
+        files = sorted(room.glob("test_*.py"))
+        if files and room.name != "browser":
+            assert any(map(fast_tests, files)), f"{room.name}: everything is marked slow, stress or browser"
+
+
+def fast_tests(file: Path) -> list[str]:
+    """The tests of a file that are not marked themselves as left out of the fast tier."""
+    functions = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
+    marks = {node.name: " ".join(map(ast.unparse, node.decorator_list)) for node in functions}
+    return [
+        name for name, text in marks.items()
+        if name.startswith("test_") and not any(f"mark.{left_out}" in text for left_out in LEFT_OUT["fast"])
+    ]  # fmt: skip

@@ -23,7 +23,6 @@ ATTEMPTS = st.lists(
 )  # fmt: skip
 
 
-@pytest.mark.slow
 @given(first=ATTEMPTS, more=ATTEMPTS, gone=st.integers(0, 20))
 def test_a_history_that_grew_is_the_history_worked_out_anew(
     first: Sequence[Attempt], more: Sequence[Attempt], gone: int
