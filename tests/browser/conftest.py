@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
+from chromium import browser
 from clearhead.studio.app import create
 from clearhead.studio.serve import take_port
 from clearhead.studio.settings import Settings

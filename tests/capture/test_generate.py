@@ -102,6 +102,7 @@ def test_each_step_of_beams_equals_its_rows_of_the_whole(way: str):
         assert not dense[..., text.shape[1] :].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["beams", "static beams"])
 def test_memory_of_beams_grows_with_the_text_and_not_with_its_square(way: str):
     def kept(tokens: int) -> int:
@@ -152,6 +153,7 @@ def test_tokens_taken_back_by_assisted_decoding_leave_the_cache():
     assert len(roots) <= 2
 
 
+@pytest.mark.slow
 def test_a_record_of_many_beams_may_be_pickled():
     model = llama()
     with observe(model) as record:

@@ -22,6 +22,7 @@ def clearhead(*arguments, given=""):
     return CliRunner().invoke(cli.app, list(arguments), input=given)
 
 
+@pytest.mark.slow
 def test_help_names_every_command_without_loading_torch():
     code = "import sys; from clearhead import cli\ntry: cli.app(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -117,6 +118,7 @@ def has_demo():
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_demo(), reason="the demo model is not installed (make setup installs it)")
 def test_the_real_model_from_the_command_line(tmp_path):
     text = "The animal didn't cross the street because it was too tired"
@@ -169,6 +171,7 @@ def test_layers_past_the_memory_given_are_named():
     assert "as in 500MB" in clearhead("see", "a word", "--max-memory", "much").stderr
 
 
+@pytest.mark.slow
 def test_two_models_are_compared_on_one_page(tmp_path):
     page, figure = tmp_path / "a.html", tmp_path / "a.svg"
     result = clearhead("compare", "induction", "induction", "a sea, a sea", "--html", str(page), "--png", str(figure))

@@ -97,7 +97,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Path:
 
 
 @pytest.fixture(scope="module")
-def with_ada(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def with_ada(tmp_path_factory: pytest.TempPathFactory, quick: None) -> Path:
     data = tmp_path_factory.mktemp("ada")
     assert CliRunner().invoke(cli.app, ["studio", "user", "add", "ada", "--data", str(data)]).exit_code == 0
     return data

@@ -91,6 +91,7 @@ def test_with_a_target_it_shows_both_sides(folders, kind):
     assert "Drachen   2" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [["--rollout"], ["--scores"], ["--html"], ["--png", "--layer", "2"], ["--head", "1"]],
@@ -103,6 +104,7 @@ def test_every_way_to_see_it_works(folders, more, tmp_path):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 def test_two_encoder_decoders_are_compared(folders):
     arguments = ["compare", folders("bart"), folders("marian"), TEXT, "--target", TARGET]
     found = json.loads(clearhead(*arguments, "--json").output)

@@ -17,10 +17,10 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 
 from .cases import Case
+from .targets import HERE, TARGETS, needs_native
 from .test_contract import added, allowed, exact, gradients, runner
 
-pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
-HERE = [target.name for target in kernels.targets() if target.runs_here]
+pytestmark = [needs_native, pytest.mark.pairwise]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Largest error and root of the mean square. Twice what the worst case here takes, four times where it is a mean.
 OUTPUT = {torch.float64: (2.0, 0.1), torch.float32: (2.0, 0.1), torch.bfloat16: (0.8, 0.15), torch.float16: (0.8, 0.15)}
@@ -84,7 +84,7 @@ def test_forward(shape: str, mask: str, dtype: torch.dtype) -> None:
         held(got.double() - truth, OUTPUT[dtype], unit, target)
 
 
-@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("target", TARGETS)
 def test_rounded_weights_still_make_a_mean(target: str) -> None:
     make = torch.Generator().manual_seed(0)
     query, key, value = (torch.randn(2, 4, 131, 64, generator=make) for _ in range(3))

@@ -11,13 +11,14 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 
 from .cases import Case
+from .targets import TARGETS, needs_native
 from .test_contract import exact, gradients, runner
 
-pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
+pytestmark = [needs_native, pytest.mark.pairwise]
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-@pytest.fixture(params=[target.name for target in kernels.targets() if target.runs_here], autouse=True)
+@pytest.fixture(params=TARGETS, autouse=True)
 def target(request):
     with kernels.target(request.param):
         yield request.param

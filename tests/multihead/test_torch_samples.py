@@ -81,6 +81,7 @@ def test_every_sample_of_op_db_through_the_function(dtype):
             no_worse(ours, theirs, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_sample_of_module_db_through_the_class(dtype, training):

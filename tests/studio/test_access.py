@@ -266,6 +266,7 @@ def test_connections_send_small_answers_at_once() -> None:
     assert asyncio.run(no_delay()) == 1
 
 
+@pytest.mark.slow
 def test_pages_do_not_wait_for_passwords(shared: FastAPI) -> None:
     """Forty threads serve pages; two hundred people who log in at once must not hold them all."""
 

@@ -82,6 +82,7 @@ def test_a_first_answer_is_chosen_not_typed(visitor: Visitor) -> None:
     assert 'name="typed"' not in visitor.get(QUESTION)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2))))
 def test_steps_fade_by_one_at_a_time_and_never_all_come_back(results: list[tuple[bool, int]]) -> None:
     asked = [fading.asked([attempt(*one) for one in results[:count]]) for count in range(len(results) + 1)]

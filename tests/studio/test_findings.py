@@ -82,6 +82,7 @@ def samples(low: float, high: float) -> st.SearchStrategy[list[float]]:
     return st.lists(st.floats(low, high), min_size=5, max_size=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @given(data=st.data())
 @settings(max_examples=150, deadline=None)

@@ -61,6 +61,7 @@ def test_whatever_is_typed_is_a_name_or_refused_in_words(name: str) -> None:
     assert names.key(kept) == names.key(unicodedata.normalize("NFD", kept)) == names.key(kept.upper().lower())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ON_BOTH, indirect=True)
 def test_from_the_invitation_to_logging_in_again(shared: TestClient) -> None:
     for name in ("José", "李雷"):
@@ -73,6 +74,7 @@ def test_from_the_invitation_to_logging_in_again(shared: TestClient) -> None:
     Learner(shared).log_in("José", status=401)
 
 
+@pytest.mark.slow
 def test_waits_hold_for_every_spelling(shared: TestClient) -> None:
     learner(shared, "José")
     visitor = Learner(shared)

@@ -67,6 +67,7 @@ def started(data: Path, port: int | str = 0, program: str = START) -> Iterator[t
         running.communicate()
 
 
+@pytest.mark.slow
 def test_it_serves_and_stops_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     with started(tmp_path) as (running, address, _):
         with urllib.request.urlopen(address, timeout=20) as page:
@@ -104,6 +105,7 @@ def posted(page: httpx2.Response, browser: httpx2.Client, address: str, **fields
     return browser.post(address, data={"csrf": token[1], **fields})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be confined here: {sandbox.explain()}")
 def test_a_shared_studio_on_a_real_socket_from_the_invitation_to_logging_out(tmp_path: Path) -> None:
     with started(tmp_path, program=SHARED) as (running, address, said):
@@ -138,6 +140,7 @@ def test_a_shared_studio_on_a_real_socket_from_the_invitation_to_logging_out(tmp
         assert running.returncode == 0, errors
 
 
+@pytest.mark.slow
 def test_kill_9_right_after_a_reply_loses_no_answer(tmp_path: Path) -> None:
     with started(tmp_path) as (running, address, _), httpx2.Client(base_url=address, timeout=60) as learner:
         question, form = ask(learner, "scale-of-logits")
@@ -153,6 +156,7 @@ def test_kill_9_right_after_a_reply_loses_no_answer(tmp_path: Path) -> None:
         assert len(learner.get("/settings/data.json").json()["attempts"]) == 1, "sent twice, it counts once"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a disk is made full by prlimit, which is Linux's")
 def test_a_full_disk_is_told_in_a_page_and_there_is_room_again(tmp_path: Path) -> None:
     """No file of the running studio may grow: what a full disk says to SQLite."""
@@ -176,6 +180,7 @@ def test_a_full_disk_is_told_in_a_page_and_there_is_room_again(tmp_path: Path) -
         assert (running.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_taken_port_gets_the_next_free_one_said_in_a_line(tmp_path: Path) -> None:
     with serve.take_port("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]

@@ -59,10 +59,11 @@ def _line(reading: "Reading", axis: "Axis") -> Line:
     places = axis.positions
     if side is None:
         return Line(axis.sequence, places, [str(place) for place in places], [False] * len(places))
-    size = len(side.tokens)
+    tokens, special = side.tokens, side.special  # once: they may be computed anew each time
+    size = len(tokens)
     return Line(
         axis.sequence,
         places,
-        [side.tokens[place] if 0 <= place < size else EMPTY for place in places],
-        [bool(side.special[place]) if 0 <= place < size else True for place in places],
+        [tokens[place] if 0 <= place < size else EMPTY for place in places],
+        [bool(special[place]) if 0 <= place < size else True for place in places],
     )
