@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearhead.course.item import Program, Section
+from clearhead.course.toml_guard import excess
 from clearhead.errors import PackError
 
 # Role -> what it is for. The way a fenced block says it is a program and not a piece of prose.
@@ -36,6 +37,7 @@ SECTIONS = ("Stem", "Back", "Option", "Step", "Pair", "Criterion", "Hint", "Rati
 
 _FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})\s*([^`]*)$")
 _HEADING = re.compile(r"^##(?!#)\s*(\S*)\s*(.*?)\s*$")
+_KEY = re.compile(r"\s*+\[{0,2}\s*+([\w-]++)(?:\.[\w.-]++)?\s*+(?:=|\]{1,2})")
 _TOML_LINE = re.compile(r"\(at line (\d+)")
 
 
@@ -55,9 +57,12 @@ class Document:
 
 def toml(text: str, file: str, first_line: int = 1) -> tuple[dict[str, Any], dict[str, int]]:
     """Parse TOML; return the data and the line of each top-level key or table. Raises PackError at the bad line."""
+    much = excess(text)
+    if much:
+        raise PackError(f"{much[0]}; write it flat and short", file=file, line=first_line + much[1])
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or what int() says of a number
         found = _TOML_LINE.search(str(error))
         line = first_line + (int(found[1]) - 1 if found else max(text.count("\n") - 1, 0))
         raise PackError(
@@ -65,7 +70,7 @@ def toml(text: str, file: str, first_line: int = 1) -> tuple[dict[str, Any], dic
         ) from None
     lines: dict[str, int] = {}
     for number, row in enumerate(text.splitlines(), first_line):
-        found = re.match(r"\s*\[{0,2}\s*([\w-]+)(?:\.[\w.-]+)?\s*(?:=|\]{1,2})", row)
+        found = _KEY.match(row)
         if found:
             lines.setdefault(found[1], number)
     return data, lines
