@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from clearhead.capture.model_files import check_model_files
 from clearhead.errors import ModelError
 from clearhead.saying import say
 
@@ -112,14 +113,24 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
+        check_model_files(_on_disk(folder))
         return _loaded(folder, name, trust_remote_code, untrained=untrained)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
-        refused = _refusal(folder, error)
+    except Exception as error:  # noqa: BLE001 — a damaged folder makes transformers raise anything, TypeError too
+        refused = error if isinstance(error, ModelError) else _refusal(folder, error)
         refused.model = None if name_or_path is None else str(name_or_path)
-        raise refused from error
+        raise refused from (None if refused is error else error)
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def _on_disk(folder: str | Path) -> Path:
+    """The folder itself, or the snapshot of a name in the local cache."""
+    from transformers.utils import cached_file
+
+    if isinstance(folder, Path):
+        return folder
+    return Path(str(cached_file(folder, "config.json", local_files_only=True))).parent
 
 
 def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained: bool) -> Loaded:
@@ -155,7 +166,9 @@ def _refusal(folder: str | Path, error: Exception) -> ModelError:
         )
         refused.remote_code = True
         return refused
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    told = [row.strip() for row in str(error).splitlines() if row.strip()]
+    first = told[0][:300] if told else type(error).__name__
+    first = first if first[-1] in ".!?" else f"{first}."
     return ModelError(
         say(
             "%(model)s cannot be loaded as a model: %(why)s Give a folder with config.json, model.safetensors and a "

@@ -84,6 +84,17 @@ def read(loaded: Loaded, text: str, *, second: str | None = None, max_bytes: int
     ids = encoded["input_ids"][0].tolist()
     if not ids:
         raise ModelError(say("the tokenizer made no token of the text. Give at least one word."))
+    known = _vocabulary(loaded.model)
+    if known is not None and max(ids) >= known:
+        raise ModelError(
+            say(
+                "the tokenizer of %(model)s gives token %(token)s, and the model knows %(known)s tokens. Tokenizer and "
+                "weights belong to different models: copy both from one.",
+                model=loaded.name,
+                token=max(ids),
+                known=known,
+            )
+        )
     if len(ids) > loaded.max_length:
         raise ModelError(
             say(
@@ -106,6 +117,15 @@ def read(loaded: Loaded, text: str, *, second: str | None = None, max_bytes: int
         special=special,
         segments=_fill(segments),
     )
+
+
+def _vocabulary(model: torch.nn.Module) -> int | None:
+    """How many tokens have an embedding, where the model says so."""
+    try:
+        count = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return count if isinstance(count, int) else None
 
 
 def _fill(segments: list[int | None]) -> list[int]:

@@ -55,7 +55,8 @@ def _question(node: Element, name: str, kind: str, category: str, lost: Lost) ->
         options.append((_answer(text, answer, kind), right, Text("") if feedback is None else _text(feedback, markup)))
     return GiftQuestion(
         title=name, stem=_child(node, "questiontext", markup), options=tuple(options),
-        pairs=tuple(_pairs(node, markup, lost)), line=0, kind=kind, general=_general(node, kind, markup), weights=tuple(weights),
+        pairs=tuple(_pairs(node, markup, lost)), line=0, kind=kind, general=_general(node, kind, markup),
+        weights=tuple(weights),
         origin={key: value for key, value in origin.items() if value},
         hints=tuple(_text(hint, markup) for hint in node.findall("hint")),
     )  # fmt: skip
