@@ -5,20 +5,19 @@ A command parses, calls one function of a room, and prints. Rooms are imported i
 (a message says why), 130 stopped by Ctrl-C.
 """
 
-import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from clearhead import __version__
 from clearhead.errors import ClearheadError, ModelError, OptionError
+from clearhead.printing import console, say, say_entry, say_json
 from clearhead.studio.command import command
 
 TEXT_ENCODING = "utf-8"
@@ -32,10 +31,10 @@ class Door(TyperGroup):
         try:
             return super().invoke(ctx)
         except ClearheadError as error:
-            typer.echo(f"clearhead: {error}", err=True)
+            say(f"clearhead: {error}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            typer.echo("stopped", err=True)
+            say("stopped", err=True)
             raise typer.Exit(130) from error
 
 
@@ -68,7 +67,7 @@ def main() -> None:
 
 def version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"clearhead {__version__}")
+        say(f"clearhead {__version__}")
         raise typer.Exit
 
 
@@ -125,11 +124,11 @@ def see(
     if png is not None:
         draw(png, reading, number, head)
     if as_json:
-        print_json(listing(reading, layer=number, head=head))
+        say_json(listing(reading, layer=number, head=head))
     elif scores:
-        Console(highlight=False).print(terminal.score_table(reading))
+        console().print(terminal.score_table(reading))
     elif html is None and png is None:
-        terminal.show(reading, Console(highlight=False), layer=number, head=head)
+        terminal.show(reading, console(), layer=number, head=head)
 
 
 @app.command()
@@ -167,12 +166,12 @@ def compare(
     if png is not None:
         draw_comparison(png, found, (layer or 0, head or 0) if one else None)
     if as_json:
-        print_json(comparing.listing(found))
+        say_json(comparing.listing(found))
     elif one:
-        console = Console(highlight=False)
-        console.print(comparing.one_head(found, layer or 0, head or 0, console.width))
+        screen = console()
+        screen.print(comparing.one_head(found, layer or 0, head or 0, screen.width))
     elif html is None and png is None:
-        Console(highlight=False).print(comparing.overview(found))
+        console().print(comparing.overview(found))
 
 
 app.add_typer(command, name="studio")
@@ -195,11 +194,11 @@ def check(
 
     def run() -> int:
         return checking.check(
-            packs or [], item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=typer.echo
+            packs or [], item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=say_entry
         )
 
     if watch:
-        checking.watch(packs or [], run, typer.echo)
+        checking.watch(packs or [], run, say_entry)
     elif run():
         raise typer.Exit(1)
 
@@ -214,7 +213,7 @@ def new_pack(place: Annotated[Path, typer.Argument(help="The folder to make; its
     with extra("studio", "starting a pack"):
         from clearhead.course.scaffold import new_pack as make
 
-    typer.echo(f"made {make(place)}; `clearhead check {place}` proves it")
+    say(f"made {make(place)}; `clearhead check {place}` proves it")
 
 
 @new.command("item")
@@ -228,7 +227,7 @@ def new_item(
     with extra("studio", "starting an item"):
         from clearhead.course.scaffold import new_item as make
 
-    typer.echo(f"made {make(pack, name, kind, topic)}")
+    say(f"made {make(pack, name, kind, topic)}")
 
 
 @new.command("schema")
@@ -237,7 +236,7 @@ def new_schema(of: Annotated[str, typer.Argument(help="item or pack")] = "item")
     with extra("studio", "the schema"):
         from clearhead.course.scaffold import schema
 
-    typer.echo(schema(of), nl=False)
+    say(schema(of), nl=False)
 
 
 @app.command("export")
@@ -254,9 +253,9 @@ def export_pack(
 
         report = Report()
         place, count = write(pack, to, out, strict=strict, report=report)
-    typer.echo(f"wrote {count} items to {place}")
+    say(f"wrote {count} items to {place}")
     if report.losses:
-        typer.echo("\n".join(["not carried over:", *(f"  {loss}" for loss in report.losses)]), err=True)
+        say(listed(report.losses), err=True)
         raise typer.Exit(1)
 
 
@@ -274,9 +273,9 @@ def import_questions(
     report = Report()
     places = import_drafts(file, into, topic, strict=strict, report=report)
     drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
-    typer.echo(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
+    say(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
     if report.losses:
-        typer.echo("\n".join(["not carried over:", *(f"  {loss}" for loss in report.losses)]), err=True)
+        say(listed(report.losses), err=True)
         raise typer.Exit(1)
 
 
@@ -287,9 +286,9 @@ def doctor(as_json: Json = False) -> None:
 
     report = diagnosis.examine()
     if as_json:
-        print_json(diagnosis.as_data(report))
+        say_json(diagnosis.as_data(report))
     else:
-        Console(highlight=False).print(diagnosis.as_table(report))
+        console().print(diagnosis.as_table(report))
 
 
 @contextmanager
@@ -308,7 +307,7 @@ def agree() -> None:
     from clearhead import sandbox
 
     if sandbox.backend() is None and sys.stdin.isatty():
-        typer.echo(f"Programs cannot be confined here ({sandbox.explain()}).", err=True)
+        say(f"Programs cannot be confined here ({sandbox.explain()}).", err=True)
         if typer.confirm("Run this pack's programs as you, able to do all that you can?", default=False, err=True):
             sandbox.consent()
 
@@ -355,7 +354,7 @@ def write(path: Path, content: str) -> None:
         raise OptionError(
             f"{path} cannot be written: {error.strerror}. Give a file in a folder that exists."
         ) from error
-    typer.echo(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)", err=True)
+    say(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)", err=True)
 
 
 def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
@@ -363,7 +362,7 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
     plot = plotting()
     one = layer is not None or head is not None
     plot.save(plot.head(reading, layer or 0, head or 0) if one else plot.grid(reading), path)
-    typer.echo(f"wrote {path}", err=True)
+    say(f"wrote {path}", err=True)
 
 
 def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None:
@@ -378,7 +377,7 @@ def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None
         values = between(found, *one, 256)
         figure = plot.difference(values, found.first.tokens, f"layer {one[0]}, head {one[1]}: {models}")
     plot.save(figure, path)
-    typer.echo(f"wrote {path}", err=True)
+    say(f"wrote {path}", err=True)
 
 
 def plotting() -> Any:
@@ -390,5 +389,6 @@ def plotting() -> Any:
     return plot
 
 
-def print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, ensure_ascii=False))
+def listed(losses: Iterable[object]) -> str:
+    """What is not carried over, an entry a line."""
+    return "\n".join(["not carried over:", *("  " + str(loss).replace("\n", "\n    ") for loss in losses)])

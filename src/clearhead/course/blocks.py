@@ -35,8 +35,8 @@ ROLES: Mapping[str, str] = {
 }
 SECTIONS = ("Stem", "Back", "Option", "Step", "Pair", "Criterion", "Hint", "Rationale", "Pitfalls", "Rule", "Programs")
 
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})\s*([^`]*)$")
-_HEADING = re.compile(r"^##(?!#)\s*(\S*)\s*(.*?)\s*$")
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})\s*+([^`]*+)$")
+_HEADING = re.compile(r"^##(?!#)\s*+(\S*+)\s*+(.*)$")
 _KEY = re.compile(r"\s*+\[{0,2}\s*+([\w-]++)(?:\.[\w.-]++)?\s*+(?:=|\]{1,2})")
 _TOML_LINE = re.compile(r"\(at line (\d+)")
 
@@ -121,11 +121,11 @@ def _sections(rows: list[str], start: int, file: str) -> list[Section]:
             at = stop
         elif heading:
             close()
-            name, argument, opened = heading[1], heading[2], at + 1
+            name, argument, opened = heading[1], heading[2].rstrip(), at + 1
             prose, programs = [], []
             if name not in SECTIONS:
                 expected = ", ".join(SECTIONS)
-                raise PackError(f"unknown section {name!r}; expected one of {expected}", file=file, line=at + 1)
+                raise PackError(f"unknown section {name[:80]!r}; expected one of {expected}", file=file, line=at + 1)
         else:
             if rows[at].strip() and not name and not any(row.strip() for row in prose):
                 opened = at + 1
@@ -154,7 +154,7 @@ def _close_of(rows: list[str], start: int, mark: str, file: str) -> int:
         row = rows[at].strip()
         if row.startswith(mark) and not row.strip(mark[0]):
             return at
-    raise PackError(f"the fence opened here is not closed; end it with {mark}", file=file, line=start + 1)
+    raise PackError(f"the fence opened here is not closed; end it with {mark[:40]}", file=file, line=start + 1)
 
 
 def _program(info: str, body: list[str], fence_line: int, file: str) -> Program | None:
@@ -162,18 +162,20 @@ def _program(info: str, body: list[str], fence_line: int, file: str) -> Program 
     try:
         words = shlex.split(info)
     except ValueError as error:
-        raise PackError(f"cannot read the info string {info!r}: {error}", file=file, line=fence_line) from None
+        raise PackError(f"cannot read the info string {info[:80]!r}: {error}", file=file, line=fence_line) from None
     if len(words) < 2:
         return None
     language, role, *rest = words
     if role not in ROLES:
         raise PackError(
-            f"unknown role {role!r} after the language; expected one of {', '.join(ROLES)}", file=file, line=fence_line
+            f"unknown role {role[:80]!r} after the language; expected one of {', '.join(ROLES)}",
+            file=file,
+            line=fence_line,
         )
     attributes: dict[str, str] = {}
     for word in rest:
         key, equals, value = word.partition("=")
         if not equals or not key or not value:
-            raise PackError(f"{word!r} is not key=value, as in misconception=no-scale", file=file, line=fence_line)
+            raise PackError(f"{word[:80]!r} is not key=value, as in misconception=no-scale", file=file, line=fence_line)
         attributes[key] = value
     return Program(role, "\n".join(body) + "\n", fence_line + 1, attributes, language)

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from starlette.types import ASGIApp
 
 from clearhead.errors import OptionError, SandboxError
+from clearhead.printing import console as terminal
 from clearhead.studio import app, users, workers
 from clearhead.studio.accounts import Accounts
 from clearhead.studio.desk import Desk
@@ -36,7 +37,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         OptionError: no port is free.
         SandboxError, StoreError, PackError: see `app.create`.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(soft_wrap=True)
     if settings.token is None:
         settings = replace(settings, token=secrets.token_urlsafe(24))
     with take_port(settings.host, settings.port) as listener:
@@ -61,7 +62,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
 
 def work(settings: Settings, listener: socket.socket, number: int) -> None:
     """One of several processes: the first tells the terminal how far the proofs are, all prove and serve."""
-    console = Console(highlight=False, soft_wrap=True, quiet=number > 0)
+    console = terminal(soft_wrap=True, quiet=number > 0)
     _run(app.create(settings, unproved(settings.packs)), settings, listener, console)
 
 
