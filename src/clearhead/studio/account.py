@@ -14,6 +14,7 @@ from itsdangerous import BadSignature, URLSafeSerializer
 from clearhead.studio.access import SESSION, open_to_all, safe
 from clearhead.studio.accounts import LONGEST, SHORTEST, Account, Accounts
 from clearhead.studio.desk import AtDesk
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.sessions import SECONDS, Sessions
@@ -34,6 +35,7 @@ Typed = Annotated[str, Form(max_length=LONGEST)]
 
 
 @router.get("/login", response_class=HTMLResponse)
+@plain_page
 @open_to_all
 def login(request: Request, next: str = "/") -> HTMLResponse:
     return render(request, "login.html", next=safe(next), given="", lacking="")
@@ -70,6 +72,7 @@ def log_out(request: Request) -> Response:
 
 
 @router.get("/join/{token}", response_class=HTMLResponse)
+@plain_page
 @open_to_all
 def invitation(request: Request, token: str) -> HTMLResponse:
     return render(request, "join.html", account=_invited(request, token), shortest=SHORTEST, lacking="")
@@ -89,6 +92,7 @@ def _join(request: Request, token: str, password: str, again: str) -> Response:
 
 
 @router.get("/settings/password", response_class=HTMLResponse)
+@plain_page
 def password_page(request: Request) -> HTMLResponse:
     return render(request, "password.html", shortest=SHORTEST, lacking="")
 
