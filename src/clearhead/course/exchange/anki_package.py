@@ -113,7 +113,7 @@ def _types(collection: Collection, file: str) -> Mapping[Any, NoteType]:
     if collection.columns("notetypes"):
         types = dict(_typed_rows(collection))
     else:
-        models = next((json.loads(text) for (text,) in collection.rows("col", "models") if text), {})
+        models: Any = next((json.loads(text) for (text,) in collection.rows("col", "models") if text), {})
         types = {int(key): _from_json(model) for key, model in models.items() if str(key).isdecimal()}
     for note in types.values():
         longest = max((max(len(question), len(answer)) for _, question, answer in note.templates), default=0)
@@ -159,7 +159,7 @@ def _decks(collection: Collection) -> Mapping[int, str]:
     if collection.columns("decks"):
         names = {ident: str(name) for ident, name in collection.rows("decks", "id", "name")}
     else:
-        decks = next((json.loads(text) for (text,) in collection.rows("col", "decks") if text), {})
+        decks: Any = next((json.loads(text) for (text,) in collection.rows("col", "decks") if text), {})
         names = {int(key): str(deck.get("name", "")) for key, deck in decks.items()}
     rows = sorted(collection.rows("cards", "nid", "ord", "did"), key=lambda row: -int(row[1] or 0))
     return {note: names.get(deck, "").replace("\x1f", "::") for note, _, deck in rows}

@@ -10,6 +10,7 @@ from clearhead.course.bench import fence
 from clearhead.errors import PackError
 
 _FENCE = re.compile(r"^( {0,3}(?:`{3,}|~{3,}))[ \t]*(\S*)[^\n]*$")
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _CLOSE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*$")
 
 
@@ -36,8 +37,10 @@ class Draft:
 
 
 def pair_row(left: str, right: str) -> str:
-    """One pair as an item of a list. A left-hand side such as `[x]` must not define a link."""
+    """One pair as an item of a list. On the left, `[x]` must not define a link, nor a price open a formula."""
     left = f"\\{left}" if left.startswith("[") and left.endswith("]") else left
+    if len(_DOLLAR.findall(left)) % 2:
+        left = _DOLLAR.sub(r"\\$", left)
     return f"- {left}: {right}"
 
 

@@ -49,8 +49,12 @@ def _renderer() -> MarkdownIt:
     markdown.add_render_rule("math_block", _block)
     markdown.add_render_rule("text", _text)
     markdown.add_render_rule("image", _image)
-    blocked = markdown.validateLink
-    markdown.validateLink = lambda target: blocked(target) and (target.startswith("data:image/") or is_link(target))  # type: ignore[method-assign]
+    allowed = markdown.validateLink
+
+    def is_allowed(url: str) -> bool:
+        return allowed(url) and (url.startswith("data:image/") or is_link(url))
+
+    markdown.validateLink = is_allowed  # type: ignore[method-assign]
     return markdown
 
 

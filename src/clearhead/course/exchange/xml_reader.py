@@ -33,7 +33,7 @@ class _Bounded(TreeBuilder):
         super().__init__()
         self._file, self._depth, self._count = file, 0, 0
 
-    def start(self, tag: str, attrs: dict[str, str], /) -> Element:  # type: ignore[override]
+    def start(self, tag: str, attrs: dict[str, str], /) -> Element:
         self._depth += 1
         self._count += 1
         if self._depth > DEEPEST:
