@@ -4,15 +4,14 @@ A command parses, calls one function of a room, and prints. Rooms are imported i
 `clearhead --help` does not wait for torch. `failure.py` says how a command ends where that did not go well.
 """
 
-import json
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from clearhead import __version__, failure, files, printing, scratch, sizes
 from clearhead.errors import ModelError, OptionError
@@ -111,11 +110,11 @@ def see(
     if png is not None:
         draw(png, reading, number, head)
     if as_json:
-        print_json(listing(reading, layer=number, head=head))
+        printing.show_json(listing(reading, layer=number, head=head))
     elif scores:
-        Console(highlight=False).print(terminal.score_table(reading))
+        printing.console().print(terminal.score_table(reading))
     elif html is None and png is None:
-        terminal.show(reading, Console(highlight=False), layer=number, head=head)
+        terminal.show(reading, printing.console(), layer=number, head=head)
 
 
 @app.command()
@@ -158,12 +157,12 @@ def compare(
     if png is not None:
         draw_comparison(png, found, (layer or 0, head or 0) if one else None)
     if as_json:
-        print_json(comparing.listing(found))
+        printing.show_json(comparing.listing(found))
     elif one:
-        console = Console(highlight=False)
-        console.print(comparing.one_head(found, layer or 0, head or 0, console.width))
+        screen = printing.console()
+        screen.print(comparing.one_head(found, layer or 0, head or 0, screen.width))
     elif html is None and png is None:
-        Console(highlight=False).print(comparing.overview(found))
+        printing.console().print(comparing.overview(found))
 
 
 app.add_typer(command, name="studio")
@@ -187,11 +186,11 @@ def check(
 
     def run() -> int:
         return checking.check(
-            chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=printing.show
+            chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=printing.show_entry
         )
 
     if watch:
-        checking.watch(chosen, run, printing.show)
+        checking.watch(chosen, run, printing.show_entry)
     elif run():
         raise typer.Exit(1)
 
@@ -244,7 +243,7 @@ def export_pack(
     place, count = write(pack, to, out, strict=strict, report=report)
     printing.show(f"wrote {count} items to {place}")
     if report.losses:
-        typer.echo("\n".join(["not carried over:", *(f"  {loss}" for loss in report.losses)]), err=True)
+        printing.say(listed(report.losses))
         raise typer.Exit(1)
 
 
@@ -263,7 +262,7 @@ def import_questions(
     drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
     printing.show(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
     if report.losses:
-        typer.echo("\n".join(["not carried over:", *(f"  {loss}" for loss in report.losses)]), err=True)
+        printing.say(listed(report.losses))
         raise typer.Exit(1)
 
 
@@ -274,9 +273,9 @@ def doctor(as_json: Json = False) -> None:
 
     report = diagnosis.examine()
     if as_json:
-        print_json(diagnosis.as_data(report))
+        printing.show_json(diagnosis.as_data(report))
     else:
-        Console(highlight=False).print(diagnosis.as_table(report))
+        printing.console().print(diagnosis.as_table(report))
 
 
 def agree() -> None:
@@ -379,6 +378,6 @@ def plotting() -> Any:
     return plot
 
 
-def print_json(data: Any) -> None:
-    letters = (sys.stdout.encoding or "").lower().startswith("utf")
-    printing.show(json.dumps(data, ensure_ascii=not letters))
+def listed(losses: Iterable[object]) -> str:
+    """What is not carried over, an entry a line."""
+    return "\n".join(["not carried over:", *("  " + str(loss).replace("\n", "\n    ") for loss in losses)])

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from clearhead.capture.model_files import check_model_files
 from clearhead.capture.observing import attention_modules
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
@@ -124,6 +125,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
+        check_model_files(_on_disk(folder))
         return _loaded(folder, name, trust_remote_code, untrained=untrained)
     except ClearheadError:
         raise
@@ -133,10 +135,19 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
                 raise
         refused = _refusal(folder, error)
         refused.model = None if name_or_path is None else str(name_or_path)
-        raise refused from error
+        raise refused from (None if refused is error else error)
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def _on_disk(folder: str | Path) -> Path:
+    """The folder itself, or the snapshot of a name in the local cache."""
+    from transformers.utils import cached_file
+
+    if isinstance(folder, Path):
+        return folder
+    return Path(str(cached_file(folder, "config.json", local_files_only=True))).parent
 
 
 def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained: bool) -> Loaded:
@@ -207,7 +218,7 @@ def _refusal(folder: str | Path, error: Exception) -> ModelError:
         )
         refused.remote_code = True
         return refused
-    lines = str(error).strip().splitlines() or [type(error).__name__]
+    lines = [row.strip()[:300] for row in str(error).splitlines() if row.strip()] or [type(error).__name__]
     first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
     if isinstance(error, KeyError):
         first = f"a part named {first} is missing"

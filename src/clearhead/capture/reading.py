@@ -117,6 +117,7 @@ def read(
     special = encoded.pop("special_tokens_mask")[0].bool().tolist()
     ids = encoded["input_ids"][0].tolist()
     _refuse_length(loaded, len(ids))
+    _refuse_unknown(loaded, ids)
     decoder = None if target is None else _target(loaded, target)
     with running(loaded, "text"), torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
         if loaded.has_decoder and decoder is None:
@@ -143,6 +144,29 @@ def read(
         decoder=decoder,
         note=note,
     )
+
+
+def _refuse_unknown(loaded: Loaded, ids: list[int]) -> None:
+    known = _vocabulary(loaded.model)
+    if known is not None and max(ids) >= known:
+        raise ModelError(
+            say(
+                "the tokenizer of %(model)s gives token %(token)s, and the model knows %(known)s tokens. Tokenizer and "
+                "weights belong to different models: copy both from one.",
+                model=loaded.name,
+                token=max(ids),
+                known=known,
+            )
+        )
+
+
+def _vocabulary(model: torch.nn.Module) -> int | None:
+    """How many tokens have an embedding, where the model says so."""
+    try:
+        count = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return count if isinstance(count, int) else None
 
 
 @contextmanager

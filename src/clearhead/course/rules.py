@@ -26,7 +26,7 @@ NEEDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
 EVERYWHERE = ("setup", "figure")
 _OWN = {"Option": "choice", "Step": "worked", "Pair": "match", "Criterion": "explain", "Back": "card"}
 _NUMBER = re.compile(r"(?<![\w.^_{/-])\d+(?:[.,]\d+)*(?![\w}])")
-_FREE = re.compile(r"`[^`]*`|\{\{[^}]*\}\}|\$[^$]*\$|```.*?```|~~~.*?~~~|\[[^\]]*\]\([^)]*\)", re.DOTALL)
+_FREE = re.compile(r"`[^`]*`|\{\{[^{}]*\}\}|\$[^$]*\$|```.*?```|~~~.*?~~~|\[[^\[\]]*\]\([^()]*\)", re.DOTALL)
 
 
 def check_item(item: Item, misconceptions: Mapping[str, str]) -> None:
@@ -90,5 +90,5 @@ def _check_numbers(item: Item, section: Section) -> None:
     found = _NUMBER.search(prose)
     if found:
         line = section.text_line + prose.count("\n", 0, found.start())
-        message = f"hand-typed number {found[0]} in the stem; let a program set it and write {{{{name}}}}"
+        message = f"hand-typed number {found[0][:40]} in the stem; let a program set it and write {{{{name}}}}"
         raise _wrong(item, line, message)

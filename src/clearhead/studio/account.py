@@ -16,6 +16,7 @@ from clearhead.studio import names, sent
 from clearhead.studio.access import SESSION, open_to_all, safe
 from clearhead.studio.accounts import LONGEST, SHORTEST, Account, Accounts
 from clearhead.studio.desk import AtDesk, desk_of
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.sessions import SECONDS, Sessions
@@ -36,6 +37,7 @@ Typed = Annotated[str, Form(max_length=LONGEST)]
 
 
 @router.get("/login", response_class=HTMLResponse)
+@plain_page
 @open_to_all
 def login(request: Request, next: str = "/") -> HTMLResponse:
     why = sent.why_not(desk_of(request), request)
@@ -75,6 +77,7 @@ def log_out(request: Request, desk: AtDesk) -> Response:
 
 
 @router.get("/join/{token}", response_class=HTMLResponse)
+@plain_page
 @open_to_all
 def invitation(request: Request, token: str) -> HTMLResponse:
     account, why = _invited(request, token), sent.why_not(desk_of(request), request)
@@ -96,6 +99,7 @@ def _join(request: Request, token: str, password: str, again: str) -> Response:
 
 
 @router.get("/settings/password", response_class=HTMLResponse)
+@plain_page
 def password_page(request: Request) -> Response:
     why = sent.why_not(desk_of(request), request)
     wait, lacking = why.get("wait", 0), why.get("lacking", "")

@@ -23,6 +23,7 @@ with needs(*STUDIO):
         access,
         account,
         away,
+        elsewhere,
         exam,
         experiment,
         feedback,
@@ -100,7 +101,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     app = FastAPI(
         title="Clearhead studio",
         lifespan=lifespan,
-        dependencies=[*_doors(settings), Depends(_same_site)],
+        dependencies=[Depends(elsewhere.check_origin), *_doors(settings), Depends(_same_site)],
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -188,6 +189,14 @@ def _errors(app: FastAPI) -> None:
         return _error_page(request, 422, TITLES[422], said)
 
     app.add_exception_handler(StoreError, away.to_try_again)
+
+    @app.exception_handler(elsewhere.FromElsewhere)
+    async def from_elsewhere(request: Request, problem: elsewhere.FromElsewhere) -> Response:
+        detail = _("Another site asks for this. Open it yourself if you want what it does.")
+        return render(
+            request, "error.html", status=403, number=403, heading=_(TITLES[403]), detail=detail, again=False,
+            opens=elsewhere.address(request),
+        )  # fmt: skip
 
     @app.exception_handler(ClearheadError)
     async def told_why(request: Request, problem: ClearheadError) -> Response:

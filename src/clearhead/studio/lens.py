@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.studio.access import open_to_all
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _, explained
 from clearhead.studio.lens_plain import numbers
 from clearhead.studio.lens_reading import Asked, Readings, Tell, asked
@@ -59,6 +60,7 @@ class Consent(BaseModel):
 
 
 @router.get("/lens")
+@plain_page
 def page(
     request: Request,
     kept: Kept,

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from clearhead.errors import OptionError, SandboxError
 from clearhead.extras import STUDIO, needs
+from clearhead.printing import console as terminal
 
 with needs(*STUDIO):
     import uvicorn
@@ -42,7 +43,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         OptionError: no port is free.
         SandboxError, StoreError, PackError: see `app.create`.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(soft_wrap=True)
     _check_certificate(settings)
     if settings.token is None:
         settings = replace(settings, token=secrets.token_urlsafe(24))
@@ -68,7 +69,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
 
 def work(settings: Settings, listener: socket.socket, number: int) -> None:
     """One of several processes: the first tells the terminal how far the proofs are, all prove and serve."""
-    console = Console(highlight=False, soft_wrap=True, quiet=number > 0)
+    console = terminal(soft_wrap=True, quiet=number > 0)
     _run(app.create(settings, unproved(settings.packs)), settings, listener, console)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clearhead.course.exchange.drafts import read, write
 from clearhead.course.exchange.gift import write_gift
+from clearhead.course.exchange.inert import without_controls
 from clearhead.course.exchange.moodle import write_moodle
 from clearhead.course.exchange.qti import write_qti
 from clearhead.course.exchange.question import Question, questions
@@ -69,7 +70,7 @@ def export_pack(
     report_losses(found, form, report)
     if strict:
         report.refuse()
-    writer(found, pack.title, target)
+    writer(found, without_controls(pack.title), target)
     return target, len(found)
 
 
