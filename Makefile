@@ -1,4 +1,4 @@
-# The two commands people need: `make studio` and `make test`. Both do all the set-up first.
+# The commands people need: `make studio`, `make test` and, while working, `make test-fast`. All do the set-up first.
 # Steps that do not wait for one another run side by side, as many as there are cores; but `make clean test` in turn.
 MAKEFLAGS += $(if $(filter clean,$(MAKECMDGOALS)),,--jobs=$(shell getconf _NPROCESSORS_ONLN))
 
@@ -10,10 +10,11 @@ PIP    := $(BIN)/python -m pip --quiet
 PINNED := --constraint constraints.txt
 NATIVE := $(shell find native -type f 2>/dev/null)
 
-.PHONY: help setup studio test check lint types contracts pytest doctest jstest outsiders bench stress clean
+.PHONY: help setup studio test test-fast check lint types contracts pytest doctest jstest test-browsers outsiders bench \
+	stress clean
 
 help:           ## show this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 setup: $(VENV)/.ready  ## a .venv with pinned dependencies, the native library, the demo model
 
@@ -60,8 +61,13 @@ contracts: setup
 
 # Workers take tests in order and steal from one another at the end: what a module sets up is set up once, on one.
 # They start programs by the hundred, which find ours compiled.
-test: setup check jstest outsiders  ## every test: check, Python, doctests, front end, browser
-	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal --doctest-modules src/clearhead tests -m "not stress"
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal
+
+test: setup check jstest outsiders  ## every test: check, Python, doctests, front end, browser; under 10 min on 2 cores
+	@$(PYTEST) --tier full --doctest-modules src/clearhead tests
+
+test-fast: setup  ## tests of every room while you work: no browser, nothing slow; under 90 s on 2 cores
+	@$(PYTEST) --tier fast tests
 
 jstest:  ## the ES modules' own tests, with node's runner, if node is there
 	@if command -v node >/dev/null; then node --test tests/js/*.test.mjs; \
@@ -72,8 +78,13 @@ outsiders:  # programs of others that some tests need, which are skipped without
 	@tools/ensure-postgresql || true
 	@tools/ensure-readers || true
 
-stress: setup  ## the long fuzz and load runs
-	@$(BIN)/pytest -m stress
+stress: setup test-browsers  ## what `make test` samples or leaves out: whole products, long fuzz and load runs, three browsers
+	@$(PYTEST) --tier stress -m "stress or pairwise" tests --deselect tests/browser/test_engines.py
+
+test-browsers: setup  ## one journey through the studio in Chromium, Firefox and WebKit
+	@tools/ensure-chromium || true
+	@tools/ensure-browsers || true
+	@OMP_NUM_THREADS=1 $(BIN)/pytest --tier stress -m "stress or not stress" tests/browser/test_engines.py
 
 bench: $(VENV)/.bench  ## measure ours beside the peers
 	@$(BIN)/python -m bench $(ARGS)

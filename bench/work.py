@@ -10,8 +10,8 @@ from .measure import Way
 
 SHAPES = ((1, 8, 512, 64), (1, 8, 2048, 64), (1, 8, 4096, 64), (8, 8, 128, 64), (1, 8, 2048, 128))
 QUICK = ((1, 8, 512, 64), (8, 8, 128, 64))
-# How far ours and a peer may differ, as a share of the largest entry. A 16-bit number holds 8 bits, rounded by both
-# at several places.
+# How far ours and the nearest peer may differ, as a share of the largest entry. A 16-bit number holds 8 bits, and both
+# round at several places.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 

@@ -13,12 +13,16 @@ struct Tensor {
   int64_t batch = 0, head = 0, row = 0, column = 0;
 };
 
+// Up to this many queries a head, reading keys once with the lanes along the keys beats tiles with empty lanes.
+constexpr int64_t kFewQueries = 8;
+
 struct Attention {
   int64_t batch, heads, kv_heads, length, keys, width, value_width;
   Dtype dtype;                 // of query, key, value, out and their gradients
   Tensor query, key, value;    // any strides
   Tensor out;                  // last axis contiguous
-  Tensor lse;                  // float32, or float64 as all else; column unused; null where forward need not give it
+  Tensor lse;                  // column unused; null where forward need not give it
+  Dtype lse_dtype;             // float32 or float64; float64 lets backward rebuild float32 weights to the last digit
   double scale;
   int64_t reach_low, reach_high;  // query i may attend key j where reach_low <= j - i <= reach_high
   Tensor allow;                // bytes, 0 = may not attend, or null; strides in bytes, 0 where broadcast
@@ -27,19 +31,19 @@ struct Attention {
   const void* alibi;           // one slope a query head, or null: the logits lose slope * |query + alibi_offset - key|
   int64_t alibi_offset;
   double softcap;              // logits become softcap * tanh(logits / softcap); 0 = off
-  const void* sinks;           // one a query head, or null; of lse's dtype, as the slopes are
+  const void* sinks;           // one a query head, or null; float64 beside float64, else float32, as the slopes are
   uint32_t seed_low, seed_high, drop_below;  // a weight is dropped where its hash is under drop_below; 0 = off
   double keep_factor;          // what a kept weight is multiplied by
 };
 
 struct Backward {
   Tensor grad_out;                         // last axis contiguous
-  Tensor grad_lse;                         // of lse's dtype, or null
+  Tensor grad_lse;                         // of the sinks' dtype, or null
   Tensor grad_query, grad_key, grad_value; // last axis contiguous
-  // Of lse's dtype, or null where the bias learns nothing; added to what is there. Strides are 0 where the bias broadcasts,
+  // Of the sinks' dtype, or null where the bias learns nothing; added to what is there. Strides are 0 where the bias broadcasts,
   // but where rows share it (row = 0) every batch and head has a row of its own here, and adds to nothing.
   Tensor grad_bias;
-  void *sink_rows, *alibi_rows;  // (B, H, L), of lse's dtype, or null: what each query gives to the gradient of its head's sink, slope
+  void *sink_rows, *alibi_rows;  // (B, H, L), of the sinks' dtype, or null: what each query gives to the gradient of its head's sink, slope
 };
 
 // What a second pass is to find; null where it is not wanted. Queries first_row .. last_row - 1 are looked at, and keys

@@ -1,73 +1,11 @@
 // Backward: queries in the lanes, blocks of kRows queries against blocks of keys (Dao 2023, FlashAttention-2, alg. 2).
 // With P the weights, dP = dO Vᵀ and δ = rowsum(dO ∘ O) - d lse: dS = P ∘ (dP - δ), dQ = dS K, dK = dSᵀ Q, dV = Pᵀ dO.
 #pragma once
-#include "forward.h"
+#include "backward_few.h"
+#include "backward_scratch.h"
 
 namespace clearhead {
 namespace {
-
-constexpr int64_t kRows = 64;  // queries in one block at most; a multiple of kTile for every target
-constexpr int64_t kBackKeys = 64 / ROWS * ROWS;
-static_assert(kRows % kTile == 0, "a block of queries is whole tiles");
-
-inline int64_t padded(int64_t width) { return round_up(width, kTile); }
-
-// Lanes that a block's queries take: whole tiles.
-inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
-
-// Whether the bias holds one number a key, for all queries: its gradient is then a sum over queries, as those of keys
-// and values are.
-inline bool bias_of_keys(const Backward& g) { return g.grad_bias.data && g.grad_bias.row == 0; }
-
-// What one key head adds up over queries: dK, dV, and for each of its query heads the gradient of a bias of keys.
-inline int64_t numbers_of_keys(const Attention& p) { return p.keys * (padded(p.width) + padded(p.value_width)); }
-
-inline size_t key_sums(const Attention& p, const Backward& g) {
-  return numbers_of_keys(p) + (bias_of_keys(g) ? p.heads / p.kv_heads * p.keys : 0);
-}
-
-constexpr int64_t kWholeKeys = (kBackKeys + LANES - 1) / LANES * LANES;  // a block of keys in whole squares
-
-// There is room for kRows queries; where the last block has fewer, its numbers lie closer together.
-struct BackwardScratch {
-  int64_t lanes;                                             // of this block
-  Real *query_lanes, *query_rows, *grad_lanes, *grad_rows;  // Q and dO, as [c][lanes] and as [i][padded]
-  Real *grad_query;                                         // [width][lanes]
-  Real *lse, *delta, *apart;                                // [lanes]; apart: sums of dS * distance
-  Real *weights, *slopes;                                   // [kBackKeys][lanes]: P and dS
-  Real *cap_slopes, *space;                                 // [kBackKeys][lanes]
-  Real *key_space, *value_space, *row_space;
-};
-
-inline BackwardScratch carve(const Attention& p, Real* at, size_t* total) {
-  Real* const begin = at;
-  BackwardScratch s;
-  const auto take = [&at](int64_t n) { Real* here = at; at += round_up(n, 16); return here; };
-  s.query_lanes = take(p.width * kRows);
-  s.query_rows = take(padded(p.width) * kRows);
-  s.grad_lanes = take(p.value_width * kRows);
-  s.grad_rows = take(padded(p.value_width) * kRows);
-  s.grad_query = take(p.width * kRows);
-  s.lse = take(kRows);
-  s.delta = take(kRows);
-  s.apart = take(kRows);
-  s.weights = take(kBackKeys * kRows);
-  s.slopes = take(kWholeKeys * kRows);
-  s.cap_slopes = take(kBackKeys * kRows);
-  s.space = take(kWholeKeys * kRows);
-  s.key_space = take(kBackKeys * p.width);
-  s.value_space = take(kBackKeys * p.value_width);
-  s.row_space = take(turn_space(larger(p.width, p.value_width)));
-  *total = at - begin;
-  return s;
-}
-
-inline size_t backward_scratch(const Attention& p) {
-  size_t total;
-  Real nothing;
-  carve(p, &nothing, &total);
-  return total;
-}
 
 inline void pack_rows(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                       int64_t width, Real* to) {
@@ -85,7 +23,8 @@ inline Real dot(const Real* a, const Real* b, int64_t n) {
   return total;
 }
 
-// Everything a block of queries needs, and δ. A lane past the end, or an empty row, gets lse +inf: its weights are 0.
+// Everything a block of queries needs, and δ; of few queries -d lse alone, for the sum follows. A lane past the end, or
+// an empty row, gets lse +inf: its weights are 0.
 inline void start_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
                         int64_t first, int64_t n, Multiplier m) {
   pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, s.lanes, s.query_lanes, s.row_space);
@@ -94,21 +33,19 @@ inline void start_block(const Attention& p, const Backward& g, const BackwardScr
   pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
   __builtin_memset(s.grad_query, 0, sizeof(Real) * p.width * s.lanes);
   __builtin_memset(s.apart, 0, sizeof(Real) * s.lanes);
-  const Real* lse = static_cast<const Real*>(p.lse.data) + batch * p.lse.batch + head * p.lse.head;
   const Real* grad_lse = static_cast<const Real*>(g.grad_lse.data);
   for (int64_t i = 0; i < s.lanes; i++) {
-    const Real here = i < n ? lse[(first + i) * p.lse.row] : -kInfinity;
+    const double here = i < n ? lse_at(p, batch, head, first + i) : -kInfinity;
     s.lse[i] = kInfinity;
-    s.delta[i] = 0;
+    s.lse_rest[i] = s.delta[i] = 0;
     if (here == -kInfinity) continue;
-    s.lse[i] = here * kLog2E;
-    load_row(row_of(p.out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, s.row_space);
-    Real delta = dot(s.grad_rows + i * padded(p.value_width), s.row_space, p.value_width);
-    if (grad_lse) delta -= grad_lse[batch * g.grad_lse.batch + head * g.grad_lse.head + (first + i) * g.grad_lse.row];
-    s.delta[i] = delta;
-    if (g.sink_rows)  // a sink is a logit like others, of weight exp(sink - lse), whose value is 0
-      static_cast<Real*>(g.sink_rows)[(batch * p.heads + head) * p.length + first + i] =
-          -Real(__builtin_exp(double(number_at(p.sinks, head)) - here)) * delta;
+    set_lse(s, i, here * kLog2EWide);
+    if (!few_queries(p)) {
+      load_row(row_of(p.out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, s.row_space);
+      s.delta[i] = dot(s.grad_rows + i * padded(p.value_width), s.row_space, p.value_width);
+    }
+    if (grad_lse)
+      s.delta[i] -= grad_lse[batch * g.grad_lse.batch + head * g.grad_lse.head + (first + i) * g.grad_lse.row];
   }
 }
 
@@ -116,16 +53,16 @@ inline void start_block(const Attention& p, const Backward& g, const BackwardScr
 inline void weights_from_logits(const BackwardScratch& s, Real slope, int64_t keys) {
   const Vec c = splat(slope);
   for (int64_t v = 0; v < s.lanes; v += LANES) {
-    const Vec lse = load(s.lse + v);
+    const Vec lse = load(s.lse + v), rest = load(s.lse_rest + v);
     Real* const at = s.weights + v;
     int64_t j = 0;
     for (; j + 4 <= keys; j += 4) {  // side by side, as in the forward pass
       Vec x[4];
-      UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * s.lanes) * c - lse;
+      UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * s.lanes) * c - lse - rest;
       exp2_all(x);
       UNROLL for (int i = 0; i < 4; i++) store(at + (j + i) * s.lanes, x[i]);
     }
-    for (; j < keys; j++) store(at + j * s.lanes, exp2(load(at + j * s.lanes) * c - lse));
+    for (; j < keys; j++) store(at + j * s.lanes, exp2(load(at + j * s.lanes) * c - lse - rest));
   }
 }
 
@@ -234,18 +171,26 @@ inline void add_to_keys(const Reached& reached, int64_t keys, const Real* x, con
   }
 }
 
-inline void backward_block(const Attention& p, const Backward& g, const BackwardScratch& s, const Multiplier& m,
-                           const Place& at, State mask, Rows keys, Rows values, Real* sums) {
+// Logits, in s.weights, and dP, in s.slopes.
+inline void products_of_block(const Attention& p, const BackwardScratch& s, const Multiplier& m, const Place& at,
+                              State mask, Rows keys) {
+  const Reached reached(p, at);
+  reached_products(reached, at.keys, keys, s.query_lanes, p.width, s.weights);
+  change_logits(p, at, m, mask, s.weights, s.lanes, s.lanes, s.cap_slopes, s.space);
+  const Rows values = rows_as_real(p.value, p.dtype, at.batch, at.head / (p.heads / p.kv_heads), at.key, at.keys,
+                                   p.value_width, s.value_space);
+  reached_products(reached, at.keys, values, s.grad_lanes, p.value_width, s.slopes);
+  drop(p, at, s.slopes, s.lanes, s.lanes);
+}
+
+// All gradients from P and dP.
+inline void gradients_of_block(const Attention& p, const Backward& g, const BackwardScratch& s, const Place& at,
+                               Rows keys, Real* sums) {
   const int64_t n = at.keys;
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   Real* const grad_key = sums + at.key * width;
   Real* const grad_value = sums + p.keys * width + at.key * value_width;
   const Reached reached(p, at);
-  reached_products(reached, n, keys, s.query_lanes, p.width, s.weights);
-  change_logits(p, at, m, mask, s.weights, s.lanes, s.lanes, s.cap_slopes, s.space);
-  weights_from_logits(s, m.slope, n);
-  reached_products(reached, n, values, s.grad_lanes, p.value_width, s.slopes);
-  drop(p, at, s.slopes, s.lanes, s.lanes);
   slopes_from_weights(s, n);
   if (g.alibi_rows) add_alibi_rows(p, s, at);
   if (bias_of_keys(g))
@@ -266,11 +211,46 @@ inline void backward_block(const Attention& p, const Backward& g, const Backward
 
 inline void finish_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
                          int64_t first, int64_t n) {
+  if (g.sink_rows) {  // a sink is a logit like others, of weight exp(sink - lse), whose value is 0
+    Real* const rows = static_cast<Real*>(g.sink_rows) + (batch * p.heads + head) * p.length + first;
+    const double sink = double(number_at(p.sinks, head)) * kLog2EWide;
+    for (int64_t i = 0; i < n; i++) rows[i] = -Real(__builtin_exp2(sink - s.lse[i] - s.lse_rest[i])) * s.delta[i];
+  }
   for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = Real(p.scale);  // δ is not needed any more
   unpack_lanes(s.grad_query, s.lanes, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);
   if (!g.alibi_rows) return;
   Real* const rows = static_cast<Real*>(g.alibi_rows) + (batch * p.heads + head) * p.length + first;
   for (int64_t i = 0; i < n; i++) rows[i] = -s.apart[i];
+}
+
+// act(Place, what the mask says of it, scratch, keys) for every block of keys that these queries may attend some of.
+template <class Act>
+inline void for_each_block(const Attention& p, const BackwardScratch& s, int64_t batch, int64_t head, int64_t row,
+                           int64_t rows, const Act& act) {
+  const Span all = span_of(p, row, rows);
+  for (int64_t key = all.first; key < all.last; key += kBackKeys) {
+    Place at = {batch, head, row, rows, key, smaller(kBackKeys, all.last - key)};
+    const State mask = trim(p, &at, 1);
+    if (mask == kEmpty) continue;
+    act(at, mask, few_queries(p) ? from_key(p, s, at.key) : s,
+        rows_as_real(p.key, p.dtype, batch, head / (p.heads / p.kv_heads), at.key, at.keys, p.width, s.key_space));
+  }
+}
+
+// P and dP of all keys, the lse and δ.
+template <class Blocks>
+inline void weights_of_few(const Attention& p, const BackwardScratch& s, int64_t head, const Multiplier& m,
+                           const Blocks& blocks) {
+  FewSums few(m.slope);
+  blocks([&](const Place& at, State mask, const BackwardScratch& here, Rows keys) {
+    products_of_block(p, here, m, at, mask, keys);
+    add_logits(here.weights, m.slope, at.keys, few);
+  });
+  finish_sums(p, s, head, few);
+  blocks([&](const Place& at, State, const BackwardScratch& here, Rows) {
+    weights_from_logits(here, m.slope, at.keys);
+    add_to_delta(here, at.keys);
+  });
 }
 
 void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
@@ -284,15 +264,15 @@ void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_h
       const int64_t rows = smaller(kRows, last - row);
       s.lanes = lanes_of(rows);
       start_block(p, g, s, batch, head, row, rows, m);
-      const Span all = span_of(p, row, rows);
-      for (int64_t key = all.first; key < all.last; key += kBackKeys) {
-        Place at = {batch, head, row, rows, key, smaller(kBackKeys, all.last - key)};
-        const State mask = trim(p, &at, 1);
-        if (mask == kEmpty) continue;
-        const Rows keys = rows_as_real(p.key, p.dtype, batch, kv_head, at.key, at.keys, p.width, s.key_space);
-        const Rows values = rows_as_real(p.value, p.dtype, batch, kv_head, at.key, at.keys, p.value_width, s.value_space);
-        backward_block(p, g, s, m, at, mask, keys, values, sums);
-      }
+      const auto blocks = [&](const auto& act) { for_each_block(p, s, batch, head, row, rows, act); };
+      if (few_queries(p)) weights_of_few(p, s, head, m, blocks);
+      blocks([&](const Place& at, State mask, const BackwardScratch& here, Rows keys) {
+        if (!few_queries(p)) {
+          products_of_block(p, here, m, at, mask, keys);
+          weights_from_logits(here, m.slope, at.keys);
+        }
+        gradients_of_block(p, g, here, at, keys, sums);
+      });
       finish_block(p, g, s, batch, head, row, rows);
     }
 }

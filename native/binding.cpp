@@ -20,8 +20,8 @@ Tensor tensor(const nb::object& o) {
           integer(t, 4)};
 }
 
-// (batch, heads, kv_heads, length, keys, width, value_width, dtype, reach_low, reach_high), the tensors in order, and
-// (allow, bias, bias dtype, softcap, address of sinks, seed, drop_below, keep_factor, address of ALiBi's slopes,
+// (batch, heads, kv_heads, length, keys, width, value_width, dtype, reach_low, reach_high); (query, key, value, out, lse,
+// dtype of lse); and (allow, bias, bias dtype, softcap, address of sinks, seed, drop_below, keep_factor, address of ALiBi's slopes,
 // their offset) or None.
 Attention attention(const nb::tuple& sizes, double scale, const nb::tuple& tensors, const nb::object& extras) {
   Attention p = {};
@@ -41,6 +41,7 @@ Attention attention(const nb::tuple& sizes, double scale, const nb::tuple& tenso
   p.value = tensor(tensors[2]);
   p.out = tensor(tensors[3]);
   p.lse = tensor(tensors[4]);
+  p.lse_dtype = static_cast<Dtype>(integer(tensors, 5));
   if (extras.is_none()) return p;
   const nb::tuple e = nb::cast<nb::tuple>(extras);
   p.allow = tensor(e[0]);
@@ -132,7 +133,7 @@ NB_MODULE(_native, m) {
     run_backward(t, p, g, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
 
-  // tensors: (query, key, None, None, lse)
+  // tensors: (query, key, None, None, lse, dtype of lse)
   m.def("statistics", [](int target, int threads, nb::tuple sizes, double scale, nb::object extras, nb::tuple tensors,
                          nb::tuple wanted) {
     const Attention p = attention(sizes, scale, tensors, extras);

@@ -68,6 +68,7 @@ struct Case {
     p.value = dense(value, p.kv_heads, p.keys, p.value_width);
     p.out = dense(out, p.heads, p.length, p.value_width);
     p.lse = {lse.data(), p.heads * p.length, p.length, 1, 0};
+    p.lse_dtype = p.dtype;
     g.grad_out = dense(grad_out, p.heads, p.length, p.value_width);
     g.grad_query = dense(grad_query, p.heads, p.length, p.width);
     g.grad_key = dense(grad_key, p.kv_heads, p.keys, p.width);
@@ -349,8 +350,15 @@ int main(int argc, char** argv) {
       run_forward(target, c.p, 2);
       const double error = c.error();
       const double statistics_error = c.statistics_error(target);
-      run_backward(target, c.p, c.g, 2);
-      const double gradient_error = std::fmax(c.gradient_error(), c.extras_error());
+      std::vector<double> lse(c.lse.size());  // as forward gives it to backward
+      Attention exact = c.p;
+      exact.lse.data = lse.data();
+      exact.lse_dtype = kFloat64;
+      run_forward(target, exact, 2);
+      run_backward(target, exact, c.g, 2);
+      double gradient_error = std::fmax(c.gradient_error(), c.extras_error());
+      for (size_t i = 0; i < lse.size(); i++)
+        if (float(lse[i]) != c.lse[i]) gradient_error = INFINITY;
       if (!(error < c.kClose) || !(gradient_error < c.kClose) || !(statistics_error < 1e-3)) {
         std::printf("target %s, case %d: output is off by %g, gradients by %g, statistics by %g\n", target.name, n,
                     error, gradient_error, statistics_error);

@@ -194,10 +194,7 @@ void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t pa
       for (int64_t c = 0; c < p.value_width; c++) space[c] += out[c] * share;
     }
     store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head + r / p.length, r % p.length));
-    Real* const lse = static_cast<Real*>(p.lse.data);
-    if (!lse) continue;
-    lse[batch * p.lse.batch + (head + r / p.length) * p.lse.head + r % p.length * p.lse.row] =
-        total == 0 ? -kInfinity : Real(top * kLn2 + __builtin_log(total));
+    store_lse(p, batch, head + r / p.length, r % p.length, total == 0 ? -kInfinity : top * kLn2 + __builtin_log(total));
   }
 }
 

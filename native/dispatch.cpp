@@ -52,8 +52,6 @@ bool supported(const Target& target) {
 
 namespace {
 
-// Up to this many queries a head, reading keys once with the lanes along the keys beats tiles with empty lanes.
-constexpr int64_t kFewQueries = 8;
 constexpr int64_t kPartKeys = 1024;  // fixed, so that the answer does not depend on the number of threads
 
 template <class Number>

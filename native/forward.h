@@ -158,8 +158,6 @@ struct RealBlock {
 template <bool kAsked, class Block>
 inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
                         Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows, Real* space) {
-  Real* const all = static_cast<Real*>(p.lse.data);
-  Real* const lse = all ? all + batch * p.lse.batch + head * p.lse.head : nullptr;
   Real* const share = state.top;  // not needed any more
   for (int64_t i = 0; i < kTile; i++) {
     double offset = state.offset[i], total = state.sum[i], rescale = 1;
@@ -169,11 +167,11 @@ inline void finish_tile(const Attention& p, const Statistics* s, const TileState
       total = total * rescale + __builtin_exp2(sink - top);
       offset = top;
     }
-    const Real here = total == 0 ? -kInfinity : Real(offset * kLn2 + __builtin_log(total));
-    if (lse && i < rows) lse[(first + i) * p.lse.row] = here;
+    const double lse = total == 0 ? -kInfinity : offset * kLn2 + __builtin_log(total);
+    if (i < rows) store_lse(p, batch, head, first + i, lse);
     if (kAsked && i < rows)
       store_asked(*s, asked, i, (batch * p.heads + head) * p.length + first + i, state.top[i], slope,
-                  total == 0 ? 0 : rescale / total, state.sum[i], here);
+                  total == 0 ? 0 : rescale / total, state.sum[i], Real(lse));
     share[i] = total == 0 ? 0 : Real(rescale / total);  // NaN passes through
   }
   Block::correct(state, share);

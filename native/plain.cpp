@@ -171,8 +171,9 @@ Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::hand
   p.scale = scale;
   p.out = must_read(out).tensor;
   if (lse.is_none()) return p;
-  const Tensor l = must_read(lse).tensor;  // (B, H, L): its axes were moved to the back
-  p.lse = {l.data, l.head, l.row, l.column, 0};
+  const View l = must_read(lse);  // (B, H, L): its axes were moved to the back
+  p.lse = {l.tensor.data, l.tensor.head, l.tensor.row, l.tensor.column, 0};
+  p.lse_dtype = static_cast<Dtype>(l.kind);
   return p;
 }
 

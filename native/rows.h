@@ -51,6 +51,23 @@ inline const void* row_of(const Tensor& t, Dtype dtype, int64_t batch, int64_t h
   return element(t.data, dtype, batch * t.batch + head * t.head + row * t.row);
 }
 
+// The log-sum-exp of a row, in either of its dtypes.
+inline int64_t lse_index(const Tensor& lse, int64_t batch, int64_t head, int64_t row) {
+  return batch * lse.batch + head * lse.head + row * lse.row;
+}
+
+inline double lse_at(const Attention& p, int64_t batch, int64_t head, int64_t row) {
+  const int64_t i = lse_index(p.lse, batch, head, row);
+  return p.lse_dtype == kFloat64 ? static_cast<const double*>(p.lse.data)[i] : static_cast<const float*>(p.lse.data)[i];
+}
+
+inline void store_lse(const Attention& p, int64_t batch, int64_t head, int64_t row, double x) {
+  if (!p.lse.data) return;
+  const int64_t i = lse_index(p.lse, batch, head, row);
+  if (p.lse_dtype == kFloat64) static_cast<double*>(p.lse.data)[i] = x;
+  else static_cast<float*>(p.lse.data)[i] = float(x);
+}
+
 inline Real number_at(const void* numbers, int64_t index) { return static_cast<const Real*>(numbers)[index]; }
 
 inline Real load_one(const void* data, Dtype dtype, int64_t index) {

@@ -165,9 +165,8 @@ inline void pool_block(const Statistics& s, const Place& at, const float* weight
 inline void start_sweep(const Attention& p, const SweepTile& t, const Place& at, float on_query, float* space) {
   pack_lanes(p.query, p.dtype, at.batch, at.head, at.row, at.rows, p.width, on_query, kTile, t.query, space);
   __builtin_memset(t.entropy, 0, sizeof(float) * 7 * kTile);  // up to and with `moment`
-  const float* lse = static_cast<const float*>(p.lse.data) + at.batch * p.lse.batch + at.head * p.lse.head;
   for (int64_t i = 0; i < kTile; i++) {
-    const float here = i < at.rows ? lse[(at.row + i) * p.lse.row] : -kInfinity;
+    const float here = i < at.rows ? float(lse_at(p, at.batch, at.head, at.row + i)) : -kInfinity;
     t.lse[i] = here == -kInfinity ? kInfinity : here * kLog2E;
     t.highest[i] = -kInfinity;
   }

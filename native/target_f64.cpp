@@ -3,6 +3,7 @@
 #define DOUBLES
 #include "backward.h"
 #include "decode.h"
+#include "forward.h"
 #include "target.h"
 
 namespace clearhead {

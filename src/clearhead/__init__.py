@@ -6,6 +6,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from clearhead.registration import register as _register
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ _HOME = {
     "Record": "clearhead.capture",
 }
 _MODULES = ("errors", "kernels", "masks")
+
+_register()
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

@@ -1,47 +1,30 @@
 """The one door: `clearhead studio · see · check · doctor …`, each with --help.
 
 A command parses, calls one function of a room, and prints. Rooms are imported inside the commands, so that
-`clearhead --help` does not wait for torch. Exit codes: 0 done, 1 something was found wrong, 2 it could not be done
-(a message says why), 130 stopped by Ctrl-C.
+`clearhead --help` does not wait for torch. `failure.py` says how a command ends where that did not go well.
 """
 
-import json
-import signal
+import os
+import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.core import TyperGroup
 
-from clearhead import __version__
-from clearhead.errors import ClearheadError, ModelError, OptionError
+from clearhead import __version__, failure, files, printing, scratch, sizes
+from clearhead.errors import ModelError, OptionError
 from clearhead.studio.command import command
 
 TEXT_ENCODING = "utf-8"
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
-
-
-class Door(TyperGroup):
-    """Turns what a room raises on purpose into a message and an exit code; anything else is a bug and shows as one."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ClearheadError as error:
-            typer.echo(f"clearhead: {error}", err=True)
-            raise typer.Exit(2) from error
-        except KeyboardInterrupt as error:
-            typer.echo("stopped", err=True)
-            raise typer.Exit(130) from error
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
 
 
 app = typer.Typer(
-    cls=Door,
+    cls=failure.Door,
     help="Multi-head attention you can run, see and learn.",
+    epilog=failure.STATUSES,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -53,6 +36,9 @@ Model = Annotated[
     str | None,
     typer.Option(help="A model folder, or a name in the local Hugging Face cache. Default: the demo model, MiniLM."),
 ]
+Target = Annotated[
+    str | None, typer.Option(help="What the decoder of an encoder-decoder reads: a translation of the text, say.")
+]
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that a model brings. Read it first.")
 ]
@@ -60,15 +46,12 @@ Trust = Annotated[
 
 def main() -> None:
     """The `clearhead` command."""
-    try:
-        app()
-    finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C again, while workers are sent home: at once and quietly
+    failure.run(app)
 
 
 def version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"clearhead {__version__}")
+        printing.show(f"clearhead {__version__}")
         raise typer.Exit
 
 
@@ -78,7 +61,7 @@ def options(
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    pass
+    scratch.sweep()
 
 
 @app.command()
@@ -87,6 +70,7 @@ def see(
         str | None, typer.Argument(help="The text to read, or - for standard input; or the path of a picture.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Read the text, or the picture, from this file.")] = None,
+    target: Target = None,
     model: Model = None,
     layer: Annotated[str | None, typer.Option(help="Open a head of this layer: a number from 0, or its name.")] = None,
     head: Annotated[int | None, typer.Option(help="Open this head, counted from 0.")] = None,
@@ -111,7 +95,8 @@ def see(
     from clearhead.views.listing import listing
     from clearhead.views.rolled import rolled
 
-    reading = looking.look(words, model, trust=trust_remote_code, max_bytes=looking.size(max_memory))
+    room = sizes.size(max_memory, "--max-memory")
+    reading = looking.look(words, model, target=target, trust=trust_remote_code, max_bytes=room)
     if rollout:
         reading, layer, head = rolled(reading), layer or "0", head or 0
     number = looking.layer_number(reading, layer)
@@ -120,16 +105,16 @@ def see(
     if html is not None:
         said = words if isinstance(words, str) else None
         with looking.progress("drawing") as tell:
-            content = page(reading, text=said, model=model, layer=number, head=head, progress=tell)
+            content = page(reading, text=said, model=model, target=target, layer=number, head=head, progress=tell)
         write(html, content)
     if png is not None:
         draw(png, reading, number, head)
     if as_json:
-        print_json(listing(reading, layer=number, head=head))
+        printing.show_json(listing(reading, layer=number, head=head))
     elif scores:
-        Console(highlight=False).print(terminal.score_table(reading))
+        printing.console().print(terminal.score_table(reading))
     elif html is None and png is None:
-        terminal.show(reading, Console(highlight=False), layer=number, head=head)
+        terminal.show(reading, printing.console(), layer=number, head=head)
 
 
 @app.command()
@@ -140,6 +125,7 @@ def compare(
         str | None, typer.Argument(help="The text to read, or - for standard input; or the path of a picture.")
     ] = None,
     file: Annotated[Path | None, typer.Option(help="Read the text, or the picture, from this file.")] = None,
+    target: Target = None,
     layer: Annotated[int | None, typer.Option(help="Show where a head of this layer differs, from 0.")] = None,
     head: Annotated[int | None, typer.Option(help="Show where this head differs, from 0.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write one page here: any head less the other model's.")] = None,
@@ -156,23 +142,27 @@ def compare(
     from clearhead.views.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
-    ours, theirs = (looking.look(words, name, trust=trust_remote_code, what=name or "") for name in names)
+    ours, theirs = (
+        looking.look(words, name, target=target, trust=trust_remote_code, what=name or "") for name in names
+    )
     found = comparing.compare(ours, theirs)
     one = layer is not None or head is not None
     if html is not None:
         said = words if isinstance(words, str) else None
         with looking.progress("drawing") as tell:
-            content = page(ours, text=said, model=names[0], second=theirs, layer=layer, head=head, progress=tell)
+            content = page(
+                ours, text=said, model=names[0], target=target, second=theirs, layer=layer, head=head, progress=tell
+            )
         write(html, content)
     if png is not None:
         draw_comparison(png, found, (layer or 0, head or 0) if one else None)
     if as_json:
-        print_json(comparing.listing(found))
+        printing.show_json(comparing.listing(found))
     elif one:
-        console = Console(highlight=False)
-        console.print(comparing.one_head(found, layer or 0, head or 0, console.width))
+        screen = printing.console()
+        screen.print(comparing.one_head(found, layer or 0, head or 0, screen.width))
     elif html is None and png is None:
-        Console(highlight=False).print(comparing.overview(found))
+        printing.console().print(comparing.overview(found))
 
 
 app.add_typer(command, name="studio")
@@ -189,17 +179,18 @@ def check(
     receipts: Annotated[Path, typer.Option(help="Where the receipts and the proofs go.")] = Path(".receipts"),
 ) -> None:
     """Prove course packs: run every item's programs, confined, and say whether its answer holds."""
-    with extra("studio", "proving a pack"):
-        from clearhead.course import checking
+    from clearhead.course import checking
+
+    chosen = checking.with_item(packs or [], item)
     agree()
 
     def run() -> int:
         return checking.check(
-            packs or [], item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=typer.echo
+            chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=printing.show_entry
         )
 
     if watch:
-        checking.watch(packs or [], run, typer.echo)
+        checking.watch(chosen, run, printing.show_entry)
     elif run():
         raise typer.Exit(1)
 
@@ -211,10 +202,9 @@ app.add_typer(new, name="new")
 @new.command("pack")
 def new_pack(place: Annotated[Path, typer.Argument(help="The folder to make; its name is the pack's id.")]) -> None:
     """Make a pack with one topic and one card that holds."""
-    with extra("studio", "starting a pack"):
-        from clearhead.course.scaffold import new_pack as make
+    from clearhead.course.scaffold import new_pack as make
 
-    typer.echo(f"made {make(place)}; `clearhead check {place}` proves it")
+    printing.show(f"made {make(place)}; `clearhead check {place}` proves it")
 
 
 @new.command("item")
@@ -225,19 +215,17 @@ def new_item(
     topic: Annotated[str | None, typer.Option(help="A topic of the pack. Default: the first.")] = None,
 ) -> None:
     """Write the skeleton of an item; its programs raise until you have written them."""
-    with extra("studio", "starting an item"):
-        from clearhead.course.scaffold import new_item as make
+    from clearhead.course.scaffold import new_item as make
 
-    typer.echo(f"made {make(pack, name, kind, topic)}")
+    printing.show(f"made {make(pack, name, kind, topic)}")
 
 
 @new.command("schema")
 def new_schema(of: Annotated[str, typer.Argument(help="item or pack")] = "item") -> None:
     """Print the JSON schema of an item's front matter, or of pack.toml."""
-    with extra("studio", "the schema"):
-        from clearhead.course.scaffold import schema
+    from clearhead.course.scaffold import schema
 
-    typer.echo(schema(of), nl=False)
+    printing.show(schema(of), end="")
 
 
 @app.command("export")
@@ -248,15 +236,14 @@ def export_pack(
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if something is not carried over.")] = False,
 ) -> None:
     """Prove a pack and write it in another program's format. Ends with 1 if something is not carried over."""
-    with extra("studio", "exporting a pack"):
-        from clearhead.course.exchange import Report
-        from clearhead.course.exchange import export_pack as write
+    from clearhead.course.exchange import Report
+    from clearhead.course.exchange import export_pack as write
 
-        report = Report()
-        place, count = write(pack, to, out, strict=strict, report=report)
-    typer.echo(f"wrote {count} items to {place}")
+    report = Report()
+    place, count = write(pack, to, out, strict=strict, report=report)
+    printing.show(f"wrote {count} items to {place}")
     if report.losses:
-        typer.echo("\n".join(["not carried over:", *(f"  {loss}" for loss in report.losses)]), err=True)
+        printing.say(listed(report.losses))
         raise typer.Exit(1)
 
 
@@ -268,15 +255,14 @@ def import_questions(
     strict: Annotated[bool, typer.Option("--strict", help="Write nothing if something is not carried over.")] = False,
 ) -> None:
     """Read another program's questions as drafts. Ends with 1 if something is not carried over."""
-    with extra("studio", "importing"):
-        from clearhead.course.exchange import Report, import_drafts
+    from clearhead.course.exchange import Report, import_drafts
 
     report = Report()
     places = import_drafts(file, into, topic, strict=strict, report=report)
     drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
-    typer.echo(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
+    printing.show(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
     if report.losses:
-        typer.echo("\n".join(["not carried over:", *(f"  {loss}" for loss in report.losses)]), err=True)
+        printing.say(listed(report.losses))
         raise typer.Exit(1)
 
 
@@ -287,20 +273,9 @@ def doctor(as_json: Json = False) -> None:
 
     report = diagnosis.examine()
     if as_json:
-        print_json(diagnosis.as_data(report))
+        printing.show_json(diagnosis.as_data(report))
     else:
-        Console(highlight=False).print(diagnosis.as_table(report))
-
-
-@contextmanager
-def extra(name: str, what: str) -> Iterator[None]:
-    """Where a library of an extra is missing, say how to install it."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "clearhead").startswith("clearhead"):
-            raise  # ours: a fault, not a missing extra
-        raise OptionError(f"{what} needs {error.name}. Run `pip install 'clearhead[{name}]'`.") from error
+        printing.console().print(diagnosis.as_table(report))
 
 
 def agree() -> None:
@@ -308,19 +283,32 @@ def agree() -> None:
     from clearhead import sandbox
 
     if sandbox.backend() is None and sys.stdin.isatty():
-        typer.echo(f"Programs cannot be confined here ({sandbox.explain()}).", err=True)
+        printing.say(f"Programs cannot be confined here ({sandbox.explain()}).")
         if typer.confirm("Run this pack's programs as you, able to do all that you can?", default=False, err=True):
             sandbox.consent()
 
 
 def read_words(text: str | None, file: Path | None) -> str | Path:
-    """The text to read, or the path of a picture: known by its ending and, without --file, by being there."""
+    """The text to read, or the path of a picture: known by its ending, and without --file by having no spaces."""
     path = file or Path(text or "")
-    if path.suffix.lower() in PICTURES and (file is not None or (text is not None and path.is_file())):
-        if text is not None and file is not None:
-            raise OptionError("both a text and --file were given. Give one of them.")
-        return path
-    return read_text(text, file)
+    there, is_file = os.path.exists(path), os.path.isfile(path)  # noqa: PTH110, PTH113 — no text is too long for these
+    if path.suffix.lower() not in PICTURES:
+        if file is None and is_file and text:
+            printing.say(f"clearhead: {text} is read as a text. To read the file of that name, give --file {text}")
+        return read_text(text, file)
+    if text is not None and file is not None:
+        raise OptionError("both a text and --file were given. Give one of them.")
+    if file is None and not there and not _is_path(text or ""):
+        return read_text(text, file)
+    if not is_file:
+        why = "is not a file" if there else "is not there"
+        raise ModelError(f"{path} {why}. Give the path of a picture file; a text to read may come from - too.")
+    return path
+
+
+def _is_path(text: str) -> bool:
+    """Whether it names a place in the file system, whether or not something is there."""
+    return text.startswith(("/", "./", "../", "~")) or not re.search(r"\s", text)
 
 
 def read_text(text: str | None, file: Path | None) -> str:
@@ -333,15 +321,16 @@ def read_text(text: str | None, file: Path | None) -> str:
         elif text == "-" or (text is None and not sys.stdin.isatty()):
             words, source = sys.stdin.buffer.read().decode(TEXT_ENCODING), "standard input"
         elif text is not None:
-            words, source = text, "the text"
+            words, source = os.fsencode(text).decode(TEXT_ENCODING), "the text"
         else:
             raise OptionError('there is no text to read. Try: clearhead see "The cat sat on the mat"')
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise ModelError(
-            f"{file or 'standard input'} is not text in UTF-8 ({error.reason}). Save it as UTF-8."
+            f"{file or ('the text' if text not in (None, '-') else 'standard input')} is not text in UTF-8 "
+            f"({error.reason if isinstance(error, UnicodeDecodeError) else 'a character is not'}). Save it as UTF-8."
         ) from error
-    except OSError as error:
-        raise ModelError(f"{file} cannot be read: {error.strerror}. Give the path of a text file.") from error
+    except (OSError, ValueError) as error:
+        raise files.unreadable(file or "standard input", error) from error
     if not words.strip():
         raise ModelError(f"{source} is empty. Give at least one word.")
     return words.strip()
@@ -351,11 +340,9 @@ def write(path: Path, content: str) -> None:
     """Write a file that a person asked for, and say so where it does not mix with data."""
     try:
         path.write_text(content, encoding=TEXT_ENCODING)
-    except OSError as error:
-        raise OptionError(
-            f"{path} cannot be written: {error.strerror}. Give a file in a folder that exists."
-        ) from error
-    typer.echo(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)", err=True)
+    except (OSError, ValueError) as error:
+        raise files.unwritable(path, error) from error
+    printing.say(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)")
 
 
 def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
@@ -363,12 +350,13 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
     plot = plotting()
     one = layer is not None or head is not None
     plot.save(plot.head(reading, layer or 0, head or 0) if one else plot.grid(reading), path)
-    typer.echo(f"wrote {path}", err=True)
+    printing.say(f"wrote {path}")
 
 
 def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None:
     """Write how far apart all heads of two models are, or where one of them differs."""
     from clearhead.views.comparing import between
+    from clearhead.views.lines import layer_lines
 
     plot = plotting()
     models = f"{found.first.model_name} less {found.second.model_name}"
@@ -376,19 +364,20 @@ def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None
         figure = plot.divergence(found)
     else:
         values = between(found, *one, 256)
-        figure = plot.difference(values, found.first.tokens, f"layer {one[0]}, head {one[1]}: {models}")
+        queries, keys = layer_lines(found.first, one[0])
+        title = f"layer {one[0]}, head {one[1]}: {models}"
+        figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
     plot.save(figure, path)
-    typer.echo(f"wrote {path}", err=True)
+    printing.say(f"wrote {path}")
 
 
 def plotting() -> Any:
-    """The room's module that needs matplotlib."""
-    try:
-        from clearhead.views import plot
-    except ImportError as error:
-        raise OptionError("a figure needs matplotlib. Run `pip install 'clearhead[views]'`.") from error
+    """The module that draws figures; loaded when one is drawn."""
+    from clearhead.views import plot
+
     return plot
 
 
-def print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, ensure_ascii=False))
+def listed(losses: Iterable[object]) -> str:
+    """What is not carried over, an entry a line."""
+    return "\n".join(["not carried over:", *("  " + str(loss).replace("\n", "\n    ") for loss in losses)])

@@ -126,6 +126,7 @@ def _studio() -> list[Finding]:
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     return [
         Finding("Studio", "sandbox", able is not None, sandbox.explain()),
+        *(Finding("Studio", f"sandbox {name}", None, found) for name, found in sandbox.guarantees().items()),
         Finding("Studio", "browser", browser is not None, browser or "none found: open the printed address yourself"),
     ]
 

@@ -83,6 +83,10 @@ class SandboxError(ClearheadError, RuntimeError):
     """No confinement is to be had on this machine, or it failed to start."""
 
 
+class ExtraError(ClearheadError, ImportError):
+    """A library is missing that only some of Clearhead needs. The message has the pip command; `name` the library."""
+
+
 class StoreError(ClearheadError, RuntimeError):
     """The learner's database cannot be opened or is damaged.
 

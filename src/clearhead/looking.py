@@ -14,20 +14,26 @@ from clearhead.errors import ModelError, OptionError
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
-UNITS: Final = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 NAMES: Final = 6  # layers named in a message
 
 Tell = Callable[[int, int], None]
 
 
 def look(
-    words: str | Path, model: str | None, *, trust: bool = False, max_bytes: int | None = None, what: str = ""
+    words: str | Path,
+    model: str | None,
+    *,
+    target: str | None = None,
+    trust: bool = False,
+    max_bytes: int | None = None,
+    what: str = "",
 ) -> "Reading":
     """One text, or one picture (a path), through one model.
 
     Args:
         words: the text; for a model of pictures the path of one.
         model: a folder or a cached name; None for the demo model.
+        target: what the decoder of an encoder-decoder is given.
         trust: run the code that the model brings.
         max_bytes: stop recording before queries and keys take more.
         what: whose progress it is, where there is more than one.
@@ -41,12 +47,14 @@ def look(
     with progress(f"loading {what or 'the model'}"):
         loaded = capture.load(model, trust_remote_code=trust)
     with progress(f"reading through {loaded.name}") as tell, layers_run(loaded.model, tell):
+        if target is not None and not loaded.has_decoder:
+            raise ModelError(f"{loaded.name} is not an encoder-decoder of text, so it takes no --target. Leave it out.")
         if loaded.reads == "pictures":
             reading = capture.read_picture(loaded, words)
         elif isinstance(words, Path):
             raise ModelError(f"{loaded.name} reads text, and {words} is a picture. Give --model a model of pictures.")
         else:
-            reading = capture.read(loaded, words, max_bytes=max_bytes)
+            reading = capture.read(loaded, words, target=target, max_bytes=max_bytes)
     refuse_nothing(reading)
     return reading
 
@@ -71,38 +79,23 @@ def layer_number(reading: "Reading", said: str | None) -> int | None:
         ) from None
 
 
-def size(said: str | None) -> int | None:
-    """A number of bytes as people write it.
-
-    >>> size("500MB"), size("2 gb"), size(None)
-    (500000000, 2000000000, None)
-    """
-    if said is None:
-        return None
-    text = said.upper().replace(" ", "")
-    number = text.rstrip("BKMG")
-    try:
-        return int(float(number) * UNITS[text[len(number) :]])
-    except (ValueError, KeyError, OverflowError):
-        raise OptionError(f"--max-memory {said} is no size. Give a number and a unit, as in 500MB.") from None
-
-
 @contextmanager
 def progress(what: str) -> Iterator[Tell]:
     """A line on standard error while something runs, gone afterwards; nothing where no person looks."""
     if not sys.stderr.isatty():
         yield _silent
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from clearhead.printing import console
+
     columns: tuple[Any, ...] = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -9,6 +9,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
+from chromium import browser
 from clearhead.studio.app import create
 from clearhead.studio.serve import take_port
 from clearhead.studio.settings import Settings
@@ -22,7 +23,7 @@ expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     for item in items:
-        if here in item.path.parents:
+        if here in item.path.parents and "engine" not in getattr(item, "fixturenames", ()):  # which brings its own
             item.add_marker(pytest.mark.browser)
 
 

@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 NUMBER = re.compile(r"\d+\.\d+(?!\w)")
 
 
+@pytest.mark.slow
 def test_the_page_says_what_its_script_finds():
     written = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
     again, pictures = runpy.run_path(str(ROOT / "tools" / "findings.py"))["page"]()

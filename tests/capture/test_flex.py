@@ -109,6 +109,7 @@ def test_a_causal_block_mask_keeps_no_table():
     assert logits.allow is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "stance", ["force_eager", pytest.param("default", marks=pytest.mark.stress, id="compiled: two minutes")]
 )

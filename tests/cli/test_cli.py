@@ -22,6 +22,7 @@ def clearhead(*arguments, given=""):
     return CliRunner().invoke(cli.app, list(arguments), input=given)
 
 
+@pytest.mark.slow
 def test_help_names_every_command_without_loading_torch():
     code = "import sys; from clearhead import cli\ntry: cli.app(['--help'])\nfinally: print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -117,6 +118,7 @@ def has_demo():
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_demo(), reason="the demo model is not installed (make setup installs it)")
 def test_the_real_model_from_the_command_line(tmp_path):
     text = "The animal didn't cross the street because it was too tired"
@@ -169,6 +171,7 @@ def test_layers_past_the_memory_given_are_named():
     assert "as in 500MB" in clearhead("see", "a word", "--max-memory", "much").stderr
 
 
+@pytest.mark.slow
 def test_two_models_are_compared_on_one_page(tmp_path):
     page, figure = tmp_path / "a.html", tmp_path / "a.svg"
     result = clearhead("compare", "induction", "induction", "a sea, a sea", "--html", str(page), "--png", str(figure))
@@ -275,3 +278,21 @@ def test_where_nothing_confines_the_person_is_asked(monkeypatch):
     assert (len(asked), consented) == (1, [])  # no is no
     cli.agree()
     assert consented == [True]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("check", "/no/such/pack"), ("check", "."), ("check", "--item", "no-such-item"), ("new", "schema", "x")],
+)
+def test_what_cannot_be_done_is_said_on_standard_error_with_status_2(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = clearhead(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert done.stderr.startswith("clearhead: ")
+
+
+def test_a_pack_that_is_wrong_is_a_finding_on_standard_output_with_status_1(tmp_path):
+    (tmp_path / "pack.toml").write_text("= 1")
+    done = clearhead("check", str(tmp_path))
+    assert (done.exit_code, done.stderr) == (1, "")
+    assert "not valid TOML" in done.stdout

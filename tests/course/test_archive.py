@@ -14,6 +14,7 @@ START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 responses = st.one_of(st.text(max_size=9), st.lists(st.text(max_size=3), max_size=3), st.none())
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @example([(UUID(int=1), 0, False, "a\x85b\u2028c", None)])  # line ends to str.splitlines(), not to JSON lines
 @given(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from clearhead.course.exchange.anki import write_anki
@@ -35,6 +35,7 @@ prose = st.lists(st.one_of(words, st.sampled_from(BLOCKS)), min_size=1, max_size
 lines = st.lists(
     st.sampled_from([one for one in PIECES if "\n" not in one and "\t" not in one]), min_size=1, max_size=4
 ).map(lambda parts: " ".join("".join(parts).split()) or "w")
+lines = lines.filter(lambda line: not line.startswith("#"))  # a heading has no line beside it
 
 
 @st.composite
@@ -180,8 +181,7 @@ def test_markdown_survives_html(text: str) -> None:
 @given(st.lists(st.sampled_from([*PIECES, "\\", "\n\n", "\u2028"]), min_size=1, max_size=9).map("".join))
 def test_every_character_survives_gift(text: str) -> None:
     stem = html(text)
-    if not stem:
-        return
+    assume(stem)
     question = Question("i", "p", "t", "card", "x", "text", text, "yes", "", "", (), 1)
     with tempfile.TemporaryDirectory() as folder:
         write_gift([question], "T", Path(folder) / "x.gift")

@@ -8,10 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from playwright.sync_api import Browser, Page
 
 from clearhead import course, sandbox
 from clearhead.course import exchange
@@ -19,6 +18,9 @@ from clearhead.course.exchange.gift import write_gift
 from clearhead.course.exchange.moodle import write_moodle
 from clearhead.course.exchange.qti import item as qti_item
 from clearhead.course.exchange.question import Question, html, plain
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 READERS = Path(__file__).parent / "readers"
 GOOD = Path(__file__).parents[1] / "packs" / "good"
@@ -90,7 +92,7 @@ def test_moodle_xml_is_read_as_it_was_meant(
 
 
 @pytest.fixture
-def player(browser: Browser) -> Iterator[Page]:
+def player(browser: "Browser") -> "Iterator[Page]":
     """A page with a player of QTI 3 that 1EdTech has certified."""
     needs("qti3-item-player")
     page, wrong = browser.new_page(), []
@@ -101,7 +103,7 @@ def player(browser: Browser) -> Iterator[Page]:
     assert wrong == []
 
 
-def play(page: Page, one: Question, *, response: Sequence[str] = (), feedback: bool = False) -> None:
+def play(page: "Page", one: Question, *, response: Sequence[str] = (), feedback: bool = False) -> None:
     """Put the item on the page; with `response`, as somebody left it who had drawn these pairs, or this order."""
     shown = [choice.key for choice in one.choices]
     lefts = [f"left-{at}" for at in range(1, len(one.pairs) + 1)]
@@ -115,7 +117,7 @@ def play(page: Page, one: Question, *, response: Sequence[str] = (), feedback: b
     page.evaluate("([xml, given]) => play(xml, given)", [qti_item(one, 3).decode().partition("?>")[2], given])
 
 
-def score(page: Page, one: Question, chosen: Sequence[str] = ()) -> float:
+def score(page: "Page", one: Question, chosen: Sequence[str] = ()) -> float:
     """Choose these, end the attempt; what the player makes of it."""
     for key in chosen:
         page.click(f"[data-identifier='{key}']")
@@ -123,7 +125,9 @@ def score(page: Page, one: Question, chosen: Sequence[str] = ()) -> float:
 
 
 @pytest.mark.browser
-def test_a_player_of_qti_3_shows_every_item_and_scores_as_our_key_does(player: Page, found: Sequence[Question]) -> None:
+def test_a_player_of_qti_3_shows_every_item_and_scores_as_our_key_does(
+    player: "Page", found: Sequence[Question]
+) -> None:
     seen = set()
     for one in found:
         play(player, one)
@@ -147,7 +151,7 @@ def test_a_player_of_qti_3_shows_every_item_and_scores_as_our_key_does(player: P
 
 
 @pytest.mark.browser
-def test_a_player_of_qti_3_says_why_a_wrong_option_is_wrong(player: Page, found: Sequence[Question]) -> None:
+def test_a_player_of_qti_3_says_why_a_wrong_option_is_wrong(player: "Page", found: Sequence[Question]) -> None:
     one = next(one for one in found if one.id == "predict-range")
     wrong = next(choice for choice in one.choices if not choice.correct)
     play(player, one, feedback=True)

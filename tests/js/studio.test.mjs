@@ -4,7 +4,8 @@ import test from "node:test";
 
 import { weights } from "../../src/clearhead/studio/static/compass.js";
 import { belongsTo } from "../../src/clearhead/studio/static/studio.js";
-import { compute, shown, softmax, told } from "../../src/clearhead/studio/static/walk.js";
+import { jsonLines } from "../../src/clearhead/studio/static/lines.js";
+import { compute, number, shown, softmax, told } from "../../src/clearhead/studio/static/walk.js";
 
 const close = (a, b, by = 1e-12) => assert.ok(Math.abs(a - b) <= by, `${a} is not ${b}`);
 const given = {
@@ -64,4 +65,18 @@ test("a letter typed into a field is the field's, not the page's", () => {
   assert.ok(!belongsTo(control(":none"), "a"));
   assert.ok(belongsTo(control("summary"), "Enter"));
   assert.ok(!belongsTo(null, "a"));
+});
+
+test("a number is read with a point, a comma or a minus sign, and nothing else is one", () => {
+  const cases = { " -2,5 ": -2.5, "−1e2": -100, "3.": 3, ".5": 0.5, "+4": 4, 1000: 1000, "3.5x": null, "1,2,3": null, "": null, 1001: null, "1_0": null, NaN: null, Infinity: null, "0x10": null };
+  for (const [text, value] of Object.entries(cases)) assert.equal(number(text), value, text);
+});
+
+test("lines of JSON are read however a stream is cut, by a reader and not by iteration", async () => {
+  const parts = ['{"a": "', 'ü"}\n{"b"', ": 2}\n\n", '{"c": 3}'].map((part) => new TextEncoder().encode(part));
+  const bytes = [parts[0], parts[1].slice(0, 1), parts[1].slice(1), ...parts.slice(2)];
+  const reader = { read: async () => (bytes.length ? { done: false, value: bytes.shift() } : { done: true }) };
+  const lines = [];
+  for await (const line of jsonLines({ getReader: () => reader })) lines.push(line);
+  assert.deepEqual(lines, [{ a: "ü" }, { b: 2 }, { c: 3 }]);
 });

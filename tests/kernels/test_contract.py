@@ -16,7 +16,9 @@ from clearhead.kernels import Problem, dropout
 from clearhead.kernels.choice import KERNELS
 
 from .cases import CASES
+from .targets import on
 
+pytestmark = pytest.mark.pairwise
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LEARNS = ("query", "key", "value", "bias", "sinks", "alibi")
 FLOOR = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -24,6 +26,12 @@ FLOOR = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 2e-3, torch.b
 
 def refuses(kernel: str, problem: Problem) -> str | None:
     return KERNELS[kernel].unavailable() or KERNELS[kernel].refuses(problem)
+
+
+def skip_if_refused(kernel: str, problem: Problem) -> None:
+    """`test_forward` holds a kernel to its refusals; every other test needs an answer."""
+    if reason := refuses(kernel, problem):
+        pytest.skip(f"the {kernel} kernel refuses this problem: {reason}")
 
 
 def keep_factor(problem: Problem, dtype: torch.dtype) -> Tensor | None:
@@ -147,10 +155,8 @@ def assert_as_exact(got: Tensor, truth: Tensor, yardstick: Tensor, dtype: torch.
     )
 
 
-# Every kernel, and the native one once on each CPU target that this machine can run.
-IMPLEMENTATIONS = [name for name in KERNELS if name != "native"] + [
-    f"native-{target.name}" for target in kernels.targets() if target.runs_here
-]
+# Every kernel, and the native one once on each of its CPU targets.
+IMPLEMENTATIONS = [*(name for name in KERNELS if name != "native"), *(on(t, "native-") for t in kernels.targets())]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
@@ -195,8 +201,7 @@ def test_forward(kernel: str, name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("through", ["out", "both"])
 def test_gradients(kernel: str, name: str, through: str) -> None:
     problem, truth, yardstick = expected_gradients(name, torch.float32, through)
-    if refuses(kernel, problem):
-        return
+    skip_if_refused(kernel, problem)
     for tensor, grad in gradients(runner(kernel), problem, through).items():
         assert grad.dtype == torch.float32
         assert_as_exact(grad, truth[tensor].double(), yardstick[tensor], torch.float32, floor=CASES[name].floor)
@@ -209,8 +214,7 @@ def test_gradients(kernel: str, name: str, through: str) -> None:
 )
 def test_gradients_of_other_dtypes(kernel: str, name: str, dtype: torch.dtype) -> None:
     problem, truth, yardstick = expected_gradients(name, dtype, "out")
-    if refuses(kernel, problem):
-        return
+    skip_if_refused(kernel, problem)
     for tensor, grad in gradients(runner(kernel), problem, "out").items():
         assert grad.dtype == dtype
         assert_as_exact(grad, truth[tensor].double(), yardstick[tensor], dtype)
@@ -221,8 +225,7 @@ def test_gradcheck(kernel: str, name: str) -> None:
     """Against finite differences: an oracle that shares nothing with the formula."""
     small = replace(CASES[name], batch=1, length=5, keys=7, width=3, value_width=2)
     problem = small.problem(torch.float64)
-    if refuses(kernel, problem):
-        return
+    skip_if_refused(kernel, problem)
     names = [n for n in LEARNS if getattr(problem, n) is not None]
 
     def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,8 +237,7 @@ def test_gradcheck(kernel: str, name: str) -> None:
 
 def test_empty_rows_are_zero_in_values_and_gradients(kernel: str) -> None:
     problem = CASES["mask"].problem()
-    if refuses(kernel, problem):
-        return
+    skip_if_refused(kernel, problem)
     assert problem.allow is not None
     empty = ~problem.allow.any(-1)
     result = kernels.run(problem, kernel=kernel)
@@ -249,8 +251,7 @@ def test_empty_rows_are_zero_in_values_and_gradients(kernel: str) -> None:
 
 def test_the_lse_of_a_row_with_a_sink_counts_it(kernel: str) -> None:
     problem = CASES["no key, sinks"].problem()
-    if refuses(kernel, problem):
-        return
+    skip_if_refused(kernel, problem)
     assert problem.sinks is not None
     lse = kernels.run(problem, kernel=kernel).lse
     assert torch.equal(lse.float(), problem.sinks[None, :, None].expand(lse.shape))

@@ -7,10 +7,10 @@ import reference
 from clearhead import kernels
 
 from .cases import CASES
+from .targets import HERE, needs_native
 from .test_contract import added, allowed
 
-pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
-HERE = [target.name for target in kernels.targets() if target.runs_here]
+pytestmark = [needs_native, pytest.mark.pairwise(name=CASES)]
 # Half a unit in the last place of a 16-bit weight up to 1. An error of a logit of 1e4 is one of its weight.
 FLOOR = {torch.float32: 3e-6, torch.bfloat16: 2.1e-3, torch.float16: 3e-4}
 NAMES = [name for name, case in CASES.items() if case.dropout_p == 0 and case.batch and case.length and case.keys]

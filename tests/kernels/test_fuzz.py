@@ -12,9 +12,9 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.kernels import Problem
 
+from .targets import HERE, needs_native
 from .test_contract import exact, gradients, runner
 
-HERE = [target.name for target in kernels.targets() if target.runs_here]
 CASES = 10_000
 
 
@@ -62,7 +62,7 @@ def random_problem(seed: int) -> Problem:
 
 
 @pytest.mark.stress
-@pytest.mark.skipif(not HERE, reason="the native library was not built on this machine")
+@needs_native
 @pytest.mark.parametrize("chunk", range(20))
 def test_random_problems(chunk: int) -> None:
     each = CASES // 20
@@ -70,7 +70,7 @@ def test_random_problems(chunk: int) -> None:
         check(seed)
 
 
-@pytest.mark.skipif(not HERE, reason="the native library was not built on this machine")
+@needs_native
 def test_a_few_random_problems() -> None:
     for seed in range(CASES, CASES + 60):
         check(seed)

@@ -11,6 +11,7 @@ from clearhead.kernels.choice import KERNELS
 from highwater import taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "length", "options", "matrices"),
     [

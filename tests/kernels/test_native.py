@@ -16,8 +16,8 @@ from clearhead.errors import KernelError, OptionError
 from clearhead.kernels import Problem
 from clearhead.kernels.native import VARIABLE, _default, current
 
-HERE = [target.name for target in kernels.targets() if target.runs_here]
-needs_native = pytest.mark.skipif(not HERE, reason="the native library was not built on this machine")
+from .targets import HERE, TARGETS, needs_native
+
 pytestmark = needs_native
 
 
@@ -138,7 +138,7 @@ def test_a_learned_bias_gets_the_same_bits_from_every_number_of_threads(shape: t
     )
 
 
-@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("target", TARGETS)
 @given(data=st.data())
 @settings(deadline=None, max_examples=15, derandomize=True)
 def test_any_shape_and_stride(target: str, data: st.DataObject) -> None:
@@ -169,7 +169,7 @@ def test_any_shape_and_stride(target: str, data: st.DataObject) -> None:
         torch.testing.assert_close(ours.double(), theirs.double(), atol=5e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf, 1e-42, 3e38])
 def test_strange_numbers_stay_in_their_rows(target: str, strange: float) -> None:
     """A strange query row may spoil its own output and no other's."""

@@ -6,12 +6,13 @@ import torch.nn.functional as F
 
 from clearhead import kernels
 
-pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
-HERE = [target.name for target in kernels.targets() if target.runs_here]
+from .targets import TARGETS, needs_native
+
+pytestmark = [needs_native, pytest.mark.pairwise]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-@pytest.fixture(params=HERE, autouse=True)
+@pytest.fixture(params=TARGETS, autouse=True)
 def target(request):
     with kernels.target(request.param):
         yield request.param

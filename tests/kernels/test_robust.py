@@ -11,13 +11,14 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 
 from .cases import Case
+from .targets import TARGETS, needs_native
 from .test_contract import exact, gradients, runner
 
-pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
+pytestmark = [needs_native, pytest.mark.pairwise]
 DTYPES = (torch.float32, torch.bfloat16)
 
 
-@pytest.fixture(params=[target.name for target in kernels.targets() if target.runs_here], autouse=True)
+@pytest.fixture(params=TARGETS, autouse=True)
 def target(request):
     with kernels.target(request.param):
         yield request.param
@@ -41,8 +42,15 @@ def test_nan_stays_in_the_rows_it_reaches(where: str, length: int, dtype: torch.
     tensors[where][0, 1, 2, 5] = torch.nan
     problem = Problem(**{name: x.to(dtype) for name, x in tensors.items()}, scale=0.2)
     got = kernels.run(problem, kernel="native").out
-    assert torch.equal(got.isnan(), plainly(problem).isnan())
-    assert not got[0, 0].isnan().any()
+    reached = torch.zeros(1, 2, length, 19, dtype=torch.bool)
+    if where == "query":
+        reached[0, 1, 2] = True
+    elif where == "key":
+        reached[0, 1] = True
+    else:
+        reached[0, 1, :, 5] = True
+    # Not what torch's product gives: with AMX it spreads a NaN of one row of bfloat16 to the next.
+    assert torch.equal(got.isnan(), reached)
 
 
 @pytest.mark.parametrize("length", [3, 37])
@@ -71,10 +79,13 @@ def test_a_nan_in_a_masked_key_is_not_met() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_denormals_are_neither_lost_nor_slow_to_be_right(dtype: torch.dtype) -> None:
+def test_denormals_are_neither_lost_nor_slow_to_be_right(dtype: torch.dtype, target: str) -> None:
     value = (numbers(1, 2, 131, 19) * 1e-39).to(dtype)
     problem = Problem(numbers(1, 2, 37, 19).to(dtype), numbers(1, 2, 131, 19).to(dtype), value, 0.2)
     got = kernels.run(problem, kernel="native").out
+    if target == "avx512bf16" and dtype is torch.bfloat16:  # vdpbf16ps takes them for 0 (docs/differences.md)
+        assert got.abs().max() == 0
+        return
     assert got.abs().max() > 0
     torch.testing.assert_close(got.double(), exact(problem)[0], atol=1e-40, rtol=1e-2)
 

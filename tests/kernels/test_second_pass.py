@@ -10,8 +10,9 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 from clearhead.kernels.second_pass import Cells, Statistics, Wanted, on_the_way, refuses, run_with, statistics
 
-TARGETS = [t.name for t in kernels.targets() if t.runs_here]
-pytestmark = pytest.mark.skipif(not TARGETS, reason="the native library was not built")
+from .targets import TARGETS, needs_native
+
+pytestmark = [needs_native, pytest.mark.pairwise]
 OFFSET = 3
 K = 4
 

@@ -15,7 +15,9 @@ from clearhead.errors import KernelError
 from clearhead.kernels import Problem
 from clearhead.kernels.native import starts_with_0_or_1
 
-pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
+from .targets import needs_native
+
+pytestmark = [needs_native, pytest.mark.pairwise]
 
 
 def three(dtype: torch.dtype = torch.float32, heads_apart: bool = True) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,8 @@ from clearhead.matrix import AttentionMatrix
 
 from .cases import CASES, B, Case, dense
 
+pytestmark = pytest.mark.pairwise(name=CASES)
+
 # Per operation: how to ask the matrix, and how the dense weights W (B, H, L, S) answer.
 Ask = Callable[[AttentionMatrix], Tensor]
 Oracle = Callable[[Tensor], Tensor]

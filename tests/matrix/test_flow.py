@@ -34,6 +34,7 @@ def widest(capacity: dict[tuple[int, int], float], source: int, sink: int, nodes
         total += least
 
 
+@pytest.mark.slow
 def test_equals_augmenting_paths():
     ours = flow([case.matrix(torch.float64) for case in LAYERS], [0, 4])
     for sample in range(2):

@@ -1,7 +1,10 @@
 """save and load: what comes back answers as what went in, and nothing large is written."""
 
+import json
+
 import pytest
 import torch
+import transformers
 from safetensors.torch import save_file
 
 from clearhead.errors import OptionError
@@ -45,3 +48,36 @@ def test_files_that_are_something_else(tmp_path):
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(OptionError, match="has format None"):
         load(path)
+
+
+def test_every_call_of_a_generation_is_kept_and_its_keys_are_written_once(tmp_path):
+    from clearhead.capture import Record, observe
+
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=23, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=17,
+        num_key_value_heads=2, eos_token_id=None, max_position_embeddings=256,
+    )  # fmt: skip
+    model = transformers.LlamaForCausalLM(config).eval()
+    with observe(model) as record:
+        model.generate(torch.tensor([[5, 3, 9, 7, 11]]), max_new_tokens=101, do_sample=False)
+    path, name = tmp_path / "generation.safetensors", "model.layers.1.self_attn"
+    save(record, path)
+    again = load(path)
+    assert len(again.calls(name)) == len(record.calls(name)) == 101
+    for ours, theirs in zip(again.calls(name), record.calls(name), strict=True):
+        assert torch.equal(ours.to_dense(), theirs.to_dense())
+    assert path.stat().st_size < 2 * 105 * (4 + 2) * 6 * 4 + 100_000  # queries and keys once, and a line a call
+    rebuilt = Record.of(again)
+    assert rebuilt.positions(name) == record.positions(name)
+    assert torch.equal(rebuilt.joined()[name].to_dense(), record.joined()[name].to_dense())
+
+
+def test_a_file_of_the_format_before_is_read(tmp_path):
+    q = torch.randn(1, 2, 5, 3)
+    options = {"scale": 0.5, "reach": [None, 0], "softcap": None, "alibi_offset": 0}
+    entry = {"name": "a", "tensors": {"query": "0.query", "key": "0.query"}, "options": options}
+    path = tmp_path / "old"
+    save_file({"0.query": q}, path, {"format": "clearhead.attention/2", "matrices": json.dumps([entry])})
+    expected = AttentionMatrix(q, q, scale=0.5, is_causal=True).to_dense()
+    assert torch.equal(load(path)["a"].to_dense(), expected)

@@ -160,6 +160,7 @@ def test_checkpointing(reentrant: bool) -> None:
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.slow
 def test_compiled() -> None:
     q, k, v = inputs(torch.float32, torch.bfloat16, torch.float16, learns=True)
     compiled = torch.compile(clearhead.attention, backend="aot_eager", fullgraph=True)

@@ -25,6 +25,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clearhead.multihead.blocks.ROWS", 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
 def test_attention_and_its_matrix_under_a_rule(rule: str) -> None:
     mask = RULES[rule]()
@@ -42,6 +43,7 @@ def test_attention_and_its_matrix_under_a_rule(rule: str) -> None:
     assert bytes_taken < LENGTH * LENGTH
 
 
+@pytest.mark.slow
 def test_the_module_under_a_rule_beside_padding() -> None:
     layer = clearhead.MultiheadAttention(4, 1, batch_first=True, weights="matrix").eval()
     x, padding = torch.randn(1, LENGTH, 4), torch.arange(LENGTH)[None] > LENGTH - 9

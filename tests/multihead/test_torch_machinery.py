@@ -321,6 +321,7 @@ def test_tangents_of_a_row_that_may_attend_nothing_are_zero():
     assert moved[:, :, 2].ne(0).all()
 
 
+@pytest.mark.slow
 @scripts
 @pytest.mark.parametrize("name", ["grad", "vmap(grad)", "jvp"])
 def test_transforms_compile(name):

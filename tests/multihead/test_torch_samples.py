@@ -34,8 +34,10 @@ def no_worse(ours, theirs, exact):
     assert ours.shape == theirs.shape
     assert ours.dtype == theirs.dtype
     torch.testing.assert_close(ours.isnan(), theirs.isnan())
-    # The samples lie in [-9, 9]; gradients are differences of products of two of them, and logits reach hundreds.
-    floor = 16 * torch.finfo(ours.dtype).eps * (120.0 if ours.dtype in (torch.float64, torch.float32) else 2.0)
+    # The samples lie in [-9, 9]; gradients are differences of products of two of them, and logits reach hundreds. What is
+    # exact for float64 is torch's float64, which is off as much as ours.
+    size = {torch.float64: 480.0, torch.float32: 20.0}.get(ours.dtype, 2.0)
+    floor = 16 * torch.finfo(ours.dtype).eps * size
     assert (ours - exact).abs().amax() <= 2 * (theirs - exact).abs().amax() + floor
 
 
@@ -56,6 +58,7 @@ def flash(query, key, value, **options):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_sample_of_op_db_through_the_function(dtype):
+    torch.manual_seed(0)
     samples = list(SDPA.sample_inputs("cpu", dtype, requires_grad=True))
     assert len(samples) == 25
     for sample in samples:
@@ -78,6 +81,7 @@ def test_every_sample_of_op_db_through_the_function(dtype):
             no_worse(ours, theirs, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_sample_of_module_db_through_the_class(dtype, training):

@@ -203,6 +203,7 @@ MODELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", ["replaced", "under torch's name"])
 @pytest.mark.parametrize("name", MODELS)
 def test_models_around_our_module_are_scripted(name: str, named: str, monkeypatch) -> None:

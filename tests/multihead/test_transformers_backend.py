@@ -157,3 +157,36 @@ def test_output_attentions_gives_matrices():
     assert all(isinstance(matrix, clearhead.AttentionMatrix) for matrix in found)
     for matrix, dense in zip(found, wanted, strict=True):
         torch.testing.assert_close(matrix.to_dense(), dense, atol=1e-5, rtol=1e-4)
+
+
+GPT = {
+    "vocab_size": 61,
+    "n_embd": 24,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+OPT = {**SMALL, "ffn_dim": 17, "word_embed_proj_dim": SMALL["hidden_size"]}
+SEEING = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 17}
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "options"),
+    [
+        (transformers.GPT2Model, transformers.GPT2Config, GPT),
+        (transformers.GPTBigCodeModel, transformers.GPTBigCodeConfig, GPT),
+        (transformers.OPTModel, transformers.OPTConfig, OPT),
+        (transformers.SiglipVisionModel, transformers.SiglipVisionConfig, SEEING | {"image_size": 12, "patch_size": 4}),
+    ],
+    ids=["gpt2", "gpt-bigcode", "opt", "siglip"],
+)
+def test_output_attentions_gives_one_entry_a_layer(model, config, options):
+    eager, ours = twins(model, config(**options))
+    given = (torch.randn(2, 3, 12, 12),) if "Siglip" in model.__name__ else (IDS,)
+    wanted, found = (one(*given, output_attentions=True).attentions for one in (eager, ours))
+    assert len(found) == len(wanted) > 1
+    for matrix, dense in zip(found, wanted, strict=True):
+        torch.testing.assert_close(matrix.to_dense(), dense, atol=1e-5, rtol=1e-4)
+    assert not ours(*given).attentions

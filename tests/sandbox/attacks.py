@@ -1,8 +1,8 @@
 """Attacks on the sandbox. Each prints BREACH if it gets anywhere; `Target` holds what it must not reach.
 
 They show that a door is open and leave things as they were, for the day one does get through.
-Run as a script (with the name of a back end, if not the best is meant), it tries them all as whoever runs it and prints
-those that got through.
+Run as a module (with the name of a back end, if not the best is meant), it tries them all as whoever runs it and
+prints those that got through. More attacks are in attacks_signals.py, attacks_kernel.py and attacks_limits.py.
 """
 
 import json
@@ -18,6 +18,10 @@ from pathlib import Path
 
 from clearhead import sandbox
 from clearhead.sandbox import Limits
+from sandbox import attacks_signals
+from sandbox.attacks_kernel import KERNEL
+from sandbox.attacks_limits import DENIED, DISK, MEMORY
+from sandbox.attacks_signals import SIGNALS
 
 # SYS(number, …) is a raw system call; x86-64 and arm64 numbers are given as pairs where they differ.
 PRELUDE = """
@@ -168,7 +172,8 @@ EXHAUSTION = {
     "recurse": "def f(n): return f(n + 1)\nsys.setrecursionlimit(10**9)\nf(0)",
     "close its own streams": "for fd in range(64):\n    try: os.close(fd)\n    except OSError: pass",
 }
-ATTACKS = {**FILES, **PROC, **PROCESSES, **NETWORK, **PRIVILEGES, **EXHAUSTION}
+EXHAUSTION = {**EXHAUSTION, **DISK, **MEMORY}
+ATTACKS = {**FILES, **PROC, **PROCESSES, **NETWORK, **PRIVILEGES, **SIGNALS, **KERNEL, **DENIED, **EXHAUSTION}
 MISTAKES = ("SyntaxError", "NameError", "TypeError", "AttributeError", "KeyError", "ModuleNotFoundError")
 # These get through, and do no harm, where nothing confines them: so what stops them is the sandbox.
 HARMLESS = (
@@ -205,6 +210,7 @@ HARMLESS = (
     "shared memory of System V",
     "be dumpable",
     "outlive its parent",
+    *attacks_signals.HARMLESS,
 )
 # Under bubblewrap these look round the sandbox's own root, /tmp and processes; test_backends.py asserts what is there.
 OWN_NAMESPACE = {
@@ -234,7 +240,7 @@ class Target:
         self.names = {
             "secret": str(self.secret), "home": str(self.home), "pid": os.getpid(), "token": self.token,
             "port": self.listeners[0].getsockname()[1], "unix": str(self.home / "socket"), "abstract": self.abstract,
-            "pack": str(Path(sandbox.__file__).parents[1] / "packs" / "attention" / "pack.toml"),
+            "allowed": 12 << 20, "pack": str(Path(sandbox.__file__).parents[1] / "packs" / "attention" / "pack.toml"),
         }  # fmt: skip
 
     def attack(self, name: str, backend: str | None = None) -> str:

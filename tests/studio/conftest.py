@@ -1,7 +1,9 @@
 """A studio over the sample course, with a clock the test turns."""
 
+import functools
 import importlib.util
 import re
+import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from clearhead.studio.app import create
+from clearhead.studio.database import FILE, Database
 from clearhead.studio.desk import Desk
 from clearhead.studio.settings import Settings
 from studio import postgresql
@@ -70,7 +73,18 @@ class Visitor:
         return found[1]
 
 
+@functools.cache
+def empty_database() -> bytes:
+    """A new database file. Its migrations take most of a studio's start, and test_store.py tests them."""
+    with tempfile.TemporaryDirectory() as folder:
+        Database(Path(folder)).close()
+        return (Path(folder) / FILE).read_bytes()
+
+
 def visitor_of(data: Path, database: str | None = None) -> tuple[TestClient, Visitor]:
+    if database is None and not data.exists():
+        data.mkdir(mode=0o700)
+        (data / FILE).write_bytes(empty_database())
     app = create(Settings(data=data, database=database), shelf())
     app.state.desk.now = lambda: START
     client = TestClient(app, base_url="http://127.0.0.1")

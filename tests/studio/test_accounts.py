@@ -61,6 +61,7 @@ def learner(client: TestClient, name: str) -> Learner:
     return new
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ON_BOTH, indirect=True)
 def test_each_learner_sees_only_his_own(shared: TestClient) -> None:
     ada, bob = learner(shared, "ada"), learner(shared, "bob")
@@ -89,8 +90,9 @@ def pages(client: TestClient) -> Iterator[str]:
             yield re.sub(r"\{(\w+)\}", lambda name: there.get(name[1], "x"), path)
 
 
+@pytest.mark.slow
 def test_nobody_sees_anything_without_logging_in(shared: TestClient) -> None:
-    open_ = ("/login", "/join/x", "/offline", "/service-worker.js", "/manifest.webmanifest", "/views/")
+    open_ = ("/login", "/join/x", "/offline", "/service-worker.js", "/manifest.webmanifest", "/refused", "/views/")
     addresses = list(pages(shared))
     assert len(addresses) > 30
     for address in addresses:
@@ -103,6 +105,7 @@ def test_nobody_sees_anything_without_logging_in(shared: TestClient) -> None:
     assert shared.get("/static/style.css").status_code == 200
 
 
+@pytest.mark.slow
 def test_one_is_led_back_to_where_one_was(shared: TestClient) -> None:
     learner(shared, "ada")
     back = Learner(shared)
@@ -133,6 +136,7 @@ def test_an_invitation_works_once_and_not_for_ever(shared: TestClient, monkeypat
     ada.get(f"/join/{old}", 404)
 
 
+@pytest.mark.slow
 def test_a_new_password_and_a_removal_end_every_session(shared: TestClient) -> None:
     ada = learner(shared, "ada")
     elsewhere = Learner(shared)
@@ -177,6 +181,7 @@ def test_passwords_are_kept_as_argon2_hashes(shared: TestClient) -> None:
     assert WORD not in ada.password
 
 
+@pytest.mark.slow
 def test_nobody_opens_a_folder_of_the_server_by_the_lens(shared: TestClient) -> None:
     ada = learner(shared, "ada")
     headers = {"x-csrf-token": ada.token()}
@@ -201,6 +206,7 @@ def test_it_is_not_shared_where_programs_cannot_be_confined(
     create(Settings(data=tmp_path), shelf())
 
 
+@pytest.mark.slow
 def test_the_command_invites_lists_resets_and_removes(tmp_path: Path) -> None:
     def run(*words: str, code: int = 0) -> str:
         done = CliRunner().invoke(cli, ["studio", "user", *words, "--data", str(tmp_path)])
@@ -220,7 +226,7 @@ def test_the_command_invites_lists_resets_and_removes(tmp_path: Path) -> None:
     assert run("list") == "ada  removed\n"
     assert "here already" in run("add", "ada", code=2)
     assert "there are: ada" in run("remove", "bob", code=2)
-    assert "no name here" in run("add", "<b>", code=2)
+    assert "cannot be a name" in run("add", "<b>", code=2)
 
 
 def test_an_invitation_is_a_whole_link_where_the_address_is_known(tmp_path: Path) -> None:

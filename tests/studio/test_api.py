@@ -111,6 +111,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(experiment, "_kept", OrderedDict())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_no_request_breaks_the_studio(visitor: Visitor) -> None:
     known = words(visitor)

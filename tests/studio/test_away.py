@@ -55,6 +55,7 @@ def fields(page: str) -> dict[str, str]:
     return {name: unescape(value) for name, value in found.items()}
 
 
+@pytest.mark.slow
 def test_an_answer_is_kept_in_the_page_and_counts_once(visitor: Visitor, server: postgresql.Server) -> None:
     page = visitor.get("/items/scale-of-logits")
     sent = {"csrf": visitor.token(), "ticket": visitor.ticket(page), "response": "a", "sure": "fairly"}
@@ -86,6 +87,7 @@ def test_what_was_typed_comes_back_letter_for_letter(visitor: Visitor, server: p
     assert visitor.client.get("/settings/data.json").json()["notes"]["scale-of-logits"].split() == text.split()
 
 
+@pytest.mark.slow
 def test_a_shared_studio_says_nothing_of_its_server_and_repeats_no_password(
     server: postgresql.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

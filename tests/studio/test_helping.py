@@ -73,6 +73,7 @@ def test_after_a_first_page_a_few_new_questions_are_offered(visitor: Visitor) ->
     assert "All new." in said(visitor.get("/"))
 
 
+@pytest.mark.slow
 def test_a_sitting_ends_and_says_what_waits_without_a_number_to_fear(visitor: Visitor) -> None:
     for n in range(MANY):
         visitor.desk.store.record(attempt(f"q-{n}", 0, correct=False))
@@ -131,6 +132,7 @@ def test_a_question_taken_back_keeps_the_focus(visitor: Visitor) -> None:
     assert re.search(r'href="/review\?after=[^"]+focus=scaling"', told)
 
 
+@pytest.mark.slow
 def test_new_questions_are_few_a_day(visitor: Visitor) -> None:
     visitor.get(f"{TOPIC}/read")
     met = 0

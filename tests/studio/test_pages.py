@@ -25,6 +25,7 @@ def answer(visitor: Visitor, page: str, *texts: str, **more: object) -> str:
     return visitor.post("/answer", ticket=visitor.ticket(page), response=letters, **more)
 
 
+@pytest.mark.slow
 def test_the_first_visit_is_one_sentence_one_picture_one_button(visitor: Visitor) -> None:
     page = visitor.get("/")
     assert page.count('class="button main"') == 1

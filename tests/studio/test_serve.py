@@ -19,8 +19,10 @@ from typer.testing import CliRunner
 
 from clearhead import sandbox
 from clearhead.cli import app as cli
-from clearhead.errors import OptionError
+from clearhead.errors import OptionError, StoreError
 from clearhead.studio import serve
+from clearhead.studio.desk import secret_in
+from clearhead.studio.settings import Settings
 from studio.test_accounts import WORD
 
 # The command's own path, over the sample course: what is proved, and how fast, is the course's business.
@@ -65,6 +67,7 @@ def started(data: Path, port: int | str = 0, program: str = START) -> Iterator[t
         running.communicate()
 
 
+@pytest.mark.slow
 def test_it_serves_and_stops_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     with started(tmp_path) as (running, address, _):
         with urllib.request.urlopen(address, timeout=20) as page:
@@ -102,6 +105,7 @@ def posted(page: httpx2.Response, browser: httpx2.Client, address: str, **fields
     return browser.post(address, data={"csrf": token[1], **fields})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be confined here: {sandbox.explain()}")
 def test_a_shared_studio_on_a_real_socket_from_the_invitation_to_logging_out(tmp_path: Path) -> None:
     with started(tmp_path, program=SHARED) as (running, address, said):
@@ -136,6 +140,7 @@ def test_a_shared_studio_on_a_real_socket_from_the_invitation_to_logging_out(tmp
         assert running.returncode == 0, errors
 
 
+@pytest.mark.slow
 def test_kill_9_right_after_a_reply_loses_no_answer(tmp_path: Path) -> None:
     with started(tmp_path) as (running, address, _), httpx2.Client(base_url=address, timeout=60) as learner:
         question, form = ask(learner, "scale-of-logits")
@@ -151,6 +156,7 @@ def test_kill_9_right_after_a_reply_loses_no_answer(tmp_path: Path) -> None:
         assert len(learner.get("/settings/data.json").json()["attempts"]) == 1, "sent twice, it counts once"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a disk is made full by prlimit, which is Linux's")
 def test_a_full_disk_is_told_in_a_page_and_there_is_room_again(tmp_path: Path) -> None:
     """No file of the running studio may grow: what a full disk says to SQLite."""
@@ -174,12 +180,50 @@ def test_a_full_disk_is_told_in_a_page_and_there_is_room_again(tmp_path: Path) -
         assert (running.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_taken_port_gets_the_next_free_one_said_in_a_line(tmp_path: Path) -> None:
     with serve.take_port("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with started(tmp_path, port) as (_, address, said):
             assert int(address.rsplit(":", 1)[1]) > port
             assert f"Port {port} is taken" in said
+
+
+@pytest.mark.parametrize(
+    "host", ["1.2.3.4", "::2", "no.such.invalid", "256.1.1.1", "a b", "ä" * 99, "\udcff", "http://a"]
+)
+def test_an_address_of_another_machine_is_told_from_a_taken_port(host: str) -> None:
+    with pytest.raises(OptionError, match="is not an address of this machine") as refused:
+        serve.take_port(host, 8765)
+    assert "[Errno" not in str(refused.value)
+
+
+def test_an_empty_host_is_not_every_address() -> None:
+    with pytest.raises(OptionError, match="the host is empty"):
+        serve.take_port("", 0)
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]
+)
+def test_a_certificate_that_cannot_be_used_is_said_before_anything_is_served(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "a.pem"
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    for certificate, key in ((file, file), (tmp_path / "nowhere", file)):
+        with pytest.raises(OptionError, match=r"cannot be (read|served)"):
+            serve.serve(Settings(data=tmp_path, certificate=certificate, key=key), browser=False)
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
+def test_a_damaged_secret_is_not_signed_with(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(StoreError, match=r"is damaged\. Remove it"):
+        secret_in(tmp_path)
 
 
 def test_no_free_port_is_said() -> None:

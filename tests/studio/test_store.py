@@ -144,6 +144,7 @@ def test_each_learner_sees_only_his_own(opened: Open) -> None:
     assert opened(3).attempt(shared.id) is None
 
 
+@pytest.mark.slow
 @on_both
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=st.lists(st.tuples(st.sampled_from("abcde"), st.booleans()), max_size=12))
@@ -154,6 +155,7 @@ def test_whatever_is_sent_the_first_of_each_id_is_kept(opened: Open, sent: list[
     assert {kept.id: kept.correct for _, kept in store.attempts()} == dict(reversed(sent))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["garbage", "header", "middle"])
 def test_a_damaged_file_is_said_and_left_alone(tmp_path: Path, damage: str) -> None:
     store = in_file(tmp_path)
@@ -272,6 +274,7 @@ def finish(running: subprocess.Popen[str]) -> list[str]:
     return said.split()
 
 
+@pytest.mark.slow
 @on_both
 def test_kill_9_loses_nothing_that_was_said_to_be_kept(tmp_path: Path, database: str | None, opened: Open) -> None:
     writer = program("store = opened()\nwhile True: keep(store)", tmp_path, database)
@@ -286,6 +289,7 @@ def test_kill_9_loses_nothing_that_was_said_to_be_kept(tmp_path: Path, database:
     assert len(kept) <= len(said) + 1  # one may have been kept and not yet said
 
 
+@pytest.mark.slow
 @on_both
 def test_kill_9_in_the_middle_of_a_new_layout_loses_nothing(tmp_path: Path, database: str | None, opened: Open) -> None:
     as_it_was(tmp_path, database, 5)
@@ -299,6 +303,7 @@ def test_kill_9_in_the_middle_of_a_new_layout_loses_nothing(tmp_path: Path, data
     assert store.record(attempt())
 
 
+@pytest.mark.slow
 @on_both
 def test_two_studios_at_once_keep_everything_once(tmp_path: Path, database: str | None, opened: Open) -> None:
     """Both start on an empty folder, write their own attempts, and fight over the same forms."""
@@ -315,6 +320,7 @@ def test_two_studios_at_once_keep_everything_once(tmp_path: Path, database: str 
     assert sorted(seen.values()) == sorted(said)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, opened: Open) -> None:
     full = """
 store = opened()

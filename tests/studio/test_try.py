@@ -22,6 +22,7 @@ def test_at_first_there_is_a_program_to_read_and_no_output(visitor: Visitor) -> 
     assert 'class="output"' not in page
 
 
+@pytest.mark.slow
 def test_a_program_shows_its_numbers_and_not_how_they_were_drawn() -> None:
     pack = course.load(course.shipped()[0])
     whole, shown = [], []

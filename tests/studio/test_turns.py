@@ -17,6 +17,8 @@ from clearhead.studio.turns import WAITING, Busy, Turns, needed, queued
 from studio.conftest import Visitor
 from studio.test_pages import TOPIC
 
+BROWSER = {"accept": "text/html,application/xhtml+xml"}
+
 
 @pytest.mark.parametrize(
     ("kind", "address", "fields"),
@@ -34,6 +36,22 @@ def test_a_form_too_long_is_refused_in_words_and_kept(
     said = visitor.post(address, 422, **fields, **{name: long})
     assert f"at most {LONGEST[kind]:,}" in said
     assert html.escape("<\n" * LONGEST[kind]) in said.replace("\r\n", "\n")
+
+
+def test_a_browser_finds_what_was_refused_at_an_address(visitor: Visitor) -> None:
+    long = "<y" * LONGEST["note"]
+    fields = {"csrf": visitor.token(), "item": "scale-of-logits", "text": long}
+    answer = visitor.client.post("/notes", data=fields, headers=BROWSER)
+    assert answer.history[0].status_code == 303
+    assert answer.status_code == 422
+    assert answer.url.path == "/refused"
+    assert html.escape(long) in answer.text
+    assert html.escape(long) in visitor.get(str(answer.url), 422), "and again, without sending it"
+    for _ in range(5):
+        visitor.later(seconds=1)
+        visitor.client.post("/notes", data=fields, headers=BROWSER)
+    assert len(visitor.desk.store.kept_under("refused:")) == 3
+    assert "at most" in visitor.get(str(answer.url), 422), "the reason outlives the text"
 
 
 def test_addresses_too_long_are_refused(visitor: Visitor) -> None:
@@ -85,6 +103,21 @@ def test_pages_come_while_programs_run_and_more_are_refused(visitor: Visitor, he
     assert len(held.threads) == count - len(refused) >= 1 + WAITING
     assert refused
     assert all("Wait until they have ended" in text and "# what I wrote" in text for text in refused)
+
+
+def test_a_browser_finds_what_must_wait_at_an_address(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Busy
+
+    monkeypatch.setattr(Turns, "turn", refuse)
+    fields = {"csrf": visitor.token(), "item": "scale-of-logits", "program": "print(1)  # what I wrote"}
+    first = visitor.client.post(f"{TOPIC}/try", data=fields, headers=BROWSER)
+    assert first.history[0].status_code == 303
+    for answer in (first, visitor.client.get(str(first.url))):
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 0
+        assert f'action="{TOPIC}/try"' in answer.text
+        assert "# what I wrote" in answer.text
 
 
 def test_one_learner_has_one_place_among_many() -> None:

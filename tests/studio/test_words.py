@@ -48,6 +48,7 @@ REFUSING = ("capture/models.py", "capture/reading.py", "capture/pictures.py", "v
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
 TERMINAL = {
     "accounts",
+    "names",
     "command",
     "database",
     "manuscript",
@@ -263,6 +264,7 @@ def abroad(shelf: Shelf) -> Shelf:
     return Shelf((pack,), proved)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("marked")
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
 def test_every_mode_says_everything_in_the_language_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,6 +352,7 @@ def test_every_refusal_of_the_lens_can_be_translated(name: str) -> None:
     assert not found, f"{name}: put these into say(): {found}"
 
 
+@pytest.mark.slow
 def test_a_catalog_is_made_filled_in_and_spoken(
     visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,6 +39,7 @@ def children(process: int) -> list[int]:
     return [pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be confined here: {sandbox.explain()}")
 def test_two_processes_are_one_studio_and_one_may_die(tmp_path: Path, postgresql_server: postgresql.Server) -> None:
     database = postgresql_server.database()
@@ -87,6 +88,7 @@ def test_what_the_lens_was_asked_is_known_to_the_other_process(tmp_path: Path) -
         Readings()._picture(key)
 
 
+@pytest.mark.slow
 def test_starting_over_in_one_process_counts_in_the_other(tmp_path: Path) -> None:
     client, here = visitor_of(tmp_path)
     _, there = visitor_of(tmp_path)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clearhead.capture.positions import Positions, assumed
+
 
 class DenseMatrix:
     """What the views use of `AttentionMatrix`, computed the plain way from stored weights (B, H, L, S)."""
@@ -50,6 +52,9 @@ class Missed:
 class Record(dict[str, DenseMatrix]):
     missed: tuple[Missed, ...] = ()
 
+    def positions(self, name: str) -> tuple[Positions, ...]:
+        return (assumed(*self[name].shape[2:]),)
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -57,6 +62,8 @@ class Reading:
     tokens: list[str]
     model_name: str = "a small model"
     grid: object = None
+    decoder: object = None
+    note: object = None
 
     @property
     def token_ids(self) -> list[int]:

@@ -134,6 +134,7 @@ def test_a_reading_says_how_far_it_is_and_is_asked_by_its_key(client):
     assert found["most"][0] == [int(nats.argmax()), pytest.approx(float(nats.max()), rel=1e-5)]
 
 
+@pytest.mark.slow
 @needs_demo
 def test_two_models_are_compared_head_by_head(client):
     *told, last = posted(client, "/lens/read", text="Two models, one text", second="untrained")

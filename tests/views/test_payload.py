@@ -121,6 +121,7 @@ def test_each_head_is_hatched_by_its_own_mask_and_a_sharp_one_by_none():
     assert sharp["masked"] is None
 
 
+@pytest.mark.slow
 @given(st.integers(1, 23), st.booleans(), st.randoms(use_true_random=False))
 @settings(max_examples=25, deadline=None)
 def test_masked_cells_come_back_as_they_were(size, alike, random):

@@ -54,6 +54,7 @@ def test_bars_show_the_largest_first():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["0.1", "1.0", "0.0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["svg", "pdf", "png"])
 def test_the_same_figure_gives_the_same_file(tmp_path, kind):
     for name in ("a", "b"):

@@ -9,7 +9,7 @@ from clearhead.matrix import AttentionMatrix
 from clearhead.views.payload import payload, tiles
 from clearhead.views.rolled import rolled
 from clearhead.views.scores import ABOUT, Table, tables
-from views.fake import DenseMatrix, Record, reading
+from views.fake import DenseMatrix, reading
 
 
 def table(name, given):
@@ -45,10 +45,11 @@ def test_a_score_that_no_head_has_is_left_out_and_the_rest_is_ranked():
 
 def lazy_reading(length):
     generator = torch.Generator().manual_seed(length)
-    record = Record()
+    matrices = {}
     for layer in range(3):
         query, key = (torch.randn(1, 2, length, 5, generator=generator) for _ in range(2))
-        record[f"layer.{layer}"] = AttentionMatrix(query, key)
+        matrices[f"layer.{layer}"] = AttentionMatrix(query, key)
+    record = capture.Record.of(matrices)
     tokens = [f"t{i % 5}" for i in range(length)]
     return capture.Reading(record, tokens, "small", [i % 5 for i in range(length)], [False] * length, [0] * length)
 
@@ -78,4 +79,4 @@ def test_rollout_keeps_what_was_missed():
     given = reading(5)
     with pytest.raises(AttributeError):  # the stand-in cannot be multiplied, and says so itself
         rolled(given).record["rollout of all layers"].to_dense()
-    assert rolled(lazy_reading(5)).record.missed == ()
+    assert rolled(lazy_reading(5)).record.missed == []

@@ -9,6 +9,7 @@ import torch
 
 from clearhead import AttentionMatrix
 from clearhead.capture import Missed, Record
+from clearhead.capture.positions import Axis, Positions, assumed
 from clearhead.errors import OptionError
 from clearhead.views.payload import masked_cells
 from clearhead.views.ranking import kept_links
@@ -77,3 +78,62 @@ def test_refusals_say_what_to_do(tmp_path):
         Record().to_html(tmp_path / "a.html")
     with pytest.raises(OptionError, match="own softmax"):
         Record(missed=[Missed("odd", "own softmax")]).to_html(tmp_path / "a.html")
+
+
+def axes(data, layer):
+    """The names along a layer's rows and columns, and where they begin."""
+    of = [data["axes"][data["layers"][layer][side]] for side in ("queries", "keys")]
+    return [(axis["sequence"], axis["tokens"] or data["tokens"], axis["start"]) for axis in of]
+
+
+def steps(lengths, heads=2, dim=3):
+    """A record of one generation: a prompt, then one query a call."""
+    made = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 1, heads, lengths[-1], dim, generator=made)
+    record, start = Record(), 0
+    for stop in lengths:
+        part = AttentionMatrix(query[:, :, start:stop], key[:, :, :stop], reach=(None, start))
+        record._add_matrix("a", part, assumed(stop - start, stop, start))
+        start = stop
+    return record, AttentionMatrix(query, key, is_causal=True)
+
+
+@pytest.mark.parametrize("more", [0, 1], ids=["what was read", "with the last one generated"])
+def test_a_generation_is_drawn_whole_under_its_own_tokens(tmp_path, more):
+    record, whole = steps([5, 6, 7])
+    _, data = written(tmp_path, record, tokens=list("abcdefgh")[: 7 + more])
+    assert axes(data, 0) == [("input", list("abcdefg"), 0)] * 2
+    np.testing.assert_allclose(unpack(data["layers"][0]["map"]), whole.to_dense()[0].double(), atol=1e-4)
+    assert data["left_out"] is None
+
+
+def test_one_step_is_named_by_its_place_in_the_text(tmp_path):
+    record, _ = steps([5, 6, 7])
+    step = Record.of({"a": record["a"]}, {"a": record.positions("a")[-1]})
+    _, data = written(tmp_path, step, tokens=list("abcdefg"))
+    assert axes(data, 0) == [("input", ["g"], 6), ("input", list("abcdefg"), 0)]
+
+
+def test_a_decoder_has_tokens_of_its_own(tmp_path):
+    cross = Record.of({"cross": matrix(5, keys=11)})
+    _, data = written(tmp_path, cross, tokens=list("abcdefghijk"), decoder_tokens=list("vwxyz"))
+    assert axes(data, 0) == [("decoder", list("vwxyz"), 0), ("input", list("abcdefghijk"), 0)]
+    _, data = written(tmp_path, cross, tokens=list("abcdefghijk"))
+    assert axes(data, 0)[0] == ("decoder", ["0", "1", "2", "3", "4"], 0)
+    with pytest.raises(OptionError, match="11 decoder_tokens were given for 5 positions of the decoder"):
+        cross.to_html(tmp_path / "a.html", decoder_tokens=list("abcdefghijk"))
+
+
+def test_calls_that_are_not_drawn_are_named_where_it_is_called(tmp_path):
+    record = Record()
+    for seed in range(2):
+        record._add_matrix("a", matrix(5, seed=seed), Positions(*[Axis("input", range(5))] * 2, text=seed))
+    with pytest.warns(RuntimeWarning, match="1 of its 2 calls are left out: they belong to an earlier text"):
+        _, data = written(tmp_path, record)
+    assert data["missed"] == [{"name": "a", "reason": "1 of its 2 calls are left out: they belong to an earlier text"}]
+    np.testing.assert_allclose(unpack(data["layers"][0]["map"]), matrix(5, seed=1).to_dense()[0].double(), atol=1e-4)
+
+
+def test_bytes_are_shown_as_letters(tmp_path):
+    _, data = written(tmp_path, Record.of({"a": matrix(3)}), tokens=["the", "ĠcafÃ©", "ĠæĹ¥æľ¬"])
+    assert data["tokens"] == ["the", " café", " 日本"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from clearhead import AttentionMatrix
+from clearhead import AttentionMatrix, Record
 from clearhead.errors import OptionError
 from views.fake import reading
 
@@ -120,3 +120,18 @@ def test_the_widget_is_live_in_a_notebook(notebook, browser):
     assert page.locator(".ch-signed").count() == 2  # all heads, and the one that is open
     assert strayed == []
     page.close()
+
+
+def test_a_record_is_taken_as_a_page_takes_it():
+    record = Record.of({"cross": AttentionMatrix(torch.randn(1, 2, 5, 3), torch.randn(1, 2, 7, 3))})
+    widget = AttentionWidget(record, tokens=list("abcdefg"), decoder_tokens=list("vwxyz"))
+    queries, keys = (widget.payload["axes"][widget.payload["layers"][0][side]] for side in ("queries", "keys"))
+    assert queries["tokens"] == list("vwxyz")
+    assert (keys["tokens"] or widget.payload["tokens"]) == list("abcdefg")
+
+
+def test_what_is_neither_a_reading_nor_a_record_is_refused():
+    with pytest.raises(TypeError, match="takes a Reading or a Record, not dict"):
+        AttentionWidget({})
+    with pytest.raises(OptionError, match="2 tokens were given for 5 positions"):
+        AttentionWidget(Record.of({"a": AttentionMatrix(*torch.randn(2, 1, 2, 5, 3))}), tokens=["a", "b"])

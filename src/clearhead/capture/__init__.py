@@ -5,7 +5,8 @@ from clearhead.capture.observing import observe
 from clearhead.capture.pictures import read_picture
 from clearhead.capture.reading import Grid, Reading, read
 from clearhead.capture.record import Missed, Record
-from clearhead.capture.scores import HeadScores, induction_scores, score_record, scores
+from clearhead.capture.scores import induction_scores, score_record, scores
+from clearhead.capture.scoring import HeadScores
 
 __all__ = [
     "Grid",

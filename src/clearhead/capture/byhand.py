@@ -1,10 +1,9 @@
-"""Attention a model computes by its own hand: a product, a softmax, and what is added between.
+"""Attention a model computes by its own hand: a product, a softmax, and another product, with the values.
 
-Models older than the attention interface (GPT-J, GPT-Neo, BLOOM, MPT, DeBERTa, XLNet …) multiply queries and keys,
-scale, add, mask and call softmax themselves. Seen from outside, the softmax's input X and the product's operands are
-known. Let X = scale·QKᵀ + R where it is not masked. If R is one number a key (ALiBi) or nothing, that is all there is
-to keep. Else (positions that differ from query to query: DeBERTa, XLNet) R is kept too, as the table of B·H·L·S the
-model itself made, so that what is recorded is always right.
+Models older than the attention interface (GPT-J, GPT-Neo, BLOOM, MPT, DeBERTa, XLNet …), and most attention people
+write themselves, multiply queries and keys, scale, add, mask and call softmax. Every torch function is seen on its way:
+tensors that come from a product of two, or from a softmax, are followed to the next product. There the weights must
+equal the softmax, or a masked softmax of the same logits; only then is the attention recorded, and else it is named.
 """
 
 from __future__ import annotations
@@ -15,200 +14,352 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
-from clearhead.capture.call import Call
-from clearhead.capture.tables import shared, simplest
-from clearhead.errors import CaptureError
+from clearhead.capture import axes, pointwise
+from clearhead.capture.call import NO_NUMBERS, Call, holds_numbers
+from clearhead.capture.contraction import Axis, Contraction, contraction
+from clearhead.capture.fitting import Fit
+from clearhead.capture.reasons import changed, other_rows, unfinished
+from clearhead.capture.roles import Hints, four_axes, roles
+from clearhead.capture.traces import Product, Softmax, Trace, derived, placed, tensors_in, writes
+from clearhead.capture.used import Weights, as_used
 
-_PRODUCTS = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm}
-_SUMS_OF_PRODUCTS = {torch.baddbmm, Tensor.baddbmm}
-_SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax}
+_SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax, torch.special.softmax}
+_EXPONENTIALS = {torch.exp, Tensor.exp, torch.exp_, Tensor.exp_}
 
-WATCHED = _PRODUCTS | _SUMS_OF_PRODUCTS | _SOFTMAXES | {torch.einsum}
-
-# A logit this far below its row's largest weighs exactly 0 in any dtype: e^-1000 underflows even in float64.
-UNSEEN = 1000.0
-ROWS = 256
-CLOSE = 1e-5  # how far two logits that should be one may lie apart, as a share of the largest
-_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
+# Products that wait for a softmax: content comes first, positions later, and a model adds few of them.
+WAITING = 8
 
 
-@dataclass(slots=True)
-class _Pass:
-    """One forward pass of an attention module: its products so far, and the attention found."""
+@dataclass(eq=False, slots=True)
+class _Frame:
+    """One forward pass of a module.
+
+    Attributes:
+        named: the innermost pass around it, or itself, of a class that is called an attention.
+        mixed: whether it did more than work on each position alone; kept for `named` passes only.
+        handed: whether it left its softmax to the module around it.
+        unfinished: the softmaxes inside it that multiplied no values.
+        instead: what logits went through last before they multiplied something, where no softmax did.
+    """
 
     module: nn.Module
-    products: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-    found: list[Call] = field(default_factory=list)
+    depth: int
+    hints: Hints
+    named: _Frame | None
+    mixed: bool = False
+    handed: bool = False
     softmaxes: int = 0
-
-
-class ByHand:
-    """Pairs the softmax of each attention module with the product it came from."""
-
-    def __init__(self) -> None:
-        self._open: list[_Pass] = []
-        self._scales: dict[int, Tensor] = {}
-
-    def begin(self, module: nn.Module) -> None:
-        """An attention module starts to compute."""
-        self._open.append(_Pass(module))
-
-    def end(self, module: nn.Module) -> Call | None:
-        """It is done: what it computed, if that was one attention.
-
-        Raises:
-            CaptureError: it called softmax more than once, so that no one of them is its attention.
-        """
-        done = self._open.pop()
-        if done.softmaxes > 1:
-            raise CaptureError(
-                f"{type(module).__name__} takes {done.softmaxes} softmaxes in one pass, so that none of them alone is "
-                "its attention (a product of several, as by landmarks, has rows of either sign)"
-            )
-        return done.found[0] if done.found else None
-
-    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Look at one torch function called inside the attention module that began last."""
-        if not self._open:
-            return
-        now = self._open[-1]
-        if func in _SOFTMAXES:
-            logits = _over_keys(args, kwargs)
-            if logits is not None:
-                now.softmaxes += 1
-                self._softmax(now, _four_axes(logits, now.module))
-        elif (product := _operands(func, args, kwargs)) is not None:
-            now.products.append(product)
-
-    def _softmax(self, now: _Pass, logits: Tensor | None) -> None:
-        if logits is None:
-            return
-        batch, heads, rows, keys = logits.shape
-        for left, right in now.products:  # content comes first, positions later: of several, the first that fits
-            product = (*torch.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
-            if product[-2:] != (rows, keys) or torch.Size(product).numel() != logits.numel():
-                continue
-            query = left.expand(*product[:-2], -1, -1).reshape(batch, heads, rows, -1)
-            key = right.expand(*product[:-2], -1, -1).mT.reshape(batch, heads, keys, -1)
-            now.products = []
-            now.found.append(self._described(now.module, logits.detach(), query.detach(), key.detach()))
-            return
-
-    def _described(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor) -> Call:
-        dtype = query.dtype
-        logits, query, key = (t.float() if t.dtype.itemsize < 4 else t for t in (logits, query, key))
-        allow = logits > (logits.amax(-1, keepdim=True) - UNSEEN).clamp_min(-9 * UNSEEN)
-        close = CLOSE if dtype.itemsize >= 4 else 1000 * CLOSE
-        scales = self._scales_of(module, logits, query, key, allow)
-        found = _with_scales(logits, query, key, scales, allow, close)
-        if found.rest is not None and found.rest.shape[2] > 1:  # what differs from query to query misled the fit
-            usual = (torch.full_like(scales, query.shape[-1] ** -0.5), torch.ones_like(scales))
-            others = [_with_scales(logits, query, key, one, allow, close) for one in usual]
-            found = min((found, *others), key=lambda one: 0 if one.rest is None else one.rest.numel())
-        is_causal, mask = simplest(allow)
-        return Call(
-            module=module,
-            query=found.query.to(dtype),
-            key=key.to(dtype),
-            scale=found.scale,
-            is_causal=is_causal,
-            mask=mask,
-            bias=None if found.rest is None else found.rest.to(dtype),
-        )
-
-    def _scales_of(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor, allow: Tensor) -> Tensor:
-        """(H,) float64: the slope of each head's logits against its products, from the change of both between rows.
-
-        A key's bias cancels in that difference. One row alone (a step of generation) uses the scale found before.
-        """
-        if logits.shape[2] == 1:
-            usual = torch.full((logits.shape[1],), query.shape[-1] ** -0.5, dtype=torch.float64, device=query.device)
-            return self._scales.get(id(module), usual)
-        few = slice(-ROWS, None)
-        product = (query[:, :, few].double() @ key.double().mT).diff(dim=2)
-        both = allow[:, :, few]
-        both = both[:, :, 1:] & both[:, :, :-1]
-        rise = logits[:, :, few].double().diff(dim=2).masked_fill(~both, 0.0)
-        run = product.masked_fill(~both, 0.0)
-        size = (run * run).sum((0, 2, 3))
-        scales = torch.where(size > 0, (rise * run).sum((0, 2, 3)) / size, query.shape[-1] ** -0.5)
-        self._scales[id(module)] = scales
-        return scales
-
-
-def _over_keys(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The logits of a softmax over its last axis, of three axes or more; None for another kind of softmax."""
-    given = dict(zip(("input", "dim"), args, strict=False)) | kwargs
-    logits, axis = given.get("input"), given.get("dim")
-    if not isinstance(logits, Tensor) or logits.dim() < 3 or axis not in (-1, logits.dim() - 1):
-        return None
-    return logits
-
-
-def _four_axes(logits: Tensor, module: nn.Module) -> Tensor | None:
-    """(B, H, L, S), where that or (B·H, L, S) is what they are."""
-    if logits.dim() != 3:
-        return logits if logits.dim() == 4 else None
-    heads = next((n for n in (getattr(module, name, None) for name in _HEADS) if isinstance(n, int)), 1)
-    return logits.unflatten(0, (-1, heads)) if heads > 0 and logits.shape[0] % heads == 0 else None
-
-
-def _operands(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
-    """What is multiplied, (..., L, D) and (..., D, S); None for a product of another kind."""
-    if func in _PRODUCTS:
-        return args[0], args[1] if len(args) > 1 else next(iter(kwargs.values()))
-    if func in _SUMS_OF_PRODUCTS:
-        named = dict(zip(("input", "batch1", "batch2"), args, strict=False)) | kwargs
-        return named["batch1"], named["batch2"]
-    if func is torch.einsum and len(args) == 3 and isinstance(args[0], str):
-        return _einsum(args[0].replace(" ", ""), args[1], args[2])
-    return None
-
-
-def _einsum(equation: str, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor] | None:
-    """ "ibnd,jbnd->bnij" as a matrix product: one letter summed over, the last two of the result from either side."""
-    inputs, _, result = equation.partition("->")
-    first, second = inputs.split(",")
-    summed = set(first) & set(second) - set(result)
-    if len(summed) != 1 or len(result) < 2 or set(result[:-2]) != set(first) & set(second) & set(result):
-        return None
-    row, col, depth = result[-2], result[-1], summed.pop()
-    if row in second:
-        first, second, left, right = second, first, right, left
-    if set(first) != {*result[:-2], row, depth} or set(second) != {*result[:-2], col, depth}:
-        return None
-    return torch.einsum(f"{first}->{result[:-2]}{row}{depth}", left), torch.einsum(
-        f"{second}->{result[:-2]}{depth}{col}", right
-    )
+    calls: list[Call] = field(default_factory=list)
+    failure: str | None = None
+    unfinished: list[Softmax] = field(default_factory=list)
+    instead: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """Logits said as scale·QKᵀ + rest; the scales of heads that differ are in the query."""
+class Outcome:
+    """What one pass of a module came to.
 
-    query: Tensor
-    scale: float
-    rest: Tensor | None
+    Attributes:
+        calls: the attentions it computed.
+        failure: why what it computed is no attention matrix; None if nothing of it failed.
+        unseen: what to say of it if nothing inside it was recorded; "" if there is nothing particular.
+        mixed: whether it did more than work on each position alone.
+        left: other modules that left their softmax to this one, which did not multiply values by it, and why.
+    """
+
+    calls: list[Call]
+    failure: str | None
+    unseen: str
+    mixed: bool
+    left: list[tuple[nn.Module, str]]
 
 
-def _with_scales(logits: Tensor, query: Tensor, key: Tensor, scales: Tensor, allow: Tensor, close: float) -> _Found:
-    if bool((scales - scales[0]).abs().max() <= CLOSE * scales[0].abs()):
-        scale = float(scales[0])
-    else:  # a scale for each head (Swin V2)
-        scale, query = 1.0, query * scales.to(query.dtype)[:, None, None]
-    return _Found(query, scale, _rest(logits, query, key, scale, allow, close))
+class ByHand:
+    """Follows products and softmaxes through the functions that the modules of a model call."""
+
+    def __init__(self) -> None:
+        self._frames: list[_Frame] = []
+        self._products: list[Product] = []
+        self._softmaxes: list[Softmax] = []
+        self._traces: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._before_exponential: Tensor | None = None
+        self._fit = Fit()
+
+    def begin(self, module: nn.Module, given: tuple[object, ...], named: bool) -> None:
+        """A module starts; `named`: its class is called an attention."""
+        around = self._frames[-1].named if self._frames else None
+        frame = _Frame(module, len(self._frames), Hints.of(module, given), around)
+        if named:
+            frame.named = frame
+            for tensor in (*tensors_in(given, {}), *module.buffers()):
+                self._known[tensor] = True
+        self._frames.append(frame)
+
+    def end(self, module: nn.Module, output: Any) -> Outcome:
+        """It is done: what it computed.
+
+        A module inside an attention, or without parts of its own, hands what is unfinished to the one around it.
+        """
+        frame = self._frames.pop()
+        inside = frame.named is not None and frame.named is not frame
+        around = self._frames[-1] if self._frames and (inside or next(module.children(), None) is None) else None
+        for product in [p for p in self._products if p.frame is frame]:
+            self._pass_on(product, around)
+        left = []
+        for softmax in [s for s in self._softmaxes if s.frame is frame]:
+            if softmax.done or around is None:
+                softmax.open = False
+                self._softmaxes.remove(softmax)
+                left.append(softmax)
+            else:
+                softmax.frame, frame.handed = around, True
+                softmax.home = softmax.home or (module if frame.named is frame else None)
+        left = [s for s in left if not s.done]
+        if frame.named is not None:
+            frame.named.unfinished += [s for s in left if s.home is None]
+            self._notice(frame.named, tensors_in((output,), {}))
+        if frame.failure is None and frame.named is frame:
+            frame.failure = other_rows(
+                module, frame.calls, tensors_in((output,) if not isinstance(output, tuple) else output, {})
+            )
+        calls = [] if frame.failure else frame.calls
+        return Outcome(
+            calls,
+            frame.failure,
+            unfinished(frame.unfinished)
+            or (f"its values are multiplied by what is no softmax ({frame.instead})" * bool(frame.instead)),
+            frame.mixed and not frame.handed,
+            [(s.home, unfinished([s])) for s in left if s.home is not None],
+        )
+
+    def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A function is about to be called: keep what it is going to overwrite."""
+        if not writes(func, kwargs):
+            return
+        target = kwargs.get("out", args[0] if args else kwargs.get("input"))
+        if not isinstance(target, Tensor):
+            return
+        if func in _EXPONENTIALS and self._of(target) is not None:
+            self._before_exponential = target.detach().clone()
+        for softmax in self._softmaxes:
+            softmax.weights.keep(target)
+
+    def saw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Look at one torch function called inside the module that began last."""
+        if not self._frames:
+            return
+        frame = self._frames[-1]
+        given = tensors_in(args, kwargs)
+        if frame.named is not None and not frame.named.mixed:
+            frame.named.mixed = pointwise.mixes(func, args, kwargs)
+            self._notice(frame.named, given)
+            for tensor in tensors_in((out,), {}):
+                self._known[tensor] = True
+        traced = [(tensor, trace) for tensor in given if (trace := self._of(tensor)) is not None]
+        product = contraction(func, args, kwargs) if isinstance(out, Tensor) else None
+        if product is not None and out.dim() == len(product.result):
+            self._multiplied(frame, product, out, func)
+        elif func in _SOFTMAXES or (func in _EXPONENTIALS and traced):
+            self._softmax(frame, func, args, kwargs, out)
+        elif traced:
+            self._derived(traced, func, args, kwargs, out)
+
+    def lost(self, error: Exception) -> None:
+        """Name the attention that runs now: an error came up while it was looked at. The model is not to notice."""
+        if self._frames:
+            frame = self._frames[-1].named or self._frames[-1]
+            name = type(frame.module).__name__
+            frame.failure = f"Clearhead could not follow what {name} computes: {type(error).__name__}: {error}"
+
+    def _notice(self, named: _Frame, tensors: list[Tensor]) -> None:
+        """A tensor that comes from nowhere: something ran that no function mode sees, a scripted function for one."""
+        if not named.mixed:
+            named.mixed = any(t not in self._known and not isinstance(t, nn.Parameter) for t in tensors)
+
+    def _pass_on(self, product: Product, around: _Frame | None) -> None:
+        if around is None:
+            product.contraction = None
+            self._products.remove(product)
+        else:
+            product.frame = around
+
+    def _of(self, tensor: Tensor) -> Trace | None:
+        """What a tensor comes from, of what is still open."""
+        trace = self._traces.get(tensor)
+        if trace is None:
+            return None
+        trace.products = [item for item in trace.products if item[0].contraction is not None]
+        trace.softmaxes = [item for item in trace.softmaxes if item[0].open]
+        return trace if trace.products or trace.softmaxes else None
+
+    def _multiplied(self, frame: _Frame, product: Contraction, out: Tensor, func: Any) -> None:
+        """A product: of weights and values, of weights and something else, or perhaps of queries and keys."""
+        traced = [self._of(tensor) or Trace() for tensor in product.tensors]
+        weighted = [side for side in (0, 1) if traced[side].softmaxes]
+        if not weighted:
+            steps = [step.strip("_") for other in traced if other.products for step in other.through]
+            if frame.named is not None and steps:
+                frame.named.instead = steps[-1]
+            if product.summed and len(product.result) > 1 and (frame.named is not None or not _is_layer(product)):
+                self._remember(frame, product, out)
+            return
+        side = weighted[0]
+        trace = traced[side]
+        if len(weighted) == 1 and not self._mixes_weights(trace, product, side):
+            self._valued(frame, trace, product, side)
+            return
+        both = [item for other in traced for item in other.softmaxes]
+        unique = {id(item[0]): (item[0], None) for item in both}
+        self._traces[out] = Trace([], list(unique.values()), (*trace.through, func.__name__))
+
+    def _remember(self, frame: _Frame, product: Contraction, out: Tensor) -> None:
+        made = Product(product, axes.layout(out), frame)
+        self._products.append(made)
+        if len(self._products) > WAITING:
+            self._products.pop(0).contraction = None
+        self._traces[out] = Trace([(made, made.layout)])
+
+    def _mixes_weights(self, trace: Trace, product: Contraction, side: int) -> bool:
+        """Whether a product sums weights over heads, not over keys: weights they stay."""
+        softmax, now = trace.softmaxes[0]
+        if now is None or len(trace.softmaxes) > 1:
+            return False
+        summed = _summed(product, side)
+        if softmax.weights.runs_along(now, summed) or softmax.weights.touches(now, summed):
+            return False
+        return not self._over_queries(softmax, now, summed)
+
+    def _over_queries(self, softmax: Softmax, now: axes.Layout, summed: list[int]) -> bool:
+        """Whether an axis summed over is one of the queries, as in the transposed product."""
+        made = softmax.product
+        known = None if made is None else placed(made, softmax.logits_layout)
+        if known is None or len(summed) != 1:
+            return False
+        product, groups = known
+        strides = softmax.weights.layout.stride()
+        along = [group for group, s in zip(groups, strides, strict=True) if s == now.stride(summed[0])]
+        own = product.own(0) & product.own(1)
+        return any(group and not set(group) & own for group in along)
+
+    def _valued(self, frame: _Frame, trace: Trace, product: Contraction, side: int) -> None:
+        """Weights have multiplied values: compare them with their softmax."""
+        owners = [self._owner(softmax) for softmax, _ in trace.softmaxes]
+        owner = min(owners, key=lambda item: item.depth)
+        name = type(owner.module).__name__
+        softmax, now = trace.softmaxes[0]
+        if len(trace.softmaxes) > 1:
+            count = max(owner.softmaxes, len(trace.softmaxes))
+            owner.failure = (
+                f"{name} takes {count} softmaxes in one pass and multiplies its values by several of them combined, so "
+                "that none of them alone is its attention"
+            )
+            for other, _ in trace.softmaxes:
+                other.done = True
+            return
+        if softmax.product is None or softmax.product.contraction is None:
+            return  # its logits are no product: told of when the module is done
+        summed = _summed(product, side)
+        used = as_used(softmax.weights, product.tensors[side], now, summed)
+        if used is None:
+            softmax.done = True
+            owner.failure = f"{name} {changed(softmax, trace.through, now, summed)}"
+            return
+        key = (now.storage_offset(), now.shape, now.stride()) if now is not None else ()
+        softmax.covered[key] = used.count
+        if not softmax.done and sum(softmax.covered.values()) >= used.total:
+            softmax.done = True
+            call = self._call(owner, softmax, used.logits)
+            if isinstance(call, str):
+                owner.failure = f"{name} {call}"
+            else:
+                owner.calls.append(call)
+
+    def _owner(self, softmax: Softmax) -> _Frame:
+        """The innermost module in which the product, the softmax and the product with the values all are."""
+        frames = [softmax.frame] if softmax.product is None else [softmax.frame, softmax.product.frame]
+        return min(frames, key=lambda frame: frame.depth)
+
+    def _call(self, owner: _Frame, softmax: Softmax, logits: Tensor) -> Call | str:
+        """The Call of a softmax that multiplied values, or why there is none."""
+        made, axis = softmax.product, softmax.weights.axis
+        known = None if made is None else placed(made, softmax.logits_layout)
+        if known is None or axis is None:
+            if softmax.sources > 1:
+                return f"puts its logits together from {softmax.sources} products, each of queries and keys of its own"
+            return "moves its logits between the product and the softmax, so that they have no queries and keys"
+        product, groups = known
+        along: tuple[Axis, ...] = groups[axis] or (product.result[max(axis - logits.dim(), -len(product.result))],)
+        found = roles(product, along, owner.hints)
+        if found is None:
+            return "takes its softmax along an axis that queries and keys share"
+        with torch.no_grad():
+            table, query, key = four_axes(product, found, logits, groups)
+            if owner.hints.in_blocks(table.shape):
+                rows, keys = table.shape[2:]
+                return f"attends in blocks of {rows} queries and {keys} keys, which are not one matrix over its input"
+            return self._fit.call(owner.module, table, query, key)
+
+    def _softmax(self, frame: _Frame, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        given = dict(zip(("input", "dim"), args, strict=False)) | kwargs
+        logits, axis = given.get("input", given.get("self")), given.get("dim")
+        if not isinstance(logits, Tensor) or not isinstance(out, Tensor) or logits.dim() == 0:
+            return
+        by_hand = func in _EXPONENTIALS
+        before, self._before_exponential = self._before_exponential, None
+        if by_hand:
+            axis = None
+        elif isinstance(axis, int) and logits.dim() > 1:
+            axis %= logits.dim()
+        else:
+            return
+        trace = self._of(logits)
+        made, now = self._product_of(logits, trace)
+        sources = len(trace.products) if trace is not None else 1
+        if by_hand and made is None:
+            self._derived([(logits, trace)] if trace is not None else [], func, args, kwargs, out)
+            return
+        frame.softmaxes += not by_hand
+        if not holds_numbers(out):
+            if made is not None:
+                (frame.named or made.frame).failure = NO_NUMBERS
+            return
+        source = before if out is logits and before is not None else logits
+        softmax = Softmax(Weights.of(source, out, axis), made, now, frame, sources)
+        self._softmaxes.append(softmax)
+        self._traces[out] = Trace([], [(softmax, softmax.weights.layout)])
+
+    def _product_of(self, logits: Tensor, trace: Trace | None) -> tuple[Product | None, axes.Layout | None]:
+        """The product logits come from, and where in it they are; if that was lost, of all that wait the first that
+        fits."""
+        known = trace.products if trace is not None else []
+        for product, now in known:
+            if now is not None and placed(product, now) is not None:
+                return product, now
+        waiting = [product for product, _ in known] or self._products
+        for product in waiting:
+            shape = product.layout.shape
+            if shape == logits.shape:
+                return product, product.layout
+            if shape[-2:] == logits.shape[-2:] and shape.numel() == logits.numel() and product.layout.is_contiguous():
+                return product, product.layout.view(logits.shape)
+        return (known[0][0], None) if known else (None, None)
+
+    def _derived(
+        self, given: list[tuple[Tensor, Trace]], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> None:
+        """Something else was made of tensors that are followed: follow it too."""
+        for output, trace in derived(given, func, args, kwargs, out):
+            self._traces[output] = trace
 
 
-def _rest(logits: Tensor, query: Tensor, key: Tensor, scale: float, allow: Tensor, close: float) -> Tensor | None:
-    """R = logits - scale·QKᵀ where not masked: None if it is nothing, (…, 1, S) if it is one number a key, else all."""
-    rest = logits.clone()
-    for start in range(0, rest.shape[2], ROWS):
-        some = slice(start, start + ROWS)
-        rest[:, :, some] -= scale * (query[:, :, some] @ key.mT)
-    size = logits.masked_fill(~allow, 0.0).abs().max().clamp_min(1.0)
-    by_key = rest.masked_fill(~allow, -torch.inf).amax(2, keepdim=True)
-    by_key = by_key.masked_fill(by_key == -torch.inf, 0.0)
-    if bool((rest - by_key).masked_fill_(~allow, 0.0).abs().max() <= close * size):
-        return None if bool(by_key.abs().max() <= close * size) else shared(by_key)
-    return shared(rest.masked_fill_(~allow, 0.0), 0.1 * close * float(size)).clone()
+def _is_layer(product: Contraction) -> bool:
+    """Whether an operand is a parameter: then the product is a layer, unless a module is called an attention."""
+    return any(isinstance(t, nn.Parameter) or isinstance(t._base, nn.Parameter) for t in product.tensors)
+
+
+def _summed(product: Contraction, side: int) -> list[int]:
+    """Which axes of an operand a product sums over."""
+    return [product.axes[side].index(axis) for axis in product.summed]

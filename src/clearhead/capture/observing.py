@@ -5,21 +5,26 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
 
+import torch
 from torch import nn
 
 from clearhead.capture import bigbird, interface, longformer, prophetnet
+from clearhead.capture.byhand import Outcome
 from clearhead.capture.call import Call, Masks, captured
 from clearhead.capture.compiled import is_compiled, set_aside
 from clearhead.capture.direct import Direct
+from clearhead.capture.passes import Passes
 from clearhead.capture.record import Missed, Record
 from clearhead.errors import CaptureError, ClearheadError, OptionError
 from clearhead.matrix import AttentionMatrix
 from clearhead.saying import say
+from clearhead.sizes import size
 
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
 
@@ -31,9 +36,9 @@ _DESCRIBED = {name: family.described for family in (bigbird, longformer, prophet
 def observe(
     model: nn.Module,
     *,
-    layers: Sequence[int | str] | None = None,
-    heads: Sequence[int] | None = None,
-    max_bytes: int | None = None,
+    layers: Iterable[int | str] | None = None,
+    heads: Iterable[int] | None = None,
+    max_bytes: int | str | None = None,
     values: bool = False,
 ) -> Iterator[Record]:
     """Record what a model attends to, while it runs as it always does.
@@ -48,8 +53,8 @@ def observe(
             function of torch's or Clearhead's, or products and a softmax of its own (docs/reference/observe.md).
         layers: which attention modules, by index in layer order or by name; None = all.
         heads: which query heads; None = all.
-        max_bytes: stop recording before queries and keys take more than this; the model runs on, a warning says so,
-            and what was not kept is in `record.missed`.
+        max_bytes: stop recording before queries and keys take more than this, as in 500_000_000 or "500MB"; the model
+            runs on, a warning says so, and what was not kept is in `record.missed`.
         values: keep values too, for `value_weighted` and `gradient_times`; not known where a model computes its softmax
             by hand.
 
@@ -58,7 +63,7 @@ def observe(
         in `outputs.attentions`, where its kernel makes no weights: code that expects tensors takes `.to_dense()`.
 
     Raises:
-        OptionError: a layer or head does not exist, or none is asked for.
+        OptionError: a layer or head does not exist or is no index, none is asked for, or max_bytes is no size.
         CaptureError: on leaving, if the model ran and no attention was seen in it.
 
     Memory: a copy of queries and keys, the model's own masks, and position terms that differ from query to query.
@@ -101,39 +106,54 @@ def _parents(name: str) -> list[str]:
     return [".".join(parts[:count]) for count in range(len(parts) + 1)] if name else []
 
 
+def _listed(name: str, asked: Any, *, names: bool) -> Any:
+    """The layers or heads that were asked for, as a list; None for all."""
+    if asked is None:
+        return None
+    kinds, expected = ((Integral, str), "indices or names") if names else ((Integral,), "indices")
+    if isinstance(asked, (*kinds, str, bytes)) or not isinstance(asked, Iterable):
+        raise OptionError(f"{name} is {asked!r}, expected a list of {expected}. Write {name}=[{asked!r}].")
+    every = [one.item() if isinstance(one, torch.Tensor) and one.numel() == 1 else one for one in asked]
+    for one in every:
+        if isinstance(one, bool) or not isinstance(one, kinds):
+            raise OptionError(f"{name} has {one!r} in it, expected {expected}. Write {name}=[0], for example.")
+    if not every:
+        raise OptionError(f"{name} names none, so nothing would be recorded. Name some, or leave it out for all.")
+    return every
+
+
 class _Watcher:
     """What one `observe` wants (layers, heads, room) and the record it fills."""
 
     def __init__(
         self,
         model: nn.Module,
-        layers: Sequence[int | str] | None,
-        heads: Sequence[int] | None,
-        max_bytes: int | None,
+        layers: Iterable[int | str] | None,
+        heads: Iterable[int] | None,
+        max_bytes: int | str | None,
         values: bool,
     ) -> None:
-        for name, asked in (("layers", layers), ("heads", heads)):
-            if asked is not None and not len(asked):
-                raise OptionError(
-                    f"{name} names none, so nothing would be recorded. Name some, or leave it out for all."
-                )
+        chosen, kept = _listed("layers", layers, names=True), _listed("heads", heads, names=False)
         self._model = model
         modules = dict(model.named_modules())
         self._names = {id(module): name for name, module in modules.items()}
         self._expected = _alike(modules)
-        self._wanted = None if layers is None else {self._name(layer) for layer in layers}
-        self._heads = None if heads is None else list(heads)
-        self._room = max_bytes
+        self._alike = {id(module) for module in modules.values() if _is_like(type(module).__name__)}
+        self._wanted = None if chosen is None else {self._name(layer) for layer in chosen}
+        self._heads: list[int] | None = kept
+        self._room = size(max_bytes, "max_bytes")
         self._values = values
         self._full = False
         self._ran = False
         self._running: list[nn.Module] = []
         self._direct: Direct | None = None
+        self._outcomes: dict[int, Outcome] = {}
         self._hooks = ExitStack()
         self._replaced: list[nn.Module] = []  # kept, so that nobody else gets their id
         self._thread = threading.get_ident()
         self._masks = Masks()
-        self.record = Record(_order=list(self._names.values()))
+        self._passes = Passes(model)
+        self.record = Record(_order=list(self._names.values()), read=self._passes.read)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy of the model takes its hooks along, in memory or on disk; nobody is behind those."""
@@ -153,7 +173,7 @@ class _Watcher:
         )
 
     def _wants(self, name: str) -> bool:
-        return self._wanted is None or name in self._wanted
+        return self._wanted is None or any(around in self._wanted for around in (name, *_parents(name)))
 
     def seen(self, call: Call) -> AttentionMatrix | None:
         """Record a call and answer its matrix, or say why not."""
@@ -174,6 +194,8 @@ class _Watcher:
             return None
         if self._room is not None:
             self._room -= size
+        batch, _, queries, _ = call.query.shape
+        step.positions = self._passes.positions(call.module, batch, queries, call.key.shape[2])
         self.record._add(name, step)
         return step.make(step.keys.tensor)
 
@@ -205,6 +227,7 @@ class _Watcher:
         """While open, see direct calls of torch's functions, and notice each attention module that runs unseen."""
         with ExitStack() as stack:
             self._hooks = stack
+            self._passes.watch(list(self._expected.values()), stack)
             stack.callback(self._model.register_forward_hook(self._model_ran).remove)
             unseen = not self._expected or not all(interface.speaks(module) for module in self._expected.values())
             if unseen or is_compiled(self._model):
@@ -212,14 +235,14 @@ class _Watcher:
                 for module in self._model.modules():
                     self._follow(module)
                 self._direct = stack.enter_context(Direct(self.seen, self._current, self._unknown))
-            for name, module in self._expected.items():
+            for name, module in self._model.named_modules():
                 self._expect(name, module)
             yield
 
     def _follow(self, module: nn.Module) -> None:
         """Know when a module runs."""
         for handle in (
-            module.register_forward_pre_hook(self._enter),
+            module.register_forward_pre_hook(self._enter, with_kwargs=True),
             module.register_forward_hook(self._leave, always_call=True),
         ):
             self._hooks.callback(handle.remove)
@@ -228,7 +251,7 @@ class _Watcher:
         """Notice when an attention module has run, and what it computed where that is known by its class alone."""
         if type(module).__name__ in _DESCRIBED:
             self._hooks.callback(module.register_forward_hook(self._described_ran, with_kwargs=True).remove)
-        if self._wants(name):
+        if id(module) in self._alike and self._wants(name):
             self._hooks.callback(module.register_forward_hook(self._module_ran).remove)
 
     def _adopt(self, parent: nn.Module) -> None:
@@ -241,30 +264,31 @@ class _Watcher:
                 if id(module) in self._names:
                     continue
                 self._names[id(module)] = name
+                self._replaced.append(module)
                 self._follow(module)
+                if _is_like(type(module).__name__):
+                    self._alike.add(id(module))
                 if name in self._expected:
                     self._replaced.append(self._expected[name])
                     self._expected[name] = module
-                    self._expect(name, module)
+                self._expect(name, module)
 
-    def _enter(self, module: nn.Module, *_: Any) -> None:
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
             return
         self._running.append(module)
         self._adopt(module)
-        if self._direct is not None and self._by_hand(module):
-            self._direct.begin(module)
+        if self._direct is not None:
+            self._direct.begin(module, (*args, *kwargs.values()), id(module) in self._alike)
+            self._direct.quiet += type(module).__name__ in _DESCRIBED
 
-    def _leave(self, module: nn.Module, *_: Any) -> None:
+    def _leave(self, module: nn.Module, _: Any, output: Any) -> None:
         if threading.get_ident() != self._thread:
             return
         self._running.pop()
-        if self._direct is not None and self._by_hand(module):
-            self._direct.end(module)
-
-    def _by_hand(self, module: nn.Module) -> bool:
-        """Whether to look at what a module multiplies and puts through a softmax."""
-        return self._names[id(module)] in self._expected and type(module).__name__ not in _DESCRIBED
+        if self._direct is not None:
+            self._direct.quiet -= type(module).__name__ in _DESCRIBED
+            self._outcomes[id(module)] = self._direct.end(module, output)
 
     def _current(self) -> tuple[nn.Module | None, bool]:
         """The module that is computing attention: the innermost that looks like it, or just the innermost."""
@@ -289,13 +313,17 @@ class _Watcher:
         if threading.get_ident() != self._thread:
             return
         name = self._names[id(module)]
-        inside = any(other.startswith(f"{name}.") for other in self.record)
-        if name not in self.record and not inside and not any(item.name == name for item in self.record.missed):
-            self._miss(
-                name,
-                f"{type(module).__name__} computes its attention by itself: neither through Hugging Face's attention "
-                "interface nor through torch's own functions",
-            )
+        told = (*self.record, *(item.name for item in self.record.missed))
+        outcome = self._outcomes.pop(id(module), None)
+        if any(other == name or name in _parents(other) for other in told):
+            return
+        if outcome is None and name not in self._expected:
+            return  # around one that speaks for itself
+        if outcome is not None and not outcome.mixed and type(module).__name__ not in _DESCRIBED:
+            return  # a layer with an attention's name
+        reason = "neither through Hugging Face's attention interface nor through torch's own functions"
+        more = f"; {outcome.unseen}" if outcome is not None and outcome.unseen else ""
+        self._miss(name, f"{type(module).__name__} computes its attention by itself: {reason}{more}")
 
     def close(self) -> None:
         """Refuse a run in which there was nothing to see."""

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from clearhead.capture.models import Loaded
 from clearhead.capture.observing import observe
-from clearhead.capture.reading import Grid, Reading
+from clearhead.capture.positions import assumed
+from clearhead.capture.reading import Grid, Reading, running
 from clearhead.capture.record import Record
 from clearhead.errors import ModelError
+from clearhead.extras import needs
 from clearhead.saying import say
 
 if TYPE_CHECKING:
@@ -42,30 +44,30 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
         raise ModelError(
             say("%(model)s reads text, not pictures. Give it a text, or choose a model of pictures.", model=loaded.name)
         )
-    inputs = loaded.processor(_opened(picture), return_tensors="pt")
-    seen = inputs["pixel_values"]
-    with torch.inference_mode(), observe(loaded.model) as record:
-        loaded.model(pixel_values=seen)
+    opened = _opened(picture)
+    with running(loaded, "picture"):
+        seen = loaded.processor(opened, return_tensors="pt")["pixel_values"]
+        with torch.inference_mode(), observe(loaded.model) as record:
+            loaded.model(pixel_values=seen)
     rows, cols, first = _layout(loaded, seen, record)
     patches = [f"{row},{col}" for row in range(rows) for col in range(cols)]
     tokens = ["[CLS]", *(f"[extra {n}]" for n in range(1, first))][:first] + patches
     return Reading(
-        record=_square(record),
+        record=_square(record.joined()),
         tokens=tokens,
         model_name=loaded.name,
         token_ids=list(range(len(tokens))),
         special=[True] * first + [False] * len(patches),
         segments=[0] * len(tokens),
+        note=_not_shown(record),
         grid=Grid(rows, cols, first, _pixels(loaded.processor, seen[0])),
     )
 
 
 def _opened(picture: str | Path | bytes | Image) -> Image:
     """The picture upright, in three colours."""
-    try:
+    with needs("models", say("reading a picture")):
         from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise ModelError(say("reading a picture needs Pillow. Run `pip install 'clearhead[models]'`.")) from error
     name = say("the picture") if not isinstance(picture, str | Path) else str(picture)
     try:
         with warnings.catch_warnings():
@@ -115,9 +117,18 @@ def _layout(loaded: Loaded, seen: Tensor, record: Record) -> tuple[int, int, int
 
 def _square(record: Record) -> Record:
     """The layers in which patches attend to patches: not a head that gathers them into one answer (SigLIP)."""
-    kept = Record.of({name: matrix for name, matrix in record.items() if matrix.shape[2] == matrix.shape[3]})
-    kept.missed.extend(record.missed)
-    return kept
+    kept = {name: matrix for name, matrix in record.items() if matrix.shape[2] == matrix.shape[3]}
+    squares = Record.of(kept, {name: assumed(matrix.shape[2], matrix.shape[3]) for name, matrix in kept.items()})
+    squares.missed.extend(record.missed)
+    return squares
+
+
+def _not_shown(record: Record) -> str | None:
+    """The layers that `_square` leaves out, in a sentence."""
+    others = [name for name, matrix in record.items() if matrix.shape[2] != matrix.shape[3]]
+    if not others:
+        return None
+    return say("Not shown, as its queries are not the picture's patches: %(names)s.", names=", ".join(others))
 
 
 def _pixels(processor: Any, seen: Tensor) -> Tensor:

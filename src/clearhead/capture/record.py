@@ -6,11 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from clearhead.capture.joining import Called, joined, last_run
+from clearhead.capture.keys import Keys
+from clearhead.capture.positions import Positions, assumed, from_plain, plain
+from clearhead.errors import CaptureError
 from clearhead.matrix import AttentionMatrix
 
 
@@ -23,26 +27,6 @@ class Missed:
 
 
 @dataclass(slots=True)
-class Keys:
-    """The longest keys of one growing cache, which all its steps read.
-
-    Attributes:
-        tensor: (B, H_kv, S, D).
-        seen: (B or 1, S) boolean, the keys that a query of some step may attend to; None = all.
-    """
-
-    tensor: Tensor
-    seen: Tensor | None = None
-
-    def grow(self, later: Keys) -> None:
-        """Hold a later step's keys, which begin with these."""
-        if later.seen is not None:
-            old = torch.ones_like(self.tensor[:1, 0, :, 0], dtype=torch.bool) if self.seen is None else self.seen
-            later.seen = later.seen | F.pad(old, (0, later.tensor.shape[2] - old.shape[1]))
-        self.tensor, self.seen = later.tensor, later.seen
-
-
-@dataclass(slots=True)
 class Step:
     """One call: everything but the keys, and the keys it shares with other steps of one cache.
 
@@ -50,24 +34,36 @@ class Step:
         make: builds the matrix from its keys.
         keys: the keys of this step and of those that grew out of it.
         size: how many of them this step had.
+        queries: how many queries it had.
+        positions: where its queries and keys stand; None: as `assumed` has it.
     """
 
     make: Callable[[Tensor], AttentionMatrix]
     keys: Keys
     size: int
+    queries: int = 0
+    positions: Positions | None = None
     _made: tuple[Tensor, AttentionMatrix] | None = None
 
     def matrix(self) -> AttentionMatrix:
-        """The matrix; the same object until the cache grows, so that what it has found out is kept."""
+        """The matrix; the same object until the cache grows, so that what it has found out is kept.
+
+        Where its keys have to be put together first, it is another object each time: kept, all would take T² of keys.
+        """
+        if self.keys.held is None:
+            self._made = None
+            return self.make(self.keys.tensor[:, :, : self.size])
         if self._made is None or self._made[0] is not self.keys.tensor:
             self._made = (self.keys.tensor, self.make(self.keys.tensor[:, :, : self.size]))
         return self._made[1]
 
     def grew_into(self, later: Step) -> bool:
-        """Whether a later call's keys begin with this one's, as a cache's do; then both share the later's tensor.
+        """Whether a later call's keys begin with this one's, as a cache's do; then both can share the later's tensor.
 
         Keys that no query so far may attend to need not agree: a static cache fills them in later.
         """
+        if self.keys.chain is not None:
+            return False
         old, new = self.keys.tensor[:, :, : self.size], later.keys.tensor
         if old.dtype != new.dtype or old.shape[:2] != new.shape[:2] or not self.size <= new.shape[2]:
             return False
@@ -75,30 +71,43 @@ class Step:
         return not bool((other if self.keys.seen is None else other & self.keys.seen).any())
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Record(Mapping[str, AttentionMatrix]):
     """Module name -> AttentionMatrix, in the order the modules have in the model.
 
     A module may run more than once inside one `with` block (each step of `generate()`, for one): `record[name]` is its
-    last call, `record.calls(name)` is all of them, oldest first.
+    last call, `record.calls(name)` is all of them, oldest first, and `record.joined()` has the calls of the last
+    generation as one matrix. `record.positions(name)` says where the queries and keys of each call stand in the text.
 
     Attributes:
         missed: what ran and was not captured, each with a reason; never silently short.
+        read: how many tokens were read of each sequence ("input", "decoder"), where that is known.
 
-    Memory: queries of every call, and keys once for a cache that grows.
+    Memory: queries of every call, and keys once for a cache, also where beam search reorders it.
     """
 
     missed: list[Missed] = field(default_factory=list)
-    _steps: dict[str, list[Step]] = field(default_factory=dict, repr=False)
-    _order: list[str] = field(default_factory=list, repr=False)
+    _steps: dict[str, list[Step]] = field(default_factory=dict)
+    _order: list[str] = field(default_factory=list)
+    read: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, matrices: Mapping[str, AttentionMatrix]) -> Record:
-        """A record of matrices that are there already, one a name, in this order."""
+    def of(cls, matrices: Mapping[str, AttentionMatrix], positions: Mapping[str, Positions] | None = None) -> Record:
+        """A record of matrices that are there already, in this order; of a record or a loaded file, every call.
+
+        Args:
+            matrices: name -> matrix.
+            positions: name -> where its queries and keys stand. By default a square matrix is self-attention from
+                position 0 on, and any other is a decoder's attention to an encoder's tokens.
+        """
         record = cls(_order=list(matrices))
+        calls, places = getattr(matrices, "calls", None), getattr(matrices, "places", None)
         for name, matrix in matrices.items():
-            keys = torch.empty(0, 0, 0, 0)
-            record._steps[name] = [Step(partial(_itself, matrix), Keys(keys), 0)]
+            every = (matrix,) if calls is None else calls(name)
+            saved = (None,) * len(every) if places is None else places(name)
+            for call, place in zip(every, saved, strict=True):
+                where = from_plain(place) if positions is None or name not in positions else positions[name]
+                record._add_matrix(name, call, where)
         return record
 
     def __getitem__(self, name: str) -> AttentionMatrix:
@@ -113,6 +122,11 @@ class Record(Mapping[str, AttentionMatrix]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and bool(self._steps.get(name))
 
+    def __repr__(self) -> str:
+        from clearhead.capture.summary import summary
+
+        return summary(self)
+
     def calls(self, name: str) -> tuple[AttentionMatrix, ...]:
         """Every matrix that module `name` computed, oldest first.
 
@@ -121,11 +135,74 @@ class Record(Mapping[str, AttentionMatrix]):
         """
         return tuple(step.matrix() for step in self._known(name))
 
+    def positions(self, name: str) -> tuple[Positions, ...]:
+        """Where the queries and keys of each of those calls stand, one entry a call."""
+        return tuple(step.positions or _assumed(step.matrix()) for step in self._known(name))
+
+    def places(self, name: str) -> tuple[Any, ...]:
+        """The same positions as lists and numbers, as `clearhead.matrix.save` writes them."""
+        return tuple(plain(place) for place in self.positions(name))
+
+    def joined(self) -> Record:
+        """The calls of each module over the last text as one matrix: all its queries over all its keys.
+
+        A module that serves as several layers is several matrices, "name[0]", "name[1]" …. Calls over earlier texts are
+        left out, and of calls that no one matrix holds (beams that change places) all but the last; `missed` says so.
+
+        Example:
+            >>> q = torch.randn(1, 2, 5, 3)
+            >>> record = Record()
+            >>> for start, stop in ((0, 3), (3, 4), (4, 5)):
+            ...     part = AttentionMatrix(q[:, :, start:stop], q[:, :, :stop], reach=(None, start))
+            ...     record._add_matrix("a layer", part, assumed(stop - start, stop, start))
+            >>> record["a layer"].shape, record.joined()["a layer"].shape
+            ((1, 2, 1, 5), (1, 2, 5, 5))
+        """
+        whole = Record(missed=list(self.missed), read=dict(self.read))
+        for name in self:
+            calls = [Called(*call) for call in zip(self.calls(name), self.positions(name), strict=True)]
+            text = calls[-1].positions.text
+            layers: dict[int, list[Called]] = {}
+            for call in calls:
+                if call.positions.text == text:
+                    layers.setdefault(call.positions.nth, []).append(call)
+            earlier = len(calls) - sum(map(len, layers.values()))
+            whole._leave_out(name, earlier, len(calls), "they belong to an earlier text")
+            for nth, layer in layers.items():
+                run = last_run(layer)
+                whole._leave_out(name, len(layer) - len(run), len(calls), "they do not lead up to the last call")
+                try:
+                    one = joined(run)
+                except CaptureError as error:
+                    one = run[-1]
+                    whole._leave_out(name, len(run) - 1, len(calls), str(error))
+                whole._add_matrix(name if len(layers) == 1 else f"{name}[{nth}]", one.matrix, one.positions)
+        return whole
+
+    def _leave_out(self, name: str, count: int, total: int, reason: str) -> None:
+        if count:
+            self.missed.append(Missed(name, f"{count} of its {total} calls are left out: {reason}"))
+
+    def length(self, sequence: str) -> int:
+        """How many positions of a sequence ("input" or "decoder") the record's matrices speak of.
+
+        What the model was given, where that is known; else as far as any query reaches, or any key where none is there.
+        """
+        if sequence in self.read:
+            return self.read[sequence]
+        places = [place for name in self for place in self.positions(name)]
+        for axes in ([place.queries for place in places], [place.keys for place in places]):
+            ends = [max(axis.positions) + 1 for axis in axes if axis.sequence == sequence and len(axis.positions)]
+            if ends:
+                return max(ends)
+        return 0
+
     def to_html(
         self,
         path: str | Path,
         *,
         tokens: Sequence[str] | None = None,
+        decoder_tokens: Sequence[str] | None = None,
         title: str = "A record",
         progress: Callable[[int, int], None] | None = None,
     ) -> Path:
@@ -133,16 +210,21 @@ class Record(Mapping[str, AttentionMatrix]):
 
         Args:
             path: the file to write.
-            tokens: what to call the positions, one each; their numbers if not given.
+            tokens: what the model read, one a position: of a generation the prompt and what was generated (the last
+                token, which no query stands for, may be left out), of an encoder-decoder what its encoder read. The
+                positions' numbers if not given.
+            decoder_tokens: the same of what the decoder of an encoder-decoder read.
             title: the page's heading.
             progress: told after each layer: how many are done, of how many.
 
         Returns:
             The path. The file stays under 5 MB whatever the length of the text; what was left out to keep it so, and
-            that the first of a batch and the last call of each module are drawn, is said on the page.
+            that the first of a batch is drawn, is said on the page. The calls of a generation are drawn as one matrix.
 
         Raises:
             OptionError: nothing was captured, the tokens are not one a position, or the file cannot be written.
+
+        A RuntimeWarning names calls that are not drawn: those over an earlier text, and beams that change places.
 
         Memory: O(L) a head; no L × S tensor beyond about 900,000 weights. Cost: about three forward passes.
 
@@ -155,7 +237,14 @@ class Record(Mapping[str, AttentionMatrix]):
         """
         from clearhead.views.html import save  # the one import upward: docs/decisions/, "A record draws itself"
 
-        return save(self, path, tokens=tokens, title=title, progress=progress)
+        return save(self, path, tokens=tokens, decoder_tokens=decoder_tokens, title=title, progress=progress)
+
+    def _add_matrix(self, name: str, matrix: AttentionMatrix, positions: Positions | None) -> None:
+        """Append a call whose matrix is there already."""
+        if name not in self._order:
+            self._order.append(name)
+        step = Step(partial(_itself, matrix), Keys(torch.empty(0, 0, 0, 0)), 0, positions=positions)
+        self._steps.setdefault(name, []).append(step)
 
     def _known(self, name: str) -> list[Step]:
         if name not in self:
@@ -167,13 +256,20 @@ class Record(Mapping[str, AttentionMatrix]):
         return self._steps[name]
 
     def _add(self, name: str, step: Step) -> None:
-        """Append a call; keys that grew out of the last call's take their place."""
+        """Append a call; of keys that come from the last call's, only what is new is kept."""
         steps = self._steps.setdefault(name, [])
         if steps and steps[-1].grew_into(step):
             shared = steps[-1].keys
             shared.grow(step.keys)
             step.keys = shared
+        elif steps and step.keys.follow(steps[-1].keys, step.queries):
+            steps[-1]._made = None
         steps.append(step)
+
+
+def _assumed(matrix: AttentionMatrix) -> Positions:
+    high = matrix._logits.reach[1] if isinstance(matrix, AttentionMatrix) else None
+    return assumed(matrix.shape[2], matrix.shape[3], high)
 
 
 def _itself(matrix: AttentionMatrix, _: Tensor) -> AttentionMatrix:

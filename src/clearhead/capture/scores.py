@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -12,64 +12,92 @@ from torch import Tensor, nn
 from clearhead.capture.observing import observe
 from clearhead.capture.reading import Reading
 from clearhead.capture.record import Record
+from clearhead.capture.scoring import HeadScores, Side, Text, score_head
 from clearhead.errors import OptionError
-from clearhead.matrix import AttentionMatrix
-
-
-@dataclass(frozen=True, slots=True)
-class HeadScores:
-    """One head's scores, each a mean over the queries it can be asked of; NaN where there is none.
-
-    Attributes:
-        layer: the module's name.
-        head: the head's index.
-        previous_token: weight on the position before (Voita et al. 2019).
-        first_token: weight on position 0, from every later position (Xiao et al. 2023, "attention sink").
-        duplicate_token: weight on earlier positions that hold the query's own token (Wang et al. 2022).
-        induction: weight on earlier positions that follow the query's own token (Olsson et al. 2022).
-        separator: weight on the tokenizer's special tokens after the first position (Clark et al. 2019).
-        breadth: entropy as a share of the most there could be: 0 = one key, 1 = all alike (narrow or broad).
-        positional: share of queries whose strongest key lies at this head's most common relative position (Voita et
-            al. 2019 call a head positional from 0.9).
-        offset: that relative position, key minus query.
-    """
-
-    layer: str
-    head: int
-    previous_token: float
-    first_token: float
-    duplicate_token: float
-    induction: float
-    separator: float
-    breadth: float
-    positional: float
-    offset: int
 
 
 def scores(reading: Reading) -> list[HeadScores]:
     """Score every head of a reading, in layer order.
 
-    Modules that are no self-attention over these tokens (cross-attention, a decoder's other side) are left out.
-
     Memory: O(L) a head. Cost: about four forward passes.
     """
-    return score_record(reading.record, torch.tensor([reading.token_ids]), reading.special)
+    decoder = reading.decoder
+    return score_record(
+        reading.record,
+        torch.tensor([reading.token_ids]),
+        reading.special,
+        decoder_token_ids=None if decoder is None else torch.tensor([decoder.token_ids]),
+        decoder_special=None if decoder is None else decoder.special,
+    )
 
 
-def score_record(record: Record, token_ids: Tensor, special: Sequence[bool] | None = None) -> list[HeadScores]:
-    """Score every head of a record.
+def score_record(
+    record: Record,
+    token_ids: Tensor,
+    special: Sequence[bool] | None = None,
+    *,
+    decoder_token_ids: Tensor | None = None,
+    decoder_special: Sequence[bool] | None = None,
+) -> list[HeadScores]:
+    """Score every head of a record; the calls of one generation are scored together, as `record.joined()` has them.
+
+    Queries and keys are taken at their positions in the text. Queries that are padding are not counted. Of
+    cross-attention, and of queries or keys that are not tokens, `breadth` and `separator` alone are known; the other
+    scores are NaN.
 
     Args:
         record: from `observe`.
-        token_ids: (B, L), what the model read.
-        special: for each of the L positions, whether its token is the tokenizer's own; None = none is.
+        token_ids: (B, T), what the model read: of a generation the prompt and what was generated, with or without the
+            last token, which no query stands for; of an encoder-decoder what its encoder read.
+        special: for each of the T positions, whether its token is the tokenizer's own; None = none is.
+        decoder_token_ids, decoder_special: the same of what the decoder read. Without them its scores that look at
+            tokens (duplicate_token, induction, separator) are NaN.
+
+    Raises:
+        OptionError: there are not as many tokens as the record has positions.
+
+    A RuntimeWarning names calls and batches that could not be scored.
     """
-    batch, length = token_ids.shape
+    whole = (record if isinstance(record, Record) else Record.of(record)).joined()
+    for missed in whole.missed[len(record.missed) :]:
+        warnings.warn(f"score_record: {missed.name}: {missed.reason}.", RuntimeWarning, stacklevel=2)
+    texts = {
+        "input": _text(whole, "input", "token_ids", token_ids, special),
+        "decoder": _text(whole, "decoder", "decoder_token_ids", decoder_token_ids, decoder_special),
+    }
     rows = []
-    for name, matrix in record.items():
-        if (matrix.shape[0], *matrix.shape[2:]) == (batch, length, length):
-            rows.extend(_score(name, matrix, token_ids.to(matrix.device), special))
+    for name, matrix in whole.items():
+        (where,) = whole.positions(name)
+        axes = []
+        for axis in (where.queries, where.keys):
+            text = texts.get(axis.sequence)
+            if text is not None and axis.sequence != "other" and text.ids.shape[0] != matrix.shape[0]:
+                warnings.warn(
+                    f"score_record: {name} has a batch of {matrix.shape[0]}, and the token ids one of "
+                    f"{text.ids.shape[0]}, so scores that look at tokens are NaN there. Give one row of ids an entry.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                text = None
+            axes.append(Side.of(axis, text, matrix.device))
+        rows.extend(score_head(name, matrix, where, *axes))
     return rows
+
+
+def _text(
+    record: Record, sequence: str, argument: str, ids: Tensor | None, special: Sequence[bool] | None
+) -> Text | None:
+    size = record.length(sequence)
+    if ids is None or not size:
+        return None
+    if ids.dim() != 2 or ids.shape[1] not in (size, size + 1):
+        raise OptionError(
+            f"{argument} has shape {tuple(ids.shape)}, and the record speaks of {size} positions. Give (B, {size}): "
+            "every token the model read, of a generation the prompt and what was generated."
+        )
+    if special is not None and len(special) != ids.shape[1]:
+        raise OptionError(f"special has {len(special)} entries, and {argument} {ids.shape[1]} tokens. Give one each.")
+    return Text(ids, None if special is None else torch.tensor(list(special), dtype=torch.bool))
 
 
 def induction_scores(model: nn.Module, *, vocab_size: int, length: int = 50, batch: int = 4, seed: int = 0) -> Tensor:
@@ -101,60 +129,3 @@ def induction_scores(model: nn.Module, *, vocab_size: int, length: int = 50, bat
         model(input_ids=tokens)
     # Query length + i holds token i again; the key to look at is i + 1.
     return torch.stack([matrix.diagonal(1 - length)[..., 1:].mean((0, 2)) for matrix in record.values()])
-
-
-def _score(name: str, matrix: AttentionMatrix, tokens: Tensor, special: Sequence[bool] | None) -> list[HeadScores]:
-    length = tokens.shape[1]
-    place = torch.arange(length, device=tokens.device)
-    marks = [] if special is None else [index for index, is_special in enumerate(special) if is_special and index > 0]
-
-    def duplicates(batch: int, rows: Tensor, keys: Tensor) -> Tensor:
-        return (tokens[batch, keys] == tokens[batch, rows, None]) & (keys < rows[:, None])
-
-    def followers(batch: int, rows: Tensor, keys: Tensor) -> Tensor:
-        before = tokens[batch, (keys - 1).clamp_min(0)]
-        return (before == tokens[batch, rows, None]) & (keys > 0) & (keys <= rows[:, None])
-
-    repeated = _seen_before(tokens)
-    best = matrix.topk(1)[1].squeeze(-1) - place
-    offset, share = _commonest(best)
-    most = matrix.visible().clamp_min(1).log()
-    none = torch.full(matrix.shape[1:2], math.nan, device=matrix.device)
-    columns = {
-        "previous_token": matrix.diagonal(-1).mean((0, 2)) if length > 1 else none,
-        "first_token": matrix.mass_on([0])[:, :, 1:].mean((0, 2)) if length > 1 else none,
-        "duplicate_token": _mean_where(matrix.mass_where(duplicates), repeated),
-        "induction": _mean_where(matrix.mass_where(followers), repeated),
-        "separator": matrix.mass_on(marks).mean((0, 2)) if marks else none,
-        "breadth": matrix.entropy().sum((0, 2)) / most.sum((0, 2)) if length > 1 else none,
-        "positional": share,
-    }
-    table = {column: values.double().tolist() for column, values in columns.items()}
-    return [
-        HeadScores(layer=name, head=head, offset=offset[head], **{column: table[column][head] for column in table})
-        for head in range(matrix.shape[1])
-    ]
-
-
-def _seen_before(tokens: Tensor) -> Tensor:
-    """(B, L) boolean: whether the same token stands at an earlier position."""
-    seen = torch.zeros_like(tokens, dtype=torch.bool)
-    for batch, row in enumerate(tokens.tolist()):
-        met: set[int] = set()
-        for index, token in enumerate(row):
-            seen[batch, index] = token in met
-            met.add(token)
-    return seen
-
-
-def _mean_where(mass: Tensor, where: Tensor) -> Tensor:
-    """(H,): the mean of (B, H, L) over the (B, L) positions that count."""
-    counted = where[:, None].expand_as(mass)
-    return mass.masked_fill(~counted, 0.0).sum((0, 2)) / counted.sum((0, 2))
-
-
-def _commonest(offsets: Tensor) -> tuple[list[int], Tensor]:
-    """Of (B, H, L) relative positions: each head's commonest, and the share of queries that have it."""
-    heads = offsets.transpose(0, 1).flatten(1)
-    commonest = heads.mode(dim=1).values
-    return commonest.tolist(), (heads == commonest[:, None]).double().mean(1)

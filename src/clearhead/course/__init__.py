@@ -1,15 +1,18 @@
 """Packs, items, proofs, grading and schedules: the teaching domain. No torch, no web, no database."""
 
-from clearhead.course import archive
-from clearhead.course.attempt import Attempt, Calibration, ItemProgress, Mastery, Progress
-from clearhead.course.grade import grade
-from clearhead.course.item import KINDS, MODES, SLOTS, Challenge, Item, Pack, Page, Program, Section, Topic
-from clearhead.course.pack import load, shipped
-from clearhead.course.prove import prove, prove_pack
-from clearhead.course.proved import Criterion, Option, Outcome, Proved, Receipt, Step
-from clearhead.course.rebuild import Ledger, rebuild, study_day
-from clearhead.course.verdict import Tick, Verdict
 from clearhead.errors import PackError, ProofError
+from clearhead.extras import needs
+
+with needs("studio", "a course pack"):
+    from clearhead.course import archive
+    from clearhead.course.attempt import Attempt, Calibration, ItemProgress, Mastery, Progress
+    from clearhead.course.grade import grade
+    from clearhead.course.item import KINDS, MODES, SLOTS, Challenge, Item, Pack, Page, Program, Section, Topic
+    from clearhead.course.pack import load, shipped
+    from clearhead.course.prove import prove, prove_pack
+    from clearhead.course.proved import Criterion, Option, Outcome, Proved, Receipt, Step
+    from clearhead.course.rebuild import Ledger, rebuild, study_day
+    from clearhead.course.verdict import Tick, Verdict
 
 __all__ = [
     "KINDS",

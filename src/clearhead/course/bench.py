@@ -212,6 +212,7 @@ _STOPPED = {
     "output": "stopped: it printed more than {limits.output:,} bytes",
     "disk": "stopped: it wrote more than {limits.disk:,} bytes",
     "start": "could not be started: {said}",
+    "report": "what its process reports is damaged: {said} A program must not write to descriptors it did not open",
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearhead.course.item import Program, Section
+from clearhead.course.toml_guard import excess
 from clearhead.errors import PackError
 
 # Role -> what it is for. The way a fenced block says it is a program and not a piece of prose.
@@ -34,8 +35,9 @@ ROLES: Mapping[str, str] = {
 }
 SECTIONS = ("Stem", "Back", "Option", "Step", "Pair", "Criterion", "Hint", "Rationale", "Pitfalls", "Rule", "Programs")
 
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})\s*([^`]*)$")
-_HEADING = re.compile(r"^##(?!#)\s*(\S*)\s*(.*?)\s*$")
+_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})\s*+([^`]*+)$")
+_HEADING = re.compile(r"^##(?!#)\s*+(\S*+)\s*+(.*)$")
+_KEY = re.compile(r"\s*+\[{0,2}\s*+([\w-]++)(?:\.[\w.-]++)?\s*+(?:=|\]{1,2})")
 _TOML_LINE = re.compile(r"\(at line (\d+)")
 
 
@@ -55,9 +57,12 @@ class Document:
 
 def toml(text: str, file: str, first_line: int = 1) -> tuple[dict[str, Any], dict[str, int]]:
     """Parse TOML; return the data and the line of each top-level key or table. Raises PackError at the bad line."""
+    much = excess(text)
+    if much:
+        raise PackError(f"{much[0]}; write it flat and short", file=file, line=first_line + much[1])
     try:
         data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or what int() says of a number
         found = _TOML_LINE.search(str(error))
         line = first_line + (int(found[1]) - 1 if found else max(text.count("\n") - 1, 0))
         raise PackError(
@@ -65,7 +70,7 @@ def toml(text: str, file: str, first_line: int = 1) -> tuple[dict[str, Any], dic
         ) from None
     lines: dict[str, int] = {}
     for number, row in enumerate(text.splitlines(), first_line):
-        found = re.match(r"\s*\[{0,2}\s*([\w-]+)(?:\.[\w.-]+)?\s*(?:=|\]{1,2})", row)
+        found = _KEY.match(row)
         if found:
             lines.setdefault(found[1], number)
     return data, lines
@@ -116,11 +121,11 @@ def _sections(rows: list[str], start: int, file: str) -> list[Section]:
             at = stop
         elif heading:
             close()
-            name, argument, opened = heading[1], heading[2], at + 1
+            name, argument, opened = heading[1], heading[2].rstrip(), at + 1
             prose, programs = [], []
             if name not in SECTIONS:
                 expected = ", ".join(SECTIONS)
-                raise PackError(f"unknown section {name!r}; expected one of {expected}", file=file, line=at + 1)
+                raise PackError(f"unknown section {name[:80]!r}; expected one of {expected}", file=file, line=at + 1)
         else:
             if rows[at].strip() and not name and not any(row.strip() for row in prose):
                 opened = at + 1
@@ -149,7 +154,7 @@ def _close_of(rows: list[str], start: int, mark: str, file: str) -> int:
         row = rows[at].strip()
         if row.startswith(mark) and not row.strip(mark[0]):
             return at
-    raise PackError(f"the fence opened here is not closed; end it with {mark}", file=file, line=start + 1)
+    raise PackError(f"the fence opened here is not closed; end it with {mark[:40]}", file=file, line=start + 1)
 
 
 def _program(info: str, body: list[str], fence_line: int, file: str) -> Program | None:
@@ -157,18 +162,20 @@ def _program(info: str, body: list[str], fence_line: int, file: str) -> Program 
     try:
         words = shlex.split(info)
     except ValueError as error:
-        raise PackError(f"cannot read the info string {info!r}: {error}", file=file, line=fence_line) from None
+        raise PackError(f"cannot read the info string {info[:80]!r}: {error}", file=file, line=fence_line) from None
     if len(words) < 2:
         return None
     language, role, *rest = words
     if role not in ROLES:
         raise PackError(
-            f"unknown role {role!r} after the language; expected one of {', '.join(ROLES)}", file=file, line=fence_line
+            f"unknown role {role[:80]!r} after the language; expected one of {', '.join(ROLES)}",
+            file=file,
+            line=fence_line,
         )
     attributes: dict[str, str] = {}
     for word in rest:
         key, equals, value = word.partition("=")
         if not equals or not key or not value:
-            raise PackError(f"{word!r} is not key=value, as in misconception=no-scale", file=file, line=fence_line)
+            raise PackError(f"{word[:80]!r} is not key=value, as in misconception=no-scale", file=file, line=fence_line)
         attributes[key] = value
     return Program(role, "\n".join(body) + "\n", fence_line + 1, attributes, language)

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from pathlib import Path
 
 from clearhead.course.item import Pack
@@ -29,9 +30,41 @@ def check(
         seeds: at how many seeds an item with variants must hold.
         receipts: a folder for <pack>.json, what was proved with which versions, and for the proofs; None: neither.
     Returns:
-        How many items and pages are wrong; a pack that cannot be read counts as one.
+        How many items and pages are wrong; a pack that is not written right counts as one.
     """
     return sum(_check(path, item, jobs, fresh, seeds, receipts, say) for path in packs or shipped())
+
+
+def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
+    """The packs to check, the shipped ones if none is named; with an item, those that have it or cannot be read.
+
+    Raises:
+        PackError: a path is not a pack's folder, or no pack has the item.
+    """
+    places = [*packs] or shipped()
+    for place in places:
+        if not (place / "pack.toml").is_file():
+            raise PackError(
+                f"{place} is not a pack: it has no pack.toml. Give a pack's folder; "
+                "`clearhead new pack NAME` makes one."
+            )
+    if item is None:
+        return places
+    chosen: list[Path] = []
+    known: list[str] = []
+    for place in places:
+        try:
+            items = load(place).items
+        except PackError:
+            chosen.append(place)  # what is wrong with it is for `check` to say
+            continue
+        known += items
+        if item in items:
+            chosen.append(place)
+    if not chosen:
+        close = get_close_matches(item, known, 5) or known[:5]
+        raise PackError(f"there is no item {item!r} in {', '.join(map(str, places))}. Did you mean {', '.join(close)}?")
+    return chosen
 
 
 def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, receipts: Path | None, say: Say) -> int:
@@ -137,12 +170,24 @@ def watch(packs: Sequence[Path], run: Callable[[], int], say: Say = print, round
     folders = [find(path) for path in packs] or shipped()
     before: dict[Path, int] | None = None
     while rounds is None or rounds > 0:
-        files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.is_file()]
-        now = {file: file.stat().st_mtime_ns for file in files}
+        now = {file: _changed(file) for folder in folders for file in sorted(folder.rglob("*"))}
         if now != before:
-            before = now
-            run()
+            first, before = before is None, now
+            try:
+                run()
+            except PackError as error:
+                if first:
+                    raise
+                say(str(error))  # a pack that was moved while it is worked on may come back
             say("watching; Ctrl-C ends")
             rounds = None if rounds is None else rounds - 1
         else:
             time.sleep(POLL)
+
+
+def _changed(file: Path) -> int:
+    """When a file was changed, in nanoseconds; 0 for a folder and for one that went away meanwhile."""
+    try:
+        return file.stat().st_mtime_ns if file.is_file() else 0
+    except OSError:
+        return 0

@@ -4,6 +4,7 @@ import re
 from xml.etree import ElementTree
 
 from clearhead.course.bench import Bench, Job
+from clearhead.course.figure_size import excess
 from clearhead.course.item import Program
 from clearhead.sandbox import Chunk
 
@@ -76,15 +77,18 @@ def unsafe(svg: str) -> str:
     try:
         root = ElementTree.fromstring(svg)  # noqa: S314 — no doctype, so no entities; and at most LARGEST long
     except ElementTree.ParseError as error:
-        return f"is not well-formed: {error}"
+        return f"is not well-formed: {str(error)[:200]}"
+    why = excess(root)
+    if why:
+        return why
     for element in root.iter():
         name = str(element.tag).rpartition("}")[2]
         if name not in {*_ELEMENTS, "metadata"} and not str(element.tag).startswith(_METADATA):
-            return f"holds a <{name}>, which a picture does not need"
+            return f"holds a <{name[:40]}>, which a picture does not need"
         for key, value in element.attrib.items():
             short = key.rpartition("}")[2].lower()
             if short.startswith("on") or (short == "href" and not value.startswith("#")):
-                return f"holds the attribute {short}={value[:40]!r}"
+                return f"holds the attribute {short[:40]}={value[:40]!r}"
         if _OUTSIDE.search(f"{element.text or ''} {' '.join(element.attrib.values())}"):
             return "refers to something outside itself"
     return ""

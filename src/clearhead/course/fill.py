@@ -3,13 +3,16 @@
 import re
 from collections.abc import Iterator, Mapping
 
-_PLACE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*(?::([^{}]+?))?\s*\}\}")
+_PLACE = re.compile(r"\{\{\s*+([A-Za-z_]\w*+)\s*+(?::([^{}]++))?\}\}")
 
 
 def names(text: str) -> Iterator[tuple[str, str, int]]:
     """Each (name, format spec, line within the text from 0)."""
+    line = at = 0
     for found in _PLACE.finditer(text):
-        yield found[1], found[2] or "", text.count("\n", 0, found.start())
+        line += text.count("\n", at, found.start())
+        at = found.start()
+        yield found[1], (found[2] or "").rstrip(), line
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
@@ -18,4 +21,9 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     >>> fill("{{n}} rows, {{loss:.2f}}", {"n": "3", "loss:.2f": "0.25"})
     '3 rows, 0.25'
     """
-    return _PLACE.sub(lambda found: values.get(f"{found[1]}:{found[2]}" if found[2] else found[1], found[0]), text)
+
+    def value(found: re.Match[str]) -> str:
+        spec = (found[2] or "").rstrip()
+        return values.get(f"{found[1]}:{spec}" if spec else found[1], found[0])
+
+    return _PLACE.sub(value, text)

@@ -78,6 +78,11 @@ class PackFront(BaseModel):
     misconceptions: dict[Id, str] = Field(default_factory=dict, description="id -> what its holder believes")
 
 
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
 def read_front(model: type[Model], data: dict[str, Any], lines: dict[str, int], file: str) -> Model:
     """Validate `data`; the first thing wrong becomes a PackError at the line of its key."""
     try:
@@ -86,12 +91,12 @@ def read_front(model: type[Model], data: dict[str, Any], lines: dict[str, int], 
         first = error.errors()[0]
         where = [part for part in first["loc"] if not (isinstance(part, str) and part.startswith("function-"))]
         key = str(where[0]) if where else ""
-        name = ".".join(map(str, where))
+        name = ".".join(map(str, where))[:120]
         if first["type"] == "missing":
             said = f"`{name}` is missing"
         elif first["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
             said = f"unknown key `{name}`; known keys: {known}"
         else:
-            said = f"`{name}`: {first['msg']} (got {first['input']!r})"
+            said = f"`{name}`: {first['msg']} (got {_short(first['input'])})"
         raise PackError(said, file=file, line=lines.get(key, 1)) from None

@@ -7,8 +7,8 @@ from clearhead.course.item import SLOTS, Item, Topic
 from clearhead.errors import PackError
 
 _LINK = re.compile(r"\]\(/items/([^)#?\s]*)")
-_PICTURE = re.compile(r"!\[[^\]\n]*\]\((?!data:)([^)\n]*)\)")
-_CODE = re.compile(r"^ {0,3}(`{3,}|~{3,}).*?^ {0,3}\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+_PICTURE = re.compile(r"!\[[^\]\n]{0,500}\]\((?!data:)([^)\n]{0,500})")
+_CODE = re.compile(r"^ {0,3}(`{3,40}|~{3,40}).*?^ {0,3}\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
 
 
 def check_links(topics: Iterable[Topic], items: Mapping[str, Item]) -> None:

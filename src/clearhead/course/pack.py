@@ -2,18 +2,24 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import clearhead
+from clearhead import sandbox
 from clearhead.course.blocks import Document, document, toml
 from clearhead.course.front import Front, PackFront, TopicFront, read_front
 from clearhead.course.item import MODES, SLOTS, Challenge, Item, Pack, Page, Topic
 from clearhead.course.links import check_challenges, check_links
+from clearhead.course.prose import check_prose
 from clearhead.course.rules import check_item
 from clearhead.errors import PackError
 
 LARGEST_FILE = 1_000_000  # bytes; an item is a page of text
+LONGEST_LINE = 100_000  # characters
+MOST_FILES = 5_000  # of one folder
 
 
 def shipped() -> list[Path]:
@@ -56,6 +62,7 @@ def load(path: str | Path) -> Pack:
         raise PackError(
             f"{root} is not a folder; a pack is a folder with a pack.toml. `clearhead new pack NAME` makes one."
         )
+    sandbox.hide(root)  # its programs must not read its answers
     text = _read(root, root / "pack.toml")
     data, lines = toml(text, "pack.toml")
     front = read_front(PackFront, data, lines, "pack.toml")
@@ -87,23 +94,38 @@ def load(path: str | Path) -> Pack:
 def _read(root: Path, file: Path) -> str:
     """The text of one file of the pack. Refuses links: a pack must not show what lies outside its folder."""
     name = file.relative_to(root).as_posix()
-    if not file.exists():
-        raise PackError(f"{name} is missing in {root}", file=name)
     if any(part.is_symlink() for part in (file, *file.parents) if part != root and root in part.parents):
         raise PackError("is a symbolic link; a pack holds only its own files. Put the file itself here.", file=name)
+    if not file.exists():
+        raise PackError(f"{name} is missing in {root}", file=name)
+    if not file.is_file():
+        raise PackError("is a folder, a pipe or a device; a pack holds plain files", file=name)
     if file.stat().st_size > LARGEST_FILE:
         raise PackError(f"is {file.stat().st_size:,} bytes; at most {LARGEST_FILE:,} are read", file=name)
     try:
-        return file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         line = file.read_bytes()[: error.start].count(b"\n") + 1
         raise PackError("is not UTF-8 text; save it as UTF-8", file=name, line=line) from None
+    for number, row in enumerate(text.splitlines(), 1):
+        if len(row) > LONGEST_LINE:
+            raise PackError(f"has {len(row):,} characters; at most {LONGEST_LINE:,} are read", file=name, line=number)
+    return text
+
+
+def _texts(root: Path, folder: Path) -> list[Path]:
+    """The .md files of a folder, by name."""
+    found = sorted(islice(folder.glob("*.md"), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        name = folder.relative_to(root).as_posix()
+        raise PackError(f"holds more than {MOST_FILES:,} files; make several packs", file=name)
+    return found
 
 
 def _no_repeats(ids: list[str], text: str) -> None:
-    for one in ids:
-        places = [m.start() for m in re.finditer(rf'^\s*id\s*=\s*"{re.escape(one)}"', text, re.MULTILINE)]
-        if ids.count(one) > 1:
+    for one, count in Counter(ids).items():
+        if count > 1:
+            places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(one)}"', text, re.MULTILINE)]
             line = text.count("\n", 0, places[-1]) + 1
             raise PackError(f"topic {one!r} is there twice; ids are unique", file="pack.toml", line=line)
 
@@ -111,11 +133,13 @@ def _no_repeats(ids: list[str], text: str) -> None:
 def _pages(root: Path, topic: str) -> Mapping[str, Page]:
     """topics/<topic>/<mode>.md, by mode."""
     pages: dict[str, Page] = {}
-    for file in sorted((root / "topics" / topic).glob("*.md")):
+    for file in _texts(root, root / "topics" / topic):
         name = file.relative_to(root).as_posix()
         if file.stem not in MODES:
             raise PackError(f"{file.stem!r} is not a mode; expected one of {', '.join(MODES)}", file=name)
-        pages[file.stem] = Page(file.stem, _read(root, file), name)
+        text = _read(root, file)
+        check_prose(text, name, 1)
+        pages[file.stem] = Page(file.stem, text, name)
     return pages
 
 
@@ -128,7 +152,7 @@ def _challenges(topic: TopicFront) -> tuple[Challenge, ...]:
 
 def _items(root: Path, misconceptions: Mapping[str, str], order: Mapping[str, int]) -> dict[str, Item]:
     """Every items/*.md, in topic order and then by file name."""
-    found = [_item(root, file, misconceptions, order) for file in sorted((root / "items").glob("*.md"))]
+    found = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
     if not found:
         raise PackError("no items; add items/<id>.md. `clearhead new item` makes one.", file="items")
     found.sort(key=lambda item: (order[item.topic], item.file))
@@ -139,6 +163,8 @@ def _item(root: Path, file: Path, misconceptions: Mapping[str, str], topics: Map
     name = file.relative_to(root).as_posix()
     text = _read(root, file)
     parts = document(text, name)
+    for section in parts.sections:
+        check_prose(section.text, name, section.text_line)
     front = read_front(Front, dict(parts.front), dict(parts.lines), name)
     if front.id != file.stem:
         raise PackError(

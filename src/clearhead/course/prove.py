@@ -1,5 +1,6 @@
 """Prove items: run their programs, compute their answers, and write receipts; skip what is proved already."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -21,7 +22,7 @@ from clearhead.course.bench import SALTS, Bench
 from clearhead.course.item import Item, Pack
 from clearhead.course.proofs import PROOFS
 from clearhead.course.proved import Outcome, Proved, Receipt
-from clearhead.errors import ProofError
+from clearhead.errors import ProofError, SandboxError
 
 ENGINE = "3"  # add one when the same item would be proved differently
 SEEDS = 12  # at so many an item with variants must hold
@@ -93,10 +94,12 @@ def prove_pack(
         progress: called after each item with (outcome, how many are done, how many there are). What it raises ends
             the run, as Ctrl-C does, when the items under way are done.
     Returns:
-        An Outcome an item, in the pack's order. A wrong item is an outcome, not an exception.
+        An Outcome an item, in the pack's order. A wrong item is an outcome, not an exception, whatever is wrong.
     Raises:
         SandboxError: this machine cannot confine programs.
     """
+    if cache:
+        sandbox.hide(cache)
     items = [item for item in pack.items.values() if only in (None, item.id) and topic in (None, item.topic)]
     done: dict[str, Outcome] = {}
     if cache is None or fresh:
@@ -129,8 +132,16 @@ def _outcome(item: Item, pack: Pack, folder: Path | None, seeds: int, fresh: boo
         _prove_variants(proved, bench)
     except ProofError as error:
         return Outcome(item.id, item.file, None, _said(error), error.line, seconds=time.monotonic() - started)
+    except SandboxError as error:
+        if sandbox.backend() is None:
+            raise
+        return Outcome(item.id, item.file, None, str(error), seconds=time.monotonic() - started)
+    except Exception as error:  # noqa: BLE001 — one item never ends the proof of the others
+        said = f"this item cannot be proved: {type(error).__name__}: {str(error)[:300]}. This is a fault in clearhead"
+        return Outcome(item.id, item.file, None, said, seconds=time.monotonic() - started)
     if place:
-        _keep(place, {"key": key, "proved": proved.to_json()})
+        with contextlib.suppress(OSError):  # it is proved all the same, and proved again the next time
+            _keep(place, {"key": key, "proved": proved.to_json()})
     return Outcome(item.id, item.file, proved, seconds=time.monotonic() - started)
 
 
@@ -167,7 +178,7 @@ def _kept(place: Path, key: Mapping[str, Any]) -> Proved | None:
     try:
         data = json.loads(place.read_text(encoding="utf-8"))
         return Proved.from_json(data["proved"]) if data["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -175,5 +186,8 @@ def _keep(place: Path, data: Mapping[str, Any]) -> None:
     """Write whole or not at all: a reader never sees half a file."""
     place.parent.mkdir(parents=True, exist_ok=True)
     half = place.with_name(f"{place.name}.{os.getpid()}.{threading.get_ident()}")
-    half.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
-    half.replace(place)
+    try:
+        half.write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+        half.replace(place)
+    finally:
+        half.unlink(missing_ok=True)

@@ -92,5 +92,5 @@ def _check_numbers(item: Item, section: Section) -> None:
     found = _NUMBER.search(prose)
     if found:
         line = section.text_line + prose.count("\n", 0, found.start())
-        message = f"hand-typed number {found[0]} in the stem; let a program set it and write {{{{name}}}}"
+        message = f"hand-typed number {found[0][:40]} in the stem; let a program set it and write {{{{name}}}}"
         raise _wrong(item, line, message)

@@ -132,19 +132,26 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
     if topic is not None and topic not in known:
         raise OptionError(f"the pack has no topic {topic!r}; expected one of {', '.join(known)}")
     place = pack / "items" / f"{name}.md"
-    if place.exists():
+    if place.exists() or place.is_symlink():
         raise OptionError(f"{place} is there already; give another name")
     belief = next(iter(loaded.misconceptions), "adds-instead")
     body = re.sub(r"@([^@\n]+)@", lambda found: _TODO.format(what=found[1]), _BODIES[kind])
     more = "right = 1\n" if kind == "choice" else ""
     front = _FRONT.format(name=name, kind=kind, topic=topic or known[0], concept="concept", more=more,
                           stem=_STEMS.get(kind, "The question."))  # fmt: skip
-    place.write_text(front + body.replace("adds-instead", belief) + _RULE, encoding="utf-8")
+    with place.open("x", encoding="utf-8") as file:  # a link that leads nowhere is not followed
+        file.write(front + body.replace("adds-instead", belief) + _RULE)
     return place
 
 
 def schema(of: str = "item") -> str:
-    """The JSON schema of an item's front matter, or of pack.toml ("pack"), as text."""
+    """The JSON schema of an item's front matter, or of pack.toml ("pack"), as text.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if of not in ("item", "pack"):
+        raise OptionError(f"there is no schema of {of!r}. Ask for the one of an item or of a pack: item, pack.")
     model = PackFront if of == "pack" else Front
     return json.dumps(model.model_json_schema(), indent=1) + "\n"
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from clearhead.errors import KernelError
 from clearhead.kernels.choice import KERNELS, pick
+from clearhead.kernels.places import wide
 from clearhead.kernels.problem import Problem, Result, carries_tangent, has_own_memory, validate
 
 
@@ -28,13 +29,24 @@ def run(problem: Problem, kernel: str | None = None) -> Result:
         >>> run(Problem(q, q, q, scale=1.0)).lse[0, 0].tolist() == [torch.tensor(3.0).log().item()] * 3
         True
     """
-    validate(problem)
-    chosen = pick(problem, kernel)
+    dtype = wide(problem.query.dtype)
     if torch.is_grad_enabled():
         tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
         if any(t is not None and t.requires_grad for t in tensors):
-            return Result(*_Attention.apply(problem, chosen.name, *tensors))
-    return chosen.forward(problem)
+            validate(problem)
+            out, lse = _Attention.apply(problem, pick(problem, kernel).name, *tensors)
+            return Result(out, lse.to(dtype))
+    result = forward(problem, kernel)
+    return Result(result.out, result.lse.to(dtype))
+
+
+def forward(problem: Problem, kernel: str | None = None) -> Result:
+    """Compute output and lse without a graph, with all digits of the lse that the kernel's backward pass needs.
+
+    Args, Raises: as `run`.
+    """
+    validate(problem)
+    return pick(problem, kernel).forward(problem)
 
 
 class _Attention(torch.autograd.Function):

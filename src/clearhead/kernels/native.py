@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import KernelError, OptionError
-from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, three, wide
+from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, lse_dtype, three, wide
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def attend_plainly(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool, is_causal: bool, scale: float,
     lse: Tensor | None,
 ) -> Tensor:  # fmt: skip
-    """Output (B, H, L, E), and into `lse`, (B, H, L), where it is given."""
+    """Output (B, H, L, E), and into `lse`, (B, H, L), float32 or float64, where it is given."""
     width = value.shape[-1]
     out = torch.empty_like(query)  # laid out as the query is, as far as it fills its memory
     if width != query.shape[-1] or out.stride(-1) != 1:  # of windows that overlap another axis may come last
@@ -207,7 +207,7 @@ class Native:
         return None
 
     def forward(self, problem: Problem) -> Result:
-        result = _room(problem)
+        result = _room(problem, lse_dtype(problem.query.dtype))
         extras = Extras(problem)
         _native.forward(*_common(problem, extras), _tensors(problem, result))
         return result
@@ -218,7 +218,7 @@ class Native:
         more = MoreGradients(problem)
         if result.out.stride(-1) != 1:  # it came back from a hook on saved tensors, laid out anew
             result = Result(result.out.contiguous(), result.lse)
-        grad_lse = None if grad_lse is None else grad_lse.to(result.lse.dtype).resolve_neg()
+        grad_lse = None if grad_lse is None else grad_lse.to(wide(problem.query.dtype)).resolve_neg()
         grad_out = grad_out.resolve_neg()  # it is held until the library returns
         places = (four(grad_out), None if grad_lse is None else three(grad_lse), *map(four, grads), *more.places())
         _native.backward(*_common(problem, extras), _tensors(problem, result), places)
@@ -236,7 +236,7 @@ def has_only_output(problem: Problem) -> str | None:
 
 def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, found: Statistics) -> None:
     """Write what is wanted of a part of the rows and keys into `found`; sums over rows are added to what is there."""
-    tensors = (four(problem.query), four(problem.key), None, None, three(lse))
+    tensors = (four(problem.query), four(problem.key), None, None, three(lse), DTYPES[lse.dtype])
     extras = Extras(problem)  # holds what the library reads until it returns
     _native.statistics(*_common(problem, extras), tensors, _places(rows, keys, wanted, found))
 
@@ -311,13 +311,14 @@ def _common(problem: Problem, extras: Extras) -> tuple[object, ...]:
 
 
 def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:
-    return (*map(four, (problem.query, problem.key, problem.value, result.out)), three(result.lse))
+    tensors = (problem.query, problem.key, problem.value, result.out)
+    return (*map(four, tensors), three(result.lse), DTYPES[result.lse.dtype])
 
 
-def _room(problem: Problem) -> Result:
-    """Output and lse of a problem, not yet written."""
+def _room(problem: Problem, dtype: torch.dtype = torch.float32) -> Result:
+    """Output and lse of a problem, not yet written; the lse in `dtype`."""
     batch, heads, length, _ = problem.query.shape
-    lse = problem.query.new_empty((batch, heads, length), dtype=wide(problem.query.dtype))
+    lse = problem.query.new_empty((batch, heads, length), dtype=dtype)
     return Result(_like_query(problem.query, problem.value.shape[-1]), lse)
 
 

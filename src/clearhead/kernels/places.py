@@ -14,6 +14,12 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
+def lse_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the lse that goes from forward to backward. float32 weights rebuilt from a float32 lse would be good
+    to 1e-5 only, where logits are in the hundreds."""
+    return torch.float64 if dtype is torch.float32 else wide(dtype)
+
+
 def four(tensor: Tensor) -> tuple[int, ...]:
     return (tensor.data_ptr(), *tensor.stride())
 

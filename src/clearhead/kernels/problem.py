@@ -72,7 +72,8 @@ class Result:
         out: (B, H, L, D_v), query's dtype; 0 for a row that may attend nothing.
         lse: (B, H, L), float32 or wider, natural log of the row's whole normaliser: the sum of exp(logits), and of
             exp(sink) where there are sinks. So weights are exp(logits - lse) for every problem. -inf for a row that
-            may attend nothing and has no sink.
+            may attend nothing and has no sink. Kernels give all digits their backward pass needs; `run` rounds them to
+            float32 beside float32 tensors.
     """
 
     out: Tensor

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearhead.kernels.autograd import backward
 from clearhead.kernels.native import Plain, attend_plainly, gradients_plainly, how_plain
-from clearhead.kernels.places import wide
+from clearhead.kernels.places import lse_dtype, wide
 from clearhead.kernels.problem import carries_tangent, has_own_memory
 
 # The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
@@ -98,7 +98,7 @@ class _Learnt(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool, is_causal: bool,
         scale: float,
     ) -> Tensor:  # fmt: skip
-        lse = query.new_empty(query.shape[:-1], dtype=wide(query.dtype))
+        lse = query.new_empty(query.shape[:-1], dtype=lse_dtype(query.dtype))
         out = attend_plainly(query, key, value, mask, grouped, is_causal, scale, lse)
         ctx.save_for_backward(query, key, value, mask, out, lse)
         ctx.options = (grouped, is_causal, scale)

@@ -53,7 +53,7 @@ class TorchSdpa:
             return blockwise.backward(problem, result, grad_out, grad_lse, wide(problem.query.dtype))
         mask = _mask(problem)
         empty = _empty_rows(problem, mask)
-        out, lse = result.out, result.lse
+        out, lse = result.out, result.lse.to(wide(problem.query.dtype))
         if empty is not None:
             grad_out, lse = grad_out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, 0)
         return Gradients(

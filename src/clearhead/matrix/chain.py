@@ -47,7 +47,8 @@ def rollout(matrices: Sequence[AttentionMatrix], *, residual: float = 0.5) -> Ro
         if (matrix.shape[0], *matrix.shape[2:]) != (batch, rows, rows):
             raise ShapeError(
                 f"rollout multiplies square matrices of one size: layer {layer} has shape {matrix.shape}, axes "
-                f"B,H,L,S, expected B={batch}, L=S={rows}. Give self-attention layers of one stack."
+                f"B,H,L,S, expected B={batch}, L=S={rows}. "
+                "Give self-attention layers of one stack; of a generation, record.joined()'s."
             )
     return Rollout(matrices, residual)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,53 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError
+from clearhead.extras import needs
+from clearhead.files import unwritable
 from clearhead.matrix.logits import Logits
 from clearhead.matrix.matrix import AttentionMatrix
 
-FORMAT = "clearhead.attention/2"
+FORMAT = "clearhead.attention/3"
+READABLE = ("clearhead.attention/2", FORMAT)
 _TENSORS = ("query", "key", "allow", "bias", "sinks", "tilt", "alibi")
 _OPTIONS = ("scale", "reach", "softcap", "alibi_offset")
+
+
+class Saved(dict[str, AttentionMatrix]):
+    """What `load` gives: name -> the last matrix saved under it; `calls(name)` gives all of them, oldest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: dict[str, list[AttentionMatrix]] = {}
+        self._places: dict[str, list[Any]] = {}
+
+    def calls(self, name: str) -> tuple[AttentionMatrix, ...]:
+        """Every matrix saved under a name, oldest first."""
+        return tuple(self._calls[name])
+
+    def places(self, name: str) -> tuple[Any, ...]:
+        """What was saved of where the queries and keys of each call stand; None where nothing was."""
+        return tuple(self._places[name])
+
+    def _add(self, name: str, matrix: AttentionMatrix, place: Any) -> None:
+        self[name] = matrix
+        self._calls.setdefault(name, []).append(matrix)
+        self._places.setdefault(name, []).append(place)
 
 
 def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | Path) -> None:
     """Write matrices to one safetensors file: queries, keys, masks, biases, sinks, values and lse where known.
 
     Args:
-        matrices: one matrix, or name -> matrix (a Record, say: the last call of each module).
+        matrices: one matrix, or name -> matrix; of a Record every call of every module, and where its queries and keys
+            stand in the text.
         path: the file to write; it is replaced.
 
-    Memory: a mask or bias that several matrices share is written once; one stretched along an axis is written small; a
-        rule that is no band is written as its L×S table.
+    Raises:
+        ExtraError: safetensors is not installed.
+        OptionError: the file cannot be written.
+
+    Memory: a mask or bias that several matrices share is written once, and so are keys that one cache shares over its
+        calls; one stretched along an axis is written small; a rule that is no band is written as its L×S table.
 
     Example:
         >>> import tempfile, torch
@@ -37,13 +68,13 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
         ...     load(f"{folder}/a.safetensors")
         {'layer 0': AttentionMatrix(B=1, H=2, L=5, S=5, torch.float32, cpu)}
     """
-    from safetensors.torch import save_file
+    with needs("models", "saving a matrix"):
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
 
-    named = {"": matrices} if isinstance(matrices, AttentionMatrix) else dict(matrices)
-    tensors: dict[str, Tensor] = {}
-    known: dict[tuple[Any, ...], str] = {}
+    whole: dict[tuple[Any, ...], tuple[str, Tensor]] = {}
     entries = []
-    for index, (name, matrix) in enumerate(named.items()):
+    for index, (name, matrix, place) in enumerate(_every(matrices)):
         logits = matrix._logits
         parts = {part: getattr(logits, part) for part in _TENSORS}
         if logits.ruled is not None:  # a rule is code: what it allows is written instead
@@ -53,30 +84,38 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
         for part, tensor in parts.items():
             if tensor is None:
                 continue
-            identity = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-            if identity not in known:
-                known[identity] = f"{index}.{part}"
-                tensors[known[identity]] = _small(tensor.detach())
-            places[part] = known[identity]
+            identity, length = _identity(tensor)
+            known, longest = whole.get(identity, (f"{index}.{part}", tensor))
+            if length > _identity(longest)[1]:
+                longest = tensor
+            whole[identity] = known, longest
+            places[part] = [known, length]
         options = {option: getattr(matrix._logits, option) for option in _OPTIONS}
-        entries.append({"name": name, "tensors": places, "options": options})
-    save_file(tensors, str(path), metadata={"format": FORMAT, "matrices": json.dumps(entries)})
+        entries.append({"name": name, "tensors": places, "options": options, "place": place})
+    tensors = {known: _small(tensor.detach()) for known, tensor in whole.values()}
+    try:
+        save_file(tensors, str(path), metadata={"format": FORMAT, "matrices": json.dumps(entries)})
+    except (OSError, SafetensorError) as error:
+        raise unwritable(path, error) from error
 
 
-def load(path: str | Path) -> dict[str, AttentionMatrix]:
+def load(path: str | Path) -> Saved:
     """Read what `save` wrote: name -> matrix, in the order written. One matrix saved alone has the name "".
+
+    Of a name with several calls the last is given, and all by `.calls(name)`; `Record.of` makes a record of them again.
 
     Raises:
         OptionError: the file is not there, or was not written by `save`.
     """
-    from safetensors import SafetensorError, safe_open
+    with needs("models", "loading a matrix"):
+        from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 — Path.is_file raises where the name is too long
         raise OptionError(f"{path} is not there. Give a file that clearhead.matrix.save wrote.")
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
+            if metadata.get("format") not in READABLE:
                 raise OptionError(
                     f"{path} has format {metadata.get('format')!r}, expected {FORMAT!r}. "
                     "Give a file that clearhead.matrix.save wrote."
@@ -86,14 +125,45 @@ def load(path: str | Path) -> dict[str, AttentionMatrix]:
         raise OptionError(
             f"{path} is no safetensors file: {error}. Give a file that clearhead.matrix.save wrote."
         ) from error
-    found = {}
+    found = Saved()
     for entry in json.loads(metadata["matrices"]):
-        parts = {part: tensors[place] for part, place in entry["tensors"].items()}
+        parts: dict[str, Any] = {part: _cut(tensors, place) for part, place in entry["tensors"].items()}
         value, lse = parts.pop("value", None), parts.pop("lse", None)
         options = {**entry["options"], "reach": tuple(entry["options"]["reach"])}
         bare = AttentionMatrix(parts["query"], parts["key"], value=value)
-        found[entry["name"]] = bare._like(Logits(**parts, **options), value, lse)
+        found._add(entry["name"], bare._like(Logits(**parts, **options), value, lse), entry.get("place"))
     return found
+
+
+def _every(
+    matrices: Mapping[str, AttentionMatrix] | AttentionMatrix,
+) -> Iterator[tuple[str, AttentionMatrix, Any]]:
+    """Every matrix with its name and, of a record, where it stands; every call, where a name has several."""
+    if isinstance(matrices, AttentionMatrix):
+        yield "", matrices, None
+        return
+    calls, places = getattr(matrices, "calls", None), getattr(matrices, "places", None)
+    for name, matrix in matrices.items():
+        some = (matrix,) if calls is None else calls(name)
+        where = (None,) * len(some) if places is None else places(name)
+        for call, place in zip(some, where, strict=True):
+            yield name, call, place
+
+
+def _identity(tensor: Tensor) -> tuple[tuple[Any, ...], int]:
+    """What a tensor shares with others that begin as it does along axis 2, and how long it is there."""
+    if tensor.dim() != 4:
+        return (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype), 0
+    batch, heads, length, width = tensor.shape
+    return (tensor.data_ptr(), (batch, heads, width), tensor.stride(), tensor.dtype), length
+
+
+def _cut(tensors: Mapping[str, Tensor], place: str | list[Any]) -> Tensor:
+    """A tensor of the file, or the beginning of one that later calls made longer."""
+    if isinstance(place, str):  # format 2
+        return tensors[place]
+    tensor, length = tensors[place[0]], place[1]
+    return tensor[:, :, :length] if tensor.dim() == 4 and tensor.shape[2] > length > 0 else tensor
 
 
 def _small(tensor: Tensor) -> Tensor:

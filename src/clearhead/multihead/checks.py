@@ -109,15 +109,15 @@ def grouped_heads(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -
                     f"With enable_gqa each {name} head serves the same number of query heads."
                 )
         return heads
-    counts = {heads, kv_heads, value_heads} - {1}
-    if len(counts) > 1:
+    counts = [count for count in (heads, kv_heads, value_heads) if count != 1]  # in torch.jit.trace they are tensors
+    if any(count != counts[0] for count in counts):
         gqa = kv_heads == value_heads and heads % max(kv_heads, 1) == 0
         hint = "Pass enable_gqa=True to share key heads." if gqa else "Give all three the same H, or H = 1."
         raise ShapeError(
             f"query has {heads} heads, key {kv_heads}, value {value_heads} "
             f"({_shape('query', query)}; {_shape('key', key, 'S,D')}; {_shape('value', value, 'S,D')}). {hint}"
         )
-    return counts.pop() if counts else 1
+    return counts[0] if counts else 1
 
 
 def mask(attn_mask: Any, full: Sequence[int], query: Tensor, is_causal: bool) -> None:

@@ -13,7 +13,7 @@ from clearhead.masks import Mask, is_small, lower
 from clearhead.masks.kinds import Causal, from_causal_bias
 from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import blocks, checks, scripted, stepwise, traced
+from clearhead.multihead import blocks, checks, decomposed, scripted, stepwise, traced
 from clearhead.multihead.layout import Layout, arrange
 
 _lower = kernels.untraced(lower)
@@ -102,7 +102,7 @@ def attention(
 
         options |= {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
         return attention_nested(query, key, value, attention, options)
-    if scripted.is_tracing():
+    if scripted.is_tracing() and not decomposed.is_wanted():
         call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
         return scripted.record(*call, **options)
     checks.dropout(dropout_p)
@@ -209,6 +209,8 @@ def fused(
     if stepwise.is_wanted() and rule is None and kernel in (None, "torch"):
         return stepwise.run(problem, float(dropout_p))
     if _is_traced(problem):
+        if decomposed.is_wanted():
+            return decomposed.run(problem, float(dropout_p))
         return traced.run(problem, float(dropout_p), kernel)
     if dropout_p > 0:
         problem = dataclasses.replace(

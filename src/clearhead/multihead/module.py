@@ -121,7 +121,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         attn_mask: Tensor | Mask | None = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
-        *,
+        # Not keyword-only: torch.onnx.export(dynamo=False) gives every argument by its position.
         weights: Literal["dense", "matrix"] | None = None,
         cache: KVCache | None = None,
     ) -> tuple[Tensor, Any]:
@@ -230,12 +230,14 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             source: the module, or its state_dict, with `values`, `keys`, `queries` (H·D inputs seen as H heads of D,
                 weights (D, D)) and `fc_out` (weights (E, H·D)).
             num_heads: H; default `source.heads`.
-            scale: what the source multiplies the logits with; default 1/sqrt(embed_dim), as that class has it.
+            scale: what the source multiplies the logits with. Default: of a module, what it is found to use when a
+                copy of it runs on a probe; of a state_dict, which does not say, 1/sqrt(head_dim).
         Returns:
             A batch_first module whose projections are block-diagonal. It gives the same output for
             module(query, keys, values); the source's own argument order is (values, keys, query, mask).
         Raises:
-            OptionError, ShapeError: names the weight that is missing or does not fit.
+            OptionError, ShapeError: names the weight that is missing or does not fit; or the module does not run, or
+                computes something else than attention with a logit scale.
 
         Example:
             >>> weights = {n + ".weight": torch.randn(4, 4) for n in ("values", "keys", "queries")}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError, ShapeError
+from clearhead.multihead.shared_scale import find_scale
 
 if TYPE_CHECKING:
     from clearhead.multihead.module import MultiheadAttention
@@ -54,7 +55,9 @@ def load_shared_heads(
     biased = any(f"{name}.bias" in state for name in ("queries", "keys", "values", "fc_out"))
     module = cls(embed_dim, num_heads, bias=biased, batch_first=True, device=out_weight.device, dtype=out_weight.dtype)
     # The module multiplies logits with 1/sqrt(head_dim); what the source does differently goes into the queries.
-    stretch = (embed_dim**-0.5 if scale is None else scale) * head_dim**0.5
+    if scale is None and isinstance(source, torch.nn.Module) and type(source).forward is not torch.nn.Module.forward:
+        scale = find_scale(source, state, num_heads)
+    stretch = 1.0 if scale is None else scale * head_dim**0.5
     factors = {"queries": stretch, "keys": 1.0, "values": 1.0}
     with torch.no_grad():
         blocks = [block_diagonal(state[f"{name}.weight"] * factor, num_heads) for name, factor in factors.items()]

@@ -51,8 +51,17 @@ def run(problem: Problem, dropout_p: float) -> Result:
 
 
 def _rows(problem: Problem, rows: range, key: Tensor, value: Tensor, dropout_p: float) -> tuple[Tensor, Tensor]:
-    """Output and lse of a block of queries; both constant in a row that may attend nothing."""
-    logits = weights.logits(_part(problem, rows, key.dtype), key)
+    return whole(_part(problem, rows, key.dtype), key, value, dropout_p)
+
+
+def whole(problem: Problem, key: Tensor, value: Tensor, dropout_p: float) -> tuple[Tensor, Tensor]:
+    """Output and lse of all queries at once; both constant in a row that may attend nothing.
+
+    Args:
+        problem: its query and bias in the dtype to compute in.
+        key, value: in that dtype too, with as many heads as the query.
+    """
+    logits = weights.logits(problem, key)
     empty = (logits < NOTHING).all(-1, keepdim=True)
     logits = logits.masked_fill(empty, 0)
     if key.shape[2] == 0:
@@ -60,7 +69,8 @@ def _rows(problem: Problem, rows: range, key: Tensor, value: Tensor, dropout_p: 
     else:
         lse = logits.logsumexp(-1).masked_fill(empty[..., 0], -torch.inf)
     if problem.sinks is not None:
-        lse = torch.logaddexp(lse, problem.sinks.to(lse.dtype)[:, None])
+        sinks = problem.sinks.to(lse.dtype)[:, None].expand_as(lse)
+        lse = torch.stack((lse, sinks), -1).logsumexp(-1)  # ONNX's older exporter has no logaddexp
     shares = torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0)[..., None]).masked_fill(empty, 0)
     return F.dropout(shares, dropout_p) @ value, lse
 

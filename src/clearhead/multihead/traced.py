@@ -13,7 +13,9 @@ from torch.utils.flop_counter import register_flop_formula
 
 from clearhead import kernels
 from clearhead.errors import KernelError, OptionError
+from clearhead.kernels.autograd import forward
 from clearhead.kernels.choice import KERNELS
+from clearhead.kernels.places import lse_dtype, wide
 from clearhead.kernels.problem import has_own_memory
 
 
@@ -32,12 +34,14 @@ def is_traced(query: Tensor, *others: Tensor | None) -> bool:
 
 def run(problem: kernels.Problem, dropout_p: float, kernel: str | None) -> kernels.Result:
     """Compute a problem through the operator. The dropout seed is a tensor, so that no value leaves the graph."""
+    dtype = wide(problem.query.dtype)
     seed = torch.randint(2**62, (), device="cpu") if dropout_p > 0 else None
     parts = (
         problem.query, problem.key, problem.value, problem.allow, problem.bias, problem.sinks, problem.alibi, seed,
         problem.scale, *problem.band, problem.softcap, dropout_p, problem.alibi_offset, kernel,
     )  # fmt: skip
-    return kernels.Result(*(_Transformable.apply(*parts) if _transformed() else attend(*parts)))
+    out, lse = _Transformable.apply(*parts) if _transformed() else attend(*parts)
+    return kernels.Result(out, lse.to(dtype))
 
 
 def _transformed() -> bool:
@@ -55,19 +59,23 @@ def attend(
     alibi: Tensor | None, seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None,
     dropout_p: float, alibi_offset: int, kernel: str | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """(out, lse) of a Problem with these parts."""
-    problem = _problem(
+    """(out, lse) of a Problem with these parts, the lse in the dtype that backward takes it in."""
+    problem = problem_of(
         query, key, value, allow, bias, sinks, alibi, seed, scale, low, high, softcap, dropout_p, alibi_offset
     )
-    result = kernels.run(problem, kernel)
-    return result.out.contiguous(), result.lse.contiguous()
+    result = forward(problem, kernel)
+    return result.out.contiguous(), result.lse.contiguous().to(lse_dtype_of(query))
 
 
 @attend.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    wide = torch.promote_types(query.dtype, torch.float32)
     out = query.new_empty((*query.shape[:3], value.shape[3]))
-    return out, query.new_empty(query.shape[:3], dtype=wide)
+    return out, query.new_empty(query.shape[:3], dtype=lse_dtype_of(query))
+
+
+def lse_dtype_of(query: Tensor) -> torch.dtype:
+    """The dtype of the operator's lse."""
+    return lse_dtype(query.dtype) if query.device.type == "cpu" else wide(query.dtype)  # some devices have no float64
 
 
 @torch.library.custom_op("clearhead::attend_backward", mutates_args=())
@@ -83,7 +91,7 @@ def attend_backward(
         bias = bias.detach().requires_grad_(bias_learns)
     if alibi is not None:
         alibi = alibi.detach().requires_grad_()
-    problem = _problem(
+    problem = problem_of(
         query, key, value, allow, bias, sinks, alibi, seed, scale, low, high, softcap, dropout_p, alibi_offset
     )
     name = kernels.select(problem, kernel).kernel
@@ -240,7 +248,7 @@ def _fold_mask(mask: Tensor | None, in_dim: int | None, size: int, batch: int) -
     return four.expand(size, batch, *four.shape[2:]).flatten(0, 1)
 
 
-def _problem(
+def problem_of(
     query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
     alibi: Tensor | None, seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None,
     dropout_p: float, alibi_offset: int,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from clearhead.arguments import checked
 from clearhead.errors import OptionError
+from clearhead.extras import needs
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead.functional import attention
@@ -34,7 +35,7 @@ def register_with_transformers() -> None:
     Calling it again changes nothing.
 
     Raises:
-        ImportError: transformers is not installed.
+        ExtraError: transformers is not installed (an ImportError too).
         OptionError: later, where a model's attention does not go through the interface (setting the name would
             silently change nothing), or asks for something that is not handled.
 
@@ -47,9 +48,10 @@ def register_with_transformers() -> None:
         >>> LlamaForCausalLM(config)(torch.tensor([[1, 2, 3]])).logits.shape
         torch.Size([1, 3, 11])
     """
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-    from transformers.modeling_utils import PreTrainedModel
+    with needs("models", "register_with_transformers"):
+        from transformers import AttentionInterface, AttentionMaskInterface
+        from transformers.masking_utils import sdpa_mask
+        from transformers.modeling_utils import PreTrainedModel
 
     AttentionInterface.register(NAME, forward)
     AttentionMaskInterface.register(NAME, sdpa_mask)
@@ -111,6 +113,7 @@ def forward(
     # As the interface's other functions have it: no mask means causal, but for a single query, which is the last.
     causal = query.shape[2] > 1 and attention_mask is None and bool(causal)
     mask = _with_bias(attention_mask, position_bias, causal, query, key)
+    wants_matrix = output_attentions or _collects_attentions()
     out = attention(
         query,
         key,
@@ -122,10 +125,24 @@ def forward(
         enable_gqa=key.shape[1] != query.shape[1],
         softcap=softcap,
         sinks=s_aux,
-        return_matrix=output_attentions,
+        return_matrix=wants_matrix,
     )
-    out, matrix = out if output_attentions else (out, None)
+    out, matrix = out if wants_matrix else (out, None)
     return out.transpose(1, 2).contiguous(), matrix
+
+
+def _collects_attentions() -> bool:
+    """Whether the model around this call collects attention weights from its layers' outputs.
+
+    GPT-2, OPT, GPT-BigCode, SigLIP and others do not pass `output_attentions` on to the interface: transformers'
+    hooks take the weights from what the attention module returns.
+    """
+    try:
+        from transformers.utils.output_capturing import _active_collector
+    except ImportError:
+        return False
+    collected = _active_collector.get()
+    return collected is not None and any(name.endswith("attentions") for name in collected)
 
 
 def _with_bias(

@@ -48,7 +48,7 @@ def _may_be_empty(problem: Problem) -> bool:
 
 def logits(problem: Problem, key: Tensor) -> Tensor:
     """Scaled, capped, biased and masked (with -inf): (B, H, L, S). `key` has as many heads as the query."""
-    x = (problem.query * problem.scale) @ key.mT
+    x = (problem.query * problem.scale) @ key.transpose(-2, -1)  # ONNX's older exporter has no .mT
     if problem.softcap is not None:
         x = torch.tanh(x / problem.softcap) * problem.softcap
     if problem.bias is not None:

@@ -2,22 +2,25 @@
 
 import secrets
 import socket
-import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from clearhead.errors import SandboxError
-from clearhead.sandbox import batch, pool
-from clearhead.sandbox.backends import available, backend, consent, explain, must_confine, starter
+from clearhead.sandbox import batch, gate, watch
+from clearhead.sandbox.backends import available, backend, consent, explain, guarantees, must_confine, starter
+from clearhead.sandbox.gate import capacity, needs
+from clearhead.sandbox.grants import hide
 from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Program, Raised, Tested
 
 DEFAULT = Limits()
 
 __all__ = [
     "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised", "SandboxError",
-    "Tested", "available", "backend", "consent", "explain", "judge", "judge_each", "must_confine", "run", "run_each",
-    "warm",
+    "Tested", "available", "backend", "capacity", "consent", "explain", "guarantees", "hide", "judge", "judge_each",
+    "must_confine", "run", "run_each", "warm",
 ]  # fmt: skip
 
 
@@ -31,6 +34,7 @@ def run(
     preload: Sequence[str] = (),
     salt: int = 1,
     name: str | None = None,
+    owner: str = "",
 ) -> Outcome:
     """Run a program in a confined process of its own and wait for it.
 
@@ -41,6 +45,7 @@ def run(
         preload: modules the warm worker has imported already: a torch program starts in milliseconds, not seconds.
         salt: seeds whatever the program does not seed, and Python's hashes; two salts, two runs that must agree.
         name: a back end of `available()` by name; None is the best.
+        owner: whose program it is. Owners take turns where programs wait for room: see `capacity`.
     Returns:
         Outcome. A program that fails, or is stopped, is an outcome, not an exception.
     Raises:
@@ -52,11 +57,13 @@ def run(
     'PermissionError'
     """
     with_what, confined = starter(preload, salt, name)
-    running = pool.Running(
-        _chunks(source, "program.py"), limits=limits, stdin=stdin, files=files, want=want, salt=salt, confined=confined
-    )
-    running.launch(with_what)
-    return running.finish()
+    with gate.current().hold(owner, 1, needs(limits)):
+        running = watch.Running(
+            _chunks(source, "program.py"), limits=limits, stdin=stdin, files=files, want=want, salt=salt,
+            confined=confined,
+        )  # fmt: skip
+        running.launch(with_what)
+        return running.finish()
 
 
 def warm(preload: Sequence[str] = (), salts: Sequence[int] = (1,)) -> None:
@@ -73,6 +80,7 @@ def run_each(
     preload: Sequence[str] = (),
     salt: int = 1,
     name: str | None = None,
+    owner: str = "",
 ) -> list[Outcome] | None:
     """Run programs of one author one after another in one confined process: ten times as fast as a process each.
 
@@ -89,12 +97,14 @@ def run_each(
     """
     with_what, confined = starter(preload, salt, name)
     mark = f"\x1e{secrets.token_hex(8)}\x1e"
-    running = pool.Running(
-        programs, limits=limits, stdin="", files=(), want=(), salt=salt, role="programs", confined=confined, mark=mark,
-        turn=turn,
-    )  # fmt: skip
-    running.launch(with_what)
-    return batch.outcomes(running.finish(), running.each, mark, len(programs))
+    with gate.current().hold(owner, 1, needs(limits)):
+        running = watch.Running(
+            programs, limits=limits, stdin="", files=(), want=(), salt=salt, role="programs", confined=confined,
+            mark=mark, turn=turn,
+        )  # fmt: skip
+        running.launch(with_what)
+        whole = running.finish()
+    return batch.outcomes(whole, running.each, mark, len(programs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,7 @@ _WHY = {
     "output": "It was stopped: it printed more than {limits.output:,} bytes.",
     "disk": "It was stopped: it wrote more than {limits.disk:,} bytes.",
     "start": "It ended before its tests did.",
+    "report": "It damaged what is reported of it. Does it write to a file descriptor that it did not open?",
 }
 
 
@@ -129,6 +140,7 @@ def judge(
     preload: Sequence[str] = (),
     salt: int = 1,
     name: str | None = None,
+    owner: str = "",
 ) -> Judged:
     """Test a program that may want to deceive: it and its tests run in two confined processes.
 
@@ -143,7 +155,7 @@ def judge(
     True
     """
     given = (_chunks(program, "program.py"), _chunks(tests, "tests.py"))
-    learner, examiner = _two_sides(given, ("learner", "tests"), limits, preload, salt, name)
+    learner, examiner = _two_sides(given, ("learner", "tests"), limits, preload, salt, name, owner)
     found, loaded = examiner[0].tests, learner[0]
     if loaded.stopped or not found:
         why = _WHY[loaded.stopped or examiner[0].stopped or "start"].format(limits=limits)
@@ -158,6 +170,7 @@ def judge_each(
     preload: Sequence[str] = (),
     salt: int = 1,
     name: str | None = None,
+    owner: str = "",
 ) -> list[Judged] | None:
     """Judge programs of one author one after another in the same two confined processes. Never a learner's.
 
@@ -175,7 +188,7 @@ def judge_each(
     """
     given = [[Program(tuple(side)) for side in sides] for sides in zip(*cases, strict=True)]
     (learner, served), (examiner, examined) = _two_sides(
-        (given[0], given[1]), ("learners", "tests of each"), limits, preload, salt, name
+        (given[0], given[1]), ("learners", "tests of each"), limits, preload, salt, name, owner
     )
     found = batch.verdicts((learner, examiner), served, examined, len(cases))
     return None if found is None else [Judged(tests, learner, examiner) for tests in found]
@@ -186,27 +199,30 @@ Side = tuple[Outcome, Sequence[Mapping[str, Any]]]
 
 def _two_sides(
     given: tuple[Sequence[Chunk] | Sequence[Program], Sequence[Chunk] | Sequence[Program]], roles: tuple[str, str],
-    limits: Limits, preload: Sequence[str], salt: int, name: str | None,
+    limits: Limits, preload: Sequence[str], salt: int, name: str | None, owner: str,
 ) -> tuple[Side, Side]:  # fmt: skip
     """Run two processes that share a channel; the outcome of each, and its reports where it ran several programs."""
     with_what, confined = starter(preload, salt, name)
-    pair = socket.socketpair()
-    ends: list[Outcome] = []
-    with pair[0], pair[1]:
-        first, second = (
-            pool.Running(
-                one, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
-                confined=confined,
-            )
-            for one, role, end in zip(given, roles, pair, strict=True)
-        )  # fmt: skip
-        for side in (first, second):
-            side.launch(with_what)
-    other = threading.Thread(target=lambda: ends.append(first.finish()))
-    other.start()
-    examiner = second.finish()
-    other.join()
-    return (ends[0], first.each), (examiner, second.each)
+    with gate.current().hold(owner, 2, needs(limits, 2)), ExitStack() as launched:
+        sides = []
+        pair = socket.socketpair()
+        with pair[0], pair[1]:
+            for one, role, end in zip(given, roles, pair, strict=True):
+                side = watch.Running(
+                    one, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
+                    confined=confined,
+                )  # fmt: skip
+                launched.callback(side.abandon)  # nothing is left to do where it was finished
+                side.launch(with_what)
+                sides.append(side)
+        with ThreadPoolExecutor(1) as beside:
+            other = beside.submit(sides[0].finish)
+            try:
+                examiner = sides[1].finish()
+            except BaseException:
+                sides[0].kill()
+                raise
+            return (other.result(), sides[0].each), (examiner, sides[1].each)
 
 
 def _chunks(source: str | Sequence[Chunk], file: str) -> list[Chunk]:

@@ -4,12 +4,13 @@ Without one, nothing is run until the person at this machine consents to running
 (`consent`). A studio that other people use must not take that consent: it refuses to start.
 """
 
+import os
 from collections.abc import Sequence
 
 from clearhead.errors import SandboxError
-from clearhead.sandbox import bubblewrap, landlock, pool, seccomp
+from clearhead.sandbox import bubblewrap, gate, landlock, pool, seccomp, tmpfs
 from clearhead.sandbox.bubblewrap import Cold
-from clearhead.sandbox.limits import Backend
+from clearhead.sandbox.limits import MIB, Backend
 from clearhead.sandbox.pool import Worker
 
 _consented = False
@@ -56,7 +57,42 @@ def explain() -> str:
     found = next(iter(available()), None)
     if found:
         return f"{found.name}: {found.about}"
-    return "none: needs Linux 6.2 or later with Landlock switched on (x86-64 or arm64), or bubblewrap"
+    refused = bubblewrap.refusal()
+    why = f"; {refused}" if refused else ""
+    return f"none: needs Linux 6.2 or later with Landlock switched on (x86-64 or arm64), or bubblewrap{why}"
+
+
+def guarantees() -> dict[str, str]:
+    """What bounds a program on this machine, by resource, for `clearhead doctor`; empty where nothing is confined."""
+    found = next(iter(available()), None)
+    if found is None:
+        return {}
+    version, warm = landlock.abi(), found.name == "landlock"
+    files = f"Landlock ABI {version}" if warm else "a root of its own that holds nothing else (mount namespace)"
+    network = "Landlock (TCP) and the" if warm and version >= 4 else "the" if warm else "a network namespace and the"
+    signals = "Landlock scopes and the" if warm and version >= 6 else "the" if warm else "a process namespace and the"
+    later = "; Landlock scopes them from Linux 6.12 on" if warm and version < 6 else ""
+    programs, memory = gate.current().programs, gate.current().memory
+    return {
+        "files": files,
+        "network": f"{network} system call filter",
+        "signals": f"{signals} system call filter{later}",
+        "disk": _DISK[tmpfs.offered() if warm else bubblewrap.limits_tmpfs()],
+        "user": _USER[os.geteuid() == 0, warm],
+        "all programs": f"{programs} at once, {memory / 1024 / MIB:.1f} GiB of memory together, in each process",
+    }
+
+
+_DISK = {
+    True: "a tmpfs of limited size, which the kernel keeps",
+    False: "an ordinary folder, counted every 20 ms, and RLIMIT_FSIZE for each file: no user namespaces here",
+}
+_USER = {
+    (False, True): "yours, without capabilities",
+    (False, False): "yours, in a user namespace, without capabilities",
+    (True, True): "root's files and no capability of root's, in a user namespace: run clearhead as an ordinary user",
+    (True, False): f"user {tmpfs.NOBODY}, without capabilities",
+}
 
 
 def starter(preload: Sequence[str], salt: int, name: str | None = None) -> tuple["Worker | Cold", bool]:
@@ -69,7 +105,10 @@ def starter(preload: Sequence[str], salt: int, name: str | None = None) -> tuple
     """
     chosen = next((one for one in available() if one.name == name), None) if name else backend()
     if chosen is None:
-        wanted = f"no back end {name!r} here" if name else f"no confinement is to be had here ({explain()})"
+        why = bubblewrap.refusal() if name == "bubblewrap" else None
+        wanted = (
+            f"no back end {name!r} here{f' ({why})' if why else ''}" if name else f"no confinement here ({explain()})"
+        )
         raise SandboxError(f"{wanted}; no program of a pack or learner is run")
     if chosen.name == "bubblewrap":
         return Cold(preload, salt), True

@@ -11,28 +11,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from clearhead.sandbox import batch, fresh, judging
+from clearhead.sandbox import batch, fresh, judging, tmpfs
 from clearhead.sandbox.confine import confine
 from clearhead.sandbox.limits import Limits
-from clearhead.sandbox.running import JOB, REPORT, run_chunks
+from clearhead.sandbox.running import JOB, REPORT, STARTED, run_chunks
 
 
 def main(*, files: bool = True) -> NoReturn:
-    """Run the job and end the process; never returns. Exit status 81: it could not be confined, nothing was run."""
+    """Run the job and end the process; never returns. Exit status 81: it could not be confined, nothing was run.
+
+    `files=False`: the back end that started this process hides the files from it, and gave it its folder.
+    """
     with os.fdopen(JOB, "rb") as pipe:
         job: dict[str, Any] = json.loads(pipe.read())
     limits = Limits(**job["limits"])
-    folder = Path(job["folder"]) if job["folder"] else None
-    if folder:
-        os.chdir(folder)
-        os.environ.update(HOME=str(folder), TMPDIR=str(folder), MPLCONFIGDIR=str(folder))
+    folder = Path(job["folder"])
+    os.environ.update(HOME=str(folder), TMPDIR=str(folder), MPLCONFIGDIR=str(folder))
     fresh.streams()
     try:
+        if job["confined"] and files and job["tmpfs"] and limits.disk:
+            tmpfs.own(folder, limits.disk)
+        os.chdir(folder)
+        tmpfs.fill(folder, job["files"])
         if job["confined"]:
-            confine(limits, folder, files=files)
+            confine(limits, folder, files=files, private=[Path(path) for path in job["hidden"]])
     except OSError as error:
         os.write(2, f"cannot confine: {error}".encode())
         os._exit(81)
+    os.write(REPORT, STARTED)
     fresh.shuffle(job["salt"])
     chunks, salt = job["chunks"], job["salt"]
     roles: dict[str, Callable[[], dict[str, Any]]] = {

@@ -4,14 +4,12 @@ import ctypes
 import math
 import os
 import resource
-import site
 import struct
-import sys
-import sysconfig
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 
 from clearhead.sandbox import landlock, seccomp
+from clearhead.sandbox.grants import readable
 from clearhead.sandbox.limits import MIB, Limits
 
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -19,28 +17,15 @@ _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _CLEAR_ALL = 24, 47, 4
 _SLACK = 512 * MIB  # address space without memory behind it: allocator arenas, guard pages, mapped libraries
 
 
-@cache
-def readable() -> list[Path]:
-    """What a confined program may read: the interpreter, the installed packages, shared libraries. No pack, no home."""
-    paths = {Path("/usr"), Path("/lib"), Path("/lib64"), Path("/etc/ld.so.cache"), Path("/etc/localtime")}
-    paths |= {Path("/dev/null"), Path("/dev/zero"), Path("/dev/urandom")}
-    paths |= {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    paths |= {Path(sys.base_prefix) / "lib", *map(Path, site.getsitepackages())}
-    package = Path(__file__).resolve().parents[1]
-    site_packages = {path for path in paths if path in package.parents}
-    if site_packages:  # an installed package: grant its neighbours, not the folder that holds the packs
-        paths -= site_packages
-        paths |= {one for folder in site_packages for one in folder.iterdir() if one.name != package.name}
-    return sorted(paths | {one for one in package.iterdir() if one.name not in ("packs", "studio")})
-
-
-def confine(limits: Limits, folder: Path | None, *, files: bool = True) -> None:
+def confine(limits: Limits, folder: Path | None, *, files: bool = True, private: Sequence[Path] = ()) -> None:
     """Confine this process. `folder` may be written to. `files=False` where an outer back end hides the files.
+
+    `private` may not be read, beside what `grants` never grants.
 
     Raises OSError where the kernel refuses: the caller must then not run the program.
     """
     _resources(limits)
-    paths = readable() if files else []
+    paths = readable(private) if files else []
     _drop_capabilities()
     if files:
         landlock.restrict(paths, [folder] if folder and limits.disk else [])

@@ -99,7 +99,13 @@ class Link:
         """The value of a reply, or its exception."""
         if reply.get("raised"):
             raise _rebuilt(reply["raised"])
-        return wire.decode(reply.get("value"), lambda data: Proxy(self, int(data["handle"]), str(data["type"])[:80]))
+        return wire.decode(reply.get("value"), self._proxy)
+
+    def _proxy(self, data: dict[str, Any]) -> Proxy:
+        handle, kind = data.get("handle"), data.get("type")
+        if type(handle) is not int or not isinstance(kind, str):
+            raise wire.WireError("not a handle")
+        return Proxy(self, handle, kind[:80])
 
 
 class Names(dict[str, Any]):
@@ -122,9 +128,11 @@ def _own(value: object) -> dict[str, Any]:
     raise TypeError(f"a {type(value).__name__} cannot be handed to the program; use plain values and tensors")
 
 
-def _rebuilt(data: Mapping[str, Any]) -> BaseException:
+def _rebuilt(data: Any) -> BaseException:
+    if not isinstance(data, dict) or not isinstance(data.get("kinds"), list):
+        raise wire.WireError("not an exception")
     message = str(data.get("message", ""))[:2000]
-    for name in [str(one) for one in data.get("kinds", [])][:30]:
+    for name in [str(one) for one in data["kinds"]][:30]:
         kind = getattr(builtins, name, None)
         if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
             try:
@@ -134,7 +142,7 @@ def _rebuilt(data: Mapping[str, Any]) -> BaseException:
             break
     else:
         error = LearnerError(f"{data.get('type')}: {message}")
-    if data.get("line"):
+    if isinstance(data.get("line"), int):
         error.add_note(f"line {data['line']} of your program")
     return error
 

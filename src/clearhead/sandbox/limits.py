@@ -1,5 +1,6 @@
 """What a confined program may use, what it is, and what came of it. Plain data."""
 
+import errno
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -57,6 +58,11 @@ def no_memory(raised: Raised) -> bool:
     return "MemoryError" in raised.kinds or "can't allocate memory" in raised.message
 
 
+def disk_is_full(raised: Raised) -> bool:
+    """Whether this is how a program meets its limit of disk, where the kernel keeps it."""
+    return "OSError" in raised.kinds and raised.message.startswith(f"[Errno {errno.ENOSPC}]")
+
+
 @dataclass(frozen=True, slots=True)
 class Tested:
     """One test of a judged program: its title, whether it passed, what it says if not, its line among the tests."""
@@ -73,7 +79,8 @@ class Outcome:
 
     Attributes:
         exit_code: 0, or 1 after an exception, or what the program chose; negative: minus the signal that ended it.
-        stopped: None, or why it was stopped: "time", "memory", "output", "disk", "start".
+        stopped: None, or why it was stopped: "time", "memory", "output", "disk", "start", or "report" where the
+            program damaged what its process reports.
         raised: the exception it let through, if any. A program that sets out to deceive can forge it, and `values`.
         values: the names asked for in `want`, as text.
         tests: what the tests found (`judge` only).

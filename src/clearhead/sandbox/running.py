@@ -8,7 +8,9 @@ from types import CodeType
 from typing import Any
 
 JOB, REPORT, CHANNEL = 3, 4, 5  # file descriptors of a child, beside stdin, stdout and stderr
+STARTED = b"\x06"  # the first byte of a report, written before the program is read
 MOST_TEXT = 100_000  # characters of one value or message in a report
+MOST_NAME, MOST_KINDS = 200, 50  # characters of a class's name; classes an exception is said to be of
 
 
 def run_chunks(chunks: Sequence[Mapping[str, Any]], want: Sequence[Sequence[str]]) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def run_chunks(chunks: Sequence[Mapping[str, Any]], want: Sequence[Sequence[str]
         if name in module.__dict__:
             try:
                 values[f"{name}:{spec}" if spec else name] = text_of(module.__dict__[name], spec)[:MOST_TEXT]
-            except Exception as error:  # noqa: BLE001 — a value's own __format__ may raise anything; it is reported
+            except BaseException as error:  # noqa: BLE001 — a value's own __format__ may raise anything; it is reported
                 raised = raised or {**describe(error, chunks, len(chunks) - 1), "file": "", "line": None}
     return {"raised": raised, "values": values}
 
@@ -49,19 +51,27 @@ def describe(error: BaseException, chunks: Sequence[Mapping[str, Any]], number: 
     """The exception as JSON types; `line` is the deepest that lies in one of the chunks."""
     names = {chunk["file"] for chunk in chunks}
     file, line = "", None
-    if isinstance(error, SyntaxError) and error.filename in names:
-        file, line = error.filename or "", error.lineno
+    if isinstance(error, SyntaxError) and isinstance(error.filename, str) and error.filename in names:
+        file, line = error.filename, error.lineno if isinstance(error.lineno, int) and error.lineno > 0 else None
     trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename in names:
             file, line = trace.tb_frame.f_code.co_filename, trace.tb_lineno
         trace = trace.tb_next
-    kinds = [kind.__name__ for kind in type(error).__mro__ if kind is not object]
-    message = str(error.msg) if isinstance(error, SyntaxError) else str(error)
+    kinds = [_name_of(kind) for kind in type(error).__mro__ if kind is not object]
+    try:
+        message = str(error.msg) if isinstance(error, SyntaxError) else str(error)
+    except BaseException as other:  # noqa: BLE001 — a program's own __str__ may raise anything
+        message = f"<its text raises {_name_of(type(other))}>"
     return {
-        "type": type(error).__name__, "message": message[:MOST_TEXT], "file": file, "line": line, "chunk": number,
-        "kinds": kinds,
+        "type": _name_of(type(error)), "message": message[:MOST_TEXT], "file": file, "line": line, "chunk": number,
+        "kinds": kinds[:MOST_KINDS],
     }  # fmt: skip
+
+
+def _name_of(kind: type) -> str:
+    """Its name; a metaclass of the program's own may call it anything."""
+    return str(type.__dict__["__name__"].__get__(kind))[:MOST_NAME]
 
 
 def text_of(value: object, spec: str = "") -> str:

@@ -3,6 +3,10 @@
 An allow-list. Everything else fails with EPERM, so that Python raises PermissionError and a library falls back.
 Threads may start, processes may not: clone needs CLONE_THREAD, and clone3, whose flags a filter cannot see, answers
 ENOSYS so that the C library falls back to clone.
+
+No signal leaves the process on any kernel: kill, tkill and tgkill name the process itself, and what makes the kernel
+send one later (F_SETOWN, F_SETSIG, F_NOTIFY, F_SETLEASE, O_ASYNC, FIOSETOWN, PR_SET_PDEATHSIG, timer_create, mq_notify,
+io_uring, pidfd_send_signal) is not on the list. Landlock does the same a second time from Linux 6.12 on.
 Source: Documentation/userspace-api/seccomp_filter.rst of the kernel.
 """
 
@@ -27,7 +31,7 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
     "getppid": (110, 173), "getuid": (102, 174), "geteuid": (107, 175), "getgid": (104, 176), "getegid": (108, 177),
     "getpgrp": (111, None), "sched_yield": (24, 124), "sched_getaffinity": (204, 123), "exit": (60, 93),
     "exit_group": (231, 94), "pipe": (22, None), "pipe2": (293, 59), "dup": (32, 23), "dup2": (33, None),
-    "dup3": (292, 24), "fcntl": (72, 25), "poll": (7, None), "ppoll": (271, 73), "select": (23, None),
+    "dup3": (292, 24), "poll": (7, None), "ppoll": (271, 73), "select": (23, None),
     "pselect6": (270, 72), "epoll_create1": (291, 20), "epoll_ctl": (233, 21), "epoll_wait": (232, None),
     "epoll_pwait": (281, 22), "eventfd2": (290, 19), "unlink": (87, None), "unlinkat": (263, 35),
     "mkdir": (83, None), "mkdirat": (258, 34), "rename": (82, None), "renameat": (264, 38), "renameat2": (316, 276),
@@ -39,9 +43,11 @@ _ALLOWED: dict[str, tuple[int | None, int | None]] = {
 }  # fmt: skip
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _SIGNALS = ((62, 129), (200, 130), (234, 131))  # kill, tkill, tgkill: to itself only
-_IOCTL, _PRCTL, _PRLIMIT = (16, 29), (157, 167), (302, 261)
+_IOCTL, _PRCTL, _PRLIMIT, _FCNTL = (16, 29), (157, 167), (302, 261), (72, 25)
 _IOCTL_COMMANDS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, cloexec
 _PRCTL_OPTIONS = (15, 16, 0x53564D41)  # set and get the thread's name, name a mapping
+_FCNTL_COMMANDS = (0, 1, 2, 3, 1030)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC; F_SETFL below
+_F_SETFL, _O_ASYNC = 4, 0x2000
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
 _CLONE_THREAD = 0x00010000
@@ -83,12 +89,22 @@ def _program() -> bytes:
     code += _when(_CLONE[column], flags)
     for numbers in _SIGNALS:  # a thread's id is not the process's: only tgkill names both, and then the first counts
         code += _when(numbers[column], [(_LOAD, 0, 0, _ARGUMENTS), (_JUMP_EQ, 0, 1, me)])
-    for numbers, values in ((_IOCTL, _IOCTL_COMMANDS), (_PRCTL, _PRCTL_OPTIONS)):
-        at = _ARGUMENTS + (8 if numbers is _IOCTL else 0)
+    for numbers, place, values in (
+        (_IOCTL, 1, _IOCTL_COMMANDS),
+        (_PRCTL, 0, _PRCTL_OPTIONS),
+        (_FCNTL, 1, _FCNTL_COMMANDS),
+    ):
         for value in values:
-            code += _when(numbers[column], [(_LOAD, 0, 0, at), (_JUMP_EQ, 0, 1, value)], reload=True)
-    low, high = _ARGUMENTS + 16, _ARGUMENTS + 20  # prlimit64 may ask, not set: its new limit is NULL
-    code += _when(_PRLIMIT[column], [(_LOAD, 0, 0, low), (_JUMP_EQ, 0, 3, 0), (_LOAD, 0, 0, high), (_JUMP_EQ, 0, 1, 0)])
+            tests = [(_LOAD, 0, 0, _ARGUMENTS + 8 * place), (_JUMP_EQ, 0, 1, value)]
+            code += _when(numbers[column], tests, reload=True)
+    first, second, third = (_ARGUMENTS + 8 * place for place in range(3))
+    set_flags = [(_LOAD, 0, 0, second), (_JUMP_EQ, 0, 3, _F_SETFL), (_LOAD, 0, 0, third), (_JUMP_SET, 1, 0, _O_ASYNC)]
+    code += _when(_FCNTL[column], set_flags)
+    # prlimit64 may ask for this process's own limits and set none: its process is 0 and its new limit NULL.
+    asks = [(_LOAD, 0, 0, at) for at in (first, third, third + 4)]
+    code += _when(
+        _PRLIMIT[column], [one for at, load in enumerate(asks) for one in (load, (_JUMP_EQ, 0, 5 - 2 * at, 0))]
+    )
     code.append((_RETURN, 0, 0, _ERRNO | errno.EPERM))
     return b"".join(struct.pack("HBBI", *one) for one in code)
 

@@ -17,7 +17,7 @@ import struct
 import sys
 from typing import Any
 
-from clearhead.sandbox import child, confine, fresh
+from clearhead.sandbox import child, fresh, grants
 
 SOCKET = 3
 _PR_SET_PDEATHSIG = 1
@@ -30,7 +30,7 @@ def prepare(preload: list[str]) -> None:
         if name == "torch":
             _warm(module)
     fresh.shuffle(0)
-    confine.readable()
+    grants.readable()
 
 
 def main(preload: list[str]) -> None:

@@ -7,13 +7,14 @@ never from a URL, which a Host header can shape.
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any, Final, ParamSpec, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from clearhead.studio.desk import GUEST, Desk
+from clearhead.studio import sent
+from clearhead.studio.desk import GUEST, Desk, desk_of
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.sessions import SECONDS, Sessions
@@ -89,14 +90,16 @@ class _Signer:
 def show_token(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
     """The token typed into a page rather than opened as part of the address."""
     if not _is_token(request, token.strip()):
-        return _ask_for_token(request, _("That is not the token. The terminal prints it at each start."))
+        said = _("That is not the token. The terminal prints it at each start.")
+        return sent.back_to(desk_of(request), "/", lacking=said)
     return _let_in(request, "/")
 
 
 def to_log_in(request: Request, _problem: Exception) -> Response:
-    """Send a browser to the log-in page, and back afterwards."""
-    if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse(f"/login?{urlencode({'next': address_of(request)})}", 303)
+    """Send a browser to the log-in page, and back afterwards: after a form, to the page that had it."""
+    if "text/html" in request.headers.get("accept", ""):
+        where = address_of(request) if request.method == "GET" else _came_from(request)
+        return RedirectResponse(f"/login?{urlencode({'next': where})}", 303)
     request.state.desk = request.app.state.desk.at(GUEST)
     heading, detail = _("Log in first"), _("This page belongs to somebody.")
     return render(request, "error.html", status=401, number=401, heading=heading, detail=detail, again=False, kept="")
@@ -104,7 +107,9 @@ def to_log_in(request: Request, _problem: Exception) -> Response:
 
 def to_token(request: Request, _problem: Exception) -> Response:
     """Say where the token is, and take it."""
-    return _ask_for_token(request, "")
+    page = render(request, "token.html", status=401, lacking=sent.why_not(desk_of(request), request).get("lacking", ""))
+    page.delete_cookie(sent.COOKIE)
+    return page
 
 
 def let_in(request: Request, _problem: Exception) -> Response:
@@ -116,10 +121,6 @@ def safe(address: str) -> str:
     """The address if it is within this studio, else the first page."""
     inside = address.startswith("/") and address[1:2] not in ("/", "\\") and address.isprintable()
     return address if inside else "/"
-
-
-def _ask_for_token(request: Request, lacking: str) -> Response:
-    return render(request, "token.html", status=401, lacking=lacking)
 
 
 def _let_in(request: Request, where: str) -> Response:
@@ -137,6 +138,13 @@ def _is_token(request: Request, given: str) -> bool:
 
 def _signer(request: Request) -> _Signer:
     return _Signer(request.app.state.desk.secret)
+
+
+def _came_from(request: Request) -> str:
+    """The page of this studio whose form was sent; the first page where that is not known."""
+    came = urlsplit(request.headers.get("referer", ""))
+    here = came.netloc == request.headers.get("host", "")
+    return safe(came._replace(scheme="", netloc="").geturl()) if here else "/"
 
 
 def address_of(request: Request, *, without: str = "") -> str:

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
 from typing import Annotated, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from itsdangerous import BadSignature, URLSafeSerializer
 
+from clearhead.studio import names, sent
 from clearhead.studio.access import SESSION, open_to_all, safe
 from clearhead.studio.accounts import LONGEST, SHORTEST, Account, Accounts
-from clearhead.studio.desk import AtDesk
+from clearhead.studio.desk import AtDesk, desk_of
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.sessions import SECONDS, Sessions
@@ -34,16 +37,21 @@ Typed = Annotated[str, Form(max_length=LONGEST)]
 
 
 @router.get("/login", response_class=HTMLResponse)
+@plain_page
 @open_to_all
 def login(request: Request, next: str = "/") -> HTMLResponse:
-    return render(request, "login.html", next=safe(next), given="", lacking="")
+    why = sent.why_not(desk_of(request), request)
+    wait, given = why.get("wait", 0), why.get("given", "")
+    status = (429 if wait else 401) if why else 200
+    page = render(request, "login.html", status=status, next=safe(next), given=given, lacking=why.get("lacking", ""))
+    return _said_once(page, wait)
 
 
 @router.post("/login")
 @open_to_all
 async def log_in(
     request: Request,
-    name: Annotated[str, Form(max_length=100)],
+    name: Annotated[str, Form(max_length=LONGEST)],
     password: Typed,
     next: Annotated[str, Form()] = "/",
 ) -> Response:
@@ -53,16 +61,15 @@ async def log_in(
 def _log_in(request: Request, name: str, password: str, next: str) -> Response:
     account, lacking, wait = _checked(request, name, password)
     if account is None:
-        page = render(request, "login.html", status=429 if wait else 401, next=safe(next), given=name, lacking=lacking)
-        if wait:
-            page.headers["retry-after"] = str(wait)
-        return page
+        where = f"/login?{urlencode({'next': safe(next)})}"
+        return sent.back_to(desk_of(request), where, given=name, lacking=lacking, wait=wait)
     return _enter(request, account, safe(next))
 
 
 @router.post("/logout")
-def log_out(request: Request) -> Response:
-    """End the session, and clear what the browser holds for cards without a network."""
+def log_out(request: Request, desk: AtDesk) -> Response:
+    """End the session; forget what was sent and not answered, and what the browser holds: cards and drafts."""
+    sent.forget(desk.store)
     _sessions(request).end(request.cookies.get(SESSION, ""))
     response = RedirectResponse("/login", 303, headers={"clear-site-data": '"cache", "storage"'})
     response.delete_cookie(SESSION)
@@ -70,9 +77,12 @@ def log_out(request: Request) -> Response:
 
 
 @router.get("/join/{token}", response_class=HTMLResponse)
+@plain_page
 @open_to_all
 def invitation(request: Request, token: str) -> HTMLResponse:
-    return render(request, "join.html", account=_invited(request, token), shortest=SHORTEST, lacking="")
+    account, why = _invited(request, token), sent.why_not(desk_of(request), request)
+    lacking, status = why.get("lacking", ""), 422 if why else 200
+    return _said_once(render(request, "join.html", status=status, account=account, shortest=SHORTEST, lacking=lacking))
 
 
 @router.post("/join/{token}")
@@ -84,13 +94,17 @@ async def join(request: Request, token: str, password: Typed, again: Typed) -> R
 def _join(request: Request, token: str, password: str, again: str) -> Response:
     account = _invited(request, token)
     if lacking := _unfit(password, again):
-        return render(request, "join.html", status=422, account=account, shortest=SHORTEST, lacking=lacking)
+        return sent.back_to(desk_of(request), f"/join/{token}", lacking=lacking)
     return _enter_anew(request, account, password, "/")
 
 
 @router.get("/settings/password", response_class=HTMLResponse)
-def password_page(request: Request) -> HTMLResponse:
-    return render(request, "password.html", shortest=SHORTEST, lacking="")
+@plain_page
+def password_page(request: Request) -> Response:
+    why = sent.why_not(desk_of(request), request)
+    wait, lacking = why.get("wait", 0), why.get("lacking", "")
+    status = (429 if wait else 422) if why else 200
+    return _said_once(render(request, "password.html", status=status, shortest=SHORTEST, lacking=lacking), wait)
 
 
 @router.post("/settings/password")
@@ -103,17 +117,14 @@ def _change_password(request: Request, name: str, current: str, password: str, a
     account, lacking, wait = _checked(request, name, current)
     lacking = lacking or _unfit(password, again)
     if account is None or lacking:
-        page = render(request, "password.html", status=429 if wait else 422, shortest=SHORTEST, lacking=lacking)
-        if wait:
-            page.headers["retry-after"] = str(wait)
-        return page
+        return sent.back_to(desk_of(request), "/settings/password", lacking=lacking, wait=wait)
     return _enter_anew(request, account, password, "/settings?saved=true")
 
 
 def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
     """The account if the password is right; else why not, and the seconds to wait. Counted before it is hashed."""
     throttle: Throttle = request.app.state.throttle
-    keys = (_guesser(request, name), Key("address", request.client.host if request.client else ""))
+    keys = (_guesser(request, names.key(name)), Key("address", request.client.host if request.client else ""))
     if wait := throttle.admit(*keys):
         return None, _("Too many tries. The next is possible in %(wait)s seconds.", wait=wait), wait
     account = _accounts(request).check(name, password)
@@ -130,6 +141,14 @@ def _guesser(request: Request, name: str) -> Key:
     except (BadSignature, ValueError, TypeError):
         return Key("name", name)
     return Key("browser", f"{browser} {name}") if known == name else Key("name", name)
+
+
+def _said_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
+    """A form that says why it was not taken; shown again, it does not."""
+    page.delete_cookie(sent.COOKIE)
+    if wait:
+        page.headers["retry-after"] = str(wait)
+    return page
 
 
 def _unfit(password: str, again: str) -> str:
@@ -161,7 +180,7 @@ def _enter(request: Request, account: Account, where: str) -> Response:
     # lax: a link from a message opens the studio; what changes something carries a form token besides
     session = _sessions(request).open(account)
     response.set_cookie(SESSION, session, max_age=SECONDS, httponly=True, samesite="lax", secure=secure)
-    browser = str(_browsers(request).dumps([account.name, secrets.token_urlsafe(8)]))
+    browser = str(_browsers(request).dumps([names.key(account.name), secrets.token_urlsafe(8)]))
     response.set_cookie(BROWSER, browser, max_age=YEAR, httponly=True, samesite="strict", secure=secure)
     return response
 

@@ -5,23 +5,24 @@ fingerprint of the hash it was made under: a new password ends it, so it works o
 """
 
 import hashlib
-import re
 import secrets
+import shlex
+import unicodedata
 from dataclasses import dataclass
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from itsdangerous import BadSignature, URLSafeTimedSerializer
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from clearhead.errors import OptionError
+from clearhead.studio import names
 from clearhead.studio.database import Database
 from clearhead.studio.tables import learners
 
 DAY = 24 * 60 * 60
 INVITED = 7 * DAY  # seconds an invitation is good for
 SHORTEST, LONGEST = 10, 200  # characters of a password
-NAME = re.compile(r"[\w][\w .@-]{0,58}[\w]|\w", re.ASCII)
 GONE = "removed "  # what a removed learner's password begins with: no hash, so it fits nothing
 
 
@@ -63,24 +64,29 @@ class Accounts:
         """Make a place for somebody new; gives the invitation with which he chooses his password.
 
         Raises:
-            OptionError: the name is taken, or no name.
+            OptionError: the name is taken in this or another spelling, or it cannot be a name.
         """
-        if not NAME.fullmatch(name):
-            raise OptionError(f"{name!r} is no name here: write 1 to 60 letters, digits, spaces or any of . @ - _")
-        row = self._database.insert(learners).values(name=name, password="").on_conflict_do_nothing()
+        name = names.checked(name)
         with self._database.writing() as connection:
-            new = connection.execute(row.returning(learners.c.id)).first()
-        if new is None:
-            raise OptionError(f"{name} is here already. For a new password: clearhead studio user reset {name!r}")
+            if self._database.is_postgresql:  # SQLite has one writer at a time
+                connection.execute(text("LOCK TABLE learners IN SHARE ROW EXCLUSIVE MODE"))
+            new = self._database.insert(learners).values(name=name, password="").on_conflict_do_nothing()
+            id = connection.execute(new.returning(learners.c.id)).scalar()
+            others = connection.execute(select(learners.c.name).where(learners.c.id != (id or 0))).scalars()
+            taken = next((other for other in others if names.key(other) == names.key(name)), None)
+            if taken is not None:
+                raise OptionError(
+                    f"{taken} is here already. For a new password: clearhead studio user reset {shlex.quote(taken)}"
+                )
         return self._invitation(self._named(name))
 
     def reset(self, name: str) -> str:
         """A new invitation: the old password holds until it is used."""
         return self._invitation(self._named(name))
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str) -> Account:
         """Let him in no more, now. His answers stay, and his number is never given to somebody else."""
-        self._write(self._named(name), GONE + secrets.token_hex())
+        return self._write(self._named(name), GONE + secrets.token_hex())
 
     def invited(self, token: str) -> Account | None:
         """Whose invitation this is; None where it is no longer good."""
@@ -88,21 +94,21 @@ class Accounts:
 
     def join(self, account: Account, password: str) -> Account:
         """Give the account this password."""
-        return self._write(account, self._hasher.hash(password))
+        return self._write(account, self._hasher.hash(_composed(password)))
 
     def check(self, name: str, password: str) -> Account | None:
         """The account, if the password is right. An unknown name takes as long as a wrong password.
 
         A password that was hashed with other parameters is hashed anew with today's.
         """
-        account = next((one for one in self.all() if one.name == name), None)
+        account = self._known(name)
         known = account is not None and account.state == "active"
         try:
-            self._hasher.verify(account.password if account and known else self._nobodys, password)
+            self._hasher.verify(account.password if account and known else self._nobodys, _composed(password))
         except (VerificationError, InvalidHashError):
             return None
         if account and known and self._hasher.check_needs_rehash(account.password):
-            account = self._write(account, self._hasher.hash(password))
+            account = self._write(account, self._hasher.hash(_composed(password)))
         return account if known else None
 
     def _invitation(self, account: Account) -> str:
@@ -118,14 +124,26 @@ class Accounts:
         account = Account(*row) if row else None
         return account if account and account.fingerprint == fingerprint else None
 
+    def _known(self, name: str) -> Account | None:
+        """The account of this name: spelled so, or else the only one that is the same name in another spelling."""
+        every = self.all()
+        composed, same = _composed(name), [one for one in every if names.key(one.name) == names.key(name)]
+        exact = next((one for one in same if one.name == composed), None)
+        return exact or (same[0] if len(same) == 1 else None)
+
     def _named(self, name: str) -> Account:
-        for account in self.all():
-            if account.name == name:
-                return account
-        names = ", ".join(one.name for one in self.all()) or "nobody yet"
-        raise OptionError(f"there is no {name!r} here; there are: {names}")
+        account = self._known(name)
+        if account is None:
+            known = ", ".join(one.name for one in self.all()) or "nobody yet"
+            raise OptionError(f"there is no {name!r} here; there are: {known}")
+        return account
 
     def _write(self, account: Account, password: str) -> Account:
         with self._database.writing() as connection:
             connection.execute(update(learners).where(learners.c.id == account.id).values(password=password))
         return Account(account.id, account.name, password)
+
+
+def _composed(typed: str) -> str:
+    """What was typed, whichever way the keyboard makes its accents."""
+    return unicodedata.normalize("NFC", typed)

@@ -6,51 +6,57 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, Response
-from fastapi.staticfiles import StaticFiles
-from starlette.exceptions import HTTPException
-
 from clearhead import sandbox
 from clearhead.errors import ClearheadError, StoreError
-from clearhead.studio import (
-    access,
-    account,
-    away,
-    exam,
-    experiment,
-    feedback,
-    home,
-    lens,
-    mistakes,
-    notes,
-    offline,
-    practice,
-    preferences,
-    progress,
-    reveal,
-    search,
-    topic,
-    tour,
-    tryout,
-    walk,
-)
-from clearhead.studio.access import open_to_all
-from clearhead.studio.accounts import Accounts
-from clearhead.studio.database import Database
-from clearhead.studio.desk import Desk, desk_of, secret_in
-from clearhead.studio.language import _, explained, languages, mark, speak
-from clearhead.studio.lengths import TooLong
-from clearhead.studio.lens_reading import READINGS, Readings
-from clearhead.studio.pages import render
-from clearhead.studio.security import Guard, KnownHost
-from clearhead.studio.sessions import Sessions
-from clearhead.studio.settings import CORES, EVERYWHERE, Settings
-from clearhead.studio.shelf import Shelf, fill
-from clearhead.studio.store import Store
-from clearhead.studio.throttle import Throttle
-from clearhead.studio.turns import Busy
+from clearhead.extras import STUDIO, needs
+
+with needs(*STUDIO):
+    import python_multipart as python_multipart  # FastAPI names it only when a form is declared
+    from fastapi import Depends, FastAPI, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import FileResponse, Response
+    from fastapi.staticfiles import StaticFiles
+    from starlette.exceptions import HTTPException
+
+    from clearhead.studio import (
+        access,
+        account,
+        away,
+        elsewhere,
+        exam,
+        experiment,
+        feedback,
+        home,
+        lens,
+        mistakes,
+        notes,
+        offline,
+        practice,
+        preferences,
+        progress,
+        reveal,
+        search,
+        sent,
+        topic,
+        tour,
+        tryout,
+        walk,
+    )
+    from clearhead.studio.access import open_to_all
+    from clearhead.studio.accounts import Accounts
+    from clearhead.studio.database import Database
+    from clearhead.studio.desk import Desk, desk_of, secret_in
+    from clearhead.studio.language import _, explained, languages, mark, speak
+    from clearhead.studio.lengths import TooLong
+    from clearhead.studio.lens_reading import READINGS, Readings
+    from clearhead.studio.pages import render
+    from clearhead.studio.security import Guard, KnownHost
+    from clearhead.studio.sessions import Sessions
+    from clearhead.studio.settings import CORES, EVERYWHERE, Settings
+    from clearhead.studio.shelf import Shelf, fill
+    from clearhead.studio.store import Store
+    from clearhead.studio.throttle import Throttle
+    from clearhead.studio.turns import Busy
 
 PARTS = (
     *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),
@@ -82,6 +88,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     """
     if settings.shared:
         sandbox.must_confine()
+    sandbox.hide(settings.data)
     store = Store(Database(settings.data, settings.database))
     shelf = shelf or fill(settings.packs, settings.data / "proofs")
     desk = Desk(settings, store, shelf, secret_in(settings.data))
@@ -94,7 +101,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     app = FastAPI(
         title="Clearhead studio",
         lifespan=lifespan,
-        dependencies=[*_doors(settings), Depends(_same_site)],
+        dependencies=[Depends(elsewhere.check_origin), *_doors(settings), Depends(_same_site)],
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
@@ -113,6 +120,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
         app.include_router(access.router)
         app.add_exception_handler(access.TokenFirst, access.to_token)
         app.add_exception_handler(access.TokenShown, access.let_in)
+    _refused(app)
     _views(app)
     app.mount("/static", StaticFiles(directory=HERE / "static"))
     _errors(app)
@@ -133,6 +141,21 @@ def _accounts(app: FastAPI, database: Database, secret: str, processes: int) -> 
     app.state.hashing = ThreadPoolExecutor(max(1, CORES // processes), thread_name_prefix="passwords")
     app.include_router(account.router)
     app.add_exception_handler(access.LogInFirst, access.to_log_in)
+
+
+def _refused(app: FastAPI) -> None:
+    @app.get("/refused")
+    @open_to_all
+    def refused(request: Request, said: str = "") -> Response:
+        """Why a form was refused, at an address that can be shown again without sending it again."""
+        desk = desk_of(request)
+        why = sent.read(desk, said)
+        if why is None:
+            raise HTTPException(404, _("There is no page at this address."))
+        kept = sent.get(desk, "refused", why["kept"]) or {}
+        if why["status"] == away.WAIT:
+            return away.please_wait(request, why["detail"], kept.get("address", "/"), kept.get("fields", []))
+        return _error_page(request, why["status"], why["title"], why["detail"], kept=kept.get("text", ""))
 
 
 def _views(app: FastAPI) -> None:
@@ -176,6 +199,14 @@ def _errors(app: FastAPI) -> None:
     async def too_long(request: Request, problem: TooLong) -> Response:
         return _error_page(request, 422, TITLES[413], explained(problem), kept=problem.text)
 
+    @app.exception_handler(elsewhere.FromElsewhere)
+    async def from_elsewhere(request: Request, problem: elsewhere.FromElsewhere) -> Response:
+        detail = _("Another site asks for this. Open it yourself if you want what it does.")
+        return render(
+            request, "error.html", status=403, number=403, heading=_(TITLES[403]), detail=detail, again=False,
+            opens=elsewhere.address(request), kept="",
+        )  # fmt: skip
+
     @app.exception_handler(ClearheadError)
     async def told_why(request: Request, problem: ClearheadError) -> Response:
         return _error_page(request, 500, FAULT, explained(problem))
@@ -190,7 +221,13 @@ def _errors(app: FastAPI) -> None:
 def _error_page(
     request: Request, status: int, title: str, detail: str, *, again: bool = False, kept: str = ""
 ) -> Response:
-    heading = _(title)
+    """The page that says what was wrong and shows what was `kept` of a field that was too long.
+
+    After a form it has an address of its own, so that Back leads to the form.
+    """
+    if sent.from_browser(request):
+        said = {"status": status, "title": title, "detail": detail}
+        return sent.refused(desk_of(request), said, {"text": kept} if kept else {})
     return render(
-        request, "error.html", status=status, number=status, heading=heading, detail=detail, again=again, kept=kept
+        request, "error.html", status=status, number=status, heading=_(title), detail=detail, again=again, kept=kept
     )

@@ -54,6 +54,7 @@ def ask(
         "card.html" if item.kind == "card" else "question.html",
         status=422 if lacking else 200,
         **page_of(desk, question, graded=request.query_params.get("graded", "")),
+        graded_before="before" in request.query_params,
         turned=False,
         lacking=lacking,
         filled=filled or {},

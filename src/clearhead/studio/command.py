@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from clearhead import printing
+
 command = typer.Typer(invoke_without_command=True)
 user = typer.Typer(help="The learners of a shared studio: add, list, reset, remove.", no_args_is_help=True)
 command.add_typer(user, name="user")
@@ -75,7 +77,7 @@ def add(name: Name, data: Data = None, database: Url = None, url: Address = None
     from clearhead.studio.users import open_users
 
     with open_users(data, database, url) as here:
-        typer.echo(here.invitation(name, here.accounts.add(name)))
+        printing.show(here.invitation(here.accounts.add(name)))
 
 
 @user.command("reset")
@@ -84,7 +86,7 @@ def reset(name: Name, data: Data = None, database: Url = None, url: Address = No
     from clearhead.studio.users import open_users
 
     with open_users(data, database, url) as here:
-        typer.echo(here.invitation(name, here.accounts.reset(name)))
+        printing.show(here.invitation(here.accounts.reset(name)))
 
 
 @user.command("remove")
@@ -93,8 +95,8 @@ def remove(name: Name, data: Data = None, database: Url = None) -> None:
     from clearhead.studio.users import open_users
 
     with open_users(data, database) as here:
-        here.accounts.remove(name)
-    typer.echo(f"{name} is let in no more; the answers stay")
+        removed = here.accounts.remove(name)
+    printing.show(f"{removed.name} is let in no more; the answers stay")
 
 
 @user.command("list")
@@ -104,4 +106,4 @@ def show(data: Data = None, database: Url = None) -> None:
 
     with open_users(data, database) as here:
         for account in here.accounts.all():
-            typer.echo(f"{account.name}  {account.state}")
+            printing.show(f"{account.name}  {account.state}")

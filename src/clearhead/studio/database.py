@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from clearhead.errors import OptionError, StoreError
+from clearhead.extras import needs
 from clearhead.saying import Said, say
 from clearhead.studio import migrate
 
@@ -31,7 +32,8 @@ class Database:
 
     Raises:
         StoreError: it cannot be read or is damaged; it is left as it was.
-        OptionError: the URL is of another kind, or the driver for it is missing.
+        OptionError: the URL is of another kind.
+        ExtraError: the driver for it is missing.
 
     Attributes:
         where: the file, or the URL without its password.
@@ -133,12 +135,8 @@ def postgresql_url(url: str) -> URL:
             f"the database is {place.drivername!r}, expected postgresql://USER@HOST/NAME. Without --database the "
             "attempts are kept in an SQLite file in the data folder."
         )
-    try:
+    with needs("postgresql", "PostgreSQL"):
         import psycopg as psycopg
-    except ImportError as problem:
-        raise OptionError(
-            "PostgreSQL needs a driver that is not here. Run `pip install 'clearhead[postgresql]'`."
-        ) from problem
     return place.set(drivername=POSTGRESQL)
 
 

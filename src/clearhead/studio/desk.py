@@ -15,6 +15,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from clearhead.course import Item, Progress, Proved, Verdict
+from clearhead.errors import StoreError
+from clearhead.saying import say
 from clearhead.studio.learner import History, Learner
 from clearhead.studio.question import Question
 from clearhead.studio.security import Csrf
@@ -182,4 +184,12 @@ def secret_in(folder: Path) -> str:
         with suppress(FileExistsError):  # another studio over the same folder was first
             os.link(whole, file)
         whole.unlink()
-    return file.read_text()
+    try:
+        secret = file.read_text(encoding="ascii").strip()
+    except ValueError:
+        secret = ""
+    if not secret:
+        raise StoreError(
+            say("%(file)s is damaged. Remove it: the next start makes another, and everybody logs in again.", file=file)
+        )
+    return secret

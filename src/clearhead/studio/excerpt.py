@@ -5,8 +5,9 @@ import re
 from clearhead.studio.mathml import FUNCTIONS, OPERATORS, SYMBOLS
 
 _PROGRAM = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
-_FORMULA = re.compile(r"(?<!\$)\$+([^$]+)\$+")
-_MARKS = re.compile(r"[`*#\[\]]|\(/[^()]*\)|^[^\S\n]*(?:[-+]|\d+\.)\s", re.MULTILINE)
+_FORMULA = re.compile(r"(?<!\$)\$++([^$]++)\$++")
+_MARKS = re.compile(r"[`*#\[\]]|\(/[^()]*\)|^[ \t]*(?:[-+]|\d+\.)\s", re.MULTILINE)
+_LONGEST = 2_000  # characters of a formula that is put into words
 _LINES = re.compile(r"\||:?-{3,}:?")  # of a table
 _ROOT = re.compile(r"\\sqrt\s*(?:\[([^\[\]{}]*)\]\s*)?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
@@ -42,6 +43,8 @@ def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
 
 def _formula(source: str) -> str:
     """LaTeX without its commands: what is known as a sign, what is not left out."""
+    if len(source) > _LONGEST:
+        return ""
     before = ""
     while before != source:
         before = source

@@ -2,7 +2,7 @@
 
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, HTTPException, Request
@@ -13,10 +13,11 @@ from clearhead.errors import SandboxError
 from clearhead.studio import home, topic
 from clearhead.studio.curve import curve, short
 from clearhead.studio.desk import AtDesk
-from clearhead.studio.experiments import EXPERIMENTS, Experiment
+from clearhead.studio.experiments import EXPERIMENTS, SEEDS, Experiment, program
 from clearhead.studio.findings import FINDINGS
 from clearhead.studio.language import _, mark
 from clearhead.studio.pages import fragment, render
+from clearhead.studio.spread import Samples, Spread
 from clearhead.studio.turns import Busy, needed, queued
 
 router = APIRouter()
@@ -28,7 +29,11 @@ class Row:
     """One measured point."""
 
     x: float
-    found: dict[str, float]
+    found: Mapping[str, Samples]
+
+    def text(self, key: str) -> str:
+        """What stands in the table."""
+        return Spread.of(self.found[key]).text
 
 
 _kept: OrderedDict[str, list[Row]] = OrderedDict()
@@ -97,10 +102,8 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
         return
     rows = []
     for x in experiment.points:
-        before = "".join(f"{name} = {value}\n" for name, value in {"x": x, **chosen}.items())
-        after = "import json\nprint(json.dumps(found))"
         needed()
-        outcome = sandbox.run(before + experiment.program + after, limits=LIMITS, preload=("torch",))
+        outcome = sandbox.run(program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",))
         if not outcome.ok:
             why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(
@@ -111,7 +114,8 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
                     why=why,
                 )
             )
-        rows.append(Row(x, json.loads(outcome.stdout)))
+        seeds = json.loads(outcome.stdout)
+        rows.append(Row(x, {key: [found[key] for found in seeds] for key in seeds[0]}))
         yield rows[-1]
     _kept[key] = rows
     while len(_kept) > 64:
@@ -143,14 +147,17 @@ def _guess(request: Request, experiment: Experiment) -> int | None:
 def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], guessed: int | None) -> str:
     """The curves so far; once every point is measured, what they say and what became of the guess."""
 
-    def column(key: str) -> list[float]:
-        return [row.found[key] for row in rows]
+    def column(key: str) -> list[Samples]:
+        return [[row.x] if key == "x" else row.found[key] for row in rows]
+
+    def middles(key: str) -> list[float]:
+        return [Spread.of(samples).middle for samples in column(key)]
 
     xs = [row.x for row in rows]
     curves = [
         (
             _(label),
-            curve(xs, {key: column(key) for key in series}, _(label), span=experiment.points),
+            curve(xs, {key: middles(key) for key in series}, _(label), span=experiment.points),
             [_(name) if name else "" for name in series.values()],
         )
         for label, series in experiment.charts.items()
@@ -163,6 +170,7 @@ def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], gue
         rows=rows,
         curves=curves,
         short=short,
+        seeds=len(SEEDS),
         said=finding.said(column) if whole else [],
         answers=finding.guess.answers,
         guessed=guessed if whole else None,

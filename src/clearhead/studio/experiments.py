@@ -1,12 +1,24 @@
 """The experiments: each a program that measures one point, run confined on this machine when somebody asks.
 
-A program finds its point in `x` and its settings by name, and leaves a dict of measured numbers in `found`.
+A program finds its point in `x`, its seed in `seed` and its settings by name, and leaves a dict of measured numbers in
+`found`. It runs once for each of `SEEDS`, so that what is said of the numbers can tell a change from chance.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import indent
 
 from clearhead.studio.language import _, mark
+
+SEEDS = range(5)
+_EACH = """
+import json
+@given
+seeds = []
+for seed in @seeds:
+@program
+print(json.dumps(seeds))
+"""
 
 
 @dataclass(frozen=True)
@@ -66,7 +78,7 @@ HEADS = Experiment(
 import time
 import torch
 
-torch.manual_seed(0)
+torch.manual_seed(seed)
 layer = torch.nn.MultiheadAttention(width, int(x), batch_first=True).eval()
 tokens = torch.randn(1, length, width)
 times = []
@@ -99,7 +111,7 @@ SCALE = Experiment(
     """
 import torch
 
-torch.manual_seed(0)
+torch.manual_seed(seed)
 width = int(x)
 found = {}
 for name, scale in (("scaled", width**-0.5), ("plain", 1.0)):
@@ -128,7 +140,7 @@ LENGTH = Experiment(
 import time
 import torch
 
-torch.manual_seed(0)
+torch.manual_seed(seed)
 length = int(x)
 tokens = torch.randn(1, length, width, requires_grad=True)
 
@@ -168,7 +180,7 @@ HARD = Experiment(
     """
 import torch
 
-torch.manual_seed(0)
+torch.manual_seed(seed)
 logits = torch.randn(2000, keys, dtype=torch.float64, requires_grad=True)
 values = torch.randn(keys, 8, dtype=torch.float64)
 weights = (logits / x).softmax(-1)
@@ -183,3 +195,10 @@ found = {
 )
 
 EXPERIMENTS: Mapping[str, Experiment] = {one.id: one for one in (HEADS, SCALE, LENGTH, HARD)}
+
+
+def program(experiment: Experiment, values: Mapping[str, float]) -> str:
+    """What measures one point: the experiment's program, once a seed."""
+    given = "".join(f"{name} = {value}\n" for name, value in values.items())
+    repeated = indent(experiment.program.strip() + "\nseeds.append(found)", "    ")
+    return _EACH.replace("@given", given).replace("@seeds", repr(SEEDS)).replace("@program", repeated)

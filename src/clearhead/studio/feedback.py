@@ -22,7 +22,13 @@ router = APIRouter()
 @router.get("/attempts/{attempt_id}", response_class=HTMLResponse)
 @queued("programs")
 def feedback(
-    request: Request, desk: AtDesk, attempt_id: str, back: str = "", focus: str = "", since: int = 0
+    request: Request,
+    desk: AtDesk,
+    attempt_id: str,
+    back: str = "",
+    focus: str = "",
+    since: int = 0,
+    before: bool = False,
 ) -> HTMLResponse:
     kept = desk.store.attempt(attempt_id)
     question = kept and answered(desk, kept)
@@ -44,6 +50,7 @@ def feedback(
         once_more=once_more(kept.item_id, kept.mode, focus=focus, since=since),
         focus=focus,
         since=since,
+        before=before,
         onward=onward(desk, question.item, kept.mode, focus=focus, since=since),
         sure=confidence.said(kept.confidence),
         back=back if back.startswith("/topics/") else "",

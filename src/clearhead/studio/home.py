@@ -10,6 +10,7 @@ from clearhead.course import Item, Mastery, Pack, Progress, Topic
 from clearhead.course.mastery import GOOD, WEIGHT
 from clearhead.studio import compass, queue
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.helping import SITTING, Helping, helping
 from clearhead.studio.pages import render
 from clearhead.studio.question import ASKED
@@ -28,6 +29,7 @@ class Place:
 
 
 @router.get("/", response_class=HTMLResponse)
+@plain_page
 def home(request: Request, desk: AtDesk) -> HTMLResponse:
     progress, place = desk.progress, going_on(desk)
     topics = list(desk.shelf.topics())

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.studio.access import open_to_all
 from clearhead.studio.desk import AtDesk
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _, explained
 from clearhead.studio.lengths import fitting
 from clearhead.studio.lens_plain import numbers
@@ -63,6 +64,7 @@ class Consent(BaseModel):
 
 
 @router.get("/lens")
+@plain_page
 @queued("lens")
 def page(
     request: Request,

@@ -13,6 +13,7 @@ def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int)
 
     Of a second model, how far each head is from the one in the same place: `kl[layer][head]`, nats a query.
     """
+    from clearhead.views.lines import layer_lines
     from clearhead.views.listing import listing
     from clearhead.views.payload import divergences
     from clearhead.views.ranking import telling
@@ -22,9 +23,11 @@ def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int)
         first = telling(reading)
         layer, head = first.layer, first.head
     listed = listing(reading, layer=layer, head=head)["heads"][0]
+    queries, keys = layer_lines(reading, layer)
+    is_named = queries.tokens == keys.tokens and len(keys.tokens) <= NAMED
     rows = [
-        {"token": token, "links": [(reading.tokens[key], weight) for key, weight in links[:8]]}
-        for token, links in zip(reading.tokens, listed["links"], strict=True)
+        {"token": token, "links": [(keys.tokens[key], weight) for key, weight in links[:8]]}
+        for token, links in zip(queries.tokens, listed["links"], strict=True)
     ]
     return {
         "error": None,
@@ -32,9 +35,9 @@ def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int)
         "layer": layer,
         "head": head,
         "breadth": listed["scores"].get("breadth"),
-        "tokens": reading.tokens,
-        "margin": 0.6 + 0.37 * min(max(map(len, reading.tokens)), 11),  # room for names, in cells
-        "weights": listed["weights"] if len(reading.tokens) <= NAMED else None,
+        "tokens": keys.tokens,
+        "margin": 0.6 + 0.37 * min(max(map(len, keys.tokens)), 11),  # room for names, in cells
+        "weights": listed["weights"] if is_named else None,
         "rows": rows,
         "heads": [matrix.shape[1] for matrix in matrices],
         "second": second and second.model_name,

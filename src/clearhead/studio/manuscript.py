@@ -3,6 +3,7 @@
 The programs of a page (`python run`) share one namespace and run once, confined; what each printed is set below it.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -29,14 +30,14 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
     if not programs:
         return page.text
     place = cache / "pages" / f"{_key(page, pack)}.json"
-    if place.exists():
-        outputs = json.loads(place.read_text(encoding="utf-8"))
-    else:
+    outputs = _kept(place, len(programs))
+    if outputs is None:
         outputs = _run(programs, page, pack)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        half = place.with_suffix(".half")
-        half.write_text(json.dumps(outputs), encoding="utf-8")
-        half.replace(place)
+        with contextlib.suppress(OSError):  # it is run again at the next start
+            place.parent.mkdir(parents=True, exist_ok=True)
+            half = place.with_suffix(".half")
+            half.write_text(json.dumps(outputs), encoding="utf-8")
+            half.replace(place)
     left = iter(outputs)
 
     def shown(found: re.Match[str]) -> str:
@@ -45,6 +46,16 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
         return f"```python\n{found[1]}```{below}"
 
     return RUN.sub(shown, page.text)
+
+
+def _kept(place: Path, count: int) -> list[str] | None:
+    """The outputs kept at `place`; None if there are none. A damaged file counts as none."""
+    try:
+        kept = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    whole = isinstance(kept, list) and len(kept) == count and all(isinstance(one, str) for one in kept)
+    return kept if whole else None
 
 
 def _run(programs: list[str], page: Page, pack: Pack) -> list[str]:

@@ -16,6 +16,7 @@ from clearhead.saying import Said, say
 from clearhead.studio import topic
 from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.pages import render
 from clearhead.studio.question import Question
 
@@ -57,6 +58,7 @@ class Mistake:
 
 
 @router.get("/topics/{pack_id}/{topic_id}/mistakes", response_class=HTMLResponse)
+@plain_page
 def page(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, this = topic.found(desk, pack_id, topic_id)
     items = desk.shelf.items_of(pack, this)

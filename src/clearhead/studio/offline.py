@@ -18,6 +18,7 @@ from clearhead.studio import prose, queue
 from clearhead.studio.access import open_to_all
 from clearhead.studio.asking import asked, new_ticket
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.question import Question
@@ -54,6 +55,7 @@ def manifest() -> FileResponse:
 
 
 @router.get("/offline", response_class=HTMLResponse)
+@plain_page
 @open_to_all
 def page(request: Request) -> HTMLResponse:
     """The page shown for every address while there is no network; its module fills in the cards."""

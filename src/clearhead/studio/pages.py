@@ -51,6 +51,7 @@ _TEMPLATES.filters.update(
     ago=say.ago,
     day=say.day,
     plain=say.plain,
+    digest=say.digest,
 )
 _TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=say.marked, drawn=figure)
 
@@ -65,12 +66,13 @@ def render(request: Request, name: str, *, status: int = 200, **context: Any) ->
     """
     desk = desk_of(request)
     spoken = desk.setting("language")
-    return _page(request, name, status, spoken, theme=desk.setting("theme"), who=desk.who, **context)
+    known: dict[str, Any] = {"theme": desk.setting("theme"), "who": desk.who, "learner": desk.store.learner}
+    return _page(request, name, status, spoken, **known, **context)
 
 
 def render_without_database(request: Request, name: str, *, status: int, **context: Any) -> HTMLResponse:
     """The template as a response that asks the database for nothing, for when it is away."""
-    return _page(request, name, status, "en", theme="system", who="", **context)
+    return _page(request, name, status, "en", theme="system", who="", learner=None, **context)
 
 
 def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, **context: Any) -> HTMLResponse:
@@ -87,7 +89,9 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
         **context,
     )
     response = HTMLResponse(text, status)
-    response.headers["cache-control"] = "no-store"
+    # no-store takes the page away that Back would show, with what was typed into it. Where people share a browser it
+    # stays, so that Back shows nothing of whoever logged out before; drafts.js brings what was typed back there.
+    response.headers["cache-control"] = "no-store" if root.settings.shared else "no-cache"
     if fresh:
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
     return response

@@ -9,11 +9,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData
 
 from clearhead.course import Attempt, Item
-from clearhead.studio import answer, confidence, exam, helping, home, levels, mistakes, queue, say, topic
+from clearhead.studio import answer, confidence, exam, helping, home, levels, mistakes, queue, say, sent, topic
 from clearhead.studio.asking import MODES, ask, asked, kept_to, new_ticket, onward, page_of, rest
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
+from clearhead.studio.sent import Sent
+from clearhead.studio.ticket import Ticket
 from clearhead.studio.turns import queued
 
 router = APIRouter()
@@ -92,6 +94,7 @@ def one(
     item_id: str,
     mode: str = "practice",
     edit: str = "",
+    fresh: bool = False,
     focus: str = "",
     since: int = 0,
 ) -> HTMLResponse:
@@ -103,11 +106,19 @@ def one(
         raise HTTPException(404, _("There is no question %(item)s here.", item=item_id))
     before = desk.store.attempt(edit) if edit else None
     program = before.response if before and before.item_id == item_id and isinstance(before.response, str) else ""
+    if mode == "build" and not fresh:
+        program = program or _last_program(desk, item)
     ticket = new_ticket(desk, item, mode if mode in MODES else "practice").but(focus=focus)
     if since and mode == "review":
         since = helping.begun(since, desk.now())
         ticket = ticket.but(since=since, place=_sitting(desk, since)[2])
     return ask(request, desk, item, ticket, filled={"program": [program]} if program else None)
+
+
+def _last_program(desk: Desk, item: Item) -> str:
+    """The program this step of Build was last answered with: one goes on with one's own."""
+    before = desk.history.by_item.get(item.id, ())
+    return next((str(one.response) for one in reversed(before) if isinstance(one.response, str)), "")
 
 
 @router.get("/reveal", response_class=HTMLResponse)
@@ -130,26 +141,38 @@ def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_
         try:
             response = answer.read(question, form)
         except answer.Incomplete as problem:
-            return ask(request, desk, question.item, ticket, lacking=str(problem), filled=filled(form))
+            return _put_again(desk, ticket, Sent(filled(form), lacking=str(problem)))
         verdict = desk.verdict(question, response)
         if verdict.suggested and question.form == "explain":
-            return render(request, "confirm.html", **page_of(desk, question), verdict=verdict)
+            return _put_again(desk, ticket, Sent(filled(form), compare=True))
         kept = question.attempt(response, verdict, desk.now(), confidence=confidence.stated(form.get("sure")))
         desk.store.record(kept)
+        sent.answered(desk, ticket)
         mistakes.remember(desk, kept, verdict)
         desk.prepare_next(question.item)
-    if ticket.sitting:
-        return RedirectResponse(ticket.sitting, 303)
-    if question.item.kind == "card":
-        on = onward(desk, question.item, kept.mode, graded=kept.id, focus=ticket.focus, since=ticket.since)
-        return RedirectResponse(on, 303)
-    keeps = kept_to(ticket.focus, ticket.since)
-    return RedirectResponse(f"/attempts/{kept.id}" + (f"?{urlencode(keeps)}" if keeps else ""), 303)
+        return _after(desk, ticket, kept)
+    return _after(desk, ticket, kept, before=True)
 
 
-@router.post("/help", response_class=HTMLResponse)
+@router.get("/question")
 @queued("programs")
-def help_with(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> HTMLResponse:
+def put_again(request: Request, desk: AtDesk, ticket: str) -> Response:
+    """The question of this ticket as it was last sent: what was filled in, what it lacked, the hints it asked for."""
+    put = desk.tickets.read(ticket)
+    question = asked(desk, put)
+    kept = desk.store.attempt(put.id)
+    if kept is not None:
+        return _after(desk, put, kept, before=True)
+    form = sent.form_of(desk, put)
+    if form.compare:
+        verdict = desk.verdict(question, form.fields["text"][0].strip())
+        return render(request, "confirm.html", **page_of(desk, question), verdict=verdict)
+    return ask(request, desk, question.item, put, lacking=form.lacking, filled=form.fields)
+
+
+@router.post("/help")
+@queued("programs")
+def help_with(desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Put the question again with one more hint, or with its options, and with what was filled in.
 
     The ticket counts the hints, so a hint is counted with and without JavaScript, and none is in the page before it
@@ -161,12 +184,33 @@ def help_with(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(
         ticket = ticket.but(typed=False)
     else:
         ticket = ticket.but(hints=min(ticket.hints + 1, len(question.hints)))
-    return ask(request, desk, question.item, ticket, filled=filled(form))
+    return _put_again(desk, ticket, Sent(filled(form)))
+
+
+def _put_again(desk: Desk, ticket: Ticket, form: Sent) -> Response:
+    sent.keep_form(desk, ticket, form)
+    return RedirectResponse(f"/question?{urlencode({'ticket': desk.tickets.sign(ticket)})}", 303)
+
+
+def _after(desk: Desk, ticket: Ticket, kept: Attempt, *, before: bool = False) -> Response:
+    """Where an answer leads; `before`: this question had been answered, and that answer counts."""
+    if ticket.sitting:
+        return RedirectResponse(ticket.sitting, 303)
+    item = desk.shelf.items[ticket.item]
+    if item.kind == "card":
+        on = onward(desk, item, kept.mode, graded=kept.id, focus=ticket.focus, since=ticket.since)
+        return RedirectResponse(on + ("&before=true" if before else ""), 303)
+    keeps = {**kept_to(ticket.focus, ticket.since), **({"before": "true"} if before else {})}
+    return RedirectResponse(f"/attempts/{kept.id}" + (f"?{urlencode(keeps)}" if keeps else ""), 303)
 
 
 def filled(form: FormData) -> dict[str, list[str]]:
     """What a form holds, to fill it in again."""
-    return {name: [one for one in form.getlist(name) if isinstance(one, str)] for name in form}
+    return {
+        name: [one for one in form.getlist(name) if isinstance(one, str)]
+        for name in form
+        if name not in ("csrf", "ticket")
+    }
 
 
 def _at_rest(
@@ -207,7 +251,11 @@ def _in_topic(
         )
     known = sum(queue.settled(progress.items[one.id]) for one in items)
     said = _("%(known)s of %(all)s right so far", known=known, all=len(items))
-    return ask(request, desk, item, new_ticket(desk, item, mode).but(focus=focus, place=said), levels=row)
+    program = _last_program(desk, item) if mode == "build" else ""
+    fields = {"program": [program]} if program else None
+    return ask(
+        request, desk, item, new_ticket(desk, item, mode).but(focus=focus, place=said), levels=row, filled=fields
+    )
 
 
 def _next(items: list[Item], desk: Desk, mode: str, after: str, more: bool) -> Item | None:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.studio.desk import AtDesk
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _, languages
 from clearhead.studio.pages import DARK, render
 from clearhead.studio.sitting import CLOCKS
@@ -21,6 +22,7 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 
 @router.get("/settings", response_class=HTMLResponse)
+@plain_page
 def page(request: Request, desk: AtDesk, saved: bool = False) -> HTMLResponse:
     return render(
         request,

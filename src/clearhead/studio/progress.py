@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.studio import confidence, say
 from clearhead.studio.desk import AtDesk
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import many
 from clearhead.studio.pages import render
 
@@ -38,6 +39,7 @@ class Day:
 
 
 @router.get("/progress", response_class=HTMLResponse)
+@plain_page
 def progress(request: Request, desk: AtDesk) -> HTMLResponse:
     now, known, items = desk.now(), desk.progress, desk.shelf.items
     levels = Counter(one.level for one in known.concepts.values())

@@ -23,6 +23,8 @@ def code(source: str, kind: str = "python") -> Markup:
     """A program, highlighted, in a `<pre>` one can scroll with the keyboard."""
     lexer = _LEXERS.get(kind)
     inner = highlight(source, lexer, _FORMATTER) if lexer else escape(source)
+    if kind == "diff":  # a line that wraps hangs below its sign
+        inner = "".join(f'<span class="line">{line}</span>' for line in inner.rstrip().splitlines(keepends=True))
     role = "output" if kind in ("output", "text") else "program"
     return Markup(f'<pre class="{role}" tabindex="0"><code>{inner.rstrip()}</code></pre>\n')  # noqa: S704 — escaped above
 
@@ -44,13 +46,27 @@ def inline(text: str) -> Markup:
     return Markup(_MARKDOWN.renderInline(text))  # noqa: S704 — as above
 
 
-def _math(source: str, options: dict[str, Any]) -> str:
-    block = bool(options["display_mode"])
+LONG = 40  # characters of a formula in a line of text that may be wider than a phone
+
+
+def _math(source: str, *, block: bool) -> str:
     try:
-        math = to_mathml(source, block=block)
-        return math.replace('<math display="block"', '<math display="block" tabindex="0"', 1)  # wide ones scroll
+        return to_mathml(source, block=block)
     except ValueError as problem:
         return f'<code title="{escape(str(problem))}">{escape(source)}</code>'
+
+
+def _formula(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+    """A formula on a line of its own, in a box that scrolls: engines disagree whether `math` itself can."""
+    tag = "div" if tokens[index].type == "math_block" else "span"
+    return f'<{tag} class="formula" tabindex="0">{_math(tokens[index].content, block=True)}</{tag}>'
+
+
+def _inline_formula(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+    """A formula within a line, which does not break."""
+    source = tokens[index].content
+    long = ' long" tabindex="0' if len(source) > LONG else ""
+    return f'<span class="in-line{long}">{_math(source, block=False)}</span>'
 
 
 def _fence(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
@@ -67,7 +83,10 @@ def _table(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
 
 def _renderer() -> MarkdownIt:
     markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "smartquotes", "replacements"])
-    markdown.use(dollarmath_plugin, renderer=_math, double_inline=True)
+    markdown.use(dollarmath_plugin, double_inline=True)
+    markdown.add_render_rule("math_inline", _inline_formula)
+    for name in ("math_block", "math_inline_double"):
+        markdown.add_render_rule(name, _formula)
     markdown.add_render_rule("fence", _fence)
     markdown.add_render_rule("code_block", _fence)
     markdown.add_render_rule("table_open", _table)

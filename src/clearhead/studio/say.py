@@ -1,5 +1,6 @@
 """Times and names as people say them."""
 
+import hashlib
 from collections.abc import Iterable
 from datetime import date, datetime
 
@@ -140,3 +141,8 @@ def plain(number: float) -> str:
     ('2', '0.25')
     """
     return f"{number:.6g}"
+
+
+def digest(text: str) -> str:
+    """A short name of a text, the same wherever and in whatever order it is shown."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

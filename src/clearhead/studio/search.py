@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.studio import excerpt, say, topic
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _
 from clearhead.studio.lengths import fitting
 from clearhead.studio.pages import render
@@ -28,6 +29,7 @@ class Hit:
 
 
 @router.get("/search", response_class=HTMLResponse)
+@plain_page
 def search(request: Request, desk: AtDesk, q: str = "") -> HTMLResponse:
     words = re.findall(r"\w+", fitting("search", q).lower())[:8]
     hits = sorted(_hits(desk, words), key=lambda hit: (-hit.weight, hit.title)) if words else []

@@ -6,9 +6,7 @@ script into one. Who is asked to log in is decided in `access.py`.
 
 import re
 import secrets
-import socket
 from collections.abc import Iterable
-from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
@@ -87,13 +85,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-@lru_cache(maxsize=1)
-def names_of_this_machine() -> frozenset[str]:
-    """localhost, and what this machine calls itself."""
-    own = socket.gethostname().lower()
-    return frozenset({"localhost", "127.0.0.1", "::1", own, f"{own}.local", socket.getfqdn().lower()})
 
 
 class Guard:

@@ -1,27 +1,34 @@
 """`clearhead studio`: prove what is taught, take a port, serve, and stop cleanly on Ctrl-C."""
 
+import errno
 import logging
 import os
 import secrets
 import socket
+import ssl
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
-import uvicorn
-from fastapi import FastAPI
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from starlette.types import ASGIApp
 
 from clearhead.errors import OptionError, SandboxError
-from clearhead.studio import app, users, workers
-from clearhead.studio.accounts import Accounts
-from clearhead.studio.desk import Desk
-from clearhead.studio.settings import LOCAL, Settings
-from clearhead.studio.shelf import Shelf, prove, unproved
+from clearhead.extras import STUDIO, needs
+from clearhead.printing import console as terminal
+
+with needs(*STUDIO):
+    import uvicorn
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp
+
+    from clearhead.studio import app, users, workers
+    from clearhead.studio.accounts import Accounts
+    from clearhead.studio.desk import Desk
+    from clearhead.studio.settings import LOCAL, Settings
+    from clearhead.studio.shelf import Shelf, prove, unproved
 
 TRIES = 50  # ports after the wanted one
 
@@ -36,7 +43,8 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         OptionError: no port is free.
         SandboxError, StoreError, PackError: see `app.create`.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = terminal(soft_wrap=True)
+    _check_certificate(settings)
     if settings.token is None:
         settings = replace(settings, token=secrets.token_urlsafe(24))
     with take_port(settings.host, settings.port) as listener:
@@ -61,7 +69,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
 
 def work(settings: Settings, listener: socket.socket, number: int) -> None:
     """One of several processes: the first tells the terminal how far the proofs are, all prove and serve."""
-    console = Console(highlight=False, soft_wrap=True, quiet=number > 0)
+    console = terminal(soft_wrap=True, quiet=number > 0)
     _run(app.create(settings, unproved(settings.packs)), settings, listener, console)
 
 
@@ -97,6 +105,28 @@ def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
     )
 
 
+def _check_certificate(settings: Settings) -> None:
+    """Raises OptionError where https could not be served with these files."""
+    if settings.certificate is None or settings.key is None:
+        return
+    for name, file in (("certificate", settings.certificate), ("key", settings.key)):
+        try:
+            file.read_bytes()
+        except OSError as problem:
+            raise OptionError(f"the {name} {file} cannot be read: {problem.strerror}. Give a PEM file.") from problem
+
+    def no_password() -> str:
+        raise OptionError(f"the key {settings.key} has a password. Give one without: nobody is there to type it.")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certificate, settings.key, no_password)
+    except ssl.SSLError as problem:
+        raise OptionError(
+            f"https cannot be served with {settings.certificate} and {settings.key}: {problem.reason or problem}. "
+            "Give a certificate and its own private key, both in PEM."
+        ) from problem
+
+
 def _say_who(settings: Settings, accounts: Accounts, console: Console) -> None:
     """What whoever shares a studio should know."""
     count = sum(one.state != "removed" for one in accounts.all())
@@ -117,9 +147,11 @@ def take_port(host: str, port: int) -> socket.socket:
     """A listening socket on `port`, or on the next free one; 0 takes any.
 
     Raises:
-        OptionError: none of the next ones is free either.
+        OptionError: none of the next ones is free either, or the host is no address of this machine.
     """
     last: OSError | None = None
+    if not host:
+        raise OptionError("the host is empty. Give --host 127.0.0.1, or 0.0.0.0 for every address of this machine.")
     for wanted in [port] if port == 0 else range(port, min(port + TRIES, 65536)):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         # asyncio turns Nagle's algorithm off only for sockets that name TCP: without it every answer on a kept
@@ -129,12 +161,23 @@ def take_port(host: str, port: int) -> socket.socket:
         try:
             listener.bind((host, wanted))
             listener.listen(1024)  # a class that opens its browsers at once
-        except OSError as problem:
+        except (OSError, UnicodeError, TypeError) as problem:  # TypeError: no name of a host in any encoding
             listener.close()
+            if not isinstance(problem, OSError) or isinstance(problem, socket.gaierror) or _elsewhere(problem):
+                raise OptionError(
+                    f"{host} is not an address of this machine ({getattr(problem, 'strerror', None) or problem}). "
+                    "Use --host 127.0.0.1, or 0.0.0.0 for every address it has."
+                ) from problem
+            if problem.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise OptionError(f"{host} cannot be listened on: {problem}. Use --host 127.0.0.1") from problem
             last = problem
         else:
             return listener
     raise OptionError(f"no port from {port} on is free ({last}). Choose another: clearhead studio --port N")
+
+
+def _elsewhere(problem: OSError) -> bool:
+    return problem.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
 class _Stopped(Exception):

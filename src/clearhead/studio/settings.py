@@ -2,7 +2,9 @@
 
 import os
 import re
+import socket
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -10,7 +12,6 @@ import platformdirs
 
 from clearhead.errors import OptionError
 from clearhead.sandbox import Limits
-from clearhead.studio.security import names_of_this_machine
 
 URL = re.compile(r"https?://[^\s/?#@]+/*")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 — addresses that are every address of a machine, and so none to send
@@ -107,3 +108,10 @@ class Settings:
     def invites_to(self, port: int) -> str:
         """What stands before an invitation; "" where only who runs it can know: it listens on every address."""
         return "" if self.url is None and self.host in EVERYWHERE else self.address(port)
+
+
+@lru_cache(maxsize=1)
+def names_of_this_machine() -> frozenset[str]:
+    """localhost, and what this machine calls itself."""
+    own = socket.gethostname().lower()
+    return frozenset({"localhost", "127.0.0.1", "::1", own, f"{own}.local", socket.getfqdn().lower()})

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from clearhead.course import Attempt
@@ -24,6 +24,7 @@ _AFTER = (
 _ONE = select(attempts).where(attempts.c.learner == bindparam("learner"), attempts.c.id == bindparam("id"))
 _UNDOING = select(func.count()).where(attempts.c.learner == bindparam("learner"), attempts.c.undoes == bindparam("id"))
 _KEPT = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
+_DROP = delete(kept).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
 _KEPT_UNDER = (
     select(kept)
     .where(
@@ -100,6 +101,11 @@ class Store:
         with self.database.reading() as connection:
             found = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
         return default if found is None else str(found)
+
+    def drop(self, key: str) -> None:
+        """Forget what was kept under this key."""
+        with self.database.writing() as connection:
+            connection.execute(_DROP, self._mine(key=_text(key)))
 
     def kept_under(self, prefix: str) -> dict[str, str]:
         """Every setting whose key begins with `prefix`, without the prefix."""

@@ -6,6 +6,7 @@ from fastapi.responses import HTMLResponse
 from clearhead.course import Item, Pack, Topic
 from clearhead.studio import home, queue, sitting
 from clearhead.studio.desk import AtDesk, Desk
+from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _, many, mark
 from clearhead.studio.pages import render
 from clearhead.studio.question import ASKED
@@ -84,6 +85,7 @@ def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
 
 
 @router.get("/topics/{pack_id}/{topic_id}", response_class=HTMLResponse)
+@plain_page
 def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, topic = found(desk, pack_id, topic_id)
     items = desk.shelf.items_of(pack, topic)
@@ -151,16 +153,19 @@ def _minutes(topic: Topic) -> int:
 
 
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
+@plain_page
 def read(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     return page(request, desk, pack_id, topic_id, "read")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/why", response_class=HTMLResponse)
+@plain_page
 def why(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     return page(request, desk, pack_id, topic_id, "why")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/sheet", response_class=HTMLResponse)
+@plain_page
 def sheet(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     return page(request, desk, pack_id, topic_id, "sheet")
 

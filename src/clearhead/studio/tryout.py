@@ -4,16 +4,19 @@ The first time a program is only to be read. Once it has run, it can be edited. 
 stood is answered like a question: with the belief behind it, and the rule; a wrong one is shown among the mistakes.
 """
 
-from typing import Annotated
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead import sandbox
 from clearhead.course import Item, Pack, Topic, Verdict, grade
 from clearhead.course.compare import same_output
 from clearhead.errors import SandboxError
-from clearhead.studio import home, mistakes, topic
+from clearhead.studio import home, mistakes, sent, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _, mark
 from clearhead.studio.lengths import fitting
@@ -26,59 +29,101 @@ LIMITS = sandbox.Limits(seconds=10)
 
 
 @router.get("/topics/{pack_id}/{topic_id}/try", response_class=HTMLResponse)
-def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str = "") -> HTMLResponse:
+def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str = "", run: str = "") -> HTMLResponse:
+    """A program to read; or, with the id of a run, what came of it and the program to change."""
     pack, this, items = _programs(desk, pack_id, topic_id)
     chosen = next((one for one in items if one.id == item), items[0])
     home.remember(desk, home.Place(request.scope["path"], this.title, mark("Try")))
-    return _page(request, desk, pack, this, items, chosen, program=program_of(chosen, desk))
+    kept = sent.get(desk, "run", run) if run else None
+    ran = Run.of(kept) if kept and kept["item"] == chosen.id else None
+    own = program_of(chosen, desk)
+    verdict, same = None, False
+    if ran:
+        if ran.prediction and ran.program.strip() == own.strip():
+            verdict = _verdict(desk, chosen, ran.prediction)
+        ran_as_said = ran.outcome is not None and same_output(ran.prediction, printed(ran.outcome))
+        same = ran_as_said if verdict is None else verdict.correct
+    place = items.index(chosen)
+    return render(
+        request,
+        "try.html",
+        pack=pack,
+        topic=this,
+        tabs=topic.tabs(desk, pack, this),
+        mode="try",
+        item=chosen,
+        place=place + 1,
+        count=len(items),
+        next=items[(place + 1) % len(items)],
+        program=ran.program if ran else own,
+        prediction=ran.prediction if ran else "",
+        outcome=ran and ran.outcome,
+        problem=ran.problem if ran else "",
+        gone=bool(run) and ran is None,
+        same=same,
+        verdict=verdict,
+        rule=desk.shelf.proved[chosen.id].rule,
+    )
 
 
-@router.post("/topics/{pack_id}/{topic_id}/try", response_class=HTMLResponse)
+@router.post("/topics/{pack_id}/{topic_id}/try")
 @queued("programs")
 def run(
-    request: Request,
     desk: AtDesk,
     pack_id: str,
     topic_id: str,
     item: Annotated[str, Form()],
     program: Annotated[str, Form()] = "",
     prediction: Annotated[str, Form()] = "",
-) -> HTMLResponse:
+) -> Response:
+    """Run a program and redirect to what came of it, which has an address of its own."""
     pack, this, items = _programs(desk, pack_id, topic_id)
     chosen = next((one for one in items if one.id == item), items[0])
     own = program_of(chosen, desk)
     source = fitting("program", program) or own
     prediction = fitting("prediction", prediction).strip()
-    outcome, problem, verdict = None, "", None
+    outcome, problem = None, ""
     needed()
     try:
         outcome = sandbox.run(source, limits=LIMITS, preload=pack.preload)
     except SandboxError as refused:
         problem = str(refused)
     if prediction and source.strip() == own.strip():
-        verdict = _verdict(desk, chosen, prediction)
-    return _page(
-        request,
-        desk,
-        pack,
-        this,
-        items,
-        chosen,
-        program=source,
-        prediction=prediction,
-        outcome=outcome,
-        problem=problem,
-        verdict=verdict,
-    )
+        said = _said(desk, chosen, prediction)
+        mistakes.remember_prediction(desk, chosen, said, _verdict(desk, chosen, prediction))
+    id = secrets.token_hex(6)
+    sent.keep(desk, "run", id, {"item": chosen.id, **asdict(Run(source, prediction, outcome, problem))})
+    return RedirectResponse(f"{topic.address(pack, this, 'try')}?item={chosen.id}&run={id}", 303)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A program that was run, what was said of it before, and what came of it; or why it was not run."""
+
+    program: str
+    prediction: str
+    outcome: sandbox.Outcome | None
+    problem: str
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> "Run":
+        """The run as it was kept."""
+        outcome = kept["outcome"]
+        if outcome:
+            raised = outcome["raised"] and sandbox.Raised(**outcome["raised"])
+            outcome = sandbox.Outcome(**{**outcome, "raised": raised, "tests": ()})
+        return cls(kept["program"], kept["prediction"], outcome, kept["problem"])
+
+
+def _said(desk: Desk, item: Item, prediction: str) -> str:
+    """A prediction as the course grades it: a typed letter is no option's key."""
+    return f"{prediction}\n" if desk.shelf.proved[item.id].option(prediction) else prediction
 
 
 def _verdict(desk: Desk, item: Item, prediction: str) -> Verdict:
-    """What the course says of a prediction of the item's own program; a wrong one is kept among the mistakes."""
-    proved = desk.shelf.proved[item.id]
-    said = f"{prediction}\n" if proved.option(prediction) else prediction  # a typed letter is no option's key
-    verdict = grade(item, proved, said, desk.shelf.pack_of(item.id))
-    mistakes.remember_prediction(desk, item, said, verdict)
-    return verdict
+    """What the course says of a prediction of the item's own program."""
+    said = _said(desk, item, prediction)
+    return grade(item, desk.shelf.proved[item.id], said, desk.shelf.pack_of(item.id))
 
 
 def printed(outcome: sandbox.Outcome) -> str:
@@ -101,41 +146,3 @@ def _programs(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic, lis
     if not items:
         raise topic.nothing(desk, _("%(topic)s has no program to try yet.", topic=this.title))
     return pack, this, items
-
-
-def _page(
-    request: Request,
-    desk: Desk,
-    pack: Pack,
-    this: Topic,
-    items: list[Item],
-    chosen: Item,
-    *,
-    program: str,
-    prediction: str = "",
-    outcome: sandbox.Outcome | None = None,
-    problem: str = "",
-    verdict: Verdict | None = None,
-) -> HTMLResponse:
-    place = items.index(chosen)
-    ran_as_said = outcome is not None and same_output(prediction, printed(outcome))
-    same = ran_as_said if verdict is None else verdict.correct
-    return render(
-        request,
-        "try.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(desk, pack, this),
-        mode="try",
-        item=chosen,
-        place=place + 1,
-        count=len(items),
-        next=items[(place + 1) % len(items)],
-        program=program,
-        prediction=prediction,
-        outcome=outcome,
-        problem=problem,
-        same=same,
-        verdict=verdict,
-        rule=desk.shelf.proved[chosen.id].rule,
-    )

@@ -5,11 +5,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from clearhead.studio.accounts import INVITED, Accounts
-from clearhead.studio.database import Database
-from clearhead.studio.desk import secret_in
-from clearhead.studio.settings import Settings
-from clearhead.studio.store import Store
+from clearhead.extras import STUDIO, needs
+
+with needs(*STUDIO):
+    from clearhead.studio.accounts import INVITED, Accounts
+    from clearhead.studio.database import Database
+    from clearhead.studio.desk import secret_in
+    from clearhead.studio.settings import Settings
+    from clearhead.studio.store import Store
 
 DAYS = INVITED // (24 * 60 * 60)
 ADDRESS = "address"  # what a shared studio keeps its own address under, with nobody's number
@@ -22,8 +25,10 @@ class Users:
     accounts: Accounts
     address: str
 
-    def invitation(self, name: str, token: str) -> str:
+    def invitation(self, token: str) -> str:
         """What to send to somebody who was invited."""
+        invited = self.accounts.invited(token)
+        name = invited.name if invited else ""
         send = f"Send {name} this link, good for {DAYS} days and once"
         if self.address:
             return f"{send}:\n{self.address}/join/{token}"

@@ -5,13 +5,14 @@ Both are held to the same numbers by tests/studio/test_walk.py.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.studio import home, topic
+from clearhead.studio import home, say, topic
 from clearhead.studio.desk import AtDesk
 from clearhead.studio.language import _, mark
 from clearhead.studio.pages import render
@@ -21,7 +22,8 @@ router = APIRouter()
 Matrix = list[list[float]]
 TOKENS, WIDTH = (mark("the"), mark("cat"), mark("sat")), 4
 HEADS = (1, 2, 4)  # how many heads one can choose
-LARGEST = 1000.0  # a number typed past this is brought back, so that every step stays finite
+LARGEST = 1000.0  # a number past this is not taken, so that every step stays finite
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 START: Mapping[str, Matrix] = {
     "q": [[1, 0, 0, 1], [2, 0, 1, 0], [0, 1, 1, 1]],
@@ -74,7 +76,8 @@ def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
     pack, this = topic.found(desk, pack_id, topic_id)
     if "walk" in this.pages:  # a walk of the author's own
         return topic.page(request, desk, pack_id, topic_id, "walk")
-    given = {name: _given(request.query_params, name) for name in START}
+    misread: list[tuple[str, float]] = []
+    given = {name: _given(request.query_params, name, misread) for name in START}
     causal = "causal" in request.query_params
     asked = request.query_params.get("heads", "2")
     heads = int(asked) if asked in map(str, HEADS) else 2
@@ -87,6 +90,7 @@ def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
         tabs=topic.tabs(desk, pack, this),
         mode="walk",
         given=given,
+        misread=[(_named(place), say.plain(counts)) for place, counts in misread],
         names=NAMES,
         tokens=[_(token) for token in TOKENS],
         causal=causal,
@@ -97,20 +101,38 @@ def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
     )
 
 
-def _given(query: Mapping[str, str], name: str) -> Matrix:
-    """A matrix from the address, `q-0-3=1.5`; what is missing or no number is as at the start."""
-    return [
-        [_number(query.get(f"{name}-{i}-{j}", ""), value) for j, value in enumerate(row)]
-        for i, row in enumerate(START[name])
-    ]
+def _given(query: Mapping[str, str], name: str, misread: list[tuple[str, float]]) -> Matrix:
+    """A matrix from the address, `q-0-3=1.5`; a number that is missing is as at the start.
+
+    So is one that cannot be used: its place and what counts are added to `misread`.
+    """
+
+    def read(place: str, otherwise: float) -> float:
+        text = query.get(place)
+        value = otherwise if text is None else number(text)
+        if value is None:
+            misread.append((place, otherwise))
+            return otherwise
+        return value
+
+    return [[read(f"{name}-{i}-{j}", value) for j, value in enumerate(row)] for i, row in enumerate(START[name])]
 
 
-def _number(text: str, otherwise: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        return otherwise
-    return max(-LARGEST, min(LARGEST, value)) if math.isfinite(value) else otherwise
+def _named(place: str) -> str:
+    """What the page calls a field: "Q, row 1, column 4" for q-0-3."""
+    name, row, column = place.split("-")
+    return _("%(matrix)s, row %(row)s, column %(column)s", matrix=NAMES[name], row=int(row) + 1, column=int(column) + 1)
+
+
+def number(text: str) -> float | None:
+    """The number somebody typed, with a point or a comma; None where it is none, or too large. As walk.js reads it.
+
+    >>> number(" -2,5 "), number("−1e2"), number("3.5x"), number("1001")
+    (-2.5, -100.0, None, None)
+    """
+    plain = text.strip().replace("−", "-").replace(",", ".")
+    value = float(plain) if _NUMBER.fullmatch(plain) else math.inf
+    return value if abs(value) <= LARGEST else None
 
 
 def _dot(a: Sequence[float], b: Sequence[float]) -> float:

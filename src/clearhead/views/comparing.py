@@ -9,6 +9,7 @@ from rich.text import Text
 
 from clearhead.errors import OptionError, TooLargeError
 from clearhead.views import terminal
+from clearhead.views.lines import layer_lines, lines
 from clearhead.views.numbers import Array, numbers
 from clearhead.views.payload import tiles
 from clearhead.views.refusing import refuse_unlike
@@ -28,9 +29,10 @@ class Comparison:
     Attributes:
         first, second: one text through two models, tokenised alike.
         heads: (layer, head) of the first model, row by row of `alike`; `others`: of the second, column by column.
-        alike: (heads, others), 0 to 1: the cosine of two heads' rows of weights, mean over queries.
+        alike: (heads, others), 0 to 1: the cosine of two heads' rows of weights, mean over queries; NaN for heads that
+            attend between other tokens, as an encoder's and a decoder's do.
         nats: (heads, others), the Kullback-Leibler divergence Σⱼ aⱼ·log(aⱼ / bⱼ) of a head from another, mean over
-            queries; infinite where the second gives nothing to a key that the first looks at.
+            queries; infinite where the second gives nothing to a key that the first looks at, NaN where `alike` is.
     """
 
     first: "Reading"
@@ -43,14 +45,20 @@ class Comparison:
     def same_place(self) -> list[tuple[float, float, int, int]]:
         """(likeness, divergence, layer, head) of the heads that both models have, least alike first."""
         place = {name: column for column, name in enumerate(self.others)}
-        cells = [(row, place[name], name) for row, name in enumerate(self.heads) if name in place]
+        cells = [
+            (row, place[name], name)
+            for row, name in enumerate(self.heads)
+            if name in place and np.isfinite(self.alike[row, place[name]])
+        ]
         return sorted((float(self.alike[row, col]), float(self.nats[row, col]), *name) for row, col, name in cells)
 
     def best(self) -> list[tuple[float, tuple[int, int], tuple[int, int]]]:
         """For each head of the first its likest of the second: (likeness, head, other), likest first."""
-        columns = self.alike.argmax(1)
+        columns = np.where(np.isnan(self.alike), -1.0, self.alike).argmax(1)
         found = [
-            (float(self.alike[row, column]), self.heads[row], self.others[column]) for row, column in enumerate(columns)
+            (float(self.alike[row, column]), self.heads[row], self.others[column])
+            for row, column in enumerate(columns)
+            if np.isfinite(self.alike[row, column])
         ]
         return sorted(found, key=lambda entry: -entry[0])
 
@@ -66,10 +74,18 @@ def compare(first: "Reading", second: "Reading") -> Comparison:
     Memory: the weights of both, at most 400 MB each.
     """
     refuse_unlike(first, second)
-    (ours, heads), (theirs, others) = _rows(first), _rows(second)
-    size = len(first.tokens)
-    alike = np.einsum("hls,gls->hg", _unit(ours), _unit(theirs), optimize=True) / size
-    return Comparison(first, second, heads, others, np.clip(alike, 0.0, 1.0), _divergence(ours, theirs) / size)
+    ours, theirs = _rows(first), _rows(second)
+    heads, others = ([place for group in groups.values() for place in group.places] for groups in (ours, theirs))
+    alike, nats = (np.full((len(heads), len(others)), np.nan) for _ in range(2))
+    for kind in ours.keys() & theirs.keys():
+        one, other = ours[kind], theirs[kind]
+        block = np.ix_([heads.index(place) for place in one.places], [others.index(place) for place in other.places])
+        size = one.weights.shape[1]
+        cosines = np.einsum("hls,gls->hg", _unit(one.weights), _unit(other.weights), optimize=True) / size
+        alike[block] = np.clip(cosines, 0.0, 1.0)
+        nats[block] = _divergence(one.weights, other.weights) / size
+    heads, others = sorted(heads), sorted(others)
+    return Comparison(first, second, heads, others, *_sorted(ours, theirs, alike, nats))
 
 
 def overview(found: Comparison, count: int = 8) -> RenderableType:
@@ -91,6 +107,7 @@ def overview(found: Comparison, count: int = 8) -> RenderableType:
     parts += [Text(), Text("Likest pairs", style="bold")]
     for likeness, (layer, head), (other_layer, other_head) in found.best()[:count]:
         parts.append(_line(likeness, f"layer {layer}, head {head}  and  layer {other_layer}, head {other_head}"))
+    parts += [Text(f"{one.model_name}: {one.note}") for one in (found.first, found.second) if one.note]
     return Group(*parts)
 
 
@@ -114,8 +131,9 @@ def _places(found: Comparison) -> list[Text]:
 
 def one_head(found: Comparison, layer: int, head: int, width: int = 80) -> RenderableType:
     """Where a head of the first model and the one in the same place of the second differ: first less second."""
-    tokens = found.first.tokens
-    names = 4 + max(len(token[:14]) for token in tokens)
+    terminal.check(found.first, layer, head)
+    queries, _ = layer_lines(found.first, layer)
+    names = 4 + max(len(token[:14]) for token in queries.tokens)
     difference = between(found, layer, head, max(8, (width - names - 2) // 2))
     top = float(np.abs(difference).max(initial=0.0))
     lines: list[RenderableType] = [
@@ -123,10 +141,12 @@ def one_head(found: Comparison, layer: int, head: int, width: int = 80) -> Rende
         Text(f"rows: queries  columns: keys   KL {_nats(found, layer, head):.3f} nats a query", style=terminal.QUIET),
         Text(),
     ]
-    dense = len(difference) == len(tokens)
+    size = len(queries.positions)
+    dense = len(difference) == size
     for row, values in enumerate(difference):
-        start = row * len(tokens) // len(difference)
-        line = Text(f"{tokens[start][:14] if dense else ''} {start:>3}".rjust(names) + " ", style=terminal.QUERY)
+        start = row * size // len(difference)
+        name = queries.tokens[start][:14].replace(" ", "␣") if dense else ""
+        line = Text(f"{name} {queries.positions[start]:>3}".rjust(names) + " ", style=terminal.QUERY)
         for value in values:
             shade = terminal.level(abs(float(value)), top)
             line.append(
@@ -147,6 +167,11 @@ def between(found: Comparison, layer: int, head: int, cells: int) -> Array:
     for reading in (found.first, found.second):
         terminal.check(reading, layer, head)
         maps.append(tiles(list(reading.record.values())[layer], cells, cells)[head])
+    if maps[0].shape != maps[1].shape:
+        raise OptionError(
+            f"layer {layer} of {found.first.model_name} and of {found.second.model_name} attend between other tokens, "
+            "so their maps do not lie on each other. Name a layer that both have in one place."
+        )
     return maps[0] - maps[1]
 
 
@@ -156,6 +181,10 @@ def listing(found: Comparison) -> dict[str, Any]:
         "format": FORMAT,
         "models": [found.first.model_name, found.second.model_name],
         "tokens": [list(found.first.tokens), list(found.second.tokens)],
+        "decoder_tokens": [
+            None if one.decoder is None else list(one.decoder.tokens) for one in (found.first, found.second)
+        ],
+        "notes": [found.first.note, found.second.note],
         "same_place": [
             {
                 "layer": layer,
@@ -173,11 +202,24 @@ def listing(found: Comparison) -> dict[str, Any]:
 
 
 def _nats(found: Comparison, layer: int, head: int) -> float:
+    if (layer, head) not in found.others:
+        return float("nan")
     return float(found.nats[found.heads.index((layer, head)), found.others.index((layer, head))])
 
 
-def _rows(reading: "Reading") -> tuple[Array, list[tuple[int, int]]]:
-    """All heads' weights, (heads, L, S), and the heads' places."""
+@dataclass(frozen=True, slots=True)
+class _Heads:
+    """Heads that attend between the same tokens: their places, and their weights (heads, L, S)."""
+
+    places: list[tuple[int, int]]
+    weights: Array
+
+
+Kind = tuple[Any, ...]  # the sequences and positions of queries and keys
+
+
+def _rows(reading: "Reading") -> dict[Kind, _Heads]:
+    """All heads' weights, by what they attend between."""
     matrices = list(reading.record.values())
     size = sum(int(np.prod(matrix.shape[1:])) for matrix in matrices)
     if size > MOST_NUMBERS:
@@ -186,9 +228,22 @@ def _rows(reading: "Reading") -> tuple[Array, list[tuple[int, int]]]:
         )
     if not matrices:
         raise OptionError(f"no attention of {reading.model_name} was captured, so there is nothing to compare.")
-    weights = np.concatenate([numbers(matrix.to_dense())[0] for matrix in matrices])
-    places = [(layer, head) for layer, matrix in enumerate(matrices) for head in range(matrix.shape[1])]
-    return weights, places
+    found: dict[Kind, tuple[list[tuple[int, int]], list[Array]]] = {}
+    for layer, (name, matrix) in enumerate(reading.record.items()):
+        kind = tuple((line.sequence, tuple(line.positions)) for line in lines(reading, name))
+        places, weights = found.setdefault(kind, ([], []))
+        places += [(layer, head) for head in range(matrix.shape[1])]
+        weights.append(numbers(matrix.to_dense())[0])
+    return {kind: _Heads(places, np.concatenate(weights)) for kind, (places, weights) in found.items()}
+
+
+def _sorted(ours: dict[Kind, _Heads], theirs: dict[Kind, _Heads], *tables: Array) -> list[Array]:
+    """The tables with rows and columns in the order of layers and heads, not of groups."""
+    orders = [
+        sorted(range(len(places)), key=places.__getitem__)
+        for places in ([place for group in groups.values() for place in group.places] for groups in (ours, theirs))
+    ]
+    return [table[np.ix_(*orders)] for table in tables]
 
 
 def _unit(weights: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from clearhead.views.lines import Line, lines
 from clearhead.views.numbers import numbers
 from clearhead.views.ranking import LINKS
 from clearhead.views.scores import Table, tables
@@ -21,8 +22,10 @@ def listing(reading: "Reading", *, layer: int | None = None, head: int | None = 
         reading: one text through one model.
         layer, head: only these; all where None.
     Returns:
-        `format`, `model`, `tokens`, `missed`, and `heads`: for each its `layer`, `name`, `head`, `scores`
-        (see scores.py) and `links`, for each query its strongest keys as `[key, weight]`, largest first. One head asked
+        `format`, `model`, `tokens`, `decoder_tokens` (of an encoder-decoder with a target), `note` (what is not shown),
+        `missed`, `layers`: for each its `name` and the tokens and positions of its `queries` and `keys`; and `heads`:
+        for each its `layer`, `name`, `head`, `scores` (see scores.py) and `links`, for each query its strongest keys as
+        `[key, weight]`, largest first, keys counted along that layer's own keys. One head asked
         for by both numbers also has `weights`, rows of the whole matrix, where they are at most a million.
     """
     scores = tables(reading)
@@ -40,9 +43,19 @@ def listing(reading: "Reading", *, layer: int | None = None, head: int | None = 
         "format": FORMAT,
         "model": reading.model_name,
         "tokens": list(reading.tokens),
+        "decoder_tokens": None if reading.decoder is None else list(reading.decoder.tokens),
+        "note": reading.note,
+        "layers": [
+            {"name": name, **{side: _axis(line) for side, line in zip(("queries", "keys"), axes, strict=True)}}
+            for name, axes in ((name, lines(reading, name)) for name in reading.record)
+        ],
         "heads": heads,
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
     }
+
+
+def _axis(line: Line) -> dict[str, Any]:
+    return {"sequence": line.sequence, "positions": list(line.positions), "tokens": line.tokens}
 
 
 def _heads(

@@ -18,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from clearhead.extras import needs
 from clearhead.matrix import AttentionMatrix
 from clearhead.views import pieces
+from clearhead.views.lines import Line, lines
 from clearhead.views.numbers import Array, numbers
 from clearhead.views.ranking import LINKS, Kept, kept_links, telling
 from clearhead.views.refusing import refuse_unlike
@@ -43,6 +45,7 @@ def payload(
     *,
     text: str | None = None,
     model: str | None = None,
+    target: str | None = None,
     second: "Reading | None" = None,
     notes: Sequence[str] = (),
     progress: Progress | None = None,
@@ -54,16 +57,18 @@ def payload(
         reading: one text or picture through one model; the first of its batch is described.
         text: the text as typed, and
         model: what the model was loaded by, None for the demo model: with both, a picture says how to repeat it.
+        target: what the decoder was given, as typed.
         second: another model over as many tokens, to show heads less its own.
         notes: what else was left out.
         progress: told after each layer.
         live: whether `answers.answer` stands by: then past about 10⁹ weights this is an outline, in seconds.
     Returns:
-        A dict that `json.dumps` takes: `format`, `model`, `text`, `loaded_by`, `versions`, `tokens`, `first` (what is
-        worth opening first), `layers` (each with `name`, `heads`, `thumb`, `map`, `links`, `masked`, and `few`: how
-        many queries of each cell an outline looked at, 0 for all), `scores` (name ->
-        what it says and a value a head), `top` (the largest weight kept), `picture` (None for a text), `missed`,
-        `left_out`.
+        A dict that `json.dumps` takes: `format`, `model`, `text`, `target`, `loaded_by`, `versions`, `tokens`, `axes`
+        (the tokens along rows and columns: `sequence`, `tokens` (None for those above), and `start` or `positions`),
+        `note`, `first` (what is worth opening first), `layers` (each with `name`, `heads`, `queries` and `keys` (which
+        of the axes), `thumb`, `map`, `links`, `masked`, and `few`: how many queries of each cell an outline looked at,
+        0 for all), `scores` (name -> what it says and a value a head), `top` (the largest weight kept), `picture` (None
+        for a text), `missed`, `left_out`.
     Raises:
         OptionError: the second reading has another number of tokens.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
@@ -76,9 +81,10 @@ def payload(
     else:
         side, stride = _budget(every)
     layers, kept, breadths = [], [], []
+    axes = Axes(reading)
     for name, matrix in reading.record.items():
         drawn = _drawn(matrix, side, stride, share=outlined / len(every))
-        layers.append(_layer(name, matrix, drawn))
+        layers.append(_layer(name, matrix, drawn) | axes.of(name))
         kept.append(drawn.kept)
         breadths.append(drawn.breadth)
         if progress is not None:
@@ -88,9 +94,12 @@ def payload(
         "format": FORMAT,
         "model": reading.model_name,
         "text": text,
+        "target": target,
         "loaded_by": model,
         "versions": {name: version(name) for name in ("clearhead", "torch")},
         "tokens": list(reading.tokens),
+        "axes": axes.plain,
+        "note": reading.note,
         "first": {"layer": first.layer, "head": first.head, "token": first.query},
         "layers": layers,
         "scores": {
@@ -103,6 +112,36 @@ def payload(
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
         "left_out": "; ".join([*_left_out(matrices, side, stride), *notes]) or None,
     }
+
+
+class Axes:
+    """The axes of a reading's matrices, each described once however many layers share it."""
+
+    def __init__(self, reading: "Reading") -> None:
+        self._reading = reading
+        self._known: dict[Any, int] = {}
+        self.plain: list[dict[str, Any]] = []
+
+    def of(self, name: str) -> dict[str, int]:
+        """Which of them the queries and the keys of a layer are."""
+        queries, keys = lines(self._reading, name)
+        return {"queries": self._place(queries), "keys": self._place(keys)}
+
+    def _place(self, line: Line) -> int:
+        identity = (line.sequence, line.positions)
+        if identity not in self._known:
+            self._known[identity] = len(self.plain)
+            same = line.sequence == "input" and line.whole and len(line.tokens) == len(self._reading.tokens)
+            is_range = isinstance(line.positions, range)
+            self.plain.append(
+                {
+                    "sequence": line.sequence,
+                    "tokens": None if same else line.tokens,  # None: the reading's own
+                    "start": line.positions[0] if is_range and len(line.positions) else 0,
+                    "positions": None if is_range else list(line.positions),
+                }
+            )
+        return self._known[identity]
 
 
 def beside(reading: "Reading", second: "Reading", side: int, stride: int, share: float = 0.0) -> dict[str, Any]:
@@ -146,7 +185,8 @@ def picture(reading: "Reading") -> dict[str, Any] | None:
     grid = reading.grid
     if grid is None:
         return None
-    from PIL import Image
+    with needs("models", "drawing a picture"):
+        from PIL import Image
 
     file = BytesIO()
     Image.fromarray(grid.pixels.cpu().numpy()).save(file, "JPEG", quality=88)

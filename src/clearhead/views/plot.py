@@ -4,22 +4,28 @@ Nothing here touches pyplot: a figure is made, given back, and belongs to the ca
 """
 
 from collections.abc import Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, PowerNorm, TwoSlopeNorm
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from clearhead.errors import OptionError
+from clearhead.extras import needs
+from clearhead.files import unwritable
+from clearhead.views.lines import Line, layer_lines
 from clearhead.views.numbers import Array
 from clearhead.views.payload import THUMB, hidden, tiles
 from clearhead.views.terminal import check
+
+with needs("views", "a figure"):
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm, TwoSlopeNorm
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+    from matplotlib.patches import Rectangle
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -104,26 +110,34 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
         axis, weights[number], hidden(matrix, weights)[number], float(weights[number].max()), _box(matrix.shape[2:])
     )
     _frame(axis)
-    _tokens(axis, reading.tokens, matrix.shape[2:])
+    _tokens(axis, *layer_lines(reading, layer))
     axis.set_title(f"{reading.model_name}, layer {layer}, head {number}", fontsize=FONT + 1, color=INK, pad=8)
     _scale(figure, image, axis, "weight" if dense else "mean weight")
     return figure
 
 
-def difference(values: Array, tokens: Sequence[str], title: str, *, width: float = 4.5) -> Figure:
+def difference(
+    values: Array, tokens: Sequence[str], title: str, *, keys: Sequence[str] | None = None, width: float = 4.5
+) -> Figure:
     """One map less another, (r, c), on a diverging scale with paper at 0.
 
     Args:
-        values: the difference, whose rows and columns cover the tokens.
+        values: the difference.
+        tokens: what its rows cover; its columns too, where `keys` is not given.
+        keys: what its columns cover.
     """
     figure = _figure(width, width)
     axis = figure.subplots()
     most = float(np.abs(values).max(initial=0.0)) or 1.0
     norm = TwoSlopeNorm(0.0, -most, most)
-    box = _box((len(tokens), len(tokens)))
+    axes = [
+        Line("input", range(len(names)), list(names), [False] * len(names))
+        for names in (tokens, tokens if keys is None else keys)
+    ]
+    box = _box([len(line.tokens) for line in axes])
     image = axis.imshow(values, cmap=DIFFERENCE, norm=norm, interpolation="nearest", extent=box)
     _frame(axis)
-    _tokens(axis, tokens, (len(tokens), len(tokens)))
+    _tokens(axis, *axes)
     axis.set_title(title, fontsize=FONT + 1, color=INK, pad=8)
     _scale(figure, image, axis, "first less second")
     return figure
@@ -199,10 +213,8 @@ def save(figure: Figure, path: str | Path, *, dpi: int = 200) -> None:
             {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "clearhead", "font.sans-serif": fonts}
         ):
             figure.savefig(path, dpi=dpi, metadata=dated, bbox_inches="tight", facecolor=PAPER)
-    except OSError as error:
-        raise OptionError(
-            f"{path} cannot be written: {error.strerror}. Give a file in a folder that exists."
-        ) from error
+    except (OSError, ValueError) as error:
+        raise unwritable(path, error) from error
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -231,10 +243,11 @@ def _frame(axis: Axes) -> None:
         spine.set(color=HAIRLINE, linewidth=0.5)
 
 
-def _tokens(axis: Axes, tokens: Sequence[str], shape: Sequence[int]) -> None:
+def _tokens(axis: Axes, queries: Line, keys: Line) -> None:
     """Names on both axes where they fit, in a size at which they do not collide; positions beyond."""
-    axis.set_ylabel("query", fontsize=FONT, color=QUERY)
-    axis.set_xlabel("key", fontsize=FONT, color=KEY)
+    shape = len(queries.positions), len(keys.positions)
+    axis.set_ylabel("decoder query" if queries.sequence == "decoder" else "query", fontsize=FONT, color=QUERY)
+    axis.set_xlabel("decoder key" if keys.sequence == "decoder" else "key", fontsize=FONT, color=KEY)
     axis.xaxis.set_label_position("top")
     axis.xaxis.tick_top()
     axis.tick_params(length=0, labelsize=FONT)
@@ -242,12 +255,23 @@ def _tokens(axis: Axes, tokens: Sequence[str], shape: Sequence[int]) -> None:
         size = min(
             FONT, 0.44 * 72 * axis.figure.bbox.width / axis.figure.dpi / max(shape)
         )  # names leave the map half the width
-        names = [name if len(name) <= 14 else name[:13] + "…" for name in tokens]
+        rows, columns = ([_cut(name) for name in line.tokens] for line in (queries, keys))
         # A dollar sign starts mathematics in matplotlib: it is told that these are words.
-        axis.set_yticks(range(shape[0]), names[: shape[0]], fontsize=size, parse_math=False)
-        axis.set_xticks(range(shape[1]), names[: shape[1]], fontsize=size, rotation=90, parse_math=False)
-    axis.tick_params(axis="y", colors=QUERY)
-    axis.tick_params(axis="x", colors=KEY)
+        axis.set_yticks(range(shape[0]), rows, fontsize=size, parse_math=False)
+        axis.set_xticks(range(shape[1]), columns, fontsize=size, rotation=90, parse_math=False)
+    else:
+        for which, line in ((axis.yaxis, queries), (axis.xaxis, keys)):
+            if line.positions[0] or not isinstance(line.positions, range):  # else an entry's place is its position
+                which.set_major_formatter(partial(_position, line.positions))
+
+
+def _position(places: range | tuple[int, ...], at: float, _tick: int) -> str:
+    """The position of the entry at a place of an axis."""
+    return str(places[round(at)]) if 0 <= round(at) < len(places) else ""
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= 14 else name[:13] + "…"
 
 
 def _scale(figure: Figure, image: AxesImage, axis: Axes, name: str) -> None:

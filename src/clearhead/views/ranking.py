@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clearhead.views.lines import Line, lines
 from clearhead.views.numbers import numbers
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 LINKS = 8  # strongest links kept for a token
 BLOCK = 1_000_000  # weights held at a time while the links of some queries are looked for
-Words = NDArray[np.bool_]  # (L,): whether a token is one of the text's own
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,8 @@ def between_words(reading: "Reading", count: int) -> list[Link]:
 
     One link a head, so that a single sharp head does not fill the list.
     """
-    words = ~np.asarray(reading.special, dtype=bool)
     links = [kept_links(matrix) for matrix in reading.record.values()]
-    found = [link for link in _bests(links, words, least=1) if link.weight > 0]
+    found = [link for link in _bests(links, _axes(reading), least=1) if link.weight > 0]
     return sorted(found, key=lambda link: -link.weight)[:count]
 
 
@@ -95,21 +94,27 @@ def telling(reading: "Reading", links: list[Kept] | None = None) -> Link:
     layer, where they are known already.
     """
     links = links or [kept_links(matrix) for matrix in reading.record.values()]
-    words = ~np.asarray(reading.special, dtype=bool)
+    axes = _axes(reading)
     for least in (4, 2, 1, 0):
-        found = [link for link in _bests(links, words, least=least) if link.weight > 0]
+        found = [link for link in _bests(links, axes, least=least) if link.weight > 0]
         if found:
             return max(found, key=lambda link: link.weight)
     return Link(0, 0, 0, 0, 0.0)
 
 
-def _bests(links: list[Kept], words: Words, *, least: int) -> list[Link]:
-    """Each head's strongest link between two words at least `least` tokens apart."""
+def _axes(reading: "Reading") -> list[tuple[Line, Line]]:
+    return [lines(reading, name) for name in reading.record]
+
+
+def _bests(links: list[Kept], axes: list[tuple[Line, Line]], *, least: int) -> list[Link]:
+    """Each head's strongest link between two words, at least `least` tokens apart where both are of one text."""
     found = []
-    for layer, some in enumerate(links):
+    for layer, (some, (queried, keyed)) in enumerate(zip(links, axes, strict=True)):
         weights, keys = some.weights, some.keys
         queries = np.arange(weights.shape[1])[None, :, None] * some.stride
-        kept = words[keys] & words[queries] & (np.abs(keys - queries) >= least)
+        kept = keyed.words()[keys] & queried.words()[queries]
+        if queried.sequence == keyed.sequence:
+            kept &= np.abs(keyed.places()[keys] - queried.places()[queries]) >= least
         held = np.where(kept, weights, 0.0)
         for head, rows in enumerate(held):
             query, place = np.unravel_index(int(rows.argmax()), rows.shape)

@@ -47,6 +47,7 @@ def refuse_unlike(first: "Reading", second: "Reading") -> None:
     Raises:
         OptionError: they have not, so their maps do not lie on each other; says where they part.
     """
+    _refuse_unlike_decoders(first, second)
     if len(first.tokens) != len(second.tokens):
         raise OptionError(
             say(
@@ -72,6 +73,21 @@ def refuse_unlike(first: "Reading", second: "Reading") -> None:
                     other=other,
                 )
             )
+
+
+def _refuse_unlike_decoders(first: "Reading", second: "Reading") -> None:
+    ours, theirs = ([] if side is None else side.tokens for side in (first.decoder, second.decoder))
+    if list(map(_piece, ours[1:])) != list(map(_piece, theirs[1:])):  # each starts with a token of its own
+        raise OptionError(
+            say(
+                "the decoders of %(first)s and %(second)s read other tokens (%(ours)s and %(theirs)s of them): their "
+                "maps do not lie on each other. Compare models with one tokenizer.",
+                first=first.model_name,
+                second=second.model_name,
+                ours=len(ours),
+                theirs=len(theirs),
+            )
+        )
 
 
 def _piece(token: str) -> str:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from clearhead.capture.positions import Positions, assumed
+from clearhead.capture.record import Missed
+from clearhead.errors import OptionError
 from clearhead.matrix import rollout
 from clearhead.matrix.pooling import edges
 
@@ -26,8 +29,8 @@ class RolledOut:
 
     dtype = torch.float32
 
-    def __init__(self, reading: "Reading") -> None:
-        self._rollout = rollout(list(reading.record.values()))
+    def __init__(self, matrices: list[Any]) -> None:
+        self._rollout = rollout(matrices)
         length = self._rollout.shape[-1]
         self.shape = (1, 1, length, length)
 
@@ -88,8 +91,12 @@ class RolledOut:
 class OneMatrix(Mapping[str, Any]):
     """A record of one matrix, with what the first record missed."""
 
-    def __init__(self, name: str, matrix: RolledOut, missed: Any) -> None:
-        self._name, self._matrix, self.missed = name, matrix, missed
+    def __init__(self, name: str, matrix: RolledOut, positions: Positions, missed: Any) -> None:
+        self._name, self._matrix, self._positions, self.missed = name, matrix, positions, missed
+
+    def positions(self, _name: str) -> tuple[Positions]:
+        """Where its rows and columns stand."""
+        return (self._positions,)
 
     def __getitem__(self, name: str) -> RolledOut:
         if name != self._name:
@@ -107,8 +114,21 @@ def rolled(reading: "Reading") -> Any:
     """The same reading with all its layers rolled out into one head, for any view.
 
     Raises:
-        OptionError: nothing was captured.
+        OptionError: nothing was captured, or no layer attends from the tokens to themselves.
         ShapeError: the layers are not self-attention over one sequence.
+
+    Of an encoder-decoder the encoder's layers are rolled out; the decoder's are named in the record's `missed`.
     """
-    record: Any = OneMatrix("rollout of all layers", RolledOut(reading), reading.record.missed)
+    layers, missed = {}, list(reading.record.missed)
+    for name, matrix in reading.record.items():
+        where = reading.record.positions(name)[-1]
+        if where.within and where.queries.sequence == "input":
+            layers[name] = matrix
+        else:
+            missed.append(Missed(name, "not part of the rollout: its queries and keys are not both the text's tokens"))
+    if reading.record and not layers:
+        raise OptionError("no layer attends from the text's tokens to themselves, so there is nothing to roll out.")
+    rolled_out = RolledOut(list(layers.values()))
+    size = rolled_out.shape[2]
+    record: Any = OneMatrix("rollout of all layers", rolled_out, assumed(size, size), missed)
     return replace(reading, record=record, model_name=f"{reading.model_name}, rollout")

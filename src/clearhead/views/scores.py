@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clearhead.capture.positions import Positions
 from clearhead.matrix import AttentionMatrix
 from clearhead.views.numbers import Array, numbers
 
@@ -69,7 +70,7 @@ def tables(
     matrices = list(reading.record.values())
     found: dict[str, list[Any]] = {"breadth": list(breadths or map(breadth, matrices))}
     if most is None or sum(math.prod(matrix.shape) for matrix in matrices) <= most:
-        found["reach"] = [reach(matrix) for matrix in matrices]
+        found["reach"] = [reach(matrix, reading.record.positions(name)[-1]) for name, matrix in reading.record.items()]
         if matrices and all(isinstance(matrix, AttentionMatrix) for matrix in matrices):
             found.update(_captured(reading))
     made = [Table(name, ABOUT[name], [_plain(row) for row in found[name]]) for name in ABOUT if name in found]
@@ -85,13 +86,16 @@ def breadth(matrix: Any) -> Array:
     return np.divide(entropy, most, out=np.full(heads, math.nan), where=most > 0)
 
 
-def reach(matrix: Any) -> Array:
-    """(H,): mean distance between query and key, in tokens (Vig & Belinkov 2019, section 3)."""
-    return numbers(matrix.mean_distance())[0].mean(-1)
+def reach(matrix: Any, where: Positions) -> Array:
+    """(H,): mean distance between query and key, in tokens (Vig & Belinkov 2019, section 3); NaN across two texts."""
+    if where.offset is None:
+        return np.full(matrix.shape[1], math.nan)
+    distance = matrix.mean_distance(offset=where.offset) if where.offset else matrix.mean_distance()
+    return numbers(distance)[0].mean(-1)
 
 
 def _captured(reading: "Reading") -> dict[str, list[Any]]:
-    """capture's scores as name -> one row a layer; a layer that it does not score has a row of NaN."""
+    """capture's scores as name -> one row a layer."""
     from clearhead.capture import scores
 
     by_layer: dict[str, list[Any]] = {name: [] for name in reading.record}

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from clearhead.errors import OptionError
+from clearhead.views.lines import Line, layer_lines, lines
 from clearhead.views.numbers import Array
 from clearhead.views.payload import hidden, tiles
 from clearhead.views.ranking import LINKS, Link, between_words, strongest
@@ -45,11 +47,17 @@ def overview(reading: "Reading", width: int = 80) -> RenderableType:
     if len(reading.tokens) > 200:
         tokens.append(f"  … and {len(reading.tokens) - 200} more", style=QUIET)
     links = between_words(reading, LINKS)
-    parts: list[RenderableType] = [_title(reading), tokens, Text(), *_grid(reading, width), Text()]
+    parts: list[RenderableType] = [_title(reading), tokens]
+    if reading.decoder is not None:
+        decoder = Text("  ").join(Text(_short(token, 20), style="bold") for token in reading.decoder.tokens[:200])
+        parts += [Text.assemble(("decoder:  ", QUIET), decoder)]
+    parts += [Text(), *_grid(reading, width), Text()]
     if links:
         parts += [Text("Strongest links between two words, one a head", style="bold"), *_lines(reading, links), Text()]
         best = links[0]
         parts.append(Text(f"Open a head: --layer {best.layer} --head {best.head}", style=QUIET))
+    if reading.note:
+        parts.append(Text(reading.note))
     parts += [Text(f"Not captured: {missed.name}: {missed.reason}") for missed in reading.record.missed]
     if not len(reading.record):
         parts.append(Text("No attention was captured."))
@@ -60,7 +68,8 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
     """One head: its map (rows are queries, columns keys), and its strongest links with numbers."""
     check(reading, layer, head)
     name, matrix = list(reading.record.items())[layer]
-    names = 4 + max((len(_short(token)) for token in reading.tokens), default=0)
+    queries, keys = lines(reading, name)
+    names = 4 + max((cell_len(_short(token)) for token in queries.tokens), default=0)
     cells = max(8, (width - names - 2) // 2)
     weights = tiles(matrix, cells, cells)
     links = strongest(matrix, head, LINKS, layer=layer)
@@ -72,10 +81,15 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
     title.append("" if alone else f"   {name}", style=QUIET)
     return Group(
         title,
-        Text.assemble(("rows: queries", QUERY), "  ", ("columns: keys", KEY), "  in the order of the text"),
+        Text.assemble(
+            (f"rows: queries{_whose(queries)}", QUERY),
+            "  ",
+            (f"columns: keys{_whose(keys)}", KEY),
+            "  in the order of the text",
+        ),
         Text(),
         *_map(
-            reading,
+            (queries, keys),
             weights,
             hidden(matrix, weights)[head],
             head,
@@ -122,8 +136,12 @@ def _title(reading: "Reading") -> Text:
     heads = max((matrix.shape[1] for matrix in matrices), default=0)
     return Text.assemble(
         (reading.model_name, "bold"),
-        (f"   {len(reading.tokens)} tokens · {len(matrices)} layers · {heads} heads", QUIET),
+        (f"   {len(reading.tokens)} tokens{_decoded(reading)} · {len(matrices)} layers · {heads} heads", QUIET),
     )
+
+
+def _decoded(reading: "Reading") -> str:
+    return "" if reading.decoder is None else f" · {len(reading.decoder.tokens)} decoder tokens"
 
 
 def _grid(reading: "Reading", width: int) -> list[Text]:
@@ -157,25 +175,37 @@ def _bank(number: int, layer: Array, top: float, cell: int) -> list[Text]:
     return lines
 
 
+def _whose(line: Line) -> str:
+    """Which sequence an axis runs along, where it is not simply the text."""
+    return {"input": "", "decoder": " (decoder)", "other": " (not tokens)"}[line.sequence]
+
+
 def _map(
-    reading: "Reading", weights: Array, cells: NDArray[np.bool_], head: int, names: int, *, dense: bool
+    axes: tuple[Line, Line], weights: Array, cells: NDArray[np.bool_], head: int, names: int, *, dense: bool
 ) -> list[Text]:
     """The map of one head, its masked `cells` (r, c) crossed out.
 
     Two characters a cell, so that a square looks square; the token's name before each row where there is one.
     """
     top = float(weights[head].max(initial=0.0))
-    starts = [cell * len(reading.tokens) // weights.shape[1] for cell in range(weights.shape[1])]
-    rows = [Text(" " * (names + 1) + _ruler(starts), style=KEY)]
-    for row, start in enumerate(starts):
-        name = f"{_short(reading.tokens[start])} {start:>3}" if dense else str(start)
-        line = Text(f"{name:>{names}} ", style=QUERY)
+    queries, keys = axes
+    columns = [keys.positions[cell * len(keys.positions) // weights.shape[2]] for cell in range(weights.shape[2])]
+    rows = [Text(" " * (names + 1) + _ruler(columns), style=KEY)]
+    for row in range(weights.shape[1]):
+        start = row * len(queries.positions) // weights.shape[1]
+        place = queries.positions[start]
+        name = f"{_short(queries.tokens[start])} {place:>3}" if dense else str(place)
+        line = Text(" " * (names - cell_len(name)) + f"{name} ", style=QUERY)
         for cell, blank in zip(shades(weights[head, row], top), cells[row], strict=True):
             line.append(MASKED * 2 if blank else cell * 2, style=QUIET if blank else WEIGHT)
         rows.append(_rstrip(line))
     if not dense:
         rows.append(
-            Text(f"each cell is a mean over {len(reading.tokens) / weights.shape[1]:.1f} tokens a side", style=QUIET)
+            Text(
+                f"each cell is a mean over {len(queries.positions) / weights.shape[1]:.1f} queries and "
+                f"{len(keys.positions) / weights.shape[2]:.1f} keys",
+                style=QUIET,
+            )
         )
     return rows
 
@@ -219,19 +249,29 @@ def _scale(top: float) -> Text:
 
 
 def _lines(reading: "Reading", links: list[Link], *, where: bool = True) -> list[Text]:
-    names = max((len(_short(reading.tokens[link.query])) for link in links), default=0)
-    others = max((len(_short(reading.tokens[link.key])) for link in links), default=0)
-    lines = []
-    for link in links:
+    ends = [_ends(reading, link) for link in links]
+    names = max((cell_len(_short(query)) for (query, _), _ in ends), default=0)
+    others = max((cell_len(_short(key)) for _, (key, _) in ends), default=0)
+    rows = []
+    for link, ((query, row), (key, column)) in zip(links, ends, strict=True):
         line = Text(f"  {link.weight:.3f}  ", style="bold")
         line.append(f"{'█' * max(1, round(12 * link.weight)):<12}  ", style=WEIGHT)
-        line.append(f"{_short(reading.tokens[link.query]):>{names}}", style=QUERY)
+        line.append(" " * (names - cell_len(_short(query))) + _short(query), style=QUERY)
         line.append(" → ")
-        line.append(f"{_short(reading.tokens[link.key]):<{others}}", style=KEY)
-        line.append(f"  {link.query} → {link.key}", style=QUIET)
+        line.append(_short(key) + " " * (others - cell_len(_short(key))), style=KEY)
+        line.append(f"  {row} → {column}", style=QUIET)
         line.append(f", layer {link.layer}, head {link.head}" if where else "", style=QUIET)
-        lines.append(line)
-    return lines
+        rows.append(line)
+    return rows
+
+
+def _ends(reading: "Reading", link: Link) -> tuple[tuple[str, int], tuple[str, int]]:
+    """The query and the key of a link: what each is called, and its position."""
+    queries, keys = layer_lines(reading, link.layer)
+    return (queries.tokens[link.query], queries.positions[link.query]), (
+        keys.tokens[link.key],
+        keys.positions[link.key],
+    )
 
 
 def _stretch(cells: str, width: int) -> str:
@@ -240,7 +280,7 @@ def _stretch(cells: str, width: int) -> str:
 
 
 def _short(token: str, most: int = 14) -> str:
-    shown = token.replace("Ġ", "␣").replace("▁", "␣").replace("\n", "⏎").replace("Ċ", "⏎").replace("\t", "⇥") or "∅"
+    shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 

@@ -2,27 +2,35 @@
 
 from typing import TYPE_CHECKING, Any
 
-import anywidget
-import traitlets
-
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, OptionError
+from clearhead.extras import needs
 from clearhead.views import module
 from clearhead.views.answers import answer
 from clearhead.views.payload import payload
+from clearhead.views.records import reading_of
+
+with needs("views", "the notebook widget"):
+    import anywidget
+    import traitlets
 
 if TYPE_CHECKING:
-    from clearhead.capture import Reading
+    from collections.abc import Sequence
+
+    from clearhead.capture import Reading, Record
 
 
 class AttentionWidget(anywidget.AnyWidget):
     """A reading in a notebook: the last expression of a cell, or `display(AttentionWidget(reading))`.
 
     Args:
-        reading: one text or picture through one model; kept, to answer what is asked while one zooms and points.
+        reading: one text or picture through one model, or a record from `observe`; kept, to answer what is asked while
+            one zooms and points.
         second: the same through another model, to show heads less its own and how far apart they are.
+        tokens, decoder_tokens: of a record, what to call its positions, as of `Record.to_html`.
 
     Raises:
-        OptionError: the two have not as many tokens.
+        OptionError: the two have not as many tokens, or there are not as many tokens as positions.
+        TypeError: what is given is neither a reading nor a record.
 
     Attributes:
         layer, head: the head that is open, -1 for none; setting them opens another.
@@ -42,7 +50,17 @@ class AttentionWidget(anywidget.AnyWidget):
     pin = traitlets.Unicode("").tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
 
-    def __init__(self, reading: "Reading", second: "Reading | None" = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        reading: "Reading | Record",
+        second: "Reading | Record | None" = None,
+        *,
+        tokens: "Sequence[str] | None" = None,
+        decoder_tokens: "Sequence[str] | None" = None,
+        **kwargs: Any,
+    ) -> None:
+        reading = _as_reading(reading, tokens, decoder_tokens)
+        second = None if second is None else _as_reading(second, tokens, decoder_tokens)
         data = payload(reading, second=second, live=True)
         super().__init__(payload=data, **{**data["first"], **kwargs})
         self._reading, self._second = reading, second
@@ -55,3 +73,21 @@ class AttentionWidget(anywidget.AnyWidget):
         except ClearheadError as error:
             found = {"error": str(error)}
         self.send({"id": question.get("id"), "answer": found})
+
+
+def _as_reading(
+    given: "Reading | Record", tokens: "Sequence[str] | None", decoder_tokens: "Sequence[str] | None"
+) -> "Reading":
+    """A reading as it is, a record as one."""
+    from clearhead.capture import Record
+
+    if isinstance(given, Record):
+        return reading_of(given, tokens=tokens, decoder_tokens=decoder_tokens)
+    if not hasattr(given, "record") or not hasattr(given, "tokens"):
+        raise TypeError(
+            f"AttentionWidget takes a Reading or a Record, not {type(given).__name__}. Give what capture.read "
+            "returns, or the record of observe."
+        )
+    if tokens is not None or decoder_tokens is not None:
+        raise OptionError("tokens were given with a reading, which has its own. Leave them out, or give its record.")
+    return given

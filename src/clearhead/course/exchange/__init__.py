@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clearhead.course.exchange.drafts import read, write
 from clearhead.course.exchange.gift import write_gift
+from clearhead.course.exchange.inert import without_controls
 from clearhead.course.exchange.moodle import write_moodle
 from clearhead.course.exchange.qti import write_qti
 from clearhead.course.exchange.question import Question, questions
@@ -15,12 +16,14 @@ from clearhead.course.item import Pack
 from clearhead.course.pack import find, load
 from clearhead.course.prove import prove_pack
 from clearhead.errors import OptionError, PackError
+from clearhead.extras import needs
 
 Writer = Callable[[Sequence[Question], str, Path], None]
 
 
 def _anki(found: Sequence[Question], title: str, place: Path) -> None:
-    from clearhead.course.exchange.anki import write_anki  # genanki is wanted by this format alone
+    with needs("studio", "an Anki deck"):  # genanki is for this format alone
+        from clearhead.course.exchange.anki import write_anki
 
     write_anki(found, title, place)
 
@@ -67,7 +70,7 @@ def export_pack(
     report_losses(found, form, report)
     if strict:
         report.refuse()
-    writer(found, pack.title, target)
+    writer(found, without_controls(pack.title), target)
     return target, len(found)
 
 

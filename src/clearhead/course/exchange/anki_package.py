@@ -1,17 +1,15 @@
 """Read Anki's .apkg and .colpkg, old and new: the notes of their SQLite file. Nothing in it is run."""
 
 import json
-import re
-import sqlite3
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from clearhead.course.exchange.cards import NoteType, basic, cards, cloze, has_gaps
+from clearhead.course.exchange.collection import Collection, opened
 from clearhead.course.exchange.draft import Draft
+from clearhead.course.exchange.limits import Budget, read_member, read_stream
 from clearhead.course.exchange.markup import from_html
 from clearhead.course.exchange.report import Report
 from clearhead.errors import PackError
@@ -19,6 +17,9 @@ from clearhead.errors import PackError
 LARGEST = 64 << 20  # bytes of the collection
 _COLLECTIONS = ("collection.anki21b", "collection.anki21", "collection.anki2")  # the newest first; others are stand-ins
 _HOW = "in Anki, export it with `Support older Anki versions`"
+_WINDOW = 8 << 20  # bytes that zstd may look back, as its format asks every reader to take
+_LONGEST_TEMPLATE = 100_000  # characters
+_MOST_TEMPLATES = 100  # of a note type
 _SHORT = 200  # characters of a field that no card shows, to be kept as a comment
 
 
@@ -32,25 +33,23 @@ def read_package(place: Path, report: Report) -> list[Draft]:
         copy = Path(folder) / "collection"
         copy.write_bytes(_collection(place))
         try:
-            with closing(sqlite3.connect(f"file:{copy}?mode=ro&immutable=1", uri=True)) as connection:
-                connection.create_collation("unicase", lambda a, b: (a.lower() > b.lower()) - (a.lower() < b.lower()))
-                return list(_drafts(connection, place.name, report))
-        except (sqlite3.DatabaseError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise PackError(f"its collection cannot be read: {error}", file=place.name) from None
+            with opened(copy, place.name) as collection:
+                return list(_drafts(collection, place.name, report))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            if isinstance(error, PackError):
+                raise
+            message = f"its collection is not as Anki writes it ({type(error).__name__}); {_HOW}"
+            raise PackError(message, file=place.name) from None
 
 
 def _collection(place: Path) -> bytes:
     """The bytes of the SQLite file."""
-    try:
-        with zipfile.ZipFile(place) as package:
-            name = next((name for name in _COLLECTIONS if name in package.namelist()), None)
-            if name is None:
-                raise PackError(f"holds no collection.anki2; {_HOW}", file=place.name)
-            if package.getinfo(name).file_size > LARGEST:
-                raise _too_large(place)
-            data = package.read(name)
-    except zipfile.BadZipFile:
-        raise PackError("is not an Anki package (not a zip file)", file=place.name) from None
+    found = read_member(place, _COLLECTIONS, LARGEST)
+    if found is None:
+        raise PackError(f"holds no collection.anki2; {_HOW}", file=place.name)
+    name, data = found
+    if data is None:
+        raise _too_large(place)
     return _decompressed(data, place) if name.endswith("b") else data
 
 
@@ -61,11 +60,11 @@ def _decompressed(data: bytes, place: Path) -> bytes:
         message = f"is in Anki's newer format, which the `zstandard` package reads; {_HOW}, or `pip install zstandard`"
         raise PackError(message, file=place.name) from None
     try:
-        with zstandard.ZstdDecompressor(max_window_size=LARGEST * 2).stream_reader(data) as stream:
-            text = stream.read(LARGEST + 1)
+        with zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(data) as stream:
+            text = read_stream(stream, LARGEST)
     except zstandard.ZstdError as error:
         raise PackError(f"its collection is damaged ({error}); {_HOW}", file=place.name) from None
-    if len(text) > LARGEST:
+    if text is None:
         raise _too_large(place)
     return text
 
@@ -74,11 +73,9 @@ def _too_large(place: Path) -> PackError:
     return PackError(f"its collection is more than {LARGEST:,} bytes; export a smaller deck", file=place.name)
 
 
-def _drafts(connection: sqlite3.Connection, file: str, report: Report) -> Iterator[Draft]:
-    known = _columns(connection, "notes")
-    wanted = [name if name in known else "''" for name in ("id", "guid", "mid", "tags", "flds")]
-    types, decks = _types(connection), _decks(connection)
-    rows = connection.execute(f"SELECT {', '.join(wanted)} FROM notes ORDER BY id")  # noqa: S608 — our own names
+def _drafts(collection: Collection, file: str, report: Report) -> Iterator[Draft]:
+    types, decks, budget = _types(collection, file), _decks(collection), Budget()
+    rows = sorted(collection.rows("notes", "id", "guid", "mid", "tags", "flds"), key=lambda row: int(row[0] or 0))
     for number, (ident, guid, mid, tags, flds) in enumerate(rows, 1):
         values = str(flds).split("\x1f")
         note = types.get(mid) or (cloze if has_gaps(values[0]) else basic)(len(values))
@@ -86,20 +83,20 @@ def _drafts(connection: sqlite3.Connection, file: str, report: Report) -> Iterat
             "imported from": f"{file}, note {number}", "deck": decks.get(ident, ""), "note type": note.name,
             "guid": str(guid), "tags": str(tags).strip(),
         }  # fmt: skip
-        yield from _note(note, values, origin, report)
+        yield from _note(note, values, origin, report, budget)
 
 
-def _note(note: NoteType, values: list[str], origin: dict[str, str], report: Report) -> Iterator[Draft]:
-    place = origin["imported from"]
+def _note(note: NoteType, values: list[str], origin: dict[str, str], report: Report, budget: Budget) -> Iterator[Draft]:
+    place, shown = origin["imported from"], note.shown
     for name, value in zip(note.fields, values, strict=False):
-        if name in note.shown or not value.strip():
+        if name in shown or not value.strip():
             continue
         if len(value) <= _SHORT and "<" not in value:
             origin[name] = value
         else:
             report.add(place, f"field {name}, which no card shows")
     made = False
-    for name, question, answer in cards(note, values):
+    for name, question, answer in cards(note, values, budget.at(place)):
         lost = report.at(place if len(note.templates) == 1 else f"{place}, {name}")
         hints: list[str] = []
         stem, back = from_html(question, lost, hints), from_html(answer, lost, hints)
@@ -111,17 +108,19 @@ def _note(note: NoteType, values: list[str], origin: dict[str, str], report: Rep
         report.add(place, "a note whose cards ask nothing")
 
 
-def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
-    return {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
-
-
-def _types(connection: sqlite3.Connection) -> Mapping[Any, NoteType]:
+def _types(collection: Collection, file: str) -> Mapping[Any, NoteType]:
     """Note types by id: rows of their own since Anki 2.1.28, JSON in the `col` table before."""
-    if _columns(connection, "notetypes"):
-        return dict(_typed_rows(connection))
-    row = connection.execute("SELECT models FROM col").fetchone() if "models" in _columns(connection, "col") else None
-    models: Any = json.loads(row[0]) if row and row[0] else {}
-    return {int(key): _from_json(model) for key, model in models.items() if str(key).isdecimal()}
+    if collection.columns("notetypes"):
+        types = dict(_typed_rows(collection))
+    else:
+        models: Any = next((json.loads(text) for (text,) in collection.rows("col", "models") if text), {})
+        types = {int(key): _from_json(model) for key, model in models.items() if str(key).isdecimal()}
+    for note in types.values():
+        longest = max((max(len(question), len(answer)) for _, question, answer in note.templates), default=0)
+        if longest > _LONGEST_TEMPLATE or len(note.templates) > _MOST_TEMPLATES:
+            message = f"its note type {note.name[:80]!r} has a template of more than {_LONGEST_TEMPLATE:,} characters"
+            raise PackError(f"{message}, or more than {_MOST_TEMPLATES} templates; make them shorter", file=file)
+    return types
 
 
 def _from_json(model: Mapping[str, Any]) -> NoteType:
@@ -130,36 +129,40 @@ def _from_json(model: Mapping[str, Any]) -> NoteType:
     return NoteType(str(model.get("name", "")), fields, templates, cloze=model.get("type") == 1)
 
 
-def _typed_rows(connection: sqlite3.Connection) -> Iterator[tuple[int, NoteType]]:
+def _typed_rows(collection: Collection) -> Iterator[tuple[int, NoteType]]:
     fields: dict[int, list[str]] = {}
     templates: dict[int, list[tuple[str, str, str]]] = {}
-    for ident, name in connection.execute("SELECT ntid, name FROM fields ORDER BY ntid, ord"):
-        fields.setdefault(ident, []).append(name)
-    for ident, name, config in connection.execute("SELECT ntid, name, config FROM templates ORDER BY ntid, ord"):
+    for ident, _, name in _ordered(collection, "fields", "ntid", "ord", "name"):
+        fields.setdefault(ident, []).append(str(name))
+    for ident, _, name, config in _ordered(collection, "templates", "ntid", "ord", "name", "config"):
         settings = message(config)
         question, answer = (_decoded(settings.get(number, b"")) for number in (1, 2))
-        templates.setdefault(ident, []).append((name, question, answer))
-    for ident, name, config in connection.execute("SELECT id, name, config FROM notetypes"):
+        templates.setdefault(ident, []).append((str(name), question, answer))
+    for ident, name, config in collection.rows("notetypes", "id", "name", "config"):
         shown = tuple(templates.get(ident, ()))
-        yield ident, NoteType(name, tuple(fields.get(ident, ())), shown, cloze=message(config).get(1, 0) == 1)
+        yield ident, NoteType(str(name), tuple(fields.get(ident, ())), shown, cloze=message(config).get(1, 0) == 1)
+
+
+def _ordered(collection: Collection, table: str, *columns: str) -> list[tuple[Any, ...]]:
+    """The rows, in the order of their first two columns."""
+    return sorted(collection.rows(table, *columns), key=lambda row: (int(row[0]), int(row[1])))
 
 
 def _decoded(value: int | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else ""
 
 
-def _decks(connection: sqlite3.Connection) -> Mapping[int, str]:
+def _decks(collection: Collection) -> Mapping[int, str]:
     """Note id -> the deck of its first card."""
-    if not {"nid", "did"} <= _columns(connection, "cards"):
+    if not {"nid", "did"} <= collection.columns("cards"):
         return {}
-    names: dict[int, str] = {}
-    if _columns(connection, "decks"):
-        names = dict(connection.execute("SELECT id, name FROM decks"))
-    elif "decks" in _columns(connection, "col"):
-        row = connection.execute("SELECT decks FROM col").fetchone()
-        names = {int(key): str(deck.get("name", "")) for key, deck in json.loads(row[0] or "{}").items()} if row else {}
-    rows = connection.execute("SELECT nid, did FROM cards ORDER BY nid, ord DESC")
-    return {note: re.sub("\x1f", "::", names.get(deck, "")) for note, deck in rows}
+    if collection.columns("decks"):
+        names = {ident: str(name) for ident, name in collection.rows("decks", "id", "name")}
+    else:
+        decks: Any = next((json.loads(text) for (text,) in collection.rows("col", "decks") if text), {})
+        names = {int(key): str(deck.get("name", "")) for key, deck in decks.items()}
+    rows = sorted(collection.rows("cards", "nid", "ord", "did"), key=lambda row: -int(row[1] or 0))
+    return {note: names.get(deck, "").replace("\x1f", "::") for note, _, deck in rows}
 
 
 def message(data: bytes) -> dict[int, int | bytes]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from clearhead.course.exchange.cards import NoteType, basic, cards, cloze, has_gaps
 from clearhead.course.exchange.draft import Draft
+from clearhead.course.exchange.limits import Budget
 from clearhead.course.exchange.markup import from_html, from_text
 from clearhead.course.exchange.report import Report
 from clearhead.course.exchange.tree import BLOCKS
@@ -44,6 +45,7 @@ def read_notes(text: str, file: str, report: Report) -> list[Draft]:
     body = "\n".join(rows[first:])
     html = header.html if header.html is not None else bool(_HTML.search(body))
     drafts: list[Draft] = []
+    budget = Budget()
     for line, record in _records(body, header.separator, first, file):
         origin = {
             **header.origin,
@@ -57,11 +59,13 @@ def read_notes(text: str, file: str, report: Report) -> list[Draft]:
         if len(fields) < 2 and not has_gaps(fields[0]):
             report.add(f"{file}:{line}", f"a line with one field only: {fields[0].strip()[:60]!r}")
             continue
-        drafts += _note(fields, origin, html, f"{file}:{line}", report)
+        drafts += _note(fields, origin, html, f"{file}:{line}", report, budget)
     return drafts
 
 
-def _note(fields: list[str], origin: dict[str, str], html: bool, place: str, report: Report) -> Iterator[Draft]:
+def _note(
+    fields: list[str], origin: dict[str, str], html: bool, place: str, report: Report, budget: Budget
+) -> Iterator[Draft]:
     lost = report.at(place)
     name = origin.get("note type", "")
     gapped = has_gaps(fields[0]) and (not name or "cloze" in name.lower() or len(fields) < 2)
@@ -71,7 +75,7 @@ def _note(fields: list[str], origin: dict[str, str], html: bool, place: str, rep
         yield Draft("", from_text(fields[0]), "\n\n".join(map(from_text, fields[1:])), origin=meta)
         return
     values = fields if html else [_as_html(cell) for cell in fields]
-    for _, question, answer in cards(note, values):
+    for _, question, answer in cards(note, values, budget.at(place)):
         hints: list[str] = []
         stem = from_html(question, lost, hints)
         yield Draft("", stem, from_html(answer, lost, hints), hints=tuple(hints), origin=meta)
@@ -87,19 +91,19 @@ def _header(rows: Sequence[str], file: str) -> tuple[_Header, int]:
     header = _Header()
     at = 0
     for at, row in enumerate(rows):
-        match = re.match(r"#\s*([A-Za-z][A-Za-z ]*?)\s*:(.*)", row)
         if not row.startswith("#"):
             break
-        if not match:
-            continue
-        key, value = match[1].lower(), match[2]
+        name, _, value = row[1:].partition(":")
+        key = name.strip().lower()
         if key == "separator":
             header.separator = _separator(value, file, at + 1)
         elif key == "html":
             header.html = value.strip().lower() == "true"
         elif key in _COLUMNS:
-            if not value.strip().isdecimal() or int(value) < 1:
-                raise PackError(f"{value.strip()!r} is not a column; they count from 1", file=file, line=at + 1)
+            if not re.fullmatch(r"0*[1-9][0-9]{0,3}", value.strip()[:100]):
+                raise PackError(
+                    f"{value.strip()[:40]!r} is not a column; they count from 1 to 9999", file=file, line=at + 1
+                )
             header.columns[int(value) - 1] = _COLUMNS[key]
         elif key in _WHOLE_FILE:
             header.origin[_WHOLE_FILE[key]] = value.strip()
@@ -114,7 +118,7 @@ def _separator(value: str, file: str, line: int) -> str:
     if len(separator) != 1 or separator in '"\n':
         known = ", ".join(name for name in _SEPARATORS if name.isalpha())
         raise PackError(
-            f"{value.strip()!r} is not a separator; expected {known}, or one character", file=file, line=line
+            f"{value.strip()[:40]!r} is not a separator; expected {known}, or one character", file=file, line=line
         )
     return separator
 

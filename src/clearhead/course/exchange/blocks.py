@@ -11,6 +11,7 @@ from clearhead.course.exchange.tree import FOREIGN, Node
 _SPECIAL = re.compile(r"([\\`*_\[\]<>$|~]|&(?=#?\w))")
 _EMPHATIC = re.compile(r"([*_]|&(?=#?\w))")
 _LINE_START = re.compile(r"^([ \t]*(?:[#+=-]|\d{1,9}(?=[.)])))", re.MULTILINE)
+_LONG = 20_000  # characters of a paragraph that keeps every backslash, so that it is not rendered to compare
 _CODE = ("code", "kbd", "samp", "tt")
 _EMPHASIS = {"strong": "**", "b": "**", "em": "*", "i": "*", "cite": "*", "dfn": "*", "var": "*"}
 _SAFE_LINK = re.compile(r"(?!\s*(?:javascript|vbscript|file|data):)", re.IGNORECASE)
@@ -66,7 +67,8 @@ class Writer:
             title = " ".join(title.split())
             return f"{'#' * int(tag[1])} {title}".rstrip()
         if tag == "details" and "hint" in node.attributes.get("class", "").split():
-            self.hints.append(self.blocks([child for child in node.children if child not in node.find("summary")]))
+            told = [child for child in node.children if isinstance(child, str) or child.tag != "summary"]
+            self.hints.append(self.blocks(told))
             return ""
         return self.blocks(node.children)
 
@@ -117,17 +119,17 @@ class Writer:
         return "\n\n".join([*caption, drawn])
 
     def cell(self, node: Node) -> str:
-        text = self.fill(re.sub(r"\s*\n\s*", " ", self.blocks(node.children)))
+        text = self.fill(_one_line(self.blocks(node.children)))
         return re.sub(r"(?<!\\)((?:\\\\)*)\|", r"\1\\|", text)
 
     def paragraphs(self, content: Content) -> list[str]:
         """Inline content as paragraphs, escaped where Markdown would read it as something else."""
         escaped = chosen = self.inline(content, escape=_SPECIAL)
-        if self.inline(content, escape=None) != escaped:
+        if len(escaped) < _LONG and self.inline(content, escape=None) != escaped:
             right = html(self.fill(escaped))
             lighter = (self.inline(content, escape=pattern) for pattern in (None, _EMPHATIC))
             chosen = next((text for text in lighter if html(self.fill(text)) == right), escaped)
-        parts = re.split(r"(?:[ \t]*\n){2,}", chosen)
+        parts = re.split(r"\n(?:[ \t]*\n)+", chosen)
         rows = ["\n".join(row.lstrip() for row in part.strip().split("\n")) for part in parts]
         return [re.sub(r"\n+$", "", row) for row in rows if row]
 
@@ -205,7 +207,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def _code(text: str) -> str:
-    text = re.sub(r"\s*\n\s*", " ", text)
+    text = _one_line(text)
     if not text:
         return ""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
@@ -213,6 +215,15 @@ def _code(text: str) -> str:
     pad = " " if text[0] in "` " or text[-1] in "` " else ""
     pad = "" if not text.strip() else pad
     return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _one_line(text: str) -> str:
+    """Rows joined by one space. (A pattern with spaces on both sides of a line break tries each space of a row.)"""
+    first, *rest = text.split("\n")
+    if not rest:
+        return text
+    *middle, last = rest
+    return " ".join([first.rstrip(), *(row.strip() for row in middle if row.strip()), last.lstrip()])
 
 
 def _emphasised(inner: str, mark: str, within: str) -> str:

@@ -4,9 +4,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from clearhead.course.exchange.limits import LARGEST_IMPORT, LARGEST_SIDE, Spend
+
 MOST_GAPS = 499  # Anki's own limit
-_PLACE = re.compile(r"\{\{\s*([#^/]?)\s*([^{}]*?)\s*\}\}")
-_ANSWER = re.compile(r"<hr\b[^<>]*\bid\s*=\s*['\"]?answer\b[^<>]*>", re.IGNORECASE)
+_DEEPEST = 20  # gaps within one another; what is deeper stays text
+_PLACE = re.compile(r"\{\{([^{}]*)\}\}")
+_RULE = re.compile(r"<hr\b[^<>]*>", re.IGNORECASE)
+_IS_ANSWER = re.compile(r"\bid\s*=\s*['\"]?answer\b", re.IGNORECASE)
 _CLOZE = re.compile(r"\{\{c([\d,]{1,40})::|::|\}\}", re.IGNORECASE)
 
 
@@ -23,7 +27,7 @@ class NoteType:
     def shown(self) -> frozenset[str]:
         """The fields that a template shows."""
         texts = "".join(question + answer for _, question, answer in self.templates)
-        return frozenset(_field(match[2]) for match in _PLACE.finditer(texts))
+        return frozenset(_field(_place(match[1])[1]) for match in _PLACE.finditer(texts))
 
 
 def basic(count: int, name: str = "") -> NoteType:
@@ -51,47 +55,75 @@ def has_gaps(text: str) -> bool:
     return bool(re.search(r"\{\{c\d{1,9}(?:,\d{1,9})*::", text, re.IGNORECASE))
 
 
-def cards(note: NoteType, values: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """(name, question, answer) of each card of a note, as HTML. A card whose question shows no field is not made."""
+def cards(note: NoteType, values: Sequence[str], spend: Spend) -> Iterator[tuple[str, str, str]]:
+    """(name, question, answer) of each card of a note, as HTML. A card whose question shows no field is not made.
+
+    `spend` is told what each costs before it is made.
+    """
+    size = sum(map(len, values))
     named = dict(zip(note.fields, values, strict=False))
     for name, question, answer in note.templates:
-        back = _ANSWER.split(answer, maxsplit=1)[-1]
+        back = _after_rule(answer)
+        cost = 2 * (len(question) + len(answer)) + size
         if not note.cloze:
-            front, some = _render(question, named, 0, False)
+            spend(cost)
+            front, some = _render(question, named, 0, False, spend)
             if some:
-                yield name, front, _render(back, named, 0, True)[0]
+                yield name, front, _render(back, named, 0, True, spend)[0]
             continue
         numbers = sorted({number for text in values for number in _numbers(text)}) or [0]
         for number in numbers:
-            front, back_side = _render(question, named, number, False)[0], _render(back, named, number, True)[0]
+            spend(cost)
+            front = _render(question, named, number, False, spend)[0]
+            back_side = _render(back, named, number, True, spend)[0]
             yield f"{name} {number}" if len(numbers) > 1 else name, front, back_side
+
+
+def _after_rule(answer: str) -> str:
+    """What follows the line between question and answer: the whole side if there is none."""
+    for rule in _RULE.finditer(answer):
+        if _IS_ANSWER.search(rule[0]):
+            return answer[rule.end() :]
+    return answer
+
+
+def _place(inside: str) -> tuple[str, str]:
+    """(mark, field) of what stands between braces."""
+    inside = inside.strip()
+    return (inside[0], inside[1:].strip()) if inside[:1] in ("#", "^", "/") else ("", inside)
 
 
 def _field(place: str) -> str:
     return place.rpartition(":")[2].strip()
 
 
-def _render(template: str, values: Mapping[str, str], number: int, answered: bool) -> tuple[str, bool]:
+def _render(template: str, values: Mapping[str, str], number: int, answered: bool, spend: Spend) -> tuple[str, bool]:
     """The template with its fields, and whether any of them says something."""
     parts: list[str] = []
-    hidden: list[bool] = []  # for each section that is open
+    sections: list[bool] = []  # whether each section that is open is hidden
+    hides = 0  # how many of them are
     at, some = 0, False
     for match in _PLACE.finditer(template):
-        if not any(hidden):
+        if not hides:
             parts.append(template[at : match.start()])
         at = match.end()
-        mark, place = match[1], match[2]
+        mark, place = _place(match[1])
         value = values.get(_field(place), "")
+        spend(len(value))
         if mark == "/":
-            hidden = hidden[:-1]
+            hides -= sections.pop() if sections else 0
         elif mark:
-            hidden.append(_says(value) == (mark == "^"))
-        elif not any(hidden) and place != "FrontSide":
+            sections.append(_says(value) == (mark == "^"))
+            hides += sections[-1]
+        elif not hides and place != "FrontSide":
             some = some or _says(value)
             filled = gaps(value, number, answered) if place.startswith("cloze") or ":cloze:" in place else value
             parts.append(filled)
-    parts.append("" if any(hidden) else template[at:])
-    return "".join(parts), some
+    parts.append("" if hides else template[at:])
+    side = "".join(parts)
+    if len(side) > LARGEST_SIDE:
+        spend(LARGEST_IMPORT)
+    return side, some
 
 
 def _says(value: str) -> bool:
@@ -122,7 +154,7 @@ def gaps(text: str, number: int, answered: bool) -> str:
         into = gap.text if gap.hint is None else gap.hint
         into.append(text[at : match.start()])
         at = match.end()
-        if match[1]:
+        if match[1] and len(open_gaps) <= _DEEPEST:
             open_gaps.append(_Gap(tuple(int(part) for part in match[1].split(",") if part)))
         elif match[0] == "::" and gap is not outer and gap.hint is None:
             gap.hint = []

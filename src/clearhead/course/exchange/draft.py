@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clearhead.course.bench import fence
+from clearhead.errors import PackError
 
 _FENCE = re.compile(r"^( {0,3}(?:`{3,}|~{3,}))[ \t]*(\S*)[^\n]*$")
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _CLOSE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*$")
 
 
@@ -35,23 +37,29 @@ class Draft:
 
 
 def pair_row(left: str, right: str) -> str:
-    """One pair as an item of a list. A left-hand side such as `[x]` must not define a link."""
+    """One pair as an item of a list. On the left, `[x]` must not define a link, nor a price open a formula."""
     left = f"\\{left}" if left.startswith("[") and left.endswith("]") else left
+    if len(_DOLLAR.findall(left)) % 2:
+        left = _DOLLAR.sub(r"\\$", left)
     return f"- {left}: {right}"
 
 
 def write(drafts: Sequence[Draft], pack: Path, topic: str) -> list[Path]:
     """Write the drafts into <pack>/drafts; return their files. A name that is taken gets a number."""
     folder = pack / "drafts"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        message = "is a symbolic link, or not a folder; drafts are written into the pack's own folder. Remove it."
+        raise PackError(message, file="drafts")
     folder.mkdir(exist_ok=True)
-    taken = {file.stem for name in ("items", "drafts") for file in (pack / name).glob("*.md")}
+    taken = {file.stem for name in ("items", "drafts") for file in (pack / name).glob("*")}
     last: dict[str, int] = {}  # base of a name -> the number given last
     places = []
     for draft in drafts:
         name = _slug(draft.title or draft.stem, taken, last)
         taken.add(name)
         place = folder / f"{name}.md"
-        place.write_text(_markdown(draft, name, topic), encoding="utf-8")
+        with place.open("x", encoding="utf-8") as file:  # a new file: no link that waits under this name is followed
+            file.write(_markdown(draft, name, topic))
         places.append(place)
     return places
 

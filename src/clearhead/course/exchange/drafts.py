@@ -11,6 +11,7 @@ from clearhead.course.exchange.anki_text import read_notes
 from clearhead.course.exchange.draft import Draft, write
 from clearhead.course.exchange.gift_drafts import from_gift
 from clearhead.course.exchange.gift_reader import read_gift
+from clearhead.course.exchange.limits import read_text
 from clearhead.course.exchange.moodle_reader import read_moodle
 from clearhead.course.exchange.quiz import read_quiz
 from clearhead.course.exchange.report import Report
@@ -53,10 +54,7 @@ def read(place: Path, report: Report | None = None) -> list[Draft]:
 def _read(place: Path, ending: str, report: Report) -> list[Draft]:
     if ending in (".apkg", ".colpkg"):
         return read_package(place, report)
-    try:
-        text = place.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise PackError("is not UTF-8 text; save it as UTF-8", file=place.name) from None
+    text = read_text(place)
     if ending == ".gift":
         return [from_gift(one, f"{place.name}:{one.line}", report) for one in read_gift(text, place.name)]
     if ending == ".xml":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from clearhead.course.exchange.report import Lost
+from clearhead.course.exchange.tree import references
 
 # Opening delimiter -> (closing delimiter, whether the formula is displayed).
 _PAIRS = {
@@ -69,7 +70,7 @@ def written(source: str, *, display: bool) -> str:
 def _of_html(source: str) -> str:
     """A formula that stood in HTML: line breaks stay, other tags go, character references are read."""
     source = re.sub(r"<br\s*/?>|</div>\s*<div[^<>]*>", "\n", source, flags=re.IGNORECASE)
-    return entities.unescape(re.sub(r"</?[a-zA-Z][^<>]*>", "", source)).replace("\xa0", " ")
+    return entities.unescape(references(re.sub(r"</?[a-zA-Z][^<>]*>", "", source))).replace("\xa0", " ")
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clearhead.course.exchange.gift_reader import GiftQuestion, read_gift
+from clearhead.course.exchange.inert import category, one_line
 from clearhead.course.exchange.question import Question, html
 
 _SPECIAL = re.compile(r"([~=#{}:\\])")
@@ -16,8 +17,10 @@ def write_gift(found: Sequence[Question], title: str, place: Path) -> None:
     for one in found:
         if one.topic != topic:
             topic = one.topic
-            parts.append(f"$CATEGORY: $course$/top/{title}/{topic}\n")
-        parts.append(f"// [id:{one.pack}/{one.id}]\n::{_safe(one.title)}::[html]{_safe(_stem(one))}{_answers(one)}\n")
+            parts.append(f"$CATEGORY: {category(title, topic)}\n")
+        parts.append(
+            f"// [id:{one.pack}/{one.id}]\n::{_safe(one_line(one.title))}::[html]{_safe(_stem(one))}{_answers(one)}\n"
+        )
     place.write_text("\n".join(parts), encoding="utf-8")
 
 

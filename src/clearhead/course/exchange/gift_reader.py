@@ -13,7 +13,7 @@ _MARKED = re.compile(r"\\.|[=~]|[^\\=~]+|\\", re.DOTALL)
 _WEIGHT = re.compile(r"\s*%(-?\d+(?:\.\d*)?)%")
 _TRUE_FALSE = re.compile(r"(TRUE|T|FALSE|F)", re.IGNORECASE)
 _TITLE = re.compile(r"\s*::((?:\\.|[^\\:]|:(?!:))*)::", re.DOTALL)
-_KEPT_COMMENT = re.compile(r"\[(id|tag):((?:\\.|[^\]\\])*)\]")
+_KEPT_COMMENT = re.compile(r"\[(id|tag):((?:\\.|[^\]\\]){0,300})\]")
 
 
 class Text(str):

@@ -9,8 +9,12 @@ from xml.etree import ElementTree
 from markdown_it import MarkdownIt
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 
+from clearhead.course.exchange.inert import inert, is_link, reaches_out
+
 
 def _formula(source: str, options: dict[str, Any]) -> str:
+    if reaches_out(source):
+        return f"<code>{escape(source.strip(), quote=False)}</code>"
     left, right = (r"\[", r"\]") if options["display_mode"] else (r"\(", r"\)")
     return left + escape(re.sub(r"\n\s*\n", "\n", source.strip()), quote=False) + right
 
@@ -29,6 +33,14 @@ def _text(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
     return re.sub(r"(\\|\[)(?=[()\[\]]|/?latex\])", r"\1<span></span>", text).replace("$", "&#36;")
 
 
+def _image(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
+    """A picture that the text itself holds. One that is elsewhere is named and not fetched."""
+    source, words = str(tokens[index].attrs.get("src", "")), escape(tokens[index].content, quote=True)
+    if source.startswith("data:image/") and not source.startswith("data:image/svg"):
+        return f'<img src="{escape(source, quote=True)}" alt="{words}" />'
+    return f"[picture: {words}]"
+
+
 def _renderer() -> MarkdownIt:
     markdown = MarkdownIt("commonmark", {"html": False, "xhtmlOut": True}).enable("table")
     markdown.use(dollarmath_plugin, double_inline=True, allow_labels=False)
@@ -36,6 +48,13 @@ def _renderer() -> MarkdownIt:
         markdown.add_render_rule(name, _inline)
     markdown.add_render_rule("math_block", _block)
     markdown.add_render_rule("text", _text)
+    markdown.add_render_rule("image", _image)
+    allowed = markdown.validateLink
+
+    def is_allowed(url: str) -> bool:
+        return allowed(url) and (url.startswith("data:image/") or is_link(url))
+
+    markdown.validateLink = is_allowed  # type: ignore[method-assign]
     return markdown
 
 
@@ -43,8 +62,8 @@ _MARKDOWN = _renderer()
 
 
 def html(markdown: str) -> str:
-    """Markdown as well-formed XHTML; raw HTML in it is shown, not passed on."""
-    return str(_MARKDOWN.render(markdown)).strip()
+    """Markdown as well-formed XHTML; raw HTML in it is shown, not passed on, and no reader acts on its text."""
+    return inert(str(_MARKDOWN.render(markdown)).strip())
 
 
 def picture(svg: str) -> str:

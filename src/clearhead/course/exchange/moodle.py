@@ -5,6 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
+from clearhead.course.exchange.inert import category as category_path
 from clearhead.course.exchange.question import Question, html
 
 _TYPES = {"options": "multichoice", "pairs": "matching", "order": "ordering", "text": "essay"}
@@ -18,7 +19,7 @@ def write_moodle(found: Sequence[Question], title: str, place: Path) -> None:
         if one.topic != topic:
             topic = one.topic
             category = SubElement(SubElement(quiz, "question", type="category"), "category")
-            SubElement(category, "text").text = f"$course$/top/{title}/{topic}"
+            SubElement(category, "text").text = category_path(title, topic)
         quiz.append(_question(one))
     ElementTree.indent(quiz, " ")
     ElementTree.ElementTree(quiz).write(place, encoding="utf-8", xml_declaration=True)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clearhead.course.bench import fence
+from clearhead.course.exchange.inert import without_controls
 from clearhead.course.exchange.markdown import elements, hidden, html, picture, plain
 from clearhead.course.item import Item, Pack
 from clearhead.course.proved import Option, Proved
@@ -108,7 +109,7 @@ def question(item: Item, proved: Proved, pack: Pack) -> Question:
 def questions(pack: Pack, proved: Sequence[Proved]) -> list[Question]:
     """The questions of these items, in the pack's order."""
     found = {one.item_id: one for one in proved}
-    return [question(item, found[item.id], pack) for item in pack.items.values() if item.id in found]
+    return [without_controls(question(item, found[item.id], pack)) for item in pack.items.values() if item.id in found]
 
 
 def _feedback(option: Option) -> str:

@@ -1,10 +1,10 @@
 """Read mdbook-quiz: `[[questions]]` of type MultipleChoice, ShortAnswer or Tracing."""
 
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
 from clearhead.course.bench import fence
+from clearhead.course.blocks import toml
 from clearhead.course.exchange.draft import Draft
 from clearhead.course.exchange.markup import from_markdown
 from clearhead.course.exchange.report import Lost, Report
@@ -17,10 +17,7 @@ def read_quiz(text: str, file: str, report: Report) -> list[Draft]:
     Raises:
         PackError: not TOML, or a question without a prompt and an answer.
     """
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise PackError(f"not valid TOML: {error}", file=file) from None
+    data, _ = toml(text, file)
     listed = data.get("questions", [])
     if not isinstance(listed, list):
         raise PackError("questions is not a list; write [[questions]] above each", file=file)
@@ -28,9 +25,9 @@ def read_quiz(text: str, file: str, report: Report) -> list[Draft]:
     for number, entry in enumerate(listed, 1):
         place = f"{file}, question {number}"
         known = isinstance(entry, dict) and all(isinstance(entry.get(key, {}), dict) for key in ("prompt", "answer"))
-        if not known or entry.get("type") not in _KINDS:
+        if not known or str(entry.get("type")) not in _KINDS:
             kind = entry.get("type") if isinstance(entry, dict) else entry
-            report.add(place, f"a question of type {kind!r}; expected one of {', '.join(_KINDS)}")
+            report.add(place, f"a question of type {str(kind)[:40]!r}; expected one of {', '.join(_KINDS)}")
             continue
         lost = report.at(place)
         why = from_markdown(str(entry.get("context", "")), lost)
@@ -47,14 +44,18 @@ def _with_origin(draft: Draft, origin: Mapping[str, str]) -> Draft:
 
 def _choice(prompt: Mapping[str, Any], answer: Mapping[str, Any], why: str, lost: Lost) -> Draft:
     right = answer.get("answer", [])
-    rights = [from_markdown(str(each), lost) for each in (right if isinstance(right, list) else [right])]
-    wrong = [from_markdown(str(each), lost) for each in prompt.get("distractors", [])]
+    rights = [from_markdown(str(each), lost) for each in _list(right)]
+    wrong = [from_markdown(str(each), lost) for each in _list(prompt.get("distractors", []))]
     options = [(each, True, why) for each in rights] + [(each, False, "") for each in wrong]
     return Draft("", from_markdown(str(prompt.get("prompt", "")), lost), "", tuple(options))
 
 
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _short(prompt: Mapping[str, Any], answer: Mapping[str, Any], why: str, lost: Lost) -> Draft:
-    accepted = [answer.get("answer", ""), *answer.get("alternatives", [])]
+    accepted = [answer.get("answer", ""), *_list(answer.get("alternatives", []))]
     back = "\n\n".join([*(from_markdown(str(each), lost) for each in accepted), why]).strip()
     return Draft("", from_markdown(str(prompt.get("prompt", "")), lost), back)
 

@@ -14,7 +14,20 @@ COLUMNS = (
     "item", "kind", "topic", "concepts", "difficulty", "title", "question", "options", "answer", "why", "rule",
     "right", "lefts", "feedback", "hints", "pitfalls", "figures",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # what a spreadsheet computes, and the mark that stops it
+_BLANKS = " \n\v\f\xa0\u200b\u3000\ufeff"
+_FORMULA = (
+    "=",
+    "+",
+    "-",
+    "@",
+    "\t",
+    "\r",
+    "'",
+    "＝",
+    "＋",
+    "－",
+    "＠",
+)  # what a spreadsheet computes, and the mark that stops it
 
 
 def write_csv(questions: Sequence[Question], _title: str, place: Path) -> None:
@@ -23,7 +36,7 @@ def write_csv(questions: Sequence[Question], _title: str, place: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for question in questions:
-            rows.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in _cells(question)])
+            rows.writerow([f"'{cell}" if _is_formula(cell) else cell for cell in _cells(question)])
 
 
 def _cells(question: Question) -> list[str]:
@@ -72,7 +85,12 @@ def read_csv(text: str, file: str) -> list[Draft]:
 
 
 def _cell(text: str) -> str:
-    return text[1:] if text[:1] == "'" and text[1:].startswith(_FORMULA) else text
+    return text[1:] if text[:1] == "'" and _is_formula(text[1:]) else text
+
+
+def _is_formula(cell: str) -> bool:
+    """Whether a spreadsheet may compute it: it skips blanks, and reads the wide forms of the signs too."""
+    return cell.startswith(_FORMULA) or cell.lstrip(_BLANKS).startswith(_FORMULA)
 
 
 def _draft(cells: dict[str, str], place: str) -> Draft:

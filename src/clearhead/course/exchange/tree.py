@@ -1,5 +1,6 @@
 """HTML of other programs as a tree of bounded depth. Names that HTML does not have stay text."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -22,6 +23,14 @@ _INSIDE = {  # element -> the elements that a second one inside it closes the fi
     "li": ("li",), "p": tuple(BLOCKS), "td": ("td", "th", "tr"), "th": ("td", "th", "tr"), "tr": ("tr",),
     "dt": ("dt", "dd"), "dd": ("dt", "dd"),
 }  # fmt: skip
+
+# html.parser looks for the end of a tag or a comment from each < that has none, to the end of the text. It is given
+# whole tags only: every other < is text. A scan from one < stops at the next, but for a few inside quotes.
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_DECLARATION = re.compile(r"<[!?][^<>]*>")
+_QUOTED = r"""\"[^\"<]*+(?:<[^\"<]*+){0,3}\"|'[^'<]*+(?:<[^'<]*+){0,3}'"""
+_LOOSE = re.compile(rf"""<(?!/?[a-zA-Z](?:[^<>"']|{_QUOTED}){{0,2000}}+>)""")
+_NO_CHARACTER = re.compile(r"&#\d{8,};?")
 
 
 @dataclass(slots=True)
@@ -60,10 +69,16 @@ class Node:
 def tree(markup: str) -> Node:
     """The elements of a piece of HTML, below a root without a name."""
     parser = _Parser()
-    tail = markup.rfind(">") + 1
-    parser.feed(markup[:tail] + markup[tail:].replace("<", "&lt;"))  # no tag ends there
+    commented = markup.rfind("-->") + 3 if "-->" in markup else 0
+    markup = _COMMENT.sub("", markup[:commented]) + markup[commented:]
+    parser.feed(_LOOSE.sub("&lt;", _DECLARATION.sub("", references(markup))))
     parser.close()
     return parser.root
+
+
+def references(markup: str) -> str:
+    """The markup without character references that no character has: `html.unescape` fails at long numbers."""
+    return _NO_CHARACTER.sub("\ufffd", markup)
 
 
 class _Parser(HTMLParser):

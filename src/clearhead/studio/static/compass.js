@@ -51,6 +51,7 @@ function start(figure) {
   /** @param {PointerEvent} event */
   function drag(event) {
     if (event.type === "pointermove" && !svg.hasPointerCapture(event.pointerId)) return;
+    event.preventDefault(); // no text is selected on the way
     if (event.type === "pointerdown") svg.setPointerCapture(event.pointerId);
     const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
     const [dx, dy] = [at.x - CENTRE.x, CENTRE.y - at.y];

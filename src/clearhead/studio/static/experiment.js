@@ -1,21 +1,7 @@
 // Experiment: run a measurement without leaving the page, and say how far it has come.
 
+import { jsonLines } from "./lines.js";
 import { _ } from "./words.js";
-
-/**
- * Each line of a stream of JSON lines, as it comes.
- * @param {ReadableStream<Uint8Array>} body
- */
-export async function* jsonLines(body) {
-  const text = new TextDecoder();
-  let rest = "";
-  for await (const part of body) {
-    rest += text.decode(part, { stream: true });
-    const lines = rest.split("\n");
-    rest = lines.pop();
-    for (const line of lines) if (line) yield JSON.parse(line);
-  }
-}
 
 /** @param {HTMLFormElement} form */
 function start(form) {

@@ -1,6 +1,8 @@
 // @ts-check
 /** The Lens page: ask the studio for a text's or a picture's attention, draw it, and keep the whole state in the address. */
 import attention, { plainModel } from "/views/attention.js";
+import { forget as forgetDraft } from "./drafts.js";
+import { jsonLines } from "./lines.js";
 import { _ } from "./words.js";
 
 /** @param {string} id @returns {any} */
@@ -76,20 +78,12 @@ const post = (path, body, more = {}) => fetch(path, { method: "POST", headers: {
 async function read(text, signal, tell) {
   const wanted = picture ? { picture } : { text };
   const reply = await post("/lens/read", { ...wanted, model: fields.model.value, second: fields.second.value, rollout: rollout.checked }, { signal });
-  let last = "";
-  const lines = /** @type {any} */ (reply.body).pipeThrough(new TextDecoderStream()).getReader();
-  for (let part = await lines.read(); !part.done; part = await lines.read()) {
-    const whole = (last + part.value).split("\n");
-    last = whole.pop();
-    for (const line of whole) {
-      const at = JSON.parse(line);
-      if (at.payload) return at;
-      if (at.error) throw new Refused(at);
-      tell(at);
-    }
+  for await (const at of jsonLines(/** @type {any} */ (reply.body))) {
+    if (at.payload) return at;
+    if (at.error || !reply.ok) throw new Refused({ ...at, error: at.error || _("The studio refused this. Reload the page.") });
+    tell(at);
   }
-  const answer = last ? JSON.parse(last) : { error: _("The answer broke off. Press Read again.") };
-  throw new Refused({ consent: false, ...answer, error: answer.error || _("The studio refused this. Reload the page.") });
+  throw new Refused({ error: _("The answer broke off. Press Read again.") });
 }
 
 /** How far a reading is, in words and as a bar. */
@@ -250,6 +244,7 @@ function forget() {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
+  forgetDraft(form);
   history.pushState(null, "", `/lens?${filled()}`);
   show(null);
 });

@@ -5,7 +5,7 @@ const SHELL = "shell";
 const NEEDED = [
   "/offline",
   "/manifest.webmanifest",
-  ...["style.css", "code.css", "learn.css", "dark.css", "icon.svg", "studio.js", "words.js", "offline.js", "cards.js"].map(
+  ...["style.css", "code.css", "learn.css", "dark.css", "stix-two-math.woff2", "icon.svg", "studio.js", "drafts.js", "words.js", "offline.js", "cards.js"].map(
     (name) => `/static/${name}`,
   ),
 ];
@@ -31,8 +31,9 @@ async function fresh(request, path) {
 
 addEventListener("fetch", (event) => {
   const { request } = event;
-  const { origin, pathname } = new URL(request.url);
+  const { origin, pathname, search } = new URL(request.url);
   if (request.method !== "GET" || origin !== location.origin) return;
   if (NEEDED.includes(pathname)) event.respondWith(fresh(request, pathname));
-  else if (request.mode === "navigate") event.respondWith(fetch(request).catch(() => caches.match("/offline")));
+  // A page that is fetched here counts as the studio's own: what another site opens with a query goes to the studio as it is.
+  else if (request.mode === "navigate" && (!search || request.referrer.startsWith(`${origin}/`))) event.respondWith(fetch(request).catch(() => caches.match("/offline")));
 });

@@ -1,5 +1,6 @@
 // Keys, hints and copying. Every page is whole without this file; it only makes the hands faster.
 
+import * as drafts from "./drafts.js";
 import { _ } from "./words.js";
 
 /** Names of keys as `KeyboardEvent.key` has them, for the words an author writes in `data-key`. */
@@ -41,6 +42,10 @@ function onKey(event) {
     return;
   }
   if (event.key === "Escape") return void closeKeys();
+  if (event.key === "Enter" && event.target.matches?.("textarea.line")) {
+    event.preventDefault();
+    return void (event.repeat || event.target.form.requestSubmit());
+  }
   if (belongsTo(event.target, event.key)) return;
   if (event.key === "?") return void toggleKeys();
   if (event.key === "/") {
@@ -153,6 +158,13 @@ function addCopyButtons() {
   }
 }
 
+/** Whether keys or the pointer were used last: after a key whatever has the focus shows it, in every engine. */
+function followHands() {
+  const by = (keys) => () => document.documentElement.classList.toggle("by-keys", keys);
+  addEventListener("keydown", by(true), { capture: true });
+  addEventListener("pointerdown", by(false), { capture: true });
+}
+
 /** The quiet clock: a thin line that shortens. When it is out, a sentence says so and nothing else happens. */
 function runClock() {
   const clock = document.querySelector(".clock");
@@ -172,7 +184,9 @@ function runClock() {
 }
 
 if (typeof document !== "undefined") {
+  drafts.start(); // before a page's own module reads its form
   document.documentElement.classList.add("scripted");
+  followHands();
   document.addEventListener("keydown", onKey);
   document.addEventListener("submit", help);
   document.addEventListener("submit", underway);

@@ -77,6 +77,16 @@ export function sources(name, i, j, heads, width) {
   return [["joined", i, null], ["o", null, j]];
 }
 
+/**
+ * The number somebody typed, with a point or a comma; null where it is none, or too large. As walk.py reads it.
+ * @param {string} text
+ */
+export function number(text) {
+  const plain = text.trim().replaceAll("−", "-").replaceAll(",", ".");
+  const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(plain) ? Number(plain) : Infinity;
+  return Math.abs(value) <= LARGEST ? value : null;
+}
+
 /** What the buttons set W to, for so many heads over so many columns. */
 export const PRESETS = {
   same: (r, c) => Number(r === c),
@@ -88,7 +98,9 @@ export const PRESETS = {
 function start(page) {
   const form = page.querySelector("form");
   const says = page.querySelector(".walk-says");
-  const first = new Map([...form.querySelectorAll("input[type=number]")].map((input) => [input.name, input.defaultValue]));
+  const fields = [...form.querySelectorAll("input[inputmode=decimal]")];
+  const last = new Map(fields.map((input) => [input.name, number(input.defaultValue) ?? 0])); // what each counted as last
+  const greeting = [...says.childNodes];
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
   let given, steps;
 
@@ -96,10 +108,21 @@ function start(page) {
     const rows = [];
     for (const input of form.querySelectorAll(`input[name^="${name}-"]`)) {
       const [, i, j] = input.name.split("-").map(Number);
-      const value = input.value === "" || !Number.isFinite(input.valueAsNumber) ? 0 : input.valueAsNumber;
-      (rows[i] ??= [])[j] = Math.max(-LARGEST, Math.min(LARGEST, value));
+      const value = number(input.value);
+      if (value !== null) last.set(input.name, value);
+      if (value === null) input.setAttribute("aria-invalid", "true");
+      else input.removeAttribute("aria-invalid");
+      (rows[i] ??= [])[j] = last.get(input.name);
     }
     return rows;
+  }
+
+  /** Say of a field that holds no number which one counts in its place. */
+  function sayMisread() {
+    const wrong = fields.find((input) => input.hasAttribute("aria-invalid"));
+    if (!wrong) return false;
+    says.textContent = _("“%(text)s” is not a number between −1000 and 1000, so %(counts)s counts.", { text: wrong.value, counts: last.get(wrong.name) });
+    return true;
   }
 
   function put(name, matrix, weigh) {
@@ -122,11 +145,13 @@ function start(page) {
   }
 
   function draw() {
-    given = {
+    const now = {
       ...Object.fromEntries(["q", "k", "v", "o"].map((name) => [name, read(name)])),
       causal: form.elements.causal.checked,
       heads: Number(form.elements.heads.value),
     };
+    if (now.heads !== Number(form.dataset.drawn)) return void split(); // a browser may restore what nobody drew
+    given = now;
     steps = compute(given);
     steps.heads.forEach((head, h) => {
       put(`logits-${h}`, head.logits);
@@ -135,14 +160,29 @@ function start(page) {
     });
     put("joined", steps.joined);
     put("result", steps.result);
+    retell();
+  }
+
+  /** The sentence and the marks are of the numbers as they are now. */
+  function retell() {
+    const cell = page.querySelector("td.pointed");
+    if (cell) point(cell);
+    else if (!says.contains(greeting[0])) {
+      says.replaceChildren(...greeting);
+      light([]);
+    }
+    sayMisread();
   }
 
   /** Another number of heads: other tables, which the server draws; the line moves in those one edits. */
   async function split() {
+    const heads = form.elements.heads.value;
     const reply = await fetch(`?${new URLSearchParams(new FormData(form))}`);
+    if (heads !== form.elements.heads.value) return; // another number was chosen meanwhile
     const other = new DOMParser().parseFromString(await reply.text(), "text/html");
     for (const place of [".heads", ".joined"]) page.querySelector(place).replaceWith(other.querySelector(place));
-    const narrow = given.q[0].length / Number(form.elements.heads.value);
+    form.dataset.drawn = heads;
+    const narrow = read("q")[0].length / Number(heads);
     for (const table of page.querySelectorAll(".given:not([data-given=o])")) {
       table.querySelector(".brackets").replaceWith(other.querySelector(`[data-given="${table.dataset.given}"] .brackets`));
       for (const cell of table.querySelectorAll("td[data-j]")) cell.classList.toggle("cut", cell.dataset.j > 0 && cell.dataset.j % narrow === 0);
@@ -160,6 +200,7 @@ function start(page) {
   }
 
   function point(cell) {
+    if (!steps) return; // the tables are on their way
     page.querySelector("td.pointed")?.classList.remove("pointed");
     cell.classList.add("pointed");
     const name = cell.closest("[data-matrix]").dataset.matrix;
@@ -212,7 +253,18 @@ function start(page) {
     await Promise.all(flights);
   }
 
-  form.addEventListener("input", (event) => (event.target.name === "heads" ? split() : draw()));
+  /** Arrow up and down change a number by one, as in any field of numbers. */
+  function nudge(event) {
+    const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+    if (!by || !fields.includes(event.target)) return;
+    event.preventDefault();
+    event.target.value = String(Math.max(-LARGEST, Math.min(LARGEST, last.get(event.target.name) + by)));
+    event.target.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  form.addEventListener("input", draw);
+  form.addEventListener("keydown", nudge);
+  addEventListener("pageshow", draw); // after Back, what the browser restored
   form.addEventListener("submit", (event) => event.preventDefault());
   page.addEventListener("keydown", walkCells);
   for (const kind of ["pointerover", "focusin"]) {
@@ -228,14 +280,14 @@ function start(page) {
         const [, r, c] = input.name.split("-").map(Number);
         input.value = String(preset(r, c, given.heads, given.o.length));
       }
-      draw();
+      form.dispatchEvent(new Event("input", { bubbles: true }));
     }
     if (event.target.closest(".walk-join")) join();
   });
   page.querySelector(".walk-reset").addEventListener("click", () => {
-    for (const [name, value] of first) form.elements[name].value = value;
+    for (const input of fields) input.value = input.defaultValue;
     form.elements.causal.checked = false;
-    draw();
+    form.dispatchEvent(new Event("input", { bubbles: true }));
   });
   reachable();
   draw();

@@ -9,7 +9,7 @@
  * somebody answers custom messages (see answers.py), for tiles as one zooms and exact links of long texts.
  */
 import { openHead } from "./head.js";
-import { arrange, decodeLayer, maskOf, oneHead, roundUp, step, subtract, topOf } from "./numbers.js";
+import { arrange, axisOf, decodeLayer, maskOf, oneHead, roundUp, step, subtract, topOf } from "./numbers.js";
 import { make, paint, palette, scaleBar } from "./paint.js";
 import { _ } from "./words.js";
 
@@ -26,7 +26,7 @@ function draw(model, el) {
     el.replaceChildren(make("p", { class: "ch ch-note" }, missed ? _("No attention was captured. %(missed)s", { missed }) : _("There is no attention to show yet.")));
     return () => el.replaceChildren();
   }
-  const layers = raw.layers.map(decodeLayer);
+  const layers = raw.layers.map((layer) => ({ ...decodeLayer(layer), rows: axisOf(raw, layer, "queries"), cols: axisOf(raw, layer, "keys") }));
   const others = raw.other ? raw.other.layers.map(decodeLayer) : null;
   const heads = layers.map((layer) => layer.heads);
   const across = Math.max(...heads);
@@ -106,6 +106,7 @@ function draw(model, el) {
     make("p", { class: "ch-note" }, _("%(model)s · %(tokens)s · %(layers)s × %(across)s heads", { model: raw.other ? _("%(one)s and %(other)s", { one: raw.model, other: raw.other.model }) : raw.model, tokens: count, layers: layers.length, across })),
     make("label", { class: "ch-order" }, _("Order by"), " ", order));
   const said = [
+    ...(raw.note ? [raw.note] : []),
     ...(layers[0].few ? [_("Drawn in outline: %(few)s of every %(stride)s queries. An open head is worked out whole while you look at it.", { few: layers[0].few, stride: layers[0].links.stride })] : []),
     ...(raw.left_out ? [_("Left out to keep this small: %(what)s.", { what: raw.left_out })] : []),
     ...raw.missed.map((missed) => _("Not captured: %(name)s: %(reason)s", missed)),
@@ -157,7 +158,7 @@ function draw(model, el) {
       for (const part of [one, list, more]) part.replaceChildren();
       if (isOpen) show = openHead(scene, layer, head);
     }
-    if (isOpen) show(token >= 0 && token < raw.tokens.length ? token : -1, side);
+    if (isOpen) show(token >= 0 && token < layers[layer].shape[side === "key" ? 1 : 0] ? token : -1, side);
   }
 
   function reorder() {
@@ -181,7 +182,12 @@ function draw(model, el) {
     update();
   }
 
+  for (const [kind, keys] of [["keydown", true], ["pointerdown", false]]) {
+    root.addEventListener(kind, () => root.classList.toggle("ch-keys", keys), { capture: true });
+  }
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
+  const paper = window.matchMedia("print"); // a canvas keeps its colours, and paper is light
+  paper.addEventListener("change", repaint);
   const theme = new MutationObserver(repaint);
   theme.observe(document.documentElement, { attributes: true, attributeFilter: ["class", "data-theme"] });
   dark.addEventListener("change", repaint);
@@ -194,6 +200,7 @@ function draw(model, el) {
     questions.stop();
     theme.disconnect();
     dark.removeEventListener("change", repaint);
+    paper.removeEventListener("change", repaint);
     WATCHED.forEach((name) => model.off(`change:${name}`, update));
     model.off("change:order", reorder);
     model.off("change:pin", repaint);

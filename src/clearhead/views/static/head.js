@@ -25,7 +25,7 @@ const WORDS = {
 /** Draw one head into `one`, `list` and `more`; returns what shows a token (-1: none).
  * @param {any} scene @param {number} l @param {number} h */
 export function openHead(scene, l, h) {
-  const { layers, tokens, one, list, more, close } = scene;
+  const { layers, one, list, more, close } = scene;
   const layer = layers[l];
   const all = links(layer, h);
   const pin = scene.pinned();
@@ -48,10 +48,10 @@ export function openHead(scene, l, h) {
         : pin === "other" ? make("p", { class: "ch-less" }, _("%(model)s has no such head over as many tokens.", { model: scene.raw.other.model }))
           : pin ? make("p", { class: "ch-less" }, _("Pinned. Open another head to see the difference.")) : null),
     make("div", { class: "ch-pictures" }, map.element, lines.element));
-  more.replaceChildren(numbersTable(layer, h, tokens, other), definitions(), ...(scene.raw.text && !alone ? [howComputed(scene.raw, layer, h)] : []));
+  more.replaceChildren(numbersTable(layer, h, other), definitions(), ...(scene.raw.text && !alone ? [howComputed(scene.raw, layer, h)] : []));
   const fill = (token, side, near, note = "") => {
     lines.show(token, side, near);
-    list.replaceChildren(strongest(layer, tokens, token, side, near.slice(0, LIST), explain, note));
+    list.replaceChildren(strongest(layer, token, side, near.slice(0, LIST), explain, note));
   };
   let latest = 0;
   return async (token, side) => {
@@ -92,7 +92,7 @@ const number = (word, shown, explain) =>
 function divergence(scene, l, h, other, explain) {
   const line = make("span", { "aria-live": "polite" });
   const fill = (mean, most = []) => {
-    const where = most.map(([query, value]) => `“${label(scene.tokens[query])}” ${nats(value)}`).join(", ");
+    const where = most.map(([query, value]) => `“${label(scene.layers[l].rows.tokens[query])}” ${nats(value)}`).join(", ");
     const [before, after] = (where ? _("KL divergence %(number)s nats a query, most at %(where)s.", { where }) : _("KL divergence %(number)s nats a query.")).split("%(number)s");
     line.replaceChildren(before, number("divergence", nats(mean), explain), after ?? "");
   };
@@ -132,7 +132,7 @@ function howComputed(raw, layer, h) {
   const model = raw.loaded_by ? JSON.stringify(raw.loaded_by) : "";
   const program = [
     "from clearhead import capture", "",
-    `reading = capture.read(capture.load(${model}), ${JSON.stringify(raw.text)})`,
+    `reading = capture.read(capture.load(${model}), ${JSON.stringify(raw.text)}${raw.target ? `, target=${JSON.stringify(raw.target)}` : ""})`,
     `weights = reading.record[${JSON.stringify(layer.name)}]   # (1, heads, queries, keys), never stored`,
     `print(reading.tokens)`, `print(weights[0, ${h}])`,
   ].join("\n");
@@ -146,14 +146,15 @@ function howComputed(raw, layer, h) {
     make("p", { class: "ch-note" }, _("%(versions)s; no random number is drawn.", { versions }), " ", copy));
 }
 
-function strongest(layer, tokens, token, side, near, explain, note) {
-  const here = { token: label(tokens[token], 24) };
+function strongest(layer, token, side, near, explain, note) {
+  const { rows, cols } = layer;
+  const here = { token: label((side === "query" ? rows : cols).tokens[token], 24) };
   const title = token < 0 ? _("Strongest links of this head")
     : side === "query" ? _("“%(token)s” looks at", here) : _("“%(token)s” is looked at by", here);
-  const query = (link) => make("span", { class: "ch-q", title: tokens[link.from] }, label(tokens[link.from]));
-  const key = (link) => make("span", { class: "ch-k", title: tokens[link.to] }, label(tokens[link.to]));
-  const pair = (link) => (token < 0 ? [query(link), "→", key(link), make("small", {}, `${link.from} → ${link.to}`)]
-    : side === "query" ? [key(link), make("small", {}, String(link.to))] : [query(link), make("small", {}, String(link.from))]);
+  const query = (link) => make("span", { class: "ch-q", title: rows.tokens[link.from] }, label(rows.tokens[link.from]));
+  const key = (link) => make("span", { class: "ch-k", title: cols.tokens[link.to] }, label(cols.tokens[link.to]));
+  const pair = (link) => (token < 0 ? [query(link), "→", key(link), make("small", {}, `${rows.place(link.from)} → ${cols.place(link.to)}`)]
+    : side === "query" ? [key(link), make("small", {}, String(cols.place(link.to)))] : [query(link), make("small", {}, String(rows.place(link.from)))]);
   const items = near.map((link) => make("li", {},
     make("span", { class: "ch-pair" }, ...pair(link)),
     make("span", { class: "ch-meter", "aria-hidden": "true" }, make("span", { style: { width: `${100 * Math.min(link.weight, 1)}%` } })),
@@ -167,7 +168,8 @@ function strongest(layer, tokens, token, side, near, explain, note) {
 
 /** A very long text shows a window of its tokens, moved by buttons or by pointing elsewhere. */
 function tokenLines(scene, layer) {
-  const { tokens, state, change } = scene;
+  const { state, change } = scene;
+  const { rows, cols } = layer;
   const [queries, keys] = layer.shape;
   const most = Math.max(queries, keys);
   const size = Math.min(most, WINDOW);
@@ -180,8 +182,8 @@ function tokenLines(scene, layer) {
   const line = (side, count) => make("div", { class: `ch-line ch-line-${side}`, role: "group", "aria-label": side === "query" ? _("Queries") : _("Keys") },
     make("p", { class: `ch-${side[0]} ch-line-name` }, side === "query" ? _("queries") : _("keys")),
     ...Array.from({ length: Math.max(Math.min(size, count - start), 0) }, (_, i) => make("button", {
-      type: "button", class: "ch-token", tabindex: i === 0 && side === "query" ? "0" : "-1", title: tokens[start + i], "data-side": side, "data-token": start + i,
-    }, label(tokens[start + i]))));
+      type: "button", class: "ch-token", tabindex: i === 0 && side === "query" ? "0" : "-1", title: (side === "query" ? rows : cols).tokens[start + i], "data-side": side, "data-token": start + i,
+    }, label((side === "query" ? rows : cols).tokens[start + i]))));
   const button = (side, token) => box.querySelector(`[data-side="${side}"][data-token="${token}"]`);
   function turn(to) {
     start = Math.min(Math.max(to, 0), most - size);
@@ -248,23 +250,23 @@ function curve(link, start) {
 // ---- the same numbers as a table -----------------------------------------------------------------------------
 
 /** Built when it is opened: a long text has many rows. */
-function numbersTable(layer, h, tokens, other) {
+function numbersTable(layer, h, other) {
   const box = make("details", { class: "ch-table" }, make("summary", {}, _("The same numbers as a table")));
-  box.addEventListener("toggle", () => box.open && box.childElementCount === 1 && box.append(table(layer, h, tokens, other)));
+  box.addEventListener("toggle", () => box.open && box.childElementCount === 1 && box.append(table(layer, h, other)));
   return box;
 }
 
-function table(layer, h, tokens, other) {
+function table(layer, h, other) {
   const [queries, keys] = layer.shape;
   const full = isDense(layer) && keys <= 24;
   const most = Math.min(queries, 512);
-  const heads = full ? tokens.slice(0, keys).map((token) => label(token)) : [_("strongest keys, with weights")];
+  const heads = full ? layer.cols.tokens.slice(0, keys).map((token) => label(token)) : [_("strongest keys, with weights")];
   const value = (i, j) => (other ? saySigned(at(layer.map, h, i, j) - at(other.layer.map, other.head, i, j)) : say(at(layer.map, h, i, j)));
   const cells = (i) => (full
     ? Array.from({ length: keys }, (_, j) => (isMasked(layer.masked, layer.map.shape, i, j, h) ? "–" : value(i, j)))
-    : [linksOf(layer, h, i, "query").slice(0, LIST).map((link) => `${label(tokens[link.to])} ${say(link.weight)}`).join(", ") || _("not kept")]);
+    : [linksOf(layer, h, i, "query").slice(0, LIST).map((link) => `${label(layer.cols.tokens[link.to])} ${say(link.weight)}`).join(", ") || _("not kept")]);
   const rows = Array.from({ length: most }, (_, i) => make("tr", {},
-    make("th", { scope: "row" }, `${i} ${label(tokens[i])}`), ...cells(i).map((cell) => make("td", {}, cell))));
+    make("th", { scope: "row" }, `${layer.rows.place(i)} ${label(layer.rows.tokens[i])}`), ...cells(i).map((cell) => make("td", {}, cell))));
   const caption = most < queries ? _("Weights: rows are queries, columns are keys; the first %(most)s of %(queries)s queries", { most, queries })
     : other && full ? _("Weights less the other head's: rows are queries, columns are keys") : _("Weights: rows are queries, columns are keys");
   return make("div", { class: "ch-scroll", tabindex: "0", role: "region", "aria-label": _("Weights") },

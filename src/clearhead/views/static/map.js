@@ -12,7 +12,8 @@ const PAUSE = 120; // milliseconds a view must rest before its tile is asked for
  * @param {{layer: any, head: number, place: [number, number], model: number} | null} pinned a head of the same shape to
  *   take away from this one */
 export function headMap(scene, layer, l, h, pinned) {
-  const { tokens, colours, change } = scene;
+  const { colours, change } = scene;
+  const { rows, cols } = layer;
   const titles = pinned ? [_("difference"), _("mean difference")] : [_("weight"), _("mean weight")];
   const frame = make("div", { class: "ch-frame" });
   const box = make("div", { class: "ch-hatch", role: "img", "aria-label": _("Map of the head: rows are queries, columns are keys. The table below holds the numbers.") });
@@ -35,12 +36,12 @@ export function headMap(scene, layer, l, h, pinned) {
     canvas.setAttribute("class", "ch-map");
     box.replaceChildren(canvas, mark);
     const names = (kind, [start, stop]) => make("div", { class: `ch-names-${kind}`, "aria-hidden": "true", style: { "--count": String(stop - start) } },
-      ...Array.from({ length: stop - start }, (_, i) => make("span", {}, label(tokens[start + i], 11))));
+      ...Array.from({ length: stop - start }, (_, i) => make("span", {}, label((kind === "key" ? cols : rows).tokens[start + i], 11))));
     const named = exact && Math.max(block.shape[1], block.shape[2]) <= NAMED;
     frame.classList.toggle("ch-named", named);
     frame.replaceChildren(...(named ? [names("key", view.cols), names("query", view.rows)] : []), box);
     scale.replaceChildren(scaleBar(top, titles[exact ? 0 : 1], Boolean(pinned)));
-    where.textContent = isWhole() ? "" : _("queries %(first)s–%(last)s, keys %(left)s–%(right)s", { first: view.rows[0], last: view.rows[1] - 1, left: view.cols[0], right: view.cols[1] - 1 });
+    where.textContent = isWhole() ? "" : _("queries %(first)s–%(last)s, keys %(left)s–%(right)s", { first: rows.place(view.rows[0]), last: rows.place(view.rows[1] - 1), left: cols.place(view.cols[0]), right: cols.place(view.cols[1] - 1) });
     setMark();
   }
 
@@ -121,7 +122,7 @@ export function headMap(scene, layer, l, h, pinned) {
     }
     const cell = cellAt(event);
     if (!cell) return;
-    const pair = drawn.exact ? `${label(tokens[cell.from], 24)} → ${label(tokens[cell.to], 24)}` : _("%(from)s… → %(to)s…, mean", cell);
+    const pair = drawn.exact ? `${label(rows.tokens[cell.from], 24)} → ${label(cols.tokens[cell.to], 24)}` : _("%(from)s… → %(to)s…, mean", { from: rows.place(cell.from), to: cols.place(cell.to) });
     const masked = isMasked(drawn.masked, drawn.block.shape, cell.row, cell.col) ? " " + _("masked") : "";
     readout.textContent = `${pair}  ${(pinned ? saySigned : say)(at(drawn.block, 0, cell.row, cell.col))}${masked}`;
   });
@@ -171,11 +172,23 @@ export function headMap(scene, layer, l, h, pinned) {
   return {
     element: make("figure", { class: "ch-mapbox" }, frame,
       make("figcaption", {},
-        make("div", { class: "ch-caption" }, make("span", {}, make("span", { class: "ch-q" }, _("rows: queries")), " · ", make("span", { class: "ch-k" }, _("columns: keys"))), scale),
+        make("div", { class: "ch-caption" }, make("span", {}, make("span", { class: "ch-q" }, rowsAre(rows.sequence)), " · ", make("span", { class: "ch-k" }, columnsAre(cols.sequence))), scale),
         canZoom ? tools : null, readout)),
     mark(token, side) {
       marked = { token, side };
       setMark();
     },
   };
+}
+
+/** What the rows of a map are. @param {string} sequence */
+function rowsAre(sequence) {
+  if (sequence === "decoder") return _("rows: queries of the decoder");
+  return sequence === "other" ? _("rows: queries that are not tokens") : _("rows: queries");
+}
+
+/** What its columns are. @param {string} sequence */
+function columnsAre(sequence) {
+  if (sequence === "decoder") return _("columns: keys of the decoder");
+  return sequence === "other" ? _("columns: keys that are not tokens") : _("columns: keys");
 }

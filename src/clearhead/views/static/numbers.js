@@ -30,6 +30,15 @@ export function decodeLayer(layer) {
   };
 }
 
+/** The tokens along the queries (or the keys) of a layer: their names, and the position of each entry in its text.
+ * @param {any} raw the payload @param {any} layer @param {"queries" | "keys"} side
+ * @returns {{tokens: string[], sequence: string, place: (i: number) => number}} */
+export function axisOf(raw, layer, side) {
+  const axis = raw.axes?.[layer[side]];
+  const start = axis?.start ?? 0;
+  return { tokens: axis?.tokens ?? raw.tokens, sequence: axis?.sequence ?? "input", place: (i) => axis?.positions?.[i] ?? start + i };
+}
+
 /** Where a weight lies on the colour scale, 0 to 1: the square root, so that small weights can be told apart.
  * @param {number} weight @param {number} top */
 export function shade(weight, top) {

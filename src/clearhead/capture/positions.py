@@ -1,0 +1,94 @@
+"""Which token each query and key of a call is: row i is not token i in a decode step, nor in cross-attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+# "input" is what the model reads (of an encoder-decoder, what its encoder reads), "decoder" what its decoder reads;
+# "other" is anything that is not one state a token: pooled states, windows of an image, latents.
+Sequence = Literal["input", "decoder", "other"]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a matrix: the sequence it runs along, and the position of each of its entries there, from 0.
+
+    Positions past the end of the sequence are slots of a cache that hold no token yet.
+    """
+
+    sequence: Sequence
+    positions: range | tuple[int, ...]
+
+    @property
+    def start(self) -> int | None:
+        """The first position, where the others follow one by one; else None."""
+        return self.positions.start if isinstance(self.positions, range) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Where the queries and keys of one matrix stand.
+
+    Attributes:
+        queries, keys: the axes.
+        text: which text it was, counted from 0: a new one begins where the model starts without a cache.
+        nth: which call of its module in one pass of the model, counted from 0; above 0 where layers share one module.
+    """
+
+    queries: Axis
+    keys: Axis
+    text: int = 0
+    nth: int = 0
+
+    @property
+    def offset(self) -> int | None:
+        """The key index of query 0's own token: query i is the token of key i + offset. None where it is not so."""
+        first, key = self.queries.start, self.keys.start
+        if self.queries.sequence != self.keys.sequence or self.queries.sequence == "other":
+            return None
+        return None if first is None or key is None else first - key
+
+    @property
+    def within(self) -> bool:
+        """Whether queries and keys are tokens of one sequence."""
+        return self.queries.sequence == self.keys.sequence != "other"
+
+
+def plain(positions: Positions) -> list[Any]:
+    """The same as lists and numbers, for a file."""
+    axes = [
+        [axis.sequence, [axis.start, len(axis.positions)] if axis.start is not None else list(axis.positions)]
+        for axis in (positions.queries, positions.keys)
+    ]
+    starts = [axis.start is not None for axis in (positions.queries, positions.keys)]
+    return [axes, starts, positions.text, positions.nth]
+
+
+def from_plain(saved: Any) -> Positions | None:
+    """What `plain` described.
+
+    >>> where = assumed(2, 5, 3)
+    >>> from_plain(plain(where)) == where
+    True
+    """
+    if saved is None:
+        return None
+    axes, starts, text, nth = saved
+    queries, keys = (
+        Axis(sequence, range(places[0], places[0] + places[1]) if is_range else tuple(places))
+        for (sequence, places), is_range in zip(axes, starts, strict=True)
+    )
+    return Positions(queries, keys, text, nth)
+
+
+def assumed(queries: int, keys: int, high: int | None = None) -> Positions:
+    """Positions of a matrix about which nothing else is known.
+
+    A square matrix is self-attention; so is one whose mask ends `high` keys after the query's own index. Any other is
+    cross-attention.
+    """
+    if queries == keys or high is not None:
+        start = high or 0
+        return Positions(Axis("input", range(start, start + queries)), Axis("input", range(keys)))
+    return Positions(Axis("decoder", range(queries)), Axis("input", range(keys)))

@@ -1,0 +1,112 @@
+"""What one import may take: sizes of files, and a budget of text that grows with neither templates nor gaps."""
+
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from clearhead.errors import PackError
+
+Spend = Callable[[int], None]  # called with the characters that a step is about to take, where the place is known
+
+LARGEST_TEXT: Final = 16 << 20  # bytes of a text file
+LARGEST_DIRECTORY: Final = 16 << 20  # bytes of a zip file's directory, about 300,000 members
+LARGEST_SIDE: Final = 1_000_000  # characters of one side of a card; an item's file holds as many
+LARGEST_IMPORT: Final = 64 << 20  # characters of all cards together, with the templates that are filled for them
+_PIECE: Final = 1 << 20
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile inflates the others without a bound
+
+
+@dataclass(slots=True)
+class Budget:
+    """Characters that an import may still take."""
+
+    left: int = LARGEST_IMPORT
+
+    def at(self, place: str) -> Spend:
+        """A function that takes characters for what stands at this place."""
+
+        def spend(count: int) -> None:
+            self.left -= count
+            if self.left < 0:
+                message = f"its cards come to more than {LARGEST_IMPORT:,} characters; export a smaller deck"
+                raise PackError(f"{place}: {message}")
+
+        return spend
+
+
+class Stream(Protocol):
+    """What gives bytes piece by piece."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to so many bytes."""
+
+
+def read_text(place: Path) -> str:
+    """The text of a file that is not too large.
+
+    Raises:
+        PackError: it is larger than LARGEST_TEXT, or not UTF-8.
+    """
+    with place.open("rb") as file:
+        data = file.read(LARGEST_TEXT + 1)
+    if len(data) > LARGEST_TEXT:
+        raise PackError(f"is more than {LARGEST_TEXT:,} bytes; split it into smaller files", file=place.name)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise PackError("is not UTF-8 text; save it as UTF-8", file=place.name, line=line) from None
+
+
+def read_stream(stream: Stream, most: int) -> bytes | None:
+    """All bytes of a stream, or None if there are more than `most`, whatever its header declares."""
+    pieces: list[bytes] = []
+    count = 0
+    while piece := stream.read(_PIECE):
+        count += len(piece)
+        if count > most:
+            return None
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def read_member(place: Path, names: tuple[str, ...], most: int) -> tuple[str, bytes | None] | None:
+    """(name, bytes) of the first of these members that a zip file has; None for bytes that are more than `most`.
+
+    Raises:
+        PackError: it is not a zip file, or the member is encrypted, damaged, or packed in another way than by deflate.
+    """
+    try:
+        with place.open("rb") as file:
+            if _directory_size(file.seek(0, 2), place) > LARGEST_DIRECTORY:
+                raise PackError("lists too many files; export a smaller deck", file=place.name)
+            with zipfile.ZipFile(file) as package:
+                known = set(package.namelist())
+                name = next((name for name in names if name in known), None)
+                if name is None:
+                    return None
+                info = package.getinfo(name)
+                if info.compress_type not in _METHODS or info.flag_bits & 1:
+                    message = f"its {name} is encrypted, or packed in another way than by deflate; export it anew"
+                    raise PackError(message, file=place.name)
+                with package.open(info) as stream:
+                    return name, read_stream(stream, most)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        if isinstance(error, PackError):
+            raise
+        raise PackError(f"is not a zip file that can be read ({error}); export it anew", file=place.name) from None
+
+
+def _directory_size(size: int, place: Path) -> int:
+    """Bytes of the directory by the end record (the last 64 KiB hold it), so that it is known before it is read."""
+    with place.open("rb") as file:
+        file.seek(max(0, size - (1 << 16) - 22))
+        tail = file.read()
+    at = tail.rfind(b"PK\x05\x06")
+    if at < 0 or at + 16 > len(tail):
+        return 0  # zipfile refuses it
+    declared = int.from_bytes(tail[at + 12 : at + 16], "little")
+    return size if declared == 0xFFFFFFFF else min(declared, size)

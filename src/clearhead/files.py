@@ -1,0 +1,59 @@
+"""What to say of a file that cannot be read or written: which, why, and what to do about it."""
+
+import errno
+from pathlib import Path
+
+from clearhead.errors import ModelError, OptionError
+from clearhead.saying import Said, say
+
+_WAY_OUT = {
+    errno.ENOENT: say("Give a file in a folder that exists."),
+    errno.ENOTDIR: say("Give a file in a folder that exists."),
+    errno.EISDIR: say("Give the path of a file."),
+    errno.EACCES: say("Give a place that you may use."),
+    errno.EPERM: say("Give a place that you may use."),
+    errno.EROFS: say("Give a place that you may use."),
+    errno.ENOSPC: say("Make room, or give another place."),
+    errno.EDQUOT: say("Make room, or give another place."),
+    errno.EFBIG: say("Make room, or give another place."),
+    errno.ENAMETOOLONG: say("Give a shorter name."),
+}
+
+
+def unwritable(path: str | Path, error: Exception) -> OptionError:
+    """The error for a file that could not be written.
+
+    >>> print(unwritable("maps.html", IsADirectoryError(errno.EISDIR, "Is a directory")))
+    maps.html cannot be written: Is a directory. Give the path of a file.
+    """
+    return OptionError(
+        say("%(path)s cannot be written: %(why)s. %(way_out)s", path=path, why=_why(error), way_out=_way_out(error))
+    )
+
+
+def unreadable(path: str | Path, error: Exception, expected: str = "a text file") -> ModelError:
+    """The error for a file that could not be read.
+
+    >>> print(unreadable("a.txt", FileNotFoundError(errno.ENOENT, "No such file or directory")))
+    a.txt cannot be read: No such file or directory. Give the path of a text file.
+    """
+    return ModelError(
+        say(
+            "%(path)s cannot be read: %(why)s. Give the path of %(expected)s.",
+            path=path,
+            why=_why(error),
+            expected=expected,
+        )
+    )
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, ValueError) and "null" in str(error):
+        return "a path cannot hold a null character"
+    return str(error).strip().rstrip(".") or type(error).__name__
+
+
+def _way_out(error: Exception) -> Said:
+    return _WAY_OUT.get(getattr(error, "errno", None) or 0, say("Give another place."))

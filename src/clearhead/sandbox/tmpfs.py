@@ -1,0 +1,82 @@
+"""A folder of the program's own: a tmpfs of limited size, in a mount namespace that ends with the process.
+
+The kernel then bounds what the program writes, files that are deleted but still open or mapped included, and nothing
+is left to remove. It needs a user namespace, or root; where the kernel gives neither, the folder is an ordinary one and
+`disk.used` counts what is in it.
+"""
+
+import base64
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+NOBODY = 65534
+PAGE = 4096
+_NEW_MOUNTS, _NEW_USER = 0x20000, 0x10000000
+_NO_SUID, _NO_DEVICES, _NO_EXEC, _RECURSIVE, _PRIVATE = 2, 4, 8, 0x4000, 0x40000
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def own(folder: Path, size: int) -> bool:
+    """Mount a tmpfs of `size` bytes on `folder`, seen by this process alone. False where the kernel does not allow it.
+
+    In the new user namespace this process is nobody, and whatever capability it might regain counts there alone.
+    """
+    user, group = os.geteuid(), os.getegid()
+    try:
+        if user == 0:
+            os.setgroups([])
+        if _libc.unshare(_NEW_USER | _NEW_MOUNTS) == 0:
+            _map("setgroups", "deny")
+            _map("uid_map", f"{NOBODY} {user} 1")
+            _map("gid_map", f"{NOBODY} {group} 1")
+        elif user != 0 or _libc.unshare(_NEW_MOUNTS) != 0:
+            return False
+    except OSError:
+        return False
+    pages = -(-size // PAGE) + 1  # one more, so that a full folder is over its limit
+    options = f"size={pages * PAGE},nr_inodes={pages + 1},mode=700".encode()
+    flags = _NO_SUID | _NO_DEVICES | _NO_EXEC
+    return (
+        _libc.mount(None, b"/", None, _RECURSIVE | _PRIVATE, None) == 0
+        and _libc.mount(b"none", os.fsencode(folder), b"tmpfs", flags, options) == 0
+    )
+
+
+def _map(file: str, text: str) -> None:
+    handle = os.open(f"/proc/self/{file}", os.O_WRONLY)
+    try:
+        os.write(handle, text.encode())
+    finally:
+        os.close(handle)
+
+
+def offered() -> bool:
+    """Whether the kernel gives a program a tmpfs of its own here. Tries it, in a process that ends at once."""
+    tries = "from clearhead.sandbox import tmpfs; sys.exit(not tmpfs.own(tmpfs.Path('/tmp'), 1))"
+    program = f"import sys; sys.path += {[path for path in sys.path if path]!r}; {tries}"
+    return subprocess.run([sys.executable, "-P", "-s", "-c", program], capture_output=True).returncode == 0
+
+
+def fill(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the program's own files (name: base64) into its folder."""
+    for name, data in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(base64.b64decode(data))
+
+
+def become_nobody() -> None:
+    """Give up root for good: an unprivileged user, no groups. Raises OSError where that cannot be had."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+    # The kernel resets both when the user changes.
+    _libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

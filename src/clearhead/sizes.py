@@ -1,0 +1,40 @@
+"""Numbers of bytes as people write them."""
+
+import math
+from contextlib import suppress
+
+from clearhead.errors import OptionError
+
+UNITS = {
+    "": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+
+
+def size(given: object, name: str) -> int | None:
+    """A number of bytes: a number, or a text with a unit; None stays None.
+
+    Args:
+        name: what the caller calls it, for the message.
+
+    Raises:
+        OptionError: it is no such number, or less than one byte.
+
+    >>> size("500MB", "max_bytes"), size("2 gib", "max_bytes"), size(4096, "max_bytes"), size(None, "max_bytes")
+    (500000000, 2147483648, 4096, None)
+    """
+    if given is None:
+        return None
+    count = math.nan
+    if isinstance(given, str):
+        text = given.upper().replace(" ", "").replace("_", "")
+        number = text.rstrip("BKMGTI")
+        with suppress(ValueError, KeyError):
+            count = float(number) * UNITS[text[len(number) :]]
+    elif isinstance(given, int | float) and given is not True and given is not False:
+        count = float(given)
+    if not math.isfinite(count) or count < 1:
+        raise OptionError(
+            f"{name} is {given!r}, expected a size of at least one byte. Give a number and a unit, as in 500MB."
+        )
+    return int(count)

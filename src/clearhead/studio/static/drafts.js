@@ -1,0 +1,140 @@
+// What is typed into a form and not sent yet: kept in this browser for this learner, and put back when the form is shown
+// again. A page without this module still keeps it over Back, which is up to the browser.
+
+import { _ } from "./words.js";
+
+const PREFIX = "draft:";
+const TYPED = ["textarea", "[type=text]", "[type=search]"].join();
+const LEFT_OUT = ["[type=hidden]", "[type=password]", "[type=file]", "button", "fieldset", "output", "[data-no-draft]"].join(); // an option is chosen anew
+
+/** A control's name and its values; where these are letters, which another look deals out anew, what the letters mean. */
+const nameOf = (control) => control.dataset.as ?? control.name;
+const meaningOf = (one) => one.dataset.means ?? one.value;
+
+/** The controls of a form that somebody fills in. @param {HTMLFormElement} form */
+export function controls(form) {
+  return [...form.elements].filter((one) => one.name && !one.matches(LEFT_OUT));
+}
+
+/**
+ * What a form holds: name -> values. `given` reads what the server wrote into it.
+ * @param {HTMLFormElement} form
+ */
+export function held(form, given = false) {
+  const values = {};
+  for (const one of controls(form)) {
+    const all = (values[nameOf(one)] ??= []);
+    if (one.matches("[type=radio], [type=checkbox]")) {
+      if (given ? one.defaultChecked : one.checked) all.push(meaningOf(one));
+    } else if (one.matches("select")) {
+      const chosen = given ? ([...one.options].find((option) => option.defaultSelected) ?? one.options[0]) : one.selectedOptions[0];
+      all.push(chosen ? meaningOf(chosen) : "");
+    } else all.push(given ? one.defaultValue : one.value);
+  }
+  return values;
+}
+
+/** Put values into a form. @param {HTMLFormElement} form @param {Record<string, string[]>} values */
+export function fill(form, values) {
+  const left = structuredClone(values);
+  for (const one of controls(form)) {
+    const all = left[nameOf(one)];
+    if (!all) continue;
+    if (one.matches("[type=radio], [type=checkbox]")) one.checked = all.includes(meaningOf(one));
+    else if (one.matches("select")) {
+      const value = all.shift();
+      const option = [...one.options].find((other) => meaningOf(other) === value);
+      if (option) option.selected = true;
+    } else if (all.length) one.value = all.shift();
+  }
+}
+
+/** What of a form is typed: only where the server wrote the same does a draft still belong to it. */
+function typedInto(form) {
+  const given = held(form, true);
+  return Object.fromEntries(controls(form).filter((one) => one.matches(TYPED)).map((one) => [nameOf(one), given[nameOf(one)]]));
+}
+
+const learner = () => document.documentElement.dataset.learner;
+const keyOf = (form) => `${PREFIX}${learner()}:${form.dataset.draft}`;
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+
+/** What is done with the browser's store, which may be off or full: then drafts are not kept, and all else works. */
+function stored(act) {
+  try {
+    return act(globalThis.localStorage);
+  } catch (problem) {
+    console.info("drafts are not kept:", problem.message);
+    return null;
+  }
+}
+
+const get = (key) => JSON.parse(stored((store) => store.getItem(key)) ?? "null");
+const put = (key, draft) => stored((store) => store.setItem(key, JSON.stringify(draft)));
+const drop = (key) => stored((store) => store.removeItem(key));
+const keys = () => stored((store) => Object.keys(store).filter((key) => key.startsWith(PREFIX))) ?? [];
+
+/** Keep what a form holds now, where that is not what it was given. */
+function keep(form) {
+  if (same(held(form), held(form, true))) drop(keyOf(form));
+  else put(keyOf(form), { typed: typedInto(form), values: held(form) });
+}
+
+/** Forget what was typed into a form. @param {HTMLFormElement} form */
+export function forget(form) {
+  drop(keyOf(form));
+}
+
+/** Put a draft back into the form it belongs to, and say so. */
+function restore(form) {
+  const draft = get(keyOf(form));
+  if (!draft) return;
+  if (!same(draft.typed, typedInto(form))) return void forget(form);
+  fill(form, draft.values); // where the browser was not first
+  form.querySelector(".draft")?.remove();
+  const line = Object.assign(document.createElement("p"), { className: "small muted draft" });
+  line.setAttribute("role", "status");
+  const away = Object.assign(document.createElement("button"), { type: "button", className: "quiet small", textContent: _("Clear it") });
+  away.addEventListener("click", () => {
+    form.reset();
+    forget(form);
+    form.dispatchEvent(new Event("input", { bubbles: true }));
+    line.remove();
+  });
+  line.append(_("What you had filled in is here again."), " ", away);
+  form.prepend(line);
+}
+
+/** A page of the studio that came by a form says that the form arrived; one that came by Back, that it did not. */
+function arrived() {
+  const [way] = performance.getEntriesByType("navigation");
+  if (way?.type !== "navigate" || document.querySelector("[data-refused]")) return;
+  for (const key of keys()) if (get(key)?.sent) drop(key);
+}
+
+/** Only the learner who is logged in has drafts in this browser. */
+function mineAlone() {
+  if (Number(learner()) < 0) return; // nobody is logged in yet
+  for (const key of keys()) if (!key.startsWith(`${PREFIX}${learner()}:`)) drop(key);
+}
+
+/** Restore the drafts of this page's forms and keep them from now on. */
+export function start() {
+  mineAlone();
+  arrived();
+  for (const form of document.querySelectorAll("form[data-draft]")) restore(form);
+  document.addEventListener("input", ({ target }) => {
+    const form = target.closest?.("form[data-draft]");
+    if (form) keep(form);
+  });
+  document.addEventListener("submit", ({ target, defaultPrevented }) => {
+    if (target.matches("[data-forget-all]")) for (const key of keys()) drop(key);
+    const draft = !defaultPrevented && target.dataset.draft && get(keyOf(target));
+    if (draft) put(keyOf(target), { ...draft, sent: true });
+  });
+  document.addEventListener("click", ({ target }) => {
+    const link = target.closest?.("[data-forget]");
+    const form = link && (link.closest("form[data-draft]") ?? document.querySelector("form[data-draft]"));
+    if (form) forget(form);
+  });
+}

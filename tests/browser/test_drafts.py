@@ -1,0 +1,54 @@
+"""Drafts of forms in the browser: they are one learner's, come back where they belong, and are gone once sent."""
+
+from playwright.sync_api import Page, expect
+
+from browser.test_journey import TOPIC, ready
+
+DRAFTS = "() => Object.keys(localStorage).filter((key) => key.startsWith('draft:'))"
+LOG_OUT = """() => {
+  const form = Object.assign(document.createElement("form"), { method: "get", action: "/search" });
+  form.dataset.forgetAll = "";
+  document.body.append(form);
+  form.requestSubmit();
+}"""
+
+
+def gone(page: Page) -> None:
+    """Wait until no draft is left: the form arrived."""
+    while page.evaluate(DRAFTS):
+        page.wait_for_timeout(20)
+
+
+def test_a_draft_is_of_one_learner_and_ends_with_log_out(page: Page) -> None:
+    page.goto(f"{TOPIC}/try")
+    ready(page)
+    page.get_by_label("It will print").fill("mine")
+    page.evaluate("localStorage.setItem('draft:7:try:x', '{}')")
+    page.reload()
+    ready(page)
+    expect(page.get_by_label("It will print")).to_have_value("mine")
+    assert page.evaluate(DRAFTS) == ["draft:0:try:scale-of-logits"]
+    with page.expect_navigation():
+        page.evaluate(LOG_OUT)
+    assert page.evaluate(DRAFTS) == []
+
+
+def test_a_draft_of_what_was_changed_since_is_not_put_over_it(page: Page) -> None:
+    page.goto(f"{TOPIC}/practice")
+    page.get_by_text("16.0").click()
+    page.get_by_role("button", name="Answer").first.click()
+    page.get_by_text("Your note on this question").click()
+    page.get_by_label("Your note", exact=True).fill("first")
+    page.get_by_role("button", name="Keep the note").click()
+    gone(page)
+    expect(page.get_by_label("Your note", exact=True)).to_have_value("first")
+    page.get_by_label("Your note", exact=True).fill("second")
+    draft = page.evaluate("localStorage.getItem('draft:0:note:scale-of-logits')")
+    page.get_by_role("button", name="Keep the note").click()
+    gone(page)
+    page.evaluate(
+        "(draft) => localStorage.setItem('draft:0:note:scale-of-logits', draft)", draft.replace("second", "old")
+    )
+    page.reload()
+    ready(page)
+    expect(page.get_by_label("Your note", exact=True)).to_have_value("second")

@@ -1,0 +1,288 @@
+"""One journey of twelve steps, the same in Chromium, Firefox and WebKit: `make test-browsers`; `make test` has Chromium."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from browser.conftest import serve
+from browser.engines import ENGINES, Chromium, Engine, Missing
+from clearhead import sandbox
+from clearhead.course import KINDS
+from clearhead.studio.shelf import Shelf, fill
+from conftest import CHROME
+
+PACK = Path(__file__).parents[1] / "packs" / "good"
+TOPIC = "/topics/good/basics"
+pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
+
+_SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+_NUMBERS = "() => [...document.querySelectorAll('.compass .number')].map((one) => one.textContent).join(' ')"
+# How far the ink of a formula's first bracket stands from its box: hanging punctuation would put it outside.
+_HANGS = """() => [...document.querySelectorAll("pre, math")]
+  .filter((one) => !["", "none", undefined].includes(getComputedStyle(one).hangingPunctuation)).length"""
+_LIGHT = """() => {
+  const [r, g, b] = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
+  const ink = getComputedStyle(document.body).color.match(/[\\d.]+/g).map(Number);
+  return Math.min(r, g, b) > 200 && Math.max(...ink.slice(0, 3)) < 90;
+}"""
+# Fill in whatever a question asks for; what is filled in matters to no step.
+_ANSWER = """() => {
+  const form = document.getElementById("question");
+  const set = (one, value) => { one.value = value; one.dispatchEvent(new Event("input", { bubbles: true })); };
+  for (const one of form.querySelectorAll("textarea")) set(one, one.id === "program" ? one.value + "\\n# mine" : "17 and 19");
+  for (const one of form.querySelectorAll(".match select")) set(one, one.options[1].value);
+  form.querySelector("[name=response]")?.click();
+}"""
+# What is filled in, whatever letters it stands under.
+_FILLED = """() => [...document.querySelectorAll("#question :is(textarea, select)")].map((one) => {
+  const row = one.closest(".place")?.querySelector(".text").textContent ?? one.name;
+  return `${row}: ${one.selectedOptions?.[0].dataset.means ?? one.value}`;
+}).sort()"""
+_TABLES = """() => ({
+  heads: document.querySelectorAll("[data-matrix^=weights-]").length,
+  chosen: Number(document.querySelector("[name=heads]:checked").value),
+  causal: document.querySelector("[name=causal]").checked,
+  masked: document.querySelectorAll("[data-matrix=logits-0] .masked").length,
+})"""
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    return fill([PACK], tmp_path_factory.mktemp("proofs"))
+
+
+@pytest.fixture(
+    params=[pytest.param(one, id=one.name, marks=[pytest.mark.stress] * (one is not Chromium)) for one in ENGINES]
+)
+def engine(request: pytest.FixtureRequest, shelf: Shelf, tmp_path: Path) -> Iterator[Engine]:
+    if request.param is Chromium and CHROME is None:
+        pytest.skip("chromium: not installed")
+    served = serve(tmp_path, shelf)
+    address = next(served)
+    more = [request.getfixturevalue("browser")] if request.param is Chromium else []
+    try:
+        window = request.param(address, *more)
+    except Missing as problem:
+        next(served, None)
+        pytest.skip(str(problem))
+    yield window
+    window.close()
+    next(served, None)
+
+
+def test_the_journey_of_twelve_steps(engine: Engine, shelf: Shelf) -> None:
+    failed: dict[str, str] = {}
+    for step in (
+        first_figure,
+        formulas,
+        an_answer_of_each_form,
+        back_after_an_answer,
+        a_hint,
+        try_and_back,
+        experiment,
+        build_with_a_reload,
+        walk_and_back,
+        lens,
+        notes_and_settings,
+        printed_in_the_dark,
+    ):
+        try:
+            step(engine, shelf)
+        except AssertionError as problem:
+            failed[step.__name__] = str(problem).splitlines()[0][:200]
+    assert not failed, failed
+
+
+def first_figure(engine: Engine, _: Shelf) -> None:
+    """1. The query is dragged: the weights follow, and no text is selected."""
+    engine.open("/")
+    before = engine.evaluate(_NUMBERS)
+    x, y = engine.where(".compass .handle")
+    engine.point((x, y), (x - 40, y + 60), (x - 90, y + 120))
+    engine.wait(
+        "(before) => [...document.querySelectorAll('.compass .number')].map((one) => one.textContent).join(' ') !== before",
+        before,
+    )
+    assert engine.evaluate("() => String(getSelection())") == ""
+
+
+def formulas(engine: Engine, _: Shelf) -> None:
+    """2. A page of text on a phone: our math font, nothing hangs, nothing scrolls sideways."""
+    engine.open(f"{TOPIC}/read")
+    assert engine.evaluate("() => document.fonts.load('16px \"STIX Two Math\"').then((found) => found.length)") == 1
+    assert engine.evaluate(_HANGS) == 0
+    engine.resize(390, 800)
+    assert engine.evaluate(_SIDEWAYS) <= 0
+    engine.resize(1200, 900)
+
+
+def answer(engine: Engine) -> None:
+    engine.evaluate(_ANSWER)
+    engine.leave("button.main")
+    if engine.has("Compare", "h1"):
+        engine.leave("button.main")
+
+
+def an_answer_of_each_form(engine: Engine, shelf: Shelf) -> None:
+    """3. Every kind of question is answered, and the answer's page can be loaded again without being sent again."""
+    for kind in KINDS:
+        item = next(one.id for one in shelf.items.values() if one.kind == kind)
+        engine.open(f"/items/{item}")
+        if kind == "card":
+            engine.leave("button.main")
+            engine.leave("button", "Again")
+            engine.sees("Kept.")
+        else:
+            answer(engine)
+            engine.sees("", "h1.verdict")
+        engine.again(engine.reload)
+        assert engine.has("Kept.") if kind == "card" else engine.has("", "h1.verdict")
+
+
+def back_after_an_answer(engine: Engine, shelf: Shelf) -> None:
+    """4. Back shows the question as it was answered; another answer to it is not taken, and that is said."""
+    for kind in ("choice", "explain", "order"):
+        item = next(one.id for one in shelf.items.values() if one.kind == kind)
+        engine.open(f"/items/{item}")
+        engine.evaluate(_ANSWER)
+        engine.leave("button.main")
+        engine.again(engine.back)
+        assert engine.evaluate("() => Boolean(document.getElementById('question'))"), kind
+        if kind == "explain":
+            assert engine.value("#text") == "17 and 19"
+            answer(engine)
+            engine.again(engine.back)
+            engine.again(engine.back)
+        answer(engine)
+        engine.sees("You had answered this question already")
+
+
+def a_hint(engine: Engine, shelf: Shelf) -> None:
+    """5. A hint leaves what was chosen; a reload leaves what was typed and put in order."""
+    item = next(
+        one.id for one in shelf.items.values() if shelf.proved[one.id].hints and one.kind in ("predict", "choice")
+    )
+    engine.open(f"/items/{item}")
+    engine.click(".options label")
+    chosen = engine.evaluate("() => document.querySelector('.options label:has(:checked) .text').textContent")
+    engine.click("[name=hint]")
+    engine.sees("", ".hints li")
+    assert engine.evaluate("() => document.querySelector('.options label:has(:checked) .text')?.textContent") == chosen
+    for kind in ("worked", "explain", "order", "match"):
+        engine.open(f"/items/{next(one.id for one in shelf.items.values() if one.kind == kind)}")
+        engine.evaluate(_ANSWER)
+        if kind == "order":
+            engine.choose(".place select", "2")
+        before = engine.evaluate(_FILLED)
+        engine.again(engine.reload)
+        assert engine.evaluate(_FILLED) == before, kind
+
+
+def try_and_back(engine: Engine, _: Shelf) -> None:
+    """6. A program is predicted and run; Back shows the prediction, and the run has an address of its own."""
+    engine.open(f"{TOPIC}/try")
+    engine.type("#prediction", "[5, 6]")
+    engine.press_and_leave("Control+Enter")
+    engine.sees("", ".outcome .verdict")
+    engine.type("#program", "print(6 * 7)")
+    engine.again(engine.reload)
+    assert engine.value("#program") == "print(6 * 7)"
+    engine.leave("button.main")
+    engine.sees("42", ".outcome pre")
+    engine.again(engine.back)
+    engine.again(engine.back)
+    assert engine.value("#prediction") == "[5, 6]"
+
+
+def experiment(engine: Engine, _: Shelf) -> None:
+    """7. A measurement comes in point by point."""
+    engine.open(f"{TOPIC}/experiment?name=hard")
+    engine.click("button.main")
+    engine.sees("Done.", "[role=status]")
+    assert engine.evaluate("() => document.querySelectorAll('.curves svg').length") > 0
+
+
+def build_with_a_reload(engine: Engine, _: Shelf) -> None:
+    """8. A program that is not sent yet outlives another page and a reload; Clear it gives the given one back."""
+    engine.open(f"{TOPIC}/build")
+    given = engine.evaluate("() => document.getElementById('program').defaultValue")
+    engine.type("#program", "def mean(values): # mine")
+    engine.leave(".tabs a", "Read")
+    engine.leave(".tabs a", "Build")
+    assert engine.value("#program") == "def mean(values): # mine"
+    engine.again(engine.reload)
+    assert engine.value("#program") == "def mean(values): # mine"
+    engine.sees("What you had filled in is here again", ".draft")
+    engine.click(".draft button")
+    assert engine.value("#program") == given
+    engine.type("#program", "def mean(values): return 0")
+    engine.press_and_leave("Control+Enter")
+    engine.sees("Not there yet", "h1")
+    engine.open(f"{TOPIC}/build")
+    assert engine.value("#program") == "def mean(values): return 0"
+
+
+def walk_and_back(engine: Engine, _: Shelf) -> None:
+    """9. What the controls say, the tables show, after Back too; what is no number is said."""
+    engine.open(f"{TOPIC}/walk")
+    engine.click("[data-matrix=weights-1] td[data-i]")
+    engine.click("[name=heads][value='4']")
+    engine.wait("() => document.querySelectorAll('[data-matrix^=weights-]').length === 4")
+    assert not engine.has("e^", ".walk-says"), "a sentence about a table that is gone"
+    engine.click("[name=causal]")
+    engine.type("[name='q-0-0']", "-2,5")
+    engine.sees("−2.50", "[data-matrix=logits-0]") if engine.has("−2.50") else None
+    engine.type("[name='q-1-1']", "3.5x")
+    engine.sees("“3.5x” is not a number", ".walk-says")
+    engine.leave(".tabs a", "Read")
+    engine.again(engine.back)
+    engine.wait(
+        f"() => {{ const now = ({_TABLES})(); return now.heads === now.chosen && (now.masked > 0) === now.causal; }}"
+    )
+    assert engine.value("[name='q-0-0']") == "-2,5"
+    assert engine.evaluate(_TABLES)["chosen"] == 4
+    engine.type("[name='q-1-1']", "7")
+    engine.wait("() => document.querySelector('[name=\"q-1-1\"]').getAttribute('aria-invalid') === null")
+
+
+def lens(engine: Engine, _: Shelf) -> None:
+    """10. A real model; a head is opened by pointer and closed by Escape, and the focus shows."""
+    engine.open("/lens")
+    engine.click("[role=gridcell]")
+    engine.sees("", ".ch-head h2")
+    engine.keys("Escape")
+    engine.wait("() => document.activeElement.matches('.ch-cell')")
+    assert engine.evaluate("() => getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert engine.evaluate(_SIDEWAYS) <= 0
+    engine.type("#lens-text", "a text that nobody has read yet")
+    engine.again(engine.reload)
+    assert engine.value("#lens-text") == "a text that nobody has read yet"
+
+
+def notes_and_settings(engine: Engine, shelf: Shelf) -> None:
+    """11. A note and a setting that are not kept yet come back after a reload; kept, they stay as they are."""
+    item = next(one.id for one in shelf.items.values() if one.kind == "choice")
+    engine.open(f"/items/{item}")
+    answer(engine)
+    engine.evaluate("() => { document.getElementById('note').open = true }")
+    engine.type("#note textarea", "mind the root")
+    engine.again(engine.reload)
+    assert engine.value("#note textarea") == "mind the root"
+    engine.open("/settings")
+    engine.click("[name=theme][value=dark]")
+    engine.again(engine.reload)
+    assert engine.evaluate("() => document.querySelector('[name=theme]:checked').value") == "dark"
+    engine.leave("button.main")
+    engine.sees("Kept.")
+
+
+def printed_in_the_dark(engine: Engine, _: Shelf) -> None:
+    """12. The dark theme prints dark on light, without the menus."""
+    engine.open(f"{TOPIC}/read")
+    assert not engine.evaluate(_LIGHT)
+    engine.print()
+    assert engine.evaluate(_LIGHT)
+    assert engine.evaluate(
+        "() => [...document.querySelectorAll('.tabs, .top, .foot, button')].every((one) => !one.getClientRects().length)"
+    )

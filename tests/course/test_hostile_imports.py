@@ -1,0 +1,106 @@
+"""Files that are made to harm an import: each is refused in words, or read, in bounded memory and linear time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clearhead.course.exchange.draft import Draft, write
+from clearhead.course.exchange.limits import Budget
+from clearhead.errors import PackError
+
+CASES = Path(__file__).with_name("hostile_imports.py")
+# Name -> words of the refusal; the rest may be read or refused, but in words.
+REFUSED = {
+    "recursive view.apkg": "notes is a view", "large view.apkg": "notes is a view", "another view.apkg": "x is a view",
+    "computed column.apkg": "notes.flds is computed", "stored column.apkg": "notes.flds is computed",
+    "virtual table.apkg": "is a virtual table",
+    "trigger.apkg": "t is a trigger", "large value.apkg": "too big", "default of a column.apkg": "67,108,864 bytes",
+    "not sqlite.apkg": "cannot be read", "bomb.apkg": "67,108,864 bytes", "bomb that lies.apkg": "that can be read",
+    "bomb in bzip2.apkg": "than by deflate", "bomb in zstd.apkg": "67,108,864 bytes",
+    "window of zstd.apkg": "is damaged", "long template.apkg": "'T' has a template",
+    "field many times.apkg": "note 1: its cards come to", "many templates.apkg": "more than 100 templates",
+    "gaps.apkg": "its cards come to", "deep json.apkg": "not as Anki writes it",
+    "long number in json.apkg": "not as Anki writes it", "list for object.apkg": "not as Anki writes it",
+    "text for numbers.apkg": "not as Anki writes it",
+    "large.txt": "16,777,216 bytes", "column.txt": "column.txt:1:", "entities.xml": "declares a document type",
+    "deep.xml": "100 deep", "wide.xml": "500,000 elements", "arrays.toml": "arrays.toml:1: lists and tables",
+    "tables.toml": "tables.toml:1: lists and tables", "dotted.toml": "dotted.toml:1: a key",
+    "number.toml": "number.toml:1: a number",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, str]:
+    pytest.importorskip("zstandard", reason="zstandard, which a case is packed with, is not installed")
+    run = subprocess.run([sys.executable, CASES], capture_output=True, text=True, check=False)
+    found = dict(line.split("\t") for line in run.stdout.splitlines())
+    assert run.returncode == 0, f"ended at the case after {list(found)[-1:]}: {run.stderr[-500:]}"
+    return found
+
+
+def test_none_raises_or_takes_too_much(outcomes: dict[str, str]) -> None:
+    assert len(outcomes) > 75
+    assert {name: said for name, said in outcomes.items() if not said.startswith(("imported", "refused"))} == {}
+
+
+def test_what_must_be_refused_is(outcomes: dict[str, str]) -> None:
+    wrong = {
+        name: outcomes.get(name)
+        for name, words in REFUSED.items()
+        if not outcomes.get(name, "").startswith("refused") or words not in outcomes[name]
+    }
+    assert wrong == {}
+
+
+def test_three_thousand_notes_of_one_title(outcomes: dict[str, str]) -> None:
+    assert outcomes["one title.txt"] == "imported: 3000"
+
+
+def test_a_name_is_looked_up_once_a_draft(tmp_path: Path) -> None:
+    """Counted: a search from 2 on for each draft would look n²/2 times."""
+
+    class Counting(set[str]):
+        looks = 0
+
+        def __contains__(self, name: object) -> bool:
+            Counting.looks += 1
+            return super().__contains__(name)
+
+    from clearhead.course.exchange import draft
+
+    taken, last = Counting(), {}
+    for _ in range(500):
+        taken.add(draft._slug("The same title", taken, last))
+    assert len(taken) == 500
+    assert Counting.looks <= 1000
+
+
+@pytest.mark.parametrize("what", ["link to a folder", "link to nothing", "file"])
+def test_drafts_that_lead_elsewhere(tmp_path: Path, what: str) -> None:
+    pack, outside = tmp_path / "pack", tmp_path / "outside"
+    pack.mkdir()
+    outside.mkdir()
+    if what == "file":
+        (pack / "drafts").write_text("")
+    else:
+        (pack / "drafts").symlink_to(outside if what == "link to a folder" else tmp_path / "absent")
+    with pytest.raises(PackError, match="drafts: is a symbolic link"):
+        write([Draft("a", "b", "c")], pack, "topic")
+    assert list(outside.iterdir()) == []
+
+
+def test_no_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "drafts").mkdir()
+    target = tmp_path / "target"
+    (tmp_path / "drafts" / "a.md").symlink_to(target)
+    assert [place.name for place in write([Draft("a", "b", "c")], tmp_path, "topic")] == ["a-2.md"]
+    assert not target.exists()
+
+
+def test_a_budget_names_the_place() -> None:
+    spend = Budget(10).at("deck.apkg, note 3")
+    spend(10)
+    with pytest.raises(PackError, match=r"^deck.apkg, note 3: "):
+        spend(1)

@@ -1,0 +1,18 @@
+"""The native library's CPU targets as test parameters: all of them on every machine, skipped where they cannot run."""
+
+import pytest
+
+from clearhead import kernels
+
+needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
+
+
+def on(target: kernels.Target, prefix: str = "") -> object:
+    """One target as a parameter; a CPU without its instructions skips it, so the number of tests is the same."""
+    cannot = pytest.mark.skipif(not target.runs_here, reason=f"this CPU cannot run the target {target.name}")
+    return pytest.param(prefix + target.name, marks=cannot)
+
+
+TARGETS = [on(target) for target in kernels.targets()]
+# For tests that loop over the targets instead.
+HERE = [target.name for target in kernels.targets() if target.runs_here]

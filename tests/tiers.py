@@ -1,0 +1,80 @@
+"""How much of the suite a run takes: `--tier fast`, `full` (the default) or `stress`.
+
+- fast: one or two minutes. No browser, nothing marked `slow` or `stress`; products marked `pairwise` are sampled.
+- full: everything but `stress`; products are sampled.
+- stress: everything, and the products are whole. `make stress` selects what the other two leave out.
+
+A test named on the command line (`file.py::test`) always runs, in all its cases.
+"""
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from pairwise import Values, pairwise
+
+LEFT_OUT = {"fast": ("browser", "slow", "stress"), "full": ("stress",), "stress": ()}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--tier", choices=LEFT_OUT, default="full",
+        help="fast: no browser, nothing slow, sampled products; full: sampled products; stress: everything",
+    )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: seconds of CPU time; left out of `make test-fast`")
+    config.addinivalue_line("markers", "stress: long fuzz and load runs, in `make stress` only")
+    config.addinivalue_line(
+        "markers",
+        "pairwise(**tables): of the product of its parameters, run a sample in which every pair of values appears. "
+        "A parameter with a table names a dataclass in it, and each field counts as a parameter of its own.",
+    )
+
+
+@pytest.hookimpl(trylast=True)  # after the folders have marked their tests
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tier = config.getoption("--tier")
+    named = tuple(argument for argument in config.args if "::" in argument)
+    if named:
+        return
+    kept = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT[tier]))]
+    if tier != "stress":
+        kept = sampled(kept)
+    chosen = set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = kept
+
+
+def sampled(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """The items in their order, of each test marked `pairwise` only a sample."""
+    items = list(items)
+    products: dict[Hashable, list[int]] = defaultdict(list)
+    for place, item in enumerate(items):
+        if item.get_closest_marker("pairwise") is not None and hasattr(item, "callspec"):
+            products[item.nodeid.partition("[")[0]].append(place)
+    kept = set(range(len(items)))
+    for places in products.values():
+        rows = [_row(items[place]) for place in places]
+        sample = pairwise([row for row, _ in rows], [name for _, name in rows])
+        kept -= set(places) - {places[chosen] for chosen in sample}
+    return [items[place] for place in sorted(kept)]
+
+
+def _row(item: Any) -> tuple[list[Values], tuple[Hashable, ...]]:
+    """The values of each parameter of this item, and the names of those that have a table."""
+    tables = item.get_closest_marker("pairwise").kwargs
+    row: list[Values] = []
+    names = []
+    for parameter, value in sorted(item.callspec.params.items()):
+        if parameter in tables:
+            entry = tables[parameter][value]
+            row.append(tuple((field.name, repr(getattr(entry, field.name))) for field in fields(entry)))
+            names.append(value)
+        else:
+            row.append((id(value),))  # the same object in each item of a product, where it may not be hashable
+    return row, tuple(names)

@@ -1,0 +1,3 @@
+"""The browser, for the pages and the widget."""
+
+from chromium import browser
