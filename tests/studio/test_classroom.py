@@ -3,8 +3,8 @@
 import importlib.util
 
 import pytest
-
 from bench import classroom
+
 from clearhead import sandbox
 from studio import postgresql
 
@@ -16,7 +16,22 @@ pytestmark = [
         reason="no PostgreSQL here: install Debian's postgresql package and clearhead[postgresql]",
     ),
 ]
-SMALL = "--learners 10 --seconds 8 --login 2 --thinking 0 --workers 2 --clients 2 --proofs 15".split()
+SMALL = [
+    "--learners",
+    "10",
+    "--seconds",
+    "8",
+    "--login",
+    "2",
+    "--thinking",
+    "0",
+    "--workers",
+    "2",
+    "--clients",
+    "2",
+    "--proofs",
+    "15",
+]
 
 
 @pytest.mark.parametrize("what", ["", "--kill-worker", "--kill-sandbox", "--kill-database", "--full-disk"])
