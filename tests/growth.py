@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
 from re import _constants as sre  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -52,6 +53,10 @@ class Steps:
     def _many(self, op: Any, value: Any, at: int) -> Iterator[int]:
         if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):
             yield from self._repeat(op, *value, at)
+        elif op is sre.POSSESSIVE_REPEAT:
+            yield from islice(self._repeat(sre.MAX_REPEAT, *value, at), 1)
+        elif op is sre.ATOMIC_GROUP:
+            yield from islice(self._run(list(value), 0, at), 1)
         elif op is sre.SUBPATTERN:
             for end in self._run(list(value[3]), 0, at):
                 if value[0] is not None:

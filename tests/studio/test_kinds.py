@@ -237,10 +237,12 @@ def test_a_typed_output_too_long_is_refused_in_words_and_kept(visitor: Visitor, 
 
 def test_no_page_thread_runs_a_program(visitor: Visitor, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[str] = []
+    owners: set[str] = set()
 
     def noting(call: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*given: Any, **named: Any) -> Any:
             threads.append(threading.current_thread().name)
+            owners.add(named["owner"])
             return call(*given, **named)
 
         return noted
@@ -261,3 +263,4 @@ def test_no_page_thread_runs_a_program(visitor: Visitor, shelf: Shelf, monkeypat
     visitor.get("/experiments/heads")
     assert len(threads) > seen + 2
     assert all(name.startswith(("programs", "experiments")) for name in threads), threads
+    assert owners == {visitor.desk.owner, "experiments"}

@@ -103,7 +103,9 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
     rows = []
     for x in experiment.points:
         needed()
-        outcome = sandbox.run(program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",))
+        outcome = sandbox.run(
+            program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",), owner="experiments"
+        )
         if not outcome.ok:
             why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(

@@ -126,7 +126,7 @@ def _inserts(is_postgresql: bool) -> tuple[Any, Any]:
     """An attempt that is added once, and a setting that is replaced; in the dialect of the database."""
     insert: Any = postgresql.insert if is_postgresql else sqlite.insert
     setting = insert(kept).values({name: bindparam(name) for name in ("learner", "key", "value")})
-    columns = {column.name: bindparam(column.name) for column in attempts.c if column.name != "number"}
+    columns: dict[str, Any] = {column.name: bindparam(column.name) for column in attempts.c if column.name != "number"}
     return (
         insert(attempts).values(columns).on_conflict_do_nothing().returning(attempts.c.number),
         setting.on_conflict_do_update(index_elements=["learner", "key"], set_={"value": setting.excluded.value}),

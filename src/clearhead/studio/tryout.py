@@ -85,7 +85,7 @@ def run(
     outcome, problem = None, ""
     needed()
     try:
-        outcome = sandbox.run(source, limits=LIMITS, preload=pack.preload)
+        outcome = sandbox.run(source, limits=LIMITS, preload=pack.preload, owner=desk.owner)
     except SandboxError as refused:
         problem = str(refused)
     if prediction and source.strip() == own.strip():
