@@ -118,6 +118,7 @@ def test_a_browser_finds_what_must_wait_at_an_address(visitor: Visitor, monkeypa
         assert int(answer.headers["retry-after"]) > 0
         assert f'action="{TOPIC}/try"' in answer.text
         assert "# what I wrote" in answer.text
+        assert "data-refused" in answer.text, "the draft is kept in the browser too"
 
 
 def test_one_learner_has_one_place_among_many() -> None:

@@ -152,7 +152,7 @@ def _refused(app: FastAPI) -> None:
         why = sent.read(desk, said)
         if why is None:
             raise HTTPException(404, _("There is no page at this address."))
-        kept = sent.get(desk, "refused", why["kept"]) or {}
+        kept = sent.get(desk, "refused", why.get("kept", "")) or {}
         if why["status"] == away.WAIT:
             return away.please_wait(request, why["detail"], kept.get("address", "/"), kept.get("fields", []))
         return _error_page(request, why["status"], why["title"], why["detail"], kept=kept.get("text", ""))
