@@ -79,6 +79,7 @@ def test_an_encoder_decoder_shows_its_encoder_and_says_so(folders, kind):
     assert "1 layers · 2 heads" in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["t5", "bart", "marian"])
 def test_with_a_target_it_shows_both_sides(folders, kind):
     listed = json.loads(clearhead("see", TEXT, "--model", folders(kind), "--target", TARGET, "--json").output)
