@@ -1,28 +1,39 @@
 """How fast and how heavy the studio's pages are: `.venv/bin/python -m bench.studio`.
 
 On a database of 10,000 attempts over the shipped course, each page is asked for 40 times in turn with the others, and
-right after an answer each time. Printed: the median and the 95th percentile of the server's time (from the request's
-first byte to the response's last, in this process, without a network), and the weight of the page with the styles and
-modules it names, before pictures. No page should be above 30 ms or 100 kB.
+right after an answer each time; then tiles of the Lens on the induction model. Printed: the median and the 95th
+percentile of the time that a browser would wait, through a real socket on a kept connection, and the weight of the page
+with the styles and modules it names, before pictures. No page should be above 30 ms or 100 kB.
 """
 
+import json
 import random
 import re
 import sys
 import tempfile
+import threading
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median, quantiles
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import unquote_plus, urlencode
 
+import httpx2
+import uvicorn
+from fastapi import FastAPI
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import insert
-from starlette.testclient import TestClient
 
 from clearhead.course import Attempt
+from clearhead.studio import serve
 from clearhead.studio.app import create
+from clearhead.studio.desk import Desk
 from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import fill
 from clearhead.studio.tables import attempts
@@ -33,9 +44,9 @@ MODES = ("read", "why", "walk", "try", "sheet", "recall", "practice", "challenge
 LIMIT_MS, LIMIT_KB = 30.0, 100.0
 
 
-def seed(client: TestClient, count: int) -> list[str]:
+def seed(client: Any, count: int) -> list[str]:
     """Fill the store with a year of answers; gives some attempts' ids."""
-    desk = client.app.state.desk  # type: ignore[attr-defined]
+    desk = client.app.state.desk
     draw, now = random.Random(0), datetime.now(UTC)  # noqa: S311 — made-up answers
     items = [item for item in desk.shelf.items.values() if desk.shelf.proved[item.id].options]
     rows = []
@@ -57,14 +68,13 @@ def seed(client: TestClient, count: int) -> list[str]:
     return [str(row["id"]) for row in rows[-5:]]
 
 
-def answer(client: TestClient) -> None:
+def answer(desk: Desk) -> None:
     """Somebody answers: what was worked out from the attempts is out of date now."""
-    desk = client.app.state.desk  # type: ignore[attr-defined]
     item = random.choice([item for item in desk.shelf.items.values() if item.kind == "choice"])  # noqa: S311 — as above
     desk.store.record(Attempt(str(uuid.uuid4()), item.id, item.rev, datetime.now(UTC), "practice", True, "a"))
 
 
-def weight(client: TestClient, address: str) -> float:
+def weight(client: httpx2.Client, address: str) -> float:
     """Kilobytes of the page, its styles and its modules, and what those import."""
     page = client.get(address)
     total, seen = len(page.content), set()
@@ -78,14 +88,42 @@ def weight(client: TestClient, address: str) -> float:
     return total / 1000
 
 
-def measure(client: TestClient, addresses: list[str]) -> dict[str, list[float]]:
+@contextmanager
+def served(app: FastAPI, settings: Settings) -> Iterator[httpx2.Client]:
+    """A browser's connection to the studio, which listens on a port of its own as `clearhead studio` does."""
+    with serve.take_port("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(serve.config(app, settings))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            base = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            with httpx2.Client(base_url=base, timeout=60) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def tiles(client: httpx2.Client) -> list[str]:
+    """Addresses of tiles of the Lens, whose reading has been made."""
+    text = "the lighthouse keeper wrote: the lighthouse keeper"
+    about = {"model": "induction", "text": text}
+    client.get("/lens/data", params=about).raise_for_status()
+    tile = {"kind": "tile", "rows": [0, 4], "cols": [0, 4], "cells": 4}
+    questions = [{**tile, "layer": layer, "head": head} for layer in (0, 1) for head in (0, 1)]
+    return [f"/lens/answer?{urlencode({**about, 'question': json.dumps(one)})}" for one in questions]
+
+
+def measure(client: httpx2.Client, desk: Desk, addresses: list[str]) -> dict[str, list[float]]:
     """Milliseconds of every request."""
     took: dict[str, list[float]] = {address: [] for address in addresses}
     for address in addresses:
         client.get(address)
     for _ in range(ROUNDS):
         for address in addresses:
-            answer(client)
+            answer(desk)
             began = time.perf_counter()
             response = client.get(address)
             took[address].append((time.perf_counter() - began) * 1000)
@@ -97,9 +135,11 @@ def main() -> None:
     """Print the table; exit 1 where a page is over a limit."""
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "proofs"
-        app = create(Settings(data=Path(folder)), fill(None, cache))
-        with TestClient(app, base_url="http://127.0.0.1") as client:
-            ids = seed(client, COUNT)
+        settings = Settings(data=Path(folder))
+        app = create(settings, fill(None, cache))
+        desk = app.state.desk
+        with served(app, settings) as client:
+            ids = seed(SimpleNamespace(app=app), COUNT)
             addresses = [
                 "/",
                 "/progress",
@@ -112,13 +152,14 @@ def main() -> None:
             ]
             addresses += [f"{TOPIC}/{mode}" for mode in (*MODES, "mistakes")]
             addresses += [f"{TOPIC}/{mode}/{uuid.uuid4()}" for mode in ("test", "challenge")]
-            took = measure(client, addresses)
+            addresses += tiles(client)
+            took = measure(client, desk, addresses)
             table = Table("page", "median ms", "p95 ms", "kB", title=f"{COUNT:,} attempts, an answer before each page")
             over = False
             for address in addresses:
                 p95, kilobytes = quantiles(took[address], n=20)[-1], weight(client, address)
                 over |= p95 > LIMIT_MS or kilobytes > LIMIT_KB
-                short = re.sub(r"[0-9a-f-]{36}", "…", address)
+                short = re.sub(r"[0-9a-f-]{36}", "…", unquote_plus(address))
                 table.add_row(short, f"{median(took[address]):.1f}", f"{p95:.1f}", f"{kilobytes:.0f}")
     Console().print(table)
     sys.exit(over)

@@ -1,5 +1,6 @@
 """The house rules that no linter holds: what may be imported where, what must be pinned, what no file may say."""
 
+import importlib.util
 import os
 import re
 import shutil
@@ -113,3 +114,10 @@ def test_ci_runs_make_test_and_nothing_else():
     assert "make test" in script
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
     assert len([line for line in script.splitlines() if line and not line.startswith("#")]) <= 3
+
+
+def test_the_lowest_constraints_are_up_to_date():
+    spec = importlib.util.spec_from_file_location("lowest", ROOT / "tools" / "lowest.py")
+    lowest = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(lowest)
+    assert lowest.FILE.read_text() == lowest.lowest((ROOT / "pyproject.toml").read_text()), "run tools/lowest.py"

@@ -1,8 +1,11 @@
 """Every kind of item, really proved and really graded, through the pages of a learner without JavaScript."""
 
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -10,6 +13,7 @@ from starlette.testclient import TestClient
 from clearhead import sandbox
 from clearhead.course import KINDS
 from clearhead.studio.app import create
+from clearhead.studio.lengths import LONGEST
 from clearhead.studio.question import FORMS, Question
 from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf, fill
@@ -207,3 +211,56 @@ def test_numbers_that_do_not_hold_are_not_shown(
     desk = visitor.desk
     assert desk.proved(item, item.seed + 1) == shelf.proved[item.id]
     assert desk.next_seed(item) == item.seed
+
+
+@pytest.mark.parametrize(("kind", "field"), [("worked", "step"), ("explain", "text"), ("code", "program")])
+def test_an_answer_too_long_is_refused_in_words_and_kept(visitor: Visitor, shelf: Shelf, kind: str, field: str) -> None:
+    page, most = visitor.get(f"/items/{of_kind(shelf, kind)}"), LONGEST[field]
+    names = [f"step-{step.key}" for step in question(visitor, page).asked_steps] if kind == "worked" else [field]
+    long = "<x" * (most // 2) + "y"
+    said = visitor.post("/answer", 422, ticket=visitor.ticket(page), **dict.fromkeys(names, long))
+    assert f"{most + 1:,} characters" in said
+    assert f"at most {most:,}" in said
+    assert escape(long) in said
+    assert not visitor.desk.history.attempts
+
+
+def test_a_typed_output_too_long_is_refused_in_words_and_kept(visitor: Visitor, shelf: Shelf) -> None:
+    from clearhead.studio.asking import new_ticket
+
+    ticket = new_ticket(visitor.desk, shelf.items[of_kind(shelf, "predict")], "practice").but(typed=True)
+    long = "9" * (LONGEST["typed"] + 1)
+    said = visitor.post("/answer", 422, ticket=visitor.desk.tickets.sign(ticket), typed=long)
+    assert f"at most {LONGEST['typed']:,}" in said
+    assert long in said
+
+
+def test_no_page_thread_runs_a_program(visitor: Visitor, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    owners: set[str] = set()
+
+    def noting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any, **named: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            owners.add(named["owner"])
+            return call(*given, **named)
+
+        return noted
+
+    for name in ("run", "judge"):
+        monkeypatch.setattr(sandbox, name, noting(getattr(sandbox, name)))
+    for kind in ("code", "order"):
+        page = visitor.get(f"/items/{of_kind(shelf, kind)}")
+        answered = visitor.post("/answer", ticket=visitor.ticket(page), **wrong(question(visitor, page)))
+        assert "Not" in answered
+    seen = len(threads)
+    assert seen >= 2
+    visitor.desk._verdicts.clear()  # as in another process, or after a start
+    for attempt in visitor.desk.history.attempts:
+        visitor.get(f"/attempts/{attempt.id}")
+    pack, this = next(iter(shelf.topics()))
+    visitor.get(f"/topics/{pack.id}/{this.id}/experiment?name=scale&run=true")
+    visitor.get("/experiments/heads")
+    assert len(threads) > seen + 2
+    assert all(name.startswith(("programs", "experiments")) for name in threads), threads
+    assert owners == {visitor.desk.owner, "experiments"}

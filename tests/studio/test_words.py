@@ -270,7 +270,7 @@ def abroad(shelf: Shelf) -> Shelf:
 def test_every_mode_says_everything_in_the_language_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shelf = abroad(fill([GOOD], tmp_path / "proofs"))
     monkeypatch.setattr(
-        experiment, "measure", lambda one, _: iter([Row(x, defaultdict(lambda: 0.5)) for x in one.points])
+        experiment, "measure", lambda one, _: iter([Row(x, defaultdict(lambda: [0.5])) for x in one.points])
     )
     app = create(Settings(data=tmp_path), shelf)
     app.state.desk.now = lambda: START

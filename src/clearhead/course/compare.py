@@ -13,7 +13,8 @@ _TOKEN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\binf\b|\bn
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d.,]\d)")  # 2,362,368: one number, and no list of three
 _GROUP = re.compile(r"(?<=\d)[,_'\s](?=\d{3}(?!\d))")
 _SIGNS = str.maketrans({"−": "-", "–": "-", "∞": "inf"})  # as a page or a phone writes them
-_LABEL = re.compile(r"[^\[\](){},:]*:")
+_LABEL = re.compile(r"(?<![^\[\](){},:])[^\[\](){},:]*:")
+_ATTRIBUTE = re.compile(r"(?:,\s*)?(?:dtype|grad_fn|device|requires_grad)=[^,)\]]*")
 _VALUES = {"true", "false", "none", "inf", "+inf", "-inf", "nan", *"[]"}
 _DIMENSIONS = re.compile(r"(?<=\d)\s*[x×*]\s*(?=\d)")
 _KINDS = "Error|Exception|Warning|Interrupt|StopIteration|SystemExit"
@@ -90,7 +91,7 @@ def _plain(typed: str, unit: str) -> str:
 
 def _tokens(text: str) -> list[Token]:
     """Numbers, words and brackets; `tensor(` and its `)` are dropped, round brackets are square ones."""
-    text = re.sub(r",?\s*(dtype|grad_fn|device|requires_grad)=[^,)\]]*", "", text)
+    text = _ATTRIBUTE.sub("", text)
     tokens: list[Token] = []
     wrapped: list[bool] = []  # for each open bracket: is it a wrapper's?
     previous = ""

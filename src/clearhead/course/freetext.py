@@ -5,10 +5,11 @@ and neither does one in a string of keywords without the small words that make a
 """
 
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from rapidfuzz.distance import Levenshtein
 from snowballstemmer import stemmer
@@ -45,7 +46,7 @@ class _Word:
     sentence: int
 
 
-@cache
+@lru_cache(maxsize=10_000)  # words that learners type are any number
 def _stem(word: str) -> str:
     return str(stemmer("english").stemWord(word))
 
@@ -71,7 +72,7 @@ def _words(text: str) -> list[_Word]:
     found: list[_Word] = []
     for match in _WORD.finditer(text):
         raw = match[0].lower().replace("’", "'")
-        sentence = sum(end <= match.start() for end in ends)
+        sentence = bisect_right(ends, match.start())
         found.append(_Word(_stem(raw), raw, match.start(), match.end(), sentence))
     return found
 

@@ -12,7 +12,7 @@ from clearhead.errors import OptionError
 from clearhead.saying import say
 
 
-def grade(item: Item, proved: Proved, response: object, pack: Pack | None = None) -> Verdict:
+def grade(item: Item, proved: Proved, response: object, pack: Pack | None = None, *, owner: str = "") -> Verdict:
     """Say whether `response` is right, and why.
 
     Args:
@@ -21,6 +21,7 @@ def grade(item: Item, proved: Proved, response: object, pack: Pack | None = None
             predict and tune also take typed text, debug a whole program. worked: {step key: typed result}.
             code: a program. order: the keys in order. match: {pair key: option key}. explain: text, or
             {"text": …, "ticks": {criterion: bool}} once the learner has confirmed the suggested ticks.
+        owner: whose program a response is, where it is run: see `sandbox.run`.
     Returns:
         Verdict; for a wrong response with the belief behind it, the counterexample that was run, and the rationale.
     Raises:
@@ -35,9 +36,9 @@ def grade(item: Item, proved: Proved, response: object, pack: Pack | None = None
     (False, 'Nothing divides.', '4 is not 2', 'Divide.')
     """
     if item.kind == "code" or (item.kind == "debug" and isinstance(response, str) and not proved.option(response)):
-        return grade_program(item, proved, response, pack.preload if pack else ())
+        return grade_program(item, proved, response, pack.preload if pack else (), owner)
     if item.kind == "order":
-        return grade_order(item, proved, response, pack.preload if pack else ())
+        return grade_order(item, proved, response, pack.preload if pack else (), owner)
     return _GRADERS[item.kind](item, proved, response)
 
 

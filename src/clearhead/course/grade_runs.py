@@ -15,7 +15,7 @@ from clearhead.sandbox import Chunk, Limits
 from clearhead.saying import say
 
 
-def grade_program(item: Item, proved: Proved, response: object, preload: Sequence[str]) -> Verdict:
+def grade_program(item: Item, proved: Proved, response: object, preload: Sequence[str], owner: str) -> Verdict:
     """Judge a program by the item's tests, in two confined processes.
 
     A failure that looks to the tests exactly like a known mutant's is answered with that mutant's misconception.
@@ -30,7 +30,7 @@ def grade_program(item: Item, proved: Proved, response: object, preload: Sequenc
     tests = item.role("tests")[0]
     judged = sandbox.judge(
         [*before, Chunk(response, "your program")], [*before, Chunk(tests.source, item.file, tests.line)],
-        limits=Limits(seconds=item.time_limit), preload=preload,
+        limits=Limits(seconds=item.time_limit), preload=preload, owner=owner,
     )  # fmt: skip
     results = tuple((test.title, test.passed, test.message) for test in judged.tests)
     if judged.passed:
@@ -47,7 +47,7 @@ def grade_program(item: Item, proved: Proved, response: object, preload: Sequenc
     return Verdict(False, said, proved.rule, proved.answer, counterexample=said, yours=response, tests=results)
 
 
-def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[str]) -> Verdict:
+def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[str], owner: str) -> Verdict:
     """Keys in order: right if the proof saw that order pass; else it is run, to show what happens."""
     codes = {step.key: step.code for step in proved.steps}
     if isinstance(response, (str, bytes)) or not isinstance(response, Sequence) or sorted(response) != sorted(codes):
@@ -58,7 +58,7 @@ def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[
     if keys in proved.orders:
         return Verdict(True, "", proved.rule, proved.answer, rationale=rationale, yours=yours)
     chunks = replay(item, proved.receipt.seed, [codes[key] for key in keys])
-    run = sandbox.run(chunks, limits=Limits(seconds=item.time_limit), preload=preload)
+    run = sandbox.run(chunks, limits=Limits(seconds=item.time_limit), preload=preload, owner=owner)
     ended = shown(run).splitlines()[-1:]
     said = (
         say("In this order the program ends with: %(end)s", end=ended[0])

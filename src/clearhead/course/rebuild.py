@@ -55,10 +55,8 @@ class Ledger:
     def add(self, attempts: Iterable[Attempt]) -> Progress:
         """Count these attempts too."""
         fresh = sorted((one for one in attempts if self._all.get(one.id) != one), key=_when)
-        known = self._all.keys() | self._undone
-        simple = not any(one.undoes or one.id in known for one in fresh) and len({one.id for one in fresh}) == len(
-            fresh
-        )
+        repeated = len({one.id for one in fresh}) < len(fresh)
+        simple = not repeated and not any(one.undoes or one.id in self._all or one.id in self._undone for one in fresh)
         for one in fresh:
             if one.id not in self._all or _when(one) < _when(self._all[one.id]):
                 self._all[one.id] = one

@@ -26,7 +26,9 @@ NEEDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = 
 EVERYWHERE = ("setup", "figure")
 _OWN = {"Option": "choice", "Step": "worked", "Pair": "match", "Criterion": "explain", "Back": "card"}
 _NUMBER = re.compile(r"(?<![\w.^_{/-])\d+(?:[.,]\d+)*(?![\w}])")
-_FREE = re.compile(r"`[^`]*`|\{\{[^{}]*\}\}|\$[^$]*\$|```.*?```|~~~.*?~~~|\[[^\[\]]*\]\([^()]*\)", re.DOTALL)
+_FREE = re.compile(
+    r"`[^`]*`|\{\{[^{}]*\}\}|\$[^$]*\$|```.*?```|~~~.*?~~~|\[[^\[\]]*\]\((?:[^()]|\([^()]*\))*\)", re.DOTALL
+)
 
 
 def check_item(item: Item, misconceptions: Mapping[str, str]) -> None:

@@ -102,7 +102,7 @@ def to_log_in(request: Request, _problem: Exception) -> Response:
         return RedirectResponse(f"/login?{urlencode({'next': where})}", 303)
     request.state.desk = request.app.state.desk.at(GUEST)
     heading, detail = _("Log in first"), _("This page belongs to somebody.")
-    return render(request, "error.html", status=401, number=401, heading=heading, detail=detail, again=False)
+    return render(request, "error.html", status=401, number=401, heading=heading, detail=detail, again=False, kept="")
 
 
 def to_token(request: Request, _problem: Exception) -> Response:

@@ -4,22 +4,22 @@ from collections.abc import Callable, Mapping
 
 from starlette.datastructures import FormData
 
-from clearhead.studio.language import _
+from clearhead.studio.language import _, explained
+from clearhead.studio.lengths import TooLong, fitting
 from clearhead.studio.question import Question
 
 GRADES = ("again", "good")
-LONGEST = 20_000  # characters of a typed answer or program
 
 
 class Incomplete(ValueError):
-    """The form lacks what it asks for; the message says what, and the question is put again."""
+    """The form lacks what it asks for, or holds too much; the message says what, and the question is put again."""
 
 
 def read(question: Question, form: FormData) -> object:
     """The response in this form, as `course.grade` takes it.
 
     Raises:
-        Incomplete: something is missing; nothing is recorded then.
+        Incomplete: something is missing or too long; nothing is recorded then.
     """
     return _READERS[question.form](question, form)
 
@@ -40,21 +40,21 @@ def _options(question: Question, form: FormData) -> object:
 
 
 def _typed(question: Question, form: FormData) -> object:
-    text = _text(form, "typed")
+    text = _text(form, "typed", "typed")
     if not text:
         raise Incomplete(_("Type what it prints first."))
     return f"{text}\n" if question.proved.option(text) else text  # an option's key is no guess at it
 
 
 def _worked(question: Question, form: FormData) -> object:
-    given = {step.key: _text(form, f"step-{step.key}") for step in question.asked_steps}
+    given = {step.key: _text(form, f"step-{step.key}", "step") for step in question.asked_steps}
     if not all(given.values()):
         raise Incomplete(_("Give a result for each step first."))
     return given
 
 
 def _explain(question: Question, form: FormData) -> object:
-    text = _text(form, "text")
+    text = _text(form, "text", "text")
     if not text:
         raise Incomplete(_("Write a sentence or two first."))
     if "confirmed" not in form:
@@ -64,14 +64,14 @@ def _explain(question: Question, form: FormData) -> object:
 
 
 def _code(question: Question, form: FormData) -> object:
-    program = _text(form, "program", strip=False).replace("\r\n", "\n")
+    program = _text(form, "program", "program", strip=False)
     if not program.strip():
         raise Incomplete(_("Write a program first."))
     return program
 
 
 def _order(question: Question, form: FormData) -> object:
-    places = {one.step.key: _text(form, f"place-{one.letter}") for one in question.loose_steps}
+    places = {one.step.key: _text(form, f"place-{one.letter}", "typed") for one in question.loose_steps}
     if sorted(places.values()) != sorted(str(place + 1) for place in range(len(places))):
         raise Incomplete(_("Give each step a place of its own first."))
     return sorted(places, key=lambda key: int(places[key]))
@@ -79,15 +79,18 @@ def _order(question: Question, form: FormData) -> object:
 
 def _match(question: Question, form: FormData) -> object:
     keys = {one.letter: one.option.key for one in question.options}
-    given = {step.key: keys.get(_text(form, f"pair-{step.key}"), "") for step in question.proved.steps}
+    given = {step.key: keys.get(_text(form, f"pair-{step.key}", "typed"), "") for step in question.proved.steps}
     if not all(given.values()):
         raise Incomplete(_("Choose something for each line first."))
     return given
 
 
-def _text(form: FormData, name: str, *, strip: bool = True) -> str:
+def _text(form: FormData, name: str, kind: str, *, strip: bool = True) -> str:
     value = form.get(name, "")
-    text = value[:LONGEST] if isinstance(value, str) else ""
+    try:
+        text = fitting(kind, value) if isinstance(value, str) else ""
+    except TooLong as problem:
+        raise Incomplete(explained(problem)) from problem
     return text.strip() if strip else text
 
 

@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from clearhead import sandbox
 from clearhead.errors import ClearheadError, StoreError
@@ -15,7 +14,7 @@ with needs(*STUDIO):
     import python_multipart as python_multipart  # FastAPI names it only when a form is declared
     from fastapi import Depends, FastAPI, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import FileResponse, RedirectResponse, Response
+    from fastapi.responses import FileResponse, Response
     from fastapi.staticfiles import StaticFiles
     from starlette.exceptions import HTTPException
 
@@ -48,6 +47,7 @@ with needs(*STUDIO):
     from clearhead.studio.database import Database
     from clearhead.studio.desk import Desk, desk_of, secret_in
     from clearhead.studio.language import _, explained, languages, mark, speak
+    from clearhead.studio.lengths import TooLong
     from clearhead.studio.lens_reading import READINGS, Readings
     from clearhead.studio.pages import render
     from clearhead.studio.security import Guard, KnownHost
@@ -56,6 +56,7 @@ with needs(*STUDIO):
     from clearhead.studio.shelf import Shelf, fill
     from clearhead.studio.store import Store
     from clearhead.studio.throttle import Throttle
+    from clearhead.studio.turns import Busy
 
 PARTS = (
     *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),
@@ -95,8 +96,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        desk.variants.close()
-        store.close()
+        desk.close()
 
     app = FastAPI(
         title="Clearhead studio",
@@ -148,10 +148,14 @@ def _refused(app: FastAPI) -> None:
     @open_to_all
     def refused(request: Request, said: str = "") -> Response:
         """Why a form was refused, at an address that can be shown again without sending it again."""
-        why = sent.read(desk_of(request), said)
+        desk = desk_of(request)
+        why = sent.read(desk, said)
         if why is None:
             raise HTTPException(404, _("There is no page at this address."))
-        return _error_page(request, why["status"], why["title"], why["detail"])
+        kept = sent.get(desk, "refused", why["kept"]) or {}
+        if why["status"] == away.WAIT:
+            return away.please_wait(request, why["detail"], kept.get("address", "/"), kept.get("fields", []))
+        return _error_page(request, why["status"], why["title"], why["detail"], kept=kept.get("text", ""))
 
 
 def _views(app: FastAPI) -> None:
@@ -189,13 +193,18 @@ def _errors(app: FastAPI) -> None:
         return _error_page(request, 422, TITLES[422], said)
 
     app.add_exception_handler(StoreError, away.to_try_again)
+    app.add_exception_handler(Busy, away.to_wait)
+
+    @app.exception_handler(TooLong)
+    async def too_long(request: Request, problem: TooLong) -> Response:
+        return _error_page(request, 422, TITLES[413], explained(problem), kept=problem.text)
 
     @app.exception_handler(elsewhere.FromElsewhere)
     async def from_elsewhere(request: Request, problem: elsewhere.FromElsewhere) -> Response:
         detail = _("Another site asks for this. Open it yourself if you want what it does.")
         return render(
             request, "error.html", status=403, number=403, heading=_(TITLES[403]), detail=detail, again=False,
-            opens=elsewhere.address(request),
+            opens=elsewhere.address(request), kept="",
         )  # fmt: skip
 
     @app.exception_handler(ClearheadError)
@@ -209,9 +218,16 @@ def _errors(app: FastAPI) -> None:
         return _error_page(request, 500, FAULT, said)
 
 
-def _error_page(request: Request, status: int, title: str, detail: str, *, again: bool = False) -> Response:
-    """The page that says what was wrong; after a form it has an address of its own, so that Back leads to the form."""
-    if request.method == "POST" and "text/html" in request.headers.get("accept", ""):
-        said = sent.signed(desk_of(request), {"status": status, "title": title, "detail": detail})
-        return RedirectResponse(f"/refused?{urlencode({'said': said})}", 303)
-    return render(request, "error.html", status=status, number=status, heading=_(title), detail=detail, again=again)
+def _error_page(
+    request: Request, status: int, title: str, detail: str, *, again: bool = False, kept: str = ""
+) -> Response:
+    """The page that says what was wrong and shows what was `kept` of a field that was too long.
+
+    After a form it has an address of its own, so that Back leads to the form.
+    """
+    if sent.from_browser(request):
+        said = {"status": status, "title": title, "detail": detail}
+        return sent.refused(desk_of(request), said, {"text": kept} if kept else {})
+    return render(
+        request, "error.html", status=status, number=status, heading=_(title), detail=detail, again=again, kept=kept
+    )

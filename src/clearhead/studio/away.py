@@ -1,15 +1,19 @@
 """When the database cannot be used: a page that asks it for nothing and holds what was sent, to be sent again."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from clearhead.errors import ClearheadError
+from clearhead.studio import sent, turns
 from clearhead.studio.access import address_of
+from clearhead.studio.desk import desk_of
 from clearhead.studio.language import _, explained
-from clearhead.studio.pages import render_without_database
+from clearhead.studio.pages import render, render_without_database
 
+WAIT: Final = 429
 SECONDS: Final = 5  # until a browser or a module should try again
 SECRET: Final = ("password", "again", "current", "token")  # fields that no page repeats
 OURS: Final = ("csrf",)  # the page brings its own
@@ -33,11 +37,43 @@ async def to_try_again(request: Request, problem: Exception) -> Response:
         status=status,
         detail=detail,
         temporary=temporary,
+        waiting=False,
         address=address_of(request),
         fields=[(name, value) for name, value in fields if name not in SECRET],
         lost=any(name in SECRET for name, _value in fields),
     )
     page.headers.update(headers)
+    return page
+
+
+async def to_wait(request: Request, problem: Exception) -> Response:
+    """Status 429 with Retry-After: this learner has enough work waiting; what was sent can be sent again.
+
+    After a form, the page has an address of its own, so that Back leads to the form.
+    """
+    if request.headers.get("accept", "").startswith("application/json"):
+        return JSONResponse({"error": str(problem)}, WAIT, {"retry-after": str(turns.SECONDS)})
+    address, fields = address_of(request), await _sent(request)
+    if sent.from_browser(request):
+        said = {"status": WAIT, "detail": str(problem)}
+        return sent.refused(desk_of(request), said, {"address": address, "fields": fields})
+    return please_wait(request, str(problem), address, fields)
+
+
+def please_wait(request: Request, detail: str, address: str, fields: Sequence[tuple[str, str]]) -> Response:
+    """The page that holds what was sent, to send it to its address again."""
+    page = render(
+        request,
+        "away.html",
+        status=WAIT,
+        detail=detail,
+        temporary=True,
+        waiting=True,
+        address=address,
+        fields=fields,
+        lost=False,
+    )
+    page.headers["retry-after"] = str(turns.SECONDS)
     return page
 
 

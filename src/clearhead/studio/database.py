@@ -48,6 +48,8 @@ class Database:
             private_folder(folder)
             self.engine = _of_file(folder / FILE) if place is None else _of_server(place)
             migrate.upgrade(self.engine, self.where, folder)
+        # Each statement sees one state of the file without a transaction, which would be two more statements.
+        self._reader = self.engine if self.is_postgresql else self.engine.execution_options(begin=None)
 
     @property
     def is_postgresql(self) -> bool:
@@ -61,7 +63,7 @@ class Database:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection to read with."""
-        with self._explained(), self.engine.connect() as connection:
+        with self._explained(), self._reader.connect() as connection:
             yield connection
 
     @contextmanager
@@ -156,7 +158,8 @@ def _of_file(path: Path) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql(str(connection.get_execution_options().get("begin", "BEGIN")))
+        if statement := connection.get_execution_options().get("begin", "BEGIN"):
+            connection.exec_driver_sql(str(statement))
 
     return engine
 

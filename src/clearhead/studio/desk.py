@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -24,9 +24,11 @@ from clearhead.studio.settings import Settings
 from clearhead.studio.shelf import Shelf
 from clearhead.studio.store import Store
 from clearhead.studio.ticket import Tickets
+from clearhead.studio.turns import Turns, needed
 from clearhead.studio.variants import Variants
 
 REMEMBERED = 100  # verdicts on programs
+LENSES = 4  # learners whose questions to the Lens are answered at once
 LEARNERS = 300  # learners whose progress is held in memory
 GUEST = -1  # somebody who has not logged in: nothing is kept under this number
 SETTINGS = {"theme": "system", "clock": "1", "language": "en"}
@@ -51,6 +53,7 @@ class Desk:
     tickets: Tickets = field(init=False)
     learner: Learner = field(init=False)
     variants: Variants = field(default_factory=Variants, init=False)
+    turns: Mapping[str, Turns] = field(init=False)
     _others: OrderedDict[int, tuple[Store, Learner]] = field(default_factory=OrderedDict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
     _remembers: bool = field(default=False, init=False)
@@ -62,6 +65,17 @@ class Desk:
         self.csrf = Csrf(self.secret)
         self.tickets = Tickets(self.secret)
         self.learner = Learner(self.store, self.shelf.written)
+        programs = self.settings.programs
+        # One experiment at once: a measured time means nothing while another is measured.
+        self.turns = {"programs": Turns("programs", programs), "experiments": Turns("experiments", 1),
+                      "lens": Turns("lens", LENSES)}  # fmt: skip
+
+    def close(self) -> None:
+        """Start no more work, and give the database back."""
+        for turns in self.turns.values():
+            turns.close()
+        self.variants.close()
+        self.store.close()
 
     def restock(self, shelf: Shelf) -> None:
         """Teach from a fuller shelf of the same packs from now on."""
@@ -72,6 +86,8 @@ class Desk:
         own = self.shelf.proved[item.id]
         if seed == own.receipt.seed or not item.variants:
             return own
+        if not self.variants.ready(item, seed):
+            needed()
         return self.variants.wait(item, self.shelf.pack_of(item.id), seed) or own
 
     def next_seed(self, item: Item) -> int:
@@ -116,6 +132,11 @@ class Desk:
                 self._others.popitem(last=False)
         return held
 
+    @property
+    def owner(self) -> str:
+        """Whose programs these are, for the sandbox: owners take turns there."""
+        return f"learner {self.store.learner}"
+
     def for_request(self) -> "Desk":
         """This desk for the length of one request, which asks the store for news once and after each of its writes."""
         mine = copy(self)
@@ -130,10 +151,11 @@ class Desk:
     def verdict(self, question: Question, response: object) -> Verdict:
         """What the course says of this response; one that had to be run is remembered, so that it is not run again."""
         if question.form not in ("code", "order"):
-            return question.verdict(response)
+            return question.verdict(response, self.owner)
         key = f"{question.ticket.id} {response}"
         if key not in self._verdicts:
-            self._verdicts[key] = question.verdict(response)
+            needed()
+            self._verdicts[key] = question.verdict(response, self.owner)
             while len(self._verdicts) > REMEMBERED:
                 self._verdicts.popitem(last=False)
         return self._verdicts[key]

@@ -1,9 +1,8 @@
 """Experiment: settings on sliders, a program run confined for each point, curves drawn from what it measured."""
 
 import json
-import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, HTTPException, Request
@@ -19,10 +18,10 @@ from clearhead.studio.findings import FINDINGS
 from clearhead.studio.language import _, mark
 from clearhead.studio.pages import fragment, render
 from clearhead.studio.spread import Samples, Spread
+from clearhead.studio.turns import Busy, needed, queued
 
 router = APIRouter()
 LIMITS = sandbox.Limits(seconds=30)
-_one = threading.Lock()  # a measured time means nothing while another is measured
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,7 @@ _kept: OrderedDict[str, list[Row]] = OrderedDict()
 
 
 @router.get("/topics/{pack_id}/{topic_id}/experiment", response_class=HTMLResponse)
+@queued("experiments")
 def page(
     request: Request, desk: AtDesk, pack_id: str, topic_id: str, name: str = "heads", run: bool = False
 ) -> HTMLResponse:
@@ -71,19 +71,20 @@ def page(
 
 
 @router.get("/experiments/{name}")
-def stream(request: Request, name: str) -> StreamingResponse:
+async def stream(request: Request, desk: AtDesk, name: str) -> StreamingResponse:
     """One line of JSON a point as it is measured, with the picture so far; the last says what was found."""
     experiment, chosen = _asked(request, name)
     guessed = _guess(request, experiment)
 
-    def lines() -> Iterator[str]:
+    async def lines() -> AsyncIterator[str]:
         rows: list[Row] = []
+        measured, queue = measure(experiment, chosen), desk.turns["experiments"]
         try:
-            for row in measure(experiment, chosen):
+            while row := await queue.run(desk.store.learner, lambda: next(measured, None)):
                 rows.append(row)
                 html = _result(experiment, chosen, rows, guessed)
                 yield json.dumps({"done": len(rows), "of": len(experiment.points), "html": html}) + "\n"
-        except SandboxError as problem:
+        except (SandboxError, Busy) as problem:
             yield json.dumps({"error": str(problem)}) + "\n"
 
     return StreamingResponse(lines(), media_type="application/x-ndjson", headers={"cache-control": "no-store"})
@@ -101,8 +102,10 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
         return
     rows = []
     for x in experiment.points:
-        with _one:
-            outcome = sandbox.run(program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",))
+        needed()
+        outcome = sandbox.run(
+            program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",), owner="experiments"
+        )
         if not outcome.ok:
             why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(

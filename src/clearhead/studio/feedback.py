@@ -14,11 +14,13 @@ from clearhead.studio.desk import AtDesk
 from clearhead.studio.language import _
 from clearhead.studio.notes import report
 from clearhead.studio.pages import render
+from clearhead.studio.turns import queued
 
 router = APIRouter()
 
 
 @router.get("/attempts/{attempt_id}", response_class=HTMLResponse)
+@queued("programs")
 def feedback(
     request: Request,
     desk: AtDesk,

@@ -5,6 +5,7 @@ the page turns to `plain=1`, where the same numbers come as tables and one pictu
 """
 
 import json
+from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
@@ -14,12 +15,15 @@ from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.studio.access import open_to_all
+from clearhead.studio.desk import AtDesk
 from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _, explained
+from clearhead.studio.lengths import fitting
 from clearhead.studio.lens_plain import numbers
 from clearhead.studio.lens_reading import Asked, Readings, Tell, asked
 from clearhead.studio.lens_work import Work, refusal
 from clearhead.studio.pages import render
+from clearhead.studio.turns import Busy, needed, queued
 
 router = APIRouter()
 
@@ -61,8 +65,10 @@ class Consent(BaseModel):
 
 @router.get("/lens")
 @plain_page
+@queued("lens")
 def page(
     request: Request,
+    desk: AtDesk,
     kept: Kept,
     text: str = SENTENCE,
     model: str = "",
@@ -73,10 +79,12 @@ def page(
     second: str = "",
     plain: bool = False,
 ) -> HTMLResponse:
-    """The page. A plain `def`: the server runs it in a thread, so a slow model blocks nobody else."""
+    """The page; a plain one reads in the queue of the Lens, so that a slow model blocks nobody else."""
+    fitting("lens", text)
     shown: dict[str, Any] = {"error": None}
     state = {"text": text.strip(), "model": model.strip(), "layer": layer, "head": head}
     if plain:
+        needed()
         try:
             shown = numbers(*kept.both(asked(text, model, second=second), _silent), layer, head)
         except ClearheadError as error:
@@ -86,7 +94,7 @@ def page(
 
 
 @router.post("/lens/read")
-async def read(request: Request, kept: Kept, wanted: Wanted) -> Response:
+async def read(request: Request, desk: AtDesk, kept: Kept, wanted: Wanted) -> Response:
     """Read, and say line by line how far it is; the last line holds `payload` and its `key`, or `error`.
 
     Who closes the connection stops the reading.
@@ -95,13 +103,26 @@ async def read(request: Request, kept: Kept, wanted: Wanted) -> Response:
         what = asked(**wanted.model_dump())
     except ClearheadError as error:
         return JSONResponse(refusal(error), status_code=422)
-    work = Work(lambda tell: {"key": what.key, "payload": _payload(kept, what, tell)})
-    return StreamingResponse(work.lines(request.is_disconnected), media_type="application/x-ndjson")
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            async with desk.turns["lens"].turn(desk.store.learner):
+                work = Work(lambda tell: {"key": what.key, "payload": _payload(kept, what, tell)})
+                async for line in work.lines(request.is_disconnected):
+                    yield line
+        except Busy as busy:
+            yield json.dumps({"error": str(busy)}) + "\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
 @router.get("/lens/data")
-def data(kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = "") -> Response:
+@queued("lens")
+def data(
+    desk: AtDesk, kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = ""
+) -> Response:
     """The same in one answer: what `attention.js` draws; or, with status 422, `{"error": message}`."""
+    needed()
     try:
         return JSONResponse(_payload(kept, asked(text, model, rollout=rollout, second=second), _silent))
     except ClearheadError as error:
@@ -109,7 +130,9 @@ def data(kept: Kept, text: str = "", model: str = "", rollout: bool = False, sec
 
 
 @router.get("/lens/answer")
+@queued("lens")
 def answers(
+    desk: AtDesk,
     kept: Kept,
     question: str,
     key: str = "",
@@ -121,8 +144,9 @@ def answers(
     """A tile of one head, a token's links, …: about the reading of this key, or of this text; else status 422."""
     from clearhead.views.answers import answer
 
+    needed()
     try:
-        about = json.loads(question)
+        about = json.loads(fitting("question", question))
         if not isinstance(about, dict):
             raise OptionError(_("a question is a JSON object. Reload the page."))
         what = kept.asked(key) if key else asked(text, model, rollout=rollout, second=second)
@@ -130,7 +154,7 @@ def answers(
         return JSONResponse(answer(first, about, other))
     except ClearheadError as error:
         return JSONResponse(refusal(error), status_code=422)
-    except ValueError:
+    except (ValueError, RecursionError):
         return JSONResponse({"error": _("the question is no JSON. Reload the page.")}, status_code=422)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import ModelError, OptionError
 from clearhead.studio.language import _
+from clearhead.studio.lengths import fitting
 
 if TYPE_CHECKING:
     from clearhead.capture import Loaded, Reading
@@ -68,7 +69,11 @@ def asked(text: str, model: str = "", picture: str = "", rollout: bool = False, 
 
     Raises:
         OptionError: the text holds half a character (a lone surrogate), which no tokenizer reads.
+        TooLong: the text, or a name, is too long.
     """
+    fitting("lens", text)
+    for name in (model, second, picture):
+        fitting("name", name)
     for value in (text, model, second):
         try:
             value.encode()

@@ -25,7 +25,7 @@ from clearhead.studio.mathml_signs import (
 TOKEN: Final = re.compile(r"\\[A-Za-z]+|\\.|[0-9]+(?:\.[0-9]+)?|\s+|.", re.S)
 WORDS: Final = ("mathrm", "operatorname", "text", "textrm", "mathtt", "texttt", "textit", "textbf")
 DEEPEST: Final = 60  # groups within one another
-LENGTH: Final = re.compile(r"\s*-?\d*\.?\d+\s*(?:pt|em|ex|mm|cm|in|mu)\s*")
+LENGTH: Final = re.compile(r"\s*-?(?:\d+(?:\.\d+)?|\.\d+)\s*(?:pt|em|ex|mm|cm|in|mu)\s*")
 IN_TEXT: Final = re.compile(r"\\[A-Za-z]+|\\.|[{}~_^&%#$]|\s+|[^\\{}~_^&%#$\s]+|\\", re.S)
 ESCAPED: Final = {**{f"\\{char}": char for char in "_%#$&{}"}, "\\ ": "\xa0", "\\,": "\u2009", "\\;": "\xa0"}
 Parts = list[str]  # MathML elements, one a string

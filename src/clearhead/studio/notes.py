@@ -8,22 +8,22 @@ from fastapi.responses import RedirectResponse, Response
 from clearhead.course import Attempt
 from clearhead.studio.desk import AtDesk
 from clearhead.studio.language import _
+from clearhead.studio.lengths import fitting
 from clearhead.studio.question import Question
 
 router = APIRouter()
-LONGEST = 5_000
 
 
 @router.post("/notes")
 def write(
     desk: AtDesk,
     item: Annotated[str, Form()],
-    text: Annotated[str, Form(max_length=LONGEST)] = "",
+    text: Annotated[str, Form()] = "",
     attempt: Annotated[str, Form()] = "",
 ) -> Response:
     if item not in desk.shelf.items:
         raise HTTPException(404, _("There is no question %(item)s here.", item=item))
-    desk.store.keep(f"note:{item}", text.replace("\r\n", "\n").strip())
+    desk.store.keep(f"note:{item}", fitting("note", text).strip())
     known = desk.store.attempt(attempt) if attempt else None
     return RedirectResponse(f"/attempts/{known.id}#note" if known else f"/items/{item}", 303)
 

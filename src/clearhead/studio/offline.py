@@ -22,6 +22,7 @@ from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.question import Question
+from clearhead.studio.turns import queued
 
 router = APIRouter()
 STATIC = Path(__file__).parent / "static"
@@ -79,12 +80,14 @@ def cards(desk: AtDesk) -> dict[str, list[dict[str, str]]]:
 
 
 @router.get("/offline/back")
+@queued("programs")
 def back(desk: AtDesk, ticket: str) -> dict[str, str]:
     """The other side of a card."""
     return {"back": str(prose.html(_card(desk, ticket).proved.back))}
 
 
 @router.post("/offline/attempts")
+@queued("programs")
 def take(desk: AtDesk, graded: Annotated[list[Graded], Body(max_length=1000)]) -> dict[str, list[str]]:
     """Keep grades given without a network. Gives the tickets that are dealt with: kept now or before, or not ours."""
     done = []

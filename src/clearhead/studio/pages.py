@@ -1,5 +1,7 @@
 """One way to answer with a page: `render(request, "topic.html", topic=…)`."""
 
+from functools import lru_cache
+from gettext import NullTranslations
 from typing import Any
 
 from fastapi import Request
@@ -11,6 +13,7 @@ from clearhead import __version__
 from clearhead.studio import language, prose, say
 from clearhead.studio.desk import Desk, desk_of
 from clearhead.studio.figures import figure
+from clearhead.studio.lengths import LONGEST
 from clearhead.studio.security import COOKIE
 
 _TEMPLATES = Environment(
@@ -19,10 +22,24 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
     extensions=["jinja2.ext.i18n"],
+    auto_reload=False,  # whether a file has changed is not asked at each request
     undefined=StrictUndefined,  # a name that no route gave is a fault, never a silent gap
 )
 _TEMPLATES.policies["ext.i18n.trimmed"] = True
 _TEMPLATES.install_gettext_callables(language.said, language.said_many, newstyle=True)  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=4096)
+def _markup(text: str, words: NullTranslations) -> Markup:
+    return Markup(words.gettext(text))  # noqa: S704 — a text of ours
+
+
+def _said(text: str, /, **values: Any) -> Markup:
+    """What jinja2.ext's own gettext gives, at a fifth of its cost: a page says some twenty texts."""
+    return _markup(text, language.spoken()) % values
+
+
+_TEMPLATES.globals.update(gettext=_said, _=_said)
 _TEMPLATES.filters.update(
     html=prose.html,
     inline=prose.inline,
@@ -36,7 +53,7 @@ _TEMPLATES.filters.update(
     plain=say.plain,
     digest=say.digest,
 )
-_TEMPLATES.globals.update(version=__version__, marked=say.marked, drawn=figure)
+_TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=say.marked, drawn=figure)
 
 # What the theme setting does to the dark sheet's media query.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}

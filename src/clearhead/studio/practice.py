@@ -16,6 +16,7 @@ from clearhead.studio.language import _
 from clearhead.studio.pages import render
 from clearhead.studio.sent import Sent
 from clearhead.studio.ticket import Ticket
+from clearhead.studio.turns import queued
 
 router = APIRouter()
 
@@ -121,6 +122,7 @@ def _last_program(desk: Desk, item: Item) -> str:
 
 
 @router.get("/reveal", response_class=HTMLResponse)
+@queued("programs")
 def reveal(request: Request, desk: AtDesk, ticket: str) -> HTMLResponse:
     question = asked(desk, desk.tickets.read(ticket))
     if question.item.kind != "card":
@@ -129,6 +131,7 @@ def reveal(request: Request, desk: AtDesk, ticket: str) -> HTMLResponse:
 
 
 @router.post("/answer")
+@queued("programs")
 def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Grade a form and keep the attempt; a form sent again shows what was kept the first time."""
     ticket = desk.tickets.read(str(form.get("ticket", "")))
@@ -152,6 +155,7 @@ def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_
 
 
 @router.get("/question")
+@queued("programs")
 def put_again(request: Request, desk: AtDesk, ticket: str) -> Response:
     """The question of this ticket as it was last sent: what was filled in, what it lacked, the hints it asked for."""
     put = desk.tickets.read(ticket)
@@ -167,6 +171,7 @@ def put_again(request: Request, desk: AtDesk, ticket: str) -> Response:
 
 
 @router.post("/help")
+@queued("programs")
 def help_with(desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Put the question again with one more hint, or with its options, and with what was filled in.
 
@@ -202,7 +207,7 @@ def _after(desk: Desk, ticket: Ticket, kept: Attempt, *, before: bool = False) -
 def filled(form: FormData) -> dict[str, list[str]]:
     """What a form holds, to fill it in again."""
     return {
-        name: [one[: answer.LONGEST] for one in form.getlist(name) if isinstance(one, str)]
+        name: [one for one in form.getlist(name) if isinstance(one, str)]
         for name in form
         if name not in ("csrf", "ticket")
     }

@@ -122,9 +122,9 @@ class Question:
         keys = response if isinstance(response, list) else [response]
         return [one for one in self.options if one.option.key in keys]
 
-    def verdict(self, response: object) -> Verdict:
+    def verdict(self, response: object, owner: str = "") -> Verdict:
         """What the course says of this response. Code is run for it, confined: that takes a second or so."""
-        return grade(self.item, self.proved, response, self.pack)
+        return grade(self.item, self.proved, response, self.pack, owner=owner)
 
     def attempt(self, response: object, verdict: Verdict, now: datetime, *, confidence: float | None) -> Attempt:
         """The attempt this response makes."""

@@ -21,6 +21,7 @@ from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _, explained
 from clearhead.studio.pages import render
+from clearhead.studio.turns import needed, queued
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,13 +72,15 @@ def reveals(item: Item) -> bool:
 
 
 @router.get("/attempts/{attempt_id}/head", response_class=HTMLResponse)
+@queued("programs")
 def page(request: Request, desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> HTMLResponse:
     attempt, item = _found(desk, attempt_id)
+    needed()
     ran, problem, rows, count, head = None, "", [], 0, 0
     try:
         reading = demo.reading(SENTENCE)
         count = len(reading.record)
-        ran = _run(str(attempt.response), _known(layer, count))
+        ran = _run(str(attempt.response), _known(layer, count), desk.owner)
         head = _telling(ran)
         rows = _strongest(ran, head, reading.tokens)
     except ClearheadError as refused:
@@ -102,13 +105,15 @@ def page(request: Request, desk: AtDesk, attempt_id: str, layer: Annotated[int, 
 
 
 @router.get("/attempts/{attempt_id}/head.json")
+@queued("programs")
 def data(desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> Response:
     """What `attention.js` draws: one layer, every head of it from the learner's class."""
     from clearhead.views.payload import payload
 
     attempt, _item = _found(desk, attempt_id)
+    needed()
     try:
-        ran = _run(str(attempt.response), _known(layer, len(demo.reading(SENTENCE).record)))
+        ran = _run(str(attempt.response), _known(layer, len(demo.reading(SENTENCE).record)), desk.owner)
         drawn = payload(_as_reading(ran, layer), text=SENTENCE)
     except ClearheadError as error:
         return JSONResponse({"error": explained(error)}, status_code=422)
@@ -135,7 +140,7 @@ def _known(layer: int, count: int) -> int:
 
 
 @lru_cache(maxsize=32)
-def _run(program: str, layer: int) -> Ran:
+def _run(program: str, layer: int, owner: str = "") -> Ran:
     """The learner's class, confined, with the parameters of this layer, on what the model gives that layer to read.
 
     Raises:
@@ -150,7 +155,7 @@ def _run(program: str, layer: int) -> Ran:
         sandbox.Chunk(program, _("your program")),
         sandbox.Chunk(f"heads = {heads}\n{AFTER}", _("the model’s layer")),
     ]
-    outcome = sandbox.run(chunks, files=files, limits=LIMITS, preload=("torch",))
+    outcome = sandbox.run(chunks, files=files, limits=LIMITS, preload=("torch",), owner=owner)
     if not outcome.ok or MARK not in outcome.stdout:
         why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
         why = why or _("it printed nothing")

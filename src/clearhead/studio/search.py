@@ -10,6 +10,7 @@ from clearhead.studio import excerpt, say, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.elsewhere import plain_page
 from clearhead.studio.language import _
+from clearhead.studio.lengths import fitting
 from clearhead.studio.pages import render
 
 router = APIRouter()
@@ -30,9 +31,9 @@ class Hit:
 @router.get("/search", response_class=HTMLResponse)
 @plain_page
 def search(request: Request, desk: AtDesk, q: str = "") -> HTMLResponse:
-    words = re.findall(r"\w+", q.lower())[:8]
+    words = re.findall(r"\w+", fitting("search", q).lower())[:8]
     hits = sorted(_hits(desk, words), key=lambda hit: (-hit.weight, hit.title)) if words else []
-    return render(request, "search.html", q=q[:200], hits=hits[:MOST], more=max(0, len(hits) - MOST))
+    return render(request, "search.html", q=q, hits=hits[:MOST], more=max(0, len(hits) - MOST))
 
 
 def _hits(desk: Desk, words: list[str]) -> list[Hit]:

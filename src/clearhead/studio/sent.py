@@ -1,14 +1,17 @@
 """What a form carried and what came of it, kept so that every POST can redirect (303) to a page that a GET shows again.
 
 A question that was answered incompletely, asked for a hint or compares an explanation keeps its fields here until it is
-answered; Try keeps its latest runs. All of it is the learner's own and is forgotten at log-out. Why a request was
-refused travels in the address, signed; what was wrong with a log-in in a cookie, as it may hold what somebody typed.
+answered; Try keeps its latest runs; a form that was refused keeps what was typed. All of it is the learner's own and is
+forgotten at log-out. Why a request was refused travels in the address, signed; what was wrong with a log-in in a
+cookie, as it may hold what somebody typed.
 """
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from fastapi import Request
 from fastapi.responses import RedirectResponse, Response
@@ -18,8 +21,8 @@ from clearhead.studio.desk import Desk
 from clearhead.studio.store import Store
 from clearhead.studio.ticket import Ticket
 
-LATEST: Final = 10  # of each kind are kept for a learner
-KINDS: Final = ("form", "run")
+LATEST: Final = 10  # forms and runs that are kept for a learner
+KINDS: Final = {"form": LATEST, "run": LATEST, "refused": 3}  # what was refused may be as long as a request
 COOKIE: Final = "clearhead-refused"
 LASTS: Final = 60  # seconds between the redirect and the page it leads to, at most
 
@@ -59,8 +62,21 @@ def keep(desk: Desk, kind: str, id: str, what: Mapping[str, Any]) -> None:
     """Keep this under an id, and only the latest of its kind."""
     desk.store.keep(f"{kind}:{id}", json.dumps({"at": desk.now().timestamp(), **what}))
     ages = {id: json.loads(value)["at"] for id, value in desk.store.kept_under(f"{kind}:").items()}
-    for old in sorted(ages, key=lambda id: ages[id])[:-LATEST]:
+    for old in sorted(ages, key=lambda id: ages[id])[: -KINDS[kind]]:
         desk.store.drop(f"{kind}:{old}")
+
+
+def from_browser(request: Request) -> bool:
+    """Whether a browser sent a form and shows what comes back as a page; a script reads it as it is."""
+    return request.method == "POST" and "text/html" in request.headers.get("accept", "")
+
+
+def refused(desk: Desk, said: Mapping[str, object], what: Mapping[str, Any]) -> Response:
+    """Redirect to the page that says why a form was refused and, where `what` was typed is not empty, shows that."""
+    id = secrets.token_hex(6) if what else ""
+    if what:
+        keep(desk, "refused", id, what)
+    return RedirectResponse(f"/refused?{urlencode({'said': signed(desk, {**said, 'kept': id})})}", 303)
 
 
 def get(desk: Desk, kind: str, id: str) -> dict[str, Any] | None:

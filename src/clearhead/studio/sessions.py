@@ -5,13 +5,20 @@ import secrets
 import time
 from typing import Final
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from clearhead.studio.accounts import Account
 from clearhead.studio.database import Database
 from clearhead.studio.tables import learners, sessions
 
 SECONDS: Final = 30 * 24 * 60 * 60  # how long a session lasts
+
+# Made once: each request asks, and to build a statement takes longer than to run it.
+_WHOSE = (
+    select(learners)
+    .join(sessions, sessions.c.learner == learners.c.id)
+    .where(sessions.c.key == bindparam("token"), sessions.c.since >= bindparam("since"))
+)
 
 
 class Sessions:
@@ -33,13 +40,8 @@ class Sessions:
         """Whose session this is; None where it has ended."""
         if not token:
             return None
-        query = (
-            select(learners)
-            .join(sessions, sessions.c.learner == learners.c.id)
-            .where(sessions.c.key == _hash(token), sessions.c.since >= time.time() - SECONDS)
-        )
         with self._database.reading() as connection:
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(_WHOSE, {"token": _hash(token), "since": time.time() - SECONDS}).one_or_none()
         account = Account(*row) if row else None
         return account if account and account.state == "active" else None
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import platformdirs
 
 from clearhead.errors import OptionError
+from clearhead.sandbox import Limits
 
 URL = re.compile(r"https?://[^\s/?#@]+/*")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 — addresses that are every address of a machine, and so none to send
@@ -75,6 +76,16 @@ class Settings:
         if self.workers is not None:
             return self.workers
         return CORES if self.shared and self.database is not None else 1
+
+    @property
+    def programs(self) -> int:
+        """How many programs of learners each process runs at once: two a core, as far as the memory goes.
+
+        A program that is tested is two confined processes.
+        """
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+        fitting = room // (2 * Limits().memory)
+        return max(1, min(2 * CORES, fitting) // self.processes)
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -5,9 +5,11 @@ is made when its question is shown, so a form sent twice, or from two tabs, coun
 """
 
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from clearhead.course import Attempt
 from clearhead.studio.database import Database
@@ -42,6 +44,7 @@ class Store:
         self.database = database
         self.learner = learner
         self.writes = 0  # attempts recorded through this object
+        self._insert, self._keep = _inserts(database.is_postgresql)
 
     def record(self, attempt: Attempt) -> bool:
         """Add an attempt, on disk when this returns. False where it was already there, and then nothing changes."""
@@ -60,13 +63,12 @@ class Store:
             "hints": attempt.hints,
             "undoes": attempt.undoes,
         }
-        insert = self.database.insert(attempts).values(row).on_conflict_do_nothing().returning(attempts.c.number)
         with self.database.writing() as connection:
             if self.database.is_postgresql:
                 # One writer at a time, as SQLite has it: so numbers are in the order in which attempts can be read,
                 # and `attempts(after=…)` never passes one over.
                 connection.execute(select(func.pg_advisory_xact_lock(self.learner)))
-            new = connection.execute(insert).first() is not None
+            new = connection.execute(self._insert, row).first() is not None
         self.writes += 1
         return new
 
@@ -91,11 +93,8 @@ class Store:
 
     def keep(self, key: str, value: str) -> None:
         """Remember a setting or a note, in place of what was kept under this key."""
-        row = self.database.insert(kept).values(learner=self.learner, key=_text(key), value=_text(value))
         with self.database.writing() as connection:
-            connection.execute(
-                row.on_conflict_do_update(index_elements=["learner", "key"], set_={"value": row.excluded.value})
-            )
+            connection.execute(self._keep, self._mine(key=_text(key), value=_text(value)))
 
     def kept(self, key: str, default: str = "") -> str:
         """What was kept under this key."""
@@ -120,6 +119,18 @@ class Store:
 
     def _mine(self, **values: object) -> dict[str, object]:
         return {"learner": self.learner, **values}
+
+
+@cache
+def _inserts(is_postgresql: bool) -> tuple[Any, Any]:
+    """An attempt that is added once, and a setting that is replaced; in the dialect of the database."""
+    insert: Any = postgresql.insert if is_postgresql else sqlite.insert
+    setting = insert(kept).values({name: bindparam(name) for name in ("learner", "key", "value")})
+    columns: dict[str, Any] = {column.name: bindparam(column.name) for column in attempts.c if column.name != "number"}
+    return (
+        insert(attempts).values(columns).on_conflict_do_nothing().returning(attempts.c.number),
+        setting.on_conflict_do_update(index_elements=["learner", "key"], set_={"value": setting.excluded.value}),
+    )
 
 
 def _attempt(row: Any) -> Attempt:

@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clearhead.errors import ClearheadError
 from clearhead.studio import demo
+from clearhead.studio.desk import AtDesk
 from clearhead.studio.language import _, explained
+from clearhead.studio.turns import needed, queued
 
 router = APIRouter()
 LONGEST = 500  # characters of a text in a page
@@ -58,7 +60,9 @@ def figure(source: str) -> Markup | None:
 
 
 @router.get("/heads.json")
+@queued("lens")
 def head(
+    desk: AtDesk,
     text: Annotated[str, Query(min_length=1, max_length=LONGEST)],
     layer: Annotated[int, Query(ge=0)],
     head: Annotated[int, Query(ge=0)],
@@ -69,6 +73,7 @@ def head(
     from clearhead.capture import Record
     from clearhead.views.payload import payload
 
+    needed()
     try:
         whole = demo.reading(text)
         matrices = list(whole.record.values())

@@ -5,7 +5,6 @@ stood is answered like a question: with the belief behind it, and the rule; a wr
 """
 
 import secrets
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -20,13 +19,13 @@ from clearhead.errors import SandboxError
 from clearhead.studio import home, mistakes, sent, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _, mark
+from clearhead.studio.lengths import fitting
 from clearhead.studio.pages import render
 from clearhead.studio.settled import settled
+from clearhead.studio.turns import needed, queued
 
 router = APIRouter()
 LIMITS = sandbox.Limits(seconds=10)
-LONGEST = 20_000  # characters of a program
-_running = threading.Semaphore(2)  # more at once would only make each slower
 
 
 @router.get("/topics/{pack_id}/{topic_id}/try", response_class=HTMLResponse)
@@ -68,24 +67,25 @@ def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str 
 
 
 @router.post("/topics/{pack_id}/{topic_id}/try")
+@queued("programs")
 def run(
     desk: AtDesk,
     pack_id: str,
     topic_id: str,
     item: Annotated[str, Form()],
-    program: Annotated[str, Form(max_length=LONGEST)] = "",
-    prediction: Annotated[str, Form(max_length=LONGEST)] = "",
+    program: Annotated[str, Form()] = "",
+    prediction: Annotated[str, Form()] = "",
 ) -> Response:
     """Run a program and redirect to what came of it, which has an address of its own."""
     pack, this, items = _programs(desk, pack_id, topic_id)
     chosen = next((one for one in items if one.id == item), items[0])
     own = program_of(chosen, desk)
-    source = program.replace("\r\n", "\n") or own
-    prediction = prediction.replace("\r\n", "\n").strip()
+    source = fitting("program", program) or own
+    prediction = fitting("prediction", prediction).strip()
     outcome, problem = None, ""
+    needed()
     try:
-        with _running:
-            outcome = sandbox.run(source, limits=LIMITS, preload=pack.preload)
+        outcome = sandbox.run(source, limits=LIMITS, preload=pack.preload, owner=desk.owner)
     except SandboxError as refused:
         problem = str(refused)
     if prediction and source.strip() == own.strip():

@@ -1,0 +1,260 @@
+"""A class at work on a shared studio: `.venv/bin/python -m bench.classroom --learners 200`.
+
+Starts a throw-away PostgreSQL and a studio with its workers on 127.0.0.1, and learners in processes of their own. All
+log in within a minute, think about eight seconds a page, a fifth run programs, one is hostile. In the middle a worker,
+the sandbox or the database can be killed, and the disk be full. Prints the 95th percentile of each page, processor
+seconds of both sides, and how many attempts were lost or doubled. Everything ends by itself.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+from bench.learners import Plan, Seen
+from clearhead.course import load
+from clearhead.studio.database import Database
+from clearhead.studio.question import FORMS
+from clearhead.studio.tables import attempts, learners
+from clearhead.studio.users import open_users
+
+ROOT = Path(__file__).parents[1]
+PACK = ROOT / "tests" / "packs" / "good"
+PASSWORD = "a classroom of learners"  # noqa: S105 — of accounts that live for minutes
+LIMITS = {200: 0.2, 500: 0.5}  # learners -> the most seconds of the 95th percentile of a page
+MOST, LONGEST = 1000, 1800  # learners; seconds
+SERVER = """
+import json, sys
+from pathlib import Path
+from clearhead.studio import serve
+from clearhead.studio.settings import Settings
+given = json.loads(sys.argv[1])
+serve.serve(Settings(data=Path(given["data"]), host="127.0.0.1", port=0, accounts=True, database=given["database"],
+                     workers=given["workers"], packs=(Path(given["pack"]),)), browser=False)
+"""
+
+
+@contextmanager
+def studio(folder: Path, database: str | None, workers: int, pack: Path) -> Iterator[tuple[int, str]]:
+    """A running studio: its process and address."""
+    given = {"data": str(folder), "database": database, "workers": workers, "pack": str(pack)}
+    command = [sys.executable, "-u", "-c", SERVER, json.dumps(given)]
+    with (folder / "errors").open("w") as errors:
+        running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT)
+    assert running.stdout is not None
+    try:
+        said = ""
+        for line in running.stdout:
+            said += line
+            if found := re.search(r"Clearhead studio: (http://[\d.]+:\d+)", line):
+                threading.Thread(target=running.stdout.read, daemon=True).start()
+                yield running.pid, found[1]
+                break
+        else:
+            raise SystemExit(f"the studio did not start: {said}{(folder / 'errors').read_text()}")
+    finally:
+        running.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(20)
+        running.kill()
+
+
+def family(process: int) -> dict[int, tuple[str, float]]:
+    """The process and everything under it: pid -> (command line, processor seconds with those of ended children)."""
+    tick, found, todo = os.sysconf("SC_CLK_TCK"), dict[int, tuple[str, float]](), [process]
+    while todo:
+        pid = todo.pop()
+        with suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_text(), sum(map(int, fields[11:15])) / tick
+            todo += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return found
+
+
+def kill(pids: list[int]) -> None:
+    for pid in pids[:1]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> list[Callable[[], None]]:
+    """What was asked to happen in the middle, in this order."""
+
+    def worker() -> None:
+        kill([pid for pid, (line, _) in family(server).items() if pid != server and "spawn_main" in line])
+
+    def sandbox() -> None:
+        kill([pid for pid, (line, _) in family(server).items() if "clearhead.sandbox" in line or "sandbox/" in line])
+
+    def database() -> None:
+        folder = cluster._folder / "data"
+        kill([int((folder / "postmaster.pid").read_text().split()[0])])
+        for _ in range(30):
+            time.sleep(1)
+            with suppress(subprocess.CalledProcessError):
+                cluster.control("start")
+                return
+
+    def disk() -> None:
+        pids = [*family(server), *(family(_postmaster(cluster)) if cluster else ())]
+        _limit_files(pids, 0)
+        time.sleep(5)
+        _limit_files(pids, resource.RLIM_INFINITY)
+
+    chosen = {worker: options.kill_worker, sandbox: options.kill_sandbox, database: options.kill_database and cluster}
+    return [act for act, wanted in {**chosen, disk: options.full_disk}.items() if wanted]
+
+
+def _postmaster(cluster: Any) -> int:
+    return int((cluster._folder / "data" / "postmaster.pid").read_text().split()[0])
+
+
+def _limit_files(pids: list[int], most: int) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, hard))
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """The whole lesson; what came of it."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        cluster = None if options.sqlite else stack.enter_context(_postgresql().server())
+        database = cluster.database() if cluster else None
+        names = [f"learner{number}" for number in range(options.learners)]
+        with open_users(folder, database) as here:
+            for name in (*names, "hostile"):
+                account = here.accounts.invited(here.accounts.add(name))
+                assert account
+                here.accounts.join(account, PASSWORD)
+        pack = load(options.pack)
+        items = [item.id for item in pack.items.values() if FORMS.get(item.kind) == "options"]
+        topic = next(item for item in pack.items.values() if item.kind == "predict").topic
+        tries = (f"/topics/{pack.id}/{topic}/try", items[0])
+        server, base = stack.enter_context(
+            studio(folder, database, 1 if options.sqlite else options.workers, options.pack)
+        )
+        time.sleep(options.proofs)
+        until = time.time() + options.login + options.seconds
+        shares = [names[place :: options.clients] for place in range(options.clients)]
+        clients = [
+            subprocess.Popen(
+                [sys.executable, "-m", "bench.learners"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=ROOT,
+            )
+            for _ in shares
+        ]
+        stack.callback(lambda: [client.kill() for client in clients])
+        for place, (client, share) in enumerate(zip(clients, shares, strict=True)):
+            hostile = "hostile" if place == 0 and not options.peaceful else ""
+            plan = Plan(
+                base, share, PASSWORD, len(share) // 5, hostile, items, tries, options.login, options.thinking, until
+            )
+            assert client.stdin
+            client.stdin.write(json.dumps(asdict(plan)))
+            client.stdin.close()
+            client.stdin = None
+        acts = disturbances(options, server, cluster)
+        for act in acts:
+            time.sleep(max(0.0, (until - time.time()) / (len(acts) + 1)))
+            act()
+        seen = [Seen(**json.loads(client.communicate(timeout=LONGEST + 120)[0])) for client in clients]
+        used = sum(seconds for _, seconds in family(server).values())
+        kept = _kept(folder, database)
+    return _report(seen, kept, used)
+
+
+def _kept(folder: Path, database: str | None) -> list[str]:
+    """Every attempt in the database: whose it is and its id."""
+    from sqlalchemy import select
+
+    query = select(learners.c.name, attempts.c.id).join(attempts, attempts.c.learner == learners.c.id)
+    there = Database(folder, database)
+    try:
+        with there.reading() as connection:
+            return [f"{name} {id}" for name, id in connection.execute(query)]
+    finally:
+        there.close()
+
+
+def _report(seen: list[Seen], kept: list[str], server: float) -> dict[str, Any]:
+    took: dict[str, list[float]] = {}
+    errors: dict[str, int] = {}
+    for one in seen:
+        for kind, seconds in one.took.items():
+            took.setdefault(kind, []).extend(seconds)
+        for what, count in one.errors.items():
+            errors[what] = errors.get(what, 0) + count
+    answered = [one for each in seen for one in each.answered]
+    p95 = {kind: quantiles(seconds, n=20)[-1] if len(seconds) > 1 else seconds[0] for kind, seconds in took.items()}
+    return {
+        "p95": {kind: round(value, 4) for kind, value in sorted(p95.items())},
+        "requests": {kind: len(seconds) for kind, seconds in sorted(took.items())},
+        "answered": len(answered),
+        "lost": len(set(answered) - set(kept)),
+        "doubled": len(kept) - len(set(kept)),
+        "errors": errors,
+        "cpu": {"clients": round(sum(one.cpu for one in seen), 1), "server": round(server, 1)},
+    }
+
+
+def _postgresql() -> Any:
+    """The tests' throw-away server."""
+    spec = importlib.util.spec_from_file_location("postgresql", ROOT / "tests" / "studio" / "postgresql.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def parsed(words: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.classroom", description="Put a class to work on a studio.")
+    parser.add_argument("--learners", type=int, default=200)
+    parser.add_argument("--seconds", type=float, default=180, help="how long they work after all have logged in")
+    parser.add_argument("--login", type=float, default=60, help="seconds within which all log in")
+    parser.add_argument("--thinking", type=float, default=8, help="seconds of thought before each answer")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--clients", type=int, default=2, help="processes of learners")
+    parser.add_argument("--pack", type=Path, default=PACK)
+    parser.add_argument("--proofs", type=float, default=30, help="seconds to wait for the answers to be computed")
+    parser.add_argument("--sqlite", action="store_true", help="one process on an SQLite file")
+    parser.add_argument("--peaceful", action="store_true", help="nobody is hostile")
+    for what in ("kill-worker", "kill-sandbox", "kill-database", "full-disk"):
+        parser.add_argument(f"--{what}", action="store_true", help="in the middle")
+    options = parser.parse_args(words)
+    options.learners = min(options.learners, MOST)
+    options.seconds = min(options.seconds, LONGEST)
+    return options
+
+
+def main() -> int:
+    """Print the report as JSON; 1 where an attempt was lost or doubled, or a page was too slow for so many."""
+    options = parsed()
+    report = run(options)
+    print(json.dumps(report, indent=2))
+    most = next((seconds for count, seconds in LIMITS.items() if options.learners <= count), 1.0)
+    pages = [report["p95"].get(kind, 0.0) for kind in ("home", "question", "answer", "feedback")]
+    return int(bool(report["lost"] or report["doubled"]) or max(pages) > most)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

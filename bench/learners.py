@@ -1,0 +1,174 @@
+"""Learners over real sockets for the load test: a process of them logs in, answers, runs programs; one is hostile."""
+
+import asyncio
+import json
+import random
+import re
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import httpx2
+
+PATIENCE = 12  # tries to send a form again while the studio or its database is away
+TICKET = re.compile(r'name="ticket" value="([^"]+)"')
+CSRF = re.compile(r'<meta name="csrf" content="([^"]+)"')
+LETTER = re.compile(r'name="response" value="([a-z])"')
+
+
+@dataclass
+class Plan:
+    """What one process of learners does.
+
+    Args:
+        names: of the accounts; all have `password`.
+        programs: the first so many run programs between their answers.
+        hostile: the name of an account that hammers as fast as it can; "" for none.
+        items: ids of questions with options.
+        tries: the address of a page that runs programs, and an item of it.
+        within: seconds within which all log in. thinking: seconds between two pages, at most twice as many.
+        until: time at which everything ends.
+    """
+
+    base: str
+    names: list[str]
+    password: str
+    programs: int
+    hostile: str
+    items: list[str]
+    tries: tuple[str, str]
+    within: float
+    thinking: float
+    until: float
+
+
+@dataclass
+class Seen:
+    """Seconds of each page by kind, ids of attempts the studio acknowledged, what went wrong, processor seconds."""
+
+    took: dict[str, list[float]] = field(default_factory=dict)
+    answered: list[str] = field(default_factory=list)
+    errors: dict[str, int] = field(default_factory=dict)
+    cpu: float = 0.0
+
+
+class Learner:
+    """One account with a browser's connection."""
+
+    def __init__(self, plan: Plan, name: str, seen: Seen) -> None:
+        self.plan, self.name, self.seen = plan, name, seen
+        self.client = httpx2.AsyncClient(base_url=plan.base, timeout=60)
+        self.csrf = ""
+
+    async def send(self, kind: str, method: str, address: str, **form: str) -> Any:
+        """The response, timed; sent again while the studio is away. None when there is none."""
+        for _ in range(PATIENCE):
+            if time.time() > self.plan.until + 30:
+                return None
+            began = time.perf_counter()
+            try:
+                data = {"csrf": self.csrf, **form} if method == "POST" else None
+                response = await self.client.request(method, address, data=data, headers={"accept": "text/html"})
+            except httpx2.HTTPError as problem:
+                self._wrong(f"{kind}: {type(problem).__name__}")
+            else:
+                if response.status_code < 500:
+                    self.seen.took.setdefault(kind, []).append(time.perf_counter() - began)
+                    if found := CSRF.search(response.text):
+                        self.csrf = found[1]
+                    return response
+                self._wrong(f"{kind}: {response.status_code}")
+            await asyncio.sleep(1)
+        return None
+
+    async def log_in(self) -> bool:
+        await self.send("login page", "GET", "/login")
+        done = await self.send("login", "POST", "/login", name=self.name, password=self.plan.password)
+        return done is not None and done.status_code == 303
+
+    async def answer(self, item: str) -> None:
+        """A question, thought about, answered; and what is said of it."""
+        page = await self.send("question", "GET", f"/items/{item}")
+        ticket, letter = (TICKET.search(page.text), LETTER.search(page.text)) if page else (None, None)
+        if not (ticket and letter):
+            return
+        await self.think()
+        done = await self.send("answer", "POST", "/answer", ticket=ticket[1], response=letter[1])
+        where = done.headers.get("location", "") if done else ""
+        if found := re.match(r"/attempts/([^/?]+)", where):
+            self.seen.answered.append(f"{self.name} {found[1]}")
+            await self.send("feedback", "GET", where)
+
+    async def run(self) -> None:
+        address, item = self.plan.tries
+        program = f"print(sum(range({random.randrange(9999)})))"  # noqa: S311 — made-up work
+        await self.send("program", "POST", address, item=item, program=program)
+
+    async def think(self) -> None:
+        await asyncio.sleep(self.plan.thinking * random.uniform(0.5, 1.5))  # noqa: S311 — as above
+
+    def _wrong(self, what: str) -> None:
+        self.seen.errors[what] = self.seen.errors.get(what, 0) + 1
+
+
+async def learn(plan: Plan, name: str, seen: Seen, runs: bool) -> None:
+    """A learner who answers, and now and then runs a program, until the end."""
+    learner = Learner(plan, name, seen)
+    await asyncio.sleep(random.uniform(0, plan.within))  # noqa: S311 — made-up arrival
+    async with learner.client:
+        if not await learner.log_in():
+            return
+        while time.time() < plan.until:
+            await learner.send("home", "GET", "/")
+            for item in random.sample(plan.items, min(3, len(plan.items))):
+                await learner.think()
+                if time.time() > plan.until:
+                    return
+                await learner.answer(item)
+            if runs:
+                await learner.run()
+
+
+async def hammer(plan: Plan, seen: Seen) -> None:
+    """A learner who sends the longest answers and endless programs, eight at a time."""
+    learner = Learner(plan, plan.hostile, Seen())
+    async with learner.client:
+        if not await learner.log_in():
+            return
+        address, item = plan.tries
+
+        async def one() -> None:
+            while time.time() < plan.until:
+                long = random.choice((" ", "a. ", "1e", "[", "`")) * 20_000  # noqa: S311 — as above
+                await learner.send(
+                    "hostile", "POST", address, item=item, program="while True: pass", prediction=long[:20_000]
+                )
+                await learner.send("hostile", "POST", "/notes", item=plan.items[0], text=long)
+                await learner.send("hostile", "GET", "/search?q=" + "a%20" * 2000)
+                await asyncio.sleep(0.05)
+
+        await asyncio.gather(*(one() for _ in range(8)))
+    seen.errors["hostile requests"] = sum(map(len, learner.seen.took.values()))
+
+
+async def _all(plan: Plan) -> Seen:
+    seen = Seen()
+    work = [learn(plan, name, seen, place < plan.programs) for place, name in enumerate(plan.names)]
+    if plan.hostile:
+        work.append(hammer(plan, seen))
+    await asyncio.gather(*work)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seen.cpu = used.ru_utime + used.ru_stime
+    return seen
+
+
+def main() -> None:
+    """Read a plan from stdin, write what was seen to stdout."""
+    given = json.load(sys.stdin)
+    print(json.dumps(asdict(asyncio.run(_all(Plan(**{**given, "tries": tuple(given["tries"])}))))))
+
+
+if __name__ == "__main__":
+    main()

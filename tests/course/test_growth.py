@@ -1,0 +1,132 @@
+"""Ten times the input takes at most thirty times the work: every pattern, and grading itself. Steps are counted."""
+
+import ast
+import importlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import clearhead
+from clearhead.course.compare import same_output, same_result
+from clearhead.course.freetext import ticks
+from clearhead.course.proved import Criterion
+from growth import Steps, calls
+
+ROOT = Path(clearhead.__file__).parent
+MOST = 30
+PIECES = (
+    *(
+        "1",
+        " ",
+        "a",
+        "-",
+        "1 ",
+        "1,",
+        "[",
+        "(",
+        ")",
+        "tensor(",
+        "dtype=",
+        ", dtype=",
+        "1x",
+        "1 x ",
+        "1.",
+        "1e",
+        "Error",
+    ),
+    *("aError ", "\n", "\n ", "\n- ", "\t", "a. ", "not ", "divide ", "_", "'", "1'", "inf", "a:", "{a: ", "√", "’s"),
+    *("StopIteration", "`", "```", "$", "{{", "{", "\\", "<", "|", ":", "~", "#"),
+)
+
+
+NAMES = ("match", "search", "fullmatch", "sub", "split", "findall", "finditer")
+ANCHORED = {"match", "fullmatch"}
+FLAGS = ("DOTALL", "MULTILINE", "IGNORECASE")
+
+
+@dataclass(frozen=True)
+class Written:
+    """A pattern of ours; `anchored` where it is only tried at the start of a text."""
+
+    where: str
+    pattern: str
+    flags: int
+    anchored: bool
+
+    def steps(self, text: str) -> int:
+        return Steps(self.pattern, self.flags).search_all(text, anchored=self.anchored)
+
+
+def patterns(room: str) -> Iterator[Written]:
+    """Every pattern of a room: those its modules keep compiled, and those written out where they are used."""
+    for file in sorted((ROOT / room).glob("*.py")):
+        module = importlib.import_module(f"clearhead.{room.replace('/', '.')}.{file.stem}")
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        used: dict[str, set[str]] = defaultdict(set)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                used[node.value.id].add(node.attr)
+        for name, value in vars(module).items():
+            if isinstance(value, re.Pattern) and f"\n{name}" in file.read_text(encoding="utf-8"):
+                anchored = bool(used[name]) and used[name] <= ANCHORED
+                yield Written(f"{room}/{file.name}:{name}", value.pattern, value.flags, anchored)
+        for node in ast.walk(tree):
+            name = ast.unparse(node.func).removeprefix("re.") if isinstance(node, ast.Call) else ""
+            if isinstance(node, ast.Call) and name in NAMES and node.args:
+                written = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
+                if isinstance(written, str) and ast.unparse(node.func).startswith("re."):
+                    flags = sum(getattr(re, flag) for flag in FLAGS if f"re.{flag}" in ast.unparse(node))
+                    yield Written(f"{room}/{file.name}:{node.lineno}", written, flags, name in ANCHORED)
+
+
+FOUND = [one for room in ("course", "studio") for one in patterns(room)]
+
+
+def repeated(piece: str, length: int) -> str:
+    """The piece again and again, between two characters that match little."""
+    return "1" + (piece * length)[:length] + "\x00"
+
+
+@pytest.mark.parametrize("one", FOUND, ids=lambda one: one.where)
+def test_a_pattern_is_linear(one: Written) -> None:
+    for piece in PIECES:
+        few, many = (one.steps(repeated(piece, length)) for length in (30, 300))
+        assert many <= MOST * few, f"{one.pattern} on {piece!r}, repeated"
+
+
+@pytest.mark.parametrize("pattern", [r"a*b", r"\s+$", r"(a+)+c", r"(a|a)*c", r",?\s*x=", r"\n\s*\n\s*x"])
+def test_the_counter_knows_slow_patterns(pattern: str) -> None:
+    def grows(piece: str, few: int) -> bool:
+        least, most = (Steps(pattern).search_all(repeated(piece, length)) for length in (few, 10 * few))
+        return most > MOST * least
+
+    assert any(grows(piece, few) for piece in ("a", " ", "\n") for few in (4, 30))
+
+
+@pytest.mark.parametrize("text", ["aab", "x = 12, dtype=float", "a  b", "{{c1::x}}", "ValueError: x", "`a` $b$"])
+@pytest.mark.parametrize("one", FOUND, ids=lambda one: one.where)
+def test_the_counter_finds_what_re_finds(one: Written, text: str) -> None:
+    steps = Steps(one.pattern, one.flags)
+    steps.text, steps.groups = text, {}
+    found = re.compile(one.pattern, one.flags).match(text)
+    assert next(steps._run(list(steps.tree), 0, 0), None) == (found.end() if found else None)
+
+
+RIGHTS = ("(the row would sum to, 0.9394)", "torch.Size([2, 3])", "2,362,368", "ValueError: scale must be positive")
+CRITERIA = [Criterion("s", "x", (("divide", "scaled by"), ("square root", "sqrt")), without=("never divide",))]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_grading_is_linear(piece: str) -> None:
+    def graded(text: str) -> None:
+        for right in RIGHTS:
+            same_output(text, right, 0.1, "ms")
+            same_result(text, right, 0.1, "ms")
+        ticks(text, CRITERIA)
+
+    graded(repeated(piece, 3000))  # what is kept for the next time
+    assert calls(lambda: graded(repeated(piece, 3000))) <= MOST * calls(lambda: graded(repeated(piece, 300)))
