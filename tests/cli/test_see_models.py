@@ -121,7 +121,7 @@ def test_two_encoder_decoders_are_compared(folders):
         ("whisper", [], "reads input_features (sound"),
         ("gpt2", ["--target", TARGET], "not an encoder-decoder"),
         ("bart", ["--target", " "], "target is empty"),
-        ("gpt2, too few embeddings", [], "cannot be run on a text alone"),
+        ("gpt2, too few embeddings", [], "belong to different models"),
     ],
 )
 def test_what_cannot_be_seen_is_one_sentence(folders, kind, more, said):
