@@ -53,6 +53,29 @@ def test_a_full_disk() -> None:
         Record.of({"a layer": MATRIX}).to_html("/dev/full")
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_link_stays_a_link(name: str, tmp_path: Path) -> None:
+    link, target = tmp_path / f"link-{name}", tmp_path / f"target-{name}"
+    for _ in range(2):  # the second time the target is there
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        WRITERS[name](str(link))
+        assert link.is_symlink()
+        assert target.stat().st_size
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    place = tmp_path / "pipe"
+    os.mkfifo(place)
+    reader = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    save(MATRIX, place)
+    with os.fdopen(reader, "rb") as pipe:
+        (tmp_path / "copy").write_bytes(pipe.read())
+    assert place.is_fifo()
+    assert load(tmp_path / "copy")[""].shape == MATRIX.shape
+
+
 def test_a_matrix_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff" * 99)
     for place in (tmp_path / "nowhere", tmp_path, tmp_path / "binary", f"a{chr(0)}b", "n" * 300):

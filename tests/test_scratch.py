@@ -130,6 +130,7 @@ def test_a_folder_swept_before_it_was_locked_is_made_again(temporary: Path, monk
     os.close(descriptor)
 
 
+@pytest.mark.slow
 def test_many_starts_at_once_take_nothing_from_each_other(temporary: Path) -> None:
     def start() -> None:
         for _ in range(40):
@@ -170,6 +171,7 @@ def test_a_forked_child_takes_nothing_of_its_parents_away(temporary: Path) -> No
     assert ours(temporary) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
 def test_a_killed_sandbox_leaves_nothing_after_the_next_start(temporary: Path) -> None:
     run = "from clearhead import sandbox\nsandbox.run('print(1)')\nprint('.', flush=True)\n"

@@ -82,7 +82,7 @@ class Walker:
 
     def answer(self) -> None:
         """Answer whatever is asked, right or wrong."""
-        options, typed = self.page.locator("input[name=response]"), self.page.locator("input.code[type=text]")
+        options, typed = self.page.locator("input[name=response]"), self.page.locator("textarea.code.line")
         if options.count():
             options.first.check()
         for field in typed.all():

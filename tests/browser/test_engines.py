@@ -7,10 +7,10 @@ import pytest
 
 from browser.conftest import serve
 from browser.engines import ENGINES, Chromium, Engine, Missing
+from chromium import CHROME
 from clearhead import sandbox
 from clearhead.course import KINDS
 from clearhead.studio.shelf import Shelf, fill
-from conftest import CHROME
 
 PACK = Path(__file__).parents[1] / "packs" / "good"
 TOPIC = "/topics/good/basics"

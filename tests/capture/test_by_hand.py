@@ -397,6 +397,19 @@ def test_weights_that_are_no_softmax_are_named(compute, kind):
     assert kind.__name__ in record.missed[0].reason
 
 
+@pytest.mark.parametrize("edited", ["weights", "logits"])
+def test_an_edit_that_no_torch_function_makes_is_named(edited):
+    def edited_in_numpy(m, q, k, v):
+        tables = {"logits": (logits := q @ k.mT), "weights": logits.softmax(-1)}
+        tables[edited].detach().numpy()[..., 0] = 0
+        return tables["weights"] @ v
+
+    record, same = run(OwnAttention(edited_in_numpy))
+    assert same
+    assert len(record) == 0
+    assert "overwrites its weights" in record.missed[0].reason
+
+
 @pytest.mark.parametrize("compute", ONLY_BY_NAME.values(), ids=ONLY_BY_NAME)
 def test_what_is_called_attention_and_is_not_one_softmax_is_named(compute):
     record, same = run(OwnAttention(compute))

@@ -49,6 +49,7 @@ def dense(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
     return torch.softmax(q @ k.mT * 3**-0.5, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("how", ["not", "wrapped", "in place", "a part"])
 def test_compiled_or_not(how: str, fused: bool):

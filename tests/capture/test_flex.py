@@ -69,6 +69,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_direct_call(kind: str):
     options, change = KINDS[kind]
@@ -81,6 +82,7 @@ def test_a_direct_call(kind: str):
     torch.testing.assert_close(record[""].to_dense(), exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "score_mod",
     [

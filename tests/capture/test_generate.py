@@ -85,6 +85,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_each_step_of_beams_equals_its_rows_of_the_whole(way: str):
     model = llama()
@@ -123,6 +124,7 @@ def test_memory_of_beams_grows_with_the_text_and_not_with_its_square(way: str):
     assert kept(64) < 2.2 * kept(32)
 
 
+@pytest.mark.slow
 def test_a_window_and_its_beams_are_one_cache():
     torch.manual_seed(0)
     config = hf.MistralConfig(**{**GROUPED, "eos_token_id": None}, sliding_window=8)
@@ -137,6 +139,7 @@ def test_a_window_and_its_beams_are_one_cache():
         torch.testing.assert_close(matrix.to_dense(), exact, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of transformers, about the assistant's settings
 def test_tokens_taken_back_by_assisted_decoding_leave_the_cache():
     model, assistant = llama(), llama(num_hidden_layers=1)

@@ -123,6 +123,7 @@ def test_an_empty_text(demo, text):
         capture.read(demo, "something", second=text)
 
 
+@pytest.mark.slow
 def test_a_text_longer_than_the_model_takes(demo):
     with pytest.raises(ModelError, match=r"602 tokens long and all-MiniLM-L6-v2 takes at most 512.*Cut 90 tokens"):
         capture.read(demo, "cat " * 600)

@@ -301,6 +301,8 @@ def test_a_model_set_to_eager_is_seen_too(model):
         ({"heads": 0}, r"heads is 0, expected a list of indices. Write heads=\[0\]"),
         ({"heads": ["0"]}, "heads has '0' in it, expected indices"),
         ({"heads": [0.5]}, "heads has 0.5 in it"),
+        ({"heads": {0: [1]}}, "heads is a dict, expected a list of indices"),
+        ({"layers": {0: [1]}}, "layers is a dict, expected a list of indices or names"),
         ({"max_bytes": "much"}, "max_bytes is 'much', expected a size"),
         ({"max_bytes": -5}, "max_bytes is -5, expected a size"),
         ({"max_bytes": "-5MB"}, "max_bytes is '-5MB', expected a size"),
@@ -312,6 +314,12 @@ def test_a_model_set_to_eager_is_seen_too(model):
 )
 def test_what_cannot_be_asked_for_is_refused_in_words(model, asked, said):
     with pytest.raises(OptionError, match=said), observe(model, **asked):
+        pass
+
+
+@pytest.mark.parametrize("given", [None, "bert", BertModel])
+def test_what_is_no_module_is_refused_in_words(given):
+    with pytest.raises(OptionError, match=r"expected a torch\.nn\.Module"), observe(given):
         pass
 
 

@@ -58,6 +58,7 @@ def test_every_stream_equals_the_models_own_weights():
         torch.testing.assert_close(dense.sum(-1), torch.ones(dense.shape[:3]), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_each_step_of_generation_is_seen():
     torch.manual_seed(0)
     model = hf.ProphetNetForConditionalGeneration(prophetnet().config).eval()

@@ -95,3 +95,12 @@ def test_the_induction_probe():
     torch.testing.assert_close(found.mean(), expected, rtol=0.2, atol=0)
     with pytest.raises(OptionError, match="vocab_size"):
         induction_scores(model, vocab_size=2)
+
+
+@pytest.mark.parametrize("ids", [[5, 3, 9], [[5, 3, 9]], "the cat sat"])
+def test_token_ids_that_are_no_tensor_are_refused_in_words(ids):
+    record = Record.of({"x": head([0] * L)})
+    with pytest.raises(OptionError, match=r"token_ids is a (list|str), expected a tensor of shape \(B, 11\)"):
+        score_record(record, ids)
+    with pytest.raises(OptionError, match=r"Write torch\.tensor"):
+        score_record(record, TOKENS[:, :3].tolist())

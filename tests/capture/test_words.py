@@ -80,3 +80,7 @@ def test_wordpiece_stays_as_it_is():
 def test_words_that_only_look_like_bytes():
     for words in (["café", "Ã"], ["Łódź"], ["ĠcafÃ"], ["<s>", "Ā"], []):
         assert readable(words) == words
+
+
+def test_half_a_surrogate_pair_is_shown_as_bytes():
+    assert whole(readable(["the", "\ud83d", "▁mat"])) == "the<0xED><0xA0><0xBD> mat"

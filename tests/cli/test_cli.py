@@ -201,6 +201,7 @@ def test_a_picture_is_seen_through_a_model_of_pictures(tmp_path):
     assert "data:image/jpeg;base64," in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_model_reads_leaves_no_traceback(tmp_path):
     program = (
         "import signal, sys\n"
@@ -216,6 +217,7 @@ def test_ctrl_c_while_a_model_reads_leaves_no_traceback(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_no_traceback():
     program = (
         "import atexit, signal, sys\n"
@@ -231,6 +233,7 @@ def test_ctrl_c_twice_leaves_no_traceback():
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "stopped\n")
 
 
+@pytest.mark.slow
 def test_without_the_studios_libraries_check_says_what_to_install():
     program = (
         "import sys\n"

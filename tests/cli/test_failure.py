@@ -158,6 +158,7 @@ def try_each(name: tuple[str, ...], most: int | None) -> None:
                 run(*name, *(value if place == at else one for place, one in enumerate(GIVEN[name])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GIVEN, ids=" ".join)
 def test_a_wrong_value_of_any_parameter(name: tuple[str, ...], place: Path) -> None:
     try_each(name, 2)

@@ -79,6 +79,7 @@ def test_an_encoder_decoder_shows_its_encoder_and_says_so(folders, kind):
     assert "1 layers · 2 heads" in result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["t5", "bart", "marian"])
 def test_with_a_target_it_shows_both_sides(folders, kind):
     listed = json.loads(clearhead("see", TEXT, "--model", folders(kind), "--target", TARGET, "--json").output)
@@ -120,7 +121,7 @@ def test_two_encoder_decoders_are_compared(folders):
         ("whisper", [], "reads input_features (sound"),
         ("gpt2", ["--target", TARGET], "not an encoder-decoder"),
         ("bart", ["--target", " "], "target is empty"),
-        ("gpt2, too few embeddings", [], "cannot be run on a text alone"),
+        ("gpt2, too few embeddings", [], "belong to different models"),
     ],
 )
 def test_what_cannot_be_seen_is_one_sentence(folders, kind, more, said):

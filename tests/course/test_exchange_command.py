@@ -56,6 +56,7 @@ def test_an_export_that_loses_something_ends_with_1(tmp_path: Path) -> None:
     assert (strict.exit_code, (tmp_path / "b.zip").exists()) == (2, False)
 
 
+@pytest.mark.slow
 def test_a_shipped_pack_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(exchange, "prove_pack", lambda pack, cache: [])  # it takes minutes

@@ -110,6 +110,7 @@ def check(question: Question, draft: Draft, *, hints: bool = True) -> None:
         assert draft.note.startswith("pairs")
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(questions())
 def test_gift(question: Question) -> None:
@@ -125,6 +126,7 @@ def test_gift(question: Question) -> None:
     check(question, draft)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(questions())
 def test_moodle_xml(question: Question) -> None:
@@ -138,6 +140,7 @@ def test_moodle_xml(question: Question) -> None:
         assert draft.note.startswith("steps")
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(questions())
 def test_csv_is_read_back_to_the_letter(question: Question) -> None:
@@ -162,6 +165,7 @@ def test_anki(question: Question) -> None:
         same("\n\n".join(part for part in (question.answer, question.feedback, question.rule) if part), draft.back)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(prose)
 @example("a $x$ b $$y$$ c")

@@ -47,6 +47,7 @@ def by_gift_pegjs(place: Path) -> list[dict[str, Any]]:
     return [one for one in json.loads(done.stdout) if one["type"] != "Category"]
 
 
+@pytest.mark.slow
 def test_gift_is_read_whole(found: Sequence[Question], tmp_path: Path) -> None:
     write_gift(found, "Good", tmp_path / "good.gift")
     read = by_gift_pegjs(tmp_path / "good.gift")

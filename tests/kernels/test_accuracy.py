@@ -95,6 +95,7 @@ def test_rounded_weights_still_make_a_mean(target: str) -> None:
     assert (got.double() - exact(problem)[0]).abs().max() < 1.07 * half_a_unit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("mask", ["full", "causal", "window", "padding", "dense float", "soft cap"])
 def test_gradients(mask: str, dtype: torch.dtype) -> None:

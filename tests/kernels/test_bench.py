@@ -122,6 +122,7 @@ def test_the_sweep_goes_on_where_it_stopped(tmp_path, monkeypatch, capsys) -> No
     assert "4 of 4 cases" in (tmp_path / "sweep.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learns", [False, True])
 @pytest.mark.parametrize("mask", ["none", "causal", "padding", "dense bool", "dense float", "one query"])
 def test_both_ways_of_a_swept_case_agree(mask: str, learns: bool) -> None:

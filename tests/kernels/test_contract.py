@@ -220,6 +220,7 @@ def test_gradients_of_other_dtypes(kernel: str, name: str, dtype: torch.dtype) -
         assert_as_exact(grad, truth[tensor].double(), yardstick[tensor], dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["grouped causal", "bias per key", "sinks, empty rows", "softcap", "dropout"])
 def test_gradcheck(kernel: str, name: str) -> None:
     """Against finite differences: an oracle that shares nothing with the formula."""

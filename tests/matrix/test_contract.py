@@ -238,6 +238,7 @@ def test_torch_answers_where_the_native_pass_refuses(name: str, operation: str, 
     assert_close(ask(case.matrix()), oracle(case.dense()[0]), torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("name", VARIED)
 def test_equals_the_dense_matrix_in_float64_and_in_many_blocks(name: str, operation: str, small_blocks: None):

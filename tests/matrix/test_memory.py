@@ -86,6 +86,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_makes_no_tensor_of_the_matrix_size(kind: str, operation: str, monkeypatch):

@@ -49,6 +49,7 @@ STATES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", STATES)
 def test_mixed_dtypes_as_torchs_function_has_them(state: str) -> None:
     """Where torch answers, so do we, in its dtype and with gradients in the inputs' own; where it raises, so do we."""

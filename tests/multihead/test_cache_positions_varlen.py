@@ -78,6 +78,7 @@ def test_crop_reset_reorder():
     assert cache.held == cache.length == 0
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=30)
 @given(
     st.integers(1, 5),

@@ -59,6 +59,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_the_function_is_traced_for_any_size(name: str) -> None:
     function, any_size = FUNCTIONS[name]
@@ -87,6 +88,7 @@ def test_a_trace_checks_its_inputs_and_survives_saving() -> None:
     torch.testing.assert_close(torch.jit.load(buffer)(*given), clearhead.attention(*given))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"batch_first": False}, {"rotary": True}, {"num_kv_heads": 1}, {"add_bias_kv": True, "add_zero_attn": True}],

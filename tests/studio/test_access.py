@@ -85,6 +85,7 @@ def test_the_routes_open_to_all_are_these(shared: FastAPI, single: FastAPI) -> N
     assert names == OPEN
 
 
+@pytest.mark.slow
 def test_every_other_route_asks_who_it_is(studio: FastAPI) -> None:
     asked = 0
     for method, address, operation in routes(studio):
@@ -179,6 +180,7 @@ def test_the_token_leads_nowhere_else(single: FastAPI, path: str) -> None:
         assert sent.status_code == 404 or not sent.headers["location"].startswith(("//", "/\\"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [None, "", "mine"])
 def test_a_start_makes_a_token_unless_told_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None

@@ -121,6 +121,7 @@ def test_one_is_led_nowhere_else(where: str) -> None:
     assert safe(where) == "/"
 
 
+@pytest.mark.slow
 def test_an_invitation_works_once_and_not_for_ever(shared: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     token = accounts(shared).add("ada")
     ada = Learner(shared)
@@ -152,6 +153,7 @@ def test_a_new_password_and_a_removal_end_every_session(shared: TestClient) -> N
         accounts(shared).add("ada")
 
 
+@pytest.mark.slow
 def test_logging_out_forgets_the_session_and_the_device(shared: TestClient) -> None:
     ada = learner(shared, "ada")
     assert "Log out" in ada.get("/")
@@ -160,6 +162,7 @@ def test_logging_out_forgets_the_session_and_the_device(shared: TestClient) -> N
     assert ada.client.get("/progress").status_code == 401
 
 
+@pytest.mark.slow
 def test_the_session_is_for_no_script_and_over_https_for_https_alone(shared: TestClient) -> None:
     for scheme in ("http", "https"):
         ada = Learner(shared)
@@ -174,6 +177,7 @@ def test_the_session_is_for_no_script_and_over_https_for_https_alone(shared: Tes
         assert ("secure" in cookie) is (scheme == "https")
 
 
+@pytest.mark.slow
 def test_passwords_are_kept_as_argon2_hashes(shared: TestClient) -> None:
     learner(shared, "ada")
     (ada,) = accounts(shared).all()
@@ -229,6 +233,7 @@ def test_the_command_invites_lists_resets_and_removes(tmp_path: Path) -> None:
     assert "cannot be a name" in run("add", "<b>", code=2)
 
 
+@pytest.mark.slow
 def test_an_invitation_is_a_whole_link_where_the_address_is_known(tmp_path: Path) -> None:
     def invited(*words: str, code: int = 0) -> str:
         done = CliRunner().invoke(cli, ["studio", "user", *words, "--data", str(tmp_path)])

@@ -18,6 +18,7 @@ def test_settings_are_kept_and_change_the_pages(visitor: Visitor) -> None:
     visitor.post("/settings", 422, theme="pink", clock="off")
 
 
+@pytest.mark.slow
 def test_ones_own_data_can_be_taken_along(visitor: Visitor) -> None:
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
     visitor.post("/notes", item="scale-of-logits", text="Mind the root.")
@@ -26,6 +27,7 @@ def test_ones_own_data_can_be_taken_along(visitor: Visitor) -> None:
     assert data["notes"] == {"scale-of-logits": "Mind the root."}
 
 
+@pytest.mark.slow
 def test_starting_over_sets_aside_and_can_be_taken_back(visitor: Visitor) -> None:
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
     visitor.post("/settings/start-over")
@@ -49,6 +51,7 @@ def test_search_finds_what_has_all_the_words(visitor: Visitor, words: str, found
         assert f'<a href="{found}' in page
 
 
+@pytest.mark.slow
 def test_search_shows_words_and_no_marks() -> None:
     for path in course.shipped():
         for topic in course.load(path).topics:

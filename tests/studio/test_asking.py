@@ -20,6 +20,7 @@ def attempt(correct: bool, hints: int = 0) -> Attempt:
     return Attempt("a", "i", 1, START, "practice", correct, hints=hints)
 
 
+@pytest.mark.slow
 def test_a_hint_is_not_in_the_page_before_it_is_asked_for_and_counts(visitor: Visitor) -> None:
     page = visitor.get(QUESTION)
     assert "A hint (2 left)" in page
@@ -49,6 +50,7 @@ def again(visitor: Visitor, address: str) -> str:
     return visitor.get(address)
 
 
+@pytest.mark.slow
 def test_in_a_review_the_output_is_typed(visitor: Visitor) -> None:
     page = again(visitor, "/review")
     assert 'name="typed"' in page

@@ -77,6 +77,7 @@ def test_an_answer_is_kept_in_the_page_and_counts_once(visitor: Visitor, server:
     assert len(visitor.client.get("/settings/data.json").json()["attempts"]) == 1
 
 
+@pytest.mark.slow
 def test_what_was_typed_comes_back_letter_for_letter(visitor: Visitor, server: postgresql.Server) -> None:
     text = 'A <b>"long" note</b> & more,\nin two lines, with an é and a trailing space \n\n' + "x" * 60
     sent = {"csrf": visitor.token(), "item": "scale-of-logits", "text": text}

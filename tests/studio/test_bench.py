@@ -25,6 +25,7 @@ def test_a_prediction_is_set_beside_what_was_printed(visitor: Visitor) -> None:
     assert page.index(">41<") < page.index(">42<")
 
 
+@pytest.mark.slow
 def test_an_exception_and_a_flood_are_told(visitor: Visitor) -> None:
     page = tried(visitor, "x = 1\r\nprint(x)\r\nx / 0")
     assert "ZeroDivisionError" in page
@@ -54,6 +55,7 @@ def test_every_experiment_measures_every_point(visitor: Visitor, name: str) -> N
     assert html.count('<td class="number">') == len(experiment.points) * len(experiment.columns)
 
 
+@pytest.mark.slow
 def test_what_the_experiments_say_is_so(visitor: Visitor) -> None:
     def column(name: str, key: str) -> list[float]:
         page = visitor.get(f"{TOPIC}/experiment?name={name}&run=true")

@@ -52,6 +52,7 @@ def test_each_word_is_compared_with_what_came_of_it() -> None:
     assert more.count >= FEWEST
 
 
+@pytest.mark.slow
 def test_progress_says_it_in_words_in_a_picture_and_in_a_table(visitor: Visitor) -> None:
     for word, text in (("sure", "16.0"), ("sure", "4.0"), ("guess", "4.0")):
         visitor.later(seconds=5)

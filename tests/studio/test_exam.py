@@ -58,6 +58,7 @@ def test_cards_free_text_and_programs_are_not_in_a_test() -> None:
     assert {item.kind for item in sit([True] * 10, items)} == {"predict", "choice", "debug"}
 
 
+@pytest.mark.slow
 def test_a_test_from_start_to_report(visitor: Visitor) -> None:
     start = re.search(rf'href="({TOPIC}/test/[^"]+)"', visitor.get(f"{TOPIC}/test"))
     assert start
@@ -95,6 +96,7 @@ def problem_pages(visitor: Visitor, clock: str, texts: tuple[str, ...], seconds:
     raise AssertionError("the challenge has no end")
 
 
+@pytest.mark.slow
 def test_all_right_and_in_time_earns_the_badge(visitor: Visitor) -> None:
     page = problem_pages(visitor, "1", ("4.0",))
     assert "<h1>3 of 3 solved</h1>" in page
@@ -112,6 +114,7 @@ def test_too_slow_is_said_and_earns_no_badge_unless_the_clock_is_off(visitor: Vi
     assert "after the time" not in off
 
 
+@pytest.mark.slow
 def test_tries_are_limited(visitor: Visitor) -> None:
     page = problem_pages(visitor, "off", ("1.0",))
     assert "<h1>0 of 3 solved</h1>" in page
@@ -156,6 +159,7 @@ def with_challenge(visitor: Visitor, challenge: Challenge = FIVE) -> None:
     visitor.desk.restock(replace(shelf, packs=(replace(shelf.packs[0], topics=topics),)))
 
 
+@pytest.mark.slow
 def test_the_authors_five_come_in_his_order_with_a_badge_of_their_own(visitor: Visitor) -> None:
     with_challenge(visitor)
     page = visitor.get(f"{TOPIC}/challenge")
@@ -192,6 +196,7 @@ def test_a_challenge_gives_one_hint_and_its_clock_stays_with_it(visitor: Visitor
     assert "1 of 5: predict the output" in page
 
 
+@pytest.mark.slow
 def test_no_restart_sets_a_clock_back(tmp_path: Path) -> None:
     here = f"{TOPIC}/challenge/{uuid.uuid4()}"
     client, first = visitor_of(tmp_path)
@@ -212,6 +217,7 @@ def test_nine_of_ten_right_pass_a_test_and_eight_do_not() -> None:
     assert not sitting.passed(answers(0, sitting.LENGTH - 1))
 
 
+@pytest.mark.slow
 def test_who_passed_the_test_is_asked_nothing_new_but_what_is_due(visitor: Visitor) -> None:
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
     visitor.desk.store.keep("passed:attention/one-head", "2026-03-04")

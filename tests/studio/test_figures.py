@@ -81,6 +81,7 @@ def test_what_a_page_must_not_hold_is_not_drawn(refused: str) -> None:
     assert figure(refused, "Drawn") == ""
 
 
+@pytest.mark.slow
 def test_matplotlibs_pictures_take_the_colours_of_the_page() -> None:
     pyplot = pytest.importorskip("matplotlib.pyplot", reason="drawing needs the `views` extra")
     from io import StringIO

@@ -100,6 +100,7 @@ def take_back(visitor: Visitor, page: str) -> str:
     return visitor.post("/undo", **fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("card", [False, True], ids=["question", "card"])
 def test_a_sitting_goes_on_from_an_answer_taken_back(visitor: Visitor, card: bool) -> None:
     for n in range(SITTING):
@@ -147,6 +148,7 @@ def test_new_questions_are_few_a_day(visitor: Visitor) -> None:
     assert f"{NEW_A_SITTING} new." in said(visitor.get("/"))
 
 
+@pytest.mark.slow
 def test_when_all_is_done_home_says_so_and_when_the_next_comes(visitor: Visitor) -> None:
     for n, id in enumerate(visitor.desk.shelf.items):
         visitor.desk.store.record(attempt(id, n / 100))
@@ -187,6 +189,7 @@ def test_new_questions_are_of_the_topic_one_is_in_and_not_of_one_passed(visitor:
 RIGHT = st.lists(st.tuples(st.integers(0, MANY - 1), st.booleans(), st.sampled_from([None, 0.9])), max_size=60)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(RIGHT, st.floats(0, 90), st.integers(0, SITTING))
 def test_a_helping_is_never_too_much_and_leaves_nothing_due_out_for_something_new(

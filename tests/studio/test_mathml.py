@@ -115,6 +115,7 @@ def test_what_is_refused_says_why(formula: str, words: str) -> None:
     assert len(str(caught.value)) < 250
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("long", ["7" * 20_011, "x+" * 9_973 + "x", r"\frac{a}{b}" * 4_999, r"\text{a b}" * 4_999])
 def test_long_formulas_are_drawn(long: str) -> None:
     assert len(to_mathml(long)) > len(long) / 2

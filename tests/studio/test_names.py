@@ -83,6 +83,7 @@ def test_waits_hold_for_every_spelling(shared: TestClient) -> None:
     visitor.log_in("JOSE\u0301", "wrong password", 429)
 
 
+@pytest.mark.slow
 def test_a_password_is_the_same_however_its_accents_are_typed(shared: TestClient) -> None:
     visitor = Learner(shared)
     word = "clé très secrète"
@@ -90,6 +91,7 @@ def test_a_password_is_the_same_however_its_accents_are_typed(shared: TestClient
     assert "ada" in Learner(shared).log_in("ada", unicodedata.normalize("NFD", word))
 
 
+@pytest.mark.slow
 def test_accounts_that_differ_in_case_from_before_keep_their_own(tmp_path: Path) -> None:
     opened = Database(tmp_path)
     here = Accounts(opened, "secret")
@@ -126,6 +128,7 @@ def test_two_spellings_invited_at_once_are_one_account(tmp_path: Path, database:
     opened.close()
 
 
+@pytest.mark.slow
 def test_the_commands_take_any_spelling(tmp_path: Path) -> None:
     def run(*arguments: str) -> str:
         done = CliRunner().invoke(cli, ["studio", "user", *arguments, "--data", str(tmp_path)])

@@ -81,6 +81,7 @@ def test_a_grade_from_a_page_and_from_the_device_are_one(visitor: Visitor) -> No
     answer(visitor, visitor.get("/items/scale-of-logits"), "4.0")
 
 
+@pytest.mark.slow
 def test_it_can_be_installed(visitor: Visitor) -> None:
     page = visitor.get("/")
     assert '<link rel="manifest" href="/manifest.webmanifest">' in page

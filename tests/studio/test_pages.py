@@ -107,6 +107,7 @@ def test_nothing_of_the_answer_is_in_a_page_before_the_attempt(visitor: Visitor,
     assert len(ticket) < 300
 
 
+@pytest.mark.slow
 def test_letters_do_not_give_the_answer_away(visitor: Visitor) -> None:
     shown = {letter_of(visitor.get("/items/scale-of-logits"), "4.0") for _ in range(40)}
     assert shown == set("abcd")

@@ -37,6 +37,7 @@ def source(item: Item, role: str) -> str:
     return program.source
 
 
+@pytest.mark.slow
 def test_one_item_ends_in_a_class_and_is_the_last_of_its_topic(pack: Pack, last: Item) -> None:
     assert [item.id for item in pack.items.values() if reveal.reveals(item)] == [last.id]
     steps = [item for item in pack.items_of(last.topic) if item.kind == "code"]

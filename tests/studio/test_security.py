@@ -93,6 +93,7 @@ POSTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", [*POSTS, "/lens/read", "/lens/picture", "/lens/trust"])
 def test_nothing_is_changed_by_a_request_from_elsewhere(visitor: Visitor, address: str) -> None:
     visitor.get("/")  # the browser has the cookie
@@ -100,6 +101,7 @@ def test_nothing_is_changed_by_a_request_from_elsewhere(visitor: Visitor, addres
         assert visitor.client.post(address, data={"attempt": "x"}, headers=headers).status_code == 403
 
 
+@pytest.mark.slow
 def test_the_list_of_forms_leaves_none_out(visitor: Visitor) -> None:
     known = {one.replace(TOPIC, "/topics/{pack_id}/{topic_id}") for one in POSTS}
     routes = visitor.client.app.openapi()["paths"].items()  # type: ignore[attr-defined]

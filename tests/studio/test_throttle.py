@@ -40,6 +40,7 @@ def opened(tmp_path: Path, database: str | None) -> Iterator[Database]:
     there.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ON_BOTH, indirect=True)
 def test_delays_double_have_an_end_and_are_cleared(opened: Database) -> None:
     throttle = Throttle(opened, "secret")
@@ -61,6 +62,7 @@ def test_delays_double_have_an_end_and_are_cleared(opened: Database) -> None:
     assert "ada" not in kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ON_BOTH, indirect=True)
 def test_of_parallel_guesses_no_more_are_admitted_than_are_free(opened: Database) -> None:
     throttle = Throttle(opened, "secret")
@@ -155,6 +157,7 @@ def test_a_browser_known_to_one_account_is_a_stranger_to_another(shared: TestCli
     bob.log_in("ada", WORD, 429)
 
 
+@pytest.mark.slow
 def test_a_session_ends_with_logging_out_wherever_its_cookie_is_kept(shared: TestClient) -> None:
     ada = learner(shared, "ada")
     copied = dict(ada.client.cookies)
@@ -164,6 +167,7 @@ def test_a_session_ends_with_logging_out_wherever_its_cookie_is_kept(shared: Tes
         assert thief.get("/progress").status_code == 401
 
 
+@pytest.mark.slow
 def test_no_session_can_be_made_from_what_the_database_holds(shared: TestClient) -> None:
     learner(shared, "ada")
     with shared.app.state.desk.store.database.reading() as connection:  # type: ignore[attr-defined]

@@ -52,6 +52,7 @@ def test_what_there_is_not_is_refused(visitor: Visitor, query: str) -> None:
     visitor.get(f"/heads.json?{query}", 422)
 
 
+@pytest.mark.slow
 def test_every_block_of_the_course_can_be_drawn() -> None:
     pack = next(course.load(path) for path in course.shipped() if path.name == "attention")
     count = 0

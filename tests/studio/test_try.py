@@ -56,6 +56,7 @@ def test_a_prediction_is_answered_with_the_belief_behind_it(visitor: Visitor) ->
     assert not visitor.desk.progress.history
 
 
+@pytest.mark.slow
 def test_a_wrong_prediction_is_among_the_mistakes_until_it_is_put_right(visitor: Visitor) -> None:
     run(visitor, prediction="4.0")
     run(visitor, program="print(1)", prediction="2")  # of another program
@@ -71,6 +72,7 @@ def test_a_wrong_prediction_is_among_the_mistakes_until_it_is_put_right(visitor:
     assert "Put right since" in visitor.get(f"{TOPIC}/mistakes")
 
 
+@pytest.mark.slow
 def test_a_prediction_that_no_belief_explains_stands_beside_what_is_right(visitor: Visitor) -> None:
     run(visitor, prediction="1234.5 <b>")
     assert "You gave <code>1234.5 &lt;b&gt;</code>; it is <code>4.0</code>." in visitor.get(f"{TOPIC}/mistakes")
@@ -80,6 +82,7 @@ def test_a_prediction_that_no_belief_explains_stands_beside_what_is_right(visito
     assert "Not put right yet" in page
 
 
+@pytest.mark.slow
 def test_an_answer_in_practice_puts_a_prediction_right_and_a_new_start_sets_it_aside(visitor: Visitor) -> None:
     run(visitor, prediction="16")
     visitor.later(seconds=9)

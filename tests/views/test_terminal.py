@@ -28,6 +28,7 @@ def test_shades_follow_the_weights():
     assert drawn == ["██", "▓▓▒▒▒▒", "░░░░██"]
 
 
+@pytest.mark.slow
 def test_no_line_is_wider_than_the_terminal():
     for width in (40, 80, 132):
         for given in (reading(15, layers=2, heads=12), reading(97, layers=2, heads=3)):

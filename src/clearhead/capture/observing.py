@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from numbers import Integral
@@ -63,7 +63,8 @@ def observe(
         in `outputs.attentions`, where its kernel makes no weights: code that expects tensors takes `.to_dense()`.
 
     Raises:
-        OptionError: a layer or head does not exist or is no index, none is asked for, or max_bytes is no size.
+        OptionError: model is no module, a layer or head does not exist or is no index, none is asked for, or max_bytes
+            is no size.
         CaptureError: on leaving, if the model ran and no attention was seen in it.
 
     Memory: a copy of queries and keys, the model's own masks, and position terms that differ from query to query.
@@ -113,6 +114,8 @@ def _listed(name: str, asked: Any, *, names: bool) -> Any:
     kinds, expected = ((Integral, str), "indices or names") if names else ((Integral,), "indices")
     if isinstance(asked, (*kinds, str, bytes)) or not isinstance(asked, Iterable):
         raise OptionError(f"{name} is {asked!r}, expected a list of {expected}. Write {name}=[{asked!r}].")
+    if isinstance(asked, Mapping):  # transformers' prune_heads takes layer -> heads; its keys alone would be read here
+        raise OptionError(f"{name} is a {type(asked).__name__}, expected a list of {expected}. Write {name}=[…].")
     every = [one.item() if isinstance(one, torch.Tensor) and one.numel() == 1 else one for one in asked]
     for one in every:
         if isinstance(one, bool) or not isinstance(one, kinds):
@@ -133,6 +136,8 @@ class _Watcher:
         max_bytes: int | str | None,
         values: bool,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise OptionError(f"model is a {type(model).__name__}, expected a torch.nn.Module. Pass the model itself.")
         chosen, kept = _listed("layers", layers, names=True), _listed("heads", heads, names=False)
         self._model = model
         modules = dict(model.named_modules())

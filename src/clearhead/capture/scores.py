@@ -54,7 +54,7 @@ def score_record(
             tokens (duplicate_token, induction, separator) are NaN.
 
     Raises:
-        OptionError: there are not as many tokens as the record has positions.
+        OptionError: the token ids are no tensor, or not as many as the record has positions.
 
     A RuntimeWarning names calls and batches that could not be scored.
     """
@@ -90,6 +90,11 @@ def _text(
     size = record.length(sequence)
     if ids is None or not size:
         return None
+    if not isinstance(ids, Tensor):
+        raise OptionError(
+            f"{argument} is a {type(ids).__name__}, expected a tensor of shape (B, {size}). "
+            f"Write torch.tensor([...]) with one list of token ids for each text."
+        )
     if ids.dim() != 2 or ids.shape[1] not in (size, size + 1):
         raise OptionError(
             f"{argument} has shape {tuple(ids.shape)}, and the record speaks of {size} positions. Give (B, {size}): "

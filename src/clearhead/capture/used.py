@@ -101,6 +101,8 @@ def as_used(weights: Weights, used: Tensor, now: axes.Layout | None, summed: lis
     weights.settle(now, summed)
     if weights.given is None or weights.axis is None:
         return None
+    if not weights.by_hand and _overwritten(weights):
+        return None
     repeated = [axis for axis, s in enumerate(now.stride()) if s == 0 and now.shape[axis] > 1]
     for axis in reversed(repeated):
         used, now = used.select(axis, 0), now.select(axis, 0)
@@ -125,6 +127,13 @@ def _masked(weights: Weights, used: Tensor, now: axes.Layout) -> Tensor | None:
     if not _alike(found, torch.nan_to_num(left / left.sum(-1, keepdim=True))):
         return None
     return logits.masked_fill((found == 0) & ~idle, -torch.inf).movedim(-1, weights.axis)
+
+
+def _overwritten(weights: Weights) -> bool:
+    """Whether the softmax was changed where no torch function is seen: in NumPy, or by a compiled extension."""
+    assert weights.given is not None and weights.axis is not None  # noqa: PT018, S101 (as_used has looked)
+    given, logits = _some(weights.given, weights.logits, [weights.axis])
+    return not _alike(given, torch.softmax(logits, weights.axis, dtype=given.dtype))
 
 
 def _some(used: Tensor, softmax: Tensor, summed: list[int]) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_LONE = "surrogatepass"  # half of a surrogate pair, as a string may hold: shown as bytes, since no file takes it
 _END = "</w>"  # how some byte pair encodings mark the end of a word
 _RAW = ("ByT5Tokenizer", "PerceiverTokenizer")  # one token a byte, written as the character of that number
 
@@ -110,14 +111,15 @@ def _from_alphabet(name: str) -> bytes:
     """The bytes of a byte-level token; letters outside its alphabet stand for themselves."""
     alphabet = _alphabet()
     return b"".join(
-        bytes([alphabet[letter]]) if letter in alphabet else letter.encode() for letter in name.removesuffix(_END)
+        bytes([alphabet[letter]]) if letter in alphabet else letter.encode(errors=_LONE)
+        for letter in name.removesuffix(_END)
     )
 
 
 def _from_sentencepiece(name: str) -> bytes:
     """The bytes of a token of any other kind: "▁" is a space, "<0xE6>" a byte."""
     byte = _BYTE.fullmatch(name)
-    return bytes([int(byte[1], 16)]) if byte else name.removesuffix(_END).replace("▁", " ").encode()
+    return bytes([int(byte[1], 16)]) if byte else name.removesuffix(_END).replace("▁", " ").encode(errors=_LONE)
 
 
 def _is_marked(name: str) -> bool:

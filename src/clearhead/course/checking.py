@@ -41,7 +41,7 @@ def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
     Raises:
         PackError: a path is not a pack's folder, or no pack has the item.
     """
-    places = [*packs] or shipped()
+    places = [find(pack) for pack in packs] or shipped()
     for place in places:
         if not (place / "pack.toml").is_file():
             raise PackError(

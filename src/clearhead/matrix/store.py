@@ -51,7 +51,7 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
     Args:
         matrices: one matrix, or name -> matrix; of a Record every call of every module, and where its queries and keys
             stand in the text.
-        path: the file to write; it is replaced.
+        path: the file to write; it is replaced. A link is followed, and a device or a pipe is written to.
 
     Raises:
         ExtraError: safetensors is not installed.
@@ -70,6 +70,7 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
     """
     with needs("models", "saving a matrix"):
         from safetensors import SafetensorError
+        from safetensors.torch import save as to_bytes
         from safetensors.torch import save_file
 
     whole: dict[tuple[Any, ...], tuple[str, Tensor]] = {}
@@ -93,9 +94,14 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
         options = {option: getattr(matrix._logits, option) for option in _OPTIONS}
         entries.append({"name": name, "tensors": places, "options": options, "place": place})
     tensors = {known: _small(tensor.detach()) for known, tensor in whole.values()}
+    metadata = {"format": FORMAT, "matrices": json.dumps(entries)}
     try:
-        save_file(tensors, str(path), metadata={"format": FORMAT, "matrices": json.dumps(entries)})
-    except (OSError, SafetensorError) as error:
+        # save_file renames a new file into place, which would replace a link or a device such as /dev/full itself.
+        if Path(path).exists() and not Path(path).is_file():
+            Path(path).write_bytes(to_bytes(tensors, metadata))
+        else:
+            save_file(tensors, os.path.realpath(path), metadata)
+    except (OSError, ValueError, SafetensorError) as error:
         raise unwritable(path, error) from error
 
 

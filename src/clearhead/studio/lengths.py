@@ -16,7 +16,7 @@ LONGEST: Final = {
     "prediction": 20_000,  # of what a program prints
     "note": 5_000,
     "search": 200,
-    "lens": 20_000,  # a text to read with a model, which may take far less
+    "lens": 500_000,  # a text to read with a model: 128k tokens fit, and most models take far fewer
     "question": 2_000,  # what the Lens is asked about a reading, as JSON
     "name": 500,  # of a model: a folder, at most
 }

@@ -28,12 +28,18 @@ export function patchView(scene, layer, l, h) {
       return first + part(event.clientY - place.top, place.height, rows) * cols + part(event.clientX - place.left, place.width, cols);
     };
     const point = (token) => (state().token !== token || state().side !== name) && change({ token, side: name });
-    box.addEventListener("pointermove", (event) => event.pointerType === "mouse" && point(at(event)));
+    let byKeys = false; // a page that scrolls under a still mouse sends a move too: it must not undo what keys chose
+    box.addEventListener("pointermove", (event) => {
+      if (event.pointerType !== "mouse" || (byKeys && !event.movementX && !event.movementY)) return;
+      byKeys = false;
+      point(at(event));
+    });
     box.addEventListener("click", (event) => point(at(event)));
     box.addEventListener("keydown", (event) => {
       const by = { ArrowUp: -cols, ArrowDown: cols, ArrowLeft: -1, ArrowRight: 1 }[event.key];
       if (!by) return;
       event.preventDefault();
+      byKeys = true;
       const now = state().side === name && state().token >= first ? state().token - first : -1;
       const to = now < 0 ? 0 : now + by;
       if (to >= 0 && to < rows * cols && (Math.abs(by) > 1 || now < 0 || Math.floor(to / cols) === Math.floor(now / cols))) point(first + to);
