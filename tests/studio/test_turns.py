@@ -54,7 +54,8 @@ def test_a_browser_finds_what_was_refused_at_an_address(visitor: Visitor) -> Non
     assert "at most" in visitor.get(str(answer.url), 422), "the reason outlives the text"
 
 
-def test_addresses_too_long_are_refused(visitor: Visitor) -> None:
+def test_addresses_too_long_are_refused(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LONGEST, "lens", 20_000)  # httpx takes no longer address
     assert "at most 200" in visitor.get(f"/search?q={'a' * 201}", 422)
     visitor.get(f"/search?q={'a' * 200}")
     assert "at most 20,000" in visitor.get(f"/lens?text={'a' * 20_001}", 422)

@@ -374,6 +374,8 @@ def serious(page):
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_patches_are_pointed_at_in_either_picture(address, browser, vit, tmp_path, scheme):
+    from playwright.sync_api import expect
+
     page = browser.new_page(viewport={"width": 390, "height": 800}, color_scheme=scheme)
     page.set_default_timeout(60_000)
     wrong = []
