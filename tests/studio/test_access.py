@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
+import loops
 from clearhead import sandbox
 from clearhead.studio import access, serve
 from clearhead.studio.app import create
@@ -72,7 +73,7 @@ def request_with(app: FastAPI, method: str, path: str, *hosts: bytes) -> int:
         "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "server": ("127.0.0.1", 80),
         "client": ("127.0.0.1", 9), "headers": [(b"host", host) for host in hosts],
     }  # fmt: skip
-    asyncio.run(app(scope, receive, send))  # type: ignore[arg-type]
+    loops.run(app(scope, receive, send))  # type: ignore[arg-type]
     return sent[0]
 
 
@@ -214,7 +215,7 @@ def client_of(settings: Settings, forwarded: str) -> str:
         "client": ("127.0.0.1", 9),
         "scheme": "http",
     }
-    asyncio.run(config.loaded_app(scope, None, None))
+    loops.run(config.loaded_app(scope, None, None))
     return seen[0]
 
 
@@ -265,7 +266,7 @@ def test_connections_send_small_answers_at_once() -> None:
                 await writer.wait_closed()
                 return value
 
-    assert asyncio.run(no_delay()) == 1
+    assert loops.run(no_delay()) == 1
 
 
 @pytest.mark.slow
@@ -290,7 +291,7 @@ def test_pages_do_not_wait_for_passwords(shared: FastAPI) -> None:
             assert all(held.done() for held in hold)
             return other.status_code, statuses
 
-    assert asyncio.run(at_nine()) == (200, {303})
+    assert loops.run(at_nine()) == (200, {303})
 
 
 def test_no_route_is_left_out_of_the_walk() -> None:

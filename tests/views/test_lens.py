@@ -391,6 +391,7 @@ def test_patches_are_pointed_at_in_either_picture(address, browser, vit, tmp_pat
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowRight")
+
     expect(page.locator(".ch-list h3")).to_have_text("“1,1” is looked at by")
     page.locator(".ch-chip.ch-q").click()
     assert page.locator(".ch-list h3").inner_text() == "“[CLS]” looks at"
