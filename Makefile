@@ -66,7 +66,7 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist w
 test: setup check jstest outsiders  ## every test: check, Python, doctests, front end, browser; under 10 min on 2 cores
 	@$(PYTEST) --tier full --doctest-modules src/clearhead tests
 
-test-fast: setup  ## tests of every room while you work: no browser, nothing slow; under 90 s on 2 cores
+test-fast: setup  ## tests of every room while you work: no browser, nothing slow, few cases of each
 	@$(PYTEST) --tier fast tests
 
 jstest:  ## the ES modules' own tests, with node's runner, if node is there

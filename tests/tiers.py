@@ -1,6 +1,7 @@
 """How much of the suite a run takes: `--tier fast`, `full` (the default) or `stress`.
 
-- fast: one or two minutes. No browser, nothing marked `slow` or `stress`; products marked `pairwise` are sampled.
+- fast: one or two minutes. No browser, nothing marked `slow` or `stress`; products marked `pairwise` are sampled, and of
+  any other test at most a few cases run.
 - full: everything but `stress`; products are sampled.
 - stress: everything, and the products are whole. `make stress` selects what the other two leave out.
 
@@ -16,6 +17,7 @@ import pytest
 
 from pairwise import Values, pairwise
 
+CASES = 4  # of a test with many, in the fast tier
 LEFT_OUT = {"fast": ("browser", "slow", "stress"), "full": ("stress",), "stress": ()}
 
 
@@ -45,6 +47,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT[tier]))]
     if tier != "stress":
         kept = sampled(kept)
+    if tier == "fast":
+        kept = few(kept)
     chosen = set(kept)
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = kept
@@ -63,6 +67,20 @@ def sampled(items: Iterable[pytest.Item]) -> list[pytest.Item]:
         sample = pairwise([row for row, _ in rows], [name for _, name in rows])
         kept -= set(places) - {places[chosen] for chosen in sample}
     return [items[place] for place in sorted(kept)]
+
+
+def few(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+    """The items in their order, at most CASES of each test that is not marked `pairwise`, evenly spaced."""
+    items = list(items)
+    tests: dict[Hashable, list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        tests[item if item.get_closest_marker("pairwise") else item.nodeid.partition("[")[0]].append(item)
+    chosen = {
+        cases[place * len(cases) // min(CASES, len(cases))]
+        for cases in tests.values()
+        for place in range(min(CASES, len(cases)))
+    }
+    return [item for item in items if item in chosen]
 
 
 def _row(item: Any) -> tuple[list[Values], tuple[Hashable, ...]]:
