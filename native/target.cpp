@@ -1,5 +1,5 @@
 // Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags; with -DPAIRS
-// where bfloat16 is multiplied in pairs; -DDOUBLES_OF=name says whose float64 is its own (target_f64.cpp).
+// where bfloat16 is multiplied in pairs, -DTILES where on tile registers; -DDOUBLES_OF=name says whose float64 is its own (target_f64.cpp).
 #include "backward.h"
 #include "decode.h"
 #include "forward_bf16.h"
@@ -15,7 +15,7 @@ extern const Target JOINED(target_, TARGET);
 const Target JOINED(target_, TARGET) = {
     TEXT(TARGET), kTile,
     {
-        forward_scratch, forward,
+        scratch_of_forward, tiled_keys, tile_keys, forward,
         decode_partial, decode_scratch, decode, decode_merge,
         backward, backward_scratch, key_sums, store_key_sums,
     },

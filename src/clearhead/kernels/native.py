@@ -46,7 +46,7 @@ _reads_tensors = _native is not None and _native.meet(
 
 VARIABLE = "CLEARHEAD_KERNEL_TARGET"
 _UNBOUNDED = 1 << 40  # a reach no sequence attains
-_TEST_ONLY = ("avx2w16", "avx2bf16w16")  # AVX-512's shapes in AVX2 instructions: there to be tested, never chosen
+_TEST_ONLY = ("avx2w16", "avx2bf16w16", "amxmodel")  # AVX-512's shapes in AVX2 instructions: there to be tested, never chosen
 _forced: ContextVar[str | None] = ContextVar("clearhead kernel target", default=None)
 
 
