@@ -1,119 +1,35 @@
 """Kernel "native": our C++ on the CPU, the one file that calls it (see native/).
 
-The library holds one compiled copy of the kernels for each CPU target. The best one this machine can run is used;
-`CLEARHEAD_KERNEL_TARGET=name` or `with kernels.target(name):` forces another.
+`targets.py` says which compiled copy of it runs.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from enum import IntEnum
-from functools import cache
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from clearhead.errors import KernelError, OptionError
+from clearhead.errors import KernelError
+from clearhead.kernels.library import library, reads_tensors
 from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, lse_dtype, three, wide
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
+from clearhead.kernels.targets import current, targets
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
 
 
-def _library() -> Any:
-    """The compiled module, or None where it was installed without a C++ compiler.
-
-    It is loaded after torch, so that both share torch's libgomp and its pool of threads.
-    """
-    try:
-        return import_module("clearhead._native")
-    except ModuleNotFoundError:
-        return None
-
-
-_native = _library()
-# Whether the library reads torch's tensors by itself: torch has told it how (docs/decisions/0022).
-_reads_tensors = _native is not None and _native.meet(
-    Tensor, torch.nn.Parameter, getattr(Tensor, "__dlpack_c_exchange_api__", None)
-)
-
-VARIABLE = "CLEARHEAD_KERNEL_TARGET"
 _UNBOUNDED = 1 << 40  # a reach no sequence attains
-_TEST_ONLY = ("avx2w16", "avx2bf16w16")  # AVX-512's shapes in AVX2 instructions: there to be tested, never chosen
-_forced: ContextVar[str | None] = ContextVar("clearhead kernel target", default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One compiled copy of the native kernels: its place in the library, its name, whether this CPU can run it."""
-
-    index: int
-    name: str
-    runs_here: bool
-
-
-def targets() -> list[Target]:
-    """The copies in the native library, best first; empty where it was not built."""
-    if _native is None:
-        return []
-    return [Target(index, name, runs) for index, (name, _lanes, runs) in enumerate(_native.targets())]
-
-
-_TARGETS = targets()
-
-
-@contextmanager
-def target(name: str) -> Iterator[None]:
-    """Force the native kernel to one CPU target inside a `with` block, in this thread or task.
-
-    Raises:
-        OptionError: no such target was compiled.
-        KernelError: this CPU cannot run it.
-    """
-    _named(name)
-    token = _forced.set(name)
-    try:
-        yield
-    finally:
-        _forced.reset(token)
-
-
-def current() -> tuple[Target, str]:
-    """The target in use, and why in a few words.
-
-    Raises:
-        OptionError, KernelError: the environment variable or `target` forces one that cannot be had.
-    """
-    name = _forced.get()
-    return _default() if name is None else (_named(name), "forced by kernels.target")
-
-
-@cache
-def _default() -> tuple[Target, str]:
-    """The target where none is forced in the program. The environment is read once: a look-up there costs 1 µs."""
-    name = os.environ.get(VARIABLE)
-    if name:
-        return _named(name), f"forced by {VARIABLE}"
-    best = next(t for t in _TARGETS if t.runs_here and t.name not in _TEST_ONLY)
-    return best, "the best this CPU can run"
-
-
-def _named(name: str) -> Target:
-    for candidate in _TARGETS:
-        if candidate.name == name:
-            if not candidate.runs_here:
-                able = ", ".join(t.name for t in _TARGETS if t.runs_here)
-                raise KernelError(f"this CPU cannot run kernel target {name!r}. It can run: {able}.")
-            return candidate
-    known = ", ".join(t.name for t in _TARGETS) or "none, for the native library was not built"
-    raise OptionError(f"there is no kernel target {name!r}. Compiled are: {known}. Unset {VARIABLE} for the best one.")
+def _target(dtype: torch.dtype) -> int:
+    """The index of the target that computes a dtype, which was not refused."""
+    chosen, why = current(dtype)
+    if chosen is None:
+        raise KernelError(f"the native kernel cannot compute this: {why}.")
+    return chosen.index
 
 
 def peak(steps: int = 1 << 20) -> float:
@@ -121,7 +37,7 @@ def peak(steps: int = 1 << 20) -> float:
 
     Timing it tells what the machine's arithmetic can do at best. Runs tens of milliseconds.
     """
-    return _native.peak(current()[0].index, torch.get_num_threads(), steps)
+    return library.peak(_target(torch.float32), torch.get_num_threads(), steps)
 
 
 class Plain(IntEnum):
@@ -140,7 +56,7 @@ def how_plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, gr
     their dtype, or None. B may be 1 for key and value, H_kv too, and with `grouped` H_kv divides H. All may lack B, or
     B and H.
     """
-    return _native.how_plain(query, key, value, mask, grouped) if _reads_tensors else Plain.SPECIAL
+    return library.how_plain(query, key, value, mask, grouped) if reads_tensors else Plain.SPECIAL
 
 
 def attend_plainly(
@@ -153,7 +69,7 @@ def attend_plainly(
     if width != query.shape[-1] or out.stride(-1) != 1:  # of windows that overlap another axis may come last
         out = query.new_empty(*query.shape[:-1], width)
     threads = torch.get_num_threads()
-    _native.attend_plainly(current()[0].index, threads, query, key, value, mask, grouped, is_causal, scale, out, lse)
+    library.attend_plainly(_target(query.dtype), threads, query, key, value, mask, grouped, is_causal, scale, out, lse)
     return out
 
 
@@ -164,13 +80,13 @@ def gradients_plainly(
     """Gradients of query, key and value, from what `attend_plainly` gave for the same arguments."""
     grads = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
     call = (query, key, value, mask, grouped, is_causal, scale, out, lse, grad_out.resolve_neg(), *grads)
-    _native.gradients_plainly(current()[0].index, torch.get_num_threads(), *call)
+    library.gradients_plainly(_target(query.dtype), torch.get_num_threads(), *call)
     return grads
 
 
 def starts_with_0_or_1(tensor: Tensor) -> bool:
     """Whether the first number of a float tensor is 0 or 1; asked of every float mask, so it has to cost nothing."""
-    found = _native.starts_with_0_or_1(tensor) if _reads_tensors else -1
+    found = library.starts_with_0_or_1(tensor) if reads_tensors else -1
     return tensor[(0,) * tensor.dim()].item() in (0, 1) if found < 0 else bool(found)
 
 
@@ -180,12 +96,13 @@ class Native:
     name = "native"
 
     def unavailable(self) -> str | None:
-        return "the native library was not built: no C++ compiler was found at install" if _native is None else None
+        return "the native library was not built: no C++ compiler was found at install" if library is None else None
 
     def describe(self) -> str:
         chosen, why = current()
-        others = ", ".join(t.name for t in _TARGETS if t.runs_here and t.name != chosen.name)
-        return f"target {chosen.name}, {why}; also runs here: {others or 'nothing else'}"
+        name = why if chosen is None else f"target {chosen.name}, {why}"
+        others = ", ".join(t.name for t in targets() if t.runs_here and t != chosen)
+        return f"{name}; also runs here: {others or 'nothing else'}"
 
     def refuses(self, problem: Problem) -> str | None:
         query = problem.query
@@ -193,6 +110,9 @@ class Native:
             return f"it runs on the CPU and the tensors are on {query.device}"
         if query.dtype not in DTYPES:
             return f"it has no {query.dtype}"
+        chosen, why = current(query.dtype)
+        if chosen is None:
+            return why
         if problem.key.shape[1] == 0:
             return "there are no heads"
         tensors = (query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
@@ -209,7 +129,7 @@ class Native:
     def forward(self, problem: Problem) -> Result:
         result = _room(problem, lse_dtype(problem.query.dtype))
         extras = Extras(problem)
-        _native.forward(*_common(problem, extras), _tensors(problem, result))
+        library.forward(*_common(problem, extras), _tensors(problem, result))
         return result
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
@@ -221,7 +141,7 @@ class Native:
         grad_lse = None if grad_lse is None else grad_lse.to(wide(problem.query.dtype)).resolve_neg()
         grad_out = grad_out.resolve_neg()  # it is held until the library returns
         places = (four(grad_out), None if grad_lse is None else three(grad_lse), *map(four, grads), *more.places())
-        _native.backward(*_common(problem, extras), _tensors(problem, result), places)
+        library.backward(*_common(problem, extras), _tensors(problem, result), places)
         return Gradients(grads[0], grads[1], grads[2], *more.found())
 
 
@@ -238,7 +158,7 @@ def statistics(problem: Problem, lse: Tensor, rows: range, keys: range, wanted: 
     """Write what is wanted of a part of the rows and keys into `found`; sums over rows are added to what is there."""
     tensors = (four(problem.query), four(problem.key), None, None, three(lse), DTYPES[lse.dtype])
     extras = Extras(problem)  # holds what the library reads until it returns
-    _native.statistics(*_common(problem, extras), tensors, _places(rows, keys, wanted, found))
+    library.statistics(*_common(problem, extras), tensors, _places(rows, keys, wanted, found))
 
 
 def forward_with(problem: Problem, wanted: Wanted, found: Statistics) -> Result:
@@ -247,7 +167,7 @@ def forward_with(problem: Problem, wanted: Wanted, found: Statistics) -> Result:
     result = _room(problem)
     extras = Extras(problem)
     places = _places(range(length), range(problem.key.shape[2]), wanted, found)
-    _native.forward(*_common(problem, extras), _tensors(problem, result), places)
+    library.forward(*_common(problem, extras), _tensors(problem, result), places)
     return result
 
 
@@ -289,14 +209,14 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, strides:
         (out.data_ptr(), *strides),
     )
     address = 0 if bias is None else bias.data_ptr()
-    _native.linear(current()[0].index, torch.get_num_threads(), sizes, tensors, address)
+    library.linear(_target(x.dtype), torch.get_num_threads(), sizes, tensors, address)
 
 
 def forward_with_weights(problem: Problem, weights: Tensor) -> Result:
     """A forward pass that also writes the weights, (B, H, L, S); their mean over heads where heads have stride 0."""
     result = _room(problem)
     extras = Extras(problem)
-    _native.weights(*_common(problem, extras), _tensors(problem, result), four(weights))
+    library.weights(*_common(problem, extras), _tensors(problem, result), four(weights))
     return result
 
 
@@ -307,7 +227,7 @@ def _common(problem: Problem, extras: Extras) -> tuple[object, ...]:
     low, high = problem.band
     reach = -_UNBOUNDED if low is None else low, _UNBOUNDED if high is None else high
     sizes = (batch, heads, kv_heads, length, keys, width, value_width, DTYPES[problem.query.dtype], *reach)
-    return current()[0].index, torch.get_num_threads(), sizes, problem.scale, extras.places()
+    return _target(problem.query.dtype), torch.get_num_threads(), sizes, problem.scale, extras.places()
 
 
 def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:

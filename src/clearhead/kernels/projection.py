@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearhead.kernels import native
+from clearhead.kernels import native, targets
 from clearhead.kernels.problem import carries_tangent, has_own_memory, is_negated
 
 
@@ -89,7 +89,7 @@ def native_wins(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
     rows = x.numel() // max(1, x.shape[-1])
     if rows < _LEAST_ROWS[dtype] or (rows == 1 and weight.numel() < _LEAST_WEIGHTS):
         return False
-    return not _torch_multiplies(dtype)
+    return targets.current(dtype)[0] is not None and not _torch_multiplies(dtype)
 
 
 _NATIVE = native.Native()

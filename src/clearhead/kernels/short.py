@@ -13,6 +13,7 @@ from clearhead.kernels.autograd import backward
 from clearhead.kernels.native import Plain, attend_plainly, gradients_plainly, how_plain
 from clearhead.kernels.places import lse_dtype, wide
 from clearhead.kernels.problem import carries_tangent, has_own_memory
+from clearhead.kernels.targets import current
 
 # The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
 _sdpa = torch._C._nn.scaled_dot_product_attention
@@ -82,7 +83,7 @@ def _how(
     plain = how_plain(query, key, value, mask, grouped)
     if plain == Plain.SPECIAL or (mask is not None and is_causal) or carries_tangent(query, key, value, mask):
         return Plain.SPECIAL
-    return plain
+    return Plain.SPECIAL if current(query.dtype)[0] is None else plain
 
 
 def _any_learns(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
