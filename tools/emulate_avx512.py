@@ -102,7 +102,7 @@ def build(folder: Path, dot_products: bool) -> bytes:
     flags = [*FLAGS, "-mavx512bf16"] if dot_products else FLAGS
     needs = ",".join(flag.removeprefix("-m") for flag in flags if "=" not in flag)
     kernels = {"target": ["-DLANES=16", "-DPAIRS"], "target_f64": ["-DLANES=8"]}
-    sources = {path.stem: path for path in sorted(NATIVE.glob("*.cpp")) if path.stem not in ("binding", "plain")}
+    sources = {path.stem: path for path in sorted(NATIVE.rglob("*.cpp")) if path.parent.name != "binding"}
     for name, source in sources.items():
         own = ["-O1"]
         if name in kernels:

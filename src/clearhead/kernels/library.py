@@ -1,6 +1,8 @@
 """The compiled library, `clearhead._native`: loaded once, None where it was not built. Only this file imports it."""
 
+import platform
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +22,7 @@ def _load() -> Any:
 
 library = _load()
 # Whether the library reads torch's tensors without Python: torch gives it a C interface (docs/decisions/0022).
-reads_tensors: bool = library is not None and library.meet(
+reads_tensors: bool = library is not None and library.register_tensor_types(
     Tensor, torch.nn.Parameter, getattr(Tensor, "__dlpack_c_exchange_api__", None)
 )
 
@@ -41,3 +43,13 @@ def cpu_supports(features: str) -> bool:
     False
     """
     return library is not None and library.cpu_supports(features)
+
+
+def cpu_name() -> str:
+    """The CPU's model name, or what the platform calls it."""
+    listed = Path("/proc/cpuinfo")
+    if listed.is_file():
+        for line in listed.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()

@@ -18,7 +18,8 @@ from clearhead.errors import KernelError, OptionError
 from clearhead.kernels.library import cpu_supports, library
 
 VARIABLE = "CLEARHEAD_KERNEL_TARGET"
-_forced: ContextVar[str | None] = ContextVar("clearhead kernel target", default=None)
+# The target that `target` forces in this thread or task.
+forced: ContextVar[str | None] = ContextVar("clearhead kernel target", default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +78,11 @@ def target(name: str) -> Iterator[None]:
         KernelError: this CPU cannot run it.
     """
     _named(name)
-    token = _forced.set(name)
+    token = forced.set(name)
     try:
         yield
     finally:
-        _forced.reset(token)
+        forced.reset(token)
 
 
 def current(dtype: torch.dtype = torch.float32) -> tuple[Target | None, str]:
@@ -90,17 +91,42 @@ def current(dtype: torch.dtype = torch.float32) -> tuple[Target | None, str]:
     Raises:
         OptionError, KernelError: the environment variable or `target` forces one that cannot be had.
     """
-    return _chosen(_forced.get(), dtype)
+    return chosen_for(forced.get(), dtype)
+
+
+def index_of(dtype: torch.dtype) -> int:
+    """The place in the library's table of the target that computes a dtype.
+
+    Raises:
+        KernelError: no target that may be used computes it.
+    """
+    chosen, why = chosen_for(forced.get(), dtype)
+    if chosen is None:
+        raise KernelError(f"the native kernel cannot compute this: {why}.")
+    return chosen.index
+
+
+def is_forced() -> bool:
+    """Whether the program or the environment forces a target."""
+    return forced.get() is not None or bool(_forced_by_environment())
 
 
 def forget() -> None:
     """Read `CLEARHEAD_KERNEL_TARGET` again at the next call. It is read once, for a look-up there takes 1 µs."""
-    _chosen.cache_clear()
+    _forced_by_environment.cache_clear()
+    chosen_for.cache_clear()
 
 
 @cache
-def _chosen(forced: str | None, dtype: torch.dtype) -> tuple[Target | None, str]:
-    name, why = (forced, "forced by kernels.target") if forced else (os.environ.get(VARIABLE), f"forced by {VARIABLE}")
+def _forced_by_environment() -> str | None:
+    return os.environ.get(VARIABLE)
+
+
+@cache
+def chosen_for(forced_here: str | None, dtype: torch.dtype) -> tuple[Target | None, str]:
+    name, why = forced_here, "forced by kernels.target"
+    if not name:
+        name, why = _forced_by_environment(), f"forced by {VARIABLE}"
     if name:
         only = _named(name)
         return (only, why) if dtype in only.dtypes else (None, f"target {name}, {why}, has no {dtype}")
