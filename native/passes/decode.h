@@ -2,8 +2,8 @@
 // value columns (for the output) do. All query rows that share a key head go over each block of keys together; the
 // keys are split into parts of a fixed length, whose results are merged by their lse, in order.
 #pragma once
-#include "dots.h"
-#include "logits.h"
+#include "vector/dots.h"
+#include "passes/logits.h"
 
 namespace clearhead {
 namespace {

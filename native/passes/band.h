@@ -1,6 +1,6 @@
 // Which keys a run of queries may attend: a band along the diagonal, reach_low <= key - query <= reach_high.
 #pragma once
-#include "vector.h"
+#include "vector/vector.h"
 
 namespace clearhead {
 namespace {

@@ -1,8 +1,8 @@
 // Backward: queries in the lanes, blocks of kRows queries against blocks of keys (Dao 2023, FlashAttention-2, alg. 2).
 // With P the weights, dP = dO Vᵀ and δ = rowsum(dO ∘ O) - d lse: dS = P ∘ (dP - δ), dQ = dS K, dK = dSᵀ Q, dV = Pᵀ dO.
 #pragma once
-#include "backward_few.h"
-#include "backward_scratch.h"
+#include "passes/backward_few.h"
+#include "passes/backward_scratch.h"
 
 namespace clearhead {
 namespace {
@@ -66,7 +66,7 @@ inline void weights_from_logits(const BackwardScratch& s, Real slope, int64_t ke
   }
 }
 
-// dS = P ∘ (dP - δ), in place of dP.
+// dS = P ∘ (dP - δ), written over dP.
 inline void slopes_from_weights(const BackwardScratch& s, int64_t keys) {
   for (int64_t v = 0; v < s.lanes; v += LANES) {
     const Vec delta = load(s.delta + v);
@@ -114,7 +114,7 @@ inline void add_to_bias(const Backward& g, const BackwardScratch& s, const Place
   }
   const int64_t lanes = round_up(at.rows, LANES);
   for (int64_t j = 0; j < at.keys; j += LANES)
-    turn_rows(s.slopes + j * s.lanes, s.lanes, lanes, 1.0f, s.space + j, kWholeKeys);
+    transpose_rows(s.slopes + j * s.lanes, s.lanes, lanes, 1.0f, s.space + j, kWholeKeys);
   for (int64_t i = 0; i < at.rows; i++)
     for (int64_t j = 0; j < at.keys; j++) to[i * b.row + j] += s.space[i * kWholeKeys + j];
 }

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "dispatch.h"
-#include "scratch.h"
+#include "dispatch/dispatch.h"
+#include "dispatch/scratch.h"
 
 namespace clearhead {
 

@@ -1,11 +1,11 @@
 // A linear layer, out = x weightᵀ + bias, on the same micro-kernel: outputs in the lanes, rows of x by broadcast.
-// Weights are turned into panels of kTile outputs as they are read, so nothing is kept and nothing can go stale; a
-// panel serves every row of x, which makes turning it a few per cent of the work. Where there are too few rows for
-// that, the lanes go along the inputs instead, and nothing is turned.
+// Weights are packed into panels of kTile outputs as they are read, so no packed copy can go stale; a
+// panel serves every row of x, so packing is a few per cent of the work. With fewer than kFewRows rows
+// the lanes go along the inputs instead, and nothing is packed.
 #pragma once
-#include "dots.h"
-#include "product.h"
-#include "turn.h"
+#include "vector/dots.h"
+#include "vector/product.h"
+#include "vector/transpose.h"
 
 namespace clearhead {
 namespace {
@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kInputBlock = 384;  // at most so many inputs a step: a panel of them stays in a 32 KiB cache
 constexpr int64_t kRowBlock = 96;     // rows of x that meet the panels while they lie in the second-level cache
 
-constexpr int64_t kFewRows = 12;      // from here on turning the weights pays
+constexpr int64_t kFewRows = 12;      // from here on packing the weights pays
 constexpr int64_t kWeightRows = 16;   // rows of the weights that meet all rows of x, where these are few
 
 inline size_t panel_floats(const Linear& p, int64_t outputs) { return round_up(outputs, kTile) * p.inputs; }
@@ -21,7 +21,7 @@ inline size_t panel_floats(const Linear& p, int64_t outputs) { return round_up(o
 size_t linear_scratch(const Linear& p, int64_t outputs) {
   const int64_t wide = round_up(outputs, kTile);
   if (p.rows < kFewRows) return p.rows * wide + (p.rows + kWeightRows) * round_up(p.inputs, kTile) + outputs;
-  return panel_floats(p, outputs) + kRowBlock * (kInputBlock + wide) + larger(turn_space(p.inputs), wide);
+  return panel_floats(p, outputs) + kRowBlock * (kInputBlock + wide) + larger(transpose_scratch(p.inputs), wide);
 }
 
 // Store a row's outputs, first .. first + n - 1, head by head.

@@ -2,7 +2,7 @@
 // rebuilt with its lse are off by what the two orders differ by, 1e-5 where logits are in the hundreds, and so is δ from
 // its output. Few queries leave room for P and dP of all keys, so both are summed here, with no product more.
 #pragma once
-#include "backward_scratch.h"
+#include "passes/backward_scratch.h"
 
 namespace clearhead {
 namespace {

@@ -1,8 +1,8 @@
 // Forward: online softmax over blocks of keys, with queries in the lanes (Milakov & Gimelshein 2018, alg. 3).
 // Sᵀ and Oᵀ are computed, so the row maximum, the sum and the rescaling are lane by lane, with nothing horizontal.
 #pragma once
-#include "best.h"
-#include "logits.h"
+#include "vector/best.h"
+#include "passes/logits.h"
 
 namespace clearhead {
 namespace {
@@ -48,7 +48,7 @@ inline Asked asked_at(const Statistics& s, Real* at) { return {at, at + kTile, b
 inline size_t forward_scratch(const Attention& p, const Statistics* s, int64_t rows) {
   const int64_t tiles = (rows + kTile - 1) / kTile;
   return tiles * (tile_numbers(p) + asked_numbers(s)) + kKeyBlock * (2 * kTile + p.width + width_apart(p.value_width)) +
-         turn_space(larger(p.width, p.value_width));
+         transpose_scratch(larger(p.width, p.value_width));
 }
 
 struct Sums {
@@ -187,7 +187,7 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
   Real* const key_space = space + kKeyBlock * kTile;
   Real* const value_space = key_space + kKeyBlock * p.width;
   Real* const row_space = value_space + kKeyBlock * width_apart(p.value_width);
-  Real* const asked_space = row_space + turn_space(larger(p.width, p.value_width));
+  Real* const asked_space = row_space + transpose_scratch(larger(p.width, p.value_width));
   const auto asked = [&](int64_t t) { return kAsked ? asked_at(*s, asked_space + t * asked_numbers(s)) : Asked{}; };
   const Multiplier m = multiplier_of(p);
 

@@ -1,9 +1,9 @@
-// The short way in: a call on plain tensors, which are read through DLPack's C interface in some 50 ns each. Asking
-// them from Python for address, strides, dtype and all that must hold takes longer than a small attention does.
-#include "plain.h"
+// Fast path: a call on plain tensors, which are read through DLPack's C interface in about 50 ns each. Reading their
+// addresses, strides and dtypes from Python takes longer than a small attention does.
+#include "binding/fast_path.h"
 
-#include "dispatch.h"
-#include "dlpack.h"
+#include "dispatch/dispatch.h"
+#include "binding/dlpack.h"
 
 namespace nb = nanobind;
 
@@ -14,7 +14,7 @@ namespace {
 PyTypeObject *tensor_type = nullptr, *parameter_type = nullptr;
 const dlpack::Exchange* exchange = nullptr;
 
-// Beyond the dtypes of the kernels: that of masks, and all else.
+// Kinds beyond the dtypes of the kernels: masks, and everything else.
 enum Kind { kBool = 4, kOther = 5 };
 
 // One tensor: its numbers, the sizes of its last four axes, and its dtype, a Dtype or a Kind.
@@ -54,11 +54,11 @@ bool has_storage(PyObject* object) {
   return PyObject_IsTrue(address.ptr()) == 1;
 }
 
-// Addresses below are looked into: a process rarely has its heap there, and an offset rarely reaches further.
+// Below this address a tensor may have no storage: a process rarely has its heap there, and offsets are rarely larger.
 constexpr uintptr_t kLow = uintptr_t{1} << 32;
 
-// A tensor of torch's own class, or a parameter, in the CPU's memory, with up to four axes; false for all else, a view
-// of memory that holds the negatives of the tensor's numbers among it. Axes it lacks in front have size 1 and stride 0.
+// Reads a torch.Tensor or Parameter in CPU memory with up to four axes; missing leading axes have size 1 and stride 0.
+// Returns false for everything else, including views whose memory holds the negatives of the tensor's numbers.
 bool read(nb::handle object, View* view) {
   dlpack::Tensor t;
   const PyTypeObject* const type = Py_TYPE(object.ptr());
@@ -87,8 +87,8 @@ View must_read(nb::handle object) {
   return view;
 }
 
-// Spread a mask to (B, H, L, S), by strides of 0; false where it does not fit.
-bool spread(View* mask, const int64_t (&full)[4]) {
+// Broadcasts a mask to (B, H, L, S), by strides of 0; returns false where it does not fit.
+bool broadcast(View* mask, const int64_t (&full)[4]) {
   int64_t* const strides[] = {&mask->tensor.batch, &mask->tensor.head, &mask->tensor.row, &mask->tensor.column};
   for (int i = 0; i < 4; i++) {
     if (mask->sizes[i] == 1) *strides[i] = 0;
@@ -98,11 +98,11 @@ bool spread(View* mask, const int64_t (&full)[4]) {
   return mask->axes >= 2;
 }
 
-// How a call may be computed.
-enum Plain {
-  kSpecial,  // not from here
-  kRead,     // natively, without gradients
-  kPlain,    // natively, with gradients too; or by torch's own kernel
+// Whether a call can take the fast path.
+enum FastPath {
+  kNone,            // no
+  kForward,         // yes, without gradients
+  kDifferentiable,  // yes, with gradients; torch's own kernel reads these tensors as well
 };
 
 struct Call {
@@ -110,7 +110,7 @@ struct Call {
   View query, key, value, mask;
 };
 
-// Whether the last axis is contiguous and no other is: with windows that overlap torch's kernel writes past its rows.
+// Whether the last axis is contiguous and no other is: torch's kernel writes out of bounds for overlapping windows.
 bool in_rows(const View& v) {
   const int64_t strides[] = {v.tensor.batch, v.tensor.head, v.tensor.row};
   for (int i = 0; i < 3; i++)
@@ -118,21 +118,21 @@ bool in_rows(const View& v) {
   return v.tensor.column == 1;
 }
 
-// Query (B, H, L, D), key (B, H_kv, S, D) and value (B, H_kv, S, E) of one dtype, none empty, and a mask that spreads
+// Query (B, H, L, D), key (B, H_kv, S, D) and value (B, H_kv, S, E) of one dtype, none empty, and a mask that broadcasts
 // to (B, H, L, S), bool, float32 or of their dtype. B may be 1 for key and value, and so may H_kv; with `grouped` H_kv
 // divides H. All three may lack B, or B and H.
-Plain describe(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped, Call* call) {
+FastPath describe(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped, Call* call) {
   View &q = call->query, &k = call->key, &v = call->value, &m = call->mask;
-  if (!read(query, &q) || !read(key, &k) || !read(value, &v)) return kSpecial;
-  if (q.kind > kFloat64 || k.kind != q.kind || v.kind != q.kind) return kSpecial;
-  if (q.axes < (grouped ? 4 : 2) || k.axes != q.axes || v.axes != q.axes) return kSpecial;
+  if (!read(query, &q) || !read(key, &k) || !read(value, &v)) return kNone;
+  if (q.kind > kFloat64 || k.kind != q.kind || v.kind != q.kind) return kNone;
+  if (q.axes < (grouped ? 4 : 2) || k.axes != q.axes || v.axes != q.axes) return kNone;
   const auto [batch, heads, length, width] = q.sizes;
   const int64_t kv_heads = k.sizes[1], keys = k.sizes[2], value_width = v.sizes[3];
-  if (batch * heads * length * width == 0 || kv_heads * keys * value_width == 0) return kSpecial;
-  if (k.sizes[3] != width || v.sizes[2] != keys || v.sizes[1] != kv_heads) return kSpecial;
-  if (heads % kv_heads != 0 || !(grouped || kv_heads == heads || kv_heads == 1)) return kSpecial;
+  if (batch * heads * length * width == 0 || kv_heads * keys * value_width == 0) return kNone;
+  if (k.sizes[3] != width || v.sizes[2] != keys || v.sizes[1] != kv_heads) return kNone;
+  if (heads % kv_heads != 0 || !(grouped || kv_heads == heads || kv_heads == 1)) return kNone;
   for (View* const x : {&k, &v}) {
-    if (x->sizes[0] != batch && x->sizes[0] != 1) return kSpecial;
+    if (x->sizes[0] != batch && x->sizes[0] != 1) return kNone;
     if (x->sizes[0] != batch) x->tensor.batch = 0;
   }
   Attention& p = call->p;
@@ -149,23 +149,23 @@ Plain describe(nb::handle query, nb::handle key, nb::handle value, nb::handle ma
   p.value = v.tensor;
   p.keep_factor = 1;
   if (!mask.is_none()) {
-    if (!read(mask, &m) || m.axes > q.axes || !spread(&m, {batch, heads, length, keys})) return kSpecial;
-    if (m.kind != kBool && m.kind != q.kind && !(m.kind == kFloat32 && q.kind != kFloat64)) return kSpecial;
+    if (!read(mask, &m) || m.axes > q.axes || !broadcast(&m, {batch, heads, length, keys})) return kNone;
+    if (m.kind != kBool && m.kind != q.kind && !(m.kind == kFloat32 && q.kind != kFloat64)) return kNone;
     (m.kind == kBool ? p.allow : p.bias) = m.tensor;
     p.bias_dtype = static_cast<Dtype>(m.kind);
   }
   const bool shared = k.sizes[0] != batch || v.sizes[0] != batch || !(grouped || kv_heads == heads);
-  const bool alike = q.axes == 4 && !shared && value_width == width;
-  return alike && in_rows(q) && in_rows(k) && in_rows(v) ? kPlain : kRead;
+  const bool same_axes = q.axes == 4 && !shared && value_width == width;
+  return same_axes && in_rows(q) && in_rows(k) && in_rows(v) ? kDifferentiable : kForward;
 }
 
-// The attention that a call asks for, into `out` and, where it is given, `lse`.
+// The attention of a call, into `out` and, where it is given, `lse`.
 Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped, bool is_causal,
                     double scale, nb::handle out, nb::handle lse) {
   Call call;
-  if (describe(query, key, value, mask, grouped, &call) == kSpecial) throw nb::type_error("not a plain call");
+  if (describe(query, key, value, mask, grouped, &call) == kNone) throw nb::type_error("this call cannot take the fast path");
   Attention& p = call.p;
-  constexpr int64_t kUnbounded = int64_t(1) << 40;  // a reach no sequence attains
+  constexpr int64_t kUnbounded = int64_t(1) << 40;  // longer than any sequence
   p.reach_low = -kUnbounded;
   p.reach_high = is_causal ? 0 : kUnbounded;
   p.scale = scale;
@@ -190,7 +190,7 @@ uint64_t first_bits(const View& view) {
 
 }  // namespace
 
-void bind_plain(nb::module_& m) {
+void bind_fast_path(nb::module_& m) {
   m.def("meet", [](nb::handle tensor, nb::handle parameter, nb::handle api) {
     if (!PyCapsule_IsValid(api.ptr(), "dlpack_exchange_api")) return false;
     exchange = static_cast<const dlpack::Exchange*>(PyCapsule_GetPointer(api.ptr(), "dlpack_exchange_api"));
@@ -198,8 +198,8 @@ void bind_plain(nb::module_& m) {
     parameter_type = reinterpret_cast<PyTypeObject*>(parameter.ptr());
     return exchange->major == 1;
   }, nb::arg(), nb::arg(), nb::arg().none(),
-     "Be told torch's Tensor, its Parameter, and Tensor.__dlpack_c_exchange_api__, before all else here; false where "
-     "that is of no use.");
+     "Register torch.Tensor, torch.nn.Parameter and Tensor.__dlpack_c_exchange_api__ before any other call here. Returns "
+     "False if that interface is missing or of another version.");
 
   m.def("how_plain", [](nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped) {
     Call call;
@@ -232,7 +232,7 @@ void bind_plain(nb::module_& m) {
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
      nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 
-  // 1 and 0 for yes and no, -1 where it cannot be told from here. Ten times as fast as .item().
+  // 1 and 0 for yes and no, -1 for a tensor that cannot be read here. Ten times as fast as .item().
   m.def("starts_with_0_or_1", [](nb::handle tensor) {
     View view;
     if (!read(tensor, &view) || view.kind > kFloat64) return -1;

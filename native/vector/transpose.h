@@ -1,6 +1,6 @@
-// Rows into lanes and back: squares of LANES x LANES numbers turned in registers.
+// Rows into lanes and back: squares of LANES x LANES numbers transposed in registers.
 #pragma once
-#include "rows.h"
+#include "vector/rows.h"
 
 namespace clearhead {
 namespace {
@@ -21,7 +21,7 @@ inline __attribute__((always_inline)) void swap_squares(Vec (&v)[LANES]) {
   }
 }
 
-inline __attribute__((always_inline)) void turn(Vec (&v)[LANES]) {
+inline __attribute__((always_inline)) void transpose(Vec (&v)[LANES]) {
   if constexpr (LANES > 8) swap_squares<8>(v);
   if constexpr (LANES > 4) swap_squares<4>(v);
   swap_squares<2>(v);
@@ -29,20 +29,20 @@ inline __attribute__((always_inline)) void turn(Vec (&v)[LANES]) {
 }
 
 // to[c * to_stride + i] = from[i * from_stride + c] * factor, for LANES rows i.
-inline void turn_rows(const Real* from, int64_t from_stride, int64_t width, Real factor, Real* to,
+inline void transpose_rows(const Real* from, int64_t from_stride, int64_t width, Real factor, Real* to,
                       int64_t to_stride) {
   int64_t c = 0;
   for (; c + LANES <= width; c += LANES) {
     Vec v[LANES];
     UNROLL for (int i = 0; i < LANES; i++) v[i] = load(from + i * from_stride + c);
-    turn(v);
+    transpose(v);
     UNROLL for (int i = 0; i < LANES; i++) store(to + (c + i) * to_stride, v[i] * splat(factor));
   }
   for (; c < width; c++)
     for (int i = 0; i < LANES; i++) to[c * to_stride + i] = from[i * from_stride + c] * factor;
 }
 
-inline size_t turn_space(int64_t width) { return LANES * width; }
+inline size_t transpose_scratch(int64_t width) { return LANES * width; }
 
 // Lay rows side by side in lanes: to[c * lanes + i] = rows[i][c] * factor; lanes past n are 0.
 inline void pack_lanes(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
@@ -51,7 +51,7 @@ inline void pack_lanes(const Tensor& t, Dtype dtype, int64_t batch, int64_t head
   int64_t i = 0;
   for (; i + LANES <= n; i += LANES) {
     const Rows rows = rows_as_real(t, dtype, batch, head, first + i, LANES, width, space);
-    turn_rows(rows.data, rows.stride, width, factor, to + i, lanes);
+    transpose_rows(rows.data, rows.stride, width, factor, to + i, lanes);
   }
   for (; i < n; i++) {
     load_row(row_of(t, dtype, batch, head, first + i), dtype, t.column, width, space);
@@ -71,7 +71,7 @@ inline void unpack_lanes(const Real* from, int64_t lanes, int64_t n, int64_t wid
     for (; c + LANES <= width; c += LANES) {
       Vec v[LANES];
       UNROLL for (int k = 0; k < LANES; k++) v[k] = load(from + (c + k) * lanes + i) * factor;
-      turn(v);
+      transpose(v);
       UNROLL for (int k = 0; k < LANES; k++) store(to + k * stride + c, v[k]);
     }
     for (; c < width; c++)

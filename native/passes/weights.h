@@ -2,18 +2,18 @@
 // A tile keeps its logits for all keys, so they are computed once; a head's own matrix is never stored where only the
 // average is wanted.
 #pragma once
-#include "forward.h"
+#include "passes/forward.h"
 
 namespace clearhead {
 namespace {
 
-inline int64_t weights_turn_space(const Attention& p) {
-  return turn_space(larger(p.keys, larger(p.width, p.value_width)));
+inline int64_t weights_transpose_scratch(const Attention& p) {
+  return transpose_scratch(larger(p.keys, larger(p.width, p.value_width)));
 }
 
 size_t weights_scratch(const Attention& p, int64_t rows) {
   const int64_t a_key = kTile + p.width + width_apart(p.value_width) + round_up(rows, kTile);
-  return tile_numbers(p) + kKeyBlock * kTile + p.keys * a_key + weights_turn_space(p);
+  return tile_numbers(p) + kKeyBlock * kTile + p.keys * a_key + weights_transpose_scratch(p);
 }
 
 // act(Place of some keys) for all that a tile may attend, a block at a time.
@@ -72,7 +72,7 @@ void weights(const Attention& p, const Tensor& to, int64_t batch, int64_t head, 
   float* const key_space = here + a_tile;
   float* const value_space = key_space + p.keys * p.width;
   float* const row_space = value_space + p.keys * width_apart(p.value_width);
-  float* const sums = row_space + weights_turn_space(p);
+  float* const sums = row_space + weights_transpose_scratch(p);
   const auto place = [&](int64_t h, int64_t t) {
     return Place{batch, h, first + t * kTile, smaller(kTile, rows - t * kTile), 0, 0};
   };

@@ -1,6 +1,6 @@
 // Rows of any dtype and stride, in and out of Real.
 #pragma once
-#include "vector.h"
+#include "vector/vector.h"
 
 namespace clearhead {
 namespace {

@@ -1,8 +1,8 @@
 // Forward for bfloat16 in pairs: half the multiplications, where the CPU has an instruction for them (pairs.h).
 // The softmax is in float32 as in forward.h; its weights are rounded to bfloat16 for the product with the values.
 #pragma once
-#include "forward.h"
-#include "pairs.h"
+#include "passes/forward.h"
+#include "vector/pairs.h"
 
 namespace clearhead {
 namespace {

@@ -1,10 +1,9 @@
-// The door to Python; plain.cpp is its short way. Tensors come as tuples (address, batch, head, row, column), which
-// clearhead/kernels/native.py has checked already.
+// The Python module. Tensors are tuples (address, batch, head, row, column), checked by clearhead/kernels/native.py.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
-#include "dispatch.h"
-#include "plain.h"
+#include "dispatch/dispatch.h"
+#include "binding/fast_path.h"
 
 namespace nb = nanobind;
 using namespace clearhead;
@@ -170,5 +169,5 @@ NB_MODULE(_native, m) {
     run_linear(t, p, threads);
   });
 
-  bind_plain(m);
+  bind_fast_path(m);
 }

@@ -1,13 +1,13 @@
 // Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags; with -DPAIRS
 // where bfloat16 is multiplied in pairs; -DDOUBLES_OF=name says whose float64 is its own (target_f64.cpp).
-#include "backward.h"
-#include "decode.h"
-#include "forward_bf16.h"
-#include "linear.h"
-#include "peak.h"
-#include "statistics.h"
-#include "target.h"
-#include "weights.h"
+#include "passes/backward.h"
+#include "passes/decode.h"
+#include "passes/forward_bf16.h"
+#include "passes/linear.h"
+#include "vector/peak.h"
+#include "passes/statistics.h"
+#include "targets/target.h"
+#include "passes/weights.h"
 
 namespace clearhead {
 extern const Passes<double> JOINED(doubles_, DOUBLES_OF);

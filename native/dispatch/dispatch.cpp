@@ -1,9 +1,9 @@
-#include "dispatch.h"
+#include "dispatch/dispatch.h"
 
 #include <cstring>
 #include <stdexcept>
 
-#include "scratch.h"
+#include "dispatch/scratch.h"
 #include "targets.h"
 
 namespace clearhead {
@@ -109,20 +109,20 @@ struct KeyHead {
   int64_t batch, kv_head;
 };
 
-// Heads that share a learned bias add to the same numbers of its gradient, so they take turns: the order of the sum,
-// and its bits, do not depend on the threads. Within a turn go heads that share nothing, all of them if nothing is shared.
-class Turns {
+// Heads that share a learned bias add to the same numbers of its gradient, so they run in rounds: the order of the sum,
+// and its bits, do not depend on the threads. Within a round go heads that share nothing, all of them if nothing is shared.
+class Rounds {
  public:
-  Turns(const Attention& p, const Backward& g)
+  Rounds(const Attention& p, const Backward& g)
       : batches_(shares(g) && g.grad_bias.batch == 0 ? p.batch : 1),
         kv_heads_(shares(g) && g.grad_bias.head == 0 ? p.kv_heads : 1),
         width_(p.kv_heads / (kv_heads_ ? kv_heads_ : 1)),
         heads_(p.batch / (batches_ ? batches_ : 1) * width_) {}
 
   int64_t count() const { return batches_ * kv_heads_; }
-  int64_t heads() const { return heads_; }  // of one turn
-  KeyHead at(int64_t turn, int64_t head) const {
-    return {turn / kv_heads_ + head / width_, turn % kv_heads_ + head % width_};
+  int64_t heads() const { return heads_; }  // of one round
+  KeyHead at(int64_t round, int64_t head) const {
+    return {round / kv_heads_ + head / width_, round % kv_heads_ + head % width_};
   }
 
  private:
@@ -138,18 +138,18 @@ void run_queries(const Passes<Number>& passes, const Attention& p, const Backwar
   // One item is a key head and a run of queries. Heads alone are enough work where there are many; where there are
   // few, the queries are split, each part sums on its own, and the parts are added in order. The parts depend on the
   // problem alone, so the bits are the same with any number of threads.
-  const Turns turns(p, g);
-  const int64_t heads = turns.heads();
+  const Rounds rounds(p, g);
+  const int64_t heads = rounds.heads();
   int64_t parts = 1;
   while (heads * parts < kBackwardItems && p.length / (parts * 2) >= 128) parts *= 2;
   const int64_t rows = ((p.length + parts - 1) / parts + 63) / 64 * 64;
   const size_t sums = in_lines(passes.key_sums(p, g)), each = in_lines(passes.backward_scratch(p));
   const Scratch<Number> all(each * threads + sums * (parts == 1 ? threads : heads * parts));
   Number *const scratch = all.get(), *const all_sums = scratch + each * threads;
-  for (int64_t turn = 0; turn < turns.count(); turn++) {
+  for (int64_t round = 0; round < rounds.count(); round++) {
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
     for (int64_t item = 0; item < heads * parts; item++) {
-      const KeyHead at = turns.at(turn, item / parts);
+      const KeyHead at = rounds.at(round, item / parts);
       const int64_t first = (parts - 1 - item % parts) * rows, last = first + rows < p.length ? first + rows : p.length;
       Number* const own =
           all_sums + sums * (parts == 1 ? thread_number() : item / parts * parts + first / (rows ? rows : 1));
@@ -163,7 +163,7 @@ void run_queries(const Passes<Number>& passes, const Attention& p, const Backwar
       Number* const total = all_sums + sums * head * parts;
       for (int64_t part = 1; part < parts; part++)
         for (size_t i = 0; i < sums; i++) total[i] += total[sums * part + i];
-      const KeyHead at = turns.at(turn, head);
+      const KeyHead at = rounds.at(round, head);
       passes.store_key_sums(p, g, at.batch, at.kv_head, total);
     }
   }

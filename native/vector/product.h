@@ -2,7 +2,7 @@
 //   sums[r][lanes] = sum over k < n of a[k * step + r * across] * b[k * stride + lanes]
 // `a` is read where it lies, by broadcast: keys and values are never packed.
 #pragma once
-#include "vector.h"
+#include "vector/vector.h"
 
 namespace clearhead {
 namespace {

@@ -1,7 +1,7 @@
 // Scratch of the backward pass: what a block of queries keeps while blocks of keys go by.
 #pragma once
-#include "logits.h"
-#include "product.h"
+#include "passes/logits.h"
+#include "vector/product.h"
 
 namespace clearhead {
 namespace {
@@ -64,7 +64,7 @@ inline BackwardScratch carve(const Attention& p, Real* at, size_t* total) {
   s.space = take(kWholeKeys * kRows);
   s.key_space = take(kBackKeys * p.width);
   s.value_space = take(kBackKeys * p.value_width);
-  s.row_space = take(turn_space(larger(p.width, p.value_width)));
+  s.row_space = take(transpose_scratch(larger(p.width, p.value_width)));
   *total = at - begin;
   return s;
 }

@@ -2,8 +2,8 @@
 // kept. Queries sit in the lanes, so what belongs to a row is lane by lane; what belongs to a key is summed lane by lane
 // over the tiles of a run of queries, and across the lanes once a block of keys.
 #pragma once
-#include "best.h"
-#include "logits.h"
+#include "vector/best.h"
+#include "passes/logits.h"
 
 namespace clearhead {
 namespace {
@@ -44,7 +44,7 @@ inline SweepTile sweep_tile(const Attention& p, const Statistics& s, float* scra
 
 size_t statistics_scratch(const Attention& p, const Statistics& s) {
   return kSweepRows / kTile * sweep_tile_floats(p, s) + kSweepKeys * (2 * kTile + LANES + p.width) +
-         turn_space(p.width);
+         transpose_scratch(p.width);
 }
 
 // What one head and run of queries adds up on its own: [keys] column sums, then the cells of the map.

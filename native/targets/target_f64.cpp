@@ -1,10 +1,10 @@
 // Both passes once more, in doubles: compiled as target.cpp is, with half the lanes. Statistics and linear layers of
 // float64 are torch's.
 #define DOUBLES
-#include "backward.h"
-#include "decode.h"
-#include "forward.h"
-#include "target.h"
+#include "passes/backward.h"
+#include "passes/decode.h"
+#include "passes/forward.h"
+#include "targets/target.h"
 
 namespace clearhead {
 namespace {

@@ -1,6 +1,6 @@
 // The largest logits of each row, lane by lane: a row's k-th best is the threshold that a new one must beat.
 #pragma once
-#include "product.h"
+#include "vector/product.h"
 
 namespace clearhead {
 namespace {

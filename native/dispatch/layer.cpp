@@ -1,8 +1,8 @@
 // What a layer needs around its attention, spread over threads: linear layers, and the weights for who asks for them.
 #include <algorithm>
 
-#include "dispatch.h"
-#include "scratch.h"
+#include "dispatch/dispatch.h"
+#include "dispatch/scratch.h"
 
 namespace clearhead {
 
@@ -18,7 +18,7 @@ int64_t ceiling(int64_t n, int64_t step) { return (n + step - 1) / step; }
 void run_linear(const Target& target, const Linear& p, int threads) {
   if (p.rows == 0 || p.outputs == 0) return;
   if (double(p.rows) * p.inputs * p.outputs < kWorthThreads || threads < 1) threads = 1;
-  // An item turns its own weights, so fewer outputs first, and parts of the rows only where that is not enough.
+  // Each item packs its own weights, so split the outputs first, and the rows only if that is not enough.
   int64_t outputs = kMostOutputs, rows = p.rows;
   while (outputs > kLeastOutputs && ceiling(p.outputs, outputs) < 4 * threads) outputs /= 2;
   while (rows > kLeastRows && ceiling(p.outputs, outputs) * ceiling(p.rows, rows) < 2 * threads) rows = ceiling(rows, 2);

@@ -1,7 +1,7 @@
 // Pairs of bfloat16, two numbers of a row in one 32-bit lane: dot products of two at a time, summed in float32.
 // With -mavx512bf16 a step is one instruction (vdpbf16ps); without it the same algorithm runs in float32.
 #pragma once
-#include "product.h"
+#include "vector/product.h"
 
 #ifdef __AVX512BF16__
 #include <immintrin.h>

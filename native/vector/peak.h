@@ -1,6 +1,6 @@
 // What the arithmetic units can do at best: multiply-adds on registers alone. The bench quotes shares of it.
 #pragma once
-#include "vector.h"
+#include "vector/vector.h"
 
 namespace clearhead {
 namespace {

@@ -1,8 +1,8 @@
 // What happens to a block of logits between the product and the softmax: soft cap, bias, ALiBi, mask, band; and to the
 // weights after it: dropout. A block is x[key][lane], with queries in the lanes.
 #pragma once
-#include "band.h"
-#include "turn.h"
+#include "passes/band.h"
+#include "vector/transpose.h"
 
 namespace clearhead {
 namespace {
@@ -125,11 +125,11 @@ inline void add_bias(const Attention& p, const Place& at, Real* x, int64_t strid
     const int64_t row = origin + i * b.row;
     if (b.column == 1 && i % LANES == 0 && i + LANES <= at.rows && at.keys <= kMostKeys) {
       if (p.bias_dtype == kReal) {
-        turn_rows(static_cast<const Real*>(b.data) + row, b.row, at.keys, 1.0f, space + i, lanes);
+        transpose_rows(static_cast<const Real*>(b.data) + row, b.row, at.keys, 1.0f, space + i, lanes);
       } else {
         for (int64_t k = 0; k < LANES; k++)
           load_row(element(b.data, p.bias_dtype, row + k * b.row), p.bias_dtype, 1, at.keys, converted + k * at.keys);
-        turn_rows(converted, at.keys, at.keys, 1.0f, space + i, lanes);
+        transpose_rows(converted, at.keys, at.keys, 1.0f, space + i, lanes);
       }
       i += LANES - 1;
     } else {
@@ -154,7 +154,7 @@ inline void mask_lanes(const uint8_t* rows, const Tensor& m, int64_t last_row, i
       Vec v[LANES];
       UNROLL for (int i = 0; i < LANES; i++)
         v[i] = (Vec)__builtin_convertvector(*reinterpret_cast<const UnalignedBytes*>(row[i] + j), VecI);
-      turn(v);
+      transpose(v);
       UNROLL for (int k = 0; k < LANES; k++) {
         Real* at = x + (j + k) * stride;
         store(at, (VecI)v[k] == splat_int(0) ? nothing : load(at));

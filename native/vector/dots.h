@@ -1,8 +1,8 @@
 // Dot products of rows that are read where they lie, with the lanes along the columns: for few rows against many,
 // where turning either into the lanes would take as long as multiplying them.
 #pragma once
-#include "product.h"
-#include "rows.h"
+#include "vector/product.h"
+#include "vector/rows.h"
 
 namespace clearhead {
 namespace {
@@ -20,7 +20,7 @@ inline __attribute__((always_inline)) void totals(Vec (&v)[LANES]) {
   if constexpr (H > 1) totals<H / 2>(v);
 }
 
-// kTile columns as two vectors, in the order that costs least: bfloat16 gives the even columns, then the odd ones.
+// kTile columns as two vectors, in the order that loads fastest: bfloat16 gives the even columns, then the odd ones.
 inline void load_two(const Real* from, Vec (&x)[2]) {
   x[0] = load(from);
   x[1] = load(from + LANES);
