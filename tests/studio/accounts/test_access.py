@@ -19,6 +19,7 @@ from clearhead import sandbox
 from clearhead.studio.accounts import access
 from clearhead.studio.app import serving as serve
 from clearhead.studio.app.application import create
+from clearhead.studio.web import route_marks
 from clearhead.studio.web.settings import Settings
 from studio.sample import shelf
 
@@ -83,7 +84,7 @@ def own_host(app: FastAPI) -> bytes:
 
 
 def test_the_routes_open_to_all_are_these(shared: FastAPI, single: FastAPI) -> None:
-    names = {f"{one.__name__} of offline" if one.__name__ == "page" else one.__name__ for one in access._open}
+    names = {f"{one.__name__} of offline" if one.__name__ == "page" else one.__name__ for one in route_marks._open}
     assert names == OPEN
 
 

@@ -2,13 +2,14 @@
 
 import base64
 import json
+import tomllib
 
 import numpy as np
 import pytest
 
 from clearhead import course
 from clearhead.studio.lens import demo_model as demo
-from clearhead.studio.lens import embedded_head as tour
+from clearhead.studio.text import embedded_head
 from clearhead.studio.text import markdown as prose
 from studio.conftest import Visitor
 
@@ -61,7 +62,7 @@ def test_every_block_of_the_course_can_be_drawn() -> None:
     for topic in pack.topics:
         for page in topic.pages.values():
             for source in page.text.split("```lens\n")[1:]:
-                shown = tour.Shown.model_validate(tour.tomllib.loads(source.partition("```")[0]))
+                shown = embedded_head.EmbeddedHead.model_validate(tomllib.loads(source.partition("```")[0]))
                 reading = demo.reading(shown.text)
                 assert not shown.token or shown.token in reading.tokens, (page.file, shown)
                 assert shown.head < list(reading.record.values())[shown.layer].shape[1]

@@ -5,9 +5,8 @@ never from a URL, which a Host header can shape.
 """
 
 import secrets
-from collections.abc import Callable
-from typing import Annotated, Any, Final, ParamSpec, TypeVar
-from urllib.parse import urlencode, urlsplit
+from typing import Annotated, Final
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
@@ -16,14 +15,13 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 from clearhead.studio.accounts.sessions import SECONDS, Sessions
 from clearhead.studio.text.translation import _
 from clearhead.studio.web import saved_forms as sent
+from clearhead.studio.web.addresses import address_of, referring_page, safe
 from clearhead.studio.web.context import GUEST, Desk, desk_of
 from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import is_open, open_to_all
 
-P = ParamSpec("P")
-R = TypeVar("R")
 SESSION: Final = "clearhead-session"  # the cookie of a shared studio
 OWNER: Final = "clearhead-owner"  # the cookie of a studio for one person
-_open: set[Callable[..., Any]] = set()
 router = APIRouter()
 
 
@@ -37,17 +35,6 @@ class TokenFirst(Exception):
 
 class TokenShown(Exception):
     """The address held the right token: keep it as a cookie and open the same address without it."""
-
-
-def open_to_all(route: Callable[P, R]) -> Callable[P, R]:
-    """Mark a route that everybody may use without logging in: it shows nothing of a learner and changes nothing."""
-    _open.add(route)
-    return route
-
-
-def is_open(request: Request) -> bool:
-    """Whether the route that serves this request is marked `@open_to_all`."""
-    return request.scope.get("endpoint") in _open
 
 
 def logged_in(request: Request) -> None:
@@ -98,7 +85,7 @@ def show_token(request: Request, token: Annotated[str, Form(max_length=200)]) ->
 def to_log_in(request: Request, _problem: Exception) -> Response:
     """Send a browser to the log-in page, and back afterwards: after a form, to the page that had it."""
     if "text/html" in request.headers.get("accept", ""):
-        where = address_of(request) if request.method == "GET" else _came_from(request)
+        where = address_of(request) if request.method == "GET" else referring_page(request)
         return RedirectResponse(f"/login?{urlencode({'next': where})}", 303)
     request.state.desk = request.app.state.desk.at(GUEST)
     heading, detail = _("Log in first"), _("This page belongs to somebody.")
@@ -121,12 +108,6 @@ def let_in(request: Request, _problem: Exception) -> Response:
     return _let_in(request, safe(address_of(request, without="token")))
 
 
-def safe(address: str) -> str:
-    """The address if it is within this studio, else the first page."""
-    inside = address.startswith("/") and address[1:2] not in ("/", "\\") and address.isprintable()
-    return address if inside else "/"
-
-
 def _let_in(request: Request, where: str) -> Response:
     response = RedirectResponse(where, 303)
     secure = request.scope.get("scheme") == "https"
@@ -142,17 +123,3 @@ def _is_token(request: Request, given: str) -> bool:
 
 def _signer(request: Request) -> _Signer:
     return _Signer(request.app.state.desk.secret)
-
-
-def _came_from(request: Request) -> str:
-    """The page of this studio whose form was sent; the first page where that is not known."""
-    came = urlsplit(request.headers.get("referer", ""))
-    here = came.netloc == request.headers.get("host", "")
-    return safe(came._replace(scheme="", netloc="").geturl()) if here else "/"
-
-
-def address_of(request: Request, *, without: str = "") -> str:
-    """The path and query of this request."""
-    query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != without])
-    path: str = request.scope["path"]
-    return f"{path}?{query}" if query else path

@@ -13,15 +13,16 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from clearhead.studio.accounts import names
-from clearhead.studio.accounts.access import SESSION, open_to_all, safe
+from clearhead.studio.accounts.access import SESSION
 from clearhead.studio.accounts.accounts import LONGEST, SHORTEST, Account, Accounts
 from clearhead.studio.accounts.sessions import SECONDS, Sessions
 from clearhead.studio.accounts.throttle import Key, Throttle
 from clearhead.studio.text.translation import _
 from clearhead.studio.web import saved_forms as sent
+from clearhead.studio.web.addresses import safe
 from clearhead.studio.web.context import AtDesk, desk_of
-from clearhead.studio.web.cross_site import plain_page
 from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable, open_to_all
 
 router = APIRouter()
 BROWSER: Final = "clearhead-browser"  # the cookie of a browser that logged in to an account before
@@ -38,7 +39,7 @@ Typed = Annotated[str, Form(max_length=LONGEST)]
 
 
 @router.get("/login", response_class=HTMLResponse)
-@plain_page
+@linkable
 @open_to_all
 def login(request: Request, next: str = "/") -> HTMLResponse:
     why = sent.why_not(desk_of(request), request)
@@ -80,7 +81,7 @@ def log_out(request: Request, desk: AtDesk) -> Response:
 
 
 @router.get("/join/{token}", response_class=HTMLResponse)
-@plain_page
+@linkable
 @open_to_all
 def invitation(request: Request, token: str) -> HTMLResponse:
     account, why = _invited(request, token), sent.why_not(desk_of(request), request)
@@ -104,7 +105,7 @@ def _join(request: Request, token: str, password: str, again: str) -> Response:
 
 
 @router.get("/settings/password", response_class=HTMLResponse)
-@plain_page
+@linkable
 def password_page(request: Request) -> Response:
     why = sent.why_not(desk_of(request), request)
     wait, lacking = why.get("wait", 0), why.get("lacking", "")

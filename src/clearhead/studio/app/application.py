@@ -20,7 +20,6 @@ with needs(*STUDIO):
 
     from clearhead.studio.accounts import access
     from clearhead.studio.accounts import routes as account
-    from clearhead.studio.accounts.access import open_to_all
     from clearhead.studio.accounts.accounts import Accounts
     from clearhead.studio.accounts.sessions import Sessions
     from clearhead.studio.accounts.throttle import Throttle
@@ -32,7 +31,7 @@ with needs(*STUDIO):
     from clearhead.studio.learn import home, preferences, progress, search, topic
     from clearhead.studio.learner.database import Database
     from clearhead.studio.learner.store import Store
-    from clearhead.studio.lens import embedded_head as tour
+    from clearhead.studio.lens import head_data
     from clearhead.studio.lens import routes as lens
     from clearhead.studio.lens.readings import READINGS, Readings
     from clearhead.studio.library.library import Shelf, fill
@@ -43,14 +42,16 @@ with needs(*STUDIO):
     from clearhead.studio.text.translation import _, explained, languages, mark, speak
     from clearhead.studio.web import cross_site as elsewhere
     from clearhead.studio.web import saved_forms as sent
+    from clearhead.studio.web.addresses import as_link
     from clearhead.studio.web.context import Desk, desk_of, secret_in
     from clearhead.studio.web.rendering import render
+    from clearhead.studio.web.route_marks import open_to_all
     from clearhead.studio.web.security import Guard, KnownHost
     from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
     from clearhead.studio.web.work_queues import Busy
 
 PARTS = (
-    *(home, topic, practice, mistakes, exam, feedback, reveal, walk, tour, tryout, experiment),
+    *(home, topic, practice, mistakes, exam, feedback, reveal, walk, head_data, tryout, experiment),
     *(progress, search, notes, preferences, offline),
 )
 STUDIO = Path(__file__).parents[1]
@@ -190,12 +191,12 @@ def _errors(app: FastAPI) -> None:
     async def too_long(request: Request, problem: TooLong) -> Response:
         return _error_page(request, 422, TITLES[413], explained(problem), kept=problem.text)
 
-    @app.exception_handler(elsewhere.FromElsewhere)
-    async def from_elsewhere(request: Request, problem: elsewhere.FromElsewhere) -> Response:
+    @app.exception_handler(elsewhere.CrossSite)
+    async def from_elsewhere(request: Request, problem: elsewhere.CrossSite) -> Response:
         detail = _("Another site asks for this. Open it yourself if you want what it does.")
         return render(
             request, "web/error.html", status=403, number=403, heading=_(TITLES[403]), detail=detail, again=False,
-            opens=elsewhere.address(request), kept="",
+            opens=as_link(request), kept="",
         )  # fmt: skip
 
     @app.exception_handler(ClearheadError)

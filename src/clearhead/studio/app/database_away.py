@@ -7,10 +7,10 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 
 from clearhead.errors import ClearheadError
-from clearhead.studio.accounts.access import address_of
 from clearhead.studio.text.translation import _, explained
 from clearhead.studio.web import saved_forms as sent
 from clearhead.studio.web import work_queues as turns
+from clearhead.studio.web.addresses import address_of
 from clearhead.studio.web.context import desk_of
 from clearhead.studio.web.rendering import render, render_without_database
 

@@ -19,6 +19,7 @@ from clearhead.errors import ClearheadError, SandboxError
 from clearhead.studio.learn import topic
 from clearhead.studio.lens import demo_model as demo
 from clearhead.studio.practice.asking import answered
+from clearhead.studio.questions.question import ends_in_class
 from clearhead.studio.text.translation import _, explained
 from clearhead.studio.web.context import AtDesk, Desk
 from clearhead.studio.web.rendering import render
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 router = APIRouter()
 
-CLASS = "class MultiHeadAttention("  # what a program must define to be run in a real model
 SENTENCE = "The animal didn't cross the street because it was too tired"
 LIMITS = sandbox.Limits(seconds=20)
 MARK = "\x1e"  # what a program prints does not hold it
@@ -64,12 +64,6 @@ class Ran:
 
     weights: "Tensor"
     apart: float
-
-
-def reveals(item: Item) -> bool:
-    """Whether this item ends in a class that a real model's layer can be run with."""
-    solution = item.one("solution")
-    return item.kind == "code" and solution is not None and CLASS in solution.source
 
 
 @router.get("/attempts/{attempt_id}/head", response_class=HTMLResponse)
@@ -125,7 +119,7 @@ def _found(desk: Desk, attempt_id: str) -> tuple[Attempt, Item]:
     """The right answer and its item, or a 404 that says how to get there."""
     attempt = desk.store.attempt(attempt_id)
     question = attempt and answered(desk, attempt)
-    if not (attempt and question and reveals(question.item)):
+    if not (attempt and question and ends_in_class(question.item)):
         raise HTTPException(404, _("There is no class of yours at this address."))
     if not attempt.correct:
         raise HTTPException(

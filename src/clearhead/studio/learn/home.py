@@ -13,8 +13,8 @@ from clearhead.studio.learner import review_queue as queue
 from clearhead.studio.learner.review_session import SITTING, Helping, helping
 from clearhead.studio.questions.question import ASKED
 from clearhead.studio.web.context import AtDesk, Desk
-from clearhead.studio.web.cross_site import plain_page
 from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
 TOLD_FROM = 2  # answers from which a concept may be called weak
@@ -30,7 +30,7 @@ class Place:
 
 
 @router.get("/", response_class=HTMLResponse)
-@plain_page
+@linkable
 def home(request: Request, desk: AtDesk) -> HTMLResponse:
     progress, place = desk.progress, going_on(desk)
     topics = list(desk.shelf.topics())

@@ -10,8 +10,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from clearhead.studio.questions.assessment import CLOCKS
 from clearhead.studio.text.translation import _, languages
 from clearhead.studio.web.context import AtDesk
-from clearhead.studio.web.cross_site import plain_page
 from clearhead.studio.web.rendering import DARK, render
+from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
 
@@ -22,7 +22,7 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 
 @router.get("/settings", response_class=HTMLResponse)
-@plain_page
+@linkable
 def page(request: Request, desk: AtDesk, saved: bool = False) -> HTMLResponse:
     return render(
         request,

@@ -12,8 +12,8 @@ from clearhead.studio.learner import confidence
 from clearhead.studio.text import formatting as say
 from clearhead.studio.text.translation import many
 from clearhead.studio.web.context import AtDesk
-from clearhead.studio.web.cross_site import plain_page
 from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
 WEEKS = 26
@@ -40,7 +40,7 @@ class Day:
 
 
 @router.get("/progress", response_class=HTMLResponse)
-@plain_page
+@linkable
 def progress(request: Request, desk: AtDesk) -> HTMLResponse:
     now, known, items = desk.now(), desk.progress, desk.shelf.items
     levels = Counter(one.level for one in known.concepts.values())

@@ -12,8 +12,8 @@ from clearhead.studio.text import formatting as say
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.context import AtDesk, Desk
-from clearhead.studio.web.cross_site import plain_page
 from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
 MOST = 20
@@ -31,7 +31,7 @@ class Hit:
 
 
 @router.get("/search", response_class=HTMLResponse)
-@plain_page
+@linkable
 def search(request: Request, desk: AtDesk, q: str = "") -> HTMLResponse:
     words = re.findall(r"\w+", fitting("search", q).lower())[:8]
     hits = sorted(_hits(desk, words), key=lambda hit: (-hit.weight, hit.title)) if words else []

@@ -11,8 +11,8 @@ from clearhead.studio.questions.assessment import TEST
 from clearhead.studio.questions.question import ASKED
 from clearhead.studio.text.translation import _, many, mark
 from clearhead.studio.web.context import AtDesk, Desk
-from clearhead.studio.web.cross_site import plain_page
 from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
 
@@ -87,7 +87,7 @@ def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
 
 
 @router.get("/topics/{pack_id}/{topic_id}", response_class=HTMLResponse)
-@plain_page
+@linkable
 def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, topic = found(desk, pack_id, topic_id)
     items = desk.shelf.items_of(pack, topic)
@@ -155,19 +155,19 @@ def _minutes(topic: Topic) -> int:
 
 
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
-@plain_page
+@linkable
 def read(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     return page(request, desk, pack_id, topic_id, "read")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/why", response_class=HTMLResponse)
-@plain_page
+@linkable
 def why(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     return page(request, desk, pack_id, topic_id, "why")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/sheet", response_class=HTMLResponse)
-@plain_page
+@linkable
 def sheet(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     return page(request, desk, pack_id, topic_id, "sheet")
 

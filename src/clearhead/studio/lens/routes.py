@@ -14,15 +14,14 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
-from clearhead.studio.accounts.access import open_to_all
 from clearhead.studio.lens.jobs import Work, refusal
 from clearhead.studio.lens.readings import Asked, Readings, Tell, asked
 from clearhead.studio.lens.without_script import numbers
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _, explained
 from clearhead.studio.web.context import AtDesk
-from clearhead.studio.web.cross_site import plain_page
 from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable, open_to_all
 from clearhead.studio.web.work_queues import Busy, needed, queued
 
 router = APIRouter()
@@ -64,7 +63,7 @@ class Consent(BaseModel):
 
 
 @router.get("/lens")
-@plain_page
+@linkable
 @queued("lens")
 def page(
     request: Request,

@@ -8,10 +8,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.course import Attempt
 from clearhead.errors import OptionError
-from clearhead.studio.explore import own_class as reveal
 from clearhead.studio.learner import confidence
 from clearhead.studio.practice.asking import answered, once_more, onward, page_of
 from clearhead.studio.practice.notes import report
+from clearhead.studio.questions.question import ends_in_class
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.context import AtDesk
 from clearhead.studio.web.rendering import render
@@ -59,7 +59,7 @@ def feedback(
         note=desk.store.kept(f"note:{kept.item_id}"),
         report=report(question, kept),
         tries_left=max(0, question.item.attempts - tries),
-        reveals=kept.correct and reveal.reveals(question.item),
+        reveals=kept.correct and ends_in_class(question.item),
     )
 
 

@@ -17,8 +17,8 @@ from clearhead.studio.learn import topic
 from clearhead.studio.practice.asking import answered
 from clearhead.studio.questions.question import Question
 from clearhead.studio.web.context import AtDesk, Desk
-from clearhead.studio.web.cross_site import plain_page
 from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
 RUN = ("code", "order")  # kinds whose verdict is run: what it said is kept with the answer, not run again for this page
@@ -58,7 +58,7 @@ class Mistake:
 
 
 @router.get("/topics/{pack_id}/{topic_id}/mistakes", response_class=HTMLResponse)
-@plain_page
+@linkable
 def page(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, this = topic.found(desk, pack_id, topic_id)
     items = desk.shelf.items_of(pack, this)

@@ -14,15 +14,14 @@ from fastapi import APIRouter, Body, HTTPException, Request
 from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel, Field
 
-from clearhead.studio.accounts.access import open_to_all
 from clearhead.studio.learner import review_queue as queue
 from clearhead.studio.practice.asking import asked, new_ticket
 from clearhead.studio.questions.question import Question
 from clearhead.studio.text import markdown as prose
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.context import AtDesk, Desk
-from clearhead.studio.web.cross_site import plain_page
 from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable, open_to_all
 from clearhead.studio.web.work_queues import queued
 
 router = APIRouter()
@@ -56,7 +55,7 @@ def manifest() -> FileResponse:
 
 
 @router.get("/offline", response_class=HTMLResponse)
-@plain_page
+@linkable
 @open_to_all
 def page(request: Request) -> HTMLResponse:
     """The page shown for every address while there is no network; its module fills in the cards."""

@@ -27,6 +27,7 @@ FORMS: Mapping[str, str] = {
 }
 ASKED = tuple(FORMS)  # the kinds the studio can put to a learner
 LONGEST_TYPED = 48  # characters of an output that one can be asked to type
+CLASS = "class MultiHeadAttention("  # what a program must define to be run in a real model
 HINTS = {"test": 0, "challenge": 1}  # mode -> the most hints it gives; others give all there are
 
 
@@ -37,6 +38,12 @@ def can_type(proved: Proved) -> bool:
         and 0 < len(proved.answer.strip()) <= LONGEST_TYPED
         and "\n" not in proved.answer.strip()
     )
+
+
+def ends_in_class(item: Item) -> bool:
+    """Whether this item ends in a class that can be run in a layer of a real model."""
+    solution = item.one("solution")
+    return item.kind == "code" and solution is not None and CLASS in solution.source
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import DiffLexer, PythonLexer, PythonTracebackLexer  # type: ignore[import-untyped]
 
-from clearhead.studio.lens import embedded_head as tour
+from clearhead.studio.text import embedded_head
 from clearhead.studio.text import translation as language
 from clearhead.studio.text.mathml import to_mathml
 
@@ -72,7 +72,7 @@ def _inline_formula(_: Any, tokens: Any, index: int, options: Any, env: Any) -> 
 
 def _fence(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
     words = (tokens[index].info or "").split()
-    shown = tour.figure(tokens[index].content) if words[:1] == ["lens"] else None
+    shown = embedded_head.figure(tokens[index].content) if words[:1] == ["lens"] else None
     if shown:
         return str(shown)
     return str(code(tokens[index].content, words[0] if words else "text"))
