@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 
 from clearhead import sandbox
 from clearhead.errors import SandboxError
-from clearhead.studio import home, topic
+from clearhead.studio import home, say, topic
 from clearhead.studio.curve import curve, short
 from clearhead.studio.desk import AtDesk
 from clearhead.studio.experiments import EXPERIMENTS, SEEDS, Experiment, program
@@ -107,7 +107,8 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
             program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",), owner="experiments"
         )
         if not outcome.ok:
-            why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
+            why = outcome.stopped and say.stopped(outcome.stopped, LIMITS)
+            why = why or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(
                 _(
                     "The experiment ended early at %(axis)s = %(value)s: %(why)s. Try smaller settings.",

@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from clearhead import sandbox
 from clearhead.course import Attempt, Item
 from clearhead.errors import ClearheadError, SandboxError
-from clearhead.studio import demo, topic
+from clearhead.studio import demo, say, topic
 from clearhead.studio.asking import answered
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _, explained
@@ -157,7 +157,8 @@ def _run(program: str, layer: int, owner: str = "") -> Ran:
     ]
     outcome = sandbox.run(chunks, files=files, limits=LIMITS, preload=("torch",), owner=owner)
     if not outcome.ok or MARK not in outcome.stdout:
-        why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
+        why = outcome.stopped and say.stopped(outcome.stopped, LIMITS)
+        why = why or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
         why = why or _("it printed nothing")
         raise SandboxError(_("Your class did not run with the model’s weights: %(why)s.", why=why))
     raw = base64.b64decode(outcome.stdout.rpartition(MARK)[2])

@@ -16,7 +16,7 @@ from clearhead import sandbox
 from clearhead.course import Item, Pack, Topic, Verdict, grade
 from clearhead.course.compare import same_output
 from clearhead.errors import SandboxError
-from clearhead.studio import home, mistakes, sent, topic
+from clearhead.studio import home, mistakes, say, sent, topic
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.language import _, mark
 from clearhead.studio.lengths import fitting
@@ -58,6 +58,7 @@ def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str 
         program=ran.program if ran else own,
         prediction=ran.prediction if ran else "",
         outcome=ran and ran.outcome,
+        stopped=say.stopped(ran.outcome.stopped, LIMITS) if ran and ran.outcome and ran.outcome.stopped else "",
         problem=ran.problem if ran else "",
         gone=bool(run) and ran is None,
         same=same,
