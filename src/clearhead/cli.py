@@ -91,9 +91,9 @@ def see(
     words = read_words(text, file)
     from clearhead import looking
     from clearhead.views import terminal
-    from clearhead.views.html import page
     from clearhead.views.listing import listing
-    from clearhead.views.rolled import rolled
+    from clearhead.views.page.html import page
+    from clearhead.views.rollout import rolled
 
     room = sizes.size(max_memory, "--max-memory")
     reading = looking.look(words, model, target=target, trust=trust_remote_code, max_bytes=room)
@@ -138,14 +138,14 @@ def compare(
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
     words = read_words(text, file)
     from clearhead import looking
-    from clearhead.views import comparing
-    from clearhead.views.html import page
+    from clearhead.views import comparison
+    from clearhead.views.page.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
     ours, theirs = (
         looking.look(words, name, target=target, trust=trust_remote_code, what=name or "") for name in names
     )
-    found = comparing.compare(ours, theirs)
+    found = comparison.compare(ours, theirs)
     one = layer is not None or head is not None
     if html is not None:
         said = words if isinstance(words, str) else None
@@ -157,12 +157,12 @@ def compare(
     if png is not None:
         draw_comparison(png, found, (layer or 0, head or 0) if one else None)
     if as_json:
-        printing.show_json(comparing.listing(found))
+        printing.show_json(comparison.listing(found))
     elif one:
         screen = printing.console()
-        screen.print(comparing.one_head(found, layer or 0, head or 0, screen.width))
+        screen.print(comparison.one_head(found, layer or 0, head or 0, screen.width))
     elif html is None and png is None:
-        printing.console().print(comparing.overview(found))
+        printing.console().print(comparison.overview(found))
 
 
 app.add_typer(command, name="studio")
@@ -355,8 +355,8 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
 
 def draw_comparison(path: Path, found: Any, one: tuple[int, int] | None) -> None:
     """Write how far apart all heads of two models are, or where one of them differs."""
-    from clearhead.views.comparing import between
-    from clearhead.views.lines import layer_lines
+    from clearhead.views.comparison import between
+    from clearhead.views.token_axes import layer_lines
 
     plot = plotting()
     models = f"{found.first.model_name} less {found.second.model_name}"

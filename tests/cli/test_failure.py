@@ -65,7 +65,8 @@ def quick() -> Iterator[None]:
 
     from clearhead.course import exchange
     from clearhead.studio import accounts, serve
-    from clearhead.views import html, plot
+    from clearhead.views import plot
+    from clearhead.views.page import html
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(looking, "look", functools.lru_cache(looking.look))

@@ -44,7 +44,7 @@ SAME = re.compile(
 ENGLISH = messages.ENGLISH
 GETTEXT = {"_", "mark", "many", "say", "gettext", "ngettext"}
 # Modules below the studio whose refusals a learner meets in the Lens.
-REFUSING = ("capture/models.py", "capture/reading.py", "capture/pictures.py", "views/refusing.py")
+REFUSING = ("capture/models/loading.py", "capture/models/reading.py", "capture/models/pictures.py", "views/checks.py")
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
 TERMINAL = {
     "accounts",

@@ -143,7 +143,7 @@ def answers(
     second: str = "",
 ) -> Response:
     """A tile of one head, a token's links, …: about the reading of this key, or of this text; else status 422."""
-    from clearhead.views.answers import answer
+    from clearhead.views.page.questions import answer
 
     needed()
     try:
@@ -187,7 +187,7 @@ def style() -> Response:
 
 
 def _payload(kept: Readings, what: Asked, tell: Tell) -> dict[str, Any]:
-    from clearhead.views.payload import payload
+    from clearhead.views.page.payload import payload
 
     reading, second = kept.both(what, tell)
     tell("drawing", 0, len(reading.record))

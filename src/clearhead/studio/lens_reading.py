@@ -129,7 +129,7 @@ class Readings:
             ModelError: as of `read`, of either model.
             OptionError: the two cut the text into other tokens, so their maps do not lie on each other.
         """
-        from clearhead.views.refusing import refuse_unlike
+        from clearhead.views.checks import refuse_unlike
 
         first = self.read(wanted, tell)
         if not wanted.second:
@@ -168,12 +168,12 @@ class Readings:
 
     def _made(self, wanted: Asked, tell: Tell) -> Any:
         if wanted.rollout:
-            from clearhead.views.rolled import rolled
+            from clearhead.views.rollout import rolled
 
             return rolled(self._made(replace(wanted, rollout=False), tell))
         from clearhead import capture
-        from clearhead.views.refusing import refuse_nothing
-        from clearhead.views.watching import layers_run
+        from clearhead.views.checks import refuse_nothing
+        from clearhead.views.progress import layers_run
 
         loaded = self._loaded(wanted.model, tell)
         tell("reading", 0, 0)

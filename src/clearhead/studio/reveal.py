@@ -108,7 +108,7 @@ def page(request: Request, desk: AtDesk, attempt_id: str, layer: Annotated[int, 
 @queued("programs")
 def data(desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> Response:
     """What `attention.js` draws: one layer, every head of it from the learner's class."""
-    from clearhead.views.payload import payload
+    from clearhead.views.page.payload import payload
 
     attempt, _item = _found(desk, attempt_id)
     needed()

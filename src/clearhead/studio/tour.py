@@ -71,7 +71,7 @@ def head(
     from dataclasses import replace
 
     from clearhead.capture import Record
-    from clearhead.views.payload import payload
+    from clearhead.views.page.payload import payload
 
     needed()
     try:
