@@ -11,7 +11,7 @@ from typing import Any
 from clearhead.errors import SandboxError
 from clearhead.sandbox import batch, gate, watch
 from clearhead.sandbox.backends import available, backend, consent, explain, guarantees, must_confine, starter
-from clearhead.sandbox.gate import capacity, needs
+from clearhead.sandbox.gate import capacity, needs, share
 from clearhead.sandbox.grants import hide
 from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Program, Raised, Tested
 
@@ -20,7 +20,7 @@ DEFAULT = Limits()
 __all__ = [
     "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised", "SandboxError",
     "Tested", "available", "backend", "capacity", "consent", "explain", "guarantees", "hide", "judge", "judge_each",
-    "must_confine", "run", "run_each", "warm",
+    "must_confine", "run", "run_each", "share", "warm",
 ]  # fmt: skip
 
 
