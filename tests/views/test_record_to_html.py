@@ -12,7 +12,7 @@ from clearhead.capture import Missed, Record
 from clearhead.capture.positions import Axis, Positions, assumed
 from clearhead.errors import OptionError
 from clearhead.views.links import kept_links
-from clearhead.views.page.payload import masked_cells
+from clearhead.views.page.packing import masked_cells
 from views.page.test_payload import unpack
 
 
