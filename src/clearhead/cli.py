@@ -91,6 +91,7 @@ def see(
     words = read_words(text, file)
     from clearhead import looking
     from clearhead.views import terminal
+    from clearhead.views.checks import check_head
     from clearhead.views.listing import listing
     from clearhead.views.page.html import page
     from clearhead.views.rollout import rolled
@@ -101,7 +102,7 @@ def see(
         reading, layer, head = rolled(reading), layer or "0", head or 0
     number = looking.layer_number(reading, layer)
     if number is not None or head is not None:
-        terminal.check(reading, number or 0, head or 0)
+        check_head(reading, number or 0, head or 0)
     if html is not None:
         said = words if isinstance(words, str) else None
         with looking.progress("drawing") as tell:
@@ -138,7 +139,7 @@ def compare(
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
     words = read_words(text, file)
     from clearhead import looking
-    from clearhead.views import comparison
+    from clearhead.views import comparison, terminal_comparison
     from clearhead.views.page.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
@@ -160,9 +161,9 @@ def compare(
         printing.show_json(comparison.listing(found))
     elif one:
         screen = printing.console()
-        screen.print(comparison.one_head(found, layer or 0, head or 0, screen.width))
+        screen.print(terminal_comparison.one_head(found, layer or 0, head or 0, screen.width))
     elif html is None and png is None:
-        printing.console().print(comparison.overview(found))
+        printing.console().print(terminal_comparison.overview(found))
 
 
 app.add_typer(command, name="studio")

@@ -93,3 +93,33 @@ def _refuse_unlike_decoders(first: "Reading", second: "Reading") -> None:
 def _piece(token: str) -> str:
     """A token without what a tokenizer writes for a space, or for the middle of a word."""
     return token.removeprefix("##").removesuffix("</w>").strip("Ġ▁ ").casefold()
+
+
+def check_head(reading: "Reading", layer: int, head: int) -> None:
+    """Do nothing where the reading has that layer and head.
+
+    Raises:
+        OptionError: it has not; says which there are.
+    """
+    matrices = list(reading.record.values())
+    if not 0 <= layer < len(matrices):
+        raise OptionError(
+            say(
+                "there is no layer %(layer)s: %(model)s has %(known)s.",
+                layer=layer,
+                model=reading.model_name,
+                known=_known_layers(len(matrices)),
+            )
+        )
+    heads = matrices[layer].shape[1]
+    if not 0 <= head < heads:
+        known = say("heads 0 to %(last)s", last=heads - 1) if heads > 1 else say("only head 0")
+        raise OptionError(
+            say("there is no head %(head)s: layer %(layer)s has %(known)s.", head=head, layer=layer, known=known)
+        )
+
+
+def _known_layers(count: int) -> str:
+    if not count:
+        return say("no layers")
+    return say("layers 0 to %(last)s", last=count - 1) if count > 1 else say("only layer 0")
