@@ -21,7 +21,7 @@ from tools import messages
 
 from clearhead import sandbox
 from clearhead.course import KINDS, Page, Proved
-from clearhead.course.saying import LEADS
+from clearhead.course.proofs.messages import LEADS
 from clearhead.studio import experiment, language, pages
 from clearhead.studio.app import create
 from clearhead.studio.experiment import Row
@@ -42,7 +42,7 @@ SAME = re.compile(
     r"Clearhead|PyTorch|Lens|Control\+|Esc|Enter|Ctrl|Space|all-MiniLM-L6-v2|MiniLM|\b[A-Za-z]\b|^[\w.+-]*/[\w./?=&-]*$"
 )
 ENGLISH = messages.ENGLISH
-GETTEXT = {"_", "mark", "many", "say", "gettext", "ngettext"}
+GETTEXT = {"_", "mark", "many", "message", "gettext", "ngettext"}
 # Modules below the studio whose refusals a learner meets in the Lens.
 REFUSING = ("capture/models.py", "capture/reading.py", "capture/pictures.py", "views/refusing.py")
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
@@ -349,7 +349,7 @@ def test_every_refusal_of_the_lens_can_be_translated(name: str) -> None:
     raised = [node for node in ast.walk(ast.parse((STUDIO.parent / name).read_text())) if isinstance(node, ast.Raise)]
     assert raised
     found = [text for node in raised for text in texts(node)]
-    assert not found, f"{name}: put these into say(): {found}"
+    assert not found, f"{name}: put these into message(): {found}"
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.course import Item, Mastery, Pack, Progress, Topic
-from clearhead.course.mastery import GOOD, WEIGHT
+from clearhead.course.progress.mastery import GOOD, WEIGHT
 from clearhead.studio import compass, queue
 from clearhead.studio.desk import AtDesk, Desk
 from clearhead.studio.elsewhere import plain_page
