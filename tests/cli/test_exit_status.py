@@ -65,8 +65,10 @@ def quick() -> Iterator[None]:
     from matplotlib.figure import Figure
 
     from clearhead.course import exchange
-    from clearhead.studio import accounts, serve
-    from clearhead.views import html, plot
+    from clearhead.studio.accounts import accounts
+    from clearhead.studio.app import serving as serve
+    from clearhead.views import plot
+    from clearhead.views.page import html
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "look", functools.lru_cache(reading.look))

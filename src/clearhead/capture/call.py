@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from clearhead.capture.keys import Keys
+from clearhead.capture.block_masks import Sizes, allowed
+from clearhead.capture.cached_keys import Keys
 from clearhead.capture.record import Step
-from clearhead.capture.rules import Sizes, allowed
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem, run
 from clearhead.matrix import AttentionMatrix

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from clearhead.capture import bigbird, interface, longformer, prophetnet
-from clearhead.capture.byhand import Outcome
+from clearhead.capture.adapters import bigbird, longformer, prophetnet, transformers_interface
+from clearhead.capture.adapters.function_mode import Direct
+from clearhead.capture.adapters.torch_compile import is_compiled, set_aside
 from clearhead.capture.call import Call, Masks, captured
-from clearhead.capture.compiled import is_compiled, set_aside
-from clearhead.capture.direct import Direct
-from clearhead.capture.passes import Passes
+from clearhead.capture.position_tracking import Passes
 from clearhead.capture.record import Missed, Record
+from clearhead.capture.softmax_tracing.tracer import Outcome
 from clearhead.errors import CaptureError, ClearheadError, OptionError
 from clearhead.matrix import AttentionMatrix
 from clearhead.messages import message
@@ -80,7 +80,7 @@ def observe(
         {'encoder.layer.0.attention.self': (1, 3, 5, 5), 'encoder.layer.1.attention.self': (1, 3, 5, 5)}
     """
     watcher = _Watcher(model, layers, heads, max_bytes, values)
-    with interface.watched(watcher.seen), watcher.watching():
+    with transformers_interface.watched(watcher.seen), watcher.watching():
         yield watcher.record
     watcher.close()
 
@@ -234,7 +234,8 @@ class _Watcher:
             self._hooks = stack
             self._passes.watch(list(self._expected.values()), stack)
             stack.callback(self._model.register_forward_hook(self._model_ran).remove)
-            unseen = not self._expected or not all(interface.speaks(module) for module in self._expected.values())
+            expected = self._expected.values()
+            unseen = not expected or not all(transformers_interface.speaks(module) for module in expected)
             if unseen or is_compiled(self._model):
                 stack.enter_context(set_aside())
                 for module in self._model.modules():

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.capture.joining import Called, joined, last_run
-from clearhead.capture.keys import Keys
+from clearhead.capture.cached_keys import Keys
+from clearhead.capture.generation import Called, joined, last_run
 from clearhead.capture.positions import Positions, assumed, from_plain, plain
 from clearhead.errors import CaptureError
 from clearhead.matrix import AttentionMatrix
@@ -123,7 +123,7 @@ class Record(Mapping[str, AttentionMatrix]):
         return isinstance(name, str) and bool(self._steps.get(name))
 
     def __repr__(self) -> str:
-        from clearhead.capture.summary import summary
+        from clearhead.capture.record_summary import summary
 
         return summary(self)
 
@@ -235,7 +235,7 @@ class Record(Mapping[str, AttentionMatrix]):
             >>> record.to_html(f"{tempfile.mkdtemp()}/heads.html", tokens="I saw a red kite".split()).name
             'heads.html'
         """
-        from clearhead.views.html import save  # the one import upward: docs/decisions/, "A record draws itself"
+        from clearhead.views.page.html import save  # the one import upward: docs/decisions/, "A record draws itself"
 
         return save(self, path, tokens=tokens, decoder_tokens=decoder_tokens, title=title, progress=progress)
 

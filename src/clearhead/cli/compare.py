@@ -32,14 +32,14 @@ def compare(
 ) -> None:
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
     given = inputs.read_words(text, file)
-    from clearhead.views import comparing
-    from clearhead.views.html import page
+    from clearhead.views import comparison
+    from clearhead.views.page.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
     ours, theirs = (
         reading.look(given, name, target=target, trust=trust_remote_code, label=name or "") for name in names
     )
-    comparison = comparing.compare(ours, theirs)
+    result = comparison.compare(ours, theirs)
     place = (layer or 0, head or 0) if layer is not None or head is not None else None
     if html is not None:
         words = given if isinstance(given, str) else None
@@ -49,11 +49,11 @@ def compare(
             )
         output.write(html, content)
     if png is not None:
-        output.draw_comparison(png, comparison, place)
+        output.draw_comparison(png, result, place)
     if as_json:
-        printing.show_json(comparing.listing(comparison))
+        printing.show_json(comparison.listing(result))
     elif place is not None:
         screen = printing.console()
-        screen.print(comparing.one_head(comparison, *place, screen.width))
+        screen.print(comparison.one_head(result, *place, screen.width))
     elif html is None and png is None:
-        printing.console().print(comparing.overview(comparison))
+        printing.console().print(comparison.overview(result))

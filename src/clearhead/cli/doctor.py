@@ -129,7 +129,7 @@ def _lens() -> list[Finding]:
 
 
 def _demo_model() -> str:
-    from clearhead.capture.models import DEMO_NAME, demo_folder
+    from clearhead.capture.models.loading import DEMO_NAME, demo_folder
 
     return f"{DEMO_NAME} in {demo_folder()}"
 

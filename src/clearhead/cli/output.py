@@ -30,8 +30,8 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
 
 def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) -> None:
     """Write a figure of how much all heads of two models differ, or of where the head at (layer, head) differs."""
-    from clearhead.views.comparing import between
-    from clearhead.views.lines import layer_lines
+    from clearhead.views.comparison import between
+    from clearhead.views.token_axes import layer_lines
 
     plot = plotting()
     models = f"{comparison.first.model_name} less {comparison.second.model_name}"

@@ -53,8 +53,8 @@ def look(
         ModelError: the model, the text or the picture cannot be used, or no attention was captured.
     """
     from clearhead import capture
-    from clearhead.views.refusing import refuse_nothing
-    from clearhead.views.watching import layers_run
+    from clearhead.views.checks import refuse_nothing
+    from clearhead.views.progress import layers_run
 
     with progress(f"loading {label or 'the model'}"):
         loaded = capture.load(model, trust_remote_code=trust)

@@ -39,9 +39,9 @@ def see(
     """
     given = inputs.read_words(text, file)
     from clearhead.views import terminal
-    from clearhead.views.html import page
     from clearhead.views.listing import listing
-    from clearhead.views.rolled import rolled
+    from clearhead.views.page.html import page
+    from clearhead.views.rollout import rolled
 
     max_bytes = sizes.size(max_memory, "--max-memory")
     result = reading.look(given, model, target=target, trust=trust_remote_code, max_bytes=max_bytes)

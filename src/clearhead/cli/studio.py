@@ -53,8 +53,8 @@ def studio(
     """Serve the course as a web page, by default on this machine only; Ctrl-C stops it."""
     if context.invoked_subcommand:
         return
-    from clearhead.studio import serve
-    from clearhead.studio.settings import Settings
+    from clearhead.studio.app import serving as serve
+    from clearhead.studio.web.settings import Settings
 
     chosen = Settings(
         data=Settings().data if data is None else data,
@@ -76,7 +76,7 @@ def studio(
 @user.command("add")
 def add(name: Name, data: Data = None, database: Url = None, url: Address = None) -> None:
     """Add a learner: print the link at which they choose a password."""
-    from clearhead.studio.users import open_users
+    from clearhead.studio.accounts.users import open_users
 
     with open_users(data, database, url) as opened:
         printing.show(opened.invitation(opened.accounts.add(name)))
@@ -85,7 +85,7 @@ def add(name: Name, data: Data = None, database: Url = None, url: Address = None
 @user.command("reset")
 def reset(name: Name, data: Data = None, database: Url = None, url: Address = None) -> None:
     """Print a new link for a learner; the old password works until the link is used."""
-    from clearhead.studio.users import open_users
+    from clearhead.studio.accounts.users import open_users
 
     with open_users(data, database, url) as opened:
         printing.show(opened.invitation(opened.accounts.reset(name)))
@@ -94,7 +94,7 @@ def reset(name: Name, data: Data = None, database: Url = None, url: Address = No
 @user.command("remove")
 def remove(name: Name, data: Data = None, database: Url = None) -> None:
     """Remove a learner, who is logged out at once. The answers stay in the database."""
-    from clearhead.studio.users import open_users
+    from clearhead.studio.accounts.users import open_users
 
     with open_users(data, database) as opened:
         removed = opened.accounts.remove(name)
@@ -104,7 +104,7 @@ def remove(name: Name, data: Data = None, database: Url = None) -> None:
 @user.command("list")
 def show(data: Data = None, database: Url = None) -> None:
     """List every learner, and whether they have accepted the invitation."""
-    from clearhead.studio.users import open_users
+    from clearhead.studio.accounts.users import open_users
 
     with open_users(data, database) as opened:
         for account in opened.accounts.all():

@@ -10,11 +10,11 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from clearhead.errors import OptionError
-from clearhead.views.lines import Line, layer_lines, lines
-from clearhead.views.numbers import Array
-from clearhead.views.payload import hidden, tiles
-from clearhead.views.ranking import LINKS, Link, between_words, strongest
-from clearhead.views.scores import tables
+from clearhead.views.arrays import Array
+from clearhead.views.links import LINKS, Link, between_words, strongest
+from clearhead.views.page.payload import hidden, tiles
+from clearhead.views.score_tables import tables
+from clearhead.views.token_axes import Line, layer_lines, lines
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading

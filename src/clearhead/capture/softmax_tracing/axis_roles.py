@@ -1,0 +1,121 @@
+"""Which axis of a product is what: batch, heads, queries, keys, width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from clearhead.capture.softmax_tracing.contraction import Axes, Axis, Contraction
+from clearhead.capture.softmax_tracing.layouts import arranged
+
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads", "num_head", "nheads", "h")
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a module says of its axes from outside.
+
+    Attributes:
+        heads: its attribute of that meaning; None if it has none.
+        batches: the sizes of the first two axes of what it was given.
+        batched: False if all it was given has two axes or fewer.
+    """
+
+    heads: int | None = None
+    batches: frozenset[int] = frozenset()
+    batched: bool = True
+
+    @classmethod
+    def of(cls, module: nn.Module, given: tuple[object, ...]) -> Hints:
+        """Read them off a module and its arguments."""
+        values = (getattr(module, name, None) for name in _HEADS)
+        heads = next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)
+        tensors = [t for t in given if isinstance(t, Tensor) and t.dim() > 1 and t.is_floating_point()]
+        sizes = frozenset(size for t in tensors for size in t.shape[:2])
+        return cls(heads, sizes, not tensors or any(t.dim() > 2 for t in tensors))
+
+    def in_blocks(self, shape: Sequence[int]) -> bool:
+        """Whether weights (B, H, L, S) are of parts of what the module was given: neither B nor L is a size of it."""
+        return self.batched and bool(self.batches) and shape[0] not in self.batches and shape[2] not in self.batches
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The axes of a product of queries and keys, by what they are for; `merged` heads share the batch's only axis."""
+
+    batch: Axes
+    heads: Axes
+    rows: Axes
+    keys: Axes
+    width: Axes
+    key_side: int
+    merged: int = 1
+
+
+def roles(product: Contraction, softmax: Axes, hints: Hints) -> Roles | None:
+    """What each axis is for, where the softmax runs over some of them; None if these are not one operand's alone."""
+    own = (product.own(0), product.own(1))
+    sides = [s for s in (0, 1) if softmax and set(softmax) <= own[s] and not set(softmax) & set(product.axes[1 - s])]
+    if not sides:
+        sides = [s for s in (0, 1) if softmax and set(softmax) <= own[s] - own[1 - s]]
+    if not sides:
+        return None
+    side = sides[0]
+    alone = [a for a in product.result if a in product.axes[1 - side] and a not in own[side]]
+    rows = tuple(alone[-len(softmax) :])
+    rest = [a for a in product.result if a not in rows and a not in softmax]
+    batch, heads, merged = _split(rest, product.sizes, hints)
+    return Roles(batch, heads, rows, softmax, product.summed, side, merged)
+
+
+def _split(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tuple[Axes, Axes, int]:
+    """(batch, heads, merged): the axes that are neither queries nor keys, in the result's order."""
+    if not rest:
+        return (), (), 1
+    if len(rest) == 1:
+        size = sizes[rest[0]]
+        if not hints.batched:
+            return (), tuple(rest), 1
+        single = size in hints.batches and hints.heads is not None and size // hints.heads not in hints.batches
+        if hints.heads is None or size % hints.heads or single:
+            return tuple(rest), (), 1
+        return tuple(rest), (), hints.heads
+    if hints.heads is not None:
+        first, second = sizes[rest[0]], math.prod(sizes[a] for a in rest[1:])
+        if first == hints.heads != second and second in hints.batches:
+            return tuple(rest[1:]), (rest[0],), 1
+        for cut in range(len(rest) - 1, 0, -1):
+            if math.prod(sizes[a] for a in rest[cut:]) == hints.heads:
+                return tuple(rest[:cut]), tuple(rest[cut:]), 1
+    return (rest[0],), tuple(rest[1:]), 1
+
+
+def four_axes(product: Contraction, found: Roles, logits: Tensor, groups: list[Axes]) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, H, L, S), query (B, H, L, D) and key (B, H_kv, S, D), from logits whose axes are named in groups."""
+    names = [a for group in groups for a in group]
+    new = {group[0]: place for place, group in enumerate(groups) if group and str(group[0]).startswith("new")}
+    sizes = product.sizes | {a: logits.shape[place] for a, place in new.items()}
+    batch = (*(a for a, place in new.items() if place == 0), *found.batch)
+    heads = (*(a for a, place in new.items() if place > 0), *found.heads)
+    apart = logits.reshape([sizes[a] for a in names])
+    table = arranged(apart, names, [batch, heads, found.rows, found.keys], sizes)
+    query = _operand(product, 1 - found.key_side, [batch, heads, found.rows, found.width], sizes)
+    own = product.own(found.key_side)
+    few = tuple(a for place, a in enumerate(heads) if set(heads[: place + 1]) <= own)
+    several = heads if set(heads) & own - set(few) else few  # one key head for each group of query heads, if so
+    key = _operand(product, found.key_side, [batch, several, found.keys, found.width], sizes)
+    if found.merged > 1:
+        table, query, key = (t.reshape(-1, found.merged, *t.shape[2:]) for t in (table, query, key))
+    return table, query, key
+
+
+def _operand(product: Contraction, side: int, groups: list[Axes], sizes: Mapping[Axis, int]) -> Tensor:
+    """One operand with its axes in groups, without those of size 1 that it only lends to the other."""
+    tensor, own = product.tensors[side], product.own(side)
+    for place, axis in reversed(list(enumerate(product.axes[side]))):
+        if axis not in own:
+            tensor = tensor.select(place, 0)
+    return arranged(tensor, [a for a in product.axes[side] if a in own], groups, sizes)
