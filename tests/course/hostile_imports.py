@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clearhead.course.exchange.drafts import read, write
+from clearhead.course.exchange.importing import read, write
 from clearhead.errors import PackError
 
 MEMORY = 3 << 30  # bytes of address space: several times what any of these takes

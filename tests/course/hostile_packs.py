@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clearhead.course.figure import unsafe
-from clearhead.course.pack import load
+from clearhead.course.pack.loader import load
+from clearhead.course.proofs.figure import unsafe
 from clearhead.errors import PackError
 
 GOOD = Path(__file__).parents[1] / "packs" / "good"

@@ -21,7 +21,7 @@ from clearhead.capture.record import Missed, Record
 from clearhead.capture.softmax_tracing.frames import Outcome
 from clearhead.errors import CaptureError, ClearheadError, OptionError
 from clearhead.matrix import AttentionMatrix
-from clearhead.saying import say
+from clearhead.messages import message
 from clearhead.sizes import size
 
 # Class name -> the adapter that describes a call from its arguments: attention in blocks, windows or streams.
@@ -247,7 +247,7 @@ class Observer:
         """
         if self._ran and not self.record and not self.record.missed:
             raise CaptureError(
-                say(
+                message(
                     "%(model)s ran and no attention was seen in it. Observe a model with attention layers; if it has "
                     "some, they are of a kind Clearhead does not know.",
                     model=type(self._model).__name__,
