@@ -7,7 +7,7 @@ import numpy as np
 
 from clearhead.errors import OptionError, TooLargeError
 from clearhead.views.arrays import Array, numbers
-from clearhead.views.checks import check_head, refuse_unlike
+from clearhead.views.checks import check_head, check_same_tokens
 from clearhead.views.maps import tiles
 from clearhead.views.token_axes import lines
 
@@ -69,7 +69,7 @@ def compare(first: "Reading", second: "Reading") -> Comparison:
         TooLargeError: the text is too long for all pairs of heads at once.
     Memory: the weights of both, at most 400 MB each.
     """
-    refuse_unlike(first, second)
+    check_same_tokens(first, second)
     ours, theirs = _rows(first), _rows(second)
     heads, others = ([place for group in groups.values() for place in group.places] for groups in (ours, theirs))
     alike, nats = (np.full((len(heads), len(others)), np.nan) for _ in range(2))

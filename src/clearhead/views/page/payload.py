@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from clearhead.extras import needs
 from clearhead.matrix import AttentionMatrix
 from clearhead.views.arrays import Array
-from clearhead.views.checks import refuse_unlike
+from clearhead.views.checks import check_same_tokens
 from clearhead.views.comparison import divergences
 from clearhead.views.links import LINKS, Kept, kept_links, telling
 from clearhead.views.maps import THUMB, hidden, tiles
@@ -149,7 +149,7 @@ def beside(reading: "Reading", second: "Reading", side: int, stride: int, share:
 
     KL divergence is from the first model's head to the one in the same place; undefined is left out.
     """
-    refuse_unlike(reading, second)
+    check_same_tokens(reading, second)
     return {
         "model": second.model_name,
         "layers": [
