@@ -23,15 +23,15 @@ COMMANDS = {
     "postgresql": (["studio", "user", "list", "--database", "postgresql://a@127.0.0.1/b"],),
 }  # fmt: skip
 CALLS = {
-    "studio": ("import clearhead.studio.app", "import clearhead.studio.serve", "import clearhead.studio.users",
+    "studio": ("import clearhead.studio.app.application", "import clearhead.studio.app.serving", "import clearhead.studio.accounts.users",
                "import clearhead.course", "from clearhead.course import exchange"),
     "models": ("clearhead.register_with_transformers()", "from clearhead.capture import load; load('induction')",
                "from clearhead.capture import load; load()",
                "from clearhead.matrix.store import save; save(clearhead.AttentionMatrix(q, q), 'x')",
                "from clearhead.matrix.store import load; load(__file__)",
-               "from clearhead.capture.pictures import _opened; _opened('x.png')"),
+               "from clearhead.capture.models.pictures import _opened; _opened('x.png')"),
     "views": ("from clearhead.views import plot", "from clearhead.views.widget import AttentionWidget"),
-    "postgresql": ("from clearhead.studio.database import postgresql_url; postgresql_url('postgresql://a@b/c')",),
+    "postgresql": ("from clearhead.studio.learner.database import postgresql_url; postgresql_url('postgresql://a@b/c')",),
 }  # fmt: skip
 # Each library is hidden as if it were not installed; then everything that needs the extra is tried.
 PROGRAM = """
@@ -120,7 +120,12 @@ def test_every_optional_import_is_asked_for_by_needs() -> None:
             if found and found[1] in optional and not _guarded(lines, number):
                 bare.append(f"{file.relative_to(source)}:{number + 1}: {line.strip()}")
     # These run only where the library has been imported already.
-    inside = ("capture/interface.py", "capture/models.py", "multihead/transformers_backend.py", "views/plot.py")
+    inside = (
+        "capture/adapters/transformers_interface.py",
+        "capture/models/loading.py",
+        "multihead/transformers_backend.py",
+        "views/plot.py",
+    )
     known = [one for one in bare if one.startswith(inside)]
     assert bare == known, bare
 
