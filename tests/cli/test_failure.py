@@ -65,7 +65,7 @@ def quick() -> Iterator[None]:
 
     from clearhead.course import exchange
     from clearhead.studio.accounts import accounts
-    from clearhead.studio.app import serving as serve
+    from clearhead.studio.app import serving
     from clearhead.views import html, plot
 
     with pytest.MonkeyPatch.context() as patch:
@@ -76,7 +76,7 @@ def quick() -> Iterator[None]:
         patch.setattr(checking, "prove_pack", lambda *_, **__: [])
         patch.setattr(checking, "_pages", lambda *_: 0)
         patch.setattr(exchange, "prove_pack", lambda *_, **__: [])
-        patch.setattr(serve, "prove", lambda shelf, *_: shelf)
+        patch.setattr(serving, "prove", lambda library, *_: library)
         patch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
         patch.setattr(accounts, "PasswordHasher", lambda **_: PasswordHasher(1, 8, 1))
         patch.setattr(sandbox, "must_confine", lambda: None)

@@ -51,7 +51,7 @@ def studio(
     """Learn attention in a web page served on this machine alone; Ctrl-C stops it."""
     if context.invoked_subcommand:
         return
-    from clearhead.studio.app import serving as serve
+    from clearhead.studio.app import serving
     from clearhead.studio.web.settings import Settings
 
     chosen = Settings(
@@ -68,7 +68,7 @@ def studio(
         token=None if token else "",
         proxies=tuple(trusted_proxy or ()),
     )
-    serve.serve(chosen, browser=browser)
+    serving.serve(chosen, browser=browser)
 
 
 @user.command("add")

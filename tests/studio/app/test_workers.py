@@ -18,7 +18,7 @@ from studio import postgresql
 from studio.accounts.test_accounts import WORD
 from studio.app.test_serving import posted, started
 from studio.conftest import visitor_of
-from studio.sample import shelf
+from studio.sample import library
 
 PACK = Path(__file__).parents[2] / "packs" / "good"
 PROGRAM = f"""
@@ -51,7 +51,7 @@ def test_two_processes_are_one_studio_and_one_may_die(tmp_path: Path, postgresql
         with httpx2.Client(base_url=base, follow_redirects=True, timeout=120) as ada:
             posted(ada.get(link), ada, link, password=WORD, again=WORD)
             cookies = dict(ada.cookies)
-        tickets = []
+        drafts = []
         for _ in range(8):  # a new connection each time: either process may take it
             with httpx2.Client(base_url=base, follow_redirects=True, timeout=120, cookies=cookies) as ada:
                 assert ada.get("/progress").status_code == 200
@@ -59,12 +59,12 @@ def test_two_processes_are_one_studio_and_one_may_die(tmp_path: Path, postgresql
                     pass  # its answer is still being computed
                 ticket = re.search(r'name="ticket" value="([^"]+)"', page.text)
                 assert ticket
-                tickets.append(ticket[1])
+                drafts.append(ticket[1])
                 assert posted(page, ada, "/answer", ticket=ticket[1], response="a").is_success
         workers = children(running.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        for ticket_again in tickets[:4]:
+        for ticket_again in drafts[:4]:
             with httpx2.Client(base_url=base, follow_redirects=True, timeout=120, cookies=cookies) as ada:
                 posted(ada.get("/progress"), ada, "/answer", ticket=ticket_again, response="a")
         with httpx2.Client(base_url=base, follow_redirects=True, timeout=120, cookies=cookies) as ada:
@@ -103,14 +103,14 @@ def test_starting_over_in_one_process_counts_in_the_other(tmp_path: Path) -> Non
 def test_memory_of_learners_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "must_confine", lambda: None)
     monkeypatch.setattr("clearhead.studio.web.context.LEARNERS", 5)
-    desk = create(Settings(data=tmp_path, accounts=True), shelf()).state.desk
-    first = desk.at(1).learner
-    assert desk.at(1).learner is first
+    context = create(Settings(data=tmp_path, accounts=True), library()).state.context
+    first = context.at(1).learner
+    assert context.at(1).learner is first
     for number in range(2, 40):
-        desk.at(number)
-    assert len(desk._others) == 5
-    assert desk.at(1).learner is not first
-    assert desk.at(1).progress == first.known()[0]
+        context.at(number)
+    assert len(context._others) == 5
+    assert context.at(1).learner is not first
+    assert context.at(1).progress == first.known()[0]
 
 
 @pytest.mark.parametrize(

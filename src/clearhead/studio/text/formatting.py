@@ -134,7 +134,7 @@ def marked(text: str, ticks: Iterable[Tick]) -> Markup:
     return Markup("").join([*parts, Markup("</mark>" if open_ else "")])  # noqa: S704 — as above
 
 
-def plain(number: float) -> str:
+def number(number: float) -> str:
     """A number as somebody would type it.
 
     >>> plain(2.0), plain(0.25)
