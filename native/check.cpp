@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-#include "dispatch.h"
+#include "dispatch/dispatch.h"
 
 using namespace clearhead;
 

@@ -29,7 +29,7 @@ CALLS = {
                "from clearhead.capture import load; load()",
                "from clearhead.matrix.store import save; save(clearhead.AttentionMatrix(q, q), 'x')",
                "from clearhead.matrix.store import load; load(__file__)",
-               "from clearhead.capture.pictures import _opened; _opened('x.png')"),
+               "from clearhead.capture.models.pictures import _opened; _opened('x.png')"),
     "views": ("from clearhead.views import plot", "from clearhead.views.widget import AttentionWidget"),
     "postgresql": ("from clearhead.studio.learner.database import postgresql_url; postgresql_url('postgresql://a@b/c')",),
 }  # fmt: skip
@@ -120,7 +120,12 @@ def test_every_optional_import_is_asked_for_by_needs() -> None:
             if found and found[1] in optional and not _guarded(lines, number):
                 bare.append(f"{file.relative_to(source)}:{number + 1}: {line.strip()}")
     # These run only where the library has been imported already.
-    inside = ("capture/interface.py", "capture/models.py", "multihead/transformers_backend.py", "views/plot.py")
+    inside = (
+        "capture/adapters/transformers_interface.py",
+        "capture/models/loading.py",
+        "multihead/transformers_backend.py",
+        "views/plot.py",
+    )
     known = [one for one in bare if one.startswith(inside)]
     assert bare == known, bare
 

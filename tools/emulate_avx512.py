@@ -101,7 +101,7 @@ def build(folder: Path, dot_products: bool) -> bytes:
     common = ["g++", "-std=gnu++17", "-Wno-psabi", f"-I{folder}", f"-I{NATIVE}", "-c"]
     flags = [*FLAGS, "-mavx512bf16"] if dot_products else FLAGS
     kernels = {"target": ["-DLANES=16", "-DPAIRS"], "target_f64": ["-DLANES=8"]}
-    sources = {path.stem: path for path in sorted(NATIVE.glob("*.cpp")) if path.stem not in ("binding", "plain")}
+    sources = {path.stem: path for path in sorted(NATIVE.rglob("*.cpp")) if path.parent.name != "binding"}
     for name, source in sources.items():
         own = ["-O1"]
         if name in kernels:

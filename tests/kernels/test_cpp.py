@@ -43,9 +43,11 @@ def build(
                 continue
             defines = [f"-DTARGET={name}", f"-DDOUBLES_OF={wide}", f"-DLANES={shape[0]}", f"-DROWS={shape[1]}"]
             object_file = folder / f"{name}_{source}.o"
-            subprocess.run([*common, *own, *defines, NATIVE / f"{source}.cpp", "-o", object_file], check=True)
-    for name in ("dispatch", "layer", "statistics", "check"):
-        subprocess.run([*common, NATIVE / f"{name}.cpp", "-o", folder / f"{name}.o"], check=True)
+            subprocess.run(
+                [*common, *own, *defines, NATIVE / "targets" / f"{source}.cpp", "-o", object_file], check=True
+            )
+    for source in (*sorted((NATIVE / "dispatch").glob("*.cpp")), NATIVE / "check.cpp"):
+        subprocess.run([*common, source, "-o", folder / f"{source.stem}.o"], check=True)
     objects = [str(path) for path in sorted(folder.glob("*.o"))]
     subprocess.run([compiler, *flags, *objects, "-o", folder / "check"], check=True)
     return folder / "check"

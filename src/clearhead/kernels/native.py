@@ -125,7 +125,7 @@ def peak(steps: int = 1 << 20) -> float:
 
 
 class Plain(IntEnum):
-    """How the short way may compute a call (native/plain.cpp says when)."""
+    """How the short way may compute a call (native/binding/fast_path.cpp says when)."""
 
     SPECIAL = 0  # not at all
     READ = 1  # natively, without gradients
@@ -252,7 +252,7 @@ def forward_with(problem: Problem, wanted: Wanted, found: Statistics) -> Result:
 
 
 def _places(rows: range, keys: range, wanted: Wanted, found: Statistics) -> tuple[int, ...]:
-    """Where statistics go, in the order of native/binding.cpp."""
+    """Where statistics go, in the order of native/binding/binding.cpp."""
     cells = wanted.cells
     rowwise = (found.entropy, found.maximum, found.squares, found.mass, found.distance, found.spread)
     return (
@@ -301,7 +301,7 @@ def forward_with_weights(problem: Problem, weights: Tensor) -> Result:
 
 
 def _common(problem: Problem, extras: Extras) -> tuple[object, ...]:
-    """The arguments that forward and backward share, as native/binding.cpp names them."""
+    """The arguments that forward and backward share, as native/binding/binding.cpp names them."""
     batch, heads, length, width = problem.query.shape
     _, kv_heads, keys, value_width = problem.value.shape
     low, high = problem.band

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from clearhead.views.lines import Line, lines
-from clearhead.views.numbers import numbers
-from clearhead.views.ranking import LINKS
-from clearhead.views.scores import Table, tables
+from clearhead.views.arrays import numbers
+from clearhead.views.links import LINKS
+from clearhead.views.score_tables import Table, tables
+from clearhead.views.token_axes import Line, lines
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading

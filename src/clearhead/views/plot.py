@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from clearhead.errors import OptionError
 from clearhead.extras import needs
 from clearhead.files import unwritable
-from clearhead.views.lines import Line, layer_lines
-from clearhead.views.numbers import Array
-from clearhead.views.payload import THUMB, hidden, tiles
-from clearhead.views.terminal import check
+from clearhead.views.arrays import Array
+from clearhead.views.checks import check_head
+from clearhead.views.maps import THUMB, hidden, tiles
+from clearhead.views.token_axes import Line, layer_lines
 
 with needs("views", "a figure"):
     from matplotlib.axes import Axes
@@ -29,7 +29,7 @@ with needs("views", "a figure"):
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
-    from clearhead.views.comparing import Comparison
+    from clearhead.views.comparison import Comparison
 
 # The light values of static/attention.css: one hue, lightness even in OKLCH; 0 is the paper.
 PAPER, INK, MUTED, HAIRLINE, QUERY, KEY = "#ffffff", "#1f1d1a", "#655f56", "#d9d3c7", "#a8430b", "#00695c"
@@ -100,7 +100,7 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
     Raises:
         OptionError: there is no such layer or head.
     """
-    check(reading, layer, number)
+    check_head(reading, layer, number)
     matrix = list(reading.record.values())[layer]
     weights = tiles(matrix, MOST, MOST)
     dense = weights.shape[1:] == tuple(matrix.shape[2:])
@@ -147,7 +147,7 @@ def divergence(found: "Comparison", *, width: float = 4.5) -> Figure:
     """How far every head of one model is from every head of another: Kullback-Leibler divergence, nats a query.
 
     Args:
-        found: from `comparing.compare`. Infinite divergences are hatched.
+        found: from `comparison.compare`. Infinite divergences are hatched.
     """
     nats = found.nats
     infinite = ~np.isfinite(nats)

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.extras import needs
-from clearhead.views import module
-from clearhead.views.answers import answer
-from clearhead.views.payload import payload
-from clearhead.views.records import reading_of
+from clearhead.views.page import es_module
+from clearhead.views.page.payload import payload
+from clearhead.views.page.questions import answer
+from clearhead.views.record_reading import reading_of
 
 with needs("views", "the notebook widget"):
     import anywidget
@@ -39,8 +39,8 @@ class AttentionWidget(anywidget.AnyWidget):
         pin: what heads are shown less of: "layer.head", "other" for the same place in the second model, "" for none.
     """
 
-    _esm = module.one_module()
-    _css = module.style()
+    _esm = es_module.one_module()
+    _css = es_module.style()
     payload = traitlets.Dict().tag(sync=True)
     layer = traitlets.Int(-1).tag(sync=True)
     head = traitlets.Int(-1).tag(sync=True)

@@ -15,6 +15,7 @@ from clearhead.studio.explore.experiment_programs import EXPERIMENTS, SEEDS, Exp
 from clearhead.studio.explore.line_chart import line_chart, short_number
 from clearhead.studio.explore.samples import SampleRange, Samples
 from clearhead.studio.learn import home, topic
+from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import fragment, render
@@ -107,13 +108,12 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
             program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",), owner="experiments"
         )
         if not outcome.ok:
-            why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(
                 _(
                     "The experiment ended early at %(axis)s = %(value)s: %(why)s. Try smaller settings.",
                     axis=_(experiment.x),
                     value=short_number(x),
-                    why=why,
+                    why=formatting.why_ended(outcome, LIMITS),
                 )
             )
         seeds = json.loads(outcome.stdout)

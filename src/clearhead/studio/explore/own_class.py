@@ -20,6 +20,7 @@ from clearhead.studio.learn import topic
 from clearhead.studio.lens import demo_model
 from clearhead.studio.practice.asking import answered
 from clearhead.studio.questions.question import ends_in_class
+from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, explained
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
@@ -105,7 +106,7 @@ def page(
 @queued("programs")
 def data(context: CurrentContext, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> Response:
     """What `attention.js` draws: one layer, every head of it from the learner's class."""
-    from clearhead.views.payload import payload
+    from clearhead.views.page.payload import payload
 
     attempt, _item = _found(context, attempt_id)
     needs_queue()
@@ -154,8 +155,7 @@ def _run(program: str, layer: int, owner: str = "") -> Ran:
     ]
     outcome = sandbox.run(chunks, files=files, limits=LIMITS, preload=("torch",), owner=owner)
     if not outcome.ok or MARK not in outcome.stdout:
-        why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
-        why = why or _("it printed nothing")
+        why = formatting.why_ended(outcome, LIMITS) or _("it printed nothing")
         raise SandboxError(_("Your class did not run with the model’s weights: %(why)s.", why=why))
     raw = base64.b64decode(outcome.stdout.rpartition(MARK)[2])
     own = list(demo_model.reading(SENTENCE).record.values())[layer].to_dense()

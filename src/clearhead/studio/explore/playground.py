@@ -14,11 +14,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead import sandbox
 from clearhead.course import Item, Pack, Topic, Verdict, grade
-from clearhead.course.compare import same_output
+from clearhead.course.grading.compare import same_output
 from clearhead.errors import SandboxError
 from clearhead.studio.explore.seed_substitution import with_seed_substituted
 from clearhead.studio.learn import home, topic
 from clearhead.studio.practice import mistakes
+from clearhead.studio.text import formatting
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web import saved_forms
@@ -62,6 +63,7 @@ def look(
         program=ran.program if ran else own,
         prediction=ran.prediction if ran else "",
         outcome=ran and ran.outcome,
+        stopped=formatting.stopped(ran.outcome.stopped, LIMITS) if ran and ran.outcome and ran.outcome.stopped else "",
         problem=ran.problem if ran else "",
         gone=bool(run) and ran is None,
         same=same,

@@ -27,7 +27,7 @@ def head(
     from dataclasses import replace
 
     from clearhead.capture import Record
-    from clearhead.views.payload import payload
+    from clearhead.views.page.payload import payload
 
     needs_queue()
     try:

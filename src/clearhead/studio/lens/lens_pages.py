@@ -105,8 +105,9 @@ async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
 
     async def lines() -> AsyncIterator[str]:
         try:
-            async with context.queues["lens"].turn(context.store.learner):
-                work = Work(lambda tell: {"key": what.key, "payload": _payload(kept, what, tell)})
+            queue = context.queues["lens"]
+            async with queue.turn(context.store.learner):
+                work = Work(lambda tell: {"key": what.key, "payload": _payload(kept, what, tell)}, queue.threads)
                 async for line in work.lines(request.is_disconnected):
                     yield line
         except Busy as busy:
@@ -141,7 +142,7 @@ def answers(
     second: str = "",
 ) -> Response:
     """A tile of one head, a token's links, …: about the reading of this key, or of this text; else status 422."""
-    from clearhead.views.answers import answer
+    from clearhead.views.page.questions import answer
 
     needs_queue()
     try:
@@ -185,7 +186,7 @@ def style() -> Response:
 
 
 def _payload(kept: Readings, what: Asked, tell: Tell) -> dict[str, Any]:
-    from clearhead.views.payload import payload
+    from clearhead.views.page.payload import payload
 
     reading, second = kept.both(what, tell)
     tell("drawing", 0, len(reading.record))

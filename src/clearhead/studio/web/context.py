@@ -16,13 +16,14 @@ from fastapi import Depends, Request
 
 from clearhead.course import Item, Progress, Proved, Verdict
 from clearhead.errors import StoreError
-from clearhead.saying import say
+from clearhead.messages import message
 from clearhead.studio.learner.history import History, Learner
 from clearhead.studio.learner.store import Store
 from clearhead.studio.library.library import Library
 from clearhead.studio.library.variants import Variants
 from clearhead.studio.questions.draft import Drafts
 from clearhead.studio.questions.question import Question
+from clearhead.studio.web.locks import Locks
 from clearhead.studio.web.security import Csrf
 from clearhead.studio.web.settings import Settings
 from clearhead.studio.web.work_queues import WorkQueue, needs_queue
@@ -66,9 +67,10 @@ class Context:
         self.drafts = Drafts(self.secret)
         self.learner = Learner(self.store, self.library.written)
         programs = self.settings.programs
+        locks = Locks(self.settings.data / "locks") if self.settings.processes > 1 else None
         # One experiment at once: a measured time means nothing while another is measured.
-        self.queues = {"programs": WorkQueue("programs", programs), "experiments": WorkQueue("experiments", 1),
-                      "lens": WorkQueue("lens", LENSES)}  # fmt: skip
+        at_once = {"programs": programs, "experiments": 1, "lens": LENSES}
+        self.queues = {name: WorkQueue(name, count, locks) for name, count in at_once.items()}
 
     def close(self) -> None:
         """Start no more work, and give the database back."""
@@ -169,7 +171,7 @@ class Context:
 
 def context_of(request: Request) -> Context:
     """The desk at which this request is served."""
-    if not hasattr(request.state, "desk"):
+    if not hasattr(request.state, "context"):
         root: Context = request.app.state.context
         request.state.context = root.at(GUEST) if root.settings.shared else root.for_request()
     context: Context = request.state.context
@@ -195,6 +197,8 @@ def secret_in(folder: Path) -> str:
         secret = ""
     if not secret:
         raise StoreError(
-            say("%(file)s is damaged. Remove it: the next start makes another, and everybody logs in again.", file=file)
+            message(
+                "%(file)s is damaged. Remove it: the next start makes another, and everybody logs in again.", file=file
+            )
         )
     return secret
