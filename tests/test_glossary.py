@@ -26,7 +26,6 @@ PENDING_NAMES = {
     "printing.py",
     "sandbox",
     "studio",
-    "views",
 }
 PENDING_SENTENCES = {
     "course",
@@ -35,7 +34,6 @@ PENDING_SENTENCES = {
     "multihead",
     "sandbox",
     "studio",
-    "views",
     "docs",
 }
 
