@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -122,8 +121,8 @@ def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> dict
         reached = _limit_files([*family(server), *(family(_postmaster(cluster)) if cluster else ())], 0)
         time.sleep(AWAY)
         with suppress(OSError):  # PostgreSQL ends where it cannot write its log, as on any full disk
-            _limit_files(list(family(_postmaster(cluster))) if cluster else [], resource.RLIM_INFINITY)
-        _limit_files(list(family(server)), resource.RLIM_INFINITY)
+            _limit_files(list(family(_postmaster(cluster))) if cluster else [], None)
+        _limit_files(list(family(server)), None)
         if cluster:
             _start(cluster)
         return reached
@@ -148,15 +147,20 @@ def _postmaster(cluster: Any) -> int:
     return int((cluster._folder / "data" / "postmaster.pid").read_text().split()[0])
 
 
-def _limit_files(pids: list[int], most: int) -> int:
-    """Let these processes write files of `most` bytes at most; how many there were."""
-    limited = 0
+def _limit_files(pids: list[int], most: int | None) -> int:
+    """Let these processes write files of `most` bytes at most, None for any; how many were reached.
+
+    Each is limited as its own user, for root in a container may not. Confined programs cannot be reached.
+    """
+    reached = 0
     for pid in pids:
-        with suppress(ProcessLookupError):
-            hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, hard))
-            limited += 1
-    return limited
+        with suppress(OSError):
+            process = Path(f"/proc/{pid}").stat()
+            who: dict[str, Any] = {"user": process.st_uid, "group": process.st_gid, "extra_groups": []}
+            command = ["prlimit", f"--pid={pid}", f"--fsize={'unlimited' if most is None else most}:"]
+            limited = subprocess.run(command, capture_output=True, check=False, **(who if os.getuid() == 0 else {}))
+            reached += limited.returncode == 0
+    return reached
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
