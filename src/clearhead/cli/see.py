@@ -9,6 +9,7 @@ from clearhead import printing, sizes
 from clearhead.cli import inputs, output, reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Model, Target, Trust
+from clearhead.console import console
 
 
 def see(
@@ -38,7 +39,7 @@ def see(
     Without --layer and --head, all heads are shown, small. With only one of the two, the other is 0.
     """
     given = inputs.read_words(text, file)
-    from clearhead.views import terminal
+    from clearhead.views import checks, terminal
     from clearhead.views.listing import listing
     from clearhead.views.page.html import page
     from clearhead.views.rollout import rolled
@@ -49,7 +50,7 @@ def see(
         result, layer, head = rolled(result), layer or "0", head or 0
     number = reading.layer_number(result, layer)
     if number is not None or head is not None:
-        terminal.check(result, number or 0, head or 0)
+        checks.check_head(result, number or 0, head or 0)
     if html is not None:
         words = given if isinstance(given, str) else None
         with reading.progress("drawing") as tell:
@@ -60,6 +61,6 @@ def see(
     if as_json:
         printing.show_json(listing(result, layer=number, head=head))
     elif scores:
-        printing.console().print(terminal.score_table(result))
+        console().print(terminal.score_table(result))
     elif html is None and png is None:
-        terminal.show(result, printing.console(), layer=number, head=head)
+        terminal.show(result, console(), layer=number, head=head)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from clearhead.errors import ModelError, OptionError
-from clearhead.messages import message
+from clearhead.messages import Message, message
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -39,6 +39,43 @@ def refuse_nothing(reading: "Reading") -> None:
             reasons=reasons,
         )
     )
+
+
+def check_head(reading: "Reading", layer: int, head: int) -> None:
+    """Check that the reading has this layer, and the layer this head.
+
+    Raises:
+        OptionError: it has not; the message says which there are.
+    """
+    matrices = list(reading.record.values())
+    if not 0 <= layer < len(matrices):
+        raise OptionError(
+            message(
+                "there is no layer %(layer)s: %(model)s has %(layers)s.",
+                layer=layer,
+                model=reading.model_name,
+                layers=_layers(len(matrices)),
+            )
+        )
+    heads = matrices[layer].shape[1]
+    if not 0 <= head < heads:
+        raise OptionError(
+            message(
+                "there is no head %(head)s: layer %(layer)s has %(heads)s.", head=head, layer=layer, heads=_heads(heads)
+            )
+        )
+
+
+def _layers(count: int) -> Message:
+    if count < 2:
+        return message("only layer 0") if count else message("no layers")
+    return message("layers 0 to %(last)s", last=count - 1)
+
+
+def _heads(count: int) -> Message:
+    if count < 2:
+        return message("only head 0") if count else message("no heads")
+    return message("heads 0 to %(last)s", last=count - 1)
 
 
 def refuse_unlike(first: "Reading", second: "Reading") -> None:

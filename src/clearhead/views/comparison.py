@@ -4,15 +4,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from clearhead.errors import OptionError, TooLargeError
+from clearhead.extras import needs
 from clearhead.views import terminal
 from clearhead.views.arrays import Array, numbers
-from clearhead.views.checks import refuse_unlike
+from clearhead.views.checks import check_head, refuse_unlike
 from clearhead.views.page.payload import tiles
 from clearhead.views.token_axes import layer_lines, lines
+
+with needs("cli", "comparing models in a terminal"):
+    from rich.console import Group, RenderableType
+    from rich.text import Text
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -131,7 +134,7 @@ def _places(found: Comparison) -> list[Text]:
 
 def one_head(found: Comparison, layer: int, head: int, width: int = 80) -> RenderableType:
     """Where a head of the first model and the one in the same place of the second differ: first less second."""
-    terminal.check(found.first, layer, head)
+    check_head(found.first, layer, head)
     queries, _ = layer_lines(found.first, layer)
     names = 4 + max(len(token[:14]) for token in queries.tokens)
     difference = between(found, layer, head, max(8, (width - names - 2) // 2))
@@ -165,7 +168,7 @@ def between(found: Comparison, layer: int, head: int, cells: int) -> Array:
     """
     maps = []
     for reading in (found.first, found.second):
-        terminal.check(reading, layer, head)
+        check_head(reading, layer, head)
         maps.append(tiles(list(reading.record.values())[layer], cells, cells)[head])
     if maps[0].shape != maps[1].shape:
         raise OptionError(

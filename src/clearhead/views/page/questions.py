@@ -11,9 +11,9 @@ import numpy as np
 
 from clearhead.errors import OptionError
 from clearhead.views.arrays import Array, numbers
+from clearhead.views.checks import check_head
 from clearhead.views.page import long_texts
 from clearhead.views.page.payload import hidden, masked, pack
-from clearhead.views.terminal import check
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -63,7 +63,7 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
 
 
 def _head(reading: "Reading", layer: int, head: int) -> Any:
-    check(reading, layer, head)
+    check_head(reading, layer, head)
     return list(reading.record.values())[layer]
 
 
