@@ -29,7 +29,7 @@ COMMANDS = {
 }
 CALLS = {
     "cli": ("import clearhead.cli", "from clearhead.console import console", "from clearhead.views import terminal",
-            "from clearhead.views import comparison"),
+            "from clearhead.views import terminal_comparison"),
     "course": ("import clearhead.course", "from clearhead.course import exchange"),
     "models": ("clearhead.register_with_transformers()", "from clearhead.capture import load; load('induction')",
                "from clearhead.capture import load; load()",

@@ -10,7 +10,12 @@ import clearhead
 from test_extras import libraries, requirements
 
 ROOMS = ("masks", "kernels", "matrix", "multihead", "capture", "sandbox", "views")
-NEEDS_AN_EXTRA = {"views.comparison", "views.plot", "views.terminal", "views.widget"}  # by `needs`: see test_extras.py
+NEEDS_AN_EXTRA = {
+    "views.plot",
+    "views.terminal",
+    "views.terminal_comparison",
+    "views.widget",
+}  # by `needs`: see test_extras.py
 EXTRAS = ("cli", "course", "views", "studio")
 # A finder that refuses every library of the extras, and whatever else no installation is sure to have.
 PROGRAM = """

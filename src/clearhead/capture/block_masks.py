@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.capture.mask_tables import simplest
+from clearhead.capture.mask_tables import smallest_mask
 
 Rule = Callable[..., Tensor]
 Sizes = tuple[int, int, int, int]  # (B, H, L, S)
@@ -17,7 +17,7 @@ def allowed(block_mask: Any, sizes: Sizes, device: torch.device) -> tuple[bool, 
     rule = getattr(block_mask, "mask_mod", block_mask)
     given = getattr(block_mask, "shape", sizes)  # 1 where the mask is the same for every batch element, or head
     batch, heads = (1 if given[axis] == 1 else sizes[axis] for axis in (0, 1))
-    return simplest(everywhere(rule, (batch, heads, *sizes[2:]), device).bool())
+    return smallest_mask(everywhere(rule, (batch, heads, *sizes[2:]), device).bool())
 
 
 def everywhere(rule: Rule, sizes: Sizes, device: torch.device) -> Tensor:

@@ -75,7 +75,7 @@ class Masks:
     _known: dict[tuple[Any, ...], tuple[StorageWeakRef, Tensor | None, Tensor | None]] = field(default_factory=dict)
     _blocks: dict[tuple[int, Sizes], tuple[Any, bool, Tensor | None]] = field(default_factory=dict)
 
-    def unblocked(self, mask: Any, sizes: Sizes, device: torch.device) -> tuple[bool, Tensor | None]:
+    def dense_block_mask(self, mask: Any, sizes: Sizes, device: torch.device) -> tuple[bool, Tensor | None]:
         """(is_causal, mask) of a BlockMask of flex attention over (B, H, L, S)."""
         seen = self._blocks.get((id(mask), sizes))
         if seen is None or seen[0]() is not mask:
@@ -113,7 +113,7 @@ def _split(mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return allow if blocks else None, bias
 
 
-def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values: bool = False) -> Step:
+def record_step(call: Call, masks: Masks, heads: list[int] | None = None, *, values: bool = False) -> Step:
     """What is kept of a call, checked against the call's own output, with tensors of its own.
 
     Three rows of the output are computed again from the matrix. If they differ from what the model answered, its
@@ -124,7 +124,7 @@ def captured(call: Call, masks: Masks, heads: list[int] | None = None, *, values
     """
     if not all(holds_numbers(tensor) for tensor in (call.query, call.key, call.value) if tensor is not None):
         raise CaptureError(NO_NUMBERS)
-    call = _unblocked(call, masks)
+    call = _with_dense_mask(call, masks)
     if call.query.dim() != 4 or call.key.dim() != 4:
         raise CaptureError(f"its query has shape {tuple(call.query.shape)}, not (B, H, L, D)")
     call = _one_batch(_autocast(call))
@@ -192,12 +192,12 @@ def _one_batch(call: Call) -> Call:
     return replace(call, **single) if single else call
 
 
-def _unblocked(call: Call, masks: Masks) -> Call:
+def _with_dense_mask(call: Call, masks: Masks) -> Call:
     """The same call with a tensor, or `is_causal`, in place of flex attention's BlockMask."""
     if not hasattr(call.mask, "mask_mod"):
         return call
     sizes = (*call.query.shape[:3], call.key.shape[2])
-    is_causal, mask = masks.unblocked(call.mask, sizes, call.query.device)
+    is_causal, mask = masks.dense_block_mask(call.mask, sizes, call.query.device)
     return replace(call, is_causal=is_causal, mask=mask)
 
 

@@ -18,7 +18,7 @@ MOST_MASK = 2**28  # cells of a mask that is made as a table
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class PlacedCall:
     """One call: its matrix, and where its queries and keys stand."""
 
     matrix: AttentionMatrix
@@ -35,19 +35,19 @@ class _Part:
         row, key: where its query 0 and its key 0 are in the joined matrix.
     """
 
-    call: Called
+    call: PlacedCall
     rows: int
     row: int
     key: int
 
 
-def last_run(calls: list[Called]) -> list[Called]:
+def last_run(calls: list[PlacedCall]) -> list[PlacedCall]:
     """The calls that continue each other up to the last one: one generation, or one pass.
 
     A call that begins at position 0 begins a run; one that begins before the end of the call before it replaces what
     was there (a cache cropped after drafted tokens were refused).
     """
-    run: list[Called] = []
+    run: list[PlacedCall] = []
     for call in calls:
         start = call.positions.queries.start
         end = run[-1].positions.queries.positions[-1] + 1 if run else 0
@@ -56,7 +56,7 @@ def last_run(calls: list[Called]) -> list[Called]:
     return run
 
 
-def joined(calls: list[Called]) -> Called:
+def joined(calls: list[PlacedCall]) -> PlacedCall:
     """One matrix of the queries of all calls over the keys of all of them.
 
     Args:
@@ -96,10 +96,10 @@ def joined(calls: list[Called]) -> Called:
         Axis(last.queries.sequence, range(start, start + rows)),
         Axis(last.keys.sequence, range(first_key, first_key + size)),
     )
-    return Called(AttentionMatrix(query, keys, **options), where)
+    return PlacedCall(AttentionMatrix(query, keys, **options), where)
 
 
-def _alike(one: Called, other: Called) -> bool:
+def _alike(one: PlacedCall, other: PlacedCall) -> bool:
     """Whether two calls are of one kind: the same batch and heads, from and to the same sequences."""
     ours, theirs = one.positions, other.positions
     return (
@@ -113,7 +113,7 @@ def _alike(one: Called, other: Called) -> bool:
     )
 
 
-def _parts(calls: list[Called], first_key: int) -> list[_Part]:
+def _parts(calls: list[PlacedCall], first_key: int) -> list[_Part]:
     """What each call gives: its queries up to where a later call begins again."""
     parts, row = [], 0
     starts = [call.positions.queries.positions[0] for call in calls]

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 
-def simplest(allow: Tensor) -> tuple[bool, Tensor | None]:
+def smallest_mask(allow: Tensor) -> tuple[bool, Tensor | None]:
     """(is_causal, mask): the smallest description of a boolean (B, H, L, S), so that no L×S table is kept if it can.
 
-    >>> simplest(torch.ones(1, 2, 3, 3, dtype=torch.bool).tril())
+    >>> smallest_mask(torch.ones(1, 2, 3, 3, dtype=torch.bool).tril())
     (True, None)
     """
     allow = shared(allow)

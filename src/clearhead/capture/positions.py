@@ -55,7 +55,7 @@ class Positions:
         return self.queries.sequence == self.keys.sequence != "other"
 
 
-def plain(positions: Positions) -> list[Any]:
+def to_lists(positions: Positions) -> list[Any]:
     """The same as lists and numbers, for a file."""
     axes = [
         [axis.sequence, [axis.start, len(axis.positions)] if axis.start is not None else list(axis.positions)]
@@ -65,11 +65,11 @@ def plain(positions: Positions) -> list[Any]:
     return [axes, starts, positions.text, positions.nth]
 
 
-def from_plain(saved: Any) -> Positions | None:
-    """What `plain` described.
+def from_lists(saved: Any) -> Positions | None:
+    """What `to_lists` described.
 
     >>> where = assumed(2, 5, 3)
-    >>> from_plain(plain(where)) == where
+    >>> from_lists(to_lists(where)) == where
     True
     """
     if saved is None:

@@ -33,7 +33,7 @@ def compare(
 ) -> None:
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
     given = inputs.read_words(text, file)
-    from clearhead.views import comparison
+    from clearhead.views import comparison, terminal_comparison
     from clearhead.views.page.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
@@ -55,6 +55,6 @@ def compare(
         printing.show_json(comparison.listing(result))
     elif place is not None:
         screen = console()
-        screen.print(comparison.one_head(result, *place, screen.width))
+        screen.print(terminal_comparison.one_head(result, *place, screen.width))
     elif html is None and png is None:
-        console().print(comparison.overview(result))
+        console().print(terminal_comparison.overview(result))

@@ -53,8 +53,8 @@ def look(
         ModelError: the model, the text or the picture cannot be used, or no attention was captured.
     """
     from clearhead import capture
-    from clearhead.views.checks import refuse_nothing
-    from clearhead.views.progress import layers_run
+    from clearhead.capture.models.progress import layers_run
+    from clearhead.views.checks import check_not_empty
 
     with progress(f"loading {label or 'the model'}"):
         loaded = capture.load(model, trust_remote_code=trust)
@@ -67,7 +67,7 @@ def look(
             raise ModelError(f"{loaded.name} reads text, and {words} is a picture. Give --model a model of pictures.")
         else:
             reading = capture.read(loaded, words, target=target, max_bytes=max_bytes)
-    refuse_nothing(reading)
+    check_not_empty(reading)
     return reading
 
 

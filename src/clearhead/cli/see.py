@@ -39,7 +39,8 @@ def see(
     Without --layer and --head, all heads are shown, small. With only one of the two, the other is 0.
     """
     given = inputs.read_words(text, file)
-    from clearhead.views import checks, terminal
+    from clearhead.views import terminal
+    from clearhead.views.checks import check_head
     from clearhead.views.listing import listing
     from clearhead.views.page.html import page
     from clearhead.views.rollout import rolled
@@ -50,7 +51,7 @@ def see(
         result, layer, head = rolled(result), layer or "0", head or 0
     number = reading.layer_number(result, layer)
     if number is not None or head is not None:
-        checks.check_head(result, number or 0, head or 0)
+        check_head(result, number or 0, head or 0)
     if html is not None:
         words = given if isinstance(given, str) else None
         with reading.progress("drawing") as tell:

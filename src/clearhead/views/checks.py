@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from clearhead.errors import ModelError, OptionError
-from clearhead.messages import Message, message
+from clearhead.messages import message
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 MOST = 3  # reasons said
 
 
-def refuse_nothing(reading: "Reading") -> None:
+def check_not_empty(reading: "Reading") -> None:
     """Do nothing where a head was captured.
 
     Raises:
@@ -41,50 +41,13 @@ def refuse_nothing(reading: "Reading") -> None:
     )
 
 
-def check_head(reading: "Reading", layer: int, head: int) -> None:
-    """Check that the reading has this layer, and the layer this head.
-
-    Raises:
-        OptionError: it has not; the message says which there are.
-    """
-    matrices = list(reading.record.values())
-    if not 0 <= layer < len(matrices):
-        raise OptionError(
-            message(
-                "there is no layer %(layer)s: %(model)s has %(layers)s.",
-                layer=layer,
-                model=reading.model_name,
-                layers=_layers(len(matrices)),
-            )
-        )
-    heads = matrices[layer].shape[1]
-    if not 0 <= head < heads:
-        raise OptionError(
-            message(
-                "there is no head %(head)s: layer %(layer)s has %(heads)s.", head=head, layer=layer, heads=_heads(heads)
-            )
-        )
-
-
-def _layers(count: int) -> Message:
-    if count < 2:
-        return message("only layer 0") if count else message("no layers")
-    return message("layers 0 to %(last)s", last=count - 1)
-
-
-def _heads(count: int) -> Message:
-    if count < 2:
-        return message("only head 0") if count else message("no heads")
-    return message("heads 0 to %(last)s", last=count - 1)
-
-
-def refuse_unlike(first: "Reading", second: "Reading") -> None:
+def check_same_tokens(first: "Reading", second: "Reading") -> None:
     """Do nothing where the two read one text as the same tokens, but for upper case and the marks of a tokenizer.
 
     Raises:
         OptionError: they have not, so their maps do not lie on each other; says where they part.
     """
-    _refuse_unlike_decoders(first, second)
+    _check_same_decoder_tokens(first, second)
     if len(first.tokens) != len(second.tokens):
         raise OptionError(
             message(
@@ -112,7 +75,7 @@ def refuse_unlike(first: "Reading", second: "Reading") -> None:
             )
 
 
-def _refuse_unlike_decoders(first: "Reading", second: "Reading") -> None:
+def _check_same_decoder_tokens(first: "Reading", second: "Reading") -> None:
     ours, theirs = ([] if side is None else side.tokens for side in (first.decoder, second.decoder))
     if list(map(_piece, ours[1:])) != list(map(_piece, theirs[1:])):  # each starts with a token of its own
         raise OptionError(
@@ -130,3 +93,33 @@ def _refuse_unlike_decoders(first: "Reading", second: "Reading") -> None:
 def _piece(token: str) -> str:
     """A token without what a tokenizer writes for a space, or for the middle of a word."""
     return token.removeprefix("##").removesuffix("</w>").strip("Ġ▁ ").casefold()
+
+
+def check_head(reading: "Reading", layer: int, head: int) -> None:
+    """Do nothing where the reading has that layer and head.
+
+    Raises:
+        OptionError: it has not; says which there are.
+    """
+    matrices = list(reading.record.values())
+    if not 0 <= layer < len(matrices):
+        raise OptionError(
+            message(
+                "there is no layer %(layer)s: %(model)s has %(known)s.",
+                layer=layer,
+                model=reading.model_name,
+                known=_known_layers(len(matrices)),
+            )
+        )
+    heads = matrices[layer].shape[1]
+    if not 0 <= head < heads:
+        known = message("heads 0 to %(last)s", last=heads - 1) if heads > 1 else message("only head 0")
+        raise OptionError(
+            message("there is no head %(head)s: layer %(layer)s has %(known)s.", head=head, layer=layer, known=known)
+        )
+
+
+def _known_layers(count: int) -> str:
+    if not count:
+        return message("no layers")
+    return message("layers 0 to %(last)s", last=count - 1) if count > 1 else message("only layer 0")

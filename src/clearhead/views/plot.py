@@ -17,7 +17,7 @@ from clearhead.extras import needs
 from clearhead.files import unwritable
 from clearhead.views.arrays import Array
 from clearhead.views.checks import check_head
-from clearhead.views.page.payload import THUMB, hidden, tiles
+from clearhead.views.maps import THUMB, hidden, tiles
 from clearhead.views.token_axes import Line, layer_lines
 
 with needs("views", "a figure"):

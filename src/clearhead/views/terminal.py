@@ -10,11 +10,11 @@ from clearhead.extras import needs
 from clearhead.views.arrays import Array
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS, Link, between_words, strongest
-from clearhead.views.page.payload import hidden, tiles
+from clearhead.views.maps import hidden, tiles
 from clearhead.views.score_tables import tables
 from clearhead.views.token_axes import Line, layer_lines, lines
 
-with needs("cli", "printing attention in a terminal"):
+with needs("cli", "attention in a terminal"):
     from rich.cells import cell_len
     from rich.console import Console, Group, RenderableType
     from rich.text import Text

@@ -1,6 +1,7 @@
 """Who may use the studio: the token of a studio for one person, log-in on every route of a shared one, host names."""
 
 import asyncio
+import io
 import os
 import re
 import socket
@@ -8,10 +9,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 from fastapi import FastAPI
+from rich.console import Console
 from starlette.testclient import TestClient
 
 import loops
@@ -300,3 +303,30 @@ def test_no_route_is_left_out_of_the_walk() -> None:
     source = "".join(path.read_text() for path in Path(access.__file__).parents[1].rglob("*.py"))
     assert "include_in_schema" not in source
     assert source.count(".mount(") == 1, "the static files, which are nobody's"
+
+
+def test_the_cookie_is_sent_to_every_port_of_its_host(single: FastAPI) -> None:
+    """Not defended: cookies know no port, so another server on this host gets the owner's. A client keeps it as a
+    browser does. `__Host-` and Secure, which would need https, change nothing about ports."""
+    with TestClient(single, base_url="http://127.0.0.1:8765", follow_redirects=False) as browser:
+        browser.get(f"/?token={TOKEN}")
+        other = browser.build_request("GET", "http://127.0.0.1:9999/")
+        assert access.OWNER in other.headers.get("cookie", "")
+        elsewhere = browser.build_request("GET", "http://localhost:8765/")
+        assert access.OWNER not in elsewhere.headers.get("cookie", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"host": "0.0.0.0"}, True),
+        ({"host": "192.0.2.7"}, True),
+        ({"host": "127.0.0.1", "accounts": True}, False),
+        ({"host": "0.0.0.0", "certificate": Path("c.pem"), "key": Path("k.pem")}, False),
+    ],
+)
+def test_a_shared_studio_without_https_says_so(tmp_path: Path, given: dict[str, object], said: bool) -> None:
+    console = Console(record=True, width=200, file=io.StringIO())
+    settings = Settings(data=tmp_path, **given)  # type: ignore[arg-type]
+    serve._say_who(settings, SimpleNamespace(all=list), console)  # type: ignore[arg-type]
+    assert ("in the clear" in console.export_text()) == said

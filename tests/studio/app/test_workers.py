@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import httpx2
@@ -10,9 +11,12 @@ import pytest
 
 from clearhead import sandbox
 from clearhead.errors import ModelError, OptionError
+from clearhead.sandbox.processes import gate
 from clearhead.studio.accounts.users import open_users
+from clearhead.studio.app import serving as serve
 from clearhead.studio.app.application import create
 from clearhead.studio.lens.readings import Readings, asked
+from clearhead.studio.web.context import LENSES
 from clearhead.studio.web.settings import CORES, Settings
 from studio import postgresql
 from studio.accounts.test_accounts import WORD
@@ -131,3 +135,35 @@ def test_how_many_processes_serve(given: dict[str, object], processes: int) -> N
 def test_workers_that_cannot_be_are_refused(given: dict[str, int]) -> None:
     with pytest.raises(OptionError, match="workers"):
         Settings(**given)  # type: ignore[arg-type]
+
+
+def test_each_process_has_its_part_of_the_sandbox_and_all_have_one_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gate, "_gate", gate.current())
+    for name in ("_run", "unproved"):
+        monkeypatch.setattr(serve, name, lambda *_: None)
+    monkeypatch.setattr(serve.app, "create", lambda *_: None)
+    settings = Settings(data=tmp_path, accounts=True, database="postgresql://x/y", workers=4)
+    sandbox.share(1)
+    whole = gate.current().programs
+    with socket.socket() as listener:
+        serve.work(settings, listener, number=1)
+    assert gate.current().programs == max(2, whole // 4)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_queues_of_several_processes_share_their_limits(
+    tmp_path: Path, postgresql_server: postgresql.Server, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(sandbox, "must_confine", lambda: None)
+    settings = Settings(
+        data=tmp_path, host="0.0.0.0", database=postgresql_server.database(), workers=workers, url="http://x.example"
+    )
+    desks = [create(settings, shelf()).state.desk for _ in range(2)]
+    for kind, most in {"programs": settings.programs, "experiments": 1, "lens": LENSES}.items():
+        one, other = (desk.turns[kind] for desk in desks)
+        assert one.at_once == other.at_once == most
+        assert (one._locks is not None) == (workers > 1)
+    for desk in desks:
+        desk.close()

@@ -1,10 +1,15 @@
 """Try: read, predict, run, and only then change it."""
 
+import re
+from dataclasses import replace
+from html import unescape
+
 import pytest
 
 from clearhead import course, sandbox
-from clearhead.sandbox import Chunk, Program
+from clearhead.sandbox import Chunk, Outcome, Program
 from clearhead.studio.explore.seed_substitution import settled
+from clearhead.studio.text.formatting import STOPPED
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC, answer
 
@@ -43,6 +48,25 @@ def test_a_program_shows_its_numbers_and_not_how_they_were_drawn() -> None:
 @pytest.mark.parametrize("source", ["print(", "seed = 3\nprint(seed)", "def f(seed):\n    return seed\nprint(f(2))"])
 def test_a_program_with_a_seed_of_its_own_is_left_as_it_is(source: str) -> None:
     assert settled(source, 5).endswith(source)
+
+
+@pytest.mark.parametrize("why", sorted(STOPPED))
+def test_why_a_program_was_stopped_is_said_in_words(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    outcome = sandbox.run("print(1)")
+    monkeypatch.setattr(sandbox, "run", lambda *_, **__: replace(outcome, stopped=why))
+    page = run(visitor, program="print(1)")
+    assert f"Stopped: it {STOPPED[why].removeprefix('it ')}" % {"seconds": 10} in unescape(page)
+
+
+def test_every_reason_for_stopping_has_words() -> None:
+    """Outcome.stopped is documented as these, and sandbox.judge has words for the same."""
+    assert (
+        set(STOPPED)
+        == set(sandbox._WHY)
+        == set(re.findall(r'"(\w+)"', Outcome.__doc__.partition("stopped:")[2].partition("\n        raised")[0]))
+    )
 
 
 def test_a_prediction_is_answered_with_the_belief_behind_it(visitor: Visitor) -> None:

@@ -184,7 +184,8 @@ def test_who_stops_listening_stops_the_reading():
         reading = READINGS.read(asked("A text that nobody waits for"), lambda *at: (tell(*at), told(*at)))
         return {"layers": len(reading.record)}
 
-    work = Work(make)
+    threads = ThreadPoolExecutor(1)
+    work = Work(make, threads)
     assert begun.wait(60)
     work.stop()
     passed.set()

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from clearhead.capture.attention_modules import attention_modules
 from clearhead.capture.models.model_files import check_model_files
-from clearhead.capture.observing import attention_modules
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
 from clearhead.messages import message
@@ -133,7 +133,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         if missing(error) in _LIBRARIES:
             with needs("models", message("loading a model")):
                 raise
-        refused = _refusal(folder, error)
+        refused = _load_error(folder, error)
         refused.model = None if name_or_path is None else str(name_or_path)
         raise refused from (None if refused is error else error)
     finally:
@@ -205,7 +205,7 @@ def _refuse_missing(folder: str | Path, model: nn.Module, missing: Iterable[str]
         )
 
 
-def _refusal(folder: str | Path, error: Exception) -> ModelError:
+def _load_error(folder: str | Path, error: Exception) -> ModelError:
     """What to tell of a model that could not be loaded."""
     if "trust_remote_code" in str(error):  # how transformers asks for consent
         refused = ModelError(

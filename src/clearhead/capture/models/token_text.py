@@ -32,7 +32,7 @@ def letters(tokenizer: Any, ids: Sequence[int]) -> list[str]:
         parts = [_from_alphabet(name) for name in names]
     else:
         parts = [_from_sentencepiece(name) for name in names]
-    return joined_letters(names, parts, literal)
+    return characters_of_tokens(names, parts, literal)
 
 
 def readable(tokens: Sequence[str]) -> list[str]:
@@ -58,11 +58,11 @@ def readable(tokens: Sequence[str]) -> list[str]:
             return names
         if any(ord(letter) < 32 and letter not in "\t\n\r" for letter in text):
             return names
-        return joined_letters(names, parts, literal)
-    return joined_letters(names, [_from_sentencepiece(name) for name in names], literal)
+        return characters_of_tokens(names, parts, literal)
+    return characters_of_tokens(names, [_from_sentencepiece(name) for name in names], literal)
 
 
-def joined_letters(names: Sequence[str], parts: Sequence[bytes], literal: Sequence[bool]) -> list[str]:
+def characters_of_tokens(names: Sequence[str], parts: Sequence[bytes], literal: Sequence[bool]) -> list[str]:
     """Name tokens by the characters their bytes make up, together with their neighbours'.
 
     Args:

@@ -1,4 +1,4 @@
-"""What each head does, in the field's own names: one row a head, every score between 0 and 1."""
+"""Scores of every head, one row a head, each between 0 and 1; and the induction probe."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def score_record(
         token_ids: (B, T), what the model read: of a generation the prompt and what was generated, with or without the
             last token, which no query stands for; of an encoder-decoder what its encoder read.
         special: for each of the T positions, whether its token is the tokenizer's own; None = none is.
-        decoder_token_ids, decoder_special: the same of what the decoder read. Without them its scores that look at
+        decoder_token_ids, decoder_special: the same for the decoder's tokens. Without them, its scores that depend on
             tokens (duplicate_token, induction, separator) are NaN.
 
     Raises:
-        OptionError: the token ids are no tensor, or not as many as the record has positions.
+        OptionError: the token ids are not a tensor, or their number differs from the record's positions.
 
-    A RuntimeWarning names calls and batches that could not be scored.
+    Warns (RuntimeWarning) about calls and batches that could not be scored.
     """
     whole = (record if isinstance(record, Record) else Record.of(record)).joined()
     for missed in whole.missed[len(record.missed) :]:

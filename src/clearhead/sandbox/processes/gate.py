@@ -2,7 +2,7 @@
 
 Owners take turns: of those that wait, the next in the round is let in first, and nobody overtakes it, so that a large
 request is not starved by small ones. While an owner has programs running it gets no more than half of each resource, so
-another owner always finds room. The bound holds within one process.
+another owner always finds room. The bound holds within one process; several that serve one studio `share` the room.
 """
 
 import os
@@ -119,10 +119,14 @@ def needs(limits: Limits, programs: int = 1) -> int:
     return programs * (limits.memory + limits.disk + limits.output)
 
 
-def _default() -> Gate:
-    """Eight programs or two a core; three quarters of the machine's memory."""
+def _default(processes: int = 1) -> Gate:
+    """Eight programs or two a core; three quarters of the machine's memory. Of several processes each has a part.
+
+    A part has room for two programs of the default limits, a learner's and its tests, whatever the machine.
+    """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
-    return Gate(max(8, 2 * (os.cpu_count() or 1)), max(memory, _RESERVED))
+    programs = max(8, 2 * (os.cpu_count() or 1))
+    return Gate(max(2, programs // processes), max(memory // processes, _RESERVED))
 
 
 _gate = _default()
@@ -140,3 +144,9 @@ def capacity(programs: int | None = None, memory: int | None = None) -> None:
     """
     global _gate
     _gate = Gate(programs or _gate.programs, memory or _gate.memory)
+
+
+def share(processes: int) -> None:
+    """Give this process its part of the machine, where so many processes run programs."""
+    global _gate
+    _gate = _default(processes)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from clearhead import sandbox
 from clearhead.console import console as terminal
 from clearhead.errors import OptionError, SandboxError
 from clearhead.extras import STUDIO, needs
@@ -71,6 +72,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
 
 def work(settings: Settings, listener: socket.socket, number: int) -> None:
     """One of several processes: the first tells the terminal how far the proofs are, all prove and serve."""
+    sandbox.share(settings.processes)
     console = terminal(soft_wrap=True, quiet=number > 0)
     _run(app.create(settings, unproved(settings.packs)), settings, listener, console)
 

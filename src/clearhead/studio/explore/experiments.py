@@ -15,6 +15,7 @@ from clearhead.studio.explore.experiment_programs import EXPERIMENTS, SEEDS, Exp
 from clearhead.studio.explore.line_chart import curve, short
 from clearhead.studio.explore.samples import Samples, Spread
 from clearhead.studio.learn import home, topic
+from clearhead.studio.text import formatting as say
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import AtDesk
 from clearhead.studio.web.rendering import fragment, render
@@ -107,7 +108,8 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
             program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",), owner="experiments"
         )
         if not outcome.ok:
-            why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
+            why = outcome.stopped and say.stopped(outcome.stopped, LIMITS)
+            why = why or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(
                 _(
                     "The experiment ended early at %(axis)s = %(value)s: %(why)s. Try smaller settings.",

@@ -20,6 +20,7 @@ from clearhead.studio.learn import topic
 from clearhead.studio.lens import demo_model as demo
 from clearhead.studio.practice.asking import answered
 from clearhead.studio.questions.question import ends_in_class
+from clearhead.studio.text import formatting as say
 from clearhead.studio.text.translation import _, explained
 from clearhead.studio.web.context import AtDesk, Desk
 from clearhead.studio.web.rendering import render
@@ -152,7 +153,8 @@ def _run(program: str, layer: int, owner: str = "") -> Ran:
     ]
     outcome = sandbox.run(chunks, files=files, limits=LIMITS, preload=("torch",), owner=owner)
     if not outcome.ok or MARK not in outcome.stdout:
-        why = outcome.stopped or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
+        why = outcome.stopped and say.stopped(outcome.stopped, LIMITS)
+        why = why or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
         why = why or _("it printed nothing")
         raise SandboxError(_("Your class did not run with the model’s weights: %(why)s.", why=why))
     raw = base64.b64decode(outcome.stdout.rpartition(MARK)[2])

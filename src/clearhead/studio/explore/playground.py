@@ -19,6 +19,7 @@ from clearhead.errors import SandboxError
 from clearhead.studio.explore.seed_substitution import settled
 from clearhead.studio.learn import home, topic
 from clearhead.studio.practice import mistakes
+from clearhead.studio.text import formatting as say
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web import saved_forms as sent
@@ -60,6 +61,7 @@ def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str 
         program=ran.program if ran else own,
         prediction=ran.prediction if ran else "",
         outcome=ran and ran.outcome,
+        stopped=say.stopped(ran.outcome.stopped, LIMITS) if ran and ran.outcome and ran.outcome.stopped else "",
         problem=ran.problem if ran else "",
         gone=bool(run) and ran is None,
         same=same,

@@ -1,15 +1,16 @@
 """Long work behind a page: told line by line while it runs, and stopped when nobody listens any more.
 
-The work runs in a thread of its own; the answer to the browser is one line of JSON each time something changed, the
-last of them what came of it. When the browser stops asking, the connection closes, and the work is told to stop where
-it next says how far it is.
+The work runs in a thread of the Lens's queue; the answer to the browser is one line of JSON each time something
+changed, the last of them what came of it. When the browser stops asking, the connection closes, and the work is told to
+stop where it next says how far it is.
 """
 
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor, wait
 from contextvars import copy_context
-from threading import Event, Thread
+from threading import Event
 from typing import Any
 
 from clearhead.errors import ClearheadError
@@ -24,30 +25,31 @@ class Stopped(Exception):
 
 
 class Work:
-    """One piece of work in a thread of its own, begun at once.
+    """One piece of work in another thread, begun as soon as one is free.
 
     Args:
         make: does it; is handed what to tell how far it is.
+        threads: which run it.
 
     Attributes:
         answer: what came of it, as a line of JSON; None while it runs. A ClearheadError becomes its message.
     """
 
-    def __init__(self, make: Callable[[Tell], dict[str, Any]]) -> None:
+    def __init__(self, make: Callable[[Tell], dict[str, Any]], threads: Executor) -> None:
         self._stop = Event()
         self._at: dict[str, Any] = {}
         self.answer: str | None = None
-        self._thread = Thread(target=copy_context().run, args=(self._run, make), daemon=True)  # in the same language
-        self._thread.start()
+        self._future = threads.submit(copy_context().run, self._run, make)  # in the same language
 
     def stop(self) -> None:
         """Ask it to stop; it does where it next tells how far it is."""
         self._stop.set()
+        self._future.cancel()
 
     def ended(self, within: float) -> bool:
         """Whether the work is over, waiting at most `within` seconds for it."""
-        self._thread.join(within)
-        return not self._thread.is_alive()
+        wait([self._future], within)
+        return self._future.done()
 
     async def lines(self, gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
         """A line of JSON each time something changed: `{"doing", "done", "total"}`, and at last the answer.

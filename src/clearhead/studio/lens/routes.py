@@ -105,8 +105,9 @@ async def read(request: Request, desk: AtDesk, kept: Kept, wanted: Wanted) -> Re
 
     async def lines() -> AsyncIterator[str]:
         try:
-            async with desk.turns["lens"].turn(desk.store.learner):
-                work = Work(lambda tell: {"key": what.key, "payload": _payload(kept, what, tell)})
+            queue = desk.turns["lens"]
+            async with queue.turn(desk.store.learner):
+                work = Work(lambda tell: {"key": what.key, "payload": _payload(kept, what, tell)}, queue.threads)
                 async for line in work.lines(request.is_disconnected):
                     yield line
         except Busy as busy:

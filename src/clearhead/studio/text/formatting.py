@@ -7,6 +7,7 @@ from datetime import date, datetime
 from markupsafe import Markup, escape
 
 from clearhead.course import Tick
+from clearhead.sandbox import Limits
 from clearhead.studio.text.translation import _, many, mark
 
 MONTHS = (
@@ -24,6 +25,16 @@ NAMES = (
     mark("Predict the output"), mark("Choose"), mark("Tune"), mark("Debug"), mark("Concept"),
 )  # fmt: skip
 
+
+# Why a program was stopped: `Outcome.stopped` -> what it did.
+STOPPED = {
+    "time": mark("it took more than %(seconds)s seconds"),
+    "memory": mark("it asked for too much memory"),
+    "output": mark("it printed too much"),
+    "disk": mark("it wrote too much"),
+    "start": mark("it ended before its first line ran"),
+    "report": mark("it damaged what is reported of it; it may have written to a file descriptor that it did not open"),
+}
 
 # Ids of concepts whose words are not written as they sound.
 NAMED = {
@@ -72,6 +83,15 @@ def within(identifier: str) -> str:
     text = words(identifier)
     name = any(letter.isupper() or letter in ",_" for letter in text[1:])
     return text if name else text[:1].lower() + text[1:]
+
+
+def stopped(why: str, limits: Limits) -> str:
+    """Why a program was stopped, in words.
+
+    >>> stopped("time", Limits(seconds=10))
+    'it took more than 10 seconds'
+    """
+    return _(STOPPED[why], seconds=f"{limits.seconds:g}")
 
 
 def when(moment: datetime, now: datetime) -> str:

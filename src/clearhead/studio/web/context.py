@@ -23,6 +23,7 @@ from clearhead.studio.library.library import Shelf
 from clearhead.studio.library.variants import Variants
 from clearhead.studio.questions.draft import Tickets
 from clearhead.studio.questions.question import Question
+from clearhead.studio.web.locks import Locks
 from clearhead.studio.web.security import Csrf
 from clearhead.studio.web.settings import Settings
 from clearhead.studio.web.work_queues import Turns, needed
@@ -66,9 +67,10 @@ class Desk:
         self.tickets = Tickets(self.secret)
         self.learner = Learner(self.store, self.shelf.written)
         programs = self.settings.programs
+        locks = Locks(self.settings.data / "locks") if self.settings.processes > 1 else None
         # One experiment at once: a measured time means nothing while another is measured.
-        self.turns = {"programs": Turns("programs", programs), "experiments": Turns("experiments", 1),
-                      "lens": Turns("lens", LENSES)}  # fmt: skip
+        at_once = {"programs": programs, "experiments": 1, "lens": LENSES}
+        self.turns = {name: Turns(name, count, locks) for name, count in at_once.items()}
 
     def close(self) -> None:
         """Start no more work, and give the database back."""

@@ -79,13 +79,13 @@ class Settings:
 
     @property
     def programs(self) -> int:
-        """How many programs of learners each process runs at once: two a core, as far as the memory goes.
+        """How many programs of learners run at once, of all processes: two a core, as far as the memory goes.
 
         A program that is tested is two confined processes.
         """
         room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
         fitting = room // (2 * Limits().memory)
-        return max(1, min(2 * CORES, fitting) // self.processes)
+        return max(1, min(2 * CORES, fitting))
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -1,13 +1,15 @@
 """Queues for slow work, so that no learner waits for another and no page waits for a program.
 
 Pages run in the server's own threads. Programs and models run in threads of their own: a learner's one at a time, a few
-more waiting, the rest refused. As a learner has one at most in the shared queue, learners take turns there.
+more waiting, the rest refused. As a learner has one at most in the shared queue, learners take turns there. With
+several processes the limits hold for all of them together.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial, wraps
@@ -16,6 +18,7 @@ from typing import Any, Final, ParamSpec, TypeVar
 from starlette.concurrency import run_in_threadpool
 
 from clearhead.studio.text.translation import _
+from clearhead.studio.web.locks import Locks
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -49,16 +52,21 @@ class Turns:
     Args:
         name: of its threads.
         at_once: how many pieces of work run at once, of all learners together.
+        locks: shared with the other processes of this studio; None where there is only one.
     """
 
-    def __init__(self, name: str, at_once: int) -> None:
-        self.at_once = at_once
-        self._threads = ThreadPoolExecutor(at_once, thread_name_prefix=name)
+    def __init__(self, name: str, at_once: int, locks: Locks | None = None) -> None:
+        self.name, self.at_once = name, at_once
+        self.threads = ThreadPoolExecutor(at_once, thread_name_prefix=name)
         self._places: dict[int, _Place] = {}
+        self._locks = locks
+        self._first = asyncio.Lock()  # of those in this process that wait for the other processes, one asks, in order
 
     @asynccontextmanager
     async def turn(self, learner: int) -> AsyncIterator[None]:
-        """Wait until no other work of this learner's runs.
+        """Wait until no other work of this learner's runs, and no more work of all learners than may run at once.
+
+        The work itself goes to `threads`.
 
         Raises:
             Busy: so much of it waits already that this is not queued.
@@ -68,7 +76,17 @@ class Turns:
             raise Busy
         place.count += 1
         try:
-            async with place.lock:
+            async with AsyncExitStack() as held:
+                if self._locks:
+                    waiting = self._locks.take(f"{self.name} waiting", learner, 1 + WAITING)
+                    if waiting is None:
+                        raise Busy
+                    held.callback(os.close, waiting)
+                await held.enter_async_context(place.lock)
+                if self._locks:
+                    await held.enter_async_context(self._locks.hold(f"{self.name} running", learner))
+                    async with self._first:
+                        await held.enter_async_context(self._locks.hold(self.name, count=self.at_once))
                 yield
         finally:
             place.count -= 1
@@ -83,11 +101,11 @@ class Turns:
         """
         async with self.turn(learner):
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, copy_context().run, partial(_off_page, work))
+            return await loop.run_in_executor(self.threads, copy_context().run, partial(_off_page, work))
 
     def close(self) -> None:
         """Start nothing more."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
 
 def _off_page(work: Callable[[], R]) -> R:
