@@ -63,12 +63,12 @@ def export_pack(
         raise OptionError(f"{place.parent} is not a folder; make it first, or name another place for the file")
     pack = load(find(path))
     outcomes = prove_pack(pack, cache=cache)
-    wrong = next((one for one in outcomes if not one.ok), None)
+    wrong = next((outcome for outcome in outcomes if not outcome.ok), None)
     if wrong:
         raise PackError(f"{wrong.error} (only a proved pack is exported)", file=wrong.file, line=wrong.line)
     ending, writer = FORMS[form]
     target = place or Path(f"{pack.id}-{form}{ending}")
-    found = questions(pack, [one.proved for one in outcomes if one.proved])
+    found = questions(pack, [outcome.proved for outcome in outcomes if outcome.proved])
     report_losses(found, form, report)
     if strict:
         report.refuse()
