@@ -1,0 +1,195 @@
+"""`clearhead check`: prove packs, print a receipt line an item, write the receipts, watch for changes."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
+from pathlib import Path
+
+from clearhead.course.pack.item import Pack
+from clearhead.course.pack.loader import find, load, shipped
+from clearhead.course.proofs.pages import kept_pages, page_key, prove_pages
+from clearhead.course.proofs.prove import SEEDS, prove_pack, versions
+from clearhead.course.proofs.proved import Outcome
+from clearhead.errors import PackError, ProofError
+
+Show = Callable[[str], None]
+RECEIPTS = Path(".receipts")
+POLL = 0.5  # seconds between two looks at a watched folder
+
+
+def check(
+    packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, fresh: bool = False, seeds: int = SEEDS,
+    receipts: Path | None = RECEIPTS, show: Show = print,
+) -> int:  # fmt: skip
+    """Prove the packs (the shipped packs if none is named) and print a line for each item.
+
+    Args:
+        fresh: prove every item, and not only those that changed (or whose libraries did).
+        seeds: at how many seeds an item with variants must hold.
+        receipts: a folder for <pack>.json, what was proved with which versions, and for the proofs; None: neither.
+    Returns:
+        How many items and pages are wrong; a pack that is not written right counts as one.
+    """
+    return sum(_check(path, item, jobs, fresh, seeds, receipts, show) for path in packs or shipped())
+
+
+def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
+    """Return the packs to check: those named, or the shipped ones; with an item, those that have it or cannot be read.
+
+    Raises:
+        PackError: a path is not a pack's folder, or no pack has the item.
+    """
+    places = [find(pack) for pack in packs] or shipped()
+    for place in places:
+        if not (place / "pack.toml").is_file():
+            raise PackError(
+                f"{place} is not a pack: it has no pack.toml. Give a pack's folder; "
+                "`clearhead new pack NAME` makes one."
+            )
+    if item is None:
+        return places
+    chosen: list[Path] = []
+    known: list[str] = []
+    for place in places:
+        try:
+            items = load(place).items
+        except PackError:
+            chosen.append(place)  # what is wrong with it is for `check` to say
+            continue
+        known += items
+        if item in items:
+            chosen.append(place)
+    if not chosen:
+        close = get_close_matches(item, known, 5) or known[:5]
+        raise PackError(f"there is no item {item!r} in {', '.join(map(str, places))}. Did you mean {', '.join(close)}?")
+    return chosen
+
+
+def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, receipts: Path | None, show: Show) -> int:
+    try:
+        path = find(path)
+        pack = load(path)
+    except PackError as error:
+        show(f"{path}: {error}")
+        return 1
+    if item is not None and item not in pack.items:
+        show(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")
+        return 1
+    cache = receipts / "proofs" if receipts else None
+
+    def report(outcome: Outcome, done: int, every: int) -> None:
+        show(f"[{done}/{every}] {line(pack, outcome)}")
+
+    outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, seeds=seeds, fresh=fresh, progress=report)
+    failed = sum(not outcome.ok for outcome in outcomes)
+    kept = sum(outcome.cached for outcome in outcomes)
+    pages = _pages(pack, jobs, cache, fresh, show) if item is None else 0
+    unchanged = f", {kept} of them unchanged" if kept else ""
+    show(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
+    for warning in guessable(outcomes):
+        show(f"{pack.id}: {warning}")
+    if receipts and item is None:
+        show(f"receipts: {write_receipts(pack, outcomes, receipts)}")
+    return failed + pages
+
+
+def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, show: Show) -> int:
+    """Run the programs of the pages that changed; return how many pages are wrong."""
+    place = cache / pack.id / "pages.json" if cache else None
+    kept = {} if fresh else kept_pages(place)
+    pages = [list(topic.pages.values()) for topic in pack.topics]
+    keys = {page.file: page_key(page, pack) for group in pages for page in group}
+    waiting = [[page for page in group if kept.get(page.file) != keys[page.file]] for group in pages]
+    wrong = set()
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
+        running = [threads.submit(prove_pages, group, pack) for group in waiting]
+        for topic, group, run in zip(pack.topics, waiting, running, strict=True):
+            for page, count in zip(group, run.result(), strict=True):
+                if isinstance(count, ProofError):
+                    show(f"{pack.path}/{count}")
+                    wrong.add(page.file)
+                elif count:
+                    show(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
+    if place:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({file: key for file, key in keys.items() if file not in wrong}), encoding="utf-8")
+    return len(wrong)
+
+
+def line(pack: Pack, outcome: Outcome) -> str:
+    """Return the receipt line of an item, or its error and place. Only the time, at the end, differs between runs."""
+    if outcome.proved is None:
+        place = f"{pack.path / outcome.file}:{outcome.line}" if outcome.line else str(pack.path / outcome.file)
+        return f"{place}: {outcome.error}"
+    receipt = outcome.proved.receipt
+    how = "unchanged" if outcome.cached else f"{outcome.seconds:.1f} s"
+    return f"ok  {outcome.item_id}  {outcome.proved.kind}  seed {receipt.seed}  {receipt.outcome[:12]}  {how}"
+
+
+def guessable(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return warnings about right options that can be guessed: too often the longest, or too often in one place."""
+    asked = [
+        outcome.proved for outcome in outcomes if outcome.proved and sum(o.correct for o in outcome.proved.options) == 1
+    ]
+    asked = [item for item in asked if len(item.options) >= 3]
+    if len(asked) < 8:
+        return []  # too few to tell chance from habit
+    warnings = []
+    longest = sum(max(item.options, key=lambda o: len(o.text)).correct for item in asked)
+    fair = sum(1 / len(item.options) for item in asked)
+    if longest > 2 * fair:
+        warnings.append(f"the right option is the longest in {longest} of {len(asked)} items; shorten it")
+    places = [next(o.key for o in item.options if o.correct) for item in asked]
+    most = max(sorted(set(places)), key=places.count)
+    if places.count(most) > 2 * fair:
+        warnings.append(f"the right option is ({most}) in {places.count(most)} of {len(asked)} items")
+    return warnings
+
+
+def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Path:
+    """Write <folder>/<pack>.json. Two runs write the same bytes except for the times, under "seconds"."""
+    items = {
+        outcome.item_id: {
+            "item_hash": outcome.proved.receipt.item_hash, "seed": outcome.proved.receipt.seed,
+            "outcome": outcome.proved.receipt.outcome,
+        } if outcome.proved else {"error": outcome.error, "line": outcome.line}
+        for outcome in outcomes
+    }  # fmt: skip
+    data = {
+        "pack": pack.id, "version": pack.version, "versions": dict(versions(pack.preload)), "items": items,
+        "seconds": {outcome.item_id: round(outcome.seconds, 3) for outcome in outcomes},
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"{pack.id}.json"
+    place.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return place
+
+
+def watch(packs: Sequence[Path], run: Callable[[], int], show: Show = print, rounds: int | None = None) -> None:
+    """Call `run` now and after every change to a file of the packs, until Ctrl-C or for `rounds` rounds."""
+    folders = [find(path) for path in packs] or shipped()
+    before: dict[Path, int] | None = None
+    while rounds is None or rounds > 0:
+        now = {file: _changed(file) for folder in folders for file in sorted(folder.rglob("*"))}
+        if now != before:
+            first, before = before is None, now
+            try:
+                run()
+            except PackError as error:
+                if first:
+                    raise
+                show(str(error))  # a pack that was moved while it is worked on may come back
+            show("watching; Ctrl-C ends")
+            rounds = None if rounds is None else rounds - 1
+        else:
+            time.sleep(POLL)
+
+
+def _changed(file: Path) -> int:
+    """Return when a file was changed, in nanoseconds; 0 for a folder or a file that no longer exists."""
+    try:
+        return file.stat().st_mtime_ns if file.is_file() else 0
+    except OSError:
+        return 0
