@@ -28,10 +28,10 @@ from typing import Any
 
 from bench.learners import Plan, Seen
 from clearhead.course import load
-from clearhead.studio.database import Database
-from clearhead.studio.question import FORMS
-from clearhead.studio.tables import attempts, learners
-from clearhead.studio.users import open_users
+from clearhead.studio.accounts.users import open_users
+from clearhead.studio.learner.database import Database
+from clearhead.studio.learner.tables import attempts, learners
+from clearhead.studio.questions.question import FORMS
 
 ROOT = Path(__file__).parents[1]
 PACK = ROOT / "tests" / "packs" / "good"
@@ -42,8 +42,8 @@ AWAY = 5  # seconds for which the database is away, or the disk full
 SERVER = """
 import json, sys
 from pathlib import Path
-from clearhead.studio import serve
-from clearhead.studio.settings import Settings
+from clearhead.studio.app import serving as serve
+from clearhead.studio.web.settings import Settings
 given = json.loads(sys.argv[1])
 serve.serve(Settings(data=Path(given["data"]), host="127.0.0.1", port=0, accounts=True, database=given["database"],
                      workers=given["workers"], packs=(Path(given["pack"]),)), browser=False)

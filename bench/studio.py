@@ -31,12 +31,12 @@ from rich.table import Table
 from sqlalchemy import insert
 
 from clearhead.course import Attempt
-from clearhead.studio import serve
-from clearhead.studio.app import create
-from clearhead.studio.desk import Desk
-from clearhead.studio.settings import Settings
-from clearhead.studio.shelf import fill
-from clearhead.studio.tables import attempts
+from clearhead.studio.app import serving as serve
+from clearhead.studio.app.application import create
+from clearhead.studio.learner.tables import attempts
+from clearhead.studio.library.library import fill
+from clearhead.studio.web.context import Desk
+from clearhead.studio.web.settings import Settings
 
 COUNT, ROUNDS = 10_000, 40
 TOPIC = "/topics/attention/attention-in-depth"

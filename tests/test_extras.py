@@ -23,7 +23,7 @@ COMMANDS = {
     "postgresql": (["studio", "user", "list", "--database", "postgresql://a@127.0.0.1/b"],),
 }  # fmt: skip
 CALLS = {
-    "studio": ("import clearhead.studio.app", "import clearhead.studio.serve", "import clearhead.studio.users",
+    "studio": ("import clearhead.studio.app.application", "import clearhead.studio.app.serving", "import clearhead.studio.accounts.users",
                "import clearhead.course", "from clearhead.course import exchange"),
     "models": ("clearhead.register_with_transformers()", "from clearhead.capture import load; load('induction')",
                "from clearhead.capture import load; load()",
@@ -31,7 +31,7 @@ CALLS = {
                "from clearhead.matrix.store import load; load(__file__)",
                "from clearhead.capture.models.pictures import _opened; _opened('x.png')"),
     "views": ("from clearhead.views import plot", "from clearhead.views.widget import AttentionWidget"),
-    "postgresql": ("from clearhead.studio.database import postgresql_url; postgresql_url('postgresql://a@b/c')",),
+    "postgresql": ("from clearhead.studio.learner.database import postgresql_url; postgresql_url('postgresql://a@b/c')",),
 }  # fmt: skip
 # Each library is hidden as if it were not installed; then everything that needs the extra is tried.
 PROGRAM = """

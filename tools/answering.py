@@ -6,9 +6,9 @@ from itsdangerous import URLSafeSerializer
 from playwright.sync_api import Page
 
 from clearhead.course import prove
-from clearhead.studio.question import Question
-from clearhead.studio.shelf import Shelf, fill
-from clearhead.studio.ticket import Ticket
+from clearhead.studio.library.library import Shelf, fill
+from clearhead.studio.questions.draft import Ticket
+from clearhead.studio.questions.question import Question
 
 
 class Answerer:

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from clearhead.course import Attempt, Item, Proved
-from clearhead.studio.confidence import LEVELS
-from clearhead.studio.database import Database
-from clearhead.studio.shelf import Shelf, fill
-from clearhead.studio.store import Store
+from clearhead.studio.learner.confidence import LEVELS
+from clearhead.studio.learner.database import Database
+from clearhead.studio.learner.store import Store
+from clearhead.studio.library.library import Shelf, fill
 
 DAYS = (34, 33, 31, 30, 28, 27, 26, 24, 20, 19, 17, 16, 14, 13, 12, 10, 9, 7, 6, 5, 3, 2, 1)  # days ago
 TOPICS = ("attention-in-depth", "self-and-multi-head")

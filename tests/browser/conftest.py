@@ -10,10 +10,10 @@ import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from chromium import browser
-from clearhead.studio.app import create
-from clearhead.studio.serve import take_port
-from clearhead.studio.settings import Settings
-from clearhead.studio.shelf import Shelf
+from clearhead.studio.app.application import create
+from clearhead.studio.app.serving import take_port
+from clearhead.studio.library.library import Shelf
+from clearhead.studio.web.settings import Settings
 from studio import sample
 
 expect.set_options(timeout=60_000)  # a busy machine is slow, not wrong

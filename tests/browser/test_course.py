@@ -13,8 +13,8 @@ from browser.test_journey import ready
 from browser.test_keys import Hands
 from clearhead import course, sandbox
 from clearhead.course import Item, Pack, prove_pack
-from clearhead.studio.question import FORMS
-from clearhead.studio.shelf import Shelf
+from clearhead.studio.library.library import Shelf
+from clearhead.studio.questions.question import FORMS
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
 

@@ -10,7 +10,7 @@ from browser.engines import ENGINES, Chromium, Engine, Missing
 from chromium import CHROME
 from clearhead import sandbox
 from clearhead.course import KINDS
-from clearhead.studio.shelf import Shelf, fill
+from clearhead.studio.library.library import Shelf, fill
 
 PACK = Path(__file__).parents[1] / "packs" / "good"
 TOPIC = "/topics/good/basics"

@@ -64,7 +64,8 @@ def quick() -> Iterator[None]:
     from matplotlib.figure import Figure
 
     from clearhead.course import exchange
-    from clearhead.studio import accounts, serve
+    from clearhead.studio.accounts import accounts
+    from clearhead.studio.app import serving as serve
     from clearhead.views import plot
     from clearhead.views.page import html
 

@@ -238,7 +238,7 @@ def test_a_damaged_output_of_a_page_is_none(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, kept: bytes
 ) -> None:
     from clearhead.course.item import Page
-    from clearhead.studio.manuscript import with_outputs
+    from clearhead.studio.library.page_outputs import with_outputs
 
     cache, pack = tmp_path_factory.mktemp("cache"), course.load(folder)
     page = Page("read", "```python run\nprint(6 * 7)\n```\n", "a.md")

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from clearhead.studio.app import create
-from clearhead.studio.database import FILE, Database
-from clearhead.studio.desk import Desk
-from clearhead.studio.settings import Settings
+from clearhead.studio.app.application import create
+from clearhead.studio.learner.database import FILE, Database
+from clearhead.studio.web.context import Desk
+from clearhead.studio.web.settings import Settings
 from studio import postgresql
 from studio.sample import shelf
 
@@ -75,7 +75,7 @@ class Visitor:
 
 @functools.cache
 def empty_database() -> bytes:
-    """A new database file. Its migrations take most of a studio's start, and test_store.py tests them."""
+    """A new database file. Its migrations take most of a studio's start, and learner/test_store.py tests them."""
     with tempfile.TemporaryDirectory() as folder:
         Database(Path(folder)).close()
         return (Path(folder) / FILE).read_bytes()

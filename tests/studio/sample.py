@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clearhead.course import Item, Option, Pack, Page, Proved, Receipt, Topic
-from clearhead.studio.shelf import Shelf
+from clearhead.studio.library.library import Shelf
 
 READ = """
 A head turns logits into weights: $\\mathrm{softmax}\\left(\\frac{QK^\\top}{\\sqrt{d}}\\right)V$.

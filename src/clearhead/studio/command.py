@@ -51,8 +51,8 @@ def studio(
     """Learn attention in a web page served on this machine alone; Ctrl-C stops it."""
     if context.invoked_subcommand:
         return
-    from clearhead.studio import serve
-    from clearhead.studio.settings import Settings
+    from clearhead.studio.app import serving as serve
+    from clearhead.studio.web.settings import Settings
 
     chosen = Settings(
         data=Settings().data if data is None else data,
@@ -74,7 +74,7 @@ def studio(
 @user.command("add")
 def add(name: Name, data: Data = None, database: Url = None, url: Address = None) -> None:
     """Invite somebody: prints the link with which they choose a password."""
-    from clearhead.studio.users import open_users
+    from clearhead.studio.accounts.users import open_users
 
     with open_users(data, database, url) as here:
         printing.show(here.invitation(here.accounts.add(name)))
@@ -83,7 +83,7 @@ def add(name: Name, data: Data = None, database: Url = None, url: Address = None
 @user.command("reset")
 def reset(name: Name, data: Data = None, database: Url = None, url: Address = None) -> None:
     """Print a new link for a learner; the old password holds until it is used."""
-    from clearhead.studio.users import open_users
+    from clearhead.studio.accounts.users import open_users
 
     with open_users(data, database, url) as here:
         printing.show(here.invitation(here.accounts.reset(name)))
@@ -92,7 +92,7 @@ def reset(name: Name, data: Data = None, database: Url = None, url: Address = No
 @user.command("remove")
 def remove(name: Name, data: Data = None, database: Url = None) -> None:
     """Let a learner in no more, now. The answers stay in the database."""
-    from clearhead.studio.users import open_users
+    from clearhead.studio.accounts.users import open_users
 
     with open_users(data, database) as here:
         removed = here.accounts.remove(name)
@@ -102,7 +102,7 @@ def remove(name: Name, data: Data = None, database: Url = None) -> None:
 @user.command("list")
 def show(data: Data = None, database: Url = None) -> None:
     """Name every learner, and say who has taken up the invitation."""
-    from clearhead.studio.users import open_users
+    from clearhead.studio.accounts.users import open_users
 
     with open_users(data, database) as here:
         for account in here.accounts.all():

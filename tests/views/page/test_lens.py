@@ -18,11 +18,11 @@ from fastapi.testclient import TestClient
 
 from clearhead.capture import demo_folder
 from clearhead.errors import ModelError
-from clearhead.studio import app
-from clearhead.studio.lens_reading import READINGS, asked
-from clearhead.studio.lens_work import Work
-from clearhead.studio.settings import Settings
-from clearhead.studio.shelf import Shelf
+from clearhead.studio.app import application as app
+from clearhead.studio.lens.jobs import Work
+from clearhead.studio.lens.readings import READINGS, asked
+from clearhead.studio.library.library import Shelf
+from clearhead.studio.web.settings import Settings
 from views.page.test_payload import unpack
 
 SENTENCE = "The animal didn't cross the street because it was too tired"

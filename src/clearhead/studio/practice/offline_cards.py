@@ -1,0 +1,112 @@
+"""The studio as an app that opens without a network: due cards to take along, and their grades when they come back.
+
+A card's answer is not in the page and not beside its question: each has an address of its own, opened when the
+learner turns the card. A grade carries the card's ticket, whose id is the attempt's, so it counts once however often
+it is sent.
+"""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Body, HTTPException, Request
+from fastapi.responses import FileResponse, HTMLResponse
+from pydantic import BaseModel, Field
+
+from clearhead.studio.learner import review_queue as queue
+from clearhead.studio.practice.asking import asked, new_ticket
+from clearhead.studio.questions.question import Question
+from clearhead.studio.text import markdown as prose
+from clearhead.studio.text.translation import _
+from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable, open_to_all
+from clearhead.studio.web.work_queues import queued
+
+router = APIRouter()
+STATIC = Path(__file__).parents[1] / "static"
+AHEAD = timedelta(days=1)  # cards due until then come along
+MOST = 30
+
+
+class Graded(BaseModel):
+    """A card graded without a network: its ticket, the grade, and when, in seconds since 1970."""
+
+    ticket: Annotated[str, Field(max_length=2000)]
+    response: Literal["again", "good"]
+    at: Annotated[float, Field(allow_inf_nan=False)]
+
+
+@router.get("/service-worker.js")
+@open_to_all
+def service_worker() -> FileResponse:
+    """From the root, so that it may answer for every page."""
+    return FileResponse(
+        STATIC / "service-worker.js", media_type="text/javascript", headers={"cache-control": "no-cache"}
+    )
+
+
+@router.get("/manifest.webmanifest")
+@open_to_all
+def manifest() -> FileResponse:
+    """What the studio is called and looks like as an app."""
+    return FileResponse(STATIC / "manifest.webmanifest", media_type="application/manifest+json")
+
+
+@router.get("/offline", response_class=HTMLResponse)
+@linkable
+@open_to_all
+def page(request: Request) -> HTMLResponse:
+    """The page shown for every address while there is no network; its module fills in the cards."""
+    return render(request, "practice/offline.html")
+
+
+@router.get("/offline/cards")
+def cards(desk: AtDesk) -> dict[str, list[dict[str, str]]]:
+    """The questions of the cards to take along: those due until tomorrow, then new ones."""
+    every = [item for item in desk.shelf.items.values() if item.kind == "card"]
+    state = desk.progress.items
+    due = [item for item in queue.due(every, desk.progress, desk.now() + AHEAD) if state[item.id].state != "new"]
+    new = [item for item in every if state[item.id].state == "new"]
+    found = []
+    for item in (*due, *new)[:MOST]:
+        proved = desk.shelf.proved[item.id]
+        ticket = desk.tickets.sign(replace(new_ticket(desk, item, "recall"), seed=proved.receipt.seed))
+        stem = prose.html(proved.stem) + (prose.code(proved.given) if proved.given else "")
+        topic = desk.shelf.topic_of(item).title
+        found.append({"ticket": ticket, "title": item.title or _("Card"), "topic": topic, "stem": str(stem)})
+    return {"cards": found}
+
+
+@router.get("/offline/back")
+@queued("programs")
+def back(desk: AtDesk, ticket: str) -> dict[str, str]:
+    """The other side of a card."""
+    return {"back": str(prose.html(_card(desk, ticket).proved.back))}
+
+
+@router.post("/offline/attempts")
+@queued("programs")
+def take(desk: AtDesk, graded: Annotated[list[Graded], Body(max_length=1000)]) -> dict[str, list[str]]:
+    """Keep grades given without a network. Gives the tickets that are dealt with: kept now or before, or not ours."""
+    done = []
+    for one in graded:
+        done.append(one.ticket)
+        try:
+            question = _card(desk, one.ticket)
+        except HTTPException:
+            continue
+        now = desk.now()
+        at = min(max(one.at, question.ticket.at), now.timestamp())  # a device's clock may be wrong
+        verdict = desk.verdict(question, one.response)
+        attempt = question.attempt(one.response, verdict, datetime.fromtimestamp(at, UTC), confidence=None)
+        desk.store.record(replace(attempt, seconds=None))
+    return {"done": done}
+
+
+def _card(desk: Desk, ticket: str) -> Question:
+    question = asked(desk, desk.tickets.read(ticket))
+    if question.item.kind != "card":
+        raise HTTPException(400, _("Only a card can be turned over. Answer the question to see its answer."))
+    return question
