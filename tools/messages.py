@@ -18,7 +18,7 @@ from babel.messages.pofile import read_po, write_po
 
 SOURCE = Path(__file__).parent.parent / "src" / "clearhead"
 LOCALE = SOURCE / "studio" / "locale"
-KEYWORDS = {"_": None, "mark": None, "say": None, "gettext": None, "many": (1, 2), "ngettext": (1, 2)}
+KEYWORDS = {"_": None, "mark": None, "message": None, "gettext": None, "many": (1, 2), "ngettext": (1, 2)}
 READERS = {".py": "python", ".html": "jinja2.ext:babel_extract", ".js": "javascript"}
 DOMAINS = {  # a catalog each -> what is read for it
     "studio": ("studio/**/*.py", "course/**/*.py", "capture/**/*.py", "views/checks.py", "studio/templates/**/*.html"),

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from clearhead.errors import ExtraError
-from clearhead.saying import say
+from clearhead.messages import message
 
 STUDIO = ("studio", "the studio")  # the extra, and what needs it
 
@@ -35,18 +35,18 @@ def needs(extra: str, what: str) -> Iterator[None]:
         if library == "clearhead":
             raise  # a fault of ours and not a missing library
         if library and isinstance(error, ModuleNotFoundError):
-            problem = say(
+            problem = message(
                 "%(what)s needs %(library)s. Run `pip install 'clearhead[%(extra)s]'`.",
                 what=what,
                 library=library,
                 extra=extra,
             )
         else:
-            problem = say(
+            problem = message(
                 "%(what)s needs another version of %(library)s (%(why)s). "
                 "Run `pip install --upgrade 'clearhead[%(extra)s]'`.",
                 what=what,
-                library=library or say("a library"),
+                library=library or message("a library"),
                 why=error.msg,
                 extra=extra,
             )

@@ -14,8 +14,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 import clearhead
-from clearhead import diagnosis
-from clearhead.cli import app
+from clearhead.cli import app, doctor
 from clearhead.printing import clean, console, show_entry, show_json
 
 GOOD = Path(__file__).parents[1] / "packs" / "good"
@@ -96,8 +95,8 @@ def test_check_import_and_new(tmp_path: Path, text: str) -> None:
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = diagnosis.Finding("Here\x1b[2J", "name[red]\x9b", True, "\x1b]8;;x\x1b\\found[bold]")
-    monkeypatch.setattr(diagnosis, "examine", lambda: [finding])
+    finding = doctor.Finding("Here\x1b[2J", "name[red]\x9b", True, "\x1b]8;;x\x1b\\found[bold]")
+    monkeypatch.setattr(doctor, "examine", lambda: [finding])
     for more in ([], ["--json"]):
         out = CliRunner().invoke(app, ["doctor", *more]).output
         assert not ACTS.search(out)

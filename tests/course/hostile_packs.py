@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from clearhead.course.figure import unsafe
-from clearhead.course.pack import load
+from clearhead.course.pack.loader import load
+from clearhead.course.proofs.figure import unsafe
 from clearhead.errors import PackError
 from growth import Calls
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from clearhead.course.figure import unsafe
-from clearhead.course.scaffold import new_item
+from clearhead.course.pack.scaffold import new_item
+from clearhead.course.proofs.figure import unsafe
 from clearhead.errors import PackError
 
 CASES = Path(__file__).with_name("hostile_packs.py")
@@ -86,7 +86,7 @@ def test_a_figure_that_refers_to_parts_often_is_fine() -> None:
 
 
 def test_a_new_item_is_not_written_through_a_link(tmp_path: Path) -> None:
-    from clearhead.course.scaffold import new_pack
+    from clearhead.course.pack.scaffold import new_pack
 
     pack = new_pack(tmp_path / "pack")
     (pack / "items" / "x.md").symlink_to(tmp_path / "target")

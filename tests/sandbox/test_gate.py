@@ -9,8 +9,9 @@ import pytest
 
 from clearhead import sandbox
 from clearhead.errors import SandboxError
-from clearhead.sandbox import Limits, gate, watch
-from clearhead.sandbox.gate import Gate, Ticket
+from clearhead.sandbox import Limits
+from clearhead.sandbox.processes import gate, watch
+from clearhead.sandbox.processes.gate import Gate, Ticket
 
 MIB = 1 << 20
 

@@ -13,7 +13,7 @@ import pytest
 
 import clearhead
 from clearhead import course, sandbox
-from clearhead.sandbox import grants
+from clearhead.sandbox.confinement import grants
 
 NAMES = [one.name for one in sandbox.available()]
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -34,9 +34,9 @@ import json, clearhead.errors, colorsys
 print(json.dumps(opened))
 """
 HOST = """
-import json
+import json, pathlib
 from clearhead import sandbox
-sandbox.hide(sandbox.grants.Path({pack!r}))
+sandbox.hide(pathlib.Path({pack!r}))
 done = sandbox.run({program!r}, name={name!r})
 print(json.dumps([done.stdout, str(done.raised), done.stderr]))
 """

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from clearhead.errors import OptionError, TooLargeError
-from clearhead.views import comparison
+from clearhead.views import comparison, terminal_comparison
 from views.fake import reading
 
 
@@ -45,7 +45,7 @@ def test_divergence_is_the_mean_kl_of_the_rows():
         assert found.nats[row, 4] == np.inf
     listed = comparison.listing(comparison.compare(first, reading(7, layers=1, heads=3, seed=2)))["same_place"]
     assert {"layer", "head", "likeness", "kl"} == set(listed[0])
-    assert "∞" in printed(comparison.overview(found))
+    assert "∞" in printed(terminal_comparison.overview(found))
 
 
 def kl_of_rows(a, b):
@@ -57,7 +57,7 @@ def test_a_model_is_like_itself():
     found = comparison.compare(given, given)
     assert [likeness for likeness, *_ in found.same_place()] == pytest.approx([1.0] * 6)
     assert all(head == other for _, head, other in found.best())
-    assert "1.000" in printed(comparison.overview(found))
+    assert "1.000" in printed(terminal_comparison.overview(found))
     assert np.abs(comparison.between(found, 1, 2, 99)).max() == 0
 
 
@@ -72,7 +72,7 @@ def test_the_map_says_which_of_the_two_has_more():
     first, second = reading(3, layers=1, heads=1), reading(3, layers=1, heads=1, seed=5)
     for given, row in ((first, [1.0, 0.0, 0.0]), (second, [0.0, 0.0, 1.0])):
         given.record["layer.0.attention"].weights[:] = given.record["layer.0.attention"].weights.new_tensor(row)
-    lines = printed(comparison.one_head(comparison.compare(first, second), 0, 0)).splitlines()
+    lines = printed(terminal_comparison.one_head(comparison.compare(first, second), 0, 0)).splitlines()
     assert [line[-6:] for line in lines if line.startswith(" word") or line.startswith("word")] == ["██  ##"] * 3
 
 

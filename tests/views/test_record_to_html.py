@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from clearhead.capture import Missed, Record
 from clearhead.capture.positions import Axis, Positions, assumed
 from clearhead.errors import OptionError
 from clearhead.views.links import kept_links
-from clearhead.views.page.payload import masked_cells
+from clearhead.views.page.packing import masked_cells
 from views.page.test_payload import unpack
 
 
@@ -25,6 +27,22 @@ def matrix(length, *, batch=1, heads=2, keys=None, dim=3, seed=0, **options):
 def written(place, record, **options):
     html = record.to_html(place / "a.html", **options).read_text(encoding="utf-8")
     return html, json.loads(re.search(r'id="payload">(.*?)</script>', html, re.S)[1])
+
+
+@pytest.mark.parametrize("imported", ["import clearhead", "from clearhead.capture import Record"])
+def test_no_import_of_the_views_is_needed(tmp_path, imported):
+    code = f"""
+{imported}
+import sys
+import clearhead, torch
+assert "clearhead.views" not in sys.modules
+q = torch.ones(1, 2, 3, 5)
+print(clearhead.Record.of({{"a layer": clearhead.AttentionMatrix(q, q)}}).to_html(sys.argv[1]))
+"""
+    page = tmp_path / "heads.html"
+    done = subprocess.run([sys.executable, "-c", code, str(page)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(page)
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_the_page_holds_the_weights_under_the_names_given(tmp_path):

@@ -6,7 +6,8 @@ import torch
 
 from clearhead import capture
 from clearhead.matrix import AttentionMatrix
-from clearhead.views.page.payload import payload, tiles
+from clearhead.views.maps import tiles
+from clearhead.views.page.payload import payload
 from clearhead.views.rollout import rolled
 from clearhead.views.score_tables import ABOUT, Table, tables
 from views.fake import DenseMatrix, reading

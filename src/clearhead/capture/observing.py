@@ -23,7 +23,7 @@ from clearhead.capture.record import Missed, Record
 from clearhead.capture.softmax_tracing.tracer import Outcome
 from clearhead.errors import CaptureError, ClearheadError, OptionError
 from clearhead.matrix import AttentionMatrix
-from clearhead.saying import say
+from clearhead.messages import message
 from clearhead.sizes import size
 
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
@@ -335,7 +335,7 @@ class _Watcher:
         """Refuse a run in which there was nothing to see."""
         if self._ran and not self.record and not self.record.missed:
             raise CaptureError(
-                say(
+                message(
                     "%(model)s ran and no attention was seen in it. Observe a model with attention layers; if it has "
                     "some, they are of a kind Clearhead does not know.",
                     model=type(self._model).__name__,

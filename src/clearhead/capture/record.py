@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearhead import hooks
 from clearhead.capture.cached_keys import Keys
 from clearhead.capture.generation import Called, joined, last_run
 from clearhead.capture.positions import Positions, assumed, from_plain, plain
@@ -235,9 +236,9 @@ class Record(Mapping[str, AttentionMatrix]):
             >>> record.to_html(f"{tempfile.mkdtemp()}/heads.html", tokens="I saw a red kite".split()).name
             'heads.html'
         """
-        from clearhead.views.page.html import save  # the one import upward: docs/decisions/, "A record draws itself"
-
-        return save(self, path, tokens=tokens, decoder_tokens=decoder_tokens, title=title, progress=progress)
+        return hooks.save_record_page(
+            self, path, tokens=tokens, decoder_tokens=decoder_tokens, title=title, progress=progress
+        )
 
     def _add_matrix(self, name: str, matrix: AttentionMatrix, positions: Positions | None) -> None:
         """Append a call whose matrix is there already."""

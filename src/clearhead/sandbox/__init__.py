@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearhead.errors import SandboxError
-from clearhead.sandbox import batch, gate, watch
 from clearhead.sandbox.backends import available, backend, consent, explain, guarantees, must_confine, starter
-from clearhead.sandbox.gate import capacity, needs, share
-from clearhead.sandbox.grants import hide
+from clearhead.sandbox.child import batch
+from clearhead.sandbox.confinement.grants import hide
 from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Program, Raised, Tested
+from clearhead.sandbox.processes import gate, watch
+from clearhead.sandbox.processes.gate import capacity, needs, share
 
 DEFAULT = Limits()
 

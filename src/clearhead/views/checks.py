@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from clearhead.errors import ModelError, OptionError
-from clearhead.saying import say
+from clearhead.messages import message
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -22,7 +22,7 @@ def refuse_nothing(reading: "Reading") -> None:
     missed = [f"{missed.name}: {missed.reason}" for missed in reading.record.missed]
     if not missed:
         raise ModelError(
-            say(
+            message(
                 "there is nothing to show of %(model)s: no attention ran in it. A convolutional, recurrent or "
                 "state-space model has none; give a transformer, such as a BERT, GPT, Llama or ViT.",
                 model=reading.model_name,
@@ -30,9 +30,9 @@ def refuse_nothing(reading: "Reading") -> None:
         )
     reasons: str = "; ".join(missed[:MOST])
     if len(missed) > MOST:
-        reasons = say("%(reasons)s; and %(count)s more", reasons=reasons, count=len(missed) - MOST)
+        reasons = message("%(reasons)s; and %(count)s more", reasons=reasons, count=len(missed) - MOST)
     raise ModelError(
-        say(
+        message(
             "there is nothing to show of %(model)s: what ran could not be captured (%(reasons)s). Give a model of "
             "another family.",
             model=reading.model_name,
@@ -50,7 +50,7 @@ def refuse_unlike(first: "Reading", second: "Reading") -> None:
     _refuse_unlike_decoders(first, second)
     if len(first.tokens) != len(second.tokens):
         raise OptionError(
-            say(
+            message(
                 "%(first)s reads %(tokens)s tokens and %(second)s %(others)s: the maps do not lie on each other. "
                 "Compare models with one tokenizer.",
                 first=first.model_name,
@@ -63,7 +63,7 @@ def refuse_unlike(first: "Reading", second: "Reading") -> None:
         added = first.special[place] and second.special[place]  # each has names of its own for these
         if not added and _piece(one) != _piece(other):
             raise OptionError(
-                say(
+                message(
                     "at token %(place)s %(first)s reads “%(one)s” and %(second)s “%(other)s”: the two cut the text at "
                     "other places, so their maps do not lie on each other. Compare models with one tokenizer.",
                     place=place,
@@ -79,7 +79,7 @@ def _refuse_unlike_decoders(first: "Reading", second: "Reading") -> None:
     ours, theirs = ([] if side is None else side.tokens for side in (first.decoder, second.decoder))
     if list(map(_piece, ours[1:])) != list(map(_piece, theirs[1:])):  # each starts with a token of its own
         raise OptionError(
-            say(
+            message(
                 "the decoders of %(first)s and %(second)s read other tokens (%(ours)s and %(theirs)s of them): their "
                 "maps do not lie on each other. Compare models with one tokenizer.",
                 first=first.model_name,
@@ -93,3 +93,33 @@ def _refuse_unlike_decoders(first: "Reading", second: "Reading") -> None:
 def _piece(token: str) -> str:
     """A token without what a tokenizer writes for a space, or for the middle of a word."""
     return token.removeprefix("##").removesuffix("</w>").strip("Ġ▁ ").casefold()
+
+
+def check_head(reading: "Reading", layer: int, head: int) -> None:
+    """Do nothing where the reading has that layer and head.
+
+    Raises:
+        OptionError: it has not; says which there are.
+    """
+    matrices = list(reading.record.values())
+    if not 0 <= layer < len(matrices):
+        raise OptionError(
+            message(
+                "there is no layer %(layer)s: %(model)s has %(known)s.",
+                layer=layer,
+                model=reading.model_name,
+                known=_known_layers(len(matrices)),
+            )
+        )
+    heads = matrices[layer].shape[1]
+    if not 0 <= head < heads:
+        known = message("heads 0 to %(last)s", last=heads - 1) if heads > 1 else message("only head 0")
+        raise OptionError(
+            message("there is no head %(head)s: layer %(layer)s has %(known)s.", head=head, layer=layer, known=known)
+        )
+
+
+def _known_layers(count: int) -> str:
+    if not count:
+        return message("no layers")
+    return message("layers 0 to %(last)s", last=count - 1) if count > 1 else message("only layer 0")

@@ -4,22 +4,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from clearhead.errors import OptionError, TooLargeError
-from clearhead.views import terminal
 from clearhead.views.arrays import Array, numbers
-from clearhead.views.checks import refuse_unlike
-from clearhead.views.page.payload import tiles
-from clearhead.views.token_axes import layer_lines, lines
+from clearhead.views.checks import check_head, refuse_unlike
+from clearhead.views.maps import tiles
+from clearhead.views.token_axes import lines
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
 FORMAT = "clearhead.comparison/1"
 MOST_NUMBERS = 50_000_000  # weights of one model held at a time: 400 MB
-MORE, LESS = " ░▒▓█", " .:*#"  # the first model's weight is larger, or the second's
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,75 +84,6 @@ def compare(first: "Reading", second: "Reading") -> Comparison:
     return Comparison(first, second, heads, others, *_sorted(ours, theirs, alike, nats))
 
 
-def overview(found: Comparison, count: int = 8) -> RenderableType:
-    """The heads that differ most where both models have one, and the likest pairs wherever they are."""
-    first, second = found.first.model_name, found.second.model_name
-    parts: list[RenderableType] = [
-        Text.assemble((first, "bold"), " and ", (second, "bold"), f"   {len(found.first.tokens)} tokens"),
-        Text("likeness: cosine of two heads' weights, mean over queries; 1 is the same", style=terminal.QUIET),
-        Text("KL: how far the second's weights are from the first's, nats a query; 0: same", style=terminal.QUIET),
-    ]
-    same = found.same_place()
-    if same:
-        parts += [Text(), Text("KL of heads in the same place", style="bold"), *_places(found)]
-        parts += [Text(), Text("Least alike in the same place", style="bold")]
-        parts += [
-            _line(likeness, f"layer {layer}, head {head}   KL {nats:.3f}")
-            for likeness, nats, layer, head in same[:count]
-        ]
-    parts += [Text(), Text("Likest pairs", style="bold")]
-    for likeness, (layer, head), (other_layer, other_head) in found.best()[:count]:
-        parts.append(_line(likeness, f"layer {layer}, head {head}  and  layer {other_layer}, head {other_head}"))
-    parts += [Text(f"{one.model_name}: {one.note}") for one in (found.first, found.second) if one.note]
-    return Group(*parts)
-
-
-def _places(found: Comparison) -> list[Text]:
-    """The divergence of each head from the one in the same place, layers down, heads across, in shades."""
-    nats = {(layer, head): value for _, value, layer, head in found.same_place()}
-    top = max((value for value in nats.values() if np.isfinite(value)), default=0.0)
-    across = max(head for _, head in nats) + 1
-    lines = [Text("    " + "".join(f"{head:<3}" for head in range(across)).rstrip(), style=terminal.QUIET)]
-    for layer in sorted({layer for layer, _ in nats}):
-        line = Text(f"{layer:>3} ", style=terminal.QUIET)
-        for head in range(across):
-            value = nats.get((layer, head))
-            shade = " " if value is None else MORE[terminal.level(min(value, top), top)]
-            line.append("∞∞ " if value == np.inf else shade * 2 + " ", style=terminal.WEIGHT)
-        line.rstrip()
-        lines.append(line)
-    scale = "  ".join(f"{(step / 4) ** 2 * top:.3g} [{MORE[step] * 2}]" for step in range(5))
-    return [*lines, Text(f"nats  {scale}", style=terminal.QUIET)]
-
-
-def one_head(found: Comparison, layer: int, head: int, width: int = 80) -> RenderableType:
-    """Where a head of the first model and the one in the same place of the second differ: first less second."""
-    terminal.check(found.first, layer, head)
-    queries, _ = layer_lines(found.first, layer)
-    names = 4 + max(len(token[:14]) for token in queries.tokens)
-    difference = between(found, layer, head, max(8, (width - names - 2) // 2))
-    top = float(np.abs(difference).max(initial=0.0))
-    lines: list[RenderableType] = [
-        Text(f"Layer {layer}, head {head}: {found.first.model_name} less {found.second.model_name}", style="bold"),
-        Text(f"rows: queries  columns: keys   KL {_nats(found, layer, head):.3f} nats a query", style=terminal.QUIET),
-        Text(),
-    ]
-    size = len(queries.positions)
-    dense = len(difference) == size
-    for row, values in enumerate(difference):
-        start = row * size // len(difference)
-        name = queries.tokens[start][:14].replace(" ", "␣") if dense else ""
-        line = Text(f"{name} {queries.positions[start]:>3}".rjust(names) + " ", style=terminal.QUERY)
-        for value in values:
-            shade = terminal.level(abs(float(value)), top)
-            line.append(
-                (MORE if value > 0 else LESS)[shade] * 2, style=terminal.WEIGHT if value > 0 else terminal.QUERY
-            )
-        lines.append(line)
-    scale = "  ".join(f"{(step / 4) ** 2 * top:.3g} {MORE[step] * 2} {LESS[step] * 2}" for step in range(1, 5))
-    return Group(*lines, Text(), Text(f"first more, second more:  {scale}", style=terminal.QUIET))
-
-
 def between(found: Comparison, layer: int, head: int, cells: int) -> Array:
     """(r, c): the first model's map less the second's, at most `cells` a side.
 
@@ -165,7 +92,7 @@ def between(found: Comparison, layer: int, head: int, cells: int) -> Array:
     """
     maps = []
     for reading in (found.first, found.second):
-        terminal.check(reading, layer, head)
+        check_head(reading, layer, head)
         maps.append(tiles(list(reading.record.values())[layer], cells, cells)[head])
     if maps[0].shape != maps[1].shape:
         raise OptionError(
@@ -199,12 +126,6 @@ def listing(found: Comparison) -> dict[str, Any]:
             for likeness, head, other in found.best()
         ],
     }
-
-
-def _nats(found: Comparison, layer: int, head: int) -> float:
-    if (layer, head) not in found.others:
-        return float("nan")
-    return float(found.nats[found.heads.index((layer, head)), found.others.index((layer, head))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,9 +182,22 @@ def _divergence(ours: Array, theirs: Array) -> Array:
     return np.where(outside, np.inf, np.maximum(own[:, None] - cross, 0.0))
 
 
-def _line(likeness: float, what: str) -> Text:
-    return (
-        Text(f"  {likeness:.3f}  ")
-        .append(f"{'█' * round(12 * likeness):<12}", style=terminal.WEIGHT)
-        .append(f"  {what}")
-    )
+def divergences(reading: "Reading", second: "Reading", *, few: int | None = None) -> list[list[float | None]]:
+    """How far each head is from the second model's in the same place: [layer][head], nats a query, None for infinite.
+
+    Args:
+        few: how many runs of queries to look at, for an outline; all queries where None.
+    """
+    pairs = zip(reading.record.values(), second.record.values(), strict=False)
+    return [_divergences_of_layer(ours, theirs, few) for ours, theirs in pairs if ours.shape[2:] == theirs.shape[2:]]
+
+
+def _divergences_of_layer(ours: Any, theirs: Any, few: int | None) -> list[float | None]:
+    heads = list(range(min(ours.shape[1], theirs.shape[1])))
+    ours, theirs = ours.heads(heads), theirs.heads(heads)
+    if few is None:
+        nats = numbers(ours.kl(theirs))[0].mean(-1)
+    else:
+        runs = [(start, start + few) for start in range(0, ours.shape[2] - few, ours.shape[2] // few)]
+        nats = np.mean([numbers(ours.rows(*run).kl(theirs.rows(*run)))[0].mean(-1) for run in runs], axis=0)
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in nats]

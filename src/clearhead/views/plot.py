@@ -16,8 +16,8 @@ from clearhead.errors import OptionError
 from clearhead.extras import needs
 from clearhead.files import unwritable
 from clearhead.views.arrays import Array
-from clearhead.views.page.payload import THUMB, hidden, tiles
-from clearhead.views.terminal import check
+from clearhead.views.checks import check_head
+from clearhead.views.maps import THUMB, hidden, tiles
 from clearhead.views.token_axes import Line, layer_lines
 
 with needs("views", "a figure"):
@@ -100,7 +100,7 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
     Raises:
         OptionError: there is no such layer or head.
     """
-    check(reading, layer, number)
+    check_head(reading, layer, number)
     matrix = list(reading.record.values())[layer]
     weights = tiles(matrix, MOST, MOST)
     dense = weights.shape[1:] == tuple(matrix.shape[2:])

@@ -9,10 +9,10 @@ from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from clearhead.errors import OptionError
 from clearhead.views.arrays import Array
+from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS, Link, between_words, strongest
-from clearhead.views.page.payload import hidden, tiles
+from clearhead.views.maps import hidden, tiles
 from clearhead.views.score_tables import tables
 from clearhead.views.token_axes import Line, layer_lines, lines
 
@@ -66,7 +66,7 @@ def overview(reading: "Reading", width: int = 80) -> RenderableType:
 
 def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> RenderableType:
     """One head: its map (rows are queries, columns keys), and its strongest links with numbers."""
-    check(reading, layer, head)
+    check_head(reading, layer, head)
     name, matrix = list(reading.record.items())[layer]
     queries, keys = lines(reading, name)
     names = 4 + max((cell_len(_short(token)) for token in queries.tokens), default=0)
@@ -115,20 +115,6 @@ def score_table(reading: "Reading", count: int = 6) -> RenderableType:
             line = Text(f"  layer {layer:>2}, head {head:>2}  {value:8.3f}  ")
             parts.append(line.append("█" * round(24 * value / most), style=WEIGHT))
     return Group(*parts)
-
-
-def check(reading: "Reading", layer: int, head: int) -> None:
-    """Refuse a layer or a head that is not there."""
-    matrices = list(reading.record.values())
-    if not 0 <= layer < len(matrices):
-        raise OptionError(f"there is no layer {layer}: {reading.model_name} has {_range(len(matrices), 'layer')}.")
-    heads = matrices[layer].shape[1]
-    if not 0 <= head < heads:
-        raise OptionError(f"there is no head {head}: layer {layer} has {_range(heads, 'head')}.")
-
-
-def _range(count: int, what: str) -> str:
-    return f"no {what}s" if not count else f"{what}s 0 to {count - 1}" if count > 1 else f"only {what} 0"
 
 
 def _title(reading: "Reading") -> Text:

@@ -59,7 +59,7 @@ def test_it_reads_any_text_as_characters(small):
 
 
 def test_it_is_small():
-    folder = TOOL.parent.parent / "src" / "clearhead" / "capture" / "induction"
+    folder = TOOL.parent.parent / "src" / "clearhead" / "capture" / "models" / "induction"
     assert sum(file.stat().st_size for file in folder.iterdir()) < 3_000_000
 
 

@@ -139,4 +139,4 @@ def test_the_commands_take_any_spelling(tmp_path: Path) -> None:
     assert "Send José this link" in run("add", "Jose\u0301")
     assert "Send José this link" in run("reset", "JOSÉ")
     assert run("list") == "李雷  invited\nJosé  invited\n"
-    assert run("remove", "josé") == "José is let in no more; the answers stay\n"
+    assert run("remove", "josé") == "José is removed; the answers stay\n"

@@ -11,7 +11,7 @@ import pytest
 
 from clearhead import sandbox
 from clearhead.errors import ModelError, OptionError
-from clearhead.sandbox import gate
+from clearhead.sandbox.processes import gate
 from clearhead.studio.accounts.users import open_users
 from clearhead.studio.app import serving as serve
 from clearhead.studio.app.application import create

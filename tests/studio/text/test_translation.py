@@ -21,7 +21,7 @@ from tools import messages
 
 from clearhead import sandbox
 from clearhead.course import KINDS, Page, Proved
-from clearhead.course.saying import LEADS
+from clearhead.course.proofs.messages import LEADS
 from clearhead.studio.app.application import create
 from clearhead.studio.explore import experiments as experiment
 from clearhead.studio.explore.experiment_programs import EXPERIMENTS
@@ -44,7 +44,7 @@ SAME = re.compile(
     r"Clearhead|PyTorch|Lens|Control\+|Esc|Enter|Ctrl|Space|all-MiniLM-L6-v2|MiniLM|\b[A-Za-z]\b|^[\w.+-]*/[\w./?=&-]*$"
 )
 ENGLISH = messages.ENGLISH
-GETTEXT = {"_", "mark", "many", "say", "gettext", "ngettext"}
+GETTEXT = {"_", "mark", "many", "message", "gettext", "ngettext"}
 # Modules below the studio whose refusals a learner meets in the Lens.
 REFUSING = ("capture/models/loading.py", "capture/models/reading.py", "capture/models/pictures.py", "views/checks.py")
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
@@ -53,7 +53,6 @@ TERMINAL = {
     "accounts/names",
     "accounts/users",
     "app/serving",
-    "command",
     "learner/database",
     "learner/migrate",
     "library/library",
@@ -354,7 +353,7 @@ def test_every_refusal_of_the_lens_can_be_translated(name: str) -> None:
     raised = [node for node in ast.walk(ast.parse((STUDIO.parent / name).read_text())) if isinstance(node, ast.Raise)]
     assert raised
     found = [text for node in raised for text in texts(node)]
-    assert not found, f"{name}: put these into say(): {found}"
+    assert not found, f"{name}: put these into message(): {found}"
 
 
 @pytest.mark.slow

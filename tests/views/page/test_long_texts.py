@@ -8,8 +8,10 @@ import torch
 
 from clearhead.errors import OptionError
 from clearhead.matrix import AttentionMatrix
+from clearhead.views.comparison import divergences
 from clearhead.views.page import long_texts
-from clearhead.views.page.payload import divergences, masked_cells, payload
+from clearhead.views.page.packing import masked_cells
+from clearhead.views.page.payload import payload
 from clearhead.views.page.questions import answer
 from views.fake import Reading, Record
 from views.page.test_payload import unpack

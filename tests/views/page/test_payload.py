@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from clearhead import AttentionMatrix
 from clearhead.views.links import LINKS
-from clearhead.views.page.payload import masked, masked_cells, pack, payload
+from clearhead.views.page.packing import masked, masked_cells, pack
+from clearhead.views.page.payload import payload
 from views.fake import DenseMatrix, Reading, Record, reading
 
 

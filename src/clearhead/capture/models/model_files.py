@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clearhead.errors import ModelError
-from clearhead.saying import say
+from clearhead.messages import message
 
 WEIGHTS: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -25,7 +25,7 @@ MOST_LAYERS: Final = 10_000  # of anything that a config counts in layers or hea
 _VOCABULARIES: Final = ("tokenizer.json", "vocab.json")
 _PLAIN: Final = re.compile(r"[^/\\\x00-\x1f]{1,250}\.safetensors")
 _COUNTS: Final = re.compile(r"(?:num_|n_|^)\w*(?:layers?|heads?|experts|blocks)$")
-_WAY_OUT: Final = say("Save it again with model.save_pretrained(folder), which writes safetensors.")
+_WAY_OUT: Final = message("Save it again with model.save_pretrained(folder), which writes safetensors.")
 
 
 def check_model_files(folder: Path) -> None:
@@ -38,7 +38,7 @@ def check_model_files(folder: Path) -> None:
         _check(folder)
     except ModelError as error:
         raise ModelError(
-            say("%(model)s cannot be loaded as a model: %(why)s", model=folder, why=error.args[0])
+            message("%(model)s cannot be loaded as a model: %(why)s", model=folder, why=error.args[0])
         ) from None
 
 
@@ -56,16 +56,18 @@ def _check(folder: Path) -> None:
             _check_paths(folder, name, _settings(folder, name))
     for name in _VOCABULARIES:
         if (folder / name).exists() and (folder / name).stat().st_size > LARGEST_VOCABULARY:
-            raise _wrong(name, say("has more than %(most)s bytes.", most=f"{LARGEST_VOCABULARY:,}"))
+            raise _wrong(name, message("has more than %(most)s bytes.", most=f"{LARGEST_VOCABULARY:,}"))
     if (folder / "adapter_config.json").exists():
-        why = say("is a PEFT adapter, which names another model and may hold a pickle. Merge it into its model first.")
+        why = message(
+            "is a PEFT adapter, which names another model and may hold a pickle. Merge it into its model first."
+        )
         raise _wrong("adapter_config.json", why)
     for name in _weights(folder, config):
         _check_header(folder / name)
 
 
 def _wrong(name: str, why: str) -> ModelError:
-    return ModelError(say("%(file)s %(why)s", file=name, why=why))
+    return ModelError(message("%(file)s %(why)s", file=name, why=why))
 
 
 def _check_places(folder: Path) -> None:
@@ -75,32 +77,32 @@ def _check_places(folder: Path) -> None:
     with os.scandir(folder) as entries:
         for number, entry in enumerate(entries):
             if number >= MOST_FILES:
-                raise ModelError(say("the folder holds more than %(most)s files.", most=MOST_FILES))
+                raise ModelError(message("the folder holds more than %(most)s files.", most=MOST_FILES))
             if entry.is_symlink():
                 try:
                     target = Path(entry.path).resolve(strict=True)
                 except (OSError, RuntimeError):
-                    raise _wrong(entry.name, say("is a link to nothing. Put the file itself here.")) from None
+                    raise _wrong(entry.name, message("is a link to nothing. Put the file itself here.")) from None
                 if not any(target.is_relative_to(one) for one in homes):
-                    raise _wrong(entry.name, say("is a link out of the model folder. Put the file itself here."))
+                    raise _wrong(entry.name, message("is a link out of the model folder. Put the file itself here."))
             mode = entry.stat().st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                raise _wrong(entry.name, say("is a pipe, a socket or a device, not a file."))
+                raise _wrong(entry.name, message("is a pipe, a socket or a device, not a file."))
 
 
 def _settings(folder: Path, name: str) -> dict[str, Any]:
     """The object of a JSON file."""
     path = folder / name
     if path.stat().st_size > LARGEST_SETTINGS:
-        raise _wrong(name, say("has more than %(most)s bytes.", most=f"{LARGEST_SETTINGS:,}"))
+        raise _wrong(name, message("has more than %(most)s bytes.", most=f"{LARGEST_SETTINGS:,}"))
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        reason = str(error)[:200] if isinstance(error, ValueError) else say("it is nested too deep")
-        why = say("is not valid JSON: %(reason)s", reason=reason)
+        reason = str(error)[:200] if isinstance(error, ValueError) else message("it is nested too deep")
+        why = message("is not valid JSON: %(reason)s", reason=reason)
         raise _wrong(name, why) from None
     if not isinstance(data, dict):
-        raise _wrong(name, say("is not a JSON object with names and values."))
+        raise _wrong(name, message("is not a JSON object with names and values."))
     return data
 
 
@@ -123,12 +125,12 @@ def _entries(data: object) -> Iterator[tuple[str, object]]:
 def _check_config(config: dict[str, Any]) -> None:
     for name, value in _entries(config):
         if name.endswith("_implementation") and "/" in str(value):
-            why = say(
+            why = message(
                 "names %(value)s as %(name)s: a kernel of the Hub, which is code.", value=str(value)[:80], name=name
             )
             raise _wrong("config.json", why)
         if _COUNTS.search(name) and isinstance(value, int) and not -1 <= value <= MOST_LAYERS:
-            why = say("has %(name)s = %(value)s.", name=name, value=f"{value:.3g}")
+            why = message("has %(name)s = %(value)s.", name=name, value=f"{value:.3g}")
             raise _wrong("config.json", why)
 
 
@@ -143,7 +145,7 @@ def _check_paths(folder: Path, name: str, settings: dict[str, Any]) -> None:
         except (OSError, ValueError, RuntimeError):
             outside = True
         if outside and not (folder / Path(value).name).exists():
-            raise _wrong(name, say("names a file out of the model folder as %(name)s.", name=key))
+            raise _wrong(name, message("names a file out of the model folder as %(name)s.", name=key))
 
 
 def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
@@ -152,7 +154,8 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
     if named is not None:
         if not isinstance(named, str) or not _PLAIN.fullmatch(named):
             raise _wrong(
-                "config.json", say("names weights that are not a .safetensors file beside it. %(how)s", how=_WAY_OUT)
+                "config.json",
+                message("names weights that are not a .safetensors file beside it. %(how)s", how=_WAY_OUT),
             )
         return [named]
     if (folder / WEIGHTS).is_file():
@@ -163,20 +166,20 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
         )
         if not others:
             return []  # transformers says what is missing
-        why = say("may run code when it is read, so it is not. %(how)s", how=_WAY_OUT)
+        why = message("may run code when it is read, so it is not. %(how)s", how=_WAY_OUT)
         raise _wrong(others[0], why)
     listed = _settings(folder, INDEX).get("weight_map")
     if not isinstance(listed, dict) or not listed:
-        raise _wrong(INDEX, say("has no weight_map. %(how)s", how=_WAY_OUT))
+        raise _wrong(INDEX, message("has no weight_map. %(how)s", how=_WAY_OUT))
     names = sorted({str(name) for name in listed.values()})
     for name in names:
         if not _PLAIN.fullmatch(name):
-            why = say(
+            why = message(
                 "names %(name)s, which is not a .safetensors file beside it. %(how)s", name=name[:80], how=_WAY_OUT
             )
             raise _wrong(INDEX, why)
         if not (folder / name).is_file():
-            raise _wrong(INDEX, say("names %(name)s, which is not there.", name=name[:80]))
+            raise _wrong(INDEX, message("names %(name)s, which is not there.", name=name[:80]))
     return names
 
 
@@ -186,7 +189,7 @@ def _check_header(path: Path) -> None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 10 or length > min(size - 8, LARGEST_HEADER):
-            raise _wrong(path.name, say("is damaged or cut off. Copy it again."))
+            raise _wrong(path.name, message("is damaged or cut off. Copy it again."))
         header = file.read(min(length, 1))
     if header != b"{":
-        raise _wrong(path.name, say("is not a safetensors file. %(how)s", how=_WAY_OUT))
+        raise _wrong(path.name, message("is not a safetensors file. %(how)s", how=_WAY_OUT))

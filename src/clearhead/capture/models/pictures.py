@@ -17,7 +17,7 @@ from clearhead.capture.positions import assumed
 from clearhead.capture.record import Record
 from clearhead.errors import ModelError
 from clearhead.extras import needs
-from clearhead.saying import say
+from clearhead.messages import message
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,7 +42,9 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
     """
     if loaded.reads != "pictures":
         raise ModelError(
-            say("%(model)s reads text, not pictures. Give it a text, or choose a model of pictures.", model=loaded.name)
+            message(
+                "%(model)s reads text, not pictures. Give it a text, or choose a model of pictures.", model=loaded.name
+            )
         )
     opened = _opened(picture)
     with running(loaded, "picture"):
@@ -66,9 +68,9 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
 
 def _opened(picture: str | Path | bytes | Image) -> Image:
     """The picture upright, in three colours."""
-    with needs("models", say("reading a picture")):
+    with needs("models", message("reading a picture")):
         from PIL import Image, ImageOps, UnidentifiedImageError
-    name = say("the picture") if not isinstance(picture, str | Path) else str(picture)
+    name = message("the picture") if not isinstance(picture, str | Path) else str(picture)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -78,10 +80,10 @@ def _opened(picture: str | Path | bytes | Image) -> Image:
                 opened = Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture)
             return ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError as error:
-        raise ModelError(say("%(name)s is not there. Give the path of a picture file.", name=name)) from error
+        raise ModelError(message("%(name)s is not there. Give the path of a picture file.", name=name)) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ModelError(
-            say(
+            message(
                 "%(name)s has more than %(most)s pixels. Give a smaller copy.",
                 name=name,
                 most=f"{Image.MAX_IMAGE_PIXELS:,}",
@@ -89,7 +91,9 @@ def _opened(picture: str | Path | bytes | Image) -> Image:
         ) from error
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise ModelError(
-            say("%(name)s cannot be read as a picture (%(why)s). Give a PNG, JPEG or WebP file.", name=name, why=error)
+            message(
+                "%(name)s cannot be read as a picture (%(why)s). Give a PNG, JPEG or WebP file.", name=name, why=error
+            )
         ) from error
 
 
@@ -106,7 +110,7 @@ def _layout(loaded: Loaded, seen: Tensor, record: Record) -> tuple[int, int, int
         if batch == 1 and 0 <= first <= 16:  # a class token, a distilled one, registers
             return rows, cols, first
     raise ModelError(
-        say(
+        message(
             "%(model)s does not attend over one grid of patches in all its layers, as ViT does (it may use windows, or "
             "drop patches), so there is no picture to draw it on. Use clearhead.observe on it and look at its "
             "matrices.",
@@ -128,7 +132,7 @@ def _not_shown(record: Record) -> str | None:
     others = [name for name, matrix in record.items() if matrix.shape[2] != matrix.shape[3]]
     if not others:
         return None
-    return say("Not shown, as its queries are not the picture's patches: %(names)s.", names=", ".join(others))
+    return message("Not shown, as its queries are not the picture's patches: %(names)s.", names=", ".join(others))
 
 
 def _pixels(processor: Any, seen: Tensor) -> Tensor:

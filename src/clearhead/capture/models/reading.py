@@ -14,7 +14,7 @@ from clearhead.capture.models.token_text import letters
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
 from clearhead.errors import ClearheadError, ModelError
-from clearhead.saying import say
+from clearhead.messages import message
 
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
 
@@ -100,18 +100,22 @@ def read(
     """
     if loaded.reads != "text":
         raise ModelError(
-            say("%(model)s reads pictures, not text. Give it a picture, or choose a model of text.", model=loaded.name)
+            message(
+                "%(model)s reads pictures, not text. Give it a picture, or choose a model of text.", model=loaded.name
+            )
         )
     for value, refused in (
-        (text, say("text is empty. Give at least one word.")),
-        (second, say("second is empty. Give at least one word.")),
-        (target, say("target is empty. Give at least one word.")),
+        (text, message("text is empty. Give at least one word.")),
+        (second, message("second is empty. Give at least one word.")),
+        (target, message("target is empty. Give at least one word.")),
     ):
         if value is not None and not value.strip():
             raise ModelError(refused)
     if target is not None and not loaded.has_decoder:
         raise ModelError(
-            say("%(model)s is not an encoder-decoder, so it takes no target. Leave the target out.", model=loaded.name)
+            message(
+                "%(model)s is not an encoder-decoder, so it takes no target. Leave the target out.", model=loaded.name
+            )
         )
     encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
     special = encoded.pop("special_tokens_mask")[0].bool().tolist()
@@ -133,7 +137,7 @@ def read(
     segments = encoded.sequence_ids(0) if encoded.is_fast else [0] * len(ids)
     note = None
     if loaded.has_decoder and decoder is None:
-        note = say("The encoder alone is shown: its decoder reads a text of its own, given by --target (target=).")
+        note = message("The encoder alone is shown: its decoder reads a text of its own, given by --target (target=).")
     return Reading(
         record=record.joined(),
         tokens=letters(loaded.tokenizer, ids),
@@ -150,7 +154,7 @@ def _refuse_unknown(loaded: Loaded, ids: list[int]) -> None:
     known = _vocabulary(loaded.model)
     if known is not None and max(ids) >= known:
         raise ModelError(
-            say(
+            message(
                 "the tokenizer of %(model)s gives token %(token)s, and the model knows %(known)s tokens. Tokenizer and "
                 "weights belong to different models: copy both from one.",
                 model=loaded.name,
@@ -183,7 +187,7 @@ def running(loaded: Loaded, what: str) -> Iterator[None]:
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, ArithmeticError) as error:
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ModelError(
-            say(
+            message(
                 "%(model)s cannot be run on a %(what)s alone: %(why)s Use clearhead.observe on it, with the inputs it "
                 "takes.",
                 model=loaded.name,
@@ -195,10 +199,10 @@ def running(loaded: Loaded, what: str) -> Iterator[None]:
 
 def _refuse_length(loaded: Loaded, length: int) -> None:
     if not length:
-        raise ModelError(say("the tokenizer made no token of the text. Give at least one word."))
+        raise ModelError(message("the tokenizer made no token of the text. Give at least one word."))
     if length > loaded.max_length:
         raise ModelError(
-            say(
+            message(
                 "the text is %(length)s tokens long and %(model)s takes at most %(most)s (special tokens included). "
                 "Cut %(more)s tokens.",
                 length=length,

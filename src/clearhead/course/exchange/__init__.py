@@ -4,17 +4,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from clearhead.course.exchange.drafts import read, write
-from clearhead.course.exchange.gift import write_gift
-from clearhead.course.exchange.inert import without_controls
-from clearhead.course.exchange.moodle import write_moodle
+from clearhead.course.exchange.csv_table import write_csv
+from clearhead.course.exchange.gift.write import write_gift
+from clearhead.course.exchange.importing import read, write
+from clearhead.course.exchange.markup.inert import without_controls
+from clearhead.course.exchange.moodle.write import write_moodle
 from clearhead.course.exchange.qti import write_qti
 from clearhead.course.exchange.question import Question, questions
 from clearhead.course.exchange.report import Loss, Report
-from clearhead.course.exchange.table import write_csv
-from clearhead.course.item import Pack
-from clearhead.course.pack import find, load
-from clearhead.course.prove import prove_pack
+from clearhead.course.pack.item import Pack
+from clearhead.course.pack.loader import find, load
+from clearhead.course.proofs.prove import prove_pack
 from clearhead.errors import OptionError, PackError
 from clearhead.extras import needs
 
@@ -23,7 +23,7 @@ Writer = Callable[[Sequence[Question], str, Path], None]
 
 def _anki(found: Sequence[Question], title: str, place: Path) -> None:
     with needs("studio", "an Anki deck"):  # genanki is for this format alone
-        from clearhead.course.exchange.anki import write_anki
+        from clearhead.course.exchange.anki.write import write_anki
 
     write_anki(found, title, place)
 

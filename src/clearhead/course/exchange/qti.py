@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from clearhead.course.exchange.markdown import parsed
+from clearhead.course.exchange.markup.markdown import parsed
 from clearhead.course.exchange.question import Question, elements, html
 
 _QTI3 = "http://www.imsglobal.org/xsd/imsqtiasi_v3p0"

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clearhead.course.bench import fence
-from clearhead.course.exchange.inert import without_controls
-from clearhead.course.exchange.markdown import elements, hidden, html, picture, plain
-from clearhead.course.item import Item, Pack
-from clearhead.course.proved import Option, Proved
+from clearhead.course.exchange.markup.inert import without_controls
+from clearhead.course.exchange.markup.markdown import elements, hidden, html, picture, plain
+from clearhead.course.pack.item import Item, Pack
+from clearhead.course.proofs.proved import Option, Proved
+from clearhead.course.proofs.runner import fence
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ PARTS = (
     *(home, topic, practice, mistakes, exam, feedback, reveal, walk, head_data, tryout, experiment),
     *(progress, search, notes, preferences, offline),
 )
-STUDIO = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[1]
 TITLES = {
     404: mark("Not here"),
     405: mark("Not here"),
@@ -114,7 +114,7 @@ def create(settings: Settings, shelf: Shelf | None = None) -> FastAPI:
         app.add_exception_handler(access.TokenShown, access.let_in)
     _refused(app)
     _views(app)
-    app.mount("/static", StaticFiles(directory=STUDIO / "static"))
+    app.mount("/static", StaticFiles(directory=PACKAGE / "static"))
     _errors(app)
     return app
 
@@ -154,7 +154,7 @@ def _views(app: FastAPI) -> None:
     @app.get("/views/{name}.js")
     @open_to_all
     def view(name: str) -> Response:
-        file = STUDIO.parent / "views" / "static" / f"{Path(name).name}.js"
+        file = PACKAGE.parent / "views" / "static" / f"{Path(name).name}.js"
         if not file.is_file():
             raise HTTPException(404, _("There is no such view."))
         return FileResponse(file, media_type="text/javascript")

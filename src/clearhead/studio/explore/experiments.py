@@ -108,8 +108,9 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
             program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",), owner="experiments"
         )
         if not outcome.ok:
-            why = outcome.stopped and say.stopped(outcome.stopped, LIMITS)
-            why = why or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
+            why = say.stopped(outcome.stopped, LIMITS) if outcome.stopped else ""
+            if not why and outcome.raised:
+                why = f"{outcome.raised.type}: {outcome.raised.message}"
             raise SandboxError(
                 _(
                     "The experiment ended early at %(axis)s = %(value)s: %(why)s. Try smaller settings.",

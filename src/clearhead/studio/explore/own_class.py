@@ -153,8 +153,9 @@ def _run(program: str, layer: int, owner: str = "") -> Ran:
     ]
     outcome = sandbox.run(chunks, files=files, limits=LIMITS, preload=("torch",), owner=owner)
     if not outcome.ok or MARK not in outcome.stdout:
-        why = outcome.stopped and say.stopped(outcome.stopped, LIMITS)
-        why = why or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
+        why = say.stopped(outcome.stopped, LIMITS) if outcome.stopped else ""
+        if not why and outcome.raised:
+            why = f"{outcome.raised.type}: {outcome.raised.message}"
         why = why or _("it printed nothing")
         raise SandboxError(_("Your class did not run with the model’s weights: %(why)s.", why=why))
     raw = base64.b64decode(outcome.stdout.rpartition(MARK)[2])

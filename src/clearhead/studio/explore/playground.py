@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead import sandbox
 from clearhead.course import Item, Pack, Topic, Verdict, grade
-from clearhead.course.compare import same_output
+from clearhead.course.grading.compare import same_output
 from clearhead.errors import SandboxError
 from clearhead.studio.explore.seed_substitution import settled
 from clearhead.studio.learn import home, topic

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.course import Item, Mastery, Pack, Progress, Topic
-from clearhead.course.mastery import GOOD, WEIGHT
+from clearhead.course.progress.mastery import GOOD, WEIGHT
 from clearhead.studio.learn import welcome_figure as compass
 from clearhead.studio.learner import review_queue as queue
 from clearhead.studio.learner.review_session import SITTING, Helping, helping

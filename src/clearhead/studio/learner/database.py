@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from clearhead.errors import OptionError, StoreError
 from clearhead.extras import needs
-from clearhead.saying import Said, say
+from clearhead.messages import Message, message
 from clearhead.studio.learner import migrate
 
 FILE = "clearhead.db"
@@ -86,11 +86,11 @@ class Database:
             if self._file:
                 way_out = _way_out(reason, self.folder, isinstance(problem, OSError))
             else:
-                way_out = say(
+                way_out = message(
                     "To go on, see that the server runs and that the URL names a database this user may change"
                 )
             error = StoreError(
-                say(
+                message(
                     "your work in %(where)s cannot be used: %(reason)s. Nothing in it was changed. %(way_out)s",
                     where=self.where,
                     reason=reason,
@@ -177,25 +177,25 @@ def _inspect(path: Path) -> None:
         connection.close()
 
 
-def _way_out(reason: str, folder: Path, of_the_system: bool) -> Said:
+def _way_out(reason: str, folder: Path, of_the_system: bool) -> Message:
     if "locked" in reason:
-        return say(
+        return message(
             "To go on, close the other program that holds it and try again, or start with another folder: "
             "clearhead studio --data DIR"
         )
     if of_the_system or any(word in reason for word in ("full", "readonly", "disk I/O")):
-        return say(
+        return message(
             "To go on, make room or give yourself the right to write there, or start with another folder: "
             "clearhead studio --data DIR"
         )
     backups = sorted((folder / migrate.BACKUPS).glob("*.db"))
     if backups:
-        return say(
+        return message(
             "To go on, copy the newest backup, %(backup)s, over it, or start with another folder: "
             "clearhead studio --data DIR",
             backup=backups[-1],
         )
-    return say(
+    return message(
         "To go on, move that file away (the studio then starts a new one), or start with another folder: "
         "clearhead studio --data DIR"
     )

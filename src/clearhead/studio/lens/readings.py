@@ -172,8 +172,8 @@ class Readings:
 
             return rolled(self._made(replace(wanted, rollout=False), tell))
         from clearhead import capture
+        from clearhead.capture.models.progress import layers_run
         from clearhead.views.checks import refuse_nothing
-        from clearhead.views.progress import layers_run
 
         loaded = self._loaded(wanted.model, tell)
         tell("reading", 0, 0)

@@ -13,9 +13,9 @@ def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int)
 
     Of a second model, how far each head is from the one in the same place: `kl[layer][head]`, nats a query.
     """
+    from clearhead.views.comparison import divergences
     from clearhead.views.links import telling
     from clearhead.views.listing import listing
-    from clearhead.views.page.payload import divergences
     from clearhead.views.token_axes import layer_lines
 
     matrices = list(reading.record.values())

@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.course import Attempt, Item, Option, Proved, Verdict
 from clearhead.errors import OptionError
-from clearhead.saying import Said, say
+from clearhead.messages import Message, message
 from clearhead.studio.learn import topic
 from clearhead.studio.practice.asking import answered
 from clearhead.studio.questions.question import Question
@@ -145,7 +145,7 @@ def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, 
     """What was answered beside what is right: the line typed, or the first step that is wrong."""
     if question.form == "typed" and len(verdict.yours) <= LINE:
         return verdict.yours.strip(), verdict.right.strip()
-    if question.form == "worked" and isinstance(attempt.response, dict) and isinstance(verdict.why, Said):
+    if question.form == "worked" and isinstance(attempt.response, dict) and isinstance(verdict.why, Message):
         step = str(verdict.why.values.get("step"))
         return str(attempt.response.get(step, "")), verdict.details.get(step, "")
     return "", ""
@@ -193,8 +193,8 @@ def _from_kept(item: Item, kept: str | None) -> dict[str, Mistake]:
 
 def _plain(text: str) -> Any:
     """A text as JSON holds it: with its pattern, if it has one, so that it can be said in another language."""
-    return [text.pattern, text.values] if isinstance(text, Said) else text
+    return [text.pattern, text.values] if isinstance(text, Message) else text
 
 
 def _spoken(kept: Any) -> str:
-    return say(kept[0], **kept[1]) if isinstance(kept, list) else str(kept)
+    return message(kept[0], **kept[1]) if isinstance(kept, list) else str(kept)

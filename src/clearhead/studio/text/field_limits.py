@@ -6,7 +6,7 @@ Grading takes time in proportion to what was typed, so these bounds also bound w
 from typing import Final
 
 from clearhead.errors import OptionError
-from clearhead.saying import say
+from clearhead.messages import message
 
 LONGEST: Final = {
     "typed": 2_000,  # an output
@@ -30,7 +30,7 @@ class TooLong(OptionError):
     """
 
     def __init__(self, kind: str, text: str) -> None:
-        said = say(
+        said = message(
             "That is %(count)s characters, and this field takes at most %(most)s. Shorten it and send it again.",
             count=f"{len(text):,}",
             most=f"{LONGEST[kind]:,}",

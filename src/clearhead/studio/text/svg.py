@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
-from clearhead.course.figure import unsafe
+from clearhead.course.proofs.figure import unsafe
 
 SVG = "http://www.w3.org/2000/svg"
 SHAPES = frozenset(

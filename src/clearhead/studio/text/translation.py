@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from clearhead.course.saying import LEADS
+from clearhead.course.proofs.messages import LEADS
 from clearhead.errors import ClearheadError
-from clearhead.saying import Said
+from clearhead.messages import Message
 
 ENGLISH = "en"
 CATALOGS = Path(__file__).parents[1] / "locale"  # <language>/LC_MESSAGES/studio.mo, and page.mo for the ES modules
@@ -48,12 +48,12 @@ def told(text: str) -> str:
     """What a room below said, in the language of this request: a sentence by its pattern, with those among its values;
     what a proof keeps by paragraphs.
 
-    >>> from clearhead.saying import say
-    >>> told(say("Step %(step)s gives %(result)s.", step=1, result="4.0")), told("In the author's words.")
+    >>> from clearhead.messages import message
+    >>> told(message("Step %(step)s gives %(result)s.", step=1, result="4.0")), told("In the author's words.")
     ('Step 1 gives 4.0.', "In the author's words.")
     """
-    if isinstance(text, Said):
-        values = {name: told(value) if isinstance(value, Said) else value for name, value in text.values.items()}
+    if isinstance(text, Message):
+        values = {name: told(value) if isinstance(value, Message) else value for name, value in text.values.items()}
         return _(text.pattern, **values)
     return "\n\n".join(said(part) if part in LEADS else part for part in text.split("\n\n"))
 
@@ -66,7 +66,7 @@ def explained(error: ClearheadError) -> str:
     'the text is empty. Give at least one word.'
     """
     first = error.args[0] if error.args else None
-    return told(first) if isinstance(first, Said) else str(error)
+    return told(first) if isinstance(first, Message) else str(error)
 
 
 def said(text: str) -> str:

@@ -16,7 +16,7 @@ from fastapi import Depends, Request
 
 from clearhead.course import Item, Progress, Proved, Verdict
 from clearhead.errors import StoreError
-from clearhead.saying import say
+from clearhead.messages import message
 from clearhead.studio.learner.history import History, Learner
 from clearhead.studio.learner.store import Store
 from clearhead.studio.library.library import Shelf
@@ -197,6 +197,8 @@ def secret_in(folder: Path) -> str:
         secret = ""
     if not secret:
         raise StoreError(
-            say("%(file)s is damaged. Remove it: the next start makes another, and everybody logs in again.", file=file)
+            message(
+                "%(file)s is damaged. Remove it: the next start makes another, and everybody logs in again.", file=file
+            )
         )
     return secret

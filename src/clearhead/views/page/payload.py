@@ -13,17 +13,18 @@ from io import BytesIO
 from math import ceil, isqrt, prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from clearhead.extras import needs
 from clearhead.matrix import AttentionMatrix
-from clearhead.views.arrays import Array, numbers
+from clearhead.views.arrays import Array
 from clearhead.views.checks import refuse_unlike
+from clearhead.views.comparison import divergences
 from clearhead.views.links import LINKS, Kept, kept_links, telling
+from clearhead.views.maps import THUMB, hidden, tiles
 from clearhead.views.page import long_texts
+from clearhead.views.page.packing import masked, pack, pack_indices
 from clearhead.views.score_tables import tables
 from clearhead.views.token_axes import Line, lines
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from clearhead.capture import Reading
 
 FORMAT = "clearhead.attention/1"
-THUMB = 24  # cells a side of a small map
 MAP_NUMBERS = 900_000  # all maps together: 2 bytes each, 2.4 MB as base64
 SCORED = 50_000_000  # weights in all up to which every score of every head is worked out at once
 LINK_NUMBERS = 300_000  # all links together: 4 bytes each, 1.6 MB as base64
@@ -159,27 +159,6 @@ def beside(reading: "Reading", second: "Reading", side: int, stride: int, share:
     }
 
 
-def divergences(reading: "Reading", second: "Reading", *, few: int | None = None) -> list[list[float | None]]:
-    """How far each head is from the second model's in the same place: [layer][head], nats a query, None for infinite.
-
-    Args:
-        few: how many runs of queries to look at, for an outline; all queries where None.
-    """
-    pairs = zip(reading.record.values(), second.record.values(), strict=False)
-    return [_divergence(ours, theirs, few) for ours, theirs in pairs if ours.shape[2:] == theirs.shape[2:]]
-
-
-def _divergence(ours: Any, theirs: Any, few: int | None) -> list[float | None]:
-    heads = list(range(min(ours.shape[1], theirs.shape[1])))
-    ours, theirs = ours.heads(heads), theirs.heads(heads)
-    if few is None:
-        nats = numbers(ours.kl(theirs))[0].mean(-1)
-    else:
-        runs = [(start, start + few) for start in range(0, ours.shape[2] - few, ours.shape[2] // few)]
-        nats = np.mean([numbers(ours.rows(*run).kl(theirs.rows(*run)))[0].mean(-1) for run in runs], axis=0)
-    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in nats]
-
-
 def picture(reading: "Reading") -> dict[str, Any] | None:
     """What the model saw: `src` (a data: address), and `rows`, `cols`, `first` of its grid; None for a text."""
     grid = reading.grid
@@ -192,34 +171,6 @@ def picture(reading: "Reading") -> dict[str, Any] | None:
     Image.fromarray(grid.pixels.cpu().numpy()).save(file, "JPEG", quality=88)
     source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
     return {"src": source, "rows": grid.rows, "cols": grid.cols, "first": grid.first}
-
-
-def pack(values: NDArray[Any], kind: str, top: float) -> dict[str, Any]:
-    """Quantise values in [0, top] to unsigned integers.
-
-    >>> pack(np.array([[0.0, 0.5, 1.0]]), "u8", 1.0)
-    {'type': 'u8', 'shape': [1, 3], 'scale': 0.00392156862745098, 'data': 'AID/'}
-    """
-    dtype = {"u8": "<u1", "u16": "<u2", "u32": "<u4"}[kind]
-    steps = np.iinfo(dtype).max
-    scale = top / steps if top > 0 else 1.0
-    whole = np.rint(np.clip(values / scale, 0, steps)).astype(dtype)
-    return {"type": kind, "shape": list(values.shape), "scale": scale, "data": _base64(whole)}
-
-
-def pack_indices(values: NDArray[Any], size: int) -> dict[str, Any]:
-    """Pack positions below `size`, exactly."""
-    kind, dtype = ("u16", "<u2") if size <= 1 << 16 else ("u32", "<u4")
-    return {"type": kind, "shape": list(values.shape), "scale": 1, "data": _base64(values.astype(dtype))}
-
-
-def pack_bits(values: NDArray[np.bool_]) -> dict[str, Any]:
-    """Pack yes and no, eight a byte, the first in the highest bit.
-
-    >>> pack_bits(np.array([[True, False, True]]))
-    {'type': 'bits', 'shape': [1, 3], 'scale': 1, 'data': 'oA=='}
-    """
-    return {"type": "bits", "shape": list(values.shape), "scale": 1, "data": _base64(np.packbits(values))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,49 +216,6 @@ def _layer(name: str, matrix: AttentionMatrix, drawn: _Drawn) -> dict[str, Any]:
     }
 
 
-def tiles(matrix: AttentionMatrix, rows: int, cols: int) -> Array:
-    """(H, r, c): the weights themselves where L ≤ rows and S ≤ cols, else means over tiles."""
-    _, _, length, keys = matrix.shape
-    if length <= rows and keys <= cols:
-        half = matrix.dtype == torch.float16  # whose entries below 6e-8 would read as masked
-        return numbers(matrix.pooled(length, keys) if half else matrix.to_dense())[0]
-    return numbers(matrix.pooled(min(rows, length), min(cols, keys)))[0]
-
-
-def hidden(matrix: Any, weights: Array, region: tuple[slice, slice] | None = None) -> NDArray[np.bool_]:
-    """Which cells of a map (H, r, c), of the whole matrix or of a region, are masked through and through: (H, r, c).
-
-    An attention matrix knows its mask. Of a rollout, cells that take no weight in any head count as masked.
-    """
-    if isinstance(matrix, AttentionMatrix):
-        share = matrix.allowed(*weights.shape[1:], region=region)[0]
-        return np.broadcast_to(numbers(share) == 0, weights.shape)
-    return np.broadcast_to((weights == 0).all(0), weights.shape)
-
-
-def masked(cells: NDArray[np.bool_]) -> str | dict[str, Any] | None:
-    """Masked cells (H, r, c) in short: None, "causal", or bits, (r, c) where all heads are alike, else (H, r, c)."""
-    if not cells.any():
-        return None
-    one, (rows, cols) = cells[0], cells.shape[1:]
-    if not (cells == one).all():
-        return pack_bits(cells)
-    if rows == cols and bool((one == np.triu(np.ones((rows, cols), dtype=np.bool_), 1)).all()):
-        return "causal"
-    return pack_bits(one)
-
-
-def masked_cells(said: str | dict[str, Any] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """The cells that `masked` described, True = masked, as an array (H, r, c)."""
-    if said is None:
-        return np.zeros(shape, dtype=np.bool_)
-    if isinstance(said, str):
-        return np.broadcast_to(np.triu(np.ones(shape[1:], dtype=np.bool_), 1), shape)
-    bits = np.frombuffer(base64.b64decode(said["data"]), dtype="u1")
-    cells = np.unpackbits(bits, count=prod(said["shape"])).reshape(said["shape"]).astype(np.bool_)
-    return np.broadcast_to(cells, shape)
-
-
 def _budget(matrices: Sequence[AttentionMatrix]) -> tuple[int, int]:
     """The side maps are pooled to, and of which queries the links are kept (every n-th)."""
     heads = sum(matrix.shape[1] for matrix in matrices) or 1
@@ -330,7 +238,3 @@ def _left_out(matrices: Sequence[AttentionMatrix], side: int, stride: int) -> li
     if sum(prod(matrix.shape) for matrix in matrices) > SCORED:
         said.append("of the scores only breadth is worked out")
     return said
-
-
-def _base64(values: NDArray[Any]) -> str:
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode("ascii")

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clearhead.errors import OptionError
-from clearhead.views.arrays import Array, numbers
+from clearhead.views.arrays import numbers
+from clearhead.views.checks import check_head
 from clearhead.views.page import long_texts
-from clearhead.views.page.payload import hidden, masked, pack
-from clearhead.views.terminal import check
+from clearhead.views.page.packing import pack
+from clearhead.views.page.tile import region, tile
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
-MOST_CELLS = 256  # a side of a tile
 MOST_LINKS = 64
 MOST_TELLING = 3  # queries in which two heads differ most
 
@@ -49,8 +49,8 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
     matrix = _head(about, layer, head)
     match question.get("kind"):
         case "tile":
-            region = _region(matrix, _span(question, "rows"), _span(question, "cols"))
-            return _tile(matrix, head, *region, _whole(question, "cells"), _part(question))
+            rows, cols = region(matrix, _span(question, "rows"), _span(question, "cols"))
+            return tile(matrix, head, rows, cols, _whole(question, "cells"), _part(question))
         case "links":
             return _links(matrix, head, _whole(question, "token"), question.get("side") == "key", _part(question))
         case "row" if about.grid is not None:
@@ -63,7 +63,7 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
 
 
 def _head(reading: "Reading", layer: int, head: int) -> Any:
-    check(reading, layer, head)
+    check_head(reading, layer, head)
     return list(reading.record.values())[layer]
 
 
@@ -100,43 +100,6 @@ def _kl(matrix: Any, head: int, other: Any, other_head: int, part: tuple[int, in
 def _finite(value: Any) -> float | None:
     """A number for JSON, which has no infinity."""
     return float(value) if np.isfinite(value) else None
-
-
-def _region(matrix: Any, rows: slice, cols: slice) -> tuple[slice, slice]:
-    """A region of the matrix, cut to what there is."""
-    rows, cols = slice(rows.start, min(rows.stop, matrix.shape[2])), slice(cols.start, min(cols.stop, matrix.shape[3]))
-    if rows.stop - rows.start < 1 or cols.stop - cols.start < 1:
-        raise OptionError(f"the region is empty: the matrix is {matrix.shape[2]} × {matrix.shape[3]}. Ask within it.")
-    return rows, cols
-
-
-def _tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int, part: tuple[int, int] | None) -> dict[str, Any]:
-    cells = max(1, min(cells, MOST_CELLS))
-    height, width = rows.stop - rows.start, cols.stop - cols.start
-    down, across = min(height, cells), min(width, cells)
-    count = long_texts.parts(matrix, height)
-    if part is None and count > 1 and height >= long_texts.SIDE:
-        weights, few = long_texts.sketch(matrix, head, rows, cols, (down, across))
-        return {**_packed(long_texts.single(matrix, head), weights, (rows, cols)), "parts": count, "few": few}
-    if part is not None:
-        rows, down = long_texts.span(rows, part), long_texts.SIDE // part[1]
-        height = rows.stop - rows.start
-    if long_texts.parts(matrix, matrix.shape[2]) == 1:
-        one, inside = matrix.heads([head]), (rows, cols)
-    else:
-        one, inside = long_texts.piece(matrix, head, rows), (slice(0, height), cols)
-    if height <= down and width <= across:
-        return _packed(one, numbers(one[0, :, inside[0], cols]), inside)
-    weights = numbers(one.pooled(down, across, region=inside))[0]
-    if part is not None:  # what is masked came with the outline
-        return {"map": pack(weights, "u16", float(weights.max(initial=0.0)))}
-    return _packed(one, weights, inside)
-
-
-def _packed(one: Any, weights: Array, region: tuple[slice, slice]) -> dict[str, Any]:
-    """A map of a region of one head, with what is masked of it."""
-    said = masked(hidden(one, weights, region))
-    return {"map": pack(weights, "u16", float(weights.max(initial=0.0))), "masked": said}
 
 
 def _line(matrix: Any, head: int, token: int, to_key: bool) -> Any:
