@@ -155,8 +155,7 @@ def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_
         if verdict.suggested and question.form == "explain":
             return _put_again(desk, ticket, Sent(filled(form), compare=True))
         kept = question.attempt(response, verdict, desk.now(), confidence=confidence.stated(form.get("sure")))
-        desk.store.record(kept)
-        sent.answered(desk, ticket)
+        desk.store.record(kept, drop=sent.form_key(ticket))
         mistakes.remember(desk, kept, verdict)
         desk.prepare_next(question.item)
         return _after(desk, ticket, kept)

@@ -178,7 +178,12 @@ def desk_of(request: Request) -> Desk:
     return desk
 
 
-AtDesk = Annotated[Desk, Depends(desk_of)]
+async def _at_desk(request: Request) -> Desk:
+    """As a dependency: a coroutine, for FastAPI sends a plain function to another thread."""
+    return desk_of(request)
+
+
+AtDesk = Annotated[Desk, Depends(_at_desk)]
 
 
 def secret_in(folder: Path) -> str:

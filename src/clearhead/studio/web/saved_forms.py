@@ -53,9 +53,9 @@ def form_of(desk: Desk, ticket: Ticket) -> Sent:
     return Sent(kept["fields"], kept["lacking"], kept["compare"]) if kept else Sent()
 
 
-def answered(desk: Desk, ticket: Ticket) -> None:
-    """Forget the form of a question that is answered now."""
-    desk.store.drop(f"form:{ticket.id}")
+def form_key(ticket: Ticket) -> str:
+    """Where the store keeps the form of this question, until it is answered."""
+    return f"form:{ticket.id}"
 
 
 def keep(desk: Desk, kind: str, id: str, what: Mapping[str, Any]) -> None:
