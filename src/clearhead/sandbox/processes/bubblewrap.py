@@ -104,7 +104,9 @@ class Cold:
 
     def _main(self, given: Sequence[int]) -> str:
         return f"""
-high = [os.dup2(one, 100 + at) for at, one in enumerate({list(given)!r})]
+import fcntl
+given = {list(given)!r}
+high = [fcntl.fcntl(one, fcntl.F_DUPFD, len(given)) for one in given]  # free numbers: none of the given is overwritten
 for at, one in enumerate(high):
     os.dup2(one, at)
 os.closerange(len(high), 4096)
