@@ -147,7 +147,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
     for path in bound:
         if path in links:
             command += ["--symlink", str(links[path]), str(path)]
-        elif path.exists():
+        elif os.path.exists(path):  # noqa: PTH110 — Path.exists raises where a folder above is closed to this user
             command += ["--ro-bind", str(path), str(path)]
     for link in links.keys() - set(granted):
         command += ["--symlink", str(links[link]), str(link)]
