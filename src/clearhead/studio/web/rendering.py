@@ -17,6 +17,7 @@ from clearhead.studio.text.field_limits import LONGEST
 from clearhead.studio.text.svg import figure
 from clearhead.studio.web.context import Desk, desk_of
 from clearhead.studio.web.security import COOKIE
+from clearhead.studio.web.settings import LOCAL
 
 _TEMPLATES = Environment(
     loader=PackageLoader("clearhead.studio"),
@@ -94,12 +95,23 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
         **context,
     )
     response = HTMLResponse(text, status)
-    # no-store takes the page away that Back would show, with what was typed into it. Where people share a browser it
-    # stays, so that Back shows nothing of whoever logged out before; drafts.js brings what was typed back there.
-    response.headers["cache-control"] = "no-store" if root.settings.shared else "no-cache"
+    response.headers["cache-control"] = _cache_control(request, root.settings.shared)
     if fresh:
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
     return response
+
+
+def _cache_control(request: Request, shared: bool) -> str:
+    """no-cache where Back may show the page with what was typed into it, else no-store.
+
+    Where people share a browser, Back must show nothing of whoever logged out. Clear-Site-Data on log-out has Chromium
+    drop the pages that Back would show, in secure contexts, where it sends Sec-CH-UA. Firefox and WebKit keep them
+    (docs/decisions/0025), so they get no-store, and drafts.js brings back what was typed.
+    """
+    if not shared:
+        return "no-cache"
+    secure = request.url.scheme == "https" or request.url.hostname in LOCAL
+    return "private, no-cache" if secure and "sec-ch-ua" in request.headers else "no-store"
 
 
 def fragment(name: str, **context: Any) -> Markup:
