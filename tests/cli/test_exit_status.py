@@ -314,7 +314,7 @@ def test_an_unwritable_error_stream_is_no_reason_for_a_traceback(monkeypatch: py
     stream = closed_pipe()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
-        printing.say("nobody hears this")
+        printing.report("nobody hears this")
     with contextlib.suppress(OSError):
         stream.close()
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from clearhead import sandbox
+from clearhead.console import console as terminal
 from clearhead.errors import OptionError, SandboxError
 from clearhead.extras import STUDIO, needs
-from clearhead.printing import console as terminal
 
 with needs(*STUDIO):
     import uvicorn
