@@ -40,6 +40,6 @@ def agree() -> None:
     from clearhead import sandbox
 
     if sandbox.backend() is None and sys.stdin.isatty():
-        printing.say(f"This machine cannot confine programs ({sandbox.explain()}).")
+        printing.report(f"This machine cannot confine programs ({sandbox.explain()}).")
         if typer.confirm("Run this pack's programs with all the rights you have?", default=False, err=True):
             sandbox.consent()

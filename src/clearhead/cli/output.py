@@ -17,7 +17,7 @@ def write(path: Path, content: str) -> None:
         path.write_text(content, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise files.unwritable(path, error) from error
-    printing.say(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)")
+    printing.report(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)")
 
 
 def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
@@ -25,7 +25,7 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
     plot = plotting()
     single = layer is not None or head is not None
     plot.save(plot.head(reading, layer or 0, head or 0) if single else plot.grid(reading), path)
-    printing.say(f"wrote {path}")
+    printing.report(f"wrote {path}")
 
 
 def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) -> None:
@@ -43,7 +43,7 @@ def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) 
         title = f"layer {place[0]}, head {place[1]}: {models}"
         figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
     plot.save(figure, path)
-    printing.say(f"wrote {path}")
+    printing.report(f"wrote {path}")
 
 
 def plotting() -> Any:

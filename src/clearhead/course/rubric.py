@@ -134,7 +134,7 @@ def _tick(text: str, words: list[_Word], sentences: set[int], one: Criterion) ->
 
 def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
     """(first, last) word of each place where the phrase's words stand in order, close together, in one sentence."""
-    wanted = [_stem(found[0].lower()) for found in _WORD.finditer(phrase)]
+    wanted = [_stem(match[0].lower()) for match in _WORD.finditer(phrase)]
     places = []
     for first, word in enumerate(words):
         if not wanted or not _alike(word.stem, wanted[0]):

@@ -5,16 +5,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
-from rich.text import Text
 
+from clearhead.extras import needs
 from clearhead.views.arrays import Array
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS, Link, between_words, strongest
 from clearhead.views.maps import hidden, tiles
 from clearhead.views.score_tables import tables
 from clearhead.views.token_axes import TokenAxis, layer_token_axes, token_axes
+
+with needs("cli", "attention in a terminal"):
+    from rich.cells import cell_len
+    from rich.console import Console, Group, RenderableType
+    from rich.text import Text
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading

@@ -1,13 +1,16 @@
 """Two models compared in a terminal: which heads differ, and where one head differs."""
 
 import numpy as np
-from rich.console import Group, RenderableType
-from rich.text import Text
 
+from clearhead.extras import needs
 from clearhead.views import terminal
 from clearhead.views.checks import check_head
 from clearhead.views.comparison import Comparison, between
 from clearhead.views.token_axes import layer_token_axes
+
+with needs("cli", "a comparison in a terminal"):
+    from rich.console import Group, RenderableType
+    from rich.text import Text
 
 MORE, LESS = " ░▒▓█", " .:*#"  # the first model's weight is larger, or the second's
 

@@ -83,8 +83,8 @@ def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, rec
         say(f"[{done}/{every}] {line(pack, one)}")
 
     outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, seeds=seeds, fresh=fresh, progress=report)
-    failed = sum(not one.ok for one in outcomes)
-    kept = sum(one.cached for one in outcomes)
+    failed = sum(not outcome.ok for outcome in outcomes)
+    kept = sum(outcome.cached for outcome in outcomes)
     pages = _pages(pack, jobs, cache, fresh, say) if item is None else 0
     unchanged = f", {kept} of them unchanged" if kept else ""
     say(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
@@ -130,7 +130,7 @@ def line(pack: Pack, one: Outcome) -> str:
 
 def guessable(outcomes: Sequence[Outcome]) -> list[str]:
     """Ways to guess without knowing: the right option is too often the longest, or too often at one place."""
-    asked = [one.proved for one in outcomes if one.proved and sum(o.correct for o in one.proved.options) == 1]
+    asked = [outcome.proved for outcome in outcomes if outcome.proved and sum(o.correct for o in outcome.proved.options) == 1]
     asked = [one for one in asked if len(one.options) >= 3]
     if len(asked) < 8:
         return []  # too few to tell chance from habit
@@ -149,15 +149,15 @@ def guessable(outcomes: Sequence[Outcome]) -> list[str]:
 def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Path:
     """Write <folder>/<pack>.json: the same bytes from two runs, but for the times, which stand under "seconds"."""
     items = {
-        one.item_id: {
-            "item_hash": one.proved.receipt.item_hash, "seed": one.proved.receipt.seed,
-            "outcome": one.proved.receipt.outcome,
-        } if one.proved else {"error": one.error, "line": one.line}
-        for one in outcomes
+        outcome.item_id: {
+            "item_hash": outcome.proved.receipt.item_hash, "seed": outcome.proved.receipt.seed,
+            "outcome": outcome.proved.receipt.outcome,
+        } if outcome.proved else {"error": outcome.error, "line": outcome.line}
+        for outcome in outcomes
     }  # fmt: skip
     data = {
         "pack": pack.id, "version": pack.version, "versions": dict(versions(pack.preload)), "items": items,
-        "seconds": {one.item_id: round(one.seconds, 3) for one in outcomes},
+        "seconds": {outcome.item_id: round(outcome.seconds, 3) for outcome in outcomes},
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / f"{pack.id}.json"

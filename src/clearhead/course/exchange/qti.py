@@ -164,7 +164,7 @@ def _to_qti2(root: Element) -> None:
 
 
 def _camel(name: str) -> str:
-    return re.sub(r"-([a-z])", lambda found: found[1].upper(), name) if not name.startswith("{") else name
+    return re.sub(r"-([a-z])", lambda match: match[1].upper(), name) if not name.startswith("{") else name
 
 
 def _manifest(found: Sequence[Question], version: int) -> bytes:

@@ -83,11 +83,11 @@ def question(item: Item, proved: Proved, pack: Pack) -> Question:
     order: tuple[str, ...] = ()
     if item.kind in ("choice", "predict", "debug", "tune"):
         form = "options"
-        choices = tuple(Choice(one.key, one.text, one.correct, _feedback(one), one.figure) for one in proved.options)
-        answer = "\n\n".join(one.text for one in proved.options if one.correct)
+        choices = tuple(Choice(option.key, option.text, option.correct, _feedback(option), option.figure) for option in proved.options)
+        answer = "\n\n".join(option.text for option in proved.options if option.correct)
     elif item.kind == "match":
         form = "pairs"
-        choices = tuple(Choice(one.key, one.text, False, "") for one in proved.options)
+        choices = tuple(Choice(option.key, option.text, False, "") for option in proved.options)
         pairs = tuple((step.text, step.right) for step in proved.steps)
     elif item.kind == "order":
         form = "order"

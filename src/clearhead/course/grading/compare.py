@@ -55,8 +55,8 @@ def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     same = partial(_rounded, tolerance=tolerance)
     if _alike(typed, right, unit, same):
         return True
-    values = [one for one in _tokens(_LABEL.sub(" ", right)) if _is_value(one)]
-    if not values or not all(_is_value(one) for one in _tokens(_plain(typed, unit))):
+    values = [token for token in _tokens(_LABEL.sub(" ", right)) if _is_value(token)]
+    if not values or not all(_is_value(token) for token in _tokens(_plain(typed, unit))):
         return False
     labelled = values != _tokens(right)  # a tuple of a label and one value is that value
     wanted = (values, _bare(values)) if labelled else (values,)

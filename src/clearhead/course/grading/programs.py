@@ -25,7 +25,7 @@ def grade_program(item: Item, proved: Proved, response: object, preload: Sequenc
     seed = proved.receipt.seed
     before = [
         Chunk(f"seed = {seed}\n", "seed"),
-        *(Chunk(one.source, item.file, one.line) for one in item.role("setup")),
+        *(Chunk(program.source, item.file, program.line) for program in item.role("setup")),
     ]
     tests = item.role("tests")[0]
     judged = sandbox.judge(

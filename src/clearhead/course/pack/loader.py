@@ -145,8 +145,8 @@ def _pages(root: Path, topic: str) -> Mapping[str, Page]:
 
 def _challenges(topic: TopicFront) -> tuple[Challenge, ...]:
     return tuple(
-        Challenge(one.id, one.title, one.summary, {slot: getattr(one, slot) for slot in SLOTS})
-        for one in topic.challenges
+        Challenge(challenge.id, challenge.title, challenge.summary, {slot: getattr(challenge, slot) for slot in SLOTS})
+        for challenge in topic.challenges
     )
 
 

@@ -88,7 +88,7 @@ def _check_names(item: Item, misconceptions: Mapping[str, str]) -> None:
 
 def _check_numbers(item: Item, section: Section) -> None:
     """A number in a stem comes from the run. Code spans, formulas and links may hold figures of notation."""
-    prose = _FREE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), section.text)
+    prose = _FREE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), section.text)
     found = _NUMBER.search(prose)
     if found:
         line = section.text_line + prose.count("\n", 0, found.start())

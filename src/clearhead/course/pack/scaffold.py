@@ -135,7 +135,7 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
     if place.exists() or place.is_symlink():
         raise OptionError(f"{place} is there already; give another name")
     belief = next(iter(loaded.misconceptions), "adds-instead")
-    body = re.sub(r"@([^@\n]+)@", lambda found: _TODO.format(what=found[1]), _BODIES[kind])
+    body = re.sub(r"@([^@\n]+)@", lambda match: _TODO.format(what=match[1]), _BODIES[kind])
     more = "right = 1\n" if kind == "choice" else ""
     front = _FRONT.format(name=name, kind=kind, topic=topic or known[0], concept="concept", more=more,
                           stem=_STEMS.get(kind, "The question."))  # fmt: skip

@@ -19,8 +19,8 @@ def dump(attempts: Iterable[Attempt]) -> str:
     True
     """
     rows = [json.dumps(FORMAT)]
-    for one in sorted(attempts, key=lambda one: (one.at, one.id)):
-        rows.append(json.dumps({**asdict(one), "at": one.at.astimezone(UTC).isoformat()}, ensure_ascii=False))
+    for attempt in sorted(attempts, key=lambda attempt: (attempt.at, attempt.id)):
+        rows.append(json.dumps({**asdict(attempt), "at": attempt.at.astimezone(UTC).isoformat()}, ensure_ascii=False))
     return "\n".join(rows) + "\n"
 
 

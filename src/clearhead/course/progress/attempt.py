@@ -106,14 +106,14 @@ class Progress:
 
     def due(self, now: datetime) -> list[str]:
         """Ids of the items to review at `now` (UTC, aware), the most overdue first. New items are not due."""
-        waiting = [one for one in self.items.values() if one.due is not None and one.due <= now]
+        waiting = [item for item in self.items.values() if item.due is not None and item.due <= now]
         return [one.item_id for one in sorted(waiting, key=lambda one: (one.due, one.item_id))]
 
     def new(self) -> list[str]:
         """Ids of the items never answered, in course order."""
-        return [one.item_id for one in self.items.values() if one.state == "new"]
+        return [item.item_id for item in self.items.values() if item.state == "new"]
 
     def weakest(self, count: int = 3) -> list[Mastery]:
         """The concepts that were tried and are known least, weakest first."""
-        tried = [one for one in self.concepts.values() if one.attempts and one.level != "strong"]
+        tried = [mastery for mastery in self.concepts.values() if mastery.attempts and mastery.level != "strong"]
         return sorted(tried, key=lambda one: (one.value, one.concept))[:count]

@@ -54,7 +54,7 @@ class Ledger:
 
     def add(self, attempts: Iterable[Attempt]) -> Progress:
         """Count these attempts too."""
-        fresh = sorted((one for one in attempts if self._all.get(one.id) != one), key=_when)
+        fresh = sorted((attempt for attempt in attempts if self._all.get(attempt.id) != attempt), key=_when)
         repeated = len({one.id for one in fresh}) < len(fresh)
         simple = not repeated and not any(one.undoes or one.id in self._all or one.id in self._undone for one in fresh)
         for one in fresh:

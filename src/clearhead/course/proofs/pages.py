@@ -88,8 +88,8 @@ def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
             said = f"the page's programs ended early, with exit status {run.exit_code}"
             raise ProofError(said, file=page.file, line=programs[run.stdout.count(_END)][2])
     outputs = [run.stdout.split(_END) for run in runs]
-    for (words, _, line), one, two in zip(programs, *outputs, strict=False):
-        if one != two and "varies" not in words:
+    for (words, _, line), output, two in zip(programs, *outputs, strict=False):
+        if output != two and "varies" not in words:
             said = "two runs print different things: seed what is random, or mark it `python run varies`"
             raise ProofError(said, file=page.file, line=line)
     return len(programs)

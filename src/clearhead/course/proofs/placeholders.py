@@ -9,10 +9,10 @@ _PLACE = re.compile(r"\{\{\s*+([A-Za-z_]\w*+)\s*+(?::([^{}]++))?\}\}")
 def names(text: str) -> Iterator[tuple[str, str, int]]:
     """Each (name, format spec, line within the text from 0)."""
     line = at = 0
-    for found in _PLACE.finditer(text):
-        line += text.count("\n", at, found.start())
-        at = found.start()
-        yield found[1], (found[2] or "").rstrip(), line
+    for match in _PLACE.finditer(text):
+        line += text.count("\n", at, match.start())
+        at = match.start()
+        yield match[1], (match[2] or "").rstrip(), line
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:

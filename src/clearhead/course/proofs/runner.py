@@ -69,7 +69,7 @@ class Bench:
     def ahead(self, *jobs: Job) -> None:
         """Run these jobs together now, at every seed; `run` then has their outcomes."""
         benches = [self.at(seed) for seed in self.seeds] or [self]
-        together(self, [one.plan(job) for one in benches for job in jobs], times=len(benches))
+        together(self, [bench.plan(job) for bench in benches for job in jobs], times=len(benches))
 
     def run(self, *programs: Program | Chunk, want: Sequence[tuple[str, str]] = ()) -> Outcome:
         """Run setup and these programs, twice; return the outcome both agree on.

@@ -21,9 +21,9 @@ Reports = Sequence[Mapping[str, Any]]
 def run(programs: Programs, mark: str, salt: int) -> dict[str, Any]:
     """In the child: run each in a namespace of its own; print the mark after each, on both streams."""
     reports, before, shuffle = [], reset.shared(), reset.shuffle(salt)
-    for one in programs:
+    for program in programs:
         _anew(shuffle)
-        reports.append(run_chunks(one["chunks"], one["want"]))
+        reports.append(run_chunks(program["chunks"], program["want"]))
         for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
             stream.flush()
             os.write(descriptor, mark.encode())
@@ -33,18 +33,18 @@ def run(programs: Programs, mark: str, salt: int) -> dict[str, Any]:
 def serve(programs: Programs, salt: int) -> dict[str, Any]:
     """In one child: each program answers its tests, until they ask for the next."""
     reports, before, shuffle = [], reset.shared(), reset.shuffle(salt)
-    for one in programs:
+    for program in programs:
         _anew(shuffle)
-        reports.append(judging.serve(one["chunks"]))
+        reports.append(judging.serve(program["chunks"]))
     return {"each": [] if reset.altered(before) else reports}
 
 
 def examine(tests: Programs, salt: int) -> dict[str, Any]:
     """In the other child: the tests of each program in turn."""
     reports, before, shuffle = [], reset.shared(), reset.shuffle(salt)
-    for one in tests:
+    for test in tests:
         _anew(shuffle)
-        reports.append(judging.examine(one["chunks"]))
+        reports.append(judging.examine(test["chunks"]))
         wire.send(CHANNEL, {"op": judging.NEXT})
     return {"each": [] if reset.altered(before) else reports}
 

@@ -57,7 +57,7 @@ def shared() -> Kept:
     nn = vars(sys.modules["torch.nn"]).values() if "torch.nn" in sys.modules else ()
     classes = [one for one in nn if isinstance(one, type)]
     tensor = [sys.modules["torch"].Tensor] if "torch" in sys.modules else []
-    return [(one, dict(vars(one))) for one in (*modules, *tensor, *classes)]
+    return [(module, dict(vars(module))) for module in (*modules, *tensor, *classes)]
 
 
 def altered(before: Kept) -> bool:

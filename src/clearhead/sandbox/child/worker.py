@@ -87,8 +87,8 @@ def _start(descriptors: list[int], waiting: dict[int, socket.socket]) -> None:
         finally:
             os._exit(82)
     reply = socket.socket(fileno=descriptors[0])
-    for one in descriptors[1:]:
-        os.close(one)
+    for descriptor in descriptors[1:]:
+        os.close(descriptor)
     waiting[pid] = reply
     _send(reply, pid)
 

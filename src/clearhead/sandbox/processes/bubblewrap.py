@@ -82,7 +82,7 @@ class Cold:
         """
         from clearhead.sandbox.processes.pool import clean_environment
 
-        given = [os.dup(one) for one in descriptors[1:]]
+        given = [os.dup(descriptor) for descriptor in descriptors[1:]]
         told, info = os.pipe()
         command = _command(folder, size, clean_environment(folder, self.hash_seed))
         try:

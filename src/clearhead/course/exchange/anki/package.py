@@ -57,7 +57,10 @@ def _decompressed(data: bytes, place: Path) -> bytes:
     try:
         import zstandard
     except ModuleNotFoundError:
-        message = f"is in Anki's newer format, which the `zstandard` package reads; {_HOW}, or `pip install zstandard`"
+        message = (
+            f"is in Anki's newer format, which the `zstandard` package reads; {_HOW}, "
+            "or `pip install 'clearhead[course]'`"
+        )
         raise PackError(message, file=place.name) from None
     try:
         with zstandard.ZstdDecompressor(max_window_size=_WINDOW).stream_reader(data) as stream:

@@ -61,6 +61,6 @@ def without_controls(value: T) -> T:
     elif isinstance(value, tuple):
         made = tuple(without_controls(one) for one in value)
     elif is_dataclass(value) and not isinstance(value, type):
-        made = replace(value, **{one.name: without_controls(getattr(value, one.name)) for one in fields(value)})
+        made = replace(value, **{field.name: without_controls(getattr(value, field.name)) for field in fields(value)})
     result: T = made
     return result

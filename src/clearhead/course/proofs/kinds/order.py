@@ -40,7 +40,7 @@ def prove_order(bench: Bench) -> dict[str, Any]:
         if text in texts[:at]:
             raise bench.wrong(steps[at].line, "this step is the same as an earlier one")
     parts = (
-        f"__setup = {[one.source for one in item.role('setup')]!r}\n"
+        f"__setup = {[program.source for program in item.role('setup')]!r}\n"
         f"__steps = {[step.source for step in steps]!r}\n__tests = {tests.source!r}\n"
     )
     every, want = Chunk(parts + _TRY, "orders"), (("__passing", ""),)

@@ -16,8 +16,8 @@ def prove_predict(bench: Bench) -> dict[str, Any]:
     programs = (given, *item.role("distractor"))
     bench.ahead(
         Job(item.role("answer")),
-        *(Job((one,)) for one in programs),
-        *(job for one in programs for job in drawing(bench, one)),
+        *(Job((program,)) for program in programs),
+        *(job for program in programs for job in drawing(bench, program)),
     )
     run = bench.run(given)
     values = bench.values(bench.must_run(*item.role("answer")), run)
