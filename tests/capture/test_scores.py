@@ -9,7 +9,7 @@ from clearhead.capture import Record, induction_scores, read, score_record, scor
 from clearhead.errors import OptionError
 from clearhead.matrix import AttentionMatrix
 
-from ..conftest import SENTENCE
+from .conftest import SENTENCE
 
 TOKENS = torch.tensor([[5, 7, 9, 5, 7, 9, 5, 3, 3, 7, 2]])
 L = 11

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from clearhead.capture.models.reading import Reading
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
-from clearhead.capture.scoring.head_scores import HeadScores, Side, Text, score_head
+from clearhead.capture.scoring.head_scores import HeadScores
+from clearhead.capture.scoring.record_scores import score_calls
 from clearhead.errors import OptionError
 
 
@@ -58,51 +58,13 @@ def score_record(
 
     Warns (RuntimeWarning) about calls and batches that could not be scored.
     """
-    whole = (record if isinstance(record, Record) else Record.of(record)).joined()
-    for missed in whole.missed[len(record.missed) :]:
-        warnings.warn(f"score_record: {missed.name}: {missed.reason}.", RuntimeWarning, stacklevel=2)
-    texts = {
-        "input": _text(whole, "input", "token_ids", token_ids, special),
-        "decoder": _text(whole, "decoder", "decoder_token_ids", decoder_token_ids, decoder_special),
-    }
-    rows = []
-    for name, matrix in whole.items():
-        (where,) = whole.positions(name)
-        axes = []
-        for axis in (where.queries, where.keys):
-            text = texts.get(axis.sequence)
-            if text is not None and axis.sequence != "other" and text.ids.shape[0] != matrix.shape[0]:
-                warnings.warn(
-                    f"score_record: {name} has a batch of {matrix.shape[0]}, and the token ids one of "
-                    f"{text.ids.shape[0]}, so scores that look at tokens are NaN there. Give one row of ids an entry.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-                text = None
-            axes.append(Side.of(axis, text, matrix.device))
-        rows.extend(score_head(name, matrix, where, *axes))
-    return rows
-
-
-def _text(
-    record: Record, sequence: str, argument: str, ids: Tensor | None, special: Sequence[bool] | None
-) -> Text | None:
-    size = record.length(sequence)
-    if ids is None or not size:
-        return None
-    if not isinstance(ids, Tensor):
-        raise OptionError(
-            f"{argument} is a {type(ids).__name__}, expected a tensor of shape (B, {size}). "
-            f"Write torch.tensor([...]) with one list of token ids for each text."
-        )
-    if ids.dim() != 2 or ids.shape[1] not in (size, size + 1):
-        raise OptionError(
-            f"{argument} has shape {tuple(ids.shape)}, and the record speaks of {size} positions. Give (B, {size}): "
-            "every token the model read, of a generation the prompt and what was generated."
-        )
-    if special is not None and len(special) != ids.shape[1]:
-        raise OptionError(f"special has {len(special)} entries, and {argument} {ids.shape[1]} tokens. Give one each.")
-    return Text(ids, None if special is None else torch.tensor(list(special), dtype=torch.bool))
+    return score_calls(
+        record if isinstance(record, Record) else Record.of(record),
+        token_ids,
+        special,
+        decoder_token_ids=decoder_token_ids,
+        decoder_special=decoder_special,
+    )
 
 
 def induction_scores(model: nn.Module, *, vocab_size: int, length: int = 50, batch: int = 4, seed: int = 0) -> Tensor:
