@@ -13,9 +13,12 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-# No test reads or writes the user's own data, cache or configuration. Workers of pytest-xdist inherit the folders.
+# No test reads or writes the user's own data, cache (measured costs of kernels) or configuration. Workers of pytest-xdist inherit the folders.
 if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", f"{_CACHE}/ms-playwright")
+    os.environ.setdefault("HF_HOME", f"{_CACHE}/huggingface")
+    os.environ["CLEARHEAD_TUNE"] = "0"
     _FOLDER = tempfile.TemporaryDirectory(prefix="clearhead-tests-", ignore_cleanup_errors=True)  # removed at exit
-    os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(Path.home() / ".cache" / "ms-playwright"))
     for name in ("DATA", "CACHE", "CONFIG", "STATE"):
         os.environ[f"XDG_{name}_HOME"] = str(Path(_FOLDER.name) / name.lower())

@@ -31,7 +31,7 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
 def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) -> None:
     """Write a figure of how much all heads of two models differ, or of where the head at (layer, head) differs."""
     from clearhead.views.comparison import between
-    from clearhead.views.token_axes import layer_lines
+    from clearhead.views.token_axes import layer_token_axes
 
     plot = plotting()
     models = f"{comparison.first.model_name} less {comparison.second.model_name}"
@@ -39,7 +39,7 @@ def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) 
         figure = plot.divergence(comparison)
     else:
         values = between(comparison, *place, 256)
-        queries, keys = layer_lines(comparison.first, place[0])
+        queries, keys = layer_token_axes(comparison.first, place[0])
         title = f"layer {place[0]}, head {place[1]}: {models}"
         figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
     plot.save(figure, path)

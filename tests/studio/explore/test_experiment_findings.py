@@ -13,8 +13,8 @@ from clearhead import sandbox
 from clearhead.studio.explore.experiment_findings import FINDINGS, Column
 from clearhead.studio.explore.experiment_programs import EXPERIMENTS, SEEDS, Experiment
 from clearhead.studio.explore.experiments import measure
-from clearhead.studio.explore.line_chart import short
-from clearhead.studio.explore.samples import Change, Samples, Spread
+from clearhead.studio.explore.line_chart import short_number
+from clearhead.studio.explore.samples import Change, SampleRange, Samples
 
 # Experiment -> its sentences by how they begin, what each compares (point -1 with point 0 of one key, or two keys at
 # the last point), and the relative difference that counts as none.
@@ -140,7 +140,7 @@ def test_a_factor_comes_with_its_range() -> None:
     assert Change.between([0.0], [1.0]).multiple == "infinitely many times"
     assert Change.between([0.0], [0.0]).direction == "same"
     assert Change.between([1.0, 1.0], [0.5, 1.5]).direction == "unclear"
-    assert Spread.of([4.04, 4.041]).text == short(4.04)
+    assert SampleRange.of([4.04, 4.041]).text == short_number(4.04)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clearhead.studio.explore.samples import Change, Direction, Samples, Spread
+from clearhead.studio.explore.samples import Change, Direction, SampleRange, Samples
 from clearhead.studio.text.translation import _, mark
 
 # Key of `found` -> the numbers of every seed at each point, from the first point to the last. "x" is the points.
@@ -88,7 +88,7 @@ def _scale(column: Column) -> list[str]:
     return said
 
 
-def _saturation(largest: Spread, share: Spread) -> str:
+def _saturation(largest: SampleRange, share: SampleRange) -> str:
     """What a fallen gradient means, by how much of it is left."""
     if largest.middle >= 0.9 and share.high < 0.01:
         return _("The softmax is saturated: hardly anything can be learned through it.")

@@ -21,7 +21,7 @@ class _Part:
     statement: ast.stmt
 
 
-def settled(source: str, seed: int) -> str:
+def with_seed_substituted(source: str, seed: int) -> str:
     r"""The program with the seed's number in place of its name, and what only served to draw left out.
 
     >>> print(settled("import random\n\nn = random.Random(seed).choice([3, 5]) if seed else 4\nprint(n)  # odd?\n", 0))

@@ -7,11 +7,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.studio.learn import topic
-from clearhead.studio.text import excerpt
-from clearhead.studio.text import formatting as say
+from clearhead.studio.text import excerpt, formatting
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
 
@@ -32,23 +31,23 @@ class Hit:
 
 @router.get("/search", response_class=HTMLResponse)
 @linkable
-def search(request: Request, desk: AtDesk, q: str = "") -> HTMLResponse:
+def search(request: Request, context: CurrentContext, q: str = "") -> HTMLResponse:
     words = re.findall(r"\w+", fitting("search", q).lower())[:8]
-    hits = sorted(_hits(desk, words), key=lambda hit: (-hit.weight, hit.title)) if words else []
+    hits = sorted(_hits(context, words), key=lambda hit: (-hit.weight, hit.title)) if words else []
     return render(request, "learn/search.html", q=q, hits=hits[:MOST], more=max(0, len(hits) - MOST))
 
 
-def _hits(desk: Desk, words: list[str]) -> list[Hit]:
+def _hits(context: Context, words: list[str]) -> list[Hit]:
     found = []
-    for pack, this in desk.shelf.topics():
+    for pack, this in context.library.topics():
         found.append(_hit(words, topic.address(pack, this), this.title, "topic", this.summary, 3))
         for mode in this.pages:
-            text = desk.shelf.page(pack, this, mode) or ""
+            text = context.library.page(pack, this, mode) or ""
             shown = next((name for name, page in topic.PAGES.items() if page == mode), mode)
             where, title = topic.address(pack, this, shown), f"{this.title}: {_(shown.capitalize())}"
             found.append(_hit(words, where, title, "page", text, 2))
-    for item in desk.shelf.items.values():
-        text = f"{desk.shelf.proved[item.id].stem} ({', '.join(map(say.words, item.concepts)).lower()})"
+    for item in context.library.items.values():
+        text = f"{context.library.proved[item.id].stem} ({', '.join(map(formatting.words, item.concepts)).lower()})"
         mode = "recall" if item.kind == "card" else "practice"
         found.append(_hit(words, f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
     return [hit for hit in found if hit]

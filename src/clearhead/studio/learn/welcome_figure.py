@@ -46,7 +46,7 @@ def weights(turn: float, length: float) -> list[float]:
     return [part / sum(parts) for part in parts]
 
 
-def start() -> Figure:
+def initial_figure() -> Figure:
     """The first state, ready to draw."""
     keys = tuple(
         Key(f"k{number}", *_place(angle, RADIUS), weight)

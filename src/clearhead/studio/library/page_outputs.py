@@ -14,7 +14,7 @@ from typing import Final
 from clearhead import sandbox
 from clearhead.course import Pack, Page
 from clearhead.errors import SandboxError
-from clearhead.studio.text import formatting as say
+from clearhead.studio.text import formatting
 
 RUN: Final = re.compile(r"^```python run[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 END: Final = "\x1e"  # ASCII's record separator: what a program prints does not hold it
@@ -70,7 +70,7 @@ def _run(programs: list[str], page: Page, pack: Pack) -> list[str]:
     outputs = outcome.stdout.split(END)[: len(programs)]
     if outcome.stopped:
         # In English: outputs are kept for every learner, in whatever language.
-        why = say.STOPPED[outcome.stopped] % {"seconds": f"{LIMITS.seconds:g}"}
+        why = formatting.STOPPED[outcome.stopped] % {"seconds": f"{LIMITS.seconds:g}"}
         outputs[-1] += f"(stopped: {why})"
     elif outcome.raised:
         outputs[-1] += f"{outcome.raised.type}: {outcome.raised.message}"

@@ -16,7 +16,7 @@ from clearhead.messages import Message, message
 from clearhead.studio.learn import topic
 from clearhead.studio.practice.asking import answered
 from clearhead.studio.questions.question import Question
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
 
@@ -59,10 +59,10 @@ class Mistake:
 
 @router.get("/topics/{pack_id}/{topic_id}/mistakes", response_class=HTMLResponse)
 @linkable
-def page(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    pack, this = topic.found(desk, pack_id, topic_id)
-    items = desk.shelf.items_of(pack, this)
-    made = made_by(desk, items)
+def page(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, this = topic.topic_at(context, pack_id, topic_id)
+    items = context.library.items_of(pack, this)
+    made = made_by(context, items)
     named = {program.misconception for item in items for program in item.programs if program.misconception}
     ordered = sorted(made.values(), key=lambda one: (one.since, -one.made[0].at.timestamp()))
     others = [belief for id, belief in pack.misconceptions.items() if id in named and id not in made]
@@ -71,20 +71,20 @@ def page(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRes
         "practice/mistakes.html",
         pack=pack,
         topic=this,
-        tabs=topic.tabs(desk, pack, this),
+        tabs=topic.tabs(context, pack, this),
         mode="practice",
         made=ordered[:SHOWN],
         older=len(ordered[SHOWN:]),
         others=others,
         titles={item.id: item.title for item in items},
-        now=desk.now(),
+        now=context.now(),
     )
 
 
-def made_by(desk: Desk, items: Iterable[Item]) -> dict[str, Mistake]:
+def made_by(context: Context, items: Iterable[Item]) -> dict[str, Mistake]:
     """The learner's mistakes: by misconception where one explains the answer, else by question."""
     found: dict[str, Mistake] = {}
-    kept, tried, by_item = desk.store.kept_under("told:"), _tried(desk), desk.history.by_item
+    kept, tried, by_item = context.store.kept_under("told:"), _tried(context), context.history.by_item
     for item in items:
         if item.kind == "card":  # what one did not remember is no mistake
             continue
@@ -97,13 +97,13 @@ def made_by(desk: Desk, items: Iterable[Item]) -> dict[str, Mistake]:
             elif key in same:
                 told = same[key]
             else:
-                told = same[key] = _told(desk, item, attempt)
+                told = same[key] = _told(context, item, attempt)
             for name, mistake in told.items():
                 known = found.setdefault(name, mistake)
                 known.made.append(attempt)
                 known.since |= attempts[-1].correct
         if last := tried.get(item.id):
-            for name, mistake in _told(desk, item, last).items():
+            for name, mistake in _told(context, item, last).items():
                 known = found.setdefault(name, mistake)
                 known.made.append(last)
                 known.since |= last.correct or any(one.correct and one.at > last.at for one in attempts[-1:])
@@ -112,16 +112,16 @@ def made_by(desk: Desk, items: Iterable[Item]) -> dict[str, Mistake]:
     return found
 
 
-def _told(desk: Desk, item: Item, attempt: Attempt) -> dict[str, Mistake]:
+def _told(context: Context, item: Item, attempt: Attempt) -> dict[str, Mistake]:
     """What was wrong with this answer: misconception or question -> the mistake."""
-    own = desk.shelf.proved[item.id]
-    proved = own if attempt.seed == own.receipt.seed else desk.variants.ready(item, attempt.seed)
+    own = context.library.proved[item.id]
+    proved = own if attempt.seed == own.receipt.seed else context.variants.ready(item, attempt.seed)
     if not proved:  # its numbers are not at hand, and to prove them again takes too long
         return {item.id: Mistake(item)}
     beliefs = [option for option in _wrong(proved, attempt) if option.misconception]
     if beliefs:
         return {str(one.misconception): Mistake(item, one.belief, against=one.counterexample) for one in beliefs}
-    question = answered(desk, attempt)
+    question = answered(context, attempt)
     if question is None:
         return {}
     try:
@@ -151,34 +151,34 @@ def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, 
     return "", ""
 
 
-def remember(desk: Desk, attempt: Attempt, verdict: Verdict) -> None:
+def remember(context: Context, attempt: Attempt, verdict: Verdict) -> None:
     """Keep what a run said of a wrong program or order, for the page of mistakes."""
-    if verdict.correct or desk.shelf.items[attempt.item_id].kind not in RUN:
+    if verdict.correct or context.library.items[attempt.item_id].kind not in RUN:
         return
     chosen = verdict.chosen.misconception if verdict.chosen else None
     told = {"misconception": chosen, "why": _plain(verdict.why), "against": _plain(verdict.counterexample)}
-    desk.store.keep(f"told:{attempt.id}", json.dumps(told))
+    context.store.keep(f"told:{attempt.id}", json.dumps(told))
 
 
-def remember_prediction(desk: Desk, item: Item, said: str, verdict: Verdict) -> None:
+def remember_prediction(context: Context, item: Item, said: str, verdict: Verdict) -> None:
     """Keep the newest wrong prediction that was made of a program in Try, and that it was put right there."""
-    before = json.loads(desk.store.kept(f"tried:{item.id}", "{}"))
+    before = json.loads(context.store.kept(f"tried:{item.id}", "{}"))
     if verdict.correct:
         kept = before and {**before, "right": True}
     else:
-        kept = {"said": said, "at": desk.now().isoformat(), "rev": item.rev, "after": desk.learner.set_aside}
+        kept = {"said": said, "at": context.now().isoformat(), "rev": item.rev, "after": context.learner.set_aside}
     if kept != before:
-        desk.store.keep(f"tried:{item.id}", json.dumps(kept))
+        context.store.keep(f"tried:{item.id}", json.dumps(kept))
 
 
-def _tried(desk: Desk) -> dict[str, Attempt]:
+def _tried(context: Context) -> dict[str, Attempt]:
     """The newest wrong prediction of each program: item -> an attempt that no schedule knows, right once put right."""
     found = {}
-    for id, text in desk.store.kept_under("tried:").items():
+    for id, text in context.store.kept_under("tried:").items():
         kept = json.loads(text)
-        item = desk.shelf.items.get(id)
-        if item and item.rev == kept["rev"] and kept["after"] >= desk.learner.set_aside:  # the newest start's
-            at, seed = datetime.fromisoformat(kept["at"]), desk.shelf.proved[id].receipt.seed
+        item = context.library.items.get(id)
+        if item and item.rev == kept["rev"] and kept["after"] >= context.learner.set_aside:  # the newest start's
+            at, seed = datetime.fromisoformat(kept["at"]), context.library.proved[id].receipt.seed
             found[id] = Attempt("", id, item.rev, at, "try", kept.get("right", False), kept["said"], seed=seed)
     return found
 

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ticket:
+class Draft:
     """One question as it was put to the learner.
 
     Attributes:
@@ -48,7 +48,7 @@ class Ticket:
     since: int = 0
 
     @classmethod
-    def new(cls, item: str, *, seed: int, mode: str, now: datetime, asked: int = 1, typed: bool = False) -> "Ticket":
+    def new(cls, item: str, *, seed: int, mode: str, now: datetime, asked: int = 1, typed: bool = False) -> "Draft":
         """A ticket for a question put now."""
         return cls(str(uuid.uuid4()), item, seed, now.astimezone(UTC).timestamp(), mode, asked=asked, typed=typed)
 
@@ -56,33 +56,33 @@ class Ticket:
         """How long the learner took."""
         return max(0.0, now.timestamp() - self.at)
 
-    def but(self, **changes: object) -> "Ticket":
+    def but(self, **changes: object) -> "Draft":
         """The same question, put a little differently: with one more hint, with its options shown."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-class Tickets:
+class Drafts:
     """Sign tickets and read them back."""
 
     def __init__(self, secret: str) -> None:
         self._signer = URLSafeSerializer(secret, salt="ticket")
 
-    def sign(self, ticket: Ticket) -> str:
+    def sign(self, draft: Draft) -> str:
         """The ticket as text for a form or an address."""
-        return str(self._signer.dumps(asdict(ticket)))
+        return str(self._signer.dumps(asdict(draft)))
 
-    def read(self, text: str) -> Ticket:
+    def read(self, text: str) -> Draft:
         """The ticket, or a refusal a browser can show."""
         try:
-            return Ticket(**self._signer.loads(text))
+            return Draft(**self._signer.loads(text))
         except (BadSignature, TypeError) as problem:
             raise HTTPException(
                 400, _("This question was not put by this studio. Go back and open it again.")
             ) from problem
 
 
-def shuffled(things: Sequence[T], ticket_id: str) -> list[T]:
+def shuffled(things: Sequence[T], draft_id: str) -> list[T]:
     """The things in the order this ticket shows them: the same at every look, another for another ticket."""
     order = list(things)
-    random.Random(ticket_id).shuffle(order)  # noqa: S311 — an order to show, not a secret
+    random.Random(draft_id).shuffle(order)  # noqa: S311 — an order to show, not a secret
     return order

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from clearhead.course import Attempt, Mastery
 
 
-def asked(attempts: Sequence[Attempt], concepts: Iterable[Mastery] = ()) -> int:
+def steps_to_ask(attempts: Sequence[Attempt], concepts: Iterable[Mastery] = ()) -> int:
     """How many of the last steps to ask for now; the first ones are shown with their results.
 
     Args:

@@ -34,7 +34,7 @@ class Busy(Exception):
         return _("Some of your programs are still waiting to be run. Wait until they have ended, then send this again.")
 
 
-class NeedsTurn(Exception):
+class NeedsQueue(Exception):
     """A page came to work that has a queue of its own: the route is called again there."""
 
 
@@ -46,7 +46,7 @@ class _Place:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Turns:
+class WorkQueue:
     """One kind of slow work.
 
     Args:
@@ -118,18 +118,18 @@ def _as_page(route: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
     return route(*args, **given)
 
 
-def needed() -> None:
+def needs_queue() -> None:
     """Say that slow work comes next.
 
     Raises:
         NeedsTurn: this is a thread of the pages, and the route is one that `queued` calls again.
     """
     if _on_page.get():
-        raise NeedsTurn
+        raise NeedsQueue
 
 
 def queued(kind: str) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
-    """Decorate a route that may do slow work of this kind; it has the parameter `desk`.
+    """Decorate a route that may do slow work of this kind; it has the parameter `context`.
 
     It begins in a thread of the pages. Where it comes to slow work, which `needed` announces, it is called again from
     the start in the queue of its kind, so what comes before must change nothing.
@@ -140,10 +140,10 @@ def queued(kind: str) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
         async def waits(*args: P.args, **given: P.kwargs) -> R:
             try:
                 return await run_in_threadpool(partial(_as_page, route), *args, **given)
-            except NeedsTurn:
-                desk: Any = given["desk"]
-                turns: Mapping[str, Turns] = desk.turns
-                return await turns[kind].run(desk.store.learner, partial(route, *args, **given))
+            except NeedsQueue:
+                context: Any = given["context"]
+                queues: Mapping[str, WorkQueue] = context.queues
+                return await queues[kind].run(context.store.learner, partial(route, *args, **given))
 
         return waits
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from clearhead.kernels.calls import checks
 from clearhead.kernels.problem import divide_heads
-from clearhead.multihead import checks
 
 
 @dataclass(frozen=True, slots=True)

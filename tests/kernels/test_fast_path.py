@@ -13,11 +13,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from clearhead import attention, kernels
 from clearhead.errors import KernelError
 from clearhead.kernels import Problem
-from clearhead.kernels.native import starts_with_0_or_1
+from clearhead.kernels.calls.checks import starts_with_0_or_1
 
-from .targets import needs_native
+from .targets import needs_native, own_target  # noqa: F401
 
-pytestmark = [needs_native, pytest.mark.pairwise]
+pytestmark = [needs_native, pytest.mark.pairwise, pytest.mark.usefixtures("own_target")]
 
 
 def three(dtype: torch.dtype = torch.float32, heads_apart: bool = True) -> tuple[Tensor, Tensor, Tensor]:

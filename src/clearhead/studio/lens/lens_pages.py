@@ -19,10 +19,10 @@ from clearhead.studio.lens.readings import Asked, Readings, Tell, asked
 from clearhead.studio.lens.without_script import numbers
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _, explained
-from clearhead.studio.web.context import AtDesk
+from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable, open_to_all
-from clearhead.studio.web.work_queues import Busy, needed, queued
+from clearhead.studio.web.work_queues import Busy, needs_queue, queued
 
 router = APIRouter()
 
@@ -67,7 +67,7 @@ class Consent(BaseModel):
 @queued("lens")
 def page(
     request: Request,
-    desk: AtDesk,
+    context: CurrentContext,
     kept: Kept,
     text: str = SENTENCE,
     model: str = "",
@@ -83,7 +83,7 @@ def page(
     shown: dict[str, Any] = {"error": None}
     state = {"text": text.strip(), "model": model.strip(), "layer": layer, "head": head}
     if plain:
-        needed()
+        needs_queue()
         try:
             shown = numbers(*kept.both(asked(text, model, second=second), _silent), layer, head)
         except ClearheadError as error:
@@ -93,7 +93,7 @@ def page(
 
 
 @router.post("/lens/read")
-async def read(request: Request, desk: AtDesk, kept: Kept, wanted: Wanted) -> Response:
+async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wanted) -> Response:
     """Read, and say line by line how far it is; the last line holds `payload` and its `key`, or `error`.
 
     Who closes the connection stops the reading.
@@ -105,8 +105,8 @@ async def read(request: Request, desk: AtDesk, kept: Kept, wanted: Wanted) -> Re
 
     async def lines() -> AsyncIterator[str]:
         try:
-            queue = desk.turns["lens"]
-            async with queue.turn(desk.store.learner):
+            queue = context.queues["lens"]
+            async with queue.turn(context.store.learner):
                 work = Work(lambda tell: {"key": what.key, "payload": _payload(kept, what, tell)}, queue.threads)
                 async for line in work.lines(request.is_disconnected):
                     yield line
@@ -119,10 +119,10 @@ async def read(request: Request, desk: AtDesk, kept: Kept, wanted: Wanted) -> Re
 @router.get("/lens/data")
 @queued("lens")
 def data(
-    desk: AtDesk, kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = ""
+    context: CurrentContext, kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = ""
 ) -> Response:
     """The same in one answer: what `attention.js` draws; or, with status 422, `{"error": message}`."""
-    needed()
+    needs_queue()
     try:
         return JSONResponse(_payload(kept, asked(text, model, rollout=rollout, second=second), _silent))
     except ClearheadError as error:
@@ -132,7 +132,7 @@ def data(
 @router.get("/lens/answer")
 @queued("lens")
 def answers(
-    desk: AtDesk,
+    context: CurrentContext,
     kept: Kept,
     question: str,
     key: str = "",
@@ -144,7 +144,7 @@ def answers(
     """A tile of one head, a token's links, …: about the reading of this key, or of this text; else status 422."""
     from clearhead.views.page.questions import answer
 
-    needed()
+    needs_queue()
     try:
         about = json.loads(fitting("question", question))
         if not isinstance(about, dict):

@@ -18,9 +18,9 @@ from clearhead.studio.accounts.accounts import LONGEST, SHORTEST, Account, Accou
 from clearhead.studio.accounts.sessions import SECONDS, Sessions
 from clearhead.studio.accounts.throttle import Key, Throttle
 from clearhead.studio.text.translation import _
-from clearhead.studio.web import saved_forms as sent
+from clearhead.studio.web import saved_forms
 from clearhead.studio.web.addresses import safe
-from clearhead.studio.web.context import AtDesk, desk_of
+from clearhead.studio.web.context import CurrentContext, context_of
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable, open_to_all
 
@@ -31,8 +31,8 @@ YEAR: Final = 365 * 24 * 60 * 60
 
 async def hashing(request: Request, work: Callable[[], Response]) -> Response:
     """Do work that hashes a password: one a core at once, the others queue without a thread that pages need."""
-    turns: Executor = request.app.state.hashing
-    return await asyncio.get_running_loop().run_in_executor(turns, copy_context().run, work)
+    queues: Executor = request.app.state.hashing
+    return await asyncio.get_running_loop().run_in_executor(queues, copy_context().run, work)
 
 
 Typed = Annotated[str, Form(max_length=LONGEST)]
@@ -42,7 +42,7 @@ Typed = Annotated[str, Form(max_length=LONGEST)]
 @linkable
 @open_to_all
 def login(request: Request, next: str = "/") -> HTMLResponse:
-    why = sent.why_not(desk_of(request), request)
+    why = saved_forms.refusal_of(context_of(request), request)
     wait, given = why.get("wait", 0), why.get("given", "")
     status = (429 if wait else 401) if why else 200
     page = render(
@@ -66,14 +66,14 @@ def _log_in(request: Request, name: str, password: str, next: str) -> Response:
     account, lacking, wait = _checked(request, name, password)
     if account is None:
         where = f"/login?{urlencode({'next': safe(next)})}"
-        return sent.back_to(desk_of(request), where, given=name, lacking=lacking, wait=wait)
+        return saved_forms.redirect_back(context_of(request), where, given=name, lacking=lacking, wait=wait)
     return _enter(request, account, safe(next))
 
 
 @router.post("/logout")
-def log_out(request: Request, desk: AtDesk) -> Response:
+def log_out(request: Request, context: CurrentContext) -> Response:
     """End the session; forget what was sent and not answered, and what the browser holds: cards and drafts."""
-    sent.forget(desk.store)
+    saved_forms.forget_all(context.store)
     _sessions(request).end(request.cookies.get(SESSION, ""))
     response = RedirectResponse("/login", 303, headers={"clear-site-data": '"cache", "storage"'})
     response.delete_cookie(SESSION)
@@ -84,7 +84,7 @@ def log_out(request: Request, desk: AtDesk) -> Response:
 @linkable
 @open_to_all
 def invitation(request: Request, token: str) -> HTMLResponse:
-    account, why = _invited(request, token), sent.why_not(desk_of(request), request)
+    account, why = _invited(request, token), saved_forms.refusal_of(context_of(request), request)
     lacking, status = why.get("lacking", ""), 422 if why else 200
     return _said_once(
         render(request, "accounts/join.html", status=status, account=account, shortest=SHORTEST, lacking=lacking)
@@ -100,14 +100,14 @@ async def join(request: Request, token: str, password: Typed, again: Typed) -> R
 def _join(request: Request, token: str, password: str, again: str) -> Response:
     account = _invited(request, token)
     if lacking := _unfit(password, again):
-        return sent.back_to(desk_of(request), f"/join/{token}", lacking=lacking)
+        return saved_forms.redirect_back(context_of(request), f"/join/{token}", lacking=lacking)
     return _enter_anew(request, account, password, "/")
 
 
 @router.get("/settings/password", response_class=HTMLResponse)
 @linkable
 def password_page(request: Request) -> Response:
-    why = sent.why_not(desk_of(request), request)
+    why = saved_forms.refusal_of(context_of(request), request)
     wait, lacking = why.get("wait", 0), why.get("lacking", "")
     status = (429 if wait else 422) if why else 200
     return _said_once(
@@ -116,16 +116,18 @@ def password_page(request: Request) -> Response:
 
 
 @router.post("/settings/password")
-async def change_password(request: Request, desk: AtDesk, current: Typed, password: Typed, again: Typed) -> Response:
+async def change_password(
+    request: Request, context: CurrentContext, current: Typed, password: Typed, again: Typed
+) -> Response:
     """A new password ends every session of this learner; this browser gets a new one."""
-    return await hashing(request, lambda: _change_password(request, desk.who, current, password, again))
+    return await hashing(request, lambda: _change_password(request, context.who, current, password, again))
 
 
 def _change_password(request: Request, name: str, current: str, password: str, again: str) -> Response:
     account, lacking, wait = _checked(request, name, current)
     lacking = lacking or _unfit(password, again)
     if account is None or lacking:
-        return sent.back_to(desk_of(request), "/settings/password", lacking=lacking, wait=wait)
+        return saved_forms.redirect_back(context_of(request), "/settings/password", lacking=lacking, wait=wait)
     return _enter_anew(request, account, password, "/settings?saved=true")
 
 
@@ -153,7 +155,7 @@ def _guesser(request: Request, name: str) -> Key:
 
 def _said_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
     """A form that says why it was not taken; shown again, it does not."""
-    page.delete_cookie(sent.COOKIE)
+    page.delete_cookie(saved_forms.COOKIE)
     if wait:
         page.headers["retry-after"] = str(wait)
     return page
@@ -204,4 +206,4 @@ def _sessions(request: Request) -> Sessions:
 
 
 def _browsers(request: Request) -> URLSafeSerializer:
-    return URLSafeSerializer(request.app.state.desk.secret, salt="browser")
+    return URLSafeSerializer(request.app.state.context.secret, salt="browser")

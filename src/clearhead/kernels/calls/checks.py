@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead import kernels
 from clearhead.errors import DeviceError, DtypeError, OptionError, RankError, ShapeError, shape_text
+from clearhead.kernels.library import library, reads_tensors
 from clearhead.kernels.problem import divide_heads
+from clearhead.kernels.tracing import untraced
 from clearhead.masks import Mask
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -37,7 +38,7 @@ def tensors(query: Any, key: Any, value: Any) -> None:
             )
 
 
-@kernels.untraced
+@untraced
 def number(name: str, value: Any) -> Any:
     """A number given as a tensor without axes, which torch takes for one; anything else as it is."""
     if not isinstance(value, Tensor) or value.dim() != 0 or value.requires_grad or value.is_complex():
@@ -155,7 +156,7 @@ def mask(attn_mask: Any, full: Sequence[int], query: Tensor, is_causal: bool) ->
         )
 
 
-@kernels.untraced
+@untraced
 def rule(attn_mask: Mask, query: Tensor, key: Tensor, is_causal: bool) -> None:
     """Check one of clearhead.masks against (B, H, L, S)."""
     if is_causal:
@@ -178,7 +179,7 @@ def warn_zero_one(attn_mask: Tensor, name: str = "attn_mask") -> None:
     """
     if attn_mask.requires_grad or not 0 < attn_mask.numel() <= 1 << 20 or attn_mask.is_meta:
         return
-    if not kernels.starts_with_0_or_1(attn_mask) or float(attn_mask.amin()) not in (0, 1):
+    if not starts_with_0_or_1(attn_mask) or float(attn_mask.amin()) not in (0, 1):
         return  # one look settles it for most
     ones = attn_mask == 1
     if bool(ones.any()) and bool((ones | (attn_mask == 0)).all()):
@@ -188,6 +189,12 @@ def warn_zero_one(attn_mask: Tensor, name: str = "attn_mask") -> None:
             UserWarning,
             stacklevel=3,
         )
+
+
+def starts_with_0_or_1(tensor: Tensor) -> bool:
+    """Whether the first number of a float tensor is 0 or 1. Asked of every float mask, so it takes no microsecond."""
+    answer = library.starts_with_0_or_1(tensor) if reads_tensors else -1
+    return tensor[(0,) * tensor.dim()].item() in (0, 1) if answer < 0 else bool(answer)
 
 
 def dropout(dropout_p: float) -> None:
