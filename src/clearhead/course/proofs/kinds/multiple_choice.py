@@ -22,7 +22,7 @@ def prove_choice(bench: Bench) -> dict[str, Any]:
     )
     base = bench.must_run(*item.role("answer"))
     values = bench.values(base)
-    found: list[tuple[Option, int]] = []
+    candidates: list[tuple[Option, int]] = []
     for section in item.named("Option"):
         if len(section.programs) != 1 or section.programs[0].role != "check":
             raise bench.wrong(section.line, "an option needs one ```python check program")
@@ -39,7 +39,7 @@ def prove_choice(bench: Bench) -> dict[str, Any]:
         if holds == "True":
             if check.misconception:
                 raise bench.wrong(check.line - 1, f"this option acts out {check.misconception!r}, and its check holds")
-            found.append((Option("", text, True, rationale=bench.rationale(None, own)), section.line))
+            candidates.append((Option("", text, True, rationale=bench.rationale(None, own)), section.line))
             continue
         if not check.misconception:
             raise bench.wrong(check.line - 1, "this option's check does not hold, and it names no misconception")
@@ -47,14 +47,14 @@ def prove_choice(bench: Bench) -> dict[str, Any]:
         if not counterexample:
             raise bench.wrong(check.line, "a wrong option's check sets `counterexample`: a text that shows it is wrong")
         belief, why = bench.belief(check.misconception), bench.rationale(check.misconception, own)
-        found.append((Option("", text, False, check.misconception, belief, counterexample, why), section.line))
-    right = sum(option.correct for option, _ in found)
+        candidates.append((Option("", text, False, check.misconception, belief, counterexample, why), section.line))
+    right = sum(option.correct for option, _ in candidates)
     if right != item.right:
         line = item.lines.get("right", item.lines.get("kind", 1))
         raise bench.wrong(line, f"{right} options hold; `right` says {item.right}")
-    if right == len(found):
+    if right == len(candidates):
         raise bench.wrong(item.lines.get("kind", 1), "every option holds; there is nothing to choose")
-    options = settle(bench, found)
+    options = settle(bench, candidates)
     answer = "\n\n".join(option.text for option in options if option.correct)
     figure = draw(bench, *item.role("answer"))
     return {"options": options, "answer": answer, "values": values, "figure": figure}
