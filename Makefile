@@ -41,7 +41,7 @@ build/.native: $(VENV)/.tools pyproject.toml $(NATIVE)
 # write nothing, finds it compiled. Most of what is installed is never imported, and is left as it is.
 $(VENV)/.ready: $(VENV)/.dependencies build/.native
 	@$(PIP) install --no-deps --no-build-isolation --editable .
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import clearhead.multihead, clearhead.studio.app, matplotlib.pyplot; \
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import clearhead.multihead, clearhead.studio.app.application, matplotlib.pyplot; \
 		from clearhead import capture; capture.load()"
 	@touch $@
 

@@ -3,7 +3,8 @@
 Starts a throw-away PostgreSQL and a studio with its workers on 127.0.0.1, and learners in processes of their own. All
 log in within a minute, think about eight seconds a page, a fifth run programs, one is hostile. In the middle a worker,
 the sandbox or the database can be killed, and the disk be full. Prints the 95th percentile of each page, processor
-seconds of both sides, and how many attempts were lost or doubled. Everything ends by itself.
+seconds of both sides, how many attempts were lost or doubled, and for each disturbance the processes it reached and the
+answers that were taken after it. Everything ends by itself.
 """
 
 import argparse
@@ -11,13 +12,13 @@ import importlib.util
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -27,21 +28,22 @@ from typing import Any
 
 from bench.learners import Plan, Seen
 from clearhead.course import load
-from clearhead.studio.database import Database
-from clearhead.studio.question import FORMS
-from clearhead.studio.tables import attempts, learners
-from clearhead.studio.users import open_users
+from clearhead.studio.accounts.users import open_users
+from clearhead.studio.learner.database import Database
+from clearhead.studio.learner.tables import attempts, learners
+from clearhead.studio.questions.question import FORMS
 
 ROOT = Path(__file__).parents[1]
 PACK = ROOT / "tests" / "packs" / "good"
 PASSWORD = "a classroom of learners"  # noqa: S105 — of accounts that live for minutes
 LIMITS = {200: 0.2, 500: 0.5}  # learners -> the most seconds of the 95th percentile of a page
 MOST, LONGEST = 1000, 1800  # learners; seconds
+AWAY = 5  # seconds for which the database is away, or the disk full
 SERVER = """
 import json, sys
 from pathlib import Path
-from clearhead.studio import serve
-from clearhead.studio.settings import Settings
+from clearhead.studio.app import serving as serve
+from clearhead.studio.web.settings import Settings
 given = json.loads(sys.argv[1])
 serve.serve(Settings(data=Path(given["data"]), host="127.0.0.1", port=0, accounts=True, database=given["database"],
                      workers=given["workers"], packs=(Path(given["pack"]),)), browser=False)
@@ -74,60 +76,91 @@ def studio(folder: Path, database: str | None, workers: int, pack: Path) -> Iter
 
 
 def family(process: int) -> dict[int, tuple[str, float]]:
-    """The process and everything under it: pid -> (command line, processor seconds with those of ended children)."""
+    """The process and everything under it: pid -> (command line, processor seconds with those of ended children).
+
+    The kernel lists a child under the thread that started it.
+    """
     tick, found, todo = os.sysconf("SC_CLK_TCK"), dict[int, tuple[str, float]](), [process]
     while todo:
         pid = todo.pop()
         with suppress(OSError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             found[pid] = Path(f"/proc/{pid}/cmdline").read_text(), sum(map(int, fields[11:15])) / tick
-            todo += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                todo += map(int, (thread / "children").read_text().split())
     return found
 
 
-def kill(pids: list[int]) -> None:
-    for pid in pids[:1]:
+def kill(pids: list[int]) -> int:
+    """Kill these processes at once; how many there were to kill."""
+    killed = 0
+    for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+            killed += 1
+    return killed
 
 
-def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> list[Callable[[], None]]:
-    """What was asked to happen in the middle, in this order."""
+def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> dict[str, Callable[[], int]]:
+    """What was asked to happen in the middle, in this order; each gives how many processes it reached."""
 
-    def worker() -> None:
-        kill([pid for pid, (line, _) in family(server).items() if pid != server and "spawn_main" in line])
+    def worker() -> int:
+        workers = [pid for pid, (line, _) in family(server).items() if pid != server and "spawn_main" in line]
+        return kill(workers[:1])
 
-    def sandbox() -> None:
-        kill([pid for pid, (line, _) in family(server).items() if "clearhead.sandbox" in line or "sandbox/" in line])
+    def sandbox() -> int:
+        return kill([pid for pid, (line, _) in family(server).items() if "clearhead.sandbox import worker" in line])
 
-    def database() -> None:
-        folder = cluster._folder / "data"
-        kill([int((folder / "postmaster.pid").read_text().split()[0])])
-        for _ in range(30):
-            time.sleep(1)
-            with suppress(subprocess.CalledProcessError):
-                cluster.control("start")
-                return
+    def database() -> int:
+        killed = kill([_postmaster(cluster)])
+        time.sleep(AWAY)
+        _start(cluster)
+        return killed
 
-    def disk() -> None:
-        pids = [*family(server), *(family(_postmaster(cluster)) if cluster else ())]
-        _limit_files(pids, 0)
-        time.sleep(5)
-        _limit_files(pids, resource.RLIM_INFINITY)
+    def disk() -> int:
+        reached = _limit_files([*family(server), *(family(_postmaster(cluster)) if cluster else ())], 0)
+        time.sleep(AWAY)
+        with suppress(OSError):  # PostgreSQL ends where it cannot write its log, as on any full disk
+            _limit_files(list(family(_postmaster(cluster))) if cluster else [], None)
+        _limit_files(list(family(server)), None)
+        if cluster:
+            _start(cluster)
+        return reached
 
-    chosen = {worker: options.kill_worker, sandbox: options.kill_sandbox, database: options.kill_database and cluster}
-    return [act for act, wanted in {**chosen, disk: options.full_disk}.items() if wanted]
+    acts = {"kill-worker": worker, "kill-sandbox": sandbox, "kill-database": database, "full-disk": disk}
+    return {name: act for name, act in acts.items() if getattr(options, name.replace("-", "_"))}
+
+
+def _start(cluster: Any) -> None:
+    """Start the database unless it runs. After a kill -9 it takes a moment until the old processes are gone."""
+    for _ in range(30):
+        with suppress(subprocess.CalledProcessError):
+            cluster.control("status")
+            return
+        with suppress(subprocess.CalledProcessError):
+            cluster.control("start")
+        time.sleep(1)
+    raise SystemExit("the database did not start again")
 
 
 def _postmaster(cluster: Any) -> int:
     return int((cluster._folder / "data" / "postmaster.pid").read_text().split()[0])
 
 
-def _limit_files(pids: list[int], most: int) -> None:
+def _limit_files(pids: list[int], most: int | None) -> int:
+    """Let these processes write files of `most` bytes at most, None for any; how many were reached.
+
+    Each is limited as its own user, for root in a container may not. Confined programs cannot be reached.
+    """
+    reached = 0
     for pid in pids:
-        with suppress(ProcessLookupError):
-            hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
-            resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, hard))
+        with suppress(OSError):
+            process = Path(f"/proc/{pid}").stat()
+            who: dict[str, Any] = {"user": process.st_uid, "group": process.st_gid, "extra_groups": []}
+            command = ["prlimit", f"--pid={pid}", f"--fsize={'unlimited' if most is None else most}:"]
+            limited = subprocess.run(command, capture_output=True, check=False, **(who if os.getuid() == 0 else {}))
+            reached += limited.returncode == 0
+    return reached
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -173,13 +206,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             client.stdin.close()
             client.stdin = None
         acts = disturbances(options, server, cluster)
-        for act in acts:
-            time.sleep(max(0.0, (until - time.time()) / (len(acts) + 1)))
-            act()
+        done: dict[str, tuple[int, float]] = {}  # name -> processes it reached, when it was over
+        for place, (name, act) in enumerate(acts.items()):
+            time.sleep(max(0.0, (until - time.time()) / (len(acts) + 1 - place)))
+            done[name] = act(), time.time()
         seen = [Seen(**json.loads(client.communicate(timeout=LONGEST + 120)[0])) for client in clients]
         used = sum(seconds for _, seconds in family(server).values())
         kept = _kept(folder, database)
-    return _report(seen, kept, used)
+    return _report(seen, kept, used, done)
 
 
 def _kept(folder: Path, database: str | None) -> list[str]:
@@ -195,7 +229,7 @@ def _kept(folder: Path, database: str | None) -> list[str]:
         there.close()
 
 
-def _report(seen: list[Seen], kept: list[str], server: float) -> dict[str, Any]:
+def _report(seen: list[Seen], kept: list[str], server: float, done: dict[str, tuple[int, float]]) -> dict[str, Any]:
     took: dict[str, list[float]] = {}
     errors: dict[str, int] = {}
     for one in seen:
@@ -203,14 +237,20 @@ def _report(seen: list[Seen], kept: list[str], server: float) -> dict[str, Any]:
             took.setdefault(kind, []).extend(seconds)
         for what, count in one.errors.items():
             errors[what] = errors.get(what, 0) + count
-    answered = [one for each in seen for one in each.answered]
+    answered = {attempt: at for each in seen for attempt, at in each.answered.items()}
+    sent = Counter(name for each in seen for name in each.sent)
+    counted = Counter(attempt.split()[0] for attempt in kept)
     p95 = {kind: quantiles(seconds, n=20)[-1] if len(seconds) > 1 else seconds[0] for kind, seconds in took.items()}
     return {
         "p95": {kind: round(value, 4) for kind, value in sorted(p95.items())},
         "requests": {kind: len(seconds) for kind, seconds in sorted(took.items())},
         "answered": len(answered),
         "lost": len(set(answered) - set(kept)),
-        "doubled": len(kept) - len(set(kept)),
+        "doubled": (counted - sent).total(),  # kept beyond the questions that their learner answered
+        "disturbed": {
+            name: {"processes": reached, "answered after": sum(at > over for at in answered.values())}
+            for name, (reached, over) in done.items()
+        },
         "errors": errors,
         "cpu": {"clients": round(sum(one.cpu for one in seen), 1), "server": round(server, 1)},
     }
@@ -247,13 +287,18 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print the report as JSON; 1 where an attempt was lost or doubled, or a page was too slow for so many."""
+    """Print the report as JSON.
+
+    1 where an attempt was lost or doubled, a disturbance reached nothing or was the end of the service, or a page was
+    too slow for so many.
+    """
     options = parsed()
     report = run(options)
     print(json.dumps(report, indent=2))
     most = next((seconds for count, seconds in LIMITS.items() if options.learners <= count), 1.0)
     pages = [report["p95"].get(kind, 0.0) for kind in ("home", "question", "answer", "feedback")]
-    return int(bool(report["lost"] or report["doubled"]) or max(pages) > most)
+    survived = all(each["processes"] and each["answered after"] for each in report["disturbed"].values())
+    return int(bool(report["lost"] or report["doubled"]) or not survived or max(pages) > most)
 
 
 if __name__ == "__main__":

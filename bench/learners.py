@@ -46,10 +46,19 @@ class Plan:
 
 @dataclass
 class Seen:
-    """Seconds of each page by kind, ids of attempts the studio acknowledged, what went wrong, processor seconds."""
+    """What one process of learners saw.
+
+    Attributes:
+        took: seconds of each page by kind.
+        sent: whose answer it was, once for each question, however often the form was sent.
+        answered: attempts the studio acknowledged, "name id" -> time.
+        errors: what went wrong, and how often.
+        cpu: processor seconds.
+    """
 
     took: dict[str, list[float]] = field(default_factory=dict)
-    answered: list[str] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
+    answered: dict[str, float] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     cpu: float = 0.0
 
@@ -95,10 +104,11 @@ class Learner:
         if not (ticket and letter):
             return
         await self.think()
+        self.seen.sent.append(self.name)
         done = await self.send("answer", "POST", "/answer", ticket=ticket[1], response=letter[1])
         where = done.headers.get("location", "") if done else ""
         if found := re.match(r"/attempts/([^/?]+)", where):
-            self.seen.answered.append(f"{self.name} {found[1]}")
+            self.seen.answered[f"{self.name} {found[1]}"] = time.time()
             await self.send("feedback", "GET", where)
 
     async def run(self) -> None:

@@ -155,18 +155,26 @@ def _in(part: Any, char: str) -> bool:
     return bool(re.fullmatch(kinds[name.removeprefix("NOT_")], char)) != name.startswith("NOT_")
 
 
+class Calls:
+    """Counts, within a `with` block, how many Python and C functions are called, resumed generators too."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> "Calls":
+        self._before = sys.getprofile()
+        sys.setprofile(self._counted)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+
+    def _counted(self, _frame: object, event: str, _argument: object) -> None:
+        self.count += event in ("call", "c_call")
+
+
 def calls(work: Callable[[], object]) -> int:
-    """How many Python and C functions the work calls, resumed generators too."""
-    count = 0
-
-    def counted(_frame: object, event: str, _argument: object) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(counted)
-    try:
+    """How many functions the work calls."""
+    with Calls() as made:
         work()
-    finally:
-        sys.setprofile(before)
-    return count
+    return made.count

@@ -18,11 +18,11 @@ from babel.messages.pofile import read_po, write_po
 
 SOURCE = Path(__file__).parent.parent / "src" / "clearhead"
 LOCALE = SOURCE / "studio" / "locale"
-KEYWORDS = {"_": None, "mark": None, "say": None, "gettext": None, "many": (1, 2), "ngettext": (1, 2)}
+KEYWORDS = {"_": None, "mark": None, "message": None, "gettext": None, "many": (1, 2), "ngettext": (1, 2)}
 READERS = {".py": "python", ".html": "jinja2.ext:babel_extract", ".js": "javascript"}
 DOMAINS = {  # a catalog each -> what is read for it
-    "studio": ("studio/*.py", "course/**/*.py", "capture/*.py", "views/refusing.py", "studio/templates/**/*.html"),
-    "page": ("studio/static/*.js", "views/static/*.js", "views/scores.py"),
+    "studio": ("studio/**/*.py", "course/**/*.py", "capture/**/*.py", "views/checks.py", "studio/templates/**/*.html"),
+    "page": ("studio/static/*.js", "views/static/*.js", "views/score_tables.py"),
 }
 # An English text rather than a name in the code: two words, or one with a capital.
 ENGLISH = re.compile(r"[a-z,.;:]{2,} [a-z]{2,}|^[A-Z][a-z]+")

@@ -25,7 +25,7 @@ from made_up_learner import practise
 from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from clearhead.studio.database import FILE
+from clearhead.studio.learner.database import FILE
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SHIPPED = Path(__file__).parent.parent / "src" / "clearhead" / "capture" / "induction"
+SHIPPED = Path(__file__).parent.parent / "src" / "clearhead" / "capture" / "models" / "induction"
 CHARACTERS = string.ascii_lowercase + string.digits + " .,;:!?'\"-()\n"
 START, UNKNOWN = "<s>", "<?>"
 VOCABULARY = [START, UNKNOWN, *CHARACTERS]

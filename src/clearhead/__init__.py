@@ -6,6 +6,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from clearhead import hooks as _hooks
 from clearhead.registration import register as _register
 
 __version__ = "0.1.0"
@@ -43,6 +44,13 @@ _HOME = {
 _MODULES = ("errors", "kernels", "masks")
 
 _register()
+
+
+def _save_record_page(*arguments: Any, **options: Any) -> Any:
+    return import_module("clearhead.views.page.html").save(*arguments, **options)
+
+
+_hooks.save_record_page = _save_record_page
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

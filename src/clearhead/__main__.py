@@ -1,15 +1,20 @@
-"""What `clearhead` and `python -m clearhead` run."""
+"""The program that `clearhead` and `python -m clearhead` run."""
 
 import sys
 
+from clearhead.errors import ExtraError
+
 
 def main() -> None:
-    """The command. Ctrl-C is looked after while it is imported, which takes longer than anything else in `--help`."""
+    """Run the command. Importing it takes most of the time of `--help`, so Ctrl-C is handled during the import too."""
     try:
         from clearhead import cli
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         raise SystemExit(130) from None
+    except ExtraError as error:
+        sys.stderr.write(f"clearhead: {error}\n")
+        raise SystemExit(2) from None
     cli.main()
 
 

@@ -4,19 +4,19 @@ import errno
 from pathlib import Path
 
 from clearhead.errors import ModelError, OptionError
-from clearhead.saying import Said, say
+from clearhead.messages import Message, message
 
 _WAY_OUT = {
-    errno.ENOENT: say("Give a file in a folder that exists."),
-    errno.ENOTDIR: say("Give a file in a folder that exists."),
-    errno.EISDIR: say("Give the path of a file."),
-    errno.EACCES: say("Give a place that you may use."),
-    errno.EPERM: say("Give a place that you may use."),
-    errno.EROFS: say("Give a place that you may use."),
-    errno.ENOSPC: say("Make room, or give another place."),
-    errno.EDQUOT: say("Make room, or give another place."),
-    errno.EFBIG: say("Make room, or give another place."),
-    errno.ENAMETOOLONG: say("Give a shorter name."),
+    errno.ENOENT: message("Give a file in a folder that exists."),
+    errno.ENOTDIR: message("Give a file in a folder that exists."),
+    errno.EISDIR: message("Give the path of a file."),
+    errno.EACCES: message("Give a place that you may use."),
+    errno.EPERM: message("Give a place that you may use."),
+    errno.EROFS: message("Give a place that you may use."),
+    errno.ENOSPC: message("Make room, or give another place."),
+    errno.EDQUOT: message("Make room, or give another place."),
+    errno.EFBIG: message("Make room, or give another place."),
+    errno.ENAMETOOLONG: message("Give a shorter name."),
 }
 
 
@@ -27,7 +27,7 @@ def unwritable(path: str | Path, error: Exception) -> OptionError:
     maps.html cannot be written: Is a directory. Give the path of a file.
     """
     return OptionError(
-        say("%(path)s cannot be written: %(why)s. %(way_out)s", path=path, why=_why(error), way_out=_way_out(error))
+        message("%(path)s cannot be written: %(why)s. %(way_out)s", path=path, why=_why(error), way_out=_way_out(error))
     )
 
 
@@ -38,7 +38,7 @@ def unreadable(path: str | Path, error: Exception, expected: str = "a text file"
     a.txt cannot be read: No such file or directory. Give the path of a text file.
     """
     return ModelError(
-        say(
+        message(
             "%(path)s cannot be read: %(why)s. Give the path of %(expected)s.",
             path=path,
             why=_why(error),
@@ -55,5 +55,5 @@ def _why(error: Exception) -> str:
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
-def _way_out(error: Exception) -> Said:
-    return _WAY_OUT.get(getattr(error, "errno", None) or 0, say("Give another place."))
+def _way_out(error: Exception) -> Message:
+    return _WAY_OUT.get(getattr(error, "errno", None) or 0, message("Give another place."))

@@ -9,10 +9,10 @@ from playwright.sync_api import Page, expect
 from browser.conftest import serve
 from browser.looking import cut, everything, small
 from clearhead import sandbox
-from clearhead.studio.accounts import Accounts
-from clearhead.studio.database import Database
-from clearhead.studio.desk import secret_in
-from clearhead.studio.settings import Settings
+from clearhead.studio.accounts.accounts import Accounts
+from clearhead.studio.learner.database import Database
+from clearhead.studio.web.context import secret_in
+from clearhead.studio.web.settings import Settings
 from studio import sample
 
 TOPIC = "/topics/attention/one-head"
@@ -125,7 +125,7 @@ class Shared:
 @pytest.fixture
 def address(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     settings = Settings(data=tmp_path, accounts="shared" in request.fixturenames)
-    yield from serve(tmp_path, sample.shelf(), settings)
+    yield from serve(tmp_path, sample.library(), settings)
 
 
 @pytest.fixture

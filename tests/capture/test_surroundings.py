@@ -10,7 +10,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaModel
 
 import clearhead
-from clearhead.capture import interface, observe
+from clearhead.capture import observe
+from clearhead.capture.adapters import transformers_interface
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])
 WIDTH = 12
@@ -136,4 +137,4 @@ def test_observers_may_leave_in_another_order():
     model(IDS)
     assert [len(earlier.calls(name)) for name in earlier] == [1, 1]
     assert [len(later.calls(name)) for name in later] == [2, 2]
-    assert interface._listeners.get() == ()
+    assert transformers_interface._listeners.get() == ()

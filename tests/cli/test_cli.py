@@ -1,4 +1,4 @@
-"""The door: help, messages in place of tracebacks, exit codes."""
+"""The commands: help, messages instead of tracebacks, exit statuses."""
 
 import io
 import json
@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from clearhead import cli
 from clearhead.capture import demo_folder
-from clearhead.errors import ModelError
+from clearhead.cli import check, inputs, output
+from clearhead.errors import ModelError, OptionError
 
 
 def clearhead(*arguments, given=""):
@@ -69,7 +70,7 @@ def test_ctrl_c_stops_quietly(monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "read_text", pressed)
+    monkeypatch.setattr(inputs, "read_text", pressed)
     result = clearhead("see", "text")
     assert (result.exit_code, result.stderr) == (130, "stopped\n")
 
@@ -78,7 +79,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(cli, "read_text", broken)
+    monkeypatch.setattr(inputs, "read_text", broken)
     assert isinstance(clearhead("see", "text").exception, ZeroDivisionError)
 
 
@@ -86,14 +87,14 @@ def test_an_error_raised_on_purpose_is_a_message(monkeypatch):
     def refused(*_):
         raise ModelError("it is not there. Give another.")
 
-    monkeypatch.setattr(cli, "read_text", refused)
+    monkeypatch.setattr(inputs, "read_text", refused)
     assert clearhead("see", "text").stderr == "clearhead: it is not there. Give another.\n"
 
 
 def test_the_text_may_come_from_a_file_or_a_pipe(tmp_path, monkeypatch):
     place = tmp_path / "text.txt"
     place.write_text("héllo \n", encoding="utf-8")
-    assert cli.read_text(None, place) == "héllo"
+    assert inputs.read_text(None, place) == "héllo"
 
     class Piped:
         buffer = io.BytesIO("wörld".encode())
@@ -102,12 +103,12 @@ def test_the_text_may_come_from_a_file_or_a_pipe(tmp_path, monkeypatch):
             return False
 
     monkeypatch.setattr(sys, "stdin", Piped())
-    assert cli.read_text("-", None) == "wörld"
+    assert inputs.read_text("-", None) == "wörld"
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
-    with pytest.raises(cli.OptionError, match="cannot be written"):
-        cli.write(tmp_path / "missing" / "a.html", "text")
+    with pytest.raises(OptionError, match="cannot be written"):
+        output.write(tmp_path / "missing" / "a.html", "text")
 
 
 def has_demo():
@@ -225,7 +226,8 @@ def test_ctrl_c_twice_leaves_no_traceback():
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "pressed = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
         "atexit.register(pressed)  # again, while what was begun is ended\n"
-        "cli.read_text = pressed\n"
+        "from clearhead.cli import inputs\n"
+        "inputs.read_text = pressed\n"
         "sys.argv = ['clearhead', 'see', 'a word']\n"
         "cli.main()\n"
     )
@@ -234,7 +236,7 @@ def test_ctrl_c_twice_leaves_no_traceback():
 
 
 @pytest.mark.slow
-def test_without_the_studios_libraries_check_says_what_to_install():
+def test_without_the_course_libraries_check_says_what_to_install():
     program = (
         "import sys\n"
         "sys.modules['rapidfuzz'] = None\n"
@@ -244,7 +246,7 @@ def test_without_the_studios_libraries_check_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "pip install 'clearhead[studio]'" in done.stderr
+    assert "pip install 'clearhead[course]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -257,7 +259,7 @@ def test_the_doctor_says_what_runs_here():
 
 
 @pytest.mark.parametrize("arguments", [("check",), ("new", "pack", "x"), ("export", "x", "--to", "csv")])
-def test_without_the_studio_extra_the_course_commands_say_what_to_install(monkeypatch, arguments):
+def test_without_the_course_extra_the_course_commands_say_what_to_install(monkeypatch, arguments):
     for name in [one for one in sys.modules if one.startswith("clearhead.course")]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("fsrs", "markdown_it", "rapidfuzz", "snowballstemmer"):
@@ -265,7 +267,7 @@ def test_without_the_studio_extra_the_course_commands_say_what_to_install(monkey
     done = clearhead(*arguments)
     assert done.exit_code == 2
     assert "needs" in done.stderr
-    assert "pip install 'clearhead[studio]'" in done.stderr
+    assert "pip install 'clearhead[course]'" in done.stderr
 
 
 def test_where_nothing_confines_the_person_is_asked(monkeypatch):
@@ -276,10 +278,10 @@ def test_where_nothing_confines_the_person_is_asked(monkeypatch):
     monkeypatch.setattr(sandbox, "backend", lambda: None)
     monkeypatch.setattr(sandbox, "consent", lambda: consented.append(True))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(cli.typer, "confirm", lambda words, **_: asked.append(words) or len(asked) > 1)
-    cli.agree()
+    monkeypatch.setattr(check.typer, "confirm", lambda words, **_: asked.append(words) or len(asked) > 1)
+    check.agree()
     assert (len(asked), consented) == (1, [])  # no is no
-    cli.agree()
+    check.agree()
     assert consented == [True]
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from clearhead import course, sandbox
-from clearhead.course import checking
-from clearhead.course.checking import check
-from clearhead.course.figure import unsafe
-from clearhead.course.proved import Option, Outcome, Proved, Receipt
-from clearhead.sandbox import pool
+from clearhead.course.check import packs
+from clearhead.course.check.packs import check
+from clearhead.course.proofs.figure import unsafe
+from clearhead.course.proofs.proved import Option, Outcome, Proved, Receipt
+from clearhead.sandbox.processes import pool
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 PACKS = Path(__file__).parents[1] / "packs"
@@ -58,7 +58,7 @@ def test_a_library_version_asks_for_a_new_proof(pack: Path, tmp_path: Path, monk
     loaded = course.load(pack)
     course.prove_pack(loaded, cache=tmp_path, only="card-sum")
     assert course.prove_pack(loaded, cache=tmp_path, only="card-sum")[0].cached
-    proving = sys.modules["clearhead.course.prove"]
+    proving = sys.modules["clearhead.course.proofs.prove"]
     newer = {**proving.versions(loaded.preload), "python": "9.9.9"}
     monkeypatch.setattr(proving, "versions", lambda preload: newer)
     assert not course.prove_pack(loaded, cache=tmp_path, only="card-sum")[0].cached
@@ -257,8 +257,8 @@ def test_watching_checks_again_after_a_change(pack: Path, monkeypatch: pytest.Mo
         runs.append(1)
         return 0
 
-    monkeypatch.setattr(checking.time, "sleep", sleep)
-    checking.watch([pack], run, lambda _: None, rounds=3)
+    monkeypatch.setattr(packs.time, "sleep", sleep)
+    packs.watch([pack], run, lambda _: None, rounds=3)
     assert len(runs) == 3
 
 
@@ -272,9 +272,9 @@ def outcome(number: int, longest: bool, key: str) -> Outcome:
 
 def test_guessing_by_length_or_place_is_said() -> None:
     fair = [outcome(n, n % 3 == 0, "abc"[n % 3]) for n in range(9)]
-    assert checking.guessable(fair) == []
-    assert "longest in 9 of 9" in checking.guessable([outcome(n, True, "abc"[n % 3]) for n in range(9)])[0]
-    assert "(b) in 9 of 9" in checking.guessable([outcome(n, n % 3 == 0, "b") for n in range(9)])[0]
+    assert packs.guessable(fair) == []
+    assert "longest in 9 of 9" in packs.guessable([outcome(n, True, "abc"[n % 3]) for n in range(9)])[0]
+    assert "(b) in 9 of 9" in packs.guessable([outcome(n, n % 3 == 0, "b") for n in range(9)])[0]
 
 
 FIGURE = """

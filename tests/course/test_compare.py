@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clearhead.course.compare import same_output, same_result
+from clearhead.course.grading.compare import same_output, same_result
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 
 from clearhead import course, sandbox
 from clearhead.course import exchange
-from clearhead.course.exchange.anki import write_anki
-from clearhead.course.exchange.drafts import Draft, read, write
-from clearhead.course.exchange.gift import read_gift
+from clearhead.course.exchange.anki.write import write_anki
+from clearhead.course.exchange.gift.write import read_gift
+from clearhead.course.exchange.importing import Draft, read, write
 from clearhead.course.exchange.qti import item as qti_item
 from clearhead.course.exchange.question import Question, html, plain
 from clearhead.errors import OptionError, PackError
@@ -292,7 +292,7 @@ def test_drafts_are_refused_until_they_are_proved(tmp_path: Path) -> None:
 
 
 def make_pack(folder: Path) -> str:
-    from clearhead.course.scaffold import new_pack
+    from clearhead.course.pack.scaffold import new_pack
 
     return new_pack(folder / "pack").name
 

@@ -7,10 +7,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from clearhead import cli, course, sandbox
-from clearhead.course import checking, exchange
+from clearhead.course import exchange
+from clearhead.course.check import packs
 from clearhead.course.exchange.draft import Draft, write
-from clearhead.course.pack import find
-from clearhead.course.scaffold import new_pack
+from clearhead.course.pack.loader import find
+from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import PackError
 
 GOOD = Path(__file__).parents[1] / "packs" / "good"
@@ -73,7 +74,7 @@ def test_a_shipped_pack_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_check_takes_a_shipped_pack_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(checking, "prove_pack", lambda pack, **options: [])  # it takes minutes
+    monkeypatch.setattr(packs, "prove_pack", lambda pack, **options: [])  # it takes minutes
     item = next(iter(course.load(course.shipped()[0]).items))
     done = call("check", "attention", "--item", item)
     assert (done.exit_code, "0 of 0 items proved" in done.stdout) == (0, True)

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearhead.course import Criterion
-from clearhead.course.freetext import ticks
+from clearhead.course.rubric import ticks
 
 SCALE = Criterion("scale", "why", (("logits", "dot products"), ("divided", "scaled"), ("square root", "sqrt")))
 ORDER = Criterion("order", "when", (("mask",), ("softmax",)), ordered=True)

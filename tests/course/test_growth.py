@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import clearhead
-from clearhead.course.compare import same_output, same_result
-from clearhead.course.freetext import ticks
-from clearhead.course.proved import Criterion
+from clearhead.course import Criterion
+from clearhead.course.grading.compare import same_output, same_result
+from clearhead.course.rubric import ticks
 from growth import Steps, calls
 
 ROOT = Path(clearhead.__file__).parent
@@ -63,8 +63,9 @@ class Written:
 
 def patterns(room: str) -> Iterator[Written]:
     """Every pattern of a room: those its modules keep compiled, and those written out where they are used."""
-    for file in sorted((ROOT / room).glob("*.py")):
-        module = importlib.import_module(f"clearhead.{room.replace('/', '.')}.{file.stem}")
+    for file in sorted((ROOT / room).rglob("*.py")):
+        path = file.relative_to(ROOT)
+        module = importlib.import_module(".".join(("clearhead", *path.with_suffix("").parts)).removesuffix(".__init__"))
         tree = ast.parse(file.read_text(encoding="utf-8"))
         used: dict[str, set[str]] = defaultdict(set)
         for node in ast.walk(tree):
@@ -73,14 +74,14 @@ def patterns(room: str) -> Iterator[Written]:
         for name, value in vars(module).items():
             if isinstance(value, re.Pattern) and f"\n{name}" in file.read_text(encoding="utf-8"):
                 anchored = bool(used[name]) and used[name] <= ANCHORED
-                yield Written(f"{room}/{file.name}:{name}", value.pattern, value.flags, anchored)
+                yield Written(f"{path}:{name}", value.pattern, value.flags, anchored)
         for node in ast.walk(tree):
             name = ast.unparse(node.func).removeprefix("re.") if isinstance(node, ast.Call) else ""
             if isinstance(node, ast.Call) and name in NAMES and node.args:
                 written = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
                 if isinstance(written, str) and ast.unparse(node.func).startswith("re."):
                     flags = sum(getattr(re, flag) for flag in FLAGS if f"re.{flag}" in ast.unparse(node))
-                    yield Written(f"{room}/{file.name}:{node.lineno}", written, flags, name in ANCHORED)
+                    yield Written(f"{path}:{node.lineno}", written, flags, name in ANCHORED)
 
 
 FOUND = [one for room in ("course", "studio") for one in patterns(room)]

@@ -11,12 +11,12 @@ from xml.etree import ElementTree  # of files we wrote ourselves
 import pytest
 
 from clearhead.course.exchange import FORMS
+from clearhead.course.exchange.csv_table import write_csv
 from clearhead.course.exchange.draft import Draft
-from clearhead.course.exchange.drafts import read
-from clearhead.course.exchange.inert import inert, without_controls
-from clearhead.course.exchange.markdown import elements, html
+from clearhead.course.exchange.importing import read
+from clearhead.course.exchange.markup.inert import inert, without_controls
+from clearhead.course.exchange.markup.markdown import elements, html
 from clearhead.course.exchange.question import Choice, Question
-from clearhead.course.exchange.table import write_csv
 
 TAGS = (
     "[latex]\\input{x}[/latex]", "[LaTeX]x[/laTex]", "[$]x[/$]", "[$$]x[/$$]", "[sound:a.mp3]", "[SOUND:a]", "[anki:tts lang=en]a[/anki:tts]",

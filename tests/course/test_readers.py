@@ -14,8 +14,8 @@ import pytest
 
 from clearhead import course, sandbox
 from clearhead.course import exchange
-from clearhead.course.exchange.gift import write_gift
-from clearhead.course.exchange.moodle import write_moodle
+from clearhead.course.exchange.gift.write import write_gift
+from clearhead.course.exchange.moodle.write import write_moodle
 from clearhead.course.exchange.qti import item as qti_item
 from clearhead.course.exchange.question import Question, html, plain
 

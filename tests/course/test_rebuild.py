@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from clearhead.course import Attempt, Item, Ledger, rebuild, study_day
-from clearhead.course.elo import expected
+from clearhead.course.progress.elo import expected
 
 START = datetime(2026, 3, 1, 9, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -84,7 +84,7 @@ def test_a_ledger_comes_to_what_a_rebuild_comes_to(history: list[Attempt], data:
 
 def test_a_new_answer_costs_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in items scheduled, not in seconds: one, of the three, and of one attempt."""
-    module = sys.modules["clearhead.course.rebuild"]
+    module = sys.modules["clearhead.course.progress.rebuild"]
     scheduled: list[str] = []
     plain = module.schedule
     monkeypatch.setattr(module, "schedule", lambda item, *rest: scheduled.append(item.id) or plain(item, *rest))

@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from clearhead import cli, course, sandbox
-from clearhead.course import scaffold
-from clearhead.course.blocks import ROLES, SECTIONS
 from clearhead.course.exchange import FORMS
-from clearhead.course.front import Front
+from clearhead.course.pack import scaffold
+from clearhead.course.pack.blocks import ROLES, SECTIONS
+from clearhead.course.pack.front_matter import Front
 from clearhead.errors import OptionError
 
 DOCS = Path(__file__).parents[2] / "docs"

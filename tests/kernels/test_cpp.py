@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[2] / "native"
-AVX2 = ["-mavx2", "-mfma"]
+AVX2 = ["-mavx2", "-mfma", "-DNEEDS=avx2,fma"]
+ANY = ["-DNEEDS="]
 # Name -> lanes and rows of the product, the same for float64 (none: it is the one's before), flags; as in
 # native/CMakeLists.txt.
 Shape = tuple[int, int]
 X86: dict[str, tuple[Shape, Shape | None, list[str]]] = {
-    "generic": ((4, 4), (4, 2), []),
+    "generic": ((4, 4), (4, 2), ANY),
     "avx2": ((8, 6), (4, 6), AVX2),
     "avx2w16": ((16, 8), (8, 8), AVX2),
     "avx2bf16w16": ((16, 8), None, [*AVX2, "-DPAIRS"]),
 }
 ARM: dict[str, tuple[Shape, Shape | None, list[str]]] = {
-    "neon": ((4, 8), (4, 4), []),
-    "generic": ((4, 4), (4, 2), []),
+    "neon": ((4, 8), (4, 4), ANY),
+    "generic": ((4, 4), (4, 2), ANY),
 }
 ARM_COMPILER = "aarch64-linux-gnu-g++"
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
@@ -43,9 +44,11 @@ def build(
                 continue
             defines = [f"-DTARGET={name}", f"-DDOUBLES_OF={wide}", f"-DLANES={shape[0]}", f"-DROWS={shape[1]}"]
             object_file = folder / f"{name}_{source}.o"
-            subprocess.run([*common, *own, *defines, NATIVE / f"{source}.cpp", "-o", object_file], check=True)
-    for name in ("dispatch", "layer", "statistics", "check"):
-        subprocess.run([*common, NATIVE / f"{name}.cpp", "-o", folder / f"{name}.o"], check=True)
+            subprocess.run(
+                [*common, *own, *defines, NATIVE / "targets" / f"{source}.cpp", "-o", object_file], check=True
+            )
+    for source in (*sorted((NATIVE / "dispatch").glob("*.cpp")), NATIVE / "check.cpp"):
+        subprocess.run([*common, source, "-o", folder / f"{source.stem}.o"], check=True)
     objects = [str(path) for path in sorted(folder.glob("*.o"))]
     subprocess.run([compiler, *flags, *objects, "-o", folder / "check"], check=True)
     return folder / "check"

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from clearhead import sandbox
-from clearhead.sandbox import bubblewrap, landlock, watch
+from clearhead.sandbox.confinement import landlock
+from clearhead.sandbox.processes import bubblewrap, watch
 from sandbox.attacks import ATTACKS, HARMLESS, OWN_NAMESPACE, Target
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")

@@ -9,7 +9,9 @@ import pytest
 
 from clearhead import sandbox
 from clearhead.errors import SandboxError
-from clearhead.sandbox import Limits, backends, bubblewrap, confine, landlock, pool
+from clearhead.sandbox import Limits, backends
+from clearhead.sandbox.confinement import confine, landlock
+from clearhead.sandbox.processes import bubblewrap, pool
 
 NAMES = [one.name for one in sandbox.available()]
 SHORT = Limits(seconds=1.0, memory=128 << 20)

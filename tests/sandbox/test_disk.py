@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from clearhead import sandbox, scratch
-from clearhead.sandbox import Limits, disk, pool, watch
+from clearhead.sandbox import Limits
+from clearhead.sandbox.processes import disk, pool, watch
 
 NAMES = [one.name for one in sandbox.available()]
 MIB = 1 << 20

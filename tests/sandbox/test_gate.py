@@ -9,8 +9,9 @@ import pytest
 
 from clearhead import sandbox
 from clearhead.errors import SandboxError
-from clearhead.sandbox import Limits, gate, watch
-from clearhead.sandbox.gate import Gate, Ticket
+from clearhead.sandbox import Limits
+from clearhead.sandbox.processes import gate, watch
+from clearhead.sandbox.processes.gate import Gate, Ticket
 
 MIB = 1 << 20
 
@@ -180,3 +181,15 @@ def test_room_is_given_back_whatever_happens(small: Gate, monkeypatch: pytest.Mo
 
 def test_what_a_program_may_take_counts_its_files_and_output() -> None:
     assert gate.needs(Limits(memory=100, disk=10, output=1), programs=3) == 333
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 64])
+def test_processes_that_share_a_machine_get_a_part_each(monkeypatch: pytest.MonkeyPatch, processes: int) -> None:
+    monkeypatch.setattr(gate, "_gate", gate.current())
+    sandbox.share(1)
+    whole = gate.current()
+    sandbox.share(processes)
+    part = gate.current()
+    assert part.programs == max(2, whole.programs // processes)
+    least = gate.needs(sandbox.Limits(), 2)
+    assert least <= part.memory <= max(whole.memory // processes, 3 << 30)

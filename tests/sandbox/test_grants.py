@@ -13,7 +13,7 @@ import pytest
 
 import clearhead
 from clearhead import course, sandbox
-from clearhead.sandbox import grants
+from clearhead.sandbox.confinement import grants
 
 NAMES = [one.name for one in sandbox.available()]
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -34,9 +34,9 @@ import json, clearhead.errors, colorsys
 print(json.dumps(opened))
 """
 HOST = """
-import json
+import json, pathlib
 from clearhead import sandbox
-sandbox.hide(sandbox.grants.Path({pack!r}))
+sandbox.hide(pathlib.Path({pack!r}))
 done = sandbox.run({program!r}, name={name!r})
 print(json.dumps([done.stdout, str(done.raised), done.stderr]))
 """
@@ -58,7 +58,7 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "home/.local/share/clearhead/clearhead.db", "home/.local/share/clearhead/proofs/attention/a.json",
         "home/.cache/clearhead/receipt.json", "home/notes.txt", "tmp/clearhead-run-other/program.py",
         "packs/mine/items/a.md", "lib/python3.10/dist-packages/clearhead/packs/attention/pack.toml",
-        "clearhead-0.1.0.whl", "cache/prefix/usr/studio/reveal.pyc", "lib/python3.12/site-packages/clearhead_pack/a.md",
+        "clearhead-0.1.0.whl", "cache/prefix/usr/studio/explore/own_class.pyc", "lib/python3.12/site-packages/clearhead_pack/a.md",
     ):  # fmt: skip
         (prefix / name).parent.mkdir(parents=True, exist_ok=True)
         (prefix / name).write_text("secret")

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from clearhead import diagnosis, sandbox
+from clearhead import sandbox
+from clearhead.cli import doctor
 from clearhead.errors import SandboxError
-from clearhead.sandbox import backends, bubblewrap, landlock, tmpfs
+from clearhead.sandbox import backends
+from clearhead.sandbox.confinement import landlock, tmpfs
+from clearhead.sandbox.processes import bubblewrap
 
 ROOT = Path(__file__).parents[2]
 NAMES = [one.name for one in sandbox.available()]
@@ -73,7 +76,7 @@ def test_bubblewrap_is_told_of_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_doctor_tells_of_each_resource() -> None:
-    told = {one.name: one.found for one in diagnosis._studio() if one.name.startswith("sandbox ")}
+    told = {one.name: one.detail for one in doctor._studio() if one.name.startswith("sandbox ")}
     assert told == {f"sandbox {name}": said for name, said in sandbox.guarantees().items()}
     assert not NAMES or {"sandbox signals", "sandbox disk", "sandbox user"} <= told.keys()
 
@@ -138,7 +141,7 @@ def test_a_tmpfs_holds_what_it_should_to_the_page(size: int) -> None:
     program = f"""
 import os, sys
 sys.path += {[path for path in sys.path if path]!r}
-from clearhead.sandbox import tmpfs
+from clearhead.sandbox.confinement import tmpfs
 folder = tmpfs.Path(sys.argv[1])
 if not tmpfs.own(folder, {size}):
     sys.exit(3)

@@ -222,7 +222,7 @@ FORGERIES = {
         "def double(x): return 0"
     ),
     "swap the judge's functions": (
-        "from clearhead.sandbox import judging, wire, running\nfor module in (judging, wire, running):\n"
+        "from clearhead.sandbox.child import judging, wire, execution\nfor module in (judging, wire, execution):\n"
         "    for name in list(vars(module)):\n        if callable(getattr(module, name)) and name[0] != '_':\n"
         "            setattr(module, name, lambda *a, **k: {'tests': [['a', True, '', None]], 'raised': None})\n"
         "def double(x): return 0"

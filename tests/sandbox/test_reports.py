@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from clearhead import course, sandbox
-from clearhead.sandbox import Limits, Raised, limits, reports
+from clearhead.sandbox import Limits, Raised, limits
+from clearhead.sandbox.processes import reports
 
 RAISED = {"type": "ValueError", "message": "no", "file": "a.md", "line": 3, "chunk": 0, "kinds": ["ValueError"]}
 FINE = {"raised": None, "values": {}}
@@ -196,7 +197,7 @@ def test_one_malformed_report_never_ends_the_proof_of_the_others(folder: Path, n
 def test_no_error_of_one_item_ends_the_proof_of_the_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    prove = importlib.import_module("clearhead.course.prove")
+    prove = importlib.import_module("clearhead.course.proofs.prove")
     proofs = dict(prove.PROOFS)
     calls: list[object] = []
 
@@ -237,8 +238,8 @@ def test_a_cache_that_cannot_be_written_is_done_without(folder: Path, tmp_path: 
 def test_a_damaged_output_of_a_page_is_none(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, kept: bytes
 ) -> None:
-    from clearhead.course.item import Page
-    from clearhead.studio.manuscript import with_outputs
+    from clearhead.course.pack.item import Page
+    from clearhead.studio.library.page_outputs import with_outputs
 
     cache, pack = tmp_path_factory.mktemp("cache"), course.load(folder)
     page = Page("read", "```python run\nprint(6 * 7)\n```\n", "a.md")

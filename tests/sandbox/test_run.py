@@ -70,7 +70,7 @@ def test_two_salts_disagree_about_what_was_not_seeded() -> None:
 
 
 def test_a_dead_worker_is_replaced() -> None:
-    from clearhead.sandbox import pool
+    from clearhead.sandbox.processes import pool
 
     before = pool.worker()
     before.process.kill()

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clearhead.sandbox import batch, judging, wire
+from clearhead.sandbox.child import batch, judging, wire
 from clearhead.sandbox.limits import Outcome
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from clearhead.studio.app import create
-from clearhead.studio.database import FILE, Database
-from clearhead.studio.desk import Desk
-from clearhead.studio.settings import Settings
+from clearhead.studio.app.application import create
+from clearhead.studio.learner.database import FILE, Database
+from clearhead.studio.web.context import Context
+from clearhead.studio.web.settings import Settings
 from studio import postgresql
-from studio.sample import shelf
+from studio.sample import library
 
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -45,8 +45,8 @@ def database(request: pytest.FixtureRequest) -> str | None:
 class Visitor:
     """A browser without JavaScript: follows links, fills forms."""
 
-    def __init__(self, client: TestClient, desk: Desk) -> None:
-        self.client, self.desk = client, desk
+    def __init__(self, client: TestClient, context: Context) -> None:
+        self.client, self.context = client, context
 
     def get(self, address: str, status: int = 200) -> str:
         answer = self.client.get(address)
@@ -64,8 +64,8 @@ class Visitor:
         return found[1]
 
     def later(self, **ahead: float) -> None:
-        moment = self.desk.now() + timedelta(**ahead)
-        self.desk.now = lambda: moment
+        moment = self.context.now() + timedelta(**ahead)
+        self.context.now = lambda: moment
 
     def ticket(self, page: str) -> str:
         found = re.search(r'name="ticket" value="([^"]+)"', page)
@@ -75,7 +75,7 @@ class Visitor:
 
 @functools.cache
 def empty_database() -> bytes:
-    """A new database file. Its migrations take most of a studio's start, and test_store.py tests them."""
+    """A new database file. Its migrations take most of a studio's start, and learner/test_store.py tests them."""
     with tempfile.TemporaryDirectory() as folder:
         Database(Path(folder)).close()
         return (Path(folder) / FILE).read_bytes()
@@ -85,10 +85,10 @@ def visitor_of(data: Path, database: str | None = None) -> tuple[TestClient, Vis
     if database is None and not data.exists():
         data.mkdir(mode=0o700)
         (data / FILE).write_bytes(empty_database())
-    app = create(Settings(data=data, database=database), shelf())
-    app.state.desk.now = lambda: START
+    app = create(Settings(data=data, database=database), library())
+    app.state.context.now = lambda: START
     client = TestClient(app, base_url="http://127.0.0.1")
-    return client, Visitor(client, app.state.desk)
+    return client, Visitor(client, app.state.context)
 
 
 @pytest.fixture

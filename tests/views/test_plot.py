@@ -11,7 +11,7 @@ matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not install
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 
 from clearhead.errors import OptionError  # noqa: E402
-from clearhead.views import comparing, plot  # noqa: E402
+from clearhead.views import comparison, plot  # noqa: E402
 from views.fake import Reading, Record, reading  # noqa: E402
 
 
@@ -93,14 +93,14 @@ def test_labels_do_not_collide_however_many_there_are():
     assert not labels_collide(plot.head(reading(tokens, layers=1, heads=1), 0, 0))
     assert not labels_collide(plot.grid(reading(5, layers=3, heads=67)))
     assert not labels_collide(plot.bars([[0.1] * 61], "breadth"))
-    found = comparing.compare(reading(5, layers=13, heads=5), reading(5, layers=13, heads=3, seed=1))
+    found = comparison.compare(reading(5, layers=13, heads=5), reading(5, layers=13, heads=3, seed=1))
     assert not labels_collide(plot.divergence(found))
 
 
 def test_divergence_is_drawn_and_infinite_is_hatched():
     first, second = reading(5, layers=2, heads=3), reading(5, layers=2, heads=2, seed=3)
     second.record["layer.1.attention"].weights[0, 1] = torch.eye(5)
-    figure = plot.divergence(found := comparing.compare(first, second))
+    figure = plot.divergence(found := comparison.compare(first, second))
     drawn = images(figure)[0].get_array()
     np.testing.assert_allclose(drawn[:, :3], found.nats[:, :3])
     assert drawn.mask[:, 3].all()

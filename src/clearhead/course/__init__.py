@@ -3,16 +3,17 @@
 from clearhead.errors import PackError, ProofError
 from clearhead.extras import needs
 
-with needs("studio", "a course pack"):
-    from clearhead.course import archive
-    from clearhead.course.attempt import Attempt, Calibration, ItemProgress, Mastery, Progress
-    from clearhead.course.grade import grade
-    from clearhead.course.item import KINDS, MODES, SLOTS, Challenge, Item, Pack, Page, Program, Section, Topic
-    from clearhead.course.pack import load, shipped
-    from clearhead.course.prove import prove, prove_pack
-    from clearhead.course.proved import Criterion, Option, Outcome, Proved, Receipt, Step
-    from clearhead.course.rebuild import Ledger, rebuild, study_day
-    from clearhead.course.verdict import Tick, Verdict
+with needs("course", "a course pack"):
+    from clearhead.course.grading.grade import grade
+    from clearhead.course.grading.verdict import Verdict
+    from clearhead.course.pack.item import KINDS, MODES, SLOTS, Challenge, Item, Pack, Page, Program, Section, Topic
+    from clearhead.course.pack.loader import load, shipped
+    from clearhead.course.progress import archive
+    from clearhead.course.progress.attempt import Attempt, Calibration, ItemProgress, Mastery, Progress
+    from clearhead.course.progress.rebuild import Ledger, rebuild, study_day
+    from clearhead.course.proofs.prove import prove, prove_pack
+    from clearhead.course.proofs.proved import Option, Outcome, Proved, Receipt, Step
+    from clearhead.course.rubric import Criterion, Tick
 
 __all__ = [
     "KINDS",

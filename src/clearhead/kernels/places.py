@@ -37,7 +37,7 @@ class Extras:
         self._sinks, self._alibi = _numbers(problem.sinks, dtype), _numbers(problem.alibi, dtype)
 
     def places(self) -> tuple[object, ...] | None:
-        """In the order of native/binding.cpp; None where the problem has nothing of the kind."""
+        """In the order of native/binding/binding.cpp; None where the problem has nothing of the kind."""
         problem, p = self._problem, self._problem.dropout_p
         allow, bias = problem.allow, problem.bias
         tensors = (allow, bias, self._sinks, self._alibi)

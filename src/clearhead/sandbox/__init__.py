@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from clearhead.errors import SandboxError
-from clearhead.sandbox import batch, gate, watch
 from clearhead.sandbox.backends import available, backend, consent, explain, guarantees, must_confine, starter
-from clearhead.sandbox.gate import capacity, needs
-from clearhead.sandbox.grants import hide
+from clearhead.sandbox.child import batch
+from clearhead.sandbox.confinement.grants import hide
 from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Program, Raised, Tested
+from clearhead.sandbox.processes import gate, watch
+from clearhead.sandbox.processes.gate import capacity, needs, share
 
 DEFAULT = Limits()
 
 __all__ = [
     "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised", "SandboxError",
     "Tested", "available", "backend", "capacity", "consent", "explain", "guarantees", "hide", "judge", "judge_each",
-    "must_confine", "run", "run_each", "warm",
+    "must_confine", "run", "run_each", "share", "warm",
 ]  # fmt: skip
 
 

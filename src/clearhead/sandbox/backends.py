@@ -8,10 +8,11 @@ import os
 from collections.abc import Sequence
 
 from clearhead.errors import SandboxError
-from clearhead.sandbox import bubblewrap, gate, landlock, pool, seccomp, tmpfs
-from clearhead.sandbox.bubblewrap import Cold
+from clearhead.sandbox.confinement import landlock, seccomp, tmpfs
 from clearhead.sandbox.limits import MIB, Backend
-from clearhead.sandbox.pool import Worker
+from clearhead.sandbox.processes import bubblewrap, gate, pool
+from clearhead.sandbox.processes.bubblewrap import Cold
+from clearhead.sandbox.processes.pool import Worker
 
 _consented = False
 UNCONFINED = Backend("unconfined", True, "programs run as you, with a limit of time only; you agreed to that")

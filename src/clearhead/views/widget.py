@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.extras import needs
-from clearhead.views import module
-from clearhead.views.answers import answer
-from clearhead.views.payload import payload
-from clearhead.views.records import reading_of
+from clearhead.views.page import es_module
+from clearhead.views.page.payload import payload
+from clearhead.views.page.questions import answer
+from clearhead.views.record_reading import reading_of
 
 with needs("views", "the notebook widget"):
     import anywidget
@@ -39,8 +39,8 @@ class AttentionWidget(anywidget.AnyWidget):
         pin: what heads are shown less of: "layer.head", "other" for the same place in the second model, "" for none.
     """
 
-    _esm = module.one_module()
-    _css = module.style()
+    _esm = es_module.one_module()
+    _css = es_module.style()
     payload = traitlets.Dict().tag(sync=True)
     layer = traitlets.Int(-1).tag(sync=True)
     head = traitlets.Int(-1).tag(sync=True)
@@ -69,10 +69,10 @@ class AttentionWidget(anywidget.AnyWidget):
     def _answer(self, _widget: Any, question: Any, _buffers: Any) -> None:
         """Answer a question under the number it came with; a question that makes no sense is answered with why."""
         try:
-            found = answer(self._reading, question, self._second)
+            reply = answer(self._reading, question, self._second)
         except ClearheadError as error:
-            found = {"error": str(error)}
-        self.send({"id": question.get("id"), "answer": found})
+            reply = {"error": str(error)}
+        self.send({"id": question.get("id"), "answer": reply})
 
 
 def _as_reading(

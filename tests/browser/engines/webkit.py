@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from browser.engines.base import BetweenPages, Engine, Missing, called
 from browser.engines.wire import pointed, pressed
-from clearhead.studio.serve import take_port
+from clearhead.studio.app.serving import take_port
 
 _NEEDS = {"WebKitWebDriver": "webkit2gtk-driver", "Xvfb": "xvfb"}  # program -> Debian's package
 _GONE = ("javascript error", "no such window", "timeout", "unknown error")

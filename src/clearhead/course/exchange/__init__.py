@@ -4,26 +4,28 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from clearhead.course.exchange.drafts import read, write
-from clearhead.course.exchange.gift import write_gift
-from clearhead.course.exchange.inert import without_controls
-from clearhead.course.exchange.moodle import write_moodle
-from clearhead.course.exchange.qti import write_qti
-from clearhead.course.exchange.question import Question, questions
-from clearhead.course.exchange.report import Loss, Report
-from clearhead.course.exchange.table import write_csv
-from clearhead.course.item import Pack
-from clearhead.course.pack import find, load
-from clearhead.course.prove import prove_pack
 from clearhead.errors import OptionError, PackError
 from clearhead.extras import needs
+
+with needs("course", "exchange with other programs"):
+    from clearhead.course.exchange.csv_table import write_csv
+    from clearhead.course.exchange.gift.write import write_gift
+    from clearhead.course.exchange.importing import read, write
+    from clearhead.course.exchange.markup.inert import without_controls
+    from clearhead.course.exchange.moodle.write import write_moodle
+    from clearhead.course.exchange.qti import write_qti
+    from clearhead.course.exchange.question import Question, questions
+    from clearhead.course.exchange.report import Loss, Report
+    from clearhead.course.pack.item import Pack
+    from clearhead.course.pack.loader import find, load
+    from clearhead.course.proofs.prove import prove_pack
 
 Writer = Callable[[Sequence[Question], str, Path], None]
 
 
 def _anki(found: Sequence[Question], title: str, place: Path) -> None:
-    with needs("studio", "an Anki deck"):  # genanki is for this format alone
-        from clearhead.course.exchange.anki import write_anki
+    with needs("course", "an Anki deck"):  # genanki is for this format alone
+        from clearhead.course.exchange.anki.write import write_anki
 
     write_anki(found, title, place)
 
@@ -61,12 +63,12 @@ def export_pack(
         raise OptionError(f"{place.parent} is not a folder; make it first, or name another place for the file")
     pack = load(find(path))
     outcomes = prove_pack(pack, cache=cache)
-    wrong = next((one for one in outcomes if not one.ok), None)
+    wrong = next((outcome for outcome in outcomes if not outcome.ok), None)
     if wrong:
         raise PackError(f"{wrong.error} (only a proved pack is exported)", file=wrong.file, line=wrong.line)
     ending, writer = FORMS[form]
     target = place or Path(f"{pack.id}-{form}{ending}")
-    found = questions(pack, [one.proved for one in outcomes if one.proved])
+    found = questions(pack, [outcome.proved for outcome in outcomes if outcome.proved])
     report_losses(found, form, report)
     if strict:
         report.refuse()

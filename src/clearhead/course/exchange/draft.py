@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from clearhead.course.bench import fence
+from clearhead.course.proofs.runner import fence
 from clearhead.errors import PackError
 
 _FENCE = re.compile(r"^( {0,3}(?:`{3,}|~{3,}))[ \t]*(\S*)[^\n]*$")

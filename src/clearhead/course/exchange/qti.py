@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from clearhead.course.exchange.markdown import parsed
+from clearhead.course.exchange.markup.markdown import parsed
 from clearhead.course.exchange.question import Question, elements, html
 
 _QTI3 = "http://www.imsglobal.org/xsd/imsqtiasi_v3p0"
@@ -164,7 +164,7 @@ def _to_qti2(root: Element) -> None:
 
 
 def _camel(name: str) -> str:
-    return re.sub(r"-([a-z])", lambda found: found[1].upper(), name) if not name.startswith("{") else name
+    return re.sub(r"-([a-z])", lambda match: match[1].upper(), name) if not name.startswith("{") else name
 
 
 def _manifest(found: Sequence[Question], version: int) -> bytes:

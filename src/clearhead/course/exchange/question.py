@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clearhead.course.bench import fence
-from clearhead.course.exchange.inert import without_controls
-from clearhead.course.exchange.markdown import elements, hidden, html, picture, plain
-from clearhead.course.item import Item, Pack
-from clearhead.course.proved import Option, Proved
+from clearhead.course.exchange.markup.inert import without_controls
+from clearhead.course.exchange.markup.markdown import elements, hidden, html, picture, plain
+from clearhead.course.pack.item import Item, Pack
+from clearhead.course.proofs.proved import Option, Proved
+from clearhead.course.proofs.runner import fence
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,11 @@ def question(item: Item, proved: Proved, pack: Pack) -> Question:
     order: tuple[str, ...] = ()
     if item.kind in ("choice", "predict", "debug", "tune"):
         form = "options"
-        choices = tuple(Choice(one.key, one.text, one.correct, _feedback(one), one.figure) for one in proved.options)
-        answer = "\n\n".join(one.text for one in proved.options if one.correct)
+        choices = tuple(Choice(option.key, option.text, option.correct, _feedback(option), option.figure) for option in proved.options)
+        answer = "\n\n".join(option.text for option in proved.options if option.correct)
     elif item.kind == "match":
         form = "pairs"
-        choices = tuple(Choice(one.key, one.text, False, "") for one in proved.options)
+        choices = tuple(Choice(option.key, option.text, False, "") for option in proved.options)
         pairs = tuple((step.text, step.right) for step in proved.steps)
     elif item.kind == "order":
         form = "order"

@@ -1,0 +1,174 @@
+#include "dispatch/dispatch.h"
+
+#include <cstring>
+#include <stdexcept>
+
+#include "dispatch/cpu.h"
+#include "dispatch/scratch.h"
+#include "targets.h"
+
+namespace clearhead {
+
+#define DECLARE(name) extern const Target target_##name;
+CLEARHEAD_TARGETS(DECLARE)
+#undef DECLARE
+
+namespace {
+
+#define ADDRESS(name) &target_##name,
+const Target* const kTargets[] = {CLEARHEAD_TARGETS(ADDRESS)};
+#undef ADDRESS
+
+// A parallel region costs some microseconds: below this many multiply-adds one thread is faster.
+constexpr double kWorthThreads = 2e5;
+
+int useful_threads(const Attention& p, int threads) {
+  const double work = double(p.batch) * p.heads * p.length * p.keys * (p.width + p.value_width);
+  return work < kWorthThreads || threads < 1 ? 1 : threads;
+}
+
+}  // namespace
+
+int target_count() { return int(sizeof(kTargets) / sizeof(kTargets[0])); }
+
+const Target& target_at(int index) {
+  if (index < 0 || index >= target_count()) throw std::out_of_range("no such target");
+  return *kTargets[index];
+}
+
+bool supported(const Target& target) { return cpu_supports(target.row.needs); }
+
+namespace {
+
+constexpr int64_t kPartKeys = 1024;  // fixed, so that the answer does not depend on the number of threads
+
+template <class Number>
+void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
+  const int64_t heads = p.batch * p.kv_heads, parts = p.keys == 0 ? 1 : (p.keys + kPartKeys - 1) / kPartKeys;
+  const size_t partial = passes.decode_partial(p), each = in_lines(passes.decode_scratch(p));
+  const size_t all_partials = in_lines(partial * heads * parts + size_t(p.value_width));
+  const Scratch<Number> all(all_partials + each * threads);
+  Number *const partials = all.get(), *const scratch = partials + all_partials;
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t item = 0; item < heads * parts; item++) {
+    const int64_t head = item / parts, first = item % parts * kPartKeys;
+    const int64_t last = first + kPartKeys < p.keys ? first + kPartKeys : p.keys;
+    passes.decode(p, head / p.kv_heads, head % p.kv_heads, first, last, partials + partial * item,
+                  scratch + thread_number() * each);
+  }
+  for (int64_t head = 0; head < heads; head++)
+    passes.decode_merge(p, head / p.kv_heads, head % p.kv_heads, parts, partials + partial * head * parts,
+                        partials + partial * heads * parts);
+}
+
+template <class Number>
+void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int threads, const Statistics* found) {
+  // Rows of one work item: many, so that a block of keys is met in cache by several tiles; fewer where threads would
+  // stand idle.
+  int64_t rows = 128;
+  while (rows > lanes && p.batch * p.heads * ((p.length + rows - 1) / rows) < 4 * threads) rows /= 2;
+  if (rows < lanes) rows = lanes;
+  const int64_t blocks = (p.length + rows - 1) / rows, items = p.batch * p.heads * blocks;
+  const size_t each = in_lines(passes.forward_scratch(p, found, rows));
+  const Scratch<Number> scratch(each * threads);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+  for (int64_t item = 0; item < items; item++) {
+    // The last block of a causal head is the longest, so it goes first.
+    const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
+    const int64_t here = first + rows < p.length ? rows : p.length - first;
+    passes.forward(p, found, head / p.heads, head % p.heads, first, here, scratch.get() + thread_number() * each);
+  }
+}
+
+}  // namespace
+
+void run_forward(const Target& target, const Attention& p, int threads, const Statistics* found) {
+  threads = useful_threads(p, threads);
+  const bool few = p.length <= kFewQueries && !found;
+  if (p.dtype == kFloat64)
+    few ? run_decode(*target.doubles, p, threads) : run_tiles(*target.doubles, p, target.row.lanes, threads, found);
+  else
+    few ? run_decode(target.floats, p, threads) : run_tiles(target.floats, p, target.row.lanes, threads, found);
+}
+
+namespace {
+
+struct KeyHead {
+  int64_t batch, kv_head;
+};
+
+// Heads that share a learned bias add to the same numbers of its gradient, so they run in rounds: the order of the sum,
+// and its bits, do not depend on the threads. Within a round go heads that share nothing, all of them if nothing is shared.
+class Rounds {
+ public:
+  Rounds(const Attention& p, const Backward& g)
+      : batches_(shares(g) && g.grad_bias.batch == 0 ? p.batch : 1),
+        kv_heads_(shares(g) && g.grad_bias.head == 0 ? p.kv_heads : 1),
+        width_(p.kv_heads / (kv_heads_ ? kv_heads_ : 1)),
+        heads_(p.batch / (batches_ ? batches_ : 1) * width_) {}
+
+  int64_t count() const { return batches_ * kv_heads_; }
+  int64_t heads() const { return heads_; }  // of one round
+  KeyHead at(int64_t round, int64_t head) const {
+    return {round / kv_heads_ + head / width_, round % kv_heads_ + head % width_};
+  }
+
+ private:
+  static bool shares(const Backward& g) { return g.grad_bias.data && g.grad_bias.row != 0; }
+  int64_t batches_, kv_heads_, width_, heads_;
+};
+
+// Work items that the backward pass of a few long heads is split into; each holds sums as large as keys and values.
+constexpr int64_t kBackwardItems = 8;
+
+template <class Number>
+void run_queries(const Passes<Number>& passes, const Attention& p, const Backward& g, int threads) {
+  // One item is a key head and a run of queries. Heads alone are enough work where there are many; where there are
+  // few, the queries are split, each part sums on its own, and the parts are added in order. The parts depend on the
+  // problem alone, so the bits are the same with any number of threads.
+  const Rounds rounds(p, g);
+  const int64_t heads = rounds.heads();
+  int64_t parts = 1;
+  while (heads * parts < kBackwardItems && p.length / (parts * 2) >= 128) parts *= 2;
+  const int64_t rows = ((p.length + parts - 1) / parts + 63) / 64 * 64;
+  const size_t sums = in_lines(passes.key_sums(p, g)), each = in_lines(passes.backward_scratch(p));
+  const Scratch<Number> all(each * threads + sums * (parts == 1 ? threads : heads * parts));
+  Number *const scratch = all.get(), *const all_sums = scratch + each * threads;
+  for (int64_t round = 0; round < rounds.count(); round++) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
+    for (int64_t item = 0; item < heads * parts; item++) {
+      const KeyHead at = rounds.at(round, item / parts);
+      const int64_t first = (parts - 1 - item % parts) * rows, last = first + rows < p.length ? first + rows : p.length;
+      Number* const own =
+          all_sums + sums * (parts == 1 ? thread_number() : item / parts * parts + first / (rows ? rows : 1));
+      std::memset(own, 0, sums * sizeof(Number));
+      passes.backward(p, g, at.batch, at.kv_head, first, last, own, scratch + thread_number() * each);
+      if (parts == 1) passes.store_key_sums(p, g, at.batch, at.kv_head, own);
+    }
+    if (parts == 1) continue;
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+    for (int64_t head = 0; head < heads; head++) {
+      Number* const total = all_sums + sums * head * parts;
+      for (int64_t part = 1; part < parts; part++)
+        for (size_t i = 0; i < sums; i++) total[i] += total[sums * part + i];
+      const KeyHead at = rounds.at(round, head);
+      passes.store_key_sums(p, g, at.batch, at.kv_head, total);
+    }
+  }
+}
+
+}  // namespace
+
+void run_backward(const Target& target, const Attention& p, const Backward& g, int threads) {
+  threads = useful_threads(p, threads);
+  p.dtype == kFloat64 ? run_queries(*target.doubles, p, g, threads) : run_queries(target.floats, p, g, threads);
+}
+
+double run_peak(const Target& target, int64_t steps, int threads) {
+  double done = 0;
+#pragma omp parallel for reduction(+ : done) schedule(static) num_threads(threads)
+  for (int thread = 0; thread < threads; thread++) done += target.multiply_adds(steps);
+  return done;
+}
+
+}  // namespace clearhead

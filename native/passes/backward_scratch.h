@@ -1,0 +1,94 @@
+// Scratch of the backward pass: what a block of queries keeps while blocks of keys go by.
+#pragma once
+#include "passes/logits.h"
+#include "vector/product.h"
+
+namespace clearhead {
+namespace {
+
+static_assert(kFewQueries <= kTile, "few queries are one tile");
+constexpr int64_t kRows = 64;  // queries in one block at most; a multiple of kTile for every target
+constexpr int64_t kBackKeys = 64 / ROWS * ROWS;
+static_assert(kRows % kTile == 0, "a block of queries is whole tiles");
+
+inline int64_t padded(int64_t width) { return round_up(width, kTile); }
+
+// Lanes that a block's queries take: whole tiles.
+inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
+
+// Whether the bias holds one number a key, for all queries: its gradient is then a sum over queries, as those of keys
+// and values are.
+inline bool bias_of_keys(const Backward& g) { return g.grad_bias.data && g.grad_bias.row == 0; }
+
+// What one key head adds up over queries: dK, dV, and for each of its query heads the gradient of a bias of keys.
+inline int64_t numbers_of_keys(const Attention& p) { return p.keys * (padded(p.width) + padded(p.value_width)); }
+
+inline size_t key_sums(const Attention& p, const Backward& g) {
+  return numbers_of_keys(p) + (bias_of_keys(g) ? p.heads / p.kv_heads * p.keys : 0);
+}
+
+constexpr int64_t kWholeKeys = (kBackKeys + LANES - 1) / LANES * LANES;  // a block of keys in whole squares
+
+// Whether forward was decode.h's, which sums a logit in another order than the products below.
+inline bool few_queries(const Attention& p) { return p.length <= kFewQueries; }
+
+// There is room for kRows queries; where the last block has fewer, its numbers lie closer together.
+struct BackwardScratch {
+  int64_t lanes;                                             // of this block
+  Real *query_lanes, *query_rows, *grad_lanes, *grad_rows;  // Q and dO, as [c][lanes] and as [i][padded]
+  Real *grad_query;                                         // [width][lanes]
+  Real *lse, *lse_rest;                                     // [lanes], in units of log2: the sum of both is the lse
+  Real *delta, *apart;                                      // [lanes]; apart: sums of dS * distance
+  Real *weights, *slopes, *cap_slopes;                      // [kBackKeys][lanes], or of all keys for few queries: P, dS
+  Real* space;                                              // [kBackKeys][lanes]
+  Real *key_space, *value_space, *row_space;
+};
+
+inline BackwardScratch carve(const Attention& p, Real* at, size_t* total) {
+  Real* const begin = at;
+  BackwardScratch s;
+  const auto take = [&at](int64_t n) { Real* here = at; at += round_up(n, 16); return here; };
+  s.query_lanes = take(p.width * kRows);
+  s.query_rows = take(padded(p.width) * kRows);
+  s.grad_lanes = take(p.value_width * kRows);
+  s.grad_rows = take(padded(p.value_width) * kRows);
+  s.grad_query = take(p.width * kRows);
+  s.lse = take(kRows);
+  s.lse_rest = take(kRows);
+  s.delta = take(kRows);
+  s.apart = take(kRows);
+  const int64_t cells = few_queries(p) ? (p.keys + LANES) * kTile : kWholeKeys * kRows;
+  s.weights = take(cells);
+  s.slopes = take(cells);
+  s.cap_slopes = take(p.softcap != 0 ? cells : 0);
+  s.space = take(kWholeKeys * kRows);
+  s.key_space = take(kBackKeys * p.width);
+  s.value_space = take(kBackKeys * p.value_width);
+  s.row_space = take(transpose_scratch(larger(p.width, p.value_width)));
+  *total = at - begin;
+  return s;
+}
+
+// The same where all keys have room, from this key on.
+inline BackwardScratch from_key(const Attention& p, BackwardScratch s, int64_t key) {
+  s.weights += key * s.lanes;
+  s.slopes += key * s.lanes;
+  if (p.softcap != 0) s.cap_slopes += key * s.lanes;
+  return s;
+}
+
+inline size_t backward_scratch(const Attention& p) {
+  size_t total;
+  Real nothing;
+  carve(p, &nothing, &total);
+  return total;
+}
+
+// The lse in two numbers: one float of a few hundred leaves weights an error of 1e-5.
+inline void set_lse(const BackwardScratch& s, int64_t lane, double lse) {
+  s.lse[lane] = Real(lse);
+  s.lse_rest[lane] = Real(lse - s.lse[lane]);
+}
+
+}  // namespace
+}  // namespace clearhead

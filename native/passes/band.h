@@ -1,0 +1,46 @@
+// Which keys a run of queries may attend: a band along the diagonal, reach_low <= key - query <= reach_high.
+#pragma once
+#include "vector/vector.h"
+
+namespace clearhead {
+namespace {
+
+// Keys first .. last - 1 that any of the queries first_row .. first_row + rows - 1 may attend.
+struct Span {
+  int64_t first, last;
+};
+
+inline Span span_of(const Attention& p, int64_t first_row, int64_t rows) {
+  return {larger(0, first_row + p.reach_low), smaller(p.keys, first_row + rows + p.reach_high)};
+}
+
+// Whether every one of these queries may attend every one of these keys.
+inline bool inside_band(const Attention& p, int64_t first_row, int64_t rows, int64_t first_key, int64_t keys) {
+  return first_row + rows - 1 + p.reach_low <= first_key && first_key + keys - 1 <= first_row + p.reach_high;
+}
+
+// Set to -inf what lies outside the band, in logits[j][lane]. Only keys near an edge of the band are touched.
+inline void cut_to_band(const Attention& p, int64_t first_row, int64_t first_key, int64_t keys, Real* logits,
+                        int64_t stride, int64_t lanes) {
+  const VecI lane = lane_numbers();
+  const Vec nothing = splat(-kInfinity);
+  for (int64_t v = 0; v < lanes; v += LANES) {
+    const int64_t apart = first_key - (first_row + v);  // key - query at j = 0, lane 0
+    const int64_t low = larger(-(1 << 30), smaller(1 << 30, p.reach_low - apart));
+    const int64_t high = larger(-(1 << 30), smaller(1 << 30, p.reach_high - apart));
+    const auto cut = [&](int64_t from, int64_t to) {
+      for (int64_t j = from; j < to; j++) {
+        const VecI key = splat_int(Int(j)) - lane;
+        Real* at = logits + j * stride + v;
+        const Vec x = load(at);
+        store(at, (key < splat_int(Int(low))) | (key > splat_int(Int(high))) ? nothing : x);
+      }
+    };
+    const int64_t below = larger(0, smaller(keys, low + LANES - 1));  // keys 0 .. below - 1 may be under the band
+    cut(0, below);
+    cut(larger(below, high + 1), keys);
+  }
+}
+
+}  // namespace
+}  // namespace clearhead

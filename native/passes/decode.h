@@ -1,0 +1,202 @@
+// Few queries against many keys. Lanes would stand empty if queries sat in them, so here keys (for the logits) and
+// value columns (for the output) do. All query rows that share a key head go over each block of keys together; the
+// keys are split into parts of a fixed length, whose results are merged by their lse, in order.
+#pragma once
+#include "vector/dots.h"
+#include "passes/logits.h"
+
+namespace clearhead {
+namespace {
+
+constexpr int64_t kDecodeKeys = 128;
+
+inline int64_t decode_rows(const Attention& p) { return p.heads / p.kv_heads * p.length; }
+inline int64_t decode_width(const Attention& p) { return round_up(p.width, kTile); }
+inline int64_t decode_value_width(const Attention& p) { return round_up(p.value_width, kTile); }
+
+// What one part leaves behind: [rows] offsets, [rows] sums, [rows][decode_value_width] outputs not yet divided.
+size_t decode_partial(const Attention& p) { return decode_rows(p) * (2 + decode_value_width(p)); }
+
+size_t decode_scratch(const Attention& p) {
+  return decode_rows(p) * (decode_width(p) + kDecodeKeys + 1) +
+         kDecodeKeys * (decode_width(p) + decode_value_width(p));
+}
+
+template <class T>
+inline void all_dots(const Real* query, int64_t rows, int64_t width, const RowsOf<T>& keys, int64_t n, Real* x) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) dots<4>(query + r * width, width, keys, n, x + r * kDecodeKeys, kDecodeKeys);
+  for (; r + 2 <= rows; r += 2) dots<2>(query + r * width, width, keys, n, x + r * kDecodeKeys, kDecodeKeys);
+  for (; r < rows; r++) dots<1>(query + r * width, width, keys, n, x + r * kDecodeKeys, kDecodeKeys);
+}
+
+// out[r][c] = out[r][c] * alpha[r] + sum over j of x[r][j] * values[j][c], for R rows and C pairs of vectors.
+template <int R, int C, class T>
+inline void mix_strip(const Real* x, const RowsOf<T>& values, int64_t n, const Real* alpha, Real* out,
+                      int64_t stride) {
+  Vec sum[R][C][2] = {};
+#pragma GCC unroll 4  // a quarter faster from memory
+  for (int64_t j = 0; j < n; j++) {
+    const T* value = values.data + j * values.stride;
+    UNROLL for (int c = 0; c < C; c++) {
+      Vec here[2];
+      load_two(value + c * kTile, here);
+      UNROLL for (int r = 0; r < R; r++) {
+        const Vec weight = splat(x[r * kDecodeKeys + j]);
+        sum[r][c][0] += here[0] * weight;
+        sum[r][c][1] += here[1] * weight;
+      }
+    }
+  }
+  UNROLL for (int r = 0; r < R; r++)
+    UNROLL for (int c = 0; c < C; c++) {
+      Real* const at = out + r * stride + c * kTile;
+      from_order_of(values.data, sum[r][c]);
+      store(at, load(at) * splat(alpha[r]) + sum[r][c][0]);
+      store(at + LANES, load(at + LANES) * splat(alpha[r]) + sum[r][c][1]);
+    }
+}
+
+template <int R, class T>
+inline void mix_rows(const Real* x, const RowsOf<T>& values, int64_t n, const Real* alpha, Real* out,
+                     int64_t width) {
+  constexpr int C = 4 / R;  // eight sums: as many as hide a multiply-add's latency
+  int64_t c = 0;
+  for (; c + C * kTile <= width; c += C * kTile)
+    mix_strip<R, C>(x, RowsOf<T>{values.data + c, values.stride}, n, alpha, out + c, width);
+  for (; c < width; c += kTile)
+    mix_strip<R, 1>(x, RowsOf<T>{values.data + c, values.stride}, n, alpha, out + c, width);
+}
+
+template <class T>
+inline void mix_all(const Real* x, int64_t rows, const RowsOf<T>& values, int64_t n, const Real* alpha, Real* out,
+                    int64_t width) {
+  int64_t r = 0;
+  for (; r + 4 <= rows; r += 4) mix_rows<4>(x + r * kDecodeKeys, values, n, alpha + r, out + r * width, width);
+  for (; r + 2 <= rows; r += 2) mix_rows<2>(x + r * kDecodeKeys, values, n, alpha + r, out + r * width, width);
+  for (; r < rows; r++) mix_rows<1>(x + r * kDecodeKeys, values, n, alpha + r, out + r * width, width);
+}
+
+// One row's cap, bias, mask and band, key by key: the memory of keys and values is what decoding waits for.
+inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, int64_t head, int64_t row, int64_t key,
+                       int64_t n, Real* x) {
+  const Real cap = Real(p.softcap);
+  if (cap != 0)
+    for (int64_t j = 0; j < n; j++) x[j] = cap * kLog2E * tanh(x[j] * (m.on_logits / kLog2E / cap));
+  else if (has_change(p))
+    for (int64_t j = 0; j < n; j++) x[j] *= m.on_logits;
+  if (p.bias.data) {
+    const int64_t at = batch * p.bias.batch + head * p.bias.head + row * p.bias.row + key * p.bias.column;
+    for (int64_t j = 0; j < n; j++) x[j] += load_one(p.bias.data, p.bias_dtype, at + j * p.bias.column) * kLog2E;
+  }
+  if (p.alibi) {
+    const Real slope = number_at(p.alibi, head) * kLog2E;
+    for (int64_t j = 0; j < n; j++) {
+      const Real apart = Real(row + p.alibi_offset - key - j);
+      x[j] -= slope * (apart < 0 ? -apart : apart);
+    }
+  }
+  if (p.allow.data) {
+    const uint8_t* allow = static_cast<const uint8_t*>(p.allow.data) + batch * p.allow.batch + head * p.allow.head +
+                           row * p.allow.row + key * p.allow.column;
+    for (int64_t j = 0; j < n; j++) x[j] = allow[j * p.allow.column] ? x[j] : -kInfinity;
+  }
+  if (inside_band(p, row, 1, key, n)) return;
+  for (int64_t j = 0; j < n; j++) {
+    const int64_t apart = key + j - row;
+    if (apart < p.reach_low || apart > p.reach_high) x[j] = -kInfinity;
+  }
+}
+
+inline void drop_row(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t key, int64_t n, Real* x) {
+  if (p.drop_below == 0) return;
+  const uint32_t seed = mix(mix(uint32_t(batch * p.heads + head) ^ p.seed_low) ^ p.seed_high);
+  const uint32_t own = mix(seed + uint32_t(row));
+  const Real kept = Real(p.keep_factor);
+  for (int64_t j = 0; j < n; j++)
+    x[j] = mix(own ^ mix(uint32_t(key + j))) < p.drop_below ? 0 : x[j] * kept;
+}
+
+// Logits to weights in place, n of them; moves the row's offset and sum on, returns what its output is multiplied by.
+inline Real softmax_row(Real slope, int64_t n, Real* x, Real* offset, Real* sum) {
+  for (int64_t j = n; j < round_up(n, LANES); j++) x[j] = -kInfinity;
+  Vec tops = splat(kNothing);
+  for (int64_t j = 0; j < n; j += LANES) tops = maximum(load(x + j), tops);
+  Real top = tops[0];
+  for (int i = 1; i < LANES; i++) top = tops[i] > top ? tops[i] : top;
+  const Real now = top * slope > *offset ? top * slope : *offset;
+  const Real alpha = exp2(splat(*offset - now))[0];
+  Vec total = {};
+  for (int64_t j = 0; j < n; j += LANES) {
+    const Vec weight = exp2(load(x + j) * splat(slope) - splat(now));
+    total += weight;
+    store(x + j, weight);
+  }
+  *sum = *sum * alpha + total_of(total);
+  *offset = now;
+  return alpha;
+}
+
+void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, Real* partial,
+            Real* scratch) {
+  const int64_t rows = decode_rows(p), width = decode_width(p), value_width = decode_value_width(p);
+  const Multiplier m = multiplier_of(p);
+  Real *const offset = partial, *const sum = offset + rows, *const out = sum + rows;
+  Real* const query = scratch;
+  Real* const x = query + rows * width;
+  Real* const alpha = x + rows * kDecodeKeys;
+  Real* const key_space = alpha + rows;
+  Real* const value_space = key_space + kDecodeKeys * width;
+  const int64_t head = kv_head * (p.heads / p.kv_heads);
+  for (int64_t r = 0; r < rows; r++) {
+    Real* q = query + r * width;
+    load_row(row_of(p.query, p.dtype, batch, head + r / p.length, r % p.length), p.dtype, p.query.column, p.width, q);
+    for (int64_t c = 0; c < width; c++) q[c] = c < p.width ? q[c] * m.on_query : 0;
+    if (lies_ready<uint16_t>(p.key, p.dtype, p.width, width)) row_to_bfloat16_order(q, width);
+    offset[r] = kNothing * m.slope;
+    sum[r] = 0;
+  }
+  for (int64_t i = 0; i < rows * value_width; i++) out[i] = 0;
+  for (int64_t key = first; key < last; key += kDecodeKeys) {
+    const int64_t n = smaller(kDecodeKeys, last - key);
+    with_rows(p.key, p.dtype, batch, kv_head, key, n, p.width, width, key_space,
+              [&](const auto& keys) { all_dots(query, rows, width, keys, n, x); });
+    for (int64_t r = 0; r < rows; r++) {
+      Real* const own = x + r * kDecodeKeys;
+      change_row(p, m, batch, head + r / p.length, r % p.length, key, n, own);
+      alpha[r] = softmax_row(m.slope, n, own, offset + r, sum + r);
+      drop_row(p, batch, head + r / p.length, r % p.length, key, n, own);
+    }
+    with_rows(p.value, p.dtype, batch, kv_head, key, n, p.value_width, value_width, value_space,
+              [&](const auto& values) { mix_all(x, rows, values, n, alpha, out, value_width); });
+  }
+}
+
+// Join the parts of one key head; `space` holds value_width numbers.
+void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t parts, const Real* partials,
+                  Real* space) {
+  const int64_t rows = decode_rows(p), value_width = decode_value_width(p), each = decode_partial(p);
+  const int64_t head = kv_head * (p.heads / p.kv_heads);
+  for (int64_t r = 0; r < rows; r++) {
+    double top = partials[r], total = 0;
+    for (int64_t i = 1; i < parts; i++) top = partials[i * each + r] > top ? partials[i * each + r] : top;
+    if (p.sinks) {
+      const double sink = double(number_at(p.sinks, head + r / p.length)) * kLog2EWide;
+      top = sink > top ? sink : top;
+      total = __builtin_exp2(sink - top);
+    }
+    for (int64_t i = 0; i < parts; i++)
+      total += partials[i * each + rows + r] * __builtin_exp2(partials[i * each + r] - top);
+    for (int64_t c = 0; c < p.value_width; c++) space[c] = 0;
+    for (int64_t i = 0; i < parts; i++) {
+      const Real share = total == 0 ? 0 : Real(__builtin_exp2(partials[i * each + r] - top) / total);
+      const Real* out = partials + i * each + 2 * rows + r * value_width;
+      for (int64_t c = 0; c < p.value_width; c++) space[c] += out[c] * share;
+    }
+    store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head + r / p.length, r % p.length));
+    store_lse(p, batch, head + r / p.length, r % p.length, total == 0 ? -kInfinity : top * kLn2 + __builtin_log(total));
+  }
+}
+
+}  // namespace
+}  // namespace clearhead

@@ -1,0 +1,243 @@
+// What happens to a block of logits between the product and the softmax: soft cap, bias, ALiBi, mask, band; and to the
+// weights after it: dropout. A block is x[key][lane], with queries in the lanes.
+#pragma once
+#include "passes/band.h"
+#include "vector/transpose.h"
+
+namespace clearhead {
+namespace {
+
+typedef uint8_t Bytes __attribute__((vector_size(LANES)));
+typedef uint8_t UnalignedBytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+// Where a block of a head's logits lies.
+struct Place {
+  int64_t batch, head, row, rows, key, keys;  // rows: how many of the lanes are queries
+};
+
+// The logits' multiplier in units of log2. Its sign goes into the packed queries, so the maximum stays a maximum;
+// a multiplier of 0 goes there whole, so that 0 * -inf is never met. Where something is added to the logits or they
+// are capped, `change` multiplies them, and `slope`, what is left for the softmax to do, is 1.
+struct Multiplier {
+  Real on_query, on_logits, slope;
+};
+
+inline bool has_change(const Attention& p) { return p.softcap != 0 || p.bias.data || p.alibi; }
+
+inline Multiplier multiplier_of(const Attention& p) {
+  const Real scale = Real(p.scale), size = scale == 0 ? 1 : (scale < 0 ? -scale : scale) * kLog2E;
+  return {Real(scale == 0 ? 0 : scale < 0 ? -1 : 1), size, has_change(p) ? 1 : size};
+}
+
+enum State { kEmpty, kMixed, kFull };
+
+// What the mask says of a block, so that an empty one is skipped and a full one costs nothing more.
+inline State mask_state(const Attention& p, const Place& at) {
+  if (!p.allow.data) return kFull;
+  const uint8_t* data = static_cast<const uint8_t*>(p.allow.data) + at.batch * p.allow.batch +
+                        at.head * p.allow.head + at.row * p.allow.row + at.key * p.allow.column;
+  const int64_t rows = p.allow.row == 0 ? 1 : at.rows, keys = p.allow.column == 0 ? 1 : at.keys;
+  int64_t allowed = 0;
+  for (int64_t i = 0; i < rows; i++) {
+    const uint8_t* row = data + i * p.allow.row;
+    int here = 0;
+    if (p.allow.column == 1) for (int64_t j = 0; j < keys; j++) here += row[j] != 0;
+    else for (int64_t j = 0; j < keys; j++) here += row[j * p.allow.column] != 0;
+    allowed += here;
+    if (allowed != 0 && allowed != (i + 1) * keys) return kMixed;
+  }
+  return allowed == 0 ? kEmpty : kFull;
+}
+
+// Leave out the keys at both ends of a block for which closed(row, key) holds in every row; false if none is left.
+template <class Closed>
+inline bool trim_ends(Place* at, int64_t rows, int64_t step, const Closed& closed) {
+  int64_t first = at->keys, last = 0;
+  for (int64_t i = 0; i < rows; i++) {
+    int64_t j = at->keys;
+    while (j > last && closed(i, j - 1)) j--;
+    last = larger(last, j);
+    for (j = 0; j < first && closed(i, j);) j++;
+    first = j;
+  }
+  if (first >= last) return false;
+  first = first / step * step;
+  at->key += first;
+  at->keys = last - first;
+  return true;
+}
+
+// Trim a block by the mask, False, and by the bias, -inf: padding and causal masks in dense form cost what they leave.
+// It still begins a multiple of `step` keys from where it began. Returns what the mask says of the rest.
+inline State trim(const Attention& p, Place* at, int64_t step) {
+  const auto origin = [at](const Tensor& t) {
+    return at->batch * t.batch + at->head * t.head + at->row * t.row + at->key * t.column;
+  };
+  if (p.allow.data) {
+    const uint8_t* const bytes = static_cast<const uint8_t*>(p.allow.data) + origin(p.allow);
+    const int64_t row = p.allow.row, column = p.allow.column;
+    if (!trim_ends(at, row == 0 ? 1 : at->rows, step, [=](int64_t i, int64_t j) { return !bytes[i * row + j * column]; }))
+      return kEmpty;
+  }
+  if (p.bias.data) {
+    const Tensor& b = p.bias;
+    const int64_t start = origin(b);
+    const auto closed = [&](int64_t i, int64_t j) {
+      return load_one(b.data, p.bias_dtype, start + i * b.row + j * b.column) == -kInfinity;
+    };
+    if (!trim_ends(at, b.row == 0 ? 1 : at->rows, step, closed)) return kEmpty;
+  }
+  return mask_state(p, *at);
+}
+
+// x *= multiplier, capped; and through `slopes`, where asked for, the derivative of the cap.
+inline void scale_and_cap(const Attention& p, Real multiplier, int64_t keys, Real* x, int64_t stride, int64_t lanes,
+                          Real* slopes) {
+  const Real cap = Real(p.softcap);
+  const Vec in = splat(multiplier / kLog2E / (cap != 0 ? cap : 1)), out = splat(cap * kLog2E);
+  for (int64_t j = 0; j < keys; j++)
+    for (int64_t v = 0; v < lanes; v += LANES) {
+      Real* at = x + j * stride + v;
+      if (cap == 0) {
+        store(at, load(at) * splat(multiplier));
+        continue;
+      }
+      const Vec capped = tanh(load(at) * in);
+      store(at, capped * out);
+      if (slopes) store(slopes + j * stride + v, splat(1.0f) - capped * capped);
+    }
+}
+
+constexpr int64_t kMostKeys = 128;  // in one block
+
+inline void add_bias(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes, Real* space) {
+  const Tensor& b = p.bias;
+  const int64_t origin = at.batch * b.batch + at.head * b.head + at.row * b.row + at.key * b.column;
+  if (b.row == 0) {
+    for (int64_t j = 0; j < at.keys; j++) {
+      const Vec here = splat(load_one(b.data, p.bias_dtype, origin + j * b.column) * kLog2E);
+      for (int64_t v = 0; v < lanes; v += LANES) store(x + j * stride + v, load(x + j * stride + v) + here);
+    }
+    return;
+  }
+  Real converted[LANES * kMostKeys];
+  for (int64_t i = 0; i < lanes; i++) {
+    const int64_t row = origin + i * b.row;
+    if (b.column == 1 && i % LANES == 0 && i + LANES <= at.rows && at.keys <= kMostKeys) {
+      if (p.bias_dtype == kReal) {
+        transpose_rows(static_cast<const Real*>(b.data) + row, b.row, at.keys, 1.0f, space + i, lanes);
+      } else {
+        for (int64_t k = 0; k < LANES; k++)
+          load_row(element(b.data, p.bias_dtype, row + k * b.row), p.bias_dtype, 1, at.keys, converted + k * at.keys);
+        transpose_rows(converted, at.keys, at.keys, 1.0f, space + i, lanes);
+      }
+      i += LANES - 1;
+    } else {
+      for (int64_t j = 0; j < at.keys; j++)
+        space[j * lanes + i] = i < at.rows ? load_one(b.data, p.bias_dtype, row + j * b.column) : 0;
+    }
+  }
+  for (int64_t j = 0; j < at.keys; j++)
+    for (int64_t v = 0; v < lanes; v += LANES)
+      store(x + j * stride + v, load(x + j * stride + v) + load(space + j * lanes + v) * splat(kLog2E));
+}
+
+// Set to -inf, in LANES lanes, where the mask's bytes are 0. Lanes past the last row take that row's.
+inline void mask_lanes(const uint8_t* rows, const Tensor& m, int64_t last_row, int64_t keys, Real* x,
+                       int64_t stride) {
+  const Vec nothing = splat(-kInfinity);
+  const uint8_t* row[LANES];
+  for (int i = 0; i < LANES; i++) row[i] = rows + smaller(i, last_row) * m.row;
+  int64_t j = 0;
+  if (m.column == 1)
+    for (; j + LANES <= keys; j += LANES) {
+      Vec v[LANES];
+      UNROLL for (int i = 0; i < LANES; i++)
+        v[i] = (Vec)__builtin_convertvector(*reinterpret_cast<const UnalignedBytes*>(row[i] + j), VecI);
+      transpose(v);
+      UNROLL for (int k = 0; k < LANES; k++) {
+        Real* at = x + (j + k) * stride;
+        store(at, (VecI)v[k] == splat_int(0) ? nothing : load(at));
+      }
+    }
+  for (; j < keys; j++)
+    for (int i = 0; i < LANES; i++)
+      if (!row[i][j * m.column]) x[j * stride + i] = -kInfinity;
+}
+
+inline void apply_mask(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes) {
+  const Tensor& m = p.allow;
+  const uint8_t* data = static_cast<const uint8_t*>(m.data) + at.batch * m.batch + at.head * m.head + at.row * m.row +
+                        at.key * m.column;
+  if (m.row != 0) {
+    for (int64_t v = 0; v < lanes && v < at.rows; v += LANES)
+      mask_lanes(data + v * m.row, m, at.rows - 1 - v, at.keys, x + v, stride);
+    return;
+  }
+  for (int64_t j = 0; j < at.keys; j++)
+    if (!data[j * m.column])
+      for (int64_t v = 0; v < lanes; v += LANES) store(x + j * stride + v, splat(-kInfinity));
+}
+
+// |query + offset - key| for the queries in one vector of lanes, of which the first is `first`, and keys from `key` on:
+// whole numbers, exact in float32 up to 2^24.
+struct Distance {
+  Vec from;
+  Distance(const Attention& p, int64_t first, int64_t key)
+      : from(__builtin_convertvector(lane_numbers() + splat_int(Int(first + p.alibi_offset - key)), Vec)) {}
+  Vec operator()(int64_t j) const {
+    const Vec apart = from - splat(Real(j));
+    return maximum(apart, -apart);
+  }
+};
+
+inline void add_alibi(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes) {
+  const Vec slope = splat(-number_at(p.alibi, at.head) * kLog2E);
+  for (int64_t v = 0; v < lanes; v += LANES) {
+    const Distance distance(p, at.row + v, at.key);
+    for (int64_t j = 0; j < at.keys; j++) store(x + j * stride + v, load(x + j * stride + v) + slope * distance(j));
+  }
+}
+
+// Everything between product and softmax. `space` holds keys * lanes numbers.
+inline void change_logits(const Attention& p, const Place& at, const Multiplier& m, State mask, Real* x,
+                          int64_t stride, int64_t lanes, Real* slopes, Real* space) {
+  if (has_change(p)) scale_and_cap(p, m.on_logits, at.keys, x, stride, lanes, slopes);
+  if (p.bias.data) add_bias(p, at, x, stride, lanes, space);
+  if (p.alibi) add_alibi(p, at, x, stride, lanes);
+  if (mask == kMixed) apply_mask(p, at, x, stride, lanes);
+  if (!inside_band(p, at.row, lanes, at.key, at.keys))
+    cut_to_band(p, at.row, at.key, at.keys, x, stride, lanes);
+}
+
+inline uint32_t mix(uint32_t x) {  // as in clearhead/kernels/dropout.py
+  x = (x ^ x >> 16) * 0x7FEB352Du;
+  x = (x ^ x >> 15) * 0x846CA68Bu;
+  return x ^ x >> 16;
+}
+
+constexpr UInt kLow = 0xFFFFFFFF;  // the hash is of 32 bits in doubles' lanes too
+
+inline VecU mix(VecU x) {
+  x = (x ^ x >> 16) * 0x7FEB352Du & kLow;
+  x = (x ^ x >> 15) * 0x846CA68Bu & kLow;
+  return x ^ x >> 16;
+}
+
+// x becomes x * keep_factor where the weight is kept, 0 where it is dropped.
+inline void drop(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes) {
+  if (p.drop_below == 0) return;
+  const uint32_t head = mix(mix(uint32_t(at.batch * p.heads + at.head) ^ p.seed_low) ^ p.seed_high);
+  const VecU below = p.drop_below - VecU{};
+  for (int64_t v = 0; v < lanes; v += LANES) {
+    const VecU row = mix(((VecU)lane_numbers() + (head + uint32_t(at.row + v))) & kLow);
+    for (int64_t j = 0; j < at.keys; j++) {
+      const VecU bits = mix(row ^ mix(uint32_t(at.key + j)));
+      Real* to = x + j * stride + v;
+      store(to, bits < below ? splat(0.0f) : load(to) * splat(Real(p.keep_factor)));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace clearhead

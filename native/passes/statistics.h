@@ -1,0 +1,247 @@
+// Second pass, over rows whose log-sum-exp is known: numbers about rows and columns of the weights, none of which are
+// kept. Queries sit in the lanes, so what belongs to a row is lane by lane; what belongs to a key is summed lane by lane
+// over the tiles of a run of queries, and across the lanes once a block of keys.
+#pragma once
+#include "vector/best.h"
+#include "passes/logits.h"
+
+namespace clearhead {
+namespace {
+
+constexpr int64_t kSweepRows = 128;  // queries that meet a block of keys while it is in cache
+constexpr int64_t kSweepKeys = 128 / ROWS * ROWS;
+static_assert(kSweepRows % kTile == 0, "a run of queries is whole tiles");
+
+// What one tile of queries carries from block to block; every array is [kTile], but for the query.
+struct SweepTile {
+  float* query;     // [width][kTile]
+  float* lse;       // in units of log2; +inf in an empty row and in a lane past the end, whose weights are then 0
+  float *entropy, *highest, *squares, *mass;  // highest: of the logits, before the multiplication by `slope`
+  float *reached, *mean, *moment;             // distance: mass so far, its mean, its second moment around the mean
+  Best best;
+};
+
+inline int64_t sweep_tile_floats(const Attention& p, const Statistics& s) {
+  return (p.width + 8) * kTile + best_numbers(s.top);
+}
+
+inline SweepTile sweep_tile(const Attention& p, const Statistics& s, float* scratch, int64_t tile) {
+  float* at = scratch + tile * sweep_tile_floats(p, s);
+  const auto take = [&at](int64_t n) { float* here = at; at += n * kTile; return here; };
+  SweepTile t;
+  t.query = take(p.width);
+  t.lse = take(1);
+  t.entropy = take(1);
+  t.highest = take(1);
+  t.squares = take(1);
+  t.mass = take(1);
+  t.reached = take(1);
+  t.mean = take(1);
+  t.moment = take(1);
+  t.best = best_at(at, s.top);
+  return t;
+}
+
+size_t statistics_scratch(const Attention& p, const Statistics& s) {
+  return kSweepRows / kTile * sweep_tile_floats(p, s) + kSweepKeys * (2 * kTile + LANES + p.width) +
+         transpose_scratch(p.width);
+}
+
+// What one head and run of queries adds up on its own: [keys] column sums, then the cells of the map.
+size_t statistics_sums(const Attention& p, const Statistics& s) {
+  return (s.received ? p.keys : 0) + (s.map ? s.cells_down * s.cells_across : 0);
+}
+
+inline void add_to(float* sum, Vec x) { store(sum, load(sum) + x); }
+
+// Logits to weights in place, and nothing else.
+inline void weights_of_block(const SweepTile& t, float slope, int64_t keys, float* logits) {
+  const Vec c = splat(slope), lse[2] = {load(t.lse), load(t.lse + LANES)};
+  for (int64_t j = 0; j < keys; j++)
+    UNROLL for (int v = 0; v < 2; v++) {
+      float* const at = logits + j * kTile + v * LANES;
+      store(at, exp2(load(at) * c - lse[v]));
+    }
+}
+
+// Logits to weights in place, and what is summed over a row on the way.
+inline void weigh_block(const SweepTile& t, float slope, int64_t keys, float* logits) {
+  const Vec c = splat(slope);
+  for (int v = 0; v < 2; v++) {
+    float* const x = logits + v * LANES;
+    const Vec lse = load(t.lse + v * LANES);
+    Vec highest = load(t.highest + v * LANES), entropy = {}, squares = {}, mass = {};
+    for (int64_t j = 0; j < keys; j++) {
+      const Vec logit = load(x + j * kTile);
+      highest = maximum(logit, highest);
+      const Vec surprise = maximum(splat(-127.0f), logit * c - lse);  // finite, so that 0 times it is 0
+      const Vec weight = exp2(surprise);
+      entropy -= weight * surprise;
+      squares += weight * weight;
+      mass += weight;
+      store(x + j * kTile, weight);
+    }
+    store(t.highest + v * LANES, highest);
+    add_to(t.entropy + v * LANES, entropy);
+    add_to(t.squares + v * LANES, squares);
+    add_to(t.mass + v * LANES, mass);
+  }
+}
+
+// Mean and second moment of the distance |query + offset - key|, joined block by block (Chan, Golub & LeVeque 1983).
+// Within a block distances are counted from its middle: small whole numbers, of which no digit is lost.
+inline void distance_of_block(const SweepTile& t, int64_t apart, int64_t keys, const float* weights) {
+  const Vec nothing = {};
+  const auto size = [&nothing](Vec x) { return x < nothing ? -x : x; };
+  for (int v = 0; v < 2; v++) {
+    const float* const x = weights + v * LANES;
+    const Vec from = __builtin_convertvector(lane_numbers() + splat_int(int32_t(apart + v * LANES)), Vec);
+    const Vec middle = size(from - splat(float(keys / 2)));
+    Vec mass = {}, sum = {}, moment = {};
+    for (int64_t j = 0; j < keys; j++) {
+      const Vec weight = load(x + j * kTile);
+      mass += weight;
+      sum += weight * (size(from - splat(float(j))) - middle);
+    }
+    const Vec mean = mass > nothing ? sum / mass : nothing;
+    for (int64_t j = 0; j < keys; j++) {
+      const Vec around = size(from - splat(float(j))) - middle - mean;
+      moment += load(x + j * kTile) * (around * around);
+    }
+    const Vec before = load(t.reached + v * LANES), all = before + mass;
+    const Vec share = mass > nothing ? mass / all : nothing;
+    const Vec step = middle + mean - load(t.mean + v * LANES);
+    store(t.reached + v * LANES, all);
+    add_to(t.mean + v * LANES, step * share);
+    add_to(t.moment + v * LANES, moment + step * step * (before * share));
+  }
+}
+
+// column[j][LANES] += the weights of key j, lane by lane.
+inline void add_columns(int64_t keys, const float* weights, float* column) {
+  for (int64_t j = 0; j < keys; j++)
+    add_to(column + j * LANES, load(weights + j * kTile) + load(weights + j * kTile + LANES));
+}
+
+// The first cell that ends behind `place`: cells are in order.
+inline int64_t cell_behind(const int64_t* edges, int64_t cells, int64_t place) {
+  int64_t low = 0, high = cells;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (edges[2 * middle + 1] > place) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+// Take a block of weights into the cells of the map it meets.
+inline void pool_block(const Statistics& s, const Place& at, const float* weights, float* map) {
+  const int64_t down = cell_behind(s.row_edges, s.cells_down, at.row);
+  const int64_t stop = at.key + at.keys, below = at.row + at.rows;
+  for (int64_t c = cell_behind(s.key_edges, s.cells_across, at.key); c < s.cells_across; c++) {
+    const int64_t first = larger(s.key_edges[2 * c], at.key) - at.key;
+    const int64_t last = smaller(s.key_edges[2 * c + 1], stop) - at.key;
+    if (s.key_edges[2 * c] >= stop) break;
+    Vec cell[2] = {};
+    UNROLL for (int v = 0; v < 2; v++)
+      for (int64_t j = first; j < last; j++) {
+        const Vec weight = load(weights + j * kTile + v * LANES);
+        cell[v] = s.by_maximum ? maximum(weight, cell[v]) : cell[v] + weight;
+      }
+    float lanes[kTile];
+    UNROLL for (int v = 0; v < 2; v++) store(lanes + v * LANES, cell[v]);
+    for (int64_t r = down; r < s.cells_down && s.row_edges[2 * r] < below; r++) {
+      const int64_t from = larger(s.row_edges[2 * r], at.row) - at.row;
+      const int64_t to = smaller(s.row_edges[2 * r + 1], below) - at.row;
+      float& here = map[r * s.cells_across + c];
+      float all = 0;
+      if (s.by_maximum) for (int64_t i = from; i < to; i++) all = lanes[i] > all ? lanes[i] : all;
+      else for (int64_t i = from; i < to; i++) all += lanes[i];
+      here = !s.by_maximum ? here + all : all > here ? all : here;
+    }
+  }
+}
+
+inline void start_sweep(const Attention& p, const SweepTile& t, const Place& at, float on_query, float* space) {
+  pack_lanes(p.query, p.dtype, at.batch, at.head, at.row, at.rows, p.width, on_query, kTile, t.query, space);
+  __builtin_memset(t.entropy, 0, sizeof(float) * 7 * kTile);  // up to and with `moment`
+  for (int64_t i = 0; i < kTile; i++) {
+    const float here = i < at.rows ? float(lse_at(p, at.batch, at.head, at.row + i)) : -kInfinity;
+    t.lse[i] = here == -kInfinity ? kInfinity : here * kLog2E;
+    t.highest[i] = -kInfinity;
+  }
+  start_best(t.best);
+}
+
+inline void finish_sweep(const Attention& p, const Statistics& s, const SweepTile& t, const Place& at, float slope) {
+  for (int64_t i = 0; i < at.rows; i++) {
+    const int64_t row = (at.batch * p.heads + at.head) * p.length + at.row + i;
+    if (s.entropy) s.entropy[row] = t.entropy[i] * float(kLn2);
+    if (s.maximum) s.maximum[row] = weight_of(t.highest[i], slope, t.lse[i]);
+    if (s.squares) s.squares[row] = t.squares[i];
+    if (s.mass) s.mass[row] = t.mass[i];
+    if (s.distance) s.distance[row] = t.mean[i] * t.reached[i];
+    if (s.spread) s.spread[row] = t.reached[i] > 0 ? __builtin_sqrtf(t.moment[i] / t.reached[i]) : 0;
+    if (s.top) store_best(s, t.best, slope, t.lse[i], i, row);
+  }
+}
+
+// Numbers of queries first .. last - 1 of one head; adds those of keys and of cells to `sums`, statistics_sums() floats.
+void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t head, int64_t first, int64_t last,
+                float* sums, float* scratch) {
+  float* const logits = scratch + kSweepRows / kTile * sweep_tile_floats(p, s);
+  float* const space = logits + kSweepKeys * kTile;
+  float* const column = space + kSweepKeys * kTile;
+  float* const key_space = column + kSweepKeys * LANES;
+  float* const row_space = key_space + kSweepKeys * p.width;
+  float* const map = sums + (s.received ? p.keys : 0);
+  const Multiplier m = multiplier_of(p);
+  const int64_t kv_head = head / (p.heads / p.kv_heads);
+  const bool summed = s.entropy || s.maximum || s.squares || s.mass;
+  const bool weighed = s.distance || s.spread || s.received || s.map;
+
+  for (int64_t start = first; start < last; start += kSweepRows) {
+    const int64_t rows = smaller(kSweepRows, last - start), tiles = (rows + kTile - 1) / kTile;
+    const auto place = [&](int64_t t) {
+      return Place{batch, head, start + t * kTile, smaller(kTile, rows - t * kTile), 0, 0};
+    };
+    for (int64_t t = 0; t < tiles; t++)
+      start_sweep(p, sweep_tile(p, s, scratch, t), place(t), m.on_query, row_space);
+    const Span all = span_of(p, start, rows);
+    const int64_t first_key = larger(all.first, s.first_key), last_key = smaller(all.last, s.last_key);
+    for (int64_t key = first_key; key < last_key; key += kSweepKeys) {
+      const int64_t n = smaller(kSweepKeys, last_key - key);
+      const Rows keys = rows_as_real(p.key, p.dtype, batch, kv_head, key, n, p.width, key_space);
+      if (s.received) __builtin_memset(column, 0, sizeof(float) * n * LANES);
+      for (int64_t t = 0; t < tiles; t++) {
+        const SweepTile tile = sweep_tile(p, s, scratch, t);
+        Place at = place(t);
+        const Span here = span_of(p, at.row, at.rows);
+        at.key = larger(key, here.first);
+        at.keys = smaller(key + n, here.last) - at.key;
+        if (at.keys <= 0) continue;
+        const State mask = trim(p, &at, 1);
+        if (mask == kEmpty) continue;
+        const float* const k = keys.data + (at.key - key) * keys.stride;
+        product<kAlong>(at.keys, k, keys.stride, tile.query, kTile, p.width, Set{logits, kTile});
+        change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
+        if (s.top) best_of_block(tile.best, at.key, at.keys, logits);
+        if (summed) weigh_block(tile, m.slope, at.keys, logits);
+        else if (weighed) weights_of_block(tile, m.slope, at.keys, logits);
+        if (s.distance || s.spread) distance_of_block(tile, at.row + s.offset - at.key, at.keys, logits);
+        if (s.received) add_columns(at.keys, logits, column + (at.key - key) * LANES);
+        if (s.map) pool_block(s, at, logits, map);
+      }
+      if (!s.received) continue;
+      for (int64_t j = 0; j < n; j++) {
+        float total = 0;
+        for (int i = 0; i < LANES; i++) total += column[j * LANES + i];
+        sums[key + j] += total;
+      }
+    }
+    for (int64_t t = 0; t < tiles; t++) finish_sweep(p, s, sweep_tile(p, s, scratch, t), place(t), m.slope);
+  }
+}
+
+}  // namespace
+}  // namespace clearhead

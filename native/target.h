@@ -1,8 +1,0 @@
-// What an object file of a CPU target calls its table: -DTARGET=avx2 makes target_avx2.
-#pragma once
-#include "arguments.h"
-
-#define NAME_OF(x) #x
-#define TEXT(x) NAME_OF(x)
-#define JOIN(a, b) a##b
-#define JOINED(a, b) JOIN(a, b)

@@ -1,0 +1,25 @@
+// Both passes once more, in doubles: compiled as target.cpp is, with half the lanes. Statistics and linear layers of
+// float64 are torch's.
+#define DOUBLES
+#include "passes/backward.h"
+#include "passes/decode.h"
+#include "passes/forward.h"
+#include "targets/target.h"
+
+namespace clearhead {
+namespace {
+
+void forward(const Attention& p, const Statistics*, int64_t batch, int64_t head, int64_t first, int64_t rows,
+             double* scratch) {
+  forward_rows<false, RealBlock>(p, nullptr, batch, head, first, rows, scratch);
+}
+
+}  // namespace
+
+extern const Passes<double> JOINED(doubles_, TARGET);
+const Passes<double> JOINED(doubles_, TARGET) = {
+    forward_scratch, forward,
+    decode_partial, decode_scratch, decode, decode_merge,
+    backward, backward_scratch, key_sums, store_key_sums,
+};
+}  // namespace clearhead

@@ -1,0 +1,93 @@
+// The largest logits of each row, lane by lane: a row's k-th best is the threshold that a new one must beat.
+#pragma once
+#include "vector/product.h"
+
+namespace clearhead {
+namespace {
+
+// Lists of one tile, largest first: [top][kTile].
+struct Best {
+  int64_t top;
+  Real* logits;
+  Int* keys;  // -1 where there is none yet
+};
+
+inline int64_t best_numbers(int64_t top) { return 2 * top * kTile; }
+
+inline Best best_at(Real* at, int64_t top) { return {top, at, reinterpret_cast<Int*>(at + top * kTile)}; }
+
+inline void start_best(const Best& t) {
+  for (int64_t i = 0; i < t.top * kTile; i++) {
+    t.logits[i] = -kInfinity;
+    t.keys[i] = -1;
+  }
+}
+
+inline bool any(VecI mask) {
+  typedef int64_t Wide __attribute__((vector_size(LANES * kBytes)));
+  const Wide halves = (Wide)mask;
+  int64_t found = 0;
+  UNROLL for (int i = 0; i < LANES * kBytes / 8; i++) found |= halves[i];
+  return found != 0;
+}
+
+// Put x into each lane's list where it beats the last of it. Of equals, the one met first stands first.
+inline void insert(const Best& t, int v, Vec x, VecI key) {
+  VecI before = {};
+  for (int64_t r = 0; r < t.top; r++) {
+    Real* const value = t.logits + r * kTile + v * LANES;
+    Real* const place = reinterpret_cast<Real*>(t.keys) + r * kTile + v * LANES;
+    const Vec old = load(value);
+    const VecI old_key = (VecI)load(place);
+    before = before | (x > old);
+    store(value, before ? x : old);
+    store(place, (Vec)(before ? key : old_key));
+    x = before ? old : x;
+    key = before ? old_key : key;
+  }
+}
+
+// A group of keys is looked into only where its largest logit beats the last of some lane's list.
+inline void best_of_block(const Best& t, int64_t first_key, int64_t keys, const Real* logits) {
+  constexpr int64_t kGroup = 8;
+  for (int v = 0; v < 2; v++) {
+    const Real* const x = logits + v * LANES;
+    const Real* const last = t.logits + (t.top - 1) * kTile + v * LANES;
+    Vec least = load(last);
+    for (int64_t j = 0; j < keys; j += kGroup) {
+      const int64_t stop = smaller(j + kGroup, keys);
+      Vec high = load(x + j * kTile);
+      for (int64_t i = j + 1; i < stop; i++) high = maximum(load(x + i * kTile), high);
+      if (!any(high > least)) continue;
+      for (int64_t i = j; i < stop; i++) {
+        const Vec here = load(x + i * kTile);
+        if (!any(here > least)) continue;
+        insert(t, v, here, splat_int(Int(first_key + i)));
+        least = load(last);
+      }
+    }
+  }
+}
+
+inline Real weight_of(Real logit, Real slope, Real lse) {
+  return logit == -kInfinity ? 0 : exp2(splat(logit * slope - lse))[0];
+}
+
+// A row that may attend fewer keys than were asked for gets others, lowest first, with weight 0.
+inline void store_best(const Statistics& s, const Best& t, Real slope, Real lse, int64_t lane, int64_t row) {
+  int64_t next = 0;
+  for (int64_t r = 0; r < s.top; r++) {
+    int64_t key = t.keys[r * kTile + lane];
+    const bool filler = key < 0;
+    for (; filler && key < 0; next++) {
+      key = next;
+      for (int64_t other = 0; other < s.top; other++)
+        if (t.keys[other * kTile + lane] == next) key = -1;
+    }
+    s.top_keys[row * s.top + r] = key;
+    s.top_weights[row * s.top + r] = filler ? 0 : weight_of(t.logits[r * kTile + lane], slope, lse);
+  }
+}
+
+}  // namespace
+}  // namespace clearhead

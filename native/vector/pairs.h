@@ -1,0 +1,76 @@
+// Pairs of bfloat16, two numbers of a row in one 32-bit lane: dot products of two at a time, summed in float32.
+// With -mavx512bf16 a step is one instruction (vdpbf16ps); without it the same algorithm runs in float32.
+#pragma once
+#include "vector/product.h"
+
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+namespace clearhead {
+namespace {
+
+typedef uint32_t UnalignedPairs __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+inline VecU load_pairs(const uint32_t* from) { return *reinterpret_cast<const UnalignedPairs*>(from); }
+inline void store_pairs(void* to, VecU x) { *reinterpret_cast<UnalignedPairs*>(to) = x; }
+
+// The first number of each pair, in the low half of its lane, and the second.
+inline Vec first_of(VecU pairs) { return (Vec)(pairs << 16); }
+inline Vec second_of(VecU pairs) { return (Vec)(pairs & 0xFFFF0000u); }
+
+// sum + a.first * b.first + a.second * b.second. The instruction takes denormals for 0.
+inline __attribute__((always_inline)) Vec dot_pairs(Vec sum, VecU a, VecU b) {
+#ifdef __AVX512BF16__
+  return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+#else
+  sum += second_of(a) * second_of(b);
+  return sum + first_of(a) * first_of(b);
+#endif
+}
+
+// To nearest, ties to even; NaN stays NaN.
+inline VecU round_pairs(Vec first, Vec second) {
+  const auto rounded = [](Vec x) {
+    const VecU bits = (VecU)x;
+    return x == x ? bits + 0x7FFF + (bits >> 16 & 1) : bits | 0x00400000u;
+  };
+  return rounded(first) >> 16 | (rounded(second) & 0xFFFF0000u);
+}
+
+// The product in pairs: `a` are bfloat16 numbers, along rows where they lie, or rows side by side with the numbers of
+// each pair together; `b` are pairs; n and the strides of `a` count numbers, the stride of `b` pairs. A last odd number
+// is a pair with 0.
+struct InPairs {
+  using A = uint16_t;
+  using B = uint32_t;
+  static constexpr int kSide = 2;
+
+  template <int R, Unit U>
+  static inline __attribute__((always_inline)) void multiply(const uint16_t* a, int64_t stride_a, const uint32_t* b,
+                                                             int64_t stride_b, int64_t n, Vec (&sum)[R][2]) {
+    UNROLL for (int r = 0; r < R; r++) sum[r][0] = sum[r][1] = Vec{};
+    const int64_t to_row = U == kAlong ? stride_a : kSide, to_pair = U == kAlong ? 2 : stride_a;
+#pragma GCC unroll 4
+    for (int64_t k = 0; k < n / 2; k++) step<R>(a + k * to_pair, to_row, 4, b + k * stride_b, sum);
+    if (n % 2) step<R>(a + n / 2 * to_pair, to_row, 2, b + n / 2 * stride_b, sum);
+  }
+
+ private:
+  // One pair of each row, of which `bytes` are read, at any address.
+  template <int R>
+  static inline __attribute__((always_inline)) void step(const uint16_t* a, int64_t to_row, int bytes,
+                                                         const uint32_t* b, Vec (&sum)[R][2]) {
+    const VecU b0 = load_pairs(b), b1 = load_pairs(b + LANES);
+    UNROLL for (int r = 0; r < R; r++) {
+      uint32_t pair = 0;
+      __builtin_memcpy(&pair, a + r * to_row, bytes);
+      const VecU x = pair - VecU{};
+      sum[r][0] = dot_pairs(sum[r][0], x, b0);
+      sum[r][1] = dot_pairs(sum[r][1], x, b1);
+    }
+  }
+};
+
+}  // namespace
+}  // namespace clearhead

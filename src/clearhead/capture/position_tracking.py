@@ -1,0 +1,257 @@
+"""Follows a model's forward passes to know which token each query and key of a call is."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from clearhead.capture.adapters import bigbird, longformer, prophetnet
+from clearhead.capture.positions import Axis, Positions, Sequence
+
+_CACHES = ("past_key_values", "past_key_value", "layer_past", "cache", "kv_cache", "past")
+_SOURCES = (
+    "key_value_states",
+    "encoder_hidden_states",
+    "encoder_states",
+    "cross_attention_states",
+    "memory",
+    "context",
+)
+_INPUTS = ("input_ids", "inputs_embeds", "input_embeds")
+_DECODER_INPUTS = tuple(f"decoder_{name}" for name in _INPUTS)
+_VISION = ("vision_model", "vision_tower", "visual", "image_encoder", "audio_tower")
+_PADDING = (*longformer.CLASSES, *bigbird.CLASSES)  # these pad the text to whole blocks
+
+
+class PositionTracker:
+    """Follows the forward passes of one model: how many tokens its cache holds, and which states its keys come from.
+
+    Args:
+        model: the model observed; `watch` puts hooks on its modules.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._encoders, self._encoder, self._decoder = _sides(model)
+        self._vision = {
+            id(inner)
+            for name, module in model.named_modules()
+            if name.rpartition(".")[2] in _VISION
+            for inner in module.modules()
+        }
+        self._thread = threading.get_ident()
+        self._depth = 0
+        self._inside = False  # whether the model itself is running, not a part of it
+        self._text, self._began = 0, False
+        self._nth: dict[int, int] = {}
+        self._start: int | None = None  # tokens in the cache when the pass began; None: no cache is known
+        self._main: int | None = None  # states in the first self-attention of the pass
+        self._cross: dict[int, bool] = {}
+        self._ends: dict[int, int] = {}
+        self._own: Sequence = "input"
+        self._images = 0  # images in the batch, of a model that is given pixels
+        self._lengths: dict[str, int] = {}  # tokens given in this pass
+        self.read: dict[str, int] = {}  # tokens read so far, by sequence
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of the model contain its hooks; those of a copy do nothing."""
+        return _inactive, ()
+
+    def watch(self, attention: list[nn.Module], hooks: ExitStack) -> None:
+        """Put hooks on the model, on each module that takes a cache, and on the attention modules."""
+        kept: dict[str, Any] = {"with_kwargs": True}
+        hooks.callback(self._model.register_forward_pre_hook(self._model_runs, **kept).remove)
+        hooks.callback(self._model.register_forward_hook(self._model_left, always_call=True).remove)
+        for module in self._encoders:
+            hooks.callback(module.register_forward_pre_hook(self._encoder_runs).remove)
+        for module in self._model.modules():
+            if _takes(type(module), _CACHES):
+                hooks.callback(module.register_forward_pre_hook(self._enter, **kept).remove)
+                hooks.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+        for module in attention:
+            hooks.callback(module.register_forward_pre_hook(self._attends, **kept).remove)
+
+    def positions(self, module: nn.Module, batch: int, queries: int, keys: int) -> Positions:
+        """The positions of the queries and keys of a call."""
+        nth = self._nth.get(id(module), 0)
+        self._nth[id(module)] = nth + 1
+        return replace(self._placed(module, batch, queries, keys), text=self._text, nth=nth)
+
+    def _placed(self, module: nn.Module, batch: int, queries: int, keys: int) -> Positions:
+        if id(module) in self._encoder:
+            given = self._lengths.get("input", queries)
+            source: Sequence = "input" if queries == given or type(module).__name__ in _PADDING else "other"
+            return Positions(Axis(source, range(queries)), Axis(source, range(keys)))
+        own: Sequence = "decoder" if id(module) in self._decoder else self._own
+        start = self._start or 0
+        if self._cross.get(id(module), False):
+            source = "input" if own == "decoder" else "other"
+            if self._lengths.get(own, queries) != queries:  # pooled, or latents
+                return Positions(Axis("other", range(queries)), Axis(source, range(keys)))
+            return Positions(Axis(own, range(start, start + queries)), Axis(source, range(keys)))
+        if type(module).__name__ in prophetnet.CLASSES:
+            return _streams(module, own, start, queries, keys)
+        if not self._is_tokens(module, own, batch, queries, keys):
+            return Positions(self._sized(own, queries), self._sized(own, keys))
+        if self._start is None and keys != queries:
+            start = keys - queries
+        first = max(0, start + queries - keys)  # a window keeps the last keys alone
+        self._ends[id(module)] = keys
+        return Positions(Axis(own, range(start, start + queries)), Axis(own, range(first, first + keys)))
+
+    def _is_tokens(self, module: nn.Module, own: Sequence, batch: int, queries: int, keys: int) -> bool:
+        """Whether a self-attention has one query for each token the model was given."""
+        if (self._images and batch != self._images) or (self._lengths and id(module) in self._vision):
+            return False
+        given = self._lengths.get(own)
+        if given is not None and queries != given:
+            return queries > given and type(module).__name__ in _PADDING
+        if self._start is not None or keys == self._ends.get(id(module), -1) + queries:
+            return True
+        if self._main is None:
+            self._main = queries
+        return queries == keys == self._main
+
+    def _sized(self, own: Sequence, size: int) -> Axis:
+        return Axis(own if size == self._main and not self._images else "other", range(size))
+
+    def _begin(self, start: int) -> None:
+        """Note that a pass begins; without a cache it begins a new text."""
+        self._nth.clear()
+        if start == 0:
+            self.read.clear()
+            self._text += self._began
+        self._began = True
+
+    def _encoder_runs(self, *_: Any) -> None:
+        if threading.get_ident() == self._thread and not self._inside:
+            self._begin(0)
+            self._began = False  # its decoder's first pass belongs to the same text
+
+    def _model_left(self, *_: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._inside = False
+
+    def _model_runs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        self._main, self._images, self._lengths = None, 0, {}
+        given = _named_arguments(module, args, kwargs)
+        cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
+        start = _cached_tokens(cache) or 0
+        self._inside = True
+        self._begin(start)
+        self._own = "decoder" if given.get("encoder_hidden_states") is not None else "input"
+        two_sided = bool(self._decoder)
+        for names, sequence in ((_INPUTS, "input" if two_sided else self._own), (_DECODER_INPUTS, "decoder")):
+            tokens = next((given[name] for name in names if isinstance(given.get(name), Tensor)), None)
+            if tokens is not None and tokens.dim() >= 2:
+                before = 0 if two_sided and sequence == "input" else start
+                self._lengths[sequence] = tokens.shape[1]
+                self.read[sequence] = before + tokens.shape[1]
+        pixels = given.get("pixel_values")
+        if isinstance(pixels, Tensor) and pixels.dim() == 4:
+            self._images = pixels.shape[0]
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        if self._depth == 0 and id(module) not in self._encoder:
+            given = _named_arguments(module, args, kwargs)
+            cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
+            self._start = _cached_tokens(cache)
+            if not self._inside:
+                self._begin(self._start or 0)
+        self._depth += 1
+
+    def _leave(self, *_: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._depth = max(0, self._depth - 1)
+            self._start = self._start if self._depth else None
+
+    def _attends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        given = _named_arguments(module, args, kwargs)
+        query, key = given.get("query"), given.get("key")
+        apart = isinstance(query, Tensor) and isinstance(key, Tensor) and query is not key
+        self._cross[id(module)] = apart or any(isinstance(given.get(name), Tensor) for name in _SOURCES)
+
+
+def _sides(model: nn.Module) -> tuple[list[nn.Module], set[int], set[int]]:
+    """Each `encoder` beside a `decoder`, the ids of the modules inside them, and of those inside the decoders."""
+    roots: list[nn.Module] = []
+    encoder: set[int] = set()
+    decoder: set[int] = set()
+    for module in model.modules():
+        children = dict(module.named_children())
+        config = getattr(module, "config", None)
+        reads_two = getattr(config, "is_encoder_decoder", True)  # Funnel's decoder reads what its encoder read
+        if reads_two and "encoder" in children and "decoder" in children:
+            roots.append(children["encoder"])
+            encoder |= {id(inner) for inner in children["encoder"].modules()}
+            decoder |= {id(inner) for inner in children["decoder"].modules()}
+    return roots, encoder, decoder - encoder
+
+
+def _streams(module: Any, own: Sequence, start: int, queries: int, keys: int) -> Positions:
+    """ProphetNet's positions: each stream of queries runs along the same tokens, and so do its own keys."""
+    length = queries // (1 + module.ngram)
+    again = tuple(range(start, start + length)) * module.ngram
+    before = tuple(range(keys - len(again)))
+    return Positions(Axis(own, (*range(start, start + length), *again)), Axis(own, before + again))
+
+
+def _cached_tokens(cache: Any) -> int | None:
+    """The number of tokens a cache holds; 0 without a cache, None where it cannot be read.
+
+    >>> _cached_tokens(None)
+    0
+    """
+    if cache is None:
+        return 0
+    if hasattr(cache, "get_seq_length"):
+        return int(cache.get_seq_length())
+    if isinstance(getattr(cache, "length", None), int):
+        return int(cache.length)
+    first = next(_tensors(cache), None)
+    return first.shape[-2] if first is not None and first.dim() >= 3 else None
+
+
+def _tensors(cache: Any) -> Iterator[Tensor]:
+    if isinstance(cache, Tensor):
+        yield cache
+    elif isinstance(cache, tuple | list):
+        for part in cache:
+            yield from _tensors(part)
+
+
+@lru_cache(maxsize=1024)
+def _names(kind: Any) -> tuple[str, ...]:
+    """The names of the arguments that a module's forward takes, in order, `self` left out."""
+    try:
+        return tuple(inspect.signature(kind.forward).parameters)[1:]
+    except (TypeError, ValueError):
+        return ()
+
+
+def _takes(kind: Any, names: tuple[str, ...]) -> bool:
+    return not set(names).isdisjoint(_names(kind))
+
+
+def _named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    return dict(zip(_names(cast(Any, type(module))), args, strict=False)) | kwargs
+
+
+def _inactive() -> PositionTracker:
+    """A tracker of no thread: its hooks return at once."""
+    tracker = object.__new__(PositionTracker)
+    tracker._thread = -1
+    return tracker

@@ -1,0 +1,57 @@
+"""The repr of a record: a few lines for an interactive prompt."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clearhead.capture.record import Record
+
+MOST = 12  # lines of modules
+UNITS = ("B", "kB", "MB", "GB")
+
+
+def summary(record: Record) -> str:
+    """How many modules, calls and bytes a record holds, what shapes they have, and what was missed."""
+    calls = {name: len(record._steps[name]) for name in record}
+    total = sum(calls.values())
+    head = f"Record({len(calls)} modules, {total} calls, {_size(_bytes(record))}, {len(record.missed)} missed)"
+    lines = []
+    rows = [(name, record[name].shape, calls[name]) for name in record]
+    for (shape, count), same in groupby(rows, key=lambda row: row[1:]):
+        names = [name for name, *_ in same]
+        which = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]} ({len(names)})"
+        sizes = " ".join(f"{axis}={size}" for axis, size in zip("BHLS", shape, strict=True))
+        lines.append(f"  {which}: {sizes}" + (f", last of {count} calls" if count > 1 else ""))
+    shown = lines[:MOST] + [f"  … and {len(lines) - MOST} more"] * (len(lines) > MOST)
+    missed = [f"  missed {item.name}: {item.reason}" for item in record.missed[:MOST]]
+    more = [f"  … and {len(record.missed) - MOST} more missed"] * (len(record.missed) > MOST)
+    return "\n".join([head, *shown, *missed, *more])
+
+
+def _bytes(record: Record) -> int:
+    """The memory of queries, keys, masks and tables, each counted once however many calls share it."""
+    held: dict[int, int] = {}
+    for name in record:
+        for matrix in record.calls(name):
+            logits = matrix._logits
+            parts = (logits.query, logits.key, logits.allow, logits.bias, logits.sinks, logits.alibi, matrix._value)
+            for tensor in parts:
+                if tensor is not None:
+                    storage = tensor.untyped_storage()
+                    held[storage.data_ptr()] = storage.nbytes()
+    return sum(held.values())
+
+
+def _size(count: float) -> str:
+    """A number of bytes as people write it.
+
+    >>> _size(999), _size(123_456), _size(7_300_000_000)
+    ('999 B', '123 kB', '7.3 GB')
+    """
+    for unit in UNITS:
+        if count < 1000 or unit == UNITS[-1]:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError

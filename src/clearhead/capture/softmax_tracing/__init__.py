@@ -1,0 +1,1 @@
+"""Attention found in code that has no adapter, from its softmax."""

@@ -1,0 +1,123 @@
+"""Which axis of a product is batch, heads, queries, keys or width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from clearhead.capture.softmax_tracing.contraction import Axes, Axis, Contraction
+from clearhead.capture.softmax_tracing.layouts import arranged
+
+_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads", "num_head", "nheads", "h")
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """What a module's attributes and arguments tell about its axes.
+
+    Attributes:
+        heads: its number of heads; None if no attribute tells.
+        batches: the sizes of the first two axes of what it was given.
+        batched: False if all it was given has two axes or fewer.
+    """
+
+    heads: int | None = None
+    batches: frozenset[int] = frozenset()
+    batched: bool = True
+
+    @classmethod
+    def of(cls, module: nn.Module, given: tuple[object, ...]) -> Hints:
+        """Read them off a module and its arguments."""
+        values = (getattr(module, name, None) for name in _HEADS)
+        heads = next((n for n in values if isinstance(n, int) and not isinstance(n, bool) and n > 0), None)
+        tensors = [t for t in given if isinstance(t, Tensor) and t.dim() > 1 and t.is_floating_point()]
+        sizes = frozenset(size for t in tensors for size in t.shape[:2])
+        return cls(heads, sizes, not tensors or any(t.dim() > 2 for t in tensors))
+
+    def in_blocks(self, shape: Sequence[int]) -> bool:
+        """Whether weights (B, H, L, S) are of parts of what the module was given: neither B nor L is a size of it."""
+        return self.batched and bool(self.batches) and shape[0] not in self.batches and shape[2] not in self.batches
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The axes of a product of queries and keys by role; `merged` heads share the only axis of the batch."""
+
+    batch: Axes
+    heads: Axes
+    rows: Axes
+    keys: Axes
+    width: Axes
+    key_side: int
+    merged: int = 1
+
+
+def assign_roles(product: Contraction, softmax: Axes, hints: Hints) -> Roles | None:
+    """The role of each axis, given those the softmax runs over; None if both operands have these."""
+    own = (product.own(0), product.own(1))
+    sides = [s for s in (0, 1) if softmax and set(softmax) <= own[s] and not set(softmax) & set(product.axes[1 - s])]
+    if not sides:
+        sides = [s for s in (0, 1) if softmax and set(softmax) <= own[s] - own[1 - s]]
+    if not sides:
+        return None
+    side = sides[0]
+    alone = [a for a in product.result if a in product.axes[1 - side] and a not in own[side]]
+    rows = tuple(alone[-len(softmax) :])
+    rest = [a for a in product.result if a not in rows and a not in softmax]
+    batch, heads, merged = _split(rest, product.sizes, hints)
+    return Roles(batch, heads, rows, softmax, product.summed, side, merged)
+
+
+def _split(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tuple[Axes, Axes, int]:
+    """(batch, heads, merged): the axes that are neither queries nor keys, in the result's order."""
+    if not rest:
+        return (), (), 1
+    if len(rest) == 1:
+        size = sizes[rest[0]]
+        if not hints.batched:
+            return (), tuple(rest), 1
+        single = size in hints.batches and hints.heads is not None and size // hints.heads not in hints.batches
+        if hints.heads is None or size % hints.heads or single:
+            return tuple(rest), (), 1
+        return tuple(rest), (), hints.heads
+    if hints.heads is not None:
+        first, second = sizes[rest[0]], math.prod(sizes[a] for a in rest[1:])
+        if first == hints.heads != second and second in hints.batches:
+            return tuple(rest[1:]), (rest[0],), 1
+        for cut in range(len(rest) - 1, 0, -1):
+            if math.prod(sizes[a] for a in rest[cut:]) == hints.heads:
+                return tuple(rest[:cut]), tuple(rest[cut:]), 1
+    return (rest[0],), tuple(rest[1:]), 1
+
+
+def four_axes(
+    product: Contraction, assigned: Roles, logits: Tensor, groups: list[Axes]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (B, H, L, S), query (B, H, L, D) and key (B, H_kv, S, D), from logits whose axes are named in groups."""
+    names = [a for group in groups for a in group]
+    new = {group[0]: place for place, group in enumerate(groups) if group and str(group[0]).startswith("new")}
+    sizes = product.sizes | {a: logits.shape[place] for a, place in new.items()}
+    batch = (*(a for a, place in new.items() if place == 0), *assigned.batch)
+    heads = (*(a for a, place in new.items() if place > 0), *assigned.heads)
+    apart = logits.reshape([sizes[a] for a in names])
+    table = arranged(apart, names, [batch, heads, assigned.rows, assigned.keys], sizes)
+    query = _operand(product, 1 - assigned.key_side, [batch, heads, assigned.rows, assigned.width], sizes)
+    own = product.own(assigned.key_side)
+    few = tuple(a for place, a in enumerate(heads) if set(heads[: place + 1]) <= own)
+    several = heads if set(heads) & own - set(few) else few  # one key head for each group of query heads, if so
+    key = _operand(product, assigned.key_side, [batch, several, assigned.keys, assigned.width], sizes)
+    if assigned.merged > 1:
+        table, query, key = (t.reshape(-1, assigned.merged, *t.shape[2:]) for t in (table, query, key))
+    return table, query, key
+
+
+def _operand(product: Contraction, side: int, groups: list[Axes], sizes: Mapping[Axis, int]) -> Tensor:
+    """One operand with its axes in groups, without those of size 1 that it only lends to the other."""
+    tensor, own = product.tensors[side], product.own(side)
+    for place, axis in reversed(list(enumerate(product.axes[side]))):
+        if axis not in own:
+            tensor = tensor.select(place, 0)
+    return arranged(tensor, [a for a in product.axes[side] if a in own], groups, sizes)

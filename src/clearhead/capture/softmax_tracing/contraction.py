@@ -1,0 +1,155 @@
+"""Products of two tensors, however they are written, as one einsum: an axis name for each axis of both and the result.
+
+`matmul`, `@`, `bmm`, `baddbmm`, `einsum` in each of its forms, `tensordot`, `inner` and `linear` all become a
+Contraction. A name in both operands and not in the result is summed over.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Axis = str | int
+Axes = tuple[Axis, ...]
+
+_MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm}
+_MATMUL |= {torch.mv, Tensor.mv, torch.linalg.matmul}
+_ADDED = {torch.baddbmm: ("batch1", "batch2"), Tensor.baddbmm: ("batch1", "batch2")}
+_ADDED |= {torch.addmm: ("mat1", "mat2"), Tensor.addmm: ("mat1", "mat2")}
+_INNER = {torch.inner, Tensor.inner}
+_TENSORDOT = {torch.tensordot}
+PRODUCTS = _MATMUL | set(_ADDED) | _INNER | _TENSORDOT | {torch.einsum, F.linear}
+
+
+@dataclass(frozen=True, slots=True)
+class Contraction:
+    """One product of two tensors.
+
+    Attributes:
+        tensors: the two operands.
+        axes: the names of each operand's axes.
+        result: the names of the result's axes.
+    """
+
+    tensors: tuple[Tensor, Tensor]
+    axes: tuple[Axes, Axes]
+    result: Axes
+
+    @property
+    def sizes(self) -> dict[Axis, int]:
+        """How long each axis is; an operand of size 1 is broadcast."""
+        sizes: dict[Axis, int] = {}
+        for tensor, axes in zip(self.tensors, self.axes, strict=True):
+            for axis, size in zip(axes, tensor.shape, strict=True):
+                sizes[axis] = max(size, sizes.get(axis, 0))
+        return sizes
+
+    def own(self, side: int) -> set[Axis]:
+        """The axes along which an operand varies: those of size 1 that are broadcast do not count."""
+        sizes = self.sizes
+        return {a for a, size in zip(self.axes[side], self.tensors[side].shape, strict=True) if size == sizes[a]}
+
+    def split(self, axis: Axis, sizes: tuple[int, ...]) -> Contraction:
+        """The same product with one axis seen as several."""
+        parts = tuple(f"{axis}.{n}" for n in range(len(sizes)))
+        tensors, names = list(self.tensors), list(self.axes)
+        for side, (tensor, axes) in enumerate(zip(self.tensors, self.axes, strict=True)):
+            if axis in axes:
+                place = axes.index(axis)
+                whole = tensor.shape[place] == self.sizes[axis]
+                tensors[side] = tensor.unflatten(place, sizes if whole else (1,) * len(sizes))
+                names[side] = (*axes[:place], *parts, *axes[place + 1 :])
+        place = self.result.index(axis)
+        result = (*self.result[:place], *parts, *self.result[place + 1 :])
+        return Contraction((tensors[0], tensors[1]), (names[0], names[1]), result)
+
+    @property
+    def summed(self) -> Axes:
+        """The axes in both operands and not in the result."""
+        return tuple(a for a in self.axes[0] if a in self.axes[1] and a not in self.result)
+
+
+def contraction(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Contraction | None:
+    """The product that a call of a torch function computes; None if it is not one of two tensors."""
+    if func not in PRODUCTS:
+        return None
+    if func is torch.einsum:
+        return _einsum(args)
+    if func in _ADDED:
+        names = ("input", *_ADDED[func])
+        given = dict(zip(names, args, strict=False)) | kwargs
+        left, right = given[names[1]], given[names[2]]
+    else:
+        left, right, *_ = (*args, *(kwargs[name] for name in kwargs if isinstance(kwargs[name], Tensor)))
+    if not (isinstance(left, Tensor) and isinstance(right, Tensor)):
+        return None
+    if func in _TENSORDOT:
+        return _tensordot(left, right, inspect.signature(torch.tensordot).bind(*args, **kwargs).arguments)
+    if func is F.linear and isinstance(right, nn.Parameter):
+        return None  # a layer's own weights: neither keys nor values
+    if func in _INNER or func is F.linear:
+        rows: Axes = tuple(range(left.dim() - 1))
+        cols: Axes = tuple(range(-right.dim() + 1, 0))
+        return Contraction((left, right), ((*rows, "d"), (*cols, "d")), (*rows, *cols))
+    return _matmul(left, right)
+
+
+def _matmul(left: Tensor, right: Tensor) -> Contraction:
+    before: list[Axes] = [tuple(range(-max(tensor.dim() - 2, 0), 0)) for tensor in (left, right)]
+    rows: Axes = ("i",) if left.dim() > 1 else ()
+    cols: Axes = ("j",) if right.dim() > 1 else ()
+    batch = max(before, key=len)
+    return Contraction((left, right), ((*before[0], *rows, "d"), (*before[1], "d", *cols)), (*batch, *rows, *cols))
+
+
+def _tensordot(left: Tensor, right: Tensor, given: dict[str, Any]) -> Contraction | None:
+    dims = given.get("dims", 2)
+    if isinstance(dims, Tensor):
+        dims = dims.tolist()
+    if isinstance(dims, int):
+        dims = (range(left.dim() - dims, left.dim()), range(dims))
+    if not isinstance(dims, Sequence) or len(dims) != 2:
+        return None
+    left_axes: list[Axis] = [f"l{axis}" for axis in range(left.dim())]
+    right_axes: list[Axis] = [f"r{axis}" for axis in range(right.dim())]
+    for left_axis, right_axis in zip(*dims, strict=True):
+        right_axes[right_axis] = left_axes[left_axis]
+    result = [a for a in left_axes if a not in right_axes] + [a for a in right_axes if a not in left_axes]
+    return Contraction((left, right), (tuple(left_axes), tuple(right_axes)), tuple(result))
+
+
+def _einsum(args: tuple[Any, ...]) -> Contraction | None:
+    """torch turns the form with lists of axes into an equation before anybody sees it."""
+    equation, *operands = args
+    if len(operands) == 1 and isinstance(operands[0], list | tuple):
+        operands = list(operands[0])
+    if len(operands) != 2 or not isinstance(equation, str):
+        return None
+    inputs, arrow, output = equation.replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not arrow:
+        once = Counter(letter for letter in inputs if letter.isalpha())
+        output = ("..." if "..." in inputs else "") + "".join(sorted(a for a, n in once.items() if n == 1))
+    first, second = (_names(term, tensor.dim()) for term, tensor in zip(terms, operands, strict=True))
+    rest = max((tuple(a for a in axes if isinstance(a, int)) for axes in (first, second)), key=len)
+    head, dots, tail = output.partition("...")
+    result: Axes = (*head, *(rest if dots else ()), *tail)
+    if any(len(set(axes)) != len(axes) for axes in (first, second)):
+        return None  # a diagonal
+    if any(a not in result and (a in first) != (a in second) for a in {*first, *second}):
+        return None  # an axis of one operand alone is summed over
+    return Contraction((operands[0], operands[1]), (first, second), result)
+
+
+def _names(term: str, axes: int) -> Axes:
+    """ "...ij" -> (-2, -1, "i", "j") for four axes."""
+    head, dots, tail = term.partition("...")
+    rest = range(-(axes - len(head) - len(tail)), 0) if dots else ()
+    return (*head, *rest, *tail)

@@ -1,0 +1,322 @@
+"""Softmax tracing: finds attention in code that has no adapter, from its softmax.
+
+Models older than the attention interface (GPT-J, GPT-Neo, BLOOM, MPT, DeBERTa, XLNet …), and most custom attention,
+multiply queries and keys, scale, add, mask and call softmax. The tracer sees every torch function. It follows tensors
+that come from a product of two tensors, or from a softmax, to the next product. There the weights must equal the
+softmax, or a masked softmax of the same logits; only then is the attention recorded, else it is listed as missed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from clearhead.capture.call import NO_NUMBERS, Call, holds_numbers
+from clearhead.capture.softmax_tracing import layouts, pointwise
+from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights, match_softmax
+from clearhead.capture.softmax_tracing.axis_roles import Hints, assign_roles, four_axes
+from clearhead.capture.softmax_tracing.contraction import Axis, Contraction, contraction
+from clearhead.capture.softmax_tracing.fit_logits import LogitsFit
+from clearhead.capture.softmax_tracing.frames import Frame, Outcome
+from clearhead.capture.softmax_tracing.reasons import changed_weights_reason, row_count_reason, unfinished_reason
+from clearhead.capture.softmax_tracing.traces import Product, Softmax, Trace, derived, placed, tensors_in, writes
+
+_SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax, torch.special.softmax}
+_EXPONENTIALS = {torch.exp, Tensor.exp, torch.exp_, Tensor.exp_}
+
+# The number of products kept for a softmax to come: content products come before position products, and models add few.
+WAITING = 8
+
+
+class SoftmaxTracer:
+    """Follows products and softmaxes through the torch functions that a model's modules call."""
+
+    def __init__(self) -> None:
+        self._frames: list[Frame] = []
+        self._products: list[Product] = []
+        self._softmaxes: list[Softmax] = []
+        self._traces: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._before_exponential: Tensor | None = None
+        self._fit = LogitsFit()
+
+    def begin(self, module: nn.Module, given: tuple[object, ...], named: bool) -> None:
+        """Note that a module starts; `named`: its class is named an attention."""
+        around = self._frames[-1].attention if self._frames else None
+        frame = Frame(module, len(self._frames), Hints.of(module, given), around)
+        if named:
+            frame.attention = frame
+            for tensor in (*tensors_in(given, {}), *module.buffers()):
+                self._known[tensor] = True
+        self._frames.append(frame)
+
+    def end(self, module: nn.Module, output: Any) -> Outcome:
+        """What a module that is done computed.
+
+        A module inside an attention, or one without submodules, passes its unfinished products and softmaxes on to the
+        module around it.
+        """
+        frame = self._frames.pop()
+        inside = frame.attention is not None and frame.attention is not frame
+        around = self._frames[-1] if self._frames and (inside or next(module.children(), None) is None) else None
+        for product in [p for p in self._products if p.frame is frame]:
+            self._pass_on(product, around)
+        unused = []
+        for softmax in [s for s in self._softmaxes if s.frame is frame]:
+            if softmax.done or around is None:
+                softmax.open = False
+                self._softmaxes.remove(softmax)
+                unused.append(softmax)
+            else:
+                softmax.frame, frame.left_softmax = around, True
+                softmax.home = softmax.home or (module if frame.attention is frame else None)
+        unused = [s for s in unused if not s.done]
+        if frame.attention is not None:
+            frame.attention.unfinished += [s for s in unused if s.home is None]
+            self._notice_unknown(frame.attention, tensors_in((output,), {}))
+        if frame.failure is None and frame.attention is frame:
+            frame.failure = row_count_reason(
+                module, frame.calls, tensors_in((output,) if not isinstance(output, tuple) else output, {})
+            )
+        unseen = unfinished_reason(frame.unfinished)
+        if not unseen and frame.instead_of_softmax:
+            unseen = f"its values are multiplied by what is no softmax ({frame.instead_of_softmax})"
+        return Outcome(
+            calls=[] if frame.failure else frame.calls,
+            failure=frame.failure,
+            unseen=unseen,
+            mixed=frame.mixed and not frame.left_softmax,
+            unused=[(s.home, unfinished_reason([s])) for s in unused if s.home is not None],
+        )
+
+    def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Copy traced tensors that a function is about to overwrite."""
+        if not writes(func, kwargs):
+            return
+        target = kwargs.get("out", args[0] if args else kwargs.get("input"))
+        if not isinstance(target, Tensor):
+            return
+        if func in _EXPONENTIALS and self._trace_of(target) is not None:
+            self._before_exponential = target.detach().clone()
+        for softmax in self._softmaxes:
+            softmax.weights.keep(target)
+
+    def after(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Trace one torch function that the innermost running module called."""
+        if not self._frames:
+            return
+        frame = self._frames[-1]
+        given = tensors_in(args, kwargs)
+        if frame.attention is not None and not frame.attention.mixed:
+            frame.attention.mixed = pointwise.mixes(func, args, kwargs)
+            self._notice_unknown(frame.attention, given)
+            for tensor in tensors_in((out,), {}):
+                self._known[tensor] = True
+        origins = [(tensor, trace) for tensor in given if (trace := self._trace_of(tensor)) is not None]
+        product = contraction(func, args, kwargs) if isinstance(out, Tensor) else None
+        if product is not None and out.dim() == len(product.result):
+            self._trace_product(frame, product, out, func)
+        elif func in _SOFTMAXES or (func in _EXPONENTIALS and origins):
+            self._trace_softmax(frame, func, args, kwargs, out)
+        elif origins:
+            self._trace_other(origins, func, args, kwargs, out)
+
+    def lost(self, error: Exception) -> None:
+        """Mark the running attention as failed: tracing it raised an error, which the model must not see."""
+        if self._frames:
+            frame = self._frames[-1].attention or self._frames[-1]
+            name = type(frame.module).__name__
+            frame.failure = f"Clearhead could not follow what {name} computes: {type(error).__name__}: {error}"
+
+    def _notice_unknown(self, attention: Frame, tensors: list[Tensor]) -> None:
+        """Note tensors of unknown origin: they come from code no function mode sees, such as a scripted function."""
+        if not attention.mixed:
+            attention.mixed = any(t not in self._known and not isinstance(t, nn.Parameter) for t in tensors)
+
+    def _pass_on(self, product: Product, around: Frame | None) -> None:
+        if around is None:
+            product.contraction = None
+            self._products.remove(product)
+        else:
+            product.frame = around
+
+    def _trace_of(self, tensor: Tensor) -> Trace | None:
+        """The open products and softmaxes a tensor comes from."""
+        trace = self._traces.get(tensor)
+        if trace is None:
+            return None
+        trace.products = [item for item in trace.products if item[0].contraction is not None]
+        trace.softmaxes = [item for item in trace.softmaxes if item[0].open]
+        return trace if trace.products or trace.softmaxes else None
+
+    def _trace_product(self, frame: Frame, product: Contraction, out: Tensor, func: Any) -> None:
+        """Trace a product: of weights and values, of weights and another tensor, or perhaps of queries and keys."""
+        traces = [self._trace_of(tensor) or Trace() for tensor in product.tensors]
+        weighted = [side for side in (0, 1) if traces[side].softmaxes]
+        if not weighted:
+            steps = [step.strip("_") for other in traces if other.products for step in other.through]
+            if frame.attention is not None and steps:
+                frame.attention.instead_of_softmax = steps[-1]
+            if product.summed and len(product.result) > 1 and (frame.attention is not None or not _is_layer(product)):
+                self._add_waiting(frame, product, out)
+            return
+        side = weighted[0]
+        trace = traces[side]
+        if len(weighted) == 1 and not self._mixes_weights(trace, product, side):
+            self._trace_weighted_values(frame, trace, product, side)
+            return
+        both = [item for other in traces for item in other.softmaxes]
+        unique = {id(item[0]): (item[0], None) for item in both}
+        self._traces[out] = Trace([], list(unique.values()), (*trace.through, func.__name__))
+
+    def _add_waiting(self, frame: Frame, product: Contraction, out: Tensor) -> None:
+        made = Product(product, layouts.layout(out), frame)
+        self._products.append(made)
+        if len(self._products) > WAITING:
+            self._products.pop(0).contraction = None
+        self._traces[out] = Trace([(made, made.layout)])
+
+    def _mixes_weights(self, trace: Trace, product: Contraction, side: int) -> bool:
+        """Whether a product sums weights over heads, not keys; the result is weights again (talking heads)."""
+        softmax, now = trace.softmaxes[0]
+        if now is None or len(trace.softmaxes) > 1:
+            return False
+        summed = _summed(product, side)
+        if softmax.weights.runs_along(now, summed) or softmax.weights.touches(now, summed):
+            return False
+        return not self._sums_queries(softmax, now, summed)
+
+    def _sums_queries(self, softmax: Softmax, now: layouts.Layout, summed: list[int]) -> bool:
+        """Whether an axis summed over is one of the queries, as in a transposed product."""
+        made = softmax.product
+        known = None if made is None else placed(made, softmax.logits_layout)
+        if known is None or len(summed) != 1:
+            return False
+        product, groups = known
+        strides = softmax.weights.layout.stride()
+        along = [group for group, s in zip(groups, strides, strict=True) if s == now.stride(summed[0])]
+        own = product.own(0) & product.own(1)
+        return any(group and not set(group) & own for group in along)
+
+    def _trace_weighted_values(self, frame: Frame, trace: Trace, product: Contraction, side: int) -> None:
+        """Compare weights that multiply values with their softmax, and make a Call of them."""
+        owners = [self._owner(softmax) for softmax, _ in trace.softmaxes]
+        owner = min(owners, key=lambda item: item.depth)
+        name = type(owner.module).__name__
+        softmax, now = trace.softmaxes[0]
+        if len(trace.softmaxes) > 1:
+            count = max(owner.softmaxes, len(trace.softmaxes))
+            owner.failure = (
+                f"{name} takes {count} softmaxes in one pass and multiplies its values by several of them combined, so "
+                "that none of them alone is its attention"
+            )
+            for other, _ in trace.softmaxes:
+                other.done = True
+            return
+        if softmax.product is None or softmax.product.contraction is None:
+            return  # its logits are not a product: reported when the module ends
+        summed = _summed(product, side)
+        matched = match_softmax(softmax.weights, product.tensors[side], now, summed)
+        if matched is None:
+            softmax.done = True
+            owner.failure = f"{name} {changed_weights_reason(softmax, trace.through, now, summed)}"
+            return
+        key = (now.storage_offset(), now.shape, now.stride()) if now is not None else ()
+        softmax.covered[key] = matched.count
+        if not softmax.done and sum(softmax.covered.values()) >= matched.total:
+            softmax.done = True
+            call = self._call(owner, softmax, matched.logits)
+            if isinstance(call, str):
+                owner.failure = f"{name} {call}"
+            else:
+                owner.calls.append(call)
+
+    def _owner(self, softmax: Softmax) -> Frame:
+        """The innermost module in which the product, the softmax and the product with the values all are."""
+        frames = [softmax.frame] if softmax.product is None else [softmax.frame, softmax.product.frame]
+        return min(frames, key=lambda frame: frame.depth)
+
+    def _call(self, owner: Frame, softmax: Softmax, logits: Tensor) -> Call | str:
+        """The Call of a softmax that multiplied values, or why there is none."""
+        made, axis = softmax.product, softmax.weights.axis
+        known = None if made is None else placed(made, softmax.logits_layout)
+        if known is None or axis is None:
+            if softmax.sources > 1:
+                return f"puts its logits together from {softmax.sources} products, each of queries and keys of its own"
+            return "moves its logits between the product and the softmax, so that they have no queries and keys"
+        product, groups = known
+        along: tuple[Axis, ...] = groups[axis] or (product.result[max(axis - logits.dim(), -len(product.result))],)
+        axis_roles = assign_roles(product, along, owner.hints)
+        if axis_roles is None:
+            return "takes its softmax along an axis that queries and keys share"
+        with torch.no_grad():
+            table, query, key = four_axes(product, axis_roles, logits, groups)
+            if owner.hints.in_blocks(table.shape):
+                rows, keys = table.shape[2:]
+                return f"attends in blocks of {rows} queries and {keys} keys, which are not one matrix over its input"
+            return self._fit.call(owner.module, table, query, key)
+
+    def _trace_softmax(self, frame: Frame, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        given = dict(zip(("input", "dim"), args, strict=False)) | kwargs
+        logits, axis = given.get("input", given.get("self")), given.get("dim")
+        if not isinstance(logits, Tensor) or not isinstance(out, Tensor) or logits.dim() == 0:
+            return
+        is_exponential = func in _EXPONENTIALS
+        before, self._before_exponential = self._before_exponential, None
+        if is_exponential:
+            axis = None
+        elif isinstance(axis, int) and logits.dim() > 1:
+            axis %= logits.dim()
+        else:
+            return
+        trace = self._trace_of(logits)
+        made, now = self._product_of(logits, trace)
+        sources = len(trace.products) if trace is not None else 1
+        if is_exponential and made is None:
+            self._trace_other([(logits, trace)] if trace is not None else [], func, args, kwargs, out)
+            return
+        frame.softmaxes += not is_exponential
+        if not holds_numbers(out):
+            if made is not None:
+                (frame.attention or made.frame).failure = NO_NUMBERS
+            return
+        source = before if out is logits and before is not None else logits
+        softmax = Softmax(SoftmaxWeights.of(source, out, axis), made, now, frame, sources)
+        self._softmaxes.append(softmax)
+        self._traces[out] = Trace([], [(softmax, softmax.weights.layout)])
+
+    def _product_of(self, logits: Tensor, trace: Trace | None) -> tuple[Product | None, layouts.Layout | None]:
+        """The product that logits come from, and their layout in it; else the first waiting one that fits."""
+        known = trace.products if trace is not None else []
+        for product, now in known:
+            if now is not None and placed(product, now) is not None:
+                return product, now
+        waiting = [product for product, _ in known] or self._products
+        for product in waiting:
+            shape = product.layout.shape
+            if shape == logits.shape:
+                return product, product.layout
+            if shape[-2:] == logits.shape[-2:] and shape.numel() == logits.numel() and product.layout.is_contiguous():
+                return product, product.layout.view(logits.shape)
+        return (known[0][0], None) if known else (None, None)
+
+    def _trace_other(
+        self, given: list[tuple[Tensor, Trace]], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> None:
+        """Trace the outputs of any other function of traced tensors."""
+        for output, trace in derived(given, func, args, kwargs, out):
+            self._traces[output] = trace
+
+
+def _is_layer(product: Contraction) -> bool:
+    """Whether an operand is a parameter: then the product is a layer, unless a module is called an attention."""
+    return any(isinstance(t, nn.Parameter) or isinstance(t._base, nn.Parameter) for t in product.tensors)
+
+
+def _summed(product: Contraction, side: int) -> list[int]:
+    """Which axes of an operand a product sums over."""
+    return [product.axes[side].index(axis) for axis in product.summed]

@@ -1,0 +1,131 @@
+"""Traces: which products and softmaxes a tensor comes from, on its way from queries and keys to the values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from clearhead.capture.softmax_tracing import layouts
+from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights
+from clearhead.capture.softmax_tracing.contraction import Axes, Contraction
+
+# Functions that move or copy numbers without changing them.
+_SAME = frozenset(
+    ("contiguous", "clone", "to", "type", "type_as", "float", "double", "half", "bfloat16", "detach", "__get__")
+)
+
+
+@dataclass(eq=False, slots=True)
+class Product:
+    """A product that may be of queries and keys; `contraction` is None once its module is done."""
+
+    contraction: Contraction | None
+    layout: layouts.Layout
+    frame: Any
+
+
+@dataclass(eq=False, slots=True)
+class Softmax:
+    """A softmax, or an exponential that the model divides by its sum later; `open` until its module is done.
+
+    Attributes:
+        sources: how many products its logits come from.
+        home: the module named an attention that left it to the module around it.
+        covered: how many of its weights have multiplied values, by their layout.
+    """
+
+    weights: SoftmaxWeights
+    product: Product | None
+    logits_layout: layouts.Layout | None
+    frame: Any
+    sources: int = 1
+    home: nn.Module | None = None
+    covered: dict[tuple[Any, ...], int] = field(default_factory=dict)
+    done: bool = False
+    open: bool = True
+
+
+@dataclass(slots=True)
+class Trace:
+    """Where a tensor comes from: products before a softmax, softmaxes after, and what changed its numbers since."""
+
+    products: list[tuple[Product, layouts.Layout | None]] = field(default_factory=list)
+    softmaxes: list[tuple[Softmax, layouts.Layout | None]] = field(default_factory=list)
+    through: tuple[str, ...] = ()
+
+
+def derived(
+    given: list[tuple[Tensor, Trace]], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+) -> list[tuple[Tensor, Trace]]:
+    """The outputs of a function of followed tensors, and what they come from."""
+    outputs = list(out) if isinstance(out, tuple | list) else [out]
+    if out is None and args and isinstance(args[0], Tensor):  # out[i] = …
+        outputs = [args[0]]
+    elif not writes(func, kwargs) and any(output is tensor for output in outputs for tensor, _ in given):
+        return []  # nothing was made: dropout outside training, a type that it has already
+    if getattr(func, "__name__", "") in layouts.VIEWS | _SAME and args:
+        given = [(tensor, trace) for tensor, trace in given if tensor is args[0]]  # view_as, type_as: of another
+    traces = [Trace() for _ in outputs]
+    for tensor, trace in given:
+        for made, part in zip(traces, _derivation(trace, tensor, func, args, kwargs, outputs), strict=True):
+            _join(made.products, part.products)
+            _join(made.softmaxes, part.softmaxes)
+            made.through = (*made.through, *(name for name in part.through if name not in made.through))
+    return [
+        (output, made)
+        for output, made in zip(outputs, traces, strict=True)
+        if isinstance(output, Tensor) and (made.products or made.softmaxes) and output.dim() > 0
+    ]
+
+
+def placed(made: Product, now: layouts.Layout | None) -> tuple[Contraction, list[Axes]] | None:
+    """A product, and which of its axes each axis of a layout runs along; None if that was lost."""
+    if now is None or made.contraction is None:
+        return None
+    product, original = layouts.split(made.contraction, made.layout, now)
+    groups = layouts.names(now, original, product.result)
+    return None if groups is None else (product, groups)
+
+
+def tensors_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
+    """The tensors among arguments, and in lists and tuples of them."""
+    tensors: list[Tensor] = []
+    for arg in (*args, *kwargs.values()):
+        if isinstance(arg, Tensor):
+            tensors.append(arg)
+        elif isinstance(arg, list | tuple):
+            tensors += [item for item in arg if isinstance(item, Tensor)]
+    return tensors
+
+
+def writes(func: Any, kwargs: dict[str, Any]) -> bool:
+    name = getattr(func, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    return in_place or name == "__setitem__" or bool(kwargs.get("inplace")) or isinstance(kwargs.get("out"), Tensor)
+
+
+def _derivation(
+    trace: Trace, tensor: Tensor, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[Any]
+) -> list[Trace]:
+    """What each output of a function comes from, by one of its arguments."""
+    name = getattr(func, "__name__", "")
+    through = trace.through if name in layouts.VIEWS | _SAME else (*trace.through, name)
+    made = [Trace(through=through) for _ in outputs]
+    for source, target in (("products", "products"), ("softmaxes", "softmaxes")):
+        for origin, now in getattr(trace, source):
+            places = [None] * len(outputs) if now is None else layouts.moved(now, tensor, func, args, kwargs, outputs)
+            for part, place in zip(made, places, strict=True):
+                getattr(part, target).append((origin, place))
+    return made
+
+
+def _join(those: list[Any], more: list[Any]) -> None:
+    """Add origins. Of several places the first known is kept: numbers are compared before anything is believed."""
+    for origin, now in more:
+        same = next((n for n, item in enumerate(those) if item[0] is origin), None)
+        if same is None:
+            those.append((origin, now))
+        elif those[same][1] is None:
+            those[same] = (origin, now)

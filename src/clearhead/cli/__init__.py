@@ -1,0 +1,8 @@
+"""The `clearhead` command, a file a command. Its libraries, Typer and Rich, come with the extra `cli`."""
+
+from clearhead.extras import needs
+
+with needs("cli", "the clearhead command"):
+    from clearhead.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,58 @@
+"""The `clearhead` command: every command of this room under one name.
+
+A command parses its arguments, calls one function of a room, and prints. It imports that room when it runs, so that
+`clearhead --help` starts without torch.
+"""
+
+from typing import Annotated
+
+import typer
+
+from clearhead import __version__, printing, scratch
+from clearhead.cli import exit_status, new, studio
+from clearhead.cli.check import check
+from clearhead.cli.compare import compare
+from clearhead.cli.doctor import doctor
+from clearhead.cli.export import export_pack
+from clearhead.cli.import_ import import_questions
+from clearhead.cli.see import see
+
+app = typer.Typer(
+    cls=exit_status.CommandGroup,
+    help="Multi-head attention you can run, see and learn.",
+    epilog=exit_status.STATUSES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the `clearhead` command."""
+    exit_status.run(app)
+
+
+def version(wanted: bool) -> None:
+    if wanted:
+        printing.show(f"clearhead {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    scratch.sweep()
+
+
+app.command()(see)
+app.command()(compare)
+app.add_typer(studio.command, name="studio")
+app.command()(check)
+app.add_typer(new.command, name="new")
+app.command("export")(export_pack)
+app.command("import")(import_questions)
+app.command()(doctor)

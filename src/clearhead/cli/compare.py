@@ -1,0 +1,60 @@
+"""`clearhead compare`: compare the heads of two models over one text."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clearhead import printing
+from clearhead.cli import inputs, output, reading
+from clearhead.cli.output import Json
+from clearhead.cli.reading import Target, Trust
+from clearhead.console import console
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="A model folder, or a name in the local Hugging Face cache.")],
+    second: Annotated[str, typer.Argument(help="The model to compare it with. Either may be -, the demo model.")],
+    text: Annotated[
+        str | None, typer.Argument(help="The text to read, - for standard input, or the path of a picture.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the text or the picture from this file.")] = None,
+    target: Target = None,
+    layer: Annotated[int | None, typer.Option(help="Show where a head of this layer differs; counted from 0.")] = None,
+    head: Annotated[int | None, typer.Option(help="Show where this head differs; counted from 0.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write one HTML page: the difference of the two models, for any head.")
+    ] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write a figure: how much all heads differ, or where one head differs.")
+    ] = None,
+    trust_remote_code: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Compare the heads of two models over one text: which are alike, which differ, and where."""
+    given = inputs.read_words(text, file)
+    from clearhead.views import comparison, terminal_comparison
+    from clearhead.views.page.html import page
+
+    names = [None if name == "-" else name for name in (first, second)]
+    ours, theirs = (
+        reading.look(given, name, target=target, trust=trust_remote_code, label=name or "") for name in names
+    )
+    result = comparison.compare(ours, theirs)
+    place = (layer or 0, head or 0) if layer is not None or head is not None else None
+    if html is not None:
+        words = given if isinstance(given, str) else None
+        with reading.progress("drawing") as tell:
+            content = page(
+                ours, text=words, model=names[0], target=target, second=theirs, layer=layer, head=head, progress=tell
+            )
+        output.write(html, content)
+    if png is not None:
+        output.draw_comparison(png, result, place)
+    if as_json:
+        printing.show_json(comparison.listing(result))
+    elif place is not None:
+        screen = console()
+        screen.print(terminal_comparison.one_head(result, *place, screen.width))
+    elif html is None and png is None:
+        console().print(terminal_comparison.overview(result))

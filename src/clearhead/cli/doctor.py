@@ -1,0 +1,154 @@
+"""`clearhead doctor`: report what runs on this machine, what does not, and why."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from clearhead import __version__, printing
+from clearhead.cli.output import Json
+from clearhead.console import console
+from clearhead.errors import ClearheadError
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PACKAGES = ("torch", "transformers", "numpy", "matplotlib", "anywidget", "fastapi", "sqlalchemy")
+MARKS = {True: ("yes", "green"), False: ("no", "red"), None: ("", "")}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report.
+
+    Attributes:
+        works: None for plain information.
+        detail: the version, the place or the reason.
+    """
+
+    section: str
+    name: str
+    works: bool | None
+    detail: str
+
+
+def doctor(as_json: Json = False) -> None:
+    """Report what runs on this machine, which kernel is chosen and why, and what is missing."""
+    report = examine()
+    if as_json:
+        printing.show_json(as_data(report))
+    else:
+        console().print(as_table(report))
+
+
+def examine() -> list[Finding]:
+    """Return all findings. A check that fails is a finding, not an error."""
+    return [*_machine(), *_packages(), *_kernels(), *_lens(), *_studio()]
+
+
+def as_data(report: list[Finding]) -> dict[str, Any]:
+    """Return the report for programs: section -> name -> {works, found}."""
+    data: dict[str, Any] = {}
+    for finding in report:
+        data.setdefault(finding.section, {})[finding.name] = {"works": finding.works, "found": finding.detail}
+    return data
+
+
+def as_table(report: list[Finding]) -> RenderableType:
+    """Return the report for people, a section at a time."""
+    parts: list[RenderableType] = []
+    for section in dict.fromkeys(finding.section for finding in report):
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(min_width=12, no_wrap=True)
+        table.add_column(min_width=3)
+        table.add_column(overflow="fold")
+        for finding in report:
+            if finding.section == section:
+                word, style = MARKS[finding.works]
+                table.add_row(finding.name, Text(word, style=style), finding.detail)
+        parts += [Text(section, style="bold"), table, Text()]
+    return Group(*parts[:-1])
+
+
+def _machine() -> list[Finding]:
+    return [
+        Finding("This machine", "clearhead", None, __version__),
+        Finding("This machine", "python", None, f"{platform.python_version()} at {sys.executable}"),
+        Finding("This machine", "system", None, f"{platform.system()} {platform.release()} {platform.machine()}"),
+        Finding("This machine", "cpu", None, _cpu()),
+    ]
+
+
+def _cpu() -> str:
+    """Return the name of the CPU and how many of its cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    name = platform.processor() or platform.machine()
+    details = Path("/proc/cpuinfo")
+    if details.is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in details.read_text().splitlines() if line.startswith("model name")
+        ]
+        name = names[0] if names else name
+    import torch
+
+    return f"{name}, {cores} core{'s' if cores != 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _packages() -> list[Finding]:
+    return [Finding("Packages", name, *_installed(name)) for name in PACKAGES]
+
+
+def _installed(name: str) -> tuple[bool, str]:
+    try:
+        return True, version_of(name)
+    except PackageNotFoundError:
+        return False, "not installed"
+
+
+def _kernels() -> list[Finding]:
+    """Return each kernel, and the one chosen for a plain problem."""
+    import torch
+
+    from clearhead import kernels
+
+    findings = [Finding("Kernels", item.kernel, item.available, item.reason) for item in kernels.available()]
+    query = torch.zeros(1, 2, 5, 8)
+    choice = kernels.select(kernels.Problem(query, query, query, scale=1.0))
+    return [*findings, Finding("Kernels", "chosen", None, f"{choice.kernel} for float32 on this CPU: {choice.reason}")]
+
+
+def _lens() -> list[Finding]:
+    return [Finding("Lens", "demo model", *_try(_demo_model))]
+
+
+def _demo_model() -> str:
+    from clearhead.capture.models.loading import DEMO_NAME, demo_folder
+
+    return f"{DEMO_NAME} in {demo_folder()}"
+
+
+def _studio() -> list[Finding]:
+    from clearhead import sandbox
+
+    able = sandbox.backend()
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    return [
+        Finding("Studio", "sandbox", able is not None, sandbox.explain()),
+        *(Finding("Studio", f"sandbox {name}", None, detail) for name, detail in sandbox.guarantees().items()),
+        Finding("Studio", "browser", browser is not None, browser or "not found: open the printed address yourself"),
+    ]
+
+
+def _try(check: Callable[[], str]) -> tuple[bool, str]:
+    try:
+        return True, check()
+    except ClearheadError as error:
+        return False, str(error)

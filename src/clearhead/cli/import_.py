@@ -1,0 +1,27 @@
+"""`clearhead import`: read another program's questions as drafts."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clearhead import printing
+from clearhead.cli.output import listed
+
+
+def import_questions(
+    file: Annotated[Path, typer.Argument(help="Anki's .apkg or .txt, GIFT, Moodle .xml, mdbook-quiz .toml, our .csv.")],
+    into: Annotated[Path, typer.Option(help="The pack's folder.")],
+    topic: Annotated[str | None, typer.Option(help="A topic of the pack. Default: the first.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Write nothing if something is not carried over.")] = False,
+) -> None:
+    """Read another program's questions as drafts. Exits with 1 if something is not carried over."""
+    from clearhead.course import exchange
+
+    report = exchange.Report()
+    places = exchange.import_drafts(file, into, topic, strict=strict, report=report)
+    drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
+    printing.show(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
+    if report.losses:
+        printing.report(listed(report.losses))
+        raise typer.Exit(1)

@@ -1,0 +1,58 @@
+"""What a command writes: files, figures, lists of losses."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clearhead import files, printing
+
+Json = Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")]
+
+
+def write(path: Path, content: str) -> None:
+    """Write a text file and report it on standard error, apart from the data on standard output."""
+    try:
+        path.write_text(content, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise files.unwritable(path, error) from error
+    printing.report(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)")
+
+
+def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
+    """Write a figure of all heads, or of one if a layer or a head is named."""
+    plot = plotting()
+    single = layer is not None or head is not None
+    plot.save(plot.head(reading, layer or 0, head or 0) if single else plot.grid(reading), path)
+    printing.report(f"wrote {path}")
+
+
+def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) -> None:
+    """Write a figure of how much all heads of two models differ, or of where the head at (layer, head) differs."""
+    from clearhead.views.comparison import between
+    from clearhead.views.token_axes import layer_token_axes
+
+    plot = plotting()
+    models = f"{comparison.first.model_name} less {comparison.second.model_name}"
+    if place is None:
+        figure = plot.divergence(comparison)
+    else:
+        values = between(comparison, *place, 256)
+        queries, keys = layer_token_axes(comparison.first, place[0])
+        title = f"layer {place[0]}, head {place[1]}: {models}"
+        figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
+    plot.save(figure, path)
+    printing.report(f"wrote {path}")
+
+
+def plotting() -> Any:
+    """Return the module that draws figures; importing it loads matplotlib."""
+    from clearhead.views import plot
+
+    return plot
+
+
+def listed(losses: Iterable[object]) -> str:
+    """Return the list of what is not carried over, an entry a line."""
+    return "\n".join(["not carried over:", *("  " + str(loss).replace("\n", "\n    ") for loss in losses)])

@@ -1,0 +1,67 @@
+"""`clearhead see`: show what the heads of a model attend to in a text or a picture."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clearhead import printing, sizes
+from clearhead.cli import inputs, output, reading
+from clearhead.cli.output import Json
+from clearhead.cli.reading import Model, Target, Trust
+from clearhead.console import console
+
+
+def see(
+    text: Annotated[
+        str | None, typer.Argument(help="The text to read, - for standard input, or the path of a picture.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Read the text or the picture from this file.")] = None,
+    target: Target = None,
+    model: Model = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Show a head of this layer: a number, counted from 0, or the layer's name.")
+    ] = None,
+    head: Annotated[int | None, typer.Option(help="Show this head, counted from 0.")] = None,
+    rollout: Annotated[bool, typer.Option("--rollout", help="Combine all layers into one map by rollout.")] = False,
+    scores: Annotated[bool, typer.Option("--scores", help="List the heads that rank highest by each score.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page to this file.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write a figure to this file: .png, .svg or .pdf.")] = None,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(help="Stop recording layers once their queries and keys take this much memory, as in 500MB."),
+    ] = None,
+    trust_remote_code: Trust = False,
+    as_json: Json = False,
+) -> None:
+    """Show what every head of a model attends to in a text or a picture.
+
+    Without --layer and --head, all heads are shown, small. With only one of the two, the other is 0.
+    """
+    given = inputs.read_words(text, file)
+    from clearhead.views import terminal
+    from clearhead.views.checks import check_head
+    from clearhead.views.listing import listing
+    from clearhead.views.page.html import page
+    from clearhead.views.rollout import rolled
+
+    max_bytes = sizes.size(max_memory, "--max-memory")
+    result = reading.look(given, model, target=target, trust=trust_remote_code, max_bytes=max_bytes)
+    if rollout:
+        result, layer, head = rolled(result), layer or "0", head or 0
+    number = reading.layer_number(result, layer)
+    if number is not None or head is not None:
+        check_head(result, number or 0, head or 0)
+    if html is not None:
+        words = given if isinstance(given, str) else None
+        with reading.progress("drawing") as tell:
+            content = page(result, text=words, model=model, target=target, layer=number, head=head, progress=tell)
+        output.write(html, content)
+    if png is not None:
+        output.draw(png, result, number, head)
+    if as_json:
+        printing.show_json(listing(result, layer=number, head=head))
+    elif scores:
+        console().print(terminal.score_table(result))
+    elif html is None and png is None:
+        terminal.show(result, console(), layer=number, head=head)

@@ -1,0 +1,193 @@
+"""`clearhead check`: prove packs, print a receipt line an item, write the receipts, watch for changes."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
+from pathlib import Path
+
+from clearhead.course.pack.item import Pack
+from clearhead.course.pack.loader import find, load, shipped
+from clearhead.course.proofs.pages import kept_pages, page_key, prove_pages
+from clearhead.course.proofs.prove import SEEDS, prove_pack, versions
+from clearhead.course.proofs.proved import Outcome
+from clearhead.errors import PackError, ProofError
+
+Say = Callable[[str], None]
+RECEIPTS = Path(".receipts")
+POLL = 0.5  # seconds between two looks at a watched folder
+
+
+def check(
+    packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, fresh: bool = False, seeds: int = SEEDS,
+    receipts: Path | None = RECEIPTS, say: Say = print,
+) -> int:  # fmt: skip
+    """Prove the packs (the shipped ones if none is named); say a line an item.
+
+    Args:
+        fresh: prove every item, and not only those that changed (or whose libraries did).
+        seeds: at how many seeds an item with variants must hold.
+        receipts: a folder for <pack>.json, what was proved with which versions, and for the proofs; None: neither.
+    Returns:
+        How many items and pages are wrong; a pack that is not written right counts as one.
+    """
+    return sum(_check(path, item, jobs, fresh, seeds, receipts, say) for path in packs or shipped())
+
+
+def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
+    """The packs to check, the shipped ones if none is named; with an item, those that have it or cannot be read.
+
+    Raises:
+        PackError: a path is not a pack's folder, or no pack has the item.
+    """
+    places = [find(pack) for pack in packs] or shipped()
+    for place in places:
+        if not (place / "pack.toml").is_file():
+            raise PackError(
+                f"{place} is not a pack: it has no pack.toml. Give a pack's folder; "
+                "`clearhead new pack NAME` makes one."
+            )
+    if item is None:
+        return places
+    chosen: list[Path] = []
+    known: list[str] = []
+    for place in places:
+        try:
+            items = load(place).items
+        except PackError:
+            chosen.append(place)  # what is wrong with it is for `check` to say
+            continue
+        known += items
+        if item in items:
+            chosen.append(place)
+    if not chosen:
+        close = get_close_matches(item, known, 5) or known[:5]
+        raise PackError(f"there is no item {item!r} in {', '.join(map(str, places))}. Did you mean {', '.join(close)}?")
+    return chosen
+
+
+def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, receipts: Path | None, say: Say) -> int:
+    try:
+        path = find(path)
+        pack = load(path)
+    except PackError as error:
+        say(f"{path}: {error}")
+        return 1
+    if item is not None and item not in pack.items:
+        say(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")
+        return 1
+    cache = receipts / "proofs" if receipts else None
+
+    def report(one: Outcome, done: int, every: int) -> None:
+        say(f"[{done}/{every}] {line(pack, one)}")
+
+    outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, seeds=seeds, fresh=fresh, progress=report)
+    failed = sum(not outcome.ok for outcome in outcomes)
+    kept = sum(outcome.cached for outcome in outcomes)
+    pages = _pages(pack, jobs, cache, fresh, say) if item is None else 0
+    unchanged = f", {kept} of them unchanged" if kept else ""
+    say(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
+    for warning in guessable(outcomes):
+        say(f"{pack.id}: {warning}")
+    if receipts and item is None:
+        say(f"receipts: {write_receipts(pack, outcomes, receipts)}")
+    return failed + pages
+
+
+def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, say: Say) -> int:
+    """Run the programs of the pages that changed; how many pages are wrong."""
+    place = cache / pack.id / "pages.json" if cache else None
+    kept = {} if fresh else kept_pages(place)
+    pages = [list(topic.pages.values()) for topic in pack.topics]
+    keys = {page.file: page_key(page, pack) for some in pages for page in some}
+    waiting = [[page for page in some if kept.get(page.file) != keys[page.file]] for some in pages]
+    wrong = set()
+    with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
+        found = [threads.submit(prove_pages, some, pack) for some in waiting]
+        for topic, some, run in zip(pack.topics, waiting, found, strict=True):
+            for page, count in zip(some, run.result(), strict=True):
+                if isinstance(count, ProofError):
+                    say(f"{pack.path}/{count}")
+                    wrong.add(page.file)
+                elif count:
+                    say(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
+    if place:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(json.dumps({file: key for file, key in keys.items() if file not in wrong}), encoding="utf-8")
+    return len(wrong)
+
+
+def line(pack: Pack, one: Outcome) -> str:
+    """One item's receipt line, or where it is wrong. The time comes last: the rest is the same in two runs."""
+    if one.proved is None:
+        place = f"{pack.path / one.file}:{one.line}" if one.line else str(pack.path / one.file)
+        return f"{place}: {one.error}"
+    receipt = one.proved.receipt
+    how = "unchanged" if one.cached else f"{one.seconds:.1f} s"
+    return f"ok  {one.item_id}  {one.proved.kind}  seed {receipt.seed}  {receipt.outcome[:12]}  {how}"
+
+
+def guessable(outcomes: Sequence[Outcome]) -> list[str]:
+    """Ways to guess without knowing: the right option is too often the longest, or too often at one place."""
+    asked = [outcome.proved for outcome in outcomes if outcome.proved and sum(o.correct for o in outcome.proved.options) == 1]
+    asked = [one for one in asked if len(one.options) >= 3]
+    if len(asked) < 8:
+        return []  # too few to tell chance from habit
+    said = []
+    longest = sum(max(one.options, key=lambda o: len(o.text)).correct for one in asked)
+    fair = sum(1 / len(one.options) for one in asked)
+    if longest > 2 * fair:
+        said.append(f"the right option is the longest in {longest} of {len(asked)} items; say it shorter")
+    places = [next(o.key for o in one.options if o.correct) for one in asked]
+    most = max(sorted(set(places)), key=places.count)
+    if places.count(most) > 2 * fair:
+        said.append(f"the right option is ({most}) in {places.count(most)} of {len(asked)} items")
+    return said
+
+
+def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Path:
+    """Write <folder>/<pack>.json: the same bytes from two runs, but for the times, which stand under "seconds"."""
+    items = {
+        outcome.item_id: {
+            "item_hash": outcome.proved.receipt.item_hash, "seed": outcome.proved.receipt.seed,
+            "outcome": outcome.proved.receipt.outcome,
+        } if outcome.proved else {"error": outcome.error, "line": outcome.line}
+        for outcome in outcomes
+    }  # fmt: skip
+    data = {
+        "pack": pack.id, "version": pack.version, "versions": dict(versions(pack.preload)), "items": items,
+        "seconds": {outcome.item_id: round(outcome.seconds, 3) for outcome in outcomes},
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"{pack.id}.json"
+    place.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return place
+
+
+def watch(packs: Sequence[Path], run: Callable[[], int], say: Say = print, rounds: int | None = None) -> None:
+    """Call `run` now and after every change of a file of the packs, until Ctrl-C (or for so many rounds)."""
+    folders = [find(path) for path in packs] or shipped()
+    before: dict[Path, int] | None = None
+    while rounds is None or rounds > 0:
+        now = {file: _changed(file) for folder in folders for file in sorted(folder.rglob("*"))}
+        if now != before:
+            first, before = before is None, now
+            try:
+                run()
+            except PackError as error:
+                if first:
+                    raise
+                say(str(error))  # a pack that was moved while it is worked on may come back
+            say("watching; Ctrl-C ends")
+            rounds = None if rounds is None else rounds - 1
+        else:
+            time.sleep(POLL)
+
+
+def _changed(file: Path) -> int:
+    """When a file was changed, in nanoseconds; 0 for a folder and for one that went away meanwhile."""
+    try:
+        return file.stat().st_mtime_ns if file.is_file() else 0
+    except OSError:
+        return 0

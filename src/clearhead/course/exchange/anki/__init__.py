@@ -1,0 +1,1 @@
+"""Anki: decks written; packages and text files read."""

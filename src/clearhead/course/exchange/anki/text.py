@@ -1,0 +1,152 @@
+"""Anki's text export: `#key:value` lines, then one note a record. A quoted field may hold several lines."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from clearhead.course.exchange.anki.cards import NoteType, basic, cards, cloze, has_gaps
+from clearhead.course.exchange.draft import Draft
+from clearhead.course.exchange.limits import Budget
+from clearhead.course.exchange.markup.convert import from_html, from_text
+from clearhead.course.exchange.markup.html_tree import BLOCKS
+from clearhead.course.exchange.report import Report
+from clearhead.errors import PackError
+
+_SEPARATORS = {"tab": "\t", "comma": ",", "semicolon": ";", "space": " ", "pipe": "|", "colon": ":", "\\t": "\t"}
+_COLUMNS = {"guid column": "guid", "notetype column": "note type", "deck column": "deck", "tags column": "tags"}
+_WHOLE_FILE = {"notetype": "note type", "deck": "deck", "tags": "tags"}
+_TAGS = "|".join(
+    sorted(BLOCKS | {"b", "i", "u", "br", "span", "a", "img", "code", "em", "strong", "sub", "sup", "font"})
+)
+_HTML = re.compile(rf"</?(?:{_TAGS})\b[^<>\n]*>|&(?:#\d+|#x[0-9a-f]+|nbsp|lt|gt|amp|quot);", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class _Header:
+    """What the lines before the notes say. `columns`: index -> what stands there beside the fields."""
+
+    separator: str = "\t"
+    html: bool | None = None
+    columns: dict[int, str] = field(default_factory=dict)
+    names: Sequence[str] = ()
+    origin: dict[str, str] = field(default_factory=dict)
+
+
+def read_notes(text: str, file: str, report: Report) -> list[Draft]:
+    """Read the notes; each card of a note becomes a draft.
+
+    Raises:
+        PackError: a header line makes no sense, or a quoted field is not closed; at its line.
+    """
+    rows = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    header, first = _header(rows, file)
+    body = "\n".join(rows[first:])
+    html = header.html if header.html is not None else bool(_HTML.search(body))
+    drafts: list[Draft] = []
+    budget = Budget()
+    for line, record in _records(body, header.separator, first, file):
+        origin = {
+            **header.origin,
+            **{header.columns[at]: cell for at, cell in enumerate(record) if at in header.columns},
+        }
+        fields = [cell for at, cell in enumerate(record) if at not in header.columns]
+        while len(fields) > 2 and not fields[-1].strip():
+            fields.pop()
+        if not any(cell.strip() for cell in fields):
+            continue
+        if len(fields) < 2 and not has_gaps(fields[0]):
+            report.add(f"{file}:{line}", f"a line with one field only: {fields[0].strip()[:60]!r}")
+            continue
+        drafts += _note(fields, origin, html, f"{file}:{line}", report, budget)
+    return drafts
+
+
+def _note(
+    fields: list[str], origin: dict[str, str], html: bool, place: str, report: Report, budget: Budget
+) -> Iterator[Draft]:
+    lost = report.at(place)
+    name = origin.get("note type", "")
+    gapped = has_gaps(fields[0]) and (not name or "cloze" in name.lower() or len(fields) < 2)
+    note: NoteType = cloze(len(fields), name) if gapped or "cloze" in name.lower() else basic(len(fields), name)
+    meta = (("imported from", place), *((key, value) for key, value in origin.items() if value.strip()))
+    if not html and not note.cloze and len(note.templates) == 1:
+        yield Draft("", from_text(fields[0]), "\n\n".join(map(from_text, fields[1:])), origin=meta)
+        return
+    values = fields if html else [_as_html(cell) for cell in fields]
+    for _, question, answer in cards(note, values, budget.at(place)):
+        hints: list[str] = []
+        stem = from_html(question, lost, hints)
+        yield Draft("", stem, from_html(answer, lost, hints), hints=tuple(hints), origin=meta)
+
+
+def _as_html(text: str) -> str:
+    text = text.strip("\n").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return text.replace("\n", "<br>")
+
+
+def _header(rows: Sequence[str], file: str) -> tuple[_Header, int]:
+    """The header, and the index of the first row after it."""
+    header = _Header()
+    at = 0
+    for at, row in enumerate(rows):
+        if not row.startswith("#"):
+            break
+        name, _, value = row[1:].partition(":")
+        key = name.strip().lower()
+        if key == "separator":
+            header.separator = _separator(value, file, at + 1)
+        elif key == "html":
+            header.html = value.strip().lower() == "true"
+        elif key in _COLUMNS:
+            if not re.fullmatch(r"0*[1-9][0-9]{0,3}", value.strip()[:100]):
+                raise PackError(
+                    f"{value.strip()[:40]!r} is not a column; they count from 1 to 9999", file=file, line=at + 1
+                )
+            header.columns[int(value) - 1] = _COLUMNS[key]
+        elif key in _WHOLE_FILE:
+            header.origin[_WHOLE_FILE[key]] = value.strip()
+    else:
+        at = len(rows)
+    return header, at
+
+
+def _separator(value: str, file: str, line: int) -> str:
+    word = value.strip(" ").lower() if value.strip() else value
+    separator = _SEPARATORS.get(word.strip(), word)
+    if len(separator) != 1 or separator in '"\n':
+        known = ", ".join(name for name in _SEPARATORS if name.isalpha())
+        raise PackError(
+            f"{value.strip()[:40]!r} is not a separator; expected {known}, or one character", file=file, line=line
+        )
+    return separator
+
+
+def _records(body: str, separator: str, before: int, file: str) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of each record. Empty lines and lines with # are skipped between records, not inside quotes."""
+    line, start, fresh, cut = before, before + 1, True, False
+
+    def lines() -> Iterator[str]:
+        nonlocal line, start, fresh, cut
+        for row in io.StringIO(body, newline="\n"):
+            line += 1
+            if fresh and (not row.strip() or row.startswith("#")):
+                continue
+            if fresh:
+                start, fresh = line, False
+            yield row
+        cut = not fresh  # the reader asks for more: a quoted field is open
+
+    reader = csv.reader(lines(), delimiter=separator)
+    while True:
+        fresh = True
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise PackError(f"cannot be read: {error}", file=file, line=start) from None
+        if cut:
+            raise PackError('the field that a " opens here is not closed; end it with "', file=file, line=start)
+        yield start, record

@@ -1,0 +1,1 @@
+"""GIFT, the text format for Moodle questions: written, parsed, turned into drafts."""

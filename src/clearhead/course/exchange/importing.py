@@ -1,0 +1,69 @@
+"""Import questions of other programs as drafts: items with everything but a proof.
+
+A draft is put into the pack's `drafts/` folder, where nothing shows it. Its checks raise until somebody writes them,
+so that moving it to `items/` makes `clearhead check` refuse it until its answer is computed.
+"""
+
+from pathlib import Path
+
+from clearhead.course.exchange.anki.package import read_package
+from clearhead.course.exchange.anki.text import read_notes
+from clearhead.course.exchange.csv_table import is_table, read_csv
+from clearhead.course.exchange.draft import Draft, write
+from clearhead.course.exchange.gift.drafts import from_gift
+from clearhead.course.exchange.gift.parse import read_gift
+from clearhead.course.exchange.limits import read_text
+from clearhead.course.exchange.mdbook_quiz import read_quiz
+from clearhead.course.exchange.moodle.read import read_moodle
+from clearhead.course.exchange.report import Report
+from clearhead.errors import PackError
+
+_NOTES = "notes as Anki exports them as text: two fields a line, with a tab or what a line #separator: names between"
+# What is read of each kind of file, by its ending.
+HOLDS = {
+    ".apkg": "notes of two fields or more",
+    ".colpkg": "notes of two fields or more",
+    ".gift": "questions in Moodle's GIFT",
+    ".xml": "questions in Moodle XML",
+    ".toml": "[[questions]] of mdbook-quiz",
+    ".txt": _NOTES,
+    ".tsv": _NOTES,
+    ".csv": _NOTES,
+}
+
+
+def read(place: Path, report: Report | None = None) -> list[Draft]:
+    """Read a file by its ending: one of HOLDS. A .csv is Anki's text or a table that `export` wrote.
+
+    Args:
+        report: takes what is not carried over.
+    Raises:
+        PackError: it cannot be read, with the line where there is one; or it holds no question.
+    """
+    if not place.is_file():
+        raise PackError(f"{place} is not a file")
+    ending = place.suffix.lower()
+    if ending not in HOLDS:
+        raise PackError(f"cannot import {place.suffix or place.name!r}; expected one of {', '.join(HOLDS)}")
+    drafts = _read(place, ending, Report() if report is None else report)
+    if not drafts:
+        raise PackError(f"holds no question; a {ending} file holds {HOLDS[ending]}", file=place.name)
+    return drafts
+
+
+def _read(place: Path, ending: str, report: Report) -> list[Draft]:
+    if ending in (".apkg", ".colpkg"):
+        return read_package(place, report)
+    text = read_text(place)
+    if ending == ".gift":
+        return [from_gift(one, f"{place.name}:{one.line}", report) for one in read_gift(text, place.name)]
+    if ending == ".xml":
+        return [from_gift(one, where, report) for where, one in read_moodle(text, place.name, report)]
+    if ending == ".toml":
+        return read_quiz(text, place.name, report)
+    if ending == ".csv" and is_table(text):
+        return read_csv(text, place.name)
+    return read_notes(text, place.name, report)
+
+
+__all__ = ["HOLDS", "Draft", "read", "write"]

@@ -1,0 +1,45 @@
+"""HTML, plain text and Markdown of other programs as our Markdown. What a pack cannot hold is reported."""
+
+import re
+
+from clearhead.course.exchange.markup import formulas
+from clearhead.course.exchange.markup.html_tree import Node, tree
+from clearhead.course.exchange.markup.markdown_writer import Writer
+from clearhead.course.exchange.report import Lost
+
+_SOUND = re.compile(r"\[sound:([^\]\n]{1,300})\]|\[anki:(?:play|tts)[^\]\n]{0,300}\]")
+
+
+def from_html(markup: str, lost: Lost, hints: list[str] | None = None) -> str:
+    """HTML as Markdown that shows the same; `hints` takes the text of `<details class="hint">` elements."""
+    found = formulas.from_html(markup.replace("\r\n", "\n").replace("\r", "\n"))
+    writer = Writer(lost, found.fill)
+    written = writer.blocks(tree(_SOUND.sub(lambda one: _sound(one, lost), found.text)).children)
+    if hints is not None:
+        hints.extend(found.fill(hint).strip() for hint in writer.hints)
+    return found.fill(written).strip()
+
+
+def from_text(text: str) -> str:
+    """Plain text as Markdown that shows the same; lines that are indented are taken for a program."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+    if re.search(r"\n[ \t]+\S|\n#", text):
+        return Writer(lambda _: None, str).fenced(text, "text")
+    found = formulas.from_text(text)
+    writer = Writer(lambda _: None, found.fill)
+    blocks = []
+    for part in re.split(r"\n[ \t]*\n", found.text):
+        rows = [one for row in part.split("\n") for one in (Node("br"), row)][1:]
+        blocks += writer.paragraphs(rows)
+    return found.fill("\n\n".join(blocks)).strip()
+
+
+def from_markdown(text: str, lost: Lost) -> str:
+    """Markdown of other programs: formulas between dollar signs, and no pictures."""
+    found = formulas.from_markdown(text.replace("\r\n", "\n").replace("\r", "\n").strip(), lost)
+    return found.fill(found.text)
+
+
+def _sound(found: re.Match[str], lost: Lost) -> str:
+    lost(f"sound {found[1]}" if found[1] else "speech made from text")
+    return f"[sound {found[1]}]" if found[1] else ""

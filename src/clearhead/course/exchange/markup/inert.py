@@ -1,0 +1,66 @@
+"""Text that other programs act on, made inert: media and LaTeX tags of Anki, files and filters of Moodle, formulas.
+
+A reader works on the HTML as it is written, in text, code and attributes alike, so that a character reference in place
+of the bracket stops it and shows the same.
+"""
+
+import re
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Final, TypeVar
+
+T = TypeVar("T")
+
+_BRACKET: Final = re.compile(
+    r"\[(?=/?(?:latex|tex|algebra|\$\$?|&#36;(?:&#36;)?)\s*\]|(?:sound|anki|tex)\b)", re.IGNORECASE
+)
+# Commands of MathJax and TeX that reach beyond the formula: links, files, macros, attributes of the page.
+_REACHES: Final = re.compile(
+    r"\\(?:href|url|require|html\w*|class|cssId|style|data|(?:re)?new(?:command|environment)|providecommand|[egx]?def|let"
+    r"|futurelet|input|include|import|openin|openout|read|write\w*|immediate|catcode|csname|special|usepackage"
+    r"|documentclass|begingroup|loop|unicode|mmlToken|texttip|toggle|bbox|includegraphics)(?![A-Za-z])"
+)
+_NOT_TEXT: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+def inert(markup: str) -> str:
+    """HTML that shows the same and in which no program finds a tag of its own.
+
+    >>> inert("<code>[sound:a.mp3]</code> @@PLUGINFILE@@/b")
+    '<code>&#91;sound:a.mp3]</code> &#64;&#64;PLUGINFILE&#64;&#64;/b'
+    """
+    return _BRACKET.sub("&#91;", markup).replace("@@", "&#64;&#64;")
+
+
+def reaches_out(formula: str) -> bool:
+    """Whether a formula would do more than draw."""
+    return _REACHES.search(formula) is not None
+
+
+def is_link(target: str) -> bool:
+    """Whether a link opens a page or a letter. (Other schemes start programs.)"""
+    scheme = _SCHEME.match(target)
+    return scheme is None or scheme[1].lower() in ("http", "https", "mailto")
+
+
+def one_line(text: str) -> str:
+    """A name for a list of names: on one line."""
+    return " ".join(text.split())
+
+
+def category(*names: str) -> str:
+    """A path of Moodle's categories; a slash inside a name is written twice."""
+    return "/".join(["$course$", "top", *(one_line(name).replace("/", "//") for name in names)])
+
+
+def without_controls(value: T) -> T:
+    """The value with the characters left out, in every text it holds, that XML cannot hold and terminals act on."""
+    made: Any = value
+    if isinstance(value, str):
+        made = _NOT_TEXT.sub("", value)
+    elif isinstance(value, tuple):
+        made = tuple(without_controls(one) for one in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        made = replace(value, **{field.name: without_controls(getattr(value, field.name)) for field in fields(value)})
+    result: T = made
+    return result

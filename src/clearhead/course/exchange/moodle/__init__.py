@@ -1,0 +1,1 @@
+"""Moodle's XML: written and read."""

@@ -1,0 +1,68 @@
+"""Grade what has to be run: a program the learner wrote, an order of steps."""
+
+from collections.abc import Sequence
+
+from clearhead import sandbox
+from clearhead.course.grading.parts import explained
+from clearhead.course.grading.verdict import Verdict
+from clearhead.course.pack.item import Item
+from clearhead.course.proofs.kinds.code import signature
+from clearhead.course.proofs.kinds.order import replay
+from clearhead.course.proofs.proved import Proved
+from clearhead.course.proofs.runner import shown
+from clearhead.errors import OptionError
+from clearhead.messages import message
+from clearhead.sandbox import Chunk, Limits
+
+
+def grade_program(item: Item, proved: Proved, response: object, preload: Sequence[str], owner: str) -> Verdict:
+    """Judge a program by the item's tests, in two confined processes.
+
+    A failure that looks to the tests exactly like a known mutant's is answered with that mutant's misconception.
+    """
+    if not isinstance(response, str) or not response.strip():
+        raise OptionError("expected a program")
+    seed = proved.receipt.seed
+    before = [
+        Chunk(f"seed = {seed}\n", "seed"),
+        *(Chunk(program.source, item.file, program.line) for program in item.role("setup")),
+    ]
+    tests = item.role("tests")[0]
+    judged = sandbox.judge(
+        [*before, Chunk(response, "your program")], [*before, Chunk(tests.source, item.file, tests.line)],
+        limits=Limits(seconds=item.time_limit), preload=preload, owner=owner,
+    )  # fmt: skip
+    results = tuple((test.title, test.passed, test.message) for test in judged.tests)
+    if judged.passed:
+        rationale = proved.rationales.get("", "")
+        return Verdict(True, "", proved.rule, proved.answer, rationale=rationale, yours=response, tests=results)
+    failed = next(test for test in judged.tests if not test.passed)
+    mine = signature(judged)
+    known = next((option for option in proved.options if not option.correct and option.output == mine), None)
+    if known and item.kind == "code":
+        told = explained(proved, known, response)
+        return Verdict(False, told.why, told.rule, told.right, known, f"{failed.title}: {failed.message}",
+                       told.rationale, response, tests=results)  # fmt: skip
+    said = f"{failed.title}: {failed.message}"
+    return Verdict(False, said, proved.rule, proved.answer, counterexample=said, yours=response, tests=results)
+
+
+def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[str], owner: str) -> Verdict:
+    """Keys in order: right if the proof saw that order pass; else it is run, to show what happens."""
+    codes = {step.key: step.code for step in proved.steps}
+    if isinstance(response, (str, bytes)) or not isinstance(response, Sequence) or sorted(response) != sorted(codes):
+        raise OptionError(f"expected the keys {', '.join(sorted(codes))} in an order, not {response!r}")
+    keys = tuple(str(key) for key in response)
+    yours = "\n".join(codes[key] for key in keys)
+    rationale = proved.rationales.get("", "")
+    if keys in proved.orders:
+        return Verdict(True, "", proved.rule, proved.answer, rationale=rationale, yours=yours)
+    chunks = replay(item, proved.receipt.seed, [codes[key] for key in keys])
+    run = sandbox.run(chunks, limits=Limits(seconds=item.time_limit), preload=preload, owner=owner)
+    ended = shown(run).splitlines()[-1:]
+    said = (
+        message("In this order the program ends with: %(end)s", end=ended[0])
+        if ended
+        else message("In this order the tests fail.")
+    )
+    return Verdict(False, said, proved.rule, proved.answer, counterexample=said, rationale=rationale, yours=yours)

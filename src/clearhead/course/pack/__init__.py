@@ -1,0 +1,1 @@
+"""Read packs: text files to typed items and pages, with every mistake reported at its line."""

@@ -1,0 +1,55 @@
+"""What a pack's parts say of each other: a link to an item, a problem of a challenge. Each must be there."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from clearhead.course.pack.item import SLOTS, Item, Topic
+from clearhead.errors import PackError
+
+_LINK = re.compile(r"\]\(/items/([^)#?\s]*)")
+_PICTURE = re.compile(r"!\[[^\]\n]{0,500}\]\((?!data:)([^)\n]{0,500})")
+_CODE = re.compile(r"^ {0,3}(`{3,40}|~{3,40}).*?^ {0,3}\1|`[^`\n]*`", re.DOTALL | re.MULTILINE)
+
+
+def check_links(topics: Iterable[Topic], items: Mapping[str, Item]) -> None:
+    """Raise PackError, at its line, for the first link to an item that the pack lacks, or picture in a file."""
+    for topic in topics:
+        for page in topic.pages.values():
+            _check(page.text, page.file, 1, items)
+    for item in items.values():
+        for section in item.sections:
+            _check(section.text, item.file, section.text_line, items)
+
+
+def _check(text: str, file: str, first_line: int, items: Mapping[str, Item]) -> None:
+    prose = _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+    for match in _LINK.finditer(prose):
+        if match[1] not in items:
+            line = first_line + prose.count("\n", 0, match.start())
+            raise PackError(f"links to /items/{match[1]}, and the pack has no such item", file=file, line=line)
+    for match in _PICTURE.finditer(prose):
+        line = first_line + prose.count("\n", 0, match.start())
+        why = f"shows {match[1]}, and a pack brings no picture files; draw it with an item's `figure` program"
+        raise PackError(why, file=file, line=line)
+
+
+def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: str) -> None:
+    """Raise PackError, at its line of pack.toml, for a problem that is no item of the topic or of no kind that fits."""
+    for topic in topics:
+        names = [challenge.id for challenge in topic.challenges]
+        for challenge in topic.challenges:
+            if names.count(challenge.id) > 1:
+                raise _wrong(text, "id", challenge.id, f"challenge {challenge.id!r} is there twice in a topic; ids are unique")
+            for slot, name in challenge.problems.items():
+                item = items.get(name)
+                if item is None or item.topic != topic.id:
+                    raise _wrong(text, slot, name, f"topic {topic.id!r} has no item {name!r}")
+                if item.kind not in SLOTS[slot]:
+                    expected = " or ".join(SLOTS[slot])
+                    raise _wrong(text, slot, name, f"{name!r} is a {item.kind} item; `{slot}` takes a {expected}")
+
+
+def _wrong(text: str, key: str, value: str, message: str) -> PackError:
+    found = list(re.finditer(rf'^\s*{key}\s*=\s*"{re.escape(value)}"', text, re.MULTILINE))
+    line = text.count("\n", 0, found[-1].start()) + 1 if found else None
+    return PackError(message, file="pack.toml", line=line)

@@ -1,0 +1,208 @@
+"""Load a pack folder: text in, a typed `Pack` out. Nothing is run here; `prove` does that."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+
+import clearhead
+from clearhead import sandbox
+from clearhead.course.pack.blocks import Document, document, toml
+from clearhead.course.pack.front_matter import Front, PackFront, TopicFront, read_front
+from clearhead.course.pack.item import MODES, SLOTS, Challenge, Item, Pack, Page, Topic
+from clearhead.course.pack.links import check_challenges, check_links
+from clearhead.course.pack.prose import check_prose
+from clearhead.course.pack.rules import check_item
+from clearhead.errors import PackError
+
+LARGEST_FILE = 1_000_000  # bytes; an item is a page of text
+LONGEST_LINE = 100_000  # characters
+MOST_FILES = 5_000  # of one folder
+
+
+def shipped() -> list[Path]:
+    """Folders of the packs inside the package, by name."""
+    root = Path(clearhead.__file__).parent / "packs"
+    return sorted(path.parent for path in root.glob("*/pack.toml"))
+
+
+def find(name: str | Path) -> Path:
+    """The folder of a pack: the path of a folder with a pack.toml, or the name of a shipped pack.
+
+    Raises:
+        PackError: neither; the message lists the names of the shipped packs.
+    """
+    path, names = Path(name), {folder.name: folder for folder in shipped()}
+    if str(path) in names and not (path / "pack.toml").is_file():
+        return names[str(path)]
+    if not path.exists():
+        known = ", ".join(names)
+        raise PackError(
+            f"{path} is not a folder, nor the name of a shipped pack ({known}). `clearhead new pack NAME` makes one."
+        )
+    return path
+
+
+def load(path: str | Path) -> Pack:
+    """Read the pack in the folder `path`.
+
+    Returns:
+        A Pack; its items are well formed and not yet proved.
+    Raises:
+        PackError: what is wrong, with `file` (inside the pack) and `line`.
+
+    >>> pack = load(shipped()[0])
+    >>> pack.id
+    'attention'
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise PackError(
+            f"{root} is not a folder; a pack is a folder with a pack.toml. `clearhead new pack NAME` makes one."
+        )
+    sandbox.hide(root)  # its programs must not read its answers
+    text = _read(root, root / "pack.toml")
+    data, lines = toml(text, "pack.toml")
+    front = read_front(PackFront, data, lines, "pack.toml")
+    topics = tuple(
+        Topic(one.id, one.title, one.summary, order, one.minutes, _pages(root, one.id), _challenges(one))
+        for order, one in enumerate(front.topics)
+    )
+    _no_repeats([topic.id for topic in topics], text)
+    items = _items(root, front.misconceptions, {topic.id: topic.order for topic in topics})
+    check_challenges(topics, items, text)
+    check_links(topics, items)
+    whole = hashlib.sha256(text.encode())
+    for item in items.values():
+        whole.update(item.hash.encode())
+    return Pack(
+        id=front.id,
+        title=front.title,
+        summary=front.summary,
+        version=front.version,
+        path=root,
+        topics=topics,
+        items=items,
+        misconceptions=front.misconceptions,
+        preload=tuple(front.preload),
+        hash=whole.hexdigest(),
+    )
+
+
+def _read(root: Path, file: Path) -> str:
+    """The text of one file of the pack. Refuses links: a pack must not show what lies outside its folder."""
+    name = file.relative_to(root).as_posix()
+    if any(part.is_symlink() for part in (file, *file.parents) if part != root and root in part.parents):
+        raise PackError("is a symbolic link; a pack holds only its own files. Put the file itself here.", file=name)
+    if not file.exists():
+        raise PackError(f"{name} is missing in {root}", file=name)
+    if not file.is_file():
+        raise PackError("is a folder, a pipe or a device; a pack holds plain files", file=name)
+    if file.stat().st_size > LARGEST_FILE:
+        raise PackError(f"is {file.stat().st_size:,} bytes; at most {LARGEST_FILE:,} are read", file=name)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = file.read_bytes()[: error.start].count(b"\n") + 1
+        raise PackError("is not UTF-8 text; save it as UTF-8", file=name, line=line) from None
+    for number, row in enumerate(text.splitlines(), 1):
+        if len(row) > LONGEST_LINE:
+            raise PackError(f"has {len(row):,} characters; at most {LONGEST_LINE:,} are read", file=name, line=number)
+    return text
+
+
+def _texts(root: Path, folder: Path) -> list[Path]:
+    """The .md files of a folder, by name."""
+    found = sorted(islice(folder.glob("*.md"), MOST_FILES + 1))
+    if len(found) > MOST_FILES:
+        name = folder.relative_to(root).as_posix()
+        raise PackError(f"holds more than {MOST_FILES:,} files; make several packs", file=name)
+    return found
+
+
+def _no_repeats(ids: list[str], text: str) -> None:
+    for one, count in Counter(ids).items():
+        if count > 1:
+            places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(one)}"', text, re.MULTILINE)]
+            line = text.count("\n", 0, places[-1]) + 1
+            raise PackError(f"topic {one!r} is there twice; ids are unique", file="pack.toml", line=line)
+
+
+def _pages(root: Path, topic: str) -> Mapping[str, Page]:
+    """topics/<topic>/<mode>.md, by mode."""
+    pages: dict[str, Page] = {}
+    for file in _texts(root, root / "topics" / topic):
+        name = file.relative_to(root).as_posix()
+        if file.stem not in MODES:
+            raise PackError(f"{file.stem!r} is not a mode; expected one of {', '.join(MODES)}", file=name)
+        text = _read(root, file)
+        check_prose(text, name, 1)
+        pages[file.stem] = Page(file.stem, text, name)
+    return pages
+
+
+def _challenges(topic: TopicFront) -> tuple[Challenge, ...]:
+    return tuple(
+        Challenge(challenge.id, challenge.title, challenge.summary, {slot: getattr(challenge, slot) for slot in SLOTS})
+        for challenge in topic.challenges
+    )
+
+
+def _items(root: Path, misconceptions: Mapping[str, str], order: Mapping[str, int]) -> dict[str, Item]:
+    """Every items/*.md, in topic order and then by file name."""
+    found = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
+    if not found:
+        raise PackError("no items; add items/<id>.md. `clearhead new item` makes one.", file="items")
+    found.sort(key=lambda item: (order[item.topic], item.file))
+    return {item.id: item for item in found}
+
+
+def _item(root: Path, file: Path, misconceptions: Mapping[str, str], topics: Mapping[str, int]) -> Item:
+    name = file.relative_to(root).as_posix()
+    text = _read(root, file)
+    parts = document(text, name)
+    for section in parts.sections:
+        check_prose(section.text, name, section.text_line)
+    front = read_front(Front, dict(parts.front), dict(parts.lines), name)
+    if front.id != file.stem:
+        raise PackError(
+            f"id is {front.id!r} and the file is {file.name}; they must be the same", file=name, line=parts.lines["id"]
+        )
+    if front.topic not in topics:
+        known = ", ".join(topics)
+        raise PackError(
+            f"topic {front.topic!r} is not in pack.toml; known: {known}", file=name, line=parts.lines["topic"]
+        )
+    item = _assemble(front, parts, name, _hash(text, parts, misconceptions))
+    check_item(item, misconceptions)
+    return item
+
+
+def _assemble(front: Front, parts: Document, name: str, digest: str) -> Item:
+    sections = parts.sections
+
+    def text(wanted: str) -> str:
+        return next((section.text for section in sections if section.name == wanted), "")
+
+    rev, meaning = front.rev, front.meaning_rev
+    if meaning is None:
+        meaning = rev if front.change == "semantic" else 1
+    return Item(
+        id=front.id, kind=front.kind, topic=front.topic, rev=rev, meaning_rev=min(meaning, rev), title=front.title,
+        concepts=tuple(front.concepts), difficulty=front.difficulty, attempts=front.attempts,
+        time_limit=front.time_limit, seed=front.seed, variants=front.variants, right=front.right,
+        tolerance=front.tolerance, unit=front.unit, evidence=front.evidence, source=front.source, file=name,
+        hash=digest, stem=text("Stem"), back=text("Back"), rule=text("Rule"), pitfalls=text("Pitfalls"),
+        hints=tuple(section.text for section in sections if section.name == "Hint"),
+        rationales={section.argument: section.text for section in sections if section.name == "Rationale"},
+        programs=parts.programs, sections=sections, lines=parts.lines,
+    )  # fmt: skip
+
+
+def _hash(text: str, parts: Document, misconceptions: Mapping[str, str]) -> str:
+    """Of the file and of the sentences it takes from pack.toml."""
+    named = sorted({program.misconception for program in parts.programs if program.misconception})
+    words = [text, *(f"{one}={misconceptions.get(one, '')}" for one in named)]
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()

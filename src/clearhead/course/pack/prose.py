@@ -1,0 +1,31 @@
+"""How much a piece of prose may ask of what fills it in and draws it."""
+
+import re
+from itertools import islice
+
+from clearhead.errors import PackError
+
+MOST_PLACES = 1_000  # `{{` of one section or page
+DEEPEST = 60  # groups within one another, in a paragraph: what a formula is drawn to
+
+_PLACE = re.compile(r"\{\{")
+_GROUP = re.compile(r"\n[ \t]*\n|\\(?:left|begin|right|end)(?![A-Za-z])|\\.|[{}]", re.DOTALL)
+_OPENS, _CLOSES = ("{", "\\left", "\\begin"), ("}", "\\right", "\\end")
+
+
+def check_prose(text: str, file: str, first_line: int) -> None:
+    """Raise PackError, at its line, for more places or deeper groups than any page needs."""
+    for found in islice(_PLACE.finditer(text), MOST_PLACES, MOST_PLACES + 1):
+        said = f"there are more than {MOST_PLACES:,} places such as {{{{name}}}} here; write less of them"
+        raise PackError(said, file=file, line=first_line + text.count("\n", 0, found.start()))
+    depth = 0
+    for match in _GROUP.finditer(text):
+        if match[0] in _OPENS:
+            depth += 1
+        elif match[0] in _CLOSES:
+            depth = max(depth - 1, 0)
+        elif match[0][0] == "\n":
+            depth = 0
+        if depth > DEEPEST:
+            said = f"groups such as {{…}} are more than {DEEPEST} deep here; write the formula flat"
+            raise PackError(said, file=file, line=first_line + text.count("\n", 0, match.start()))

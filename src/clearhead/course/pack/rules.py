@@ -1,0 +1,96 @@
+"""What each kind of item must hold before anything is run: sections, programs, names, and no hand-typed number."""
+
+import re
+from collections.abc import Mapping
+
+from clearhead.course.pack.item import Item, Section
+from clearhead.errors import PackError
+
+# kind -> (sections it needs, roles it needs, roles it may have). `setup`, `figure` and prose sections: everywhere.
+NEEDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
+    "card": (("Back",), (), ("proof", "answer")),
+    "choice": (("Option",), ("check",), ("answer",)),
+    "predict": ((), ("given", "distractor"), ("answer",)),
+    "debug": ((), ("given", "patch", "tests"), ("answer",)),
+    "tune": ((), ("sweep", "answer", "distractor"), ()),
+    "worked": (("Step",), ("step",), ("answer",)),
+    "explain": (
+        ("Criterion",),
+        ("exemplar", "paraphrase", "negated", "keywords"),
+        ("proof", "answer"),
+    ),
+    "code": ((), ("starter", "solution", "tests", "mutant"), ("answer",)),
+    "order": ((), ("step", "tests"), ("answer",)),
+    "match": (("Pair",), ("pair",), ("answer",)),
+}
+EVERYWHERE = ("setup", "figure")
+_OWN = {"Option": "choice", "Step": "worked", "Pair": "match", "Criterion": "explain", "Back": "card"}
+_NUMBER = re.compile(r"(?<![\w.^_{/-])\d+(?:[.,]\d+)*(?![\w}])")
+_FREE = re.compile(
+    r"`[^`]*`|\{\{[^{}]*\}\}|\$[^$]*\$|```.*?```|~~~.*?~~~|\[[^\[\]]*\]\((?:[^()]|\([^()]*\))*\)", re.DOTALL
+)
+
+
+def check_item(item: Item, misconceptions: Mapping[str, str]) -> None:
+    """Raise PackError, at the line, for the first thing that is missing, misplaced or unknown."""
+    sections, roles, more = NEEDS[item.kind]
+    top = item.lines.get("kind", 1)
+    for name in ("Stem", "Rule", *sections):
+        if not item.named(name):
+            raise _wrong(item, top, f"a {item.kind} item needs a section `## {name}`")
+        if name in ("Stem", "Rule", "Back") and not item.named(name)[0].text:
+            raise _wrong(item, item.named(name)[0].line, f"`## {name}` is empty")
+    for role in roles:
+        if not item.role(role):
+            raise _wrong(item, top, f"a {item.kind} item needs a program ```python {role}")
+    for program in item.programs:
+        if program.role not in (*roles, *more, *EVERYWHERE):
+            raise _wrong(item, program.line - 1, f"a {item.kind} item has no use for a `{program.role}` program")
+    for section in item.sections:
+        if section.name in _OWN and _OWN[section.name] != item.kind:
+            raise _wrong(item, section.line, f"`## {section.name}` belongs to {_OWN[section.name]} items")
+    if item.evidence == "definition" and not item.source:
+        raise _wrong(item, item.lines.get("evidence", 1), 'evidence = "definition" needs a `source`')
+    if item.kind == "card" and item.evidence == "program" and not item.one("proof"):
+        raise _wrong(item, top, 'a card needs a `proof` program, or evidence = "definition" and a source')
+    _check_names(item, misconceptions)
+    for section in item.named("Stem"):
+        _check_numbers(item, section)
+
+
+def _wrong(item: Item, line: int, message: str) -> PackError:
+    return PackError(message, file=item.file, line=line)
+
+
+def _check_names(item: Item, misconceptions: Mapping[str, str]) -> None:
+    """Misconceptions are declared in pack.toml, and each that is used has a rationale."""
+    used: dict[str, int] = {}
+    for program in item.programs:
+        name = program.misconception
+        if name is None:
+            if program.role in ("distractor", "mutant"):
+                message = f"a {program.role} must name what it acts out: ```python {program.role} misconception=…"
+                raise _wrong(item, program.line - 1, message)
+            continue
+        if name not in misconceptions:
+            message = f"misconception {name!r} is not in pack.toml; add it under [misconceptions] with a sentence"
+            raise _wrong(item, program.line - 1, message)
+        if name in used and program.role != "mutant":
+            raise _wrong(item, program.line - 1, f"misconception {name!r} is acted out twice (line {used[name]})")
+        used.setdefault(name, program.line - 1)
+    for name, line in used.items():
+        if item.kind != "order" and not item.rationales.get(name):
+            raise _wrong(item, line, f"no `## Rationale {name}`: every wrong option says why it is wrong")
+    for section in item.named("Rationale"):
+        if section.argument and section.argument not in used:
+            raise _wrong(item, section.line, f"no program acts out {section.argument!r}")
+
+
+def _check_numbers(item: Item, section: Section) -> None:
+    """A number in a stem comes from the run. Code spans, formulas and links may hold figures of notation."""
+    prose = _FREE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), section.text)
+    found = _NUMBER.search(prose)
+    if found:
+        line = section.text_line + prose.count("\n", 0, found.start())
+        message = f"hand-typed number {found[0][:40]} in the stem; let a program set it and write {{{{name}}}}"
+        raise _wrong(item, line, message)

@@ -1,0 +1,38 @@
+"""Look over TOML before it is parsed: `tomllib` recurses with the depth and squares the length of a dotted key."""
+
+import re
+
+DEEPEST = 20  # arrays and inline tables within one another
+MOST_PARTS = 20  # of a dotted key
+LONGEST_NUMBER = 100  # characters of a number, a date or a part of a key
+
+_TOKEN = re.compile(
+    r'''"""(?:\\.|[^\\"]|"(?!""))*+(?:"""|\Z)|\'\'\'(?:[^']|'(?!\'\'))*+(?:\'\'\'|\Z)'''
+    r"""|"(?:\\.|[^"\\\n])*+(?:"|$)|'[^'\n]*+(?:'|$)|\#[^\n]*|[\[\]{}.]|[^\s"'\#\[\]{}.,=]++|[,=\n]""",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def excess(text: str) -> tuple[str, int] | None:
+    """(what is too much, line from 0) of the first thing that no pack needs; None if there is none."""
+    depth = dots = 0
+    for match in _TOKEN.finditer(text):
+        part = match[0]
+        if part in "[{":
+            depth, dots = depth + 1, 0
+        elif part in "]}":
+            depth = max(depth - 1, 0)
+        elif part == ".":
+            dots += 1
+        elif part in ",=\n":
+            dots = 0
+        said = ""
+        if depth > DEEPEST:
+            said = f"lists and tables are more than {DEEPEST} deep"
+        elif dots >= MOST_PARTS:
+            said = f"a key has more than {MOST_PARTS} parts"
+        elif len(part) > LONGEST_NUMBER and part[0] not in "\"'#":
+            said = f"a number or a name has more than {LONGEST_NUMBER} characters"
+        if said:
+            return said, text.count("\n", 0, match.start())
+    return None

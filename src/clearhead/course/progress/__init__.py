@@ -1,0 +1,1 @@
+"""What a learner has done and knows: attempts, and the schedule, mastery and ratings derived from them."""

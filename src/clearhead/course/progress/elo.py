@@ -1,0 +1,57 @@
+"""Elo: how hard an item is, how strong the learner. 1500 is the start of both; 400 points are odds of ten to one."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from clearhead.course.progress.attempt import Attempt
+
+START = 1500.0
+STEP = 32.0  # points one surprising result moves; halved for a learner or item with many results
+
+
+def expected(ability: float, difficulty: float) -> float:
+    """Chance in 0..1 that a learner of this ability gets an item of this difficulty right.
+
+    >>> expected(1500, 1500), round(expected(1900, 1500), 3)
+    (0.5, 0.909)
+    """
+    return float(1.0 / (1.0 + 10.0 ** ((difficulty - ability) / 400.0)))
+
+
+def update(ability: float, difficulty: float, correct: bool, seen: int = 0) -> tuple[float, float]:
+    """Both ratings after one result; `seen` results of the item came before. What one wins the other loses.
+
+    >>> update(1500, 1500, True)
+    (1516.0, 1484.0)
+    """
+    step = STEP / (1.0 + seen / 10.0)
+    moved = step * ((1.0 if correct else 0.0) - expected(ability, difficulty))
+    return ability + moved, difficulty - moved
+
+
+def prior(difficulty: int) -> float:
+    """Where an item starts: the author's 1..5 as 1300..1700."""
+    return START + 100.0 * (difficulty - 3)
+
+
+class Ratings:
+    """Sees attempts in order of time; only the first at an item after a break counts: a retry says little of it.
+
+    Attributes:
+        ability: the learner's. of: item id -> its difficulty.
+    """
+
+    def __init__(self, difficulties: Mapping[str, int], gap: timedelta) -> None:
+        self.ability, self.of, self._gap = START, {one: prior(hard) for one, hard in difficulties.items()}, gap
+        self._seen: dict[str, int] = defaultdict(int)
+        self._last: dict[str, datetime] = {}
+
+    def see(self, attempt: Attempt) -> None:
+        """Count one attempt."""
+        one = attempt.item_id
+        fresh = one not in self._last or attempt.at - self._last[one] >= self._gap
+        self._last[one] = attempt.at
+        if one in self.of and fresh:
+            self.ability, self.of[one] = update(self.ability, self.of[one], attempt.correct, self._seen[one])
+            self._seen[one] += 1

@@ -1,0 +1,113 @@
+"""Everything derived from attempts: schedule, mastery, difficulty, calibration. A pure function of its arguments.
+
+Attempts are append-only; state is never stored, so an undo, an edited item or a new algorithm costs one call. The
+order of the arguments does not matter: attempts are sorted by time and id, and one sent twice counts once.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta, tzinfo
+
+from clearhead.course.pack.item import Item
+from clearhead.course.progress import elo
+from clearhead.course.progress.attempt import Attempt, ItemProgress, Progress
+from clearhead.course.progress.calibration import Confidence
+from clearhead.course.progress.mastery import DELAY, Concepts
+from clearhead.course.progress.schedule import Replay, schedule
+
+
+def rebuild(items: Iterable[Item], attempts: Iterable[Attempt]) -> Progress:
+    """Derive a learner's progress.
+
+    Args:
+        items: of the course, in order; attempts at items that are gone stay in the history and count for nothing else.
+        attempts: in any order, repeats allowed.
+    """
+    return Ledger(items).add(attempts)
+
+
+class Ledger:
+    """A learner's attempts and what they come to. After each `add`: what `rebuild` gives for all that was added.
+
+    A new answer costs what is new: a few milliseconds, however many came before. One that is older than the newest, or
+    takes another back, has everything derived afresh. Not safe for two threads at once.
+
+    >>> from clearhead.course.pack.item import Item
+    >>> ledger = Ledger([Item("i", "card", "t", 1, "?", ".", "items/i.md", "")])
+    >>> ledger.add([Attempt("1", "i", 1, datetime(2026, 3, 1, tzinfo=UTC), "recall", True)]).items["i"].attempts
+    1
+    """
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self._course = {item.id: item for item in items}
+        self._all: dict[str, Attempt] = {}
+        self._undone: set[str] = set()
+        self._replays: dict[str, Replay] = defaultdict(Replay)  # they outlast a fresh start: most items did not change
+        self._start()
+
+    def _start(self) -> None:
+        self._history: tuple[Attempt, ...] = ()
+        self._by_item: dict[str, list[Attempt]] = defaultdict(list)
+        self._ratings = elo.Ratings({one: item.difficulty for one, item in self._course.items()}, DELAY)
+        self._concepts, self._confidence = Concepts(self._course), Confidence()
+        self._items: dict[str, ItemProgress] = {}
+
+    def add(self, attempts: Iterable[Attempt]) -> Progress:
+        """Count these attempts too."""
+        fresh = sorted((attempt for attempt in attempts if self._all.get(attempt.id) != attempt), key=_when)
+        repeated = len({one.id for one in fresh}) < len(fresh)
+        simple = not repeated and not any(one.undoes or one.id in self._all or one.id in self._undone for one in fresh)
+        for one in fresh:
+            if one.id not in self._all or _when(one) < _when(self._all[one.id]):
+                self._all[one.id] = one
+            if one.undoes:
+                self._undone.add(one.undoes)
+        if simple and not (fresh and self._history and _when(fresh[0]) < _when(self._history[-1])):
+            self._see(fresh)
+        else:
+            self._start()
+            self._see(counted(self._all.values()))
+        return Progress(
+            self._schedules(), self._concepts.found(), self._ratings.ability, self._confidence.found(), self._history
+        )
+
+    def _see(self, attempts: Iterable[Attempt]) -> None:
+        """Take these into account; they are later than all before."""
+        more = tuple(attempts)
+        self._history += more
+        for one in more:
+            self._by_item[one.item_id].append(one)
+            self._items.pop(one.item_id, None)
+            for part in (self._ratings, self._concepts, self._confidence):
+                part.see(one)
+
+    def _schedules(self) -> dict[str, ItemProgress]:
+        """Of every item, in course order; worked out again for those that were answered since."""
+        for name, item in self._course.items():
+            if name not in self._items:
+                self._items[name] = schedule(item, self._by_item[name], self._ratings.of[name], self._replays[name])
+        return {name: self._items[name] for name in self._course}
+
+
+def counted(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
+    """The attempts that count, oldest first: without repeats, without undone ones, without the undos."""
+    unique = {attempt.id: attempt for attempt in sorted(attempts, key=_when, reverse=True)}
+    undone = {attempt.undoes for attempt in unique.values() if attempt.undoes}
+    kept = (one for one in unique.values() if one.undoes is None and one.id not in undone)
+    return tuple(sorted(kept, key=_when))
+
+
+def _when(attempt: Attempt) -> tuple[datetime, str]:
+    return attempt.at, attempt.id
+
+
+def study_day(at: datetime, zone: tzinfo, starts: int = 4) -> datetime:
+    """The start (UTC) of the learner's day that holds `at`: days begin at `starts` o'clock in the learner's zone.
+
+    >>> from zoneinfo import ZoneInfo
+    >>> study_day(datetime(2026, 7, 1, 1, tzinfo=UTC), ZoneInfo("Europe/Berlin")).isoformat()
+    '2026-06-30T02:00:00+00:00'
+    """
+    local = at.astimezone(zone)
+    day = local.date() if local.hour >= starts else local.date() - timedelta(days=1)
+    return datetime(day.year, day.month, day.day, starts, tzinfo=zone).astimezone(UTC)

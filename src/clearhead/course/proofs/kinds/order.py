@@ -1,0 +1,80 @@
+"""Steps to put in order: every order is tried; those that pass the tests are right, and not all of them may."""
+
+import hashlib
+import math
+from typing import Any
+
+from clearhead.course.pack.item import Item
+from clearhead.course.proofs.proved import Step
+from clearhead.course.proofs.runner import Bench, Job, fence
+from clearhead.sandbox import Chunk
+
+MOST_STEPS = 6  # 720 orders
+# Every order in a namespace of its own, set up afresh. Its own names begin with two underscores.
+_TRY = """
+def __try():
+    import contextlib, io, itertools
+    passing = []
+    for order in itertools.permutations(range(len(__steps))):
+        space = {"__name__": "__main__", "seed": seed}
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                for source in [*__setup, *(__steps[at] for at in order), __tests]:
+                    exec(source, space)
+        except Exception:
+            continue
+        passing.append("".join(map(str, order)))
+    return " ".join(passing)
+__passing = __try()
+"""
+
+
+def prove_order(bench: Bench) -> dict[str, Any]:
+    """Try every order of the steps."""
+    item = bench.item
+    steps, tests = item.role("step"), item.role("tests")[0]
+    if not 3 <= len(steps) <= MOST_STEPS:
+        raise bench.wrong(item.lines["kind"], f"{len(steps)} steps; an order item has 3 to {MOST_STEPS}")
+    texts = [step.source.strip() for step in steps]
+    for at, text in enumerate(texts):
+        if text in texts[:at]:
+            raise bench.wrong(steps[at].line, "this step is the same as an earlier one")
+    parts = (
+        f"__setup = {[program.source for program in item.role('setup')]!r}\n"
+        f"__steps = {[step.source for step in steps]!r}\n__tests = {tests.source!r}\n"
+    )
+    every, want = Chunk(parts + _TRY, "orders"), (("__passing", ""),)
+    bench.ahead(Job((*item.role("answer"), *steps, tests)), Job((every,), want))
+    values = bench.values(bench.must_run(*item.role("answer"), *steps, tests))
+    run = bench.must_run(every, want=want)
+    passing = run.values["__passing"].split()
+    right = "".join(str(at) for at in range(len(steps)))
+    if right not in passing:
+        raise bench.wrong(
+            tests.line, "the written order passes only together with what ran before; set it up in `setup`"
+        )
+    if len(passing) == math.factorial(len(steps)):
+        raise bench.wrong(tests.line, "every order passes; the tests do not need one")
+    keys = _keys(item, texts)
+    orders = tuple(tuple(keys[int(at)] for at in order) for order in sorted(passing))
+    shown = sorted((Step(key, fence(text, "python"), text) for key, text in zip(keys, texts, strict=True)), key=_by_key)
+    answer = fence("\n".join(texts), "python")
+    return {"steps": tuple(shown), "orders": orders, "answer": answer, "values": values, "tests": tests.source}
+
+
+def _by_key(step: Step) -> str:
+    return step.key
+
+
+def _keys(item: Item, texts: list[str]) -> list[str]:
+    """A letter for each step, by hash: the letters say nothing of the order."""
+    ranked = sorted(texts, key=lambda text: hashlib.sha256(f"{item.id}\0{text}".encode()).hexdigest())
+    return ["abcdef"[ranked.index(text)] for text in texts]
+
+
+def replay(item: Item, seed: int, codes: list[str]) -> list[Chunk]:
+    """The chunks that run a learner's order: to show what happens."""
+    setup = [Chunk(one.source, item.file, one.line) for one in item.role("setup")]
+    tests = item.role("tests")[0]
+    program = Chunk("\n".join(codes) + "\n", "your order")
+    return [Chunk(f"seed = {seed}\n", "seed"), *setup, program, Chunk(tests.source, item.file, tests.line)]

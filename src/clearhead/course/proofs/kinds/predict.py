@@ -1,0 +1,49 @@
+"""The answer is what `given` prints or raises; every distractor is what a mutant of it prints."""
+
+from typing import Any
+
+from clearhead.course.proofs.figure import draw, drawing
+from clearhead.course.proofs.kinds.options import settle
+from clearhead.course.proofs.messages import NOTHING, PRINTS, WOULD_PRINT
+from clearhead.course.proofs.proved import Option
+from clearhead.course.proofs.runner import Bench, Job, changes, fence, shown
+
+
+def prove_predict(bench: Bench) -> dict[str, Any]:
+    """Run the given program and each distractor; all must show different things."""
+    item = bench.item
+    given = item.role("given")[0]
+    programs = (given, *item.role("distractor"))
+    bench.ahead(
+        Job(item.role("answer")),
+        *(Job((program,)) for program in programs),
+        *(job for program in programs for job in drawing(bench, program)),
+    )
+    run = bench.run(given)
+    values = bench.values(bench.must_run(*item.role("answer")), run)
+    answer = shown(run)
+    if not answer:
+        raise bench.wrong(given.line, "the program prints nothing and raises nothing; there is nothing to predict")
+    figure = "" if run.raised else draw(bench, given)
+    why = bench.rationale(None, values)
+    right = Option("", fence(answer), True, rationale=why, output=answer, figure=figure)
+    found = [(right, given.line - 1)]
+    for mutant in item.role("distractor"):
+        outcome = bench.run(mutant)
+        if (
+            outcome.raised
+            and "SyntaxError" in outcome.raised.kinds
+            and not (run.raised and "SyntaxError" in run.raised.kinds)
+        ):
+            raise bench.wrong(mutant.line, f"the distractor does not read as Python: {outcome.raised.message}")
+        output = shown(outcome)
+        text = fence(output) if output else NOTHING
+        patch = changes(given.source, mutant.source)
+        counterexample = "\n\n".join([patch, WOULD_PRINT, text, PRINTS, fence(answer)])
+        why = bench.rationale(mutant.misconception, {**values, **outcome.values})
+        picture = "" if outcome.raised else draw(bench, mutant)
+        option = Option("", fence(output) if output else "", False, mutant.misconception,
+                        bench.belief(mutant.misconception), counterexample, why, output, picture)  # fmt: skip
+        found.append((option, mutant.line - 1))
+    options = settle(bench, found)
+    return {"options": options, "answer": answer, "values": values, "given": given.source, "figure": figure}

@@ -1,0 +1,37 @@
+"""A worked example: each step is run after the ones before it, and gives a `result`; the prose shows the values."""
+
+from typing import Any
+
+from clearhead.course.proofs.figure import draw, drawing
+from clearhead.course.proofs.placeholders import fill, names
+from clearhead.course.proofs.proved import Step
+from clearhead.course.proofs.runner import Bench, Job
+from clearhead.sandbox import Chunk
+
+
+def prove_worked(bench: Bench) -> dict[str, Any]:
+    """Run the steps in one namespace; keep each one's result."""
+    item = bench.item
+    sections = item.named("Step")
+    programs: list[Any] = [*item.role("answer")]
+    for at, section in enumerate(sections):
+        steps = [program for program in section.programs if program.role == "step"]
+        if len(steps) != 1:
+            raise bench.wrong(section.line, "a step needs one ```python step program that sets `result`")
+        keep = f"_step_{at} = result\ndel result\n"
+        programs += [steps[0], Chunk(keep, item.file, steps[0].line + steps[0].source.count("\n") - 1)]
+    want = tuple((f"_step_{at}", "") for at in range(len(sections)))
+    bench.ahead(Job(tuple(programs), want), *drawing(bench, *programs))
+    run = bench.must_run(*programs, want=want)
+    values = bench.values(run)
+    found = []
+    for at, section in enumerate(sections):
+        for name, spec, row in names(section.text):
+            if (f"{name}:{spec}" if spec else name) not in values:
+                raise bench.wrong(section.text_line + row, f"no program sets `{name}`")
+        code = next(program.source for program in section.programs if program.role == "step")
+        text = fill(section.text, values)
+        found.append(Step(str(at + 1), f"**{section.argument}**\n\n{text}" if section.argument else text, code,
+                          run.values[f"_step_{at}"]))  # fmt: skip
+    figure = draw(bench, *programs)
+    return {"steps": tuple(found), "answer": found[-1].result, "values": values, "figure": figure}

@@ -1,0 +1,181 @@
+"""Free text against a rubric: suggested ticks, with the words that made each, for the learner to confirm.
+
+Words are compared by stem and, for long ones, by closeness (typing errors). A phrase that is denied does not count,
+and neither does one in a string of keywords without the small words that make a sentence.
+"""
+
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rapidfuzz.distance import Levenshtein
+from snowballstemmer import stemmer
+
+from clearhead.messages import message
+
+_WORD = re.compile(r"[A-Za-z0-9√²ᵀ]+(?:['’][a-z]+)?")
+_END = re.compile(r"[.!?;:]\s|\n\s*\n|\n\s*[-*]\s")
+_DENIALS = {"not", "no", "never", "without", "neither", "nor", "cannot", "hardly", "instead", "unlike"}
+_SMALL = frozenset(
+    re.findall(
+        r"\w+",
+        """
+        a an the is are was were be been being it its they them their this that these those of to in on at by
+        for from with as so because since when if then than and or but not no never can could would will may
+        must do does did has have had each every all any one only more most less which who what how why while
+        where into over under up down out between we you i he she there here also just
+        """,
+    )
+)
+_GAP = 3  # other words that may stand inside a phrase
+_REACH = 4  # words before a phrase in which a denial still reaches it
+PROSE = 0.2  # share of small words from which a run of words is a sentence
+
+
+@dataclass(frozen=True, slots=True)
+class Criterion:
+    """One criterion of a free-text rubric. Each group of `terms` must be met by one of its phrases."""
+
+    id: str
+    text: str
+    terms: tuple[tuple[str, ...], ...]
+    ordered: bool = False
+    without: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A suggested tick for one criterion of a free-text answer; the learner confirms it.
+
+    Attributes:
+        met: what the machine suggests.
+        evidence: (start, end) spans of the response that made it say so.
+        why: in words, when it is not met: what is missing, out of order, or denied.
+    """
+
+    criterion: str
+    text: str
+    met: bool
+    evidence: tuple[tuple[int, int], ...] = ()
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Word:
+    stem: str
+    raw: str
+    start: int
+    end: int
+    sentence: int
+
+
+@lru_cache(maxsize=10_000)  # words that learners type are any number
+def _stem(word: str) -> str:
+    return str(stemmer("english").stemWord(word))
+
+
+def ticks(text: str, criteria: Iterable[Criterion]) -> tuple[Tick, ...]:
+    """A suggestion for each criterion.
+
+    >>> one = Criterion("scale", "It says that the logits are divided.", (("divide",), ("square root", "sqrt")))
+    >>> [tick.met for tick in ticks("The logits are divided by the square root of the width.", [one])]
+    [True]
+    >>> [tick.why for tick in ticks("The logits are not divided by the square root.", [one])]
+    ['“divided” is denied']
+    """
+    words, asked = _words(text), tuple(criteria)
+    phrases = {phrase for one in asked for group in one.terms for phrase in group}
+    covered = {at for phrase in phrases for first, last in _places(words, phrase) for at in range(first, last + 1)}
+    prose = _prose(words, covered)
+    return tuple(_tick(text, words, prose, one) for one in asked)
+
+
+def _words(text: str) -> list[_Word]:
+    ends = [found.end() for found in _END.finditer(text + " ")]
+    found: list[_Word] = []
+    for match in _WORD.finditer(text):
+        raw = match[0].lower().replace("’", "'")
+        sentence = bisect_right(ends, match.start())
+        found.append(_Word(_stem(raw), raw, match.start(), match.end(), sentence))
+    return found
+
+
+def _tick(text: str, words: list[_Word], sentences: set[int], one: Criterion) -> Tick:
+    def no(why: str, *spans: tuple[int, int]) -> Tick:
+        return Tick(one.id, one.text, False, spans, why)
+
+    for phrase in one.without:
+        for first, last in _places(words, phrase):
+            if not _denied(words, first, last):
+                said = message("it says “%(quote)s”", quote=_quote(text, words, first, last))
+                return no(said, (words[first].start, words[last].end))
+    chosen: list[tuple[int, int]] = []
+    for group in one.terms:
+        places = [place for phrase in group for place in _places(words, phrase)]
+        if not places:
+            return no(message("nothing like: %(phrases)s", phrases=", ".join(group[:3])))
+        fair = [place for place in places if not _denied(words, *place)]
+        if not fair:
+            return no(message("“%(quote)s” is denied", quote=_quote(text, words, *places[0])), _span(words, places[0]))
+        prose = [place for place in fair if words[place[0]].sentence in sentences]
+        if not prose:
+            return no(message("keywords alone; say it in a sentence"), _span(words, fair[0]))
+        after = [place for place in prose if not one.ordered or not chosen or place[0] > chosen[-1][1]]
+        if not after:
+            return no(
+                message("“%(quote)s” comes too early", quote=_quote(text, words, *prose[0])), _span(words, prose[0])
+            )
+        chosen.append(min(after))
+    return Tick(one.id, one.text, True, tuple(_span(words, place) for place in chosen))
+
+
+def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
+    """(first, last) word of each place where the phrase's words stand in order, close together, in one sentence."""
+    wanted = [_stem(match[0].lower()) for match in _WORD.finditer(phrase)]
+    places = []
+    for first, word in enumerate(words):
+        if not wanted or not _alike(word.stem, wanted[0]):
+            continue
+        last = first
+        for stem in wanted[1:]:
+            near = range(last + 1, min(last + 2 + _GAP, len(words)))
+            at = next((i for i in near if words[i].sentence == word.sentence and _alike(words[i].stem, stem)), None)
+            if at is None:
+                break
+            last = at
+        else:
+            places.append((first, last))
+    return places
+
+
+def _alike(one: str, two: str) -> bool:
+    """The same stem, or one slip of the finger in a word of five letters or more."""
+    return one == two or (min(len(one), len(two)) >= 5 and Levenshtein.distance(one, two, score_cutoff=1) <= 1)
+
+
+def _denied(words: Sequence[_Word], first: int, last: int) -> bool:
+    """Whether a denial stands shortly before the phrase (not in it), in its sentence. Two denials cancel."""
+    sentence = words[first].sentence
+    before = [word for word in words[max(0, first - _REACH) : first] if word.sentence == sentence]
+    count = sum(word.raw in _DENIALS or word.raw.endswith("n't") for word in before)
+    return count % 2 == 1
+
+
+def _prose(words: Sequence[_Word], covered: set[int]) -> set[int]:
+    """The sentences that have enough small words beside the phrases asked for: not a string of keywords."""
+    length, small = Counter[int](), Counter[int]()
+    for at, word in enumerate(words):
+        length[word.sentence] += 1
+        small[word.sentence] += word.raw in _SMALL and at not in covered
+    return {sentence for sentence, count in length.items() if small[sentence] >= PROSE * count}
+
+
+def _span(words: Sequence[_Word], place: tuple[int, int]) -> tuple[int, int]:
+    return words[place[0]].start, words[place[1]].end
+
+
+def _quote(text: str, words: Sequence[_Word], first: int, last: int) -> str:
+    return text[words[first].start : words[last].end]

@@ -1,0 +1,12 @@
+"""Functions of an upper room that a lower room calls. `clearhead/__init__.py` sets them, so no room imports upward."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+
+def _not_set(*_args: object, **_options: object) -> Path:
+    raise RuntimeError("clearhead/__init__.py has not run, so its hooks are not set. Import clearhead first.")
+
+
+# Writes a record as an HTML page, for `Record.to_html`: (record, path, **options) -> the path.
+save_record_page: Callable[..., Path] = _not_set

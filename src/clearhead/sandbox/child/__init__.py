@@ -1,0 +1,1 @@
+"""The confined process: it confines itself, runs programs or tests, and reports."""

@@ -1,0 +1,74 @@
+"""Inside the confined process: read the job, confine, run the chunks in one namespace, report.
+
+File descriptors, laid out by whoever started the process: 0 stdin, 1 stdout, 2 stderr, JOB to read the job from,
+REPORT to write the report to, CHANNEL to the other process of a test (only then).
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from clearhead.sandbox.child import batch, judging, reset
+from clearhead.sandbox.child.execution import JOB, REPORT, STARTED, run_chunks
+from clearhead.sandbox.confinement import tmpfs
+from clearhead.sandbox.confinement.confine import confine
+from clearhead.sandbox.limits import Limits
+
+
+def main(*, files: bool = True) -> NoReturn:
+    """Run the job and end the process; never returns. Exit status 81: it could not be confined, nothing was run.
+
+    `files=False`: the back end that started this process hides the files from it, and gave it its folder.
+    """
+    with os.fdopen(JOB, "rb") as pipe:
+        job: dict[str, Any] = json.loads(pipe.read())
+    limits = Limits(**job["limits"])
+    folder = Path(job["folder"])
+    os.environ.update(HOME=str(folder), TMPDIR=str(folder), MPLCONFIGDIR=str(folder))
+    reset.streams()
+    try:
+        if job["confined"] and files and job["tmpfs"] and limits.disk:
+            tmpfs.own(folder, limits.disk)
+        os.chdir(folder)
+        tmpfs.fill(folder, job["files"])
+        if job["confined"]:
+            confine(limits, folder, files=files, private=[Path(path) for path in job["hidden"]])
+    except OSError as error:
+        os.write(2, f"cannot confine: {error}".encode())
+        os._exit(81)
+    os.write(REPORT, STARTED)
+    reset.shuffle(job["salt"])
+    chunks, salt = job["chunks"], job["salt"]
+    roles: dict[str, Callable[[], dict[str, Any]]] = {
+        "program": lambda: run_chunks(chunks, job["want"]),
+        "learner": lambda: judging.serve(chunks),
+        "tests": lambda: judging.examine(chunks),
+        "programs": lambda: batch.run(chunks, job["mark"], salt),
+        "learners": lambda: batch.serve(chunks, salt),
+        "tests of each": lambda: batch.examine(chunks, salt),
+    }
+    _finish(roles[job["role"]]())
+
+
+def _finish(report: dict[str, Any]) -> NoReturn:
+    """Flush, write the report, and leave without running anything the program left behind."""
+    code = 1 if report.get("raised") else 0
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            code = 1
+    data = json.dumps(report).encode()
+    try:
+        while data:
+            data = data[os.write(REPORT, data) :]
+    except OSError:  # the program closed it: then there is no report
+        code = 1
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(files="--no-landlock" not in sys.argv)

@@ -1,0 +1,129 @@
+"""A warm worker: imports what programs need once, then forks one confined child for each.
+
+Speaks over the socket on file descriptor 3: each request is one byte with five to six descriptors (reply socket,
+stdin, stdout, stderr, job, report[, channel]). The worker never sees the job: the child reads it from its own pipe,
+so that nothing of one program can be found in the memory of the next. On the reply socket it sends the child's pid
+and, when the child ends, its wait status. It ends when its socket closes.
+"""
+
+import ctypes
+import gc
+import importlib
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+from typing import Any
+
+from clearhead.sandbox.child import confined, reset
+from clearhead.sandbox.confinement import grants
+
+SOCKET = 3
+_PR_SET_PDEATHSIG = 1
+
+
+def prepare(preload: list[str]) -> None:
+    """Import and set up what programs need. What is slow the first time is done here, once for all children."""
+    for name in preload:
+        module = importlib.import_module(name)
+        if name == "torch":
+            _warm(module)
+    reset.shuffle(0)
+    grants.readable()
+
+
+def main(preload: list[str]) -> None:
+    """Serve until the socket closes."""
+    prepare(preload)
+    gc.collect()
+    gc.freeze()
+    control = socket.socket(fileno=SOCKET)
+    wake_read, wake_write = os.pipe()
+    for end in (wake_read, wake_write):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    control.sendall(b"R")  # ready
+    waiting: dict[int, socket.socket] = {}
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(wake_read, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj is control:
+                    data, descriptors, _, _ = socket.recv_fds(control, 1, 16)
+                    if not data:
+                        os._exit(0)  # children die with us: PR_SET_PDEATHSIG
+                    _start(descriptors, waiting)
+                else:
+                    os.read(wake_read, 4096)
+            _reap(waiting)
+
+
+def _warm(torch: Any) -> None:
+    """Set torch up once, for all children. One thread: the same sums in the same order, and none for a fork to lose."""
+    torch.set_num_threads(1)
+    square = torch.ones(1, 1, 2, 2)
+    torch.nn.functional.scaled_dot_product_attention(square, square, square)
+    for _ in range(10):  # what is run and printed most: it is ready, and on pages that no child need copy to change
+        str((torch.nn.functional.linear(square, square[0, 0]) @ square).softmax(-1).tolist())
+        str(torch.randn(2, 3))
+    # These two import sympy and torch._dynamo on first use, 1 s and more that each child would pay again.
+    torch.unravel_index(torch.tensor(0), (1,))
+    torch.optim.Adam([torch.nn.Parameter(square)])
+
+
+def _start(descriptors: list[int], waiting: dict[int, socket.socket]) -> None:
+    """Fork a child that holds these descriptors and no others."""
+    me = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            _become(descriptors[1:], me)
+        except BaseException as error:  # noqa: BLE001 — nothing may return into the worker's loop
+            os.write(2, f"the sandbox failed: {type(error).__name__}: {error}".encode())
+        finally:
+            os._exit(82)
+    reply = socket.socket(fileno=descriptors[0])
+    for descriptor in descriptors[1:]:
+        os.close(descriptor)
+    waiting[pid] = reply
+    _send(reply, pid)
+
+
+def _become(descriptors: list[int], parent: int) -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+    os.setsid()
+    high = [os.dup2(one, 100 + place) for place, one in enumerate(descriptors)]
+    for place, one in enumerate(high):
+        os.dup2(one, place, inheritable=False)
+    os.closerange(len(high), 4096)
+    confined.main()
+
+
+def _reap(waiting: dict[int, socket.socket]) -> None:
+    while waiting:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        reply = waiting.pop(pid, None)
+        if reply:
+            _send(reply, status)
+            reply.close()
+
+
+def _send(reply: socket.socket, number: int) -> None:
+    try:
+        reply.sendall(struct.pack("q", number))
+    except OSError:
+        return  # whoever asked has gone; the child is theirs to kill no longer, and RLIMIT_CPU ends it
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

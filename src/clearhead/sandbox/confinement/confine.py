@@ -1,0 +1,71 @@
+"""Give up, for good, everything this process does not need to compute: files, network, processes, privileges."""
+
+import ctypes
+import math
+import os
+import resource
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from clearhead.sandbox.confinement import landlock, seccomp
+from clearhead.sandbox.confinement.grants import readable
+from clearhead.sandbox.limits import MIB, Limits
+
+_CAPABILITY_VERSION_3 = 0x20080522
+_PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _CLEAR_ALL = 24, 47, 4
+_SLACK = 512 * MIB  # address space without memory behind it: allocator arenas, guard pages, mapped libraries
+
+
+def confine(limits: Limits, folder: Path | None, *, files: bool = True, private: Sequence[Path] = ()) -> None:
+    """Confine this process. `folder` may be written to. `files=False` where an outer back end hides the files.
+
+    `private` may not be read, beside what `grants` never grants.
+
+    Raises OSError where the kernel refuses: the caller must then not run the program.
+    """
+    _resources(limits)
+    paths = readable(private) if files else []
+    _drop_capabilities()
+    if files:
+        landlock.restrict(paths, [folder] if folder and limits.disk else [])
+    seccomp.restrict()
+
+
+def _resources(limits: Limits) -> None:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = math.ceil(limits.seconds + used.ru_utime + used.ru_stime)
+    mapped, data = _mapped()
+    for name, value in (
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_AS, mapped + limits.memory + _SLACK),
+        (resource.RLIMIT_DATA, data + limits.memory),
+        (resource.RLIMIT_FSIZE, limits.disk),
+        (resource.RLIMIT_NOFILE, 64),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ):
+        hard = resource.getrlimit(name)[1]
+        top = value + (name == resource.RLIMIT_CPU)  # SIGXCPU comes a second before SIGKILL, and says why
+        top = top if hard == resource.RLIM_INFINITY else min(top, hard)
+        resource.setrlimit(name, (min(value, top), top))
+
+
+def _mapped() -> tuple[int, int]:
+    """Bytes of address space, and of private writable data, that this process maps already."""
+    fields = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    page = os.sysconf("SC_PAGE_SIZE")
+    return int(fields[0]) * page, int(fields[5]) * page
+
+
+def _drop_capabilities() -> None:
+    """Root without capabilities owns files, and nothing else of root's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for capability in range(64):
+        libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
+    libc.prctl(_PR_CAP_AMBIENT, _CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    if libc.capset(header, struct.pack("6I", *[0] * 6)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"capset: {os.strerror(code)}")

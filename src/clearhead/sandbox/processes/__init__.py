@@ -1,0 +1,1 @@
+"""The processes that run programs, seen from outside: started, fed, watched, ended."""

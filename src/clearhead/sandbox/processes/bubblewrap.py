@@ -1,0 +1,184 @@
+"""Bubblewrap: namespaces instead of Landlock, for kernels without it. Each program starts cold, alone in its own.
+
+It sees the interpreter, the installed packages and its own folder, under a root of its own that holds nothing else and
+is read-only, as is its /proc; there is no /dev and no /sys, it has no network and its own process ids. The system call
+filter and the limits of memory and time are the same as everywhere.
+
+An ordinary user gets a user namespace. Root would still be root in one, and own the files of /proc/sys; so a program of
+root's becomes user 65534 before anything else is imported, and where that cannot be had, nothing is run.
+"""
+
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from clearhead.errors import SandboxError
+from clearhead.sandbox.confinement import grants, seccomp, tmpfs
+
+START = 30.0  # seconds a cold interpreter may take to import what a program wants, on top of the program's own time
+_TRIAL = 30.0
+
+
+def works() -> bool:
+    """Whether bubblewrap is installed and may make namespaces here."""
+    return refusal() is None
+
+
+@cache
+def refusal() -> str | None:
+    """Why bubblewrap cannot be used here; None where it can."""
+    if shutil.which("bwrap") is None:
+        return "bubblewrap is not installed"
+    if not seccomp.supported():
+        return "the system call filter does not know this machine"
+    command = [
+        *_command(None, 0, {}),
+        sys.executable,
+        "-P",
+        "-s",
+        "-c",
+        _boot("print(os.geteuid(), open(os.__file__).read(1))"),
+    ]
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, timeout=_TRIAL, cwd="/")
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"bubblewrap did not start: {error}"
+    if tried.returncode == 0 and not tried.stdout.startswith("0 "):
+        return None
+    said = (tried.stderr.strip().splitlines() or ["no message"])[-1]
+    if os.geteuid() == 0:
+        why = "bubblewrap cannot run root's programs as an unprivileged user here"
+        return f"{why} ({said}); run clearhead as an ordinary user"
+    return f"bubblewrap may make no namespaces ({said})"
+
+
+@cache
+def limits_tmpfs() -> bool:
+    """Whether this bubblewrap can limit the size of a tmpfs: 0.7 and later can."""
+    told = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, timeout=_TRIAL)
+    return "--size" in told.stdout and "--perms" in told.stdout
+
+
+class Cold:
+    """Starts each program under bubblewrap. The same interface as `pool.Worker`."""
+
+    overhead = START
+
+    def __init__(self, preload: Sequence[str] = (), hash_seed: int = 1) -> None:
+        self.preload, self.hash_seed = tuple(preload), hash_seed
+
+    def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
+        """Start one program with these descriptors (reply, 0, 1, 2, job, report[, channel]) and this folder.
+
+        `size`: bytes that its folder may hold; 0 leaves it an ordinary one.
+        """
+        from clearhead.sandbox.processes.pool import clean_environment
+
+        given = [os.dup(descriptor) for descriptor in descriptors[1:]]
+        told, info = os.pipe()
+        command = _command(folder, size, clean_environment(folder, self.hash_seed))
+        try:
+            if os.geteuid() == 0:
+                os.chown(folder, tmpfs.NOBODY, tmpfs.NOBODY)  # where it is no tmpfs, the program writes there
+            process = subprocess.Popen(
+                [*command, "--info-fd", str(info), sys.executable, "-P", "-s", "-c", _boot(self._main(given))],
+                pass_fds=[*given, info], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=given[2],
+                cwd=folder, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            os.close(told)
+            raise SandboxError(f"bubblewrap did not start: {error}") from None
+        finally:
+            for one in (*given, info):
+                os.close(one)
+        reply = socket.socket(fileno=os.dup(descriptors[0]))
+        threading.Thread(target=_report, args=(process, reply, told), daemon=True).start()
+
+    def _main(self, given: Sequence[int]) -> str:
+        return f"""
+high = [os.dup2(one, 100 + at) for at, one in enumerate({list(given)!r})]
+for at, one in enumerate(high):
+    os.dup2(one, at)
+os.closerange(len(high), 4096)
+from clearhead.sandbox.child import confined, judging, worker
+worker.prepare({list(self.preload)!r})
+confined.main(files=False)
+"""
+
+
+def _boot(then: str) -> str:
+    """Python that finds modules where this process does, gives up root if it has it, and goes on."""
+    paths = [path for path in sys.path if path]
+    become = "from clearhead.sandbox.confinement import tmpfs\ntmpfs.become_nobody()\n" if os.geteuid() == 0 else ""
+    return f"import os, sys\nsys.path += [path for path in {paths!r} if path not in sys.path]\n{become}{then}"
+
+
+def _command(folder: Path | None, size: int, environment: dict[str, str]) -> list[str]:
+    command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+    command += ["--die-with-parent", "--new-session", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"]
+    if os.geteuid() == 0:  # to become another user, which ends them
+        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    else:
+        command.append("--unshare-user")
+    for name, value in environment.items():
+        command += ["--setenv", name, value]
+    granted = [path for path in grants.readable(grants.hidden()) if path.parts[1:2] != ("dev",)]
+    shown = {
+        Path(sys.executable).parent,
+        Path(os.path.realpath(sys.executable)).parent,
+        Path(sys.prefix) / "pyvenv.cfg",
+    }
+    links = grants.links(granted)
+    bound = sorted({*granted, *shown})
+    parents = {parent for path in (*bound, *([folder] if folder else [])) for parent in path.parents[:-1]}
+    for parent in sorted(parents):
+        if parent not in links and not grants.inside(parent, granted):
+            command += ["--dir", str(parent)]  # of mode 0755, whatever it is outside
+    for path in bound:
+        if path in links:
+            command += ["--symlink", str(links[path]), str(path)]
+        elif path.exists():
+            command += ["--ro-bind", str(path), str(path)]
+    for link in links.keys() - set(granted):
+        command += ["--symlink", str(links[link]), str(link)]
+    # Its root and /tmp are its own, empty but for these paths, and read-only: the folder is all it can write.
+    command += ["--proc", "/proc", "--remount-ro", "/proc"]
+    if folder and size and limits_tmpfs():
+        pages = -(-size // tmpfs.PAGE) + 1
+        command += ["--perms", "0777", "--size", str(pages * tmpfs.PAGE), "--tmpfs", str(folder)]
+    elif folder:
+        command += ["--bind", str(folder), str(folder)]
+    return [*command, "--remount-ro", "/", "--chdir", "/"]  # the process itself goes to its folder
+
+
+def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, told: int) -> None:
+    """Say the process id, wait, and say the status, as a warm worker does."""
+    with reply:
+        try:
+            reply.sendall(struct.pack("q", _inner(told) or process.pid))
+            code = process.wait()
+            # bubblewrap says 128 + signal where its child was killed by one
+            reply.sendall(struct.pack("q", -code if code < 0 else code - 128 if code > 128 else code << 8))
+        except OSError:
+            process.kill()
+            process.wait()
+
+
+def _inner(told: int) -> int | None:
+    """The id, out here, of the process inside. bubblewrap tells it before the process starts."""
+    said = b""
+    with os.fdopen(told, "rb", buffering=0) as pipe:
+        while not said.rstrip().endswith(b"}") and (part := pipe.read(4096)):
+            said += part
+    try:
+        return int(json.loads(said)["child-pid"])
+    except (ValueError, KeyError):
+        return None

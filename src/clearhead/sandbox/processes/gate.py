@@ -1,0 +1,152 @@
+"""How many confined programs run at once, and how much memory they may take together: a hard bound, fair by owner.
+
+Owners take turns: of those that wait, the next in the round is let in first, and nobody overtakes it, so that a large
+request is not starved by small ones. While an owner has programs running it gets no more than half of each resource, so
+another owner always finds room. The bound holds within one process; several that serve one studio `share` the room.
+"""
+
+import os
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from clearhead.errors import SandboxError
+from clearhead.sandbox.limits import MIB, Limits
+
+_RESERVED = 3 * 1024 * MIB  # at least; two programs of the default limits
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """A place in the queue, then programs that run. `granted` is set when they may."""
+
+    owner: str
+    programs: int
+    memory: int
+    granted: threading.Event = field(default_factory=threading.Event)
+
+
+class Gate:
+    """Lets programs in while there is room for them.
+
+    >>> gate = Gate(programs=4, memory=1000)
+    >>> first, second, third = (gate.ask(owner, 2, 400) for owner in ("ada", "ada", "bob"))
+    >>> first.granted.is_set(), second.granted.is_set(), third.granted.is_set()
+    (True, False, True)
+    """
+
+    def __init__(self, programs: int, memory: int) -> None:
+        self.programs, self.memory = programs, memory
+        self._lock = threading.Lock()
+        self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()  # the order is whose turn it is
+        self._running: list[Ticket] = []
+
+    @property
+    def running(self) -> tuple[int, int]:
+        """Programs that run now, and bytes of memory they may take together."""
+        with self._lock:
+            return self._sums(self._running)
+
+    def ask(self, owner: str, programs: int, memory: int) -> Ticket:
+        """Queue up for this many programs that may take `memory` bytes together. Give every ticket to `leave`.
+
+        Raises:
+            SandboxError: there will never be room for them.
+        """
+        if programs > self.programs or memory > self.memory:
+            raise SandboxError(
+                f"{programs} programs with {memory:,} bytes of memory do not fit; all programs together get "
+                f"{self.programs} and {self.memory:,} bytes. Lower `limits.memory`, or raise `sandbox.capacity`."
+            )
+        ticket = Ticket(owner, programs, memory)
+        with self._lock:
+            self._waiting.setdefault(owner, deque()).append(ticket)
+            self._admit()
+        return ticket
+
+    def leave(self, ticket: Ticket) -> None:
+        """The programs have ended, or no longer wait."""
+        with self._lock:
+            if ticket in self._running:
+                self._running.remove(ticket)
+            elif ticket in (queue := self._waiting.get(ticket.owner, deque())):
+                queue.remove(ticket)
+                if not queue:
+                    del self._waiting[ticket.owner]
+            self._admit()
+
+    @contextmanager
+    def hold(self, owner: str, programs: int, memory: int) -> Iterator[None]:
+        """Wait for room, and keep it."""
+        ticket = self.ask(owner, programs, memory)
+        try:
+            ticket.granted.wait()
+            yield
+        finally:
+            self.leave(ticket)
+
+    def _admit(self) -> None:
+        while True:
+            entitled = (owner for owner, queue in self._waiting.items() if self._within_share(queue[0]))
+            owner = next(entitled, None)
+            if owner is None:
+                return
+            ticket = self._waiting[owner][0]
+            programs, memory = self._sums([*self._running, ticket])
+            if programs > self.programs or memory > self.memory:
+                return  # its turn has come: nobody overtakes it
+            queue = self._waiting.pop(owner)
+            queue.popleft()
+            if queue:
+                self._waiting[owner] = queue  # last in the round again
+            self._running.append(ticket)
+            ticket.granted.set()
+
+    def _within_share(self, ticket: Ticket) -> bool:
+        own = [other for other in self._running if other.owner == ticket.owner]
+        programs, memory = self._sums([*own, ticket])
+        return not own or (programs <= self.programs // 2 and memory <= self.memory // 2)
+
+    @staticmethod
+    def _sums(tickets: list[Ticket]) -> tuple[int, int]:
+        return sum(ticket.programs for ticket in tickets), sum(ticket.memory for ticket in tickets)
+
+
+def needs(limits: Limits, programs: int = 1) -> int:
+    """Bytes of memory that programs of these limits may take: their own, their files (a tmpfs), their output."""
+    return programs * (limits.memory + limits.disk + limits.output)
+
+
+def _default(processes: int = 1) -> Gate:
+    """Eight programs or two a core; three quarters of the machine's memory. Of several processes each has a part.
+
+    A part has room for two programs of the default limits, a learner's and its tests, whatever the machine.
+    """
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+    programs = max(8, 2 * (os.cpu_count() or 1))
+    return Gate(max(2, programs // processes), max(memory // processes, _RESERVED))
+
+
+_gate = _default()
+
+
+def current() -> Gate:
+    """The gate that every program of this process passes."""
+    return _gate
+
+
+def capacity(programs: int | None = None, memory: int | None = None) -> None:
+    """Set how many programs may run at once in this process, and how many bytes they may take together.
+
+    Programs that run or wait already keep to the bound they came under.
+    """
+    global _gate
+    _gate = Gate(programs or _gate.programs, memory or _gate.memory)
+
+
+def share(processes: int) -> None:
+    """Give this process its part of the machine, where so many processes run programs."""
+    global _gate
+    _gate = _default(processes)

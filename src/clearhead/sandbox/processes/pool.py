@@ -1,0 +1,120 @@
+"""Start warm workers, which fork a child for each program."""
+
+import atexit
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from clearhead import scratch
+from clearhead.errors import SandboxError
+
+_START = 120.0  # seconds a worker may take to import what it preloads
+
+
+class Worker:
+    """One warm interpreter. Two with different `hash_seed`s show whether a program depends on the order of a set."""
+
+    overhead = 0.0  # seconds a program may take to start, on top of its own: it is warm
+
+    def __init__(self, preload: Sequence[str] = (), hash_seed: int = 1) -> None:
+        ours, theirs = socket.socketpair()
+        self._socket, self._lock = ours, threading.Lock()
+        self.home = scratch.folder("worker-")
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-s", "-c", _boot(theirs.fileno(), preload)],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, cwd=self.home, env=clean_environment(self.home, hash_seed),
+                start_new_session=True,
+            )  # fmt: skip
+        self._ready = False
+
+    def wait_ready(self) -> None:
+        """Return when it can take a job. Raises SandboxError, with its last words, if it never can."""
+        with self._lock:
+            if self._ready:
+                return
+            self._socket.settimeout(_START)
+            try:
+                self._ready = self._socket.recv(1) == b"R"
+            except OSError:
+                self._ready = False
+            if not self._ready:
+                self.process.kill()
+                words = (self.process.stderr.read() if self.process.stderr else b"").decode(errors="replace")
+                raise SandboxError(f"the sandbox's worker did not start: {words.strip()[-500:] or 'no message'}")
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still take jobs."""
+        return self.process.poll() is None
+
+    def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
+        """Ask for one child that holds these descriptors (reply, 0, 1, 2, job, report[, channel]).
+
+        It takes its folder, and how large that may be, from its job.
+        """
+        self.wait_ready()
+        with self._lock:
+            socket.send_fds(self._socket, [b"J"], list(descriptors))
+
+    def close(self) -> None:
+        """End it and every child it has."""
+        self._socket.close()
+        try:
+            self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stderr:
+            self.process.stderr.close()
+        scratch.remove(self.home)
+
+
+def _boot(descriptor: int, preload: Sequence[str]) -> str:
+    """The worker's first lines. It finds modules where this process does: its environment carries no paths."""
+    return f"""
+import os, sys
+sys.path += [path for path in {[path for path in sys.path if path]!r} if path not in sys.path]
+if {descriptor} != 3:
+    os.dup2({descriptor}, 3)
+    os.close({descriptor})
+from clearhead.sandbox.child import worker
+worker.main({list(preload)!r})
+"""
+
+
+def clean_environment(home: Path, hash_seed: int = 1) -> dict[str, str]:
+    """Nothing of the caller's environment: no secrets to find, and the same for everyone."""
+    return {
+        "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(home), "TZ": "UTC",
+        "PYTHONHASHSEED": str(hash_seed), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1", "MPLBACKEND": "svg", "MPLCONFIGDIR": str(home), "CUDA_VISIBLE_DEVICES": "",
+    }  # fmt: skip
+
+
+_workers: dict[tuple[tuple[str, ...], int], Worker] = {}
+_workers_lock = threading.Lock()
+
+
+def worker(preload: Sequence[str] = (), hash_seed: int = 1) -> Worker:
+    """The worker for this preload and hash seed, started if need be. It lives as long as this process."""
+    key = (tuple(preload), hash_seed)
+    with _workers_lock:
+        found = _workers.get(key)
+        if found is None or not found.alive:
+            if found is not None:
+                found.close()
+            found = _workers[key] = Worker(*key)
+        return found
+
+
+@atexit.register
+def close_all() -> None:
+    """End every worker of this process."""
+    with _workers_lock:
+        while _workers:
+            _workers.popitem()[1].close()

@@ -1,0 +1,260 @@
+"""One confined process from launch to outcome: watch its time, memory, output and disk, and kill it at a limit."""
+
+import base64
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from clearhead import scratch
+from clearhead.errors import SandboxError
+from clearhead.sandbox.child.execution import STARTED
+from clearhead.sandbox.confinement import grants
+from clearhead.sandbox.limits import Chunk, Limits, Outcome, Program, disk_is_full, no_memory
+from clearhead.sandbox.processes import disk, reports
+
+_TICK = 0.02  # seconds between looks at a child's memory and disk
+_GRACE = 30.0  # seconds that a killed child may take to be gone
+TMPFS = True  # whether a program's folder is a tmpfs of limited size where the kernel gives one
+
+
+class Starter(Protocol):
+    """What starts a confined process: a warm worker, or bubblewrap."""
+
+    overhead: float
+
+    def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
+        """Start one that holds these descriptors (reply, 0, 1, 2, job, report[, channel])."""
+
+
+class Running:
+    """One child. `launch` it, then `finish`; `abandon` it if it was launched and nobody waits for it."""
+
+    def __init__(
+        self, chunks: Sequence[Chunk] | Sequence[Program], *, limits: Limits, stdin: str,
+        files: Sequence[tuple[str, bytes]], want: Sequence[tuple[str, str]], salt: int, role: str = "program",
+        channel: int | None = None, confined: bool = True, mark: str = "", turn: float | None = None,
+    ) -> None:  # fmt: skip
+        self.limits, self.channel = limits, channel
+        self.mark, self.turn = mark.encode(), turn  # of a batch: what ends a program's turn, and how long one may be
+        self.wanted = [f"{name}:{spec}" if spec else name for name, spec in want]
+        self.count = len(chunks) if role in ("programs", "learners", "tests of each") else 0
+        given = {_plain(name): base64.b64encode(data).decode() for name, data in files}
+        self.folder = scratch.folder("run-")
+        self.job = json.dumps({
+            "chunks": [asdict(chunk) for chunk in chunks], "limits": asdict(limits), "folder": str(self.folder),
+            "want": [list(pair) for pair in want], "salt": salt, "role": role, "confined": confined,
+            "mark": mark, "files": given, "tmpfs": TMPFS, "hidden": [str(path) for path in grants.hidden()],
+        }).encode()  # fmt: skip
+        self.stdin = stdin.encode(errors="backslashreplace")
+        self.started = self.turned = time.monotonic()
+        self.pid: int | None = None
+        self.ended = False
+        self.buffers: dict[int, bytearray] = {}
+        self.writes: dict[int, bytes] = {}
+        self.open: set[int] = set()  # our ends of its pipes
+        self.reply: socket.socket | None = None
+        self.stopped: str | None = None
+        self.each: Sequence[Mapping[str, Any]] = ()
+
+    def launch(self, starter: Starter) -> None:
+        """Hand the child its descriptors; keep our ends."""
+        self.seconds = self.limits.seconds + starter.overhead
+        pipes = [os.pipe() for _ in range(5)]  # stdin, stdout, stderr, job, report
+        reply, theirs = socket.socketpair()
+        give = [pipes[0][0], pipes[1][1], pipes[2][1], pipes[3][0], pipes[4][1]]
+        keep = [pipes[0][1], pipes[1][0], pipes[2][0], pipes[3][1], pipes[4][0]]
+        self.reply = reply
+        self.writes = {keep[0]: self.stdin, keep[3]: self.job}
+        self.out, self.err, self.report = keep[1], keep[2], keep[4]
+        self.open = set(keep)
+        self.buffers = {one: bytearray() for one in (self.out, self.err, self.report)}
+        extra = [] if self.channel is None else [self.channel]
+        try:
+            starter.launch([theirs.fileno(), *give, *extra], self.folder, self.limits.disk if TMPFS else 0)
+        except BaseException:
+            self._clean()
+            raise
+        finally:
+            theirs.close()
+            for one in give:
+                os.close(one)
+
+    def finish(self) -> Outcome:
+        """Watch the child to its end, stopping it at a limit; return what came of it."""
+        if self.reply is None:
+            raise SandboxError("the program was not launched, or has been waited for already")
+        try:
+            status = self._watch(self.reply)
+        finally:
+            self.abandon()
+        return self._outcome(status)
+
+    def abandon(self) -> None:
+        """Kill the child if it still runs, and give back what it held. However the watching ended, this is done."""
+        try:
+            if self.reply is not None and not self.ended:
+                self.pid = self.pid or _number(self.reply, _GRACE)
+                self.kill()
+                _number(self.reply, _GRACE)  # its folder is removed when it has gone
+        finally:
+            self.ended = True
+            self._clean()
+
+    def kill(self) -> None:
+        """End the child now. `finish` returns soon after."""
+        if self.pid is not None and not self.ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)  # still ours to name: its end has not been reported
+
+    def _clean(self) -> None:
+        while self.open:
+            with contextlib.suppress(OSError):
+                os.close(self.open.pop())
+        if self.reply is not None:
+            self.reply.close()
+            self.reply = None
+        scratch.remove(self.folder)
+
+    def _watch(self, reply: socket.socket) -> int | None:
+        self.pid = _number(reply, self.seconds - self.limits.seconds + _GRACE)
+        if self.pid is None:  # it cannot run anything either: its job is written from here on
+            self.stopped = "start"
+            self.ended = True
+            return None
+        self.started = self.turned = time.monotonic()
+        base = resident(self.pid) or 0
+        poller = select.poll()
+        poller.register(reply, select.POLLIN | select.POLLHUP)
+        for one in self.buffers:
+            poller.register(one, select.POLLIN | select.POLLHUP)
+        for one in self.writes:
+            os.set_blocking(one, False)
+            poller.register(one, select.POLLOUT | select.POLLERR)
+        last_look = self.started
+        while True:
+            for descriptor, event in poller.poll(_TICK * 1000):
+                if descriptor == reply.fileno():
+                    status = _number(reply, 5.0)
+                    self.ended = True
+                    self._drain()
+                    return status
+                self._serve(poller, descriptor, event)
+            now = time.monotonic()
+            look = now - last_look >= _TICK
+            if self.stopped is None:
+                self.stopped = self._over(base, now, look)
+                if self.stopped:
+                    self.kill()
+            if look:
+                last_look = now
+            if self.stopped and now - self.started > self.seconds + _GRACE:
+                return None
+
+    def _serve(self, poller: "select.poll", descriptor: int, event: int) -> None:
+        if descriptor in self.writes:
+            try:
+                sent = os.write(descriptor, self.writes[descriptor][:65536]) if self.writes[descriptor] else 0
+                self.writes[descriptor] = self.writes[descriptor][sent:]
+            except BlockingIOError:
+                return
+            except BrokenPipeError:
+                self.writes[descriptor] = b""
+            if not self.writes[descriptor]:
+                poller.unregister(descriptor)
+                os.close(descriptor)
+                self.open.discard(descriptor)
+                del self.writes[descriptor]
+            return
+        data = os.read(descriptor, 65536)
+        if data:
+            self.buffers[descriptor] += data
+            if self.mark and self.mark in data:
+                self.turned = time.monotonic()
+        elif event:
+            poller.unregister(descriptor)
+
+    def _drain(self) -> None:
+        """Read what the child left in its pipes. Nobody else holds their other ends, so this cannot hang."""
+        for descriptor, buffer in self.buffers.items():
+            os.set_blocking(descriptor, False)
+            with contextlib.suppress(BlockingIOError):
+                while len(buffer) <= self.limits.output and (data := os.read(descriptor, 65536)):
+                    buffer += data
+        if self.stopped is None and sum(map(len, self.buffers.values())) > self.limits.output:
+            self.stopped = "output"
+
+    def _over(self, base: int, now: float, look: bool) -> str | None:
+        if now - self.started > self.seconds or (self.turn is not None and now - self.turned > self.turn):
+            return "time"
+        if sum(map(len, self.buffers.values())) > self.limits.output:
+            return "output"
+        if self.pid is None or not look:
+            return None
+        if (resident(self.pid) or 0) - base > self.limits.memory:
+            return "memory"
+        if self.limits.disk and disk.used(self.pid, self.folder, self.limits.disk) > self.limits.disk:
+            return "disk"
+        return None
+
+    def _outcome(self, status: int | None) -> Outcome:
+        code = -9 if status is None else os.waitstatus_to_exitcode(status)
+        out, err = (
+            bytes(self.buffers[at][: self.limits.output]).decode(errors="replace") for at in (self.out, self.err)
+        )
+        said = bytes(self.buffers[self.report][: self.limits.output])
+        stopped, report = self.stopped, reports.Report()
+        try:
+            report = reports.parse(said.removeprefix(STARTED), self.wanted, self.count)
+        except reports.ReportError as error:
+            if stopped is None:
+                stopped, err = "report", f"{err}\nIts report is malformed: {error}."
+        if stopped is None and not said.startswith(STARTED):
+            stopped = "start"
+        elif stopped is None and code in (-24, -9):  # SIGXCPU, or a kill that was not ours: of the kernel's own accord
+            late = time.monotonic() - self.started >= self.limits.seconds
+            stopped = "time" if code == -24 or late else "memory"
+        elif stopped is None and report.raised and no_memory(report.raised):
+            stopped = "memory"
+        elif stopped is None and report.raised and disk_is_full(report.raised):
+            stopped = "disk"
+        seconds = time.monotonic() - self.started
+        self.each = report.each
+        return Outcome(out, err, code, stopped, seconds, report.raised, report.values, report.tests)
+
+
+def _plain(name: str) -> str:
+    """The name of a file inside the program's folder."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\0" in name:
+        raise SandboxError(f"file name {name!r} leads outside the program's folder; use a plain name")
+    return name
+
+
+def _number(reply: socket.socket, timeout: float) -> int | None:
+    reply.settimeout(timeout)
+    try:
+        data = reply.recv(8, socket.MSG_WAITALL)
+    except OSError:
+        return None
+    return int(struct.unpack("q", data)[0]) if len(data) == 8 else None
+
+
+def resident(pid: int) -> int | None:
+    """Bytes of anonymous and shared memory the process holds; None once it is gone.
+
+    In bytes, for the process chooses its own name there, and that need not be text.
+    """
+    try:
+        rows = Path(f"/proc/{pid}/status").read_bytes().splitlines()
+    except OSError:
+        return None
+    return sum(int(row.split()[1]) * 1024 for row in rows if row.startswith((b"RssAnon:", b"RssShmem:")))

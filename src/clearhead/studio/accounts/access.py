@@ -1,0 +1,128 @@
+"""Who may use the studio at all: log-in in a shared one, the token of its address in one for a single person.
+
+Every route asks unless its function is marked `@open_to_all`. The decision is made from the route that was matched,
+never from a URL, which a Host header can shape.
+"""
+
+import secrets
+from typing import Annotated, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form, Request
+from fastapi.responses import RedirectResponse, Response
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from clearhead.studio.accounts.sessions import SECONDS, Sessions
+from clearhead.studio.text.translation import _
+from clearhead.studio.web import saved_forms
+from clearhead.studio.web.addresses import address_of, referring_page, safe
+from clearhead.studio.web.context import GUEST, Context, context_of
+from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import is_open, open_to_all
+
+SESSION: Final = "clearhead-session"  # the cookie of a shared studio
+OWNER: Final = "clearhead-owner"  # the cookie of a studio for one person
+router = APIRouter()
+
+
+class LogInFirst(Exception):
+    """Nobody is logged in, and the page belongs to somebody."""
+
+
+class TokenFirst(Exception):
+    """This browser has not shown the token that the terminal printed."""
+
+
+class TokenShown(Exception):
+    """The address held the right token: keep it as a cookie and open the same address without it."""
+
+
+def logged_in(request: Request) -> None:
+    """Dependency of every route of a shared studio: serve the request at the desk of the learner who is logged in."""
+    root: Context = request.app.state.context
+    sessions: Sessions = request.app.state.sessions
+    account = sessions.account(request.cookies.get(SESSION, ""))
+    if account is None and not is_open(request):
+        raise LogInFirst
+    request.state.context = root.at(account.id if account else GUEST, account.name if account else "")
+
+
+def owner(request: Request) -> None:
+    """Dependency of every route of a studio for one person: other users of this machine do not know its token."""
+    if is_open(request) or _signer(request).is_signed(request.cookies.get(OWNER, "")):
+        return
+    given = request.query_params.get("token", "")
+    if request.method == "GET" and _is_token(request, given):
+        raise TokenShown
+    raise TokenFirst
+
+
+class _Signer:
+    def __init__(self, secret: str) -> None:
+        self._signer = URLSafeTimedSerializer(secret, salt="owner")
+
+    def sign(self) -> str:
+        return str(self._signer.dumps("owner"))
+
+    def is_signed(self, cookie: str) -> bool:
+        try:
+            self._signer.loads(cookie, max_age=SECONDS)
+        except BadSignature:
+            return False
+        return True
+
+
+@router.post("/token")
+@open_to_all
+def show_token(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
+    """The token typed into a page rather than opened as part of the address."""
+    if not _is_token(request, token.strip()):
+        said = _("That is not the token. The terminal prints it at each start.")
+        return saved_forms.redirect_back(context_of(request), "/", lacking=said)
+    return _let_in(request, "/")
+
+
+def to_log_in(request: Request, _problem: Exception) -> Response:
+    """Send a browser to the log-in page, and back afterwards: after a form, to the page that had it."""
+    if "text/html" in request.headers.get("accept", ""):
+        where = address_of(request) if request.method == "GET" else referring_page(request)
+        return RedirectResponse(f"/login?{urlencode({'next': where})}", 303)
+    request.state.context = request.app.state.context.at(GUEST)
+    heading, detail = _("Log in first"), _("This page belongs to somebody.")
+    return render(
+        request, "web/error.html", status=401, number=401, heading=heading, detail=detail, again=False, kept=""
+    )
+
+
+def to_token(request: Request, _problem: Exception) -> Response:
+    """Say where the token is, and take it."""
+    page = render(
+        request,
+        "accounts/token.html",
+        status=401,
+        lacking=saved_forms.refusal_of(context_of(request), request).get("lacking", ""),
+    )
+    page.delete_cookie(saved_forms.COOKIE)
+    return page
+
+
+def let_in(request: Request, _problem: Exception) -> Response:
+    """Keep the token as a cookie; the address that is opened then, and that history keeps, has none."""
+    return _let_in(request, safe(address_of(request, without="token")))
+
+
+def _let_in(request: Request, where: str) -> Response:
+    response = RedirectResponse(where, 303)
+    secure = request.scope.get("scheme") == "https"
+    # lax: a link in a message or a notebook opens the studio; what changes something carries a form token besides
+    response.set_cookie(OWNER, _signer(request).sign(), max_age=SECONDS, httponly=True, samesite="lax", secure=secure)
+    return response
+
+
+def _is_token(request: Request, given: str) -> bool:
+    token: str = request.app.state.context.settings.token or ""
+    return bool(token) and secrets.compare_digest(given.encode(), token.encode())
+
+
+def _signer(request: Request) -> _Signer:
+    return _Signer(request.app.state.context.secret)

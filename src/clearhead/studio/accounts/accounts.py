@@ -1,0 +1,149 @@
+"""Learners of a shared studio: invitations and passwords.
+
+A password is kept as an Argon2id hash. An invitation is a signed text that names the learner and carries a
+fingerprint of the hash it was made under: a new password ends it, so it works once.
+"""
+
+import hashlib
+import secrets
+import shlex
+import unicodedata
+from dataclasses import dataclass
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+from sqlalchemy import select, text, update
+
+from clearhead.errors import OptionError
+from clearhead.studio.accounts import names
+from clearhead.studio.learner.database import Database
+from clearhead.studio.learner.tables import learners
+
+DAY = 24 * 60 * 60
+INVITED = 7 * DAY  # seconds an invitation is good for
+SHORTEST, LONGEST = 10, 200  # characters of a password
+GONE = "removed "  # what a removed learner's password begins with: no hash, so it fits nothing
+
+
+@dataclass(frozen=True)
+class Account:
+    """A learner: his number in the database, his name, the hash of his password (empty before he took his place)."""
+
+    id: int
+    name: str
+    password: str
+
+    @property
+    def state(self) -> str:
+        """active, invited or removed."""
+        return "removed" if self.password.startswith(GONE) else "active" if self.password else "invited"
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.password.encode()).hexdigest()[:16]
+
+
+class Accounts:
+    """The learners in a database."""
+
+    def __init__(self, database: Database, secret: str) -> None:
+        self._database = database
+        # OWASP's smaller setting for Argon2id: 23 ms and 19 MiB a password, where the library's default takes 191 ms
+        # and 64 MiB, which a class that logs in at nine o'clock waits for.
+        self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+        self._invitations = URLSafeTimedSerializer(secret, salt="invitation")
+        self._nobodys = self._hasher.hash(secrets.token_hex())
+
+    def all(self) -> list[Account]:
+        """Every learner, removed ones too, in the order they were invited."""
+        with self._database.reading() as connection:
+            return [Account(*row) for row in connection.execute(select(learners).order_by(learners.c.id))]
+
+    def add(self, name: str) -> str:
+        """Make a place for somebody new; gives the invitation with which he chooses his password.
+
+        Raises:
+            OptionError: the name is taken in this or another spelling, or it cannot be a name.
+        """
+        name = names.checked(name)
+        with self._database.writing() as connection:
+            if self._database.is_postgresql:  # SQLite has one writer at a time
+                connection.execute(text("LOCK TABLE learners IN SHARE ROW EXCLUSIVE MODE"))
+            new = self._database.insert(learners).values(name=name, password="").on_conflict_do_nothing()
+            id = connection.execute(new.returning(learners.c.id)).scalar()
+            others = connection.execute(select(learners.c.name).where(learners.c.id != (id or 0))).scalars()
+            taken = next((other for other in others if names.key(other) == names.key(name)), None)
+            if taken is not None:
+                raise OptionError(
+                    f"{taken} is here already. For a new password: clearhead studio user reset {shlex.quote(taken)}"
+                )
+        return self._invitation(self._named(name))
+
+    def reset(self, name: str) -> str:
+        """A new invitation: the old password holds until it is used."""
+        return self._invitation(self._named(name))
+
+    def remove(self, name: str) -> Account:
+        """Let him in no more, now. His answers stay, and his number is never given to somebody else."""
+        return self._write(self._named(name), GONE + secrets.token_hex())
+
+    def invited(self, token: str) -> Account | None:
+        """Whose invitation this is; None where it is no longer good."""
+        return self._of(self._invitations, token, INVITED)
+
+    def join(self, account: Account, password: str) -> Account:
+        """Give the account this password."""
+        return self._write(account, self._hasher.hash(_composed(password)))
+
+    def check(self, name: str, password: str) -> Account | None:
+        """The account, if the password is right. An unknown name takes as long as a wrong password.
+
+        A password that was hashed with other parameters is hashed anew with today's.
+        """
+        account = self._known(name)
+        known = account is not None and account.state == "active"
+        try:
+            self._hasher.verify(account.password if account and known else self._nobodys, _composed(password))
+        except (VerificationError, InvalidHashError):
+            return None
+        if account and known and self._hasher.check_needs_rehash(account.password):
+            account = self._write(account, self._hasher.hash(_composed(password)))
+        return account if known else None
+
+    def _invitation(self, account: Account) -> str:
+        return str(self._invitations.dumps([account.id, account.fingerprint]))
+
+    def _of(self, signer: URLSafeTimedSerializer, token: str, seconds: int) -> Account | None:
+        try:
+            id, fingerprint = signer.loads(token, max_age=seconds)
+        except (BadSignature, ValueError, TypeError):
+            return None
+        with self._database.reading() as connection:
+            row = connection.execute(select(learners).where(learners.c.id == id)).one_or_none()
+        account = Account(*row) if row else None
+        return account if account and account.fingerprint == fingerprint else None
+
+    def _known(self, name: str) -> Account | None:
+        """The account of this name: spelled so, or else the only one that is the same name in another spelling."""
+        every = self.all()
+        composed, same = _composed(name), [one for one in every if names.key(one.name) == names.key(name)]
+        exact = next((one for one in same if one.name == composed), None)
+        return exact or (same[0] if len(same) == 1 else None)
+
+    def _named(self, name: str) -> Account:
+        account = self._known(name)
+        if account is None:
+            known = ", ".join(one.name for one in self.all()) or "nobody yet"
+            raise OptionError(f"there is no {name!r} here; there are: {known}")
+        return account
+
+    def _write(self, account: Account, password: str) -> Account:
+        with self._database.writing() as connection:
+            connection.execute(update(learners).where(learners.c.id == account.id).values(password=password))
+        return Account(account.id, account.name, password)
+
+
+def _composed(typed: str) -> str:
+    """What was typed, whichever way the keyboard makes its accents."""
+    return unicodedata.normalize("NFC", typed)

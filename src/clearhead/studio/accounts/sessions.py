@@ -1,0 +1,60 @@
+"""Who is logged in: one row a session, so that logging out and a new password end it at once."""
+
+import hashlib
+import secrets
+import time
+from typing import Final
+
+from sqlalchemy import bindparam, delete, insert, select
+
+from clearhead.studio.accounts.accounts import Account
+from clearhead.studio.learner.database import Database
+from clearhead.studio.learner.tables import learners, sessions
+
+SECONDS: Final = 30 * 24 * 60 * 60  # how long a session lasts
+
+# Made once: each request asks, and to build a statement takes longer than to run it.
+_WHOSE = (
+    select(learners)
+    .join(sessions, sessions.c.learner == learners.c.id)
+    .where(sessions.c.key == bindparam("token"), sessions.c.since >= bindparam("since"))
+)
+
+
+class Sessions:
+    """The sessions in a database. The cookie holds a random token, the table its hash."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def open(self, account: Account) -> str:
+        """Begin a session; returns the token for the browser's cookie."""
+        token = secrets.token_urlsafe(32)
+        row = {"key": _hash(token), "learner": account.id, "since": time.time()}
+        with self._database.writing() as connection:
+            connection.execute(delete(sessions).where(sessions.c.since < time.time() - SECONDS))
+            connection.execute(insert(sessions).values(row))
+        return token
+
+    def account(self, token: str) -> Account | None:
+        """Whose session this is; None where it has ended."""
+        if not token:
+            return None
+        with self._database.reading() as connection:
+            row = connection.execute(_WHOSE, {"token": _hash(token), "since": time.time() - SECONDS}).one_or_none()
+        account = Account(*row) if row else None
+        return account if account and account.state == "active" else None
+
+    def end(self, token: str) -> None:
+        """Log out."""
+        with self._database.writing() as connection:
+            connection.execute(delete(sessions).where(sessions.c.key == _hash(token)))
+
+    def end_all(self, account: Account) -> None:
+        """Log this learner out everywhere."""
+        with self._database.writing() as connection:
+            connection.execute(delete(sessions).where(sessions.c.learner == account.id))
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()

@@ -1,0 +1,112 @@
+"""Rate limiting for log-in: an attempt is counted before its password is hashed, and delayed rather than locked out."""
+
+import hashlib
+import hmac
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, case, delete, func, select, update
+
+from clearhead.studio.learner.database import Database
+from clearhead.studio.learner.tables import waits
+
+DAY: Final = 24 * 60 * 60
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many failed attempts are free; each further one doubles the delay.
+
+    Args:
+        free: failures before the first delay.
+        first: the first delay, in seconds.
+        longest: the longest delay, in seconds. It bounds what a stranger who guesses can cost the owner of a name.
+    """
+
+    free: int
+    first: float
+    longest: float
+
+    def until(self, failures: int, last: float) -> float:
+        """When the next attempt is possible, as a time in seconds since 1970."""
+        if failures < self.free:
+            return 0.0
+        return last + min(self.first * 2.0 ** min(failures - self.free, 20), self.longest)
+
+
+# A name is guessed at by few and typed wrong by one; an address may be a whole class behind one router.
+# A browser that logged in to this account before has a limit of its own, so strangers cannot delay its owner.
+LIMITS: Final = {"name": Limit(5, 2.0, 60.0), "browser": Limit(5, 2.0, 60.0), "address": Limit(500, 1.0, 60.0)}
+
+
+@dataclass(frozen=True)
+class Key:
+    """What attempts are counted by: a kind of LIMITS and the name, browser or address itself."""
+
+    kind: str
+    value: str
+
+    @property
+    def limit(self) -> Limit:
+        return LIMITS[self.kind]
+
+
+class Throttle:
+    """Counts log-in attempts in the database: a restart gives no new ones, and several processes share one count.
+
+    Keys are stored as keyed hashes, so a password typed into the name field is in no table.
+    """
+
+    MOST = 10_000  # keys kept; above that, those that delay nobody are deleted
+
+    def __init__(self, database: Database, secret: str, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self.clock = clock
+        self._secret = hashlib.sha256(f"waits {secret}".encode()).digest()
+
+    def admit(self, *keys: Key, now: float | None = None) -> int:
+        """Count one attempt under each key and return 0, or the seconds to wait and count nothing.
+
+        One transaction that begins with a write: of parallel attempts no more are admitted than are free.
+        """
+        now = self.clock() if now is None else now
+        stored = {self._stored(key): key for key in keys}
+        new = self._database.insert(waits).values(
+            [{"key": text, "failures": 0, "last": now} for text in sorted(stored)]
+        )
+        rows = select(waits).where(waits.c.key.in_(stored)).order_by(waits.c.key).with_for_update()
+        count = update(waits).where(waits.c.key.in_(stored)).values(failures=waits.c.failures + 1, last=now)
+        with self._database.writing() as connection:
+            connection.execute(new.on_conflict_do_nothing())
+            self._forget(connection, now)
+            delays = [
+                min(limit.until(row.failures, row.last) - now, limit.longest)  # the clock may have been set back
+                for row in connection.execute(rows)
+                for limit in (stored[row.key].limit,)
+            ]
+            wait = math.ceil(max(0.0, *delays))
+            if not wait:
+                connection.execute(count)
+        return wait
+
+    def passed(self, *keys: Key) -> None:
+        """The password was right: clear the counts of the name and the browser, take this attempt off the address."""
+        personal = [self._stored(key) for key in keys if key.kind != "address"]
+        shared = [self._stored(key) for key in keys if key.kind == "address"]
+        less = case((waits.c.failures > 0, waits.c.failures - 1), else_=0)
+        with self._database.writing() as connection:
+            connection.execute(delete(waits).where(waits.c.key.in_(personal)))
+            connection.execute(update(waits).where(waits.c.key.in_(shared)).values(failures=less))
+
+    def _forget(self, connection: Connection, now: float) -> None:
+        connection.execute(delete(waits).where(waits.c.last < now - DAY))
+        if connection.execute(select(func.count()).select_from(waits)).scalar_one() > self.MOST:
+            free = min(limit.free for limit in LIMITS.values())
+            connection.execute(delete(waits).where(waits.c.failures < free, waits.c.last < now))
+
+    def _stored(self, key: Key) -> str:
+        text = f"{key.kind} {key.value}"
+        return hmac.new(self._secret, text.encode("utf-8", "replace"), "sha256").hexdigest()

@@ -1,0 +1,60 @@
+"""What `clearhead studio user …` does: the learners of a shared studio, from the command line of its machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from clearhead.extras import STUDIO, needs
+
+with needs(*STUDIO):
+    from clearhead.studio.accounts.accounts import INVITED, Accounts
+    from clearhead.studio.learner.database import Database
+    from clearhead.studio.learner.store import Store
+    from clearhead.studio.web.context import secret_in
+    from clearhead.studio.web.settings import Settings
+
+DAYS = INVITED // (24 * 60 * 60)
+ADDRESS = "address"  # what a shared studio keeps its own address under, with nobody's number
+
+
+@dataclass(frozen=True)
+class Users:
+    """The learners of a studio, and where they reach it."""
+
+    accounts: Accounts
+    address: str
+
+    def invitation(self, token: str) -> str:
+        """What to send to somebody who was invited."""
+        invited = self.accounts.invited(token)
+        name = invited.name if invited else ""
+        send = f"Send {name} this link, good for {DAYS} days and once"
+        if self.address:
+            return f"{send}:\n{self.address}/join/{token}"
+        return f"{send}, with your studio's address before it, as in http://192.168.1.7:8765:\n/join/{token}"
+
+
+@contextmanager
+def open_users(data: Path | None, database: str | None, url: str | None = None) -> Iterator[Users]:
+    """The learners of the studio that keeps its work there.
+
+    Args:
+        url: where learners reach it; None is where it was served last, if that is known.
+
+    Raises:
+        StoreError, OptionError.
+    """
+    settings = Settings(data=Settings().data if data is None else data, url=url)
+    opened = Database(settings.data, database)
+    try:
+        address = (url or "").rstrip("/") or Store(opened).kept(ADDRESS)
+        yield Users(Accounts(opened, secret_in(settings.data)), address)
+    finally:
+        opened.close()
+
+
+def remember_address(store: Store, address: str) -> None:
+    """Keep where a shared studio is served, for the links of its invitations."""
+    if store.kept(ADDRESS) != address:
+        store.keep(ADDRESS, address)

@@ -1,0 +1,128 @@
+"""The studio as an ASGI application: `create(settings)`."""
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from clearhead import sandbox
+from clearhead.extras import STUDIO, needs
+
+with needs(*STUDIO):
+    import python_multipart as python_multipart  # FastAPI names it only when a form is declared
+    from fastapi import Depends, FastAPI, Request
+    from fastapi.responses import FileResponse, Response
+    from fastapi.staticfiles import StaticFiles
+    from starlette.exceptions import HTTPException
+
+    from clearhead.studio.accounts import access, account_pages
+    from clearhead.studio.accounts.accounts import Accounts
+    from clearhead.studio.accounts.sessions import Sessions
+    from clearhead.studio.accounts.throttle import Throttle
+    from clearhead.studio.app import error_pages
+    from clearhead.studio.explore import experiments, own_class, playground, walk
+    from clearhead.studio.learn import home, preferences, progress, search, topic
+    from clearhead.studio.learner.database import Database
+    from clearhead.studio.learner.store import Store
+    from clearhead.studio.lens import head_data, lens_pages
+    from clearhead.studio.lens.readings import READINGS, Readings
+    from clearhead.studio.library.library import Library, fill
+    from clearhead.studio.practice import assessments, feedback, mistakes, notes, offline_cards, practice
+    from clearhead.studio.text.translation import _, languages, use_language
+    from clearhead.studio.web.context import Context, context_of, secret_in
+    from clearhead.studio.web.cross_site import check_origin
+    from clearhead.studio.web.route_marks import open_to_all
+    from clearhead.studio.web.security import Guard, KnownHost
+    from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
+
+PARTS = (
+    *(home, topic, practice, mistakes, assessments, feedback, own_class, walk, head_data, playground, experiments),
+    *(progress, search, notes, preferences, offline_cards, lens_pages),
+)
+FOLDER = Path(__file__).parents[1]  # of the studio: its static files are there
+
+
+def create(settings: Settings, library: Library | None = None) -> FastAPI:
+    """Build the studio.
+
+    Args:
+        settings: where it keeps the learner's work and what it teaches.
+        library: packs that are already proved; None proves them now, with a cache in the data folder.
+
+    Raises:
+        SandboxError: other people are to use it, and this machine cannot confine their programs.
+        StoreError: the learner's database cannot be read; it is left as it was.
+        PackError: a pack cannot be read.
+    """
+    if settings.shared:
+        sandbox.must_confine()
+    sandbox.hide(settings.data)
+    store = Store(Database(settings.data, settings.database))
+    library = library or fill(settings.packs, settings.data / "proofs")
+    context = Context(settings, store, library, secret_in(settings.data))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        context.close()
+
+    app = FastAPI(
+        title="Clearhead studio",
+        lifespan=lifespan,
+        dependencies=[Depends(check_origin), *_access_checks(settings), Depends(_form_token)],
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+    )
+    app.state.context = context
+    app.add_middleware(Guard)
+    app.add_middleware(KnownHost, names=settings.hosts, addresses=settings.host in EVERYWHERE)
+    for part in PARTS:
+        app.include_router(part.router)
+    # Several processes share what the Lens has read through files; one keeps it in memory.
+    folder = settings.data / "lens" if settings.processes > 1 else None
+    app.state.readings = Readings(only=lens_pages.MODELS, folder=folder) if settings.shared else READINGS
+    if settings.shared:
+        _add_accounts(app, store.database, context.secret, settings.processes)
+    elif settings.token:
+        app.include_router(access.router)
+        app.add_exception_handler(access.TokenFirst, access.to_token)
+        app.add_exception_handler(access.TokenShown, access.let_in)
+    _add_views(app)
+    app.mount("/static", StaticFiles(directory=FOLDER / "static"))
+    error_pages.register(app)
+    return app
+
+
+def _access_checks(settings: Settings) -> list[Any]:
+    """Return the dependency of every route that decides who may use it: none where nobody is asked."""
+    if settings.shared:
+        return [Depends(access.logged_in)]
+    return [Depends(access.owner)] if settings.token else []
+
+
+def _add_accounts(app: FastAPI, database: Database, secret: str, processes: int) -> None:
+    app.state.accounts = Accounts(database, secret)
+    app.state.sessions = Sessions(database)
+    app.state.throttle = Throttle(database, secret)
+    app.state.hashing = ThreadPoolExecutor(max(1, CORES // processes), thread_name_prefix="passwords")
+    app.include_router(account_pages.router)
+    app.add_exception_handler(access.LogInFirst, access.to_log_in)
+
+
+def _add_views(app: FastAPI) -> None:
+    @app.get("/views/{name}.js")
+    @open_to_all
+    def view(name: str) -> Response:
+        file = FOLDER.parent / "views" / "static" / f"{Path(name).name}.js"
+        if not file.is_file():
+            raise HTTPException(404, _("There is no such view."))
+        return FileResponse(file, media_type="text/javascript")
+
+
+async def _form_token(request: Request) -> None:
+    """Dependency of every route: refuse what changes something without this browser's form token."""
+    if len(languages()) > 1:
+        use_language(context_of(request).setting("language"))
+    await context_of(request).csrf.check(request)

@@ -1,0 +1,238 @@
+"""`clearhead studio`: prove what is taught, take a port, serve, and stop cleanly on Ctrl-C."""
+
+import errno
+import logging
+import os
+import secrets
+import socket
+import ssl
+import threading
+import webbrowser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from clearhead import sandbox
+from clearhead.console import console as terminal
+from clearhead.errors import OptionError, SandboxError
+from clearhead.extras import STUDIO, needs
+
+with needs(*STUDIO):
+    import uvicorn
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp
+
+    from clearhead.studio.accounts import users
+    from clearhead.studio.accounts.accounts import Accounts
+    from clearhead.studio.app import application, workers
+    from clearhead.studio.library.library import Library, prove, unproved
+    from clearhead.studio.web.context import Context
+    from clearhead.studio.web.settings import LOCAL, Settings
+
+TRIES = 50  # ports after the wanted one
+
+
+def serve(settings: Settings, *, browser: bool = True) -> None:
+    """Serve the studio until Ctrl-C.
+
+    Args:
+        browser: open a browser on it, where there is one; never under CI.
+
+    Raises:
+        OptionError: no port is free.
+        SandboxError, StoreError, PackError: see `app.create`.
+    """
+    console = terminal(soft_wrap=True)
+    _check_certificate(settings)
+    if settings.token is None:
+        settings = replace(settings, token=secrets.token_urlsafe(24))
+    with take_port(settings.host, settings.port) as listener:
+        port = listener.getsockname()[1]
+        studio = application.create(settings, unproved(settings.packs))
+        address = settings.opens_at(port)
+        if settings.port not in (0, port):
+            console.print(f"Port {settings.port} is taken; using {port}.")
+        where = studio.state.context.store.database.where if settings.database else settings.data
+        console.print(f"Clearhead studio: {address}\nYour work is kept in {where}. Ctrl-C stops.")
+        if settings.shared:
+            users.remember_address(studio.state.context.store, settings.invites_to(port))
+            _say_who(settings, studio.state.accounts, console)
+        show = None if not browser or os.environ.get("CI") else lambda: webbrowser.open(address)
+        if settings.processes > 1:
+            studio.state.context.store.close()
+            workers.run(work, settings, listener, settings.processes)
+        else:
+            _run(studio, settings, listener, console, show)
+    console.print("Stopped.")
+
+
+def work(settings: Settings, listener: socket.socket, number: int) -> None:
+    """One of several processes: the first tells the terminal how far the proofs are, all prove and serve."""
+    sandbox.share(settings.processes)
+    console = terminal(soft_wrap=True, quiet=number > 0)
+    _run(application.create(settings, unproved(settings.packs)), settings, listener, console)
+
+
+def _run(
+    studio: FastAPI,
+    settings: Settings,
+    listener: socket.socket,
+    console: Console,
+    show: Callable[[], object] | None = None,
+) -> None:
+    server = uvicorn.Server(config(studio, settings))
+    if show is not None:
+        _when_up(server, show)
+    logging.getLogger("uvicorn.error").addFilter(_no_interrupt_noise)
+    with _proving(settings, studio.state.context, console), suppress(KeyboardInterrupt):
+        server.run(sockets=[listener])
+
+
+def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
+    """How the application is served."""
+    return uvicorn.Config(
+        studio,
+        log_level="warning",
+        lifespan="on",
+        server_header=False,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
+        timeout_graceful_shutdown=3,
+        # A learner thinks longer than uvicorn's five seconds: a connection that lives through that is not opened anew.
+        timeout_keep_alive=75,
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.key,
+    )
+
+
+def _check_certificate(settings: Settings) -> None:
+    """Raises OptionError where https could not be served with these files."""
+    if settings.certificate is None or settings.key is None:
+        return
+    for name, file in (("certificate", settings.certificate), ("key", settings.key)):
+        try:
+            file.read_bytes()
+        except OSError as problem:
+            raise OptionError(f"the {name} {file} cannot be read: {problem.strerror}. Give a PEM file.") from problem
+
+    def no_password() -> str:
+        raise OptionError(f"the key {settings.key} has a password. Give one without: nobody is there to type it.")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.certificate, settings.key, no_password)
+    except ssl.SSLError as problem:
+        raise OptionError(
+            f"https cannot be served with {settings.certificate} and {settings.key}: {problem.reason or problem}. "
+            "Give a certificate and its own private key, both in PEM."
+        ) from problem
+
+
+def _say_who(settings: Settings, accounts: Accounts, console: Console) -> None:
+    """What whoever shares a studio should know."""
+    count = sum(one.state != "removed" for one in accounts.all())
+    who = f"{count} may log in" if count else "Nobody can log in yet"
+    console.print(f"{who}; invite somebody: clearhead studio user add NAME")
+    if not settings.invites_to(0):
+        console.print(
+            "Invitations need to know where learners reach it: give --url, as in --url http://192.168.1.7:8765"
+        )
+    if not settings.certificate and settings.host not in LOCAL:
+        console.print(
+            "Passwords travel in the clear: give --certificate and --key, or put a proxy that serves https before it.",
+            style="bold",
+        )
+
+
+def take_port(host: str, port: int) -> socket.socket:
+    """A listening socket on `port`, or on the next free one; 0 takes any.
+
+    Raises:
+        OptionError: none of the next ones is free either, or the host is no address of this machine.
+    """
+    last: OSError | None = None
+    if not host:
+        raise OptionError("the host is empty. Give --host 127.0.0.1, or 0.0.0.0 for every address of this machine.")
+    for wanted in [port] if port == 0 else range(port, min(port + TRIES, 65536)):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # asyncio turns Nagle's algorithm off only for sockets that name TCP: without it every answer on a kept
+        # connection waits 40 ms for the acknowledgement that the other side delays (a page took 56 ms, now 6).
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, wanted))
+            listener.listen(1024)  # a class that opens its browsers at once
+        except (OSError, UnicodeError, TypeError) as problem:  # TypeError: no name of a host in any encoding
+            listener.close()
+            if not isinstance(problem, OSError) or isinstance(problem, socket.gaierror) or _elsewhere(problem):
+                raise OptionError(
+                    f"{host} is not an address of this machine ({getattr(problem, 'strerror', None) or problem}). "
+                    "Use --host 127.0.0.1, or 0.0.0.0 for every address it has."
+                ) from problem
+            if problem.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise OptionError(f"{host} cannot be listened on: {problem}. Use --host 127.0.0.1") from problem
+            last = problem
+        else:
+            return listener
+    raise OptionError(f"no port from {port} on is free ({last}). Choose another: clearhead studio --port N")
+
+
+def _elsewhere(problem: OSError) -> bool:
+    return problem.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class _Stopped(Exception):
+    """The studio is closing: what is not proved yet waits for the next start."""
+
+
+@contextmanager
+def _proving(settings: Settings, context: Context, console: Console) -> Iterator[None]:
+    """Prove the course while the studio serves: each question is on its page as soon as its answer is computed."""
+    stop = threading.Event()
+    columns = (TextColumn("Computing the answers"), BarColumn(), MofNCompleteColumn(), TextColumn("questions"))
+    bar = Progress(*columns, console=console, transient=True)
+    task = bar.add_task("prove", total=context.library.coming)
+
+    def publish(library: Library) -> None:
+        if stop.is_set():
+            raise _Stopped
+        context.set_library(library)
+        bar.update(task, completed=len(library.proved) + len(library.failed))
+
+    def work() -> None:
+        try:
+            with bar:
+                prove(context.library, settings.data / "proofs", publish)
+        except _Stopped:
+            return
+        except SandboxError as problem:
+            console.print(f"No question can be asked: {problem}")
+            context.set_library(replace(context.library, coming=0))
+        for outcome in context.library.failed:
+            console.print(f"Left out: {outcome.file}:{outcome.line or 1}: {outcome.error}", style="dim")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _when_up(server: uvicorn.Server, act: Callable[[], object]) -> None:
+    def wait() -> None:
+        while not server.started:
+            if server.should_exit:
+                return
+            threading.Event().wait(0.05)
+        act()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _no_interrupt_noise(record: logging.LogRecord) -> bool:
+    # A tab left open keeps a connection; uvicorn reports closing it as an error, which on Ctrl-C it is not.
+    return "Cancel " not in record.getMessage()

@@ -1,0 +1,78 @@
+"""Several processes that serve one studio: one listening socket, one PostgreSQL database, one folder of proofs.
+
+Whatever has to be right with several is in the database (sessions, log-in counts, attempts) or in the data folder
+(proofs, under a lock; what the Lens was asked). Each process keeps only what it can read again.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+
+from clearhead.studio.web.settings import Settings
+
+GRACE = 6.0  # seconds a worker has to end by itself
+AGAIN = 1.0  # seconds before a worker that died is started anew, so that one that cannot start does not spin
+
+Work = Callable[[Settings, socket.socket, int], None]
+
+
+def run(work: Work, settings: Settings, listener: socket.socket, count: int) -> None:
+    """Run `count` processes until Ctrl-C or SIGTERM; one that dies is started again."""
+    # spawn, not fork: threads of this process (numpy's, the sandbox's) would be lost in a fork, with their locks held.
+    context = multiprocessing.get_context("spawn")
+
+    def start(number: int) -> BaseProcess:
+        process = context.Process(target=_work, args=(work, settings, listener, number), name=f"worker {number}")
+        process.start()
+        return process
+
+    with _terminated_as_interrupted():
+        running = [start(number) for number in range(count)]
+        try:
+            while True:
+                multiprocessing.connection.wait([process.sentinel for process in running])
+                time.sleep(AGAIN)
+                running = [process if process.is_alive() else start(number) for number, process in enumerate(running)]
+        except KeyboardInterrupt:
+            pass
+        finally:
+            _end(running)
+
+
+def _work(work: Work, settings: Settings, listener: socket.socket, number: int) -> None:
+    """What a worker process runs: the work, ended when its parent is no more."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    work(settings, listener, number)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _end(running: list[BaseProcess]) -> None:
+    for process in running:
+        process.terminate()  # uvicorn finishes the requests under way
+    for process in running:
+        process.join(GRACE)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """For the length of a block SIGTERM does what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

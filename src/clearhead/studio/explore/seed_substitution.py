@@ -1,0 +1,122 @@
+"""A program as its numbers were drawn: where it asks for the seed, what came of that is left.
+
+A question with variants draws its numbers in `setup`, as in `n = random.Random(seed).choice([3, 5]) if seed else 4`.
+Who reads the program whole needs the 4, and not how another would have been drawn.
+"""
+
+import ast
+import random
+import re
+from dataclasses import dataclass, replace
+
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A statement, its text, and the lines between it and the one before."""
+
+    gap: str
+    text: str
+    statement: ast.stmt
+
+
+def with_seed_substituted(source: str, seed: int) -> str:
+    r"""The program with the seed's number in place of its name, and what only served to draw left out.
+
+    >>> print(settled("import random\n\nn = random.Random(seed).choice([3, 5]) if seed else 4\nprint(n)  # odd?\n", 0))
+    n = 4
+    print(n)  # odd?
+    >>> print(settled("import random\n\ndraw = random.Random(seed)\nn, k = draw.random(), seed\n", 1))
+    import random
+    <BLANKLINE>
+    draw = random.Random(1)
+    n, k = (draw.random(), 1)
+    """
+    if not _asks_for_seed(source):
+        return f"{SEED} = {seed}\n{source}" if re.search(rf"\b{SEED}\b", source) else source
+    parts = _without_drawing(_parts(source, seed))
+    text = "".join(f"{part.gap}{part.text}" for part in parts)
+    return re.sub(r"\n{4,}", "\n\n\n", text).strip("\n")
+
+
+def _asks_for_seed(source: str) -> bool:
+    """Whether it reads as Python, and `seed` is the proof's all through: no name that it gives itself."""
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except SyntaxError:
+        return False
+    named = [node for node in nodes if isinstance(node, ast.Name) and node.id == SEED]
+    own = any(not isinstance(node.ctx, ast.Load) for node in named)
+    return bool(named) and not own and not any(isinstance(node, ast.arg) and node.arg == SEED for node in nodes)
+
+
+def _parts(source: str, seed: int) -> list[_Part]:
+    """Each statement with its text, which stays as it is written where the seed has no say in it."""
+    found: list[_Part] = []
+    lines, at = source.splitlines(keepends=True), 0
+    for statement in ast.parse(source).body:
+        first = min([statement.lineno, *(one.lineno for one in getattr(statement, "decorator_list", ()))]) - 1
+        gap, text = "".join(lines[at:first]), "".join(lines[first : statement.end_lineno])
+        at = statement.end_lineno or at
+        written = ast.dump(statement)
+        made = _Seeded(seed).visit(statement)
+        for one in made if isinstance(made, list) else [made]:
+            found.append(_Part(gap, text if ast.dump(one) == written else f"{ast.unparse(one)}\n", one))
+            gap = ""
+    return found
+
+
+def _without_drawing(parts: list[_Part]) -> list[_Part]:
+    """Without `draw = random.Random(0)` and `import random` where nothing is drawn any more, in this order."""
+    for drawing in (r"(\w+) = random\.Random\(\d+\)", r"import (random)"):
+        used = {node.id for part in parts for node in ast.walk(part.statement)
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}  # fmt: skip
+        kept: list[_Part] = []
+        gap = ""
+        for part in parts:
+            found = re.fullmatch(drawing, ast.unparse(part.statement))
+            if found and found[1] not in used:
+                gap = max(gap, part.gap, key=len)
+            else:
+                kept.append(replace(part, gap=max(gap, part.gap, key=len)))
+                gap = ""
+        parts = kept
+    return parts
+
+
+class _Seeded(ast.NodeTransformer):
+    """Puts the seed's number for its name, takes the way it goes at an `if`, and draws what is drawn from a list."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.Constant(self.seed) if node.id == SEED and isinstance(node.ctx, ast.Load) else node
+
+    def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        taken = self._taken(node.test)
+        return self.generic_visit(node) if taken is None else self.visit(node.body if taken else node.orelse)
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        taken = self._taken(node.test)
+        if taken is None:
+            return self.generic_visit(node)
+        made = [self.visit(one) for one in (node.body if taken else node.orelse)]
+        return [statement for one in made for statement in (one if isinstance(one, list) else [one])]
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        asked = re.match(r"random\.Random\(seed\)\.(choice|sample|randint|randrange)\(", ast.unparse(node))
+        if not asked or node.keywords:
+            return self.generic_visit(node)
+        try:
+            given = [ast.literal_eval(one) for one in node.args]
+            drawn = getattr(random.Random(self.seed), asked[1])(*given)  # noqa: S311 — what the program draws
+        except (ValueError, TypeError, IndexError):
+            return self.generic_visit(node)
+        return ast.parse(repr(drawn), mode="eval").body
+
+    def _taken(self, test: ast.expr) -> bool | None:
+        """What `seed`, `not seed` or `seed == 0` comes to; None where something else is asked."""
+        asked = ast.unparse(test)
+        return {SEED: bool(self.seed), f"not {SEED}": not self.seed, f"{SEED} == 0": self.seed == 0}.get(asked)

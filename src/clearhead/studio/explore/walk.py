@@ -1,0 +1,150 @@
+"""Walk: Q, K, V and the output projection as matrices one can edit, and every step from them to the output.
+
+The server computes the steps, so the page works without JavaScript; static/walk.js recomputes them at each keystroke.
+Both are held to the same numbers by tests/studio/explore/test_walk.py.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from clearhead.studio.learn import home, topic
+from clearhead.studio.text import formatting
+from clearhead.studio.text.translation import _, mark
+from clearhead.studio.web.context import CurrentContext
+from clearhead.studio.web.rendering import render
+
+router = APIRouter()
+
+Matrix = list[list[float]]
+TOKENS, WIDTH = (mark("the"), mark("cat"), mark("sat")), 4
+HEADS = (1, 2, 4)  # how many heads one can choose
+LARGEST = 1000.0  # a number past this is not taken, so that every step stays finite
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
+
+START: Mapping[str, Matrix] = {
+    "q": [[1, 0, 0, 1], [2, 0, 1, 0], [0, 1, 1, 1]],
+    "k": [[1, 0, 0, 1], [0, 1, 2, 0], [1, 1, 0, 1]],
+    "v": [[1, 0, 2, 0], [0, 2, 0, 1], [3, 1, 1, 0]],
+    "o": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+}
+NAMES = {"q": "Q", "k": "K", "v": "V", "o": "W"}
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head's steps: three rows (queries) each; a logit is None where the mask forbids the pair."""
+
+    logits: list[list[float | None]]
+    weights: Matrix
+    output: Matrix
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Everything the page shows below the editable matrices."""
+
+    heads: list[Head]
+    joined: Matrix
+    result: Matrix
+
+
+def compute(q: Matrix, k: Matrix, v: Matrix, o: Matrix, *, causal: bool, heads: int = 2) -> Steps:
+    """Multi-head attention: split, logits, weights, output, concatenate, project."""
+    narrow = WIDTH // heads
+    each = []
+    for first in range(0, WIDTH, narrow):
+        part = slice(first, first + narrow)
+        logits = [
+            [
+                None if causal and j > i else _dot(row[part], other[part]) / math.sqrt(narrow)
+                for j, other in enumerate(k)
+            ]
+            for i, row in enumerate(q)
+        ]
+        weights = [_softmax(row) for row in logits]
+        each.append(Head(logits, weights, [_mix(row, [line[part] for line in v]) for row in weights]))
+    joined = [[x for head in each for x in head.output[i]] for i in range(len(q))]
+    return Steps(each, joined, [_mix(row, o) for row in joined])
+
+
+@router.get("/topics/{pack_id}/{topic_id}/walk", response_class=HTMLResponse)
+def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, this = topic.topic_at(context, pack_id, topic_id)
+    if "walk" in this.pages:  # a walk of the author's own
+        return topic.page(request, context, pack_id, topic_id, "walk")
+    misread: list[tuple[str, float]] = []
+    given = {name: _given(request.query_params, name, misread) for name in START}
+    causal = "causal" in request.query_params
+    asked = request.query_params.get("heads", "2")
+    heads = int(asked) if asked in map(str, HEADS) else 2
+    home.remember(context, home.Place(request.scope["path"], this.title, mark("Walk")))
+    return render(
+        request,
+        "explore/walk.html",
+        pack=pack,
+        topic=this,
+        tabs=topic.tabs(context, pack, this),
+        mode="walk",
+        given=given,
+        misread=[(_named(place), formatting.number(counts)) for place, counts in misread],
+        names=NAMES,
+        tokens=[_(token) for token in TOKENS],
+        causal=causal,
+        heads=heads,
+        choices=HEADS,
+        steps=compute(**given, causal=causal, heads=heads),
+        narrow=WIDTH // heads,
+    )
+
+
+def _given(query: Mapping[str, str], name: str, misread: list[tuple[str, float]]) -> Matrix:
+    """A matrix from the address, `q-0-3=1.5`; a number that is missing is as at the start.
+
+    So is one that cannot be used: its place and what counts are added to `misread`.
+    """
+
+    def read(place: str, otherwise: float) -> float:
+        text = query.get(place)
+        value = otherwise if text is None else number(text)
+        if value is None:
+            misread.append((place, otherwise))
+            return otherwise
+        return value
+
+    return [[read(f"{name}-{i}-{j}", value) for j, value in enumerate(row)] for i, row in enumerate(START[name])]
+
+
+def _named(place: str) -> str:
+    """What the page calls a field: "Q, row 1, column 4" for q-0-3."""
+    name, row, column = place.split("-")
+    return _("%(matrix)s, row %(row)s, column %(column)s", matrix=NAMES[name], row=int(row) + 1, column=int(column) + 1)
+
+
+def number(text: str) -> float | None:
+    """The number somebody typed, with a point or a comma; None where it is none, or too large. As walk.js reads it.
+
+    >>> number(" -2,5 "), number("−1e2"), number("3.5x"), number("1001")
+    (-2.5, -100.0, None, None)
+    """
+    plain = text.strip().replace("−", "-").replace(",", ".")
+    value = float(plain) if _NUMBER.fullmatch(plain) else math.inf
+    return value if abs(value) <= LARGEST else None
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+def _softmax(row: Sequence[float | None]) -> list[float]:
+    top = max(x for x in row if x is not None)
+    parts = [0.0 if x is None else math.exp(x - top) for x in row]
+    return [part / sum(parts) for part in parts]
+
+
+def _mix(weights: Sequence[float], rows: Matrix) -> list[float]:
+    return [_dot(weights, column) for column in zip(*rows, strict=True)]

@@ -1,0 +1,102 @@
+"""Home: continue, today's helping, weak spots; and for somebody new, one sentence, one live picture, one button."""
+
+import json
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from clearhead.course import Item, Mastery, Pack, Progress, Topic
+from clearhead.course.progress.mastery import GOOD, WEIGHT
+from clearhead.studio.learn import welcome_figure
+from clearhead.studio.learner import review_queue
+from clearhead.studio.learner.review_session import SESSION_LENGTH, ReviewSession, plan_session
+from clearhead.studio.questions.question import ASKED
+from clearhead.studio.web.context import Context, CurrentContext
+from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable
+
+router = APIRouter()
+TOLD_FROM = 2  # answers from which a concept may be called weak
+
+
+@dataclass(frozen=True)
+class Place:
+    """Somewhere to go on from."""
+
+    address: str
+    title: str
+    what: str
+
+
+@router.get("/", response_class=HTMLResponse)
+@linkable
+def home(request: Request, context: CurrentContext) -> HTMLResponse:
+    progress, place = context.progress, going_on(context)
+    topics = list(context.library.topics())
+    if not progress.history and place is None:
+        return render(request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics)
+    session = today(context)
+    tried = [one for one in progress.concepts.values() if one.attempts >= TOLD_FROM]
+    return render(
+        request,
+        "learn/home.html",
+        place=place,
+        session=session,
+        many=session.waiting > 2 * SESSION_LENGTH,  # a number that only weighs
+        minutes=review_queue.minutes(session.items, context.history.seconds),
+        new=bool(_unmet(context)),
+        next_due=review_queue.next_due(asked(context), progress),
+        weak=sorted((one for one in tried if _lately_right(one) < GOOD), key=lambda one: one.value)[:3],
+        tried=bool(tried),
+        topics=(known := [(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics]),
+        following=next(((pack, topic) for pack, topic, right, all in known if right < all), None),
+        now=context.now(),
+    )
+
+
+def _lately_right(one: Mastery) -> float:
+    """The share of right answers, the later ones counting more: the moving average without the 0 it began at."""
+    return one.value / (1 - (1 - WEIGHT) ** one.attempts)
+
+
+def asked(context: Context) -> list[Item]:
+    """Every question the studio can put."""
+    return [item for item in context.library.items.values() if item.kind in ASKED]
+
+
+def today(context: Context, room: int = SESSION_LENGTH) -> ReviewSession:
+    """What a sitting asks now, with room for so many questions."""
+    return plan_session(asked(context), _unmet(context), context.progress, context.history.by_item, context.now(), room)
+
+
+def _unmet(context: Context) -> list[Item]:
+    """New questions of the topic the learner is in; of the first that has some, where that one has none."""
+    passed, place = context.store.kept_under("passed:"), going_on(context)
+    here = place.address if place else ""
+    found: list[Item] = []
+    for pack, topic in context.library.topics():
+        items = [] if f"{pack.id}/{topic.id}" in passed else context.library.items_of(pack, topic)
+        new = [item for item in items if item.kind in ASKED and context.progress.items[item.id].state == "new"]
+        if new and f"{here}/".startswith(f"/topics/{pack.id}/{topic.id}/"):
+            return new
+        found = found or new
+    return found
+
+
+def remember(context: Context, place: Place) -> None:
+    """Make this the place Home offers to go on from."""
+    value = json.dumps([place.address, place.title, place.what])
+    if context.store.kept("continue") != value:
+        context.store.keep("continue", value)
+
+
+def going_on(context: Context) -> Place | None:
+    """Where the learner was last, if it is still there."""
+    value = context.store.kept("continue")
+    return Place(*json.loads(value)) if value else None
+
+
+def _known(context: Context, progress: Progress, pack: Pack, topic: Topic) -> tuple[int, int]:
+    items = [item for item in context.library.items_of(pack, topic) if item.kind in ASKED]
+    return sum(review_queue.last_was_right(progress.items[item.id]) for item in items), len(items)

@@ -1,0 +1,195 @@
+"""A topic: its modes, and Read."""
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import HTMLResponse
+
+from clearhead.course import Item, Pack, Topic
+from clearhead.studio.learn import home
+from clearhead.studio.learner import review_queue
+from clearhead.studio.questions import assessment
+from clearhead.studio.questions.assessment import TEST
+from clearhead.studio.questions.question import ASKED
+from clearhead.studio.text.translation import _, many, mark
+from clearhead.studio.web.context import Context, CurrentContext
+from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable
+
+router = APIRouter()
+
+
+def address(pack: Pack, topic: Topic, mode: str = "") -> str:
+    """The address of a topic, or of one of its modes."""
+    return f"/topics/{pack.id}/{topic.id}" + (f"/{mode}" if mode else "")
+
+
+def topic_at(context: Context, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
+    """The topic, or a 404 that says what there is."""
+    pair = context.library.find(pack_id, topic_id)
+    if pair is None:
+        raise HTTPException(404, _("There is no topic %(topic)s here.", topic=f"{pack_id}/{topic_id}"))
+    return pair
+
+
+class NotYet(HTTPException):
+    """A page whose answers are still being computed."""
+
+    def __init__(self) -> None:
+        super().__init__(404, _("The answers are still being computed. Load this page again in a moment."))
+
+
+def nothing(context: Context, why: str) -> HTTPException:
+    """What to raise where a page has nothing to show: its answers are on the way, or there are none."""
+    return NotYet() if context.library.coming else HTTPException(404, why)
+
+
+ORDER = ("read", "why", "walk", "try", "sheet", "recall", "practice", "challenge", "experiment", "build", "test")
+GROUPS = {
+    mark("Understand"): ("read", "why", "walk", "try", "experiment"),
+    mark("Remember"): ("sheet", "recall", "practice"),
+    mark("Show it"): ("challenge", "build", "test"),
+}
+RECALLED = ("card", "explain")
+WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
+MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
+FEWEST = 5  # a test or a challenge of fewer items says nothing
+PAGES = {
+    "read": "read",
+    "why": "why",
+    "walk": "walk",
+    "sheet": "recall",
+}  # modes that are a page to read -> the pack's page
+
+
+def items_for(mode: str, items: list[Item]) -> list[Item]:
+    """What a mode asks, of a topic's items."""
+    if mode == "recall":
+        return [item for item in items if item.kind in RECALLED]
+    if mode == "build":
+        return sorted((item for item in items if item.kind == "code"), key=lambda item: item.difficulty)
+    if mode == "try":
+        return [item for item in items if item.kind == "predict"]
+    if mode == "test":
+        return [item for item in items if item.kind in TEST] if len(items) >= FEWEST else []
+    return [item for item in items if item.kind in ASKED and item.kind not in RECALLED]
+
+
+def tabs(context: Context, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
+    """The modes this topic has something for: (mode, address)."""
+    items = context.library.items_of(pack, topic)
+    has = {mode: page in topic.pages for mode, page in PAGES.items()}
+    has |= {mode: bool(items_for(mode, items)) for mode in ("try", "recall", "practice", "build", "test")}
+    has["challenge"] = has["test"]
+    concepts = {concept for item in pack.items_of(topic.id) for concept in item.concepts}
+    has["experiment"] = bool(MEASURED & concepts)
+    has["walk"] = "walk" in topic.pages or bool(WALKED & concepts)
+    has = {mode: has[mode] for mode in ORDER}
+    return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
+
+
+@router.get("/topics/{pack_id}/{topic_id}", response_class=HTMLResponse)
+@linkable
+def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, topic = topic_at(context, pack_id, topic_id)
+    items = context.library.items_of(pack, topic)
+    progress, now = context.progress, context.now()
+
+    def far(some: list[Item]) -> str:
+        known, waiting = (
+            sum(review_queue.last_was_right(progress.items[item.id]) for item in some),
+            len(review_queue.due(some, progress, now)),
+        )
+        right = _("%(known)s of %(all)s right", known=known, all=len(some))
+        return f"{right}, {_('%(count)s due', count=waiting)}" if waiting else right
+
+    bank = items_for("test", items)
+    badge = f"badge:{pack.id}/{topic.id}"
+    badges = [day for day in (context.store.kept(badge), *context.store.kept_under(f"{badge}/").values()) if day]
+    passed = context.store.kept(f"passed:{pack.id}/{topic.id}")
+    said = {
+        "read": (_("The idea, a formula, a program and its output."), _("about %(count)s min", count=_minutes(topic))),
+        "sheet": (_("All of it on one page, for a quick look."), ""),
+        "why": (_("The problem it solves, measured."), ""),
+        "walk": (
+            _("A tour, stop by stop.") if "walk" in topic.pages else _("Every step, with matrices you can edit."),
+            "",
+        ),
+        "try": (_("Say what a program prints, run it, change it."), ""),
+        "experiment": (_("Turn a slider, measure it on this machine."), ""),
+        "recall": (_("Cards: say it to yourself, then look."), far(items_for("recall", items))),
+        "practice": (_("Questions with the reason for every wrong option."), far(items_for("practice", items))),
+        "challenge": (
+            many("%(count)s problem, a quiet clock, few tries.", "%(count)s problems, a quiet clock, few tries.", five)
+            if (five := len(assessment.problems(bank, assessment.new_id(), lambda _id: None))) != len(assessment.SLOTS)
+            else _("Five problems, a quiet clock, few tries."),
+            _("all right, %(day)s", day=max(badges)) if badges else "",
+        ),
+        "test": (
+            many("%(count)s question, a verdict per concept.", "%(count)s questions, a verdict per concept.", len(bank))
+            if len(bank) < assessment.LENGTH
+            else _("Ten questions that adapt, a verdict per concept."),
+            _("passed") if passed else "",
+        ),
+        "build": (_("Write it yourself; tests and known mistakes answer."), far(items_for("build", items))),
+    }
+    concepts = [progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]
+    return render(
+        request,
+        "learn/topic.html",
+        pack=pack,
+        topic=topic,
+        groups=_grouped([(mode, address, *said[mode]) for mode, address in tabs(context, pack, topic)]),
+        passed=passed,
+        concepts=concepts,
+    )
+
+
+def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
+    """The modes under what they are for."""
+    groups = [(name, [one for one in modes if one[0] in inside]) for name, inside in GROUPS.items()]
+    return [(name, some) for name, some in groups if some]
+
+
+def _minutes(topic: Topic) -> int:
+    """How long the page takes to read, at 180 words a minute, programs counted as words."""
+    return max(1, round(len(topic.pages["read"].text.split()) / 180)) if "read" in topic.pages else 1
+
+
+@router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
+@linkable
+def read(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    return page(request, context, pack_id, topic_id, "read")
+
+
+@router.get("/topics/{pack_id}/{topic_id}/why", response_class=HTMLResponse)
+@linkable
+def why(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    return page(request, context, pack_id, topic_id, "why")
+
+
+@router.get("/topics/{pack_id}/{topic_id}/sheet", response_class=HTMLResponse)
+@linkable
+def sheet(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    return page(request, context, pack_id, topic_id, "sheet")
+
+
+def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
+    """A mode that is a page of the pack, or a 404."""
+    pack, topic = topic_at(context, pack_id, topic_id)
+    text = context.library.page(pack, topic, PAGES[mode])
+    if text is None:
+        raise HTTPException(
+            404, _("%(topic)s has no page for %(mode)s yet.", topic=topic.title, mode=_(mode.capitalize()))
+        )
+    home.remember(context, home.Place(request.scope["path"], topic.title, mode.capitalize()))
+    modes = tabs(context, pack, topic)
+    return render(
+        request,
+        "learn/read.html",
+        pack=pack,
+        topic=topic,
+        text=text,
+        tabs=modes,
+        mode=mode,
+        after=address(pack, topic, "recall" if items_for("recall", list(pack.items_of(topic.id))) else "practice"),
+        embeds="```lens" in text,
+    )

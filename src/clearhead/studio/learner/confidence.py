@@ -1,0 +1,77 @@
+"""How sure the learner was before an answer, said in one of four words, and how often each word held."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from clearhead.course import Calibration
+from clearhead.studio.text.translation import _, mark
+
+FEWEST = 5  # answers below which a share says nothing
+NEAR = 0.1  # what is said and what came of it may differ by so much
+
+
+@dataclass(frozen=True)
+class Level:
+    """One of the words, and the chance of being right that it stands for."""
+
+    id: str
+    name: str
+    stated: float
+    key: str
+
+
+LEVELS = (
+    Level("guess", mark("a guess"), 0.3, "1"),
+    Level("unsure", mark("unsure"), 0.5, "2"),
+    Level("fairly", mark("fairly sure"), 0.7, "3"),
+    Level("sure", mark("sure"), 0.9, "4"),
+)
+
+
+@dataclass(frozen=True)
+class LevelOutcome:
+    """What came of the answers given with one word."""
+
+    level: Level
+    right: int
+    count: int
+
+    @property
+    def share(self) -> float:
+        """The share of them that were right; 0 where there are none."""
+        return self.right / self.count if self.count else 0.0
+
+    @property
+    def verdict(self) -> str:
+        """Whether the word says what it should, in words."""
+        if self.count < FEWEST:
+            return _("too few to tell") if self.count else _("not used yet")
+        off = self.share - self.level.stated
+        if abs(off) <= max(NEAR, sqrt(self.level.stated * (1 - self.level.stated) / self.count)):
+            return _("as often as you say")
+        return _("more often than you say") if off > 0 else _("less often than you say")
+
+
+def chance_of(word: object) -> float | None:
+    """The chance a form's word stands for; None where it says nothing.
+
+    >>> chance_of("sure"), chance_of(None)
+    (0.9, None)
+    """
+    return next((one.stated for one in LEVELS if one.id == word), None)
+
+
+def nearest_level(chance: float | None) -> Level | None:
+    """The level whose word stands nearest to this chance."""
+    return None if chance is None else min(LEVELS, key=lambda one: abs(one.stated - chance))
+
+
+def level_outcomes(calibration: Calibration) -> Sequence[LevelOutcome]:
+    """Every level with what came of it, from the least sure."""
+    found = []
+    for level in LEVELS:
+        some = [(share, count) for chance, share, count in calibration.bins if nearest_level(chance) == level]
+        right = round(sum(share * count for share, count in some))
+        found.append(LevelOutcome(level, right, sum(count for _share, count in some)))
+    return found

@@ -1,0 +1,201 @@
+"""Where attempts are kept: one SQLite file in the data folder, or a PostgreSQL database by its URL."""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+
+from clearhead.errors import OptionError, StoreError
+from clearhead.extras import needs
+from clearhead.messages import Message, message
+from clearhead.studio.learner import migrate
+
+FILE = "clearhead.db"
+POSTGRESQL = "postgresql+psycopg"
+
+
+class Database:
+    """An open database, its layout brought up to date.
+
+    Args:
+        folder: for the SQLite file, and for the copies made before each migration.
+        url: `postgresql://user@host/name`; None keeps the attempts in `folder`.
+
+    Raises:
+        StoreError: it cannot be read or is damaged; it is left as it was.
+        OptionError: the URL is of another kind.
+        ExtraError: the driver for it is missing.
+
+    Attributes:
+        where: the file, or the URL without its password.
+    """
+
+    def __init__(self, folder: Path, url: str | None = None) -> None:
+        self.folder = folder
+        self._file = folder / FILE if url is None else None
+        place = None if url is None else postgresql_url(url)
+        self.where = str(self._file if place is None else place.set(drivername="postgresql"))
+        with self._explained():
+            private_folder(folder)
+            self.engine = _of_file(folder / FILE) if place is None else _of_server(place)
+            migrate.upgrade(self.engine, self.where, folder)
+        # Each statement sees one state of the file without a transaction, which would be two more statements.
+        self._reader = self.engine if self.is_postgresql else self.engine.execution_options(begin=None)
+
+    @property
+    def is_postgresql(self) -> bool:
+        """Whether this is a server, which several programs may write to at once."""
+        return self.engine.dialect.name == "postgresql"
+
+    def insert(self, table: Any) -> Any:
+        """An INSERT that knows ON CONFLICT."""
+        return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with."""
+        with self._explained(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection whose changes are on disk, all of them, when the block ends well; none of them otherwise."""
+        with self._explained(), self.engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Give it back; SQLite folds its log into the file."""
+        self.engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what the database and the file system say into what to do about it."""
+        try:
+            yield
+        except (sqlite3.Error, DatabaseError, OSError) as problem:
+            reason = str(getattr(problem, "orig", None) or problem).strip().split("\n")[0]
+            if self._file:
+                way_out = _way_out(reason, self.folder, isinstance(problem, OSError))
+            else:
+                way_out = message(
+                    "To go on, see that the server runs and that the URL names a database this user may change"
+                )
+            error = StoreError(
+                message(
+                    "your work in %(where)s cannot be used: %(reason)s. Nothing in it was changed. %(way_out)s",
+                    where=self.where,
+                    reason=reason,
+                    way_out=way_out,
+                )
+            )
+            error.temporary = isinstance(problem, OperationalError) and (not self._file or "locked" in reason)
+            raise error from problem
+
+
+def private_folder(folder: Path) -> None:
+    """Make the folder, for its owner alone whatever the umask.
+
+    One that is there already keeps its mode, since it may be anybody's (`--data /tmp`), unless it is the default
+    folder, which is ours by name. The files in it are private either way.
+    """
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    elif folder == platformdirs.user_data_path("clearhead"):
+        folder.chmod(0o700)
+
+
+def private_file(path: Path) -> None:
+    """Make the file if it is not there; nobody but its owner may read it, whatever the umask."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600))
+    path.chmod(0o600)
+
+
+def postgresql_url(url: str) -> URL:
+    """The URL with the driver this studio uses.
+
+    >>> postgresql_url("postgresql://ada@db.example/course").drivername
+    'postgresql+psycopg'
+    """
+    try:
+        place = make_url(url)
+    except (ArgumentError, ValueError) as problem:
+        raise OptionError(f"the database {url!r} is no URL. Write postgresql://USER@HOST/NAME") from problem
+    if place.drivername not in ("postgres", "postgresql", POSTGRESQL):
+        raise OptionError(
+            f"the database is {place.drivername!r}, expected postgresql://USER@HOST/NAME. Without --database the "
+            "attempts are kept in an SQLite file in the data folder."
+        )
+    with needs("postgresql", "PostgreSQL"):
+        import psycopg as psycopg
+    return place.set(drivername=POSTGRESQL)
+
+
+def _of_server(place: URL) -> Engine:
+    return create_engine(place, pool_pre_ping=True, json_serializer=json.dumps, connect_args={"connect_timeout": 10})
+
+
+def _of_file(path: Path) -> Engine:
+    _inspect(path)
+    private_file(path)  # SQLite gives its log and its index the mode of the database
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 5}, json_serializer=json.dumps)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # sqlite3 begins no transaction before DDL; `begin` below does
+        # WAL: a reader never waits for a writer. FULL: an attempt is on the disk before the page says so.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        if statement := connection.get_execution_options().get("begin", "BEGIN"):
+            connection.exec_driver_sql(str(statement))
+
+    return engine
+
+
+def _inspect(path: Path) -> None:
+    """Look for damage before anything may write to the file."""
+    if not path.exists():
+        return
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)
+    try:
+        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise sqlite3.DatabaseError(found)
+    finally:
+        connection.close()
+
+
+def _way_out(reason: str, folder: Path, of_the_system: bool) -> Message:
+    if "locked" in reason:
+        return message(
+            "To go on, close the other program that holds it and try again, or start with another folder: "
+            "clearhead studio --data DIR"
+        )
+    if of_the_system or any(word in reason for word in ("full", "readonly", "disk I/O")):
+        return message(
+            "To go on, make room or give yourself the right to write there, or start with another folder: "
+            "clearhead studio --data DIR"
+        )
+    backups = sorted((folder / migrate.BACKUPS).glob("*.db"))
+    if backups:
+        return message(
+            "To go on, copy the newest backup, %(backup)s, over it, or start with another folder: "
+            "clearhead studio --data DIR",
+            backup=backups[-1],
+        )
+    return message(
+        "To go on, move that file away (the studio then starts a new one), or start with another folder: "
+        "clearhead studio --data DIR"
+    )

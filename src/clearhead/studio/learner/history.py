@@ -1,0 +1,86 @@
+"""The learner's progress, rebuilt from the attempts when there are new ones."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from statistics import median
+from threading import Lock
+
+from clearhead.course import Attempt, Item, Ledger, Progress
+from clearhead.studio.learner.store import Store
+
+
+@dataclass(frozen=True)
+class History:
+    """What pages ask of all attempts that count.
+
+    Attributes:
+        attempts: oldest first.
+        by_item: item id -> its attempts, oldest first.
+        seconds: item id -> the median time it took.
+        days: day, in this machine's time zone -> how many answers.
+    """
+
+    attempts: tuple[Attempt, ...] = ()
+    by_item: Mapping[str, Sequence[Attempt]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    days: Counter[date] = field(default_factory=Counter)
+
+    def followed_by(self, attempts: Sequence[Attempt]) -> "History":
+        """The history of all these attempts: only what was added is looked at, where they go on from these."""
+        old = len(self.attempts)
+        if tuple(attempts[:old]) != self.attempts:
+            return History().followed_by(attempts)
+        by_item, seconds, days = dict(self.by_item), dict(self.seconds), self.days.copy()
+        added: dict[str, list[Attempt]] = defaultdict(list)
+        for attempt in attempts[old:]:
+            added[attempt.item_id].append(attempt)
+            days[attempt.at.astimezone().date()] += 1
+        for item, some in added.items():
+            by_item[item] = (*by_item.get(item, ()), *some)
+            if times := [one.seconds for one in by_item[item] if one.seconds is not None]:
+                seconds[item] = median(times)
+        return History(tuple(attempts), by_item, seconds, days)
+
+
+class Learner:
+    """Keeps the attempts read so far in memory and reads only what was added since; safe to call from any thread."""
+
+    def __init__(self, store: Store, items: Mapping[str, Item]) -> None:
+        self._store = store
+        self._items = items
+        self._ledger = Ledger(items.values())
+        self._known: tuple[Progress, History] | None = None
+        self._lock = Lock()
+        self.set_aside = self._kept_aside()  # attempts up to this number do not count
+        self._newest = self.set_aside
+
+    def start_after(self, number: int | None) -> None:
+        """Count only attempts after this number; None is the newest one. The others stay in the store."""
+        with self._lock:
+            last = self._store.attempts(after=self._newest)
+            self.set_aside = (last[-1][0] if last else self._newest) if number is None else number
+            self._store.keep("start-after", str(self.set_aside))
+            self._start(self.set_aside)
+
+    def known(self) -> tuple[Progress, History]:
+        """Schedule, mastery and history as of the newest attempt in the store, whichever tab or process wrote it."""
+        with self._lock:
+            if (aside := self._kept_aside()) != self.set_aside:
+                self._start(aside)  # another process of the same studio started over
+            added = self._store.attempts(after=self._newest)
+            if added:
+                self._newest = added[-1][0]
+            if added or self._known is None:
+                progress = self._ledger.add(attempt for _, attempt in added)
+                before = self._known[1] if self._known else History()
+                self._known = progress, before.followed_by(progress.history)
+            return self._known
+
+    def _kept_aside(self) -> int:
+        return int(self._store.kept("start-after", "0"))
+
+    def _start(self, after: int) -> None:
+        self.set_aside = self._newest = after
+        self._ledger, self._known = Ledger(self._items.values()), None

@@ -1,0 +1,60 @@
+"""Which question comes next. Pure functions of items, progress and the time."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from clearhead.course import Item, ItemProgress, Progress
+
+# An item missed a moment ago is due in minutes; when nothing else is left it is asked now instead of sending the
+# learner away to wait for it.
+AHEAD = timedelta(minutes=20)
+SECONDS = {
+    "card": 12,
+    "code": 300,
+    "explain": 120,
+    "worked": 120,
+}  # a first guess, until the learner's own times are known
+
+
+def due(items: Iterable[Item], progress: Progress, now: datetime) -> list[Item]:
+    """The items to review now, the most overdue first."""
+    known = {item.id: item for item in items}
+    return [known[id] for id in progress.due(now) if id in known]
+
+
+def next_item(items: Sequence[Item], progress: Progress, now: datetime, *, after: str = "") -> Item | None:
+    """The next item of a topic: due ones, then new ones (easy first), then those due within minutes; None at rest.
+
+    `after` is the item just answered: it does not come twice running while there is another.
+    """
+    state = progress.items
+    new = sorted((item for item in items if state[item.id].state == "new"), key=lambda item: item.difficulty)
+    soon = [item for item in due(items, progress, now + AHEAD) if state[item.id].due != now]
+    queue = [*due(items, progress, now), *new, *soon]
+    others = [item for item in queue if item.id != after]
+    return next(iter(others or queue), None)
+
+
+def least_recent(items: Sequence[Item], progress: Progress, *, after: str = "") -> Item | None:
+    """What to ask a learner who wants more though nothing is due: what was asked longest ago."""
+    long_ago = sorted(items, key=lambda item: (str(progress.items[item.id].last or ""), item.difficulty))
+    others = [item for item in long_ago if item.id != after]
+    return next(iter(others or long_ago), None)
+
+
+def next_due(items: Iterable[Item], progress: Progress) -> datetime | None:
+    """When the first of these items is due again."""
+    times = [state.due for item in items if (state := progress.items[item.id]).due is not None]
+    return min(times, default=None)
+
+
+def minutes(items: Iterable[Item], seconds: Mapping[str, float]) -> int:
+    """How long these questions will take, from the learner's own median time for each where there is one."""
+    items = list(items)
+    total = sum(min(seconds.get(item.id, SECONDS.get(item.kind, 45)), 600) for item in items)
+    return max(1, round(total / 60)) if items else 0
+
+
+def last_was_right(state: ItemProgress) -> bool:
+    """Whether the last answer to this item was right."""
+    return bool(state.last_correct)

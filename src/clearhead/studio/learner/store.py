@@ -1,0 +1,143 @@
+"""What a learner did, kept: a table of attempts that only ever grows, and a small place for settings and notes.
+
+Nothing derived is stored: schedule and mastery are rebuilt from the attempts (docs/decisions/0009). An attempt's id
+is made when its question is shown, so a form sent twice, or from two tabs, counts once.
+"""
+
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from clearhead.course import Attempt
+from clearhead.studio.learner.database import Database
+from clearhead.studio.learner.tables import LOCAL, attempts, kept
+
+# Made once: to build a statement takes longer than to run it. Each is of one learner.
+_AFTER = (
+    select(attempts)
+    .where(attempts.c.learner == bindparam("learner"), attempts.c.number > bindparam("after"))
+    .order_by(attempts.c.number)
+)
+_ONE = select(attempts).where(attempts.c.learner == bindparam("learner"), attempts.c.id == bindparam("id"))
+_UNDOING = select(func.count()).where(attempts.c.learner == bindparam("learner"), attempts.c.undoes == bindparam("id"))
+_KEPT = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
+_DROP = delete(kept).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
+_KEPT_UNDER = (
+    select(kept)
+    .where(
+        kept.c.learner == bindparam("learner"), func.substr(kept.c.key, 1, bindparam("length")) == bindparam("prefix")
+    )
+    .order_by(kept.c.key)
+)
+
+
+class Store:
+    """One learner's attempts and settings in a database.
+
+    Each method raises StoreError where the database cannot be used: damaged, full, or gone.
+    """
+
+    def __init__(self, database: Database, learner: int = LOCAL) -> None:
+        self.database = database
+        self.learner = learner
+        self.writes = 0  # attempts recorded through this object
+        self._insert, self._keep = _inserts(database.is_postgresql)
+
+    def record(self, attempt: Attempt) -> bool:
+        """Add an attempt, on disk when this returns. False where it was already there, and then nothing changes."""
+        row = {
+            "learner": self.learner,
+            "id": attempt.id,
+            "item_id": attempt.item_id,
+            "item_rev": attempt.item_rev,
+            "at": attempt.at.astimezone(UTC).isoformat(),
+            "mode": attempt.mode,
+            "correct": attempt.correct,
+            "response": attempt.response,
+            "seconds": attempt.seconds,
+            "seed": attempt.seed,
+            "confidence": attempt.confidence,
+            "hints": attempt.hints,
+            "undoes": attempt.undoes,
+        }
+        with self.database.writing() as connection:
+            if self.database.is_postgresql:
+                # One writer at a time, as SQLite has it: so numbers are in the order in which attempts can be read,
+                # and `attempts(after=…)` never passes one over.
+                connection.execute(select(func.pg_advisory_xact_lock(self.learner)))
+            new = connection.execute(self._insert, row).first() is not None
+        self.writes += 1
+        return new
+
+    def attempts(self, after: int = 0) -> list[tuple[int, Attempt]]:
+        """All attempts, undone ones and the undoing too, oldest first, each with its number in the file.
+
+        `after` leaves out those up to and with that number, so that a caller who keeps a list reads only what is new.
+        """
+        with self.database.reading() as connection:
+            return [(row.number, _attempt(row)) for row in connection.execute(_AFTER, self._mine(after=after))]
+
+    def attempt(self, attempt_id: str) -> Attempt | None:
+        """The attempt with this id, or None."""
+        with self.database.reading() as connection:
+            row = connection.execute(_ONE, self._mine(id=_text(attempt_id))).one_or_none()
+        return None if row is None else _attempt(row)
+
+    def undone(self, attempt_id: str) -> bool:
+        """Whether a later attempt takes this one back."""
+        with self.database.reading() as connection:
+            return bool(connection.execute(_UNDOING, self._mine(id=_text(attempt_id))).scalar_one())
+
+    def keep(self, key: str, value: str) -> None:
+        """Remember a setting or a note, in place of what was kept under this key."""
+        with self.database.writing() as connection:
+            connection.execute(self._keep, self._mine(key=_text(key), value=_text(value)))
+
+    def kept(self, key: str, default: str = "") -> str:
+        """What was kept under this key."""
+        with self.database.reading() as connection:
+            found = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
+        return default if found is None else str(found)
+
+    def drop(self, key: str) -> None:
+        """Forget what was kept under this key."""
+        with self.database.writing() as connection:
+            connection.execute(_DROP, self._mine(key=_text(key)))
+
+    def kept_under(self, prefix: str) -> dict[str, str]:
+        """Every setting whose key begins with `prefix`, without the prefix."""
+        with self.database.reading() as connection:
+            rows = connection.execute(_KEPT_UNDER, self._mine(prefix=prefix, length=len(prefix)))
+            return {row.key.removeprefix(prefix): row.value for row in rows}
+
+    def close(self) -> None:
+        """Give the database back."""
+        self.database.close()
+
+    def _mine(self, **values: object) -> dict[str, object]:
+        return {"learner": self.learner, **values}
+
+
+@cache
+def _inserts(is_postgresql: bool) -> tuple[Any, Any]:
+    """An attempt that is added once, and a setting that is replaced; in the dialect of the database."""
+    insert: Any = postgresql.insert if is_postgresql else sqlite.insert
+    setting = insert(kept).values({name: bindparam(name) for name in ("learner", "key", "value")})
+    columns: dict[str, Any] = {column.name: bindparam(column.name) for column in attempts.c if column.name != "number"}
+    return (
+        insert(attempts).values(columns).on_conflict_do_nothing().returning(attempts.c.number),
+        setting.on_conflict_do_update(index_elements=["learner", "key"], set_={"value": setting.excluded.value}),
+    )
+
+
+def _attempt(row: Any) -> Attempt:
+    fields = {name: value for name, value in row._mapping.items() if name not in ("number", "learner", "at")}
+    return Attempt(**fields, at=datetime.fromisoformat(row.at))
+
+
+def _text(text: str) -> str:
+    """What any database can hold: no NUL, no half of a surrogate pair."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,254 @@
+"""What the Lens has read: models, readings and uploaded pictures, the last few of each, in this process alone."""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+from clearhead.errors import ModelError, OptionError
+from clearhead.studio.text.field_limits import fitting
+from clearhead.studio.text.translation import _
+
+if TYPE_CHECKING:
+    from clearhead.capture import Loaded, Reading
+
+# What needs torch is imported where it is used: a studio starts, and teaches, without it.
+
+Tell = Callable[[str, int, int], None]  # what is being done, and how far it is: done, total (0: not known)
+
+MODELS: Final = 2
+LATEST: Final = 6
+PICTURES: Final = 8
+SHARED: Final = 400  # files that several processes keep for one another
+KEY: Final = re.compile(r"[0-9a-f]{32}(\.json)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One text or one picture through one model.
+
+    Attributes:
+        text: the text; not looked at where there is a picture.
+        model: a folder or a cached name; None for the demo model.
+        picture: the key of an uploaded picture, or "".
+        rollout: all layers as one map.
+        second: another model to compare with, named as `model` is; "" for none.
+    """
+
+    text: str
+    model: str | None = None
+    picture: str = ""
+    rollout: bool = False
+    second: str = ""
+
+    @property
+    def key(self) -> str:
+        """A short name of what is asked, for addresses."""
+        return _digest(repr((self.text, self.model, self.picture, self.rollout, self.second)).encode())
+
+    @property
+    def alone(self) -> "Asked":
+        """The same without the second model."""
+        return replace(self, second="")
+
+    @property
+    def other(self) -> "Asked":
+        """The same through the second model alone."""
+        return replace(self, model=self.second, second="")
+
+
+def asked(text: str, model: str = "", picture: str = "", rollout: bool = False, second: str = "") -> Asked:
+    """What a form says, cleaned.
+
+    Raises:
+        OptionError: the text holds half a character (a lone surrogate), which no tokenizer reads.
+        TooLong: the text, or a name, is too long.
+    """
+    fitting("lens", text)
+    for name in (model, second, picture):
+        fitting("name", name)
+    for value in (text, model, second):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise OptionError(_("the text holds half a character, which no tokenizer reads. Type it again.")) from error
+    return Asked(text.strip(), model.strip() or None, picture.strip(), rollout, second.strip())
+
+
+class Readings:
+    """Readings by what was asked, made one at a time: two first visits must not load a model twice, nor texts mix.
+
+    Args:
+        only: the models that may be read, by name; None allows every name and folder. A shared studio reads its own
+            alone, so nobody opens a folder of the server or lets a model's code run on it.
+        folder: where what was asked, and pictures, are kept too, for the other processes of the same studio.
+    """
+
+    def __init__(self, only: Collection[str] | None = None, folder: Path | None = None) -> None:
+        self._only, self._folder = only, folder
+        self._turn = Lock()
+        self._models: OrderedDict[tuple[str | None, bool], Loaded] = OrderedDict()
+        self._readings: OrderedDict[Asked, Reading] = OrderedDict()
+        self._asked: OrderedDict[str, Asked] = OrderedDict()
+        self._pictures: OrderedDict[str, bytes] = OrderedDict()
+        self._trusted: set[str] = set()
+
+    def read(self, wanted: Asked, tell: Tell) -> "Reading":
+        """The reading, made now or kept.
+
+        Args:
+            wanted: what to read; its second model plays no part.
+            tell: told how far it is; what it raises stops the reading.
+        Raises:
+            ModelError: the model, the text or the picture cannot be used, or there is no attention in the model.
+        """
+        while not self._turn.acquire(timeout=0.1):
+            tell("waiting", 0, 0)
+        try:
+            if wanted.alone not in self._readings:
+                reading = self._made(wanted.alone, tell)
+                _keep(self._readings, wanted.alone, reading, LATEST)
+            if wanted.key not in self._asked:
+                self._share(f"{wanted.key}.json", json.dumps(asdict(wanted)).encode())
+            _keep(self._asked, wanted.key, wanted, 4 * LATEST)
+            return self._readings[wanted.alone]
+        finally:
+            self._turn.release()
+
+    def both(self, wanted: Asked, tell: Tell) -> "tuple[Reading, Reading | None]":
+        """The reading, and the same through the second model where one is asked for.
+
+        Raises:
+            ModelError: as of `read`, of either model.
+            OptionError: the two cut the text into other tokens, so their maps do not lie on each other.
+        """
+        from clearhead.views.checks import check_same_tokens
+
+        first = self.read(wanted, tell)
+        if not wanted.second:
+            return first, None
+        second = self.read(wanted.other, lambda doing, done, total: tell(f"second-{doing}", done, total))
+        check_same_tokens(first, second)
+        return first, second
+
+    def asked(self, key: str) -> Asked:
+        """What was asked under a key.
+
+        Raises:
+            OptionError: the studio has forgotten it, or was started anew.
+        """
+        if key not in self._asked:
+            if shared := self._shared(f"{key}.json"):
+                return Asked(**json.loads(shared))
+            raise OptionError(_("the studio has forgotten this reading. Press Read to make it again."))
+        return self._asked[key]
+
+    def add_picture(self, content: bytes) -> str:
+        """Keep an uploaded picture for as long as there is room; the key to ask for it by."""
+        key = _digest(content)
+        _keep(self._pictures, key, content, PICTURES)
+        self._share(key, content)
+        return key
+
+    def trust(self, model: str) -> None:
+        """The learner has said that code which this model brings may run, until the studio stops.
+
+        Raises:
+            ModelError: this studio reads its own models only.
+        """
+        self._refuse_others(model)
+        self._trusted.add(model)
+
+    def _made(self, wanted: Asked, tell: Tell) -> Any:
+        if wanted.rollout:
+            from clearhead.views.rollout import rolled
+
+            return rolled(self._made(replace(wanted, rollout=False), tell))
+        from clearhead import capture
+        from clearhead.capture.models.progress import layers_run
+        from clearhead.views.checks import check_not_empty
+
+        loaded = self._loaded(wanted.model, tell)
+        tell("reading", 0, 0)
+        with layers_run(loaded.model, lambda done, total: tell("reading", done, total)):
+            if wanted.picture:
+                reading = capture.read_picture(loaded, self._picture(wanted.picture))
+            else:
+                reading = capture.read(loaded, wanted.text)
+        check_not_empty(reading)
+        return reading
+
+    def _loaded(self, model: str | None, tell: Tell) -> "Loaded":
+        from clearhead import capture
+
+        self._refuse_others(model)
+        trusted = model in self._trusted
+        if (model, trusted) not in self._models:
+            tell("loading", 0, 0)
+            loaded = capture.load(model, trust_remote_code=trusted)
+            tell("loading", 1, 1)  # a stop asked for while it loaded takes hold here
+            _keep(self._models, (model, trusted), loaded, MODELS)
+        return self._models[model, trusted]
+
+    def _refuse_others(self, model: str | None) -> None:
+        # Decided by the name, before anything is looked for: an answer tells nothing about the server's folders.
+        if self._only is not None and model and model not in self._only:
+            raise ModelError(_("this studio is shared: the Lens opens its own models only."))
+
+    def _picture(self, key: str) -> bytes:
+        content = self._pictures.get(key) or self._shared(key)
+        if content is None:
+            raise ModelError(
+                _("this picture is not kept: an address cannot hold it, and the studio forgets it. Choose it again.")
+            )
+        return content
+
+    def _share(self, name: str, content: bytes) -> None:
+        """Keep it for the other processes; the oldest files make room."""
+        if self._folder is None:
+            return
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        whole = self._folder / f".{name}.{secrets.token_hex(4)}"
+        whole.write_bytes(content)
+        whole.rename(self._folder / name)
+        names = sorted(os.scandir(self._folder), key=_age)
+        for entry in names[:-SHARED]:
+            Path(entry.path).unlink(missing_ok=True)
+
+    def _shared(self, name: str) -> bytes | None:
+        if self._folder is None or not KEY.fullmatch(name):
+            return None
+        try:
+            return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+
+def _age(entry: "os.DirEntry[str]") -> float:
+    """When the file was written; 0 where another process has just deleted it."""
+    try:
+        return entry.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _keep(library: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Put a value at the end of the shelf; what was used longest ago makes room."""
+    library[key] = value
+    library.move_to_end(key)
+    while len(library) > most:
+        library.popitem(last=False)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+READINGS = Readings()

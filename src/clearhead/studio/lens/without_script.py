@@ -1,0 +1,45 @@
+"""The Lens without JavaScript: one head's numbers, and a way to every other."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+NAMED = 32  # tokens up to which the map is drawn
+
+
+def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int) -> dict[str, Any]:
+    """What the template shows of one head; of the first that is worth it where there is no such head.
+
+    Of a second model, how far each head is from the one in the same place: `kl[layer][head]`, nats a query.
+    """
+    from clearhead.views.comparison import divergences
+    from clearhead.views.links import first_link
+    from clearhead.views.listing import listing
+    from clearhead.views.token_axes import layer_token_axes
+
+    matrices = list(reading.record.values())
+    if not (0 <= layer < len(matrices) and 0 <= head < matrices[layer].shape[1]):
+        first = first_link(reading)
+        layer, head = first.layer, first.head
+    listed = listing(reading, layer=layer, head=head)["heads"][0]
+    queries, keys = layer_token_axes(reading, layer)
+    is_named = queries.tokens == keys.tokens and len(keys.tokens) <= NAMED
+    rows = [
+        {"token": token, "links": [(keys.tokens[key], weight) for key, weight in links[:8]]}
+        for token, links in zip(queries.tokens, listed["links"], strict=True)
+    ]
+    return {
+        "error": None,
+        "model": reading.model_name,
+        "layer": layer,
+        "head": head,
+        "breadth": listed["scores"].get("breadth"),
+        "tokens": keys.tokens,
+        "margin": 0.6 + 0.37 * min(max(map(len, keys.tokens)), 11),  # room for names, in cells
+        "weights": listed["weights"] if is_named else None,
+        "rows": rows,
+        "heads": [matrix.shape[1] for matrix in matrices],
+        "second": second and second.model_name,
+        "kl": second and divergences(reading, second),
+    }

@@ -1,0 +1,136 @@
+"""The packs this studio teaches, each item with what its proof computed."""
+
+import fcntl
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from clearhead.course import Item, Outcome, Pack, Proved, Topic, load, prove_pack, shipped
+from clearhead.errors import PackError
+from clearhead.studio.library.page_outputs import with_outputs
+
+
+@dataclass(frozen=True)
+class Library:
+    """Packs and proofs. An item whose proof failed is on no page; `failed` says why.
+
+    `coming` is how many items are still to be proved.
+    """
+
+    packs: tuple[Pack, ...]
+    proved: Mapping[str, Proved]
+    failed: tuple[Outcome, ...] = ()
+    pages: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
+    coming: int = 0
+
+    def plus(self, outcome: Outcome) -> "Library":
+        """A shelf on which one more proof has ended, well or not."""
+        if outcome.proved is None:
+            return replace(self, failed=(*self.failed, outcome), coming=self.coming - 1)
+        return replace(self, proved={**self.proved, outcome.item_id: outcome.proved}, coming=self.coming - 1)
+
+    def page(self, pack: Pack, topic: Topic, mode: str) -> str | None:
+        """A mode's Markdown, with the outputs of its programs; None where the topic has no such page."""
+        page = topic.pages.get(mode)
+        return self.pages.get((pack.id, topic.id, mode), page.text) if page else None
+
+    @cached_property
+    def items(self) -> Mapping[str, Item]:
+        """Every proved item of every pack, in course order."""
+        return {id: item for pack in self.packs for id, item in pack.items.items() if id in self.proved}
+
+    @cached_property
+    def written(self) -> Mapping[str, Item]:
+        """Every item of every pack, proved or not: what progress is kept of."""
+        return {id: item for pack in self.packs for id, item in pack.items.items()}
+
+    @cached_property
+    def _pack_of(self) -> Mapping[str, Pack]:
+        return {id: pack for pack in self.packs for id in pack.items}
+
+    def pack_of(self, item_id: str) -> Pack:
+        """The pack an item is in. Raises KeyError."""
+        return self._pack_of[item_id]
+
+    def topic_of(self, item: Item) -> Topic:
+        """The topic an item is in."""
+        return self.pack_of(item.id).topic(item.topic)
+
+    def find(self, pack_id: str, topic_id: str) -> tuple[Pack, Topic] | None:
+        """The topic at this address, or None."""
+        for pack in self.packs:
+            for topic in pack.topics:
+                if (pack.id, topic.id) == (pack_id, topic_id):
+                    return pack, topic
+        return None
+
+    def topics(self) -> Iterable[tuple[Pack, Topic]]:
+        """Every topic, in course order."""
+        return ((pack, topic) for pack in self.packs for topic in pack.topics)
+
+    def items_of(self, pack: Pack, topic: Topic) -> list[Item]:
+        """The proved items of a topic, in order."""
+        return [item for item in pack.items_of(topic.id) if item.id in self.proved]
+
+
+def fill(paths: Iterable[Path] | None, cache: Path) -> Library:
+    """Load the packs and prove them, whole. Arguments and errors: see `unproved` and `prove`."""
+    return prove(unproved(paths), cache)
+
+
+def unproved(paths: Iterable[Path] | None) -> Library:
+    """Load the packs (None: the shipped ones); nothing of them is run.
+
+    Raises:
+        PackError: a pack that cannot be read, or two packs with an item of the same id.
+    """
+    packs = tuple(load(path) for path in (shipped() if paths is None else paths))
+    return Library(packs, {}, coming=_count(packs))
+
+
+def prove(library: Library, cache: Path, publish: Callable[[Library], None] | None = None, jobs: int = 2) -> Library:
+    """Run the pages' programs and prove the items, topic by topic.
+
+    Args:
+        cache: a folder of what earlier starts proved; that is not proved again.
+        publish: called with each fuller shelf, so that one can learn while the rest is proved. What it raises ends
+            the proving.
+
+    Raises:
+        SandboxError: this machine cannot confine programs.
+    """
+
+    def grow(fuller: Library) -> None:
+        nonlocal library
+        library = fuller
+        if publish:
+            publish(library)
+
+    for pack, topic in library.topics():
+        with _alone(cache):
+            pages = {(pack.id, topic.id, mode): with_outputs(page, pack, cache) for mode, page in topic.pages.items()}
+            grow(replace(library, pages={**library.pages, **pages}))
+            prove_pack(pack, cache=cache, jobs=jobs, topic=topic.id, progress=lambda one, *_: grow(library.plus(one)))
+    return library
+
+
+@contextmanager
+def _alone(cache: Path) -> Iterator[None]:
+    """One process at a time over this cache: what one proved, the others read instead of proving it again."""
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _count(packs: Iterable[Pack]) -> int:
+    """How many items there are. Raises PackError where two packs use one id."""
+    seen: dict[str, str] = {}
+    for pack in packs:
+        for id in pack.items:
+            if id in seen:
+                raise PackError(f"item {id!r} is in pack {seen[id]!r} too; an id is used once, so rename one of them")
+            seen[id] = pack.id
+    return len(seen)

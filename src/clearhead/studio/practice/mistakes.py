@@ -1,0 +1,200 @@
+"""Common mistakes of a topic: those the learner has made, with what disproved each, and those that wait."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from clearhead.course import Attempt, Item, Option, Proved, Verdict
+from clearhead.errors import OptionError
+from clearhead.messages import Message, message
+from clearhead.studio.learn import topic
+from clearhead.studio.practice.asking import answered
+from clearhead.studio.questions.question import Question
+from clearhead.studio.web.context import Context, CurrentContext
+from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable
+
+router = APIRouter()
+RUN = ("code", "order")  # kinds whose verdict is run: what it said is kept with the answer, not run again for this page
+LATEST = 20  # wrong answers looked at of each question
+LINE = 160  # characters of an answer that are shown beside the right one
+SHOWN = 30  # mistakes on the page: first those not put right, the newest first
+MODE = {"code": "build", "explain": "recall"}  # kind -> where its questions are met, if not in Practice
+
+
+@dataclass
+class Mistake:
+    """A belief that wrong answers act out; or, where no known one explains them, what was wrong with one question.
+
+    Attributes:
+        item: the question of the newest answer.
+        belief: what its holder believes; "" where none is known.
+        why: what is wrong, in one sentence, where no belief is known.
+        against: what was run against it, Markdown.
+        yours, right: what was answered and what is right, where that fits a line or two each.
+        made: the answers, newest first; those of Try have no id.
+        since: whether a later answer to the same question was right.
+    """
+
+    item: Item
+    belief: str = ""
+    why: str = ""
+    against: str = ""
+    yours: str = ""
+    right: str = ""
+    made: list[Attempt] = field(default_factory=list)
+    since: bool = False
+
+    @property
+    def again(self) -> str:
+        """Where the question is put again."""
+        return f"/items/{self.item.id}?mode={MODE.get(self.item.kind, 'practice')}"
+
+
+@router.get("/topics/{pack_id}/{topic_id}/mistakes", response_class=HTMLResponse)
+@linkable
+def page(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, this = topic.topic_at(context, pack_id, topic_id)
+    items = context.library.items_of(pack, this)
+    made = made_by(context, items)
+    named = {program.misconception for item in items for program in item.programs if program.misconception}
+    ordered = sorted(made.values(), key=lambda one: (one.since, -one.made[0].at.timestamp()))
+    others = [belief for id, belief in pack.misconceptions.items() if id in named and id not in made]
+    return render(
+        request,
+        "practice/mistakes.html",
+        pack=pack,
+        topic=this,
+        tabs=topic.tabs(context, pack, this),
+        mode="practice",
+        made=ordered[:SHOWN],
+        older=len(ordered[SHOWN:]),
+        others=others,
+        titles={item.id: item.title for item in items},
+        now=context.now(),
+    )
+
+
+def made_by(context: Context, items: Iterable[Item]) -> dict[str, Mistake]:
+    """The learner's mistakes: by misconception where one explains the answer, else by question."""
+    found: dict[str, Mistake] = {}
+    kept, tried, by_item = context.store.kept_under("told:"), _tried(context), context.history.by_item
+    for item in items:
+        if item.kind == "card":  # what one did not remember is no mistake
+            continue
+        attempts = by_item.get(item.id, ())
+        same: dict[tuple[int, str], dict[str, Mistake]] = {}  # (seed, response): one answer given again is told once
+        for attempt in islice((one for one in reversed(attempts) if not one.correct), LATEST):
+            key = (attempt.seed, str(attempt.response))
+            if item.kind in RUN:
+                told = _from_kept(item, kept.get(attempt.id))
+            elif key in same:
+                told = same[key]
+            else:
+                told = same[key] = _told(context, item, attempt)
+            for name, mistake in told.items():
+                known = found.setdefault(name, mistake)
+                known.made.append(attempt)
+                known.since |= attempts[-1].correct
+        if last := tried.get(item.id):
+            for name, mistake in _told(context, item, last).items():
+                known = found.setdefault(name, mistake)
+                known.made.append(last)
+                known.since |= last.correct or any(one.correct and one.at > last.at for one in attempts[-1:])
+    for mistake in found.values():
+        mistake.made.sort(key=lambda one: one.at, reverse=True)
+    return found
+
+
+def _told(context: Context, item: Item, attempt: Attempt) -> dict[str, Mistake]:
+    """What was wrong with this answer: misconception or question -> the mistake."""
+    own = context.library.proved[item.id]
+    proved = own if attempt.seed == own.receipt.seed else context.variants.ready(item, attempt.seed)
+    if not proved:  # its numbers are not at hand, and to prove them again takes too long
+        return {item.id: Mistake(item)}
+    beliefs = [option for option in _wrong(proved, attempt) if option.misconception]
+    if beliefs:
+        return {str(one.misconception): Mistake(item, one.belief, against=one.counterexample) for one in beliefs}
+    question = answered(context, attempt)
+    if question is None:
+        return {}
+    try:
+        verdict = question.verdict(attempt.response)
+    except OptionError:  # the question was of another kind when it was answered
+        return {item.id: Mistake(item)}
+    if verdict.chosen and verdict.chosen.misconception:  # typed as that belief would have it
+        return {verdict.chosen.misconception: Mistake(item, verdict.why, against=verdict.counterexample)}
+    yours, right = _pair(question, attempt, verdict)
+    return {item.id: Mistake(item, why=verdict.why, against=verdict.counterexample, yours=yours, right=right)}
+
+
+def _wrong(proved: Proved, attempt: Attempt) -> list[Option]:
+    """The wrong options of an answer that was chosen."""
+    keys = attempt.response if isinstance(attempt.response, list) else [attempt.response]
+    options = [proved.option(key) for key in keys if isinstance(key, str)]
+    return [option for option in options if option and not option.correct]
+
+
+def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, str]:
+    """What was answered beside what is right: the line typed, or the first step that is wrong."""
+    if question.form == "typed" and len(verdict.yours) <= LINE:
+        return verdict.yours.strip(), verdict.right.strip()
+    if question.form == "worked" and isinstance(attempt.response, dict) and isinstance(verdict.why, Message):
+        step = str(verdict.why.values.get("step"))
+        return str(attempt.response.get(step, "")), verdict.details.get(step, "")
+    return "", ""
+
+
+def remember(context: Context, attempt: Attempt, verdict: Verdict) -> None:
+    """Keep what a run said of a wrong program or order, for the page of mistakes."""
+    if verdict.correct or context.library.items[attempt.item_id].kind not in RUN:
+        return
+    chosen = verdict.chosen.misconception if verdict.chosen else None
+    told = {"misconception": chosen, "why": _plain(verdict.why), "against": _plain(verdict.counterexample)}
+    context.store.keep(f"told:{attempt.id}", json.dumps(told))
+
+
+def remember_prediction(context: Context, item: Item, said: str, verdict: Verdict) -> None:
+    """Keep the newest wrong prediction that was made of a program in Try, and that it was put right there."""
+    before = json.loads(context.store.kept(f"tried:{item.id}", "{}"))
+    if verdict.correct:
+        kept = before and {**before, "right": True}
+    else:
+        kept = {"said": said, "at": context.now().isoformat(), "rev": item.rev, "after": context.learner.set_aside}
+    if kept != before:
+        context.store.keep(f"tried:{item.id}", json.dumps(kept))
+
+
+def _tried(context: Context) -> dict[str, Attempt]:
+    """The newest wrong prediction of each program: item -> an attempt that no schedule knows, right once put right."""
+    found = {}
+    for id, text in context.store.kept_under("tried:").items():
+        kept = json.loads(text)
+        item = context.library.items.get(id)
+        if item and item.rev == kept["rev"] and kept["after"] >= context.learner.set_aside:  # the newest start's
+            at, seed = datetime.fromisoformat(kept["at"]), context.library.proved[id].receipt.seed
+            found[id] = Attempt("", id, item.rev, at, "try", kept.get("right", False), kept["said"], seed=seed)
+    return found
+
+
+def _from_kept(item: Item, kept: str | None) -> dict[str, Mistake]:
+    told = json.loads(kept or "{}")
+    why, against = _spoken(told.get("why", "")), _spoken(told.get("against", ""))
+    if told.get("misconception"):
+        return {told["misconception"]: Mistake(item, why, against=against)}
+    return {item.id: Mistake(item, why=why, against="" if against == why else against)}
+
+
+def _plain(text: str) -> Any:
+    """A text as JSON holds it: with its pattern, if it has one, so that it can be said in another language."""
+    return [text.pattern, text.values] if isinstance(text, Message) else text
+
+
+def _spoken(kept: Any) -> str:
+    return message(kept[0], **kept[1]) if isinstance(kept, list) else str(kept)

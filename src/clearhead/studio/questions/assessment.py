@@ -1,0 +1,147 @@
+"""A test or a challenge: a row of questions answered in one go. Pure functions; nothing about a sitting is stored.
+
+The id of each answer follows from the sitting's id and its place in the row, so the attempts already kept say how far
+a sitting has come: it survives a restart, and a form sent twice still counts once.
+"""
+
+import random
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from clearhead.course import Attempt, Challenge, Item
+from clearhead.studio.text.translation import mark
+
+TEST = ("choice", "predict", "debug", "tune", "worked", "order", "match")  # kinds a test asks: graded at once
+LENGTH = 10
+EASIEST, HARDEST, MIDDLE = 1, 5, 3
+
+# The five problems of a challenge: name, the kinds that fit it where the author chose none, seconds on its clock.
+SLOTS: Mapping[str, tuple[str, tuple[str, ...], int]] = {
+    "predict": (mark("Predict the output"), ("predict", "worked"), 60),
+    "choose": (mark("Choose the model"), ("choice", "match"), 45),
+    "tune": (mark("Tune"), ("tune", "predict"), 60),
+    "debug": (mark("Debug"), ("debug", "order"), 90),
+    "concept": (mark("Concept"), ("match", "order", "choice"), 60),
+}
+PASS = 0.9  # share of right answers with which a whole test is passed
+CLOCKS = {"off": 0.0, "1": 1.0, "1.5": 1.5, "2": 2.0}
+
+Look = Callable[[str], Attempt | None]
+
+
+def answer_id(assessment_id: str, place: int, attempt: int = 0) -> str:
+    """The id of an answer: of the question at this place, at this try."""
+    return str(uuid.uuid5(uuid.UUID(assessment_id), f"{place}:{attempt}"))
+
+
+def new_id() -> str:
+    """The id of a sitting not begun."""
+    return str(uuid.uuid4())
+
+
+def answers_so_far(assessment_id: str, look: Look) -> list[Attempt]:
+    """The answers of a test so far, in order."""
+    found: list[Attempt] = []
+    while len(found) < LENGTH and (one := look(answer_id(assessment_id, len(found)))):
+        found.append(one)
+    return found
+
+
+def next_item(items: Sequence[Item], answers: Sequence[Attempt], assessment_id: str) -> Item | None:
+    """The next item of a test: harder after a right answer, easier after a wrong one, concepts not yet asked first.
+
+    The same answers give the same item, so a page can be loaded again. None when the test is over.
+    """
+    seen = {answer.item_id for answer in answers}
+    left = [item for item in items if item.kind in TEST and item.id not in seen]
+    if not left or len(answers) >= LENGTH:
+        return None
+    level = MIDDLE
+    for answer in answers:
+        level = min(HARDEST, level + 1) if answer.correct else max(EASIEST, level - 1)
+    asked = {concept for item in items if item.id in seen for concept in item.concepts}
+    draw = random.Random(f"{assessment_id} {len(answers)}")  # noqa: S311 — a draw, not a secret
+    dice = {item.id: draw.random() for item in left}
+    return min(left, key=lambda item: (abs(item.difficulty - level), len(asked & set(item.concepts)), dice[item.id]))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One of the five problems of a challenge, and the tries at it so far."""
+
+    place: int
+    name: str
+    item: Item
+    seconds: int
+    tries: tuple[Attempt, ...]
+
+    @property
+    def left(self) -> int:
+        """Tries that are left."""
+        return max(0, self.item.attempts - len(self.tries))
+
+    @property
+    def solved(self) -> bool:
+        """Whether the last try was right."""
+        return bool(self.tries) and self.tries[-1].correct
+
+    @property
+    def over(self) -> bool:
+        """Whether it is solved, or no try is left."""
+        return self.solved or self.left == 0
+
+    def in_time(self, factor: float) -> bool:
+        """Whether the clock had not run out at the last try; always so with the clock off."""
+        took = self.tries[-1].seconds if self.tries else None
+        return not factor or (took is not None and took <= self.seconds * factor)
+
+
+def problems(items: Sequence[Item], assessment_id: str, look: Look, chosen: Challenge | None = None) -> list[Problem]:
+    """The problems of a challenge, with the tries so far.
+
+    Args:
+        chosen: the author's five; None draws one a slot by the sitting's id, of the harder items of a kind that fits.
+    """
+    found = []
+    for place, (slot, item) in enumerate(_drawn(items, assessment_id) if chosen is None else _written(items, chosen)):
+        name, _kinds, seconds = SLOTS[slot]
+        tries: list[Attempt] = []
+        while len(tries) < item.attempts and (one := look(answer_id(assessment_id, place, len(tries)))):
+            tries.append(one)
+        found.append(Problem(place, name, item, max(seconds, item.time_limit), tuple(tries)))
+    return found
+
+
+def offered(challenges: Sequence[Challenge], items: Sequence[Item]) -> list[Challenge]:
+    """The challenges whose five problems can all be put."""
+    there = {item.id for item in items}
+    return [one for one in challenges if there.issuperset(one.problems.values())]
+
+
+def _written(items: Sequence[Item], chosen: Challenge) -> list[tuple[str, Item]]:
+    known = {item.id: item for item in items}
+    return [(slot, known[id]) for slot, id in chosen.problems.items()]
+
+
+def _drawn(items: Sequence[Item], assessment_id: str) -> list[tuple[str, Item]]:
+    draw = random.Random(assessment_id)  # noqa: S311 — a draw, not a secret
+    used: set[str] = set()
+    found = []
+    for slot, (_name, kinds, _seconds) in SLOTS.items():
+        pool = next((fit for kind in kinds if (fit := _of(items, kind, used))), [])
+        if pool:
+            hard = sorted(pool, key=lambda item: -item.difficulty)[: max(3, len(pool) // 2)]
+            item = draw.choice(hard)
+            used.add(item.id)
+            found.append((slot, item))
+    return found
+
+
+def passed(answers: Sequence[Attempt]) -> bool:
+    """Whether these answers pass a test: it was whole, and nearly all were right. Right answers made it hard."""
+    return len(answers) == LENGTH and sum(one.correct for one in answers) >= PASS * LENGTH
+
+
+def _of(items: Sequence[Item], kind: str, used: set[str]) -> list[Item]:
+    return [item for item in items if item.kind == kind and item.id not in used]

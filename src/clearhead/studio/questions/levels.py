@@ -1,0 +1,45 @@
+"""Easy, medium, hard, or one concept: the learner may keep to one of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from clearhead.course import Item, Progress
+from clearhead.studio.learner import review_queue
+from clearhead.studio.text.translation import mark
+
+LEVELS = {"easy": mark("Easy"), "medium": mark("Medium"), "hard": mark("Hard")}
+ALL = mark("All")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of a topic's questions, and how far the learner is with it. `id` is "" for all of them."""
+
+    id: str
+    name: str
+    known: int
+    count: int
+
+
+def level_of(item: Item) -> str:
+    """The level of an item, from the author's difficulty 1 to 5."""
+    return "easy" if item.difficulty <= 1 else "medium" if item.difficulty == 2 else "hard"
+
+
+def items_at(focus: str, items: Iterable[Item]) -> list[Item]:
+    """The items of this level or on this concept; all of them for "" and for what there is not."""
+    items = list(items)
+    if focus in LEVELS:
+        return [item for item in items if level_of(item) == focus] or items
+    return [item for item in items if focus in item.concepts] or items
+
+
+def level_row(items: list[Item], progress: Progress) -> list[Level]:
+    """All, then each level that has items; nothing where there is only one."""
+    found = []
+    for id, name in {"": ALL, **LEVELS}.items():
+        some = [item for item in items if not id or level_of(item) == id]
+        if some:
+            known = sum(review_queue.last_was_right(progress.items[item.id]) for item in some)
+            found.append(Level(id, name, known, len(some)))
+    return found if len(found) > 2 else []

@@ -1,0 +1,150 @@
+"""A question as the learner sees it, and the attempt that an answer to it makes.
+
+Options, steps and pairs are shown under letters in an order of the ticket's own; the course knows them by keys that
+never move. Only this file and `answer.py` turn one into the other, so that no letter or place tells the answer.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from string import ascii_lowercase
+
+from clearhead.course import Attempt, Item, Option, Pack, Proved, Step, Verdict, grade
+from clearhead.studio.questions.draft import Draft, shuffled
+
+# Kind -> the form it is answered with, which is also the name of its templates in ask/ and told/.
+FORMS: Mapping[str, str] = {
+    "card": "card",
+    "choice": "options",
+    "predict": "options",
+    "debug": "options",
+    "tune": "options",
+    "worked": "worked",
+    "explain": "explain",
+    "code": "code",
+    "order": "order",
+    "match": "match",
+}
+ASKED = tuple(FORMS)  # the kinds the studio can put to a learner
+LONGEST_TYPED = 48  # characters of an output that one can be asked to type
+CLASS = "class MultiHeadAttention("  # what a program must define to be run in a real model
+HINTS = {"test": 0, "challenge": 1}  # mode -> the most hints it gives; others give all there are
+
+
+def can_type(proved: Proved) -> bool:
+    """Whether the answer is short enough to be typed from nothing: one line of output."""
+    return (
+        proved.kind == "predict"
+        and 0 < len(proved.answer.strip()) <= LONGEST_TYPED
+        and "\n" not in proved.answer.strip()
+    )
+
+
+def ends_in_class(item: Item) -> bool:
+    """Whether this item ends in a class that can be run in a layer of a real model."""
+    solution = item.one("solution")
+    return item.kind == "code" and solution is not None and CLASS in solution.source
+
+
+@dataclass(frozen=True)
+class Lettered:
+    """An option and the letter it is shown under."""
+
+    letter: str
+    option: Option
+
+
+@dataclass(frozen=True)
+class LetteredStep:
+    """A step to put in order and the letter it is shown under."""
+
+    letter: str
+    step: Step
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item put to the learner under a ticket."""
+
+    draft: Draft
+    item: Item
+    proved: Proved
+    pack: Pack
+
+    @property
+    def form(self) -> str:
+        """How it is answered: one of FORMS' values, or "typed"."""
+        return "typed" if self.draft.typed and can_type(self.proved) else FORMS[self.item.kind]
+
+    @property
+    def hints(self) -> Sequence[str]:
+        """The hints this mode gives, in order."""
+        return self.proved.hints[: HINTS.get(self.draft.mode)]
+
+    @property
+    def seen_hints(self) -> Sequence[str]:
+        """Those that were asked for."""
+        return self.hints[: self.draft.hints]
+
+    @property
+    def options(self) -> list[Lettered]:
+        """The options, in the order of this ticket."""
+        order = shuffled(self.proved.options, self.draft.id)
+        return [Lettered(letter, option) for letter, option in zip(ascii_lowercase, order, strict=False)]
+
+    @property
+    def several(self) -> bool:
+        """Whether more than one option is right."""
+        return self.item.right > 1
+
+    @property
+    def loose_steps(self) -> list[LetteredStep]:
+        """The steps to put in order, in the order of this ticket."""
+        order = shuffled(self.proved.steps, self.draft.id)
+        return [LetteredStep(letter, step) for letter, step in zip(ascii_lowercase, order, strict=False)]
+
+    @property
+    def working_order(self) -> str:
+        """The program of the steps in an order that passes."""
+        codes = {step.key: step.code for step in self.proved.steps}
+        return "\n".join(codes[key].rstrip() for key in self.proved.orders[0])
+
+    @property
+    def shown_steps(self) -> Sequence[Step]:
+        """The steps of a worked example that are shown with their results."""
+        return self.proved.steps[: max(0, len(self.proved.steps) - self.draft.asked)]
+
+    @property
+    def asked_steps(self) -> Sequence[Step]:
+        """The steps of a worked example whose results the learner gives."""
+        return self.proved.steps[len(self.shown_steps) :]
+
+    @property
+    def right(self) -> list[Lettered]:
+        """The options that are right."""
+        return [one for one in self.options if one.option.correct]
+
+    def chosen(self, response: object) -> list[Lettered]:
+        """The options a response names."""
+        keys = response if isinstance(response, list) else [response]
+        return [one for one in self.options if one.option.key in keys]
+
+    def verdict(self, response: object, owner: str = "") -> Verdict:
+        """What the course says of this response. Code is run for it, confined: that takes a second or so."""
+        return grade(self.item, self.proved, response, self.pack, owner=owner)
+
+    def attempt(self, response: object, verdict: Verdict, now: datetime, *, confidence: float | None) -> Attempt:
+        """The attempt this response makes."""
+        return Attempt(
+            id=self.draft.id,
+            item_id=self.item.id,
+            item_rev=self.item.rev,
+            at=now,
+            mode=self.draft.mode,
+            correct=verdict.correct,
+            response=response,
+            seconds=round(self.draft.seconds(now), 1),
+            seed=self.draft.seed,
+            confidence=confidence,
+            hints=self.draft.hints,
+        )

@@ -1,0 +1,55 @@
+"""Markdown as plain words, for an excerpt of one line: no programs, no marks, formulas as one would say them."""
+
+import re
+
+from clearhead.studio.text.mathml import FUNCTIONS, OPERATORS, SYMBOLS
+
+_PROGRAM = re.compile(r"```.*?```|~~~.*?~~~", re.DOTALL)
+_FORMULA = re.compile(r"(?<!\$)\$++([^$]++)\$++")
+_MARKS = re.compile(r"[`*#\[\]]|\(/[^()]*\)|^[ \t]*(?:[-+]|\d+\.)\s", re.MULTILINE)
+_LONGEST = 2_000  # characters of a formula that is put into words
+_LINES = re.compile(r"\||:?-{3,}:?")  # of a table
+_ROOT = re.compile(r"\\sqrt\s*(?:\[([^\[\]{}]*)\]\s*)?\{([^{}]*)\}")
+_FRACTION = re.compile(r"\\[dt]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_INNERMOST = re.compile(r"(\\(?!sqrt|[dt]?frac)[A-Za-z]+\s*|[_^]\s*)?\{([^{}]*)\}(?!\s*\{)")
+_COMMAND = re.compile(r"\\([A-Za-z]+|.)")
+_SHOWN = {**SYMBOLS, **OPERATORS, "{": "{", "}": "}"}
+
+
+def plain(text: str) -> str:
+    r"""The words of a Markdown text, on one line.
+
+    >>> plain("## One\n\n- the *weights*, $\\frac{QK^\\top}{\\sqrt{D}}$\n- [a question](/items/one)")
+    'One the weights, QK⊤/√D a question'
+    """
+    text = _FORMULA.sub(lambda found: _formula(found[1]), _PROGRAM.sub(" ", text))
+    return " ".join(_LINES.sub(" ", _MARKS.sub("", text)).split())
+
+
+def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
+    """Some `most` characters of a text from `before` a place on, in whole words.
+
+    >>> around("one two three four five", 14, before=7, most=12)
+    '… three four …'
+    """
+    start = max(0, place - before)
+    start = text.find(" ", start, place) + 1 or place if start else 0
+    shown = text[start : start + most]
+    cut = len(text) > start + most
+    if cut:
+        shown = shown.rpartition(" ")[0] or shown
+    return ("… " if start else "") + shown + (" …" if cut else "")
+
+
+def _formula(source: str) -> str:
+    """LaTeX without its commands: what is known as a sign, what is not left out."""
+    if len(source) > _LONGEST:
+        return ""
+    before = ""
+    while before != source:
+        before = source
+        source = _FRACTION.sub(r"\1/\2", _ROOT.sub(r"\1√\2", source))
+        if source == before:
+            source = _INNERMOST.sub(r"\2", source, count=1)
+    source = _COMMAND.sub(lambda found: _SHOWN.get(found[1], found[1] if found[1] in FUNCTIONS else ""), source)
+    return re.sub(r"[{}^_&]", "", source)

@@ -1,0 +1,51 @@
+"""How long each kind of field may be, in characters, and what is said where one is longer.
+
+Grading takes time in proportion to what was typed, so these bounds also bound what one request can cost.
+"""
+
+from typing import Final
+
+from clearhead.errors import OptionError
+from clearhead.messages import message
+
+LONGEST: Final = {
+    "typed": 2_000,  # an output
+    "step": 2_000,  # the result of one step of a worked example
+    "text": 5_000,  # an explanation
+    "program": 20_000,
+    "prediction": 20_000,  # of what a program prints
+    "note": 5_000,
+    "search": 200,
+    "lens": 500_000,  # a text to read with a model: 128k tokens fit, and most models take far fewer
+    "question": 2_000,  # what the Lens is asked about a reading, as JSON
+    "name": 500,  # of a model: a folder, at most
+}
+
+
+class TooLong(OptionError):
+    """A field has more characters than its kind may have.
+
+    Attributes:
+        text: what was typed, to show it again.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        said = message(
+            "That is %(count)s characters, and this field takes at most %(most)s. Shorten it and send it again.",
+            count=f"{len(text):,}",
+            most=f"{LONGEST[kind]:,}",
+        )
+        super().__init__(said)
+        self.text = text
+
+
+def fitting(kind: str, text: str) -> str:
+    """The text, with one newline character a line as a browser counts them, if it is not too long for its kind.
+
+    Raises:
+        TooLong: it is.
+    """
+    text = text.replace("\r\n", "\n")
+    if len(text) > LONGEST[kind]:
+        raise TooLong(kind, text)
+    return text

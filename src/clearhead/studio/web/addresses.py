@@ -1,0 +1,32 @@
+"""The address of a request, and which addresses a redirect may lead to."""
+
+from urllib.parse import quote, urlencode, urlsplit
+
+from fastapi import Request
+
+
+def address_of(request: Request, *, without: str = "") -> str:
+    """Return the path and query of this request, leaving out the parameter `without`."""
+    query = urlencode([(name, value) for name, value in request.query_params.multi_items() if name != without])
+    path: str = request.scope["path"]
+    return f"{path}?{query}" if query else path
+
+
+def as_link(request: Request) -> str:
+    """Return the path and query of this request, quoted to be the target of a link on our own page."""
+    path = quote(request.scope["path"], safe="/~:@!$&'()*+,;=")
+    query = request.scope.get("query_string", b"").decode("latin-1")
+    return f"/{path.lstrip('/')}" + (f"?{query}" if query else "")
+
+
+def safe(address: str) -> str:
+    """Return the address if it is within this studio, else the home page."""
+    inside = address.startswith("/") and address[1:2] not in ("/", "\\") and address.isprintable()
+    return address if inside else "/"
+
+
+def referring_page(request: Request) -> str:
+    """Return the page of this studio whose form was sent; the home page where that is not known."""
+    came = urlsplit(request.headers.get("referer", ""))
+    here = came.netloc == request.headers.get("host", "")
+    return safe(came._replace(scheme="", netloc="").geturl()) if here else "/"

@@ -1,0 +1,204 @@
+"""What every route works with: the learner's store, the proved packs, the signer of tickets, the clock."""
+
+import os
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from copy import copy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from clearhead.course import Item, Progress, Proved, Verdict
+from clearhead.errors import StoreError
+from clearhead.messages import message
+from clearhead.studio.learner.history import History, Learner
+from clearhead.studio.learner.store import Store
+from clearhead.studio.library.library import Library
+from clearhead.studio.library.variants import Variants
+from clearhead.studio.questions.draft import Drafts
+from clearhead.studio.questions.question import Question
+from clearhead.studio.web.locks import Locks
+from clearhead.studio.web.security import Csrf
+from clearhead.studio.web.settings import Settings
+from clearhead.studio.web.work_queues import WorkQueue, needs_queue
+
+REMEMBERED = 100  # verdicts on programs
+LENSES = 4  # learners whose questions to the Lens are answered at once
+LEARNERS = 300  # learners whose progress is held in memory
+GUEST = -1  # somebody who has not logged in: nothing is kept under this number
+SETTINGS = {"theme": "system", "clock": "1", "language": "en"}
+
+
+def now_utc() -> datetime:
+    """The time, aware. Tests put another clock in the desk."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Context:
+    """One studio's working parts."""
+
+    settings: Settings
+    store: Store
+    library: Library
+    secret: str
+    now: Callable[[], datetime] = now_utc
+    who: str = ""  # the learner's name in a shared studio
+    csrf: Csrf = field(init=False)
+    drafts: Drafts = field(init=False)
+    learner: Learner = field(init=False)
+    variants: Variants = field(default_factory=Variants, init=False)
+    queues: Mapping[str, WorkQueue] = field(init=False)
+    _others: OrderedDict[int, tuple[Store, Learner]] = field(default_factory=OrderedDict, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
+    _remembers: bool = field(default=False, init=False)
+    _settings: dict[str, str] | None = field(default=None, init=False)
+    _seen: tuple[int, tuple[Progress, History]] | None = field(default=None, init=False)
+    _verdicts: OrderedDict[str, Verdict] = field(default_factory=OrderedDict, init=False)
+
+    def __post_init__(self) -> None:
+        self.csrf = Csrf(self.secret)
+        self.drafts = Drafts(self.secret)
+        self.learner = Learner(self.store, self.library.written)
+        programs = self.settings.programs
+        locks = Locks(self.settings.data / "locks") if self.settings.processes > 1 else None
+        # One experiment at once: a measured time means nothing while another is measured.
+        at_once = {"programs": programs, "experiments": 1, "lens": LENSES}
+        self.queues = {name: WorkQueue(name, count, locks) for name, count in at_once.items()}
+
+    def close(self) -> None:
+        """Start no more work, and give the database back."""
+        for queues in self.queues.values():
+            queues.close()
+        self.variants.close()
+        self.store.close()
+
+    def set_library(self, library: Library) -> None:
+        """Teach from a fuller shelf of the same packs from now on."""
+        self.library = library
+
+    def proved(self, item: Item, seed: int) -> Proved:
+        """The item's proof at this seed; at its own where no other is to be had."""
+        own = self.library.proved[item.id]
+        if seed == own.receipt.seed or not item.variants:
+            return own
+        if not self.variants.ready(item, seed):
+            needs_queue()
+        return self.variants.wait(item, self.library.pack_of(item.id), seed) or own
+
+    def next_seed(self, item: Item) -> int:
+        """The seed to put this item with now: other numbers each time, once they are proved."""
+        seed = self.variants.seed(item, len(self.history.by_item.get(item.id, ())))
+        return seed if self.variants.ready(item, seed) else self.library.proved[item.id].receipt.seed
+
+    def prepare_next(self, item: Item) -> None:
+        """Have other numbers proved for the next time this item is put."""
+        if item.variants:
+            seed = self.variants.seed(item, len(self.history.by_item.get(item.id, ())))
+            self.variants.prepare(item, self.library.pack_of(item.id), seed)
+
+    @property
+    def progress(self) -> Progress:
+        """Schedule and mastery as of the newest attempt."""
+        return self._known()[0]
+
+    @property
+    def history(self) -> History:
+        """What was answered, as of the newest attempt."""
+        return self._known()[1]
+
+    def at(self, learner: int, name: str = "") -> "Context":
+        """The desk of one learner of a shared studio, for the length of one request."""
+        mine = self.for_request()
+        mine.who = name
+        mine.store, mine.learner = self._kept_of(learner)
+        return mine
+
+    def _kept_of(self, learner: int) -> tuple[Store, Learner]:
+        """What is held in memory of a learner; of the one who was here longest ago it is read again when needed."""
+        with self._lock:
+            held = self._others.get(learner)
+        if held is None:
+            store = Store(self.store.database, learner)
+            held = store, Learner(store, self.library.written)
+        with self._lock:
+            held = self._others.setdefault(learner, held)  # another request of the same learner may have been first
+            self._others.move_to_end(learner)
+            while len(self._others) > LEARNERS:
+                self._others.popitem(last=False)
+        return held
+
+    @property
+    def owner(self) -> str:
+        """Whose programs these are, for the sandbox: owners take turns there."""
+        return f"learner {self.store.learner}"
+
+    def for_request(self) -> "Context":
+        """This desk for the length of one request, which asks the store for news once and after each of its writes."""
+        mine = copy(self)
+        mine._remembers, mine._seen, mine._settings = True, None, None
+        return mine
+
+    def _known(self) -> tuple[Progress, History]:
+        if not self._remembers or self._seen is None or self._seen[0] != self.store.writes:
+            self._seen = (self.store.writes, self.learner.known())
+        return self._seen[1]
+
+    def verdict(self, question: Question, response: object) -> Verdict:
+        """What the course says of this response; one that had to be run is remembered, so that it is not run again."""
+        if question.form not in ("code", "order"):
+            return question.verdict(response, self.owner)
+        key = f"{question.draft.id} {response}"
+        if key not in self._verdicts:
+            needs_queue()
+            self._verdicts[key] = question.verdict(response, self.owner)
+            while len(self._verdicts) > REMEMBERED:
+                self._verdicts.popitem(last=False)
+        return self._verdicts[key]
+
+    def setting(self, name: str) -> str:
+        """A setting of the learner's, or its default."""
+        if not self._remembers or self._settings is None:
+            self._settings = self.store.kept_under("setting:")
+        return self._settings.get(name, SETTINGS[name])
+
+
+def context_of(request: Request) -> Context:
+    """The desk at which this request is served."""
+    if not hasattr(request.state, "context"):
+        root: Context = request.app.state.context
+        request.state.context = root.at(GUEST) if root.settings.shared else root.for_request()
+    context: Context = request.state.context
+    return context
+
+
+CurrentContext = Annotated[Context, Depends(context_of)]
+
+
+def secret_in(folder: Path) -> str:
+    """This studio's own secret, made on the first start; forms opened before a restart stay valid after it."""
+    file = folder / "secret"
+    if not file.exists():
+        whole = folder / f"secret.{secrets.token_hex(4)}"
+        whole.touch(mode=0o600)
+        whole.write_text(secrets.token_urlsafe(32))
+        with suppress(FileExistsError):  # another studio over the same folder was first
+            os.link(whole, file)
+        whole.unlink()
+    try:
+        secret = file.read_text(encoding="ascii").strip()
+    except ValueError:
+        secret = ""
+    if not secret:
+        raise StoreError(
+            message(
+                "%(file)s is damaged. Remove it: the next start makes another, and everybody logs in again.", file=file
+            )
+        )
+    return secret

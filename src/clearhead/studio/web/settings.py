@@ -1,0 +1,117 @@
+"""What a studio is started with."""
+
+import os
+import re
+import socket
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import platformdirs
+
+from clearhead.errors import OptionError
+from clearhead.sandbox import Limits
+
+URL = re.compile(r"https?://[^\s/?#@]+/*")
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 — addresses that are every address of a machine, and so none to send
+CORES = os.cpu_count() or 1
+LOCAL = ("127.0.0.1", "localhost")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the studio listens, what it teaches, and where it keeps the learner's work.
+
+    Args:
+        data: folder for the database, its backups, the secret and the proof cache; made when missing.
+        host: the address to listen on. Another than this machine's own makes the studio a shared one, with accounts.
+        port: the first port to try; 0 asks the system for any.
+        accounts: ask who it is on this machine's own address too.
+        certificate, key: PEM files, to serve https.
+        url: how learners reach a shared studio, where that is not its host and port: behind a proxy, by a name.
+        database: a PostgreSQL URL to keep attempts in; None is an SQLite file in `data`.
+        token: what a browser must show once to use a studio for one person, since other users of this machine reach its
+            address too; None has `serve` make one, "" asks nobody.
+        proxies: addresses of reverse proxies whose X-Forwarded headers are believed; by default nobody's are.
+        workers: processes that serve it; None is one a core for a shared studio on PostgreSQL, else one.
+        packs: course packs to teach; None is the shipped ones.
+    """
+
+    data: Path = field(default_factory=lambda: platformdirs.user_data_path("clearhead"))
+    host: str = "127.0.0.1"
+    port: int = 8765
+    packs: tuple[Path, ...] | None = None
+    database: str | None = None
+    accounts: bool = False
+    certificate: Path | None = None
+    key: Path | None = None
+    url: str | None = None
+    token: str | None = None
+    proxies: tuple[str, ...] = ()
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise OptionError(f"port is {self.port}, expected 0 to 65535. Leave --port out to use 8765.")
+        if self.workers is not None and self.workers < 1:
+            raise OptionError(f"workers is {self.workers}, expected 1 or more.")
+        if (self.workers or 1) > 1 and self.database is None:
+            raise OptionError("several workers need a database that several processes write to: give --database too.")
+        if (self.certificate is None) != (self.key is None):
+            raise OptionError("https needs both --certificate and --key; one of them is missing.")
+        if self.url is not None and not URL.fullmatch(self.url):
+            raise OptionError(
+                f"the url is {self.url!r}, expected where learners reach the studio, as in https://studio.example"
+            )
+
+    @property
+    def shared(self) -> bool:
+        """Whether other people use it: then each logs in, and programs must be confined."""
+        return self.accounts or self.host not in LOCAL
+
+    @property
+    def processes(self) -> int:
+        """How many processes serve it."""
+        if self.workers is not None:
+            return self.workers
+        return CORES if self.shared and self.database is not None else 1
+
+    @property
+    def programs(self) -> int:
+        """How many programs of learners run at once, of all processes: two a core, as far as the memory goes.
+
+        A program that is tested is two confined processes.
+        """
+        room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * 3 // 4
+        fitting = room // (2 * Limits().memory)
+        return max(1, min(2 * CORES, fitting))
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names under which browsers reach it, in lower case."""
+        named = {self.host.lower()} if self.host not in EVERYWHERE else set()
+        if self.url:
+            named.add((urlsplit(self.url).hostname or "").lower())
+        return names_of_this_machine() | named if self.shared else frozenset({*LOCAL, "::1"}) | named
+
+    def address(self, port: int) -> str:
+        """Where it is reached when it listens on this port; a host that is every address stands there as it is."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return (self.url or f"{'https' if self.certificate else 'http'}://{host}:{port}").rstrip("/")
+
+    def opens_at(self, port: int) -> str:
+        """The address to open first: with the token, where one is asked for."""
+        address = self.address(port)
+        return f"{address}/?token={self.token}" if self.token and not self.shared else address
+
+    def invites_to(self, port: int) -> str:
+        """What stands before an invitation; "" where only who runs it can know: it listens on every address."""
+        return "" if self.url is None and self.host in EVERYWHERE else self.address(port)
+
+
+@lru_cache(maxsize=1)
+def names_of_this_machine() -> frozenset[str]:
+    """localhost, and what this machine calls itself."""
+    own = socket.gethostname().lower()
+    return frozenset({"localhost", "127.0.0.1", "::1", own, f"{own}.local", socket.getfqdn().lower()})

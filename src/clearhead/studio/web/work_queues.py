@@ -1,0 +1,150 @@
+"""Queues for slow work, so that no learner waits for another and no page waits for a program.
+
+Pages run in the server's own threads. Programs and models run in threads of their own: a learner's one at a time, a few
+more waiting, the rest refused. As a learner has one at most in the shared queue, learners take turns there. With
+several processes the limits hold for all of them together.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from typing import Any, Final, ParamSpec, TypeVar
+
+from starlette.concurrency import run_in_threadpool
+
+from clearhead.studio.text.translation import _
+from clearhead.studio.web.locks import Locks
+
+P = ParamSpec("P")
+R = TypeVar("R")
+WAITING: Final = 3  # of one learner, besides the one that runs
+SECONDS: Final = 2  # after which a refused learner may try again
+_on_page: ContextVar[bool] = ContextVar("on_page", default=False)
+
+
+class Busy(Exception):
+    """This learner has enough work waiting already."""
+
+    def __str__(self) -> str:
+        return _("Some of your programs are still waiting to be run. Wait until they have ended, then send this again.")
+
+
+class NeedsQueue(Exception):
+    """A page came to work that has a queue of its own: the route is called again there."""
+
+
+@dataclass
+class _Place:
+    """What one learner runs and has waiting."""
+
+    count: int = 0
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class WorkQueue:
+    """One kind of slow work.
+
+    Args:
+        name: of its threads.
+        at_once: how many pieces of work run at once, of all learners together.
+        locks: shared with the other processes of this studio; None where there is only one.
+    """
+
+    def __init__(self, name: str, at_once: int, locks: Locks | None = None) -> None:
+        self.name, self.at_once = name, at_once
+        self.threads = ThreadPoolExecutor(at_once, thread_name_prefix=name)
+        self._places: dict[int, _Place] = {}
+        self._locks = locks
+        self._first = asyncio.Lock()  # of those in this process that wait for the other processes, one asks, in order
+
+    @asynccontextmanager
+    async def turn(self, learner: int) -> AsyncIterator[None]:
+        """Wait until no other work of this learner's runs, and no more work of all learners than may run at once.
+
+        The work itself goes to `threads`.
+
+        Raises:
+            Busy: so much of it waits already that this is not queued.
+        """
+        place = self._places.setdefault(learner, _Place())
+        if place.count > WAITING:
+            raise Busy
+        place.count += 1
+        try:
+            async with AsyncExitStack() as held:
+                if self._locks:
+                    waiting = self._locks.take(f"{self.name} waiting", learner, 1 + WAITING)
+                    if waiting is None:
+                        raise Busy
+                    held.callback(os.close, waiting)
+                await held.enter_async_context(place.lock)
+                if self._locks:
+                    await held.enter_async_context(self._locks.hold(f"{self.name} running", learner))
+                    async with self._first:
+                        await held.enter_async_context(self._locks.hold(self.name, count=self.at_once))
+                yield
+        finally:
+            place.count -= 1
+            if not place.count:
+                del self._places[learner]
+
+    async def run(self, learner: int, work: Callable[[], R]) -> R:
+        """Do the work in a thread of this queue, when it is its turn.
+
+        Raises:
+            Busy: see `turn`.
+        """
+        async with self.turn(learner):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self.threads, copy_context().run, partial(_off_page, work))
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self.threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _off_page(work: Callable[[], R]) -> R:
+    _on_page.set(False)
+    return work()
+
+
+def _as_page(route: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
+    _on_page.set(True)
+    return route(*args, **given)
+
+
+def needs_queue() -> None:
+    """Say that slow work comes next.
+
+    Raises:
+        NeedsTurn: this is a thread of the pages, and the route is one that `queued` calls again.
+    """
+    if _on_page.get():
+        raise NeedsQueue
+
+
+def queued(kind: str) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
+    """Decorate a route that may do slow work of this kind; it has the parameter `context`.
+
+    It begins in a thread of the pages. Where it comes to slow work, which `needed` announces, it is called again from
+    the start in the queue of its kind, so what comes before must change nothing.
+    """
+
+    def decorate(route: Callable[P, R]) -> Callable[P, Awaitable[R]]:
+        @wraps(route)
+        async def waits(*args: P.args, **given: P.kwargs) -> R:
+            try:
+                return await run_in_threadpool(partial(_as_page, route), *args, **given)
+            except NeedsQueue:
+                context: Any = given["context"]
+                queues: Mapping[str, WorkQueue] = context.queues
+                return await queues[kind].run(context.store.learner, partial(route, *args, **given))
+
+        return waits
+
+    return decorate

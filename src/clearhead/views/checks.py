@@ -1,0 +1,125 @@
+"""Readings that cannot be drawn, refused with why and what to do."""
+
+from typing import TYPE_CHECKING
+
+from clearhead.errors import ModelError, OptionError
+from clearhead.messages import message
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+MOST = 3  # reasons said
+
+
+def check_not_empty(reading: "Reading") -> None:
+    """Do nothing where a head was captured.
+
+    Raises:
+        ModelError: none was; says what was missed and why, or what kind of model has no attention.
+    """
+    if len(reading.record):
+        return
+    missed = [f"{missed.name}: {missed.reason}" for missed in reading.record.missed]
+    if not missed:
+        raise ModelError(
+            message(
+                "there is nothing to show of %(model)s: no attention ran in it. A convolutional, recurrent or "
+                "state-space model has none; give a transformer, such as a BERT, GPT, Llama or ViT.",
+                model=reading.model_name,
+            )
+        )
+    reasons: str = "; ".join(missed[:MOST])
+    if len(missed) > MOST:
+        reasons = message("%(reasons)s; and %(count)s more", reasons=reasons, count=len(missed) - MOST)
+    raise ModelError(
+        message(
+            "there is nothing to show of %(model)s: what ran could not be captured (%(reasons)s). Give a model of "
+            "another family.",
+            model=reading.model_name,
+            reasons=reasons,
+        )
+    )
+
+
+def check_same_tokens(first: "Reading", second: "Reading") -> None:
+    """Do nothing where the two read one text as the same tokens, but for upper case and the marks of a tokenizer.
+
+    Raises:
+        OptionError: they have not, so their maps do not lie on each other; says where they part.
+    """
+    _check_same_decoder_tokens(first, second)
+    if len(first.tokens) != len(second.tokens):
+        raise OptionError(
+            message(
+                "%(first)s reads %(tokens)s tokens and %(second)s %(others)s: the maps do not lie on each other. "
+                "Compare models with one tokenizer.",
+                first=first.model_name,
+                tokens=len(first.tokens),
+                second=second.model_name,
+                others=len(second.tokens),
+            )
+        )
+    for place, (ours, theirs) in enumerate(zip(first.tokens, second.tokens, strict=True)):
+        added = first.special[place] and second.special[place]  # each has names of its own for these
+        if not added and _piece(ours) != _piece(theirs):
+            raise OptionError(
+                message(
+                    "at token %(place)s %(first)s reads “%(one)s” and %(second)s “%(other)s”: the two cut the text at "
+                    "other places, so their maps do not lie on each other. Compare models with one tokenizer.",
+                    place=place,
+                    first=first.model_name,
+                    one=ours,
+                    second=second.model_name,
+                    other=theirs,
+                )
+            )
+
+
+def _check_same_decoder_tokens(first: "Reading", second: "Reading") -> None:
+    ours, theirs = ([] if side is None else side.tokens for side in (first.decoder, second.decoder))
+    if list(map(_piece, ours[1:])) != list(map(_piece, theirs[1:])):  # each starts with a token of its own
+        raise OptionError(
+            message(
+                "the decoders of %(first)s and %(second)s read other tokens (%(ours)s and %(theirs)s of them): their "
+                "maps do not lie on each other. Compare models with one tokenizer.",
+                first=first.model_name,
+                second=second.model_name,
+                ours=len(ours),
+                theirs=len(theirs),
+            )
+        )
+
+
+def _piece(token: str) -> str:
+    """A token without what a tokenizer writes for a space, or for the middle of a word."""
+    return token.removeprefix("##").removesuffix("</w>").strip("Ġ▁ ").casefold()
+
+
+def check_head(reading: "Reading", layer: int, head: int) -> None:
+    """Do nothing where the reading has that layer and head.
+
+    Raises:
+        OptionError: it has not; says which there are.
+    """
+    matrices = list(reading.record.values())
+    if not 0 <= layer < len(matrices):
+        raise OptionError(
+            message(
+                "there is no layer %(layer)s: %(model)s has %(known)s.",
+                layer=layer,
+                model=reading.model_name,
+                known=_known_layers(len(matrices)),
+            )
+        )
+    heads = matrices[layer].shape[1]
+    if not 0 <= head < heads:
+        known = message("heads 0 to %(last)s", last=heads - 1) if heads > 1 else message("only head 0")
+        raise OptionError(
+            message("there is no head %(head)s: layer %(layer)s has %(known)s.", head=head, layer=layer, known=known)
+        )
+
+
+def _known_layers(count: int) -> str:
+    if not count:
+        return message("no layers")
+    return message("layers 0 to %(last)s", last=count - 1) if count > 1 else message("only layer 0")

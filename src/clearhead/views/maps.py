@@ -1,0 +1,32 @@
+"""Maps of heads: the weights where they fit, else means over tiles; and which of their cells are masked."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from clearhead.matrix import AttentionMatrix
+from clearhead.views.arrays import Array, numbers
+
+THUMB = 24  # cells a side of a small map
+
+
+def tiles(matrix: AttentionMatrix, rows: int, cols: int) -> Array:
+    """(H, r, c): the weights themselves where L ≤ rows and S ≤ cols, else means over tiles."""
+    _, _, length, keys = matrix.shape
+    if length <= rows and keys <= cols:
+        half = matrix.dtype == torch.float16  # whose entries below 6e-8 would read as masked
+        return numbers(matrix.pooled(length, keys) if half else matrix.to_dense())[0]
+    return numbers(matrix.pooled(min(rows, length), min(cols, keys)))[0]
+
+
+def hidden(matrix: Any, weights: Array, region: tuple[slice, slice] | None = None) -> NDArray[np.bool_]:
+    """Which cells of a map (H, r, c), of the whole matrix or of a region, are masked through and through: (H, r, c).
+
+    An attention matrix knows its mask. Of a rollout, cells that take no weight in any head count as masked.
+    """
+    if isinstance(matrix, AttentionMatrix):
+        share = matrix.allowed(*weights.shape[1:], region=region)[0]
+        return np.broadcast_to(numbers(share) == 0, weights.shape)
+    return np.broadcast_to((weights == 0).all(0), weights.shape)

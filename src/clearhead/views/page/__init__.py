@@ -1,0 +1,1 @@
+"""The page of a reading: its data, its answers, and the HTML file."""

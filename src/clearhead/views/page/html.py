@@ -1,0 +1,137 @@
+"""One self-contained page: the data, the ES module and the style in a single file that asks nothing of a network."""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clearhead.capture import Reading
+from clearhead.files import unwritable
+from clearhead.views.page import es_module
+from clearhead.views.page.payload import Progress, payload
+from clearhead.views.record_reading import reading_of
+
+if TYPE_CHECKING:
+    from clearhead.capture import Record
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+{style}
+html {{ color-scheme: light dark; background: var(--paper); color: var(--ink); }}
+body {{ margin: 0 auto; padding: 2rem clamp(1rem, 4vw, 3rem) 3rem; max-width: 84rem; }}
+h1 {{
+  font: 600 1.75rem/1.25 Charter, Georgia, serif; letter-spacing: -0.01em; max-width: 40ch; margin: 0 0 1.5rem;
+  overflow-wrap: anywhere;
+}}
+</style>
+</head>
+<body>
+<main>
+<h1>{heading}</h1>
+<div id="attention"><p>{fallback}</p></div>
+</main>
+<script type="application/json" id="payload">{data}</script>
+<script type="module">
+{module}
+const model = plainModel({{ ...opening, payload: JSON.parse(document.getElementById("payload").textContent) }});
+attention.render({{ model, el: document.getElementById("attention") }});
+</script>
+</body>
+</html>
+"""
+
+
+def page(
+    reading: Reading,
+    *,
+    text: str | None = None,
+    heading: str | None = None,
+    model: str | None = None,
+    target: str | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    second: Reading | None = None,
+    notes: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> str:
+    """Draw a reading as one HTML file.
+
+    Args:
+        reading: one text through one model.
+        text: the text as typed, from which a picture says how to repeat it.
+        heading: the heading; the text or the tokens, joined, where there is none.
+        model: what the model was loaded by; None for the demo model.
+        target: what the decoder of an encoder-decoder was given, as typed.
+        layer, head: the head that is open at first; the first that is worth it if not given.
+        second: another model over as many tokens, to show heads less its own.
+        notes: what else the page leaves out, to be said on it.
+        progress: told after each layer: how many are done, of how many.
+    Returns:
+        The page: no request leaves it, and it stays under about 5 MB whatever the length of the text. What was
+        left out to keep it so is said on the page.
+    """
+    data = payload(reading, text=text, model=model, target=target, second=second, notes=notes, progress=progress)
+    opening = dict(data["first"])
+    if layer is not None or head is not None:
+        opening = {"layer": layer or 0, "head": head or 0, "token": -1}
+    heading = (
+        heading or text or (reading.model_name if reading.grid or len(reading.tokens) > 64 else _joined(reading.tokens))
+    )
+    return PAGE.format(
+        title=escape(f"Attention: {_cut(heading, 60)}"),
+        heading=escape(_cut(heading, 200)),
+        style=es_module.style(),
+        fallback="The pictures need JavaScript. `clearhead see --json` prints the same numbers.",
+        data=_script_safe(data),
+        module=_named(es_module.one_module(), opening),
+    )
+
+
+def save(
+    record: "Record",
+    path: str | Path,
+    *,
+    tokens: Sequence[str] | None = None,
+    decoder_tokens: Sequence[str] | None = None,
+    title: str = "A record",
+    progress: Progress | None = None,
+) -> Path:
+    """Write a record as one HTML file; what `Record.to_html` does, which says the rest."""
+    reading = reading_of(record, tokens=tokens, decoder_tokens=decoder_tokens, title=title)
+    content = page(reading, heading=title, notes=_not_drawn(record), progress=progress)
+    try:
+        Path(path).write_text(content, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise unwritable(path, error) from error
+    return Path(path)
+
+
+def _not_drawn(record: "Record") -> list[str]:
+    """What of a record one page does not show, besides what `missed` says: all but the first of a batch."""
+    batch = max(matrix.shape[0] for matrix in record.values())
+    return [f"the first of a batch of {batch} is drawn"] if batch > 1 else []
+
+
+def _joined(tokens: Sequence[str]) -> str:
+    return " ".join(token.strip() for token in tokens)
+
+
+def _named(source: str, opening: dict[str, int]) -> str:
+    """The module's default export under a name, so that one script holds both it and the page's own line."""
+    return f"const opening = {json.dumps(opening)};\n" + source.replace("export default {", "const attention = {")
+
+
+def _script_safe(data: dict[str, Any]) -> str:
+    """JSON that may stand inside a script element, whatever the tokens hold."""
+    return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,240 @@
+"""The payload: the JSON data that every web picture draws from, with a note of what it leaves out.
+
+Its size does not grow with L²: maps are dense while they fit, else pooled to tiles; links are kept for every token
+while they fit, else for every n-th. Numbers are base64 of little-endian unsigned integers with a scale (packing.py).
+A live page gets an outline of a very long text first: long_texts.py.
+"""
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from io import BytesIO
+from math import ceil, isqrt, prod
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+
+from clearhead.extras import needs
+from clearhead.matrix import AttentionMatrix
+from clearhead.views.arrays import Array
+from clearhead.views.checks import check_same_tokens
+from clearhead.views.comparison import divergences
+from clearhead.views.links import LINKS, StrongestLinks, first_link, strongest_links
+from clearhead.views.maps import THUMB, hidden, tiles
+from clearhead.views.page import long_texts
+from clearhead.views.page.packing import masked, pack, pack_indices
+from clearhead.views.score_tables import tables
+from clearhead.views.token_axes import TokenAxis, token_axes
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+FORMAT = "clearhead.attention/1"
+MAP_NUMBERS = 900_000  # all maps together: 2 bytes each, 2.4 MB as base64
+SCORED = 50_000_000  # weights in all up to which every score of every head is worked out at once
+LINK_NUMBERS = 300_000  # all links together: 4 bytes each, 1.6 MB as base64
+
+
+Progress = Callable[[int, int], None]  # how many layers are described, of how many; may raise, to stop
+
+
+def payload(
+    reading: "Reading",
+    *,
+    text: str | None = None,
+    model: str | None = None,
+    target: str | None = None,
+    second: "Reading | None" = None,
+    notes: Sequence[str] = (),
+    progress: Progress | None = None,
+    live: bool = False,
+) -> dict[str, Any]:
+    """Describe one reading for the ES module `attention.js`.
+
+    Args:
+        reading: one text or picture through one model; the first of its batch is described.
+        text: the text as typed, and
+        model: what the model was loaded by, None for the demo model: with both, a picture says how to repeat it.
+        target: what the decoder was given, as typed.
+        second: another model over as many tokens, to show heads less its own.
+        notes: sentences about what else was left out.
+        progress: told after each layer.
+        live: whether the page can ask `questions.answer`: then past about 10⁹ weights this is an outline, in seconds.
+    Returns:
+        A dict that `json.dumps` takes: `format`, `model`, `text`, `target`, `loaded_by`, `versions`, `tokens`, `axes`
+        (the tokens along rows and columns: `sequence`, `tokens` (None for those above), and `start` or `positions`),
+        `note`, `first` (the link to open first), `layers` (each with `name`, `heads`, `queries` and `keys` (which
+        of the axes), `thumb`, `map`, `links`, `masked`, and `few`: how many queries of each cell an outline looked at,
+        0 for all), `scores` (name -> what it says and a value a head), `top` (the largest weight kept), `picture` (None
+        for a text), `missed`, `left_out`.
+    Raises:
+        OptionError: the second reading has another number of tokens.
+    Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
+    """
+    matrices = list(reading.record.values())
+    every = [*matrices, *(second.record.values() if second else ())]
+    if outlined := live and long_texts.is_long(every):
+        side, stride = long_texts.sides(every), 0
+        side = min(side, isqrt(MAP_NUMBERS // sum(matrix.shape[1] for matrix in every)))
+    else:
+        side, stride = _budget(every)
+    layers, kept, breadths = [], [], []
+    axes = Axes(reading)
+    for name, matrix in reading.record.items():
+        drawn = _drawn(matrix, side, stride, share=outlined / len(every))
+        layers.append(_layer(name, matrix, drawn) | axes.of(name))
+        kept.append(drawn.kept)
+        breadths.append(drawn.breadth)
+        if progress is not None:
+            progress(len(layers), len(matrices))
+    first = first_link(reading, kept)
+    return {
+        "format": FORMAT,
+        "model": reading.model_name,
+        "text": text,
+        "target": target,
+        "loaded_by": model,
+        "versions": {name: version(name) for name in ("clearhead", "torch")},
+        "tokens": list(reading.tokens),
+        "axes": axes.plain,
+        "note": reading.note,
+        "first": {"layer": first.layer, "head": first.head, "token": first.query},
+        "layers": layers,
+        "scores": {
+            table.name: {"about": table.about, "values": table.values}
+            for table in tables(reading, most=0 if outlined else SCORED, breadths=breadths if outlined else None)
+        },
+        "top": max((layer["top"] for layer in layers), default=0.0),
+        "picture": picture(reading),
+        "other": None if second is None else beside(reading, second, side, stride, share=outlined / len(every)),
+        "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
+        "left_out": "; ".join([*_left_out(matrices, side, stride), *notes]) or None,
+    }
+
+
+class Axes:
+    """The axes of a reading's matrices, each described once however many layers share it."""
+
+    def __init__(self, reading: "Reading") -> None:
+        self._reading = reading
+        self._known: dict[Any, int] = {}
+        self.plain: list[dict[str, Any]] = []
+
+    def of(self, name: str) -> dict[str, int]:
+        """Which of them the queries and the keys of a layer are."""
+        queries, keys = token_axes(self._reading, name)
+        return {"queries": self._place(queries), "keys": self._place(keys)}
+
+    def _place(self, line: TokenAxis) -> int:
+        identity = (line.sequence, line.positions)
+        if identity not in self._known:
+            self._known[identity] = len(self.plain)
+            same = line.sequence == "input" and line.whole and len(line.tokens) == len(self._reading.tokens)
+            is_range = isinstance(line.positions, range)
+            self.plain.append(
+                {
+                    "sequence": line.sequence,
+                    "tokens": None if same else line.tokens,  # None: the reading's own
+                    "start": line.positions[0] if is_range and len(line.positions) else 0,
+                    "positions": None if is_range else list(line.positions),
+                }
+            )
+        return self._known[identity]
+
+
+def beside(reading: "Reading", second: "Reading", side: int, stride: int, share: float = 0.0) -> dict[str, Any]:
+    """The second model: `model`, `layers` as of the first, and `kl[layer][head]`, nats a query, None for infinite.
+
+    KL divergence is from the first model's head to the one in the same place; undefined is left out.
+    """
+    check_same_tokens(reading, second)
+    return {
+        "model": second.model_name,
+        "layers": [
+            _layer(name, matrix, _drawn(matrix, side, stride, share=share)) for name, matrix in second.record.items()
+        ],
+        "kl": divergences(reading, second, few=8 if share else None),
+    }
+
+
+def picture(reading: "Reading") -> dict[str, Any] | None:
+    """What the model saw: `src` (a data: address), and `rows`, `cols`, `first` of its grid; None for a text."""
+    grid = reading.grid
+    if grid is None:
+        return None
+    with needs("models", "drawing a picture"):
+        from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(grid.pixels.cpu().numpy()).save(file, "JPEG", quality=88)
+    source = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+    return {"src": source, "rows": grid.rows, "cols": grid.cols, "first": grid.first}
+
+
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """What a layer is drawn from: its map (H, r, c), its strongest links, and the numbers of an outline."""
+
+    map: Array
+    kept: StrongestLinks
+    breadth: Array | None = None
+    few: int = 0
+
+
+def _drawn(matrix: AttentionMatrix, side: int, stride: int, *, share: float) -> _Drawn:
+    """A layer as it is, or, with a share of the work of an outline, in outline."""
+    if not share:
+        return _Drawn(tiles(matrix, side, side), strongest_links(matrix, stride))
+    outline = long_texts.outline(matrix, side, share)
+    return _Drawn(outline.map, outline.kept, outline.breadth, outline.few)
+
+
+def _layer(name: str, matrix: AttentionMatrix, drawn: _Drawn) -> dict[str, Any]:
+    _, heads, length, keys = matrix.shape
+    map_, kept = drawn.map, drawn.kept
+    top = float(kept.weights.max(initial=0.0))
+    small = F.adaptive_avg_pool2d(
+        torch.from_numpy(map_), (min(THUMB, map_.shape[1]), min(THUMB, map_.shape[2]))
+    ).numpy()
+    return {
+        "name": name,
+        "heads": heads,
+        "shape": [length, keys],
+        "few": drawn.few,
+        "top": top,
+        "thumb": pack(small, "u8", float(small.max(initial=0.0))),
+        "map": pack(map_, "u16", float(map_.max(initial=0.0))),
+        "links": {
+            "stride": kept.stride,
+            "weights": pack(kept.weights, "u16", top),
+            "keys": pack_indices(kept.keys, keys),
+        },
+        "masked": masked(hidden(matrix, map_)),
+        "thumb_masked": masked(hidden(matrix, small)),
+    }
+
+
+def _budget(matrices: Sequence[AttentionMatrix]) -> tuple[int, int]:
+    """The side maps are pooled to, and of which queries the links are kept (every n-th)."""
+    heads = sum(matrix.shape[1] for matrix in matrices) or 1
+    most = max((max(matrix.shape[-2:]) for matrix in matrices), default=1)
+    cells = sum(matrix.shape[1] * matrix.shape[2] * matrix.shape[3] for matrix in matrices)
+    # A whole number of cells of the small map, so that its means are those of the weights.
+    side = most if cells <= MAP_NUMBERS else THUMB * max(1, isqrt(MAP_NUMBERS // heads) // THUMB)
+    links = sum(LINKS * matrix.shape[1] * matrix.shape[2] for matrix in matrices)
+    return side, max(1, ceil(links / LINK_NUMBERS))
+
+
+def _left_out(matrices: Sequence[AttentionMatrix], side: int, stride: int) -> list[str]:
+    """Notes of what the data leaves out, besides an outline, which each layer marks itself."""
+    notes = []
+    most = max((max(matrix.shape[-2:]) for matrix in matrices), default=0)
+    if stride and most > side:
+        notes.append(f"each map shows means over tiles, {side} × {side} for up to {most} × {most} weights")
+    if stride > 1:
+        notes.append(f"links are kept for every {stride}th token" if stride > 3 else f"links: one token in {stride}")
+    if sum(prod(matrix.shape) for matrix in matrices) > SCORED:
+        notes.append("of the scores only breadth is worked out")
+    return notes

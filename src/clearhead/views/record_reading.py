@@ -1,0 +1,105 @@
+"""A record as a reading, for the views: its calls joined, its positions named."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from clearhead.capture.models.reading import Reading, Target
+from clearhead.capture.models.token_text import readable
+from clearhead.errors import OptionError
+from clearhead.matrix import AttentionMatrix
+
+if TYPE_CHECKING:
+    from clearhead.capture import Record
+
+
+def reading_of(
+    record: "Record",
+    *,
+    tokens: Sequence[str] | None = None,
+    decoder_tokens: Sequence[str] | None = None,
+    title: str = "A record",
+) -> Reading:
+    """The reading that a view draws of a record.
+
+    Args:
+        record: from `observe`; the calls of one generation are drawn as one matrix, and of a batch its first entry.
+        tokens: what the model read: of a generation the prompt and what was generated, of an encoder-decoder what its
+            encoder read. Positions have their numbers as names where this is None.
+        decoder_tokens: what the decoder of an encoder-decoder read.
+        title: what to call it.
+
+    Raises:
+        OptionError: nothing was captured, or there are not as many tokens as positions.
+
+    A RuntimeWarning names calls that are not drawn.
+    """
+    if not len(record):
+        why = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed)
+        raise OptionError(
+            "the record holds no attention, so there is nothing to draw. "
+            + (f"Not captured: {why}" if why else "Run the model inside the `with observe(model)` block first.")
+        )
+    whole = record.joined()
+    left_out = whole.missed[len(record.missed) :]
+    if left_out:
+        more = f" (and {len(left_out) - 1} more, see record.joined().missed)" if len(left_out) > 1 else ""
+        warnings.warn(f"not drawn: {left_out[0].name}: {left_out[0].reason}{more}.", RuntimeWarning, stacklevel=3)
+    generated = any(len(record.calls(name)) > 1 for name in record)
+    names, decoder = (
+        _named(whole, sequence, argument, given, generated)
+        for sequence, argument, given in (("input", "tokens", tokens), ("decoder", "decoder_tokens", decoder_tokens))
+    )
+    return Reading(
+        record=_first(whole),
+        tokens=names,
+        model_name=title,
+        token_ids=_same_word(names),
+        special=[False] * len(names),
+        segments=[0] * len(names),
+        decoder=Target(decoder, _same_word(decoder), [False] * len(decoder)) if decoder else None,
+    )
+
+
+def _first(record: "Record") -> "Record":
+    """The first entry of the batch."""
+    matrices = {name: _first_entry(matrix) for name, matrix in record.items()}
+    first = type(record).of(matrices, {name: record.positions(name)[-1] for name in record})
+    first.missed, first.read = list(record.missed), dict(record.read)
+    return first
+
+
+def _first_entry(matrix: AttentionMatrix) -> AttentionMatrix:
+    if matrix.shape[0] == 1:
+        return matrix
+    logits = matrix._logits
+    parts = {name: getattr(logits, name) for name in ("query", "key", "allow", "bias", "tilt")}
+    cut = {name: part[:1] for name, part in parts.items() if part is not None}
+    value, lse = (None if part is None else part[:1] for part in (matrix._value, matrix._lse))
+    return matrix._like(replace(logits, **cut), value, lse)
+
+
+def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] | None, generated: bool) -> list[str]:
+    """The names of a sequence's positions; a generation's last token, which was never read, is left out."""
+    size = whole.length(sequence)
+    if given is None:
+        return [str(place) for place in range(size)]
+    if isinstance(given, str):
+        raise OptionError(f"{argument} is one string. Give a list of tokens, one a position.")
+    if len(given) == size or (generated and len(given) == size + 1):
+        return readable([str(token) for token in given])[:size]
+    if not size:
+        subject = "decoder" if sequence == "decoder" else "tokens of the model's input"
+        raise OptionError(f"{argument} was given, and no matrix of the record is about the {subject}. Leave it out.")
+    which = " of the decoder" if sequence == "decoder" else ""
+    also = f", or {size + 1} with the last one generated" if generated else ""
+    raise OptionError(
+        f"{len(given)} {argument} were given for {size} positions{which}. Give one a position{also}, or none."
+    )
+
+
+def _same_word(tokens: Sequence[str]) -> list[int]:
+    """A number a token, the same for the same token: what scores of repeated tokens go by."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(token, len(numbers)) for token in tokens]

@@ -1,0 +1,134 @@
+"""Rollout as a picture: the whole model's layers as one head, so that every view can draw it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from clearhead.capture.positions import Positions, assumed
+from clearhead.capture.record import Missed
+from clearhead.errors import OptionError
+from clearhead.matrix import rollout
+from clearhead.matrix.pooling import edges
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+ROWS = 128  # rows worked out at a time: memory O(ROWS · L)
+
+
+class RolledOut:
+    """What the views ask of an attention matrix, (1, 1, L, L), answered by a rollout that is not stored.
+
+    Row i says where position i of the last layer draws from among the input tokens; a row adds up to 1.
+
+    Source: Abnar & Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3.
+    """
+
+    dtype = torch.float32
+
+    def __init__(self, matrices: list[Any]) -> None:
+        self._rollout = rollout(matrices)
+        length = self._rollout.shape[-1]
+        self.shape = (1, 1, length, length)
+
+    def to_dense(self) -> Tensor:
+        """(1, 1, L, L), stored: for texts short enough to draw whole."""
+        return self._rows(range(self.shape[2]))[None, None]
+
+    def heads(self, _heads: Any) -> "RolledOut":
+        """Itself: there is one head."""
+        return self
+
+    def pooled(self, rows: int, cols: int, *, region: tuple[slice, slice] | None = None) -> Tensor:
+        """(1, 1, rows, cols): means over tiles of all of it or of a region, by a product with pooling columns."""
+        down, across = region or (slice(0, self.shape[2]), slice(0, self.shape[3]))
+        columns = torch.zeros(self.shape[3], cols)
+        for cell, (start, end) in enumerate(edges(across.stop - across.start, cols)):
+            columns[across.start + start : across.start + end, cell] = 1 / (end - start)
+        return torch.nn.functional.adaptive_avg_pool2d((self._rollout @ columns)[:, None, down], (rows, cols))
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest of each row and their places, both (1, 1, L, k)."""
+        parts = [self._rows(part).topk(k, dim=-1) for part in self._parts()]
+        values, places = (torch.cat([part[which] for part in parts])[None, None] for which in (0, 1))
+        return values, places
+
+    def entropy(self) -> Tensor:
+        """(1, 1, L), nats."""
+        rows = [torch.special.entr(self._rows(part)).sum(-1) for part in self._parts()]
+        return torch.cat(rows)[None, None]
+
+    def mean_distance(self) -> Tensor:
+        """(1, 1, L), tokens."""
+        places = torch.arange(self.shape[3], dtype=torch.float32)
+        rows = [(self._rows(part) * (places[list(part), None] - places).abs()).sum(-1) for part in self._parts()]
+        return torch.cat(rows)[None, None]
+
+    def kl(self, other: "RolledOut") -> Tensor:
+        """(1, 1, L), nats a row: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not."""
+        nats = []
+        for part in self._parts():
+            ours, theirs = self._rows(part), other._rows(part)
+            nats.append((ours * (ours / theirs).log()).masked_fill(ours == 0, 0.0).sum(-1))
+        return torch.cat(nats)[None, None]
+
+    def __getitem__(self, key: Any) -> Tensor:
+        """As a tensor (1, 1, L, L) is indexed; of [0, 0, some rows], those rows alone are worked out."""
+        if isinstance(key, tuple) and len(key) == 3 and key[:2] == (0, 0) and isinstance(key[2], slice):
+            return self._rows(range(self.shape[2])[key[2]])
+        return self.to_dense()[key]
+
+    def _parts(self) -> list[range]:
+        return [range(start, min(start + ROWS, self.shape[2])) for start in range(0, self.shape[2], ROWS)]
+
+    def _rows(self, positions: range) -> Tensor:
+        return self._rollout.rows(positions)[0]
+
+
+class OneMatrix(Mapping[str, Any]):
+    """A record of one matrix, with what the first record missed."""
+
+    def __init__(self, name: str, matrix: RolledOut, positions: Positions, missed: Any) -> None:
+        self._name, self._matrix, self._positions, self.missed = name, matrix, positions, missed
+
+    def positions(self, _name: str) -> tuple[Positions]:
+        """Where its rows and columns stand."""
+        return (self._positions,)
+
+    def __getitem__(self, name: str) -> RolledOut:
+        if name != self._name:
+            raise KeyError(name)
+        return self._matrix
+
+    def __iter__(self) -> Any:
+        return iter((self._name,))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def rolled(reading: "Reading") -> Any:
+    """The same reading with all its layers rolled out into one head, for any view.
+
+    Raises:
+        OptionError: nothing was captured, or no layer attends from the tokens to themselves.
+        ShapeError: the layers are not self-attention over one sequence.
+
+    Of an encoder-decoder the encoder's layers are rolled out; the decoder's are named in the record's `missed`.
+    """
+    layers, missed = {}, list(reading.record.missed)
+    for name, matrix in reading.record.items():
+        where = reading.record.positions(name)[-1]
+        if where.within and where.queries.sequence == "input":
+            layers[name] = matrix
+        else:
+            missed.append(Missed(name, "not part of the rollout: its queries and keys are not both the text's tokens"))
+    if reading.record and not layers:
+        raise OptionError("no layer attends from the text's tokens to themselves, so there is nothing to roll out.")
+    rolled_out = RolledOut(list(layers.values()))
+    size = rolled_out.shape[2]
+    record: Any = OneMatrix("rollout of all layers", rolled_out, assumed(size, size), missed)
+    return replace(reading, record=record, model_name=f"{reading.model_name}, rollout")

@@ -1,0 +1,119 @@
+"""What kind each head is, as tables by which a grid can be ordered: capture's scores, and how far heads reach."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from clearhead.capture.positions import Positions
+from clearhead.matrix import AttentionMatrix
+from clearhead.views.arrays import Array, numbers
+
+if TYPE_CHECKING:
+    from clearhead.capture import Reading
+
+
+def mark(text: str) -> str:
+    """A text that a page looks up in its own language; naming it here puts it into the catalogs."""
+    return text
+
+
+ABOUT = {
+    mark("breadth"): mark("how evenly queries look: 0 at one key, 1 at all alike"),
+    mark("reach"): mark("mean distance from query to key, in tokens"),
+    mark("previous token"): mark("mean weight on the token before"),
+    mark("first token"): mark("mean weight on the first token"),
+    mark("duplicate token"): mark("mean weight on earlier places of the same token"),
+    mark("induction"): mark("mean weight on what followed the same token before"),
+    mark("separator"): mark("mean weight on the tokenizer's special tokens after the first"),
+    mark("positional"): mark("share of queries that look at the head's commonest offset"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One score of every head.
+
+    Attributes:
+        name, about: what it is called and what it says.
+        values: `values[layer][head]`; None where the text leaves nothing to score.
+    """
+
+    name: str
+    about: str
+    values: list[list[float | None]]
+
+    def ranked(self) -> list[tuple[float, int, int]]:
+        """(value, layer, head) of the heads that have one, largest first."""
+        entries = [
+            (value, layer, head)
+            for layer, row in enumerate(self.values)
+            for head, value in enumerate(row)
+            if value is not None
+        ]
+        return sorted(entries, key=lambda entry: (-entry[0], entry[1:]))
+
+
+def tables(
+    reading: "Reading", *, most: int | None = None, breadths: Sequence[Array | None] | None = None
+) -> list[Table]:
+    """Every score of a reading, those that no head has left out.
+
+    `clearhead.capture.scores` defines them; of a rollout, breadth and reach alone are known.
+
+    Args:
+        most: past this many weights in all, breadth alone: the rest take about ten passes over them.
+        breadths: the breadth of each layer's heads, where it is known already.
+    """
+    matrices = list(reading.record.values())
+    columns: dict[str, list[Any]] = {"breadth": list(breadths or map(breadth, matrices))}
+    if most is None or sum(math.prod(matrix.shape) for matrix in matrices) <= most:
+        columns["reach"] = [
+            reach(matrix, reading.record.positions(name)[-1]) for name, matrix in reading.record.items()
+        ]
+        if matrices and all(isinstance(matrix, AttentionMatrix) for matrix in matrices):
+            columns.update(_captured(reading))
+    made = [
+        Table(name, ABOUT[name], [_numbers_or_none(row) for row in columns[name]]) for name in ABOUT if name in columns
+    ]
+    return [table for table in made if table.ranked()]
+
+
+def breadth(matrix: Any) -> Array:
+    """(H,): the entropy of the rows as a share of the most it could be, the log of the keys in sight."""
+    _, heads, length, keys = matrix.shape
+    seen = numbers(matrix.visible())[0] if isinstance(matrix, AttentionMatrix) else np.full((heads, length), keys)
+    most = np.log(np.maximum(seen, 1)).sum(-1)
+    entropy = numbers(matrix.entropy())[0].sum(-1)
+    return np.divide(entropy, most, out=np.full(heads, math.nan), where=most > 0)
+
+
+def reach(matrix: Any, where: Positions) -> Array:
+    """(H,): mean distance between query and key, in tokens (Vig & Belinkov 2019, section 3); NaN across two texts."""
+    if where.offset is None:
+        return np.full(matrix.shape[1], math.nan)
+    distance = matrix.mean_distance(offset=where.offset) if where.offset else matrix.mean_distance()
+    return numbers(distance)[0].mean(-1)
+
+
+def _captured(reading: "Reading") -> dict[str, list[Any]]:
+    """capture's scores as name -> one row a layer."""
+    from clearhead.capture import scores
+
+    by_layer: dict[str, list[Any]] = {name: [] for name in reading.record}
+    for row in scores(reading):
+        by_layer[row.layer].append(row)
+    fields = [name for name in ABOUT if name not in ("breadth", "reach")]
+    return {
+        field: [
+            [getattr(row, field.replace(" ", "_")) for row in rows] or [math.nan] * matrix.shape[1]
+            for rows, matrix in zip(by_layer.values(), reading.record.values(), strict=True)
+        ]
+        for field in fields
+    }
+
+
+def _numbers_or_none(row: Any) -> list[float | None]:
+    return [None if math.isnan(value) else round(float(value), 6) for value in row]

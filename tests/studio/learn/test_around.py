@@ -1,0 +1,86 @@
+"""What is around the questions: settings, one's own data, starting over, search, notes."""
+
+import json
+
+import pytest
+
+from clearhead import course
+from clearhead.studio.text import excerpt
+from studio.conftest import Visitor
+from studio.learn.test_pages import TOPIC, answer
+
+
+def test_settings_are_kept_and_change_the_pages(visitor: Visitor) -> None:
+    assert 'media="(prefers-color-scheme: dark)"' in visitor.get("/")
+    assert "Kept." in visitor.post("/settings", theme="dark", clock="off")
+    assert 'dark.css" media="all"' in visitor.get("/")
+    assert 'value="off" checked' in visitor.get(f"{TOPIC}/challenge")
+    visitor.post("/settings", 422, theme="pink", clock="off")
+
+
+@pytest.mark.slow
+def test_ones_own_data_can_be_taken_along(visitor: Visitor) -> None:
+    answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
+    visitor.post("/notes", item="scale-of-logits", text="Mind the root.")
+    data = json.loads(visitor.get("/settings/data.json"))
+    assert [one["item_id"] for one in data["attempts"]] == ["scale-of-logits"]
+    assert data["notes"] == {"scale-of-logits": "Mind the root."}
+
+
+@pytest.mark.slow
+def test_starting_over_sets_aside_and_can_be_taken_back(visitor: Visitor) -> None:
+    answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
+    visitor.post("/settings/start-over")
+    assert not visitor.context.progress.history
+    assert "Turn the query" in visitor.get("/")
+    visitor.later(minutes=1)
+    answer(visitor, visitor.get("/items/scale-of-logits"), "4.0")
+    assert [one.correct for one in visitor.context.progress.history] == [True]
+    visitor.post("/settings/start-over", back="true")
+    assert [one.correct for one in visitor.context.progress.history] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [("scale logits", "/items/scale-of-logits"), ("SOFTMAX", f"{TOPIC}/read"), ("head step", TOPIC), ("zebra", None)],
+)
+def test_search_finds_what_has_all_the_words(visitor: Visitor, words: str, found: str | None) -> None:
+    page = visitor.get(f"/search?q={words}")
+    assert ("Nothing has all" in page) is (found is None)
+    if found:
+        assert f'<a href="{found}' in page
+
+
+@pytest.mark.slow
+def test_search_shows_words_and_no_marks() -> None:
+    for path in course.shipped():
+        for topic in course.load(path).topics:
+            for mode, page in topic.pages.items():
+                shown = excerpt.plain(page.text)
+                found = [mark for mark in ("\\", "$", "{", "|", "---", "](") if mark in shown]
+                assert shown, (topic.id, mode)
+                assert not found, (topic.id, mode, found)
+
+
+def test_an_excerpt_is_of_whole_words() -> None:
+    text = " ".join(f"word{n}" for n in range(99))
+    words = {"…", *text.split()}
+    for place in range(0, len(text), 7):
+        shown = excerpt.around(text, place)
+        assert set(shown.split()) - words <= ({text[place:].split(" ")[0]} if place else set())
+    assert excerpt.around("word", 0) == "word"
+
+
+def test_search_does_not_give_answers_away(visitor: Visitor) -> None:
+    for secret in ("rationale", "belief", "counterexample", "exponentials"):
+        assert "0 found" in visitor.get(f"/search?q={secret}")
+
+
+def test_a_note_and_a_report_belong_to_a_question(visitor: Visitor) -> None:
+    page = answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
+    id = visitor.context.progress.history[0].id
+    assert "items/scale-of-logits.md, rev 1" in page
+    noted = visitor.post("/notes", item="scale-of-logits", text="<b>mine</b>", attempt=id)
+    assert "&lt;b&gt;mine" in noted
+    visitor.post("/notes", 404, item="none", text="x")
+    visitor.post("/notes", 422, item="scale-of-logits", text="x" * 5001)
