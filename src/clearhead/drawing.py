@@ -53,7 +53,7 @@ def grid(
     rows: Sequence[Sequence[float]], row_names: Sequence[str] = (), column_names: Sequence[str] = (), title: str = "",
     hidden: Sequence[Sequence[bool]] = (), numbers: bool = True,
 ) -> str:  # fmt: skip
-    """A map of queries (rows) and keys (columns): the larger a weight (0 to 1), the darker; hidden cells are hatched."""
+    """A map of queries (rows) and keys (columns): darker for a larger weight (0 to 1), hatched where hidden."""
     row_names = row_names or [str(at) for at in range(len(rows))]
     column_names = column_names or [str(at) for at in range(len(rows[0]))]
     side = max(26.0 if not numbers else 38.0, LETTER * max(map(len, column_names)) + 6)
