@@ -100,10 +100,19 @@ struct Passes {
   void (*store_key_sums)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, const Number* sums);
 };
 
+// What a compiled target is, for the code that chooses one. Lists are separated by commas.
+struct Row {
+  const char* name;
+  int lanes;            // queries side by side in one tile
+  const char* needs;    // CPU features without which it crashes, by gcc's names (cpu.cpp); "" for none
+  const char* dtypes;   // what it computes, by torch's names
+  const char* flushes;  // the dtypes in whose products denormal numbers count as 0
+  bool for_tests;       // never chosen, only asked for by name
+};
+
 // One compiled copy of the kernels.
 struct Target {
-  const char* name;
-  int lanes;  // queries side by side in one tile
+  Row row;
   Passes<float> floats;
   const Passes<double>* doubles;
   // The second pass over queries first .. last - 1 of one head; adds what is summed over queries to `sums`.

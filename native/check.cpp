@@ -343,7 +343,7 @@ int main(int argc, char** argv) {
       run_backward(target, wide.p, wide.g, 2);
       const double in_doubles = std::fmax(wide.error(), std::fmax(wide.gradient_error(), wide.extras_error()));
       if (!(in_doubles < wide.kClose)) {
-        std::printf("target %s, case %d: output or gradients in doubles are off by %g\n", target.name, n, in_doubles);
+        std::printf("target %s, case %d: output or gradients in doubles are off by %g\n", target.row.name, n, in_doubles);
         return 1;
       }
       Case<float> c;
@@ -360,22 +360,22 @@ int main(int argc, char** argv) {
       for (size_t i = 0; i < lse.size(); i++)
         if (float(lse[i]) != c.lse[i]) gradient_error = INFINITY;
       if (!(error < c.kClose) || !(gradient_error < c.kClose) || !(statistics_error < 1e-3)) {
-        std::printf("target %s, case %d: output is off by %g, gradients by %g, statistics by %g\n", target.name, n,
+        std::printf("target %s, case %d: output is off by %g, gradients by %g, statistics by %g\n", target.row.name, n,
                     error, gradient_error, statistics_error);
         return 1;
       }
       const double bfloat16 = bfloat16_error(target, c);
       if (!(bfloat16 < 0.02)) {
-        std::printf("target %s, case %d: output in bfloat16 is off by %g\n", target.name, n, bfloat16);
+        std::printf("target %s, case %d: output in bfloat16 is off by %g\n", target.row.name, n, bfloat16);
         return 1;
       }
       const double linear = linear_error(target), weights = weights_error(target, c);
       if (!(linear < 1e-3) || !(weights < 1e-4)) {
-        std::printf("target %s, case %d: a linear layer is off by %g, weights by %g\n", target.name, n, linear, weights);
+        std::printf("target %s, case %d: a linear layer is off by %g, weights by %g\n", target.row.name, n, linear, weights);
         return 1;
       }
     }
-    std::printf("target %s: %d cases\n", target.name, cases);
+    std::printf("target %s: %d cases\n", target.row.name, cases);
   }
   return 0;
 }

@@ -57,7 +57,7 @@ def test_a_function_is_not_replaced_by_importing_a_room():
 
 def test_only_one_file_touches_the_native_library():
     users = [path.name for path in SOURCE.rglob("*.py") if re.search(r"\b_native\b", path.read_text())]
-    assert set(users) <= {"native.py"}
+    assert set(users) <= {"library.py"}
 
 
 def test_a_machine_with_a_compiler_has_the_native_library():
@@ -72,7 +72,7 @@ def test_every_dependency_is_pinned():
     }
     wanted = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
     names = {normalised(re.match(r"[A-Za-z0-9._-]+", requirement)[0]) for requirement in wanted}
-    assert names - pinned == set()
+    assert names - pinned == {"clearhead"}  # an extra that includes others
 
 
 def test_torch_here_is_the_pinned_one():

@@ -100,12 +100,14 @@ def build(folder: Path, dot_products: bool) -> bytes:
     (folder / "targets.h").write_text("#define CLEARHEAD_TARGETS(X) X(avx512)\n")
     common = ["g++", "-std=gnu++17", "-Wno-psabi", f"-I{folder}", f"-I{NATIVE}", "-c"]
     flags = [*FLAGS, "-mavx512bf16"] if dot_products else FLAGS
+    needs = ",".join(flag.removeprefix("-m") for flag in flags if "=" not in flag)
     kernels = {"target": ["-DLANES=16", "-DPAIRS"], "target_f64": ["-DLANES=8"]}
     sources = {path.stem: path for path in sorted(NATIVE.rglob("*.cpp")) if path.parent.name != "binding"}
     for name, source in sources.items():
         own = ["-O1"]
         if name in kernels:
             own = ["-O2", "-ffp-contract=fast", *flags, "-DTARGET=avx512", "-DDOUBLES_OF=avx512", "-DROWS=8"]
+            own.append(f"-DNEEDS={needs}")
         subprocess.run([*common, *own, *kernels.get(name, []), source, "-o", folder / f"{name}.o"], check=True)
     objects = [folder / f"{name}.o" for name in sources]
     subprocess.run(["g++", "-static", "-s", *objects, "-o", folder / "check"], check=True)

@@ -2,8 +2,9 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
-#include "dispatch/dispatch.h"
 #include "binding/fast_path.h"
+#include "dispatch/cpu.h"
+#include "dispatch/dispatch.h"
 
 namespace nb = nanobind;
 using namespace clearhead;
@@ -97,10 +98,29 @@ NB_MODULE(_native, m) {
 
   m.def("targets", [] {
     nb::list all;
-    for (int i = 0; i < target_count(); i++)
-      all.append(nb::make_tuple(target_at(i).name, target_at(i).lanes, supported(target_at(i))));
+    for (int i = 0; i < target_count(); i++) {
+      const Row& row = target_at(i).row;
+      nb::dict entry;
+      entry["name"] = row.name;
+      entry["lanes"] = row.lanes;
+      entry["needs"] = row.needs;
+      entry["dtypes"] = row.dtypes;
+      entry["flushes"] = row.flushes;
+      entry["for_tests"] = row.for_tests;
+      all.append(entry);
+    }
     return all;
-  }, "(name, queries in a tile, whether this CPU can run it), best first.");
+  }, "The rows of the compiled targets, best first.");
+
+  m.def("cpu_supports", [](const std::string& features) { return cpu_supports(features.c_str()); },
+        "Whether this CPU has every feature of a list such as \"avx2,fma\"; an unknown name is not supported.");
+
+  m.def("cpu_features", [] {
+    nb::list all;
+    for (const char* const* name = kCpuFeatures; *name; name++)
+      if (cpu_supports(*name)) all.append(*name);
+    return all;
+  }, "The features that this CPU has, of those that the library knows.");
 
   m.def("peak", [](int target, int threads, int64_t steps) {
     const Target& t = target_at(target);

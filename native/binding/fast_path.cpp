@@ -191,7 +191,7 @@ uint64_t first_bits(const View& view) {
 }  // namespace
 
 void bind_fast_path(nb::module_& m) {
-  m.def("meet", [](nb::handle tensor, nb::handle parameter, nb::handle api) {
+  m.def("register_tensor_types", [](nb::handle tensor, nb::handle parameter, nb::handle api) {
     if (!PyCapsule_IsValid(api.ptr(), "dlpack_exchange_api")) return false;
     exchange = static_cast<const dlpack::Exchange*>(PyCapsule_GetPointer(api.ptr(), "dlpack_exchange_api"));
     tensor_type = reinterpret_cast<PyTypeObject*>(tensor.ptr());
@@ -201,12 +201,12 @@ void bind_fast_path(nb::module_& m) {
      "Register torch.Tensor, torch.nn.Parameter and Tensor.__dlpack_c_exchange_api__ before any other call here. Returns "
      "False if that interface is missing or of another version.");
 
-  m.def("how_plain", [](nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped) {
+  m.def("match", [](nb::handle query, nb::handle key, nb::handle value, nb::handle mask, bool grouped) {
     Call call;
     return int(describe(query, key, value, mask, grouped, &call));
   }, nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg());
 
-  m.def("attend_plainly", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
+  m.def("fast_forward", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
                              nb::handle mask, bool grouped, bool is_causal, double scale, nb::handle out,
                              nb::handle lse) {
     const Attention p = attention(query, key, value, mask, grouped, is_causal, scale, out, lse);
@@ -216,7 +216,7 @@ void bind_fast_path(nb::module_& m) {
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
      nb::arg(), nb::arg().none());
 
-  m.def("gradients_plainly", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
+  m.def("fast_backward", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
                                 nb::handle mask, bool grouped, bool is_causal, double scale, nb::handle out,
                                 nb::handle lse, nb::handle grad_out, nb::handle grad_query, nb::handle grad_key,
                                 nb::handle grad_value) {

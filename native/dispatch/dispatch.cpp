@@ -3,6 +3,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "dispatch/cpu.h"
 #include "dispatch/scratch.h"
 #include "targets.h"
 
@@ -35,20 +36,7 @@ const Target& target_at(int index) {
   return *kTargets[index];
 }
 
-bool supported(const Target& target) {
-  const char* name = target.name;
-  (void)name;
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (!std::strncmp(name, "avx2", 4)) return avx2;
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (!std::strcmp(name, "avx512bf16")) return avx512 && __builtin_cpu_supports("avx512bf16");
-  if (!std::strcmp(name, "avx512")) return avx512;
-#endif
-  return true;
-}
+bool supported(const Target& target) { return cpu_supports(target.row.needs); }
 
 namespace {
 
@@ -98,9 +86,9 @@ void run_forward(const Target& target, const Attention& p, int threads, const St
   threads = useful_threads(p, threads);
   const bool few = p.length <= kFewQueries && !found;
   if (p.dtype == kFloat64)
-    few ? run_decode(*target.doubles, p, threads) : run_tiles(*target.doubles, p, target.lanes, threads, found);
+    few ? run_decode(*target.doubles, p, threads) : run_tiles(*target.doubles, p, target.row.lanes, threads, found);
   else
-    few ? run_decode(target.floats, p, threads) : run_tiles(target.floats, p, target.lanes, threads, found);
+    few ? run_decode(target.floats, p, threads) : run_tiles(target.floats, p, target.row.lanes, threads, found);
 }
 
 namespace {

@@ -6,7 +6,7 @@ namespace clearhead {
 
 int target_count();
 const Target& target_at(int index);  // best first; throws std::out_of_range
-bool supported(const Target&);       // by this machine's CPU
+bool supported(const Target&);       // whether this CPU has every feature that it needs
 
 // `threads` is what the caller's framework was told to use. Throws std::bad_alloc where scratch cannot be had.
 void run_forward(const Target&, const Attention&, int threads, const Statistics* found = nullptr);

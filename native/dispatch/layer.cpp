@@ -38,8 +38,8 @@ void run_weights(const Target& target, const Attention& p, const Tensor& weights
   if (double(p.batch) * p.heads * p.length * p.keys * p.width < kWorthThreads || threads < 1) threads = 1;
   // Rows of one work item: as in run_forward, but fewer, for the weights of all of them are held.
   int64_t rows = 64;
-  while (rows > target.lanes && p.batch * heads * ceiling(p.length, rows) < 4 * threads) rows /= 2;
-  rows = std::max<int64_t>(rows, target.lanes);
+  while (rows > target.row.lanes && p.batch * heads * ceiling(p.length, rows) < 4 * threads) rows /= 2;
+  rows = std::max<int64_t>(rows, target.row.lanes);
   const int64_t blocks = ceiling(p.length, rows), items = p.batch * heads * blocks;
   const size_t each = in_lines(target.weights_scratch(p, rows));
   const Scratch<float> scratch(each * threads);

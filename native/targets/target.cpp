@@ -1,5 +1,6 @@
-// Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags; with -DPAIRS
-// where bfloat16 is multiplied in pairs; -DDOUBLES_OF=name says whose float64 is its own (target_f64.cpp).
+// Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags, which -DNEEDS= lists
+// without the -m; with -DPAIRS where bfloat16 is multiplied in pairs; -DDOUBLES_OF=name says whose float64 is its own
+// (target_f64.cpp). -DDTYPES= lists what it computes, if not all four; -DFOR_TESTS keeps it from being chosen.
 #include "passes/backward.h"
 #include "passes/decode.h"
 #include "passes/forward_bf16.h"
@@ -9,11 +10,28 @@
 #include "targets/target.h"
 #include "passes/weights.h"
 
+#ifndef NEEDS
+#error "say which CPU features the target needs: -DNEEDS=avx2,fma, or -DNEEDS= for none"
+#endif
+#ifndef DTYPES
+#define DTYPES float32,bfloat16,float16,float64
+#endif
+#ifdef FOR_TESTS
+#define IS_FOR_TESTS true
+#else
+#define IS_FOR_TESTS false
+#endif
+#if defined(PAIRS) && defined(__AVX512BF16__)
+#define FLUSHES "bfloat16"  // vdpbf16ps takes denormals for 0
+#else
+#define FLUSHES ""
+#endif
+
 namespace clearhead {
 extern const Passes<double> JOINED(doubles_, DOUBLES_OF);
 extern const Target JOINED(target_, TARGET);
 const Target JOINED(target_, TARGET) = {
-    TEXT(TARGET), kTile,
+    {TEXT(TARGET), kTile, TEXT(NEEDS), TEXT(DTYPES), FLUSHES, IS_FOR_TESTS},
     {
         forward_scratch, forward,
         decode_partial, decode_scratch, decode, decode_merge,

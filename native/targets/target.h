@@ -2,7 +2,7 @@
 #pragma once
 #include "arguments.h"
 
-#define NAME_OF(x) #x
-#define TEXT(x) NAME_OF(x)
+#define NAME_OF(...) #__VA_ARGS__
+#define TEXT(...) NAME_OF(__VA_ARGS__)
 #define JOIN(a, b) a##b
 #define JOINED(a, b) JOIN(a, b)

@@ -140,7 +140,7 @@ def test_two_threads_may_observe_at_once(model):
     assert {length: record["h.0.attn"].shape[2] for length, record in records.items()} == {3: 3, 5: 5}
 
 
-class ByHand(nn.Module):
+class HandWritten(nn.Module):
     """Attention written out, that waits in its midst until the other thread is there too."""
 
     def __init__(self, gate: threading.Barrier) -> None:
@@ -155,7 +155,7 @@ class ByHand(nn.Module):
         return (weights @ x[:, None])[:, 0]
 
 
-class OwnAttention(ByHand):
+class OwnAttention(HandWritten):
     """The name by which an attention module is known."""
 
 

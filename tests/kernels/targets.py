@@ -1,8 +1,11 @@
 """The native library's CPU targets as test parameters: all of them on every machine, skipped where they cannot run."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from clearhead import kernels
+from clearhead.kernels.cpu_targets import current
 
 needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 
@@ -16,3 +19,12 @@ def on(target: kernels.Target, prefix: str = "") -> object:
 TARGETS = [on(target) for target in kernels.targets()]
 # For tests that loop over the targets instead.
 HERE = [target.name for target in kernels.targets() if target.runs_here]
+
+
+@pytest.fixture
+def own_target() -> Iterator[str]:
+    """The best target, forced: so that no measured cost, and no rule of this CPU, sends a call to torch's function."""
+    best, _ = current()
+    assert best is not None
+    with kernels.target(best.name):
+        yield best.name

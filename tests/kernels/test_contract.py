@@ -13,7 +13,7 @@ import reference
 from clearhead import kernels
 from clearhead.errors import KernelError
 from clearhead.kernels import Problem, dropout
-from clearhead.kernels.choice import KERNELS
+from clearhead.kernels.registry import KERNELS
 
 from .cases import CASES
 from .targets import on

@@ -8,19 +8,20 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[2] / "native"
-AVX2 = ["-mavx2", "-mfma"]
+AVX2 = ["-mavx2", "-mfma", "-DNEEDS=avx2,fma"]
+ANY = ["-DNEEDS="]
 # Name -> lanes and rows of the product, the same for float64 (none: it is the one's before), flags; as in
 # native/CMakeLists.txt.
 Shape = tuple[int, int]
 X86: dict[str, tuple[Shape, Shape | None, list[str]]] = {
-    "generic": ((4, 4), (4, 2), []),
+    "generic": ((4, 4), (4, 2), ANY),
     "avx2": ((8, 6), (4, 6), AVX2),
     "avx2w16": ((16, 8), (8, 8), AVX2),
     "avx2bf16w16": ((16, 8), None, [*AVX2, "-DPAIRS"]),
 }
 ARM: dict[str, tuple[Shape, Shape | None, list[str]]] = {
-    "neon": ((4, 8), (4, 4), []),
-    "generic": ((4, 4), (4, 2), []),
+    "neon": ((4, 8), (4, 4), ANY),
+    "generic": ((4, 4), (4, 2), ANY),
 }
 ARM_COMPILER = "aarch64-linux-gnu-g++"
 EMULATOR = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")

@@ -7,7 +7,7 @@ import torch
 
 from clearhead import kernels
 from clearhead.kernels import Problem
-from clearhead.kernels.choice import KERNELS
+from clearhead.kernels.registry import KERNELS
 from highwater import taken
 
 

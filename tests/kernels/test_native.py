@@ -14,7 +14,8 @@ import reference
 from clearhead import kernels
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels import Problem
-from clearhead.kernels.native import VARIABLE, _default, current
+from clearhead.kernels.cpu_targets import VARIABLE, current, forget
+from clearhead.kernels.library import cpu_features, cpu_supports, library
 
 from .targets import HERE, TARGETS, needs_native
 
@@ -37,16 +38,16 @@ def test_a_target_can_be_forced_and_is_given_back() -> None:
 def test_the_environment_forces_a_target(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         monkeypatch.setenv(VARIABLE, "generic")
-        _default.cache_clear()
+        forget()
         assert current()[0].name == "generic"
         assert VARIABLE in current()[1]
         monkeypatch.setenv(VARIABLE, "abacus")
-        _default.cache_clear()
+        forget()
         with pytest.raises(OptionError, match="no kernel target 'abacus'"):
             current()
     finally:
         monkeypatch.undo()
-        _default.cache_clear()
+        forget()
 
 
 def test_an_unknown_target_is_refused() -> None:
@@ -63,7 +64,28 @@ def test_a_target_this_machine_lacks_is_refused() -> None:
 
 
 def test_targets_that_exist_for_tests_are_never_chosen() -> None:
-    assert "w16" not in current()[0].name
+    for_tests = [row for row in kernels.targets() if row.for_tests]
+    if not for_tests:
+        pytest.skip("no target for tests was compiled for this architecture")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
+        assert current(dtype)[0] not in for_tests
+
+
+def test_a_target_with_a_feature_that_is_not_known_is_not_supported() -> None:
+    known = ",".join(cpu_features())
+    assert cpu_supports(known)
+    assert cpu_supports("")
+    for unknown in ("quantum", f"{known},quantum", f"quantum,{known}", "avx", "avx22", "avx512bf166", ","):
+        assert not cpu_supports(unknown), unknown
+
+
+def test_every_row_says_what_its_target_needs() -> None:
+    for row in kernels.targets():
+        assert row.runs_here == cpu_supports(",".join(row.needs))
+        assert row.lanes > 0
+        assert row.dtypes
+        assert set(row.flushes) <= set(row.dtypes)
+    assert [row.name for row in kernels.targets()] == [row["name"] for row in library.targets()]
 
 
 def test_available_names_the_target_in_use() -> None:

@@ -51,7 +51,7 @@ def test_it_is_a_linear_layer(rows, inputs, outputs, dtype):
         numbers(outputs, dtype=dtype, seed=2),
     )
     if rows > 1 or dtype is not torch.float16:
-        assert kernels.native_wins(x, weight, bias)
+        assert kernels.linear_is_faster(x, weight, bias)
     check(kernels.project(x, weight, bias), x, weight, bias)
     check(kernels.project(x, weight), x, weight, None)
 
@@ -118,16 +118,16 @@ def test_what_is_not_finite_stays_where_it_is():
 
 def test_where_ours_is_not_asked():
     x, weight, bias = numbers(8, 5), numbers(7, 5, seed=1), numbers(7, seed=2)
-    assert not kernels.native_wins(x.double(), weight.double())
-    assert not kernels.native_wins(x, weight.bfloat16())
-    assert not kernels.native_wins(x, weight, bias.double())
-    assert not kernels.native_wins(x[:1], weight)  # a single row of a small layer
-    assert kernels.native_wins(numbers(1, 256), numbers(257, 256))
-    assert not kernels.native_wins(x, weight.clone().requires_grad_())
+    assert not kernels.linear_is_faster(x.double(), weight.double())
+    assert not kernels.linear_is_faster(x, weight.bfloat16())
+    assert not kernels.linear_is_faster(x, weight, bias.double())
+    assert not kernels.linear_is_faster(x[:1], weight)  # a single row of a small layer
+    assert kernels.linear_is_faster(numbers(1, 256), numbers(257, 256))
+    assert not kernels.linear_is_faster(x, weight.clone().requires_grad_())
     with torch.no_grad():
-        assert kernels.native_wins(x, weight.clone().requires_grad_())
+        assert kernels.linear_is_faster(x, weight.clone().requires_grad_())
     with torch.autocast("cpu"):
-        assert not kernels.native_wins(x, weight)
+        assert not kernels.linear_is_faster(x, weight)
     grad = torch.autograd.grad(kernels.project(x, weight.requires_grad_(), bias).sum(), weight)[0]
     torch.testing.assert_close(grad, x.sum(0).expand(7, 5))
 
@@ -135,5 +135,5 @@ def test_where_ours_is_not_asked():
 def test_sixteen_bits_are_left_to_torch_where_the_cpu_multiplies_them(monkeypatch):
     monkeypatch.setattr("clearhead.kernels.projection._torch_multiplies", lambda dtype: dtype is torch.bfloat16)
     x, weight = numbers(8, 5), numbers(7, 5, seed=1)
-    assert not kernels.native_wins(x.bfloat16(), weight.bfloat16())
-    assert kernels.native_wins(x, weight)
+    assert not kernels.linear_is_faster(x.bfloat16(), weight.bfloat16())
+    assert kernels.linear_is_faster(x, weight)

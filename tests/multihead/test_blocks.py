@@ -5,8 +5,9 @@ import torch
 
 import clearhead
 from clearhead import kernels, masks
+from clearhead.kernels.calls import prepare
 from clearhead.masks import BlockState, Mask
-from clearhead.multihead import blocks, functional
+from clearhead.multihead import blocks
 
 LENGTH = 1009
 
@@ -43,7 +44,7 @@ RULES = {
 
 @pytest.fixture(autouse=True)
 def rules_stay_rules(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional, "RULE_ENTRIES", 0)
+    monkeypatch.setattr(prepare, "RULE_ENTRIES", 0)
     monkeypatch.setattr(blocks, "ROWS", 128)
 
 

@@ -1,4 +1,4 @@
-"""Follows a model's passes, to know where the queries and keys of each call stand in the text."""
+"""Follows a model's forward passes to know which token each query and key of a call is."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _SOURCES = (
 )
 _INPUTS = ("input_ids", "inputs_embeds", "input_embeds")
 _DECODER_INPUTS = tuple(f"decoder_{name}" for name in _INPUTS)
-_SEEING = ("vision_model", "vision_tower", "visual", "image_encoder", "audio_tower")
-_PADDING = (*longformer.CLASSES, *bigbird.CLASSES)  # these lengthen the text to whole blocks
+_VISION = ("vision_model", "vision_tower", "visual", "image_encoder", "audio_tower")
+_PADDING = (*longformer.CLASSES, *bigbird.CLASSES)  # these pad the text to whole blocks
 
 
-class Passes:
-    """Follows the passes of one model: how many tokens its cache holds, and whose states a module takes its keys from.
+class PositionTracker:
+    """Follows the forward passes of one model: how many tokens its cache holds, and which states its keys come from.
 
     Args:
-        model: the model observed; its modules are watched by hooks that `watch` puts on.
+        model: the model observed; `watch` puts hooks on its modules.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._encoders, self._encoder, self._decoder = _sides(model)
-        self._seeing = {
+        self._vision = {
             id(inner)
             for name, module in model.named_modules()
-            if name.rpartition(".")[2] in _SEEING
+            if name.rpartition(".")[2] in _VISION
             for inner in module.modules()
         }
         self._thread = threading.get_ident()
@@ -61,8 +61,8 @@ class Passes:
         self.read: dict[str, int] = {}  # tokens read so far, by sequence
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy of the model takes its hooks along; those follow nothing."""
-        return _nobody, ()
+        """Copies and pickles of the model contain its hooks; those of a copy do nothing."""
+        return _inactive, ()
 
     def watch(self, attention: list[nn.Module], hooks: ExitStack) -> None:
         """Put hooks on the model, on each module that takes a cache, and on the attention modules."""
@@ -79,7 +79,7 @@ class Passes:
             hooks.callback(module.register_forward_pre_hook(self._attends, **kept).remove)
 
     def positions(self, module: nn.Module, batch: int, queries: int, keys: int) -> Positions:
-        """Where the queries and keys of a call stand."""
+        """The positions of the queries and keys of a call."""
         nth = self._nth.get(id(module), 0)
         self._nth[id(module)] = nth + 1
         return replace(self._placed(module, batch, queries, keys), text=self._text, nth=nth)
@@ -107,8 +107,8 @@ class Passes:
         return Positions(Axis(own, range(start, start + queries)), Axis(own, range(first, first + keys)))
 
     def _is_tokens(self, module: nn.Module, own: Sequence, batch: int, queries: int, keys: int) -> bool:
-        """Whether a self-attention runs over the tokens the model was given, one state each."""
-        if (self._images and batch != self._images) or (self._lengths and id(module) in self._seeing):
+        """Whether a self-attention has one query for each token the model was given."""
+        if (self._images and batch != self._images) or (self._lengths and id(module) in self._vision):
             return False
         given = self._lengths.get(own)
         if given is not None and queries != given:
@@ -123,7 +123,7 @@ class Passes:
         return Axis(own if size == self._main and not self._images else "other", range(size))
 
     def _begin(self, start: int) -> None:
-        """A pass begins; without a cache it begins a new text."""
+        """Note that a pass begins; without a cache it begins a new text."""
         self._nth.clear()
         if start == 0:
             self.read.clear()
@@ -143,9 +143,9 @@ class Passes:
         if threading.get_ident() != self._thread:
             return
         self._main, self._images, self._lengths = None, 0, {}
-        given = _given(module, args, kwargs)
+        given = _named_arguments(module, args, kwargs)
         cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
-        start = _held(cache) or 0
+        start = _cached_tokens(cache) or 0
         self._inside = True
         self._begin(start)
         self._own = "decoder" if given.get("encoder_hidden_states") is not None else "input"
@@ -164,9 +164,9 @@ class Passes:
         if threading.get_ident() != self._thread:
             return
         if self._depth == 0 and id(module) not in self._encoder:
-            given = _given(module, args, kwargs)
+            given = _named_arguments(module, args, kwargs)
             cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
-            self._start = _held(cache)
+            self._start = _cached_tokens(cache)
             if not self._inside:
                 self._begin(self._start or 0)
         self._depth += 1
@@ -179,14 +179,14 @@ class Passes:
     def _attends(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
             return
-        given = _given(module, args, kwargs)
+        given = _named_arguments(module, args, kwargs)
         query, key = given.get("query"), given.get("key")
         apart = isinstance(query, Tensor) and isinstance(key, Tensor) and query is not key
         self._cross[id(module)] = apart or any(isinstance(given.get(name), Tensor) for name in _SOURCES)
 
 
 def _sides(model: nn.Module) -> tuple[list[nn.Module], set[int], set[int]]:
-    """Each `encoder` that stands beside a `decoder`, the modules inside them, and those inside the decoders."""
+    """Each `encoder` beside a `decoder`, the ids of the modules inside them, and of those inside the decoders."""
     roots: list[nn.Module] = []
     encoder: set[int] = set()
     decoder: set[int] = set()
@@ -202,17 +202,17 @@ def _sides(model: nn.Module) -> tuple[list[nn.Module], set[int], set[int]]:
 
 
 def _streams(module: Any, own: Sequence, start: int, queries: int, keys: int) -> Positions:
-    """ProphetNet: each stream of queries runs along the same tokens, and so do the keys of its own."""
+    """ProphetNet's positions: each stream of queries runs along the same tokens, and so do its own keys."""
     length = queries // (1 + module.ngram)
     again = tuple(range(start, start + length)) * module.ngram
     before = tuple(range(keys - len(again)))
     return Positions(Axis(own, (*range(start, start + length), *again)), Axis(own, before + again))
 
 
-def _held(cache: Any) -> int | None:
-    """How many tokens a cache has taken in; 0 for none, None where it does not say.
+def _cached_tokens(cache: Any) -> int | None:
+    """The number of tokens a cache holds; 0 without a cache, None where it cannot be read.
 
-    >>> _held(None)
+    >>> _cached_tokens(None)
     0
     """
     if cache is None:
@@ -246,12 +246,12 @@ def _takes(kind: Any, names: tuple[str, ...]) -> bool:
     return not set(names).isdisjoint(_names(kind))
 
 
-def _given(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(_names(cast(Any, type(module))), args, strict=False)) | kwargs
 
 
-def _nobody() -> Passes:
-    """What follows the passes of no thread, so that its hooks return at once."""
-    passes = object.__new__(Passes)
-    passes._thread = -1
-    return passes
+def _inactive() -> PositionTracker:
+    """A tracker of no thread: its hooks return at once."""
+    tracker = object.__new__(PositionTracker)
+    tracker._thread = -1
+    return tracker

@@ -1,4 +1,4 @@
-"""What a run of a model leaves behind: one attention matrix a call of an attention module."""
+"""Record: what `observe` gives, one attention matrix for each call of an attention module."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from torch import Tensor
 
 from clearhead import hooks
 from clearhead.capture.cached_keys import Keys
-from clearhead.capture.generation import Called, joined, last_run
-from clearhead.capture.positions import Positions, assumed, from_plain, plain
-from clearhead.errors import CaptureError
+from clearhead.capture.generation import PlacedCall, joined, last_run
+from clearhead.capture.head_outputs.contributions import Contributions
+from clearhead.capture.positions import Positions, assumed, from_lists, to_lists
+from clearhead.capture.scoring.record_scores import score_calls
+from clearhead.capture.scoring.tables import as_table
+from clearhead.errors import CaptureError, OptionError
 from clearhead.matrix import AttentionMatrix
 
 
@@ -36,7 +39,7 @@ class Step:
         keys: the keys of this step and of those that grew out of it.
         size: how many of them this step had.
         queries: how many queries it had.
-        positions: where its queries and keys stand; None: as `assumed` has it.
+        positions: of its queries and keys; None: as `assumed` gives them.
     """
 
     make: Callable[[Tensor], AttentionMatrix]
@@ -47,9 +50,9 @@ class Step:
     _made: tuple[Tensor, AttentionMatrix] | None = None
 
     def matrix(self) -> AttentionMatrix:
-        """The matrix; the same object until the cache grows, so that what it has found out is kept.
+        """The matrix; the same object until the cache grows, so that its computed statistics are kept.
 
-        Where its keys have to be put together first, it is another object each time: kept, all would take T² of keys.
+        Where its keys have to be assembled first, it is a new object each time: kept, all would take T² of keys.
         """
         if self.keys.held is None:
             self._made = None
@@ -61,7 +64,7 @@ class Step:
     def grew_into(self, later: Step) -> bool:
         """Whether a later call's keys begin with this one's, as a cache's do; then both can share the later's tensor.
 
-        Keys that no query so far may attend to need not agree: a static cache fills them in later.
+        Keys that no query so far may attend to may differ: a static cache fills them in later.
         """
         if self.keys.chain is not None:
             return False
@@ -78,10 +81,10 @@ class Record(Mapping[str, AttentionMatrix]):
 
     A module may run more than once inside one `with` block (each step of `generate()`, for one): `record[name]` is its
     last call, `record.calls(name)` is all of them, oldest first, and `record.joined()` has the calls of the last
-    generation as one matrix. `record.positions(name)` says where the queries and keys of each call stand in the text.
+    generation as one matrix. `record.positions(name)` gives the positions of each call's queries and keys in the text.
 
     Attributes:
-        missed: what ran and was not captured, each with a reason; never silently short.
+        missed: each attention module that ran and was not captured, with the reason.
         read: how many tokens were read of each sequence ("input", "decoder"), where that is known.
 
     Memory: queries of every call, and keys once for a cache, also where beam search reorders it.
@@ -91,14 +94,15 @@ class Record(Mapping[str, AttentionMatrix]):
     _steps: dict[str, list[Step]] = field(default_factory=dict)
     _order: list[str] = field(default_factory=list)
     read: dict[str, int] = field(default_factory=dict)
+    _projections: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, matrices: Mapping[str, AttentionMatrix], positions: Mapping[str, Positions] | None = None) -> Record:
-        """A record of matrices that are there already, in this order; of a record or a loaded file, every call.
+        """Make a record of given matrices, in their order; of a record or a loaded file, with every call.
 
         Args:
             matrices: name -> matrix.
-            positions: name -> where its queries and keys stand. By default a square matrix is self-attention from
+            positions: name -> the positions of its queries and keys. By default a square matrix is self-attention from
                 position 0 on, and any other is a decoder's attention to an encoder's tokens.
         """
         record = cls(_order=list(matrices))
@@ -107,7 +111,7 @@ class Record(Mapping[str, AttentionMatrix]):
             every = (matrix,) if calls is None else calls(name)
             saved = (None,) * len(every) if places is None else places(name)
             for call, place in zip(every, saved, strict=True):
-                where = from_plain(place) if positions is None or name not in positions else positions[name]
+                where = from_lists(place) if positions is None or name not in positions else positions[name]
                 record._add_matrix(name, call, where)
         return record
 
@@ -137,18 +141,19 @@ class Record(Mapping[str, AttentionMatrix]):
         return tuple(step.matrix() for step in self._known(name))
 
     def positions(self, name: str) -> tuple[Positions, ...]:
-        """Where the queries and keys of each of those calls stand, one entry a call."""
+        """The positions of the queries and keys of each of those calls, one entry a call."""
         return tuple(step.positions or _assumed(step.matrix()) for step in self._known(name))
 
     def places(self, name: str) -> tuple[Any, ...]:
         """The same positions as lists and numbers, as `clearhead.matrix.save` writes them."""
-        return tuple(plain(place) for place in self.positions(name))
+        return tuple(to_lists(place) for place in self.positions(name))
 
     def joined(self) -> Record:
-        """The calls of each module over the last text as one matrix: all its queries over all its keys.
+        """Join the calls of each module over the last text into one matrix: all its queries over all its keys.
 
         A module that serves as several layers is several matrices, "name[0]", "name[1]" …. Calls over earlier texts are
-        left out, and of calls that no one matrix holds (beams that change places) all but the last; `missed` says so.
+        left out, and so are all but the last of calls that do not fit in one matrix (beams that change places);
+        `missed` lists them.
 
         Example:
             >>> q = torch.randn(1, 2, 5, 3)
@@ -161,9 +166,9 @@ class Record(Mapping[str, AttentionMatrix]):
         """
         whole = Record(missed=list(self.missed), read=dict(self.read))
         for name in self:
-            calls = [Called(*call) for call in zip(self.calls(name), self.positions(name), strict=True)]
+            calls = [PlacedCall(*call) for call in zip(self.calls(name), self.positions(name), strict=True)]
             text = calls[-1].positions.text
-            layers: dict[int, list[Called]] = {}
+            layers: dict[int, list[PlacedCall]] = {}
             for call in calls:
                 if call.positions.text == text:
                     layers.setdefault(call.positions.nth, []).append(call)
@@ -173,11 +178,14 @@ class Record(Mapping[str, AttentionMatrix]):
                 run = last_run(layer)
                 whole._leave_out(name, len(layer) - len(run), len(calls), "they do not lead up to the last call")
                 try:
-                    one = joined(run)
+                    whole_run = joined(run)
                 except CaptureError as error:
-                    one = run[-1]
+                    whole_run = run[-1]
                     whole._leave_out(name, len(run) - 1, len(calls), str(error))
-                whole._add_matrix(name if len(layers) == 1 else f"{name}[{nth}]", one.matrix, one.positions)
+                joined_name = name if len(layers) == 1 else f"{name}[{nth}]"
+                if name in self._projections:
+                    whole._projections[joined_name] = self._projections[name]
+                whole._add_matrix(joined_name, whole_run.matrix, whole_run.positions)
         return whole
 
     def _leave_out(self, name: str, count: int, total: int, reason: str) -> None:
@@ -185,9 +193,10 @@ class Record(Mapping[str, AttentionMatrix]):
             self.missed.append(Missed(name, f"{count} of its {total} calls are left out: {reason}"))
 
     def length(self, sequence: str) -> int:
-        """How many positions of a sequence ("input" or "decoder") the record's matrices speak of.
+        """The number of positions of a sequence ("input" or "decoder") that the record's matrices cover.
 
-        What the model was given, where that is known; else as far as any query reaches, or any key where none is there.
+        That is the number of tokens the model was given, where known; else the largest position of a query, or of a
+        key where no query is of that sequence, plus 1.
         """
         if sequence in self.read:
             return self.read[sequence]
@@ -198,6 +207,77 @@ class Record(Mapping[str, AttentionMatrix]):
                 return max(ends)
         return 0
 
+    def q(self, layer: int | str) -> Tensor:
+        """(B, H, L, D): the queries of a layer's last call; the layer by its name, or by its index in the record."""
+        return self._last(layer).q
+
+    def k(self, layer: int | str) -> Tensor:
+        """(B, H_kv, S, D): its keys, as grouped as the model has them (`AttentionMatrix.per_query_head`)."""
+        return self._last(layer).k
+
+    def v(self, layer: int | str) -> Tensor | None:
+        """(B, H_kv, S, D_v): its values, as grouped as the model has them; None without `observe(values=True)`."""
+        return self._last(layer).v
+
+    def z(self, layer: int | str) -> Tensor:
+        """(B, H, L, D_v): its heads' outputs, before the output projection.
+
+        Raises:
+            OptionError: the values were not kept; record with `observe(model, values=True)`.
+        """
+        return self._last(layer).z
+
+    def contributions(self, layer: int | str) -> Contributions:
+        """What each head of a layer adds to the residual stream, (B, H, L, E), computed on use.
+
+        It uses the weights the output projection has when this is called.
+
+        Args:
+            layer: the layer's name, or its index in the record.
+
+        Raises:
+            OptionError: the values were not kept; record with `observe(model, values=True)`.
+            CaptureError: no linear layer took the heads' outputs, merged, as its input: they are gated or normalised
+                before, or the attention was found by softmax tracing.
+
+        Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
+        """
+        name = self._name(layer)
+        z = self._last(name).z
+        projection = self._projections.get(name)
+        if projection is None:
+            raise CaptureError(
+                f"the output projection of {name!r} is not known: no linear layer took its heads' outputs, merged, as "
+                "its input. Multiply record.z(layer) by the weights yourself."
+            )
+        return Contributions(z, projection.weight(z.shape[-1]))
+
+    def scores(
+        self,
+        token_ids: Tensor | None = None,
+        special: Sequence[bool] | None = None,
+        *,
+        as_: str | None = None,
+        decoder_token_ids: Tensor | None = None,
+        decoder_special: Sequence[bool] | None = None,
+    ) -> Any:
+        """Score every head: the head scores of `capture.score_record`, as a list or as a table.
+
+        Args:
+            token_ids, special, decoder_token_ids, decoder_special: as of `capture.score_record`; without token ids,
+                scores that need tokens are NaN.
+            as_: None for a list of HeadScores; "pandas" or "polars" for a DataFrame, one row a head; "xarray" for a
+                Dataset over (layer, head).
+
+        Raises:
+            OptionError: as_ is none of these, or the token ids do not fit the record.
+            ExtraError: that library is not installed; the message has the pip command.
+        """
+        rows = score_calls(
+            self, token_ids, special, decoder_token_ids=decoder_token_ids, decoder_special=decoder_special
+        )
+        return rows if as_ is None else as_table(rows, as_)
+
     def to_html(
         self,
         path: str | Path,
@@ -207,25 +287,25 @@ class Record(Mapping[str, AttentionMatrix]):
         title: str = "A record",
         progress: Callable[[int, int], None] | None = None,
     ) -> Path:
-        """Write one self-contained page: every head small, one large, zoomed and pointed at; no request leaves it.
+        """Write one self-contained page: every head small, and one large to zoom and point at. It makes no request.
 
         Args:
             path: the file to write.
-            tokens: what the model read, one a position: of a generation the prompt and what was generated (the last
-                token, which no query stands for, may be left out), of an encoder-decoder what its encoder read. The
-                positions' numbers if not given.
+            tokens: what the model read, one a position: of a generation the prompt and the generated tokens (the last,
+                which has no query, may be left out), of an encoder-decoder what its encoder read. Default: the
+                positions' numbers.
             decoder_tokens: the same of what the decoder of an encoder-decoder read.
             title: the page's heading.
             progress: told after each layer: how many are done, of how many.
 
         Returns:
-            The path. The file stays under 5 MB whatever the length of the text; what was left out to keep it so, and
-            that the first of a batch is drawn, is said on the page. The calls of a generation are drawn as one matrix.
+            The path. The file stays under 5 MB whatever the length of the text; the page names what was left out. It
+            shows the first entry of a batch, and the calls of a generation as one matrix.
 
         Raises:
-            OptionError: nothing was captured, the tokens are not one a position, or the file cannot be written.
+            OptionError: nothing was captured, there is not one token a position, or the file cannot be written.
 
-        A RuntimeWarning names calls that are not drawn: those over an earlier text, and beams that change places.
+        Warns (RuntimeWarning) about calls that are not drawn: those over an earlier text, and beams that change places.
 
         Memory: O(L) a head; no L × S tensor beyond about 900,000 weights. Cost: about three forward passes.
 
@@ -241,11 +321,23 @@ class Record(Mapping[str, AttentionMatrix]):
         )
 
     def _add_matrix(self, name: str, matrix: AttentionMatrix, positions: Positions | None) -> None:
-        """Append a call whose matrix is there already."""
+        """Append a call, given its matrix."""
         if name not in self._order:
             self._order.append(name)
         step = Step(partial(_itself, matrix), Keys(torch.empty(0, 0, 0, 0)), 0, positions=positions)
         self._steps.setdefault(name, []).append(step)
+
+    def _name(self, layer: int | str) -> str:
+        if isinstance(layer, str):
+            return layer
+        names = list(self)
+        if isinstance(layer, bool) or not isinstance(layer, int) or not -len(names) <= layer < len(names):
+            known = f"0..{len(names) - 1}, or a name: {', '.join(names)}" if names else "none: nothing was recorded"
+            raise OptionError(f"there is no layer {layer!r} in the record. Its layers: {known}.")
+        return names[layer]
+
+    def _last(self, layer: int | str) -> AttentionMatrix:
+        return self[self._name(layer)]
 
     def _known(self, name: str) -> list[Step]:
         if name not in self:
@@ -257,7 +349,7 @@ class Record(Mapping[str, AttentionMatrix]):
         return self._steps[name]
 
     def _add(self, name: str, step: Step) -> None:
-        """Append a call; of keys that come from the last call's, only what is new is kept."""
+        """Append a call; where its keys continue those of the call before, keep only what is new."""
         steps = self._steps.setdefault(name, [])
         if steps and steps[-1].grew_into(step):
             shared = steps[-1].keys

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from clearhead import __version__, printing
 from clearhead.cli.output import Json
+from clearhead.console import console
 from clearhead.errors import ClearheadError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -45,7 +46,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         printing.show_json(as_data(report))
     else:
-        printing.console().print(as_table(report))
+        console().print(as_table(report))
 
 
 def examine() -> list[Finding]:
@@ -120,8 +121,11 @@ def _kernels() -> list[Finding]:
 
     findings = [Finding("Kernels", item.kernel, item.available, item.reason) for item in kernels.available()]
     query = torch.zeros(1, 2, 5, 8)
-    choice = kernels.select(kernels.Problem(query, query, query, scale=1.0))
-    return [*findings, Finding("Kernels", "chosen", None, f"{choice.kernel} for float32 on this CPU: {choice.reason}")]
+    selected = kernels.select(kernels.Problem(query, query, query, scale=1.0))
+    return [
+        *findings,
+        Finding("Kernels", "chosen", None, f"{selected.kernel} for float32 on this CPU: {selected.reason}"),
+    ]
 
 
 def _lens() -> list[Finding]:

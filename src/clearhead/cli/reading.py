@@ -54,7 +54,7 @@ def look(
     """
     from clearhead import capture
     from clearhead.capture.models.progress import layers_run
-    from clearhead.views.checks import refuse_nothing
+    from clearhead.views.checks import check_not_empty
 
     with progress(f"loading {label or 'the model'}"):
         loaded = capture.load(model, trust_remote_code=trust)
@@ -67,7 +67,7 @@ def look(
             raise ModelError(f"{loaded.name} reads text, and {words} is a picture. Give --model a model of pictures.")
         else:
             reading = capture.read(loaded, words, target=target, max_bytes=max_bytes)
-    refuse_nothing(reading)
+    check_not_empty(reading)
     return reading
 
 
@@ -100,7 +100,7 @@ def progress(task: str) -> Iterator[Tell]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from clearhead.printing import console
+    from clearhead.console import console
 
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}", markup=False),

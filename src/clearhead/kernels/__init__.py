@@ -1,22 +1,27 @@
 """How to compute attention: one Problem, several kernels that all give the same Result. See README.md."""
 
-from clearhead.kernels.autograd import run
-from clearhead.kernels.choice import Availability, Choice, available, select
+from clearhead.kernels.autograd import run, run_planned
+from clearhead.kernels.capability import Capability, Kernel
+from clearhead.kernels.cpu_targets import Target, target, targets
 from clearhead.kernels.dense import with_weights
-from clearhead.kernels.native import Target, starts_with_0_or_1, target, targets
+from clearhead.kernels.fast_path import attend, attend_with_lse
+from clearhead.kernels.plan import Call, Choice, Plan, explain, select
 from clearhead.kernels.precision import autocast, in_own_dtype, is_autocast
-from clearhead.kernels.problem import Gradients, Kernel, Problem, Result
-from clearhead.kernels.projection import native_wins, project, project_to_heads
+from clearhead.kernels.problem import Gradients, Problem, Result
+from clearhead.kernels.projection import linear_is_faster, project, project_to_heads
+from clearhead.kernels.registry import Availability, available
 from clearhead.kernels.second_pass import Cells, Statistics, Wanted, run_with, statistics
-from clearhead.kernels.short import attend, attend_with_lse
 from clearhead.kernels.tracing import refuse_tracing, untraced
 
 __all__ = [
     "Availability",
+    "Call",
+    "Capability",
     "Cells",
     "Choice",
     "Gradients",
     "Kernel",
+    "Plan",
     "Problem",
     "Result",
     "Statistics",
@@ -26,16 +31,17 @@ __all__ = [
     "attend_with_lse",
     "autocast",
     "available",
+    "explain",
     "in_own_dtype",
     "is_autocast",
-    "native_wins",
+    "linear_is_faster",
     "project",
     "project_to_heads",
     "refuse_tracing",
     "run",
+    "run_planned",
     "run_with",
     "select",
-    "starts_with_0_or_1",
     "statistics",
     "target",
     "targets",

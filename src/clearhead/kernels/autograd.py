@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import KernelError
-from clearhead.kernels.choice import KERNELS, pick
 from clearhead.kernels.places import wide
+from clearhead.kernels.plan import choose, needs_gradients
 from clearhead.kernels.problem import Problem, Result, carries_tangent, has_own_memory, validate
+from clearhead.kernels.registry import KERNELS
 
 
 def run(problem: Problem, kernel: str | None = None) -> Result:
@@ -18,7 +19,7 @@ def run(problem: Problem, kernel: str | None = None) -> Result:
 
     Args:
         problem: what to compute; its shapes and dtypes are checked here.
-        kernel: the name of the kernel to use; None lets `select` choose.
+        kernel: the name of the kernel to use; None leaves the choice to plan.py.
     Raises:
         ShapeError, DtypeError, DeviceError, OptionError: the problem contradicts itself.
         KernelError: the kernel asked for cannot compute it.
@@ -29,15 +30,14 @@ def run(problem: Problem, kernel: str | None = None) -> Result:
         >>> run(Problem(q, q, q, scale=1.0)).lse[0, 0].tolist() == [torch.tensor(3.0).log().item()] * 3
         True
     """
-    dtype = wide(problem.query.dtype)
-    if torch.is_grad_enabled():
-        tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
-        if any(t is not None and t.requires_grad for t in tensors):
-            validate(problem)
-            out, lse = _Attention.apply(problem, pick(problem, kernel).name, *tensors)
-            return Result(out, lse.to(dtype))
-    result = forward(problem, kernel)
-    return Result(result.out, result.lse.to(dtype))
+    validate(problem)
+    return _compute(problem, choose(problem, kernel)[0].name)
+
+
+def run_planned(problem: Problem, kernel: str) -> Result:
+    """The same on the kernel that a plan names, which does not choose again."""
+    validate(problem)
+    return _compute(problem, kernel)
 
 
 def forward(problem: Problem, kernel: str | None = None) -> Result:
@@ -46,7 +46,17 @@ def forward(problem: Problem, kernel: str | None = None) -> Result:
     Args, Raises: as `run`.
     """
     validate(problem)
-    return pick(problem, kernel).forward(problem)
+    return choose(problem, kernel)[0].forward(problem)
+
+
+def _compute(problem: Problem, kernel: str) -> Result:
+    dtype = wide(problem.query.dtype)
+    tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
+    if needs_gradients(*tensors):
+        out, lse = _Attention.apply(problem, kernel, *tensors)
+        return Result(out, lse.to(dtype))
+    result = KERNELS[kernel].forward(problem)
+    return Result(result.out, result.lse.to(dtype))
 
 
 class _Attention(torch.autograd.Function):

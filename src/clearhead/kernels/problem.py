@@ -1,7 +1,6 @@
 """One attention computation, described once: what every kernel is given and what it gives back."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -93,27 +92,6 @@ class Gradients:
     bias: Tensor | None = None
     sinks: Tensor | None = None
     alibi: Tensor | None = None
-
-
-class Kernel(Protocol):
-    """One way to compute a Problem. Stateless; one class a file, registered in `choice.py`."""
-
-    name: str
-
-    def unavailable(self) -> str | None:
-        """Why this machine cannot run this kernel at all, in one line; None if it can."""
-
-    def describe(self) -> str:
-        """What it is and runs on here, in one line. Asked only where it is available."""
-
-    def refuses(self, problem: Problem) -> str | None:
-        """Why this kernel cannot compute the problem, in one line; None if it can."""
-
-    def forward(self, problem: Problem) -> Result:
-        """Compute output and log-sum-exp. Never sees a problem it refuses. Not differentiable."""
-
-    def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-        """Compute the gradients from what forward gave. `grad_lse` is None where the lse was not used."""
 
 
 @untraced

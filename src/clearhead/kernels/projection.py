@@ -8,15 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearhead.kernels import native
-from clearhead.kernels.problem import carries_tangent, has_own_memory, is_negated
+from clearhead.errors import KernelError
+from clearhead.kernels import costs
+from clearhead.kernels.capability import WithLinear
+from clearhead.kernels.figures import LINEAR
+from clearhead.kernels.plan import needs_gradients
+from clearhead.kernels.registry import with_linear
 
 
 def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute x weightᵀ + bias, as F.linear does.
 
-    Our own kernel computes it where that was measured to be faster (`native_wins`), F.linear elsewhere and wherever
-    a gradient is wanted.
+    Our kernel computes it where that is faster (`linear_is_faster`), F.linear elsewhere and wherever a gradient is
+    needed.
 
     Args:
         x: (..., I), any float dtype and device.
@@ -30,12 +34,24 @@ def project(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> project(torch.ones(2, 3, 5), torch.ones(7, 5)).shape
         torch.Size([2, 3, 7])
     """
-    if x.dim() < 2 or not native_wins(x, weight, bias):
-        return F.linear(x, weight, bias)
+    return (
+        natively(x, weight, bias) if x.dim() >= 2 and linear_is_faster(x, weight, bias) else F.linear(x, weight, bias)
+    )
+
+
+def natively(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The same on our kernel, which does not refuse it."""
     rows = x.reshape(-1, x.shape[-1])
     out = x.new_empty(len(rows), len(weight))
-    native.linear(rows, weight, bias, out, (0, 0, len(weight), 1), len(rows))
+    _kernel().linear(rows, weight, bias, out, (0, 0, len(weight), 1), len(rows))
     return out.view(*x.shape[:-1], len(weight))
+
+
+def _kernel() -> WithLinear:
+    kernel = with_linear()
+    if kernel is None:
+        raise KernelError("no kernel on this machine computes linear layers. Use torch.nn.functional.linear.")
+    return kernel
 
 
 def project_to_heads(x: Tensor, weight: Tensor, bias: Tensor | None, head_dim: int, batch_first: bool) -> Tensor:
@@ -52,7 +68,7 @@ def project_to_heads(x: Tensor, weight: Tensor, bias: Tensor | None, head_dim: i
         >>> project_to_heads(torch.ones(2, 3, 5), torch.ones(8, 5), None, 4, batch_first=True).shape
         torch.Size([2, 2, 3, 4])
     """
-    if not native_wins(x, weight, bias):
+    if not linear_is_faster(x, weight, bias):
         heads = F.linear(x, weight, bias).unflatten(-1, (-1, head_dim))
         return heads.transpose(1, 2) if batch_first else heads.permute(1, 2, 0, 3)
     outer, inner, inputs = x.shape
@@ -60,39 +76,32 @@ def project_to_heads(x: Tensor, weight: Tensor, bias: Tensor | None, head_dim: i
     out = x.new_empty(batch, len(weight) // head_dim, length, head_dim)
     per_batch, per_head, per_row, _ = out.stride()
     strides = (per_batch, per_head, per_row, 1) if batch_first else (per_row, per_head, per_batch, 1)
-    native.linear(x.reshape(-1, inputs), weight, bias, out, strides, inner)
+    _kernel().linear(x.reshape(-1, inputs), weight, bias, out, strides, inner)
     return out
 
 
-def native_wins(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether our kernel can compute the layer, and was measured to be faster than F.linear (bench/LOG.md).
+def linear_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether a kernel of ours can compute the layer, and is faster than F.linear (bench/LOG.md).
 
-    On a CPU whose instructions multiply 16-bit numbers torch's library uses them, and ours does not. Elsewhere it
-    computes them number by number. A single row of a small layer takes less than it takes to ask.
+    Without figures of `clearhead tune`: on a CPU whose instructions multiply 16-bit numbers torch's library uses them
+    and is faster, on others it computes them number by number. For a single row of a small layer the question alone
+    takes longer than the answer.
     """
     dtype = x.dtype
-    if _NATIVE.unavailable() or dtype not in _LEAST_ROWS or not (x.is_cpu and weight.is_cpu):
+    if dtype not in _LEAST_ROWS or torch.is_autocast_enabled("cpu") or needs_gradients(x, weight, bias):
         return False
-    if weight.dtype is not dtype or (bias is not None and (bias.dtype is not dtype or not bias.is_contiguous())):
+    kernel = with_linear()
+    if kernel is None or kernel.refuses_linear(x, weight, bias) is not None:
         return False
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        return False
-    if (
-        carries_tangent(x, weight, bias)
-        or is_negated(x, weight, bias)
-        or not has_own_memory(x, weight, bias)
-        or torch.is_autocast_enabled("cpu")
-        or weight.dim() != 2
-        or x.shape[-1] != weight.shape[1]
-    ):
-        return False
+    measured = costs.measured(LINEAR, dtype)
+    if measured is not None:
+        return not measured.holds(x.numel() * len(weight))
     rows = x.numel() // max(1, x.shape[-1])
     if rows < _LEAST_ROWS[dtype] or (rows == 1 and weight.numel() < _LEAST_WEIGHTS):
         return False
     return not _torch_multiplies(dtype)
 
 
-_NATIVE = native.Native()
 _LEAST_ROWS = {torch.float32: 1, torch.bfloat16: 1, torch.float16: 4}
 _LEAST_WEIGHTS = 1 << 16  # of a layer for a single row
 

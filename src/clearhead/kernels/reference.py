@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels import blockwise
+from clearhead.kernels.capability import Capability
 from clearhead.kernels.problem import Gradients, Problem, Result
 
 
@@ -11,6 +12,9 @@ class Reference:
     """Computes any problem in float64, a block of queries at a time; its lse is float64."""
 
     name = "reference"
+    capabilities = Capability.FORWARD | Capability.GRADIENTS
+    devices: tuple[str, ...] = ()
+    has_targets = False
 
     def unavailable(self) -> str | None:
         return None
@@ -18,7 +22,7 @@ class Reference:
     def describe(self) -> str:
         return "float64, a block of queries at a time; runs wherever torch does"
 
-    def refuses(self, problem: Problem) -> str | None:
+    def refuses(self, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
         if problem.query.device.type == "mps":
             return "the device has no float64"
         return None

@@ -1,7 +1,7 @@
 """A second pass over an attention whose lse is known: numbers about rows, columns and cells of its weights.
 
-Nothing of size L×S is made. The native library does it alone: for what it cannot compute there is clearhead.matrix,
-which asks here first.
+Nothing of size L×S is made. A kernel with Capability.STATISTICS computes it; for what none can compute there is
+clearhead.matrix, which asks `refuses` first.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clearhead.kernels import native
+from clearhead.errors import KernelError
+from clearhead.kernels.capability import WithStatistics
+from clearhead.kernels.plan import needs_gradients
 from clearhead.kernels.problem import Problem, Result
+from clearhead.kernels.registry import with_statistics
 
 Progress = Callable[[float], None]
 
@@ -78,14 +81,20 @@ class Statistics:
 
 
 def refuses(problem: Problem, wanted: Wanted) -> str | None:
-    """Why the native second pass cannot answer, in one line; None if it can."""
-    kernel = native.Native()
+    """Why no kernel finds this in a second pass, in one line; None if one does."""
     if wanted.topk > MOST_BEST:
         return f"it keeps the largest {MOST_BEST} weights of a row at most"
-    tensors = (problem.query, problem.key, problem.bias, problem.sinks, problem.alibi)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if needs_gradients(problem.query, problem.key, problem.bias, problem.sinks, problem.alibi):
         return "gradients are asked for"
-    return kernel.unavailable() or kernel.refuses(problem) or native.has_only_output(problem)
+    kernel = with_statistics(problem)
+    return kernel if isinstance(kernel, str) else None
+
+
+def _kernel(problem: Problem) -> WithStatistics:
+    kernel = with_statistics(problem)
+    if isinstance(kernel, str):
+        raise KernelError(f"no kernel computes these statistics: {kernel}. Ask `second_pass.refuses` first.")
+    return kernel
 
 
 def statistics(problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress | None = None) -> Statistics:
@@ -109,8 +118,9 @@ def statistics(problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress
     found = _room(problem, wanted)
     lse = lse.detach().float().resolve_neg()
     rows, columns = _area(wanted, length, keys)
+    kernel = _kernel(problem)
     for some in _runs(problem, rows, columns):
-        native.statistics(problem, lse, some, columns, wanted, found)
+        kernel.statistics(problem, lse, some, columns, wanted, found)
         if progress is not None:
             progress((some.stop - rows.start) / (rows.stop - rows.start))
     return found
@@ -132,7 +142,7 @@ def run_with(problem: Problem, wanted: Wanted) -> tuple[Result, Statistics]:
         (tensor([[[1., 2.]]]), tensor([[[1., 2.]]]), tensor([[[1.0000, 0.5000]]]))
     """
     found = _room(problem, wanted)
-    return native.forward_with(problem, wanted, found), found
+    return _kernel(problem).forward_with(problem, wanted, found), found
 
 
 def on_the_way(wanted: Wanted) -> bool:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels import blockwise
+from clearhead.kernels.capability import Capability
 from clearhead.kernels.places import wide
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 
@@ -18,6 +19,9 @@ class TorchSdpa:
     """
 
     name = "torch"
+    capabilities = Capability.FORWARD | Capability.GRADIENTS
+    devices: tuple[str, ...] = ()
+    has_targets = False
 
     def unavailable(self) -> str | None:
         return None
@@ -25,7 +29,7 @@ class TorchSdpa:
     def describe(self) -> str:
         return f"torch {torch.__version__}: its flash attention on the CPU, blocked torch elsewhere"
 
-    def refuses(self, problem: Problem) -> str | None:
+    def refuses(self, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
         return None
 
     def forward(self, problem: Problem) -> Result:

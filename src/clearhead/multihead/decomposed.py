@@ -13,11 +13,6 @@ from clearhead.kernels.places import wide
 from clearhead.multihead import stepwise, traced
 
 
-def is_wanted() -> bool:
-    """Whether `torch.onnx.export(dynamo=False)` traces: it records operators as they are called."""
-    return not torch.compiler.is_compiling() and torch._C._is_tracing() and torch.onnx.is_in_onnx_export()
-
-
 def run(problem: Problem, dropout_p: float) -> Result:
     """Output and lse.
 

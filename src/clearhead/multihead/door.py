@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
-from clearhead.kernels import Problem, untraced
+from clearhead.kernels import Problem, modes, untraced
+from clearhead.kernels.calls import checks
+from clearhead.kernels.calls.prepare import matrix_takes, under_rule
 from clearhead.masks import Mask, from_dense
 from clearhead.masks.kinds import Corner
-from clearhead.multihead import checks, traced
 from clearhead.multihead.cache import KVCache
-from clearhead.multihead.functional import matrix_takes, under_rule
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _check(name: str, mask: Tensor, wanted: list[tuple[int, ...]], letters: str,
             f"{name} does not fit ({shape_text(name, mask.shape, '')}); expected {shapes}, axes {letters}."
             + _hint(name, tuple(mask.shape), wanted)
         )
-    if mask.dtype != torch.bool and not traced.is_traced(query, mask):
+    if mask.dtype != torch.bool and not modes.records_operators(query, mask):
         checks.warn_zero_one(mask, name)
 
 

@@ -1,7 +1,6 @@
 """`clearhead.attention`: torch's scaled_dot_product_attention, argument for argument, and what it cannot say."""
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -9,15 +8,15 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from clearhead import arguments, kernels
-from clearhead.masks import Mask, is_small, lower
-from clearhead.masks.kinds import Causal, from_causal_bias
+from clearhead.kernels import modes
+from clearhead.kernels.calls import checks
+from clearhead.kernels.calls.prepare import is_causal_rule, matrix_takes, prepare
+from clearhead.kernels.plan import CHUNKED_RULE, CUSTOM_OPERATOR, DECOMPOSED, TORCH_STEPS, Call, plan
+from clearhead.masks import Mask
+from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import blocks, checks, decomposed, scripted, stepwise, traced
-from clearhead.multihead.layout import Layout, arrange
-
-_lower = kernels.untraced(lower)
-RULE_ENTRIES = 1 << 20  # a mask of up to so many entries, a megabyte, is made a tensor; a larger one stays a rule
+from clearhead.multihead import blocks, decomposed, scripted, stepwise, traced
 
 
 def attention(
@@ -79,12 +78,13 @@ def attention(
         >>> torch.allclose(weights @ v, out, atol=1e-5)
         True
     """
-    if type(attn_mask) is Causal and type(attn_mask.offset) is int and attn_mask.offset == 0 and not is_causal:
-        attn_mask, is_causal = None, True  # equivalent, and has a fast path
-    plain = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
-    if plain and not (return_matrix or isinstance(attn_mask, Mask)):
-        compute = kernels.attend_with_lse if return_lse else kernels.attend
-        out = compute(query, key, value, is_causal, scale, attn_mask, enable_gqa)
+    if attn_mask is not None and not is_causal and is_causal_rule(attn_mask):
+        attn_mask, is_causal = None, True
+    # kernels.calls.prepare.is_simple, without its call: here each call costs 3 parts in 100 of a small attention.
+    simple = type(dropout_p) in (int, float) and dropout_p == 0 and softcap is None and sinks is None and kernel is None
+    if simple and not (return_matrix or isinstance(attn_mask, Mask)):
+        attend = kernels.attend_with_lse if return_lse else kernels.attend
+        out = attend(query, key, value, is_causal, scale, attn_mask, enable_gqa)
         if out is not None:
             if attn_mask is not None and attn_mask.dtype is not torch.bool:
                 checks.warn_zero_one(attn_mask)
@@ -102,7 +102,7 @@ def attention(
 
         options |= {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
         return attention_nested(query, key, value, attention, options)
-    if scripted.is_tracing() and not decomposed.is_wanted():
+    if modes.traces_torchscript():
         call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
         return scripted.record(*call, **options)
     checks.dropout(dropout_p)
@@ -132,67 +132,6 @@ def are_plain(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> bool:
     return arguments.are_plain(*others) and arguments.are_plain(query, key, value, nested=True)
 
 
-def compiled_mask(attn_mask: Any) -> Any:
-    """A mask as torch.compile meets it, which looks into no class but by its name."""
-    if torch.compiler.is_compiling() and type(attn_mask).__name__ == "CausalBias":
-        return from_causal_bias(attn_mask)
-    return attn_mask
-
-
-def prepare(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Mask | None, is_causal: bool, scale: float | None,
-    enable_gqa: bool, softcap: float | None = None, sinks: Tensor | None = None, *, dense: bool = False,
-) -> tuple[Layout, kernels.Problem, Mask | None]:  # fmt: skip
-    """Check a call, and describe it: the way in and out of its axes, the problem, and a rule that stays a rule.
-
-    Args:
-        dense: make a rule a tensor in any case.
-    """
-    attn_mask = compiled_mask(attn_mask)
-    query, key, value, attn_mask = kernels.autocast(query, key, value, attn_mask)
-    checks.inputs(query, key, value)
-    layout = arrange(query, key, value, enable_gqa)
-    checks.options(scale, softcap, sinks, layout.query.shape[1], query)
-    if scale is None:
-        scale = 1 / math.sqrt(query.shape[-1]) if query.shape[-1] else 1.0
-    problem = kernels.Problem(
-        layout.query, layout.key, layout.value, float(scale), is_causal, None, None, softcap, sinks
-    )
-    rule = None
-    if isinstance(attn_mask, Mask):
-        checks.rule(attn_mask, problem.query, problem.key, is_causal)
-        problem, rule = under_rule(problem, attn_mask, dense)
-    elif attn_mask is not None:
-        checks.mask(attn_mask, layout.full, query, is_causal)
-        boolean = attn_mask.dtype == torch.bool
-        if not boolean and not traced.is_traced(query, attn_mask):
-            checks.warn_zero_one(attn_mask)
-        tensor = layout.inward(attn_mask)
-        problem = dataclasses.replace(problem, allow=tensor if boolean else None, bias=None if boolean else tensor)
-    return layout, problem, rule
-
-
-def under_rule(problem: kernels.Problem, mask: Mask, dense: bool = False) -> tuple[kernels.Problem, Mask | None]:
-    """Put a mask into a problem, where that takes no large tensor; else leave it a rule: (problem, rule or None).
-
-    Args:
-        dense: leave no rule in any case, for dense weights take none, and an AttentionMatrix none with a table of
-            biases. A band costs nothing all the same; what is neither a band nor small is made an L×S tensor.
-    """
-    (batch, heads, length, _), keys = problem.query.shape, problem.key.shape[2]
-    wide, high, *_ = mask.sizes()
-    entries = (1 if wide is None else batch) * (1 if high is None else heads) * length * keys
-    if not (dense or _is_traced(problem) or stepwise.is_wanted() or is_small(mask) or entries <= RULE_ENTRIES):
-        return problem, mask
-    lowered = _lower(mask, length, keys, device=problem.query.device)
-    problem = dataclasses.replace(
-        problem, allow=lowered.allow, bias=lowered.bias, alibi=lowered.alibi, alibi_offset=lowered.alibi_offset
-    )
-    if lowered.reach == (None, 0):
-        return dataclasses.replace(problem, is_causal=True), None
-    return dataclasses.replace(problem, reach=lowered.reach), None
-
-
 def fused(
     problem: kernels.Problem, dropout_p: float = 0.0, kernel: str | None = None, rule: Mask | None = None
 ) -> kernels.Result:
@@ -206,27 +145,19 @@ def fused(
     if has_torch_function_unary(problem.query) and not torch.compiler.is_compiling():
         # A TorchFunctionMode is watching: let it see this call.
         return handle_torch_function(fused, (problem.query,), problem, dropout_p, kernel, rule)
-    if stepwise.is_wanted() and rule is None and kernel in (None, "torch"):
+    planned = plan(Call(problem, dropout_p, kernel, rule))
+    if planned.path == TORCH_STEPS:
         return stepwise.run(problem, float(dropout_p))
-    if _is_traced(problem):
-        if decomposed.is_wanted():
-            return decomposed.run(problem, float(dropout_p))
+    if planned.path == DECOMPOSED:
+        return decomposed.run(problem, float(dropout_p))
+    if planned.path == CUSTOM_OPERATOR:
         return traced.run(problem, float(dropout_p), kernel)
     if dropout_p > 0:
-        problem = dataclasses.replace(
-            problem, dropout_p=float(dropout_p), seed=int(torch.randint(2**62, (), device="cpu"))
-        )
-    return kernels.run(problem, kernel) if rule is None else blocks.run(problem, rule, kernel)
-
-
-def _is_traced(problem: kernels.Problem) -> bool:
-    others = (problem.key, problem.value, problem.allow, problem.bias, problem.sinks, problem.alibi)
-    return traced.is_traced(problem.query, *others)
-
-
-def matrix_takes(mask: Any) -> bool:
-    """Whether a mask may stay a rule in an AttentionMatrix: it adds nothing to the logits but ALiBi."""
-    return isinstance(mask, Mask) and split_alibi(mask.bias)[2] is None
+        seed = int(torch.randint(2**62, (), device="cpu"))
+        problem = dataclasses.replace(problem, dropout_p=float(dropout_p), seed=seed)
+    if planned.path == CHUNKED_RULE and rule is not None:
+        return blocks.run(problem, rule, planned.kernel)
+    return kernels.run_planned(problem, str(planned.kernel))
 
 
 def matrix_of(problem: kernels.Problem, lse: Tensor, rule: Mask | None = None) -> AttentionMatrix:

@@ -9,10 +9,12 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.arguments import checked
 from clearhead.errors import OptionError
+from clearhead.kernels.calls import checks
+from clearhead.kernels.calls.prepare import prepare
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
-from clearhead.multihead import checks, weights
-from clearhead.multihead.functional import fused, matrix_of, prepare
+from clearhead.multihead import weights
+from clearhead.multihead.functional import fused, matrix_of
 
 Method = Literal["straight_through", "gumbel", "reinforce"]
 ROWS = 128  # queries sampled at a time

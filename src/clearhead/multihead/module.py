@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.nn.parameter import Parameter
 
 from clearhead import arguments, kernels
+from clearhead.kernels.calls.prepare import compiled_mask
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead import door, module_checks, projections, varlen
 from clearhead.multihead.cache import KVCache
-from clearhead.multihead.functional import are_plain, compiled_mask, fused, matrix_of
+from clearhead.multihead.functional import are_plain, fused, matrix_of
 from clearhead.multihead.positions import Rotary
 from clearhead.multihead.shared_heads import load_shared_heads
 from clearhead.multihead.weights import dense as dense_weights

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead import kernels
-from clearhead.multihead import traced
+from clearhead.kernels import modes
 
 if TYPE_CHECKING:
     from clearhead.multihead.module import MultiheadAttention
@@ -24,7 +24,7 @@ def inward(module: "MultiheadAttention", query: Tensor, key: Tensor, value: Tens
         else (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
     )
     biases = (None, None, None) if module.in_proj_bias is None else module.in_proj_bias.split(sizes)
-    if not traced.is_traced(query) and kernels.native_wins(query, weights[0], biases[0]):
+    if not modes.records_operators(query) and kernels.linear_is_faster(query, weights[0], biases[0]):
         # The output of attention is laid out as the queries are, and these stay in the caller's layout: so merging its
         # heads costs nothing. A key is read once for each block of queries: its head's rows lie together.
         q = split_heads(module, kernels.project(query, weights[0], biases[0]))
@@ -46,7 +46,7 @@ def outward(module: "MultiheadAttention", heads: Tensor) -> Tensor:
     """Merge heads (B, H, L, D) and project them: (B, L, E) or (L, B, E)."""
     x = (heads.transpose(1, 2) if module.batch_first else heads.permute(2, 0, 1, 3)).flatten(-2)
     last = module.out_proj
-    if not _is_as_made(last) or traced.is_traced(x):
+    if not _is_as_made(last) or modes.records_operators(x):
         return last(x)
     return kernels.project(x, last.weight, last.bias)
 

@@ -42,11 +42,6 @@ def define(attention: Callable[..., Any]) -> None:
     torch.jit._builtins._register_builtin(attention, "clearhead::attention")
 
 
-def is_tracing() -> bool:
-    """Whether torch.jit.trace records."""
-    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
-
-
 def record(*args: Any, return_lse: bool, return_matrix: bool, **options: Any) -> Any:
     """Call `attention` as one operator of the graph that is recorded."""
     if return_matrix:

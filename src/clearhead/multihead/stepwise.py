@@ -5,27 +5,10 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._functorch.pyfunctorch import retrieve_all_functorch_interpreters
-from torch.autograd import forward_ad
 
 from clearhead.kernels import Problem, Result, in_own_dtype
 from clearhead.kernels.blockwise import BLOCK, NOTHING, rows_of
 from clearhead.multihead import weights
-
-
-def is_wanted() -> bool:
-    """Whether forward-mode differentiation is at work (torch.func's jvp, jacfwd, hessian), or torch.compile meets a
-    gradient of torch.func's, through which it passes torch's operators alone (seen in torch 2.13)."""
-    return forward_ad._current_level >= 0 or (torch.compiler.is_compiling() and _takes_a_gradient())
-
-
-def _takes_a_gradient() -> bool:
-    levels = retrieve_all_functorch_interpreters()
-    return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels)
-
-
-# As torch.compiler.assume_constant_result marks it, which would import the compiler: ask while tracing, and keep that.
-_takes_a_gradient._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @in_own_dtype

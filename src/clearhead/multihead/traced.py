@@ -14,22 +14,8 @@ from torch.utils.flop_counter import register_flop_formula
 from clearhead import kernels
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels.autograd import forward
-from clearhead.kernels.choice import KERNELS
 from clearhead.kernels.places import lse_dtype, wide
-from clearhead.kernels.problem import has_own_memory
-
-
-def is_traced(query: Tensor, *others: Tensor | None) -> bool:
-    """Whether somebody is recording or transforming operators, or the tensors hold no data."""
-    return bool(
-        torch.compiler.is_compiling()
-        or torch._C._is_tracing()
-        or query.is_meta
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or type(query) not in (Tensor, torch.nn.Parameter)
-        or not has_own_memory(*others)
-    )
+from clearhead.kernels.plan import choose
 
 
 def run(problem: kernels.Problem, dropout_p: float, kernel: str | None) -> kernels.Result:
@@ -94,8 +80,7 @@ def attend_backward(
     problem = problem_of(
         query, key, value, allow, bias, sinks, alibi, seed, scale, low, high, softcap, dropout_p, alibi_offset
     )
-    name = kernels.select(problem, kernel).kernel
-    found = KERNELS[name].backward(problem, kernels.Result(out, lse), grad_out, grad_lse)
+    found = choose(problem, kernel)[0].backward(problem, kernels.Result(out, lse), grad_out, grad_lse)
     nothing = query.new_empty(0)
     optional = [found.bias if bias_learns else None, found.sinks, found.alibi]
     return [

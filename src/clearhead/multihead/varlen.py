@@ -9,8 +9,8 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.arguments import checked
 from clearhead.errors import OptionError, ShapeError, shape_text
+from clearhead.kernels.calls import checks
 from clearhead.kernels.problem import divide_heads
-from clearhead.multihead import checks
 from clearhead.multihead.functional import fused
 
 

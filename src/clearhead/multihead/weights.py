@@ -6,8 +6,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from clearhead import kernels
-from clearhead.kernels import Problem
-from clearhead.multihead import traced
+from clearhead.kernels import Problem, modes
 
 
 def dense(problem: Problem, dropout_p: float = 0.0, average: bool = False) -> tuple[Tensor, Tensor]:
@@ -26,7 +25,7 @@ def dense(problem: Problem, dropout_p: float = 0.0, average: bool = False) -> tu
         return handle_torch_function(
             dense, (problem.query,), problem, dropout_p, average
         )  # a mode is watching: let it see
-    if dropout_p == 0 and not traced.is_traced(problem.query):
+    if dropout_p == 0 and not modes.records_operators(problem.query):
         found = kernels.with_weights(problem, average=average)
         if found is not None:
             return found

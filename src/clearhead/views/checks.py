@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 MOST = 3  # reasons said
 
 
-def refuse_nothing(reading: "Reading") -> None:
+def check_not_empty(reading: "Reading") -> None:
     """Do nothing where a head was captured.
 
     Raises:
@@ -41,13 +41,13 @@ def refuse_nothing(reading: "Reading") -> None:
     )
 
 
-def refuse_unlike(first: "Reading", second: "Reading") -> None:
+def check_same_tokens(first: "Reading", second: "Reading") -> None:
     """Do nothing where the two read one text as the same tokens, but for upper case and the marks of a tokenizer.
 
     Raises:
         OptionError: they have not, so their maps do not lie on each other; says where they part.
     """
-    _refuse_unlike_decoders(first, second)
+    _check_same_decoder_tokens(first, second)
     if len(first.tokens) != len(second.tokens):
         raise OptionError(
             message(
@@ -59,23 +59,23 @@ def refuse_unlike(first: "Reading", second: "Reading") -> None:
                 others=len(second.tokens),
             )
         )
-    for place, (one, other) in enumerate(zip(first.tokens, second.tokens, strict=True)):
+    for place, (ours, theirs) in enumerate(zip(first.tokens, second.tokens, strict=True)):
         added = first.special[place] and second.special[place]  # each has names of its own for these
-        if not added and _piece(one) != _piece(other):
+        if not added and _piece(ours) != _piece(theirs):
             raise OptionError(
                 message(
                     "at token %(place)s %(first)s reads “%(one)s” and %(second)s “%(other)s”: the two cut the text at "
                     "other places, so their maps do not lie on each other. Compare models with one tokenizer.",
                     place=place,
                     first=first.model_name,
-                    one=one,
+                    one=ours,
                     second=second.model_name,
-                    other=other,
+                    other=theirs,
                 )
             )
 
 
-def _refuse_unlike_decoders(first: "Reading", second: "Reading") -> None:
+def _check_same_decoder_tokens(first: "Reading", second: "Reading") -> None:
     ours, theirs = ([] if side is None else side.tokens for side in (first.decoder, second.decoder))
     if list(map(_piece, ours[1:])) != list(map(_piece, theirs[1:])):  # each starts with a token of its own
         raise OptionError(

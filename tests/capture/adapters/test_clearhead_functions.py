@@ -70,7 +70,7 @@ def test_a_call_of_attention(name: str):
 
 
 def test_a_rule_too_large_to_be_made_a_tensor(monkeypatch):
-    monkeypatch.setattr("clearhead.multihead.functional.RULE_ENTRIES", 1)
+    monkeypatch.setattr("clearhead.kernels.calls.prepare.RULE_ENTRIES", 1)
     for rule in (
         masks.sliding_window(3) | masks.prefix(2),
         masks.alibi(SLOPES),

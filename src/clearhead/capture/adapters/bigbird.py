@@ -1,9 +1,9 @@
-"""BigBird and BigBird-Pegasus: blocks of queries that see the first and the last block, their neighbours and a few
-blocks drawn at random, as one matrix.
+"""BigBird and BigBird-Pegasus: blocks of queries that attend to the first and last block, their neighbours and a few
+random blocks, as one matrix.
 
-The model counts a block twice where a random one is seen anyway: outside training it draws the first block always.
-A key that is there m times weighs m·exp(logit), so log m is added to its logit: by a thin column beside the query and
-one beside the key for each block that is ever repeated, and never by a table.
+The model counts a block twice where a random block is one it attends to anyway; outside training it always draws the
+first block. A key that is counted m times weighs m·exp(logit), so log m is added to its logit: by one more column of
+the query and of the key for each block that is ever repeated, not by a table.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ _NAMES = ("hidden_states", "band_mask", "from_mask", "to_mask")
 _OLD_PLANS = (1024, 3072, 4096)  # lengths for which the model draws by an older plan
 
 
-def described(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
-    """One call of the module, from what it was given: (hidden_states, band_mask, from_mask, to_mask, …).
+def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
+    """The Call of one pass of the module, from its arguments: (hidden_states, band_mask, from_mask, to_mask, …).
 
-    Its queries and keys are projected again, which is small beside its attention; its output is not touched.
+    Its queries and keys are projected again, which is cheap beside its attention. Its output does not change.
     """
     given = dict(zip(_NAMES, args, strict=False)) | kwargs
     hidden, real = given["hidden_states"], given["to_mask"][:, 0, 0] > 0  # (B, L): not padding
@@ -39,7 +39,7 @@ def described(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output
         )
         copies = _copies(_drawn(module, length).to(hidden.device), length // block)
         allow = (copies > 0).repeat_interleave(block, 1).repeat_interleave(block, 2)[None]
-        allow = allow & real[:, None, None, :] & real[:, None, :, None]  # a padded token looks at nobody
+        allow = allow & real[:, None, None, :] & real[:, None, :, None]  # a padded token attends to none
         more, at = _logarithms(copies, block)
         scale = width**-0.5
         query = torch.cat([query, (more / scale).to(query.dtype).expand(len(query), heads, -1, -1)], -1)

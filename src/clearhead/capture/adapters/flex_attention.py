@@ -1,8 +1,8 @@
-"""Flex attention: block masks as masks; score functions as the mask, the bias and the soft cap they are, if they are.
+"""Flex attention: block masks as masks; score functions as a mask, a bias and a soft cap, where they are equal to that.
 
-A `score_mod` is any function of one logit and its place. What can be said of it exactly is found by trying it: of a
-logit s it must give s + b, or softcap·tanh(s / softcap) + b, with one b for each place (-inf: may not attend). Anything
-else is refused.
+A `score_mod` is any function of one logit and its place. It is evaluated at a few logits: for a logit s it must return
+s + b, or softcap·tanh(s / softcap) + b, with one b for each place (-inf: may not attend). Any other function is
+listed as missed.
 """
 
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearhead.capture.block_masks import Rule, Sizes, allowed, everywhere
+from clearhead.capture.block_masks import Rule, Sizes, block_mask_table, evaluate
 from clearhead.capture.call import Call
-from clearhead.capture.mask_tables import shared
+from clearhead.capture.mask_tables import collapsed
 from clearhead.errors import CaptureError
 
 
@@ -21,15 +21,15 @@ def is_flex(func: Any) -> bool:
     return getattr(func, "__name__", None) == "flex_attention" and isinstance(func, torch._ops.HigherOrderOperator)
 
 
-def described(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Call:
-    """A call of the operator: (query, key, value, score_mod, block_mask, scale, …), its output (B, H, L, D_v).
+def describe(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Call:
+    """The Call of the operator: (query, key, value, score_mod, block_mask, scale, …), its output (B, H, L, D_v).
 
     Raises:
-        CaptureError: the score function is none of the kinds above.
+        CaptureError: the score function is not of this form.
     """
     query, key, value, score_mod, block_mask, scale = args[:6]
     sizes = (*query.shape[:3], key.shape[2])
-    is_causal, mask = allowed(block_mask[-1], sizes, query.device)
+    is_causal, mask = block_mask_table(block_mask[-1], sizes, query.device)
     softcap, bias = _score(score_mod, sizes, query.device)
     return Call(
         module=module,
@@ -50,7 +50,7 @@ def _score(score_mod: Rule, sizes: Sizes, device: torch.device) -> tuple[float |
 
     def of(logit: float) -> Tensor:
         given = torch.tensor(logit, device=device)
-        return everywhere(lambda *place: score_mod(given, *place), sizes, device).float()
+        return evaluate(lambda *place: score_mod(given, *place), sizes, device).float()
 
     bias = of(0.0)
     masked = bias == -torch.inf
@@ -60,11 +60,11 @@ def _score(score_mod: Rule, sizes: Sizes, device: torch.device) -> tuple[float |
 
     def expected(logit: float) -> Tensor:
         value = torch.tensor(logit, device=device)
-        one = value if softcap is None else softcap * torch.tanh(value / softcap)
-        return torch.where(masked, 0.0, one)
+        capped = value if softcap is None else softcap * torch.tanh(value / softcap)
+        return torch.where(masked, 0.0, capped)
 
     close = 1e-5 * max(1.0, float(bias.masked_fill(masked, 0.0).abs().max()))
     if not all(bool((rise[logit] - expected(logit)).abs().max() <= close) for logit in (1.7, -2.9)):
         raise CaptureError("its score_mod is no bias, mask or soft cap, so that its weights are no softmax of those")
-    bias = shared(bias)
+    bias = collapsed(bias)
     return softcap, bias.clone() if bool((bias != 0).any()) else None

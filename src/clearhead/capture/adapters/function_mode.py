@@ -1,9 +1,9 @@
-"""Attention outside Hugging Face's interface: direct calls of torch's functions, and nn.MultiheadAttention.
+"""Attention outside Hugging Face's interface: a TorchFunctionMode that sees direct calls of attention functions.
 
-A TorchFunctionMode sees each call of `F.scaled_dot_product_attention`, and each of Clearhead's own functions, whose
-first argument is a `kernels.Problem`. While one is active, torch itself leaves the C++ fast paths of
-nn.MultiheadAttention and nn.TransformerEncoderLayer, which would be seen by nobody; their output is then the same to
-rounding.
+It sees `F.scaled_dot_product_attention`, `nn.MultiheadAttention`, flex attention, and Clearhead's own functions, whose
+first argument is a `kernels.Problem`; every other function goes to softmax tracing. While a mode is active, torch does
+not use the C++ fast paths of nn.MultiheadAttention and nn.TransformerEncoderLayer, which no mode could see; their
+output is then the same to rounding.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from torch.overrides import TorchFunctionMode
 from clearhead.arguments import Kind, kind
 from clearhead.capture.adapters import flex_attention
 from clearhead.capture.call import Call
-from clearhead.capture.softmax_tracing.tracer import ByHand, Outcome
+from clearhead.capture.softmax_tracing.frames import Outcome
+from clearhead.capture.softmax_tracing.tracer import SoftmaxTracer
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem
 from clearhead.masks import Mask, lower
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import ANYWHERE, split_reach
 
-# Set while a function of Hugging Face's interface runs: what it calls inside is its own affair.
+# True while a function of Hugging Face's interface runs: the calls inside it are part of one recorded call.
 within_interface: ContextVar[bool] = ContextVar("within_interface", default=False)
 
 _sdpa = F.scaled_dot_product_attention
@@ -40,27 +41,27 @@ _signature = inspect.signature(_mha)
 _swapping = threading.RLock()
 
 
-class Direct(TorchFunctionMode):
-    """Tells `listener` of each attention computed in the module that `current` names.
+class AttentionFunctionMode(TorchFunctionMode):
+    """Calls `listener` with each attention computed in the module that `current` returns.
 
     Args:
         listener: called with each Call.
-        current: the module that runs now, and whether it looks like attention.
-        missed: called with a module and a reason where a module's own softmax is of no known kind.
+        current: returns the module that is computing attention now.
+        missed: called with a module and a reason where its attention cannot be recorded.
     """
 
     def __init__(
         self,
         listener: Callable[[Call], Any],
-        current: Callable[[], tuple[nn.Module | None, bool]],
+        current: Callable[[], nn.Module | None],
         missed: Callable[[nn.Module, str], None],
     ) -> None:
         super().__init__()
         self._listener = listener
         self._current = current
         self._missed = missed
-        self._by_hand = ByHand()
-        self.quiet = 0  # how many modules run whose classes say what they compute
+        self._tracer = SoftmaxTracer()
+        self.adapter_depth = 0  # how many running modules have an adapter, which records them
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -68,107 +69,107 @@ class Direct(TorchFunctionMode):
             return self._multi_head(args, kwargs)
         if within_interface.get():
             return func(*args, **kwargs)
-        if not self.quiet:
-            self._guarded(self._by_hand.before, func, args, kwargs)
+        if not self.adapter_depth:
+            self._guarded(self._tracer.before, func, args, kwargs)
         out = func(*args, **kwargs)
         if func is _sdpa:
-            self._tell(args, kwargs, out)
+            self._report_sdpa(args, kwargs, out)
         elif args and isinstance(args[0], Problem):
-            self._tell_ours(func, args, kwargs, out)
+            self._report_clearhead(func, args, kwargs, out)
         elif flex_attention.is_flex(func):
-            self._tell_flex(args, out)
-        if not self.quiet:
-            self._guarded(self._by_hand.saw, func, args, kwargs, out)
+            self._report_flex(args, out)
+        if not self.adapter_depth:
+            self._guarded(self._tracer.after, func, args, kwargs, out)
         return out
 
-    def _guarded(self, look: Callable[..., None], *args: Any) -> None:
-        """Look at what a model computes; an error in that is told of as missed, and never the model's."""
+    def _guarded(self, trace: Callable[..., None], *args: Any) -> None:
+        """Trace what a model computes; an error in tracing is listed as missed and not raised in the model."""
         try:
-            look(*args)
+            trace(*args)
         except Exception as error:  # noqa: BLE001 (the model runs on)
-            self._by_hand.lost(error)
+            self._tracer.lost(error)
 
     def begin(self, module: nn.Module, given: tuple[Any, ...], named: bool) -> None:
-        """A module starts: what it multiplies and puts through a softmax is looked at."""
-        self._by_hand.begin(module, given, named)
+        """Note that a module starts, for softmax tracing."""
+        self._tracer.begin(module, given, named)
 
     def end(self, module: nn.Module, output: Any) -> Outcome:
-        """It is done: tell of what it computed by its own hand."""
-        outcome = self._by_hand.end(module, output)
+        """Report the attention that softmax tracing found in a module that is done."""
+        outcome = self._tracer.end(module, output)
         for call in outcome.calls:
             self._listener(call)
         if outcome.failure is not None:
             self._missed(module, outcome.failure)
-        for other, reason in outcome.left:
+        for other, reason in outcome.unused:
             self._missed(other, f"{type(other).__name__} computes its attention by itself, and {reason}")
         return outcome
 
-    def _tell(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
-        module, _ = self._current()
+    def _report_sdpa(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+        module = self._current()
         if module is not None:
-            self._listener(described(module, out, *args, **kwargs))
+            self._listener(describe_sdpa(module, out, *args, **kwargs))
 
-    def _tell_flex(self, args: tuple[Any, ...], out: tuple[Tensor, ...]) -> None:
-        """A call of flex attention, if what its functions do can be said exactly."""
-        module, _ = self._current()
+    def _report_flex(self, args: tuple[Any, ...], out: tuple[Tensor, ...]) -> None:
+        """Report a call of flex attention, if its functions have an exact description."""
+        module = self._current()
         if module is None:
             return
         try:
-            self._listener(flex_attention.described(module, args, out[0]))
+            self._listener(flex_attention.describe(module, args, out[0]))
         except CaptureError as error:
             self._missed(module, str(error))
 
-    def _tell_ours(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """Clearhead's own attention: a Problem, and perhaps a rule and dropout besides."""
-        module, _ = self._current()
+    def _report_clearhead(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        """Report Clearhead's own attention: a Problem, perhaps with a mask rule and dropout."""
+        module = self._current()
         if module is None:
             return
         given = inspect.signature(func).bind(*args, **kwargs).arguments
         try:
-            call = of_problem(module, args[0], given.get("rule"), out[0] if isinstance(out, tuple) else out.out)
+            call = describe_problem(module, args[0], given.get("rule"), out[0] if isinstance(out, tuple) else out.out)
         except CaptureError as error:
             self._missed(module, str(error))
             return
         self._listener(replace(call, dropout=bool(given.get("dropout_p"))))
 
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """nn.MultiheadAttention's own function, which hides what it calls inside from a mode."""
+        """Run and report nn.MultiheadAttention's function, whose inner calls a mode does not see."""
         bound = _signature.bind(*args, **kwargs)
         bound.apply_defaults()
         options = bound.arguments
         if not options["need_weights"]:
             with self._swapped():
                 return _mha(*args, **kwargs)
-        # Asked for weights, it makes them by hand. Its answer stays as it is; queries and keys come from a second run.
+        # With need_weights it does not call SDPA. Its result is returned as it is; a second run gives queries and keys.
         result = _mha(*args, **kwargs)
-        # Nobody else is to see that one: an observer around this one has seen the first.
+        # Other modes must not see the second run: an observer around this one has seen the first.
         with torch.no_grad(), torch._C.DisableTorchFunction(), self._swapped():
             _mha(**{**options, "need_weights": False, "training": False, "dropout_p": 0.0})
         return result
 
     @contextmanager
     def _swapped(self) -> Iterator[None]:
-        """While open, F.scaled_dot_product_attention tells the listener; in other threads it is itself."""
+        """While open, F.scaled_dot_product_attention reports its calls in this thread."""
         mine = threading.get_ident()
 
         with _swapping:
             before = F.scaled_dot_product_attention  # torch's, or that of an observer around this one
 
-            def told(*args: Any, **kwargs: Any) -> Tensor:
+            def reporting(*args: Any, **kwargs: Any) -> Tensor:
                 out = before(*args, **kwargs)
                 if threading.get_ident() == mine:
-                    self._tell(args, kwargs, out)
+                    self._report_sdpa(args, kwargs, out)
                 return out
 
-            F.scaled_dot_product_attention = told
+            F.scaled_dot_product_attention = reporting
             try:
                 yield
             finally:
                 F.scaled_dot_product_attention = before
 
 
-def of_problem(module: nn.Module, problem: Problem, rule: Mask | None, out: Tensor) -> Call:
-    """A call of Clearhead's own attention: a problem, the rule it was under besides, and its output (B, H, L, D_v)."""
+def describe_problem(module: nn.Module, problem: Problem, rule: Mask | None, out: Tensor) -> Call:
+    """The Call of Clearhead's own attention: its problem, its mask rule if any, and its output (B, H, L, D_v)."""
     rows, keys = problem.query.shape[2], problem.key.shape[2]
     reach, allow, bias = problem.band, problem.allow, problem.bias
     alibi, offset = problem.alibi, problem.alibi_offset
@@ -198,7 +199,7 @@ def _four_axes(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask[(None,) * (4 - mask.dim())]
 
 
-def described(
+def describe_sdpa(
     module: nn.Module,
     out: Tensor,
     query: Tensor,
@@ -210,8 +211,7 @@ def described(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Call:
-    """A call of `F.scaled_dot_product_attention`; three axes are read as (H, L, D) of one batch element, two as (L, D)
-    of one head."""
+    """The Call of `F.scaled_dot_product_attention`; tensors of three axes are read as (H, L, D), of two as (L, D)."""
     reach = ANYWHERE
     if attn_mask is not None and kind(attn_mask) is Kind.CAUSAL_BIAS:
         reach, attn_mask = split_reach(from_causal_bias(attn_mask))[0], None

@@ -1,7 +1,7 @@
-"""Longformer and LED: a window of keys around each query, and a few tokens that see all and are seen by all.
+"""Longformer and LED: a window of keys around each query, and global tokens that attend to all and all attend to.
 
-Each of the few has queries and keys of its own kind. With queries [q, 0] for ordinary rows and [0, q_global] for
-theirs, and keys [k, k_global], one matrix says both.
+Global tokens have projections of their own. With queries [q, 0] for ordinary rows and [0, q_global] for global ones,
+and keys [k, k_global], one matrix holds both.
 """
 
 from typing import Any
@@ -14,13 +14,13 @@ from clearhead.capture.call import Call
 CLASSES = ("LongformerSelfAttention", "LEDEncoderSelfAttention")
 
 
-def described(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
-    """One call of the module, from what it was given: (hidden_states, attention_mask, …).
+def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
+    """The Call of one pass of the module, from its arguments: (hidden_states, attention_mask, …).
 
-    Its queries and keys are projected again, which is small beside its attention; its output is not touched.
+    Its queries and keys are projected again, which is cheap beside its attention. Its output does not change.
     """
     given = dict(zip(("hidden_states", "attention_mask"), args, strict=False)) | kwargs
-    hidden, marks = given["hidden_states"], given["attention_mask"]  # marks: (B, L), < 0 padding, > 0 sees all
+    hidden, marks = given["hidden_states"], given["attention_mask"]  # marks: (B, L), < 0 padding, > 0 global
     heads, width = module.num_heads, module.head_dim
 
     def project(layer: nn.Module) -> Tensor:
@@ -44,12 +44,12 @@ def described(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output
         out=output[0],
         scale=width**-0.5,
         mask=allow,
-        rows=(~everywhere.any(0)).nonzero().flatten().tolist(),  # the others mix values of their own kind
+        rows=(~everywhere.any(0)).nonzero().flatten().tolist(),  # global rows use values of their own projection
     )
 
 
 def _allowed(everywhere: Tensor, padding: Tensor, reach: int) -> Tensor:
-    """(B, 1, L, L): whom each token may look at; a padded token looks at nobody."""
+    """(B, 1, L, L): which tokens each token may attend to; a padded token attends to none."""
     place = torch.arange(everywhere.shape[1], device=everywhere.device)
     near = (place[:, None] - place).abs() <= reach
     allow = near | everywhere[:, None, :] | everywhere[:, :, None]

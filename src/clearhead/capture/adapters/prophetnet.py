@@ -16,10 +16,10 @@ CLASSES = ("ProphetNetNgramSelfAttention",)
 _NAMES = ("hidden_states", "past_key_values", "attention_mask", "extended_predict_attention_mask")
 
 
-def described(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
-    """One call of the module, from what it was given and the weights it gives back.
+def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
+    """The Call of one pass of the module, from its arguments and the weights it returns.
 
-    Its queries, keys and position terms are worked out again; its output is not touched.
+    Its queries, keys and position terms are computed again. Its output does not change.
     """
     given = dict(zip(_NAMES, args, strict=False)) | kwargs
     hidden = given["hidden_states"]
@@ -56,11 +56,11 @@ def _main(module: Any, cache: Any, key: Tensor, value: Tensor) -> tuple[Tensor, 
 
 
 def _terms(module: Any, given: dict[str, Any], sizes: tuple[int, ...], length: int) -> tuple[Tensor, Tensor]:
-    """What is added to the logits of the main stream, (B, H, L, S), and of the others, (B, n, H, L, S + L)."""
+    """The terms added to the logits of the main stream, (B, H, L, S), and of the others, (B, n, H, L, S + L)."""
     batch, heads, _, keys = sizes
     hidden, ahead, places = given["hidden_states"], module.ngram, given.get("position_ids")
     before = keys - ahead * length
-    shaped = hidden.new_empty(1)  # of its shape alone the model takes notice
+    shaped = hidden.new_empty(1)  # the model uses only its shape
     main = module.get_main_relative_pos_embeddings(
         hidden[:, :length],
         shaped.expand(batch, heads, length, before),

@@ -1,8 +1,8 @@
-"""torch.compile set aside while somebody observes.
+"""Runs compiled code eagerly while a model is observed.
 
-A compiled model is one generated program in which no call of attention is to be seen, and flex attention compiles
-itself. While an observer looks at direct calls, compiled functions run as they were written: their output is then the
-same to rounding. The setting is torch's own and holds for all threads, so it is counted.
+A compiled model is one generated program without a visible call of attention, and flex attention compiles itself.
+While a function mode observes calls, compiled functions run as written; their output is then the same to rounding.
+torch's setting (`set_stance`) holds for all threads, so observers are counted.
 """
 
 import sys
@@ -14,8 +14,8 @@ from typing import Any
 from torch import nn
 
 _lock = threading.Lock()
-_looking = 0
-_aside: Any = None
+_observers = 0
+_stance: Any = None
 
 
 def is_compiled(model: nn.Module) -> bool:
@@ -24,23 +24,23 @@ def is_compiled(model: nn.Module) -> bool:
 
 
 @contextmanager
-def set_aside() -> Iterator[None]:
-    """While open, compiled functions run as they were written."""
-    global _looking, _aside
+def eager_mode() -> Iterator[None]:
+    """While open, run compiled functions eagerly."""
+    global _observers, _stance
     if not {"torch._dynamo", "torch.nn.attention.flex_attention"} & set(sys.modules):
         yield  # nothing can have been compiled
         return
     from torch.compiler import set_stance
 
     with _lock:
-        if _looking == 0:
-            _aside = set_stance("force_eager")
-        _looking += 1
+        if _observers == 0:
+            _stance = set_stance("force_eager")
+        _observers += 1
     try:
         yield
     finally:
         with _lock:
-            _looking -= 1
-            if _looking == 0:
-                _aside.__exit__(None, None, None)
-                _aside = None
+            _observers -= 1
+            if _observers == 0:
+                _stance.__exit__(None, None, None)
+                _stance = None

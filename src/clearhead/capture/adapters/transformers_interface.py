@@ -1,8 +1,8 @@
-"""Hugging Face's attention interface: see each call on its way through the model's own attention function.
+"""How a Hugging Face model is observed: a listener behind transformers' attention interface.
 
-Every model that uses the interface asks `AttentionInterface.get_interface(name, default)` for its function at each
-call. While somebody watches, the answer is that same function with a listener behind it; the name the model is set
-to, its masks and its kernel stay as they are. This also sees "eager", which is never registered under its name.
+Every model that uses the interface asks `AttentionInterface.get_interface(name, default)` for its attention function
+at each call. While a model is observed, `get_interface` returns that same function with a listener behind it. The
+model's attention implementation, masks and kernel do not change. This covers "eager" too, which is not registered.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from torch import Tensor, nn
 from clearhead.capture.adapters.function_mode import within_interface
 from clearhead.capture.call import Call
 
-# Told of each call; answers what it kept, as the model's own code may pass it on.
+# Called with each Call; returns the recorded matrix, which the model may return as `attentions`.
 Listener = Callable[[Call], Any]
 
-# Who watches in this thread. A thread of its own starts with nobody, so runs elsewhere are not mixed in.
+# The listeners of this thread. A new thread has none, so runs in other threads are not recorded.
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 _lock = threading.Lock()
-_watching = 0
+_observers = 0
 _original: Any = None
 
 
 @contextmanager
-def watched(listener: Listener) -> Iterator[None]:
-    """Tell `listener` of every call in this thread; put everything back on leaving."""
-    patched = "transformers" in sys.modules  # nobody can hold a model of a library that was not imported
+def listening(listener: Listener) -> Iterator[None]:
+    """While open, call `listener` with every call of the interface in this thread."""
+    patched = "transformers" in sys.modules  # without the library there is no model of it
     if patched:
         _install()
     _listeners.set((*_listeners.get(), listener))
     try:
         yield
-    finally:  # whoever came in between stays: generators and exit stacks may leave in another order
+    finally:  # other listeners stay: generators and exit stacks may exit in another order
         _listeners.set(tuple(other for other in _listeners.get() if other is not listener))
         if patched:
             _remove()
 
 
 def _install() -> None:
-    global _watching, _original
+    global _observers, _original
     from transformers.modeling_utils import AttentionInterface
 
     with _lock:
-        if _watching == 0:
+        if _observers == 0:
             original = _original = AttentionInterface.get_interface
 
             def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
@@ -60,16 +60,16 @@ def _install() -> None:
                 return _listened(function, attn_implementation) if _listeners.get() else function
 
             AttentionInterface.get_interface = get_interface
-        _watching += 1
+        _observers += 1
 
 
 def _remove() -> None:
-    global _watching, _original
+    global _observers, _original
     from transformers.modeling_utils import AttentionInterface
 
     with _lock:
-        _watching -= 1
-        if _watching == 0:
+        _observers -= 1
+        if _observers == 0:
             AttentionInterface.get_interface, _original = _original, None
 
 
@@ -94,14 +94,14 @@ def _listened(function: Callable[..., Any], implementation: str | None) -> Calla
         lazy = next((matrix for matrix in kept if matrix is not None), None)
         if lazy is None or len(result) < 2 or result[1] is not None:
             return result
-        # The model's kernel makes no weights: `outputs.attentions` holds the lazy matrix in their place.
+        # The model's kernel returns no weights: `outputs.attentions` holds the lazy matrix instead.
         return (result[0], lazy, *result[2:])
 
     return listened
 
 
-def speaks(module: nn.Module) -> bool:
-    """Whether a module's own class uses the attention interface; its file may hold others that do not."""
+def uses_interface(module: nn.Module) -> bool:
+    """Whether a module's class itself uses the attention interface; its file may define others that do not."""
     kind = type(module)
     if not hasattr(sys.modules.get(kind.__module__), _INTERFACE):
         return False
@@ -119,10 +119,10 @@ def describe(
     out: Tensor,
     implementation: str | None,
 ) -> Call:
-    """What the interface's arguments mean, as each of its functions reads them (transformers 5.23)."""
+    """The Call of the interface's arguments, as each of its functions reads them (transformers 5.23)."""
     causal = options.get("is_causal")
     causal = getattr(module, "is_causal", True) if causal is None else causal
-    # Eager knows no causality but the mask's. The others add it only where there is no mask and more than one query.
+    # Eager is causal only through its mask. The others are causal where there is no mask and more than one query.
     is_causal = implementation not in ("eager", None) and mask is None and query.shape[2] > 1 and bool(causal)
     return Call(
         module=module,

@@ -1,4 +1,4 @@
-"""One text through one model: the record, with the tokens that name its rows and columns."""
+"""read(): one text through one model, and the tokens that name the rows and columns of its record."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ class Grid:
     Attributes:
         rows, cols: patches down and across.
         first: how many tokens come before the patches.
-        pixels: (height, width, 3) uint8, the picture as the model saw it: height is a multiple of rows, width of cols.
+        pixels: (height, width, 3) uint8, the picture as the model saw it; height is a multiple of rows, width of cols.
     """
 
     rows: int
@@ -120,8 +120,8 @@ def read(
     encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
     special = encoded.pop("special_tokens_mask")[0].bool().tolist()
     ids = encoded["input_ids"][0].tolist()
-    _refuse_length(loaded, len(ids))
-    _refuse_unknown(loaded, ids)
+    _check_length(loaded, len(ids))
+    _check_vocabulary(loaded, ids)
     decoder = None if target is None else _target(loaded, target)
     with running(loaded, "text"), torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
         if loaded.has_decoder and decoder is None:
@@ -150,7 +150,7 @@ def read(
     )
 
 
-def _refuse_unknown(loaded: Loaded, ids: list[int]) -> None:
+def _check_vocabulary(loaded: Loaded, ids: list[int]) -> None:
     known = _vocabulary(loaded.model)
     if known is not None and max(ids) >= known:
         raise ModelError(
@@ -165,7 +165,7 @@ def _refuse_unknown(loaded: Loaded, ids: list[int]) -> None:
 
 
 def _vocabulary(model: torch.nn.Module) -> int | None:
-    """How many tokens have an embedding, where the model says so."""
+    """The number of tokens that have an embedding; None where the model does not tell."""
     try:
         count = getattr(model.get_input_embeddings(), "num_embeddings", None)  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
@@ -174,11 +174,11 @@ def _vocabulary(model: torch.nn.Module) -> int | None:
 
 
 @contextmanager
-def running(loaded: Loaded, what: str) -> Iterator[None]:
-    """Refuse, in a sentence, a model that cannot run on what it is given.
+def running(loaded: Loaded, input_kind: str) -> Iterator[None]:
+    """Turn an error that the model raises into one sentence.
 
     Raises:
-        ModelError: the model raised an error of Python's or torch's own; says which.
+        ModelError: the model raised an error of Python's or torch's own; its first line is in the message.
     """
     try:
         yield
@@ -191,13 +191,13 @@ def running(loaded: Loaded, what: str) -> Iterator[None]:
                 "%(model)s cannot be run on a %(what)s alone: %(why)s Use clearhead.observe on it, with the inputs it "
                 "takes.",
                 model=loaded.name,
-                what=what,
+                what=input_kind,
                 why=first if first.endswith((".", "!", "?")) else f"{first}.",
             )
         ) from error
 
 
-def _refuse_length(loaded: Loaded, length: int) -> None:
+def _check_length(loaded: Loaded, length: int) -> None:
     if not length:
         raise ModelError(message("the tokenizer made no token of the text. Give at least one word."))
     if length > loaded.max_length:
@@ -220,7 +220,7 @@ def _target(loaded: Loaded, target: str) -> Target:
     start = next((number for number in numbers if number is not None), 0)
     ends = ids and ids[-1] == loaded.tokenizer.eos_token_id
     ids = [int(start), *(ids[:-1] if ends else ids)]
-    _refuse_length(loaded, len(ids))
+    _check_length(loaded, len(ids))
     special = set(loaded.tokenizer.all_special_ids)
     return Target(
         tokens=letters(loaded.tokenizer, ids),
@@ -230,7 +230,7 @@ def _target(loaded: Loaded, target: str) -> Target:
 
 
 def _call(module: Any, encoded: Any) -> None:
-    """Run an encoder on what of a tokenizer's output it takes."""
+    """Run an encoder on those outputs of a tokenizer that it takes."""
     takes = signature(module.forward).parameters
     module(**{name: value for name, value in encoded.items() if name in takes})
 

@@ -1,4 +1,4 @@
-"""The weights that multiply the values, compared with the softmax they came from."""
+"""Compares the weights that multiply the values with the softmax they come from."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ ROWS = 16
 
 
 @dataclass(slots=True)
-class Weights:
-    """What a softmax gave, as it was then: kept from being overwritten, not copied.
+class SoftmaxWeights:
+    """The output of a softmax; copied only when the model is about to overwrite it.
 
     Attributes:
         logits: what went in.
         given: what came out; None for an exponential, whose sum is taken later.
         axis: what it ran over; None for an exponential, until its values are known.
         layout: the layout of what came out.
-        by_hand: whether it began as an exponential.
+        is_exponential: whether the model computes exponentials and divides by their sum later.
     """
 
     logits: Tensor
     given: Tensor | None
     axis: int | None
     layout: layouts.Layout
-    by_hand: bool = False
+    is_exponential: bool = False
 
     @classmethod
-    def of(cls, logits: Tensor, out: Tensor, axis: int | None) -> Weights:
+    def of(cls, logits: Tensor, out: Tensor, axis: int | None) -> SoftmaxWeights:
         """Of a softmax over `axis`, or of an exponential."""
         return cls(logits.detach(), None if axis is None else out.detach(), axis, layouts.layout(out), axis is None)
 
@@ -60,8 +60,8 @@ class Weights:
         step = self.layout.stride(self.axis)
         return any(now.stride(n) == step for n in summed)
 
-    def settle(self, now: layouts.Layout, summed: list[int]) -> None:
-        """Take an exponential for the softmax over the axis that its values are summed along."""
+    def choose_axis(self, now: layouts.Layout, summed: list[int]) -> None:
+        """Treat an exponential as the softmax over the axis along which it is summed with the values."""
         if self.axis is not None:
             return
         self.axis = self._axis_of(now, summed)
@@ -70,12 +70,12 @@ class Weights:
             self.given = whole.to(self.logits.device).copy_(torch.softmax(self.logits, self.axis))
 
     def _axis_of(self, now: layouts.Layout, summed: list[int]) -> int | None:
-        found = [axis for axis in range(self.layout.dim()) if _same_axis(self.layout, axis, now, summed)]
-        return found[-1] if found else None
+        matching = [axis for axis in range(self.layout.dim()) if _same_axis(self.layout, axis, now, summed)]
+        return matching[-1] if matching else None
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class MatchedWeights:
     """Weights that are a softmax of `logits`; `count` of its `total` numbers are among them."""
 
     logits: Tensor
@@ -84,76 +84,80 @@ class Used:
 
 
 @torch.no_grad()
-def as_used(weights: Weights, used: Tensor, now: layouts.Layout | None, summed: list[int]) -> Used | None:
+def match_softmax(
+    weights: SoftmaxWeights, applied: Tensor, now: layouts.Layout | None, summed: list[int]
+) -> MatchedWeights | None:
     """The logits whose softmax the weights in use are: the softmax itself, or that of some keys, normalised again.
 
     Args:
         weights: the softmax that they came from.
-        used: the operand of the product with the values.
+        applied: the operand of the product with the values.
         now: its layout; None if it was lost.
-        summed: the axes of `used` that the product sums over.
+        summed: the axes of `applied` that the product sums over.
 
     Returns:
         None if the weights in use are no softmax of these logits.
     """
-    if now is None or not used.is_floating_point() or not weights.runs_along(now, summed):
+    if now is None or not applied.is_floating_point() or not weights.runs_along(now, summed):
         return None
-    weights.settle(now, summed)
+    weights.choose_axis(now, summed)
     if weights.given is None or weights.axis is None:
         return None
-    if not weights.by_hand and _overwritten(weights):
+    if not weights.is_exponential and _overwritten(weights):
         return None
     repeated = [axis for axis, s in enumerate(now.stride()) if s == 0 and now.shape[axis] > 1]
     for axis in reversed(repeated):
-        used, now = used.select(axis, 0), now.select(axis, 0)
-    count, total = used.numel(), weights.given.numel()
-    if _alike(*_some(used.detach(), layouts.placed(weights.given, now), [n for n in summed if n not in repeated])):
-        return Used(weights.logits, count, total)
-    logits = _masked(weights, used.detach(), now) if count == total else None
-    return None if logits is None else Used(logits, count, total)
+        applied, now = applied.select(axis, 0), now.select(axis, 0)
+    count, total = applied.numel(), weights.given.numel()
+    if _equal_to_rounding(
+        *_sample_rows(applied.detach(), layouts.placed(weights.given, now), [n for n in summed if n not in repeated])
+    ):
+        return MatchedWeights(weights.logits, count, total)
+    logits = _masked(weights, applied.detach(), now) if count == total else None
+    return None if logits is None else MatchedWeights(logits, count, total)
 
 
-def _masked(weights: Weights, used: Tensor, now: layouts.Layout) -> Tensor | None:
+def _masked(weights: SoftmaxWeights, applied: Tensor, now: layouts.Layout) -> Tensor | None:
     """The logits without the keys that a mask took out after the softmax, if what is left was normalised again."""
-    assert weights.given is not None and weights.axis is not None  # noqa: PT018, S101 (as_used has looked)
-    whole = torch.empty_strided(weights.given.shape, weights.given.stride(), dtype=used.dtype, device=used.device)
-    layouts.placed(whole, now).copy_(used)
-    found, softmax, logits = (t.movedim(weights.axis, -1) for t in (whole, weights.given, weights.logits))
+    assert weights.given is not None and weights.axis is not None  # noqa: PT018, S101 (match_softmax has looked)
+    whole = torch.empty_strided(weights.given.shape, weights.given.stride(), dtype=applied.dtype, device=applied.device)
+    layouts.placed(whole, now).copy_(applied)
+    values, softmax, logits = (t.movedim(weights.axis, -1) for t in (whole, weights.given, weights.logits))
     idle = ~allowed(logits).any(-1, keepdim=True) | softmax.isnan().any(-1, keepdim=True)  # may attend nothing: zero
-    found, softmax = (t.masked_fill(idle, 0.0) for t in (found, softmax))
-    if _alike(found, softmax):
+    values, softmax = (t.masked_fill(idle, 0.0) for t in (values, softmax))
+    if _equal_to_rounding(values, softmax):
         return weights.logits
-    left = softmax.masked_fill(found == 0, 0.0)
-    if not _alike(found, torch.nan_to_num(left / left.sum(-1, keepdim=True))):
+    left = softmax.masked_fill(values == 0, 0.0)
+    if not _equal_to_rounding(values, torch.nan_to_num(left / left.sum(-1, keepdim=True))):
         return None
-    return logits.masked_fill((found == 0) & ~idle, -torch.inf).movedim(-1, weights.axis)
+    return logits.masked_fill((values == 0) & ~idle, -torch.inf).movedim(-1, weights.axis)
 
 
-def _overwritten(weights: Weights) -> bool:
+def _overwritten(weights: SoftmaxWeights) -> bool:
     """Whether the softmax was changed where no torch function is seen: in NumPy, or by a compiled extension."""
-    assert weights.given is not None and weights.axis is not None  # noqa: PT018, S101 (as_used has looked)
-    given, logits = _some(weights.given, weights.logits, [weights.axis])
-    return not _alike(given, torch.softmax(logits, weights.axis, dtype=given.dtype))
+    assert weights.given is not None and weights.axis is not None  # noqa: PT018, S101 (match_softmax has looked)
+    given, logits = _sample_rows(weights.given, weights.logits, [weights.axis])
+    return not _equal_to_rounding(given, torch.softmax(logits, weights.axis, dtype=given.dtype))
 
 
-def _some(used: Tensor, softmax: Tensor, summed: list[int]) -> tuple[Tensor, Tensor]:
+def _sample_rows(applied: Tensor, softmax: Tensor, summed: list[int]) -> tuple[Tensor, Tensor]:
     """Both, or a few rows of each head of both."""
-    others = [axis for axis in range(used.dim()) if axis not in {n % used.dim() for n in summed}]
-    if used.numel() <= WHOLE or not others:
-        return used, softmax
-    rows = max(others, key=lambda axis: used.shape[axis])
-    few = torch.linspace(0, used.shape[rows] - 1, min(ROWS, used.shape[rows]), device=used.device).long()
-    return used.index_select(rows, few), softmax.index_select(rows, few)
+    others = [axis for axis in range(applied.dim()) if axis not in {n % applied.dim() for n in summed}]
+    if applied.numel() <= WHOLE or not others:
+        return applied, softmax
+    rows = max(others, key=lambda axis: applied.shape[axis])
+    few = torch.linspace(0, applied.shape[rows] - 1, min(ROWS, applied.shape[rows]), device=applied.device).long()
+    return applied.index_select(rows, few), softmax.index_select(rows, few)
 
 
-def _alike(used: Tensor, softmax: Tensor) -> bool:
-    """Whether two weights differ by rounding alone; rows of a softmax over nothing (NaN) are left out."""
-    if used.dtype == softmax.dtype and torch.equal(used, softmax):
+def _equal_to_rounding(applied: Tensor, softmax: Tensor) -> bool:
+    """Whether two weights are equal to rounding; rows of a softmax over nothing (NaN) are left out."""
+    if applied.dtype == softmax.dtype and torch.equal(applied, softmax):
         return True
-    close = 4 * max(torch.finfo(used.dtype).eps, torch.finfo(softmax.dtype).eps)
-    wide = torch.promote_types(used.dtype, softmax.dtype)
-    used, softmax = used.to(wide), softmax.to(wide)
-    off = ((used - softmax).abs() - close * (1 + softmax.abs())).masked_fill(softmax.isnan(), -1.0)
+    close = 4 * max(torch.finfo(applied.dtype).eps, torch.finfo(softmax.dtype).eps)
+    wide = torch.promote_types(applied.dtype, softmax.dtype)
+    applied, softmax = applied.to(wide), softmax.to(wide)
+    off = ((applied - softmax).abs() - close * (1 + softmax.abs())).masked_fill(softmax.isnan(), -1.0)
     return bool((off <= 0).all())
 
 

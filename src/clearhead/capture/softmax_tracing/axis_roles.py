@@ -1,4 +1,4 @@
-"""Which axis of a product is what: batch, heads, queries, keys, width."""
+"""Which axis of a product is batch, heads, queries, keys or width."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "hea
 
 @dataclass(frozen=True, slots=True)
 class Hints:
-    """What a module says of its axes from outside.
+    """What a module's attributes and arguments tell about its axes.
 
     Attributes:
-        heads: its attribute of that meaning; None if it has none.
+        heads: its number of heads; None if no attribute tells.
         batches: the sizes of the first two axes of what it was given.
         batched: False if all it was given has two axes or fewer.
     """
@@ -44,7 +44,7 @@ class Hints:
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """The axes of a product of queries and keys, by what they are for; `merged` heads share the batch's only axis."""
+    """The axes of a product of queries and keys by role; `merged` heads share the only axis of the batch."""
 
     batch: Axes
     heads: Axes
@@ -55,8 +55,8 @@ class Roles:
     merged: int = 1
 
 
-def roles(product: Contraction, softmax: Axes, hints: Hints) -> Roles | None:
-    """What each axis is for, where the softmax runs over some of them; None if these are not one operand's alone."""
+def assign_roles(product: Contraction, softmax: Axes, hints: Hints) -> Roles | None:
+    """The role of each axis, given those the softmax runs over; None if both operands have these."""
     own = (product.own(0), product.own(1))
     sides = [s for s in (0, 1) if softmax and set(softmax) <= own[s] and not set(softmax) & set(product.axes[1 - s])]
     if not sides:
@@ -93,22 +93,24 @@ def _split(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tuple[A
     return (rest[0],), tuple(rest[1:]), 1
 
 
-def four_axes(product: Contraction, found: Roles, logits: Tensor, groups: list[Axes]) -> tuple[Tensor, Tensor, Tensor]:
+def four_axes(
+    product: Contraction, assigned: Roles, logits: Tensor, groups: list[Axes]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (B, H, L, S), query (B, H, L, D) and key (B, H_kv, S, D), from logits whose axes are named in groups."""
     names = [a for group in groups for a in group]
     new = {group[0]: place for place, group in enumerate(groups) if group and str(group[0]).startswith("new")}
     sizes = product.sizes | {a: logits.shape[place] for a, place in new.items()}
-    batch = (*(a for a, place in new.items() if place == 0), *found.batch)
-    heads = (*(a for a, place in new.items() if place > 0), *found.heads)
+    batch = (*(a for a, place in new.items() if place == 0), *assigned.batch)
+    heads = (*(a for a, place in new.items() if place > 0), *assigned.heads)
     apart = logits.reshape([sizes[a] for a in names])
-    table = arranged(apart, names, [batch, heads, found.rows, found.keys], sizes)
-    query = _operand(product, 1 - found.key_side, [batch, heads, found.rows, found.width], sizes)
-    own = product.own(found.key_side)
+    table = arranged(apart, names, [batch, heads, assigned.rows, assigned.keys], sizes)
+    query = _operand(product, 1 - assigned.key_side, [batch, heads, assigned.rows, assigned.width], sizes)
+    own = product.own(assigned.key_side)
     few = tuple(a for place, a in enumerate(heads) if set(heads[: place + 1]) <= own)
     several = heads if set(heads) & own - set(few) else few  # one key head for each group of query heads, if so
-    key = _operand(product, found.key_side, [batch, several, found.keys, found.width], sizes)
-    if found.merged > 1:
-        table, query, key = (t.reshape(-1, found.merged, *t.shape[2:]) for t in (table, query, key))
+    key = _operand(product, assigned.key_side, [batch, several, assigned.keys, assigned.width], sizes)
+    if assigned.merged > 1:
+        table, query, key = (t.reshape(-1, assigned.merged, *t.shape[2:]) for t in (table, query, key))
     return table, query, key
 
 

@@ -119,8 +119,8 @@ def _tensordot(left: Tensor, right: Tensor, given: dict[str, Any]) -> Contractio
         return None
     left_axes: list[Axis] = [f"l{axis}" for axis in range(left.dim())]
     right_axes: list[Axis] = [f"r{axis}" for axis in range(right.dim())]
-    for one, other in zip(*dims, strict=True):
-        right_axes[other] = left_axes[one]
+    for left_axis, right_axis in zip(*dims, strict=True):
+        right_axes[right_axis] = left_axes[left_axis]
     result = [a for a in left_axes if a not in right_axes] + [a for a in right_axes if a not in left_axes]
     return Contraction((left, right), (tuple(left_axes), tuple(right_axes)), tuple(result))
 

@@ -1,7 +1,7 @@
-"""Logits that a model computed by hand, said as an attention matrix has them: scale·QKᵀ + R where not masked.
+"""Fits logits that a model computed itself to the form of an attention matrix: scale·QKᵀ + R where not masked.
 
-If R is one number a key (ALiBi) or nothing, that is all there is to keep. Else (positions that differ from query to
-query: DeBERTa, XLNet) R is kept too, as the table of B·H·L·S the model itself made, so that what is recorded is right.
+R is zero, or one number a key (ALiBi), or a table of B·H·L·S numbers where position terms differ from query to query
+(DeBERTa, XLNet). The table is the model's own, so the recorded matrix is exact.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.capture.call import Call
-from clearhead.capture.mask_tables import shared, simplest
+from clearhead.capture.mask_tables import collapsed, smallest_mask
 
 # A logit this far below its row's largest weighs exactly 0 in any dtype: e^-1000 underflows even in float64.
 UNSEEN = 1000.0
 ROWS = 256
-CLOSE = 1e-5  # how far two logits that should be one may lie apart, as a share of the largest
+CLOSE = 1e-5  # the largest difference between logits that count as equal, as a share of the largest logit
 
 
 def allowed(logits: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def allowed(logits: Tensor) -> Tensor:
     return logits > (logits.amax(-1, keepdim=True) - UNSEEN).clamp_min(-9 * UNSEEN)
 
 
-class Fit:
+class LogitsFit:
     """Turns logits, queries and keys into a Call; remembers each module's scale for the steps of generation."""
 
     def __init__(self) -> None:
@@ -39,22 +39,22 @@ class Fit:
         allow = allowed(logits)
         close = CLOSE if dtype.itemsize >= 4 else 1000 * CLOSE
         scales = self._scales_of(module, logits, query, key, allow)
-        found = _with_scales(logits, query, key, scales, allow, close)
-        if found.rest is not None and found.rest.shape[2] > 1:  # what differs from query to query misled the fit
+        fitted = _with_scales(logits, query, key, scales, allow, close)
+        if fitted.rest is not None and fitted.rest.shape[2] > 1:  # what differs from query to query misled the fit
             usual = [torch.full_like(scales, query.shape[-1] ** -0.5), torch.ones_like(scales)]
             if logits.shape[2] > 1:
                 usual.append(_slopes(logits, query, key, allow, centred=True))
             others = [_with_scales(logits, query, key, scale, allow, close) for scale in usual]
-            found = min((found, *others), key=lambda item: 0 if item.rest is None else item.rest.numel())
-        is_causal, mask = simplest(allow)
+            fitted = min((fitted, *others), key=lambda item: 0 if item.rest is None else item.rest.numel())
+        is_causal, mask = smallest_mask(allow)
         return Call(
             module=module,
-            query=found.query.to(dtype),
+            query=fitted.query.to(dtype),
             key=kept.detach(),
-            scale=found.scale,
+            scale=fitted.scale,
             is_causal=is_causal,
             mask=mask,
-            bias=None if found.rest is None else found.rest.to(dtype),
+            bias=None if fitted.rest is None else fitted.rest.to(dtype),
         )
 
     def _scales_of(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor, allow: Tensor) -> Tensor:
@@ -89,35 +89,37 @@ def _slopes(logits: Tensor, query: Tensor, key: Tensor, allow: Tensor, *, centre
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """Logits said as scale·QKᵀ + rest; the scales of heads that differ are in the query."""
+class _FittedLogits:
+    """Logits as scale·QKᵀ + rest; scales that differ from head to head are multiplied into the query."""
 
     query: Tensor
     scale: float
     rest: Tensor | None
 
 
-def _with_scales(logits: Tensor, query: Tensor, key: Tensor, scales: Tensor, allow: Tensor, close: float) -> _Found:
+def _with_scales(
+    logits: Tensor, query: Tensor, key: Tensor, scales: Tensor, allow: Tensor, close: float
+) -> _FittedLogits:
     if bool((scales - scales[0]).abs().max() <= CLOSE * scales[0].abs()):
         scale = float(scales[0])
     else:  # a scale for each head (Swin V2)
         scale, query = 1.0, query * scales.to(query.dtype)[:, None, None]
-    return _Found(query, scale, _rest(logits, query, key, scale, allow, close))
+    return _FittedLogits(query, scale, _rest(logits, query, key, scale, allow, close))
 
 
 def _rest(logits: Tensor, query: Tensor, key: Tensor, scale: float, allow: Tensor, close: float) -> Tensor | None:
     """R = logits - scale·QKᵀ where not masked: None if it is nothing, (…, 1, S) if it is one number a key, else all."""
     rest = logits.clone()
     for start in range(0, rest.shape[2], ROWS):
-        some = slice(start, start + ROWS)
-        rest[:, :, some] -= scale * (query[:, :, some] @ key.mT)
+        rows = slice(start, start + ROWS)
+        rest[:, :, rows] -= scale * (query[:, :, rows] @ key.mT)
     size = logits.masked_fill(~allow, 0.0).abs().max().clamp_min(1.0)
     by_key = rest.masked_fill(~allow, -torch.inf).amax(2, keepdim=True)
     by_key = by_key.masked_fill(by_key == -torch.inf, 0.0)
     if bool((rest - by_key).masked_fill_(~allow, 0.0).abs().max() <= close * size):
-        return None if bool(by_key.abs().max() <= close * size) else shared(by_key)
+        return None if bool(by_key.abs().max() <= close * size) else collapsed(by_key)
     rest.masked_fill_(~allow, 0.0)
     by_row = rest.sum(-1, keepdim=True) / allow.sum(-1, keepdim=True).clamp_min(1)
     if bool((rest - by_row).masked_fill_(~allow, 0.0).abs().max() <= close * size):
         return None  # a softmax is the same for a row shifted by one number
-    return shared(rest, 0.1 * close * float(size)).clone()
+    return collapsed(rest, 0.1 * close * float(size)).clone()

@@ -93,20 +93,20 @@ def names(now: Layout, original: Layout, axes: Axes) -> list[Axes] | None:
         return None
     known = [(a, n, s) for a, n, s in zip(axes, original.shape, original.stride(), strict=True) if n > 1]
     known.sort(key=lambda item: -item[2])
-    found: list[Axes] = []
+    groups: list[Axes] = []
     for place, (size, stride) in enumerate(zip(now.shape, now.stride(), strict=True)):
         if size == 1:
-            found.append(())
+            groups.append(())
             continue
         if stride == 0:
-            found.append((f"new{place}",))
+            groups.append((f"new{place}",))
             continue
         inside = [item for item in known if stride <= item[2] < stride * size]
         if math.prod(n for _, n, _ in inside) != size or inside[-1][2] != stride:
             return None
-        found.append(tuple(a for a, _, _ in inside))
-    whole = [a for group in found for a in group if not str(a).startswith("new")]
-    return found if sorted(map(str, whole)) == sorted(str(a) for a, _, _ in known) else None
+        groups.append(tuple(a for a, _, _ in inside))
+    whole = [a for group in groups for a in group if not str(a).startswith("new")]
+    return groups if sorted(map(str, whole)) == sorted(str(a) for a, _, _ in known) else None
 
 
 def split(product: Contraction, original: Layout, now: Layout) -> tuple[Contraction, Layout]:

@@ -1,4 +1,4 @@
-"""Why attention that a model computes by hand is not recorded, in a sentence."""
+"""Why attention found by softmax tracing is not recorded, in a sentence."""
 
 import math
 
@@ -9,10 +9,10 @@ from clearhead.capture.softmax_tracing import layouts
 from clearhead.capture.softmax_tracing.traces import Softmax
 
 
-def other_rows(module: nn.Module, calls: list[Call], outputs: list[Tensor]) -> str | None:
-    """Why the rows of its weights are not those of a module's output, if its keys are as many and its queries are not.
+def row_count_reason(module: nn.Module, calls: list[Call], outputs: list[Tensor]) -> str | None:
+    """Why weights cannot be assigned to rows of a module's output: it has as many rows as keys, but fewer queries.
 
-    So it is where only some queries attend (Informer): which ones, the weights do not say.
+    Informer is such a module: only some queries attend, and the weights do not tell which.
     """
     lengths = {
         math.prod(output.shape[start:stop])
@@ -27,8 +27,8 @@ def other_rows(module: nn.Module, calls: list[Call], outputs: list[Tensor]) -> s
     return None
 
 
-def unfinished(softmaxes: list[Softmax]) -> str:
-    """Why softmaxes that multiplied no values are no attention."""
+def unfinished_reason(softmaxes: list[Softmax]) -> str:
+    """Why softmaxes that multiplied no values are not attention."""
     for softmax in softmaxes:
         if softmax.weights.given is None:
             continue
@@ -40,8 +40,10 @@ def unfinished(softmaxes: list[Softmax]) -> str:
     return ""
 
 
-def changed(softmax: Softmax, through: tuple[str, ...], now: layouts.Layout | None, summed: list[int]) -> str:
-    """Why weights are not the softmax they came from."""
+def changed_weights_reason(
+    softmax: Softmax, through: tuple[str, ...], now: layouts.Layout | None, summed: list[int]
+) -> str:
+    """Why weights differ from the softmax they come from."""
     weights = softmax.weights
     if now is not None and not weights.runs_along(now, summed):
         if weights.touches(now, summed):
@@ -51,6 +53,6 @@ def changed(softmax: Softmax, through: tuple[str, ...], now: layouts.Layout | No
     if steps:
         hint = " Call model.eval() to observe it without dropout." if "dropout" in steps else ""
         return f"changes its weights between the softmax and the values ({steps}).{hint}"
-    if weights.by_hand:
+    if weights.is_exponential:
         return "multiplies its values by exponentials, and divides by their sum later"
     return "overwrites its weights between the softmax and the values"

@@ -1,4 +1,4 @@
-"""Tensors on their way from a product through a softmax to the values: what each of them comes from."""
+"""Traces: which products and softmaxes a tensor comes from, on its way from queries and keys to the values."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from clearhead.capture.softmax_tracing import layouts
-from clearhead.capture.softmax_tracing.applied_weights import Weights
+from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights
 from clearhead.capture.softmax_tracing.contraction import Axes, Contraction
 
-# Functions that move numbers or copy them, and change none.
+# Functions that move or copy numbers without changing them.
 _SAME = frozenset(
     ("contiguous", "clone", "to", "type", "type_as", "float", "double", "half", "bfloat16", "detach", "__get__")
 )
@@ -19,7 +19,7 @@ _SAME = frozenset(
 
 @dataclass(eq=False, slots=True)
 class Product:
-    """A product that may be one of queries and keys, until its module is done: then it is None."""
+    """A product that may be of queries and keys; `contraction` is None once its module is done."""
 
     contraction: Contraction | None
     layout: layouts.Layout
@@ -28,15 +28,15 @@ class Product:
 
 @dataclass(eq=False, slots=True)
 class Softmax:
-    """A softmax, or the exponential of one computed by hand, until its module is done.
+    """A softmax, or an exponential that the model divides by its sum later; `open` until its module is done.
 
     Attributes:
         sources: how many products its logits come from.
-        home: the module that is called an attention and left it to the one around.
-        covered: which of its weights have multiplied values: how many numbers, by their layout.
+        home: the module named an attention that left it to the module around it.
+        covered: how many of its weights have multiplied values, by their layout.
     """
 
-    weights: Weights
+    weights: SoftmaxWeights
     product: Product | None
     logits_layout: layouts.Layout | None
     frame: Any
@@ -91,13 +91,13 @@ def placed(made: Product, now: layouts.Layout | None) -> tuple[Contraction, list
 
 def tensors_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:
     """The tensors among arguments, and in lists and tuples of them."""
-    found: list[Tensor] = []
+    tensors: list[Tensor] = []
     for arg in (*args, *kwargs.values()):
         if isinstance(arg, Tensor):
-            found.append(arg)
+            tensors.append(arg)
         elif isinstance(arg, list | tuple):
-            found += [item for item in arg if isinstance(item, Tensor)]
-    return found
+            tensors += [item for item in arg if isinstance(item, Tensor)]
+    return tensors
 
 
 def writes(func: Any, kwargs: dict[str, Any]) -> bool:

@@ -120,8 +120,8 @@ class Store:
     def kept(self, key: str, default: str = "") -> str:
         """What was kept under this key."""
         with self.database.reading() as connection:
-            found = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
-        return default if found is None else str(found)
+            value = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
+        return default if value is None else str(value)
 
     def drop(self, key: str) -> None:
         """Forget what was kept under this key."""

@@ -129,13 +129,13 @@ class Readings:
             ModelError: as of `read`, of either model.
             OptionError: the two cut the text into other tokens, so their maps do not lie on each other.
         """
-        from clearhead.views.checks import refuse_unlike
+        from clearhead.views.checks import check_same_tokens
 
         first = self.read(wanted, tell)
         if not wanted.second:
             return first, None
         second = self.read(wanted.other, lambda doing, done, total: tell(f"second-{doing}", done, total))
-        refuse_unlike(first, second)
+        check_same_tokens(first, second)
         return first, second
 
     def asked(self, key: str) -> Asked:
@@ -173,7 +173,7 @@ class Readings:
             return rolled(self._made(replace(wanted, rollout=False), tell))
         from clearhead import capture
         from clearhead.capture.models.progress import layers_run
-        from clearhead.views.checks import refuse_nothing
+        from clearhead.views.checks import check_not_empty
 
         loaded = self._loaded(wanted.model, tell)
         tell("reading", 0, 0)
@@ -182,7 +182,7 @@ class Readings:
                 reading = capture.read_picture(loaded, self._picture(wanted.picture))
             else:
                 reading = capture.read(loaded, wanted.text)
-        refuse_nothing(reading)
+        check_not_empty(reading)
         return reading
 
     def _loaded(self, model: str | None, tell: Tell) -> "Loaded":
@@ -239,12 +239,12 @@ def _age(entry: "os.DirEntry[str]") -> float:
         return 0.0
 
 
-def _keep(shelf: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+def _keep(library: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
     """Put a value at the end of the shelf; what was used longest ago makes room."""
-    shelf[key] = value
-    shelf.move_to_end(key)
-    while len(shelf) > most:
-        shelf.popitem(last=False)
+    library[key] = value
+    library.move_to_end(key)
+    while len(library) > most:
+        library.popitem(last=False)
 
 
 def _digest(content: bytes) -> str:

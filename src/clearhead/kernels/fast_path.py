@@ -1,0 +1,138 @@
+"""Fast path for plain tensors: at most a mask, no hooks, no transform, no torch function mode.
+
+Describing a problem, checking it and choosing a kernel take 40 µs, more than a small attention does itself, and as much
+again in the backward pass. Here the library reads the tensors itself. `match` in plan.py decides which calls come here.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels import cpu_targets
+from clearhead.kernels.autograd import backward
+from clearhead.kernels.cpu_targets import index_of
+from clearhead.kernels.library import library
+from clearhead.kernels.places import lse_dtype, wide
+from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_ONE_KEY, match
+from clearhead.kernels.problem import carries_tangent, has_own_memory
+
+# The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
+_sdpa = torch._C._nn.scaled_dot_product_attention
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None = None,
+    grouped: bool = False,
+) -> Tensor | None:  # fmt: skip
+    """Output (B, H, L, E) of attention with at most a mask; None for a call that the fast path does not take.
+
+    Example:
+        >>> q = torch.ones(1, 2, 3, 5)
+        >>> out = attend(q, q, q, False, None)
+        >>> out is None or torch.equal(out, q)
+        True
+        >>> attend(q.double(), q, q, False, None) is None
+        True
+    """
+    matched = match(query, key, value, is_causal, scale, mask, grouped)
+    if matched == NATIVE:
+        return native_forward(query, key, value, is_causal, scale, mask, grouped)
+    if matched == NATIVE_GRADIENTS:
+        return native_with_gradients(query, key, value, is_causal, scale, mask, grouped)
+    if matched == TORCH_ONE_KEY:
+        return _sdpa(query, key, value, is_causal=is_causal, scale=scale, enable_gqa=grouped)
+    if matched == TORCH_FASTER:
+        return torch_flash(query, key, value, is_causal, scale)
+    return None
+
+
+def attend_with_lse(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None = None,
+    grouped: bool = False,
+) -> tuple[Tensor, Tensor] | None:  # fmt: skip
+    """Output and lse (B, H, L), float32 or wider; None where `attend` gives None, and where a gradient is needed.
+
+    Example:
+        >>> q = torch.ones(1, 2, 3, 5)
+        >>> result = attend_with_lse(q, q, q, False, 1.0)
+        >>> result is None or torch.equal(result[1], 5 + torch.full((1, 2, 3), 3.0).log())
+        True
+    """
+    matched = match(query, key, value, is_causal, scale, mask, grouped, True)
+    if matched == NATIVE:
+        lse = query.new_empty(query.shape[:-1], dtype=wide(query.dtype))
+        return native_forward(query, key, value, is_causal, scale, mask, grouped, lse), lse
+    if matched == TORCH_FASTER:
+        out, lse = _flash(query, key, value, 0.0, bool(is_causal), attn_mask=None, scale=scale)
+        return out, lse.to(wide(query.dtype))
+    return None
+
+
+def native_forward(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None = None,
+    grouped: bool = False, lse: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Output (B, H, L, E), and into `lse`, (B, H, L), float32 or float64, where it is given."""
+    width, value_width = query.shape[-1], value.shape[-1]
+    out = torch.empty_like(query)  # laid out as the query is, as far as it fills its memory
+    if value_width != width or out.stride(-1) != 1:  # of windows that overlap another axis may come last
+        out = query.new_empty(*query.shape[:-1], value_width)
+    if scale is None:
+        scale = width**-0.5
+    target: Any = cpu_targets.chosen_for(cpu_targets.forced.get(), query.dtype)[0]  # index_of, without its call
+    threads = torch.get_num_threads()
+    library.fast_forward(target.index, threads, query, key, value, mask, grouped, bool(is_causal), scale, out, lse)
+    return out
+
+
+def torch_flash(query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None) -> Tensor:
+    """Output (B, H, L, E) of the operator behind torch's function, which gives gradients, and makes no L×S tensor."""
+    return _flash(query, key, value, 0.0, bool(is_causal), attn_mask=None, scale=scale)[0]
+
+
+class _Attention(torch.autograd.Function):
+    """As in autograd.py, for gradients of query, key and value on the native kernel alone, in half its time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, grouped: bool, is_causal: bool,
+        scale: float,
+    ) -> Tensor:  # fmt: skip
+        lse = query.new_empty(query.shape[:-1], dtype=lse_dtype(query.dtype))
+        out = native_forward(query, key, value, is_causal, scale, mask, grouped, lse)
+        ctx.save_for_backward(query, key, value, mask, out, lse)
+        ctx.options = (grouped, is_causal, scale)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, mask, out, lse = ctx.saved_tensors
+        grouped, is_causal, scale = ctx.options
+        if not (torch.is_grad_enabled() or carries_tangent(grad_out)) and has_own_memory(grad_out):
+            grads = query.new_empty(query.shape), key.new_empty(key.shape), value.new_empty(value.shape)
+            library.fast_backward(
+                index_of(query.dtype), torch.get_num_threads(), query, key, value, mask, grouped, is_causal, scale,
+                out, lse, grad_out.resolve_neg(), *grads,
+            )  # fmt: skip
+            return *grads, None, None, None, None
+        # A graph of this pass is wanted, or its derivative along a tangent: it refuses to be differentiated.
+        allow, bias = (mask, None) if mask is not None and mask.dtype is torch.bool else (None, mask)
+        options = (scale, is_causal, None, 0.0, 0, (None, None), 0)
+        first = backward(options, "native", grad_out, None, query, key, value, bias, None, None, allow, out, lse)
+        return *first[:3], None, None, None, None
+
+
+# Function.apply also handles functorch, which `match` excludes, for 9 µs.
+_apply: Any = super(torch.autograd.Function, _Attention).apply
+
+
+def native_with_gradients(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None = None,
+    grouped: bool = False,
+) -> Tensor:  # fmt: skip
+    """Output (B, H, L, E), differentiable to query, key and value."""
+    return _apply(
+        query, key, value, mask, grouped, bool(is_causal), query.shape[-1] ** -0.5 if scale is None else scale
+    )

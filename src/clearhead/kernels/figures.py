@@ -1,0 +1,178 @@
+"""Figures that `clearhead tune` measured on this machine, in the user's cache folder.
+
+A file of another CPU, of other versions, or that is damaged is ignored.
+"""
+
+import json
+import logging
+import math
+import os
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
+
+import torch
+
+from clearhead import __version__
+from clearhead.files import unwritable
+from clearhead.kernels.library import cpu_features, cpu_name
+
+VARIABLE = "CLEARHEAD_TUNE"
+FORMAT = 1
+LARGEST = 1 << 16  # bytes of a file that is read
+DECODE, FORWARD, TRAINING, LINEAR = TASKS = ("decode", "forward", "training", "linear")
+DTYPES = {str(dtype)[6:]: dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
+logger = logging.getLogger("clearhead.kernels")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a task costs on one kernel: `call` microseconds, and `work` microseconds a million multiply-adds."""
+
+    call: float
+    work: float
+
+    def at(self, multiply_adds: float) -> float:
+        """The microseconds that so many multiply-adds take.
+
+        >>> Cost(call=3.0, work=50.0).at(200_000)
+        13.0
+        """
+        return self.call + self.work * multiply_adds / 1e6
+
+
+Costs = dict[tuple[str, torch.dtype], tuple[Cost, Cost]]
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured.
+
+    Attributes:
+        costs: (task, dtype) -> (ours, torch's); empty where nothing may be used.
+        path: where they are kept.
+        reason: why there are none, in one line; None where there are.
+        damaged: whether there is a file that cannot be read.
+    """
+
+    costs: Costs = field(default_factory=dict)
+    path: Path | None = None
+    reason: str | None = None
+    damaged: bool = False
+
+
+class _Damaged(ValueError):
+    """The file is not what `save` writes."""
+
+
+def file() -> Path:
+    """Where the figures are kept: in the user's cache folder, or $XDG_CACHE_HOME."""
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    if chosen:
+        folder = Path(chosen)
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Caches"
+    elif sys.platform == "win32":
+        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    else:
+        folder = Path.home() / ".cache"
+    return folder / "clearhead" / "costs.json"
+
+
+def machine() -> dict[str, Any]:
+    """What the figures hold for: the CPU, and the versions of clearhead and torch."""
+    return {
+        "format": FORMAT,
+        "cpu": cpu_name(),
+        "features": sorted(cpu_features()),
+        "versions": {"clearhead": __version__, "torch": torch.__version__},
+    }
+
+
+@cache
+def load() -> Figures:
+    """The figures of this machine; without any, and with the reason, where none may be used. Reads the file once.
+
+    `CLEARHEAD_TUNE=0` leaves the file unread.
+    """
+    figures = _load()
+    if figures.reason is not None:
+        logger.debug("no measured costs: %s", figures.reason)
+    return figures
+
+
+def _load() -> Figures:
+    if os.environ.get(VARIABLE) == "0":
+        return Figures(reason=f"{VARIABLE}=0 turns them off")
+    path = file()
+    try:
+        with path.open("rb") as stream:
+            text = stream.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise _Damaged(f"is larger than {LARGEST} bytes")
+        data = json.loads(text)
+        for name, here in machine().items():
+            there = data[name]
+            if there != here:
+                return Figures(path=path, reason=f"{path} was measured with {name} {there}; here it is {here}")
+        return Figures(_read(data["costs"]), path)
+    except FileNotFoundError:
+        return Figures(path=path, reason="this machine was not measured: run `clearhead tune`")
+    except OSError as error:
+        return Figures(path=path, reason=f"{path} cannot be read: {error.strerror}", damaged=True)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
+        reason = f"the file of measured costs is damaged ({error!r}). Run `clearhead tune` to write it anew"
+        return Figures(path=path, reason=reason, damaged=True)
+
+
+def _read(data: dict[str, dict[str, Any]]) -> Costs:
+    found: Costs = {}
+    for task, by_dtype in data.items():
+        for name, lines in by_dtype.items():
+            if task not in TASKS or name not in DTYPES:
+                raise _Damaged(f"there is no {task} of {name}")
+            found[task, DTYPES[name]] = _cost(lines["native"]), _cost(lines["torch"])
+    return found
+
+
+def _cost(line: dict[str, float]) -> Cost:
+    cost = Cost(float(line["call"]), float(line["work"]))
+    if not (0 <= cost.call < math.inf and 0 <= cost.work < math.inf):
+        raise _Damaged(f"{cost} is no cost")
+    return cost
+
+
+def as_data(measured: Costs) -> dict[str, Any]:
+    """The figures as they are kept."""
+    data: dict[str, Any] = {**machine(), "threads": torch.get_num_threads(), "costs": {}}
+    for (task, dtype), (ours, torchs) in measured.items():
+        lines = {name: {"call": cost.call, "work": cost.work} for name, cost in (("native", ours), ("torch", torchs))}
+        data["costs"].setdefault(task, {})[str(dtype)[6:]] = lines
+    return data
+
+
+def save(measured: Costs) -> Path:
+    """Keep the figures: the file is replaced whole, and only its owner may read it.
+
+    Raises:
+        OptionError: the folder or the file cannot be written.
+    """
+    path = file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with NamedTemporaryFile("w", dir=path.parent, prefix=".costs-", delete=False) as stream:  # made with mode 0600
+            try:
+                json.dump(as_data(measured), stream, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+                Path(stream.name).replace(path)
+            except BaseException:
+                Path(stream.name).unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise unwritable(path, error) from None
+    load.cache_clear()
+    return path

@@ -1,0 +1,342 @@
+"""The plan of a call: its path, its kernel and its CPU target, and why. Everything is decided here, once a call.
+
+`match` is the decision for plain tensors, in a microsecond; `plan` that for every other call, once it is described.
+`explain` says, for the arguments of `attention`, what these two decide.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from clearhead import arguments
+from clearhead.errors import KernelError
+from clearhead.kernels import costs, cpu_targets, modes
+from clearhead.kernels.calls import checks
+from clearhead.kernels.calls.prepare import is_causal_rule, is_simple, matrix_takes, prepare
+from clearhead.kernels.capability import Kernel
+from clearhead.kernels.cpu_targets import current, forced
+from clearhead.kernels.figures import DECODE, FORWARD, TRAINING
+from clearhead.kernels.library import library, reads_tensors
+from clearhead.kernels.problem import Problem, carries_tangent
+from clearhead.kernels.registry import KERNELS, refusal
+from clearhead.kernels.torch_sdpa import flash_can
+from clearhead.masks import Mask
+from clearhead.masks.kinds import from_causal_bias
+
+FAST_PATH = "fast path"
+TORCH_FUNCTION = "torch function"
+KERNEL = "kernel"
+CHUNKED_RULE = "chunked rule"
+CUSTOM_OPERATOR = "custom operator"
+TORCHSCRIPT = "TorchScript operator"
+DECOMPOSED = "decomposed"
+TORCH_STEPS = "torch steps"
+NESTED = "nested"
+
+
+class Plan(NamedTuple):
+    """How a call is computed.
+
+    Attributes:
+        path: "fast path" (the library reads the caller's tensors), "torch function" (torch's own function is called
+            on them), "kernel" (the call is described, then given to a kernel), "chunked rule" (the same, a block of
+            queries at a time), "custom operator" (torch.compile, export, vmap and tracers record one operator),
+            "TorchScript operator", "decomposed" (torch's operators, for ONNX), "torch steps" (differentiable any
+            number of times and forward) or "nested" (each sequence by itself).
+        kernel: its name; None where torch's steps alone compute, or the operator decides each time it runs.
+        target: the CPU target of the native kernel; None for the others.
+        reason: why, in a sentence.
+    """
+
+    path: str
+    kernel: str | None
+    target: str | None
+    reason: str
+
+
+class Call(NamedTuple):
+    """A described call: the problem, and what is decided beside it."""
+
+    problem: Problem
+    dropout_p: float = 0.0
+    kernel: str | None = None
+    rule: Mask | None = None
+
+
+# What `match` answers.
+NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY, TORCH_FASTER = range(5)
+# What the library answers of tensors (native/binding/fast_path.cpp).
+_UNREADABLE, _FORWARD_ONLY = 0, 1
+
+
+def match(
+    query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None, grouped: bool,
+    with_lse: bool = False,
+) -> int:  # fmt: skip
+    """Which path a call on plain tensors takes: NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY or TORCH_FASTER.
+
+    It matches tensors of torch's own class, or parameters, on the CPU, of one float dtype, none empty, query
+    (B, H, L, D), key (B, H_kv, S, D), value (B, H_kv, S, E); a mask that spreads to (B, H, L, S), bool, float32 or of
+    their dtype, or None. B may be 1 for key and value, H_kv too, and with `grouped` H_kv divides H. All may lack B, or
+    B and H. It does not match a mask that learns, a call that torch records, transforms or watches, or one that needs
+    gradients and gives the lse.
+    """
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_function_stack()  # from here on modes.is_watched(), without its call
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._is_tracing()
+        or torch.is_autocast_enabled("cpu")
+        or not (scale is None or type(scale) is float)
+        or not reads_tensors
+    ):
+        return NO_MATCH
+    readable = library.match(query, key, value, mask, grouped)
+    if readable == _UNREADABLE or (mask is not None and is_causal):
+        return NO_MATCH
+    if forward_ad._current_level >= 0 and carries_tangent(query, key, value, mask):
+        return NO_MATCH
+    limits = _limits(forced.get(), query.dtype)
+    learns = torch.is_grad_enabled() and (
+        query.requires_grad or key.requires_grad or value.requires_grad or (mask is not None and mask.requires_grad)
+    )
+    if limits is None or (learns and with_lse):
+        return NO_MATCH
+    # Torch's function takes tensors whose rows are whole, and forgets a causal mask by a scale that is not positive.
+    torch_can = readable != _FORWARD_ONLY and mask is None and not (is_causal and scale is not None and scale <= 0)
+    if limits.any and _torch_is_faster(limits, query, key, learns):
+        return TORCH_FASTER if torch_can else NO_MATCH
+    if not learns:
+        return NATIVE
+    if torch_can and query.shape[-2] == 1 == key.shape[-2]:
+        return TORCH_ONE_KEY
+    return NATIVE_GRADIENTS if readable != _FORWARD_ONLY and not (mask is not None and mask.requires_grad) else NO_MATCH
+
+
+class _Limits(NamedTuple):
+    """For which sizes torch is faster in a dtype; `any` is False where it is for none."""
+
+    any: bool
+    decode: costs.Range
+    forward: costs.Range
+    training: costs.Range
+
+
+@cache
+def _limits(forced_target: str | None, dtype: torch.dtype) -> _Limits | None:
+    """None where no CPU target computes the dtype."""
+    if current(dtype)[0] is None:
+        return None
+    ranges = [costs.torch_is_faster(task, dtype) for task in (DECODE, FORWARD, TRAINING)]
+    return _Limits(any(found != costs.NEVER for found in ranges), *ranges)
+
+
+def _torch_is_faster(limits: _Limits, query: Tensor, key: Tensor, learns: bool) -> costs.Range | None:
+    """The range of sizes that a call falls into, where torch is faster for it."""
+    if not limits.any:
+        return None
+    length = query.shape[-2]
+    found = limits.training if learns else limits.decode if length <= costs.FEW_QUERIES else limits.forward
+    return found if found.holds(2 * query.numel() * key.shape[-2]) else None
+
+
+def forget() -> None:
+    """Look at the environment, the targets and the measured costs anew at the next call."""
+    cpu_targets.forget()
+    costs.forget()
+    forget_limits()
+
+
+def forget_limits() -> None:
+    """Ask costs.py anew at the next call."""
+    _limits.cache_clear()
+
+
+def needs_gradients(*tensors: Tensor | None) -> bool:
+    """Whether autograd records, and a tensor requires a gradient."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def plan(call: Call) -> Plan:
+    """Decide how a described call is computed.
+
+    Raises:
+        KernelError: no kernel has the name asked for, or it cannot compute this; says which can.
+
+    Example:
+        >>> q = torch.zeros(1, 2, 3, 5)
+        >>> plan(Call(Problem(q, q, q, scale=1.0), kernel="reference"))
+        Plan(path='kernel', kernel='reference', target=None, reason='asked for by name')
+    """
+    problem, _, kernel, rule = call
+    if modes.differentiates_forward() and rule is None and kernel in (None, "torch"):
+        return Plan(TORCH_STEPS, None, None, "forward-mode differentiation looks into every step")
+    tensors = (problem.key, problem.value, problem.allow, problem.bias, problem.sinks, problem.alibi)
+    if modes.records_operators(problem.query, *tensors):
+        if modes.exports_to_onnx():
+            return Plan(DECOMPOSED, None, None, "ONNX has no operator of ours")
+        return Plan(CUSTOM_OPERATOR, kernel, None, "torch records or transforms operators; each run plans anew")
+    if rule is None:
+        chosen, refused = choose(problem, kernel)
+        return Plan(KERNEL, chosen.name, _target_of(chosen, problem), _why(kernel, refused))
+    chosen, refused = choose(_block_of(problem, rule), kernel)
+    reason = f"the mask is too large for a tensor, so a block of queries at a time; {_why(kernel, refused)}"
+    return Plan(CHUNKED_RULE, chosen.name, _target_of(chosen, problem), reason)
+
+
+def _target_of(kernel: Kernel, problem: Problem) -> str | None:
+    target = current(problem.query.dtype)[0] if kernel.has_targets else None
+    return None if target is None else target.name
+
+
+def _block_of(problem: Problem, rule: Mask) -> Problem:
+    """A problem with a mask and a bias of the kind that the rule's blocks have."""
+    one = range(1)
+    allow = rule.allow.block(one, one, device=problem.query.device) if rule.allow is not None else None
+    bias = rule.bias.bias_block(one, one, device=problem.query.device) if rule.bias is not None else None
+    return replace(problem, allow=allow, bias=bias)
+
+
+def choose(problem: Problem, kernel: str | None = None) -> tuple[Kernel, dict[str, str]]:
+    """The kernel for a problem, and why not, by name, of each kernel that was passed over.
+
+    Raises:
+        KernelError: no kernel has the name asked for, or it cannot compute this; says which can.
+    """
+    if kernel is not None:
+        return _asked_for(problem, kernel), {}
+    refused: dict[str, str] = {}
+    for name, candidate in KERNELS.items():
+        why_not = refusal(candidate, problem) or _slower(candidate, problem)
+        if why_not is None:
+            return candidate, refused
+        refused[name] = why_not
+    raise KernelError("no kernel can compute this: " + _listed(refused))
+
+
+def _asked_for(problem: Problem, name: str) -> Kernel:
+    if name not in KERNELS:
+        raise KernelError(f"there is no kernel named {name!r}. The kernels are {', '.join(KERNELS)}.")
+    why_not = refusal(KERNELS[name], problem)
+    if why_not is not None:
+        able = [other for other, kernel in KERNELS.items() if refusal(kernel, problem) is None]
+        raise KernelError(
+            f"kernel {name!r} cannot compute this: {why_not}. "
+            f"Use kernel={' or '.join(map(repr, able))}, or kernel=None to let Clearhead choose."
+        )
+    return KERNELS[name]
+
+
+def _slower(kernel: Kernel, problem: Problem) -> str | None:
+    """Why torch's function is faster than a kernel for a problem that both compute, in one line; None if it is not."""
+    if not kernel.has_targets:
+        return None
+    limits = _limits(forced.get(), problem.query.dtype)
+    if limits is None or not limits.any:
+        return None
+    tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
+    slower = _torch_is_faster(limits, problem.query, problem.key, needs_gradients(*tensors))
+    # What torch's function cannot compute, the torch kernel does in float32, a block at a time: that is slower still.
+    if slower is None or not flash_can(problem) or needs_gradients(problem.bias):
+        return None
+    return slower.reason
+
+
+def _why(kernel: str | None, refused: dict[str, str]) -> str:
+    if kernel is not None:
+        return "asked for by name"
+    return f"the first that can; {_listed(refused)}" if refused else "the fastest that can"
+
+
+def _listed(refused: dict[str, str]) -> str:
+    return "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The kernel for a problem.
+
+    Attributes:
+        kernel: its name.
+        reason: why this one, in one line.
+        refused: name -> why not, for each kernel that was passed over.
+    """
+
+    kernel: str
+    reason: str
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def select(problem: Problem, kernel: str | None = None) -> Choice:
+    """Choose the kernel for a problem, or check the one that was asked for.
+
+    Raises:
+        KernelError: no kernel has that name, or it cannot compute this problem; says which can.
+
+    Example:
+        >>> q = torch.zeros(1, 2, 3, 5)
+        >>> select(Problem(q, q, q, scale=1.0), kernel="reference")
+        Choice(kernel='reference', reason='asked for by name', refused={})
+    """
+    chosen, refused = choose(problem, kernel)
+    return Choice(chosen.name, _why(kernel, refused), refused)
+
+
+@arguments.checked(
+    nested=("query", "key", "value"),
+    convert={"attn_mask": from_causal_bias},
+)
+def explain(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Mask | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, softcap: float | None = None,
+    sinks: Tensor | None = None, return_lse: bool = False, return_matrix: bool = False, kernel: str | None = None,
+) -> Plan:  # fmt: skip
+    """How `attention` computes a call here and now, and why: path, kernel, CPU target, reason. It computes nothing.
+
+    Args, Raises: those of `attention`.
+
+    Example:
+        >>> q = torch.zeros(1, 2, 3, 5)
+        >>> explain(q, q, q, kernel="reference")
+        Plan(path='kernel', kernel='reference', target=None, reason='asked for by name')
+        >>> explain(q.to("meta"), q.to("meta"), q.to("meta")).path
+        'custom operator'
+    """
+    if is_causal_rule(attn_mask) and not is_causal:
+        attn_mask, is_causal = None, True
+    if is_simple(attn_mask, dropout_p, softcap, sinks, return_matrix, kernel):
+        matched = match(query, key, value, is_causal, scale, cast("Tensor | None", attn_mask), enable_gqa, return_lse)
+        if matched != NO_MATCH:
+            return _plan_of(matched, query, key)
+    if query.is_nested or key.is_nested or value.is_nested:
+        q, k, v = (tensor.unbind()[0] for tensor in (query, key, value))
+        each = explain(q, k, v, None, dropout_p, is_causal, scale, True, softcap=softcap, sinks=sinks, kernel=kernel)
+        reason = f"each sequence is a call of its own ({each.path}); {each.reason}"
+        return Plan(NESTED, each.kernel, each.target, reason)
+    if modes.traces_torchscript():
+        return Plan(TORCHSCRIPT, kernel, None, "torch.jit.trace records one operator; each run plans anew")
+    checks.dropout(dropout_p)
+    _, problem, rule = prepare(
+        query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks,
+        dense=return_matrix and not matrix_takes(attn_mask),
+    )  # fmt: skip
+    return plan(Call(problem, dropout_p, kernel, rule))
+
+
+def _plan_of(matched: int, query: Tensor, key: Tensor) -> Plan:
+    """The plan of a call that `match` answers."""
+    target, why = current(query.dtype)
+    if matched == TORCH_ONE_KEY:
+        reason = "with one query and one key the backward pass is Python's, and torch's function has none"
+        return Plan(TORCH_FUNCTION, "torch", None, reason)
+    if matched == TORCH_FASTER:
+        limits = _limits(forced.get(), query.dtype)
+        slower = limits and _torch_is_faster(limits, query, key, needs_gradients(query, key))
+        return Plan(TORCH_FUNCTION, "torch", None, slower.reason if slower else "torch is faster")
+    name = None if target is None else target.name
+    return Plan(FAST_PATH, "native", name, f"plain tensors with at most a mask; target {name} is {why}")

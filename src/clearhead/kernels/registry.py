@@ -1,0 +1,71 @@
+"""The kernels, in order of preference, and which of them has a capability."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from clearhead.kernels.capability import Capability, Kernel, WithLinear, WithStatistics, WithWeights
+from clearhead.kernels.native import Native
+from clearhead.kernels.problem import Problem
+from clearhead.kernels.reference import Reference
+from clearhead.kernels.torch_sdpa import TorchSdpa
+
+# The reference is never chosen: callers ask for it by name.
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (Native(), TorchSdpa(), Reference())}
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether this machine can run a kernel at all, and why (for `clearhead doctor`)."""
+
+    kernel: str
+    available: bool
+    reason: str
+
+
+def available() -> list[Availability]:
+    """Each kernel, and whether this machine can run it.
+
+    >>> [(a.kernel, a.available) for a in available() if a.kernel == "reference"]
+    [('reference', True)]
+    """
+    rows = []
+    for name, kernel in KERNELS.items():
+        why_not = kernel.unavailable()
+        rows.append(Availability(name, why_not is None, why_not or kernel.describe()))
+    return rows
+
+
+def refusal(kernel: Kernel, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
+    """Why a kernel cannot compute this of a problem, in one line; None if it can."""
+    if capability not in kernel.capabilities:
+        return f"the {kernel.name} kernel has no {str(capability.name).lower()}"
+    return kernel.unavailable() or kernel.refuses(problem, capability)
+
+
+def with_statistics(problem: Problem) -> WithStatistics | str:
+    """The kernel that computes statistics of a problem, or why none can."""
+    return cast(WithStatistics | str, _first(problem, Capability.STATISTICS))
+
+
+def with_weights(problem: Problem) -> WithWeights | str:
+    """The kernel that computes output and dense weights of a problem, or why none can."""
+    return cast(WithWeights | str, _first(problem, Capability.WEIGHTS))
+
+
+def with_linear() -> WithLinear | None:
+    """The kernel that computes linear layers on this machine; None where there is none."""
+    for kernel in KERNELS.values():
+        if Capability.LINEAR in kernel.capabilities and kernel.unavailable() is None:
+            return cast(WithLinear, kernel)
+    return None
+
+
+def _first(problem: Problem, capability: Capability) -> Kernel | str:
+    reason = "no kernel can"
+    for kernel in KERNELS.values():
+        if capability in kernel.capabilities:
+            why_not = refusal(kernel, problem, capability)
+            if why_not is None:
+                return kernel
+            reason = why_not
+    return reason
