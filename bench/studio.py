@@ -31,11 +31,11 @@ from rich.table import Table
 from sqlalchemy import insert
 
 from clearhead.course import Attempt
-from clearhead.studio.app import serving as serve
+from clearhead.studio.app import serving
 from clearhead.studio.app.application import create
 from clearhead.studio.learner.tables import attempts
 from clearhead.studio.library.library import fill
-from clearhead.studio.web.context import Desk
+from clearhead.studio.web.context import Context
 from clearhead.studio.web.settings import Settings
 
 COUNT, ROUNDS = 10_000, 40
@@ -46,32 +46,32 @@ LIMIT_MS, LIMIT_KB = 30.0, 100.0
 
 def seed(client: Any, count: int) -> list[str]:
     """Fill the store with a year of answers; gives some attempts' ids."""
-    desk = client.app.state.desk
+    context = client.app.state.context
     draw, now = random.Random(0), datetime.now(UTC)  # noqa: S311 — made-up answers
-    items = [item for item in desk.shelf.items.values() if desk.shelf.proved[item.id].options]
+    items = [item for item in context.library.items.values() if context.library.proved[item.id].options]
     rows = []
     for place in range(count):
         item = draw.choice(items)
-        key = draw.choice(desk.shelf.proved[item.id].options)
+        key = draw.choice(context.library.proved[item.id].options)
         rows.append(
             {
                 "learner": 0, "id": str(uuid.UUID(int=draw.getrandbits(128))), "item_id": item.id, "item_rev": item.rev,
                 "at": (now - timedelta(days=365) * (1 - place / count)).isoformat(), "mode": "practice",
                 "correct": key.correct, "response": key.key, "seconds": draw.uniform(3, 90),
-                "seed": desk.shelf.proved[item.id].receipt.seed, "hints": 0,
+                "seed": context.library.proved[item.id].receipt.seed, "hints": 0,
                 "confidence": draw.choice([None, 0.3, 0.5, 0.7, 0.9]),
                 "undoes": None,
             }
         )  # fmt: skip
-    with desk.store.database.writing() as connection:
+    with context.store.database.writing() as connection:
         connection.execute(insert(attempts), rows)
     return [str(row["id"]) for row in rows[-5:]]
 
 
-def answer(desk: Desk) -> None:
+def answer(context: Context) -> None:
     """Somebody answers: what was worked out from the attempts is out of date now."""
-    item = random.choice([item for item in desk.shelf.items.values() if item.kind == "choice"])  # noqa: S311 — as above
-    desk.store.record(Attempt(str(uuid.uuid4()), item.id, item.rev, datetime.now(UTC), "practice", True, "a"))
+    item = random.choice([item for item in context.library.items.values() if item.kind == "choice"])  # noqa: S311 — as above
+    context.store.record(Attempt(str(uuid.uuid4()), item.id, item.rev, datetime.now(UTC), "practice", True, "a"))
 
 
 def weight(client: httpx2.Client, address: str) -> float:
@@ -91,8 +91,8 @@ def weight(client: httpx2.Client, address: str) -> float:
 @contextmanager
 def served(app: FastAPI, settings: Settings) -> Iterator[httpx2.Client]:
     """A browser's connection to the studio, which listens on a port of its own as `clearhead studio` does."""
-    with serve.take_port("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(serve.config(app, settings))
+    with serving.take_port("127.0.0.1", 0) as listener:
+        server = uvicorn.Server(serving.config(app, settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
@@ -116,14 +116,14 @@ def tiles(client: httpx2.Client) -> list[str]:
     return [f"/lens/answer?{urlencode({**about, 'question': json.dumps(one)})}" for one in questions]
 
 
-def measure(client: httpx2.Client, desk: Desk, addresses: list[str]) -> dict[str, list[float]]:
+def measure(client: httpx2.Client, context: Context, addresses: list[str]) -> dict[str, list[float]]:
     """Milliseconds of every request."""
     took: dict[str, list[float]] = {address: [] for address in addresses}
     for address in addresses:
         client.get(address)
     for _ in range(ROUNDS):
         for address in addresses:
-            answer(desk)
+            answer(context)
             began = time.perf_counter()
             response = client.get(address)
             took[address].append((time.perf_counter() - began) * 1000)
@@ -137,7 +137,7 @@ def main() -> None:
         cache = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(folder) / "proofs"
         settings = Settings(data=Path(folder))
         app = create(settings, fill(None, cache))
-        desk = app.state.desk
+        context = app.state.context
         with served(app, settings) as client:
             ids = seed(SimpleNamespace(app=app), COUNT)
             addresses = [
@@ -153,7 +153,7 @@ def main() -> None:
             addresses += [f"{TOPIC}/{mode}" for mode in (*MODES, "mistakes")]
             addresses += [f"{TOPIC}/{mode}/{uuid.uuid4()}" for mode in ("test", "challenge")]
             addresses += tiles(client)
-            took = measure(client, desk, addresses)
+            took = measure(client, context, addresses)
             table = Table("page", "median ms", "p95 ms", "kB", title=f"{COUNT:,} attempts, an answer before each page")
             over = False
             for address in addresses:

@@ -1,8 +1,6 @@
-"""What every room's tests share: the tiers, and reproducible examples in CI. A room's own needs are in its own folder."""
+"""What every room's tests share: the tiers, reproducible examples in CI, and data folders of the run's own."""
 
-import atexit
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,15 +8,17 @@ from hypothesis import settings
 
 from tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
 
-# No test reads or writes what the person who runs it has kept: measured costs, a learner's answers.
-_home = tempfile.mkdtemp(prefix="tests-of-clearhead-")
-atexit.register(shutil.rmtree, _home, ignore_errors=True)
-_cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", f"{_cache}/ms-playwright")
-os.environ.setdefault("HF_HOME", f"{_cache}/huggingface")
-os.environ |= {"XDG_CACHE_HOME": f"{_home}/cache", "XDG_DATA_HOME": f"{_home}/data", "CLEARHEAD_TUNE": "0"}
-
-# The same examples on every run of CI, so that what it says depends on the change alone; new ones everywhere else.
+# The same examples on every run of CI, so that its result depends on the change alone; new ones everywhere else.
 settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+# No test reads or writes the user's own data, cache (measured costs of kernels) or configuration. Workers of pytest-xdist inherit the folders.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", f"{_CACHE}/ms-playwright")
+    os.environ.setdefault("HF_HOME", f"{_CACHE}/huggingface")
+    os.environ["CLEARHEAD_TUNE"] = "0"
+    _FOLDER = tempfile.TemporaryDirectory(prefix="clearhead-tests-", ignore_cleanup_errors=True)  # removed at exit
+    for name in ("DATA", "CACHE", "CONFIG", "STATE"):
+        os.environ[f"XDG_{name}_HOME"] = str(Path(_FOLDER.name) / name.lower())

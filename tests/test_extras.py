@@ -12,26 +12,36 @@ import pytest
 from clearhead.errors import ClearheadError, ExtraError
 from clearhead.extras import needs
 
-EXTRAS = ("models", "views", "studio", "postgresql")
-REQUIRED = {"pydantic", "markdown_it", "pygments"}  # by typer and rich, which every installation has
+REQUIRED = {"pydantic", "markdown_it", "pygments"}  # by Typer and Rich, which every command needs
+EXTRAS = ("cli", "course", "models", "views", "studio", "postgresql")
+SEE = (["see", "a"], ["see", "a", "--model", "induction"], ["compare", "-", "-", "a"])
+CHECK = (["check"], ["new", "pack", "x"], ["new", "schema"], ["new", "item", "x", "y", "--kind", "card"],
+         ["export", "x", "--to", "csv"], ["import", "x", "--into", "y"])  # fmt: skip
+STUDIO = (["studio"], ["studio", "user", "list"], ["studio", "user", "add", "x"], ["studio", "user", "reset", "x"],
+          ["studio", "user", "remove", "x"])  # fmt: skip
 COMMANDS = {
-    "studio": (["studio"], ["studio", "user", "list"], ["studio", "user", "add", "x"], ["studio", "user", "reset", "x"],
-               ["studio", "user", "remove", "x"], ["check"], ["new", "pack", "x"], ["new", "schema"],
-               ["new", "item", "x", "y", "--kind", "card"], ["export", "x", "--to", "csv"], ["import", "x", "--into", "y"]),
-    "models": (["see", "a"], ["see", "a", "--model", "induction"], ["compare", "-", "-", "a"]),
+    "cli": ([], ["--help"], ["--version"], ["doctor"], *SEE, *CHECK, *STUDIO),
+    "course": CHECK,
+    "models": SEE,
     "views": (),
+    "studio": STUDIO,
     "postgresql": (["studio", "user", "list", "--database", "postgresql://a@127.0.0.1/b"],),
-}  # fmt: skip
+}
 CALLS = {
-    "studio": ("import clearhead.studio.app.application", "import clearhead.studio.app.serving", "import clearhead.studio.accounts.users",
-               "import clearhead.course", "from clearhead.course import exchange"),
+    "cli": ("import clearhead.cli", "from clearhead.console import console", "from clearhead.views import terminal",
+            "from clearhead.views import terminal_comparison"),
+    "course": ("import clearhead.course", "from clearhead.course import exchange"),
     "models": ("clearhead.register_with_transformers()", "from clearhead.capture import load; load('induction')",
                "from clearhead.capture import load; load()",
                "from clearhead.matrix.store import save; save(clearhead.AttentionMatrix(q, q), 'x')",
                "from clearhead.matrix.store import load; load(__file__)",
                "from clearhead.capture.models.pictures import _opened; _opened('x.png')"),
     "views": ("from clearhead.views import plot", "from clearhead.views.widget import AttentionWidget"),
-    "postgresql": ("from clearhead.studio.learner.database import postgresql_url; postgresql_url('postgresql://a@b/c')",),
+    "studio": ("import clearhead.studio.app.application", "import clearhead.studio.app.serving",
+               "import clearhead.studio.accounts.users"),
+    "postgresql": (
+        "from clearhead.studio.learner.database import postgresql_url; postgresql_url('postgresql://a@b/c')",
+    ),
 }  # fmt: skip
 # Each library is hidden as if it were not installed; then everything that needs the extra is tried.
 PROGRAM = """
@@ -39,35 +49,42 @@ import contextlib, io, sys
 __file__ = {file!r}
 for name in {hidden!r}:
     sys.modules[name] = None
-import torch, clearhead
-from clearhead import cli
+import torch, clearhead, clearhead.__main__
 q = torch.randn(1, 2, 5, 3)
-said = []
+results = []
 for arguments in {commands!r}:
     words = io.StringIO()
+    sys.argv = ["clearhead", *arguments]
     with contextlib.redirect_stderr(words), contextlib.redirect_stdout(words):
         try:
-            cli.app(arguments)
+            clearhead.__main__.main()
         except SystemExit as left:
             status = left.code
-    said.append((" ".join(arguments), status, words.getvalue()))
+    results.append((" ".join(arguments), status, words.getvalue()))
 for call in {calls!r}:
     try:
         exec(call)
     except (ImportError, clearhead.errors.ClearheadError) as error:
-        said.append((call, 2 if isinstance(error, clearhead.errors.ClearheadError) else repr(error), str(error)))
+        results.append((call, 2 if isinstance(error, clearhead.errors.ClearheadError) else repr(error), str(error)))
     else:
-        said.append((call, 0, ""))
-print(said)
+        results.append((call, 0, ""))
+print(results)
 """
+
+
+def requirements(extra: str | None) -> list[str]:
+    """The requirements of an extra, without other extras it brings; of the package itself for None."""
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return [requirement for requirement in listed if not requirement.startswith("clearhead[")]
 
 
 def libraries(extra: str) -> set[str]:
     """The modules that the distributions of an extra bring."""
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    names = {_plain(re.split(r"[\[<>=]", one)[0]) for one in project["optional-dependencies"][extra]}
-    found = {module for module, brings in packages_distributions().items() if names & {_plain(one) for one in brings}}
-    return {one for one in found if one.isidentifier() and not one.startswith("_")} - REQUIRED
+    names = {_plain(re.split(r"[\[<>=]", requirement)[0]) for requirement in requirements(extra)}
+    modules = packages_distributions().items()
+    brought = {module for module, distributions in modules if names & {_plain(name) for name in distributions}}
+    return {module for module in brought if module.isidentifier() and not module.startswith("_")} - REQUIRED
 
 
 def _plain(name: str) -> str:
@@ -112,7 +129,7 @@ def test_every_optional_import_is_asked_for_by_needs() -> None:
     source = Path(__file__).parents[1] / "src" / "clearhead"
     bare = []
     for file in sorted(source.rglob("*.py")):
-        if file.relative_to(source).parts[0] in ("studio", "course"):
+        if file.relative_to(source).parts[0] in ("studio", "course", "cli"):
             continue  # their ways in are guarded as a whole
         lines = file.read_text(encoding="utf-8").splitlines()
         for number, line in enumerate(lines):

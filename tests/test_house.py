@@ -72,7 +72,7 @@ def test_every_dependency_is_pinned():
     }
     wanted = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
     names = {normalised(re.match(r"[A-Za-z0-9._-]+", requirement)[0]) for requirement in wanted}
-    assert names - pinned == set()
+    assert names - pinned == {"clearhead"}  # an extra that includes others
 
 
 def test_torch_here_is_the_pinned_one():

@@ -6,8 +6,8 @@ from itsdangerous import URLSafeSerializer
 from playwright.sync_api import Page
 
 from clearhead.course import prove
-from clearhead.studio.library.library import Shelf, fill
-from clearhead.studio.questions.draft import Ticket
+from clearhead.studio.library.library import Library, fill
+from clearhead.studio.questions.draft import Draft
 from clearhead.studio.questions.question import Question
 
 
@@ -16,7 +16,7 @@ class Answerer:
 
     def __init__(self, proofs: Path) -> None:
         self._proofs = proofs
-        self._shelf: Shelf | None = None
+        self._shelf: Library | None = None
 
     def answer(self, page: Page, *, right: bool) -> None:
         """Fill in the form of this page and send it."""
@@ -40,10 +40,10 @@ class Answerer:
             page.get_by_role("button", name="Answer", exact=False).first.click()
 
     def _question(self, page: Page) -> Question:
-        shelf = self._shelf = self._shelf or fill(None, self._proofs)
+        library = self._shelf = self._shelf or fill(None, self._proofs)
         _, said = URLSafeSerializer("").loads_unsafe(page.locator("[name=ticket]").first.input_value())
-        ticket = Ticket(**said)
-        item, pack = shelf.items[ticket.item], shelf.pack_of(ticket.item)
-        own = shelf.proved[item.id]
+        ticket = Draft(**said)
+        item, pack = library.items[ticket.item], library.pack_of(ticket.item)
+        own = library.proved[item.id]
         proved = own if own.receipt.seed == ticket.seed else prove(item, pack, seed=ticket.seed)
         return Question(ticket, item, proved, pack)

@@ -13,7 +13,7 @@ from clearhead.course import Attempt, Item, Proved
 from clearhead.studio.learner.confidence import LEVELS
 from clearhead.studio.learner.database import Database
 from clearhead.studio.learner.store import Store
-from clearhead.studio.library.library import Shelf, fill
+from clearhead.studio.library.library import Library, fill
 
 DAYS = (34, 33, 31, 30, 28, 27, 26, 24, 20, 19, 17, 16, 14, 13, 12, 10, 9, 7, 6, 5, 3, 2, 1)  # days ago
 TOPICS = ("attention-in-depth", "self-and-multi-head")
@@ -23,18 +23,18 @@ PLACE = '["/topics/attention/self-and-multi-head/walk", "Self-attention and mult
 
 def practise(data: Path) -> None:
     """Fill the database in this folder, whose course is proved there already."""
-    shelf = fill(None, data / "proofs")
+    library = fill(None, data / "proofs")
     store = Store(Database(data))
-    for attempt in answers(shelf, datetime.now(UTC)):
+    for attempt in answers(library, datetime.now(UTC)):
         store.record(attempt)
     store.keep("continue", PLACE)
     store.close()
 
 
-def answers(shelf: Shelf, now: datetime) -> list[Attempt]:
+def answers(library: Library, now: datetime) -> list[Attempt]:
     """What the learner answered: a few new questions a day, more often right the second and third time."""
     draw = random.Random(7)  # noqa: S311 — made-up answers
-    new = [item for topic in TOPICS for item in shelf.items.values() if item.topic == topic and item.kind in KINDS]
+    new = [item for topic in TOPICS for item in library.items.values() if item.topic == topic and item.kind in KINDS]
     draw.shuffle(new)
     right: Counter[str] = Counter()
     met: list[Item] = []
@@ -49,7 +49,7 @@ def answers(shelf: Shelf, now: datetime) -> list[Attempt]:
             correct = draw.random() < chance
             right[item.id] += correct
             at += timedelta(seconds=draw.randint(12, 70))
-            found.append(_attempt(item, shelf.proved[item.id], at, correct, chance, draw))
+            found.append(_attempt(item, library.proved[item.id], at, correct, chance, draw))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The optional libraries: where one is missing, an error says which extra to install."""
+"""Optional libraries: where one is missing, an error names the extra to install."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 from clearhead.errors import ExtraError
 from clearhead.messages import message
 
-STUDIO = ("studio", "the studio")  # the extra, and what needs it
+STUDIO = ("studio", "the studio")  # the arguments of `needs` in the studio
 
 
 @contextmanager
-def needs(extra: str, what: str) -> Iterator[None]:
+def needs(extra: str, feature: str) -> Iterator[None]:
     """Import the libraries of an extra inside this block.
 
     Args:
         extra: its name in `pip install 'clearhead[extra]'`.
-        what: what needs them, as the beginning of a sentence.
+        feature: what needs the libraries, as the beginning of a sentence.
 
     Raises:
         ExtraError: a library is not installed, or is too old.
@@ -33,28 +33,28 @@ def needs(extra: str, what: str) -> Iterator[None]:
     except ImportError as error:
         library = missing(error)
         if library == "clearhead":
-            raise  # a fault of ours and not a missing library
+            raise  # a fault in Clearhead, not a missing library
         if library and isinstance(error, ModuleNotFoundError):
             problem = message(
-                "%(what)s needs %(library)s. Run `pip install 'clearhead[%(extra)s]'`.",
-                what=what,
+                "%(feature)s needs %(library)s. Run `pip install 'clearhead[%(extra)s]'`.",
+                feature=feature,
                 library=library,
                 extra=extra,
             )
         else:
             problem = message(
-                "%(what)s needs another version of %(library)s (%(why)s). "
+                "%(feature)s needs another version of %(library)s (%(reason)s). "
                 "Run `pip install --upgrade 'clearhead[%(extra)s]'`.",
-                what=what,
+                feature=feature,
                 library=library or message("a library"),
-                why=error.msg,
+                reason=error.msg,
                 extra=extra,
             )
         raise ExtraError(problem, name=library) from error
 
 
 def missing(error: BaseException | None) -> str:
-    """The library that an import failed for, also where another library has wrapped the error; "" if none is named."""
+    """Return the library whose import failed, even if another library wrapped the error; "" if none is named."""
     while isinstance(error, ImportError):
         if error.name:
             return error.name.partition(".")[0]

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 from chromium import browser
 from clearhead.studio.app.application import create
 from clearhead.studio.app.serving import take_port
-from clearhead.studio.library.library import Shelf
+from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
 from studio import sample
 
@@ -27,9 +27,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-def serve(data: Path, shelf: Shelf, settings: Settings | None = None) -> Iterator[str]:
+def serve(data: Path, library: Library, settings: Settings | None = None) -> Iterator[str]:
     """A fresh studio over this shelf, at the address that comes out."""
-    app = create(settings or Settings(data=data), shelf)
+    app = create(settings or Settings(data=data), library)
     with take_port("127.0.0.1", 0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -44,7 +44,7 @@ def serve(data: Path, shelf: Shelf, settings: Settings | None = None) -> Iterato
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """A fresh studio over the sample course."""
-    yield from serve(tmp_path, sample.shelf())
+    yield from serve(tmp_path, sample.library())
 
 
 class Watched:

@@ -125,7 +125,7 @@ class Shared:
 @pytest.fixture
 def address(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     settings = Settings(data=tmp_path, accounts="shared" in request.fixturenames)
-    yield from serve(tmp_path, sample.shelf(), settings)
+    yield from serve(tmp_path, sample.library(), settings)
 
 
 @pytest.fixture

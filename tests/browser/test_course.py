@@ -13,7 +13,7 @@ from browser.test_journey import ready
 from browser.test_keys import Hands
 from clearhead import course, sandbox
 from clearhead.course import Item, Pack, prove_pack
-from clearhead.studio.library.library import Shelf
+from clearhead.studio.library.library import Library
 from clearhead.studio.questions.question import FORMS
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
@@ -40,16 +40,16 @@ def chosen(pack: Pack) -> Pack:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     pack = chosen(course.load(next(path for path in course.shipped() if path.name == "attention")))
     outcomes = prove_pack(pack, cache=tmp_path_factory.mktemp("proofs"), jobs=2)
     assert [one.error for one in outcomes if not one.ok] == []
-    return Shelf((pack,), {one.item_id: one.proved for one in outcomes if one.proved})
+    return Library((pack,), {one.item_id: one.proved for one in outcomes if one.proved})
 
 
 @pytest.fixture
-def address(shelf: Shelf, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    yield from serve(tmp_path_factory.mktemp("data"), shelf)
+def address(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from serve(tmp_path_factory.mktemp("data"), library)
 
 
 class Walker:
@@ -94,7 +94,7 @@ class Walker:
 
 
 @pytest.mark.parametrize("look", [WIDE], indirect=True, ids=["wide"])
-def test_all_ten_modes_of_a_topic(page: Page, shelf: Shelf) -> None:
+def test_all_ten_modes_of_a_topic(page: Page, library: Library) -> None:
     walker = Walker(page)
     walker.go("/")
     walker.go(TOPIC)
@@ -129,7 +129,7 @@ def test_all_ten_modes_of_a_topic(page: Page, shelf: Shelf) -> None:
     expect(page.locator("form [role=status]")).to_have_text("Done.", timeout=300_000)
     walker.look("Experiment, measured")
     walker.go("/items/write-the-class?mode=build")
-    page.get_by_label("Your program").fill(shelf.proved["write-the-class"].solution)
+    page.get_by_label("Your program").fill(library.proved["write-the-class"].solution)
     walker.press("Run the tests")
     page.get_by_role("link", name="See your class in a real model").click(timeout=300_000)
     expect(page.get_by_text("differ from the model’s own")).to_be_visible(timeout=300_000)
@@ -170,9 +170,9 @@ def test_all_ten_modes_on_a_phone(page: Page) -> None:
 
 
 @pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "narrow"])
-def test_the_other_topics(page: Page, shelf: Shelf, look: dict[str, object]) -> None:
+def test_the_other_topics(page: Page, library: Library, look: dict[str, object]) -> None:
     walker = Walker(page)
-    for topic in shelf.packs[0].topics:
+    for topic in library.packs[0].topics:
         if topic.id == FULL:
             continue
         here = f"/topics/attention/{topic.id}"

@@ -10,7 +10,7 @@ from browser.engines import ENGINES, Chromium, Engine, Missing
 from chromium import CHROME
 from clearhead import sandbox
 from clearhead.course import KINDS
-from clearhead.studio.library.library import Shelf, fill
+from clearhead.studio.library.library import Library, fill
 
 PACK = Path(__file__).parents[1] / "packs" / "good"
 TOPIC = "/topics/good/basics"
@@ -48,17 +48,17 @@ _TABLES = """() => ({
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return fill([PACK], tmp_path_factory.mktemp("proofs"))
 
 
 @pytest.fixture(
     params=[pytest.param(one, id=one.name, marks=[pytest.mark.stress] * (one is not Chromium)) for one in ENGINES]
 )
-def engine(request: pytest.FixtureRequest, shelf: Shelf, tmp_path: Path) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest, library: Library, tmp_path: Path) -> Iterator[Engine]:
     if request.param is Chromium and CHROME is None:
         pytest.skip("chromium: not installed")
-    served = serve(tmp_path, shelf)
+    served = serve(tmp_path, library)
     address = next(served)
     more = [request.getfixturevalue("browser")] if request.param is Chromium else []
     try:
@@ -71,7 +71,7 @@ def engine(request: pytest.FixtureRequest, shelf: Shelf, tmp_path: Path) -> Iter
     next(served, None)
 
 
-def test_the_journey_of_twelve_steps(engine: Engine, shelf: Shelf) -> None:
+def test_the_journey_of_twelve_steps(engine: Engine, library: Library) -> None:
     failed: dict[str, str] = {}
     for step in (
         first_figure,
@@ -88,13 +88,13 @@ def test_the_journey_of_twelve_steps(engine: Engine, shelf: Shelf) -> None:
         printed_in_the_dark,
     ):
         try:
-            step(engine, shelf)
+            step(engine, library)
         except AssertionError as problem:
             failed[step.__name__] = str(problem).splitlines()[0][:200]
     assert not failed, failed
 
 
-def first_figure(engine: Engine, _: Shelf) -> None:
+def first_figure(engine: Engine, _: Library) -> None:
     """1. The query is dragged: the weights follow, and no text is selected."""
     engine.open("/")
     before = engine.evaluate(_NUMBERS)
@@ -107,7 +107,7 @@ def first_figure(engine: Engine, _: Shelf) -> None:
     assert engine.evaluate("() => String(getSelection())") == ""
 
 
-def formulas(engine: Engine, _: Shelf) -> None:
+def formulas(engine: Engine, _: Library) -> None:
     """2. A page of text on a phone: our math font, nothing hangs, nothing scrolls sideways."""
     engine.open(f"{TOPIC}/read")
     assert engine.evaluate("() => document.fonts.load('16px \"STIX Two Math\"').then((found) => found.length)") == 1
@@ -124,10 +124,10 @@ def answer(engine: Engine) -> None:
         engine.leave("button.main")
 
 
-def an_answer_of_each_form(engine: Engine, shelf: Shelf) -> None:
+def an_answer_of_each_form(engine: Engine, library: Library) -> None:
     """3. Every kind of question is answered, and the answer's page can be loaded again without being sent again."""
     for kind in KINDS:
-        item = next(one.id for one in shelf.items.values() if one.kind == kind)
+        item = next(one.id for one in library.items.values() if one.kind == kind)
         engine.open(f"/items/{item}")
         if kind == "card":
             engine.leave("button.main")
@@ -140,10 +140,10 @@ def an_answer_of_each_form(engine: Engine, shelf: Shelf) -> None:
         assert engine.has("Kept.") if kind == "card" else engine.has("", "h1.verdict")
 
 
-def back_after_an_answer(engine: Engine, shelf: Shelf) -> None:
+def back_after_an_answer(engine: Engine, library: Library) -> None:
     """4. Back shows the question as it was answered; another answer to it is not taken, and that is said."""
     for kind in ("choice", "explain", "order"):
-        item = next(one.id for one in shelf.items.values() if one.kind == kind)
+        item = next(one.id for one in library.items.values() if one.kind == kind)
         engine.open(f"/items/{item}")
         engine.evaluate(_ANSWER)
         engine.leave("button.main")
@@ -158,10 +158,10 @@ def back_after_an_answer(engine: Engine, shelf: Shelf) -> None:
         engine.sees("You had answered this question already")
 
 
-def a_hint(engine: Engine, shelf: Shelf) -> None:
+def a_hint(engine: Engine, library: Library) -> None:
     """5. A hint leaves what was chosen; a reload leaves what was typed and put in order."""
     item = next(
-        one.id for one in shelf.items.values() if shelf.proved[one.id].hints and one.kind in ("predict", "choice")
+        one.id for one in library.items.values() if library.proved[one.id].hints and one.kind in ("predict", "choice")
     )
     engine.open(f"/items/{item}")
     engine.click(".options label")
@@ -170,7 +170,7 @@ def a_hint(engine: Engine, shelf: Shelf) -> None:
     engine.sees("", ".hints li")
     assert engine.evaluate("() => document.querySelector('.options label:has(:checked) .text')?.textContent") == chosen
     for kind in ("worked", "explain", "order", "match"):
-        engine.open(f"/items/{next(one.id for one in shelf.items.values() if one.kind == kind)}")
+        engine.open(f"/items/{next(one.id for one in library.items.values() if one.kind == kind)}")
         engine.evaluate(_ANSWER)
         if kind == "order":
             engine.choose(".place select", "2")
@@ -179,7 +179,7 @@ def a_hint(engine: Engine, shelf: Shelf) -> None:
         assert engine.evaluate(_FILLED) == before, kind
 
 
-def try_and_back(engine: Engine, _: Shelf) -> None:
+def try_and_back(engine: Engine, _: Library) -> None:
     """6. A program is predicted and run; Back shows the prediction, and the run has an address of its own."""
     engine.open(f"{TOPIC}/try")
     engine.type("#prediction", "[5, 6]")
@@ -195,7 +195,7 @@ def try_and_back(engine: Engine, _: Shelf) -> None:
     assert engine.value("#prediction") == "[5, 6]"
 
 
-def experiment(engine: Engine, _: Shelf) -> None:
+def experiment(engine: Engine, _: Library) -> None:
     """7. A measurement comes in point by point."""
     engine.open(f"{TOPIC}/experiment?name=hard")
     engine.click("button.main")
@@ -203,7 +203,7 @@ def experiment(engine: Engine, _: Shelf) -> None:
     assert engine.evaluate("() => document.querySelectorAll('.curves svg').length") > 0
 
 
-def build_with_a_reload(engine: Engine, _: Shelf) -> None:
+def build_with_a_reload(engine: Engine, _: Library) -> None:
     """8. A program that is not sent yet outlives another page and a reload; Clear it gives the given one back."""
     engine.open(f"{TOPIC}/build")
     given = engine.evaluate("() => document.getElementById('program').defaultValue")
@@ -223,7 +223,7 @@ def build_with_a_reload(engine: Engine, _: Shelf) -> None:
     assert engine.value("#program") == "def mean(values): return 0"
 
 
-def walk_and_back(engine: Engine, _: Shelf) -> None:
+def walk_and_back(engine: Engine, _: Library) -> None:
     """9. What the controls say, the tables show, after Back too; what is no number is said."""
     engine.open(f"{TOPIC}/walk")
     engine.click("[data-matrix=weights-1] td[data-i]")
@@ -246,7 +246,7 @@ def walk_and_back(engine: Engine, _: Shelf) -> None:
     engine.wait("() => document.querySelector('[name=\"q-1-1\"]').getAttribute('aria-invalid') === null")
 
 
-def lens(engine: Engine, _: Shelf) -> None:
+def lens(engine: Engine, _: Library) -> None:
     """10. A real model; a head is opened by pointer and closed by Escape, and the focus shows."""
     engine.open("/lens")
     engine.click("[role=gridcell]")
@@ -260,9 +260,9 @@ def lens(engine: Engine, _: Shelf) -> None:
     assert engine.value("#lens-text") == "a text that nobody has read yet"
 
 
-def notes_and_settings(engine: Engine, shelf: Shelf) -> None:
+def notes_and_settings(engine: Engine, library: Library) -> None:
     """11. A note and a setting that are not kept yet come back after a reload; kept, they stay as they are."""
-    item = next(one.id for one in shelf.items.values() if one.kind == "choice")
+    item = next(one.id for one in library.items.values() if one.kind == "choice")
     engine.open(f"/items/{item}")
     answer(engine)
     engine.evaluate("() => { document.getElementById('note').open = true }")
@@ -277,7 +277,7 @@ def notes_and_settings(engine: Engine, shelf: Shelf) -> None:
     engine.sees("Kept.")
 
 
-def printed_in_the_dark(engine: Engine, _: Shelf) -> None:
+def printed_in_the_dark(engine: Engine, _: Library) -> None:
     """12. The dark theme prints dark on light, without the menus."""
     engine.open(f"{TOPIC}/read")
     assert not engine.evaluate(_LIGHT)

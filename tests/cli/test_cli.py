@@ -236,7 +236,7 @@ def test_ctrl_c_twice_leaves_no_traceback():
 
 
 @pytest.mark.slow
-def test_without_the_studios_libraries_check_says_what_to_install():
+def test_without_the_course_libraries_check_says_what_to_install():
     program = (
         "import sys\n"
         "sys.modules['rapidfuzz'] = None\n"
@@ -246,7 +246,7 @@ def test_without_the_studios_libraries_check_says_what_to_install():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "pip install 'clearhead[studio]'" in done.stderr
+    assert "pip install 'clearhead[course]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -259,7 +259,7 @@ def test_the_doctor_says_what_runs_here():
 
 
 @pytest.mark.parametrize("arguments", [("check",), ("new", "pack", "x"), ("export", "x", "--to", "csv")])
-def test_without_the_studio_extra_the_course_commands_say_what_to_install(monkeypatch, arguments):
+def test_without_the_course_extra_the_course_commands_say_what_to_install(monkeypatch, arguments):
     for name in [one for one in sys.modules if one.startswith("clearhead.course")]:
         monkeypatch.delitem(sys.modules, name)
     for name in ("fsrs", "markdown_it", "rapidfuzz", "snowballstemmer"):
@@ -267,7 +267,7 @@ def test_without_the_studio_extra_the_course_commands_say_what_to_install(monkey
     done = clearhead(*arguments)
     assert done.exit_code == 2
     assert "needs" in done.stderr
-    assert "pip install 'clearhead[studio]'" in done.stderr
+    assert "pip install 'clearhead[course]'" in done.stderr
 
 
 def test_where_nothing_confines_the_person_is_asked(monkeypatch):

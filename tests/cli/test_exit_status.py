@@ -66,7 +66,7 @@ def quick() -> Iterator[None]:
 
     from clearhead.course import exchange
     from clearhead.studio.accounts import accounts
-    from clearhead.studio.app import serving as serve
+    from clearhead.studio.app import serving
     from clearhead.views import plot
     from clearhead.views.page import html
 
@@ -78,7 +78,7 @@ def quick() -> Iterator[None]:
         patch.setattr(packs, "prove_pack", lambda *_, **__: [])
         patch.setattr(packs, "_pages", lambda *_: 0)
         patch.setattr(exchange, "prove_pack", lambda *_, **__: [])
-        patch.setattr(serve, "prove", lambda shelf, *_: shelf)
+        patch.setattr(serving, "prove", lambda library, *_: library)
         patch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
         patch.setattr(accounts, "PasswordHasher", lambda **_: PasswordHasher(1, 8, 1))
         patch.setattr(sandbox, "must_confine", lambda: None)
@@ -314,7 +314,7 @@ def test_an_unwritable_error_stream_is_no_reason_for_a_traceback(monkeypatch: py
     stream = closed_pipe()
     with monkeypatch.context() as patch:
         patch.setattr(sys, "stderr", stream)
-        printing.say("nobody hears this")
+        printing.report("nobody hears this")
     with contextlib.suppress(OSError):
         stream.close()
 

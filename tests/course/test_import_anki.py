@@ -95,7 +95,7 @@ def test_without_zstandard_it_says_how_to_export(tmp_path: Path, monkeypatch: py
         package.writestr("collection.anki21b", b"\x28\xb5\x2f\xfd")
         package.writestr("collection.anki2", b"")
     monkeypatch.setitem(sys.modules, "zstandard", None)
-    with pytest.raises(PackError, match=r"`Support older Anki versions`, or `pip install zstandard`"):
+    with pytest.raises(PackError, match=r"`Support older Anki versions`, or `pip install 'clearhead\[course\]'`"):
         read(tmp_path / "a.apkg")
 
 

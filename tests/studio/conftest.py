@@ -13,10 +13,10 @@ from starlette.testclient import TestClient
 
 from clearhead.studio.app.application import create
 from clearhead.studio.learner.database import FILE, Database
-from clearhead.studio.web.context import Desk
+from clearhead.studio.web.context import Context
 from clearhead.studio.web.settings import Settings
 from studio import postgresql
-from studio.sample import shelf
+from studio.sample import library
 
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
@@ -45,8 +45,8 @@ def database(request: pytest.FixtureRequest) -> str | None:
 class Visitor:
     """A browser without JavaScript: follows links, fills forms."""
 
-    def __init__(self, client: TestClient, desk: Desk) -> None:
-        self.client, self.desk = client, desk
+    def __init__(self, client: TestClient, context: Context) -> None:
+        self.client, self.context = client, context
 
     def get(self, address: str, status: int = 200) -> str:
         answer = self.client.get(address)
@@ -64,8 +64,8 @@ class Visitor:
         return found[1]
 
     def later(self, **ahead: float) -> None:
-        moment = self.desk.now() + timedelta(**ahead)
-        self.desk.now = lambda: moment
+        moment = self.context.now() + timedelta(**ahead)
+        self.context.now = lambda: moment
 
     def ticket(self, page: str) -> str:
         found = re.search(r'name="ticket" value="([^"]+)"', page)
@@ -85,10 +85,10 @@ def visitor_of(data: Path, database: str | None = None) -> tuple[TestClient, Vis
     if database is None and not data.exists():
         data.mkdir(mode=0o700)
         (data / FILE).write_bytes(empty_database())
-    app = create(Settings(data=data, database=database), shelf())
-    app.state.desk.now = lambda: START
+    app = create(Settings(data=data, database=database), library())
+    app.state.context.now = lambda: START
     client = TestClient(app, base_url="http://127.0.0.1")
-    return client, Visitor(client, app.state.desk)
+    return client, Visitor(client, app.state.context)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from clearhead.course import Item, Option, Pack, Page, Proved, Receipt, Topic
-from clearhead.studio.library.library import Shelf
+from clearhead.studio.library.library import Library
 
 READ = """
 A head turns logits into weights: $\\mathrm{softmax}\\left(\\frac{QK^\\top}{\\sqrt{d}}\\right)V$.
@@ -89,7 +89,7 @@ PROVED = {
 }
 
 
-def shelf() -> Shelf:
+def library() -> Library:
     """The course on a shelf."""
     pack = Pack(
         "attention",
@@ -101,4 +101,4 @@ def shelf() -> Shelf:
         {i.id: i for i in ITEMS},
         {},
     )
-    return Shelf((pack,), PROVED)
+    return Library((pack,), PROVED)

@@ -13,7 +13,7 @@ from clearhead import AttentionMatrix
 from clearhead.capture import Missed, Record
 from clearhead.capture.positions import Axis, Positions, assumed
 from clearhead.errors import OptionError
-from clearhead.views.links import kept_links
+from clearhead.views.links import strongest_links
 from clearhead.views.page.packing import masked_cells
 from views.page.test_payload import unpack
 
@@ -74,7 +74,7 @@ def test_a_long_text_stays_under_5_mb_and_says_what_it_left_out(tmp_path):
 
 
 def test_links_of_some_queries_are_those_of_all():
-    whole, some = kept_links(matrix(101)), kept_links(matrix(101), 7)
+    whole, some = strongest_links(matrix(101)), strongest_links(matrix(101), 7)
     np.testing.assert_allclose(some.weights, whole.weights[:, ::7], atol=1e-6)
     assert (some.keys == whole.keys[:, ::7]).all()
 

@@ -1,8 +1,8 @@
-"""Keys of many calls of one module, kept once where they are one cache.
+"""Keys of many calls of one module, stored once where they come from one KV cache.
 
-A cache that grows begins with the keys it had: all its steps share one tensor. Beam search also reorders the rows of
-the batch, a window drops its oldest keys, assisted decoding takes tokens back. Then a step's keys are those of the step
-before, by row and by place, but for a few: only these are kept, and the rest is put together when asked for.
+A growing cache begins with the keys it had, so all its steps share one tensor. Beam search also reorders the rows of
+the batch, a sliding window drops its oldest keys, and assisted decoding takes tokens back. Then most keys of a step
+are keys of the step before, in other rows or places: only the new ones are stored, and the rest is assembled on use.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Keys:
     """The keys of one step of a cache, or of all steps that only grew.
 
     Attributes:
-        held: (B, H_kv, S, D); None if they are put together from `chain`.
+        held: (B, H_kv, S, D); None if they are assembled from `chain`.
         seen: (B or 1, S) boolean, the keys that a query of some step may attend to; None = all.
         chain: the changes from step to step of a cache that does not only grow; None for one that does.
         place: how many changes of the chain lead to these keys.
@@ -46,7 +46,7 @@ class Keys:
         self.held, self.seen = later.tensor, later.seen
 
     def follow(self, earlier: Keys, queries: int) -> bool:
-        """Keep only what changed since an earlier step's keys, if that is little; answers whether it is.
+        """Store only the changes since an earlier step's keys, if at most half of the keys changed; returns whether.
 
         Args:
             earlier: of the call before.
@@ -66,7 +66,7 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One step's keys, said by those of the step before.
+    """One step's keys as changes to those of the step before.
 
     Attributes:
         rows: (B,), which row of the batch each row comes from.
@@ -101,9 +101,9 @@ class Chain:
         for change in reversed(self.changes[:place]):
             slot = torch.full((change.size,), -1, device=device)
             slot[change.places] = torch.arange(len(change.places), device=device)
-            found = slot[where]
-            new = found >= 0
-            whole[:, :, missing[new]] = change.values[rows][:, :, found[new]]
+            slots = slot[where]
+            new = slots >= 0
+            whole[:, :, missing[new]] = change.values[rows][:, :, slots[new]]
             missing, where, rows = missing[~new], where[~new] + change.shift, change.rows[rows]
         whole[:, :, missing] = self.root[rows][:, :, where]
         return whole

@@ -1,4 +1,4 @@
-"""One call of an attention function, as seen from outside: what it was given, and what it gave."""
+"""Call: one call of an attention function, its arguments and its output; checked before it is recorded."""
 
 import weakref
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import is_fake
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from clearhead.capture.block_masks import Sizes, allowed
+from clearhead.capture.block_masks import Sizes, block_mask_table
 from clearhead.capture.cached_keys import Keys
 from clearhead.capture.record import Step
 from clearhead.errors import CaptureError
@@ -70,7 +70,7 @@ class Call:
 
 @dataclass(slots=True)
 class Masks:
-    """Turns a model's masks into allow and bias of its own; remembers each, as all layers of a model share one mask."""
+    """Splits a model's masks into allow and bias; caches each, as all layers of a model share one mask."""
 
     _known: dict[tuple[Any, ...], tuple[StorageWeakRef, Tensor | None, Tensor | None]] = field(default_factory=dict)
     _blocks: dict[tuple[int, Sizes], tuple[Any, bool, Tensor | None]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Masks:
         """(is_causal, mask) of a BlockMask of flex attention over (B, H, L, S)."""
         seen = self._blocks.get((id(mask), sizes))
         if seen is None or seen[0]() is not mask:
-            seen = self._blocks[id(mask), sizes] = (weakref.ref(mask), *allowed(mask, sizes, device))
+            seen = self._blocks[id(mask), sizes] = (weakref.ref(mask), *block_mask_table(mask, sizes, device))
         return seen[1:]
 
     def split(self, mask: Any) -> tuple[Tensor | None, Tensor | None]:
@@ -114,13 +114,13 @@ def _split(mask: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 
 def record_step(call: Call, masks: Masks, heads: list[int] | None = None, *, values: bool = False) -> Step:
-    """What is kept of a call, checked against the call's own output, with tensors of its own.
+    """The step that a record keeps of a call, with copies of its tensors, checked against the call's output.
 
-    Three rows of the output are computed again from the matrix. If they differ from what the model answered, its
-    attention holds something Clearhead does not know of, and nothing is recorded rather than something wrong.
+    Three rows of the output are recomputed from the matrix. If they differ from the model's, its attention has a term
+    that Clearhead does not know, and the call is not recorded.
 
     Raises:
-        CaptureError: the call cannot be described as an attention matrix; says why.
+        CaptureError: the call cannot be described as an attention matrix; the message tells why.
     """
     if not all(holds_numbers(tensor) for tensor in (call.query, call.key, call.value) if tensor is not None):
         raise CaptureError(NO_NUMBERS)
@@ -171,7 +171,7 @@ def holds_numbers(tensor: Tensor) -> bool:
 
 
 def _autocast(call: Call) -> Call:
-    """The same call with query, key and value as torch.autocast gives them to the products; float64 stays."""
+    """The same call with query, key and value in the dtype torch.autocast gives products; float64 stays."""
     device = call.query.device.type
     if not torch.is_autocast_enabled(device):
         return call
@@ -185,7 +185,7 @@ def _autocast(call: Call) -> Call:
 
 
 def _one_batch(call: Call) -> Call:
-    """The same call with one batch size, where one of query, key and value serves every entry of the others."""
+    """The same call with query, key and value expanded to one batch size."""
     parts = {name: getattr(call, name) for name in ("query", "key", "value") if getattr(call, name) is not None}
     batch = max(len(part) for part in parts.values())
     single = {name: part.expand(batch, *part.shape[1:]) for name, part in parts.items() if len(part) == 1 < batch}
@@ -193,7 +193,7 @@ def _one_batch(call: Call) -> Call:
 
 
 def _with_dense_mask(call: Call, masks: Masks) -> Call:
-    """The same call with a tensor, or `is_causal`, in place of flex attention's BlockMask."""
+    """The same call with a tensor, or `is_causal`, instead of flex attention's BlockMask."""
     if not hasattr(call.mask, "mask_mod"):
         return call
     sizes = (*call.query.shape[:3], call.key.shape[2])

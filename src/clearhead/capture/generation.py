@@ -19,7 +19,7 @@ MOST_MASK = 2**28  # cells of a mask that is made as a table
 
 @dataclass(frozen=True, slots=True)
 class PlacedCall:
-    """One call: its matrix, and where its queries and keys stand."""
+    """One call: its matrix, and the positions of its queries and keys."""
 
     matrix: AttentionMatrix
     positions: Positions
@@ -42,7 +42,7 @@ class _Part:
 
 
 def last_run(calls: list[PlacedCall]) -> list[PlacedCall]:
-    """The calls that continue each other up to the last one: one generation, or one pass.
+    """The last calls that continue each other: one generation, or one pass.
 
     A call that begins at position 0 begins a run; one that begins before the end of the call before it replaces what
     was there (a cache cropped after drafted tokens were refused).
@@ -51,7 +51,7 @@ def last_run(calls: list[PlacedCall]) -> list[PlacedCall]:
     for call in calls:
         start = call.positions.queries.start
         end = run[-1].positions.queries.positions[-1] + 1 if run else 0
-        follows = run and start is not None and 0 < start <= end and _alike(run[-1], call)
+        follows = run and start is not None and 0 < start <= end and _continues(run[-1], call)
         run = [*run, call] if follows else [call]
     return run
 
@@ -63,8 +63,8 @@ def joined(calls: list[PlacedCall]) -> PlacedCall:
         calls: from `last_run`.
 
     Raises:
-        CaptureError: no one matrix holds them: keys of one position differ from call to call (beams that change
-            places), or a number that all calls must share does; says which.
+        CaptureError: they do not fit in one matrix: keys of one position differ from call to call (beams that change
+            places), or so does a number that all calls must share; the message tells which.
 
     Memory: queries and keys once more; a mask of L·S only where the calls' masks are no band.
     """
@@ -99,17 +99,17 @@ def joined(calls: list[PlacedCall]) -> PlacedCall:
     return PlacedCall(AttentionMatrix(query, keys, **options), where)
 
 
-def _alike(one: PlacedCall, other: PlacedCall) -> bool:
-    """Whether two calls are of one kind: the same batch and heads, from and to the same sequences."""
-    ours, theirs = one.positions, other.positions
+def _continues(earlier: PlacedCall, later: PlacedCall) -> bool:
+    """Whether two calls can be one matrix: the same batch and heads, from and to the same sequences."""
+    ours, theirs = earlier.positions, later.positions
     return (
-        one.matrix.shape[:2] == other.matrix.shape[:2]
+        earlier.matrix.shape[:2] == later.matrix.shape[:2]
         and ours.queries.sequence == theirs.queries.sequence
         and ours.keys.sequence == theirs.keys.sequence
         and isinstance(ours.queries.positions, range)
         and ours.keys.start is not None
         and theirs.keys.start is not None
-        and (ours.within or one.matrix.shape[3] == other.matrix.shape[3])
+        and (ours.within or earlier.matrix.shape[3] == later.matrix.shape[3])
     )
 
 
@@ -140,17 +140,17 @@ def _keys(parts: list[_Part], which: str) -> Tensor:
     whole, first = of(parts[-1]), parts[-1].key
     checked: set[int] = {whole.data_ptr()}
     for part in reversed(parts[:-1]):
-        some = of(part)
+        earlier = of(part)
         if part.key < first:
-            whole, first = torch.cat([some[:, :, : first - part.key], whole], 2), part.key
-        if some.data_ptr() in checked:  # one buffer that grew
+            whole, first = torch.cat([earlier[:, :, : first - part.key], whole], 2), part.key
+        if earlier.data_ptr() in checked:  # one buffer that grew
             continue
-        checked.add(some.data_ptr())
-        size = min(some.shape[2], whole.shape[2])
+        checked.add(earlier.data_ptr())
+        size = min(earlier.shape[2], whole.shape[2])
         later = whole[:, :, part.key - first : part.key - first + size]
         rows = slice(0, part.rows)
-        seen = part.call.matrix.rows(rows.start, rows.stop).allowed(1, some.shape[2])[:, :, 0] > 0
-        differs = (some[:, :, : later.shape[2]] != later).any(-1).any(1) & seen.any(1)[:, : later.shape[2]]
+        seen = part.call.matrix.rows(rows.start, rows.stop).allowed(1, earlier.shape[2])[:, :, 0] > 0
+        differs = (earlier[:, :, : later.shape[2]] != later).any(-1).any(1) & seen.any(1)[:, : later.shape[2]]
         if bool(differs.any()):
             raise CaptureError("keys of one position differ from call to call, as where beams change places")
     return whole
@@ -176,8 +176,8 @@ def _shared(parts: list[_Part]) -> dict[str, Any]:
     return options if first.alibi is None else options | {"alibi_offset": offsets.pop()}
 
 
-def _equal(one: Tensor | None, other: Tensor | None) -> bool:
-    return one is other or (one is not None and other is not None and torch.equal(one, other))
+def _equal(first: Tensor | None, second: Tensor | None) -> bool:
+    return first is second or (first is not None and second is not None and torch.equal(first, second))
 
 
 def _band(parts: list[_Part], size: int) -> Reach | None:

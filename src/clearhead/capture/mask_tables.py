@@ -1,16 +1,16 @@
-"""Tables of L×S that a model made: kept as small as they can be said."""
+"""The smallest description of an L×S mask or table that a model made."""
 
 import torch
 from torch import Tensor
 
 
 def smallest_mask(allow: Tensor) -> tuple[bool, Tensor | None]:
-    """(is_causal, mask): the smallest description of a boolean (B, H, L, S), so that no L×S table is kept if it can.
+    """(is_causal, mask): the smallest description of a boolean (B, H, L, S); no L×S table where one can be avoided.
 
     >>> smallest_mask(torch.ones(1, 2, 3, 3, dtype=torch.bool).tril())
     (True, None)
     """
-    allow = shared(allow)
+    allow = collapsed(allow)
     rows, keys = allow.shape[2:]
     by_key = allow.any(2, keepdim=True)
     kept = None if bool(by_key.all()) else by_key
@@ -18,17 +18,17 @@ def smallest_mask(allow: Tensor) -> tuple[bool, Tensor | None]:
         return False, kept
     earlier = torch.ones(rows, keys, dtype=torch.bool, device=allow.device).tril()
     if bool((allow == (by_key & earlier)).all()):
-        return True, None if bool(by_key[..., :rows].all()) else kept  # keys past the last query nobody sees anyway
+        return True, None if bool(by_key[..., :rows].all()) else kept  # no query attends keys past the last query
     return False, allow.clone()
 
 
-def shared(table: Tensor, close: float = 0.0) -> Tensor:
-    """A view of (B, H, L, S) with an axis of 1 for the batch, and for the heads, where all are alike.
+def collapsed(table: Tensor, close: float = 0.0) -> Tensor:
+    """A view of (B, H, L, S) in which the batch axis, and the head axis, is 1 where all its entries are equal.
 
     Args:
-        close: how far apart two numbers that are alike may lie.
+        close: the largest difference between numbers that count as equal.
 
-    >>> shared(torch.zeros(2, 3, 5, 7)).shape
+    >>> collapsed(torch.zeros(2, 3, 5, 7)).shape
     torch.Size([1, 1, 5, 7])
     """
     for axis in (0, 1):

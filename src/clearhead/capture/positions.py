@@ -1,12 +1,12 @@
-"""Which token each query and key of a call is: row i is not token i in a decode step, nor in cross-attention."""
+"""Positions: which token each query and key of a call is. In decode and in cross-attention, row i is not token i."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# "input" is what the model reads (of an encoder-decoder, what its encoder reads), "decoder" what its decoder reads;
-# "other" is anything that is not one state a token: pooled states, windows of an image, latents.
+# "input": what the model reads (its encoder, in an encoder-decoder). "decoder": what its decoder reads.
+# "other": states that are not one a token, such as pooled states, windows of an image, latents.
 Sequence = Literal["input", "decoder", "other"]
 
 
@@ -28,7 +28,7 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Positions:
-    """Where the queries and keys of one matrix stand.
+    """The positions of the queries and keys of one matrix.
 
     Attributes:
         queries, keys: the axes.
@@ -43,7 +43,7 @@ class Positions:
 
     @property
     def offset(self) -> int | None:
-        """The key index of query 0's own token: query i is the token of key i + offset. None where it is not so."""
+        """The key index of query 0's own token: query i is the token of key i + offset. None where there is none."""
         first, key = self.queries.start, self.keys.start
         if self.queries.sequence != self.keys.sequence or self.queries.sequence == "other":
             return None
@@ -56,7 +56,7 @@ class Positions:
 
 
 def to_lists(positions: Positions) -> list[Any]:
-    """The same as lists and numbers, for a file."""
+    """The positions as lists and numbers, for a file."""
     axes = [
         [axis.sequence, [axis.start, len(axis.positions)] if axis.start is not None else list(axis.positions)]
         for axis in (positions.queries, positions.keys)
@@ -66,7 +66,7 @@ def to_lists(positions: Positions) -> list[Any]:
 
 
 def from_lists(saved: Any) -> Positions | None:
-    """What `to_lists` described.
+    """The positions that `to_lists` gave as lists.
 
     >>> where = assumed(2, 5, 3)
     >>> from_lists(to_lists(where)) == where
@@ -83,7 +83,7 @@ def from_lists(saved: Any) -> Positions | None:
 
 
 def assumed(queries: int, keys: int, high: int | None = None) -> Positions:
-    """Positions of a matrix about which nothing else is known.
+    """The positions assumed for a matrix without any other information.
 
     A square matrix is self-attention; so is one whose mask ends `high` keys after the query's own index. Any other is
     cross-attention.

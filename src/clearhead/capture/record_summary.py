@@ -1,4 +1,4 @@
-"""A record in a few lines, for a person at a prompt."""
+"""The repr of a record: a few lines for an interactive prompt."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def check(
 
     def run() -> int:
         return checking.check(
-            chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=printing.show_entry
+            chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, show=printing.show_entry
         )
 
     if watch:
@@ -40,6 +40,6 @@ def agree() -> None:
     from clearhead import sandbox
 
     if sandbox.backend() is None and sys.stdin.isatty():
-        printing.say(f"This machine cannot confine programs ({sandbox.explain()}).")
+        printing.report(f"This machine cannot confine programs ({sandbox.explain()}).")
         if typer.confirm("Run this pack's programs with all the rights you have?", default=False, err=True):
             sandbox.consent()

@@ -9,6 +9,7 @@ from clearhead import printing
 from clearhead.cli import inputs, output, reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Target, Trust
+from clearhead.console import console
 
 
 def compare(
@@ -53,7 +54,7 @@ def compare(
     if as_json:
         printing.show_json(comparison.listing(result))
     elif place is not None:
-        screen = printing.console()
+        screen = console()
         screen.print(terminal_comparison.one_head(result, *place, screen.width))
     elif html is None and png is None:
-        printing.console().print(terminal_comparison.overview(result))
+        console().print(terminal_comparison.overview(result))

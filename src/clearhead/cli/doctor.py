@@ -16,6 +16,7 @@ from rich.text import Text
 
 from clearhead import __version__, printing
 from clearhead.cli.output import Json
+from clearhead.console import console
 from clearhead.errors import ClearheadError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -44,7 +45,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         printing.show_json(as_data(report))
     else:
-        printing.console().print(as_table(report))
+        console().print(as_table(report))
 
 
 def examine() -> list[Finding]:

@@ -27,7 +27,7 @@ from typer.core import TyperGroup
 
 import clearhead
 from clearhead.errors import ClearheadError
-from clearhead.printing import say
+from clearhead.printing import report
 
 WRONG, FAILED, FAULT, STOPPED, CLOSED = 1, 2, 70, 130, 141
 STATUSES = (
@@ -67,7 +67,7 @@ def reported() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, typer.Abort) as error:
-        say("stopped")
+        report("stopped")
         raise typer.Exit(STOPPED) from error
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # how Rich exits when the reader has gone
@@ -79,7 +79,7 @@ def reported() -> Iterator[None]:
             raise
         status, sentence = expected
         if sentence:
-            say(f"clearhead: {sentence}")
+            report(f"clearhead: {sentence}")
         raise typer.Exit(status) from error
 
 
@@ -92,7 +92,7 @@ def ending(error: Exception) -> tuple[int, str] | None:
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in str(error)):
         return FAILED, "there is not enough memory for this. Process less at once, or close other programs."
     if isinstance(error, ModuleNotFoundError) and not (error.name or "clearhead").startswith("clearhead"):
-        return FAILED, f"{error.name} is not installed. Run `pip install --upgrade clearhead`."
+        return FAILED, f"{error.name} is not installed. Run `pip install --upgrade 'clearhead[cli]'`."
     if isinstance(error, OSError) and not isinstance(error, (ImportError, ChildProcessError)):
         why = error.strerror or str(error) or type(error).__name__
         if error.filename is not None:
@@ -111,10 +111,10 @@ def run(app: Callable[[], object]) -> None:
     except Exception as error:  # noqa: BLE001 — the last stop before Python's own traceback
         if os.environ.get(DEBUG):
             traceback.print_exc()
-        say(f"clearhead: {_fault(error)}")
+        report(f"clearhead: {_fault(error)}")
         raise SystemExit(FAULT) from None
     except KeyboardInterrupt:  # outside `reported`: while the output is flushed
-        say("stopped")
+        report("stopped")
         raise SystemExit(STOPPED) from None
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second Ctrl-C, while workers end, exits at once
@@ -133,7 +133,7 @@ def _fault(error: Exception) -> str:
 
 
 def _warn(message: Warning | str, *_where: object, **_more: object) -> None:
-    say(f"clearhead: {message}")
+    report(f"clearhead: {message}")
 
 
 def _prepare() -> None:
@@ -192,6 +192,6 @@ def _flush(status: Any) -> Any:
         if expected is None:
             return status or FAILED
         if not status and expected[1]:
-            say(f"clearhead: {expected[1]}")
+            report(f"clearhead: {expected[1]}")
         return status or expected[0]
     return status

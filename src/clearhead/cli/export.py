@@ -22,5 +22,5 @@ def export_pack(
     place, count = exchange.export_pack(pack, to, out, strict=strict, report=report)
     printing.show(f"wrote {count} items to {place}")
     if report.losses:
-        printing.say(listed(report.losses))
+        printing.report(listed(report.losses))
         raise typer.Exit(1)

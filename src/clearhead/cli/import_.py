@@ -23,5 +23,5 @@ def import_questions(
     drafts = "1 draft" if len(places) == 1 else f"{len(places)} drafts"
     printing.show(f"{drafts} in {into / 'drafts'}; write the proofs, then move the files to {into / 'items'}")
     if report.losses:
-        printing.say(listed(report.losses))
+        printing.report(listed(report.losses))
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ def read_words(text: str | None, file: Path | None) -> str | Path:
     there, is_file = os.path.exists(path), os.path.isfile(path)  # noqa: PTH110, PTH113 — no text is too long for these
     if path.suffix.lower() not in PICTURES:
         if file is None and is_file and text:
-            printing.say(f"clearhead: {text} is read as text. To read the file of that name, give --file {text}")
+            printing.report(f"clearhead: {text} is read as text. To read the file of that name, give --file {text}")
         return read_text(text, file)
     if text is not None and file is not None:
         raise OptionError("both a text and --file were given. Give one of them.")

@@ -17,7 +17,7 @@ def write(path: Path, content: str) -> None:
         path.write_text(content, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise files.unwritable(path, error) from error
-    printing.say(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)")
+    printing.report(f"wrote {path} ({len(content.encode()) / 1e6:.1f} MB)")
 
 
 def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
@@ -25,13 +25,13 @@ def draw(path: Path, reading: Any, layer: int | None, head: int | None) -> None:
     plot = plotting()
     single = layer is not None or head is not None
     plot.save(plot.head(reading, layer or 0, head or 0) if single else plot.grid(reading), path)
-    printing.say(f"wrote {path}")
+    printing.report(f"wrote {path}")
 
 
 def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) -> None:
     """Write a figure of how much all heads of two models differ, or of where the head at (layer, head) differs."""
     from clearhead.views.comparison import between
-    from clearhead.views.token_axes import layer_lines
+    from clearhead.views.token_axes import layer_token_axes
 
     plot = plotting()
     models = f"{comparison.first.model_name} less {comparison.second.model_name}"
@@ -39,11 +39,11 @@ def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) 
         figure = plot.divergence(comparison)
     else:
         values = between(comparison, *place, 256)
-        queries, keys = layer_lines(comparison.first, place[0])
+        queries, keys = layer_token_axes(comparison.first, place[0])
         title = f"layer {place[0]}, head {place[1]}: {models}"
         figure = plot.difference(values, queries.tokens, title, keys=keys.tokens)
     plot.save(figure, path)
-    printing.say(f"wrote {path}")
+    printing.report(f"wrote {path}")
 
 
 def plotting() -> Any:

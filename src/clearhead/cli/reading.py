@@ -100,7 +100,7 @@ def progress(task: str) -> Iterator[Tell]:
         return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from clearhead.printing import console
+    from clearhead.console import console
 
     columns: tuple[Any, ...] = (
         TextColumn("{task.description}", markup=False),

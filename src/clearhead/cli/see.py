@@ -9,6 +9,7 @@ from clearhead import printing, sizes
 from clearhead.cli import inputs, output, reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Model, Target, Trust
+from clearhead.console import console
 
 
 def see(
@@ -61,6 +62,6 @@ def see(
     if as_json:
         printing.show_json(listing(result, layer=number, head=head))
     elif scores:
-        printing.console().print(terminal.score_table(result))
+        console().print(terminal.score_table(result))
     elif html is None and png is None:
-        terminal.show(result, printing.console(), layer=number, head=head)
+        terminal.show(result, console(), layer=number, head=head)

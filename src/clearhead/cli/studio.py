@@ -53,7 +53,7 @@ def studio(
     """Serve the course as a web page, by default on this machine only; Ctrl-C stops it."""
     if context.invoked_subcommand:
         return
-    from clearhead.studio.app import serving as serve
+    from clearhead.studio.app import serving
     from clearhead.studio.web.settings import Settings
 
     chosen = Settings(
@@ -70,7 +70,7 @@ def studio(
         token=None if token else "",
         proxies=tuple(trusted_proxy or ()),
     )
-    serve.serve(chosen, browser=browser)
+    serving.serve(chosen, browser=browser)
 
 
 @user.command("add")

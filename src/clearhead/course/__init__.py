@@ -3,7 +3,7 @@
 from clearhead.errors import PackError, ProofError
 from clearhead.extras import needs
 
-with needs("studio", "a course pack"):
+with needs("course", "a course pack"):
     from clearhead.course.grading.grade import grade
     from clearhead.course.grading.verdict import Verdict
     from clearhead.course.pack.item import KINDS, MODES, SLOTS, Challenge, Item, Pack, Page, Program, Section, Topic

@@ -59,18 +59,18 @@ def check_same_tokens(first: "Reading", second: "Reading") -> None:
                 others=len(second.tokens),
             )
         )
-    for place, (one, other) in enumerate(zip(first.tokens, second.tokens, strict=True)):
+    for place, (ours, theirs) in enumerate(zip(first.tokens, second.tokens, strict=True)):
         added = first.special[place] and second.special[place]  # each has names of its own for these
-        if not added and _piece(one) != _piece(other):
+        if not added and _piece(ours) != _piece(theirs):
             raise OptionError(
                 message(
                     "at token %(place)s %(first)s reads “%(one)s” and %(second)s “%(other)s”: the two cut the text at "
                     "other places, so their maps do not lie on each other. Compare models with one tokenizer.",
                     place=place,
                     first=first.model_name,
-                    one=one,
+                    one=ours,
                     second=second.model_name,
-                    other=other,
+                    other=theirs,
                 )
             )
 

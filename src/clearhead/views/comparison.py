@@ -9,7 +9,7 @@ from clearhead.errors import OptionError, TooLargeError
 from clearhead.views.arrays import Array, numbers
 from clearhead.views.checks import check_head, check_same_tokens
 from clearhead.views.maps import tiles
-from clearhead.views.token_axes import lines
+from clearhead.views.token_axes import token_axes
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -51,12 +51,12 @@ class Comparison:
     def best(self) -> list[tuple[float, tuple[int, int], tuple[int, int]]]:
         """For each head of the first its likest of the second: (likeness, head, other), likest first."""
         columns = np.where(np.isnan(self.alike), -1.0, self.alike).argmax(1)
-        found = [
+        pairs = [
             (float(self.alike[row, column]), self.heads[row], self.others[column])
             for row, column in enumerate(columns)
             if np.isfinite(self.alike[row, column])
         ]
-        return sorted(found, key=lambda entry: -entry[0])
+        return sorted(pairs, key=lambda entry: -entry[0])
 
 
 def compare(first: "Reading", second: "Reading") -> Comparison:
@@ -74,44 +74,47 @@ def compare(first: "Reading", second: "Reading") -> Comparison:
     heads, others = ([place for group in groups.values() for place in group.places] for groups in (ours, theirs))
     alike, nats = (np.full((len(heads), len(others)), np.nan) for _ in range(2))
     for kind in ours.keys() & theirs.keys():
-        one, other = ours[kind], theirs[kind]
-        block = np.ix_([heads.index(place) for place in one.places], [others.index(place) for place in other.places])
-        size = one.weights.shape[1]
-        cosines = np.einsum("hls,gls->hg", _unit(one.weights), _unit(other.weights), optimize=True) / size
+        our_heads, their_heads = ours[kind], theirs[kind]
+        block = np.ix_(
+            [heads.index(place) for place in our_heads.places], [others.index(place) for place in their_heads.places]
+        )
+        size = our_heads.weights.shape[1]
+        cosines = np.einsum("hls,gls->hg", _unit(our_heads.weights), _unit(their_heads.weights), optimize=True) / size
         alike[block] = np.clip(cosines, 0.0, 1.0)
-        nats[block] = _divergence(one.weights, other.weights) / size
+        nats[block] = _divergence(our_heads.weights, their_heads.weights) / size
     heads, others = sorted(heads), sorted(others)
     return Comparison(first, second, heads, others, *_sorted(ours, theirs, alike, nats))
 
 
-def between(found: Comparison, layer: int, head: int, cells: int) -> Array:
+def between(comparison: Comparison, layer: int, head: int, cells: int) -> Array:
     """(r, c): the first model's map less the second's, at most `cells` a side.
 
     Raises:
         OptionError: one of the models has no such head.
     """
     maps = []
-    for reading in (found.first, found.second):
+    for reading in (comparison.first, comparison.second):
         check_head(reading, layer, head)
         maps.append(tiles(list(reading.record.values())[layer], cells, cells)[head])
     if maps[0].shape != maps[1].shape:
         raise OptionError(
-            f"layer {layer} of {found.first.model_name} and of {found.second.model_name} attend between other tokens, "
-            "so their maps do not lie on each other. Name a layer that both have in one place."
+            f"layer {layer} of {comparison.first.model_name} and of {comparison.second.model_name} attend between "
+            "other tokens, so their maps do not lie on each other. Name a layer that both have in one place."
         )
     return maps[0] - maps[1]
 
 
-def listing(found: Comparison) -> dict[str, Any]:
+def listing(comparison: Comparison) -> dict[str, Any]:
     """The same numbers for programs."""
     return {
         "format": FORMAT,
-        "models": [found.first.model_name, found.second.model_name],
-        "tokens": [list(found.first.tokens), list(found.second.tokens)],
+        "models": [comparison.first.model_name, comparison.second.model_name],
+        "tokens": [list(comparison.first.tokens), list(comparison.second.tokens)],
         "decoder_tokens": [
-            None if one.decoder is None else list(one.decoder.tokens) for one in (found.first, found.second)
+            None if reading.decoder is None else list(reading.decoder.tokens)
+            for reading in (comparison.first, comparison.second)
         ],
-        "notes": [found.first.note, found.second.note],
+        "notes": [comparison.first.note, comparison.second.note],
         "same_place": [
             {
                 "layer": layer,
@@ -119,11 +122,11 @@ def listing(found: Comparison) -> dict[str, Any]:
                 "likeness": round(likeness, 6),
                 "kl": round(nats, 6) if nats < np.inf else None,
             }
-            for likeness, nats, layer, head in found.same_place()
+            for likeness, nats, layer, head in comparison.same_place()
         ],
         "best": [
             {"head": list(head), "other": list(other), "likeness": round(likeness, 6)}
-            for likeness, head, other in found.best()
+            for likeness, head, other in comparison.best()
         ],
     }
 
@@ -149,13 +152,13 @@ def _rows(reading: "Reading") -> dict[Kind, _Heads]:
         )
     if not matrices:
         raise OptionError(f"no attention of {reading.model_name} was captured, so there is nothing to compare.")
-    found: dict[Kind, tuple[list[tuple[int, int]], list[Array]]] = {}
+    groups: dict[Kind, tuple[list[tuple[int, int]], list[Array]]] = {}
     for layer, (name, matrix) in enumerate(reading.record.items()):
-        kind = tuple((line.sequence, tuple(line.positions)) for line in lines(reading, name))
-        places, weights = found.setdefault(kind, ([], []))
+        kind = tuple((line.sequence, tuple(line.positions)) for line in token_axes(reading, name))
+        places, weights = groups.setdefault(kind, ([], []))
         places += [(layer, head) for head in range(matrix.shape[1])]
         weights.append(numbers(matrix.to_dense())[0])
-    return {kind: _Heads(places, np.concatenate(weights)) for kind, (places, weights) in found.items()}
+    return {kind: _Heads(places, np.concatenate(weights)) for kind, (places, weights) in groups.items()}
 
 
 def _sorted(ours: dict[Kind, _Heads], theirs: dict[Kind, _Heads], *tables: Array) -> list[Array]:

@@ -1,4 +1,4 @@
-"""Which links and which heads to show first: the strongest between ordinary words."""
+"""The strongest links: of a token, of a head, between words; and the link to open first."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearhead.views.arrays import numbers
-from clearhead.views.token_axes import Line, lines
+from clearhead.views.token_axes import TokenAxis, token_axes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from clearhead.matrix import AttentionMatrix
 
 LINKS = 8  # strongest links kept for a token
-BLOCK = 1_000_000  # weights held at a time while the links of some queries are looked for
+BLOCK = 1_000_000  # weights in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StrongestLinks:
     """The strongest links of every `stride`-th query, largest first: weights and their keys, both (H, rows, 8)."""
 
     weights: NDArray[np.float64]
@@ -46,13 +46,13 @@ def strongest(
     values, keys = matrix.topk(min(count, matrix.shape[-1]))
     weights, places = numbers(values)[0, head], keys[0, head].cpu().numpy()
     rows = range(len(weights)) if query is None else [query]
-    found = [
+    links = [
         Link(layer, head, row, int(places[row, i]), float(weights[row, i]))
         for row in rows
         for i in range(weights.shape[1])
         if weights[row, i] > 0
     ]
-    return sorted(found, key=lambda link: -link.weight)[:count]
+    return sorted(links, key=lambda link: -link.weight)[:count]
 
 
 def between_words(reading: "Reading", count: int) -> list[Link]:
@@ -60,12 +60,12 @@ def between_words(reading: "Reading", count: int) -> list[Link]:
 
     One link a head, so that a single sharp head does not fill the list.
     """
-    links = [kept_links(matrix) for matrix in reading.record.values()]
-    found = [link for link in _bests(links, _axes(reading), least=1) if link.weight > 0]
-    return sorted(found, key=lambda link: -link.weight)[:count]
+    kept = [strongest_links(matrix) for matrix in reading.record.values()]
+    links = [link for link in _between_words(kept, _axes(reading), least=1) if link.weight > 0]
+    return sorted(links, key=lambda link: -link.weight)[:count]
 
 
-def kept_links(matrix: "AttentionMatrix", stride: int = 1) -> Kept:
+def strongest_links(matrix: "AttentionMatrix", stride: int = 1) -> StrongestLinks:
     """The strongest links of every `stride`-th query; fewer than 8 where there are fewer keys.
 
     Memory: with a stride, 4 MB of weights at a time. Cost: that of the queries looked at alone.
@@ -73,51 +73,51 @@ def kept_links(matrix: "AttentionMatrix", stride: int = 1) -> Kept:
     count = min(LINKS, matrix.shape[-1])
     if stride == 1:
         values, indices = matrix.topk(count)
-        return Kept(numbers(values)[0], indices[0].cpu().numpy())
+        return StrongestLinks(numbers(values)[0], indices[0].cpu().numpy())
     step = stride * max(1, BLOCK // matrix.shape[-1])
     rows = [slice(start, start + step, stride) for start in range(0, matrix.shape[2], step)]
-    found = [[_strongest(matrix[0, head, some], count) for some in rows] for head in range(matrix.shape[1])]
-    weights, keys = (np.stack([np.concatenate([part[which] for part in parts]) for parts in found]) for which in (0, 1))
-    return Kept(weights, keys, stride)
+    heads = [[_topk(matrix[0, head, part], count) for part in rows] for head in range(matrix.shape[1])]
+    weights, keys = (np.stack([np.concatenate([part[which] for part in parts]) for parts in heads]) for which in (0, 1))
+    return StrongestLinks(weights, keys, stride)
 
 
-def _strongest(weights: "Tensor", count: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The largest of each row and their places, (rows, count), with no tie to the weights' memory."""
+def _topk(weights: "Tensor", count: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The largest of each row and their places, (rows, count), in memory of their own."""
     values, places = weights.topk(count)
     return numbers(values), places.cpu().numpy().copy()
 
 
-def telling(reading: "Reading", links: list[Kept] | None = None) -> Link:
-    """A link worth opening first: the strongest between two words that are not neighbours.
+def first_link(reading: "Reading", links: list[StrongestLinks] | None = None) -> Link:
+    """The link to open first: the strongest between two words that are not neighbours.
 
     At least four tokens apart, where the text has such a pair, else the nearest to that. `links` are those of every
     layer, where they are known already.
     """
-    links = links or [kept_links(matrix) for matrix in reading.record.values()]
+    links = links or [strongest_links(matrix) for matrix in reading.record.values()]
     axes = _axes(reading)
     for least in (4, 2, 1, 0):
-        found = [link for link in _bests(links, axes, least=least) if link.weight > 0]
-        if found:
-            return max(found, key=lambda link: link.weight)
+        candidates = [link for link in _between_words(links, axes, least=least) if link.weight > 0]
+        if candidates:
+            return max(candidates, key=lambda link: link.weight)
     return Link(0, 0, 0, 0, 0.0)
 
 
-def _axes(reading: "Reading") -> list[tuple[Line, Line]]:
-    return [lines(reading, name) for name in reading.record]
+def _axes(reading: "Reading") -> list[tuple[TokenAxis, TokenAxis]]:
+    return [token_axes(reading, name) for name in reading.record]
 
 
-def _bests(links: list[Kept], axes: list[tuple[Line, Line]], *, least: int) -> list[Link]:
+def _between_words(kept: list[StrongestLinks], axes: list[tuple[TokenAxis, TokenAxis]], *, least: int) -> list[Link]:
     """Each head's strongest link between two words, at least `least` tokens apart where both are of one text."""
-    found = []
-    for layer, (some, (queried, keyed)) in enumerate(zip(links, axes, strict=True)):
-        weights, keys = some.weights, some.keys
-        queries = np.arange(weights.shape[1])[None, :, None] * some.stride
-        kept = keyed.words()[keys] & queried.words()[queries]
+    links = []
+    for layer, (layer_links, (queried, keyed)) in enumerate(zip(kept, axes, strict=True)):
+        weights, keys = layer_links.weights, layer_links.keys
+        queries = np.arange(weights.shape[1])[None, :, None] * layer_links.stride
+        wanted = keyed.words()[keys] & queried.words()[queries]
         if queried.sequence == keyed.sequence:
-            kept &= np.abs(keyed.places()[keys] - queried.places()[queries]) >= least
-        held = np.where(kept, weights, 0.0)
+            wanted &= np.abs(keyed.places()[keys] - queried.places()[queries]) >= least
+        held = np.where(wanted, weights, 0.0)
         for head, rows in enumerate(held):
             query, place = np.unravel_index(int(rows.argmax()), rows.shape)
             key, weight = int(keys[head, query, place]), float(rows[query, place])
-            found.append(Link(layer, head, int(query) * some.stride, key, weight))
-    return found
+            links.append(Link(layer, head, int(query) * layer_links.stride, key, weight))
+    return links

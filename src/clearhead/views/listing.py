@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from clearhead.views.arrays import numbers
 from clearhead.views.links import LINKS
 from clearhead.views.score_tables import Table, tables
-from clearhead.views.token_axes import Line, lines
+from clearhead.views.token_axes import TokenAxis, token_axes
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -47,14 +47,14 @@ def listing(reading: "Reading", *, layer: int | None = None, head: int | None = 
         "note": reading.note,
         "layers": [
             {"name": name, **{side: _axis(line) for side, line in zip(("queries", "keys"), axes, strict=True)}}
-            for name, axes in ((name, lines(reading, name)) for name in reading.record)
+            for name, axes in ((name, token_axes(reading, name)) for name in reading.record)
         ],
         "heads": heads,
         "missed": [{"name": missed.name, "reason": missed.reason} for missed in reading.record.missed],
     }
 
 
-def _axis(line: Line) -> dict[str, Any]:
+def _axis(line: TokenAxis) -> dict[str, Any]:
     return {"sequence": line.sequence, "positions": list(line.positions), "tokens": line.tokens}
 
 

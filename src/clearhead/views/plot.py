@@ -18,7 +18,7 @@ from clearhead.files import unwritable
 from clearhead.views.arrays import Array
 from clearhead.views.checks import check_head
 from clearhead.views.maps import THUMB, hidden, tiles
-from clearhead.views.token_axes import Line, layer_lines
+from clearhead.views.token_axes import TokenAxis, layer_token_axes
 
 with needs("views", "a figure"):
     from matplotlib.axes import Axes
@@ -110,7 +110,7 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
         axis, weights[number], hidden(matrix, weights)[number], float(weights[number].max()), _box(matrix.shape[2:])
     )
     _frame(axis)
-    _tokens(axis, *layer_lines(reading, layer))
+    _tokens(axis, *layer_token_axes(reading, layer))
     axis.set_title(f"{reading.model_name}, layer {layer}, head {number}", fontsize=FONT + 1, color=INK, pad=8)
     _scale(figure, image, axis, "weight" if dense else "mean weight")
     return figure
@@ -131,7 +131,7 @@ def difference(
     most = float(np.abs(values).max(initial=0.0)) or 1.0
     norm = TwoSlopeNorm(0.0, -most, most)
     axes = [
-        Line("input", range(len(names)), list(names), [False] * len(names))
+        TokenAxis("input", range(len(names)), list(names), [False] * len(names))
         for names in (tokens, tokens if keys is None else keys)
     ]
     box = _box([len(line.tokens) for line in axes])
@@ -143,13 +143,13 @@ def difference(
     return figure
 
 
-def divergence(found: "Comparison", *, width: float = 4.5) -> Figure:
+def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
     """How far every head of one model is from every head of another: Kullback-Leibler divergence, nats a query.
 
     Args:
-        found: from `comparison.compare`. Infinite divergences are hatched.
+        comparison: from `comparison.compare`. Infinite divergences are hatched.
     """
-    nats = found.nats
+    nats = comparison.nats
     infinite = ~np.isfinite(nats)
     shown = np.where(infinite, 0.0, nats)
     side = min((width - 1.2) / nats.shape[1], TALLEST / len(nats))
@@ -160,7 +160,7 @@ def divergence(found: "Comparison", *, width: float = 4.5) -> Figure:
     axis.xaxis.tick_top()
     axis.xaxis.set_label_position("top")
     axis.tick_params(length=0, labelsize=FONT, colors=MUTED)
-    for which, places in ((axis.yaxis, found.heads), (axis.xaxis, found.others)):
+    for which, places in ((axis.yaxis, comparison.heads), (axis.xaxis, comparison.others)):
         starts = [place for place, (_, head) in enumerate(places) if head == 0]
         ends = [*starts[1:], len(places)]
         which.set_ticks([(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)])
@@ -168,8 +168,8 @@ def divergence(found: "Comparison", *, width: float = 4.5) -> Figure:
         line = axis.axhline if which is axis.yaxis else axis.axvline
         for start in starts[1:]:
             line(start - 0.5, color=PAPER, linewidth=0.8, zorder=3)
-    axis.set_ylabel(f"{found.first.model_name}: heads by layer", fontsize=FONT, color=INK)
-    axis.set_xlabel(f"{found.second.model_name}: heads by layer", fontsize=FONT, color=INK)
+    axis.set_ylabel(f"{comparison.first.model_name}: heads by layer", fontsize=FONT, color=INK)
+    axis.set_xlabel(f"{comparison.second.model_name}: heads by layer", fontsize=FONT, color=INK)
     _scale(figure, image, axis, "KL divergence, nats a query")
     return figure
 
@@ -243,7 +243,7 @@ def _frame(axis: Axes) -> None:
         spine.set(color=HAIRLINE, linewidth=0.5)
 
 
-def _tokens(axis: Axes, queries: Line, keys: Line) -> None:
+def _tokens(axis: Axes, queries: TokenAxis, keys: TokenAxis) -> None:
     """Names on both axes where they fit, in a size at which they do not collide; positions beyond."""
     shape = len(queries.positions), len(keys.positions)
     axis.set_ylabel("decoder query" if queries.sequence == "decoder" else "query", fontsize=FONT, color=QUERY)

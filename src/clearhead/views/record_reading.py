@@ -90,8 +90,8 @@ def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] |
     if len(given) == size or (generated and len(given) == size + 1):
         return readable([str(token) for token in given])[:size]
     if not size:
-        what = "decoder" if sequence == "decoder" else "tokens of the model's input"
-        raise OptionError(f"{argument} was given, and no matrix of the record is about the {what}. Leave it out.")
+        subject = "decoder" if sequence == "decoder" else "tokens of the model's input"
+        raise OptionError(f"{argument} was given, and no matrix of the record is about the {subject}. Leave it out.")
     which = " of the decoder" if sequence == "decoder" else ""
     also = f", or {size + 1} with the last one generated" if generated else ""
     raise OptionError(

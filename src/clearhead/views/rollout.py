@@ -52,8 +52,8 @@ class RolledOut:
 
     def topk(self, k: int) -> tuple[Tensor, Tensor]:
         """The k largest of each row and their places, both (1, 1, L, k)."""
-        found = [self._rows(part).topk(k, dim=-1) for part in self._parts()]
-        values, places = (torch.cat([one[which] for one in found])[None, None] for which in (0, 1))
+        parts = [self._rows(part).topk(k, dim=-1) for part in self._parts()]
+        values, places = (torch.cat([part[which] for part in parts])[None, None] for which in (0, 1))
         return values, places
 
     def entropy(self) -> Tensor:

@@ -47,13 +47,13 @@ class Table:
 
     def ranked(self) -> list[tuple[float, int, int]]:
         """(value, layer, head) of the heads that have one, largest first."""
-        found = [
+        entries = [
             (value, layer, head)
             for layer, row in enumerate(self.values)
             for head, value in enumerate(row)
             if value is not None
         ]
-        return sorted(found, key=lambda entry: (-entry[0], entry[1:]))
+        return sorted(entries, key=lambda entry: (-entry[0], entry[1:]))
 
 
 def tables(
@@ -68,12 +68,16 @@ def tables(
         breadths: the breadth of each layer's heads, where it is known already.
     """
     matrices = list(reading.record.values())
-    found: dict[str, list[Any]] = {"breadth": list(breadths or map(breadth, matrices))}
+    columns: dict[str, list[Any]] = {"breadth": list(breadths or map(breadth, matrices))}
     if most is None or sum(math.prod(matrix.shape) for matrix in matrices) <= most:
-        found["reach"] = [reach(matrix, reading.record.positions(name)[-1]) for name, matrix in reading.record.items()]
+        columns["reach"] = [
+            reach(matrix, reading.record.positions(name)[-1]) for name, matrix in reading.record.items()
+        ]
         if matrices and all(isinstance(matrix, AttentionMatrix) for matrix in matrices):
-            found.update(_captured(reading))
-    made = [Table(name, ABOUT[name], [_plain(row) for row in found[name]]) for name in ABOUT if name in found]
+            columns.update(_captured(reading))
+    made = [
+        Table(name, ABOUT[name], [_numbers_or_none(row) for row in columns[name]]) for name in ABOUT if name in columns
+    ]
     return [table for table in made if table.ranked()]
 
 
@@ -111,5 +115,5 @@ def _captured(reading: "Reading") -> dict[str, list[Any]]:
     }
 
 
-def _plain(row: Any) -> list[float | None]:
+def _numbers_or_none(row: Any) -> list[float | None]:
     return [None if math.isnan(value) else round(float(value), 6) for value in row]

@@ -5,16 +5,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
-from rich.text import Text
 
+from clearhead.extras import needs
 from clearhead.views.arrays import Array
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS, Link, between_words, strongest
 from clearhead.views.maps import hidden, tiles
 from clearhead.views.score_tables import tables
-from clearhead.views.token_axes import Line, layer_lines, lines
+from clearhead.views.token_axes import TokenAxis, layer_token_axes, token_axes
+
+with needs("cli", "attention in a terminal"):
+    from rich.cells import cell_len
+    from rich.console import Console, Group, RenderableType
+    from rich.text import Text
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -43,13 +46,13 @@ def show(reading: "Reading", console: Console, *, layer: int | None = None, head
 
 def overview(reading: "Reading", width: int = 80) -> RenderableType:
     """The tokens, all heads as small maps (layers down, heads across), and the strongest links between words."""
-    tokens = Text("  ").join(Text(_short(token, 20), style="bold") for token in reading.tokens[:200])
+    tokens = Text("  ").join(Text(_shown(token, 20), style="bold") for token in reading.tokens[:200])
     if len(reading.tokens) > 200:
         tokens.append(f"  … and {len(reading.tokens) - 200} more", style=QUIET)
     links = between_words(reading, LINKS)
     parts: list[RenderableType] = [_title(reading), tokens]
     if reading.decoder is not None:
-        decoder = Text("  ").join(Text(_short(token, 20), style="bold") for token in reading.decoder.tokens[:200])
+        decoder = Text("  ").join(Text(_shown(token, 20), style="bold") for token in reading.decoder.tokens[:200])
         parts += [Text.assemble(("decoder:  ", QUIET), decoder)]
     parts += [Text(), *_grid(reading, width), Text()]
     if links:
@@ -68,8 +71,8 @@ def one_head(reading: "Reading", layer: int, head: int, width: int = 80) -> Rend
     """One head: its map (rows are queries, columns keys), and its strongest links with numbers."""
     check_head(reading, layer, head)
     name, matrix = list(reading.record.items())[layer]
-    queries, keys = lines(reading, name)
-    names = 4 + max((cell_len(_short(token)) for token in queries.tokens), default=0)
+    queries, keys = token_axes(reading, name)
+    names = 4 + max((cell_len(_shown(token)) for token in queries.tokens), default=0)
     cells = max(8, (width - names - 2) // 2)
     weights = tiles(matrix, cells, cells)
     links = strongest(matrix, head, LINKS, layer=layer)
@@ -161,13 +164,13 @@ def _bank(number: int, layer: Array, top: float, cell: int) -> list[Text]:
     return lines
 
 
-def _whose(line: Line) -> str:
+def _whose(line: TokenAxis) -> str:
     """Which sequence an axis runs along, where it is not simply the text."""
     return {"input": "", "decoder": " (decoder)", "other": " (not tokens)"}[line.sequence]
 
 
 def _map(
-    axes: tuple[Line, Line], weights: Array, cells: NDArray[np.bool_], head: int, names: int, *, dense: bool
+    axes: tuple[TokenAxis, TokenAxis], weights: Array, cells: NDArray[np.bool_], head: int, names: int, *, dense: bool
 ) -> list[Text]:
     """The map of one head, its masked `cells` (r, c) crossed out.
 
@@ -180,7 +183,7 @@ def _map(
     for row in range(weights.shape[1]):
         start = row * len(queries.positions) // weights.shape[1]
         place = queries.positions[start]
-        name = f"{_short(queries.tokens[start])} {place:>3}" if dense else str(place)
+        name = f"{_shown(queries.tokens[start])} {place:>3}" if dense else str(place)
         line = Text(" " * (names - cell_len(name)) + f"{name} ", style=QUERY)
         for cell, blank in zip(shades(weights[head, row], top), cells[row], strict=True):
             line.append(MASKED * 2 if blank else cell * 2, style=QUIET if blank else WEIGHT)
@@ -236,15 +239,15 @@ def _scale(top: float) -> Text:
 
 def _lines(reading: "Reading", links: list[Link], *, where: bool = True) -> list[Text]:
     ends = [_ends(reading, link) for link in links]
-    names = max((cell_len(_short(query)) for (query, _), _ in ends), default=0)
-    others = max((cell_len(_short(key)) for _, (key, _) in ends), default=0)
+    names = max((cell_len(_shown(query)) for (query, _), _ in ends), default=0)
+    others = max((cell_len(_shown(key)) for _, (key, _) in ends), default=0)
     rows = []
     for link, ((query, row), (key, column)) in zip(links, ends, strict=True):
         line = Text(f"  {link.weight:.3f}  ", style="bold")
         line.append(f"{'█' * max(1, round(12 * link.weight)):<12}  ", style=WEIGHT)
-        line.append(" " * (names - cell_len(_short(query))) + _short(query), style=QUERY)
+        line.append(" " * (names - cell_len(_shown(query))) + _shown(query), style=QUERY)
         line.append(" → ")
-        line.append(_short(key) + " " * (others - cell_len(_short(key))), style=KEY)
+        line.append(_shown(key) + " " * (others - cell_len(_shown(key))), style=KEY)
         line.append(f"  {row} → {column}", style=QUIET)
         line.append(f", layer {link.layer}, head {link.head}" if where else "", style=QUIET)
         rows.append(line)
@@ -253,7 +256,7 @@ def _lines(reading: "Reading", links: list[Link], *, where: bool = True) -> list
 
 def _ends(reading: "Reading", link: Link) -> tuple[tuple[str, int], tuple[str, int]]:
     """The query and the key of a link: what each is called, and its position."""
-    queries, keys = layer_lines(reading, link.layer)
+    queries, keys = layer_token_axes(reading, link.layer)
     return (queries.tokens[link.query], queries.positions[link.query]), (
         keys.tokens[link.key],
         keys.positions[link.key],
@@ -265,9 +268,9 @@ def _stretch(cells: str, width: int) -> str:
     return "".join(cells[i * len(cells) // width] for i in range(width)) if cells else " " * width
 
 
-def _short(token: str, most: int = 14) -> str:
-    shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+def _shown(token: str, most: int = 14) -> str:
+    text = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _rstrip(line: Text) -> Text:

@@ -1,43 +1,50 @@
 """Two models compared in a terminal: which heads differ, and where one head differs."""
 
 import numpy as np
-from rich.console import Group, RenderableType
-from rich.text import Text
 
+from clearhead.extras import needs
 from clearhead.views import terminal
 from clearhead.views.checks import check_head
 from clearhead.views.comparison import Comparison, between
-from clearhead.views.token_axes import layer_lines
+from clearhead.views.token_axes import layer_token_axes
+
+with needs("cli", "a comparison in a terminal"):
+    from rich.console import Group, RenderableType
+    from rich.text import Text
 
 MORE, LESS = " ░▒▓█", " .:*#"  # the first model's weight is larger, or the second's
 
 
-def overview(found: Comparison, count: int = 8) -> RenderableType:
+def overview(comparison: Comparison, count: int = 8) -> RenderableType:
     """The heads that differ most where both models have one, and the likest pairs wherever they are."""
-    first, second = found.first.model_name, found.second.model_name
+    first, second = comparison.first.model_name, comparison.second.model_name
     parts: list[RenderableType] = [
-        Text.assemble((first, "bold"), " and ", (second, "bold"), f"   {len(found.first.tokens)} tokens"),
+        Text.assemble((first, "bold"), " and ", (second, "bold"), f"   {len(comparison.first.tokens)} tokens"),
         Text("likeness: cosine of two heads' weights, mean over queries; 1 is the same", style=terminal.QUIET),
         Text("KL: how far the second's weights are from the first's, nats a query; 0: same", style=terminal.QUIET),
     ]
-    same = found.same_place()
+    same = comparison.same_place()
     if same:
-        parts += [Text(), Text("KL of heads in the same place", style="bold"), *_places(found)]
+        parts += [Text(), Text("KL of heads in the same place", style="bold"), *_places(comparison)]
         parts += [Text(), Text("Least alike in the same place", style="bold")]
         parts += [
             _line(likeness, f"layer {layer}, head {head}   KL {nats:.3f}")
             for likeness, nats, layer, head in same[:count]
         ]
     parts += [Text(), Text("Likest pairs", style="bold")]
-    for likeness, (layer, head), (other_layer, other_head) in found.best()[:count]:
+    for likeness, (layer, head), (other_layer, other_head) in comparison.best()[:count]:
         parts.append(_line(likeness, f"layer {layer}, head {head}  and  layer {other_layer}, head {other_head}"))
-    parts += [Text(f"{one.model_name}: {one.note}") for one in (found.first, found.second) if one.note]
+    parts += [
+        Text(f"{reading.model_name}: {reading.note}")
+        for reading in (comparison.first, comparison.second)
+        if reading.note
+    ]
     return Group(*parts)
 
 
-def _places(found: Comparison) -> list[Text]:
+def _places(comparison: Comparison) -> list[Text]:
     """The divergence of each head from the one in the same place, layers down, heads across, in shades."""
-    nats = {(layer, head): value for _, value, layer, head in found.same_place()}
+    nats = {(layer, head): value for _, value, layer, head in comparison.same_place()}
     top = max((value for value in nats.values() if np.isfinite(value)), default=0.0)
     across = max(head for _, head in nats) + 1
     lines = [Text("    " + "".join(f"{head:<3}" for head in range(across)).rstrip(), style=terminal.QUIET)]
@@ -53,16 +60,21 @@ def _places(found: Comparison) -> list[Text]:
     return [*lines, Text(f"nats  {scale}", style=terminal.QUIET)]
 
 
-def one_head(found: Comparison, layer: int, head: int, width: int = 80) -> RenderableType:
+def one_head(comparison: Comparison, layer: int, head: int, width: int = 80) -> RenderableType:
     """Where a head of the first model and the one in the same place of the second differ: first less second."""
-    check_head(found.first, layer, head)
-    queries, _ = layer_lines(found.first, layer)
+    check_head(comparison.first, layer, head)
+    queries, _ = layer_token_axes(comparison.first, layer)
     names = 4 + max(len(token[:14]) for token in queries.tokens)
-    difference = between(found, layer, head, max(8, (width - names - 2) // 2))
+    difference = between(comparison, layer, head, max(8, (width - names - 2) // 2))
     top = float(np.abs(difference).max(initial=0.0))
     lines: list[RenderableType] = [
-        Text(f"Layer {layer}, head {head}: {found.first.model_name} less {found.second.model_name}", style="bold"),
-        Text(f"rows: queries  columns: keys   KL {_nats(found, layer, head):.3f} nats a query", style=terminal.QUIET),
+        Text(
+            f"Layer {layer}, head {head}: {comparison.first.model_name} less {comparison.second.model_name}",
+            style="bold",
+        ),
+        Text(
+            f"rows: queries  columns: keys   KL {_nats(comparison, layer, head):.3f} nats a query", style=terminal.QUIET
+        ),
         Text(),
     ]
     size = len(queries.positions)
@@ -81,15 +93,15 @@ def one_head(found: Comparison, layer: int, head: int, width: int = 80) -> Rende
     return Group(*lines, Text(), Text(f"first more, second more:  {scale}", style=terminal.QUIET))
 
 
-def _nats(found: Comparison, layer: int, head: int) -> float:
-    if (layer, head) not in found.others:
+def _nats(comparison: Comparison, layer: int, head: int) -> float:
+    if (layer, head) not in comparison.others:
         return float("nan")
-    return float(found.nats[found.heads.index((layer, head)), found.others.index((layer, head))])
+    return float(comparison.nats[comparison.heads.index((layer, head)), comparison.others.index((layer, head))])
 
 
-def _line(likeness: float, what: str) -> Text:
+def _line(likeness: float, text: str) -> Text:
     return (
         Text(f"  {likeness:.3f}  ")
         .append(f"{'█' * round(12 * likeness):<12}", style=terminal.WEIGHT)
-        .append(f"  {what}")
+        .append(f"  {text}")
     )

@@ -1,4 +1,4 @@
-"""The tokens along the rows and the columns of a matrix: which they are follows from positions, not from indices."""
+"""The tokens along the rows and columns of a matrix, by their positions; query i is not always token i."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,13 @@ EMPTY = "[empty]"  # a slot of a cache that holds no token
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TokenAxis:
     """One axis of a matrix, named.
 
     Attributes:
         sequence: which tokens these are: "input", "decoder", or "other" where they are not tokens.
-        positions: where each entry stands in its sequence.
-        tokens: what each is called; of "other" its number.
+        positions: the position of each entry in its sequence.
+        tokens: the text of each; of "other" its number.
         special: whether the tokenizer added it.
     """
 
@@ -43,25 +43,25 @@ class Line:
         return np.asarray(self.positions, dtype=np.int64)
 
 
-def lines(reading: "Reading", name: str) -> tuple[Line, Line]:
+def token_axes(reading: "Reading", name: str) -> tuple[TokenAxis, TokenAxis]:
     """The queries and the keys of one layer of a reading."""
     where = reading.record.positions(name)[-1]
     return _line(reading, where.queries), _line(reading, where.keys)
 
 
-def layer_lines(reading: "Reading", layer: int) -> tuple[Line, Line]:
-    """The same of a layer known by its number."""
-    return lines(reading, list(reading.record)[layer])
+def layer_token_axes(reading: "Reading", layer: int) -> tuple[TokenAxis, TokenAxis]:
+    """The queries and the keys of the layer with that number."""
+    return token_axes(reading, list(reading.record)[layer])
 
 
-def _line(reading: "Reading", axis: "Axis") -> Line:
+def _line(reading: "Reading", axis: "Axis") -> TokenAxis:
     side: Any = {"input": reading, "decoder": reading.decoder}.get(axis.sequence)
     places = axis.positions
     if side is None:
-        return Line(axis.sequence, places, [str(place) for place in places], [False] * len(places))
+        return TokenAxis(axis.sequence, places, [str(place) for place in places], [False] * len(places))
     tokens, special = side.tokens, side.special  # once: they may be computed anew each time
     size = len(tokens)
-    return Line(
+    return TokenAxis(
         axis.sequence,
         places,
         [tokens[place] if 0 <= place < size else EMPTY for place in places],

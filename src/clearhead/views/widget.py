@@ -69,10 +69,10 @@ class AttentionWidget(anywidget.AnyWidget):
     def _answer(self, _widget: Any, question: Any, _buffers: Any) -> None:
         """Answer a question under the number it came with; a question that makes no sense is answered with why."""
         try:
-            found = answer(self._reading, question, self._second)
+            reply = answer(self._reading, question, self._second)
         except ClearheadError as error:
-            found = {"error": str(error)}
-        self.send({"id": question.get("id"), "answer": found})
+            reply = {"error": str(error)}
+        self.send({"id": question.get("id"), "answer": reply})
 
 
 def _as_reading(

@@ -20,11 +20,11 @@ from starlette.testclient import TestClient
 import loops
 from clearhead import sandbox
 from clearhead.studio.accounts import access
-from clearhead.studio.app import serving as serve
+from clearhead.studio.app import serving
 from clearhead.studio.app.application import create
 from clearhead.studio.web import route_marks
 from clearhead.studio.web.settings import Settings
-from studio.sample import shelf
+from studio.sample import library
 
 OPEN = {
     "login", "log_in", "invitation", "join", "show_token", "page of offline", "service_worker", "manifest", "view",
@@ -38,12 +38,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sandbox, "must_confine", lambda: None)
         settings = Settings(data=tmp_path_factory.mktemp("shared"), host="0.0.0.0", url="http://studio.example")
-        yield create(settings, shelf())
+        yield create(settings, library())
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
-    return create(Settings(data=tmp_path_factory.mktemp("single"), token=TOKEN), shelf())
+    return create(Settings(data=tmp_path_factory.mktemp("single"), token=TOKEN), library())
 
 
 @pytest.fixture(scope="module", params=["shared", "single"])
@@ -83,7 +83,7 @@ def request_with(app: FastAPI, method: str, path: str, *hosts: bytes) -> int:
 
 
 def own_host(app: FastAPI) -> bytes:
-    return b"studio.example" if app.state.desk.settings.shared else b"127.0.0.1:8765"
+    return b"studio.example" if app.state.context.settings.shared else b"127.0.0.1:8765"
 
 
 def test_the_routes_open_to_all_are_these(shared: FastAPI, single: FastAPI) -> None:
@@ -131,7 +131,7 @@ def test_names_and_addresses_of_a_shared_studio_pass(shared: FastAPI, host: byte
 
 
 def test_a_studio_on_one_address_takes_no_other(tmp_path: Path) -> None:
-    app = create(Settings(data=tmp_path), shelf())
+    app = create(Settings(data=tmp_path), library())
     assert request_with(app, "GET", "/offline", b"192.168.1.7") == 400
     for host in (b"127.0.0.1", b"localhost:1", b"[::1]:8765"):
         assert request_with(app, "GET", "/offline", host) == 200
@@ -165,8 +165,8 @@ def test_the_token_may_be_typed(single: FastAPI) -> None:
 
 
 def test_the_cookie_outlives_a_restart_and_the_token_does_not(tmp_path: Path) -> None:
-    first = create(Settings(data=tmp_path, token="first"), shelf())
-    second = create(Settings(data=tmp_path, token="second"), shelf())
+    first = create(Settings(data=tmp_path, token="first"), library())
+    second = create(Settings(data=tmp_path, token="second"), library())
     with TestClient(first, base_url="http://127.0.0.1") as browser:
         browser.get("/?token=first")
         kept = dict(browser.cookies)
@@ -174,7 +174,7 @@ def test_the_cookie_outlives_a_restart_and_the_token_does_not(tmp_path: Path) ->
         assert browser.get("/").status_code == 200
     with TestClient(second, base_url="http://127.0.0.1") as browser:
         assert browser.get("/?token=first").status_code == 401
-    elsewhere = create(Settings(data=tmp_path / "other", token="first"), shelf())
+    elsewhere = create(Settings(data=tmp_path / "other", token="first"), library())
     with TestClient(elsewhere, base_url="http://127.0.0.1", cookies=kept) as browser:
         assert browser.get("/").status_code == 401, "a cookie is good for the studio that gave it"
 
@@ -197,9 +197,9 @@ def test_a_start_makes_a_token_unless_told_otherwise(
         started.append(settings)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(serve.app, "create", stop)
+    monkeypatch.setattr(serving.application, "create", stop)
     with pytest.raises(KeyboardInterrupt):
-        serve.serve(Settings(data=tmp_path, port=0, token=given), browser=False)
+        serving.serve(Settings(data=tmp_path, port=0, token=given), browser=False)
     token = started[0].token
     assert token == given if given is not None else token and len(token) >= 32
     assert started[0].opens_at(9) == f"http://127.0.0.1:9/?token={token}" if token else started[0].opens_at(9)
@@ -212,7 +212,7 @@ def client_of(settings: Settings, forwarded: str) -> str:
     async def probe(scope: dict[str, object], _receive: object, _send: object) -> None:
         seen.append(scope["client"][0])  # type: ignore[index]
 
-    config = serve.config(probe, settings)  # type: ignore[arg-type]
+    config = serving.config(probe, settings)  # type: ignore[arg-type]
     config.load()
     scope = {
         "type": "http",
@@ -235,7 +235,7 @@ def test_what_is_kept_is_private_whatever_the_umask(tmp_path: Path, umask: int) 
     before = os.umask(umask)
     try:
         folder = tmp_path / "data"
-        with TestClient(create(Settings(data=folder), shelf()), base_url="http://127.0.0.1") as browser:
+        with TestClient(create(Settings(data=folder), library()), base_url="http://127.0.0.1") as browser:
             browser.get("/")
             files = [path for path in folder.rglob("*") if path.is_file()]
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -250,14 +250,14 @@ def test_what_is_kept_is_private_whatever_the_umask(tmp_path: Path, umask: int) 
 def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "clearhead.db").touch(mode=0o644)
-    create(Settings(data=tmp_path), shelf())
+    create(Settings(data=tmp_path), library())
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755, "it may be anybody's: --data /tmp"
     assert stat.S_IMODE((tmp_path / "clearhead.db").stat().st_mode) == 0o600
 
 
 def test_connections_send_small_answers_at_once() -> None:
     async def no_delay() -> int:
-        with serve.take_port("127.0.0.1", 0) as listener:
+        with serving.take_port("127.0.0.1", 0) as listener:
             got: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
             def accepted(_: object, writer: asyncio.StreamWriter) -> None:
@@ -328,5 +328,5 @@ def test_the_cookie_is_sent_to_every_port_of_its_host(single: FastAPI) -> None:
 def test_a_shared_studio_without_https_says_so(tmp_path: Path, given: dict[str, object], said: bool) -> None:
     console = Console(record=True, width=200, file=io.StringIO())
     settings = Settings(data=tmp_path, **given)  # type: ignore[arg-type]
-    serve._say_who(settings, SimpleNamespace(all=list), console)  # type: ignore[arg-type]
+    serving._print_accounts(settings, SimpleNamespace(all=list), console)  # type: ignore[arg-type]
     assert ("in the clear" in console.export_text()) == said

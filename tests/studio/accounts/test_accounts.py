@@ -21,7 +21,7 @@ from clearhead.studio.learner.store import Store
 from clearhead.studio.web.settings import Settings
 from studio.conftest import ON_BOTH, START, Visitor
 from studio.learn.test_pages import answer
-from studio.sample import shelf
+from studio.sample import library
 
 WORD = "correct horse battery"
 
@@ -29,8 +29,8 @@ WORD = "correct horse battery"
 @pytest.fixture
 def shared(tmp_path: Path, database: str | None, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr(sandbox, "must_confine", lambda: None)
-    app = create(Settings(data=tmp_path, host="0.0.0.0", url="http://studio.example", database=database), shelf())
-    app.state.desk.now = lambda: START
+    app = create(Settings(data=tmp_path, host="0.0.0.0", url="http://studio.example", database=database), library())
+    app.state.context.now = lambda: START
     with TestClient(app, base_url="http://studio.example") as client:
         yield client
 
@@ -44,7 +44,7 @@ class Learner(Visitor):
     """Somebody with a browser of his own."""
 
     def __init__(self, client: TestClient) -> None:
-        super().__init__(TestClient(client.app, base_url="http://studio.example"), client.app.state.desk)  # type: ignore[attr-defined]
+        super().__init__(TestClient(client.app, base_url="http://studio.example"), client.app.state.context)  # type: ignore[attr-defined]
 
     def token(self) -> str:
         found = re.search(r'<meta name="csrf" content="([^"]+)"', self.client.get("/login").text)
@@ -78,7 +78,7 @@ def test_each_learner_sees_only_his_own(shared: TestClient) -> None:
     bob.post("/settings/start-over")
     assert "1 answer counts" in ada.get("/settings")
     assert "in the database of this studio" in ada.get("/settings")
-    assert str(shared.app.state.desk.settings.data) not in ada.get("/settings")  # type: ignore[attr-defined]
+    assert str(shared.app.state.context.settings.data) not in ada.get("/settings")  # type: ignore[attr-defined]
     assert "Mind the root." in ada.get(f"/attempts/{kept['id']}")
 
 
@@ -206,8 +206,8 @@ def test_it_is_not_shared_where_programs_cannot_be_confined(
 ) -> None:
     monkeypatch.setattr("clearhead.sandbox.backends.available", lambda: ())
     with pytest.raises(SandboxError, match="cannot be confined"):
-        create(Settings(data=tmp_path, host=host), shelf())
-    create(Settings(data=tmp_path), shelf())
+        create(Settings(data=tmp_path, host=host), library())
+    create(Settings(data=tmp_path), library())
 
 
 @pytest.mark.slow

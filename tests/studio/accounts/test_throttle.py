@@ -18,7 +18,7 @@ from clearhead.studio.learner.tables import learners, sessions, waits
 from clearhead.studio.web.settings import Settings
 from studio.accounts.test_accounts import WORD, Learner, accounts, learner
 from studio.conftest import ON_BOTH
-from studio.sample import shelf
+from studio.sample import library
 
 ADA, HOUSE = Key("name", "ada"), Key("address", "192.0.2.1")
 FREE, LONGEST = LIMITS["name"].free, int(LIMITS["name"].longest)
@@ -27,7 +27,7 @@ FREE, LONGEST = LIMITS["name"].free, int(LIMITS["name"].longest)
 @pytest.fixture
 def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr(sandbox, "must_confine", lambda: None)
-    app = create(Settings(data=tmp_path, host="0.0.0.0", url="http://studio.example"), shelf())
+    app = create(Settings(data=tmp_path, host="0.0.0.0", url="http://studio.example"), library())
     app.state.throttle.clock = lambda: 100.0
     with TestClient(app, base_url="http://studio.example") as client:
         yield client
@@ -115,7 +115,7 @@ def test_wrong_names_and_wrong_passwords_look_alike_and_wait(shared: TestClient)
     for name, password in (("nobody", WORD), ("not yet here", WORD), *[("ada", WORD[:-1])] * FREE):
         assert "do not belong together" in guess.log_in(name, password, 401)
     assert "Too many tries" in guess.log_in("ada", WORD, 429)
-    again = create(shared.app.state.desk.settings, shelf())  # type: ignore[attr-defined]
+    again = create(shared.app.state.context.settings, library())  # type: ignore[attr-defined]
     again.state.throttle.clock = lambda: 100.0
     with TestClient(again, base_url="http://studio.example") as restarted:
         assert "Too many tries" in Learner(restarted).log_in("ada", WORD, 429), "a restart gives no new tries"
@@ -170,7 +170,7 @@ def test_a_session_ends_with_logging_out_wherever_its_cookie_is_kept(shared: Tes
 @pytest.mark.slow
 def test_no_session_can_be_made_from_what_the_database_holds(shared: TestClient) -> None:
     learner(shared, "ada")
-    with shared.app.state.desk.store.database.reading() as connection:  # type: ignore[attr-defined]
+    with shared.app.state.context.store.database.reading() as connection:  # type: ignore[attr-defined]
         (row,) = connection.execute(sa.select(sessions)).all()
     for forged in (row.key, "", "x", "é"):
         with TestClient(shared.app, base_url="http://studio.example") as thief:
@@ -207,7 +207,7 @@ def test_the_current_password_cannot_be_guessed_in_settings(shared: TestClient) 
 def test_a_hash_made_with_other_parameters_is_renewed_at_log_in(shared: TestClient) -> None:
     ada = learner(shared, "ada")
     old = PasswordHasher(time_cost=1, memory_cost=65536, parallelism=4).hash(WORD)
-    with shared.app.state.desk.store.database.writing() as connection:  # type: ignore[attr-defined]
+    with shared.app.state.context.store.database.writing() as connection:  # type: ignore[attr-defined]
         connection.execute(sa.update(learners).values(password=old))
     ada.log_in("ada")
     (account,) = accounts(shared).all()

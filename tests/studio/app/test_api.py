@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case
 
-from clearhead.studio.explore import experiments as experiment
+from clearhead.studio.explore import experiments
 from clearhead.studio.explore.experiment_programs import EXPERIMENTS
 from clearhead.studio.web.security import HEADER
 from studio.conftest import Visitor
@@ -33,13 +33,13 @@ FEW, FEW_LONG = 3, 40  # for those
 def words(visitor: Visitor) -> dict[str, list[str]]:
     """Values that mean something: name of a parameter or a field -> some of them."""
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
-    attempt = visitor.desk.progress.history[0].id
+    attempt = visitor.context.progress.history[0].id
     asked = [visitor.get(f"/items/{id}") for id in PROVED]
-    tickets = [visitor.ticket(page) for page in asked]
+    drafts = [visitor.ticket(page) for page in asked]
     return {
         "pack_id": ["attention"], "topic_id": ["one-head", "one-head", "later"],
         "item_id": list(PROVED), "item": list(PROVED),
-        "id": [SITTING], "attempt_id": [attempt], "attempt": [attempt], "edit": [attempt], "ticket": tickets,
+        "id": [SITTING], "attempt_id": [attempt], "attempt": [attempt], "edit": [attempt], "ticket": drafts,
         "mode": ["recall", "practice", "review", "build", "test", "challenge"], "key": ["a", "b"], "after": list(PROVED),
         "clock": ["off", "1", "1.5", "2"], "theme": ["system", "light", "dark"], "language": ["en"],
         "name": ["heads", "scale", "length", "hard", "attention"], "q": ["softmax", "scale of", "\0"],
@@ -109,7 +109,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             one, points=(one.points[0], one.points[-1]), program=f"found = dict.fromkeys({[*one.columns]}, x)\n"
         )
         monkeypatch.setitem(EXPERIMENTS, name, small)  # type: ignore[arg-type]
-    monkeypatch.setattr(experiment, "_kept", OrderedDict())
+    monkeypatch.setattr(experiments, "_kept", OrderedDict())
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from clearhead.studio.web.settings import Settings
 from studio import postgresql
 from studio.accounts.test_accounts import WORD, Learner, accounts, learner
 from studio.conftest import START, Visitor
-from studio.sample import shelf
+from studio.sample import library
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +29,10 @@ def server() -> Iterator[postgresql.Server]:
 
 @pytest.fixture
 def visitor(server: postgresql.Server, tmp_path: Path) -> Iterator[Visitor]:
-    app = create(Settings(data=tmp_path, database=server.database()), shelf())
-    app.state.desk.now = lambda: START
+    app = create(Settings(data=tmp_path, database=server.database()), library())
+    app.state.context.now = lambda: START
     with TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False) as client:
-        yield Visitor(client, app.state.desk)
+        yield Visitor(client, app.state.context)
 
 
 class Away:
@@ -94,7 +94,7 @@ def test_a_shared_studio_says_nothing_of_its_server_and_repeats_no_password(
 ) -> None:
     monkeypatch.setattr(sandbox, "must_confine", lambda: None)
     url = server.database()
-    app = create(Settings(data=tmp_path, host="0.0.0.0", url="http://studio.example", database=url), shelf())
+    app = create(Settings(data=tmp_path, host="0.0.0.0", url="http://studio.example", database=url), library())
     with TestClient(app, base_url="http://studio.example", raise_server_exceptions=False) as client:
         ada = learner(client, "ada")
         token = ada.token()

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from clearhead import sandbox
 from clearhead.cli import app as cli
 from clearhead.errors import OptionError, StoreError
-from clearhead.studio.app import serving as serve
+from clearhead.studio.app import serving
 from clearhead.studio.web.context import secret_in
 from clearhead.studio.web.settings import Settings
 from studio.accounts.test_accounts import WORD
@@ -30,7 +30,7 @@ START = """
 import sys
 from pathlib import Path
 from studio.sample import shelf
-from clearhead.studio.app import serving as serve
+from clearhead.studio.app import serving
 from clearhead.studio.web.settings import Settings
 serve.unproved, serve.prove = lambda paths: shelf(), lambda shelf, *rest: shelf
 serve.serve(Settings(data=Path(sys.argv[1]), port=int(sys.argv[2] or 0), token=""), browser=False)
@@ -83,7 +83,7 @@ SHARED = """
 import sys
 from pathlib import Path
 from studio.sample import shelf
-from clearhead.studio.app import serving as serve
+from clearhead.studio.app import serving
 from clearhead.studio.web.settings import Settings
 serve.unproved, serve.prove = lambda paths: shelf(), lambda shelf, *rest: shelf
 serve.serve(Settings(data=Path(sys.argv[1]), host="0.0.0.0", port=0, url=sys.argv[2] or None), browser=False)
@@ -182,7 +182,7 @@ def test_a_full_disk_is_told_in_a_page_and_there_is_room_again(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_taken_port_gets_the_next_free_one_said_in_a_line(tmp_path: Path) -> None:
-    with serve.take_port("127.0.0.1", 0) as taken:
+    with serving.take_port("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         with started(tmp_path, port) as (_, address, said):
             assert int(address.rsplit(":", 1)[1]) > port
@@ -194,13 +194,13 @@ def test_a_taken_port_gets_the_next_free_one_said_in_a_line(tmp_path: Path) -> N
 )
 def test_an_address_of_another_machine_is_told_from_a_taken_port(host: str) -> None:
     with pytest.raises(OptionError, match="is not an address of this machine") as refused:
-        serve.take_port(host, 8765)
+        serving.take_port(host, 8765)
     assert "[Errno" not in str(refused.value)
 
 
 def test_an_empty_host_is_not_every_address() -> None:
     with pytest.raises(OptionError, match="the host is empty"):
-        serve.take_port("", 0)
+        serving.take_port("", 0)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_a_certificate_that_cannot_be_used_is_said_before_anything_is_served(
         file.write_bytes(content)
     for certificate, key in ((file, file), (tmp_path / "nowhere", file)):
         with pytest.raises(OptionError, match=r"cannot be (read|served)"):
-            serve.serve(Settings(data=tmp_path, certificate=certificate, key=key), browser=False)
+            serving.serve(Settings(data=tmp_path, certificate=certificate, key=key), browser=False)
 
 
 @pytest.mark.parametrize("content", [b"", b" \n", b"\xff\xfe"])
@@ -231,4 +231,4 @@ def test_no_free_port_is_said() -> None:
         taken.bind(("127.0.0.1", 65535))
         taken.listen()
         with pytest.raises(OptionError, match="no port from 65535 on is free"):
-            serve.take_port("127.0.0.1", 65535)
+            serving.take_port("127.0.0.1", 65535)

@@ -13,7 +13,7 @@ from clearhead import sandbox
 from clearhead.errors import ModelError, OptionError
 from clearhead.sandbox.processes import gate
 from clearhead.studio.accounts.users import open_users
-from clearhead.studio.app import serving as serve
+from clearhead.studio.app import serving
 from clearhead.studio.app.application import create
 from clearhead.studio.lens.readings import Readings, asked
 from clearhead.studio.web.context import LENSES
@@ -22,13 +22,13 @@ from studio import postgresql
 from studio.accounts.test_accounts import WORD
 from studio.app.test_serving import posted, started
 from studio.conftest import visitor_of
-from studio.sample import shelf
+from studio.sample import library
 
 PACK = Path(__file__).parents[2] / "packs" / "good"
 PROGRAM = f"""
 import sys
 from pathlib import Path
-from clearhead.studio.app import serving as serve
+from clearhead.studio.app import serving
 from clearhead.studio.web.settings import Settings
 settings = Settings(data=Path(sys.argv[1]), host="0.0.0.0", port=0, database=sys.argv[2], workers=2,
                     packs=(Path({str(PACK)!r}),))
@@ -55,7 +55,7 @@ def test_two_processes_are_one_studio_and_one_may_die(tmp_path: Path, postgresql
         with httpx2.Client(base_url=base, follow_redirects=True, timeout=120) as ada:
             posted(ada.get(link), ada, link, password=WORD, again=WORD)
             cookies = dict(ada.cookies)
-        tickets = []
+        drafts = []
         for _ in range(8):  # a new connection each time: either process may take it
             with httpx2.Client(base_url=base, follow_redirects=True, timeout=120, cookies=cookies) as ada:
                 assert ada.get("/progress").status_code == 200
@@ -63,12 +63,12 @@ def test_two_processes_are_one_studio_and_one_may_die(tmp_path: Path, postgresql
                     pass  # its answer is still being computed
                 ticket = re.search(r'name="ticket" value="([^"]+)"', page.text)
                 assert ticket
-                tickets.append(ticket[1])
+                drafts.append(ticket[1])
                 assert posted(page, ada, "/answer", ticket=ticket[1], response="a").is_success
         workers = children(running.pid)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        for ticket_again in tickets[:4]:
+        for ticket_again in drafts[:4]:
             with httpx2.Client(base_url=base, follow_redirects=True, timeout=120, cookies=cookies) as ada:
                 posted(ada.get("/progress"), ada, "/answer", ticket=ticket_again, response="a")
         with httpx2.Client(base_url=base, follow_redirects=True, timeout=120, cookies=cookies) as ada:
@@ -107,14 +107,14 @@ def test_starting_over_in_one_process_counts_in_the_other(tmp_path: Path) -> Non
 def test_memory_of_learners_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "must_confine", lambda: None)
     monkeypatch.setattr("clearhead.studio.web.context.LEARNERS", 5)
-    desk = create(Settings(data=tmp_path, accounts=True), shelf()).state.desk
-    first = desk.at(1).learner
-    assert desk.at(1).learner is first
+    context = create(Settings(data=tmp_path, accounts=True), library()).state.context
+    first = context.at(1).learner
+    assert context.at(1).learner is first
     for number in range(2, 40):
-        desk.at(number)
-    assert len(desk._others) == 5
-    assert desk.at(1).learner is not first
-    assert desk.at(1).progress == first.known()[0]
+        context.at(number)
+    assert len(context._others) == 5
+    assert context.at(1).learner is not first
+    assert context.at(1).progress == first.known()[0]
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_each_process_has_its_part_of_the_sandbox_and_all_have_one_queue(
 ) -> None:
     monkeypatch.setattr(gate, "_gate", gate.current())
     for name in ("_run", "unproved"):
-        monkeypatch.setattr(serve, name, lambda *_: None)
-    monkeypatch.setattr(serve.app, "create", lambda *_: None)
+        monkeypatch.setattr(serving, name, lambda *_: None)
+    monkeypatch.setattr(serving.application, "create", lambda *_: None)
     settings = Settings(data=tmp_path, accounts=True, database="postgresql://x/y", workers=4)
     sandbox.share(1)
     whole = gate.current().programs
     with socket.socket() as listener:
-        serve.work(settings, listener, number=1)
+        serving.work(settings, listener, number=1)
     assert gate.current().programs == max(2, whole // 4)
 
 
@@ -160,10 +160,10 @@ def test_queues_of_several_processes_share_their_limits(
     settings = Settings(
         data=tmp_path, host="0.0.0.0", database=postgresql_server.database(), workers=workers, url="http://x.example"
     )
-    desks = [create(settings, shelf()).state.desk for _ in range(2)]
+    desks = [create(settings, library()).state.context for _ in range(2)]
     for kind, most in {"programs": settings.programs, "experiments": 1, "lens": LENSES}.items():
-        one, other = (desk.turns[kind] for desk in desks)
+        one, other = (context.queues[kind] for context in desks)
         assert one.at_once == other.at_once == most
         assert (one._locks is not None) == (workers > 1)
-    for desk in desks:
-        desk.close()
+    for context in desks:
+        context.close()

@@ -7,7 +7,7 @@ import pytest
 
 from clearhead import sandbox
 from clearhead.studio.explore.experiment_programs import EXPERIMENTS
-from clearhead.studio.explore.line_chart import curve
+from clearhead.studio.explore.line_chart import line_chart
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC
 
@@ -34,10 +34,10 @@ def test_an_exception_and_a_flood_are_told(visitor: Visitor) -> None:
 
 
 def test_a_program_reaches_neither_the_learners_files_nor_the_page(visitor: Visitor) -> None:
-    page = tried(visitor, f"print(open({visitor.desk.store.database.where!r}).read())")
+    page = tried(visitor, f"print(open({visitor.context.store.database.where!r}).read())")
     assert "Error" in page
     assert "<script>alert" not in tried(visitor, "print('<script>alert(1)</script>')")
-    assert not visitor.desk.progress.history
+    assert not visitor.context.progress.history
 
 
 def test_a_program_too_long_is_refused(visitor: Visitor) -> None:
@@ -85,4 +85,4 @@ def test_an_unknown_experiment_is_a_404(visitor: Visitor) -> None:
 
 
 def test_a_curve_of_nothing_but_zeros_is_drawn() -> None:
-    assert "nan" not in curve([1, 2], {"y": [0.0, 0.0]}, "flat")
+    assert "nan" not in line_chart([1, 2], {"y": [0.0, 0.0]}, "flat")

@@ -5,8 +5,9 @@ import pytest
 from clearhead import course, sandbox
 from clearhead.course import Item, Pack
 from clearhead.errors import SandboxError
-from clearhead.studio.explore import own_class as reveal
-from clearhead.studio.lens import demo_model as demo
+from clearhead.studio.explore import own_class
+from clearhead.studio.lens import demo_model
+from clearhead.studio.questions.question import ends_in_class
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
 
@@ -33,14 +34,14 @@ def last(pack: Pack) -> Item:
 
 
 def source(item: Item, role: str) -> str:
-    program = item.one(role)
+    program = item.first(role)
     assert program
     return program.source
 
 
 @pytest.mark.slow
 def test_one_item_ends_in_a_class_and_is_the_last_of_its_topic(pack: Pack, last: Item) -> None:
-    assert [item.id for item in pack.items.values() if reveal.reveals(item)] == [last.id]
+    assert [item.id for item in pack.items.values() if ends_in_class(item)] == [last.id]
     steps = [item for item in pack.items_of(last.topic) if item.kind == "code"]
     assert max(steps, key=lambda item: item.difficulty) == last
 
@@ -52,28 +53,28 @@ def test_clearheads_own_layer_passes_the_learners_suite(last: Item) -> None:
 
 
 def test_the_class_with_minilms_parameters_attends_as_minilm(last: Item) -> None:
-    ran = reveal._run(source(last, "solution"), 3)
+    ran = own_class._run(source(last, "solution"), 3)
     assert ran.weights.shape[1] == 12
     assert ran.apart < 1e-5
     no_scale = next(one for one in last.role("mutant") if one.misconception == "no-scale")
-    assert reveal._run(no_scale.source, 3).apart > 0.1
+    assert own_class._run(no_scale.source, 3).apart > 0.1
 
 
 def test_what_is_drawn_is_what_the_class_gave(last: Item) -> None:
-    ran = reveal._run(source(last, "solution"), 3)
-    drawn = next(iter(reveal._as_reading(ran, 3).record.values())).to_dense()
+    ran = own_class._run(source(last, "solution"), 3)
+    drawn = next(iter(own_class._as_reading(ran, 3).record.values())).to_dense()
     assert (drawn - ran.weights).abs().max() < 1e-5
-    tokens = demo.reading(reveal.SENTENCE).tokens
-    for (token, links), row in zip(reveal._strongest(ran, 7, tokens), ran.weights[0, 7], strict=True):
+    tokens = demo_model.reading(own_class.SENTENCE).tokens
+    for (token, links), row in zip(own_class._strongest(ran, 7, tokens), ran.weights[0, 7], strict=True):
         assert token in tokens
         assert links[0][1] == pytest.approx(row.max().item())
 
 
 def test_a_class_that_fails_there_is_told_why() -> None:
     with pytest.raises(SandboxError, match="ZeroDivisionError"):
-        reveal._run("class MultiHeadAttention:\n    def __init__(self, *_):\n        1 / 0\n", 0)
+        own_class._run("class MultiHeadAttention:\n    def __init__(self, *_):\n        1 / 0\n", 0)
     with pytest.raises(SandboxError, match="the weights have shape"):
-        reveal._run(
+        own_class._run(
             "import torch\n\nclass MultiHeadAttention(torch.nn.Module):\n    def __init__(self, *_):\n"
             "        super().__init__()\n\n    def load_state_dict(self, *_):\n        pass\n\n"
             "    def forward(self, x, *_):\n        return x, torch.ones(1, 12, 2, 2)\n",

@@ -8,7 +8,7 @@ import pytest
 
 from clearhead import course, sandbox
 from clearhead.sandbox import Chunk, Outcome, Program
-from clearhead.studio.explore.seed_substitution import settled
+from clearhead.studio.explore.seed_substitution import with_seed_substituted
 from clearhead.studio.text.formatting import STOPPED
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC, answer
@@ -36,7 +36,7 @@ def test_a_program_shows_its_numbers_and_not_how_they_were_drawn() -> None:
             source = "\n".join(program.source for program in (*item.role("setup"), *item.role("given")))
             for seed in (0, 7):
                 whole.append(f"seed = {seed}\n{source}")
-                shown.append(settled(source, seed))
+                shown.append(with_seed_substituted(source, seed))
     assert len(shown) > 50
     assert not [one for one in shown[::2] if "seed" in one.replace("manual_seed(0)", "") or "import random" in one]
     ran = sandbox.run_each([Program((Chunk(one),)) for one in (*whole, *shown)], preload=pack.preload)
@@ -47,7 +47,7 @@ def test_a_program_shows_its_numbers_and_not_how_they_were_drawn() -> None:
 
 @pytest.mark.parametrize("source", ["print(", "seed = 3\nprint(seed)", "def f(seed):\n    return seed\nprint(f(2))"])
 def test_a_program_with_a_seed_of_its_own_is_left_as_it_is(source: str) -> None:
-    assert settled(source, 5).endswith(source)
+    assert with_seed_substituted(source, 5).endswith(source)
 
 
 @pytest.mark.parametrize("why", sorted(STOPPED))
@@ -77,7 +77,7 @@ def test_a_prediction_is_answered_with_the_belief_behind_it(visitor: Visitor) ->
     assert page.index(">16.0<") < page.index(">4.0<")
     assert "As you said" in run(visitor, prediction="tensor(4.)")
     assert "Not what you said" in run(visitor, prediction="a")  # the key of the right option is no prediction
-    assert not visitor.desk.progress.history
+    assert not visitor.context.progress.history
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clearhead.studio.explore import walk
-from clearhead.studio.learn import welcome_figure as compass
+from clearhead.studio.learn import welcome_figure
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC
 
@@ -69,7 +69,7 @@ def test_the_browser_computes_what_the_server_computes() -> None:
     for case, steps in zip(cases(), found["walked"], strict=True):
         assert flat(steps) == pytest.approx(flat(plain(walk.compute(**case))), rel=1e-12, abs=1e-12)
     for turn, row in zip(turns, found["turned"], strict=True):
-        assert row == pytest.approx(compass.weights(*turn), rel=1e-12)
+        assert row == pytest.approx(welcome_figure.weights(*turn), rel=1e-12)
 
 
 def flat(thing: object) -> list[float]:

@@ -31,13 +31,13 @@ def test_ones_own_data_can_be_taken_along(visitor: Visitor) -> None:
 def test_starting_over_sets_aside_and_can_be_taken_back(visitor: Visitor) -> None:
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
     visitor.post("/settings/start-over")
-    assert not visitor.desk.progress.history
+    assert not visitor.context.progress.history
     assert "Turn the query" in visitor.get("/")
     visitor.later(minutes=1)
     answer(visitor, visitor.get("/items/scale-of-logits"), "4.0")
-    assert [one.correct for one in visitor.desk.progress.history] == [True]
+    assert [one.correct for one in visitor.context.progress.history] == [True]
     visitor.post("/settings/start-over", back="true")
-    assert [one.correct for one in visitor.desk.progress.history] == [False, True]
+    assert [one.correct for one in visitor.context.progress.history] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_search_shows_words_and_no_marks() -> None:
     for path in course.shipped():
         for topic in course.load(path).topics:
             for mode, page in topic.pages.items():
-                shown = excerpt.plain(page.text)
+                shown = excerpt.plain_text(page.text)
                 found = [mark for mark in ("\\", "$", "{", "|", "---", "](") if mark in shown]
                 assert shown, (topic.id, mode)
                 assert not found, (topic.id, mode, found)
@@ -78,7 +78,7 @@ def test_search_does_not_give_answers_away(visitor: Visitor) -> None:
 
 def test_a_note_and_a_report_belong_to_a_question(visitor: Visitor) -> None:
     page = answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
-    id = visitor.desk.progress.history[0].id
+    id = visitor.context.progress.history[0].id
     assert "items/scale-of-logits.md, rev 1" in page
     noted = visitor.post("/notes", item="scale-of-logits", text="<b>mine</b>", attempt=id)
     assert "&lt;b&gt;mine" in noted

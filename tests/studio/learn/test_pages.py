@@ -79,7 +79,7 @@ def test_a_card_is_shown_turned_and_graded(visitor: Visitor) -> None:
     assert 'class="card-back"' in turned
     after = visitor.post("/answer", ticket=ticket, response="good")
     assert "Take the last grade back" in after
-    assert visitor.desk.progress.history[0].correct
+    assert visitor.context.progress.history[0].correct
 
 
 def test_only_a_card_can_be_revealed(visitor: Visitor) -> None:
@@ -117,7 +117,7 @@ def test_a_form_sent_twice_counts_once_and_shows_the_first(visitor: Visitor) -> 
     page = visitor.get("/items/scale-of-logits")
     assert "Not right" in answer(visitor, page, "16.0")
     assert "Not right" in answer(visitor, page, "4.0")
-    assert [one.correct for one in visitor.desk.progress.history] == [False]
+    assert [one.correct for one in visitor.context.progress.history] == [False]
 
 
 def test_nothing_ticked_asks_again_and_keeps_the_question(visitor: Visitor) -> None:
@@ -127,7 +127,7 @@ def test_nothing_ticked_asks_again_and_keeps_the_question(visitor: Visitor) -> N
     assert re.findall(r'<span class="text">(.*?)</span></label>', again) == re.findall(
         r'<span class="text">(.*?)</span></label>', page
     )
-    assert not visitor.desk.progress.history
+    assert not visitor.context.progress.history
 
 
 def test_confidence_hints_and_time_are_kept(visitor: Visitor) -> None:
@@ -137,20 +137,20 @@ def test_confidence_hints_and_time_are_kept(visitor: Visitor) -> None:
     visitor.later(seconds=21)
     told = answer(visitor, page, "4.0", sure="fairly")
     assert "Before the answer you said: fairly sure." in told
-    (kept,) = visitor.desk.progress.history
+    (kept,) = visitor.context.progress.history
     assert (kept.confidence, kept.hints, kept.seconds, kept.seed) == (0.7, 2, 21.0, 7)
 
 
 def test_the_last_grade_can_be_taken_back(visitor: Visitor) -> None:
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
-    id = visitor.desk.progress.history[0].id
+    id = visitor.context.progress.history[0].id
     page = visitor.post("/undo", attempt=id)
     assert 'id="question"' in page
-    assert not visitor.desk.progress.history
+    assert not visitor.context.progress.history
     assert "it does not count" in visitor.get(f"/attempts/{id}")
     visitor.post("/undo", attempt=id)
     visitor.post("/undo", attempt="nobody", status=404)
-    assert len(visitor.desk.store.attempts()) == 2
+    assert len(visitor.context.store.attempts()) == 2
 
 
 def test_practice_goes_from_easy_to_hard_and_then_rests(visitor: Visitor) -> None:
@@ -172,9 +172,9 @@ def test_attempts_survive_a_restart(tmp_path: Path, database: str | None) -> Non
         old = visitor.ticket(page)
     client, visitor = visitor_of(tmp_path, database)
     with client:
-        assert len(visitor.desk.progress.history) == 1
+        assert len(visitor.context.progress.history) == 1
         visitor.post("/answer", ticket=old, response="a")  # a form left open in a tab
-        assert len(visitor.desk.progress.history) == 1
+        assert len(visitor.context.progress.history) == 1
 
 
 def test_progress_shows_concepts_days_confidence_and_answers(visitor: Visitor) -> None:
@@ -215,10 +215,10 @@ def test_every_wrong_address_gets_a_page_that_says_so(visitor: Visitor, address:
 
 
 def test_a_question_whose_answer_is_being_computed_says_so(visitor: Visitor) -> None:
-    whole = visitor.desk.shelf
-    visitor.desk.restock(replace(whole, proved={}, coming=5))
+    whole = visitor.context.library
+    visitor.context.set_library(replace(whole, proved={}, coming=5))
     assert "still being computed" in visitor.get("/items/scale-of-logits", 404)
     assert "There is no question none" in visitor.get("/items/none", 404)
     assert "5 more are being computed" in visitor.get(TOPIC)
-    visitor.desk.restock(whole)
+    visitor.context.set_library(whole)
     visitor.get("/items/scale-of-logits")

@@ -13,8 +13,16 @@ from starlette.testclient import TestClient
 
 from clearhead.course import Attempt, rebuild
 from clearhead.studio.app.application import create
-from clearhead.studio.learner.review_session import LONGEST, NEW_A_DAY, NEW_A_SITTING, SITTING, answered, begun, helping
-from clearhead.studio.library.library import Shelf
+from clearhead.studio.learner.review_session import (
+    LONGEST,
+    NEW_PER_DAY,
+    NEW_PER_SESSION,
+    SESSION_LENGTH,
+    answers_since,
+    plan_session,
+    start_of,
+)
+from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
 from studio import sample
 from studio.conftest import START, Visitor
@@ -23,21 +31,21 @@ from studio.learn.test_pages import TOPIC
 MANY = 53
 
 
-def shelf() -> Shelf:
+def library() -> Library:
     """The sample course with many more questions."""
-    (pack,) = sample.shelf().packs
+    (pack,) = sample.library().packs
     one = pack.items["scale-of-logits"]
     more = {f"q-{n}": replace(one, id=f"q-{n}", title=f"Question {n}", kind="choice") for n in range(MANY)}
     proved = {id: replace(sample.PROVED[one.id], item_id=id, kind="choice") for id in more}
-    return Shelf((replace(pack, items={**pack.items, **more}),), {**sample.PROVED, **proved})
+    return Library((replace(pack, items={**pack.items, **more}),), {**sample.PROVED, **proved})
 
 
 @pytest.fixture
 def visitor(tmp_path: Path) -> Iterator[Visitor]:
-    app = create(Settings(data=tmp_path), shelf())
-    app.state.desk.now = lambda: START
+    app = create(Settings(data=tmp_path), library())
+    app.state.context.now = lambda: START
     with TestClient(app, base_url="http://127.0.0.1") as client:
-        yield Visitor(client, app.state.desk)
+        yield Visitor(client, app.state.context)
 
 
 def attempt(item: str, minutes: float, *, correct: bool = True, mode: str = "practice", **more: object) -> Attempt:
@@ -69,28 +77,28 @@ def sit(visitor: Visitor, page: str) -> tuple[int, str]:
 
 def test_after_a_first_page_a_few_new_questions_are_offered(visitor: Visitor) -> None:
     visitor.get(f"{TOPIC}/read")
-    assert said(visitor.get("/")).startswith(f"Today {NEW_A_SITTING} questions, about 3 minutes Begin")
+    assert said(visitor.get("/")).startswith(f"Today {NEW_PER_SESSION} questions, about 3 minutes Begin")
     assert "All new." in said(visitor.get("/"))
 
 
 @pytest.mark.slow
 def test_a_sitting_ends_and_says_what_waits_without_a_number_to_fear(visitor: Visitor) -> None:
     for n in range(MANY):
-        visitor.desk.store.record(attempt(f"q-{n}", 0, correct=False))
+        visitor.context.store.record(attempt(f"q-{n}", 0, correct=False))
     visitor.later(days=15)
     home = said(visitor.get("/"))
-    assert f"{SITTING} questions" in home
+    assert f"{SESSION_LENGTH} questions" in home
     assert "All to see again." in home
     assert home.endswith("The rest can wait for other sittings."), "no number that only weighs"
-    assert str(MANY - SITTING) not in home
+    assert str(MANY - SESSION_LENGTH) not in home
     page = visitor.get("/review")
-    assert f"1 of {SITTING}" in page
+    assert f"1 of {SESSION_LENGTH}" in page
     count, end = sit(visitor, page)
-    assert count == SITTING
-    assert f"{SITTING} answered" in end
+    assert count == SESSION_LENGTH
+    assert f"{SESSION_LENGTH} answered" in end
     assert "A good place to stop" in end
-    assert f"Another {SITTING}" in end
-    assert f"1 of {SITTING}" in visitor.get("/review"), "another sitting begins"
+    assert f"Another {SESSION_LENGTH}" in end
+    assert f"1 of {SESSION_LENGTH}" in visitor.get("/review"), "another sitting begins"
 
 
 def take_back(visitor: Visitor, page: str) -> str:
@@ -103,27 +111,27 @@ def take_back(visitor: Visitor, page: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("card", [False, True], ids=["question", "card"])
 def test_a_sitting_goes_on_from_an_answer_taken_back(visitor: Visitor, card: bool) -> None:
-    for n in range(SITTING):
-        visitor.desk.store.record(attempt("what-is-lse" if card and not n else f"q-{n}", n, correct=False))
+    for n in range(SESSION_LENGTH):
+        visitor.context.store.record(attempt("what-is-lse" if card and not n else f"q-{n}", n, correct=False))
     visitor.later(days=1)
     page = visitor.get("/review")
     for n in range(3):
-        assert f"{n + 1} of {SITTING}" in page
+        assert f"{n + 1} of {SESSION_LENGTH}" in page
         form = {"response": "good"} if "card-face" in page else {"response": "b"}
         told = visitor.post("/answer", ticket=visitor.ticket(page), **form)
         if card:  # the first: the next question offers to take its grade back
-            assert f"1 of {SITTING}" in take_back(visitor, told)
+            assert f"1 of {SESSION_LENGTH}" in take_back(visitor, told)
             return
         visitor.later(seconds=7)
         onward = re.search(r'href="(/review[^"]+)"', told)
         assert onward
         page = visitor.get(onward[1].replace("&amp;", "&"))
     again = take_back(visitor, told)
-    assert f"3 of {SITTING}" in again
+    assert f"3 of {SESSION_LENGTH}" in again
     told = visitor.post("/answer", ticket=visitor.ticket(again), response="a")
     onward = re.search(r'href="(/review[^"]+)"', told)
     assert onward
-    assert f"4 of {SITTING}" in visitor.get(onward[1].replace("&amp;", "&"))
+    assert f"4 of {SESSION_LENGTH}" in visitor.get(onward[1].replace("&amp;", "&"))
 
 
 def test_a_question_taken_back_keeps_the_focus(visitor: Visitor) -> None:
@@ -140,19 +148,19 @@ def test_new_questions_are_few_a_day(visitor: Visitor) -> None:
     for _ in range(4):
         met += sit(visitor, visitor.get("/review"))[0]
         visitor.later(minutes=1)
-    new = {one.item_id for one in visitor.desk.progress.history}
-    assert len(new) == NEW_A_DAY
+    new = {one.item_id for one in visitor.context.progress.history}
+    assert len(new) == NEW_PER_DAY
     home = said(visitor.get("/"))
     assert "new." not in home
     visitor.later(days=1)
-    assert f"{NEW_A_SITTING} new." in said(visitor.get("/"))
+    assert f"{NEW_PER_SESSION} new." in said(visitor.get("/"))
 
 
 @pytest.mark.slow
 def test_when_all_is_done_home_says_so_and_when_the_next_comes(visitor: Visitor) -> None:
-    for n, id in enumerate(visitor.desk.shelf.items):
-        visitor.desk.store.record(attempt(id, n / 100))
-        visitor.desk.store.record(attempt(id, 30 + n / 100))
+    for n, id in enumerate(visitor.context.library.items):
+        visitor.context.store.record(attempt(id, n / 100))
+        visitor.context.store.record(attempt(id, 30 + n / 100))
     visitor.later(hours=2)
     assert re.fullmatch(r"Today Nothing more The next comes [^.]+\.", said(visitor.get("/")))
     assert "Nothing is due here" in visitor.get("/review")
@@ -163,25 +171,25 @@ def test_a_spot_is_weak_after_wrong_answers_not_after_few(visitor: Visitor) -> N
         home = visitor.get("/")
         return home[home.index('id="weak"') : home.index("<h2>Topics")]
 
-    visitor.desk.store.record(attempt("q-1", 0, correct=False))
+    visitor.context.store.record(attempt("q-1", 0, correct=False))
     assert "None known yet" in weak(), "one answer says little"
     for n in (2, 3, 4, 5):
-        visitor.desk.store.record(attempt(f"q-{n}", n))
+        visitor.context.store.record(attempt(f"q-{n}", n))
     assert "None now" in weak()
-    visitor.desk.store.record(attempt("q-6", 6, correct=False))
+    visitor.context.store.record(attempt("q-6", 6, correct=False))
     assert "Scaling" in weak()
 
 
 def test_what_is_new_beyond_the_day_waits_in_its_topic(visitor: Visitor) -> None:
-    for n in range(NEW_A_DAY):
+    for n in range(NEW_PER_DAY):
         for minutes in (n, 30 + n):
-            visitor.desk.store.record(attempt(f"q-{n}", minutes))
+            visitor.context.store.record(attempt(f"q-{n}", minutes))
     visitor.later(hours=2)
     assert said(visitor.get("/")).endswith("New ones wait in their topics.")
 
 
 def test_new_questions_are_of_the_topic_one_is_in_and_not_of_one_passed(visitor: Visitor) -> None:
-    visitor.desk.store.keep("passed:attention/one-head", "2026-03-04")
+    visitor.context.store.keep("passed:attention/one-head", "2026-03-04")
     visitor.get(f"{TOPIC}/read")
     assert "Nothing more" in said(visitor.get("/"))
 
@@ -191,19 +199,19 @@ RIGHT = st.lists(st.tuples(st.integers(0, MANY - 1), st.booleans(), st.sampled_f
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=40)
-@given(RIGHT, st.floats(0, 90), st.integers(0, SITTING))
+@given(RIGHT, st.floats(0, 90), st.integers(0, SESSION_LENGTH))
 def test_a_helping_is_never_too_much_and_leaves_nothing_due_out_for_something_new(
     done: list[tuple[int, bool, float | None]], days: float, room: int
 ) -> None:
-    items = [item for id, item in shelf().items.items() if id.startswith("q-")]
+    items = [item for id, item in library().items.items() if id.startswith("q-")]
     attempts = [attempt(f"q-{n}", place, correct=right, confidence=sure) for place, (n, right, sure) in enumerate(done)]
     progress, now = rebuild(items, attempts), START + timedelta(days=days, hours=1)
     by_item = {item.id: [one for one in attempts if one.item_id == item.id] for item in items}
-    found = helping(items, items, progress, by_item, now, room)
+    found = plan_session(items, items, progress, by_item, now, room)
     assert len(found.items) <= room
     assert len({item.id for item in found.items}) == len(found.items)
     assert len(found.again) + found.waiting == len(progress.due(now))
-    assert len(found.new) <= NEW_A_SITTING
+    assert len(found.new) <= NEW_PER_SESSION
     assert not (found.waiting and found.new)
     errors = [item.id for item in found.again if item.id in progress.calibration.confident_errors]
     assert [item.id for item in found.again][: len(errors)] == errors
@@ -212,9 +220,9 @@ def test_a_helping_is_never_too_much_and_leaves_nothing_due_out_for_something_ne
 def test_a_sitting_counts_its_own_answers_alone() -> None:
     history = [attempt("a", 0, mode="review"), attempt("b", 5), attempt("c", 6, mode="review")]
     since = int((START + timedelta(minutes=1)).timestamp())
-    assert [one.item_id for one in answered(history, since)] == ["c"]
-    assert [one.item_id for one in answered(history, 10**30)] == []
+    assert [one.item_id for one in answers_since(history, since)] == ["c"]
+    assert [one.item_id for one in answers_since(history, 10**30)] == []
     now = START + timedelta(minutes=9)
-    assert begun(since, now) == since
+    assert start_of(since, now) == since
     for other in (0, -5, 10**30, since - LONGEST):
-        assert begun(other, now) == int(now.timestamp())
+        assert start_of(other, now) == int(now.timestamp())

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from clearhead.course import Calibration
-from clearhead.studio.learner.confidence import FEWEST, LEVELS, held, said, stated
+from clearhead.studio.learner.confidence import FEWEST, LEVELS, chance_of, level_outcomes, nearest_level
 from studio.conftest import ON_BOTH, Visitor
 from studio.learn.test_pages import answer
 
@@ -16,9 +16,9 @@ QUESTION = "/items/scale-of-logits"
 @pytest.mark.parametrize("word", [*(level.id for level in LEVELS), "", "true", "certain"])
 def test_what_is_said_is_kept_with_the_answer_and_nothing_else_is(visitor: Visitor, word: str) -> None:
     told = answer(visitor, visitor.get(QUESTION), "16.0", **({"sure": word} if word else {}))
-    (kept,) = (one for _, one in visitor.desk.store.attempts())
-    assert kept.confidence == stated(word)
-    level = said(kept.confidence)
+    (kept,) = (one for _, one in visitor.context.store.attempts())
+    assert kept.confidence == chance_of(word)
+    level = nearest_level(kept.confidence)
     assert (f"you said: {level.name}." in told) if level else ("you said:" not in told)
 
 
@@ -33,21 +33,21 @@ def test_a_question_asks_before_the_answer_with_one_key_each_and_takes_none(visi
 
 
 def test_words_are_far_enough_apart_for_the_bands_of_the_course() -> None:
-    assert [said(level.stated) for level in LEVELS] == list(LEVELS)
+    assert [nearest_level(level.stated) for level in LEVELS] == list(LEVELS)
     bands = {int(level.stated * 5) for level in LEVELS}
     assert len(bands) == len(LEVELS)
-    assert said(None) is None
+    assert nearest_level(None) is None
 
 
 def test_each_word_is_compared_with_what_came_of_it() -> None:
-    found = held(Calibration(47, 0.2, ((0.3, 2 / 3, 3), (0.7, 0.7, 20), (0.9, 0.5, 24))))
+    found = level_outcomes(Calibration(47, 0.2, ((0.3, 2 / 3, 3), (0.7, 0.7, 20), (0.9, 0.5, 24))))
     assert [(one.level.id, one.right, one.count) for one in found] == [
         ("guess", 2, 3), ("unsure", 0, 0), ("fairly", 14, 20), ("sure", 12, 24),
     ]  # fmt: skip
     assert [one.verdict for one in found] == [
         "too few to tell", "not used yet", "as often as you say", "less often than you say",
     ]  # fmt: skip
-    (more, *_) = held(Calibration(40, 0.2, ((0.3, 0.8, 40),)))
+    (more, *_) = level_outcomes(Calibration(40, 0.2, ((0.3, 0.8, 40),)))
     assert more.verdict == "more often than you say"
     assert more.count >= FEWEST
 

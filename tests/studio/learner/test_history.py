@@ -32,8 +32,8 @@ def test_a_history_that_grew_is_the_history_worked_out_anew(
 
 
 def test_what_a_request_remembers_is_news_after_its_own_write(visitor: Visitor) -> None:
-    desk = visitor.desk.for_request()
-    assert not desk.progress.history
-    assert not desk.progress.history
+    context = visitor.context.for_request()
+    assert not context.progress.history
+    assert not context.progress.history
     answer(visitor, visitor.get("/items/scale-of-logits"), "4.0")
-    assert len(desk.progress.history) == 1
+    assert len(context.progress.history) == 1

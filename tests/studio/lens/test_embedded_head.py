@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from clearhead import course
-from clearhead.studio.lens import demo_model as demo
-from clearhead.studio.text import embedded_head
-from clearhead.studio.text import markdown as prose
+from clearhead.studio.lens import demo_model
+from clearhead.studio.text import embedded_head, markdown
 from studio.conftest import Visitor
 
 TEXT = "Paris is to France what Rome is to Italy"
@@ -22,7 +21,7 @@ def block(**more: object) -> str:
 
 
 def test_a_block_becomes_a_place_with_a_way_to_the_lens() -> None:
-    html = prose.html(block())
+    html = markdown.html(block())
     assert 'data-point="rome"' in html
     assert "/heads.json?text=Paris+is" in html
     assert 'href="/lens?text=Paris+is+to+France+what+Rome+is+to+Italy&amp;layer=5&amp;head=4"' in html
@@ -30,11 +29,11 @@ def test_a_block_becomes_a_place_with_a_way_to_the_lens() -> None:
 
 @pytest.mark.parametrize("more", [{"layer": -1}, {"head": "x"}, {"text": ""}, {"colour": 3}, {"text": "x" * 501}])
 def test_a_block_that_makes_no_sense_is_shown_as_it_is(more: dict[str, object]) -> None:
-    assert "data-source" not in prose.html(block(**more))
+    assert "data-source" not in markdown.html(block(**more))
 
 
 def test_no_word_of_a_pack_becomes_markup() -> None:
-    html = prose.html(block(**{"text": '"><script>alert(1)</script>', "token": '"><b>'}))
+    html = markdown.html(block(**{"text": '"><script>alert(1)</script>', "token": '"><b>'}))
     assert "<script>" not in html
     assert "<b>" not in html
 
@@ -44,7 +43,7 @@ def test_the_numbers_are_the_models(visitor: Visitor) -> None:
     assert [layer["heads"] for layer in drawn["layers"]] == [1]
     map_ = drawn["layers"][0]["map"]
     weights = np.frombuffer(base64.b64decode(map_["data"]), dtype="<u2").reshape(map_["shape"])[0] * map_["scale"]
-    own = list(demo.reading(TEXT).record.values())[5].to_dense()[0, 4].numpy()
+    own = list(demo_model.reading(TEXT).record.values())[5].to_dense()[0, 4].numpy()
     assert np.abs(weights - own).max() < 1e-3
 
 
@@ -63,7 +62,7 @@ def test_every_block_of_the_course_can_be_drawn() -> None:
         for page in topic.pages.values():
             for source in page.text.split("```lens\n")[1:]:
                 shown = embedded_head.EmbeddedHead.model_validate(tomllib.loads(source.partition("```")[0]))
-                reading = demo.reading(shown.text)
+                reading = demo_model.reading(shown.text)
                 assert not shown.token or shown.token in reading.tokens, (page.file, shown)
                 assert shown.head < list(reading.record.values())[shown.layer].shape[1]
                 count += 1

@@ -10,9 +10,9 @@ from starlette.testclient import TestClient
 
 from clearhead import sandbox
 from clearhead.errors import PackError, SandboxError
-from clearhead.studio.app import serving as serve
+from clearhead.studio.app import serving
 from clearhead.studio.app.application import create
-from clearhead.studio.library.library import Shelf, prove, unproved
+from clearhead.studio.library.library import Library, prove, unproved
 from clearhead.studio.web.settings import Settings
 from studio import sample
 
@@ -21,10 +21,10 @@ confined = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be
 
 
 def test_a_shelf_is_read_before_anything_is_proved() -> None:
-    shelf = unproved([PACK])
-    assert shelf.coming == len(shelf.packs[0].items) > 0
-    assert not shelf.items
-    assert list(shelf.topics())
+    library = unproved([PACK])
+    assert library.coming == len(library.packs[0].items) > 0
+    assert not library.items
+    assert list(library.topics())
 
 
 def test_one_id_in_two_packs_is_refused() -> None:
@@ -34,7 +34,7 @@ def test_one_id_in_two_packs_is_refused() -> None:
 
 @confined
 def test_it_fills_item_by_item_and_starts_again_from_the_cache(tmp_path: Path) -> None:
-    seen: list[Shelf] = []
+    seen: list[Library] = []
     empty = unproved([PACK])
     whole = prove(empty, tmp_path, seen.append)
     assert whole.coming == 0
@@ -48,7 +48,7 @@ def test_it_fills_item_by_item_and_starts_again_from_the_cache(tmp_path: Path) -
 def test_what_publish_raises_ends_the_proving(tmp_path: Path) -> None:
     published = 0
 
-    def stop(_: Shelf) -> None:
+    def stop(_: Library) -> None:
         nonlocal published
         published += 1
         if published == 3:
@@ -60,7 +60,7 @@ def test_what_publish_raises_ends_the_proving(tmp_path: Path) -> None:
 
 
 def test_pages_follow_a_fuller_shelf(tmp_path: Path) -> None:
-    whole = sample.shelf()
+    whole = sample.library()
     early = replace(whole, proved={}, coming=len(whole.proved))
     app = create(Settings(data=tmp_path), early)
     with TestClient(app, base_url="http://127.0.0.1") as client:
@@ -72,10 +72,10 @@ def test_pages_follow_a_fuller_shelf(tmp_path: Path) -> None:
             assert "still being computed" in waiting.text
             assert re.search(rf'href="{address}/{mode}"[^>]*>Load it again', waiting.text)
         assert "still being computed" in client.get("/review").text
-        app.state.desk.restock(whole)
+        app.state.context.set_library(whole)
         assert "being computed" not in client.get("/").text
         assert client.get(f"{address}/practice").status_code == 200
-        assert set(app.state.desk.progress.items) == set(whole.items)
+        assert set(app.state.context.progress.items) == set(whole.items)
 
 
 def test_where_nothing_can_be_proved_no_answer_is_said_to_be_on_its_way(
@@ -84,9 +84,9 @@ def test_where_nothing_can_be_proved_no_answer_is_said_to_be_on_its_way(
     def refuse(*_: object) -> None:
         raise SandboxError("programs cannot be confined here")
 
-    monkeypatch.setattr(serve, "prove", refuse)
-    app = create(Settings(data=tmp_path), replace(sample.shelf(), proved={}, coming=5))
+    monkeypatch.setattr(serving, "prove", refuse)
+    app = create(Settings(data=tmp_path), replace(sample.library(), proved={}, coming=5))
     with TestClient(app, base_url="http://127.0.0.1") as client:
-        with serve._proving(Settings(data=tmp_path), app.state.desk, Console(quiet=True)):
+        with serving._proving(Settings(data=tmp_path), app.state.context, Console(quiet=True)):
             pass
         assert "being computed" not in client.get("/").text

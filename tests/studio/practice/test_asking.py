@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearhead.course import Attempt, Mastery
-from clearhead.studio.questions import levels
-from clearhead.studio.questions import worked_steps as fading
+from clearhead.studio.questions import levels, worked_steps
 from studio.conftest import START, Visitor
 from studio.learn.test_pages import TOPIC, answer
 from studio.sample import ITEMS
@@ -34,7 +33,7 @@ def test_a_hint_is_not_in_the_page_before_it_is_asked_for_and_counts(visitor: Vi
     assert "Then divide." in page
     assert 'name="hint"' not in page
     answer(visitor, visitor.post("/help", ticket=visitor.ticket(page), hint="true"), "4.0")
-    assert visitor.desk.progress.history[0].hints == 2
+    assert visitor.context.progress.history[0].hints == 2
 
 
 def test_what_was_filled_in_is_still_there_after_a_hint(visitor: Visitor) -> None:
@@ -70,7 +69,7 @@ def test_typing_an_options_letter_is_a_wrong_answer(visitor: Visitor) -> None:
     told = visitor.post("/answer", ticket=visitor.ticket(page), typed="a")  # the key of the right option
     assert "Not right" in told
     assert "That is not what the program gives." in told
-    assert not visitor.desk.progress.history[-1].correct
+    assert not visitor.context.progress.history[-1].correct
 
 
 def test_options_can_be_asked_for_in_place_of_typing(visitor: Visitor) -> None:
@@ -88,7 +87,7 @@ def test_a_first_answer_is_chosen_not_typed(visitor: Visitor) -> None:
 @pytest.mark.slow
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 2))))
 def test_steps_fade_by_one_at_a_time_and_never_all_come_back(results: list[tuple[bool, int]]) -> None:
-    asked = [fading.asked([attempt(*one) for one in results[:count]]) for count in range(len(results) + 1)]
+    asked = [worked_steps.steps_to_ask([attempt(*one) for one in results[:count]]) for count in range(len(results) + 1)]
     assert asked[0] == 1
     assert min(asked) >= 1
     for before, now, (correct, hints) in zip(asked, asked[1:], results, strict=False):
@@ -97,16 +96,16 @@ def test_steps_fade_by_one_at_a_time_and_never_all_come_back(results: list[tuple
 
 def test_who_knows_the_concepts_begins_further_on() -> None:
     good, learning = (Mastery("c", 0.9, level, 3) for level in ("good", "learning"))
-    assert fading.asked([], [good]) == 2
-    assert fading.asked([], [good, learning]) == fading.asked([]) == 1
+    assert worked_steps.steps_to_ask([], [good]) == 2
+    assert worked_steps.steps_to_ask([], [good, learning]) == worked_steps.steps_to_ask([]) == 1
 
 
 def test_levels_part_the_items_and_a_concept_picks_its_own() -> None:
     many = [replace(item, difficulty=1 + n % 5) for n, item in enumerate(ITEMS * 3)]
-    parts = [levels.at(level, many) for level in levels.LEVELS]
+    parts = [levels.items_at(level, many) for level in levels.LEVELS]
     assert sorted(id(item) for part in parts for item in part) == sorted(map(id, many))
-    assert {c for item in levels.at("softmax", many) for c in item.concepts} == {"softmax"}
-    assert levels.at("no such thing", many) == many
+    assert {c for item in levels.items_at("softmax", many) for c in item.concepts} == {"softmax"}
+    assert levels.items_at("no such thing", many) == many
 
 
 def test_practice_keeps_to_a_level(visitor: Visitor) -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearhead.course import Attempt, Challenge, Mastery
-from clearhead.studio.practice import assessments as exam
-from clearhead.studio.questions import assessment as sitting
+from clearhead.studio.practice import assessments
+from clearhead.studio.questions import assessment
 from studio.conftest import START, Visitor, visitor_of
 from studio.learn.test_pages import TOPIC, answer
 from studio.sample import ITEMS
@@ -29,7 +29,7 @@ def sit(right: list[bool], items: list = MANY) -> list:
     """The items a test asks of somebody who answers so."""
     answers: list[Attempt] = []
     asked = []
-    while (item := sitting.following(items, answers, SITTING)) is not None:
+    while (item := assessment.next_item(items, answers, SITTING)) is not None:
         asked.append(item)
         answers.append(an_answer(item.id, right[len(answers)]))
     return asked
@@ -39,7 +39,7 @@ def sit(right: list[bool], items: list = MANY) -> list:
 @given(st.lists(st.booleans(), min_size=10, max_size=10))
 def test_a_test_asks_ten_different_items_and_the_same_ones_again(right: list[bool]) -> None:
     asked = sit(right)
-    assert len({item.id for item in asked}) == sitting.LENGTH
+    assert len({item.id for item in asked}) == assessment.LENGTH
     assert asked == sit(right)
 
 
@@ -71,10 +71,10 @@ def test_a_test_from_start_to_report(visitor: Visitor) -> None:
         texts = ("4.0", "16.0") if "checkbox" in page else ("16.0",) if place == 0 else ("4.0",)
         page = answer(visitor, page, *texts)
         assert "Rationale" not in page
-    right = sum(one.correct for one in visitor.desk.progress.history)
+    right = sum(one.correct for one in visitor.context.progress.history)
     assert f"<h1>{right} of 3 right</h1>" in page
     assert f"{right} of 3</span>" in page  # the concept they share
-    assert {one.mode for one in visitor.desk.progress.history} == {"test"}
+    assert {one.mode for one in visitor.context.progress.history} == {"test"}
     told = visitor.get(re.search(r'href="(/attempts/[^"]+)"', page)[1])  # type: ignore[index]
     assert "Back to the result" in told
 
@@ -119,7 +119,7 @@ def test_too_slow_is_said_and_earns_no_badge_unless_the_clock_is_off(visitor: Vi
 def test_tries_are_limited(visitor: Visitor) -> None:
     page = problem_pages(visitor, "off", ("1.0",))
     assert "<h1>0 of 3 solved</h1>" in page
-    assert len(visitor.desk.progress.history) == 6  # two tries at each of three
+    assert len(visitor.context.progress.history) == 6  # two tries at each of three
 
 
 def test_the_clock_is_drawn_only_when_it_is_on(visitor: Visitor) -> None:
@@ -153,11 +153,11 @@ FIVE = Challenge(
 
 
 def with_challenge(visitor: Visitor, challenge: Challenge = FIVE) -> None:
-    shelf = visitor.desk.shelf
+    library = visitor.context.library
     topics = tuple(
-        replace(one, challenges=(challenge,)) if one.id == "one-head" else one for one in shelf.packs[0].topics
+        replace(one, challenges=(challenge,)) if one.id == "one-head" else one for one in library.packs[0].topics
     )
-    visitor.desk.restock(replace(shelf, packs=(replace(shelf.packs[0], topics=topics),)))
+    visitor.context.set_library(replace(library, packs=(replace(library.packs[0], topics=topics),)))
 
 
 @pytest.mark.slow
@@ -210,18 +210,18 @@ def test_no_restart_sets_a_clock_back(tmp_path: Path) -> None:
 
 
 def test_nine_of_ten_right_pass_a_test_and_eight_do_not() -> None:
-    def answers(wrong: int, count: int = sitting.LENGTH) -> list[Attempt]:
+    def answers(wrong: int, count: int = assessment.LENGTH) -> list[Attempt]:
         return [an_answer(str(n), n >= wrong) for n in range(count)]
 
-    assert sitting.passed(answers(1))
-    assert not sitting.passed(answers(2))
-    assert not sitting.passed(answers(0, sitting.LENGTH - 1))
+    assert assessment.passed(answers(1))
+    assert not assessment.passed(answers(2))
+    assert not assessment.passed(answers(0, assessment.LENGTH - 1))
 
 
 @pytest.mark.slow
 def test_who_passed_the_test_is_asked_nothing_new_but_what_is_due(visitor: Visitor) -> None:
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
-    visitor.desk.store.keep("passed:attention/one-head", "2026-03-04")
+    visitor.context.store.keep("passed:attention/one-head", "2026-03-04")
     assert "Passed by test, 2026-03-04" in visitor.get(TOPIC)
     visitor.later(days=2)
     page = visitor.get(f"{TOPIC}/practice")
@@ -235,4 +235,4 @@ def test_who_passed_the_test_is_asked_nothing_new_but_what_is_due(visitor: Visit
     [(2, 2, "strong", "strong"), (2, 2, "good", "good"), (1, 2, "strong", "shaky"), (0, 2, "good", "weak")],
 )
 def test_a_verdict_on_a_concept(right: int, asked: int, level: str, said: str) -> None:
-    assert exam.Told(Mastery("c", 0.9, level, 5), right, asked).verdict == said
+    assert assessments.ConceptVerdict(Mastery("c", 0.9, level, 5), right, asked).verdict == said

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from clearhead import sandbox
 from clearhead.course import KINDS
 from clearhead.studio.app.application import create
-from clearhead.studio.explore import experiments as experiment
-from clearhead.studio.library.library import Shelf, fill
+from clearhead.studio.explore import experiments
+from clearhead.studio.library.library import Library, fill
 from clearhead.studio.questions.question import FORMS, Question
 from clearhead.studio.text.field_limits import LONGEST
 from clearhead.studio.web.settings import Settings
@@ -26,27 +26,27 @@ pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can 
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return fill([PACK], tmp_path_factory.mktemp("proofs"))
 
 
 @pytest.fixture
-def visitor(tmp_path: Path, shelf: Shelf) -> Iterator[Visitor]:
-    app = create(Settings(data=tmp_path), shelf)
-    app.state.desk.now = lambda: START
+def visitor(tmp_path: Path, library: Library) -> Iterator[Visitor]:
+    app = create(Settings(data=tmp_path), library)
+    app.state.context.now = lambda: START
     with TestClient(app, base_url="http://127.0.0.1") as client:
-        yield Visitor(client, app.state.desk)
+        yield Visitor(client, app.state.context)
 
 
-def of_kind(shelf: Shelf, kind: str) -> str:
-    return next(item.id for item in shelf.items.values() if item.kind == kind)
+def of_kind(library: Library, kind: str) -> str:
+    return next(item.id for item in library.items.values() if item.kind == kind)
 
 
 def question(visitor: Visitor, page: str) -> Question:
     """The question a page puts, as the studio knows it."""
     from clearhead.studio.practice.asking import asked
 
-    return asked(visitor.desk, visitor.desk.tickets.read(visitor.ticket(page)))
+    return asked(visitor.context, visitor.context.drafts.read(visitor.ticket(page)))
 
 
 def right(put: Question) -> dict[str, object]:
@@ -90,37 +90,37 @@ def wrong(put: Question) -> dict[str, object]:
     return dict(zip(fields, values[1:] + values[:1], strict=True))
 
 
-def test_every_kind_has_a_form_and_an_item_here(shelf: Shelf) -> None:
-    assert set(FORMS) == set(KINDS) == {item.kind for item in shelf.items.values()}
-    assert not shelf.failed
+def test_every_kind_has_a_form_and_an_item_here(library: Library) -> None:
+    assert set(FORMS) == set(KINDS) == {item.kind for item in library.items.values()}
+    assert not library.failed
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_right_answer_is_right_and_a_wrong_one_told_why(visitor: Visitor, shelf: Shelf, kind: str) -> None:
-    id = of_kind(shelf, kind)
+def test_a_right_answer_is_right_and_a_wrong_one_told_why(visitor: Visitor, library: Library, kind: str) -> None:
+    id = of_kind(library, kind)
     for fields, expected in ((wrong, False), (right, True)):
         page = visitor.get(f"/items/{id}")
         visitor.later(seconds=5)
         told = visitor.post("/answer", ticket=visitor.ticket(page), **fields(question(visitor, page)))
-        assert [one.correct for one in visitor.desk.progress.history][-1] is expected
+        assert [one.correct for one in visitor.context.progress.history][-1] is expected
         if kind != "card":
             assert ("Right" in told) is expected
-            assert re.sub(r"<[^>]+>", "", str(shelf.proved[id].rule))[:12] in re.sub(r"<[^>]+>", "", told)
+            assert re.sub(r"<[^>]+>", "", str(library.proved[id].rule))[:12] in re.sub(r"<[^>]+>", "", told)
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"card"}))
-def test_an_incomplete_answer_is_asked_for_again_and_not_kept(visitor: Visitor, shelf: Shelf, kind: str) -> None:
-    page = visitor.get(f"/items/{of_kind(shelf, kind)}")
+def test_an_incomplete_answer_is_asked_for_again_and_not_kept(visitor: Visitor, library: Library, kind: str) -> None:
+    page = visitor.get(f"/items/{of_kind(library, kind)}")
     again = visitor.post("/answer", status=422, ticket=visitor.ticket(page))
     assert 'role="alert"' in again
     assert visitor.ticket(again) == visitor.ticket(page)
-    assert not visitor.desk.progress.history
+    assert not visitor.context.progress.history
 
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"card"}))
-def test_no_page_holds_its_answer_before_the_attempt(visitor: Visitor, shelf: Shelf, kind: str) -> None:
-    id = of_kind(shelf, kind)
-    page, proved = visitor.get(f"/items/{id}"), shelf.proved[id]
+def test_no_page_holds_its_answer_before_the_attempt(visitor: Visitor, library: Library, kind: str) -> None:
+    id = of_kind(library, kind)
+    page, proved = visitor.get(f"/items/{id}"), library.proved[id]
     put = question(visitor, page)
     hidden = [option.rationale for option in proved.options] + [option.belief for option in proved.options]
     hidden += [proved.solution, *proved.rationales.values()] + [criterion.text for criterion in proved.criteria]
@@ -133,8 +133,8 @@ def test_no_page_holds_its_answer_before_the_attempt(visitor: Visitor, shelf: Sh
     assert len({option.key for option in proved.options}) == len(proved.options)
 
 
-def test_a_worked_example_leaves_one_more_step_after_each_success(visitor: Visitor, shelf: Shelf) -> None:
-    id = of_kind(shelf, "worked")
+def test_a_worked_example_leaves_one_more_step_after_each_success(visitor: Visitor, library: Library) -> None:
+    id = of_kind(library, "worked")
     asked = []
     for _ in range(3):
         page = visitor.get(f"/items/{id}")
@@ -142,33 +142,33 @@ def test_a_worked_example_leaves_one_more_step_after_each_success(visitor: Visit
         visitor.later(seconds=5)
         visitor.post("/answer", ticket=visitor.ticket(page), **right(question(visitor, page)))
     assert asked[:2] == [1, 2]
-    assert asked[2] == min(3, len(shelf.proved[id].steps))
+    assert asked[2] == min(3, len(library.proved[id].steps))
 
 
-def test_free_text_is_compared_and_the_learner_decides(visitor: Visitor, shelf: Shelf) -> None:
-    page = visitor.get(f"/items/{of_kind(shelf, 'explain')}")
+def test_free_text_is_compared_and_the_learner_decides(visitor: Visitor, library: Library) -> None:
+    page = visitor.get(f"/items/{of_kind(library, 'explain')}")
     ticket = visitor.ticket(page)
     compared = visitor.post("/answer", ticket=ticket, text="Words that <b>say</b> little.")
     assert "One good answer" in compared
     assert "&lt;b&gt;say" in compared
-    assert not visitor.desk.progress.history
+    assert not visitor.context.progress.history
     ticks = re.findall(r'name="tick" value="([^"]+)"', compared)
     visitor.post("/answer", ticket=ticket, text="Words.", confirmed="1", tick=ticks)
-    assert visitor.desk.progress.history[0].correct
+    assert visitor.context.progress.history[0].correct
 
 
-def test_an_order_that_works_is_shown_after_one_that_does_not(visitor: Visitor, shelf: Shelf) -> None:
-    id = of_kind(shelf, "order")
+def test_an_order_that_works_is_shown_after_one_that_does_not(visitor: Visitor, library: Library) -> None:
+    id = of_kind(library, "order")
     page = visitor.get(f"/items/{id}")
     told = visitor.post("/answer", ticket=visitor.ticket(page), **wrong(question(visitor, page)))
     shown = re.sub(r"<[^>]+>", "", told[told.index("An order that works") :])
-    proved = shelf.proved[id]
+    proved = library.proved[id]
     codes = {step.key: step.code for step in proved.steps}
     assert "".join("".join(codes[key].split()) for key in proved.orders[0]) in "".join(shown.split())
 
 
-def test_a_failed_program_is_kept_to_go_on_with(visitor: Visitor, shelf: Shelf) -> None:
-    id = of_kind(shelf, "code")
+def test_a_failed_program_is_kept_to_go_on_with(visitor: Visitor, library: Library) -> None:
+    id = of_kind(library, "code")
     page = visitor.get(f"/items/{id}")
     told = visitor.post("/answer", ticket=visitor.ticket(page), program="# mine\nprint('no')")
     onward = re.search(r'href="(/items/[^"]+edit=[^"]+)"', told)
@@ -178,28 +178,30 @@ def test_a_failed_program_is_kept_to_go_on_with(visitor: Visitor, shelf: Shelf) 
     assert "One solution" not in told
 
 
-def test_a_question_asked_again_has_other_numbers_and_old_answers_keep_theirs(visitor: Visitor, shelf: Shelf) -> None:
-    item = next(item for item in shelf.items.values() if item.variants)
-    desk = visitor.desk
+def test_a_question_asked_again_has_other_numbers_and_old_answers_keep_theirs(
+    visitor: Visitor, library: Library
+) -> None:
+    item = next(item for item in library.items.values() if item.variants)
+    context = visitor.context
     first = question(visitor, visitor.get(f"/items/{item.id}"))
     page = visitor.get(f"/items/{item.id}")
     told = visitor.post("/answer", ticket=visitor.ticket(page), **right(question(visitor, page)))
     assert "Right" in told
-    desk.variants.prepare(item, desk.shelf.pack_of(item.id), item.seed + 1).result()
+    context.variants.prepare(item, context.library.pack_of(item.id), item.seed + 1).result()
     page = visitor.get(f"/items/{item.id}")
     again = question(visitor, page)
-    assert (again.ticket.seed, again.proved.receipt.seed) == (item.seed + 1, item.seed + 1)
-    assert any(desk.proved(item, item.seed + more).values != first.proved.values for more in range(1, 4))
+    assert (again.draft.seed, again.proved.receipt.seed) == (item.seed + 1, item.seed + 1)
+    assert any(context.proved(item, item.seed + more).values != first.proved.values for more in range(1, 4))
     visitor.later(seconds=5)
     visitor.post("/answer", ticket=visitor.ticket(page), **right(again))
-    old, new = desk.progress.history
+    old, new = context.progress.history
     assert (old.seed, new.seed) == (item.seed, item.seed + 1)
     assert (old.correct, new.correct) == (True, True)
     assert again.proved.answer in re.sub(r"<[^>]+>", "", visitor.get(f"/attempts/{new.id}"))
 
 
 def test_numbers_that_do_not_hold_are_not_shown(
-    visitor: Visitor, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    visitor: Visitor, library: Library, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from clearhead.errors import ProofError
     from clearhead.studio.library import variants
@@ -208,35 +210,37 @@ def test_numbers_that_do_not_hold_are_not_shown(
         raise ProofError("it does not hold at this seed")
 
     monkeypatch.setattr(variants, "prove", refuse)
-    item = next(item for item in shelf.items.values() if item.variants)
-    desk = visitor.desk
-    assert desk.proved(item, item.seed + 1) == shelf.proved[item.id]
-    assert desk.next_seed(item) == item.seed
+    item = next(item for item in library.items.values() if item.variants)
+    context = visitor.context
+    assert context.proved(item, item.seed + 1) == library.proved[item.id]
+    assert context.next_seed(item) == item.seed
 
 
 @pytest.mark.parametrize(("kind", "field"), [("worked", "step"), ("explain", "text"), ("code", "program")])
-def test_an_answer_too_long_is_refused_in_words_and_kept(visitor: Visitor, shelf: Shelf, kind: str, field: str) -> None:
-    page, most = visitor.get(f"/items/{of_kind(shelf, kind)}"), LONGEST[field]
+def test_an_answer_too_long_is_refused_in_words_and_kept(
+    visitor: Visitor, library: Library, kind: str, field: str
+) -> None:
+    page, most = visitor.get(f"/items/{of_kind(library, kind)}"), LONGEST[field]
     names = [f"step-{step.key}" for step in question(visitor, page).asked_steps] if kind == "worked" else [field]
     long = "<x" * (most // 2) + "y"
     said = visitor.post("/answer", 422, ticket=visitor.ticket(page), **dict.fromkeys(names, long))
     assert f"{most + 1:,} characters" in said
     assert f"at most {most:,}" in said
     assert escape(long) in said
-    assert not visitor.desk.history.attempts
+    assert not visitor.context.history.attempts
 
 
-def test_a_typed_output_too_long_is_refused_in_words_and_kept(visitor: Visitor, shelf: Shelf) -> None:
-    from clearhead.studio.practice.asking import new_ticket
+def test_a_typed_output_too_long_is_refused_in_words_and_kept(visitor: Visitor, library: Library) -> None:
+    from clearhead.studio.practice.asking import new_draft
 
-    ticket = new_ticket(visitor.desk, shelf.items[of_kind(shelf, "predict")], "practice").but(typed=True)
+    ticket = new_draft(visitor.context, library.items[of_kind(library, "predict")], "practice").but(typed=True)
     long = "9" * (LONGEST["typed"] + 1)
-    said = visitor.post("/answer", 422, ticket=visitor.desk.tickets.sign(ticket), typed=long)
+    said = visitor.post("/answer", 422, ticket=visitor.context.drafts.sign(ticket), typed=long)
     assert f"at most {LONGEST['typed']:,}" in said
     assert long in said
 
 
-def test_no_page_thread_runs_a_program(visitor: Visitor, shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_page_thread_runs_a_program(visitor: Visitor, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[str] = []
     owners: set[str] = set()
 
@@ -251,18 +255,18 @@ def test_no_page_thread_runs_a_program(visitor: Visitor, shelf: Shelf, monkeypat
     for name in ("run", "judge"):
         monkeypatch.setattr(sandbox, name, noting(getattr(sandbox, name)))
     for kind in ("code", "order"):
-        page = visitor.get(f"/items/{of_kind(shelf, kind)}")
+        page = visitor.get(f"/items/{of_kind(library, kind)}")
         answered = visitor.post("/answer", ticket=visitor.ticket(page), **wrong(question(visitor, page)))
         assert "Not" in answered
     seen = len(threads)
     assert seen >= 2
-    visitor.desk._verdicts.clear()  # as in another process, or after a start
-    for attempt in visitor.desk.history.attempts:
+    visitor.context._verdicts.clear()  # as in another process, or after a start
+    for attempt in visitor.context.history.attempts:
         visitor.get(f"/attempts/{attempt.id}")
-    pack, this = next(iter(shelf.topics()))
-    experiment._kept.clear()  # what an earlier test measured
+    pack, this = next(iter(library.topics()))
+    experiments._kept.clear()  # what an earlier test measured
     visitor.get(f"/topics/{pack.id}/{this.id}/experiment?name=scale&run=true")
     visitor.get("/experiments/heads")
     assert len(threads) > seen + 2
     assert all(name.startswith(("programs", "experiments")) for name in threads), threads
-    assert owners == {visitor.desk.owner, "experiments"}
+    assert owners == {visitor.context.owner, "experiments"}

@@ -9,7 +9,7 @@ import pytest
 
 from clearhead import sandbox
 from clearhead.course import Attempt
-from clearhead.studio.library.library import Shelf
+from clearhead.studio.library.library import Library
 from clearhead.studio.practice import mistakes
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC, answer
@@ -63,32 +63,32 @@ def test_a_long_list_says_how_much_it_leaves_out(visitor: Visitor, monkeypatch: 
 
 
 @pytest.fixture(scope="module")
-def proved(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def proved(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return kinds.fill([kinds.PACK], tmp_path_factory.mktemp("proofs"))
 
 
 @pytest.fixture
-def taught(tmp_path: Path, proved: Shelf) -> Iterator[Visitor]:
+def taught(tmp_path: Path, proved: Library) -> Iterator[Visitor]:
     app = kinds.create(kinds.Settings(data=tmp_path), proved)
-    app.state.desk.now = lambda: kinds.START
+    app.state.context.now = lambda: kinds.START
     with kinds.TestClient(app, base_url="http://127.0.0.1") as client:
-        yield Visitor(client, app.state.desk)
+        yield Visitor(client, app.state.context)
 
 
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
 @pytest.mark.parametrize("kind", sorted(set(kinds.KINDS) - {"card"}))
 def test_every_kind_of_wrong_answer_is_told_with_its_own_reason(
-    taught: Visitor, proved: Shelf, kind: str, monkeypatch: pytest.MonkeyPatch
+    taught: Visitor, proved: Library, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     item = proved.items[kinds.of_kind(proved, kind)]
     page = taught.get(f"/items/{item.id}")
     put = kinds.question(taught, page)
     taught.post("/answer", ticket=taught.ticket(page), **kinds.wrong(put))
-    (kept,) = taught.desk.progress.history
-    told = taught.desk.verdict(put, kept.response)
+    (kept,) = taught.context.progress.history
+    told = taught.context.verdict(put, kept.response)
     monkeypatch.setattr(sandbox, "run", None)  # the page itself runs nothing
     monkeypatch.setattr(sandbox, "judge", None)
-    taught.desk._verdicts.clear()
+    taught.context._verdicts.clear()
     pack = proved.pack_of(item.id)
     page = taught.get(f"/topics/{pack.id}/{item.topic}/mistakes")
     mine = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", page[page.index("You have made these") :]))
@@ -100,17 +100,17 @@ def test_every_kind_of_wrong_answer_is_told_with_its_own_reason(
     if kind == "worked":
         assert "nothing of the sort" in mine
     if kind in ("code", "order"):
-        (text,) = taught.desk.store.kept_under("told:").values()
+        (text,) = taught.context.store.kept_under("told:").values()
         assert json.loads(text)["why"]
 
 
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
-def test_an_answer_from_before_its_reason_was_kept_is_still_shown(taught: Visitor, proved: Shelf) -> None:
+def test_an_answer_from_before_its_reason_was_kept_is_still_shown(taught: Visitor, proved: Library) -> None:
     item = proved.items[kinds.of_kind(proved, "order")]
     page = taught.get(f"/items/{item.id}")
     taught.post("/answer", ticket=taught.ticket(page), **kinds.wrong(kinds.question(taught, page)))
-    (kept,) = taught.desk.progress.history
-    taught.desk.store.keep(f"told:{kept.id}", "{}")
+    (kept,) = taught.context.progress.history
+    taught.context.store.keep(f"told:{kept.id}", "{}")
     pack = proved.pack_of(item.id)
     page = taught.get(f"/topics/{pack.id}/{item.topic}/mistakes")
     assert f"/attempts/{kept.id}" in page
@@ -118,10 +118,10 @@ def test_an_answer_from_before_its_reason_was_kept_is_still_shown(taught: Visito
 
 
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
-def test_an_answer_to_a_question_that_was_of_another_kind_breaks_no_page(taught: Visitor, proved: Shelf) -> None:
+def test_an_answer_to_a_question_that_was_of_another_kind_breaks_no_page(taught: Visitor, proved: Library) -> None:
     item = proved.items[kinds.of_kind(proved, "match")]
     old = Attempt("before", item.id, 1, kinds.START, "practice", False, "a", seed=item.seed)
-    taught.desk.store.record(old)
+    taught.context.store.record(old)
     pack = proved.pack_of(item.id)
     assert f'href="/items/{item.id}?mode=' in taught.get(f"/topics/{pack.id}/{item.topic}/mistakes")
     page = taught.client.get("/attempts/before")

@@ -33,10 +33,10 @@ def test_new_and_due_cards_come_along_without_their_answers(visitor: Visitor) ->
 def test_a_card_known_for_long_stays_at_home(visitor: Visitor) -> None:
     for _ in range(4):
         ticket = cards(visitor)[0]["ticket"]
-        send(visitor, {"ticket": ticket, "response": "good", "at": visitor.desk.now().timestamp()})
+        send(visitor, {"ticket": ticket, "response": "good", "at": visitor.context.now().timestamp()})
         visitor.later(days=3)
     for card in cards(visitor):
-        send(visitor, {"ticket": card["ticket"], "response": "good", "at": visitor.desk.now().timestamp()})
+        send(visitor, {"ticket": card["ticket"], "response": "good", "at": visitor.context.now().timestamp()})
     assert cards(visitor) == []
 
 
@@ -46,7 +46,7 @@ def test_a_grade_sent_again_counts_once(visitor: Visitor) -> None:
     visitor.later(hours=1)
     assert send(visitor, graded, graded) == [ticket, ticket]
     assert send(visitor, {**graded, "response": "again"}) == [ticket]
-    (kept,) = visitor.desk.progress.history
+    (kept,) = visitor.context.progress.history
     assert kept.correct
     assert kept.mode == "recall"
     assert (kept.at - START).total_seconds() == 60
@@ -58,7 +58,7 @@ def test_a_wrong_clock_does_no_harm(visitor: Visitor, at: float, kept_at: int) -
     ticket = cards(visitor)[0]["ticket"]
     visitor.later(hours=1)
     send(visitor, {"ticket": ticket, "response": "good", "at": at})
-    assert (visitor.desk.progress.history[0].at - START).total_seconds() == kept_at
+    assert (visitor.context.progress.history[0].at - START).total_seconds() == kept_at
 
 
 def test_what_is_no_cards_ticket_is_dealt_with_and_not_kept(visitor: Visitor) -> None:
@@ -67,7 +67,7 @@ def test_what_is_no_cards_ticket_is_dealt_with_and_not_kept(visitor: Visitor) ->
         "forged",
         other,
     ]
-    assert not visitor.desk.progress.history
+    assert not visitor.context.progress.history
     visitor.get(f"/offline/back?ticket={other}", 400)
     send(visitor, {"ticket": other, "response": "perhaps", "at": 0}, status=422)
     assert visitor.client.post("/offline/attempts", json=[]).status_code == 403
@@ -77,7 +77,7 @@ def test_a_grade_from_a_page_and_from_the_device_are_one(visitor: Visitor) -> No
     ticket = cards(visitor)[0]["ticket"]
     visitor.post("/answer", ticket=ticket, response="again")
     send(visitor, {"ticket": ticket, "response": "good", "at": START.timestamp()})
-    assert [one.correct for one in visitor.desk.progress.history] == [False]
+    assert [one.correct for one in visitor.context.progress.history] == [False]
     answer(visitor, visitor.get("/items/scale-of-logits"), "4.0")
 
 

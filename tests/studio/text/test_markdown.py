@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import clearhead
-from clearhead.studio.text import markdown as prose
+from clearhead.studio.text import markdown
 from clearhead.studio.text.mathml import to_mathml
 
 PACKS = Path(clearhead.__file__).parent / "packs"
@@ -53,16 +53,16 @@ def test_a_fraction_over_a_root():
 )
 def test_a_formula_cannot_bring_html(hostile):
     allowed = {"math", "mrow", "mi", "mo", "mn", "mtext", "mspace", "xmlns", "display", "mathvariant", "width", "code"}
-    assert elements(str(prose.html(f"${hostile}$"))) <= allowed | {"p", "title", "stretchy", "form", "span", "class"}
+    assert elements(str(markdown.html(f"${hostile}$"))) <= allowed | {"p", "title", "stretchy", "form", "span", "class"}
 
 
 @pytest.mark.parametrize("unknown", [r"\href{javascript:alert(1)}{x}", r"\style{x:y}{z}", r"\nonsense{x}", r"\frac{1"])
 def test_a_command_it_does_not_know_is_refused_and_its_source_shown(unknown):
     with pytest.raises(ValueError):
         to_mathml(unknown)
-    assert "<code" in prose.html(f"${unknown}$")
+    assert "<code" in markdown.html(f"${unknown}$")
 
 
 def test_html_in_prose_is_text():
-    assert "<script" not in prose.html("Hello <script>alert(1)</script> [x](javascript:alert(1))")
-    assert 'href="javascript' not in prose.html("[x](javascript:alert(1))")
+    assert "<script" not in markdown.html("Hello <script>alert(1)</script> [x](javascript:alert(1))")
+    assert 'href="javascript' not in markdown.html("[x](javascript:alert(1))")

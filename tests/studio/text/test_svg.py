@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from clearhead.studio.text.svg import figure, paint
-from clearhead.studio.web import rendering as pages
+from clearhead.studio.web import rendering
 
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
 
@@ -101,6 +101,6 @@ def test_matplotlibs_pictures_take_the_colours_of_the_page() -> None:
 
 def test_every_picture_of_the_course_says_its_colours_by_attributes() -> None:
     """A `<style>` is left out, so a picture must not need one for more than the colour of its text."""
-    shipped = "".join(file.read_text() for file in Path(pages.__file__).parents[2].glob("packs/*/items/*.md"))
+    shipped = "".join(file.read_text() for file in Path(rendering.__file__).parents[2].glob("packs/*/items/*.md"))
     for style in re.findall(r"<style>(.*?)</style>", shipped):
         assert set(re.findall(r"(\w+)\{", style)) <= {"svg", "text"}, style

@@ -23,11 +23,11 @@ from clearhead import sandbox
 from clearhead.course import KINDS, Page, Proved
 from clearhead.course.proofs.messages import LEADS
 from clearhead.studio.app.application import create
-from clearhead.studio.explore import experiments as experiment
+from clearhead.studio.explore import experiments
 from clearhead.studio.explore.experiment_programs import EXPERIMENTS
 from clearhead.studio.explore.experiments import Row
-from clearhead.studio.library.library import Shelf, fill
-from clearhead.studio.text import translation as language
+from clearhead.studio.library.library import Library, fill
+from clearhead.studio.text import translation
 from clearhead.studio.web import rendering as pages
 from clearhead.studio.web.settings import Settings
 from studio.conftest import START, Visitor
@@ -168,7 +168,7 @@ def test_the_check_sees_what_it_should() -> None:
     tree = pages._TEMPLATES.parse(page)
     assert [text.strip() for text in Texts(literal(tree)).found if spoken(text)] == ["A name", "Text"]
     assert list(bare(tree)) == ["Bare one"]
-    program = """def f(x: "Desk") -> "Desk":
+    program = """def f(x: "Desk") -> "Context":
         'A docstring.'
         many("one day", "some days", 3, of="a bare one")
         return _("fine here"), f"not {x} so fine", "Bare", "lower", "not so"
@@ -193,8 +193,8 @@ VALUE = re.compile(r"%\(\w+\)s")
 
 @pytest.fixture
 def marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language, "_PLAIN", Marked())
-    monkeypatch.setattr(language, "catalog", lambda *_: Marked())
+    monkeypatch.setattr(translation, "_ENGLISH", Marked())
+    monkeypatch.setattr(translation, "catalog", lambda *_: Marked())
 
 
 def plain(page: str) -> list[str]:
@@ -251,9 +251,9 @@ def foreign(value: object, prose: bool = False) -> Any:
     return [foreign(one, prose) for one in value] if isinstance(value, (list, tuple)) else value
 
 
-def abroad(shelf: Shelf) -> Shelf:
+def abroad(library: Library) -> Library:
     """A shelf whose packs speak another language, with a page for each mode, and a figure."""
-    (pack,) = shelf.packs
+    (pack,) = library.packs
     topic = pack.topics[0]
     pages = {mode: Page(mode, greek(f"## Words\n\nOf {mode}."), f"{mode}.md") for mode in ("read", "why", "recall")}
     topic = replace(topic, title=greek(topic.title), summary=greek(topic.summary), pages=pages)
@@ -261,23 +261,23 @@ def abroad(shelf: Shelf) -> Shelf:
         id: replace(item, title=greek(item.title or id), concepts=("logits",), variants=False)
         for id, item in pack.items.items()
     }
-    proved = {id: Proved.from_json(foreign(one.to_json())) for id, one in shelf.proved.items()}
+    proved = {id: Proved.from_json(foreign(one.to_json())) for id, one in library.proved.items()}
     others = tuple(replace(one, title=greek(one.title), summary=greek(one.summary)) for one in pack.topics[1:])
     beliefs = {id: greek(one) for id, one in pack.misconceptions.items()}
     pack = replace(pack, title=greek(pack.title), topics=(topic, *others), items=items, misconceptions=beliefs)
-    return Shelf((pack,), proved)
+    return Library((pack,), proved)
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("marked")
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
 def test_every_mode_says_everything_in_the_language_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shelf = abroad(fill([GOOD], tmp_path / "proofs"))
+    library = abroad(fill([GOOD], tmp_path / "proofs"))
     monkeypatch.setattr(
-        experiment, "measure", lambda one, _: iter([Row(x, defaultdict(lambda: [0.5])) for x in one.points])
+        experiments, "measure", lambda one, _: iter([Row(x, defaultdict(lambda: [0.5])) for x in one.points])
     )
-    app = create(Settings(data=tmp_path), shelf)
-    app.state.desk.now = lambda: START
+    app = create(Settings(data=tmp_path), library)
+    app.state.context.now = lambda: START
     wrong: dict[str, list[str]] = {}
 
     def look(where: str, page: str) -> str:
@@ -286,11 +286,11 @@ def test_every_mode_says_everything_in_the_language_asked_for(tmp_path: Path, mo
         return page
 
     with TestClient(app, base_url="http://127.0.0.1") as client:
-        visitor, topic = Visitor(client, app.state.desk), "/topics/good/basics"
+        visitor, topic = Visitor(client, app.state.context), "/topics/good/basics"
         look("first visit", visitor.get("/"))
         for kind in KINDS:
             for said, fields in (("wrong", wrong_fields), ("right", right_fields)):
-                page = look(f"{kind} asked", visitor.get(f"/items/{of_kind(shelf, kind)}"))
+                page = look(f"{kind} asked", visitor.get(f"/items/{of_kind(library, kind)}"))
                 visitor.later(seconds=5)
                 put = question(visitor, page)
                 if put.form != "card":
@@ -306,8 +306,8 @@ def test_every_mode_says_everything_in_the_language_asked_for(tmp_path: Path, mo
         for name in EXPERIMENTS:
             look(f"experiment {name}", visitor.get(f"{topic}/experiment?name={name}&run=true&guess=1"))
         for prediction in ("", "9", "1 / 0"):
-            look("try run", visitor.post(f"{topic}/try", item=of_kind(shelf, "predict"), prediction=prediction))
-        look("try raised", visitor.post(f"{topic}/try", item=of_kind(shelf, "predict"), program="1 / 0"))
+            look("try run", visitor.post(f"{topic}/try", item=of_kind(library, "predict"), prediction=prediction))
+        look("try raised", visitor.post(f"{topic}/try", item=of_kind(library, "predict"), program="1 / 0"))
         for sitting, clock in (("test", ""), ("challenge", "?clock=2")):
             address = f"{topic}/{sitting}/{uuid.uuid4()}{clock}"
             page = visitor.get(address)
@@ -366,13 +366,13 @@ def test_a_catalog_is_made_filled_in_and_spoken(
     assert {"Keep these", "just now", "January", "%(count)s questions", "strong", "Not here"} <= texts
     assert {"As it stands it prints", "Step %(step)s gives %(result)s."} <= texts
     monkeypatch.setattr(messages, "LOCALE", tmp_path / "locale")
-    monkeypatch.setattr(language, "CATALOGS", tmp_path / "locale")
+    monkeypatch.setattr(translation, "CATALOGS", tmp_path / "locale")
     assert messages.write_template("studio").read_text().count("msgid") > 300
     for domain, text, there in (("studio", "Keep these", "Das behalten"), ("page", "Copied", "Kopiert")):
         place = messages.update("de", domain)
         place.write_text(place.read_text().replace(f'msgid "{text}"\nmsgstr ""', f'msgid "{text}"\nmsgstr "{there}"'))
         messages.update("de", domain)
-    for remembered in (language.languages, language.catalog):
+    for remembered in (translation.languages, translation.catalog):
         remembered.cache_clear()
     visitor.post("/settings", theme="system", clock="1", language="de")
     page = visitor.get("/settings")
@@ -385,13 +385,13 @@ def test_a_catalog_is_made_filled_in_and_spoken(
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     yield
-    for remembered in (language.languages, language.catalog):
+    for remembered in (translation.languages, translation.catalog):
         if hasattr(remembered, "cache_clear"):
             remembered.cache_clear()
 
 
 def test_an_unknown_language_is_english() -> None:
-    assert language.languages() == ("en",)
-    language.speak("xx")
-    assert language.many("%(count)s day", "%(count)s days", 3) == "3 days"
-    assert language.for_modules("xx") == {}
+    assert translation.languages() == ("en",)
+    translation.use_language("xx")
+    assert translation.many("%(count)s day", "%(count)s days", 3) == "3 days"
+    assert translation.for_modules("xx") == {}

@@ -10,7 +10,7 @@ import pytest
 
 import loops
 from clearhead.studio.web.locks import EVERYBODY, Locks
-from clearhead.studio.web.work_queues import WAITING, Busy, Turns
+from clearhead.studio.web.work_queues import WAITING, Busy, WorkQueue
 
 HOLDER = """
 import sys
@@ -65,12 +65,12 @@ async def _until(wanted: int, running: list[str]) -> None:
 def test_queues_of_two_processes_have_one_limit(tmp_path: Path) -> None:
     """Two queues over one file are two processes: of all learners so many run, of each learner one."""
 
-    here, there = (Turns("tests", 2, Locks(tmp_path / "locks")) for _ in range(2))
+    here, there = (WorkQueue("tests", 2, Locks(tmp_path / "locks")) for _ in range(2))
     running: list[str] = []
     most = dict[str, int]()
 
-    async def work(turns: Turns, learner: int, ends: asyncio.Event) -> None:
-        async with turns.turn(learner):
+    async def work(turns: WorkQueue, learner: int, ends: asyncio.Event) -> None:
+        async with turns.slot(learner):
             running.append(f"{learner}")
             for name in ("all", f"{learner}"):
                 now = len(running) if name == "all" else running.count(name)

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from clearhead import sandbox
 from clearhead.studio.app.application import create
-from clearhead.studio.library.library import Shelf, fill
-from clearhead.studio.web import saved_forms as sent
+from clearhead.studio.library.library import Library, fill
+from clearhead.studio.web import saved_forms
 from clearhead.studio.web.settings import Settings
 from studio import sample
 from studio.conftest import Visitor
@@ -41,7 +41,7 @@ FORMS: dict[str, dict[str, str]] = {
 def client(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestClient]:
     monkeypatch.setattr(sandbox, "must_confine", lambda: None)
     settings = Settings(data=tmp_path, **request.param)
-    with TestClient(create(settings, sample.shelf()), base_url="http://127.0.0.1") as client:
+    with TestClient(create(settings, sample.library()), base_url="http://127.0.0.1") as client:
         yield client
 
 
@@ -54,7 +54,7 @@ def posts(client: TestClient) -> set[str]:
 
 
 def test_every_post_is_a_form_that_redirects_or_data_for_a_script(client: TestClient) -> None:
-    settings = client.app.state.desk.settings  # type: ignore[attr-defined]
+    settings = client.app.state.context.settings  # type: ignore[attr-defined]
     shared = settings.shared
     absent = {"/token"} if shared else {"/login", "/logout", "/join/{token}", "/settings/password"}
     absent |= set() if settings.token else {"/token"}
@@ -66,7 +66,7 @@ def test_every_post_is_a_form_that_redirects_or_data_for_a_script(client: TestCl
     ticket = (
         {}
         if shared
-        else {"ticket": Visitor(client, client.app.state.desk).ticket(client.get("/items/scale-of-logits").text)}
+        else {"ticket": Visitor(client, client.app.state.context).ticket(client.get("/items/scale-of-logits").text)}
     )  # type: ignore[attr-defined]
     for path in posts(client) - DATA:
         address = path.replace("{pack_id}", "attention").replace("{topic_id}", "one-head").replace("{token}", "none")
@@ -98,7 +98,7 @@ def test_a_question_sent_incomplete_is_shown_again_by_its_address(visitor: Visit
     assert re.search(r'value="unsure" checked', again)
     visitor.post("/answer", ticket=visitor.ticket(again), response="a")
     assert "You had answered this question already" in visitor.client.get(str(answer.url)).text
-    assert visitor.desk.store.kept_under("form:") == {}
+    assert visitor.context.store.kept_under("form:") == {}
 
 
 def test_an_answer_to_an_answered_question_is_not_taken_and_that_is_said(visitor: Visitor) -> None:
@@ -108,26 +108,26 @@ def test_an_answer_to_an_answered_question_is_not_taken_and_that_is_said(visitor
     words = "You had answered this question already"
     assert words in again
     assert words not in first
-    assert len(visitor.desk.progress.history) == 1
+    assert len(visitor.context.progress.history) == 1
     card = visitor.ticket(visitor.get("/items/what-is-lse"))
     assert "Kept." in visitor.post("/answer", ticket=card, response="good")
     assert "graded already" in visitor.post("/answer", ticket=card, response="again")
 
 
 def test_pages_are_kept_for_back_but_not_where_people_share_a_browser(client: TestClient) -> None:
-    shared = client.app.state.desk.settings.shared  # type: ignore[attr-defined]
+    shared = client.app.state.context.settings.shared  # type: ignore[attr-defined]
     assert client.get("/").headers["cache-control"] == ("no-store" if shared else "no-cache")
 
 
 def test_only_the_latest_of_what_was_sent_is_kept_and_none_of_it_for_ever(visitor: Visitor) -> None:
-    for i in range(sent.LATEST + 5):
+    for i in range(saved_forms.LATEST + 5):
         visitor.later(seconds=1)
-        sent.keep(visitor.desk, "run", str(i), {"x": i})
-    assert len(visitor.desk.store.kept_under("run:")) == sent.LATEST
-    assert sent.get(visitor.desk, "run", "0") is None
-    assert sent.get(visitor.desk, "run", str(sent.LATEST + 4))
-    sent.forget(visitor.desk.store)
-    assert visitor.desk.store.kept_under("run:") == {}
+        saved_forms.keep(visitor.context, "run", str(i), {"x": i})
+    assert len(visitor.context.store.kept_under("run:")) == saved_forms.LATEST
+    assert saved_forms.get(visitor.context, "run", "0") is None
+    assert saved_forms.get(visitor.context, "run", str(saved_forms.LATEST + 4))
+    saved_forms.forget_all(visitor.context.store)
+    assert visitor.context.store.kept_under("run:") == {}
 
 
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
@@ -136,11 +136,11 @@ def test_a_run_has_an_address_that_shows_it_again(visitor: Visitor) -> None:
     answer = visitor.client.post(f"{TOPIC}/try", data=fields)
     assert "&run=" in str(answer.url)
     assert "ZeroDivisionError" in answer.text
-    before = len(visitor.desk.store.kept_under("run:"))
+    before = len(visitor.context.store.kept_under("run:"))
     again = visitor.client.get(str(answer.url)).text
     assert "Not what you said" in again
     assert "print(6 * 7)" in again
-    assert len(visitor.desk.store.kept_under("run:")) == before
+    assert len(visitor.context.store.kept_under("run:")) == before
     assert "no longer kept" in visitor.get(f"{TOPIC}/try?item=scale-of-logits&run=none")
 
 
@@ -148,29 +148,29 @@ PROVED = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be p
 
 
 @pytest.fixture(scope="module")
-def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return fill([PACK], tmp_path_factory.mktemp("proofs"))
 
 
 @pytest.fixture
-def taught(tmp_path: Path, every_kind: Shelf) -> Iterator[Visitor]:
+def taught(tmp_path: Path, every_kind: Library) -> Iterator[Visitor]:
     app = create(Settings(data=tmp_path), every_kind)
     with TestClient(app, base_url="http://127.0.0.1") as client:
-        yield Visitor(client, app.state.desk)
+        yield Visitor(client, app.state.context)
 
 
 @PROVED
-def test_an_explanation_is_compared_at_an_address_of_its_own(taught: Visitor, every_kind: Shelf) -> None:
+def test_an_explanation_is_compared_at_an_address_of_its_own(taught: Visitor, every_kind: Library) -> None:
     page = taught.get(f"/items/{of_kind(every_kind, 'explain')}")
     fields = {"csrf": taught.token(), "ticket": taught.ticket(page), "text": "Words of <mine>."}
     compared = taught.client.post("/answer", data=fields)
     assert str(compared.url).startswith("http://127.0.0.1/question?ticket=")
     assert "Words of &lt;mine&gt;." in taught.client.get(str(compared.url)).text
-    assert not taught.desk.progress.history
+    assert not taught.context.progress.history
 
 
 @PROVED
-def test_build_goes_on_with_ones_own_program_and_starts_over_when_asked(taught: Visitor, every_kind: Shelf) -> None:
+def test_build_goes_on_with_ones_own_program_and_starts_over_when_asked(taught: Visitor, every_kind: Library) -> None:
     item = of_kind(every_kind, "code")
     for fields in (wrong, right):
         page = taught.get(f"/items/{item}?mode=build&fresh=true")
@@ -185,7 +185,7 @@ def test_build_goes_on_with_ones_own_program_and_starts_over_when_asked(taught: 
 @pytest.mark.parametrize("client", [{"host": "0.0.0.0"}], indirect=True, ids=["shared"])
 def test_log_out_forgets_what_was_sent(client: TestClient) -> None:
     token = client.app.state.accounts.add("ada")  # type: ignore[attr-defined]
-    ada = Visitor(client, client.app.state.desk)  # type: ignore[attr-defined]
+    ada = Visitor(client, client.app.state.context)  # type: ignore[attr-defined]
 
     def csrf() -> str:
         found = re.search(r'<meta name="csrf" content="([^"]+)"', client.get("/login").text)
@@ -195,7 +195,7 @@ def test_log_out_forgets_what_was_sent(client: TestClient) -> None:
     client.post(f"/join/{token}", data={"csrf": csrf(), "password": "a long word", "again": "a long word"})
     page = client.get("/items/scale-of-logits").text
     client.post("/help", data={"csrf": csrf(), "ticket": ada.ticket(page), "hint": "true"})
-    store = client.app.state.desk.at(1).store  # type: ignore[attr-defined]
+    store = client.app.state.context.at(1).store  # type: ignore[attr-defined]
     assert store.kept_under("form:")
     client.post("/logout", data={"csrf": csrf()})
     assert not store.kept_under("form:")

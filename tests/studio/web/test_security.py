@@ -119,7 +119,7 @@ def test_a_post_from_elsewhere_is_refused(visitor: Visitor, token: str | None) -
     answer = visitor.client.post("/answer", data=fields)
     assert answer.status_code == 403
     assert "Reload the page" in answer.text
-    assert not visitor.desk.progress.history
+    assert not visitor.context.progress.history
 
 
 def test_the_token_may_come_in_a_header(visitor: Visitor) -> None:

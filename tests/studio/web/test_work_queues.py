@@ -14,7 +14,7 @@ import loops
 from clearhead import sandbox
 from clearhead.studio.text.field_limits import LONGEST
 from clearhead.studio.web.settings import CORES, Settings
-from clearhead.studio.web.work_queues import WAITING, Busy, Turns, needed, queued
+from clearhead.studio.web.work_queues import WAITING, Busy, WorkQueue, needs_queue, queued
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC
 
@@ -51,7 +51,7 @@ def test_a_browser_finds_what_was_refused_at_an_address(visitor: Visitor) -> Non
     for _ in range(5):
         visitor.later(seconds=1)
         visitor.client.post("/notes", data=fields, headers=BROWSER)
-    assert len(visitor.desk.store.kept_under("refused:")) == 3
+    assert len(visitor.context.store.kept_under("refused:")) == 3
     assert "at most" in visitor.get(str(answer.url), 422), "the reason outlives the text"
 
 
@@ -112,7 +112,7 @@ def test_a_browser_finds_what_must_wait_at_an_address(visitor: Visitor, monkeypa
     def refuse(*_: object) -> None:
         raise Busy
 
-    monkeypatch.setattr(Turns, "turn", refuse)
+    monkeypatch.setattr(WorkQueue, "slot", refuse)
     fields = {"csrf": visitor.token(), "item": "scale-of-logits", "program": "print(1)  # what I wrote"}
     first = visitor.client.post(f"{TOPIC}/try", data=fields, headers=BROWSER)
     assert first.history[0].status_code == 303
@@ -125,7 +125,7 @@ def test_a_browser_finds_what_must_wait_at_an_address(visitor: Visitor, monkeypa
 
 
 def test_one_learner_has_one_place_among_many() -> None:
-    turns, ends, running, most = Turns("tests", 3), threading.Event(), 0, 0
+    turns, ends, running, most = WorkQueue("tests", 3), threading.Event(), 0, 0
     lock, by = threading.Lock(), list[int]()
 
     def work(learner: int) -> int:
@@ -160,16 +160,16 @@ def test_a_route_starts_again_in_its_queue_only_for_slow_work() -> None:
     seen: list[str] = []
 
     @queued("tests")
-    def route(*, desk: object, slow: bool) -> str:
+    def route(*, context: object, slow: bool) -> str:
         seen.append(threading.current_thread().name)
         if slow:
-            needed()
+            needs_queue()
         return "done"
 
-    desk = SimpleNamespace(turns={"tests": Turns("tests", 1)}, store=SimpleNamespace(learner=0))
-    assert loops.run(route(desk=desk, slow=False)) == "done"  # type: ignore[arg-type]
+    context = SimpleNamespace(queues={"tests": WorkQueue("tests", 1)}, store=SimpleNamespace(learner=0))
+    assert loops.run(route(context=context, slow=False)) == "done"  # type: ignore[arg-type]
     assert [name.startswith("tests") for name in seen] == [False]
-    assert loops.run(route(desk=desk, slow=True)) == "done"  # type: ignore[arg-type]
+    assert loops.run(route(context=context, slow=True)) == "done"  # type: ignore[arg-type]
     assert [name.startswith("tests") for name in seen] == [False, False, True]
 
 

@@ -18,10 +18,10 @@ from fastapi.testclient import TestClient
 
 from clearhead.capture import demo_folder
 from clearhead.errors import ModelError
-from clearhead.studio.app import application as app
+from clearhead.studio.app import application
 from clearhead.studio.lens.jobs import Work
 from clearhead.studio.lens.readings import READINGS, asked
-from clearhead.studio.library.library import Shelf
+from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
 from views.page.test_payload import unpack
 
@@ -41,7 +41,7 @@ needs_demo = pytest.mark.skipif(not has_demo(), reason="the demo model is not in
 
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory):
-    return app.create(Settings(data=tmp_path_factory.mktemp("data"), packs=()), Shelf((), {}, ()))
+    return application.create(Settings(data=tmp_path_factory.mktemp("data"), packs=()), Library((), {}, ()))
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearhead.capture.block_masks import Rule, Sizes, allowed, everywhere
+from clearhead.capture.block_masks import Rule, Sizes, block_mask_table, evaluate
 from clearhead.capture.call import Call
-from clearhead.capture.mask_tables import shared
+from clearhead.capture.mask_tables import collapsed
 from clearhead.errors import CaptureError
 
 
@@ -29,7 +29,7 @@ def describe(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Call:
     """
     query, key, value, score_mod, block_mask, scale = args[:6]
     sizes = (*query.shape[:3], key.shape[2])
-    is_causal, mask = allowed(block_mask[-1], sizes, query.device)
+    is_causal, mask = block_mask_table(block_mask[-1], sizes, query.device)
     softcap, bias = _score(score_mod, sizes, query.device)
     return Call(
         module=module,
@@ -50,7 +50,7 @@ def _score(score_mod: Rule, sizes: Sizes, device: torch.device) -> tuple[float |
 
     def of(logit: float) -> Tensor:
         given = torch.tensor(logit, device=device)
-        return everywhere(lambda *place: score_mod(given, *place), sizes, device).float()
+        return evaluate(lambda *place: score_mod(given, *place), sizes, device).float()
 
     bias = of(0.0)
     masked = bias == -torch.inf
@@ -66,5 +66,5 @@ def _score(score_mod: Rule, sizes: Sizes, device: torch.device) -> tuple[float |
     close = 1e-5 * max(1.0, float(bias.masked_fill(masked, 0.0).abs().max()))
     if not all(bool((rise[logit] - expected(logit)).abs().max() <= close) for logit in (1.7, -2.9)):
         raise CaptureError("its score_mod is no bias, mask or soft cap, so that its weights are no softmax of those")
-    bias = shared(bias)
+    bias = collapsed(bias)
     return softcap, bias.clone() if bool((bias != 0).any()) else None

@@ -1,7 +1,7 @@
-"""Loading a model from this machine: a folder, a name in the local cache, or one of three that are always at hand.
+"""load(): a model from this machine, by its folder, its name in the local cache, or one of three built-in names.
 
-Nothing comes from the network, weights are read from safetensors alone, and code that a model brings is run only with
-the caller's consent.
+Nothing is downloaded, weights are read from safetensors only, and code that a model brings is run only with the
+caller's consent.
 """
 
 from collections.abc import Iterable
@@ -118,7 +118,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     elif name_or_path is None or (str(name_or_path) == DEMO_NAME and not Path(name_or_path).is_dir()):
         name_or_path, folder = None, demo_folder()
     else:
-        folder = _place(name_or_path)
+        folder = _folder_or_name(name_or_path)
     with needs("models", message("loading a model")):
         from transformers.utils import logging
     name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
@@ -163,12 +163,12 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
         model, how = AutoModel.from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True, **local
         )
-        _refuse_missing(folder, model, how["missing_keys"])
+        _check_attention_weights(folder, model, how["missing_keys"])
         model.eval()
     if hasattr(model, "vision_model") and hasattr(model, "text_model"):
-        model = model.vision_model  # CLIP and its kin: two models in one, of which one looks
+        model = model.vision_model  # CLIP-like: only the vision half attends over patches
     if getattr(config, "is_encoder_decoder", False) and model.main_input_name == "pixel_values":
-        model = model.get_encoder()  # a picture's caption is not asked for
+        model = model.get_encoder()  # the decoder writes captions, which are not needed
     if model.main_input_name not in ("input_ids", "pixel_values"):
         raise ModelError(
             message(
@@ -185,8 +185,8 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
     return Loaded(model=model, tokenizer=tokenizer, name=name, max_length=_max_length(config, tokenizer))
 
 
-def _refuse_missing(folder: str | Path, model: nn.Module, missing: Iterable[str]) -> None:
-    """Refuse weights in which attention itself is missing: it would be random, and its pictures with it.
+def _check_attention_weights(folder: str | Path, model: nn.Module, missing: Iterable[str]) -> None:
+    """Check that no weights of attention are missing: it would be random.
 
     Raises:
         ModelError: says which.
@@ -206,7 +206,7 @@ def _refuse_missing(folder: str | Path, model: nn.Module, missing: Iterable[str]
 
 
 def _load_error(folder: str | Path, error: Exception) -> ModelError:
-    """What to tell of a model that could not be loaded."""
+    """The error for a model that could not be loaded."""
     if "trust_remote_code" in str(error):  # how transformers asks for consent
         refused = ModelError(
             message(
@@ -233,8 +233,8 @@ def _load_error(folder: str | Path, error: Exception) -> ModelError:
     )
 
 
-def _place(name_or_path: str | Path) -> str | Path:
-    """A folder that holds a model, or a name for the local cache; anything that looks like a path must be there."""
+def _folder_or_name(name_or_path: str | Path) -> str | Path:
+    """A folder that holds a model, or a name in the local cache; anything that looks like a path must exist."""
     text = str(name_or_path)
     if text == INDUCTION_NAME:
         return Path(__file__).parent / "induction"

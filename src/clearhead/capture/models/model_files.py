@@ -1,7 +1,7 @@
-"""Look over a model folder before transformers opens it: weights in safetensors alone, and no file from elsewhere.
+"""Checks a model folder before transformers opens it: weights in safetensors only, and no file from elsewhere.
 
-transformers opens what the folder names: an index may list a pickle, a config an adapter, a kernel of the Hub, or
-another file. What it names is checked here, so that `use_safetensors=True` cannot be talked out of.
+transformers opens the files that the folder names: an index may list a pickle; a config an adapter, a kernel of the
+Hub, or another file. These names are checked here, so that no file can bypass `use_safetensors=True`.
 """
 
 import json
@@ -23,13 +23,13 @@ LARGEST_HEADER: Final = 100 << 20  # bytes, as in safetensors' own format
 MOST_FILES: Final = 10_000
 MOST_LAYERS: Final = 10_000  # of anything that a config counts in layers or heads
 _VOCABULARIES: Final = ("tokenizer.json", "vocab.json")
-_PLAIN: Final = re.compile(r"[^/\\\x00-\x1f]{1,250}\.safetensors")
+_WEIGHT_FILE_NAME: Final = re.compile(r"[^/\\\x00-\x1f]{1,250}\.safetensors")
 _COUNTS: Final = re.compile(r"(?:num_|n_|^)\w*(?:layers?|heads?|experts|blocks)$")
 _WAY_OUT: Final = message("Save it again with model.save_pretrained(folder), which writes safetensors.")
 
 
 def check_model_files(folder: Path) -> None:
-    """Refuse a folder that names, or holds in the place of a file that is opened, anything but its own plain files.
+    """Check that a folder names, and holds where transformers opens a file, only regular files of its own.
 
     Raises:
         ModelError: which file, and what is wrong with it.
@@ -43,7 +43,7 @@ def check_model_files(folder: Path) -> None:
 
 
 def _check(folder: Path) -> None:
-    _check_places(folder)
+    _check_regular_files(folder)
     config = _settings(folder, "config.json")
     _check_config(config)
     for name in (
@@ -70,8 +70,8 @@ def _wrong(name: str, why: str) -> ModelError:
     return ModelError(message("%(file)s %(why)s", file=name, why=why))
 
 
-def _check_places(folder: Path) -> None:
-    """Every file is a plain file of this folder. (A snapshot of the Hugging Face cache links into its `blobs`.)"""
+def _check_regular_files(folder: Path) -> None:
+    """Every file is a regular file of this folder. (A snapshot of the Hugging Face cache links into its `blobs`.)"""
     home = folder.resolve()
     homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
     with os.scandir(folder) as entries:
@@ -83,7 +83,7 @@ def _check_places(folder: Path) -> None:
                     target = Path(entry.path).resolve(strict=True)
                 except (OSError, RuntimeError):
                     raise _wrong(entry.name, message("is a link to nothing. Put the file itself here.")) from None
-                if not any(target.is_relative_to(one) for one in homes):
+                if not any(target.is_relative_to(place) for place in homes):
                     raise _wrong(entry.name, message("is a link out of the model folder. Put the file itself here."))
             mode = entry.stat().st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
@@ -135,7 +135,7 @@ def _check_config(config: dict[str, Any]) -> None:
 
 
 def _check_paths(folder: Path, name: str, settings: dict[str, Any]) -> None:
-    """A setting such as `vocab_file` names a file that is opened. (One that is on nobody's disk is left over.)"""
+    """A setting such as `vocab_file` names a file that is opened. (A name without a file is a leftover.)"""
     for key, value in _entries(settings):
         if not key.endswith("_file") or not isinstance(value, str):
             continue
@@ -152,7 +152,7 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
     """The names of the files that hold the weights."""
     named = config.get("transformers_weights")
     if named is not None:
-        if not isinstance(named, str) or not _PLAIN.fullmatch(named):
+        if not isinstance(named, str) or not _WEIGHT_FILE_NAME.fullmatch(named):
             raise _wrong(
                 "config.json",
                 message("names weights that are not a .safetensors file beside it. %(how)s", how=_WAY_OUT),
@@ -173,7 +173,7 @@ def _weights(folder: Path, config: dict[str, Any]) -> list[str]:
         raise _wrong(INDEX, message("has no weight_map. %(how)s", how=_WAY_OUT))
     names = sorted({str(name) for name in listed.values()})
     for name in names:
-        if not _PLAIN.fullmatch(name):
+        if not _WEIGHT_FILE_NAME.fullmatch(name):
             why = message(
                 "names %(name)s, which is not a .safetensors file beside it. %(how)s", name=name[:80], how=_WAY_OUT
             )

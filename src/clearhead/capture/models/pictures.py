@@ -1,4 +1,4 @@
-"""One picture through one model: the record, with the grid of patches that names its rows and columns."""
+"""read_picture(): one picture through one model, and the grid of patches that names its rows and columns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a long reading is: told layer by layer, and stopped between two layers by whoever is told."""
+"""The progress of a long reading, layer by layer; the callback may stop it between two layers."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +12,10 @@ Tell = Callable[[int, int], None]
 
 @contextmanager
 def layers_run(model: "nn.Module", tell: Tell) -> Iterator[None]:
-    """While inside, tell before each layer of the model runs how many have begun, of how many.
+    """While open, call `tell` before each layer of the model runs: (how many have begun, of how many).
 
-    The layers are the longest `nn.ModuleList` or `nn.Sequential`; a model without one is not told of. What `tell`
-    raises stops the model there. The hooks are gone on leaving, after an exception too.
+    The layers are the longest `nn.ModuleList` or `nn.Sequential`; for a model without one `tell` is not called. An
+    exception that `tell` raises stops the model. The hooks are removed on leaving, also after an exception.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Tokens in the letters that were typed: bytes joined to characters, pieces of one marked as such."""
+"""Tokens as readable text: bytes joined to characters, and parts of a character marked as such."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _RAW = ("ByT5Tokenizer", "PerceiverTokenizer")  # one token a byte, written as t
 
 
 def letters(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """What to call each token: the letters it stands for, as typed.
+    """The text each token stands for, as typed.
 
-    A token that holds a part of a character alone is that character with which part it is, as in "日[2/3]". Special
+    A token that is only a part of a character is that character and the number of the part, as in "日[2/3]". Special
     tokens stay as the tokenizer writes them, and so do WordPiece's "##".
 
     Args:
@@ -48,9 +48,9 @@ def readable(tokens: Sequence[str]) -> list[str]:
     names = list(tokens)
     alphabet = _alphabet()
     literal = [_is_marked(name) and not _BYTE.fullmatch(name) for name in names]
-    plain = [name.removesuffix(_END) for name, is_literal in zip(names, literal, strict=True) if not is_literal]
-    moved = any(ord(letter) > 255 for name in plain for letter in name)  # bytes that are no letters of their own
-    if moved and all(letter in alphabet for name in plain for letter in name):
+    unmarked = [name.removesuffix(_END) for name, is_literal in zip(names, literal, strict=True) if not is_literal]
+    moved = any(ord(letter) > 255 for name in unmarked for letter in name)  # bytes that are no letters of their own
+    if moved and all(letter in alphabet for name in unmarked for letter in name):
         parts = [_from_alphabet(name) for name in names]
         try:
             text = b"".join(part for part, is_lit in zip(parts, literal, strict=True) if not is_lit).decode()
@@ -70,16 +70,16 @@ def characters_of_tokens(names: Sequence[str], parts: Sequence[bytes], literal: 
         parts: the bytes of each.
         literal: which keep their names, as special tokens do.
     """
-    found: list[str] = list(names)
+    characters: list[str] = list(names)
     start = 0
     while start < len(names):
         stop = start
         while stop < len(names) and not literal[stop]:
             stop += 1
-        found[start:stop] = _run(parts[start:stop])
+        characters[start:stop] = _run(parts[start:stop])
         start = stop + 1
     ends = [_END if not lit and name.endswith(_END) else "" for name, lit in zip(names, literal, strict=True)]
-    return [name + end for name, end in zip(found, ends, strict=True)]
+    return [name + end for name, end in zip(characters, ends, strict=True)]
 
 
 def _run(parts: Sequence[bytes]) -> list[str]:
@@ -89,7 +89,7 @@ def _run(parts: Sequence[bytes]) -> list[str]:
     names = [""] * len(parts)
     place = 0
     while place < len(whole):
-        letter, size = _first(whole[place : place + 4])
+        letter, size = _first_character(whole[place : place + 4])
         tokens = sorted(set(owner[place : place + size]))
         for number, token in enumerate(tokens, 1):
             names[token] += letter if len(tokens) == 1 else f"{letter}[{number}/{len(tokens)}]"
@@ -97,14 +97,14 @@ def _run(parts: Sequence[bytes]) -> list[str]:
     return names
 
 
-def _first(some: bytes) -> tuple[str, int]:
-    """The character that some bytes begin with, and how many of them it takes; a byte that is none as "<0xE6>"."""
-    for size in range(1, len(some) + 1):
+def _first_character(raw: bytes) -> tuple[str, int]:
+    """The first character of some bytes, and its number of bytes; a byte that starts none is "<0xE6>"."""
+    for size in range(1, len(raw) + 1):
         try:
-            return some[:size].decode(), size
+            return raw[:size].decode(), size
         except UnicodeDecodeError:
             continue
-    return f"<0x{some[0]:02X}>", 1
+    return f"<0x{raw[0]:02X}>", 1
 
 
 def _from_alphabet(name: str) -> bytes:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.capture.call import Call
-from clearhead.capture.mask_tables import shared, smallest_mask
+from clearhead.capture.mask_tables import collapsed, smallest_mask
 
 # A logit this far below its row's largest weighs exactly 0 in any dtype: e^-1000 underflows even in float64.
 UNSEEN = 1000.0
@@ -117,9 +117,9 @@ def _rest(logits: Tensor, query: Tensor, key: Tensor, scale: float, allow: Tenso
     by_key = rest.masked_fill(~allow, -torch.inf).amax(2, keepdim=True)
     by_key = by_key.masked_fill(by_key == -torch.inf, 0.0)
     if bool((rest - by_key).masked_fill_(~allow, 0.0).abs().max() <= close * size):
-        return None if bool(by_key.abs().max() <= close * size) else shared(by_key)
+        return None if bool(by_key.abs().max() <= close * size) else collapsed(by_key)
     rest.masked_fill_(~allow, 0.0)
     by_row = rest.sum(-1, keepdim=True) / allow.sum(-1, keepdim=True).clamp_min(1)
     if bool((rest - by_row).masked_fill_(~allow, 0.0).abs().max() <= close * size):
         return None  # a softmax is the same for a row shifted by one number
-    return shared(rest, 0.1 * close * float(size)).clone()
+    return collapsed(rest, 0.1 * close * float(size)).clone()

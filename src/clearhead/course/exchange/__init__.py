@@ -4,28 +4,30 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from clearhead.course.exchange.csv_table import write_csv
-from clearhead.course.exchange.gift.write import write_gift
-from clearhead.course.exchange.importing import read, write
-from clearhead.course.exchange.markup.inert import without_controls
-from clearhead.course.exchange.moodle.write import write_moodle
-from clearhead.course.exchange.qti import write_qti
-from clearhead.course.exchange.question import Question, questions
-from clearhead.course.exchange.report import Loss, Report
-from clearhead.course.pack.item import Pack
-from clearhead.course.pack.loader import find, load
-from clearhead.course.proofs.prove import prove_pack
 from clearhead.errors import OptionError, PackError
 from clearhead.extras import needs
+
+with needs("course", "exchange with other programs"):
+    from clearhead.course.exchange.csv_table import write_csv
+    from clearhead.course.exchange.gift.write import write_gift
+    from clearhead.course.exchange.importing import read, write
+    from clearhead.course.exchange.markup.inert import without_controls
+    from clearhead.course.exchange.moodle.write import write_moodle
+    from clearhead.course.exchange.qti import write_qti
+    from clearhead.course.exchange.question import Question, questions
+    from clearhead.course.exchange.report import Loss, Report
+    from clearhead.course.pack.item import Pack
+    from clearhead.course.pack.loader import find, load
+    from clearhead.course.proofs.prove import prove_pack
 
 Writer = Callable[[Sequence[Question], str, Path], None]
 
 
-def _anki(found: Sequence[Question], title: str, place: Path) -> None:
-    with needs("studio", "an Anki deck"):  # genanki is for this format alone
+def _anki(exported: Sequence[Question], title: str, place: Path) -> None:
+    with needs("course", "an Anki deck"):  # genanki is for this format alone
         from clearhead.course.exchange.anki.write import write_anki
 
-    write_anki(found, title, place)
+    write_anki(exported, title, place)
 
 
 # form -> (ending of its file, writer)
@@ -61,24 +63,24 @@ def export_pack(
         raise OptionError(f"{place.parent} is not a folder; make it first, or name another place for the file")
     pack = load(find(path))
     outcomes = prove_pack(pack, cache=cache)
-    wrong = next((one for one in outcomes if not one.ok), None)
+    wrong = next((outcome for outcome in outcomes if not outcome.ok), None)
     if wrong:
         raise PackError(f"{wrong.error} (only a proved pack is exported)", file=wrong.file, line=wrong.line)
     ending, writer = FORMS[form]
     target = place or Path(f"{pack.id}-{form}{ending}")
-    found = questions(pack, [one.proved for one in outcomes if one.proved])
-    report_losses(found, form, report)
+    exported = questions(pack, [outcome.proved for outcome in outcomes if outcome.proved])
+    report_losses(exported, form, report)
     if strict:
         report.refuse()
-    writer(found, without_controls(pack.title), target)
-    return target, len(found)
+    writer(exported, without_controls(pack.title), target)
+    return target, len(exported)
 
 
-def report_losses(found: Sequence[Question], form: str, report: Report) -> None:
+def report_losses(exported: Sequence[Question], form: str, report: Report) -> None:
     """Note what the format cannot hold of these questions."""
-    for one in found:
-        if form == "qti2" and one.hints:
-            report.add(f"item {one.id}", "its hints (QTI 2.1 has no place for them)")
+    for question in exported:
+        if form == "qti2" and question.hints:
+            report.add(f"item {question.id}", "its hints (QTI 2.1 has no place for them)")
 
 
 def import_drafts(
@@ -94,7 +96,7 @@ def import_drafts(
     """
     report = Report() if report is None else report
     pack: Pack = load(path)
-    known = [one.id for one in pack.topics]
+    known = [known_topic.id for known_topic in pack.topics]
     if topic is not None and topic not in known:
         raise OptionError(f"the pack has no topic {topic!r}; expected one of {', '.join(known)}")
     drafts = read(place, report)

@@ -22,25 +22,27 @@ def check_links(topics: Iterable[Topic], items: Mapping[str, Item]) -> None:
 
 
 def _check(text: str, file: str, first_line: int, items: Mapping[str, Item]) -> None:
-    prose = _CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
-    for found in _LINK.finditer(prose):
-        if found[1] not in items:
-            line = first_line + prose.count("\n", 0, found.start())
-            raise PackError(f"links to /items/{found[1]}, and the pack has no such item", file=file, line=line)
-    for found in _PICTURE.finditer(prose):
-        line = first_line + prose.count("\n", 0, found.start())
-        why = f"shows {found[1]}, and a pack brings no picture files; draw it with an item's `figure` program"
+    prose = _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+    for match in _LINK.finditer(prose):
+        if match[1] not in items:
+            line = first_line + prose.count("\n", 0, match.start())
+            raise PackError(f"links to /items/{match[1]}, and the pack has no such item", file=file, line=line)
+    for match in _PICTURE.finditer(prose):
+        line = first_line + prose.count("\n", 0, match.start())
+        why = f"shows {match[1]}, and a pack brings no picture files; draw it with an item's `figure` program"
         raise PackError(why, file=file, line=line)
 
 
 def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: str) -> None:
     """Raise PackError, at its line of pack.toml, for a problem that is no item of the topic or of no kind that fits."""
     for topic in topics:
-        names = [one.id for one in topic.challenges]
-        for one in topic.challenges:
-            if names.count(one.id) > 1:
-                raise _wrong(text, "id", one.id, f"challenge {one.id!r} is there twice in a topic; ids are unique")
-            for slot, name in one.problems.items():
+        names = [challenge.id for challenge in topic.challenges]
+        for challenge in topic.challenges:
+            if names.count(challenge.id) > 1:
+                raise _wrong(
+                    text, "id", challenge.id, f"challenge {challenge.id!r} is there twice in a topic; ids are unique"
+                )
+            for slot, name in challenge.problems.items():
                 item = items.get(name)
                 if item is None or item.topic != topic.id:
                     raise _wrong(text, slot, name, f"topic {topic.id!r} has no item {name!r}")
@@ -50,6 +52,6 @@ def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: s
 
 
 def _wrong(text: str, key: str, value: str, message: str) -> PackError:
-    found = list(re.finditer(rf'^\s*{key}\s*=\s*"{re.escape(value)}"', text, re.MULTILINE))
-    line = text.count("\n", 0, found[-1].start()) + 1 if found else None
+    matches = list(re.finditer(rf'^\s*{key}\s*=\s*"{re.escape(value)}"', text, re.MULTILINE))
+    line = text.count("\n", 0, matches[-1].start()) + 1 if matches else None
     return PackError(message, file="pack.toml", line=line)

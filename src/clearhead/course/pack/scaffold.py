@@ -128,14 +128,14 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
     if kind not in KINDS:
         raise OptionError(f"no kind {kind!r}; expected one of {', '.join(KINDS)}")
     loaded = load(pack)
-    known = [one.id for one in loaded.topics]
+    known = [existing.id for existing in loaded.topics]
     if topic is not None and topic not in known:
         raise OptionError(f"the pack has no topic {topic!r}; expected one of {', '.join(known)}")
     place = pack / "items" / f"{name}.md"
     if place.exists() or place.is_symlink():
         raise OptionError(f"{place} is there already; give another name")
     belief = next(iter(loaded.misconceptions), "adds-instead")
-    body = re.sub(r"@([^@\n]+)@", lambda found: _TODO.format(what=found[1]), _BODIES[kind])
+    body = re.sub(r"@([^@\n]+)@", lambda match: _TODO.format(what=match[1]), _BODIES[kind])
     more = "right = 1\n" if kind == "choice" else ""
     front = _FRONT.format(name=name, kind=kind, topic=topic or known[0], concept="concept", more=more,
                           stem=_STEMS.get(kind, "The question."))  # fmt: skip

@@ -16,8 +16,8 @@ _TOKEN = re.compile(
 def excess(text: str) -> tuple[str, int] | None:
     """(what is too much, line from 0) of the first thing that no pack needs; None if there is none."""
     depth = dots = 0
-    for found in _TOKEN.finditer(text):
-        part = found[0]
+    for match in _TOKEN.finditer(text):
+        part = match[0]
         if part in "[{":
             depth, dots = depth + 1, 0
         elif part in "]}":
@@ -26,13 +26,13 @@ def excess(text: str) -> tuple[str, int] | None:
             dots += 1
         elif part in ",=\n":
             dots = 0
-        said = ""
+        problem = ""
         if depth > DEEPEST:
-            said = f"lists and tables are more than {DEEPEST} deep"
+            problem = f"lists and tables are more than {DEEPEST} deep"
         elif dots >= MOST_PARTS:
-            said = f"a key has more than {MOST_PARTS} parts"
+            problem = f"a key has more than {MOST_PARTS} parts"
         elif len(part) > LONGEST_NUMBER and part[0] not in "\"'#":
-            said = f"a number or a name has more than {LONGEST_NUMBER} characters"
-        if said:
-            return said, text.count("\n", 0, found.start())
+            problem = f"a number or a name has more than {LONGEST_NUMBER} characters"
+        if problem:
+            return problem, text.count("\n", 0, match.start())
     return None

@@ -24,7 +24,7 @@ class Replay:
 
     def of(self, attempts: Sequence[Attempt]) -> tuple[Card, int]:
         """The card after these attempts, oldest first, and how often it was forgotten once it was learned."""
-        results = [(one.at, one.correct) for one in attempts]
+        results = [(attempt.at, attempt.correct) for attempt in attempts]
         if results[: len(self._seen)] != self._seen:
             self._start()
         for at, correct in results[len(self._seen) :]:

@@ -9,10 +9,10 @@ _PLACE = re.compile(r"\{\{\s*+([A-Za-z_]\w*+)\s*+(?::([^{}]++))?\}\}")
 def names(text: str) -> Iterator[tuple[str, str, int]]:
     """Each (name, format spec, line within the text from 0)."""
     line = at = 0
-    for found in _PLACE.finditer(text):
-        line += text.count("\n", at, found.start())
-        at = found.start()
-        yield found[1], (found[2] or "").rstrip(), line
+    for match in _PLACE.finditer(text):
+        line += text.count("\n", at, match.start())
+        at = match.start()
+        yield match[1], (match[2] or "").rstrip(), line
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
@@ -22,8 +22,8 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     '3 rows, 0.25'
     """
 
-    def value(found: re.Match[str]) -> str:
-        spec = (found[2] or "").rstrip()
-        return values.get(f"{found[1]}:{spec}" if spec else found[1], found[0])
+    def value(match: re.Match[str]) -> str:
+        spec = (match[2] or "").rstrip()
+        return values.get(f"{match[1]}:{spec}" if spec else match[1], match[0])
 
     return _PLACE.sub(value, text)

@@ -121,8 +121,8 @@ class Proved:
         parts["options"] = tuple(Option(**option) for option in parts["options"])
         parts["steps"] = tuple(Step(**step) for step in parts["steps"])
         parts["criteria"] = tuple(
-            Criterion(**{**one, "terms": tuple(map(tuple, one["terms"])), "without": tuple(one["without"])})
-            for one in parts["criteria"]
+            Criterion(**{**part, "terms": tuple(map(tuple, part["terms"])), "without": tuple(part["without"])})
+            for part in parts["criteria"]
         )
         parts["orders"] = tuple(map(tuple, parts["orders"]))
         for name in ("hints", "table", "notes"):

@@ -14,9 +14,9 @@ from itsdangerous import BadSignature, URLSafeTimedSerializer
 
 from clearhead.studio.accounts.sessions import SECONDS, Sessions
 from clearhead.studio.text.translation import _
-from clearhead.studio.web import saved_forms as sent
+from clearhead.studio.web import saved_forms
 from clearhead.studio.web.addresses import address_of, referring_page, safe
-from clearhead.studio.web.context import GUEST, Desk, desk_of
+from clearhead.studio.web.context import GUEST, Context, context_of
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import is_open, open_to_all
 
@@ -39,12 +39,12 @@ class TokenShown(Exception):
 
 def logged_in(request: Request) -> None:
     """Dependency of every route of a shared studio: serve the request at the desk of the learner who is logged in."""
-    root: Desk = request.app.state.desk
+    root: Context = request.app.state.context
     sessions: Sessions = request.app.state.sessions
     account = sessions.account(request.cookies.get(SESSION, ""))
     if account is None and not is_open(request):
         raise LogInFirst
-    request.state.desk = root.at(account.id if account else GUEST, account.name if account else "")
+    request.state.context = root.at(account.id if account else GUEST, account.name if account else "")
 
 
 def owner(request: Request) -> None:
@@ -77,8 +77,8 @@ class _Signer:
 def show_token(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
     """The token typed into a page rather than opened as part of the address."""
     if not _is_token(request, token.strip()):
-        said = _("That is not the token. The terminal prints it at each start.")
-        return sent.back_to(desk_of(request), "/", lacking=said)
+        reason = _("That is not the token. The terminal prints it at each start.")
+        return saved_forms.redirect_back(context_of(request), "/", lacking=reason)
     return _let_in(request, "/")
 
 
@@ -87,7 +87,7 @@ def to_log_in(request: Request, _problem: Exception) -> Response:
     if "text/html" in request.headers.get("accept", ""):
         where = address_of(request) if request.method == "GET" else referring_page(request)
         return RedirectResponse(f"/login?{urlencode({'next': where})}", 303)
-    request.state.desk = request.app.state.desk.at(GUEST)
+    request.state.context = request.app.state.context.at(GUEST)
     heading, detail = _("Log in first"), _("This page belongs to somebody.")
     return render(
         request, "web/error.html", status=401, number=401, heading=heading, detail=detail, again=False, kept=""
@@ -97,9 +97,12 @@ def to_log_in(request: Request, _problem: Exception) -> Response:
 def to_token(request: Request, _problem: Exception) -> Response:
     """Say where the token is, and take it."""
     page = render(
-        request, "accounts/token.html", status=401, lacking=sent.why_not(desk_of(request), request).get("lacking", "")
+        request,
+        "accounts/token.html",
+        status=401,
+        lacking=saved_forms.refusal_of(context_of(request), request).get("lacking", ""),
     )
-    page.delete_cookie(sent.COOKIE)
+    page.delete_cookie(saved_forms.COOKIE)
     return page
 
 
@@ -117,9 +120,9 @@ def _let_in(request: Request, where: str) -> Response:
 
 
 def _is_token(request: Request, given: str) -> bool:
-    token: str = request.app.state.desk.settings.token or ""
+    token: str = request.app.state.context.settings.token or ""
     return bool(token) and secrets.compare_digest(given.encode(), token.encode())
 
 
 def _signer(request: Request) -> _Signer:
-    return _Signer(request.app.state.desk.secret)
+    return _Signer(request.app.state.context.secret)

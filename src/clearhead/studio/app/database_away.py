@@ -8,10 +8,9 @@ from fastapi.responses import JSONResponse, Response
 
 from clearhead.errors import ClearheadError
 from clearhead.studio.text.translation import _, explained
-from clearhead.studio.web import saved_forms as sent
-from clearhead.studio.web import work_queues as turns
+from clearhead.studio.web import saved_forms, work_queues
 from clearhead.studio.web.addresses import address_of
-from clearhead.studio.web.context import desk_of
+from clearhead.studio.web.context import context_of
 from clearhead.studio.web.rendering import render, render_without_database
 
 WAIT: Final = 429
@@ -53,11 +52,11 @@ async def to_wait(request: Request, problem: Exception) -> Response:
     After a form, the page has an address of its own, so that Back leads to the form.
     """
     if request.headers.get("accept", "").startswith("application/json"):
-        return JSONResponse({"error": str(problem)}, WAIT, {"retry-after": str(turns.SECONDS)})
+        return JSONResponse({"error": str(problem)}, WAIT, {"retry-after": str(work_queues.SECONDS)})
     address, fields = address_of(request), await _sent(request)
-    if sent.from_browser(request):
-        said = {"status": WAIT, "detail": str(problem)}
-        return sent.refused(desk_of(request), said, {"address": address, "fields": fields})
+    if saved_forms.is_form_post(request):
+        reason = {"status": WAIT, "detail": str(problem)}
+        return saved_forms.to_refusal_page(context_of(request), reason, {"address": address, "fields": fields})
     return please_wait(request, str(problem), address, fields)
 
 
@@ -74,13 +73,13 @@ def please_wait(request: Request, detail: str, address: str, fields: Sequence[tu
         fields=fields,
         lost=False,
     )
-    page.headers["retry-after"] = str(turns.SECONDS)
+    page.headers["retry-after"] = str(work_queues.SECONDS)
     return page
 
 
 def _detail(request: Request, problem: Exception) -> str:
     """Where the database is and what it says is for who runs the studio, not for the learners of a shared one."""
-    if request.app.state.desk.settings.shared:
+    if request.app.state.context.settings.shared:
         return _("Your answers are safe, and the studio comes back by itself as soon as its database does.")
     return explained(problem) if isinstance(problem, ClearheadError) else str(problem)
 

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from clearhead import sandbox
+from clearhead.console import console as terminal
 from clearhead.errors import OptionError, SandboxError
 from clearhead.extras import STUDIO, needs
-from clearhead.printing import console as terminal
 
 with needs(*STUDIO):
     import uvicorn
@@ -27,10 +27,9 @@ with needs(*STUDIO):
 
     from clearhead.studio.accounts import users
     from clearhead.studio.accounts.accounts import Accounts
-    from clearhead.studio.app import application as app
-    from clearhead.studio.app import workers
-    from clearhead.studio.library.library import Shelf, prove, unproved
-    from clearhead.studio.web.context import Desk
+    from clearhead.studio.app import application, workers
+    from clearhead.studio.library.library import Library, prove, unproved
+    from clearhead.studio.web.context import Context
     from clearhead.studio.web.settings import LOCAL, Settings
 
 TRIES = 50  # ports after the wanted one
@@ -52,18 +51,18 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         settings = replace(settings, token=secrets.token_urlsafe(24))
     with take_port(settings.host, settings.port) as listener:
         port = listener.getsockname()[1]
-        studio = app.create(settings, unproved(settings.packs))
+        studio = application.create(settings, unproved(settings.packs))
         address = settings.opens_at(port)
         if settings.port not in (0, port):
             console.print(f"Port {settings.port} is taken; using {port}.")
-        where = studio.state.desk.store.database.where if settings.database else settings.data
+        where = studio.state.context.store.database.where if settings.database else settings.data
         console.print(f"Clearhead studio: {address}\nYour work is kept in {where}. Ctrl-C stops.")
         if settings.shared:
-            users.remember_address(studio.state.desk.store, settings.invites_to(port))
-            _say_who(settings, studio.state.accounts, console)
+            users.remember_address(studio.state.context.store, settings.invites_to(port))
+            _print_accounts(settings, studio.state.accounts, console)
         show = None if not browser or os.environ.get("CI") else lambda: webbrowser.open(address)
         if settings.processes > 1:
-            studio.state.desk.store.close()
+            studio.state.context.store.close()
             workers.run(work, settings, listener, settings.processes)
         else:
             _run(studio, settings, listener, console, show)
@@ -74,7 +73,7 @@ def work(settings: Settings, listener: socket.socket, number: int) -> None:
     """One of several processes: the first tells the terminal how far the proofs are, all prove and serve."""
     sandbox.share(settings.processes)
     console = terminal(soft_wrap=True, quiet=number > 0)
-    _run(app.create(settings, unproved(settings.packs)), settings, listener, console)
+    _run(application.create(settings, unproved(settings.packs)), settings, listener, console)
 
 
 def _run(
@@ -88,7 +87,7 @@ def _run(
     if show is not None:
         _when_up(server, show)
     logging.getLogger("uvicorn.error").addFilter(_no_interrupt_noise)
-    with _proving(settings, studio.state.desk, console), suppress(KeyboardInterrupt):
+    with _proving(settings, studio.state.context, console), suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
 
 
@@ -131,9 +130,9 @@ def _check_certificate(settings: Settings) -> None:
         ) from problem
 
 
-def _say_who(settings: Settings, accounts: Accounts, console: Console) -> None:
+def _print_accounts(settings: Settings, accounts: Accounts, console: Console) -> None:
     """What whoever shares a studio should know."""
-    count = sum(one.state != "removed" for one in accounts.all())
+    count = sum(account.state != "removed" for account in accounts.all())
     who = f"{count} may log in" if count else "Nobody can log in yet"
     console.print(f"{who}; invite somebody: clearhead studio user add NAME")
     if not settings.invites_to(0):
@@ -189,29 +188,29 @@ class _Stopped(Exception):
 
 
 @contextmanager
-def _proving(settings: Settings, desk: Desk, console: Console) -> Iterator[None]:
+def _proving(settings: Settings, context: Context, console: Console) -> Iterator[None]:
     """Prove the course while the studio serves: each question is on its page as soon as its answer is computed."""
     stop = threading.Event()
     columns = (TextColumn("Computing the answers"), BarColumn(), MofNCompleteColumn(), TextColumn("questions"))
     bar = Progress(*columns, console=console, transient=True)
-    task = bar.add_task("prove", total=desk.shelf.coming)
+    task = bar.add_task("prove", total=context.library.coming)
 
-    def publish(shelf: Shelf) -> None:
+    def publish(library: Library) -> None:
         if stop.is_set():
             raise _Stopped
-        desk.restock(shelf)
-        bar.update(task, completed=len(shelf.proved) + len(shelf.failed))
+        context.set_library(library)
+        bar.update(task, completed=len(library.proved) + len(library.failed))
 
     def work() -> None:
         try:
             with bar:
-                prove(desk.shelf, settings.data / "proofs", publish)
+                prove(context.library, settings.data / "proofs", publish)
         except _Stopped:
             return
         except SandboxError as problem:
             console.print(f"No question can be asked: {problem}")
-            desk.restock(replace(desk.shelf, coming=0))
-        for outcome in desk.shelf.failed:
+            context.set_library(replace(context.library, coming=0))
+        for outcome in context.library.failed:
             console.print(f"Left out: {outcome.file}:{outcome.line or 1}: {outcome.error}", style="dim")
 
     thread = threading.Thread(target=work)

@@ -12,14 +12,14 @@ from clearhead import sandbox
 from clearhead.errors import SandboxError
 from clearhead.studio.explore.experiment_findings import FINDINGS
 from clearhead.studio.explore.experiment_programs import EXPERIMENTS, SEEDS, Experiment, program
-from clearhead.studio.explore.line_chart import curve, short
-from clearhead.studio.explore.samples import Samples, Spread
+from clearhead.studio.explore.line_chart import line_chart, short_number
+from clearhead.studio.explore.samples import SampleRange, Samples
 from clearhead.studio.learn import home, topic
-from clearhead.studio.text import formatting as say
+from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, mark
-from clearhead.studio.web.context import AtDesk
+from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import fragment, render
-from clearhead.studio.web.work_queues import Busy, needed, queued
+from clearhead.studio.web.work_queues import Busy, needs_queue, queued
 
 router = APIRouter()
 LIMITS = sandbox.Limits(seconds=30)
@@ -30,11 +30,11 @@ class Row:
     """One measured point."""
 
     x: float
-    found: Mapping[str, Samples]
+    samples: Mapping[str, Samples]
 
     def text(self, key: str) -> str:
         """What stands in the table."""
-        return Spread.of(self.found[key]).text
+        return SampleRange.of(self.samples[key]).text
 
 
 _kept: OrderedDict[str, list[Row]] = OrderedDict()
@@ -43,11 +43,11 @@ _kept: OrderedDict[str, list[Row]] = OrderedDict()
 @router.get("/topics/{pack_id}/{topic_id}/experiment", response_class=HTMLResponse)
 @queued("experiments")
 def page(
-    request: Request, desk: AtDesk, pack_id: str, topic_id: str, name: str = "heads", run: bool = False
+    request: Request, context: CurrentContext, pack_id: str, topic_id: str, name: str = "heads", run: bool = False
 ) -> HTMLResponse:
-    pack, this = topic.found(desk, pack_id, topic_id)
+    pack, this = topic.topic_at(context, pack_id, topic_id)
     experiment, chosen = _asked(request, name)
-    home.remember(desk, home.Place(request.scope["path"], this.title, mark("Experiment")))
+    home.remember(context, home.Place(request.scope["path"], this.title, mark("Experiment")))
     result, problem = "", ""
     if run:
         try:
@@ -59,7 +59,7 @@ def page(
         "explore/experiment.html",
         pack=pack,
         topic=this,
-        tabs=topic.tabs(desk, pack, this),
+        tabs=topic.tabs(context, pack, this),
         mode="experiment",
         experiments=EXPERIMENTS.values(),
         experiment=experiment,
@@ -72,16 +72,16 @@ def page(
 
 
 @router.get("/experiments/{name}")
-async def stream(request: Request, desk: AtDesk, name: str) -> StreamingResponse:
+async def stream(request: Request, context: CurrentContext, name: str) -> StreamingResponse:
     """One line of JSON a point as it is measured, with the picture so far; the last says what was found."""
     experiment, chosen = _asked(request, name)
     guessed = _guess(request, experiment)
 
     async def lines() -> AsyncIterator[str]:
         rows: list[Row] = []
-        measured, queue = measure(experiment, chosen), desk.turns["experiments"]
+        measured, queue = measure(experiment, chosen), context.queues["experiments"]
         try:
-            while row := await queue.run(desk.store.learner, lambda: next(measured, None)):
+            while row := await queue.run(context.store.learner, lambda: next(measured, None)):
                 rows.append(row)
                 html = _result(experiment, chosen, rows, guessed)
                 yield json.dumps({"done": len(rows), "of": len(experiment.points), "html": html}) + "\n"
@@ -103,23 +103,21 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
         return
     rows = []
     for x in experiment.points:
-        needed()
+        needs_queue()
         outcome = sandbox.run(
             program(experiment, {"x": x, **chosen}), limits=LIMITS, preload=("torch",), owner="experiments"
         )
         if not outcome.ok:
-            why = outcome.stopped and say.stopped(outcome.stopped, LIMITS)
-            why = why or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
             raise SandboxError(
                 _(
                     "The experiment ended early at %(axis)s = %(value)s: %(why)s. Try smaller settings.",
                     axis=_(experiment.x),
-                    value=short(x),
-                    why=why,
+                    value=short_number(x),
+                    why=formatting.why_ended(outcome, LIMITS),
                 )
             )
         seeds = json.loads(outcome.stdout)
-        rows.append(Row(x, {key: [found[key] for found in seeds] for key in seeds[0]}))
+        rows.append(Row(x, {key: [measured[key] for measured in seeds] for key in seeds[0]}))
         yield rows[-1]
     _kept[key] = rows
     while len(_kept) > 64:
@@ -152,16 +150,16 @@ def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], gue
     """The curves so far; once every point is measured, what they say and what became of the guess."""
 
     def column(key: str) -> list[Samples]:
-        return [[row.x] if key == "x" else row.found[key] for row in rows]
+        return [[row.x] if key == "x" else row.samples[key] for row in rows]
 
     def middles(key: str) -> list[float]:
-        return [Spread.of(samples).middle for samples in column(key)]
+        return [SampleRange.of(samples).middle for samples in column(key)]
 
     xs = [row.x for row in rows]
     curves = [
         (
             _(label),
-            curve(xs, {key: middles(key) for key in series}, _(label), span=experiment.points),
+            line_chart(xs, {key: middles(key) for key in series}, _(label), span=experiment.points),
             [_(name) if name else "" for name in series.values()],
         )
         for label, series in experiment.charts.items()
@@ -173,9 +171,9 @@ def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], gue
         chosen=chosen,
         rows=rows,
         curves=curves,
-        short=short,
+        short_number=short_number,
         seeds=len(SEEDS),
-        said=finding.said(column) if whole else [],
+        said=finding.sentences(column) if whole else [],
         answers=finding.guess.answers,
         guessed=guessed if whole else None,
         right=finding.guess.right(column) if whole else 0,

@@ -10,7 +10,7 @@ WIDE, HIGH = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 26
 
 
-def curve(
+def line_chart(
     xs: Sequence[float], series: Mapping[str, Sequence[float]], label: str, *, span: Sequence[float] = ()
 ) -> Markup:
     """An SVG of one or two lines on the same axes, y from zero; a table beside it holds the same numbers.
@@ -31,22 +31,22 @@ def curve(
     parts = [
         f'<svg class="curve" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(label)}">',
         f'<path class="axis" d="M{LEFT} {TOP}V{floor}H{WIDE - RIGHT}"/>',
-        f'<text x="{LEFT - 6}" y="{TOP + 4}" class="end">{short(top)}</text>',
+        f'<text x="{LEFT - 6}" y="{TOP + 4}" class="end">{short_number(top)}</text>',
         f'<text x="{LEFT - 6}" y="{floor + 4}" class="end">0</text>',
     ]
     for which, ys in enumerate(series.values()):
         points = [at(x, y) for x, y in zip(xs, ys, strict=True)]
         parts.append(f'<polyline class="line n{which}" points="{" ".join(f"{x},{y}" for x, y in points)}"/>')
         for (x, y), value, measured in zip(points, xs, ys, strict=True):
-            said = f"<title>{short(value)}: {short(measured)}</title>"
-            parts.append(f'<circle class="point n{which}" cx="{x}" cy="{y}" r="3.5">{said}</circle>')
+            title = f"<title>{short_number(value)}: {short_number(measured)}</title>"
+            parts.append(f'<circle class="point n{which}" cx="{x}" cy="{y}" r="3.5">{title}</circle>')
     for number, value in enumerate(span):
         if len(span) <= 6 or number % 2 == (len(span) - 1) % 2:
-            parts.append(f'<text x="{at(value, 0)[0]}" y="{HIGH - 8}" class="mid">{short(value)}</text>')
+            parts.append(f'<text x="{at(value, 0)[0]}" y="{HIGH - 8}" class="mid">{short_number(value)}</text>')
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 — numbers, and the label escaped
 
 
-def short(x: float) -> str:
+def short_number(x: float) -> str:
     """A number in at most seven characters.
 
     >>> short(66048), short(0.0001234), short(2.0), short(0.25)

@@ -17,14 +17,14 @@ from clearhead import sandbox
 from clearhead.course import Attempt, Item
 from clearhead.errors import ClearheadError, SandboxError
 from clearhead.studio.learn import topic
-from clearhead.studio.lens import demo_model as demo
+from clearhead.studio.lens import demo_model
 from clearhead.studio.practice.asking import answered
 from clearhead.studio.questions.question import ends_in_class
-from clearhead.studio.text import formatting as say
+from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, explained
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
-from clearhead.studio.web.work_queues import needed, queued
+from clearhead.studio.web.work_queues import needs_queue, queued
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,25 +69,27 @@ class Ran:
 
 @router.get("/attempts/{attempt_id}/head", response_class=HTMLResponse)
 @queued("programs")
-def page(request: Request, desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> HTMLResponse:
-    attempt, item = _found(desk, attempt_id)
-    needed()
+def page(
+    request: Request, context: CurrentContext, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0
+) -> HTMLResponse:
+    attempt, item = _attempt_of(context, attempt_id)
+    needs_queue()
     ran, problem, rows, count, head = None, "", [], 0, 0
     try:
-        reading = demo.reading(SENTENCE)
+        reading = demo_model.reading(SENTENCE)
         count = len(reading.record)
-        ran = _run(str(attempt.response), _known(layer, count), desk.owner)
+        ran = _run(str(attempt.response), _known(layer, count), context.owner)
         head = _telling(ran)
         rows = _strongest(ran, head, reading.tokens)
     except ClearheadError as refused:
         problem = str(refused)
-    pack, this = desk.shelf.pack_of(item.id), desk.shelf.topic_of(item)
+    pack, this = context.library.pack_of(item.id), context.library.topic_of(item)
     return render(
         request,
         "explore/reveal.html",
         pack=pack,
         topic=this,
-        tabs=topic.tabs(desk, pack, this),
+        tabs=topic.tabs(context, pack, this),
         mode="build",
         attempt=attempt,
         layer=layer,
@@ -102,24 +104,24 @@ def page(request: Request, desk: AtDesk, attempt_id: str, layer: Annotated[int, 
 
 @router.get("/attempts/{attempt_id}/head.json")
 @queued("programs")
-def data(desk: AtDesk, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> Response:
+def data(context: CurrentContext, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> Response:
     """What `attention.js` draws: one layer, every head of it from the learner's class."""
     from clearhead.views.page.payload import payload
 
-    attempt, _item = _found(desk, attempt_id)
-    needed()
+    attempt, _item = _attempt_of(context, attempt_id)
+    needs_queue()
     try:
-        ran = _run(str(attempt.response), _known(layer, len(demo.reading(SENTENCE).record)), desk.owner)
+        ran = _run(str(attempt.response), _known(layer, len(demo_model.reading(SENTENCE).record)), context.owner)
         drawn = payload(_as_reading(ran, layer), text=SENTENCE)
     except ClearheadError as error:
         return JSONResponse({"error": explained(error)}, status_code=422)
     return JSONResponse({**drawn, "first": {"layer": 0, "head": _telling(ran), "token": -1}})
 
 
-def _found(desk: Desk, attempt_id: str) -> tuple[Attempt, Item]:
+def _attempt_of(context: Context, attempt_id: str) -> tuple[Attempt, Item]:
     """The right answer and its item, or a 404 that says how to get there."""
-    attempt = desk.store.attempt(attempt_id)
-    question = attempt and answered(desk, attempt)
+    attempt = context.store.attempt(attempt_id)
+    question = attempt and answered(context, attempt)
     if not (attempt and question and ends_in_class(question.item)):
         raise HTTPException(404, _("There is no class of yours at this address."))
     if not attempt.correct:
@@ -153,12 +155,10 @@ def _run(program: str, layer: int, owner: str = "") -> Ran:
     ]
     outcome = sandbox.run(chunks, files=files, limits=LIMITS, preload=("torch",), owner=owner)
     if not outcome.ok or MARK not in outcome.stdout:
-        why = outcome.stopped and say.stopped(outcome.stopped, LIMITS)
-        why = why or (outcome.raised and f"{outcome.raised.type}: {outcome.raised.message}")
-        why = why or _("it printed nothing")
+        why = formatting.why_ended(outcome, LIMITS) or _("it printed nothing")
         raise SandboxError(_("Your class did not run with the model’s weights: %(why)s.", why=why))
     raw = base64.b64decode(outcome.stdout.rpartition(MARK)[2])
-    own = list(demo.reading(SENTENCE).record.values())[layer].to_dense()
+    own = list(demo_model.reading(SENTENCE).record.values())[layer].to_dense()
     if len(raw) != own.numel() * 4:
         raise SandboxError(_("Your class did not give one weight for each head, query and key."))
     weights = torch.frombuffer(bytearray(raw), dtype=torch.float32).reshape(own.shape).nan_to_num()
@@ -170,7 +170,7 @@ def _layer(number: int) -> tuple[dict[str, "Tensor"], int]:
     """What the model's layer reads, (1, L, E), and its parameters under the names of `nn.MultiheadAttention`."""
     import torch
 
-    loaded = demo.model()
+    loaded = demo_model.model()
     encoded = loaded.tokenizer(SENTENCE, return_tensors="pt")
     with torch.inference_mode():
         x = loaded.model(**encoded, output_hidden_states=True).hidden_states[number]
@@ -178,8 +178,8 @@ def _layer(number: int) -> tuple[dict[str, "Tensor"], int]:
     three = [getattr(attention.self, name) for name in ("query", "key", "value")]
     parts = {
         "x": x.clone(),
-        "in_proj_weight": torch.cat([one.weight.detach() for one in three]),
-        "in_proj_bias": torch.cat([one.bias.detach() for one in three]),
+        "in_proj_weight": torch.cat([projection.weight.detach() for projection in three]),
+        "in_proj_bias": torch.cat([projection.bias.detach() for projection in three]),
         "out_proj.weight": attention.output.dense.weight.detach(),
         "out_proj.bias": attention.output.dense.bias.detach(),
     }
@@ -197,7 +197,7 @@ def _as_reading(ran: Ran, layer: int) -> "Reading":
     heads, length = ran.weights.shape[1:3]
     nothing = torch.zeros(1, heads, length, 1)
     matrix = AttentionMatrix(nothing, nothing, bias=ran.weights.clamp_min(1e-30).log())
-    own = demo.reading(SENTENCE)
+    own = demo_model.reading(SENTENCE)
     name = _("your class with layer %(layer)s of %(model)s", layer=layer, model=own.model_name)
     return replace(own, record=Record.of({f"layer {layer}": matrix}), model_name=name)
 

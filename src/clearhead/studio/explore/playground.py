@@ -16,34 +16,36 @@ from clearhead import sandbox
 from clearhead.course import Item, Pack, Topic, Verdict, grade
 from clearhead.course.grading.compare import same_output
 from clearhead.errors import SandboxError
-from clearhead.studio.explore.seed_substitution import settled
+from clearhead.studio.explore.seed_substitution import with_seed_substituted
 from clearhead.studio.learn import home, topic
 from clearhead.studio.practice import mistakes
-from clearhead.studio.text import formatting as say
+from clearhead.studio.text import formatting
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _, mark
-from clearhead.studio.web import saved_forms as sent
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web import saved_forms
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
-from clearhead.studio.web.work_queues import needed, queued
+from clearhead.studio.web.work_queues import needs_queue, queued
 
 router = APIRouter()
 LIMITS = sandbox.Limits(seconds=10)
 
 
 @router.get("/topics/{pack_id}/{topic_id}/try", response_class=HTMLResponse)
-def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str = "", run: str = "") -> HTMLResponse:
+def look(
+    request: Request, context: CurrentContext, pack_id: str, topic_id: str, item: str = "", run: str = ""
+) -> HTMLResponse:
     """A program to read; or, with the id of a run, what came of it and the program to change."""
-    pack, this, items = _programs(desk, pack_id, topic_id)
-    chosen = next((one for one in items if one.id == item), items[0])
-    home.remember(desk, home.Place(request.scope["path"], this.title, mark("Try")))
-    kept = sent.get(desk, "run", run) if run else None
+    pack, this, items = _programs(context, pack_id, topic_id)
+    chosen = next((program_item for program_item in items if program_item.id == item), items[0])
+    home.remember(context, home.Place(request.scope["path"], this.title, mark("Try")))
+    kept = saved_forms.get(context, "run", run) if run else None
     ran = Run.of(kept) if kept and kept["item"] == chosen.id else None
-    own = program_of(chosen, desk)
+    own = program_of(chosen, context)
     verdict, same = None, False
     if ran:
         if ran.prediction and ran.program.strip() == own.strip():
-            verdict = _verdict(desk, chosen, ran.prediction)
+            verdict = _verdict(context, chosen, ran.prediction)
         ran_as_said = ran.outcome is not None and same_output(ran.prediction, printed(ran.outcome))
         same = ran_as_said if verdict is None else verdict.correct
     place = items.index(chosen)
@@ -52,7 +54,7 @@ def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str 
         "explore/try.html",
         pack=pack,
         topic=this,
-        tabs=topic.tabs(desk, pack, this),
+        tabs=topic.tabs(context, pack, this),
         mode="try",
         item=chosen,
         place=place + 1,
@@ -61,19 +63,19 @@ def look(request: Request, desk: AtDesk, pack_id: str, topic_id: str, item: str 
         program=ran.program if ran else own,
         prediction=ran.prediction if ran else "",
         outcome=ran and ran.outcome,
-        stopped=say.stopped(ran.outcome.stopped, LIMITS) if ran and ran.outcome and ran.outcome.stopped else "",
+        stopped=formatting.stopped(ran.outcome.stopped, LIMITS) if ran and ran.outcome and ran.outcome.stopped else "",
         problem=ran.problem if ran else "",
         gone=bool(run) and ran is None,
         same=same,
         verdict=verdict,
-        rule=desk.shelf.proved[chosen.id].rule,
+        rule=context.library.proved[chosen.id].rule,
     )
 
 
 @router.post("/topics/{pack_id}/{topic_id}/try")
 @queued("programs")
 def run(
-    desk: AtDesk,
+    context: CurrentContext,
     pack_id: str,
     topic_id: str,
     item: Annotated[str, Form()],
@@ -81,22 +83,22 @@ def run(
     prediction: Annotated[str, Form()] = "",
 ) -> Response:
     """Run a program and redirect to what came of it, which has an address of its own."""
-    pack, this, items = _programs(desk, pack_id, topic_id)
-    chosen = next((one for one in items if one.id == item), items[0])
-    own = program_of(chosen, desk)
+    pack, this, items = _programs(context, pack_id, topic_id)
+    chosen = next((program_item for program_item in items if program_item.id == item), items[0])
+    own = program_of(chosen, context)
     source = fitting("program", program) or own
     prediction = fitting("prediction", prediction).strip()
     outcome, problem = None, ""
-    needed()
+    needs_queue()
     try:
-        outcome = sandbox.run(source, limits=LIMITS, preload=pack.preload, owner=desk.owner)
+        outcome = sandbox.run(source, limits=LIMITS, preload=pack.preload, owner=context.owner)
     except SandboxError as refused:
         problem = str(refused)
     if prediction and source.strip() == own.strip():
-        said = _said(desk, chosen, prediction)
-        mistakes.remember_prediction(desk, chosen, said, _verdict(desk, chosen, prediction))
+        response = _as_response(context, chosen, prediction)
+        mistakes.remember_prediction(context, chosen, response, _verdict(context, chosen, prediction))
     id = secrets.token_hex(6)
-    sent.keep(desk, "run", id, {"item": chosen.id, **asdict(Run(source, prediction, outcome, problem))})
+    saved_forms.keep(context, "run", id, {"item": chosen.id, **asdict(Run(source, prediction, outcome, problem))})
     return RedirectResponse(f"{topic.address(pack, this, 'try')}?item={chosen.id}&run={id}", 303)
 
 
@@ -119,15 +121,15 @@ class Run:
         return cls(kept["program"], kept["prediction"], outcome, kept["problem"])
 
 
-def _said(desk: Desk, item: Item, prediction: str) -> str:
+def _as_response(context: Context, item: Item, prediction: str) -> str:
     """A prediction as the course grades it: a typed letter is no option's key."""
-    return f"{prediction}\n" if desk.shelf.proved[item.id].option(prediction) else prediction
+    return f"{prediction}\n" if context.library.proved[item.id].option(prediction) else prediction
 
 
-def _verdict(desk: Desk, item: Item, prediction: str) -> Verdict:
+def _verdict(context: Context, item: Item, prediction: str) -> Verdict:
     """What the course says of a prediction of the item's own program."""
-    said = _said(desk, item, prediction)
-    return grade(item, desk.shelf.proved[item.id], said, desk.shelf.pack_of(item.id))
+    response = _as_response(context, item, prediction)
+    return grade(item, context.library.proved[item.id], response, context.library.pack_of(item.id))
 
 
 def printed(outcome: sandbox.Outcome) -> str:
@@ -136,17 +138,22 @@ def printed(outcome: sandbox.Outcome) -> str:
     return "\n".join(part for part in (outcome.stdout.rstrip(), raised) if part)
 
 
-def program_of(item: Item, desk: Desk) -> str:
+def program_of(item: Item, context: Context) -> str:
     """The item's program, whole: what is set up before it, as its proof drew it, and what the learner reads."""
     parts = [program.source for program in (*item.role("setup"), *item.role("given"))] or [
-        desk.shelf.proved[item.id].given
+        context.library.proved[item.id].given
     ]
-    return settled("\n\n".join(part.strip("\n") for part in parts), desk.shelf.proved[item.id].receipt.seed) + "\n"
+    return (
+        with_seed_substituted(
+            "\n\n".join(part.strip("\n") for part in parts), context.library.proved[item.id].receipt.seed
+        )
+        + "\n"
+    )
 
 
-def _programs(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[Item]]:
-    pack, this = topic.found(desk, pack_id, topic_id)
-    items = topic.items_for("try", desk.shelf.items_of(pack, this))
+def _programs(context: Context, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[Item]]:
+    pack, this = topic.topic_at(context, pack_id, topic_id)
+    items = topic.items_for("try", context.library.items_of(pack, this))
     if not items:
-        raise topic.nothing(desk, _("%(topic)s has no program to try yet.", topic=this.title))
+        raise topic.nothing(context, _("%(topic)s has no program to try yet.", topic=this.title))
     return pack, this, items

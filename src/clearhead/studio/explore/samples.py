@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from clearhead.studio.explore.line_chart import short
+from clearhead.studio.explore.line_chart import short_number
 from clearhead.studio.text.translation import _
 
 Samples = Sequence[float]  # one number a seed, in the order of the seeds
@@ -14,7 +14,7 @@ SAME = 0.02  # a relative difference up to this is called no change
 
 
 @dataclass(frozen=True)
-class Spread:
+class SampleRange:
     """The middle of some numbers, and their range."""
 
     low: float
@@ -22,18 +22,18 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, samples: Samples) -> "Spread":
+    def of(cls, samples: Samples) -> "SampleRange":
         """The spread of the numbers of all seeds.
 
-        >>> Spread.of([3.0, 1.0, 2.5])
-        Spread(low=1.0, middle=2.5, high=3.0)
+        >>> SampleRange.of([3.0, 1.0, 2.5])
+        SampleRange(low=1.0, middle=2.5, high=3.0)
         """
         return cls(min(samples), median(samples), max(samples))
 
     @property
     def text(self) -> str:
         """The middle, with the range where it shows: `2.5 (1 to 3)`."""
-        low, middle, high = short(self.low), short(self.middle), short(self.high)
+        low, middle, high = short_number(self.low), short_number(self.middle), short_number(self.high)
         return middle if low == high else _("%(middle)s (%(low)s to %(high)s)", middle=middle, low=low, high=high)
 
 
@@ -47,9 +47,9 @@ class Change:
         direction: "rises" and "falls" where every seed agrees, "same" where none differs by more than the tolerance.
     """
 
-    first: Spread
-    last: Spread
-    times: Spread
+    first: SampleRange
+    last: SampleRange
+    times: SampleRange
     direction: Direction
 
     @classmethod
@@ -60,7 +60,7 @@ class Change:
             same: the relative difference up to which the number counts as unchanged. A measured time needs more.
         """
         ratios = [_ratio(before, after) for before, after in zip(first, last, strict=True)]
-        times = Spread.of(ratios)
+        times = SampleRange.of(ratios)
         direction: Direction = "unclear"
         if 1 - same <= times.low and times.high <= 1 + same:
             direction = "same"
@@ -68,16 +68,16 @@ class Change:
             direction = "rises"
         elif times.high < 1 and times.middle < 1 - same:
             direction = "falls"
-        return cls(Spread.of(first), Spread.of(last), times, direction)
+        return cls(SampleRange.of(first), SampleRange.of(last), times, direction)
 
-    def said(self, patterns: Mapping[Direction, str]) -> str:
+    def sentence(self, patterns: Mapping[Direction, str]) -> str:
         """The sentence for this direction, with `%(first)s`, `%(last)s` and `%(times)s` filled in."""
         return _(patterns[self.direction], first=self.first.text, last=self.last.text, times=self.multiple)
 
     @property
     def multiple(self) -> str:
         """The factor in words: `about twice (1.8 to 2.3)`."""
-        middle, low, high = self.times.middle, short(self.times.low), short(self.times.high)
+        middle, low, high = self.times.middle, short_number(self.times.low), short_number(self.times.high)
         if middle == float("inf"):
             return _("infinitely many times")
         words = (
@@ -85,7 +85,7 @@ class Change:
             if 1.9 <= middle <= 2.1
             else _("about half")
             if 0.475 <= middle <= 0.525
-            else _("%(times)s times", times=short(middle))
+            else _("%(times)s times", times=short_number(middle))
         )
         return words if low == high else _("%(words)s (%(low)s to %(high)s)", words=words, low=low, high=high)
 

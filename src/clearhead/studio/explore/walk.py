@@ -13,9 +13,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.studio.learn import home, topic
-from clearhead.studio.text import formatting as say
+from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, mark
-from clearhead.studio.web.context import AtDesk
+from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import render
 
 router = APIRouter()
@@ -73,25 +73,25 @@ def compute(q: Matrix, k: Matrix, v: Matrix, o: Matrix, *, causal: bool, heads: 
 
 
 @router.get("/topics/{pack_id}/{topic_id}/walk", response_class=HTMLResponse)
-def walk(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    pack, this = topic.found(desk, pack_id, topic_id)
+def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, this = topic.topic_at(context, pack_id, topic_id)
     if "walk" in this.pages:  # a walk of the author's own
-        return topic.page(request, desk, pack_id, topic_id, "walk")
+        return topic.page(request, context, pack_id, topic_id, "walk")
     misread: list[tuple[str, float]] = []
     given = {name: _given(request.query_params, name, misread) for name in START}
     causal = "causal" in request.query_params
     asked = request.query_params.get("heads", "2")
     heads = int(asked) if asked in map(str, HEADS) else 2
-    home.remember(desk, home.Place(request.scope["path"], this.title, mark("Walk")))
+    home.remember(context, home.Place(request.scope["path"], this.title, mark("Walk")))
     return render(
         request,
         "explore/walk.html",
         pack=pack,
         topic=this,
-        tabs=topic.tabs(desk, pack, this),
+        tabs=topic.tabs(context, pack, this),
         mode="walk",
         given=given,
-        misread=[(_named(place), say.plain(counts)) for place, counts in misread],
+        misread=[(_named(place), formatting.number(counts)) for place, counts in misread],
         names=NAMES,
         tokens=[_(token) for token in TOKENS],
         causal=causal,
@@ -131,8 +131,8 @@ def number(text: str) -> float | None:
     >>> number(" -2,5 "), number("−1e2"), number("3.5x"), number("1001")
     (-2.5, -100.0, None, None)
     """
-    plain = text.strip().replace("−", "-").replace(",", ".")
-    value = float(plain) if _NUMBER.fullmatch(plain) else math.inf
+    typed = text.strip().replace("−", "-").replace(",", ".")
+    value = float(typed) if _NUMBER.fullmatch(typed) else math.inf
     return value if abs(value) <= LARGEST else None
 
 

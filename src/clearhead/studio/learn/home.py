@@ -8,11 +8,11 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.course import Item, Mastery, Pack, Progress, Topic
 from clearhead.course.progress.mastery import GOOD, WEIGHT
-from clearhead.studio.learn import welcome_figure as compass
-from clearhead.studio.learner import review_queue as queue
-from clearhead.studio.learner.review_session import SITTING, Helping, helping
+from clearhead.studio.learn import welcome_figure
+from clearhead.studio.learner import review_queue
+from clearhead.studio.learner.review_session import SESSION_LENGTH, ReviewSession, plan_session
 from clearhead.studio.questions.question import ASKED
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
 
@@ -26,77 +26,79 @@ class Place:
 
     address: str
     title: str
-    what: str
+    mode: str
 
 
 @router.get("/", response_class=HTMLResponse)
 @linkable
-def home(request: Request, desk: AtDesk) -> HTMLResponse:
-    progress, place = desk.progress, going_on(desk)
-    topics = list(desk.shelf.topics())
+def home(request: Request, context: CurrentContext) -> HTMLResponse:
+    progress, place = context.progress, going_on(context)
+    topics = list(context.library.topics())
     if not progress.history and place is None:
-        return render(request, "learn/hello.html", figure=compass.start(), topics=topics)
-    helping = today(desk)
-    tried = [one for one in progress.concepts.values() if one.attempts >= TOLD_FROM]
+        return render(request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics)
+    session = today(context)
+    tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= TOLD_FROM]
     return render(
         request,
         "learn/home.html",
         place=place,
-        helping=helping,
-        many=helping.waiting > 2 * SITTING,  # a number that only weighs
-        minutes=queue.minutes(helping.items, desk.history.seconds),
-        new=bool(_unmet(desk)),
-        next_due=queue.next_due(asked(desk), progress),
-        weak=sorted((one for one in tried if _lately_right(one) < GOOD), key=lambda one: one.value)[:3],
+        session=session,
+        many=session.waiting > 2 * SESSION_LENGTH,  # a number that only weighs
+        minutes=review_queue.minutes(session.items, context.history.seconds),
+        new=bool(_unmet(context)),
+        next_due=review_queue.next_due(asked(context), progress),
+        weak=sorted((mastery for mastery in tried if _lately_right(mastery) < GOOD), key=lambda mastery: mastery.value)[
+            :3
+        ],
         tried=bool(tried),
-        topics=(known := [(pack, topic, *_known(desk, progress, pack, topic)) for pack, topic in topics]),
+        topics=(known := [(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics]),
         following=next(((pack, topic) for pack, topic, right, all in known if right < all), None),
-        now=desk.now(),
+        now=context.now(),
     )
 
 
-def _lately_right(one: Mastery) -> float:
+def _lately_right(mastery: Mastery) -> float:
     """The share of right answers, the later ones counting more: the moving average without the 0 it began at."""
-    return one.value / (1 - (1 - WEIGHT) ** one.attempts)
+    return mastery.value / (1 - (1 - WEIGHT) ** mastery.attempts)
 
 
-def asked(desk: Desk) -> list[Item]:
+def asked(context: Context) -> list[Item]:
     """Every question the studio can put."""
-    return [item for item in desk.shelf.items.values() if item.kind in ASKED]
+    return [item for item in context.library.items.values() if item.kind in ASKED]
 
 
-def today(desk: Desk, room: int = SITTING) -> Helping:
+def today(context: Context, room: int = SESSION_LENGTH) -> ReviewSession:
     """What a sitting asks now, with room for so many questions."""
-    return helping(asked(desk), _unmet(desk), desk.progress, desk.history.by_item, desk.now(), room)
+    return plan_session(asked(context), _unmet(context), context.progress, context.history.by_item, context.now(), room)
 
 
-def _unmet(desk: Desk) -> list[Item]:
+def _unmet(context: Context) -> list[Item]:
     """New questions of the topic the learner is in; of the first that has some, where that one has none."""
-    passed, place = desk.store.kept_under("passed:"), going_on(desk)
+    passed, place = context.store.kept_under("passed:"), going_on(context)
     here = place.address if place else ""
-    found: list[Item] = []
-    for pack, topic in desk.shelf.topics():
-        items = [] if f"{pack.id}/{topic.id}" in passed else desk.shelf.items_of(pack, topic)
-        new = [item for item in items if item.kind in ASKED and desk.progress.items[item.id].state == "new"]
+    first: list[Item] = []
+    for pack, topic in context.library.topics():
+        items = [] if f"{pack.id}/{topic.id}" in passed else context.library.items_of(pack, topic)
+        new = [item for item in items if item.kind in ASKED and context.progress.items[item.id].state == "new"]
         if new and f"{here}/".startswith(f"/topics/{pack.id}/{topic.id}/"):
             return new
-        found = found or new
-    return found
+        first = first or new
+    return first
 
 
-def remember(desk: Desk, place: Place) -> None:
+def remember(context: Context, place: Place) -> None:
     """Make this the place Home offers to go on from."""
-    value = json.dumps([place.address, place.title, place.what])
-    if desk.store.kept("continue") != value:
-        desk.store.keep("continue", value)
+    value = json.dumps([place.address, place.title, place.mode])
+    if context.store.kept("continue") != value:
+        context.store.keep("continue", value)
 
 
-def going_on(desk: Desk) -> Place | None:
+def going_on(context: Context) -> Place | None:
     """Where the learner was last, if it is still there."""
-    value = desk.store.kept("continue")
+    value = context.store.kept("continue")
     return Place(*json.loads(value)) if value else None
 
 
-def _known(desk: Desk, progress: Progress, pack: Pack, topic: Topic) -> tuple[int, int]:
-    items = [item for item in desk.shelf.items_of(pack, topic) if item.kind in ASKED]
-    return sum(queue.settled(progress.items[item.id]) for item in items), len(items)
+def _known(context: Context, progress: Progress, pack: Pack, topic: Topic) -> tuple[int, int]:
+    items = [item for item in context.library.items_of(pack, topic) if item.kind in ASKED]
+    return sum(review_queue.last_was_right(progress.items[item.id]) for item in items), len(items)

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.studio.questions.assessment import CLOCKS
 from clearhead.studio.text.translation import _, languages
-from clearhead.studio.web.context import AtDesk
+from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import DARK, render
 from clearhead.studio.web.route_marks import linkable
 
@@ -23,22 +23,25 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 @router.get("/settings", response_class=HTMLResponse)
 @linkable
-def page(request: Request, desk: AtDesk, saved: bool = False) -> HTMLResponse:
+def page(request: Request, context: CurrentContext, saved: bool = False) -> HTMLResponse:
     return render(
         request,
         "learn/settings.html",
-        chosen={name: desk.setting(name) for name in choices()},
+        chosen={name: context.setting(name) for name in choices()},
         saved=saved,
         languages=languages(),
-        folder=None if desk.settings.shared or desk.settings.database else desk.settings.data,
-        answers=len(desk.history.attempts),
-        aside=desk.learner.set_aside,
+        folder=None if context.settings.shared or context.settings.database else context.settings.data,
+        answers=len(context.history.attempts),
+        aside=context.learner.set_aside,
     )
 
 
 @router.post("/settings")
 def save(
-    desk: AtDesk, theme: Annotated[str, Form()], clock: Annotated[str, Form()], language: Annotated[str, Form()] = "en"
+    context: CurrentContext,
+    theme: Annotated[str, Form()],
+    clock: Annotated[str, Form()],
+    language: Annotated[str, Form()] = "en",
 ) -> Response:
     may_be = choices()
     chosen = {"theme": theme, "clock": clock, "language": language}
@@ -54,16 +57,16 @@ def save(
                 ),
             )
     for name, value in chosen.items():
-        desk.store.keep(f"setting:{name}", value)
+        context.store.keep(f"setting:{name}", value)
     return RedirectResponse("/settings?saved=true", 303)
 
 
 @router.get("/settings/data.json")
-def take_along(desk: AtDesk) -> Response:
+def take_along(context: CurrentContext) -> Response:
     """Every attempt and note as JSON: the learner's own data, undone answers too."""
-    attempts = [{**asdict(one), "at": one.at.isoformat()} for _, one in desk.store.attempts()]
-    data = {"format": 1, "attempts": attempts, "notes": desk.store.kept_under("note:")}
-    name = f"clearhead-{desk.now():%Y-%m-%d}.json"
+    attempts = [{**asdict(attempt), "at": attempt.at.isoformat()} for _, attempt in context.store.attempts()]
+    data = {"format": 1, "attempts": attempts, "notes": context.store.kept_under("note:")}
+    name = f"clearhead-{context.now():%Y-%m-%d}.json"
     text = json.dumps(data, ensure_ascii=False, indent=1)
     return Response(
         text, media_type="application/json", headers={"content-disposition": f'attachment; filename="{name}"'}
@@ -71,8 +74,8 @@ def take_along(desk: AtDesk) -> Response:
 
 
 @router.post("/settings/start-over")
-def start_over(desk: AtDesk, back: Annotated[bool, Form()] = False) -> Response:
+def start_over(context: CurrentContext, back: Annotated[bool, Form()] = False) -> Response:
     """Set every answer so far aside, or take them all back in. Nothing is deleted either way."""
-    desk.learner.start_after(0 if back else None)
-    desk.store.keep("continue", "")
+    context.learner.start_after(0 if back else None)
+    context.store.keep("continue", "")
     return RedirectResponse("/settings", 303)

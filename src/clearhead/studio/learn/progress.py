@@ -9,9 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.studio.learner import confidence
-from clearhead.studio.text import formatting as say
+from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import many
-from clearhead.studio.web.context import AtDesk
+from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
 
@@ -34,28 +34,34 @@ class Day:
         return min(8, 2 * self.count.bit_length())
 
     @property
-    def said(self) -> str:
+    def label(self) -> str:
         """What a pointer on it shows. Half a year of these is put together here, faster than a template does it."""
-        return many("%(day)s: %(count)s answer", "%(day)s: %(count)s answers", self.count, day=say.day(self.day))
+        return many("%(day)s: %(count)s answer", "%(day)s: %(count)s answers", self.count, day=formatting.day(self.day))
 
 
 @router.get("/progress", response_class=HTMLResponse)
 @linkable
-def progress(request: Request, desk: AtDesk) -> HTMLResponse:
-    now, known, items = desk.now(), desk.progress, desk.shelf.items
-    levels = Counter(one.level for one in known.concepts.values())
+def progress(request: Request, context: CurrentContext) -> HTMLResponse:
+    now, known, items = context.now(), context.progress, context.library.items
+    levels = Counter(attempt.level for attempt in known.concepts.values())
     return render(
         request,
         "learn/progress.html",
-        concepts=sorted(known.concepts.values(), key=lambda one: (not one.attempts, -one.value, one.concept)),
+        concepts=sorted(
+            known.concepts.values(), key=lambda attempt: (not attempt.attempts, -attempt.value, attempt.concept)
+        ),
         levels=levels,
         calibration=known.calibration,
-        held=confidence.held(known.calibration),
+        held=confidence.level_outcomes(known.calibration),
         titles={id: item.title or id for id, item in items.items()},
-        days=calendar(desk.history.days, now),
+        days=calendar(context.history.days, now),
         weeks=WEEKS,
         answers=len(known.history),
-        latest=[(one, items[one.item_id]) for one in known.history[: -LATEST - 1 : -1] if one.item_id in items],
+        latest=[
+            (attempt, items[attempt.item_id])
+            for attempt in known.history[: -LATEST - 1 : -1]
+            if attempt.item_id in items
+        ],
         now=now,
     )
 

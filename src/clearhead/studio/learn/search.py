@@ -7,11 +7,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.studio.learn import topic
-from clearhead.studio.text import excerpt
-from clearhead.studio.text import formatting as say
+from clearhead.studio.text import excerpt, formatting
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
 
@@ -32,34 +31,34 @@ class Hit:
 
 @router.get("/search", response_class=HTMLResponse)
 @linkable
-def search(request: Request, desk: AtDesk, q: str = "") -> HTMLResponse:
+def search(request: Request, context: CurrentContext, q: str = "") -> HTMLResponse:
     words = re.findall(r"\w+", fitting("search", q).lower())[:8]
-    hits = sorted(_hits(desk, words), key=lambda hit: (-hit.weight, hit.title)) if words else []
+    hits = sorted(_hits(context, words), key=lambda hit: (-hit.weight, hit.title)) if words else []
     return render(request, "learn/search.html", q=q, hits=hits[:MOST], more=max(0, len(hits) - MOST))
 
 
-def _hits(desk: Desk, words: list[str]) -> list[Hit]:
-    found = []
-    for pack, this in desk.shelf.topics():
-        found.append(_hit(words, topic.address(pack, this), this.title, "topic", this.summary, 3))
+def _hits(context: Context, words: list[str]) -> list[Hit]:
+    hits = []
+    for pack, this in context.library.topics():
+        hits.append(_hit(words, topic.address(pack, this), this.title, "topic", this.summary, 3))
         for mode in this.pages:
-            text = desk.shelf.page(pack, this, mode) or ""
+            text = context.library.page(pack, this, mode) or ""
             shown = next((name for name, page in topic.PAGES.items() if page == mode), mode)
             where, title = topic.address(pack, this, shown), f"{this.title}: {_(shown.capitalize())}"
-            found.append(_hit(words, where, title, "page", text, 2))
-    for item in desk.shelf.items.values():
-        text = f"{desk.shelf.proved[item.id].stem} ({', '.join(map(say.words, item.concepts)).lower()})"
+            hits.append(_hit(words, where, title, "page", text, 2))
+    for item in context.library.items.values():
+        text = f"{context.library.proved[item.id].stem} ({', '.join(map(formatting.words, item.concepts)).lower()})"
         mode = "recall" if item.kind == "card" else "practice"
-        found.append(_hit(words, f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
-    return [hit for hit in found if hit]
+        hits.append(_hit(words, f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
+    return [hit for hit in hits if hit]
 
 
 def _hit(words: list[str], address: str, title: str, kind: str, text: str, weight: float) -> Hit | None:
     """A hit where every word is in the title or the text; one in the title weighs more."""
-    low_title, plain = title.lower(), excerpt.plain(text)
-    low = plain.lower()
+    low_title, shown = title.lower(), excerpt.plain_text(text)
+    low = shown.lower()
     if not all(word in low_title or word in low for word in words):
         return None
     weight += 4 * sum(word in low_title for word in words)
     first = min((place for word in words if (place := low.find(word)) >= 0), default=0)
-    return Hit(address, title, kind, excerpt.around(plain, first), weight)
+    return Hit(address, title, kind, excerpt.around(shown, first), weight)

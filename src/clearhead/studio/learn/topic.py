@@ -5,12 +5,12 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.course import Item, Pack, Topic
 from clearhead.studio.learn import home
-from clearhead.studio.learner import review_queue as queue
-from clearhead.studio.questions import assessment as sitting
+from clearhead.studio.learner import review_queue
+from clearhead.studio.questions import assessment
 from clearhead.studio.questions.assessment import TEST
 from clearhead.studio.questions.question import ASKED
 from clearhead.studio.text.translation import _, many, mark
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
 
@@ -22,9 +22,9 @@ def address(pack: Pack, topic: Topic, mode: str = "") -> str:
     return f"/topics/{pack.id}/{topic.id}" + (f"/{mode}" if mode else "")
 
 
-def found(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
+def topic_at(context: Context, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
     """The topic, or a 404 that says what there is."""
-    pair = desk.shelf.find(pack_id, topic_id)
+    pair = context.library.find(pack_id, topic_id)
     if pair is None:
         raise HTTPException(404, _("There is no topic %(topic)s here.", topic=f"{pack_id}/{topic_id}"))
     return pair
@@ -37,9 +37,9 @@ class NotYet(HTTPException):
         super().__init__(404, _("The answers are still being computed. Load this page again in a moment."))
 
 
-def nothing(desk: Desk, why: str) -> HTTPException:
+def nothing(context: Context, why: str) -> HTTPException:
     """What to raise where a page has nothing to show: its answers are on the way, or there are none."""
-    return NotYet() if desk.shelf.coming else HTTPException(404, why)
+    return NotYet() if context.library.coming else HTTPException(404, why)
 
 
 ORDER = ("read", "why", "walk", "try", "sheet", "recall", "practice", "challenge", "experiment", "build", "test")
@@ -73,9 +73,9 @@ def items_for(mode: str, items: list[Item]) -> list[Item]:
     return [item for item in items if item.kind in ASKED and item.kind not in RECALLED]
 
 
-def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
+def tabs(context: Context, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     """The modes this topic has something for: (mode, address)."""
-    items = desk.shelf.items_of(pack, topic)
+    items = context.library.items_of(pack, topic)
     has = {mode: page in topic.pages for mode, page in PAGES.items()}
     has |= {mode: bool(items_for(mode, items)) for mode in ("try", "recall", "practice", "build", "test")}
     has["challenge"] = has["test"]
@@ -88,24 +88,24 @@ def tabs(desk: Desk, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
 
 @router.get("/topics/{pack_id}/{topic_id}", response_class=HTMLResponse)
 @linkable
-def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    pack, topic = found(desk, pack_id, topic_id)
-    items = desk.shelf.items_of(pack, topic)
-    progress, now = desk.progress, desk.now()
+def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, topic = topic_at(context, pack_id, topic_id)
+    items = context.library.items_of(pack, topic)
+    progress, now = context.progress, context.now()
 
-    def far(some: list[Item]) -> str:
+    def far(asked: list[Item]) -> str:
         known, waiting = (
-            sum(queue.settled(progress.items[item.id]) for item in some),
-            len(queue.due(some, progress, now)),
+            sum(review_queue.last_was_right(progress.items[item.id]) for item in asked),
+            len(review_queue.due(asked, progress, now)),
         )
-        right = _("%(known)s of %(all)s right", known=known, all=len(some))
+        right = _("%(known)s of %(all)s right", known=known, all=len(asked))
         return f"{right}, {_('%(count)s due', count=waiting)}" if waiting else right
 
     bank = items_for("test", items)
     badge = f"badge:{pack.id}/{topic.id}"
-    badges = [day for day in (desk.store.kept(badge), *desk.store.kept_under(f"{badge}/").values()) if day]
-    passed = desk.store.kept(f"passed:{pack.id}/{topic.id}")
-    said = {
+    badges = [day for day in (context.store.kept(badge), *context.store.kept_under(f"{badge}/").values()) if day]
+    passed = context.store.kept(f"passed:{pack.id}/{topic.id}")
+    descriptions = {
         "read": (_("The idea, a formula, a program and its output."), _("about %(count)s min", count=_minutes(topic))),
         "sheet": (_("All of it on one page, for a quick look."), ""),
         "why": (_("The problem it solves, measured."), ""),
@@ -119,13 +119,13 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         "practice": (_("Questions with the reason for every wrong option."), far(items_for("practice", items))),
         "challenge": (
             many("%(count)s problem, a quiet clock, few tries.", "%(count)s problems, a quiet clock, few tries.", five)
-            if (five := len(sitting.problems(bank, sitting.new(), lambda _id: None))) != len(sitting.SLOTS)
+            if (five := len(assessment.problems(bank, assessment.new_id(), lambda _id: None))) != len(assessment.SLOTS)
             else _("Five problems, a quiet clock, few tries."),
             _("all right, %(day)s", day=max(badges)) if badges else "",
         ),
         "test": (
             many("%(count)s question, a verdict per concept.", "%(count)s questions, a verdict per concept.", len(bank))
-            if len(bank) < sitting.LENGTH
+            if len(bank) < assessment.LENGTH
             else _("Ten questions that adapt, a verdict per concept."),
             _("passed") if passed else "",
         ),
@@ -137,7 +137,7 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
         "learn/topic.html",
         pack=pack,
         topic=topic,
-        groups=_grouped([(mode, address, *said[mode]) for mode, address in tabs(desk, pack, topic)]),
+        groups=_grouped([(mode, address, *descriptions[mode]) for mode, address in tabs(context, pack, topic)]),
         passed=passed,
         concepts=concepts,
     )
@@ -145,8 +145,8 @@ def topic(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLRe
 
 def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
     """The modes under what they are for."""
-    groups = [(name, [one for one in modes if one[0] in inside]) for name, inside in GROUPS.items()]
-    return [(name, some) for name, some in groups if some]
+    groups = [(name, [entry for entry in modes if entry[0] in inside]) for name, inside in GROUPS.items()]
+    return [(name, entries) for name, entries in groups if entries]
 
 
 def _minutes(topic: Topic) -> int:
@@ -156,32 +156,32 @@ def _minutes(topic: Topic) -> int:
 
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
 @linkable
-def read(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    return page(request, desk, pack_id, topic_id, "read")
+def read(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    return page(request, context, pack_id, topic_id, "read")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/why", response_class=HTMLResponse)
 @linkable
-def why(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    return page(request, desk, pack_id, topic_id, "why")
+def why(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    return page(request, context, pack_id, topic_id, "why")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/sheet", response_class=HTMLResponse)
 @linkable
-def sheet(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    return page(request, desk, pack_id, topic_id, "sheet")
+def sheet(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    return page(request, context, pack_id, topic_id, "sheet")
 
 
-def page(request: Request, desk: Desk, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
+def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
     """A mode that is a page of the pack, or a 404."""
-    pack, topic = found(desk, pack_id, topic_id)
-    text = desk.shelf.page(pack, topic, PAGES[mode])
+    pack, topic = topic_at(context, pack_id, topic_id)
+    text = context.library.page(pack, topic, PAGES[mode])
     if text is None:
         raise HTTPException(
             404, _("%(topic)s has no page for %(mode)s yet.", topic=topic.title, mode=_(mode.capitalize()))
         )
-    home.remember(desk, home.Place(request.scope["path"], topic.title, mode.capitalize()))
-    modes = tabs(desk, pack, topic)
+    home.remember(context, home.Place(request.scope["path"], topic.title, mode.capitalize()))
+    modes = tabs(context, pack, topic)
     return render(
         request,
         "learn/read.html",

@@ -22,7 +22,7 @@ def due(items: Iterable[Item], progress: Progress, now: datetime) -> list[Item]:
     return [known[id] for id in progress.due(now) if id in known]
 
 
-def following(items: Sequence[Item], progress: Progress, now: datetime, *, after: str = "") -> Item | None:
+def next_item(items: Sequence[Item], progress: Progress, now: datetime, *, after: str = "") -> Item | None:
     """The next item of a topic: due ones, then new ones (easy first), then those due within minutes; None at rest.
 
     `after` is the item just answered: it does not come twice running while there is another.
@@ -35,7 +35,7 @@ def following(items: Sequence[Item], progress: Progress, now: datetime, *, after
     return next(iter(others or queue), None)
 
 
-def anyway(items: Sequence[Item], progress: Progress, *, after: str = "") -> Item | None:
+def least_recent(items: Sequence[Item], progress: Progress, *, after: str = "") -> Item | None:
     """What to ask a learner who wants more though nothing is due: what was asked longest ago."""
     long_ago = sorted(items, key=lambda item: (str(progress.items[item.id].last or ""), item.difficulty))
     others = [item for item in long_ago if item.id != after]
@@ -55,6 +55,6 @@ def minutes(items: Iterable[Item], seconds: Mapping[str, float]) -> int:
     return max(1, round(total / 60)) if items else 0
 
 
-def settled(state: ItemProgress) -> bool:
+def last_was_right(state: ItemProgress) -> bool:
     """Whether the last answer to this item was right."""
     return bool(state.last_correct)

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from clearhead.course import Attempt, Item, Progress
-from clearhead.studio.learner import review_queue as queue
+from clearhead.studio.learner import review_queue
 
-SITTING = 15  # questions
-NEW_A_SITTING, NEW_A_DAY = 5, 10
+SESSION_LENGTH = 15  # questions
+NEW_PER_SESSION, NEW_PER_DAY = 5, 10
 LONGEST = 4 * 60 * 60  # seconds after which a sitting that was left is another one
 SLOW = ("code", "explain")  # kinds that are met in their topic, at leisure
 
 
 @dataclass(frozen=True)
-class Helping:
+class ReviewSession:
     """What one sitting asks.
 
     Attributes:
@@ -37,14 +37,14 @@ class Helping:
         return self.again + self.new
 
 
-def helping(
+def plan_session(
     items: Iterable[Item],
     fresh: Iterable[Item],
     progress: Progress,
     by_item: Mapping[str, Sequence[Attempt]],
     now: datetime,
-    room: int = SITTING,
-) -> Helping:
+    room: int = SESSION_LENGTH,
+) -> ReviewSession:
     """Choose what a sitting asks.
 
     Args:
@@ -54,32 +54,32 @@ def helping(
         room: how many questions the sitting still holds.
     """
     pressing = {id: place for place, id in enumerate(progress.calibration.confident_errors)}
-    due = sorted(queue.due(items, progress, now), key=lambda item: pressing.get(item.id, len(pressing)))
+    due = sorted(review_queue.due(items, progress, now), key=lambda item: pressing.get(item.id, len(pressing)))
     room = max(0, room)
     again = tuple(due[:room])
-    free = min(room - len(again), NEW_A_SITTING, NEW_A_DAY - met_on(by_item, now.astimezone().date()))
+    free = min(room - len(again), NEW_PER_SESSION, NEW_PER_DAY - first_answered_on(by_item, now.astimezone().date()))
     unmet = (item for item in fresh if progress.items[item.id].state == "new" and item.kind not in SLOW)
     new = sorted(unmet, key=lambda item: item.difficulty)[: max(0, free)]
-    return Helping(again, tuple(new), len(due) - len(again))
+    return ReviewSession(again, tuple(new), len(due) - len(again))
 
 
-def met_on(by_item: Mapping[str, Sequence[Attempt]], day: date) -> int:
+def first_answered_on(by_item: Mapping[str, Sequence[Attempt]], day: date) -> int:
     """How many questions were answered for the first time on this day, in this machine's time zone."""
-    return sum(some[0].at.astimezone().date() == day for some in by_item.values() if some)
+    return sum(attempts[0].at.astimezone().date() == day for attempts in by_item.values() if attempts)
 
 
-def begun(since: int, now: datetime) -> int:
+def start_of(since: int, now: datetime) -> int:
     """When the sitting began, in seconds since 1970: as the address says, or now where that makes no sense."""
     moment = int(now.timestamp())
     return since if moment - LONGEST < since <= moment else moment
 
 
-def answered(history: Sequence[Attempt], since: int) -> list[Attempt]:
+def answers_since(history: Sequence[Attempt], since: int) -> list[Attempt]:
     """The answers of a sitting, newest first."""
-    found = []
-    for one in reversed(history):
-        if one.at.timestamp() < since:
+    answers = []
+    for attempt in reversed(history):
+        if attempt.at.timestamp() < since:
             break
-        if one.mode == "review":
-            found.append(one)
-    return found
+        if attempt.mode == "review":
+            answers.append(attempt)
+    return answers

@@ -6,11 +6,11 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
 from clearhead.errors import ClearheadError
-from clearhead.studio.lens import demo_model as demo
+from clearhead.studio.lens import demo_model
 from clearhead.studio.text.embedded_head import LONGEST
 from clearhead.studio.text.translation import _, explained
-from clearhead.studio.web.context import AtDesk
-from clearhead.studio.web.work_queues import needed, queued
+from clearhead.studio.web.context import CurrentContext
+from clearhead.studio.web.work_queues import needs_queue, queued
 
 router = APIRouter()
 
@@ -18,7 +18,7 @@ router = APIRouter()
 @router.get("/heads.json")
 @queued("lens")
 def head(
-    desk: AtDesk,
+    context: CurrentContext,
     text: Annotated[str, Query(min_length=1, max_length=LONGEST)],
     layer: Annotated[int, Query(ge=0)],
     head: Annotated[int, Query(ge=0)],
@@ -29,9 +29,9 @@ def head(
     from clearhead.capture import Record
     from clearhead.views.page.payload import payload
 
-    needed()
+    needs_queue()
     try:
-        whole = demo.reading(text)
+        whole = demo_model.reading(text)
         matrices = list(whole.record.values())
         if layer >= len(matrices) or head >= matrices[layer].shape[1]:
             most = f"layers 0 to {len(matrices) - 1}, heads 0 to {matrices[0].shape[1] - 1}"

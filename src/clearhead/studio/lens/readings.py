@@ -239,12 +239,12 @@ def _age(entry: "os.DirEntry[str]") -> float:
         return 0.0
 
 
-def _keep(shelf: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+def _keep(library: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
     """Put a value at the end of the shelf; what was used longest ago makes room."""
-    shelf[key] = value
-    shelf.move_to_end(key)
-    while len(shelf) > most:
-        shelf.popitem(last=False)
+    library[key] = value
+    library.move_to_end(key)
+    while len(library) > most:
+        library.popitem(last=False)
 
 
 def _digest(content: bytes) -> str:

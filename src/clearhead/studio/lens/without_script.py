@@ -14,16 +14,16 @@ def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int)
     Of a second model, how far each head is from the one in the same place: `kl[layer][head]`, nats a query.
     """
     from clearhead.views.comparison import divergences
-    from clearhead.views.links import telling
+    from clearhead.views.links import first_link
     from clearhead.views.listing import listing
-    from clearhead.views.token_axes import layer_lines
+    from clearhead.views.token_axes import layer_token_axes
 
     matrices = list(reading.record.values())
     if not (0 <= layer < len(matrices) and 0 <= head < matrices[layer].shape[1]):
-        first = telling(reading)
+        first = first_link(reading)
         layer, head = first.layer, first.head
     listed = listing(reading, layer=layer, head=head)["heads"][0]
-    queries, keys = layer_lines(reading, layer)
+    queries, keys = layer_token_axes(reading, layer)
     is_named = queries.tokens == keys.tokens and len(keys.tokens) <= NAMED
     rows = [
         {"token": token, "links": [(keys.tokens[key], weight) for key, weight in links[:8]]}

@@ -13,7 +13,7 @@ from clearhead.studio.library.page_outputs import with_outputs
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Library:
     """Packs and proofs. An item whose proof failed is on no page; `failed` says why.
 
     `coming` is how many items are still to be proved.
@@ -25,7 +25,7 @@ class Shelf:
     pages: Mapping[tuple[str, str, str], str] = field(default_factory=dict)
     coming: int = 0
 
-    def plus(self, outcome: Outcome) -> "Shelf":
+    def plus(self, outcome: Outcome) -> "Library":
         """A shelf on which one more proof has ended, well or not."""
         if outcome.proved is None:
             return replace(self, failed=(*self.failed, outcome), coming=self.coming - 1)
@@ -75,22 +75,22 @@ class Shelf:
         return [item for item in pack.items_of(topic.id) if item.id in self.proved]
 
 
-def fill(paths: Iterable[Path] | None, cache: Path) -> Shelf:
+def fill(paths: Iterable[Path] | None, cache: Path) -> Library:
     """Load the packs and prove them, whole. Arguments and errors: see `unproved` and `prove`."""
     return prove(unproved(paths), cache)
 
 
-def unproved(paths: Iterable[Path] | None) -> Shelf:
+def unproved(paths: Iterable[Path] | None) -> Library:
     """Load the packs (None: the shipped ones); nothing of them is run.
 
     Raises:
         PackError: a pack that cannot be read, or two packs with an item of the same id.
     """
     packs = tuple(load(path) for path in (shipped() if paths is None else paths))
-    return Shelf(packs, {}, coming=_count(packs))
+    return Library(packs, {}, coming=_count(packs))
 
 
-def prove(shelf: Shelf, cache: Path, publish: Callable[[Shelf], None] | None = None, jobs: int = 2) -> Shelf:
+def prove(library: Library, cache: Path, publish: Callable[[Library], None] | None = None, jobs: int = 2) -> Library:
     """Run the pages' programs and prove the items, topic by topic.
 
     Args:
@@ -102,18 +102,20 @@ def prove(shelf: Shelf, cache: Path, publish: Callable[[Shelf], None] | None = N
         SandboxError: this machine cannot confine programs.
     """
 
-    def grow(fuller: Shelf) -> None:
-        nonlocal shelf
-        shelf = fuller
+    def grow(fuller: Library) -> None:
+        nonlocal library
+        library = fuller
         if publish:
-            publish(shelf)
+            publish(library)
 
-    for pack, topic in shelf.topics():
+    for pack, topic in library.topics():
         with _alone(cache):
             pages = {(pack.id, topic.id, mode): with_outputs(page, pack, cache) for mode, page in topic.pages.items()}
-            grow(replace(shelf, pages={**shelf.pages, **pages}))
-            prove_pack(pack, cache=cache, jobs=jobs, topic=topic.id, progress=lambda one, *_: grow(shelf.plus(one)))
-    return shelf
+            grow(replace(library, pages={**library.pages, **pages}))
+            prove_pack(
+                pack, cache=cache, jobs=jobs, topic=topic.id, progress=lambda outcome, *_: grow(library.plus(outcome))
+            )
+    return library
 
 
 @contextmanager

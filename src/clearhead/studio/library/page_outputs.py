@@ -14,7 +14,7 @@ from typing import Final
 from clearhead import sandbox
 from clearhead.course import Pack, Page
 from clearhead.errors import SandboxError
-from clearhead.studio.text import formatting as say
+from clearhead.studio.text import formatting
 
 RUN: Final = re.compile(r"^```python run[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 END: Final = "\x1e"  # ASCII's record separator: what a program prints does not hold it
@@ -41,10 +41,10 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
             half.replace(place)
     left = iter(outputs)
 
-    def shown(found: re.Match[str]) -> str:
+    def shown(block: re.Match[str]) -> str:
         output = next(left)
         below = f"\n\n~~~output\n{output.rstrip()}\n~~~" if output.strip() else ""
-        return f"```python\n{found[1]}```{below}"
+        return f"```python\n{block[1]}```{below}"
 
     return RUN.sub(shown, page.text)
 
@@ -55,7 +55,7 @@ def _kept(place: Path, count: int) -> list[str] | None:
         kept = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(kept, list) and len(kept) == count and all(isinstance(one, str) for one in kept)
+    whole = isinstance(kept, list) and len(kept) == count and all(isinstance(output, str) for output in kept)
     return kept if whole else None
 
 
@@ -70,7 +70,7 @@ def _run(programs: list[str], page: Page, pack: Pack) -> list[str]:
     outputs = outcome.stdout.split(END)[: len(programs)]
     if outcome.stopped:
         # In English: outputs are kept for every learner, in whatever language.
-        why = say.STOPPED[outcome.stopped] % {"seconds": f"{LIMITS.seconds:g}"}
+        why = formatting.STOPPED[outcome.stopped] % {"seconds": f"{LIMITS.seconds:g}"}
         outputs[-1] += f"(stopped: {why})"
     elif outcome.raised:
         outputs[-1] += f"{outcome.raised.type}: {outcome.raised.message}"

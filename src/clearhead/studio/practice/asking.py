@@ -9,13 +9,12 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.course import Attempt, Item
 from clearhead.studio.learn import topic
-from clearhead.studio.learner import confidence
-from clearhead.studio.learner import review_queue as queue
-from clearhead.studio.questions import worked_steps as fading
-from clearhead.studio.questions.draft import Ticket
+from clearhead.studio.learner import confidence, review_queue
+from clearhead.studio.questions import worked_steps
+from clearhead.studio.questions.draft import Draft
 from clearhead.studio.questions.question import Question, can_type
 from clearhead.studio.text.translation import _, mark
-from clearhead.studio.web.context import Desk
+from clearhead.studio.web.context import Context
 from clearhead.studio.web.rendering import render
 
 MODES = {
@@ -33,9 +32,9 @@ TABBED = ("recall", "practice", "build")  # modes whose questions stand under th
 
 def ask(
     request: Request,
-    desk: Desk,
+    context: Context,
     item: Item,
-    ticket: Ticket,
+    draft: Draft,
     *,
     lacking: str = "",
     filled: Mapping[str, Sequence[str]] | None = None,
@@ -51,76 +50,76 @@ def ask(
         note: said above the answer.
         more: what else the page shows.
     """
-    question = put(desk, item, ticket)
+    question = put(context, item, draft)
     return render(
         request,
         "practice/card.html" if item.kind == "card" else "practice/question.html",
         status=422 if lacking else 200,
-        **page_of(desk, question, graded=request.query_params.get("graded", "")),
+        **page_of(context, question, graded=request.query_params.get("graded", "")),
         graded_before="before" in request.query_params,
         turned=False,
         lacking=lacking,
         filled=filled or {},
         note=note,
-        gone=round(ticket.seconds(desk.now())),
+        gone=round(draft.seconds(context.now())),
         **{"levels": [], **more},
     )
 
 
-def new_ticket(desk: Desk, item: Item, mode: str) -> Ticket:
+def new_draft(context: Context, item: Item, mode: str) -> Draft:
     """A ticket for putting this item now, as far along as the learner is with it.
 
     A worked example leaves more steps to the learner with each success. What a program prints is chosen from options
     at first, and typed when it comes up again.
     """
-    before = desk.history.by_item.get(item.id, [])
-    concepts = [desk.progress.concepts[name] for name in item.concepts]
-    seed = desk.next_seed(item)
-    known = any(one.correct for one in before)
-    typed = mode in ("review", "practice") and known and item.kind == "predict" and can_type(desk.proved(item, seed))
-    steps = fading.asked(before, concepts)
-    return Ticket.new(item.id, seed=seed, mode=mode, now=desk.now(), asked=steps, typed=typed)
+    before = context.history.by_item.get(item.id, [])
+    concepts = [context.progress.concepts[name] for name in item.concepts]
+    seed = context.next_seed(item)
+    known = any(attempt.correct for attempt in before)
+    typed = mode in ("review", "practice") and known and item.kind == "predict" and can_type(context.proved(item, seed))
+    steps = worked_steps.steps_to_ask(before, concepts)
+    return Draft.new(item.id, seed=seed, mode=mode, now=context.now(), asked=steps, typed=typed)
 
 
-def put(desk: Desk, item: Item, ticket: Ticket) -> Question:
+def put(context: Context, item: Item, draft: Draft) -> Question:
     """The question this ticket puts."""
-    return Question(ticket, item, desk.proved(item, ticket.seed), desk.shelf.pack_of(item.id))
+    return Question(draft, item, context.proved(item, draft.seed), context.library.pack_of(item.id))
 
 
-def asked(desk: Desk, ticket: Ticket) -> Question:
+def asked(context: Context, draft: Draft) -> Question:
     """The question a ticket speaks of, or a 404 where its item has left the course."""
-    item = desk.shelf.items.get(ticket.item)
+    item = context.library.items.get(draft.item)
     if item is None:
         raise HTTPException(404, _("This question has left the course."))
-    return put(desk, item, ticket)
+    return put(context, item, draft)
 
 
-def answered(desk: Desk, attempt: Attempt) -> Question | None:
+def answered(context: Context, attempt: Attempt) -> Question | None:
     """The question an attempt answered; None where its item has left the course."""
-    item = desk.shelf.items.get(attempt.item_id)
+    item = context.library.items.get(attempt.item_id)
     if item is None:
         return None
-    said = attempt.response
-    steps = len(said) if isinstance(said, dict) else 1
+    response = attempt.response
+    steps = len(response) if isinstance(response, dict) else 1
     at = attempt.at.timestamp()
-    question = put(desk, item, Ticket(attempt.id, item.id, attempt.seed, at, attempt.mode, attempt.hints, steps))
-    typed = isinstance(said, str) and question.form == "options" and question.proved.option(said) is None
-    return put(desk, item, question.ticket.but(typed=True)) if typed else question
+    question = put(context, item, Draft(attempt.id, item.id, attempt.seed, at, attempt.mode, attempt.hints, steps))
+    typed = isinstance(response, str) and question.form == "options" and question.proved.option(response) is None
+    return put(context, item, question.draft.but(typed=True)) if typed else question
 
 
-def page_of(desk: Desk, question: Question, *, graded: str = "") -> dict[str, Any]:
+def page_of(context: Context, question: Question, *, graded: str = "") -> dict[str, Any]:
     """What every page about a question shows."""
-    this = desk.shelf.topic_of(question.item)
-    mode = question.ticket.mode
+    this = context.library.topic_of(question.item)
+    mode = question.draft.mode
     return {
         "question": question,
         "item": question.item,
         "proved": question.proved,
-        "ticket": desk.tickets.sign(question.ticket),
+        "ticket": context.drafts.sign(question.draft),
         "pack": question.pack,
         "topic": this,
-        "tabs": topic.tabs(desk, question.pack, this) if mode in TABBED else [],
-        "steps": _steps(desk, question) if mode == "build" else [],
+        "tabs": topic.tabs(context, question.pack, this) if mode in TABBED else [],
+        "steps": _steps(context, question) if mode == "build" else [],
         "mode": mode,
         "mode_name": _(MODES.get(mode, mode.capitalize())),
         "graded": graded,
@@ -128,10 +127,10 @@ def page_of(desk: Desk, question: Question, *, graded: str = "") -> dict[str, An
     }
 
 
-def _steps(desk: Desk, question: Question) -> list[tuple[Item, bool]]:
+def _steps(context: Context, question: Question) -> list[tuple[Item, bool]]:
     """The steps of Build in this question's topic, each with whether it is done."""
-    items = topic.items_for("build", desk.shelf.items_of(question.pack, desk.shelf.topic_of(question.item)))
-    return [(item, queue.settled(desk.progress.items[item.id])) for item in items]
+    items = topic.items_for("build", context.library.items_of(question.pack, context.library.topic_of(question.item)))
+    return [(item, review_queue.last_was_right(context.progress.items[item.id])) for item in items]
 
 
 def once_more(item: str, mode: str, *, focus: str = "", since: int = 0) -> str:
@@ -144,23 +143,23 @@ def kept_to(focus: str, since: int) -> dict[str, object]:
     return {name: value for name, value in (("focus", focus), ("since", since)) if value}
 
 
-def onward(desk: Desk, item: Item, mode: str, *, graded: str = "", focus: str = "", since: int = 0) -> str:
+def onward(context: Context, item: Item, mode: str, *, graded: str = "", focus: str = "", since: int = 0) -> str:
     """Where "Next" leads from this item in this mode, with the focus the learner keeps to, or on in the sitting."""
     if mode in ("test", "challenge"):  # an answer looked at after the sitting is over
         mode = "practice"
     if mode == "review":
         base = f"/review?after={item.id}" + (f"&since={since}" if since else "")
     else:
-        pack, this = desk.shelf.pack_of(item.id), desk.shelf.topic_of(item)
+        pack, this = context.library.pack_of(item.id), context.library.topic_of(item)
         base = topic.address(pack, this, mode if mode in MODES else "practice") + f"?after={item.id}"
     base += f"&focus={quote(focus)}" if focus else ""
     return f"{base}&graded={graded}" if graded else base
 
 
 def rest(
-    desk: Desk, items: list[Item], here: str, place: object, *, done: int = 0, right: int = 0, waiting: int = 0
+    context: Context, items: list[Item], here: str, place: object, *, done: int = 0, right: int = 0, waiting: int = 0
 ) -> dict[str, Any]:
     """What the page says when nothing is left to ask; of a sitting, how many were answered and how many wait."""
-    due = queue.next_due(items, desk.progress)
-    said = {"next_due": due, "now": desk.now(), "here": here, "place": place}
-    return {**said, "done": done, "right": right, "waiting": waiting}
+    due = review_queue.next_due(items, context.progress)
+    fields = {"next_due": due, "now": context.now(), "here": here, "place": place}
+    return {**fields, "done": done, "right": right, "waiting": waiting}

@@ -11,117 +11,119 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.course import Attempt, Challenge, Item, Mastery, Pack, Topic
 from clearhead.studio.learn import home, topic
-from clearhead.studio.practice.asking import ask, new_ticket
-from clearhead.studio.questions import assessment as sitting
-from clearhead.studio.questions.draft import Ticket
+from clearhead.studio.practice.asking import ask, new_draft
+from clearhead.studio.questions import assessment
+from clearhead.studio.questions.draft import Draft
 from clearhead.studio.text.translation import _, many, mark
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 
 router = APIRouter()
 
 
 @router.get("/topics/{pack_id}/{topic_id}/test", response_class=HTMLResponse)
-def test(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    pack, this, items = _bank(desk, pack_id, topic_id)
+def test(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, this, items = _bank(context, pack_id, topic_id)
     return render(
         request,
         "practice/test.html",
         pack=pack,
         topic=this,
-        tabs=topic.tabs(desk, pack, this),
+        tabs=topic.tabs(context, pack, this),
         mode="test",
-        count=min(sitting.LENGTH, len(items)),
+        count=min(assessment.LENGTH, len(items)),
         bank=len(items),
-        needed=round(sitting.PASS * sitting.LENGTH) if len(items) >= sitting.LENGTH else 0,
-        passed=passed(desk, pack, this),
-        start=f"{request.scope['path']}/{sitting.new()}",
+        needed=round(assessment.PASS * assessment.LENGTH) if len(items) >= assessment.LENGTH else 0,
+        passed=passed(context, pack, this),
+        start=f"{request.scope['path']}/{assessment.new_id()}",
     )
 
 
 @router.get("/topics/{pack_id}/{topic_id}/test/{id}", response_class=HTMLResponse)
-def sit_test(request: Request, desk: AtDesk, pack_id: str, topic_id: str, id: uuid.UUID) -> HTMLResponse:
-    pack, this, items = _bank(desk, pack_id, topic_id)
-    answers = sitting.given(str(id), desk.store.attempt)
-    item = sitting.following(items, answers, str(id))
+def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: str, id: uuid.UUID) -> HTMLResponse:
+    pack, this, items = _bank(context, pack_id, topic_id)
+    answers = assessment.answers_so_far(str(id), context.store.attempt)
+    item = assessment.next_item(items, answers, str(id))
     if item is None:
-        won = sitting.passed(answers)
+        won = assessment.passed(answers)
         if won:
-            desk.store.keep(f"passed:{pack.id}/{this.id}", f"{answers[-1].at:%Y-%m-%d}")
+            context.store.keep(f"passed:{pack.id}/{this.id}", f"{answers[-1].at:%Y-%m-%d}")
         return render(
             request,
             "practice/test_report.html",
             pack=pack,
             topic=this,
-            tabs=topic.tabs(desk, pack, this),
+            tabs=topic.tabs(context, pack, this),
             mode="test",
-            answers=[(one, desk.shelf.items.get(one.item_id)) for one in answers],
-            right=sum(one.correct for one in answers),
-            concepts=_by_concept(desk, answers),
+            answers=[(answer, context.library.items.get(answer.item_id)) for answer in answers],
+            right=sum(answer.correct for answer in answers),
+            concepts=_by_concept(context, answers),
             won=won,
-            needed=round(sitting.PASS * sitting.LENGTH) if len(items) >= sitting.LENGTH else 0,
+            needed=round(assessment.PASS * assessment.LENGTH) if len(items) >= assessment.LENGTH else 0,
             here=request.scope["path"],
         )
-    home.remember(desk, home.Place(request.scope["path"], this.title, mark("Test")))
-    count = min(sitting.LENGTH, len(items))
+    home.remember(context, home.Place(request.scope["path"], this.title, mark("Test")))
+    count = min(assessment.LENGTH, len(items))
     place = _("question %(place)s of %(all)s", place=len(answers) + 1, all=count)
-    ticket = _ticket(desk, item, "test", str(id), len(answers), request.scope["path"]).but(place=place)
-    return ask(request, desk, item, ticket)
+    draft = _draft(context, item, "test", str(id), len(answers), request.scope["path"]).but(place=place)
+    return ask(request, context, item, draft)
 
 
-def passed(desk: Desk, pack: Pack, this: Topic) -> str:
+def passed(context: Context, pack: Pack, this: Topic) -> str:
     """The day on which the learner passed this topic's test, or ""."""
-    return desk.store.kept(f"passed:{pack.id}/{this.id}")
+    return context.store.kept(f"passed:{pack.id}/{this.id}")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/challenge", response_class=HTMLResponse)
-def challenge(request: Request, desk: AtDesk, pack_id: str, topic_id: str) -> HTMLResponse:
-    pack, this, items = _bank(desk, pack_id, topic_id)
-    written = sitting.offered(this.challenges, desk.shelf.items_of(pack, this))
-    new = sitting.new()
+def challenge(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+    pack, this, items = _bank(context, pack_id, topic_id)
+    authored = assessment.offered(this.challenges, context.library.items_of(pack, this))
+    new = assessment.new_id()
     return render(
         request,
         "practice/challenge.html",
         pack=pack,
         topic=this,
-        tabs=topic.tabs(desk, pack, this),
+        tabs=topic.tabs(context, pack, this),
         mode="challenge",
-        written=[(one, _badge(desk, pack, this, one)) for one in written],
-        problems=sitting.problems(items, new, desk.store.attempt),
+        written=[(authored, _badge(context, pack, this, authored)) for authored in authored],
+        problems=assessment.problems(items, new, context.store.attempt),
         start=f"{request.scope['path']}/{new}",
-        clock=desk.setting("clock"),
-        badge=_badge(desk, pack, this, None),
+        clock=context.setting("clock"),
+        badge=_badge(context, pack, this, None),
     )
 
 
 @router.get("/topics/{pack_id}/{topic_id}/challenge/{id}", response_class=HTMLResponse)
 def sit_challenge(
     request: Request,
-    desk: AtDesk,
+    context: CurrentContext,
     pack_id: str,
     topic_id: str,
     id: uuid.UUID,
     clock: str = "1",
     of: Annotated[str, Query(pattern="^[a-z0-9-]{0,64}$")] = "",
 ) -> HTMLResponse:
-    if clock not in sitting.CLOCKS:
-        raise HTTPException(422, _("The clock is one of %(clocks)s.", clocks=", ".join(sitting.CLOCKS)))
-    factor = sitting.CLOCKS[clock]
-    pack, this, items = _bank(desk, pack_id, topic_id)
-    chosen = _chosen(desk, pack, this, of)
-    five = sitting.problems(desk.shelf.items_of(pack, this) if chosen else items, str(id), desk.store.attempt, chosen)
-    now = next((one for one in five if not one.over), None)
+    if clock not in assessment.CLOCKS:
+        raise HTTPException(422, _("The clock is one of %(clocks)s.", clocks=", ".join(assessment.CLOCKS)))
+    factor = assessment.CLOCKS[clock]
+    pack, this, items = _bank(context, pack_id, topic_id)
+    chosen = _chosen(context, pack, this, of)
+    five = assessment.problems(
+        context.library.items_of(pack, this) if chosen else items, str(id), context.store.attempt, chosen
+    )
+    now = next((problem for problem in five if not problem.over), None)
     here = f"{request.scope['path']}?clock={clock}" + (f"&of={of}" if of else "")
     if now is None:
-        won = all(one.solved and one.in_time(factor) for one in five)
+        won = all(problem.solved and problem.in_time(factor) for problem in five)
         if won:
-            desk.store.keep(_badge_key(pack, this, chosen), f"{five[-1].tries[-1].at:%Y-%m-%d}")
+            context.store.keep(_badge_key(pack, this, chosen), f"{five[-1].tries[-1].at:%Y-%m-%d}")
         return render(
             request,
             "practice/challenge_report.html",
             pack=pack,
             topic=this,
-            tabs=topic.tabs(desk, pack, this),
+            tabs=topic.tabs(context, pack, this),
             mode="challenge",
             chosen=chosen,
             problems=five,
@@ -129,7 +131,7 @@ def sit_challenge(
             won=won,
             here=here,
         )
-    home.remember(desk, home.Place(here, this.title, mark("Challenge")))
+    home.remember(context, home.Place(here, this.title, mark("Challenge")))
     place = _(
         "%(place)s of %(all)s: %(name)s · %(left)s",
         place=five.index(now) + 1,
@@ -137,17 +139,17 @@ def sit_challenge(
         name=_(now.name).lower(),
         left=many("%(count)s try left", "%(count)s tries left", now.left),
     )
-    ticket = _ticket(desk, now.item, "challenge", str(id), now.place, here, tries=len(now.tries))
+    draft = _draft(context, now.item, "challenge", str(id), now.place, here, tries=len(now.tries))
     return ask(
         request,
-        desk,
+        context,
         now.item,
-        ticket.but(place=place, clock=round(now.seconds * factor)),
+        draft.but(place=place, clock=round(now.seconds * factor)),
         note=_note(five, now, factor),
     )
 
 
-def _note(five: list[sitting.Problem], now: sitting.Problem, factor: float) -> str:
+def _note(five: list[assessment.Problem], now: assessment.Problem, factor: float) -> str:
     """What came of the last try, above the problem that is put now."""
     if now.tries:
         return _("Not right. Look again; the options have moved.")
@@ -169,7 +171,7 @@ VERDICTS = {
 
 
 @dataclass(frozen=True)
-class Told:
+class ConceptVerdict:
     """What a test says of one concept."""
 
     mastery: Mastery
@@ -189,43 +191,47 @@ class Told:
         return _(VERDICTS[self.verdict])
 
 
-def _by_concept(desk: Desk, answers: list[Attempt]) -> list[Told]:
+def _by_concept(context: Context, answers: list[Attempt]) -> list[ConceptVerdict]:
     """The concepts that were asked, the weakest first."""
     asked: Counter[str] = Counter()
     right: Counter[str] = Counter()
     for answer in answers:
-        item = desk.shelf.items.get(answer.item_id)
+        item = context.library.items.get(answer.item_id)
         for concept in item.concepts if item else ():
             asked[concept] += 1
             right[concept] += answer.correct
-    known = desk.progress.concepts
-    told = [Told(known[concept], right[concept], count) for concept, count in asked.items() if concept in known]
-    return sorted(told, key=lambda one: (one.right / one.asked, one.mastery.concept))
+    known = context.progress.concepts
+    verdicts = [
+        ConceptVerdict(known[concept], right[concept], count) for concept, count in asked.items() if concept in known
+    ]
+    return sorted(verdicts, key=lambda verdict: (verdict.right / verdict.asked, verdict.mastery.concept))
 
 
-def _ticket(desk: Desk, item: Item, mode: str, id: str, place: int, back: str, *, tries: int = 0) -> Ticket:
+def _draft(context: Context, item: Item, mode: str, id: str, place: int, back: str, *, tries: int = 0) -> Draft:
     """The ticket of one place in a sitting; its clock runs from when the place was first shown."""
-    ticket = new_ticket(desk, item, mode)
-    at = _began(desk, id, place, ticket.at)
-    return Ticket(sitting.answer_id(id, place, tries), item.id, ticket.seed, at, mode, asked=ticket.asked, sitting=back)
+    draft = new_draft(context, item, mode)
+    at = _began(context, id, place, draft.at)
+    return Draft(
+        assessment.answer_id(id, place, tries), item.id, draft.seed, at, mode, asked=draft.asked, assessment=back
+    )
 
 
-def _began(desk: Desk, id: str, place: int, now: float) -> float:
+def _began(context: Context, id: str, place: int, now: float) -> float:
     """When this place of a sitting was first shown; kept, so that no restart sets a clock back."""
-    kept = json.loads(desk.store.kept(f"began:{id}", "{}"))
+    kept = json.loads(context.store.kept(f"began:{id}", "{}"))
     if str(place) not in kept:
         kept[str(place)] = now
-        desk.store.keep(f"began:{id}", json.dumps(kept))
+        context.store.keep(f"began:{id}", json.dumps(kept))
     return float(kept[str(place)])
 
 
-def _chosen(desk: Desk, pack: Pack, this: Topic, id: str) -> Challenge | None:
+def _chosen(context: Context, pack: Pack, this: Topic, id: str) -> Challenge | None:
     """The author's challenge of this id; None for "", which draws five."""
     if not id:
         return None
-    for one in sitting.offered(this.challenges, desk.shelf.items_of(pack, this)):
-        if one.id == id:
-            return one
+    for challenge in assessment.offered(this.challenges, context.library.items_of(pack, this)):
+        if challenge.id == id:
+            return challenge
     raise HTTPException(404, _("There is no challenge %(id)s here.", id=id))
 
 
@@ -233,15 +239,15 @@ def _badge_key(pack: Pack, this: Topic, chosen: Challenge | None) -> str:
     return f"badge:{pack.id}/{this.id}" + (f"/{chosen.id}" if chosen else "")
 
 
-def _badge(desk: Desk, pack: Pack, this: Topic, chosen: Challenge | None) -> str:
+def _badge(context: Context, pack: Pack, this: Topic, chosen: Challenge | None) -> str:
     """The day on which all five were right in time, or ""."""
-    return desk.store.kept(_badge_key(pack, this, chosen))
+    return context.store.kept(_badge_key(pack, this, chosen))
 
 
-def _bank(desk: Desk, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[Item]]:
+def _bank(context: Context, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[Item]]:
     """The topic and the items a sitting draws from, or a 404 where there are too few."""
-    pack, this = topic.found(desk, pack_id, topic_id)
-    items = topic.items_for("test", desk.shelf.items_of(pack, this))
+    pack, this = topic.topic_at(context, pack_id, topic_id)
+    items = topic.items_for("test", context.library.items_of(pack, this))
     if not items:
-        raise topic.nothing(desk, _("%(topic)s has too few questions for this yet.", topic=this.title))
+        raise topic.nothing(context, _("%(topic)s has too few questions for this yet.", topic=this.title))
     return pack, this, items

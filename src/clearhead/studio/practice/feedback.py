@@ -13,7 +13,7 @@ from clearhead.studio.practice.asking import answered, once_more, onward, page_o
 from clearhead.studio.practice.notes import report
 from clearhead.studio.questions.question import ends_in_class
 from clearhead.studio.text.translation import _
-from clearhead.studio.web.context import AtDesk
+from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.work_queues import queued
 
@@ -24,39 +24,39 @@ router = APIRouter()
 @queued("programs")
 def feedback(
     request: Request,
-    desk: AtDesk,
+    context: CurrentContext,
     attempt_id: str,
     back: str = "",
     focus: str = "",
     since: int = 0,
     before: bool = False,
 ) -> HTMLResponse:
-    kept = desk.store.attempt(attempt_id)
-    question = kept and answered(desk, kept)
+    kept = context.store.attempt(attempt_id)
+    question = kept and answered(context, kept)
     if not (kept and question):
         raise HTTPException(404, _("There is no such answer, or its question has left the course."))
     try:
-        verdict = desk.verdict(question, kept.response)
+        verdict = context.verdict(question, kept.response)
     except OptionError as other:  # the question was of another kind when it was answered
         raise HTTPException(404, _("The question has changed since, so this answer can no longer be shown.")) from other
-    tries = sum(not one.correct for one in desk.history.by_item.get(kept.item_id, ()))
+    tries = sum(not attempt.correct for attempt in context.history.by_item.get(kept.item_id, ()))
     return render(
         request,
         "practice/feedback.html",
-        **page_of(desk, question),
+        **page_of(context, question),
         attempt=kept,
         verdict=verdict,
         chosen=question.chosen(kept.response),
-        undone=desk.store.undone(kept.id),
+        undone=context.store.undone(kept.id),
         once_more=once_more(kept.item_id, kept.mode, focus=focus, since=since),
         focus=focus,
         since=since,
         before=before,
-        onward=onward(desk, question.item, kept.mode, focus=focus, since=since),
-        sure=confidence.said(kept.confidence),
+        onward=onward(context, question.item, kept.mode, focus=focus, since=since),
+        sure=confidence.nearest_level(kept.confidence),
         back=back if back.startswith("/topics/") else "",
         solved=kept.correct or tries >= question.item.attempts,
-        note=desk.store.kept(f"note:{kept.item_id}"),
+        note=context.store.kept(f"note:{kept.item_id}"),
         report=report(question, kept),
         tries_left=max(0, question.item.attempts - tries),
         reveals=kept.correct and ends_in_class(question.item),
@@ -65,20 +65,23 @@ def feedback(
 
 @router.post("/undo")
 def undo(
-    desk: AtDesk, attempt: Annotated[str, Form()], focus: Annotated[str, Form()] = "", since: Annotated[int, Form()] = 0
+    context: CurrentContext,
+    attempt: Annotated[str, Form()],
+    focus: Annotated[str, Form()] = "",
+    since: Annotated[int, Form()] = 0,
 ) -> Response:
     """Take an answer back, and put its question again: with the same focus, in the same sitting."""
-    kept = desk.store.attempt(attempt)
+    kept = context.store.attempt(attempt)
     if kept is None or kept.undoes is not None:
         raise HTTPException(404, _("There is no such answer to take back."))
     back = Attempt(
         id=str(uuid.uuid4()),
         item_id=kept.item_id,
         item_rev=kept.item_rev,
-        at=desk.now(),
+        at=context.now(),
         mode=kept.mode,
         correct=kept.correct,
         undoes=kept.id,
     )
-    desk.store.record(back)
+    context.store.record(back)
     return RedirectResponse(once_more(kept.item_id, kept.mode, focus=focus, since=since), 303)

@@ -9,22 +9,22 @@ from clearhead.course import Attempt
 from clearhead.studio.questions.question import Question
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _
-from clearhead.studio.web.context import AtDesk
+from clearhead.studio.web.context import CurrentContext
 
 router = APIRouter()
 
 
 @router.post("/notes")
 def write(
-    desk: AtDesk,
+    context: CurrentContext,
     item: Annotated[str, Form()],
     text: Annotated[str, Form()] = "",
     attempt: Annotated[str, Form()] = "",
 ) -> Response:
-    if item not in desk.shelf.items:
+    if item not in context.library.items:
         raise HTTPException(404, _("There is no question %(item)s here.", item=item))
-    desk.store.keep(f"note:{item}", fitting("note", text).strip())
-    known = desk.store.attempt(attempt) if attempt else None
+    context.store.keep(f"note:{item}", fitting("note", text).strip())
+    known = context.store.attempt(attempt) if attempt else None
     return RedirectResponse(f"/attempts/{known.id}#note" if known else f"/items/{item}", 303)
 
 

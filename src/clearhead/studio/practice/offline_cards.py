@@ -10,16 +10,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Body, HTTPException, Request
+from fastapi import APIRouter, Body, HTTPException, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse
 from pydantic import BaseModel, Field
 
-from clearhead.studio.learner import review_queue as queue
-from clearhead.studio.practice.asking import asked, new_ticket
+from clearhead.studio.learner import review_queue
+from clearhead.studio.practice.asking import asked, new_draft
 from clearhead.studio.questions.question import Question
-from clearhead.studio.text import markdown as prose
+from clearhead.studio.text import markdown
 from clearhead.studio.text.translation import _
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable, open_to_all
 from clearhead.studio.web.work_queues import queued
@@ -33,7 +33,7 @@ MOST = 30
 class Graded(BaseModel):
     """A card graded without a network: its ticket, the grade, and when, in seconds since 1970."""
 
-    ticket: Annotated[str, Field(max_length=2000)]
+    draft: Annotated[str, Field(alias="ticket", max_length=2000)]
     response: Literal["again", "good"]
     at: Annotated[float, Field(allow_inf_nan=False)]
 
@@ -63,50 +63,54 @@ def page(request: Request) -> HTMLResponse:
 
 
 @router.get("/offline/cards")
-def cards(desk: AtDesk) -> dict[str, list[dict[str, str]]]:
+def cards(context: CurrentContext) -> dict[str, list[dict[str, str]]]:
     """The questions of the cards to take along: those due until tomorrow, then new ones."""
-    every = [item for item in desk.shelf.items.values() if item.kind == "card"]
-    state = desk.progress.items
-    due = [item for item in queue.due(every, desk.progress, desk.now() + AHEAD) if state[item.id].state != "new"]
+    every = [item for item in context.library.items.values() if item.kind == "card"]
+    state = context.progress.items
+    due = [
+        item
+        for item in review_queue.due(every, context.progress, context.now() + AHEAD)
+        if state[item.id].state != "new"
+    ]
     new = [item for item in every if state[item.id].state == "new"]
-    found = []
+    cards = []
     for item in (*due, *new)[:MOST]:
-        proved = desk.shelf.proved[item.id]
-        ticket = desk.tickets.sign(replace(new_ticket(desk, item, "recall"), seed=proved.receipt.seed))
-        stem = prose.html(proved.stem) + (prose.code(proved.given) if proved.given else "")
-        topic = desk.shelf.topic_of(item).title
-        found.append({"ticket": ticket, "title": item.title or _("Card"), "topic": topic, "stem": str(stem)})
-    return {"cards": found}
+        proved = context.library.proved[item.id]
+        draft = context.drafts.sign(replace(new_draft(context, item, "recall"), seed=proved.receipt.seed))
+        stem = markdown.html(proved.stem) + (markdown.code(proved.given) if proved.given else "")
+        topic = context.library.topic_of(item).title
+        cards.append({"ticket": draft, "title": item.title or _("Card"), "topic": topic, "stem": str(stem)})
+    return {"cards": cards}
 
 
 @router.get("/offline/back")
 @queued("programs")
-def back(desk: AtDesk, ticket: str) -> dict[str, str]:
+def back(context: CurrentContext, draft: Annotated[str, Query(alias="ticket")]) -> dict[str, str]:
     """The other side of a card."""
-    return {"back": str(prose.html(_card(desk, ticket).proved.back))}
+    return {"back": str(markdown.html(_card(context, draft).proved.back))}
 
 
 @router.post("/offline/attempts")
 @queued("programs")
-def take(desk: AtDesk, graded: Annotated[list[Graded], Body(max_length=1000)]) -> dict[str, list[str]]:
+def take(context: CurrentContext, graded: Annotated[list[Graded], Body(max_length=1000)]) -> dict[str, list[str]]:
     """Keep grades given without a network. Gives the tickets that are dealt with: kept now or before, or not ours."""
     done = []
-    for one in graded:
-        done.append(one.ticket)
+    for graded_card in graded:
+        done.append(graded_card.draft)
         try:
-            question = _card(desk, one.ticket)
+            question = _card(context, graded_card.draft)
         except HTTPException:
             continue
-        now = desk.now()
-        at = min(max(one.at, question.ticket.at), now.timestamp())  # a device's clock may be wrong
-        verdict = desk.verdict(question, one.response)
-        attempt = question.attempt(one.response, verdict, datetime.fromtimestamp(at, UTC), confidence=None)
-        desk.store.record(replace(attempt, seconds=None))
+        now = context.now()
+        at = min(max(graded_card.at, question.draft.at), now.timestamp())  # a device's clock may be wrong
+        verdict = context.verdict(question, graded_card.response)
+        attempt = question.attempt(graded_card.response, verdict, datetime.fromtimestamp(at, UTC), confidence=None)
+        context.store.record(replace(attempt, seconds=None))
     return {"done": done}
 
 
-def _card(desk: Desk, ticket: str) -> Question:
-    question = asked(desk, desk.tickets.read(ticket))
+def _card(context: Context, draft: str) -> Question:
+    question = asked(context, context.drafts.read(draft))
     if question.item.kind != "card":
         raise HTTPException(400, _("Only a card can be turned over. Answer the question to see its answer."))
     return question

@@ -4,30 +4,27 @@ from collections.abc import Sequence
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData
 
 from clearhead.course import Attempt, Item
 from clearhead.studio.learn import home, topic
-from clearhead.studio.learner import confidence
-from clearhead.studio.learner import review_queue as queue
-from clearhead.studio.learner import review_session as helping
-from clearhead.studio.practice import assessments as exam
-from clearhead.studio.practice import mistakes
-from clearhead.studio.practice.asking import MODES, ask, asked, kept_to, new_ticket, onward, page_of, rest
-from clearhead.studio.questions import levels
-from clearhead.studio.questions import responses as answer
-from clearhead.studio.questions.draft import Ticket
-from clearhead.studio.text import formatting as say
+from clearhead.studio.learner import confidence, review_queue, review_session
+from clearhead.studio.practice import assessments, mistakes
+from clearhead.studio.practice.asking import MODES, ask, asked, kept_to, new_draft, onward, page_of, rest
+from clearhead.studio.questions import levels, responses
+from clearhead.studio.questions.draft import Draft
+from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _
-from clearhead.studio.web import saved_forms as sent
-from clearhead.studio.web.context import AtDesk, Desk
+from clearhead.studio.web import saved_forms
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
-from clearhead.studio.web.saved_forms import Sent
+from clearhead.studio.web.saved_forms import SavedForm
 from clearhead.studio.web.work_queues import queued
 
 router = APIRouter()
+Signed = Annotated[str, Query(alias="ticket")]  # a draft, as the address or the form of its question carries it
 
 
 async def form_of(request: Request) -> FormData:
@@ -38,68 +35,70 @@ async def form_of(request: Request) -> FormData:
 @router.get("/topics/{pack_id}/{topic_id}/recall", response_class=HTMLResponse)
 def recall(
     request: Request,
-    desk: AtDesk,
+    context: CurrentContext,
     pack_id: str,
     topic_id: str,
     after: str = "",
     more: bool = False,
     focus: str = "",
 ) -> HTMLResponse:
-    return _in_topic(request, desk, pack_id, topic_id, mode="recall", after=after, more=more, focus=focus)
+    return _in_topic(request, context, pack_id, topic_id, mode="recall", after=after, more=more, focus=focus)
 
 
 @router.get("/topics/{pack_id}/{topic_id}/practice", response_class=HTMLResponse)
 def practice(
     request: Request,
-    desk: AtDesk,
+    context: CurrentContext,
     pack_id: str,
     topic_id: str,
     after: str = "",
     more: bool = False,
     focus: str = "",
 ) -> HTMLResponse:
-    return _in_topic(request, desk, pack_id, topic_id, mode="practice", after=after, more=more, focus=focus)
+    return _in_topic(request, context, pack_id, topic_id, mode="practice", after=after, more=more, focus=focus)
 
 
 @router.get("/topics/{pack_id}/{topic_id}/build", response_class=HTMLResponse)
 def build(
-    request: Request, desk: AtDesk, pack_id: str, topic_id: str, after: str = "", more: bool = False
+    request: Request, context: CurrentContext, pack_id: str, topic_id: str, after: str = "", more: bool = False
 ) -> HTMLResponse:
-    return _in_topic(request, desk, pack_id, topic_id, mode="build", after=after, more=more)
+    return _in_topic(request, context, pack_id, topic_id, mode="build", after=after, more=more)
 
 
 @router.get("/review", response_class=HTMLResponse)
-def review(request: Request, desk: AtDesk, after: str = "", focus: str = "", since: int = 0) -> HTMLResponse:
+def review(request: Request, context: CurrentContext, after: str = "", focus: str = "", since: int = 0) -> HTMLResponse:
     """A sitting of what is due and what is new, of all topics; or, with a focus, every question on one concept.
 
     `since` is when the sitting began, so that it ends after so many answers; without it a new one begins.
     """
-    everything = home.asked(desk)
-    items = levels.at(focus, everything)
+    everything = home.asked(context)
+    items = levels.items_at(focus, everything)
     if focus and len(items) < len(everything):
-        item = queue.following(items, desk.progress, desk.now(), after=after)
+        item = review_queue.next_item(items, context.progress, context.now(), after=after)
         if item is None:
-            return _at_rest(request, desk, items)
-        return ask(request, desk, item, new_ticket(desk, item, "review").but(focus=focus, place=say.words(focus)))
-    since = helping.begun(since, desk.now())
-    done, left, place = _sitting(desk, since)
+            return _at_rest(request, context, items)
+        return ask(
+            request, context, item, new_draft(context, item, "review").but(focus=focus, place=formatting.words(focus))
+        )
+    since = review_session.start_of(since, context.now())
+    done, left, place = _session(context, since)
     item = next((item for item in left.items if item.id != after), next(iter(left.items), None))
     if item is None:
-        return _at_rest(request, desk, items, done=done, waiting=len(home.today(desk).items))
-    return ask(request, desk, item, new_ticket(desk, item, "review").but(since=since, place=place))
+        return _at_rest(request, context, items, done=done, waiting=len(home.today(context).items))
+    return ask(request, context, item, new_draft(context, item, "review").but(since=since, place=place))
 
 
-def _sitting(desk: Desk, since: int) -> tuple[list[Attempt], helping.Helping, str]:
+def _session(context: Context, since: int) -> tuple[list[Attempt], review_session.ReviewSession, str]:
     """What was answered in the sitting that began then, newest first; what it asks yet; and where it is, in words."""
-    done = helping.answered(desk.history.attempts, since)
-    left = home.today(desk, helping.SITTING - len(done))
+    done = review_session.answers_since(context.history.attempts, since)
+    left = home.today(context, review_session.SESSION_LENGTH - len(done))
     return done, left, _("%(place)s of %(all)s", place=len(done) + 1, all=len(done) + len(left.items))
 
 
 @router.get("/items/{item_id}", response_class=HTMLResponse)
-def one(
+def item_page(
     request: Request,
-    desk: AtDesk,
+    context: CurrentContext,
     item_id: str,
     mode: str = "practice",
     edit: str = "",
@@ -108,168 +107,179 @@ def one(
     since: int = 0,
 ) -> HTMLResponse:
     """One question, with the focus or in the sitting it was met in before, if any."""
-    item = desk.shelf.items.get(item_id)
+    item = context.library.items.get(item_id)
     if item is None:
-        if desk.shelf.coming and item_id in desk.shelf.written:
+        if context.library.coming and item_id in context.library.written:
             raise topic.NotYet
         raise HTTPException(404, _("There is no question %(item)s here.", item=item_id))
-    before = desk.store.attempt(edit) if edit else None
+    before = context.store.attempt(edit) if edit else None
     program = before.response if before and before.item_id == item_id and isinstance(before.response, str) else ""
     if mode == "build" and not fresh:
-        program = program or _last_program(desk, item)
-    ticket = new_ticket(desk, item, mode if mode in MODES else "practice").but(focus=focus)
+        program = program or _last_program(context, item)
+    draft = new_draft(context, item, mode if mode in MODES else "practice").but(focus=focus)
     if since and mode == "review":
-        since = helping.begun(since, desk.now())
-        ticket = ticket.but(since=since, place=_sitting(desk, since)[2])
-    return ask(request, desk, item, ticket, filled={"program": [program]} if program else None)
+        since = review_session.start_of(since, context.now())
+        draft = draft.but(since=since, place=_session(context, since)[2])
+    return ask(request, context, item, draft, filled={"program": [program]} if program else None)
 
 
-def _last_program(desk: Desk, item: Item) -> str:
+def _last_program(context: Context, item: Item) -> str:
     """The program this step of Build was last answered with: one goes on with one's own."""
-    before = desk.history.by_item.get(item.id, ())
-    return next((str(one.response) for one in reversed(before) if isinstance(one.response, str)), "")
+    before = context.history.by_item.get(item.id, ())
+    return next((str(attempt.response) for attempt in reversed(before) if isinstance(attempt.response, str)), "")
 
 
 @router.get("/reveal", response_class=HTMLResponse)
 @queued("programs")
-def reveal(request: Request, desk: AtDesk, ticket: str) -> HTMLResponse:
-    question = asked(desk, desk.tickets.read(ticket))
+def reveal(request: Request, context: CurrentContext, draft: Signed) -> HTMLResponse:
+    question = asked(context, context.drafts.read(draft))
     if question.item.kind != "card":
         raise HTTPException(400, _("Only a card can be turned over. Answer the question to see its answer."))
-    return render(request, "practice/card.html", **page_of(desk, question), turned=True, levels=[])
+    return render(request, "practice/card.html", **page_of(context, question), turned=True, levels=[])
 
 
 @router.post("/answer")
 @queued("programs")
-def take(request: Request, desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> Response:
+def take(request: Request, context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Grade a form and keep the attempt; a form sent again shows what was kept the first time."""
-    ticket = desk.tickets.read(str(form.get("ticket", "")))
-    question = asked(desk, ticket)
-    kept = desk.store.attempt(ticket.id)
+    draft = context.drafts.read(str(form.get("ticket", "")))
+    question = asked(context, draft)
+    kept = context.store.attempt(draft.id)
     if kept is None:
         try:
-            response = answer.read(question, form)
-        except answer.Incomplete as problem:
-            return _put_again(desk, ticket, Sent(filled(form), lacking=str(problem)))
-        verdict = desk.verdict(question, response)
+            response = responses.read(question, form)
+        except responses.Incomplete as problem:
+            return _put_again(context, draft, SavedForm(filled(form), lacking=str(problem)))
+        verdict = context.verdict(question, response)
         if verdict.suggested and question.form == "explain":
-            return _put_again(desk, ticket, Sent(filled(form), compare=True))
-        kept = question.attempt(response, verdict, desk.now(), confidence=confidence.stated(form.get("sure")))
-        desk.store.record(kept)
-        sent.answered(desk, ticket)
-        mistakes.remember(desk, kept, verdict)
-        desk.prepare_next(question.item)
-        return _after(desk, ticket, kept)
-    return _after(desk, ticket, kept, before=True)
+            return _put_again(context, draft, SavedForm(filled(form), compare=True))
+        kept = question.attempt(response, verdict, context.now(), confidence=confidence.chance_of(form.get("sure")))
+        context.store.record(kept)
+        saved_forms.forget_form(context, draft)
+        mistakes.remember(context, kept, verdict)
+        context.prepare_next(question.item)
+        return _after(context, draft, kept)
+    return _after(context, draft, kept, before=True)
 
 
 @router.get("/question")
 @queued("programs")
-def put_again(request: Request, desk: AtDesk, ticket: str) -> Response:
+def put_again(request: Request, context: CurrentContext, draft: Signed) -> Response:
     """The question of this ticket as it was last sent: what was filled in, what it lacked, the hints it asked for."""
-    put = desk.tickets.read(ticket)
-    question = asked(desk, put)
-    kept = desk.store.attempt(put.id)
+    put = context.drafts.read(draft)
+    question = asked(context, put)
+    kept = context.store.attempt(put.id)
     if kept is not None:
-        return _after(desk, put, kept, before=True)
-    form = sent.form_of(desk, put)
+        return _after(context, put, kept, before=True)
+    form = saved_forms.saved_form(context, put)
     if form.compare:
-        verdict = desk.verdict(question, form.fields["text"][0].strip())
-        return render(request, "practice/confirm.html", **page_of(desk, question), verdict=verdict)
-    return ask(request, desk, question.item, put, lacking=form.lacking, filled=form.fields)
+        verdict = context.verdict(question, form.fields["text"][0].strip())
+        return render(request, "practice/confirm.html", **page_of(context, question), verdict=verdict)
+    return ask(request, context, question.item, put, lacking=form.lacking, filled=form.fields)
 
 
 @router.post("/help")
 @queued("programs")
-def help_with(desk: AtDesk, form: Annotated[FormData, Depends(form_of)]) -> Response:
+def help_with(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Put the question again with one more hint, or with its options, and with what was filled in.
 
     The ticket counts the hints, so a hint is counted with and without JavaScript, and none is in the page before it
     is asked for.
     """
-    ticket = desk.tickets.read(str(form.get("ticket", "")))
-    question = asked(desk, ticket)
-    if "options" in form:
-        ticket = ticket.but(typed=False)
-    else:
-        ticket = ticket.but(hints=min(ticket.hints + 1, len(question.hints)))
-    return _put_again(desk, ticket, Sent(filled(form)))
+    draft = context.drafts.read(str(form.get("ticket", "")))
+    question = asked(context, draft)
+    changed = {"typed": False} if "options" in form else {"hints": min(draft.hints + 1, len(question.hints))}
+    draft = draft.but(**changed)
+    return _put_again(context, draft, SavedForm(filled(form)))
 
 
-def _put_again(desk: Desk, ticket: Ticket, form: Sent) -> Response:
-    sent.keep_form(desk, ticket, form)
-    return RedirectResponse(f"/question?{urlencode({'ticket': desk.tickets.sign(ticket)})}", 303)
+def _put_again(context: Context, draft: Draft, form: SavedForm) -> Response:
+    saved_forms.save_form(context, draft, form)
+    return RedirectResponse(f"/question?{urlencode({'ticket': context.drafts.sign(draft)})}", 303)
 
 
-def _after(desk: Desk, ticket: Ticket, kept: Attempt, *, before: bool = False) -> Response:
+def _after(context: Context, draft: Draft, kept: Attempt, *, before: bool = False) -> Response:
     """Where an answer leads; `before`: this question had been answered, and that answer counts."""
-    if ticket.sitting:
-        return RedirectResponse(ticket.sitting, 303)
-    item = desk.shelf.items[ticket.item]
+    if draft.assessment:
+        return RedirectResponse(draft.assessment, 303)
+    item = context.library.items[draft.item]
     if item.kind == "card":
-        on = onward(desk, item, kept.mode, graded=kept.id, focus=ticket.focus, since=ticket.since)
+        on = onward(context, item, kept.mode, graded=kept.id, focus=draft.focus, since=draft.since)
         return RedirectResponse(on + ("&before=true" if before else ""), 303)
-    keeps = {**kept_to(ticket.focus, ticket.since), **({"before": "true"} if before else {})}
+    keeps = {**kept_to(draft.focus, draft.since), **({"before": "true"} if before else {})}
     return RedirectResponse(f"/attempts/{kept.id}" + (f"?{urlencode(keeps)}" if keeps else ""), 303)
 
 
 def filled(form: FormData) -> dict[str, list[str]]:
     """What a form holds, to fill it in again."""
     return {
-        name: [one for one in form.getlist(name) if isinstance(one, str)]
+        name: [value for value in form.getlist(name) if isinstance(value, str)]
         for name in form
         if name not in ("csrf", "ticket")
     }
 
 
 def _at_rest(
-    request: Request, desk: Desk, items: list[Item], *, done: Sequence[Attempt] = (), waiting: int = 0
+    request: Request, context: Context, items: list[Item], *, done: Sequence[Attempt] = (), waiting: int = 0
 ) -> HTMLResponse:
     """The end of a review: what was done in this sitting, and how many questions another would ask."""
-    right = sum(one.correct for one in done)
-    said = rest(desk, items, "/review", None, done=len(done), right=right, waiting=waiting)
-    return render(request, "practice/rest.html", **said, tabs=[], mode="", levels=[], focus="")
+    right = sum(attempt.correct for attempt in done)
+    fields = rest(context, items, "/review", None, done=len(done), right=right, waiting=waiting)
+    return render(request, "practice/rest.html", **fields, tabs=[], mode="", levels=[], focus="")
 
 
 def _in_topic(
-    request: Request, desk: Desk, pack_id: str, topic_id: str, *, mode: str, after: str, more: bool, focus: str = ""
+    request: Request,
+    context: Context,
+    pack_id: str,
+    topic_id: str,
+    *,
+    mode: str,
+    after: str,
+    more: bool,
+    focus: str = "",
 ) -> HTMLResponse:
-    pack, this = topic.found(desk, pack_id, topic_id)
-    everything = topic.items_for(mode, desk.shelf.items_of(pack, this))
+    pack, this = topic.topic_at(context, pack_id, topic_id)
+    everything = topic.items_for(mode, context.library.items_of(pack, this))
     if not everything:
-        said = _("%(topic)s has nothing for %(mode)s yet.", topic=this.title, mode=_(MODES[mode]))
-        raise topic.nothing(desk, said)
-    items = levels.at(focus, everything)
+        text = _("%(topic)s has nothing for %(mode)s yet.", topic=this.title, mode=_(MODES[mode]))
+        raise topic.nothing(context, text)
+    items = levels.items_at(focus, everything)
     focus = focus if len(items) < len(everything) else ""
     here = request.scope["path"] + (f"?focus={focus}" if focus else "")
-    home.remember(desk, home.Place(here, this.title, MODES[mode]))
-    progress = desk.progress
-    row = [] if mode == "build" else levels.row(everything, progress)
-    if exam.passed(desk, pack, this) and not more and mode != "build":  # who passed the test is asked nothing new
-        items = [one for one in items if progress.items[one.id].attempts]
-    item = _next(items, desk, mode, after, more)
+    home.remember(context, home.Place(here, this.title, MODES[mode]))
+    progress = context.progress
+    row = [] if mode == "build" else levels.level_row(everything, progress)
+    if (
+        assessments.passed(context, pack, this) and not more and mode != "build"
+    ):  # who passed the test is asked nothing new
+        items = [item for item in items if progress.items[item.id].attempts]
+    item = _next(items, context, mode, after, more)
     if item is None:
         return render(
             request,
             "practice/rest.html",
-            **rest(desk, items, request.scope["path"], (pack, this)),
-            tabs=topic.tabs(desk, pack, this),
+            **rest(context, items, request.scope["path"], (pack, this)),
+            tabs=topic.tabs(context, pack, this),
             mode=mode,
             levels=row,
             focus=focus,
         )
-    known = sum(queue.settled(progress.items[one.id]) for one in items)
-    said = _("%(known)s of %(all)s right so far", known=known, all=len(items))
-    program = _last_program(desk, item) if mode == "build" else ""
+    known = sum(review_queue.last_was_right(progress.items[item.id]) for item in items)
+    text = _("%(known)s of %(all)s right so far", known=known, all=len(items))
+    program = _last_program(context, item) if mode == "build" else ""
     fields = {"program": [program]} if program else None
     return ask(
-        request, desk, item, new_ticket(desk, item, mode).but(focus=focus, place=said), levels=row, filled=fields
+        request, context, item, new_draft(context, item, mode).but(focus=focus, place=text), levels=row, filled=fields
     )
 
 
-def _next(items: list[Item], desk: Desk, mode: str, after: str, more: bool) -> Item | None:
-    progress = desk.progress
+def _next(items: list[Item], context: Context, mode: str, after: str, more: bool) -> Item | None:
+    progress = context.progress
     if mode == "build":  # steps build on each other: the first that is not done
-        return next((item for item in items if not queue.settled(progress.items[item.id])), items[-1] if more else None)
-    item = queue.following(items, progress, desk.now(), after=after)
-    return queue.anyway(items, progress, after=after) if item is None and more else item
+        return next(
+            (item for item in items if not review_queue.last_was_right(progress.items[item.id])),
+            items[-1] if more else None,
+        )
+    item = review_queue.next_item(items, progress, context.now(), after=after)
+    return review_queue.least_recent(items, progress, after=after) if item is None and more else item

@@ -30,25 +30,25 @@ CLOCKS = {"off": 0.0, "1": 1.0, "1.5": 1.5, "2": 2.0}
 Look = Callable[[str], Attempt | None]
 
 
-def answer_id(sitting: str, place: int, attempt: int = 0) -> str:
+def answer_id(assessment_id: str, place: int, attempt: int = 0) -> str:
     """The id of an answer: of the question at this place, at this try."""
-    return str(uuid.uuid5(uuid.UUID(sitting), f"{place}:{attempt}"))
+    return str(uuid.uuid5(uuid.UUID(assessment_id), f"{place}:{attempt}"))
 
 
-def new() -> str:
+def new_id() -> str:
     """The id of a sitting not begun."""
     return str(uuid.uuid4())
 
 
-def given(sitting: str, look: Look) -> list[Attempt]:
+def answers_so_far(assessment_id: str, look: Look) -> list[Attempt]:
     """The answers of a test so far, in order."""
-    found: list[Attempt] = []
-    while len(found) < LENGTH and (one := look(answer_id(sitting, len(found)))):
-        found.append(one)
-    return found
+    answers: list[Attempt] = []
+    while len(answers) < LENGTH and (answer := look(answer_id(assessment_id, len(answers)))):
+        answers.append(answer)
+    return answers
 
 
-def following(items: Sequence[Item], answers: Sequence[Attempt], sitting: str) -> Item | None:
+def next_item(items: Sequence[Item], answers: Sequence[Attempt], assessment_id: str) -> Item | None:
     """The next item of a test: harder after a right answer, easier after a wrong one, concepts not yet asked first.
 
     The same answers give the same item, so a page can be loaded again. None when the test is over.
@@ -61,7 +61,7 @@ def following(items: Sequence[Item], answers: Sequence[Attempt], sitting: str) -
     for answer in answers:
         level = min(HARDEST, level + 1) if answer.correct else max(EASIEST, level - 1)
     asked = {concept for item in items if item.id in seen for concept in item.concepts}
-    draw = random.Random(f"{sitting} {len(answers)}")  # noqa: S311 — a draw, not a secret
+    draw = random.Random(f"{assessment_id} {len(answers)}")  # noqa: S311 — a draw, not a secret
     dice = {item.id: draw.random() for item in left}
     return min(left, key=lambda item: (abs(item.difficulty - level), len(asked & set(item.concepts)), dice[item.id]))
 
@@ -97,26 +97,26 @@ class Problem:
         return not factor or (took is not None and took <= self.seconds * factor)
 
 
-def problems(items: Sequence[Item], sitting: str, look: Look, chosen: Challenge | None = None) -> list[Problem]:
+def problems(items: Sequence[Item], assessment_id: str, look: Look, chosen: Challenge | None = None) -> list[Problem]:
     """The problems of a challenge, with the tries so far.
 
     Args:
         chosen: the author's five; None draws one a slot by the sitting's id, of the harder items of a kind that fits.
     """
-    found = []
-    for place, (slot, item) in enumerate(_drawn(items, sitting) if chosen is None else _written(items, chosen)):
+    problems = []
+    for place, (slot, item) in enumerate(_drawn(items, assessment_id) if chosen is None else _written(items, chosen)):
         name, _kinds, seconds = SLOTS[slot]
         tries: list[Attempt] = []
-        while len(tries) < item.attempts and (one := look(answer_id(sitting, place, len(tries)))):
-            tries.append(one)
-        found.append(Problem(place, name, item, max(seconds, item.time_limit), tuple(tries)))
-    return found
+        while len(tries) < item.attempts and (attempt := look(answer_id(assessment_id, place, len(tries)))):
+            tries.append(attempt)
+        problems.append(Problem(place, name, item, max(seconds, item.time_limit), tuple(tries)))
+    return problems
 
 
 def offered(challenges: Sequence[Challenge], items: Sequence[Item]) -> list[Challenge]:
     """The challenges whose five problems can all be put."""
     there = {item.id for item in items}
-    return [one for one in challenges if there.issuperset(one.problems.values())]
+    return [challenge for challenge in challenges if there.issuperset(challenge.problems.values())]
 
 
 def _written(items: Sequence[Item], chosen: Challenge) -> list[tuple[str, Item]]:
@@ -124,23 +124,23 @@ def _written(items: Sequence[Item], chosen: Challenge) -> list[tuple[str, Item]]
     return [(slot, known[id]) for slot, id in chosen.problems.items()]
 
 
-def _drawn(items: Sequence[Item], sitting: str) -> list[tuple[str, Item]]:
-    draw = random.Random(sitting)  # noqa: S311 — a draw, not a secret
+def _drawn(items: Sequence[Item], assessment_id: str) -> list[tuple[str, Item]]:
+    draw = random.Random(assessment_id)  # noqa: S311 — a draw, not a secret
     used: set[str] = set()
-    found = []
+    drawn = []
     for slot, (_name, kinds, _seconds) in SLOTS.items():
         pool = next((fit for kind in kinds if (fit := _of(items, kind, used))), [])
         if pool:
             hard = sorted(pool, key=lambda item: -item.difficulty)[: max(3, len(pool) // 2)]
             item = draw.choice(hard)
             used.add(item.id)
-            found.append((slot, item))
-    return found
+            drawn.append((slot, item))
+    return drawn
 
 
 def passed(answers: Sequence[Attempt]) -> bool:
     """Whether these answers pass a test: it was whole, and nearly all were right. Right answers made it hard."""
-    return len(answers) == LENGTH and sum(one.correct for one in answers) >= PASS * LENGTH
+    return len(answers) == LENGTH and sum(answer.correct for answer in answers) >= PASS * LENGTH
 
 
 def _of(items: Sequence[Item], kind: str, used: set[str]) -> list[Item]:

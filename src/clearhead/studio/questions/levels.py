@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from clearhead.course import Item, Progress
-from clearhead.studio.learner import review_queue as queue
+from clearhead.studio.learner import review_queue
 from clearhead.studio.text.translation import mark
 
 LEVELS = {"easy": mark("Easy"), "medium": mark("Medium"), "hard": mark("Hard")}
@@ -26,7 +26,7 @@ def level_of(item: Item) -> str:
     return "easy" if item.difficulty <= 1 else "medium" if item.difficulty == 2 else "hard"
 
 
-def at(focus: str, items: Iterable[Item]) -> list[Item]:
+def items_at(focus: str, items: Iterable[Item]) -> list[Item]:
     """The items of this level or on this concept; all of them for "" and for what there is not."""
     items = list(items)
     if focus in LEVELS:
@@ -34,12 +34,12 @@ def at(focus: str, items: Iterable[Item]) -> list[Item]:
     return [item for item in items if focus in item.concepts] or items
 
 
-def row(items: list[Item], progress: Progress) -> list[Level]:
+def level_row(items: list[Item], progress: Progress) -> list[Level]:
     """All, then each level that has items; nothing where there is only one."""
-    found = []
+    levels = []
     for id, name in {"": ALL, **LEVELS}.items():
-        some = [item for item in items if not id or level_of(item) == id]
-        if some:
-            known = sum(queue.settled(progress.items[item.id]) for item in some)
-            found.append(Level(id, name, known, len(some)))
-    return found if len(found) > 2 else []
+        at_level = [item for item in items if not id or level_of(item) == id]
+        if at_level:
+            known = sum(review_queue.last_was_right(progress.items[item.id]) for item in at_level)
+            levels.append(Level(id, name, known, len(at_level)))
+    return levels if len(levels) > 2 else []

@@ -10,7 +10,7 @@ from datetime import datetime
 from string import ascii_lowercase
 
 from clearhead.course import Attempt, Item, Option, Pack, Proved, Step, Verdict, grade
-from clearhead.studio.questions.draft import Ticket, shuffled
+from clearhead.studio.questions.draft import Draft, shuffled
 
 # Kind -> the form it is answered with, which is also the name of its templates in ask/ and told/.
 FORMS: Mapping[str, str] = {
@@ -42,7 +42,7 @@ def can_type(proved: Proved) -> bool:
 
 def ends_in_class(item: Item) -> bool:
     """Whether this item ends in a class that can be run in a layer of a real model."""
-    solution = item.one("solution")
+    solution = item.first("solution")
     return item.kind == "code" and solution is not None and CLASS in solution.source
 
 
@@ -66,7 +66,7 @@ class LetteredStep:
 class Question:
     """An item put to the learner under a ticket."""
 
-    ticket: Ticket
+    draft: Draft
     item: Item
     proved: Proved
     pack: Pack
@@ -74,22 +74,22 @@ class Question:
     @property
     def form(self) -> str:
         """How it is answered: one of FORMS' values, or "typed"."""
-        return "typed" if self.ticket.typed and can_type(self.proved) else FORMS[self.item.kind]
+        return "typed" if self.draft.typed and can_type(self.proved) else FORMS[self.item.kind]
 
     @property
     def hints(self) -> Sequence[str]:
         """The hints this mode gives, in order."""
-        return self.proved.hints[: HINTS.get(self.ticket.mode)]
+        return self.proved.hints[: HINTS.get(self.draft.mode)]
 
     @property
     def seen_hints(self) -> Sequence[str]:
         """Those that were asked for."""
-        return self.hints[: self.ticket.hints]
+        return self.hints[: self.draft.hints]
 
     @property
     def options(self) -> list[Lettered]:
         """The options, in the order of this ticket."""
-        order = shuffled(self.proved.options, self.ticket.id)
+        order = shuffled(self.proved.options, self.draft.id)
         return [Lettered(letter, option) for letter, option in zip(ascii_lowercase, order, strict=False)]
 
     @property
@@ -100,7 +100,7 @@ class Question:
     @property
     def loose_steps(self) -> list[LetteredStep]:
         """The steps to put in order, in the order of this ticket."""
-        order = shuffled(self.proved.steps, self.ticket.id)
+        order = shuffled(self.proved.steps, self.draft.id)
         return [LetteredStep(letter, step) for letter, step in zip(ascii_lowercase, order, strict=False)]
 
     @property
@@ -112,7 +112,7 @@ class Question:
     @property
     def shown_steps(self) -> Sequence[Step]:
         """The steps of a worked example that are shown with their results."""
-        return self.proved.steps[: max(0, len(self.proved.steps) - self.ticket.asked)]
+        return self.proved.steps[: max(0, len(self.proved.steps) - self.draft.asked)]
 
     @property
     def asked_steps(self) -> Sequence[Step]:
@@ -122,12 +122,12 @@ class Question:
     @property
     def right(self) -> list[Lettered]:
         """The options that are right."""
-        return [one for one in self.options if one.option.correct]
+        return [lettered for lettered in self.options if lettered.option.correct]
 
     def chosen(self, response: object) -> list[Lettered]:
         """The options a response names."""
         keys = response if isinstance(response, list) else [response]
-        return [one for one in self.options if one.option.key in keys]
+        return [lettered for lettered in self.options if lettered.option.key in keys]
 
     def verdict(self, response: object, owner: str = "") -> Verdict:
         """What the course says of this response. Code is run for it, confined: that takes a second or so."""
@@ -136,15 +136,15 @@ class Question:
     def attempt(self, response: object, verdict: Verdict, now: datetime, *, confidence: float | None) -> Attempt:
         """The attempt this response makes."""
         return Attempt(
-            id=self.ticket.id,
+            id=self.draft.id,
             item_id=self.item.id,
             item_rev=self.item.rev,
             at=now,
-            mode=self.ticket.mode,
+            mode=self.draft.mode,
             correct=verdict.correct,
             response=response,
-            seconds=round(self.ticket.seconds(now), 1),
-            seed=self.ticket.seed,
+            seconds=round(self.draft.seconds(now), 1),
+            seed=self.draft.seed,
             confidence=confidence,
-            hints=self.ticket.hints,
+            hints=self.draft.hints,
         )

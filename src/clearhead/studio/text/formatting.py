@@ -7,7 +7,7 @@ from datetime import date, datetime
 from markupsafe import Markup, escape
 
 from clearhead.course import Tick
-from clearhead.sandbox import Limits
+from clearhead.sandbox import Limits, Outcome
 from clearhead.studio.text.translation import _, many, mark
 
 MONTHS = (
@@ -94,6 +94,13 @@ def stopped(why: str, limits: Limits) -> str:
     return _(STOPPED[why], seconds=f"{limits.seconds:g}")
 
 
+def why_ended(outcome: Outcome, limits: Limits) -> str:
+    """Return why a program ended early: the limit that stopped it or the exception it raised; "" for neither."""
+    if outcome.stopped:
+        return stopped(outcome.stopped, limits)
+    return f"{outcome.raised.type}: {outcome.raised.message}" if outcome.raised else ""
+
+
 def when(moment: datetime, now: datetime) -> str:
     """When a coming moment is, seen from now, in the time zone of this machine.
 
@@ -154,7 +161,7 @@ def marked(text: str, ticks: Iterable[Tick]) -> Markup:
     return Markup("").join([*parts, Markup("</mark>" if open_ else "")])  # noqa: S704 — as above
 
 
-def plain(number: float) -> str:
+def number(number: float) -> str:
     """A number as somebody would type it.
 
     >>> plain(2.0), plain(0.25)

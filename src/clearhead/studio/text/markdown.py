@@ -11,8 +11,7 @@ from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import DiffLexer, PythonLexer, PythonTracebackLexer  # type: ignore[import-untyped]
 
-from clearhead.studio.text import embedded_head
-from clearhead.studio.text import translation as language
+from clearhead.studio.text import embedded_head, translation
 from clearhead.studio.text.mathml import to_mathml
 
 _FORMATTER = HtmlFormatter(nowrap=True)
@@ -32,7 +31,7 @@ def code(source: str, kind: str = "python") -> Markup:
 
 def html(text: str) -> Markup:
     """A page's worth of Markdown as HTML."""
-    return _html(text, language.spoken())
+    return _html(text, translation.current_catalog())
 
 
 @lru_cache(maxsize=4096)

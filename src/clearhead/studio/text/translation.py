@@ -18,7 +18,7 @@ from clearhead.messages import Message
 ENGLISH = "en"
 CATALOGS = Path(__file__).parents[1] / "locale"  # <language>/LC_MESSAGES/studio.mo, and page.mo for the ES modules
 _spoken: ContextVar[gettext.NullTranslations | None] = ContextVar("spoken", default=None)
-_PLAIN = gettext.NullTranslations()
+_ENGLISH = gettext.NullTranslations()
 
 
 def _(text: str, **values: Any) -> str:
@@ -27,7 +27,7 @@ def _(text: str, **values: Any) -> str:
     >>> _("%(count)s due", count=3)
     '3 due'
     """
-    return said(text) % values if values else said(text)
+    return lookup(text) % values if values else lookup(text)
 
 
 def mark(text: str) -> str:
@@ -35,27 +35,29 @@ def mark(text: str) -> str:
     return text
 
 
-def many(one: str, several: str, count: int, **values: Any) -> str:
+def many(singular: str, plural: str, count: int, **values: Any) -> str:
     """The form that fits the count, which also fills `%(count)s`.
 
     >>> many("%(count)s try left", "%(count)s tries left", 2)
     '2 tries left'
     """
-    return spoken().ngettext(one, several, count) % {"count": count, **values}
+    return current_catalog().ngettext(singular, plural, count) % {"count": count, **values}
 
 
-def told(text: str) -> str:
+def translate(text: str) -> str:
     """What a room below said, in the language of this request: a sentence by its pattern, with those among its values;
     what a proof keeps by paragraphs.
 
     >>> from clearhead.messages import message
-    >>> told(message("Step %(step)s gives %(result)s.", step=1, result="4.0")), told("In the author's words.")
+    >>> translate(message("Step %(step)s gives %(result)s.", step=1, result="4.0")), translate("In the author's words.")
     ('Step 1 gives 4.0.', "In the author's words.")
     """
     if isinstance(text, Message):
-        values = {name: told(value) if isinstance(value, Message) else value for name, value in text.values.items()}
+        values = {
+            name: translate(value) if isinstance(value, Message) else value for name, value in text.values.items()
+        }
         return _(text.pattern, **values)
-    return "\n\n".join(said(part) if part in LEADS else part for part in text.split("\n\n"))
+    return "\n\n".join(lookup(part) if part in LEADS else part for part in text.split("\n\n"))
 
 
 def explained(error: ClearheadError) -> str:
@@ -66,27 +68,27 @@ def explained(error: ClearheadError) -> str:
     'the text is empty. Give at least one word.'
     """
     first = error.args[0] if error.args else None
-    return told(first) if isinstance(first, Message) else str(error)
+    return translate(first) if isinstance(first, Message) else str(error)
 
 
-def said(text: str) -> str:
+def lookup(text: str) -> str:
     """The text as the catalog has it, nothing filled in."""
-    return spoken().gettext(text)
+    return current_catalog().gettext(text)
 
 
-def said_many(one: str, several: str, count: int) -> str:
+def lookup_many(singular: str, plural: str, count: int) -> str:
     """The form that fits the count as the catalog has it, nothing filled in."""
-    return spoken().ngettext(one, several, count)
+    return current_catalog().ngettext(singular, plural, count)
 
 
-def speak(language: str | gettext.NullTranslations) -> None:
+def use_language(language: str | gettext.NullTranslations) -> None:
     """Use this language for the rest of the request; an unknown one is English."""
     _spoken.set(catalog(language) if isinstance(language, str) else language)
 
 
-def spoken() -> gettext.NullTranslations:
+def current_catalog() -> gettext.NullTranslations:
     """The catalog of this request; what is kept of a page's text is kept by it."""
-    return _spoken.get() or _PLAIN
+    return _spoken.get() or _ENGLISH
 
 
 @cache

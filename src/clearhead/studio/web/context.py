@@ -19,14 +19,14 @@ from clearhead.errors import StoreError
 from clearhead.messages import message
 from clearhead.studio.learner.history import History, Learner
 from clearhead.studio.learner.store import Store
-from clearhead.studio.library.library import Shelf
+from clearhead.studio.library.library import Library
 from clearhead.studio.library.variants import Variants
-from clearhead.studio.questions.draft import Tickets
+from clearhead.studio.questions.draft import Drafts
 from clearhead.studio.questions.question import Question
 from clearhead.studio.web.locks import Locks
 from clearhead.studio.web.security import Csrf
 from clearhead.studio.web.settings import Settings
-from clearhead.studio.web.work_queues import Turns, needed
+from clearhead.studio.web.work_queues import WorkQueue, needs_queue
 
 REMEMBERED = 100  # verdicts on programs
 LENSES = 4  # learners whose questions to the Lens are answered at once
@@ -41,20 +41,20 @@ def now_utc() -> datetime:
 
 
 @dataclass
-class Desk:
+class Context:
     """One studio's working parts."""
 
     settings: Settings
     store: Store
-    shelf: Shelf
+    library: Library
     secret: str
     now: Callable[[], datetime] = now_utc
     who: str = ""  # the learner's name in a shared studio
     csrf: Csrf = field(init=False)
-    tickets: Tickets = field(init=False)
+    drafts: Drafts = field(init=False)
     learner: Learner = field(init=False)
     variants: Variants = field(default_factory=Variants, init=False)
-    turns: Mapping[str, Turns] = field(init=False)
+    queues: Mapping[str, WorkQueue] = field(init=False)
     _others: OrderedDict[int, tuple[Store, Learner]] = field(default_factory=OrderedDict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
     _remembers: bool = field(default=False, init=False)
@@ -64,44 +64,44 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.csrf = Csrf(self.secret)
-        self.tickets = Tickets(self.secret)
-        self.learner = Learner(self.store, self.shelf.written)
+        self.drafts = Drafts(self.secret)
+        self.learner = Learner(self.store, self.library.written)
         programs = self.settings.programs
         locks = Locks(self.settings.data / "locks") if self.settings.processes > 1 else None
         # One experiment at once: a measured time means nothing while another is measured.
         at_once = {"programs": programs, "experiments": 1, "lens": LENSES}
-        self.turns = {name: Turns(name, count, locks) for name, count in at_once.items()}
+        self.queues = {name: WorkQueue(name, count, locks) for name, count in at_once.items()}
 
     def close(self) -> None:
         """Start no more work, and give the database back."""
-        for turns in self.turns.values():
-            turns.close()
+        for queues in self.queues.values():
+            queues.close()
         self.variants.close()
         self.store.close()
 
-    def restock(self, shelf: Shelf) -> None:
+    def set_library(self, library: Library) -> None:
         """Teach from a fuller shelf of the same packs from now on."""
-        self.shelf = shelf
+        self.library = library
 
     def proved(self, item: Item, seed: int) -> Proved:
         """The item's proof at this seed; at its own where no other is to be had."""
-        own = self.shelf.proved[item.id]
+        own = self.library.proved[item.id]
         if seed == own.receipt.seed or not item.variants:
             return own
         if not self.variants.ready(item, seed):
-            needed()
-        return self.variants.wait(item, self.shelf.pack_of(item.id), seed) or own
+            needs_queue()
+        return self.variants.wait(item, self.library.pack_of(item.id), seed) or own
 
     def next_seed(self, item: Item) -> int:
         """The seed to put this item with now: other numbers each time, once they are proved."""
         seed = self.variants.seed(item, len(self.history.by_item.get(item.id, ())))
-        return seed if self.variants.ready(item, seed) else self.shelf.proved[item.id].receipt.seed
+        return seed if self.variants.ready(item, seed) else self.library.proved[item.id].receipt.seed
 
     def prepare_next(self, item: Item) -> None:
         """Have other numbers proved for the next time this item is put."""
         if item.variants:
             seed = self.variants.seed(item, len(self.history.by_item.get(item.id, ())))
-            self.variants.prepare(item, self.shelf.pack_of(item.id), seed)
+            self.variants.prepare(item, self.library.pack_of(item.id), seed)
 
     @property
     def progress(self) -> Progress:
@@ -113,7 +113,7 @@ class Desk:
         """What was answered, as of the newest attempt."""
         return self._known()[1]
 
-    def at(self, learner: int, name: str = "") -> "Desk":
+    def at(self, learner: int, name: str = "") -> "Context":
         """The desk of one learner of a shared studio, for the length of one request."""
         mine = self.for_request()
         mine.who = name
@@ -126,7 +126,7 @@ class Desk:
             held = self._others.get(learner)
         if held is None:
             store = Store(self.store.database, learner)
-            held = store, Learner(store, self.shelf.written)
+            held = store, Learner(store, self.library.written)
         with self._lock:
             held = self._others.setdefault(learner, held)  # another request of the same learner may have been first
             self._others.move_to_end(learner)
@@ -139,7 +139,7 @@ class Desk:
         """Whose programs these are, for the sandbox: owners take turns there."""
         return f"learner {self.store.learner}"
 
-    def for_request(self) -> "Desk":
+    def for_request(self) -> "Context":
         """This desk for the length of one request, which asks the store for news once and after each of its writes."""
         mine = copy(self)
         mine._remembers, mine._seen, mine._settings = True, None, None
@@ -154,9 +154,9 @@ class Desk:
         """What the course says of this response; one that had to be run is remembered, so that it is not run again."""
         if question.form not in ("code", "order"):
             return question.verdict(response, self.owner)
-        key = f"{question.ticket.id} {response}"
+        key = f"{question.draft.id} {response}"
         if key not in self._verdicts:
-            needed()
+            needs_queue()
             self._verdicts[key] = question.verdict(response, self.owner)
             while len(self._verdicts) > REMEMBERED:
                 self._verdicts.popitem(last=False)
@@ -169,16 +169,16 @@ class Desk:
         return self._settings.get(name, SETTINGS[name])
 
 
-def desk_of(request: Request) -> Desk:
+def context_of(request: Request) -> Context:
     """The desk at which this request is served."""
-    if not hasattr(request.state, "desk"):
-        root: Desk = request.app.state.desk
-        request.state.desk = root.at(GUEST) if root.settings.shared else root.for_request()
-    desk: Desk = request.state.desk
-    return desk
+    if not hasattr(request.state, "context"):
+        root: Context = request.app.state.context
+        request.state.context = root.at(GUEST) if root.settings.shared else root.for_request()
+    context: Context = request.state.context
+    return context
 
 
-AtDesk = Annotated[Desk, Depends(desk_of)]
+CurrentContext = Annotated[Context, Depends(context_of)]
 
 
 def secret_in(folder: Path) -> str:

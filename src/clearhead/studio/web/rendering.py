@@ -10,12 +10,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from clearhead import __version__
-from clearhead.studio.text import formatting as say
-from clearhead.studio.text import markdown as prose
-from clearhead.studio.text import translation as language
+from clearhead.studio.text import formatting, markdown, translation
 from clearhead.studio.text.field_limits import LONGEST
 from clearhead.studio.text.svg import figure
-from clearhead.studio.web.context import Desk, desk_of
+from clearhead.studio.web.context import Context, context_of
 from clearhead.studio.web.security import COOKIE
 
 _TEMPLATES = Environment(
@@ -28,7 +26,7 @@ _TEMPLATES = Environment(
     undefined=StrictUndefined,  # a name that no route gave is a fault, never a silent gap
 )
 _TEMPLATES.policies["ext.i18n.trimmed"] = True
-_TEMPLATES.install_gettext_callables(language.said, language.said_many, newstyle=True)  # type: ignore[attr-defined]
+_TEMPLATES.install_gettext_callables(translation.lookup, translation.lookup_many, newstyle=True)  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4096)
@@ -36,59 +34,59 @@ def _markup(text: str, words: NullTranslations) -> Markup:
     return Markup(words.gettext(text))  # noqa: S704 — a text of ours
 
 
-def _said(text: str, /, **values: Any) -> Markup:
+def _translated(text: str, /, **values: Any) -> Markup:
     """What jinja2.ext's own gettext gives, at a fifth of its cost: a page says some twenty texts."""
-    return _markup(text, language.spoken()) % values
+    return _markup(text, translation.current_catalog()) % values
 
 
-_TEMPLATES.globals.update(gettext=_said, _=_said)
+_TEMPLATES.globals.update(gettext=_translated, _=_translated)
 _TEMPLATES.filters.update(
-    html=prose.html,
-    inline=prose.inline,
-    code=prose.code,
-    told=language.told,
-    words=say.words,
-    within=say.within,
-    when=say.when,
-    ago=say.ago,
-    day=say.day,
-    plain=say.plain,
-    digest=say.digest,
+    html=markdown.html,
+    inline=markdown.inline,
+    code=markdown.code,
+    translated=translation.translate,
+    words=formatting.words,
+    within=formatting.within,
+    when=formatting.when,
+    ago=formatting.ago,
+    day=formatting.day,
+    number=formatting.number,
+    digest=formatting.digest,
 )
-_TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=say.marked, drawn=figure)
+_TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=formatting.marked, drawn=figure)
 
 # What the theme setting does to the dark sheet's media query.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}
 
 
-def render(request: Request, name: str, *, status: int = 200, **context: Any) -> HTMLResponse:
+def render(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
     """The template as a response, with what base.html needs: the form token, the theme and the current address.
 
     A template extends "web/base.html" and fills the blocks `title`, `head` and `main`.
     """
-    desk = desk_of(request)
-    spoken = desk.setting("language")
-    known: dict[str, Any] = {"theme": desk.setting("theme"), "who": desk.who, "learner": desk.store.learner}
-    return _page(request, name, status, spoken, **known, **context)
+    context = context_of(request)
+    spoken = context.setting("language")
+    known: dict[str, Any] = {"theme": context.setting("theme"), "who": context.who, "learner": context.store.learner}
+    return _page(request, name, status, spoken, **known, **values)
 
 
-def render_without_database(request: Request, name: str, *, status: int, **context: Any) -> HTMLResponse:
+def render_without_database(request: Request, name: str, *, status: int, **values: Any) -> HTMLResponse:
     """The template as a response that asks the database for nothing, for when it is away."""
-    return _page(request, name, status, "en", theme="system", who="", learner=None, **context)
+    return _page(request, name, status, "en", theme="system", who="", learner=None, **values)
 
 
-def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, **context: Any) -> HTMLResponse:
-    root: Desk = request.app.state.desk
+def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, **values: Any) -> HTMLResponse:
+    root: Context = request.app.state.context
     token, fresh = root.csrf.issue(request)
-    language.speak(spoken)
+    translation.use_language(spoken)
     text = _TEMPLATES.get_template(name).render(
         csrf=token,
         dark=DARK.get(theme, DARK["system"]),
         path=request.scope["path"],
-        coming=root.shelf.coming,
+        coming=root.library.coming,
         language=spoken,
-        module_words=language.for_modules(spoken),
-        **context,
+        module_words=translation.for_modules(spoken),
+        **values,
     )
     response = HTMLResponse(text, status)
     # no-store takes the page away that Back would show, with what was typed into it. Where people share a browser it
@@ -99,6 +97,6 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
     return response
 
 
-def fragment(name: str, **context: Any) -> Markup:
+def fragment(name: str, **values: Any) -> Markup:
     """A piece of a page."""
-    return Markup(_TEMPLATES.get_template(name).render(**context))  # noqa: S704 — the template escapes
+    return Markup(_TEMPLATES.get_template(name).render(**values))  # noqa: S704 — the template escapes

@@ -1,9 +1,9 @@
-"""What a form carried and what came of it, kept so that every POST can redirect (303) to a page that a GET shows again.
+"""Forms that were sent and not taken yet: every POST redirects (303) to a page that a GET can show again.
 
-A question that was answered incompletely, asked for a hint or compares an explanation keeps its fields here until it is
-answered; Try keeps its latest runs; a form that was refused keeps what was typed. All of it is the learner's own and is
-forgotten at log-out. Why a request was refused travels in the address, signed; what was wrong with a log-in in a
-cookie, as it may hold what somebody typed.
+The fields of a question that was answered incompletely, asked for a hint or compares an explanation are kept here until
+it is answered; the playground keeps its latest runs; a refused form keeps what was typed. All of it belongs to the
+learner and is forgotten at log-out. Why a request was refused is in the address of its page, signed; why a log-in was
+refused is in a cookie, since it may hold what somebody typed.
 """
 
 import json
@@ -18,8 +18,8 @@ from fastapi.responses import RedirectResponse, Response
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from clearhead.studio.learner.store import Store
-from clearhead.studio.questions.draft import Ticket
-from clearhead.studio.web.context import Desk
+from clearhead.studio.questions.draft import Draft
+from clearhead.studio.web.context import Context
 
 LATEST: Final = 10  # forms and runs that are kept for a learner
 KINDS: Final = {"form": LATEST, "run": LATEST, "refused": 3}  # what was refused may be as long as a request
@@ -28,13 +28,13 @@ LASTS: Final = 60  # seconds between the redirect and the page it leads to, at m
 
 
 @dataclass(frozen=True)
-class Sent:
+class SavedForm:
     """A question's form as it was sent.
 
     Attributes:
         fields: field -> values, to fill the form in again.
         lacking: what the form lacked; "" where nothing did.
-        compare: an explanation that is compared with the criteria next.
+        compare: whether an explanation is compared with the criteria next.
     """
 
     fields: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -42,80 +42,80 @@ class Sent:
     compare: bool = False
 
 
-def keep_form(desk: Desk, ticket: Ticket, sent: Sent) -> None:
+def save_form(context: Context, draft: Draft, form: SavedForm) -> None:
     """Keep a question's form until the question is answered."""
-    keep(desk, "form", ticket.id, {"fields": sent.fields, "lacking": sent.lacking, "compare": sent.compare})
+    keep(context, "form", draft.id, {"fields": form.fields, "lacking": form.lacking, "compare": form.compare})
 
 
-def form_of(desk: Desk, ticket: Ticket) -> Sent:
-    """The form as it was last sent with this ticket; an empty one where it was not."""
-    kept = get(desk, "form", ticket.id)
-    return Sent(kept["fields"], kept["lacking"], kept["compare"]) if kept else Sent()
+def saved_form(context: Context, draft: Draft) -> SavedForm:
+    """Return the form as it was last sent with this draft; an empty one where it was not sent."""
+    kept = get(context, "form", draft.id)
+    return SavedForm(kept["fields"], kept["lacking"], kept["compare"]) if kept else SavedForm()
 
 
-def answered(desk: Desk, ticket: Ticket) -> None:
-    """Forget the form of a question that is answered now."""
-    desk.store.drop(f"form:{ticket.id}")
+def forget_form(context: Context, draft: Draft) -> None:
+    """Forget the form of a question that has been answered."""
+    context.store.drop(f"form:{draft.id}")
 
 
-def keep(desk: Desk, kind: str, id: str, what: Mapping[str, Any]) -> None:
-    """Keep this under an id, and only the latest of its kind."""
-    desk.store.keep(f"{kind}:{id}", json.dumps({"at": desk.now().timestamp(), **what}))
-    ages = {id: json.loads(value)["at"] for id, value in desk.store.kept_under(f"{kind}:").items()}
+def keep(context: Context, kind: str, id: str, values: Mapping[str, Any]) -> None:
+    """Keep these values under an id, and only the latest of their kind."""
+    context.store.keep(f"{kind}:{id}", json.dumps({"at": context.now().timestamp(), **values}))
+    ages = {id: json.loads(value)["at"] for id, value in context.store.kept_under(f"{kind}:").items()}
     for old in sorted(ages, key=lambda id: ages[id])[: -KINDS[kind]]:
-        desk.store.drop(f"{kind}:{old}")
+        context.store.drop(f"{kind}:{old}")
 
 
-def from_browser(request: Request) -> bool:
-    """Whether a browser sent a form and shows what comes back as a page; a script reads it as it is."""
-    return request.method == "POST" and "text/html" in request.headers.get("accept", "")
-
-
-def refused(desk: Desk, said: Mapping[str, object], what: Mapping[str, Any]) -> Response:
-    """Redirect to the page that says why a form was refused and, where `what` was typed is not empty, shows that."""
-    id = secrets.token_hex(6) if what else ""
-    if what:
-        keep(desk, "refused", id, what)
-    return RedirectResponse(f"/refused?{urlencode({'said': signed(desk, {**said, 'kept': id})})}", 303)
-
-
-def get(desk: Desk, kind: str, id: str) -> dict[str, Any] | None:
-    """What was kept under this id, or None."""
-    kept = desk.store.kept(f"{kind}:{id}")
+def get(context: Context, kind: str, id: str) -> dict[str, Any] | None:
+    """Return what was kept under this id, or None."""
+    kept = context.store.kept(f"{kind}:{id}")
     return json.loads(kept) if kept else None
 
 
-def forget(store: Store) -> None:
-    """Forget all that this learner sent and did not answer."""
+def forget_all(store: Store) -> None:
+    """Forget everything that this learner sent and did not answer."""
     for kind in KINDS:
         for id in store.kept_under(f"{kind}:"):
             store.drop(f"{kind}:{id}")
 
 
-def signed(desk: Desk, said: Mapping[str, object]) -> str:
-    """Why a request was refused, as text for an address."""
-    return str(_signer(desk).dumps(dict(said)))
+def is_form_post(request: Request) -> bool:
+    """Return whether a browser sent a form and shows the response as a page; a script reads the response as data."""
+    return request.method == "POST" and "text/html" in request.headers.get("accept", "")
 
 
-def read(desk: Desk, text: str) -> dict[str, Any] | None:
-    """The same, or None where this studio did not sign it."""
+def to_refusal_page(context: Context, reason: Mapping[str, object], typed: Mapping[str, Any]) -> Response:
+    """Redirect to the page that says why a form was refused and, where something was `typed`, shows it."""
+    id = secrets.token_hex(6) if typed else ""
+    if typed:
+        keep(context, "refused", id, typed)
+    return RedirectResponse(f"/refused?{urlencode({'said': sign(context, {**reason, 'kept': id})})}", 303)
+
+
+def redirect_back(context: Context, address: str, **reason: object) -> Response:
+    """Redirect to a form, which says once why it was not taken: see `refusal_of`."""
+    response = RedirectResponse(address, 303)
+    response.set_cookie(COOKIE, sign(context, reason), max_age=LASTS, httponly=True, samesite="strict")
+    return response
+
+
+def refusal_of(context: Context, request: Request) -> dict[str, Any]:
+    """Return what `redirect_back` was given; {} where it was not called."""
+    return read_signed(context, request.cookies.get(COOKIE, "")) or {}
+
+
+def sign(context: Context, reason: Mapping[str, object]) -> str:
+    """Return why a request was refused as signed text for an address."""
+    return str(_signer(context).dumps(dict(reason)))
+
+
+def read_signed(context: Context, text: str) -> dict[str, Any] | None:
+    """Return what `sign` was given; None where this studio did not sign the text."""
     try:
-        return dict(_signer(desk).loads(text))
+        return dict(_signer(context).loads(text))
     except BadSignature:
         return None
 
 
-def back_to(desk: Desk, where: str, **said: object) -> Response:
-    """Redirect to a form, which says once why it was not taken (`why_not`)."""
-    response = RedirectResponse(where, 303)
-    response.set_cookie(COOKIE, signed(desk, said), max_age=LASTS, httponly=True, samesite="strict")
-    return response
-
-
-def why_not(desk: Desk, request: Request) -> dict[str, Any]:
-    """What `back_to` said, or nothing."""
-    return read(desk, request.cookies.get(COOKIE, "")) or {}
-
-
-def _signer(desk: Desk) -> URLSafeSerializer:
-    return URLSafeSerializer(desk.secret, salt="sent")
+def _signer(context: Context) -> URLSafeSerializer:
+    return URLSafeSerializer(context.secret, salt="sent")

@@ -34,19 +34,19 @@ class Busy(Exception):
         return _("Some of your programs are still waiting to be run. Wait until they have ended, then send this again.")
 
 
-class NeedsTurn(Exception):
+class NeedsQueue(Exception):
     """A page came to work that has a queue of its own: the route is called again there."""
 
 
 @dataclass
-class _Place:
+class _Pending:
     """What one learner runs and has waiting."""
 
     count: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
-class Turns:
+class WorkQueue:
     """One kind of slow work.
 
     Args:
@@ -58,12 +58,12 @@ class Turns:
     def __init__(self, name: str, at_once: int, locks: Locks | None = None) -> None:
         self.name, self.at_once = name, at_once
         self.threads = ThreadPoolExecutor(at_once, thread_name_prefix=name)
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, _Pending] = {}
         self._locks = locks
         self._first = asyncio.Lock()  # of those in this process that wait for the other processes, one asks, in order
 
     @asynccontextmanager
-    async def turn(self, learner: int) -> AsyncIterator[None]:
+    async def slot(self, learner: int) -> AsyncIterator[None]:
         """Wait until no other work of this learner's runs, and no more work of all learners than may run at once.
 
         The work itself goes to `threads`.
@@ -71,7 +71,7 @@ class Turns:
         Raises:
             Busy: so much of it waits already that this is not queued.
         """
-        place = self._places.setdefault(learner, _Place())
+        place = self._places.setdefault(learner, _Pending())
         if place.count > WAITING:
             raise Busy
         place.count += 1
@@ -99,7 +99,7 @@ class Turns:
         Raises:
             Busy: see `turn`.
         """
-        async with self.turn(learner):
+        async with self.slot(learner):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self.threads, copy_context().run, partial(_off_page, work))
 
@@ -118,18 +118,18 @@ def _as_page(route: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
     return route(*args, **given)
 
 
-def needed() -> None:
+def needs_queue() -> None:
     """Say that slow work comes next.
 
     Raises:
         NeedsTurn: this is a thread of the pages, and the route is one that `queued` calls again.
     """
     if _on_page.get():
-        raise NeedsTurn
+        raise NeedsQueue
 
 
 def queued(kind: str) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
-    """Decorate a route that may do slow work of this kind; it has the parameter `desk`.
+    """Decorate a route that may do slow work of this kind; it has the parameter `context`.
 
     It begins in a thread of the pages. Where it comes to slow work, which `needed` announces, it is called again from
     the start in the queue of its kind, so what comes before must change nothing.
@@ -140,10 +140,10 @@ def queued(kind: str) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
         async def waits(*args: P.args, **given: P.kwargs) -> R:
             try:
                 return await run_in_threadpool(partial(_as_page, route), *args, **given)
-            except NeedsTurn:
-                desk: Any = given["desk"]
-                turns: Mapping[str, Turns] = desk.turns
-                return await turns[kind].run(desk.store.learner, partial(route, *args, **given))
+            except NeedsQueue:
+                context: Any = given["context"]
+                queues: Mapping[str, WorkQueue] = context.queues
+                return await queues[kind].run(context.store.learner, partial(route, *args, **given))
 
         return waits
 

@@ -1,5 +1,7 @@
-"""Long texts: an outline at once, from a few queries of each cell, then what is exact piece by piece, so that nobody
-waits long for any one answer, and what nobody wants any more is not worked out."""
+"""Long texts: an outline at once, from a few queries of each cell, then the exact map in parts.
+
+Every answer takes some tenths of a second, and parts that the page no longer needs are not computed.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -12,18 +14,18 @@ import numpy as np
 
 from clearhead.matrix import AttentionMatrix
 from clearhead.views.arrays import Array, numbers
-from clearhead.views.links import LINKS, Kept
+from clearhead.views.links import LINKS, StrongestLinks
 
-WORK = 2**28  # weights gone through for one answer: some tenths of a second
+WORK = 2**28  # weights computed for one answer: some tenths of a second
 LONG = 4 * WORK  # weights of all heads together from which a first picture is an outline
 SIDE = 192  # cells a side of an outline, at most
 PARTS = tuple(count for count in range(1, SIDE + 1) if SIDE % count == 0)
-REMEMBERED = 2 * SIDE  # pieces of one head, each with the normalisers of its rows: views of its queries and keys
-HEADS = 4  # heads of one matrix remembered: of several, each is a copy of its queries and keys
+CACHED_PIECES = 2 * SIDE  # pieces of one head, each with the normalisers of its rows: views of its queries and keys
+CACHED_HEADS = 4  # each a copy of its queries and keys
 
-Remembered = WeakKeyDictionary[AttentionMatrix, OrderedDict[Any, AttentionMatrix]]
-_heads: Remembered = WeakKeyDictionary()
-_pieces: Remembered = WeakKeyDictionary()
+Cache = WeakKeyDictionary[AttentionMatrix, OrderedDict[Any, AttentionMatrix]]
+_heads: Cache = WeakKeyDictionary()
+_pieces: Cache = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,12 @@ class Outline:
     Attributes:
         map: (H, side, side), the mean weight of those queries.
         kept: the strongest links of one query a cell.
-        breadth: (H,), how evenly those queries look.
-        few, stride: how many queries were looked at, of how many.
+        breadth: (H,), how evenly those queries attend.
+        few, stride: each cell is from `few` of its `stride` queries.
     """
 
     map: Array
-    kept: Kept
+    kept: StrongestLinks
     breadth: Array
     few: int
     stride: int
@@ -64,14 +66,14 @@ def outline(matrix: AttentionMatrix, side: int, share: float) -> Outline:
     rows, weights, places, entropy, most = [], [], [], [], []
     for start in range(0, side * stride, stride):
         start = min(start, length - few)
-        some = _few(matrix, start, start + few)
-        found = some.survey(k=min(LINKS, keys), cells=(1, side))
-        rows.append(numbers(found.pooled)[0, :, 0])
-        weights.append(numbers(found.topk[0])[0, :, 0])
-        places.append(found.topk[1][0, :, 0].numpy(force=True))
-        entropy.append(numbers(found.entropy)[0].sum(-1))
-        most.append(np.log(np.maximum(numbers(some.visible())[0], 1)).sum(-1))
-    kept = Kept(np.stack(weights, 1), np.stack(places, 1), stride)
+        sample = _few_queries(matrix, start, start + few)
+        statistics = sample.survey(k=min(LINKS, keys), cells=(1, side))
+        rows.append(numbers(statistics.pooled)[0, :, 0])
+        weights.append(numbers(statistics.topk[0])[0, :, 0])
+        places.append(statistics.topk[1][0, :, 0].numpy(force=True))
+        entropy.append(numbers(statistics.entropy)[0].sum(-1))
+        most.append(np.log(np.maximum(numbers(sample.visible())[0], 1)).sum(-1))
+    kept = StrongestLinks(np.stack(weights, 1), np.stack(places, 1), stride)
     size = np.sum(most, axis=0)
     breadth = np.divide(np.sum(entropy, axis=0), size, out=np.full(heads, np.nan), where=size > 0)
     return Outline(np.stack(rows, 1), kept, breadth, few, stride)
@@ -102,20 +104,22 @@ def span(rows: slice, part: tuple[int, int]) -> slice:
 
 
 def piece(matrix: AttentionMatrix, head: int, rows: slice) -> AttentionMatrix:
-    """Some queries of one head, (B, 1, rows, S); remembered, so that their normalisers are found once."""
-    one = single(matrix, head)
-    return _known(_pieces, one, (rows.start, rows.stop), lambda: one.rows(rows.start, rows.stop), REMEMBERED)
+    """Some queries of one head, (B, 1, rows, S); cached, so that their normalisers are computed once."""
+    single_head = single(matrix, head)
+    return _cached(
+        _pieces, single_head, (rows.start, rows.stop), lambda: single_head.rows(rows.start, rows.stop), CACHED_PIECES
+    )
 
 
 def single(matrix: AttentionMatrix, head: int) -> AttentionMatrix:
-    """One head, (B, 1, L, S), remembered; of a matrix of one, itself."""
-    return matrix if matrix.shape[1] == 1 else _known(_heads, matrix, head, lambda: matrix.heads([head]), HEADS)
+    """One head, (B, 1, L, S), cached; of a matrix of one head, itself."""
+    return matrix if matrix.shape[1] == 1 else _cached(_heads, matrix, head, lambda: matrix.heads([head]), CACHED_HEADS)
 
 
-def _known(
-    kept: Remembered, of: AttentionMatrix, name: Any, make: Callable[[], AttentionMatrix], most: int
+def _cached(
+    kept: Cache, of: AttentionMatrix, name: Any, make: Callable[[], AttentionMatrix], most: int
 ) -> AttentionMatrix:
-    """What was made of a matrix under a name, or is made now; the last few are remembered."""
+    """The cached matrix of that name, or a new one; the last `most` are kept."""
     known = kept.setdefault(of, OrderedDict())
     if name not in known:
         known[name] = make()
@@ -130,16 +134,16 @@ def sketch(matrix: AttentionMatrix, head: int, rows: slice, cols: slice, cells: 
     down, across = cells
     size = rows.stop - rows.start
     few = max(1, min(size // down, WORK // (down * matrix.shape[3])))
-    one, maps = single(matrix, head), []
+    single_head, maps = single(matrix, head), []
     for cell in range(down):
         start = rows.start + cell * size // down
-        some = _few(one, start, start + few)
-        maps.append(numbers(some.pooled(1, across, region=(slice(0, few), cols)))[0])
+        sample = _few_queries(single_head, start, start + few)
+        maps.append(numbers(sample.pooled(1, across, region=(slice(0, few), cols)))[0])
     return np.concatenate(maps, axis=1), few
 
 
-def _few(matrix: AttentionMatrix, start: int, stop: int) -> AttentionMatrix:
-    """Some queries, their normalisers found: on the way to a number that costs nothing besides, in one pass."""
-    some = matrix.rows(start, stop)
-    some.maximum()
-    return some
+def _few_queries(matrix: AttentionMatrix, start: int, stop: int) -> AttentionMatrix:
+    """A few queries; `maximum` computes their normalisers in one pass, which later statistics use."""
+    sample = matrix.rows(start, stop)
+    sample.maximum()
+    return sample

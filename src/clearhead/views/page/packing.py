@@ -40,22 +40,22 @@ def masked(cells: NDArray[np.bool_]) -> str | dict[str, Any] | None:
     """Masked cells (H, r, c) in short: None, "causal", or bits, (r, c) where all heads are alike, else (H, r, c)."""
     if not cells.any():
         return None
-    one, (rows, cols) = cells[0], cells.shape[1:]
-    if not (cells == one).all():
+    first, (rows, cols) = cells[0], cells.shape[1:]
+    if not (cells == first).all():
         return pack_bits(cells)
-    if rows == cols and bool((one == np.triu(np.ones((rows, cols), dtype=np.bool_), 1)).all()):
+    if rows == cols and bool((first == np.triu(np.ones((rows, cols), dtype=np.bool_), 1)).all()):
         return "causal"
-    return pack_bits(one)
+    return pack_bits(first)
 
 
-def masked_cells(said: str | dict[str, Any] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def masked_cells(packed: str | dict[str, Any] | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """The cells that `masked` described, True = masked, as an array (H, r, c)."""
-    if said is None:
+    if packed is None:
         return np.zeros(shape, dtype=np.bool_)
-    if isinstance(said, str):
+    if isinstance(packed, str):
         return np.broadcast_to(np.triu(np.ones(shape[1:], dtype=np.bool_), 1), shape)
-    bits = np.frombuffer(base64.b64decode(said["data"]), dtype="u1")
-    cells = np.unpackbits(bits, count=prod(said["shape"])).reshape(said["shape"]).astype(np.bool_)
+    bits = np.frombuffer(base64.b64decode(packed["data"]), dtype="u1")
+    cells = np.unpackbits(bits, count=prod(packed["shape"])).reshape(packed["shape"]).astype(np.bool_)
     return np.broadcast_to(cells, shape)
 
 

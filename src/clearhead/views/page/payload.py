@@ -1,8 +1,8 @@
-"""The one data form every web picture draws from: small, JSON-ready, with what was left out stated.
+"""The payload: the JSON data that every web picture draws from, with a note of what it leaves out.
 
 Its size does not grow with L²: maps are dense while they fit, else pooled to tiles; links are kept for every token
-while they fit, else for every n-th. Numbers travel as base64 of little-endian unsigned integers with a scale.
-Where somebody stands by to answer, a very long text comes as an outline first: see long_texts.py.
+while they fit, else for every n-th. Numbers are base64 of little-endian unsigned integers with a scale (packing.py).
+A live page gets an outline of a very long text first: long_texts.py.
 """
 
 import base64
@@ -21,12 +21,12 @@ from clearhead.matrix import AttentionMatrix
 from clearhead.views.arrays import Array
 from clearhead.views.checks import check_same_tokens
 from clearhead.views.comparison import divergences
-from clearhead.views.links import LINKS, Kept, kept_links, telling
+from clearhead.views.links import LINKS, StrongestLinks, first_link, strongest_links
 from clearhead.views.maps import THUMB, hidden, tiles
 from clearhead.views.page import long_texts
 from clearhead.views.page.packing import masked, pack, pack_indices
 from clearhead.views.score_tables import tables
-from clearhead.views.token_axes import Line, lines
+from clearhead.views.token_axes import TokenAxis, token_axes
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
@@ -59,13 +59,13 @@ def payload(
         model: what the model was loaded by, None for the demo model: with both, a picture says how to repeat it.
         target: what the decoder was given, as typed.
         second: another model over as many tokens, to show heads less its own.
-        notes: what else was left out.
+        notes: sentences about what else was left out.
         progress: told after each layer.
-        live: whether `questions.answer` stands by: then past about 10⁹ weights this is an outline, in seconds.
+        live: whether the page can ask `questions.answer`: then past about 10⁹ weights this is an outline, in seconds.
     Returns:
         A dict that `json.dumps` takes: `format`, `model`, `text`, `target`, `loaded_by`, `versions`, `tokens`, `axes`
         (the tokens along rows and columns: `sequence`, `tokens` (None for those above), and `start` or `positions`),
-        `note`, `first` (what is worth opening first), `layers` (each with `name`, `heads`, `queries` and `keys` (which
+        `note`, `first` (the link to open first), `layers` (each with `name`, `heads`, `queries` and `keys` (which
         of the axes), `thumb`, `map`, `links`, `masked`, and `few`: how many queries of each cell an outline looked at,
         0 for all), `scores` (name -> what it says and a value a head), `top` (the largest weight kept), `picture` (None
         for a text), `missed`, `left_out`.
@@ -89,7 +89,7 @@ def payload(
         breadths.append(drawn.breadth)
         if progress is not None:
             progress(len(layers), len(matrices))
-    first = telling(reading, kept)
+    first = first_link(reading, kept)
     return {
         "format": FORMAT,
         "model": reading.model_name,
@@ -124,10 +124,10 @@ class Axes:
 
     def of(self, name: str) -> dict[str, int]:
         """Which of them the queries and the keys of a layer are."""
-        queries, keys = lines(self._reading, name)
+        queries, keys = token_axes(self._reading, name)
         return {"queries": self._place(queries), "keys": self._place(keys)}
 
-    def _place(self, line: Line) -> int:
+    def _place(self, line: TokenAxis) -> int:
         identity = (line.sequence, line.positions)
         if identity not in self._known:
             self._known[identity] = len(self.plain)
@@ -175,10 +175,10 @@ def picture(reading: "Reading") -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Drawn:
-    """What a layer is drawn from: its map (H, r, c), its strongest links, and what an outline knows besides."""
+    """What a layer is drawn from: its map (H, r, c), its strongest links, and the numbers of an outline."""
 
     map: Array
-    kept: Kept
+    kept: StrongestLinks
     breadth: Array | None = None
     few: int = 0
 
@@ -186,9 +186,9 @@ class _Drawn:
 def _drawn(matrix: AttentionMatrix, side: int, stride: int, *, share: float) -> _Drawn:
     """A layer as it is, or, with a share of the work of an outline, in outline."""
     if not share:
-        return _Drawn(tiles(matrix, side, side), kept_links(matrix, stride))
-    found = long_texts.outline(matrix, side, share)
-    return _Drawn(found.map, found.kept, found.breadth, found.few)
+        return _Drawn(tiles(matrix, side, side), strongest_links(matrix, stride))
+    outline = long_texts.outline(matrix, side, share)
+    return _Drawn(outline.map, outline.kept, outline.breadth, outline.few)
 
 
 def _layer(name: str, matrix: AttentionMatrix, drawn: _Drawn) -> dict[str, Any]:
@@ -228,13 +228,13 @@ def _budget(matrices: Sequence[AttentionMatrix]) -> tuple[int, int]:
 
 
 def _left_out(matrices: Sequence[AttentionMatrix], side: int, stride: int) -> list[str]:
-    """What the data does not hold; that the heads are drawn in outline each layer says by itself."""
-    said = []
+    """Notes of what the data leaves out, besides an outline, which each layer marks itself."""
+    notes = []
     most = max((max(matrix.shape[-2:]) for matrix in matrices), default=0)
     if stride and most > side:
-        said.append(f"each map shows means over tiles, {side} × {side} for up to {most} × {most} weights")
+        notes.append(f"each map shows means over tiles, {side} × {side} for up to {most} × {most} weights")
     if stride > 1:
-        said.append(f"links are kept for every {stride}th token" if stride > 3 else f"links: one token in {stride}")
+        notes.append(f"links are kept for every {stride}th token" if stride > 3 else f"links: one token in {stride}")
     if sum(prod(matrix.shape) for matrix in matrices) > SCORED:
-        said.append("of the scores only breadth is worked out")
-    return said
+        notes.append("of the scores only breadth is worked out")
+    return notes

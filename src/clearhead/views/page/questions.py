@@ -1,8 +1,8 @@
-"""What a live picture asks for while one zooms and points: a tile of one head, or one token's strongest links.
+"""Answers a live page's questions while one zooms and points: a tile of one head, or one token's strongest links.
 
-The size of an answer does not grow with the length of the text, nor does the time it takes: what takes longer is
-answered with the number of `parts` it comes in (for a tile, beside an outline of it), to be asked for one after the
-other by `part`, which is [which, of how many]. So who asks knows how far it is, and stops when it is no longer wanted.
+Neither the size of an answer nor its time grows with the length of the text. An answer that would take long holds the
+number of `parts` instead (for a tile, with an outline of it); the page asks for them one by one, `part` being [which,
+of how many], and stops when it no longer needs them.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -133,7 +133,7 @@ def _part(question: dict[str, Any]) -> tuple[int, int] | None:
         return None
     if not (isinstance(value, list) and len(value) == 2):
         raise OptionError(f"part is {value!r}, expected [which, of how many].")
-    which, count = (_whole({"part": one}, "part") for one in value)
+    which, count = (_whole({"part": number}, "part") for number in value)
     if count not in long_texts.PARTS or which >= count:
         raise OptionError(f"part is {value!r}: there are 1, 2, 3 … {long_texts.SIDE} parts. Ask as the answer said.")
     return which, count

@@ -20,6 +20,11 @@ def region(matrix: Any, rows: slice, cols: slice) -> tuple[slice, slice]:
 
 
 def tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int, part: tuple[int, int] | None) -> dict[str, Any]:
+    """The map of a region, at most `cells` a side.
+
+    Args:
+        part: (which, of how many) of the rows of cells; None: all at once, or an outline and the number of `parts`.
+    """
     cells = max(1, min(cells, MOST_CELLS))
     height, width = rows.stop - rows.start, cols.stop - cols.start
     down, across = min(height, cells), min(width, cells)
@@ -31,18 +36,18 @@ def tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int, part: tup
         rows, down = long_texts.span(rows, part), long_texts.SIDE // part[1]
         height = rows.stop - rows.start
     if long_texts.parts(matrix, matrix.shape[2]) == 1:
-        one, inside = matrix.heads([head]), (rows, cols)
+        part_of_head, inside = matrix.heads([head]), (rows, cols)
     else:
-        one, inside = long_texts.piece(matrix, head, rows), (slice(0, height), cols)
+        part_of_head, inside = long_texts.piece(matrix, head, rows), (slice(0, height), cols)
     if height <= down and width <= across:
-        return _packed(one, numbers(one[0, :, inside[0], cols]), inside)
-    weights = numbers(one.pooled(down, across, region=inside))[0]
-    if part is not None:  # what is masked came with the outline
+        return _packed(part_of_head, numbers(part_of_head[0, :, inside[0], cols]), inside)
+    weights = numbers(part_of_head.pooled(down, across, region=inside))[0]
+    if part is not None:  # the outline already held the masked cells
         return {"map": pack(weights, "u16", float(weights.max(initial=0.0)))}
-    return _packed(one, weights, inside)
+    return _packed(part_of_head, weights, inside)
 
 
-def _packed(one: Any, weights: Array, region: tuple[slice, slice]) -> dict[str, Any]:
-    """A map of a region of one head, with what is masked of it."""
-    said = masked(hidden(one, weights, region))
-    return {"map": pack(weights, "u16", float(weights.max(initial=0.0))), "masked": said}
+def _packed(matrix: Any, weights: Array, region: tuple[slice, slice]) -> dict[str, Any]:
+    """A map of a region of one head, and its masked cells."""
+    cells = masked(hidden(matrix, weights, region))
+    return {"map": pack(weights, "u16", float(weights.max(initial=0.0))), "masked": cells}

@@ -221,7 +221,7 @@ const apart = (other) => ({
   values: other.kl.map((row) => row.map((value) => value ?? Infinity)),
 });
 
-/** Ask whoever stands behind the model; `ask` is null where nobody does. @param {any} model */
+/** Ask the Python side of the model; `ask` is null where there is none. @param {any} model */
 function asker(model) {
   if (!model.get("live")) return { ask: null, stop() {} };
   /** @type {Map<number, (found: any) => void>} */

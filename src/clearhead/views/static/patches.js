@@ -1,5 +1,5 @@
 // @ts-check
-/** A picture in place of lines of tokens: point at a patch on one side, and the other shows where its weight goes. */
+/** A picture instead of lines of tokens: point at a patch on one side, and the other shows where its weight goes. */
 import { decode, isDense, label, roundUp, say, shade } from "./numbers.js";
 import { make, scaleBar } from "./paint.js";
 import { _ } from "./words.js";

@@ -1,0 +1,209 @@
+"""Log in, log out, take an invitation, change the password. Only a shared studio has these pages."""
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextvars import copy_context
+from typing import Annotated, Final
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from itsdangerous import BadSignature, URLSafeSerializer
+
+from clearhead.studio.accounts import names
+from clearhead.studio.accounts.access import SESSION
+from clearhead.studio.accounts.accounts import LONGEST, SHORTEST, Account, Accounts
+from clearhead.studio.accounts.sessions import SECONDS, Sessions
+from clearhead.studio.accounts.throttle import Key, Throttle
+from clearhead.studio.text.translation import _
+from clearhead.studio.web import saved_forms
+from clearhead.studio.web.addresses import safe
+from clearhead.studio.web.context import CurrentContext, context_of
+from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable, open_to_all
+
+router = APIRouter()
+BROWSER: Final = "clearhead-browser"  # the cookie of a browser that logged in to an account before
+YEAR: Final = 365 * 24 * 60 * 60
+
+
+async def hashing(request: Request, work: Callable[[], Response]) -> Response:
+    """Do work that hashes a password: one a core at once, the others queue without a thread that pages need."""
+    queues: Executor = request.app.state.hashing
+    return await asyncio.get_running_loop().run_in_executor(queues, copy_context().run, work)
+
+
+Typed = Annotated[str, Form(max_length=LONGEST)]
+
+
+@router.get("/login", response_class=HTMLResponse)
+@linkable
+@open_to_all
+def login(request: Request, next: str = "/") -> HTMLResponse:
+    why = saved_forms.refusal_of(context_of(request), request)
+    wait, given = why.get("wait", 0), why.get("given", "")
+    status = (429 if wait else 401) if why else 200
+    page = render(
+        request, "accounts/login.html", status=status, next=safe(next), given=given, lacking=why.get("lacking", "")
+    )
+    return _said_once(page, wait)
+
+
+@router.post("/login")
+@open_to_all
+async def log_in(
+    request: Request,
+    name: Annotated[str, Form(max_length=LONGEST)],
+    password: Typed,
+    next: Annotated[str, Form()] = "/",
+) -> Response:
+    return await hashing(request, lambda: _log_in(request, name, password, next))
+
+
+def _log_in(request: Request, name: str, password: str, next: str) -> Response:
+    account, lacking, wait = _checked(request, name, password)
+    if account is None:
+        where = f"/login?{urlencode({'next': safe(next)})}"
+        return saved_forms.redirect_back(context_of(request), where, given=name, lacking=lacking, wait=wait)
+    return _enter(request, account, safe(next))
+
+
+@router.post("/logout")
+def log_out(request: Request, context: CurrentContext) -> Response:
+    """End the session; forget what was sent and not answered, and what the browser holds: cards and drafts."""
+    saved_forms.forget_all(context.store)
+    _sessions(request).end(request.cookies.get(SESSION, ""))
+    response = RedirectResponse("/login", 303, headers={"clear-site-data": '"cache", "storage"'})
+    response.delete_cookie(SESSION)
+    return response
+
+
+@router.get("/join/{token}", response_class=HTMLResponse)
+@linkable
+@open_to_all
+def invitation(request: Request, token: str) -> HTMLResponse:
+    account, why = _invited(request, token), saved_forms.refusal_of(context_of(request), request)
+    lacking, status = why.get("lacking", ""), 422 if why else 200
+    return _said_once(
+        render(request, "accounts/join.html", status=status, account=account, shortest=SHORTEST, lacking=lacking)
+    )
+
+
+@router.post("/join/{token}")
+@open_to_all
+async def join(request: Request, token: str, password: Typed, again: Typed) -> Response:
+    return await hashing(request, lambda: _join(request, token, password, again))
+
+
+def _join(request: Request, token: str, password: str, again: str) -> Response:
+    account = _invited(request, token)
+    if lacking := _unfit(password, again):
+        return saved_forms.redirect_back(context_of(request), f"/join/{token}", lacking=lacking)
+    return _enter_anew(request, account, password, "/")
+
+
+@router.get("/settings/password", response_class=HTMLResponse)
+@linkable
+def password_page(request: Request) -> Response:
+    why = saved_forms.refusal_of(context_of(request), request)
+    wait, lacking = why.get("wait", 0), why.get("lacking", "")
+    status = (429 if wait else 422) if why else 200
+    return _said_once(
+        render(request, "accounts/password.html", status=status, shortest=SHORTEST, lacking=lacking), wait
+    )
+
+
+@router.post("/settings/password")
+async def change_password(
+    request: Request, context: CurrentContext, current: Typed, password: Typed, again: Typed
+) -> Response:
+    """A new password ends every session of this learner; this browser gets a new one."""
+    return await hashing(request, lambda: _change_password(request, context.who, current, password, again))
+
+
+def _change_password(request: Request, name: str, current: str, password: str, again: str) -> Response:
+    account, lacking, wait = _checked(request, name, current)
+    lacking = lacking or _unfit(password, again)
+    if account is None or lacking:
+        return saved_forms.redirect_back(context_of(request), "/settings/password", lacking=lacking, wait=wait)
+    return _enter_anew(request, account, password, "/settings?saved=true")
+
+
+def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
+    """The account if the password is right; else why not, and the seconds to wait. Counted before it is hashed."""
+    throttle: Throttle = request.app.state.throttle
+    keys = (_guesser(request, names.key(name)), Key("address", request.client.host if request.client else ""))
+    if wait := throttle.admit(*keys):
+        return None, _("Too many tries. The next is possible in %(wait)s seconds.", wait=wait), wait
+    account = _accounts(request).check(name, password)
+    if account is None:
+        return None, _("That name and that password do not belong together."), 0
+    throttle.passed(*keys)
+    return account, "", 0
+
+
+def _guesser(request: Request, name: str) -> Key:
+    """What the attempts on this name count under: a browser that knew its password before, or the name."""
+    try:
+        known, browser = _browsers(request).loads(request.cookies.get(BROWSER, ""))
+    except (BadSignature, ValueError, TypeError):
+        return Key("name", name)
+    return Key("browser", f"{browser} {name}") if known == name else Key("name", name)
+
+
+def _said_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
+    """A form that says why it was not taken; shown again, it does not."""
+    page.delete_cookie(saved_forms.COOKIE)
+    if wait:
+        page.headers["retry-after"] = str(wait)
+    return page
+
+
+def _unfit(password: str, again: str) -> str:
+    """What is wrong with a new password, or ""."""
+    if password != again:
+        return _("The two are not the same.")
+    if len(password) < SHORTEST:
+        return _("That is too short: %(count)s characters at least.", count=SHORTEST)
+    return ""
+
+
+def _invited(request: Request, token: str) -> Account:
+    account = _accounts(request).invited(token)
+    if account is None:
+        raise HTTPException(404, _("This invitation was used or is too old. Ask for a new one."))
+    return account
+
+
+def _enter_anew(request: Request, account: Account, password: str, where: str) -> Response:
+    """Set the password, end every session that was opened under the old one, and open one here."""
+    account = _accounts(request).join(account, password)
+    _sessions(request).end_all(account)
+    return _enter(request, account, where)
+
+
+def _enter(request: Request, account: Account, where: str) -> Response:
+    response = RedirectResponse(where, 303)
+    secure = request.scope.get("scheme") == "https"
+    # lax: a link from a message opens the studio; what changes something carries a form token besides
+    session = _sessions(request).open(account)
+    response.set_cookie(SESSION, session, max_age=SECONDS, httponly=True, samesite="lax", secure=secure)
+    browser = str(_browsers(request).dumps([names.key(account.name), secrets.token_urlsafe(8)]))
+    response.set_cookie(BROWSER, browser, max_age=YEAR, httponly=True, samesite="strict", secure=secure)
+    return response
+
+
+def _accounts(request: Request) -> Accounts:
+    accounts: Accounts = request.app.state.accounts
+    return accounts
+
+
+def _sessions(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
+
+
+def _browsers(request: Request) -> URLSafeSerializer:
+    return URLSafeSerializer(request.app.state.context.secret, salt="browser")

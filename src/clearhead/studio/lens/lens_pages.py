@@ -1,0 +1,209 @@
+"""The Lens: any text or picture through a real model, and every head of it to look at.
+
+The page comes at once and its script asks for the data, so that loading a model holds up nothing. Without JavaScript
+the page turns to `plain=1`, where the same numbers come as tables and one picture.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+
+from clearhead.errors import ClearheadError, OptionError
+from clearhead.studio.lens.jobs import Work, refusal
+from clearhead.studio.lens.readings import Asked, Readings, Tell, asked
+from clearhead.studio.lens.without_script import numbers
+from clearhead.studio.text.field_limits import fitting
+from clearhead.studio.text.translation import _, explained
+from clearhead.studio.web.context import CurrentContext
+from clearhead.studio.web.rendering import render
+from clearhead.studio.web.route_marks import linkable, open_to_all
+from clearhead.studio.web.work_queues import Busy, needs_queue, queued
+
+router = APIRouter()
+
+SENTENCE: Final = "The animal didn't cross the street because it was too tired"
+EXAMPLES: Final = (
+    {"text": SENTENCE},
+    {"text": "The animal didn't cross the street because it was too wide"},
+    {"text": "Paris is to France what Rome is to Italy"},
+    {"text": "the lighthouse keeper wrote: the lighthouse keeper", "model": "induction"},
+    {"text": SENTENCE, "second": "untrained"},
+)
+MODELS: Final = ("all-MiniLM-L6-v2", "untrained", "induction")  # those always at hand, as capture.load names them
+
+
+def readings_of(request: Request) -> Readings:
+    """What this studio has read, and may read."""
+    readings: Readings = request.app.state.readings
+    return readings
+
+
+Kept = Annotated[Readings, Depends(readings_of)]
+
+
+class Wanted(BaseModel):
+    """What the page's script asks to be read."""
+
+    text: str = ""
+    model: str = ""
+    picture: str = ""
+    rollout: bool = False
+    second: str = ""
+
+
+class Consent(BaseModel):
+    """A model whose own code may run."""
+
+    model: str
+
+
+@router.get("/lens")
+@linkable
+@queued("lens")
+def page(
+    request: Request,
+    context: CurrentContext,
+    kept: Kept,
+    text: str = SENTENCE,
+    model: str = "",
+    layer: int = -1,
+    head: int = -1,
+    other: str = "",
+    rollout: bool = False,
+    second: str = "",
+    without_script: Annotated[bool, Query(alias="plain")] = False,
+) -> HTMLResponse:
+    """The page; a plain one reads in the queue of the Lens, so that a slow model blocks nobody else."""
+    fitting("lens", text)
+    shown: dict[str, Any] = {"error": None}
+    state = {"text": text.strip(), "model": model.strip(), "layer": layer, "head": head}
+    if without_script:
+        needs_queue()
+        try:
+            shown = numbers(*kept.both(asked(text, model, second=second), _silent), layer, head)
+        except ClearheadError as error:
+            shown = {"error": explained(error)}
+    state |= {"other": other.strip(), "rollout": rollout, "second": second.strip()}
+    return render(
+        request, "lens/lens.html", asked=state, examples=EXAMPLES, models=MODELS, plain=without_script, shown=shown
+    )
+
+
+@router.post("/lens/read")
+async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wanted) -> Response:
+    """Read, and say line by line how far it is; the last line holds `payload` and its `key`, or `error`.
+
+    Who closes the connection stops the reading.
+    """
+    try:
+        request_key = asked(**wanted.model_dump())
+    except ClearheadError as error:
+        return JSONResponse(refusal(error), status_code=422)
+
+    async def lines() -> AsyncIterator[str]:
+        try:
+            queue = context.queues["lens"]
+            async with queue.slot(context.store.learner):
+                work = Work(
+                    lambda tell: {"key": request_key.key, "payload": _payload(kept, request_key, tell)}, queue.threads
+                )
+                async for line in work.lines(request.is_disconnected):
+                    yield line
+        except Busy as busy:
+            yield json.dumps({"error": str(busy)}) + "\n"
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+@router.get("/lens/data")
+@queued("lens")
+def data(
+    context: CurrentContext, kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = ""
+) -> Response:
+    """The same in one answer: what `attention.js` draws; or, with status 422, `{"error": message}`."""
+    needs_queue()
+    try:
+        return JSONResponse(_payload(kept, asked(text, model, rollout=rollout, second=second), _silent))
+    except ClearheadError as error:
+        return JSONResponse(refusal(error), status_code=422)
+
+
+@router.get("/lens/answer")
+@queued("lens")
+def answers(
+    context: CurrentContext,
+    kept: Kept,
+    question: str,
+    key: str = "",
+    text: str = "",
+    model: str = "",
+    rollout: bool = False,
+    second: str = "",
+) -> Response:
+    """A tile of one head, a token's links, …: about the reading of this key, or of this text; else status 422."""
+    from clearhead.views.page.questions import answer
+
+    needs_queue()
+    try:
+        about = json.loads(fitting("question", question))
+        if not isinstance(about, dict):
+            raise OptionError(_("a question is a JSON object. Reload the page."))
+        requested = kept.asked(key) if key else asked(text, model, rollout=rollout, second=second)
+        first, other = kept.both(requested, _silent)
+        return JSONResponse(answer(first, about, other))
+    except ClearheadError as error:
+        return JSONResponse(refusal(error), status_code=422)
+    except (ValueError, RecursionError):
+        return JSONResponse({"error": _("the question is no JSON. Reload the page.")}, status_code=422)
+
+
+@router.post("/lens/picture")
+async def picture(request: Request, kept: Kept) -> Response:
+    """Keep an uploaded picture, the body as it is, while the studio runs; its `key` is what to ask by."""
+    content = await request.body()
+    if not content:
+        return JSONResponse({"error": _("the picture is empty. Choose another file.")}, status_code=422)
+    return JSONResponse({"key": kept.add_picture(content)})
+
+
+@router.post("/lens/trust")
+def trust(kept: Kept, consent: Consent) -> Response:
+    """The learner has read a model's code and lets it run, until the studio stops. Never by an address alone."""
+    try:
+        kept.trust(consent.model.strip())
+    except ClearheadError as error:
+        return JSONResponse(refusal(error), status_code=422)
+    return Response(status_code=204)
+
+
+@router.get("/views/attention.css")
+@open_to_all
+def style() -> Response:
+    """How `attention.js` looks; the same file stands in saved pages and notebooks."""
+    content = files("clearhead.views").joinpath("static", "attention.css").read_text(encoding="utf-8")
+    return Response(content, media_type="text/css")
+
+
+def _payload(kept: Readings, requested: Asked, tell: Tell) -> dict[str, Any]:
+    from clearhead.views.page.payload import payload
+
+    reading, second = kept.both(requested, tell)
+    tell("drawing", 0, len(reading.record))
+    text = requested.text if not requested.picture else None
+    return payload(
+        reading,
+        text=text,
+        model=requested.model,
+        second=second,
+        progress=lambda done, total: tell("drawing", done, total),
+        live=True,
+    )
+
+
+def _silent(_doing: str, _done: int, _total: int) -> None:
+    """For answers that come in one piece: nobody is told how far they are."""
