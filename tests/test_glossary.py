@@ -25,7 +25,6 @@ PENDING_NAMES = {
     "multihead",
     "printing.py",
     "sandbox",
-    "studio",
 }
 PENDING_SENTENCES = {
     "course",
@@ -33,7 +32,6 @@ PENDING_SENTENCES = {
     "matrix",
     "multihead",
     "sandbox",
-    "studio",
     "docs",
 }
 
