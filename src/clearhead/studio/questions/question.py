@@ -42,7 +42,7 @@ def can_type(proved: Proved) -> bool:
 
 def ends_in_class(item: Item) -> bool:
     """Whether this item ends in a class that can be run in a layer of a real model."""
-    solution = item.one("solution")
+    solution = item.first("solution")
     return item.kind == "code" and solution is not None and CLASS in solution.source
 
 
