@@ -1,4 +1,4 @@
-"""What a public function does with an argument that is not a plain tensor: understand it, ask its class, or refuse it.
+"""How public functions treat arguments that are not plain tensors: convert them, ask their class, or refuse them.
 
 The memory of a tensor subclass may hold something else than the numbers it stands for. Every public function therefore
 goes by `kind` before it reads anything; for plain tensors that costs a type check each.
@@ -26,7 +26,7 @@ _DEFAULT = Tensor.__torch_function__.__func__  # type: ignore[attr-defined]
 class Kind(Enum):
     """How an argument is read."""
 
-    PLAIN = "its numbers are in its memory, or it is no tensor"
+    PLAIN = "its numbers are in its memory, or it is not a tensor"
     OPERATORS = "a class that torch's operators know by __torch_dispatch__: fake, functional, a wrapper"
     BARE = "a subclass that was asked already and has no operators of its own: its memory counts"
     ASKED = "its class has a __torch_function__"
@@ -157,18 +157,18 @@ class Taking:
         bound = self._signature.bind(*args, **options)
         asked, bare = [], []
         for name, value in bound.arguments.items():
-            found = kind(value)
-            if found is Kind.NESTED and name in self._nested:
+            how = kind(value)
+            if how is Kind.NESTED and name in self._nested:
                 continue
-            if found is Kind.CAUSAL_BIAS and name in self._convert:
+            if how is Kind.CAUSAL_BIAS and name in self._convert:
                 bound.arguments[name] = self._convert[name](value)
-            elif found in (Kind.REFUSED, Kind.CAUSAL_BIAS, Kind.NESTED):
+            elif how in (Kind.REFUSED, Kind.CAUSAL_BIAS, Kind.NESTED):
                 refuse(name, value)
-            elif found is Kind.BARE:
+            elif how is Kind.BARE:
                 bare.append(value)
-            elif found is Kind.ZERO:
+            elif how is Kind.ZERO:
                 bound.arguments[name] = torch.zeros_like(value)
-            elif found is Kind.ASKED:
+            elif how is Kind.ASKED:
                 asked.append(value)
         if asked:
             answer = ask(public, asked, bound.args, bound.kwargs)

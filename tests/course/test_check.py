@@ -28,7 +28,7 @@ def pack(tmp_path: Path) -> Path:
 def test_two_runs_give_the_same_receipts_but_for_the_times(pack: Path, tmp_path: Path) -> None:
     texts = []
     for name in ("one", "two"):
-        assert check([pack], fresh=True, receipts=tmp_path / name, say=lambda _: None) == 0
+        assert check([pack], fresh=True, receipts=tmp_path / name, show=lambda _: None) == 0
         text = (tmp_path / name / "good.json").read_text()
         texts.append(text[: text.index('"seconds"')])
         assert set(json.loads(text)["seconds"]) == set(json.loads(text)["items"])
@@ -37,20 +37,20 @@ def test_two_runs_give_the_same_receipts_but_for_the_times(pack: Path, tmp_path:
 
 def test_unchanged_items_are_skipped_and_changed_ones_are_not(pack: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    check([pack], receipts=tmp_path, say=said.append)
+    check([pack], receipts=tmp_path, show=said.append)
     assert "them unchanged" not in " ".join(said)
     said.clear()
-    check([pack], receipts=tmp_path, say=said.append)
+    check([pack], receipts=tmp_path, show=said.append)
     assert "12 of 12 items proved, 12 of them unchanged" in " ".join(said)
     item = pack / "items" / "card-sum.md"
     item.write_text(item.read_text().replace("Ones count.", "Ones do count."))
     said.clear()
-    check([pack], receipts=tmp_path, say=said.append)
+    check([pack], receipts=tmp_path, show=said.append)
     assert "11 of them unchanged" in " ".join(said)
     toml = pack / "pack.toml"
     toml.write_text(toml.read_text().replace("range(n) ends with n.", "range(n) includes n."))
     said.clear()
-    check([pack], receipts=tmp_path, say=said.append)
+    check([pack], receipts=tmp_path, show=said.append)
     assert "10 of them unchanged" in " ".join(said)  # the two items that name the belief are proved again
 
 
@@ -76,7 +76,7 @@ def test_a_damaged_cache_is_no_cache(pack: Path, tmp_path: Path) -> None:
 def test_wrong_items_are_counted_and_named(tmp_path: Path) -> None:
     said: list[str] = []
     packs = [PACKS / "broken" / "surviving-mutant", PACKS / "broken" / "bad-toml", tmp_path / "nowhere"]
-    assert check(packs, receipts=tmp_path, say=said.append) == 3
+    assert check(packs, receipts=tmp_path, show=said.append) == 3
     assert any("surviving-mutant/items/code-mean.md:23: this mutant survives" in one for one in said)
     assert any("bad-toml: items/card-word.md:6: not valid TOML" in one for one in said)
     assert any("is not a folder" in one for one in said)
@@ -84,9 +84,9 @@ def test_wrong_items_are_counted_and_named(tmp_path: Path) -> None:
 
 def test_one_item(pack: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    assert check([pack], item="card-sum", receipts=tmp_path, say=said.append) == 0
+    assert check([pack], item="card-sum", receipts=tmp_path, show=said.append) == 0
     assert "1 of 1 items proved" in said[-1]
-    assert check([pack], item="card-summ", receipts=tmp_path, say=said.append) == 1
+    assert check([pack], item="card-summ", receipts=tmp_path, show=said.append) == 1
     assert "no item 'card-summ'; it has card-sum, card-word" in said[-1]
 
 
@@ -94,13 +94,13 @@ def test_a_page_is_proved_too(pack: Path, tmp_path: Path) -> None:
     page = pack / "topics" / "basics" / "read.md"
     said: list[str] = []
     page.write_text("Text.\n\n```python run\nx = 1\n```\n\nMore.\n\n```python run\nprint(y)\n```\n")
-    assert check([pack], receipts=tmp_path, say=said.append) == 1
+    assert check([pack], receipts=tmp_path, show=said.append) == 1
     assert any("topics/basics/read.md:10: the program raises NameError" in one for one in said)
     page.write_text("```python run\nprint(object())\n```\n")
-    assert check([pack], receipts=tmp_path, say=said.append) == 1
+    assert check([pack], receipts=tmp_path, show=said.append) == 1
     assert any("read.md:2: two runs print different things" in one for one in said)
     page.write_text("```python run varies\nprint(object())\n```\n")
-    assert check([pack], receipts=tmp_path, say=said.append) == 0
+    assert check([pack], receipts=tmp_path, show=said.append) == 0
 
 
 def test_what_one_page_leaves_behind_decides_nothing_on_another(pack: Path, tmp_path: Path) -> None:
@@ -109,25 +109,25 @@ def test_what_one_page_leaves_behind_decides_nothing_on_another(pack: Path, tmp_
     (topic / "why.md").write_text("```python run\nimport math\nprint(int(math.tau))\nassert math.tau < 7\n```\n")
     (topic / "recall.md").write_text("```python run\nimport json, math\njson.kept = 1\nprint(1)\n```\n")
     said: list[str] = []
-    assert check([pack], receipts=tmp_path, say=said.append) == 0
+    assert check([pack], receipts=tmp_path, show=said.append) == 0
     assert sum("page, 1 program run" in one for one in said) == 3
     (topic / "why.md").write_text("```python run\nimport os\nprint(1, flush=True)\nos._exit(0)\n```\n")
     (topic / "recall.md").write_text("```python run\nassert not 1, 'no'\n```\n")
     said.clear()
-    assert check([pack], receipts=tmp_path, say=said.append) == 2
+    assert check([pack], receipts=tmp_path, show=said.append) == 2
     assert any("recall.md:2: the program raises AssertionError: no" in one for one in said)
     assert any("why.md:2: the page's programs ended early, with exit status 0" in one for one in said)
 
 
 def test_an_unchanged_page_is_not_run_again(pack: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    check([pack], receipts=tmp_path, say=said.append)
+    check([pack], receipts=tmp_path, show=said.append)
     assert any("basics/read  page" in one for one in said)
     said.clear()
-    check([pack], receipts=tmp_path, say=said.append)
+    check([pack], receipts=tmp_path, show=said.append)
     assert not any("basics/read  page" in one for one in said)
     (tmp_path / "proofs" / "good" / "pages.json").write_text("{")
-    check([pack], receipts=tmp_path, say=said.append)
+    check([pack], receipts=tmp_path, show=said.append)
     assert any("basics/read  page" in one for one in said)
 
 
@@ -150,13 +150,13 @@ def test_a_variant_that_fails_at_a_later_seed_is_found(pack: Path) -> None:
 
 def test_fresh_proves_again_and_refreshes_what_is_kept(pack: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    check([pack], item="card-sum", receipts=tmp_path, say=said.append)
+    check([pack], item="card-sum", receipts=tmp_path, show=said.append)
     kept = tmp_path / "proofs" / "good" / "card-sum.json"
     data = json.loads(kept.read_text())
     data["proved"]["back"] = "stale"
     kept.write_text(json.dumps(data))
     said.clear()
-    check([pack], item="card-sum", fresh=True, receipts=tmp_path, say=said.append)
+    check([pack], item="card-sum", fresh=True, receipts=tmp_path, show=said.append)
     assert "unchanged" not in " ".join(said)
     assert json.loads(kept.read_text())["proved"]["back"] != "stale"
 

@@ -16,7 +16,7 @@ from clearhead.course.exchange.anki.write import write_anki
 from clearhead.course.exchange.gift.write import read_gift
 from clearhead.course.exchange.importing import Draft, read, write
 from clearhead.course.exchange.qti import item as qti_item
-from clearhead.course.exchange.question import Question, html, plain
+from clearhead.course.exchange.question import Question, html, plain_text
 from clearhead.errors import OptionError, PackError
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
@@ -147,7 +147,7 @@ def test_csv_is_no_formula(cache: Path, tmp_path: Path, found: Sequence[Question
 
 def test_html_in_markdown_is_shown_and_not_passed_on() -> None:
     assert html("<script>x</script> & `a<b`") == "<p>&lt;script&gt;x&lt;/script&gt; &amp; <code>a&lt;b</code></p>"
-    assert plain("**a** `b<c`") == "a b<c"
+    assert plain_text("**a** `b<c`") == "a b<c"
 
 
 def test_only_a_proved_pack_goes_out(tmp_path: Path) -> None:

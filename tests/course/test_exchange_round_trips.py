@@ -15,7 +15,7 @@ from clearhead.course.exchange.gift.write import read_gift, write_gift
 from clearhead.course.exchange.importing import read
 from clearhead.course.exchange.markup.convert import from_html
 from clearhead.course.exchange.moodle.write import write_moodle
-from clearhead.course.exchange.question import Choice, Question, html
+from clearhead.course.exchange.question import Question, QuestionOption, html
 from clearhead.course.exchange.report import Report
 
 # Pieces of Markdown, the special characters of every format, and what looks like a delimiter of a formula.
@@ -45,7 +45,7 @@ def questions(draw: st.DrawFn) -> Question:
     right = draw(st.integers(1, count - 1)) if form == "options" else 0
     texts = [draw(lines if form == "pairs" else prose) for _ in range(count)]
     choices = tuple(
-        Choice("abcd"[at], text, at < right, draw(st.one_of(st.just(""), prose)) if form == "options" else "")
+        QuestionOption("abcd"[at], text, at < right, draw(st.one_of(st.just(""), prose)) if form == "options" else "")
         for at, text in enumerate(texts)
     )
     keys = [choice.key for choice in choices]
@@ -95,9 +95,9 @@ def check(question: Question, draft: Draft, *, hints: bool = True) -> None:
         for choice, (text, _, feedback) in zip(question.choices, draft.options, strict=True):
             same(choice.text, text)
             same(choice.feedback, feedback)
-        same(question.told, draft.why)
+        same(question.closing, draft.why)
     elif question.form == "text":
-        same(question.told, draft.back)
+        same(question.closing, draft.back)
     elif question.form == "pairs":
         texts = {choice.key: choice.text for choice in question.choices}
         for left, key in question.pairs:
@@ -148,9 +148,9 @@ def test_csv_is_read_back_to_the_letter(question: Question) -> None:
     assert (draft.title, draft.stem, draft.hints) == (question.title, question.stem, question.hints)
     if question.form == "options":
         assert draft.options == tuple((choice.text, choice.correct, choice.feedback) for choice in question.choices)
-        assert draft.why == question.told
+        assert draft.why == question.closing
     if question.form == "text":
-        assert draft.back == question.told
+        assert draft.back == question.closing
     if question.form == "order":
         assert draft.back == question.answer
 

@@ -16,7 +16,7 @@ from clearhead.course.exchange.draft import Draft
 from clearhead.course.exchange.importing import read
 from clearhead.course.exchange.markup.inert import inert, without_controls
 from clearhead.course.exchange.markup.markdown import elements, html
-from clearhead.course.exchange.question import Choice, Question
+from clearhead.course.exchange.question import Question, QuestionOption
 
 TAGS = (
     "[latex]\\input{x}[/latex]", "[LaTeX]x[/laTex]", "[$]x[/$]", "[$$]x[/$$]", "[sound:a.mp3]", "[SOUND:a]", "[anki:tts lang=en]a[/anki:tts]",
@@ -80,7 +80,7 @@ def test_no_picture_is_fetched(source: str) -> None:
 
 
 def hostile(text: str) -> Question:
-    options = (Choice("a", text, True, text), Choice("b", "other", False, text))
+    options = (QuestionOption("a", text, True, text), QuestionOption("b", "other", False, text))
     return Question(
         "one", "pack", "topic", "choice", text, "options", text, text, text, text, ("c",), 1, options, hints=(text,),
         pitfalls=text,

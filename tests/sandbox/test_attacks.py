@@ -21,7 +21,7 @@ from sandbox.attacks import ATTACKS, HARMLESS, OWN_NAMESPACE, Target
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 NOBODY = 65534
 needs_landlock = pytest.mark.skipif(landlock.abi() < landlock.OLDEST, reason="this kernel has no Landlock")
-needs_bubblewrap = pytest.mark.skipif(not bubblewrap.works(), reason=f"no bubblewrap here: {bubblewrap.refusal()}")
+needs_bubblewrap = pytest.mark.skipif(not bubblewrap.works(), reason=f"no bubblewrap here: {bubblewrap.unusable()}")
 
 
 @pytest.fixture(scope="module")

@@ -11,33 +11,33 @@ from clearhead import sandbox
 from clearhead.errors import SandboxError
 from clearhead.sandbox import Limits
 from clearhead.sandbox.processes import gate, watch
-from clearhead.sandbox.processes.gate import Gate, Ticket
+from clearhead.sandbox.processes.gate import Gate, Reservation
 
 MIB = 1 << 20
 
 
-def granted(tickets: list[Ticket]) -> list[bool]:
-    return [one.granted.is_set() for one in tickets]
+def granted(reservations: list[Reservation]) -> list[bool]:
+    return [one.granted.is_set() for one in reservations]
 
 
 def test_as_many_run_as_there_is_room_for() -> None:
     one = Gate(programs=3, memory=700)
-    tickets = [one.ask(f"owner {n}", 1, 100) for n in range(5)]
-    assert granted(tickets) == [True, True, True, False, False]
+    reservations = [one.ask(f"owner {n}", 1, 100) for n in range(5)]
+    assert granted(reservations) == [True, True, True, False, False]
     assert one.running == (3, 300)
-    one.leave(tickets[1])
-    assert granted(tickets)[3:] == [True, False]
-    for ticket in tickets:
-        one.leave(ticket)
+    one.leave(reservations[1])
+    assert granted(reservations)[3:] == [True, False]
+    for reservation in reservations:
+        one.leave(reservation)
     assert one.running == (0, 0)
 
 
 def test_memory_is_bounded_beside_the_count() -> None:
     one = Gate(programs=11, memory=700)
-    tickets = [one.ask(f"owner {n}", 1, 300) for n in range(3)]
-    assert granted(tickets) == [True, True, False]
-    one.leave(tickets[0])
-    assert granted(tickets)[2]
+    reservations = [one.ask(f"owner {n}", 1, 300) for n in range(3)]
+    assert granted(reservations) == [True, True, False]
+    one.leave(reservations[0])
+    assert granted(reservations)[2]
 
 
 def test_an_owner_with_programs_running_gets_no_more_than_half() -> None:
@@ -67,10 +67,12 @@ def test_owners_take_turns() -> None:
     running = first
     while running:
         one.leave(running)
-        running = next((ticket for ticket in waiting if ticket.granted.is_set() and ticket not in order), None)
+        running = next(
+            (reservation for reservation in waiting if reservation.granted.is_set() and reservation not in order), None
+        )
         if running:
             order.append(running)
-    assert [ticket.owner for ticket in order] == ["ada", "bob", "eve", "ada", "bob", "ada"]
+    assert [reservation.owner for reservation in order] == ["ada", "bob", "eve", "ada", "bob", "ada"]
 
 
 def test_a_large_request_is_not_overtaken_for_ever() -> None:
@@ -80,8 +82,8 @@ def test_a_large_request_is_not_overtaken_for_ever() -> None:
     late = [one.ask(f"late {n}", 1, 1) for n in range(7)]
     assert not large.granted.is_set()
     assert granted(late) == [False] * 7
-    for ticket in small[:2]:
-        one.leave(ticket)
+    for reservation in small[:2]:
+        one.leave(reservation)
     assert large.granted.is_set()
 
 
@@ -105,9 +107,9 @@ def test_what_never_fits_is_refused(programs: int, memory: int) -> None:
 @pytest.mark.parametrize("seed", range(7))
 def test_no_order_of_events_breaks_the_bound_or_forgets_anybody(seed: int) -> None:
     draw, one = random.Random(seed), Gate(programs=7, memory=701)  # noqa: S311
-    waiting: list[Ticket] = []
-    running: list[Ticket] = []
-    served: list[Ticket] = []
+    waiting: list[Reservation] = []
+    running: list[Reservation] = []
+    served: list[Reservation] = []
     for step in itertools.count():
         if step < 500 and draw.random() < 0.6:
             owner = f"owner {draw.randrange(5)}"
@@ -118,10 +120,10 @@ def test_no_order_of_events_breaks_the_bound_or_forgets_anybody(seed: int) -> No
             served.append(ended)
         elif step >= 500:
             break
-        running += [ticket for ticket in waiting if ticket.granted.is_set()]
-        waiting = [ticket for ticket in waiting if not ticket.granted.is_set()]
-        assert sum(ticket.programs for ticket in running) == one.running[0] <= 7
-        assert sum(ticket.memory for ticket in running) == one.running[1] <= 701
+        running += [reservation for reservation in waiting if reservation.granted.is_set()]
+        waiting = [reservation for reservation in waiting if not reservation.granted.is_set()]
+        assert sum(reservation.programs for reservation in running) == one.running[0] <= 7
+        assert sum(reservation.memory for reservation in running) == one.running[1] <= 701
     assert not waiting
     assert len(served) > 200
 

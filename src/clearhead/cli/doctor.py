@@ -121,8 +121,11 @@ def _kernels() -> list[Finding]:
 
     findings = [Finding("Kernels", item.kernel, item.available, item.reason) for item in kernels.available()]
     query = torch.zeros(1, 2, 5, 8)
-    choice = kernels.select(kernels.Problem(query, query, query, scale=1.0))
-    return [*findings, Finding("Kernels", "chosen", None, f"{choice.kernel} for float32 on this CPU: {choice.reason}")]
+    selected = kernels.select(kernels.Problem(query, query, query, scale=1.0))
+    return [
+        *findings,
+        Finding("Kernels", "chosen", None, f"{selected.kernel} for float32 on this CPU: {selected.reason}"),
+    ]
 
 
 def _lens() -> list[Finding]:

@@ -87,33 +87,33 @@ def ticks(text: str, criteria: Iterable[Criterion]) -> tuple[Tick, ...]:
     ['“divided” is denied']
     """
     words, asked = _words(text), tuple(criteria)
-    phrases = {phrase for one in asked for group in one.terms for phrase in group}
+    phrases = {phrase for criterion in asked for group in criterion.terms for phrase in group}
     covered = {at for phrase in phrases for first, last in _places(words, phrase) for at in range(first, last + 1)}
     prose = _prose(words, covered)
-    return tuple(_tick(text, words, prose, one) for one in asked)
+    return tuple(_tick(text, words, prose, criterion) for criterion in asked)
 
 
 def _words(text: str) -> list[_Word]:
-    ends = [found.end() for found in _END.finditer(text + " ")]
-    found: list[_Word] = []
+    ends = [words.end() for words in _END.finditer(text + " ")]
+    words: list[_Word] = []
     for match in _WORD.finditer(text):
         raw = match[0].lower().replace("’", "'")
         sentence = bisect_right(ends, match.start())
-        found.append(_Word(_stem(raw), raw, match.start(), match.end(), sentence))
-    return found
+        words.append(_Word(_stem(raw), raw, match.start(), match.end(), sentence))
+    return words
 
 
-def _tick(text: str, words: list[_Word], sentences: set[int], one: Criterion) -> Tick:
+def _tick(text: str, words: list[_Word], sentences: set[int], criterion: Criterion) -> Tick:
     def no(why: str, *spans: tuple[int, int]) -> Tick:
-        return Tick(one.id, one.text, False, spans, why)
+        return Tick(criterion.id, criterion.text, False, spans, why)
 
-    for phrase in one.without:
+    for phrase in criterion.without:
         for first, last in _places(words, phrase):
             if not _denied(words, first, last):
-                said = message("it says “%(quote)s”", quote=_quote(text, words, first, last))
-                return no(said, (words[first].start, words[last].end))
+                reason = message("it says “%(quote)s”", quote=_quote(text, words, first, last))
+                return no(reason, (words[first].start, words[last].end))
     chosen: list[tuple[int, int]] = []
-    for group in one.terms:
+    for group in criterion.terms:
         places = [place for phrase in group for place in _places(words, phrase)]
         if not places:
             return no(message("nothing like: %(phrases)s", phrases=", ".join(group[:3])))
@@ -123,13 +123,13 @@ def _tick(text: str, words: list[_Word], sentences: set[int], one: Criterion) ->
         prose = [place for place in fair if words[place[0]].sentence in sentences]
         if not prose:
             return no(message("keywords alone; say it in a sentence"), _span(words, fair[0]))
-        after = [place for place in prose if not one.ordered or not chosen or place[0] > chosen[-1][1]]
+        after = [place for place in prose if not criterion.ordered or not chosen or place[0] > chosen[-1][1]]
         if not after:
             return no(
                 message("“%(quote)s” comes too early", quote=_quote(text, words, *prose[0])), _span(words, prose[0])
             )
         chosen.append(min(after))
-    return Tick(one.id, one.text, True, tuple(_span(words, place) for place in chosen))
+    return Tick(criterion.id, criterion.text, True, tuple(_span(words, place) for place in chosen))
 
 
 def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
@@ -151,9 +151,9 @@ def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
     return places
 
 
-def _alike(one: str, two: str) -> bool:
+def _alike(stem: str, other: str) -> bool:
     """The same stem, or one slip of the finger in a word of five letters or more."""
-    return one == two or (min(len(one), len(two)) >= 5 and Levenshtein.distance(one, two, score_cutoff=1) <= 1)
+    return stem == other or (min(len(stem), len(other)) >= 5 and Levenshtein.distance(stem, other, score_cutoff=1) <= 1)
 
 
 def _denied(words: Sequence[_Word], first: int, last: int) -> bool:

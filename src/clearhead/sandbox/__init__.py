@@ -57,13 +57,13 @@ def run(
     >>> run("import socket; socket.socket()").raised.type
     'PermissionError'
     """
-    with_what, confined = starter(preload, salt, name)
+    how, confined = starter(preload, salt, name)
     with gate.current().hold(owner, 1, needs(limits)):
         running = watch.Running(
             _chunks(source, "program.py"), limits=limits, stdin=stdin, files=files, want=want, salt=salt,
             confined=confined,
         )  # fmt: skip
-        running.launch(with_what)
+        running.launch(how)
         return running.finish()
 
 
@@ -77,7 +77,7 @@ def run_each(
     programs: Sequence[Program],
     *,
     limits: Limits = DEFAULT,
-    turn: float | None = None,
+    time_each: float | None = None,
     preload: Sequence[str] = (),
     salt: int = 1,
     name: str | None = None,
@@ -87,7 +87,7 @@ def run_each(
 
     Args:
         limits: of all of them together.
-        turn: seconds that one of them may take; None: as long as all together.
+        time_each: seconds that each of them may take; None: as long as all together.
     Returns:
         An Outcome a program, or None if one of them ended the process, met a limit or replaced something of Python's or
         torch's own: then run them one by one. A program may still see what an earlier one left behind; where that
@@ -96,14 +96,14 @@ def run_each(
     >>> [one.stdout for one in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
     ['1\\n', '2\\n']
     """
-    with_what, confined = starter(preload, salt, name)
+    how, confined = starter(preload, salt, name)
     mark = f"\x1e{secrets.token_hex(8)}\x1e"
     with gate.current().hold(owner, 1, needs(limits)):
         running = watch.Running(
             programs, limits=limits, stdin="", files=(), want=(), salt=salt, role="programs", confined=confined,
-            mark=mark, turn=turn,
+            mark=mark, time_each=time_each,
         )  # fmt: skip
-        running.launch(with_what)
+        running.launch(how)
         whole = running.finish()
     return batch.outcomes(whole, running.each, mark, len(programs))
 
@@ -157,11 +157,14 @@ def judge(
     """
     given = (_chunks(program, "program.py"), _chunks(tests, "tests.py"))
     learner, examiner = _two_sides(given, ("learner", "tests"), limits, preload, salt, name, owner)
-    found, loaded = examiner[0].tests, learner[0]
-    if loaded.stopped or not found:
+    results, loaded = examiner[0].tests, learner[0]
+    if loaded.stopped or not results:
         why = _WHY[loaded.stopped or examiner[0].stopped or "start"].format(limits=limits)
-        found = (*(one for one in found if one.passed), Tested("The program comes to an end", False, why, None))
-    return Judged(found, loaded, examiner[0])
+        results = (
+            *(result for result in results if result.passed),
+            Tested("The program comes to an end", False, why, None),
+        )
+    return Judged(results, loaded, examiner[0])
 
 
 def judge_each(
@@ -191,8 +194,8 @@ def judge_each(
     (learner, served), (examiner, examined) = _two_sides(
         (given[0], given[1]), ("learners", "tests of each"), limits, preload, salt, name, owner
     )
-    found = batch.verdicts((learner, examiner), served, examined, len(cases))
-    return None if found is None else [Judged(tests, learner, examiner) for tests in found]
+    verdicts = batch.verdicts((learner, examiner), served, examined, len(cases))
+    return None if verdicts is None else [Judged(tests, learner, examiner) for tests in verdicts]
 
 
 Side = tuple[Outcome, Sequence[Mapping[str, Any]]]
@@ -203,18 +206,18 @@ def _two_sides(
     limits: Limits, preload: Sequence[str], salt: int, name: str | None, owner: str,
 ) -> tuple[Side, Side]:  # fmt: skip
     """Run two processes that share a channel; the outcome of each, and its reports where it ran several programs."""
-    with_what, confined = starter(preload, salt, name)
+    how, confined = starter(preload, salt, name)
     with gate.current().hold(owner, 2, needs(limits, 2)), ExitStack() as launched:
         sides = []
         pair = socket.socketpair()
         with pair[0], pair[1]:
-            for one, role, end in zip(given, roles, pair, strict=True):
+            for program, role, end in zip(given, roles, pair, strict=True):
                 side = watch.Running(
-                    one, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
+                    program, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
                     confined=confined,
                 )  # fmt: skip
                 launched.callback(side.abandon)  # nothing is left to do where it was finished
-                side.launch(with_what)
+                side.launch(how)
                 sides.append(side)
         with ThreadPoolExecutor(1) as beside:
             other = beside.submit(sides[0].finish)

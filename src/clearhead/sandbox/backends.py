@@ -20,13 +20,13 @@ UNCONFINED = Backend("unconfined", True, "programs run as you, with a limit of t
 
 def available() -> tuple[Backend, ...]:
     """The ways this machine can confine, best first."""
-    found = []
+    offered = []
     if seccomp.supported() and landlock.abi() >= landlock.OLDEST:
         about = f"Landlock ABI {landlock.abi()} and a system call filter, without root"
-        found.append(Backend("landlock", True, about))
+        offered.append(Backend("landlock", True, about))
     if bubblewrap.works():
-        found.append(Backend("bubblewrap", False, "namespaces and a system call filter; each program starts cold"))
-    return tuple(found)
+        offered.append(Backend("bubblewrap", False, "namespaces and a system call filter; each program starts cold"))
+    return tuple(offered)
 
 
 def backend() -> Backend | None:
@@ -55,20 +55,20 @@ def must_confine() -> None:
 
 def explain() -> str:
     """One line for `clearhead doctor`."""
-    found = next(iter(available()), None)
-    if found:
-        return f"{found.name}: {found.about}"
-    refused = bubblewrap.refusal()
+    best = next(iter(available()), None)
+    if best:
+        return f"{best.name}: {best.about}"
+    refused = bubblewrap.unusable()
     why = f"; {refused}" if refused else ""
     return f"none: needs Linux 6.2 or later with Landlock switched on (x86-64 or arm64), or bubblewrap{why}"
 
 
 def guarantees() -> dict[str, str]:
     """What bounds a program on this machine, by resource, for `clearhead doctor`; empty where nothing is confined."""
-    found = next(iter(available()), None)
-    if found is None:
+    best = next(iter(available()), None)
+    if best is None:
         return {}
-    version, warm = landlock.abi(), found.name == "landlock"
+    version, warm = landlock.abi(), best.name == "landlock"
     files = f"Landlock ABI {version}" if warm else "a root of its own that holds nothing else (mount namespace)"
     network = "Landlock (TCP) and the" if warm and version >= 4 else "the" if warm else "a network namespace and the"
     signals = "Landlock scopes and the" if warm and version >= 6 else "the" if warm else "a process namespace and the"
@@ -104,9 +104,9 @@ def starter(preload: Sequence[str], salt: int, name: str | None = None) -> tuple
     Raises:
         SandboxError: there is none, or not this one.
     """
-    chosen = next((one for one in available() if one.name == name), None) if name else backend()
+    chosen = next((offered for offered in available() if offered.name == name), None) if name else backend()
     if chosen is None:
-        why = bubblewrap.refusal() if name == "bubblewrap" else None
+        why = bubblewrap.unusable() if name == "bubblewrap" else None
         wanted = (
             f"no back end {name!r} here{f' ({why})' if why else ''}" if name else f"no confinement here ({explain()})"
         )

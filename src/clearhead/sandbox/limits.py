@@ -35,7 +35,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One of several programs to run: its chunks, and the (name, format spec) of what it shall bring back."""
+    """One of several programs to run: its chunks, and the (name, format spec) of the variables to return."""
 
     chunks: tuple[Chunk, ...]
     want: tuple[tuple[str, str], ...] = ()

@@ -65,8 +65,8 @@ def write(drafts: Sequence[Draft], pack: Path, topic: str) -> list[Path]:
 
 
 def _slug(text: str, taken: set[str], last: dict[str, int]) -> str:
-    plain = unicodedata.normalize("NFKD", text[:2000]).encode("ascii", "ignore").decode().lower()
-    words = re.findall(r"[a-z0-9]+", plain)[:6] or ["question"]
+    ascii_text = unicodedata.normalize("NFKD", text[:2000]).encode("ascii", "ignore").decode().lower()
+    words = re.findall(r"[a-z0-9]+", ascii_text)[:6] or ["question"]
     base = "-".join(words)[:56].strip("-")
     name, number = base, last.get(base, 1)
     while name in taken:

@@ -56,9 +56,9 @@ def _read(place: Path, ending: str, report: Report) -> list[Draft]:
         return read_package(place, report)
     text = read_text(place)
     if ending == ".gift":
-        return [from_gift(one, f"{place.name}:{one.line}", report) for one in read_gift(text, place.name)]
+        return [from_gift(parsed, f"{place.name}:{parsed.line}", report) for parsed in read_gift(text, place.name)]
     if ending == ".xml":
-        return [from_gift(one, where, report) for where, one in read_moodle(text, place.name, report)]
+        return [from_gift(parsed, where, report) for where, parsed in read_moodle(text, place.name, report)]
     if ending == ".toml":
         return read_quiz(text, place.name, report)
     if ending == ".csv" and is_table(text):

@@ -69,8 +69,8 @@ def _chosen(proved: Proved, chosen: Sequence[Option]) -> Verdict:
     if wrong:
         return explained(proved, wrong, yours)
     if keys != right:
-        said = message("What you chose is right. Right as well, and not chosen: %(count)s.", count=len(right - keys))
-        return Verdict(False, said, proved.rule, proved.answer, chosen[0], yours=yours)
+        reason = message("What you chose is right. Right as well, and not chosen: %(count)s.", count=len(right - keys))
+        return Verdict(False, reason, proved.rule, proved.answer, chosen[0], yours=yours)
     return Verdict(
         True, "", proved.rule, proved.answer, chosen[0], rationale=chosen[0].rationale, yours=yours,
         figure=chosen[0].figure,
@@ -86,8 +86,8 @@ def _typed(item: Item, proved: Proved, typed: str) -> Verdict:
                 return Verdict(True, "", proved.rule, proved.answer, option, rationale=option.rationale, yours=typed)
             return explained(proved, option, typed)
     rationale = proved.rationales.get("", "")
-    said = message("That is not what the program gives.")
-    return Verdict(False, said, proved.rule, proved.answer, rationale=rationale, yours=typed)
+    reason = message("That is not what the program gives.")
+    return Verdict(False, reason, proved.rule, proved.answer, rationale=rationale, yours=typed)
 
 
 _GRADERS: Mapping[str, Callable[[Item, Proved, object], Verdict]] = {

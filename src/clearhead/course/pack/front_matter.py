@@ -78,7 +78,7 @@ class PackFront(BaseModel):
     misconceptions: dict[Id, str] = Field(default_factory=dict, description="id -> what its holder believes")
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"
 
@@ -93,10 +93,10 @@ def read_front(model: type[Model], data: dict[str, Any], lines: dict[str, int], 
         key = str(where[0]) if where else ""
         name = ".".join(map(str, where))[:120]
         if first["type"] == "missing":
-            said = f"`{name}` is missing"
+            problem = f"`{name}` is missing"
         elif first["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
-            said = f"unknown key `{name}`; known keys: {known}"
+            problem = f"unknown key `{name}`; known keys: {known}"
         else:
-            said = f"`{name}`: {first['msg']} (got {_short(first['input'])})"
-        raise PackError(said, file=file, line=lines.get(key, 1)) from None
+            problem = f"`{name}`: {first['msg']} (got {_shortened(first['input'])})"
+        raise PackError(problem, file=file, line=lines.get(key, 1)) from None

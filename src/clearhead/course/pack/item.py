@@ -116,7 +116,7 @@ class Item:
         """The programs with this role, in file order (those inside sections too)."""
         return tuple(program for program in self.programs if program.role == role)
 
-    def one(self, role: str) -> Program | None:
+    def first(self, role: str) -> Program | None:
         """The first program with this role, or None."""
         return next(iter(self.role(role)), None)
 

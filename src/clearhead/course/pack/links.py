@@ -39,7 +39,9 @@ def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: s
         names = [challenge.id for challenge in topic.challenges]
         for challenge in topic.challenges:
             if names.count(challenge.id) > 1:
-                raise _wrong(text, "id", challenge.id, f"challenge {challenge.id!r} is there twice in a topic; ids are unique")
+                raise _wrong(
+                    text, "id", challenge.id, f"challenge {challenge.id!r} is there twice in a topic; ids are unique"
+                )
             for slot, name in challenge.problems.items():
                 item = items.get(name)
                 if item is None or item.topic != topic.id:
@@ -50,6 +52,6 @@ def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: s
 
 
 def _wrong(text: str, key: str, value: str, message: str) -> PackError:
-    found = list(re.finditer(rf'^\s*{key}\s*=\s*"{re.escape(value)}"', text, re.MULTILINE))
-    line = text.count("\n", 0, found[-1].start()) + 1 if found else None
+    matches = list(re.finditer(rf'^\s*{key}\s*=\s*"{re.escape(value)}"', text, re.MULTILINE))
+    line = text.count("\n", 0, matches[-1].start()) + 1 if matches else None
     return PackError(message, file="pack.toml", line=line)

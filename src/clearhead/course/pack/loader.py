@@ -67,8 +67,8 @@ def load(path: str | Path) -> Pack:
     data, lines = toml(text, "pack.toml")
     front = read_front(PackFront, data, lines, "pack.toml")
     topics = tuple(
-        Topic(one.id, one.title, one.summary, order, one.minutes, _pages(root, one.id), _challenges(one))
-        for order, one in enumerate(front.topics)
+        Topic(topic.id, topic.title, topic.summary, order, topic.minutes, _pages(root, topic.id), _challenges(topic))
+        for order, topic in enumerate(front.topics)
     )
     _no_repeats([topic.id for topic in topics], text)
     items = _items(root, front.misconceptions, {topic.id: topic.order for topic in topics})
@@ -115,19 +115,19 @@ def _read(root: Path, file: Path) -> str:
 
 def _texts(root: Path, folder: Path) -> list[Path]:
     """The .md files of a folder, by name."""
-    found = sorted(islice(folder.glob("*.md"), MOST_FILES + 1))
-    if len(found) > MOST_FILES:
+    files = sorted(islice(folder.glob("*.md"), MOST_FILES + 1))
+    if len(files) > MOST_FILES:
         name = folder.relative_to(root).as_posix()
         raise PackError(f"holds more than {MOST_FILES:,} files; make several packs", file=name)
-    return found
+    return files
 
 
 def _no_repeats(ids: list[str], text: str) -> None:
-    for one, count in Counter(ids).items():
+    for name, count in Counter(ids).items():
         if count > 1:
-            places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(one)}"', text, re.MULTILINE)]
+            places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(name)}"', text, re.MULTILINE)]
             line = text.count("\n", 0, places[-1]) + 1
-            raise PackError(f"topic {one!r} is there twice; ids are unique", file="pack.toml", line=line)
+            raise PackError(f"topic {name!r} is there twice; ids are unique", file="pack.toml", line=line)
 
 
 def _pages(root: Path, topic: str) -> Mapping[str, Page]:
@@ -152,11 +152,11 @@ def _challenges(topic: TopicFront) -> tuple[Challenge, ...]:
 
 def _items(root: Path, misconceptions: Mapping[str, str], order: Mapping[str, int]) -> dict[str, Item]:
     """Every items/*.md, in topic order and then by file name."""
-    found = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
-    if not found:
+    items = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
+    if not items:
         raise PackError("no items; add items/<id>.md. `clearhead new item` makes one.", file="items")
-    found.sort(key=lambda item: (order[item.topic], item.file))
-    return {item.id: item for item in found}
+    items.sort(key=lambda item: (order[item.topic], item.file))
+    return {item.id: item for item in items}
 
 
 def _item(root: Path, file: Path, misconceptions: Mapping[str, str], topics: Mapping[str, int]) -> Item:

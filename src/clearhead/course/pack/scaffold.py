@@ -128,7 +128,7 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
     if kind not in KINDS:
         raise OptionError(f"no kind {kind!r}; expected one of {', '.join(KINDS)}")
     loaded = load(pack)
-    known = [one.id for one in loaded.topics]
+    known = [existing.id for existing in loaded.topics]
     if topic is not None and topic not in known:
         raise OptionError(f"the pack has no topic {topic!r}; expected one of {', '.join(known)}")
     place = pack / "items" / f"{name}.md"

@@ -26,13 +26,13 @@ def excess(text: str) -> tuple[str, int] | None:
             dots += 1
         elif part in ",=\n":
             dots = 0
-        said = ""
+        problem = ""
         if depth > DEEPEST:
-            said = f"lists and tables are more than {DEEPEST} deep"
+            problem = f"lists and tables are more than {DEEPEST} deep"
         elif dots >= MOST_PARTS:
-            said = f"a key has more than {MOST_PARTS} parts"
+            problem = f"a key has more than {MOST_PARTS} parts"
         elif len(part) > LONGEST_NUMBER and part[0] not in "\"'#":
-            said = f"a number or a name has more than {LONGEST_NUMBER} characters"
-        if said:
-            return said, text.count("\n", 0, match.start())
+            problem = f"a number or a name has more than {LONGEST_NUMBER} characters"
+        if problem:
+            return problem, text.count("\n", 0, match.start())
     return None

@@ -32,7 +32,7 @@ def read(text: str) -> list[Attempt]:
     """
     rows = text.removesuffix("\n").split("\n") if text else []  # splitlines() would cut at U+0085 inside a response
     names = {field.name for field in fields(Attempt)}
-    found = []
+    attempts = []
     for number, row in enumerate(rows, 1):
         try:
             data = json.loads(row)
@@ -45,9 +45,9 @@ def read(text: str) -> list[Attempt]:
             at = datetime.fromisoformat(data["at"])
             if at.tzinfo is None:
                 raise ValueError("`at` has no time zone")
-            found.append(Attempt(**{**data, "at": at}))
+            attempts.append(Attempt(**{**data, "at": at}))
         except (ValueError, TypeError, KeyError) as error:
             raise OptionError(f"line {number} is not an attempt: {error}") from None
     if not rows:
         raise OptionError(f"the text is empty; the first line must be {json.dumps(FORMAT)}")
-    return found
+    return attempts

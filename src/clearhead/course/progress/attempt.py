@@ -10,7 +10,7 @@ class Attempt:
     """One graded response.
 
     Attributes:
-        id: a uuid, made by whoever asks the question, so that a response sent twice counts once.
+        id: a uuid, made when the question is asked, so that a response sent twice counts once.
         item_rev: the item's rev when it was answered.
         at: UTC, aware.
         mode: where it was answered ("practice", "recall" …).
@@ -107,7 +107,7 @@ class Progress:
     def due(self, now: datetime) -> list[str]:
         """Ids of the items to review at `now` (UTC, aware), the most overdue first. New items are not due."""
         waiting = [item for item in self.items.values() if item.due is not None and item.due <= now]
-        return [one.item_id for one in sorted(waiting, key=lambda one: (one.due, one.item_id))]
+        return [item.item_id for item in sorted(waiting, key=lambda item: (item.due, item.item_id))]
 
     def new(self) -> list[str]:
         """Ids of the items never answered, in course order."""
@@ -116,4 +116,4 @@ class Progress:
     def weakest(self, count: int = 3) -> list[Mastery]:
         """The concepts that were tried and are known least, weakest first."""
         tried = [mastery for mastery in self.concepts.values() if mastery.attempts and mastery.level != "strong"]
-        return sorted(tried, key=lambda one: (one.value, one.concept))[:count]
+        return sorted(tried, key=lambda mastery: (mastery.value, mastery.concept))[:count]

@@ -29,7 +29,7 @@ class Confidence:
         elif stated >= SURE:
             self._errors[attempt.item_id] = stated
 
-    def found(self) -> Calibration:
+    def result(self) -> Calibration:
         """The curve, and the confident errors not yet put right."""
         count = int(sum(band[2] for band in self._bands))
         bins = tuple((stated / many, right / many, int(many)) for stated, right, many in self._bands if many)

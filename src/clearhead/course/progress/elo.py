@@ -43,15 +43,17 @@ class Ratings:
     """
 
     def __init__(self, difficulties: Mapping[str, int], gap: timedelta) -> None:
-        self.ability, self.of, self._gap = START, {one: prior(hard) for one, hard in difficulties.items()}, gap
+        self.ability, self.of, self._gap = START, {item_id: prior(hard) for item_id, hard in difficulties.items()}, gap
         self._seen: dict[str, int] = defaultdict(int)
         self._last: dict[str, datetime] = {}
 
     def see(self, attempt: Attempt) -> None:
         """Count one attempt."""
-        one = attempt.item_id
-        fresh = one not in self._last or attempt.at - self._last[one] >= self._gap
-        self._last[one] = attempt.at
-        if one in self.of and fresh:
-            self.ability, self.of[one] = update(self.ability, self.of[one], attempt.correct, self._seen[one])
-            self._seen[one] += 1
+        item_id = attempt.item_id
+        fresh = item_id not in self._last or attempt.at - self._last[item_id] >= self._gap
+        self._last[item_id] = attempt.at
+        if item_id in self.of and fresh:
+            self.ability, self.of[item_id] = update(
+                self.ability, self.of[item_id], attempt.correct, self._seen[item_id]
+            )
+            self._seen[item_id] += 1

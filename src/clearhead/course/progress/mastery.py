@@ -36,11 +36,18 @@ class Concepts:
             self._count[concept] += 1
             self._last[concept] = attempt.at
 
-    def found(self) -> dict[str, Mastery]:
+    def result(self) -> dict[str, Mastery]:
         """Concept -> Mastery."""
         return {
-            one: Mastery(one, self._value[one], self._level(one), self._count[one], tuple(ids), self._last.get(one))
-            for one, ids in self._holders.items()
+            concept: Mastery(
+                concept,
+                self._value[concept],
+                self._level(concept),
+                self._count[concept],
+                tuple(ids),
+                self._last.get(concept),
+            )
+            for concept, ids in self._holders.items()
         }
 
     def _level(self, concept: str) -> str:

@@ -48,38 +48,40 @@ class Ledger:
     def _start(self) -> None:
         self._history: tuple[Attempt, ...] = ()
         self._by_item: dict[str, list[Attempt]] = defaultdict(list)
-        self._ratings = elo.Ratings({one: item.difficulty for one, item in self._course.items()}, DELAY)
+        self._ratings = elo.Ratings({name: item.difficulty for name, item in self._course.items()}, DELAY)
         self._concepts, self._confidence = Concepts(self._course), Confidence()
         self._items: dict[str, ItemProgress] = {}
 
     def add(self, attempts: Iterable[Attempt]) -> Progress:
         """Count these attempts too."""
         fresh = sorted((attempt for attempt in attempts if self._all.get(attempt.id) != attempt), key=_when)
-        repeated = len({one.id for one in fresh}) < len(fresh)
-        simple = not repeated and not any(one.undoes or one.id in self._all or one.id in self._undone for one in fresh)
-        for one in fresh:
-            if one.id not in self._all or _when(one) < _when(self._all[one.id]):
-                self._all[one.id] = one
-            if one.undoes:
-                self._undone.add(one.undoes)
+        repeated = len({attempt.id for attempt in fresh}) < len(fresh)
+        simple = not repeated and not any(
+            attempt.undoes or attempt.id in self._all or attempt.id in self._undone for attempt in fresh
+        )
+        for attempt in fresh:
+            if attempt.id not in self._all or _when(attempt) < _when(self._all[attempt.id]):
+                self._all[attempt.id] = attempt
+            if attempt.undoes:
+                self._undone.add(attempt.undoes)
         if simple and not (fresh and self._history and _when(fresh[0]) < _when(self._history[-1])):
             self._see(fresh)
         else:
             self._start()
             self._see(counted(self._all.values()))
         return Progress(
-            self._schedules(), self._concepts.found(), self._ratings.ability, self._confidence.found(), self._history
+            self._schedules(), self._concepts.result(), self._ratings.ability, self._confidence.result(), self._history
         )
 
     def _see(self, attempts: Iterable[Attempt]) -> None:
         """Take these into account; they are later than all before."""
         more = tuple(attempts)
         self._history += more
-        for one in more:
-            self._by_item[one.item_id].append(one)
-            self._items.pop(one.item_id, None)
+        for attempt in more:
+            self._by_item[attempt.item_id].append(attempt)
+            self._items.pop(attempt.item_id, None)
             for part in (self._ratings, self._concepts, self._confidence):
-                part.see(one)
+                part.see(attempt)
 
     def _schedules(self) -> dict[str, ItemProgress]:
         """Of every item, in course order; worked out again for those that were answered since."""
@@ -93,7 +95,7 @@ def counted(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
     """The attempts that count, oldest first: without repeats, without undone ones, without the undos."""
     unique = {attempt.id: attempt for attempt in sorted(attempts, key=_when, reverse=True)}
     undone = {attempt.undoes for attempt in unique.values() if attempt.undoes}
-    kept = (one for one in unique.values() if one.undoes is None and one.id not in undone)
+    kept = (attempt for attempt in unique.values() if attempt.undoes is None and attempt.id not in undone)
     return tuple(sorted(kept, key=_when))
 
 

@@ -39,7 +39,7 @@ _WANT = (("svg", ""),)
 
 def drawing(bench: Bench, *programs: Program | Chunk) -> tuple[Job, ...]:
     """The job of drawing after these programs, to be run ahead; none if the item has no figure program."""
-    figure = bench.item.one("figure")
+    figure = bench.item.first("figure")
     return (Job((*programs, figure, _TAKE), _WANT),) if figure else ()
 
 
@@ -49,7 +49,7 @@ def draw(bench: Bench, *programs: Program | Chunk) -> str:
     Raises:
         ProofError: it draws nothing, or something that a page must not hold; at its line.
     """
-    figure = bench.item.one("figure")
+    figure = bench.item.first("figure")
     if figure is None:
         return ""
     run = bench.must_run(*programs, figure, _TAKE, want=_WANT)
@@ -86,9 +86,9 @@ def unsafe(svg: str) -> str:
         if name not in {*_ELEMENTS, "metadata"} and not str(element.tag).startswith(_METADATA):
             return f"holds a <{name[:40]}>, which a picture does not need"
         for key, value in element.attrib.items():
-            short = key.rpartition("}")[2].lower()
-            if short.startswith("on") or (short == "href" and not value.startswith("#")):
-                return f"holds the attribute {short[:40]}={value[:40]!r}"
+            attribute = key.rpartition("}")[2].lower()
+            if attribute.startswith("on") or (attribute == "href" and not value.startswith("#")):
+                return f"holds the attribute {attribute[:40]}={value[:40]!r}"
         if _OUTSIDE.search(f"{element.text or ''} {' '.join(element.attrib.values())}"):
             return "refers to something outside itself"
     return ""

@@ -30,16 +30,19 @@ def prove_pages(pages: Sequence[Page], pack: Pack) -> list[int | ProofError]:
         return [0] * len(pages)
     limits = Limits(seconds=_LIMIT * len(pages))
     runs: list[Sequence[Outcome | None]] = []
-    for salt, some in zip(_SALTS, (plans, plans[::-1]), strict=True):
-        found = sandbox.run_each(some, limits=limits, turn=_LIMIT, preload=pack.preload, salt=salt)
-        runs.append(found or [None] * len(pages))
-    return [_proved(page, pack, one, two) for page, one, two in zip(pages, runs[0], reversed(runs[1]), strict=True)]
+    for salt, order in zip(_SALTS, (plans, plans[::-1]), strict=True):
+        outcomes = sandbox.run_each(order, limits=limits, time_each=_LIMIT, preload=pack.preload, salt=salt)
+        runs.append(outcomes or [None] * len(pages))
+    return [
+        _proved(page, pack, first, second)
+        for page, first, second in zip(pages, runs[0], reversed(runs[1]), strict=True)
+    ]
 
 
-def _proved(page: Page, pack: Pack, one: Outcome | None, two: Outcome | None) -> int | ProofError:
+def _proved(page: Page, pack: Pack, first: Outcome | None, second: Outcome | None) -> int | ProofError:
     try:
-        if one and two:
-            return _agreed(page, (one, two))
+        if first and second:
+            return _agreed(page, (first, second))
     except ProofError:
         pass  # run alone it may hold, and if not it says so once more
     try:
@@ -66,13 +69,13 @@ def prove_page(page: Page, pack: Pack) -> int:
 
 def _programs(page: Page) -> list[tuple[list[str], str, int]]:
     """(words of the fence, source, line) of each program that is run."""
-    found = [(info.split(), source, line) for info, source, line in fences(page.text, page.file)]
-    return [one for one in found if one[0][:2] == ["python", "run"]]
+    blocks = [(info.split(), source, line) for info, source, line in fences(page.text, page.file)]
+    return [block for block in blocks if block[0][:2] == ["python", "run"]]
 
 
 def _chunks(page: Page) -> list[Chunk]:
     end = Chunk(f"print(end={_END!r})", "end")
-    return [one for _, source, line in _programs(page) for one in (Chunk(source, page.file, line), end)]
+    return [chunk for _, source, line in _programs(page) for chunk in (Chunk(source, page.file, line), end)]
 
 
 def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
@@ -80,24 +83,24 @@ def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
     programs = _programs(page)
     for run in runs:
         if run.raised:
-            said = f"the program raises {run.raised.type}: {run.raised.message}"
-            raise ProofError(said, file=page.file, line=run.raised.line or programs[0][2])
+            problem = f"the program raises {run.raised.type}: {run.raised.message}"
+            raise ProofError(problem, file=page.file, line=run.raised.line or programs[0][2])
         if run.stopped:
             raise ProofError(f"the page's programs were stopped: {run.stopped}", file=page.file, line=programs[0][2])
         if run.stdout.count(_END) < len(programs):
-            said = f"the page's programs ended early, with exit status {run.exit_code}"
-            raise ProofError(said, file=page.file, line=programs[run.stdout.count(_END)][2])
+            problem = f"the page's programs ended early, with exit status {run.exit_code}"
+            raise ProofError(problem, file=page.file, line=programs[run.stdout.count(_END)][2])
     outputs = [run.stdout.split(_END) for run in runs]
-    for (words, _, line), output, two in zip(programs, *outputs, strict=False):
-        if output != two and "varies" not in words:
-            said = "two runs print different things: seed what is random, or mark it `python run varies`"
-            raise ProofError(said, file=page.file, line=line)
+    for (words, _, line), output, other in zip(programs, *outputs, strict=False):
+        if output != other and "varies" not in words:
+            problem = "two runs print different things: seed what is random, or mark it `python run varies`"
+            raise ProofError(problem, file=page.file, line=line)
     return len(programs)
 
 
 def page_key(page: Page, pack: Pack) -> str:
     """Of everything that can change what the page's programs print."""
-    parts = [page.text, *(f"{name}={found}" for name, found in versions(pack.preload).items())]
+    parts = [page.text, *(f"{name}={version}" for name, version in versions(pack.preload).items())]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 

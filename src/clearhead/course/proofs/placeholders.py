@@ -22,8 +22,8 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     '3 rows, 0.25'
     """
 
-    def value(found: re.Match[str]) -> str:
-        spec = (found[2] or "").rstrip()
-        return values.get(f"{found[1]}:{spec}" if spec else found[1], found[0])
+    def value(match: re.Match[str]) -> str:
+        spec = (match[2] or "").rstrip()
+        return values.get(f"{match[1]}:{spec}" if spec else match[1], match[0])
 
     return _PLACE.sub(value, text)

@@ -72,13 +72,13 @@ def _digest(proved: Proved) -> str:
 @cache
 def versions(preload: tuple[str, ...]) -> Mapping[str, str]:
     """The versions that can change an outcome."""
-    found = {"clearhead": clearhead.__version__, "engine": ENGINE, "python": platform.python_version()}
+    installed = {"clearhead": clearhead.__version__, "engine": ENGINE, "python": platform.python_version()}
     for name in (*preload, *(["numpy"] if "torch" in preload else [])):
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "none"
-    return found
+            installed[name] = "none"
+    return installed
 
 
 def prove_pack(
@@ -131,14 +131,16 @@ def _outcome(item: Item, pack: Pack, folder: Path | None, seeds: int, fresh: boo
         proved = _prove(bench)
         _prove_variants(proved, bench)
     except ProofError as error:
-        return Outcome(item.id, item.file, None, _said(error), error.line, seconds=time.monotonic() - started)
+        return Outcome(item.id, item.file, None, _without_place(error), error.line, seconds=time.monotonic() - started)
     except SandboxError as error:
         if sandbox.backend() is None:
             raise
         return Outcome(item.id, item.file, None, str(error), seconds=time.monotonic() - started)
     except Exception as error:  # noqa: BLE001 — one item never ends the proof of the others
-        said = f"this item cannot be proved: {type(error).__name__}: {str(error)[:300]}. This is a fault in clearhead"
-        return Outcome(item.id, item.file, None, said, seconds=time.monotonic() - started)
+        problem = (
+            f"this item cannot be proved: {type(error).__name__}: {str(error)[:300]}. This is a fault in clearhead"
+        )
+        return Outcome(item.id, item.file, None, problem, seconds=time.monotonic() - started)
     if place:
         with contextlib.suppress(OSError):  # it is proved all the same, and proved again the next time
             _keep(place, {"key": key, "proved": proved.to_json()})
@@ -158,13 +160,13 @@ def _prove_variants(proved: Proved, bench: Bench) -> None:
         try:
             others.append(_prove(bench.at(seed)))
         except ProofError as error:
-            raise ProofError(f"with seed {seed}: {_said(error)}", file=error.file, line=error.line) from None
+            raise ProofError(f"with seed {seed}: {_without_place(error)}", file=error.file, line=error.line) from None
     if others and all(_shown(other) == _shown(proved) for other in others):
         message = "another seed asks and answers the same; draw the numbers from `seed`, or drop `variants`"
         raise ProofError(message, file=item.file, line=item.lines.get("variants"))
 
 
-def _said(error: ProofError) -> str:
+def _without_place(error: ProofError) -> str:
     """Its message without the place."""
     return str(error).removeprefix(f"{error.file}:{error.line}: ").removeprefix(f"{error.file}: ")
 

@@ -49,14 +49,17 @@ class Bench:
     @property
     def wanted(self) -> list[tuple[str, str]]:
         """Every (name, format spec) that the item's prose asks for."""
-        found = {(name, spec): None for section in self.item.sections for name, spec, _ in names(section.text)}
-        return list(found)
+        places = {(name, spec): None for section in self.item.sections for name, spec, _ in names(section.text)}
+        return list(places)
 
     def chunks(self, *programs: Program | Chunk) -> list[Chunk]:
         """`seed`, the item's setup programs, then these."""
         first = [Chunk(f"seed = {self.seed}\n", "seed")]
         both = [*self.item.role("setup"), *programs]
-        return first + [one if isinstance(one, Chunk) else Chunk(one.source, self.item.file, one.line) for one in both]
+        return first + [
+            program if isinstance(program, Chunk) else Chunk(program.source, self.item.file, program.line)
+            for program in both
+        ]
 
     def plan(self, job: Job) -> Planned:
         """What the sandbox is asked to run for this job."""
@@ -89,9 +92,11 @@ class Bench:
         chunks, wanted = plan.chunks, plan.want
         limits = Limits(seconds=self.item.time_limit)
         runs = [sandbox.run(chunks, limits=limits, want=wanted, preload=self.pack.preload, salt=salt) for salt in SALTS]
-        for one in runs:
-            if one.stopped:
-                raise self.wrong(line, _STOPPED[one.stopped].format(limits=limits, said=one.stderr.strip()[-300:]))
+        for outcome in runs:
+            if outcome.stopped:
+                raise self.wrong(
+                    line, _STOPPED[outcome.stopped].format(limits=limits, error=outcome.stderr.strip()[-300:])
+                )
         refused = runs[0].raised
         if refused and "PermissionError" in refused.kinds:
             message = f"the sandbox refused it: {refused.message}. No files but its own, no network, no processes"
@@ -131,8 +136,8 @@ class Bench:
         first = sandbox.judge_each(cases, limits=limits, preload=preload, salt=SALTS[0])
         second = sandbox.judge_each(cases[::-1], limits=limits, preload=preload, salt=SALTS[1]) if first else None
         pairs = list(zip(first or (), reversed(second or ()), strict=False))
-        if all(one.tests == two.tests for one, two in pairs):
-            self.judged.update((case, one) for case, (one, _) in zip(cases, pairs, strict=False))
+        if all(verdict.tests == other.tests for verdict, other in pairs):
+            self.judged.update((case, verdict) for case, (verdict, _) in zip(cases, pairs, strict=False))
 
     def case(self, program: str, line: int, tests: Program) -> Case:
         """What the sandbox is asked to judge."""
@@ -155,15 +160,15 @@ class Bench:
         Raises:
             ProofError: a section that is not bound to one program asks for a name none of them sets; at its line.
         """
-        found: dict[str, str] = {}
-        for one in runs:
-            found.update(one.values)
+        values: dict[str, str] = {}
+        for outcome in runs:
+            values.update(outcome.values)
         for section in self.item.sections:
             bound = section.name in ("Option", "Pair", "Step") or (section.name == "Rationale" and section.argument)
             for name, spec, row in () if bound else names(section.text):
-                if (f"{name}:{spec}" if spec else name) not in found:
+                if (f"{name}:{spec}" if spec else name) not in values:
                     raise self.wrong(section.text_line + row, f"no program of the item sets `{name}`")
-        return found
+        return values
 
     def rationale(self, misconception: str | None, values: Mapping[str, str]) -> str:
         """The author's words on this misconception (None: on the right answer), filled in; every name must be set."""
@@ -186,19 +191,23 @@ def together(bench: Bench, plans: Sequence[Planned], times: int = 1) -> None:
 
     One may take as long as it may alone, and all together as long as one, `times` times.
     """
-    plans = [one for one in dict.fromkeys(plans) if one not in bench.tried]
+    plans = [plan for plan in dict.fromkeys(plans) if plan not in bench.tried]
     if len(plans) < 2:
         return
     bench.tried.update(plans)
     limit = bench.item.time_limit
     limits = Limits(seconds=limit * times, output=_TOGETHER)
     preload = bench.pack.preload
-    first = sandbox.run_each(plans, limits=limits, turn=limit, preload=preload, salt=SALTS[0])
+    first = sandbox.run_each(plans, limits=limits, time_each=limit, preload=preload, salt=SALTS[0])
     backward = plans[::-1]
-    second = sandbox.run_each(backward, limits=limits, turn=limit, preload=preload, salt=SALTS[1]) if first else None
+    second = (
+        sandbox.run_each(backward, limits=limits, time_each=limit, preload=preload, salt=SALTS[1]) if first else None
+    )
     pairs = list(zip(first or (), reversed(second or ()), strict=False))
-    if all(_facts(one) == _facts(two) for one, two in pairs):
-        bench.done.update((plan, one) for plan, (one, _) in zip(plans, pairs, strict=False) if not _refused(one))
+    if all(_facts(outcome) == _facts(other) for outcome, other in pairs):
+        bench.done.update(
+            (plan, outcome) for plan, (outcome, _) in zip(plans, pairs, strict=False) if not _refused(outcome)
+        )
 
 
 def _refused(outcome: Outcome) -> bool:
@@ -211,8 +220,8 @@ _STOPPED = {
     "memory": "stopped: it took more than {limits.memory:,} bytes of memory",
     "output": "stopped: it printed more than {limits.output:,} bytes",
     "disk": "stopped: it wrote more than {limits.disk:,} bytes",
-    "start": "could not be started: {said}",
-    "report": "what its process reports is damaged: {said} A program must not write to descriptors it did not open",
+    "start": "could not be started: {error}",
+    "report": "what its process reports is damaged: {error} A program must not write to descriptors it did not open",
 }
 
 

@@ -60,14 +60,14 @@ def outcomes(whole: Outcome, each: Reports, mark: str, count: int) -> list[Outco
     out, err = whole.stdout.split(mark), whole.stderr.split(mark)
     if whole.stopped or whole.exit_code or not len(each) == len(out) - 1 == len(err) - 1 == count:
         return None
-    found = []
+    results = []
     for at, report in enumerate(each):
         raised = _raised(report)
         if raised and no_memory(raised):
             return None
         code, seconds = int(raised is not None), whole.seconds / count
-        found.append(Outcome(out[at], err[at], code, None, seconds, raised, report["values"]))
-    return found
+        results.append(Outcome(out[at], err[at], code, None, seconds, raised, report["values"]))
+    return results
 
 
 def verdicts(
@@ -78,12 +78,12 @@ def verdicts(
         return None
     if any(raised and no_memory(raised) for raised in map(_raised, served)):
         return None
-    found = [tuple(Tested(*one) for one in report["tests"]) for report in examined]
-    said = [Raised(test.message.partition(":")[0], test.message) for tests in found for test in tests]
-    disturbed = (no_memory(one) or one.type in ("MemoryError", "WireError") for one in said)
-    return None if any(disturbed) else found
+    results = [tuple(Tested(*error) for error in report["tests"]) for report in examined]
+    errors = [Raised(test.message.partition(":")[0], test.message) for tests in results for test in tests]
+    disturbed = (no_memory(error) or error.type in ("MemoryError", "WireError") for error in errors)
+    return None if any(disturbed) else results
 
 
 def _raised(report: Mapping[str, Any]) -> Raised | None:
-    said = report["raised"]
-    return Raised(**{**said, "kinds": tuple(said["kinds"])}) if said else None
+    raised = report["raised"]
+    return Raised(**{**raised, "kinds": tuple(raised["kinds"])}) if raised else None

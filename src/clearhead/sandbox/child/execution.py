@@ -84,7 +84,7 @@ def text_of(value: object, spec: str = "") -> str:
     if callable(listed) and not isinstance(value, type):
         value = listed()
     if isinstance(value, (list, tuple)) and type(value).__repr__ in (list.__repr__, tuple.__repr__):
-        inside = ", ".join(text_of(one, spec) for one in value)
+        inside = ", ".join(text_of(item, spec) for item in value)
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' * (len(value) == 1)})"
     if isinstance(value, float) and not spec:
         return format(value, ".6g")

@@ -103,10 +103,11 @@ def _program() -> bytes:
     # prlimit64 may ask for this process's own limits and set none: its process is 0 and its new limit NULL.
     asks = [(_LOAD, 0, 0, at) for at in (first, third, third + 4)]
     code += _when(
-        _PRLIMIT[column], [one for at, load in enumerate(asks) for one in (load, (_JUMP_EQ, 0, 5 - 2 * at, 0))]
+        _PRLIMIT[column],
+        [instruction for at, load in enumerate(asks) for instruction in (load, (_JUMP_EQ, 0, 5 - 2 * at, 0))],
     )
     code.append((_RETURN, 0, 0, _ERRNO | errno.EPERM))
-    return b"".join(struct.pack("HBBI", *one) for one in code)
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
 
 def _when(number: int, tests: list[tuple[int, int, int, int]], reload: bool = False) -> list[tuple[int, int, int, int]]:

@@ -104,12 +104,12 @@ def worker(preload: Sequence[str] = (), hash_seed: int = 1) -> Worker:
     """The worker for this preload and hash seed, started if need be. It lives as long as this process."""
     key = (tuple(preload), hash_seed)
     with _workers_lock:
-        found = _workers.get(key)
-        if found is None or not found.alive:
-            if found is not None:
-                found.close()
-            found = _workers[key] = Worker(*key)
-        return found
+        running = _workers.get(key)
+        if running is None or not running.alive:
+            if running is not None:
+                running.close()
+            running = _workers[key] = Worker(*key)
+        return running
 
 
 @atexit.register

@@ -58,11 +58,11 @@ class Collection:
 
     def columns(self, table: str) -> set[str]:
         """The names of a table's columns; none if there is no such table."""
-        found = self._connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
-        for _, name, *_rest, hidden in found:
+        described = self._connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
+        for _, name, *_rest, hidden in described:
             if hidden:
-                raise self._refusal(f"the column {table}.{name} is computed")
-        return {str(row[1]) for row in found}
+                raise self._holds_program(f"the column {table}.{name} is computed")
+        return {str(row[1]) for row in described}
 
     def rows(self, table: str, *columns: str) -> Iterator[tuple[Any, ...]]:
         """These columns of every row, '' for a column that the table lacks; none if there is no such table."""
@@ -70,8 +70,8 @@ class Collection:
         if not known:
             return
         shown = ", ".join(name if name in known else "''" for name in columns)
-        found = self._connection.execute(f"SELECT {shown} FROM {table} NOT INDEXED")  # noqa: S608 — our own names
-        for number, row in enumerate(found, 1):
+        selected = self._connection.execute(f"SELECT {shown} FROM {table} NOT INDEXED")  # noqa: S608 — our own names
+        for number, row in enumerate(selected, 1):
             self._bytes += sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
             if number > MOST_ROWS or self._bytes > MOST_BYTES:
                 message = f"its table {table} has more than {MOST_ROWS:,} rows or {MOST_BYTES:,} bytes"
@@ -80,14 +80,14 @@ class Collection:
 
     def _refuse_programs(self) -> None:
         """A view, a trigger or a virtual table is a program that runs when something is read."""
-        found = self._connection.execute("SELECT type, name, rootpage FROM sqlite_master")
-        for number, (kind, name, page) in enumerate(found, 1):
+        master = self._connection.execute("SELECT type, name, rootpage FROM sqlite_master")
+        for number, (kind, name, page) in enumerate(master, 1):
             if number > 1000:
                 raise PackError("its collection has more than 1,000 tables; Anki has 20", file=self._file)
             if kind not in ("table", "index") or not page:
-                raise self._refusal(f"{name} is a {kind if page == 0 and kind != 'table' else 'virtual table'}")
+                raise self._holds_program(f"{name} is a {kind if page == 0 and kind != 'table' else 'virtual table'}")
 
-    def _refusal(self, why: str) -> PackError:
+    def _holds_program(self, why: str) -> PackError:
         message = f"its collection holds a program ({why[:200]!s}), which no Anki writes; export the deck anew"
         return PackError(message, file=self._file)
 

@@ -30,10 +30,10 @@ def from_gift(question: GiftQuestion, place: str, report: Report) -> Draft:
         if not any(right for _, right, _ in options):
             lost("the right answer: no option has a positive weight of 100 %")
         return Draft(question.title, stem, "", options, why=why, hints=tuple(hints), origin=origin)
-    answers = ["\n\n".join(part for part in (text, told) if part) for text, right, told in options if right]
-    for text, right, told in options:
+    answers = ["\n\n".join(part for part in (text, feedback) if part) for text, right, feedback in options if right]
+    for text, right, feedback in options:
         if not right:
-            lost(f"the wrong answer {text[:60]!r}" + (", with its feedback" if told else ""))
+            lost(f"the wrong answer {text[:60]!r}" + (", with its feedback" if feedback else ""))
     if question.kind in ("essay", "description"):
         answers, why = [why], ""
         if question.kind == "description":

@@ -1,7 +1,7 @@
-"""Text that other programs act on, made inert: media and LaTeX tags of Anki, files and filters of Moodle, formulas.
+"""Make text inert that other programs act on: media and LaTeX tags of Anki, files and filters of Moodle, formulas.
 
-A reader works on the HTML as it is written, in text, code and attributes alike, so that a character reference in place
-of the bracket stops it and shows the same.
+These programs search the HTML source, in text, code and attributes alike. A character reference instead of the bracket
+stops them and displays the same.
 """
 
 import re
@@ -59,7 +59,7 @@ def without_controls(value: T) -> T:
     if isinstance(value, str):
         made = _NOT_TEXT.sub("", value)
     elif isinstance(value, tuple):
-        made = tuple(without_controls(one) for one in value)
+        made = tuple(without_controls(part) for part in value)
     elif is_dataclass(value) and not isinstance(value, type):
         made = replace(value, **{field.name: without_controls(getattr(value, field.name)) for field in fields(value)})
     result: T = made

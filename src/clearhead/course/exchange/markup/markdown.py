@@ -77,7 +77,7 @@ def hidden(summary: str, markdown: str) -> str:
     return f'<details class="hint"><summary>{summary}</summary>\n{html(markdown)}\n</details>'
 
 
-def plain(markdown: str) -> str:
+def plain_text(markdown: str) -> str:
     """Markdown as text without marks, for formats that take no more."""
     return "".join(elements(markdown).itertext()).strip()
 

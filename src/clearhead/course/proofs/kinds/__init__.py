@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from clearhead.course.proofs.kinds.card import prove_card
-from clearhead.course.proofs.kinds.choice import prove_choice
 from clearhead.course.proofs.kinds.code import prove_code
 from clearhead.course.proofs.kinds.debug import prove_debug
 from clearhead.course.proofs.kinds.explain import prove_explain
 from clearhead.course.proofs.kinds.match import prove_match
+from clearhead.course.proofs.kinds.multiple_choice import prove_choice
 from clearhead.course.proofs.kinds.order import prove_order
 from clearhead.course.proofs.kinds.predict import prove_predict
 from clearhead.course.proofs.kinds.tune import prove_tune

@@ -15,7 +15,7 @@ def prove_code(bench: Bench) -> dict[str, Any]:
     item = bench.item
     solution, starter, tests = (item.role(role)[0] for role in ("solution", "starter", "tests"))
     values = bench.values(bench.must_run(*item.role("answer")))
-    bench.judge_ahead(tests, *((one.source, one.line) for one in (solution, starter, *item.role("mutant"))))
+    bench.judge_ahead(tests, *((program.source, program.line) for program in (solution, starter, *item.role("mutant"))))
     solved = bench.judge(solution.source, solution.line, tests)
     if not solved.passed:
         line = next((test.line for test in solved.tests if not test.passed and test.line), solution.line)
@@ -23,7 +23,7 @@ def prove_code(bench: Bench) -> dict[str, Any]:
     begun = bench.judge(starter.source, starter.line, tests)
     if begun.passed:
         raise bench.wrong(starter.line, "the starter passes the tests already; there is nothing to write")
-    found: list[tuple[Option, int]] = []
+    options: list[tuple[Option, int]] = []
     for mutant in item.role("mutant"):
         judged = bench.judge(mutant.source, mutant.line, tests)
         if judged.passed:
@@ -31,9 +31,9 @@ def prove_code(bench: Bench) -> dict[str, Any]:
         belief, why = bench.belief(mutant.misconception), bench.rationale(mutant.misconception, values)
         counterexample = f"{changes(solution.source, mutant.source)}\n\nfails: {failure(judged)}"
         option = Option("", mutant.source, False, mutant.misconception, belief, counterexample, why, signature(judged))
-        found.append((option, mutant.line - 1))
+        options.append((option, mutant.line - 1))
     return {
-        "options": settle(bench, found), "answer": solution.source, "values": values, "starter": starter.source,
+        "options": settle(bench, options), "answer": solution.source, "values": values, "starter": starter.source,
         "solution": solution.source, "tests": tests.source,
     }  # fmt: skip
 

@@ -20,7 +20,7 @@ def prove_debug(bench: Bench) -> dict[str, Any]:
     broken = bench.judge(given.source, given.line, tests)
     if broken.passed:
         raise bench.wrong(given.line, "the given program passes its tests; there is nothing to debug")
-    found: list[tuple[Option, int]] = []
+    options: list[tuple[Option, int]] = []
     for patch, source in zip(item.role("patch"), sources, strict=True):
         judged = bench.judge(source, given.line, tests)
         shown = changes(given.source, source)
@@ -32,12 +32,12 @@ def prove_debug(bench: Bench) -> dict[str, Any]:
         counterexample = "" if judged.passed else f"{STILL_FAILS}\n\n{failure(judged)}"
         belief = bench.belief(patch.misconception)
         option = Option("", shown, judged.passed, patch.misconception, belief, counterexample, why, source)
-        found.append((option, patch.line - 1))
-    right = [option for option, _ in found if option.correct]
+        options.append((option, patch.line - 1))
+    right = [option for option, _ in options if option.correct]
     if len(right) != 1:
         raise bench.wrong(item.lines["kind"], f"{len(right)} patches pass; exactly one must")
     return {
-        "options": settle(bench, found), "answer": right[0].text, "values": values, "given": given.source,
+        "options": settle(bench, options), "answer": right[0].text, "values": values, "given": given.source,
         "solution": right[0].output, "tests": tests.source, "figure": "", "notes": (failure(broken),),
     }  # fmt: skip
 

@@ -21,15 +21,15 @@ def prove_explain(bench: Bench) -> dict[str, Any]:
     item = bench.item
     values = bench.values(bench.must_run(*item.role("answer"), *item.role("proof")))
     criteria = tuple(_criterion(bench, section, values) for section in item.named("Criterion"))
-    for role, (must, said) in _TRIALS.items():
+    for role, (must, problem) in _TRIALS.items():
         for program in item.role(role):
             unmet = [tick for tick in ticks(fill(program.source, values), criteria) if not tick.met]
             if must and unmet:
-                raise bench.wrong(program.line, f"{said} {unmet[0].criterion!r}: {unmet[0].why}")
+                raise bench.wrong(program.line, f"{problem} {unmet[0].criterion!r}: {unmet[0].why}")
             if not must and not unmet:
-                raise bench.wrong(program.line, said)
+                raise bench.wrong(program.line, problem)
     exemplar = fill(item.role("exemplar")[0].source.strip(), values)
-    notes = () if item.one("proof") else ("not executable: the claim is argued, not measured",)
+    notes = () if item.first("proof") else ("not executable: the claim is argued, not measured",)
     return {"criteria": criteria, "answer": exemplar, "values": values, "notes": notes}
 
 
@@ -41,7 +41,7 @@ def _criterion(bench: Bench, section: Section, values: dict[str, str]) -> Criter
     ordered = False
     for row in section.text.splitlines():
         key, colon, rest = row.partition(":")
-        phrases = tuple(one.strip() for one in rest.split(",") if one.strip())
+        phrases = tuple(phrase.strip() for phrase in rest.split(",") if phrase.strip())
         if colon and key.strip() == "any":
             terms.append(phrases)
         elif colon and key.strip() == "not":

@@ -19,7 +19,7 @@ def prove_match(bench: Bench) -> dict[str, Any]:
     pairs = [program for section in sections for program in section.programs]
     bench.ahead(Job(item.role("answer")), *(Job((*item.role("answer"), pair), _WANT) for pair in pairs))
     values = bench.values(bench.must_run(*item.role("answer")))
-    found: list[tuple[Option, int]] = []
+    candidates: list[tuple[Option, int]] = []
     lefts: list[str] = []
     for section in sections:
         if not section.argument or section.argument in lefts:
@@ -29,9 +29,9 @@ def prove_match(bench: Bench) -> dict[str, Any]:
             raise bench.wrong(section.line, "a pair needs one ```python pair program")
         run = bench.must_run(*item.role("answer"), pairs[0], want=_WANT)
         result = run.values.get("result") or run.stdout.strip()
-        found.append((Option("", result, True, output=section.argument), pairs[0].line - 1))
+        candidates.append((Option("", result, True, output=section.argument), pairs[0].line - 1))
         lefts.append(section.argument)
-    options = settle(bench, found)
+    options = settle(bench, candidates)
     by_left = {option.output: option for option in options}
     steps = tuple(Step(str(at + 1), left, "", by_left[left].text, by_left[left].key) for at, left in enumerate(lefts))
     shown = tuple(replace(option, output="", correct=False) for option in options)

@@ -8,14 +8,14 @@ from clearhead.course.proofs.proved import Option
 from clearhead.course.proofs.runner import Bench
 
 
-def settle(bench: Bench, found: Sequence[tuple[Option, int]]) -> tuple[Option, ...]:
+def settle(bench: Bench, options: Sequence[tuple[Option, int]]) -> tuple[Option, ...]:
     """Give keys "a", "b" … in hash order. Each option comes with the line that made it.
 
     Raises:
         ProofError: two options are the same to a reader, or one is empty; at the later one's line.
     """
     seen: dict[str, int] = {}
-    for option, line in found:
+    for option, line in options:
         text = " ".join(option.text.split())
         if not text:
             raise bench.wrong(line, "this option is empty; a program must print something")
@@ -30,5 +30,5 @@ def settle(bench: Bench, found: Sequence[tuple[Option, int]]) -> tuple[Option, .
     def place(pair: tuple[Option, int]) -> str:
         return hashlib.sha256(f"{item.id}\0{pair[0].misconception or ''}\0{pair[0].text}".encode()).hexdigest()
 
-    ordered = [option for option, _ in sorted(found, key=place)]
+    ordered = [option for option, _ in sorted(options, key=place)]
     return tuple(replace(option, key="abcdefghij"[at]) for at, option in enumerate(ordered))

@@ -74,7 +74,7 @@ def _keys(item: Item, texts: list[str]) -> list[str]:
 
 def replay(item: Item, seed: int, codes: list[str]) -> list[Chunk]:
     """The chunks that run a learner's order: to show what happens."""
-    setup = [Chunk(one.source, item.file, one.line) for one in item.role("setup")]
+    setup = [Chunk(part.source, item.file, part.line) for part in item.role("setup")]
     tests = item.role("tests")[0]
     program = Chunk("\n".join(codes) + "\n", "your order")
     return [Chunk(f"seed = {seed}\n", "seed"), *setup, program, Chunk(tests.source, item.file, tests.line)]

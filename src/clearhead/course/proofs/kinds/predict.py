@@ -27,7 +27,7 @@ def prove_predict(bench: Bench) -> dict[str, Any]:
     figure = "" if run.raised else draw(bench, given)
     why = bench.rationale(None, values)
     right = Option("", fence(answer), True, rationale=why, output=answer, figure=figure)
-    found = [(right, given.line - 1)]
+    candidates = [(right, given.line - 1)]
     for mutant in item.role("distractor"):
         outcome = bench.run(mutant)
         if (
@@ -44,6 +44,6 @@ def prove_predict(bench: Bench) -> dict[str, Any]:
         picture = "" if outcome.raised else draw(bench, mutant)
         option = Option("", fence(output) if output else "", False, mutant.misconception,
                         bench.belief(mutant.misconception), counterexample, why, output, picture)  # fmt: skip
-        found.append((option, mutant.line - 1))
-    options = settle(bench, found)
+        candidates.append((option, mutant.line - 1))
+    options = settle(bench, candidates)
     return {"options": options, "answer": answer, "values": values, "given": given.source, "figure": figure}

@@ -29,7 +29,7 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
     bench.ahead(
         Job((sweep, program, _DUMP), _WANT),
         *(Job((sweep, mutant), _WANT[:1]) for mutant in item.role("distractor")),
-        *(job for one in (program, *item.role("distractor")) for job in drawing(bench, sweep, one)),
+        *(job for part in (program, *item.role("distractor")) for job in drawing(bench, sweep, part)),
     )
     run = bench.run(sweep, program, _DUMP, want=_WANT)
     if not run.ok:
@@ -43,8 +43,8 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
         raise bench.wrong(sweep.line, f"two rows of the table have the same {column}")
     values = bench.values(run)
     figure = draw(bench, sweep, program)
-    right = _pick(bench, run.values.get("answer"), rows, program.line, column)
-    found = [
+    right = _value_of(bench, run.values.get("answer"), rows, program.line, column)
+    options = [
         (
             Option("", f"`{right}`", True, rationale=bench.rationale(None, values), output=right, figure=figure),
             program.line - 1,
@@ -52,15 +52,15 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
     ]
     for mutant in item.role("distractor"):
         outcome = bench.must_run(sweep, mutant, want=_WANT[:1])
-        wrong = _pick(bench, outcome.values.get("answer"), rows, mutant.line, column)
+        wrong = _value_of(bench, outcome.values.get("answer"), rows, mutant.line, column)
         counterexample = f"{SWEPT}\n\n{as_table([rows[right], rows[wrong]])}"
         why = bench.rationale(mutant.misconception, {**values, **outcome.values})
         belief = bench.belief(mutant.misconception)
         picture = draw(bench, sweep, mutant)
         option = Option("", f"`{wrong}`", False, mutant.misconception, belief, counterexample, why, wrong, picture)
-        found.append((option, mutant.line - 1))
+        options.append((option, mutant.line - 1))
     return {
-        "options": settle(bench, found),
+        "options": settle(bench, options),
         "answer": right,
         "values": values,
         "given": sweep.source,
@@ -69,7 +69,7 @@ def prove_tune(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _pick(bench: Bench, answer: str | None, rows: dict[str, Any], line: int, column: str) -> str:
+def _value_of(bench: Bench, answer: str | None, rows: dict[str, Any], line: int, column: str) -> str:
     if answer is None or answer not in rows:
         known = ", ".join(rows)
         raise bench.wrong(line, f"sets `answer` to {answer}; expected one value of the column {column!r}: {known}")
