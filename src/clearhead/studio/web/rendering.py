@@ -1,4 +1,4 @@
-"""One way to answer with a page: `render(request, "learn/topic.html", topic=…)`."""
+"""Renders templates: `render(request, "learn/topic.html", topic=…)` returns the response."""
 
 from functools import lru_cache
 from gettext import NullTranslations
@@ -38,7 +38,7 @@ def _markup(text: str, words: NullTranslations, filled: bool) -> Markup:
 
 
 def _translated(text: str, /, **values: Any) -> Markup:
-    """What jinja2.ext's own gettext gives, at a tenth of its cost: a page says some twenty texts."""
+    """Return what jinja2.ext's own gettext returns, at a tenth of its cost: a page has some twenty texts."""
     found = _markup(text, translation.current_catalog(), not values)
     return found % values if values else found
 
@@ -59,12 +59,12 @@ _TEMPLATES.filters.update(
 )
 _TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=formatting.marked, drawn=figure)
 
-# What the theme setting does to the dark sheet's media query.
+# Theme setting -> the media query of the dark style sheet.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}
 
 
 def render(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """The template as a response, with what base.html needs: the form token, the theme and the current address.
+    """Return the template as a response, with what base.html needs: the form token, the theme and the address.
 
     A template extends "web/base.html" and fills the blocks `title`, `head` and `main`.
     """
@@ -75,7 +75,7 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
 
 
 def render_without_database(request: Request, name: str, *, status: int, **values: Any) -> HTMLResponse:
-    """The template as a response that asks the database for nothing, for when it is away."""
+    """Return the template as a response without asking the database, for when it is unavailable."""
     return _page(request, name, status, "en", theme="system", who="", learner=None, **values)
 
 
@@ -113,5 +113,5 @@ def _cache_control(request: Request, shared: bool) -> str:
 
 
 def fragment(name: str, **values: Any) -> Markup:
-    """A piece of a page."""
+    """Return a rendered piece of a page."""
     return Markup(_TEMPLATES.get_template(name).render(**values))  # noqa: S704 — the template escapes
