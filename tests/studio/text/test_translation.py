@@ -193,7 +193,7 @@ VALUE = re.compile(r"%\(\w+\)s")
 
 @pytest.fixture
 def marked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(translation, "_PLAIN", Marked())
+    monkeypatch.setattr(translation, "_ENGLISH", Marked())
     monkeypatch.setattr(translation, "catalog", lambda *_: Marked())
 
 

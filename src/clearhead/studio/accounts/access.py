@@ -77,8 +77,8 @@ class _Signer:
 def show_token(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
     """The token typed into a page rather than opened as part of the address."""
     if not _is_token(request, token.strip()):
-        said = _("That is not the token. The terminal prints it at each start.")
-        return saved_forms.redirect_back(context_of(request), "/", lacking=said)
+        reason = _("That is not the token. The terminal prints it at each start.")
+        return saved_forms.redirect_back(context_of(request), "/", lacking=reason)
     return _let_in(request, "/")
 
 

@@ -127,14 +127,14 @@ class Accounts:
     def _known(self, name: str) -> Account | None:
         """The account of this name: spelled so, or else the only one that is the same name in another spelling."""
         every = self.all()
-        composed, same = _composed(name), [one for one in every if names.key(one.name) == names.key(name)]
-        exact = next((one for one in same if one.name == composed), None)
+        composed, same = _composed(name), [account for account in every if names.key(account.name) == names.key(name)]
+        exact = next((account for account in same if account.name == composed), None)
         return exact or (same[0] if len(same) == 1 else None)
 
     def _named(self, name: str) -> Account:
         account = self._known(name)
         if account is None:
-            known = ", ".join(one.name for one in self.all()) or "nobody yet"
+            known = ", ".join(account.name for account in self.all()) or "nobody yet"
             raise OptionError(f"there is no {name!r} here; there are: {known}")
         return account
 

@@ -40,7 +40,7 @@ def checked(name: str) -> str:
         raise OptionError(f"{name!r} cannot be a name. Begin and end it with a letter or a digit.")
     if "  " in kept:
         raise OptionError(f"{name!r} cannot be a name: it has two spaces in a row. Write one.")
-    if re.search(f"M{{{MARKS + 1}}}", "".join(unicodedata.category(one)[0] for one in kept)):
+    if re.search(f"M{{{MARKS + 1}}}", "".join(unicodedata.category(character)[0] for character in kept)):
         raise OptionError(f"{name!r} cannot be a name: a letter in it has more than {MARKS} accents.")
     return kept
 

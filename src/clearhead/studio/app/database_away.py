@@ -55,8 +55,8 @@ async def to_wait(request: Request, problem: Exception) -> Response:
         return JSONResponse({"error": str(problem)}, WAIT, {"retry-after": str(work_queues.SECONDS)})
     address, fields = address_of(request), await _sent(request)
     if saved_forms.is_form_post(request):
-        said = {"status": WAIT, "detail": str(problem)}
-        return saved_forms.to_refusal_page(context_of(request), said, {"address": address, "fields": fields})
+        reason = {"status": WAIT, "detail": str(problem)}
+        return saved_forms.to_refusal_page(context_of(request), reason, {"address": address, "fields": fields})
     return please_wait(request, str(problem), address, fields)
 
 

@@ -59,7 +59,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
         console.print(f"Clearhead studio: {address}\nYour work is kept in {where}. Ctrl-C stops.")
         if settings.shared:
             users.remember_address(studio.state.context.store, settings.invites_to(port))
-            _say_who(settings, studio.state.accounts, console)
+            _print_accounts(settings, studio.state.accounts, console)
         show = None if not browser or os.environ.get("CI") else lambda: webbrowser.open(address)
         if settings.processes > 1:
             studio.state.context.store.close()
@@ -130,9 +130,9 @@ def _check_certificate(settings: Settings) -> None:
         ) from problem
 
 
-def _say_who(settings: Settings, accounts: Accounts, console: Console) -> None:
+def _print_accounts(settings: Settings, accounts: Accounts, console: Console) -> None:
     """What whoever shares a studio should know."""
-    count = sum(one.state != "removed" for one in accounts.all())
+    count = sum(account.state != "removed" for account in accounts.all())
     who = f"{count} may log in" if count else "Nobody can log in yet"
     console.print(f"{who}; invite somebody: clearhead studio user add NAME")
     if not settings.invites_to(0):

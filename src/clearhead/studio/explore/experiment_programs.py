@@ -194,7 +194,7 @@ found = {
 """,
 )
 
-EXPERIMENTS: Mapping[str, Experiment] = {one.id: one for one in (HEADS, SCALE, LENGTH, HARD)}
+EXPERIMENTS: Mapping[str, Experiment] = {experiment.id: experiment for experiment in (HEADS, SCALE, LENGTH, HARD)}
 
 
 def program(experiment: Experiment, values: Mapping[str, float]) -> str:

@@ -30,11 +30,11 @@ class Row:
     """One measured point."""
 
     x: float
-    found: Mapping[str, Samples]
+    samples: Mapping[str, Samples]
 
     def text(self, key: str) -> str:
         """What stands in the table."""
-        return SampleRange.of(self.found[key]).text
+        return SampleRange.of(self.samples[key]).text
 
 
 _kept: OrderedDict[str, list[Row]] = OrderedDict()
@@ -117,7 +117,7 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
                 )
             )
         seeds = json.loads(outcome.stdout)
-        rows.append(Row(x, {key: [found[key] for found in seeds] for key in seeds[0]}))
+        rows.append(Row(x, {key: [measured[key] for measured in seeds] for key in seeds[0]}))
         yield rows[-1]
     _kept[key] = rows
     while len(_kept) > 64:
@@ -150,7 +150,7 @@ def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], gue
     """The curves so far; once every point is measured, what they say and what became of the guess."""
 
     def column(key: str) -> list[Samples]:
-        return [[row.x] if key == "x" else row.found[key] for row in rows]
+        return [[row.x] if key == "x" else row.samples[key] for row in rows]
 
     def middles(key: str) -> list[float]:
         return [SampleRange.of(samples).middle for samples in column(key)]
@@ -173,7 +173,7 @@ def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], gue
         curves=curves,
         short_number=short_number,
         seeds=len(SEEDS),
-        said=finding.said(column) if whole else [],
+        said=finding.sentences(column) if whole else [],
         answers=finding.guess.answers,
         guessed=guessed if whole else None,
         right=finding.guess.right(column) if whole else 0,

@@ -38,8 +38,8 @@ def line_chart(
         points = [at(x, y) for x, y in zip(xs, ys, strict=True)]
         parts.append(f'<polyline class="line n{which}" points="{" ".join(f"{x},{y}" for x, y in points)}"/>')
         for (x, y), value, measured in zip(points, xs, ys, strict=True):
-            said = f"<title>{short_number(value)}: {short_number(measured)}</title>"
-            parts.append(f'<circle class="point n{which}" cx="{x}" cy="{y}" r="3.5">{said}</circle>')
+            title = f"<title>{short_number(value)}: {short_number(measured)}</title>"
+            parts.append(f'<circle class="point n{which}" cx="{x}" cy="{y}" r="3.5">{title}</circle>')
     for number, value in enumerate(span):
         if len(span) <= 6 or number % 2 == (len(span) - 1) % 2:
             parts.append(f'<text x="{at(value, 0)[0]}" y="{HIGH - 8}" class="mid">{short_number(value)}</text>')

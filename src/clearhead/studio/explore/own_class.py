@@ -72,7 +72,7 @@ class Ran:
 def page(
     request: Request, context: CurrentContext, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0
 ) -> HTMLResponse:
-    attempt, item = _found(context, attempt_id)
+    attempt, item = _attempt_of(context, attempt_id)
     needs_queue()
     ran, problem, rows, count, head = None, "", [], 0, 0
     try:
@@ -108,7 +108,7 @@ def data(context: CurrentContext, attempt_id: str, layer: Annotated[int, Query(g
     """What `attention.js` draws: one layer, every head of it from the learner's class."""
     from clearhead.views.page.payload import payload
 
-    attempt, _item = _found(context, attempt_id)
+    attempt, _item = _attempt_of(context, attempt_id)
     needs_queue()
     try:
         ran = _run(str(attempt.response), _known(layer, len(demo_model.reading(SENTENCE).record)), context.owner)
@@ -118,7 +118,7 @@ def data(context: CurrentContext, attempt_id: str, layer: Annotated[int, Query(g
     return JSONResponse({**drawn, "first": {"layer": 0, "head": _telling(ran), "token": -1}})
 
 
-def _found(context: Context, attempt_id: str) -> tuple[Attempt, Item]:
+def _attempt_of(context: Context, attempt_id: str) -> tuple[Attempt, Item]:
     """The right answer and its item, or a 404 that says how to get there."""
     attempt = context.store.attempt(attempt_id)
     question = attempt and answered(context, attempt)
@@ -178,8 +178,8 @@ def _layer(number: int) -> tuple[dict[str, "Tensor"], int]:
     three = [getattr(attention.self, name) for name in ("query", "key", "value")]
     parts = {
         "x": x.clone(),
-        "in_proj_weight": torch.cat([one.weight.detach() for one in three]),
-        "in_proj_bias": torch.cat([one.bias.detach() for one in three]),
+        "in_proj_weight": torch.cat([projection.weight.detach() for projection in three]),
+        "in_proj_bias": torch.cat([projection.bias.detach() for projection in three]),
         "out_proj.weight": attention.output.dense.weight.detach(),
         "out_proj.bias": attention.output.dense.bias.detach(),
     }

@@ -37,7 +37,7 @@ def look(
 ) -> HTMLResponse:
     """A program to read; or, with the id of a run, what came of it and the program to change."""
     pack, this, items = _programs(context, pack_id, topic_id)
-    chosen = next((one for one in items if one.id == item), items[0])
+    chosen = next((program_item for program_item in items if program_item.id == item), items[0])
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Try")))
     kept = saved_forms.get(context, "run", run) if run else None
     ran = Run.of(kept) if kept and kept["item"] == chosen.id else None
@@ -84,7 +84,7 @@ def run(
 ) -> Response:
     """Run a program and redirect to what came of it, which has an address of its own."""
     pack, this, items = _programs(context, pack_id, topic_id)
-    chosen = next((one for one in items if one.id == item), items[0])
+    chosen = next((program_item for program_item in items if program_item.id == item), items[0])
     own = program_of(chosen, context)
     source = fitting("program", program) or own
     prediction = fitting("prediction", prediction).strip()
@@ -95,8 +95,8 @@ def run(
     except SandboxError as refused:
         problem = str(refused)
     if prediction and source.strip() == own.strip():
-        said = _said(context, chosen, prediction)
-        mistakes.remember_prediction(context, chosen, said, _verdict(context, chosen, prediction))
+        response = _as_response(context, chosen, prediction)
+        mistakes.remember_prediction(context, chosen, response, _verdict(context, chosen, prediction))
     id = secrets.token_hex(6)
     saved_forms.keep(context, "run", id, {"item": chosen.id, **asdict(Run(source, prediction, outcome, problem))})
     return RedirectResponse(f"{topic.address(pack, this, 'try')}?item={chosen.id}&run={id}", 303)
@@ -121,15 +121,15 @@ class Run:
         return cls(kept["program"], kept["prediction"], outcome, kept["problem"])
 
 
-def _said(context: Context, item: Item, prediction: str) -> str:
+def _as_response(context: Context, item: Item, prediction: str) -> str:
     """A prediction as the course grades it: a typed letter is no option's key."""
     return f"{prediction}\n" if context.library.proved[item.id].option(prediction) else prediction
 
 
 def _verdict(context: Context, item: Item, prediction: str) -> Verdict:
     """What the course says of a prediction of the item's own program."""
-    said = _said(context, item, prediction)
-    return grade(item, context.library.proved[item.id], said, context.library.pack_of(item.id))
+    response = _as_response(context, item, prediction)
+    return grade(item, context.library.proved[item.id], response, context.library.pack_of(item.id))
 
 
 def printed(outcome: sandbox.Outcome) -> str:

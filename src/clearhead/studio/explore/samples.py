@@ -70,7 +70,7 @@ class Change:
             direction = "falls"
         return cls(SampleRange.of(first), SampleRange.of(last), times, direction)
 
-    def said(self, patterns: Mapping[Direction, str]) -> str:
+    def sentence(self, patterns: Mapping[Direction, str]) -> str:
         """The sentence for this direction, with `%(first)s`, `%(last)s` and `%(times)s` filled in."""
         return _(patterns[self.direction], first=self.first.text, last=self.last.text, times=self.multiple)
 

@@ -53,7 +53,7 @@ def _asks_for_seed(source: str) -> bool:
 
 def _parts(source: str, seed: int) -> list[_Part]:
     """Each statement with its text, which stays as it is written where the seed has no say in it."""
-    found: list[_Part] = []
+    parts: list[_Part] = []
     lines, at = source.splitlines(keepends=True), 0
     for statement in ast.parse(source).body:
         first = min([statement.lineno, *(one.lineno for one in getattr(statement, "decorator_list", ()))]) - 1
@@ -62,9 +62,9 @@ def _parts(source: str, seed: int) -> list[_Part]:
         written = ast.dump(statement)
         made = _Seeded(seed).visit(statement)
         for one in made if isinstance(made, list) else [made]:
-            found.append(_Part(gap, text if ast.dump(one) == written else f"{ast.unparse(one)}\n", one))
+            parts.append(_Part(gap, text if ast.dump(one) == written else f"{ast.unparse(one)}\n", one))
             gap = ""
-    return found
+    return parts
 
 
 def _without_drawing(parts: list[_Part]) -> list[_Part]:
@@ -75,8 +75,8 @@ def _without_drawing(parts: list[_Part]) -> list[_Part]:
         kept: list[_Part] = []
         gap = ""
         for part in parts:
-            found = re.fullmatch(drawing, ast.unparse(part.statement))
-            if found and found[1] not in used:
+            drawn = re.fullmatch(drawing, ast.unparse(part.statement))
+            if drawn and drawn[1] not in used:
                 gap = max(gap, part.gap, key=len)
             else:
                 kept.append(replace(part, gap=max(gap, part.gap, key=len)))

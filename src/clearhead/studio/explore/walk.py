@@ -131,8 +131,8 @@ def number(text: str) -> float | None:
     >>> number(" -2,5 "), number("−1e2"), number("3.5x"), number("1001")
     (-2.5, -100.0, None, None)
     """
-    plain = text.strip().replace("−", "-").replace(",", ".")
-    value = float(plain) if _NUMBER.fullmatch(plain) else math.inf
+    typed = text.strip().replace("−", "-").replace(",", ".")
+    value = float(typed) if _NUMBER.fullmatch(typed) else math.inf
     return value if abs(value) <= LARGEST else None
 
 

@@ -26,7 +26,7 @@ class Place:
 
     address: str
     title: str
-    what: str
+    mode: str
 
 
 @router.get("/", response_class=HTMLResponse)
@@ -37,7 +37,7 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
     if not progress.history and place is None:
         return render(request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics)
     session = today(context)
-    tried = [one for one in progress.concepts.values() if one.attempts >= TOLD_FROM]
+    tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= TOLD_FROM]
     return render(
         request,
         "learn/home.html",
@@ -47,7 +47,9 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
         minutes=review_queue.minutes(session.items, context.history.seconds),
         new=bool(_unmet(context)),
         next_due=review_queue.next_due(asked(context), progress),
-        weak=sorted((one for one in tried if _lately_right(one) < GOOD), key=lambda one: one.value)[:3],
+        weak=sorted((mastery for mastery in tried if _lately_right(mastery) < GOOD), key=lambda mastery: mastery.value)[
+            :3
+        ],
         tried=bool(tried),
         topics=(known := [(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics]),
         following=next(((pack, topic) for pack, topic, right, all in known if right < all), None),
@@ -55,9 +57,9 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
     )
 
 
-def _lately_right(one: Mastery) -> float:
+def _lately_right(mastery: Mastery) -> float:
     """The share of right answers, the later ones counting more: the moving average without the 0 it began at."""
-    return one.value / (1 - (1 - WEIGHT) ** one.attempts)
+    return mastery.value / (1 - (1 - WEIGHT) ** mastery.attempts)
 
 
 def asked(context: Context) -> list[Item]:
@@ -74,19 +76,19 @@ def _unmet(context: Context) -> list[Item]:
     """New questions of the topic the learner is in; of the first that has some, where that one has none."""
     passed, place = context.store.kept_under("passed:"), going_on(context)
     here = place.address if place else ""
-    found: list[Item] = []
+    first: list[Item] = []
     for pack, topic in context.library.topics():
         items = [] if f"{pack.id}/{topic.id}" in passed else context.library.items_of(pack, topic)
         new = [item for item in items if item.kind in ASKED and context.progress.items[item.id].state == "new"]
         if new and f"{here}/".startswith(f"/topics/{pack.id}/{topic.id}/"):
             return new
-        found = found or new
-    return found
+        first = first or new
+    return first
 
 
 def remember(context: Context, place: Place) -> None:
     """Make this the place Home offers to go on from."""
-    value = json.dumps([place.address, place.title, place.what])
+    value = json.dumps([place.address, place.title, place.mode])
     if context.store.kept("continue") != value:
         context.store.keep("continue", value)
 

@@ -64,7 +64,7 @@ def save(
 @router.get("/settings/data.json")
 def take_along(context: CurrentContext) -> Response:
     """Every attempt and note as JSON: the learner's own data, undone answers too."""
-    attempts = [{**asdict(one), "at": one.at.isoformat()} for _, one in context.store.attempts()]
+    attempts = [{**asdict(attempt), "at": attempt.at.isoformat()} for _, attempt in context.store.attempts()]
     data = {"format": 1, "attempts": attempts, "notes": context.store.kept_under("note:")}
     name = f"clearhead-{context.now():%Y-%m-%d}.json"
     text = json.dumps(data, ensure_ascii=False, indent=1)

@@ -93,19 +93,19 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
     items = context.library.items_of(pack, topic)
     progress, now = context.progress, context.now()
 
-    def far(some: list[Item]) -> str:
+    def far(asked: list[Item]) -> str:
         known, waiting = (
-            sum(review_queue.last_was_right(progress.items[item.id]) for item in some),
-            len(review_queue.due(some, progress, now)),
+            sum(review_queue.last_was_right(progress.items[item.id]) for item in asked),
+            len(review_queue.due(asked, progress, now)),
         )
-        right = _("%(known)s of %(all)s right", known=known, all=len(some))
+        right = _("%(known)s of %(all)s right", known=known, all=len(asked))
         return f"{right}, {_('%(count)s due', count=waiting)}" if waiting else right
 
     bank = items_for("test", items)
     badge = f"badge:{pack.id}/{topic.id}"
     badges = [day for day in (context.store.kept(badge), *context.store.kept_under(f"{badge}/").values()) if day]
     passed = context.store.kept(f"passed:{pack.id}/{topic.id}")
-    said = {
+    descriptions = {
         "read": (_("The idea, a formula, a program and its output."), _("about %(count)s min", count=_minutes(topic))),
         "sheet": (_("All of it on one page, for a quick look."), ""),
         "why": (_("The problem it solves, measured."), ""),
@@ -137,7 +137,7 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
         "learn/topic.html",
         pack=pack,
         topic=topic,
-        groups=_grouped([(mode, address, *said[mode]) for mode, address in tabs(context, pack, topic)]),
+        groups=_grouped([(mode, address, *descriptions[mode]) for mode, address in tabs(context, pack, topic)]),
         passed=passed,
         concepts=concepts,
     )
@@ -145,8 +145,8 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
 
 def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
     """The modes under what they are for."""
-    groups = [(name, [one for one in modes if one[0] in inside]) for name, inside in GROUPS.items()]
-    return [(name, some) for name, some in groups if some]
+    groups = [(name, [entry for entry in modes if entry[0] in inside]) for name, inside in GROUPS.items()]
+    return [(name, entries) for name, entries in groups if entries]
 
 
 def _minutes(topic: Topic) -> int:

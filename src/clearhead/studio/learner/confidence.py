@@ -59,19 +59,19 @@ def chance_of(word: object) -> float | None:
     >>> chance_of("sure"), chance_of(None)
     (0.9, None)
     """
-    return next((one.stated for one in LEVELS if one.id == word), None)
+    return next((level.stated for level in LEVELS if level.id == word), None)
 
 
 def nearest_level(chance: float | None) -> Level | None:
     """The level whose word stands nearest to this chance."""
-    return None if chance is None else min(LEVELS, key=lambda one: abs(one.stated - chance))
+    return None if chance is None else min(LEVELS, key=lambda level: abs(level.stated - chance))
 
 
 def level_outcomes(calibration: Calibration) -> Sequence[LevelOutcome]:
     """Every level with what came of it, from the least sure."""
-    found = []
+    outcomes = []
     for level in LEVELS:
-        some = [(share, count) for chance, share, count in calibration.bins if nearest_level(chance) == level]
-        right = round(sum(share * count for share, count in some))
-        found.append(LevelOutcome(level, right, sum(count for _share, count in some)))
-    return found
+        bins = [(share, count) for chance, share, count in calibration.bins if nearest_level(chance) == level]
+        right = round(sum(share * count for share, count in bins))
+        outcomes.append(LevelOutcome(level, right, sum(count for _share, count in bins)))
+    return outcomes

@@ -37,9 +37,9 @@ class History:
         for attempt in attempts[old:]:
             added[attempt.item_id].append(attempt)
             days[attempt.at.astimezone().date()] += 1
-        for item, some in added.items():
-            by_item[item] = (*by_item.get(item, ()), *some)
-            if times := [one.seconds for one in by_item[item] if one.seconds is not None]:
+        for item, new in added.items():
+            by_item[item] = (*by_item.get(item, ()), *new)
+            if times := [attempt.seconds for attempt in by_item[item] if attempt.seconds is not None]:
                 seconds[item] = median(times)
         return History(tuple(attempts), by_item, seconds, days)
 

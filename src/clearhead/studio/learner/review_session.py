@@ -65,7 +65,7 @@ def plan_session(
 
 def first_answered_on(by_item: Mapping[str, Sequence[Attempt]], day: date) -> int:
     """How many questions were answered for the first time on this day, in this machine's time zone."""
-    return sum(some[0].at.astimezone().date() == day for some in by_item.values() if some)
+    return sum(attempts[0].at.astimezone().date() == day for attempts in by_item.values() if attempts)
 
 
 def start_of(since: int, now: datetime) -> int:
@@ -76,10 +76,10 @@ def start_of(since: int, now: datetime) -> int:
 
 def answers_since(history: Sequence[Attempt], since: int) -> list[Attempt]:
     """The answers of a sitting, newest first."""
-    found = []
-    for one in reversed(history):
-        if one.at.timestamp() < since:
+    answers = []
+    for attempt in reversed(history):
+        if attempt.at.timestamp() < since:
             break
-        if one.mode == "review":
-            found.append(one)
-    return found
+        if attempt.mode == "review":
+            answers.append(attempt)
+    return answers

@@ -21,7 +21,7 @@ _AFTER = (
     .where(attempts.c.learner == bindparam("learner"), attempts.c.number > bindparam("after"))
     .order_by(attempts.c.number)
 )
-_ONE = select(attempts).where(attempts.c.learner == bindparam("learner"), attempts.c.id == bindparam("id"))
+_BY_ID = select(attempts).where(attempts.c.learner == bindparam("learner"), attempts.c.id == bindparam("id"))
 _UNDOING = select(func.count()).where(attempts.c.learner == bindparam("learner"), attempts.c.undoes == bindparam("id"))
 _KEPT = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
 _DROP = delete(kept).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
@@ -83,7 +83,7 @@ class Store:
     def attempt(self, attempt_id: str) -> Attempt | None:
         """The attempt with this id, or None."""
         with self.database.reading() as connection:
-            row = connection.execute(_ONE, self._mine(id=_text(attempt_id))).one_or_none()
+            row = connection.execute(_BY_ID, self._mine(id=_text(attempt_id))).one_or_none()
         return None if row is None else _attempt(row)
 
     def undone(self, attempt_id: str) -> bool:
@@ -99,8 +99,8 @@ class Store:
     def kept(self, key: str, default: str = "") -> str:
         """What was kept under this key."""
         with self.database.reading() as connection:
-            found = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
-        return default if found is None else str(found)
+            value = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
+        return default if value is None else str(value)
 
     def drop(self, key: str) -> None:
         """Forget what was kept under this key."""

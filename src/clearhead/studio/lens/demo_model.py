@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clearhead.capture import Loaded, Reading
 
-_one = Lock()  # two first visits must not load the model twice
+_loading = Lock()  # two first visits must not load the model twice
 
 
 def model() -> "Loaded":
     """The model. Raises ModelError where it is not installed."""
-    with _one:
+    with _loading:
         return _loaded()
 
 

@@ -57,12 +57,12 @@ class Work:
         Args:
             gone: whether nobody listens any more; the work is stopped then, and whenever this ends before it.
         """
-        said: dict[str, Any] = {}
+        reported: dict[str, Any] = {}
         try:
             while self.answer is None and not await gone():
-                if self._at != said:
-                    said = self._at
-                    yield json.dumps(said) + "\n"
+                if self._at != reported:
+                    reported = self._at
+                    yield json.dumps(reported) + "\n"
                 await asyncio.sleep(LOOK)
             yield self.answer or ""
         finally:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
@@ -76,20 +76,22 @@ def page(
     other: str = "",
     rollout: bool = False,
     second: str = "",
-    plain: bool = False,
+    without_script: Annotated[bool, Query(alias="plain")] = False,
 ) -> HTMLResponse:
     """The page; a plain one reads in the queue of the Lens, so that a slow model blocks nobody else."""
     fitting("lens", text)
     shown: dict[str, Any] = {"error": None}
     state = {"text": text.strip(), "model": model.strip(), "layer": layer, "head": head}
-    if plain:
+    if without_script:
         needs_queue()
         try:
             shown = numbers(*kept.both(asked(text, model, second=second), _silent), layer, head)
         except ClearheadError as error:
             shown = {"error": explained(error)}
     state |= {"other": other.strip(), "rollout": rollout, "second": second.strip()}
-    return render(request, "lens/lens.html", asked=state, examples=EXAMPLES, models=MODELS, plain=plain, shown=shown)
+    return render(
+        request, "lens/lens.html", asked=state, examples=EXAMPLES, models=MODELS, plain=without_script, shown=shown
+    )
 
 
 @router.post("/lens/read")
@@ -99,15 +101,17 @@ async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
     Who closes the connection stops the reading.
     """
     try:
-        what = asked(**wanted.model_dump())
+        request_key = asked(**wanted.model_dump())
     except ClearheadError as error:
         return JSONResponse(refusal(error), status_code=422)
 
     async def lines() -> AsyncIterator[str]:
         try:
             queue = context.queues["lens"]
-            async with queue.turn(context.store.learner):
-                work = Work(lambda tell: {"key": what.key, "payload": _payload(kept, what, tell)}, queue.threads)
+            async with queue.slot(context.store.learner):
+                work = Work(
+                    lambda tell: {"key": request_key.key, "payload": _payload(kept, request_key, tell)}, queue.threads
+                )
                 async for line in work.lines(request.is_disconnected):
                     yield line
         except Busy as busy:
@@ -149,8 +153,8 @@ def answers(
         about = json.loads(fitting("question", question))
         if not isinstance(about, dict):
             raise OptionError(_("a question is a JSON object. Reload the page."))
-        what = kept.asked(key) if key else asked(text, model, rollout=rollout, second=second)
-        first, other = kept.both(what, _silent)
+        requested = kept.asked(key) if key else asked(text, model, rollout=rollout, second=second)
+        first, other = kept.both(requested, _silent)
         return JSONResponse(answer(first, about, other))
     except ClearheadError as error:
         return JSONResponse(refusal(error), status_code=422)
@@ -185,16 +189,16 @@ def style() -> Response:
     return Response(content, media_type="text/css")
 
 
-def _payload(kept: Readings, what: Asked, tell: Tell) -> dict[str, Any]:
+def _payload(kept: Readings, requested: Asked, tell: Tell) -> dict[str, Any]:
     from clearhead.views.page.payload import payload
 
-    reading, second = kept.both(what, tell)
+    reading, second = kept.both(requested, tell)
     tell("drawing", 0, len(reading.record))
-    text = what.text if not what.picture else None
+    text = requested.text if not requested.picture else None
     return payload(
         reading,
         text=text,
-        model=what.model,
+        model=requested.model,
         second=second,
         progress=lambda done, total: tell("drawing", done, total),
         live=True,

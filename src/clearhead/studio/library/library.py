@@ -112,7 +112,9 @@ def prove(library: Library, cache: Path, publish: Callable[[Library], None] | No
         with _alone(cache):
             pages = {(pack.id, topic.id, mode): with_outputs(page, pack, cache) for mode, page in topic.pages.items()}
             grow(replace(library, pages={**library.pages, **pages}))
-            prove_pack(pack, cache=cache, jobs=jobs, topic=topic.id, progress=lambda one, *_: grow(library.plus(one)))
+            prove_pack(
+                pack, cache=cache, jobs=jobs, topic=topic.id, progress=lambda outcome, *_: grow(library.plus(outcome))
+            )
     return library
 
 

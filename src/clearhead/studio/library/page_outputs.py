@@ -41,10 +41,10 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
             half.replace(place)
     left = iter(outputs)
 
-    def shown(found: re.Match[str]) -> str:
+    def shown(block: re.Match[str]) -> str:
         output = next(left)
         below = f"\n\n~~~output\n{output.rstrip()}\n~~~" if output.strip() else ""
-        return f"```python\n{found[1]}```{below}"
+        return f"```python\n{block[1]}```{below}"
 
     return RUN.sub(shown, page.text)
 
@@ -55,7 +55,7 @@ def _kept(place: Path, count: int) -> list[str] | None:
         kept = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(kept, list) and len(kept) == count and all(isinstance(one, str) for one in kept)
+    whole = isinstance(kept, list) and len(kept) == count and all(isinstance(output, str) for output in kept)
     return kept if whole else None
 
 

@@ -75,7 +75,7 @@ def new_draft(context: Context, item: Item, mode: str) -> Draft:
     before = context.history.by_item.get(item.id, [])
     concepts = [context.progress.concepts[name] for name in item.concepts]
     seed = context.next_seed(item)
-    known = any(one.correct for one in before)
+    known = any(attempt.correct for attempt in before)
     typed = mode in ("review", "practice") and known and item.kind == "predict" and can_type(context.proved(item, seed))
     steps = worked_steps.steps_to_ask(before, concepts)
     return Draft.new(item.id, seed=seed, mode=mode, now=context.now(), asked=steps, typed=typed)
@@ -99,11 +99,11 @@ def answered(context: Context, attempt: Attempt) -> Question | None:
     item = context.library.items.get(attempt.item_id)
     if item is None:
         return None
-    said = attempt.response
-    steps = len(said) if isinstance(said, dict) else 1
+    response = attempt.response
+    steps = len(response) if isinstance(response, dict) else 1
     at = attempt.at.timestamp()
     question = put(context, item, Draft(attempt.id, item.id, attempt.seed, at, attempt.mode, attempt.hints, steps))
-    typed = isinstance(said, str) and question.form == "options" and question.proved.option(said) is None
+    typed = isinstance(response, str) and question.form == "options" and question.proved.option(response) is None
     return put(context, item, question.draft.but(typed=True)) if typed else question
 
 
@@ -161,5 +161,5 @@ def rest(
 ) -> dict[str, Any]:
     """What the page says when nothing is left to ask; of a sitting, how many were answered and how many wait."""
     due = review_queue.next_due(items, context.progress)
-    said = {"next_due": due, "now": context.now(), "here": here, "place": place}
-    return {**said, "done": done, "right": right, "waiting": waiting}
+    fields = {"next_due": due, "now": context.now(), "here": here, "place": place}
+    return {**fields, "done": done, "right": right, "waiting": waiting}

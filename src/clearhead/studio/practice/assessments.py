@@ -55,8 +55,8 @@ def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: 
             topic=this,
             tabs=topic.tabs(context, pack, this),
             mode="test",
-            answers=[(one, context.library.items.get(one.item_id)) for one in answers],
-            right=sum(one.correct for one in answers),
+            answers=[(answer, context.library.items.get(answer.item_id)) for answer in answers],
+            right=sum(answer.correct for answer in answers),
             concepts=_by_concept(context, answers),
             won=won,
             needed=round(assessment.PASS * assessment.LENGTH) if len(items) >= assessment.LENGTH else 0,
@@ -77,7 +77,7 @@ def passed(context: Context, pack: Pack, this: Topic) -> str:
 @router.get("/topics/{pack_id}/{topic_id}/challenge", response_class=HTMLResponse)
 def challenge(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, this, items = _bank(context, pack_id, topic_id)
-    written = assessment.offered(this.challenges, context.library.items_of(pack, this))
+    authored = assessment.offered(this.challenges, context.library.items_of(pack, this))
     new = assessment.new_id()
     return render(
         request,
@@ -86,7 +86,7 @@ def challenge(request: Request, context: CurrentContext, pack_id: str, topic_id:
         topic=this,
         tabs=topic.tabs(context, pack, this),
         mode="challenge",
-        written=[(one, _badge(context, pack, this, one)) for one in written],
+        written=[(authored, _badge(context, pack, this, authored)) for authored in authored],
         problems=assessment.problems(items, new, context.store.attempt),
         start=f"{request.scope['path']}/{new}",
         clock=context.setting("clock"),
@@ -112,10 +112,10 @@ def sit_challenge(
     five = assessment.problems(
         context.library.items_of(pack, this) if chosen else items, str(id), context.store.attempt, chosen
     )
-    now = next((one for one in five if not one.over), None)
+    now = next((problem for problem in five if not problem.over), None)
     here = f"{request.scope['path']}?clock={clock}" + (f"&of={of}" if of else "")
     if now is None:
-        won = all(one.solved and one.in_time(factor) for one in five)
+        won = all(problem.solved and problem.in_time(factor) for problem in five)
         if won:
             context.store.keep(_badge_key(pack, this, chosen), f"{five[-1].tries[-1].at:%Y-%m-%d}")
         return render(
@@ -171,7 +171,7 @@ VERDICTS = {
 
 
 @dataclass(frozen=True)
-class Told:
+class ConceptVerdict:
     """What a test says of one concept."""
 
     mastery: Mastery
@@ -191,7 +191,7 @@ class Told:
         return _(VERDICTS[self.verdict])
 
 
-def _by_concept(context: Context, answers: list[Attempt]) -> list[Told]:
+def _by_concept(context: Context, answers: list[Attempt]) -> list[ConceptVerdict]:
     """The concepts that were asked, the weakest first."""
     asked: Counter[str] = Counter()
     right: Counter[str] = Counter()
@@ -201,15 +201,19 @@ def _by_concept(context: Context, answers: list[Attempt]) -> list[Told]:
             asked[concept] += 1
             right[concept] += answer.correct
     known = context.progress.concepts
-    told = [Told(known[concept], right[concept], count) for concept, count in asked.items() if concept in known]
-    return sorted(told, key=lambda one: (one.right / one.asked, one.mastery.concept))
+    verdicts = [
+        ConceptVerdict(known[concept], right[concept], count) for concept, count in asked.items() if concept in known
+    ]
+    return sorted(verdicts, key=lambda verdict: (verdict.right / verdict.asked, verdict.mastery.concept))
 
 
 def _draft(context: Context, item: Item, mode: str, id: str, place: int, back: str, *, tries: int = 0) -> Draft:
     """The ticket of one place in a sitting; its clock runs from when the place was first shown."""
     draft = new_draft(context, item, mode)
     at = _began(context, id, place, draft.at)
-    return Draft(assessment.answer_id(id, place, tries), item.id, draft.seed, at, mode, asked=draft.asked, sitting=back)
+    return Draft(
+        assessment.answer_id(id, place, tries), item.id, draft.seed, at, mode, asked=draft.asked, assessment=back
+    )
 
 
 def _began(context: Context, id: str, place: int, now: float) -> float:
@@ -225,9 +229,9 @@ def _chosen(context: Context, pack: Pack, this: Topic, id: str) -> Challenge | N
     """The author's challenge of this id; None for "", which draws five."""
     if not id:
         return None
-    for one in assessment.offered(this.challenges, context.library.items_of(pack, this)):
-        if one.id == id:
-            return one
+    for challenge in assessment.offered(this.challenges, context.library.items_of(pack, this)):
+        if challenge.id == id:
+            return challenge
     raise HTTPException(404, _("There is no challenge %(id)s here.", id=id))
 
 

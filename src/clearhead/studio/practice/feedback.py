@@ -39,7 +39,7 @@ def feedback(
         verdict = context.verdict(question, kept.response)
     except OptionError as other:  # the question was of another kind when it was answered
         raise HTTPException(404, _("The question has changed since, so this answer can no longer be shown.")) from other
-    tries = sum(not one.correct for one in context.history.by_item.get(kept.item_id, ()))
+    tries = sum(not attempt.correct for attempt in context.history.by_item.get(kept.item_id, ()))
     return render(
         request,
         "practice/feedback.html",

@@ -73,14 +73,14 @@ def cards(context: CurrentContext) -> dict[str, list[dict[str, str]]]:
         if state[item.id].state != "new"
     ]
     new = [item for item in every if state[item.id].state == "new"]
-    found = []
+    cards = []
     for item in (*due, *new)[:MOST]:
         proved = context.library.proved[item.id]
         draft = context.drafts.sign(replace(new_draft(context, item, "recall"), seed=proved.receipt.seed))
         stem = markdown.html(proved.stem) + (markdown.code(proved.given) if proved.given else "")
         topic = context.library.topic_of(item).title
-        found.append({"ticket": draft, "title": item.title or _("Card"), "topic": topic, "stem": str(stem)})
-    return {"cards": found}
+        cards.append({"ticket": draft, "title": item.title or _("Card"), "topic": topic, "stem": str(stem)})
+    return {"cards": cards}
 
 
 @router.get("/offline/back")
@@ -95,16 +95,16 @@ def back(context: CurrentContext, draft: Annotated[str, Query(alias="ticket")]) 
 def take(context: CurrentContext, graded: Annotated[list[Graded], Body(max_length=1000)]) -> dict[str, list[str]]:
     """Keep grades given without a network. Gives the tickets that are dealt with: kept now or before, or not ours."""
     done = []
-    for one in graded:
-        done.append(one.draft)
+    for graded_card in graded:
+        done.append(graded_card.draft)
         try:
-            question = _card(context, one.draft)
+            question = _card(context, graded_card.draft)
         except HTTPException:
             continue
         now = context.now()
-        at = min(max(one.at, question.draft.at), now.timestamp())  # a device's clock may be wrong
-        verdict = context.verdict(question, one.response)
-        attempt = question.attempt(one.response, verdict, datetime.fromtimestamp(at, UTC), confidence=None)
+        at = min(max(graded_card.at, question.draft.at), now.timestamp())  # a device's clock may be wrong
+        verdict = context.verdict(question, graded_card.response)
+        attempt = question.attempt(graded_card.response, verdict, datetime.fromtimestamp(at, UTC), confidence=None)
         context.store.record(replace(attempt, seconds=None))
     return {"done": done}
 

@@ -81,14 +81,14 @@ def review(request: Request, context: CurrentContext, after: str = "", focus: st
             request, context, item, new_draft(context, item, "review").but(focus=focus, place=formatting.words(focus))
         )
     since = review_session.start_of(since, context.now())
-    done, left, place = _sitting(context, since)
+    done, left, place = _session(context, since)
     item = next((item for item in left.items if item.id != after), next(iter(left.items), None))
     if item is None:
         return _at_rest(request, context, items, done=done, waiting=len(home.today(context).items))
     return ask(request, context, item, new_draft(context, item, "review").but(since=since, place=place))
 
 
-def _sitting(context: Context, since: int) -> tuple[list[Attempt], review_session.ReviewSession, str]:
+def _session(context: Context, since: int) -> tuple[list[Attempt], review_session.ReviewSession, str]:
     """What was answered in the sitting that began then, newest first; what it asks yet; and where it is, in words."""
     done = review_session.answers_since(context.history.attempts, since)
     left = home.today(context, review_session.SESSION_LENGTH - len(done))
@@ -96,7 +96,7 @@ def _sitting(context: Context, since: int) -> tuple[list[Attempt], review_sessio
 
 
 @router.get("/items/{item_id}", response_class=HTMLResponse)
-def one(
+def item_page(
     request: Request,
     context: CurrentContext,
     item_id: str,
@@ -119,14 +119,14 @@ def one(
     draft = new_draft(context, item, mode if mode in MODES else "practice").but(focus=focus)
     if since and mode == "review":
         since = review_session.start_of(since, context.now())
-        draft = draft.but(since=since, place=_sitting(context, since)[2])
+        draft = draft.but(since=since, place=_session(context, since)[2])
     return ask(request, context, item, draft, filled={"program": [program]} if program else None)
 
 
 def _last_program(context: Context, item: Item) -> str:
     """The program this step of Build was last answered with: one goes on with one's own."""
     before = context.history.by_item.get(item.id, ())
-    return next((str(one.response) for one in reversed(before) if isinstance(one.response, str)), "")
+    return next((str(attempt.response) for attempt in reversed(before) if isinstance(attempt.response, str)), "")
 
 
 @router.get("/reveal", response_class=HTMLResponse)
@@ -200,8 +200,8 @@ def _put_again(context: Context, draft: Draft, form: SavedForm) -> Response:
 
 def _after(context: Context, draft: Draft, kept: Attempt, *, before: bool = False) -> Response:
     """Where an answer leads; `before`: this question had been answered, and that answer counts."""
-    if draft.sitting:
-        return RedirectResponse(draft.sitting, 303)
+    if draft.assessment:
+        return RedirectResponse(draft.assessment, 303)
     item = context.library.items[draft.item]
     if item.kind == "card":
         on = onward(context, item, kept.mode, graded=kept.id, focus=draft.focus, since=draft.since)
@@ -213,7 +213,7 @@ def _after(context: Context, draft: Draft, kept: Attempt, *, before: bool = Fals
 def filled(form: FormData) -> dict[str, list[str]]:
     """What a form holds, to fill it in again."""
     return {
-        name: [one for one in form.getlist(name) if isinstance(one, str)]
+        name: [value for value in form.getlist(name) if isinstance(value, str)]
         for name in form
         if name not in ("csrf", "ticket")
     }
@@ -223,9 +223,9 @@ def _at_rest(
     request: Request, context: Context, items: list[Item], *, done: Sequence[Attempt] = (), waiting: int = 0
 ) -> HTMLResponse:
     """The end of a review: what was done in this sitting, and how many questions another would ask."""
-    right = sum(one.correct for one in done)
-    said = rest(context, items, "/review", None, done=len(done), right=right, waiting=waiting)
-    return render(request, "practice/rest.html", **said, tabs=[], mode="", levels=[], focus="")
+    right = sum(attempt.correct for attempt in done)
+    fields = rest(context, items, "/review", None, done=len(done), right=right, waiting=waiting)
+    return render(request, "practice/rest.html", **fields, tabs=[], mode="", levels=[], focus="")
 
 
 def _in_topic(
@@ -242,8 +242,8 @@ def _in_topic(
     pack, this = topic.topic_at(context, pack_id, topic_id)
     everything = topic.items_for(mode, context.library.items_of(pack, this))
     if not everything:
-        said = _("%(topic)s has nothing for %(mode)s yet.", topic=this.title, mode=_(MODES[mode]))
-        raise topic.nothing(context, said)
+        text = _("%(topic)s has nothing for %(mode)s yet.", topic=this.title, mode=_(MODES[mode]))
+        raise topic.nothing(context, text)
     items = levels.items_at(focus, everything)
     focus = focus if len(items) < len(everything) else ""
     here = request.scope["path"] + (f"?focus={focus}" if focus else "")
@@ -253,7 +253,7 @@ def _in_topic(
     if (
         assessments.passed(context, pack, this) and not more and mode != "build"
     ):  # who passed the test is asked nothing new
-        items = [one for one in items if progress.items[one.id].attempts]
+        items = [item for item in items if progress.items[item.id].attempts]
     item = _next(items, context, mode, after, more)
     if item is None:
         return render(
@@ -265,12 +265,12 @@ def _in_topic(
             levels=row,
             focus=focus,
         )
-    known = sum(review_queue.last_was_right(progress.items[one.id]) for one in items)
-    said = _("%(known)s of %(all)s right so far", known=known, all=len(items))
+    known = sum(review_queue.last_was_right(progress.items[item.id]) for item in items)
+    text = _("%(known)s of %(all)s right so far", known=known, all=len(items))
     program = _last_program(context, item) if mode == "build" else ""
     fields = {"program": [program]} if program else None
     return ask(
-        request, context, item, new_draft(context, item, mode).but(focus=focus, place=said), levels=row, filled=fields
+        request, context, item, new_draft(context, item, mode).but(focus=focus, place=text), levels=row, filled=fields
     )
 
 

@@ -42,10 +42,10 @@ def new_id() -> str:
 
 def answers_so_far(assessment_id: str, look: Look) -> list[Attempt]:
     """The answers of a test so far, in order."""
-    found: list[Attempt] = []
-    while len(found) < LENGTH and (one := look(answer_id(assessment_id, len(found)))):
-        found.append(one)
-    return found
+    answers: list[Attempt] = []
+    while len(answers) < LENGTH and (answer := look(answer_id(assessment_id, len(answers)))):
+        answers.append(answer)
+    return answers
 
 
 def next_item(items: Sequence[Item], answers: Sequence[Attempt], assessment_id: str) -> Item | None:
@@ -103,20 +103,20 @@ def problems(items: Sequence[Item], assessment_id: str, look: Look, chosen: Chal
     Args:
         chosen: the author's five; None draws one a slot by the sitting's id, of the harder items of a kind that fits.
     """
-    found = []
+    problems = []
     for place, (slot, item) in enumerate(_drawn(items, assessment_id) if chosen is None else _written(items, chosen)):
         name, _kinds, seconds = SLOTS[slot]
         tries: list[Attempt] = []
-        while len(tries) < item.attempts and (one := look(answer_id(assessment_id, place, len(tries)))):
-            tries.append(one)
-        found.append(Problem(place, name, item, max(seconds, item.time_limit), tuple(tries)))
-    return found
+        while len(tries) < item.attempts and (attempt := look(answer_id(assessment_id, place, len(tries)))):
+            tries.append(attempt)
+        problems.append(Problem(place, name, item, max(seconds, item.time_limit), tuple(tries)))
+    return problems
 
 
 def offered(challenges: Sequence[Challenge], items: Sequence[Item]) -> list[Challenge]:
     """The challenges whose five problems can all be put."""
     there = {item.id for item in items}
-    return [one for one in challenges if there.issuperset(one.problems.values())]
+    return [challenge for challenge in challenges if there.issuperset(challenge.problems.values())]
 
 
 def _written(items: Sequence[Item], chosen: Challenge) -> list[tuple[str, Item]]:
@@ -127,20 +127,20 @@ def _written(items: Sequence[Item], chosen: Challenge) -> list[tuple[str, Item]]
 def _drawn(items: Sequence[Item], assessment_id: str) -> list[tuple[str, Item]]:
     draw = random.Random(assessment_id)  # noqa: S311 — a draw, not a secret
     used: set[str] = set()
-    found = []
+    drawn = []
     for slot, (_name, kinds, _seconds) in SLOTS.items():
         pool = next((fit for kind in kinds if (fit := _of(items, kind, used))), [])
         if pool:
             hard = sorted(pool, key=lambda item: -item.difficulty)[: max(3, len(pool) // 2)]
             item = draw.choice(hard)
             used.add(item.id)
-            found.append((slot, item))
-    return found
+            drawn.append((slot, item))
+    return drawn
 
 
 def passed(answers: Sequence[Attempt]) -> bool:
     """Whether these answers pass a test: it was whole, and nearly all were right. Right answers made it hard."""
-    return len(answers) == LENGTH and sum(one.correct for one in answers) >= PASS * LENGTH
+    return len(answers) == LENGTH and sum(answer.correct for answer in answers) >= PASS * LENGTH
 
 
 def _of(items: Sequence[Item], kind: str, used: set[str]) -> list[Item]:

@@ -36,10 +36,10 @@ def items_at(focus: str, items: Iterable[Item]) -> list[Item]:
 
 def level_row(items: list[Item], progress: Progress) -> list[Level]:
     """All, then each level that has items; nothing where there is only one."""
-    found = []
+    levels = []
     for id, name in {"": ALL, **LEVELS}.items():
-        some = [item for item in items if not id or level_of(item) == id]
-        if some:
-            known = sum(review_queue.last_was_right(progress.items[item.id]) for item in some)
-            found.append(Level(id, name, known, len(some)))
-    return found if len(found) > 2 else []
+        at_level = [item for item in items if not id or level_of(item) == id]
+        if at_level:
+            known = sum(review_queue.last_was_right(progress.items[item.id]) for item in at_level)
+            levels.append(Level(id, name, known, len(at_level)))
+    return levels if len(levels) > 2 else []

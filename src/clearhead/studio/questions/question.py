@@ -122,12 +122,12 @@ class Question:
     @property
     def right(self) -> list[Lettered]:
         """The options that are right."""
-        return [one for one in self.options if one.option.correct]
+        return [lettered for lettered in self.options if lettered.option.correct]
 
     def chosen(self, response: object) -> list[Lettered]:
         """The options a response names."""
         keys = response if isinstance(response, list) else [response]
-        return [one for one in self.options if one.option.key in keys]
+        return [lettered for lettered in self.options if lettered.option.key in keys]
 
     def verdict(self, response: object, owner: str = "") -> Verdict:
         """What the course says of this response. Code is run for it, confined: that takes a second or so."""

@@ -12,7 +12,7 @@ def steps_to_ask(attempts: Sequence[Attempt], concepts: Iterable[Mastery] = ()) 
         attempts: at this example, oldest first. A success with hints adds no step.
         concepts: what the example exercises. Who knows them all begins further on: a shown step would only bore.
     """
-    levels = [one.level for one in concepts]
+    levels = [mastery.level for mastery in concepts]
     known = bool(levels) and all(level in ("good", "strong") for level in levels)
     steps = first = 2 if known else 1
     for attempt in attempts:

@@ -16,13 +16,13 @@ _COMMAND = re.compile(r"\\([A-Za-z]+|.)")
 _SHOWN = {**SYMBOLS, **OPERATORS, "{": "{", "}": "}"}
 
 
-def plain(text: str) -> str:
+def plain_text(text: str) -> str:
     r"""The words of a Markdown text, on one line.
 
     >>> plain("## One\n\n- the *weights*, $\\frac{QK^\\top}{\\sqrt{D}}$\n- [a question](/items/one)")
     'One the weights, QK⊤/√D a question'
     """
-    text = _FORMULA.sub(lambda found: _formula(found[1]), _PROGRAM.sub(" ", text))
+    text = _FORMULA.sub(lambda match: _formula(match[1]), _PROGRAM.sub(" ", text))
     return " ".join(_LINES.sub(" ", _MARKS.sub("", text)).split())
 
 
@@ -51,5 +51,5 @@ def _formula(source: str) -> str:
         source = _FRACTION.sub(r"\1/\2", _ROOT.sub(r"\1√\2", source))
         if source == before:
             source = _INNERMOST.sub(r"\2", source, count=1)
-    source = _COMMAND.sub(lambda found: _SHOWN.get(found[1], found[1] if found[1] in FUNCTIONS else ""), source)
+    source = _COMMAND.sub(lambda match: _SHOWN.get(match[1], match[1] if match[1] in FUNCTIONS else ""), source)
     return re.sub(r"[{}^_&]", "", source)

@@ -30,12 +30,12 @@ class TooLong(OptionError):
     """
 
     def __init__(self, kind: str, text: str) -> None:
-        said = message(
+        reason = message(
             "That is %(count)s characters, and this field takes at most %(most)s. Shorten it and send it again.",
             count=f"{len(text):,}",
             most=f"{LONGEST[kind]:,}",
         )
-        super().__init__(said)
+        super().__init__(reason)
         self.text = text
 
 

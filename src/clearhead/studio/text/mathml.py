@@ -48,9 +48,9 @@ class _Reader:
     """Recursive descent over the tokens; the methods return MathML elements."""
 
     def __init__(self, source: str) -> None:
-        found = [token for token in TOKEN.finditer(source) if not token[0].isspace()]
-        self.tokens = [token[0] for token in found]
-        self.starts = [token.start() for token in found]
+        matches = [token for token in TOKEN.finditer(source) if not token[0].isspace()]
+        self.tokens = [token[0] for token in matches]
+        self.starts = [token.start() for token in matches]
         self.source = source
         self.at = self.depth = 0
         self.style = ""  # the alphabet of the letters, such as mathbf
@@ -84,7 +84,7 @@ class _Reader:
         if token.isascii() and token[:1].isdigit() and len(token) > 1:
             self.tokens[self.at] = token[1:]
             return f"<mn>{self.letters(token[0])}</mn>"
-        return _one(self.atom())
+        return _single(self.atom())
 
     def scripted(self) -> Parts:
         base = self.atom()
@@ -101,13 +101,13 @@ class _Reader:
                 below = self.group()
         if primes:
             signs = ["<mo>′</mo>"] * primes
-            above = _one([*signs, above] if above else signs)
+            above = _single([*signs, above] if above else signs)
         if not (below or above):
             return base
         kind = "msup" if not below else "msub" if not above else "msubsup"
         if around:
             kind = {"msup": "mover", "msub": "munder", "msubsup": "munderover"}[kind]
-        return [f"<{kind}>{_one(base)}{below}{above}</{kind}>"]
+        return [f"<{kind}>{_single(base)}{below}{above}</{kind}>"]
 
     def atom(self) -> Parts:
         self.depth += 1
@@ -175,7 +175,7 @@ class _Reader:
         if self.peek() != "[":
             return f"<msqrt>{self.group()}</msqrt>"
         self.take("[")
-        degree = _one(self.row(until=("]",)))
+        degree = _single(self.row(until=("]",)))
         self.take("]")
         return f"<mroot>{self.group()}{degree}</mroot>"
 
@@ -277,7 +277,7 @@ def _row(parts: Parts) -> str:
     return f"<mrow>{''.join(parts)}</mrow>"
 
 
-def _one(parts: Parts) -> str:
+def _single(parts: Parts) -> str:
     """The parts as a single element, which arguments must be."""
     return parts[0] if len(parts) == 1 else _row(parts)
 

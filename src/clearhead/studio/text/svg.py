@@ -46,7 +46,7 @@ def figure(svg: str, label: str, prefix: str = "") -> Markup:
     if not svg or unsafe(svg):
         return Markup("")
     root = ElementTree.fromstring(svg)  # noqa: S314 — `unsafe` has refused a doctype, so there are no entities
-    title = next((one.text for one in root.iter(f"{{{SVG}}}title") if one.text), "")
+    title = next((element.text for element in root.iter(f"{{{SVG}}}title") if element.text), "")
     drawn = _kept(root, prefix)
     drawn.attrib.setdefault("fill", "currentColor")
     drawn.attrib |= {"class": "figure", "role": "img", "aria-label": f"{label}: {title}" if title else label}

@@ -18,7 +18,7 @@ from clearhead.messages import Message
 ENGLISH = "en"
 CATALOGS = Path(__file__).parents[1] / "locale"  # <language>/LC_MESSAGES/studio.mo, and page.mo for the ES modules
 _spoken: ContextVar[gettext.NullTranslations | None] = ContextVar("spoken", default=None)
-_PLAIN = gettext.NullTranslations()
+_ENGLISH = gettext.NullTranslations()
 
 
 def _(text: str, **values: Any) -> str:
@@ -35,13 +35,13 @@ def mark(text: str) -> str:
     return text
 
 
-def many(one: str, several: str, count: int, **values: Any) -> str:
+def many(singular: str, plural: str, count: int, **values: Any) -> str:
     """The form that fits the count, which also fills `%(count)s`.
 
     >>> many("%(count)s try left", "%(count)s tries left", 2)
     '2 tries left'
     """
-    return current_catalog().ngettext(one, several, count) % {"count": count, **values}
+    return current_catalog().ngettext(singular, plural, count) % {"count": count, **values}
 
 
 def translate(text: str) -> str:
@@ -76,9 +76,9 @@ def lookup(text: str) -> str:
     return current_catalog().gettext(text)
 
 
-def lookup_many(one: str, several: str, count: int) -> str:
+def lookup_many(singular: str, plural: str, count: int) -> str:
     """The form that fits the count as the catalog has it, nothing filled in."""
-    return current_catalog().ngettext(one, several, count)
+    return current_catalog().ngettext(singular, plural, count)
 
 
 def use_language(language: str | gettext.NullTranslations) -> None:
@@ -88,7 +88,7 @@ def use_language(language: str | gettext.NullTranslations) -> None:
 
 def current_catalog() -> gettext.NullTranslations:
     """The catalog of this request; what is kept of a page's text is kept by it."""
-    return _spoken.get() or _PLAIN
+    return _spoken.get() or _ENGLISH
 
 
 @cache

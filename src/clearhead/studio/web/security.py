@@ -66,8 +66,8 @@ class KnownHost:
         if scope["type"] == "http":
             hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
             if len(hosts) != 1 or not self._is_ours(hosts[0]):
-                said = _("This address is not one of the studio’s own. Start it with --url to name another.")
-                await PlainTextResponse(said, 400)(scope, receive, send)
+                text = _("This address is not one of the studio’s own. Start it with --url to name another.")
+                await PlainTextResponse(text, 400)(scope, receive, send)
                 return
         await self.app(scope, receive, send)
 

@@ -39,7 +39,7 @@ class NeedsQueue(Exception):
 
 
 @dataclass
-class _Place:
+class _Pending:
     """What one learner runs and has waiting."""
 
     count: int = 0
@@ -58,12 +58,12 @@ class WorkQueue:
     def __init__(self, name: str, at_once: int, locks: Locks | None = None) -> None:
         self.name, self.at_once = name, at_once
         self.threads = ThreadPoolExecutor(at_once, thread_name_prefix=name)
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, _Pending] = {}
         self._locks = locks
         self._first = asyncio.Lock()  # of those in this process that wait for the other processes, one asks, in order
 
     @asynccontextmanager
-    async def turn(self, learner: int) -> AsyncIterator[None]:
+    async def slot(self, learner: int) -> AsyncIterator[None]:
         """Wait until no other work of this learner's runs, and no more work of all learners than may run at once.
 
         The work itself goes to `threads`.
@@ -71,7 +71,7 @@ class WorkQueue:
         Raises:
             Busy: so much of it waits already that this is not queued.
         """
-        place = self._places.setdefault(learner, _Place())
+        place = self._places.setdefault(learner, _Pending())
         if place.count > WAITING:
             raise Busy
         place.count += 1
@@ -99,7 +99,7 @@ class WorkQueue:
         Raises:
             Busy: see `turn`.
         """
-        async with self.turn(learner):
+        async with self.slot(learner):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self.threads, copy_context().run, partial(_off_page, work))
 
