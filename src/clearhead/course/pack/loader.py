@@ -204,5 +204,5 @@ def _assemble(front: Front, parts: Document, name: str, digest: str) -> Item:
 def _hash(text: str, parts: Document, misconceptions: Mapping[str, str]) -> str:
     """Return the hash of an item: of its file and of the sentences it uses from pack.toml."""
     named = sorted({program.misconception for program in parts.programs if program.misconception})
-    words = [text, *(f"{one}={misconceptions.get(one, '')}" for one in named)]
+    words = [text, *(f"{belief}={misconceptions.get(belief, '')}" for belief in named)]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()
