@@ -27,7 +27,6 @@ PENDING_SENTENCES = {
     "matrix",
     "multihead",
     "studio",
-    "docs",
 }
 # Names that programs outside these rooms give: (file, name).
 PUBLIC = {
