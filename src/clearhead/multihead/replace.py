@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
-from clearhead.multihead.module import MultiheadAttention
+from clearhead.multihead.layer.module import MultiheadAttention
 
 
 @dataclass(frozen=True, slots=True)

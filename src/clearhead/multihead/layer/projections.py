@@ -10,7 +10,7 @@ from clearhead import kernels
 from clearhead.kernels import modes
 
 if TYPE_CHECKING:
-    from clearhead.multihead.module import MultiheadAttention
+    from clearhead.multihead.layer.module import MultiheadAttention
 
 
 def inward(module: "MultiheadAttention", query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
