@@ -1,4 +1,4 @@
-"""`replace_attention`: give a model our attention in place of torch's."""
+"""`replace_attention`: give a model our attention instead of torch's."""
 
 from dataclasses import dataclass, field
 from typing import cast

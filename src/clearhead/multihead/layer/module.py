@@ -41,7 +41,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         device, dtype: of the parameters.
         num_kv_heads: heads of keys and values, which divides num_heads (grouped queries); default num_heads.
         rotary: a Rotary, or True for Rotary(head_dim): positions turned into queries and keys.
-        weights: "dense", or "matrix" to get an AttentionMatrix, per head and never stored, in place of the weights.
+        weights: "dense", or "matrix" to get an AttentionMatrix, per head and never stored, instead of the weights.
 
     Raises:
         ShapeError, OptionError: num_heads does not divide embed_dim (says what would), or one of them is not positive.
