@@ -25,7 +25,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def prepare(preload: list[str]) -> None:
-    """Import and set up what programs need. What is slow the first time is done here, once for all children."""
+    """Import and set up what programs need. What is slow the first time happens here, once for all children."""
     for name in preload:
         module = importlib.import_module(name)
         if name == "torch":

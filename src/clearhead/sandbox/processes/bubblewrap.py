@@ -28,13 +28,13 @@ _TRIAL = 30.0
 
 
 def works() -> bool:
-    """Whether bubblewrap is installed and may make namespaces here."""
+    """Return whether bubblewrap is installed and may make namespaces here."""
     return unusable() is None
 
 
 @cache
 def unusable() -> str | None:
-    """Why bubblewrap cannot be used here; None where it can."""
+    """Return why bubblewrap cannot be used here; None if it can."""
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed"
     if not seccomp.supported():
@@ -62,7 +62,7 @@ def unusable() -> str | None:
 
 @cache
 def limits_tmpfs() -> bool:
-    """Whether this bubblewrap can limit the size of a tmpfs: 0.7 and later can."""
+    """Return whether this bubblewrap can limit the size of a tmpfs, as 0.7 and later can."""
     help_text = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, timeout=_TRIAL)
     return "--size" in help_text.stdout and "--perms" in help_text.stdout
 
@@ -160,7 +160,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
 
 
 def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, info_read: int) -> None:
-    """Say the process id, wait, and say the status, as a warm worker does."""
+    """Send the process id, wait, and send the status, as a warm worker does."""
     with reply:
         try:
             reply.sendall(struct.pack("q", _inner(info_read) or process.pid))
@@ -173,7 +173,7 @@ def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, info_read:
 
 
 def _inner(info_read: int) -> int | None:
-    """The id, out here, of the process inside. bubblewrap tells it before the process starts."""
+    """Return the id, outside, of the process inside. bubblewrap reports it before the process starts."""
     data = b""
     with os.fdopen(info_read, "rb", buffering=0) as pipe:
         while not data.rstrip().endswith(b"}") and (part := pipe.read(4096)):

@@ -24,7 +24,8 @@ class _Part:
 def with_seed_substituted(source: str, seed: int) -> str:
     r"""Return the program with the seed's number instead of its name, without what only served to draw.
 
-    >>> print(with_seed_substituted("import random\n\nn = random.Random(seed).choice([3, 5]) if seed else 4\nprint(n)  # odd?\n", 0))
+    >>> source = "import random\n\nn = random.Random(seed).choice([3, 5]) if seed else 4\nprint(n)  # odd?\n"
+    >>> print(with_seed_substituted(source, 0))
     n = 4
     print(n)  # odd?
     >>> print(with_seed_substituted("import random\n\ndraw = random.Random(seed)\nn, k = draw.random(), seed\n", 1))

@@ -13,7 +13,7 @@ from clearhead.course.pack.blocks import ROLES, SECTIONS
 from clearhead.course.pack.front_matter import Front
 from clearhead.errors import OptionError
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 confined = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 
 

@@ -20,7 +20,7 @@ from clearhead.course.exchange.question import Question, html, plain_text
 from clearhead.errors import OptionError, PackError
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
-PACKS = Path(__file__).parents[1] / "packs"
+PACKS = Path(__file__).parents[2] / "packs"
 GOOD = PACKS / "good"
 
 

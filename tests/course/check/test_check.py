@@ -17,7 +17,7 @@ from clearhead.course.proofs.proved import Option, Outcome, Proved, Receipt
 from clearhead.sandbox.processes import pool
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
-PACKS = Path(__file__).parents[1] / "packs"
+PACKS = Path(__file__).parents[2] / "packs"
 
 
 @pytest.fixture

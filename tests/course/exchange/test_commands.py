@@ -14,7 +14,7 @@ from clearhead.course.pack.loader import find
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import PackError
 
-GOOD = Path(__file__).parents[1] / "packs" / "good"
+GOOD = Path(__file__).parents[2] / "packs" / "good"
 confined = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 LOSSY = "One {=a ~%50%b}\n\nTwo {=a ~b}\n"
 
