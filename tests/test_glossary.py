@@ -20,13 +20,11 @@ PENDING_NAMES = {
     "masks",
     "matrix",
     "multihead",
-    "studio",
 }
 PENDING_SENTENCES = {
     "kernels",
     "matrix",
     "multihead",
-    "studio",
 }
 # Names that programs outside these rooms give: (file, name).
 PUBLIC = {
