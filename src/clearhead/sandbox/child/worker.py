@@ -100,7 +100,8 @@ def _become(descriptors: list[int], parent: int) -> None:
     if os.getppid() != parent:
         os._exit(0)
     os.setsid()
-    high = [os.dup2(descriptor, 100 + place) for place, descriptor in enumerate(descriptors)]
+    above = max(100, *descriptors) + 1  # where no copy overwrites one that is still to be copied
+    high = [os.dup2(descriptor, above + place) for place, descriptor in enumerate(descriptors)]
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, place, inheritable=False)
     os.closerange(len(high), 4096)

@@ -104,9 +104,11 @@ class Cold:
 
     def _main(self, given: Sequence[int]) -> str:
         return f"""
-high = [os.dup2(one, 100 + at) for at, one in enumerate({list(given)!r})]
-for at, one in enumerate(high):
-    os.dup2(one, at)
+given = {list(given)!r}
+above = max(100, *given) + 1
+high = [os.dup2(descriptor, above + at) for at, descriptor in enumerate(given)]
+for at, descriptor in enumerate(high):
+    os.dup2(descriptor, at)
 os.closerange(len(high), 4096)
 from clearhead.sandbox.child import confined, judging, worker
 worker.prepare({list(self.preload)!r})
