@@ -1,5 +1,6 @@
 """Two back ends behind one interface, and what happens where there is none."""
 
+import contextlib
 import json
 import os
 import sys
@@ -41,6 +42,20 @@ def test_every_back_end_keeps_the_contract(name: str) -> None:
     assert sandbox.run("import ctypes; ctypes.string_at(0)", name=name).exit_code == -11
     assert sandbox.judge("def f(x): return 2 * x", "assert f(4) == 8", name=name).passed
     assert not sandbox.judge("def f(x): return 3 * x", "assert f(4) == 8", name=name).passed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("first", [80, 82, 84, 86])
+def test_programs_start_from_a_process_with_a_hundred_open_files(name: str, first: int) -> None:
+    """The descriptors of a program straddle 100, where the child moves them first."""
+    opened: list[int] = []
+    with contextlib.ExitStack() as stack:
+        while not opened or opened[-1] < first:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+            stack.callback(os.close, opened[-1])
+        done = sandbox.run("x = 2", want=[("x", "")], name=name)
+    assert (done.stopped, done.values) == (None, {"x": "2"}), done
 
 
 LOOK = """

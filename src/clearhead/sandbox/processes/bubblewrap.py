@@ -106,9 +106,9 @@ class Cold:
         return f"""
 import fcntl
 given = {list(given)!r}
-high = [fcntl.fcntl(one, fcntl.F_DUPFD, len(given)) for one in given]  # free numbers: none of the given is overwritten
-for at, one in enumerate(high):
-    os.dup2(one, at)
+high = [fcntl.fcntl(number, fcntl.F_DUPFD, len(given)) for number in given]  # free numbers: none is overwritten
+for at, number in enumerate(high):
+    os.dup2(number, at)
 os.closerange(len(high), 4096)
 from clearhead.sandbox.child import confined, judging, worker
 worker.prepare({list(self.preload)!r})
