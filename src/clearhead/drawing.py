@@ -27,6 +27,11 @@ def text(x: float, y: float, said: str, anchor: str = "middle", more: str = "") 
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(said)}</text>'
 
 
+def rectangle(x: float, y: float, width: float, height: float, more: str) -> str:
+    """A rectangle; `more` is its paint."""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {more}/>'
+
+
 def bars(values: Sequence[float], names: Sequence[str] = (), title: str = "", top: float | None = None) -> str:
     """One bar a value, its number above and its name below; `top` is the value of a bar of full height."""
     most = top or max(map(abs, values)) or 1.0
@@ -37,7 +42,9 @@ def bars(values: Sequence[float], names: Sequence[str] = (), title: str = "", to
     for at, (value, name) in enumerate(zip(values, names, strict=True)):
         tall = max(min(abs(value) / most, 1.0) * high, 0.75)
         left = at * step + 8
-        body += f'<rect x="{left:.1f}" y="{base - tall:.1f}" width="{step - 16:.1f}" height="{tall:.1f}" fill="{ACCENT}"/>'
+        body += (
+            f'<rect x="{left:.1f}" y="{base - tall:.1f}" width="{step - 16:.1f}" height="{tall:.1f}" fill="{ACCENT}"/>'
+        )
         body += text(at * step + step / 2, base - tall - 5, number(value)) + text(at * step + step / 2, base + 16, name)
     wide = len(values) * step
     body += f'<path d="M2 {base}H{wide - 2:.0f}" stroke="currentColor"/>'
@@ -48,7 +55,7 @@ def grid(
     rows: Sequence[Sequence[float]], row_names: Sequence[str] = (), column_names: Sequence[str] = (), title: str = "",
     hidden: Sequence[Sequence[bool]] = (), numbers: bool = True,
 ) -> str:  # fmt: skip
-    """A map: rows are queries, columns keys, a cell is the darker the larger its weight (0 to 1); hidden ones hatched."""
+    """A map: rows are queries, columns keys. A cell is the darker the larger its weight (0 to 1); hidden ones are hatched."""
     row_names = row_names or [str(at) for at in range(len(rows))]
     column_names = column_names or [str(at) for at in range(len(rows[0]))]
     side = max(26.0 if not numbers else 38.0, LETTER * max(map(len, column_names)) + 6)
@@ -67,7 +74,8 @@ def grid(
             shut = bool(hidden) and bool(hidden[i][j])
             paint = 'fill="url(#hatch)"' if shut else f'fill="{ACCENT}" fill-opacity="{min(max(weight, 0), 1):.2f}"'
             x = left + j * side
-            body += f'<rect x="{x:.1f}" y="{y:.1f}" width="{side - 2:.1f}" height="{tall - 2:.1f}" {paint} stroke="currentColor" stroke-opacity="0.25"/>'
+            edge = 'stroke="currentColor" stroke-opacity="0.25"'
+            body += rectangle(x, y, side - 2, tall - 2, f"{paint} {edge}")
             if numbers and not shut:
                 ink = ' fill="white"' if weight > 0.6 else ""
                 body += text(x + side / 2 - 1, y + 16, number(weight), more=ink)
@@ -86,15 +94,20 @@ def lines(
     wide, high, left = 380.0, 150.0, 44.0
     right = LETTER * max(map(len, series)) + 14
 
+    def across(at: int) -> float:
+        return left + at * (wide - left) / max(len(x) - 1, 1)
+
     def place(at: int, value: float) -> str:
-        return f"{left + at * (wide - left) / max(len(x) - 1, 1):.1f},{high - (value - least) / ((most - least) or 1) * (high - 24):.1f}"
+        up = (value - least) / ((most - least) or 1) * (high - 24)
+        return f"{across(at):.1f},{high - up:.1f}"
 
     body = f'<path d="M{left} 14V{high}H{wide}" fill="none" stroke="currentColor"/>'
     body += text(left - 6, 28, number(most), "end") + text(left - 6, high, number(least), "end")
     for at in sorted({0, len(x) // 2, len(x) - 1}):
-        body += text(left + at * (wide - left) / max(len(x) - 1, 1), high + 16, str(x[at]))
+        body += text(across(at), high + 16, str(x[at]))
     if mark is not None:
-        body += f'<path d="M{place(mark, least).split(",")[0]} 14V{high}" stroke="currentColor" stroke-opacity="0.4" stroke-width="3"/>'
+        stroke = 'stroke="currentColor" stroke-opacity="0.4" stroke-width="3"'
+        body += f'<path d="M{across(mark):.1f} 14V{high}" {stroke}/>'
     ends: list[float] = []
     for (name, one), colour in zip(series.items(), COLOURS * 2, strict=False):
         points = " ".join(place(at, value) for at, value in enumerate(one))

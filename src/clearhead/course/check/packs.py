@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
 
+from clearhead.course.check.guessing import guessable
 from clearhead.course.pack.item import Pack
 from clearhead.course.pack.loader import find, load, shipped
 from clearhead.course.proofs.pages import kept_pages, page_key, prove_pages
@@ -126,24 +127,6 @@ def line(pack: Pack, one: Outcome) -> str:
     receipt = one.proved.receipt
     how = "unchanged" if one.cached else f"{one.seconds:.1f} s"
     return f"ok  {one.item_id}  {one.proved.kind}  seed {receipt.seed}  {receipt.outcome[:12]}  {how}"
-
-
-def guessable(outcomes: Sequence[Outcome]) -> list[str]:
-    """Ways to guess without knowing: the right option is too often the longest, or too often at one place."""
-    asked = [outcome.proved for outcome in outcomes if outcome.proved and sum(o.correct for o in outcome.proved.options) == 1]
-    asked = [one for one in asked if len(one.options) >= 3]
-    if len(asked) < 8:
-        return []  # too few to tell chance from habit
-    said = []
-    longest = sum(max(one.options, key=lambda o: len(o.text)).correct for one in asked)
-    fair = sum(1 / len(one.options) for one in asked)
-    if longest > 2 * fair:
-        said.append(f"the right option is the longest in {longest} of {len(asked)} items; say it shorter")
-    places = [next(o.key for o in one.options if o.correct) for one in asked]
-    most = max(sorted(set(places)), key=places.count)
-    if places.count(most) > 2 * fair:
-        said.append(f"the right option is ({most}) in {places.count(most)} of {len(asked)} items")
-    return said
 
 
 def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Path:

@@ -39,7 +39,9 @@ def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: s
         names = [challenge.id for challenge in topic.challenges]
         for challenge in topic.challenges:
             if names.count(challenge.id) > 1:
-                raise _wrong(text, "id", challenge.id, f"challenge {challenge.id!r} is there twice in a topic; ids are unique")
+                raise _wrong(
+                    text, "id", challenge.id, f"challenge {challenge.id!r} is there twice in a topic; ids are unique"
+                )
             for slot, name in challenge.problems.items():
                 item = items.get(name)
                 if item is None or item.topic != topic.id:
@@ -47,6 +49,16 @@ def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: s
                 if item.kind not in SLOTS[slot]:
                     expected = " or ".join(SLOTS[slot])
                     raise _wrong(text, slot, name, f"{name!r} is a {item.kind} item; `{slot}` takes a {expected}")
+
+
+def check_needs(topics: Iterable[Topic], text: str) -> None:
+    """Raise PackError, at its line of pack.toml, for a topic that needs one which does not come before it."""
+    before: set[str] = set()
+    for topic in topics:
+        for need in topic.needs:
+            if need not in before:
+                raise _wrong(text, "id", topic.id, f"topic {topic.id!r} needs {need!r}, which is no topic before it")
+        before.add(topic.id)
 
 
 def _wrong(text: str, key: str, value: str, message: str) -> PackError:

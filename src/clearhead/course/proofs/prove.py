@@ -22,9 +22,10 @@ from clearhead.course.proofs.kinds import PROOFS
 from clearhead.course.proofs.placeholders import fill
 from clearhead.course.proofs.proved import Outcome, Proved, Receipt
 from clearhead.course.proofs.runner import SALTS, Bench
+from clearhead.course.proofs.wording import check_wording
 from clearhead.errors import ProofError, SandboxError
 
-ENGINE = "3"  # add one when the same item would be proved differently
+ENGINE = "4"  # add one when the same item would be proved differently
 SEEDS = 12  # at so many an item with variants must hold
 JUDGED = 3  # as above, where each program costs two processes of its own
 
@@ -152,7 +153,7 @@ def _seeds(item: Item, count: int) -> range:
 
 
 def _prove_variants(proved: Proved, bench: Bench) -> None:
-    """The other seeds must hold as well, and one of them must give other numbers."""
+    """The other seeds must hold as well, one of them must give other numbers, and the prose must fit all of them."""
     item, others = bench.item, []
     for seed in bench.seeds[1:]:
         try:
@@ -162,6 +163,7 @@ def _prove_variants(proved: Proved, bench: Bench) -> None:
     if others and all(_shown(other) == _shown(proved) for other in others):
         message = "another seed asks and answers the same; draw the numbers from `seed`, or drop `variants`"
         raise ProofError(message, file=item.file, line=item.lines.get("variants"))
+    check_wording(item, [proved, *others])
 
 
 def _said(error: ProofError) -> str:

@@ -87,7 +87,7 @@ class Bench:
         if plan in self.done:
             return self.done[plan]
         chunks, wanted = plan.chunks, plan.want
-        limits = Limits(seconds=self.item.time_limit)
+        limits = Limits(seconds=self.item.run_limit)
         runs = [sandbox.run(chunks, limits=limits, want=wanted, preload=self.pack.preload, salt=salt) for salt in SALTS]
         for one in runs:
             if one.stopped:
@@ -117,7 +117,7 @@ class Bench:
         case = self.case(program, line, tests)
         if case in self.judged:
             return self.judged[case]
-        limits = Limits(seconds=self.item.time_limit)
+        limits = Limits(seconds=self.item.run_limit)
         first, second = (sandbox.judge(*case, limits=limits, preload=self.pack.preload, salt=salt) for salt in SALTS)
         if first.tests != second.tests:
             raise self.wrong(line, "two runs of the tests disagree. Seed what is random: torch.manual_seed(seed)")
@@ -126,7 +126,7 @@ class Bench:
     def judge_ahead(self, tests: Program, *programs: tuple[str, int]) -> None:
         """Judge these (program, line) together now; `judge` then has what was found, where two runs agree on all."""
         cases = list(dict.fromkeys(self.case(*program, tests) for program in programs))
-        limits = Limits(seconds=self.item.time_limit, output=_TOGETHER)
+        limits = Limits(seconds=self.item.run_limit, output=_TOGETHER)
         preload = self.pack.preload
         first = sandbox.judge_each(cases, limits=limits, preload=preload, salt=SALTS[0])
         second = sandbox.judge_each(cases[::-1], limits=limits, preload=preload, salt=SALTS[1]) if first else None
@@ -190,7 +190,7 @@ def together(bench: Bench, plans: Sequence[Planned], times: int = 1) -> None:
     if len(plans) < 2:
         return
     bench.tried.update(plans)
-    limit = bench.item.time_limit
+    limit = bench.item.run_limit
     limits = Limits(seconds=limit * times, output=_TOGETHER)
     preload = bench.pack.preload
     first = sandbox.run_each(plans, limits=limits, turn=limit, preload=preload, salt=SALTS[0])
@@ -207,7 +207,7 @@ def _refused(outcome: Outcome) -> bool:
 
 
 _STOPPED = {
-    "time": "stopped after {limits.seconds:g} s; make it faster, or raise `time_limit`",
+    "time": "stopped after {limits.seconds:g} s; make it faster, or raise `time_limit` (30 s at most)",
     "memory": "stopped: it took more than {limits.memory:,} bytes of memory",
     "output": "stopped: it printed more than {limits.output:,} bytes",
     "disk": "stopped: it wrote more than {limits.disk:,} bytes",
