@@ -22,14 +22,14 @@ def svg(width: float, height: float, body: str, title: str) -> str:
     )
 
 
-def text(x: float, y: float, said: str, anchor: str = "middle", more: str = "") -> str:
+def text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
     """A word of a picture, its baseline at y."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(said)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
 
 
-def rectangle(x: float, y: float, width: float, height: float, more: str) -> str:
-    """A rectangle; `more` is its paint."""
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {more}/>'
+def rectangle(x: float, y: float, width: float, height: float, paint: str) -> str:
+    """A rectangle, its upper left corner at (x, y)."""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {paint}/>'
 
 
 def bars(values: Sequence[float], names: Sequence[str] = (), title: str = "", top: float | None = None) -> str:
@@ -42,9 +42,7 @@ def bars(values: Sequence[float], names: Sequence[str] = (), title: str = "", to
     for at, (value, name) in enumerate(zip(values, names, strict=True)):
         tall = max(min(abs(value) / most, 1.0) * high, 0.75)
         left = at * step + 8
-        body += (
-            f'<rect x="{left:.1f}" y="{base - tall:.1f}" width="{step - 16:.1f}" height="{tall:.1f}" fill="{ACCENT}"/>'
-        )
+        body += rectangle(left, base - tall, step - 16, tall, f'fill="{ACCENT}"')
         body += text(at * step + step / 2, base - tall - 5, number(value)) + text(at * step + step / 2, base + 16, name)
     wide = len(values) * step
     body += f'<path d="M2 {base}H{wide - 2:.0f}" stroke="currentColor"/>'
@@ -55,7 +53,7 @@ def grid(
     rows: Sequence[Sequence[float]], row_names: Sequence[str] = (), column_names: Sequence[str] = (), title: str = "",
     hidden: Sequence[Sequence[bool]] = (), numbers: bool = True,
 ) -> str:  # fmt: skip
-    """A map: rows are queries, columns keys. A cell is the darker the larger its weight (0 to 1); hidden ones are hatched."""
+    """A map of queries (rows) and keys (columns): darker for a larger weight (0 to 1), hatched where hidden."""
     row_names = row_names or [str(at) for at in range(len(rows))]
     column_names = column_names or [str(at) for at in range(len(rows[0]))]
     side = max(26.0 if not numbers else 38.0, LETTER * max(map(len, column_names)) + 6)
@@ -74,8 +72,7 @@ def grid(
             shut = bool(hidden) and bool(hidden[i][j])
             paint = 'fill="url(#hatch)"' if shut else f'fill="{ACCENT}" fill-opacity="{min(max(weight, 0), 1):.2f}"'
             x = left + j * side
-            edge = 'stroke="currentColor" stroke-opacity="0.25"'
-            body += rectangle(x, y, side - 2, tall - 2, f"{paint} {edge}")
+            body += rectangle(x, y, side - 2, tall - 2, f'{paint} stroke="currentColor" stroke-opacity="0.25"')
             if numbers and not shut:
                 ink = ' fill="white"' if weight > 0.6 else ""
                 body += text(x + side / 2 - 1, y + 16, number(weight), more=ink)
@@ -89,28 +86,26 @@ def lines(
     mark: int | None = None,
 ) -> str:  # fmt: skip
     """Curves over common places x, each named at its end; `mark` is the place of an upright line."""
-    values = [value for one in series.values() for value in one]
+    values = [value for curve in series.values() for value in curve]
     most, least = top if top is not None else max(values), min(0.0, min(values))
     wide, high, left = 380.0, 150.0, 44.0
     right = LETTER * max(map(len, series)) + 14
 
-    def across(at: int) -> float:
-        return left + at * (wide - left) / max(len(x) - 1, 1)
-
     def place(at: int, value: float) -> str:
-        up = (value - least) / ((most - least) or 1) * (high - 24)
-        return f"{across(at):.1f},{high - up:.1f}"
+        across = left + at * (wide - left) / max(len(x) - 1, 1)
+        down = high - (value - least) / ((most - least) or 1) * (high - 24)
+        return f"{across:.1f},{down:.1f}"
 
     body = f'<path d="M{left} 14V{high}H{wide}" fill="none" stroke="currentColor"/>'
     body += text(left - 6, 28, number(most), "end") + text(left - 6, high, number(least), "end")
     for at in sorted({0, len(x) // 2, len(x) - 1}):
-        body += text(across(at), high + 16, str(x[at]))
+        body += text(left + at * (wide - left) / max(len(x) - 1, 1), high + 16, str(x[at]))
     if mark is not None:
-        stroke = 'stroke="currentColor" stroke-opacity="0.4" stroke-width="3"'
-        body += f'<path d="M{across(mark):.1f} 14V{high}" {stroke}/>'
+        across = place(mark, least).split(",")[0]
+        body += f'<path d="M{across} 14V{high}" stroke="currentColor" stroke-opacity="0.4" stroke-width="3"/>'
     ends: list[float] = []
-    for (name, one), colour in zip(series.items(), COLOURS * 2, strict=False):
-        points = " ".join(place(at, value) for at, value in enumerate(one))
+    for (name, curve), colour in zip(series.items(), COLOURS * 2, strict=False):
+        points = " ".join(place(at, value) for at, value in enumerate(curve))
         body += f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
         y = float(points.rsplit(",", 1)[1])
         while any(abs(y - other) < 13 for other in ends):

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from clearhead.kernels import figures
+from clearhead.kernels.cpu_targets import Target, current, is_forced
 from clearhead.kernels.figures import DECODE, FORWARD, TRAINING, Cost
 from clearhead.kernels.library import cpu_features
-from clearhead.kernels.targets import Target, current, is_forced
 
 FEW_QUERIES = 8  # up to so many the native kernel reads keys once for all of them (kFewQueries, native/arguments.h)
 MARGIN = 1.1  # a difference of a tenth is within what two measurements differ by

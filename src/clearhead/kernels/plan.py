@@ -14,15 +14,15 @@ from torch.autograd import forward_ad
 
 from clearhead import arguments
 from clearhead.errors import KernelError
-from clearhead.kernels import costs, modes, targets
+from clearhead.kernels import costs, cpu_targets, modes
 from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.prepare import is_causal_rule, is_simple, matrix_takes, prepare
 from clearhead.kernels.capability import Kernel
+from clearhead.kernels.cpu_targets import current, forced
 from clearhead.kernels.figures import DECODE, FORWARD, TRAINING
 from clearhead.kernels.library import library, reads_tensors
 from clearhead.kernels.problem import Problem, carries_tangent
 from clearhead.kernels.registry import KERNELS, refusal
-from clearhead.kernels.targets import current, forced
 from clearhead.kernels.torch_sdpa import flash_can
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
@@ -147,8 +147,13 @@ def _torch_is_faster(limits: _Limits, query: Tensor, key: Tensor, learns: bool) 
 
 def forget() -> None:
     """Look at the environment, the targets and the measured costs anew at the next call."""
-    targets.forget()
+    cpu_targets.forget()
     costs.forget()
+    forget_limits()
+
+
+def forget_limits() -> None:
+    """Ask costs.py anew at the next call."""
     _limits.cache_clear()
 
 

@@ -15,16 +15,16 @@ from clearhead.course.proofs.prove import SEEDS, prove_pack, versions
 from clearhead.course.proofs.proved import Outcome
 from clearhead.errors import PackError, ProofError
 
-Say = Callable[[str], None]
+Show = Callable[[str], None]
 RECEIPTS = Path(".receipts")
 POLL = 0.5  # seconds between two looks at a watched folder
 
 
 def check(
     packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, fresh: bool = False, seeds: int = SEEDS,
-    receipts: Path | None = RECEIPTS, say: Say = print,
+    receipts: Path | None = RECEIPTS, show: Show = print,
 ) -> int:  # fmt: skip
-    """Prove the packs (the shipped ones if none is named); say a line an item.
+    """Prove the packs (the shipped packs if none is named) and print a line for each item.
 
     Args:
         fresh: prove every item, and not only those that changed (or whose libraries did).
@@ -33,11 +33,11 @@ def check(
     Returns:
         How many items and pages are wrong; a pack that is not written right counts as one.
     """
-    return sum(_check(path, item, jobs, fresh, seeds, receipts, say) for path in packs or shipped())
+    return sum(_check(path, item, jobs, fresh, seeds, receipts, show) for path in packs or shipped())
 
 
 def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
-    """The packs to check, the shipped ones if none is named; with an item, those that have it or cannot be read.
+    """Return the packs to check: those named, or the shipped ones; with an item, those that have it or cannot be read.
 
     Raises:
         PackError: a path is not a pack's folder, or no pack has the item.
@@ -68,69 +68,69 @@ def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
     return chosen
 
 
-def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, receipts: Path | None, say: Say) -> int:
+def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, receipts: Path | None, show: Show) -> int:
     try:
         path = find(path)
         pack = load(path)
     except PackError as error:
-        say(f"{path}: {error}")
+        show(f"{path}: {error}")
         return 1
     if item is not None and item not in pack.items:
-        say(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")
+        show(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")
         return 1
     cache = receipts / "proofs" if receipts else None
 
-    def report(one: Outcome, done: int, every: int) -> None:
-        say(f"[{done}/{every}] {line(pack, one)}")
+    def report(outcome: Outcome, done: int, every: int) -> None:
+        show(f"[{done}/{every}] {line(pack, outcome)}")
 
     outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, seeds=seeds, fresh=fresh, progress=report)
     failed = sum(not outcome.ok for outcome in outcomes)
     kept = sum(outcome.cached for outcome in outcomes)
-    pages = _pages(pack, jobs, cache, fresh, say) if item is None else 0
+    pages = _pages(pack, jobs, cache, fresh, show) if item is None else 0
     unchanged = f", {kept} of them unchanged" if kept else ""
-    say(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
+    show(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
     for warning in guessable(outcomes):
-        say(f"{pack.id}: {warning}")
+        show(f"{pack.id}: {warning}")
     if receipts and item is None:
-        say(f"receipts: {write_receipts(pack, outcomes, receipts)}")
+        show(f"receipts: {write_receipts(pack, outcomes, receipts)}")
     return failed + pages
 
 
-def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, say: Say) -> int:
-    """Run the programs of the pages that changed; how many pages are wrong."""
+def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, show: Show) -> int:
+    """Run the programs of the pages that changed; return how many pages are wrong."""
     place = cache / pack.id / "pages.json" if cache else None
     kept = {} if fresh else kept_pages(place)
     pages = [list(topic.pages.values()) for topic in pack.topics]
-    keys = {page.file: page_key(page, pack) for some in pages for page in some}
-    waiting = [[page for page in some if kept.get(page.file) != keys[page.file]] for some in pages]
+    keys = {page.file: page_key(page, pack) for group in pages for page in group}
+    waiting = [[page for page in group if kept.get(page.file) != keys[page.file]] for group in pages]
     wrong = set()
     with ThreadPoolExecutor(max_workers=max(1, jobs)) as threads:
-        found = [threads.submit(prove_pages, some, pack) for some in waiting]
-        for topic, some, run in zip(pack.topics, waiting, found, strict=True):
-            for page, count in zip(some, run.result(), strict=True):
+        running = [threads.submit(prove_pages, group, pack) for group in waiting]
+        for topic, group, run in zip(pack.topics, waiting, running, strict=True):
+            for page, count in zip(group, run.result(), strict=True):
                 if isinstance(count, ProofError):
-                    say(f"{pack.path}/{count}")
+                    show(f"{pack.path}/{count}")
                     wrong.add(page.file)
                 elif count:
-                    say(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
+                    show(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
     if place:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps({file: key for file, key in keys.items() if file not in wrong}), encoding="utf-8")
     return len(wrong)
 
 
-def line(pack: Pack, one: Outcome) -> str:
-    """One item's receipt line, or where it is wrong. The time comes last: the rest is the same in two runs."""
-    if one.proved is None:
-        place = f"{pack.path / one.file}:{one.line}" if one.line else str(pack.path / one.file)
-        return f"{place}: {one.error}"
-    receipt = one.proved.receipt
-    how = "unchanged" if one.cached else f"{one.seconds:.1f} s"
-    return f"ok  {one.item_id}  {one.proved.kind}  seed {receipt.seed}  {receipt.outcome[:12]}  {how}"
+def line(pack: Pack, outcome: Outcome) -> str:
+    """Return the receipt line of an item, or its error and place. Only the time, at the end, differs between runs."""
+    if outcome.proved is None:
+        place = f"{pack.path / outcome.file}:{outcome.line}" if outcome.line else str(pack.path / outcome.file)
+        return f"{place}: {outcome.error}"
+    receipt = outcome.proved.receipt
+    how = "unchanged" if outcome.cached else f"{outcome.seconds:.1f} s"
+    return f"ok  {outcome.item_id}  {outcome.proved.kind}  seed {receipt.seed}  {receipt.outcome[:12]}  {how}"
 
 
 def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Path:
-    """Write <folder>/<pack>.json: the same bytes from two runs, but for the times, which stand under "seconds"."""
+    """Write <folder>/<pack>.json. Two runs write the same bytes except for the times, under "seconds"."""
     items = {
         outcome.item_id: {
             "item_hash": outcome.proved.receipt.item_hash, "seed": outcome.proved.receipt.seed,
@@ -148,8 +148,8 @@ def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Pat
     return place
 
 
-def watch(packs: Sequence[Path], run: Callable[[], int], say: Say = print, rounds: int | None = None) -> None:
-    """Call `run` now and after every change of a file of the packs, until Ctrl-C (or for so many rounds)."""
+def watch(packs: Sequence[Path], run: Callable[[], int], show: Show = print, rounds: int | None = None) -> None:
+    """Call `run` now and after every change to a file of the packs, until Ctrl-C or for `rounds` rounds."""
     folders = [find(path) for path in packs] or shipped()
     before: dict[Path, int] | None = None
     while rounds is None or rounds > 0:
@@ -161,15 +161,15 @@ def watch(packs: Sequence[Path], run: Callable[[], int], say: Say = print, round
             except PackError as error:
                 if first:
                     raise
-                say(str(error))  # a pack that was moved while it is worked on may come back
-            say("watching; Ctrl-C ends")
+                show(str(error))  # a pack that was moved while it is worked on may come back
+            show("watching; Ctrl-C ends")
             rounds = None if rounds is None else rounds - 1
         else:
             time.sleep(POLL)
 
 
 def _changed(file: Path) -> int:
-    """When a file was changed, in nanoseconds; 0 for a folder and for one that went away meanwhile."""
+    """Return when a file was changed, in nanoseconds; 0 for a folder or a file that no longer exists."""
     try:
         return file.stat().st_mtime_ns if file.is_file() else 0
     except OSError:

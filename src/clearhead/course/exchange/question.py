@@ -1,17 +1,17 @@
-"""One proved item as other programs see it: a question, options with feedback, pairs, or a text to write."""
+"""A proved item for export: a question with options and feedback, pairs, or a text to write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clearhead.course.exchange.markup.inert import without_controls
-from clearhead.course.exchange.markup.markdown import elements, hidden, html, picture, plain
+from clearhead.course.exchange.markup.markdown import elements, hidden, html, picture, plain_text
 from clearhead.course.pack.item import Item, Pack
 from clearhead.course.proofs.proved import Option, Proved
 from clearhead.course.proofs.runner import fence
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class QuestionOption:
     """An option; `feedback` is Markdown. `figure` is an SVG, drawn from what the option's own program did."""
 
     key: str
@@ -21,14 +21,14 @@ class Choice:
     figure: str = ""
 
     @property
-    def told_html(self) -> str:
-        """What is said to somebody who chose it."""
+    def feedback_html(self) -> str:
+        """The feedback after choosing this option."""
         return "\n".join(part for part in (html(self.feedback), picture(self.figure)) if part)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What every format is written from.
+    """The content that every format is written from.
 
     Attributes:
         form: "options", "pairs", "order" or "text".
@@ -49,7 +49,7 @@ class Question:
     feedback: str
     concepts: tuple[str, ...]
     difficulty: int
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[QuestionOption, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     order: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
@@ -58,40 +58,43 @@ class Question:
 
     @property
     def asked_html(self) -> str:
-        """The stem, and the hints in elements that one opens."""
+        """The stem, with the hints in elements that open."""
         hints = [hidden(f"Hint {number}", hint) for number, hint in enumerate(self.hints, 1)]
         return "\n".join([html(self.stem), *hints])
 
     @property
-    def told_html(self) -> str:
-        """What is said after any response, with the figure."""
-        return "\n".join(part for part in (html(self.told), picture(self.figure)) if part)
+    def feedback_html(self) -> str:
+        """The closing text after any response, with the figure."""
+        return "\n".join(part for part in (html(self.closing), picture(self.figure)) if part)
 
     @property
-    def told(self) -> str:
-        """The answer where nothing can be chosen, why it is right, what goes wrong in practice, the rule."""
+    def closing(self) -> str:
+        """The answer if there are no options, why it is right, the pitfalls, and the rule."""
         parts = (self.answer if self.form == "text" else "", self.feedback, self.pitfalls, self.rule)
         return "\n\n".join(part for part in parts if part)
 
 
 def question(item: Item, proved: Proved, pack: Pack) -> Question:
-    """The question an item makes."""
+    """Return the question of a proved item."""
     stem = proved.stem + (f"\n\n{fence(proved.given, 'python')}" if proved.given else "")
     form, answer = "text", proved.answer
-    choices: tuple[Choice, ...] = ()
+    choices: tuple[QuestionOption, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
     order: tuple[str, ...] = ()
     if item.kind in ("choice", "predict", "debug", "tune"):
         form = "options"
-        choices = tuple(Choice(option.key, option.text, option.correct, _feedback(option), option.figure) for option in proved.options)
+        choices = tuple(
+            QuestionOption(option.key, option.text, option.correct, _feedback(option), option.figure)
+            for option in proved.options
+        )
         answer = "\n\n".join(option.text for option in proved.options if option.correct)
     elif item.kind == "match":
         form = "pairs"
-        choices = tuple(Choice(option.key, option.text, False, "") for option in proved.options)
+        choices = tuple(QuestionOption(option.key, option.text, False, "") for option in proved.options)
         pairs = tuple((step.text, step.right) for step in proved.steps)
     elif item.kind == "order":
         form = "order"
-        choices = tuple(Choice(step.key, step.text, False, "") for step in proved.steps)
+        choices = tuple(QuestionOption(step.key, step.text, False, "") for step in proved.steps)
         order = proved.orders[0]
     elif item.kind == "worked":
         stem += "".join(f"\n\n{step.text}\n\n{fence(step.code, 'python')}" for step in proved.steps)
@@ -107,13 +110,15 @@ def question(item: Item, proved: Proved, pack: Pack) -> Question:
 
 
 def questions(pack: Pack, proved: Sequence[Proved]) -> list[Question]:
-    """The questions of these items, in the pack's order."""
-    found = {one.item_id: one for one in proved}
-    return [without_controls(question(item, found[item.id], pack)) for item in pack.items.values() if item.id in found]
+    """Return the questions of these items, in the pack's order."""
+    by_item = {result.item_id: result for result in proved}
+    return [
+        without_controls(question(item, by_item[item.id], pack)) for item in pack.items.values() if item.id in by_item
+    ]
 
 
 def _feedback(option: Option) -> str:
     return "\n\n".join(part for part in (option.belief, option.counterexample, option.rationale) if part)
 
 
-__all__ = ["Choice", "Question", "elements", "html", "picture", "plain", "question", "questions"]
+__all__ = ["Question", "QuestionOption", "elements", "html", "picture", "plain_text", "question", "questions"]

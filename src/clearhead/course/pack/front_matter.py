@@ -1,4 +1,4 @@
-"""The front matter of an item and of pack.toml: which keys there are, of which type. The JSON schema is its."""
+"""The keys and types of an item's front matter and of pack.toml; the JSON schemas are generated from them."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -81,13 +81,13 @@ class PackFront(BaseModel):
     misconceptions: dict[Id, str] = Field(default_factory=dict, description="id -> what its holder believes")
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def read_front(model: type[Model], data: dict[str, Any], lines: dict[str, int], file: str) -> Model:
-    """Validate `data`; the first thing wrong becomes a PackError at the line of its key."""
+    """Validate `data`; the first error becomes a PackError at the line of its key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -96,10 +96,10 @@ def read_front(model: type[Model], data: dict[str, Any], lines: dict[str, int], 
         key = str(where[0]) if where else ""
         name = ".".join(map(str, where))[:120]
         if first["type"] == "missing":
-            said = f"`{name}` is missing"
+            problem = f"`{name}` is missing"
         elif first["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
-            said = f"unknown key `{name}`; known keys: {known}"
+            problem = f"unknown key `{name}`; known keys: {known}"
         else:
-            said = f"`{name}`: {first['msg']} (got {_short(first['input'])})"
-        raise PackError(said, file=file, line=lines.get(key, 1)) from None
+            problem = f"`{name}`: {first['msg']} (got {_shortened(first['input'])})"
+        raise PackError(problem, file=file, line=lines.get(key, 1)) from None

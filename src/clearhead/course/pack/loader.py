@@ -1,4 +1,4 @@
-"""Load a pack folder: text in, a typed `Pack` out. Nothing is run here; `prove` does that."""
+"""Load a pack folder as a typed `Pack`. Nothing is run here; `prove` does that."""
 
 import hashlib
 import re
@@ -24,13 +24,13 @@ MOST_FILES = 5_000  # of one folder
 
 
 def shipped() -> list[Path]:
-    """Folders of the packs inside the package, by name."""
+    """Return the folders of the packs inside the package, by name."""
     root = Path(clearhead.__file__).parent / "packs"
     return sorted(path.parent for path in root.glob("*/pack.toml"))
 
 
 def find(name: str | Path) -> Path:
-    """The folder of a pack: the path of a folder with a pack.toml, or the name of a shipped pack.
+    """Return the folder of a pack, given as the path of a folder with a pack.toml or as the name of a shipped pack.
 
     Raises:
         PackError: neither; the message lists the names of the shipped packs.
@@ -69,9 +69,16 @@ def load(path: str | Path) -> Pack:
     front = read_front(PackFront, data, lines, "pack.toml")
     topics = tuple(
         Topic(
-            one.id, one.title, one.summary, order, one.minutes, tuple(one.needs), _pages(root, one.id), _challenges(one)
+            id=topic.id,
+            title=topic.title,
+            summary=topic.summary,
+            order=order,
+            minutes=topic.minutes,
+            needs=tuple(topic.needs),
+            pages=_pages(root, topic.id),
+            challenges=_challenges(topic),
         )
-        for order, one in enumerate(front.topics)
+        for order, topic in enumerate(front.topics)
     )
     _no_repeats([topic.id for topic in topics], text)
     items = _items(root, front.misconceptions, {topic.id: topic.order for topic in topics})
@@ -96,7 +103,7 @@ def load(path: str | Path) -> Pack:
 
 
 def _read(root: Path, file: Path) -> str:
-    """The text of one file of the pack. Refuses links: a pack must not show what lies outside its folder."""
+    """Return the text of a file of the pack. Links are refused: a pack must not show files outside its folder."""
     name = file.relative_to(root).as_posix()
     if any(part.is_symlink() for part in (file, *file.parents) if part != root and root in part.parents):
         raise PackError("is a symbolic link; a pack holds only its own files. Put the file itself here.", file=name)
@@ -118,24 +125,24 @@ def _read(root: Path, file: Path) -> str:
 
 
 def _texts(root: Path, folder: Path) -> list[Path]:
-    """The .md files of a folder, by name."""
-    found = sorted(islice(folder.glob("*.md"), MOST_FILES + 1))
-    if len(found) > MOST_FILES:
+    """Return the .md files of a folder, by name."""
+    files = sorted(islice(folder.glob("*.md"), MOST_FILES + 1))
+    if len(files) > MOST_FILES:
         name = folder.relative_to(root).as_posix()
         raise PackError(f"holds more than {MOST_FILES:,} files; make several packs", file=name)
-    return found
+    return files
 
 
 def _no_repeats(ids: list[str], text: str) -> None:
-    for one, count in Counter(ids).items():
+    for name, count in Counter(ids).items():
         if count > 1:
-            places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(one)}"', text, re.MULTILINE)]
+            places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(name)}"', text, re.MULTILINE)]
             line = text.count("\n", 0, places[-1]) + 1
-            raise PackError(f"topic {one!r} is there twice; ids are unique", file="pack.toml", line=line)
+            raise PackError(f"topic {name!r} is there twice; ids are unique", file="pack.toml", line=line)
 
 
 def _pages(root: Path, topic: str) -> Mapping[str, Page]:
-    """topics/<topic>/<mode>.md, by mode."""
+    """Return the pages topics/<topic>/<mode>.md, by mode."""
     pages: dict[str, Page] = {}
     for file in _texts(root, root / "topics" / topic):
         name = file.relative_to(root).as_posix()
@@ -157,12 +164,12 @@ def _challenges(topic: TopicFront) -> tuple[Challenge, ...]:
 
 
 def _items(root: Path, misconceptions: Mapping[str, str], order: Mapping[str, int]) -> dict[str, Item]:
-    """Every items/*.md, in topic order and then by file name."""
-    found = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
-    if not found:
+    """Return every items/*.md, in topic order and then by file name."""
+    items = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
+    if not items:
         raise PackError("no items; add items/<id>.md. `clearhead new item` makes one.", file="items")
-    found.sort(key=lambda item: (order[item.topic], item.file))
-    return {item.id: item for item in found}
+    items.sort(key=lambda item: (order[item.topic], item.file))
+    return {item.id: item for item in items}
 
 
 def _item(root: Path, file: Path, misconceptions: Mapping[str, str], topics: Mapping[str, int]) -> Item:
@@ -208,7 +215,7 @@ def _assemble(front: Front, parts: Document, name: str, digest: str) -> Item:
 
 
 def _hash(text: str, parts: Document, misconceptions: Mapping[str, str]) -> str:
-    """Of the file and of the sentences it takes from pack.toml."""
+    """Return the hash of an item: of its file and of the sentences it uses from pack.toml."""
     named = sorted({program.misconception for program in parts.programs if program.misconception})
-    words = [text, *(f"{one}={misconceptions.get(one, '')}" for one in named)]
+    words = [text, *(f"{belief}={misconceptions.get(belief, '')}" for belief in named)]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()

@@ -19,28 +19,31 @@ _SALTS = (1, 2)
 
 
 def prove_pages(pages: Sequence[Page], pack: Pack) -> list[int | ProofError]:
-    """As `prove_page`, for pages whose programs import the same: all in one process, in opposite orders in a second.
+    """Prove several pages as `prove_page` does, in one process, and in the opposite order in a second one.
 
-    Where the two disagree, or a page ends or disturbs them, each runs alone.
+    If the two disagree, or a page ends the process or disturbs others, each page runs alone.
 
     Returns:
-        For each page how many programs it has, or what is wrong with it.
+        For each page the number of its programs, or its error.
     """
     plans = [Program(tuple(_chunks(page))) for page in pages]
     if not any(plan.chunks for plan in plans):
         return [0] * len(pages)
     limits = Limits(seconds=_LIMIT * len(pages))
     runs: list[Sequence[Outcome | None]] = []
-    for salt, some in zip(_SALTS, (plans, plans[::-1]), strict=True):
-        found = sandbox.run_each(some, limits=limits, turn=_LIMIT, preload=pack.preload, salt=salt)
-        runs.append(found or [None] * len(pages))
-    return [_proved(page, pack, one, two) for page, one, two in zip(pages, runs[0], reversed(runs[1]), strict=True)]
+    for salt, order in zip(_SALTS, (plans, plans[::-1]), strict=True):
+        outcomes = sandbox.run_each(order, limits=limits, time_each=_LIMIT, preload=pack.preload, salt=salt)
+        runs.append(outcomes or [None] * len(pages))
+    return [
+        _proved(page, pack, first, second)
+        for page, first, second in zip(pages, runs[0], reversed(runs[1]), strict=True)
+    ]
 
 
-def _proved(page: Page, pack: Pack, one: Outcome | None, two: Outcome | None) -> int | ProofError:
+def _proved(page: Page, pack: Pack, first: Outcome | None, second: Outcome | None) -> int | ProofError:
     try:
-        if one and two:
-            return _agreed(page, (one, two))
+        if first and second:
+            return _agreed(page, (first, second))
     except ProofError:
         pass  # run alone it may hold, and if not it says so once more
     try:
@@ -52,10 +55,10 @@ def _proved(page: Page, pack: Pack, one: Outcome | None, two: Outcome | None) ->
 def prove_page(page: Page, pack: Pack) -> int:
     """Run the programs of a page, one after another in one namespace, twice; figures once a value.
 
-    A program marked `python run varies` (it prints timings, say) may print something else each time.
+    A program marked `python run varies`, such as one that prints timings, may print something else each time.
 
     Returns:
-        How many there are.
+        The number of programs.
     Raises:
         ProofError: one raises, is stopped, or prints something else the second time; at its line.
     """
@@ -114,13 +117,13 @@ def _not_a_picture(svg: str) -> str:
 
 
 def page_key(page: Page, pack: Pack) -> str:
-    """Of everything that can change what the page's programs print."""
-    parts = [page.text, *(f"{name}={found}" for name, found in versions(pack.preload).items())]
+    """Return the hash of everything that can change what the page's programs print."""
+    parts = [page.text, *(f"{name}={version}" for name, version in versions(pack.preload).items())]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def kept_pages(place: Path | None) -> dict[str, str]:
-    """File -> key of the pages that were proved before. A damaged file counts as none."""
+    """Return file -> key of the pages that were proved before. A damaged file counts as empty."""
     try:
         data = json.loads(place.read_text(encoding="utf-8")) if place else {}
     except (OSError, ValueError):

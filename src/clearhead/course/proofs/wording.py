@@ -19,9 +19,10 @@ _WORDS = {
 }  # fmt: skip
 _WORD = re.compile(r"[a-z]+")
 _CODE = re.compile(r"`[^`]*`|\$[^$]*\$|\{\{[^{}]*\}\}|\[[^\[\]]*\]\([^()]*\)")
+_GAP = "gap"  # stands where code or a value was
 _NOUNS = 2  # words after a counting word among which the name of what is counted is looked for
 _LONG = re.compile(r"(?<![\w.])-?\d+\.\d{9,}(?!\d)")  # 0.19999999999999996
-_NOUGHT = re.compile(r"(?<![\w.])-?0\.0{4,}(?![\d.])")  # 0.0000000: nothing, to seven places
+_NOUGHT = re.compile(r"(?<![\w.])-?0\.0{5,}(?![\d.])")  # 0.0000000: nothing, to seven places
 _ROW = re.compile(r"\[\s*((?:0?\.\d{1,3}|[01](?:\.0+)?)(?:\s*,\s*(?:0?\.\d{1,3}|[01](?:\.0+)?))+)\s*\]")
 _NEAR = 0.016  # a row that should sum to one and was rounded to two or three places is no further away
 
@@ -52,12 +53,13 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
     A multiple ("doubled") is compared with every value that is shown; a count ("the two heads") with the values whose
     name shares a word with what is counted.
     """
-    words = _WORD.findall(_CODE.sub(" ", text).lower())
+    words = _WORD.findall(_CODE.sub(f" {_GAP} ", text).lower())
     for at, word in enumerate(words):
         meant = _WORDS.get(word)
         if meant is None:
             continue
         counted = words[at + 1 : at + 1 + _NOUNS]
+        counted = counted[: counted.index(_GAP)] if _GAP in counted else counted
         multiple = word not in ("two", "three", "four", "five", "both", "second", "third", "fourth", "fifth")
         for name in proofs[0].values:
             if not (multiple and _is_multiple(name)) and not _names(name, counted):

@@ -24,10 +24,10 @@ LIMITS: Final = sandbox.Limits(seconds=60)
 
 
 def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
-    """The page's Markdown, each program followed by what it printed, or by why it could not run.
+    """Return the page's Markdown, each program followed by its output, or by why it could not run.
 
     Args:
-        cache: a folder of what earlier starts ran; used when page and versions are the same.
+        cache: a folder with the outputs of earlier starts; used if page and versions are the same.
     """
     programs = page_programs(page)
     if not programs:
@@ -64,12 +64,12 @@ def _frames(program: PageProgram, pictures: list[str]) -> str:
 
 
 def _kept(place: Path, count: int) -> list[str] | None:
-    """The outputs kept at `place`; None if there are none. A damaged file counts as none."""
+    """Return the outputs kept at `place`; None if there are none or the file is damaged."""
     try:
         kept = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    whole = isinstance(kept, list) and len(kept) == count and all(isinstance(one, str) for one in kept)
+    whole = isinstance(kept, list) and len(kept) == count and all(isinstance(output, str) for output in kept)
     return kept if whole else None
 
 
@@ -90,7 +90,7 @@ def _run(programs: list[PageProgram], page: Page, pack: Pack) -> list[str]:
 
 
 def _key(page: Page, pack: Pack) -> str:
-    """Of everything that can change an output."""
+    """Return a hash of everything that can change an output."""
     parts = [page.text]
     for name in ("clearhead", *pack.preload):
         try:

@@ -1,4 +1,4 @@
-"""One way to answer with a page: `render(request, "learn/topic.html", topic=…)`."""
+"""Renders templates: `render(request, "learn/topic.html", topic=…)` returns the response."""
 
 from functools import lru_cache
 from gettext import NullTranslations
@@ -34,12 +34,12 @@ def _markup(text: str, words: NullTranslations) -> Markup:
     return Markup(words.gettext(text))  # noqa: S704 — a text of ours
 
 
-def _said(text: str, /, **values: Any) -> Markup:
-    """What jinja2.ext's own gettext gives, at a fifth of its cost: a page says some twenty texts."""
+def _translated(text: str, /, **values: Any) -> Markup:
+    """Return what jinja2.ext's own gettext returns, at a fifth of its cost: a page has some twenty texts."""
     return _markup(text, translation.current_catalog()) % values
 
 
-_TEMPLATES.globals.update(gettext=_said, _=_said)
+_TEMPLATES.globals.update(gettext=_translated, _=_translated)
 _TEMPLATES.filters.update(
     html=markdown.html,
     inline=markdown.inline,
@@ -55,12 +55,12 @@ _TEMPLATES.filters.update(
 )
 _TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=formatting.marked, drawn=figure)
 
-# What the theme setting does to the dark sheet's media query.
+# Theme setting -> the media query of the dark style sheet.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}
 
 
 def render(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """The template as a response, with what base.html needs: the form token, the theme and the current address.
+    """Return the template as a response, with what base.html needs: the form token, the theme and the address.
 
     A template extends "web/base.html" and fills the blocks `title`, `head` and `main`.
     """
@@ -71,7 +71,7 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
 
 
 def render_without_database(request: Request, name: str, *, status: int, **values: Any) -> HTMLResponse:
-    """The template as a response that asks the database for nothing, for when it is away."""
+    """Return the template as a response without asking the database, for when it is unavailable."""
     return _page(request, name, status, "en", theme="system", who="", learner=None, **values)
 
 
@@ -89,8 +89,8 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
         **values,
     )
     response = HTMLResponse(text, status)
-    # no-store takes the page away that Back would show, with what was typed into it. Where people share a browser it
-    # stays, so that Back shows nothing of whoever logged out before; drafts.js brings what was typed back there.
+    # no-store discards the page that Back would show, with what was typed into it. A shared studio uses it, so that
+    # Back shows nothing of a learner who has logged out; there drafts.js restores what was typed.
     response.headers["cache-control"] = "no-store" if root.settings.shared else "no-cache"
     if fresh:
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
@@ -98,5 +98,5 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
 
 
 def fragment(name: str, **values: Any) -> Markup:
-    """A piece of a page."""
+    """Return a rendered piece of a page."""
     return Markup(_TEMPLATES.get_template(name).render(**values))  # noqa: S704 — the template escapes
