@@ -77,7 +77,7 @@ def _same_values(typed: str, right: str, unit: str, same: Callable[[Token, Token
     given, expected = _tokens(typed), _tokens(right)
     values, wanted = ([token for token in tokens if _is_value(token)] for tokens in (given, expected))
     words, labels = ({token for token in tokens if not _is_value(token)} for tokens in (given, expected))
-    if all(token in ("[", "]") for token in wanted) or words & _DENIALS or (labels and not words <= labels):
+    if all(token in ("[", "]") for token in wanted) or words & _DENIALS or (words - labels and (labels or unit)):
         return False
     return _alike(" ".join(map(str, values)), " ".join(map(str, wanted)), "", same)
 

@@ -134,6 +134,8 @@ def _texts(proved: Proved) -> Iterator[str]:
     yield from (proved.stem, proved.answer, proved.back, proved.rule, proved.pitfalls, *proved.hints)
     yield from proved.rationales.values()
     for option in proved.options:
-        yield from (option.text, option.counterexample, option.rationale)
+        yield from (option.text, option.rationale)
+        if proved.kind != "debug":  # there it is what a failing test said, of whatever the patch computed
+            yield option.counterexample
     for step in proved.steps:
         yield from (step.text, step.result)
