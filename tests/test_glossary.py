@@ -16,25 +16,19 @@ PROSE = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTIN
 
 # Rooms whose names and sentences are still to be renamed; the list only shrinks.
 PENDING_NAMES = {
-    "arguments.py",
-    "course",
-    "extras.py",
     "kernels",
     "masks",
     "matrix",
     "multihead",
-    "printing.py",
-    "sandbox",
-    "studio",
 }
 PENDING_SENTENCES = {
-    "course",
-    "kernels",
     "matrix",
-    "multihead",
-    "sandbox",
-    "studio",
-    "docs",
+}
+# Names that programs outside these rooms give: (file, name).
+PUBLIC = {
+    ("src/clearhead/kernels/plan.py", "choice"),  # kernels.Choice
+    ("src/clearhead/arguments.py", "plain"),  # Kind.PLAIN: a plain tensor
+    ("src/clearhead/sandbox/child/judging.py", "what"),  # close(…, what="the weights") in the tests of packs
 }
 
 
@@ -76,7 +70,11 @@ def test_names_are_those_of_the_glossary(room):
         where = path.relative_to(ROOT)
         if path.stem in names:
             wrong.append(f"{where}: the file's name")
-        wrong += [f"{where}:{line}: {name}" for name, line in defined(path.read_text()).items() if name in names]
+        wrong += [
+            f"{where}:{line}: {name}"
+            for name, line in defined(path.read_text()).items()
+            if name in names and (str(where), name) not in PUBLIC
+        ]
     assert wrong == []
 
 

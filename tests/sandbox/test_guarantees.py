@@ -84,7 +84,7 @@ def test_the_doctor_tells_of_each_resource() -> None:
 def test_where_nothing_is_confined_nothing_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 0)
     monkeypatch.setattr(bubblewrap, "works", lambda: False)
-    monkeypatch.setattr(bubblewrap, "refusal", lambda: "bubblewrap may make no namespaces (why)")
+    monkeypatch.setattr(bubblewrap, "unusable", lambda: "bubblewrap may make no namespaces (why)")
     assert sandbox.guarantees() == {}
     assert sandbox.explain().endswith("; bubblewrap may make no namespaces (why)")
 
@@ -100,7 +100,7 @@ def test_under_bubblewrap_a_program_is_nobody_out_here_too() -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give up root")
 def test_bubblewrap_refuses_to_run_programs_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a program of root's cannot become another user, bubblewrap is no way to confine it."""
-    bubblewrap.refusal.cache_clear()
+    bubblewrap.unusable.cache_clear()
     command = bubblewrap._command
     kept = ("CAP_SETUID", "CAP_SETGID")
 
@@ -112,13 +112,13 @@ def test_bubblewrap_refuses_to_run_programs_as_root(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(bubblewrap, "_command", without)
     try:
-        refused = bubblewrap.refusal() or ""
+        refused = bubblewrap.unusable() or ""
         assert "as an unprivileged user here (PermissionError" in refused
         assert refused.endswith("run clearhead as an ordinary user")
         with pytest.raises(SandboxError, match="no back end 'bubblewrap' here"):
             sandbox.run("1", name="bubblewrap")
     finally:
-        bubblewrap.refusal.cache_clear()
+        bubblewrap.unusable.cache_clear()
 
 
 @pytest.mark.skipif("landlock" not in NAMES, reason="no Landlock here")

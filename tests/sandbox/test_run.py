@@ -122,7 +122,7 @@ def test_a_program_that_ends_its_batch_is_said_so(source: str) -> None:
 
 def test_one_program_of_a_batch_may_take_no_longer_than_its_turn() -> None:
     programs = [Program((Chunk(one),)) for one in ("print(1)", "import time\nwhile True: time.sleep(0.1)")]
-    assert sandbox.run_each(programs, limits=Limits(seconds=3600.0), turn=0.5) is None
+    assert sandbox.run_each(programs, limits=Limits(seconds=3600.0), time_each=0.5) is None
 
 
 @pytest.mark.parametrize("source", ["builtins.len = max", "del builtins.print", "import math; math.pi = 3"])

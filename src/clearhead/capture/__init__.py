@@ -5,8 +5,8 @@ from clearhead.capture.models.pictures import read_picture
 from clearhead.capture.models.reading import Grid, Reading, read
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Missed, Record
+from clearhead.capture.scores import induction_scores, score_record, scores
 from clearhead.capture.scoring.head_scores import HeadScores
-from clearhead.capture.scoring.scores import induction_scores, score_record, scores
 
 __all__ = [
     "Grid",

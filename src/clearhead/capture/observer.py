@@ -16,6 +16,7 @@ from clearhead.capture.adapters.torch_compile import eager_mode, is_compiled
 from clearhead.capture.adapters.transformers_interface import uses_interface
 from clearhead.capture.attention_modules import innermost, is_named_attention, parent_names
 from clearhead.capture.call import Call, Masks, record_step
+from clearhead.capture.head_outputs.projection import ProjectionFinder
 from clearhead.capture.position_tracking import PositionTracker
 from clearhead.capture.record import Missed, Record
 from clearhead.capture.softmax_tracing.frames import Outcome
@@ -64,7 +65,12 @@ class Observer:
         self._thread = threading.get_ident()
         self._masks = Masks()
         self._tracker = PositionTracker(model)
-        self.record = Record(_order=list(self._names.values()), read=self._tracker.read)
+        self._finder = ProjectionFinder(heads) if values else None
+        self.record = Record(
+            _order=list(self._names.values()),
+            read=self._tracker.read,
+            _projections={} if self._finder is None else self._finder.projections,
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles of the model contain its hooks; those of a copy do nothing."""
@@ -108,6 +114,8 @@ class Observer:
         batch, _, queries, _ = call.query.shape
         step.positions = self._tracker.positions(call.module, batch, queries, call.key.shape[2])
         self.record._add(name, step)
+        if self._finder is not None and call.out is not None and call.rows is None:
+            self._finder.expect(name, call.module, call.query, call.out)
         return step.make(step.keys.tensor)
 
     def _bytes_of(self, call: Call) -> int:
@@ -140,6 +148,8 @@ class Observer:
         with ExitStack() as stack:
             self._hooks = stack
             self._tracker.watch(list(self._expected.values()), stack)
+            if self._finder is not None:
+                self._finder.watch(self._model, stack)
             stack.callback(self._model.register_forward_hook(self._model_ran).remove)
             modules = self._expected.values()
             if not modules or is_compiled(self._model) or not all(map(uses_interface, modules)):

@@ -14,8 +14,11 @@ from torch import Tensor
 from clearhead import hooks
 from clearhead.capture.cached_keys import Keys
 from clearhead.capture.generation import PlacedCall, joined, last_run
+from clearhead.capture.head_outputs.contributions import Contributions
 from clearhead.capture.positions import Positions, assumed, from_lists, to_lists
-from clearhead.errors import CaptureError
+from clearhead.capture.scoring.record_scores import score_calls
+from clearhead.capture.scoring.tables import as_table
+from clearhead.errors import CaptureError, OptionError
 from clearhead.matrix import AttentionMatrix
 
 
@@ -91,6 +94,7 @@ class Record(Mapping[str, AttentionMatrix]):
     _steps: dict[str, list[Step]] = field(default_factory=dict)
     _order: list[str] = field(default_factory=list)
     read: dict[str, int] = field(default_factory=dict)
+    _projections: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, matrices: Mapping[str, AttentionMatrix], positions: Mapping[str, Positions] | None = None) -> Record:
@@ -178,7 +182,10 @@ class Record(Mapping[str, AttentionMatrix]):
                 except CaptureError as error:
                     whole_run = run[-1]
                     whole._leave_out(name, len(run) - 1, len(calls), str(error))
-                whole._add_matrix(name if len(layers) == 1 else f"{name}[{nth}]", whole_run.matrix, whole_run.positions)
+                joined_name = name if len(layers) == 1 else f"{name}[{nth}]"
+                if name in self._projections:
+                    whole._projections[joined_name] = self._projections[name]
+                whole._add_matrix(joined_name, whole_run.matrix, whole_run.positions)
         return whole
 
     def _leave_out(self, name: str, count: int, total: int, reason: str) -> None:
@@ -200,6 +207,77 @@ class Record(Mapping[str, AttentionMatrix]):
                 return max(ends)
         return 0
 
+    def q(self, layer: int | str) -> Tensor:
+        """(B, H, L, D): the queries of a layer's last call; the layer by its name, or by its index in the record."""
+        return self._last(layer).q
+
+    def k(self, layer: int | str) -> Tensor:
+        """(B, H_kv, S, D): its keys, as grouped as the model has them (`AttentionMatrix.per_query_head`)."""
+        return self._last(layer).k
+
+    def v(self, layer: int | str) -> Tensor | None:
+        """(B, H_kv, S, D_v): its values, as grouped as the model has them; None without `observe(values=True)`."""
+        return self._last(layer).v
+
+    def z(self, layer: int | str) -> Tensor:
+        """(B, H, L, D_v): its heads' outputs, before the output projection.
+
+        Raises:
+            OptionError: the values were not kept; record with `observe(model, values=True)`.
+        """
+        return self._last(layer).z
+
+    def contributions(self, layer: int | str) -> Contributions:
+        """What each head of a layer adds to the residual stream, (B, H, L, E), computed on use.
+
+        It uses the weights the output projection has when this is called.
+
+        Args:
+            layer: the layer's name, or its index in the record.
+
+        Raises:
+            OptionError: the values were not kept; record with `observe(model, values=True)`.
+            CaptureError: no linear layer took the heads' outputs, merged, as its input: they are gated or normalised
+                before, or the attention was found by softmax tracing.
+
+        Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
+        """
+        name = self._name(layer)
+        z = self._last(name).z
+        projection = self._projections.get(name)
+        if projection is None:
+            raise CaptureError(
+                f"the output projection of {name!r} is not known: no linear layer took its heads' outputs, merged, as "
+                "its input. Multiply record.z(layer) by the weights yourself."
+            )
+        return Contributions(z, projection.weight(z.shape[-1]))
+
+    def scores(
+        self,
+        token_ids: Tensor | None = None,
+        special: Sequence[bool] | None = None,
+        *,
+        as_: str | None = None,
+        decoder_token_ids: Tensor | None = None,
+        decoder_special: Sequence[bool] | None = None,
+    ) -> Any:
+        """Score every head: the head scores of `capture.score_record`, as a list or as a table.
+
+        Args:
+            token_ids, special, decoder_token_ids, decoder_special: as of `capture.score_record`; without token ids,
+                scores that need tokens are NaN.
+            as_: None for a list of HeadScores; "pandas" or "polars" for a DataFrame, one row a head; "xarray" for a
+                Dataset over (layer, head).
+
+        Raises:
+            OptionError: as_ is none of these, or the token ids do not fit the record.
+            ExtraError: that library is not installed; the message has the pip command.
+        """
+        rows = score_calls(
+            self, token_ids, special, decoder_token_ids=decoder_token_ids, decoder_special=decoder_special
+        )
+        return rows if as_ is None else as_table(rows, as_)
+
     def to_html(
         self,
         path: str | Path,
@@ -216,9 +294,9 @@ class Record(Mapping[str, AttentionMatrix]):
             tokens: what the model read, one a position: of a generation the prompt and the generated tokens (the last,
                 which has no query, may be left out), of an encoder-decoder what its encoder read. Default: the
                 positions' numbers.
-            decoder_tokens: the same of what the decoder of an encoder-decoder read.
+            decoder_tokens: what the decoder of an encoder-decoder read.
             title: the page's heading.
-            progress: told after each layer: how many are done, of how many.
+            progress: called after each layer: (how many are done, of how many).
 
         Returns:
             The path. The file stays under 5 MB whatever the length of the text; the page names what was left out. It
@@ -248,6 +326,18 @@ class Record(Mapping[str, AttentionMatrix]):
             self._order.append(name)
         step = Step(partial(_itself, matrix), Keys(torch.empty(0, 0, 0, 0)), 0, positions=positions)
         self._steps.setdefault(name, []).append(step)
+
+    def _name(self, layer: int | str) -> str:
+        if isinstance(layer, str):
+            return layer
+        names = list(self)
+        if isinstance(layer, bool) or not isinstance(layer, int) or not -len(names) <= layer < len(names):
+            known = f"0..{len(names) - 1}, or a name: {', '.join(names)}" if names else "none: nothing was recorded"
+            raise OptionError(f"there is no layer {layer!r} in the record. Its layers: {known}.")
+        return names[layer]
+
+    def _last(self, layer: int | str) -> AttentionMatrix:
+        return self[self._name(layer)]
 
     def _known(self, name: str) -> list[Step]:
         if name not in self:

@@ -26,7 +26,7 @@ def check(
 
     def run() -> int:
         return checking.check(
-            chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, say=printing.show_entry
+            chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, show=printing.show_entry
         )
 
     if watch:

@@ -1,7 +1,7 @@
-"""Free text against a rubric: suggested ticks, with the words that made each, for the learner to confirm.
+"""Compare free text with a rubric: suggest ticks, with the words that led to each, for the learner to confirm.
 
-Words are compared by stem and, for long ones, by closeness (typing errors). A phrase that is denied does not count,
-and neither does one in a string of keywords without the small words that make a sentence.
+Words are compared by stem and, for long ones, by closeness (typing errors). Negated phrases do not count,
+nor do keywords without the small words that make a sentence.
 """
 
 import re
@@ -78,42 +78,42 @@ def _stem(word: str) -> str:
 
 
 def ticks(text: str, criteria: Iterable[Criterion]) -> tuple[Tick, ...]:
-    """A suggestion for each criterion.
+    """Return a suggested tick for each criterion.
 
-    >>> one = Criterion("scale", "It says that the logits are divided.", (("divide",), ("square root", "sqrt")))
-    >>> [tick.met for tick in ticks("The logits are divided by the square root of the width.", [one])]
+    >>> criterion = Criterion("scale", "It says that the logits are divided.", (("divide",), ("square root", "sqrt")))
+    >>> [tick.met for tick in ticks("The logits are divided by the square root of the width.", [criterion])]
     [True]
-    >>> [tick.why for tick in ticks("The logits are not divided by the square root.", [one])]
+    >>> [tick.why for tick in ticks("The logits are not divided by the square root.", [criterion])]
     ['“divided” is denied']
     """
     words, asked = _words(text), tuple(criteria)
-    phrases = {phrase for one in asked for group in one.terms for phrase in group}
+    phrases = {phrase for criterion in asked for group in criterion.terms for phrase in group}
     covered = {at for phrase in phrases for first, last in _places(words, phrase) for at in range(first, last + 1)}
     prose = _prose(words, covered)
-    return tuple(_tick(text, words, prose, one) for one in asked)
+    return tuple(_tick(text, words, prose, criterion) for criterion in asked)
 
 
 def _words(text: str) -> list[_Word]:
-    ends = [found.end() for found in _END.finditer(text + " ")]
-    found: list[_Word] = []
+    ends = [words.end() for words in _END.finditer(text + " ")]
+    words: list[_Word] = []
     for match in _WORD.finditer(text):
         raw = match[0].lower().replace("’", "'")
         sentence = bisect_right(ends, match.start())
-        found.append(_Word(_stem(raw), raw, match.start(), match.end(), sentence))
-    return found
+        words.append(_Word(_stem(raw), raw, match.start(), match.end(), sentence))
+    return words
 
 
-def _tick(text: str, words: list[_Word], sentences: set[int], one: Criterion) -> Tick:
+def _tick(text: str, words: list[_Word], sentences: set[int], criterion: Criterion) -> Tick:
     def no(why: str, *spans: tuple[int, int]) -> Tick:
-        return Tick(one.id, one.text, False, spans, why)
+        return Tick(criterion.id, criterion.text, False, spans, why)
 
-    for phrase in one.without:
+    for phrase in criterion.without:
         for first, last in _places(words, phrase):
             if not _denied(words, first, last):
-                said = message("it says “%(quote)s”", quote=_quote(text, words, first, last))
-                return no(said, (words[first].start, words[last].end))
+                reason = message("it says “%(quote)s”", quote=_quote(text, words, first, last))
+                return no(reason, (words[first].start, words[last].end))
     chosen: list[tuple[int, int]] = []
-    for group in one.terms:
+    for group in criterion.terms:
         places = [place for phrase in group for place in _places(words, phrase)]
         if not places:
             return no(message("nothing like: %(phrases)s", phrases=", ".join(group[:3])))
@@ -123,17 +123,17 @@ def _tick(text: str, words: list[_Word], sentences: set[int], one: Criterion) ->
         prose = [place for place in fair if words[place[0]].sentence in sentences]
         if not prose:
             return no(message("keywords alone; say it in a sentence"), _span(words, fair[0]))
-        after = [place for place in prose if not one.ordered or not chosen or place[0] > chosen[-1][1]]
+        after = [place for place in prose if not criterion.ordered or not chosen or place[0] > chosen[-1][1]]
         if not after:
             return no(
                 message("“%(quote)s” comes too early", quote=_quote(text, words, *prose[0])), _span(words, prose[0])
             )
         chosen.append(min(after))
-    return Tick(one.id, one.text, True, tuple(_span(words, place) for place in chosen))
+    return Tick(criterion.id, criterion.text, True, tuple(_span(words, place) for place in chosen))
 
 
 def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
-    """(first, last) word of each place where the phrase's words stand in order, close together, in one sentence."""
+    """Return (first, last) word of each place where the phrase occurs: in order, close together, in a sentence."""
     wanted = [_stem(match[0].lower()) for match in _WORD.finditer(phrase)]
     places = []
     for first, word in enumerate(words):
@@ -151,13 +151,13 @@ def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
     return places
 
 
-def _alike(one: str, two: str) -> bool:
-    """The same stem, or one slip of the finger in a word of five letters or more."""
-    return one == two or (min(len(one), len(two)) >= 5 and Levenshtein.distance(one, two, score_cutoff=1) <= 1)
+def _alike(stem: str, other: str) -> bool:
+    """Return whether two stems are equal, or differ by one typing error in a word of five letters or more."""
+    return stem == other or (min(len(stem), len(other)) >= 5 and Levenshtein.distance(stem, other, score_cutoff=1) <= 1)
 
 
 def _denied(words: Sequence[_Word], first: int, last: int) -> bool:
-    """Whether a denial stands shortly before the phrase (not in it), in its sentence. Two denials cancel."""
+    """Return whether a negation comes shortly before the phrase in its sentence. Two negations cancel."""
     sentence = words[first].sentence
     before = [word for word in words[max(0, first - _REACH) : first] if word.sentence == sentence]
     count = sum(word.raw in _DENIALS or word.raw.endswith("n't") for word in before)
@@ -165,7 +165,7 @@ def _denied(words: Sequence[_Word], first: int, last: int) -> bool:
 
 
 def _prose(words: Sequence[_Word], covered: set[int]) -> set[int]:
-    """The sentences that have enough small words beside the phrases asked for: not a string of keywords."""
+    """Return the sentences with enough small words beside the wanted phrases, which are not lists of keywords."""
     length, small = Counter[int](), Counter[int]()
     for at, word in enumerate(words):
         length[word.sentence] += 1

@@ -2,6 +2,7 @@
 
 from clearhead.kernels.autograd import run, run_planned
 from clearhead.kernels.capability import Capability, Kernel
+from clearhead.kernels.cpu_targets import Target, target, targets
 from clearhead.kernels.dense import with_weights
 from clearhead.kernels.fast_path import attend, attend_with_lse
 from clearhead.kernels.plan import Call, Choice, Plan, explain, select
@@ -10,7 +11,6 @@ from clearhead.kernels.problem import Gradients, Problem, Result
 from clearhead.kernels.projection import linear_is_faster, project, project_to_heads
 from clearhead.kernels.registry import Availability, available
 from clearhead.kernels.second_pass import Cells, Statistics, Wanted, run_with, statistics
-from clearhead.kernels.targets import Target, target, targets
 from clearhead.kernels.tracing import refuse_tracing, untraced
 
 __all__ = [

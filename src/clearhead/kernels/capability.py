@@ -29,7 +29,7 @@ class Kernel(Protocol):
         name: how callers ask for it.
         capabilities: the parts of this protocol, and of the three below, that it has.
         devices: the device types it computes on; empty for all that torch has.
-        has_targets: whether it has a compiled copy for each CPU target (targets.py).
+        has_targets: whether it has a compiled copy for each CPU target (cpu_targets.py).
     """
 
     name: str

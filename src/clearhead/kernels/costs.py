@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 
 from clearhead.kernels import figures
+from clearhead.kernels.cpu_targets import Target, current, is_forced
 from clearhead.kernels.figures import DECODE, FORWARD, TRAINING, Cost
 from clearhead.kernels.library import cpu_features
-from clearhead.kernels.targets import Target, current, is_forced
 
 FEW_QUERIES = 8  # up to so many the native kernel reads keys once for all of them (kFewQueries, native/arguments.h)
 MARGIN = 1.1  # a difference of a tenth is within what two measurements differ by
@@ -65,8 +65,8 @@ def forget() -> None:
 
 @cache
 def _measured_or_ruled(task: str, dtype: torch.dtype) -> Range:
-    found = measured(task, dtype)
-    return _rule(task, dtype) if found is None else found
+    by_figures = measured(task, dtype)
+    return _rule(task, dtype) if by_figures is None else by_figures
 
 
 @cache

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.kernels import targets
+from clearhead.kernels import cpu_targets
 from clearhead.kernels.autograd import backward
+from clearhead.kernels.cpu_targets import index_of
 from clearhead.kernels.library import library
 from clearhead.kernels.places import lse_dtype, wide
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_ONE_KEY, match
 from clearhead.kernels.problem import carries_tangent, has_own_memory
-from clearhead.kernels.targets import index_of
 
 # The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
 _sdpa = torch._C._nn.scaled_dot_product_attention
@@ -81,7 +81,7 @@ def native_forward(
         out = query.new_empty(*query.shape[:-1], value_width)
     if scale is None:
         scale = width**-0.5
-    target: Any = targets.chosen_for(targets.forced.get(), query.dtype)[0]  # index_of, without its call
+    target: Any = cpu_targets.chosen_for(cpu_targets.forced.get(), query.dtype)[0]  # index_of, without its call
     threads = torch.get_num_threads()
     library.fast_forward(target.index, threads, query, key, value, mask, grouped, bool(is_causal), scale, out, lse)
     return out

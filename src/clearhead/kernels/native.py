@@ -1,6 +1,6 @@
 """Kernel "native": our C++ on the CPU, the one file that calls it (see native/).
 
-`targets.py` says which compiled copy of it runs.
+`cpu_targets.py` says which compiled copy of it runs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.capability import Capability
+from clearhead.kernels.cpu_targets import current, index_of, targets
 from clearhead.kernels.library import library
 from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, lse_dtype, three, wide
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
-from clearhead.kernels.targets import current, index_of, targets
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted

@@ -18,13 +18,14 @@ from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import split_reach
 from clearhead.matrix import indexing, products, sweep
+from clearhead.matrix.inputs import Inputs, weight_per_head
 from clearhead.matrix.logits import ANYWHERE, Logits, Reach, narrowed
 from clearhead.matrix.mean import HeadMean
 from clearhead.matrix.questions import Questions
 from clearhead.matrix.ruled import Ruled
 
 
-class AttentionMatrix(Questions):
+class AttentionMatrix(Inputs, Questions):
     """The weights of one attention, as a matrix you can multiply, slice and question, of which no L×S table is kept.
 
     It holds the queries and keys and computes what is asked. Products and entries come in the matrix' own dtype,
@@ -228,7 +229,8 @@ class AttentionMatrix(Questions):
 
         Args:
             value: (B, H_kv, S, D_v); default the value the matrix was made with.
-            out_weight: (H, D_v, E), the output projection's part of each head: f(v) = v @ out_weight; default f(v) = v.
+            out_weight: the weight of the output projection, as nn.Linear has it, (E, H·D_v): `o_proj.weight`; or its
+                part of each head, (H, D_v, E). Then f(v) = v @ part; default f(v) = v.
 
         Source: Kobayashi et al. 2020, "Attention is Not Only a Weight", section 2.2.
         """
@@ -236,12 +238,7 @@ class AttentionMatrix(Questions):
         if out_weight is None:
             norms = values.norm(dim=-1)
         else:
-            if out_weight.dim() != 3 or out_weight.shape[:2] != (self.shape[1], values.shape[-1]):
-                raise ShapeError(
-                    f"out_weight has shape {tuple(out_weight.shape)}, expected (H, D_v, E) with "
-                    f"H={self.shape[1]}, D_v={values.shape[-1]}."
-                )
-            weight = out_weight.to(values.dtype)
+            weight = weight_per_head(out_weight, self.shape[1], values.shape[-1]).to(values.dtype)
             # ‖v W‖² = v (W Wᵀ) vᵀ: nothing of size S·E.
             norms = ((values @ (weight @ weight.mT)) * values).sum(-1).clamp_min(0.0).sqrt()
         wide, tilt = self._wide, norms.log()[:, :, None, :]

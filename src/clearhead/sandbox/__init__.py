@@ -1,4 +1,4 @@
-"""Run code that is not ours, confined: no network, no files but its own, bounded time, memory, output."""
+"""Run programs of others, confined: no network, no files but their own, bounded time, memory and output."""
 
 import secrets
 import socket
@@ -44,7 +44,7 @@ def run(
         files: (name, content) put into its empty folder, which is also its working folder.
         want: (name, format spec) of variables to bring back as text, in `Outcome.values`.
         preload: modules the warm worker has imported already: a torch program starts in milliseconds, not seconds.
-        salt: seeds whatever the program does not seed, and Python's hashes; two salts, two runs that must agree.
+        salt: seeds Python's hashes and whatever the program does not seed, so that runs with two salts can be compared.
         name: a back end of `available()` by name; None is the best.
         owner: whose program it is. Owners take turns where programs wait for room: see `capacity`.
     Returns:
@@ -57,18 +57,18 @@ def run(
     >>> run("import socket; socket.socket()").raised.type
     'PermissionError'
     """
-    with_what, confined = starter(preload, salt, name)
+    how, confined = starter(preload, salt, name)
     with gate.current().hold(owner, 1, needs(limits)):
         running = watch.Running(
             _chunks(source, "program.py"), limits=limits, stdin=stdin, files=files, want=want, salt=salt,
             confined=confined,
         )  # fmt: skip
-        running.launch(with_what)
+        running.launch(how)
         return running.finish()
 
 
 def warm(preload: Sequence[str] = (), salts: Sequence[int] = (1,)) -> None:
-    """Start the workers for these now, side by side, so that the first program need not wait for one after another."""
+    """Start the workers for these now, in parallel, so that the first program does not wait for them one by one."""
     for salt in salts:
         starter(preload, salt)
 
@@ -77,7 +77,7 @@ def run_each(
     programs: Sequence[Program],
     *,
     limits: Limits = DEFAULT,
-    turn: float | None = None,
+    time_each: float | None = None,
     preload: Sequence[str] = (),
     salt: int = 1,
     name: str | None = None,
@@ -87,30 +87,30 @@ def run_each(
 
     Args:
         limits: of all of them together.
-        turn: seconds that one of them may take; None: as long as all together.
+        time_each: seconds that each of them may take; None: as long as all together.
     Returns:
         An Outcome a program, or None if one of them ended the process, met a limit or replaced something of Python's or
-        torch's own: then run them one by one. A program may still see what an earlier one left behind; where that
+        torch's own: then run them one by one. A program may still see what an earlier one left behind; if that
         matters, compare with the opposite order.
 
     >>> [one.stdout for one in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
     ['1\\n', '2\\n']
     """
-    with_what, confined = starter(preload, salt, name)
+    how, confined = starter(preload, salt, name)
     mark = f"\x1e{secrets.token_hex(8)}\x1e"
     with gate.current().hold(owner, 1, needs(limits)):
         running = watch.Running(
             programs, limits=limits, stdin="", files=(), want=(), salt=salt, role="programs", confined=confined,
-            mark=mark, turn=turn,
+            mark=mark, time_each=time_each,
         )  # fmt: skip
-        running.launch(with_what)
+        running.launch(how)
         whole = running.finish()
     return batch.outcomes(whole, running.each, mark, len(programs))
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the tests say of a program. `program` and `examiner` are the outcomes of the two processes."""
+    """The results of a program's tests. `program` and `examiner` are the outcomes of the two processes."""
 
     tests: tuple[Tested, ...]
     program: Outcome
@@ -122,7 +122,7 @@ class Judged:
         return bool(self.tests) and all(test.passed for test in self.tests)
 
 
-# What a learner reads of a program that was stopped, or whose tests were.
+# Messages for a learner whose program, or its tests, were stopped.
 _WHY = {
     "time": "It was stopped after {limits.seconds:g} seconds. Is there a loop that never ends?",
     "memory": "It was stopped: it asked for too much memory.",
@@ -143,7 +143,7 @@ def judge(
     name: str | None = None,
     owner: str = "",
 ) -> Judged:
-    """Test a program that may want to deceive: it and its tests run in two confined processes.
+    """Test a program that may try to deceive: it and its tests run in two confined processes.
 
     Args:
         program: what is tested; it may print, define functions and classes, and set variables.
@@ -157,11 +157,14 @@ def judge(
     """
     given = (_chunks(program, "program.py"), _chunks(tests, "tests.py"))
     learner, examiner = _two_sides(given, ("learner", "tests"), limits, preload, salt, name, owner)
-    found, loaded = examiner[0].tests, learner[0]
-    if loaded.stopped or not found:
+    results, loaded = examiner[0].tests, learner[0]
+    if loaded.stopped or not results:
         why = _WHY[loaded.stopped or examiner[0].stopped or "start"].format(limits=limits)
-        found = (*(one for one in found if one.passed), Tested("The program comes to an end", False, why, None))
-    return Judged(found, loaded, examiner[0])
+        results = (
+            *(result for result in results if result.passed),
+            Tested("The program comes to an end", False, why, None),
+        )
+    return Judged(results, loaded, examiner[0])
 
 
 def judge_each(
@@ -191,8 +194,8 @@ def judge_each(
     (learner, served), (examiner, examined) = _two_sides(
         (given[0], given[1]), ("learners", "tests of each"), limits, preload, salt, name, owner
     )
-    found = batch.verdicts((learner, examiner), served, examined, len(cases))
-    return None if found is None else [Judged(tests, learner, examiner) for tests in found]
+    verdicts = batch.verdicts((learner, examiner), served, examined, len(cases))
+    return None if verdicts is None else [Judged(tests, learner, examiner) for tests in verdicts]
 
 
 Side = tuple[Outcome, Sequence[Mapping[str, Any]]]
@@ -203,18 +206,18 @@ def _two_sides(
     limits: Limits, preload: Sequence[str], salt: int, name: str | None, owner: str,
 ) -> tuple[Side, Side]:  # fmt: skip
     """Run two processes that share a channel; the outcome of each, and its reports where it ran several programs."""
-    with_what, confined = starter(preload, salt, name)
+    how, confined = starter(preload, salt, name)
     with gate.current().hold(owner, 2, needs(limits, 2)), ExitStack() as launched:
         sides = []
         pair = socket.socketpair()
         with pair[0], pair[1]:
-            for one, role, end in zip(given, roles, pair, strict=True):
+            for program, role, end in zip(given, roles, pair, strict=True):
                 side = watch.Running(
-                    one, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
+                    program, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
                     confined=confined,
                 )  # fmt: skip
                 launched.callback(side.abandon)  # nothing is left to do where it was finished
-                side.launch(with_what)
+                side.launch(how)
                 sides.append(side)
         with ThreadPoolExecutor(1) as beside:
             other = beside.submit(sides[0].finish)

@@ -1,4 +1,4 @@
-"""Which way of confining this machine offers, and what holds where it offers none.
+"""Choose how to confine programs on this machine, and what happens if it offers no way.
 
 Without one, nothing is run until the person at this machine consents to running packs and their own code unconfined
 (`consent`). A studio that other people use must not take that consent: it refuses to start.
@@ -19,29 +19,29 @@ UNCONFINED = Backend("unconfined", True, "programs run as you, with a limit of t
 
 
 def available() -> tuple[Backend, ...]:
-    """The ways this machine can confine, best first."""
-    found = []
+    """Return the ways this machine can confine programs, best first."""
+    offered = []
     if seccomp.supported() and landlock.abi() >= landlock.OLDEST:
         about = f"Landlock ABI {landlock.abi()} and a system call filter, without root"
-        found.append(Backend("landlock", True, about))
+        offered.append(Backend("landlock", True, about))
     if bubblewrap.works():
-        found.append(Backend("bubblewrap", False, "namespaces and a system call filter; each program starts cold"))
-    return tuple(found)
+        offered.append(Backend("bubblewrap", False, "namespaces and a system call filter; each program starts cold"))
+    return tuple(offered)
 
 
 def backend() -> Backend | None:
-    """The way programs are confined here; None if there is none and nobody has consented to go without."""
+    """Return how programs are confined here; None if there is no way and the user has not consented to go without."""
     return next(iter(available()), UNCONFINED if _consented else None)
 
 
 def consent() -> None:
-    """The person at this machine agrees to run programs unconfined, where they cannot be confined, until it ends."""
+    """Record the user's consent to run programs unconfined, until this process ends, if they cannot be confined."""
     global _consented
     _consented = True
 
 
 def must_confine() -> None:
-    """For a program that other people use: their code is not theirs alone to risk, so consent does not count.
+    """Raise an error if programs cannot be confined. For services that others use; consent does not count there.
 
     Raises:
         SandboxError: this machine cannot confine.
@@ -54,21 +54,21 @@ def must_confine() -> None:
 
 
 def explain() -> str:
-    """One line for `clearhead doctor`."""
-    found = next(iter(available()), None)
-    if found:
-        return f"{found.name}: {found.about}"
-    refused = bubblewrap.refusal()
+    """Return a line for `clearhead doctor` about the back end."""
+    best = next(iter(available()), None)
+    if best:
+        return f"{best.name}: {best.about}"
+    refused = bubblewrap.unusable()
     why = f"; {refused}" if refused else ""
     return f"none: needs Linux 6.2 or later with Landlock switched on (x86-64 or arm64), or bubblewrap{why}"
 
 
 def guarantees() -> dict[str, str]:
-    """What bounds a program on this machine, by resource, for `clearhead doctor`; empty where nothing is confined."""
-    found = next(iter(available()), None)
-    if found is None:
+    """Return what bounds a program here, by resource, for `clearhead doctor`; empty if nothing is confined."""
+    best = next(iter(available()), None)
+    if best is None:
         return {}
-    version, warm = landlock.abi(), found.name == "landlock"
+    version, warm = landlock.abi(), best.name == "landlock"
     files = f"Landlock ABI {version}" if warm else "a root of its own that holds nothing else (mount namespace)"
     network = "Landlock (TCP) and the" if warm and version >= 4 else "the" if warm else "a network namespace and the"
     signals = "Landlock scopes and the" if warm and version >= 6 else "the" if warm else "a process namespace and the"
@@ -97,16 +97,16 @@ _USER = {
 
 
 def starter(preload: Sequence[str], salt: int, name: str | None = None) -> tuple["Worker | Cold", bool]:
-    """What starts a program, and whether it is confined.
+    """Return what starts a program, and whether it is confined.
 
     Args:
         name: a back end by name; None is the best.
     Raises:
         SandboxError: there is none, or not this one.
     """
-    chosen = next((one for one in available() if one.name == name), None) if name else backend()
+    chosen = next((offered for offered in available() if offered.name == name), None) if name else backend()
     if chosen is None:
-        why = bubblewrap.refusal() if name == "bubblewrap" else None
+        why = bubblewrap.unusable() if name == "bubblewrap" else None
         wanted = (
             f"no back end {name!r} here{f' ({why})' if why else ''}" if name else f"no confinement here ({explain()})"
         )

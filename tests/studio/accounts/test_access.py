@@ -328,5 +328,5 @@ def test_the_cookie_is_sent_to_every_port_of_its_host(single: FastAPI) -> None:
 def test_a_shared_studio_without_https_says_so(tmp_path: Path, given: dict[str, object], said: bool) -> None:
     console = Console(record=True, width=200, file=io.StringIO())
     settings = Settings(data=tmp_path, **given)  # type: ignore[arg-type]
-    serving._say_who(settings, SimpleNamespace(all=list), console)  # type: ignore[arg-type]
+    serving._print_accounts(settings, SimpleNamespace(all=list), console)  # type: ignore[arg-type]
     assert ("in the clear" in console.export_text()) == said

@@ -143,7 +143,7 @@ def test_each_process_has_its_part_of_the_sandbox_and_all_have_one_queue(
     monkeypatch.setattr(gate, "_gate", gate.current())
     for name in ("_run", "unproved"):
         monkeypatch.setattr(serving, name, lambda *_: None)
-    monkeypatch.setattr(serving.app, "create", lambda *_: None)
+    monkeypatch.setattr(serving.application, "create", lambda *_: None)
     settings = Settings(data=tmp_path, accounts=True, database="postgresql://x/y", workers=4)
     sandbox.share(1)
     whole = gate.current().programs
@@ -162,7 +162,7 @@ def test_queues_of_several_processes_share_their_limits(
     )
     desks = [create(settings, library()).state.context for _ in range(2)]
     for kind, most in {"programs": settings.programs, "experiments": 1, "lens": LENSES}.items():
-        one, other = (context.turns[kind] for context in desks)
+        one, other = (context.queues[kind] for context in desks)
         assert one.at_once == other.at_once == most
         assert (one._locks is not None) == (workers > 1)
     for context in desks:

@@ -51,7 +51,7 @@ def words_of(sentence: str) -> str:
 
 def check(name: str, column: Column) -> None:
     """Hold every sentence to the numbers it is about."""
-    said = FINDINGS[name].said(column)
+    said = FINDINGS[name].sentences(column)
     for start, keys, tolerance in ENDS[name]:
         (sentence,) = [one for one in said if start in one]
         one, other = [*keys.split(), keys][:2]
@@ -105,8 +105,8 @@ def every_setting(experiment: Experiment) -> list[dict[str, int]]:
 def measured(experiment: Experiment, chosen: dict[str, int]) -> Column:
     rows = list(measure(experiment, chosen))
     assert len(rows) == len(experiment.points)
-    assert all(len(row.found[key]) == len(SEEDS) for row in rows for key in experiment.columns)
-    return lambda key: [[row.x] if key == "x" else row.found[key] for row in rows]
+    assert all(len(row.samples[key]) == len(SEEDS) for row in rows for key in experiment.columns)
+    return lambda key: [[row.x] if key == "x" else row.samples[key] for row in rows]
 
 
 NO_SANDBOX = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
@@ -128,7 +128,7 @@ def test_words_agree_with_what_is_measured_at_every_setting(name: str) -> None:
 
 def test_an_entropy_that_stays_is_not_called_wider() -> None:
     column = numbers(parameters=[[9]] * 2, milliseconds=[[1.0], [1.05]], entropy=[[4.04], [4.041]])
-    parameters, time, entropy = FINDINGS["heads"].said(column)
+    parameters, time, entropy = FINDINGS["heads"].sentences(column)
     assert "whatever the number of heads" in parameters
     assert time.startswith("Time: unchanged")
     assert "unchanged: 4.04 nats with one head, 4.04 with the most" in entropy
@@ -152,7 +152,7 @@ def test_what_a_fallen_gradient_means_depends_on_what_is_left(share: float, word
         gradient_plain=[[1.0], [share]], gradient_scaled=[[1.0], [1.0]],
         largest_plain=[[0.5], [0.99]], largest_scaled=[[0.5], [0.5]],
     )  # fmt: skip
-    said = " ".join(FINDINGS["scale"].said(column))
+    said = " ".join(FINDINGS["scale"].sentences(column))
     assert words in said
     assert ("softmax" in said) == bool(words)
 

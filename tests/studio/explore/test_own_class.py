@@ -34,7 +34,7 @@ def last(pack: Pack) -> Item:
 
 
 def source(item: Item, role: str) -> str:
-    program = item.one(role)
+    program = item.first(role)
     assert program
     return program.source
 

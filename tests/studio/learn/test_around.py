@@ -56,7 +56,7 @@ def test_search_shows_words_and_no_marks() -> None:
     for path in course.shipped():
         for topic in course.load(path).topics:
             for mode, page in topic.pages.items():
-                shown = excerpt.plain(page.text)
+                shown = excerpt.plain_text(page.text)
                 found = [mark for mark in ("\\", "$", "{", "|", "---", "](") if mark in shown]
                 assert shown, (topic.id, mode)
                 assert not found, (topic.id, mode, found)

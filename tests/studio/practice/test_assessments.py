@@ -235,4 +235,4 @@ def test_who_passed_the_test_is_asked_nothing_new_but_what_is_due(visitor: Visit
     [(2, 2, "strong", "strong"), (2, 2, "good", "good"), (1, 2, "strong", "shaky"), (0, 2, "good", "weak")],
 )
 def test_a_verdict_on_a_concept(right: int, asked: int, level: str, said: str) -> None:
-    assert assessments.Told(Mastery("c", 0.9, level, 5), right, asked).verdict == said
+    assert assessments.ConceptVerdict(Mastery("c", 0.9, level, 5), right, asked).verdict == said

@@ -122,4 +122,4 @@ def test_long_formulas_are_drawn(long: str) -> None:
 
 
 def test_an_excerpt_says_the_degree_of_a_root() -> None:
-    assert excerpt.plain(r"$\sqrt[3]{x}$ and $\sqrt{y}$") == "3√x and √y"
+    assert excerpt.plain_text(r"$\sqrt[3]{x}$ and $\sqrt{y}$") == "3√x and √y"

@@ -70,7 +70,7 @@ def test_queues_of_two_processes_have_one_limit(tmp_path: Path) -> None:
     most = dict[str, int]()
 
     async def work(turns: WorkQueue, learner: int, ends: asyncio.Event) -> None:
-        async with turns.turn(learner):
+        async with turns.slot(learner):
             running.append(f"{learner}")
             for name in ("all", f"{learner}"):
                 now = len(running) if name == "all" else running.count(name)

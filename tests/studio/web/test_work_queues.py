@@ -112,7 +112,7 @@ def test_a_browser_finds_what_must_wait_at_an_address(visitor: Visitor, monkeypa
     def refuse(*_: object) -> None:
         raise Busy
 
-    monkeypatch.setattr(WorkQueue, "turn", refuse)
+    monkeypatch.setattr(WorkQueue, "slot", refuse)
     fields = {"csrf": visitor.token(), "item": "scale-of-logits", "program": "print(1)  # what I wrote"}
     first = visitor.client.post(f"{TOPIC}/try", data=fields, headers=BROWSER)
     assert first.history[0].status_code == 303

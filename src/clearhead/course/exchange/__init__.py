@@ -1,4 +1,4 @@
-"""Exchange with other programs: a proved pack goes out, questions come in as drafts."""
+"""Exchange with other programs: export proved packs, import questions as drafts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -23,11 +23,11 @@ with needs("course", "exchange with other programs"):
 Writer = Callable[[Sequence[Question], str, Path], None]
 
 
-def _anki(found: Sequence[Question], title: str, place: Path) -> None:
+def _anki(exported: Sequence[Question], title: str, place: Path) -> None:
     with needs("course", "an Anki deck"):  # genanki is for this format alone
         from clearhead.course.exchange.anki.write import write_anki
 
-    write_anki(found, title, place)
+    write_anki(exported, title, place)
 
 
 # form -> (ending of its file, writer)
@@ -68,19 +68,19 @@ def export_pack(
         raise PackError(f"{wrong.error} (only a proved pack is exported)", file=wrong.file, line=wrong.line)
     ending, writer = FORMS[form]
     target = place or Path(f"{pack.id}-{form}{ending}")
-    found = questions(pack, [outcome.proved for outcome in outcomes if outcome.proved])
-    report_losses(found, form, report)
+    exported = questions(pack, [outcome.proved for outcome in outcomes if outcome.proved])
+    report_losses(exported, form, report)
     if strict:
         report.refuse()
-    writer(found, without_controls(pack.title), target)
-    return target, len(found)
+    writer(exported, without_controls(pack.title), target)
+    return target, len(exported)
 
 
-def report_losses(found: Sequence[Question], form: str, report: Report) -> None:
-    """Note what the format cannot hold of these questions."""
-    for one in found:
-        if form == "qti2" and one.hints:
-            report.add(f"item {one.id}", "its hints (QTI 2.1 has no place for them)")
+def report_losses(exported: Sequence[Question], form: str, report: Report) -> None:
+    """Record what the format cannot represent of these questions."""
+    for question in exported:
+        if form == "qti2" and question.hints:
+            report.add(f"item {question.id}", "its hints (QTI 2.1 has no place for them)")
 
 
 def import_drafts(
@@ -96,7 +96,7 @@ def import_drafts(
     """
     report = Report() if report is None else report
     pack: Pack = load(path)
-    known = [one.id for one in pack.topics]
+    known = [known_topic.id for known_topic in pack.topics]
     if topic is not None and topic not in known:
         raise OptionError(f"the pack has no topic {topic!r}; expected one of {', '.join(known)}")
     drafts = read(place, report)

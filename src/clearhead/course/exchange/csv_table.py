@@ -41,15 +41,15 @@ def write_csv(questions: Sequence[Question], _title: str, place: Path) -> None:
 
 def _cells(question: Question) -> list[str]:
     right = {
-        "options": [choice.key for choice in question.choices if choice.correct],
+        "options": [option.key for option in question.choices if option.correct],
         "pairs": [key for _, key in question.pairs],
         "order": list(question.order),
     }.get(question.form, [])
     lefts = _listed((str(number), left) for number, (left, _) in enumerate(question.pairs, 1))
-    feedback = _listed((choice.key, choice.feedback) for choice in question.choices)
+    feedback = _listed((option.key, option.feedback) for option in question.choices)
     hints = _listed((str(number), hint) for number, hint in enumerate(question.hints, 1))
-    figures = _listed([("answer", question.figure), *((choice.key, choice.figure) for choice in question.choices)])
-    options = _listed((choice.key, choice.text) for choice in question.choices)
+    figures = _listed([("answer", question.figure), *((option.key, option.figure) for option in question.choices)])
+    options = _listed((option.key, option.text) for option in question.choices)
     return [
         question.id, question.kind, question.topic, " ".join(question.concepts), str(question.difficulty),
         question.title, question.stem, options, question.answer, question.feedback, question.rule, " ".join(right),
@@ -63,7 +63,7 @@ def _listed(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def is_table(text: str) -> bool:
-    """Whether this is the text of a table that we wrote."""
+    """Return whether this is the text of a table that `write_csv` wrote."""
     return text.startswith(",".join(COLUMNS[:5]))
 
 
@@ -89,14 +89,14 @@ def _cell(text: str) -> str:
 
 
 def _is_formula(cell: str) -> bool:
-    """Whether a spreadsheet may compute it: it skips blanks, and reads the wide forms of the signs too."""
+    """Return whether a spreadsheet may compute the cell: it skips blanks, and reads full-width signs too."""
     return cell.startswith(_FORMULA) or cell.lstrip(_BLANKS).startswith(_FORMULA)
 
 
 def _draft(cells: dict[str, str], place: str) -> Draft:
     options, lefts, hints = (_entries(cells[name]) for name in ("options", "lefts", "hints"))
     right, feedback = cells["right"].split(), dict(_entries(cells["feedback"]))
-    told = [cells["why"], cells["pitfalls"], cells["rule"]]
+    explanation = [cells["why"], cells["pitfalls"], cells["rule"]]
     origin = {"imported from": place, "kind": cells["kind"], "topic": cells["topic"], "concepts": cells["concepts"]}
     back = note = ""
     chosen: tuple[tuple[str, bool, str], ...] = ()
@@ -110,9 +110,9 @@ def _draft(cells: dict[str, str], place: str) -> Draft:
     elif options:
         chosen = tuple((text, key in right, feedback.get(key, "")) for key, text in options)
     else:
-        back, told = _joined([cells["answer"], *told]), []
+        back, explanation = _joined([cells["answer"], *explanation]), []
     return Draft(
-        cells["title"], cells["question"], back, chosen, note, _joined(told), tuple(text for _, text in hints),
+        cells["title"], cells["question"], back, chosen, note, _joined(explanation), tuple(text for _, text in hints),
         tuple((key, value) for key, value in origin.items() if value),
     )  # fmt: skip
 

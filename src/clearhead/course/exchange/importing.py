@@ -1,7 +1,7 @@
-"""Import questions of other programs as drafts: items with everything but a proof.
+"""Import questions of other programs as drafts: items without a proof.
 
-A draft is put into the pack's `drafts/` folder, where nothing shows it. Its checks raise until somebody writes them,
-so that moving it to `items/` makes `clearhead check` refuse it until its answer is computed.
+A draft is put into the pack's `drafts/` folder, where nothing displays it. Its checks raise until the author writes
+them, so `clearhead check` refuses the item in `items/` until its answer is computed.
 """
 
 from pathlib import Path
@@ -56,9 +56,9 @@ def _read(place: Path, ending: str, report: Report) -> list[Draft]:
         return read_package(place, report)
     text = read_text(place)
     if ending == ".gift":
-        return [from_gift(one, f"{place.name}:{one.line}", report) for one in read_gift(text, place.name)]
+        return [from_gift(parsed, f"{place.name}:{parsed.line}", report) for parsed in read_gift(text, place.name)]
     if ending == ".xml":
-        return [from_gift(one, where, report) for where, one in read_moodle(text, place.name, report)]
+        return [from_gift(parsed, where, report) for where, parsed in read_moodle(text, place.name, report)]
     if ending == ".toml":
         return read_quiz(text, place.name, report)
     if ending == ".csv" and is_table(text):

@@ -42,7 +42,7 @@ def _with_origin(draft: Draft, origin: Mapping[str, str]) -> Draft:
     return Draft(draft.title, draft.stem, draft.back, draft.options, draft.note, draft.why, draft.hints, kept)
 
 
-def _choice(prompt: Mapping[str, Any], answer: Mapping[str, Any], why: str, lost: Lost) -> Draft:
+def _multiple_choice(prompt: Mapping[str, Any], answer: Mapping[str, Any], why: str, lost: Lost) -> Draft:
     right = answer.get("answer", [])
     rights = [from_markdown(str(each), lost) for each in _list(right)]
     wrong = [from_markdown(str(each), lost) for each in _list(prompt.get("distractors", []))]
@@ -54,7 +54,7 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _short(prompt: Mapping[str, Any], answer: Mapping[str, Any], why: str, lost: Lost) -> Draft:
+def _short_answer(prompt: Mapping[str, Any], answer: Mapping[str, Any], why: str, lost: Lost) -> Draft:
     accepted = [answer.get("answer", ""), *_list(answer.get("alternatives", []))]
     back = "\n\n".join([*(from_markdown(str(each), lost) for each in accepted), why]).strip()
     return Draft("", from_markdown(str(prompt.get("prompt", "")), lost), back)
@@ -68,4 +68,4 @@ def _tracing(prompt: Mapping[str, Any], answer: Mapping[str, Any], why: str, los
     return Draft("", f"What does this print?\n\n{program}", f"{prints}\n\n{why}".strip())
 
 
-_KINDS = {"MultipleChoice": _choice, "ShortAnswer": _short, "Tracing": _tracing}
+_KINDS = {"MultipleChoice": _multiple_choice, "ShortAnswer": _short_answer, "Tracing": _tracing}

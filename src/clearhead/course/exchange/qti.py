@@ -23,105 +23,106 @@ _TEMPLATE = {
 _DATE = (2020, 1, 1, 0, 0, 0)  # of every file in the zip: the same pack gives the same bytes
 
 
-def write_qti(found: Sequence[Question], title: str, place: Path, *, version: int = 3) -> None:
+def write_qti(questions: Sequence[Question], title: str, place: Path, *, version: int = 3) -> None:
     """Write the package."""
-    files = {f"items/{one.id}.xml": item(one, version) for one in found}
+    files = {f"items/{question.id}.xml": item(question, version) for question in questions}
     with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as package:
-        for name, data in [("imsmanifest.xml", _manifest(found, version)), *files.items()]:
+        for name, data in [("imsmanifest.xml", _manifest(questions, version)), *files.items()]:
             package.writestr(zipfile.ZipInfo(name, _DATE), data)
 
 
-def item(one: Question, version: int) -> bytes:
+def item(question: Question, version: int) -> bytes:
     """One assessment item."""
     root = Element("qti-assessment-item", {
-        "identifier": f"i-{one.id}", "title": one.title, "adaptive": "false", "time-dependent": "false",
+        "identifier": f"i-{question.id}", "title": question.title, "adaptive": "false", "time-dependent": "false",
         "{http://www.w3.org/XML/1998/namespace}lang": "en",
     })  # fmt: skip
-    _declare(root, one)
+    _declare(root, question)
     body = SubElement(root, "qti-item-body")
-    body.append(parsed(one.asked_html if version == 3 else html(one.stem)))
-    _INTERACTIONS[one.form](body, one)
-    if one.form in _ANSWERED:
+    body.append(parsed(question.asked_html if version == 3 else html(question.stem)))
+    _INTERACTIONS[question.form](body, question)
+    if question.form in _ANSWERED:
         SubElement(root, "qti-response-processing", {"template": _TEMPLATE[version]})
-    said = [("FEEDBACK", choice.key, choice.told_html) for choice in one.choices if choice.told_html]
-    if one.form in _ANSWERED and one.told_html:
-        said.append(("TOLD", "told", one.told_html))
-    for outcome, key, words in said:
+    remarks = [("FEEDBACK", option.key, option.feedback_html) for option in question.choices if option.feedback_html]
+    if question.form in _ANSWERED and question.feedback_html:
+        remarks.append(("TOLD", "told", question.feedback_html))
+    for outcome, key, words in remarks:
         feedback = SubElement(root, "qti-modal-feedback", {
             "outcome-identifier": outcome, "identifier": key, "show-hide": "show",
         })  # fmt: skip
         holder = SubElement(feedback, "qti-content-body") if version == 3 else feedback
         holder.append(parsed(words))
-    if said:
-        _feedback_processing(root, {outcome for outcome, _, _ in said})
+    if remarks:
+        _feedback_processing(root, {outcome for outcome, _, _ in remarks})
     if version == 2:
         _to_qti2(root)
     root.set("xmlns", _QTI3 if version == 3 else _QTI21)
-    ElementTree.indent(root, " ") if one.form == "pairs" else None
+    ElementTree.indent(root, " ") if question.form == "pairs" else None
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
 
 
 _ANSWERED = ("options", "pairs", "order")
 
 
-def _declare(root: Element, one: Question) -> None:
-    several = sum(choice.correct for choice in one.choices) != 1
+def _declare(root: Element, question: Question) -> None:
+    several = sum(option.correct for option in question.choices) != 1
     cardinality = {"options": "multiple" if several else "single", "pairs": "multiple", "order": "ordered"}
     base = {"options": "identifier", "pairs": "directedPair", "order": "identifier", "text": "string"}
     response = SubElement(root, "qti-response-declaration", {
-        "identifier": "RESPONSE", "cardinality": cardinality.get(one.form, "single"), "base-type": base[one.form],
+        "identifier": "RESPONSE", "cardinality": cardinality.get(question.form, "single"),
+        "base-type": base[question.form],
     })  # fmt: skip
     right = {
-        "options": [choice.key for choice in one.choices if choice.correct],
-        "pairs": [f"left-{at} {key}" for at, (_, key) in enumerate(one.pairs, 1)],
-        "order": list(one.order),
+        "options": [option.key for option in question.choices if option.correct],
+        "pairs": [f"left-{at} {key}" for at, (_, key) in enumerate(question.pairs, 1)],
+        "order": list(question.order),
         "text": [],
-    }[one.form]
+    }[question.form]
     if right:
         correct = SubElement(response, "qti-correct-response")
         for value in right:
             SubElement(correct, "qti-value").text = value
     for name, base_type in (("SCORE", "float"), ("FEEDBACK", "identifier"), ("TOLD", "identifier")):
-        cardinal = "multiple" if name == "FEEDBACK" and cardinality.get(one.form) == "multiple" else "single"
+        cardinal = "multiple" if name == "FEEDBACK" and cardinality.get(question.form) == "multiple" else "single"
         SubElement(root, "qti-outcome-declaration", {
             "identifier": name, "cardinality": cardinal, "base-type": base_type,
         })  # fmt: skip
 
 
-def _choices(body: Element, one: Question) -> None:
-    right = sum(choice.correct for choice in one.choices)
+def _choices(body: Element, question: Question) -> None:
+    right = sum(option.correct for option in question.choices)
     names = {"response-identifier": "RESPONSE", "shuffle": "true", "max-choices": "1" if right == 1 else "0"}
     interaction = SubElement(body, "qti-choice-interaction", names)
-    for choice in one.choices:
-        SubElement(interaction, "qti-simple-choice", {"identifier": choice.key}).append(elements(choice.text))
+    for option in question.choices:
+        SubElement(interaction, "qti-simple-choice", {"identifier": option.key}).append(elements(option.text))
 
 
-def _pairs(body: Element, one: Question) -> None:
-    count = str(len(one.pairs))
+def _pairs(body: Element, question: Question) -> None:
+    count = str(len(question.pairs))
     names = {"response-identifier": "RESPONSE", "shuffle": "true", "max-associations": count}
     interaction = SubElement(body, "qti-match-interaction", names)
     lefts, rights = (SubElement(interaction, "qti-simple-match-set") for _ in range(2))
-    for at, (left, _) in enumerate(one.pairs, 1):
+    for at, (left, _) in enumerate(question.pairs, 1):
         node = SubElement(lefts, "qti-simple-associable-choice", {"identifier": f"left-{at}", "match-max": "1"})
         node.append(elements(left))
-    for choice in one.choices:
-        node = SubElement(rights, "qti-simple-associable-choice", {"identifier": choice.key, "match-max": "1"})
-        node.append(elements(choice.text))
+    for option in question.choices:
+        node = SubElement(rights, "qti-simple-associable-choice", {"identifier": option.key, "match-max": "1"})
+        node.append(elements(option.text))
 
 
-def _order(body: Element, one: Question) -> None:
+def _order(body: Element, question: Question) -> None:
     names = {"response-identifier": "RESPONSE", "shuffle": "true"}
     interaction = SubElement(body, "qti-order-interaction", names)
-    for choice in one.choices:
-        SubElement(interaction, "qti-simple-choice", {"identifier": choice.key}).append(elements(choice.text))
+    for option in question.choices:
+        SubElement(interaction, "qti-simple-choice", {"identifier": option.key}).append(elements(option.text))
 
 
-def _text(body: Element, one: Question) -> None:
+def _text(body: Element, question: Question) -> None:
     names = {"response-identifier": "RESPONSE", "expected-lines": "8"}
     SubElement(body, "qti-extended-text-interaction", names)
     rubric = Element("qti-rubric-block", {"view": "scorer", "use": "instructions"})
     holder = SubElement(rubric, "qti-content-body")
-    holder.append(parsed(one.told_html))
+    holder.append(parsed(question.feedback_html))
     body.insert(0, rubric)
 
 
@@ -167,16 +168,16 @@ def _camel(name: str) -> str:
     return re.sub(r"-([a-z])", lambda match: match[1].upper(), name) if not name.startswith("{") else name
 
 
-def _manifest(found: Sequence[Question], version: int) -> bytes:
+def _manifest(questions: Sequence[Question], version: int) -> bytes:
     root = Element("manifest", {"identifier": "clearhead", "xmlns": _CP[version]})
     metadata = SubElement(root, "metadata")
     SubElement(metadata, "schema").text = _PACKAGE[version]
     SubElement(metadata, "schemaversion").text = _PACKAGE_VERSION[version]
     SubElement(root, "organizations")
     resources = SubElement(root, "resources")
-    for one in found:
-        href = f"items/{one.id}.xml"
-        resource = SubElement(resources, "resource", identifier=f"i-{one.id}", type=_TYPE[version], href=href)
+    for question in questions:
+        href = f"items/{question.id}.xml"
+        resource = SubElement(resources, "resource", identifier=f"i-{question.id}", type=_TYPE[version], href=href)
         SubElement(resource, "file", href=href)
     ElementTree.indent(root, " ")
     return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)

@@ -1,4 +1,4 @@
-"""What an import or an export could not carry over, with the place where it stands."""
+"""What an import or export could not carry over, and where it was."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,13 +11,13 @@ _SHOWN = 20  # losses that an error lists
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """One thing that is not carried over. `place` is "notes.txt:5", "deck.apkg, note 3" or "item choice-even"."""
+    """Something that is not carried over. `place` is "notes.txt:5", "deck.apkg, note 3" or "item choice-even"."""
 
     place: str
-    what: str
+    content: str
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.what}"
+        return f"{self.place}: {self.content}"
 
 
 @dataclass(slots=True)
@@ -27,16 +27,16 @@ class Report:
     losses: list[Loss] = field(default_factory=list)
     _seen: set[Loss] = field(default_factory=set)
 
-    def add(self, place: str, what: str) -> None:
-        """Note that `what`, at `place`, is not carried over."""
-        loss = Loss(place, what)
+    def add(self, place: str, content: str) -> None:
+        """Record that `content`, at `place`, is not carried over."""
+        loss = Loss(place, content)
         if loss not in self._seen:
             self._seen.add(loss)
             self.losses.append(loss)
 
     def at(self, place: str) -> Lost:
-        """A function that notes a loss at this place."""
-        return lambda what: self.add(place, what)
+        """Return a function that records a loss at this place."""
+        return lambda text: self.add(place, text)
 
     def refuse(self) -> None:
         """Raise PackError if anything was lost: what `--strict` asks for."""

@@ -1,4 +1,4 @@
-"""Whether what a learner typed means the same as what a program printed: numbers, shapes, tensors, text, exceptions."""
+"""Compare what a learner typed with what a program printed: numbers, shapes, tensors, text, exceptions."""
 
 import math
 import re
@@ -20,12 +20,13 @@ _DIMENSIONS = re.compile(r"(?<=\d)\s*[x×*]\s*(?=\d)")
 _KINDS = "Error|Exception|Warning|Interrupt|StopIteration|SystemExit"
 _EXCEPTION = re.compile(rf"^((?:[A-Za-z_][\w.]*)?(?:{_KINDS}))(?::\s*(.*))?$")
 _WRAPPERS = ("tensor", "array", "torch.size", "torch.tensor", "np.array")
+_DENIALS = frozenset({"not", "no", "never", "none", "error", "raises", "or"})
 _OPEN, _CLOSE = "([{", ")]}"
 MEANS_THE_SAME = 80.0  # rapidfuzz token_set_ratio, of 100, from which two error messages say the same
 
 
 def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") -> bool:
-    """Whether `typed` is as good as `right`.
+    """Return whether `typed` means the same as `right`.
 
     White space, commas, the word `tensor` and its dtype do not matter; `(2, 3)`, `2x3` and `torch.Size([2, 3])` are
     one shape, `2,362,368` and `2362368` one number; numbers may differ by `tolerance`; `unit` after a number is
@@ -35,14 +36,19 @@ def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     (True, True)
     >>> same_output("0.22 s", "0.2186", tolerance=0.005, unit="s"), same_output("0.3", "0.2186", 0.005)
     (True, False)
+    Words that label a value may be left out, or added where there are none.
+
     >>> same_output("ValueError", "ValueError: scale must be positive")
     True
+    >>> same_output("1", "key 1"), same_output("shape (3,)", "(3,)"), same_output("key 2", "key 1")
+    (True, True, False)
     """
-    return _alike(typed, right, unit, partial(_same, tolerance=tolerance))
+    same = partial(_same, tolerance=tolerance)
+    return _alike(typed, right, unit, same) or _same_values(typed, right, unit, same)
 
 
 def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") -> bool:
-    """Whether `typed` is the result of a worked step: as `same_output`, and besides the values alone will do.
+    """Return whether `typed` is the result of a worked step: as `same_output`, but the values alone are enough.
 
     Words that label them may be left out, and a fraction may be rounded, to two places or more.
 
@@ -56,47 +62,60 @@ def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     if _alike(typed, right, unit, same):
         return True
     values = [token for token in _tokens(_LABEL.sub(" ", right)) if _is_value(token)]
-    if not values or not all(_is_value(token) for token in _tokens(_plain(typed, unit))):
+    if not values or not all(_is_value(token) for token in _tokens(_normalised(typed, unit))):
         return False
     labelled = values != _tokens(right)  # a tuple of a label and one value is that value
     wanted = (values, _bare(values)) if labelled else (values,)
-    return any(_alike(typed, " ".join(map(str, one)), unit, same) for one in wanted)
+    return any(_alike(typed, " ".join(map(str, tokens)), unit, same) for tokens in wanted)
+
+
+def _same_values(typed: str, right: str, unit: str, same: Callable[[Token, Token], bool]) -> bool:
+    """Return whether both hold the same values in order, and `typed` has no word that says something else."""
+    if right.strip() and _EXCEPTION.match(right.strip().splitlines()[-1]):
+        return False
+    typed, right = _ungrouped(_normalised(typed, unit), right)
+    given, expected = _tokens(typed), _tokens(right)
+    values, wanted = ([token for token in tokens if _is_value(token)] for tokens in (given, expected))
+    words, labels = ({token for token in tokens if not _is_value(token)} for tokens in (given, expected))
+    if all(token in ("[", "]") for token in wanted) or words & _DENIALS or (words - labels and (labels or unit)):
+        return False
+    return _alike(" ".join(map(str, values)), " ".join(map(str, wanted)), "", same)
 
 
 def _alike(typed: str, right: str, unit: str, same: Callable[[Token, Token], bool]) -> bool:
-    """Whether both consist of the same, token by token."""
-    typed = _plain(typed, unit)
+    """Return whether both have the same tokens."""
+    typed = _normalised(typed, unit)
     wanted = _EXCEPTION.match(right.strip().splitlines()[-1]) if right.strip() else None
     if wanted:
         return _same_exception(typed.strip(), wanted[1], wanted[2] or "")
     typed, right = _ungrouped(typed, right)
-    expected, found = _tokens(right), _tokens(typed)
+    expected, given = _tokens(right), _tokens(typed)
     if _is_shape(expected):
-        found = _tokens(_DIMENSIONS.sub(", ", typed))
-    if _bare(expected) != expected and _bare(found) == found:
+        given = _tokens(_DIMENSIONS.sub(", ", typed))
+    if _bare(expected) != expected and _bare(given) == given:
         expected = _bare(expected)
-    return len(found) == len(expected) and all(map(same, found, expected))
+    return len(given) == len(expected) and all(map(same, given, expected))
 
 
 def _ungrouped(typed: str, right: str) -> tuple[str, str]:
-    """Both without thousands separators, where the right one has some."""
+    """Return both without thousands separators if the right one has some."""
     return (_GROUP.sub("", typed), _GROUP.sub("", right)) if _GROUPED.search(right) else (typed, right)
 
 
-def _plain(typed: str, unit: str) -> str:
-    """With hyphens for minus signs, and no unit after a number."""
+def _normalised(typed: str, unit: str) -> str:
+    """Return the text with hyphens for minus signs and without units after numbers."""
     typed = typed.translate(_SIGNS)
     return re.sub(rf"(?<=\d)\s*{re.escape(unit)}(?!\w)", "", typed) if unit else typed
 
 
 def _tokens(text: str) -> list[Token]:
-    """Numbers, words and brackets; `tensor(` and its `)` are dropped, round brackets are square ones."""
+    """Return numbers, words and brackets; `tensor(` and its `)` are dropped, round brackets become square."""
     text = _ATTRIBUTE.sub("", text)
     tokens: list[Token] = []
     wrapped: list[bool] = []  # for each open bracket: is it a wrapper's?
     previous = ""
-    for found in _TOKEN.findall(text):
-        word, before = found.lower(), previous
+    for part in _TOKEN.findall(text):
+        word, before = part.lower(), previous
         previous = word
         if word in _OPEN:
             wrapped.append(before in _WRAPPERS)
@@ -112,7 +131,7 @@ def _tokens(text: str) -> list[Token]:
 
 
 def _one_pair(tokens: list[Token]) -> bool:
-    """Whether the first bracket closes at the very end."""
+    """Return whether the first bracket closes at the end."""
     depth = 0
     for at, token in enumerate(tokens):
         depth += {"[": 1, "]": -1}.get(token, 0) if isinstance(token, str) else 0
@@ -123,25 +142,37 @@ def _one_pair(tokens: list[Token]) -> bool:
 
 def _is_shape(tokens: list[Token]) -> bool:
     inside = _bare(tokens)
-    return len(tokens) > len(inside) and all(isinstance(one, float) and one >= 0 and one.is_integer() for one in inside)
+    return len(tokens) > len(inside) and all(
+        isinstance(size, float) and size >= 0 and size.is_integer() for size in inside
+    )
 
 
 def _bare(tokens: list[Token]) -> list[Token]:
-    """Without one outer pair of brackets."""
+    """Return the tokens without an outer pair of brackets."""
     return tokens[1:-1] if tokens[:1] == ["["] and tokens[-1:] == ["]"] and _one_pair(tokens) else tokens
 
 
-def _same(one: Token, two: Token, tolerance: float) -> bool:
-    if isinstance(one, float) and isinstance(two, float):
-        return one == two or abs(one - two) <= tolerance * (1 + 1e-9) or (math.isnan(one) and math.isnan(two))
-    return one == two
+def _same(first: Token, second: Token, tolerance: float) -> bool:
+    if isinstance(first, float) and isinstance(second, float):
+        return (
+            first == second
+            or abs(first - second) <= tolerance * (1 + 1e-9)
+            or (math.isnan(first) and math.isnan(second))
+        )
+    return first == second
 
 
-def _rounded(one: Token, two: Token, tolerance: float) -> bool:
-    """The same, or the same to the places that both have, two at least; a whole number is not rounded to."""
-    if isinstance(one, float) and isinstance(two, float) and one and not two.is_integer() and math.isfinite(one):
-        tolerance = max(tolerance, 0.5 * 10.0 ** -max(2, min(_places(one), _places(two))))
-    return _same(one, two, tolerance)
+def _rounded(first: Token, second: Token, tolerance: float) -> bool:
+    """Return whether two tokens are equal, or equal when rounded to the places that both have, at least two."""
+    if (
+        isinstance(first, float)
+        and isinstance(second, float)
+        and first
+        and not second.is_integer()
+        and math.isfinite(first)
+    ):
+        tolerance = max(tolerance, 0.5 * 10.0 ** -max(2, min(_places(first), _places(second))))
+    return _same(first, second, tolerance)
 
 
 def _places(number: float) -> int:
@@ -154,7 +185,7 @@ def _is_value(token: Token) -> bool:
 
 
 def _same_exception(typed: str, kind: str, message: str) -> bool:
-    found = re.search(rf"\b(?:\w+(?:{_KINDS})|StopIteration|SystemExit)\b", typed, re.IGNORECASE)
-    if found:
-        return found[0].lower() == kind.rsplit(".", 1)[-1].lower()
+    match = re.search(rf"\b(?:\w+(?:{_KINDS})|StopIteration|SystemExit)\b", typed, re.IGNORECASE)
+    if match:
+        return match[0].lower() == kind.rsplit(".", 1)[-1].lower()
     return bool(message and typed) and fuzz.token_set_ratio(typed.lower(), message.lower()) >= MEANS_THE_SAME

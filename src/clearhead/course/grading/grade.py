@@ -1,4 +1,4 @@
-"""Grade one response against a proof. A wrong response that a known misconception explains is answered with it."""
+"""Grade a response against a proof. If a known misconception explains a wrong response, the verdict names it."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +13,7 @@ from clearhead.messages import message
 
 
 def grade(item: Item, proved: Proved, response: object, pack: Pack | None = None, *, owner: str = "") -> Verdict:
-    """Say whether `response` is right, and why.
+    """Return whether `response` is right, and why.
 
     Args:
         pack: needed for code, debug programs and wrong orders, which are run: it says what to preload.
@@ -69,8 +69,8 @@ def _chosen(proved: Proved, chosen: Sequence[Option]) -> Verdict:
     if wrong:
         return explained(proved, wrong, yours)
     if keys != right:
-        said = message("What you chose is right. Right as well, and not chosen: %(count)s.", count=len(right - keys))
-        return Verdict(False, said, proved.rule, proved.answer, chosen[0], yours=yours)
+        reason = message("What you chose is right. Right as well, and not chosen: %(count)s.", count=len(right - keys))
+        return Verdict(False, reason, proved.rule, proved.answer, chosen[0], yours=yours)
     return Verdict(
         True, "", proved.rule, proved.answer, chosen[0], rationale=chosen[0].rationale, yours=yours,
         figure=chosen[0].figure,
@@ -86,8 +86,8 @@ def _typed(item: Item, proved: Proved, typed: str) -> Verdict:
                 return Verdict(True, "", proved.rule, proved.answer, option, rationale=option.rationale, yours=typed)
             return explained(proved, option, typed)
     rationale = proved.rationales.get("", "")
-    said = message("That is not what the program gives.")
-    return Verdict(False, said, proved.rule, proved.answer, rationale=rationale, yours=typed)
+    reason = message("That is not what the program gives.")
+    return Verdict(False, reason, proved.rule, proved.answer, rationale=rationale, yours=typed)
 
 
 _GRADERS: Mapping[str, Callable[[Item, Proved, object], Verdict]] = {

@@ -12,7 +12,7 @@ from clearhead.messages import message
 
 
 def explained(proved: Proved, option: Option, yours: str) -> Verdict:
-    """The verdict on a wrong option: what its holder believes, what was run against it, the author's words."""
+    """Return the verdict on a wrong option: the belief behind it, the counterexample that was run, the rationale."""
     return Verdict(
         False, option.belief, proved.rule, proved.answer, option, option.counterexample, option.rationale, yours,
         figure=option.figure,
@@ -20,7 +20,7 @@ def explained(proved: Proved, option: Option, yours: str) -> Verdict:
 
 
 def grade_worked(item: Item, proved: Proved, response: object) -> Verdict:
-    """Typed results of some or all steps. The first wrong one is named."""
+    """Grade typed results of some or all steps. The verdict names the first wrong one."""
     given = _mapping(response, "a mapping from step to typed result")
     steps = {step.key: step for step in proved.steps}
     if not given or not set(given) <= set(steps):
@@ -30,12 +30,12 @@ def grade_worked(item: Item, proved: Proved, response: object) -> Verdict:
     yours = "\n".join(f"{key}: {text}" for key, text in given.items())
     answer = "\n".join(f"{key}: {text}" for key, text in details.items())
     wrong = next((key for key in steps if right.get(key) is False), None)
-    said = message("Step %(step)s gives %(result)s.", step=wrong, result=steps[wrong].result) if wrong else ""
-    return Verdict(wrong is None, said, proved.rule, answer, yours=yours, details=details)
+    reason = message("Step %(step)s gives %(result)s.", step=wrong, result=steps[wrong].result) if wrong else ""
+    return Verdict(wrong is None, reason, proved.rule, answer, yours=yours, details=details)
 
 
 def grade_match(item: Item, proved: Proved, response: object) -> Verdict:
-    """{pair key: option key}, all pairs. The first wrong one is named."""
+    """Grade {pair key: option key} of all pairs. The verdict names the first wrong one."""
     given = _mapping(response, "a mapping from pair to option")
     if set(given) != {step.key for step in proved.steps}:
         raise OptionError(f"expected an option for each pair {', '.join(step.key for step in proved.steps)}")
@@ -43,31 +43,35 @@ def grade_match(item: Item, proved: Proved, response: object) -> Verdict:
     wrong = next((step for step in proved.steps if given[step.key] != step.right), None)
     yours = "\n".join(f"- {step.text}: {shown.get(given[step.key], '?')}" for step in proved.steps)
     count = sum(given[step.key] == step.right for step in proved.steps)
-    said = wrong and message(
+    reason = wrong and message(
         "%(count)s of %(all)s are right. %(this)s goes with %(other)s.",
         count=count, all=len(proved.steps), this=wrong.text, other=wrong.result,
     )  # fmt: skip
     rationale = proved.rationales.get("", "")
     details = {step.key: step.right for step in proved.steps}
-    return Verdict(not wrong, said or "", proved.rule, proved.answer, rationale=rationale, yours=yours, details=details)
+    return Verdict(
+        not wrong, reason or "", proved.rule, proved.answer, rationale=rationale, yours=yours, details=details
+    )
 
 
 def grade_text(item: Item, proved: Proved, response: object) -> Verdict:
-    """Free text: suggested ticks; or, with `ticks`, what the learner made of them beside the exemplar."""
+    """Grade free text by suggested ticks, or by the learner's own if the response has `ticks`."""
     confirmed: Mapping[str, object] | None = None
     if isinstance(response, Mapping):
-        found = response.get("ticks")
-        confirmed = found if isinstance(found, Mapping) else None
+        confirmation = response.get("ticks")
+        confirmed = confirmation if isinstance(confirmation, Mapping) else None
         response = response.get("text")
     if not isinstance(response, str) or not response.strip():
         raise OptionError("expected a text of some words")
     marks = ticks(response, proved.criteria)
-    met = {mark.criterion: mark.met if confirmed is None else bool(confirmed.get(mark.criterion)) for mark in marks}
-    missing = [mark for mark in marks if not met[mark.criterion]]
-    said = message("Not there yet: %(criterion)s", criterion=missing[0].text) if missing else ""
+    fulfilled = {
+        mark.criterion: mark.met if confirmed is None else bool(confirmed.get(mark.criterion)) for mark in marks
+    }
+    missing = [mark for mark in marks if not fulfilled[mark.criterion]]
+    reason = message("Not there yet: %(criterion)s", criterion=missing[0].text) if missing else ""
     rationale = proved.rationales.get("", "")
     return Verdict(
-        not missing, said, proved.rule, proved.answer, rationale=rationale, yours=response, ticks=marks,
+        not missing, reason, proved.rule, proved.answer, rationale=rationale, yours=response, ticks=marks,
         suggested=confirmed is None,
     )  # fmt: skip
 

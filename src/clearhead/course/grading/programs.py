@@ -1,6 +1,7 @@
-"""Grade what has to be run: a program the learner wrote, an order of steps."""
+"""Grade responses that have to be run: a program the learner wrote, an order of steps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from clearhead import sandbox
 from clearhead.course.grading.parts import explained
@@ -18,7 +19,7 @@ from clearhead.sandbox import Chunk, Limits
 def grade_program(item: Item, proved: Proved, response: object, preload: Sequence[str], owner: str) -> Verdict:
     """Judge a program by the item's tests, in two confined processes.
 
-    A failure that looks to the tests exactly like a known mutant's is answered with that mutant's misconception.
+    If the tests fail exactly as they do for a known mutant, the verdict names that mutant's misconception.
     """
     if not isinstance(response, str) or not response.strip():
         raise OptionError("expected a program")
@@ -30,7 +31,7 @@ def grade_program(item: Item, proved: Proved, response: object, preload: Sequenc
     tests = item.role("tests")[0]
     judged = sandbox.judge(
         [*before, Chunk(response, "your program")], [*before, Chunk(tests.source, item.file, tests.line)],
-        limits=Limits(seconds=item.time_limit), preload=preload, owner=owner,
+        limits=Limits(seconds=item.run_limit), preload=preload, owner=owner,
     )  # fmt: skip
     results = tuple((test.title, test.passed, test.message) for test in judged.tests)
     if judged.passed:
@@ -40,15 +41,14 @@ def grade_program(item: Item, proved: Proved, response: object, preload: Sequenc
     mine = signature(judged)
     known = next((option for option in proved.options if not option.correct and option.output == mine), None)
     if known and item.kind == "code":
-        told = explained(proved, known, response)
-        return Verdict(False, told.why, told.rule, told.right, known, f"{failed.title}: {failed.message}",
-                       told.rationale, response, tests=results)  # fmt: skip
-    said = f"{failed.title}: {failed.message}"
-    return Verdict(False, said, proved.rule, proved.answer, counterexample=said, yours=response, tests=results)
+        counterexample = f"{failed.title}: {failed.message}"
+        return replace(explained(proved, known, response), counterexample=counterexample, figure="", tests=results)
+    reason = f"{failed.title}: {failed.message}"
+    return Verdict(False, reason, proved.rule, proved.answer, counterexample=reason, yours=response, tests=results)
 
 
 def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[str], owner: str) -> Verdict:
-    """Keys in order: right if the proof saw that order pass; else it is run, to show what happens."""
+    """Grade keys in order: right if the proof saw that order pass; otherwise run it to show what happens."""
     codes = {step.key: step.code for step in proved.steps}
     if isinstance(response, (str, bytes)) or not isinstance(response, Sequence) or sorted(response) != sorted(codes):
         raise OptionError(f"expected the keys {', '.join(sorted(codes))} in an order, not {response!r}")
@@ -58,11 +58,11 @@ def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[
     if keys in proved.orders:
         return Verdict(True, "", proved.rule, proved.answer, rationale=rationale, yours=yours)
     chunks = replay(item, proved.receipt.seed, [codes[key] for key in keys])
-    run = sandbox.run(chunks, limits=Limits(seconds=item.time_limit), preload=preload, owner=owner)
+    run = sandbox.run(chunks, limits=Limits(seconds=item.run_limit), preload=preload, owner=owner)
     ended = shown(run).splitlines()[-1:]
-    said = (
+    reason = (
         message("In this order the program ends with: %(end)s", end=ended[0])
         if ended
         else message("In this order the tests fail.")
     )
-    return Verdict(False, said, proved.rule, proved.answer, counterexample=said, rationale=rationale, yours=yours)
+    return Verdict(False, reason, proved.rule, proved.answer, counterexample=reason, rationale=rationale, yours=yours)

@@ -43,7 +43,7 @@ _TOML_LINE = re.compile(r"\(at line (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An item file taken apart. `lines` maps each top-level key of the front matter to its line."""
+    """A parsed item file. `lines` maps each top-level key of the front matter to its line."""
 
     front: Mapping[str, Any]
     lines: Mapping[str, int]
@@ -63,21 +63,21 @@ def toml(text: str, file: str, first_line: int = 1) -> tuple[dict[str, Any], dic
     try:
         data = tomllib.loads(text)
     except ValueError as error:  # TOMLDecodeError, or what int() says of a number
-        found = _TOML_LINE.search(str(error))
-        line = first_line + (int(found[1]) - 1 if found else max(text.count("\n") - 1, 0))
+        match = _TOML_LINE.search(str(error))
+        line = first_line + (int(match[1]) - 1 if match else max(text.count("\n") - 1, 0))
         raise PackError(
             f'not valid TOML: {error}. Values are "text", 3, true or ["a", "b"].', file=file, line=line
         ) from None
     lines: dict[str, int] = {}
     for number, row in enumerate(text.splitlines(), first_line):
-        found = _KEY.match(row)
-        if found:
-            lines.setdefault(found[1], number)
+        match = _KEY.match(row)
+        if match:
+            lines.setdefault(match[1], number)
     return data, lines
 
 
 def document(text: str, file: str) -> Document:
-    """Take an item file apart.
+    """Parse an item file.
 
     Raises:
         PackError: no front matter, bad TOML, an unknown section or role, an open fence; at its line.
@@ -95,7 +95,7 @@ def document(text: str, file: str) -> Document:
 
 def _sections(rows: list[str], start: int, file: str) -> list[Section]:
     """Cut rows[start:] at `## ` headings that are outside fences."""
-    found: list[Section] = []
+    sections: list[Section] = []
     prose: list[str] = []
     programs: list[Program] = []
     name, argument, opened = "", "", start + 1
@@ -105,7 +105,7 @@ def _sections(rows: list[str], start: int, file: str) -> list[Section]:
         blank = len(text) - len(text.lstrip("\n"))
         text = text.strip()
         if name:
-            found.append(Section(name, argument, text, opened, opened + 1 + blank, tuple(programs)))
+            sections.append(Section(name, argument, text, opened, opened + 1 + blank, tuple(programs)))
         elif text or programs:
             raise PackError("text before the first section; put it under `## Stem`", file=file, line=opened)
 
@@ -132,20 +132,20 @@ def _sections(rows: list[str], start: int, file: str) -> list[Section]:
             prose.append(rows[at])
         at += 1
     close()
-    return found
+    return sections
 
 
 def fences(text: str, file: str) -> list[tuple[str, str, int]]:
-    """The fenced blocks of a page: (info string, text, file line of its first line)."""
-    rows, found, at = text.splitlines(), [], 0
+    """Return the fenced blocks of a page: (info string, text, file line of its first line)."""
+    rows, blocks, at = text.splitlines(), [], 0
     while at < len(rows):
         fence = _FENCE.match(rows[at])
         if fence:
             stop = _close_of(rows, at, fence[1], file)
-            found.append((fence[2].strip(), "\n".join(rows[at + 1 : stop]) + "\n", at + 2))
+            blocks.append((fence[2].strip(), "\n".join(rows[at + 1 : stop]) + "\n", at + 2))
             at = stop
         at += 1
-    return found
+    return blocks
 
 
 def _close_of(rows: list[str], start: int, mark: str, file: str) -> int:

@@ -1,4 +1,4 @@
-"""The front matter of an item and of pack.toml: which keys there are, of which type. The JSON schema is its."""
+"""The keys and types of an item's front matter and of pack.toml; the JSON schemas are generated from them."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -27,7 +27,9 @@ class Front(BaseModel):
     meaning_rev: int | None = Field(default=None, ge=1, description="the last rev that changed what is asked")
     difficulty: int = Field(default=2, ge=1, le=5, description="1 easy to 5 hard; Elo corrects it")
     attempts: int = Field(default=2, ge=1, le=10, description="tries before the answer is shown")
-    time_limit: int = Field(default=30, ge=1, le=600, description="seconds: Challenge's clock, and one proof program")
+    time_limit: int | None = Field(
+        default=None, ge=1, le=600, description="seconds on Challenge's clock; 90 to 600 by kind if it is not given"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="the first seed")
     variants: bool = Field(default=False, description="another seed gives other numbers; reviews use new seeds")
     right: int = Field(default=1, ge=1, le=10, description="how many options are right (choice)")
@@ -61,6 +63,7 @@ class TopicFront(BaseModel):
     title: str = Field(min_length=1, max_length=80)
     summary: str = Field(min_length=1, max_length=300)
     minutes: int = Field(default=5, ge=1, le=120)
+    needs: list[Id] = Field(default_factory=list, description="topics that come before it and that it stands on")
     challenges: list[ChallengeFront] = Field(default_factory=list, description="five problems each")
 
 
@@ -78,13 +81,13 @@ class PackFront(BaseModel):
     misconceptions: dict[Id, str] = Field(default_factory=dict, description="id -> what its holder believes")
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def read_front(model: type[Model], data: dict[str, Any], lines: dict[str, int], file: str) -> Model:
-    """Validate `data`; the first thing wrong becomes a PackError at the line of its key."""
+    """Validate `data`; the first error becomes a PackError at the line of its key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -93,10 +96,10 @@ def read_front(model: type[Model], data: dict[str, Any], lines: dict[str, int], 
         key = str(where[0]) if where else ""
         name = ".".join(map(str, where))[:120]
         if first["type"] == "missing":
-            said = f"`{name}` is missing"
+            problem = f"`{name}` is missing"
         elif first["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
-            said = f"unknown key `{name}`; known keys: {known}"
+            problem = f"unknown key `{name}`; known keys: {known}"
         else:
-            said = f"`{name}`: {first['msg']} (got {_short(first['input'])})"
-        raise PackError(said, file=file, line=lines.get(key, 1)) from None
+            problem = f"`{name}`: {first['msg']} (got {_shortened(first['input'])})"
+        raise PackError(problem, file=file, line=lines.get(key, 1)) from None

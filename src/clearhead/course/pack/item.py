@@ -1,7 +1,6 @@
-"""What an author writes, typed: a pack holds topics and items; an item holds prose and programs.
+"""The types of what an author writes: a pack has topics and items; an item has prose and programs.
 
-Nothing here runs a program or knows an answer. Every part remembers the line it came from, so that a message can
-point at it.
+Nothing here runs a program or knows an answer. Every part keeps its line, so that error messages can name it.
 """
 
 from collections.abc import Mapping
@@ -10,6 +9,12 @@ from pathlib import Path
 
 KINDS = ("card", "choice", "predict", "debug", "tune", "worked", "explain", "code", "order", "match")
 MODES = ("read", "recall", "practice", "test", "challenge", "walk", "why", "try", "experiment", "build")
+# Seconds on the clock of an item that does not set its own: time to read it, to think, and to type where one types.
+CLOCKS: Mapping[str, int] = {
+    "card": 90, "choice": 90, "predict": 120, "debug": 120, "tune": 120, "order": 120, "match": 120, "worked": 240,
+    "explain": 300, "code": 600,
+}  # fmt: skip
+LONGEST_RUN = 30  # seconds that one program of a proof may take, however long the clock is
 # The five problems of a challenge, in the order they are put -> the kinds of item that may stand there.
 SLOTS: Mapping[str, tuple[str, ...]] = {
     "predict": ("predict",),
@@ -40,7 +45,7 @@ class Program:
 
     @property
     def misconception(self) -> str | None:
-        """The misconception this program acts out, if it names one."""
+        """The misconception that this program represents, if it names one."""
         return self.attributes.get("misconception")
 
 
@@ -73,7 +78,7 @@ class Item:
         concepts: what it exercises; mastery is kept for each.
         difficulty: 1 (easy) to 5, the author's guess; Elo corrects it.
         attempts: tries a learner has before the answer is shown.
-        time_limit: seconds, for the clock of Challenge and for one program of the proof.
+        time_limit: seconds, for the clock of Challenge; a program of the proof has at most LONGEST_RUN of them.
         seed: the first seed; `variants` says whether another seed gives other numbers.
         right: how many options are right (choice).
         tolerance: largest absolute difference at which a typed number is right.
@@ -96,7 +101,7 @@ class Item:
     concepts: tuple[str, ...] = ()
     difficulty: int = 2
     attempts: int = 2
-    time_limit: int = 30
+    time_limit: int = 90
     seed: int = 0
     variants: bool = False
     right: int = 1
@@ -112,16 +117,21 @@ class Item:
     sections: tuple[Section, ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def run_limit(self) -> int:
+        """Seconds that one program of the proof may take."""
+        return min(self.time_limit, LONGEST_RUN)
+
     def role(self, role: str) -> tuple[Program, ...]:
-        """The programs with this role, in file order (those inside sections too)."""
+        """Return the programs with this role, in file order, including those inside sections."""
         return tuple(program for program in self.programs if program.role == role)
 
-    def one(self, role: str) -> Program | None:
-        """The first program with this role, or None."""
+    def first(self, role: str) -> Program | None:
+        """Return the first program with this role, or None."""
         return next(iter(self.role(role)), None)
 
     def named(self, name: str) -> tuple[Section, ...]:
-        """The sections with this name, in file order."""
+        """Return the sections with this name, in file order."""
         return tuple(section for section in self.sections if section.name == name)
 
 
@@ -151,6 +161,7 @@ class Topic:
     Attributes:
         id: immutable; also the name of its folder under topics/.
         order: place in the pack, from 0.
+        needs: ids of the topics it stands on, all earlier in the pack.
         pages: mode -> Page.
         challenges: in the author's order; may be empty.
     """
@@ -160,6 +171,7 @@ class Topic:
     summary: str
     order: int
     minutes: int = 5
+    needs: tuple[str, ...] = ()
     pages: Mapping[str, Page] = field(default_factory=dict)
     challenges: tuple[Challenge, ...] = ()
 

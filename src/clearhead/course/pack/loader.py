@@ -1,4 +1,4 @@
-"""Load a pack folder: text in, a typed `Pack` out. Nothing is run here; `prove` does that."""
+"""Load a pack folder as a typed `Pack`. Nothing is run here; `prove` does that."""
 
 import hashlib
 import re
@@ -11,8 +11,9 @@ import clearhead
 from clearhead import sandbox
 from clearhead.course.pack.blocks import Document, document, toml
 from clearhead.course.pack.front_matter import Front, PackFront, TopicFront, read_front
-from clearhead.course.pack.item import MODES, SLOTS, Challenge, Item, Pack, Page, Topic
-from clearhead.course.pack.links import check_challenges, check_links
+from clearhead.course.pack.item import CLOCKS, MODES, SLOTS, Challenge, Item, Pack, Page, Topic
+from clearhead.course.pack.links import check_challenges, check_links, check_needs
+from clearhead.course.pack.page_programs import page_programs
 from clearhead.course.pack.prose import check_prose
 from clearhead.course.pack.rules import check_item
 from clearhead.errors import PackError
@@ -23,13 +24,13 @@ MOST_FILES = 5_000  # of one folder
 
 
 def shipped() -> list[Path]:
-    """Folders of the packs inside the package, by name."""
+    """Return the folders of the packs inside the package, by name."""
     root = Path(clearhead.__file__).parent / "packs"
     return sorted(path.parent for path in root.glob("*/pack.toml"))
 
 
 def find(name: str | Path) -> Path:
-    """The folder of a pack: the path of a folder with a pack.toml, or the name of a shipped pack.
+    """Return the folder of a pack, given as the path of a folder with a pack.toml or as the name of a shipped pack.
 
     Raises:
         PackError: neither; the message lists the names of the shipped packs.
@@ -67,12 +68,22 @@ def load(path: str | Path) -> Pack:
     data, lines = toml(text, "pack.toml")
     front = read_front(PackFront, data, lines, "pack.toml")
     topics = tuple(
-        Topic(one.id, one.title, one.summary, order, one.minutes, _pages(root, one.id), _challenges(one))
-        for order, one in enumerate(front.topics)
+        Topic(
+            id=topic.id,
+            title=topic.title,
+            summary=topic.summary,
+            order=order,
+            minutes=topic.minutes,
+            needs=tuple(topic.needs),
+            pages=_pages(root, topic.id),
+            challenges=_challenges(topic),
+        )
+        for order, topic in enumerate(front.topics)
     )
     _no_repeats([topic.id for topic in topics], text)
     items = _items(root, front.misconceptions, {topic.id: topic.order for topic in topics})
     check_challenges(topics, items, text)
+    check_needs(topics, text)
     check_links(topics, items)
     whole = hashlib.sha256(text.encode())
     for item in items.values():
@@ -92,7 +103,7 @@ def load(path: str | Path) -> Pack:
 
 
 def _read(root: Path, file: Path) -> str:
-    """The text of one file of the pack. Refuses links: a pack must not show what lies outside its folder."""
+    """Return the text of a file of the pack. Links are refused: a pack must not show files outside its folder."""
     name = file.relative_to(root).as_posix()
     if any(part.is_symlink() for part in (file, *file.parents) if part != root and root in part.parents):
         raise PackError("is a symbolic link; a pack holds only its own files. Put the file itself here.", file=name)
@@ -114,24 +125,24 @@ def _read(root: Path, file: Path) -> str:
 
 
 def _texts(root: Path, folder: Path) -> list[Path]:
-    """The .md files of a folder, by name."""
-    found = sorted(islice(folder.glob("*.md"), MOST_FILES + 1))
-    if len(found) > MOST_FILES:
+    """Return the .md files of a folder, by name."""
+    files = sorted(islice(folder.glob("*.md"), MOST_FILES + 1))
+    if len(files) > MOST_FILES:
         name = folder.relative_to(root).as_posix()
         raise PackError(f"holds more than {MOST_FILES:,} files; make several packs", file=name)
-    return found
+    return files
 
 
 def _no_repeats(ids: list[str], text: str) -> None:
-    for one, count in Counter(ids).items():
+    for name, count in Counter(ids).items():
         if count > 1:
-            places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(one)}"', text, re.MULTILINE)]
+            places = [m.start() for m in re.finditer(rf'^[ \t]*id[ \t]*=[ \t]*"{re.escape(name)}"', text, re.MULTILINE)]
             line = text.count("\n", 0, places[-1]) + 1
-            raise PackError(f"topic {one!r} is there twice; ids are unique", file="pack.toml", line=line)
+            raise PackError(f"topic {name!r} is there twice; ids are unique", file="pack.toml", line=line)
 
 
 def _pages(root: Path, topic: str) -> Mapping[str, Page]:
-    """topics/<topic>/<mode>.md, by mode."""
+    """Return the pages topics/<topic>/<mode>.md, by mode."""
     pages: dict[str, Page] = {}
     for file in _texts(root, root / "topics" / topic):
         name = file.relative_to(root).as_posix()
@@ -139,7 +150,9 @@ def _pages(root: Path, topic: str) -> Mapping[str, Page]:
             raise PackError(f"{file.stem!r} is not a mode; expected one of {', '.join(MODES)}", file=name)
         text = _read(root, file)
         check_prose(text, name, 1)
-        pages[file.stem] = Page(file.stem, text, name)
+        page = Page(file.stem, text, name)
+        page_programs(page)  # refuses a figure whose slider is not written right
+        pages[file.stem] = page
     return pages
 
 
@@ -151,12 +164,12 @@ def _challenges(topic: TopicFront) -> tuple[Challenge, ...]:
 
 
 def _items(root: Path, misconceptions: Mapping[str, str], order: Mapping[str, int]) -> dict[str, Item]:
-    """Every items/*.md, in topic order and then by file name."""
-    found = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
-    if not found:
+    """Return every items/*.md, in topic order and then by file name."""
+    items = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
+    if not items:
         raise PackError("no items; add items/<id>.md. `clearhead new item` makes one.", file="items")
-    found.sort(key=lambda item: (order[item.topic], item.file))
-    return {item.id: item for item in found}
+    items.sort(key=lambda item: (order[item.topic], item.file))
+    return {item.id: item for item in items}
 
 
 def _item(root: Path, file: Path, misconceptions: Mapping[str, str], topics: Mapping[str, int]) -> Item:
@@ -192,7 +205,7 @@ def _assemble(front: Front, parts: Document, name: str, digest: str) -> Item:
     return Item(
         id=front.id, kind=front.kind, topic=front.topic, rev=rev, meaning_rev=min(meaning, rev), title=front.title,
         concepts=tuple(front.concepts), difficulty=front.difficulty, attempts=front.attempts,
-        time_limit=front.time_limit, seed=front.seed, variants=front.variants, right=front.right,
+        time_limit=front.time_limit or CLOCKS[front.kind], seed=front.seed, variants=front.variants, right=front.right,
         tolerance=front.tolerance, unit=front.unit, evidence=front.evidence, source=front.source, file=name,
         hash=digest, stem=text("Stem"), back=text("Back"), rule=text("Rule"), pitfalls=text("Pitfalls"),
         hints=tuple(section.text for section in sections if section.name == "Hint"),
@@ -202,7 +215,7 @@ def _assemble(front: Front, parts: Document, name: str, digest: str) -> Item:
 
 
 def _hash(text: str, parts: Document, misconceptions: Mapping[str, str]) -> str:
-    """Of the file and of the sentences it takes from pack.toml."""
+    """Return the hash of an item: of its file and of the sentences it uses from pack.toml."""
     named = sorted({program.misconception for program in parts.programs if program.misconception})
-    words = [text, *(f"{one}={misconceptions.get(one, '')}" for one in named)]
+    words = [text, *(f"{belief}={misconceptions.get(belief, '')}" for belief in named)]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()

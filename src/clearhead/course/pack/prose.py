@@ -1,4 +1,4 @@
-"""How much a piece of prose may ask of what fills it in and draws it."""
+"""Bounds on prose: how many placeholders, and how deep formulas nest."""
 
 import re
 from itertools import islice
@@ -14,10 +14,10 @@ _OPENS, _CLOSES = ("{", "\\left", "\\begin"), ("}", "\\right", "\\end")
 
 
 def check_prose(text: str, file: str, first_line: int) -> None:
-    """Raise PackError, at its line, for more places or deeper groups than any page needs."""
-    for found in islice(_PLACE.finditer(text), MOST_PLACES, MOST_PLACES + 1):
-        said = f"there are more than {MOST_PLACES:,} places such as {{{{name}}}} here; write less of them"
-        raise PackError(said, file=file, line=first_line + text.count("\n", 0, found.start()))
+    """Raise PackError, at its line, for more placeholders or deeper groups than any page needs."""
+    for match in islice(_PLACE.finditer(text), MOST_PLACES, MOST_PLACES + 1):
+        problem = f"there are more than {MOST_PLACES:,} places such as {{{{name}}}} here; write less of them"
+        raise PackError(problem, file=file, line=first_line + text.count("\n", 0, match.start()))
     depth = 0
     for match in _GROUP.finditer(text):
         if match[0] in _OPENS:
@@ -27,5 +27,5 @@ def check_prose(text: str, file: str, first_line: int) -> None:
         elif match[0][0] == "\n":
             depth = 0
         if depth > DEEPEST:
-            said = f"groups such as {{…}} are more than {DEEPEST} deep here; write the formula flat"
-            raise PackError(said, file=file, line=first_line + text.count("\n", 0, match.start()))
+            problem = f"groups such as {{…}} are more than {DEEPEST} deep here; write the formula flat"
+            raise PackError(problem, file=file, line=first_line + text.count("\n", 0, match.start()))

@@ -1,4 +1,4 @@
-"""What each kind of item must hold before anything is run: sections, programs, names, and no hand-typed number."""
+"""Rules for each kind of item, checked before anything runs: sections, programs, names, no hand-typed numbers."""
 
 import re
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ def check_item(item: Item, misconceptions: Mapping[str, str]) -> None:
             raise _wrong(item, section.line, f"`## {section.name}` belongs to {_OWN[section.name]} items")
     if item.evidence == "definition" and not item.source:
         raise _wrong(item, item.lines.get("evidence", 1), 'evidence = "definition" needs a `source`')
-    if item.kind == "card" and item.evidence == "program" and not item.one("proof"):
+    if item.kind == "card" and item.evidence == "program" and not item.first("proof"):
         raise _wrong(item, top, 'a card needs a `proof` program, or evidence = "definition" and a source')
     _check_names(item, misconceptions)
     for section in item.named("Stem"):
@@ -63,7 +63,7 @@ def _wrong(item: Item, line: int, message: str) -> PackError:
 
 
 def _check_names(item: Item, misconceptions: Mapping[str, str]) -> None:
-    """Misconceptions are declared in pack.toml, and each that is used has a rationale."""
+    """Check that misconceptions are declared in pack.toml and that each one used has a rationale."""
     used: dict[str, int] = {}
     for program in item.programs:
         name = program.misconception
@@ -87,10 +87,10 @@ def _check_names(item: Item, misconceptions: Mapping[str, str]) -> None:
 
 
 def _check_numbers(item: Item, section: Section) -> None:
-    """A number in a stem comes from the run. Code spans, formulas and links may hold figures of notation."""
+    """Check that no number in a stem is typed by hand. Code spans, formulas and links may contain digits."""
     prose = _FREE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), section.text)
-    found = _NUMBER.search(prose)
-    if found:
-        line = section.text_line + prose.count("\n", 0, found.start())
-        message = f"hand-typed number {found[0][:40]} in the stem; let a program set it and write {{{{name}}}}"
+    match = _NUMBER.search(prose)
+    if match:
+        line = section.text_line + prose.count("\n", 0, match.start())
+        message = f"hand-typed number {match[0][:40]} in the stem; let a program set it and write {{{{name}}}}"
         raise _wrong(item, line, message)

@@ -1,4 +1,4 @@
-"""Look over TOML before it is parsed: `tomllib` recurses with the depth and squares the length of a dotted key."""
+"""Bounds on TOML, checked before parsing: `tomllib` recurses with the depth and is quadratic in dotted keys."""
 
 import re
 
@@ -14,7 +14,7 @@ _TOKEN = re.compile(
 
 
 def excess(text: str) -> tuple[str, int] | None:
-    """(what is too much, line from 0) of the first thing that no pack needs; None if there is none."""
+    """Return (problem, line from 0) of the first part that exceeds a bound; None if there is none."""
     depth = dots = 0
     for match in _TOKEN.finditer(text):
         part = match[0]
@@ -26,13 +26,13 @@ def excess(text: str) -> tuple[str, int] | None:
             dots += 1
         elif part in ",=\n":
             dots = 0
-        said = ""
+        problem = ""
         if depth > DEEPEST:
-            said = f"lists and tables are more than {DEEPEST} deep"
+            problem = f"lists and tables are more than {DEEPEST} deep"
         elif dots >= MOST_PARTS:
-            said = f"a key has more than {MOST_PARTS} parts"
+            problem = f"a key has more than {MOST_PARTS} parts"
         elif len(part) > LONGEST_NUMBER and part[0] not in "\"'#":
-            said = f"a number or a name has more than {LONGEST_NUMBER} characters"
-        if said:
-            return said, text.count("\n", 0, match.start())
+            problem = f"a number or a name has more than {LONGEST_NUMBER} characters"
+        if problem:
+            return problem, text.count("\n", 0, match.start())
     return None

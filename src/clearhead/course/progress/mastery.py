@@ -1,4 +1,4 @@
-"""What is known of each concept: a moving average of results, and whether one success came after a day's gap."""
+"""Mastery of each concept: a moving average of results, and whether a success came at least a day later."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ DELAY = timedelta(hours=20)  # a success counts as delayed after this long witho
 
 
 class Concepts:
-    """Sees attempts in order of time; `found` says what they come to."""
+    """Accumulates attempts in order of time; `result` returns the mastery of each concept."""
 
     def __init__(self, course: Mapping[str, Item]) -> None:
         self._course = course
@@ -36,11 +36,18 @@ class Concepts:
             self._count[concept] += 1
             self._last[concept] = attempt.at
 
-    def found(self) -> dict[str, Mastery]:
-        """Concept -> Mastery."""
+    def result(self) -> dict[str, Mastery]:
+        """Return concept -> Mastery."""
         return {
-            one: Mastery(one, self._value[one], self._level(one), self._count[one], tuple(ids), self._last.get(one))
-            for one, ids in self._holders.items()
+            concept: Mastery(
+                concept,
+                self._value[concept],
+                self._level(concept),
+                self._count[concept],
+                tuple(ids),
+                self._last.get(concept),
+            )
+            for concept, ids in self._holders.items()
         }
 
     def _level(self, concept: str) -> str:

@@ -1,4 +1,4 @@
-"""Everything derived from attempts: schedule, mastery, difficulty, calibration. A pure function of its arguments.
+"""Derive schedule, mastery, difficulty and calibration from attempts, as a pure function of the arguments.
 
 Attempts are append-only; state is never stored, so an undo, an edited item or a new algorithm costs one call. The
 order of the arguments does not matter: attempts are sorted by time and id, and one sent twice counts once.
@@ -27,10 +27,10 @@ def rebuild(items: Iterable[Item], attempts: Iterable[Attempt]) -> Progress:
 
 
 class Ledger:
-    """A learner's attempts and what they come to. After each `add`: what `rebuild` gives for all that was added.
+    """A learner's attempts and the progress that follows; after each `add`, what `rebuild` returns for all of them.
 
-    A new answer costs what is new: a few milliseconds, however many came before. One that is older than the newest, or
-    takes another back, has everything derived afresh. Not safe for two threads at once.
+    A new answer costs a few milliseconds, however many came before. One that is older than the newest, or undoes
+    another, rebuilds everything. Not thread-safe.
 
     >>> from clearhead.course.pack.item import Item
     >>> ledger = Ledger([Item("i", "card", "t", 1, "?", ".", "items/i.md", "")])
@@ -48,41 +48,43 @@ class Ledger:
     def _start(self) -> None:
         self._history: tuple[Attempt, ...] = ()
         self._by_item: dict[str, list[Attempt]] = defaultdict(list)
-        self._ratings = elo.Ratings({one: item.difficulty for one, item in self._course.items()}, DELAY)
+        self._ratings = elo.Ratings({name: item.difficulty for name, item in self._course.items()}, DELAY)
         self._concepts, self._confidence = Concepts(self._course), Confidence()
         self._items: dict[str, ItemProgress] = {}
 
     def add(self, attempts: Iterable[Attempt]) -> Progress:
         """Count these attempts too."""
         fresh = sorted((attempt for attempt in attempts if self._all.get(attempt.id) != attempt), key=_when)
-        repeated = len({one.id for one in fresh}) < len(fresh)
-        simple = not repeated and not any(one.undoes or one.id in self._all or one.id in self._undone for one in fresh)
-        for one in fresh:
-            if one.id not in self._all or _when(one) < _when(self._all[one.id]):
-                self._all[one.id] = one
-            if one.undoes:
-                self._undone.add(one.undoes)
+        repeated = len({attempt.id for attempt in fresh}) < len(fresh)
+        simple = not repeated and not any(
+            attempt.undoes or attempt.id in self._all or attempt.id in self._undone for attempt in fresh
+        )
+        for attempt in fresh:
+            if attempt.id not in self._all or _when(attempt) < _when(self._all[attempt.id]):
+                self._all[attempt.id] = attempt
+            if attempt.undoes:
+                self._undone.add(attempt.undoes)
         if simple and not (fresh and self._history and _when(fresh[0]) < _when(self._history[-1])):
             self._see(fresh)
         else:
             self._start()
             self._see(counted(self._all.values()))
         return Progress(
-            self._schedules(), self._concepts.found(), self._ratings.ability, self._confidence.found(), self._history
+            self._schedules(), self._concepts.result(), self._ratings.ability, self._confidence.result(), self._history
         )
 
     def _see(self, attempts: Iterable[Attempt]) -> None:
-        """Take these into account; they are later than all before."""
+        """Process these attempts, which are later than all before."""
         more = tuple(attempts)
         self._history += more
-        for one in more:
-            self._by_item[one.item_id].append(one)
-            self._items.pop(one.item_id, None)
+        for attempt in more:
+            self._by_item[attempt.item_id].append(attempt)
+            self._items.pop(attempt.item_id, None)
             for part in (self._ratings, self._concepts, self._confidence):
-                part.see(one)
+                part.see(attempt)
 
     def _schedules(self) -> dict[str, ItemProgress]:
-        """Of every item, in course order; worked out again for those that were answered since."""
+        """Return the schedule of every item, in course order; only items answered since are computed again."""
         for name, item in self._course.items():
             if name not in self._items:
                 self._items[name] = schedule(item, self._by_item[name], self._ratings.of[name], self._replays[name])
@@ -90,10 +92,10 @@ class Ledger:
 
 
 def counted(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
-    """The attempts that count, oldest first: without repeats, without undone ones, without the undos."""
+    """Return the attempts that count, oldest first: without repeats, undone attempts and undos."""
     unique = {attempt.id: attempt for attempt in sorted(attempts, key=_when, reverse=True)}
     undone = {attempt.undoes for attempt in unique.values() if attempt.undoes}
-    kept = (one for one in unique.values() if one.undoes is None and one.id not in undone)
+    kept = (attempt for attempt in unique.values() if attempt.undoes is None and attempt.id not in undone)
     return tuple(sorted(kept, key=_when))
 
 
@@ -102,7 +104,7 @@ def _when(attempt: Attempt) -> tuple[datetime, str]:
 
 
 def study_day(at: datetime, zone: tzinfo, starts: int = 4) -> datetime:
-    """The start (UTC) of the learner's day that holds `at`: days begin at `starts` o'clock in the learner's zone.
+    """Return the start (UTC) of the learner's day that contains `at`; days begin at hour `starts` in their zone.
 
     >>> from zoneinfo import ZoneInfo
     >>> study_day(datetime(2026, 7, 1, 1, tzinfo=UTC), ZoneInfo("Europe/Berlin")).isoformat()

@@ -1,4 +1,4 @@
-"""How much a browser draws for an SVG: a few `<use>` of `<use>` make more elements than any machine can hold."""
+"""Bounds on what a browser draws for an SVG: nested `<use>` elements multiply beyond any memory."""
 
 import re
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ _LENGTH = re.compile(r"\s*\+?(\d{1,30}(?:\.\d{0,30})?)(?:[eE]\+?(\d{1,30}))?")
 
 
 def excess(root: Element) -> str:
-    """Why the picture is too much to draw; "" if it is not."""
+    """Return why the SVG exceeds a bound; "" if it does not."""
     for side in ("width", "height"):
-        found = _LENGTH.match(root.get(side, ""))
-        if found and (float(found[1]) > LARGEST_SIDE or int(found[2] or 0) > 3):
+        length = _LENGTH.match(root.get(side, ""))
+        if length and (float(length[1]) > LARGEST_SIDE or int(length[2] or 0) > 3):
             return f"is more than {LARGEST_SIDE:,} units in {side}; draw it smaller"
     named: dict[str, Element] = {}
     waiting = [(root, 1)]
@@ -53,8 +53,8 @@ def _referred(root: Element, named: dict[str, Element]) -> str:
             continue
         open_now.discard(key)
         inner = [id(named[name]) for name in _references(element) if name in named]
-        sizes[key] = sum(1 for _ in element.iter()) + sum(sizes.get(one, 0) for one in inner)
-        heights[key] = 1 + max((heights.get(one, 0) for one in inner), default=0)
+        sizes[key] = sum(1 for _ in element.iter()) + sum(sizes.get(child, 0) for child in inner)
+        heights[key] = 1 + max((heights.get(child, 0) for child in inner), default=0)
         if sizes[key] > MOST:
             return f"draws more than {MOST:,} elements by `<use>` and the like; draw less"
         if heights[key] > DEEPEST:

@@ -1,4 +1,4 @@
-"""The programs of a topic's pages: they must run, and two runs must agree."""
+"""The programs of a topic's pages: they must run, their figures must be safe, and two runs must agree."""
 
 import hashlib
 import json
@@ -6,40 +6,44 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clearhead import sandbox
-from clearhead.course.pack.blocks import fences
 from clearhead.course.pack.item import Pack, Page
+from clearhead.course.pack.page_programs import PageProgram, page_programs
+from clearhead.course.proofs.figure import TAKE_SVG, unsafe
 from clearhead.course.proofs.prove import versions
 from clearhead.errors import ProofError
 from clearhead.sandbox import Chunk, Limits, Outcome, Program
 
 _LIMIT = 60.0  # seconds that the programs of one page may take
-_END = "\x1e"  # ASCII's record separator, between the outputs of two programs
+END = "\x1e"  # ASCII's record separator, between two outputs
 _SALTS = (1, 2)
 
 
 def prove_pages(pages: Sequence[Page], pack: Pack) -> list[int | ProofError]:
-    """As `prove_page`, for pages whose programs import the same: all in one process, in opposite orders in a second.
+    """Prove several pages as `prove_page` does, in one process, and in the opposite order in a second one.
 
-    Where the two disagree, or a page ends or disturbs them, each runs alone.
+    If the two disagree, or a page ends the process or disturbs others, each page runs alone.
 
     Returns:
-        For each page how many programs it has, or what is wrong with it.
+        For each page the number of its programs, or its error.
     """
     plans = [Program(tuple(_chunks(page))) for page in pages]
     if not any(plan.chunks for plan in plans):
         return [0] * len(pages)
     limits = Limits(seconds=_LIMIT * len(pages))
     runs: list[Sequence[Outcome | None]] = []
-    for salt, some in zip(_SALTS, (plans, plans[::-1]), strict=True):
-        found = sandbox.run_each(some, limits=limits, turn=_LIMIT, preload=pack.preload, salt=salt)
-        runs.append(found or [None] * len(pages))
-    return [_proved(page, pack, one, two) for page, one, two in zip(pages, runs[0], reversed(runs[1]), strict=True)]
+    for salt, order in zip(_SALTS, (plans, plans[::-1]), strict=True):
+        outcomes = sandbox.run_each(order, limits=limits, time_each=_LIMIT, preload=pack.preload, salt=salt)
+        runs.append(outcomes or [None] * len(pages))
+    return [
+        _proved(page, pack, first, second)
+        for page, first, second in zip(pages, runs[0], reversed(runs[1]), strict=True)
+    ]
 
 
-def _proved(page: Page, pack: Pack, one: Outcome | None, two: Outcome | None) -> int | ProofError:
+def _proved(page: Page, pack: Pack, first: Outcome | None, second: Outcome | None) -> int | ProofError:
     try:
-        if one and two:
-            return _agreed(page, (one, two))
+        if first and second:
+            return _agreed(page, (first, second))
     except ProofError:
         pass  # run alone it may hold, and if not it says so once more
     try:
@@ -49,12 +53,12 @@ def _proved(page: Page, pack: Pack, one: Outcome | None, two: Outcome | None) ->
 
 
 def prove_page(page: Page, pack: Pack) -> int:
-    """Run the `python run` programs of a page, one after another in one namespace, twice.
+    """Run the programs of a page, one after another in one namespace, twice; figures once a value.
 
-    A program marked `python run varies` (it prints timings, say) may print something else each time.
+    A program marked `python run varies`, such as one that prints timings, may print something else each time.
 
     Returns:
-        How many there are.
+        The number of programs.
     Raises:
         ProofError: one raises, is stopped, or prints something else the second time; at its line.
     """
@@ -64,45 +68,62 @@ def prove_page(page: Page, pack: Pack) -> int:
     return _agreed(page, [sandbox.run(chunks, limits=limits, preload=pack.preload, salt=salt) for salt in _SALTS])
 
 
-def _programs(page: Page) -> list[tuple[list[str], str, int]]:
-    """(words of the fence, source, line) of each program that is run."""
-    found = [(info.split(), source, line) for info, source, line in fences(page.text, page.file)]
-    return [one for one in found if one[0][:2] == ["python", "run"]]
-
-
 def _chunks(page: Page) -> list[Chunk]:
-    end = Chunk(f"print(end={_END!r})", "end")
-    return [one for _, source, line in _programs(page) for one in (Chunk(source, page.file, line), end)]
+    return page_chunks(page_programs(page), page.file)
+
+
+def page_chunks(programs: Sequence[PageProgram], file: str) -> list[Chunk]:
+    """What the sandbox runs: each output is printed, and END after it. A figure's output is its SVG."""
+    chunks: list[Chunk] = []
+    for program in programs:
+        if not program.draws:
+            chunks += [Chunk(program.source, file, program.line), Chunk(f"print(end={END!r})", "end")]
+            continue
+        for value in program.values or ("",):
+            setting = f"{program.over} = {value}\n" if program.over else ""
+            chunks += [
+                Chunk(f'globals().pop("svg", None)\n{setting}', "slider"), Chunk(program.source, file, program.line),
+                TAKE_SVG, Chunk(f"print(svg, end={END!r})", "end"),
+            ]  # fmt: skip
+    return chunks
 
 
 def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
     """How many programs the page has, if both runs went well and print the same."""
-    programs = _programs(page)
+    programs = page_programs(page)
+    printed_by = [program for program in programs for _ in range(program.outputs)]
     for run in runs:
         if run.raised:
             said = f"the program raises {run.raised.type}: {run.raised.message}"
-            raise ProofError(said, file=page.file, line=run.raised.line or programs[0][2])
+            raise ProofError(said, file=page.file, line=run.raised.line or programs[0].line)
         if run.stopped:
-            raise ProofError(f"the page's programs were stopped: {run.stopped}", file=page.file, line=programs[0][2])
-        if run.stdout.count(_END) < len(programs):
+            raise ProofError(f"the page's programs were stopped: {run.stopped}", file=page.file, line=programs[0].line)
+        if run.stdout.count(END) < len(printed_by):
             said = f"the page's programs ended early, with exit status {run.exit_code}"
-            raise ProofError(said, file=page.file, line=programs[run.stdout.count(_END)][2])
-    outputs = [run.stdout.split(_END) for run in runs]
-    for (words, _, line), output, two in zip(programs, *outputs, strict=False):
-        if output != two and "varies" not in words:
+            raise ProofError(said, file=page.file, line=printed_by[run.stdout.count(END)].line)
+    outputs = [run.stdout.split(END) for run in runs]
+    for program, first, second in zip(printed_by, *outputs, strict=False):
+        if program.draws and (why := _not_a_picture(first)):
+            raise ProofError(f"the figure {why}", file=page.file, line=program.line)
+        if first != second and not program.varies:
             said = "two runs print different things: seed what is random, or mark it `python run varies`"
-            raise ProofError(said, file=page.file, line=line)
+            raise ProofError(said, file=page.file, line=program.line)
     return len(programs)
 
 
+def _not_a_picture(svg: str) -> str:
+    """Why this output cannot stand in a page as a picture; "" if it can."""
+    return unsafe(svg) if svg else "draws nothing; set `svg`, or leave a matplotlib figure open"
+
+
 def page_key(page: Page, pack: Pack) -> str:
-    """Of everything that can change what the page's programs print."""
-    parts = [page.text, *(f"{name}={found}" for name, found in versions(pack.preload).items())]
+    """Return the hash of everything that can change what the page's programs print."""
+    parts = [page.text, *(f"{name}={version}" for name, version in versions(pack.preload).items())]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def kept_pages(place: Path | None) -> dict[str, str]:
-    """File -> key of the pages that were proved before. A damaged file counts as none."""
+    """Return file -> key of the pages that were proved before. A damaged file counts as empty."""
     try:
         data = json.loads(place.read_text(encoding="utf-8")) if place else {}
     except (OSError, ValueError):

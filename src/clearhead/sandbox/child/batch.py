@@ -56,34 +56,34 @@ def _anew(shuffle: Callable[[], None]) -> None:
 
 
 def outcomes(whole: Outcome, each: Reports, mark: str, count: int) -> list[Outcome] | None:
-    """An outcome a program; None if the batch did not come to its end."""
+    """Return an outcome for each program; None if the batch did not finish."""
     out, err = whole.stdout.split(mark), whole.stderr.split(mark)
     if whole.stopped or whole.exit_code or not len(each) == len(out) - 1 == len(err) - 1 == count:
         return None
-    found = []
+    results = []
     for at, report in enumerate(each):
         raised = _raised(report)
         if raised and no_memory(raised):
             return None
         code, seconds = int(raised is not None), whole.seconds / count
-        found.append(Outcome(out[at], err[at], code, None, seconds, raised, report["values"]))
-    return found
+        results.append(Outcome(out[at], err[at], code, None, seconds, raised, report["values"]))
+    return results
 
 
 def verdicts(
     sides: Sequence[Outcome], served: Reports, examined: Reports, count: int
 ) -> list[tuple[Tested, ...]] | None:
-    """What the tests found, a program; None if a side did not end well, or was not understood."""
+    """Return the test results of each program; None if a side failed or its report is malformed."""
     if any(side.stopped or side.exit_code for side in sides) or not len(served) == len(examined) == count:
         return None
     if any(raised and no_memory(raised) for raised in map(_raised, served)):
         return None
-    found = [tuple(Tested(*one) for one in report["tests"]) for report in examined]
-    said = [Raised(test.message.partition(":")[0], test.message) for tests in found for test in tests]
-    disturbed = (no_memory(one) or one.type in ("MemoryError", "WireError") for one in said)
-    return None if any(disturbed) else found
+    results = [tuple(Tested(*error) for error in report["tests"]) for report in examined]
+    errors = [Raised(test.message.partition(":")[0], test.message) for tests in results for test in tests]
+    disturbed = (no_memory(error) or error.type in ("MemoryError", "WireError") for error in errors)
+    return None if any(disturbed) else results
 
 
 def _raised(report: Mapping[str, Any]) -> Raised | None:
-    said = report["raised"]
-    return Raised(**{**said, "kinds": tuple(said["kinds"])}) if said else None
+    raised = report["raised"]
+    return Raised(**{**raised, "kinds": tuple(raised["kinds"])}) if raised else None

@@ -1,6 +1,6 @@
 """Inside the confined process: read the job, confine, run the chunks in one namespace, report.
 
-File descriptors, laid out by whoever started the process: 0 stdin, 1 stdout, 2 stderr, JOB to read the job from,
+File descriptors, laid out by the parent process: 0 stdin, 1 stdout, 2 stderr, JOB to read the job from,
 REPORT to write the report to, CHANNEL to the other process of a test (only then).
 """
 

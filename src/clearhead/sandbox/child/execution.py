@@ -75,7 +75,7 @@ def _name_of(kind: type) -> str:
 
 
 def text_of(value: object, spec: str = "") -> str:
-    """A value as prose shows it: 6 significant digits unless `spec` says otherwise; tensors as nested lists.
+    """Return a value as prose shows it: 6 significant digits unless `spec` says otherwise; tensors as nested lists.
 
     >>> text_of(0.1 + 0.2), text_of([1 / 3, 2]), text_of(True), text_of(2 / 3, ".2f")
     ('0.3', '[0.333333, 2]', 'True', '0.67')
@@ -84,7 +84,7 @@ def text_of(value: object, spec: str = "") -> str:
     if callable(listed) and not isinstance(value, type):
         value = listed()
     if isinstance(value, (list, tuple)) and type(value).__repr__ in (list.__repr__, tuple.__repr__):
-        inside = ", ".join(text_of(one, spec) for one in value)
+        inside = ", ".join(text_of(item, spec) for item in value)
         return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' * (len(value) == 1)})"
     if isinstance(value, float) and not spec:
         return format(value, ".6g")

@@ -72,10 +72,12 @@ class Proxy:
     def __call__(self, *args: object, **kwargs: object) -> Any:
         return self._link.call(self._handle, args, kwargs)
 
-    def _plain(self, *_: object) -> Any:
+    def _unusable(self, *_: object) -> Any:
         raise TypeError(f"the program gave a {self._kind}; a plain value or a tensor was expected")
 
-    __bool__ = __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __len__ = __iter__ = __float__ = __int__ = _plain
+    __bool__ = __eq__ = __ne__ = __lt__ = __gt__ = __le__ = __ge__ = __len__ = __iter__ = __float__ = __int__ = (
+        _unusable
+    )
     __hash__ = None  # type: ignore[assignment]
 
 
@@ -132,7 +134,7 @@ def _rebuilt(data: Any) -> BaseException:
     if not isinstance(data, dict) or not isinstance(data.get("kinds"), list):
         raise wire.WireError("not an exception")
     message = str(data.get("message", ""))[:2000]
-    for name in [str(one) for one in data["kinds"]][:30]:
+    for name in [str(kind_name) for kind_name in data["kinds"]][:30]:
         kind = getattr(builtins, name, None)
         if isinstance(kind, type) and issubclass(kind, Exception) and kind is not Exception:
             try:
@@ -162,7 +164,7 @@ def close(actual: object, expected: Any, tolerance: float = 1e-5, what: str = "t
     difference[(actual == expected) | (actual.isnan() & expected.isnan())] = 0  # equal infinities differ by nan
     worst = int(torch.where(difference.isnan(), torch.inf, difference).argmax())
     if not difference.flatten()[worst] <= tolerance:
-        place = [int(one) for one in torch.unravel_index(torch.tensor(worst), expected.shape)]
+        place = [int(index) for index in torch.unravel_index(torch.tensor(worst), expected.shape)]
         got, want = actual.flatten()[worst].item(), expected.flatten()[worst].item()
         raise AssertionError(f"{what} at {place} is {got:.6g}; expected {want:.6g} (within {tolerance:g})")
 
@@ -190,13 +192,13 @@ def examine(chunks: Chunks) -> dict[str, Any]:
     try:
         link.read(wire.receive(link.channel))
     except BaseException as error:  # noqa: BLE001 — the program did not load: that is the verdict
-        return {"tests": [["The program runs", False, _said(error), None]], "raised": None}
+        return {"tests": [["The program runs", False, _text(error), None]], "raised": None}
     raised = execute(names, chunks)
-    found = [(name, one) for name, one in names.items() if name.startswith("test") and callable(one)]
-    if raised or not found:
-        said = "" if raised is None else f"{raised['type']}: {raised['message']}"
-        return {"tests": [["tests", raised is None, said, raised and raised["line"]]], "raised": None}
-    return {"tests": [_examined(name, one, chunks) for name, one in found], "raised": None}
+    tests = [(name, test) for name, test in names.items() if name.startswith("test") and callable(test)]
+    if raised or not tests:
+        problem = "" if raised is None else f"{raised['type']}: {raised['message']}"
+        return {"tests": [["tests", raised is None, problem, raised and raised["line"]]], "raised": None}
+    return {"tests": [_examined(name, test, chunks) for name, test in tests], "raised": None}
 
 
 def _examined(name: str, test: Any, chunks: Chunks) -> list[object]:
@@ -204,11 +206,11 @@ def _examined(name: str, test: Any, chunks: Chunks) -> list[object]:
     try:
         test()
     except BaseException as error:  # noqa: BLE001 — a failing test is an outcome
-        return [title, False, _said(error), describe(error, chunks, 0)["line"]]
+        return [title, False, _text(error), describe(error, chunks, 0)["line"]]
     return [title, True, "", None]
 
 
-def _said(error: BaseException) -> str:
+def _text(error: BaseException) -> str:
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", []))
     if isinstance(error, AssertionError):
         return f"{error}{notes}" or "an assertion does not hold"

@@ -33,8 +33,8 @@ def shuffle(salt: int) -> Callable[[], None]:
         again.append(partial(torch.set_rng_state, torch.get_rng_state()))
 
     def back() -> None:
-        for one in again:
-            one()
+        for value in again:
+            value()
 
     return back
 
@@ -55,7 +55,7 @@ def shared() -> Kept:
     settings()  # some of them replace names of torch's: torch.Storage goes with the default dtype
     modules = [sys.modules[name] for name in _SHARED if name in sys.modules]
     nn = vars(sys.modules["torch.nn"]).values() if "torch.nn" in sys.modules else ()
-    classes = [one for one in nn if isinstance(one, type)]
+    classes = [value for value in nn if isinstance(value, type)]
     tensor = [sys.modules["torch"].Tensor] if "torch" in sys.modules else []
     return [(module, dict(vars(module))) for module in (*modules, *tensor, *classes)]
 

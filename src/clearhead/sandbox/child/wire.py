@@ -21,7 +21,7 @@ In = Callable[[dict[str, Any]], object]
 
 
 class WireError(RuntimeError):
-    """The other side sent what no honest side sends, or has gone."""
+    """The other side sent a malformed message, or has ended."""
 
 
 def send(channel: int, message: object) -> None:
@@ -35,7 +35,7 @@ def send(channel: int, message: object) -> None:
 
 
 def receive(channel: int) -> dict[str, Any]:
-    """Receive one message. Raises WireError if the other side has gone or talks nonsense."""
+    """Receive one message. Raises WireError if the other side has ended or sends a malformed message."""
     size = struct.unpack("<I", _exactly(channel, 4))[0]
     if size > LARGEST:
         raise WireError(f"a message of {size:,} bytes; at most {LARGEST:,}")
@@ -84,13 +84,13 @@ def encode(value: object, other: Out, depth: int = 0) -> Any:
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"f": repr(float(value))}
     if isinstance(value, (list, tuple)):
-        return {"l" if isinstance(value, list) else "t": [encode(one, other, depth + 1) for one in value]}
+        return {"l" if isinstance(value, list) else "t": [encode(item, other, depth + 1) for item in value]}
     if type(value) is dict:
-        return {"d": [[encode(key, other, depth + 1), encode(one, other, depth + 1)] for key, one in value.items()]}
+        return {"d": [[encode(key, other, depth + 1), encode(item, other, depth + 1)] for key, item in value.items()]}
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor) and value.layout == torch.strided:
-        plain = value.detach().cpu().contiguous()
-        raw = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+        dense = value.detach().cpu().contiguous()
+        raw = dense.reshape(-1).view(torch.uint8).numpy().tobytes() if dense.numel() else b""
         return {
             "tensor": base64.b64encode(raw).decode(), "dtype": str(value.dtype)[6:], "shape": list(value.shape),
             "grad": value.requires_grad,
@@ -118,11 +118,11 @@ def decode(data: Any, other: In, depth: int = 0) -> object:
         if "f" in data:
             return float(data["f"])
         if "l" in data:
-            return [decode(one, other, depth + 1) for one in data["l"]]
+            return [decode(item, other, depth + 1) for item in data["l"]]
         if "t" in data:
-            return tuple(decode(one, other, depth + 1) for one in data["t"])
+            return tuple(decode(item, other, depth + 1) for item in data["t"])
         if "d" in data:
-            return {decode(key, other, depth + 1): decode(one, other, depth + 1) for key, one in data["d"]}
+            return {decode(key, other, depth + 1): decode(item, other, depth + 1) for key, item in data["d"]}
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:
         raise WireError(f"not a value: {error}") from None
     return other(data)
@@ -130,15 +130,15 @@ def decode(data: Any, other: In, depth: int = 0) -> object:
 
 def _dtype(name: object) -> Any:
     torch = sys.modules["torch"]
-    found = getattr(torch, str(name), None)
-    if not isinstance(found, torch.dtype):
+    dtype = getattr(torch, str(name), None)
+    if not isinstance(dtype, torch.dtype):
         raise WireError("not a dtype")
-    return found
+    return dtype
 
 
 def _tensor(data: dict[str, Any]) -> Any:
     torch = sys.modules["torch"]
-    dtype, shape = _dtype(data["dtype"]), [int(one) for one in data["shape"]]
+    dtype, shape = _dtype(data["dtype"]), [int(item) for item in data["shape"]]
     raw = bytearray(base64.b64decode(data["tensor"], validate=True))
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != len(raw):
         raise WireError("a tensor's bytes do not fit its shape")

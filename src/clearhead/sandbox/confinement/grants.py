@@ -1,4 +1,4 @@
-"""What a confined program may read: the interpreter, the installed packages, shared libraries. No pack, no home.
+"""The files a confined program may read: the interpreter, installed packages, shared libraries. No packs, no home.
 
 Folders are granted whole, and what is private is cut out of each: the packs with their answers, wherever the package is
 installed (in its own virtual environment, in a checkout, in `/usr/local/lib`, in a zip file), packs loaded from
@@ -64,18 +64,18 @@ def _granted() -> frozenset[Path]:
 @cache
 def _private() -> frozenset[Path]:
     """What is private wherever this package is installed: its packs, its checkout, other copies of it."""
-    found = {_PACKAGE / name for name in _ANSWERS}
-    found |= {path for path in _PACKAGE.parents if path.is_file()}  # a zip file
+    paths = {_PACKAGE / name for name in _ANSWERS}
+    paths |= {path for path in _PACKAGE.parents if path.is_file()}  # a zip file
     if _PACKAGE.parent.name == "src" and (_PACKAGE.parents[1] / "pyproject.toml").exists():
-        found.add(_PACKAGE.parents[1])
+        paths.add(_PACKAGE.parents[1])
     for folder in _granted():
         with contextlib.suppress(OSError):
             for copy in (_real(match) for pattern in _COPIES for match in folder.glob(pattern)):
                 if copy.name == "clearhead" and copy.is_dir():
-                    found |= {copy / name for name in _ANSWERS if (copy / name).exists()}
+                    paths |= {copy / name for name in _ANSWERS if (copy / name).exists()}
                 elif copy.suffix != ".dist-info":  # a zip file, a wheel, a pack
-                    found.add(copy)
-    return frozenset(found)
+                    paths.add(copy)
+    return frozenset(paths)
 
 
 def readable(private: Sequence[Path] = ()) -> list[Path]:
@@ -125,17 +125,17 @@ def without(path: Path, away: Iterable[Path]) -> Iterator[Path]:
 def links(granted: Iterable[Path]) -> dict[Path, Path]:
     """Symbolic links to make in a root that holds nothing but what is granted: link -> the real path it leads to."""
     real = {path for path in granted if path == _real(path)}
-    found = set(_wanted())
+    paths = set(_wanted())
     for folder in {parent for path in real for parent in path.parents if inside(parent, _granted())}:
         if not inside(folder, real):
             with contextlib.suppress(OSError):
-                found |= {path for path in folder.iterdir() if path.is_symlink()}
-    pairs = {path: _real(path) for path in found if path != _real(path)}
+                paths |= {path for path in folder.iterdir() if path.is_symlink()}
+    pairs = {path: _real(path) for path in paths if path != _real(path)}
     return {link: to for link, to in pairs.items() if inside(to, real) and not inside(_real(link.parent), real)}
 
 
 def inside(path: Path, folders: Collection[Path]) -> bool:
-    """Whether it is one of the folders, or in one."""
+    """Return whether the path is one of the folders or inside one."""
     return path in folders or any(parent in folders for parent in path.parents)
 
 

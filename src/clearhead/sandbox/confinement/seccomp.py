@@ -59,12 +59,12 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 
 
 def supported() -> bool:
-    """Whether the filter knows this architecture and the kernel has seccomp."""
+    """Return whether the filter supports this architecture and the kernel has seccomp."""
     return platform.machine() in _ARCHITECTURES and os.path.exists("/proc/sys/kernel/seccomp")  # noqa: PTH110
 
 
 def restrict() -> None:
-    """Install the filter on this process, for good. Raises OSError where the kernel refuses."""
+    """Install the filter on this process, irrevocably. Raises OSError where the kernel refuses."""
     program = _program()
     filled = ctypes.create_string_buffer(program, len(program))
     libc = ctypes.CDLL(None, use_errno=True)
@@ -103,10 +103,11 @@ def _program() -> bytes:
     # prlimit64 may ask for this process's own limits and set none: its process is 0 and its new limit NULL.
     asks = [(_LOAD, 0, 0, at) for at in (first, third, third + 4)]
     code += _when(
-        _PRLIMIT[column], [one for at, load in enumerate(asks) for one in (load, (_JUMP_EQ, 0, 5 - 2 * at, 0))]
+        _PRLIMIT[column],
+        [instruction for at, load in enumerate(asks) for instruction in (load, (_JUMP_EQ, 0, 5 - 2 * at, 0))],
     )
     code.append((_RETURN, 0, 0, _ERRNO | errno.EPERM))
-    return b"".join(struct.pack("HBBI", *one) for one in code)
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in code)
 
 
 def _when(number: int, tests: list[tuple[int, int, int, int]], reload: bool = False) -> list[tuple[int, int, int, int]]:

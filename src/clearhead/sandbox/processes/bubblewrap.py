@@ -28,13 +28,13 @@ _TRIAL = 30.0
 
 
 def works() -> bool:
-    """Whether bubblewrap is installed and may make namespaces here."""
-    return refusal() is None
+    """Return whether bubblewrap is installed and may make namespaces here."""
+    return unusable() is None
 
 
 @cache
-def refusal() -> str | None:
-    """Why bubblewrap cannot be used here; None where it can."""
+def unusable() -> str | None:
+    """Return why bubblewrap cannot be used here; None if it can."""
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed"
     if not seccomp.supported():
@@ -53,18 +53,18 @@ def refusal() -> str | None:
         return f"bubblewrap did not start: {error}"
     if tried.returncode == 0 and not tried.stdout.startswith("0 "):
         return None
-    said = (tried.stderr.strip().splitlines() or ["no message"])[-1]
+    problem = (tried.stderr.strip().splitlines() or ["no message"])[-1]
     if os.geteuid() == 0:
         why = "bubblewrap cannot run root's programs as an unprivileged user here"
-        return f"{why} ({said}); run clearhead as an ordinary user"
-    return f"bubblewrap may make no namespaces ({said})"
+        return f"{why} ({problem}); run clearhead as an ordinary user"
+    return f"bubblewrap may make no namespaces ({problem})"
 
 
 @cache
 def limits_tmpfs() -> bool:
-    """Whether this bubblewrap can limit the size of a tmpfs: 0.7 and later can."""
-    told = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, timeout=_TRIAL)
-    return "--size" in told.stdout and "--perms" in told.stdout
+    """Return whether this bubblewrap can limit the size of a tmpfs, as 0.7 and later can."""
+    help_text = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, timeout=_TRIAL)
+    return "--size" in help_text.stdout and "--perms" in help_text.stdout
 
 
 class Cold:
@@ -83,7 +83,7 @@ class Cold:
         from clearhead.sandbox.processes.pool import clean_environment
 
         given = [os.dup(descriptor) for descriptor in descriptors[1:]]
-        told, info = os.pipe()
+        info_read, info = os.pipe()
         command = _command(folder, size, clean_environment(folder, self.hash_seed))
         try:
             if os.geteuid() == 0:
@@ -94,19 +94,21 @@ class Cold:
                 cwd=folder, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
-            os.close(told)
+            os.close(info_read)
             raise SandboxError(f"bubblewrap did not start: {error}") from None
         finally:
-            for one in (*given, info):
-                os.close(one)
+            for descriptor in (*given, info):
+                os.close(descriptor)
         reply = socket.socket(fileno=os.dup(descriptors[0]))
-        threading.Thread(target=_report, args=(process, reply, told), daemon=True).start()
+        threading.Thread(target=_report, args=(process, reply, info_read), daemon=True).start()
 
     def _main(self, given: Sequence[int]) -> str:
         return f"""
-high = [os.dup2(one, 100 + at) for at, one in enumerate({list(given)!r})]
-for at, one in enumerate(high):
-    os.dup2(one, at)
+import fcntl
+given = {list(given)!r}
+high = [fcntl.fcntl(number, fcntl.F_DUPFD, len(given)) for number in given]  # free numbers: none is overwritten
+for at, number in enumerate(high):
+    os.dup2(number, at)
 os.closerange(len(high), 4096)
 from clearhead.sandbox.child import confined, judging, worker
 worker.prepare({list(self.preload)!r})
@@ -145,7 +147,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
     for path in bound:
         if path in links:
             command += ["--symlink", str(links[path]), str(path)]
-        elif path.exists():
+        elif os.path.exists(path):  # noqa: PTH110 — Path.exists raises where a folder above is closed to this user
             command += ["--ro-bind", str(path), str(path)]
     for link in links.keys() - set(granted):
         command += ["--symlink", str(links[link]), str(link)]
@@ -159,11 +161,11 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
     return [*command, "--remount-ro", "/", "--chdir", "/"]  # the process itself goes to its folder
 
 
-def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, told: int) -> None:
-    """Say the process id, wait, and say the status, as a warm worker does."""
+def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, info_read: int) -> None:
+    """Send the process id, wait, and send the status, as a warm worker does."""
     with reply:
         try:
-            reply.sendall(struct.pack("q", _inner(told) or process.pid))
+            reply.sendall(struct.pack("q", _inner(info_read) or process.pid))
             code = process.wait()
             # bubblewrap says 128 + signal where its child was killed by one
             reply.sendall(struct.pack("q", -code if code < 0 else code - 128 if code > 128 else code << 8))
@@ -172,13 +174,13 @@ def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, told: int)
             process.wait()
 
 
-def _inner(told: int) -> int | None:
-    """The id, out here, of the process inside. bubblewrap tells it before the process starts."""
-    said = b""
-    with os.fdopen(told, "rb", buffering=0) as pipe:
-        while not said.rstrip().endswith(b"}") and (part := pipe.read(4096)):
-            said += part
+def _inner(info_read: int) -> int | None:
+    """Return the id, outside, of the process inside. bubblewrap reports it before the process starts."""
+    data = b""
+    with os.fdopen(info_read, "rb", buffering=0) as pipe:
+        while not data.rstrip().endswith(b"}") and (part := pipe.read(4096)):
+            data += part
     try:
-        return int(json.loads(said)["child-pid"])
+        return int(json.loads(data)["child-pid"])
     except (ValueError, KeyError):
         return None

@@ -1,4 +1,4 @@
-"""How many confined programs run at once, and how much memory they may take together: a hard bound, fair by owner.
+"""Admission control: how many confined programs run at once and how much memory they take together, fair by owner.
 
 Owners take turns: of those that wait, the next in the round is let in first, and nobody overtakes it, so that a large
 request is not starved by small ones. While an owner has programs running it gets no more than half of each resource, so
@@ -19,8 +19,8 @@ _RESERVED = 3 * 1024 * MIB  # at least; two programs of the default limits
 
 
 @dataclass(eq=False, slots=True)
-class Ticket:
-    """A place in the queue, then programs that run. `granted` is set when they may."""
+class Reservation:
+    """A place in the queue, then running programs. `granted` is set when they may run."""
 
     owner: str
     programs: int
@@ -29,7 +29,7 @@ class Ticket:
 
 
 class Gate:
-    """Lets programs in while there is room for them.
+    """Admits programs while there is room for them.
 
     >>> gate = Gate(programs=4, memory=1000)
     >>> first, second, third = (gate.ask(owner, 2, 400) for owner in ("ada", "ada", "bob"))
@@ -40,8 +40,8 @@ class Gate:
     def __init__(self, programs: int, memory: int) -> None:
         self.programs, self.memory = programs, memory
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[str, deque[Ticket]] = OrderedDict()  # the order is whose turn it is
-        self._running: list[Ticket] = []
+        self._waiting: OrderedDict[str, deque[Reservation]] = OrderedDict()  # the order is whose turn it is
+        self._running: list[Reservation] = []
 
     @property
     def running(self) -> tuple[int, int]:
@@ -49,8 +49,8 @@ class Gate:
         with self._lock:
             return self._sums(self._running)
 
-    def ask(self, owner: str, programs: int, memory: int) -> Ticket:
-        """Queue up for this many programs that may take `memory` bytes together. Give every ticket to `leave`.
+    def ask(self, owner: str, programs: int, memory: int) -> Reservation:
+        """Queue up for this many programs that may take `memory` bytes together. Give every reservation to `leave`.
 
         Raises:
             SandboxError: there will never be room for them.
@@ -60,32 +60,32 @@ class Gate:
                 f"{programs} programs with {memory:,} bytes of memory do not fit; all programs together get "
                 f"{self.programs} and {self.memory:,} bytes. Lower `limits.memory`, or raise `sandbox.capacity`."
             )
-        ticket = Ticket(owner, programs, memory)
+        reservation = Reservation(owner, programs, memory)
         with self._lock:
-            self._waiting.setdefault(owner, deque()).append(ticket)
+            self._waiting.setdefault(owner, deque()).append(reservation)
             self._admit()
-        return ticket
+        return reservation
 
-    def leave(self, ticket: Ticket) -> None:
-        """The programs have ended, or no longer wait."""
+    def leave(self, reservation: Reservation) -> None:
+        """Release the reservation: its programs have ended or no longer wait."""
         with self._lock:
-            if ticket in self._running:
-                self._running.remove(ticket)
-            elif ticket in (queue := self._waiting.get(ticket.owner, deque())):
-                queue.remove(ticket)
+            if reservation in self._running:
+                self._running.remove(reservation)
+            elif reservation in (queue := self._waiting.get(reservation.owner, deque())):
+                queue.remove(reservation)
                 if not queue:
-                    del self._waiting[ticket.owner]
+                    del self._waiting[reservation.owner]
             self._admit()
 
     @contextmanager
     def hold(self, owner: str, programs: int, memory: int) -> Iterator[None]:
-        """Wait for room, and keep it."""
-        ticket = self.ask(owner, programs, memory)
+        """Wait for room, and hold it during the block."""
+        reservation = self.ask(owner, programs, memory)
         try:
-            ticket.granted.wait()
+            reservation.granted.wait()
             yield
         finally:
-            self.leave(ticket)
+            self.leave(reservation)
 
     def _admit(self) -> None:
         while True:
@@ -93,29 +93,31 @@ class Gate:
             owner = next(entitled, None)
             if owner is None:
                 return
-            ticket = self._waiting[owner][0]
-            programs, memory = self._sums([*self._running, ticket])
+            reservation = self._waiting[owner][0]
+            programs, memory = self._sums([*self._running, reservation])
             if programs > self.programs or memory > self.memory:
                 return  # its turn has come: nobody overtakes it
             queue = self._waiting.pop(owner)
             queue.popleft()
             if queue:
                 self._waiting[owner] = queue  # last in the round again
-            self._running.append(ticket)
-            ticket.granted.set()
+            self._running.append(reservation)
+            reservation.granted.set()
 
-    def _within_share(self, ticket: Ticket) -> bool:
-        own = [other for other in self._running if other.owner == ticket.owner]
-        programs, memory = self._sums([*own, ticket])
+    def _within_share(self, reservation: Reservation) -> bool:
+        own = [other for other in self._running if other.owner == reservation.owner]
+        programs, memory = self._sums([*own, reservation])
         return not own or (programs <= self.programs // 2 and memory <= self.memory // 2)
 
     @staticmethod
-    def _sums(tickets: list[Ticket]) -> tuple[int, int]:
-        return sum(ticket.programs for ticket in tickets), sum(ticket.memory for ticket in tickets)
+    def _sums(reservations: list[Reservation]) -> tuple[int, int]:
+        return sum(reservation.programs for reservation in reservations), sum(
+            reservation.memory for reservation in reservations
+        )
 
 
 def needs(limits: Limits, programs: int = 1) -> int:
-    """Bytes of memory that programs of these limits may take: their own, their files (a tmpfs), their output."""
+    """Return the bytes of memory that programs of these limits may take: their own, a tmpfs, their output."""
     return programs * (limits.memory + limits.disk + limits.output)
 
 
@@ -133,7 +135,7 @@ _gate = _default()
 
 
 def current() -> Gate:
-    """The gate that every program of this process passes."""
+    """Return the gate that every program of this process passes."""
     return _gate
 
 
@@ -147,6 +149,6 @@ def capacity(programs: int | None = None, memory: int | None = None) -> None:
 
 
 def share(processes: int) -> None:
-    """Give this process its part of the machine, where so many processes run programs."""
+    """Give this process its part of the machine if several processes run programs."""
     global _gate
     _gate = _default(processes)

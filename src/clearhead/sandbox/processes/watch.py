@@ -1,4 +1,4 @@
-"""One confined process from launch to outcome: watch its time, memory, output and disk, and kill it at a limit."""
+"""Watch a confined process from launch to outcome: its time, memory, output and disk. It is killed at a limit."""
 
 import base64
 import contextlib
@@ -36,18 +36,18 @@ class Starter(Protocol):
 
 
 class Running:
-    """One child. `launch` it, then `finish`; `abandon` it if it was launched and nobody waits for it."""
+    """A child process. `launch` it, then `finish`; `abandon` it if it was launched and is not waited for."""
 
     def __init__(
         self, chunks: Sequence[Chunk] | Sequence[Program], *, limits: Limits, stdin: str,
         files: Sequence[tuple[str, bytes]], want: Sequence[tuple[str, str]], salt: int, role: str = "program",
-        channel: int | None = None, confined: bool = True, mark: str = "", turn: float | None = None,
+        channel: int | None = None, confined: bool = True, mark: str = "", time_each: float | None = None,
     ) -> None:  # fmt: skip
         self.limits, self.channel = limits, channel
-        self.mark, self.turn = mark.encode(), turn  # of a batch: what ends a program's turn, and how long one may be
+        self.mark, self.time_each = mark.encode(), time_each  # of a batch: what a program ends with, and its time limit
         self.wanted = [f"{name}:{spec}" if spec else name for name, spec in want]
         self.count = len(chunks) if role in ("programs", "learners", "tests of each") else 0
-        given = {_plain(name): base64.b64encode(data).decode() for name, data in files}
+        given = {_file_name(name): base64.b64encode(data).decode() for name, data in files}
         self.folder = scratch.folder("run-")
         self.job = json.dumps({
             "chunks": [asdict(chunk) for chunk in chunks], "limits": asdict(limits), "folder": str(self.folder),
@@ -55,7 +55,7 @@ class Running:
             "mark": mark, "files": given, "tmpfs": TMPFS, "hidden": [str(path) for path in grants.hidden()],
         }).encode()  # fmt: skip
         self.stdin = stdin.encode(errors="backslashreplace")
-        self.started = self.turned = time.monotonic()
+        self.started = self.switched = time.monotonic()
         self.pid: int | None = None
         self.ended = False
         self.buffers: dict[int, bytearray] = {}
@@ -76,7 +76,7 @@ class Running:
         self.writes = {keep[0]: self.stdin, keep[3]: self.job}
         self.out, self.err, self.report = keep[1], keep[2], keep[4]
         self.open = set(keep)
-        self.buffers = {one: bytearray() for one in (self.out, self.err, self.report)}
+        self.buffers = {descriptor: bytearray() for descriptor in (self.out, self.err, self.report)}
         extra = [] if self.channel is None else [self.channel]
         try:
             starter.launch([theirs.fileno(), *give, *extra], self.folder, self.limits.disk if TMPFS else 0)
@@ -85,11 +85,11 @@ class Running:
             raise
         finally:
             theirs.close()
-            for one in give:
-                os.close(one)
+            for descriptor in give:
+                os.close(descriptor)
 
     def finish(self) -> Outcome:
-        """Watch the child to its end, stopping it at a limit; return what came of it."""
+        """Watch the child to its end, stop it at a limit, and return its outcome."""
         if self.reply is None:
             raise SandboxError("the program was not launched, or has been waited for already")
         try:
@@ -99,7 +99,7 @@ class Running:
         return self._outcome(status)
 
     def abandon(self) -> None:
-        """Kill the child if it still runs, and give back what it held. However the watching ended, this is done."""
+        """Kill the child if it still runs, and release its resources. This happens however the watching ended."""
         try:
             if self.reply is not None and not self.ended:
                 self.pid = self.pid or _number(self.reply, _GRACE)
@@ -130,15 +130,15 @@ class Running:
             self.stopped = "start"
             self.ended = True
             return None
-        self.started = self.turned = time.monotonic()
+        self.started = self.switched = time.monotonic()
         base = resident(self.pid) or 0
         poller = select.poll()
         poller.register(reply, select.POLLIN | select.POLLHUP)
-        for one in self.buffers:
-            poller.register(one, select.POLLIN | select.POLLHUP)
-        for one in self.writes:
-            os.set_blocking(one, False)
-            poller.register(one, select.POLLOUT | select.POLLERR)
+        for descriptor in self.buffers:
+            poller.register(descriptor, select.POLLIN | select.POLLHUP)
+        for descriptor in self.writes:
+            os.set_blocking(descriptor, False)
+            poller.register(descriptor, select.POLLOUT | select.POLLERR)
         last_look = self.started
         while True:
             for descriptor, event in poller.poll(_TICK * 1000):
@@ -178,12 +178,12 @@ class Running:
         if data:
             self.buffers[descriptor] += data
             if self.mark and self.mark in data:
-                self.turned = time.monotonic()
+                self.switched = time.monotonic()
         elif event:
             poller.unregister(descriptor)
 
     def _drain(self) -> None:
-        """Read what the child left in its pipes. Nobody else holds their other ends, so this cannot hang."""
+        """Read what the child left in its pipes. No other process holds their other ends, so this cannot hang."""
         for descriptor, buffer in self.buffers.items():
             os.set_blocking(descriptor, False)
             with contextlib.suppress(BlockingIOError):
@@ -193,7 +193,7 @@ class Running:
             self.stopped = "output"
 
     def _over(self, base: int, now: float, look: bool) -> str | None:
-        if now - self.started > self.seconds or (self.turn is not None and now - self.turned > self.turn):
+        if now - self.started > self.seconds or (self.time_each is not None and now - self.switched > self.time_each):
             return "time"
         if sum(map(len, self.buffers.values())) > self.limits.output:
             return "output"
@@ -210,14 +210,14 @@ class Running:
         out, err = (
             bytes(self.buffers[at][: self.limits.output]).decode(errors="replace") for at in (self.out, self.err)
         )
-        said = bytes(self.buffers[self.report][: self.limits.output])
+        data = bytes(self.buffers[self.report][: self.limits.output])
         stopped, report = self.stopped, reports.Report()
         try:
-            report = reports.parse(said.removeprefix(STARTED), self.wanted, self.count)
+            report = reports.parse(data.removeprefix(STARTED), self.wanted, self.count)
         except reports.ReportError as error:
             if stopped is None:
                 stopped, err = "report", f"{err}\nIts report is malformed: {error}."
-        if stopped is None and not said.startswith(STARTED):
+        if stopped is None and not data.startswith(STARTED):
             stopped = "start"
         elif stopped is None and code in (-24, -9):  # SIGXCPU, or a kill that was not ours: of the kernel's own accord
             late = time.monotonic() - self.started >= self.limits.seconds
@@ -231,8 +231,8 @@ class Running:
         return Outcome(out, err, code, stopped, seconds, report.raised, report.values, report.tests)
 
 
-def _plain(name: str) -> str:
-    """The name of a file inside the program's folder."""
+def _file_name(name: str) -> str:
+    """Return the name of a file inside the program's folder."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise SandboxError(f"file name {name!r} leads outside the program's folder; use a plain name")
@@ -249,9 +249,9 @@ def _number(reply: socket.socket, timeout: float) -> int | None:
 
 
 def resident(pid: int) -> int | None:
-    """Bytes of anonymous and shared memory the process holds; None once it is gone.
+    """Return the bytes of anonymous and shared memory the process holds; None once it has ended.
 
-    In bytes, for the process chooses its own name there, and that need not be text.
+    Read as bytes, because the process chooses its own name there, which may not be text.
     """
     try:
         rows = Path(f"/proc/{pid}/status").read_bytes().splitlines()

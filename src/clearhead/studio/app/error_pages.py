@@ -3,7 +3,9 @@
 A refused form redirects to `/refused`, so that Back leads to the form and a reload sends nothing again.
 """
 
-from fastapi import APIRouter, FastAPI, Request
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
@@ -87,17 +89,17 @@ def register(app: FastAPI) -> None:
 
 @router.get("/refused")
 @open_to_all
-def refused(request: Request, said: str = "") -> Response:
+def refused(request: Request, signed: Annotated[str, Query(alias="said")] = "") -> Response:
     """Show why a form was refused, at an address that can be loaded again without sending the form again."""
     context = context_of(request)
-    refusal = saved_forms.read_signed(context, said)
-    if refusal is None:
+    reason = saved_forms.read_signed(context, signed)
+    if reason is None:
         raise HTTPException(404, _("There is no page at this address."))
-    kept = saved_forms.get(context, "refused", refusal.get("kept", "")) or {}
-    if refusal["status"] == database_away.WAIT:
+    kept = saved_forms.get(context, "refused", reason.get("kept", "")) or {}
+    if reason["status"] == database_away.WAIT:
         address, fields = kept.get("address", "/"), kept.get("fields", [])
-        return database_away.please_wait(request, refusal["detail"], address, fields)
-    return error_page(request, refusal["status"], refusal["title"], refusal["detail"], typed=kept.get("text", ""))
+        return database_away.please_wait(request, reason["detail"], address, fields)
+    return error_page(request, reason["status"], reason["title"], reason["detail"], typed=kept.get("text", ""))
 
 
 def error_page(
@@ -105,8 +107,8 @@ def error_page(
 ) -> Response:
     """Return the page that says what was wrong, with the text that was `typed` into a field that was too long."""
     if saved_forms.is_form_post(request):
-        refusal = {"status": status, "title": title, "detail": detail}
-        return saved_forms.to_refusal_page(context_of(request), refusal, {"text": typed} if typed else {})
+        reason = {"status": status, "title": title, "detail": detail}
+        return saved_forms.to_refusal_page(context_of(request), reason, {"text": typed} if typed else {})
     return render(
         request,
         "web/error.html",

@@ -25,7 +25,7 @@ class Finding:
     """What to guess, and what to say of the numbers."""
 
     guess: Guess
-    said: Callable[[Column], list[str]]
+    sentences: Callable[[Column], list[str]]
 
 
 def _change(column: Column, key: str, *, same: float = 0.02) -> Change:
@@ -35,9 +35,9 @@ def _change(column: Column, key: str, *, same: float = 0.02) -> Change:
 
 def _heads(column: Column) -> list[str]:
     return [
-        _change(column, "parameters", same=0.0).said(_PARAMETERS),
-        _change(column, "milliseconds", same=TIME).said(_HEADS_TIME),
-        _change(column, "entropy").said(_HEADS_ENTROPY),
+        _change(column, "parameters", same=0.0).sentence(_PARAMETERS),
+        _change(column, "milliseconds", same=TIME).sentence(_HEADS_TIME),
+        _change(column, "entropy").sentence(_HEADS_ENTROPY),
     ]
 
 
@@ -77,15 +77,15 @@ _HEADS_ENTROPY: Mapping[Direction, str] = {
 
 
 def _scale(column: Column) -> list[str]:
-    said = [
-        _change(column, f"{what}_{scale}").said(patterns)
+    sentences = [
+        _change(column, f"{quantity}_{scale}").sentence(patterns)
         for scale, table in (("plain", _WITHOUT_SCALE), ("scaled", _WITH_SCALE))
-        for what, patterns in table.items()
+        for quantity, patterns in table.items()
     ]
     largest, gradient = _change(column, "largest_plain"), _change(column, "gradient_plain")
     if gradient.direction == "falls" and largest.direction == "rises":
-        said.insert(2, _saturation(largest.last, gradient.times))
-    return said
+        sentences.insert(2, _saturation(largest.last, gradient.times))
+    return sentences
 
 
 def _saturation(largest: SampleRange, share: SampleRange) -> str:
@@ -134,9 +134,9 @@ def _length(column: Column) -> list[str]:
     memory, tokens = _change(column, "megabytes", same=0.0), _change(column, "x", same=0.0)
     square = abs(memory.times.middle / tokens.times.middle**2 - 1) < 0.01
     return [
-        apart.said(_REACH),
-        _change(column, "attention").said(_SHARED),
-        _change(column, "milliseconds", same=TIME).said(_LENGTH_TIME),
+        apart.sentence(_REACH),
+        _change(column, "attention").sentence(_SHARED),
+        _change(column, "milliseconds", same=TIME).sentence(_LENGTH_TIME),
         _(_SQUARE if square else _MEMORY, first=memory.first.text, last=memory.last.text),
     ]
 
@@ -186,9 +186,9 @@ _LENGTH_TIME: Mapping[Direction, str] = {
 
 def _hard(column: Column) -> list[str]:
     return [
-        _change(column, "entropy").said(_SOFTER),
-        _change(column, "distance").said(_FARTHER),
-        _change(column, "gradient").said(_SLOPE),
+        _change(column, "entropy").sentence(_SOFTER),
+        _change(column, "distance").sentence(_FARTHER),
+        _change(column, "gradient").sentence(_SLOPE),
     ]
 
 

@@ -1,4 +1,4 @@
-"""One small picture a measure: points joined by a line, x on a logarithmic axis, numbers on both."""
+"""A small line chart of one measure as SVG, with a logarithmic x axis."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 26
 def line_chart(
     xs: Sequence[float], series: Mapping[str, Sequence[float]], label: str, *, span: Sequence[float] = ()
 ) -> Markup:
-    """An SVG of one or two lines on the same axes, y from zero; a table beside it holds the same numbers.
+    """Return an SVG of one or two lines on the same axes, y from zero; the page has a table of the same numbers.
 
     Args:
         series: name -> the y of each x; two lines differ in dash as well as in colour.
@@ -38,8 +38,8 @@ def line_chart(
         points = [at(x, y) for x, y in zip(xs, ys, strict=True)]
         parts.append(f'<polyline class="line n{which}" points="{" ".join(f"{x},{y}" for x, y in points)}"/>')
         for (x, y), value, measured in zip(points, xs, ys, strict=True):
-            said = f"<title>{short_number(value)}: {short_number(measured)}</title>"
-            parts.append(f'<circle class="point n{which}" cx="{x}" cy="{y}" r="3.5">{said}</circle>')
+            title = f"<title>{short_number(value)}: {short_number(measured)}</title>"
+            parts.append(f'<circle class="point n{which}" cx="{x}" cy="{y}" r="3.5">{title}</circle>')
     for number, value in enumerate(span):
         if len(span) <= 6 or number % 2 == (len(span) - 1) % 2:
             parts.append(f'<text x="{at(value, 0)[0]}" y="{HIGH - 8}" class="mid">{short_number(value)}</text>')
@@ -47,9 +47,9 @@ def line_chart(
 
 
 def short_number(x: float) -> str:
-    """A number in at most seven characters.
+    """Return a number in at most seven characters.
 
-    >>> short(66048), short(0.0001234), short(2.0), short(0.25)
+    >>> short_number(66048), short_number(0.0001234), short_number(2.0), short_number(0.25)
     ('66,048', '1.2e-04', '2', '0.25')
     """
     if x and abs(x) < 0.001:

@@ -1,4 +1,4 @@
-"""Progress: what is known by concept, how well confidence matches, which days had practice, the latest answers."""
+"""Progress: mastery by concept, calibration of confidence, days of practice, the latest answers."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -34,8 +34,8 @@ class Day:
         return min(8, 2 * self.count.bit_length())
 
     @property
-    def said(self) -> str:
-        """What a pointer on it shows. Half a year of these is put together here, faster than a template does it."""
+    def label(self) -> str:
+        """The tooltip. It is made here because half a year of them takes a template much longer."""
         return many("%(day)s: %(count)s answer", "%(day)s: %(count)s answers", self.count, day=formatting.day(self.day))
 
 
@@ -43,11 +43,13 @@ class Day:
 @linkable
 def progress(request: Request, context: CurrentContext) -> HTMLResponse:
     now, known, items = context.now(), context.progress, context.library.items
-    levels = Counter(one.level for one in known.concepts.values())
+    levels = Counter(attempt.level for attempt in known.concepts.values())
     return render(
         request,
         "learn/progress.html",
-        concepts=sorted(known.concepts.values(), key=lambda one: (not one.attempts, -one.value, one.concept)),
+        concepts=sorted(
+            known.concepts.values(), key=lambda attempt: (not attempt.attempts, -attempt.value, attempt.concept)
+        ),
         levels=levels,
         calibration=known.calibration,
         held=confidence.level_outcomes(known.calibration),
@@ -55,13 +57,17 @@ def progress(request: Request, context: CurrentContext) -> HTMLResponse:
         days=calendar(context.history.days, now),
         weeks=WEEKS,
         answers=len(known.history),
-        latest=[(one, items[one.item_id]) for one in known.history[: -LATEST - 1 : -1] if one.item_id in items],
+        latest=[
+            (attempt, items[attempt.item_id])
+            for attempt in known.history[: -LATEST - 1 : -1]
+            if attempt.item_id in items
+        ],
         now=now,
     )
 
 
 def calendar(counts: Mapping[date, int], now: datetime) -> list[Day]:
-    """Every day of the last weeks, Monday first, with its answers, in this machine's time zone."""
+    """Return every day of the last weeks, Monday first, with its answers, in this machine's time zone."""
     today = now.astimezone().date()
     first = today - timedelta(days=today.weekday(), weeks=WEEKS - 1)
     return [

@@ -1,4 +1,4 @@
-"""Search: topics, pages and questions by their words; never by what would give an answer away."""
+"""Search: topics, pages and questions by their words, but not by text that would give an answer away."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MOST = 20
 
 @dataclass(frozen=True)
 class Hit:
-    """One thing found."""
+    """One result of a search."""
 
     address: str
     title: str
@@ -38,27 +38,27 @@ def search(request: Request, context: CurrentContext, q: str = "") -> HTMLRespon
 
 
 def _hits(context: Context, words: list[str]) -> list[Hit]:
-    found = []
+    hits = []
     for pack, this in context.library.topics():
-        found.append(_hit(words, topic.address(pack, this), this.title, "topic", this.summary, 3))
+        hits.append(_hit(words, topic.address(pack, this), this.title, "topic", this.summary, 3))
         for mode in this.pages:
             text = context.library.page(pack, this, mode) or ""
             shown = next((name for name, page in topic.PAGES.items() if page == mode), mode)
             where, title = topic.address(pack, this, shown), f"{this.title}: {_(shown.capitalize())}"
-            found.append(_hit(words, where, title, "page", text, 2))
+            hits.append(_hit(words, where, title, "page", text, 2))
     for item in context.library.items.values():
         text = f"{context.library.proved[item.id].stem} ({', '.join(map(formatting.words, item.concepts)).lower()})"
         mode = "recall" if item.kind == "card" else "practice"
-        found.append(_hit(words, f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
-    return [hit for hit in found if hit]
+        hits.append(_hit(words, f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
+    return [hit for hit in hits if hit]
 
 
 def _hit(words: list[str], address: str, title: str, kind: str, text: str, weight: float) -> Hit | None:
-    """A hit where every word is in the title or the text; one in the title weighs more."""
-    low_title, plain = title.lower(), excerpt.plain(text)
-    low = plain.lower()
+    """Return a hit if every word is in the title or the text; words in the title weigh more."""
+    low_title, shown = title.lower(), excerpt.plain_text(text)
+    low = shown.lower()
     if not all(word in low_title or word in low for word in words):
         return None
     weight += 4 * sum(word in low_title for word in words)
     first = min((place for word in words if (place := low.find(word)) >= 0), default=0)
-    return Hit(address, title, kind, excerpt.around(plain, first), weight)
+    return Hit(address, title, kind, excerpt.around(shown, first), weight)

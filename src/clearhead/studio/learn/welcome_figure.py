@@ -1,4 +1,4 @@
-"""The picture on the first page: one query among five keys, and the weights of exactly that attention.
+"""The figure on the welcome page: one query among five keys, and the attention weights of exactly these.
 
 The server draws the first state; static/compass.js draws every later one with the same arithmetic.
 """
@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 ANGLES = (18.0, 85.0, 160.0, 232.0, 305.0)  # degrees, anticlockwise from the right; spread so that each key can win
-TURN, LENGTH = 62.0, 3.0  # the first query
+DIRECTION, LENGTH = 62.0, 3.0  # the first query
 RADIUS = 120.0  # pixels from the centre to a key
 CENTRE = (200.0, 165.0)
 
@@ -33,26 +33,26 @@ class Figure:
 
     keys: tuple[Key, ...]
     query: tuple[float, float]
-    turn: float = TURN
+    direction: float = DIRECTION
     length: float = LENGTH
     centre: tuple[float, float] = CENTRE
 
 
-def weights(turn: float, length: float) -> list[float]:
+def weights(direction: float, length: float) -> list[float]:
     """Softmax of q·k/√2 over the five unit keys, for a query of this direction (degrees) and length."""
-    logits = [length * math.cos(math.radians(turn - angle)) / math.sqrt(2) for angle in ANGLES]
+    logits = [length * math.cos(math.radians(direction - angle)) / math.sqrt(2) for angle in ANGLES]
     top = max(logits)
     parts = [math.exp(logit - top) for logit in logits]
     return [part / sum(parts) for part in parts]
 
 
 def initial_figure() -> Figure:
-    """The first state, ready to draw."""
+    """Return the first state, ready to draw."""
     keys = tuple(
         Key(f"k{number}", *_place(angle, RADIUS), weight)
-        for number, (angle, weight) in enumerate(zip(ANGLES, weights(TURN, LENGTH), strict=True), 1)
+        for number, (angle, weight) in enumerate(zip(ANGLES, weights(DIRECTION, LENGTH), strict=True), 1)
     )
-    return Figure(keys, _place(TURN, 18 * LENGTH))
+    return Figure(keys, _place(DIRECTION, 18 * LENGTH))
 
 
 def _place(angle: float, radius: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Test and Challenge: questions in a row, what came of them at the end."""
+"""Routes of Test and Challenge: a row of questions, and the report at the end."""
 
 import json
 import uuid
@@ -55,8 +55,8 @@ def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: 
             topic=this,
             tabs=topic.tabs(context, pack, this),
             mode="test",
-            answers=[(one, context.library.items.get(one.item_id)) for one in answers],
-            right=sum(one.correct for one in answers),
+            answers=[(answer, context.library.items.get(answer.item_id)) for answer in answers],
+            right=sum(answer.correct for answer in answers),
             concepts=_by_concept(context, answers),
             won=won,
             needed=round(assessment.PASS * assessment.LENGTH) if len(items) >= assessment.LENGTH else 0,
@@ -70,14 +70,14 @@ def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: 
 
 
 def passed(context: Context, pack: Pack, this: Topic) -> str:
-    """The day on which the learner passed this topic's test, or ""."""
+    """Return the day on which the learner passed this topic's test, or ""."""
     return context.store.kept(f"passed:{pack.id}/{this.id}")
 
 
 @router.get("/topics/{pack_id}/{topic_id}/challenge", response_class=HTMLResponse)
 def challenge(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, this, items = _bank(context, pack_id, topic_id)
-    written = assessment.offered(this.challenges, context.library.items_of(pack, this))
+    authored = assessment.offered(this.challenges, context.library.items_of(pack, this))
     new = assessment.new_id()
     return render(
         request,
@@ -86,7 +86,7 @@ def challenge(request: Request, context: CurrentContext, pack_id: str, topic_id:
         topic=this,
         tabs=topic.tabs(context, pack, this),
         mode="challenge",
-        written=[(one, _badge(context, pack, this, one)) for one in written],
+        written=[(authored, _badge(context, pack, this, authored)) for authored in authored],
         problems=assessment.problems(items, new, context.store.attempt),
         start=f"{request.scope['path']}/{new}",
         clock=context.setting("clock"),
@@ -112,10 +112,10 @@ def sit_challenge(
     five = assessment.problems(
         context.library.items_of(pack, this) if chosen else items, str(id), context.store.attempt, chosen
     )
-    now = next((one for one in five if not one.over), None)
+    now = next((problem for problem in five if not problem.over), None)
     here = f"{request.scope['path']}?clock={clock}" + (f"&of={of}" if of else "")
     if now is None:
-        won = all(one.solved and one.in_time(factor) for one in five)
+        won = all(problem.solved and problem.in_time(factor) for problem in five)
         if won:
             context.store.keep(_badge_key(pack, this, chosen), f"{five[-1].tries[-1].at:%Y-%m-%d}")
         return render(
@@ -150,7 +150,7 @@ def sit_challenge(
 
 
 def _note(five: list[assessment.Problem], now: assessment.Problem, factor: float) -> str:
-    """What came of the last try, above the problem that is put now."""
+    """Return the sentence about the last try, which is shown above the next problem."""
     if now.tries:
         return _("Not right. Look again; the options have moved.")
     if now is five[0]:
@@ -161,7 +161,7 @@ def _note(five: list[assessment.Problem], now: assessment.Problem, factor: float
     return _("That was right.") if before.in_time(factor) else _("That was right, after the time.")
 
 
-# What a test says of a concept, and what to do about it.
+# Verdict of a test on a concept -> what it means and what to do.
 VERDICTS = {
     "strong": mark("Right here, and right after a gap before. Nothing to do."),
     "good": mark("Right here. One more right answer on another day makes it strong."),
@@ -171,8 +171,8 @@ VERDICTS = {
 
 
 @dataclass(frozen=True)
-class Told:
-    """What a test says of one concept."""
+class ConceptVerdict:
+    """The verdict of a test on one concept."""
 
     mastery: Mastery
     right: int
@@ -187,12 +187,12 @@ class Told:
 
     @property
     def advice(self) -> str:
-        """What the verdict means and asks for, in one line."""
+        """What the verdict means and what to do next, in one line."""
         return _(VERDICTS[self.verdict])
 
 
-def _by_concept(context: Context, answers: list[Attempt]) -> list[Told]:
-    """The concepts that were asked, the weakest first."""
+def _by_concept(context: Context, answers: list[Attempt]) -> list[ConceptVerdict]:
+    """Return the concepts that were asked, the weakest first."""
     asked: Counter[str] = Counter()
     right: Counter[str] = Counter()
     for answer in answers:
@@ -201,19 +201,23 @@ def _by_concept(context: Context, answers: list[Attempt]) -> list[Told]:
             asked[concept] += 1
             right[concept] += answer.correct
     known = context.progress.concepts
-    told = [Told(known[concept], right[concept], count) for concept, count in asked.items() if concept in known]
-    return sorted(told, key=lambda one: (one.right / one.asked, one.mastery.concept))
+    verdicts = [
+        ConceptVerdict(known[concept], right[concept], count) for concept, count in asked.items() if concept in known
+    ]
+    return sorted(verdicts, key=lambda verdict: (verdict.right / verdict.asked, verdict.mastery.concept))
 
 
 def _draft(context: Context, item: Item, mode: str, id: str, place: int, back: str, *, tries: int = 0) -> Draft:
-    """The ticket of one place in a sitting; its clock runs from when the place was first shown."""
+    """Return the draft of one place in an assessment; its clock starts when the place is first shown."""
     draft = new_draft(context, item, mode)
     at = _began(context, id, place, draft.at)
-    return Draft(assessment.answer_id(id, place, tries), item.id, draft.seed, at, mode, asked=draft.asked, sitting=back)
+    return Draft(
+        assessment.answer_id(id, place, tries), item.id, draft.seed, at, mode, asked=draft.asked, assessment=back
+    )
 
 
 def _began(context: Context, id: str, place: int, now: float) -> float:
-    """When this place of a sitting was first shown; kept, so that no restart sets a clock back."""
+    """Return when this place was first shown; it is stored, so that no restart resets a clock."""
     kept = json.loads(context.store.kept(f"began:{id}", "{}"))
     if str(place) not in kept:
         kept[str(place)] = now
@@ -222,12 +226,12 @@ def _began(context: Context, id: str, place: int, now: float) -> float:
 
 
 def _chosen(context: Context, pack: Pack, this: Topic, id: str) -> Challenge | None:
-    """The author's challenge of this id; None for "", which draws five."""
+    """Return the author's challenge of this id; None for "", which draws five problems."""
     if not id:
         return None
-    for one in assessment.offered(this.challenges, context.library.items_of(pack, this)):
-        if one.id == id:
-            return one
+    for challenge in assessment.offered(this.challenges, context.library.items_of(pack, this)):
+        if challenge.id == id:
+            return challenge
     raise HTTPException(404, _("There is no challenge %(id)s here.", id=id))
 
 
@@ -236,12 +240,12 @@ def _badge_key(pack: Pack, this: Topic, chosen: Challenge | None) -> str:
 
 
 def _badge(context: Context, pack: Pack, this: Topic, chosen: Challenge | None) -> str:
-    """The day on which all five were right in time, or ""."""
+    """Return the day on which all five were right in time, or ""."""
     return context.store.kept(_badge_key(pack, this, chosen))
 
 
 def _bank(context: Context, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[Item]]:
-    """The topic and the items a sitting draws from, or a 404 where there are too few."""
+    """Return the topic and the items an assessment draws from; raise a 404 if there are too few."""
     pack, this = topic.topic_at(context, pack_id, topic_id)
     items = topic.items_for("test", context.library.items_of(pack, this))
     if not items:

@@ -1,4 +1,4 @@
-"""Common mistakes of a topic: those the learner has made, with what disproved each, and those that wait."""
+"""The page of common mistakes of a topic: the learner's own with what disproved each, and the others."""
 
 import json
 from collections.abc import Iterable
@@ -30,11 +30,11 @@ MODE = {"code": "build", "explain": "recall"}  # kind -> where its questions are
 
 @dataclass
 class Mistake:
-    """A belief that wrong answers act out; or, where no known one explains them, what was wrong with one question.
+    """A misconception behind wrong answers; or, where no known one explains them, what was wrong with one question.
 
     Attributes:
         item: the question of the newest answer.
-        belief: what its holder believes; "" where none is known.
+        belief: the misconception; "" where none is known.
         why: what is wrong, in one sentence, where no belief is known.
         against: what was run against it, Markdown.
         yours, right: what was answered and what is right, where that fits a line or two each.
@@ -64,7 +64,7 @@ def page(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
     items = context.library.items_of(pack, this)
     made = made_by(context, items)
     named = {program.misconception for item in items for program in item.programs if program.misconception}
-    ordered = sorted(made.values(), key=lambda one: (one.since, -one.made[0].at.timestamp()))
+    ordered = sorted(made.values(), key=lambda mistake: (mistake.since, -mistake.made[0].at.timestamp()))
     others = [belief for id, belief in pack.misconceptions.items() if id in named and id not in made]
     return render(
         request,
@@ -82,45 +82,49 @@ def page(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
 
 
 def made_by(context: Context, items: Iterable[Item]) -> dict[str, Mistake]:
-    """The learner's mistakes: by misconception where one explains the answer, else by question."""
-    found: dict[str, Mistake] = {}
+    """Return the learner's mistakes: by misconception where one explains the answer, else by question."""
+    mistakes: dict[str, Mistake] = {}
     kept, tried, by_item = context.store.kept_under("told:"), _tried(context), context.history.by_item
     for item in items:
         if item.kind == "card":  # what one did not remember is no mistake
             continue
         attempts = by_item.get(item.id, ())
         same: dict[tuple[int, str], dict[str, Mistake]] = {}  # (seed, response): one answer given again is told once
-        for attempt in islice((one for one in reversed(attempts) if not one.correct), LATEST):
+        for attempt in islice((attempt for attempt in reversed(attempts) if not attempt.correct), LATEST):
             key = (attempt.seed, str(attempt.response))
             if item.kind in RUN:
-                told = _from_kept(item, kept.get(attempt.id))
+                reasons = _from_kept(item, kept.get(attempt.id))
             elif key in same:
-                told = same[key]
+                reasons = same[key]
             else:
-                told = same[key] = _told(context, item, attempt)
-            for name, mistake in told.items():
-                known = found.setdefault(name, mistake)
+                reasons = same[key] = _mistakes_in(context, item, attempt)
+            for name, mistake in reasons.items():
+                known = mistakes.setdefault(name, mistake)
                 known.made.append(attempt)
                 known.since |= attempts[-1].correct
         if last := tried.get(item.id):
-            for name, mistake in _told(context, item, last).items():
-                known = found.setdefault(name, mistake)
+            for name, mistake in _mistakes_in(context, item, last).items():
+                known = mistakes.setdefault(name, mistake)
                 known.made.append(last)
-                known.since |= last.correct or any(one.correct and one.at > last.at for one in attempts[-1:])
-    for mistake in found.values():
-        mistake.made.sort(key=lambda one: one.at, reverse=True)
-    return found
+                known.since |= last.correct or any(
+                    attempt.correct and attempt.at > last.at for attempt in attempts[-1:]
+                )
+    for mistake in mistakes.values():
+        mistake.made.sort(key=lambda attempt: attempt.at, reverse=True)
+    return mistakes
 
 
-def _told(context: Context, item: Item, attempt: Attempt) -> dict[str, Mistake]:
-    """What was wrong with this answer: misconception or question -> the mistake."""
+def _mistakes_in(context: Context, item: Item, attempt: Attempt) -> dict[str, Mistake]:
+    """Return what was wrong with this answer: misconception or question -> the mistake."""
     own = context.library.proved[item.id]
     proved = own if attempt.seed == own.receipt.seed else context.variants.ready(item, attempt.seed)
     if not proved:  # its numbers are not at hand, and to prove them again takes too long
         return {item.id: Mistake(item)}
     beliefs = [option for option in _wrong(proved, attempt) if option.misconception]
     if beliefs:
-        return {str(one.misconception): Mistake(item, one.belief, against=one.counterexample) for one in beliefs}
+        return {
+            str(option.misconception): Mistake(item, option.belief, against=option.counterexample) for option in beliefs
+        }
     question = answered(context, attempt)
     if question is None:
         return {}
@@ -142,7 +146,7 @@ def _wrong(proved: Proved, attempt: Attempt) -> list[Option]:
 
 
 def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, str]:
-    """What was answered beside what is right: the line typed, or the first step that is wrong."""
+    """Return the answer and the right answer: the line typed, or the first wrong step."""
     if question.form == "typed" and len(verdict.yours) <= LINE:
         return verdict.yours.strip(), verdict.right.strip()
     if question.form == "worked" and isinstance(attempt.response, dict) and isinstance(verdict.why, Message):
@@ -152,49 +156,49 @@ def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, 
 
 
 def remember(context: Context, attempt: Attempt, verdict: Verdict) -> None:
-    """Keep what a run said of a wrong program or order, for the page of mistakes."""
+    """Store what a run showed about a wrong program or order, for the page of mistakes."""
     if verdict.correct or context.library.items[attempt.item_id].kind not in RUN:
         return
     chosen = verdict.chosen.misconception if verdict.chosen else None
-    told = {"misconception": chosen, "why": _plain(verdict.why), "against": _plain(verdict.counterexample)}
-    context.store.keep(f"told:{attempt.id}", json.dumps(told))
+    reason = {"misconception": chosen, "why": _to_json(verdict.why), "against": _to_json(verdict.counterexample)}
+    context.store.keep(f"told:{attempt.id}", json.dumps(reason))
 
 
-def remember_prediction(context: Context, item: Item, said: str, verdict: Verdict) -> None:
-    """Keep the newest wrong prediction that was made of a program in Try, and that it was put right there."""
+def remember_prediction(context: Context, item: Item, response: str, verdict: Verdict) -> None:
+    """Store the newest wrong prediction of a program in the playground, and whether it was corrected there."""
     before = json.loads(context.store.kept(f"tried:{item.id}", "{}"))
     if verdict.correct:
         kept = before and {**before, "right": True}
     else:
-        kept = {"said": said, "at": context.now().isoformat(), "rev": item.rev, "after": context.learner.set_aside}
+        kept = {"said": response, "at": context.now().isoformat(), "rev": item.rev, "after": context.learner.set_aside}
     if kept != before:
         context.store.keep(f"tried:{item.id}", json.dumps(kept))
 
 
 def _tried(context: Context) -> dict[str, Attempt]:
-    """The newest wrong prediction of each program: item -> an attempt that no schedule knows, right once put right."""
-    found = {}
+    """Return the newest wrong prediction of each program: item -> an unscheduled attempt, right once corrected."""
+    predictions = {}
     for id, text in context.store.kept_under("tried:").items():
         kept = json.loads(text)
         item = context.library.items.get(id)
         if item and item.rev == kept["rev"] and kept["after"] >= context.learner.set_aside:  # the newest start's
             at, seed = datetime.fromisoformat(kept["at"]), context.library.proved[id].receipt.seed
-            found[id] = Attempt("", id, item.rev, at, "try", kept.get("right", False), kept["said"], seed=seed)
-    return found
+            predictions[id] = Attempt("", id, item.rev, at, "try", kept.get("right", False), kept["said"], seed=seed)
+    return predictions
 
 
 def _from_kept(item: Item, kept: str | None) -> dict[str, Mistake]:
-    told = json.loads(kept or "{}")
-    why, against = _spoken(told.get("why", "")), _spoken(told.get("against", ""))
-    if told.get("misconception"):
-        return {told["misconception"]: Mistake(item, why, against=against)}
+    reason = json.loads(kept or "{}")
+    why, against = _from_json(reason.get("why", "")), _from_json(reason.get("against", ""))
+    if reason.get("misconception"):
+        return {reason["misconception"]: Mistake(item, why, against=against)}
     return {item.id: Mistake(item, why=why, against="" if against == why else against)}
 
 
-def _plain(text: str) -> Any:
-    """A text as JSON holds it: with its pattern, if it has one, so that it can be said in another language."""
+def _to_json(text: str) -> Any:
+    """Return a text for JSON: with its pattern if it has one, so that it can be translated later."""
     return [text.pattern, text.values] if isinstance(text, Message) else text
 
 
-def _spoken(kept: Any) -> str:
+def _from_json(kept: Any) -> str:
     return message(kept[0], **kept[1]) if isinstance(kept, list) else str(kept)

@@ -1,7 +1,7 @@
-"""A test or a challenge: a row of questions answered in one go. Pure functions; nothing about a sitting is stored.
+"""An assessment, which is a test or a challenge: questions answered in one go. Pure functions without storage.
 
-The id of each answer follows from the sitting's id and its place in the row, so the attempts already kept say how far
-a sitting has come: it survives a restart, and a form sent twice still counts once.
+The id of each answer follows from the assessment's id and its place, so the stored attempts say how far an assessment
+has come: it survives a restart, and a form sent twice still counts once.
 """
 
 import random
@@ -18,11 +18,11 @@ EASIEST, HARDEST, MIDDLE = 1, 5, 3
 
 # The five problems of a challenge: name, the kinds that fit it where the author chose none, seconds on its clock.
 SLOTS: Mapping[str, tuple[str, tuple[str, ...], int]] = {
-    "predict": (mark("Predict the output"), ("predict", "worked"), 60),
-    "choose": (mark("Choose the model"), ("choice", "match"), 45),
-    "tune": (mark("Tune"), ("tune", "predict"), 60),
-    "debug": (mark("Debug"), ("debug", "order"), 90),
-    "concept": (mark("Concept"), ("match", "order", "choice"), 60),
+    "predict": (mark("Predict the output"), ("predict", "worked"), 120),
+    "choose": (mark("Choose the model"), ("choice", "match"), 90),
+    "tune": (mark("Tune"), ("tune", "predict"), 120),
+    "debug": (mark("Debug"), ("debug", "order"), 120),
+    "concept": (mark("Concept"), ("match", "order", "choice"), 150),
 }
 PASS = 0.9  # share of right answers with which a whole test is passed
 CLOCKS = {"off": 0.0, "1": 1.0, "1.5": 1.5, "2": 2.0}
@@ -31,27 +31,27 @@ Look = Callable[[str], Attempt | None]
 
 
 def answer_id(assessment_id: str, place: int, attempt: int = 0) -> str:
-    """The id of an answer: of the question at this place, at this try."""
+    """Return the id of an answer: of the question at this place, at this try."""
     return str(uuid.uuid5(uuid.UUID(assessment_id), f"{place}:{attempt}"))
 
 
 def new_id() -> str:
-    """The id of a sitting not begun."""
+    """Return the id of a new assessment."""
     return str(uuid.uuid4())
 
 
 def answers_so_far(assessment_id: str, look: Look) -> list[Attempt]:
-    """The answers of a test so far, in order."""
-    found: list[Attempt] = []
-    while len(found) < LENGTH and (one := look(answer_id(assessment_id, len(found)))):
-        found.append(one)
-    return found
+    """Return the answers of a test so far, in order."""
+    answers: list[Attempt] = []
+    while len(answers) < LENGTH and (answer := look(answer_id(assessment_id, len(answers)))):
+        answers.append(answer)
+    return answers
 
 
 def next_item(items: Sequence[Item], answers: Sequence[Attempt], assessment_id: str) -> Item | None:
-    """The next item of a test: harder after a right answer, easier after a wrong one, concepts not yet asked first.
+    """Return the next item of a test: harder after a right answer, easier after a wrong one, new concepts first.
 
-    The same answers give the same item, so a page can be loaded again. None when the test is over.
+    The same answers give the same item, so a page can be reloaded. None when the test is over.
     """
     seen = {answer.item_id for answer in answers}
     left = [item for item in items if item.kind in TEST and item.id not in seen]
@@ -98,25 +98,25 @@ class Problem:
 
 
 def problems(items: Sequence[Item], assessment_id: str, look: Look, chosen: Challenge | None = None) -> list[Problem]:
-    """The problems of a challenge, with the tries so far.
+    """Return the problems of a challenge, with the tries so far.
 
     Args:
-        chosen: the author's five; None draws one a slot by the sitting's id, of the harder items of a kind that fits.
+        chosen: the author's five; None draws one for each slot, by the id, from the harder items of a fitting kind.
     """
-    found = []
+    problems = []
     for place, (slot, item) in enumerate(_drawn(items, assessment_id) if chosen is None else _written(items, chosen)):
         name, _kinds, seconds = SLOTS[slot]
         tries: list[Attempt] = []
-        while len(tries) < item.attempts and (one := look(answer_id(assessment_id, place, len(tries)))):
-            tries.append(one)
-        found.append(Problem(place, name, item, max(seconds, item.time_limit), tuple(tries)))
-    return found
+        while len(tries) < item.attempts and (attempt := look(answer_id(assessment_id, place, len(tries)))):
+            tries.append(attempt)
+        problems.append(Problem(place, name, item, max(seconds, item.time_limit), tuple(tries)))
+    return problems
 
 
 def offered(challenges: Sequence[Challenge], items: Sequence[Item]) -> list[Challenge]:
-    """The challenges whose five problems can all be put."""
+    """Return the challenges whose five problems are all proved."""
     there = {item.id for item in items}
-    return [one for one in challenges if there.issuperset(one.problems.values())]
+    return [challenge for challenge in challenges if there.issuperset(challenge.problems.values())]
 
 
 def _written(items: Sequence[Item], chosen: Challenge) -> list[tuple[str, Item]]:
@@ -127,20 +127,20 @@ def _written(items: Sequence[Item], chosen: Challenge) -> list[tuple[str, Item]]
 def _drawn(items: Sequence[Item], assessment_id: str) -> list[tuple[str, Item]]:
     draw = random.Random(assessment_id)  # noqa: S311 — a draw, not a secret
     used: set[str] = set()
-    found = []
+    drawn = []
     for slot, (_name, kinds, _seconds) in SLOTS.items():
         pool = next((fit for kind in kinds if (fit := _of(items, kind, used))), [])
         if pool:
             hard = sorted(pool, key=lambda item: -item.difficulty)[: max(3, len(pool) // 2)]
             item = draw.choice(hard)
             used.add(item.id)
-            found.append((slot, item))
-    return found
+            drawn.append((slot, item))
+    return drawn
 
 
 def passed(answers: Sequence[Attempt]) -> bool:
-    """Whether these answers pass a test: it was whole, and nearly all were right. Right answers made it hard."""
-    return len(answers) == LENGTH and sum(one.correct for one in answers) >= PASS * LENGTH
+    """Return whether these answers pass a test: all were given and nearly all were right."""
+    return len(answers) == LENGTH and sum(answer.correct for answer in answers) >= PASS * LENGTH
 
 
 def _of(items: Sequence[Item], kind: str, used: set[str]) -> list[Item]:

@@ -1,4 +1,8 @@
-"""A ticket says which question was put: signed, so that a form can carry it, and with nothing of the answer in it."""
+"""A draft: one question put to the learner and not answered yet.
+
+A draft is signed, so that a form can carry it, and holds nothing of the answer. Its id becomes the attempt's id, so a
+form sent twice counts once.
+"""
 
 import random
 import uuid
@@ -20,17 +24,17 @@ class Draft:
     """One question as it was put to the learner.
 
     Attributes:
-        id: becomes the attempt's id, so that a form sent twice counts once.
+        id: becomes the attempt's id.
         at: when it was put, seconds since 1970, UTC.
         mode: where: "practice", "recall", "review" …
-        hints: seen so far.
+        hints: how many have been shown.
         asked: steps of a worked example that are left to the learner.
-        sitting: the address of the test or challenge it is part of, if any.
+        assessment: the address of the test or challenge it is part of, if any.
         typed: the answer is typed, without options to choose from.
         focus: the level or the concept the learner keeps to, if any.
         clock: seconds it should take; 0 is no clock.
-        place: where in the row it stands, in words.
-        since: when the sitting of a review began, seconds since 1970; 0 outside one.
+        place: its place among the questions, as shown: "3 of 10".
+        since: when the review session began, seconds since 1970; 0 outside one.
     """
 
     id: str
@@ -40,7 +44,7 @@ class Draft:
     mode: str
     hints: int = 0
     asked: int = 1
-    sitting: str = ""
+    assessment: str = ""
     typed: bool = False
     focus: str = ""
     clock: int = 0
@@ -49,40 +53,48 @@ class Draft:
 
     @classmethod
     def new(cls, item: str, *, seed: int, mode: str, now: datetime, asked: int = 1, typed: bool = False) -> "Draft":
-        """A ticket for a question put now."""
+        """Return a draft for a question that is put now."""
         return cls(str(uuid.uuid4()), item, seed, now.astimezone(UTC).timestamp(), mode, asked=asked, typed=typed)
 
     def seconds(self, now: datetime) -> float:
-        """How long the learner took."""
+        """Return how long the learner took."""
         return max(0.0, now.timestamp() - self.at)
 
     def but(self, **changes: object) -> "Draft":
-        """The same question, put a little differently: with one more hint, with its options shown."""
+        """Return the same question put differently: with one more hint, or with its options shown."""
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
 class Drafts:
-    """Sign tickets and read them back."""
+    """Signs drafts and reads them back."""
 
     def __init__(self, secret: str) -> None:
         self._signer = URLSafeSerializer(secret, salt="ticket")
 
     def sign(self, draft: Draft) -> str:
-        """The ticket as text for a form or an address."""
-        return str(self._signer.dumps(asdict(draft)))
+        """Return the draft as text for a form or an address."""
+        fields = asdict(draft)
+        # Cards that were taken offline carry drafts signed by earlier versions, under this key.
+        fields["sitting"] = fields.pop("assessment")
+        return str(self._signer.dumps(fields))
 
     def read(self, text: str) -> Draft:
-        """The ticket, or a refusal a browser can show."""
+        """Return the draft that `sign` was given.
+
+        Raises:
+            HTTPException: this studio did not sign the text.
+        """
         try:
-            return Draft(**self._signer.loads(text))
-        except (BadSignature, TypeError) as problem:
+            fields = self._signer.loads(text)
+            return Draft(assessment=fields.pop("sitting", ""), **fields)
+        except (BadSignature, TypeError, AttributeError) as problem:
             raise HTTPException(
                 400, _("This question was not put by this studio. Go back and open it again.")
             ) from problem
 
 
-def shuffled(things: Sequence[T], draft_id: str) -> list[T]:
-    """The things in the order this ticket shows them: the same at every look, another for another ticket."""
-    order = list(things)
+def shuffled(items: Sequence[T], draft_id: str) -> list[T]:
+    """Return the items in the order this draft shows them: always the same for one draft, another for another."""
+    order = list(items)
     random.Random(draft_id).shuffle(order)  # noqa: S311 — an order to show, not a secret
     return order

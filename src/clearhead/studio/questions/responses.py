@@ -1,4 +1,4 @@
-"""Read a form into the response that the course grades: one reader a form."""
+"""Reads a form into the response that the course grades: one reader for each form of question."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,11 +12,11 @@ GRADES = ("again", "good")
 
 
 class Incomplete(ValueError):
-    """The form lacks what it asks for, or holds too much; the message says what, and the question is put again."""
+    """The form is incomplete or a field is too long; the message says which, and the question is put again."""
 
 
 def read(question: Question, form: FormData) -> object:
-    """The response in this form, as `course.grade` takes it.
+    """Return the response in this form, as `course.grade` takes it.
 
     Raises:
         Incomplete: something is missing or too long; nothing is recorded then.
@@ -33,7 +33,7 @@ def _card(question: Question, form: FormData) -> object:
 
 def _options(question: Question, form: FormData) -> object:
     letters = form.getlist("response")
-    keys = sorted({one.option.key for one in question.options if one.letter in letters})
+    keys = sorted({lettered.option.key for lettered in question.options if lettered.letter in letters})
     if not keys or (len(keys) > 1 and not question.several):
         raise Incomplete(_("Choose at least one option first.") if question.several else _("Choose an option first."))
     return keys if question.several else keys[0]
@@ -43,7 +43,7 @@ def _typed(question: Question, form: FormData) -> object:
     text = _text(form, "typed", "typed")
     if not text:
         raise Incomplete(_("Type what it prints first."))
-    return f"{text}\n" if question.proved.option(text) else text  # an option's key is no guess at it
+    return f"{text}\n" if question.proved.option(text) else text  # "a" typed as output is not the option with key a
 
 
 def _worked(question: Question, form: FormData) -> object:
@@ -60,7 +60,7 @@ def _explain(question: Question, form: FormData) -> object:
     if "confirmed" not in form:
         return text
     ticked = form.getlist("tick")
-    return {"text": text, "ticks": {one.id: one.id in ticked for one in question.proved.criteria}}
+    return {"text": text, "ticks": {criterion.id: criterion.id in ticked for criterion in question.proved.criteria}}
 
 
 def _code(question: Question, form: FormData) -> object:
@@ -71,14 +71,14 @@ def _code(question: Question, form: FormData) -> object:
 
 
 def _order(question: Question, form: FormData) -> object:
-    places = {one.step.key: _text(form, f"place-{one.letter}", "typed") for one in question.loose_steps}
+    places = {lettered.step.key: _text(form, f"place-{lettered.letter}", "typed") for lettered in question.loose_steps}
     if sorted(places.values()) != sorted(str(place + 1) for place in range(len(places))):
         raise Incomplete(_("Give each step a place of its own first."))
     return sorted(places, key=lambda key: int(places[key]))
 
 
 def _match(question: Question, form: FormData) -> object:
-    keys = {one.letter: one.option.key for one in question.options}
+    keys = {lettered.letter: lettered.option.key for lettered in question.options}
     given = {step.key: keys.get(_text(form, f"pair-{step.key}", "typed"), "") for step in question.proved.steps}
     if not all(given.values()):
         raise Incomplete(_("Choose something for each line first."))

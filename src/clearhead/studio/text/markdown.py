@@ -1,4 +1,4 @@
-"""Markdown to HTML, on the server: formulas to MathML, programs highlighted, no HTML of the author let through."""
+"""Converts Markdown to HTML: formulas to MathML, programs highlighted, HTML of the author escaped."""
 
 from functools import lru_cache
 from html import escape
@@ -11,7 +11,7 @@ from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import DiffLexer, PythonLexer, PythonTracebackLexer  # type: ignore[import-untyped]
 
-from clearhead.studio.text import embedded_head, translation
+from clearhead.studio.text import embedded_head, page_figure, translation
 from clearhead.studio.text.mathml import to_mathml
 
 _FORMATTER = HtmlFormatter(nowrap=True)
@@ -30,13 +30,13 @@ def code(source: str, kind: str = "python") -> Markup:
 
 
 def html(text: str) -> Markup:
-    """A page's worth of Markdown as HTML."""
+    """Return Markdown as HTML."""
     return _html(text, translation.current_catalog())
 
 
 @lru_cache(maxsize=4096)
 def _html(text: str, _words: object) -> Markup:
-    """The same, kept for each language: a figure of the Lens has words of the studio's."""
+    """Return the same, cached for each language: a figure of the Lens contains texts of the studio."""
     return Markup(_MARKDOWN.render(text))  # noqa: S704 — html is off in the renderer, so what it gives is ours
 
 
@@ -72,6 +72,7 @@ def _inline_formula(_: Any, tokens: Any, index: int, options: Any, env: Any) -> 
 def _fence(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
     words = (tokens[index].info or "").split()
     shown = embedded_head.figure(tokens[index].content) if words[:1] == ["lens"] else None
+    shown = page_figure.figure(tokens[index].content, code) if words[:1] == ["frames"] else shown
     if shown:
         return str(shown)
     return str(code(tokens[index].content, words[0] if words else "text"))

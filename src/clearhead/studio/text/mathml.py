@@ -1,7 +1,7 @@
-"""Formulas without a network: the part of LaTeX that attention needs, to MathML, which browsers draw themselves.
+"""Converts the part of LaTeX that attention needs to MathML, which browsers draw without a library or a network.
 
-What is not known here is refused, never guessed: `prose.py` then shows the source, and a test converts every formula
-of the shipped packs.
+An unknown command or a formula that does not parse raises ValueError, and the page shows the source; nothing is
+guessed. A test converts every formula of the shipped packs. Why not latex2mathml: docs/decisions/0016.
 """
 
 import re
@@ -35,7 +35,7 @@ def to_mathml(source: str, *, block: bool = False) -> str:
     """Convert a LaTeX formula to a `<math>` element.
 
     Raises:
-        ValueError: a command that is not known here, braces that do not pair up, or too many within one another.
+        ValueError: an unknown command, unbalanced braces, or too many nested groups.
 
     >>> to_mathml("x^2")
     '<math><msup><mi>x</mi><mn>2</mn></msup></math>'
@@ -48,9 +48,9 @@ class _Reader:
     """Recursive descent over the tokens; the methods return MathML elements."""
 
     def __init__(self, source: str) -> None:
-        found = [token for token in TOKEN.finditer(source) if not token[0].isspace()]
-        self.tokens = [token[0] for token in found]
-        self.starts = [token.start() for token in found]
+        matches = [token for token in TOKEN.finditer(source) if not token[0].isspace()]
+        self.tokens = [token[0] for token in matches]
+        self.starts = [token.start() for token in matches]
         self.source = source
         self.at = self.depth = 0
         self.style = ""  # the alphabet of the letters, such as mathbf
@@ -79,12 +79,12 @@ class _Reader:
         return parts
 
     def group(self) -> str:
-        """One argument as one element: `{…}`, or a single token; of a number its first digit."""
+        """Return one argument as one element: `{…}` or a single token; of a number its first digit."""
         token = self.peek()
         if token.isascii() and token[:1].isdigit() and len(token) > 1:
             self.tokens[self.at] = token[1:]
             return f"<mn>{self.letters(token[0])}</mn>"
-        return _one(self.atom())
+        return _single(self.atom())
 
     def scripted(self) -> Parts:
         base = self.atom()
@@ -101,13 +101,13 @@ class _Reader:
                 below = self.group()
         if primes:
             signs = ["<mo>′</mo>"] * primes
-            above = _one([*signs, above] if above else signs)
+            above = _single([*signs, above] if above else signs)
         if not (below or above):
             return base
         kind = "msup" if not below else "msub" if not above else "msubsup"
         if around:
             kind = {"msup": "mover", "msub": "munder", "msubsup": "munderover"}[kind]
-        return [f"<{kind}>{_one(base)}{below}{above}</{kind}>"]
+        return [f"<{kind}>{_single(base)}{below}{above}</{kind}>"]
 
     def atom(self) -> Parts:
         self.depth += 1
@@ -135,7 +135,7 @@ class _Reader:
         return parts
 
     def letters(self, text: str) -> str:
-        """Letters or digits in the alphabet that is set."""
+        """Return letters or digits in the current alphabet."""
         if not self.style:
             return escape(text)
         drawn = "".join(char if char == "." else styled(char, self.style) or "\0" for char in text)
@@ -175,7 +175,7 @@ class _Reader:
         if self.peek() != "[":
             return f"<msqrt>{self.group()}</msqrt>"
         self.take("[")
-        degree = _one(self.row(until=("]",)))
+        degree = _single(self.row(until=("]",)))
         self.take("]")
         return f"<mroot>{self.group()}{degree}</mroot>"
 
@@ -193,7 +193,7 @@ class _Reader:
         return f"<{kind}>{body}{self.group()}</{kind}>"
 
     def raw(self) -> str:
-        """An argument as it is written, spaces included."""
+        """Return an argument as it is written, including spaces."""
         if self.peek() != "{":
             return self.take()
         self.take("{")
@@ -277,8 +277,8 @@ def _row(parts: Parts) -> str:
     return f"<mrow>{''.join(parts)}</mrow>"
 
 
-def _one(parts: Parts) -> str:
-    """The parts as a single element, which arguments must be."""
+def _single(parts: Parts) -> str:
+    """Return the parts as a single element, as arguments must be."""
     return parts[0] if len(parts) == 1 else _row(parts)
 
 

@@ -53,9 +53,9 @@ def saved_form(context: Context, draft: Draft) -> SavedForm:
     return SavedForm(kept["fields"], kept["lacking"], kept["compare"]) if kept else SavedForm()
 
 
-def forget_form(context: Context, draft: Draft) -> None:
-    """Forget the form of a question that has been answered."""
-    context.store.drop(f"form:{draft.id}")
+def form_key(draft: Draft) -> str:
+    """Where the store keeps the form of this question, until it is answered."""
+    return f"form:{draft.id}"
 
 
 def keep(context: Context, kind: str, id: str, values: Mapping[str, Any]) -> None:
@@ -84,18 +84,18 @@ def is_form_post(request: Request) -> bool:
     return request.method == "POST" and "text/html" in request.headers.get("accept", "")
 
 
-def to_refusal_page(context: Context, refusal: Mapping[str, object], typed: Mapping[str, Any]) -> Response:
+def to_refusal_page(context: Context, reason: Mapping[str, object], typed: Mapping[str, Any]) -> Response:
     """Redirect to the page that says why a form was refused and, where something was `typed`, shows it."""
     id = secrets.token_hex(6) if typed else ""
     if typed:
         keep(context, "refused", id, typed)
-    return RedirectResponse(f"/refused?{urlencode({'said': sign(context, {**refusal, 'kept': id})})}", 303)
+    return RedirectResponse(f"/refused?{urlencode({'said': sign(context, {**reason, 'kept': id})})}", 303)
 
 
-def redirect_back(context: Context, address: str, **refusal: object) -> Response:
+def redirect_back(context: Context, address: str, **reason: object) -> Response:
     """Redirect to a form, which says once why it was not taken: see `refusal_of`."""
     response = RedirectResponse(address, 303)
-    response.set_cookie(COOKIE, sign(context, refusal), max_age=LASTS, httponly=True, samesite="strict")
+    response.set_cookie(COOKIE, sign(context, reason), max_age=LASTS, httponly=True, samesite="strict")
     return response
 
 
@@ -104,9 +104,9 @@ def refusal_of(context: Context, request: Request) -> dict[str, Any]:
     return read_signed(context, request.cookies.get(COOKIE, "")) or {}
 
 
-def sign(context: Context, refusal: Mapping[str, object]) -> str:
+def sign(context: Context, reason: Mapping[str, object]) -> str:
     """Return why a request was refused as signed text for an address."""
-    return str(_signer(context).dumps(dict(refusal)))
+    return str(_signer(context).dumps(dict(reason)))
 
 
 def read_signed(context: Context, text: str) -> dict[str, Any] | None:

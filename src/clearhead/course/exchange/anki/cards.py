@@ -58,7 +58,7 @@ def has_gaps(text: str) -> bool:
 def cards(note: NoteType, values: Sequence[str], spend: Spend) -> Iterator[tuple[str, str, str]]:
     """(name, question, answer) of each card of a note, as HTML. A card whose question shows no field is not made.
 
-    `spend` is told what each costs before it is made.
+    `spend` receives the cost of each before it is made.
     """
     size = sum(map(len, values))
     named = dict(zip(note.fields, values, strict=False))
@@ -67,8 +67,8 @@ def cards(note: NoteType, values: Sequence[str], spend: Spend) -> Iterator[tuple
         cost = 2 * (len(question) + len(answer)) + size
         if not note.cloze:
             spend(cost)
-            front, some = _render(question, named, 0, False, spend)
-            if some:
+            front, filled = _render(question, named, 0, False, spend)
+            if filled:
                 yield name, front, _render(back, named, 0, True, spend)[0]
             continue
         numbers = sorted({number for text in values for number in _numbers(text)}) or [0]
@@ -98,11 +98,11 @@ def _field(place: str) -> str:
 
 
 def _render(template: str, values: Mapping[str, str], number: int, answered: bool, spend: Spend) -> tuple[str, bool]:
-    """The template with its fields, and whether any of them says something."""
+    """Return the template with its fields filled in, and whether any of them has content."""
     parts: list[str] = []
     sections: list[bool] = []  # whether each section that is open is hidden
     hides = 0  # how many of them are
-    at, some = 0, False
+    at, filled_any = 0, False
     for match in _PLACE.finditer(template):
         if not hides:
             parts.append(template[at : match.start()])
@@ -116,14 +116,14 @@ def _render(template: str, values: Mapping[str, str], number: int, answered: boo
             sections.append(_says(value) == (mark == "^"))
             hides += sections[-1]
         elif not hides and place != "FrontSide":
-            some = some or _says(value)
+            filled_any = filled_any or _says(value)
             filled = gaps(value, number, answered) if place.startswith("cloze") or ":cloze:" in place else value
             parts.append(filled)
     parts.append("" if hides else template[at:])
     side = "".join(parts)
     if len(side) > LARGEST_SIDE:
         spend(LARGEST_IMPORT)
-    return side, some
+    return side, filled_any
 
 
 def _says(value: str) -> bool:

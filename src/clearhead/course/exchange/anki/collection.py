@@ -1,4 +1,4 @@
-"""Open a SQLite file that somebody else wrote: read only, tables only, with bounds on what a query may take."""
+"""Open a SQLite file from another program: read-only, tables only, with bounds on what a query may take."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def opened(place: Path, file: str) -> Iterator["Collection"]:
 
 
 class Collection:
-    """Tables and their rows. SQL comes from nobody else: a caller names a table and its columns."""
+    """Tables and their rows. The SQL is ours alone: a caller names a table and its columns."""
 
     def __init__(self, connection: sqlite3.Connection, file: str) -> None:
         self._connection, self._file = connection, file
@@ -57,21 +57,21 @@ class Collection:
         self._refuse_programs()
 
     def columns(self, table: str) -> set[str]:
-        """The names of a table's columns; none if there is no such table."""
-        found = self._connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
-        for _, name, *_rest, hidden in found:
+        """Return the names of a table's columns; none if there is no such table."""
+        described = self._connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
+        for _, name, *_rest, hidden in described:
             if hidden:
-                raise self._refusal(f"the column {table}.{name} is computed")
-        return {str(row[1]) for row in found}
+                raise self._holds_program(f"the column {table}.{name} is computed")
+        return {str(row[1]) for row in described}
 
     def rows(self, table: str, *columns: str) -> Iterator[tuple[Any, ...]]:
-        """These columns of every row, '' for a column that the table lacks; none if there is no such table."""
+        """Yield these columns of every row, '' for a column that the table lacks; nothing if there is no such table."""
         known = self.columns(table)
         if not known:
             return
         shown = ", ".join(name if name in known else "''" for name in columns)
-        found = self._connection.execute(f"SELECT {shown} FROM {table} NOT INDEXED")  # noqa: S608 — our own names
-        for number, row in enumerate(found, 1):
+        selected = self._connection.execute(f"SELECT {shown} FROM {table} NOT INDEXED")  # noqa: S608 — our own names
+        for number, row in enumerate(selected, 1):
             self._bytes += sum(len(value) if isinstance(value, str | bytes) else 8 for value in row)
             if number > MOST_ROWS or self._bytes > MOST_BYTES:
                 message = f"its table {table} has more than {MOST_ROWS:,} rows or {MOST_BYTES:,} bytes"
@@ -79,15 +79,15 @@ class Collection:
             yield row
 
     def _refuse_programs(self) -> None:
-        """A view, a trigger or a virtual table is a program that runs when something is read."""
-        found = self._connection.execute("SELECT type, name, rootpage FROM sqlite_master")
-        for number, (kind, name, page) in enumerate(found, 1):
+        """Refuse views, triggers and virtual tables: they are programs that run when something is read."""
+        master = self._connection.execute("SELECT type, name, rootpage FROM sqlite_master")
+        for number, (kind, name, page) in enumerate(master, 1):
             if number > 1000:
                 raise PackError("its collection has more than 1,000 tables; Anki has 20", file=self._file)
             if kind not in ("table", "index") or not page:
-                raise self._refusal(f"{name} is a {kind if page == 0 and kind != 'table' else 'virtual table'}")
+                raise self._holds_program(f"{name} is a {kind if page == 0 and kind != 'table' else 'virtual table'}")
 
-    def _refusal(self, why: str) -> PackError:
+    def _holds_program(self, why: str) -> PackError:
         message = f"its collection holds a program ({why[:200]!s}), which no Anki writes; export the deck anew"
         return PackError(message, file=self._file)
 

@@ -20,7 +20,7 @@ _HOW = "in Anki, export it with `Support older Anki versions`"
 _WINDOW = 8 << 20  # bytes that zstd may look back, as its format asks every reader to take
 _LONGEST_TEMPLATE = 100_000  # characters
 _MOST_TEMPLATES = 100  # of a note type
-_SHORT = 200  # characters of a field that no card shows, to be kept as a comment
+_SHORT_FIELD = 200  # characters of a field that no card shows, to be kept as a comment
 
 
 def read_package(place: Path, report: Report) -> list[Draft]:
@@ -44,10 +44,10 @@ def read_package(place: Path, report: Report) -> list[Draft]:
 
 def _collection(place: Path) -> bytes:
     """The bytes of the SQLite file."""
-    found = read_member(place, _COLLECTIONS, LARGEST)
-    if found is None:
+    member = read_member(place, _COLLECTIONS, LARGEST)
+    if member is None:
         raise PackError(f"holds no collection.anki2; {_HOW}", file=place.name)
-    name, data = found
+    name, data = member
     if data is None:
         raise _too_large(place)
     return _decompressed(data, place) if name.endswith("b") else data
@@ -94,7 +94,7 @@ def _note(note: NoteType, values: list[str], origin: dict[str, str], report: Rep
     for name, value in zip(note.fields, values, strict=False):
         if name in shown or not value.strip():
             continue
-        if len(value) <= _SHORT and "<" not in value:
+        if len(value) <= _SHORT_FIELD and "<" not in value:
             origin[name] = value
         else:
             report.add(place, f"field {name}, which no card shows")

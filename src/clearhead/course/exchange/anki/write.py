@@ -22,29 +22,36 @@ _MODEL = genanki.Model(
 
 
 def number(text: str) -> int:
-    """A stable deck number for a name."""
+    """Return a stable deck number for a name."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1 | 1 << 30
 
 
-def write_anki(found: Sequence[Question], title: str, place: Path, *, timestamp: float | None = None) -> None:
+def write_anki(questions: Sequence[Question], title: str, place: Path, *, timestamp: float | None = None) -> None:
     """Write the deck. Notes are stamped with `timestamp` (now, if None): Anki takes over those newer than its own."""
-    deck = genanki.Deck(number(found[0].pack if found else title), title)
-    for one in found:
-        fields = [_front(one), _back(one), html(one.rule), f"{one.pack}/{one.id}"]
-        tags = [f"clearhead::{one.pack}::{one.topic}", *(f"concept::{concept}" for concept in one.concepts)]
-        deck.add_note(genanki.Note(_MODEL, fields, guid=genanki.guid_for("clearhead", one.pack, one.id), tags=tags))
+    deck = genanki.Deck(number(questions[0].pack if questions else title), title)
+    for question in questions:
+        fields = [_front(question), _back(question), html(question.rule), f"{question.pack}/{question.id}"]
+        tags = [
+            f"clearhead::{question.pack}::{question.topic}",
+            *(f"concept::{concept}" for concept in question.concepts),
+        ]
+        deck.add_note(
+            genanki.Note(_MODEL, fields, guid=genanki.guid_for("clearhead", question.pack, question.id), tags=tags)
+        )
     genanki.Package(deck).write_to_file(str(place), timestamp=timestamp)
 
 
-def _front(one: Question) -> str:
-    listed = "".join(f"<li>{html(choice.text)}</li>" for choice in one.choices)
-    lefts = "".join(f"<li>{html(left)}</li>" for left, _ in one.pairs)
-    return one.asked_html + (f"<ul>{lefts}</ul>" if lefts else "") + (f'<ol type="a">{listed}</ol>' if listed else "")
+def _front(question: Question) -> str:
+    listed = "".join(f"<li>{html(option.text)}</li>" for option in question.choices)
+    lefts = "".join(f"<li>{html(left)}</li>" for left, _ in question.pairs)
+    return (
+        question.asked_html + (f"<ul>{lefts}</ul>" if lefts else "") + (f'<ol type="a">{listed}</ol>' if listed else "")
+    )
 
 
-def _back(one: Question) -> str:
-    parts = [html(one.answer), html(one.feedback), html(one.pitfalls), picture(one.figure)]
-    for choice in one.choices:
-        if choice.told_html and not choice.correct:
-            parts.append(f"<h4>Not {html(choice.text)}</h4>{choice.told_html}")
+def _back(question: Question) -> str:
+    parts = [html(question.answer), html(question.feedback), html(question.pitfalls), picture(question.figure)]
+    for option in question.choices:
+        if option.feedback_html and not option.correct:
+            parts.append(f"<h4>Not {html(option.text)}</h4>{option.feedback_html}")
     return "".join(parts)

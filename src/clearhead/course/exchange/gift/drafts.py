@@ -30,10 +30,10 @@ def from_gift(question: GiftQuestion, place: str, report: Report) -> Draft:
         if not any(right for _, right, _ in options):
             lost("the right answer: no option has a positive weight of 100 %")
         return Draft(question.title, stem, "", options, why=why, hints=tuple(hints), origin=origin)
-    answers = ["\n\n".join(part for part in (text, told) if part) for text, right, told in options if right]
-    for text, right, told in options:
+    answers = ["\n\n".join(part for part in (text, feedback) if part) for text, right, feedback in options if right]
+    for text, right, feedback in options:
         if not right:
-            lost(f"the wrong answer {text[:60]!r}" + (", with its feedback" if told else ""))
+            lost(f"the wrong answer {text[:60]!r}" + (", with its feedback" if feedback else ""))
     if question.kind in ("essay", "description"):
         answers, why = [why], ""
         if question.kind == "description":
@@ -53,7 +53,7 @@ def _markdown(lost: Lost, hints: list[str]) -> Callable[[str], str]:
 
 
 def _report_weights(question: GiftQuestion, lost: Lost) -> None:
-    """Partial credit. A pack's choice is right or wrong as a whole: every right option, and no wrong question."""
+    """Report partial credit. A response in a pack is right or wrong as a whole: all right options, no wrong one."""
     rights = [weight for weight, (_, right, _) in zip(question.weights, question.options, strict=True) if right]
     several = question.kind == "choice" and len(rights) > 1 and abs(sum(rights) - 100) < 1
     expected = 100 / len(rights) if several else 100.0

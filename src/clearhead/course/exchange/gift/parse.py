@@ -1,4 +1,4 @@
-"""Read Moodle's GIFT. What a question is is decided as Moodle decides it, by the marks in its answer block."""
+"""Read Moodle's GIFT. The kind of a question follows, as in Moodle, from the marks in its answer block."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _KEPT_COMMENT = re.compile(r"\[(id|tag):((?:\\.|[^\]\\]){0,300})\]")
 
 
 class Text(str):
-    """A piece of text with the name of its markup: html, markdown, plain, or moodle (HTML, if nothing is said)."""
+    """A piece of text with the name of its markup: html, markdown, plain, or moodle (HTML, the default)."""
 
     markup: str
 
@@ -84,7 +84,7 @@ class _Cutter:
         for number, row in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
             bare = row.strip()
             if bare.startswith("//"):
-                self.origin.update({name: _plain(value) for name, value in _KEPT_COMMENT.findall(bare)})
+                self.origin.update({name: _unescaped(value) for name, value in _KEPT_COMMENT.findall(bare)})
                 continue
             category = bare.startswith("$CATEGORY:")
             titled = self.block is not None and _TITLE.match(bare) is not None
@@ -141,7 +141,7 @@ def _read(block: _Block, file: str) -> GiftQuestion:
     text, title = "\n".join(block.rows), ""
     named = _TITLE.match(text)
     if named:
-        title, text = _plain(named[1]), text[named.end() :]
+        title, text = _unescaped(named[1]), text[named.end() :]
     before, inside, after = _split(text)
     asked = _text(before.strip(), "moodle")
     stem: str = asked
@@ -149,7 +149,7 @@ def _read(block: _Block, file: str) -> GiftQuestion:
     made = {"title": title, "line": block.line, "origin": block.origin}
     if inside is None:
         return GiftQuestion(stem=stem, options=(), pairs=(), kind="description", **made)  # type: ignore[arg-type]
-    rest = _plain(after.strip())
+    rest = _unescaped(after.strip())
     stem = Text(f"{stem} ____ {rest}", markup) if rest else stem
     inside, _, general = _cut(inside, "####")
     answers = _answers(inside.strip(), markup, file, block.line)
@@ -182,17 +182,17 @@ def _answers(inside: str, markup: str, file: str, line: int) -> dict[str, object
     if whole:
         true = whole[1].upper().startswith("T")
         wrong, _, right = (_text(part, markup) for part in _cut(feedback, "#"))
-        told = (right, wrong) if true else (wrong, right)
-        options = (("True", true, told[0]), ("False", not true, told[1]))
+        remarks = (right, wrong) if true else (wrong, right)
+        options = (("True", true, remarks[0]), ("False", not true, remarks[1]))
         return {"kind": "truefalse", "options": options, "pairs": (), "weights": (100.0 * true, 100.0 * (not true))}
     if len(marked) > 1 and any(_cut(_cut(body, "#")[0], "->")[1] for _, body in marked):
         pairs = []
         for _, body in marked:
             left, arrow, other = _cut(body, "->")
             if not arrow:
-                message = f"the pair {_plain(body)!r} has no ->; write =left -> right, or \\= for an equals sign"
+                message = f"the pair {_unescaped(body)!r} has no ->; write =left -> right, or \\= for an equals sign"
                 raise PackError(message, file=file, line=line)
-            pairs.append((_text(left, markup), _plain(other)))
+            pairs.append((_text(left, markup), _unescaped(other)))
         return {"kind": "match", "options": (), "pairs": tuple(pairs)}
     return _options(marked or [("=", start)], "short", markup)
 
@@ -247,9 +247,9 @@ def _cut(text: str, mark: str) -> tuple[str, str, str]:
 
 def _text(raw: str, markup: str) -> Text:
     named = _FORMAT.match(raw)
-    return Text(_plain(raw[named.end() :] if named else raw), named[1] if named else markup)
+    return Text(_unescaped(raw[named.end() :] if named else raw), named[1] if named else markup)
 
 
-def _plain(text: str) -> str:
+def _unescaped(text: str) -> str:
     r"""Read the escapes: \n is a line break, \\ a backslash, \= an equals sign."""
     return _ESCAPE.sub(lambda match: "\n" if match[1] == "n" else match[1], text).strip()

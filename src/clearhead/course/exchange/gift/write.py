@@ -11,43 +11,44 @@ from clearhead.course.exchange.question import Question, html
 _SPECIAL = re.compile(r"([~=#{}:\\])")
 
 
-def write_gift(found: Sequence[Question], title: str, place: Path) -> None:
+def write_gift(questions: Sequence[Question], title: str, place: Path) -> None:
     """Write the questions; one category a topic. Orders become texts to write: GIFT has none."""
     parts, topic = [], None
-    for one in found:
-        if one.topic != topic:
-            topic = one.topic
+    for question in questions:
+        if question.topic != topic:
+            topic = question.topic
             parts.append(f"$CATEGORY: {category(title, topic)}\n")
         parts.append(
-            f"// [id:{one.pack}/{one.id}]\n::{_safe(one_line(one.title))}::[html]{_safe(_stem(one))}{_answers(one)}\n"
+            f"// [id:{question.pack}/{question.id}]\n::{_safe(one_line(question.title))}::"
+            f"[html]{_safe(_stem(question))}{_answers(question)}\n"
         )
     place.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _stem(one: Question) -> str:
-    """The question; an order lists its steps, for somebody to write them down in order."""
-    steps = "".join(f"<li>{html(choice.text)}</li>" for choice in one.choices) if one.form == "order" else ""
-    return one.asked_html + (f"<ul>{steps}</ul>" if steps else "")
+def _stem(question: Question) -> str:
+    """Return the question; for an order it lists the steps, to be written down in order."""
+    steps = "".join(f"<li>{html(option.text)}</li>" for option in question.choices) if question.form == "order" else ""
+    return question.asked_html + (f"<ul>{steps}</ul>" if steps else "")
 
 
-def _answers(one: Question) -> str:
-    general = _safe((f"{html(one.answer)}\n" if one.form == "order" else "") + one.told_html)
+def _answers(question: Question) -> str:
+    general = _safe((f"{html(question.answer)}\n" if question.form == "order" else "") + question.feedback_html)
     end = f"\n####{general}\n}}" if general else "\n}"
-    if one.form == "pairs":
-        texts = {choice.key: choice.text for choice in one.choices}
-        return "{" + "".join(f"\n={_safe(html(left))} -> {_safe(texts[key])}" for left, key in one.pairs) + end
-    if one.form != "options":
+    if question.form == "pairs":
+        texts = {option.key: option.text for option in question.choices}
+        return "{" + "".join(f"\n={_safe(html(left))} -> {_safe(texts[key])}" for left, key in question.pairs) + end
+    if question.form != "options":
         return "{" + end
-    right = sum(choice.correct for choice in one.choices)
+    right = sum(option.correct for option in question.choices)
     rows = []
-    for choice in one.choices:
+    for option in question.choices:
         if right == 1:
-            mark = "=" if choice.correct else "~"
+            mark = "=" if option.correct else "~"
         else:
-            share = 100 / right if choice.correct else -100 / (len(one.choices) - right)
+            share = 100 / right if option.correct else -100 / (len(question.choices) - right)
             mark = f"~%{share:.5f}".rstrip("0").rstrip(".") + "%"
-        feedback = f"#{_safe(choice.told_html)}" if choice.told_html else ""
-        rows.append(f"\n{mark}{_safe(html(choice.text))}{feedback}")
+        feedback = f"#{_safe(option.feedback_html)}" if option.feedback_html else ""
+        rows.append(f"\n{mark}{_safe(html(option.text))}{feedback}")
     return "{" + "".join(rows) + end
 
 

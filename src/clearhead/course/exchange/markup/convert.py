@@ -1,4 +1,4 @@
-"""HTML, plain text and Markdown of other programs as our Markdown. What a pack cannot hold is reported."""
+"""Convert HTML, plain text and Markdown of other programs to our Markdown. What a pack cannot hold is reported."""
 
 import re
 
@@ -11,35 +11,35 @@ _SOUND = re.compile(r"\[sound:([^\]\n]{1,300})\]|\[anki:(?:play|tts)[^\]\n]{0,30
 
 
 def from_html(markup: str, lost: Lost, hints: list[str] | None = None) -> str:
-    """HTML as Markdown that shows the same; `hints` takes the text of `<details class="hint">` elements."""
-    found = formulas.from_html(markup.replace("\r\n", "\n").replace("\r", "\n"))
-    writer = Writer(lost, found.fill)
-    written = writer.blocks(tree(_SOUND.sub(lambda one: _sound(one, lost), found.text)).children)
+    """Return HTML as Markdown that displays the same; `hints` takes the text of `<details class="hint">` elements."""
+    hidden = formulas.from_html(markup.replace("\r\n", "\n").replace("\r", "\n"))
+    writer = Writer(lost, hidden.fill)
+    written = writer.blocks(tree(_SOUND.sub(lambda match: _sound(match, lost), hidden.text)).children)
     if hints is not None:
-        hints.extend(found.fill(hint).strip() for hint in writer.hints)
-    return found.fill(written).strip()
+        hints.extend(hidden.fill(hint).strip() for hint in writer.hints)
+    return hidden.fill(written).strip()
 
 
 def from_text(text: str) -> str:
-    """Plain text as Markdown that shows the same; lines that are indented are taken for a program."""
+    """Return plain text as Markdown that displays the same; indented lines become a program."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
     if re.search(r"\n[ \t]+\S|\n#", text):
         return Writer(lambda _: None, str).fenced(text, "text")
-    found = formulas.from_text(text)
-    writer = Writer(lambda _: None, found.fill)
+    hidden = formulas.from_text(text)
+    writer = Writer(lambda _: None, hidden.fill)
     blocks = []
-    for part in re.split(r"\n[ \t]*\n", found.text):
-        rows = [one for row in part.split("\n") for one in (Node("br"), row)][1:]
+    for part in re.split(r"\n[ \t]*\n", hidden.text):
+        rows = [node for row in part.split("\n") for node in (Node("br"), row)][1:]
         blocks += writer.paragraphs(rows)
-    return found.fill("\n\n".join(blocks)).strip()
+    return hidden.fill("\n\n".join(blocks)).strip()
 
 
 def from_markdown(text: str, lost: Lost) -> str:
     """Markdown of other programs: formulas between dollar signs, and no pictures."""
-    found = formulas.from_markdown(text.replace("\r\n", "\n").replace("\r", "\n").strip(), lost)
-    return found.fill(found.text)
+    hidden = formulas.from_markdown(text.replace("\r\n", "\n").replace("\r", "\n").strip(), lost)
+    return hidden.fill(hidden.text)
 
 
-def _sound(found: re.Match[str], lost: Lost) -> str:
-    lost(f"sound {found[1]}" if found[1] else "speech made from text")
-    return f"[sound {found[1]}]" if found[1] else ""
+def _sound(match: re.Match[str], lost: Lost) -> str:
+    lost(f"sound {match[1]}" if match[1] else "speech made from text")
+    return f"[sound {match[1]}]" if match[1] else ""

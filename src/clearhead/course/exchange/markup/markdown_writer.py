@@ -1,4 +1,4 @@
-"""Write a tree of HTML as Markdown that shows the same."""
+"""Write a tree of HTML as Markdown that displays the same."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -67,8 +67,8 @@ class Writer:
             title = " ".join(title.split())
             return f"{'#' * int(tag[1])} {title}".rstrip()
         if tag == "details" and "hint" in node.attributes.get("class", "").split():
-            told = [child for child in node.children if isinstance(child, str) or child.tag != "summary"]
-            self.hints.append(self.blocks(told))
+            shown = [child for child in node.children if isinstance(child, str) or child.tag != "summary"]
+            self.hints.append(self.blocks(shown))
             return ""
         return self.blocks(node.children)
 

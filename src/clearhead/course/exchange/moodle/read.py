@@ -38,15 +38,15 @@ def read_moodle(text: str, file: str, report: Report) -> Iterator[tuple[str, Gif
 
 
 def _question(node: Element, name: str, kind: str, category: str, lost: Lost) -> GiftQuestion:
-    markup = next((one.get("format", "") for one in node.iterfind("questiontext")), "")
+    markup = next((element.get("format", "") for element in node.iterfind("questiontext")), "")
     given = [(_text(answer, markup), answer) for answer in node.findall("answer")]
     single = kind != "choice" or (node.findtext("single") or "true").strip() in ("true", "1")
-    tags = " ".join((one.text or "").strip() for one in node.iterfind("tags/tag/text"))
+    tags = " ".join((element.text or "").strip() for element in node.iterfind("tags/tag/text"))
     origin = {"category": category, "id": node.findtext("idnumber") or "", "tags": tags}
     weights: list[float] = []
     options = []
     if kind == "order":
-        given.sort(key=lambda one: _number(one[1].get("fraction"), lost))
+        given.sort(key=lambda element: _number(element[1].get("fraction"), lost))
     for text, answer in given:
         weight = 100.0 if kind == "order" else _number(answer.get("fraction"), lost)
         right = weight >= 99.9 if single and kind == "choice" else weight > 0

@@ -1,0 +1,1 @@
+"""What each head adds to the residual stream, through the output projection of its layer."""

@@ -1,0 +1,103 @@
+"""Finds the output projection of each attention: the linear layer whose input is the heads' outputs, merged."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# How many linear layers after a call of attention are compared with its output; the projection is the first in most.
+CANDIDATES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class OutputProjection:
+    """The linear layer after an attention.
+
+    Attributes:
+        module: nn.Linear, or a layer of transformers' Conv1D, whose weight is transposed.
+        total: heads of the attention.
+        heads: which of them the record keeps; None = all.
+    """
+
+    module: nn.Module
+    total: int
+    heads: list[int] | None = None
+
+    def weight(self, width: int) -> Tensor:
+        """(H, D_v, E): the part of the weight that each recorded head meets, for heads of `width` values."""
+        weight: Any = self.module.weight
+        whole = weight if type(self.module).__name__ == "Conv1D" else weight.mT
+        parts = whole.detach().reshape(self.total, width, -1)
+        return parts if self.heads is None else parts[self.heads]
+
+
+class ProjectionFinder:
+    """Compares the inputs of linear layers with the output of the attention before them.
+
+    Args:
+        heads: which heads the record keeps.
+    """
+
+    def __init__(self, heads: list[int] | None) -> None:
+        self._heads = heads
+        self._waiting: tuple[str, Tensor] | None = None
+        self._left = 0
+        self.projections: dict[str, OutputProjection] = {}
+
+    def watch(self, model: nn.Module, hooks: ExitStack) -> None:
+        """Put a hook on each linear layer of a model.
+
+        Layers inside a wrapper that adds to its `base_layer` (LoRA in PEFT) are left out: none of them is the whole
+        projection.
+        """
+        wrapped = {
+            id(inner) for module in model.modules() if hasattr(module, "base_layer") for inner in module.modules()
+        }
+        for module in model.modules():
+            is_linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+            if is_linear and id(module) not in wrapped:
+                hooks.callback(module.register_forward_pre_hook(self._runs).remove)
+
+    def expect(self, name: str, module: nn.Module, query: Tensor, out: Tensor) -> None:
+        """Note the output of a module's attention: its projection runs next, or is known by the module's class.
+
+        Args:
+            name: of the module.
+            module: an attention.
+            query: (B, H, L, D).
+            out: (B, L, H, D_v), perhaps with other axes merged.
+        """
+        self._waiting = None
+        batch, heads, length, _ = query.shape
+        if name in self.projections:
+            return
+        if isinstance(module, nn.MultiheadAttention):  # it passes the weight to a function, not through a module
+            self._add(name, module.out_proj, heads)
+        else:
+            self._waiting = (name, out.detach().reshape(batch, length, heads, -1))
+            self._left = CANDIDATES
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles of the model contain its hooks; those of a copy wait for nothing."""
+        return ProjectionFinder, (None,)
+
+    def _add(self, name: str, module: nn.Module, total: int) -> None:
+        self.projections[name] = OutputProjection(module, total, self._heads)
+
+    def _runs(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        if self._waiting is None or not args or not isinstance(args[0], Tensor):
+            return
+        name, out = self._waiting
+        self._left -= 1
+        merged = args[0].detach()
+        width = out.shape[2] * out.shape[3]
+        fits = merged.shape[-1] == width and merged.numel() == out.numel() and merged.dtype == out.dtype
+        if fits and torch.equal(merged.reshape(out.shape), out):
+            self._add(name, module, out.shape[2])
+            self._left = 0
+        if self._left <= 0:
+            self._waiting = None

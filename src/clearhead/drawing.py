@@ -1,0 +1,164 @@
+"""Small SVG figures for the pages of a course: bars, a grid of weights, lines, arrows, and links between words.
+
+Each function returns the text of an SVG whose colours follow the page it stands in. No dependency, so that a page's
+program can draw in a millisecond:
+
+    svg = bars([0.67, 0.24, 0.09], ["animal", "street", "it"])
+"""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+ACCENT, QUERY, KEY = "var(--accent, #23508e)", "var(--query, #8a4b08)", "var(--key, #1d6f5c)"
+COLOURS = (ACCENT, QUERY, KEY, "currentColor")
+LETTER = 7.2  # units a letter of 12 is wide, on average
+
+
+def svg(width: float, height: float, body: str, title: str) -> str:
+    """A picture of this size; `title` is what a reader is told who does not see it."""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>{body}</svg>'
+    )
+
+
+def text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
+    """A word of a picture, its baseline at y."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
+
+
+def rectangle(x: float, y: float, width: float, height: float, paint: str) -> str:
+    """A rectangle, its upper left corner at (x, y)."""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {paint}/>'
+
+
+def bars(values: Sequence[float], names: Sequence[str] = (), title: str = "", top: float | None = None) -> str:
+    """One bar a value, its number above and its name below; `top` is the value of a bar of full height."""
+    most = top or max(map(abs, values)) or 1.0
+    names = names or [str(at) for at in range(len(values))]
+    step = max(46.0, LETTER * max(map(len, names)) + 10)
+    high, base = 110.0, 130.0
+    body = ""
+    for at, (value, name) in enumerate(zip(values, names, strict=True)):
+        tall = max(min(abs(value) / most, 1.0) * high, 0.75)
+        left = at * step + 8
+        body += rectangle(left, base - tall, step - 16, tall, f'fill="{ACCENT}"')
+        body += text(at * step + step / 2, base - tall - 5, number(value)) + text(at * step + step / 2, base + 16, name)
+    wide = len(values) * step
+    body += f'<path d="M2 {base}H{wide - 2:.0f}" stroke="currentColor"/>'
+    return svg(wide, base + 24, body, title or "Bars: " + ", ".join(map(number, values)))
+
+
+def grid(
+    rows: Sequence[Sequence[float]], row_names: Sequence[str] = (), column_names: Sequence[str] = (), title: str = "",
+    hidden: Sequence[Sequence[bool]] = (), numbers: bool = True,
+) -> str:  # fmt: skip
+    """A map of queries (rows) and keys (columns): darker for a larger weight (0 to 1), hatched where hidden."""
+    row_names = row_names or [str(at) for at in range(len(rows))]
+    column_names = column_names or [str(at) for at in range(len(rows[0]))]
+    side = max(26.0 if not numbers else 38.0, LETTER * max(map(len, column_names)) + 6)
+    tall = 26.0
+    left = LETTER * max(map(len, row_names)) + 12
+    body = (
+        '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse">'
+        '<path d="M0 6L6 0" stroke="currentColor" stroke-opacity="0.4"/></pattern></defs>'
+    )
+    for j, name in enumerate(column_names):
+        body += text(left + j * side + side / 2, 14, name)
+    for i, (name, row) in enumerate(zip(row_names, rows, strict=True)):
+        y = 20 + i * tall
+        body += text(left - 6, y + 17, name, "end")
+        for j, weight in enumerate(row):
+            shut = bool(hidden) and bool(hidden[i][j])
+            paint = 'fill="url(#hatch)"' if shut else f'fill="{ACCENT}" fill-opacity="{min(max(weight, 0), 1):.2f}"'
+            x = left + j * side
+            body += rectangle(x, y, side - 2, tall - 2, f'{paint} stroke="currentColor" stroke-opacity="0.25"')
+            if numbers and not shut:
+                ink = ' fill="white"' if weight > 0.6 else ""
+                body += text(x + side / 2 - 1, y + 16, number(weight), more=ink)
+    wide, high = left + len(rows[0]) * side, 20 + len(rows) * tall
+    body += text(left, high + 14, "rows: queries, columns: keys", "start", ' font-size="10" fill-opacity="0.75"')
+    return svg(wide + 2, high + 20, body, title or "A map of weights, rows are queries")
+
+
+def lines(
+    series: Mapping[str, Sequence[float]], x: Sequence[float | str], title: str = "", top: float | None = None,
+    mark: int | None = None,
+) -> str:  # fmt: skip
+    """Curves over common places x, each named at its end; `mark` is the place of an upright line."""
+    values = [value for curve in series.values() for value in curve]
+    most, least = top if top is not None else max(values), min(0.0, min(values))
+    wide, high, left = 380.0, 150.0, 44.0
+    right = LETTER * max(map(len, series)) + 14
+
+    def place(at: int, value: float) -> str:
+        across = left + at * (wide - left) / max(len(x) - 1, 1)
+        down = high - (value - least) / ((most - least) or 1) * (high - 24)
+        return f"{across:.1f},{down:.1f}"
+
+    body = f'<path d="M{left} 14V{high}H{wide}" fill="none" stroke="currentColor"/>'
+    body += text(left - 6, 28, number(most), "end") + text(left - 6, high, number(least), "end")
+    for at in sorted({0, len(x) // 2, len(x) - 1}):
+        body += text(left + at * (wide - left) / max(len(x) - 1, 1), high + 16, str(x[at]))
+    if mark is not None:
+        across = place(mark, least).split(",")[0]
+        body += f'<path d="M{across} 14V{high}" stroke="currentColor" stroke-opacity="0.4" stroke-width="3"/>'
+    ends: list[float] = []
+    for (name, curve), colour in zip(series.items(), COLOURS * 2, strict=False):
+        points = " ".join(place(at, value) for at, value in enumerate(curve))
+        body += f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
+        y = float(points.rsplit(",", 1)[1])
+        while any(abs(y - other) < 13 for other in ends):
+            y -= 13
+        ends.append(y)
+        body += text(wide + 6, y + 4, name, "start", f' fill="{colour}"')
+    return svg(wide + right, high + 22, body, title or "Curves: " + ", ".join(series))
+
+
+def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = "") -> str:
+    """The words in a row; from the one at `at` an arc to each other, as thick as its weight, which is written above."""
+    places, x = [], 6.0
+    for word in words:
+        width = LETTER * len(word)
+        places.append(x + width / 2)
+        x += width + 10
+    base = 110.0
+    body = ""
+    for j, (centre, weight) in enumerate(zip(places, weights, strict=True)):
+        if j != at and weight >= 0.01:
+            height = min(18 + abs(centre - places[at]) / 5, 84)
+            body += (
+                f'<path d="M{places[at]:.1f} {base - 14}C{places[at]:.1f} {base - 14 - height:.1f} {centre:.1f} '
+                f'{base - 14 - height:.1f} {centre:.1f} {base - 14}" fill="none" stroke="{ACCENT}" '
+                f'stroke-width="{max(weight * 9, 0.5):.1f}" stroke-opacity="0.75"/>'
+            )
+        strong = ' font-weight="bold"' if j == at else ""
+        body += text(centre, base, words[j], more=strong)
+        if weight >= 0.005:
+            body += text(centre, base + 15, number(weight), more=' font-size="10" fill-opacity="0.8"')
+    return svg(x, base + 22, body, title or f"What {words[at]} looks at")
+
+
+def arrows(vectors: Mapping[str, tuple[float, float]], title: str = "", reach: float = 2.5) -> str:
+    """Vectors of two numbers from one point; the first is drawn as the query, the others as keys."""
+    half, unit = 120.0, 100.0 / reach
+    body = f'<path d="M{half} 8V{2 * half - 8}M8 {half}H{2 * half - 8}" stroke="currentColor" stroke-opacity="0.3"/>'
+    for at, (name, (a, b)) in enumerate(vectors.items()):
+        x, y, colour = half + a * unit, half - b * unit, QUERY if at == 0 else KEY
+        body += f'<path d="M{half} {half}L{x:.1f} {y:.1f}" stroke="{colour}" stroke-width="2.5"/>'
+        body += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
+        body += text(x + (8 if a >= 0 else -8), y - 7, name, "start" if a >= 0 else "end", f' fill="{colour}"')
+    return svg(2 * half + 60, 2 * half, body, title or "Arrows: " + ", ".join(vectors))
+
+
+def number(value: float) -> str:
+    """As a person writes it: two digits after the point at most, thousands apart.
+
+    >>> number(0.19999999999999996), number(3.0), number(12345.6), number(0.004)
+    ('0.2', '3', '12,346', '0.004')
+    """
+    if abs(value) >= 100 or value == round(value):
+        return f"{round(value):,}"
+    if 0 < abs(value) < 0.01:
+        return f"{value:.1g}"
+    return f"{value:.2f}".rstrip("0").rstrip(".")

@@ -1,0 +1,259 @@
+"""`clearhead.MultiheadAttention`: torch.nn.MultiheadAttention, argument for argument, and more."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.parameter import Parameter
+
+from clearhead import arguments, kernels
+from clearhead.kernels.calls.prepare import compiled_mask
+from clearhead.masks import Mask
+from clearhead.masks.kinds import from_causal_bias
+from clearhead.multihead import varlen
+from clearhead.multihead.cache import KVCache
+from clearhead.multihead.dense_weights import dense as dense_weights
+from clearhead.multihead.functional import are_plain, fused, matrix_of
+from clearhead.multihead.layer import checks, module_masks, projections
+from clearhead.multihead.layer.shared_heads import load_shared_heads
+from clearhead.multihead.positions import Rotary
+
+
+class MultiheadAttention(torch.nn.MultiheadAttention):
+    """Attention over `num_heads` heads, with learned projections in and out.
+
+    Everything torch.nn.MultiheadAttention has: constructor, parameters and their initialisation, state_dict both
+    ways, masks (True = may NOT attend, the opposite of `clearhead.attention`), averaged or per-head weights. What
+    differs: a query that may attend nothing gives 0 where torch gives NaN (docs/differences.md).
+
+    Args:
+        embed_dim: width E of query and output; num_heads divides it.
+        num_heads: H.
+        dropout: probability that a weight is dropped, in training.
+        bias: whether the projections have biases.
+        add_bias_kv: append one learned key and value.
+        add_zero_attn: append a key and value of zeros.
+        kdim, vdim: widths of key and value; default embed_dim.
+        batch_first: tensors are (B, L, E) instead of (L, B, E).
+        device, dtype: of the parameters.
+        num_kv_heads: heads of keys and values, which divides num_heads (grouped queries); default num_heads.
+        rotary: a Rotary, or True for Rotary(head_dim): positions turned into queries and keys.
+        weights: "dense", or "matrix" to get an AttentionMatrix, per head and never stored, instead of the weights.
+
+    Raises:
+        ShapeError, OptionError: num_heads does not divide embed_dim (says what would), or one of them is not positive.
+
+    Source: Vaswani et al. 2017, section 3.2.2; Ainslie et al. 2023 (num_kv_heads); Su et al. 2021 (rotary).
+
+    Example:
+        >>> layer = MultiheadAttention(12, 3, batch_first=True)
+        >>> x = torch.randn(2, 5, 12)
+        >>> out, weights = layer(x, x, x)
+        >>> out.shape, weights.shape
+        (torch.Size([2, 5, 12]), torch.Size([2, 5, 5]))
+        >>> layer(x, x, x, weights="matrix")[1].entropy().shape
+        torch.Size([2, 3, 5])
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        *,
+        num_kv_heads: int | None = None,
+        rotary: Rotary | bool | None = None,
+        weights: Literal["dense", "matrix"] = "dense",
+    ) -> None:
+        checks.sizes(embed_dim, num_heads, num_kv_heads)
+        super().__init__(
+            embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
+        )
+        self.add_extras(num_kv_heads, rotary, weights)
+        if self.num_kv_heads != num_heads:
+            self._share_key_heads()
+
+    def add_extras(
+        self,
+        num_kv_heads: int | None = None,
+        rotary: Rotary | bool | None = None,
+        weights: Literal["dense", "matrix"] = "dense",
+    ) -> None:
+        """Give a plain torch.nn.MultiheadAttention's state what this class has beyond it."""
+        self.num_kv_heads = self.num_heads if num_kv_heads is None else num_kv_heads
+        self.rotary = Rotary(self.head_dim) if rotary is True else rotary or None
+        self.weights = checks.weights_kind(weights)
+        # torch's encoder layers skip `forward` for a C++ path, which knows no empty rows and none of the extras,
+        # unless the module has a hook.
+        self.register_forward_pre_hook(_run_me)
+
+    def _share_key_heads(self) -> None:
+        """Narrow the projections of key and value to num_kv_heads heads, and initialise anew."""
+        narrow = self.num_kv_heads * self.head_dim
+        like = self.out_proj.weight
+        if self._qkv_same_embed_dim:
+            self.in_proj_weight = Parameter(like.new_empty(self.embed_dim + 2 * narrow, self.embed_dim))
+        else:
+            self.k_proj_weight = Parameter(like.new_empty(narrow, self.kdim))
+            self.v_proj_weight = Parameter(like.new_empty(narrow, self.vdim))
+        if self.in_proj_bias is not None:
+            self.in_proj_bias = Parameter(like.new_empty(self.embed_dim + 2 * narrow))
+        if self.bias_k is not None:
+            self.bias_k, self.bias_v = (Parameter(like.new_empty(1, 1, narrow)) for _ in range(2))
+        self._reset_parameters()
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | Mask | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+        # Not keyword-only: torch.onnx.export(dynamo=False) gives every argument by its position.
+        weights: Literal["dense", "matrix"] | None = None,
+        cache: KVCache | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Attend from query to key and value.
+
+        Args:
+            query: (L, B, E), (B, L, E) with batch_first, or (L, E); or a nested tensor (B, j, E) for all three.
+            key, value: (S, B, kdim), (S, B, vdim); the same three forms.
+            key_padding_mask: (B, S), or (S,). Bool: True = leave this key out. Float: added to the logits.
+            need_weights: also return the weights, which then are stored: O(B·H·L·S) memory.
+            attn_mask: (L, S) or (B·H, L, S). Bool: True = may NOT attend. Float: added to the logits. Or one of
+                clearhead.masks, which say where to attend.
+            average_attn_weights: average the returned weights over heads. (An AttentionMatrix is always per head.)
+            is_causal: a promise that attn_mask is the causal mask, which allows the faster way. With a cache, no mask
+                is needed: query i attends all that came before it.
+            weights: "matrix" or "dense" for this call; default as constructed.
+            cache: what was read before; this call's keys and values are appended. Masks then cover all keys held.
+        Returns:
+            The output, in query's form, and the weights (B, L, S), (B, H, L, S) if not averaged, or None.
+        Raises:
+            ShapeError, DtypeError, OptionError: says which input does not fit, and how to fix it.
+            CacheFullError: the cache has no room. Nothing was written.
+        """
+        options = {
+            "key_padding_mask": key_padding_mask, "need_weights": need_weights, "attn_mask": attn_mask,
+            "average_attn_weights": average_attn_weights, "is_causal": is_causal, "weights": weights, "cache": cache,
+        }  # fmt: skip
+        if checks.is_recorded(query):
+            return checks.leaf(self, query, key, value, **options)
+        if not (torch.compiler.is_compiling() or are_plain(query, key, value, key_padding_mask, attn_mask)):
+            return _take(MultiheadAttention.forward, (self, query, key, value), options)
+        kind = self.weights if weights is None else checks.weights_kind(weights)
+        if need_weights and kind == "matrix":
+            kernels.refuse_tracing('weights="matrix", which gives an AttentionMatrix and no tensor')
+        if query.is_nested or key.is_nested or value.is_nested:
+            checks.nested(self, query, key, value, key_padding_mask, attn_mask, cache)
+            padded, padding, lengths = varlen.to_padded(query)
+            out, matrix = self.forward(
+                padded, padded, padded, padding, need_weights, None, average_attn_weights, False, weights=kind
+            )
+            return varlen.to_nested(out, lengths, query.layout), matrix
+        checks.inputs(self, query, key, value)
+        batched, axis = query.dim() == 3, 0 if self.batch_first else 1
+        if not batched:
+            query, key, value = (x.unsqueeze(axis) for x in (query, key, value))
+        q, k, v = projections.inward(self, query, key, value)
+        if self.rotary is not None:
+            start = 0 if cache is None else cache.length
+            q, k = self.rotary(q, start=start), self.rotary(k, start=start)
+        before = 0 if cache is None else cache.length
+        if cache is not None:
+            k, v = cache.append(k, v)
+            if need_weights and kind == "matrix":  # which may be asked when the cache has written over them
+                k, v = k.clone(), v.clone()
+        dense = need_weights and kind == "dense"
+        masked = module_masks.Masked(key_padding_mask, compiled_mask(attn_mask), is_causal, cache, batched)
+        k, v, extra = self._extra_keys(k, v)
+        q, k, v = kernels.autocast(q, k, v)  # a learned key, rotation or cache may have another dtype
+        problem = kernels.Problem(q, k, v, 1 / math.sqrt(self.head_dim))
+        try:
+            problem, rule = masked.apply(problem, extra, dense=dense, matrix=need_weights)
+            heads, matrix = self._attend(problem, rule, need_weights, dense, average_attn_weights)
+        except BaseException:
+            if cache is not None:
+                cache.crop(before)  # the call did not happen
+            raise
+        out = projections.outward(self, heads)
+        if dense:
+            matrix = matrix if batched else matrix.squeeze(0)
+        return out if batched else out.squeeze(axis), matrix
+
+    def _attend(
+        self, problem: kernels.Problem, rule: Mask | None, need_weights: bool, dense: bool, average: bool
+    ) -> tuple[Tensor, Any]:
+        """Each head's output, (B, H, L, D), and the weights in the form asked for; dense ones averaged or not."""
+        dropout_p = self.dropout if self.training else 0.0
+        if dense:
+            return dense_weights(problem, dropout_p, average)
+        result = fused(problem, dropout_p, rule=rule)
+        return result.out, matrix_of(problem, result.lse, rule) if need_weights else None
+
+    def _extra_keys(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Append the learned key and value, and the zeros, where the module has them: (k, v, how many)."""
+        extra = 0
+        if self.bias_k is not None and self.bias_v is not None:
+            shape = (1, self.num_kv_heads, 1, self.head_dim)
+            learned = (b.view(shape).expand(k.shape[0], -1, -1, -1) for b in (self.bias_k, self.bias_v))
+            k, v = (torch.cat(pair, 2) for pair in zip((k, v), learned, strict=True))
+            extra += 1
+        if self.add_zero_attn:
+            k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
+            extra += 1
+        return k, v, extra
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        """What torch.jit.script compiles in this module's place: torch's own, on the same parameters."""
+        return checks.scriptable(self)
+
+    @classmethod
+    def from_shared_heads(
+        cls, source: torch.nn.Module | Mapping[str, Tensor], num_heads: int | None = None, *, scale: float | None = None
+    ) -> "MultiheadAttention":
+        """Express the textbook class that applies one Linear(head_dim, head_dim) to all heads, exactly.
+
+        Args:
+            source: the module, or its state_dict, with `values`, `keys`, `queries` (H·D inputs seen as H heads of D,
+                weights (D, D)) and `fc_out` (weights (E, H·D)).
+            num_heads: H; default `source.heads`.
+            scale: what the source multiplies the logits with. Default: of a module, what it is found to use when a
+                copy of it runs on a probe; of a state_dict, which does not say, 1/sqrt(head_dim).
+        Returns:
+            A batch_first module whose projections are block-diagonal. It gives the same output for
+            module(query, keys, values); the source's own argument order is (values, keys, query, mask).
+        Raises:
+            OptionError, ShapeError: names the weight that is missing or does not fit; or the module does not run, or
+                computes something else than attention with a logit scale.
+
+        Example:
+            >>> weights = {n + ".weight": torch.randn(4, 4) for n in ("values", "keys", "queries")}
+            >>> layer = MultiheadAttention.from_shared_heads(weights | {"fc_out.weight": torch.randn(12, 12)}, 3)
+            >>> layer.in_proj_weight.count_nonzero().item()  # 3·(4·4)·3 of 3·12·12; docs/differences.md
+            144
+        """
+        return load_shared_heads(cls, source, num_heads, scale)
+
+
+_take = arguments.Taking(
+    MultiheadAttention.forward, nested=("query", "key", "value"), convert={"attn_mask": from_causal_bias}
+)
+
+
+def _run_me(module: torch.nn.Module, args: Any) -> None:
+    """A hook that does nothing: its presence is the message (see `add_extras`)."""

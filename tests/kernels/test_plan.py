@@ -1,0 +1,351 @@
+"""What a plan says is what runs: over every kind of problem, dtype, option and mode, `explain` against a recorder."""
+
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import clearhead
+from clearhead import kernels, masks
+from clearhead.errors import KernelError, ShapeError
+from clearhead.kernels import blockwise, costs, cpu_targets, fast_path, figures, plan
+from clearhead.kernels.library import library
+from clearhead.kernels.problem import Problem
+from clearhead.kernels.reference import Reference
+from clearhead.kernels.registry import KERNELS
+from clearhead.kernels.torch_sdpa import TorchSdpa
+from clearhead.multihead import functional
+
+from .cases import CASES
+from .targets import TARGETS, needs_native
+
+# A kernel or None, what is asked for beside the output, how fast torch is, whether a mask of any size stays a rule.
+SITUATIONS = [
+    (None, "out", "as it is", False),
+    (None, "lse", "as it is", True),
+    (None, "gradients", "as it is", False),
+    (None, "matrix", "torch never", True),
+    (None, "out", "torch always", False),
+    (None, "lse", "torch always", False),
+    (None, "gradients", "torch always", True),
+    (None, "gradients", "torch if large", False),
+    (None, "out", "torch if large", True),
+    ("native", "gradients", "torch always", True),
+    ("torch", "lse", "torch never", False),
+    ("reference", "out", "as it is", True),
+]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+ROUTES = {
+    "clearhead.multihead.chunked_rule.run": plan.CHUNKED_RULE,
+    "clearhead.multihead.traced.run": plan.CUSTOM_OPERATOR,
+    "clearhead.multihead.operators.decomposition.run": plan.DECOMPOSED,
+    "clearhead.multihead.operators.double_backward.run": plan.TORCH_STEPS,
+    "clearhead.multihead.operators.torchscript.record": plan.TORCHSCRIPT,
+}
+
+
+@dataclass
+class Run:
+    """What a call entered, in order."""
+
+    paths: list[str] = field(default_factory=list)
+    kernels: set[str] = field(default_factory=set)
+    targets: set[str] = field(default_factory=set)
+
+    @property
+    def path(self) -> str:
+        return self.paths[0] if self.paths else plan.KERNEL
+
+    def forget(self) -> None:
+        self.paths.clear()
+        self.kernels.clear()
+        self.targets.clear()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A record of the paths, kernels and targets that are entered from here on."""
+    record = Run()
+
+    def watch(place: Any, name: str, note: Any) -> None:
+        own = getattr(place, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            note(args)
+            return own(*args, **options)
+
+        monkeypatch.setattr(place, name, call)
+
+    def native(path: str | None, args: tuple[Any, ...]) -> None:
+        if path:
+            record.paths.append(path)
+        record.kernels.add("native")
+        record.targets.add(kernels.targets()[args[0]].name)
+
+    if library is not None:
+        watch(library, "fast_forward", lambda args: native(plan.FAST_PATH, args))
+        watch(library, "forward", lambda args: native(None, args))
+    for name in ("_sdpa", "_flash"):
+        watch(fast_path, name, lambda args: (record.paths.append(plan.TORCH_FUNCTION), record.kernels.add("torch")))
+    for kernel in (TorchSdpa, Reference):
+        watch(kernel, "forward", lambda args, name=kernel.name: record.kernels.add(name))
+    for route, path in ROUTES.items():
+        module, name = route.rsplit(".", 1)
+        watch(sys.modules[module], name, lambda args, path=path: record.paths.append(path))
+    return record
+
+
+@pytest.fixture
+def speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The costs of the machine: what its CPU's rules say, or torch always faster, never, or from some size on."""
+    if request.param != "as it is":
+        low = {"torch always": 0.0, "torch never": torch.inf, "torch if large": 2e5}[request.param]
+        found = costs.NEVER if low == torch.inf else costs.Range(low, torch.inf, "the test says so")
+        monkeypatch.setattr(costs, "torch_is_faster", lambda task, dtype: found)
+    plan.forget_limits()
+    yield request.param
+    monkeypatch.undo()
+    plan.forget_limits()
+
+
+def call_of(problem: Problem) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of `attention` for a problem: a tensor where one says it, else a rule."""
+    tensor = problem.allow if problem.bias is None else problem.bias
+    both = problem.allow is not None and problem.bias is not None
+    masked = problem.reach != (None, None) or problem.alibi is not None or both
+    options: dict[str, Any] = {"softcap": problem.softcap, "sinks": problem.sinks, "dropout_p": problem.dropout_p}
+    options |= {"scale": problem.scale, "enable_gqa": problem.group != 1, "is_causal": problem.is_causal}
+    if not (masked or (problem.is_causal and tensor is not None)):
+        return (problem.query, problem.key, problem.value, tensor), options
+    low, high = problem.band
+    parts: list[masks.Mask] = []
+    if high is not None:
+        parts.append(masks.causal(high))
+    if low is not None:
+        parts.append(~masks.causal(low - 1))
+    if problem.alibi is not None:
+        parts.append(masks.alibi(problem.alibi))
+    if problem.allow is not None:
+        full = (*problem.query.shape[:3], problem.key.shape[2])
+        parts.append(masks.from_dense(problem.allow.broadcast_to(full)))
+    if not parts or problem.bias is not None:  # a table of biases has no rule here
+        return (problem.query, problem.key, problem.value, problem.bias), options | {"is_causal": False}
+    rule = parts[0]
+    for part in parts[1:]:
+        rule = rule & part
+    return (problem.query, problem.key, problem.value, rule), options | {"is_causal": False}
+
+
+def agree(run: Run, args: tuple[Any, ...], options: dict[str, Any]) -> kernels.Plan:
+    """Call `explain`, then `attention`; assert that what ran is what was planned."""
+    run.forget()
+    planned = kernels.explain(*args, **options)
+    assert (run.paths, run.kernels) == ([], set()), "explain computed something"
+    clearhead.attention(*args, **options)
+    assert run.path == planned.path, planned
+    assert run.kernels == ({planned.kernel} if planned.kernel else set()) or planned.path == plan.CUSTOM_OPERATOR
+    assert run.targets == ({planned.target} if planned.target else set()), planned
+    assert planned.reason
+    return planned
+
+
+@pytest.mark.pairwise(name=CASES)
+@pytest.mark.parametrize(("kernel", "wants", "speed", "large_rules"), SITUATIONS, indirect=["speed"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_planned_is_what_runs(
+    name: str, dtype: torch.dtype, kernel: str | None, wants: str, speed: str, large_rules: bool, run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    if kernel is not None and KERNELS[kernel].unavailable():
+        pytest.skip("the native library was not built on this machine")
+    if large_rules:
+        monkeypatch.setattr("clearhead.kernels.calls.prepare.RULE_ENTRIES", 0)
+    args, options = call_of(CASES[name].problem(dtype))
+    if wants == "gradients":
+        args = (*(x.clone().requires_grad_() for x in args[:3]), args[3])
+    options |= {"kernel": kernel, "return_lse": wants == "lse", "return_matrix": wants == "matrix"}
+    agree(run, args, options)
+
+
+@needs_native
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_forced_target_is_the_one_that_runs(target: str, dtype: torch.dtype, run: Run) -> None:
+    args = torch.randn(3, 1, 2, 37, 8).to(dtype).unbind()
+    with kernels.target(target):
+        planned = agree(run, args, {})
+        (row,) = [row for row in kernels.targets() if row.name == target]
+        assert planned.target == (target if dtype in row.dtypes else None)
+        agree(run, args, {"softcap": 3.0})
+        agree(run, args, {"attn_mask": masks.causal() & masks.document(torch.arange(37) // 5)})
+
+
+def three(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    make = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(shape, generator=make).to(dtype) for _ in range(3))
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("options", "grads", "path"),
+    [
+        ({}, False, plan.FAST_PATH),
+        ({}, True, plan.TORCH_FUNCTION),
+        ({"is_causal": True}, True, plan.TORCH_FUNCTION),
+        ({"is_causal": True, "scale": -1.0}, True, plan.FAST_PATH),
+        ({"return_lse": True}, True, plan.KERNEL),
+        ({"attn_mask": torch.ones(1, 1, dtype=torch.bool)}, True, plan.FAST_PATH),
+        ({"kernel": "native"}, True, plan.KERNEL),
+    ],
+    ids=str,
+)
+def test_one_query_and_one_key(options: dict[str, Any], grads: bool, path: str, run: Run) -> None:
+    args = tuple(x.requires_grad_(grads) for x in three(2, 3, 1, 5))
+    planned = agree(run, args, options)
+    assert planned.path == path
+    assert planned.kernel == ("torch" if path == plan.TORCH_FUNCTION else "native")
+
+
+def test_meta_tensors_take_the_custom_operator(run: Run) -> None:
+    assert agree(run, tuple(x.to("meta") for x in three(1, 2, 5, 7)), {}).path == plan.CUSTOM_OPERATOR
+
+
+def within(transform: Any, *args: Tensor, **options: Any) -> kernels.Plan:
+    """The plan that a call has inside a transform; what runs there is compared with it outside."""
+    plans: list[kernels.Plan] = []
+
+    def call(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        plans.append(kernels.explain(query, key, value, **options))
+        return clearhead.attention(query, key, value, **options)
+
+    transform(call)(*args)
+    return plans[0]
+
+
+def jvp(call: Any) -> Any:
+    return lambda *args: torch.func.jvp(call, args, args)
+
+
+def export(call: Any) -> Any:
+    class Module(torch.nn.Module):
+        def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return call(query, key, value)
+
+    return lambda *args: torch.export.export(Module(), args, strict=False)
+
+
+def onnx(call: Any) -> Any:
+    class Module(torch.nn.Module):
+        def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            return call(query, key, value)
+
+    return lambda *args: torch.onnx.export(Module(), args, io.BytesIO(), dynamo=False, opset_version=17)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("transform", "path"),
+    [
+        (torch.func.vmap, plan.CUSTOM_OPERATOR),
+        (export, plan.CUSTOM_OPERATOR),
+        (jvp, plan.TORCH_STEPS),
+        (lambda call: lambda *args: torch.jit.trace(call, args, check_trace=False), plan.TORCHSCRIPT),
+    ],
+    ids=["vmap", "export", "jvp", "jit.trace"],
+)
+def test_modes(transform: Any, path: str, run: Run) -> None:
+    planned = within(transform, *three(2, 3, 5, 7))
+    assert planned.path == path == run.path
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+def test_a_nested_call_is_planned_as_its_sequences_are(run: Run) -> None:
+    parts = [three(2, length, 7) for length in (3, 5)]
+    nested = tuple(torch.nested.nested_tensor([part[i] for part in parts]) for i in range(3))
+    planned = kernels.explain(*nested)
+    clearhead.attention(*nested)
+    assert planned.path == plan.NESTED
+    assert run.kernels == {planned.kernel}
+    assert run.targets == ({planned.target} if planned.target else set())
+
+
+def test_explain_refuses_what_attention_refuses() -> None:
+    query, key, value = three(1, 2, 5, 7)
+    for wrong, error in (
+        ({"kernel": "abacus"}, KernelError),
+        ({"attn_mask": torch.ones(3, 4, dtype=torch.bool)}, ShapeError),
+    ):
+        with pytest.raises(error) as by_explain:
+            kernels.explain(query, key, value, **wrong)
+        with pytest.raises(error) as by_attention:
+            clearhead.attention(query, key, value, **wrong)
+        assert str(by_explain.value) == str(by_attention.value)
+
+
+def test_explain_takes_the_arguments_of_attention() -> None:
+    import inspect
+
+    ours, its = (inspect.signature(f).parameters for f in (kernels.explain, clearhead.attention))
+    assert [(p.name, p.kind, p.default) for p in ours.values()] == [(p.name, p.kind, p.default) for p in its.values()]
+
+
+@needs_native
+def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_without(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule, on any CPU: "amx-bf16" among its features, and a target that does not need it."""
+    monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
+    monkeypatch.setattr(costs, "cpu_features", lambda: frozenset({"amx-bf16"}))
+    monkeypatch.setattr(cpu_targets, "_TARGETS", [row for row in kernels.targets() if "amx-bf16" not in row.needs])
+    plan.forget()
+    try:
+        args = three(1, 2, 37, 8, dtype=torch.bfloat16)
+        planned = agree(run, args, {})
+        assert (planned.path, planned.kernel) == (plan.TORCH_FUNCTION, "torch")
+        assert "amx-bf16" in planned.reason
+        assert agree(run, args, {"return_lse": True}).kernel == "torch"
+        assert agree(run, args, {"attn_mask": torch.rand(37, 37) < 0.5}).kernel == "torch"
+        assert agree(run, tuple(x.requires_grad_() for x in args), {}).kernel == "torch"
+        assert agree(run, three(1, 2, 37, 8), {}).kernel == "native"
+        declares = kernels.Target(0, "new", 16, ("amx-bf16",), (torch.bfloat16,), (), False, True)
+        assert costs._torch_has_more(declares, torch.bfloat16) is None
+    finally:
+        monkeypatch.undo()
+        plan.forget()
+
+
+def test_frames_of_a_plain_call() -> None:
+    """docs/design.md lists them."""
+    query, key, value = three(1, 8, 1, 64)
+    with torch.no_grad():
+        entered = frames(lambda: clearhead.attention(query, key, value))
+    assert len(entered) <= 6, entered
+
+
+def frames(call: Any) -> list[str]:
+    for _ in range(3):
+        call()
+    entered: list[str] = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, arg: entered.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    return entered[1:]  # without the lambda
+
+
+def test_blockwise_and_functional_are_where_the_recorder_looks() -> None:
+    """A route that was renamed would be recorded no more, and the tests above would compare nothing."""
+    for route in ROUTES:
+        module, name = route.rsplit(".", 1)
+        assert callable(getattr(sys.modules[module], name))
+    assert functional.plan is plan.plan
+    assert blockwise.forward
+    assert figures.TASKS
