@@ -35,7 +35,7 @@ def tune(
         printing.show_json({**figures.as_data(measured), "path": str(path)})
     else:
         printing.show(table(measured))
-        printing.say(f"wrote {path}")
+        printing.report(f"wrote {path}")
 
 
 def table(measured: "Costs") -> str:

@@ -16,7 +16,8 @@ from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import blocks, decomposed, scripted, stepwise, traced
+from clearhead.multihead import chunked_rule, traced
+from clearhead.multihead.operators import decomposition, double_backward, torchscript
 
 
 def attention(
@@ -104,7 +105,7 @@ def attention(
         return attention_nested(query, key, value, attention, options)
     if modes.traces_torchscript():
         call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-        return scripted.record(*call, **options)
+        return torchscript.record(*call, **options)
     checks.dropout(dropout_p)
     layout, problem, rule = prepare(
         query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks,
@@ -124,7 +125,7 @@ _take = arguments.Taking(
     convert={"attn_mask": from_causal_bias},
     twin=torch.nn.functional.scaled_dot_product_attention,
 )
-scripted.define(attention)
+torchscript.define(attention)
 
 
 def are_plain(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> bool:
@@ -147,16 +148,16 @@ def fused(
         return handle_torch_function(fused, (problem.query,), problem, dropout_p, kernel, rule)
     planned = plan(Call(problem, dropout_p, kernel, rule))
     if planned.path == TORCH_STEPS:
-        return stepwise.run(problem, float(dropout_p))
+        return double_backward.run(problem, float(dropout_p))
     if planned.path == DECOMPOSED:
-        return decomposed.run(problem, float(dropout_p))
+        return decomposition.run(problem, float(dropout_p))
     if planned.path == CUSTOM_OPERATOR:
         return traced.run(problem, float(dropout_p), kernel)
     if dropout_p > 0:
         seed = int(torch.randint(2**62, (), device="cpu"))
         problem = dataclasses.replace(problem, dropout_p=float(dropout_p), seed=seed)
     if planned.path == CHUNKED_RULE and rule is not None:
-        return blocks.run(problem, rule, planned.kernel)
+        return chunked_rule.run(problem, rule, planned.kernel)
     return kernels.run_planned(problem, str(planned.kernel))
 
 

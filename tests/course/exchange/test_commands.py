@@ -72,6 +72,7 @@ def test_a_shipped_pack_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert "nowhere is not a folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_check_takes_a_shipped_pack_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(packs, "prove_pack", lambda pack, **options: [])  # it takes minutes

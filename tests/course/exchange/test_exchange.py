@@ -306,6 +306,7 @@ def test_headings_in_drafts_do_not_become_sections(tmp_path: Path) -> None:
     assert item.stem == "\\## Rule\n\\+++\ntext"
 
 
+@pytest.mark.slow
 def test_anki_itself_opens_the_deck_and_updates_a_changed_note(found: Sequence[Question], tmp_path: Path) -> None:
     """Imported, learnt, edited, imported again: the note shows the new text and keeps its schedule."""
     anki = pytest.importorskip("anki.collection", reason="the `anki` package, which reads what we wrote, is not here")

@@ -125,7 +125,7 @@ def test_all_stopped_as_an_ordinary_user() -> None:
         source = Path(sandbox.__file__).parents[2]
         paths = f"{source}{os.pathsep}{Path(__file__).parents[2]}"
         environment = {"TMPDIR": folder, "HOME": folder, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
-        program = [python, "-m", "sandbox.attacks"]
+        program = [python, "-m", "sandbox.confinement.attacks"]
         done = subprocess.run(program, user=NOBODY, group=NOBODY, extra_groups=[], env=environment, cwd=folder,
                               capture_output=True, text=True, timeout=300)  # fmt: skip
     assert done.stdout, done.stderr

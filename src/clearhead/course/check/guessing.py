@@ -16,7 +16,9 @@ _WORD = re.compile(r"[a-z]{2,}")
 def guessable(outcomes: Sequence[Outcome]) -> list[str]:
     """Return what gives the right option away too often, one sentence each."""
     asked = [
-        outcome.proved for outcome in outcomes if outcome.proved and sum(o.correct for o in outcome.proved.options) == 1
+        outcome.proved
+        for outcome in outcomes
+        if outcome.proved and sum(option.correct for option in outcome.proved.options) == 1
     ]
     asked = [item for item in asked if len(item.options) >= 3]
     if len(asked) < FEWEST:
@@ -44,7 +46,7 @@ def _absolute(asked: Sequence[Proved]) -> list[str]:
     """Absolute words ("always", "only") that stand mostly in wrong options."""
     right = [bool(ABSOLUTE & _words(o)) for item in asked for o in item.options if o.correct]
     wrong = [bool(ABSOLUTE & _words(o)) for item in asked for o in item.options if not o.correct]
-    shares = [sum(answers) / len(answers) for answers in (right, wrong)]
+    shares = [sum(group) / len(group) for group in (right, wrong)]
     if sum(wrong) < FEWEST or shares[1] <= 2 * shares[0]:
         return []
     return [
@@ -57,12 +59,14 @@ def _alone(asked: Sequence[Proved]) -> list[str]:
     """Terms that one option alone has, or alone lacks, where that option is the right one too often."""
     warnings = []
     for name, odd in (("alone has", _alone_has), ("alone lacks", _alone_lacks)):
-        chosen = [(item, place) for item in asked if (place := odd(item)) is not None]
-        if len(chosen) < FEWEST:
+        exceptions = [(item, place) for item in asked if (place := odd(item)) is not None]
+        if len(exceptions) < FEWEST:
             continue
-        count = sum(item.options[place].correct for item, place in chosen)
-        if count > 2 * sum(1 / len(item.options) for item, _ in chosen):
-            warnings.append(f"the option that {name} a term of the question is right in {count} of {len(chosen)} items")
+        count = sum(item.options[place].correct for item, place in exceptions)
+        if count > 2 * sum(1 / len(item.options) for item, _ in exceptions):
+            warnings.append(
+                f"the option that {name} a term of the question is right in {count} of {len(exceptions)} items"
+            )
     return warnings
 
 
@@ -77,7 +81,7 @@ def _alone_lacks(item: Proved) -> int | None:
     """The option that lacks a word which all the others have."""
     words = [_words(option) - _SMALL for option in item.options]
     for place in range(len(words)):
-        others = [answers for at, answers in enumerate(words) if at != place]
+        others = [group for at, group in enumerate(words) if at != place]
         if set.intersection(*others) - words[place]:
             return place
     return None

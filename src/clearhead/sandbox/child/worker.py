@@ -7,6 +7,7 @@ and, when the child ends, its wait status. It ends when its socket closes.
 """
 
 import ctypes
+import fcntl
 import gc
 import importlib
 import os
@@ -100,7 +101,8 @@ def _become(descriptors: list[int], parent: int) -> None:
     if os.getppid() != parent:
         os._exit(0)
     os.setsid()
-    high = [os.dup2(descriptor, 100 + place) for place, descriptor in enumerate(descriptors)]
+    # To free numbers first, so that no descriptor is overwritten before it is placed.
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, len(descriptors)) for descriptor in descriptors]
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, place, inheritable=False)
     os.closerange(len(high), 4096)

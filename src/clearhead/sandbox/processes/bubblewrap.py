@@ -104,9 +104,11 @@ class Cold:
 
     def _main(self, given: Sequence[int]) -> str:
         return f"""
-high = [os.dup2(one, 100 + at) for at, one in enumerate({list(given)!r})]
-for at, one in enumerate(high):
-    os.dup2(one, at)
+import fcntl
+given = {list(given)!r}
+high = [fcntl.fcntl(number, fcntl.F_DUPFD, len(given)) for number in given]  # free numbers: none is overwritten
+for at, number in enumerate(high):
+    os.dup2(number, at)
 os.closerange(len(high), 4096)
 from clearhead.sandbox.child import confined, judging, worker
 worker.prepare({list(self.preload)!r})
@@ -145,7 +147,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
     for path in bound:
         if path in links:
             command += ["--symlink", str(links[path]), str(path)]
-        elif path.exists():
+        elif os.path.exists(path):  # noqa: PTH110 — Path.exists raises where a folder above is closed to this user
             command += ["--ro-bind", str(path), str(path)]
     for link in links.keys() - set(granted):
         command += ["--symlink", str(links[link]), str(link)]

@@ -46,7 +46,7 @@ def logged_in(request: Request) -> None:
     request.state.context = root.at(account.id if account else GUEST, account.name if account else "")
 
 
-def owner(request: Request) -> None:
+async def owner(request: Request) -> None:
     """Dependency of every route of a studio for one person: other users of this machine do not know its token."""
     if is_open(request) or _signer(request).is_signed(request.cookies.get(OWNER, "")):
         return

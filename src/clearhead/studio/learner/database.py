@@ -48,8 +48,9 @@ class Database:
             private_folder(folder)
             self.engine = _of_file(folder / FILE) if place is None else _of_server(place)
             migrate.upgrade(self.engine, self.where, folder)
-        # Each statement sees one state of the file without a transaction, which would be two more statements.
-        self._reader = self.engine if self.is_postgresql else self.engine.execution_options(begin=None)
+        # Each statement sees one state of the data without a transaction, which would be two more statements.
+        alone = {"isolation_level": "AUTOCOMMIT"} if self.is_postgresql else {"begin": None}
+        self._reader = self.engine.execution_options(**alone)
 
     @property
     def is_postgresql(self) -> bool:

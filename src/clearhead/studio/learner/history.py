@@ -67,9 +67,10 @@ class Learner:
     def known(self) -> tuple[Progress, History]:
         """Return schedule, mastery and history as of the newest attempt in the store, whichever process wrote it."""
         with self._lock:
-            if (aside := self._kept_aside()) != self.set_aside:
-                self._start(aside)  # another process of the same studio started over
-            added = self._store.attempts(after=self._newest)
+            aside, added = self._store.news(after=self._newest)
+            if aside != self.set_aside:  # another process of the same studio started over
+                self._start(aside)
+                added = self._store.attempts(after=aside)
             if added:
                 self._newest = added[-1][0]
             if added or self._known is None:

@@ -8,21 +8,27 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import and_, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from clearhead.course import Attempt
 from clearhead.studio.learner.database import Database
 from clearhead.studio.learner.tables import LOCAL, attempts, kept
 
+_FIELDS = frozenset(column.name for column in attempts.c) - {"number", "learner", "at"}  # as an Attempt names them
 # Built once: building a statement takes longer than running it. Each is about one learner.
-_AFTER = (
-    select(attempts)
-    .where(attempts.c.learner == bindparam("learner"), attempts.c.number > bindparam("after"))
+_MINE = attempts.c.learner == bindparam("learner")
+_AFTER = select(attempts).where(_MINE, attempts.c.number > bindparam("after")).order_by(attempts.c.number)
+_START = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == "start-after")
+_BEGIN = select(_START.scalar_subquery().label("start")).subquery()  # a row, also where there are no new attempts
+_NEWS = (
+    select(_BEGIN.c.start, attempts)
+    .select_from(_BEGIN.outerjoin(attempts, and_(_MINE, attempts.c.number > bindparam("after"))))
     .order_by(attempts.c.number)
 )
-_BY_ID = select(attempts).where(attempts.c.learner == bindparam("learner"), attempts.c.id == bindparam("id"))
-_UNDOING = select(func.count()).where(attempts.c.learner == bindparam("learner"), attempts.c.undoes == bindparam("id"))
+_undoing = attempts.alias()
+_UNDOING = select(_undoing.c.id).where(_undoing.c.learner == bindparam("learner"), _undoing.c.undoes == bindparam("id"))
+_BY_ID = select(attempts, _UNDOING.exists().label("undone")).where(_MINE, attempts.c.id == bindparam("id"))
 _KEPT = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
 _DROP = delete(kept).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
 _KEPT_UNDER = (
@@ -46,8 +52,12 @@ class Store:
         self.writes = 0  # attempts recorded through this object
         self._insert, self._keep = _inserts(database.is_postgresql)
 
-    def record(self, attempt: Attempt) -> bool:
-        """Add an attempt, on disk when this returns. Return False if it was there already; nothing changes then."""
+    def record(self, attempt: Attempt, *, drop: str = "") -> bool:
+        """Add an attempt, on disk when this returns. False where it was already there, and then it is left as it is.
+
+        Args:
+            drop: a key to forget in the same transaction.
+        """
         row = {
             "learner": self.learner,
             "id": attempt.id,
@@ -69,6 +79,8 @@ class Store:
                 # and `attempts(after=…)` never passes one over.
                 connection.execute(select(func.pg_advisory_xact_lock(self.learner)))
             new = connection.execute(self._insert, row).first() is not None
+            if drop:
+                connection.execute(_DROP, self._mine(key=_text(drop)))
         self.writes += 1
         return new
 
@@ -80,16 +92,25 @@ class Store:
         with self.database.reading() as connection:
             return [(row.number, _attempt(row)) for row in connection.execute(_AFTER, self._mine(after=after))]
 
+    def news(self, after: int) -> tuple[int, list[tuple[int, Attempt]]]:
+        """Return the number up to which attempts do not count, and `attempts(after)`; in one statement."""
+        with self.database.reading() as connection:
+            rows = connection.execute(_NEWS, self._mine(after=after)).all()
+        return int(rows[0].start or 0), [(row.number, _attempt(row)) for row in rows if row.number is not None]
+
     def attempt(self, attempt_id: str) -> Attempt | None:
         """Return the attempt with this id, or None."""
+        return self.attempt_now(attempt_id)[0]
+
+    def attempt_now(self, attempt_id: str) -> tuple[Attempt | None, bool]:
+        """Return the attempt with this id, or None; and whether a later attempt takes it back."""
         with self.database.reading() as connection:
             row = connection.execute(_BY_ID, self._mine(id=_text(attempt_id))).one_or_none()
-        return None if row is None else _attempt(row)
+        return (None, False) if row is None else (_attempt(row), bool(row.undone))
 
     def undone(self, attempt_id: str) -> bool:
         """Return whether a later attempt takes this one back."""
-        with self.database.reading() as connection:
-            return bool(connection.execute(_UNDOING, self._mine(id=_text(attempt_id))).scalar_one())
+        return self.attempt_now(attempt_id)[1]
 
     def keep(self, key: str, value: str) -> None:
         """Keep a setting or a note under this key, replacing what was kept there."""
@@ -134,7 +155,7 @@ def _inserts(is_postgresql: bool) -> tuple[Any, Any]:
 
 
 def _attempt(row: Any) -> Attempt:
-    fields = {name: value for name, value in row._mapping.items() if name not in ("number", "learner", "at")}
+    fields = {name: value for name, value in row._mapping.items() if name in _FIELDS}
     return Attempt(**fields, at=datetime.fromisoformat(row.at))
 
 

@@ -31,7 +31,7 @@ def feedback(
     since: int = 0,
     before: bool = False,
 ) -> HTMLResponse:
-    kept = context.store.attempt(attempt_id)
+    kept, undone = context.store.attempt_now(attempt_id)
     question = kept and answered(context, kept)
     if not (kept and question):
         raise HTTPException(404, _("There is no such answer, or its question has left the course."))
@@ -47,7 +47,7 @@ def feedback(
         attempt=kept,
         verdict=verdict,
         chosen=question.chosen(kept.response),
-        undone=context.store.undone(kept.id),
+        undone=undone,
         once_more=once_more(kept.item_id, kept.mode, focus=focus, since=since),
         focus=focus,
         since=since,

@@ -154,8 +154,7 @@ def take(request: Request, context: CurrentContext, form: Annotated[FormData, De
         if verdict.suggested and question.form == "explain":
             return _put_again(context, draft, SavedForm(filled(form), compare=True))
         kept = question.attempt(response, verdict, context.now(), confidence=confidence.chance_of(form.get("sure")))
-        context.store.record(kept)
-        saved_forms.forget_form(context, draft)
+        context.store.record(kept, drop=saved_forms.form_key(draft))
         mistakes.remember(context, kept, verdict)
         context.prepare_next(question.item)
         return _after(context, draft, kept)

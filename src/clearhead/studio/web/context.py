@@ -178,7 +178,12 @@ def context_of(request: Request) -> Context:
     return context
 
 
-CurrentContext = Annotated[Context, Depends(context_of)]
+async def _current_context(request: Request) -> Context:
+    """As a dependency: a coroutine, for FastAPI sends a plain function to another thread."""
+    return context_of(request)
+
+
+CurrentContext = Annotated[Context, Depends(_current_context)]
 
 
 def secret_in(folder: Path) -> str:

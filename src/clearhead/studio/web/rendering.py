@@ -15,6 +15,7 @@ from clearhead.studio.text.field_limits import LONGEST
 from clearhead.studio.text.svg import figure
 from clearhead.studio.web.context import Context, context_of
 from clearhead.studio.web.security import COOKIE
+from clearhead.studio.web.settings import LOCAL
 
 _TEMPLATES = Environment(
     loader=PackageLoader("clearhead.studio"),
@@ -30,13 +31,16 @@ _TEMPLATES.install_gettext_callables(translation.lookup, translation.lookup_many
 
 
 @lru_cache(maxsize=4096)
-def _markup(text: str, words: NullTranslations) -> Markup:
-    return Markup(words.gettext(text))  # noqa: S704 — a text of ours
+def _markup(text: str, words: NullTranslations, filled: bool) -> Markup:
+    """The text as the catalog has it; filled: with no values, which leaves one % of two."""
+    markup = Markup(words.gettext(text))  # noqa: S704 — a text of ours
+    return markup % {} if filled else markup
 
 
 def _translated(text: str, /, **values: Any) -> Markup:
-    """Return what jinja2.ext's own gettext returns, at a fifth of its cost: a page has some twenty texts."""
-    return _markup(text, translation.current_catalog()) % values
+    """Return what jinja2.ext's own gettext returns, at a tenth of its cost: a page has some twenty texts."""
+    markup = _markup(text, translation.current_catalog(), not values)
+    return markup % values if values else markup
 
 
 _TEMPLATES.globals.update(gettext=_translated, _=_translated)
@@ -89,12 +93,23 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
         **values,
     )
     response = HTMLResponse(text, status)
-    # no-store discards the page that Back would show, with what was typed into it. A shared studio uses it, so that
-    # Back shows nothing of a learner who has logged out; there drafts.js restores what was typed.
-    response.headers["cache-control"] = "no-store" if root.settings.shared else "no-cache"
+    response.headers["cache-control"] = _cache_control(request, root.settings.shared)
     if fresh:
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
     return response
+
+
+def _cache_control(request: Request, shared: bool) -> str:
+    """Return no-cache where Back may show the page with what was typed into it, else no-store.
+
+    In a shared studio, Back must show nothing of a learner after log-out. Clear-Site-Data at log-out makes Chromium
+    drop the pages that Back would show, in secure contexts, where it sends Sec-CH-UA. Firefox and WebKit keep them
+    (docs/decisions/0025), so they get no-store, and drafts.js restores what was typed.
+    """
+    if not shared:
+        return "no-cache"
+    secure = request.url.scheme == "https" or request.url.hostname in LOCAL
+    return "private, no-cache" if secure and "sec-ch-ua" in request.headers else "no-store"
 
 
 def fragment(name: str, **values: Any) -> Markup:

@@ -10,7 +10,8 @@ from torch._decomp import register_decomposition
 from clearhead.kernels import Problem, Result
 from clearhead.kernels.blockwise import NOTHING
 from clearhead.kernels.places import wide
-from clearhead.multihead import stepwise, traced
+from clearhead.multihead import traced
+from clearhead.multihead.operators import double_backward
 
 
 def run(problem: Problem, dropout_p: float) -> Result:
@@ -25,7 +26,7 @@ def run(problem: Problem, dropout_p: float) -> Result:
     dtype = wide(problem.query.dtype)
     bias = None if problem.bias is None else problem.bias.to(dtype)
     widened = dataclasses.replace(problem, query=problem.query.to(dtype), bias=bias)
-    out, lse = stepwise.whole(widened, key.to(dtype), value.to(dtype), dropout_p)
+    out, lse = double_backward.whole(widened, key.to(dtype), value.to(dtype), dropout_p)
     written_out = problem.softcap is not None or problem.sinks is not None or problem.alibi is not None
     if written_out or dropout_p > 0:
         return Result(out.to(problem.query.dtype), lse)

@@ -26,9 +26,9 @@ def dense(problem: Problem, dropout_p: float = 0.0, average: bool = False) -> tu
             dense, (problem.query,), problem, dropout_p, average
         )  # a mode is watching: let it see
     if dropout_p == 0 and not modes.records_operators(problem.query):
-        found = kernels.with_weights(problem, average=average)
-        if found is not None:
-            return found
+        both = kernels.with_weights(problem, average=average)
+        if both is not None:
+            return both
     key, value = problem.key, problem.value
     if problem.group > 1:
         key, value = (x.repeat_interleave(problem.group, 1) for x in (key, value))
