@@ -25,7 +25,7 @@ inline Real dot(const Real* a, const Real* b, int64_t n) {
 
 // Everything a block of queries needs, and δ; of few queries -d lse alone, for the sum follows. A lane past the end, or
 // an empty row, gets lse +inf: its weights are 0.
-inline void start_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
+inline void start_block(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
                         int64_t first, int64_t n, Multiplier m) {
   pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, s.lanes, s.query_lanes, s.row_space);
   pack_rows(p.query, p.dtype, batch, head, first, n, p.width, s.query_rows);
@@ -100,7 +100,7 @@ inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, Real*
 }
 
 // Add dS to the gradient of a bias of rows, or of rows and keys.
-inline void add_to_bias(const Backward& g, const BackwardScratch& s, const Place& at) {
+inline void add_to_bias(const Gradients& g, const BackwardScratch& s, const Place& at) {
   const Tensor& b = g.grad_bias;
   Real* const to = static_cast<Real*>(b.data) + at.batch * b.batch + at.head * b.head + at.row * b.row +
                     at.key * b.column;
@@ -184,7 +184,7 @@ inline void products_of_block(const Attention& p, const BackwardScratch& s, cons
 }
 
 // All gradients from P and dP.
-inline void gradients_of_block(const Attention& p, const Backward& g, const BackwardScratch& s, const Place& at,
+inline void gradients_of_block(const Attention& p, const Gradients& g, const BackwardScratch& s, const Place& at,
                                Rows keys, Real* sums) {
   const int64_t n = at.keys;
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
@@ -209,14 +209,14 @@ inline void gradients_of_block(const Attention& p, const Backward& g, const Back
   add_to_keys(reached, n, s.slopes, s.query_rows, width, grad_key);
 }
 
-inline void finish_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
+inline void finish_block(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
                          int64_t first, int64_t n) {
-  if (g.sink_rows) {  // a sink is a logit like others, of weight exp(sink - lse), whose value is 0
-    Real* const rows = static_cast<Real*>(g.sink_rows) + (batch * p.heads + head) * p.length + first;
+  if (g.sinks_rows) {  // a sink is a logit like others, of weight exp(sink - lse), whose value is 0
+    Real* const rows = static_cast<Real*>(g.sinks_rows) + (batch * p.heads + head) * p.length + first;
     const double sink = double(number_at(p.sinks, head)) * kLog2EWide;
     for (int64_t i = 0; i < n; i++) rows[i] = -Real(__builtin_exp2(sink - s.lse[i] - s.lse_rest[i])) * s.delta[i];
   }
-  for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = Real(p.scale);  // δ is not needed any more
+  for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = scale_of(p, head);  // δ is not needed any more
   unpack_lanes(s.grad_query, s.lanes, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);
   if (!g.alibi_rows) return;
   Real* const rows = static_cast<Real*>(g.alibi_rows) + (batch * p.heads + head) * p.length + first;
@@ -253,13 +253,13 @@ inline void weights_of_few(const Attention& p, const BackwardScratch& s, int64_t
   });
 }
 
-void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
+void backward(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
               Real* sums, Real* scratch) {
   size_t total;
   BackwardScratch s = carve(p, scratch, &total);
-  const Multiplier m = multiplier_of(p);
   const int64_t group = p.heads / p.kv_heads;
-  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+    const Multiplier m = multiplier_of(p, head);
     for (int64_t row = first; row < last; row += kRows) {
       const int64_t rows = smaller(kRows, last - row);
       s.lanes = lanes_of(rows);
@@ -275,9 +275,10 @@ void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_h
       });
       finish_block(p, g, s, batch, head, row, rows);
     }
+  }
 }
 
-void store_key_sums(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, const Real* sums) {
+void store_key_sums(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, const Real* sums) {
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   const int64_t group = p.heads / p.kv_heads;
   for (int64_t head = 0; bias_of_keys(g) && head < group; head++) {

@@ -53,7 +53,7 @@ class Case:
             seed=seed + 11,
             reach=self.reach,
             alibi=None if self.alibi is None else torch.rand(self.heads, generator=make).to(dtype) / 8,
-            alibi_offset=self.alibi or 0,
+            first_query=self.alibi or 0,
         )
 
     def _tensor(self, make: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -20,12 +20,12 @@ def exact(problem):
     logits = reference.logits(
         problem.query,
         problem.key,
-        scale=problem.scale,
+        scale=problem.attention.scale,
         allow=allowed(problem),
         bias=added(problem, torch.float64),
-        softcap=problem.softcap,
+        softcap=problem.attention.softcap,
     )
-    return reference.weights(logits, reference.lse(logits, problem.sinks))
+    return reference.weights(logits, reference.lse(logits, problem.attention.sinks))
 
 
 @pytest.mark.parametrize("dtype", FLOOR, ids=str)

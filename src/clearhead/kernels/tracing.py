@@ -31,11 +31,11 @@ def untraced(function: F) -> F:
     return cast(F, call)
 
 
-def refuse_tracing(what: str) -> None:
+def refuse_tracing(subject: str) -> None:
     """Raise an error while torch.jit.trace records, of what depends on more than the shapes of tensors.
 
     Raises:
         OptionError: torch.jit.trace is at work.
     """
     if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        raise OptionError(f"torch.jit.trace cannot record {what}. Use torch.compile or torch.export.")
+        raise OptionError(f"torch.jit.trace cannot record {subject}. Use torch.compile or torch.export.")

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, RankError, ShapeError, shape_text
 from clearhead.kernels.library import library, reads_tensors
-from clearhead.kernels.problem import divide_heads
 from clearhead.kernels.tracing import untraced
 from clearhead.masks import Mask
+from clearhead.spec import divide_heads
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
