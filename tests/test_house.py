@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import clearhead
+
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "clearhead"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -121,3 +123,21 @@ def test_the_lowest_constraints_are_up_to_date():
     lowest = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lowest)
     assert lowest.FILE.read_text() == lowest.lowest((ROOT / "pyproject.toml").read_text()), "run tools/lowest.py"
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert clearhead.__version__ == project["version"]
+    assert re.findall(r"^## \[(.+)\] - \d{4}-\d\d-\d\d$", changelog, re.M)[0] == project["version"]
+
+
+def test_the_changelog_is_in_the_form_of_keep_a_changelog():
+    lines = (ROOT / "CHANGELOG.md").read_text().splitlines()
+    sections = [line for line in lines if line.startswith("### ")]
+    assert set(sections) <= {
+        f"### {name}" for name in ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+    }
+    assert next(line for line in lines if line.startswith("## ")) == "## Unreleased"
+    entries = [line for line in lines if not line.startswith(("#", "- ")) and line]
+    assert entries == [], "one line a change"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from clearhead import hooks as _hooks
 from clearhead.registration import register as _register
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from clearhead import masks as masks

@@ -1,7 +1,7 @@
 """How public functions treat arguments that are not plain tensors: convert them, ask their class, or refuse them.
 
-The memory of a tensor subclass may hold something else than the numbers it stands for. Every public function therefore
-goes by `kind` before it reads anything; for plain tensors that costs a type check each.
+The memory of a tensor subclass may differ from the numbers it represents. Every public function therefore asks `kind`
+before it reads an argument; for plain tensors that costs one type check.
 """
 
 import functools
@@ -53,7 +53,7 @@ _BY_NAME = {
 
 
 def kind(value: Any) -> Kind:
-    """How an argument is to be read.
+    """Return how an argument is read.
 
     >>> kind(torch.ones(2)), kind(None), kind(torch.ones(2).to_sparse())
     (<Kind.PLAIN: ...>, <Kind.PLAIN: ...>, <Kind.REFUSED: ...>)
@@ -82,7 +82,7 @@ def kind(value: Any) -> Kind:
 
 
 def are_plain(*values: Any, nested: bool = False) -> bool:
-    """Whether nothing among the arguments has to be understood, asked or refused. Tells most by their type alone.
+    """Return whether no argument has to be converted, asked or refused. The type alone decides most cases.
 
     Args:
         nested: whether nested tensors count as plain.
@@ -125,7 +125,7 @@ def checked(
 
 
 class Taking:
-    """How a function is called with arguments that are not plain: they are understood, asked, or refused.
+    """How a function is called with arguments that are not plain tensors: they are converted, asked, or refused.
 
     Args:
         function: what to call in the end.
@@ -192,7 +192,7 @@ class Taking:
 
 
 class _Ours(TorchFunctionMode):
-    """Compute by our function wherever a class calls torch's."""
+    """A mode that computes by our function wherever a class calls torch's."""
 
     def __init__(self, twin: Callable[..., Any], ours: Callable[..., Any]) -> None:
         super().__init__()
@@ -225,7 +225,7 @@ def ask(function: Callable[..., Any], values: list[Any], args: tuple[Any, ...], 
 
 
 def refuse_unreadable(**values: Any) -> None:
-    """Raise an error where an argument, told by its name, is of a kind that has no numbers in its memory.
+    """Raise an error if an argument, given by name, has no numbers in its memory.
 
     Raises:
         DtypeError: names the first of them, and says what to pass instead.
@@ -236,7 +236,7 @@ def refuse_unreadable(**values: Any) -> None:
 
 
 def refuse(name: str, value: Tensor) -> NoReturn:
-    """Raise an error that says why an argument cannot be read, and what to pass instead."""
+    """Raise an error that says why an argument cannot be read and what to pass instead."""
     known = _known(type(value))
     if known is not None:
         why = _BY_NAME[known].format(name=name)
@@ -258,12 +258,12 @@ def _none_knows(function: Callable[..., Any], values: list[Any]) -> NoReturn:
 
 
 def _differs(bound: inspect.BoundArguments, name: str) -> bool:
-    """Whether an option was given that is not its default."""
+    """Return whether an option differs from its default."""
     return bound.arguments[name] is not bound.signature.parameters[name].default
 
 
 def _has_own_answer(cls: type) -> bool:
-    """Whether a class says more in its __torch_function__ than that what comes out is of the class too."""
+    """Return whether a class's __torch_function__ does more than return results of the class."""
     function = cls.__torch_function__  # type: ignore[attr-defined]
     return function is not _ASKS_NOBODY and getattr(function, "__func__", function) is not _DEFAULT
 

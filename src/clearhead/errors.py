@@ -1,4 +1,4 @@
-"""Every error Clearhead raises, and the one style of message.
+"""Every error Clearhead raises, and the style of their messages.
 
 A message has three parts: what was wrong, what was expected, how to fix it; with the caller's own shapes and axis
 letters. Each class also derives from the built-in type torch raises for the same mistake, so that code written for
@@ -11,11 +11,11 @@ AXES = {2: "L,D", 3: "B,L,D", 4: "B,H,L,D", 5: "B,G,H,L,D"}
 
 
 class ClearheadError(Exception):
-    """The root: `except ClearheadError` catches everything this package raises on purpose."""
+    """The base class: `except ClearheadError` catches every error this package raises on purpose."""
 
 
 class ShapeError(ClearheadError, RuntimeError, ValueError, AssertionError):
-    """A tensor has a shape that does not fit the others. (torch raises any of the three, by the place.)"""
+    """A tensor has a shape that does not fit the others. (torch raises any of the three, depending on the function.)"""
 
 
 class RankError(ShapeError, IndexError):
@@ -23,7 +23,7 @@ class RankError(ShapeError, IndexError):
 
 
 class PlaceError(ClearheadError, IndexError):
-    """An index asks for what a matrix does not have."""
+    """An index is outside a matrix."""
 
 
 class DtypeError(ClearheadError, NotImplementedError, TypeError, AssertionError):
@@ -35,11 +35,11 @@ class DeviceError(ClearheadError, RuntimeError):
 
 
 class OptionError(ClearheadError, ValueError, RuntimeError):
-    """An option has a value that makes no sense, or that contradicts another option."""
+    """An option has an invalid value, or contradicts another option."""
 
 
 class KernelError(ClearheadError, RuntimeError):
-    """The kernel that was asked for by name cannot compute this problem."""
+    """The kernel named by the caller cannot compute this problem."""
 
 
 class CacheFullError(ClearheadError, RuntimeError):
@@ -47,7 +47,7 @@ class CacheFullError(ClearheadError, RuntimeError):
 
 
 class TooLargeError(ClearheadError, RuntimeError):
-    """An answer would take more memory than the caller allowed."""
+    """A result would take more memory than the caller allows."""
 
 
 class CaptureError(ClearheadError, RuntimeError):
@@ -55,11 +55,11 @@ class CaptureError(ClearheadError, RuntimeError):
 
 
 class ModelError(ClearheadError, RuntimeError):
-    """A model, a text or a picture cannot be used: not there, not readable, or too long.
+    """A model, a text or a picture cannot be used: it is missing, unreadable or too long.
 
     Attributes:
-        remote_code: True where the one reason is that the model brings code of its own and was not trusted to run it.
-        model: what the model was asked for by, where that is known.
+        remote_code: True if the only reason is that the model brings its own code and was not trusted to run it.
+        model: the name or path the model was requested by, if known.
     """
 
     remote_code: bool = False
@@ -76,15 +76,15 @@ class PackError(ClearheadError, ValueError):
 
 
 class ProofError(PackError):
-    """An item's programs ran, or could not run, and the item does not hold. Carries the place, as PackError."""
+    """An item's programs fail, or show that the item is wrong. Carries the place, as PackError."""
 
 
 class SandboxError(ClearheadError, RuntimeError):
-    """No confinement is to be had on this machine, or it failed to start."""
+    """This machine cannot confine programs, or the confinement failed to start."""
 
 
 class ExtraError(ClearheadError, ImportError):
-    """A library is missing that only some of Clearhead needs. The message has the pip command; `name` the library."""
+    """An optional library is missing. The message has the pip command, `name` the library."""
 
 
 class StoreError(ClearheadError, RuntimeError):
@@ -98,7 +98,7 @@ class StoreError(ClearheadError, RuntimeError):
 
 
 def shape_text(name: str, shape: Sequence[int], axes: str | None = None) -> str:
-    """Say a shape the way every message does: `key.shape=(2, 8, 10, 48), axes B,H,S,D`.
+    """Return a shape as every message writes it: `key.shape=(2, 8, 10, 48), axes B,H,S,D`.
 
     >>> shape_text("key", (2, 8, 10, 48), "B,H,S,D")
     'key.shape=(2, 8, 10, 48), axes B,H,S,D'

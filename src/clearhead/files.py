@@ -1,4 +1,4 @@
-"""What to say of a file that cannot be read or written: which, why, and what to do about it."""
+"""Errors for files that cannot be read or written: which file, why, and what to do."""
 
 import errno
 from pathlib import Path
@@ -21,7 +21,7 @@ _WAY_OUT = {
 
 
 def unwritable(path: str | Path, error: Exception) -> OptionError:
-    """The error for a file that could not be written.
+    """Return the error for a file that could not be written.
 
     >>> print(unwritable("maps.html", IsADirectoryError(errno.EISDIR, "Is a directory")))
     maps.html cannot be written: Is a directory. Give the path of a file.
@@ -32,7 +32,7 @@ def unwritable(path: str | Path, error: Exception) -> OptionError:
 
 
 def unreadable(path: str | Path, error: Exception, expected: str = "a text file") -> ModelError:
-    """The error for a file that could not be read.
+    """Return the error for a file that could not be read.
 
     >>> print(unreadable("a.txt", FileNotFoundError(errno.ENOENT, "No such file or directory")))
     a.txt cannot be read: No such file or directory. Give the path of a text file.

@@ -1,7 +1,7 @@
-"""Makes torch know `torch.ops.clearhead` once clearhead is imported, without importing torch for it.
+"""Register `torch.ops.clearhead` when clearhead is imported, without importing torch for it.
 
-A program saved by `torch.export.save` names our operators, and torch looks them up by that name. They are defined when
-somebody does so, and not before: `import clearhead` stays cheap.
+A program saved by `torch.export.save` names our operators, and torch looks them up by that name. They are defined at
+the first look-up, so that `import clearhead` stays cheap.
 """
 
 import sys

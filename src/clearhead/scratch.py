@@ -1,4 +1,4 @@
-"""Temporary folders that a killed process does not leave behind for good.
+"""Temporary folders that are removed even if their process is killed.
 
 Each process has one folder in the temporary folder of the system, `clearhead-scratch-XXXXXXXX`, and makes all others in
 it. It holds a lock (flock) on that folder as long as it lives; the kernel drops the lock however the process ends. So
@@ -36,7 +36,7 @@ _home: tuple[int, Path, int | None] | None = None  # process id, folder, descrip
 
 
 def folder(prefix: str = "") -> Path:
-    """A new, empty folder that only this user may enter. It is gone when the process ends, or at the next start.
+    """Return a new, empty folder that only this user may enter. It is removed at the end or at the next start.
 
     >>> place = folder("run-")
     >>> place.is_dir(), list(place.iterdir())
@@ -48,7 +48,7 @@ def folder(prefix: str = "") -> Path:
 
 
 def remove(place: Path) -> None:
-    """Remove a folder and all it holds: any depth, any mode, paths longer than PATH_MAX. What cannot go is left.
+    """Remove a folder with its contents: any depth, any mode, paths longer than PATH_MAX. What cannot be removed stays.
 
     A folder inside a folder is moved up to the top before it is emptied, so no path here has more than two names, and
     nothing recurses. Links are removed and not followed.
@@ -68,7 +68,7 @@ def remove(place: Path) -> None:
 
 
 def sweep() -> list[Path]:
-    """Remove what ended processes of this user left in the temporary folder; gives what was removed.
+    """Remove what ended processes of this user left in the temporary folder; return what was removed.
 
     A folder is removed if it has our name, belongs to this user, is no link, is closed to others, and nobody holds its
     lock. Never raises: what cannot be removed stays.
@@ -100,7 +100,7 @@ def _remove_if_left(place: Path) -> bool:
 
 
 def _process_folder() -> Path:
-    """This process's folder; a forked child and a process whose folder was taken away get one of their own."""
+    """Return this process's folder; a forked child, or a process whose folder was removed, gets one of its own."""
     global _home
     if _home is None or _home[0] != os.getpid() or not _home[1].is_dir():
         if _home is None:
@@ -156,7 +156,7 @@ def _clear(top: int) -> None:
 
 
 def _gone(name: str, folder: int) -> bool:
-    """Remove a file or an empty folder. A folder that holds something stays; from now on it may be listed and moved."""
+    """Remove a file or an empty folder. A folder with contents stays, and is made listable and movable."""
     try:
         if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=folder)

@@ -1,4 +1,4 @@
-"""Numbers of bytes as people write them."""
+"""Sizes in bytes, as people write them."""
 
 import math
 from contextlib import suppress
@@ -12,7 +12,7 @@ UNITS = {
 
 
 def size(given: object, name: str) -> int | None:
-    """A number of bytes: a number, or a text with a unit; None stays None.
+    """Return a number of bytes from a number or a text with a unit; None stays None.
 
     Args:
         name: what the caller calls it, for the message.

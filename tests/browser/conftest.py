@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def serve(data: Path, library: Library, settings: Settings | None = None) -> Iterator[str]:
-    """A fresh studio over this shelf, at the address that comes out."""
+    """Serve a fresh studio over this library, and yield its address."""
     app = create(settings or Settings(data=data), library)
     with take_port("127.0.0.1", 0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))

@@ -25,6 +25,7 @@ def rows() -> list[Row]:
     ]
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_ways_of_each_kind_of_work_agree() -> None:
     kinds = {work.group: work for work in all_work(quick=True)}
@@ -141,6 +142,7 @@ def test_real_time_priority_ends_with_its_block() -> None:
         assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
+@pytest.mark.slow
 def test_time_and_memory_against_length(tmp_path) -> None:
     points = [lengths._measured(way, 512) for way in lengths.WAYS]
     assert all(point.seconds > 0 for point in points)

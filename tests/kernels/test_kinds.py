@@ -157,6 +157,7 @@ for name, question in ask.items():
 """
 
 
+@pytest.mark.slow
 def test_a_default_device_or_dtype_changes_no_answer() -> None:
     # In a process of its own: with a null address the library would take it down.
     found = subprocess.run([sys.executable, "-c", _QUESTIONS], capture_output=True, text=True, check=False)
@@ -177,6 +178,7 @@ _CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", _CALLS)
 def test_what_is_made_at_the_first_call_serves_the_later_ones(call: str) -> None:
     script = _FIRST_CALL.format(call=_CALLS[call])

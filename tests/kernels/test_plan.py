@@ -41,11 +41,11 @@ SITUATIONS = [
 ]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 ROUTES = {
-    "clearhead.multihead.blocks.run": plan.CHUNKED_RULE,
-    "clearhead.multihead.custom_op.run": plan.CUSTOM_OPERATOR,
-    "clearhead.multihead.decomposed.run": plan.DECOMPOSED,
-    "clearhead.multihead.stepwise.run": plan.TORCH_STEPS,
-    "clearhead.multihead.scripted.record": plan.TORCHSCRIPT,
+    "clearhead.multihead.chunked_rule.run": plan.CHUNKED_RULE,
+    "clearhead.multihead.operators.custom_op.run": plan.CUSTOM_OPERATOR,
+    "clearhead.multihead.operators.decomposition.run": plan.DECOMPOSED,
+    "clearhead.multihead.operators.double_backward.run": plan.TORCH_STEPS,
+    "clearhead.multihead.operators.torchscript.record": plan.TORCHSCRIPT,
 }
 
 

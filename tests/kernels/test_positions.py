@@ -1,5 +1,8 @@
 """A part of an attention, with its positions, computes what the whole computes of its rows: dropout bit for bit."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -12,12 +15,19 @@ from .test_contract import IMPLEMENTATIONS, skip_if_refused
 B, H, H_KV, L, S, D = 2, 6, 3, 131, 157, 7
 
 
+@pytest.fixture
+def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    name, _, target = request.param.partition("-")
+    with kernels.target(target) if target else nullcontext():
+        yield name
+
+
 def whole(dtype: torch.dtype, **fields) -> Problem:
     """A problem whose output is its weights after dropout."""
     make = torch.Generator().manual_seed(1)
     query, key = (torch.randn(B, heads, n, D, generator=make).to(dtype) for heads, n in ((H, L), (H_KV, S)))
     value = torch.eye(S, dtype=dtype).expand(B, H_KV, S, S)
-    slopes = torch.rand(H, generator=make) / 8
+    slopes = (torch.rand(H, generator=make) / 8).to(dtype)
     attention = Attention(0.3, dropout_p=0.3, seed=(5 << 40) + 77, alibi=slopes, **fields)
     return Problem(query, key, value, attention)
 

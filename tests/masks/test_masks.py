@@ -222,7 +222,7 @@ LARGE = {
 def test_a_large_rule_is_never_made_a_tensor(name, monkeypatch):
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    from clearhead.multihead import blocks
+    from clearhead.multihead import chunked_rule
 
     class Largest(TorchDispatchMode):
         numel = 0
@@ -237,8 +237,8 @@ def test_a_large_rule_is_never_made_a_tensor(name, monkeypatch):
     length, heads, rule = 700, 2, LARGE[name]
     monkeypatch.setattr("clearhead.kernels.calls.prepare.RULE_ENTRIES", 0)
     monkeypatch.setattr("clearhead.kernels.blockwise.BLOCK", 1 << 15)
-    monkeypatch.setattr(blocks, "ROWS", 64)
-    monkeypatch.setattr(blocks, "COLUMNS", 32)
+    monkeypatch.setattr(chunked_rule, "ROWS", 64)
+    monkeypatch.setattr(chunked_rule, "COLUMNS", 32)
     # The mode would send the call through the operator; what is watched here is the plain way.
     monkeypatch.setattr("clearhead.kernels.modes.records_operators", lambda *tensors: False)
     q, k, v = (torch.randn(1, heads, length, 8, dtype=torch.float64, requires_grad=True) for _ in range(3))

@@ -49,6 +49,7 @@ def test_equals_augmenting_paths():
             torch.testing.assert_close(ours[sample, index], (exact / exact.sum()).double())
 
 
+@pytest.mark.slow
 def test_one_layer_is_the_rollout():
     matrix = LAYERS[0].matrix(torch.float64)
     torch.testing.assert_close(flow([matrix], [1, 3]), rollout([matrix]).rows([1, 3]).double())

@@ -99,5 +99,6 @@ def test_makes_no_tensor_of_the_matrix_size(kind: str, operation: str, monkeypat
     assert largest(lambda: OPERATIONS[operation](subject)) < LENGTH * LENGTH / 4
 
 
+@pytest.mark.slow
 def test_the_watch_sees_the_dense_matrix():
     assert largest(lambda: matrix().to_dense()) >= LENGTH * LENGTH

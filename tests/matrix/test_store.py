@@ -50,6 +50,7 @@ def test_files_that_are_something_else(tmp_path):
         load(path)
 
 
+@pytest.mark.slow
 def test_every_call_of_a_generation_is_kept_and_its_keys_are_written_once(tmp_path):
     from clearhead.capture import Record, observe
 

@@ -22,7 +22,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clearhead.matrix.sweep.BLOCK", 2**17)
     monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**17)
     monkeypatch.setattr("clearhead.masks.mask.PIECE", 2**15)
-    monkeypatch.setattr("clearhead.multihead.blocks.ROWS", 64)
+    monkeypatch.setattr("clearhead.multihead.chunked_rule.ROWS", 64)
 
 
 @pytest.mark.slow

@@ -285,7 +285,9 @@ TRANSFORMS = {
 @pytest.mark.parametrize("mask", ["bias", "slopes"])
 @pytest.mark.parametrize("name", TRANSFORMS)
 def test_forward_mode_transforms_pass_through(name, mask, monkeypatch):
-    monkeypatch.setattr("clearhead.multihead.stepwise.BLOCK", 2 * H * S * B)  # two queries at a time, and one left
+    monkeypatch.setattr(
+        "clearhead.multihead.operators.double_backward.BLOCK", 2 * H * S * B
+    )  # two queries at a time, and one left
     q, k, v = inputs(torch.float64)
     k, v = (k[0], v[0]) if "vmap" in name else (k, v)
     bias, sinks = torch.randn(H, L, S, dtype=torch.float64), torch.randn(H, dtype=torch.float64)

@@ -1,8 +1,11 @@
 """Two back ends behind one interface, and what happens where there is none."""
 
+import contextlib
 import json
+import os
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -41,6 +44,20 @@ def test_every_back_end_keeps_the_contract(name: str) -> None:
     assert not sandbox.judge("def f(x): return 3 * x", "assert f(4) == 8", name=name).passed
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("first", [80, 82, 84, 86])
+def test_programs_start_from_a_process_with_a_hundred_open_files(name: str, first: int) -> None:
+    """The descriptors of a program straddle 100, where the child moves them first."""
+    opened: list[int] = []
+    with contextlib.ExitStack() as stack:
+        while not opened or opened[-1] < first:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+            stack.callback(os.close, opened[-1])
+        done = sandbox.run("x = 2", want=[("x", "")], name=name)
+    assert (done.stopped, done.values) == (None, {"x": "2"}), done
+
+
 LOOK = """
 import json, os
 written = []
@@ -57,6 +74,21 @@ print(json.dumps({
     "written": written,
 }))
 """
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not NAMES, reason="no back end here")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("first", [84, 86, 88])
+def test_programs_start_whatever_numbers_the_descriptors_have(name: str, first: int) -> None:
+    """A studio with a hundred connections opens its pipes at numbers of a hundred."""
+    with ExitStack() as held:
+        while (file := held.enter_context(Path(os.devnull).open())).fileno() < first - 1:
+            pass
+        program = "import os, sys\nos.write(2, b'err')\nprint(sys.stdin.read())\nx = 1"
+        done = sandbox.run(program, stdin="in", want=[("x", "")], name=name)
+        assert (done.stdout, done.stderr, done.values) == ("in\n", "err", {"x": "1"}), file
+        assert sandbox.judge("def f(x): return 2 * x", "assert learner.f(4) == 8", name=name).passed
 
 
 @pytest.mark.skipif("bubblewrap" not in NAMES, reason="bubblewrap is not installed, or may make no namespaces here")

@@ -90,7 +90,7 @@ PROVED = {
 
 
 def library() -> Library:
-    """The course on a shelf."""
+    """The library with the sample course."""
     pack = Pack(
         "attention",
         "Attention",

@@ -88,6 +88,7 @@ def labels_collide(figure):
     return False
 
 
+@pytest.mark.slow
 def test_labels_do_not_collide_however_many_there_are():
     tokens = ["Donaudampfschiff", *[f"token{n}" for n in range(38)], "$x_1$"]
     assert not labels_collide(plot.head(reading(tokens, layers=1, heads=1), 0, 0))

@@ -29,6 +29,7 @@ def written(place, record, **options):
     return html, json.loads(re.search(r'id="payload">(.*?)</script>', html, re.S)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imported", ["import clearhead", "from clearhead.capture import Record"])
 def test_no_import_of_the_views_is_needed(tmp_path, imported):
     code = f"""
@@ -57,6 +58,7 @@ def test_the_page_holds_the_weights_under_the_names_given(tmp_path):
     assert data["left_out"] is None
 
 
+@pytest.mark.slow
 def test_a_long_text_stays_under_5_mb_and_says_what_it_left_out(tmp_path):
     record = Record.of({str(n): matrix(4099, heads=4, dim=4, seed=n, is_causal=True) for n in range(2)})
     told = []

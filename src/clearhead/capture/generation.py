@@ -66,7 +66,7 @@ def joined(calls: list[PlacedCall]) -> PlacedCall:
         CaptureError: they do not fit in one matrix: keys of one position differ from call to call (beams that change
             places), or so does a number that all calls must share; the message tells which.
 
-    Memory: queries and keys once more; a mask of L·S only where the calls' masks are no band.
+    Memory: queries and keys once more; a mask of L·S only where the calls' masks do not form one band.
     """
     if len(calls) == 1:
         return calls[0]
@@ -188,7 +188,7 @@ def _equal(first: Tensor | None, second: Tensor | None) -> bool:
 
 
 def _band(parts: list[_Part], size: int) -> Band | None:
-    """The one band that all masks are, or None where they are no band."""
+    """The band that all masks together form; None where they do not form one."""
     if any(_attention(part).allow is not None or _attention(part).rule is not None for part in parts):
         return None
     spans = [_spans(part, size) for part in parts]

@@ -294,9 +294,9 @@ class Record(Mapping[str, AttentionMatrix]):
             tokens: what the model read, one a position: of a generation the prompt and the generated tokens (the last,
                 which has no query, may be left out), of an encoder-decoder what its encoder read. Default: the
                 positions' numbers.
-            decoder_tokens: the same of what the decoder of an encoder-decoder read.
+            decoder_tokens: what the decoder of an encoder-decoder read.
             title: the page's heading.
-            progress: told after each layer: how many are done, of how many.
+            progress: called after each layer: (how many are done, of how many).
 
         Returns:
             The path. The file stays under 5 MB whatever the length of the text; the page names what was left out. It

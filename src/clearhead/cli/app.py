@@ -16,6 +16,7 @@ from clearhead.cli.doctor import doctor
 from clearhead.cli.export import export_pack
 from clearhead.cli.import_ import import_questions
 from clearhead.cli.see import see
+from clearhead.cli.tune import tune
 
 app = typer.Typer(
     cls=exit_status.CommandGroup,
@@ -56,3 +57,4 @@ app.add_typer(new.command, name="new")
 app.command("export")(export_pack)
 app.command("import")(import_questions)
 app.command()(doctor)
+app.command()(tune)

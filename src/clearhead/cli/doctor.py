@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
-from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -90,16 +89,11 @@ def _machine() -> list[Finding]:
 def _cpu() -> str:
     """Return the name of the CPU and how many of its cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    name = platform.processor() or platform.machine()
-    details = Path("/proc/cpuinfo")
-    if details.is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in details.read_text().splitlines() if line.startswith("model name")
-        ]
-        name = names[0] if names else name
     import torch
 
-    return f"{name}, {cores} core{'s' if cores != 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"
+    from clearhead.kernels.library import cpu_name
+
+    return f"{cpu_name()}, {cores} core{'s' if cores != 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _packages() -> list[Finding]:
@@ -114,18 +108,39 @@ def _installed(name: str) -> tuple[bool, str]:
 
 
 def _kernels() -> list[Finding]:
-    """Return each kernel, and the one chosen for a plain problem."""
+    """Return each kernel, whether this machine was measured, and the plans of a few typical calls."""
+    from clearhead import kernels
+    from clearhead.kernels import figures
+
+    findings = [Finding("Kernels", item.kernel, item.available, item.reason) for item in kernels.available()]
+    measured = figures.load()
+    works = False if measured.damaged else None
+    findings.append(Finding("Kernels", "measured costs", works, measured.reason or str(measured.path)))
+    return [*findings, *(Finding("Plans", name, None, _plan(*call)) for name, call in CALLS.items())]
+
+
+# dtype, batch, queries, keys, what else `attention` is given, whether gradients are needed
+CALLS: dict[str, tuple[str, int, int, int, dict[str, Any], bool]] = {
+    "prompt, float32": ("float32", 1, 512, 512, {"is_causal": True}, False),
+    "prompt, bfloat16": ("bfloat16", 1, 512, 512, {"is_causal": True}, False),
+    "next token, float32": ("float32", 1, 1, 512, {}, False),
+    "next token, bfloat16": ("bfloat16", 1, 1, 512, {}, False),
+    "training, float32": ("float32", 2, 128, 128, {"is_causal": True}, True),
+    "soft cap, float32": ("float32", 1, 512, 512, {"softcap": 30.0}, False),
+}
+
+
+def _plan(dtype: str, batch: int, length: int, keys: int, options: dict[str, Any], learns: bool) -> str:
+    """Return how a call of 8 heads of 64 would run here."""
     import torch
 
     from clearhead import kernels
 
-    findings = [Finding("Kernels", item.kernel, item.available, item.reason) for item in kernels.available()]
-    query = torch.zeros(1, 2, 5, 8)
-    selected = kernels.select(kernels.Problem(query, query, query, scale=1.0))
-    return [
-        *findings,
-        Finding("Kernels", "chosen", None, f"{selected.kernel} for float32 on this CPU: {selected.reason}"),
-    ]
+    sizes = ((batch, 8, length, 64), (batch, 8, keys, 64), (batch, 8, keys, 64))
+    query, key, value = (torch.empty(size, dtype=getattr(torch, dtype), requires_grad=learns) for size in sizes)
+    planned = kernels.explain(query, key, value, **options)
+    kernel = f"{planned.kernel}, target {planned.target}" if planned.target else planned.kernel
+    return f"{planned.path}, kernel {kernel}: {planned.reason}"
 
 
 def _lens() -> list[Finding]:

@@ -1,7 +1,7 @@
-"""Free text against a rubric: suggested ticks, with the words that made each, for the learner to confirm.
+"""Compare free text with a rubric: suggest ticks, with the words that led to each, for the learner to confirm.
 
-Words are compared by stem and, for long ones, by closeness (typing errors). A phrase that is denied does not count,
-and neither does one in a string of keywords without the small words that make a sentence.
+Words are compared by stem and, for long ones, by closeness (typing errors). Negated phrases do not count,
+nor do keywords without the small words that make a sentence.
 """
 
 import re
@@ -78,12 +78,12 @@ def _stem(word: str) -> str:
 
 
 def ticks(text: str, criteria: Iterable[Criterion]) -> tuple[Tick, ...]:
-    """A suggestion for each criterion.
+    """Return a suggested tick for each criterion.
 
-    >>> one = Criterion("scale", "It says that the logits are divided.", (("divide",), ("square root", "sqrt")))
-    >>> [tick.met for tick in ticks("The logits are divided by the square root of the width.", [one])]
+    >>> criterion = Criterion("scale", "It says that the logits are divided.", (("divide",), ("square root", "sqrt")))
+    >>> [tick.met for tick in ticks("The logits are divided by the square root of the width.", [criterion])]
     [True]
-    >>> [tick.why for tick in ticks("The logits are not divided by the square root.", [one])]
+    >>> [tick.why for tick in ticks("The logits are not divided by the square root.", [criterion])]
     ['“divided” is denied']
     """
     words, asked = _words(text), tuple(criteria)
@@ -133,7 +133,7 @@ def _tick(text: str, words: list[_Word], sentences: set[int], criterion: Criteri
 
 
 def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
-    """(first, last) word of each place where the phrase's words stand in order, close together, in one sentence."""
+    """Return (first, last) word of each place where the phrase occurs: in order, close together, in a sentence."""
     wanted = [_stem(match[0].lower()) for match in _WORD.finditer(phrase)]
     places = []
     for first, word in enumerate(words):
@@ -152,12 +152,12 @@ def _places(words: Sequence[_Word], phrase: str) -> list[tuple[int, int]]:
 
 
 def _alike(stem: str, other: str) -> bool:
-    """The same stem, or one slip of the finger in a word of five letters or more."""
+    """Return whether two stems are equal, or differ by one typing error in a word of five letters or more."""
     return stem == other or (min(len(stem), len(other)) >= 5 and Levenshtein.distance(stem, other, score_cutoff=1) <= 1)
 
 
 def _denied(words: Sequence[_Word], first: int, last: int) -> bool:
-    """Whether a denial stands shortly before the phrase (not in it), in its sentence. Two denials cancel."""
+    """Return whether a negation comes shortly before the phrase in its sentence. Two negations cancel."""
     sentence = words[first].sentence
     before = [word for word in words[max(0, first - _REACH) : first] if word.sentence == sentence]
     count = sum(word.raw in _DENIALS or word.raw.endswith("n't") for word in before)
@@ -165,7 +165,7 @@ def _denied(words: Sequence[_Word], first: int, last: int) -> bool:
 
 
 def _prose(words: Sequence[_Word], covered: set[int]) -> set[int]:
-    """The sentences that have enough small words beside the phrases asked for: not a string of keywords."""
+    """Return the sentences with enough small words beside the wanted phrases, which are not lists of keywords."""
     length, small = Counter[int](), Counter[int]()
     for at, word in enumerate(words):
         length[word.sentence] += 1

@@ -65,8 +65,8 @@ def forget() -> None:
 
 @cache
 def _measured_or_ruled(task: str, dtype: torch.dtype) -> Range:
-    found = measured(task, dtype)
-    return _rule(task, dtype) if found is None else found
+    by_figures = measured(task, dtype)
+    return _rule(task, dtype) if by_figures is None else by_figures
 
 
 @cache

@@ -129,13 +129,13 @@ def _load() -> Figures:
 
 
 def _read(data: dict[str, dict[str, Any]]) -> Costs:
-    found: Costs = {}
+    measured: Costs = {}
     for task, by_dtype in data.items():
         for name, lines in by_dtype.items():
             if task not in TASKS or name not in DTYPES:
                 raise _Damaged(f"there is no {task} of {name}")
-            found[task, DTYPES[name]] = _cost(lines["native"]), _cost(lines["torch"])
-    return found
+            measured[task, DTYPES[name]] = _cost(lines["native"]), _cost(lines["torch"])
+    return measured
 
 
 def _cost(line: dict[str, float]) -> Cost:

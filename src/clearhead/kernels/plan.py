@@ -22,7 +22,7 @@ from clearhead.kernels.cpu_targets import current, forced
 from clearhead.kernels.figures import DECODE, FORWARD, TRAINING
 from clearhead.kernels.library import library, reads_tensors
 from clearhead.kernels.problem import Problem, carries_tangent
-from clearhead.kernels.registry import KERNELS, refusal
+from clearhead.kernels.registry import KERNELS, reason_against
 from clearhead.kernels.torch_sdpa import flash_can
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
@@ -124,7 +124,7 @@ def _limits(forced_target: str | None, dtype: torch.dtype) -> _Limits | None:
     if current(dtype)[0] is None:
         return None
     ranges = [costs.torch_is_faster(task, dtype) for task in (DECODE, FORWARD, TRAINING)]
-    return _Limits(any(found != costs.NEVER for found in ranges), *ranges)
+    return _Limits(any(each != costs.NEVER for each in ranges), *ranges)
 
 
 def _torch_is_faster(limits: _Limits, query: Tensor, key: Tensor, learns: bool) -> costs.Range | None:
@@ -132,8 +132,8 @@ def _torch_is_faster(limits: _Limits, query: Tensor, key: Tensor, learns: bool) 
     if not limits.any:
         return None
     length = query.shape[-2]
-    found = limits.training if learns else limits.decode if length <= costs.FEW_QUERIES else limits.forward
-    return found if found.holds(2 * query.numel() * key.shape[-2]) else None
+    slower = limits.training if learns else limits.decode if length <= costs.FEW_QUERIES else limits.forward
+    return slower if slower.holds(2 * query.numel() * key.shape[-2]) else None
 
 
 def forget() -> None:
@@ -189,9 +189,9 @@ def _target_of(kernel: Kernel, problem: Problem) -> str | None:
 
 def _block_of(problem: Problem, rule: Mask) -> Problem:
     """A problem with a mask and a bias of the kind that the rule's blocks have."""
-    one = range(1)
-    allow = rule.allow.block(one, one, device=problem.query.device) if rule.allow is not None else None
-    bias = rule.bias.bias_block(one, one, device=problem.query.device) if rule.bias is not None else None
+    first = range(1)
+    allow = rule.allow.block(first, first, device=problem.query.device) if rule.allow is not None else None
+    bias = rule.bias.bias_block(first, first, device=problem.query.device) if rule.bias is not None else None
     return problem.change(rule=None, allow=allow, bias=bias)
 
 
@@ -205,7 +205,7 @@ def choose(problem: Problem, kernel: str | None = None) -> tuple[Kernel, dict[st
         return _asked_for(problem, kernel), {}
     refused: dict[str, str] = {}
     for name, candidate in KERNELS.items():
-        why_not = refusal(candidate, problem) or _slower(candidate, problem)
+        why_not = reason_against(candidate, problem) or _slower(candidate, problem)
         if why_not is None:
             return candidate, refused
         refused[name] = why_not
@@ -215,9 +215,9 @@ def choose(problem: Problem, kernel: str | None = None) -> tuple[Kernel, dict[st
 def _asked_for(problem: Problem, name: str) -> Kernel:
     if name not in KERNELS:
         raise KernelError(f"there is no kernel named {name!r}. The kernels are {', '.join(KERNELS)}.")
-    why_not = refusal(KERNELS[name], problem)
+    why_not = reason_against(KERNELS[name], problem)
     if why_not is not None:
-        able = [other for other, kernel in KERNELS.items() if refusal(kernel, problem) is None]
+        able = [other for other, kernel in KERNELS.items() if reason_against(kernel, problem) is None]
         raise KernelError(
             f"kernel {name!r} cannot compute this: {why_not}. "
             f"Use kernel={' or '.join(map(repr, able))}, or kernel=None to let Clearhead choose."

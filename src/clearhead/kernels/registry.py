@@ -35,7 +35,7 @@ def available() -> list[Availability]:
     return rows
 
 
-def refusal(kernel: Kernel, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
+def reason_against(kernel: Kernel, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
     """Why a kernel cannot compute this of a problem, in one line; None if it can."""
     if capability not in kernel.capabilities:
         return f"the {kernel.name} kernel has no {str(capability.name).lower()}"
@@ -64,7 +64,7 @@ def _first(problem: Problem, capability: Capability) -> Kernel | str:
     reason = "no kernel can"
     for kernel in KERNELS.values():
         if capability in kernel.capabilities:
-            why_not = refusal(kernel, problem, capability)
+            why_not = reason_against(kernel, problem, capability)
             if why_not is None:
                 return kernel
             reason = why_not

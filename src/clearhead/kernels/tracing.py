@@ -32,7 +32,7 @@ def untraced(function: F) -> F:
 
 
 def refuse_tracing(subject: str) -> None:
-    """Raise an error while torch.jit.trace records, of what depends on more than the shapes of tensors.
+    """Raise an error while torch.jit.trace records, about a subject that depends on more than the shapes of tensors.
 
     Raises:
         OptionError: torch.jit.trace is at work.

@@ -3,7 +3,7 @@
 from clearhead.multihead.cache import KVCache
 from clearhead.multihead.functional import attention
 from clearhead.multihead.hard import hard_attention, reinforce
-from clearhead.multihead.module import MultiheadAttention
+from clearhead.multihead.layer.module import MultiheadAttention
 from clearhead.multihead.positions import Rotary
 from clearhead.multihead.replace import Replacement, replace_attention
 from clearhead.multihead.transformers_backend import register_with_transformers

@@ -15,8 +15,9 @@ from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import split_alibi
 from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import blocks, custom_op, decomposed, scripted, stepwise
-from clearhead.multihead import custom_op_vmap as _vmap  # noqa: F401 (registers the rules of torch.vmap)
+from clearhead.multihead import chunked_rule
+from clearhead.multihead.operators import custom_op, decomposition, double_backward, torchscript
+from clearhead.multihead.operators import custom_op_vmap as _vmap  # noqa: F401 (registers the rules of torch.vmap)
 from clearhead.spec import Attention
 
 
@@ -105,7 +106,7 @@ def attention(
         return attention_nested(query, key, value, attention, options)
     if modes.traces_torchscript():
         call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
-        return scripted.record(*call, **options)
+        return torchscript.record(*call, **options)
     checks.dropout(dropout_p)
     layout, problem = prepare(
         query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks, float(dropout_p),
@@ -125,7 +126,7 @@ _take = arguments.Taking(
     convert={"attn_mask": from_causal_bias},
     twin=torch.nn.functional.scaled_dot_product_attention,
 )
-scripted.define(attention)
+torchscript.define(attention)
 
 
 def are_plain(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> bool:
@@ -146,15 +147,15 @@ def fused(problem: kernels.Problem, kernel: str | None = None) -> kernels.Result
         return handle_torch_function(fused, (problem.query,), problem, kernel)
     planned = plan(problem, kernel)
     if planned.path == TORCH_STEPS:
-        return stepwise.run(problem)
+        return double_backward.run(problem)
     if planned.path == DECOMPOSED:
-        return decomposed.run(problem)
+        return decomposition.run(problem)
     if planned.path == CUSTOM_OPERATOR:
         return custom_op.run(problem, kernel)
     if problem.attention.dropout_p > 0:
         problem = problem.change(seed=int(torch.randint(2**62, (), device="cpu")))
     if planned.path == CHUNKED_RULE:
-        return blocks.run(problem, planned.kernel)
+        return chunked_rule.run(problem, planned.kernel)
     return kernels.run_planned(problem, str(planned.kernel))
 
 

@@ -13,7 +13,7 @@ from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.prepare import prepare
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
-from clearhead.multihead import weights
+from clearhead.multihead import dense_weights
 from clearhead.multihead.functional import fused, matrix_of
 
 Method = Literal["straight_through", "gumbel", "reinforce"]
@@ -163,11 +163,11 @@ def _sampled(problem: kernels.Problem, result: kernels.Result) -> Tensor:
 def _gumbel(problem: kernels.Problem, temperature: float) -> tuple[Tensor, Tensor]:
     """A sample by the Gumbel-max trick, hard forward and soft backward."""
     key, value = (_heads(x, problem) for x in (problem.key, problem.value))
-    logits = weights.logits(problem, key)
+    logits = dense_weights.logits(problem, key)
     if logits.shape[-1] == 0:
         return logits @ value, torch.full(logits.shape[:3], -1, device=logits.device)
     noisy = (logits - torch.empty_like(logits).exponential_().log()) / temperature
-    soft = weights.softmax(noisy)
+    soft = dense_weights.softmax(noisy)
     index = noisy.argmax(-1).masked_fill((logits == -torch.inf).all(-1), -1)
     chosen = torch.zeros_like(soft).scatter_(-1, index.clamp(min=0)[..., None], 1.0)
     chosen = chosen.masked_fill((index < 0)[..., None], 0)

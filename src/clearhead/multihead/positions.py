@@ -58,8 +58,8 @@ class Rotary:
             )
         if self.layout not in ("half", "interleaved"):
             raise OptionError(f"layout is {self.layout!r}; expected 'half' (Llama) or 'interleaved' (GPT-J).")
-        plain = self.base ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
-        frequencies, magnitude = _scaled(plain, self.base, dict(self.scaling or {}))
+        unscaled = self.base ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width)
+        frequencies, magnitude = _scaled(unscaled, self.base, dict(self.scaling or {}))
         object.__setattr__(self, "_turns", frequencies / (2 * math.pi))
         object.__setattr__(self, "_magnitude", magnitude)
 
@@ -91,11 +91,11 @@ class Rotary:
         turning, rest = x.to(wide).split([width, self.head_dim - width], -1)
         if self.layout == "half":
             a, b = turning.chunk(2, -1)
-            turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+            rotated = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
         else:
             a, b = turning[..., ::2], turning[..., 1::2]
-            turned = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
-        return torch.cat([turned, rest], -1).to(x.dtype)
+            rotated = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+        return torch.cat([rotated, rest], -1).to(x.dtype)
 
     @untraced
     def _check(self, x: Tensor, positions: Tensor | None) -> None:
@@ -118,16 +118,16 @@ _NEEDED = {
 }
 
 
-def _scaled(plain: Tensor, base: float, scaling: dict[str, Any]) -> tuple[Tensor, float]:
+def _scaled(frequencies: Tensor, base: float, scaling: dict[str, Any]) -> tuple[Tensor, float]:
     """Stretch the frequencies: (frequencies, what cos and sin are multiplied with)."""
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     factor = float(scaling.get("factor", 1.0))
     if kind == "default":
-        return plain, 1.0
+        return frequencies, 1.0
     if kind == "linear":
-        return plain / factor, 1.0
+        return frequencies / factor, 1.0
     if kind == "ntk":
-        width = 2 * len(plain)
+        width = 2 * len(frequencies)
         stretched = base * factor ** (width / (width - 2))
         return stretched ** -(torch.arange(0, width, 2, dtype=torch.float64, device="cpu") / width), 1.0
     missing = [name for name in _NEEDED.get(kind, ()) if scaling.get(name) is None]
@@ -137,34 +137,34 @@ def _scaled(plain: Tensor, base: float, scaling: dict[str, Any]) -> tuple[Tensor
             f"(rope_scaling), or set original_max_position_embeddings to the length it was trained on."
         )
     if kind == "llama3":
-        return _llama3(plain, factor, scaling), 1.0
+        return _llama3(frequencies, factor, scaling), 1.0
     if kind == "yarn":
         magnitude = scaling.get("attention_factor") or (0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0)
-        return _yarn(plain, base, factor, scaling), float(magnitude)
+        return _yarn(frequencies, base, factor, scaling), float(magnitude)
     raise OptionError(
         f"scaling type is {kind!r}; expected one of default, linear, ntk, llama3, yarn. Others: turn queries and keys "
         f"yourself before calling attention."
     )
 
 
-def _llama3(plain: Tensor, factor: float, scaling: dict[str, Any]) -> Tensor:
+def _llama3(frequencies: Tensor, factor: float, scaling: dict[str, Any]) -> Tensor:
     """Slow pairs are stretched, fast ones left, those between blended."""
     low, high = float(scaling["low_freq_factor"]), float(scaling["high_freq_factor"])
-    turns = scaling["original_max_position_embeddings"] * plain / (2 * math.pi)  # in the original context
+    turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)  # in the original context
     blend = ((turns - low) / (high - low)).clamp(0, 1)
-    return plain * (blend + (1 - blend) / factor)
+    return frequencies * (blend + (1 - blend) / factor)
 
 
-def _yarn(plain: Tensor, base: float, factor: float, scaling: dict[str, Any]) -> Tensor:
+def _yarn(frequencies: Tensor, base: float, factor: float, scaling: dict[str, Any]) -> Tensor:
     """The same idea, blended over pair numbers instead of frequencies (Peng et al. 2023, section 3.2)."""
-    width, context = 2 * len(plain), scaling["original_max_position_embeddings"]
+    width, context = 2 * len(frequencies), scaling["original_max_position_embeddings"]
 
     def pair_that_turns(times: float) -> float:
         return width * math.log(context / (times * 2 * math.pi)) / (2 * math.log(base))
 
     first = max(math.floor(pair_that_turns(scaling.get("beta_fast") or 32)), 0)
     last = min(math.ceil(pair_that_turns(scaling.get("beta_slow") or 1)), width - 1)
-    ramp = ((torch.arange(len(plain), dtype=torch.float64, device="cpu") - first) / max(last - first, 0.001)).clamp(
-        0, 1
-    )
-    return plain / factor * ramp + plain * (1 - ramp)
+    ramp = (
+        (torch.arange(len(frequencies), dtype=torch.float64, device="cpu") - first) / max(last - first, 0.001)
+    ).clamp(0, 1)
+    return frequencies / factor * ramp + frequencies * (1 - ramp)

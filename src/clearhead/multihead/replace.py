@@ -1,4 +1,4 @@
-"""`replace_attention`: give a model our attention in place of torch's."""
+"""`replace_attention`: give a model our attention instead of torch's."""
 
 from dataclasses import dataclass, field
 from typing import cast
@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
-from clearhead.multihead.module import MultiheadAttention
+from clearhead.multihead.layer.module import MultiheadAttention
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Run code that is not ours, confined: no network, no files but its own, bounded time, memory, output."""
+"""Run programs of others, confined: no network, no files but their own, bounded time, memory and output."""
 
 import secrets
 import socket
@@ -44,7 +44,7 @@ def run(
         files: (name, content) put into its empty folder, which is also its working folder.
         want: (name, format spec) of variables to bring back as text, in `Outcome.values`.
         preload: modules the warm worker has imported already: a torch program starts in milliseconds, not seconds.
-        salt: seeds whatever the program does not seed, and Python's hashes; two salts, two runs that must agree.
+        salt: seeds Python's hashes and whatever the program does not seed, so that runs with two salts can be compared.
         name: a back end of `available()` by name; None is the best.
         owner: whose program it is. Owners take turns where programs wait for room: see `capacity`.
     Returns:
@@ -68,7 +68,7 @@ def run(
 
 
 def warm(preload: Sequence[str] = (), salts: Sequence[int] = (1,)) -> None:
-    """Start the workers for these now, side by side, so that the first program need not wait for one after another."""
+    """Start the workers for these now, in parallel, so that the first program does not wait for them one by one."""
     for salt in salts:
         starter(preload, salt)
 
@@ -90,7 +90,7 @@ def run_each(
         time_each: seconds that each of them may take; None: as long as all together.
     Returns:
         An Outcome a program, or None if one of them ended the process, met a limit or replaced something of Python's or
-        torch's own: then run them one by one. A program may still see what an earlier one left behind; where that
+        torch's own: then run them one by one. A program may still see what an earlier one left behind; if that
         matters, compare with the opposite order.
 
     >>> [one.stdout for one in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
@@ -110,7 +110,7 @@ def run_each(
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the tests say of a program. `program` and `examiner` are the outcomes of the two processes."""
+    """The results of a program's tests. `program` and `examiner` are the outcomes of the two processes."""
 
     tests: tuple[Tested, ...]
     program: Outcome
@@ -122,7 +122,7 @@ class Judged:
         return bool(self.tests) and all(test.passed for test in self.tests)
 
 
-# What a learner reads of a program that was stopped, or whose tests were.
+# Messages for a learner whose program, or its tests, were stopped.
 _WHY = {
     "time": "It was stopped after {limits.seconds:g} seconds. Is there a loop that never ends?",
     "memory": "It was stopped: it asked for too much memory.",
@@ -143,7 +143,7 @@ def judge(
     name: str | None = None,
     owner: str = "",
 ) -> Judged:
-    """Test a program that may want to deceive: it and its tests run in two confined processes.
+    """Test a program that may try to deceive: it and its tests run in two confined processes.
 
     Args:
         program: what is tested; it may print, define functions and classes, and set variables.

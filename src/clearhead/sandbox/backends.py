@@ -1,4 +1,4 @@
-"""Which way of confining this machine offers, and what holds where it offers none.
+"""Choose how to confine programs on this machine, and what happens if it offers no way.
 
 Without one, nothing is run until the person at this machine consents to running packs and their own code unconfined
 (`consent`). A studio that other people use must not take that consent: it refuses to start.
@@ -19,7 +19,7 @@ UNCONFINED = Backend("unconfined", True, "programs run as you, with a limit of t
 
 
 def available() -> tuple[Backend, ...]:
-    """The ways this machine can confine, best first."""
+    """Return the ways this machine can confine programs, best first."""
     offered = []
     if seccomp.supported() and landlock.abi() >= landlock.OLDEST:
         about = f"Landlock ABI {landlock.abi()} and a system call filter, without root"
@@ -30,18 +30,18 @@ def available() -> tuple[Backend, ...]:
 
 
 def backend() -> Backend | None:
-    """The way programs are confined here; None if there is none and nobody has consented to go without."""
+    """Return how programs are confined here; None if there is no way and the user has not consented to go without."""
     return next(iter(available()), UNCONFINED if _consented else None)
 
 
 def consent() -> None:
-    """The person at this machine agrees to run programs unconfined, where they cannot be confined, until it ends."""
+    """Record the user's consent to run programs unconfined, until this process ends, if they cannot be confined."""
     global _consented
     _consented = True
 
 
 def must_confine() -> None:
-    """For a program that other people use: their code is not theirs alone to risk, so consent does not count.
+    """Raise an error if programs cannot be confined. For services that others use; consent does not count there.
 
     Raises:
         SandboxError: this machine cannot confine.
@@ -54,7 +54,7 @@ def must_confine() -> None:
 
 
 def explain() -> str:
-    """One line for `clearhead doctor`."""
+    """Return a line for `clearhead doctor` about the back end."""
     best = next(iter(available()), None)
     if best:
         return f"{best.name}: {best.about}"
@@ -64,7 +64,7 @@ def explain() -> str:
 
 
 def guarantees() -> dict[str, str]:
-    """What bounds a program on this machine, by resource, for `clearhead doctor`; empty where nothing is confined."""
+    """Return what bounds a program here, by resource, for `clearhead doctor`; empty if nothing is confined."""
     best = next(iter(available()), None)
     if best is None:
         return {}
@@ -97,7 +97,7 @@ _USER = {
 
 
 def starter(preload: Sequence[str], salt: int, name: str | None = None) -> tuple["Worker | Cold", bool]:
-    """What starts a program, and whether it is confined.
+    """Return what starts a program, and whether it is confined.
 
     Args:
         name: a back end by name; None is the best.

@@ -1,4 +1,4 @@
-"""What a confined program may use, what it is, and what came of it. Plain data."""
+"""The types of a run: limits, programs, outcomes."""
 
 import errno
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one program may use.
+    """The resources of one program.
 
     Attributes:
         seconds: wall time, and processor time rounded up.
@@ -54,18 +54,18 @@ class Raised:
 
 
 def no_memory(raised: Raised) -> bool:
-    """Whether this is how a program meets its limit of memory."""
+    """Return whether this exception means that the memory limit was reached."""
     return "MemoryError" in raised.kinds or "can't allocate memory" in raised.message
 
 
 def disk_is_full(raised: Raised) -> bool:
-    """Whether this is how a program meets its limit of disk, where the kernel keeps it."""
+    """Return whether this exception means that the disk limit was reached, if the kernel keeps it."""
     return "OSError" in raised.kinds and raised.message.startswith(f"[Errno {errno.ENOSPC}]")
 
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """One test of a judged program: its title, whether it passed, what it says if not, its line among the tests."""
+    """The result of one test: its title, whether it passed, its message if not, its line in the tests."""
 
     title: str
     passed: bool
@@ -75,7 +75,7 @@ class Tested:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one run.
+    """The outcome of a run.
 
     Attributes:
         exit_code: 0, or 1 after an exception, or what the program chose; negative: minus the signal that ended it.
@@ -98,7 +98,7 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """It ran to its end and let no exception through."""
+        """Whether it ran to its end without an uncaught exception."""
         return self.exit_code == 0 and self.stopped is None and self.raised is None
 
 

@@ -1,4 +1,4 @@
-"""Readings that cannot be drawn, refused with why and what to do."""
+"""Checks of readings before they are drawn: errors that tell why not, and what to do."""
 
 from typing import TYPE_CHECKING
 
@@ -8,14 +8,14 @@ from clearhead.messages import message
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
-MOST = 3  # reasons said
+MOST = 3  # reasons in one message
 
 
 def check_not_empty(reading: "Reading") -> None:
-    """Do nothing where a head was captured.
+    """Check that a head was captured.
 
     Raises:
-        ModelError: none was; says what was missed and why, or what kind of model has no attention.
+        ModelError: none was; the message tells what was missed and why, or which models have no attention.
     """
     if len(reading.record):
         return
@@ -42,10 +42,10 @@ def check_not_empty(reading: "Reading") -> None:
 
 
 def check_same_tokens(first: "Reading", second: "Reading") -> None:
-    """Do nothing where the two read one text as the same tokens, but for upper case and the marks of a tokenizer.
+    """Check that two readings are of the same tokens, apart from upper case and the marks of a tokenizer.
 
     Raises:
-        OptionError: they have not, so their maps do not lie on each other; says where they part.
+        OptionError: they are not, so their maps cannot be compared; the message tells the first difference.
     """
     _check_same_decoder_tokens(first, second)
     if len(first.tokens) != len(second.tokens):
@@ -96,10 +96,10 @@ def _piece(token: str) -> str:
 
 
 def check_head(reading: "Reading", layer: int, head: int) -> None:
-    """Do nothing where the reading has that layer and head.
+    """Check that a reading has that layer and head.
 
     Raises:
-        OptionError: it has not; says which there are.
+        OptionError: it does not; the message lists those there are.
     """
     matrices = list(reading.record.values())
     if not 0 <= layer < len(matrices):

@@ -20,7 +20,7 @@ MOST_NUMBERS = 50_000_000  # weights of one model held at a time: 400 MB
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How alike each head of one reading is to each of another.
+    """The similarity of each head of one reading to each head of another.
 
     Attributes:
         first, second: one text through two models, tokenised alike.
@@ -28,7 +28,7 @@ class Comparison:
         alike: (heads, others), 0 to 1: the cosine of two heads' rows of weights, mean over queries; NaN for heads that
             attend between other tokens, as an encoder's and a decoder's do.
         nats: (heads, others), the Kullback-Leibler divergence Σⱼ aⱼ·log(aⱼ / bⱼ) of a head from another, mean over
-            queries; infinite where the second gives nothing to a key that the first looks at, NaN where `alike` is.
+            queries; infinite where the second gives no weight to a key that the first attends to, NaN where `alike` is.
     """
 
     first: "Reading"
@@ -49,7 +49,7 @@ class Comparison:
         return sorted((float(self.alike[row, col]), float(self.nats[row, col]), *name) for row, col, name in cells)
 
     def best(self) -> list[tuple[float, tuple[int, int], tuple[int, int]]]:
-        """For each head of the first its likest of the second: (likeness, head, other), likest first."""
+        """For each head of the first, the most similar of the second: (likeness, head, other), most similar first."""
         columns = np.where(np.isnan(self.alike), -1.0, self.alike).argmax(1)
         pairs = [
             (float(self.alike[row, column]), self.heads[row], self.others[column])
@@ -65,7 +65,7 @@ def compare(first: "Reading", second: "Reading") -> Comparison:
     Args:
         first, second: one text through two models (or two texts of as many tokens).
     Raises:
-        OptionError: the two have not as many tokens, so that their maps do not lie on each other.
+        OptionError: the two differ in their tokens, so their maps cannot be compared.
         TooLargeError: the text is too long for all pairs of heads at once.
     Memory: the weights of both, at most 400 MB each.
     """
@@ -105,7 +105,7 @@ def between(comparison: Comparison, layer: int, head: int, cells: int) -> Array:
 
 
 def listing(comparison: Comparison) -> dict[str, Any]:
-    """The same numbers for programs."""
+    """The comparison as JSON-ready data."""
     return {
         "format": FORMAT,
         "models": [comparison.first.model_name, comparison.second.model_name],

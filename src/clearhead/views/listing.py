@@ -1,4 +1,4 @@
-"""The same numbers as the pictures, as plain lists: what `clearhead see --json` prints."""
+"""The numbers of the pictures as lists: what `clearhead see --json` prints."""
 
 from typing import TYPE_CHECKING, Any
 

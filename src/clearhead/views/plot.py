@@ -234,7 +234,7 @@ def _paint(axis: Axes, weights: Array, masked: NDArray[np.bool_], top: float, bo
 
 
 def _box(shape: Sequence[int]) -> Box:
-    """Where a map of a whole matrix lies, so that position i is at i."""
+    """The extent of a map of a whole matrix, so that position i is at i."""
     return (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
 
 
@@ -256,7 +256,7 @@ def _tokens(axis: Axes, queries: TokenAxis, keys: TokenAxis) -> None:
             FONT, 0.44 * 72 * axis.figure.bbox.width / axis.figure.dpi / max(shape)
         )  # names leave the map half the width
         rows, columns = ([_cut(name) for name in line.tokens] for line in (queries, keys))
-        # A dollar sign starts mathematics in matplotlib: it is told that these are words.
+        # A dollar sign starts mathematics in matplotlib; these are words.
         axis.set_yticks(range(shape[0]), rows, fontsize=size, parse_math=False)
         axis.set_xticks(range(shape[1]), columns, fontsize=size, rotation=90, parse_math=False)
     else:

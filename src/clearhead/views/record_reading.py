@@ -1,4 +1,4 @@
-"""A record as a reading, for the views: its calls joined, its positions named."""
+"""A record as a reading that the views draw: its calls joined, its positions named."""
 
 import warnings
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ def reading_of(
         tokens: what the model read: of a generation the prompt and what was generated, of an encoder-decoder what its
             encoder read. Positions have their numbers as names where this is None.
         decoder_tokens: what the decoder of an encoder-decoder read.
-        title: what to call it.
+        title: its name.
 
     Raises:
         OptionError: nothing was captured, or there are not as many tokens as positions.
 
-    A RuntimeWarning names calls that are not drawn.
+    Warns (RuntimeWarning) about calls that are not drawn.
     """
     if not len(record):
         why = "; ".join(f"{missed.name}: {missed.reason}" for missed in record.missed)
@@ -77,7 +77,7 @@ def _first_entry(matrix: AttentionMatrix) -> AttentionMatrix:
 
 
 def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] | None, generated: bool) -> list[str]:
-    """The names of a sequence's positions; a generation's last token, which was never read, is left out."""
+    """The names of a sequence's positions, without the last token of a generation, which the model never read."""
     size = whole.length(sequence)
     if given is None:
         return [str(place) for place in range(size)]
@@ -96,6 +96,6 @@ def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] |
 
 
 def _same_word(tokens: Sequence[str]) -> list[int]:
-    """A number a token, the same for the same token: what scores of repeated tokens go by."""
+    """A number for each token, the same for equal tokens, as ids for the scores."""
     numbers: dict[str, int] = {}
     return [numbers.setdefault(token, len(numbers)) for token in tokens]

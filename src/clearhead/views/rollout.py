@@ -1,4 +1,4 @@
-"""Rollout as a picture: the whole model's layers as one head, so that every view can draw it."""
+"""Rollout as a reading: the layers of the whole model as one head, which every view can draw."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +20,7 @@ ROWS = 128  # rows worked out at a time: memory O(ROWS · L)
 
 
 class RolledOut:
-    """What the views ask of an attention matrix, (1, 1, L, L), answered by a rollout that is not stored.
+    """A rollout with the methods of an attention matrix that the views use, (1, 1, L, L), not stored.
 
     Row i says where position i of the last layer draws from among the input tokens; a row adds up to 1.
 
@@ -95,7 +95,7 @@ class OneMatrix(Mapping[str, Any]):
         self._name, self._matrix, self._positions, self.missed = name, matrix, positions, missed
 
     def positions(self, _name: str) -> tuple[Positions]:
-        """Where its rows and columns stand."""
+        """The positions of its rows and columns."""
         return (self._positions,)
 
     def __getitem__(self, name: str) -> RolledOut:

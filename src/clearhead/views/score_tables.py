@@ -1,4 +1,4 @@
-"""What kind each head is, as tables by which a grid can be ordered: capture's scores, and how far heads reach."""
+"""Scores of every head as tables that order the grid: capture's scores, breadth and reach."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def mark(text: str) -> str:
-    """A text that a page looks up in its own language; naming it here puts it into the catalogs."""
+    """Mark a text for the translation catalogs; the page translates it."""
     return text
 
 
@@ -59,9 +59,9 @@ class Table:
 def tables(
     reading: "Reading", *, most: int | None = None, breadths: Sequence[Array | None] | None = None
 ) -> list[Table]:
-    """Every score of a reading, those that no head has left out.
+    """The scores of a reading, without those that no head has.
 
-    `clearhead.capture.scores` defines them; of a rollout, breadth and reach alone are known.
+    `clearhead.capture.scores` defines them; a rollout has breadth and reach only.
 
     Args:
         most: past this many weights in all, breadth alone: the rest take about ten passes over them.

@@ -1,4 +1,4 @@
-"""Attention in a terminal: shades of one colour that read without colour, in 80 columns, in a pipe."""
+"""Attention in a terminal: shades that also read without colour, in 80 columns, in a pipe."""
 
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ def show(reading: "Reading", console: Console, *, layer: int | None = None, head
         reading: one text through one model.
         console: where to; its width is kept to, and its colours are an addition: the shades read without them.
     Raises:
-        OptionError: there is no such layer or head; says which there are.
+        OptionError: there is no such layer or head; the message lists those there are.
     """
     if layer is None and head is None:
         console.print(overview(reading, console.width))
@@ -227,7 +227,7 @@ def level(weight: float, top: float) -> int:
 
 
 def _scale(top: float) -> Text:
-    """The scale: what each shade stands for, with numbers."""
+    """The scale: the weight of each shade."""
     line = Text("weight  ", style=QUIET)
     for step, shade in enumerate(SHADES):
         line.append(f"{(step / 4) ** 2 * top:.3g} ", style=QUIET)

@@ -1,4 +1,4 @@
-"""The notebook widget: the same ES module, live, with tiles and links asked of Python as one zooms and points."""
+"""The notebook widget: the page's ES module, which asks Python for tiles and links as one zooms and points."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +67,7 @@ class AttentionWidget(anywidget.AnyWidget):
         self.on_msg(self._answer)
 
     def _answer(self, _widget: Any, question: Any, _buffers: Any) -> None:
-        """Answer a question under the number it came with; a question that makes no sense is answered with why."""
+        """Answer a question under its own id; an invalid question with its error."""
         try:
             reply = answer(self._reading, question, self._second)
         except ClearheadError as error:

@@ -190,6 +190,29 @@ def test_a_projection_of_something_else_is_not_taken_for_one():
         record.contributions(0)
 
 
+class LowRankAdded(nn.Module):
+    """A linear layer with a low-rank update beside it, as PEFT wraps one."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.base_layer = layer
+        self.lora_A = nn.Linear(layer.in_features, 2, bias=False)
+        self.lora_B = nn.Linear(2, layer.out_features, bias=False)
+
+    def forward(self, x):
+        return self.base_layer(x) + self.lora_B(self.lora_A(x))
+
+
+def test_a_part_of_a_projection_is_not_taken_for_all_of_it():
+    model, _ = llama()
+    model.layers[1].self_attn.o_proj = LowRankAdded(model.layers[1].self_attn.o_proj)
+    with torch.no_grad(), observe(model.eval(), values=True) as record:
+        model(ids())
+    assert record.contributions(0).shape == (2, 4, 11, 24)
+    with pytest.raises(CaptureError, match=r"output projection of 'layers\.1\.self_attn' is not known"):
+        record.contributions(1)
+
+
 def test_without_values_and_of_layers_that_are_not_there():
     model, _ = llama()
     with torch.no_grad(), observe(model.eval()) as record:

@@ -29,11 +29,11 @@ from studio.accounts.test_accounts import WORD
 START = """
 import sys
 from pathlib import Path
-from studio.sample import shelf
+from studio.sample import library
 from clearhead.studio.app import serving
 from clearhead.studio.web.settings import Settings
-serve.unproved, serve.prove = lambda paths: shelf(), lambda shelf, *rest: shelf
-serve.serve(Settings(data=Path(sys.argv[1]), port=int(sys.argv[2] or 0), token=""), browser=False)
+serving.unproved, serving.prove = lambda paths: library(), lambda library, *rest: library
+serving.serve(Settings(data=Path(sys.argv[1]), port=int(sys.argv[2] or 0), token=""), browser=False)
 assert "torch" not in sys.modules, "the studio must not load torch before somebody opens the Lens"
 """
 
@@ -82,11 +82,11 @@ def test_it_serves_and_stops_cleanly_on_ctrl_c(tmp_path: Path) -> None:
 SHARED = """
 import sys
 from pathlib import Path
-from studio.sample import shelf
+from studio.sample import library
 from clearhead.studio.app import serving
 from clearhead.studio.web.settings import Settings
-serve.unproved, serve.prove = lambda paths: shelf(), lambda shelf, *rest: shelf
-serve.serve(Settings(data=Path(sys.argv[1]), host="0.0.0.0", port=0, url=sys.argv[2] or None), browser=False)
+serving.unproved, serving.prove = lambda paths: library(), lambda library, *rest: library
+serving.serve(Settings(data=Path(sys.argv[1]), host="0.0.0.0", port=0, url=sys.argv[2] or None), browser=False)
 """
 
 

@@ -1,4 +1,4 @@
-"""A shelf fills while the studio serves: topic by topic, each question as soon as its answer is computed."""
+"""The library fills while the studio serves: topic by topic, each question as soon as its answer is computed."""
 
 import re
 from dataclasses import replace

@@ -168,7 +168,7 @@ def test_the_check_sees_what_it_should() -> None:
     tree = pages._TEMPLATES.parse(page)
     assert [text.strip() for text in Texts(literal(tree)).found if spoken(text)] == ["A name", "Text"]
     assert list(bare(tree)) == ["Bare one"]
-    program = """def f(x: "Desk") -> "Context":
+    program = """def f(x: "Context") -> "Context":
         'A docstring.'
         many("one day", "some days", 3, of="a bare one")
         return _("fine here"), f"not {x} so fine", "Bare", "lower", "not so"
@@ -252,7 +252,7 @@ def foreign(value: object, prose: bool = False) -> Any:
 
 
 def abroad(library: Library) -> Library:
-    """A shelf whose packs speak another language, with a page for each mode, and a figure."""
+    """A library whose packs are in another language, with a page for each mode, and a figure."""
     (pack,) = library.packs
     topic = pack.topics[0]
     pages = {mode: Page(mode, greek(f"## Words\n\nOf {mode}."), f"{mode}.md") for mode in ("read", "why", "recall")}

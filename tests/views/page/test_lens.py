@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from clearhead.capture import demo_folder
 from clearhead.errors import ModelError
 from clearhead.studio.app import application
-from clearhead.studio.lens.jobs import Work
+from clearhead.studio.lens.jobs import Job
 from clearhead.studio.lens.readings import READINGS, asked
 from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
@@ -185,7 +185,7 @@ def test_who_stops_listening_stops_the_reading():
         return {"layers": len(reading.record)}
 
     threads = ThreadPoolExecutor(1)
-    work = Work(make, threads)
+    work = Job(make, threads)
     assert begun.wait(60)
     work.stop()
     passed.set()

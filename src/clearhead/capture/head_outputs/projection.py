@@ -49,9 +49,17 @@ class ProjectionFinder:
         self.projections: dict[str, OutputProjection] = {}
 
     def watch(self, model: nn.Module, hooks: ExitStack) -> None:
-        """Put a hook on each linear layer of a model."""
+        """Put a hook on each linear layer of a model.
+
+        Layers inside a wrapper that adds to its `base_layer` (LoRA in PEFT) are left out: none of them is the whole
+        projection.
+        """
+        wrapped = {
+            id(inner) for module in model.modules() if hasattr(module, "base_layer") for inner in module.modules()
+        }
         for module in model.modules():
-            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D":
+            is_linear = isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+            if is_linear and id(module) not in wrapped:
                 hooks.callback(module.register_forward_pre_hook(self._runs).remove)
 
     def expect(self, name: str, module: nn.Module, query: Tensor, out: Tensor) -> None:

@@ -50,7 +50,7 @@ class Reading:
 
     Attributes:
         record: module name -> AttentionMatrix, in layer order: (1, H, L, L) but for a decoder's attention.
-        tokens: the L tokens in the letters they stand for, special ones included; of a picture, "r,c" for a patch.
+        tokens: the text of the L tokens, special ones included; of a picture, "r,c" for a patch.
         model_name: what to call the model.
         token_ids: the L ids; of a picture, 0..L - 1, as no patch comes twice.
         special: for each token, whether the tokenizer or the model added it ([CLS], [SEP] and their like).

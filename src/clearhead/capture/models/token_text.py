@@ -36,9 +36,9 @@ def letters(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 
 def readable(tokens: Sequence[str]) -> list[str]:
-    """The same of tokens whose tokenizer is not at hand, as they came out of `convert_ids_to_tokens`.
+    """The text of tokens without their tokenizer, as they came out of `convert_ids_to_tokens`.
 
-    Tokens are taken as bytes only where all of them together can be nothing else.
+    Tokens are read as bytes only where no other reading of all of them is possible.
 
     >>> readable(["the", "ĠcafÃ©", "Ġ", "æĹ", "¥"])
     ['the', ' café', ' ', '日[1/2]', '日[2/2]']
@@ -49,7 +49,7 @@ def readable(tokens: Sequence[str]) -> list[str]:
     alphabet = _alphabet()
     literal = [_is_marked(name) and not _BYTE.fullmatch(name) for name in names]
     unmarked = [name.removesuffix(_END) for name, is_literal in zip(names, literal, strict=True) if not is_literal]
-    moved = any(ord(letter) > 255 for name in unmarked for letter in name)  # bytes that are no letters of their own
+    moved = any(ord(letter) > 255 for name in unmarked for letter in name)  # bytes that are written as other letters
     if moved and all(letter in alphabet for name in unmarked for letter in name):
         parts = [_from_alphabet(name) for name in names]
         try:
@@ -108,7 +108,7 @@ def _first_character(raw: bytes) -> tuple[str, int]:
 
 
 def _from_alphabet(name: str) -> bytes:
-    """The bytes of a byte-level token; letters outside its alphabet stand for themselves."""
+    """The bytes of a byte-level token; letters outside its alphabet are encoded as UTF-8."""
     alphabet = _alphabet()
     return b"".join(
         bytes([alphabet[letter]]) if letter in alphabet else letter.encode(errors=_LONE)

@@ -14,7 +14,7 @@ from clearhead.matrix import AttentionMatrix
 
 @dataclass(frozen=True, slots=True)
 class HeadScores:
-    """One head's scores, each a mean over the queries it can be asked of; NaN where there is none.
+    """One head's scores, each a mean over the queries for which it is defined; NaN where there are none.
 
     Attributes:
         layer: the module's name.
@@ -143,7 +143,7 @@ def _previous(
 
 
 def _first(matrix: AttentionMatrix, query: Side, key: Side, counted: Tensor, padding: Tensor | None) -> Tensor:
-    """The mean weight on the first token that is no padding, from every later query; NaN where it is not among keys."""
+    """The mean weight on the first token that is not padding, from every later query; NaN where it is not a key."""
     if int(key.place.min()) != 0:
         return torch.full((matrix.shape[1],), math.nan, device=matrix.device)
     if padding is None:

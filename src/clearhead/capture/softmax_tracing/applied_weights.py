@@ -96,7 +96,7 @@ def match_softmax(
         summed: the axes of `applied` that the product sums over.
 
     Returns:
-        None if the weights in use are no softmax of these logits.
+        None if these weights are not a softmax of the logits.
     """
     if now is None or not applied.is_floating_point() or not weights.runs_along(now, summed):
         return None

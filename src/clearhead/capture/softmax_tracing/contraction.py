@@ -126,7 +126,7 @@ def _tensordot(left: Tensor, right: Tensor, given: dict[str, Any]) -> Contractio
 
 
 def _einsum(args: tuple[Any, ...]) -> Contraction | None:
-    """torch turns the form with lists of axes into an equation before anybody sees it."""
+    """The product of an einsum; torch turns its form with lists of axes into an equation before a mode sees it."""
     equation, *operands = args
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = list(operands[0])

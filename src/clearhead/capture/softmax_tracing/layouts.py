@@ -1,6 +1,6 @@
 """Where the numbers of a tensor come from: a meta tensor whose strides remember which axis is which.
 
-A `Layout` stands for the tensor it began as. Each view of that tensor is repeated on the meta tensor, which has no
+A `Layout` represents the tensor it was made from. Each view of that tensor is repeated on the meta tensor, which has no
 memory, so that its sizes, strides and offset say where in the original each number is. An operation that changes
 numbers and not places leaves it alone; what moves numbers in a way strides cannot say loses it (None).
 """
@@ -85,7 +85,7 @@ def names(now: Layout, original: Layout, axes: Axes) -> list[Axes] | None:
     An axis along which numbers are repeated gets a name of its own, ("new", axis). Axes of size 1 have no name.
 
     >>> x = torch.empty(2, 3, 5, 7, device="meta")
-    >>> names(x.transpose(1, 2).flatten(2), x, tuple("bhij"))  # h and j are no neighbours
+    >>> names(x.transpose(1, 2).flatten(2), x, tuple("bhij"))  # h and j are not adjacent
     >>> names(x.flatten(0, 1).mT, x, tuple("bhij"))
     [('b', 'h'), ('j',), ('i',)]
     """

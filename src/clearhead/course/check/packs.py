@@ -23,7 +23,7 @@ def check(
     packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, fresh: bool = False, seeds: int = SEEDS,
     receipts: Path | None = RECEIPTS, show: Show = print,
 ) -> int:  # fmt: skip
-    """Prove the packs (the shipped ones if none is named); say a line an item.
+    """Prove the packs (the shipped packs if none is named) and print a line for each item.
 
     Args:
         fresh: prove every item, and not only those that changed (or whose libraries did).
@@ -36,7 +36,7 @@ def check(
 
 
 def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
-    """The packs to check, the shipped ones if none is named; with an item, those that have it or cannot be read.
+    """Return the packs to check: those named, or the shipped ones; with an item, those that have it or cannot be read.
 
     Raises:
         PackError: a path is not a pack's folder, or no pack has the item.
@@ -96,7 +96,7 @@ def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, rec
 
 
 def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, show: Show) -> int:
-    """Run the programs of the pages that changed; how many pages are wrong."""
+    """Run the programs of the pages that changed; return how many pages are wrong."""
     place = cache / pack.id / "pages.json" if cache else None
     kept = {} if fresh else kept_pages(place)
     pages = [list(topic.pages.values()) for topic in pack.topics]
@@ -119,7 +119,7 @@ def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, show: Show) -
 
 
 def line(pack: Pack, outcome: Outcome) -> str:
-    """One item's receipt line, or where it is wrong. The time comes last: the rest is the same in two runs."""
+    """Return the receipt line of an item, or its error and place. Only the time, at the end, differs between runs."""
     if outcome.proved is None:
         place = f"{pack.path / outcome.file}:{outcome.line}" if outcome.line else str(pack.path / outcome.file)
         return f"{place}: {outcome.error}"
@@ -129,7 +129,7 @@ def line(pack: Pack, outcome: Outcome) -> str:
 
 
 def guessable(outcomes: Sequence[Outcome]) -> list[str]:
-    """Ways to guess without knowing: the right option is too often the longest, or too often at one place."""
+    """Return warnings about right options that can be guessed: too often the longest, or too often in one place."""
     asked = [
         outcome.proved for outcome in outcomes if outcome.proved and sum(o.correct for o in outcome.proved.options) == 1
     ]
@@ -140,7 +140,7 @@ def guessable(outcomes: Sequence[Outcome]) -> list[str]:
     longest = sum(max(item.options, key=lambda o: len(o.text)).correct for item in asked)
     fair = sum(1 / len(item.options) for item in asked)
     if longest > 2 * fair:
-        warnings.append(f"the right option is the longest in {longest} of {len(asked)} items; say it shorter")
+        warnings.append(f"the right option is the longest in {longest} of {len(asked)} items; shorten it")
     places = [next(o.key for o in item.options if o.correct) for item in asked]
     most = max(sorted(set(places)), key=places.count)
     if places.count(most) > 2 * fair:
@@ -149,7 +149,7 @@ def guessable(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Path:
-    """Write <folder>/<pack>.json: the same bytes from two runs, but for the times, which stand under "seconds"."""
+    """Write <folder>/<pack>.json. Two runs write the same bytes except for the times, under "seconds"."""
     items = {
         outcome.item_id: {
             "item_hash": outcome.proved.receipt.item_hash, "seed": outcome.proved.receipt.seed,
@@ -168,7 +168,7 @@ def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Pat
 
 
 def watch(packs: Sequence[Path], run: Callable[[], int], show: Show = print, rounds: int | None = None) -> None:
-    """Call `run` now and after every change of a file of the packs, until Ctrl-C (or for so many rounds)."""
+    """Call `run` now and after every change to a file of the packs, until Ctrl-C or for `rounds` rounds."""
     folders = [find(path) for path in packs] or shipped()
     before: dict[Path, int] | None = None
     while rounds is None or rounds > 0:
@@ -188,7 +188,7 @@ def watch(packs: Sequence[Path], run: Callable[[], int], show: Show = print, rou
 
 
 def _changed(file: Path) -> int:
-    """When a file was changed, in nanoseconds; 0 for a folder and for one that went away meanwhile."""
+    """Return when a file was changed, in nanoseconds; 0 for a folder or a file that no longer exists."""
     try:
         return file.stat().st_mtime_ns if file.is_file() else 0
     except OSError:

@@ -1,4 +1,4 @@
-"""Exchange with other programs: a proved pack goes out, questions come in as drafts."""
+"""Exchange with other programs: export proved packs, import questions as drafts."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -77,7 +77,7 @@ def export_pack(
 
 
 def report_losses(exported: Sequence[Question], form: str, report: Report) -> None:
-    """Note what the format cannot hold of these questions."""
+    """Record what the format cannot represent of these questions."""
     for question in exported:
         if form == "qti2" and question.hints:
             report.add(f"item {question.id}", "its hints (QTI 2.1 has no place for them)")

@@ -63,7 +63,7 @@ def _listed(entries: Iterable[tuple[str, str]]) -> str:
 
 
 def is_table(text: str) -> bool:
-    """Whether this is the text of a table that we wrote."""
+    """Return whether this is the text of a table that `write_csv` wrote."""
     return text.startswith(",".join(COLUMNS[:5]))
 
 
@@ -89,7 +89,7 @@ def _cell(text: str) -> str:
 
 
 def _is_formula(cell: str) -> bool:
-    """Whether a spreadsheet may compute it: it skips blanks, and reads the wide forms of the signs too."""
+    """Return whether a spreadsheet may compute the cell: it skips blanks, and reads full-width signs too."""
     return cell.startswith(_FORMULA) or cell.lstrip(_BLANKS).startswith(_FORMULA)
 
 

@@ -1,4 +1,4 @@
-"""A question of another program: an item with everything but a proof."""
+"""A question imported from another program: an item without a proof."""
 
 import re
 import unicodedata
@@ -45,7 +45,7 @@ def pair_row(left: str, right: str) -> str:
 
 
 def write(drafts: Sequence[Draft], pack: Path, topic: str) -> list[Path]:
-    """Write the drafts into <pack>/drafts; return their files. A name that is taken gets a number."""
+    """Write the drafts into <pack>/drafts; return their files. Names already used get a number."""
     folder = pack / "drafts"
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         message = "is a symbolic link, or not a folder; drafts are written into the pack's own folder. Remove it."
@@ -106,7 +106,7 @@ def _markdown(draft: Draft, name: str, topic: str) -> str:
 
 
 def _one_line(value: str) -> str:
-    """A value that fits into a TOML comment: one line, no control characters."""
+    """Return a value that fits into a TOML comment: one line, no control characters."""
     return " ".join("".join(char if char.isprintable() else " " for char in value).split())
 
 

@@ -1,7 +1,7 @@
-"""Import questions of other programs as drafts: items with everything but a proof.
+"""Import questions of other programs as drafts: items without a proof.
 
-A draft is put into the pack's `drafts/` folder, where nothing shows it. Its checks raise until somebody writes them,
-so that moving it to `items/` makes `clearhead check` refuse it until its answer is computed.
+A draft is put into the pack's `drafts/` folder, where nothing displays it. Its checks raise until the author writes
+them, so `clearhead check` refuses the item in `items/` until its answer is computed.
 """
 
 from pathlib import Path

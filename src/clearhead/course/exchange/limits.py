@@ -1,4 +1,4 @@
-"""What one import may take: sizes of files, and a budget of text that grows with neither templates nor gaps."""
+"""Bounds of an import: sizes of files, and a budget of text that neither templates nor gaps can exceed."""
 
 import zipfile
 import zlib
@@ -38,14 +38,14 @@ class Budget:
 
 
 class Stream(Protocol):
-    """What gives bytes piece by piece."""
+    """A stream that is read in pieces."""
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to so many bytes."""
 
 
 def read_text(place: Path) -> str:
-    """The text of a file that is not too large.
+    """Return the text of a file that is not too large.
 
     Raises:
         PackError: it is larger than LARGEST_TEXT, or not UTF-8.

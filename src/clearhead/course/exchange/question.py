@@ -1,4 +1,4 @@
-"""One proved item as other programs see it: a question, options with feedback, pairs, or a text to write."""
+"""A proved item for export: a question with options and feedback, pairs, or a text to write."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ class QuestionOption:
 
     @property
     def feedback_html(self) -> str:
-        """What is said to somebody who chose it."""
+        """The feedback after choosing this option."""
         return "\n".join(part for part in (html(self.feedback), picture(self.figure)) if part)
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What every format is written from.
+    """The content that every format is written from.
 
     Attributes:
         form: "options", "pairs", "order" or "text".
@@ -58,24 +58,24 @@ class Question:
 
     @property
     def asked_html(self) -> str:
-        """The stem, and the hints in elements that one opens."""
+        """The stem, with the hints in elements that open."""
         hints = [hidden(f"Hint {number}", hint) for number, hint in enumerate(self.hints, 1)]
         return "\n".join([html(self.stem), *hints])
 
     @property
     def feedback_html(self) -> str:
-        """What is said after any response, with the figure."""
+        """The closing text after any response, with the figure."""
         return "\n".join(part for part in (html(self.closing), picture(self.figure)) if part)
 
     @property
     def closing(self) -> str:
-        """The answer where nothing can be chosen, why it is right, what goes wrong in practice, the rule."""
+        """The answer if there are no options, why it is right, the pitfalls, and the rule."""
         parts = (self.answer if self.form == "text" else "", self.feedback, self.pitfalls, self.rule)
         return "\n\n".join(part for part in parts if part)
 
 
 def question(item: Item, proved: Proved, pack: Pack) -> Question:
-    """The question an item makes."""
+    """Return the question of a proved item."""
     stem = proved.stem + (f"\n\n{fence(proved.given, 'python')}" if proved.given else "")
     form, answer = "text", proved.answer
     choices: tuple[QuestionOption, ...] = ()
@@ -110,7 +110,7 @@ def question(item: Item, proved: Proved, pack: Pack) -> Question:
 
 
 def questions(pack: Pack, proved: Sequence[Proved]) -> list[Question]:
-    """The questions of these items, in the pack's order."""
+    """Return the questions of these items, in the pack's order."""
     by_item = {result.item_id: result for result in proved}
     return [
         without_controls(question(item, by_item[item.id], pack)) for item in pack.items.values() if item.id in by_item

@@ -1,4 +1,4 @@
-"""Whether what a learner typed means the same as what a program printed: numbers, shapes, tensors, text, exceptions."""
+"""Compare what a learner typed with what a program printed: numbers, shapes, tensors, text, exceptions."""
 
 import math
 import re
@@ -25,7 +25,7 @@ MEANS_THE_SAME = 80.0  # rapidfuzz token_set_ratio, of 100, from which two error
 
 
 def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") -> bool:
-    """Whether `typed` is as good as `right`.
+    """Return whether `typed` means the same as `right`.
 
     White space, commas, the word `tensor` and its dtype do not matter; `(2, 3)`, `2x3` and `torch.Size([2, 3])` are
     one shape, `2,362,368` and `2362368` one number; numbers may differ by `tolerance`; `unit` after a number is
@@ -42,7 +42,7 @@ def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
 
 
 def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") -> bool:
-    """Whether `typed` is the result of a worked step: as `same_output`, and besides the values alone will do.
+    """Return whether `typed` is the result of a worked step: as `same_output`, but the values alone are enough.
 
     Words that label them may be left out, and a fraction may be rounded, to two places or more.
 
@@ -64,7 +64,7 @@ def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
 
 
 def _alike(typed: str, right: str, unit: str, same: Callable[[Token, Token], bool]) -> bool:
-    """Whether both consist of the same, token by token."""
+    """Return whether both have the same tokens."""
     typed = _normalised(typed, unit)
     wanted = _EXCEPTION.match(right.strip().splitlines()[-1]) if right.strip() else None
     if wanted:
@@ -79,18 +79,18 @@ def _alike(typed: str, right: str, unit: str, same: Callable[[Token, Token], boo
 
 
 def _ungrouped(typed: str, right: str) -> tuple[str, str]:
-    """Both without thousands separators, where the right one has some."""
+    """Return both without thousands separators if the right one has some."""
     return (_GROUP.sub("", typed), _GROUP.sub("", right)) if _GROUPED.search(right) else (typed, right)
 
 
 def _normalised(typed: str, unit: str) -> str:
-    """With hyphens for minus signs, and no unit after a number."""
+    """Return the text with hyphens for minus signs and without units after numbers."""
     typed = typed.translate(_SIGNS)
     return re.sub(rf"(?<=\d)\s*{re.escape(unit)}(?!\w)", "", typed) if unit else typed
 
 
 def _tokens(text: str) -> list[Token]:
-    """Numbers, words and brackets; `tensor(` and its `)` are dropped, round brackets are square ones."""
+    """Return numbers, words and brackets; `tensor(` and its `)` are dropped, round brackets become square."""
     text = _ATTRIBUTE.sub("", text)
     tokens: list[Token] = []
     wrapped: list[bool] = []  # for each open bracket: is it a wrapper's?
@@ -112,7 +112,7 @@ def _tokens(text: str) -> list[Token]:
 
 
 def _one_pair(tokens: list[Token]) -> bool:
-    """Whether the first bracket closes at the very end."""
+    """Return whether the first bracket closes at the end."""
     depth = 0
     for at, token in enumerate(tokens):
         depth += {"[": 1, "]": -1}.get(token, 0) if isinstance(token, str) else 0
@@ -129,7 +129,7 @@ def _is_shape(tokens: list[Token]) -> bool:
 
 
 def _bare(tokens: list[Token]) -> list[Token]:
-    """Without one outer pair of brackets."""
+    """Return the tokens without an outer pair of brackets."""
     return tokens[1:-1] if tokens[:1] == ["["] and tokens[-1:] == ["]"] and _one_pair(tokens) else tokens
 
 
@@ -144,7 +144,7 @@ def _same(first: Token, second: Token, tolerance: float) -> bool:
 
 
 def _rounded(first: Token, second: Token, tolerance: float) -> bool:
-    """The same, or the same to the places that both have, two at least; a whole number is not rounded to."""
+    """Return whether two tokens are equal, or equal when rounded to the places that both have, at least two."""
     if (
         isinstance(first, float)
         and isinstance(second, float)

@@ -1,4 +1,4 @@
-"""Grade one response against a proof. A wrong response that a known misconception explains is answered with it."""
+"""Grade a response against a proof. If a known misconception explains a wrong response, the verdict names it."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -13,7 +13,7 @@ from clearhead.messages import message
 
 
 def grade(item: Item, proved: Proved, response: object, pack: Pack | None = None, *, owner: str = "") -> Verdict:
-    """Say whether `response` is right, and why.
+    """Return whether `response` is right, and why.
 
     Args:
         pack: needed for code, debug programs and wrong orders, which are run: it says what to preload.

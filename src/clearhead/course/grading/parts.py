@@ -12,7 +12,7 @@ from clearhead.messages import message
 
 
 def explained(proved: Proved, option: Option, yours: str) -> Verdict:
-    """The verdict on a wrong option: what its holder believes, what was run against it, the author's words."""
+    """Return the verdict on a wrong option: the belief behind it, the counterexample that was run, the rationale."""
     return Verdict(
         False, option.belief, proved.rule, proved.answer, option, option.counterexample, option.rationale, yours,
         figure=option.figure,
@@ -20,7 +20,7 @@ def explained(proved: Proved, option: Option, yours: str) -> Verdict:
 
 
 def grade_worked(item: Item, proved: Proved, response: object) -> Verdict:
-    """Typed results of some or all steps. The first wrong one is named."""
+    """Grade typed results of some or all steps. The verdict names the first wrong one."""
     given = _mapping(response, "a mapping from step to typed result")
     steps = {step.key: step for step in proved.steps}
     if not given or not set(given) <= set(steps):
@@ -35,7 +35,7 @@ def grade_worked(item: Item, proved: Proved, response: object) -> Verdict:
 
 
 def grade_match(item: Item, proved: Proved, response: object) -> Verdict:
-    """{pair key: option key}, all pairs. The first wrong one is named."""
+    """Grade {pair key: option key} of all pairs. The verdict names the first wrong one."""
     given = _mapping(response, "a mapping from pair to option")
     if set(given) != {step.key for step in proved.steps}:
         raise OptionError(f"expected an option for each pair {', '.join(step.key for step in proved.steps)}")
@@ -55,7 +55,7 @@ def grade_match(item: Item, proved: Proved, response: object) -> Verdict:
 
 
 def grade_text(item: Item, proved: Proved, response: object) -> Verdict:
-    """Free text: suggested ticks; or, with `ticks`, what the learner made of them beside the exemplar."""
+    """Grade free text by suggested ticks, or by the learner's own if the response has `ticks`."""
     confirmed: Mapping[str, object] | None = None
     if isinstance(response, Mapping):
         confirmation = response.get("ticks")

@@ -1,4 +1,4 @@
-"""Grade what has to be run: a program the learner wrote, an order of steps."""
+"""Grade responses that have to be run: a program the learner wrote, an order of steps."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,7 +19,7 @@ from clearhead.sandbox import Chunk, Limits
 def grade_program(item: Item, proved: Proved, response: object, preload: Sequence[str], owner: str) -> Verdict:
     """Judge a program by the item's tests, in two confined processes.
 
-    A failure that looks to the tests exactly like a known mutant's is answered with that mutant's misconception.
+    If the tests fail exactly as they do for a known mutant, the verdict names that mutant's misconception.
     """
     if not isinstance(response, str) or not response.strip():
         raise OptionError("expected a program")
@@ -48,7 +48,7 @@ def grade_program(item: Item, proved: Proved, response: object, preload: Sequenc
 
 
 def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[str], owner: str) -> Verdict:
-    """Keys in order: right if the proof saw that order pass; else it is run, to show what happens."""
+    """Grade keys in order: right if the proof saw that order pass; otherwise run it to show what happens."""
     codes = {step.key: step.code for step in proved.steps}
     if isinstance(response, (str, bytes)) or not isinstance(response, Sequence) or sorted(response) != sorted(codes):
         raise OptionError(f"expected the keys {', '.join(sorted(codes))} in an order, not {response!r}")

@@ -1,4 +1,4 @@
-"""What grading says of one response: all the studio needs to show why."""
+"""The verdict on one response: everything the studio needs to explain it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ class Verdict:
 
     Attributes:
         chosen: the option chosen (or the known misconception a typed answer equals); None otherwise.
-        why: one sentence on this response: what its holder believes, or what differs.
+        why: one sentence on this response: the belief behind it, or what differs.
         counterexample: what was run against it and what came out, Markdown; "" when right.
         rationale: the author's words on this response.
         rule: the point of the item, in one sentence.

@@ -43,7 +43,7 @@ _TOML_LINE = re.compile(r"\(at line (\d+)")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """An item file taken apart. `lines` maps each top-level key of the front matter to its line."""
+    """A parsed item file. `lines` maps each top-level key of the front matter to its line."""
 
     front: Mapping[str, Any]
     lines: Mapping[str, int]
@@ -77,7 +77,7 @@ def toml(text: str, file: str, first_line: int = 1) -> tuple[dict[str, Any], dic
 
 
 def document(text: str, file: str) -> Document:
-    """Take an item file apart.
+    """Parse an item file.
 
     Raises:
         PackError: no front matter, bad TOML, an unknown section or role, an open fence; at its line.
@@ -136,7 +136,7 @@ def _sections(rows: list[str], start: int, file: str) -> list[Section]:
 
 
 def fences(text: str, file: str) -> list[tuple[str, str, int]]:
-    """The fenced blocks of a page: (info string, text, file line of its first line)."""
+    """Return the fenced blocks of a page: (info string, text, file line of its first line)."""
     rows, blocks, at = text.splitlines(), [], 0
     while at < len(rows):
         fence = _FENCE.match(rows[at])

@@ -1,4 +1,4 @@
-"""The front matter of an item and of pack.toml: which keys there are, of which type. The JSON schema is its."""
+"""The keys and types of an item's front matter and of pack.toml; the JSON schemas are generated from them."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -84,7 +84,7 @@ def _shortened(value: object) -> str:
 
 
 def read_front(model: type[Model], data: dict[str, Any], lines: dict[str, int], file: str) -> Model:
-    """Validate `data`; the first thing wrong becomes a PackError at the line of its key."""
+    """Validate `data`; the first error becomes a PackError at the line of its key."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

@@ -1,7 +1,6 @@
-"""What an author writes, typed: a pack holds topics and items; an item holds prose and programs.
+"""The types of what an author writes: a pack has topics and items; an item has prose and programs.
 
-Nothing here runs a program or knows an answer. Every part remembers the line it came from, so that a message can
-point at it.
+Nothing here runs a program or knows an answer. Every part keeps its line, so that error messages can name it.
 """
 
 from collections.abc import Mapping
@@ -40,7 +39,7 @@ class Program:
 
     @property
     def misconception(self) -> str | None:
-        """The misconception this program acts out, if it names one."""
+        """The misconception that this program represents, if it names one."""
         return self.attributes.get("misconception")
 
 
@@ -113,15 +112,15 @@ class Item:
     lines: Mapping[str, int] = field(default_factory=dict)
 
     def role(self, role: str) -> tuple[Program, ...]:
-        """The programs with this role, in file order (those inside sections too)."""
+        """Return the programs with this role, in file order, including those inside sections."""
         return tuple(program for program in self.programs if program.role == role)
 
     def first(self, role: str) -> Program | None:
-        """The first program with this role, or None."""
+        """Return the first program with this role, or None."""
         return next(iter(self.role(role)), None)
 
     def named(self, name: str) -> tuple[Section, ...]:
-        """The sections with this name, in file order."""
+        """Return the sections with this name, in file order."""
         return tuple(section for section in self.sections if section.name == name)
 
 

@@ -1,4 +1,4 @@
-"""Load a pack folder: text in, a typed `Pack` out. Nothing is run here; `prove` does that."""
+"""Load a pack folder as a typed `Pack`. Nothing is run here; `prove` does that."""
 
 import hashlib
 import re
@@ -23,13 +23,13 @@ MOST_FILES = 5_000  # of one folder
 
 
 def shipped() -> list[Path]:
-    """Folders of the packs inside the package, by name."""
+    """Return the folders of the packs inside the package, by name."""
     root = Path(clearhead.__file__).parent / "packs"
     return sorted(path.parent for path in root.glob("*/pack.toml"))
 
 
 def find(name: str | Path) -> Path:
-    """The folder of a pack: the path of a folder with a pack.toml, or the name of a shipped pack.
+    """Return the folder of a pack, given as the path of a folder with a pack.toml or as the name of a shipped pack.
 
     Raises:
         PackError: neither; the message lists the names of the shipped packs.
@@ -92,7 +92,7 @@ def load(path: str | Path) -> Pack:
 
 
 def _read(root: Path, file: Path) -> str:
-    """The text of one file of the pack. Refuses links: a pack must not show what lies outside its folder."""
+    """Return the text of a file of the pack. Links are refused: a pack must not show files outside its folder."""
     name = file.relative_to(root).as_posix()
     if any(part.is_symlink() for part in (file, *file.parents) if part != root and root in part.parents):
         raise PackError("is a symbolic link; a pack holds only its own files. Put the file itself here.", file=name)
@@ -114,7 +114,7 @@ def _read(root: Path, file: Path) -> str:
 
 
 def _texts(root: Path, folder: Path) -> list[Path]:
-    """The .md files of a folder, by name."""
+    """Return the .md files of a folder, by name."""
     files = sorted(islice(folder.glob("*.md"), MOST_FILES + 1))
     if len(files) > MOST_FILES:
         name = folder.relative_to(root).as_posix()
@@ -131,7 +131,7 @@ def _no_repeats(ids: list[str], text: str) -> None:
 
 
 def _pages(root: Path, topic: str) -> Mapping[str, Page]:
-    """topics/<topic>/<mode>.md, by mode."""
+    """Return the pages topics/<topic>/<mode>.md, by mode."""
     pages: dict[str, Page] = {}
     for file in _texts(root, root / "topics" / topic):
         name = file.relative_to(root).as_posix()
@@ -151,7 +151,7 @@ def _challenges(topic: TopicFront) -> tuple[Challenge, ...]:
 
 
 def _items(root: Path, misconceptions: Mapping[str, str], order: Mapping[str, int]) -> dict[str, Item]:
-    """Every items/*.md, in topic order and then by file name."""
+    """Return every items/*.md, in topic order and then by file name."""
     items = [_item(root, file, misconceptions, order) for file in _texts(root, root / "items")]
     if not items:
         raise PackError("no items; add items/<id>.md. `clearhead new item` makes one.", file="items")
@@ -202,7 +202,7 @@ def _assemble(front: Front, parts: Document, name: str, digest: str) -> Item:
 
 
 def _hash(text: str, parts: Document, misconceptions: Mapping[str, str]) -> str:
-    """Of the file and of the sentences it takes from pack.toml."""
+    """Return the hash of an item: of its file and of the sentences it uses from pack.toml."""
     named = sorted({program.misconception for program in parts.programs if program.misconception})
-    words = [text, *(f"{one}={misconceptions.get(one, '')}" for one in named)]
+    words = [text, *(f"{belief}={misconceptions.get(belief, '')}" for belief in named)]
     return hashlib.sha256("\0".join(words).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""How much a piece of prose may ask of what fills it in and draws it."""
+"""Bounds on prose: how many placeholders, and how deep formulas nest."""
 
 import re
 from itertools import islice
@@ -14,7 +14,7 @@ _OPENS, _CLOSES = ("{", "\\left", "\\begin"), ("}", "\\right", "\\end")
 
 
 def check_prose(text: str, file: str, first_line: int) -> None:
-    """Raise PackError, at its line, for more places or deeper groups than any page needs."""
+    """Raise PackError, at its line, for more placeholders or deeper groups than any page needs."""
     for match in islice(_PLACE.finditer(text), MOST_PLACES, MOST_PLACES + 1):
         problem = f"there are more than {MOST_PLACES:,} places such as {{{{name}}}} here; write less of them"
         raise PackError(problem, file=file, line=first_line + text.count("\n", 0, match.start()))

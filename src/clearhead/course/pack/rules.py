@@ -1,4 +1,4 @@
-"""What each kind of item must hold before anything is run: sections, programs, names, and no hand-typed number."""
+"""Rules for each kind of item, checked before anything runs: sections, programs, names, no hand-typed numbers."""
 
 import re
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ def _wrong(item: Item, line: int, message: str) -> PackError:
 
 
 def _check_names(item: Item, misconceptions: Mapping[str, str]) -> None:
-    """Misconceptions are declared in pack.toml, and each that is used has a rationale."""
+    """Check that misconceptions are declared in pack.toml and that each one used has a rationale."""
     used: dict[str, int] = {}
     for program in item.programs:
         name = program.misconception
@@ -87,7 +87,7 @@ def _check_names(item: Item, misconceptions: Mapping[str, str]) -> None:
 
 
 def _check_numbers(item: Item, section: Section) -> None:
-    """A number in a stem comes from the run. Code spans, formulas and links may hold figures of notation."""
+    """Check that no number in a stem is typed by hand. Code spans, formulas and links may contain digits."""
     prose = _FREE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), section.text)
     match = _NUMBER.search(prose)
     if match:

@@ -1,4 +1,4 @@
-"""`clearhead new`: a pack, or an item of any kind, to start from. An item fails the check until it is filled in."""
+"""Skeletons for `clearhead new`: a pack, or an item of any kind. An item fails the check until it is filled in."""
 
 import json
 import re
@@ -98,7 +98,7 @@ _STEMS = {"predict": "What does this print?", "debug": "Which change repairs it?
 
 
 def new_pack(place: Path) -> Path:
-    """Make a pack folder with one topic and one card that holds. Raises OptionError if the folder is not empty."""
+    """Make a pack folder with one topic and one card that passes the check. Raises OptionError if it is not empty."""
     name = place.name
     _check_name(name)
     if place.exists() and any(place.iterdir()):
@@ -121,7 +121,7 @@ def new_item(pack: Path, name: str, kind: str, topic: str | None = None) -> Path
     """Write items/<name>.md, a skeleton of this kind whose programs raise until they are written.
 
     Raises:
-        OptionError: no such kind or topic, a bad name, or the item is there already.
+        OptionError: no such kind or topic, a bad name, or the item already exists.
         PackError: the pack cannot be read.
     """
     _check_name(name)

@@ -1,4 +1,4 @@
-"""Look over TOML before it is parsed: `tomllib` recurses with the depth and squares the length of a dotted key."""
+"""Bounds on TOML, checked before parsing: `tomllib` recurses with the depth and is quadratic in dotted keys."""
 
 import re
 
@@ -14,7 +14,7 @@ _TOKEN = re.compile(
 
 
 def excess(text: str) -> tuple[str, int] | None:
-    """(what is too much, line from 0) of the first thing that no pack needs; None if there is none."""
+    """Return (problem, line from 0) of the first part that exceeds a bound; None if there is none."""
     depth = dots = 0
     for match in _TOKEN.finditer(text):
         part = match[0]

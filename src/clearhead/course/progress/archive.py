@@ -1,4 +1,4 @@
-"""A learner's own data as JSON lines, one attempt a line: to take away, to keep, to read back whole."""
+"""Export and import a learner's attempts as JSON lines, one attempt a line."""
 
 import json
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ FORMAT = {"clearhead": "attempts", "version": 1}
 
 
 def dump(attempts: Iterable[Attempt]) -> str:
-    """All attempts as text, oldest first, after a line that names the format.
+    """Return all attempts as text, oldest first, after a line that names the format.
 
-    >>> one = Attempt("1", "softmax", 1, datetime(2026, 3, 1, 9, tzinfo=UTC), "practice", True, "a")
-    >>> read(dump([one])) == [one]
+    >>> attempt = Attempt("1", "softmax", 1, datetime(2026, 3, 1, 9, tzinfo=UTC), "practice", True, "a")
+    >>> read(dump([attempt])) == [attempt]
     True
     """
     rows = [json.dumps(FORMAT)]
@@ -25,10 +25,10 @@ def dump(attempts: Iterable[Attempt]) -> str:
 
 
 def read(text: str) -> list[Attempt]:
-    """The attempts of a text that `dump` wrote.
+    """Return the attempts of a text that `dump` wrote.
 
     Raises:
-        OptionError: the text is something else, or a line is damaged; it names the line.
+        OptionError: the text has another format, or a line is damaged; the message names the line.
     """
     rows = text.removesuffix("\n").split("\n") if text else []  # splitlines() would cut at U+0085 inside a response
     names = {field.name for field in fields(Attempt)}

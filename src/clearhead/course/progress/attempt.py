@@ -1,4 +1,4 @@
-"""Attempts, and what is derived from them. An attempt is never changed; an undo is one more attempt."""
+"""Attempts, and the types derived from them. An attempt is never changed; an undo is another attempt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -61,7 +61,7 @@ class ItemProgress:
 
 @dataclass(frozen=True, slots=True)
 class Mastery:
-    """What is known of one concept. `level`: "new", "learning", "good", or "strong": good, and right after a day."""
+    """How well a concept is known. `level`: "new", "learning", "good", or "strong": good, and right after a day."""
 
     concept: str
     value: float
@@ -89,7 +89,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Everything derived from the attempts; `rebuild` makes it, and it can be thrown away.
+    """Everything derived from the attempts by `rebuild`. It is never stored.
 
     Attributes:
         items: item id -> ItemProgress, for every item of the course, answered or not.
@@ -105,15 +105,15 @@ class Progress:
     history: tuple[Attempt, ...] = ()
 
     def due(self, now: datetime) -> list[str]:
-        """Ids of the items to review at `now` (UTC, aware), the most overdue first. New items are not due."""
+        """Return the ids of the items due at `now` (UTC, aware), the most overdue first. New items are not due."""
         waiting = [item for item in self.items.values() if item.due is not None and item.due <= now]
         return [item.item_id for item in sorted(waiting, key=lambda item: (item.due, item.item_id))]
 
     def new(self) -> list[str]:
-        """Ids of the items never answered, in course order."""
+        """Return the ids of the items never answered, in course order."""
         return [item.item_id for item in self.items.values() if item.state == "new"]
 
     def weakest(self, count: int = 3) -> list[Mastery]:
-        """The concepts that were tried and are known least, weakest first."""
+        """Return the least known concepts among those tried, weakest first."""
         tried = [mastery for mastery in self.concepts.values() if mastery.attempts and mastery.level != "strong"]
         return sorted(tried, key=lambda mastery: (mastery.value, mastery.concept))[:count]

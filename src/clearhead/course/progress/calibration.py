@@ -7,7 +7,7 @@ SURE = 0.8  # confidence from which a wrong answer is a confident error
 
 
 class Confidence:
-    """Sees attempts in order of time; `found` compares what was stated with what came of it."""
+    """Accumulates attempts in order of time; `result` compares stated confidence with outcomes."""
 
     def __init__(self) -> None:
         self._bands: list[list[float]] = [[0.0, 0.0, 0.0] for _ in range(BANDS)]  # sums of stated, of right; how many
@@ -30,7 +30,7 @@ class Confidence:
             self._errors[attempt.item_id] = stated
 
     def result(self) -> Calibration:
-        """The curve, and the confident errors not yet put right."""
+        """Return the calibration curve and the confident errors not yet corrected."""
         count = int(sum(band[2] for band in self._bands))
         bins = tuple((stated / many, right / many, int(many)) for stated, right, many in self._bands if many)
         worst = sorted(self._errors, key=lambda item: (-self._errors[item], item))

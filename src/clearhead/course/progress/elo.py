@@ -1,4 +1,4 @@
-"""Elo: how hard an item is, how strong the learner. 1500 is the start of both; 400 points are odds of ten to one."""
+"""Elo ratings of items and learners. Both start at 1500; 400 points are odds of ten to one."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ STEP = 32.0  # points one surprising result moves; halved for a learner or item 
 
 
 def expected(ability: float, difficulty: float) -> float:
-    """Chance in 0..1 that a learner of this ability gets an item of this difficulty right.
+    """Return the probability that a learner of this ability gets an item of this difficulty right.
 
     >>> expected(1500, 1500), round(expected(1900, 1500), 3)
     (0.5, 0.909)
@@ -20,7 +20,7 @@ def expected(ability: float, difficulty: float) -> float:
 
 
 def update(ability: float, difficulty: float, correct: bool, seen: int = 0) -> tuple[float, float]:
-    """Both ratings after one result; `seen` results of the item came before. What one wins the other loses.
+    """Return both ratings after a result; `seen` is the number of earlier results of the item. Their sum is constant.
 
     >>> update(1500, 1500, True)
     (1516.0, 1484.0)
@@ -31,12 +31,12 @@ def update(ability: float, difficulty: float, correct: bool, seen: int = 0) -> t
 
 
 def prior(difficulty: int) -> float:
-    """Where an item starts: the author's 1..5 as 1300..1700."""
+    """Return the first rating of an item: the author's 1..5 as 1300..1700."""
     return START + 100.0 * (difficulty - 3)
 
 
 class Ratings:
-    """Sees attempts in order of time; only the first at an item after a break counts: a retry says little of it.
+    """Accumulates attempts in order of time. Only the first attempt at an item after a break counts, not retries.
 
     Attributes:
         ability: the learner's. of: item id -> its difficulty.

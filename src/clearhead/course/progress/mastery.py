@@ -1,4 +1,4 @@
-"""What is known of each concept: a moving average of results, and whether one success came after a day's gap."""
+"""Mastery of each concept: a moving average of results, and whether a success came at least a day later."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ DELAY = timedelta(hours=20)  # a success counts as delayed after this long witho
 
 
 class Concepts:
-    """Sees attempts in order of time; `found` says what they come to."""
+    """Accumulates attempts in order of time; `result` returns the mastery of each concept."""
 
     def __init__(self, course: Mapping[str, Item]) -> None:
         self._course = course
@@ -37,7 +37,7 @@ class Concepts:
             self._last[concept] = attempt.at
 
     def result(self) -> dict[str, Mastery]:
-        """Concept -> Mastery."""
+        """Return concept -> Mastery."""
         return {
             concept: Mastery(
                 concept,

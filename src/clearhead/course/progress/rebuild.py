@@ -1,4 +1,4 @@
-"""Everything derived from attempts: schedule, mastery, difficulty, calibration. A pure function of its arguments.
+"""Derive schedule, mastery, difficulty and calibration from attempts, as a pure function of the arguments.
 
 Attempts are append-only; state is never stored, so an undo, an edited item or a new algorithm costs one call. The
 order of the arguments does not matter: attempts are sorted by time and id, and one sent twice counts once.
@@ -27,10 +27,10 @@ def rebuild(items: Iterable[Item], attempts: Iterable[Attempt]) -> Progress:
 
 
 class Ledger:
-    """A learner's attempts and what they come to. After each `add`: what `rebuild` gives for all that was added.
+    """A learner's attempts and the progress that follows; after each `add`, what `rebuild` returns for all of them.
 
-    A new answer costs what is new: a few milliseconds, however many came before. One that is older than the newest, or
-    takes another back, has everything derived afresh. Not safe for two threads at once.
+    A new answer costs a few milliseconds, however many came before. One that is older than the newest, or undoes
+    another, rebuilds everything. Not thread-safe.
 
     >>> from clearhead.course.pack.item import Item
     >>> ledger = Ledger([Item("i", "card", "t", 1, "?", ".", "items/i.md", "")])
@@ -74,7 +74,7 @@ class Ledger:
         )
 
     def _see(self, attempts: Iterable[Attempt]) -> None:
-        """Take these into account; they are later than all before."""
+        """Process these attempts, which are later than all before."""
         more = tuple(attempts)
         self._history += more
         for attempt in more:
@@ -84,7 +84,7 @@ class Ledger:
                 part.see(attempt)
 
     def _schedules(self) -> dict[str, ItemProgress]:
-        """Of every item, in course order; worked out again for those that were answered since."""
+        """Return the schedule of every item, in course order; only items answered since are computed again."""
         for name, item in self._course.items():
             if name not in self._items:
                 self._items[name] = schedule(item, self._by_item[name], self._ratings.of[name], self._replays[name])
@@ -92,7 +92,7 @@ class Ledger:
 
 
 def counted(attempts: Iterable[Attempt]) -> tuple[Attempt, ...]:
-    """The attempts that count, oldest first: without repeats, without undone ones, without the undos."""
+    """Return the attempts that count, oldest first: without repeats, undone attempts and undos."""
     unique = {attempt.id: attempt for attempt in sorted(attempts, key=_when, reverse=True)}
     undone = {attempt.undoes for attempt in unique.values() if attempt.undoes}
     kept = (attempt for attempt in unique.values() if attempt.undoes is None and attempt.id not in undone)
@@ -104,7 +104,7 @@ def _when(attempt: Attempt) -> tuple[datetime, str]:
 
 
 def study_day(at: datetime, zone: tzinfo, starts: int = 4) -> datetime:
-    """The start (UTC) of the learner's day that holds `at`: days begin at `starts` o'clock in the learner's zone.
+    """Return the start (UTC) of the learner's day that contains `at`; days begin at hour `starts` in their zone.
 
     >>> from zoneinfo import ZoneInfo
     >>> study_day(datetime(2026, 7, 1, 1, tzinfo=UTC), ZoneInfo("Europe/Berlin")).isoformat()

@@ -1,4 +1,4 @@
-"""When each item is due: FSRS, replayed from the item's attempts."""
+"""Schedule reviews: FSRS, replayed from each item's attempts."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ _STATES = {State.Learning: "learning", State.Review: "review", State.Relearning:
 
 
 class Replay:
-    """FSRS over the attempts at one item: those that go on from what was replayed before cost only themselves."""
+    """FSRS over the attempts at one item. If they extend those replayed before, only the new ones are computed."""
 
     def __init__(self) -> None:
         self._start()
@@ -23,7 +23,7 @@ class Replay:
         self._lapses, self._card = 0, Card(card_id=1)
 
     def of(self, attempts: Sequence[Attempt]) -> tuple[Card, int]:
-        """The card after these attempts, oldest first, and how often it was forgotten once it was learned."""
+        """Return the card after these attempts, oldest first, and how often it was forgotten after it was learned."""
         results = [(attempt.at, attempt.correct) for attempt in attempts]
         if results[: len(self._seen)] != self._seen:
             self._start()
@@ -36,7 +36,7 @@ class Replay:
 
 
 def schedule(item: Item, attempts: Sequence[Attempt], rating: float, replay: Replay) -> ItemProgress:
-    """The schedule of one item after these attempts at it, oldest first; `replay` is the item's own."""
+    """Return the schedule of an item after these attempts at it, oldest first; `replay` belongs to the item."""
     if not attempts:
         return ItemProgress(item.id, "new", elo=rating)
     card, lapses = replay.of(attempts)

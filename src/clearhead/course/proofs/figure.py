@@ -1,11 +1,11 @@
-"""Pictures made by programs: an item's `figure` program draws from the very run that set the answer."""
+"""Figures drawn by programs: an item's `figure` program runs after the programs that set the answer."""
 
 import re
 from xml.etree import ElementTree
 
 from clearhead.course.pack.item import Program
 from clearhead.course.proofs.figure_limits import excess
-from clearhead.course.proofs.runner import Bench, Job
+from clearhead.course.proofs.runner import Job, Runner
 from clearhead.sandbox import Chunk
 
 LARGEST = 100_000  # characters; the sandbox cuts a value there
@@ -37,33 +37,35 @@ _TAKE = Chunk(
 _WANT = (("svg", ""),)
 
 
-def drawing(bench: Bench, *programs: Program | Chunk) -> tuple[Job, ...]:
-    """The job of drawing after these programs, to be run ahead; none if the item has no figure program."""
-    figure = bench.item.first("figure")
+def drawing(runner: Runner, *programs: Program | Chunk) -> tuple[Job, ...]:
+    """Return the job that draws after these programs, to be run ahead; none if the item has no figure program."""
+    figure = runner.item.first("figure")
     return (Job((*programs, figure, _TAKE), _WANT),) if figure else ()
 
 
-def draw(bench: Bench, *programs: Program | Chunk) -> str:
-    """Run the item's figure program after these; return a safe SVG, or "" if the item has no figure program.
+def draw(runner: Runner, *programs: Program | Chunk) -> str:
+    """Run the item's figure program after these; return a safe SVG, or "" without a figure program.
 
     Raises:
-        ProofError: it draws nothing, or something that a page must not hold; at its line.
+        ProofError: it draws nothing, or something that is unsafe in a page; at its line.
     """
-    figure = bench.item.first("figure")
+    figure = runner.item.first("figure")
     if figure is None:
         return ""
-    run = bench.must_run(*programs, figure, _TAKE, want=_WANT)
+    run = runner.must_run(*programs, figure, _TAKE, want=_WANT)
     svg = run.values.get("svg", "")
     if not svg:
-        raise bench.wrong(figure.line, "the figure program draws nothing; set `svg`, or leave a matplotlib figure open")
+        raise runner.wrong(
+            figure.line, "the figure program draws nothing; set `svg`, or leave a matplotlib figure open"
+        )
     why = unsafe(svg)
     if why:
-        raise bench.wrong(figure.line, f"the figure {why}")
+        raise runner.wrong(figure.line, f"the figure {why}")
     return svg
 
 
 def unsafe(svg: str) -> str:
-    """Why this text must not be put into a page; "" if it may.
+    """Return why this SVG is unsafe in a page; "" if it is safe.
 
     >>> unsafe('<svg xmlns="http://www.w3.org/2000/svg"><circle r="2"/></svg>')
     ''

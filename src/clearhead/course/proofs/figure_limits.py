@@ -1,4 +1,4 @@
-"""How much a browser draws for an SVG: a few `<use>` of `<use>` make more elements than any machine can hold."""
+"""Bounds on what a browser draws for an SVG: nested `<use>` elements multiply beyond any memory."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ _LENGTH = re.compile(r"\s*\+?(\d{1,30}(?:\.\d{0,30})?)(?:[eE]\+?(\d{1,30}))?")
 
 
 def excess(root: Element) -> str:
-    """Why the picture is too much to draw; "" if it is not."""
+    """Return why the SVG exceeds a bound; "" if it does not."""
     for side in ("width", "height"):
         length = _LENGTH.match(root.get(side, ""))
         if length and (float(length[1]) > LARGEST_SIDE or int(length[2] or 0) > 3):

@@ -1,4 +1,4 @@
-"""What the course says in words of its own inside a text that a proof keeps."""
+"""The course's own messages inside the texts of a proof."""
 
 from clearhead.messages import message
 

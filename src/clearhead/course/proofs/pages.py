@@ -18,12 +18,12 @@ _SALTS = (1, 2)
 
 
 def prove_pages(pages: Sequence[Page], pack: Pack) -> list[int | ProofError]:
-    """As `prove_page`, for pages whose programs import the same: all in one process, in opposite orders in a second.
+    """Prove several pages as `prove_page` does, in one process, and in the opposite order in a second one.
 
-    Where the two disagree, or a page ends or disturbs them, each runs alone.
+    If the two disagree, or a page ends the process or disturbs others, each page runs alone.
 
     Returns:
-        For each page how many programs it has, or what is wrong with it.
+        For each page the number of its programs, or its error.
     """
     plans = [Program(tuple(_chunks(page))) for page in pages]
     if not any(plan.chunks for plan in plans):
@@ -54,10 +54,10 @@ def _proved(page: Page, pack: Pack, first: Outcome | None, second: Outcome | Non
 def prove_page(page: Page, pack: Pack) -> int:
     """Run the `python run` programs of a page, one after another in one namespace, twice.
 
-    A program marked `python run varies` (it prints timings, say) may print something else each time.
+    A program marked `python run varies`, such as one that prints timings, may print something else each time.
 
     Returns:
-        How many there are.
+        The number of programs.
     Raises:
         ProofError: one raises, is stopped, or prints something else the second time; at its line.
     """
@@ -79,7 +79,7 @@ def _chunks(page: Page) -> list[Chunk]:
 
 
 def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
-    """How many programs the page has, if both runs went well and print the same."""
+    """Return the number of programs of the page; raise if a run failed or the two runs print different things."""
     programs = _programs(page)
     for run in runs:
         if run.raised:
@@ -99,13 +99,13 @@ def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
 
 
 def page_key(page: Page, pack: Pack) -> str:
-    """Of everything that can change what the page's programs print."""
+    """Return the hash of everything that can change what the page's programs print."""
     parts = [page.text, *(f"{name}={version}" for name, version in versions(pack.preload).items())]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def kept_pages(place: Path | None) -> dict[str, str]:
-    """File -> key of the pages that were proved before. A damaged file counts as none."""
+    """Return file -> key of the pages that were proved before. A damaged file counts as empty."""
     try:
         data = json.loads(place.read_text(encoding="utf-8")) if place else {}
     except (OSError, ValueError):

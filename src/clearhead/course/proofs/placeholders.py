@@ -1,4 +1,4 @@
-"""`{{name}}` and `{{name:.3f}}` in prose: which names it asks for, and the prose with the values of a run filled in."""
+"""Placeholders in prose, `{{name}}` and `{{name:.3f}}`: which names it asks for, and filling in the values of a run."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -7,7 +7,7 @@ _PLACE = re.compile(r"\{\{\s*+([A-Za-z_]\w*+)\s*+(?::([^{}]++))?\}\}")
 
 
 def names(text: str) -> Iterator[tuple[str, str, int]]:
-    """Each (name, format spec, line within the text from 0)."""
+    """Yield each (name, format spec, line within the text from 0)."""
     line = at = 0
     for match in _PLACE.finditer(text):
         line += text.count("\n", at, match.start())
@@ -16,7 +16,7 @@ def names(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """The text with every place filled. A name that `values` lacks stays as it is; the proof has refused it before.
+    """Return the text with its placeholders filled. Names that `values` lacks stay; the proof refuses them earlier.
 
     >>> fill("{{n}} rows, {{loss:.2f}}", {"n": "3", "loss:.2f": "0.25"})
     '3 rows, 0.25'

@@ -21,7 +21,7 @@ from clearhead.course.pack.item import Item, Pack
 from clearhead.course.proofs.kinds import PROOFS
 from clearhead.course.proofs.placeholders import fill
 from clearhead.course.proofs.proved import Outcome, Proved, Receipt
-from clearhead.course.proofs.runner import SALTS, Bench
+from clearhead.course.proofs.runner import SALTS, Runner
 from clearhead.errors import ProofError, SandboxError
 
 ENGINE = "3"  # add one when the same item would be proved differently
@@ -42,19 +42,19 @@ def prove(item: Item, pack: Pack, *, seed: int | None = None) -> Proved:
         ProofError: the item does not hold; with file and line.
         SandboxError: this machine cannot confine programs.
     """
-    return _prove(Bench(item, pack, item.seed if seed is None or not item.variants else seed))
+    return _prove(Runner(item, pack, item.seed if seed is None or not item.variants else seed))
 
 
-def _prove(bench: Bench) -> Proved:
-    started, item = time.monotonic(), bench.item
+def _prove(runner: Runner) -> Proved:
+    started, item = time.monotonic(), runner.item
     if item.kind not in PROOFS:
         line = item.lines.get("kind")
         raise ProofError(f"no proof for kind {item.kind!r} yet; known: {', '.join(PROOFS)}", file=item.file, line=line)
-    parts = PROOFS[item.kind](bench)
+    parts = PROOFS[item.kind](runner)
     values: Mapping[str, str] = parts["values"]
     proved = Proved(
         item_id=item.id, kind=item.kind, stem=fill(item.stem, values), rule=fill(item.rule, values),
-        receipt=Receipt(item.hash, bench.seed, versions(bench.pack.preload), "", 0.0),
+        receipt=Receipt(item.hash, runner.seed, versions(runner.pack.preload), "", 0.0),
         hints=tuple(fill(hint, values) for hint in item.hints), pitfalls=fill(item.pitfalls, values),
         rationales={name: fill(text, values) for name, text in item.rationales.items()}, **parts,
     )  # fmt: skip
@@ -63,7 +63,7 @@ def _prove(bench: Bench) -> Proved:
 
 
 def _digest(proved: Proved) -> str:
-    """Hash of everything the proof found out."""
+    """Return the hash of everything the proof computed."""
     facts: dict[str, Any] = proved.to_json()
     del facts["receipt"]
     return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
@@ -71,7 +71,7 @@ def _digest(proved: Proved) -> str:
 
 @cache
 def versions(preload: tuple[str, ...]) -> Mapping[str, str]:
-    """The versions that can change an outcome."""
+    """Return the versions that can change an outcome."""
     installed = {"clearhead": clearhead.__version__, "engine": ENGINE, "python": platform.python_version()}
     for name in (*preload, *(["numpy"] if "torch" in preload else [])):
         try:
@@ -127,9 +127,9 @@ def _outcome(item: Item, pack: Pack, folder: Path | None, seeds: int, fresh: boo
     if kept:
         return Outcome(item.id, item.file, kept, cached=True, seconds=time.monotonic() - started)
     try:
-        bench = Bench(item, pack, item.seed, _seeds(item, seeds))
-        proved = _prove(bench)
-        _prove_variants(proved, bench)
+        runner = Runner(item, pack, item.seed, _seeds(item, seeds))
+        proved = _prove(runner)
+        _prove_variants(proved, runner)
     except ProofError as error:
         return Outcome(item.id, item.file, None, _without_place(error), error.line, seconds=time.monotonic() - started)
     except SandboxError as error:
@@ -148,17 +148,17 @@ def _outcome(item: Item, pack: Pack, folder: Path | None, seeds: int, fresh: boo
 
 
 def _seeds(item: Item, count: int) -> range:
-    """The seeds at which an item must hold: its own, and those that follow if it has variants."""
+    """Return the seeds at which an item must hold: its own, and those that follow if it has variants."""
     judged = item.kind in ("debug", "code")
     return range(item.seed, item.seed + (min(count, JUDGED if judged else count) if item.variants else 1))
 
 
-def _prove_variants(proved: Proved, bench: Bench) -> None:
-    """The other seeds must hold as well, and one of them must give other numbers."""
-    item, others = bench.item, []
-    for seed in bench.seeds[1:]:
+def _prove_variants(proved: Proved, runner: Runner) -> None:
+    """Check that the item holds at the other seeds and that at least one of them gives other numbers."""
+    item, others = runner.item, []
+    for seed in runner.seeds[1:]:
         try:
-            others.append(_prove(bench.at(seed)))
+            others.append(_prove(runner.at(seed)))
         except ProofError as error:
             raise ProofError(f"with seed {seed}: {_without_place(error)}", file=error.file, line=error.line) from None
     if others and all(_shown(other) == _shown(proved) for other in others):
@@ -167,7 +167,7 @@ def _prove_variants(proved: Proved, bench: Bench) -> None:
 
 
 def _without_place(error: ProofError) -> str:
-    """Its message without the place."""
+    """Return the error message without the place."""
     return str(error).removeprefix(f"{error.file}:{error.line}: ").removeprefix(f"{error.file}: ")
 
 
@@ -176,7 +176,7 @@ def _shown(proved: Proved) -> tuple[str, ...]:
 
 
 def _kept(place: Path, key: Mapping[str, Any]) -> Proved | None:
-    """The proof kept at `place`, if it is of this item and these versions. A damaged file counts as none."""
+    """Return the proof stored at `place` if it is of this item and these versions. A damaged file counts as none."""
     try:
         data = json.loads(place.read_text(encoding="utf-8"))
         return Proved.from_json(data["proved"]) if data["key"] == key else None
@@ -185,7 +185,7 @@ def _kept(place: Path, key: Mapping[str, Any]) -> Proved | None:
 
 
 def _keep(place: Path, data: Mapping[str, Any]) -> None:
-    """Write whole or not at all: a reader never sees half a file."""
+    """Write the file atomically."""
     place.parent.mkdir(parents=True, exist_ok=True)
     half = place.with_name(f"{place.name}.{os.getpid()}.{threading.get_ident()}")
     try:

@@ -1,4 +1,4 @@
-"""What a proof run found out: the answer, the options and the receipt. Plain data; to and from JSON."""
+"""What a proof computed: the answer, the options and the receipt, as data that goes to JSON and back."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -9,13 +9,13 @@ from clearhead.course.rubric import Criterion
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What anyone needs to repeat a proof.
+    """Everything needed to repeat a proof.
 
     Attributes:
         item_hash: of the item's file and the pack's own words; a change of either asks for a new proof.
         seed: the numbers were drawn from it.
         versions: library -> version, of every library that can change an outcome.
-        outcome: hash of everything the proof found out (stem, options, answer, values).
+        outcome: hash of everything the proof computed (stem, options, answer, values).
         seconds: how long it took; the only part that differs between two runs.
     """
 
@@ -35,7 +35,7 @@ class Option:
         text: Markdown: the output of a program, a statement or a patch.
         correct: whether the proof found it right.
         misconception: id, for a wrong option.
-        belief: what somebody who chooses it believes, in one sentence ("" for a right option).
+        belief: the idea behind choosing it, in one sentence ("" for a right option).
         counterexample: what was run against it, and what came out, as Markdown.
         rationale: why it is wrong (or right), in the author's words.
         output: what this option's own program printed ("" if it has none).
@@ -66,7 +66,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Proved:
-    """An item with everything its proof computed: what the studio shows and grades by.
+    """An item with everything its proof computed; the studio shows it and grades by it.
 
     Attributes:
         stem: Markdown, values filled in. Safe to show before an attempt.
@@ -106,16 +106,16 @@ class Proved:
     notes: tuple[str, ...] = ()
 
     def option(self, key: str) -> Option | None:
-        """The option with this key, or None."""
+        """Return the option with this key, or None."""
         return next((option for option in self.options if option.key == key), None)
 
     def to_json(self) -> dict[str, Any]:
-        """A dict of JSON types; `from_json` reads it back."""
+        """Return a dict of JSON types, which `from_json` reads."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Proved":
-        """Rebuild from what `to_json` gave (after a trip through JSON, too)."""
+        """Return the proof that `to_json` wrote, also after a round trip through JSON."""
         parts = dict(data)
         parts["receipt"] = Receipt(**parts["receipt"])
         parts["options"] = tuple(Option(**option) for option in parts["options"])
@@ -132,7 +132,7 @@ class Proved:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one item fared: `proved`, or the `error` that says where and why not."""
+    """The outcome of proving an item: `proved`, or the `error` with its place."""
 
     item_id: str
     file: str

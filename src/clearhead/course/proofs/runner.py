@@ -1,8 +1,8 @@
-"""The bench an item is proved on: runs its programs twice in the sandbox and hands back what they agree on.
+"""Run an item's programs twice in the sandbox, and return what both runs agree on.
 
-Programs are run together where they can be: all of an item, at all its seeds, in one process, and again in a second one
-in the opposite order. If all give the same both times that is it; else each is run again, twice, in processes of its
-own. So it is with the programs that tests judge, where a process is two: the programs' and the tests'.
+All programs of an item, at all its seeds, run in one process, and again in a second process in the opposite order. If
+the results differ, each program runs again, twice, in processes of its own. Programs judged by tests run the same way,
+in two processes each: the program's and the tests'.
 """
 
 import difflib
@@ -30,12 +30,12 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Runner:
     """One item of a pack at one seed.
 
     Attributes:
-        seeds: every seed at which what is run here is run as well; `at` gives the bench of another.
-        tried: what was run together. done, judged: what came of it, where both runs agreed.
+        seeds: programs are run ahead at all of these seeds; `at` returns the runner of another seed.
+        tried: programs that were run together. done, judged: their outcomes, if both runs agreed.
     """
 
     item: Item
@@ -48,12 +48,12 @@ class Bench:
 
     @property
     def wanted(self) -> list[tuple[str, str]]:
-        """Every (name, format spec) that the item's prose asks for."""
+        """The (name, format spec) of every placeholder in the item's prose."""
         places = {(name, spec): None for section in self.item.sections for name, spec, _ in names(section.text)}
         return list(places)
 
     def chunks(self, *programs: Program | Chunk) -> list[Chunk]:
-        """`seed`, the item's setup programs, then these."""
+        """Return the chunks that set `seed`, the item's setup programs, then these."""
         first = [Chunk(f"seed = {self.seed}\n", "seed")]
         both = [*self.item.role("setup"), *programs]
         return first + [
@@ -62,17 +62,17 @@ class Bench:
         ]
 
     def plan(self, job: Job) -> Planned:
-        """What the sandbox is asked to run for this job."""
+        """Return the program that the sandbox runs for this job."""
         return Planned(tuple(self.chunks(*job.programs)), (*self.wanted, *job.want))
 
-    def at(self, seed: int) -> "Bench":
-        """The same bench at another seed."""
+    def at(self, seed: int) -> "Runner":
+        """Return the same runner at another seed."""
         return replace(self, seed=seed)
 
     def ahead(self, *jobs: Job) -> None:
         """Run these jobs together now, at every seed; `run` then has their outcomes."""
-        benches = [self.at(seed) for seed in self.seeds] or [self]
-        together(self, [bench.plan(job) for bench in benches for job in jobs], times=len(benches))
+        runners = [self.at(seed) for seed in self.seeds] or [self]
+        together(self, [runner.plan(job) for runner in runners for job in jobs], times=len(runners))
 
     def run(self, *programs: Program | Chunk, want: Sequence[tuple[str, str]] = ()) -> Outcome:
         """Run setup and these programs, twice; return the outcome both agree on.
@@ -111,7 +111,7 @@ class Bench:
         return runs[0]
 
     def must_run(self, *programs: Program | Chunk, want: Sequence[tuple[str, str]] = ()) -> Outcome:
-        """As `run`, and raise ProofError where the program raises, at the line that raised."""
+        """Run as `run` does; if the program raises, raise ProofError at that line."""
         outcome = self.run(*programs, want=want)
         if not outcome.ok:
             raise self.raised(outcome, programs[-1].line if programs else 1)
@@ -129,7 +129,7 @@ class Bench:
         return first
 
     def judge_ahead(self, tests: Program, *programs: tuple[str, int]) -> None:
-        """Judge these (program, line) together now; `judge` then has what was found, where two runs agree on all."""
+        """Judge these (program, line) together now, so that `judge` has the results if two runs agree."""
         cases = list(dict.fromkeys(self.case(*program, tests) for program in programs))
         limits = Limits(seconds=self.item.time_limit, output=_TOGETHER)
         preload = self.pack.preload
@@ -140,22 +140,22 @@ class Bench:
             self.judged.update((case, verdict) for case, (verdict, _) in zip(cases, pairs, strict=False))
 
     def case(self, program: str, line: int, tests: Program) -> Case:
-        """What the sandbox is asked to judge."""
+        """Return the program and tests that the sandbox judges."""
         return tuple(self.chunks(Chunk(program, self.item.file, line))), tuple(self.chunks(tests))
 
     def raised(self, outcome: Outcome, line: int) -> ProofError:
-        """The error for a program that should have run."""
+        """Return the error for a program that should have run."""
         if outcome.raised is None:
             return self.wrong(line, f"the program ended with exit status {outcome.exit_code}")
         where = outcome.raised.line if outcome.raised.file == self.item.file and outcome.raised.line else line
         return self.wrong(where, f"the program raises {outcome.raised.type}: {outcome.raised.message}")
 
     def wrong(self, line: int | None, message: str) -> ProofError:
-        """The error for this item at this line."""
+        """Return the error for this item at this line."""
         return ProofError(message, file=self.item.file, line=line)
 
     def values(self, *runs: Outcome) -> dict[str, str]:
-        """The values of these runs, later ones winning.
+        """Return the values of these runs; later ones override earlier ones.
 
         Raises:
             ProofError: a section that is not bound to one program asks for a name none of them sets; at its line.
@@ -171,7 +171,7 @@ class Bench:
         return values
 
     def rationale(self, misconception: str | None, values: Mapping[str, str]) -> str:
-        """The author's words on this misconception (None: on the right answer), filled in; every name must be set."""
+        """Return the author's rationale for a misconception (None: for the right answer), placeholders filled."""
         argument = misconception or ""
         for section in self.item.named("Rationale"):
             if section.argument == argument:
@@ -182,22 +182,22 @@ class Bench:
         return ""
 
     def belief(self, misconception: str | None) -> str:
-        """What a holder of it believes."""
+        """Return the belief behind a misconception, in a sentence."""
         return self.pack.misconceptions.get(misconception or "", "")
 
 
-def together(bench: Bench, plans: Sequence[Planned], times: int = 1) -> None:
-    """Run these in two processes, in opposite orders; where both agree on all of them, keep that in `bench.done`.
+def together(runner: Runner, plans: Sequence[Planned], times: int = 1) -> None:
+    """Run these in two processes, in opposite orders; if both agree on all, store the outcomes in `runner.done`.
 
-    One may take as long as it may alone, and all together as long as one, `times` times.
+    Each may take as long as it may alone; all together `times` times as long.
     """
-    plans = [plan for plan in dict.fromkeys(plans) if plan not in bench.tried]
+    plans = [plan for plan in dict.fromkeys(plans) if plan not in runner.tried]
     if len(plans) < 2:
         return
-    bench.tried.update(plans)
-    limit = bench.item.time_limit
+    runner.tried.update(plans)
+    limit = runner.item.time_limit
     limits = Limits(seconds=limit * times, output=_TOGETHER)
-    preload = bench.pack.preload
+    preload = runner.pack.preload
     first = sandbox.run_each(plans, limits=limits, time_each=limit, preload=preload, salt=SALTS[0])
     backward = plans[::-1]
     second = (
@@ -205,13 +205,13 @@ def together(bench: Bench, plans: Sequence[Planned], times: int = 1) -> None:
     )
     pairs = list(zip(first or (), reversed(second or ()), strict=False))
     if all(_facts(outcome) == _facts(other) for outcome, other in pairs):
-        bench.done.update(
+        runner.done.update(
             (plan, outcome) for plan, (outcome, _) in zip(plans, pairs, strict=False) if not _refused(outcome)
         )
 
 
 def _refused(outcome: Outcome) -> bool:
-    """Whether it ended in an exception that an author is told of in other words."""
+    """Return whether it ended in an exception that has its own error message."""
     return bool(outcome.raised and {"PermissionError", "NotImplementedError"} & set(outcome.raised.kinds))
 
 
@@ -226,7 +226,7 @@ _STOPPED = {
 
 
 def shown(outcome: Outcome) -> str:
-    """What a learner sees of a run: its output, then its exception as Python ends a traceback."""
+    """Return what a learner sees of a run: its output, then the last line of its traceback."""
     text = outcome.stdout.rstrip("\n")
     if outcome.raised:
         message = outcome.raised.message
@@ -236,7 +236,7 @@ def shown(outcome: Outcome) -> str:
 
 
 def fence(text: str, language: str = "text") -> str:
-    """Markdown for a block, with a fence longer than any inside."""
+    """Return a fenced Markdown block, with a fence longer than any inside."""
     mark = "```"
     while mark in text:
         mark += "`"
@@ -244,7 +244,7 @@ def fence(text: str, language: str = "text") -> str:
 
 
 def changes(before: str, after: str) -> str:
-    """Markdown for how two programs differ, line by line."""
+    """Return the difference of two programs as a Markdown block."""
     rows = difflib.unified_diff(before.rstrip().splitlines(), after.rstrip().splitlines(), lineterm="", n=0)
     kept = [row for row in rows if not row.startswith(("---", "+++", "@@"))]
     return fence("\n".join(kept), "diff")

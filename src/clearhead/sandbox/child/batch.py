@@ -56,7 +56,7 @@ def _anew(shuffle: Callable[[], None]) -> None:
 
 
 def outcomes(whole: Outcome, each: Reports, mark: str, count: int) -> list[Outcome] | None:
-    """An outcome a program; None if the batch did not come to its end."""
+    """Return an outcome for each program; None if the batch did not finish."""
     out, err = whole.stdout.split(mark), whole.stderr.split(mark)
     if whole.stopped or whole.exit_code or not len(each) == len(out) - 1 == len(err) - 1 == count:
         return None
@@ -73,7 +73,7 @@ def outcomes(whole: Outcome, each: Reports, mark: str, count: int) -> list[Outco
 def verdicts(
     sides: Sequence[Outcome], served: Reports, examined: Reports, count: int
 ) -> list[tuple[Tested, ...]] | None:
-    """What the tests found, a program; None if a side did not end well, or was not understood."""
+    """Return the test results of each program; None if a side failed or its report is malformed."""
     if any(side.stopped or side.exit_code for side in sides) or not len(served) == len(examined) == count:
         return None
     if any(raised and no_memory(raised) for raised in map(_raised, served)):

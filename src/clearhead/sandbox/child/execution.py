@@ -75,7 +75,7 @@ def _name_of(kind: type) -> str:
 
 
 def text_of(value: object, spec: str = "") -> str:
-    """A value as prose shows it: 6 significant digits unless `spec` says otherwise; tensors as nested lists.
+    """Return a value as prose shows it: 6 significant digits unless `spec` says otherwise; tensors as nested lists.
 
     >>> text_of(0.1 + 0.2), text_of([1 / 3, 2]), text_of(True), text_of(2 / 3, ".2f")
     ('0.3', '[0.333333, 2]', 'True', '0.67')

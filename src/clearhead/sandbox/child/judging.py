@@ -196,8 +196,8 @@ def examine(chunks: Chunks) -> dict[str, Any]:
     raised = execute(names, chunks)
     tests = [(name, test) for name, test in names.items() if name.startswith("test") and callable(test)]
     if raised or not tests:
-        said = "" if raised is None else f"{raised['type']}: {raised['message']}"
-        return {"tests": [["tests", raised is None, said, raised and raised["line"]]], "raised": None}
+        problem = "" if raised is None else f"{raised['type']}: {raised['message']}"
+        return {"tests": [["tests", raised is None, problem, raised and raised["line"]]], "raised": None}
     return {"tests": [_examined(name, test, chunks) for name, test in tests], "raised": None}
 
 

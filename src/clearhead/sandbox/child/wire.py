@@ -21,7 +21,7 @@ In = Callable[[dict[str, Any]], object]
 
 
 class WireError(RuntimeError):
-    """The other side sent what no honest side sends, or has gone."""
+    """The other side sent a malformed message, or has ended."""
 
 
 def send(channel: int, message: object) -> None:
@@ -35,7 +35,7 @@ def send(channel: int, message: object) -> None:
 
 
 def receive(channel: int) -> dict[str, Any]:
-    """Receive one message. Raises WireError if the other side has gone or talks nonsense."""
+    """Receive one message. Raises WireError if the other side has ended or sends a malformed message."""
     size = struct.unpack("<I", _exactly(channel, 4))[0]
     if size > LARGEST:
         raise WireError(f"a message of {size:,} bytes; at most {LARGEST:,}")

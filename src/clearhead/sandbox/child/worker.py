@@ -7,6 +7,7 @@ and, when the child ends, its wait status. It ends when its socket closes.
 """
 
 import ctypes
+import fcntl
 import gc
 import importlib
 import os
@@ -25,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def prepare(preload: list[str]) -> None:
-    """Import and set up what programs need. What is slow the first time is done here, once for all children."""
+    """Import and set up what programs need. What is slow the first time happens here, once for all children."""
     for name in preload:
         module = importlib.import_module(name)
         if name == "torch":
@@ -100,7 +101,8 @@ def _become(descriptors: list[int], parent: int) -> None:
     if os.getppid() != parent:
         os._exit(0)
     os.setsid()
-    high = [os.dup2(descriptor, 100 + place) for place, descriptor in enumerate(descriptors)]
+    # To free numbers first, so that no descriptor is overwritten before it is placed.
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, len(descriptors)) for descriptor in descriptors]
     for place, descriptor in enumerate(high):
         os.dup2(descriptor, place, inheritable=False)
     os.closerange(len(high), 4096)

@@ -1,4 +1,4 @@
-"""Give up, for good, everything this process does not need to compute: files, network, processes, privileges."""
+"""Confine this process irrevocably: no files, network, processes or privileges beyond what a computation needs."""
 
 import ctypes
 import math

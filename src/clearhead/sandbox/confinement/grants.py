@@ -1,4 +1,4 @@
-"""What a confined program may read: the interpreter, the installed packages, shared libraries. No pack, no home.
+"""The files a confined program may read: the interpreter, installed packages, shared libraries. No packs, no home.
 
 Folders are granted whole, and what is private is cut out of each: the packs with their answers, wherever the package is
 installed (in its own virtual environment, in a checkout, in `/usr/local/lib`, in a zip file), packs loaded from
@@ -135,7 +135,7 @@ def links(granted: Iterable[Path]) -> dict[Path, Path]:
 
 
 def inside(path: Path, folders: Collection[Path]) -> bool:
-    """Whether it is one of the folders, or in one."""
+    """Return whether the path is one of the folders or inside one."""
     return path in folders or any(parent in folders for parent in path.parents)
 
 

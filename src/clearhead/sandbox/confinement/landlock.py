@@ -1,4 +1,4 @@
-"""Landlock through its three system calls: this process, from now on, opens only the files it is granted.
+"""Landlock, by its three system calls: from now on, this process opens only the files it is granted.
 
 No root, no namespaces; Linux 6.2 or later (ABI 3: truncation is covered). Network rules came with ABI 4, scopes for
 signals and abstract sockets with ABI 6; where they are missing the system call filter denies the same.
@@ -46,7 +46,7 @@ def _syscall(number: int, *arguments: object) -> int:
 
 
 def abi() -> int:
-    """The kernel's Landlock ABI; 0 where it has none or it is switched off."""
+    """Return the kernel's Landlock ABI; 0 if it has none or it is switched off."""
     try:
         return _syscall(CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
     except (OSError, AttributeError):
@@ -54,7 +54,7 @@ def abi() -> int:
 
 
 def restrict(readable: Iterable[Path], writable: Iterable[Path]) -> None:
-    """Confine this process for good: files under `readable` to read, under `writable` to write, nothing else.
+    """Confine this process irrevocably: files under `readable` to read, under `writable` to write, nothing else.
 
     Paths that are not there are left out. No TCP, no signal and no abstract socket reaches outside.
     Raises OSError where the kernel refuses.

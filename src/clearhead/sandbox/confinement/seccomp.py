@@ -59,12 +59,12 @@ _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 
 
 def supported() -> bool:
-    """Whether the filter knows this architecture and the kernel has seccomp."""
+    """Return whether the filter supports this architecture and the kernel has seccomp."""
     return platform.machine() in _ARCHITECTURES and os.path.exists("/proc/sys/kernel/seccomp")  # noqa: PTH110
 
 
 def restrict() -> None:
-    """Install the filter on this process, for good. Raises OSError where the kernel refuses."""
+    """Install the filter on this process, irrevocably. Raises OSError where the kernel refuses."""
     program = _program()
     filled = ctypes.create_string_buffer(program, len(program))
     libc = ctypes.CDLL(None, use_errno=True)

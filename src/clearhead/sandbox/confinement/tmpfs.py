@@ -58,7 +58,7 @@ def _map(file: str, text: str) -> None:
 
 
 def offered() -> bool:
-    """Whether the kernel gives a program a tmpfs of its own here. Tries it, in a process that ends at once."""
+    """Return whether the kernel gives a program a tmpfs of its own here, by trying it in a short-lived process."""
     tries = "from clearhead.sandbox import tmpfs; sys.exit(not tmpfs.own(tmpfs.Path('/tmp'), 1))"
     program = f"import sys; sys.path += {[path for path in sys.path if path]!r}; {tries}"
     return subprocess.run([sys.executable, "-P", "-s", "-c", program], capture_output=True).returncode == 0
@@ -73,7 +73,7 @@ def fill(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def become_nobody() -> None:
-    """Give up root for good: an unprivileged user, no groups. Raises OSError where that cannot be had."""
+    """Give up root irrevocably: an unprivileged user, no groups. Raises OSError if that fails."""
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)

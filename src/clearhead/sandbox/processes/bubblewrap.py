@@ -28,13 +28,13 @@ _TRIAL = 30.0
 
 
 def works() -> bool:
-    """Whether bubblewrap is installed and may make namespaces here."""
+    """Return whether bubblewrap is installed and may make namespaces here."""
     return unusable() is None
 
 
 @cache
 def unusable() -> str | None:
-    """Why bubblewrap cannot be used here; None where it can."""
+    """Return why bubblewrap cannot be used here; None if it can."""
     if shutil.which("bwrap") is None:
         return "bubblewrap is not installed"
     if not seccomp.supported():
@@ -62,7 +62,7 @@ def unusable() -> str | None:
 
 @cache
 def limits_tmpfs() -> bool:
-    """Whether this bubblewrap can limit the size of a tmpfs: 0.7 and later can."""
+    """Return whether this bubblewrap can limit the size of a tmpfs, as 0.7 and later can."""
     help_text = subprocess.run(["bwrap", "--help"], capture_output=True, text=True, timeout=_TRIAL)
     return "--size" in help_text.stdout and "--perms" in help_text.stdout
 
@@ -104,9 +104,11 @@ class Cold:
 
     def _main(self, given: Sequence[int]) -> str:
         return f"""
-high = [os.dup2(one, 100 + at) for at, one in enumerate({list(given)!r})]
-for at, one in enumerate(high):
-    os.dup2(one, at)
+import fcntl
+given = {list(given)!r}
+high = [fcntl.fcntl(number, fcntl.F_DUPFD, len(given)) for number in given]  # free numbers: none is overwritten
+for at, number in enumerate(high):
+    os.dup2(number, at)
 os.closerange(len(high), 4096)
 from clearhead.sandbox.child import confined, judging, worker
 worker.prepare({list(self.preload)!r})
@@ -145,7 +147,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
     for path in bound:
         if path in links:
             command += ["--symlink", str(links[path]), str(path)]
-        elif path.exists():
+        elif os.path.exists(path):  # noqa: PTH110 — Path.exists raises where a folder above is closed to this user
             command += ["--ro-bind", str(path), str(path)]
     for link in links.keys() - set(granted):
         command += ["--symlink", str(links[link]), str(link)]
@@ -160,7 +162,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
 
 
 def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, info_read: int) -> None:
-    """Say the process id, wait, and say the status, as a warm worker does."""
+    """Send the process id, wait, and send the status, as a warm worker does."""
     with reply:
         try:
             reply.sendall(struct.pack("q", _inner(info_read) or process.pid))
@@ -173,7 +175,7 @@ def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, info_read:
 
 
 def _inner(info_read: int) -> int | None:
-    """The id, out here, of the process inside. bubblewrap tells it before the process starts."""
+    """Return the id, outside, of the process inside. bubblewrap reports it before the process starts."""
     data = b""
     with os.fdopen(info_read, "rb", buffering=0) as pipe:
         while not data.rstrip().endswith(b"}") and (part := pipe.read(4096)):

@@ -1,4 +1,4 @@
-"""What a program's folder holds, counted without recursion, whatever the program built there."""
+"""Count what a program's folder contains, without recursion, whatever the program built there."""
 
 import contextlib
 import errno

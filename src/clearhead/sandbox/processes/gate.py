@@ -1,4 +1,4 @@
-"""How many confined programs run at once, and how much memory they may take together: a hard bound, fair by owner.
+"""Admission control: how many confined programs run at once and how much memory they take together, fair by owner.
 
 Owners take turns: of those that wait, the next in the round is let in first, and nobody overtakes it, so that a large
 request is not starved by small ones. While an owner has programs running it gets no more than half of each resource, so
@@ -20,7 +20,7 @@ _RESERVED = 3 * 1024 * MIB  # at least; two programs of the default limits
 
 @dataclass(eq=False, slots=True)
 class Reservation:
-    """A place in the queue, then programs that run. `granted` is set when they may."""
+    """A place in the queue, then running programs. `granted` is set when they may run."""
 
     owner: str
     programs: int
@@ -29,7 +29,7 @@ class Reservation:
 
 
 class Gate:
-    """Lets programs in while there is room for them.
+    """Admits programs while there is room for them.
 
     >>> gate = Gate(programs=4, memory=1000)
     >>> first, second, third = (gate.ask(owner, 2, 400) for owner in ("ada", "ada", "bob"))
@@ -67,7 +67,7 @@ class Gate:
         return reservation
 
     def leave(self, reservation: Reservation) -> None:
-        """The programs have ended, or no longer wait."""
+        """Release the reservation: its programs have ended or no longer wait."""
         with self._lock:
             if reservation in self._running:
                 self._running.remove(reservation)
@@ -79,7 +79,7 @@ class Gate:
 
     @contextmanager
     def hold(self, owner: str, programs: int, memory: int) -> Iterator[None]:
-        """Wait for room, and keep it."""
+        """Wait for room, and hold it during the block."""
         reservation = self.ask(owner, programs, memory)
         try:
             reservation.granted.wait()
@@ -117,7 +117,7 @@ class Gate:
 
 
 def needs(limits: Limits, programs: int = 1) -> int:
-    """Bytes of memory that programs of these limits may take: their own, their files (a tmpfs), their output."""
+    """Return the bytes of memory that programs of these limits may take: their own, a tmpfs, their output."""
     return programs * (limits.memory + limits.disk + limits.output)
 
 
@@ -135,7 +135,7 @@ _gate = _default()
 
 
 def current() -> Gate:
-    """The gate that every program of this process passes."""
+    """Return the gate that every program of this process passes."""
     return _gate
 
 
@@ -149,6 +149,6 @@ def capacity(programs: int | None = None, memory: int | None = None) -> None:
 
 
 def share(processes: int) -> None:
-    """Give this process its part of the machine, where so many processes run programs."""
+    """Give this process its part of the machine if several processes run programs."""
     global _gate
     _gate = _default(processes)

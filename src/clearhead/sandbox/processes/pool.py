@@ -15,7 +15,7 @@ _START = 120.0  # seconds a worker may take to import what it preloads
 
 
 class Worker:
-    """One warm interpreter. Two with different `hash_seed`s show whether a program depends on the order of a set."""
+    """A warm interpreter. Two with different `hash_seed`s reveal programs that depend on the order of a set."""
 
     overhead = 0.0  # seconds a program may take to start, on top of its own: it is warm
 
@@ -33,7 +33,7 @@ class Worker:
         self._ready = False
 
     def wait_ready(self) -> None:
-        """Return when it can take a job. Raises SandboxError, with its last words, if it never can."""
+        """Wait until it can take a job. Raises SandboxError with its error output if it cannot."""
         with self._lock:
             if self._ready:
                 return
@@ -49,7 +49,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can still take jobs."""
+        """Return whether it can still take jobs."""
         return self.process.poll() is None
 
     def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
@@ -88,7 +88,7 @@ worker.main({list(preload)!r})
 
 
 def clean_environment(home: Path, hash_seed: int = 1) -> dict[str, str]:
-    """Nothing of the caller's environment: no secrets to find, and the same for everyone."""
+    """Return an environment without the caller's variables: it contains no secrets and is the same for everyone."""
     return {
         "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": str(home), "TMPDIR": str(home), "TZ": "UTC",
         "PYTHONHASHSEED": str(hash_seed), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1",
@@ -101,7 +101,7 @@ _workers_lock = threading.Lock()
 
 
 def worker(preload: Sequence[str] = (), hash_seed: int = 1) -> Worker:
-    """The worker for this preload and hash seed, started if need be. It lives as long as this process."""
+    """Return the worker for this preload and hash seed, started if necessary. It lives as long as this process."""
     key = (tuple(preload), hash_seed)
     with _workers_lock:
         running = _workers.get(key)

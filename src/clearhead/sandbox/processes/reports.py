@@ -1,6 +1,6 @@
-"""What a confined process reports: parsed by a schema, within bounds. The process may have written anything.
+"""Parse what a confined process reports, by a schema and within bounds. The process may have written anything.
 
-A report that no honest child writes is a `ReportError` that says what is wrong with it; nothing else is raised here.
+A malformed report raises `ReportError`, which says what is wrong; nothing else is raised here.
 """
 
 import json
@@ -20,7 +20,7 @@ class ReportError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one program reports. `each`: of several programs that ran in one process, checked, as `batch` takes them."""
+    """The report of a process. `each`: the checked reports of several programs that ran in it, for `batch`."""
 
     raised: Raised | None = None
     values: Mapping[str, str] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Report:
 
 
 def parse(data: bytes, wanted: Collection[str] = (), count: int = 0) -> Report:
-    """The report in `data`, empty if there is none.
+    """Return the report in `data`, empty if there is none.
 
     Args:
         wanted: names that a single program was asked to bring back.

@@ -1,4 +1,4 @@
-"""One confined process from launch to outcome: watch its time, memory, output and disk, and kill it at a limit."""
+"""Watch a confined process from launch to outcome: its time, memory, output and disk. It is killed at a limit."""
 
 import base64
 import contextlib
@@ -36,7 +36,7 @@ class Starter(Protocol):
 
 
 class Running:
-    """One child. `launch` it, then `finish`; `abandon` it if it was launched and nobody waits for it."""
+    """A child process. `launch` it, then `finish`; `abandon` it if it was launched and is not waited for."""
 
     def __init__(
         self, chunks: Sequence[Chunk] | Sequence[Program], *, limits: Limits, stdin: str,
@@ -89,7 +89,7 @@ class Running:
                 os.close(descriptor)
 
     def finish(self) -> Outcome:
-        """Watch the child to its end, stopping it at a limit; return what came of it."""
+        """Watch the child to its end, stop it at a limit, and return its outcome."""
         if self.reply is None:
             raise SandboxError("the program was not launched, or has been waited for already")
         try:
@@ -99,7 +99,7 @@ class Running:
         return self._outcome(status)
 
     def abandon(self) -> None:
-        """Kill the child if it still runs, and give back what it held. However the watching ended, this is done."""
+        """Kill the child if it still runs, and release its resources. This happens however the watching ended."""
         try:
             if self.reply is not None and not self.ended:
                 self.pid = self.pid or _number(self.reply, _GRACE)
@@ -183,7 +183,7 @@ class Running:
             poller.unregister(descriptor)
 
     def _drain(self) -> None:
-        """Read what the child left in its pipes. Nobody else holds their other ends, so this cannot hang."""
+        """Read what the child left in its pipes. No other process holds their other ends, so this cannot hang."""
         for descriptor, buffer in self.buffers.items():
             os.set_blocking(descriptor, False)
             with contextlib.suppress(BlockingIOError):
@@ -232,7 +232,7 @@ class Running:
 
 
 def _file_name(name: str) -> str:
-    """The name of a file inside the program's folder."""
+    """Return the name of a file inside the program's folder."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or "\0" in name:
         raise SandboxError(f"file name {name!r} leads outside the program's folder; use a plain name")
@@ -249,9 +249,9 @@ def _number(reply: socket.socket, timeout: float) -> int | None:
 
 
 def resident(pid: int) -> int | None:
-    """Bytes of anonymous and shared memory the process holds; None once it is gone.
+    """Return the bytes of anonymous and shared memory the process holds; None once it has ended.
 
-    In bytes, for the process chooses its own name there, and that need not be text.
+    Read as bytes, because the process chooses its own name there, which may not be text.
     """
     try:
         rows = Path(f"/proc/{pid}/status").read_bytes().splitlines()

@@ -1,7 +1,6 @@
-"""Who may use the studio at all: log-in in a shared one, the token of its address in one for a single person.
+"""Access control: log-in for a shared studio, the token of its address for a studio of one person.
 
-Every route asks unless its function is marked `@open_to_all`. The decision is made from the route that was matched,
-never from a URL, which a Host header can shape.
+It applies to every route that is not marked `@open_to_all`.
 """
 
 import secrets
@@ -26,7 +25,7 @@ router = APIRouter()
 
 
 class LogInFirst(Exception):
-    """Nobody is logged in, and the page belongs to somebody."""
+    """Nobody is logged in, and the page belongs to a learner."""
 
 
 class TokenFirst(Exception):
@@ -38,7 +37,7 @@ class TokenShown(Exception):
 
 
 def logged_in(request: Request) -> None:
-    """Dependency of every route of a shared studio: serve the request at the desk of the learner who is logged in."""
+    """Dependency of every route of a shared studio: give the request the context of the learner who is logged in."""
     root: Context = request.app.state.context
     sessions: Sessions = request.app.state.sessions
     account = sessions.account(request.cookies.get(SESSION, ""))
@@ -47,7 +46,7 @@ def logged_in(request: Request) -> None:
     request.state.context = root.at(account.id if account else GUEST, account.name if account else "")
 
 
-def owner(request: Request) -> None:
+async def owner(request: Request) -> None:
     """Dependency of every route of a studio for one person: other users of this machine do not know its token."""
     if is_open(request) or _signer(request).is_signed(request.cookies.get(OWNER, "")):
         return
@@ -75,7 +74,7 @@ class _Signer:
 @router.post("/token")
 @open_to_all
 def show_token(request: Request, token: Annotated[str, Form(max_length=200)]) -> Response:
-    """The token typed into a page rather than opened as part of the address."""
+    """Take the token from a form, where it is not part of the address."""
     if not _is_token(request, token.strip()):
         reason = _("That is not the token. The terminal prints it at each start.")
         return saved_forms.redirect_back(context_of(request), "/", lacking=reason)
@@ -83,7 +82,7 @@ def show_token(request: Request, token: Annotated[str, Form(max_length=200)]) ->
 
 
 def to_log_in(request: Request, _problem: Exception) -> Response:
-    """Send a browser to the log-in page, and back afterwards: after a form, to the page that had it."""
+    """Redirect a browser to the log-in page, which leads back: after a form, to the page that had it."""
     if "text/html" in request.headers.get("accept", ""):
         where = address_of(request) if request.method == "GET" else referring_page(request)
         return RedirectResponse(f"/login?{urlencode({'next': where})}", 303)
@@ -95,7 +94,7 @@ def to_log_in(request: Request, _problem: Exception) -> Response:
 
 
 def to_token(request: Request, _problem: Exception) -> Response:
-    """Say where the token is, and take it."""
+    """Show the page that says where the token is and takes it."""
     page = render(
         request,
         "accounts/token.html",
@@ -107,7 +106,7 @@ def to_token(request: Request, _problem: Exception) -> Response:
 
 
 def let_in(request: Request, _problem: Exception) -> Response:
-    """Keep the token as a cookie; the address that is opened then, and that history keeps, has none."""
+    """Store the token as a cookie, and redirect to the address without it, which the browser's history keeps."""
     return _let_in(request, safe(address_of(request, without="token")))
 
 

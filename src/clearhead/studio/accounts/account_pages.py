@@ -1,4 +1,4 @@
-"""Log in, log out, take an invitation, change the password. Only a shared studio has these pages."""
+"""Routes of a shared studio: log in, log out, accept an invitation, change the password."""
 
 import asyncio
 import secrets
@@ -30,7 +30,7 @@ YEAR: Final = 365 * 24 * 60 * 60
 
 
 async def hashing(request: Request, work: Callable[[], Response]) -> Response:
-    """Do work that hashes a password: one a core at once, the others queue without a thread that pages need."""
+    """Run work that hashes a password: one for each core at a time; the others wait without a page thread."""
     queues: Executor = request.app.state.hashing
     return await asyncio.get_running_loop().run_in_executor(queues, copy_context().run, work)
 
@@ -119,7 +119,7 @@ def password_page(request: Request) -> Response:
 async def change_password(
     request: Request, context: CurrentContext, current: Typed, password: Typed, again: Typed
 ) -> Response:
-    """A new password ends every session of this learner; this browser gets a new one."""
+    """Change the password, which ends every session of this learner; this browser gets a new one."""
     return await hashing(request, lambda: _change_password(request, context.who, current, password, again))
 
 
@@ -132,7 +132,7 @@ def _change_password(request: Request, name: str, current: str, password: str, a
 
 
 def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
-    """The account if the password is right; else why not, and the seconds to wait. Counted before it is hashed."""
+    """Return the account if the password is right; else the reason and the seconds to wait. Counted before hashing."""
     throttle: Throttle = request.app.state.throttle
     keys = (_guesser(request, names.key(name)), Key("address", request.client.host if request.client else ""))
     if wait := throttle.admit(*keys):
@@ -145,7 +145,7 @@ def _checked(request: Request, name: str, password: str) -> tuple[Account | None
 
 
 def _guesser(request: Request, name: str) -> Key:
-    """What the attempts on this name count under: a browser that knew its password before, or the name."""
+    """Return what attempts on this name are counted by: a browser that has logged in before, or the name."""
     try:
         known, browser = _browsers(request).loads(request.cookies.get(BROWSER, ""))
     except (BadSignature, ValueError, TypeError):
@@ -154,7 +154,7 @@ def _guesser(request: Request, name: str) -> Key:
 
 
 def _said_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
-    """A form that says why it was not taken; shown again, it does not."""
+    """Show once why a form was not taken; a reload no longer shows it."""
     page.delete_cookie(saved_forms.COOKIE)
     if wait:
         page.headers["retry-after"] = str(wait)
@@ -162,7 +162,7 @@ def _said_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
 
 
 def _unfit(password: str, again: str) -> str:
-    """What is wrong with a new password, or ""."""
+    """Return what is wrong with a new password, or ""."""
     if password != again:
         return _("The two are not the same.")
     if len(password) < SHORTEST:
@@ -178,7 +178,7 @@ def _invited(request: Request, token: str) -> Account:
 
 
 def _enter_anew(request: Request, account: Account, password: str, where: str) -> Response:
-    """Set the password, end every session that was opened under the old one, and open one here."""
+    """Set the password, end every session opened with the old one, and open one for this browser."""
     account = _accounts(request).join(account, password)
     _sessions(request).end_all(account)
     return _enter(request, account, where)

@@ -1,7 +1,7 @@
 """Learners of a shared studio: invitations and passwords.
 
-A password is kept as an Argon2id hash. An invitation is a signed text that names the learner and carries a
-fingerprint of the hash it was made under: a new password ends it, so it works once.
+A password is stored as an Argon2id hash. An invitation is a signed text with the learner's number and a fingerprint of
+the stored hash: setting a password invalidates it, so it works once.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from clearhead.studio.learner.tables import learners
 DAY = 24 * 60 * 60
 INVITED = 7 * DAY  # seconds an invitation is good for
 SHORTEST, LONGEST = 10, 200  # characters of a password
-GONE = "removed "  # what a removed learner's password begins with: no hash, so it fits nothing
+GONE = "removed "  # prefix of a removed learner's password: not a hash, so nothing matches it
 
 
 @dataclass(frozen=True)
 class Account:
-    """A learner: his number in the database, his name, the hash of his password (empty before he took his place)."""
+    """A learner: number in the database, name, and password hash (empty until the invitation is accepted)."""
 
     id: int
     name: str
@@ -56,12 +56,12 @@ class Accounts:
         self._nobodys = self._hasher.hash(secrets.token_hex())
 
     def all(self) -> list[Account]:
-        """Every learner, removed ones too, in the order they were invited."""
+        """Return every learner, including removed ones, in the order they were invited."""
         with self._database.reading() as connection:
             return [Account(*row) for row in connection.execute(select(learners).order_by(learners.c.id))]
 
     def add(self, name: str) -> str:
-        """Make a place for somebody new; gives the invitation with which he chooses his password.
+        """Add a learner; return the invitation with which they choose a password.
 
         Raises:
             OptionError: the name is taken in this or another spelling, or it cannot be a name.
@@ -81,15 +81,15 @@ class Accounts:
         return self._invitation(self._named(name))
 
     def reset(self, name: str) -> str:
-        """A new invitation: the old password holds until it is used."""
+        """Return a new invitation; the old password is valid until it is used."""
         return self._invitation(self._named(name))
 
     def remove(self, name: str) -> Account:
-        """Let him in no more, now. His answers stay, and his number is never given to somebody else."""
+        """Lock a learner out at once. The answers stay, and the number is never reused."""
         return self._write(self._named(name), GONE + secrets.token_hex())
 
     def invited(self, token: str) -> Account | None:
-        """Whose invitation this is; None where it is no longer good."""
+        """Return whose invitation this is; None if it is no longer valid."""
         return self._of(self._invitations, token, INVITED)
 
     def join(self, account: Account, password: str) -> Account:
@@ -97,9 +97,9 @@ class Accounts:
         return self._write(account, self._hasher.hash(_composed(password)))
 
     def check(self, name: str, password: str) -> Account | None:
-        """The account, if the password is right. An unknown name takes as long as a wrong password.
+        """Return the account if the password is right. An unknown name takes as long as a wrong password.
 
-        A password that was hashed with other parameters is hashed anew with today's.
+        A password that was hashed with other parameters is hashed again with the current ones.
         """
         account = self._known(name)
         known = account is not None and account.state == "active"
@@ -125,7 +125,7 @@ class Accounts:
         return account if account and account.fingerprint == fingerprint else None
 
     def _known(self, name: str) -> Account | None:
-        """The account of this name: spelled so, or else the only one that is the same name in another spelling."""
+        """Return the account with this name in this spelling, or else the only one with it in another spelling."""
         every = self.all()
         composed, same = _composed(name), [account for account in every if names.key(account.name) == names.key(name)]
         exact = next((account for account in same if account.name == composed), None)
@@ -145,5 +145,5 @@ class Accounts:
 
 
 def _composed(typed: str) -> str:
-    """What was typed, whichever way the keyboard makes its accents."""
+    """Return what was typed, however the keyboard composes accents."""
     return unicodedata.normalize("NFC", typed)

@@ -1,6 +1,6 @@
-"""What a learner may be called, and when two spellings are the same name.
+"""Names of learners: which are allowed, and when two spellings are the same name.
 
-A name is kept as composed Unicode (NFC). Names are compared without regard to case and to forms that look the same
+A name is stored as composed Unicode (NFC). Names are compared without regard to case and to forms that look the same
 (NFKC and case folding, as RFC 8265 has it for user names), so `josé`, `JOSÉ` and an é typed as e with an accent all
 log José in, and nobody else can be invited under one of them.
 """
@@ -19,7 +19,7 @@ INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00
 
 
 def checked(name: str) -> str:
-    """The name as it is kept.
+    """Return the name as it is stored.
 
     Raises:
         OptionError: it is too long, or has a character that a name cannot have; says which.
@@ -46,7 +46,7 @@ def checked(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """What two spellings of one name have in common.
+    """Return a key that all spellings of one name share.
 
     >>> key("BJÖRN") == key("bjo\u0308rn"), key("Ada") == key("Ada"), key("Straße") == key("STRASSE")
     (True, True, True)

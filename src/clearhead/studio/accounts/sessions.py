@@ -1,4 +1,4 @@
-"""Who is logged in: one row a session, so that logging out and a new password end it at once."""
+"""Log-in sessions: one row for each, so that logging out or a new password ends it at once."""
 
 import hashlib
 import secrets
@@ -13,7 +13,7 @@ from clearhead.studio.learner.tables import learners, sessions
 
 SECONDS: Final = 30 * 24 * 60 * 60  # how long a session lasts
 
-# Made once: each request asks, and to build a statement takes longer than to run it.
+# Built once: every request runs it, and building a statement takes longer than running it.
 _WHOSE = (
     select(learners)
     .join(sessions, sessions.c.learner == learners.c.id)
@@ -28,7 +28,7 @@ class Sessions:
         self._database = database
 
     def open(self, account: Account) -> str:
-        """Begin a session; returns the token for the browser's cookie."""
+        """Open a session; return the token for the browser's cookie."""
         token = secrets.token_urlsafe(32)
         row = {"key": _hash(token), "learner": account.id, "since": time.time()}
         with self._database.writing() as connection:
@@ -37,7 +37,7 @@ class Sessions:
         return token
 
     def account(self, token: str) -> Account | None:
-        """Whose session this is; None where it has ended."""
+        """Return whose session this is; None if it has ended."""
         if not token:
             return None
         with self._database.reading() as connection:

@@ -1,4 +1,4 @@
-"""What `clearhead studio user …` does: the learners of a shared studio, from the command line of its machine."""
+"""What `clearhead studio user …` does: manage the learners of a shared studio from the command line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +20,13 @@ ADDRESS = "address"  # what a shared studio keeps its own address under, with no
 
 @dataclass(frozen=True)
 class Users:
-    """The learners of a studio, and where they reach it."""
+    """The accounts of a studio, and the address at which learners reach it."""
 
     accounts: Accounts
     address: str
 
     def invitation(self, token: str) -> str:
-        """What to send to somebody who was invited."""
+        """Return the text to send to a person who was invited."""
         invited = self.accounts.invited(token)
         name = invited.name if invited else ""
         send = f"Send {name} this link, good for {DAYS} days and once"
@@ -37,7 +37,7 @@ class Users:
 
 @contextmanager
 def open_users(data: Path | None, database: str | None, url: str | None = None) -> Iterator[Users]:
-    """The learners of the studio that keeps its work there.
+    """Open the accounts of the studio in this data folder.
 
     Args:
         url: where learners reach it; None is where it was served last, if that is known.
@@ -55,6 +55,6 @@ def open_users(data: Path | None, database: str | None, url: str | None = None) 
 
 
 def remember_address(store: Store, address: str) -> None:
-    """Keep where a shared studio is served, for the links of its invitations."""
+    """Store the address of a shared studio, for the links of its invitations."""
     if store.kept(ADDRESS) != address:
         store.keep(ADDRESS, address)

@@ -1,4 +1,4 @@
-"""When the database cannot be used: a page that asks it for nothing and holds what was sent, to be sent again."""
+"""The pages for when the database is unavailable or too much work waits: they hold what was sent, to send it again."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -20,9 +20,9 @@ OURS: Final = ("csrf",)  # the page brings its own
 
 
 async def to_try_again(request: Request, problem: Exception) -> Response:
-    """Status 503 with Retry-After while the database is away, 500 where it is full or damaged.
+    """Answer with status 503 and Retry-After while the database is unavailable, 500 where it is full or damaged.
 
-    A form carries its ticket, whose id is the attempt's, so sending it again counts once.
+    A form carries its draft, whose id becomes the attempt's, so sending it again counts once.
     """
     temporary = bool(getattr(problem, "temporary", False))
     status = 503 if temporary else 500
@@ -47,9 +47,9 @@ async def to_try_again(request: Request, problem: Exception) -> Response:
 
 
 async def to_wait(request: Request, problem: Exception) -> Response:
-    """Status 429 with Retry-After: this learner has enough work waiting; what was sent can be sent again.
+    """Answer with status 429 and Retry-After: too much work of this learner is waiting.
 
-    After a form, the page has an address of its own, so that Back leads to the form.
+    After a form, the page has its own address, so that Back leads to the form.
     """
     if request.headers.get("accept", "").startswith("application/json"):
         return JSONResponse({"error": str(problem)}, WAIT, {"retry-after": str(work_queues.SECONDS)})
@@ -61,7 +61,7 @@ async def to_wait(request: Request, problem: Exception) -> Response:
 
 
 def please_wait(request: Request, detail: str, address: str, fields: Sequence[tuple[str, str]]) -> Response:
-    """The page that holds what was sent, to send it to its address again."""
+    """Return the page that holds what was sent, to send it to its address again."""
     page = render(
         request,
         "app/away.html",
@@ -78,14 +78,14 @@ def please_wait(request: Request, detail: str, address: str, fields: Sequence[tu
 
 
 def _detail(request: Request, problem: Exception) -> str:
-    """Where the database is and what it says is for who runs the studio, not for the learners of a shared one."""
+    """Return the reason for the page; learners of a shared studio are not shown the database's address or error."""
     if request.app.state.context.settings.shared:
         return _("Your answers are safe, and the studio comes back by itself as soon as its database does.")
     return explained(problem) if isinstance(problem, ClearheadError) else str(problem)
 
 
 async def _sent(request: Request) -> list[tuple[str, str]]:
-    """What the form carried, read before the database was asked."""
+    """Return the fields of the form, which was read before the database was used."""
     if request.method != "POST" or not request.headers.get("content-type", "").startswith(
         ("application/x-www-form-urlencoded", "multipart/form-data")
     ):

@@ -1,4 +1,4 @@
-"""`clearhead studio`: prove what is taught, take a port, serve, and stop cleanly on Ctrl-C."""
+"""Serves the studio: takes a port, proves the course while it serves, and stops cleanly on Ctrl-C."""
 
 import errno
 import logging
@@ -70,7 +70,7 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
 
 
 def work(settings: Settings, listener: socket.socket, number: int) -> None:
-    """One of several processes: the first tells the terminal how far the proofs are, all prove and serve."""
+    """Run one of several processes: all of them prove and serve, and the first shows the progress of the proofs."""
     sandbox.share(settings.processes)
     console = terminal(soft_wrap=True, quiet=number > 0)
     _run(application.create(settings, unproved(settings.packs)), settings, listener, console)
@@ -92,7 +92,7 @@ def _run(
 
 
 def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """How the application is served."""
+    """Return the configuration of the server."""
     return uvicorn.Config(
         studio,
         log_level="warning",
@@ -131,7 +131,7 @@ def _check_certificate(settings: Settings) -> None:
 
 
 def _print_accounts(settings: Settings, accounts: Accounts, console: Console) -> None:
-    """What whoever shares a studio should know."""
+    """Print who may log in, and what is missing before learners can be invited safely."""
     count = sum(account.state != "removed" for account in accounts.all())
     who = f"{count} may log in" if count else "Nobody can log in yet"
     console.print(f"{who}; invite somebody: clearhead studio user add NAME")
@@ -147,10 +147,10 @@ def _print_accounts(settings: Settings, accounts: Accounts, console: Console) ->
 
 
 def take_port(host: str, port: int) -> socket.socket:
-    """A listening socket on `port`, or on the next free one; 0 takes any.
+    """Return a listening socket on `port`, or on the next free one; 0 takes any.
 
     Raises:
-        OptionError: none of the next ones is free either, or the host is no address of this machine.
+        OptionError: none of the next ports is free either, or the host is not an address of this machine.
     """
     last: OSError | None = None
     if not host:
@@ -184,12 +184,12 @@ def _elsewhere(problem: OSError) -> bool:
 
 
 class _Stopped(Exception):
-    """The studio is closing: what is not proved yet waits for the next start."""
+    """The studio is closing; the remaining items are proved at the next start."""
 
 
 @contextmanager
 def _proving(settings: Settings, context: Context, console: Console) -> Iterator[None]:
-    """Prove the course while the studio serves: each question is on its page as soon as its answer is computed."""
+    """Prove the course while the studio serves: each question appears as soon as its answer has been computed."""
     stop = threading.Event()
     columns = (TextColumn("Computing the answers"), BarColumn(), MofNCompleteColumn(), TextColumn("questions"))
     bar = Progress(*columns, console=console, transient=True)

@@ -1,7 +1,7 @@
-"""The experiments: each a program that measures one point, run confined on this machine when somebody asks.
+"""The experiments: each is a program that measures one point, run confined on this machine on request.
 
-A program finds its point in `x`, its seed in `seed` and its settings by name, and leaves a dict of measured numbers in
-`found`. It runs once for each of `SEEDS`, so that what is said of the numbers can tell a change from chance.
+A program reads its point from `x`, its seed from `seed` and its settings by name, and stores a dict of measured numbers
+in `found`. It runs once for each of `SEEDS`, so that the findings can tell a change from chance.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class Setting:
     name: str
     label: str
     values: Sequence[int]
-    start: int  # which value it stands at first
+    start: int  # index of the initial value
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ EXPERIMENTS: Mapping[str, Experiment] = {experiment.id: experiment for experimen
 
 
 def program(experiment: Experiment, values: Mapping[str, float]) -> str:
-    """What measures one point: the experiment's program, once a seed."""
+    """Return the source that measures one point: the experiment's program, once for each seed."""
     given = "".join(f"{name} = {value}\n" for name, value in values.items())
     repeated = indent(experiment.program.strip() + "\nseeds.append(found)", "    ")
     return _EACH.replace("@given", given).replace("@seeds", repr(SEEDS)).replace("@program", repeated)

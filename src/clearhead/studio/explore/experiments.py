@@ -1,4 +1,4 @@
-"""Experiment: settings on sliders, a program run confined for each point, curves drawn from what it measured."""
+"""Routes of Experiment: settings on sliders, a confined program run for each point, charts of what it measured."""
 
 import json
 from collections import OrderedDict
@@ -33,7 +33,7 @@ class Row:
     samples: Mapping[str, Samples]
 
     def text(self, key: str) -> str:
-        """What stands in the table."""
+        """Return the text in the table."""
         return SampleRange.of(self.samples[key]).text
 
 
@@ -73,7 +73,7 @@ def page(
 
 @router.get("/experiments/{name}")
 async def stream(request: Request, context: CurrentContext, name: str) -> StreamingResponse:
-    """One line of JSON a point as it is measured, with the picture so far; the last says what was found."""
+    """Stream one line of JSON for each point as it is measured, with the charts so far; the last has the findings."""
     experiment, chosen = _asked(request, name)
     guessed = _guess(request, experiment)
 
@@ -92,7 +92,7 @@ async def stream(request: Request, context: CurrentContext, name: str) -> Stream
 
 
 def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
-    """Run the program for each point; what was measured with the same settings since the start is not run again.
+    """Run the program for each point; points measured with the same settings before are not run again.
 
     Raises:
         SandboxError: nothing can be run here, or the program failed.
@@ -125,7 +125,7 @@ def measure(experiment: Experiment, chosen: dict[str, int]) -> Iterator[Row]:
 
 
 def _asked(request: Request, name: str) -> tuple[Experiment, dict[str, int]]:
-    """The experiment and its settings from the address; a slider's position, not its value, is what a form sends."""
+    """Return the experiment and its settings from the address; a form sends a slider's position, not its value."""
     experiment = EXPERIMENTS.get(name)
     if experiment is None:
         raise HTTPException(
@@ -140,14 +140,14 @@ def _asked(request: Request, name: str) -> tuple[Experiment, dict[str, int]]:
 
 
 def _guess(request: Request, experiment: Experiment) -> int | None:
-    """Which answer was guessed, from 0; None where none was."""
+    """Return which answer was guessed, from 0; None where none was."""
     text = request.query_params.get("guess", "")
     answers = FINDINGS[experiment.id].guess.answers
     return int(text) if text.isascii() and text.isdigit() and len(text) < 3 and int(text) < len(answers) else None
 
 
 def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], guessed: int | None) -> str:
-    """The curves so far; once every point is measured, what they say and what became of the guess."""
+    """Return the charts so far; once every point is measured, the findings and whether the guess was right."""
 
     def column(key: str) -> list[Samples]:
         return [[row.x] if key == "x" else row.samples[key] for row in rows]

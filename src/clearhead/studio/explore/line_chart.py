@@ -1,4 +1,4 @@
-"""One small picture a measure: points joined by a line, x on a logarithmic axis, numbers on both."""
+"""A small line chart of one measure as SVG, with a logarithmic x axis."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 26
 def line_chart(
     xs: Sequence[float], series: Mapping[str, Sequence[float]], label: str, *, span: Sequence[float] = ()
 ) -> Markup:
-    """An SVG of one or two lines on the same axes, y from zero; a table beside it holds the same numbers.
+    """Return an SVG of one or two lines on the same axes, y from zero; the page has a table of the same numbers.
 
     Args:
         series: name -> the y of each x; two lines differ in dash as well as in colour.
@@ -47,9 +47,9 @@ def line_chart(
 
 
 def short_number(x: float) -> str:
-    """A number in at most seven characters.
+    """Return a number in at most seven characters.
 
-    >>> short(66048), short(0.0001234), short(2.0), short(0.25)
+    >>> short_number(66048), short_number(0.0001234), short_number(2.0), short_number(0.25)
     ('66,048', '1.2e-04', '2', '0.25')
     """
     if x and abs(x) < 0.001:

@@ -1,7 +1,7 @@
-"""The end of Build: the learner's own class, with a real model's weights, on a real sentence.
+"""The end of Build: the learner's own class with a real model's weights, on a real sentence.
 
-The class runs confined, like every program of a learner's. What it attends to is set beside what the model itself
-attends to, and drawn by the same module as the Lens.
+The class runs confined, like every program of a learner. Its attention weights are compared with those of the model,
+and drawn by the same module as the Lens.
 """
 
 import base64
@@ -119,7 +119,7 @@ def data(context: CurrentContext, attempt_id: str, layer: Annotated[int, Query(g
 
 
 def _attempt_of(context: Context, attempt_id: str) -> tuple[Attempt, Item]:
-    """The right answer and its item, or a 404 that says how to get there."""
+    """Return the right answer and its item, or raise a 404 that says how to get there."""
     attempt = context.store.attempt(attempt_id)
     question = attempt and answered(context, attempt)
     if not (attempt and question and ends_in_class(question.item)):
@@ -139,7 +139,7 @@ def _known(layer: int, count: int) -> int:
 
 @lru_cache(maxsize=32)
 def _run(program: str, layer: int, owner: str = "") -> Ran:
-    """The learner's class, confined, with the parameters of this layer, on what the model gives that layer to read.
+    """Run the learner's class, confined, with the parameters and the input of this layer.
 
     Raises:
         ModelError: the model is not here. SandboxError: nothing can be run here, or the class failed.
@@ -167,7 +167,7 @@ def _run(program: str, layer: int, owner: str = "") -> Ran:
 
 @lru_cache(maxsize=12)
 def _layer(number: int) -> tuple[dict[str, "Tensor"], int]:
-    """What the model's layer reads, (1, L, E), and its parameters under the names of `nn.MultiheadAttention`."""
+    """Return a layer's input, (1, L, E), and its parameters under the names of `nn.MultiheadAttention`."""
     import torch
 
     loaded = demo_model.model()
@@ -188,7 +188,7 @@ def _layer(number: int) -> tuple[dict[str, "Tensor"], int]:
 
 
 def _as_reading(ran: Ran, layer: int) -> "Reading":
-    """The weights as the views take them: a matrix whose logits are their logarithms."""
+    """Return the weights as the views take them: a matrix whose logits are their logarithms."""
     import torch
 
     from clearhead.capture import Record
@@ -203,13 +203,13 @@ def _as_reading(ran: Ran, layer: int) -> "Reading":
 
 
 def _telling(ran: Ran) -> int:
-    """The head that looks most at single tokens, the ends of the text left aside."""
+    """Return the head with the sharpest weights, the ends of the text left out."""
     inside = ran.weights[0, :, 1:-1, 1:-1]
     return int(inside.amax(-1).mean(-1).argmax())
 
 
 def _strongest(ran: Ran, head: int, tokens: list[str]) -> list[tuple[str, list[tuple[str, float]]]]:
-    """Of one head, each token with the three it looks at most."""
+    """Return each token with the three tokens that this head weights most."""
     values, places = ran.weights[0, head].topk(min(3, len(tokens)), dim=-1)
     return [
         (token, [(tokens[place], weight) for place, weight in zip(at, of, strict=True)])

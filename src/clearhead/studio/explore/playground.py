@@ -1,7 +1,7 @@
-"""Try: say what a program will print, run it, then change it and run it again; confined, and nothing is graded.
+"""Routes of Try, the playground: predict what a program prints, run it, then change it and run it again.
 
-The first time a program is only to be read. Once it has run, it can be edited. A prediction of the program as it
-stood is answered like a question: with the belief behind it, and the rule; a wrong one is shown among the mistakes.
+Programs run confined, and nothing is graded. At first a program can only be read; once it has run, it can be edited. A
+prediction of the unchanged program gets feedback like a question; a wrong one is shown among the mistakes.
 """
 
 import secrets
@@ -35,7 +35,7 @@ LIMITS = sandbox.Limits(seconds=10)
 def look(
     request: Request, context: CurrentContext, pack_id: str, topic_id: str, item: str = "", run: str = ""
 ) -> HTMLResponse:
-    """A program to read; or, with the id of a run, what came of it and the program to change."""
+    """Show a program to read; or, with the id of a run, its outcome and the program to change."""
     pack, this, items = _programs(context, pack_id, topic_id)
     chosen = next((program_item for program_item in items if program_item.id == item), items[0])
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Try")))
@@ -82,7 +82,7 @@ def run(
     program: Annotated[str, Form()] = "",
     prediction: Annotated[str, Form()] = "",
 ) -> Response:
-    """Run a program and redirect to what came of it, which has an address of its own."""
+    """Run a program and redirect to its outcome, which has its own address."""
     pack, this, items = _programs(context, pack_id, topic_id)
     chosen = next((program_item for program_item in items if program_item.id == item), items[0])
     own = program_of(chosen, context)
@@ -104,7 +104,7 @@ def run(
 
 @dataclass(frozen=True)
 class Run:
-    """A program that was run, what was said of it before, and what came of it; or why it was not run."""
+    """A program that was run, the prediction, and the outcome; or why it could not be run."""
 
     program: str
     prediction: str
@@ -113,7 +113,7 @@ class Run:
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> "Run":
-        """The run as it was kept."""
+        """Return the run that was stored."""
         outcome = kept["outcome"]
         if outcome:
             raised = outcome["raised"] and sandbox.Raised(**outcome["raised"])
@@ -122,24 +122,24 @@ class Run:
 
 
 def _as_response(context: Context, item: Item, prediction: str) -> str:
-    """A prediction as the course grades it: a typed letter is no option's key."""
+    """Return a prediction as the course grades it: a typed letter is not an option's key."""
     return f"{prediction}\n" if context.library.proved[item.id].option(prediction) else prediction
 
 
 def _verdict(context: Context, item: Item, prediction: str) -> Verdict:
-    """What the course says of a prediction of the item's own program."""
+    """Grade a prediction of the item's own program."""
     response = _as_response(context, item, prediction)
     return grade(item, context.library.proved[item.id], response, context.library.pack_of(item.id))
 
 
 def printed(outcome: sandbox.Outcome) -> str:
-    """What a run showed: its output, and the exception that ended it."""
+    """Return what a run showed: its output, and the exception that ended it."""
     raised = f"{outcome.raised.type}: {outcome.raised.message}" if outcome.raised else ""
     return "\n".join(part for part in (outcome.stdout.rstrip(), raised) if part)
 
 
 def program_of(item: Item, context: Context) -> str:
-    """The item's program, whole: what is set up before it, as its proof drew it, and what the learner reads."""
+    """Return the item's whole program: its setup with the numbers of its proof, and the part the learner reads."""
     parts = [program.source for program in (*item.role("setup"), *item.role("given"))] or [
         context.library.proved[item.id].given
     ]

@@ -1,4 +1,4 @@
-"""A measured number over several seeds: its middle and its range, and how it changed from one point to another."""
+"""A measured number over several seeds: its median and range, and its change from one point to another."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ SAME = 0.02  # a relative difference up to this is called no change
 
 @dataclass(frozen=True)
 class SampleRange:
-    """The middle of some numbers, and their range."""
+    """The median of some numbers, and their range."""
 
     low: float
     middle: float
@@ -23,7 +23,7 @@ class SampleRange:
 
     @classmethod
     def of(cls, samples: Samples) -> "SampleRange":
-        """The spread of the numbers of all seeds.
+        """Return the median and the range of the numbers of all seeds.
 
         >>> SampleRange.of([3.0, 1.0, 2.5])
         SampleRange(low=1.0, middle=2.5, high=3.0)
@@ -32,7 +32,7 @@ class SampleRange:
 
     @property
     def text(self) -> str:
-        """The middle, with the range where it shows: `2.5 (1 to 3)`."""
+        """The median, with the range if it differs after rounding: `2.5 (1 to 3)`."""
         low, middle, high = short_number(self.low), short_number(self.middle), short_number(self.high)
         return middle if low == high else _("%(middle)s (%(low)s to %(high)s)", middle=middle, low=low, high=high)
 

@@ -1,7 +1,7 @@
-"""A program as its numbers were drawn: where it asks for the seed, what came of that is left.
+"""Puts the numbers that a seed drew into a program's source.
 
 A question with variants draws its numbers in `setup`, as in `n = random.Random(seed).choice([3, 5]) if seed else 4`.
-Who reads the program whole needs the 4, and not how another would have been drawn.
+A reader of the whole program needs the 4, not how another number would have been drawn.
 """
 
 import ast
@@ -22,12 +22,13 @@ class _Part:
 
 
 def with_seed_substituted(source: str, seed: int) -> str:
-    r"""The program with the seed's number in place of its name, and what only served to draw left out.
+    r"""Return the program with the seed's number instead of its name, without what only served to draw.
 
-    >>> print(settled("import random\n\nn = random.Random(seed).choice([3, 5]) if seed else 4\nprint(n)  # odd?\n", 0))
+    >>> source = "import random\n\nn = random.Random(seed).choice([3, 5]) if seed else 4\nprint(n)  # odd?\n"
+    >>> print(with_seed_substituted(source, 0))
     n = 4
     print(n)  # odd?
-    >>> print(settled("import random\n\ndraw = random.Random(seed)\nn, k = draw.random(), seed\n", 1))
+    >>> print(with_seed_substituted("import random\n\ndraw = random.Random(seed)\nn, k = draw.random(), seed\n", 1))
     import random
     <BLANKLINE>
     draw = random.Random(1)
@@ -41,7 +42,7 @@ def with_seed_substituted(source: str, seed: int) -> str:
 
 
 def _asks_for_seed(source: str) -> bool:
-    """Whether it reads as Python, and `seed` is the proof's all through: no name that it gives itself."""
+    """Return whether the source parses, uses `seed`, and never assigns it."""
     try:
         nodes = list(ast.walk(ast.parse(source)))
     except SyntaxError:
@@ -52,23 +53,23 @@ def _asks_for_seed(source: str) -> bool:
 
 
 def _parts(source: str, seed: int) -> list[_Part]:
-    """Each statement with its text, which stays as it is written where the seed has no say in it."""
+    """Return each statement with its text, unchanged where the seed does not affect it."""
     parts: list[_Part] = []
     lines, at = source.splitlines(keepends=True), 0
     for statement in ast.parse(source).body:
-        first = min([statement.lineno, *(one.lineno for one in getattr(statement, "decorator_list", ()))]) - 1
+        first = min([statement.lineno, *(node.lineno for node in getattr(statement, "decorator_list", ()))]) - 1
         gap, text = "".join(lines[at:first]), "".join(lines[first : statement.end_lineno])
         at = statement.end_lineno or at
         written = ast.dump(statement)
         made = _Seeded(seed).visit(statement)
-        for one in made if isinstance(made, list) else [made]:
-            parts.append(_Part(gap, text if ast.dump(one) == written else f"{ast.unparse(one)}\n", one))
+        for node in made if isinstance(made, list) else [made]:
+            parts.append(_Part(gap, text if ast.dump(node) == written else f"{ast.unparse(node)}\n", node))
             gap = ""
     return parts
 
 
 def _without_drawing(parts: list[_Part]) -> list[_Part]:
-    """Without `draw = random.Random(0)` and `import random` where nothing is drawn any more, in this order."""
+    """Return the parts without `draw = random.Random(0)` and `import random` where nothing is drawn any more."""
     for drawing in (r"(\w+) = random\.Random\(\d+\)", r"import (random)"):
         used = {node.id for part in parts for node in ast.walk(part.statement)
                 if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}  # fmt: skip
@@ -86,7 +87,7 @@ def _without_drawing(parts: list[_Part]) -> list[_Part]:
 
 
 class _Seeded(ast.NodeTransformer):
-    """Puts the seed's number for its name, takes the way it goes at an `if`, and draws what is drawn from a list."""
+    """Replaces the seed by its number, keeps the branch that an `if` takes, and replaces draws by what they give."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -102,21 +103,21 @@ class _Seeded(ast.NodeTransformer):
         taken = self._taken(node.test)
         if taken is None:
             return self.generic_visit(node)
-        made = [self.visit(one) for one in (node.body if taken else node.orelse)]
-        return [statement for one in made for statement in (one if isinstance(one, list) else [one])]
+        made = [self.visit(node) for node in (node.body if taken else node.orelse)]
+        return [statement for node in made for statement in (node if isinstance(node, list) else [node])]
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         asked = re.match(r"random\.Random\(seed\)\.(choice|sample|randint|randrange)\(", ast.unparse(node))
         if not asked or node.keywords:
             return self.generic_visit(node)
         try:
-            given = [ast.literal_eval(one) for one in node.args]
+            given = [ast.literal_eval(argument) for argument in node.args]
             drawn = getattr(random.Random(self.seed), asked[1])(*given)  # noqa: S311 — what the program draws
         except (ValueError, TypeError, IndexError):
             return self.generic_visit(node)
         return ast.parse(repr(drawn), mode="eval").body
 
     def _taken(self, test: ast.expr) -> bool | None:
-        """What `seed`, `not seed` or `seed == 0` comes to; None where something else is asked."""
+        """Return the value of `seed`, `not seed` or `seed == 0`; None for any other test."""
         asked = ast.unparse(test)
         return {SEED: bool(self.seed), f"not {SEED}": not self.seed, f"{SEED} == 0": self.seed == 0}.get(asked)

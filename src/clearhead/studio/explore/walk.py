@@ -1,7 +1,7 @@
-"""Walk: Q, K, V and the output projection as matrices one can edit, and every step from them to the output.
+"""Routes of Walk: Q, K, V and the output projection as editable matrices, and every step to the output.
 
 The server computes the steps, so the page works without JavaScript; static/walk.js recomputes them at each keystroke.
-Both are held to the same numbers by tests/studio/explore/test_walk.py.
+tests/studio/explore/test_walk.py compares both.
 """
 
 import math
@@ -46,7 +46,7 @@ class Head:
 
 @dataclass(frozen=True)
 class Steps:
-    """Everything the page shows below the editable matrices."""
+    """The results below the editable matrices."""
 
     heads: list[Head]
     joined: Matrix
@@ -54,7 +54,7 @@ class Steps:
 
 
 def compute(q: Matrix, k: Matrix, v: Matrix, o: Matrix, *, causal: bool, heads: int = 2) -> Steps:
-    """Multi-head attention: split, logits, weights, output, concatenate, project."""
+    """Return every step of multi-head attention: split, logits, weights, output, concatenate, project."""
     narrow = WIDTH // heads
     each = []
     for first in range(0, WIDTH, narrow):
@@ -103,9 +103,9 @@ def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
 
 
 def _given(query: Mapping[str, str], name: str, misread: list[tuple[str, float]]) -> Matrix:
-    """A matrix from the address, `q-0-3=1.5`; a number that is missing is as at the start.
+    """Return a matrix from the address, `q-0-3=1.5`; a missing number has its initial value.
 
-    So is one that cannot be used: its place and what counts are added to `misread`.
+    So has one that cannot be read: its place and the value used are added to `misread`.
     """
 
     def read(place: str, otherwise: float) -> float:
@@ -120,13 +120,13 @@ def _given(query: Mapping[str, str], name: str, misread: list[tuple[str, float]]
 
 
 def _named(place: str) -> str:
-    """What the page calls a field: "Q, row 1, column 4" for q-0-3."""
+    """Return the name of a field on the page: "Q, row 1, column 4" for q-0-3."""
     name, row, column = place.split("-")
     return _("%(matrix)s, row %(row)s, column %(column)s", matrix=NAMES[name], row=int(row) + 1, column=int(column) + 1)
 
 
 def number(text: str) -> float | None:
-    """The number somebody typed, with a point or a comma; None where it is none, or too large. As walk.js reads it.
+    """Parse a typed number, with a point or a comma; None if it is not a number or too large. walk.js does the same.
 
     >>> number(" -2,5 "), number("−1e2"), number("3.5x"), number("1001")
     (-2.5, -100.0, None, None)

@@ -1,4 +1,4 @@
-"""Home: continue, today's helping, weak spots; and for somebody new, one sentence, one live picture, one button."""
+"""Home: continue, today's review session, weak concepts; for a new learner a sentence, a live picture and a button."""
 
 import json
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
-TOLD_FROM = 2  # answers from which a concept may be called weak
+WEAK_FROM = 2  # answers from which a concept may be called weak
 
 
 @dataclass(frozen=True)
 class Place:
-    """Somewhere to go on from."""
+    """A page to continue from."""
 
     address: str
     title: str
@@ -37,13 +37,13 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
     if not progress.history and place is None:
         return render(request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics)
     session = today(context)
-    tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= TOLD_FROM]
+    tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= WEAK_FROM]
     return render(
         request,
         "learn/home.html",
         place=place,
         session=session,
-        many=session.waiting > 2 * SESSION_LENGTH,  # a number that only weighs
+        many=session.waiting > 2 * SESSION_LENGTH,  # a larger number would only discourage
         minutes=review_queue.minutes(session.items, context.history.seconds),
         new=bool(_unmet(context)),
         next_due=review_queue.next_due(asked(context), progress),
@@ -58,22 +58,22 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
 
 
 def _lately_right(mastery: Mastery) -> float:
-    """The share of right answers, the later ones counting more: the moving average without the 0 it began at."""
+    """Return the share of right answers, weighted to recent ones: the moving average corrected for its start at 0."""
     return mastery.value / (1 - (1 - WEIGHT) ** mastery.attempts)
 
 
 def asked(context: Context) -> list[Item]:
-    """Every question the studio can put."""
+    """Return every question that the studio can ask."""
     return [item for item in context.library.items.values() if item.kind in ASKED]
 
 
 def today(context: Context, room: int = SESSION_LENGTH) -> ReviewSession:
-    """What a sitting asks now, with room for so many questions."""
+    """Return the review session of now, with room for this many questions."""
     return plan_session(asked(context), _unmet(context), context.progress, context.history.by_item, context.now(), room)
 
 
 def _unmet(context: Context) -> list[Item]:
-    """New questions of the topic the learner is in; of the first that has some, where that one has none."""
+    """Return the new questions of the topic the learner is in, or of the first topic that has some."""
     passed, place = context.store.kept_under("passed:"), going_on(context)
     here = place.address if place else ""
     first: list[Item] = []
@@ -87,14 +87,14 @@ def _unmet(context: Context) -> list[Item]:
 
 
 def remember(context: Context, place: Place) -> None:
-    """Make this the place Home offers to go on from."""
+    """Make this the page that Home offers to continue from."""
     value = json.dumps([place.address, place.title, place.mode])
     if context.store.kept("continue") != value:
         context.store.keep("continue", value)
 
 
 def going_on(context: Context) -> Place | None:
-    """Where the learner was last, if it is still there."""
+    """Return where the learner was last, or None."""
     value = context.store.kept("continue")
     return Place(*json.loads(value)) if value else None
 

@@ -1,4 +1,4 @@
-"""Settings: how it looks, the clock's pace, and one's own data: take it along, or start over without losing it."""
+"""Settings of the learner: theme, clock, language; download of one's own data, and starting over."""
 
 import json
 from dataclasses import asdict
@@ -17,7 +17,7 @@ router = APIRouter()
 
 
 def choices() -> dict[str, tuple[str, ...]]:
-    """Each setting and what it may be."""
+    """Return the possible values of each setting."""
     return {"theme": tuple(DARK), "clock": tuple(CLOCKS), "language": languages()}
 
 
@@ -63,7 +63,7 @@ def save(
 
 @router.get("/settings/data.json")
 def take_along(context: CurrentContext) -> Response:
-    """Every attempt and note as JSON: the learner's own data, undone answers too."""
+    """Return the learner's own data as JSON: every attempt and note, including undone answers."""
     attempts = [{**asdict(attempt), "at": attempt.at.isoformat()} for _, attempt in context.store.attempts()]
     data = {"format": 1, "attempts": attempts, "notes": context.store.kept_under("note:")}
     name = f"clearhead-{context.now():%Y-%m-%d}.json"
@@ -75,7 +75,7 @@ def take_along(context: CurrentContext) -> Response:
 
 @router.post("/settings/start-over")
 def start_over(context: CurrentContext, back: Annotated[bool, Form()] = False) -> Response:
-    """Set every answer so far aside, or take them all back in. Nothing is deleted either way."""
+    """Stop counting every answer so far, or count them all again. Nothing is deleted either way."""
     context.learner.start_after(0 if back else None)
     context.store.keep("continue", "")
     return RedirectResponse("/settings", 303)

@@ -1,4 +1,4 @@
-"""Progress: what is known by concept, how well confidence matches, which days had practice, the latest answers."""
+"""Progress: mastery by concept, calibration of confidence, days of practice, the latest answers."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class Day:
 
     @property
     def label(self) -> str:
-        """What a pointer on it shows. Half a year of these is put together here, faster than a template does it."""
+        """The tooltip. It is made here because half a year of them takes a template much longer."""
         return many("%(day)s: %(count)s answer", "%(day)s: %(count)s answers", self.count, day=formatting.day(self.day))
 
 
@@ -67,7 +67,7 @@ def progress(request: Request, context: CurrentContext) -> HTMLResponse:
 
 
 def calendar(counts: Mapping[date, int], now: datetime) -> list[Day]:
-    """Every day of the last weeks, Monday first, with its answers, in this machine's time zone."""
+    """Return every day of the last weeks, Monday first, with its answers, in this machine's time zone."""
     today = now.astimezone().date()
     first = today - timedelta(days=today.weekday(), weeks=WEEKS - 1)
     return [

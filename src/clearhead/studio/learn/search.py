@@ -1,4 +1,4 @@
-"""Search: topics, pages and questions by their words; never by what would give an answer away."""
+"""Search: topics, pages and questions by their words, but not by text that would give an answer away."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ MOST = 20
 
 @dataclass(frozen=True)
 class Hit:
-    """One thing found."""
+    """One result of a search."""
 
     address: str
     title: str
@@ -54,7 +54,7 @@ def _hits(context: Context, words: list[str]) -> list[Hit]:
 
 
 def _hit(words: list[str], address: str, title: str, kind: str, text: str, weight: float) -> Hit | None:
-    """A hit where every word is in the title or the text; one in the title weighs more."""
+    """Return a hit if every word is in the title or the text; words in the title weigh more."""
     low_title, shown = title.lower(), excerpt.plain_text(text)
     low = shown.lower()
     if not all(word in low_title or word in low for word in words):

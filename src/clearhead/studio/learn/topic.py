@@ -1,4 +1,4 @@
-"""A topic: its modes, and Read."""
+"""Routes of a topic: the overview of its modes, and the pages to read."""
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
@@ -18,12 +18,12 @@ router = APIRouter()
 
 
 def address(pack: Pack, topic: Topic, mode: str = "") -> str:
-    """The address of a topic, or of one of its modes."""
+    """Return the address of a topic, or of one of its modes."""
     return f"/topics/{pack.id}/{topic.id}" + (f"/{mode}" if mode else "")
 
 
 def topic_at(context: Context, pack_id: str, topic_id: str) -> tuple[Pack, Topic]:
-    """The topic, or a 404 that says what there is."""
+    """Return the topic at this address, or raise a 404."""
     pair = context.library.find(pack_id, topic_id)
     if pair is None:
         raise HTTPException(404, _("There is no topic %(topic)s here.", topic=f"{pack_id}/{topic_id}"))
@@ -38,7 +38,7 @@ class NotYet(HTTPException):
 
 
 def nothing(context: Context, why: str) -> HTTPException:
-    """What to raise where a page has nothing to show: its answers are on the way, or there are none."""
+    """Return the error for a page that has nothing to show: its answers are still being computed, or there are none."""
     return NotYet() if context.library.coming else HTTPException(404, why)
 
 
@@ -51,7 +51,7 @@ GROUPS = {
 RECALLED = ("card", "explain")
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
-FEWEST = 5  # a test or a challenge of fewer items says nothing
+FEWEST = 5  # a test or a challenge needs at least so many items
 PAGES = {
     "read": "read",
     "why": "why",
@@ -61,7 +61,7 @@ PAGES = {
 
 
 def items_for(mode: str, items: list[Item]) -> list[Item]:
-    """What a mode asks, of a topic's items."""
+    """Return those of a topic's items that a mode asks."""
     if mode == "recall":
         return [item for item in items if item.kind in RECALLED]
     if mode == "build":
@@ -74,7 +74,7 @@ def items_for(mode: str, items: list[Item]) -> list[Item]:
 
 
 def tabs(context: Context, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
-    """The modes this topic has something for: (mode, address)."""
+    """Return the modes that this topic has something for: (mode, address)."""
     items = context.library.items_of(pack, topic)
     has = {mode: page in topic.pages for mode, page in PAGES.items()}
     has |= {mode: bool(items_for(mode, items)) for mode in ("try", "recall", "practice", "build", "test")}
@@ -144,13 +144,13 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
 
 
 def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tuple[str, str, str, str]]]]:
-    """The modes under what they are for."""
+    """Return the modes grouped by purpose."""
     groups = [(name, [entry for entry in modes if entry[0] in inside]) for name, inside in GROUPS.items()]
     return [(name, entries) for name, entries in groups if entries]
 
 
 def _minutes(topic: Topic) -> int:
-    """How long the page takes to read, at 180 words a minute, programs counted as words."""
+    """Return how many minutes the page takes to read, at 180 words a minute, programs counted as words."""
     return max(1, round(len(topic.pages["read"].text.split()) / 180)) if "read" in topic.pages else 1
 
 
@@ -173,7 +173,7 @@ def sheet(request: Request, context: CurrentContext, pack_id: str, topic_id: str
 
 
 def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
-    """A mode that is a page of the pack, or a 404."""
+    """Show a mode that is a page of the pack, or raise a 404."""
     pack, topic = topic_at(context, pack_id, topic_id)
     text = context.library.page(pack, topic, PAGES[mode])
     if text is None:

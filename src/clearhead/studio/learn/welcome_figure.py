@@ -1,4 +1,4 @@
-"""The picture on the first page: one query among five keys, and the weights of exactly that attention.
+"""The figure on the welcome page: one query among five keys, and the attention weights of exactly these.
 
 The server draws the first state; static/compass.js draws every later one with the same arithmetic.
 """
@@ -47,7 +47,7 @@ def weights(direction: float, length: float) -> list[float]:
 
 
 def initial_figure() -> Figure:
-    """The first state, ready to draw."""
+    """Return the first state, ready to draw."""
     keys = tuple(
         Key(f"k{number}", *_place(angle, RADIUS), weight)
         for number, (angle, weight) in enumerate(zip(ANGLES, weights(DIRECTION, LENGTH), strict=True), 1)

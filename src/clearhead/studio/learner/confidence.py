@@ -1,4 +1,4 @@
-"""How sure the learner was before an answer, said in one of four words, and how often each word held."""
+"""Confidence: how sure the learner was before an answer, in one of four words, and how often each word was right."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from clearhead.course import Calibration
 from clearhead.studio.text.translation import _, mark
 
 FEWEST = 5  # answers below which a share says nothing
-NEAR = 0.1  # what is said and what came of it may differ by so much
+NEAR = 0.1  # how far the share of right answers may be from the stated chance
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ LEVELS = (
 
 @dataclass(frozen=True)
 class LevelOutcome:
-    """What came of the answers given with one word."""
+    """The answers given with one word: how many, and how many of them were right."""
 
     level: Level
     right: int
@@ -44,7 +44,7 @@ class LevelOutcome:
 
     @property
     def verdict(self) -> str:
-        """Whether the word says what it should, in words."""
+        """Whether the stated chance matches the share of right answers, as a sentence."""
         if self.count < FEWEST:
             return _("too few to tell") if self.count else _("not used yet")
         off = self.share - self.level.stated
@@ -54,7 +54,7 @@ class LevelOutcome:
 
 
 def chance_of(word: object) -> float | None:
-    """The chance a form's word stands for; None where it says nothing.
+    """Return the chance that a form's word stands for; None where none was chosen.
 
     >>> chance_of("sure"), chance_of(None)
     (0.9, None)
@@ -63,12 +63,12 @@ def chance_of(word: object) -> float | None:
 
 
 def nearest_level(chance: float | None) -> Level | None:
-    """The level whose word stands nearest to this chance."""
+    """Return the level whose chance is nearest to this one."""
     return None if chance is None else min(LEVELS, key=lambda level: abs(level.stated - chance))
 
 
 def level_outcomes(calibration: Calibration) -> Sequence[LevelOutcome]:
-    """Every level with what came of it, from the least sure."""
+    """Return the outcome of every level, the least sure first."""
     outcomes = []
     for level in LEVELS:
         bins = [(share, count) for chance, share, count in calibration.bins if nearest_level(chance) == level]

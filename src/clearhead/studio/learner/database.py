@@ -48,8 +48,9 @@ class Database:
             private_folder(folder)
             self.engine = _of_file(folder / FILE) if place is None else _of_server(place)
             migrate.upgrade(self.engine, self.where, folder)
-        # Each statement sees one state of the file without a transaction, which would be two more statements.
-        self._reader = self.engine if self.is_postgresql else self.engine.execution_options(begin=None)
+        # Each statement sees one state of the data without a transaction, which would be two more statements.
+        alone = {"isolation_level": "AUTOCOMMIT"} if self.is_postgresql else {"begin": None}
+        self._reader = self.engine.execution_options(**alone)
 
     @property
     def is_postgresql(self) -> bool:
@@ -57,7 +58,7 @@ class Database:
         return self.engine.dialect.name == "postgresql"
 
     def insert(self, table: Any) -> Any:
-        """An INSERT that knows ON CONFLICT."""
+        """Return an INSERT that supports ON CONFLICT."""
         return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
 
     @contextmanager
@@ -73,12 +74,12 @@ class Database:
             yield connection
 
     def close(self) -> None:
-        """Give it back; SQLite folds its log into the file."""
+        """Close the database; SQLite merges its log into the file."""
         self.engine.dispose()
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """Turn what the database and the file system say into what to do about it."""
+        """Turn errors of the database and the file system into a StoreError that says what to do."""
         try:
             yield
         except (sqlite3.Error, DatabaseError, OSError) as problem:
@@ -102,10 +103,10 @@ class Database:
 
 
 def private_folder(folder: Path) -> None:
-    """Make the folder, for its owner alone whatever the umask.
+    """Make the folder readable by its owner alone, whatever the umask.
 
-    One that is there already keeps its mode, since it may be anybody's (`--data /tmp`), unless it is the default
-    folder, which is ours by name. The files in it are private either way.
+    An existing folder keeps its mode, since others may use it (`--data /tmp`), unless it is the default folder. The
+    files in it are private either way.
     """
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def private_file(path: Path) -> None:
 
 
 def postgresql_url(url: str) -> URL:
-    """The URL with the driver this studio uses.
+    """Return the URL with the driver this studio uses.
 
     >>> postgresql_url("postgresql://ada@db.example/course").drivername
     'postgresql+psycopg'
@@ -165,7 +166,7 @@ def _of_file(path: Path) -> Engine:
 
 
 def _inspect(path: Path) -> None:
-    """Look for damage before anything may write to the file."""
+    """Check the file for damage before anything writes to it."""
     if not path.exists():
         return
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5)

@@ -1,4 +1,4 @@
-"""The learner's progress, rebuilt from the attempts when there are new ones."""
+"""A learner's history and progress, brought up to date when there are new attempts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from clearhead.studio.learner.store import Store
 
 @dataclass(frozen=True)
 class History:
-    """What pages ask of all attempts that count.
+    """The attempts that count, and what pages need to know about them.
 
     Attributes:
         attempts: oldest first.
@@ -28,7 +28,7 @@ class History:
     days: Counter[date] = field(default_factory=Counter)
 
     def followed_by(self, attempts: Sequence[Attempt]) -> "History":
-        """The history of all these attempts: only what was added is looked at, where they go on from these."""
+        """Return the history of all these attempts; where they continue this history, only the new ones are read."""
         old = len(self.attempts)
         if tuple(attempts[:old]) != self.attempts:
             return History().followed_by(attempts)
@@ -45,7 +45,7 @@ class History:
 
 
 class Learner:
-    """Keeps the attempts read so far in memory and reads only what was added since; safe to call from any thread."""
+    """Keeps a learner's attempts in memory and reads only those added since; safe to call from any thread."""
 
     def __init__(self, store: Store, items: Mapping[str, Item]) -> None:
         self._store = store
@@ -57,7 +57,7 @@ class Learner:
         self._newest = self.set_aside
 
     def start_after(self, number: int | None) -> None:
-        """Count only attempts after this number; None is the newest one. The others stay in the store."""
+        """Count only attempts after this number (None: after the newest). The others stay in the store."""
         with self._lock:
             last = self._store.attempts(after=self._newest)
             self.set_aside = (last[-1][0] if last else self._newest) if number is None else number
@@ -65,11 +65,12 @@ class Learner:
             self._start(self.set_aside)
 
     def known(self) -> tuple[Progress, History]:
-        """Schedule, mastery and history as of the newest attempt in the store, whichever tab or process wrote it."""
+        """Return schedule, mastery and history as of the newest attempt in the store, whichever process wrote it."""
         with self._lock:
-            if (aside := self._kept_aside()) != self.set_aside:
-                self._start(aside)  # another process of the same studio started over
-            added = self._store.attempts(after=self._newest)
+            aside, added = self._store.news(after=self._newest)
+            if aside != self.set_aside:  # another process of the same studio started over
+                self._start(aside)
+                added = self._store.attempts(after=aside)
             if added:
                 self._newest = added[-1][0]
             if added or self._known is None:

@@ -1,7 +1,7 @@
-"""Bring a database to the newest layout: a copy of it first, then every step in one transaction.
+"""Migrates a database to the newest layout: a backup first, then every step in one transaction.
 
-Killed at any moment, it is as it was or as it should be. Of an SQLite file the copy is a file; of a PostgreSQL
-database it is every row as a line of JSON, which needs no tool of the server's version and can be read by eye.
+If the process is killed at any moment, the database has the old or the new layout. The backup of an SQLite file is a
+file; that of a PostgreSQL database is every row as a line of JSON, which needs no tool of the server's version.
 """
 
 import json
@@ -22,11 +22,11 @@ ONE_AT_A_TIME = 0x636C6561  # the advisory lock of PostgreSQL that a migration h
 
 
 def upgrade(engine: Engine, where: str, folder: Path) -> None:
-    """Run every migration the database has not had. Nothing is touched when it is up to date.
+    """Run every migration that the database has not had. An up-to-date database is not touched.
 
     Args:
-        where: how messages name it.
-        folder: in whose `backups` the copy goes.
+        where: the database's name in messages.
+        folder: the backup goes into its folder `backups`.
     """
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
@@ -49,7 +49,7 @@ def upgrade(engine: Engine, where: str, folder: Path) -> None:
 
 
 def _revision(connection: Connection, scripts: ScriptDirectory, where: str) -> str | None:
-    """The layout it has; None for a new one."""
+    """Return the layout of the database; None for a new one."""
     current = MigrationContext.configure(connection).get_current_revision()
     if current is not None and current not in {script.revision for script in scripts.walk_revisions()}:
         raise StoreError(
@@ -61,7 +61,7 @@ def _revision(connection: Connection, scripts: ScriptDirectory, where: str) -> s
 
 
 def _back_up(connection: Connection, folder: Path, revision: str) -> Path:
-    """A copy of everything, finished under its name only when it is whole."""
+    """Write a backup, which gets its name only when it is complete."""
     target = folder / BACKUPS / f"clearhead-{revision}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     target.parent.mkdir(mode=0o700, exist_ok=True)
     part = target.with_suffix(".part")
@@ -75,7 +75,7 @@ def _back_up(connection: Connection, folder: Path, revision: str) -> Path:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """A whole SQLite file, its log folded in."""
+    """Copy a whole SQLite file, its log included."""
     here, there = sqlite3.connect(source), sqlite3.connect(target)
     try:
         here.backup(there)
@@ -85,7 +85,7 @@ def copy_file(source: Path, target: Path) -> None:
 
 
 def copy_rows(connection: Connection, target: Path) -> None:
-    """Every row of every table, a line of JSON each: the table's name and the row."""
+    """Write every row of every table as a line of JSON: the table's name and the row."""
     tables = MetaData()
     tables.reflect(connection)
     with target.open("w", encoding="utf-8") as out:

@@ -1,12 +1,12 @@
-"""Which question comes next. Pure functions of items, progress and the time."""
+"""The review queue: which questions are due and which one comes next. Pure functions of items, progress and time."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from clearhead.course import Item, ItemProgress, Progress
 
-# An item missed a moment ago is due in minutes; when nothing else is left it is asked now instead of sending the
-# learner away to wait for it.
+# An item answered wrong a moment ago is due in minutes; when nothing else is left, it is asked now rather than making
+# the learner wait.
 AHEAD = timedelta(minutes=20)
 SECONDS = {
     "card": 12,
@@ -17,15 +17,15 @@ SECONDS = {
 
 
 def due(items: Iterable[Item], progress: Progress, now: datetime) -> list[Item]:
-    """The items to review now, the most overdue first."""
+    """Return the items to review now, the most overdue first."""
     known = {item.id: item for item in items}
     return [known[id] for id in progress.due(now) if id in known]
 
 
 def next_item(items: Sequence[Item], progress: Progress, now: datetime, *, after: str = "") -> Item | None:
-    """The next item of a topic: due ones, then new ones (easy first), then those due within minutes; None at rest.
+    """Return the next item: due ones, then new ones (easy first), then those due within minutes; None if there is none.
 
-    `after` is the item just answered: it does not come twice running while there is another.
+    `after` is the item just answered: it is not repeated while there is another.
     """
     state = progress.items
     new = sorted((item for item in items if state[item.id].state == "new"), key=lambda item: item.difficulty)
@@ -36,25 +36,25 @@ def next_item(items: Sequence[Item], progress: Progress, now: datetime, *, after
 
 
 def least_recent(items: Sequence[Item], progress: Progress, *, after: str = "") -> Item | None:
-    """What to ask a learner who wants more though nothing is due: what was asked longest ago."""
+    """Return the item that was asked longest ago, for a learner who wants more although nothing is due."""
     long_ago = sorted(items, key=lambda item: (str(progress.items[item.id].last or ""), item.difficulty))
     others = [item for item in long_ago if item.id != after]
     return next(iter(others or long_ago), None)
 
 
 def next_due(items: Iterable[Item], progress: Progress) -> datetime | None:
-    """When the first of these items is due again."""
+    """Return when the first of these items is due again."""
     times = [state.due for item in items if (state := progress.items[item.id]).due is not None]
     return min(times, default=None)
 
 
 def minutes(items: Iterable[Item], seconds: Mapping[str, float]) -> int:
-    """How long these questions will take, from the learner's own median time for each where there is one."""
+    """Return how many minutes these questions will take, by the learner's own median times where they are known."""
     items = list(items)
     total = sum(min(seconds.get(item.id, SECONDS.get(item.kind, 45)), 600) for item in items)
     return max(1, round(total / 60)) if items else 0
 
 
 def last_was_right(state: ItemProgress) -> bool:
-    """Whether the last answer to this item was right."""
+    """Return whether the last answer to this item was right."""
     return bool(state.last_correct)

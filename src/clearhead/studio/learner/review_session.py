@@ -1,7 +1,7 @@
-"""Today's helping: what Home offers and Review puts, one sitting at a time, so that no number is a burden.
+"""A review session: a short row of due and new questions, which Home offers and Review asks.
 
-A sitting is short. What was answered with "sure" and was wrong comes first, then what is overdue; new questions fill
-it up, a few a day, and none while more is due than one sitting holds. What is left waits, and is told quietly.
+Wrong answers that were given as "sure" come first, then what is overdue. New questions fill the session up, a few a
+day, and none while more is due than one session holds. The rest waits for the next session.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,18 +13,18 @@ from clearhead.studio.learner import review_queue
 
 SESSION_LENGTH = 15  # questions
 NEW_PER_SESSION, NEW_PER_DAY = 5, 10
-LONGEST = 4 * 60 * 60  # seconds after which a sitting that was left is another one
-SLOW = ("code", "explain")  # kinds that are met in their topic, at leisure
+LONGEST = 4 * 60 * 60  # seconds after which an abandoned session has ended
+SLOW = ("code", "explain")  # kinds that take long: new ones are asked only in their topic
 
 
 @dataclass(frozen=True)
 class ReviewSession:
-    """What one sitting asks.
+    """The questions of one session.
 
     Attributes:
-        again: questions to see again, the most pressing first.
+        again: questions to review, the most pressing first.
         new: questions never answered, the easy ones first.
-        waiting: how many are due besides.
+        waiting: how many more are due.
     """
 
     again: tuple[Item, ...]
@@ -33,7 +33,7 @@ class ReviewSession:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """All of it, in the order it is asked."""
+        """All questions, in the order they are asked."""
         return self.again + self.new
 
 
@@ -45,13 +45,13 @@ def plan_session(
     now: datetime,
     room: int = SESSION_LENGTH,
 ) -> ReviewSession:
-    """Choose what a sitting asks.
+    """Choose the questions of a session.
 
     Args:
-        items: all that may be asked again.
-        fresh: those new ones may be taken from, in any order.
+        items: all that may be reviewed.
+        fresh: items that new questions may be taken from, in any order.
         by_item: item id -> its attempts, oldest first.
-        room: how many questions the sitting still holds.
+        room: how many questions the session still has room for.
     """
     pressing = {id: place for place, id in enumerate(progress.calibration.confident_errors)}
     due = sorted(review_queue.due(items, progress, now), key=lambda item: pressing.get(item.id, len(pressing)))
@@ -64,18 +64,18 @@ def plan_session(
 
 
 def first_answered_on(by_item: Mapping[str, Sequence[Attempt]], day: date) -> int:
-    """How many questions were answered for the first time on this day, in this machine's time zone."""
+    """Return how many questions were answered for the first time on this day, in this machine's time zone."""
     return sum(attempts[0].at.astimezone().date() == day for attempts in by_item.values() if attempts)
 
 
 def start_of(since: int, now: datetime) -> int:
-    """When the sitting began, in seconds since 1970: as the address says, or now where that makes no sense."""
+    """Return when the session began, in seconds since 1970: `since`, or now if that is not a recent moment."""
     moment = int(now.timestamp())
     return since if moment - LONGEST < since <= moment else moment
 
 
 def answers_since(history: Sequence[Attempt], since: int) -> list[Attempt]:
-    """The answers of a sitting, newest first."""
+    """Return the answers of a session, newest first."""
     answers = []
     for attempt in reversed(history):
         if attempt.at.timestamp() < since:

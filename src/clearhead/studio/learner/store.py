@@ -1,28 +1,34 @@
-"""What a learner did, kept: a table of attempts that only ever grows, and a small place for settings and notes.
+"""A learner's attempts, in a table that is only appended to, and the learner's settings and notes.
 
-Nothing derived is stored: schedule and mastery are rebuilt from the attempts (docs/decisions/0009). An attempt's id
-is made when its question is shown, so a form sent twice, or from two tabs, counts once.
+Nothing derived is stored: schedule and mastery are rebuilt from the attempts (docs/decisions/0009). An attempt gets its
+id when its question is shown, so a form that is sent twice, or from two tabs, counts once.
 """
 
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select
+from sqlalchemy import and_, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from clearhead.course import Attempt
 from clearhead.studio.learner.database import Database
 from clearhead.studio.learner.tables import LOCAL, attempts, kept
 
-# Made once: to build a statement takes longer than to run it. Each is of one learner.
-_AFTER = (
-    select(attempts)
-    .where(attempts.c.learner == bindparam("learner"), attempts.c.number > bindparam("after"))
+_FIELDS = frozenset(column.name for column in attempts.c) - {"number", "learner", "at"}  # as an Attempt names them
+# Built once: building a statement takes longer than running it. Each is about one learner.
+_MINE = attempts.c.learner == bindparam("learner")
+_AFTER = select(attempts).where(_MINE, attempts.c.number > bindparam("after")).order_by(attempts.c.number)
+_START = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == "start-after")
+_BEGIN = select(_START.scalar_subquery().label("start")).subquery()  # a row, also where there are no new attempts
+_NEWS = (
+    select(_BEGIN.c.start, attempts)
+    .select_from(_BEGIN.outerjoin(attempts, and_(_MINE, attempts.c.number > bindparam("after"))))
     .order_by(attempts.c.number)
 )
-_BY_ID = select(attempts).where(attempts.c.learner == bindparam("learner"), attempts.c.id == bindparam("id"))
-_UNDOING = select(func.count()).where(attempts.c.learner == bindparam("learner"), attempts.c.undoes == bindparam("id"))
+_undoing = attempts.alias()
+_UNDOING = select(_undoing.c.id).where(_undoing.c.learner == bindparam("learner"), _undoing.c.undoes == bindparam("id"))
+_ONE = select(attempts, _UNDOING.exists().label("undone")).where(_MINE, attempts.c.id == bindparam("id"))
 _KEPT = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
 _DROP = delete(kept).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
 _KEPT_UNDER = (
@@ -37,7 +43,7 @@ _KEPT_UNDER = (
 class Store:
     """One learner's attempts and settings in a database.
 
-    Each method raises StoreError where the database cannot be used: damaged, full, or gone.
+    Each method raises StoreError if the database cannot be used: it is damaged, full or unreachable.
     """
 
     def __init__(self, database: Database, learner: int = LOCAL) -> None:
@@ -46,8 +52,12 @@ class Store:
         self.writes = 0  # attempts recorded through this object
         self._insert, self._keep = _inserts(database.is_postgresql)
 
-    def record(self, attempt: Attempt) -> bool:
-        """Add an attempt, on disk when this returns. False where it was already there, and then nothing changes."""
+    def record(self, attempt: Attempt, *, drop: str = "") -> bool:
+        """Add an attempt, on disk when this returns. False where it was already there, and then it is left as it is.
+
+        Args:
+            drop: a key to forget in the same transaction.
+        """
         row = {
             "learner": self.learner,
             "id": attempt.id,
@@ -69,35 +79,46 @@ class Store:
                 # and `attempts(after=…)` never passes one over.
                 connection.execute(select(func.pg_advisory_xact_lock(self.learner)))
             new = connection.execute(self._insert, row).first() is not None
+            if drop:
+                connection.execute(_DROP, self._mine(key=_text(drop)))
         self.writes += 1
         return new
 
     def attempts(self, after: int = 0) -> list[tuple[int, Attempt]]:
-        """All attempts, undone ones and the undoing too, oldest first, each with its number in the file.
+        """Return all attempts, including undone ones and the undoing, oldest first, each with its number in the table.
 
-        `after` leaves out those up to and with that number, so that a caller who keeps a list reads only what is new.
+        `after` skips those up to and including that number, so that a caller who keeps a list reads only new ones.
         """
         with self.database.reading() as connection:
             return [(row.number, _attempt(row)) for row in connection.execute(_AFTER, self._mine(after=after))]
 
-    def attempt(self, attempt_id: str) -> Attempt | None:
-        """The attempt with this id, or None."""
+    def news(self, after: int) -> tuple[int, list[tuple[int, Attempt]]]:
+        """Return the number up to which attempts do not count, and `attempts(after)`; in one statement."""
         with self.database.reading() as connection:
-            row = connection.execute(_BY_ID, self._mine(id=_text(attempt_id))).one_or_none()
-        return None if row is None else _attempt(row)
+            rows = connection.execute(_NEWS, self._mine(after=after)).all()
+        return int(rows[0].start or 0), [(row.number, _attempt(row)) for row in rows if row.number is not None]
+
+    def attempt(self, attempt_id: str) -> Attempt | None:
+        """Return the attempt with this id, or None."""
+        return self.attempt_now(attempt_id)[0]
+
+    def attempt_now(self, attempt_id: str) -> tuple[Attempt | None, bool]:
+        """Return the attempt with this id, or None; and whether a later attempt takes it back."""
+        with self.database.reading() as connection:
+            row = connection.execute(_ONE, self._mine(id=_text(attempt_id))).one_or_none()
+        return (None, False) if row is None else (_attempt(row), bool(row.undone))
 
     def undone(self, attempt_id: str) -> bool:
-        """Whether a later attempt takes this one back."""
-        with self.database.reading() as connection:
-            return bool(connection.execute(_UNDOING, self._mine(id=_text(attempt_id))).scalar_one())
+        """Return whether a later attempt takes this one back."""
+        return self.attempt_now(attempt_id)[1]
 
     def keep(self, key: str, value: str) -> None:
-        """Remember a setting or a note, in place of what was kept under this key."""
+        """Keep a setting or a note under this key, replacing what was kept there."""
         with self.database.writing() as connection:
             connection.execute(self._keep, self._mine(key=_text(key), value=_text(value)))
 
     def kept(self, key: str, default: str = "") -> str:
-        """What was kept under this key."""
+        """Return what was kept under this key."""
         with self.database.reading() as connection:
             value = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
         return default if value is None else str(value)
@@ -108,13 +129,13 @@ class Store:
             connection.execute(_DROP, self._mine(key=_text(key)))
 
     def kept_under(self, prefix: str) -> dict[str, str]:
-        """Every setting whose key begins with `prefix`, without the prefix."""
+        """Return every setting whose key begins with `prefix`, without the prefix."""
         with self.database.reading() as connection:
             rows = connection.execute(_KEPT_UNDER, self._mine(prefix=prefix, length=len(prefix)))
             return {row.key.removeprefix(prefix): row.value for row in rows}
 
     def close(self) -> None:
-        """Give the database back."""
+        """Close the database."""
         self.database.close()
 
     def _mine(self, **values: object) -> dict[str, object]:
@@ -123,7 +144,7 @@ class Store:
 
 @cache
 def _inserts(is_postgresql: bool) -> tuple[Any, Any]:
-    """An attempt that is added once, and a setting that is replaced; in the dialect of the database."""
+    """Return the statements that add an attempt once and replace a setting, in the dialect of the database."""
     insert: Any = postgresql.insert if is_postgresql else sqlite.insert
     setting = insert(kept).values({name: bindparam(name) for name in ("learner", "key", "value")})
     columns: dict[str, Any] = {column.name: bindparam(column.name) for column in attempts.c if column.name != "number"}
@@ -134,10 +155,10 @@ def _inserts(is_postgresql: bool) -> tuple[Any, Any]:
 
 
 def _attempt(row: Any) -> Attempt:
-    fields = {name: value for name, value in row._mapping.items() if name not in ("number", "learner", "at")}
+    fields = {name: value for name, value in row._mapping.items() if name in _FIELDS}
     return Attempt(**fields, at=datetime.fromisoformat(row.at))
 
 
 def _text(text: str) -> str:
-    """What any database can hold: no NUL, no half of a surrogate pair."""
+    """Return the text without what a database cannot store: NUL, and halves of surrogate pairs."""
     return text.replace("\0", "").encode("utf-8", "replace").decode("utf-8")

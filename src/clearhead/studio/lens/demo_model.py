@@ -1,4 +1,4 @@
-"""The demo model, loaded once for all pages that show it at work, and the texts it has read."""
+"""The demo model, loaded once for all pages that use it, and its readings."""
 
 from functools import lru_cache
 from threading import Lock
@@ -11,7 +11,7 @@ _loading = Lock()  # two first visits must not load the model twice
 
 
 def model() -> "Loaded":
-    """The model. Raises ModelError where it is not installed."""
+    """Return the model. Raises ModelError if it is not installed."""
     with _loading:
         return _loaded()
 
@@ -25,7 +25,7 @@ def _loaded() -> "Loaded":
 
 @lru_cache(maxsize=16)
 def reading(text: str) -> "Reading":
-    """One text through the model. Raises ModelError where it is too long."""
+    """Return the reading of one text. Raises ModelError if it is too long."""
     from clearhead import capture
 
     return capture.read(model(), text)

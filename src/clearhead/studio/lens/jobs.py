@@ -1,8 +1,7 @@
-"""Long work behind a page: told line by line while it runs, and stopped when nobody listens any more.
+"""Long work behind a page: its progress is streamed while it runs, and it is stopped when the connection closes.
 
-The work runs in a thread of the Lens's queue; the answer to the browser is one line of JSON each time something
-changed, the last of them what came of it. When the browser stops asking, the connection closes, and the work is told to
-stop where it next says how far it is.
+The work runs in a thread of the Lens's queue. The browser gets a line of JSON each time the progress changed; the last
+line is the result. When the connection closes, the work stops at its next report of progress.
 """
 
 import asyncio
@@ -17,22 +16,22 @@ from clearhead.errors import ClearheadError
 from clearhead.studio.lens.readings import Tell
 from clearhead.studio.text.translation import _, explained
 
-LOOK = 0.05  # seconds between two looks at how far it is
+LOOK = 0.05  # seconds between two checks of the progress
 
 
 class Stopped(Exception):
-    """Nobody waits for this work any more."""
+    """The connection that waits for this work has closed."""
 
 
-class Work:
-    """One piece of work in another thread, begun as soon as one is free.
+class Job:
+    """One piece of work, which starts as soon as a thread is free.
 
     Args:
-        make: does it; is handed what to tell how far it is.
-        threads: which run it.
+        make: does the work; it is given a function that reports progress.
+        threads: the pool that runs it.
 
     Attributes:
-        answer: what came of it, as a line of JSON; None while it runs. A ClearheadError becomes its message.
+        answer: the result as a line of JSON; None while it runs. A ClearheadError becomes its message.
     """
 
     def __init__(self, make: Callable[[Tell], dict[str, Any]], threads: Executor) -> None:
@@ -42,20 +41,20 @@ class Work:
         self._future = threads.submit(copy_context().run, self._run, make)  # in the same language
 
     def stop(self) -> None:
-        """Ask it to stop; it does where it next tells how far it is."""
+        """Stop the work at its next report of progress."""
         self._stop.set()
         self._future.cancel()
 
     def ended(self, within: float) -> bool:
-        """Whether the work is over, waiting at most `within` seconds for it."""
+        """Return whether the work has ended, after waiting at most `within` seconds."""
         wait([self._future], within)
         return self._future.done()
 
     async def lines(self, gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
-        """A line of JSON each time something changed: `{"doing", "done", "total"}`, and at last the answer.
+        """Yield a line of JSON each time the progress changed, `{"doing", "done", "total"}`, and finally the answer.
 
         Args:
-            gone: whether nobody listens any more; the work is stopped then, and whenever this ends before it.
+            gone: returns whether the connection has closed; the work is then stopped.
         """
         reported: dict[str, Any] = {}
         try:
@@ -74,7 +73,7 @@ class Work:
         except Stopped:
             answer = {"error": "stopped"}
         except ClearheadError as error:
-            answer = refusal(error)
+            answer = error_fields(error)
         except Exception:
             self.answer = json.dumps({"error": _("The studio has a fault. The terminal says more.")}) + "\n"
             raise
@@ -86,7 +85,7 @@ class Work:
         self._at = {"doing": doing, "done": done, "total": total}
 
 
-def refusal(error: ClearheadError) -> dict[str, Any]:
-    """What the page is told: the message, and whether consent to the own code of a model, and of which, would help."""
+def error_fields(error: ClearheadError) -> dict[str, Any]:
+    """Return an error for the page: the message, and the model whose own code would have to be allowed, if any."""
     consent = bool(getattr(error, "remote_code", False))
     return {"error": explained(error), "consent": consent, "model": getattr(error, "model", None)}

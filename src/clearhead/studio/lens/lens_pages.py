@@ -1,7 +1,7 @@
-"""The Lens: any text or picture through a real model, and every head of it to look at.
+"""Routes of the Lens: any text or picture through a real model, with every head to look at.
 
-The page comes at once and its script asks for the data, so that loading a model holds up nothing. Without JavaScript
-the page turns to `plain=1`, where the same numbers come as tables and one picture.
+The page is sent at once and its script requests the data, so that loading a model delays nothing. Without JavaScript
+the page redirects to `plain=1`, which shows the same numbers as tables and one picture.
 """
 
 import json
@@ -14,7 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
-from clearhead.studio.lens.jobs import Work, refusal
+from clearhead.studio.lens.jobs import Job, error_fields
 from clearhead.studio.lens.readings import Asked, Readings, Tell, asked
 from clearhead.studio.lens.without_script import numbers
 from clearhead.studio.text.field_limits import fitting
@@ -38,7 +38,7 @@ MODELS: Final = ("all-MiniLM-L6-v2", "untrained", "induction")  # those always a
 
 
 def readings_of(request: Request) -> Readings:
-    """What this studio has read, and may read."""
+    """Return the readings of this studio."""
     readings: Readings = request.app.state.readings
     return readings
 
@@ -47,7 +47,7 @@ Kept = Annotated[Readings, Depends(readings_of)]
 
 
 class Wanted(BaseModel):
-    """What the page's script asks to be read."""
+    """A request of the page's script for a reading."""
 
     text: str = ""
     model: str = ""
@@ -57,7 +57,7 @@ class Wanted(BaseModel):
 
 
 class Consent(BaseModel):
-    """A model whose own code may run."""
+    """The model whose own code the learner allows to run."""
 
     model: str
 
@@ -78,7 +78,7 @@ def page(
     second: str = "",
     without_script: Annotated[bool, Query(alias="plain")] = False,
 ) -> HTMLResponse:
-    """The page; a plain one reads in the queue of the Lens, so that a slow model blocks nobody else."""
+    """Show the page; without JavaScript it reads in the Lens's queue, so that a slow model blocks nobody else."""
     fitting("lens", text)
     shown: dict[str, Any] = {"error": None}
     state = {"text": text.strip(), "model": model.strip(), "layer": layer, "head": head}
@@ -96,20 +96,20 @@ def page(
 
 @router.post("/lens/read")
 async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wanted) -> Response:
-    """Read, and say line by line how far it is; the last line holds `payload` and its `key`, or `error`.
+    """Stream the progress of a reading, line by line; the last line holds `payload` and its `key`, or `error`.
 
-    Who closes the connection stops the reading.
+    Closing the connection stops the reading.
     """
     try:
         request_key = asked(**wanted.model_dump())
     except ClearheadError as error:
-        return JSONResponse(refusal(error), status_code=422)
+        return JSONResponse(error_fields(error), status_code=422)
 
     async def lines() -> AsyncIterator[str]:
         try:
             queue = context.queues["lens"]
             async with queue.slot(context.store.learner):
-                work = Work(
+                work = Job(
                     lambda tell: {"key": request_key.key, "payload": _payload(kept, request_key, tell)}, queue.threads
                 )
                 async for line in work.lines(request.is_disconnected):
@@ -125,12 +125,12 @@ async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
 def data(
     context: CurrentContext, kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = ""
 ) -> Response:
-    """The same in one answer: what `attention.js` draws; or, with status 422, `{"error": message}`."""
+    """Return in one response what `attention.js` draws; or, with status 422, `{"error": message}`."""
     needs_queue()
     try:
         return JSONResponse(_payload(kept, asked(text, model, rollout=rollout, second=second), _silent))
     except ClearheadError as error:
-        return JSONResponse(refusal(error), status_code=422)
+        return JSONResponse(error_fields(error), status_code=422)
 
 
 @router.get("/lens/answer")
@@ -145,7 +145,7 @@ def answers(
     rollout: bool = False,
     second: str = "",
 ) -> Response:
-    """A tile of one head, a token's links, …: about the reading of this key, or of this text; else status 422."""
+    """Return a tile of one head, a token's links, … of the reading of this key or this text; else status 422."""
     from clearhead.views.page.questions import answer
 
     needs_queue()
@@ -157,14 +157,14 @@ def answers(
         first, other = kept.both(requested, _silent)
         return JSONResponse(answer(first, about, other))
     except ClearheadError as error:
-        return JSONResponse(refusal(error), status_code=422)
+        return JSONResponse(error_fields(error), status_code=422)
     except (ValueError, RecursionError):
         return JSONResponse({"error": _("the question is no JSON. Reload the page.")}, status_code=422)
 
 
 @router.post("/lens/picture")
 async def picture(request: Request, kept: Kept) -> Response:
-    """Keep an uploaded picture, the body as it is, while the studio runs; its `key` is what to ask by."""
+    """Keep an uploaded picture (the request's body) while the studio runs, and return its `key`."""
     content = await request.body()
     if not content:
         return JSONResponse({"error": _("the picture is empty. Choose another file.")}, status_code=422)
@@ -173,18 +173,18 @@ async def picture(request: Request, kept: Kept) -> Response:
 
 @router.post("/lens/trust")
 def trust(kept: Kept, consent: Consent) -> Response:
-    """The learner has read a model's code and lets it run, until the studio stops. Never by an address alone."""
+    """Allow a model's own code to run until the studio stops. Only a form can do this, never an address alone."""
     try:
         kept.trust(consent.model.strip())
     except ClearheadError as error:
-        return JSONResponse(refusal(error), status_code=422)
+        return JSONResponse(error_fields(error), status_code=422)
     return Response(status_code=204)
 
 
 @router.get("/views/attention.css")
 @open_to_all
 def style() -> Response:
-    """How `attention.js` looks; the same file stands in saved pages and notebooks."""
+    """Serve the style sheet of `attention.js`, which saved pages and notebooks contain too."""
     content = files("clearhead.views").joinpath("static", "attention.css").read_text(encoding="utf-8")
     return Response(content, media_type="text/css")
 
@@ -206,4 +206,4 @@ def _payload(kept: Readings, requested: Asked, tell: Tell) -> dict[str, Any]:
 
 
 def _silent(_doing: str, _done: int, _total: int) -> None:
-    """For answers that come in one piece: nobody is told how far they are."""
+    """Ignore progress, for responses that are sent in one piece."""

@@ -1,4 +1,4 @@
-"""What the Lens has read: models, readings and uploaded pictures, the last few of each, in this process alone."""
+"""The readings of the Lens: the last few models, readings and uploaded pictures, in the memory of this process."""
 
 import hashlib
 import json
@@ -55,17 +55,17 @@ class Asked:
 
     @property
     def alone(self) -> "Asked":
-        """The same without the second model."""
+        """The same request without the second model."""
         return replace(self, second="")
 
     @property
     def other(self) -> "Asked":
-        """The same through the second model alone."""
+        """The same request to the second model alone."""
         return replace(self, model=self.second, second="")
 
 
 def asked(text: str, model: str = "", picture: str = "", rollout: bool = False, second: str = "") -> Asked:
-    """What a form says, cleaned.
+    """Return the request of a form, checked.
 
     Raises:
         OptionError: the text holds half a character (a lone surrogate), which no tokenizer reads.
@@ -83,7 +83,7 @@ def asked(text: str, model: str = "", picture: str = "", rollout: bool = False, 
 
 
 class Readings:
-    """Readings by what was asked, made one at a time: two first visits must not load a model twice, nor texts mix.
+    """Readings by request, made one at a time, so that two first visits do not load a model twice.
 
     Args:
         only: the models that may be read, by name; None allows every name and folder. A shared studio reads its own
@@ -101,11 +101,11 @@ class Readings:
         self._trusted: set[str] = set()
 
     def read(self, wanted: Asked, tell: Tell) -> "Reading":
-        """The reading, made now or kept.
+        """Return the reading, from memory or made now.
 
         Args:
             wanted: what to read; its second model plays no part.
-            tell: told how far it is; what it raises stops the reading.
+            tell: called with the progress; an exception that it raises stops the reading.
         Raises:
             ModelError: the model, the text or the picture cannot be used, or there is no attention in the model.
         """
@@ -139,10 +139,10 @@ class Readings:
         return first, second
 
     def asked(self, key: str) -> Asked:
-        """What was asked under a key.
+        """Return the request with this key.
 
         Raises:
-            OptionError: the studio has forgotten it, or was started anew.
+            OptionError: the studio has dropped it, or has been restarted.
         """
         if key not in self._asked:
             if shared := self._shared(f"{key}.json"):
@@ -151,14 +151,14 @@ class Readings:
         return self._asked[key]
 
     def add_picture(self, content: bytes) -> str:
-        """Keep an uploaded picture for as long as there is room; the key to ask for it by."""
+        """Keep an uploaded picture as long as there is room, and return its key."""
         key = _digest(content)
         _keep(self._pictures, key, content, PICTURES)
         self._share(key, content)
         return key
 
     def trust(self, model: str) -> None:
-        """The learner has said that code which this model brings may run, until the studio stops.
+        """Allow the code that this model brings to run until the studio stops.
 
         Raises:
             ModelError: this studio reads its own models only.
@@ -211,7 +211,7 @@ class Readings:
         return content
 
     def _share(self, name: str, content: bytes) -> None:
-        """Keep it for the other processes; the oldest files make room."""
+        """Store a value for the other processes; the oldest files are deleted."""
         if self._folder is None:
             return
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -232,7 +232,7 @@ class Readings:
 
 
 def _age(entry: "os.DirEntry[str]") -> float:
-    """When the file was written; 0 where another process has just deleted it."""
+    """Return when the file was written; 0 if another process has just deleted it."""
     try:
         return entry.stat().st_mtime
     except FileNotFoundError:
@@ -240,7 +240,7 @@ def _age(entry: "os.DirEntry[str]") -> float:
 
 
 def _keep(library: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
-    """Put a value at the end of the shelf; what was used longest ago makes room."""
+    """Keep a value; the least recently used one is dropped."""
     library[key] = value
     library.move_to_end(key)
     while len(library) > most:

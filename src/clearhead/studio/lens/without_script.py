@@ -1,4 +1,4 @@
-"""The Lens without JavaScript: one head's numbers, and a way to every other."""
+"""The Lens without JavaScript: the numbers of one head, and links to all others."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +9,9 @@ NAMED = 32  # tokens up to which the map is drawn
 
 
 def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int) -> dict[str, Any]:
-    """What the template shows of one head; of the first that is worth it where there is no such head.
+    """Return what the template shows of one head, or of the most telling one if there is no such head.
 
-    Of a second model, how far each head is from the one in the same place: `kl[layer][head]`, nats a query.
+    With a second model, `kl[layer][head]` is the divergence of the heads in the same place, in nats a query.
     """
     from clearhead.views.comparison import divergences
     from clearhead.views.links import first_link

@@ -1,4 +1,4 @@
-"""The packs this studio teaches, each item with what its proof computed."""
+"""The library: the packs that a studio teaches, and what the proof of each item computed."""
 
 import fcntl
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +16,8 @@ from clearhead.studio.library.page_outputs import with_outputs
 class Library:
     """Packs and proofs. An item whose proof failed is on no page; `failed` says why.
 
-    `coming` is how many items are still to be proved.
+    Attributes:
+        coming: how many items are still to be proved.
     """
 
     packs: tuple[Pack, ...]
@@ -26,7 +27,7 @@ class Library:
     coming: int = 0
 
     def plus(self, outcome: Outcome) -> "Library":
-        """A shelf on which one more proof has ended, well or not."""
+        """Return the library with the outcome of one more proof, successful or not."""
         if outcome.proved is None:
             return replace(self, failed=(*self.failed, outcome), coming=self.coming - 1)
         return replace(self, proved={**self.proved, outcome.item_id: outcome.proved}, coming=self.coming - 1)
@@ -43,7 +44,7 @@ class Library:
 
     @cached_property
     def written(self) -> Mapping[str, Item]:
-        """Every item of every pack, proved or not: what progress is kept of."""
+        """Every item of every pack, proved or not: progress is kept of all of them."""
         return {id: item for pack in self.packs for id, item in pack.items.items()}
 
     @cached_property
@@ -76,12 +77,12 @@ class Library:
 
 
 def fill(paths: Iterable[Path] | None, cache: Path) -> Library:
-    """Load the packs and prove them, whole. Arguments and errors: see `unproved` and `prove`."""
+    """Load the packs and prove all of them. Arguments and errors: see `unproved` and `prove`."""
     return prove(unproved(paths), cache)
 
 
 def unproved(paths: Iterable[Path] | None) -> Library:
-    """Load the packs (None: the shipped ones); nothing of them is run.
+    """Load the packs (None: the shipped ones) without running any of their programs.
 
     Raises:
         PackError: a pack that cannot be read, or two packs with an item of the same id.
@@ -94,9 +95,9 @@ def prove(library: Library, cache: Path, publish: Callable[[Library], None] | No
     """Run the pages' programs and prove the items, topic by topic.
 
     Args:
-        cache: a folder of what earlier starts proved; that is not proved again.
-        publish: called with each fuller shelf, so that one can learn while the rest is proved. What it raises ends
-            the proving.
+        cache: a folder with the proofs of earlier starts, which are not run again.
+        publish: called with the library after each proof, so that one can learn while the rest is proved. An exception
+            that it raises ends the proving.
 
     Raises:
         SandboxError: this machine cannot confine programs.
@@ -120,7 +121,7 @@ def prove(library: Library, cache: Path, publish: Callable[[Library], None] | No
 
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
-    """One process at a time over this cache: what one proved, the others read instead of proving it again."""
+    """Let one process at a time use this cache: the others then read its proofs instead of running them again."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -128,7 +129,7 @@ def _alone(cache: Path) -> Iterator[None]:
 
 
 def _count(packs: Iterable[Pack]) -> int:
-    """How many items there are. Raises PackError where two packs use one id."""
+    """Return how many items there are. Raises PackError if two packs use the same id."""
     seen: dict[str, str] = {}
     for pack in packs:
         for id in pack.items:

@@ -1,6 +1,6 @@
 """A topic's page with the real output under each of its programs.
 
-The programs of a page (`python run`) share one namespace and run once, confined; what each printed is set below it.
+The programs of a page (`python run`) share one namespace and run once, confined; the output of each is placed below it.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ LIMITS: Final = sandbox.Limits(seconds=60)
 
 
 def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
-    """The page's Markdown, each program followed by what it printed, or by why it could not run.
+    """Return the page's Markdown, each program followed by its output, or by why it could not run.
 
     Args:
-        cache: a folder of what earlier starts ran; used when page and versions are the same.
+        cache: a folder with the outputs of earlier starts; used if page and versions are the same.
     """
     programs = RUN.findall(page.text)
     if not programs:
@@ -50,7 +50,7 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
 
 
 def _kept(place: Path, count: int) -> list[str] | None:
-    """The outputs kept at `place`; None if there are none. A damaged file counts as none."""
+    """Return the outputs kept at `place`; None if there are none or the file is damaged."""
     try:
         kept = json.loads(place.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -78,7 +78,7 @@ def _run(programs: list[str], page: Page, pack: Pack) -> list[str]:
 
 
 def _key(page: Page, pack: Pack) -> str:
-    """Of everything that can change an output."""
+    """Return a hash of everything that can change an output."""
     parts = [page.text]
     for name in ("clearhead", *pack.preload):
         try:

@@ -1,4 +1,7 @@
-"""Other numbers for a question asked again: variants, proved in the background, so that nobody learns "it was b"."""
+"""Variants: other numbers for a question that is asked again, proved in the background.
+
+They keep a learner from remembering "it was b" instead of the reason.
+"""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
@@ -19,11 +22,11 @@ class Variants:
         self._prover = ThreadPoolExecutor(max_workers=1, thread_name_prefix="variants")
 
     def seed(self, item: Item, answers: int) -> int:
-        """The seed for the next time, after so many answers."""
+        """Return the seed for the next time, after this many answers."""
         return item.seed + answers % SEEDS if item.variants else item.seed
 
     def ready(self, item: Item, seed: int) -> Proved | None:
-        """The proof at this seed, if it is there already."""
+        """Return the proof at this seed, or None if it is not finished."""
         return self._proved.get((item.id, seed))
 
     def prepare(self, item: Item, pack: Pack, seed: int) -> Future[None]:
@@ -35,7 +38,7 @@ class Variants:
             return self._asked[key]
 
     def wait(self, item: Item, pack: Pack, seed: int) -> Proved | None:
-        """The proof at this seed, waited for: an old answer is shown with the numbers it was given to."""
+        """Wait for the proof at this seed: an old answer is shown with the numbers it was given to."""
         self.prepare(item, pack, seed).result()
         return self.ready(item, seed)
 
@@ -47,5 +50,5 @@ class Variants:
         try:
             self._proved[item.id, seed] = prove(item, pack, seed=seed)
         except ClearheadError:
-            # `clearhead check` proves items at their own seed; where another one does not hold, it is not shown.
+            # `clearhead check` proves items at their own seed only; a seed whose proof fails is not shown.
             return

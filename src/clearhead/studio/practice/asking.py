@@ -1,4 +1,4 @@
-"""The page that puts a question, and where each mode leads next."""
+"""The page that asks a question, and the address that each mode leads to next."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,14 +41,14 @@ def ask(
     note: str = "",
     **more: Any,
 ) -> HTMLResponse:
-    """The page that puts this question.
+    """Return the page that asks this question.
 
     Args:
-        ticket: as which it is put, or put again.
+        draft: the question's draft, new or from an earlier request.
         lacking: what the form lacked when it was sent.
         filled: what the learner had filled in: field -> values.
-        note: said above the answer.
-        more: what else the page shows.
+        note: a sentence above the answer.
+        more: further values for the template.
     """
     question = put(context, item, draft)
     return render(
@@ -67,10 +67,10 @@ def ask(
 
 
 def new_draft(context: Context, item: Item, mode: str) -> Draft:
-    """A ticket for putting this item now, as far along as the learner is with it.
+    """Return a draft for asking this item now, adapted to the learner's history with it.
 
-    A worked example leaves more steps to the learner with each success. What a program prints is chosen from options
-    at first, and typed when it comes up again.
+    A worked example asks for more steps after each success. The output of a program is chosen from options at first,
+    and typed when the question comes again.
     """
     before = context.history.by_item.get(item.id, [])
     concepts = [context.progress.concepts[name] for name in item.concepts]
@@ -82,12 +82,12 @@ def new_draft(context: Context, item: Item, mode: str) -> Draft:
 
 
 def put(context: Context, item: Item, draft: Draft) -> Question:
-    """The question this ticket puts."""
+    """Return the question of this draft."""
     return Question(draft, item, context.proved(item, draft.seed), context.library.pack_of(item.id))
 
 
 def asked(context: Context, draft: Draft) -> Question:
-    """The question a ticket speaks of, or a 404 where its item has left the course."""
+    """Return the question of this draft; raise a 404 if its item is no longer in the course."""
     item = context.library.items.get(draft.item)
     if item is None:
         raise HTTPException(404, _("This question has left the course."))
@@ -95,7 +95,7 @@ def asked(context: Context, draft: Draft) -> Question:
 
 
 def answered(context: Context, attempt: Attempt) -> Question | None:
-    """The question an attempt answered; None where its item has left the course."""
+    """Return the question that an attempt answered; None if its item is no longer in the course."""
     item = context.library.items.get(attempt.item_id)
     if item is None:
         return None
@@ -108,7 +108,7 @@ def answered(context: Context, attempt: Attempt) -> Question | None:
 
 
 def page_of(context: Context, question: Question, *, graded: str = "") -> dict[str, Any]:
-    """What every page about a question shows."""
+    """Return the values that every page about a question shows."""
     this = context.library.topic_of(question.item)
     mode = question.draft.mode
     return {
@@ -128,24 +128,24 @@ def page_of(context: Context, question: Question, *, graded: str = "") -> dict[s
 
 
 def _steps(context: Context, question: Question) -> list[tuple[Item, bool]]:
-    """The steps of Build in this question's topic, each with whether it is done."""
+    """Return the steps of Build in this question's topic, each with whether it is done."""
     items = topic.items_for("build", context.library.items_of(question.pack, context.library.topic_of(question.item)))
     return [(item, review_queue.last_was_right(context.progress.items[item.id])) for item in items]
 
 
 def once_more(item: str, mode: str, *, focus: str = "", since: int = 0) -> str:
-    """Where this question is put again, with the focus the learner keeps to, or in the same sitting."""
+    """Return the address at which this question is asked again, with the same focus or in the same session."""
     return f"/items/{item}?" + urlencode({"mode": mode, **kept_to(focus, since)})
 
 
 def kept_to(focus: str, since: int) -> dict[str, object]:
-    """What the address of a question holds of the focus the learner keeps to and of the sitting it is in."""
+    """Return the parameters of an address for the learner's focus and for the review session."""
     return {name: value for name, value in (("focus", focus), ("since", since)) if value}
 
 
 def onward(context: Context, item: Item, mode: str, *, graded: str = "", focus: str = "", since: int = 0) -> str:
-    """Where "Next" leads from this item in this mode, with the focus the learner keeps to, or on in the sitting."""
-    if mode in ("test", "challenge"):  # an answer looked at after the sitting is over
+    """Return the address that "Next" leads to from this item, with the same focus or in the same session."""
+    if mode in ("test", "challenge"):  # an answer that is shown after the assessment has ended
         mode = "practice"
     if mode == "review":
         base = f"/review?after={item.id}" + (f"&since={since}" if since else "")
@@ -159,7 +159,7 @@ def onward(context: Context, item: Item, mode: str, *, graded: str = "", focus: 
 def rest(
     context: Context, items: list[Item], here: str, place: object, *, done: int = 0, right: int = 0, waiting: int = 0
 ) -> dict[str, Any]:
-    """What the page says when nothing is left to ask; of a sitting, how many were answered and how many wait."""
+    """Return what the page shows when nothing is left to ask, and what was done in the session."""
     due = review_queue.next_due(items, context.progress)
     fields = {"next_due": due, "now": context.now(), "here": here, "place": place}
     return {**fields, "done": done, "right": right, "waiting": waiting}

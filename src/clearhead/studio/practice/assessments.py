@@ -1,4 +1,4 @@
-"""Test and Challenge: questions in a row, what came of them at the end."""
+"""Routes of Test and Challenge: a row of questions, and the report at the end."""
 
 import json
 import uuid
@@ -70,7 +70,7 @@ def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: 
 
 
 def passed(context: Context, pack: Pack, this: Topic) -> str:
-    """The day on which the learner passed this topic's test, or ""."""
+    """Return the day on which the learner passed this topic's test, or ""."""
     return context.store.kept(f"passed:{pack.id}/{this.id}")
 
 
@@ -150,7 +150,7 @@ def sit_challenge(
 
 
 def _note(five: list[assessment.Problem], now: assessment.Problem, factor: float) -> str:
-    """What came of the last try, above the problem that is put now."""
+    """Return the sentence about the last try, which is shown above the next problem."""
     if now.tries:
         return _("Not right. Look again; the options have moved.")
     if now is five[0]:
@@ -161,7 +161,7 @@ def _note(five: list[assessment.Problem], now: assessment.Problem, factor: float
     return _("That was right.") if before.in_time(factor) else _("That was right, after the time.")
 
 
-# What a test says of a concept, and what to do about it.
+# Verdict of a test on a concept -> what it means and what to do.
 VERDICTS = {
     "strong": mark("Right here, and right after a gap before. Nothing to do."),
     "good": mark("Right here. One more right answer on another day makes it strong."),
@@ -172,7 +172,7 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class ConceptVerdict:
-    """What a test says of one concept."""
+    """The verdict of a test on one concept."""
 
     mastery: Mastery
     right: int
@@ -187,12 +187,12 @@ class ConceptVerdict:
 
     @property
     def advice(self) -> str:
-        """What the verdict means and asks for, in one line."""
+        """What the verdict means and what to do next, in one line."""
         return _(VERDICTS[self.verdict])
 
 
 def _by_concept(context: Context, answers: list[Attempt]) -> list[ConceptVerdict]:
-    """The concepts that were asked, the weakest first."""
+    """Return the concepts that were asked, the weakest first."""
     asked: Counter[str] = Counter()
     right: Counter[str] = Counter()
     for answer in answers:
@@ -208,7 +208,7 @@ def _by_concept(context: Context, answers: list[Attempt]) -> list[ConceptVerdict
 
 
 def _draft(context: Context, item: Item, mode: str, id: str, place: int, back: str, *, tries: int = 0) -> Draft:
-    """The ticket of one place in a sitting; its clock runs from when the place was first shown."""
+    """Return the draft of one place in an assessment; its clock starts when the place is first shown."""
     draft = new_draft(context, item, mode)
     at = _began(context, id, place, draft.at)
     return Draft(
@@ -217,7 +217,7 @@ def _draft(context: Context, item: Item, mode: str, id: str, place: int, back: s
 
 
 def _began(context: Context, id: str, place: int, now: float) -> float:
-    """When this place of a sitting was first shown; kept, so that no restart sets a clock back."""
+    """Return when this place was first shown; it is stored, so that no restart resets a clock."""
     kept = json.loads(context.store.kept(f"began:{id}", "{}"))
     if str(place) not in kept:
         kept[str(place)] = now
@@ -226,7 +226,7 @@ def _began(context: Context, id: str, place: int, now: float) -> float:
 
 
 def _chosen(context: Context, pack: Pack, this: Topic, id: str) -> Challenge | None:
-    """The author's challenge of this id; None for "", which draws five."""
+    """Return the author's challenge of this id; None for "", which draws five problems."""
     if not id:
         return None
     for challenge in assessment.offered(this.challenges, context.library.items_of(pack, this)):
@@ -240,12 +240,12 @@ def _badge_key(pack: Pack, this: Topic, chosen: Challenge | None) -> str:
 
 
 def _badge(context: Context, pack: Pack, this: Topic, chosen: Challenge | None) -> str:
-    """The day on which all five were right in time, or ""."""
+    """Return the day on which all five were right in time, or ""."""
     return context.store.kept(_badge_key(pack, this, chosen))
 
 
 def _bank(context: Context, pack_id: str, topic_id: str) -> tuple[Pack, Topic, list[Item]]:
-    """The topic and the items a sitting draws from, or a 404 where there are too few."""
+    """Return the topic and the items an assessment draws from; raise a 404 if there are too few."""
     pack, this = topic.topic_at(context, pack_id, topic_id)
     items = topic.items_for("test", context.library.items_of(pack, this))
     if not items:

@@ -1,4 +1,4 @@
-"""What is said after an answer, and taking an answer back."""
+"""Routes after an answer: the feedback page, and undo."""
 
 import uuid
 from typing import Annotated
@@ -31,7 +31,7 @@ def feedback(
     since: int = 0,
     before: bool = False,
 ) -> HTMLResponse:
-    kept = context.store.attempt(attempt_id)
+    kept, undone = context.store.attempt_now(attempt_id)
     question = kept and answered(context, kept)
     if not (kept and question):
         raise HTTPException(404, _("There is no such answer, or its question has left the course."))
@@ -47,7 +47,7 @@ def feedback(
         attempt=kept,
         verdict=verdict,
         chosen=question.chosen(kept.response),
-        undone=context.store.undone(kept.id),
+        undone=undone,
         once_more=once_more(kept.item_id, kept.mode, focus=focus, since=since),
         focus=focus,
         since=since,
@@ -70,7 +70,7 @@ def undo(
     focus: Annotated[str, Form()] = "",
     since: Annotated[int, Form()] = 0,
 ) -> Response:
-    """Take an answer back, and put its question again: with the same focus, in the same sitting."""
+    """Undo an answer and ask its question again, with the same focus or in the same session."""
     kept = context.store.attempt(attempt)
     if kept is None or kept.undoes is not None:
         raise HTTPException(404, _("There is no such answer to take back."))

@@ -1,4 +1,4 @@
-"""Common mistakes of a topic: those the learner has made, with what disproved each, and those that wait."""
+"""The page of common mistakes of a topic: the learner's own with what disproved each, and the others."""
 
 import json
 from collections.abc import Iterable
@@ -30,11 +30,11 @@ MODE = {"code": "build", "explain": "recall"}  # kind -> where its questions are
 
 @dataclass
 class Mistake:
-    """A belief that wrong answers act out; or, where no known one explains them, what was wrong with one question.
+    """A misconception behind wrong answers; or, where no known one explains them, what was wrong with one question.
 
     Attributes:
         item: the question of the newest answer.
-        belief: what its holder believes; "" where none is known.
+        belief: the misconception; "" where none is known.
         why: what is wrong, in one sentence, where no belief is known.
         against: what was run against it, Markdown.
         yours, right: what was answered and what is right, where that fits a line or two each.
@@ -82,7 +82,7 @@ def page(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
 
 
 def made_by(context: Context, items: Iterable[Item]) -> dict[str, Mistake]:
-    """The learner's mistakes: by misconception where one explains the answer, else by question."""
+    """Return the learner's mistakes: by misconception where one explains the answer, else by question."""
     mistakes: dict[str, Mistake] = {}
     kept, tried, by_item = context.store.kept_under("told:"), _tried(context), context.history.by_item
     for item in items:
@@ -115,7 +115,7 @@ def made_by(context: Context, items: Iterable[Item]) -> dict[str, Mistake]:
 
 
 def _mistakes_in(context: Context, item: Item, attempt: Attempt) -> dict[str, Mistake]:
-    """What was wrong with this answer: misconception or question -> the mistake."""
+    """Return what was wrong with this answer: misconception or question -> the mistake."""
     own = context.library.proved[item.id]
     proved = own if attempt.seed == own.receipt.seed else context.variants.ready(item, attempt.seed)
     if not proved:  # its numbers are not at hand, and to prove them again takes too long
@@ -146,7 +146,7 @@ def _wrong(proved: Proved, attempt: Attempt) -> list[Option]:
 
 
 def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, str]:
-    """What was answered beside what is right: the line typed, or the first step that is wrong."""
+    """Return the answer and the right answer: the line typed, or the first wrong step."""
     if question.form == "typed" and len(verdict.yours) <= LINE:
         return verdict.yours.strip(), verdict.right.strip()
     if question.form == "worked" and isinstance(attempt.response, dict) and isinstance(verdict.why, Message):
@@ -156,7 +156,7 @@ def _pair(question: Question, attempt: Attempt, verdict: Verdict) -> tuple[str, 
 
 
 def remember(context: Context, attempt: Attempt, verdict: Verdict) -> None:
-    """Keep what a run said of a wrong program or order, for the page of mistakes."""
+    """Store what a run showed about a wrong program or order, for the page of mistakes."""
     if verdict.correct or context.library.items[attempt.item_id].kind not in RUN:
         return
     chosen = verdict.chosen.misconception if verdict.chosen else None
@@ -165,7 +165,7 @@ def remember(context: Context, attempt: Attempt, verdict: Verdict) -> None:
 
 
 def remember_prediction(context: Context, item: Item, response: str, verdict: Verdict) -> None:
-    """Keep the newest wrong prediction that was made of a program in Try, and that it was put right there."""
+    """Store the newest wrong prediction of a program in the playground, and whether it was corrected there."""
     before = json.loads(context.store.kept(f"tried:{item.id}", "{}"))
     if verdict.correct:
         kept = before and {**before, "right": True}
@@ -176,7 +176,7 @@ def remember_prediction(context: Context, item: Item, response: str, verdict: Ve
 
 
 def _tried(context: Context) -> dict[str, Attempt]:
-    """The newest wrong prediction of each program: item -> an attempt that no schedule knows, right once put right."""
+    """Return the newest wrong prediction of each program: item -> an unscheduled attempt, right once corrected."""
     predictions = {}
     for id, text in context.store.kept_under("tried:").items():
         kept = json.loads(text)
@@ -196,7 +196,7 @@ def _from_kept(item: Item, kept: str | None) -> dict[str, Mistake]:
 
 
 def _to_json(text: str) -> Any:
-    """A text as JSON holds it: with its pattern, if it has one, so that it can be said in another language."""
+    """Return a text for JSON: with its pattern if it has one, so that it can be translated later."""
     return [text.pattern, text.values] if isinstance(text, Message) else text
 
 

@@ -1,4 +1,4 @@
-"""A note of one's own on any question, and a text for its author when something is wrong with it."""
+"""A learner's note on a question, and the text of a report to its author."""
 
 from typing import Annotated
 
@@ -29,7 +29,7 @@ def write(
 
 
 def report(question: Question, attempt: Attempt) -> str:
-    """What an author needs to see what a learner saw."""
+    """Return the text that lets an author see what the learner saw."""
     receipt = question.proved.receipt
     versions = ", ".join(f"{name} {version}" for name, version in sorted(receipt.versions.items()))
     return (

@@ -1,8 +1,7 @@
-"""The studio as an app that opens without a network: due cards to take along, and their grades when they come back.
+"""The studio as an app that works without a network: due cards to download, and their grades to upload later.
 
-A card's answer is not in the page and not beside its question: each has an address of its own, opened when the
-learner turns the card. A grade carries the card's ticket, whose id is the attempt's, so it counts once however often
-it is sent.
+The answer of a card is not in the page nor beside its question: it has its own address, opened when the learner turns
+the card. A grade carries the card's draft, whose id becomes the attempt's, so it counts once however often it is sent.
 """
 
 from dataclasses import replace
@@ -31,7 +30,7 @@ MOST = 30
 
 
 class Graded(BaseModel):
-    """A card graded without a network: its ticket, the grade, and when, in seconds since 1970."""
+    """A card graded offline: its draft, the grade, and when, in seconds since 1970."""
 
     draft: Annotated[str, Field(alias="ticket", max_length=2000)]
     response: Literal["again", "good"]
@@ -41,7 +40,7 @@ class Graded(BaseModel):
 @router.get("/service-worker.js")
 @open_to_all
 def service_worker() -> FileResponse:
-    """From the root, so that it may answer for every page."""
+    """Serve the service worker from the root, so that its scope is every page."""
     return FileResponse(
         STATIC / "service-worker.js", media_type="text/javascript", headers={"cache-control": "no-cache"}
     )
@@ -50,7 +49,7 @@ def service_worker() -> FileResponse:
 @router.get("/manifest.webmanifest")
 @open_to_all
 def manifest() -> FileResponse:
-    """What the studio is called and looks like as an app."""
+    """Serve the app manifest: the studio's name and icons."""
     return FileResponse(STATIC / "manifest.webmanifest", media_type="application/manifest+json")
 
 
@@ -58,13 +57,13 @@ def manifest() -> FileResponse:
 @linkable
 @open_to_all
 def page(request: Request) -> HTMLResponse:
-    """The page shown for every address while there is no network; its module fills in the cards."""
+    """Show the page that replaces every page while there is no network; its module fills in the cards."""
     return render(request, "practice/offline.html")
 
 
 @router.get("/offline/cards")
 def cards(context: CurrentContext) -> dict[str, list[dict[str, str]]]:
-    """The questions of the cards to take along: those due until tomorrow, then new ones."""
+    """Return the questions of the cards to download: those due until tomorrow, then new ones."""
     every = [item for item in context.library.items.values() if item.kind == "card"]
     state = context.progress.items
     due = [
@@ -86,14 +85,14 @@ def cards(context: CurrentContext) -> dict[str, list[dict[str, str]]]:
 @router.get("/offline/back")
 @queued("programs")
 def back(context: CurrentContext, draft: Annotated[str, Query(alias="ticket")]) -> dict[str, str]:
-    """The other side of a card."""
+    """Return the other side of a card."""
     return {"back": str(markdown.html(_card(context, draft).proved.back))}
 
 
 @router.post("/offline/attempts")
 @queued("programs")
 def take(context: CurrentContext, graded: Annotated[list[Graded], Body(max_length=1000)]) -> dict[str, list[str]]:
-    """Keep grades given without a network. Gives the tickets that are dealt with: kept now or before, or not ours."""
+    """Store grades given offline. Return the drafts that are done: stored now or before, or not this studio's."""
     done = []
     for graded_card in graded:
         done.append(graded_card.draft)

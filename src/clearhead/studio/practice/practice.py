@@ -1,4 +1,4 @@
-"""Put a question, take the answer, say why. Recall, Practice and the review of what is due all go through here."""
+"""Routes that ask a question and take the answer: Recall, Practice, Build and the review of what is due."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -28,7 +28,7 @@ Signed = Annotated[str, Query(alias="ticket")]  # a draft, as the address or the
 
 
 async def form_of(request: Request) -> FormData:
-    """The form as it was sent; its fields depend on the question."""
+    """Return the form as it was sent; its fields depend on the question."""
     return await request.form()
 
 
@@ -67,9 +67,9 @@ def build(
 
 @router.get("/review", response_class=HTMLResponse)
 def review(request: Request, context: CurrentContext, after: str = "", focus: str = "", since: int = 0) -> HTMLResponse:
-    """A sitting of what is due and what is new, of all topics; or, with a focus, every question on one concept.
+    """Ask the next question of a review session over all topics; or, with a focus, every question on one concept.
 
-    `since` is when the sitting began, so that it ends after so many answers; without it a new one begins.
+    `since` is when the session began, which decides when it ends; without it a new session begins.
     """
     everything = home.asked(context)
     items = levels.items_at(focus, everything)
@@ -89,7 +89,7 @@ def review(request: Request, context: CurrentContext, after: str = "", focus: st
 
 
 def _session(context: Context, since: int) -> tuple[list[Attempt], review_session.ReviewSession, str]:
-    """What was answered in the sitting that began then, newest first; what it asks yet; and where it is, in words."""
+    """Return a session's answers so far, newest first; what it still asks; and its place in words."""
     done = review_session.answers_since(context.history.attempts, since)
     left = home.today(context, review_session.SESSION_LENGTH - len(done))
     return done, left, _("%(place)s of %(all)s", place=len(done) + 1, all=len(done) + len(left.items))
@@ -106,7 +106,7 @@ def item_page(
     focus: str = "",
     since: int = 0,
 ) -> HTMLResponse:
-    """One question, with the focus or in the sitting it was met in before, if any."""
+    """Ask one question, with the focus or in the session it was asked in before, if any."""
     item = context.library.items.get(item_id)
     if item is None:
         if context.library.coming and item_id in context.library.written:
@@ -124,7 +124,7 @@ def item_page(
 
 
 def _last_program(context: Context, item: Item) -> str:
-    """The program this step of Build was last answered with: one goes on with one's own."""
+    """Return the program that this step of Build was last answered with, to continue from it."""
     before = context.history.by_item.get(item.id, ())
     return next((str(attempt.response) for attempt in reversed(before) if isinstance(attempt.response, str)), "")
 
@@ -141,7 +141,7 @@ def reveal(request: Request, context: CurrentContext, draft: Signed) -> HTMLResp
 @router.post("/answer")
 @queued("programs")
 def take(request: Request, context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
-    """Grade a form and keep the attempt; a form sent again shows what was kept the first time."""
+    """Grade a form and store the attempt; a form that is sent again shows the stored attempt."""
     draft = context.drafts.read(str(form.get("ticket", "")))
     question = asked(context, draft)
     kept = context.store.attempt(draft.id)
@@ -154,8 +154,7 @@ def take(request: Request, context: CurrentContext, form: Annotated[FormData, De
         if verdict.suggested and question.form == "explain":
             return _put_again(context, draft, SavedForm(filled(form), compare=True))
         kept = question.attempt(response, verdict, context.now(), confidence=confidence.chance_of(form.get("sure")))
-        context.store.record(kept)
-        saved_forms.forget_form(context, draft)
+        context.store.record(kept, drop=saved_forms.form_key(draft))
         mistakes.remember(context, kept, verdict)
         context.prepare_next(question.item)
         return _after(context, draft, kept)
@@ -165,7 +164,7 @@ def take(request: Request, context: CurrentContext, form: Annotated[FormData, De
 @router.get("/question")
 @queued("programs")
 def put_again(request: Request, context: CurrentContext, draft: Signed) -> Response:
-    """The question of this ticket as it was last sent: what was filled in, what it lacked, the hints it asked for."""
+    """Show the question of this draft as it was last sent: filled in, with what it lacked and the hints so far."""
     put = context.drafts.read(draft)
     question = asked(context, put)
     kept = context.store.attempt(put.id)
@@ -181,10 +180,10 @@ def put_again(request: Request, context: CurrentContext, draft: Signed) -> Respo
 @router.post("/help")
 @queued("programs")
 def help_with(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
-    """Put the question again with one more hint, or with its options, and with what was filled in.
+    """Ask the question again with one more hint, or with its options, and with what was filled in.
 
-    The ticket counts the hints, so a hint is counted with and without JavaScript, and none is in the page before it
-    is asked for.
+    The draft counts the hints, so a hint counts with and without JavaScript, and none is in the page before it is
+    requested.
     """
     draft = context.drafts.read(str(form.get("ticket", "")))
     question = asked(context, draft)
@@ -199,7 +198,7 @@ def _put_again(context: Context, draft: Draft, form: SavedForm) -> Response:
 
 
 def _after(context: Context, draft: Draft, kept: Attempt, *, before: bool = False) -> Response:
-    """Where an answer leads; `before`: this question had been answered, and that answer counts."""
+    """Redirect to what follows an answer; `before`: the question had been answered already, and that answer counts."""
     if draft.assessment:
         return RedirectResponse(draft.assessment, 303)
     item = context.library.items[draft.item]
@@ -211,7 +210,7 @@ def _after(context: Context, draft: Draft, kept: Attempt, *, before: bool = Fals
 
 
 def filled(form: FormData) -> dict[str, list[str]]:
-    """What a form holds, to fill it in again."""
+    """Return the fields of a form, to fill it in again."""
     return {
         name: [value for value in form.getlist(name) if isinstance(value, str)]
         for name in form
@@ -222,7 +221,7 @@ def filled(form: FormData) -> dict[str, list[str]]:
 def _at_rest(
     request: Request, context: Context, items: list[Item], *, done: Sequence[Attempt] = (), waiting: int = 0
 ) -> HTMLResponse:
-    """The end of a review: what was done in this sitting, and how many questions another would ask."""
+    """Return the page at the end of a review: what was done, and how many questions another session would ask."""
     right = sum(attempt.correct for attempt in done)
     fields = rest(context, items, "/review", None, done=len(done), right=right, waiting=waiting)
     return render(request, "practice/rest.html", **fields, tabs=[], mode="", levels=[], focus="")
@@ -252,7 +251,7 @@ def _in_topic(
     row = [] if mode == "build" else levels.level_row(everything, progress)
     if (
         assessments.passed(context, pack, this) and not more and mode != "build"
-    ):  # who passed the test is asked nothing new
+    ):  # after a passed test nothing new is asked
         items = [item for item in items if progress.items[item.id].attempts]
     item = _next(items, context, mode, after, more)
     if item is None:

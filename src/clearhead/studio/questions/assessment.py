@@ -1,7 +1,7 @@
-"""A test or a challenge: a row of questions answered in one go. Pure functions; nothing about a sitting is stored.
+"""An assessment, which is a test or a challenge: questions answered in one go. Pure functions without storage.
 
-The id of each answer follows from the sitting's id and its place in the row, so the attempts already kept say how far
-a sitting has come: it survives a restart, and a form sent twice still counts once.
+The id of each answer follows from the assessment's id and its place, so the stored attempts say how far an assessment
+has come: it survives a restart, and a form sent twice still counts once.
 """
 
 import random
@@ -31,17 +31,17 @@ Look = Callable[[str], Attempt | None]
 
 
 def answer_id(assessment_id: str, place: int, attempt: int = 0) -> str:
-    """The id of an answer: of the question at this place, at this try."""
+    """Return the id of an answer: of the question at this place, at this try."""
     return str(uuid.uuid5(uuid.UUID(assessment_id), f"{place}:{attempt}"))
 
 
 def new_id() -> str:
-    """The id of a sitting not begun."""
+    """Return the id of a new assessment."""
     return str(uuid.uuid4())
 
 
 def answers_so_far(assessment_id: str, look: Look) -> list[Attempt]:
-    """The answers of a test so far, in order."""
+    """Return the answers of a test so far, in order."""
     answers: list[Attempt] = []
     while len(answers) < LENGTH and (answer := look(answer_id(assessment_id, len(answers)))):
         answers.append(answer)
@@ -49,9 +49,9 @@ def answers_so_far(assessment_id: str, look: Look) -> list[Attempt]:
 
 
 def next_item(items: Sequence[Item], answers: Sequence[Attempt], assessment_id: str) -> Item | None:
-    """The next item of a test: harder after a right answer, easier after a wrong one, concepts not yet asked first.
+    """Return the next item of a test: harder after a right answer, easier after a wrong one, new concepts first.
 
-    The same answers give the same item, so a page can be loaded again. None when the test is over.
+    The same answers give the same item, so a page can be reloaded. None when the test is over.
     """
     seen = {answer.item_id for answer in answers}
     left = [item for item in items if item.kind in TEST and item.id not in seen]
@@ -98,10 +98,10 @@ class Problem:
 
 
 def problems(items: Sequence[Item], assessment_id: str, look: Look, chosen: Challenge | None = None) -> list[Problem]:
-    """The problems of a challenge, with the tries so far.
+    """Return the problems of a challenge, with the tries so far.
 
     Args:
-        chosen: the author's five; None draws one a slot by the sitting's id, of the harder items of a kind that fits.
+        chosen: the author's five; None draws one for each slot, by the id, from the harder items of a fitting kind.
     """
     problems = []
     for place, (slot, item) in enumerate(_drawn(items, assessment_id) if chosen is None else _written(items, chosen)):
@@ -114,7 +114,7 @@ def problems(items: Sequence[Item], assessment_id: str, look: Look, chosen: Chal
 
 
 def offered(challenges: Sequence[Challenge], items: Sequence[Item]) -> list[Challenge]:
-    """The challenges whose five problems can all be put."""
+    """Return the challenges whose five problems are all proved."""
     there = {item.id for item in items}
     return [challenge for challenge in challenges if there.issuperset(challenge.problems.values())]
 
@@ -139,7 +139,7 @@ def _drawn(items: Sequence[Item], assessment_id: str) -> list[tuple[str, Item]]:
 
 
 def passed(answers: Sequence[Attempt]) -> bool:
-    """Whether these answers pass a test: it was whole, and nearly all were right. Right answers made it hard."""
+    """Return whether these answers pass a test: all were given and nearly all were right."""
     return len(answers) == LENGTH and sum(answer.correct for answer in answers) >= PASS * LENGTH
 
 

@@ -1,4 +1,4 @@
-"""Easy, medium, hard, or one concept: the learner may keep to one of them."""
+"""Levels: the learner may keep to easy, medium or hard questions, or to one concept."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ class Level:
 
 
 def level_of(item: Item) -> str:
-    """The level of an item, from the author's difficulty 1 to 5."""
+    """Return the level of an item, from the author's difficulty 1 to 5."""
     return "easy" if item.difficulty <= 1 else "medium" if item.difficulty == 2 else "hard"
 
 
 def items_at(focus: str, items: Iterable[Item]) -> list[Item]:
-    """The items of this level or on this concept; all of them for "" and for what there is not."""
+    """Return the items of this level or on this concept; all of them for "" and for an unknown name."""
     items = list(items)
     if focus in LEVELS:
         return [item for item in items if level_of(item) == focus] or items
@@ -35,7 +35,7 @@ def items_at(focus: str, items: Iterable[Item]) -> list[Item]:
 
 
 def level_row(items: list[Item], progress: Progress) -> list[Level]:
-    """All, then each level that has items; nothing where there is only one."""
+    """Return all, then each level that has items; nothing if there is only one."""
     levels = []
     for id, name in {"": ALL, **LEVELS}.items():
         at_level = [item for item in items if not id or level_of(item) == id]

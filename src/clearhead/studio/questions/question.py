@@ -1,7 +1,7 @@
 """A question as the learner sees it, and the attempt that an answer to it makes.
 
-Options, steps and pairs are shown under letters in an order of the ticket's own; the course knows them by keys that
-never move. Only this file and `answer.py` turn one into the other, so that no letter or place tells the answer.
+Options, steps and pairs are shown under letters, in the order of the draft; the course knows them by fixed keys. Only
+this file and `responses.py` convert between the two, so that no letter or place gives the answer away.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from string import ascii_lowercase
 from clearhead.course import Attempt, Item, Option, Pack, Proved, Step, Verdict, grade
 from clearhead.studio.questions.draft import Draft, shuffled
 
-# Kind -> the form it is answered with, which is also the name of its templates in ask/ and told/.
+# Kind -> the form it is answered with, which names its templates in practice/answer/ and practice/feedback/.
 FORMS: Mapping[str, str] = {
     "card": "card",
     "choice": "options",
@@ -32,7 +32,7 @@ HINTS = {"test": 0, "challenge": 1}  # mode -> the most hints it gives; others g
 
 
 def can_type(proved: Proved) -> bool:
-    """Whether the answer is short enough to be typed from nothing: one line of output."""
+    """Return whether the answer is short enough to be typed without options: one line of output."""
     return (
         proved.kind == "predict"
         and 0 < len(proved.answer.strip()) <= LONGEST_TYPED
@@ -64,7 +64,7 @@ class LetteredStep:
 
 @dataclass(frozen=True)
 class Question:
-    """An item put to the learner under a ticket."""
+    """An item as it is put to the learner."""
 
     draft: Draft
     item: Item
@@ -83,12 +83,12 @@ class Question:
 
     @property
     def seen_hints(self) -> Sequence[str]:
-        """Those that were asked for."""
+        """The hints that have been shown."""
         return self.hints[: self.draft.hints]
 
     @property
     def options(self) -> list[Lettered]:
-        """The options, in the order of this ticket."""
+        """The options, in the order of this draft."""
         order = shuffled(self.proved.options, self.draft.id)
         return [Lettered(letter, option) for letter, option in zip(ascii_lowercase, order, strict=False)]
 
@@ -99,7 +99,7 @@ class Question:
 
     @property
     def loose_steps(self) -> list[LetteredStep]:
-        """The steps to put in order, in the order of this ticket."""
+        """The steps to put in order, in the order of this draft."""
         order = shuffled(self.proved.steps, self.draft.id)
         return [LetteredStep(letter, step) for letter, step in zip(ascii_lowercase, order, strict=False)]
 
@@ -130,11 +130,11 @@ class Question:
         return [lettered for lettered in self.options if lettered.option.key in keys]
 
     def verdict(self, response: object, owner: str = "") -> Verdict:
-        """What the course says of this response. Code is run for it, confined: that takes a second or so."""
+        """Grade this response. Code is run for it, confined, which takes about a second."""
         return grade(self.item, self.proved, response, self.pack, owner=owner)
 
     def attempt(self, response: object, verdict: Verdict, now: datetime, *, confidence: float | None) -> Attempt:
-        """The attempt this response makes."""
+        """Return the attempt that this response makes."""
         return Attempt(
             id=self.draft.id,
             item_id=self.item.id,

@@ -1,4 +1,4 @@
-"""Read a form into the response that the course grades: one reader a form."""
+"""Reads a form into the response that the course grades: one reader for each form of question."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,11 +12,11 @@ GRADES = ("again", "good")
 
 
 class Incomplete(ValueError):
-    """The form lacks what it asks for, or holds too much; the message says what, and the question is put again."""
+    """The form is incomplete or a field is too long; the message says which, and the question is put again."""
 
 
 def read(question: Question, form: FormData) -> object:
-    """The response in this form, as `course.grade` takes it.
+    """Return the response in this form, as `course.grade` takes it.
 
     Raises:
         Incomplete: something is missing or too long; nothing is recorded then.
@@ -43,7 +43,7 @@ def _typed(question: Question, form: FormData) -> object:
     text = _text(form, "typed", "typed")
     if not text:
         raise Incomplete(_("Type what it prints first."))
-    return f"{text}\n" if question.proved.option(text) else text  # an option's key is no guess at it
+    return f"{text}\n" if question.proved.option(text) else text  # "a" typed as output is not the option with key a
 
 
 def _worked(question: Question, form: FormData) -> object:

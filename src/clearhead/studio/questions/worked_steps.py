@@ -1,4 +1,4 @@
-"""How much of a worked example is left to the learner: a step more with each success, a step back after a slip."""
+"""How many steps of a worked example the learner works out: one more after each success, one fewer after an error."""
 
 from collections.abc import Iterable, Sequence
 
@@ -6,11 +6,11 @@ from clearhead.course import Attempt, Mastery
 
 
 def steps_to_ask(attempts: Sequence[Attempt], concepts: Iterable[Mastery] = ()) -> int:
-    """How many of the last steps to ask for now; the first ones are shown with their results.
+    """Return how many of the last steps to ask for; the first ones are shown with their results.
 
     Args:
         attempts: at this example, oldest first. A success with hints adds no step.
-        concepts: what the example exercises. Who knows them all begins further on: a shown step would only bore.
+        concepts: those of the example. A learner who knows them all starts with more steps.
     """
     levels = [mastery.level for mastery in concepts]
     known = bool(levels) and all(level in ("good", "strong") for level in levels)

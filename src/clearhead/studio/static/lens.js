@@ -164,7 +164,7 @@ async function show(state) {
     shown = found.map((one, i) => draw(places[i], one, i ? { ...first, token: -1 } : first));
     tie();
     if (state) remember(shown[0].model);
-    if (picture) say(_("The address keeps the model and the head, not the picture: whoever opens it chooses a picture again."));
+    if (picture) say(_("The address keeps the model and the head, not the picture. The picture has to be chosen again when it is opened."));
     else if (texts.some((text) => text.length > MOST_ADDRESS)) say(_("This text is too long for an address: the address keeps the model and the head."));
   } catch (problem) {
     if (signal.aborted) { if (asked.signal === signal) say(_("Stopped.")); }

@@ -1,4 +1,4 @@
-"""Markdown as plain words, for an excerpt of one line: no programs, no marks, formulas as one would say them."""
+"""Converts Markdown to plain text for excerpts of one line: without programs and marks, formulas as characters."""
 
 import re
 
@@ -17,9 +17,9 @@ _SHOWN = {**SYMBOLS, **OPERATORS, "{": "{", "}": "}"}
 
 
 def plain_text(text: str) -> str:
-    r"""The words of a Markdown text, on one line.
+    r"""Return the words of a Markdown text on one line.
 
-    >>> plain("## One\n\n- the *weights*, $\\frac{QK^\\top}{\\sqrt{D}}$\n- [a question](/items/one)")
+    >>> plain_text("## One\n\n- the *weights*, $\\frac{QK^\\top}{\\sqrt{D}}$\n- [a question](/items/one)")
     'One the weights, QK⊤/√D a question'
     """
     text = _FORMULA.sub(lambda match: _formula(match[1]), _PROGRAM.sub(" ", text))
@@ -27,7 +27,7 @@ def plain_text(text: str) -> str:
 
 
 def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
-    """Some `most` characters of a text from `before` a place on, in whole words.
+    """Return about `most` characters of a text from `before` a place on, in whole words.
 
     >>> around("one two three four five", 14, before=7, most=12)
     '… three four …'
@@ -42,7 +42,7 @@ def around(text: str, place: int, before: int = 50, most: int = 160) -> str:
 
 
 def _formula(source: str) -> str:
-    """LaTeX without its commands: what is known as a sign, what is not left out."""
+    """Return LaTeX as characters: known commands as their sign, others left out."""
     if len(source) > _LONGEST:
         return ""
     before = ""

@@ -1,6 +1,6 @@
-"""How long each kind of field may be, in characters, and what is said where one is longer.
+"""The longest text of each kind of form field, and the error for a longer one.
 
-Grading takes time in proportion to what was typed, so these bounds also bound what one request can cost.
+The time for grading grows with what was typed, so these limits also bound the cost of a request.
 """
 
 from typing import Final
@@ -40,7 +40,7 @@ class TooLong(OptionError):
 
 
 def fitting(kind: str, text: str) -> str:
-    """The text, with one newline character a line as a browser counts them, if it is not too long for its kind.
+    """Return the text with "\n" line ends, as a browser counts them, if it is not too long for its kind.
 
     Raises:
         TooLong: it is.

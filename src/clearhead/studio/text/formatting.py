@@ -1,4 +1,4 @@
-"""Times and names as people say them."""
+"""Formats times, numbers, names of concepts and reasons as text for people."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ MONTHS = (
     mark("January"), mark("February"), mark("March"), mark("April"), mark("May"), mark("June"),
     mark("July"), mark("August"), mark("September"), mark("October"), mark("November"), mark("December"),
 )  # fmt: skip
-# What pages look up: levels of a concept, modes, what a search finds, roles of programs, problems of a challenge.
+# Texts that templates translate: levels of a concept, modes, kinds of search results, roles of programs, problems.
 NAMES = (
     mark("new"), mark("learning"), mark("good"), mark("strong"),
     mark("Read"), mark("Why"), mark("Walk"), mark("Try"), mark("Sheet"), mark("Recall"), mark("Practice"),
@@ -36,7 +36,7 @@ STOPPED = {
     "report": mark("it damaged what is reported of it; it may have written to a file descriptor that it did not open"),
 }
 
-# Ids of concepts whose words are not written as they sound.
+# Ids of concepts -> their words, where these are not the id with spaces.
 NAMED = {
     "gqa": "GQA",
     "kdim": "kdim",
@@ -52,7 +52,7 @@ NAMED = {
 
 
 def day(moment: date) -> str:
-    """A day of the year.
+    """Return a day of the year as text.
 
     >>> day(date(2026, 4, 13))
     '13 April'
@@ -61,7 +61,7 @@ def day(moment: date) -> str:
 
 
 def words(identifier: str) -> str:
-    """An id as words.
+    """Return an id as words.
 
     >>> words("softmax-over-queries")
     'Softmax over queries'
@@ -75,7 +75,7 @@ def words(identifier: str) -> str:
 
 
 def within(identifier: str) -> str:
-    """An id as words within a sentence: names keep their letters.
+    """Return an id as words inside a sentence: names keep their capitals.
 
     >>> within("softmax-over-queries"), within("kv-cache"), within("pytorch"), within("self-attention")
     ('softmax over queries', 'KV cache', 'PyTorch', 'self-attention')
@@ -86,7 +86,7 @@ def within(identifier: str) -> str:
 
 
 def stopped(why: str, limits: Limits) -> str:
-    """Why a program was stopped, in words.
+    """Return in words why a program was stopped.
 
     >>> stopped("time", Limits(seconds=10))
     'it took more than 10 seconds'
@@ -102,7 +102,7 @@ def why_ended(outcome: Outcome, limits: Limits) -> str:
 
 
 def when(moment: datetime, now: datetime) -> str:
-    """When a coming moment is, seen from now, in the time zone of this machine.
+    """Return when a future moment is, seen from now, in the time zone of this machine.
 
     >>> from datetime import UTC, timedelta
     >>> noon = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -126,7 +126,7 @@ def when(moment: datetime, now: datetime) -> str:
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """When a past moment was, seen from now.
+    """Return when a past moment was, seen from now.
 
     >>> from datetime import UTC, timedelta
     >>> noon = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -150,7 +150,7 @@ def ago(moment: datetime, now: datetime) -> str:
 
 
 def marked(text: str, ticks: Iterable[Tick]) -> Markup:
-    """A free text with the evidence for each met criterion marked."""
+    """Return a free text with the evidence for each met criterion marked."""
     inside = {place for tick in ticks if tick.met for start, end in tick.evidence for place in range(start, end)}
     parts, open_ = [], False
     for place, char in enumerate(text):
@@ -162,14 +162,14 @@ def marked(text: str, ticks: Iterable[Tick]) -> Markup:
 
 
 def number(number: float) -> str:
-    """A number as somebody would type it.
+    """Return a number as a person would type it.
 
-    >>> plain(2.0), plain(0.25)
+    >>> number(2.0), number(0.25)
     ('2', '0.25')
     """
     return f"{number:.6g}"
 
 
 def digest(text: str) -> str:
-    """A short name of a text, the same wherever and in whatever order it is shown."""
+    """Return a short hash of a text, to name it in a page."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Markdown to HTML, on the server: formulas to MathML, programs highlighted, no HTML of the author let through."""
+"""Converts Markdown to HTML: formulas to MathML, programs highlighted, HTML of the author escaped."""
 
 from functools import lru_cache
 from html import escape
@@ -30,13 +30,13 @@ def code(source: str, kind: str = "python") -> Markup:
 
 
 def html(text: str) -> Markup:
-    """A page's worth of Markdown as HTML."""
+    """Return Markdown as HTML."""
     return _html(text, translation.current_catalog())
 
 
 @lru_cache(maxsize=4096)
 def _html(text: str, _words: object) -> Markup:
-    """The same, kept for each language: a figure of the Lens has words of the studio's."""
+    """Return the same, cached for each language: a figure of the Lens contains texts of the studio."""
     return Markup(_MARKDOWN.render(text))  # noqa: S704 — html is off in the renderer, so what it gives is ours
 
 

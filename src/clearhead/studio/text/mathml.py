@@ -1,7 +1,7 @@
-"""Formulas without a network: the part of LaTeX that attention needs, to MathML, which browsers draw themselves.
+"""Converts the part of LaTeX that attention needs to MathML, which browsers draw without a library or a network.
 
-What is not known here is refused, never guessed: `prose.py` then shows the source, and a test converts every formula
-of the shipped packs.
+An unknown command or a formula that does not parse raises ValueError, and the page shows the source; nothing is
+guessed. A test converts every formula of the shipped packs. Why not latex2mathml: docs/decisions/0016.
 """
 
 import re
@@ -35,7 +35,7 @@ def to_mathml(source: str, *, block: bool = False) -> str:
     """Convert a LaTeX formula to a `<math>` element.
 
     Raises:
-        ValueError: a command that is not known here, braces that do not pair up, or too many within one another.
+        ValueError: an unknown command, unbalanced braces, or too many nested groups.
 
     >>> to_mathml("x^2")
     '<math><msup><mi>x</mi><mn>2</mn></msup></math>'
@@ -79,7 +79,7 @@ class _Reader:
         return parts
 
     def group(self) -> str:
-        """One argument as one element: `{…}`, or a single token; of a number its first digit."""
+        """Return one argument as one element: `{…}` or a single token; of a number its first digit."""
         token = self.peek()
         if token.isascii() and token[:1].isdigit() and len(token) > 1:
             self.tokens[self.at] = token[1:]
@@ -135,7 +135,7 @@ class _Reader:
         return parts
 
     def letters(self, text: str) -> str:
-        """Letters or digits in the alphabet that is set."""
+        """Return letters or digits in the current alphabet."""
         if not self.style:
             return escape(text)
         drawn = "".join(char if char == "." else styled(char, self.style) or "\0" for char in text)
@@ -193,7 +193,7 @@ class _Reader:
         return f"<{kind}>{body}{self.group()}</{kind}>"
 
     def raw(self) -> str:
-        """An argument as it is written, spaces included."""
+        """Return an argument as it is written, including spaces."""
         if self.peek() != "{":
             return self.take()
         self.take("{")
@@ -278,7 +278,7 @@ def _row(parts: Parts) -> str:
 
 
 def _single(parts: Parts) -> str:
-    """The parts as a single element, which arguments must be."""
+    """Return the parts as a single element, as arguments must be."""
     return parts[0] if len(parts) == 1 else _row(parts)
 
 

@@ -1,7 +1,7 @@
-"""Pictures that a pack's programs drew, put into the page itself, so that they take its colours, light and dark.
+"""Puts SVG figures that a pack's programs drew into a page, in the page's own colours, light and dark.
 
-Only shapes and their plain attributes go in: what is not named here is left out, a `<style>` too. Black becomes the ink
-of the page, white its paper, greys what lies between, and matplotlib's first colours the page's own.
+Only listed shapes and attributes are copied; everything else is left out, including `<style>`. Black becomes the page's
+text colour, white its background, greys are mapped between them, and matplotlib's first colours to the page's.
 """
 
 import re
@@ -36,12 +36,12 @@ INK, MUTED, HAIRLINE = 0x50, 0x99, 0xEC  # the lightest grey that is drawn as ea
 
 @lru_cache(maxsize=512)
 def figure(svg: str, label: str, prefix: str = "") -> Markup:
-    """The picture as an element of a page; "" where there is none, or none that a page may hold.
+    """Return the figure as an element of a page; "" if there is none or it is unsafe.
 
     Args:
         svg: what the program drew, as the proof keeps it.
-        label: what a reader is told who does not see it; the picture's own title is added.
-        prefix: set before its ids, so that two pictures in a page keep theirs apart.
+        label: the text for screen readers; the figure's own title is added.
+        prefix: put before its ids, so that two figures in a page do not share ids.
     """
     if not svg or unsafe(svg):
         return Markup("")
@@ -54,7 +54,7 @@ def figure(svg: str, label: str, prefix: str = "") -> Markup:
 
 
 def _kept(element: ElementTree.Element, prefix: str) -> ElementTree.Element:
-    """The element with what of it may stand in a page."""
+    """Return the element with its allowed attributes and children."""
     given = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
     style = (part.partition(":") for part in given.pop("style", "").split(";"))
     given |= {key.strip(): value.strip() for key, _, value in style}
@@ -72,7 +72,7 @@ def _name(element: ElementTree.Element) -> str:
 
 
 def _own(key: str, value: str, prefix: str) -> str:
-    """The value, with ids and what refers to them made the picture's own."""
+    """Return the value, with the prefix on ids and references to them."""
     if key == "id":
         return f"{prefix}{value}"
     if key == "href":
@@ -81,7 +81,7 @@ def _own(key: str, value: str, prefix: str) -> str:
 
 
 def paint(colour: str) -> str:
-    """The colour as the page says it.
+    """Return the page's colour for a colour of the figure.
 
     >>> paint("#000"), paint("white"), paint("#1f77b4"), paint("none"), paint("#b0713e")
     ('currentColor', 'var(--paper)', 'var(--accent)', 'none', '#b0713e')

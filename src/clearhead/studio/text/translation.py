@@ -1,8 +1,8 @@
-"""The language of the studio's own words. English stands in the source; another language is a gettext catalog.
+"""Translation of the studio's own texts: English is in the source, every other language is a gettext catalog.
 
 A text is marked where it is written: `{% trans %}…{% endtrans %}` or `_("…")` in a template, `_("…")` in Python,
-`_("…")` from static/words.js in a module. What grading and errors say comes from rooms below, which know no gettext:
-`told` looks it up. The course's words are none of these: a pack is written in one language.
+`_("…")` from static/words.js in a module. Messages of grading and of errors come from lower rooms without gettext, as
+`clearhead.messages.Message`: `translate` translates them. A pack is written in one language and is not translated.
 """
 
 import gettext
@@ -22,7 +22,7 @@ _ENGLISH = gettext.NullTranslations()
 
 
 def _(text: str, **values: Any) -> str:
-    """The text in the language of this request; `%(name)s` in it is filled from `values`.
+    """Return the text in the language of this request; `%(name)s` in it is filled from `values`.
 
     >>> _("%(count)s due", count=3)
     '3 due'
@@ -31,12 +31,12 @@ def _(text: str, **values: Any) -> str:
 
 
 def mark(text: str) -> str:
-    """A text that is looked up later; naming it here puts it into the catalogs."""
+    """Return the text unchanged: marks it for the catalogs, to be translated later."""
     return text
 
 
 def many(singular: str, plural: str, count: int, **values: Any) -> str:
-    """The form that fits the count, which also fills `%(count)s`.
+    """Return the singular or plural for this count, which also fills `%(count)s`.
 
     >>> many("%(count)s try left", "%(count)s tries left", 2)
     '2 tries left'
@@ -45,8 +45,9 @@ def many(singular: str, plural: str, count: int, **values: Any) -> str:
 
 
 def translate(text: str) -> str:
-    """What a room below said, in the language of this request: a sentence by its pattern, with those among its values;
-    what a proof keeps by paragraphs.
+    """Return a message in the language of this request: by its pattern, with the messages among its values.
+
+    A text that a proof stored is translated paragraph by paragraph.
 
     >>> from clearhead.messages import message
     >>> translate(message("Step %(step)s gives %(result)s.", step=1, result="4.0")), translate("In the author's words.")
@@ -61,7 +62,7 @@ def translate(text: str) -> str:
 
 
 def explained(error: ClearheadError) -> str:
-    """What an error says, in the language of this request where it was said in a sentence that can be.
+    """Return the text of an error, in the language of this request if it holds a `Message`.
 
     >>> from clearhead.errors import ModelError
     >>> explained(ModelError("the text is empty. Give at least one word."))
@@ -72,12 +73,12 @@ def explained(error: ClearheadError) -> str:
 
 
 def lookup(text: str) -> str:
-    """The text as the catalog has it, nothing filled in."""
+    """Return the text in the catalog's language, with its placeholders."""
     return current_catalog().gettext(text)
 
 
 def lookup_many(singular: str, plural: str, count: int) -> str:
-    """The form that fits the count as the catalog has it, nothing filled in."""
+    """Return the singular or plural in the catalog's language, with its placeholders."""
     return current_catalog().ngettext(singular, plural, count)
 
 
@@ -87,24 +88,24 @@ def use_language(language: str | gettext.NullTranslations) -> None:
 
 
 def current_catalog() -> gettext.NullTranslations:
-    """The catalog of this request; what is kept of a page's text is kept by it."""
+    """Return the catalog of this request; cached texts have it in their keys."""
     return _spoken.get() or _ENGLISH
 
 
 @cache
 def languages() -> tuple[str, ...]:
-    """The languages there are, English first."""
+    """Return the available languages, English first."""
     others = sorted(file.parents[1].name for file in CATALOGS.glob("*/LC_MESSAGES/studio.mo"))
     return (ENGLISH, *others)
 
 
 @cache
 def catalog(language: str, domain: str = "studio") -> gettext.NullTranslations:
-    """The translations of one language."""
+    """Return the translations of one language."""
     return gettext.translation(domain, CATALOGS, [language], fallback=True)
 
 
 def for_modules(language: str) -> dict[str, str]:
-    """What static/words.js translates with; empty for English."""
+    """Return the translations for static/words.js; empty for English."""
     entries: dict[object, str] = getattr(catalog(language, "page"), "_catalog", {})
     return {text: there for text, there in entries.items() if isinstance(text, str) and text}

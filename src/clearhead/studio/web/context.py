@@ -1,4 +1,4 @@
-"""What every route works with: the learner's store, the proved packs, the signer of tickets, the clock."""
+"""The request context of every route: the learner's store and history, the library, the queues, the clock."""
 
 import os
 import secrets
@@ -29,20 +29,20 @@ from clearhead.studio.web.settings import Settings
 from clearhead.studio.web.work_queues import WorkQueue, needs_queue
 
 REMEMBERED = 100  # verdicts on programs
-LENSES = 4  # learners whose questions to the Lens are answered at once
+LENSES = 4  # Lens requests that run at once
 LEARNERS = 300  # learners whose progress is held in memory
-GUEST = -1  # somebody who has not logged in: nothing is kept under this number
+GUEST = -1  # a visitor who has not logged in: nothing is stored under this number
 SETTINGS = {"theme": "system", "clock": "1", "language": "en"}
 
 
 def now_utc() -> datetime:
-    """The time, aware. Tests put another clock in the desk."""
+    """Return the time, aware. Tests replace the clock of the context."""
     return datetime.now(UTC)
 
 
 @dataclass
 class Context:
-    """One studio's working parts."""
+    """What a route needs: of the whole studio, and after `at` or `for_request` of one learner and one request."""
 
     settings: Settings
     store: Store
@@ -73,18 +73,18 @@ class Context:
         self.queues = {name: WorkQueue(name, count, locks) for name, count in at_once.items()}
 
     def close(self) -> None:
-        """Start no more work, and give the database back."""
+        """Start no more work, and close the database."""
         for queues in self.queues.values():
             queues.close()
         self.variants.close()
         self.store.close()
 
     def set_library(self, library: Library) -> None:
-        """Teach from a fuller shelf of the same packs from now on."""
+        """Teach from this library from now on: the same packs with more of them proved."""
         self.library = library
 
     def proved(self, item: Item, seed: int) -> Proved:
-        """The item's proof at this seed; at its own where no other is to be had."""
+        """Return the item's proof at this seed; at its own seed where there is no other."""
         own = self.library.proved[item.id]
         if seed == own.receipt.seed or not item.variants:
             return own
@@ -93,12 +93,12 @@ class Context:
         return self.variants.wait(item, self.library.pack_of(item.id), seed) or own
 
     def next_seed(self, item: Item) -> int:
-        """The seed to put this item with now: other numbers each time, once they are proved."""
+        """Return the seed to put this item with now: other numbers each time, once they are proved."""
         seed = self.variants.seed(item, len(self.history.by_item.get(item.id, ())))
         return seed if self.variants.ready(item, seed) else self.library.proved[item.id].receipt.seed
 
     def prepare_next(self, item: Item) -> None:
-        """Have other numbers proved for the next time this item is put."""
+        """Start proving other numbers for the next time this item is put."""
         if item.variants:
             seed = self.variants.seed(item, len(self.history.by_item.get(item.id, ())))
             self.variants.prepare(item, self.library.pack_of(item.id), seed)
@@ -114,14 +114,14 @@ class Context:
         return self._known()[1]
 
     def at(self, learner: int, name: str = "") -> "Context":
-        """The desk of one learner of a shared studio, for the length of one request."""
+        """Return the context of one learner of a shared studio, for one request."""
         mine = self.for_request()
         mine.who = name
         mine.store, mine.learner = self._kept_of(learner)
         return mine
 
     def _kept_of(self, learner: int) -> tuple[Store, Learner]:
-        """What is held in memory of a learner; of the one who was here longest ago it is read again when needed."""
+        """Return what is kept in memory of a learner; the least recently active learner is dropped and read again."""
         with self._lock:
             held = self._others.get(learner)
         if held is None:
@@ -136,11 +136,11 @@ class Context:
 
     @property
     def owner(self) -> str:
-        """Whose programs these are, for the sandbox: owners take turns there."""
+        """The owner of this learner's programs: the sandbox alternates between owners."""
         return f"learner {self.store.learner}"
 
     def for_request(self) -> "Context":
-        """This desk for the length of one request, which asks the store for news once and after each of its writes."""
+        """Return the context of one request, which reads new attempts once and again after each of its own writes."""
         mine = copy(self)
         mine._remembers, mine._seen, mine._settings = True, None, None
         return mine
@@ -151,7 +151,7 @@ class Context:
         return self._seen[1]
 
     def verdict(self, question: Question, response: object) -> Verdict:
-        """What the course says of this response; one that had to be run is remembered, so that it is not run again."""
+        """Grade a response; the verdict on a program is remembered, so that it is not run again."""
         if question.form not in ("code", "order"):
             return question.verdict(response, self.owner)
         key = f"{question.draft.id} {response}"
@@ -163,14 +163,14 @@ class Context:
         return self._verdicts[key]
 
     def setting(self, name: str) -> str:
-        """A setting of the learner's, or its default."""
+        """Return a setting of the learner, or its default."""
         if not self._remembers or self._settings is None:
             self._settings = self.store.kept_under("setting:")
         return self._settings.get(name, SETTINGS[name])
 
 
 def context_of(request: Request) -> Context:
-    """The desk at which this request is served."""
+    """Return the context of this request."""
     if not hasattr(request.state, "context"):
         root: Context = request.app.state.context
         request.state.context = root.at(GUEST) if root.settings.shared else root.for_request()
@@ -178,11 +178,16 @@ def context_of(request: Request) -> Context:
     return context
 
 
-CurrentContext = Annotated[Context, Depends(context_of)]
+async def _current_context(request: Request) -> Context:
+    """As a dependency: a coroutine, for FastAPI sends a plain function to another thread."""
+    return context_of(request)
+
+
+CurrentContext = Annotated[Context, Depends(_current_context)]
 
 
 def secret_in(folder: Path) -> str:
-    """This studio's own secret, made on the first start; forms opened before a restart stay valid after it."""
+    """Return this studio's secret, made on the first start; forms opened before a restart stay valid after it."""
     file = folder / "secret"
     if not file.exists():
         whole = folder / f"secret.{secrets.token_hex(4)}"

@@ -17,7 +17,7 @@ class CrossSite(Exception):
     """A page on another site requests what only the studio's own pages may request."""
 
 
-def check_origin(request: Request) -> None:
+async def check_origin(request: Request) -> None:
     """Dependency of every route: refuse a GET that another site makes, except a link to a linkable page.
 
     Raises:

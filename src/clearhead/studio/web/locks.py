@@ -32,7 +32,7 @@ class Locks:
         private_file(file)
 
     def take(self, kind: str, owner: int, count: int) -> int | None:
-        """One of `count` places, as a file descriptor whose closing gives it back; None where all are taken."""
+        """Take one of `count` places; return a file descriptor whose closing releases it, None if all are taken."""
         descriptor = os.open(self._file, os.O_RDWR)
         for place in range(count):
             byte = (crc32(kind.encode()) & 0xFFFF) << 40 | (owner - EVERYBODY) << 8 | place
@@ -47,7 +47,7 @@ class Locks:
 
     @asynccontextmanager
     async def hold(self, kind: str, owner: int = EVERYBODY, count: int = 1) -> AsyncIterator[None]:
-        """Wait for one of `count` places, and keep it."""
+        """Wait for one of `count` places, and hold it."""
         while (taken := self.take(kind, owner, count)) is None:
             await asyncio.sleep(LOOK)
         try:

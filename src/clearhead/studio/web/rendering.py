@@ -1,4 +1,4 @@
-"""One way to answer with a page: `render(request, "learn/topic.html", topic=…)`."""
+"""Renders templates: `render(request, "learn/topic.html", topic=…)` returns the response."""
 
 from functools import lru_cache
 from gettext import NullTranslations
@@ -15,6 +15,7 @@ from clearhead.studio.text.field_limits import LONGEST
 from clearhead.studio.text.svg import figure
 from clearhead.studio.web.context import Context, context_of
 from clearhead.studio.web.security import COOKIE
+from clearhead.studio.web.settings import LOCAL
 
 _TEMPLATES = Environment(
     loader=PackageLoader("clearhead.studio"),
@@ -30,13 +31,16 @@ _TEMPLATES.install_gettext_callables(translation.lookup, translation.lookup_many
 
 
 @lru_cache(maxsize=4096)
-def _markup(text: str, words: NullTranslations) -> Markup:
-    return Markup(words.gettext(text))  # noqa: S704 — a text of ours
+def _markup(text: str, words: NullTranslations, filled: bool) -> Markup:
+    """The text as the catalog has it; filled: with no values, which leaves one % of two."""
+    found = Markup(words.gettext(text))  # noqa: S704 — a text of ours
+    return found % {} if filled else found
 
 
 def _translated(text: str, /, **values: Any) -> Markup:
-    """What jinja2.ext's own gettext gives, at a fifth of its cost: a page says some twenty texts."""
-    return _markup(text, translation.current_catalog()) % values
+    """Return what jinja2.ext's own gettext returns, at a tenth of its cost: a page has some twenty texts."""
+    found = _markup(text, translation.current_catalog(), not values)
+    return found % values if values else found
 
 
 _TEMPLATES.globals.update(gettext=_translated, _=_translated)
@@ -55,12 +59,12 @@ _TEMPLATES.filters.update(
 )
 _TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=formatting.marked, drawn=figure)
 
-# What the theme setting does to the dark sheet's media query.
+# Theme setting -> the media query of the dark style sheet.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}
 
 
 def render(request: Request, name: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """The template as a response, with what base.html needs: the form token, the theme and the current address.
+    """Return the template as a response, with what base.html needs: the form token, the theme and the address.
 
     A template extends "web/base.html" and fills the blocks `title`, `head` and `main`.
     """
@@ -71,7 +75,7 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
 
 
 def render_without_database(request: Request, name: str, *, status: int, **values: Any) -> HTMLResponse:
-    """The template as a response that asks the database for nothing, for when it is away."""
+    """Return the template as a response without asking the database, for when it is unavailable."""
     return _page(request, name, status, "en", theme="system", who="", learner=None, **values)
 
 
@@ -89,14 +93,25 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
         **values,
     )
     response = HTMLResponse(text, status)
-    # no-store takes the page away that Back would show, with what was typed into it. Where people share a browser it
-    # stays, so that Back shows nothing of whoever logged out before; drafts.js brings what was typed back there.
-    response.headers["cache-control"] = "no-store" if root.settings.shared else "no-cache"
+    response.headers["cache-control"] = _cache_control(request, root.settings.shared)
     if fresh:
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
     return response
 
 
+def _cache_control(request: Request, shared: bool) -> str:
+    """no-cache where Back may show the page with what was typed into it, else no-store.
+
+    Where people share a browser, Back must show nothing of whoever logged out. Clear-Site-Data on log-out has Chromium
+    drop the pages that Back would show, in secure contexts, where it sends Sec-CH-UA. Firefox and WebKit keep them
+    (docs/decisions/0025), so they get no-store, and drafts.js brings back what was typed.
+    """
+    if not shared:
+        return "no-cache"
+    secure = request.url.scheme == "https" or request.url.hostname in LOCAL
+    return "private, no-cache" if secure and "sec-ch-ua" in request.headers else "no-store"
+
+
 def fragment(name: str, **values: Any) -> Markup:
-    """A piece of a page."""
+    """Return a rendered piece of a page."""
     return Markup(_TEMPLATES.get_template(name).render(**values))  # noqa: S704 — the template escapes

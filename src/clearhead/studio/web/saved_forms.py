@@ -53,9 +53,9 @@ def saved_form(context: Context, draft: Draft) -> SavedForm:
     return SavedForm(kept["fields"], kept["lacking"], kept["compare"]) if kept else SavedForm()
 
 
-def forget_form(context: Context, draft: Draft) -> None:
-    """Forget the form of a question that has been answered."""
-    context.store.drop(f"form:{draft.id}")
+def form_key(draft: Draft) -> str:
+    """Where the store keeps the form of this question, until it is answered."""
+    return f"form:{draft.id}"
 
 
 def keep(context: Context, kind: str, id: str, values: Mapping[str, Any]) -> None:

@@ -1,7 +1,7 @@
-"""Which requests the studio takes, and what a page of it may do.
+"""Security headers, host names, form tokens and the limit on the size of requests.
 
-The threat here is another page in the same browser: it must not be able to post an answer, read a page, or slip a
-script into one. Who is asked to log in is decided in `access.py`.
+The threat here is another page in the same browser: it must not be able to post an answer, read a page, or inject a
+script. Who must log in is decided in `accounts/access.py`.
 """
 
 import re
@@ -50,8 +50,8 @@ class TooLong(HTTPException):
 class KnownHost:
     """ASGI middleware: refuses a request whose Host header does not name this studio.
 
-    A page of another site can point a name of its own at this machine (DNS rebinding), so only names that are ours
-    pass. A literal address cannot be pointed anywhere, so a studio that listens on every address takes any of them.
+    Another site can point its own name at this machine (DNS rebinding), so only known names pass. A literal address
+    cannot be redirected, so a studio that listens on every address accepts any of them.
 
     Args:
         names: the host names of this studio, in lower case.
@@ -124,7 +124,7 @@ class Csrf:
         self._signer = URLSafeSerializer(secret, salt="csrf")
 
     def issue(self, request: Request) -> tuple[str, bool]:
-        """The token for this browser's forms, and whether its cookie has yet to be set."""
+        """Return the token for this browser's forms, and whether its cookie still has to be set."""
         token = request.cookies.get(COOKIE, "")
         if self._ours(token):
             return token, False

@@ -1,4 +1,4 @@
-"""What a studio is started with."""
+"""The settings that a studio is started with."""
 
 import os
 import re
@@ -96,22 +96,22 @@ class Settings:
         return names_of_this_machine() | named if self.shared else frozenset({*LOCAL, "::1"}) | named
 
     def address(self, port: int) -> str:
-        """Where it is reached when it listens on this port; a host that is every address stands there as it is."""
+        """Return its address when it listens on this port."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return (self.url or f"{'https' if self.certificate else 'http'}://{host}:{port}").rstrip("/")
 
     def opens_at(self, port: int) -> str:
-        """The address to open first: with the token, where one is asked for."""
+        """Return the address to open first: with the token, where one is required."""
         address = self.address(port)
         return f"{address}/?token={self.token}" if self.token and not self.shared else address
 
     def invites_to(self, port: int) -> str:
-        """What stands before an invitation; "" where only who runs it can know: it listens on every address."""
+        """Return the address for invitations; "" if it is unknown because the studio listens on every address."""
         return "" if self.url is None and self.host in EVERYWHERE else self.address(port)
 
 
 @lru_cache(maxsize=1)
 def names_of_this_machine() -> frozenset[str]:
-    """localhost, and what this machine calls itself."""
+    """Return localhost and the names of this machine."""
     own = socket.gethostname().lower()
     return frozenset({"localhost", "127.0.0.1", "::1", own, f"{own}.local", socket.getfqdn().lower()})

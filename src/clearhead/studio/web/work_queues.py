@@ -1,8 +1,8 @@
 """Queues for slow work, so that no learner waits for another and no page waits for a program.
 
-Pages run in the server's own threads. Programs and models run in threads of their own: a learner's one at a time, a few
-more waiting, the rest refused. As a learner has one at most in the shared queue, learners take turns there. With
-several processes the limits hold for all of them together.
+Pages run in the server's own threads. Programs and models run in separate threads: one piece of work of each learner
+runs at a time, a few more wait, and the rest are refused. A learner has at most one in the shared queue, so learners
+alternate there. With several processes the limits hold for all of them together.
 """
 
 import asyncio
@@ -28,26 +28,26 @@ _on_page: ContextVar[bool] = ContextVar("on_page", default=False)
 
 
 class Busy(Exception):
-    """This learner has enough work waiting already."""
+    """Too much work of this learner is waiting already."""
 
     def __str__(self) -> str:
         return _("Some of your programs are still waiting to be run. Wait until they have ended, then send this again.")
 
 
 class NeedsQueue(Exception):
-    """A page came to work that has a queue of its own: the route is called again there."""
+    """A route in a page thread reached slow work: it is called again in its queue."""
 
 
 @dataclass
 class _Pending:
-    """What one learner runs and has waiting."""
+    """The work of one learner that runs or waits."""
 
     count: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class WorkQueue:
-    """One kind of slow work.
+    """A queue for one kind of slow work.
 
     Args:
         name: of its threads.
@@ -64,12 +64,12 @@ class WorkQueue:
 
     @asynccontextmanager
     async def slot(self, learner: int) -> AsyncIterator[None]:
-        """Wait until no other work of this learner's runs, and no more work of all learners than may run at once.
+        """Wait until no other work of this learner runs, and no more work of all learners than may run at once.
 
         The work itself goes to `threads`.
 
         Raises:
-            Busy: so much of it waits already that this is not queued.
+            Busy: too much of it waits already, so this is not queued.
         """
         place = self._places.setdefault(learner, _Pending())
         if place.count > WAITING:
@@ -94,17 +94,17 @@ class WorkQueue:
                 del self._places[learner]
 
     async def run(self, learner: int, work: Callable[[], R]) -> R:
-        """Do the work in a thread of this queue, when it is its turn.
+        """Do the work in a thread of this queue, once it has a slot.
 
         Raises:
-            Busy: see `turn`.
+            Busy: see `slot`.
         """
         async with self.slot(learner):
             loop = asyncio.get_running_loop()
             return await loop.run_in_executor(self.threads, copy_context().run, partial(_off_page, work))
 
     def close(self) -> None:
-        """Start nothing more."""
+        """Start no more work."""
         self.threads.shutdown(wait=False, cancel_futures=True)
 
 
@@ -119,10 +119,10 @@ def _as_page(route: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
 
 
 def needs_queue() -> None:
-    """Say that slow work comes next.
+    """Announce that slow work comes next.
 
     Raises:
-        NeedsTurn: this is a thread of the pages, and the route is one that `queued` calls again.
+        NeedsQueue: this is a page thread; `queued` calls the route again in a queue.
     """
     if _on_page.get():
         raise NeedsQueue
@@ -131,8 +131,8 @@ def needs_queue() -> None:
 def queued(kind: str) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
     """Decorate a route that may do slow work of this kind; it has the parameter `context`.
 
-    It begins in a thread of the pages. Where it comes to slow work, which `needed` announces, it is called again from
-    the start in the queue of its kind, so what comes before must change nothing.
+    The route starts in a page thread. When it announces slow work (`needs_queue`), it is called again from the start
+    in the queue of its kind, so the code before that must change nothing.
     """
 
     def decorate(route: Callable[P, R]) -> Callable[P, Awaitable[R]]:

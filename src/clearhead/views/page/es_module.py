@@ -1,7 +1,7 @@
 """The ES module that draws, as one file, for the places that take one: a saved page and a notebook widget.
 
-The source is seven small files that a browser imports by itself (the studio serves them). Joined, each import of a
-neighbour and each `export` falls away; names at the top of the files are therefore different from file to file.
+The source is seven small files that a browser can import as they are (the studio serves them). Joining removes the
+imports between them and each `export`, so names at the top level differ from file to file.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""One self-contained page: the data, the ES module and the style in a single file that asks nothing of a network."""
+"""One self-contained page: data, ES module and style in a single file that makes no request."""
 
 import json
 from collections.abc import Sequence
@@ -71,8 +71,8 @@ def page(
         target: what the decoder of an encoder-decoder was given, as typed.
         layer, head: the head that is open at first; the first that is worth it if not given.
         second: another model over as many tokens, to show heads less its own.
-        notes: what else the page leaves out, to be said on it.
-        progress: told after each layer: how many are done, of how many.
+        notes: sentences on the page about what else it leaves out.
+        progress: called after each layer: (how many are done, of how many).
     Returns:
         The page: no request leaves it, and it stays under about 5 MB whatever the length of the text. What was
         left out to keep it so is said on the page.
@@ -103,7 +103,7 @@ def save(
     title: str = "A record",
     progress: Progress | None = None,
 ) -> Path:
-    """Write a record as one HTML file; what `Record.to_html` does, which says the rest."""
+    """Write a record as one HTML file; `Record.to_html` documents it."""
     reading = reading_of(record, tokens=tokens, decoder_tokens=decoder_tokens, title=title)
     content = page(reading, heading=title, notes=_not_drawn(record), progress=progress)
     try:
@@ -114,7 +114,7 @@ def save(
 
 
 def _not_drawn(record: "Record") -> list[str]:
-    """What of a record one page does not show, besides what `missed` says: all but the first of a batch."""
+    """Notes of what a page does not show of a record, besides `missed`: all but the first entry of a batch."""
     batch = max(matrix.shape[0] for matrix in record.values())
     return [f"the first of a batch of {batch} is drawn"] if batch > 1 else []
 
@@ -129,7 +129,7 @@ def _named(source: str, opening: dict[str, int]) -> str:
 
 
 def _script_safe(data: dict[str, Any]) -> str:
-    """JSON that may stand inside a script element, whatever the tokens hold."""
+    """JSON that is safe inside a script element, whatever the tokens hold."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -60,7 +60,7 @@ def payload(
         target: what the decoder was given, as typed.
         second: another model over as many tokens, to show heads less its own.
         notes: sentences about what else was left out.
-        progress: told after each layer.
+        progress: called after each layer.
         live: whether the page can ask `questions.answer`: then past about 10⁹ weights this is an outline, in seconds.
     Returns:
         A dict that `json.dumps` takes: `format`, `model`, `text`, `target`, `loaded_by`, `versions`, `tokens`, `axes`

@@ -58,7 +58,7 @@ def has_gaps(text: str) -> bool:
 def cards(note: NoteType, values: Sequence[str], spend: Spend) -> Iterator[tuple[str, str, str]]:
     """(name, question, answer) of each card of a note, as HTML. A card whose question shows no field is not made.
 
-    `spend` is told what each costs before it is made.
+    `spend` receives the cost of each before it is made.
     """
     size = sum(map(len, values))
     named = dict(zip(note.fields, values, strict=False))
@@ -98,7 +98,7 @@ def _field(place: str) -> str:
 
 
 def _render(template: str, values: Mapping[str, str], number: int, answered: bool, spend: Spend) -> tuple[str, bool]:
-    """The template with its fields, and whether any of them says something."""
+    """Return the template with its fields filled in, and whether any of them has content."""
     parts: list[str] = []
     sections: list[bool] = []  # whether each section that is open is hidden
     hides = 0  # how many of them are

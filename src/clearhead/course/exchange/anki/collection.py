@@ -1,4 +1,4 @@
-"""Open a SQLite file that somebody else wrote: read only, tables only, with bounds on what a query may take."""
+"""Open a SQLite file from another program: read-only, tables only, with bounds on what a query may take."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def opened(place: Path, file: str) -> Iterator["Collection"]:
 
 
 class Collection:
-    """Tables and their rows. SQL comes from nobody else: a caller names a table and its columns."""
+    """Tables and their rows. The SQL is ours alone: a caller names a table and its columns."""
 
     def __init__(self, connection: sqlite3.Connection, file: str) -> None:
         self._connection, self._file = connection, file
@@ -57,7 +57,7 @@ class Collection:
         self._refuse_programs()
 
     def columns(self, table: str) -> set[str]:
-        """The names of a table's columns; none if there is no such table."""
+        """Return the names of a table's columns; none if there is no such table."""
         described = self._connection.execute(f"PRAGMA table_xinfo({table})").fetchall()
         for _, name, *_rest, hidden in described:
             if hidden:
@@ -65,7 +65,7 @@ class Collection:
         return {str(row[1]) for row in described}
 
     def rows(self, table: str, *columns: str) -> Iterator[tuple[Any, ...]]:
-        """These columns of every row, '' for a column that the table lacks; none if there is no such table."""
+        """Yield these columns of every row, '' for a column that the table lacks; nothing if there is no such table."""
         known = self.columns(table)
         if not known:
             return
@@ -79,7 +79,7 @@ class Collection:
             yield row
 
     def _refuse_programs(self) -> None:
-        """A view, a trigger or a virtual table is a program that runs when something is read."""
+        """Refuse views, triggers and virtual tables: they are programs that run when something is read."""
         master = self._connection.execute("SELECT type, name, rootpage FROM sqlite_master")
         for number, (kind, name, page) in enumerate(master, 1):
             if number > 1000:

@@ -22,7 +22,7 @@ _MODEL = genanki.Model(
 
 
 def number(text: str) -> int:
-    """A stable deck number for a name."""
+    """Return a stable deck number for a name."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1 | 1 << 30
 
 

@@ -53,7 +53,7 @@ def _markdown(lost: Lost, hints: list[str]) -> Callable[[str], str]:
 
 
 def _report_weights(question: GiftQuestion, lost: Lost) -> None:
-    """Partial credit. A pack's choice is right or wrong as a whole: every right option, and no wrong question."""
+    """Report partial credit. A response in a pack is right or wrong as a whole: all right options, no wrong one."""
     rights = [weight for weight, (_, right, _) in zip(question.weights, question.options, strict=True) if right]
     several = question.kind == "choice" and len(rights) > 1 and abs(sum(rights) - 100) < 1
     expected = 100 / len(rights) if several else 100.0

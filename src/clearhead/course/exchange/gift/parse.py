@@ -1,4 +1,4 @@
-"""Read Moodle's GIFT. What a question is is decided as Moodle decides it, by the marks in its answer block."""
+"""Read Moodle's GIFT. The kind of a question follows, as in Moodle, from the marks in its answer block."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _KEPT_COMMENT = re.compile(r"\[(id|tag):((?:\\.|[^\]\\]){0,300})\]")
 
 
 class Text(str):
-    """A piece of text with the name of its markup: html, markdown, plain, or moodle (HTML, if nothing is said)."""
+    """A piece of text with the name of its markup: html, markdown, plain, or moodle (HTML, the default)."""
 
     markup: str
 

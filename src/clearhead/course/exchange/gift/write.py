@@ -26,7 +26,7 @@ def write_gift(questions: Sequence[Question], title: str, place: Path) -> None:
 
 
 def _stem(question: Question) -> str:
-    """The question; an order lists its steps, for somebody to write them down in order."""
+    """Return the question; for an order it lists the steps, to be written down in order."""
     steps = "".join(f"<li>{html(option.text)}</li>" for option in question.choices) if question.form == "order" else ""
     return question.asked_html + (f"<ul>{steps}</ul>" if steps else "")
 

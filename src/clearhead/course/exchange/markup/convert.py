@@ -1,4 +1,4 @@
-"""HTML, plain text and Markdown of other programs as our Markdown. What a pack cannot hold is reported."""
+"""Convert HTML, plain text and Markdown of other programs to our Markdown. What a pack cannot hold is reported."""
 
 import re
 
@@ -11,7 +11,7 @@ _SOUND = re.compile(r"\[sound:([^\]\n]{1,300})\]|\[anki:(?:play|tts)[^\]\n]{0,30
 
 
 def from_html(markup: str, lost: Lost, hints: list[str] | None = None) -> str:
-    """HTML as Markdown that shows the same; `hints` takes the text of `<details class="hint">` elements."""
+    """Return HTML as Markdown that displays the same; `hints` takes the text of `<details class="hint">` elements."""
     hidden = formulas.from_html(markup.replace("\r\n", "\n").replace("\r", "\n"))
     writer = Writer(lost, hidden.fill)
     written = writer.blocks(tree(_SOUND.sub(lambda match: _sound(match, lost), hidden.text)).children)
@@ -21,7 +21,7 @@ def from_html(markup: str, lost: Lost, hints: list[str] | None = None) -> str:
 
 
 def from_text(text: str) -> str:
-    """Plain text as Markdown that shows the same; lines that are indented are taken for a program."""
+    """Return plain text as Markdown that displays the same; indented lines become a program."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
     if re.search(r"\n[ \t]+\S|\n#", text):
         return Writer(lambda _: None, str).fenced(text, "text")

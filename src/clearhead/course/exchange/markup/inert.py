@@ -24,7 +24,7 @@ _SCHEME: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*):")
 
 
 def inert(markup: str) -> str:
-    """HTML that shows the same and in which no program finds a tag of its own.
+    """Return HTML that displays the same and contains no tags of other programs.
 
     >>> inert("<code>[sound:a.mp3]</code> @@PLUGINFILE@@/b")
     '<code>&#91;sound:a.mp3]</code> &#64;&#64;PLUGINFILE&#64;&#64;/b'
@@ -33,18 +33,18 @@ def inert(markup: str) -> str:
 
 
 def reaches_out(formula: str) -> bool:
-    """Whether a formula would do more than draw."""
+    """Return whether a formula contains commands beyond drawing."""
     return _REACHES.search(formula) is not None
 
 
 def is_link(target: str) -> bool:
-    """Whether a link opens a page or a letter. (Other schemes start programs.)"""
+    """Return whether a link opens a page or an e-mail. (Other schemes start programs.)"""
     scheme = _SCHEME.match(target)
     return scheme is None or scheme[1].lower() in ("http", "https", "mailto")
 
 
 def one_line(text: str) -> str:
-    """A name for a list of names: on one line."""
+    """Return the name on one line, for a list of names."""
     return " ".join(text.split())
 
 
@@ -54,7 +54,7 @@ def category(*names: str) -> str:
 
 
 def without_controls(value: T) -> T:
-    """The value with the characters left out, in every text it holds, that XML cannot hold and terminals act on."""
+    """Return the value without the characters, in all its texts, that XML cannot hold or terminals act on."""
     made: Any = value
     if isinstance(value, str):
         made = _NOT_TEXT.sub("", value)

@@ -1,4 +1,4 @@
-"""Markdown as other programs show it: XHTML with formulas as `\\(…\\)` and `\\[…\\]`, which Anki and Moodle draw."""
+"""Markdown as other programs display it: XHTML with formulas as `\\(…\\)` and `\\[…\\]`, which Anki and Moodle draw."""
 
 import base64
 import re
@@ -73,20 +73,20 @@ def picture(svg: str) -> str:
 
 
 def hidden(summary: str, markdown: str) -> str:
-    """An element that shows its text once somebody opens it."""
+    """Return an element that shows its text when it is opened."""
     return f'<details class="hint"><summary>{summary}</summary>\n{html(markdown)}\n</details>'
 
 
 def plain_text(markdown: str) -> str:
-    """Markdown as text without marks, for formats that take no more."""
+    """Return Markdown as plain text, for formats without markup."""
     return "".join(elements(markdown).itertext()).strip()
 
 
 def elements(markdown: str) -> ElementTree.Element:
-    """Markdown as a <div> of XHTML elements."""
+    """Return Markdown as a <div> of XHTML elements."""
     return parsed(html(markdown))
 
 
 def parsed(xhtml: str) -> ElementTree.Element:
-    """XHTML that we rendered, as a <div> of elements."""
+    """Return XHTML that we rendered as a <div> of elements."""
     return ElementTree.fromstring(f"<div>{xhtml}</div>")  # noqa: S314 — our own

@@ -1,4 +1,4 @@
-"""Write a tree of HTML as Markdown that shows the same."""
+"""Write a tree of HTML as Markdown that displays the same."""
 
 import re
 from collections.abc import Callable, Sequence

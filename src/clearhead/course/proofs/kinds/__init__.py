@@ -1,4 +1,4 @@
-"""One proof a kind: a function from a bench to the parts of `Proved` that it computed."""
+"""One proof for each kind of item: a function from a runner to the parts of `Proved` that it computes."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,9 +13,9 @@ from clearhead.course.proofs.kinds.order import prove_order
 from clearhead.course.proofs.kinds.predict import prove_predict
 from clearhead.course.proofs.kinds.tune import prove_tune
 from clearhead.course.proofs.kinds.worked import prove_worked
-from clearhead.course.proofs.runner import Bench
+from clearhead.course.proofs.runner import Runner
 
-PROOFS: Mapping[str, Callable[[Bench], dict[str, Any]]] = {
+PROOFS: Mapping[str, Callable[[Runner], dict[str, Any]]] = {
     "card": prove_card,
     "choice": prove_choice,
     "predict": prove_predict,

@@ -4,7 +4,7 @@ from typing import Any
 
 from clearhead.course.pack.item import Section
 from clearhead.course.proofs.placeholders import fill
-from clearhead.course.proofs.runner import Bench
+from clearhead.course.proofs.runner import Runner
 from clearhead.course.rubric import Criterion, ticks
 
 # role -> (must it meet every criterion?, what is wrong if not)
@@ -16,24 +16,24 @@ _TRIALS = {
 }
 
 
-def prove_explain(bench: Bench) -> dict[str, Any]:
+def prove_explain(runner: Runner) -> dict[str, Any]:
     """Run the proofs; try the rubric on the exemplar, a paraphrase, a negated answer and a dump of keywords."""
-    item = bench.item
-    values = bench.values(bench.must_run(*item.role("answer"), *item.role("proof")))
-    criteria = tuple(_criterion(bench, section, values) for section in item.named("Criterion"))
+    item = runner.item
+    values = runner.values(runner.must_run(*item.role("answer"), *item.role("proof")))
+    criteria = tuple(_criterion(runner, section, values) for section in item.named("Criterion"))
     for role, (must, problem) in _TRIALS.items():
         for program in item.role(role):
             unmet = [tick for tick in ticks(fill(program.source, values), criteria) if not tick.met]
             if must and unmet:
-                raise bench.wrong(program.line, f"{problem} {unmet[0].criterion!r}: {unmet[0].why}")
+                raise runner.wrong(program.line, f"{problem} {unmet[0].criterion!r}: {unmet[0].why}")
             if not must and not unmet:
-                raise bench.wrong(program.line, problem)
+                raise runner.wrong(program.line, problem)
     exemplar = fill(item.role("exemplar")[0].source.strip(), values)
     notes = () if item.first("proof") else ("not executable: the claim is argued, not measured",)
     return {"criteria": criteria, "answer": exemplar, "values": values, "notes": notes}
 
 
-def _criterion(bench: Bench, section: Section, values: dict[str, str]) -> Criterion:
+def _criterion(runner: Runner, section: Section, values: dict[str, str]) -> Criterion:
     """Prose, then `any: a, b` lines (one phrase of each must be there), `not: …`, and `order: yes`."""
     prose: list[str] = []
     terms: list[tuple[str, ...]] = []
@@ -51,6 +51,6 @@ def _criterion(bench: Bench, section: Section, values: dict[str, str]) -> Criter
         else:
             prose.append(row)
     if not section.argument or not terms or not all(terms):
-        raise bench.wrong(section.line, "a criterion needs an id and at least one line `any: phrase, phrase`")
+        raise runner.wrong(section.line, "a criterion needs an id and at least one line `any: phrase, phrase`")
     text = fill("\n".join(prose).strip(), values)
     return Criterion(section.argument, text, tuple(terms), ordered, tuple(without))

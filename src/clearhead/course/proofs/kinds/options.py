@@ -1,14 +1,14 @@
-"""Options in an order that says nothing: by hash, not by the author's hand; all different; none empty."""
+"""Order options by hash, so that their order gives nothing away; all must differ and none may be empty."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
 from clearhead.course.proofs.proved import Option
-from clearhead.course.proofs.runner import Bench
+from clearhead.course.proofs.runner import Runner
 
 
-def settle(bench: Bench, options: Sequence[tuple[Option, int]]) -> tuple[Option, ...]:
+def settle(runner: Runner, options: Sequence[tuple[Option, int]]) -> tuple[Option, ...]:
     """Give keys "a", "b" … in hash order. Each option comes with the line that made it.
 
     Raises:
@@ -18,14 +18,14 @@ def settle(bench: Bench, options: Sequence[tuple[Option, int]]) -> tuple[Option,
     for option, line in options:
         text = " ".join(option.text.split())
         if not text:
-            raise bench.wrong(line, "this option is empty; a program must print something")
+            raise runner.wrong(line, "this option is empty; a program must print something")
         if text in seen:
-            raise bench.wrong(
+            raise runner.wrong(
                 line,
                 f"this option is the same as the one of line {seen[text]}: {text[:80]}; each must say something else",
             )
         seen[text] = line
-    item = bench.item
+    item = runner.item
 
     def place(pair: tuple[Option, int]) -> str:
         return hashlib.sha256(f"{item.id}\0{pair[0].misconception or ''}\0{pair[0].text}".encode()).hexdigest()

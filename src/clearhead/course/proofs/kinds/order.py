@@ -6,7 +6,7 @@ from typing import Any
 
 from clearhead.course.pack.item import Item
 from clearhead.course.proofs.proved import Step
-from clearhead.course.proofs.runner import Bench, Job, fence
+from clearhead.course.proofs.runner import Job, Runner, fence
 from clearhead.sandbox import Chunk
 
 MOST_STEPS = 6  # 720 orders
@@ -29,32 +29,32 @@ __passing = __try()
 """
 
 
-def prove_order(bench: Bench) -> dict[str, Any]:
+def prove_order(runner: Runner) -> dict[str, Any]:
     """Try every order of the steps."""
-    item = bench.item
+    item = runner.item
     steps, tests = item.role("step"), item.role("tests")[0]
     if not 3 <= len(steps) <= MOST_STEPS:
-        raise bench.wrong(item.lines["kind"], f"{len(steps)} steps; an order item has 3 to {MOST_STEPS}")
+        raise runner.wrong(item.lines["kind"], f"{len(steps)} steps; an order item has 3 to {MOST_STEPS}")
     texts = [step.source.strip() for step in steps]
     for at, text in enumerate(texts):
         if text in texts[:at]:
-            raise bench.wrong(steps[at].line, "this step is the same as an earlier one")
+            raise runner.wrong(steps[at].line, "this step is the same as an earlier one")
     parts = (
         f"__setup = {[program.source for program in item.role('setup')]!r}\n"
         f"__steps = {[step.source for step in steps]!r}\n__tests = {tests.source!r}\n"
     )
     every, want = Chunk(parts + _TRY, "orders"), (("__passing", ""),)
-    bench.ahead(Job((*item.role("answer"), *steps, tests)), Job((every,), want))
-    values = bench.values(bench.must_run(*item.role("answer"), *steps, tests))
-    run = bench.must_run(every, want=want)
+    runner.ahead(Job((*item.role("answer"), *steps, tests)), Job((every,), want))
+    values = runner.values(runner.must_run(*item.role("answer"), *steps, tests))
+    run = runner.must_run(every, want=want)
     passing = run.values["__passing"].split()
     right = "".join(str(at) for at in range(len(steps)))
     if right not in passing:
-        raise bench.wrong(
+        raise runner.wrong(
             tests.line, "the written order passes only together with what ran before; set it up in `setup`"
         )
     if len(passing) == math.factorial(len(steps)):
-        raise bench.wrong(tests.line, "every order passes; the tests do not need one")
+        raise runner.wrong(tests.line, "every order passes; the tests do not need one")
     keys = _keys(item, texts)
     orders = tuple(tuple(keys[int(at)] for at in order) for order in sorted(passing))
     shown = sorted((Step(key, fence(text, "python"), text) for key, text in zip(keys, texts, strict=True)), key=_by_key)

@@ -6,44 +6,44 @@ from clearhead.course.proofs.figure import draw, drawing
 from clearhead.course.proofs.kinds.options import settle
 from clearhead.course.proofs.messages import NOTHING, PRINTS, WOULD_PRINT
 from clearhead.course.proofs.proved import Option
-from clearhead.course.proofs.runner import Bench, Job, changes, fence, shown
+from clearhead.course.proofs.runner import Job, Runner, changes, fence, shown
 
 
-def prove_predict(bench: Bench) -> dict[str, Any]:
+def prove_predict(runner: Runner) -> dict[str, Any]:
     """Run the given program and each distractor; all must show different things."""
-    item = bench.item
+    item = runner.item
     given = item.role("given")[0]
     programs = (given, *item.role("distractor"))
-    bench.ahead(
+    runner.ahead(
         Job(item.role("answer")),
         *(Job((program,)) for program in programs),
-        *(job for program in programs for job in drawing(bench, program)),
+        *(job for program in programs for job in drawing(runner, program)),
     )
-    run = bench.run(given)
-    values = bench.values(bench.must_run(*item.role("answer")), run)
+    run = runner.run(given)
+    values = runner.values(runner.must_run(*item.role("answer")), run)
     answer = shown(run)
     if not answer:
-        raise bench.wrong(given.line, "the program prints nothing and raises nothing; there is nothing to predict")
-    figure = "" if run.raised else draw(bench, given)
-    why = bench.rationale(None, values)
+        raise runner.wrong(given.line, "the program prints nothing and raises nothing; there is nothing to predict")
+    figure = "" if run.raised else draw(runner, given)
+    why = runner.rationale(None, values)
     right = Option("", fence(answer), True, rationale=why, output=answer, figure=figure)
     candidates = [(right, given.line - 1)]
     for mutant in item.role("distractor"):
-        outcome = bench.run(mutant)
+        outcome = runner.run(mutant)
         if (
             outcome.raised
             and "SyntaxError" in outcome.raised.kinds
             and not (run.raised and "SyntaxError" in run.raised.kinds)
         ):
-            raise bench.wrong(mutant.line, f"the distractor does not read as Python: {outcome.raised.message}")
+            raise runner.wrong(mutant.line, f"the distractor does not read as Python: {outcome.raised.message}")
         output = shown(outcome)
         text = fence(output) if output else NOTHING
         patch = changes(given.source, mutant.source)
         counterexample = "\n\n".join([patch, WOULD_PRINT, text, PRINTS, fence(answer)])
-        why = bench.rationale(mutant.misconception, {**values, **outcome.values})
-        picture = "" if outcome.raised else draw(bench, mutant)
+        why = runner.rationale(mutant.misconception, {**values, **outcome.values})
+        picture = "" if outcome.raised else draw(runner, mutant)
         option = Option("", fence(output) if output else "", False, mutant.misconception,
-                        bench.belief(mutant.misconception), counterexample, why, output, picture)  # fmt: skip
+                        runner.belief(mutant.misconception), counterexample, why, output, picture)  # fmt: skip
         candidates.append((option, mutant.line - 1))
-    options = settle(bench, candidates)
+    options = settle(runner, candidates)
     return {"options": options, "answer": answer, "values": values, "given": given.source, "figure": figure}

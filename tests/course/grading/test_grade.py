@@ -10,7 +10,7 @@ from clearhead.course import Item, Pack, Proved, Verdict, grade
 from clearhead.errors import OptionError
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
-GOOD = Path(__file__).parents[1] / "packs" / "good"
+GOOD = Path(__file__).parents[2] / "packs" / "good"
 Shelf = tuple[Pack, Mapping[str, Proved]]
 
 

@@ -159,7 +159,7 @@ def test_a_program_cannot_seem_not_to_have_been_run(code: int) -> None:
     assert sandbox.run(f"import os; os._exit({code})").stopped is None
 
 
-GOOD = Path(__file__).parents[1] / "packs" / "good"
+GOOD = Path(__file__).parents[2] / "packs" / "good"
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from clearhead import sandbox
 from clearhead.sandbox.confinement import landlock
 from clearhead.sandbox.processes import bubblewrap, watch
-from sandbox.attacks import ATTACKS, HARMLESS, OWN_NAMESPACE, Target
+from sandbox.confinement.attacks import ATTACKS, HARMLESS, OWN_NAMESPACE, Target
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 NOBODY = 65534
@@ -123,9 +123,9 @@ def test_all_stopped_as_an_ordinary_user() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o777)
         source = Path(sandbox.__file__).parents[2]
-        paths = f"{source}{os.pathsep}{Path(__file__).parents[1]}"
+        paths = f"{source}{os.pathsep}{Path(__file__).parents[2]}"
         environment = {"TMPDIR": folder, "HOME": folder, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
-        program = [python, "-m", "sandbox.attacks"]
+        program = [python, "-m", "sandbox.confinement.attacks"]
         done = subprocess.run(program, user=NOBODY, group=NOBODY, extra_groups=[], env=environment, cwd=folder,
                               capture_output=True, text=True, timeout=300)  # fmt: skip
     assert done.stdout, done.stderr

@@ -10,7 +10,7 @@ from clearhead import kernels
 from clearhead.kernels import modes
 
 if TYPE_CHECKING:
-    from clearhead.multihead.module import MultiheadAttention
+    from clearhead.multihead.layer.module import MultiheadAttention
 
 
 def inward(module: "MultiheadAttention", query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -53,12 +53,12 @@ def outward(module: "MultiheadAttention", heads: Tensor) -> Tensor:
 
 def _is_as_made(last: torch.nn.Module) -> bool:
     """Whether nobody has a say in the linear layer: by a hook, a parametrization, a class or `forward` in its place."""
-    said = last.__dict__
+    attributes = last.__dict__
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return (
         type(last) is torch.nn.modules.linear.NonDynamicallyQuantizableLinear
-        and "forward" not in said
-        and not any(said[name] for name in hooks)
+        and "forward" not in attributes
+        and not any(attributes[name] for name in hooks)
         and not torch.nn.modules.module._has_any_global_hook()
     )
 

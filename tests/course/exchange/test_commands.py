@@ -14,7 +14,7 @@ from clearhead.course.pack.loader import find
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import PackError
 
-GOOD = Path(__file__).parents[1] / "packs" / "good"
+GOOD = Path(__file__).parents[2] / "packs" / "good"
 confined = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 LOSSY = "One {=a ~%50%b}\n\nTwo {=a ~b}\n"
 
@@ -72,6 +72,7 @@ def test_a_shipped_pack_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert "nowhere is not a folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_check_takes_a_shipped_pack_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(packs, "prove_pack", lambda pack, **options: [])  # it takes minutes

@@ -13,10 +13,11 @@ from clearhead.course.pack.blocks import ROLES, SECTIONS
 from clearhead.course.pack.front_matter import Front
 from clearhead.errors import OptionError
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 confined = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 
 
+@pytest.mark.slow
 @confined
 def test_a_new_pack_holds(tmp_path: Path) -> None:
     place = scaffold.new_pack(tmp_path / "my-pack")

@@ -20,7 +20,7 @@ from clearhead.course.exchange.question import Question, html, plain_text
 from clearhead.errors import OptionError, PackError
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
-PACKS = Path(__file__).parents[1] / "packs"
+PACKS = Path(__file__).parents[2] / "packs"
 GOOD = PACKS / "good"
 
 
@@ -306,6 +306,7 @@ def test_headings_in_drafts_do_not_become_sections(tmp_path: Path) -> None:
     assert item.stem == "\\## Rule\n\\+++\ntext"
 
 
+@pytest.mark.slow
 def test_anki_itself_opens_the_deck_and_updates_a_changed_note(found: Sequence[Question], tmp_path: Path) -> None:
     """Imported, learnt, edited, imported again: the note shows the new text and keeps its schedule."""
     anki = pytest.importorskip("anki.collection", reason="the `anki` package, which reads what we wrote, is not here")

@@ -17,7 +17,7 @@ from clearhead.course.proofs.proved import Option, Outcome, Proved, Receipt
 from clearhead.sandbox.processes import pool
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
-PACKS = Path(__file__).parents[1] / "packs"
+PACKS = Path(__file__).parents[2] / "packs"
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ def pack(tmp_path: Path) -> Path:
     return Path(shutil.copytree(PACKS / "good", tmp_path / "good"))
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_receipts_but_for_the_times(pack: Path, tmp_path: Path) -> None:
     texts = []
     for name in ("one", "two"):
@@ -238,6 +239,7 @@ def test_judged_together_or_alone_an_item_is_proved_the_same(pack: Path, monkeyp
         assert one.receipt.outcome == other.receipt.outcome
 
 
+@pytest.mark.slow
 def test_no_seed_of_an_item_may_take_longer_than_its_limit(pack: Path) -> None:
     item = pack / "items" / "predict-range.md"
     slow = "import time\n\ntime.sleep(1.5 * (seed == 5))\nn = random"
@@ -312,6 +314,7 @@ def test_figures_come_from_the_run_and_are_safe(pack: Path, draw: str, words: st
         assert all(unsafe(option.figure) == "" for option in found.proved.options)
 
 
+@pytest.mark.slow
 def test_a_matplotlib_figure_is_the_same_twice(pack: Path) -> None:
     pytest.importorskip("matplotlib", reason="drawing needs the `views` extra")
     item = pack / "items" / "worked-square.md"

@@ -1,4 +1,4 @@
-"""What can be wrong with the module's sizes and inputs. Its masks are checked in door.py."""
+"""What can be wrong with the module's sizes and inputs. Its masks are checked in module_masks.py."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +9,7 @@ from clearhead import kernels
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
 
 if TYPE_CHECKING:
-    from clearhead.multihead.module import MultiheadAttention
+    from clearhead.multihead.layer.module import MultiheadAttention
 
 
 _Stock = torch.nn.MultiheadAttention  # a program may give that name to our class

@@ -22,8 +22,8 @@ from clearhead.course.exchange.question import Question, html, plain_text
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-READERS = Path(__file__).parent / "readers"
-GOOD = Path(__file__).parents[1] / "packs" / "good"
+READERS = Path(__file__).parents[1] / "readers"
+GOOD = Path(__file__).parents[2] / "packs" / "good"
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from clearhead import sandbox
 from clearhead.sandbox import Limits
-from sandbox.attacks_verdicts import FORGERIES
+from sandbox.child.attacks_verdicts import FORGERIES
 
 NAMES = [one.name for one in sandbox.available()]
 SHORT = Limits(seconds=1.0, memory=128 << 20)

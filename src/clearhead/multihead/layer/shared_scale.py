@@ -38,7 +38,7 @@ def find_scale(source: nn.Module, state: dict[str, Tensor], num_heads: int) -> f
     with torch.no_grad():
         scale = _solved(probed, wide, num_heads, like)
         near = (head_dim**-0.5, (head_dim * num_heads) ** -0.5, 1.0)
-        scale = next((one for one in near if scale is not None and abs(scale - one) <= CLOSE * one), scale)
+        scale = next((usual for usual in near if scale is not None and abs(scale - usual) <= CLOSE * usual), scale)
         worst = None
         if scale is not None:
             q, k, v = (_probe(length, like, num_heads, wide, seed) for seed, length in ((3, 7), (5, 11), (7, 11)))

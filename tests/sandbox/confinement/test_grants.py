@@ -181,7 +181,7 @@ def test_what_nothing_granted_would_show_need_not_be_hidden(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("anew")
 def test_what_is_loaded_is_hidden_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = Path(__file__).parents[1] / "packs" / "good"
+    good = Path(__file__).parents[2] / "packs" / "good"
     shutil.copytree(good, tmp_path / "share" / "pack")
     monkeypatch.setattr(grants, "_PACKAGE", tmp_path / "elsewhere" / "clearhead")
     monkeypatch.setattr(grants, "_wanted", lambda: frozenset({tmp_path}))

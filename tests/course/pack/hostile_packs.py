@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from clearhead.course.pack.loader import load
 from clearhead.course.proofs.figure import unsafe
 from clearhead.errors import PackError
 from growth import Calls
 
-GOOD = Path(__file__).parents[1] / "packs" / "good"
+GOOD = Path(__file__).parents[2] / "packs" / "good"
 MEMORY = 3 << 30  # bytes of address space
 SECONDS = 300  # of the processor, for each: a linear reader takes a few, so only one that does not end is stopped
 Make = Callable[[Path], object]

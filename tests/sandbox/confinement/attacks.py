@@ -18,10 +18,10 @@ from pathlib import Path
 
 from clearhead import sandbox
 from clearhead.sandbox import Limits
-from sandbox import attacks_signals
-from sandbox.attacks_kernel import KERNEL
-from sandbox.attacks_limits import DENIED, DISK, MEMORY
-from sandbox.attacks_signals import SIGNALS
+from sandbox.confinement import attacks_signals
+from sandbox.confinement.attacks_kernel import KERNEL
+from sandbox.confinement.attacks_limits import DENIED, DISK, MEMORY
+from sandbox.confinement.attacks_signals import SIGNALS
 
 # SYS(number, …) is a raw system call; x86-64 and arm64 numbers are given as pairs where they differ.
 PRELUDE = """

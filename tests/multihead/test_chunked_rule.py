@@ -7,7 +7,7 @@ import clearhead
 from clearhead import kernels, masks
 from clearhead.kernels.calls import prepare
 from clearhead.masks import BlockState, Mask
-from clearhead.multihead import blocks
+from clearhead.multihead import chunked_rule
 
 LENGTH = 1009
 
@@ -45,13 +45,13 @@ RULES = {
 @pytest.fixture(autouse=True)
 def rules_stay_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "RULE_ENTRIES", 0)
-    monkeypatch.setattr(blocks, "ROWS", 128)
+    monkeypatch.setattr(chunked_rule, "ROWS", 128)
 
 
 def needed(dense: torch.Tensor) -> int:
     """Pairs in pieces of ROWS queries and COLUMNS keys that hold one that counts."""
-    rows = dense.flatten(0, -3).any(0).split(blocks.ROWS)
-    return sum(len(some) * len(cols.T) for some in rows for cols in some.split(blocks.COLUMNS, 1) if cols.any())
+    rows = dense.flatten(0, -3).any(0).split(chunked_rule.ROWS)
+    return sum(len(some) * len(cols.T) for some in rows for cols in some.split(chunked_rule.COLUMNS, 1) if cols.any())
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -62,7 +62,7 @@ def test_pairs_are_computed_where_the_rule_allows_some(name: str, monkeypatch: p
         pairs.append(problem.query.shape[2] * problem.key.shape[2])
         return run(problem, kernel)
 
-    monkeypatch.setattr(blocks.kernels, "run", counting)
+    monkeypatch.setattr(chunked_rule.kernels, "run", counting)
     make = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(1, 2, LENGTH, 7, generator=make, dtype=torch.float64).requires_grad_() for _ in range(3))
     out, lse = clearhead.attention(q, k, v, mask, return_lse=True)

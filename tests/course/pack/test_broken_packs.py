@@ -8,7 +8,7 @@ import pytest
 from clearhead import course, sandbox
 from clearhead.errors import PackError
 
-BROKEN = Path(__file__).parents[1] / "packs" / "broken"
+BROKEN = Path(__file__).parents[2] / "packs" / "broken"
 GOOD = BROKEN.parent / "good"
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 

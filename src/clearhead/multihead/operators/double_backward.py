@@ -8,7 +8,7 @@ from torch import Tensor
 
 from clearhead.kernels import Problem, Result, in_own_dtype
 from clearhead.kernels.blockwise import BLOCK, EMPTY
-from clearhead.multihead import weights
+from clearhead.multihead import dense_weights
 
 
 @in_own_dtype
@@ -40,7 +40,7 @@ def whole(problem: Problem, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]
         problem: its query and bias in the dtype to compute in.
         key, value: in that dtype too, with as many heads as the query.
     """
-    logits = weights.logits(problem, key)
+    logits = dense_weights.logits(problem, key)
     empty = (logits < EMPTY).all(-1, keepdim=True)
     logits = logits.masked_fill(empty, 0)
     if key.shape[2] == 0:

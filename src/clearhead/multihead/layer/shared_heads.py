@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError, ShapeError
-from clearhead.multihead.shared_scale import find_scale
+from clearhead.multihead.layer.shared_scale import find_scale
 
 if TYPE_CHECKING:
-    from clearhead.multihead.module import MultiheadAttention
+    from clearhead.multihead.layer.module import MultiheadAttention
 
 
 def block_diagonal(block: Tensor, times: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch._decomp import register_decomposition
 from clearhead.kernels import Problem, Result
 from clearhead.kernels.blockwise import EMPTY
 from clearhead.kernels.native_call import wide
-from clearhead.multihead import custom_op, stepwise
+from clearhead.multihead.operators import custom_op, double_backward
 from clearhead.spec.band import outside
 
 
@@ -27,7 +27,7 @@ def run(problem: Problem) -> Result:
     dtype = wide(problem.query.dtype)
     attention = problem.attention
     widened = dataclasses.replace(problem, query=problem.query.to(dtype), attention=attention.cast(dtype))
-    out, lse = stepwise.whole(widened, key.to(dtype), value.to(dtype))
+    out, lse = double_backward.whole(widened, key.to(dtype), value.to(dtype))
     if attention.dropout_p > 0 or attention.softcap is not None or not attention.tensors().keys() <= {"allow", "bias"}:
         return Result(out.to(problem.query.dtype), lse)
     return Result(_as_one_operator(problem, key, value), lse)

@@ -13,12 +13,13 @@ from clearhead import arguments, kernels
 from clearhead.kernels.calls.prepare import compiled_mask
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
-from clearhead.multihead import door, module_checks, projections, varlen
+from clearhead.multihead import varlen
 from clearhead.multihead.cache import KVCache
+from clearhead.multihead.dense_weights import dense as dense_weights
 from clearhead.multihead.functional import are_plain, fused, matrix_of
+from clearhead.multihead.layer import checks, module_masks, projections
+from clearhead.multihead.layer.shared_heads import load_shared_heads
 from clearhead.multihead.positions import Rotary
-from clearhead.multihead.shared_heads import load_shared_heads
-from clearhead.multihead.weights import dense as dense_weights
 from clearhead.spec import Attention
 
 
@@ -41,7 +42,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         device, dtype: of the parameters.
         num_kv_heads: heads of keys and values, which divides num_heads (grouped queries); default num_heads.
         rotary: a Rotary, or True for Rotary(head_dim): positions turned into queries and keys.
-        weights: "dense", or "matrix" to get an AttentionMatrix, per head and never stored, in place of the weights.
+        weights: "dense", or "matrix" to get an AttentionMatrix, per head and never stored, instead of the weights.
 
     Raises:
         ShapeError, OptionError: num_heads does not divide embed_dim (says what would), or one of them is not positive.
@@ -76,7 +77,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         rotary: Rotary | bool | None = None,
         weights: Literal["dense", "matrix"] = "dense",
     ) -> None:
-        module_checks.sizes(embed_dim, num_heads, num_kv_heads)
+        checks.sizes(embed_dim, num_heads, num_kv_heads)
         super().__init__(
             embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first, device, dtype
         )
@@ -93,7 +94,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         """Give a plain torch.nn.MultiheadAttention's state what this class has beyond it."""
         self.num_kv_heads = self.num_heads if num_kv_heads is None else num_kv_heads
         self.rotary = Rotary(self.head_dim) if rotary is True else rotary or None
-        self.weights = module_checks.weights_kind(weights)
+        self.weights = checks.weights_kind(weights)
         # torch's encoder layers skip `forward` for a C++ path, which knows no empty rows and none of the extras,
         # unless the module has a hook.
         self.register_forward_pre_hook(_run_me)
@@ -151,21 +152,21 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             "key_padding_mask": key_padding_mask, "need_weights": need_weights, "attn_mask": attn_mask,
             "average_attn_weights": average_attn_weights, "is_causal": is_causal, "weights": weights, "cache": cache,
         }  # fmt: skip
-        if module_checks.is_recorded(query):
-            return module_checks.leaf(self, query, key, value, **options)
+        if checks.is_recorded(query):
+            return checks.leaf(self, query, key, value, **options)
         if not (torch.compiler.is_compiling() or are_plain(query, key, value, key_padding_mask, attn_mask)):
             return _take(MultiheadAttention.forward, (self, query, key, value), options)
-        kind = self.weights if weights is None else module_checks.weights_kind(weights)
+        kind = self.weights if weights is None else checks.weights_kind(weights)
         if need_weights and kind == "matrix":
             kernels.refuse_tracing('weights="matrix", which gives an AttentionMatrix and no tensor')
         if query.is_nested or key.is_nested or value.is_nested:
-            module_checks.nested(self, query, key, value, key_padding_mask, attn_mask, cache)
+            checks.nested(self, query, key, value, key_padding_mask, attn_mask, cache)
             padded, padding, lengths = varlen.to_padded(query)
             out, matrix = self.forward(
                 padded, padded, padded, padding, need_weights, None, average_attn_weights, False, weights=kind
             )
             return varlen.to_nested(out, lengths, query.layout), matrix
-        module_checks.inputs(self, query, key, value)
+        checks.inputs(self, query, key, value)
         batched, axis = query.dim() == 3, 0 if self.batch_first else 1
         if not batched:
             query, key, value = (x.unsqueeze(axis) for x in (query, key, value))
@@ -179,7 +180,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             if need_weights and kind == "matrix":  # which may be asked when the cache has written over them
                 k, v = k.clone(), v.clone()
         dense = need_weights and kind == "dense"
-        masked = door.Masked(key_padding_mask, compiled_mask(attn_mask), is_causal, cache, batched)
+        masked = module_masks.Masked(key_padding_mask, compiled_mask(attn_mask), is_causal, cache, batched)
         k, v, extra = self._extra_keys(k, v)
         q, k, v = kernels.autocast(q, k, v)  # a learned key, rotation or cache may have another dtype
         dropout_p = float(self.dropout) if self.training else 0.0
@@ -218,7 +219,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         """What torch.jit.script compiles in this module's place: torch's own, on the same parameters."""
-        return module_checks.scriptable(self)
+        return checks.scriptable(self)
 
     @classmethod
     def from_shared_heads(

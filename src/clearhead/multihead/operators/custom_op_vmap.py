@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError
-from clearhead.multihead.custom_op import BACKWARD_INPUTS, INPUTS, attend, attend_backward
+from clearhead.multihead.operators.custom_op import BACKWARD_INPUTS, INPUTS, attend, attend_backward
 from clearhead.spec import ARGUMENTS, FIELDS, Axes, four_axes
 
 _BATCHED = ("grad_out", "grad_lse", "out", "lse", "query", "key", "value")

@@ -1,0 +1,1 @@
+"""`MultiheadAttention`: its checks, masks and projections, and the ways to build it from other weights."""

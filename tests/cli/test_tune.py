@@ -1,0 +1,83 @@
+"""`clearhead tune`: measures, keeps the figures, and `doctor` reports them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from clearhead import kernels
+from clearhead.cli.app import app
+from clearhead.kernels import figures, plan
+
+needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(figures.VARIABLE, raising=False)
+    plan.forget()
+    yield tmp_path
+    monkeypatch.undo()
+    plan.forget()
+
+
+@needs_native
+def test_it_measures_and_keeps(cache: Path) -> None:
+    done = CliRunner().invoke(app, ["tune", "--seconds", "1", "--json"])
+    assert done.exit_code == 0, done.stderr
+    data = json.loads(done.stdout)
+    assert Path(data["path"]).is_relative_to(cache)
+    assert set(data["costs"]) == set(figures.TASKS)
+    kept = json.loads(Path(data.pop("path")).read_text())
+    assert kept == data
+    told = CliRunner().invoke(app, ["doctor", "--json"])
+    assert json.loads(told.stdout)["Kernels"]["measured costs"]["found"].startswith(str(cache))
+
+
+def test_doctor_plans_typical_calls_and_reports_a_damaged_file(cache: Path) -> None:
+    figures.file().parent.mkdir(parents=True)
+    figures.file().write_text("{")
+    report = json.loads(CliRunner().invoke(app, ["doctor", "--json"]).stdout)
+    assert report["Kernels"]["measured costs"]["works"] is False
+    assert "damaged" in report["Kernels"]["measured costs"]["found"]
+    assert len(report["Plans"]) >= 4
+    assert all("kernel" in row["found"] for row in report["Plans"].values())
+
+
+SCRIPT = """
+from clearhead.kernels import tuning
+own = tuning._best
+
+def best(*args):
+    print("measuring", flush=True)
+    return own(*args)
+
+tuning._best = best
+from clearhead.__main__ import main
+main()
+"""
+
+
+@needs_native
+@pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
+def test_ctrl_c_stops_it_and_keeps_nothing(cache: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, "tune", "--seconds", "100"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "measuring\n"
+        process.send_signal(signal.SIGINT)
+        err = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert not list(cache.rglob("*"))
+
+
+def test_its_options_are_checked() -> None:
+    for wrong in ("0", "101", "nan", "fast"):
+        assert CliRunner().invoke(app, ["tune", "--seconds", wrong]).exit_code == 2
