@@ -36,6 +36,7 @@ typedef const void* PerHead;
   X(Tensor, lse, {}) /* column unused; null where forward need not store it */                                    \
   X(Dtype, lse_dtype, kFloat32) /* float64 lets backward rebuild float32 weights to the last digit */             \
   X(double, scale, 1)                                                                                             \
+  X(PerHead, head_scale, nullptr) /* multiplies the scale */                                                      \
   X(int64_t, band_low, -kUnbounded) /* limits on key position - query position */                                 \
   X(int64_t, band_high, kUnbounded)                                                                               \
   X(Tensor, allow, {}) /* bytes, 0 = may not attend, or null; strides in bytes, 0 where broadcast */              \
@@ -61,7 +62,7 @@ struct Attention {
   X(Tensor, grad_query, {}) X(Tensor, grad_key, {}) X(Tensor, grad_value, {}) /* last axis contiguous */          \
   X(Tensor, grad_bias, {})                                                                                        \
   /* (B, H, L), of the sinks' dtype, or null: each query's share in the gradients of its head's numbers */        \
-  X(void*, sinks_rows, nullptr) X(void*, alibi_rows, nullptr)
+  X(void*, sinks_rows, nullptr) X(void*, alibi_rows, nullptr) X(void*, head_scale_rows, nullptr)
 
 struct Gradients {
   CLEARHEAD_GRADIENTS(CLEARHEAD_FIELD)

@@ -38,7 +38,7 @@ struct Case {
   Attention p = {};
   Gradients g;
   std::vector<Number> query, key, value, out, lse, grad_out, grad_query, grad_key, grad_value, bias, sinks, alibi;
-  std::vector<Number> grad_bias, sinks_rows, alibi_rows;
+  std::vector<Number> grad_bias, sinks_rows, alibi_rows, head_scale, head_scale_rows;
   std::vector<uint8_t> allow;
 
   Case() {
@@ -96,6 +96,12 @@ struct Case {
       for (Number& slope : alibi) slope = std::abs(slope) / 8;
       p.alibi = alibi.data();
     }
+    if (between(0, 2) == 0) {
+      head_scale = numbers<Number>(p.heads);
+      p.head_scale = head_scale.data();
+      head_scale_rows.resize(rows);
+      g.head_scale_rows = head_scale_rows.data();
+    }
     sinks_rows.resize(rows);
     alibi_rows.resize(rows);
     if (!sinks.empty()) g.sinks_rows = sinks_rows.data();
@@ -123,7 +129,7 @@ struct Case {
     for (int64_t c = 0; c < p.width; c++)
       x += double(query[((b * p.heads + h) * p.length + i) * p.width + c]) *
            key[((b * p.kv_heads + kv) * p.keys + j) * p.width + c];
-    x *= p.scale;
+    x *= head_scale.empty() ? p.scale : p.scale * head_scale[h];
     if (p.softcap != 0) x = p.softcap * std::tanh(x / p.softcap);
     if (!alibi.empty()) x -= alibi[h] * double(std::abs(distance));
     return bias.empty() ? x : x + bias[(h * p.length + i) * p.keys + j];

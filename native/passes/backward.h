@@ -29,6 +29,11 @@ inline void start_block(const Attention& p, const Gradients& g, const BackwardSc
                         int64_t first, int64_t n, Multiplier m) {
   pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, s.lanes, s.query_lanes, s.row_space);
   pack_rows(p.query, p.dtype, batch, head, first, n, p.width, s.query_rows);
+  // The sums over the heads of a key are multiplied by the scale when they are stored; a head's own factor goes in here.
+  if (p.head_scale) {
+    const Real factor = number_at(p.head_scale, head);
+    for (int64_t i = 0; i < padded(p.width) * s.lanes; i++) s.query_rows[i] *= factor;
+  }
   pack_lanes(g.grad_out, p.dtype, batch, head, first, n, p.value_width, 1.0f, s.lanes, s.grad_lanes, s.row_space);
   pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
   __builtin_memset(s.grad_query, 0, sizeof(Real) * p.width * s.lanes);
@@ -215,6 +220,15 @@ inline void finish_block(const Attention& p, const Gradients& g, const BackwardS
     Real* const rows = static_cast<Real*>(g.sinks_rows) + (batch * p.heads + head) * p.length + first;
     const double sink = double(number_at(p.sinks, head)) * kLog2EWide;
     for (int64_t i = 0; i < n; i++) rows[i] = -Real(__builtin_exp2(sink - s.lse[i] - s.lse_rest[i])) * s.delta[i];
+  }
+  if (g.head_scale_rows) {  // Σⱼ dS scale q·k = scale q·(dS K)
+    Real* const rows = static_cast<Real*>(g.head_scale_rows) + (batch * p.heads + head) * p.length + first;
+    for (int64_t i = 0; i < n; i++) {
+      load_row(row_of(p.query, p.dtype, batch, head, first + i), p.dtype, p.query.column, p.width, s.row_space);
+      Real sum = 0;
+      for (int64_t c = 0; c < p.width; c++) sum += s.row_space[c] * s.grad_query[c * s.lanes + i];
+      rows[i] = sum * Real(p.scale);
+    }
   }
   for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = scale_of(p, head);  // δ is not needed any more
   unpack_lanes(s.grad_query, s.lanes, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);

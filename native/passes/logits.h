@@ -23,7 +23,9 @@ struct Multiplier {
 };
 
 // What q·k is multiplied by, in one query head.
-inline Real scale_of(const Attention& p, int64_t) { return Real(p.scale); }
+inline Real scale_of(const Attention& p, int64_t head) {
+  return p.head_scale ? Real(p.scale) * number_at(p.head_scale, head) : Real(p.scale);
+}
 
 inline bool has_change(const Attention& p) { return p.softcap != 0 || p.bias.data || p.alibi; }
 

@@ -78,6 +78,16 @@ def added(problem: Problem, dtype: torch.dtype) -> Tensor | None:
     return slopes if bias is None else bias + slopes
 
 
+def scale_of(problem: Problem, dtype: torch.dtype) -> float | Tensor:
+    """What each head's products are multiplied by, (H, 1, 1) where heads differ."""
+    attention = problem.attention
+    return (
+        attention.scale
+        if attention.head_scale is None
+        else attention.scale * attention.head_scale.to(dtype)[:, None, None]
+    )
+
+
 def exact(problem: Problem) -> tuple[Tensor, Tensor]:
     return reference.attention(
         problem.query,
@@ -85,7 +95,7 @@ def exact(problem: Problem) -> tuple[Tensor, Tensor]:
         problem.value,
         sinks=problem.attention.sinks,
         keep=keep_factor(problem, torch.float64),
-        scale=problem.attention.scale,
+        scale=scale_of(problem, torch.float64),
         allow=allowed(problem),
         bias=added(problem, torch.float64),
         softcap=problem.attention.softcap,
@@ -96,7 +106,7 @@ def plain(problem: Problem) -> tuple[Tensor, Tensor]:
     """What a torch user writes: dense, in the tensors' dtype. Its error is the yardstick."""
     key = problem.key.repeat_interleave(problem.group, dim=1)
     value = problem.value.repeat_interleave(problem.group, dim=1)
-    logits = (problem.query * problem.attention.scale) @ key.mT
+    logits = (problem.query * scale_of(problem, problem.query.dtype)) @ key.mT
     if problem.attention.softcap is not None:
         logits = problem.attention.softcap * torch.tanh(logits / problem.attention.softcap)
     bias = added(problem, logits.dtype)
@@ -210,7 +220,19 @@ def test_gradients(kernel: str, name: str, through: str) -> None:
 @pytest.mark.parametrize("kernel", IMPLEMENTATIONS, indirect=True)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize(
-    "name", ["full", "grouped causal", "mask", "bias", "sinks", "dropout", "alibi", "softcap", "negative scale"]
+    "name",
+    [
+        "full",
+        "grouped causal",
+        "mask",
+        "bias",
+        "sinks",
+        "dropout",
+        "alibi",
+        "softcap",
+        "negative scale",
+        "scale per head",
+    ],
 )
 def test_gradients_of_other_dtypes(kernel: str, name: str, dtype: torch.dtype) -> None:
     problem, truth, yardstick = expected_gradients(name, dtype, "out")

@@ -8,7 +8,7 @@ from clearhead import kernels
 
 from .cases import CASES
 from .targets import HERE, needs_native
-from .test_contract import added, allowed
+from .test_contract import added, allowed, scale_of
 
 pytestmark = [needs_native, pytest.mark.pairwise(name=CASES)]
 # Half a unit in the last place of a 16-bit weight up to 1. An error of a logit of 1e4 is one of its weight.
@@ -20,7 +20,7 @@ def exact(problem):
     logits = reference.logits(
         problem.query,
         problem.key,
-        scale=problem.attention.scale,
+        scale=scale_of(problem, torch.float64),
         allow=allowed(problem),
         bias=added(problem, torch.float64),
         softcap=problem.attention.softcap,

@@ -120,7 +120,11 @@ def call_of(problem: Problem) -> tuple[tuple[Any, ...], dict[str, Any]]:
     both = attention.allow is not None and attention.bias is not None
     masked = not (attention.is_causal or attention.reach == (None, None)) or attention.alibi is not None or both
     options: dict[str, Any] = {"softcap": attention.softcap, "sinks": attention.sinks, "dropout_p": attention.dropout_p}
-    options |= {"scale": attention.scale, "enable_gqa": problem.group != 1, "is_causal": attention.is_causal}
+    options |= {
+        "scale": attention.scale if attention.head_scale is None else attention.scale * attention.head_scale,
+        "enable_gqa": problem.group != 1,
+        "is_causal": attention.is_causal,
+    }
     if not (masked or (attention.is_causal and tensor is not None)):
         return (problem.query, problem.key, problem.value, tensor), options
     low, high = attention.reach

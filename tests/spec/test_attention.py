@@ -29,10 +29,11 @@ ATTENTIONS = {
     "bias": Attention(bias=number(H, L, S), key_bias=number(B, H, 1, S)),
     "bias of rows": Attention(bias=number(B, 1, L, 1)),
     "slopes": Attention(alibi=number(H), first_query=3, sinks=number(H)),
+    "scale per head": Attention(-0.5, head_scale=number(H), band_high=2, softcap=1.5),
     "rule": Attention(rule=masks.document(torch.arange(S) // 4) | masks.prefix(2)),
     "rule of heads": Attention(rule=masks.from_dense(allowed(H, L + 2, S)), first_query=2),
     "all": Attention.of(
-        0.7, is_causal=True, reach=(-9, 9), first_query=2, softcap=2.0, sinks=number(H), alibi=number(H),
+        number(H), is_causal=True, reach=(-9, 9), first_query=2, softcap=2.0, sinks=number(H), alibi=number(H),
         bias=number(B, H, L, S), key_bias=number(1, 1, 1, S), allow=allowed(B, H, L, 1),
         rule=masks.from_dense(allowed(B, 1, 1, S)),
     ),
@@ -70,7 +71,7 @@ def test_some_heads_say_what_the_whole_says_of_them(attention, heads):
     assert torch.equal(logits(part, PRODUCTS[:, heads]), logits(attention)[:, heads])
     again = part.heads(slice(1, 2))
     assert torch.equal(logits(again, PRODUCTS[:, heads][:, 1:2]), logits(attention)[:, heads][:, 1:2])
-    for name in ("sinks", "alibi"):
+    for name in ("sinks", "alibi", "head_scale"):
         whole = getattr(attention, name)
         assert whole is None or torch.equal(getattr(part, name), whole[heads])
 

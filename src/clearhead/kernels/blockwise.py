@@ -77,6 +77,9 @@ def backward(
         _add_learned(learned, attention, rows, grad_logits, shift, lse)
         slope = cap_slope(attention, scaled)
         grad_scaled = grad_logits if slope is None else grad_logits * slope
+        if "head_scale" in learned:
+            along_query = _ungroup(_group(grad_scaled, problem) @ key, heads) * query[:, :, rows]
+            learned["head_scale"] += along_query.sum((0, 2, 3)) * attention.scale
         grad_products = _group(grad_scaled * attention.multiplier, problem)
         grad_query[:, :, rows] = _ungroup(grad_products @ key, heads)
         grad_key += grad_products.mT @ _group(query[:, :, rows], problem)

@@ -26,6 +26,7 @@ class Attention:
 
     Attributes:
         scale: logit multiplier, no unit.
+        head_scale: (H,) what multiplies the scale in each query head, as QK-norm has it (Henry et al. 2020); None = 1.
         band_low, band_high: a query may attend a key only where band_low <= key position - query position <= band_high;
             None = no limit on that side. A causal mask is (None, 0), a sliding window of w is (1 - w, 0).
         allow: bool, broadcastable to (B, H, L, S), True = may attend; None = everything.
@@ -44,6 +45,7 @@ class Attention:
     """
 
     scale: float = field(default=1.0, metadata=number("float"))
+    head_scale: Tensor | None = field(default=None, metadata=tensor(Axes.HEADS, learns=True))
     band_low: int | None = field(default=None, metadata=number("SymInt?"))
     band_high: int | None = field(default=None, metadata=number("SymInt?"))
     allow: Tensor | None = field(default=None, metadata=tensor(Axes.PAIRS, boolean=True))
@@ -61,7 +63,7 @@ class Attention:
     @classmethod
     def of(
         cls,
-        scale: float = 1.0,
+        scale: float | Tensor = 1.0,
         *,
         is_causal: bool = False,
         reach: Band = EVERYWHERE,
@@ -70,10 +72,14 @@ class Attention:
     ) -> Attention:
         """The attention in a caller's words: `is_causal`, `reach` and a rule count queries and keys from 0 each.
 
+        A scale of shape (H,) is one for each query head.
+
         Example:
             >>> Attention.of(0.5, is_causal=True, first_query=3).band
             (None, -3)
         """
+        if isinstance(scale, Tensor) and scale.dim() > 0:
+            scale, others["head_scale"] = 1.0, scale
         low, high = bands.shift(bands.intersect(reach, bands.CAUSAL) if is_causal else reach, -first_query)
         if first_query and others.get("rule") is not None:
             others["rule"] = rules.part(others["rule"], shift=-first_query)
@@ -106,17 +112,17 @@ class Attention:
         return self.first_query - self.first_key
 
     @property
-    def multiplier(self) -> float:
-        """What a product q·k is multiplied by."""
-        return self.scale
+    def multiplier(self) -> float | Tensor:
+        """What a product q·k is multiplied by: a number, or (H, 1, 1)."""
+        return self.scale if self.head_scale is None else (self.scale * self.head_scale)[:, None, None]
 
     def scale_query(self, query: Tensor) -> Tensor:
         """A query (B, H, L, D) times the multiplier, in its own dtype; see `unscaled`."""
         return (query * self.multiplier).to(query.dtype)
 
-    def multiplier_of(self, head: Tensor) -> float:
+    def multiplier_of(self, head: Tensor) -> float | Tensor:
         """The multiplier of single pairs, by their query heads."""
-        return self.scale
+        return self.scale if self.head_scale is None else self.scale * self.head_scale[head]
 
     @property
     def is_bilinear(self) -> bool:
@@ -256,7 +262,7 @@ class Attention:
 
     def unscaled(self) -> Attention:
         """The same for queries or keys that are multiplied by `multiplier` already."""
-        return self.change(scale=1.0)
+        return self.change(scale=1.0, head_scale=None)
 
     def join_biases(self) -> Attention:
         """The same with `key_bias` as a part of `bias`.
