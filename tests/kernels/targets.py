@@ -16,6 +16,7 @@ def on(target: kernels.Target, prefix: str = "") -> object:
     return pytest.param(prefix + target.name, marks=cannot)
 
 
+# Parametrize by these, so that the number of tests is the same on every CPU.
 TARGETS = [on(target) for target in kernels.targets()]
 # For tests that loop over the targets instead.
 HERE = [target.name for target in kernels.targets() if target.runs_here]

@@ -1,5 +1,6 @@
 """What only the native kernel promises: its CPU targets, its threads, odd sizes, and no crash on any number."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -254,3 +255,14 @@ def test_inside_vmap_another_kernel_is_chosen() -> None:
 
     together = torch.func.vmap(attend)(stack)
     torch.testing.assert_close(together, torch.stack([attend(one) for one in stack]))
+
+
+def test_no_test_is_parametrized_by_the_targets_of_this_cpu() -> None:
+    """HERE is for loops: as a parameter it makes the number of tests depend on the CPU."""
+    folder = Path(__file__).parents[1]
+    by_cpu = [
+        path.name
+        for path in folder.rglob("test_*.py")
+        if "node_modules" not in path.parts and re.search(r"parametrize\([^)]*\b(HERE|runs_here)\b", path.read_text())
+    ]
+    assert by_cpu == []

@@ -22,7 +22,7 @@ from clearhead.kernels.torch_sdpa import TorchSdpa
 from clearhead.multihead import functional
 
 from .cases import CASES
-from .targets import HERE, needs_native
+from .targets import TARGETS, needs_native
 
 # A kernel or None, what is asked for beside the output, how fast torch is, whether a mask of any size stays a rule.
 SITUATIONS = [
@@ -179,7 +179,7 @@ def test_what_is_planned_is_what_runs(
 
 
 @needs_native
-@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_forced_target_is_the_one_that_runs(target: str, dtype: torch.dtype, run: Run) -> None:
     args = torch.randn(3, 1, 2, 37, 8).to(dtype).unbind()
@@ -305,6 +305,7 @@ def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_w
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rule, on any CPU: "amx-bf16" among its features, and a target that does not need it."""
+    monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
     monkeypatch.setattr(costs, "cpu_features", lambda: frozenset({"amx-bf16"}))
     monkeypatch.setattr(cpu_targets, "_TARGETS", [row for row in kernels.targets() if "amx-bf16" not in row.needs])
     plan.forget()

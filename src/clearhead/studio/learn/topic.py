@@ -150,8 +150,8 @@ def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tup
 
 
 def _minutes(topic: Topic) -> int:
-    """Return how many minutes the page takes to read, at 180 words a minute, programs counted as words."""
-    return max(1, round(len(topic.pages["read"].text.split()) / 180)) if "read" in topic.pages else 1
+    """Return how many minutes the page takes to read, at 200 words a minute, programs counted as words."""
+    return max(1, round(len(topic.pages["read"].text.split()) / 200)) if "read" in topic.pages else 1
 
 
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
@@ -192,4 +192,5 @@ def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: 
         mode=mode,
         after=address(pack, topic, "recall" if items_for("recall", list(pack.items_of(topic.id))) else "practice"),
         embeds="```lens" in text,
+        frames="```frames" in text,
     )

@@ -18,11 +18,11 @@ EASIEST, HARDEST, MIDDLE = 1, 5, 3
 
 # The five problems of a challenge: name, the kinds that fit it where the author chose none, seconds on its clock.
 SLOTS: Mapping[str, tuple[str, tuple[str, ...], int]] = {
-    "predict": (mark("Predict the output"), ("predict", "worked"), 60),
-    "choose": (mark("Choose the model"), ("choice", "match"), 45),
-    "tune": (mark("Tune"), ("tune", "predict"), 60),
-    "debug": (mark("Debug"), ("debug", "order"), 90),
-    "concept": (mark("Concept"), ("match", "order", "choice"), 60),
+    "predict": (mark("Predict the output"), ("predict", "worked"), 120),
+    "choose": (mark("Choose the model"), ("choice", "match"), 90),
+    "tune": (mark("Tune"), ("tune", "predict"), 120),
+    "debug": (mark("Debug"), ("debug", "order"), 120),
+    "concept": (mark("Concept"), ("match", "order", "choice"), 150),
 }
 PASS = 0.9  # share of right answers with which a whole test is passed
 CLOCKS = {"off": 0.0, "1": 1.0, "1.5": 1.5, "2": 2.0}
