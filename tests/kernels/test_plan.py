@@ -42,7 +42,7 @@ SITUATIONS = [
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 ROUTES = {
     "clearhead.multihead.chunked_rule.run": plan.CHUNKED_RULE,
-    "clearhead.multihead.traced.run": plan.CUSTOM_OPERATOR,
+    "clearhead.multihead.operators.custom_op.run": plan.CUSTOM_OPERATOR,
     "clearhead.multihead.operators.decomposition.run": plan.DECOMPOSED,
     "clearhead.multihead.operators.double_backward.run": plan.TORCH_STEPS,
     "clearhead.multihead.operators.torchscript.record": plan.TORCHSCRIPT,
@@ -115,26 +115,31 @@ def speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 def call_of(problem: Problem) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of `attention` for a problem: a tensor where one says it, else a rule."""
-    tensor = problem.allow if problem.bias is None else problem.bias
-    both = problem.allow is not None and problem.bias is not None
-    masked = problem.reach != (None, None) or problem.alibi is not None or both
-    options: dict[str, Any] = {"softcap": problem.softcap, "sinks": problem.sinks, "dropout_p": problem.dropout_p}
-    options |= {"scale": problem.scale, "enable_gqa": problem.group != 1, "is_causal": problem.is_causal}
-    if not (masked or (problem.is_causal and tensor is not None)):
+    attention = problem.attention
+    tensor = attention.allow if attention.bias is None else attention.bias
+    both = attention.allow is not None and attention.bias is not None
+    masked = not (attention.is_causal or attention.reach == (None, None)) or attention.alibi is not None or both
+    options: dict[str, Any] = {"softcap": attention.softcap, "sinks": attention.sinks, "dropout_p": attention.dropout_p}
+    options |= {
+        "scale": attention.scale if attention.head_scale is None else attention.scale * attention.head_scale,
+        "enable_gqa": problem.group != 1,
+        "is_causal": attention.is_causal,
+    }
+    if not (masked or (attention.is_causal and tensor is not None)):
         return (problem.query, problem.key, problem.value, tensor), options
-    low, high = problem.band
+    low, high = attention.reach
     parts: list[masks.Mask] = []
     if high is not None:
         parts.append(masks.causal(high))
     if low is not None:
         parts.append(~masks.causal(low - 1))
-    if problem.alibi is not None:
-        parts.append(masks.alibi(problem.alibi))
-    if problem.allow is not None:
+    if attention.alibi is not None:
+        parts.append(masks.alibi(attention.alibi))
+    if attention.allow is not None:
         full = (*problem.query.shape[:3], problem.key.shape[2])
-        parts.append(masks.from_dense(problem.allow.broadcast_to(full)))
-    if not parts or problem.bias is not None:  # a table of biases has no rule here
-        return (problem.query, problem.key, problem.value, problem.bias), options | {"is_causal": False}
+        parts.append(masks.from_dense(attention.allow.broadcast_to(full)))
+    if not parts or attention.bias is not None:  # a table of biases has no rule here
+        return (problem.query, problem.key, problem.value, attention.bias), options | {"is_causal": False}
     rule = parts[0]
     for part in parts[1:]:
         rule = rule & part
