@@ -1,10 +1,13 @@
 """Kernel "torch": torch's own flash attention, and plain blocked torch for what it cannot say."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from clearhead.kernels import blockwise
 from clearhead.kernels.capability import Capability
+from clearhead.kernels.library import cpu_supports
 from clearhead.kernels.places import wide
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 
@@ -87,13 +90,29 @@ def flash_can(problem: Problem) -> bool:
         return False
     if query.shape[-1] != value.shape[-1] or 0 in (*query.shape, *key.shape):
         return False
-    if not flash_reads(query, key, value):
+    if not (flash_runs(query.dtype) and flash_reads(query, key, value)):
         return False
     if carries_tangent(query, key, value, problem.bias):
         return False
     if problem.allow is None and problem.bias is None:
         return True
     return not problem.is_causal and (problem.allow is None or problem.bias is None)
+
+
+@cache
+def flash_runs(dtype: torch.dtype) -> bool:
+    """Whether the operator computes a dtype at all, as torch is set up.
+
+    Where oneDNN may multiply bfloat16 by instructions of AVX-512 and more, and ATEN_CPU_CAPABILITY keeps torch from
+    them, the operator raises "pack_vnni2 is only supported when avx512 is supported" (seen in torch 2.13).
+
+    >>> flash_runs(torch.float32)
+    True
+    """
+    if dtype is not torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return True
+    # A CPU without AVX-512 has no such instructions, whatever oneDNN says of it.
+    return "AVX512" in torch.backends.cpu.get_cpu_capability() or not cpu_supports("avx512f")
 
 
 def flash_reads(*tensors: Tensor) -> bool:
