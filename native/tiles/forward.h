@@ -59,7 +59,7 @@ void forward_on_tiles(const Attention& p, const Statistics* s, int64_t batch, in
   const TileUse in_use;
   const TiledKeys tiled(p, tiled_keys);
   const TileSpace t = tile_space(p, s, scratch);
-  const Multiplier m = multiplier_of(p);
+  const Multiplier m = multiplier_of(p, head);
   const uint32_t flip = m.on_query < 0 ? 0x80008000u : 0, keep = m.on_query == 0 ? 0 : ~0u;
   const Place all = {batch, head, first, rows, 0, 0};
   for (int64_t row = first; row < first + rows; row += kTile) {
@@ -69,7 +69,7 @@ void forward_on_tiles(const Attention& p, const Statistics* s, int64_t batch, in
     pair_block(block_rows(p.query, batch, head, row, tile.rows, p.width, key_columns(p), t.rows), key_columns(p), flip,
                keep, reinterpret_cast<uint32_t*>(t.state.query));
     if (s) start_best(t.asked.best);
-    if (s || p.drop_below) run_tile_of<true>(p, s, tiled, t, tile);
+    if (s || p.dropout_p != 0) run_tile_of<true>(p, s, tiled, t, tile);
     else run_tile_of<false>(p, s, tiled, t, tile);
     if (s) shares_of_tile<true>(p, s, t.state, t.asked, m.slope, batch, head, row, tile.rows);
     else if (p.sinks) shares_of_tile<false>(p, s, t.state, t.asked, m.slope, batch, head, row, tile.rows);

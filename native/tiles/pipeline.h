@@ -87,12 +87,12 @@ template <int KS, int DB, bool kMore>
 class TileRun {
  public:
   TileRun(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t, const Place& tile)
-      : p_(p), s_(s), tiled_(tiled), t_(t), m_(multiplier_of(p)), blocks_(p, tile.batch, tile.head, tile.row, tile.rows) {
-    const uint32_t seed = mix(mix(uint32_t(tile.batch * p.heads + tile.head) ^ p.seed_low) ^ p.seed_high);
+      : p_(p), s_(s), tiled_(tiled), t_(t), m_(multiplier_of(p, tile.head)), blocks_(p, tile.batch, tile.head, tile.row, tile.rows) {
+    const uint32_t word = dropout_word(p, tile.batch, tile.head) + uint32_t(p.first_query + tile.row);
     for (int v = 0; v < 2; v++) {
       offset_[v] = splat(kNothing * m_.slope);
       top_[v] = splat(-kInfinity);
-      row_bits_[v] = mix((VecU)lane_numbers() + (seed + uint32_t(tile.row + v * LANES)));
+      row_bits_[v] = mix((VecU)lane_numbers() + (word + uint32_t(v * LANES)));
     }
   }
 
@@ -238,7 +238,7 @@ class TileRun {
       if (kMore) {
         surprise_[v] -= x[v] * power[v] + x[v + 2] * power[v + 2];
         squares_[v] += x[v] * x[v] + x[v + 2] * x[v + 2];
-        if (p_.drop_below) {
+        if (p_.dropout_p != 0) {
           x[v] = kept(x[v], v, key);
           x[v + 2] = kept(x[v + 2], v, key + 1);
           kept_[v] += x[v] + x[v + 2];
@@ -252,8 +252,8 @@ class TileRun {
 
   // Dropout, as drop() in logits.h.
   inline __attribute__((always_inline)) Vec kept(Vec x, int v, int64_t key) const {
-    const VecU bits = mix(row_bits_[v] ^ mix(uint32_t(key)));
-    return bits < p_.drop_below - VecU{} ? Vec{} : x * splat(Real(p_.keep_factor));
+    const VecU bits = mix(row_bits_[v] ^ mix(uint32_t(p_.first_key + key)));
+    return bits < drop_below(p_) - VecU{} ? Vec{} : x * splat(keep_factor(p_));
   }
 
   // To the nearest bfloat16; a NaN's sum is NaN whatever becomes of it here.
@@ -321,7 +321,7 @@ class TileRun {
       const auto keep = [v](float* to, Vec x) { store(to + v * LANES, x); };
       keep(t_.state.offset, offset_[v]);
       keep(t_.state.sum, exact_[v]);
-      keep(t_.state.exact, kMore && p_.drop_below ? kept_[v] : exact_[v]);
+      keep(t_.state.exact, kMore && p_.dropout_p != 0 ? kept_[v] : exact_[v]);
       keep(t_.state.rounded, rounded_[v]);
       if (!kMore || !s_) continue;
       keep(t_.state.top, top_[v]);
