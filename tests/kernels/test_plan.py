@@ -1,6 +1,8 @@
 """What a plan says is what runs: over every kind of problem, dtype, option and mode, `explain` against a recorder."""
 
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +20,7 @@ from clearhead.kernels.library import library
 from clearhead.kernels.problem import Problem
 from clearhead.kernels.reference import Reference
 from clearhead.kernels.registry import KERNELS
-from clearhead.kernels.torch_sdpa import TorchSdpa
+from clearhead.kernels.torch_sdpa import TorchSdpa, flash_runs
 from clearhead.multihead import functional
 
 from .cases import CASES
@@ -301,6 +303,7 @@ def test_explain_takes_the_arguments_of_attention() -> None:
 
 
 @needs_native
+@pytest.mark.skipif(not flash_runs(torch.bfloat16), reason="torch's attention of bfloat16 raises here")
 def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_without(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,3 +357,30 @@ def test_blockwise_and_functional_are_where_the_recorder_looks() -> None:
     assert functional.plan is plan.plan
     assert blockwise.forward
     assert figures.TASKS
+
+
+PROGRAM = """
+import torch
+from clearhead import attention, kernels
+for size in ((1, 2, 131, 64), (2, 3, 1, 64), (1, 1, 1, 1)):
+    for learns in (False, True):
+        for kernel in (None, "torch"):
+            x = torch.randn(size).bfloat16().requires_grad_(learns)
+            planned = kernels.explain(x, x, x, kernel=kernel)
+            out = attention(x, x, x, kernel=kernel)
+            if learns:
+                out.sum().backward()
+            print(planned.path, planned.kernel)
+"""
+
+
+@pytest.mark.parametrize(
+    "variable", ["ATEN_CPU_CAPABILITY=avx2", "ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=AVX2"]
+)
+def test_torch_kept_from_its_instructions_is_not_called_for_what_it_refuses(variable: str) -> None:
+    """On a CPU with AMX, torch 2.13's own attention of bfloat16 raises with such an ATEN_CPU_CAPABILITY."""
+    name, _, value = variable.partition("=")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, name: value}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -23,7 +23,7 @@ from clearhead.kernels.figures import DECODE, FORWARD, TRAINING
 from clearhead.kernels.library import library, reads_tensors
 from clearhead.kernels.problem import Problem, carries_tangent
 from clearhead.kernels.registry import KERNELS, reason_against
-from clearhead.kernels.torch_sdpa import flash_can
+from clearhead.kernels.torch_sdpa import flash_can, flash_runs
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 
@@ -123,7 +123,8 @@ def _limits(forced_target: str | None, dtype: torch.dtype) -> _Limits | None:
     """None where no CPU target computes the dtype."""
     if current(dtype)[0] is None:
         return None
-    ranges = [costs.torch_is_faster(task, dtype) for task in (DECODE, FORWARD, TRAINING)]
+    runs = flash_runs(dtype)
+    ranges = [costs.torch_is_faster(task, dtype) if runs else costs.NEVER for task in (DECODE, FORWARD, TRAINING)]
     return _Limits(any(each != costs.NEVER for each in ranges), *ranges)
 
 

@@ -1,10 +1,13 @@
 """Kernel "torch": torch's own flash attention, and blockwise torch for what it cannot compute."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from clearhead.kernels import blockwise
 from clearhead.kernels.capability import Capability
+from clearhead.kernels.library import cpu_supports
 from clearhead.kernels.native_call import wide
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 from clearhead.spec import EVERYWHERE
@@ -88,7 +91,27 @@ def flash_can(problem: Problem) -> bool:
         return False  # under a causal mask it multiplies the masked -inf by the scale (seen in torch 2.13)
     if query.shape[-1] != value.shape[-1] or 0 in (*query.shape, *key.shape):
         return False
-    return flash_reads(query, key, value) and not carries_tangent(query, key, value, attention.bias)
+    return (
+        flash_runs(query.dtype)
+        and flash_reads(query, key, value)
+        and not carries_tangent(query, key, value, attention.bias)
+    )
+
+
+@cache
+def flash_runs(dtype: torch.dtype) -> bool:
+    """Whether the operator computes a dtype at all, as torch is set up.
+
+    Where oneDNN may multiply bfloat16 by instructions of AVX-512 and more, and ATEN_CPU_CAPABILITY keeps torch from
+    them, the operator raises "pack_vnni2 is only supported when avx512 is supported" (seen in torch 2.13).
+
+    >>> flash_runs(torch.float32)
+    True
+    """
+    if dtype is not torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return True
+    # A CPU without AVX-512 has no such instructions, whatever oneDNN says of it.
+    return "AVX512" in torch.backends.cpu.get_cpu_capability() or not cpu_supports("avx512f")
 
 
 def flash_reads(*tensors: Tensor) -> bool:

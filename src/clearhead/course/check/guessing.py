@@ -1,6 +1,6 @@
 """Ways to find the right option without knowing: length, place, absolute words, terms it alone has or lacks.
 
-Each is measured over a whole pack and said where it is more than chance; none makes an item wrong.
+Each is measured over a whole pack and warnings where it is more than chance; none makes an item wrong.
 """
 
 import re
