@@ -46,6 +46,7 @@ GIVEN = {
     ("export",): ["good", "--to", "csv"],
     ("import",): ["q.gift", "--into", "good"],
     ("doctor",): [],
+    ("tune",): ["--seconds", "1"],
     ("new", "pack"): ["other"],
     ("new", "item"): ["good", "another", "--kind", "card"],
     ("new", "schema"): ["item"],

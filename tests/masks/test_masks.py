@@ -140,7 +140,7 @@ def test_alibi_says_what_it_takes(slopes):
 def test_alibi_is_slopes_and_no_tensor():
     slopes = torch.tensor([0.5, 0.25])
     found = masks.lower((masks.causal() & masks.alibi(slopes)).shifted(3), L, S)
-    assert (found.reach, found.allow, found.bias, found.alibi_offset) == ((None, 3), None, None, 3)
+    assert (found.reach, found.allow, found.bias, found.first_query) == ((None, 3), None, None, 3)
     assert torch.equal(found.alibi, slopes)
     assert masks.is_small(masks.alibi(slopes) & masks.padding([3, 4]))
     twice = masks.lower(masks.alibi(slopes) & masks.alibi(slopes) & masks.relative(torch.ones(3)), L, S)

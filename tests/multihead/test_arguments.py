@@ -166,8 +166,8 @@ def test_a_causal_bias_makes_no_table() -> None:
     query = torch.randn(1, 1, 1, D)
     key = torch.randn(1, 1, length, D)
     found = clearhead.AttentionMatrix(query, key, allow=causal_lower_right(1, length))
-    assert found._logits.allow is None
-    assert found._logits.ruled is None
+    assert found._logits.attention.allow is None
+    assert found._logits.attention.rule is None
 
 
 def test_a_causal_bias_of_other_sizes_or_beside_is_causal_is_refused() -> None:

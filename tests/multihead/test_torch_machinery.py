@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import clearhead
 from clearhead import masks
+from clearhead.spec import Attention
 
 B, H, H_KV, L, S, D, E = 2, 6, 3, 5, 7, 11, 13
 
@@ -105,10 +106,10 @@ def test_opcheck(learning):
     bias = torch.randn(L, S, requires_grad=learning)
     sinks, slopes = (torch.randn(H, requires_grad=learning) for _ in range(2))
     allow = torch.rand(B, 1, L, S) > 0.3
-    torch.library.opcheck(
-        torch.ops.clearhead.attend.default,
-        (q, k, v, allow, bias, sinks, slopes, None, 0.3, None, 3, 5.0, 0.0, 2, "torch"),
+    attention = Attention.of(
+        0.3, reach=(None, 3), first_query=2, allow=allow, bias=bias, sinks=sinks, alibi=slopes, softcap=5.0
     )
+    torch.library.opcheck(torch.ops.clearhead.attend.default, (q, k, v, *attention.arguments(), "torch"))
 
 
 def test_vmap_and_functional_gradients():

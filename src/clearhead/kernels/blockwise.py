@@ -1,6 +1,6 @@
-"""Attention in plain torch, a block of queries at a time: every field of Problem, in any float dtype.
+"""Attention in plain torch, a block of queries at a time: every field of an attention, in any float dtype.
 
-The reference kernel is this file at float64. The torch kernel falls back on it for what SDPA cannot say.
+The reference kernel is this file at float64. The torch kernel falls back to it where SDPA cannot compute a problem.
 """
 
 from collections.abc import Iterator
@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from clearhead.kernels import dropout
 from clearhead.kernels.precision import in_own_dtype
 from clearhead.kernels.problem import Gradients, Problem, Result
+from clearhead.spec import LEARNABLE, Attention, cap_slope, distances, logits
+from clearhead.spec.dropout import kept
 
 BLOCK = 1 << 20  # logits held at once: 4 MiB in float32, and some ten such tensors live at a time
-NOTHING = -1e37  # a row of which no logit is more may attend nothing, as if all were -inf: the native kernel's limit
+EMPTY = -1e37  # a row without a logit above this may attend nothing, as if all were -inf: the native kernel's limit
 
 
 @in_own_dtype
@@ -27,17 +28,18 @@ def forward(problem: Problem, dtype: torch.dtype) -> Result:
     out = query.new_empty(batch, heads, length, value.shape[-1])
     lse = query.new_empty(batch, heads, length)
     for rows in _blocks(problem):
-        logits, _ = _logits(problem, query, key, rows)
-        total = torch.logsumexp(logits, -1)
-        total = total.masked_fill(total < NOTHING, -torch.inf)
-        if problem.sinks is not None:
-            total = torch.logaddexp(total, problem.sinks.to(dtype)[:, None])
-        weights = _summing(_weights(logits, total), problem)
-        keep = _kept(problem, rows)
-        if keep is not None:
-            weights = weights * keep.to(dtype) / (1 - problem.dropout_p)
-        out[:, :, rows.start : rows.stop] = _ungroup(_group(weights, problem) @ value, heads)
-        lse[:, :, rows.start : rows.stop] = total
+        attention = problem.attention.part(rows, slice(None)).cast(dtype)
+        block = logits(attention, _scaled(problem, attention, query[:, :, rows], key))
+        total = torch.logsumexp(block, -1)
+        total = total.masked_fill(total < EMPTY, -torch.inf)
+        if attention.sinks is not None:
+            total = torch.logaddexp(total, attention.sinks[:, None])
+        weights = _normalised(_weights(block, total), attention)
+        factor = _dropout_factor(attention, weights)
+        if factor is not None:
+            weights = weights * factor
+        out[:, :, rows] = _ungroup(_group(weights, problem) @ value, heads)
+        lse[:, :, rows] = total
     return Result(out.to(problem.query.dtype), lse)
 
 
@@ -51,129 +53,113 @@ def backward(
     logit is P (dP - δ + d lse), and that of a sink is its own weight times (d lse - δ).
     """
     query, key, value = (t.to(dtype) for t in (problem.query, problem.key, problem.value))
-    heads = query.shape[1]
+    heads, whole = query.shape[1], problem.attention
     grad_query, grad_key, grad_value = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
-    grad_bias = None if problem.bias is None else torch.zeros_like(problem.bias, dtype=dtype)
-    grad_sinks = None if problem.sinks is None else torch.zeros_like(problem.sinks, dtype=dtype)
-    grad_alibi = None if problem.alibi is None else torch.zeros_like(problem.alibi, dtype=dtype)
+    learned = {name: torch.zeros_like(getattr(whole, name), dtype=dtype) for name in _learnable(whole)}
 
     for rows in _blocks(problem):
-        here = (slice(None), slice(None), slice(rows.start, rows.stop))
-        lse = result.lse[here].to(dtype)
-        logits, slope = _logits(problem, query, key, rows)
-        weights = _summing(_weights(logits, lse), problem)
-        upstream = _group(grad_out[here].to(dtype), problem)
+        lse, upstream = result.lse[:, :, rows].to(dtype), _group(grad_out[:, :, rows].to(dtype), problem)
+        attention = whole.part(rows, slice(None)).cast(dtype)
+        scaled = _scaled(problem, attention, query[:, :, rows], key)
+        weights = _normalised(_weights(logits(attention, scaled), lse), attention)
         grad_weights = _ungroup(upstream @ value.mT, heads)
-        keep = _kept(problem, rows)
-        dropped = weights
-        if keep is not None:
-            factor = keep.to(dtype) / (1 - problem.dropout_p)
+        factor, dropped = _dropout_factor(attention, weights), weights
+        if factor is not None:
             dropped, grad_weights = weights * factor, grad_weights * factor
         grad_value += _group(dropped, problem).mT @ upstream
 
-        # A row that may attend nothing has a constant output and lse: whatever comes from above stops here.
+        # A row that may attend nothing has a constant output and lse: no gradient passes through it.
         shift = (weights * grad_weights).sum(-1)
         if grad_lse is not None:
-            shift = shift - grad_lse[here].to(dtype)
+            shift = shift - grad_lse[:, :, rows].to(dtype)
         shift = shift.masked_fill(lse == -torch.inf, 0)
         grad_logits = weights * (grad_weights - shift[..., None])
-        if grad_sinks is not None and problem.sinks is not None:
-            weight = _weights(problem.sinks.to(dtype)[None, :, None, None].expand(*lse.shape, 1), lse)[..., 0]
-            grad_sinks -= (weight * shift).sum((0, 2))
-        if grad_bias is not None:
-            part = rows_of(grad_bias, rows, query.shape[2])
-            part += grad_logits.sum_to_size(part.shape)
-        if grad_alibi is not None:
-            grad_alibi -= (grad_logits * _distance(problem, rows)).sum((0, 2, 3))
-        if slope is not None:
-            grad_logits = grad_logits * slope
-        grouped = _group(grad_logits, problem)
-        grad_query[here] = _ungroup(grouped @ key, heads) * problem.scale
-        grad_key += grouped.mT @ _group(query[here], problem) * problem.scale
+        _add_learned(learned, attention, rows, grad_logits, shift, lse)
+        slope = cap_slope(attention, scaled)
+        grad_scaled = grad_logits if slope is None else grad_logits * slope
+        if "head_scale" in learned:
+            along_query = _ungroup(_group(grad_scaled, problem) @ key, heads) * query[:, :, rows]
+            learned["head_scale"] += along_query.sum((0, 2, 3)) * attention.scale
+        grad_products = _group(grad_scaled * attention.multiplier, problem)
+        grad_query[:, :, rows] = _ungroup(grad_products @ key, heads)
+        grad_key += grad_products.mT @ _group(query[:, :, rows], problem)
 
     return Gradients(
         grad_query.to(problem.query.dtype),
         grad_key.to(problem.key.dtype),
         grad_value.to(problem.value.dtype),
-        grad_bias if grad_bias is None or problem.bias is None else grad_bias.to(problem.bias.dtype),
-        grad_sinks if grad_sinks is None or problem.sinks is None else grad_sinks.to(problem.sinks.dtype),
-        grad_alibi if grad_alibi is None or problem.alibi is None else grad_alibi.to(problem.alibi.dtype),
+        {name: grad.to(getattr(whole, name).dtype) for name, grad in learned.items()},
     )
 
 
-def rows_of(tensor: Tensor, rows: range, length: int) -> Tensor:
-    """Take a block of rows of something broadcastable to (B, H, L, S), as a 4-axis view."""
-    full = tensor.view((1,) * (4 - tensor.dim()) + tuple(tensor.shape))
-    return full if full.shape[2] != length else full[:, :, rows.start : rows.stop]
+def _add_learned(
+    learned: dict[str, Tensor], attention: Attention, rows: slice, grad_logits: Tensor, shift: Tensor, lse: Tensor
+) -> None:
+    """Add a block's gradients of the attention's own tensors to `learned`."""
+    if attention.sinks is not None and "sinks" in learned:
+        sink = attention.sinks[None, :, None, None].expand(*lse.shape, 1)
+        learned["sinks"] -= (_weights(sink, lse)[..., 0] * shift).sum((0, 2))
+    if "bias" in learned:
+        part = rows_of(learned["bias"], rows)
+        part += grad_logits.sum_to_size(part.shape)
+    if "alibi" in learned:
+        length, keys = grad_logits.shape[-2:]
+        distance = distances(attention, length, keys, grad_logits.device)
+        learned["alibi"] -= (grad_logits * distance).sum((0, 2, 3))
 
 
-def _blocks(problem: Problem) -> Iterator[range]:
+def rows_of(mask: Tensor, rows: slice) -> Tensor:
+    """A block of rows of something that broadcasts to (B, H, L, S), as a view with four axes."""
+    full = mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
+    return full if full.shape[2] == 1 else full[:, :, rows]
+
+
+def _learnable(attention: Attention) -> list[str]:
+    return [name for name in attention.tensors() if name in LEARNABLE]
+
+
+def _blocks(problem: Problem) -> Iterator[slice]:
     """Split the queries so that one block's logits are about BLOCK numbers."""
-    batch, heads, length, _ = problem.query.shape
+    batch, heads, length, keys = problem.shape
     if batch * heads == 0:
         return
-    step = max(1, BLOCK // max(1, batch * heads * problem.key.shape[2]))
+    step = max(1, BLOCK // max(1, batch * heads * keys))
     for start in range(0, length, step):
-        yield range(start, min(start + step, length))
+        yield slice(start, min(start + step, length))
 
 
-def _logits(problem: Problem, query: Tensor, key: Tensor, rows: range) -> tuple[Tensor, Tensor | None]:
-    """The masked logits of a block, (B, H, rows, S), and the slope of the soft cap where there is one."""
-    length, keys = query.shape[2], key.shape[2]
-    block = _group(query[:, :, rows.start : rows.stop], problem)
-    logits = _ungroup(block @ key.mT, query.shape[1]) * problem.scale
-    slope = None
-    if problem.softcap is not None:
-        tanh = torch.tanh(logits / problem.softcap)
-        logits, slope = tanh * problem.softcap, 1 - tanh * tanh
-    if problem.bias is not None:
-        logits = logits + rows_of(problem.bias, rows, length).to(logits.dtype)
-    if problem.alibi is not None:
-        logits = logits - problem.alibi.to(logits.dtype)[:, None, None] * _distance(problem, rows)
-    if problem.allow is not None:
-        logits = logits.masked_fill(~rows_of(problem.allow, rows, length), -torch.inf)
-    low, high = problem.band
-    if low is not None or high is not None:
-        apart = torch.arange(keys, device=query.device) - torch.arange(
-            rows.start, rows.stop, device=query.device
-        ).unsqueeze(-1)
-        if low is not None:
-            logits = logits.masked_fill(apart < low, -torch.inf)
-        if high is not None:
-            logits = logits.masked_fill(apart > high, -torch.inf)
-    return logits, slope
+def _scaled(problem: Problem, attention: Attention, query: Tensor, key: Tensor) -> Tensor:
+    """(B, H, rows, S): q·k times the multiplier, for a block of queries."""
+    return _ungroup(_group(query, problem) @ key.mT, query.shape[1]) * attention.multiplier
 
 
-def _distance(problem: Problem, rows: range) -> Tensor:
-    """(rows, S), int64: how far each key is from each query of a block, as ALiBi counts."""
-    device = problem.query.device
-    places = torch.arange(rows.start, rows.stop, device=device) + problem.alibi_offset
-    return (places[:, None] - torch.arange(problem.key.shape[2], device=device)).abs()
-
-
-def _weights(logits: Tensor, lse: Tensor) -> Tensor:
+def _weights(block: Tensor, lse: Tensor) -> Tensor:
     """exp(logits - lse), and 0 in a row whose lse is -inf."""
-    return torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0)[..., None])
+    return torch.exp(block - lse.masked_fill(lse == -torch.inf, 0)[..., None])
 
 
-def _summing(weights: Tensor, problem: Problem) -> Tensor:
-    """logits - lse loses digits where both are in the hundreds, and all of them at -1e9, which people add to mask a
-    whole row; a row that sums to 1 gets them back. With sinks it does not."""
-    if problem.sinks is not None:
+def _normalised(weights: Tensor, attention: Attention) -> Tensor:
+    """The weights, with rows that sum to 1 unless there are sinks.
+
+    logits - lse loses digits where both are in the hundreds, and all of them at -1e9, which people add to mask a whole
+    row; dividing by the row's sum restores them.
+    """
+    if attention.sinks is not None:
         return weights
     return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
 
 
-def _kept(problem: Problem, rows: range) -> Tensor | None:
-    if problem.dropout_p == 0:
+def _dropout_factor(attention: Attention, weights: Tensor) -> Tensor | None:
+    """What the weights are multiplied by: 0 where dropped, 1/(1 - p) where kept; None without dropout."""
+    if attention.dropout_p == 0:
         return None
-    batch, heads, _, _ = problem.query.shape
-    keep = dropout.kept(problem.seed, batch, heads, rows, problem.key.shape[2], problem.dropout_p)
-    return keep.to(problem.query.device)
+    batch, heads, length, keys = weights.shape
+    keep = kept(attention, (batch, heads, length, keys)).to(weights.device)
+    return keep.to(weights.dtype) / (1 - attention.dropout_p)
 
 
 def _group(tensor: Tensor, problem: Problem) -> Tensor:
-    """(B, H, l, X) -> (B, H_kv, group·l, X): query heads that share a key head stand one under the other."""
+    """(B, H, l, X) -> (B, H_kv, group·l, X): the rows of query heads that share a key head, one below the other."""
     batch, _, rows, width = tensor.shape
     return tensor.reshape(batch, problem.key.shape[1], problem.group * rows, width)
 

@@ -88,6 +88,7 @@ def machine() -> dict[str, Any]:
         "format": FORMAT,
         "cpu": cpu_name(),
         "features": sorted(cpu_features()),
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "versions": {"clearhead": __version__, "torch": torch.__version__},
     }
 

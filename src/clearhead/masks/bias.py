@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError
-from clearhead.masks.mask import And, BlockState, Mask, joint_sizes
+from clearhead.masks.mask import And, Mask, joint_sizes
+from clearhead.spec import BlockState
 
 
 class Bias(Mask):

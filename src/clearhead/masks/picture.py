@@ -1,6 +1,7 @@
 """A mask as a small picture in text."""
 
-from clearhead.masks.mask import BlockState, Mask
+from clearhead.masks.mask import Mask
+from clearhead.spec import BlockState
 
 LARGEST = 32  # entries a side that are drawn one by one
 

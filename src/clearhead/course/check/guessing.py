@@ -1,6 +1,6 @@
 """Ways to find the right option without knowing: length, place, absolute words, terms it alone has or lacks.
 
-Each is measured over a whole pack and said where it is more than chance; none makes an item wrong.
+Each is measured over a whole pack and warnings where it is more than chance; none makes an item wrong.
 """
 
 import re
@@ -15,21 +15,27 @@ _WORD = re.compile(r"[a-z]{2,}")
 
 def guessable(outcomes: Sequence[Outcome]) -> list[str]:
     """Return what gives the right option away too often, one sentence each."""
-    asked = [one.proved for one in outcomes if one.proved and sum(option.correct for option in one.proved.options) == 1]
-    asked = [one for one in asked if len(one.options) >= 3]
+    asked = [
+        outcome.proved
+        for outcome in outcomes
+        if outcome.proved and sum(option.correct for option in outcome.proved.options) == 1
+    ]
+    asked = [item for item in asked if len(item.options) >= 3]
     if len(asked) < FEWEST:
         return []
-    fair = sum(1 / len(one.options) for one in asked)
-    said = []
-    for name, pick in (("longest", max), ("shortest", min)):
-        count = sum(pick(one.options, key=_length).correct for one in asked)
+    fair = sum(1 / len(item.options) for item in asked)
+    warnings = []
+    for name, extreme in (("longest", max), ("shortest", min)):
+        count = sum(extreme(item.options, key=_length).correct for item in asked)
         if count > 2 * fair:
-            said.append(f"the right option is the {name} in {count} of {len(asked)} items; make them alike in length")
-    places = [next(option.key for option in one.options if option.correct) for one in asked]
+            warnings.append(
+                f"the right option is the {name} in {count} of {len(asked)} items; make them alike in length"
+            )
+    places = [next(option.key for option in item.options if option.correct) for item in asked]
     most = max(sorted(set(places)), key=places.count)
     if places.count(most) > 2 * fair:
-        said.append(f"the right option is ({most}) in {places.count(most)} of {len(asked)} items")
-    return said + _absolute(asked) + _alone(asked)
+        warnings.append(f"the right option is ({most}) in {places.count(most)} of {len(asked)} items")
+    return warnings + _absolute(asked) + _alone(asked)
 
 
 def _length(option: Option) -> int:
@@ -38,9 +44,9 @@ def _length(option: Option) -> int:
 
 def _absolute(asked: Sequence[Proved]) -> list[str]:
     """Absolute words ("always", "only") that stand mostly in wrong options."""
-    right = [bool(ABSOLUTE & _words(o)) for one in asked for o in one.options if o.correct]
-    wrong = [bool(ABSOLUTE & _words(o)) for one in asked for o in one.options if not o.correct]
-    shares = [sum(some) / len(some) for some in (right, wrong)]
+    right = [bool(ABSOLUTE & _words(o)) for item in asked for o in item.options if o.correct]
+    wrong = [bool(ABSOLUTE & _words(o)) for item in asked for o in item.options if not o.correct]
+    shares = [sum(group) / len(group) for group in (right, wrong)]
     if sum(wrong) < FEWEST or shares[1] <= 2 * shares[0]:
         return []
     return [
@@ -51,29 +57,31 @@ def _absolute(asked: Sequence[Proved]) -> list[str]:
 
 def _alone(asked: Sequence[Proved]) -> list[str]:
     """Terms that one option alone has, or alone lacks, where that option is the right one too often."""
-    said = []
+    warnings = []
     for name, odd in (("alone has", _alone_has), ("alone lacks", _alone_lacks)):
-        found = [(one, place) for one in asked if (place := odd(one)) is not None]
-        if len(found) < FEWEST:
+        exceptions = [(item, place) for item in asked if (place := odd(item)) is not None]
+        if len(exceptions) < FEWEST:
             continue
-        count = sum(one.options[place].correct for one, place in found)
-        if count > 2 * sum(1 / len(one.options) for one, _ in found):
-            said.append(f"the option that {name} a term of the question is right in {count} of {len(found)} items")
-    return said
+        count = sum(item.options[place].correct for item, place in exceptions)
+        if count > 2 * sum(1 / len(item.options) for item, _ in exceptions):
+            warnings.append(
+                f"the option that {name} a term of the question is right in {count} of {len(exceptions)} items"
+            )
+    return warnings
 
 
-def _alone_has(one: Proved) -> int | None:
+def _alone_has(item: Proved) -> int | None:
     """The option that is the only one to take up words of the stem."""
-    stem = set(_WORD.findall(one.stem.lower())) - _SMALL
-    having = [place for place, option in enumerate(one.options) if stem & _words(option)]
+    stem = set(_WORD.findall(item.stem.lower())) - _SMALL
+    having = [place for place, option in enumerate(item.options) if stem & _words(option)]
     return having[0] if len(having) == 1 else None
 
 
-def _alone_lacks(one: Proved) -> int | None:
+def _alone_lacks(item: Proved) -> int | None:
     """The option that lacks a word which all the others have."""
-    words = [_words(option) - _SMALL for option in one.options]
+    words = [_words(option) - _SMALL for option in item.options]
     for place in range(len(words)):
-        others = [some for at, some in enumerate(words) if at != place]
+        others = [group for at, group in enumerate(words) if at != place]
         if set.intersection(*others) - words[place]:
             return place
     return None

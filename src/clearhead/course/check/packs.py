@@ -31,7 +31,7 @@ def check(
         seeds: at how many seeds an item with variants must hold.
         receipts: a folder for <pack>.json, what was proved with which versions, and for the proofs; None: neither.
     Returns:
-        How many items and pages are wrong; a pack that is not written right counts as one.
+        How many items and pages are wrong; a malformed pack counts as one.
     """
     return sum(_check(path, item, jobs, fresh, seeds, receipts, show) for path in packs or shipped())
 

@@ -171,9 +171,9 @@ class Topic:
     summary: str
     order: int
     minutes: int = 5
-    needs: tuple[str, ...] = ()
     pages: Mapping[str, Page] = field(default_factory=dict)
     challenges: tuple[Challenge, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

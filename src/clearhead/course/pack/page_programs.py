@@ -50,19 +50,19 @@ def page_programs(page: Page) -> list[PageProgram]:
     Raises:
         PackError: a figure's slider is not written right; at the line of its fence.
     """
-    found = []
+    programs = []
     for info, source, line in fences(page.text, page.file):
         words = info.split()
         if words[:2] == ["python", "run"]:
-            found.append(PageProgram(source, line, varies="varies" in words))
+            programs.append(PageProgram(source, line, varies="varies" in words))
         elif words[:2] == ["python", "figure"]:
-            found.append(_figure(info, source, line, page.file))
-    return found
+            programs.append(_figure(info, source, line, page.file))
+    return programs
 
 
 def _figure(info: str, source: str, line: int, file: str) -> PageProgram:
-    def wrong(said: str) -> PackError:
-        return PackError(said, file=file, line=line - 1)
+    def wrong(problem: str) -> PackError:
+        return PackError(problem, file=file, line=line - 1)
 
     try:
         words = shlex.split(info)[2:]

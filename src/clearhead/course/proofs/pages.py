@@ -94,20 +94,20 @@ def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
     printed_by = [program for program in programs for _ in range(program.outputs)]
     for run in runs:
         if run.raised:
-            said = f"the program raises {run.raised.type}: {run.raised.message}"
-            raise ProofError(said, file=page.file, line=run.raised.line or programs[0].line)
+            problem = f"the program raises {run.raised.type}: {run.raised.message}"
+            raise ProofError(problem, file=page.file, line=run.raised.line or programs[0].line)
         if run.stopped:
             raise ProofError(f"the page's programs were stopped: {run.stopped}", file=page.file, line=programs[0].line)
         if run.stdout.count(END) < len(printed_by):
-            said = f"the page's programs ended early, with exit status {run.exit_code}"
-            raise ProofError(said, file=page.file, line=printed_by[run.stdout.count(END)].line)
+            problem = f"the page's programs ended early, with exit status {run.exit_code}"
+            raise ProofError(problem, file=page.file, line=printed_by[run.stdout.count(END)].line)
     outputs = [run.stdout.split(END) for run in runs]
     for program, first, second in zip(printed_by, *outputs, strict=False):
         if program.draws and (why := _not_a_picture(first)):
             raise ProofError(f"the figure {why}", file=page.file, line=program.line)
         if first != second and not program.varies:
-            said = "two runs print different things: seed what is random, or mark it `python run varies`"
-            raise ProofError(said, file=page.file, line=program.line)
+            problem = "two runs print different things: seed what is random, or mark it `python run varies`"
+            raise ProofError(problem, file=page.file, line=program.line)
     return len(programs)
 
 

@@ -22,7 +22,7 @@ _CODE = re.compile(r"`[^`]*`|\$[^$]*\$|\{\{[^{}]*\}\}|\[[^\[\]]*\]\([^()]*\)")
 _GAP = "gap"  # stands where code or a value was
 _NOUNS = 2  # words after a counting word among which the name of what is counted is looked for
 _LONG = re.compile(r"(?<![\w.])-?\d+\.\d{9,}(?!\d)")  # 0.19999999999999996
-_NOUGHT = re.compile(r"(?<![\w.])-?0\.0{5,}(?![\d.])")  # 0.0000000: nothing, to seven places
+_ZEROS = re.compile(r"(?<![\w.])-?0\.0{5,}(?![\d.])")  # 0.0000000: nothing, to seven places
 _ROW = re.compile(r"\[\s*((?:0?\.\d{1,3}|[01](?:\.0+)?)(?:\s*,\s*(?:0?\.\d{1,3}|[01](?:\.0+)?))+)\s*\]")
 _NEAR = 0.016  # a row that should sum to one and was rounded to two or three places is no further away
 
@@ -42,9 +42,9 @@ def check_wording(item: Item, proofs: Sequence[Proved]) -> None:
         if row:
             raise ProofError(f"with seed {proved.receipt.seed}: {row}", file=item.file, line=1)
     for name, text, line in _prose(item):
-        said = stale_word(text, proofs)
-        if said:
-            raise ProofError(f"{name} {said}", file=item.file, line=line)
+        stale = stale_word(text, proofs)
+        if stale:
+            raise ProofError(f"{name} {stale}", file=item.file, line=line)
 
 
 def stale_word(text: str, proofs: Sequence[Proved]) -> str:
@@ -64,7 +64,7 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
         for name in proofs[0].values:
             if not (multiple and _is_multiple(name)) and not _names(name, counted):
                 continue
-            shown = [one.values.get(name, "") for one in proofs]
+            shown = [proved.values.get(name, "") for proved in proofs]
             if meant in _read(shown[0]) and any(meant not in _read(other) for other in shown):
                 other = next(other for other in shown if meant not in _read(other))
                 return f"says {word!r}, and {{{{{name}}}}} is {shown[0]} at one seed and {other} at another"
@@ -79,11 +79,11 @@ def odd_number(text: str) -> str:
     >>> odd_number("the sum is 0.0000000"), odd_number("0.25 of 1,000")
     ('shows 0.0000000, which says nothing; show more places, or 0', '')
     """
-    found = _LONG.search(text)
-    if found:
-        return f"shows {found[0]}; round it"
-    found = _NOUGHT.search(text)
-    return f"shows {found[0]}, which says nothing; show more places, or 0" if found else ""
+    match = _LONG.search(text)
+    if match:
+        return f"shows {match[0]}; round it"
+    match = _ZEROS.search(text)
+    return f"shows {match[0]}, which says nothing; show more places, or 0" if match else ""
 
 
 def uneven_row(stem: str) -> str:
@@ -92,10 +92,10 @@ def uneven_row(stem: str) -> str:
     >>> uneven_row("The weights are `[0.33, 0.33, 0.33]`.")
     'shows the row [0.33, 0.33, 0.33], which sums to 0.99; choose numbers that sum to one'
     """
-    for found in _ROW.finditer(stem):
-        total = sum(map(float, found[1].split(",")))
+    for row in _ROW.finditer(stem):
+        total = sum(map(float, row[1].split(",")))
         if 1e-9 < abs(total - 1) < _NEAR:
-            return f"shows the row {found[0]}, which sums to {total:.3g}; choose numbers that sum to one"
+            return f"shows the row {row[0]}, which sums to {total:.3g}; choose numbers that sum to one"
     return ""
 
 

@@ -22,7 +22,7 @@ with needs(*STUDIO):
     from clearhead.studio.accounts.throttle import Throttle
     from clearhead.studio.app import error_pages
     from clearhead.studio.explore import experiments, own_class, playground, walk
-    from clearhead.studio.learn import home, preferences, progress, search, topic
+    from clearhead.studio.learn import home, next_step, preferences, progress, search, topic
     from clearhead.studio.learner.database import Database
     from clearhead.studio.learner.store import Store
     from clearhead.studio.lens import head_data, lens_pages
@@ -37,7 +37,20 @@ with needs(*STUDIO):
     from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
 
 PARTS = (
-    *(home, topic, practice, mistakes, assessments, feedback, own_class, walk, head_data, playground, experiments),
+    *(
+        home,
+        next_step,
+        topic,
+        practice,
+        mistakes,
+        assessments,
+        feedback,
+        own_class,
+        walk,
+        head_data,
+        playground,
+        experiments,
+    ),
     *(progress, search, notes, preferences, offline_cards, lens_pages),
 )
 FOLDER = Path(__file__).parents[1]  # of the studio: its static files are there

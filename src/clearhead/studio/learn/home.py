@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.course import Item, Mastery, Pack, Progress, Topic
 from clearhead.course.progress.mastery import GOOD, WEIGHT
-from clearhead.studio.learn import welcome_figure
+from clearhead.studio.learn import path, welcome_figure
 from clearhead.studio.learner import review_queue
 from clearhead.studio.learner.review_session import SESSION_LENGTH, ReviewSession, plan_session
 from clearhead.studio.questions.question import ASKED
@@ -51,8 +51,8 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
             :3
         ],
         tried=bool(tried),
-        topics=(known := [(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics]),
-        following=next(((pack, topic) for pack, topic, right, all in known if right < all), None),
+        topics=[(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics],
+        way=path.following(path.ways(context), place.address if place else ""),
         now=context.now(),
     )
 

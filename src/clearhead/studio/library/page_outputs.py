@@ -43,13 +43,13 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
             half.replace(place)
     left, each = iter(outputs), iter(programs)
 
-    def shown(found: re.Match[str]) -> str:
+    def shown(block: re.Match[str]) -> str:
         program = next(each)
         printed = [next(left) for _ in range(program.outputs)]
         if program.draws:
             return _frames(program, printed)
         below = f"\n\n~~~output\n{printed[0].rstrip()}\n~~~" if printed[0].strip() else ""
-        return f"```python\n{found[1]}```{below}"
+        return f"```python\n{block[1]}```{below}"
 
     return FENCE.sub(shown, page.text)
 

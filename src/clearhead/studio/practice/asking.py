@@ -21,6 +21,7 @@ MODES = {
     "recall": mark("Recall"),
     "practice": mark("Practice"),
     "review": mark("Review"),
+    "path": mark("Path"),
     "build": mark("Build"),
     "test": mark("Test"),
     "challenge": mark("Challenge"),
@@ -149,6 +150,11 @@ def onward(context: Context, item: Item, mode: str, *, graded: str = "", focus: 
         mode = "practice"
     if mode == "review":
         base = f"/review?after={item.id}" + (f"&since={since}" if since else "")
+    elif mode == "path":
+        base = (
+            topic.address(context.library.pack_of(item.id), context.library.topic_of(item), "next")
+            + f"?after={item.id}"
+        )
     else:
         pack, this = context.library.pack_of(item.id), context.library.topic_of(item)
         base = topic.address(pack, this, mode if mode in MODES else "practice") + f"?after={item.id}"

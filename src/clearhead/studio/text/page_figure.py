@@ -43,8 +43,8 @@ def figure(block: str, code: Callable[[str], Markup]) -> Markup | None:
     prefix = f"f{hashlib.sha256(block.encode()).hexdigest()[:8]}"
     name = shown.label or _("Figure")
     drawn = [
-        svg.figure(one, f"{name} {value}".strip(), f"{prefix}-{place}-")
-        for place, (one, value) in enumerate(zip(shown.frames, shown.values or [""], strict=True))
+        svg.figure(frame, f"{name} {value}".strip(), f"{prefix}-{place}-")
+        for place, (frame, value) in enumerate(zip(shown.frames, shown.values or [""], strict=True))
     ]
     if not all(drawn):
         return None
