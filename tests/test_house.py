@@ -52,6 +52,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
         clearhead.atention  # noqa: B018
 
 
+@pytest.mark.slow
 def test_a_function_is_not_replaced_by_importing_a_room():
     imports = "import clearhead.multihead, clearhead.capture"
     assert python(f"{imports}; print(callable(clearhead.attention), callable(clearhead.observe))") == "True True"
@@ -62,6 +63,7 @@ def test_only_one_file_touches_the_native_library():
     assert set(users) <= {"library.py"}
 
 
+@pytest.mark.slow
 def test_a_machine_with_a_compiler_has_the_native_library():
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         pytest.skip("no C++ compiler here, so no native library is expected")

@@ -195,6 +195,7 @@ def test_where_torch_is_faster(ours: Cost, torchs: Cost, low: float, high: float
         assert found.holds(work) == (torchs.at(work) * costs.MARGIN < ours.at(work))
 
 
+@pytest.mark.slow
 @needs_native
 def test_every_task_of_every_dtype_is_measured() -> None:
     seen: list[tuple[int, int]] = []
