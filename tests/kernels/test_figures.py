@@ -13,8 +13,9 @@ import torch
 
 from clearhead import kernels
 from clearhead.errors import OptionError
-from clearhead.kernels import costs, figures, plan, tuning
-from clearhead.kernels.figures import FORWARD, TRAINING, Cost
+from clearhead.kernels import plan, tuning
+from clearhead.kernels.measured import costs, figures
+from clearhead.kernels.measured.figures import FORWARD, TRAINING, Cost
 
 from .targets import needs_native
 

@@ -15,8 +15,8 @@ import reference
 from clearhead import kernels
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels import Problem
-from clearhead.kernels.cpu_targets import VARIABLE, current, forget
-from clearhead.kernels.library import cpu_features, cpu_supports, library
+from clearhead.kernels.native.cpu_targets import VARIABLE, current, forget
+from clearhead.kernels.native.library import cpu_features, cpu_supports, library
 
 from .targets import HERE, TARGETS, needs_native
 
