@@ -1,4 +1,4 @@
-// The Python module. Its classes have the fields of arguments.h as attributes; clearhead/kernels/native.py sets them.
+// The Python module. Its classes have the fields of arguments.h as attributes; clearhead/kernels/native/kernel.py sets them.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from clearhead import kernels
-from clearhead.kernels.cpu_targets import current
+from clearhead.kernels.native.cpu_targets import current
 
 needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 

@@ -13,7 +13,7 @@ from bench.sweep_table import Case, Found, table
 from bench.work import TOLERANCE, Work, all_work
 
 from clearhead.kernels import targets
-from clearhead.kernels.torch_sdpa import flash_runs
+from clearhead.kernels.portable.torch_sdpa import flash_runs
 
 pytestmark = pytest.mark.skipif(not targets(), reason="the native library was not built on this machine")
 

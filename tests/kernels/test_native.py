@@ -15,8 +15,8 @@ import reference
 from clearhead import kernels
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels import Problem
-from clearhead.kernels.cpu_targets import VARIABLE, current, forget
-from clearhead.kernels.library import cpu_features, cpu_supports, library
+from clearhead.kernels.native.cpu_targets import VARIABLE, current, forget
+from clearhead.kernels.native.library import cpu_features, cpu_supports, library
 
 from .targets import HERE, TARGETS, needs_native
 
@@ -101,6 +101,7 @@ def test_one_thread_pool_is_shared_with_torch() -> None:
     assert len(mapped) == 1, "two OpenMP runtimes fight for the same cores"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nm") is None, reason="binutils is not installed")
 def test_the_build_check_finds_a_weak_symbol(tmp_path: Path) -> None:
     cmake, compiler = shutil.which("cmake", path=str(Path(sys.executable).parent)), shutil.which("g++")
@@ -161,6 +162,7 @@ def test_a_learned_bias_gets_the_same_bits_from_every_number_of_threads(shape: t
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @given(data=st.data())
 @settings(deadline=None, max_examples=15, derandomize=True)

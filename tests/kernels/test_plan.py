@@ -15,12 +15,15 @@ from torch import Tensor
 import clearhead
 from clearhead import kernels, masks
 from clearhead.errors import KernelError, ShapeError
-from clearhead.kernels import blockwise, costs, cpu_targets, fast_path, figures, plan
-from clearhead.kernels.library import library
+from clearhead.kernels import fast_path, plan
+from clearhead.kernels.measured import costs, figures
+from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.library import library
+from clearhead.kernels.portable import blockwise
+from clearhead.kernels.portable.reference import Reference
+from clearhead.kernels.portable.torch_sdpa import TorchSdpa, flash_runs
 from clearhead.kernels.problem import Problem
-from clearhead.kernels.reference import Reference
 from clearhead.kernels.registry import KERNELS
-from clearhead.kernels.torch_sdpa import TorchSdpa, flash_runs
 from clearhead.multihead import functional
 
 from .cases import CASES

@@ -236,7 +236,7 @@ def test_a_large_rule_is_never_made_a_tensor(name, monkeypatch):
 
     length, heads, rule = 700, 2, LARGE[name]
     monkeypatch.setattr("clearhead.kernels.calls.prepare.RULE_ENTRIES", 0)
-    monkeypatch.setattr("clearhead.kernels.blockwise.BLOCK", 1 << 15)
+    monkeypatch.setattr("clearhead.kernels.portable.blockwise.BLOCK", 1 << 15)
     monkeypatch.setattr(chunked_rule, "ROWS", 64)
     monkeypatch.setattr(chunked_rule, "COLUMNS", 32)
     # The mode would send the call through the operator; what is watched here is the plain way.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import KernelError
-from clearhead.kernels.native_call import wide
+from clearhead.kernels.native.call import wide
 from clearhead.kernels.plan import choose
 from clearhead.kernels.problem import Problem, Result, carries_tangent, has_own_memory, validate
 from clearhead.kernels.registry import KERNELS

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.kernels import cpu_targets
 from clearhead.kernels.autograd import backward
-from clearhead.kernels.cpu_targets import index_of
-from clearhead.kernels.library import library
-from clearhead.kernels.native_call import lse_dtype, wide
+from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.call import lse_dtype, wide
+from clearhead.kernels.native.cpu_targets import index_of
+from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_ONE_KEY, match
 from clearhead.kernels.problem import carries_tangent, has_own_memory
 from clearhead.spec import Attention

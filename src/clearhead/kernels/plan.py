@@ -14,16 +14,18 @@ from torch.autograd import forward_ad
 
 from clearhead import arguments
 from clearhead.errors import KernelError
-from clearhead.kernels import costs, cpu_targets, modes
+from clearhead.kernels import modes
 from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.prepare import is_causal_rule, is_simple, matrix_takes, prepare, records_operators
 from clearhead.kernels.capability import Kernel
-from clearhead.kernels.cpu_targets import current, forced
-from clearhead.kernels.figures import DECODE, FORWARD, TRAINING
-from clearhead.kernels.library import library, reads_tensors
+from clearhead.kernels.measured import costs
+from clearhead.kernels.measured.figures import DECODE, FORWARD, TRAINING
+from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.cpu_targets import current, forced
+from clearhead.kernels.native.library import library, reads_tensors
+from clearhead.kernels.portable.torch_sdpa import flash_can, flash_runs
 from clearhead.kernels.problem import Problem, carries_tangent
 from clearhead.kernels.registry import KERNELS, reason_against
-from clearhead.kernels.torch_sdpa import flash_can, flash_runs
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, RankError, ShapeError, shape_text
-from clearhead.kernels.library import library, reads_tensors
+from clearhead.kernels.native.library import library, reads_tensors
 from clearhead.kernels.tracing import untraced
 from clearhead.masks import Mask
 from clearhead.spec import divide_heads

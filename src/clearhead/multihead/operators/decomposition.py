@@ -9,8 +9,8 @@ from torch import Tensor
 from torch._decomp import register_decomposition
 
 from clearhead.kernels import Problem, Result
-from clearhead.kernels.blockwise import EMPTY
-from clearhead.kernels.native_call import wide
+from clearhead.kernels.native.call import wide
+from clearhead.kernels.portable.blockwise import EMPTY
 from clearhead.multihead.operators import custom_op, double_backward
 from clearhead.spec.band import outside
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.kernels import Problem, Result, in_own_dtype
-from clearhead.kernels.blockwise import BLOCK, EMPTY
+from clearhead.kernels.portable.blockwise import BLOCK, EMPTY
 from clearhead.multihead import dense_weights
 
 

@@ -102,7 +102,7 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
 def _cache_control(request: Request, shared: bool) -> str:
     """Return no-cache where Back may show the page with what was typed into it, else no-store.
 
-    In a shared studio, Back must show nothing of a learner after log-out. Clear-Site-Data at log-out makes Chromium
+    In a shared studio, Back must show nothing of a learner who logged out. Clear-Site-Data at log-out makes Chromium
     drop the pages that Back would show, in secure contexts, where it sends Sec-CH-UA. Firefox and WebKit keep them
     (docs/decisions/0025), so they get no-store, and drafts.js restores what was typed.
     """

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.capability import Capability
-from clearhead.kernels.cpu_targets import current, index_of, targets
-from clearhead.kernels.library import library
-from clearhead.kernels.native_call import DTYPES, Call, CallGradients, address, four, lse_dtype
+from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four, lse_dtype
+from clearhead.kernels.native.cpu_targets import current, index_of, targets
+from clearhead.kernels.native.library import library
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
 
 if TYPE_CHECKING:

@@ -39,7 +39,7 @@ class Call:
     """The Attention of native/arguments.h for a problem. Keep it until the library returns: it owns what that reads.
 
     Args:
-        library: clearhead._native.
+        library: the compiled library, of library.py.
         problem: what to compute.
         out: (B, H, L, D_v), where to; None where no output is computed.
         lse: (B, H, L), where to, or what a second pass reads.

@@ -18,7 +18,7 @@ import torch
 
 from clearhead import __version__
 from clearhead.files import unwritable
-from clearhead.kernels.library import cpu_features, cpu_name
+from clearhead.kernels.native.library import cpu_features, cpu_name
 
 VARIABLE = "CLEARHEAD_TUNE"
 FORMAT = 1

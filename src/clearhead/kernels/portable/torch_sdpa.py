@@ -5,10 +5,10 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from clearhead.kernels import blockwise
 from clearhead.kernels.capability import Capability
-from clearhead.kernels.library import cpu_supports
-from clearhead.kernels.native_call import wide
+from clearhead.kernels.native.call import wide
+from clearhead.kernels.native.library import cpu_supports
+from clearhead.kernels.portable import blockwise
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 from clearhead.spec import EVERYWHERE
 
