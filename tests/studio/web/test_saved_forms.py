@@ -30,6 +30,9 @@ FORMS: dict[str, dict[str, str]] = {
     "/settings": {"theme": "dark", "clock": "off"},
     "/settings/start-over": {},
     "/topics/{pack_id}/{topic_id}/try": {"item": "scale-of-logits"},
+    "/bench": {"program": "print(1)"},
+    "/project": {"text": "a b", "changed": "a b", "token": "a", "predicted": "b"},
+    "/sittings/{kind}": {},
     "/login": {"name": "ada", "password": "wrong"},
     "/logout": {},
     "/settings/password": {"current": "wrong", "password": "short", "again": "other"},
@@ -71,7 +74,12 @@ def test_every_post_is_a_form_that_redirects_or_data_for_a_script(client: TestCl
         else {"ticket": Visitor(client, client.app.state.context).ticket(client.get("/items/scale-of-logits").text)}
     )  # type: ignore[attr-defined]
     for path in posts(client) - DATA:
-        address = path.replace("{pack_id}", "attention").replace("{topic_id}", "one-head").replace("{token}", "none")
+        address = (
+            path.replace("{pack_id}", "attention")
+            .replace("{topic_id}", "one-head")
+            .replace("{token}", "none")
+            .replace("{kind}", "five")
+        )
         good = {"csrf": token[1], **ticket, **FORMS[path]}
         for fields in (good, {}, {"csrf": token[1]}, {**good, "theme": "pink", "ticket": "x", "item": "none"}):
             answer = client.post(address, data=fields, headers=BROWSER, follow_redirects=False)

@@ -23,6 +23,7 @@ PAGES = [
         "/items/scale-of-logits",
         TOPIC,
     ),
+    *("/next", "/map", "/interview", "/sittings/five", "/project", "/certificate", f"{TOPIC}/next"),
     *("/items/which-hold", "/items/what-is-lse", "/attempts/none", "/nope", f"{TOPIC}/mistakes"),
     *(f"{TOPIC}/{mode}" for mode in MODES),
     f"{TOPIC}/test/0b9a6a0e-6d3c-4d0e-8a57-6a3c6d3f7b11",
@@ -48,7 +49,7 @@ def test_every_response_carries_the_headers(visitor: Visitor, address: str) -> N
 def test_the_list_of_pages_leaves_none_out(visitor: Visitor) -> None:
     known = {re.sub(r"^/topics/attention/one-head", "/topics/{pack_id}/{topic_id}", one.split("?")[0]) for one in PAGES}
     known = {re.sub(r"[0-9a-f-]{36}", "{id}", one) for one in known}
-    known |= {"/items/{item_id}", "/attempts/{attempt_id}"}
+    known |= {"/items/{item_id}", "/attempts/{attempt_id}", "/sittings/{kind}"}
     routes = visitor.client.app.openapi()["paths"].items()  # type: ignore[attr-defined]
     pages = {
         path for path, ways in routes if "get" in ways and "text/html" in ways["get"]["responses"]["200"]["content"]
@@ -56,6 +57,7 @@ def test_the_list_of_pages_leaves_none_out(visitor: Visitor) -> None:
     assert len(pages) > 20
     # What the sample course has no page for; the whole course's are looked at in the browser.
     absent = {f"/topics/{{pack_id}}/{{topic_id}}/{mode}" for mode in ("why", "sheet", "build", "tour")}
+    absent |= {f"/topics/{{pack_id}}/{{topic_id}}/placement{id}" for id in ("", "/{id}")}
     absent |= {"/reveal", "/attempts/{attempt_id}/head"}
     assert pages - known - absent == set()
 
@@ -88,6 +90,9 @@ POSTS = (
     "/notes",
     "/settings",
     "/settings/start-over",
+    "/bench",
+    "/project",
+    "/sittings/{kind}",
     f"{TOPIC}/try",
     "/offline/attempts",
 )

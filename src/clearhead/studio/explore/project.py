@@ -24,6 +24,7 @@ router = APIRouter()
 BEFORE = "The animal didn't cross the street because it was too tired"
 AFTER = "The animal didn't cross the street because it was too wide"
 LONGEST = 400  # characters of a text here: a sentence
+FORM = "project:form"  # kept: a form that lacked something, and what, until one is complete
 KEPT = 10  # predictions that are shown
 
 
@@ -60,13 +61,31 @@ class Look:
 @router.get("/project", response_class=HTMLResponse)
 @linkable
 def project(request: Request, context: CurrentContext) -> HTMLResponse:
-    return _page(request, context)
+    item = next((item for item in context.library.items.values() if ends_in_class(item)), None)
+    looks = [Look(**kept) for kept in _kept(context)]
+    last = looks[0] if looks else None
+    start = {"text": BEFORE, "changed": AFTER, "token": "it", "layer": "5", "head": "11", "predicted": "", "story": ""}
+    if last:
+        start |= {"text": last.text, "changed": last.changed, "token": last.token, "story": last.story}
+        start |= {"layer": str(last.layer), "head": str(last.head)}
+    sent = json.loads(context.store.kept(FORM, "{}"))
+    return render(
+        request,
+        "explore/project.html",
+        item=item,
+        written=item is not None and review_queue.last_was_right(context.progress.items[item.id]),
+        attempt=_right_attempt(context, item),
+        ran=context.store.kept(IN_MODEL),
+        looks=looks,
+        fields=sent.get("fields") or start,
+        problem=sent.get("problem", ""),
+        longest_text=LONGEST,
+    )
 
 
-@router.post("/project", response_class=HTMLResponse)
+@router.post("/project")
 @queued("lens")
 def look(
-    request: Request,
     context: CurrentContext,
     text: Annotated[str, Form()],
     changed: Annotated[str, Form()],
@@ -84,42 +103,14 @@ def look(
         needs_queue()
         first, then = (_strongest(words, token, layer, head) for words in (text, changed))
     except (Unclear, ClearheadError) as problem:
-        said = explained(problem) if isinstance(problem, ClearheadError) else str(problem)
-        return _page(request, context, fields=fields, problem=said, status=422)
+        reason = explained(problem) if isinstance(problem, ClearheadError) else str(problem)
+        context.store.keep(FORM, json.dumps({"fields": fields, "problem": reason}))
+        return RedirectResponse("/project#head", 303)
+    context.store.drop(FORM)
     day = f"{context.now():%Y-%m-%d}"
     made = Look(text, changed, token, int(layer), int(head), predicted.strip(), story.strip(), first, then, day)
     context.store.keep(STORY, json.dumps([asdict(made), *_kept(context)][:KEPT]))
     return RedirectResponse("/project#head", 303)
-
-
-def _page(
-    request: Request,
-    context: Context,
-    *,
-    fields: dict[str, str] | None = None,
-    problem: str = "",
-    status: int = 200,
-) -> HTMLResponse:
-    item = next((item for item in context.library.items.values() if ends_in_class(item)), None)
-    looks = [Look(**kept) for kept in _kept(context)]
-    last = looks[0] if looks else None
-    told = {"text": BEFORE, "changed": AFTER, "token": "it", "layer": "5", "head": "11", "predicted": "", "story": ""}
-    if last:
-        told |= {"text": last.text, "changed": last.changed, "token": last.token, "story": last.story}
-        told |= {"layer": str(last.layer), "head": str(last.head)}
-    return render(
-        request,
-        "explore/project.html",
-        status=status,
-        item=item,
-        written=item is not None and review_queue.last_was_right(context.progress.items[item.id]),
-        attempt=_right_attempt(context, item),
-        ran=context.store.kept(IN_MODEL),
-        looks=looks,
-        fields=fields or told,
-        problem=problem,
-        longest_text=LONGEST,
-    )
 
 
 def _kept(context: Context) -> list[dict[str, Any]]:
@@ -154,7 +145,7 @@ def _strongest(text: str, token: str, layer: str, head: str) -> tuple[str, float
         Unclear: there is no such token, layer or head. ModelError: the model is not here.
     """
     reading = demo_model.reading(text.strip())
-    tokens = [one.lower() for one in reading.tokens]
+    tokens = [name.lower() for name in reading.tokens]
     if token.strip().lower() not in tokens:
         inside = ", ".join(reading.tokens)
         raise Unclear(_("“%(token)s” is not a token of this text. Its tokens are: %(all)s", token=token, all=inside))
@@ -166,7 +157,7 @@ def _strongest(text: str, token: str, layer: str, head: str) -> tuple[str, float
     return reading.tokens[place], float(row[place])
 
 
-def _number(text: str, count: int, what: str) -> int:
+def _number(text: str, count: int, field: str) -> int:
     if not (text.strip().isascii() and text.strip().isdigit()) or int(text[:9]) >= count:
-        raise Unclear(_("Type %(what)s as a number from 0 to %(last)s.", what=what, last=count - 1))
+        raise Unclear(_("Type %(what)s as a number from 0 to %(last)s.", what=field, last=count - 1))
     return int(text)

@@ -22,9 +22,9 @@ SHORTEST_TYPO = 4  # letters; a shorter word is similar to too many
 SIMILAR = 0.7
 # A name that people type -> how the course writes it.
 OTHER_NAMES = {
-    "mha": ("multi-head attention", "multiheadattention"),
-    "sdpa": ("scaled_dot_product_attention", "scaled dot-product"),
-    "sqrt": ("√", "square root"),
+    "mha": ("multi-head", "multiheadattention"),
+    "sdpa": ("scaled_dot_product_attention",),
+    "sqrt": ("√", "root"),
     "d_k": ("head_dim", "√d"),
     "d_model": ("embed_dim",),
     "logit": ("score",),
@@ -69,8 +69,8 @@ def search(request: Request, context: CurrentContext, q: str = "") -> HTMLRespon
     typed = re.findall(r"\w+", fitting("search", q).lower())[:8]
     documents = _documents(context) if typed else []
     words = _corrected(typed, documents)
-    found = [hit for document in documents if (hit := _hit(words, document))] if words else []
-    hits = sorted(found, key=lambda hit: (-hit.weight, hit.title))
+    matching = [hit for document in documents if (hit := _hit(words, document))] if words else []
+    hits = sorted(matching, key=lambda hit: (-hit.weight, hit.title))
     instead = [word for before, word in zip(typed, words, strict=True) if before != word]
     return render(request, "learn/search.html", q=q, hits=hits[:MOST], more=max(0, len(hits) - MOST), instead=instead)
 
