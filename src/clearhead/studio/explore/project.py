@@ -125,11 +125,11 @@ def _right_attempt(context: Context, item: Item | None) -> str:
 
 def _complete(fields: dict[str, str]) -> None:
     """Raise Unclear for a field that is empty or too long, and where the text was not changed."""
-    for name, what in (("text", _("the text")), ("changed", _("the changed text")), ("token", _("the word"))):
+    for name, label in (("text", _("the text")), ("changed", _("the changed text")), ("token", _("the word"))):
         if not fields[name].strip():
-            raise Unclear(_("Fill in %(field)s.", field=what))
+            raise Unclear(_("Fill in %(field)s.", field=label))
         if len(fields[name]) > LONGEST:
-            raise Unclear(_("Shorten %(field)s: at most %(most)s characters.", field=what, most=LONGEST))
+            raise Unclear(_("Shorten %(field)s: at most %(most)s characters.", field=label, most=LONGEST))
     if fields["text"].strip() == fields["changed"].strip():
         raise Unclear(_("The two texts are the same. Change a word, so that there is something to predict."))
     if not fields["predicted"].strip():
