@@ -1,5 +1,9 @@
 """Kernel "torch": torch's own flash attention, and plain blocked torch for what it cannot say."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -10,6 +14,28 @@ from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangen
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+
+
+class _Asked(threading.local):
+    depth = 0
+
+
+_asked = _Asked()
+
+
+def is_asked() -> bool:
+    """Whether this thread is inside `torchs_own`."""
+    return _asked.depth > 0
+
+
+@contextmanager
+def torchs_own() -> Iterator[None]:
+    """Run torch's operators on torch's own kernels in this thread, also while `clearhead.accelerate` is on."""
+    _asked.depth += 1
+    try:
+        yield
+    finally:
+        _asked.depth -= 1
 
 
 class TorchSdpa:
@@ -36,15 +62,16 @@ class TorchSdpa:
         if not flash_can(problem):
             return blockwise.forward(problem, wide(problem.query.dtype))
         mask = _mask(problem)
-        out, lse = _flash(
-            problem.query,
-            problem.key,
-            problem.value,
-            0.0,
-            problem.is_causal,
-            attn_mask=mask,
-            scale=problem.scale,
-        )
+        with torchs_own():
+            out, lse = _flash(
+                problem.query,
+                problem.key,
+                problem.value,
+                0.0,
+                problem.is_causal,
+                attn_mask=mask,
+                scale=problem.scale,
+            )
         # The operator answers NaN or a mean, and lse 0, for a row that may attend nothing (seen in torch 2.13).
         empty = _empty_rows(problem, mask)
         if empty is not None:
@@ -60,8 +87,8 @@ class TorchSdpa:
         out, lse = result.out, result.lse.to(wide(problem.query.dtype))
         if empty is not None:
             grad_out, lse = grad_out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, 0)
-        return Gradients(
-            *_flash_backward(
+        with torchs_own():
+            grads = _flash_backward(
                 grad_out,
                 problem.query,
                 problem.key,
@@ -73,7 +100,7 @@ class TorchSdpa:
                 attn_mask=mask,
                 scale=problem.scale,
             )
-        )
+        return Gradients(*grads)
 
 
 def flash_can(problem: Problem) -> bool:
