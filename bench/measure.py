@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from clearhead.kernels import native
+from clearhead.kernels.native import kernel as native
 
 Way = Callable[[], Any]
 

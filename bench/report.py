@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from clearhead import __version__
-from clearhead.kernels.cpu_targets import current
+from clearhead.kernels.native.cpu_targets import current
 
 from .measure import Timing, agree, interleaved, undisturbed
 from .work import TOLERANCE, Work

@@ -1,4 +1,4 @@
-// What one attention computation is, in plain C: raw pointers, strides, sizes. Knows neither Python nor torch.
+// What one attention computation is, in plain C: raw pointers, strides, sizes, without Python or torch.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -16,61 +16,89 @@ struct Tensor {
 // Up to this many queries a head, reading keys once with the lanes along the keys beats tiles with empty lanes.
 constexpr int64_t kFewQueries = 8;
 
+// A band without limits: longer than any sequence.
+constexpr int64_t kUnbounded = int64_t(1) << 40;
+
+// The fields of the structs below, each table once: X(type, name, default). binding/binding.cpp makes Python attributes
+// of them; the fields of an attention that are not sizes, dtypes or tensors in and out are those of
+// clearhead/spec/attention.py, by the same names.
+#define CLEARHEAD_FIELD(type, name, value) type name = value;
+
+// One number for each query head, or null: float64 beside float64, else float32.
+typedef const void* PerHead;
+
+#define CLEARHEAD_ATTENTION(X)                                                                                    \
+  X(int64_t, batch, 0) X(int64_t, heads, 0) X(int64_t, kv_heads, 0) X(int64_t, length, 0) X(int64_t, keys, 0)     \
+  X(int64_t, width, 0) X(int64_t, value_width, 0)                                                                 \
+  X(Dtype, dtype, kFloat32) /* of query, key, value, out and their gradients */                                   \
+  X(Tensor, query, {}) X(Tensor, key, {}) X(Tensor, value, {}) /* any strides */                                  \
+  X(Tensor, out, {}) /* last axis contiguous */                                                                   \
+  X(Tensor, lse, {}) /* column unused; null where forward need not store it */                                    \
+  X(Dtype, lse_dtype, kFloat32) /* float64 lets backward rebuild float32 weights to the last digit */             \
+  X(double, scale, 1)                                                                                             \
+  X(PerHead, head_scale, nullptr) /* multiplies the scale */                                                      \
+  X(int64_t, band_low, -kUnbounded) /* limits on key position - query position */                                 \
+  X(int64_t, band_high, kUnbounded)                                                                               \
+  X(Tensor, allow, {}) /* bytes, 0 = may not attend, or null; strides in bytes, 0 where broadcast */              \
+  X(Tensor, bias, {}) /* added to the logits, or null; stride 0 where broadcast */                                \
+  X(Dtype, bias_dtype, kFloat32)                                                                                  \
+  X(PerHead, alibi, nullptr) /* the logits lose slope * |query position - key position| */                        \
+  X(double, softcap, 0) /* logits become softcap * tanh(logits / softcap); 0 = off */                             \
+  X(PerHead, sinks, nullptr) /* logits without a key */                                                           \
+  X(double, dropout_p, 0) /* the probability that a weight is dropped */                                          \
+  X(uint64_t, seed, 0)                                                                                            \
+  X(int64_t, first_query, 0) X(int64_t, first_key, 0) /* the positions of query 0 and of key 0 */
+
 struct Attention {
-  int64_t batch, heads, kv_heads, length, keys, width, value_width;
-  Dtype dtype;                 // of query, key, value, out and their gradients
-  Tensor query, key, value;    // any strides
-  Tensor out;                  // last axis contiguous
-  Tensor lse;                  // column unused; null where forward need not give it
-  Dtype lse_dtype;             // float32 or float64; float64 lets backward rebuild float32 weights to the last digit
-  double scale;
-  int64_t reach_low, reach_high;  // query i may attend key j where reach_low <= j - i <= reach_high
-  Tensor allow;                // bytes, 0 = may not attend, or null; strides in bytes, 0 where broadcast
-  Tensor bias;                 // added to the logits, or null; stride 0 where broadcast
-  Dtype bias_dtype;
-  const void* alibi;           // one slope a query head, or null: the logits lose slope * |query + alibi_offset - key|
-  int64_t alibi_offset;
-  double softcap;              // logits become softcap * tanh(logits / softcap); 0 = off
-  const void* sinks;           // one a query head, or null; float64 beside float64, else float32, as the slopes are
-  uint32_t seed_low, seed_high, drop_below;  // a weight is dropped where its hash is under drop_below; 0 = off
-  double keep_factor;          // what a kept weight is multiplied by
+  CLEARHEAD_ATTENTION(CLEARHEAD_FIELD)
 };
 
-struct Backward {
-  Tensor grad_out;                         // last axis contiguous
-  Tensor grad_lse;                         // of the sinks' dtype, or null
-  Tensor grad_query, grad_key, grad_value; // last axis contiguous
-  // Of the sinks' dtype, or null where the bias learns nothing; added to what is there. Strides are 0 where the bias broadcasts,
-  // but where rows share it (row = 0) every batch and head has a row of its own here, and adds to nothing.
-  Tensor grad_bias;
-  void *sink_rows, *alibi_rows;  // (B, H, L), of the sinks' dtype, or null: what each query gives to the gradient of its head's sink, slope
+// Gradients. Those of a bias are of the sinks' dtype, or null where it learns nothing; they are added to what is there.
+// Their strides are 0 where the bias broadcasts, except where rows share it (row = 0): then every batch entry and head
+// has a row of its own, which is stored and not added to.
+#define CLEARHEAD_GRADIENTS(X)                                                                                    \
+  X(Tensor, grad_out, {}) /* last axis contiguous */                                                              \
+  X(Tensor, grad_lse, {}) /* of the sinks' dtype, or null */                                                      \
+  X(Tensor, grad_query, {}) X(Tensor, grad_key, {}) X(Tensor, grad_value, {}) /* last axis contiguous */          \
+  X(Tensor, grad_bias, {})                                                                                        \
+  /* (B, H, L), of the sinks' dtype, or null: each query's share in the gradients of its head's numbers */        \
+  X(void*, sinks_rows, nullptr) X(void*, alibi_rows, nullptr) X(void*, head_scale_rows, nullptr)
+
+struct Gradients {
+  CLEARHEAD_GRADIENTS(CLEARHEAD_FIELD)
 };
 
-// What a second pass is to find; null where it is not wanted. Queries first_row .. last_row - 1 are looked at, and keys
-// first_key .. last_key - 1.
+// What a second pass computes, over queries first_row .. last_row - 1 and keys first_key .. last_key - 1; null where it
+// is not asked for.
+#define CLEARHEAD_STATISTICS(X)                                                                                   \
+  X(int64_t, first_row, 0) X(int64_t, last_row, 0) X(int64_t, first_key, 0) X(int64_t, last_key, 0)               \
+  X(float*, entropy, nullptr) X(float*, maximum, nullptr) /* (B, H, L), contiguous, as are all below */           \
+  X(float*, squares, nullptr) X(float*, mass, nullptr)                                                            \
+  X(float*, distance, nullptr) X(float*, spread, nullptr) /* (B, H, L): of |query + offset - key| */              \
+  X(int64_t, offset, 0)                                                                                           \
+  X(float*, received, nullptr) /* (B, H, S): the column sums are added to what is there */                        \
+  X(int64_t, top, 0) /* how many of a row's largest weights, or 0 */                                              \
+  X(float*, top_weights, nullptr) X(int64_t*, top_keys, nullptr) /* (B, H, L, top), largest first */              \
+  X(int64_t, cells_down, 0) X(int64_t, cells_across, 0)                                                           \
+  X(const int64_t*, row_edges, nullptr) X(const int64_t*, key_edges, nullptr) /* a cell's first and past its last */ \
+  X(float*, map, nullptr) /* (B, H, down, across): sums are added to, maxima joined with what is there */         \
+  X(bool, by_maximum, false)
+
 struct Statistics {
-  int64_t first_row, last_row, first_key, last_key;
-  float *entropy, *maximum, *squares, *mass;  // (B, H, L), contiguous, as are all below
-  float *distance, *spread;                   // (B, H, L): of |query + offset - key|
-  int64_t offset;
-  float* received;                            // (B, H, S): the column sums are added to what is there
-  int64_t top;                                // how many of a row's largest weights, or 0
-  float* top_weights;                         // (B, H, L, top), largest first
-  int64_t* top_keys;
-  int64_t cells_down, cells_across;           // a map's cells, and from which row or key to before which each goes
-  const int64_t *row_edges, *key_edges;
-  float* map;                                 // (B, H, down, across): sums are added to, maxima joined with what is there
-  bool by_maximum;
+  CLEARHEAD_STATISTICS(CLEARHEAD_FIELD)
 };
 
 // out = x weightᵀ + bias. Row r of out is query r % length of batch r / length, and its column c is column c % width
 // of head c / width: so a projection may write where attention reads.
+#define CLEARHEAD_LINEAR(X)                                                                                       \
+  X(int64_t, rows, 0) X(int64_t, inputs, 0) X(int64_t, outputs, 0) X(int64_t, length, 1) X(int64_t, width, 1)     \
+  X(Dtype, dtype, kFloat32) /* of all four */                                                                     \
+  X(Tensor, x, {}) X(Tensor, weight, {}) /* (rows, inputs), (outputs, inputs): any row and column strides */      \
+  X(Tensor, out, {}) /* its column stride is 1 */                                                                 \
+  X(const void*, bias, nullptr) /* (outputs), contiguous, or null */
+
 struct Linear {
-  int64_t rows, inputs, outputs, length, width;
-  Dtype dtype;       // of all four
-  Tensor x, weight;  // (rows, inputs), (outputs, inputs): row and column strides count, any
-  Tensor out;        // its column stride is 1
-  const void* bias;  // (outputs), contiguous, or null
+  CLEARHEAD_LINEAR(CLEARHEAD_FIELD)
 };
 
 // Both passes in one kind of number, float or double. Every work item may run on any thread; none shares state with
@@ -92,12 +120,12 @@ struct Passes {
                        Number* space);
   // Gradients of queries first .. last - 1 of all heads that share one key head. Stores the queries' own gradient;
   // adds that of keys and values to `sums`, key_sums() numbers.
-  void (*backward)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
+  void (*backward)(const Attention&, const Gradients&, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
                    Number* sums, Number* scratch);
   size_t (*backward_scratch)(const Attention&);
-  size_t (*key_sums)(const Attention&, const Backward&);
+  size_t (*key_sums)(const Attention&, const Gradients&);
   // Round the sums of one key head into grad_key and grad_value, and into grad_bias where rows share it.
-  void (*store_key_sums)(const Attention&, const Backward&, int64_t batch, int64_t kv_head, const Number* sums);
+  void (*store_key_sums)(const Attention&, const Gradients&, int64_t batch, int64_t kv_head, const Number* sums);
 };
 
 // What a compiled target is, for the code that chooses one. Lists are separated by commas.

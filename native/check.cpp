@@ -36,9 +36,9 @@ template <class Number>
 struct Case {
   static constexpr double kClose = sizeof(Number) == 8 ? 1e-12 : 1e-4;
   Attention p = {};
-  Backward g = {};
+  Gradients g;
   std::vector<Number> query, key, value, out, lse, grad_out, grad_query, grad_key, grad_value, bias, sinks, alibi;
-  std::vector<Number> grad_bias, sink_rows, alibi_rows;
+  std::vector<Number> grad_bias, sinks_rows, alibi_rows, head_scale, head_scale_rows;
   std::vector<uint8_t> allow;
 
   Case() {
@@ -51,8 +51,11 @@ struct Case {
     p.value_width = between(0, 70);
     p.dtype = sizeof(Number) == 8 ? kFloat64 : kFloat32;
     p.scale = 0.2;
-    p.reach_low = between(0, 1) ? -(int64_t(1) << 40) : between(-60, 0);
-    p.reach_high = between(0, 1) ? int64_t(1) << 40 : between(0, 60);
+    p.first_query = between(0, 1) * between(-5, 50);
+    p.first_key = between(0, 1) * between(-5, 50);
+    const int64_t ahead = p.first_query - p.first_key;
+    if (between(0, 1)) p.band_low = between(-60, 0) - ahead;
+    if (between(0, 1)) p.band_high = between(0, 60) - ahead;
     const int64_t rows = p.batch * p.heads * p.length, columns = p.batch * p.kv_heads * p.keys;
     query = numbers<Number>(rows * p.width);
     key = numbers<Number>(columns * p.width);
@@ -92,11 +95,16 @@ struct Case {
       alibi = numbers<Number>(p.heads);
       for (Number& slope : alibi) slope = std::abs(slope) / 8;
       p.alibi = alibi.data();
-      p.alibi_offset = between(-5, 50);
     }
-    sink_rows.resize(rows);
+    if (between(0, 2) == 0) {
+      head_scale = numbers<Number>(p.heads);
+      p.head_scale = head_scale.data();
+      head_scale_rows.resize(rows);
+      g.head_scale_rows = head_scale_rows.data();
+    }
+    sinks_rows.resize(rows);
     alibi_rows.resize(rows);
-    if (!sinks.empty()) g.sink_rows = sink_rows.data();
+    if (!sinks.empty()) g.sinks_rows = sinks_rows.data();
     if (!alibi.empty()) g.alibi_rows = alibi_rows.data();
     const Tensor shapes[] = {
         {},
@@ -114,15 +122,16 @@ struct Case {
 
   double logit(int64_t b, int64_t h, int64_t i, int64_t j) const {
     const int64_t kv = h / (p.heads / p.kv_heads);
-    if (j - i < p.reach_low || j - i > p.reach_high) return -INFINITY;
+    const int64_t distance = p.first_key + j - p.first_query - i;
+    if (distance < p.band_low || distance > p.band_high) return -INFINITY;
     if (!allow.empty() && !allow[i * p.keys + j]) return -INFINITY;
     double x = 0;
     for (int64_t c = 0; c < p.width; c++)
       x += double(query[((b * p.heads + h) * p.length + i) * p.width + c]) *
            key[((b * p.kv_heads + kv) * p.keys + j) * p.width + c];
-    x *= p.scale;
+    x *= head_scale.empty() ? p.scale : p.scale * head_scale[h];
     if (p.softcap != 0) x = p.softcap * std::tanh(x / p.softcap);
-    if (!alibi.empty()) x -= alibi[h] * double(std::abs(i + p.alibi_offset - j));
+    if (!alibi.empty()) x -= alibi[h] * double(std::abs(distance));
     return bias.empty() ? x : x + bias[(h * p.length + i) * p.keys + j];
   }
 
@@ -228,13 +237,13 @@ struct Case {
       }
       for (int64_t j = 0; j < p.keys; j++) {
         const double here = weight[j] * (slope[j] - delta);
-        apart += here * double(std::abs(i + p.alibi_offset - j));
+        apart += here * double(std::abs(p.first_query + i - p.first_key - j));
         // The weights are no better than the lse, a float; with one key, say, dS is what is left of 0.
-        size += weight[j] * (std::abs(slope[j]) + std::abs(delta)) * double(std::abs(i + p.alibi_offset - j));
+        size += weight[j] * (std::abs(slope[j]) + std::abs(delta)) * double(std::abs(p.first_query + i - p.first_key - j));
         exact[b * t.batch + h * t.head + i * t.row + j * t.column] += here;
       }
       if (g.alibi_rows) compare(alibi_rows[row], -apart, size);
-      if (g.sink_rows) compare(sink_rows[row], -std::exp(sinks[h] - double(lse[row])) * delta, std::abs(delta));
+      if (g.sinks_rows) compare(sinks_rows[row], -std::exp(sinks[h] - double(lse[row])) * delta, std::abs(delta));
     }
     for (size_t at = 0; t.data && at < exact.size(); at++) compare(grad_bias[at], exact[at], std::abs(exact[at]));
     return worst;

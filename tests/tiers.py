@@ -1,23 +1,24 @@
 """How much of the suite a run takes: `--tier fast`, `full` (the default) or `stress`.
 
-- fast: one or two minutes. No browser, nothing marked `slow` or `stress`; products marked `pairwise` are sampled, and of
-  any other test at most a few cases run.
-- full: everything but `stress`; products are sampled.
+- fast: under 90 s on two cores. No browser, nothing marked `slow` or `stress`; of a product marked `pairwise`, each value
+  of each parameter appears in some test, and of any other test at most a few cases run.
+- full: everything but `stress`; of a product marked `pairwise`, each pair of values appears in some test.
 - stress: everything, and the products are whole. `make stress` selects what the other two leave out.
 
 A test named on the command line (`file.py::test`) always runs, in all its cases.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from pairwise import Values, pairwise
+from pairwise import Values, each_value, pairwise
 
 CASES = 4  # of a test with many, in the fast tier
+Sample = Callable[[Sequence[Sequence[Values]], Sequence[Hashable]], list[int]]  # rows and their names to indices
 LEFT_OUT = {"fast": ("browser", "slow", "stress"), "full": ("stress",), "stress": ()}
 
 
@@ -45,16 +46,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if named:
         return
     kept = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT[tier]))]
-    if tier != "stress":
-        kept = sampled(kept)
+    if tier == "full":
+        kept = sampled(kept, pairwise)
     if tier == "fast":
-        kept = few(kept)
+        kept = few(sampled(kept, lambda rows, _: each_value(rows)))
     chosen = set(kept)
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = kept
 
 
-def sampled(items: Iterable[pytest.Item]) -> list[pytest.Item]:
+def sampled(items: Iterable[pytest.Item], sample: Sample) -> list[pytest.Item]:
     """The items in their order, of each test marked `pairwise` only a sample."""
     items = list(items)
     products: dict[Hashable, list[int]] = defaultdict(list)
@@ -64,8 +65,8 @@ def sampled(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     kept = set(range(len(items)))
     for places in products.values():
         rows = [_row(items[place]) for place in places]
-        sample = pairwise([row for row, _ in rows], [name for _, name in rows])
-        kept -= set(places) - {places[chosen] for chosen in sample}
+        chosen = sample([row for row, _ in rows], [name for _, name in rows])
+        kept -= set(places) - {places[index] for index in chosen}
     return [items[place] for place in sorted(kept)]
 
 

@@ -1,6 +1,8 @@
-// The Python module. Tensors are tuples (address, batch, head, row, column), checked by clearhead/kernels/native.py.
+// The Python module. Its classes have the fields of arguments.h as attributes; clearhead/kernels/native/kernel.py sets them.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
+
+#include <type_traits>
 
 #include "binding/fast_path.h"
 #include "dispatch/cpu.h"
@@ -11,90 +13,70 @@ using namespace clearhead;
 
 namespace {
 
-int64_t integer(const nb::tuple& t, size_t i) { return nb::cast<int64_t>(t[i]); }
-
-Tensor tensor(const nb::object& o) {
-  if (o.is_none()) return {};
-  const nb::tuple t = nb::cast<nb::tuple>(o);
-  return {reinterpret_cast<void*>(nb::cast<uintptr_t>(t[0])), integer(t, 1), integer(t, 2), integer(t, 3),
-          integer(t, 4)};
+// A tensor is (address, batch stride, head stride, row stride, column stride) in Python.
+Tensor tensor(const nb::tuple& t) {
+  const auto stride = [&t](size_t i) { return nb::cast<int64_t>(t[i]); };
+  return {reinterpret_cast<void*>(nb::cast<uintptr_t>(t[0])), stride(1), stride(2), stride(3), stride(4)};
 }
 
-// (batch, heads, kv_heads, length, keys, width, value_width, dtype, reach_low, reach_high); (query, key, value, out, lse,
-// dtype of lse); and (allow, bias, bias dtype, softcap, address of sinks, seed, drop_below, keep_factor, address of ALiBi's slopes,
-// their offset) or None.
-Attention attention(const nb::tuple& sizes, double scale, const nb::tuple& tensors, const nb::object& extras) {
-  Attention p = {};
-  p.batch = integer(sizes, 0);
-  p.heads = integer(sizes, 1);
-  p.kv_heads = integer(sizes, 2);
-  p.length = integer(sizes, 3);
-  p.keys = integer(sizes, 4);
-  p.width = integer(sizes, 5);
-  p.value_width = integer(sizes, 6);
-  p.dtype = static_cast<Dtype>(integer(sizes, 7));
-  p.reach_low = integer(sizes, 8);
-  p.reach_high = integer(sizes, 9);
-  p.scale = scale;
-  p.query = tensor(tensors[0]);
-  p.key = tensor(tensors[1]);
-  p.value = tensor(tensors[2]);
-  p.out = tensor(tensors[3]);
-  p.lse = tensor(tensors[4]);
-  p.lse_dtype = static_cast<Dtype>(integer(tensors, 5));
-  if (extras.is_none()) return p;
-  const nb::tuple e = nb::cast<nb::tuple>(extras);
-  p.allow = tensor(e[0]);
-  p.bias = tensor(e[1]);
-  p.bias_dtype = static_cast<Dtype>(integer(e, 2));
-  p.softcap = nb::cast<double>(e[3]);
-  p.sinks = reinterpret_cast<const void*>(nb::cast<uintptr_t>(e[4]));
-  const uint64_t seed = nb::cast<uint64_t>(e[5]);
-  p.seed_low = uint32_t(seed);
-  p.seed_high = uint32_t(seed >> 32);
-  p.drop_below = uint32_t(integer(e, 6));
-  p.keep_factor = nb::cast<double>(e[7]);
-  p.alibi = reinterpret_cast<const void*>(nb::cast<uintptr_t>(e[8]));
-  p.alibi_offset = integer(e, 9);
-  return p;
+nb::tuple as_tuple(const Tensor& t) {
+  return nb::make_tuple(reinterpret_cast<uintptr_t>(t.data), t.batch, t.head, t.row, t.column);
 }
 
-template <class T>
-T* address(const nb::tuple& t, size_t i) {
-  return reinterpret_cast<T*>(nb::cast<uintptr_t>(t[i]));
+// Make an attribute of one field: a tensor as a tuple, a pointer as an address, a dtype as its number.
+template <class Struct, class Type>
+void bind_field(nb::class_<Struct>& cls, const char* name, Type Struct::* field) {
+  if constexpr (std::is_same_v<Type, Tensor>)
+    cls.def_prop_rw(name, [field](const Struct& s) { return as_tuple(s.*field); },
+                    [field](Struct& s, const nb::tuple& value) { s.*field = tensor(value); });
+  else if constexpr (std::is_pointer_v<Type>)
+    cls.def_prop_rw(name, [field](const Struct& s) { return reinterpret_cast<uintptr_t>(s.*field); },
+                    [field](Struct& s, uintptr_t address) { s.*field = reinterpret_cast<Type>(address); });
+  else if constexpr (std::is_enum_v<Type>)
+    cls.def_prop_rw(name, [field](const Struct& s) { return int(s.*field); },
+                    [field](Struct& s, int value) { s.*field = static_cast<Type>(value); });
+  else
+    cls.def_rw(name, field);
 }
 
-// In the order of `Statistics`; addresses, 0 where not wanted.
-Statistics statistics(const nb::tuple& t) {
-  Statistics s = {};
-  s.first_row = integer(t, 0);
-  s.last_row = integer(t, 1);
-  s.first_key = integer(t, 2);
-  s.last_key = integer(t, 3);
-  s.entropy = address<float>(t, 4);
-  s.maximum = address<float>(t, 5);
-  s.squares = address<float>(t, 6);
-  s.mass = address<float>(t, 7);
-  s.distance = address<float>(t, 8);
-  s.spread = address<float>(t, 9);
-  s.offset = integer(t, 10);
-  s.received = address<float>(t, 11);
-  s.top = integer(t, 12);
-  s.top_weights = address<float>(t, 13);
-  s.top_keys = address<int64_t>(t, 14);
-  s.cells_down = integer(t, 15);
-  s.cells_across = integer(t, 16);
-  s.row_edges = address<int64_t>(t, 17);
-  s.key_edges = address<int64_t>(t, 18);
-  s.map = address<float>(t, 19);
-  s.by_maximum = integer(t, 20) != 0;
-  return s;
+template <class Struct>
+nb::class_<Struct> bind_struct(nb::module_& m, const char* name) {
+  return nb::class_<Struct>(m, name).def(nb::init<>());
 }
+
+#define BIND(type, name, value) bind_field(cls, #name, &Bound::name);
+
+void bind_structs(nb::module_& m) {
+  {
+    using Bound = Attention;
+    auto cls = bind_struct<Bound>(m, "Attention");
+    CLEARHEAD_ATTENTION(BIND)
+  }
+  {
+    using Bound = Gradients;
+    auto cls = bind_struct<Bound>(m, "Gradients");
+    CLEARHEAD_GRADIENTS(BIND)
+  }
+  {
+    using Bound = Statistics;
+    auto cls = bind_struct<Bound>(m, "Statistics");
+    CLEARHEAD_STATISTICS(BIND)
+  }
+  {
+    using Bound = Linear;
+    auto cls = bind_struct<Bound>(m, "Linear");
+    CLEARHEAD_LINEAR(BIND)
+  }
+}
+
+#undef BIND
 
 }  // namespace
 
 NB_MODULE(_native, m) {
   m.doc() = "Attention kernels for the CPU. Call them through clearhead.kernels only: nothing is checked here.";
+
+  bind_structs(m);
 
   m.def("targets", [] {
     nb::list all;
@@ -128,62 +110,32 @@ NB_MODULE(_native, m) {
     return run_peak(t, steps, threads);
   }, "Floating-point operations done on registers alone: time it to know the machine's peak.");
 
-  m.def("forward", [](int target, int threads, nb::tuple sizes, double scale, nb::object extras, nb::tuple tensors,
-                      nb::object wanted) {
-    const Attention p = attention(sizes, scale, tensors, extras);
+  m.def("forward", [](int target, int threads, const Attention& p, const Statistics* statistics) {
     const Target& t = target_at(target);
-    Statistics found = {};
-    if (!wanted.is_none()) found = statistics(nb::cast<nb::tuple>(wanted));
-    const Statistics* const also = wanted.is_none() ? nullptr : &found;
     nb::gil_scoped_release unlocked;
-    run_forward(t, p, threads, also);
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg() = nb::none());
+    run_forward(t, p, threads, statistics);
+  }, nb::arg(), nb::arg(), nb::arg(), nb::arg().none() = nb::none());
 
-  // gradients: (grad_out, grad_lse or None, grad_query, grad_key, grad_value, grad_bias or None, addresses of the rows'
-  // shares in the gradients of sinks and slopes or 0)
-  m.def("backward", [](int target, int threads, nb::tuple sizes, double scale, nb::object extras, nb::tuple tensors,
-                       nb::tuple gradients) {
-    const Attention p = attention(sizes, scale, tensors, extras);
-    const Backward g = {tensor(gradients[0]), tensor(gradients[1]), tensor(gradients[2]), tensor(gradients[3]),
-                        tensor(gradients[4]), tensor(gradients[5]), address<float>(gradients, 6),
-                        address<float>(gradients, 7)};
+  m.def("backward", [](int target, int threads, const Attention& p, const Gradients& g) {
     const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_backward(t, p, g, threads);
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+  });
 
-  // tensors: (query, key, None, None, lse, dtype of lse)
-  m.def("statistics", [](int target, int threads, nb::tuple sizes, double scale, nb::object extras, nb::tuple tensors,
-                         nb::tuple wanted) {
-    const Attention p = attention(sizes, scale, tensors, extras);
-    const Statistics s = statistics(wanted);
+  m.def("statistics", [](int target, int threads, const Attention& p, const Statistics& s) {
     const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_statistics(t, p, s, threads);
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+  });
 
-  m.def("weights", [](int target, int threads, nb::tuple sizes, double scale, nb::object extras, nb::tuple tensors,
-                      nb::tuple weights) {
-    const Attention p = attention(sizes, scale, tensors, extras);
+  m.def("weights", [](int target, int threads, const Attention& p, const nb::tuple& weights) {
     const Tensor to = tensor(weights);
     const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_weights(t, p, to, threads);
-  }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg());
+  });
 
-  // sizes: (rows, inputs, outputs, length, width, dtype), tensors: (x, weight, out)
-  m.def("linear", [](int target, int threads, nb::tuple sizes, nb::tuple tensors, uintptr_t bias) {
-    Linear p = {};
-    p.rows = integer(sizes, 0);
-    p.inputs = integer(sizes, 1);
-    p.outputs = integer(sizes, 2);
-    p.length = integer(sizes, 3);
-    p.width = integer(sizes, 4);
-    p.dtype = static_cast<Dtype>(integer(sizes, 5));
-    p.x = tensor(tensors[0]);
-    p.weight = tensor(tensors[1]);
-    p.out = tensor(tensors[2]);
-    p.bias = reinterpret_cast<const void*>(bias);
+  m.def("linear", [](int target, int threads, const Linear& p) {
     const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_linear(t, p, threads);

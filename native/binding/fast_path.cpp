@@ -147,7 +147,6 @@ FastPath describe(nb::handle query, nb::handle key, nb::handle value, nb::handle
   p.query = q.tensor;
   p.key = k.tensor;
   p.value = v.tensor;
-  p.keep_factor = 1;
   if (!mask.is_none()) {
     if (!read(mask, &m) || m.axes > q.axes || !broadcast(&m, {batch, heads, length, keys})) return kNone;
     if (m.kind != kBool && m.kind != q.kind && !(m.kind == kFloat32 && q.kind != kFloat64)) return kNone;
@@ -165,9 +164,7 @@ Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::hand
   Call call;
   if (describe(query, key, value, mask, grouped, &call) == kNone) throw nb::type_error("this call cannot take the fast path");
   Attention& p = call.p;
-  constexpr int64_t kUnbounded = int64_t(1) << 40;  // longer than any sequence
-  p.reach_low = -kUnbounded;
-  p.reach_high = is_causal ? 0 : kUnbounded;
+  if (is_causal) p.band_high = 0;
   p.scale = scale;
   p.out = must_read(out).tensor;
   if (lse.is_none()) return p;
@@ -221,7 +218,7 @@ void bind_fast_path(nb::module_& m) {
                                 nb::handle lse, nb::handle grad_out, nb::handle grad_query, nb::handle grad_key,
                                 nb::handle grad_value) {
     const Attention p = attention(query, key, value, mask, grouped, is_causal, scale, out, lse);
-    Backward g = {};
+    Gradients g;
     g.grad_out = must_read(grad_out).tensor;
     g.grad_query = must_read(grad_query).tensor;
     g.grad_key = must_read(grad_key).tensor;

@@ -101,7 +101,7 @@ struct KeyHead {
 // and its bits, do not depend on the threads. Within a round go heads that share nothing, all of them if nothing is shared.
 class Rounds {
  public:
-  Rounds(const Attention& p, const Backward& g)
+  Rounds(const Attention& p, const Gradients& g)
       : batches_(shares(g) && g.grad_bias.batch == 0 ? p.batch : 1),
         kv_heads_(shares(g) && g.grad_bias.head == 0 ? p.kv_heads : 1),
         width_(p.kv_heads / (kv_heads_ ? kv_heads_ : 1)),
@@ -114,7 +114,7 @@ class Rounds {
   }
 
  private:
-  static bool shares(const Backward& g) { return g.grad_bias.data && g.grad_bias.row != 0; }
+  static bool shares(const Gradients& g) { return g.grad_bias.data && g.grad_bias.row != 0; }
   int64_t batches_, kv_heads_, width_, heads_;
 };
 
@@ -122,7 +122,7 @@ class Rounds {
 constexpr int64_t kBackwardItems = 8;
 
 template <class Number>
-void run_queries(const Passes<Number>& passes, const Attention& p, const Backward& g, int threads) {
+void run_queries(const Passes<Number>& passes, const Attention& p, const Gradients& g, int threads) {
   // One item is a key head and a run of queries. Heads alone are enough work where there are many; where there are
   // few, the queries are split, each part sums on its own, and the parts are added in order. The parts depend on the
   // problem alone, so the bits are the same with any number of threads.
@@ -159,7 +159,7 @@ void run_queries(const Passes<Number>& passes, const Attention& p, const Backwar
 
 }  // namespace
 
-void run_backward(const Target& target, const Attention& p, const Backward& g, int threads) {
+void run_backward(const Target& target, const Attention& p, const Gradients& g, int threads) {
   threads = useful_threads(p, threads);
   p.dtype == kFloat64 ? run_queries(*target.doubles, p, g, threads) : run_queries(target.floats, p, g, threads);
 }

@@ -25,10 +25,15 @@ inline Real dot(const Real* a, const Real* b, int64_t n) {
 
 // Everything a block of queries needs, and δ; of few queries -d lse alone, for the sum follows. A lane past the end, or
 // an empty row, gets lse +inf: its weights are 0.
-inline void start_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
+inline void start_block(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
                         int64_t first, int64_t n, Multiplier m) {
   pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, s.lanes, s.query_lanes, s.row_space);
   pack_rows(p.query, p.dtype, batch, head, first, n, p.width, s.query_rows);
+  // The sums over the heads of a key are multiplied by the scale when they are stored; a head's own factor goes in here.
+  if (p.head_scale) {
+    const Real factor = number_at(p.head_scale, head);
+    for (int64_t i = 0; i < padded(p.width) * s.lanes; i++) s.query_rows[i] *= factor;
+  }
   pack_lanes(g.grad_out, p.dtype, batch, head, first, n, p.value_width, 1.0f, s.lanes, s.grad_lanes, s.row_space);
   pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
   __builtin_memset(s.grad_query, 0, sizeof(Real) * p.width * s.lanes);
@@ -100,7 +105,7 @@ inline void add_to_bias_of_keys(const BackwardScratch& s, const Place& at, Real*
 }
 
 // Add dS to the gradient of a bias of rows, or of rows and keys.
-inline void add_to_bias(const Backward& g, const BackwardScratch& s, const Place& at) {
+inline void add_to_bias(const Gradients& g, const BackwardScratch& s, const Place& at) {
   const Tensor& b = g.grad_bias;
   Real* const to = static_cast<Real*>(b.data) + at.batch * b.batch + at.head * b.head + at.row * b.row +
                     at.key * b.column;
@@ -184,7 +189,7 @@ inline void products_of_block(const Attention& p, const BackwardScratch& s, cons
 }
 
 // All gradients from P and dP.
-inline void gradients_of_block(const Attention& p, const Backward& g, const BackwardScratch& s, const Place& at,
+inline void gradients_of_block(const Attention& p, const Gradients& g, const BackwardScratch& s, const Place& at,
                                Rows keys, Real* sums) {
   const int64_t n = at.keys;
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
@@ -209,14 +214,23 @@ inline void gradients_of_block(const Attention& p, const Backward& g, const Back
   add_to_keys(reached, n, s.slopes, s.query_rows, width, grad_key);
 }
 
-inline void finish_block(const Attention& p, const Backward& g, const BackwardScratch& s, int64_t batch, int64_t head,
+inline void finish_block(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
                          int64_t first, int64_t n) {
-  if (g.sink_rows) {  // a sink is a logit like others, of weight exp(sink - lse), whose value is 0
-    Real* const rows = static_cast<Real*>(g.sink_rows) + (batch * p.heads + head) * p.length + first;
+  if (g.sinks_rows) {  // a sink is a logit like others, of weight exp(sink - lse), whose value is 0
+    Real* const rows = static_cast<Real*>(g.sinks_rows) + (batch * p.heads + head) * p.length + first;
     const double sink = double(number_at(p.sinks, head)) * kLog2EWide;
     for (int64_t i = 0; i < n; i++) rows[i] = -Real(__builtin_exp2(sink - s.lse[i] - s.lse_rest[i])) * s.delta[i];
   }
-  for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = Real(p.scale);  // δ is not needed any more
+  if (g.head_scale_rows) {  // Σⱼ dS scale q·k = scale q·(dS K)
+    Real* const rows = static_cast<Real*>(g.head_scale_rows) + (batch * p.heads + head) * p.length + first;
+    for (int64_t i = 0; i < n; i++) {
+      load_row(row_of(p.query, p.dtype, batch, head, first + i), p.dtype, p.query.column, p.width, s.row_space);
+      Real sum = 0;
+      for (int64_t c = 0; c < p.width; c++) sum += s.row_space[c] * s.grad_query[c * s.lanes + i];
+      rows[i] = sum * Real(p.scale);
+    }
+  }
+  for (int64_t i = 0; i < s.lanes; i++) s.delta[i] = scale_of(p, head);  // δ is not needed any more
   unpack_lanes(s.grad_query, s.lanes, n, p.width, s.delta, g.grad_query, p.dtype, batch, head, first, s.row_space);
   if (!g.alibi_rows) return;
   Real* const rows = static_cast<Real*>(g.alibi_rows) + (batch * p.heads + head) * p.length + first;
@@ -253,13 +267,13 @@ inline void weights_of_few(const Attention& p, const BackwardScratch& s, int64_t
   });
 }
 
-void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
+void backward(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, int64_t first, int64_t last,
               Real* sums, Real* scratch) {
   size_t total;
   BackwardScratch s = carve(p, scratch, &total);
-  const Multiplier m = multiplier_of(p);
   const int64_t group = p.heads / p.kv_heads;
-  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+  for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
+    const Multiplier m = multiplier_of(p, head);
     for (int64_t row = first; row < last; row += kRows) {
       const int64_t rows = smaller(kRows, last - row);
       s.lanes = lanes_of(rows);
@@ -275,9 +289,10 @@ void backward(const Attention& p, const Backward& g, int64_t batch, int64_t kv_h
       });
       finish_block(p, g, s, batch, head, row, rows);
     }
+  }
 }
 
-void store_key_sums(const Attention& p, const Backward& g, int64_t batch, int64_t kv_head, const Real* sums) {
+void store_key_sums(const Attention& p, const Gradients& g, int64_t batch, int64_t kv_head, const Real* sums) {
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   const int64_t group = p.heads / p.kv_heads;
   for (int64_t head = 0; bias_of_keys(g) && head < group; head++) {

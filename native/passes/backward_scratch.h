@@ -18,12 +18,12 @@ inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
 
 // Whether the bias holds one number a key, for all queries: its gradient is then a sum over queries, as those of keys
 // and values are.
-inline bool bias_of_keys(const Backward& g) { return g.grad_bias.data && g.grad_bias.row == 0; }
+inline bool bias_of_keys(const Gradients& g) { return g.grad_bias.data && g.grad_bias.row == 0; }
 
 // What one key head adds up over queries: dK, dV, and for each of its query heads the gradient of a bias of keys.
 inline int64_t numbers_of_keys(const Attention& p) { return p.keys * (padded(p.width) + padded(p.value_width)); }
 
-inline size_t key_sums(const Attention& p, const Backward& g) {
+inline size_t key_sums(const Attention& p, const Gradients& g) {
   return numbers_of_keys(p) + (bias_of_keys(g) ? p.heads / p.kv_heads * p.keys : 0);
 }
 

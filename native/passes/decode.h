@@ -92,7 +92,7 @@ inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, i
   if (p.alibi) {
     const Real slope = number_at(p.alibi, head) * kLog2E;
     for (int64_t j = 0; j < n; j++) {
-      const Real apart = Real(row + p.alibi_offset - key - j);
+      const Real apart = Real(row + p.first_query - p.first_key - key - j);
       x[j] -= slope * (apart < 0 ? -apart : apart);
     }
   }
@@ -104,17 +104,16 @@ inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, i
   if (inside_band(p, row, 1, key, n)) return;
   for (int64_t j = 0; j < n; j++) {
     const int64_t apart = key + j - row;
-    if (apart < p.reach_low || apart > p.reach_high) x[j] = -kInfinity;
+    if (apart < reach_low(p) || apart > reach_high(p)) x[j] = -kInfinity;
   }
 }
 
 inline void drop_row(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t key, int64_t n, Real* x) {
-  if (p.drop_below == 0) return;
-  const uint32_t seed = mix(mix(uint32_t(batch * p.heads + head) ^ p.seed_low) ^ p.seed_high);
-  const uint32_t own = mix(seed + uint32_t(row));
-  const Real kept = Real(p.keep_factor);
+  if (p.dropout_p == 0) return;
+  const uint32_t own = mix(dropout_word(p, batch, head) + uint32_t(p.first_query + row)), below = drop_below(p);
+  const Real kept = keep_factor(p);
   for (int64_t j = 0; j < n; j++)
-    x[j] = mix(own ^ mix(uint32_t(key + j))) < p.drop_below ? 0 : x[j] * kept;
+    x[j] = mix(own ^ mix(uint32_t(p.first_key + key + j))) < below ? 0 : x[j] * kept;
 }
 
 // Logits to weights in place, n of them; moves the row's offset and sum on, returns what its output is multiplied by.
@@ -140,7 +139,6 @@ inline Real softmax_row(Real slope, int64_t n, Real* x, Real* offset, Real* sum)
 void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, Real* partial,
             Real* scratch) {
   const int64_t rows = decode_rows(p), width = decode_width(p), value_width = decode_value_width(p);
-  const Multiplier m = multiplier_of(p);
   Real *const offset = partial, *const sum = offset + rows, *const out = sum + rows;
   Real* const query = scratch;
   Real* const x = query + rows * width;
@@ -149,6 +147,7 @@ void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, i
   Real* const value_space = key_space + kDecodeKeys * width;
   const int64_t head = kv_head * (p.heads / p.kv_heads);
   for (int64_t r = 0; r < rows; r++) {
+    const Multiplier m = multiplier_of(p, head + r / p.length);
     Real* q = query + r * width;
     load_row(row_of(p.query, p.dtype, batch, head + r / p.length, r % p.length), p.dtype, p.query.column, p.width, q);
     for (int64_t c = 0; c < width; c++) q[c] = c < p.width ? q[c] * m.on_query : 0;
@@ -163,6 +162,7 @@ void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, i
               [&](const auto& keys) { all_dots(query, rows, width, keys, n, x); });
     for (int64_t r = 0; r < rows; r++) {
       Real* const own = x + r * kDecodeKeys;
+      const Multiplier m = multiplier_of(p, head + r / p.length);
       change_row(p, m, batch, head + r / p.length, r % p.length, key, n, own);
       alpha[r] = softmax_row(m.slope, n, own, offset + r, sum + r);
       drop_row(p, batch, head + r / p.length, r % p.length, key, n, own);

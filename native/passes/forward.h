@@ -189,7 +189,7 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
   Real* const row_space = value_space + kKeyBlock * width_apart(p.value_width);
   Real* const asked_space = row_space + transpose_scratch(larger(p.width, p.value_width));
   const auto asked = [&](int64_t t) { return kAsked ? asked_at(*s, asked_space + t * asked_numbers(s)) : Asked{}; };
-  const Multiplier m = multiplier_of(p);
+  const Multiplier m = multiplier_of(p, head);
 
   for (int64_t t = 0; t < tiles; t++) {
     const TileState state = tile_at(p, scratch, t);

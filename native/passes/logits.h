@@ -22,10 +22,15 @@ struct Multiplier {
   Real on_query, on_logits, slope;
 };
 
+// What q·k is multiplied by, in one query head.
+inline Real scale_of(const Attention& p, int64_t head) {
+  return p.head_scale ? Real(p.scale) * number_at(p.head_scale, head) : Real(p.scale);
+}
+
 inline bool has_change(const Attention& p) { return p.softcap != 0 || p.bias.data || p.alibi; }
 
-inline Multiplier multiplier_of(const Attention& p) {
-  const Real scale = Real(p.scale), size = scale == 0 ? 1 : (scale < 0 ? -scale : scale) * kLog2E;
+inline Multiplier multiplier_of(const Attention& p, int64_t head) {
+  const Real scale = scale_of(p, head), size = scale == 0 ? 1 : (scale < 0 ? -scale : scale) * kLog2E;
   return {Real(scale == 0 ? 0 : scale < 0 ? -1 : 1), size, has_change(p) ? 1 : size};
 }
 
@@ -179,12 +184,12 @@ inline void apply_mask(const Attention& p, const Place& at, Real* x, int64_t str
       for (int64_t v = 0; v < lanes; v += LANES) store(x + j * stride + v, splat(-kInfinity));
 }
 
-// |query + offset - key| for the queries in one vector of lanes, of which the first is `first`, and keys from `key` on:
+// |query position - key position| for the queries in one vector of lanes, of which the first is `first`, and keys from `key` on:
 // whole numbers, exact in float32 up to 2^24.
 struct Distance {
   Vec from;
   Distance(const Attention& p, int64_t first, int64_t key)
-      : from(__builtin_convertvector(lane_numbers() + splat_int(Int(first + p.alibi_offset - key)), Vec)) {}
+      : from(__builtin_convertvector(lane_numbers() + splat_int(Int(first + p.first_query - p.first_key - key)), Vec)) {}
   Vec operator()(int64_t j) const {
     const Vec apart = from - splat(Real(j));
     return maximum(apart, -apart);
@@ -210,7 +215,7 @@ inline void change_logits(const Attention& p, const Place& at, const Multiplier&
     cut_to_band(p, at.row, at.key, at.keys, x, stride, lanes);
 }
 
-inline uint32_t mix(uint32_t x) {  // as in clearhead/kernels/dropout.py
+inline uint32_t mix(uint32_t x) {  // as in clearhead/spec/dropout.py
   x = (x ^ x >> 16) * 0x7FEB352Du;
   x = (x ^ x >> 15) * 0x846CA68Bu;
   return x ^ x >> 16;
@@ -224,17 +229,31 @@ inline VecU mix(VecU x) {
   return x ^ x >> 16;
 }
 
+// A weight is dropped where its hash is under this.
+inline uint32_t drop_below(const Attention& p) {
+  const double below = p.dropout_p * 4294967296.0;
+  return below >= 4294967295.0 ? 4294967295u : uint32_t(below);
+}
+
+inline Real keep_factor(const Attention& p) { return Real(1 / (1 - p.dropout_p)); }
+
+// What the hashes of one head begin with.
+inline uint32_t dropout_word(const Attention& p, int64_t batch, int64_t head) {
+  return mix(mix(uint32_t(batch * p.heads + head) ^ uint32_t(p.seed)) ^ uint32_t(p.seed >> 32));
+}
+
 // x becomes x * keep_factor where the weight is kept, 0 where it is dropped.
 inline void drop(const Attention& p, const Place& at, Real* x, int64_t stride, int64_t lanes) {
-  if (p.drop_below == 0) return;
-  const uint32_t head = mix(mix(uint32_t(at.batch * p.heads + at.head) ^ p.seed_low) ^ p.seed_high);
-  const VecU below = p.drop_below - VecU{};
+  if (p.dropout_p == 0) return;
+  const uint32_t head = dropout_word(p, at.batch, at.head) + uint32_t(p.first_query);
+  const VecU below = drop_below(p) - VecU{};
+  const Vec kept = splat(keep_factor(p));
   for (int64_t v = 0; v < lanes; v += LANES) {
     const VecU row = mix(((VecU)lane_numbers() + (head + uint32_t(at.row + v))) & kLow);
     for (int64_t j = 0; j < at.keys; j++) {
-      const VecU bits = mix(row ^ mix(uint32_t(at.key + j)));
+      const VecU bits = mix(row ^ mix(uint32_t(p.first_key + at.key + j)));
       Real* to = x + j * stride + v;
-      store(to, bits < below ? splat(0.0f) : load(to) * splat(Real(p.keep_factor)));
+      store(to, bits < below ? splat(0.0f) : load(to) * kept);
     }
   }
 }

@@ -195,7 +195,7 @@ void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t 
   float* const key_space = column + kSweepKeys * LANES;
   float* const row_space = key_space + kSweepKeys * p.width;
   float* const map = sums + (s.received ? p.keys : 0);
-  const Multiplier m = multiplier_of(p);
+  const Multiplier m = multiplier_of(p, head);
   const int64_t kv_head = head / (p.heads / p.kv_heads);
   const bool summed = s.entropy || s.maximum || s.squares || s.mass;
   const bool weighed = s.distance || s.spread || s.received || s.map;

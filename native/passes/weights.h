@@ -28,7 +28,7 @@ inline void for_blocks(Place at, Span keys, const Act& act) {
 // Output and lse of one tile; and in weights[key][lane] what, times state.top, are the weights of the keys in its span.
 inline void attend_tile(const Attention& p, const TileState& state, const RealBlock& block, const Place& tile,
                         Span keys, float* weights, float* space, float* row_space) {
-  const Multiplier m = multiplier_of(p);
+  const Multiplier m = multiplier_of(p, tile.head);
   const Vec once[2] = {splat(1.0f), splat(1.0f)};  // all keys come at once: no former output to rescale
   Vec alpha[2];
   start_tile(p, state, tile.batch, tile.head, tile.row, tile.rows, m, row_space);

@@ -36,8 +36,8 @@ def bars(values: Sequence[float], names: Sequence[str] = (), title: str = "", to
     """One bar a value, its number above and its name below; `top` is the value of a bar of full height."""
     most = top or max(map(abs, values)) or 1.0
     names = names or [str(at) for at in range(len(values))]
-    step = max(46.0, LETTER * max(map(len, names)) + 10)
-    high, base = 110.0, 130.0
+    step = max(46.0, min(96.0, 420.0 / len(values)), LETTER * max(map(len, names)) + 10)
+    high, base = 130.0, 150.0
     body = ""
     for at, (value, name) in enumerate(zip(values, names, strict=True)):
         tall = max(min(abs(value) / most, 1.0) * high, 0.75)

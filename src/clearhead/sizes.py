@@ -18,7 +18,7 @@ def size(given: object, name: str) -> int | None:
         name: what the caller calls it, for the message.
 
     Raises:
-        OptionError: it is no such number, or less than one byte.
+        OptionError: it is not a size, or less than one byte.
 
     >>> size("500MB", "max_bytes"), size("2 gib", "max_bytes"), size(4096, "max_bytes"), size(None, "max_bytes")
     (500000000, 2147483648, 4096, None)

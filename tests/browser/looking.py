@@ -20,6 +20,17 @@ _CUT = """() => {
   for (const one of document.querySelectorAll(":is(li, dd, td) pre")) {
     if (seen(one) && one.getBoundingClientRect().left < one.parentElement.getBoundingClientRect().left - 1) cut.push(`covers what is beside it: ${name(one)}`);
   }
+  const texts = document.createTreeWalker(document.querySelector("main"), NodeFilter.SHOW_TEXT), range = document.createRange();
+  while (texts.nextNode()) {
+    const text = texts.currentNode;
+    if (!text.parentElement.checkVisibility() || text.parentElement.closest(".away, pre, code, svg, math, textarea, option")) continue;
+    for (const { index, 0: word } of text.data.matchAll(/[\\p{L}]{2,18}/gu)) {
+      range.setStart(text, index);
+      range.setEnd(text, index + word.length);
+      const lines = new Set([...range.getClientRects()].map(({ top }) => Math.round(top)));
+      if (lines.size > 1) cut.push(`broken over two lines: ${word}`);
+    }
+  }
   return cut;
 }"""
 # What a finger may miss: a control less than 24 px high or wide that stands by itself, and not within a sentence.

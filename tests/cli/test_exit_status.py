@@ -46,6 +46,7 @@ GIVEN = {
     ("export",): ["good", "--to", "csv"],
     ("import",): ["q.gift", "--into", "good"],
     ("doctor",): [],
+    ("tune",): ["--seconds", "1"],
     ("new", "pack"): ["other"],
     ("new", "item"): ["good", "another", "--kind", "card"],
     ("new", "schema"): ["item"],
@@ -276,6 +277,7 @@ RUN = (
 )
 
 
+@pytest.mark.slow
 def test_a_fault_is_a_sentence_and_a_status_of_its_own() -> None:
     program = RUN.format(arguments=["see", "a"], before="inputs.read_words = lambda *_: 1 / 0")
     done = process(program)
@@ -285,12 +287,14 @@ def test_a_fault_is_a_sentence_and_a_status_of_its_own() -> None:
     assert "Traceback" in process(program, CLEARHEAD_DEBUG="1").stderr
 
 
+@pytest.mark.slow
 def test_a_warning_shows_no_path() -> None:
     before = "import warnings; inputs.read_words = lambda *_: warnings.warn('mind the gap') or sys.exit()"
     done = process(RUN.format(arguments=["see", "a"], before=before))
     assert done.stderr == "clearhead: mind the gap\n"
 
 
+@pytest.mark.slow
 def test_the_streams_of_a_real_process(tmp_path: Path) -> None:
     python = f"{sys.executable} -m clearhead"
 

@@ -105,6 +105,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "[bold]" in out
 
 
+@pytest.mark.slow
 def test_no_other_place_writes() -> None:
     """`print`, `typer.echo`, Rich's own Console and the standard streams are used in printing.py and console.py alone.
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from clearhead import kernels
 from clearhead.cli.app import app
-from clearhead.kernels import figures, plan
+from clearhead.kernels import plan
+from clearhead.kernels.measured import figures
 
 needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 

@@ -30,6 +30,7 @@ class Case:
     dropout_p: float = 0.0
     reach: tuple[int | None, int | None] = (None, None)
     scale: float = 0.3
+    head_scale: bool = False
     alibi: int | None = None  # the position of query 0, where there are slopes
     floor: float = 2e-6  # of a float32 gradient's error, relative to its largest entry
 
@@ -53,7 +54,8 @@ class Case:
             seed=seed + 11,
             reach=self.reach,
             alibi=None if self.alibi is None else torch.rand(self.heads, generator=make).to(dtype) / 8,
-            alibi_offset=self.alibi or 0,
+            first_query=self.alibi or 0,
+            head_scale=self._tensor(make, (self.heads,), dtype) if self.head_scale else None,
         )
 
     def _tensor(self, make: torch.Generator, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -188,6 +190,14 @@ CASES: dict[str, Case] = {
     "alibi after a cache, window, mask": replace(_BASE, alibi=16, reach=(-19, 16), allow="matrix", softcap=1.7),
     "alibi, bias, padding, dropout": replace(_BASE, alibi=-3, bias=(0, 1, 1, 1), allow="lengths", dropout_p=0.3),
     "few queries, alibi": replace(_BASE, alibi=1028, length=3, keys=1031, batch=1, heads=6, kv_heads=2),
+    "scale per head": replace(_BASE, head_scale=True, length=131, keys=307),
+    "scale per head, grouped, causal, softcap, bias": replace(
+        _BASE, head_scale=True, heads=6, kv_heads=2, is_causal=True, softcap=1.7, bias=(0, 1, 1, 1)
+    ),
+    "scale per head, sinks, alibi, dropout": replace(
+        _BASE, head_scale=True, sinks=True, alibi=3, dropout_p=0.3, heads=6, kv_heads=3, scale=-0.3
+    ),
+    "few queries, scale per head": replace(_BASE, head_scale=True, length=3, keys=1031, batch=1, heads=6, kv_heads=2),
     "one key": replace(_BASE, keys=1),
     "one of each": replace(_BASE, length=1, keys=1, width=1, value_width=1),
     "no query": replace(_BASE, length=0),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from clearhead import kernels
-from clearhead.kernels.cpu_targets import current
+from clearhead.kernels.native.cpu_targets import current
 
 needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 
@@ -16,6 +16,7 @@ def on(target: kernels.Target, prefix: str = "") -> object:
     return pytest.param(prefix + target.name, marks=cannot)
 
 
+# Parametrize by these, so that the number of tests is the same on every CPU.
 TARGETS = [on(target) for target in kernels.targets()]
 # For tests that loop over the targets instead.
 HERE = [target.name for target in kernels.targets() if target.runs_here]

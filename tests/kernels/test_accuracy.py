@@ -51,8 +51,8 @@ MASKS: dict[str, dict[str, object]] = {
 
 def largest_logit(problem: Problem) -> float:
     key = problem.key.repeat_interleave(problem.group, 1)
-    size = (problem.query.double() @ key.double().mT * problem.scale).abs().max().item()
-    return min(size, problem.softcap or size)
+    size = (problem.query.double() @ key.double().mT * problem.attention.scale).abs().max().item()
+    return min(size, problem.attention.softcap or size)
 
 
 def held(error: Tensor, units: tuple[float, float], unit: float, what: str) -> None:
@@ -115,7 +115,7 @@ def in_80_bits(problem: Problem) -> np.ndarray:
         np.asarray(x.numpy(), np.longdouble)
         for x in (problem.query, *(x.repeat_interleave(problem.group, 1) for x in (problem.key, problem.value)))
     )
-    logits = np.matmul(query, key.swapaxes(-1, -2)) * np.longdouble(problem.scale)
+    logits = np.matmul(query, key.swapaxes(-1, -2)) * np.longdouble(problem.attention.scale)
     bias = added(problem, torch.float64)
     if bias is not None:
         logits = logits + bias.numpy()

@@ -13,6 +13,7 @@ from bench.sweep_table import Case, Found, table
 from bench.work import TOLERANCE, Work, all_work
 
 from clearhead.kernels import targets
+from clearhead.kernels.portable.torch_sdpa import flash_runs
 
 pytestmark = pytest.mark.skipif(not targets(), reason="the native library was not built on this machine")
 
@@ -28,6 +29,8 @@ def rows() -> list[Row]:
 @pytest.mark.slow
 @torch.no_grad()
 def test_the_ways_of_each_kind_of_work_agree() -> None:
+    if not flash_runs(torch.bfloat16):
+        pytest.skip("torch's own attention of bfloat16 raises with this ATEN_CPU_CAPABILITY")
     kinds = {work.group: work for work in all_work(quick=True)}
     assert len(kinds) >= 20
     for work in kinds.values():

@@ -12,15 +12,16 @@ from torch import Tensor
 import reference
 from clearhead import kernels
 from clearhead.errors import KernelError
-from clearhead.kernels import Problem, dropout
+from clearhead.kernels import Problem
 from clearhead.kernels.registry import KERNELS
+from clearhead.spec import LEARNABLE, dropout
 
 from .cases import CASES
 from .targets import on
 
 pytestmark = pytest.mark.pairwise
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-LEARNS = ("query", "key", "value", "bias", "sinks", "alibi")
+
 FLOOR = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
 
@@ -29,17 +30,15 @@ def refuses(kernel: str, problem: Problem) -> str | None:
 
 
 def skip_if_refused(kernel: str, problem: Problem) -> None:
-    """`test_forward` holds a kernel to its refusals; every other test needs an answer."""
     if reason := refuses(kernel, problem):
         pytest.skip(f"the {kernel} kernel refuses this problem: {reason}")
 
 
 def keep_factor(problem: Problem, dtype: torch.dtype) -> Tensor | None:
-    if problem.dropout_p == 0:
+    if problem.attention.dropout_p == 0:
         return None
-    batch, heads, length, _ = problem.query.shape
-    kept = dropout.kept(problem.seed, batch, heads, range(length), problem.key.shape[2], problem.dropout_p)
-    return kept.to(dtype) / (1 - problem.dropout_p)
+    kept = dropout.kept(problem.attention, problem.shape)
+    return kept.to(dtype) / (1 - problem.attention.dropout_p)
 
 
 @lru_cache(maxsize=4)
@@ -59,25 +58,33 @@ def allowed(problem: Problem) -> Tensor:
     """Every rule about who may attend whom, as one dense mask."""
     length, keys = problem.query.shape[2], problem.key.shape[2]
     may = torch.ones(length, keys, dtype=torch.bool)
-    low, high = problem.reach
-    if problem.is_causal:
-        may = may.tril()
+    low, high = problem.attention.reach
     if low is not None:
         may = may.triu(low)
     if high is not None:
         may = may.tril(high)
-    return may if problem.allow is None else may & problem.allow
+    return may if problem.attention.allow is None else may & problem.attention.allow
 
 
 def added(problem: Problem, dtype: torch.dtype) -> Tensor | None:
     """Everything that is added to the logits, dense."""
-    bias = None if problem.bias is None else problem.bias.to(dtype)
-    if problem.alibi is None:
+    bias = None if problem.attention.bias is None else problem.attention.bias.to(dtype)
+    if problem.attention.alibi is None:
         return bias
-    places = torch.arange(problem.query.shape[2]) + problem.alibi_offset
+    places = torch.arange(problem.query.shape[2]) + problem.attention.offset
     apart = (places[:, None] - torch.arange(problem.key.shape[2])).abs().to(dtype)
-    slopes = -problem.alibi.to(dtype)[:, None, None] * apart
+    slopes = -problem.attention.alibi.to(dtype)[:, None, None] * apart
     return slopes if bias is None else bias + slopes
+
+
+def scale_of(problem: Problem, dtype: torch.dtype) -> float | Tensor:
+    """What each head's products are multiplied by, (H, 1, 1) where heads differ."""
+    attention = problem.attention
+    return (
+        attention.scale
+        if attention.head_scale is None
+        else attention.scale * attention.head_scale.to(dtype)[:, None, None]
+    )
 
 
 def exact(problem: Problem) -> tuple[Tensor, Tensor]:
@@ -85,12 +92,12 @@ def exact(problem: Problem) -> tuple[Tensor, Tensor]:
         problem.query,
         problem.key,
         problem.value,
-        sinks=problem.sinks,
+        sinks=problem.attention.sinks,
         keep=keep_factor(problem, torch.float64),
-        scale=problem.scale,
+        scale=scale_of(problem, torch.float64),
         allow=allowed(problem),
         bias=added(problem, torch.float64),
-        softcap=problem.softcap,
+        softcap=problem.attention.softcap,
     )
 
 
@@ -98,29 +105,31 @@ def plain(problem: Problem) -> tuple[Tensor, Tensor]:
     """What a torch user writes: dense, in the tensors' dtype. Its error is the yardstick."""
     key = problem.key.repeat_interleave(problem.group, dim=1)
     value = problem.value.repeat_interleave(problem.group, dim=1)
-    logits = (problem.query * problem.scale) @ key.mT
-    if problem.softcap is not None:
-        logits = problem.softcap * torch.tanh(logits / problem.softcap)
+    logits = (problem.query * scale_of(problem, problem.query.dtype)) @ key.mT
+    if problem.attention.softcap is not None:
+        logits = problem.attention.softcap * torch.tanh(logits / problem.attention.softcap)
     bias = added(problem, logits.dtype)
     if bias is not None:
         logits = logits + bias
     logits = logits.masked_fill(~allowed(problem), -torch.inf)
     lse = torch.logsumexp(logits, -1)
-    if problem.sinks is not None:
-        lse = torch.logaddexp(lse, problem.sinks[:, None])
+    if problem.attention.sinks is not None:
+        lse = torch.logaddexp(lse, problem.attention.sinks[:, None])
     weights = torch.exp(logits - lse.masked_fill(lse == -torch.inf, 0)[..., None])
     keep = keep_factor(problem, logits.dtype)
     return (weights if keep is None else weights * keep) @ value, lse
 
 
+def learnable(problem: Problem) -> dict[str, Tensor]:
+    """The tensors gradients flow to, by name."""
+    own = {name: tensor for name, tensor in problem.attention.tensors().items() if name in LEARNABLE}
+    return {"query": problem.query, "key": problem.key, "value": problem.value, **own}
+
+
 def gradients(compute, problem: Problem, through: str) -> dict[str, Tensor]:
     """Gradients of a fixed random function of out ("out"), of the finite lse ("lse"), or of both."""
-    tensors = {
-        name: getattr(problem, name).detach().clone().requires_grad_()
-        for name in LEARNS
-        if getattr(problem, name) is not None
-    }
-    out, lse = compute(replace(problem, **tensors))
+    tensors = {name: tensor.detach().clone().requires_grad_() for name, tensor in learnable(problem).items()}
+    out, lse = compute(problem.change(**tensors))
     make = torch.Generator().manual_seed(5)
     total = torch.zeros((), dtype=torch.float64)
     if through in ("out", "both"):
@@ -180,11 +189,7 @@ def runner(kernel: str):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_forward(kernel: str, name: str, dtype: torch.dtype) -> None:
     problem, (out, lse), (plain_out, plain_lse) = expected(name, dtype)
-    why_not = refuses(kernel, problem)
-    if why_not:
-        with pytest.raises(KernelError, match="cannot compute this"):
-            kernels.run(problem, kernel=kernel)
-        return
+    skip_if_refused(kernel, problem)
     result = kernels.run(problem, kernel=kernel)
     assert result.out.dtype == dtype
     assert result.lse.dtype in (torch.float32, torch.float64)
@@ -210,7 +215,19 @@ def test_gradients(kernel: str, name: str, through: str) -> None:
 @pytest.mark.parametrize("kernel", IMPLEMENTATIONS, indirect=True)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 @pytest.mark.parametrize(
-    "name", ["full", "grouped causal", "mask", "bias", "sinks", "dropout", "alibi", "softcap", "negative scale"]
+    "name",
+    [
+        "full",
+        "grouped causal",
+        "mask",
+        "bias",
+        "sinks",
+        "dropout",
+        "alibi",
+        "softcap",
+        "negative scale",
+        "scale per head",
+    ],
 )
 def test_gradients_of_other_dtypes(kernel: str, name: str, dtype: torch.dtype) -> None:
     problem, truth, yardstick = expected_gradients(name, dtype, "out")
@@ -227,20 +244,20 @@ def test_gradcheck(kernel: str, name: str) -> None:
     small = replace(CASES[name], batch=1, length=5, keys=7, width=3, value_width=2)
     problem = small.problem(torch.float64)
     skip_if_refused(kernel, problem)
-    names = [n for n in LEARNS if getattr(problem, n) is not None]
+    tensors = learnable(problem)
 
-    def function(*tensors: Tensor) -> tuple[Tensor, Tensor]:
-        result = kernels.run(replace(problem, **dict(zip(names, tensors, strict=True))), kernel=kernel)
+    def function(*learning: Tensor) -> tuple[Tensor, Tensor]:
+        result = kernels.run(problem.change(**dict(zip(tensors, learning, strict=True))), kernel=kernel)
         return result.out, result.lse.masked_fill(result.lse == -torch.inf, 0)
 
-    assert torch.autograd.gradcheck(function, [getattr(problem, n).clone().requires_grad_() for n in names])
+    assert torch.autograd.gradcheck(function, [tensor.clone().requires_grad_() for tensor in tensors.values()])
 
 
 def test_empty_rows_are_zero_in_values_and_gradients(kernel: str) -> None:
     problem = CASES["mask"].problem()
     skip_if_refused(kernel, problem)
-    assert problem.allow is not None
-    empty = ~problem.allow.any(-1)
+    assert problem.attention.allow is not None
+    empty = ~problem.attention.allow.any(-1)
     result = kernels.run(problem, kernel=kernel)
     assert torch.equal(result.out[:, :, empty], torch.zeros_like(result.out[:, :, empty]))
     assert (result.lse[:, :, empty] == -torch.inf).all()
@@ -253,15 +270,14 @@ def test_empty_rows_are_zero_in_values_and_gradients(kernel: str) -> None:
 def test_the_lse_of_a_row_with_a_sink_counts_it(kernel: str) -> None:
     problem = CASES["no key, sinks"].problem()
     skip_if_refused(kernel, problem)
-    assert problem.sinks is not None
+    assert problem.attention.sinks is not None
     lse = kernels.run(problem, kernel=kernel).lse
-    assert torch.equal(lse.float(), problem.sinks[None, :, None].expand(lse.shape))
+    assert torch.equal(lse.float(), problem.attention.sinks[None, :, None].expand(lse.shape))
 
 
 def test_two_runs_give_the_same_bits(kernel: str) -> None:
     problem = CASES["dropout causal grouped"].problem()
-    if refuses(kernel, problem):
-        problem = CASES["grouped causal"].problem()
+    skip_if_refused(kernel, problem)
     first, second = (gradients(runner(kernel), problem, "both") for _ in range(2))
     for name, grad in first.items():
         assert torch.equal(grad, second[name])
@@ -270,7 +286,7 @@ def test_two_runs_give_the_same_bits(kernel: str) -> None:
 def test_a_second_derivative_is_refused(kernel: str) -> None:
     problem = CASES["full"].problem()
     query = problem.query.clone().requires_grad_()
-    out = kernels.run(replace(problem, query=query), kernel=kernel).out
+    out = kernels.run(problem.change(query=query), kernel=kernel).out
     (grad,) = torch.autograd.grad(out.sum(), query, create_graph=True)
     with pytest.raises(KernelError, match="differentiated twice"):
         grad.sum().backward()
@@ -280,7 +296,7 @@ def test_a_change_in_place_before_backward_is_noticed(kernel: str) -> None:
     problem = CASES["full"].problem()
     key = problem.key.clone().requires_grad_()
     held = key * 1.0
-    out = kernels.run(replace(problem, key=held), kernel=kernel).out
+    out = kernels.run(problem.change(key=held), kernel=kernel).out
     held.zero_()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         out.sum().backward()

@@ -8,7 +8,7 @@ from clearhead import kernels
 
 from .cases import CASES
 from .targets import HERE, needs_native
-from .test_contract import added, allowed
+from .test_contract import added, allowed, scale_of
 
 pytestmark = [needs_native, pytest.mark.pairwise(name=CASES)]
 # Half a unit in the last place of a 16-bit weight up to 1. An error of a logit of 1e4 is one of its weight.
@@ -20,12 +20,12 @@ def exact(problem):
     logits = reference.logits(
         problem.query,
         problem.key,
-        scale=problem.scale,
+        scale=scale_of(problem, torch.float64),
         allow=allowed(problem),
         bias=added(problem, torch.float64),
-        softcap=problem.softcap,
+        softcap=problem.attention.softcap,
     )
-    return reference.weights(logits, reference.lse(logits, problem.sinks))
+    return reference.weights(logits, reference.lse(logits, problem.attention.sinks))
 
 
 @pytest.mark.parametrize("dtype", FLOOR, ids=str)

@@ -13,8 +13,9 @@ import torch
 
 from clearhead import kernels
 from clearhead.errors import OptionError
-from clearhead.kernels import costs, figures, plan, tuning
-from clearhead.kernels.figures import FORWARD, TRAINING, Cost
+from clearhead.kernels import plan, tuning
+from clearhead.kernels.measured import costs, figures
+from clearhead.kernels.measured.figures import FORWARD, TRAINING, Cost
 
 from .targets import needs_native
 
@@ -194,6 +195,7 @@ def test_where_torch_is_faster(ours: Cost, torchs: Cost, low: float, high: float
         assert found.holds(work) == (torchs.at(work) * costs.MARGIN < ours.at(work))
 
 
+@pytest.mark.slow
 @needs_native
 def test_every_task_of_every_dtype_is_measured() -> None:
     seen: list[tuple[int, int]] = []

@@ -1,5 +1,6 @@
 """What only the native kernel promises: its CPU targets, its threads, odd sizes, and no crash on any number."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,8 @@ import reference
 from clearhead import kernels
 from clearhead.errors import KernelError, OptionError
 from clearhead.kernels import Problem
-from clearhead.kernels.cpu_targets import VARIABLE, current, forget
-from clearhead.kernels.library import cpu_features, cpu_supports, library
+from clearhead.kernels.native.cpu_targets import VARIABLE, current, forget
+from clearhead.kernels.native.library import cpu_features, cpu_supports, library
 
 from .targets import HERE, TARGETS, needs_native
 
@@ -100,6 +101,7 @@ def test_one_thread_pool_is_shared_with_torch() -> None:
     assert len(mapped) == 1, "two OpenMP runtimes fight for the same cores"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("nm") is None, reason="binutils is not installed")
 def test_the_build_check_finds_a_weak_symbol(tmp_path: Path) -> None:
     cmake, compiler = shutil.which("cmake", path=str(Path(sys.executable).parent)), shutil.which("g++")
@@ -160,6 +162,7 @@ def test_a_learned_bias_gets_the_same_bits_from_every_number_of_threads(shape: t
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @given(data=st.data())
 @settings(deadline=None, max_examples=15, derandomize=True)
@@ -254,3 +257,14 @@ def test_inside_vmap_another_kernel_is_chosen() -> None:
 
     together = torch.func.vmap(attend)(stack)
     torch.testing.assert_close(together, torch.stack([attend(one) for one in stack]))
+
+
+def test_no_test_is_parametrized_by_the_targets_of_this_cpu() -> None:
+    """HERE is for loops: as a parameter it makes the number of tests depend on the CPU."""
+    folder = Path(__file__).parents[1]
+    by_cpu = [
+        path.name
+        for path in folder.rglob("test_*.py")
+        if "node_modules" not in path.parts and re.search(r"parametrize\([^)]*\b(HERE|runs_here)\b", path.read_text())
+    ]
+    assert by_cpu == []

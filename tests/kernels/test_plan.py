@@ -1,6 +1,8 @@
 """What a plan says is what runs: over every kind of problem, dtype, option and mode, `explain` against a recorder."""
 
 import io
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,16 +15,19 @@ from torch import Tensor
 import clearhead
 from clearhead import kernels, masks
 from clearhead.errors import KernelError, ShapeError
-from clearhead.kernels import blockwise, costs, cpu_targets, fast_path, figures, plan
-from clearhead.kernels.library import library
+from clearhead.kernels import fast_path, plan
+from clearhead.kernels.measured import costs, figures
+from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.library import library
+from clearhead.kernels.portable import blockwise
+from clearhead.kernels.portable.reference import Reference
+from clearhead.kernels.portable.torch_sdpa import TorchSdpa, flash_runs
 from clearhead.kernels.problem import Problem
-from clearhead.kernels.reference import Reference
 from clearhead.kernels.registry import KERNELS
-from clearhead.kernels.torch_sdpa import TorchSdpa
 from clearhead.multihead import functional
 
 from .cases import CASES
-from .targets import HERE, needs_native
+from .targets import TARGETS, needs_native
 
 # A kernel or None, what is asked for beside the output, how fast torch is, whether a mask of any size stays a rule.
 SITUATIONS = [
@@ -42,7 +47,7 @@ SITUATIONS = [
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 ROUTES = {
     "clearhead.multihead.chunked_rule.run": plan.CHUNKED_RULE,
-    "clearhead.multihead.traced.run": plan.CUSTOM_OPERATOR,
+    "clearhead.multihead.operators.custom_op.run": plan.CUSTOM_OPERATOR,
     "clearhead.multihead.operators.decomposition.run": plan.DECOMPOSED,
     "clearhead.multihead.operators.double_backward.run": plan.TORCH_STEPS,
     "clearhead.multihead.operators.torchscript.record": plan.TORCHSCRIPT,
@@ -115,26 +120,31 @@ def speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 def call_of(problem: Problem) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of `attention` for a problem: a tensor where one says it, else a rule."""
-    tensor = problem.allow if problem.bias is None else problem.bias
-    both = problem.allow is not None and problem.bias is not None
-    masked = problem.reach != (None, None) or problem.alibi is not None or both
-    options: dict[str, Any] = {"softcap": problem.softcap, "sinks": problem.sinks, "dropout_p": problem.dropout_p}
-    options |= {"scale": problem.scale, "enable_gqa": problem.group != 1, "is_causal": problem.is_causal}
-    if not (masked or (problem.is_causal and tensor is not None)):
+    attention = problem.attention
+    tensor = attention.allow if attention.bias is None else attention.bias
+    both = attention.allow is not None and attention.bias is not None
+    masked = not (attention.is_causal or attention.reach == (None, None)) or attention.alibi is not None or both
+    options: dict[str, Any] = {"softcap": attention.softcap, "sinks": attention.sinks, "dropout_p": attention.dropout_p}
+    options |= {
+        "scale": attention.scale if attention.head_scale is None else attention.scale * attention.head_scale,
+        "enable_gqa": problem.group != 1,
+        "is_causal": attention.is_causal,
+    }
+    if not (masked or (attention.is_causal and tensor is not None)):
         return (problem.query, problem.key, problem.value, tensor), options
-    low, high = problem.band
+    low, high = attention.reach
     parts: list[masks.Mask] = []
     if high is not None:
         parts.append(masks.causal(high))
     if low is not None:
         parts.append(~masks.causal(low - 1))
-    if problem.alibi is not None:
-        parts.append(masks.alibi(problem.alibi))
-    if problem.allow is not None:
+    if attention.alibi is not None:
+        parts.append(masks.alibi(attention.alibi))
+    if attention.allow is not None:
         full = (*problem.query.shape[:3], problem.key.shape[2])
-        parts.append(masks.from_dense(problem.allow.broadcast_to(full)))
-    if not parts or problem.bias is not None:  # a table of biases has no rule here
-        return (problem.query, problem.key, problem.value, problem.bias), options | {"is_causal": False}
+        parts.append(masks.from_dense(attention.allow.broadcast_to(full)))
+    if not parts or attention.bias is not None:  # a table of biases has no rule here
+        return (problem.query, problem.key, problem.value, attention.bias), options | {"is_causal": False}
     rule = parts[0]
     for part in parts[1:]:
         rule = rule & part
@@ -174,7 +184,7 @@ def test_what_is_planned_is_what_runs(
 
 
 @needs_native
-@pytest.mark.parametrize("target", HERE)
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_a_forced_target_is_the_one_that_runs(target: str, dtype: torch.dtype, run: Run) -> None:
     args = torch.randn(3, 1, 2, 37, 8).to(dtype).unbind()
@@ -296,10 +306,12 @@ def test_explain_takes_the_arguments_of_attention() -> None:
 
 
 @needs_native
+@pytest.mark.skipif(not flash_runs(torch.bfloat16), reason="torch's attention of bfloat16 raises here")
 def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_without(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rule, on any CPU: "amx-bf16" among its features, and a target that does not need it."""
+    monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
     monkeypatch.setattr(costs, "cpu_features", lambda: frozenset({"amx-bf16"}))
     monkeypatch.setattr(cpu_targets, "_TARGETS", [row for row in kernels.targets() if "amx-bf16" not in row.needs])
     plan.forget()
@@ -348,3 +360,30 @@ def test_blockwise_and_functional_are_where_the_recorder_looks() -> None:
     assert functional.plan is plan.plan
     assert blockwise.forward
     assert figures.TASKS
+
+
+PROGRAM = """
+import torch
+from clearhead import attention, kernels
+for size in ((1, 2, 131, 64), (2, 3, 1, 64), (1, 1, 1, 1)):
+    for learns in (False, True):
+        for kernel in (None, "torch"):
+            x = torch.randn(size).bfloat16().requires_grad_(learns)
+            planned = kernels.explain(x, x, x, kernel=kernel)
+            out = attention(x, x, x, kernel=kernel)
+            if learns:
+                out.sum().backward()
+            print(planned.path, planned.kernel)
+"""
+
+
+@pytest.mark.parametrize(
+    "variable", ["ATEN_CPU_CAPABILITY=avx2", "ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=AVX2"]
+)
+def test_torch_kept_from_its_instructions_is_not_called_for_what_it_refuses(variable: str) -> None:
+    """On a CPU with AMX, torch 2.13's own attention of bfloat16 raises with such an ATEN_CPU_CAPABILITY."""
+    name, _, value = variable.partition("=")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, name: value}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -30,7 +30,7 @@ def numbers(*shape: int) -> Tensor:
 
 def plainly(problem: Problem) -> Tensor:
     """Softmax as written, whose NaN and infinities are IEEE's."""
-    logits = problem.query @ problem.key.mT * problem.scale
+    logits = problem.query @ problem.key.mT * problem.attention.scale
     return logits.softmax(-1) @ problem.value
 
 

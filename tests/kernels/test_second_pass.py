@@ -54,8 +54,8 @@ def dense(p: Problem) -> tuple[Tensor, Tensor]:
     """The weights (B, H, L, S) and the lse, float64."""
     keys = p.key.shape[2]
     eye = torch.eye(keys, dtype=torch.float64).expand(*p.key.shape[:2], keys, keys)
-    bias, sinks = (None if t is None else t.double() for t in (p.bias, p.sinks))
-    wide = replace(p, query=p.query.double(), key=p.key.double(), value=eye, bias=bias, sinks=sinks)
+    bias, sinks = (None if t is None else t.double() for t in (p.attention.bias, p.attention.sinks))
+    wide = p.change(query=p.query.double(), key=p.key.double(), value=eye, bias=bias, sinks=sinks)
     result = kernels.run(wide, kernel="reference")
     return result.out, result.lse
 
@@ -235,7 +235,7 @@ def test_the_forward_pass_finds_the_numbers_of_its_rows(kind: str, dtype: torch.
 @pytest.mark.parametrize("scale", [0.0, -0.5, 90.0])
 def test_on_the_way_at_other_scales(scale: float) -> None:
     """At 90 the first key moves the running maximum by more than a float32 of log2 units can hold."""
-    p = replace(problem(29, 137, is_causal=True), scale=scale)
+    p = problem(29, 137, is_causal=True).change(scale=scale)
     found = run_with(p, ON_THE_WAY)[1]
     exact = expected(dense(p)[0], Cells(edges(0, 29, 1), edges(0, 137, 1)))
     for name in ("entropy", "maximum", "squares", "mass", "best"):

@@ -140,7 +140,7 @@ def test_alibi_says_what_it_takes(slopes):
 def test_alibi_is_slopes_and_no_tensor():
     slopes = torch.tensor([0.5, 0.25])
     found = masks.lower((masks.causal() & masks.alibi(slopes)).shifted(3), L, S)
-    assert (found.reach, found.allow, found.bias, found.alibi_offset) == ((None, 3), None, None, 3)
+    assert (found.reach, found.allow, found.bias, found.first_query) == ((None, 3), None, None, 3)
     assert torch.equal(found.alibi, slopes)
     assert masks.is_small(masks.alibi(slopes) & masks.padding([3, 4]))
     twice = masks.lower(masks.alibi(slopes) & masks.alibi(slopes) & masks.relative(torch.ones(3)), L, S)
@@ -236,7 +236,7 @@ def test_a_large_rule_is_never_made_a_tensor(name, monkeypatch):
 
     length, heads, rule = 700, 2, LARGE[name]
     monkeypatch.setattr("clearhead.kernels.calls.prepare.RULE_ENTRIES", 0)
-    monkeypatch.setattr("clearhead.kernels.blockwise.BLOCK", 1 << 15)
+    monkeypatch.setattr("clearhead.kernels.portable.blockwise.BLOCK", 1 << 15)
     monkeypatch.setattr(chunked_rule, "ROWS", 64)
     monkeypatch.setattr(chunked_rule, "COLUMNS", 32)
     # The mode would send the call through the operator; what is watched here is the plain way.

@@ -34,6 +34,7 @@ class Case:
     sinks: bool = False
     spread: float = 1.0
     scale: float | None = 0.7
+    head_scale: bool = False
     reach: tuple[int | None, int | None] = (None, None)
     alibi: int | None = None  # the position of query 0, where there are slopes
 
@@ -65,11 +66,11 @@ class Case:
             "bias": None if self.bias is None else randn(*mask(self.bias)),
             "sinks": randn(self.heads) if self.sinks else None,
             "alibi": None if self.alibi is None else randn(self.heads).abs() / 4,
-        }
+        } | ({"scale": 0.7 * randn(self.heads)} if self.head_scale else {})
 
     def options(self) -> dict[str, object]:
         return {
-            "scale": self.scale, "is_causal": self.is_causal, "softcap": self.softcap, "reach": self.reach,
+            **({} if self.head_scale else {"scale": self.scale}), "is_causal": self.is_causal, "softcap": self.softcap, "reach": self.reach,
             "alibi_offset": self.alibi or 0,
         }  # fmt: skip
 
@@ -82,7 +83,8 @@ class Case:
 
 
 def dense(tensors: dict[str, Tensor | None], options: dict[str, object]) -> tuple[Tensor, Tensor]:
-    scale = options["scale"] if options["scale"] is not None else D**-0.5
+    scale = tensors["scale"] if "scale" in tensors else options["scale"]
+    scale = D**-0.5 if scale is None else scale[:, None, None].double() if isinstance(scale, Tensor) else scale
     rest = {name: value for name, value in tensors.items() if name in ("allow", "bias")}
     if isinstance(rest["allow"], masks.Mask):
         rest["allow"] = rest["allow"].dense(tensors["query"].shape[2], tensors["key"].shape[2])
@@ -128,6 +130,10 @@ CASES = {
     "softcap, causal, padding": Case(softcap=1.3, is_causal=True, allow="keys"),
     "sinks": Case(sinks=True),
     "sinks, causal, shared heads": Case(sinks=True, is_causal=True, kv_heads=2),
+    "scale per head": Case(head_scale=True),
+    "scale per head, shared heads, causal, sinks": Case(head_scale=True, kv_heads=2, is_causal=True, sinks=True),
+    "scale per head, softcap, bias, alibi": Case(head_scale=True, softcap=1.3, bias="dense", alibi=8),
+    "scale per head, rule": Case(head_scale=True, allow="heads"),
     "rule": Case(allow="global"),
     "rule of batch entries and a reach, shared heads": Case(allow="documents", kv_heads=2, reach=(-11, None)),
     "rule of heads, sinks, softcap, alibi": Case(allow="heads", sinks=True, softcap=1.3, alibi=0),

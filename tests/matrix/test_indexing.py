@@ -101,6 +101,7 @@ def test_iterating_ends():
     assert [part.shape for part in Case().matrix()] == [(6, 23, 31)] * 2
 
 
+@pytest.mark.slow
 def test_too_large_says_the_size_and_the_way_out():
     q = torch.zeros(1, 8, 4096, 2)
     matrix = AttentionMatrix(q, q)

@@ -94,7 +94,7 @@ def test_makes_no_tensor_of_the_matrix_size(kind: str, operation: str, monkeypat
     monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**15)
     monkeypatch.setattr("clearhead.matrix.statistics.BLOCK", 2**15)
     monkeypatch.setattr("clearhead.matrix.sweep.BLOCK", 2**15)
-    monkeypatch.setattr("clearhead.kernels.blockwise.BLOCK", 2**15)
+    monkeypatch.setattr("clearhead.kernels.portable.blockwise.BLOCK", 2**15)
     subject = KINDS[kind]()
     assert largest(lambda: OPERATIONS[operation](subject)) < LENGTH * LENGTH / 4
 

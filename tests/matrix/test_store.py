@@ -82,3 +82,14 @@ def test_a_file_of_the_format_before_is_read(tmp_path):
     save_file({"0.query": q}, path, {"format": "clearhead.attention/2", "matrices": json.dumps([entry])})
     expected = AttentionMatrix(q, q, scale=0.5, is_causal=True).to_dense()
     assert torch.equal(load(path)["a"].to_dense(), expected)
+
+
+def test_a_file_of_format_3_is_read(tmp_path):
+    q, slopes, tilt = torch.randn(1, 2, 5, 3), torch.tensor([0.5, 0.25]), torch.randn(1, 2, 1, 5)
+    options = {"scale": 0.5, "reach": [-3, 2], "softcap": 1.5, "alibi_offset": 2}
+    names = {"query": ["0.query", 5], "key": ["0.query", 5], "alibi": ["0.alibi", 0], "tilt": ["0.tilt", 1]}
+    entry = {"name": "a", "tensors": names, "options": options, "place": None}
+    tensors, path = {"0.query": q, "0.alibi": slopes, "0.tilt": tilt}, tmp_path / "old"
+    save_file(tensors, path, {"format": "clearhead.attention/3", "matrices": json.dumps([entry])})
+    expected = AttentionMatrix(q, q, scale=0.5, reach=(-3, 2), softcap=1.5, alibi=slopes, alibi_offset=2, bias=tilt)
+    torch.testing.assert_close(load(path)["a"].to_dense(), expected.to_dense())

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 import clearhead
 import reference
 from clearhead.errors import KernelError
-from clearhead.kernels import plan, torch_sdpa
-from clearhead.kernels.cpu_targets import current
+from clearhead.kernels import plan
+from clearhead.kernels.native.cpu_targets import current
+from clearhead.kernels.portable import torch_sdpa
 from clearhead.multihead import acceleration, torch_overrides
 
 pytestmark = pytest.mark.skipif(not clearhead.kernels.targets(), reason="the native library was not built here")

@@ -104,6 +104,7 @@ def agree(found, wanted):
 WAYS = {"dynamo, opset 18": (True, 18), "dynamo, opset 23": (True, 23), "tracing": (False, 17)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_what_the_function_and_the_module_offer(way, tmp_path):
     x, padding = torch.randn(2, 5, 6), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
@@ -116,6 +117,7 @@ def test_what_the_function_and_the_module_offer(way, tmp_path):
     assert nodes.count("Attention") == (fused if way == "dynamo, opset 23" else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_the_module_by_itself(way, tmp_path):
     layer = clearhead.MultiheadAttention(12, 3, batch_first=True).eval()
@@ -124,6 +126,7 @@ def test_the_module_by_itself(way, tmp_path):
     agree(run(model, (x, x, x)), layer(x, x, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamo", [True, False])
 def test_an_exported_model_serves_other_lengths(dynamo, tmp_path):
     args, longer = inputs(), inputs(7, 11)
@@ -145,6 +148,7 @@ def test_a_decomposition_can_be_asked_for():
     torch.testing.assert_close(program.module()(*args), Attend(is_causal=True)(*args))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["torch, clearhead", "clearhead, torch"])
 def test_a_saved_program_loads_once_clearhead_is_imported(order, tmp_path):
     args = inputs()
@@ -160,6 +164,7 @@ assert not hasattr(torch.ops.clearhead, "nothing_of_this_name")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["torch, clearhead", "clearhead, torch"])
 def test_naming_the_operators_imports_nothing(order):
     script = f"""
@@ -174,6 +179,7 @@ assert "clearhead.kernels" in sys.modules
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_clearhead_alone_does_not_import_torch():
     script = "import sys, clearhead; assert 'torch' not in sys.modules; import torch; assert torch.__spec__.loader"
     assert subprocess.run([sys.executable, "-c", script], cwd=Path(__file__).parent).returncode == 0

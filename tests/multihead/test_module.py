@@ -176,6 +176,7 @@ def test_pickle_deepcopy_hooks_and_half():
     )
 
 
+@pytest.mark.slow
 def test_torchscript_gets_torchs_own_module_on_the_same_parameters():
     ours, stock = pair()
     with pytest.warns(DeprecationWarning, match="jit"):

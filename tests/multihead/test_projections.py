@@ -194,4 +194,4 @@ def test_a_band_stays_a_band_where_weights_or_a_matrix_are_wanted(rule, learning
     same(weights[:, rows], stocks[:, rows])
     same(out, same_out)
     same(matrix.to_dense().mean(1), weights)
-    assert matrix._logits.allow is None  # no L×S table was made
+    assert matrix._logits.attention.allow is None  # no L×S table was made

@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import clearhead
 from clearhead import masks
+from clearhead.spec import Attention
 
 B, H, H_KV, L, S, D, E = 2, 6, 3, 5, 7, 11, 13
 
@@ -21,6 +22,7 @@ def case(q, k, v, bias, sinks):
     return clearhead.attention(q, k, v, bias, enable_gqa=True, softcap=3.0, sinks=sinks, return_lse=True)
 
 
+@pytest.mark.slow
 def test_compile_fullgraph_with_gradients_equals_eager():
     tensors = [
         *inputs(requires_grad=True),
@@ -35,6 +37,7 @@ def test_compile_fullgraph_with_gradients_equals_eager():
     torch.testing.assert_close(torch.autograd.grad((out_c.sum() + lse_c.cos().sum()), tensors), wanted)
 
 
+@pytest.mark.slow
 def test_compile_with_dynamic_shapes_does_not_compile_again():
     from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -50,6 +53,7 @@ def test_compile_with_dynamic_shapes_does_not_compile_again():
     assert len(set(graphs)) == 1  # what the first call made serves the others
 
 
+@pytest.mark.slow
 def test_a_mask_object_and_dropout_compile():
     q, k, v = torch.randn(3, B, H, L, D)
     rule = masks.causal() & masks.sliding_window(2) | masks.prefix(1)
@@ -65,6 +69,7 @@ def test_a_mask_object_and_dropout_compile():
     assert not torch.allclose(dropped(q, k, v), first)
 
 
+@pytest.mark.slow
 def test_the_module_compiles_and_exports():
     layer = clearhead.MultiheadAttention(12, 3, batch_first=True).eval()
     x = torch.randn(B, L, 12)
@@ -94,16 +99,17 @@ def test_gradcheck(kernel):
     assert torch.autograd.gradcheck(function, (*tensors, sinks), fast_mode=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learning", [False, True])
 def test_opcheck(learning):
     q, k, v = inputs(requires_grad=learning)
     bias = torch.randn(L, S, requires_grad=learning)
     sinks, slopes = (torch.randn(H, requires_grad=learning) for _ in range(2))
     allow = torch.rand(B, 1, L, S) > 0.3
-    torch.library.opcheck(
-        torch.ops.clearhead.attend.default,
-        (q, k, v, allow, bias, sinks, slopes, None, 0.3, None, 3, 5.0, 0.0, 2, "torch"),
+    attention = Attention.of(
+        0.3, reach=(None, 3), first_query=2, allow=allow, bias=bias, sinks=sinks, alibi=slopes, softcap=5.0
     )
+    torch.library.opcheck(torch.ops.clearhead.attend.default, (q, k, v, *attention.arguments(), "torch"))
 
 
 def test_vmap_and_functional_gradients():
@@ -336,6 +342,7 @@ def test_transforms_compile(name):
     torch.testing.assert_close(torch.compile(transform, fullgraph=True, backend="aot_eager")(q), transform(q))
 
 
+@pytest.mark.slow
 def test_a_rule_and_options_given_as_arguments_compile_for_any_length():
     compiled = torch.compile(
         lambda x, rule, cap: clearhead.attention(x, x, x, rule, softcap=cap),

@@ -105,6 +105,7 @@ def test_the_module_is_traced_for_any_size(options, need_weights: bool) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_the_modules_masks_are_traced(need_weights: bool) -> None:
     layer = clearhead.MultiheadAttention(12, 3, batch_first=True)
@@ -133,6 +134,7 @@ def test_the_modules_masks_are_traced(need_weights: bool) -> None:
         traced(lambda x: call(x, masks.causal() & masks.sliding_window(2)), small[:1], module=layer)
 
 
+@pytest.mark.slow
 def test_rotary_and_an_encoder_are_traced() -> None:
     rotary = clearhead.Rotary(12, width=4)
     traced(lambda x: rotary(x, start=3), (torch.randn(B, H, L, 12),), (torch.randn(1, H, S, 12),))

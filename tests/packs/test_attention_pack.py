@@ -11,11 +11,17 @@ import pytest
 
 from clearhead import course
 from clearhead.course import KINDS, Pack
+from clearhead.course.pack.blocks import fences
+from clearhead.course.pack.minutes import page_minutes, topic_minutes
+from clearhead.course.pack.page_programs import page_programs
 
 DOC = Path(__file__).parents[2] / "docs" / "pack.md"
+COVERAGE = DOC.with_name("course-coverage.md")
 FULL = ("attention-in-depth", "self-and-multi-head", "mha-in-pytorch")
 BANK = ("choice", "predict", "debug", "tune", "worked", "order", "match")  # graded at once: what a test may ask
-LEAST = {"card": 15, "choice": 12, "worked": 6, "explain": 3, "code": 4}
+LEAST = {"card": 10, "choice": 10, "worked": 5, "explain": 3, "code": 3}
+KINDS_IN_NUMBERS = ("card", "choice", "predict", "debug", "tune", "worked", "explain", "code")
+SENTENCE = "*The animal didn't cross the street because it was too tired.*"
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +74,43 @@ def test_a_full_topic_is_full(pack, topic):
     assert not short
     assert kinds["predict"] + kinds["debug"] + kinds["tune"] >= 10
     assert set(pack.topic(topic).pages) >= {"read", "why", "recall"}
-    assert sum(item.variants for item in pack.items_of(topic) if item.kind in BANK) >= 30
+    assert sum(item.variants for item in pack.items_of(topic) if item.kind in BANK) >= 20
+
+
+def test_the_course_is_large_enough_in_every_kind(pack):
+    kinds = Counter(item.kind for item in pack.items.values())
+    assert len(pack.items) >= 330
+    assert {kind: kinds[kind] for kind in KINDS_IN_NUMBERS if kinds[kind] < 20} == {}
+
+
+@pytest.mark.parametrize("mode", ["read", "why"])
+def test_every_page_that_explains_has_a_live_figure(pack, mode):
+    without = [
+        topic.id
+        for topic in pack.topics
+        if not any(program.draws and program.over for program in page_programs(topic.pages[mode]))
+        and not any(info == "lens" for info, _, _ in fences(topic.pages[mode].text, ""))
+    ]
+    assert without == []
+
+
+def test_declared_minutes_are_true_and_no_page_is_long(pack):
+    declared = {topic.id: topic.minutes for topic in pack.topics}
+    assert declared == {topic.id: topic_minutes(topic, pack.items_of(topic.id)) for topic in pack.topics}
+    pages = {page.file: page_minutes(page) for topic in pack.topics for page in topic.pages.values()}
+    assert {file: round(minutes, 1) for file, minutes in pages.items() if minutes > 7} == {}
+
+
+def test_the_course_opens_with_its_sentence(pack):
+    for topic in ("a-real-model", "attention-in-depth"):
+        assert pack.topic(topic).pages["read"].text.startswith(SENTENCE), topic
+    said = [topic.id for topic in pack.topics if "animal" in topic.pages["read"].text]
+    assert len(said) >= 12, said
+
+
+def test_every_topic_says_what_it_needs(pack):
+    first = {"before-you-start", "a-real-model"}
+    assert [topic.id for topic in pack.topics if not topic.needs and topic.id not in first] == []
 
 
 @pytest.mark.parametrize("topic", FULL)
@@ -97,12 +139,36 @@ def test_every_misconception_is_acted_out(pack):
     assert set(pack.misconceptions) - used == set()
 
 
-def test_titles_are_unique_and_hints_are_there(pack):
+def test_titles_are_unique(pack):
     titles = Counter(item.title for item in pack.items.values())
     assert [title for title, number in titles.items() if number > 1] == []
-    assert [
-        item.id for item in pack.items.values() if item.kind in ("choice", "predict", "debug") and not item.hints
-    ] == []
+
+
+def test_hints_come_in_twos_and_threes_and_none_is_the_rule(pack):
+    asked = [item for item in pack.items.values() if item.kind not in ("card", "worked")]
+    assert [item.id for item in asked if not 2 <= len(item.hints) <= 3] == []
+    assert [item.id for item in asked if item.rule in item.hints] == []
+
+
+def test_clocks_are_as_long_as_people_need(pack):
+    assert {item.id: item.time_limit for item in pack.items.values() if item.time_limit < 90} == {}
+
+
+def test_sheets_carry_the_other_names(pack):
+    sheets = " ".join(pack.topic(topic).pages["recall"].text for topic in FULL)
+    for name in ("head_dim", "$d_k$", "embed_dim", "$d_{model}$", "scores"):
+        assert name in sheets, name
+
+
+def test_the_coverage_table_names_what_is_there(pack):
+    text = COVERAGE.read_text(encoding="utf-8")
+    rows = [row for row in text.splitlines() if row.startswith("| ") and not row.startswith(("| there", "|---"))]
+    assert len(rows) >= 48
+    pages = {f"{topic.id}/{mode}" for topic in pack.topics for mode in topic.pages}
+    for row in rows:
+        names = re.findall(r"`([a-z0-9/-]+)`", row.rsplit("|", 2)[1])
+        assert names, row
+        assert [name for name in names if name not in pack.items and name not in pages] == [], row
 
 
 if __name__ == "__main__":

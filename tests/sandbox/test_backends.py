@@ -27,6 +27,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bubblewrap, "works", lambda: False)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not NAMES, reason="no back end here")
 @pytest.mark.parametrize("name", NAMES)
 def test_every_back_end_keeps_the_contract(name: str) -> None:

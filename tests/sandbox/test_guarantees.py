@@ -75,6 +75,7 @@ def test_bubblewrap_is_told_of_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["signals"] == "a process namespace and the system call filter"
 
 
+@pytest.mark.slow
 def test_the_doctor_tells_of_each_resource() -> None:
     told = {one.name: one.detail for one in doctor._studio() if one.name.startswith("sandbox ")}
     assert told == {f"sandbox {name}": said for name, said in sandbox.guarantees().items()}

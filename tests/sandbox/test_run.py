@@ -69,6 +69,7 @@ def test_two_salts_disagree_about_what_was_not_seeded() -> None:
     assert first != second
 
 
+@pytest.mark.slow
 def test_a_dead_worker_is_replaced() -> None:
     from clearhead.sandbox.processes import pool
 

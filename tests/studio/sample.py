@@ -18,7 +18,7 @@ print([0.25, 0.75])  # two weights
 """
 
 TOPIC = Topic(
-    "one-head", "One head, step by step", "Logits, weights, output.", 0, 8, {"read": Page("read", READ, "r.md")}
+    "one-head", "One head, step by step", "Logits, weights, output.", 0, 8, pages={"read": Page("read", READ, "r.md")}
 )
 EMPTY = Topic("later", "A topic with nothing yet", "Comes later.", 1)
 

@@ -16,7 +16,7 @@ from clearhead.capture.record import Step
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem, run
 from clearhead.matrix import AttentionMatrix
-from clearhead.matrix.logits import ANYWHERE, Reach, narrowed, outside
+from clearhead.spec import Attention, divide_heads
 
 # How far a recomputed output row may lie from the model's, as a share of the largest value.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
@@ -32,15 +32,11 @@ class Call:
         module: who asked for it.
         query: (B, H, L, D).
         key: (B, H_kv, S, D).
+        attention: scale, band, bias, soft cap, sinks and slopes; its bias may mask, with -inf or a large negative one.
+        mask: the model's own mask besides: boolean (True = may attend) or float (added), broadcastable to
+            (B, H, L, S), or (B, S); a BlockMask of flex attention; or None.
         value: (B, H_kv, S, D_v); None if it was not seen.
         out: (B, L, H, D_v), what the model's own attention answered; None if the call was checked otherwise.
-        scale: logit multiplier; None = 1/sqrt(D).
-        is_causal: top-left.
-        reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side.
-        mask: boolean (True = may attend) or float (added), broadcastable to (B, H, L, S), or (B, S); or None.
-        bias: float, added besides the mask; or None.
-        softcap: as in AttentionMatrix.
-        sinks, alibi: (H,), as in AttentionMatrix; and alibi_offset.
         dropout: whether some weights were dropped on the way to `out`.
         rows: the queries whose output `value` explains; None = all.
     """
@@ -48,24 +44,17 @@ class Call:
     module: nn.Module
     query: Tensor
     key: Tensor
+    attention: Attention
+    mask: Any = None
     value: Tensor | None = None
     out: Tensor | None = None
-    scale: float | None = None
-    is_causal: bool = False
-    reach: Reach = ANYWHERE
-    mask: Any = None
-    bias: Tensor | None = None
-    softcap: float | None = None
-    sinks: Tensor | None = None
-    alibi: Tensor | None = None
-    alibi_offset: int = 0
     dropout: bool = False
     rows: list[int] | None = None
 
-    @property
-    def band(self) -> Reach:
-        """`reach` and `is_causal` together."""
-        return narrowed(self.reach, (None, 0)) if self.is_causal else self.reach
+
+def attention_of(query: Tensor, scale: float | None = None, **options: Any) -> Attention:
+    """The attention of a model in its own words: `scale` None is 1/sqrt(D), `options` are those of `Attention.of`."""
+    return Attention.of(query.shape[-1] ** -0.5 if scale is None else scale, **options)
 
 
 @dataclass(slots=True)
@@ -128,33 +117,40 @@ def record_step(call: Call, masks: Masks, heads: list[int] | None = None, *, val
     if call.query.dim() != 4 or call.key.dim() != 4:
         raise CaptureError(f"its query has shape {tuple(call.query.shape)}, not (B, H, L, D)")
     call = _one_batch(_autocast(call))
-    query, key = call.query, call.key
-    allow, bias = masks.split(call.mask)
-    allow = None if allow is None else allow[..., : key.shape[2]]
-    if call.bias is not None:
-        also, extra = masks.split(call.bias)
-        allow = also if allow is None else (allow if also is None else allow & also)
-        bias = extra if bias is None else (bias if extra is None else bias + extra)
-    options: dict[str, Any] = {"scale": call.scale, "softcap": call.softcap}
-    sinks, alibi = (None if t is None else t.detach().clone() for t in (call.sinks, call.alibi))
-    _check(call, query, allow, bias, sinks)
+    query, key, attention = call.query, call.key, _attention(call, masks)
+    _check(call, attention)
     value = call.value if values else None
     if heads is not None:
-        total = call.query.shape[1]
-        query = query[:, heads]
-        key = key[:, [head // (total // call.key.shape[1]) for head in heads]]
-        value = None if value is None else value[:, [head // (total // value.shape[1]) for head in heads]]
-        allow, bias = (m if m is None or m.dim() < 4 or m.shape[1] == 1 else m[:, heads] for m in (allow, bias))
-        sinks, alibi = (None if t is None else t[heads] for t in (sinks, alibi))
-    options |= {"allow": allow, "bias": None if bias is None else bias.detach(), "sinks": sinks}
-    options |= {"alibi": alibi, "alibi_offset": call.alibi_offset}
-    options |= {"reach": call.band, "value": None if value is None else value.detach().clone()}
+        which = torch.tensor(heads, device=query.device)
+        value = None if value is None else value[:, which // divide_heads(query.shape[1], value.shape[1])]
+        key = key[:, which // divide_heads(query.shape[1], key.shape[1])]
+        query, attention = query[:, which], attention.heads(which)
     # Clones: a cache may write into its buffers later, and a view would keep a fused q-k-v tensor alive.
     query = query.detach().clone(memory_format=torch.contiguous_format)
     key = key.detach().clone(memory_format=torch.contiguous_format)
+    value = None if value is None else value.detach().clone()
+    make = partial(_matrix, query, attention, value)
+    return Step(make, Keys(key, _attended_keys(attention, query.shape[2], key)), key.shape[2], query.shape[2])
 
-    make = partial(AttentionMatrix, query, **options)
-    return Step(make, Keys(key, _seen(call, query.shape[2], key, allow)), key.shape[2], query.shape[2])
+
+def _attention(call: Call, masks: Masks) -> Attention:
+    """A call's attention with tensors of its own, and what its masks and biases block as `allow`."""
+    allow, bias = masks.split(call.mask)
+    allow = None if allow is None else allow[..., : call.key.shape[2]]
+    blocked, added = masks.split(call.attention.bias)
+    own = {
+        name: tensor.detach().clone()
+        for name, tensor in call.attention.tensors().items()
+        if name not in ("allow", "bias")
+    }
+    attention = call.attention.change(allow=None, bias=None, **own)
+    for part in (Attention(allow=allow, bias=bias), Attention(allow=blocked, bias=added)):
+        attention = attention.under(part)
+    return attention.with_four_axes()
+
+
+def _matrix(query: Tensor, attention: Attention, value: Tensor | None, key: Tensor) -> AttentionMatrix:
+    return AttentionMatrix.of(query, key, attention, value=value)
 
 
 def holds_numbers(tensor: Tensor) -> bool:
@@ -193,38 +189,33 @@ def _one_batch(call: Call) -> Call:
 
 
 def _with_dense_mask(call: Call, masks: Masks) -> Call:
-    """The same call with a tensor, or `is_causal`, instead of flex attention's BlockMask."""
+    """The same call with a tensor, or a causal band, instead of flex attention's BlockMask."""
     if not hasattr(call.mask, "mask_mod"):
         return call
     sizes = (*call.query.shape[:3], call.key.shape[2])
     is_causal, mask = masks.dense_block_mask(call.mask, sizes, call.query.device)
-    return replace(call, is_causal=is_causal, mask=mask)
+    return replace(call, attention=call.attention.under(Attention.of(is_causal=is_causal)), mask=mask)
 
 
-def _seen(call: Call, length: int, key: Tensor, allow: Tensor | None) -> Tensor | None:
+def _attended_keys(attention: Attention, length: int, key: Tensor) -> Tensor | None:
     """(B or 1, S): the keys that some query may attend to; None = all."""
-    seen = None
-    if allow is not None:
-        seen = allow[(None,) * (4 - allow.dim())].any(1).any(-2).expand(-1, key.shape[2])
-    low, high = call.band
-    place = torch.arange(key.shape[2], device=key.device)
+    attended, keys = None, key.shape[2]
+    if attention.allow is not None:
+        attended = attention.allow.any(1).any(-2).expand(-1, keys)
+    low, high = attention.reach
+    place = torch.arange(keys, device=key.device)
     reached = torch.ones_like(place, dtype=torch.bool) if low is None else place >= low
     reached = (reached if high is None else reached & (place < length + high))[None]
     if not bool(reached.all()):
-        seen = reached if seen is None else seen & reached
-    return seen
+        attended = reached if attended is None else attended & reached
+    return attended
 
 
-def _check(
-    call: Call,
-    query: Tensor,
-    allow: Tensor | None,
-    bias: Tensor | None,
-    sinks: Tensor | None,
-) -> None:
+def _check(call: Call, attention: Attention) -> None:
     """Compare three rows of the model's own output with what the matrix gives."""
     if call.dropout or call.out is None or call.value is None:
         return
+    query = call.query.detach()
     batch, heads, length, _ = query.shape
     expected = (batch, length, heads, call.value.shape[-1])
     if call.out.numel() != torch.Size(expected).numel():
@@ -233,19 +224,13 @@ def _check(
     if not usable:
         return
     rows = torch.tensor(sorted({usable[0], usable[len(usable) // 2], usable[-1]}), device=query.device)
-    keys = torch.arange(call.key.shape[2], device=query.device)
-    allow, bias = (m if m is None or m.shape[-2] == 1 else m[..., rows, :] for m in (allow, bias))
-    if call.alibi is not None:
-        slopes = call.alibi.detach()[:, None, None] * (rows[:, None] + call.alibi_offset - keys).abs()
-        bias = -slopes if bias is None else bias - slopes
-    if call.band != ANYWHERE:
-        seen = ~outside(call.band, rows[:, None], keys)
-        allow = seen if allow is None else allow & seen
+    attention = attention.select_rows(rows, call.key.shape[2])
     with torch.no_grad():
-        ours = _recomputed(call, query[:, :, rows], call.value, allow, bias, sinks)
+        key, value = (tensor.detach().to(query.dtype) for tensor in (call.key, call.value))
+        ours = run(Problem(query[:, :, rows], key, value, attention)).out
         off = (ours - call.out.detach().reshape(expected)[:, rows].transpose(1, 2)).abs()
-        if allow is not None:  # a row that may attend nothing: zero here, anything there
-            off = off.masked_fill(~allow.any(-1, keepdim=True), 0.0)
+        if attention.allow is not None:  # a row that may attend nothing: zero here, anything there
+            off = off.masked_fill(~attention.allow.any(-1, keepdim=True), 0.0)
         worst, tolerance = float(off.amax()), TOLERANCE.get(query.dtype, 1e-3)
         if worst <= tolerance * float(ours.abs().amax()):  # no output is larger than the largest value
             return
@@ -255,12 +240,3 @@ def _check(
             f"softmax(QKᵀ·scale + mask)V differs from the module's own output by {worst:.1e} of the largest value: "
             "its attention holds a term Clearhead does not know"
         )
-
-
-def _recomputed(
-    call: Call, query: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None
-) -> Tensor:
-    """The output of a few queries by Clearhead's own kernels, (B, H, few, D_v)."""
-    query, key, value = (tensor.detach().to(query.dtype) for tensor in (query, call.key, value))
-    scale = query.shape[-1] ** -0.5 if call.scale is None else call.scale
-    return run(Problem(query, key, value, scale, allow=allow, bias=bias, softcap=call.softcap, sinks=sinks)).out

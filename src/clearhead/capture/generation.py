@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,8 @@ from torch import Tensor
 from clearhead.capture.positions import Axis, Positions
 from clearhead.errors import CaptureError
 from clearhead.matrix import AttentionMatrix
-from clearhead.matrix.logits import ANYWHERE, Reach, outside
+from clearhead.spec import EVERYWHERE, FIELDS, Attention, Axes, Band
+from clearhead.spec.band import outside, shift
 
 MOST_MASK = 2**28  # cells of a mask that is made as a table
 
@@ -78,25 +78,27 @@ def joined(calls: list[PlacedCall]) -> PlacedCall:
     if last.within:  # slots of a cache that no query has reached
         keys = keys[:, :, : last.queries.positions[-1] + 1 - first_key]
     size = keys.shape[2]
-    options = _shared(parts)
+    attention = _shared(parts)
     reach = _band(parts, size)
     if reach is None:
         if rows * size > MOST_MASK:
             raise CaptureError(f"their masks together are a table of {rows} × {size}")
-        options["allow"] = _table([_mask(part, size) for part in parts])
+        attention = replace(attention, allow=_table([_mask(part, size) for part in parts]))
     else:
-        options["reach"] = reach
-    if any(part.call.matrix._logits.bias is not None for part in parts):
-        options["bias"] = _table([_bias(part, size) for part in parts])
+        low, high = shift(reach, -attention.offset)
+        attention = replace(attention, band_low=low, band_high=high)
+    if any(_attention(part).bias is not None for part in parts):
+        attention = replace(attention, bias=_table([_bias(part, size) for part in parts]))
+    value = None
     if all(part.call.matrix._value is not None for part in parts):
-        options["value"] = _keys(parts, "value")[:, :, :size]
+        value = _keys(parts, "value")[:, :, :size]
     query = torch.cat([part.call.matrix._logits.query[:, :, : part.rows] for part in parts], 2)
     start = calls[0].positions.queries.positions[0]
     where = Positions(
         Axis(last.queries.sequence, range(start, start + rows)),
         Axis(last.keys.sequence, range(first_key, first_key + size)),
     )
-    return PlacedCall(AttentionMatrix(query, keys, **options), where)
+    return PlacedCall(AttentionMatrix.of(query, keys, attention, value=value), where)
 
 
 def _continues(earlier: PlacedCall, later: PlacedCall) -> bool:
@@ -156,39 +158,44 @@ def _keys(parts: list[_Part], which: str) -> Tensor:
     return whole
 
 
-def _shared(parts: list[_Part]) -> dict[str, Any]:
+def _shared(parts: list[_Part]) -> Attention:
     """What all calls have in common.
 
     Raises:
         CaptureError: they do not.
     """
-    first = parts[0].call.matrix._logits
+    first = _attention(parts[0])
+    per_head = [name for name, row in FIELDS.items() if row.axes is Axes.HEADS]
     for part in parts[1:]:
-        logits = part.call.matrix._logits
-        if (logits.scale, logits.softcap) != (first.scale, first.softcap) or not all(
-            _equal(getattr(logits, name), getattr(first, name)) for name in ("sinks", "alibi")
-        ):
+        other = _attention(part)
+        numbers_differ = (other.scale, other.softcap) != (first.scale, first.softcap)
+        if numbers_differ or not all(_equal(getattr(other, name), getattr(first, name)) for name in per_head):
             raise CaptureError("scale, softcap, sinks or slopes differ from call to call")
-    offsets = {part.call.matrix._logits.alibi_offset + part.key - part.row for part in parts}
+    offsets = {_attention(part).offset + part.key - part.row for part in parts}
     if first.alibi is not None and len(offsets) > 1:
         raise CaptureError("distances are counted in another way from call to call")
-    options = {name: getattr(first, name) for name in ("scale", "softcap", "sinks", "alibi")}
-    return options if first.alibi is None else options | {"alibi_offset": offsets.pop()}
+    own = {name: getattr(first, name) for name in per_head}
+    first_query = 0 if first.alibi is None else offsets.pop()
+    return Attention(first.scale, softcap=first.softcap, first_query=first_query, **own)
+
+
+def _attention(part: _Part) -> Attention:
+    return part.call.matrix._logits.attention
 
 
 def _equal(first: Tensor | None, second: Tensor | None) -> bool:
     return first is second or (first is not None and second is not None and torch.equal(first, second))
 
 
-def _band(parts: list[_Part], size: int) -> Reach | None:
+def _band(parts: list[_Part], size: int) -> Band | None:
     """The band that all masks together form; None where they do not form one."""
-    if any(part.call.matrix._logits.allow is not None or part.call.matrix._logits.ruled is not None for part in parts):
+    if any(_attention(part).allow is not None or _attention(part).rule is not None for part in parts):
         return None
     spans = [_spans(part, size) for part in parts]
     low, high = (torch.cat([span[side] for span in spans]) for side in (0, 1))
     place = torch.arange(len(low))
     below, above = int(low[-1] - place[-1]), int(high[-1] - place[-1])
-    for reach in (ANYWHERE, (None, above), (below, None), (below, above)):
+    for reach in (EVERYWHERE, (None, above), (below, None), (below, above)):
         first = torch.zeros_like(place) if reach[0] is None else (place + reach[0]).clamp(0)
         last = torch.full_like(place, size - 1) if reach[1] is None else (place + reach[1]).clamp(max=size - 1)
         if torch.equal(first, low) and torch.equal(last, high):
@@ -198,7 +205,7 @@ def _band(parts: list[_Part], size: int) -> Reach | None:
 
 def _spans(part: _Part, size: int) -> tuple[Tensor, Tensor]:
     """The first and last key of the joined matrix that each row of a call may attend to, by its band alone."""
-    low, high = part.call.matrix._logits.reach
+    low, high = _attention(part).reach
     keys, place = part.call.matrix.shape[3], torch.arange(part.rows)
     first = torch.zeros_like(place) if low is None else (place + low).clamp(0)
     last = torch.full_like(place, keys - 1) if high is None else (place + high).clamp(max=keys - 1)
@@ -212,15 +219,16 @@ def _mask(part: _Part, size: int) -> Tensor:
     if allow is None:
         allow = torch.ones(1, 1, part.rows, logits.shape[3], dtype=torch.bool, device=logits.query.device)
     allow = allow.expand(*allow.shape[:2], part.rows, logits.shape[3])
-    if logits.reach != ANYWHERE:
+    reach = logits.attention.reach
+    if reach != EVERYWHERE:
         place, keys = (torch.arange(size, device=allow.device) for size in allow.shape[2:])
-        allow = allow & ~outside(logits.reach, place[:, None], keys)
+        allow = allow & ~outside(reach, place[:, None], keys)
     return F.pad(allow, (part.key, size - part.key - logits.shape[3]))
 
 
 def _bias(part: _Part, size: int) -> Tensor:
     logits = part.call.matrix._logits
-    bias = logits.query.new_zeros(1, 1, 1, 1) if logits.bias is None else logits.bias
+    bias = logits.query.new_zeros(1, 1, 1, 1) if logits.attention.bias is None else logits.attention.bias
     bias = bias.expand(*bias.shape[:2], logits.shape[2], logits.shape[3])[:, :, : part.rows]
     return F.pad(bias, (part.key, size - part.key - logits.shape[3]))
 

@@ -122,7 +122,8 @@ class Observer:
         share = 1.0 if self._heads is None else len(self._heads) / call.query.shape[1]
         keys = call.key.nbytes if self._heads is None else len(self._heads) * call.key.nbytes // call.key.shape[1]
         kept = call.value.nbytes if self._values and call.value is not None else 0
-        table = call.bias.nbytes if call.bias is not None and call.bias.shape[-2] > 1 else 0
+        bias = call.attention.bias
+        table = bias.nbytes if bias is not None and bias.shape[-2] > 1 else 0
         return int(share * call.query.nbytes) + keys + int(share * kept) + table
 
     def _stop_recording(self, name: str, size: int) -> None:

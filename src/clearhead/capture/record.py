@@ -361,7 +361,7 @@ class Record(Mapping[str, AttentionMatrix]):
 
 
 def _assumed(matrix: AttentionMatrix) -> Positions:
-    high = matrix._logits.reach[1] if isinstance(matrix, AttentionMatrix) else None
+    high = matrix._logits.attention.reach[1] if isinstance(matrix, AttentionMatrix) else None
     return assumed(matrix.shape[2], matrix.shape[3], high)
 
 

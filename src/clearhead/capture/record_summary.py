@@ -36,7 +36,7 @@ def _bytes(record: Record) -> int:
     for name in record:
         for matrix in record.calls(name):
             logits = matrix._logits
-            parts = (logits.query, logits.key, logits.allow, logits.bias, logits.sinks, logits.alibi, matrix._value)
+            parts = (logits.query, logits.key, *logits.attention.tensors().values(), matrix._value)
             for tensor in parts:
                 if tensor is not None:
                     storage = tensor.untyped_storage()

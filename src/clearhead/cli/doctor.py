@@ -91,7 +91,7 @@ def _cpu() -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     import torch
 
-    from clearhead.kernels.library import cpu_name
+    from clearhead.kernels.native.library import cpu_name
 
     return f"{cpu_name()}, {cores} core{'s' if cores != 1 else ''}, {torch.backends.cpu.get_cpu_capability()}"
 
@@ -110,7 +110,7 @@ def _installed(name: str) -> tuple[bool, str]:
 def _kernels() -> list[Finding]:
     """Return each kernel, whether this machine was measured, and the plans of a few typical calls."""
     from clearhead import kernels
-    from clearhead.kernels import figures
+    from clearhead.kernels.measured import figures
 
     findings = [Finding("Kernels", item.kernel, item.available, item.reason) for item in kernels.available()]
     measured = figures.load()

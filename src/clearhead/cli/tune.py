@@ -10,7 +10,7 @@ from clearhead.cli.output import Json
 from clearhead.errors import KernelError
 
 if TYPE_CHECKING:
-    from clearhead.kernels.figures import Costs
+    from clearhead.kernels.measured.figures import Costs
 
 
 def tune(
@@ -23,7 +23,8 @@ def tune(
     CLEARHEAD_TUNE=0 in the environment nothing reads them. Ctrl-C stops and keeps nothing.
     """
     from clearhead import kernels
-    from clearhead.kernels import figures, plan, tuning
+    from clearhead.kernels import plan, tuning
+    from clearhead.kernels.measured import figures
 
     if not kernels.targets():
         raise KernelError("the native library was not built, so there is nothing to compare. Install a C++ compiler.")
@@ -40,7 +41,7 @@ def tune(
 
 def table(measured: "Costs") -> str:
     """Return a line for each task and dtype: what a call and a million multiply-adds cost on either kernel."""
-    from clearhead.kernels import costs
+    from clearhead.kernels.measured import costs
 
     lines = [f"{'task':10}{'dtype':10}{'native':>24}{'torch':>24}  torch is taken"]
     for (task, dtype), (ours, torchs) in measured.items():

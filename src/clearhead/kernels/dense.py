@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from clearhead.kernels.plan import needs_gradients
 from clearhead.kernels.problem import Problem, validate
 from clearhead.kernels.registry import with_weights as kernel_with_weights
 
@@ -23,13 +22,12 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
     Memory: O(inputs + outputs); where few queries are averaged, also each head's weights of them.
 
     Example:
-        >>> result = with_weights(Problem(*torch.zeros(3, 1, 2, 3, 5), scale=1.0), average=True)
+        >>> result = with_weights(Problem(*torch.zeros(3, 1, 2, 3, 5)), average=True)
         >>> result is None or result[1].shape == (1, 3, 3)
         True
     """
     kernel = kernel_with_weights(problem)
-    tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
-    if isinstance(kernel, str) or needs_gradients(*tensors):
+    if isinstance(kernel, str) or problem.learns():
         return None
     validate(problem)
     batch, heads, length, _ = problem.query.shape

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.kernels import cpu_targets
 from clearhead.kernels.autograd import backward
-from clearhead.kernels.cpu_targets import index_of
-from clearhead.kernels.library import library
-from clearhead.kernels.places import lse_dtype, wide
+from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.call import lse_dtype, wide
+from clearhead.kernels.native.cpu_targets import index_of
+from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_ONE_KEY, match
 from clearhead.kernels.problem import carries_tangent, has_own_memory
+from clearhead.spec import Attention
 
 # The function behind F.scaled_dot_product_attention, whose name some programs give to ours.
 _sdpa = torch._C._nn.scaled_dot_product_attention
@@ -119,8 +120,9 @@ class _Attention(torch.autograd.Function):
             return *grads, None, None, None, None
         # A graph of this pass is wanted, or its derivative along a tangent: it refuses to be differentiated.
         allow, bias = (mask, None) if mask is not None and mask.dtype is torch.bool else (None, mask)
-        options = (scale, is_causal, None, 0.0, 0, (None, None), 0)
-        first = backward(options, "native", grad_out, None, query, key, value, bias, None, None, allow, out, lse)
+        attention = Attention.of(scale, is_causal=is_causal, allow=allow, bias=bias)
+        tensors = (query, key, value, *attention.tensor_list())
+        first = backward(attention.without_tensors(), "native", grad_out, None, out, lse, *tensors)
         return *first[:3], None, None, None, None
 
 

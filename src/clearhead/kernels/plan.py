@@ -4,7 +4,7 @@
 `explain` says, for the arguments of `attention`, what these two decide.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple, cast
 
@@ -14,16 +14,18 @@ from torch.autograd import forward_ad
 
 from clearhead import arguments
 from clearhead.errors import KernelError
-from clearhead.kernels import costs, cpu_targets, modes
+from clearhead.kernels import modes
 from clearhead.kernels.calls import checks
-from clearhead.kernels.calls.prepare import is_causal_rule, is_simple, matrix_takes, prepare
+from clearhead.kernels.calls.prepare import is_causal_rule, is_simple, matrix_takes, prepare, records_operators
 from clearhead.kernels.capability import Kernel
-from clearhead.kernels.cpu_targets import current, forced
-from clearhead.kernels.figures import DECODE, FORWARD, TRAINING
-from clearhead.kernels.library import library, reads_tensors
+from clearhead.kernels.measured import costs
+from clearhead.kernels.measured.figures import DECODE, FORWARD, TRAINING
+from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.cpu_targets import current, forced
+from clearhead.kernels.native.library import library, reads_tensors
+from clearhead.kernels.portable.torch_sdpa import flash_can, flash_runs
 from clearhead.kernels.problem import Problem, carries_tangent
 from clearhead.kernels.registry import KERNELS, reason_against
-from clearhead.kernels.torch_sdpa import flash_can
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 
@@ -56,15 +58,6 @@ class Plan(NamedTuple):
     kernel: str | None
     target: str | None
     reason: str
-
-
-class Call(NamedTuple):
-    """A described call: the problem, and what is decided beside it."""
-
-    problem: Problem
-    dropout_p: float = 0.0
-    kernel: str | None = None
-    rule: Mask | None = None
 
 
 # What `match` answers.
@@ -133,7 +126,8 @@ def _limits(forced_target: str | None, dtype: torch.dtype) -> _Limits | None:
     """None where no CPU target computes the dtype."""
     if current(dtype)[0] is None:
         return None
-    ranges = [costs.torch_is_faster(task, dtype) for task in (DECODE, FORWARD, TRAINING)]
+    runs = flash_runs(dtype)
+    ranges = [costs.torch_is_faster(task, dtype) if runs else costs.NEVER for task in (DECODE, FORWARD, TRAINING)]
     return _Limits(any(each != costs.NEVER for each in ranges), *ranges)
 
 
@@ -163,29 +157,31 @@ def needs_gradients(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
-def plan(call: Call) -> Plan:
+def plan(problem: Problem, kernel: str | None = None) -> Plan:
     """Decide how a described call is computed.
 
+    Args:
+        problem: what to compute; its attention may hold a mask that stays a rule.
+        kernel: the name of the kernel to use; None chooses.
     Raises:
         KernelError: no kernel has the name asked for, or it cannot compute this; says which can.
 
     Example:
         >>> q = torch.zeros(1, 2, 3, 5)
-        >>> plan(Call(Problem(q, q, q, scale=1.0), kernel="reference"))
+        >>> plan(Problem(q, q, q), kernel="reference")
         Plan(path='kernel', kernel='reference', target=None, reason='asked for by name')
     """
-    problem, _, kernel, rule = call
+    rule = problem.attention.rule
     if modes.differentiates_forward() and rule is None and kernel in (None, "torch"):
         return Plan(TORCH_STEPS, None, None, "forward-mode differentiation looks into every step")
-    tensors = (problem.key, problem.value, problem.allow, problem.bias, problem.sinks, problem.alibi)
-    if modes.records_operators(problem.query, *tensors):
+    if records_operators(problem):
         if modes.exports_to_onnx():
             return Plan(DECOMPOSED, None, None, "ONNX has no operator of ours")
         return Plan(CUSTOM_OPERATOR, kernel, None, "torch records or transforms operators; each run plans anew")
     if rule is None:
         chosen, refused = choose(problem, kernel)
         return Plan(KERNEL, chosen.name, _target_of(chosen, problem), _why(kernel, refused))
-    chosen, refused = choose(_block_of(problem, rule), kernel)
+    chosen, refused = choose(_block_of(problem, cast(Mask, rule)), kernel)
     reason = f"the mask is too large for a tensor, so a block of queries at a time; {_why(kernel, refused)}"
     return Plan(CHUNKED_RULE, chosen.name, _target_of(chosen, problem), reason)
 
@@ -200,7 +196,7 @@ def _block_of(problem: Problem, rule: Mask) -> Problem:
     first = range(1)
     allow = rule.allow.block(first, first, device=problem.query.device) if rule.allow is not None else None
     bias = rule.bias.bias_block(first, first, device=problem.query.device) if rule.bias is not None else None
-    return replace(problem, allow=allow, bias=bias)
+    return problem.change(rule=None, allow=allow, bias=bias)
 
 
 def choose(problem: Problem, kernel: str | None = None) -> tuple[Kernel, dict[str, str]]:
@@ -240,10 +236,10 @@ def _slower(kernel: Kernel, problem: Problem) -> str | None:
     limits = _limits(forced.get(), problem.query.dtype)
     if limits is None or not limits.any:
         return None
-    tensors = (problem.query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
-    slower = _torch_is_faster(limits, problem.query, problem.key, needs_gradients(*tensors))
-    # What torch's function cannot compute, the torch kernel does in float32, a block at a time: that is slower still.
-    if slower is None or not flash_can(problem) or needs_gradients(problem.bias):
+    slower = _torch_is_faster(limits, problem.query, problem.key, problem.learns())
+    # What torch's function cannot compute, the torch kernel does in float32, a block at a time, which is slower still:
+    # a soft cap of 30 on bfloat16 (1, 8, 512, 64) takes 120 ms there and 33 here (one thread of a Xeon with AMX).
+    if slower is None or not flash_can(problem) or (torch.is_grad_enabled() and problem.attention.learning()):
         return None
     return slower.reason
 
@@ -281,7 +277,7 @@ def select(problem: Problem, kernel: str | None = None) -> Choice:
 
     Example:
         >>> q = torch.zeros(1, 2, 3, 5)
-        >>> select(Problem(q, q, q, scale=1.0), kernel="reference")
+        >>> select(Problem(q, q, q), kernel="reference")
         Choice(kernel='reference', reason='asked for by name', refused={})
     """
     chosen, refused = choose(problem, kernel)
@@ -322,11 +318,11 @@ def explain(
     if modes.traces_torchscript():
         return Plan(TORCHSCRIPT, kernel, None, "torch.jit.trace records one operator; each run plans anew")
     checks.dropout(dropout_p)
-    _, problem, rule = prepare(
-        query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks,
+    _, problem = prepare(
+        query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks, float(dropout_p),
         dense=return_matrix and not matrix_takes(attn_mask),
     )  # fmt: skip
-    return plan(Call(problem, dropout_p, kernel, rule))
+    return plan(problem, kernel)
 
 
 def _plan_of(matched: int, query: Tensor, key: Tensor) -> Plan:

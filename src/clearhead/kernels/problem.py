@@ -1,6 +1,10 @@
-"""One attention computation, described once: what every kernel is given and what it gives back."""
+"""What every kernel is given and what it gives back: `Problem`, `Result` and `Gradients`."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,45 +13,47 @@ from torch.autograd import forward_ad
 from clearhead.arguments import are_plain, refuse_unreadable
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
 from clearhead.kernels.tracing import untraced
+from clearhead.spec import Attention, divide_heads
+from clearhead.spec import validate as validate_attention
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Problem:
-    """softmax(softcap(Q Kᵀ · scale) + bias, masked) V, already validated.
+    """softmax(attention(Q Kᵀ)) V: one attention over its tensors.
 
     Attributes:
         query: (B, H, L, D).
         key: (B, H_kv, S, D); H_kv divides H, query head h reads key head h // (H // H_kv).
         value: (B, H_kv, S, D_v).
-        scale: logit multiplier, no unit.
-        is_causal: top-left: query i may attend keys 0..i.
-        reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side.
-            A sliding window of w is (1 - w, 0), a causal mask shifted by `past` cached keys is (None, past).
-        alibi: (H,) slopes: slope · |i + alibi_offset - j| is taken off the logit of query i and key j, after the soft
-            cap (Press et al. 2022); None = nothing.
-        alibi_offset: the position of query 0 among the keys.
-        allow: boolean, broadcastable to (B, H, L, S), True = may attend; None = everything.
-        bias: float, broadcastable to (B, H, L, S), added to the logits; None = nothing.
-        softcap: logits become softcap·tanh(logits / softcap) before bias and mask; None = off.
-        sinks: (H,) extra logits that take weight and give no value; None = none.
-        dropout_p: probability in [0, 1) that a weight is dropped; the rest are scaled by 1/(1-p).
-        seed: names the dropout pattern, so that backward meets the same one.
+        attention: everything between Q Kᵀ and the weights.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
-    scale: float
-    is_causal: bool = False
-    allow: Tensor | None = None
-    bias: Tensor | None = None
-    softcap: float | None = None
-    sinks: Tensor | None = None
-    dropout_p: float = 0.0
-    seed: int = 0
-    reach: tuple[int | None, int | None] = (None, None)
-    alibi: Tensor | None = None
-    alibi_offset: int = 0
+    attention: Attention
+
+    def __init__(
+        self, query: Tensor, key: Tensor, value: Tensor, attention: Attention | float = 1.0, **options: Any
+    ) -> None:
+        """A problem of an attention, or of a scale and the options of `Attention.of`."""
+        if not isinstance(attention, Attention):
+            attention = Attention.of(options.pop("scale", attention), **options)
+        object.__setattr__(self, "query", query)
+        object.__setattr__(self, "key", key)
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "attention", attention)
+
+    def change(self, **fields: Any) -> Problem:
+        """The same with other tensors, or other fields of its attention."""
+        own = {name: fields.pop(name) for name in ("query", "key", "value") if name in fields}
+        return replace(self, **own, attention=replace(self.attention, **fields) if fields else self.attention)
+
+    def join_biases(self) -> Problem:
+        """The same with `key_bias` as a part of `bias`: what a kernel takes."""
+        if self.attention.key_bias is None:
+            return self
+        return replace(self, attention=self.attention.join_biases())
 
     @property
     def group(self) -> int:
@@ -55,12 +61,16 @@ class Problem:
         return _group(self)
 
     @property
-    def band(self) -> tuple[int | None, int | None]:
-        """`reach` and `is_causal` together."""
-        low, high = self.reach
-        if self.is_causal:
-            high = 0 if high is None else min(high, 0)
-        return low, high
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, L, S)."""
+        batch, heads, length, _ = self.query.shape
+        return batch, heads, length, self.key.shape[2]
+
+    def learns(self) -> bool:
+        """Whether gradients are recorded and flow to one of its tensors."""
+        if not torch.is_grad_enabled():
+            return False
+        return any(t.requires_grad for t in (self.query, self.key, self.value)) or bool(self.attention.learning())
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,17 +91,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """Gradients of query, key, value and, where the problem has them, bias, sinks and alibi, in their own shapes.
+    """Gradients of query, key, value and of the attention's fields, by name, each in its own shape and dtype.
 
-    Those of bias and alibi may be None where these do not require one.
+    A field that does not require a gradient may be missing.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
-    bias: Tensor | None = None
-    sinks: Tensor | None = None
-    alibi: Tensor | None = None
+    attention: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @untraced
@@ -99,19 +107,8 @@ def _group(problem: Problem) -> int:
     return divide_heads(problem.query.shape[1], problem.key.shape[1])
 
 
-def divide_heads(heads: int, kv_heads: int) -> int:
-    """How many query heads share one of the key heads; 1 where there are none of either, -1 where they do not divide.
-
-    >>> divide_heads(6, 3), divide_heads(0, 0), divide_heads(0, 3), divide_heads(6, 4), divide_heads(6, 0)
-    (2, 1, 0, -1, -1)
-    """
-    if kv_heads == 0:
-        return 1 if heads == 0 else -1
-    return heads // kv_heads if heads % kv_heads == 0 else -1
-
-
 def carries_tangent(*tensors: Tensor | None) -> bool:
-    """Whether forward-mode differentiation sends derivatives along with a tensor, which only torch's own steps pass on.
+    """Whether a tensor carries a tangent of forward-mode differentiation, which only torch's own operators pass on.
 
     >>> carries_tangent(torch.ones(2), None)
     False
@@ -122,7 +119,7 @@ def carries_tangent(*tensors: Tensor | None) -> bool:
 
 
 def is_negated(*tensors: Tensor | None) -> bool:
-    """Whether a tensor is one whose memory holds the negative of its numbers, as `z.conj().imag` is.
+    """Whether a tensor's memory holds the negatives of its numbers, as that of `z.conj().imag` does.
 
     >>> is_negated(torch.ones(2), None), is_negated(torch.ones(2, dtype=torch.complex64).conj().imag)
     (False, True)
@@ -131,8 +128,8 @@ def is_negated(*tensors: Tensor | None) -> bool:
 
 
 def has_own_memory(*tensors: Tensor | None) -> bool:
-    """Whether each tensor's numbers lie at its address: not so for a class that only wraps others, nor in torch.vmap,
-    nor where a tensor's memory was given back (`untyped_storage().resize_(0)`).
+    """Whether each tensor's numbers are at its address: not for a class that wraps others, inside torch.vmap, or where
+    a tensor's memory was freed (`untyped_storage().resize_(0)`).
 
     >>> has_own_memory(torch.ones(2), None)
     True
@@ -142,8 +139,8 @@ def has_own_memory(*tensors: Tensor | None) -> bool:
             continue
         if not torch._C._has_storage(tensor):
             return False
-        kind = type(tensor)
-        if kind is Tensor or kind is torch.nn.Parameter:
+        cls = type(tensor)
+        if cls is Tensor or cls is torch.nn.Parameter:
             address = tensor.data_ptr()
             if address < _LOW and tensor.numel() > 0 and not (tensor.is_meta or _has_storage(tensor)):
                 return False
@@ -165,15 +162,15 @@ def _has_storage(tensor: Tensor) -> bool:
 
 
 def validate(problem: Problem) -> None:
-    """Check that a problem's tensors fit each other. Costs a few microseconds.
+    """Check that a problem's tensors fit each other. Takes a few microseconds.
 
     Raises:
         ShapeError, DtypeError, DeviceError, OptionError: says what was wrong, what was expected and how to fix it.
     """
     query, key, value = problem.query, problem.key, problem.value
-    extras = {name: getattr(problem, name) for name in ("allow", "bias", "sinks", "alibi")}
-    if not are_plain(query, key, value, *extras.values()):
-        refuse_unreadable(query=query, key=key, value=value, **extras)
+    masks = problem.attention.tensors()
+    if not are_plain(query, key, value, *masks.values()):
+        refuse_unreadable(query=query, key=key, value=value, **masks)
     dtype = query.dtype
     if not (query.dim() == key.dim() == value.dim() == 4 and key.dtype is dtype and value.dtype is dtype):
         _explain_axes_or_dtype(problem)
@@ -185,7 +182,9 @@ def validate(problem: Problem) -> None:
         _explain_shapes(problem)
     if not (query.is_cpu and key.is_cpu and value.is_cpu):
         _check_device(problem)
-    _check_extras(problem)
+    if problem.attention.rule is not None:
+        raise OptionError("a kernel takes no rule. Evaluate it, with masks.lower, or run it in blocks of queries.")
+    validate_attention(problem.attention, problem.shape, query.device)
 
 
 def _explain_axes_or_dtype(problem: Problem) -> None:
@@ -223,47 +222,10 @@ def _explain_shapes(problem: Problem) -> None:
     )
 
 
-def _broadcasts(mask: Tensor, full: tuple[int, ...]) -> bool:
-    return mask.dim() <= 4 and all(
-        size in (1, want) for size, want in zip(reversed(mask.shape), reversed(full), strict=False)
-    )
-
-
-def _check_extras(problem: Problem) -> None:
-    allow, bias = problem.allow, problem.bias
-    heads = problem.query.shape[1]
-    if allow is not None or bias is not None:
-        full = (*problem.query.shape[:3], problem.key.shape[2])
-        for name, mask in (("allow", allow), ("bias", bias)):
-            if mask is not None and not _broadcasts(mask, full):
-                raise ShapeError(
-                    f"{name} does not broadcast to (B, H, L, S) = {full} ({shape_text(name, mask.shape)}). "
-                    f"Give each axis its full size or 1."
-                )
-    if allow is not None and allow.dtype != torch.bool:
-        raise DtypeError(f"allow is {allow.dtype}, expected torch.bool (True = may attend). Use bias to add.")
-    if bias is not None and not bias.is_floating_point():
-        raise DtypeError(f"bias is {bias.dtype}, expected a floating-point dtype. Use allow for a boolean mask.")
-    for name, each in (("sinks", problem.sinks), ("alibi", problem.alibi)):
-        if each is not None and (each.shape != (heads,) or not each.is_floating_point()):
-            raise ShapeError(
-                f"{name} must be floating point, one a query head, shape ({heads},) "
-                f"({shape_text(name, each.shape, 'H')}, {each.dtype})."
-            )
-    if not 0 <= problem.dropout_p < 1:
-        raise OptionError(f"dropout_p is {problem.dropout_p}, expected 0 <= dropout_p < 1.")
-    if problem.softcap is not None and not problem.softcap > 0:
-        raise OptionError(f"softcap is {problem.softcap}, expected a positive number, or None for no cap.")
-    extras = (allow, bias, problem.sinks, problem.alibi)
-    if any(extra is not None and extra.device != problem.query.device for extra in extras):
-        _check_device(problem)
-
-
 def _check_device(problem: Problem) -> None:
     device = problem.query.device
-    for name in ("key", "value", "allow", "bias", "sinks", "alibi"):
-        tensor = getattr(problem, name)
-        if tensor is not None and tensor.device != device:
+    for name, tensor in (("key", problem.key), ("value", problem.value)):
+        if tensor.device != device:
             raise DeviceError(
                 f"{name} is on {tensor.device}, query is on {device}. Move them to one device with .to()."
             )

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.errors import KernelError
-from clearhead.kernels import costs
 from clearhead.kernels.capability import WithLinear
-from clearhead.kernels.figures import LINEAR
+from clearhead.kernels.measured import costs
+from clearhead.kernels.measured.figures import LINEAR
 from clearhead.kernels.plan import needs_gradients
 from clearhead.kernels.registry import with_linear
 

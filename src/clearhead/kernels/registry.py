@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from clearhead.kernels.capability import Capability, Kernel, WithLinear, WithStatistics, WithWeights
-from clearhead.kernels.native import Native
+from clearhead.kernels.native.kernel import Native
+from clearhead.kernels.portable.reference import Reference
+from clearhead.kernels.portable.torch_sdpa import TorchSdpa
 from clearhead.kernels.problem import Problem
-from clearhead.kernels.reference import Reference
-from clearhead.kernels.torch_sdpa import TorchSdpa
 
 # The reference is never chosen: callers ask for it by name.
 KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (Native(), TorchSdpa(), Reference())}

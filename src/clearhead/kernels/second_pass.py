@@ -5,14 +5,13 @@ clearhead.matrix, which asks `refuses` first.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from clearhead.errors import KernelError
 from clearhead.kernels.capability import WithStatistics
-from clearhead.kernels.plan import needs_gradients
 from clearhead.kernels.problem import Problem, Result
 from clearhead.kernels.registry import with_statistics
 
@@ -84,7 +83,7 @@ def refuses(problem: Problem, wanted: Wanted) -> str | None:
     """Why no kernel finds this in a second pass, in one line; None if one does."""
     if wanted.topk > MOST_BEST:
         return f"it keeps the largest {MOST_BEST} weights of a row at most"
-    if needs_gradients(problem.query, problem.key, problem.bias, problem.sinks, problem.alibi):
+    if replace(problem, value=problem.key).learns():
         return "gradients are asked for"
     kernel = with_statistics(problem)
     return kernel if isinstance(kernel, str) else None
@@ -109,21 +108,21 @@ def statistics(problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress
 
     Example:
         >>> q = torch.zeros(1, 1, 2, 3)
-        >>> problem = Problem(q, q, q, scale=1.0, is_causal=True)
+        >>> problem = Problem(q, q, q, is_causal=True)
         >>> found = statistics(problem, torch.tensor([[[1.0, 2.0]]]).log(), Wanted(received=True, maximum=True))
         >>> found.received, found.maximum
         (tensor([[[1.5000, 0.5000]]]), tensor([[[1.0000, 0.5000]]]))
     """
     length, keys = problem.query.shape[2], problem.key.shape[2]
-    found = _room(problem, wanted)
+    output = _room(problem, wanted)
     lse = lse.detach().float().resolve_neg()
     rows, columns = _area(wanted, length, keys)
     kernel = _kernel(problem)
-    for some in _runs(problem, rows, columns):
-        kernel.statistics(problem, lse, some, columns, wanted, found)
+    for part in _runs(problem, rows, columns):
+        kernel.statistics(problem, lse, part, columns, wanted, output)
         if progress is not None:
-            progress((some.stop - rows.start) / (rows.stop - rows.start))
-    return found
+            progress((part.stop - rows.start) / (rows.stop - rows.start))
+    return output
 
 
 def run_with(problem: Problem, wanted: Wanted) -> tuple[Result, Statistics]:
@@ -137,12 +136,12 @@ def run_with(problem: Problem, wanted: Wanted) -> tuple[Result, Statistics]:
 
     Example:
         >>> q = torch.zeros(1, 1, 2, 3)
-        >>> result, found = run_with(Problem(q, q, q, scale=1.0, is_causal=True), Wanted(entropy=True, topk=1))
+        >>> result, found = run_with(Problem(q, q, q, is_causal=True), Wanted(entropy=True, topk=1))
         >>> result.lse.exp(), found.entropy.exp(), found.best[..., 0]
         (tensor([[[1., 2.]]]), tensor([[[1., 2.]]]), tensor([[[1.0000, 0.5000]]]))
     """
-    found = _room(problem, wanted)
-    return _kernel(problem).forward_with(problem, wanted, found), found
+    output = _room(problem, wanted)
+    return _kernel(problem).forward_with(problem, wanted, output), output
 
 
 def on_the_way(wanted: Wanted) -> bool:

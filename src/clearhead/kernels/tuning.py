@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 
 from clearhead.kernels import fast_path, projection
-from clearhead.kernels.cpu_targets import current
-from clearhead.kernels.figures import DECODE, DTYPES, FORWARD, LINEAR, TASKS, TRAINING, Cost, Costs
-from clearhead.kernels.torch_sdpa import torchs_own
+from clearhead.kernels.measured.figures import DECODE, DTYPES, FORWARD, LINEAR, TASKS, TRAINING, Cost, Costs
+from clearhead.kernels.native.cpu_targets import current
+from clearhead.kernels.portable.torch_sdpa import torchs_own
 
 HEADS, WIDTH, OUTPUTS = 8, 64, 512
 SIZES = {DECODE: (64, 1024, 8192), FORWARD: (16, 128, 512), TRAINING: (16, 128, 512), LINEAR: (1, 16, 256)}

@@ -6,13 +6,13 @@ from torch import Tensor
 from clearhead.arguments import checked
 from clearhead.masks.bias import Bias
 from clearhead.masks.kinds import Alibi, Causal, Dense, Document, Padding, Prefix, Relative, SlidingWindow
-from clearhead.masks.lower import Lowered, is_small, lower
-from clearhead.masks.mask import BlockState, Mask
+from clearhead.masks.lower import is_small, lower
+from clearhead.masks.mask import Mask
+from clearhead.spec import BlockState
 
 __all__ = [
     "Bias",
     "BlockState",
-    "Lowered",
     "Mask",
     "alibi",
     "causal",

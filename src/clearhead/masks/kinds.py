@@ -5,7 +5,8 @@ from torch import Tensor
 
 from clearhead.errors import DtypeError, OptionError, ShapeError
 from clearhead.masks.bias import Bias
-from clearhead.masks.mask import BlockState, Mask
+from clearhead.masks.mask import Mask
+from clearhead.spec import BlockState
 
 Sizes = tuple[int | None, int | None, int | None, int | None]
 

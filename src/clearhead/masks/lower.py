@@ -1,6 +1,4 @@
-"""From a rule to what a kernel takes, as small as it can be."""
-
-from dataclasses import dataclass
+"""From a mask, which is a rule, to the attention a kernel takes: bands, slopes and tensors as small as they can be."""
 
 import torch
 from torch import Tensor
@@ -8,46 +6,28 @@ from torch import Tensor
 from clearhead.masks.bias import Bias, ShiftedBias, Sum
 from clearhead.masks.kinds import Alibi, Causal, Dense, Padding, Prefix, SlidingWindow
 from clearhead.masks.mask import And, Mask, Not, Shifted
-
-Reach = tuple[int | None, int | None]
-ANYWHERE: Reach = (None, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Lowered:
-    """A mask in a kernel's own words; all parts count together.
-
-    Attributes:
-        reach: (low, high): query i may attend key j only where low <= j - i <= high; None = no limit on that side.
-        allow: bool, broadcastable to (B, H, L, S); None = everything.
-        bias: float, broadcastable to (B, H, L, S); None = nothing.
-        alibi: (H,) slopes: slope · |i + alibi_offset - j| is taken off the logits; None = nothing.
-        alibi_offset: the position of query 0 among the keys.
-    """
-
-    reach: Reach
-    allow: Tensor | None
-    bias: Tensor | None
-    alibi: Tensor | None = None
-    alibi_offset: int = 0
+from clearhead.spec import EVERYWHERE, Attention, Band
+from clearhead.spec.band import intersect, shift
 
 
-def lower(mask: Mask, length: int, keys: int, *, device: torch.device | str | None = None) -> Lowered:
-    """Turn a mask into a reach and slopes where it is those, a row of keys where that is all it looks at, and tensors
-    for the rest.
+def lower(mask: Mask, length: int, keys: int, *, device: torch.device | str | None = None) -> Attention:
+    """The attention that a mask alone describes: a band and slopes where it is those, tensors for the rest.
 
-    Memory: O(L·S) where a part of the rule looks at query and key and is not a reach; see `is_small`.
+    A part that depends on keys alone becomes one row of keys.
+
+    Memory: O(L·S) where a part of the rule depends on query and key and is not a band; see `is_small`.
 
     >>> from clearhead import masks
-    >>> found = lower(masks.causal() & masks.sliding_window(2) & masks.padding([2, 3]), 3, 3)
-    >>> found.reach, found.allow.shape
+    >>> attention = lower(masks.causal() & masks.sliding_window(2) & masks.padding([2, 3]), 3, 3)
+    >>> attention.band, attention.allow.shape
     ((-1, 0), torch.Size([2, 1, 1, 3]))
     """
     reach, rest = split_reach(mask.allow)
     allow = None if rest is None else rest.block(range(length), range(keys), device=device)
     slopes, offset, added = split_alibi(mask.bias)
     bias = None if added is None else added.bias_block(range(length), range(keys), device=device)
-    return Lowered(reach, allow, bias, slopes if slopes is None or device is None else slopes.to(device), offset)
+    slopes = slopes if slopes is None or device is None else slopes.to(device)
+    return Attention.of(reach=reach, allow=allow, bias=bias, alibi=slopes, first_query=offset)
 
 
 def is_small(mask: Mask) -> bool:
@@ -62,25 +42,27 @@ def _looks_at_keys_alone(mask: Mask) -> bool:
     return isinstance(mask, Padding | Prefix) or (isinstance(mask, Dense) and mask.tensor.shape[2] == 1)
 
 
-def split_reach(mask: Mask | None) -> tuple[Reach, Mask | None]:
-    """Take what is a reach out of a mask: (the reach, the rest).
+def split_reach(mask: Mask | None) -> tuple[Band, Mask | None]:
+    """Take the band out of a mask: (its reach, the rest).
 
     >>> from clearhead import masks
     >>> split_reach(~masks.causal(offset=-3) & masks.prefix(5))
     ((-2, None), prefix(5))
     """
-    reach, rest = ANYWHERE, None
+    reach, rest = EVERYWHERE, None
     for part in [] if mask is None else _factors(mask):
         own = _reach(part)
         if own is not None:
-            reach = _both(reach, own)
+            reach = intersect(reach, own)
         else:
             rest = part if rest is None else And(rest, part)
     return reach, rest
 
 
 def split_alibi(bias: Bias | None) -> tuple[Tensor | None, int, Bias | None]:
-    """Take ALiBi out of a bias: (its slopes, the position of query 0, the rest). Of several with the first's position.
+    """Take ALiBi out of a bias: (its slopes, the position of query 0, the rest).
+
+    Of several, those with the position of the first are added up.
 
     >>> from clearhead import masks
     >>> split_alibi(masks.alibi(torch.tensor([0.5])).shifted(3).bias)
@@ -115,8 +97,8 @@ def _factors(mask: Mask) -> list[Mask]:
     return [*_factors(mask.left), *_factors(mask.right)] if isinstance(mask, And) else [mask]
 
 
-def _reach(mask: Mask) -> Reach | None:
-    """The reach that says the same as the mask, or None."""
+def _reach(mask: Mask) -> Band | None:
+    """The band that is the same as the mask, or None."""
     if isinstance(mask, Causal) and isinstance(mask.offset, int):
         return None, mask.offset
     if isinstance(mask, SlidingWindow):
@@ -124,17 +106,11 @@ def _reach(mask: Mask) -> Reach | None:
     if isinstance(mask, Not) and isinstance(mask.inner, Causal) and isinstance(mask.inner.offset, int):
         return mask.inner.offset + 1, None
     if isinstance(mask, Shifted):
-        parts = [_reach(part) for part in _factors(mask.inner)]
-        low, high = ANYWHERE
-        for part in parts:
-            if part is None:
+        band = EVERYWHERE
+        for part in _factors(mask.inner):
+            own = _reach(part)
+            if own is None:
                 return None
-            low, high = _both((low, high), part)
-        return None if low is None else low + mask.past, None if high is None else high + mask.past
+            band = intersect(band, own)
+        return shift(band, mask.past)
     return None
-
-
-def _both(a: Reach, b: Reach) -> Reach:
-    lows = [low for low in (a[0], b[0]) if low is not None]
-    highs = [high for high in (a[1], b[1]) if high is not None]
-    return max(lows) if lows else None, min(highs) if highs else None  # torch.compile knows no `default`

@@ -1,27 +1,16 @@
 """What a mask is: a rule that says of (batch, head, query, key) whether the query may attend to the key."""
 
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError
+from clearhead.spec.rule import BlockState, in_pieces
 
 if TYPE_CHECKING:
     from clearhead.masks.bias import Bias
-
-
-PIECE = 1 << 18  # entries of a rule that are worked out at a time
-
-
-class BlockState(Enum):
-    """What a mask says of a block of queries × keys. MIXED is always a true answer; the others save work."""
-
-    EMPTY = "empty"
-    FULL = "full"
-    MIXED = "mixed"
 
 
 class Mask:
@@ -80,7 +69,7 @@ class Mask:
         h = torch.arange(1 if heads is None else heads, device=at).view(1, -1, 1, 1)
         q = torch.arange(rows.start, rows.stop, device=at).view(1, 1, -1, 1)
         k = torch.arange(cols.start, cols.stop, device=at).view(1, 1, 1, -1)
-        return in_pieces(lambda some: self.rule(b, h, some, k), q, b.numel() * h.numel() * k.numel())
+        return in_pieces(lambda piece: self.rule(b, h, piece, k), q, b.numel() * h.numel() * k.numel())
 
     def dense(self, length: int, keys: int | None = None, *, device: torch.device | str | None = None) -> Tensor:
         """The whole mask, bool (B or 1, H or 1, L, S).
@@ -90,8 +79,8 @@ class Mask:
         [[True, False], [True, True]]
         """
         keys = length if keys is None else keys
-        found = self.block(range(length), range(keys), device=device)
-        return found.expand(*found.shape[:2], length, keys)
+        answer = self.block(range(length), range(keys), device=device)
+        return answer.expand(*answer.shape[:2], length, keys)
 
     def blocks(self, length: int, keys: int, size: int) -> list[list[BlockState]]:
         """The state of every block of size × size, a row of blocks a list."""
@@ -123,11 +112,7 @@ class Mask:
         return None
 
     def __and__(self, other: "Mask") -> "Mask":
-        if other.bias is not None:
-            from clearhead.masks.bias import Biased  # a bias is a kind of mask, so it is defined after it
-
-            return Biased(self if other.allow is None else And(self, other.allow), other.bias)
-        return And(self, other)
+        return NotImplemented if other.bias is not None else And(self, other)  # then Bias.__rand__ joins them
 
     def __or__(self, other: "Mask") -> "Mask":
         if other.bias is not None:
@@ -246,33 +231,12 @@ class Shifted(Mask):
         return f"({self.inner!r}).shifted({self.past})"
 
 
-def in_pieces(rule: Callable[[Tensor], Tensor], q: Tensor, entries: int) -> Tensor:
-    """Evaluate a rule some queries at a time, for positions take eight times the room of the answer.
-
-    Args:
-        rule: gives the answer for queries (1, 1, some, 1).
-        q: (1, 1, n, 1), all of them.
-        entries: how many answers there are to one query.
-    Returns:
-        bool, four axes; the third has size 1 where the rule does not look at queries.
-    """
-    step = max(PIECE // max(entries, 1), 2)
-    whole = torch.compiler.is_compiling() or q.shape[2] <= step
-    parts = []
-    for some in [q] if whole else q.split(step, 2):
-        found = rule(some)
-        parts.append(found.view((1,) * (4 - found.dim()) + tuple(found.shape)))
-        if parts[0].shape[2] == 1:
-            break
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
-
-
 def joint_sizes(whole: Mask, *parts: Mask) -> tuple[int | None, int | None, int | None, int | None]:
     """The sizes several masks agree on, axis by axis."""
-    found: list[int | None] = []
+    answer: list[int | None] = []
     for letter, sizes in zip("BHLS", zip(*(part.sizes() for part in parts), strict=True), strict=True):
         known = {size for size in sizes if size is not None}
         if len(known) > 1:
             raise OptionError(f"{whole!r}: its parts were made for different {letter}: {sorted(known)}.")
-        found.append(known.pop() if known else None)
-    return (found[0], found[1], found[2], found[3])
+        answer.append(known.pop() if known else None)
+    return (answer[0], answer[1], answer[2], answer[3])

@@ -1,11 +1,14 @@
 """Two matrices over the same keys, row by row: two heads, or the same head in two models."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from clearhead.errors import ShapeError
 from clearhead.matrix import products
 from clearhead.matrix.logits import NEG_INF, Logits, blocks, finite
+from clearhead.spec import repeat_heads
 
 
 def kl(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tensor:
@@ -13,11 +16,13 @@ def kl(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tenso
 
     Where both matrices' logits are plain products under one mask, Σⱼ a·logit_b = s′·q′ᵢ·(A@K′)ᵢ: two forward passes.
     """
-    if ours.bilinear and other.bilinear and _same_mask(ours, other):
+    if ours.attention.is_bilinear and other.attention.is_bilinear and _same_mask(ours, other):
         own, _, mass = products.forward(ours, ours.key, our_lse)
-        foreign = products.forward(ours, products.spread(other.key, ours.shape[1]), our_lse)[0]
-        gain = ours.scale * (ours.query * own).sum(-1) - other.scale * (other.query * foreign).sum(-1)
-        return (gain - mass * (finite(our_lse) - finite(other_lse))).clamp_min(0.0 if ours.sinks is None else NEG_INF)
+        foreign = products.forward(ours, repeat_heads(other.key, ours.shape[1]), our_lse)[0]
+        gain = _scaled(ours, own) - _scaled(other, foreign)
+        return (gain - mass * (finite(our_lse) - finite(other_lse))).clamp_min(
+            0.0 if ours.attention.sinks is None else NEG_INF
+        )
 
     def reduce(a: Tensor, b: Tensor, log_ratio: Tensor) -> Tensor:
         return (a * log_ratio.masked_fill(a == 0, 0.0)).sum(-1)
@@ -30,15 +35,12 @@ def inner(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Te
 
     Where logits are plain products, a·b is itself a softmax of [s·q, s′·q′]·[k, k′], up to its normaliser.
     """
-    if ours.bilinear and other.bilinear and _same_mask(ours, other):
+    if ours.attention.is_bilinear and other.attention.is_bilinear and _same_mask(ours, other):
         heads = ours.shape[1]
         joined = Logits(
-            query=torch.cat([ours.query * ours.scale, other.query * other.scale], dim=-1),
-            key=torch.cat([products.spread(ours.key, heads), products.spread(other.key, heads)], dim=-1),
-            scale=1.0,
-            reach=ours.reach,
-            allow=ours.allow,
-            ruled=ours.ruled,
+            query=torch.cat([logits.attention.scale_query(logits.query) for logits in (ours, other)], dim=-1),
+            key=torch.cat([repeat_heads(ours.key, heads), repeat_heads(other.key, heads)], dim=-1),
+            attention=replace(ours.attention, sinks=None).unscaled(),
         )
         return torch.exp(products.normaliser(joined) - finite(our_lse) - finite(other_lse))
     return _both(ours, our_lse, other, other_lse, lambda a, b, _: (a * b).sum(-1))
@@ -54,13 +56,17 @@ def check(ours: Logits, other: Logits) -> None:
 
 
 def _same_mask(ours: Logits, other: Logits) -> bool:
-    if ours.reach != other.reach or ours.ruled is not other.ruled:
+    if ours.attention.reach != other.attention.reach or ours.attention.rule is not other.attention.rule:
         return False
-    if ours.allow is None or other.allow is None:
-        return ours.allow is other.allow
-    return ours.allow is other.allow or (
-        ours.allow.shape == other.allow.shape and bool(torch.equal(ours.allow, other.allow))
-    )
+    allow, others = ours.attention.allow, other.attention.allow
+    if allow is None or others is None or allow is others:
+        return allow is others
+    return allow.shape == others.shape and bool(torch.equal(allow, others))
+
+
+def _scaled(logits: Logits, mean_key: Tensor) -> Tensor:
+    """(B, H, L): the logit of each query with a vector of its own."""
+    return (logits.query * logits.attention.multiplier * mean_key).sum(-1)
 
 
 def _both(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor, reduce) -> Tensor:  # type: ignore[no-untyped-def]

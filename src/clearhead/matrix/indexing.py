@@ -63,7 +63,7 @@ def everything(logits: Logits) -> list[Tensor]:
     return [torch.arange(size, device=logits.query.device) for size in logits.shape]
 
 
-def guard(shape: tuple[int, ...], dtype: torch.dtype, limit: int | None, what: str, way_out: str) -> None:
+def guard(shape: tuple[int, ...], dtype: torch.dtype, limit: int | None, subject: str, way_out: str) -> None:
     """Refuse an answer of more than `limit` bytes; None lets everything pass.
 
     Raises:
@@ -72,7 +72,7 @@ def guard(shape: tuple[int, ...], dtype: torch.dtype, limit: int | None, what: s
     size = torch.Size(shape).numel() * dtype.itemsize
     if limit is not None and size > limit:
         raise TooLargeError(
-            f"{what} takes {_bytes(size)} (shape {tuple(shape)}, {dtype}); the limit is {_bytes(limit)}. {way_out}."
+            f"{subject} takes {_bytes(size)} (shape {tuple(shape)}, {dtype}); the limit is {_bytes(limit)}. {way_out}."
         )
 
 

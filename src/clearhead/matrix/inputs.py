@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from clearhead.errors import ShapeError
-from clearhead.matrix import products
+from clearhead.spec import repeat_heads
 
 if TYPE_CHECKING:
     from clearhead.matrix.logits import Logits
@@ -70,7 +70,7 @@ class Inputs:
                 f"grouped has shape {tuple(grouped.shape)}, expected (B, H_kv, S, D) with H_kv dividing {heads}. "
                 "Give A.k or A.v."
             )
-        return products.spread(grouped, heads)
+        return repeat_heads(grouped, heads)
 
 
 def weight_per_head(out_weight: Tensor, heads: int, width: int) -> Tensor:

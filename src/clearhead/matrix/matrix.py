@@ -13,16 +13,17 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.arguments import checked
 from clearhead.errors import DtypeError, OptionError, PlaceError, ShapeError, shape_text
-from clearhead.kernels.problem import divide_heads, validate
+from clearhead.kernels.problem import validate
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import split_reach
 from clearhead.matrix import indexing, products, sweep
 from clearhead.matrix.inputs import Inputs, weight_per_head
-from clearhead.matrix.logits import ANYWHERE, Logits, Reach, narrowed
+from clearhead.matrix.logits import Logits
 from clearhead.matrix.mean import HeadMean
 from clearhead.matrix.questions import Questions
-from clearhead.matrix.ruled import Ruled
+from clearhead.spec import EVERYWHERE, Attention, Band, divide_heads
+from clearhead.spec.band import intersect
 
 
 class AttentionMatrix(Inputs, Questions):
@@ -80,30 +81,42 @@ class AttentionMatrix(Inputs, Questions):
         softcap: float | None = None,
         sinks: Tensor | None = None,
         lse: Tensor | None = None,
-        reach: Reach = ANYWHERE,
+        reach: Band = EVERYWHERE,
         alibi: Tensor | None = None,
         alibi_offset: int = 0,
     ) -> None:
         kernels.refuse_tracing("an AttentionMatrix")
         if len({tensor.dtype for tensor in (query, key, value) if tensor is not None}) > 1:
             query, key, value = kernels.autocast(query, key, value)
-        scale = 1.0 / math.sqrt(max(query.shape[-1], 1)) if scale is None else float(scale)
-        ruled, reach, allow = _ruled(allow, reach, query, key)
-        problem = kernels.Problem(
-            query, key, key if value is None else value, scale, is_causal, allow, bias, softcap, sinks, reach=reach,
-            alibi=alibi, alibi_offset=alibi_offset,
+        scale = 1.0 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
+        rule, reach, allow = _split_mask(allow, reach, query, key)
+        attention = Attention.of(
+            scale, is_causal=is_causal, reach=reach, first_query=alibi_offset, rule=rule, allow=allow, bias=bias,
+            softcap=softcap, sinks=sinks, alibi=alibi,
         )  # fmt: skip
-        validate(problem)
+        self._describe(query, key, attention, value, lse)
+
+    @classmethod
+    def of(
+        cls, query: Tensor, key: Tensor, attention: Attention, *, value: Tensor | None = None, lse: Tensor | None = None
+    ) -> AttentionMatrix:
+        """The weights of an attention described by `clearhead.spec.Attention`, before dropout."""
+        matrix = object.__new__(cls)
+        matrix._describe(query, key, attention, value, lse)
+        return matrix
+
+    def _describe(
+        self, query: Tensor, key: Tensor, attention: Attention, value: Tensor | None, lse: Tensor | None
+    ) -> None:
+        """Check the parts against each other and keep them."""
+        validate(kernels.Problem(query, key, key if value is None else value, replace(attention, rule=None)))
         if lse is not None and lse.shape != query.shape[:3]:
             raise ShapeError(
                 f"lse must be one number a row, shape {tuple(query.shape[:3])} "
                 f"({shape_text('lse', lse.shape, 'B,H,L')}; {shape_text('query', query.shape, 'B,H,L,D')}). "
                 "Give the lse of this attention, or none."
             )
-        self._logits = Logits(
-            query, key, scale, problem.band, _four_axes(allow), _four_axes(bias), softcap, sinks,
-            alibi=alibi, alibi_offset=alibi_offset, ruled=ruled,
-        )  # fmt: skip
+        self._logits = Logits(query, key, attention.with_four_axes())
         self._value = value
         self._lse = lse
 
@@ -241,9 +254,10 @@ class AttentionMatrix(Inputs, Questions):
             weight = weight_per_head(out_weight, self.shape[1], values.shape[-1]).to(values.dtype)
             # ‖v W‖² = v (W Wᵀ) vᵀ: nothing of size S·E.
             norms = ((values @ (weight @ weight.mT)) * values).sum(-1).clamp_min(0.0).sqrt()
-        wide, tilt = self._wide, norms.log()[:, :, None, :]
-        tilt = tilt if wide.tilt is None else wide.tilt + tilt
-        return self._like(replace(wide, tilt=tilt, sinks=None), values, self._wide_lse)
+        wide, added = self._wide, norms.log()[:, :, None, :]
+        known = wide.attention.key_bias
+        weighted = wide.change(key_bias=added if known is None else known + added, sinks=None)
+        return self._like(weighted, values, self._wide_lse)
 
     def _like(self, logits: Logits, value: Tensor | None, lse: Tensor | None) -> AttentionMatrix:
         """A matrix of these parts, which are known to fit."""
@@ -325,14 +339,10 @@ class TransposedMatrix:
         return out.squeeze(-1) if vector else out
 
 
-def _four_axes(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask[(None,) * (4 - mask.dim())]
-
-
-def _ruled(
-    allow: Tensor | Mask | None, reach: Reach, query: Tensor, key: Tensor
-) -> tuple[Ruled | None, Reach, Tensor | None]:
-    """A mask as a rule beside a reach: (what of it stays a rule, the reach with what is one, a table)."""
+def _split_mask(
+    allow: Tensor | Mask | None, reach: Band, query: Tensor, key: Tensor
+) -> tuple[Mask | None, Band, Tensor | None]:
+    """A mask in its parts: (what stays a rule, the reach with its band, a tensor)."""
     if not isinstance(allow, Mask):
         return None, reach, allow
     full = (*query.shape[:3], key.shape[2])
@@ -341,8 +351,7 @@ def _ruled(
     if allow.bias is not None:
         raise OptionError(f"allow={allow!r} has a bias. Give its .allow part, and the bias as alibi or bias.")
     own, rest = split_reach(allow)
-    heads = torch.arange(query.shape[1], device=query.device)
-    return None if rest is None else Ruled(rest, heads), narrowed(reach, own), None
+    return rest, intersect(reach, own), None
 
 
 def _spreads(lead: tuple[int, ...], onto: tuple[int, int]) -> bool:

@@ -111,8 +111,8 @@ class HeadMean:
         for batch in range(batches):
             parts = []
             for start in range(0, rows, tall):
-                some, every = slice(start, min(start + tall, rows)), slice(0, heads)
-                block = Block(batch, every, some, slice(None), logits.block(batch, every, some, slice(None)))
+                part_rows, every = slice(start, min(start + tall, rows)), slice(0, heads)
+                block = Block(batch, every, part_rows, slice(None), logits.block(batch, every, part_rows, slice(None)))
                 parts.append(reduce(block.weights(lse).mean(0)))
             answers.append(torch.cat(parts))
         return torch.stack(answers)[:, None]

@@ -9,6 +9,7 @@ from torch import Tensor
 from clearhead.matrix import logits as walk
 from clearhead.matrix import products
 from clearhead.matrix.logits import Logits, weigh
+from clearhead.spec.band import span
 
 # Elements of the (heads, L, columns) table on the way to a map: 64 MiB of float32.
 TABLE = 2**24
@@ -33,7 +34,7 @@ def pooled(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, col
     if batch * heads * (rows.stop - rows.start) * min(cells[1], products.WIDEST) <= TABLE:
         return pool(logits, lse, cells, rows, cols)
     each = [
-        [pool(logits.one(b, h), lse[b : b + 1, h : h + 1], cells, rows, cols)[0, 0] for h in range(heads)]
+        [pool(logits.single_head(b, h), lse[b : b + 1, h : h + 1], cells, rows, cols)[0, 0] for h in range(heads)]
         for b in range(batch)
     ]
     return torch.stack([torch.stack(maps) for maps in each])
@@ -66,10 +67,10 @@ def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, co
         for first, last in down:
             best = logits.query.new_zeros(heads, size)
             for start in range(rows.start + first, rows.start + last, tall):
-                some = slice(start, min(start + tall, rows.start + last))
-                seen = walk.span(logits.reach, some, cols)
+                strip = slice(start, min(start + tall, rows.start + last))
+                seen = span(logits.attention.reach, strip, cols)
                 if seen.stop > seen.start:
-                    weights = weigh(logits.block(batch, slice(0, heads), some, seen), lse[batch, :, some])
+                    weights = weigh(logits.block(batch, slice(0, heads), strip, seen), lse[batch, :, strip])
                     around = (seen.start - cols.start, cols.stop - seen.stop)
                     best = torch.maximum(best, F.pad(weights.amax(1), around))
             strips.append(F.adaptive_max_pool1d(best, cells[1]))
@@ -78,12 +79,12 @@ def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, co
 
 
 def allowed(logits: Logits, cells: tuple[int, int], rows: slice, cols: slice) -> Tensor:
-    """(B, H, *cells), float32: the share of each cell that reach and mask allow.
+    """(B, H, *cells), float32: the share of each cell that band and mask allow.
 
-    Along a row the keys in reach are a run, so a running count of the allowed keys gives each cell's number.
+    Along a row the keys in the band are a run, so a running count of the allowed keys gives each cell's number.
     """
     batch, heads, _, keys = logits.shape
-    low, high = logits.reach
+    low, high = logits.attention.reach
     device = logits.query.device
     across = torch.tensor(edges(cols.stop - cols.start, cells[1]), device=device) + cols.start
     answers = []
@@ -91,10 +92,10 @@ def allowed(logits: Logits, cells: tuple[int, int], rows: slice, cols: slice) ->
         counts = []
         step = max(walk.BLOCK // max(keys, cells[1]), 1)
         for start in range(rows.start + first, rows.start + last, step):
-            some = torch.arange(start, min(start + step, rows.start + last), device=device)[:, None]
-            begin = across[:, 0].expand(len(some), -1) if low is None else across[:, 0].maximum(some + low)
-            end = across[:, 1].expand(len(some), -1) if high is None else across[:, 1].minimum(some + high + 1)
-            counts.append(_allowed_between(logits, some[:, 0], begin, end.maximum(begin)).sum(2))
+            strip = torch.arange(start, min(start + step, rows.start + last), device=device)[:, None]
+            begin = across[:, 0].expand(len(strip), -1) if low is None else across[:, 0].maximum(strip + low)
+            end = across[:, 1].expand(len(strip), -1) if high is None else across[:, 1].minimum(strip + high + 1)
+            counts.append(_allowed_between(logits, strip[:, 0], begin, end.maximum(begin)).sum(2))
         area = (last - first) * (across[:, 1] - across[:, 0])
         answers.append(torch.stack(counts).sum(0).float() / area)
     return torch.stack(answers, dim=2).expand(batch, heads, -1, -1)
@@ -104,7 +105,7 @@ def _allowed_between(logits: Logits, rows: Tensor, begin: Tensor, end: Tensor) -
     """(b, h, rows, cells): how many keys from `begin` to before `end`, (rows, cells), the mask allows."""
     keys = logits.shape[3]
     begin, end = begin.clamp(0, keys), end.clamp(0, keys)
-    allow = logits.allowed(range(int(rows[0]), int(rows[-1]) + 1)) if len(rows) else logits.allow
+    allow = logits.allowed(range(int(rows[0]), int(rows[-1]) + 1)) if len(rows) else logits.attention.allow
     if allow is None:
         return (end - begin)[None, None]
     if allow.shape[3] == 1:

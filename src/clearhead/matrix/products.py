@@ -1,7 +1,6 @@
 """A @ X and Aᵀ @ Y through the kernels: memory O((L + S)·W), never L·S.
 
-A rectangle of the matrix is an attention of its own, with another reach; against the whole rows it weighs
-exp(lse_part - lse).
+A rectangle of the matrix is an attention of its own; its share of the whole rows is exp(lse_part - lse).
 """
 
 from dataclasses import replace
@@ -11,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead import kernels
-from clearhead.kernels.problem import divide_heads
-from clearhead.matrix.logits import ANYWHERE, BLOCK, NEG_INF, Logits, blocks, finite
+from clearhead.matrix.logits import BLOCK, NEG_INF, Logits, blocks, finite
+from clearhead.spec import repeat_heads
 
 # A kernel's tiles are made for head widths; wider operands go through in pieces.
 WIDEST = 128
@@ -30,11 +29,11 @@ def forward(logits: Logits, columns: Tensor, lse: Tensor | None = None) -> tuple
         out (B, H, L, W); lse (B, H, L); mass (B, H, L), what the keys get of each row in all: 1, or less beside
         sinks, or 0 in an empty row.
     """
-    out, bare = _run(replace(logits, sinks=None), columns)
+    out, bare = _run(logits.change(sinks=None), columns)
     if lse is None:
-        if logits.sinks is None:
+        if logits.attention.sinks is None:
             return out, bare, (bare > NEG_INF).to(out.dtype)
-        lse = torch.logaddexp(bare, logits.sinks.to(bare.dtype)[:, None])
+        lse = torch.logaddexp(bare, logits.attention.sinks.to(bare.dtype)[:, None])
     mass = torch.exp(bare - finite(lse))
     return out * mass.unsqueeze(-1).to(out.dtype), lse, mass
 
@@ -57,7 +56,7 @@ def partial(logits: Logits, columns: Tensor, lse: Tensor, rows: slice, cols: sli
     Returns:
         (B, H, rows, W): Σ over the rectangle's keys of weight · column.
     """
-    out, part_lse = _run(replace(logits, sinks=None).part(rows, cols), columns)
+    out, part_lse = _run(logits.change(sinks=None).part(rows, cols), columns)
     return out * torch.exp(part_lse - finite(lse[:, :, rows])).unsqueeze(-1).to(out.dtype)
 
 
@@ -65,7 +64,7 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     """Aᵀ @ columns by forward passes alone.
 
     With queries [s·K, 1] and keys [Q, -lse], softmax over the old queries gives out′ and lse′ with
-    Aᵀ Y = exp(lse′) · out′. What key j reaches of the queries is the reach read backwards.
+    Aᵀ Y = exp(lse′) · out′. The keys' attention to queries has the band mirrored.
 
     Args:
         logits: the matrix, float32 or wider.
@@ -75,26 +74,23 @@ def transposed(logits: Logits, lse: Tensor, columns: Tensor) -> Tensor:
     Returns:
         (B, H, S, W).
     """
-    if not replace(logits, alibi=None).bilinear or logits.dense_mask:
+    own = logits.attention
+    if not replace(own, alibi=None).is_bilinear or logits.has_dense_mask:
         return _transposed_blockwise(logits, lse, columns)
     heads = logits.shape[1]
-    if logits.allow is not None and logits.allow.shape[3] == 1:  # rows masked whole have no weights, sinks or not
-        lse = lse.masked_fill(~logits.allow[..., 0], NEG_INF)
+    if own.allow is not None and own.allow.shape[3] == 1:  # rows masked whole have no weights, sinks or not
+        lse = lse.masked_fill(~own.allow[..., 0], NEG_INF)
     # An empty row must weigh nothing: e^-1e7 is 0, and unlike -inf it stays finite inside a product. Of a number much
     # larger not even the 0 in front of the point is known in float32, and the kernels' exp of it would be anything.
     offsets = torch.where(lse == NEG_INF, -1e7, -lse).unsqueeze(-1)
     reading = torch.cat([logits.query, offsets.to(logits.query.dtype)], dim=-1)
-    key = spread(logits.key, heads)
-    asking = torch.cat([key * logits.scale, torch.ones_like(key[..., :1])], dim=-1)
-    low, high = logits.reach
-    backwards = None if high is None else -high, None if low is None else -low
-    turned = Logits(
-        query=asking, key=reading, scale=1.0, reach=backwards, alibi=logits.alibi, alibi_offset=-logits.alibi_offset
-    )
-    out, turned_lse = _run(turned, columns)
-    out = out * torch.exp(turned_lse).unsqueeze(-1).to(out.dtype)
-    if logits.allow is not None and logits.allow.shape[3] > 1:
-        out = out.masked_fill(~logits.allow.transpose(2, 3), 0.0)
+    key = repeat_heads(logits.key, heads)
+    asking = torch.cat([key * own.multiplier, torch.ones_like(key[..., :1])], dim=-1)
+    mirrored = replace(own, allow=None, sinks=None).transposed().unscaled()
+    out, columns_lse = _run(Logits(asking, reading, mirrored), columns)
+    out = out * torch.exp(columns_lse).unsqueeze(-1).to(out.dtype)
+    if own.allow is not None and own.allow.shape[3] > 1:
+        out = out.masked_fill(~own.allow.transpose(2, 3), 0.0)
     return out
 
 
@@ -115,15 +111,16 @@ def _transposed_blockwise(logits: Logits, lse: Tensor, columns: Tensor) -> Tenso
 
 def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
     """One attention with `columns` as its values, whatever their width, heads and the mask's size."""
-    if logits.scale <= 0:  # torch's flash operator multiplies its masked -inf by the scale: NaN (seen in torch 2.13)
-        logits = replace(logits, query=logits.query * logits.scale, scale=1.0)
+    if logits.attention.scale <= 0:  # torch's flash operator multiplies a masked -inf by it: NaN (seen in torch 2.13)
+        own = logits.attention
+        logits = Logits(own.scale_query(logits.query), logits.key, own.unscaled())
     batch, heads, rows, keys = logits.shape
     width, dim = columns.shape[-1], logits.query.shape[-1]
-    key = logits.key if columns.shape[1] == logits.key.shape[1] else spread(logits.key, heads)
+    key = logits.key if columns.shape[1] == logits.key.shape[1] else repeat_heads(logits.key, heads)
     through = max(dim, min(width, WIDEST))
     query, key = _widen(logits.query, through), _widen(key, through)
     step = rows
-    if logits.dense_mask:
+    if logits.has_dense_mask:
         # A kernel may make a float of a boolean mask: give it a few rows at a time.
         step = logits.rows_at_once(BLOCK)
     outs, lses = [], []
@@ -140,28 +137,11 @@ def _run(logits: Logits, columns: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def problem(logits: Logits, value: Tensor) -> kernels.Problem:
-    """The attention whose weights, before sinks, are the matrix. A rule becomes a table: see `dense_mask`."""
-    bias = logits.bias
-    if logits.tilt is not None:  # a few rows at a time where this would be large: see `dense_mask`
-        bias = logits.tilt if bias is None else bias + logits.tilt
-    return kernels.Problem(
-        query=logits.query,
-        key=logits.key,
-        value=value,
-        scale=logits.scale,
-        is_causal=logits.reach == (None, 0),
-        reach=ANYWHERE if logits.reach == (None, 0) else logits.reach,
-        allow=logits.allowed(range(logits.shape[2])),
-        bias=bias,
-        softcap=logits.softcap,
-        alibi=logits.alibi,
-        alibi_offset=logits.alibi_offset,
+    """The attention whose weights, before sinks, are the matrix. A rule becomes a table: see `has_dense_mask`."""
+    attention = replace(
+        logits.attention.join_biases(), sinks=None, rule=None, allow=logits.allowed(range(logits.shape[2]))
     )
-
-
-def spread(key: Tensor, heads: int) -> Tensor:
-    """One key head a query head."""
-    return key if key.shape[1] == heads else key.repeat_interleave(divide_heads(heads, key.shape[1]), dim=1)
+    return kernels.Problem(logits.query, logits.key, value, attention)
 
 
 def _widen(tensor: Tensor, width: int) -> Tensor:

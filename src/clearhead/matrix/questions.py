@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,9 +11,9 @@ from torch import Tensor
 from clearhead.arguments import checked
 from clearhead.errors import OptionError, PlaceError, ShapeError
 from clearhead.kernels import Cells, Statistics, Wanted
-from clearhead.kernels.problem import divide_heads
 from clearhead.matrix import compare, pooling, products, statistics, sweep
 from clearhead.matrix.logits import Logits
+from clearhead.spec import divide_heads, repeat_heads
 
 if TYPE_CHECKING:
     from clearhead.matrix.matrix import AttentionMatrix
@@ -51,13 +50,13 @@ class Questions:
 
         Cost: one forward pass; with a bias or softcap, one pass of blocks.
         """
-        found = self._sweep(Wanted(entropy=True))
-        return statistics.entropy(self._wide, self._wide_lse) if found is None else found.entropy
+        answer = self._sweep(Wanted(entropy=True))
+        return statistics.entropy(self._wide, self._wide_lse) if answer is None else answer.entropy
 
     def maximum(self) -> Tensor:
         """The largest weight of each row, (B, H, L); 0 in an empty row."""
-        found = self._sweep(Wanted(maximum=True))
-        return statistics.maximum(self._wide, self._wide_lse) if found is None else found.maximum
+        answer = self._sweep(Wanted(maximum=True))
+        return statistics.maximum(self._wide, self._wide_lse) if answer is None else answer.maximum
 
     def effective_keys(self) -> Tensor:
         """How many keys each row attends to in effect, (B, H, L): 1/Σⱼa²; 1 for one key, S for all alike; 0 if empty.
@@ -66,9 +65,9 @@ class Questions:
 
         Source: the inverse Simpson index (Hill 1973, order 2).
         """
-        found = self._sweep(Wanted(squares=True, mass=True))
-        if found is not None:
-            return _effective(found.mass, found.squares)
+        answer = self._sweep(Wanted(squares=True, mass=True))
+        if answer is not None:
+            return _effective(answer.mass, answer.squares)
         mass = products.forward(self._wide, self._wide.key[..., :1] * 0, self._wide_lse)[2]
         return _effective(mass, statistics.squared(self._wide, self._wide_lse))
 
@@ -88,9 +87,9 @@ class Questions:
         keys = self.shape[3]
         if not 1 <= k <= keys:
             raise OptionError(f"topk(k={k}) asks of rows of {keys} keys. Use 1 <= k <= {keys}.")
-        found = self._sweep(Wanted(topk=k))
-        if found is not None:
-            return found.best, found.best_keys
+        answer = self._sweep(Wanted(topk=k))
+        if answer is not None:
+            return answer.best, answer.best_keys
         return statistics.topk(self._wide, self._wide_lse, k)
 
     def mean_distance(self, *, offset: int = 0) -> Tensor:
@@ -101,13 +100,13 @@ class Questions:
 
         Source: Vig & Belinkov 2019, "Analyzing the Structure of Attention", section 3.
         """
-        found = self._sweep(Wanted(distance=True, offset=offset))
-        return statistics.mean_distance(self._wide, self._wide_lse, offset) if found is None else found.distance
+        answer = self._sweep(Wanted(distance=True, offset=offset))
+        return statistics.mean_distance(self._wide, self._wide_lse, offset) if answer is None else answer.distance
 
     def distance_spread(self, *, offset: int = 0) -> Tensor:
         """How much that distance varies within a row, (B, H, L), in positions: its standard deviation."""
-        found = self._sweep(Wanted(spread=True, offset=offset))
-        return statistics.distance_spread(self._wide, self._wide_lse, offset) if found is None else found.spread
+        answer = self._sweep(Wanted(spread=True, offset=offset))
+        return statistics.distance_spread(self._wide, self._wide_lse, offset) if answer is None else answer.spread
 
     def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
         """What each query gives to keys at most `window` positions away, (B, H, L), in weights.
@@ -116,9 +115,9 @@ class Questions:
         """
         if window < 0:
             raise OptionError(f"mass_within(window={window}) needs a window of 0 positions or more.")
-        near = replace(self._logits, reach=statistics.within(self._logits, window, offset))
-        found = sweep.ask(near, self._known_lse, Wanted(mass=True))
-        return statistics.mass_within(self._wide, self._wide_lse, window, offset) if found is None else found.mass
+        near = self._logits.change(**statistics.within(self._logits, window, offset))
+        answer = sweep.ask(near, self._known_lse, Wanted(mass=True))
+        return statistics.mass_within(self._wide, self._wide_lse, window, offset) if answer is None else answer.mass
 
     @checked()
     def mass_on(self, keys: Sequence[int] | Tensor) -> Tensor:
@@ -164,8 +163,8 @@ class Questions:
 
     def received(self) -> Tensor:
         """What each key gets over all queries, (B, H, S): the column sums, in weights. Cost: about a forward pass."""
-        found = self._sweep(Wanted(received=True))
-        return statistics.received(self._wide, self._wide_lse) if found is None else found.received
+        answer = self._sweep(Wanted(received=True))
+        return statistics.received(self._wide, self._wide_lse) if answer is None else answer.received
 
     @checked()
     def gradient_times(self, grad_out: Tensor, value: Tensor | None = None) -> Tensor:
@@ -217,10 +216,10 @@ class Questions:
             raise OptionError(f"reduce is {reduce!r}; expected 'mean' or 'max'.")
         spans = self._region(region)
         cells = self._cells(rows, cols, spans, reduce)
-        found = self._sweep(Wanted(cells=cells))
-        if found is None:
+        answer = self._sweep(Wanted(cells=cells))
+        if answer is None:
             return pooling.pooled(self._wide, self._wide_lse, (rows, cols), spans[0], spans[1], pools[reduce])
-        return found.map if cells.by_maximum else sweep.means(found.map, cells)
+        return answer.map if cells.by_maximum else sweep.means(answer.map, cells)
 
     def allowed(self, rows: int, cols: int, *, region: tuple[slice, slice] | None = None) -> Tensor:
         """How much of each cell of such a map may be attended at all, (B, H, rows, cols), 0..1: 0 where all is masked.
@@ -268,23 +267,23 @@ class Questions:
         if k < 1:
             raise OptionError(f"survey(k={k}) needs k of 1 or more.")
         k, where = min(k, self.shape[3]), self._cells(*cells, self._region(None), "mean")
-        found = sweep.ask(
+        answer = sweep.ask(
             self._logits,
             lambda: self._known_lse(None if progress is None else lambda done: progress(done / 2)),
             Wanted(True, True, True, True, True, True, offset, True, k, where),
             None if progress is None else lambda done: progress((1 + done) / 2),
         )
-        if found is None:
+        if answer is None:
             return self._survey_in_torch(k, cells, offset, progress)
         return sweep.Survey(
-            entropy=found.entropy,
-            maximum=found.maximum,
-            effective_keys=_effective(found.mass, found.squares),
-            mean_distance=found.distance,
-            distance_spread=found.spread,
-            received=found.received,
-            topk=(found.best, found.best_keys),
-            pooled=sweep.means(found.map, where),
+            entropy=answer.entropy,
+            maximum=answer.maximum,
+            effective_keys=_effective(answer.mass, answer.squares),
+            mean_distance=answer.distance,
+            distance_spread=answer.spread,
+            received=answer.received,
+            topk=(answer.best, answer.best_keys),
+            pooled=sweep.means(answer.map, where),
         )
 
     def _survey_in_torch(
@@ -342,7 +341,7 @@ class Questions:
                 f"value has shape {tuple(value.shape)}, expected (B, H_kv, S, D_v) with B={batch}, S={keys} and H_kv "
                 f"dividing {heads}."
             )
-        return products.spread(value, heads)
+        return repeat_heads(value, heads)
 
     def _region(self, region: tuple[slice, slice] | None) -> tuple[slice, slice]:
         """A rectangle of the matrix, its ends said."""
@@ -364,8 +363,8 @@ class Questions:
 
     def _sweep(self, wanted: Wanted) -> Statistics | None:
         if self._lse is None and (both := sweep.first(self._logits, wanted)) is not None:
-            self._lse, found = both
-            return found
+            self._lse, answer = both
+            return answer
         return sweep.ask(self._logits, self._known_lse, wanted)
 
     def _known_lse(self, progress: sweep.Progress | None = None) -> Tensor:

@@ -2,25 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from clearhead.matrix import products
-from clearhead.matrix.logits import (
-    ANYWHERE,
-    BLOCK,
-    NEG_INF,
-    Block,
-    Logits,
-    Reach,
-    blocks,
-    finite,
-    narrowed,
-    outside,
-    weigh,
-)
+from clearhead.matrix.logits import BLOCK, NEG_INF, Block, Logits, blocks, finite, weigh
+from clearhead.spec import EVERYWHERE
+from clearhead.spec.band import intersect, outside, shift
 
 
 def rowwise(
@@ -60,9 +49,9 @@ def no_rows(logits: Logits) -> bool:
 
 def entropy(logits: Logits, lse: Tensor) -> Tensor:
     """(B, H, L), nats: -Σⱼ a·log a. Where logits are plain products, Σⱼ a·logit = s·qᵢ·(A@K)ᵢ: one forward pass."""
-    if logits.bilinear:
+    if logits.attention.is_bilinear:
         mean_key, _, mass = products.forward(logits, logits.key, lse)
-        expected = logits.scale * (logits.query * mean_key).sum(-1)
+        expected = (logits.query * logits.attention.multiplier * mean_key).sum(-1)
         return (mass * finite(lse) - expected).clamp_min(0.0)
 
     def reduce(block: Block) -> tuple[Tensor, ...]:
@@ -74,8 +63,8 @@ def entropy(logits: Logits, lse: Tensor) -> Tensor:
 
 def squared(logits: Logits, lse: Tensor) -> Tensor:
     """(B, H, L): Σⱼ a². Where logits are plain products, exp(lse(2s) - 2·lse(s)): one pass at twice the scale."""
-    if logits.bilinear:
-        twice = replace(logits, scale=2 * logits.scale, sinks=None)
+    if logits.attention.is_bilinear:
+        twice = logits.change(scale=2 * logits.attention.scale, sinks=None)
         return torch.exp(products.normaliser(twice) - 2 * finite(lse))
     return rowwise(logits, lambda block: ((block.weights(lse) ** 2).sum(-1),))[0]
 
@@ -117,11 +106,11 @@ def mean_distance(logits: Logits, lse: Tensor, offset: int) -> Tensor:
     step = max(math.isqrt(BLOCK // 4), 1)
     parts = []
     for start in range(0, rows, step):
-        some = slice(start, min(start + step, rows))
-        left, right = (min(max(place + offset, 0), keys) for place in (some.start, some.stop))
-        total = _beside(logits, lse, some, slice(0, left), offset)
-        total = total + _beside(logits, lse, some, slice(right, keys), offset)
-        parts.append(total + _around(logits, lse, some, slice(left, right), offset))
+        part = slice(start, min(start + step, rows))
+        left, right = (min(max(place + offset, 0), keys) for place in (part.start, part.stop))
+        total = _beside(logits, lse, part, slice(0, left), offset)
+        total = total + _beside(logits, lse, part, slice(right, keys), offset)
+        parts.append(total + _around(logits, lse, part, slice(left, right), offset))
     return torch.cat(parts, dim=2)
 
 
@@ -173,13 +162,15 @@ def distance_spread(logits: Logits, lse: Tensor, offset: int) -> Tensor:
 def mass_within(logits: Logits, lse: Tensor, window: int, offset: int) -> Tensor:
     """(B, H, L): Σ of aᵢⱼ over |i + offset - j| <= window; only the band is computed."""
 
-    near = replace(logits, reach=within(logits, window, offset))
+    near = logits.change(**within(logits, window, offset))
     return rowwise(near, lambda block: (block.weights(lse).sum(-1),))[0]
 
 
-def within(logits: Logits, window: int, offset: int) -> Reach:
-    """The reach of keys j with |i + offset - j| <= window."""
-    return narrowed(logits.reach, (offset - window, offset + window))
+def within(logits: Logits, window: int, offset: int) -> dict[str, int | None]:
+    """The band of keys j with |i + offset - j| <= window, as fields of the attention."""
+    own = logits.attention
+    low, high = shift(intersect(own.reach, (offset - window, offset + window)), -own.offset)
+    return {"band_low": low, "band_high": high}
 
 
 def mass_on(logits: Logits, lse: Tensor, keys: Tensor) -> Tensor:
@@ -191,8 +182,8 @@ def mass_on(logits: Logits, lse: Tensor, keys: Tensor) -> Tensor:
     maps = []
     for batch in range(batches):
         parts = [logits.query.new_zeros(heads, rows)]
-        for some in keys.split(64):
-            block = logits.block(batch, every, slice(0, rows), some)
+        for part in keys.split(64):
+            block = logits.block(batch, every, slice(0, rows), part)
             parts.append(weigh(block, lse[batch]).sum(-1))
         maps.append(torch.stack(parts).sum(0))
     return torch.stack(maps)
@@ -216,21 +207,23 @@ def visible(logits: Logits) -> Tensor:
     row = torch.arange(rows, device=logits.query.device)
     if no_rows(logits):
         return torch.zeros(logits.shape[:3], dtype=torch.int64, device=logits.query.device)
-    if logits.allow is None and logits.ruled is None:
-        low, high = logits.reach
+    if logits.attention.allow is None and logits.attention.rule is None:
+        low, high = logits.attention.reach
         first = torch.zeros_like(row) if low is None else (row + low).clamp(0, keys)
         last = torch.full_like(row, keys) if high is None else (row + high + 1).clamp(0, keys)
         return (last - first).clamp_min(0).expand(batches, heads, rows)
     counts = []
-    # A mask given as one row for all still differs by row where there is a reach besides.
+    # A mask that is one row for all still differs by row where there is a band besides.
     step = max(BLOCK // max(batches * heads * keys, 1), 1)
     for start in range(0, rows, step):
-        found = logits.allowed(range(start, min(start + step, rows)))
-        some = torch.ones((), dtype=torch.bool, device=row.device) if found is None else found
-        some = some.expand(batches, heads, min(step, rows - start), keys)
-        if logits.reach != ANYWHERE:
-            some = some & ~outside(logits.reach, row[start : start + step, None], torch.arange(keys, device=row.device))
-        counts.append(some.sum(-1))
+        allow = logits.allowed(range(start, min(start + step, rows)))
+        part = torch.ones((), dtype=torch.bool, device=row.device) if allow is None else allow
+        part = part.expand(batches, heads, min(step, rows - start), keys)
+        if logits.attention.reach != EVERYWHERE:
+            part = part & ~outside(
+                logits.attention.reach, row[start : start + step, None], torch.arange(keys, device=row.device)
+            )
+        counts.append(part.sum(-1))
     return torch.cat(counts, dim=-1).expand(batches, heads, rows)
 
 

@@ -16,11 +16,10 @@ from clearhead.extras import needs
 from clearhead.files import unwritable
 from clearhead.matrix.logits import Logits
 from clearhead.matrix.matrix import AttentionMatrix
+from clearhead.spec import Attention
 
-FORMAT = "clearhead.attention/3"
-READABLE = ("clearhead.attention/2", FORMAT)
-_TENSORS = ("query", "key", "allow", "bias", "sinks", "tilt", "alibi")
-_OPTIONS = ("scale", "reach", "softcap", "alibi_offset")
+FORMAT = "clearhead.attention/4"
+READABLE = ("clearhead.attention/2", "clearhead.attention/3", FORMAT)
 
 
 class Saved(dict[str, AttentionMatrix]):
@@ -77,8 +76,8 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
     entries = []
     for index, (name, matrix, place) in enumerate(_every(matrices)):
         logits = matrix._logits
-        parts = {part: getattr(logits, part) for part in _TENSORS}
-        if logits.ruled is not None:  # a rule is code: what it allows is written instead
+        parts: dict[str, Tensor | None] = {"query": logits.query, "key": logits.key, **logits.attention.tensors()}
+        if logits.attention.rule is not None:  # a rule is code: what it allows is written instead
             parts["allow"] = logits.allowed(range(logits.shape[2]))
         parts |= {"value": matrix._value, "lse": matrix._lse}
         places = {}
@@ -91,8 +90,8 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
                 longest = tensor
             whole[identity] = known, longest
             places[part] = [known, length]
-        options = {option: getattr(matrix._logits, option) for option in _OPTIONS}
-        entries.append({"name": name, "tensors": places, "options": options, "place": place})
+        numbers = logits.attention.saved_numbers()
+        entries.append({"name": name, "tensors": places, "options": numbers, "place": place})
     tensors = {known: _small(tensor.detach()) for known, tensor in whole.values()}
     metadata = {"format": FORMAT, "matrices": json.dumps(entries)}
     try:
@@ -131,14 +130,27 @@ def load(path: str | Path) -> Saved:
         raise OptionError(
             f"{path} is no safetensors file: {error}. Give a file that clearhead.matrix.save wrote."
         ) from error
-    found = Saved()
+    saved = Saved()
     for entry in json.loads(metadata["matrices"]):
         parts: dict[str, Any] = {part: _cut(tensors, place) for part, place in entry["tensors"].items()}
         value, lse = parts.pop("value", None), parts.pop("lse", None)
-        options = {**entry["options"], "reach": tuple(entry["options"]["reach"])}
-        bare = AttentionMatrix(parts["query"], parts["key"], value=value)
-        found._add(entry["name"], bare._like(Logits(**parts, **options), value, lse), entry.get("place"))
-    return found
+        query, key = parts.pop("query"), parts.pop("key")
+        bare = AttentionMatrix(query, key, value=value)
+        logits = Logits(query, key, _attention(parts, entry["options"]))
+        saved._add(entry["name"], bare._like(logits, value, lse), entry.get("place"))
+    return saved
+
+
+def _attention(tensors: dict[str, Any], options: dict[str, Any]) -> Attention:
+    """The attention of a file, by the names of its fields."""
+    if "reach" not in options:
+        return Attention(**tensors, **options)
+    if "tilt" in tensors:  # formats 2 and 3
+        tensors["key_bias"] = tensors.pop("tilt")
+    reach, first_query = tuple(options["reach"]), options["alibi_offset"]
+    return Attention.of(
+        options["scale"], reach=reach, first_query=first_query, softcap=options["softcap"], **tensors
+    )  # fmt: skip
 
 
 def _every(
@@ -150,9 +162,9 @@ def _every(
         return
     calls, places = getattr(matrices, "calls", None), getattr(matrices, "places", None)
     for name, matrix in matrices.items():
-        some = (matrix,) if calls is None else calls(name)
-        where = (None,) * len(some) if places is None else places(name)
-        for call, place in zip(some, where, strict=True):
+        stored = (matrix,) if calls is None else calls(name)
+        where = (None,) * len(stored) if places is None else places(name)
+        for call, place in zip(stored, where, strict=True):
             yield name, call, place
 
 

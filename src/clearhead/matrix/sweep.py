@@ -48,15 +48,15 @@ def ask(
         logits: the matrix, in its own dtype.
         lse: gives its normaliser, (B, H, L); called only if the pass can be made.
     """
-    if logits.dense_tilt:
+    if logits.has_dense_bias:
         return None
-    problem = products.problem(replace(logits, ruled=None), logits.key)
+    problem = products.problem(logits.change(rule=None), logits.key)
     if second_pass.refuses(problem, wanted) is not None:
         return None
     known = lse()
     if known.requires_grad and torch.is_grad_enabled():
         return None
-    if logits.ruled is None:
+    if logits.attention.rule is None:
         return kernels.statistics(problem, known, wanted, progress)
     return _by_strips(logits, known, wanted, progress)
 
@@ -71,12 +71,12 @@ def _by_strips(logits: Logits, lse: Tensor, wanted: kernels.Wanted, progress: Pr
         strip = logits.part(slice(start, stop), slice(0, keys))
         here, own = _cells_of(wanted.cells, start, stop)
         asked = replace(wanted, offset=wanted.offset + start, cells=own)
-        found = kernels.statistics(products.problem(strip, strip.key), lse[:, :, start:stop], asked)
+        answer = kernels.statistics(products.problem(strip, strip.key), lse[:, :, start:stop], asked)
         if maps is not None and own is not None:
             maps[:, :, here] = (
-                torch.maximum(maps[:, :, here], found.map) if own.by_maximum else maps[:, :, here] + found.map
+                torch.maximum(maps[:, :, here], answer.map) if own.by_maximum else maps[:, :, here] + answer.map
             )
-        parts.append(found)
+        parts.append(answer)
         if progress is not None:
             progress(stop / rows)
     if not parts:
@@ -107,13 +107,13 @@ def _cells_of(where: kernels.Cells | None, start: int, stop: int) -> tuple[Tenso
 
 def first(logits: Logits, wanted: kernels.Wanted) -> tuple[Tensor, kernels.Statistics] | None:
     """The lse of a matrix and, found on the way to it, what is wanted; None where only a second pass finds that."""
-    if logits.tilt is not None or logits.ruled is not None or not second_pass.on_the_way(wanted):
+    if logits.attention.key_bias is not None or logits.attention.rule is not None or not second_pass.on_the_way(wanted):
         return None
-    problem = replace(products.problem(logits, logits.key[..., :0]), sinks=logits.sinks)
+    problem = products.problem(logits, logits.key[..., :0]).change(sinks=logits.attention.sinks)
     if second_pass.refuses(problem, wanted) is not None:
         return None
-    result, found = kernels.run_with(problem, wanted)
-    return result.lse, found
+    result, answer = kernels.run_with(problem, wanted)
+    return result.lse, answer
 
 
 def cells(edges: list[list[tuple[int, int]]], spans: tuple[slice, slice], *, by_maximum: bool) -> kernels.Cells:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from clearhead.errors import KernelError
-from clearhead.kernels.cpu_targets import current
-from clearhead.kernels.library import library, reads_tensors
+from clearhead.kernels.native.cpu_targets import current
+from clearhead.kernels.native.library import library, reads_tensors
 from clearhead.multihead.torch_overrides import Overrides
 
 VARIABLE = "CLEARHEAD_ACCELERATE"

@@ -5,7 +5,7 @@ prefix and a window, the others are gathered. No mask of size L×S is made or ke
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -13,25 +13,24 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.masks import BlockState, Mask
 from clearhead.masks.lower import split_alibi
+from clearhead.spec import Attention
 
 ROWS = 256  # queries a block
 COLUMNS = 64  # the fewest keys that are looked at together for whether any query of a block may attend them
 
 
-def run(problem: kernels.Problem, mask: Mask, kernel: str | None = None) -> kernels.Result:
-    """Compute a problem under a mask.
+def run(problem: kernels.Problem, kernel: str | None = None) -> kernels.Result:
+    """Compute a problem under a rule.
 
     Args:
-        problem: without `allow`, `bias` or `is_causal`: the mask says it all.
-        mask: where queries may attend, and what is added to the logits.
+        problem: its rule is a Mask: where queries may attend, and what is added to the logits.
     Returns:
         out and lse, differentiable to query, key, value, sinks and whatever the mask's biases hold.
     Memory: O(inputs + outputs + B·H·ROWS·S); backward computes each block once more instead of keeping it.
     """
-    if not torch.is_grad_enabled():
-        parts = [_block(problem, mask, rows, kernel) for rows in _rows(problem)]
-    else:
-        parts = [_recomputed(problem, mask, rows, kernel) for rows in _rows(problem)]
+    mask, rest = cast(Mask, problem.attention.rule), problem.change(rule=None)
+    compute = _recomputed if torch.is_grad_enabled() else _block
+    parts = [compute(rest, mask, rows, kernel) for rows in _rows(problem)]
     return kernels.Result(torch.cat([out for out, _ in parts], 2), torch.cat([lse for _, lse in parts], 2))
 
 
@@ -49,30 +48,25 @@ def _recomputed(problem: kernels.Problem, mask: Mask, rows: range, kernel: str |
 def _block(problem: kernels.Problem, mask: Mask, rows: range, kernel: str | None) -> tuple[Tensor, Tensor]:
     """Output and lse of one block of queries, over the keys it may attend."""
     runs, full = _live(mask, rows, problem.key.shape[2])
+    if problem.attention.dropout_p > 0:  # gathered keys would have other positions, and other weights dropped
+        runs, full = [range(runs[0].start, runs[-1].stop)], full and len(runs) == 1
     device = problem.query.device
     rule = None if full else mask.allow
     allow = None if rule is None else _beside(runs, lambda cols: rule.block(rows, cols, device=device))
     slopes, offset, added = split_alibi(mask.bias)
-    if len(runs) > 1 and slopes is not None:  # the keys that are gathered no longer lie as far apart as they are
+    if len(runs) > 1 and slopes is not None:  # gathered keys are not as far apart as their positions
         slopes, added = None, mask.bias
     bias = None if added is None else _beside(runs, lambda cols: added.bias_block(rows, cols, device=device))
-    result = kernels.run(
-        kernels.Problem(
-            problem.query[:, :, rows.start : rows.stop],
-            _gathered(problem.key, runs),
-            _gathered(problem.value, runs),
-            problem.scale,
-            allow=allow,
-            bias=bias,
-            softcap=problem.softcap,
-            sinks=problem.sinks,
-            alibi=None if slopes is None else slopes.to(device),
-            alibi_offset=offset + rows.start - runs[0].start,
-            dropout_p=problem.dropout_p,
-            seed=problem.seed + rows.start,
-        ),
-        kernel,
+    slopes = None if slopes is None else slopes.to(device)
+    own = Attention.of(allow=allow, bias=bias, alibi=slopes, first_query=offset + rows.start, first_key=runs[0].start)
+    queries = slice(rows.start, rows.stop)
+    block = kernels.Problem(
+        problem.query[:, :, queries],
+        _gathered(problem.key, runs),
+        _gathered(problem.value, runs),
+        problem.attention.part(queries, slice(runs[0].start, None)).under(own),
     )
+    result = kernels.run(block, kernel)
     return result.out, result.lse
 
 

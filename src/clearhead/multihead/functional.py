@@ -1,23 +1,19 @@
 """`clearhead.attention`: torch's scaled_dot_product_attention, argument for argument, and what it cannot say."""
 
-import dataclasses
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from clearhead import arguments, kernels
 from clearhead.kernels import modes
 from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.prepare import is_causal_rule, matrix_takes, prepare
-from clearhead.kernels.plan import CHUNKED_RULE, CUSTOM_OPERATOR, DECOMPOSED, TORCH_STEPS, Call, plan
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
-from clearhead.masks.lower import split_alibi
-from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import chunked_rule, traced
-from clearhead.multihead.operators import decomposition, double_backward, torchscript
+from clearhead.multihead.fused import fused, matrix_of
+from clearhead.multihead.operators import torchscript
+from clearhead.multihead.varlen import attention_nested
 
 
 def attention(
@@ -93,29 +89,27 @@ def attention(
     options: dict[str, Any] = {
         "softcap": softcap, "sinks": sinks, "return_lse": return_lse, "return_matrix": return_matrix, "kernel": kernel,
     }  # fmt: skip
-    if not (torch.compiler.is_compiling() or are_plain(query, key, value, attn_mask, sinks)):
+    if not (torch.compiler.is_compiling() or are_plain(query, key, value, attn_mask, sinks, scale)):
         call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
         return _take(attention, call, options)
     dropout_p, scale = checks.number("dropout_p", dropout_p), checks.number("scale", scale)
     checks.tensors(query, key, value)
     if query.is_nested or key.is_nested or value.is_nested:
-        from clearhead.multihead.varlen import attention_nested  # it calls back to this function
-
         options |= {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
         return attention_nested(query, key, value, attention, options)
     if modes.traces_torchscript():
         call = (query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
         return torchscript.record(*call, **options)
     checks.dropout(dropout_p)
-    layout, problem, rule = prepare(
-        query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks,
+    layout, problem = prepare(
+        query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks, float(dropout_p),
         dense=return_matrix and not matrix_takes(attn_mask),
     )  # fmt: skip
-    result = fused(problem, dropout_p, kernel, rule)
+    result = fused(problem, kernel)
     out, lse = layout.outward(result.out), result.lse
     if not (return_lse or return_matrix):
         return out
-    matrix = matrix_of(problem, lse, rule) if return_matrix else None
+    matrix = matrix_of(problem, lse) if return_matrix else None
     return tuple(part for part in (out, layout.outward(lse) if return_lse else None, matrix) if part is not None)
 
 
@@ -131,46 +125,3 @@ torchscript.define(attention)
 def are_plain(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> bool:
     """Whether a call has nothing to be understood, asked or refused. Query, key and value may be nested."""
     return arguments.are_plain(*others) and arguments.are_plain(query, key, value, nested=True)
-
-
-def fused(
-    problem: kernels.Problem, dropout_p: float = 0.0, kernel: str | None = None, rule: Mask | None = None
-) -> kernels.Result:
-    """Run a problem, with dropout: the one way from this room to the kernels.
-
-    The dropout pattern's seed comes from torch's generator, so torch.manual_seed governs it.
-    """
-    if dropout_p == 1:  # every weight dropped: zeros, and a graph that says so
-        result = fused(problem, 0.0, kernel, rule)
-        return kernels.Result(result.out * 0, result.lse)
-    if has_torch_function_unary(problem.query) and not torch.compiler.is_compiling():
-        # A TorchFunctionMode is watching: let it see this call.
-        return handle_torch_function(fused, (problem.query,), problem, dropout_p, kernel, rule)
-    planned = plan(Call(problem, dropout_p, kernel, rule))
-    if planned.path == TORCH_STEPS:
-        return double_backward.run(problem, float(dropout_p))
-    if planned.path == DECOMPOSED:
-        return decomposition.run(problem, float(dropout_p))
-    if planned.path == CUSTOM_OPERATOR:
-        return traced.run(problem, float(dropout_p), kernel)
-    if dropout_p > 0:
-        seed = int(torch.randint(2**62, (), device="cpu"))
-        problem = dataclasses.replace(problem, dropout_p=float(dropout_p), seed=seed)
-    if planned.path == CHUNKED_RULE and rule is not None:
-        return chunked_rule.run(problem, rule, planned.kernel)
-    return kernels.run_planned(problem, str(planned.kernel))
-
-
-def matrix_of(problem: kernels.Problem, lse: Tensor, rule: Mask | None = None) -> AttentionMatrix:
-    """The weights of a problem, and of the rule beside it, as an AttentionMatrix, from the lse that is known."""
-    if rule is not None:  # then the problem itself has no mask
-        slopes, offset, _ = split_alibi(rule.bias)
-        return AttentionMatrix(
-            problem.query, problem.key, value=problem.value, scale=problem.scale, allow=rule.allow,
-            softcap=problem.softcap, sinks=problem.sinks, lse=lse, alibi=slopes, alibi_offset=offset,
-        )  # fmt: skip
-    return AttentionMatrix(
-        problem.query, problem.key, value=problem.value, scale=problem.scale, is_causal=problem.is_causal,
-        allow=problem.allow, bias=problem.bias, softcap=problem.softcap, sinks=problem.sinks, reach=problem.reach,
-        lse=lse, alibi=problem.alibi, alibi_offset=problem.alibi_offset,
-    )  # fmt: skip

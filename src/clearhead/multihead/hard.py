@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from clearhead import kernels
+from clearhead import kernels, spec
 from clearhead.arguments import checked
 from clearhead.errors import OptionError
 from clearhead.kernels.calls import checks
@@ -14,7 +14,7 @@ from clearhead.kernels.calls.prepare import prepare
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead import dense_weights
-from clearhead.multihead.functional import fused, matrix_of
+from clearhead.multihead.fused import fused, matrix_of
 
 Method = Literal["straight_through", "gumbel", "reinforce"]
 ROWS = 128  # queries sampled at a time
@@ -88,7 +88,7 @@ def hard_attention(
         raise OptionError(f"temperature is {temperature}; expected a positive number.")
     kernels.refuse_tracing("hard_attention")
     checks.tensors(query, key, value)
-    layout, problem, _ = prepare(query, key, value, attn_mask, is_causal, scale, enable_gqa, dense=True)
+    layout, problem = prepare(query, key, value, attn_mask, is_causal, scale, enable_gqa, dense=True)
     result: kernels.Result | None = None
     if method == "gumbel":
         out, index = _gumbel(problem, temperature)
@@ -190,15 +190,11 @@ def _log_prob(problem: kernels.Problem, index: Tensor, lse: Tensor) -> Tensor:
         return lse.masked_fill(lse == lse, 0.0)
     place = index.clamp(min=0)[..., None]
     chosen = key.gather(2, place.expand(*index.shape, key.shape[3]))
-    logit = (problem.query * chosen).sum(-1).to(lse.dtype) * problem.scale
-    if problem.bias is not None:
-        full = (*index.shape, key.shape[2])
-        logit = logit + problem.bias.expand(full).gather(3, place)[..., 0].to(lse.dtype)
-    if problem.alibi is not None:
-        places = torch.arange(index.shape[2], device=index.device) + problem.alibi_offset
-        logit = logit - problem.alibi[:, None].to(lse.dtype) * (places - index).abs()
-    nothing = index < 0
-    return torch.where(nothing, 0.0, logit - lse.masked_fill(nothing, 0.0))
+    batch, head, row = torch.meshgrid(*(torch.arange(n, device=index.device) for n in index.shape), indexing="ij")
+    scaled = (problem.query * problem.attention.multiplier * chosen).sum(-1).to(lse.dtype)
+    logit = spec.logits_at(problem.attention, scaled, batch, head, row, place[..., 0], problem.shape)
+    unchosen = index < 0
+    return torch.where(unchosen, 0.0, logit - lse.masked_fill(unchosen, 0.0))
 
 
 def _heads(tensor: Tensor, problem: kernels.Problem) -> Tensor:

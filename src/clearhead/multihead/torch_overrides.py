@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.kernels.cpu_targets import index_of, is_forced
 from clearhead.kernels.fast_path import native_forward
-from clearhead.kernels.library import library
-from clearhead.kernels.places import wide
+from clearhead.kernels.native.call import wide
+from clearhead.kernels.native.cpu_targets import index_of, is_forced
+from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY, match, needs_gradients
+from clearhead.kernels.portable.torch_sdpa import is_asked
 from clearhead.kernels.projection import project
-from clearhead.kernels.torch_sdpa import is_asked
 
 FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
 BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"

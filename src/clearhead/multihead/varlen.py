@@ -10,8 +10,8 @@ from clearhead import kernels
 from clearhead.arguments import checked
 from clearhead.errors import OptionError, ShapeError, shape_text
 from clearhead.kernels.calls import checks
-from clearhead.kernels.problem import divide_heads
-from clearhead.multihead.functional import fused
+from clearhead.multihead.fused import fused
+from clearhead.spec import Attention, divide_heads
 
 
 @checked()
@@ -79,11 +79,11 @@ def attention_varlen(
     scale = scale if scale is not None else 1 / math.sqrt(query.shape[-1] or 1)
     outs, lses = [query.new_empty(0, query.shape[1], value.shape[2])], [query.new_empty(0, query.shape[1])]
     lses[0] = lses[0].to(torch.promote_types(query.dtype, torch.float32))
+    attention = Attention.of(scale, is_causal=is_causal, softcap=softcap, sinks=sinks, dropout_p=float(dropout_p))
     for n in range(len(rows) - 1):
         parts = (query[rows[n] : rows[n + 1]], key[cols[n] : cols[n + 1]], value[cols[n] : cols[n + 1]])
         q, k, v = (part.transpose(0, 1).unsqueeze(0) for part in parts)
-        problem = kernels.Problem(q, k, v, float(scale), is_causal, softcap=softcap, sinks=sinks)
-        result = fused(problem, dropout_p, kernel)
+        result = fused(kernels.Problem(q, k, v, attention), kernel)
         outs.append(result.out[0].transpose(0, 1))
         lses.append(result.lse[0].transpose(0, 1))
     out = torch.cat(outs)

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clearhead.capture.models.reading import Reading, Target
@@ -73,11 +72,8 @@ def _first(record: "Record") -> "Record":
 def _first_entry(matrix: AttentionMatrix) -> AttentionMatrix:
     if matrix.shape[0] == 1:
         return matrix
-    logits = matrix._logits
-    parts = {name: getattr(logits, name) for name in ("query", "key", "allow", "bias", "tilt")}
-    cut = {name: part[:1] for name, part in parts.items() if part is not None}
     value, lse = (None if part is None else part[:1] for part in (matrix._value, matrix._lse))
-    return matrix._like(replace(logits, **cut), value, lse)
+    return matrix._like(matrix._logits.batch(slice(0, 1)), value, lse)
 
 
 def _named(whole: "Record", sequence: str, argument: str, given: Sequence[str] | None, generated: bool) -> list[str]:

@@ -107,8 +107,8 @@ def test_a_causal_block_mask_keeps_no_table():
     with observe(model) as record:
         model()
     logits = record[""]._logits
-    assert logits.reach == (None, 0)
-    assert logits.allow is None
+    assert logits.attention.reach == (None, 0)
+    assert logits.attention.allow is None
 
 
 @pytest.mark.slow

@@ -161,7 +161,7 @@ def test_attention_by_hand(extra: torch.Tensor):
         assert torch.equal(model(X), plain)
     assert record.missed == []
     torch.testing.assert_close(record[""].to_dense(), model.weights, rtol=0, atol=1e-6)
-    assert (record[""]._logits.reach == (None, 0)) == (extra is CAUSAL or extra[0].dim() == 2)
+    assert (record[""]._logits.attention.reach == (None, 0)) == (extra is CAUSAL or extra[0].dim() == 2)
 
 
 def test_attention_by_hand_with_one_entry_more_keeps_that_entry():
@@ -172,7 +172,7 @@ def test_attention_by_hand_with_one_entry_more_keeps_that_entry():
         model(X)
     assert record.missed == []
     torch.testing.assert_close(record[""].to_dense(), model.weights, rtol=0, atol=1e-6)
-    assert record[""]._logits.bias.shape == (1, 1, 7, 7)  # no more of a table than there is to say
+    assert record[""]._logits.attention.bias.shape == (1, 1, 7, 7)  # no more of a table than there is to say
 
 
 def test_an_exception_inside_leaves_no_trace():

@@ -266,7 +266,7 @@ def test_watching_checks_again_after_a_change(pack: Path, monkeypatch: pytest.Mo
 
 def outcome(number: int, longest: bool, key: str) -> Outcome:
     options = tuple(
-        Option(one, "long enough" if (one == key) == longest else "short", one == key) for one in ("a", "b", "c")
+        Option(one, "word word word" if (one == key) == longest else "word", one == key) for one in ("a", "b", "c")
     )
     proved = Proved(f"i{number}", "choice", Receipt("", 0, {}, ""), "?", "", "", options)
     return Outcome(proved.item_id, "", proved)

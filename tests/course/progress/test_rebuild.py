@@ -65,6 +65,7 @@ def test_an_undo_is_as_if_it_had_not_been(history: list[Attempt], data: st.DataO
     assert rebuild(ITEMS, [*history, undo]) == rebuild(ITEMS, rest)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(attempts, st.data())
 def test_a_ledger_comes_to_what_a_rebuild_comes_to(history: list[Attempt], data: st.DataObject) -> None:

@@ -47,6 +47,7 @@ def results(names: list[str], backend: str) -> dict[str, str]:
         return dict(zip(names, threads.map(lambda name: judged(name, backend), names), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", NAMES)
 def test_no_verdict_is_forged(backend: str) -> None:
     names = list(FORGERIES) if backend == "landlock" else FEW

@@ -78,6 +78,7 @@ FEW = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_bubblewrap
 def test_one_of_each_kind_is_stopped_by_bubblewrap(target: Target) -> None:
     with ThreadPoolExecutor(4) as threads:
@@ -115,6 +116,7 @@ def _python_of(user: int) -> str | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="the tests run as an ordinary user already")
 def test_all_stopped_as_an_ordinary_user() -> None:
     python = _python_of(NOBODY)

@@ -77,6 +77,7 @@ def secrets(prefix: Path) -> list[str]:
     return [*map(str, [*packs[::7], *text, package / "studio" / "reveal.py"]), *(f"{prefix}/{name}" for name in named)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_no_answer_is_read_where_the_package_is_in_a_folder_that_is_granted(prefix: Path, name: str) -> None:
     hidden = secrets(prefix)

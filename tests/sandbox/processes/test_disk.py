@@ -163,6 +163,7 @@ def test_the_kernel_bounds_a_folder_that_is_a_tmpfs(name: str) -> None:
     assert name == "bubblewrap" or inodes == 3 * MIB // disk.PAGE + 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tmpfs", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_files_are_there_and_a_full_disk_is_told(name: str, tmpfs: bool, monkeypatch: pytest.MonkeyPatch) -> None:

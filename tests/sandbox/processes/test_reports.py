@@ -116,6 +116,7 @@ def says(report: bytes) -> str:
 SMALL = [name for name, data in MALFORMED.items() if len(data) < 60_000]
 
 
+@pytest.mark.slow
 @needs_sandbox
 @pytest.mark.parametrize("name", [one.name for one in sandbox.available()])
 def test_a_program_that_writes_its_own_report_is_stopped_for_it(name: str) -> None:
@@ -125,6 +126,7 @@ def test_a_program_that_writes_its_own_report_is_stopped_for_it(name: str) -> No
         assert "Its report is malformed" in done.stderr
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_a_report_of_gigabytes_is_stopped_at_the_limit_of_output() -> None:
     flood = "import os\nos.write(4, b'{\"raised\": [')\nwhile True: os.write(4, b'[],' * 20000)"

@@ -110,6 +110,7 @@ def test_accounts_that_differ_in_case_from_before_keep_their_own(tmp_path: Path)
     opened.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("database", ON_BOTH, indirect=True)
 def test_two_spellings_invited_at_once_are_one_account(tmp_path: Path, database: str | None) -> None:
     opened = Database(tmp_path, database)

@@ -18,6 +18,7 @@ def tried(visitor: Visitor, program: str, prediction: str = "") -> str:
     return visitor.post(f"{TOPIC}/try", item="scale-of-logits", program=program, prediction=prediction)
 
 
+@pytest.mark.slow
 def test_a_prediction_is_set_beside_what_was_printed(visitor: Visitor) -> None:
     assert "As you said" in tried(visitor, "print(6 * 7)", " 42 ")
     page = tried(visitor, "print(6 * 7)", "41")

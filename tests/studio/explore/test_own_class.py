@@ -46,12 +46,14 @@ def test_one_item_ends_in_a_class_and_is_the_last_of_its_topic(pack: Pack, last:
     assert max(steps, key=lambda item: item.difficulty) == last
 
 
+@pytest.mark.slow
 def test_clearheads_own_layer_passes_the_learners_suite(last: Item) -> None:
     judged = sandbox.judge(OURS, source(last, "tests"), limits=sandbox.Limits(seconds=30), preload=("torch",))
     assert [test.title for test in judged.tests if not test.passed] == []
     assert len(judged.tests) >= 8
 
 
+@pytest.mark.slow
 def test_the_class_with_minilms_parameters_attends_as_minilm(last: Item) -> None:
     ran = own_class._run(source(last, "solution"), 3)
     assert ran.weights.shape[1] == 12

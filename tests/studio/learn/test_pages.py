@@ -57,6 +57,7 @@ def test_a_wrong_answer_is_told_why(visitor: Visitor) -> None:
     assert page.index('class="yours"') < page.index("16.0") < page.index('class="correct"')
 
 
+@pytest.mark.slow
 def test_a_wrong_answer_comes_back_and_can_be_put_right(visitor: Visitor) -> None:
     answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
     visitor.later(seconds=9)

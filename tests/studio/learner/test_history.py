@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ ATTEMPTS = st.lists(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(first=ATTEMPTS, more=ATTEMPTS, gone=st.integers(0, 20))
 def test_a_history_that_grew_is_the_history_worked_out_anew(
     first: Sequence[Attempt], more: Sequence[Attempt], gone: int

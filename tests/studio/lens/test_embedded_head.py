@@ -38,6 +38,7 @@ def test_no_word_of_a_pack_becomes_markup() -> None:
     assert "<b>" not in html
 
 
+@pytest.mark.slow
 def test_the_numbers_are_the_models(visitor: Visitor) -> None:
     drawn = json.loads(visitor.get(f"/heads.json?text={TEXT}&layer=5&head=4"))
     assert [layer["heads"] for layer in drawn["layers"]] == [1]

@@ -107,10 +107,10 @@ def test_all_right_and_in_time_earns_the_badge(visitor: Visitor) -> None:
 
 @pytest.mark.slow
 def test_too_slow_is_said_and_earns_no_badge_unless_the_clock_is_off(visitor: Visitor) -> None:
-    slow = problem_pages(visitor, "1", ("4.0",), seconds=85)
+    slow = problem_pages(visitor, "1", ("4.0",), seconds=135)
     assert "right, after the time" in slow
     assert 'class="badge"' not in slow
-    assert 'class="badge"' in problem_pages(visitor, "2", ("4.0",), seconds=85)
+    assert 'class="badge"' in problem_pages(visitor, "2", ("4.0",), seconds=135)
     off = problem_pages(visitor, "off", ("4.0",), seconds=2000)
     assert "after the time" not in off
 
@@ -124,7 +124,7 @@ def test_tries_are_limited(visitor: Visitor) -> None:
 
 def test_the_clock_is_drawn_only_when_it_is_on(visitor: Visitor) -> None:
     id = uuid.uuid4()
-    assert 'data-seconds="90"' in visitor.get(f"{TOPIC}/challenge/{id}?clock=1.5")
+    assert 'data-seconds="180"' in visitor.get(f"{TOPIC}/challenge/{id}?clock=1.5")
     assert 'class="clock"' not in visitor.get(f"{TOPIC}/challenge/{id}?clock=off")
 
 
@@ -193,7 +193,7 @@ def test_a_challenge_gives_one_hint_and_its_clock_stays_with_it(visitor: Visitor
     page = visitor.post("/help", ticket=visitor.ticket(page), hint="true")
     assert "Count first." in page
     assert 'name="hint"' not in page
-    assert 'data-seconds="60"' in page
+    assert 'data-seconds="120"' in page
     assert "1 of 5: predict the output" in page
 
 

@@ -53,6 +53,7 @@ def test_a_grade_sent_again_counts_once(visitor: Visitor) -> None:
     assert kept.seconds is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("at", "kept_at"), [(-1e300, 0), (1e300, 3600), (0, 0)])
 def test_a_wrong_clock_does_no_harm(visitor: Visitor, at: float, kept_at: int) -> None:
     ticket = cards(visitor)[0]["ticket"]

@@ -62,14 +62,16 @@ TERMINAL = {
     "web/settings",
 }
 PROGRAMS = sorted(
-    name for file in STUDIO.rglob("*.py") if (name := str(file.relative_to(STUDIO).with_suffix(""))) not in TERMINAL
+    name
+    for file in STUDIO.rglob("*.py")
+    if (name := str(file.relative_to(STUDIO).with_suffix(""))) not in TERMINAL and "migrations" not in file.parts
 )
 MODULES = sorted(
     file.name for file in (STUDIO / "static").glob("*.js") if file.name != "lens.js"
 )  # tests/views reads it
 # What is no text of the studio: headers, sentences that the Lens reads, words of the course.
 UNREAD = re.compile(
-    r"(?s).*(default-src|prefers-color|filename=|^not all$|Clearhead studio|^Not Found$|^(The animal|Paris is|the lighthouse)"
+    r"(?s).*(default-src|no-cache|prefers-color|filename=|^not all$|Clearhead studio|^Not Found$|^(The animal|Paris is|the lighthouse)"
     r"|^(PyTorch|Self-attention|Cross-attention|Multi-head|Long range)$|\nimport |^import )"
 )
 

@@ -41,6 +41,7 @@ def test_as_many_places_as_there_are(tmp_path: Path, owner: int) -> None:
     assert (tmp_path / "locks").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", HOLDER, str(tmp_path / "locks"), "5"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:

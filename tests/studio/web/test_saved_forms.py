@@ -54,6 +54,7 @@ def posts(client: TestClient) -> set[str]:
     }
 
 
+@pytest.mark.slow
 def test_every_post_is_a_form_that_redirects_or_data_for_a_script(client: TestClient) -> None:
     settings = client.app.state.context.settings  # type: ignore[attr-defined]
     shared = settings.shared
@@ -88,6 +89,7 @@ def test_a_refusal_can_be_shown_again_and_says_its_status(visitor: Visitor) -> N
     assert visitor.client.get("/refused?said=made-up").status_code == 404
 
 
+@pytest.mark.slow
 def test_a_question_sent_incomplete_is_shown_again_by_its_address(visitor: Visitor) -> None:
     page = visitor.get("/items/scale-of-logits")
     answer = visitor.client.post(

@@ -86,6 +86,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
     held.ends.set()
 
 
+@pytest.mark.slow
 def test_pages_come_while_programs_run_and_more_are_refused(visitor: Visitor, held: SimpleNamespace) -> None:
     token, count = visitor.token(), 60  # more than the server has threads for pages
 

@@ -57,6 +57,7 @@ def test_the_page_comes_without_waiting_for_a_model(client):
     assert 'http-equiv="refresh"' in page.text
 
 
+@pytest.mark.slow
 @needs_demo
 def test_the_data_is_what_the_model_attends_to(client):
     data = client.get("/lens/data", params={"text": SENTENCE}).json()
@@ -94,6 +95,7 @@ def test_rollout_and_tiles_of_it_are_answered(client):
     assert sum(weight for _, _, weight in found["links"]) == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 @needs_demo
 def test_two_texts_at_once_do_not_mix(client):
     texts = [f"{SENTENCE} number {n}" for n in range(4)]
@@ -155,6 +157,7 @@ def test_two_models_are_compared_head_by_head(client):
     assert f"<td>{other['kl'][5][11]:.3f}</td>" in plain
 
 
+@pytest.mark.slow
 @needs_demo
 def test_models_that_cut_the_text_elsewhere_are_refused_with_why(client):
     refused = posted(client, "/lens/read", text="Two models, one text", second="induction")[-1]["error"]
@@ -165,6 +168,7 @@ def test_models_that_cut_the_text_elsewhere_are_refused_with_why(client):
     assert len(both["other"]["kl"]) == 1
 
 
+@pytest.mark.slow
 @needs_demo
 def test_a_long_text_goes_in_the_body_and_half_a_character_is_refused(client):
     assert "at most 512" in posted(client, "/lens/read", text="word " * 60_000)[-1]["error"]
@@ -196,6 +200,7 @@ def test_who_stops_listening_stops_the_reading():
     )  # no lock, no hook is left
 
 
+@pytest.mark.slow
 def test_a_models_own_code_runs_only_after_consent(client, tmp_path):
     model, ran = tmp_path / "model", tmp_path / "ran"
     model.mkdir()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clearhead.capture.call import Call
+from clearhead.capture.call import Call, attention_of
 
 CLASSES = ("BigBirdBlockSparseAttention", "BigBirdPegasusBlockSparseAttention")
 _NAMES = ("hidden_states", "band_mask", "from_mask", "to_mask")
@@ -49,10 +49,10 @@ def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
         module=module,
         query=query,
         key=key,
+        attention=attention_of(query, scale),
+        mask=allow,
         value=value,
         out=output[0],
-        scale=scale,
-        mask=allow,
         rows=[row for row in everybody if block <= row < length - block] or everybody,  # these see few blocks
     )
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.capture.block_masks import Rule, Sizes, block_mask_table, evaluate
-from clearhead.capture.call import Call
+from clearhead.capture.call import Call, attention_of
 from clearhead.capture.mask_tables import collapsed
 from clearhead.errors import CaptureError
 
@@ -35,13 +35,10 @@ def describe(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Call:
         module=module,
         query=query,
         key=key,
+        attention=attention_of(query, scale, is_causal=is_causal, bias=bias, softcap=softcap),
+        mask=mask,
         value=value,
         out=out.transpose(1, 2),
-        scale=scale,
-        is_causal=is_causal,
-        mask=mask,
-        bias=bias,
-        softcap=softcap,
     )
 
 

@@ -23,14 +23,15 @@ from torch.overrides import TorchFunctionMode
 
 from clearhead.arguments import Kind, kind
 from clearhead.capture.adapters import flex_attention
-from clearhead.capture.call import Call
+from clearhead.capture.call import Call, attention_of
 from clearhead.capture.softmax_tracing.frames import Outcome
 from clearhead.capture.softmax_tracing.tracer import SoftmaxTracer
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem
 from clearhead.masks import Mask, lower
 from clearhead.masks.kinds import from_causal_bias
-from clearhead.masks.lower import ANYWHERE, split_reach
+from clearhead.masks.lower import split_reach
+from clearhead.spec import EVERYWHERE
 
 # True while a function of Hugging Face's interface runs: the calls inside it are part of one recorded call.
 within_interface: ContextVar[bool] = ContextVar("within_interface", default=False)
@@ -75,7 +76,7 @@ class AttentionFunctionMode(TorchFunctionMode):
         if func is _sdpa:
             self._report_sdpa(args, kwargs, out)
         elif args and isinstance(args[0], Problem):
-            self._report_clearhead(func, args, kwargs, out)
+            self._report_clearhead(args, out)
         elif flex_attention.is_flex(func):
             self._report_flex(args, out)
         if not self.adapter_depth:
@@ -119,18 +120,17 @@ class AttentionFunctionMode(TorchFunctionMode):
         except CaptureError as error:
             self._missed(module, str(error))
 
-    def _report_clearhead(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        """Report Clearhead's own attention: a Problem, perhaps with a mask rule and dropout."""
+    def _report_clearhead(self, args: tuple[Any, ...], out: Any) -> None:
+        """Report Clearhead's own attention: a Problem."""
         module = self._current()
         if module is None:
             return
-        given = inspect.signature(func).bind(*args, **kwargs).arguments
         try:
-            call = describe_problem(module, args[0], given.get("rule"), out[0] if isinstance(out, tuple) else out.out)
+            call = describe_problem(module, args[0], out[0] if isinstance(out, tuple) else out.out)
         except CaptureError as error:
             self._missed(module, str(error))
             return
-        self._listener(replace(call, dropout=bool(given.get("dropout_p"))))
+        self._listener(call)
 
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run and report nn.MultiheadAttention's function, whose inner calls a mode does not see."""
@@ -168,35 +168,23 @@ class AttentionFunctionMode(TorchFunctionMode):
                 F.scaled_dot_product_attention = before
 
 
-def describe_problem(module: nn.Module, problem: Problem, rule: Mask | None, out: Tensor) -> Call:
-    """The Call of Clearhead's own attention: its problem, its mask rule if any, and its output (B, H, L, D_v)."""
-    rows, keys = problem.query.shape[2], problem.key.shape[2]
-    reach, allow, bias = problem.band, problem.allow, problem.bias
-    alibi, offset = problem.alibi, problem.alibi_offset
-    if rule is not None:  # then the problem itself has no mask
-        lowered = lower(rule, rows, keys, device=problem.query.device)
-        reach, allow, bias = lowered.reach, lowered.allow, lowered.bias
-        alibi, offset = lowered.alibi, lowered.alibi_offset
+def describe_problem(module: nn.Module, problem: Problem, out: Tensor) -> Call:
+    """A call of Clearhead's own attention: a problem, and its output (B, H, L, D_v)."""
+    attention = problem.attention
+    if isinstance(attention.rule, Mask):
+        lowered = lower(attention.rule, *problem.shape[2:], device=problem.query.device)
+        attention = replace(attention, rule=None).under(lowered)
+    attention = attention.with_four_axes()
     return Call(
         module=module,
         query=problem.query,
         key=problem.key,
+        attention=replace(attention, allow=None, dropout_p=0.0, seed=0),
+        mask=attention.allow,
         value=problem.value,
         out=out.transpose(1, 2),
-        scale=problem.scale,
-        reach=reach,
-        mask=_four_axes(allow),
-        bias=_four_axes(bias),
-        softcap=problem.softcap,
-        sinks=problem.sinks,
-        alibi=alibi,
-        alibi_offset=offset,
+        dropout=attention.dropout_p > 0,
     )
-
-
-def _four_axes(mask: Tensor | None) -> Tensor | None:
-    """A Problem's mask broadcasts from the right; two axes alone would be read as (B, S)."""
-    return None if mask is None else mask[(None,) * (4 - mask.dim())]
 
 
 def describe_sdpa(
@@ -212,7 +200,7 @@ def describe_sdpa(
     enable_gqa: bool = False,
 ) -> Call:
     """The Call of `F.scaled_dot_product_attention`; tensors of three axes are read as (H, L, D), of two as (L, D)."""
-    reach = ANYWHERE
+    reach = EVERYWHERE
     if attn_mask is not None and kind(attn_mask) is Kind.CAUSAL_BIAS:
         reach, attn_mask = split_reach(from_causal_bias(attn_mask))[0], None
     while query.dim() < 4 and query.dim() == key.dim() == value.dim():
@@ -224,11 +212,9 @@ def describe_sdpa(
         module=module,
         query=query,
         key=key,
+        attention=attention_of(query, scale, is_causal=is_causal, reach=reach),
+        mask=attn_mask,
         value=value,
         out=out.transpose(-3, -2),
-        scale=scale,
-        is_causal=is_causal,
-        reach=reach,
-        mask=attn_mask,
         dropout=dropout_p > 0,
     )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.capture.call import Call
+from clearhead.spec import Attention
 
 CLASSES = ("LongformerSelfAttention", "LEDEncoderSelfAttention")
 
@@ -40,10 +41,10 @@ def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
         module=module,
         query=query,
         key=key,
+        attention=Attention(width**-0.5),
+        mask=allow,
         value=value,
         out=output[0],
-        scale=width**-0.5,
-        mask=allow,
         rows=(~everywhere.any(0)).nonzero().flatten().tolist(),  # global rows use values of their own projection
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clearhead.capture.call import Call
+from clearhead.capture.call import Call, attention_of
 
 CLASSES = ("ProphetNetNgramSelfAttention",)
 _NAMES = ("hidden_states", "past_key_values", "attention_mask", "extended_predict_attention_mask")
@@ -40,9 +40,9 @@ def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
         module=module,
         query=query,
         key=key,
+        attention=attention_of(query, bias=bias),
         value=value,
         out=out,
-        bias=bias,
         dropout=module.training and module.attention_dropout > 0,
     )
 

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from clearhead.capture.adapters.function_mode import within_interface
-from clearhead.capture.call import Call
+from clearhead.capture.call import Call, attention_of
 
 # Called with each Call; returns the recorded matrix, which the model may return as `attentions`.
 Listener = Callable[[Call], Any]
@@ -128,13 +128,16 @@ def describe(
         module=module,
         query=query,
         key=key,
+        attention=attention_of(
+            query,
+            options.get("scaling"),
+            is_causal=is_causal,
+            bias=options.get("position_bias"),
+            softcap=options.get("softcap"),
+            sinks=options.get("s_aux"),
+        ),
+        mask=mask,
         value=value,
         out=out,
-        scale=options.get("scaling"),
-        is_causal=is_causal,
-        mask=mask,
-        bias=options.get("position_bias"),
-        softcap=options.get("softcap"),
-        sinks=options.get("s_aux"),
         dropout=bool(options.get("dropout")),
     )

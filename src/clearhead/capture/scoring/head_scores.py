@@ -118,7 +118,7 @@ def score_head(name: str, matrix: AttentionMatrix, where: Positions, query: Side
 
 def _padding(matrix: AttentionMatrix, where: Positions, query: Side, key: Side) -> Tensor | None:
     """(B, S): keys that no query may attend, not even their own; None where a mask leaves out none."""
-    if not where.within or (matrix._logits.allow is None and matrix._logits.ruled is None):
+    if not where.within or (matrix._logits.attention.allow is None and matrix._logits.attention.rule is None):
         return None
     seen = (matrix.allowed(1, matrix.shape[3])[:, :, 0] > 0).any(1)
     there = torch.isin(key.place, query.place)

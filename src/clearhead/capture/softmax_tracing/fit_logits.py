@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clearhead.capture.call import Call
 from clearhead.capture.mask_tables import collapsed, smallest_mask
+from clearhead.spec import Attention
 
 # A logit this far below its row's largest weighs exactly 0 in any dtype: e^-1000 underflows even in float64.
 UNSEEN = 1000.0
@@ -51,10 +52,10 @@ class LogitsFit:
             module=module,
             query=fitted.query.to(dtype),
             key=kept.detach(),
-            scale=fitted.scale,
-            is_causal=is_causal,
+            attention=Attention.of(
+                fitted.scale, is_causal=is_causal, bias=None if fitted.rest is None else fitted.rest.to(dtype)
+            ),
             mask=mask,
-            bias=None if fitted.rest is None else fitted.rest.to(dtype),
         )
 
     def _scales_of(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor, allow: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from difflib import get_close_matches
 from pathlib import Path
 
+from clearhead.course.check.guessing import guessable
 from clearhead.course.pack.item import Pack
 from clearhead.course.pack.loader import find, load, shipped
 from clearhead.course.proofs.pages import kept_pages, page_key, prove_pages
@@ -30,7 +31,7 @@ def check(
         seeds: at how many seeds an item with variants must hold.
         receipts: a folder for <pack>.json, what was proved with which versions, and for the proofs; None: neither.
     Returns:
-        How many items and pages are wrong; a pack that is not written right counts as one.
+        How many items and pages are wrong; a malformed pack counts as one.
     """
     return sum(_check(path, item, jobs, fresh, seeds, receipts, show) for path in packs or shipped())
 
@@ -126,26 +127,6 @@ def line(pack: Pack, outcome: Outcome) -> str:
     receipt = outcome.proved.receipt
     how = "unchanged" if outcome.cached else f"{outcome.seconds:.1f} s"
     return f"ok  {outcome.item_id}  {outcome.proved.kind}  seed {receipt.seed}  {receipt.outcome[:12]}  {how}"
-
-
-def guessable(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return warnings about right options that can be guessed: too often the longest, or too often in one place."""
-    asked = [
-        outcome.proved for outcome in outcomes if outcome.proved and sum(o.correct for o in outcome.proved.options) == 1
-    ]
-    asked = [item for item in asked if len(item.options) >= 3]
-    if len(asked) < 8:
-        return []  # too few to tell chance from habit
-    warnings = []
-    longest = sum(max(item.options, key=lambda o: len(o.text)).correct for item in asked)
-    fair = sum(1 / len(item.options) for item in asked)
-    if longest > 2 * fair:
-        warnings.append(f"the right option is the longest in {longest} of {len(asked)} items; shorten it")
-    places = [next(o.key for o in item.options if o.correct) for item in asked]
-    most = max(sorted(set(places)), key=places.count)
-    if places.count(most) > 2 * fair:
-        warnings.append(f"the right option is ({most}) in {places.count(most)} of {len(asked)} items")
-    return warnings
 
 
 def write_receipts(pack: Pack, outcomes: Sequence[Outcome], folder: Path) -> Path:

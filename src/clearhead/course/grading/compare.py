@@ -20,6 +20,7 @@ _DIMENSIONS = re.compile(r"(?<=\d)\s*[x×*]\s*(?=\d)")
 _KINDS = "Error|Exception|Warning|Interrupt|StopIteration|SystemExit"
 _EXCEPTION = re.compile(rf"^((?:[A-Za-z_][\w.]*)?(?:{_KINDS}))(?::\s*(.*))?$")
 _WRAPPERS = ("tensor", "array", "torch.size", "torch.tensor", "np.array")
+_DENIALS = frozenset({"not", "no", "never", "none", "error", "raises", "or"})
 _OPEN, _CLOSE = "([{", ")]}"
 MEANS_THE_SAME = 80.0  # rapidfuzz token_set_ratio, of 100, from which two error messages say the same
 
@@ -35,10 +36,15 @@ def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     (True, True)
     >>> same_output("0.22 s", "0.2186", tolerance=0.005, unit="s"), same_output("0.3", "0.2186", 0.005)
     (True, False)
+    Words that label a value may be left out, or added where there are none.
+
     >>> same_output("ValueError", "ValueError: scale must be positive")
     True
+    >>> same_output("1", "key 1"), same_output("shape (3,)", "(3,)"), same_output("key 2", "key 1")
+    (True, True, False)
     """
-    return _alike(typed, right, unit, partial(_same, tolerance=tolerance))
+    same = partial(_same, tolerance=tolerance)
+    return _alike(typed, right, unit, same) or _same_values(typed, right, unit, same)
 
 
 def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") -> bool:
@@ -61,6 +67,19 @@ def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     labelled = values != _tokens(right)  # a tuple of a label and one value is that value
     wanted = (values, _bare(values)) if labelled else (values,)
     return any(_alike(typed, " ".join(map(str, tokens)), unit, same) for tokens in wanted)
+
+
+def _same_values(typed: str, right: str, unit: str, same: Callable[[Token, Token], bool]) -> bool:
+    """Return whether both hold the same values in order, and `typed` has no word that says something else."""
+    if right.strip() and _EXCEPTION.match(right.strip().splitlines()[-1]):
+        return False
+    typed, right = _ungrouped(_normalised(typed, unit), right)
+    given, expected = _tokens(typed), _tokens(right)
+    values, wanted = ([token for token in tokens if _is_value(token)] for tokens in (given, expected))
+    words, labels = ({token for token in tokens if not _is_value(token)} for tokens in (given, expected))
+    if all(token in ("[", "]") for token in wanted) or words & _DENIALS or (words - labels and (labels or unit)):
+        return False
+    return _alike(" ".join(map(str, values)), " ".join(map(str, wanted)), "", same)
 
 
 def _alike(typed: str, right: str, unit: str, same: Callable[[Token, Token], bool]) -> bool:

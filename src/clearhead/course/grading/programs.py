@@ -31,7 +31,7 @@ def grade_program(item: Item, proved: Proved, response: object, preload: Sequenc
     tests = item.role("tests")[0]
     judged = sandbox.judge(
         [*before, Chunk(response, "your program")], [*before, Chunk(tests.source, item.file, tests.line)],
-        limits=Limits(seconds=item.time_limit), preload=preload, owner=owner,
+        limits=Limits(seconds=item.run_limit), preload=preload, owner=owner,
     )  # fmt: skip
     results = tuple((test.title, test.passed, test.message) for test in judged.tests)
     if judged.passed:
@@ -58,7 +58,7 @@ def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[
     if keys in proved.orders:
         return Verdict(True, "", proved.rule, proved.answer, rationale=rationale, yours=yours)
     chunks = replay(item, proved.receipt.seed, [codes[key] for key in keys])
-    run = sandbox.run(chunks, limits=Limits(seconds=item.time_limit), preload=preload, owner=owner)
+    run = sandbox.run(chunks, limits=Limits(seconds=item.run_limit), preload=preload, owner=owner)
     ended = shown(run).splitlines()[-1:]
     reason = (
         message("In this order the program ends with: %(end)s", end=ended[0])

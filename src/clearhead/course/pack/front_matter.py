@@ -27,7 +27,9 @@ class Front(BaseModel):
     meaning_rev: int | None = Field(default=None, ge=1, description="the last rev that changed what is asked")
     difficulty: int = Field(default=2, ge=1, le=5, description="1 easy to 5 hard; Elo corrects it")
     attempts: int = Field(default=2, ge=1, le=10, description="tries before the answer is shown")
-    time_limit: int = Field(default=30, ge=1, le=600, description="seconds: Challenge's clock, and one proof program")
+    time_limit: int | None = Field(
+        default=None, ge=1, le=600, description="seconds on Challenge's clock; 90 to 600 by kind if it is not given"
+    )
     seed: int = Field(default=0, ge=0, lt=2**32, description="the first seed")
     variants: bool = Field(default=False, description="another seed gives other numbers; reviews use new seeds")
     right: int = Field(default=1, ge=1, le=10, description="how many options are right (choice)")
@@ -61,6 +63,7 @@ class TopicFront(BaseModel):
     title: str = Field(min_length=1, max_length=80)
     summary: str = Field(min_length=1, max_length=300)
     minutes: int = Field(default=5, ge=1, le=120)
+    needs: list[Id] = Field(default_factory=list, description="topics that come before it and that it stands on")
     challenges: list[ChallengeFront] = Field(default_factory=list, description="five problems each")
 
 

@@ -9,6 +9,12 @@ from pathlib import Path
 
 KINDS = ("card", "choice", "predict", "debug", "tune", "worked", "explain", "code", "order", "match")
 MODES = ("read", "recall", "practice", "test", "challenge", "walk", "why", "try", "experiment", "build")
+# Seconds on the clock of an item that does not set its own: time to read it, to think, and to type where one types.
+CLOCKS: Mapping[str, int] = {
+    "card": 90, "choice": 90, "predict": 120, "debug": 120, "tune": 120, "order": 120, "match": 120, "worked": 240,
+    "explain": 300, "code": 600,
+}  # fmt: skip
+LONGEST_RUN = 30  # seconds that one program of a proof may take, however long the clock is
 # The five problems of a challenge, in the order they are put -> the kinds of item that may stand there.
 SLOTS: Mapping[str, tuple[str, ...]] = {
     "predict": ("predict",),
@@ -72,7 +78,7 @@ class Item:
         concepts: what it exercises; mastery is kept for each.
         difficulty: 1 (easy) to 5, the author's guess; Elo corrects it.
         attempts: tries a learner has before the answer is shown.
-        time_limit: seconds, for the clock of Challenge and for one program of the proof.
+        time_limit: seconds, for the clock of Challenge; a program of the proof has at most LONGEST_RUN of them.
         seed: the first seed; `variants` says whether another seed gives other numbers.
         right: how many options are right (choice).
         tolerance: largest absolute difference at which a typed number is right.
@@ -95,7 +101,7 @@ class Item:
     concepts: tuple[str, ...] = ()
     difficulty: int = 2
     attempts: int = 2
-    time_limit: int = 30
+    time_limit: int = 90
     seed: int = 0
     variants: bool = False
     right: int = 1
@@ -110,6 +116,11 @@ class Item:
     programs: tuple[Program, ...] = ()
     sections: tuple[Section, ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def run_limit(self) -> int:
+        """Seconds that one program of the proof may take."""
+        return min(self.time_limit, LONGEST_RUN)
 
     def role(self, role: str) -> tuple[Program, ...]:
         """Return the programs with this role, in file order, including those inside sections."""
@@ -150,6 +161,7 @@ class Topic:
     Attributes:
         id: immutable; also the name of its folder under topics/.
         order: place in the pack, from 0.
+        needs: ids of the topics it stands on, all earlier in the pack.
         pages: mode -> Page.
         challenges: in the author's order; may be empty.
     """
@@ -161,6 +173,7 @@ class Topic:
     minutes: int = 5
     pages: Mapping[str, Page] = field(default_factory=dict)
     challenges: tuple[Challenge, ...] = ()
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

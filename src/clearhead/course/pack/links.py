@@ -51,6 +51,16 @@ def check_challenges(topics: Iterable[Topic], items: Mapping[str, Item], text: s
                     raise _wrong(text, slot, name, f"{name!r} is a {item.kind} item; `{slot}` takes a {expected}")
 
 
+def check_needs(topics: Iterable[Topic], text: str) -> None:
+    """Raise PackError, at its line of pack.toml, for a topic that needs one which does not come before it."""
+    before: set[str] = set()
+    for topic in topics:
+        for need in topic.needs:
+            if need not in before:
+                raise _wrong(text, "id", topic.id, f"topic {topic.id!r} needs {need!r}, which is no topic before it")
+        before.add(topic.id)
+
+
 def _wrong(text: str, key: str, value: str, message: str) -> PackError:
     matches = list(re.finditer(rf'^\s*{key}\s*=\s*"{re.escape(value)}"', text, re.MULTILINE))
     line = text.count("\n", 0, matches[-1].start()) + 1 if matches else None

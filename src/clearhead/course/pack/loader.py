@@ -11,8 +11,9 @@ import clearhead
 from clearhead import sandbox
 from clearhead.course.pack.blocks import Document, document, toml
 from clearhead.course.pack.front_matter import Front, PackFront, TopicFront, read_front
-from clearhead.course.pack.item import MODES, SLOTS, Challenge, Item, Pack, Page, Topic
-from clearhead.course.pack.links import check_challenges, check_links
+from clearhead.course.pack.item import CLOCKS, MODES, SLOTS, Challenge, Item, Pack, Page, Topic
+from clearhead.course.pack.links import check_challenges, check_links, check_needs
+from clearhead.course.pack.page_programs import page_programs
 from clearhead.course.pack.prose import check_prose
 from clearhead.course.pack.rules import check_item
 from clearhead.errors import PackError
@@ -67,12 +68,22 @@ def load(path: str | Path) -> Pack:
     data, lines = toml(text, "pack.toml")
     front = read_front(PackFront, data, lines, "pack.toml")
     topics = tuple(
-        Topic(topic.id, topic.title, topic.summary, order, topic.minutes, _pages(root, topic.id), _challenges(topic))
+        Topic(
+            id=topic.id,
+            title=topic.title,
+            summary=topic.summary,
+            order=order,
+            minutes=topic.minutes,
+            needs=tuple(topic.needs),
+            pages=_pages(root, topic.id),
+            challenges=_challenges(topic),
+        )
         for order, topic in enumerate(front.topics)
     )
     _no_repeats([topic.id for topic in topics], text)
     items = _items(root, front.misconceptions, {topic.id: topic.order for topic in topics})
     check_challenges(topics, items, text)
+    check_needs(topics, text)
     check_links(topics, items)
     whole = hashlib.sha256(text.encode())
     for item in items.values():
@@ -139,7 +150,9 @@ def _pages(root: Path, topic: str) -> Mapping[str, Page]:
             raise PackError(f"{file.stem!r} is not a mode; expected one of {', '.join(MODES)}", file=name)
         text = _read(root, file)
         check_prose(text, name, 1)
-        pages[file.stem] = Page(file.stem, text, name)
+        page = Page(file.stem, text, name)
+        page_programs(page)  # refuses a figure whose slider is not written right
+        pages[file.stem] = page
     return pages
 
 
@@ -192,7 +205,7 @@ def _assemble(front: Front, parts: Document, name: str, digest: str) -> Item:
     return Item(
         id=front.id, kind=front.kind, topic=front.topic, rev=rev, meaning_rev=min(meaning, rev), title=front.title,
         concepts=tuple(front.concepts), difficulty=front.difficulty, attempts=front.attempts,
-        time_limit=front.time_limit, seed=front.seed, variants=front.variants, right=front.right,
+        time_limit=front.time_limit or CLOCKS[front.kind], seed=front.seed, variants=front.variants, right=front.right,
         tolerance=front.tolerance, unit=front.unit, evidence=front.evidence, source=front.source, file=name,
         hash=digest, stem=text("Stem"), back=text("Back"), rule=text("Rule"), pitfalls=text("Pitfalls"),
         hints=tuple(section.text for section in sections if section.name == "Hint"),

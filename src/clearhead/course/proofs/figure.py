@@ -16,7 +16,7 @@ _ELEMENTS = frozenset(
 _METADATA = ("{http://www.w3.org/1999/02/22-rdf-syntax-ns#}", "{http://creativecommons", "{http://purl.org")
 _OUTSIDE = re.compile(r"url\((?!\s*['\"]?#)|@import|javascript:")
 # If the program set no `svg`, the open matplotlib figure becomes one; without date and random ids, so that runs agree.
-_TAKE = Chunk(
+TAKE_SVG = Chunk(
     """if "svg" not in globals():
     import io as __io
     import matplotlib as __m
@@ -40,7 +40,7 @@ _WANT = (("svg", ""),)
 def drawing(runner: Runner, *programs: Program | Chunk) -> tuple[Job, ...]:
     """Return the job that draws after these programs, to be run ahead; none if the item has no figure program."""
     figure = runner.item.first("figure")
-    return (Job((*programs, figure, _TAKE), _WANT),) if figure else ()
+    return (Job((*programs, figure, TAKE_SVG), _WANT),) if figure else ()
 
 
 def draw(runner: Runner, *programs: Program | Chunk) -> str:
@@ -52,7 +52,7 @@ def draw(runner: Runner, *programs: Program | Chunk) -> str:
     figure = runner.item.first("figure")
     if figure is None:
         return ""
-    run = runner.must_run(*programs, figure, _TAKE, want=_WANT)
+    run = runner.must_run(*programs, figure, TAKE_SVG, want=_WANT)
     svg = run.values.get("svg", "")
     if not svg:
         raise runner.wrong(

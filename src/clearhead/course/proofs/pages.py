@@ -1,4 +1,4 @@
-"""The programs of a topic's pages: they must run, and two runs must agree."""
+"""The programs of a topic's pages: they must run, their figures must be safe, and two runs must agree."""
 
 import hashlib
 import json
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clearhead import sandbox
-from clearhead.course.pack.blocks import fences
 from clearhead.course.pack.item import Pack, Page
+from clearhead.course.pack.page_programs import PageProgram, page_programs
+from clearhead.course.proofs.figure import TAKE_SVG, unsafe
 from clearhead.course.proofs.prove import versions
 from clearhead.errors import ProofError
 from clearhead.sandbox import Chunk, Limits, Outcome, Program
 
 _LIMIT = 60.0  # seconds that the programs of one page may take
-_END = "\x1e"  # ASCII's record separator, between the outputs of two programs
+END = "\x1e"  # ASCII's record separator, between two outputs
 _SALTS = (1, 2)
 
 
@@ -52,7 +53,7 @@ def _proved(page: Page, pack: Pack, first: Outcome | None, second: Outcome | Non
 
 
 def prove_page(page: Page, pack: Pack) -> int:
-    """Run the `python run` programs of a page, one after another in one namespace, twice.
+    """Run the programs of a page, one after another in one namespace, twice; figures once a value.
 
     A program marked `python run varies`, such as one that prints timings, may print something else each time.
 
@@ -67,35 +68,52 @@ def prove_page(page: Page, pack: Pack) -> int:
     return _agreed(page, [sandbox.run(chunks, limits=limits, preload=pack.preload, salt=salt) for salt in _SALTS])
 
 
-def _programs(page: Page) -> list[tuple[list[str], str, int]]:
-    """(words of the fence, source, line) of each program that is run."""
-    blocks = [(info.split(), source, line) for info, source, line in fences(page.text, page.file)]
-    return [block for block in blocks if block[0][:2] == ["python", "run"]]
-
-
 def _chunks(page: Page) -> list[Chunk]:
-    end = Chunk(f"print(end={_END!r})", "end")
-    return [chunk for _, source, line in _programs(page) for chunk in (Chunk(source, page.file, line), end)]
+    return page_chunks(page_programs(page), page.file)
+
+
+def page_chunks(programs: Sequence[PageProgram], file: str) -> list[Chunk]:
+    """What the sandbox runs: each output is printed, and END after it. A figure's output is its SVG."""
+    chunks: list[Chunk] = []
+    for program in programs:
+        if not program.draws:
+            chunks += [Chunk(program.source, file, program.line), Chunk(f"print(end={END!r})", "end")]
+            continue
+        for value in program.values or ("",):
+            setting = f"{program.over} = {value}\n" if program.over else ""
+            chunks += [
+                Chunk(f'globals().pop("svg", None)\n{setting}', "slider"), Chunk(program.source, file, program.line),
+                TAKE_SVG, Chunk(f"print(svg, end={END!r})", "end"),
+            ]  # fmt: skip
+    return chunks
 
 
 def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
-    """Return the number of programs of the page; raise if a run failed or the two runs print different things."""
-    programs = _programs(page)
+    """How many programs the page has, if both runs went well and print the same."""
+    programs = page_programs(page)
+    printed_by = [program for program in programs for _ in range(program.outputs)]
     for run in runs:
         if run.raised:
             problem = f"the program raises {run.raised.type}: {run.raised.message}"
-            raise ProofError(problem, file=page.file, line=run.raised.line or programs[0][2])
+            raise ProofError(problem, file=page.file, line=run.raised.line or programs[0].line)
         if run.stopped:
-            raise ProofError(f"the page's programs were stopped: {run.stopped}", file=page.file, line=programs[0][2])
-        if run.stdout.count(_END) < len(programs):
+            raise ProofError(f"the page's programs were stopped: {run.stopped}", file=page.file, line=programs[0].line)
+        if run.stdout.count(END) < len(printed_by):
             problem = f"the page's programs ended early, with exit status {run.exit_code}"
-            raise ProofError(problem, file=page.file, line=programs[run.stdout.count(_END)][2])
-    outputs = [run.stdout.split(_END) for run in runs]
-    for (words, _, line), output, other in zip(programs, *outputs, strict=False):
-        if output != other and "varies" not in words:
+            raise ProofError(problem, file=page.file, line=printed_by[run.stdout.count(END)].line)
+    outputs = [run.stdout.split(END) for run in runs]
+    for program, first, second in zip(printed_by, *outputs, strict=False):
+        if program.draws and (why := _not_a_picture(first)):
+            raise ProofError(f"the figure {why}", file=page.file, line=program.line)
+        if first != second and not program.varies:
             problem = "two runs print different things: seed what is random, or mark it `python run varies`"
-            raise ProofError(problem, file=page.file, line=line)
+            raise ProofError(problem, file=page.file, line=program.line)
     return len(programs)
+
+
+def _not_a_picture(svg: str) -> str:
+    """Why this output cannot stand in a page as a picture; "" if it can."""
+    return unsafe(svg) if svg else "draws nothing; set `svg`, or leave a matplotlib figure open"
 
 
 def page_key(page: Page, pack: Pack) -> str:

@@ -22,9 +22,10 @@ from clearhead.course.proofs.kinds import PROOFS
 from clearhead.course.proofs.placeholders import fill
 from clearhead.course.proofs.proved import Outcome, Proved, Receipt
 from clearhead.course.proofs.runner import SALTS, Runner
+from clearhead.course.proofs.wording import check_wording
 from clearhead.errors import ProofError, SandboxError
 
-ENGINE = "3"  # add one when the same item would be proved differently
+ENGINE = "4"  # add one when the same item would be proved differently
 SEEDS = 12  # at so many an item with variants must hold
 JUDGED = 3  # as above, where each program costs two processes of its own
 
@@ -154,7 +155,7 @@ def _seeds(item: Item, count: int) -> range:
 
 
 def _prove_variants(proved: Proved, runner: Runner) -> None:
-    """Check that the item holds at the other seeds and that at least one of them gives other numbers."""
+    """Check the other seeds: the item holds, at least one gives other numbers, and the prose fits all of them."""
     item, others = runner.item, []
     for seed in runner.seeds[1:]:
         try:
@@ -164,6 +165,7 @@ def _prove_variants(proved: Proved, runner: Runner) -> None:
     if others and all(_shown(other) == _shown(proved) for other in others):
         message = "another seed asks and answers the same; draw the numbers from `seed`, or drop `variants`"
         raise ProofError(message, file=item.file, line=item.lines.get("variants"))
+    check_wording(item, [proved, *others])
 
 
 def _without_place(error: ProofError) -> str:

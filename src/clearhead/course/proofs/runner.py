@@ -90,7 +90,7 @@ class Runner:
         if plan in self.done:
             return self.done[plan]
         chunks, wanted = plan.chunks, plan.want
-        limits = Limits(seconds=self.item.time_limit)
+        limits = Limits(seconds=self.item.run_limit)
         runs = [sandbox.run(chunks, limits=limits, want=wanted, preload=self.pack.preload, salt=salt) for salt in SALTS]
         for outcome in runs:
             if outcome.stopped:
@@ -122,7 +122,7 @@ class Runner:
         case = self.case(program, line, tests)
         if case in self.judged:
             return self.judged[case]
-        limits = Limits(seconds=self.item.time_limit)
+        limits = Limits(seconds=self.item.run_limit)
         first, second = (sandbox.judge(*case, limits=limits, preload=self.pack.preload, salt=salt) for salt in SALTS)
         if first.tests != second.tests:
             raise self.wrong(line, "two runs of the tests disagree. Seed what is random: torch.manual_seed(seed)")
@@ -131,7 +131,7 @@ class Runner:
     def judge_ahead(self, tests: Program, *programs: tuple[str, int]) -> None:
         """Judge these (program, line) together now, so that `judge` has the results if two runs agree."""
         cases = list(dict.fromkeys(self.case(*program, tests) for program in programs))
-        limits = Limits(seconds=self.item.time_limit, output=_TOGETHER)
+        limits = Limits(seconds=self.item.run_limit, output=_TOGETHER)
         preload = self.pack.preload
         first = sandbox.judge_each(cases, limits=limits, preload=preload, salt=SALTS[0])
         second = sandbox.judge_each(cases[::-1], limits=limits, preload=preload, salt=SALTS[1]) if first else None
@@ -195,7 +195,7 @@ def together(runner: Runner, plans: Sequence[Planned], times: int = 1) -> None:
     if len(plans) < 2:
         return
     runner.tried.update(plans)
-    limit = runner.item.time_limit
+    limit = runner.item.run_limit
     limits = Limits(seconds=limit * times, output=_TOGETHER)
     preload = runner.pack.preload
     first = sandbox.run_each(plans, limits=limits, time_each=limit, preload=preload, salt=SALTS[0])
@@ -216,7 +216,7 @@ def _refused(outcome: Outcome) -> bool:
 
 
 _STOPPED = {
-    "time": "stopped after {limits.seconds:g} s; make it faster, or raise `time_limit`",
+    "time": "stopped after {limits.seconds:g} s; make it faster, or raise `time_limit` (30 s at most)",
     "memory": "stopped: it took more than {limits.memory:,} bytes of memory",
     "output": "stopped: it printed more than {limits.output:,} bytes",
     "disk": "stopped: it wrote more than {limits.disk:,} bytes",

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import DeviceError, DtypeError, OptionError, RankError, ShapeError, shape_text
-from clearhead.kernels.library import library, reads_tensors
-from clearhead.kernels.problem import divide_heads
+from clearhead.kernels.native.library import library, reads_tensors
 from clearhead.kernels.tracing import untraced
 from clearhead.masks import Mask
+from clearhead.spec import divide_heads
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -203,9 +203,15 @@ def dropout(dropout_p: float) -> None:
         raise OptionError(f"dropout_p is {dropout_p!r}, expected a probability, 0 <= dropout_p <= 1.")
 
 
-def options(scale: float | None, softcap: float | None, sinks: Any, heads: int, query: Tensor) -> None:
+def options(scale: float | Tensor | None, softcap: float | None, sinks: Any, heads: int, query: Tensor) -> None:
     """Check the plain numbers, and the sinks."""
-    if scale is not None and not isinstance(scale, int | float | torch.SymFloat):
+    if isinstance(scale, Tensor) and scale.dim() > 0:
+        if tuple(scale.shape) != (heads,) or not scale.is_floating_point():
+            raise ShapeError(
+                f"scale is {scale.dtype} of shape {tuple(scale.shape)}, expected a number, or one a query head, "
+                f"floating point, ({heads},) ({_shape('query', query)})."
+            )
+    elif scale is not None and not isinstance(scale, int | float | torch.SymFloat):
         raise DtypeError(f"scale is a {type(scale).__name__}, expected a float, or None for 1/sqrt(head_dim).")
     if softcap is not None and not 0 < softcap < math.inf:
         raise OptionError(f"softcap is {softcap!r}, expected a positive number, or None for no cap.")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from clearhead.kernels.calls import checks
-from clearhead.kernels.problem import divide_heads
+from clearhead.spec import divide_heads
 
 
 @dataclass(frozen=True, slots=True)

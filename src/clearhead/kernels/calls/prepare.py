@@ -16,6 +16,7 @@ from clearhead.kernels.tracing import untraced
 from clearhead.masks import Mask, is_small, lower
 from clearhead.masks.kinds import Causal, from_causal_bias
 from clearhead.masks.lower import split_alibi
+from clearhead.spec import Attention
 
 _lower = untraced(lower)
 RULE_ENTRIES = 1 << 20  # a mask of up to so many entries, a megabyte, is made a tensor; a larger one stays a rule
@@ -43,12 +44,13 @@ def compiled_mask(attn_mask: Any) -> Any:
 
 def prepare(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Mask | None, is_causal: bool, scale: float | None,
-    enable_gqa: bool, softcap: float | None = None, sinks: Tensor | None = None, *, dense: bool = False,
-) -> tuple[Layout, Problem, Mask | None]:  # fmt: skip
-    """Check a call, and describe it: the way in and out of its axes, the problem, and a rule that stays a rule.
+    enable_gqa: bool, softcap: float | None = None, sinks: Tensor | None = None, dropout_p: float = 0.0, *,
+    dense: bool = False,
+) -> tuple[Layout, Problem]:  # fmt: skip
+    """Check a call, and describe it: how its axes are arranged, and the problem.
 
     Args:
-        dense: make a rule a tensor in any case.
+        dense: make a mask that is a rule a tensor in any case.
     """
     attn_mask = compiled_mask(attn_mask)
     query, key, value, attn_mask = autocast(query, key, value, attn_mask)
@@ -57,48 +59,46 @@ def prepare(
     checks.options(scale, softcap, sinks, layout.query.shape[1], query)
     if scale is None:
         scale = 1 / math.sqrt(query.shape[-1]) if query.shape[-1] else 1.0
-    problem = Problem(layout.query, layout.key, layout.value, float(scale), is_causal, None, None, softcap, sinks)
-    rule = None
+    allow = bias = None
     if isinstance(attn_mask, Mask):
-        checks.rule(attn_mask, problem.query, problem.key, is_causal)
-        problem, rule = under_rule(problem, attn_mask, dense)
+        checks.rule(attn_mask, layout.query, layout.key, is_causal)
     elif attn_mask is not None:
         checks.mask(attn_mask, layout.full, query, is_causal)
         boolean = attn_mask.dtype == torch.bool
         if not boolean and not modes.records_operators(query, attn_mask):
             checks.warn_zero_one(attn_mask)
         tensor = layout.inward(attn_mask)
-        problem = dataclasses.replace(problem, allow=tensor if boolean else None, bias=None if boolean else tensor)
-    return layout, problem, rule
+        allow, bias = (tensor, None) if boolean else (None, tensor)
+    attention = Attention.of(
+        scale, is_causal=is_causal, allow=allow, bias=bias, softcap=softcap, sinks=sinks, dropout_p=dropout_p
+    )
+    problem = Problem(layout.query, layout.key, layout.value, attention)
+    return layout, under_mask(problem, attn_mask, dense) if isinstance(attn_mask, Mask) else problem
 
 
-def under_rule(problem: Problem, mask: Mask, dense: bool = False) -> tuple[Problem, Mask | None]:
-    """Put a mask into a problem, where that takes no large tensor; else leave it a rule: (problem, rule or None).
+def under_mask(problem: Problem, mask: Mask, dense: bool = False) -> Problem:
+    """Put a mask into a problem: lowered where that takes no large tensor, else as a rule.
 
     Args:
-        dense: leave no rule in any case, for dense weights take none, and an AttentionMatrix none with a table of
-            biases. A band costs nothing all the same; what is neither a band nor small is made an L×S tensor.
+        dense: leave no rule in any case: dense weights take none, nor does an AttentionMatrix where the mask holds a
+            table of biases. A mask that is neither a band nor small is made an L×S tensor then.
     """
-    (batch, heads, length, _), keys = problem.query.shape, problem.key.shape[2]
-    wide, high, *_ = mask.sizes()
-    entries = (1 if wide is None else batch) * (1 if high is None else heads) * length * keys
-    as_tensor = dense or _records_operators(problem) or modes.differentiates_forward()
+    batch, heads, length, keys = problem.shape
+    of_batch, of_heads, *_ = mask.sizes()
+    entries = (1 if of_batch is None else batch) * (1 if of_heads is None else heads) * length * keys
+    as_tensor = dense or records_operators(problem) or modes.differentiates_forward()
     if not (as_tensor or is_small(mask) or entries <= RULE_ENTRIES):
-        return problem, mask
+        return problem.change(rule=mask)
     lowered = _lower(mask, length, keys, device=problem.query.device)
-    problem = dataclasses.replace(
-        problem, allow=lowered.allow, bias=lowered.bias, alibi=lowered.alibi, alibi_offset=lowered.alibi_offset
-    )
-    if lowered.reach == (None, 0):
-        return dataclasses.replace(problem, is_causal=True), None
-    return dataclasses.replace(problem, reach=lowered.reach), None
+    return dataclasses.replace(problem, attention=problem.attention.under(lowered))
 
 
-def _records_operators(problem: Problem) -> bool:
-    others = (problem.key, problem.value, problem.allow, problem.bias, problem.sinks, problem.alibi)
-    return modes.records_operators(problem.query, *others)
+def records_operators(problem: Problem) -> bool:
+    """Whether operators are recorded or transformed, or a problem's tensors hold no data."""
+    tensors = problem.attention.tensors().values()
+    return modes.records_operators(problem.query, problem.key, problem.value, *tensors)
 
 
 def matrix_takes(mask: Any) -> bool:
-    """Whether a mask may stay a rule in an AttentionMatrix: it adds nothing to the logits but ALiBi."""
+    """Whether a mask can stay a rule in an AttentionMatrix: it adds nothing to the logits but ALiBi."""
     return isinstance(mask, Mask) and split_alibi(mask.bias)[2] is None

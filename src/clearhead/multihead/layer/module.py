@@ -16,10 +16,12 @@ from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead import varlen
 from clearhead.multihead.cache import KVCache
 from clearhead.multihead.dense_weights import dense as dense_weights
-from clearhead.multihead.functional import are_plain, fused, matrix_of
+from clearhead.multihead.functional import are_plain
+from clearhead.multihead.fused import fused, matrix_of
 from clearhead.multihead.layer import checks, module_masks, projections
 from clearhead.multihead.layer.shared_heads import load_shared_heads
 from clearhead.multihead.positions import Rotary
+from clearhead.spec import Attention
 
 
 class MultiheadAttention(torch.nn.MultiheadAttention):
@@ -182,10 +184,11 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         masked = module_masks.Masked(key_padding_mask, compiled_mask(attn_mask), is_causal, cache, batched)
         k, v, extra = self._extra_keys(k, v)
         q, k, v = kernels.autocast(q, k, v)  # a learned key, rotation or cache may have another dtype
-        problem = kernels.Problem(q, k, v, 1 / math.sqrt(self.head_dim))
+        dropout_p = float(self.dropout) if self.training else 0.0
+        problem = kernels.Problem(q, k, v, Attention(1 / math.sqrt(self.head_dim), dropout_p=dropout_p))
         try:
-            problem, rule = masked.apply(problem, extra, dense=dense, matrix=need_weights)
-            heads, matrix = self._attend(problem, rule, need_weights, dense, average_attn_weights)
+            problem = masked.apply(problem, extra, dense=dense, matrix=need_weights)
+            heads, matrix = self._attend(problem, need_weights, dense, average_attn_weights)
         except BaseException:
             if cache is not None:
                 cache.crop(before)  # the call did not happen
@@ -195,15 +198,12 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
             matrix = matrix if batched else matrix.squeeze(0)
         return out if batched else out.squeeze(axis), matrix
 
-    def _attend(
-        self, problem: kernels.Problem, rule: Mask | None, need_weights: bool, dense: bool, average: bool
-    ) -> tuple[Tensor, Any]:
+    def _attend(self, problem: kernels.Problem, need_weights: bool, dense: bool, average: bool) -> tuple[Tensor, Any]:
         """Each head's output, (B, H, L, D), and the weights in the form asked for; dense ones averaged or not."""
-        dropout_p = self.dropout if self.training else 0.0
         if dense:
-            return dense_weights(problem, dropout_p, average)
-        result = fused(problem, dropout_p, rule=rule)
-        return result.out, matrix_of(problem, result.lse, rule) if need_weights else None
+            return dense_weights(problem, average)
+        result = fused(problem)
+        return result.out, matrix_of(problem, result.lse) if need_weights else None
 
     def _extra_keys(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, int]:
         """Append the learned key and value, and the zeros, where the module has them: (k, v, how many)."""

@@ -11,10 +11,11 @@ from torch import Tensor
 from clearhead.errors import DeviceError, DtypeError, OptionError, ShapeError, shape_text
 from clearhead.kernels import Problem, modes, untraced
 from clearhead.kernels.calls import checks
-from clearhead.kernels.calls.prepare import matrix_takes, under_rule
+from clearhead.kernels.calls.prepare import matrix_takes, under_mask
 from clearhead.masks import Mask, from_dense
 from clearhead.masks.kinds import Corner
 from clearhead.multihead.cache import KVCache
+from clearhead.spec import Attention
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,8 +33,8 @@ class Masked:
     cache: KVCache | None
     batched: bool
 
-    def apply(self, problem: Problem, extra: int, *, dense: bool, matrix: bool) -> tuple[Problem, Mask | None]:
-        """Put the masks into a problem whose last `extra` keys everybody may attend: (problem, rule left over).
+    def apply(self, problem: Problem, extra: int, *, dense: bool, matrix: bool) -> Problem:
+        """Put the masks into a problem whose last `extra` keys every query may attend.
 
         Args:
             dense, matrix: whether dense weights, or any weights, are wanted; they need the mask as tensors.
@@ -52,20 +53,20 @@ class Masked:
         attn_mask = None if promised or isinstance(self.attn_mask, Mask) else self.attn_mask
         allow, bias = masks(self.key_padding_mask, attn_mask, full, problem.query, self.batched)
         if rule is None:
-            return _put(problem, promised, extend(allow, extra, True), extend(bias, extra, 0)), None
+            return _put(problem, promised, extend(allow, extra, True), extend(bias, extra, 0))
         checks.rule(rule, problem.query, problem.key[:, :, :keys], False)
         if extra == 0 and bias is None and (allow is None or allow.shape[2] == 1):
             rule = rule if allow is None else rule & from_dense(allow)
-            return under_rule(problem, rule, dense or (matrix and not matrix_takes(rule)))
+            return under_mask(problem, rule, dense or (matrix and not matrix_takes(rule)))
         if extra == 0:
-            problem, _ = under_rule(problem, rule, True)
-            return dataclasses.replace(problem, allow=_both(problem.allow, allow), bias=_sum(problem.bias, bias)), None
+            problem = under_mask(problem, rule, True)
+            return dataclasses.replace(problem, attention=problem.attention.under(Attention(allow=allow, bias=bias)))
         # Extra keys stand beside the rule, which knows nothing of them: it joins them as tensors.
         device = problem.query.device
         ruled = None if rule.allow is None else rule.allow.block(range(length), range(keys), device=device)
         added = None if rule.bias is None else rule.bias.bias_block(range(length), range(keys), device=device)
         allow, bias = _both(allow, ruled), _sum(bias, added)
-        return _put(problem, False, extend(allow, extra, True), extend(bias, extra, 0)), None
+        return _put(problem, False, extend(allow, extra, True), extend(bias, extra, 0))
 
     def _rule(self, length: int) -> Mask | None:
         """The mask as a rule, where it is one: given so, or because a cache counts positions."""
@@ -82,7 +83,7 @@ class Masked:
 
 
 def _put(problem: Problem, is_causal: bool, allow: Tensor | None, bias: Tensor | None) -> Problem:
-    return dataclasses.replace(problem, is_causal=is_causal, allow=allow, bias=bias)
+    return problem.change(band_high=0 if is_causal else None, allow=allow, bias=bias)
 
 
 def _both(a: Tensor | None, b: Tensor | None) -> Tensor | None:

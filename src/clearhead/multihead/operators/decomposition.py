@@ -1,6 +1,7 @@
 """`torch.ops.clearhead.attend` in operators that other runtimes know: for ONNX, and for `run_decompositions`."""
 
 import dataclasses
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,61 +9,56 @@ from torch import Tensor
 from torch._decomp import register_decomposition
 
 from clearhead.kernels import Problem, Result
-from clearhead.kernels.blockwise import NOTHING
-from clearhead.kernels.places import wide
-from clearhead.multihead import traced
-from clearhead.multihead.operators import double_backward
+from clearhead.kernels.native.call import wide
+from clearhead.kernels.portable.blockwise import EMPTY
+from clearhead.multihead.operators import custom_op, double_backward
+from clearhead.spec.band import outside
 
 
-def run(problem: Problem, dropout_p: float) -> Result:
+def run(problem: Problem) -> Result:
     """Output and lse.
 
-    What torch's scaled_dot_product_attention can say becomes that one operator, which ONNX has as `Attention` from
+    What torch's scaled_dot_product_attention computes becomes that one operator, which ONNX has as `Attention` from
     opset 23 on. A soft cap, sinks, slopes and dropout are written out. An exported graph keeps the steps it uses.
 
     Memory: O(B·H·L·S).
     """
     key, value = (_repeated(x, problem.group) for x in (problem.key, problem.value))
     dtype = wide(problem.query.dtype)
-    bias = None if problem.bias is None else problem.bias.to(dtype)
-    widened = dataclasses.replace(problem, query=problem.query.to(dtype), bias=bias)
-    out, lse = double_backward.whole(widened, key.to(dtype), value.to(dtype), dropout_p)
-    written_out = problem.softcap is not None or problem.sinks is not None or problem.alibi is not None
-    if written_out or dropout_p > 0:
+    attention = problem.attention
+    widened = dataclasses.replace(problem, query=problem.query.to(dtype), attention=attention.cast(dtype))
+    out, lse = double_backward.whole(widened, key.to(dtype), value.to(dtype))
+    if attention.dropout_p > 0 or attention.softcap is not None or not attention.tensors().keys() <= {"allow", "bias"}:
         return Result(out.to(problem.query.dtype), lse)
     return Result(_as_one_operator(problem, key, value), lse)
 
 
 @register_decomposition(torch.ops.clearhead.attend.default)
-def _(
-    query: Tensor, key: Tensor, value: Tensor, allow: Tensor | None, bias: Tensor | None, sinks: Tensor | None,
-    alibi: Tensor | None, seed: Tensor | None, scale: float, low: int | None, high: int | None, softcap: float | None,
-    dropout_p: float, alibi_offset: int, kernel: str | None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Found by `torch.onnx.export(dynamo=True)`."""
-    problem = traced.problem_of(
-        query, key, value, allow, bias, sinks, alibi, None, scale, low, high, softcap, 0.0, alibi_offset
-    )
-    result = run(problem, dropout_p)
-    return result.out, result.lse.to(traced.lse_dtype_of(query))
+def _(*inputs: Any) -> tuple[Tensor, Tensor]:
+    """Called by `torch.onnx.export(dynamo=True)`. Dropout is torch's here, which takes no seed."""
+    given = dict(zip(custom_op.INPUTS, inputs, strict=True))
+    result = run(custom_op.problem_of(given))
+    return result.out, result.lse.to(custom_op.lse_dtype_of(given["query"]))
 
 
 def _as_one_operator(problem: Problem, key: Tensor, value: Tensor) -> Tensor:
     mask = _mask(problem)
-    causal = mask is None and problem.band == (None, 0)
+    causal = mask is None and problem.attention.is_causal
     if not causal:
         mask = _within_band(problem, mask)
-    out = F.scaled_dot_product_attention(problem.query, key, value, mask, is_causal=causal, scale=problem.scale)
+    out = F.scaled_dot_product_attention(
+        problem.query, key, value, mask, is_causal=causal, scale=problem.attention.scale
+    )
     if mask is None:
         return out
     # Other runtimes give NaN or a mean in a row that may attend nothing.
-    empty = ~mask.any(-1, keepdim=True) if mask.dtype is torch.bool else (mask < NOTHING).all(-1, keepdim=True)
+    empty = ~mask.any(-1, keepdim=True) if mask.dtype is torch.bool else (mask < EMPTY).all(-1, keepdim=True)
     return out.masked_fill(empty, 0)
 
 
 def _mask(problem: Problem) -> Tensor | None:
     """`allow` and `bias` in one. The last axis has all keys: where it is shorter ONNX pads it and torch repeats it."""
-    allow, bias = problem.allow, problem.bias
+    allow, bias = problem.attention.allow, problem.attention.bias
     if bias is not None:
         bias = bias.to(problem.query.dtype)
     mask = bias if allow is None else allow if bias is None else bias.masked_fill(~allow, -torch.inf)
@@ -71,14 +67,11 @@ def _mask(problem: Problem) -> Tensor | None:
 
 def _within_band(problem: Problem, mask: Tensor | None) -> Tensor | None:
     """The mask, closed outside the band of a window or of a causal mask."""
-    low, high = problem.band
+    low, high = problem.attention.reach
     if low is None and high is None:
         return mask
-    device = problem.query.device
-    keys, queries = (torch.arange(x.shape[2], device=device) for x in (problem.key, problem.query))
-    apart = keys - queries[:, None]
-    inside = apart >= apart if low is None else apart >= low
-    inside = inside if high is None else inside & (apart <= high)
+    keys, queries = (torch.arange(x.shape[2], device=x.device) for x in (problem.key, problem.query))
+    inside = ~outside((low, high), queries[:, None], keys)
     if mask is None:
         return inside
     return mask & inside if mask.dtype is torch.bool else mask.masked_fill(~inside, -torch.inf)

@@ -14,7 +14,7 @@ from clearhead.studio.explore.experiment_findings import FINDINGS
 from clearhead.studio.explore.experiment_programs import EXPERIMENTS, SEEDS, Experiment, program
 from clearhead.studio.explore.line_chart import line_chart, short_number
 from clearhead.studio.explore.samples import SampleRange, Samples
-from clearhead.studio.learn import home, topic
+from clearhead.studio.learn import home, path, topic
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import CurrentContext
@@ -60,6 +60,7 @@ def page(
         pack=pack,
         topic=this,
         tabs=topic.tabs(context, pack, this),
+        way=path.way(context, pack, this),
         mode="experiment",
         experiments=EXPERIMENTS.values(),
         experiment=experiment,

@@ -17,7 +17,7 @@ from clearhead.course import Item, Pack, Topic, Verdict, grade
 from clearhead.course.grading.compare import same_output
 from clearhead.errors import SandboxError
 from clearhead.studio.explore.seed_substitution import with_seed_substituted
-from clearhead.studio.learn import home, topic
+from clearhead.studio.learn import home, path, topic
 from clearhead.studio.practice import mistakes
 from clearhead.studio.text import formatting
 from clearhead.studio.text.field_limits import fitting
@@ -55,6 +55,7 @@ def look(
         pack=pack,
         topic=this,
         tabs=topic.tabs(context, pack, this),
+        way=path.way(context, pack, this),
         mode="try",
         item=chosen,
         place=place + 1,

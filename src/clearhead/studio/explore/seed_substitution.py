@@ -106,6 +106,9 @@ class _Seeded(ast.NodeTransformer):
         made = [self.visit(node) for node in (node.body if taken else node.orelse)]
         return [statement for node in made for statement in (node if isinstance(node, list) else [node])]
 
+    def visit_While(self, node: ast.While) -> ast.AST | list[ast.stmt]:
+        return [] if self._taken(node.test) is False and not node.orelse else self.generic_visit(node)
+
     def visit_Call(self, node: ast.Call) -> ast.AST:
         asked = re.match(r"random\.Random\(seed\)\.(choice|sample|randint|randrange)\(", ast.unparse(node))
         if not asked or node.keywords:
@@ -118,6 +121,8 @@ class _Seeded(ast.NodeTransformer):
         return ast.parse(repr(drawn), mode="eval").body
 
     def _taken(self, test: ast.expr) -> bool | None:
-        """Return the value of `seed`, `not seed` or `seed == 0`; None for any other test."""
+        """Return the value of `seed`, `not seed`, `seed == 0`, or one of these and more if it is false; else None."""
+        if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) and self._taken(test.values[0]) is False:
+            return False
         asked = ast.unparse(test)
         return {SEED: bool(self.seed), f"not {SEED}": not self.seed, f"{SEED} == 0": self.seed == 0}.get(asked)

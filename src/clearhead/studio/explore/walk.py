@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 
-from clearhead.studio.learn import home, topic
+from clearhead.studio.learn import home, path, topic
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import CurrentContext
@@ -83,12 +83,14 @@ def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
     asked = request.query_params.get("heads", "2")
     heads = int(asked) if asked in map(str, HEADS) else 2
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Walk")))
+    path.opened(context, request.scope["path"])
     return render(
         request,
         "explore/walk.html",
         pack=pack,
         topic=this,
         tabs=topic.tabs(context, pack, this),
+        way=path.way(context, pack, this),
         mode="walk",
         given=given,
         misread=[(_named(place), formatting.number(counts)) for place, counts in misread],

@@ -8,7 +8,7 @@ from fastapi.responses import HTMLResponse
 
 from clearhead.course import Item, Mastery, Pack, Progress, Topic
 from clearhead.course.progress.mastery import GOOD, WEIGHT
-from clearhead.studio.learn import welcome_figure
+from clearhead.studio.learn import path, welcome_figure
 from clearhead.studio.learner import review_queue
 from clearhead.studio.learner.review_session import SESSION_LENGTH, ReviewSession, plan_session
 from clearhead.studio.questions.question import ASKED
@@ -35,7 +35,9 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
     progress, place = context.progress, going_on(context)
     topics = list(context.library.topics())
     if not progress.history and place is None:
-        return render(request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics)
+        return render(
+            request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics, skip=_skip(context)
+        )
     session = today(context)
     tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= WEAK_FROM]
     return render(
@@ -51,10 +53,16 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
             :3
         ],
         tried=bool(tried),
-        topics=(known := [(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics]),
-        following=next(((pack, topic) for pack, topic, right, all in known if right < all), None),
+        topics=[(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics],
+        way=path.following(path.ways(context), place.address if place else ""),
         now=context.now(),
     )
+
+
+def _skip(context: Context) -> bool:
+    """Return whether a placement test lets one skip the first topic."""
+    first = next(iter(context.library.topics()), None)
+    return first is not None and path.can_be_skipped(context, *first)
 
 
 def _lately_right(mastery: Mastery) -> float:

@@ -4,7 +4,8 @@ from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 from clearhead.course import Item, Pack, Topic
-from clearhead.studio.learn import home
+from clearhead.studio.learn import home, path
+from clearhead.studio.learn.path import WALKED
 from clearhead.studio.learner import review_queue
 from clearhead.studio.questions import assessment
 from clearhead.studio.questions.assessment import TEST
@@ -49,7 +50,6 @@ GROUPS = {
     mark("Show it"): ("challenge", "build", "test"),
 }
 RECALLED = ("card", "explain")
-WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
 FEWEST = 5  # a test or a challenge needs at least so many items
 PAGES = {
@@ -81,7 +81,7 @@ def tabs(context: Context, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     has["challenge"] = has["test"]
     concepts = {concept for item in pack.items_of(topic.id) for concept in item.concepts}
     has["experiment"] = bool(MEASURED & concepts)
-    has["walk"] = "walk" in topic.pages or bool(WALKED & concepts)
+    has["walk"] = path.has_walk(pack, topic)
     has = {mode: has[mode] for mode in ORDER}
     return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
 
@@ -140,6 +140,9 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
         groups=_grouped([(mode, address, *descriptions[mode]) for mode, address in tabs(context, pack, topic)]),
         passed=passed,
         concepts=concepts,
+        way=path.way(context, pack, topic),
+        skip=not topic.needs and path.can_be_skipped(context, pack, topic),
+        needs=[pack.topic(id) for id in topic.needs],
     )
 
 
@@ -150,8 +153,8 @@ def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tup
 
 
 def _minutes(topic: Topic) -> int:
-    """Return how many minutes the page takes to read, at 180 words a minute, programs counted as words."""
-    return max(1, round(len(topic.pages["read"].text.split()) / 180)) if "read" in topic.pages else 1
+    """Return how many minutes the page takes to read, at 200 words a minute, programs counted as words."""
+    return max(1, round(len(topic.pages["read"].text.split()) / 200)) if "read" in topic.pages else 1
 
 
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)
@@ -172,6 +175,12 @@ def sheet(request: Request, context: CurrentContext, pack_id: str, topic_id: str
     return page(request, context, pack_id, topic_id, "sheet")
 
 
+def _from_memory(context: Context, pack: Pack, topic: Topic) -> str:
+    """Return the address of the mode that asks what a page said; "" where nothing can be asked yet."""
+    there = dict(tabs(context, pack, topic))
+    return there.get("recall") or there.get("practice") or ""
+
+
 def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
     """Show a mode that is a page of the pack, or raise a 404."""
     pack, topic = topic_at(context, pack_id, topic_id)
@@ -181,6 +190,7 @@ def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: 
             404, _("%(topic)s has no page for %(mode)s yet.", topic=topic.title, mode=_(mode.capitalize()))
         )
     home.remember(context, home.Place(request.scope["path"], topic.title, mode.capitalize()))
+    path.opened(context, request.scope["path"])
     modes = tabs(context, pack, topic)
     return render(
         request,
@@ -190,6 +200,8 @@ def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: 
         text=text,
         tabs=modes,
         mode=mode,
-        after=address(pack, topic, "recall" if items_for("recall", list(pack.items_of(topic.id))) else "practice"),
+        after=_from_memory(context, pack, topic),
+        way=path.way(context, pack, topic),
         embeds="```lens" in text,
+        frames="```frames" in text,
     )

@@ -28,7 +28,7 @@ _NEWS = (
 )
 _undoing = attempts.alias()
 _UNDOING = select(_undoing.c.id).where(_undoing.c.learner == bindparam("learner"), _undoing.c.undoes == bindparam("id"))
-_ONE = select(attempts, _UNDOING.exists().label("undone")).where(_MINE, attempts.c.id == bindparam("id"))
+_BY_ID = select(attempts, _UNDOING.exists().label("undone")).where(_MINE, attempts.c.id == bindparam("id"))
 _KEPT = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
 _DROP = delete(kept).where(kept.c.learner == bindparam("learner"), kept.c.key == bindparam("key"))
 _KEPT_UNDER = (
@@ -105,7 +105,7 @@ class Store:
     def attempt_now(self, attempt_id: str) -> tuple[Attempt | None, bool]:
         """Return the attempt with this id, or None; and whether a later attempt takes it back."""
         with self.database.reading() as connection:
-            row = connection.execute(_ONE, self._mine(id=_text(attempt_id))).one_or_none()
+            row = connection.execute(_BY_ID, self._mine(id=_text(attempt_id))).one_or_none()
         return (None, False) if row is None else (_attempt(row), bool(row.undone))
 
     def undone(self, attempt_id: str) -> bool:

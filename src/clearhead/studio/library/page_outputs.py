@@ -1,6 +1,7 @@
 """A topic's page with the real output under each of its programs.
 
-The programs of a page (`python run`) share one namespace and run once, confined; the output of each is placed below it.
+The programs of a page share one namespace and run once, confined. What a `python run` printed is set below it; a
+`python figure` becomes a block `frames`, which holds its pictures and is drawn by `text/page_figure.py`.
 """
 
 import contextlib
@@ -13,11 +14,12 @@ from typing import Final
 
 from clearhead import sandbox
 from clearhead.course import Pack, Page
+from clearhead.course.pack.page_programs import PageProgram, page_programs
+from clearhead.course.proofs.pages import END, page_chunks
 from clearhead.errors import SandboxError
 from clearhead.studio.text import formatting
 
-RUN: Final = re.compile(r"^```python run[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
-END: Final = "\x1e"  # ASCII's record separator: what a program prints does not hold it
+FENCE: Final = re.compile(r"^```python (?:run|figure)\b[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 LIMITS: Final = sandbox.Limits(seconds=60)
 
 
@@ -27,11 +29,11 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
     Args:
         cache: a folder with the outputs of earlier starts; used if page and versions are the same.
     """
-    programs = RUN.findall(page.text)
+    programs = page_programs(page)
     if not programs:
         return page.text
     place = cache / "pages" / f"{_key(page, pack)}.json"
-    outputs = _kept(place, len(programs))
+    outputs = _kept(place, sum(program.outputs for program in programs))
     if outputs is None:
         outputs = _run(programs, page, pack)
         with contextlib.suppress(OSError):  # it is run again at the next start
@@ -39,14 +41,26 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
             half = place.with_suffix(".half")
             half.write_text(json.dumps(outputs), encoding="utf-8")
             half.replace(place)
-    left = iter(outputs)
+    left, each = iter(outputs), iter(programs)
 
     def shown(block: re.Match[str]) -> str:
-        output = next(left)
-        below = f"\n\n~~~output\n{output.rstrip()}\n~~~" if output.strip() else ""
+        program = next(each)
+        printed = [next(left) for _ in range(program.outputs)]
+        if program.draws:
+            return _frames(program, printed)
+        below = f"\n\n~~~output\n{printed[0].rstrip()}\n~~~" if printed[0].strip() else ""
         return f"```python\n{block[1]}```{below}"
 
-    return RUN.sub(shown, page.text)
+    return FENCE.sub(shown, page.text)
+
+
+def _frames(program: PageProgram, pictures: list[str]) -> str:
+    """The block that a figure becomes: all of its pictures, and the program that drew them."""
+    block = {
+        "label": program.label, "values": list(program.values), "start": program.start, "frames": pictures,
+        "source": program.source,
+    }  # fmt: skip
+    return f"```frames\n{json.dumps(block)}\n```"
 
 
 def _kept(place: Path, count: int) -> list[str] | None:
@@ -59,22 +73,20 @@ def _kept(place: Path, count: int) -> list[str] | None:
     return kept if whole else None
 
 
-def _run(programs: list[str], page: Page, pack: Pack) -> list[str]:
-    chunks = []
-    for program in programs:
-        chunks += [sandbox.Chunk(program, page.file), sandbox.Chunk(f"print(end={END!r})", "end")]
+def _run(programs: list[PageProgram], page: Page, pack: Pack) -> list[str]:
+    count = sum(program.outputs for program in programs)
     try:
-        outcome = sandbox.run(chunks, limits=LIMITS, preload=pack.preload)
+        outcome = sandbox.run(page_chunks(programs, page.file), limits=LIMITS, preload=pack.preload)
     except SandboxError as problem:
-        return [f"(not run: {problem})", *[""] * (len(programs) - 1)]
-    outputs = outcome.stdout.split(END)[: len(programs)]
+        return [f"(not run: {problem})", *[""] * (count - 1)]
+    outputs = outcome.stdout.split(END)[:count]
     if outcome.stopped:
         # In English: outputs are kept for every learner, in whatever language.
         why = formatting.STOPPED[outcome.stopped] % {"seconds": f"{LIMITS.seconds:g}"}
         outputs[-1] += f"(stopped: {why})"
     elif outcome.raised:
         outputs[-1] += f"{outcome.raised.type}: {outcome.raised.message}"
-    return outputs + [""] * (len(programs) - len(outputs))
+    return outputs + [""] * (count - len(outputs))
 
 
 def _key(page: Page, pack: Pack) -> str:

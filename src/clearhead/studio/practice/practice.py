@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import FormData
 
 from clearhead.course import Attempt, Item
-from clearhead.studio.learn import home, topic
+from clearhead.studio.learn import home, path, topic
 from clearhead.studio.learner import confidence, review_queue, review_session
 from clearhead.studio.practice import assessments, mistakes
 from clearhead.studio.practice.asking import MODES, ask, asked, kept_to, new_draft, onward, page_of, rest
@@ -117,10 +117,18 @@ def item_page(
     if mode == "build" and not fresh:
         program = program or _last_program(context, item)
     draft = new_draft(context, item, mode if mode in MODES else "practice").but(focus=focus)
+    if mode == "path":
+        draft = draft.but(place=_on_path(context, item))
     if since and mode == "review":
         since = review_session.start_of(since, context.now())
         draft = draft.but(since=since, place=_session(context, since)[2])
     return ask(request, context, item, draft, filled={"program": [program]} if program else None)
+
+
+def _on_path(context: Context, item: Item) -> str:
+    """Return where on its topic's path this question is: the leg, and the minutes to its end."""
+    way = path.way(context, context.library.pack_of(item.id), context.library.topic_of(item))
+    return _("leg %(leg)s of %(legs)s, %(minutes)s min to go", leg=way.leg, legs=way.legs, minutes=way.left)
 
 
 def _last_program(context: Context, item: Item) -> str:

@@ -20,6 +20,7 @@ OPERATORS: Final = {
     "cdot": "·", "times": "×", "odot": "⊙", "oplus": "⊕", "pm": "±", "le": "≤", "leq": "≤", "ge": "≥", "geq": "≥",
     "ne": "≠", "neq": "≠", "approx": "≈", "sim": "∼", "propto": "∝", "equiv": "≡", "in": "∈", "notin": "∉",
     "subset": "⊂", "to": "→", "rightarrow": "→", "Rightarrow": "⇒", "mapsto": "↦", "gets": "←", "mid": "|",
+    "leftarrow": "←",
     "ldots": "…", "dots": "…", "cdots": "⋯", "vdots": "⋮", "ddots": "⋱", "forall": "∀", "exists": "∃", "ll": "≪",
     "gg": "≫", "langle": "⟨", "rangle": "⟩", "lVert": "‖", "rVert": "‖", "|": "‖", "{": "{", "}": "}", "colon": ":",
     "sum": "∑", "prod": "∏", "int": "∫", "lt": "<", "gt": ">", "Vert": "‖", "vert": "|", "lvert": "|", "rvert": "|",

@@ -33,14 +33,14 @@ _TEMPLATES.install_gettext_callables(translation.lookup, translation.lookup_many
 @lru_cache(maxsize=4096)
 def _markup(text: str, words: NullTranslations, filled: bool) -> Markup:
     """The text as the catalog has it; filled: with no values, which leaves one % of two."""
-    found = Markup(words.gettext(text))  # noqa: S704 — a text of ours
-    return found % {} if filled else found
+    markup = Markup(words.gettext(text))  # noqa: S704 — a text of ours
+    return markup % {} if filled else markup
 
 
 def _translated(text: str, /, **values: Any) -> Markup:
     """Return what jinja2.ext's own gettext returns, at a tenth of its cost: a page has some twenty texts."""
-    found = _markup(text, translation.current_catalog(), not values)
-    return found % values if values else found
+    markup = _markup(text, translation.current_catalog(), not values)
+    return markup % values if values else markup
 
 
 _TEMPLATES.globals.update(gettext=_translated, _=_translated)
@@ -100,11 +100,11 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
 
 
 def _cache_control(request: Request, shared: bool) -> str:
-    """no-cache where Back may show the page with what was typed into it, else no-store.
+    """Return no-cache where Back may show the page with what was typed into it, else no-store.
 
-    Where people share a browser, Back must show nothing of whoever logged out. Clear-Site-Data on log-out has Chromium
+    In a shared studio, Back must show nothing of a learner who logged out. Clear-Site-Data at log-out makes Chromium
     drop the pages that Back would show, in secure contexts, where it sends Sec-CH-UA. Firefox and WebKit keep them
-    (docs/decisions/0025), so they get no-store, and drafts.js brings back what was typed.
+    (docs/decisions/0025), so they get no-store, and drafts.js restores what was typed.
     """
     if not shared:
         return "no-cache"

@@ -27,7 +27,7 @@ def read_package(place: Path, report: Report) -> list[Draft]:
     """Read the notes of a package; each card becomes a draft.
 
     Raises:
-        PackError: it is no package, or its collection cannot be read.
+        PackError: it is not a package, or its collection cannot be read.
     """
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "collection"
@@ -169,7 +169,7 @@ def _decks(collection: Collection) -> Mapping[int, str]:
 
 
 def message(data: bytes) -> dict[int, int | bytes]:
-    """The fields of a protobuf message, by number: integers and bytes, the last where one is there twice."""
+    """The fields of a protobuf message, by number: integers and bytes, the last if a number occurs twice."""
     fields: dict[int, int | bytes] = {}
     at = 0
     while at < len(data):

@@ -131,7 +131,7 @@ class Writer:
             chosen = next((text for text in lighter if html(self.fill(text)) == right), escaped)
         parts = re.split(r"\n(?:[ \t]*\n)+", chosen)
         rows = ["\n".join(row.lstrip() for row in part.strip().split("\n")) for part in parts]
-        return [re.sub(r"\n+$", "", row) for row in rows if row]
+        return [row.rstrip("\n") for row in rows if row]
 
     def inline(self, content: Content, *, escape: re.Pattern[str] | None, within: str = "") -> str:
         """Inline content as Markdown, before it is cut into paragraphs. `escape`: what gets a backslash in text."""
@@ -140,7 +140,7 @@ class Writer:
             if isinstance(child, str):
                 if parts and parts[-1] == "  \n":
                     child = child.lstrip(" \t\n")
-                text = re.sub(r"[ \t]*\n[ \t]*", "\n", re.sub(r"[ \t]+", " ", child))
+                text = re.sub(r" ?\n ?", "\n", re.sub(r"[ \t]+", " ", child))
                 parts.append(_LINE_START.sub(_escaped, escape.sub(r"\\\1", text)) if escape else text)
             else:
                 parts.append(self.element(child, escape, within))

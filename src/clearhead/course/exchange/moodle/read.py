@@ -20,7 +20,7 @@ def read_moodle(text: str, file: str, report: Report) -> Iterator[tuple[str, Gif
     """(place, question) of each; a kind that a pack cannot hold is reported.
 
     Raises:
-        PackError: it is no XML, or not a <quiz>.
+        PackError: it is not XML, or not a <quiz>.
     """
     quiz = xml_tree(text, file)
     if quiz.tag != "quiz":

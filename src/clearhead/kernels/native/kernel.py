@@ -5,22 +5,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from clearhead.kernels.capability import Capability
-from clearhead.kernels.cpu_targets import current, index_of, targets
-from clearhead.kernels.library import library
-from clearhead.kernels.places import DTYPES, Extras, MoreGradients, four, lse_dtype, three, wide
+from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four, lse_dtype
+from clearhead.kernels.native.cpu_targets import current, index_of, targets
+from clearhead.kernels.native.library import library
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
-
-
-_UNBOUNDED = 1 << 40  # a reach no sequence attains
 
 
 def peak(steps: int = 1 << 20) -> float:
@@ -63,54 +60,51 @@ class Native:
             return why
         if problem.key.shape[1] == 0:
             return "there are no heads"
-        tensors = (query, problem.key, problem.value, problem.bias, problem.sinks, problem.alibi)
-        if not has_own_memory(*tensors, problem.allow):
+        bias = problem.attention.bias
+        tensors = (query, problem.key, problem.value, *problem.attention.tensors().values())
+        if not has_own_memory(*tensors):
             return "a tensor has no memory of its own: it is inside torch.vmap, or of a class that wraps others"
         if carries_tangent(*tensors):
             return "the tensors carry tangents of forward-mode differentiation, which it does not pass on"
         if is_negated(*tensors):
             return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
-        if problem.bias is not None and not _adds(problem.bias.dtype, query.dtype):
-            return f"it adds no {problem.bias.dtype} bias to {query.dtype}"
+        if bias is not None and not _adds(bias.dtype, query.dtype):
+            return f"it adds no {bias.dtype} bias to {query.dtype}"
         return None
 
     def forward(self, problem: Problem) -> Result:
-        result = _room(problem, lse_dtype(problem.query.dtype))
-        extras = Extras(problem)
-        library.forward(*_common(problem, extras), _tensors(problem, result))
+        result = _empty_result(problem, lse_dtype(problem.query.dtype))
+        call = Call(library, problem, result.out, result.lse)
+        library.forward(*_target(problem.query.dtype), call.attention)
         return result
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-        grads = [torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value)]
-        extras = Extras(problem)
-        more = MoreGradients(problem)
         if result.out.stride(-1) != 1:  # it came back from a hook on saved tensors, laid out anew
             result = Result(result.out.contiguous(), result.lse)
-        grad_lse = None if grad_lse is None else grad_lse.to(wide(problem.query.dtype)).resolve_neg()
-        grad_out = grad_out.resolve_neg()  # it is held until the library returns
-        places = (four(grad_out), None if grad_lse is None else three(grad_lse), *map(four, grads), *more.places())
-        library.backward(*_common(problem, extras), _tensors(problem, result), places)
-        return Gradients(grads[0], grads[1], grads[2], *more.found())
+        call = Call(library, problem, result.out, result.lse)
+        gradients = CallGradients(library, problem, grad_out, grad_lse)
+        library.backward(*_target(problem.query.dtype), call.attention, gradients.buffers)
+        return gradients.result()
 
     def forward_with_weights(self, problem: Problem, weights: Tensor) -> Result:
-        result = _room(problem)
-        extras = Extras(problem)
-        library.weights(*_common(problem, extras), _tensors(problem, result), four(weights))
+        result = _empty_result(problem)
+        call = Call(library, problem, result.out, result.lse)
+        library.weights(*_target(problem.query.dtype), call.attention, four(weights))
         return result
 
     def statistics(
-        self, problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, found: Statistics
+        self, problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, statistics: Statistics
     ) -> None:
-        tensors = (four(problem.query), four(problem.key), None, None, three(lse), DTYPES[lse.dtype])
-        extras = Extras(problem)  # holds what the library reads until it returns
-        library.statistics(*_common(problem, extras), tensors, _places(rows, keys, wanted, found))
+        call = Call(library, problem, None, lse)
+        outputs = _outputs(rows, keys, wanted, statistics)
+        library.statistics(*_target(problem.query.dtype), call.attention, outputs)
 
-    def forward_with(self, problem: Problem, wanted: Wanted, found: Statistics) -> Result:
-        length = problem.query.shape[2]
-        result = _room(problem)
-        extras = Extras(problem)
-        places = _places(range(length), range(problem.key.shape[2]), wanted, found)
-        library.forward(*_common(problem, extras), _tensors(problem, result), places)
+    def forward_with(self, problem: Problem, wanted: Wanted, statistics: Statistics) -> Result:
+        _, _, length, keys = problem.shape
+        result = _empty_result(problem)
+        call = Call(library, problem, result.out, result.lse)
+        outputs = _outputs(range(length), range(keys), wanted, statistics)
+        library.forward(*_target(problem.query.dtype), call.attention, outputs)
         return result
 
     def refuses_linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> str | None:
@@ -134,60 +128,44 @@ class Native:
     def linear(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, out: Tensor, strides: tuple[int, ...], length: int
     ) -> None:
-        rows, inputs = x.shape
-        sizes = (rows, inputs, len(weight), max(1, length), max(1, out.shape[-1]), DTYPES[x.dtype])
-        tensors = (
-            (x.data_ptr(), 0, 0, *x.stride()),
-            (weight.data_ptr(), 0, 0, *weight.stride()),
-            (out.data_ptr(), *strides),
-        )
-        address = 0 if bias is None else bias.data_ptr()
-        library.linear(index_of(x.dtype), torch.get_num_threads(), sizes, tensors, address)
+        layer = library.Linear()
+        layer.rows, layer.inputs = x.shape
+        layer.outputs, layer.length, layer.width = len(weight), max(1, length), max(1, out.shape[-1])
+        layer.dtype = DTYPES[x.dtype]
+        layer.x = (x.data_ptr(), 0, 0, *x.stride())
+        layer.weight = (weight.data_ptr(), 0, 0, *weight.stride())
+        layer.out = (out.data_ptr(), *strides)
+        layer.bias = 0 if bias is None else bias.data_ptr()
+        library.linear(*_target(x.dtype), layer)
 
 
 def _adds(bias: torch.dtype, query: torch.dtype) -> bool:
     return bias in DTYPES and (bias is not torch.float64 or query is torch.float64)
 
 
-def _places(rows: range, keys: range, wanted: Wanted, found: Statistics) -> tuple[int, ...]:
-    """Where statistics go, in the order of native/binding/binding.cpp."""
+def _target(dtype: torch.dtype) -> tuple[int, int]:
+    """The number of the target in use for a dtype, and the threads that torch may use."""
+    return index_of(dtype), torch.get_num_threads()
+
+
+def _outputs(rows: range, keys: range, wanted: Wanted, statistics: Statistics) -> Any:
+    """Where the library writes statistics: the Statistics of native/arguments.h."""
+    outputs = library.Statistics()
+    outputs.first_row, outputs.last_row = rows.start, rows.stop
+    outputs.first_key, outputs.last_key = keys.start, keys.stop
+    for name in ("entropy", "maximum", "squares", "mass", "distance", "spread", "received", "map"):
+        setattr(outputs, name, address(getattr(statistics, name)))
+    outputs.offset, outputs.top = wanted.offset, wanted.topk
+    outputs.top_weights, outputs.top_keys = address(statistics.best), address(statistics.best_keys)
     cells = wanted.cells
-    rowwise = (found.entropy, found.maximum, found.squares, found.mass, found.distance, found.spread)
-    return (
-        *(rows.start, rows.stop, keys.start, keys.stop),
-        *map(_address, rowwise),
-        wanted.offset,
-        _address(found.received),
-        wanted.topk,
-        *map(_address, (found.best, found.best_keys)),
-        *((0, 0) if cells is None else (len(cells.rows), len(cells.keys))),
-        *((0, 0) if cells is None else (cells.rows.data_ptr(), cells.keys.data_ptr())),
-        _address(found.map),
-        0 if cells is None else int(cells.by_maximum),
-    )
+    if cells is not None:
+        outputs.cells_down, outputs.cells_across = len(cells.rows), len(cells.keys)
+        outputs.row_edges, outputs.key_edges = cells.rows.data_ptr(), cells.keys.data_ptr()
+        outputs.by_maximum = cells.by_maximum
+    return outputs
 
 
-def _address(tensor: Tensor) -> int:
-    """0 for an empty tensor, which is not wanted. It is not asked: made inside a transform, it could not answer."""
-    return tensor.data_ptr() if tensor.numel() else 0
-
-
-def _common(problem: Problem, extras: Extras) -> tuple[object, ...]:
-    """The arguments that forward and backward share, as native/binding/binding.cpp names them."""
-    batch, heads, length, width = problem.query.shape
-    _, kv_heads, keys, value_width = problem.value.shape
-    low, high = problem.band
-    reach = -_UNBOUNDED if low is None else low, _UNBOUNDED if high is None else high
-    sizes = (batch, heads, kv_heads, length, keys, width, value_width, DTYPES[problem.query.dtype], *reach)
-    return index_of(problem.query.dtype), torch.get_num_threads(), sizes, problem.scale, extras.places()
-
-
-def _tensors(problem: Problem, result: Result) -> tuple[object, ...]:
-    tensors = (problem.query, problem.key, problem.value, result.out)
-    return (*map(four, tensors), three(result.lse), DTYPES[result.lse.dtype])
-
-
-def _room(problem: Problem, dtype: torch.dtype = torch.float32) -> Result:
+def _empty_result(problem: Problem, dtype: torch.dtype = torch.float32) -> Result:
     """Output and lse of a problem, not yet written; the lse in `dtype`."""
     batch, heads, length, _ = problem.query.shape
     lse = problem.query.new_empty((batch, heads, length), dtype=dtype)
@@ -195,10 +173,10 @@ def _room(problem: Problem, dtype: torch.dtype = torch.float32) -> Result:
 
 
 def _like_query(query: Tensor, width: int) -> Tensor:
-    """An empty output laid out as the query is, so that what follows may merge the heads again for nothing."""
+    """An empty output laid out as the query is, so that merging the heads afterwards needs no copy."""
     batch, heads, length, query_width = query.shape
     if query.stride(1) < query.stride(2):
         return query.new_empty(batch, length, heads, width).transpose(1, 2)
     if width == query_width and query.is_contiguous():
-        return torch.empty_like(query)  # half the price
+        return torch.empty_like(query)  # takes half as long
     return query.new_empty(batch, heads, length, width)

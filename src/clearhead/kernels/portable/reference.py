@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from clearhead.kernels import blockwise
 from clearhead.kernels.capability import Capability
+from clearhead.kernels.portable import blockwise
 from clearhead.kernels.problem import Gradients, Problem, Result
 
 

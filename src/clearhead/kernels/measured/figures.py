@@ -18,7 +18,7 @@ import torch
 
 from clearhead import __version__
 from clearhead.files import unwritable
-from clearhead.kernels.library import cpu_features, cpu_name
+from clearhead.kernels.native.library import cpu_features, cpu_name
 
 VARIABLE = "CLEARHEAD_TUNE"
 FORMAT = 1
@@ -88,6 +88,7 @@ def machine() -> dict[str, Any]:
         "format": FORMAT,
         "cpu": cpu_name(),
         "features": sorted(cpu_features()),
+        "capability": torch.backends.cpu.get_cpu_capability(),
         "versions": {"clearhead": __version__, "torch": torch.__version__},
     }
 

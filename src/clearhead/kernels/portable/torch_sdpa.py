@@ -1,16 +1,19 @@
-"""Kernel "torch": torch's own flash attention, and plain blocked torch for what it cannot say."""
+"""Kernel "torch": torch's own flash attention, and blockwise torch for what it cannot compute."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from clearhead.kernels import blockwise
 from clearhead.kernels.capability import Capability
-from clearhead.kernels.places import wide
+from clearhead.kernels.native.call import wide
+from clearhead.kernels.native.library import cpu_supports
+from clearhead.kernels.portable import blockwise
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
+from clearhead.spec import EVERYWHERE
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
@@ -68,9 +71,9 @@ class TorchSdpa:
                 problem.key,
                 problem.value,
                 0.0,
-                problem.is_causal,
+                problem.attention.is_causal,
                 attn_mask=mask,
-                scale=problem.scale,
+                scale=problem.attention.scale,
             )
         # The operator answers NaN or a mean, and lse 0, for a row that may attend nothing (seen in torch 2.13).
         empty = _empty_rows(problem, mask)
@@ -79,8 +82,7 @@ class TorchSdpa:
         return Result(out, lse)
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-        bias_learns = problem.bias is not None and problem.bias.requires_grad
-        if grad_lse is not None or bias_learns or not flash_can(problem):
+        if grad_lse is not None or problem.attention.learning() or not flash_can(problem):
             return blockwise.backward(problem, result, grad_out, grad_lse, wide(problem.query.dtype))
         mask = _mask(problem)
         empty = _empty_rows(problem, mask)
@@ -96,35 +98,50 @@ class TorchSdpa:
                 out,
                 lse,
                 0.0,
-                problem.is_causal,
+                problem.attention.is_causal,
                 attn_mask=mask,
-                scale=problem.scale,
+                scale=problem.attention.scale,
             )
         return Gradients(*grads)
 
 
 def flash_can(problem: Problem) -> bool:
-    """Whether torch's CPU flash operator says exactly this problem, without an L×S tensor made for it."""
-    query, key, value = problem.query, problem.key, problem.value
-    if query.device.type != "cpu" or problem.dropout_p or problem.softcap is not None or problem.sinks is not None:
+    """Whether torch's CPU flash operator computes exactly this problem, without an L×S tensor made for it."""
+    query, key, value, attention = problem.query, problem.key, problem.value, problem.attention
+    if query.device.type != "cpu" or attention.dropout_p or attention.softcap is not None:
         return False
-    if problem.reach != (None, None) or problem.alibi is not None:
+    tensors = attention.tensors()
+    if len(tensors) > 1 or not tensors.keys() <= {"allow", "bias"}:
         return False
-    if problem.is_causal and problem.scale <= 0:  # it multiplies the masked -inf by the scale (seen in torch 2.13)
-        return False
+    if attention.band != EVERYWHERE and (not attention.is_causal or tensors or attention.scale <= 0):
+        return False  # under a causal mask it multiplies the masked -inf by the scale (seen in torch 2.13)
     if query.shape[-1] != value.shape[-1] or 0 in (*query.shape, *key.shape):
         return False
-    if not flash_reads(query, key, value):
-        return False
-    if carries_tangent(query, key, value, problem.bias):
-        return False
-    if problem.allow is None and problem.bias is None:
+    return (
+        flash_runs(query.dtype)
+        and flash_reads(query, key, value)
+        and not carries_tangent(query, key, value, attention.bias)
+    )
+
+
+@cache
+def flash_runs(dtype: torch.dtype) -> bool:
+    """Whether the operator computes a dtype at all, as torch is set up.
+
+    Where oneDNN may multiply bfloat16 by instructions of AVX-512 and more, and ATEN_CPU_CAPABILITY keeps torch from
+    them, the operator raises "pack_vnni2 is only supported when avx512 is supported" (seen in torch 2.13).
+
+    >>> flash_runs(torch.float32)
+    True
+    """
+    if dtype is not torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return True
-    return not problem.is_causal and (problem.allow is None or problem.bias is None)
+    # A CPU without AVX-512 has no such instructions, whatever oneDNN says of it.
+    return "AVX512" in torch.backends.cpu.get_cpu_capability() or not cpu_supports("avx512f")
 
 
 def flash_reads(*tensors: Tensor) -> bool:
-    """Whether the operator meets each row, (B, H, L, D), in one piece, and writes its own outputs so too.
+    """Whether the operator reads rows (B, H, L, D) that are contiguous, and lays out its outputs so too.
 
     It takes their layout from the inputs: where another axis has stride 1 as well, as in windows that overlap, it may
     lay that one innermost, and then writes past it (seen in torch 2.13).
@@ -141,16 +158,16 @@ def _ties(tensor: Tensor) -> bool:
 
 
 def _mask(problem: Problem) -> Tensor | None:
-    """The mask as the operator wants it: added to the logits, 4 axes, as small as the caller's.
+    """The mask as the operator takes it: added to the logits, 4 axes, as small as the caller's.
 
     Float32 where it is of another dtype than the query: narrower, -1e5 would be -inf, and a hundred have no digits.
     """
-    if problem.allow is not None:
-        allow = problem.allow
+    if problem.attention.allow is not None:
+        allow = problem.attention.allow
         mask = torch.zeros(allow.shape, dtype=problem.query.dtype, device=allow.device)
         mask.masked_fill_(~allow, -torch.inf)
-    elif problem.bias is not None:
-        own, wanted = problem.bias.detach(), problem.query.dtype
+    elif problem.attention.bias is not None:
+        own, wanted = problem.attention.bias.detach(), problem.query.dtype
         mask = own if own.dtype == wanted else own.to(wide(wanted))
     else:
         return None
@@ -159,10 +176,10 @@ def _mask(problem: Problem) -> Tensor | None:
 
 def _empty_rows(problem: Problem, mask: Tensor | None) -> Tensor | None:
     """bool (B, H, L), True where the mask leaves a row nothing; None if there is no mask."""
-    if problem.allow is not None:
-        blocked = ~problem.allow.any(-1)
+    if problem.attention.allow is not None:
+        blocked = ~problem.attention.allow.any(-1)
     elif mask is not None:
-        blocked = (mask.to(wide(mask.dtype)) < blockwise.NOTHING).all(-1)  # float16 has no such number
+        blocked = (mask.to(wide(mask.dtype)) < blockwise.EMPTY).all(-1)  # float16 has no such number
     else:
         return None
     return blocked.broadcast_to(problem.query.shape[:3])

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from clearhead.errors import KernelError, OptionError
-from clearhead.kernels.library import cpu_supports, library
+from clearhead.kernels.native.library import cpu_supports, library
 
 VARIABLE = "CLEARHEAD_KERNEL_TARGET"
 # The target that `target` forces in this thread or task.

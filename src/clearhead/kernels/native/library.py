@@ -10,14 +10,15 @@ from torch import Tensor
 
 
 def _load() -> Any:
-    """The compiled module, or None where it was installed without a C++ compiler.
+    """The compiled module, or None where it was installed without a C++ compiler, or built from other sources.
 
     It is loaded after torch, so that both share torch's libgomp and its pool of threads.
     """
     try:
-        return import_module("clearhead._native")
+        module = import_module("clearhead._native")
     except ModuleNotFoundError:
         return None
+    return module if hasattr(module, "Attention") else None
 
 
 library = _load()

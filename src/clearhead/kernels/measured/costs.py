@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import torch
 
-from clearhead.kernels import figures
-from clearhead.kernels.cpu_targets import Target, current, is_forced
-from clearhead.kernels.figures import DECODE, FORWARD, TRAINING, Cost
-from clearhead.kernels.library import cpu_features
+from clearhead.kernels.measured import figures
+from clearhead.kernels.measured.figures import DECODE, FORWARD, TRAINING, Cost
+from clearhead.kernels.native.cpu_targets import Target, current, is_forced
+from clearhead.kernels.native.library import cpu_features
 
 FEW_QUERIES = 8  # up to so many the native kernel reads keys once for all of them (kFewQueries, native/arguments.h)
 MARGIN = 1.1  # a difference of a tenth is within what two measurements differ by

@@ -1,0 +1,141 @@
+"""What a reader trips over in a filled-in text: words that no longer fit, and numbers that nobody would write.
+
+Both are read from proofs, at every seed an item must hold at.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+
+from clearhead.course.pack.item import Item
+from clearhead.course.proofs.proved import Proved
+from clearhead.errors import ProofError
+
+# A word -> the number it says. "Doubled" is also what happens to a weight kept at a rate of a half.
+_WORDS = {
+    "twice": 2.0, "double": 2.0, "doubles": 2.0, "doubled": 2.0, "doubling": 2.0, "halved": 2.0, "halves": 2.0,
+    "second": 2.0, "squared": 2.0, "both": 2.0, "two": 2.0,
+    "thrice": 3.0, "triple": 3.0, "tripled": 3.0, "third": 3.0, "cubed": 3.0, "three": 3.0,
+    "quadrupled": 4.0, "fourth": 4.0, "four": 4.0, "fifth": 5.0, "five": 5.0,
+}  # fmt: skip
+_WORD = re.compile(r"[a-z]+")
+_CODE = re.compile(r"`[^`]*`|\$[^$]*\$|\{\{[^{}]*\}\}|\[[^\[\]]*\]\([^()]*\)")
+_GAP = "gap"  # stands where code or a value was
+_NOUNS = 2  # words after a counting word among which the name of what is counted is looked for
+_LONG = re.compile(r"(?<![\w.])-?\d+\.\d{9,}(?!\d)")  # 0.19999999999999996
+_ZEROS = re.compile(r"(?<![\w.])-?0\.0{5,}(?![\d.])")  # 0.0000000: nothing, to seven places
+_ROW = re.compile(r"\[\s*((?:0?\.\d{1,3}|[01](?:\.0+)?)(?:\s*,\s*(?:0?\.\d{1,3}|[01](?:\.0+)?))+)\s*\]")
+_NEAR = 0.016  # a row that should sum to one and was rounded to two or three places is no further away
+
+
+def check_wording(item: Item, proofs: Sequence[Proved]) -> None:
+    """Raise ProofError where a text says a number that another seed changes, or shows one that nobody would write.
+
+    Args:
+        proofs: of the item, at its own seed first and then at others.
+    """
+    for proved in proofs:
+        for text in _texts(proved):
+            odd = odd_number(text)
+            if odd:
+                raise ProofError(f"with seed {proved.receipt.seed}: {odd}", file=item.file, line=1)
+        row = uneven_row(proved.stem)
+        if row:
+            raise ProofError(f"with seed {proved.receipt.seed}: {row}", file=item.file, line=1)
+    for name, text, line in _prose(item):
+        stale = stale_word(text, proofs)
+        if stale:
+            raise ProofError(f"{name} {stale}", file=item.file, line=line)
+
+
+def stale_word(text: str, proofs: Sequence[Proved]) -> str:
+    """Why this prose, as the author wrote it, does not fit the numbers of every seed; "" if it does.
+
+    A multiple ("doubled") is compared with every value that is shown; a count ("the two heads") with the values whose
+    name shares a word with what is counted.
+    """
+    words = _WORD.findall(_CODE.sub(f" {_GAP} ", text).lower())
+    for at, word in enumerate(words):
+        meant = _WORDS.get(word)
+        if meant is None:
+            continue
+        counted = words[at + 1 : at + 1 + _NOUNS]
+        counted = counted[: counted.index(_GAP)] if _GAP in counted else counted
+        multiple = word not in ("two", "three", "four", "five", "both", "second", "third", "fourth", "fifth")
+        for name in proofs[0].values:
+            if not (multiple and _is_multiple(name)) and not _names(name, counted):
+                continue
+            shown = [proved.values.get(name, "") for proved in proofs]
+            if meant in _read(shown[0]) and any(meant not in _read(other) for other in shown):
+                other = next(other for other in shown if meant not in _read(other))
+                return f"says {word!r}, and {{{{{name}}}}} is {shown[0]} at one seed and {other} at another"
+    return ""
+
+
+def odd_number(text: str) -> str:
+    """Which number of this text nobody would write, and why; "" if there is none.
+
+    >>> odd_number("a weight of 0.19999999999999996")
+    'shows 0.19999999999999996; round it'
+    >>> odd_number("the sum is 0.0000000"), odd_number("0.25 of 1,000")
+    ('shows 0.0000000, which says nothing; show more places, or 0', '')
+    """
+    match = _LONG.search(text)
+    if match:
+        return f"shows {match[0]}; round it"
+    match = _ZEROS.search(text)
+    return f"shows {match[0]}, which says nothing; show more places, or 0" if match else ""
+
+
+def uneven_row(stem: str) -> str:
+    """Which row of shares in a stem misses a sum of one by rounding; "" if none does.
+
+    >>> uneven_row("The weights are `[0.33, 0.33, 0.33]`.")
+    'shows the row [0.33, 0.33, 0.33], which sums to 0.99; choose numbers that sum to one'
+    """
+    for row in _ROW.finditer(stem):
+        total = sum(map(float, row[1].split(",")))
+        if 1e-9 < abs(total - 1) < _NEAR:
+            return f"shows the row {row[0]}, which sums to {total:.3g}; choose numbers that sum to one"
+    return ""
+
+
+def _is_multiple(name: str) -> bool:
+    """Whether a value's name says that something is multiplied or scaled by it."""
+    return bool(set(name.split("_")) & {"times", "factor", "longer", "rate", "t", "temperature", "scale", "power"})
+
+
+def _names(name: str, counted: Sequence[str]) -> bool:
+    """Whether the name of a value is what is counted: `heads`, `keys_count` for "two heads", "second key"."""
+    stems = {part.rstrip("s") for part in name.split("_") if len(part) > 2}
+    return any(word.rstrip("s") in stems for word in counted)
+
+
+def _read(value: str) -> set[float]:
+    """What a value may be said as: itself, and for a share what it divides or multiplies by."""
+    try:
+        number = float(value)
+    except ValueError:
+        return set()
+    if 0 < number < 1:
+        return {number, round(1 / number, 6), round(1 / (1 - number), 6)}
+    return {number}
+
+
+def _prose(item: Item) -> Iterator[tuple[str, str, int]]:
+    """(name, text, line) of every part that a variant shares with the others, but for its rule, which is general."""
+    if item.title:
+        yield "the title", item.title, item.lines.get("title", 1)
+    for section in item.sections:
+        if section.name not in ("Rule", "Programs", "Criterion"):
+            yield f"`## {section.name} {section.argument}`".replace(" `", "`"), section.text, section.line
+
+
+def _texts(proved: Proved) -> Iterator[str]:
+    yield from (proved.stem, proved.answer, proved.back, proved.rule, proved.pitfalls, *proved.hints)
+    yield from proved.rationales.values()
+    for option in proved.options:
+        yield from (option.text, option.rationale)
+        if proved.kind != "debug":  # there it is what a failing test said, of whatever the patch computed
+            yield option.counterexample
+    for step in proved.steps:
+        yield from (step.text, step.result)

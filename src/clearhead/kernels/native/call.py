@@ -1,0 +1,148 @@
+"""A problem as the native library takes it: the structs of native/arguments.h, filled from the table of fields."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels.problem import Gradients, Problem
+from clearhead.spec import FIELDS, Axes
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
+_PAIRS = (Axes.PAIRS, Axes.KEYS)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of sums, and of numbers per head, beside tensors of `dtype`: never narrower than float32."""
+    return torch.float64 if dtype is torch.float64 else torch.float32
+
+
+def lse_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the lse between forward and backward.
+
+    float32 weights rebuilt from a float32 lse are good to 1e-5 only where logits are in the hundreds.
+    """
+    return torch.float64 if dtype is torch.float32 else wide(dtype)
+
+
+def four(tensor: Tensor) -> tuple[int, ...]:
+    """Address and strides of a tensor of four axes."""
+    return (tensor.data_ptr(), *tensor.stride())
+
+
+def address(tensor: Tensor) -> int:
+    """The address of a tensor; 0 for an empty one, which has none inside a transform of torch.func."""
+    return tensor.data_ptr() if tensor.numel() else 0
+
+
+class Call:
+    """The Attention of native/arguments.h for a problem. Keep it until the library returns: it owns what that reads.
+
+    Args:
+        library: the compiled library, of library.py.
+        problem: what to compute.
+        out: (B, H, L, D_v), where to; None where no output is computed.
+        lse: (B, H, L), where to, or what a second pass reads.
+    """
+
+    def __init__(self, library: Any, problem: Problem, out: Tensor | None, lse: Tensor) -> None:
+        self.attention = call = library.Attention()
+        query, key, value = problem.query, problem.key, problem.value
+        call.batch, call.heads, call.length, call.width = query.shape
+        _, call.kv_heads, call.keys, call.value_width = value.shape
+        call.dtype = DTYPES[query.dtype]
+        call.query, call.key, call.value = four(query), four(key), four(value)
+        if out is not None:
+            call.out = four(out)
+        call.lse, call.lse_dtype = (lse.data_ptr(), *lse.stride(), 0), DTYPES[lse.dtype]
+        self._owned: list[Tensor] = []
+        for name, row in FIELDS.items():
+            field = getattr(problem.attention, name)
+            if field is None:
+                continue
+            if not row.is_tensor:
+                setattr(call, name, _number(name, field))
+            elif row.axes is Axes.HEADS:
+                setattr(call, name, self._per_head(field, wide(query.dtype)))
+            else:
+                setattr(call, name, four(field.broadcast_to(problem.shape)))
+                if not row.boolean:
+                    setattr(call, f"{name}_dtype", DTYPES[field.dtype])
+
+    def _per_head(self, tensor: Tensor, dtype: torch.dtype) -> int:
+        numbers = tensor.detach().to(dtype).contiguous()
+        self._owned.append(numbers)
+        return numbers.data_ptr()
+
+
+def _number(name: str, value: Any) -> float | int:
+    return int(value) & 0xFFFFFFFFFFFFFFFF if name == "seed" else value
+
+
+class CallGradients:
+    """Buffers for the gradients of a problem, as the Gradients of native/arguments.h, and what they hold afterwards."""
+
+    def __init__(self, library: Any, problem: Problem, grad_out: Tensor, grad_lse: Tensor | None) -> None:
+        self._problem = problem
+        self.buffers = library.Gradients()
+        self._grads = [torch.empty_like(t).contiguous() for t in (problem.query, problem.key, problem.value)]
+        self.buffers.grad_query, self.buffers.grad_key, self.buffers.grad_value = map(four, self._grads)
+        self._grad_out = grad_out.resolve_neg()  # owned until the library returns
+        self.buffers.grad_out = four(self._grad_out)
+        if grad_lse is not None:
+            self._grad_lse = grad_lse.to(wide(problem.query.dtype)).resolve_neg()
+            self.buffers.grad_lse = (self._grad_lse.data_ptr(), *self._grad_lse.stride(), 0)
+        self._learned: dict[str, Tensor] = {}
+        for name in problem.attention.learning():
+            if FIELDS[name].axes is Axes.HEADS:
+                rows = self._zeros(problem.query.shape[:3])
+                setattr(self.buffers, f"{name}_rows", rows.data_ptr())
+            else:
+                rows = self._zeros(_bias_shape(problem, getattr(problem.attention, name)))
+                setattr(self.buffers, f"grad_{name}", four(rows.expand(problem.shape)))
+            self._learned[name] = rows
+
+    def result(self) -> Gradients:
+        """The gradients, once the library has written them."""
+        learned = {}
+        for name, rows in self._learned.items():
+            like = getattr(self._problem.attention, name)
+            learned[name] = _sum_by_head(rows, like) if FIELDS[name].axes is Axes.HEADS else _sum_to(rows, like)
+        grad_query, grad_key, grad_value = self._grads
+        return Gradients(grad_query, grad_key, grad_value, learned)
+
+    def _zeros(self, shape: tuple[int, ...]) -> Tensor:
+        return self._problem.query.new_zeros(shape, dtype=wide(self._problem.query.dtype))
+
+
+def _bias_shape(problem: Problem, bias: Tensor) -> tuple[int, ...]:
+    """The shape of a bias's gradient. Where queries share the bias, each batch entry and head sums on its own."""
+    batch, heads, _, keys = problem.shape
+    shape = (1,) * (4 - bias.dim()) + tuple(bias.shape)
+    return (batch, heads, 1, keys) if shape[2] == 1 else shape
+
+
+def _sum_to(grad: Tensor, bias: Tensor) -> Tensor:
+    """A bias's gradient in its own shape and dtype: summed over the axes along which the bias broadcasts."""
+    for axis, size in enumerate((1,) * (4 - bias.dim()) + tuple(bias.shape)):
+        if size != grad.shape[axis]:
+            grad = _sum_by_halves(grad, axis)
+    return grad.reshape(bias.shape).to(bias.dtype)
+
+
+def _sum_by_head(rows: Tensor, like: Tensor) -> Tensor:
+    """(B, H, L) -> (H,): the sum over the queries of each head."""
+    return _sum_by_halves(rows.transpose(0, 1).flatten(1), 1)[:, 0].to(like.dtype)
+
+
+def _sum_by_halves(tensor: Tensor, axis: int) -> Tensor:
+    """Sum along an axis, which stays with size 1, by halves: the same bits on any number of threads."""
+    size = tensor.shape[axis]
+    if size == 0:
+        return tensor.sum(axis, keepdim=True)
+    while size > 1:
+        half = size // 2
+        both = tensor.narrow(axis, 0, half) + tensor.narrow(axis, half, half)
+        tensor = both if size % 2 == 0 else torch.cat([both, tensor.narrow(axis, size - 1, 1)], axis)
+        size = tensor.shape[axis]
+    return tensor

@@ -1,0 +1,170 @@
+"""Attention in plain torch, a block of queries at a time: every field of an attention, in any float dtype.
+
+The reference kernel is this file at float64. The torch kernel falls back to it where SDPA cannot compute a problem.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels.precision import in_own_dtype
+from clearhead.kernels.problem import Gradients, Problem, Result
+from clearhead.spec import LEARNABLE, Attention, cap_slope, distances, logits
+from clearhead.spec.dropout import kept
+
+BLOCK = 1 << 20  # logits held at once: 4 MiB in float32, and some ten such tensors live at a time
+EMPTY = -1e37  # a row without a logit above this may attend nothing, as if all were -inf: the native kernel's limit
+
+
+@in_own_dtype
+def forward(problem: Problem, dtype: torch.dtype) -> Result:
+    """Compute output and lse, with every intermediate in `dtype`.
+
+    Memory: O(inputs + outputs) and a few blocks of 2²⁰ logits (or one row of B·H·S, if that is more).
+    """
+    query, key, value = (t.to(dtype) for t in (problem.query, problem.key, problem.value))
+    batch, heads, length, _ = query.shape
+    out = query.new_empty(batch, heads, length, value.shape[-1])
+    lse = query.new_empty(batch, heads, length)
+    for rows in _blocks(problem):
+        attention = problem.attention.part(rows, slice(None)).cast(dtype)
+        block = logits(attention, _scaled(problem, attention, query[:, :, rows], key))
+        total = torch.logsumexp(block, -1)
+        total = total.masked_fill(total < EMPTY, -torch.inf)
+        if attention.sinks is not None:
+            total = torch.logaddexp(total, attention.sinks[:, None])
+        weights = _normalised(_weights(block, total), attention)
+        factor = _dropout_factor(attention, weights)
+        if factor is not None:
+            weights = weights * factor
+        out[:, :, rows] = _ungroup(_group(weights, problem) @ value, heads)
+        lse[:, :, rows] = total
+    return Result(out.to(problem.query.dtype), lse)
+
+
+@in_own_dtype
+def backward(
+    problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None, dtype: torch.dtype
+) -> Gradients:
+    """Compute all gradients, with every intermediate in `dtype`. Memory: as forward, and the gradients.
+
+    Source: Dao 2023 (FlashAttention-2), alg. 2; with P the weights, dP = dO Vᵀ and δ = Σⱼ P dP, the gradient of a
+    logit is P (dP - δ + d lse), and that of a sink is its own weight times (d lse - δ).
+    """
+    query, key, value = (t.to(dtype) for t in (problem.query, problem.key, problem.value))
+    heads, whole = query.shape[1], problem.attention
+    grad_query, grad_key, grad_value = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
+    learned = {name: torch.zeros_like(getattr(whole, name), dtype=dtype) for name in _learnable(whole)}
+
+    for rows in _blocks(problem):
+        lse, upstream = result.lse[:, :, rows].to(dtype), _group(grad_out[:, :, rows].to(dtype), problem)
+        attention = whole.part(rows, slice(None)).cast(dtype)
+        scaled = _scaled(problem, attention, query[:, :, rows], key)
+        weights = _normalised(_weights(logits(attention, scaled), lse), attention)
+        grad_weights = _ungroup(upstream @ value.mT, heads)
+        factor, dropped = _dropout_factor(attention, weights), weights
+        if factor is not None:
+            dropped, grad_weights = weights * factor, grad_weights * factor
+        grad_value += _group(dropped, problem).mT @ upstream
+
+        # A row that may attend nothing has a constant output and lse: no gradient passes through it.
+        shift = (weights * grad_weights).sum(-1)
+        if grad_lse is not None:
+            shift = shift - grad_lse[:, :, rows].to(dtype)
+        shift = shift.masked_fill(lse == -torch.inf, 0)
+        grad_logits = weights * (grad_weights - shift[..., None])
+        _add_learned(learned, attention, rows, grad_logits, shift, lse)
+        slope = cap_slope(attention, scaled)
+        grad_scaled = grad_logits if slope is None else grad_logits * slope
+        if "head_scale" in learned:
+            along_query = _ungroup(_group(grad_scaled, problem) @ key, heads) * query[:, :, rows]
+            learned["head_scale"] += along_query.sum((0, 2, 3)) * attention.scale
+        grad_products = _group(grad_scaled * attention.multiplier, problem)
+        grad_query[:, :, rows] = _ungroup(grad_products @ key, heads)
+        grad_key += grad_products.mT @ _group(query[:, :, rows], problem)
+
+    return Gradients(
+        grad_query.to(problem.query.dtype),
+        grad_key.to(problem.key.dtype),
+        grad_value.to(problem.value.dtype),
+        {name: grad.to(getattr(whole, name).dtype) for name, grad in learned.items()},
+    )
+
+
+def _add_learned(
+    learned: dict[str, Tensor], attention: Attention, rows: slice, grad_logits: Tensor, shift: Tensor, lse: Tensor
+) -> None:
+    """Add a block's gradients of the attention's own tensors to `learned`."""
+    if attention.sinks is not None and "sinks" in learned:
+        sink = attention.sinks[None, :, None, None].expand(*lse.shape, 1)
+        learned["sinks"] -= (_weights(sink, lse)[..., 0] * shift).sum((0, 2))
+    if "bias" in learned:
+        part = rows_of(learned["bias"], rows)
+        part += grad_logits.sum_to_size(part.shape)
+    if "alibi" in learned:
+        length, keys = grad_logits.shape[-2:]
+        distance = distances(attention, length, keys, grad_logits.device)
+        learned["alibi"] -= (grad_logits * distance).sum((0, 2, 3))
+
+
+def rows_of(mask: Tensor, rows: slice) -> Tensor:
+    """A block of rows of something that broadcasts to (B, H, L, S), as a view with four axes."""
+    full = mask.view((1,) * (4 - mask.dim()) + tuple(mask.shape))
+    return full if full.shape[2] == 1 else full[:, :, rows]
+
+
+def _learnable(attention: Attention) -> list[str]:
+    return [name for name in attention.tensors() if name in LEARNABLE]
+
+
+def _blocks(problem: Problem) -> Iterator[slice]:
+    """Split the queries so that one block's logits are about BLOCK numbers."""
+    batch, heads, length, keys = problem.shape
+    if batch * heads == 0:
+        return
+    step = max(1, BLOCK // max(1, batch * heads * keys))
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
+
+
+def _scaled(problem: Problem, attention: Attention, query: Tensor, key: Tensor) -> Tensor:
+    """(B, H, rows, S): q·k times the multiplier, for a block of queries."""
+    return _ungroup(_group(query, problem) @ key.mT, query.shape[1]) * attention.multiplier
+
+
+def _weights(block: Tensor, lse: Tensor) -> Tensor:
+    """exp(logits - lse), and 0 in a row whose lse is -inf."""
+    return torch.exp(block - lse.masked_fill(lse == -torch.inf, 0)[..., None])
+
+
+def _normalised(weights: Tensor, attention: Attention) -> Tensor:
+    """The weights, with rows that sum to 1 unless there are sinks.
+
+    logits - lse loses digits where both are in the hundreds, and all of them at -1e9, which people add to mask a whole
+    row; dividing by the row's sum restores them.
+    """
+    if attention.sinks is not None:
+        return weights
+    return weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def _dropout_factor(attention: Attention, weights: Tensor) -> Tensor | None:
+    """What the weights are multiplied by: 0 where dropped, 1/(1 - p) where kept; None without dropout."""
+    if attention.dropout_p == 0:
+        return None
+    batch, heads, length, keys = weights.shape
+    keep = kept(attention, (batch, heads, length, keys)).to(weights.device)
+    return keep.to(weights.dtype) / (1 - attention.dropout_p)
+
+
+def _group(tensor: Tensor, problem: Problem) -> Tensor:
+    """(B, H, l, X) -> (B, H_kv, group·l, X): the rows of query heads that share a key head, one below the other."""
+    batch, _, rows, width = tensor.shape
+    return tensor.reshape(batch, problem.key.shape[1], problem.group * rows, width)
+
+
+def _ungroup(tensor: Tensor, heads: int) -> Tensor:
+    """(B, H_kv, group·l, X) -> (B, H, l, X)."""
+    batch, kv_heads, rows, width = tensor.shape
+    return tensor.reshape(batch, heads, kv_heads * rows // heads, width)

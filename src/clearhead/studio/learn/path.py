@@ -1,0 +1,176 @@
+"""The path through a topic, in legs of about a quarter of an hour: read, touch a figure, predict, recall, build.
+
+A page counts as done once it was opened, a question once it was answered: a wrong answer comes back in the review.
+"""
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+
+from clearhead.course import Item, Pack, Topic
+from clearhead.course.pack.minutes import ITEM_MINUTES, page_minutes
+from clearhead.studio.questions.assessment import TEST
+from clearhead.studio.questions.question import ASKED
+from clearhead.studio.text.translation import mark
+from clearhead.studio.web.context import Context
+
+LEG = 15  # minutes that a leg is to take
+FEWEST = 5  # questions that a placement test needs
+FIGURE_MINUTES = 2.0  # at a figure that is not an author's page
+WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
+# The order of the kinds within a leg: what one predicts, then other questions, then cards, then one's own code.
+KINDS = ("predict", "choice", "match", "order", "tune", "debug", "worked", "explain", "card", "code")
+ORDER = ("read", "walk", "why", *KINDS)
+NAMES = {
+    "read": mark("Read a page"),
+    "why": mark("See why, measured"),
+    "walk": mark("Touch a figure"),
+    "predict": mark("Predict an output"),
+    "card": mark("Recall a card"),
+    "code": mark("Build a piece"),
+}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One page or one question of a path; `leg` counts from 0."""
+
+    leg: int
+    kind: str
+    address: str
+    minutes: float
+    item: Item | None = None
+
+    @property
+    def key(self) -> str:
+        """What names the step in an address: the item's id, or the mode of the page."""
+        return self.item.id if self.item else self.kind
+
+    @property
+    def name(self) -> str:
+        """What one does there, in English; a template translates it."""
+        return NAMES.get(self.kind, mark("Answer a question"))
+
+
+@dataclass(frozen=True)
+class Way:
+    """How far the learner has come on a topic's path.
+
+    Attributes:
+        leg: the leg that the next step is in, from 1; the last one where nothing is left.
+        left: whole minutes to the end of this leg. place, steps: the next step's place in its leg, from 1.
+        next: None where nothing is left.
+    """
+
+    pack: Pack
+    topic: Topic
+    legs: int
+    leg: int
+    place: int
+    steps: int
+    left: int
+    next: Step | None
+
+    @property
+    def begun(self) -> bool:
+        """Whether any step before the next one is done."""
+        return self.leg > 1 or self.place > 1
+
+
+def has_walk(pack: Pack, topic: Topic) -> bool:
+    """Return whether Walk has something to show for this topic."""
+    return "walk" in topic.pages or any(WALKED.intersection(item.concepts) for item in pack.items_of(topic.id))
+
+
+def can_be_skipped(context: Context, pack: Pack, topic: Topic) -> bool:
+    """Return whether a placement test lets one skip this topic: others stand on it, and it has the questions."""
+    stood_on = any(topic.id in other.needs for other in pack.topics)
+    return stood_on and sum(item.kind in TEST for item in context.library.items_of(pack, topic)) >= FEWEST
+
+
+def steps_of(pack: Pack, topic: Topic) -> list[Step]:
+    """Return every step of a topic's path, in order, whether it is proved or not, so that legs stay as they are."""
+    pages = [
+        mode for mode in ("read", "walk", "why") if mode in topic.pages or (mode == "walk" and has_walk(pack, topic))
+    ]
+    items = sorted((item for item in pack.items_of(topic.id) if item.kind in ASKED), key=lambda item: item.difficulty)
+    reading = {mode: page_minutes(topic.pages[mode]) if mode in topic.pages else FIGURE_MINUTES for mode in pages}
+    total = sum(reading.values()) + sum(ITEM_MINUTES[item.kind] for item in items)
+    legs = max(1, round(total / LEG))
+    here = f"/topics/{pack.id}/{topic.id}"
+    # The first two pages open the first leg; a third opens the second.
+    steps = [Step(min(place // 2, legs - 1), mode, f"{here}/{mode}", reading[mode]) for place, mode in enumerate(pages)]
+    load = [sum(step.minutes for step in steps if step.leg == leg) for leg in range(legs)]
+    for kind in sorted(KINDS, key=lambda kind: -ITEM_MINUTES[kind]):
+        same = [item for item in items if item.kind == kind]
+        for item, leg in zip(same, _spread(len(same), ITEM_MINUTES[kind], load), strict=True):
+            steps.append(Step(leg, kind, f"/items/{item.id}?mode=path", ITEM_MINUTES[kind], item))
+    return sorted(steps, key=lambda step: (step.leg, ORDER.index(step.kind)))
+
+
+def _spread(count: int, minutes: float, load: list[float]) -> list[int]:
+    """Return the legs of so many items of one kind, ascending: as many in each, the rest where the load is least."""
+    legs = [leg for leg in range(len(load)) for _ in range(count // len(load))]
+    load[:] = [before + minutes * (count // len(load)) for before in load]
+    for _ in range(count % len(load)):
+        least = load.index(min(load))
+        legs.append(least)
+        load[least] += minutes
+    return sorted(legs)
+
+
+def way(context: Context, pack: Pack, topic: Topic) -> Way:
+    """Return how far the learner has come in this topic; with the topic's test passed, nothing is left."""
+    steps = [step for step in steps_of(pack, topic) if step.item is None or step.item.id in context.library.proved]
+    passed = bool(context.store.kept(f"passed:{pack.id}/{topic.id}"))
+    left = [] if passed else _left(steps, context, context.store.kept_under("opened:").keys())
+    return _way(pack, topic, steps, left)
+
+
+def ways(context: Context) -> list[Way]:
+    """Return how far the learner has come in every topic."""
+    opened, passed = context.store.kept_under("opened:").keys(), context.store.kept_under("passed:")
+    ways = []
+    for pack, topic in context.library.topics():
+        steps = [step for step in steps_of(pack, topic) if step.item is None or step.item.id in context.library.proved]
+        left = [] if f"{pack.id}/{topic.id}" in passed else _left(steps, context, opened)
+        ways.append(_way(pack, topic, steps, left))
+    return ways
+
+
+def _left(steps: Iterable[Step], context: Context, opened: Set[str]) -> list[Step]:
+    items = context.progress.items
+    return [step for step in steps if not (items[step.item.id].attempts if step.item else step.address in opened)]
+
+
+def _way(pack: Pack, topic: Topic, steps: list[Step], left: list[Step]) -> Way:
+    next_step = left[0] if left else None
+    legs = max((step.leg for step in steps), default=0) + 1
+    leg = next_step.leg if next_step else legs - 1
+    inside = [step for step in steps if step.leg == leg]
+    minutes = sum(step.minutes for step in left if step.leg == leg)
+    return Way(
+        pack, topic, legs=legs, leg=leg + 1, place=inside.index(next_step) + 1 if next_step else len(inside),
+        steps=len(inside), left=max(1, round(minutes)) if next_step else 0, next=next_step,
+    )  # fmt: skip
+
+
+def ready(now: Way, ways: Iterable[Way]) -> bool:
+    """Return whether every topic that this one needs is done or passed."""
+    done = {way.topic.id for way in ways if way.pack is now.pack and way.next is None}
+    return done.issuperset(now.topic.needs)
+
+
+def following(ways: list[Way], here: str = "") -> Way | None:
+    """Return the topic to go on with: the one at the address `here` if something of it is left, else the first ready.
+
+    None where nothing is left.
+    """
+    left = [way for way in ways if way.next]
+    current = [way for way in left if f"{here}/".startswith(f"/topics/{way.pack.id}/{way.topic.id}/")]
+    return next(iter([*current, *(way for way in left if ready(way, ways)), *left]), None)
+
+
+def opened(context: Context, address: str) -> None:
+    """Count the page at this address as read."""
+    if not context.store.kept(f"opened:{address}"):
+        context.store.keep(f"opened:{address}", f"{context.now():%Y-%m-%d}")

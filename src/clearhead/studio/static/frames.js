@@ -1,0 +1,18 @@
+// Figures of a page that hold one picture for each value of a slider: show the one the slider stands at.
+
+/** @param {HTMLElement} figure @param {number} place */
+export function show(figure, place) {
+  const values = JSON.parse(figure.dataset.values);
+  figure.querySelectorAll(".frame").forEach((frame, at) => { frame.hidden = at !== place; });
+  figure.querySelector("output").textContent = values[place];
+  figure.querySelector("input").setAttribute("aria-valuetext", values[place]);
+}
+
+if (typeof document !== "undefined") {
+  for (const figure of document.querySelectorAll("figure.frames")) {
+    const slider = figure.querySelector("input");
+    if (!slider) continue;
+    slider.addEventListener("input", () => show(figure, Number(slider.value)));
+    show(figure, Number(slider.value)); // a browser may bring back where it stood
+  }
+}

@@ -1,0 +1,78 @@
+"""The gates on what a program filled in: words that another seed makes false, and numbers that nobody would write.
+
+The cases are faults that the first edition of the shipped course had.
+"""
+
+from dataclasses import replace
+
+import pytest
+
+from clearhead.course.pack.item import Item, Section
+from clearhead.course.proofs.proved import Proved, Receipt
+from clearhead.course.proofs.wording import check_wording, odd_number, stale_word, uneven_row
+from clearhead.errors import ProofError
+
+
+def proofs(name: str, *values: str) -> list[Proved]:
+    """One proof a seed, in which this name has these values in turn."""
+    return [
+        Proved("i", "choice", Receipt("", seed, {}, ""), "?", "", "", values={name: value})
+        for seed, value in enumerate(values)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "values"),
+    [
+        ("All logits doubled", "times", ("2", "3")),
+        ("All ratios are squared, so the largest gains.", "times", ("2", "4")),
+        ("Twice the rows, and twice the columns.", "longer", ("2", "5")),
+        ("Each weight is either dropped, or doubled.", "rate", ("0.5", "0.25")),
+        ("an output matrix that treats the two heads differently", "heads", ("2", "4")),
+        ("It would hide the second key.", "keys_count", ("2", "5")),
+    ],
+)
+def test_a_word_that_another_seed_makes_false_is_found(text: str, name: str, values: tuple[str, str]) -> None:
+    said = stale_word(text, proofs(name, *values))
+    assert f"{{{{{name}}}}} is {values[0]} at one seed and {values[1]} at another" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "values"),
+    [
+        ("All logits doubled", "times", ("2", "2")),  # it is always two
+        ("`twice` and $2x$ twice-named", "queries", ("2", "3")),  # not a multiple of anything
+        ("the second {{times}} times as long", "times", ("2", "3")),  # the value stands between
+        ("Two masks together", "heads", ("2", "4")),  # counts something else
+        ("The factor is {{times}}.", "times", ("2", "3")),  # the number comes from the run
+        ("Multiply the two, key by key.", "row", ("[0.1, 0.9]", "[0.2, 0.8]")),
+    ],
+)
+def test_a_word_that_stays_true_is_not(text: str, name: str, values: tuple[str, str]) -> None:
+    assert stale_word(text, proofs(name, *values)) == ""
+
+
+@pytest.mark.parametrize("text", ["falls to 0.0000000", "`[[0.8, 0.19999999999999996]]`", "-0.30000001192092896"])
+def test_a_number_nobody_would_write_is_found(text: str) -> None:
+    assert odd_number(text)
+
+
+@pytest.mark.parametrize("text", ["0.00000003", "3e-08", "1.25", "0.0", "0.001 and 12,345.678", "v0.00000000001234"])
+def test_a_number_somebody_would_write_is_not(text: str) -> None:
+    assert not odd_number(text)
+
+
+def test_a_row_that_misses_one_by_rounding_is_found_in_a_stem_alone() -> None:
+    assert "sums to 1.01" in uneven_row("the weights `[[0.8, 0.07, 0.07, 0.07], [0.7, 0.1, 0.1, 0.1]]`")
+    assert uneven_row("logits `[0.5, 1.0, 0.2]`, weights `[0.7, 0.2, 0.1]`") == ""
+
+
+def test_the_gate_names_the_section_and_its_line() -> None:
+    section = Section("Rationale", "no-scale", "Both are doubled.", 12, 14)
+    item = Item("i", "choice", "t", 1, "?", "r", "items/i.md", "", variants=True, sections=(section,))
+    with pytest.raises(ProofError, match=r"items/i\.md:12: `## Rationale no-scale` says 'doubled', and \{\{times\}\}"):
+        check_wording(item, proofs("times", "2", "3"))
+    check_wording(item, proofs("times", "2", "2"))
+    odd = [replace(one, answer="0.19999999999999996") for one in proofs("times", "2", "2")]
+    with pytest.raises(ProofError, match=r"with seed 0: shows 0\.19999999999999996"):
+        check_wording(item, odd)

@@ -1,0 +1,47 @@
+"""Words that course text must not hold: they are not what a teacher would say. Programs are not read."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from clearhead import course
+
+BANNED = (
+    "nought", "in place of", "shall", "dear", "whoever", "whereof", "thereof", "wherein", "hence", "thus", "behoves",
+    "in this house", "turned round", "has it", "have they", "wants an", "wants the", "wants it",
+    "whosoever", "amongst", "whilst", "howsoever",
+)  # fmt: skip
+_CODE = re.compile(r"^(```|~~~).*?^\1|`[^`\n]*`|\$[^$]*\$", re.DOTALL | re.MULTILINE)
+PACKS = [path for path in course.shipped() if path.name == "attention"]
+
+
+def prose(file: Path) -> str:
+    """The text of a file without its programs and front matter."""
+    text = file.read_text(encoding="utf-8")
+    if text.startswith("+++"):
+        head, _, rest = text[3:].partition("+++")
+        text = "\n".join(re.findall(r'^title = "(.*)"$', head, re.MULTILINE)) + rest
+    return _CODE.sub(" ", text)
+
+
+def banned(text: str) -> list[str]:
+    """The banned words of a text, in the order of the list."""
+    flat = " ".join(text.lower().split())
+    return [word for word in BANNED if re.search(rf"\b{re.escape(word)}\b", flat)]
+
+
+def test_what_is_found() -> None:
+    assert banned("The value shall be nought, in place\nof one.") == ["nought", "in place of", "shall"]
+    assert banned("A marshal is not wanted.") == []
+
+
+@pytest.mark.parametrize("pack", PACKS, ids=lambda path: path.name)
+def test_no_text_of_a_shipped_pack_holds_them(pack: Path) -> None:
+    found = {
+        str(file.relative_to(pack)): banned(prose(file))
+        for file in [*pack.glob("items/*.md"), *pack.glob("topics/*/*.md")]
+    }
+    assert {name: words for name, words in found.items() if words} == {}
+    believed = (pack / "pack.toml").read_text(encoding="utf-8")
+    assert banned(believed) == []

@@ -1,0 +1,47 @@
+"""The small figures of pages: safe to show, as large as what they hold, numbers as a person writes them."""
+
+import re
+
+import pytest
+
+from clearhead.course.proofs.figure import unsafe
+from clearhead.drawing import arrows, bars, grid, lines, links, number
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        bars([0.67, 0.0, -0.2], ["animal", "<street>", "it & you"]),
+        bars([0.0, 0.0]),
+        grid([[0.5, 0.5], [0.1, 0.9]], ["a", "b"], ["c", "d"], hidden=[[False, True], [False, False]]),
+        grid([[0.25] * 4], numbers=False),
+        lines({"one": [1.0, 2.0, 3.0], "two": [3.0, 2.0, 2.9]}, [1, 2, 3], mark=1),
+        lines({"flat": [0.0]}, ["x"]),
+        links(["the", "animal", "it"], [0.1, 0.7, 0.2], 2),
+        arrows({"query": (2.0, 0.0), "key": (-1.0, 1.5)}),
+    ],
+)
+def test_a_figure_may_stand_in_a_page_and_says_what_it_shows(drawn: str) -> None:
+    assert unsafe(drawn) == ""
+    assert re.search(r"<title>[^<]+</title>", drawn)
+
+
+def test_a_bar_is_as_high_as_its_share_of_the_top() -> None:
+    heights = [float(height) for height in re.findall(r'height="([\d.]+)" fill', bars([0.5, 1.0, 2.0], top=1.0))]
+    assert heights[0] == pytest.approx(heights[1] / 2)
+    assert heights[1] == heights[2]  # none is higher than the picture
+
+
+def test_a_hidden_cell_is_hatched_and_has_no_number() -> None:
+    drawn = grid([[0.25, 0.75]], hidden=[[False, True]])
+    assert drawn.count("url(#hatch)") == 1
+    assert ">0.25<" in drawn
+    assert ">0.75<" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.19999999999999996, "0.2"), (3.0, "3"), (12345.6, "12,346"), (0.004, "0.004"), (0.0, "0"), (-0.5, "-0.5")],
+)
+def test_numbers_are_written_as_a_person_would(value: float, written: str) -> None:
+    assert number(value) == written

@@ -1,0 +1,60 @@
+"""`pytest tests/<room>` needs pytest, Hypothesis and what that room needs, and nothing of the rooms above it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from test_extras import libraries
+
+TESTS = Path(__file__).parent
+BROWSER = {"playwright", "axe_playwright_python"}
+# The extras whose libraries are refused to each room's tests.
+WITHOUT = {
+    "spec": ("cli", "course", "models", "views", "studio", "postgresql"),
+    "masks": ("cli", "course", "models", "views", "studio", "postgresql"),
+    "kernels": ("cli", "course", "models", "views", "studio", "postgresql"),
+    "matrix": ("cli", "course", "views", "studio", "postgresql"),
+    "multihead": ("cli", "course", "views", "studio", "postgresql"),
+    "capture": ("cli", "course", "studio", "postgresql"),
+    "sandbox": ("cli", "course", "models", "views", "studio", "postgresql"),
+    "course": ("models", "views", "studio", "postgresql"),
+    "packs": ("models", "views", "studio", "postgresql"),
+    "views": ("course", "studio", "postgresql"),
+    "cli": ("studio", "postgresql"),
+    "studio": ("postgresql",),
+    "js": ("cli", "course", "models", "views", "studio", "postgresql"),
+}
+# Plugins of others, which pytest would load by itself, bring the very libraries that are refused.
+PROGRAM = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class Refusing(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name.partition(".")[0] in {refused!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Refusing())
+import pytest
+raise SystemExit(pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", {folder!r}]))
+"""
+
+
+def test_every_room_is_listed() -> None:
+    rooms = {folder.name for folder in TESTS.iterdir() if any(folder.rglob("test_*.py"))}
+    assert rooms - {"browser"} == set(WITHOUT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("room", WITHOUT)
+def test_a_room_is_collected_without_the_libraries_of_the_others(room: str) -> None:
+    refused = set().union(*map(libraries, WITHOUT[room]), BROWSER)
+    program = PROGRAM.format(refused=refused, folder=str(TESTS / room))
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=TESTS.parent, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
