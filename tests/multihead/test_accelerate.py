@@ -1,0 +1,506 @@
+"""clearhead.accelerate: torch's own attention on our kernels, and torch's again afterwards."""
+
+import os
+import subprocess
+import sys
+import threading
+import types
+import unittest
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import clearhead
+import reference
+from clearhead.errors import KernelError
+from clearhead.kernels import plan
+from clearhead.kernels.native.cpu_targets import current
+from clearhead.kernels.portable import torch_sdpa
+from clearhead.multihead import acceleration, torch_overrides
+
+pytestmark = pytest.mark.skipif(not clearhead.kernels.targets(), reason="the native library was not built here")
+
+B, H, L, S, D = 2, 6, 13, 17, 11
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+@pytest.fixture(autouse=True)
+def own_target():
+    """The best target, forced: so that no measured cost, and no rule of this CPU, sends a call to torch's function."""
+    best, _ = current()
+    with clearhead.kernels.target(best.name):
+        yield
+
+
+def inputs(dtype=torch.float32, kv_heads=H, learn=True, length=L, keys=S, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = (B, H, length, D), (B, kv_heads, keys, D), (B, kv_heads, keys, D)
+    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_(learn) for shape in shapes]
+
+
+def masks(kind, dtype):
+    """Options of F.scaled_dot_product_attention, and the same for the reference."""
+    generator = torch.Generator().manual_seed(1)
+    if kind == "bool":
+        allow = torch.rand(B, 1, L, S, generator=generator) > 0.4
+        allow[0, 0, 5] = False  # a row that may attend nothing
+        return {"attn_mask": allow}, {"allow": allow}
+    if kind == "float":
+        bias = torch.randn(L, S, generator=generator).to(dtype)
+        return {"attn_mask": bias}, {"bias": bias}
+    return ({"is_causal": True},) * 2 if kind == "causal" else ({}, {})
+
+
+def with_gradients(function, tensors, upstream, **options):
+    out = function(*tensors, **options)
+    out = out[0] if isinstance(out, tuple) else out
+    return out.detach(), *torch.autograd.grad(out, tensors, upstream.to(out.dtype).expand(out.shape))
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize("mask", ["none", "causal", "bool", "float"])
+@pytest.mark.parametrize("kv_heads", [H, 2, 1])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_values_and_gradients_are_those_of_float64_and_our_kernels_give_them(dtype, kv_heads, mask, scale):
+    tensors = inputs(dtype, kv_heads)
+    upstream = torch.randn(B, H, L, D, generator=torch.Generator().manual_seed(2)).to(dtype)
+    options, described = masks(mask, dtype)
+    call = {"enable_gqa": kv_heads != H, "scale": scale, **options}
+    theirs = with_gradients(F.scaled_dot_product_attention, tensors, upstream, **call)
+    with clearhead.accelerate() as accelerated:
+        ours = with_gradients(F.scaled_dot_product_attention, tensors, upstream, **call)
+    assert accelerated.counts == {"forward": 1, "backward": 1, "module": 0, "torch": 0}
+    described = {"scale": D**-0.5 if scale is None else scale, **described}
+    exact = with_gradients(reference.attention, tensors, upstream, **described)
+    for mine, stock, truth in zip(ours, theirs, exact, strict=True):
+        assert (mine.dtype, mine.shape, mine.stride()) == (stock.dtype, stock.shape, stock.stride())
+        floor = 16 * torch.finfo(dtype).eps
+        assert (mine - truth).abs().amax() <= 2 * (stock - truth).abs().amax() + floor
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_operator_gives_the_lse_as_torchs_does(dtype):
+    query, key, value = inputs(dtype, learn=False)
+    bias = torch.zeros(L, S, dtype=dtype)
+    bias[3] = -torch.inf
+    operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    theirs = operator(query, key, value, attn_mask=bias)[1]
+    with clearhead.accelerate() as accelerated:
+        ours = operator(query, key, value, attn_mask=bias)[1]
+    assert accelerated.counts["forward"] == 1
+    assert (ours.dtype, ours.shape, ours.stride()) == (theirs.dtype, theirs.shape, theirs.stride())
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    assert ours[:, :, 3].abs().max() == 0
+
+
+@pytest.mark.parametrize("forward_accelerated", [True, False])
+def test_a_graph_may_be_made_on_one_side_and_run_backward_on_the_other(forward_accelerated):
+    tensors = inputs()
+    allow, upstream = masks("bool", torch.float32)[0]["attn_mask"], torch.randn(B, H, L, D)
+    accelerated = clearhead.accelerate()
+    if not forward_accelerated:
+        accelerated.undo()
+    out = F.scaled_dot_product_attention(*tensors, allow)
+    with clearhead.accelerate() if not forward_accelerated else torch.enable_grad():
+        if forward_accelerated:
+            accelerated.undo()
+        grads = torch.autograd.grad(out, tensors, upstream)
+    exact = with_gradients(reference.attention, tensors, upstream, allow=allow, scale=D**-0.5)
+    for mine, truth in zip(grads, exact[1:], strict=True):
+        assert (mine - truth).abs().amax() <= 64 * torch.finfo(torch.float32).eps
+
+
+# What torch's own kernel keeps, bit for bit.
+KEPT = {
+    "dropout": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, dropout_p=0.5),
+    "mask that learns": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, torch.ones(L, S).requires_grad_()),
+    "another value width": lambda q, k, v: F.scaled_dot_product_attention(q, k, v[..., :7]),
+    "three axes": lambda q, k, v: F.scaled_dot_product_attention(q[0], k[0], v[0]),
+    "mask and causal": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, torch.ones(L, S), is_causal=True),
+    "no keys": lambda q, k, v: F.scaled_dot_product_attention(q, k[:, :, :0], v[:, :, :0]),
+    "columns apart": lambda q, k, v: F.scaled_dot_product_attention(q.mT.contiguous().mT, k, v),
+    "weights": lambda q, k, v: torch.nn.MultiheadAttention(D, 1, batch_first=True).eval()(q[0], q[0], q[0])[1],
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_we_do_not_take_runs_on_torchs_kernel(name):
+    tensors = inputs(learn=False)
+
+    def run():
+        torch.manual_seed(3)
+        return KEPT[name](*tensors)
+
+    theirs = run()
+    with clearhead.accelerate() as accelerated:
+        ours = run()
+    assert torch.equal(ours.isnan(), theirs.isnan())
+    assert torch.equal(ours.nan_to_num(), theirs.nan_to_num())
+    assert accelerated.counts["forward"] == accelerated.counts["module"] == 0
+
+
+def test_torchs_errors_stay():
+    query, key, value = inputs(learn=False)
+    with clearhead.accelerate(), pytest.raises(RuntimeError, match="Expected size"):
+        F.scaled_dot_product_attention(query, key[..., :7], value)
+    operator = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    with clearhead.accelerate() as accelerated, pytest.raises(RuntimeError):
+        operator(query[0], key[0], value[0])
+    assert accelerated.counts["forward"] == 0
+
+
+def test_the_plan_is_followed(monkeypatch):
+    tensors, upstream = inputs(), torch.ones(B, H, L, D)
+    stock = with_gradients(F.scaled_dot_product_attention, tensors, upstream)
+    monkeypatch.setattr(torch_overrides, "match", lambda *_args, **_options: plan.TORCH_FASTER)
+    with clearhead.accelerate() as accelerated:
+        same = with_gradients(F.scaled_dot_product_attention, tensors, upstream)
+    assert accelerated.counts == {"forward": 0, "backward": 0, "module": 0, "torch": 2}
+    assert all(map(torch.equal, same, stock))
+
+
+def test_gradients_of_a_few_tokens_stay_on_torchs_kernel(monkeypatch):
+    monkeypatch.setattr(torch_overrides, "is_forced", lambda: False)
+    tensors, upstream = inputs(), torch.ones(B, H, L, D)
+    with clearhead.accelerate() as accelerated:
+        with_gradients(F.scaled_dot_product_attention, tensors, upstream)
+        assert accelerated.counts == {"forward": 0, "backward": 0, "module": 0, "torch": 2}
+        with torch.no_grad():
+            F.scaled_dot_product_attention(*tensors)
+        assert accelerated.counts["forward"] == 1
+
+
+def test_the_torch_kernel_of_ours_is_still_torchs():
+    tensors, upstream = inputs(), torch.ones(B, H, L, D)
+    stock = with_gradients(clearhead.attention, tensors, upstream, kernel="torch")
+    with clearhead.accelerate() as accelerated:
+        same = with_gradients(clearhead.attention, tensors, upstream, kernel="torch")
+        assert not torch_sdpa.is_asked()
+    assert all(map(torch.equal, same, stock))
+    assert accelerated.counts == {"forward": 0, "backward": 0, "module": 0, "torch": 2}
+
+
+def is_torchs():
+    """Whether torch's own kernels are in torch's dispatcher."""
+    return not any(
+        "acceleration.py" in torch._C._dispatch_dump(f"aten::{name}")
+        for name in (torch_overrides.FORWARD, torch_overrides.BACKWARD, torch_overrides.MODULE)
+    )
+
+
+def test_undo_gives_torch_its_kernels_back_bit_for_bit():
+    tensors, upstream = inputs(), torch.randn(B, H, L, D)
+    before = with_gradients(F.scaled_dot_product_attention, tensors, upstream)
+    accelerated = clearhead.accelerate()
+    assert accelerated.is_active
+    assert not is_torchs()
+    assert "active" in repr(accelerated)
+    accelerated.undo()
+    accelerated.undo()
+    assert not accelerated.is_active
+    assert is_torchs()
+    assert all(map(torch.equal, with_gradients(F.scaled_dot_product_attention, tensors, upstream), before))
+    assert accelerated.counts["torch"] == accelerated.counts["forward"] == 0
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_calls_nest_and_are_undone_in_any_order(order):
+    calls = [clearhead.accelerate() for _ in range(3)]
+    for number in order:
+        assert not is_torchs()
+        calls[number].undo()
+    assert is_torchs()
+
+
+def test_an_exception_undoes_it_and_a_block_may_be_entered_again():
+    accelerated = clearhead.accelerate()
+    for _ in range(2):
+        with pytest.raises(AssertionError, match="in the block"), accelerated:
+            assert is_torchs(), "in the block"
+        assert is_torchs()
+
+
+def test_every_thread_runs_on_it_and_it_may_come_and_go_meanwhile():
+    query, key, value = inputs(learn=False)
+    exact, _ = reference.attention(query, key, value, scale=D**-0.5)
+    ready, done, wrong = threading.Event(), threading.Event(), []
+
+    def work():
+        torch.set_num_threads(1)
+        while not done.is_set():
+            if not torch.allclose(F.scaled_dot_product_attention(query, key, value).double(), exact, atol=1e-5):
+                wrong.append(1)
+            ready.set()
+
+    with clearhead.accelerate() as accelerated:
+        other = threading.Thread(target=lambda: F.scaled_dot_product_attention(query, key, value))
+        other.start()
+        other.join()
+        assert sum(accelerated.counts.values()) == 1
+    worker = threading.Thread(target=work)
+    worker.start()
+    ready.wait()
+    for _ in range(50):
+        with clearhead.accelerate():
+            F.scaled_dot_product_attention(query, key, value)
+    done.set()
+    worker.join()
+    assert not wrong
+
+
+def test_torchs_module_and_layers_in_evaluation_and_training():
+    x, padding = torch.randn(2, 7, 12), torch.zeros(2, 7, dtype=torch.bool)
+    padding[0, 5:] = True
+    future = torch.ones(7, 7, dtype=torch.bool).triu(1)
+    layer = torch.nn.TransformerEncoderLayer(12, 4, 24, dropout=0.0, batch_first=True)
+    attention = layer.self_attn
+    names = {"attn_mask": "src_mask", "key_padding_mask": "src_key_padding_mask"}
+    for options in ({}, {"attn_mask": future}, {"key_padding_mask": padding},
+                    {"attn_mask": future, "key_padding_mask": padding},
+                    {"attn_mask": future.expand(8, 7, 7), "key_padding_mask": padding}):  # fmt: skip
+        for run in (
+            lambda options=options: attention(x, x, x, need_weights=False, **options)[0],
+            lambda options=options: layer(x, **{names[name]: mask for name, mask in options.items()}),
+        ):
+            for training, counted in ((True, "forward"), (False, "module")):
+                layer.train(training)
+                with torch.set_grad_enabled(training):
+                    stock = run()
+                    with clearhead.accelerate() as accelerated:
+                        ours = run()
+                assert accelerated.counts[counted] == sum(accelerated.counts.values()) == 1
+                torch.testing.assert_close(ours, stock, rtol=1e-5, atol=1e-5)
+
+
+def test_a_query_that_may_attend_nothing_gives_0_in_torchs_module_too():
+    x, padding = torch.randn(2, 3, 4), torch.tensor([[False] * 3, [True] * 3])
+    layer = torch.nn.MultiheadAttention(4, 2, batch_first=True).eval()
+    with torch.no_grad(), clearhead.accelerate():
+        out, weights = layer(x, x, x, key_padding_mask=padding, need_weights=False)
+    assert weights is None
+    torch.testing.assert_close(out[1], layer.out_proj.bias.expand(3, 4))
+
+
+@pytest.mark.slow
+def test_a_bert_and_a_llama_run_learn_and_generate_on_it():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    small = {"vocab_size": 31, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2}
+    ids = torch.randint(1, 31, (2, 9), generator=torch.Generator().manual_seed(0))
+    padding = torch.ones_like(ids)
+    padding[0, 6:] = 0
+    bert = transformers.BertModel(
+        transformers.BertConfig(**small, num_attention_heads=4, attn_implementation="sdpa")
+    ).eval()
+    llama = transformers.LlamaForCausalLM(
+        transformers.LlamaConfig(**small, num_attention_heads=4, num_key_value_heads=2, attn_implementation="sdpa")
+    ).eval()
+    for model in (bert, llama):
+
+        def run(model=model):
+            out = model(ids, attention_mask=padding)[0]
+            model.zero_grad()
+            out.square().mean().backward()
+            return out.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+        stock = run()
+        with clearhead.accelerate() as accelerated:
+            ours = run()
+        assert accelerated.counts == {"forward": 2, "backward": 2, "module": 0, "torch": 0}
+        torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-5)
+    options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    stock = llama.generate(ids, **options)
+    with clearhead.accelerate() as accelerated:
+        assert torch.equal(llama.generate(ids, **options), stock)
+    assert accelerated.counts["forward"] == 10
+    assert accelerated.counts["torch"] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # by torch's own compiler
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+def test_a_compiled_program_calls_it_and_is_right_when_it_is_undone(backend):
+    tensors, upstream = inputs(), torch.randn(B, H, L, D)
+    allow = masks("bool", torch.float32)[0]["attn_mask"]
+    if backend == "inductor" and not any(map(os.path.exists, ("/usr/bin/g++", "/usr/bin/c++", "/usr/bin/clang++"))):
+        pytest.skip("inductor needs a C++ compiler")
+    torch.compiler.reset()
+    compiled = torch.compile(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, allow).sin(), backend=backend)
+    exact = with_gradients(lambda *t: reference.attention(*t, allow=allow, scale=D**-0.5)[0].sin(), tensors, upstream)
+    for _ in range(2):
+        with clearhead.accelerate() as accelerated:
+            ours = with_gradients(compiled, tensors, upstream)
+        assert accelerated.counts["forward"] == accelerated.counts["backward"] == 1
+        for mine, truth in zip((*ours, *with_gradients(compiled, tensors, upstream)), (*exact, *exact), strict=True):
+            assert (mine - truth).abs().amax() <= 64 * torch.finfo(torch.float32).eps
+    torch.compiler.reset()
+
+
+def test_export_autocast_func_and_modes():
+    query, key, value = inputs(learn=False, keys=L)
+
+    class Model(torch.nn.Module):
+        def forward(self, q, k, v):
+            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    exact = reference.attention(query, key, value, scale=D**-0.5, is_causal=True)[0].float()
+    with clearhead.accelerate() as accelerated:
+        exported = torch.export.export(Model(), (query, key, value)).module()
+        before = accelerated.counts["forward"]
+        torch.testing.assert_close(exported(query, key, value), exact, rtol=1e-5, atol=1e-5)
+        assert accelerated.counts["forward"] == before + 1
+        with torch.autocast("cpu", torch.bfloat16):
+            out = Model()(query, key, value)
+        assert out.dtype is torch.bfloat16
+        assert accelerated.counts["forward"] == before + 2
+        torch.testing.assert_close(out.float(), exact, rtol=0.02, atol=0.02)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch: there is no batching rule, so it loops
+            stacked = [torch.stack([t, 2 * t]) for t in (query, key, value)]
+            mapped = torch.vmap(Model())(*stacked)
+        assert accelerated.counts["forward"] == before + 4
+        for each, tensors in zip(mapped, zip(*stacked, strict=True), strict=True):
+            truth = reference.attention(*tensors, scale=D**-0.5, is_causal=True)[0].float()
+            torch.testing.assert_close(each, truth, rtol=1e-5, atol=1e-5)
+        torch.func.grad(lambda q: Model()(q, key, value).sum())(query)
+        assert accelerated.counts["backward"] == 1
+        with torch.device("cpu"), torch.inference_mode():
+            Model()(query, key, value)
+        assert accelerated.counts["forward"] == before + 6
+        assert accelerated.counts["torch"] == 0
+        meta = Model()(*(t.to("meta") for t in (query, key, value)))
+        assert meta.shape == exact.shape
+
+
+def test_a_second_derivative_is_refused_as_torch_refuses_it():
+    tensors = inputs()
+    with clearhead.accelerate():
+        out = F.scaled_dot_product_attention(*tensors).square().sum()
+        grads = torch.autograd.grad(out, tensors, create_graph=True)
+        with pytest.raises(RuntimeError, match="not implemented"):
+            grads[0].sum().backward()
+
+
+def test_gradients_that_come_expanded_negated_or_transposed():
+    tensors = inputs()
+    exact, _ = reference.attention(*tensors, scale=D**-0.5)
+    for upstream in (
+        torch.ones(()).expand(B, H, L, D),
+        torch.randn(B, L, H, D).transpose(1, 2),
+        torch.randn(B, H, D, L).mT,
+        torch._neg_view(torch.randn(B, H, L, D)),
+    ):
+        with clearhead.accelerate() as accelerated:
+            ours = torch.autograd.grad(F.scaled_dot_product_attention(*tensors), tensors, upstream)
+        assert accelerated.counts["backward"] == 1
+        truths = torch.autograd.grad(exact, tensors, upstream.double(), retain_graph=True)
+        for mine, truth in zip(ours, truths, strict=True):
+            assert (mine - truth).abs().amax() <= 64 * torch.finfo(torch.float32).eps
+
+
+sys.modules.setdefault("expecttest", types.SimpleNamespace(TestCase=unittest.TestCase))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_torchs_samples(dtype):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own test modules warn on import
+        from torch.testing._internal.common_methods_invocations import op_db
+    info = next(op for op in op_db if op.name == "nn.functional.scaled_dot_product_attention")
+    taken = 0
+    for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
+
+        def run(convert, sample=sample):
+            torch.manual_seed(0)
+            tensors = [convert(tensor) for tensor in (sample.input, *sample.args)]
+            options = {name: convert(value) for name, value in sample.kwargs.items()}
+            return with_gradients(F.scaled_dot_product_attention, tensors, torch.ones(()), **options)
+
+        stock = run(lambda value: value)
+        with clearhead.accelerate() as accelerated:
+            ours = run(lambda value: value)
+        if not accelerated.counts["forward"]:
+            assert all(map(torch.equal, ours, stock))
+            continue
+        taken += 1
+        exact = run(lambda value: value.detach().double().requires_grad_() if torch.is_tensor(value) else value)
+        # The samples lie in [-9, 9], and float64 is compared with torch's own, which is off as much as ours.
+        floor = 16 * torch.finfo(dtype).eps * {torch.float64: 480, torch.float32: 20}.get(dtype, 2)
+        for mine, theirs, truth in zip(ours, stock, exact, strict=True):
+            assert (mine - truth).abs().amax() <= 2 * (theirs - truth).abs().amax() + floor
+    assert taken >= 4  # the others have three axes, dropout or a mask that learns
+
+
+def python(program, **environment):
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split(), done.stderr
+
+
+COUNT = (
+    "import torch.nn.functional as F; q = torch.ones(1, 2, 3, 5); F.scaled_dot_product_attention(q, q, q); "
+    "from clearhead.multihead.acceleration import _installation as i; print(i._users, sum(i._overrides.counts.values()))"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("imports", ["import torch, clearhead", "import clearhead, torch"])
+def test_the_environment_turns_it_on_when_clearhead_is_imported(imports):
+    assert python(f"{imports}; {COUNT}", CLEARHEAD_ACCELERATE="1") == (["1", "1"], "")
+
+
+@pytest.mark.slow
+def test_the_environment_is_ignored_with_a_warning_where_it_says_nothing_we_know():
+    show = "import clearhead, torch; from clearhead.multihead.acceleration import _installation as i; print(i._users)"
+    assert python(show, CLEARHEAD_ACCELERATE="0") == (["0"], "")
+    printed, warned = python(show, CLEARHEAD_ACCELERATE="yes")
+    assert printed == ["0"]
+    assert "CLEARHEAD_ACCELERATE='yes' is ignored" in warned
+
+
+def test_without_the_native_library_it_is_refused_and_the_environment_warns(monkeypatch):
+    monkeypatch.setattr(acceleration, "library", None)
+    with pytest.raises(KernelError, match="native library, which was not built"):
+        clearhead.accelerate()
+    assert is_torchs()
+    monkeypatch.setenv("CLEARHEAD_ACCELERATE", "1")
+    with pytest.warns(RuntimeWarning, match="CLEARHEAD_ACCELERATE=1 has no effect"):
+        acceleration.accelerate_by_environment()
+    monkeypatch.setattr(acceleration, "library", object())
+    monkeypatch.setattr(acceleration, "reads_tensors", False)
+    with pytest.raises(KernelError, match="Update torch"):
+        clearhead.accelerate()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_keeps_it_and_undoes_its_own_alone():
+    program = """
+import os, torch, clearhead, torch.nn.functional as F
+torch.set_num_threads(1)
+q = torch.randn(1, 2, 5, 8)
+accelerated = clearhead.accelerate()
+out = F.scaled_dot_product_attention(q, q, q)
+child = os.fork()
+if child == 0:
+    same = torch.equal(F.scaled_dot_product_attention(q, q, q), out)
+    accelerated.undo()
+    os._exit(0 if same and sum(accelerated.counts.values()) == 2 else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), accelerated.is_active, sum(accelerated.counts.values()))
+"""
+    assert python(program)[0] == ["0", "True", "1"]
+
+
+def test_hooks_may_lay_out_saved_tensors_anew():
+    tensors, upstream = inputs(), torch.randn(B, H, L, D)
+    plain = with_gradients(F.scaled_dot_product_attention, tensors, upstream)
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda t: t.detach().mT.contiguous().mT, lambda t: t)
+    with clearhead.accelerate() as accelerated, hooks:
+        ours = with_gradients(F.scaled_dot_product_attention, tensors, upstream)
+    assert accelerated.counts == {"forward": 1, "backward": 1, "module": 0, "torch": 0}
+    for mine, stock in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, stock, rtol=1e-5, atol=1e-5)
