@@ -143,3 +143,36 @@ def test_the_changelog_is_in_the_form_of_keep_a_changelog():
     assert next(line for line in lines if line.startswith("## ")) == "## Unreleased"
     entries = [line for line in lines if not line.startswith(("#", "- ")) and line]
     assert entries == [], "one line a change"
+
+
+def design_table(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading of docs/design.md, without its head."""
+    section = (ROOT / "docs" / "design.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines() if line.startswith("|")][
+        2:
+    ]
+
+
+def test_the_first_files_to_open_have_the_functions_named_there():
+    rows = design_table("Where to begin")
+    assert len(rows) >= 7
+    for question, file, function in rows:
+        path, name = ROOT / file.strip("`"), function.strip("`")
+        pattern = rf"^def {name}\(" if path.suffix == ".py" else rf"^inline \w+ {name}\("
+        assert re.search(pattern, path.read_text(), re.M), f"{question} {file} has no {name}"
+
+
+def test_the_drawn_rooms_are_those_of_the_imports_and_have_no_circles():
+    grimp = pytest.importorskip("grimp", reason="import-linter is not installed")
+    spec = importlib.util.spec_from_file_location("draw_house", ROOT / "tools" / "draw_house.py")
+    draw_house = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(draw_house)
+    page = (ROOT / "docs" / "design.md").read_text()
+    drawn = page.split(draw_house.BEGIN)[1].split(draw_house.END)[0].strip()
+    without_lines = re.compile(r"(\| \w+ \| \d+ \|) \d+ \|")  # the number of lines changes with every commit
+    now = draw_house.drawing(grimp.build_graph("clearhead", cache_dir=None, exclude_type_checking_imports=True))
+    assert without_lines.sub(r"\1", drawn) == without_lines.sub(r"\1", now), "run python tools/draw_house.py --write"
+    assert {line.split("|")[4].strip() for line in drawn.splitlines() if line.startswith("| ")} <= {
+        "none",
+        "circles of imports inside",
+    }

@@ -23,7 +23,7 @@ Edges = dict[str, set[str]]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="put the drawing into docs/design.md")
-    text = drawing(grimp.build_graph("clearhead", cache_dir=None))
+    text = drawing(grimp.build_graph("clearhead", cache_dir=None, exclude_type_checking_imports=True))
     if not parser.parse_args().write:
         print(text)
         return 0

@@ -102,7 +102,7 @@ def test_without_javascript_one_reads_recalls_and_answers(page: Page) -> None:
     page.goto("/")
     page.get_by_role("link", name="Start").click()
     expect(page.locator("math")).not_to_have_count(0)
-    page.get_by_role("link", name="Now answer from memory").click()
+    page.get_by_role("link", name="Or answer from memory now").click()
     page.get_by_role("button", name="Show the answer").click()
     page.get_by_role("button", name="Good").click()
     page.goto(f"{TOPIC}/practice")

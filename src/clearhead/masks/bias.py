@@ -47,6 +47,9 @@ class Bias(Mask):
         bias = self if other.bias is None else Sum(self, other.bias)
         return bias if other.allow is None else Biased(other.allow, bias)
 
+    def __rand__(self, other: Mask) -> Mask:
+        return Biased(other, self)
+
     def __or__(self, other: Mask) -> Mask:
         raise OptionError(f"{self!r} | {other!r}: a bias cannot be an alternative. Join it with &.")
 
@@ -119,6 +122,9 @@ class Biased(Mask):
     def __and__(self, other: Mask) -> Mask:
         allow = self._allow if other.allow is None else And(self._allow, other.allow)
         return Biased(allow, self._bias if other.bias is None else Sum(self._bias, other.bias))
+
+    def __rand__(self, other: Mask) -> Mask:
+        return Biased(And(other, self._allow), self._bias)
 
     def __or__(self, other: Mask) -> Mask:
         raise OptionError(f"({self!r}) | {other!r}: a bias cannot be an alternative. Join the masks first, then & it.")

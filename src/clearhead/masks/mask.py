@@ -112,11 +112,7 @@ class Mask:
         return None
 
     def __and__(self, other: "Mask") -> "Mask":
-        if other.bias is not None:
-            from clearhead.masks.bias import Biased  # a bias is a kind of mask, so it is defined after it
-
-            return Biased(self if other.allow is None else And(self, other.allow), other.bias)
-        return And(self, other)
+        return NotImplemented if other.bias is not None else And(self, other)  # then Bias.__rand__ joins them
 
     def __or__(self, other: "Mask") -> "Mask":
         if other.bias is not None:

@@ -1,7 +1,13 @@
 """A mask as a small picture in text."""
 
-from clearhead.masks.mask import Mask
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from clearhead.spec import BlockState
+
+if TYPE_CHECKING:
+    from clearhead.masks.mask import Mask
 
 LARGEST = 32  # entries a side that are drawn one by one
 

@@ -4,21 +4,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from clearhead import arguments, kernels
 from clearhead.kernels import modes
 from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.prepare import is_causal_rule, matrix_takes, prepare
-from clearhead.kernels.plan import CHUNKED_RULE, CUSTOM_OPERATOR, DECOMPOSED, TORCH_STEPS, plan
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
-from clearhead.masks.lower import split_alibi
-from clearhead.matrix import AttentionMatrix
-from clearhead.multihead import chunked_rule
-from clearhead.multihead.operators import custom_op, decomposition, double_backward, torchscript
-from clearhead.multihead.operators import custom_op_vmap as _vmap  # noqa: F401 (registers the rules of torch.vmap)
-from clearhead.spec import Attention
+from clearhead.multihead.fused import fused, matrix_of
+from clearhead.multihead.operators import torchscript
+from clearhead.multihead.varlen import attention_nested
 
 
 def attention(
@@ -100,8 +95,6 @@ def attention(
     dropout_p, scale = checks.number("dropout_p", dropout_p), checks.number("scale", scale)
     checks.tensors(query, key, value)
     if query.is_nested or key.is_nested or value.is_nested:
-        from clearhead.multihead.varlen import attention_nested  # it calls back to this function
-
         options |= {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "scale": scale}
         return attention_nested(query, key, value, attention, options)
     if modes.traces_torchscript():
@@ -132,39 +125,3 @@ torchscript.define(attention)
 def are_plain(query: Tensor, key: Tensor, value: Tensor, *others: Any) -> bool:
     """Whether a call has nothing to be understood, asked or refused. Query, key and value may be nested."""
     return arguments.are_plain(*others) and arguments.are_plain(query, key, value, nested=True)
-
-
-def fused(problem: kernels.Problem, kernel: str | None = None) -> kernels.Result:
-    """Run a problem: the one way from this room to the kernels.
-
-    The dropout pattern's seed comes from torch's generator, so torch.manual_seed governs it.
-    """
-    if problem.attention.dropout_p == 1:  # every weight is dropped: zeros, with a graph
-        result = fused(problem.change(dropout_p=0.0), kernel)
-        return kernels.Result(result.out * 0, result.lse)
-    if has_torch_function_unary(problem.query) and not torch.compiler.is_compiling():
-        # A TorchFunctionMode is active: it has to see this call.
-        return handle_torch_function(fused, (problem.query,), problem, kernel)
-    planned = plan(problem, kernel)
-    if planned.path == TORCH_STEPS:
-        return double_backward.run(problem)
-    if planned.path == DECOMPOSED:
-        return decomposition.run(problem)
-    if planned.path == CUSTOM_OPERATOR:
-        return custom_op.run(problem, kernel)
-    if problem.attention.dropout_p > 0:
-        problem = problem.change(seed=int(torch.randint(2**62, (), device="cpu")))
-    if planned.path == CHUNKED_RULE:
-        return chunked_rule.run(problem, planned.kernel)
-    return kernels.run_planned(problem, str(planned.kernel))
-
-
-def matrix_of(problem: kernels.Problem, lse: Tensor) -> AttentionMatrix:
-    """The weights of a problem as an AttentionMatrix, from the lse that is known."""
-    attention = problem.attention.change(dropout_p=0.0, seed=0)
-    mask = attention.rule
-    if isinstance(mask, Mask):
-        slopes, offset, _ = split_alibi(mask.bias)
-        own = Attention.of(reach=attention.reach, alibi=slopes, first_query=offset, rule=mask.allow)
-        attention = attention.change(rule=None).under(own)
-    return AttentionMatrix.of(problem.query, problem.key, attention, value=problem.value, lse=lse)

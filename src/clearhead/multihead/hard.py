@@ -14,7 +14,7 @@ from clearhead.kernels.calls.prepare import prepare
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead import dense_weights
-from clearhead.multihead.functional import fused, matrix_of
+from clearhead.multihead.fused import fused, matrix_of
 
 Method = Literal["straight_through", "gumbel", "reinforce"]
 ROWS = 128  # queries sampled at a time

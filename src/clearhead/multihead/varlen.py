@@ -10,7 +10,7 @@ from clearhead import kernels
 from clearhead.arguments import checked
 from clearhead.errors import OptionError, ShapeError, shape_text
 from clearhead.kernels.calls import checks
-from clearhead.multihead.functional import fused
+from clearhead.multihead.fused import fused
 from clearhead.spec import Attention, divide_heads
 
 

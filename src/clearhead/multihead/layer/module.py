@@ -16,7 +16,8 @@ from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead import varlen
 from clearhead.multihead.cache import KVCache
 from clearhead.multihead.dense_weights import dense as dense_weights
-from clearhead.multihead.functional import are_plain, fused, matrix_of
+from clearhead.multihead.functional import are_plain
+from clearhead.multihead.fused import fused, matrix_of
 from clearhead.multihead.layer import checks, module_masks, projections
 from clearhead.multihead.layer.shared_heads import load_shared_heads
 from clearhead.multihead.positions import Rotary

@@ -22,13 +22,22 @@ with needs(*STUDIO):
     from clearhead.studio.accounts.throttle import Throttle
     from clearhead.studio.app import error_pages
     from clearhead.studio.explore import experiments, own_class, playground, walk
-    from clearhead.studio.learn import home, next_step, preferences, progress, search, topic
+    from clearhead.studio.learn import home, next_step, preferences, progress, search, topic, topic_map
     from clearhead.studio.learner.database import Database
     from clearhead.studio.learner.store import Store
     from clearhead.studio.lens import head_data, lens_pages
     from clearhead.studio.lens.readings import READINGS, Readings
     from clearhead.studio.library.library import Library, fill
-    from clearhead.studio.practice import assessments, feedback, mistakes, notes, offline_cards, practice
+    from clearhead.studio.practice import (
+        assessments,
+        feedback,
+        mistakes,
+        notes,
+        offline_cards,
+        placement,
+        practice,
+        sittings,
+    )
     from clearhead.studio.text.translation import _, languages, use_language
     from clearhead.studio.web.context import Context, context_of, secret_in
     from clearhead.studio.web.cross_site import check_origin
@@ -37,21 +46,8 @@ with needs(*STUDIO):
     from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
 
 PARTS = (
-    *(
-        home,
-        next_step,
-        topic,
-        practice,
-        mistakes,
-        assessments,
-        feedback,
-        own_class,
-        walk,
-        head_data,
-        playground,
-        experiments,
-    ),
-    *(progress, search, notes, preferences, offline_cards, lens_pages),
+    *(home, next_step, topic, topic_map, practice, placement, sittings, mistakes, assessments, feedback, own_class),
+    *(walk, head_data, playground, experiments, progress, search, notes, preferences, offline_cards, lens_pages),
 )
 FOLDER = Path(__file__).parents[1]  # of the studio: its static files are there
 

@@ -35,7 +35,9 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
     progress, place = context.progress, going_on(context)
     topics = list(context.library.topics())
     if not progress.history and place is None:
-        return render(request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics)
+        return render(
+            request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics, skip=_skip(context)
+        )
     session = today(context)
     tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= WEAK_FROM]
     return render(
@@ -55,6 +57,12 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
         way=path.following(path.ways(context), place.address if place else ""),
         now=context.now(),
     )
+
+
+def _skip(context: Context) -> bool:
+    """Return whether a placement test lets one skip the first topic."""
+    first = next(iter(context.library.topics()), None)
+    return first is not None and path.can_be_skipped(context, *first)
 
 
 def _lately_right(mastery: Mastery) -> float:

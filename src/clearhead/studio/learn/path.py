@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from clearhead.course import Item, Pack, Topic
 from clearhead.course.pack.minutes import ITEM_MINUTES, page_minutes
+from clearhead.studio.questions.assessment import TEST
 from clearhead.studio.questions.question import ASKED
 from clearhead.studio.text.translation import mark
 from clearhead.studio.web.context import Context
 
 LEG = 15  # minutes that a leg is to take
+FEWEST = 5  # questions that a placement test needs
 FIGURE_MINUTES = 2.0  # at a figure that is not an author's page
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 # The order of the kinds within a leg: what one predicts, then other questions, then cards, then one's own code.
@@ -77,6 +79,12 @@ class Way:
 def has_walk(pack: Pack, topic: Topic) -> bool:
     """Return whether Walk has something to show for this topic."""
     return "walk" in topic.pages or any(WALKED.intersection(item.concepts) for item in pack.items_of(topic.id))
+
+
+def can_be_skipped(context: Context, pack: Pack, topic: Topic) -> bool:
+    """Return whether a placement test lets one skip this topic: others stand on it, and it has the questions."""
+    stood_on = any(topic.id in other.needs for other in pack.topics)
+    return stood_on and sum(item.kind in TEST for item in context.library.items_of(pack, topic)) >= FEWEST
 
 
 def steps_of(pack: Pack, topic: Topic) -> list[Step]:

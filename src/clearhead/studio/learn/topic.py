@@ -141,6 +141,7 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
         passed=passed,
         concepts=concepts,
         way=path.way(context, pack, topic),
+        skip=not topic.needs and path.can_be_skipped(context, pack, topic),
         needs=[pack.topic(id) for id in topic.needs],
     )
 

@@ -17,11 +17,14 @@ from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import Context
 from clearhead.studio.web.rendering import render
 
+# The short sittings that Home offers, which are modes of their own: kind -> name.
+SITTINGS = {"five": mark("Five minutes"), "interview": mark("Interview")}
 MODES = {
     "recall": mark("Recall"),
     "practice": mark("Practice"),
     "review": mark("Review"),
     "path": mark("Path"),
+    **SITTINGS,
     "build": mark("Build"),
     "test": mark("Test"),
     "challenge": mark("Challenge"),
@@ -148,7 +151,9 @@ def onward(context: Context, item: Item, mode: str, *, graded: str = "", focus: 
     """Return the address that "Next" leads to from this item, with the same focus or in the same session."""
     if mode in ("test", "challenge"):  # an answer that is shown after the assessment has ended
         mode = "practice"
-    if mode == "review":
+    if mode in SITTINGS:
+        base = f"/sittings/{mode}?after={item.id}"
+    elif mode == "review":
         base = f"/review?after={item.id}" + (f"&since={since}" if since else "")
     elif mode == "path":
         base = (

@@ -65,7 +65,7 @@ def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: 
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Test")))
     count = min(assessment.LENGTH, len(items))
     place = _("question %(place)s of %(all)s", place=len(answers) + 1, all=count)
-    draft = _draft(context, item, "test", str(id), len(answers), request.scope["path"]).but(place=place)
+    draft = answer_draft(context, item, "test", str(id), len(answers), request.scope["path"]).but(place=place)
     return ask(request, context, item, draft)
 
 
@@ -139,7 +139,7 @@ def sit_challenge(
         name=_(now.name).lower(),
         left=many("%(count)s try left", "%(count)s tries left", now.left),
     )
-    draft = _draft(context, now.item, "challenge", str(id), now.place, here, tries=len(now.tries))
+    draft = answer_draft(context, now.item, "challenge", str(id), now.place, here, tries=len(now.tries))
     return ask(
         request,
         context,
@@ -207,7 +207,7 @@ def _by_concept(context: Context, answers: list[Attempt]) -> list[ConceptVerdict
     return sorted(verdicts, key=lambda verdict: (verdict.right / verdict.asked, verdict.mastery.concept))
 
 
-def _draft(context: Context, item: Item, mode: str, id: str, place: int, back: str, *, tries: int = 0) -> Draft:
+def answer_draft(context: Context, item: Item, mode: str, id: str, place: int, back: str, *, tries: int = 0) -> Draft:
     """Return the draft of one place in an assessment; its clock starts when the place is first shown."""
     draft = new_draft(context, item, mode)
     at = _began(context, id, place, draft.at)

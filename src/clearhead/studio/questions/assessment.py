@@ -24,6 +24,8 @@ SLOTS: Mapping[str, tuple[str, tuple[str, ...], int]] = {
     "debug": (mark("Debug"), ("debug", "order"), 120),
     "concept": (mark("Concept"), ("match", "order", "choice"), 150),
 }
+PLACEMENT = 6  # questions of a placement test at most
+MISSED = 1  # wrong answers with which one is still placed
 PASS = 0.9  # share of right answers with which a whole test is passed
 CLOCKS = {"off": 0.0, "1": 1.0, "1.5": 1.5, "2": 2.0}
 
@@ -141,6 +143,20 @@ def _drawn(items: Sequence[Item], assessment_id: str) -> list[tuple[str, Item]]:
 def passed(answers: Sequence[Attempt]) -> bool:
     """Return whether these answers pass a test: all were given and nearly all were right."""
     return len(answers) == LENGTH and sum(answer.correct for answer in answers) >= PASS * LENGTH
+
+
+def placement_over(answers: Sequence[Attempt], count: int) -> bool:
+    """Return whether a placement test of `count` questions is decided."""
+    return len(answers) >= count or _wrong(answers) > MISSED
+
+
+def placed(answers: Sequence[Attempt], count: int) -> bool:
+    """Return whether these answers let one skip the topic: all were given, and at most one was wrong."""
+    return len(answers) >= count and _wrong(answers) <= MISSED
+
+
+def _wrong(answers: Sequence[Attempt]) -> int:
+    return sum(not answer.correct for answer in answers)
 
 
 def _of(items: Sequence[Item], kind: str, used: set[str]) -> list[Item]:

@@ -1,0 +1,109 @@
+"""Routes of the two short sittings that Home offers: "I have five minutes" and "I have an interview".
+
+The questions of a sitting are chosen when it begins and kept, so that it can be left and gone on with. An answer gets
+its feedback at once; the report stands at the end.
+"""
+
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Form, HTTPException, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from clearhead.course import Attempt, Item
+from clearhead.course.pack.minutes import ITEM_MINUTES
+from clearhead.studio.learn import home, path, topic
+from clearhead.studio.practice.asking import SITTINGS, ask, new_draft
+from clearhead.studio.questions.telling import most_telling
+from clearhead.studio.text.translation import _
+from clearhead.studio.web.context import Context, CurrentContext
+from clearhead.studio.web.rendering import render
+
+router = APIRouter()
+MINUTES = 5
+
+
+@router.get("/interview", response_class=HTMLResponse)
+def interview(request: Request, context: CurrentContext) -> HTMLResponse:
+    """Show the sheets to read before the twelve questions, of the topics that those are from."""
+    chosen = _telling(context)
+    if not chosen:
+        raise topic.nothing(context, _("There is no question here yet."))
+    topics = {item.topic: (context.library.pack_of(item.id), context.library.topic_of(item)) for item in chosen}
+    sheets = [(pack, this) for pack, this in context.library.topics() if (pack, this) in topics.values()]
+    return render(
+        request, "practice/interview.html", count=len(chosen), sheets=sheets, going=_going(context, "interview")
+    )
+
+
+@router.post("/sittings/{kind}")
+def begin(context: CurrentContext, kind: str, again: Annotated[bool, Form()] = True) -> Response:
+    """Choose the questions of a sitting, or go on with the one that was begun."""
+    _known(kind)
+    if again or not _going(context, kind):
+        items = _telling(context) if kind == "interview" else _five_minutes(context)
+        kept = {"items": [item.id for item in items], "at": context.now().timestamp()}
+        context.store.keep(f"sitting:{kind}", json.dumps(kept))
+    return RedirectResponse(f"/sittings/{kind}", 303)
+
+
+@router.get("/sittings/{kind}", response_class=HTMLResponse)
+def sit(request: Request, context: CurrentContext, kind: str) -> Response:
+    """Ask the next question of a sitting; at its end, report."""
+    _known(kind)
+    items, answers = _state(context, kind)
+    left = next((item for item in items if item.id not in answers), None)
+    if left is not None:
+        place = _("%(place)s of %(all)s", place=len(answers) + 1, all=len(items))
+        return ask(request, context, left, new_draft(context, left, kind).but(place=place))
+    return render(
+        request,
+        "practice/sitting_report.html",
+        kind=kind,
+        title=SITTINGS[kind],
+        answers=[(answers[item.id], item) for item in items],
+        right=sum(answer.correct for answer in answers.values()),
+    )
+
+
+def _known(kind: str) -> None:
+    if kind not in SITTINGS:
+        raise HTTPException(404, _("There is no sitting %(kind)s.", kind=kind))
+
+
+def _state(context: Context, kind: str) -> tuple[list[Item], dict[str, Attempt]]:
+    """Return the questions of the sitting, and the first answer to each since it began."""
+    kept = json.loads(context.store.kept(f"sitting:{kind}") or '{"items": [], "at": 0}')
+    items = [context.library.items[id] for id in kept["items"] if id in context.library.items]
+    answers: dict[str, Attempt] = {}
+    for item in items:
+        for attempt in context.history.by_item.get(item.id, ()):
+            if attempt.mode == kind and attempt.at.timestamp() >= kept["at"]:
+                answers.setdefault(item.id, attempt)
+    return items, answers
+
+
+def _going(context: Context, kind: str) -> bool:
+    """Return whether a sitting was begun and not ended."""
+    items, answers = _state(context, kind)
+    return 0 < len(answers) < len(items)
+
+
+def _telling(context: Context) -> list[Item]:
+    library = context.library
+    return most_telling(library.items.values(), library.proved, context.progress)
+
+
+def _five_minutes(context: Context) -> list[Item]:
+    """Return what fits into five minutes: what is due first, then what comes next on the path."""
+    way = path.following(path.ways(context))
+    steps = path.steps_of(way.pack, way.topic) if way else []
+    fresh = [step.item for step in steps if step.item and not context.progress.items[step.item.id].attempts]
+    chosen: dict[str, Item] = {}
+    left = float(MINUTES)
+    for item in [*home.today(context).again, *fresh]:
+        minutes = context.history.seconds.get(item.id, 60 * ITEM_MINUTES[item.kind]) / 60
+        if item.id in context.library.items and item.id not in chosen and minutes <= left:
+            chosen[item.id] = item
+            left -= minutes
+    return list(chosen.values())

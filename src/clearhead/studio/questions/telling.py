@@ -1,0 +1,45 @@
+"""The questions that tell most about what somebody knows, chosen by computation. Pure functions without storage."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from clearhead.course import Item, Progress, Proved
+from clearhead.course.progress.elo import expected
+from clearhead.studio.questions.assessment import TEST
+
+
+def discrimination(item: Item, proved: Proved, progress: Progress) -> float:
+    """Return how well an answer tells those who know from those who do not.
+
+    An answer whose outcome is open (Fisher information p(1 - p), with p from the Elo ratings) tells more than a sure
+    one, and an item whose wrong answers each stand for another misconception tells more than one whose answer is
+    right or wrong alone.
+    """
+    p = expected(progress.ability, progress.items[item.id].elo)
+    named = {option.misconception for option in proved.options if option.misconception}
+    return 4 * p * (1 - p) * (1 + len(named) / 4)
+
+
+def most_telling(
+    items: Iterable[Item], proved: Mapping[str, Proved], progress: Progress, count: int = 12
+) -> list[Item]:
+    """Return the questions that together cover most of the course, the easy ones first.
+
+    Chosen one by one: each concept weighs as many items as the course has of it, and half as much, a third as much …
+    once it was asked; the gain of an item is the weight of its concepts times its discrimination.
+    """
+    left = [item for item in items if item.kind in TEST]
+    weight = Counter(concept for item in left for concept in item.concepts)
+    tells = {item.id: discrimination(item, proved[item.id], progress) for item in left}
+    asked: Counter[str] = Counter()
+    chosen: list[Item] = []
+
+    def gain(item: Item) -> float:
+        return tells[item.id] * sum(weight[concept] / (1 + asked[concept]) for concept in item.concepts)
+
+    while left and len(chosen) < count:
+        best = max(left, key=gain)  # the first of equals, in course order
+        chosen.append(best)
+        left.remove(best)
+        asked.update(best.concepts)
+    return sorted(chosen, key=lambda item: item.difficulty)
