@@ -96,9 +96,11 @@ def test_the_operator_gives_the_lse_as_torchs_does(dtype):
 
 
 @pytest.mark.parametrize("forward_accelerated", [True, False])
-def test_a_graph_may_be_made_on_one_side_and_run_backward_on_the_other(forward_accelerated):
-    tensors = inputs()
-    allow, upstream = masks("bool", torch.float32)[0]["attn_mask"], torch.randn(B, H, L, D)
+@pytest.mark.parametrize("keys", [1, S])
+def test_a_graph_may_be_made_on_one_side_and_run_backward_on_the_other(forward_accelerated, keys):
+    tensors = inputs(keys=keys)
+    tensors[1].data[:, :, 0] = 0  # with one key a lse of 0 is that of a row with a logit
+    allow, upstream = masks("bool", torch.float32)[0]["attn_mask"][..., :keys], torch.randn(B, H, L, D)
     accelerated = clearhead.accelerate()
     if not forward_accelerated:
         accelerated.undo()
@@ -380,6 +382,31 @@ def test_a_second_derivative_is_refused_as_torch_refuses_it():
         grads = torch.autograd.grad(out, tensors, create_graph=True)
         with pytest.raises(RuntimeError, match="not implemented"):
             grads[0].sum().backward()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("hidden", ["-inf", "lowest"])
+def test_rows_that_may_attend_nothing_give_0_and_gradients_of_0(dtype, hidden):
+    number = -torch.inf if hidden == "-inf" else torch.finfo(dtype).min
+    if dtype is torch.float16 and hidden == "lowest":
+        pytest.skip("float16's lowest number, -65504, is a logit like others")
+    for keys in (1, 3, S):
+        for shape in ((L, keys), (B, 1, L, keys), (B, H, 1, keys)):
+            query, key, value = inputs(dtype, 2, keys=keys)
+            empty = torch.rand(shape[:-1], generator=torch.Generator().manual_seed(4)) > 0.5
+            mask = torch.zeros(shape, dtype=dtype).masked_fill(empty[..., None], number)
+            upstream = torch.randn(B, H, L, D).to(dtype)
+            with clearhead.accelerate() as accelerated:
+                out = F.scaled_dot_product_attention(query, key, value, mask, enable_gqa=True)
+                grads = torch.autograd.grad(out, (query, key, value), upstream)
+            assert accelerated.counts == {"forward": 1, "backward": 1, "module": 0, "torch": 0}
+            rows = empty.broadcast_to(B, H, L)
+            assert out[rows].abs().max() == grads[0][rows].abs().max() == 0
+            exact = with_gradients(
+                reference.attention, (query, key, value), upstream, allow=~rows[..., None], scale=D**-0.5
+            )
+            for mine, truth in zip((out, *grads), exact, strict=True):
+                assert (mine - truth).abs().amax() <= 64 * torch.finfo(dtype).eps * (1 + truth.abs().amax())
 
 
 def test_gradients_that_come_expanded_negated_or_transposed():
