@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "dispatch/tile_permission.h"
+
 namespace clearhead {
 
 #if defined(__x86_64__) || defined(__i386__)
@@ -36,6 +38,7 @@ bool cpu_supports(const char* features) {
   for (const char* name = features; *name;) {
     const size_t length = std::strcspn(name, ",");
     if (!has(name, length)) return false;
+    if (!std::strncmp(name, "amx-", 4) && !may_use_tiles()) return false;
     name += length + (name[length] == ',');
   }
   return true;

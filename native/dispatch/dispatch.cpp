@@ -69,14 +69,30 @@ void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int 
   while (rows > lanes && p.batch * p.heads * ((p.length + rows - 1) / rows) < 4 * threads) rows /= 2;
   if (rows < lanes) rows = lanes;
   const int64_t blocks = (p.length + rows - 1) / rows, items = p.batch * p.heads * blocks;
-  const size_t each = in_lines(passes.forward_scratch(p, found, rows));
-  const Scratch<Number> scratch(each * threads);
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (threads > 1)
-  for (int64_t item = 0; item < items; item++) {
-    // The last block of a causal head is the longest, so it goes first.
-    const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
-    const int64_t here = first + rows < p.length ? rows : p.length - first;
-    passes.forward(p, found, head / p.heads, head % p.heads, first, here, scratch.get() + thread_number() * each);
+  const size_t each = in_lines(passes.forward_scratch(p, found, rows)), tiled = in_lines(passes.tiled_keys(p));
+  const int64_t kv_heads = p.batch * p.kv_heads, group = p.heads / p.kv_heads;
+  const Scratch<Number> all(each * threads + tiled * kv_heads);
+  Number *const scratch = all.get(), *const tiles = scratch + each * threads;
+  constexpr int64_t kPart = 8;  // blocks of keys laid out by one work item
+  const int64_t key_blocks = (p.keys + kTiledKeys - 1) / kTiledKeys, parts = (key_blocks + kPart - 1) / kPart;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    if (tiled) {
+#pragma omp for schedule(static)
+      for (int64_t item = 0; item < kv_heads * parts; item++) {
+        const int64_t head = item / parts, block = item % parts * kPart;
+        passes.tile_keys(p, head / p.kv_heads, head % p.kv_heads, block,
+                         block + kPart < key_blocks ? block + kPart : key_blocks, tiles + tiled * head);
+      }
+    }
+#pragma omp for schedule(dynamic)
+    for (int64_t item = 0; item < items; item++) {
+      // The last block of a causal head is the longest, so it goes first.
+      const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
+      const int64_t here = first + rows < p.length ? rows : p.length - first;
+      passes.forward(p, found, head / p.heads, head % p.heads, first, here, tiles + tiled * (head / group),
+                     scratch + thread_number() * each);
+    }
   }
 }
 

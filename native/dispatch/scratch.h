@@ -30,7 +30,7 @@ inline size_t in_lines(size_t n) { return (n + 15) / 16 * 16; }
 
 // Scratch that a calling thread keeps from call to call while it is small: the allocator would give the pages back
 // to the system each time, and faulting them in again took ten times as long as a small attention (bench/LOG.md).
-constexpr size_t kKept = 1 << 20;
+constexpr size_t kKept = 1 << 22;
 
 template <class Number>
 class Scratch {

@@ -39,6 +39,7 @@ inline TileState tile_at(const Attention& p, Real* scratch, int64_t tile) {
 struct Asked {
   Real *surprise, *squares;  // [kTile], both of weights relative to `offset`
   Best best;
+  Real* peak = nullptr;  // [kTile] the weight of the largest logit relative to `offset`, where it is not 1
 };
 
 inline int64_t asked_numbers(const Statistics* s) { return s ? 2 * kTile + best_numbers(s->top) : 0; }
@@ -122,7 +123,7 @@ inline void store_asked(const Statistics& s, const Asked& asked, int64_t lane, i
   const bool empty = share == 0 || top == -kInfinity;
   if (s.entropy)
     s.entropy[row] = empty ? 0 : Real(kLn2 * share * asked.surprise[lane] - share * sum * __builtin_log(share));
-  if (s.maximum) s.maximum[row] = empty ? 0 : Real(share);
+  if (s.maximum) s.maximum[row] = empty ? 0 : Real(asked.peak ? share * asked.peak[lane] : share);
   if (s.squares) s.squares[row] = empty ? 0 : Real(share * share * asked.squares[lane]);
   if (s.mass) s.mass[row] = empty ? 0 : Real(share * sum);
   if (s.top) store_best(s, asked.best, slope, lse == -kInfinity ? kInfinity : lse * kLog2E, lane, row);
@@ -155,9 +156,10 @@ struct RealBlock {
   static void correct(const TileState&, Real*) {}  // what the output is multiplied by
 };
 
-template <bool kAsked, class Block>
-inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
-                        Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows, Real* space) {
+// The lse of a tile's queries and, where asked for, their statistics; leaves in state.top what the output is multiplied by.
+template <bool kAsked>
+inline void shares_of_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
+                           Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows) {
   Real* const share = state.top;  // not needed any more
   for (int64_t i = 0; i < kTile; i++) {
     double offset = state.offset[i], total = state.sum[i], rescale = 1;
@@ -174,8 +176,14 @@ inline void finish_tile(const Attention& p, const Statistics* s, const TileState
                   total == 0 ? 0 : rescale / total, state.sum[i], Real(lse));
     share[i] = total == 0 ? 0 : Real(rescale / total);  // NaN passes through
   }
-  Block::correct(state, share);
-  unpack_lanes(state.out, kTile, rows, p.value_width, share, p.out, p.dtype, batch, head, first, space);
+}
+
+template <bool kAsked, class Block>
+inline void finish_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
+                        Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows, Real* space) {
+  shares_of_tile<kAsked>(p, s, state, asked, slope, batch, head, first, rows);
+  Block::correct(state, state.top);
+  unpack_lanes(state.out, kTile, rows, p.value_width, state.top, p.out, p.dtype, batch, head, first, space);
 }
 
 template <bool kAsked, class Block>
@@ -228,6 +236,20 @@ inline void forward_rows(const Attention& p, const Statistics* s, int64_t batch,
     finish_tile<kAsked, Block>(p, s, tile_at(p, scratch, t), asked(t), m.slope, batch, head, first + t * kTile,
                                smaller(kTile, rows - t * kTile), row_space);
 }
+
+// The output is divided by the sum of the weights it was made of, the rounded ones, and so stays a mean of the values: an
+// error of a weight counts by how far its value is from that mean, not from 0. The lse keeps the exact sum.
+inline void correct_for_rounding(const TileState& state, Real* share) {
+  UNROLL for (int v = 0; v < 2; v++) {
+    const Vec exact = load(state.exact + v * LANES), rounded = load(state.rounded + v * LANES);
+    Real* const at = share + v * LANES;
+    store(at, load(at) * (rounded > splat(0.0f) ? exact / rounded : splat(1.0f)));
+  }
+}
+
+// Keys and values are read where they lie: nothing is laid out before.
+inline size_t nothing_tiled(const Attention&) { return 0; }
+inline void tile_nothing(const Attention&, int64_t, int64_t, int64_t, int64_t, Real*) {}
 
 template <class Block>
 inline void forward_in(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first,

@@ -4,6 +4,10 @@
 #include "passes/forward.h"
 #include "vector/pairs.h"
 
+#ifdef TILES
+#include "tiles/forward.h"
+#endif
+
 namespace clearhead {
 namespace {
 
@@ -74,15 +78,7 @@ struct PairBlock {
                               n, Rescale{state.out, kTile, alpha[0], alpha[1]});
   }
 
-  // The output is divided by the sum of the weights it was made of, the rounded ones, and so stays a mean of the
-  // values: an error of a weight counts by how far its value is from that mean, not from 0. The lse keeps the exact sum.
-  static void correct(const TileState& state, float* share) {
-    UNROLL for (int v = 0; v < 2; v++) {
-      const Vec exact = load(state.exact + v * LANES), rounded = load(state.rounded + v * LANES);
-      float* const at = share + v * LANES;
-      store(at, load(at) * (rounded > splat(0.0f) ? exact / rounded : splat(1.0f)));
-    }
-  }
+  static void correct(const TileState& state, float* share) { correct_for_rounding(state, share); }
 
  private:
   static const uint16_t* place(const Tensor& t, int64_t batch, int64_t head, int64_t row) {
@@ -97,12 +93,29 @@ struct PairBlock {
 };
 
 void forward(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
-             float* scratch) {
+             const float* tiled, float* scratch) {
+#ifdef TILES
+  if (p.dtype == kBFloat16) return forward_on_tiles(p, s, batch, head, first, rows, tiled, scratch);
+#else
+  (void)tiled;
+#endif
 #ifdef PAIRS
   if (p.dtype == kBFloat16) return forward_in<PairBlock>(p, s, batch, head, first, rows, scratch);
 #endif
   forward_in<RealBlock>(p, s, batch, head, first, rows, scratch);
 }
+
+#ifdef TILES
+size_t tiled_keys(const Attention& p) { return p.dtype == kBFloat16 ? tiled_numbers(p) : 0; }
+size_t scratch_of_forward(const Attention& p, const Statistics* s, int64_t rows) {
+  return p.dtype == kBFloat16 ? tiles_scratch(p, s) : forward_scratch(p, s, rows);
+}
+constexpr auto tile_keys = lay_out_keys;
+#else
+constexpr auto tiled_keys = nothing_tiled;
+constexpr auto scratch_of_forward = forward_scratch;
+constexpr auto tile_keys = tile_nothing;
+#endif
 
 }  // namespace
 }  // namespace clearhead

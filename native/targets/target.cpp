@@ -1,5 +1,6 @@
 // Compiled once per CPU target, with -DTARGET=name -DLANES=… -DROWS=… and that target's -m flags, which -DNEEDS= lists
-// without the -m; with -DPAIRS where bfloat16 is multiplied in pairs; -DDOUBLES_OF=name says whose float64 is its own
+// without the -m; with -DPAIRS where bfloat16 is multiplied in pairs, -DTILES
+// where on tile registers; -DDOUBLES_OF=name says whose float64 is its own
 // (target_f64.cpp). -DDTYPES= lists what it computes, if not all four; -DFOR_TESTS keeps it from being chosen.
 #include "passes/backward.h"
 #include "passes/decode.h"
@@ -21,8 +22,8 @@
 #else
 #define IS_FOR_TESTS false
 #endif
-#if defined(PAIRS) && defined(__AVX512BF16__)
-#define FLUSHES "bfloat16"  // vdpbf16ps takes denormals for 0
+#if defined(TILES) || (defined(PAIRS) && defined(__AVX512BF16__))
+#define FLUSHES "bfloat16"  // tdpbf16ps and vdpbf16ps take denormals for 0
 #else
 #define FLUSHES ""
 #endif
@@ -33,7 +34,7 @@ extern const Target JOINED(target_, TARGET);
 const Target JOINED(target_, TARGET) = {
     {TEXT(TARGET), kTile, TEXT(NEEDS), TEXT(DTYPES), FLUSHES, IS_FOR_TESTS},
     {
-        forward_scratch, forward,
+        scratch_of_forward, tiled_keys, tile_keys, forward,
         decode_partial, decode_scratch, decode, decode_merge,
         backward, backward_scratch, key_sums, store_key_sums,
     },

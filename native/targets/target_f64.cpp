@@ -10,7 +10,7 @@ namespace clearhead {
 namespace {
 
 void forward(const Attention& p, const Statistics*, int64_t batch, int64_t head, int64_t first, int64_t rows,
-             double* scratch) {
+             const double*, double* scratch) {
   forward_rows<false, RealBlock>(p, nullptr, batch, head, first, rows, scratch);
 }
 
@@ -18,7 +18,7 @@ void forward(const Attention& p, const Statistics*, int64_t batch, int64_t head,
 
 extern const Passes<double> JOINED(doubles_, TARGET);
 const Passes<double> JOINED(doubles_, TARGET) = {
-    forward_scratch, forward,
+    forward_scratch, nothing_tiled, tile_nothing, forward,
     decode_partial, decode_scratch, decode, decode_merge,
     backward, backward_scratch, key_sums, store_key_sums,
 };

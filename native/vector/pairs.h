@@ -3,10 +3,6 @@
 #pragma once
 #include "vector/product.h"
 
-#ifdef __AVX512BF16__
-#include <immintrin.h>
-#endif
-
 namespace clearhead {
 namespace {
 

@@ -5,6 +5,10 @@
 #pragma once
 #include "arguments.h"
 
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
 #define UNROLL _Pragma("GCC unroll 16")
 
 namespace clearhead {
@@ -41,7 +45,13 @@ inline Vec splat(Real x) { return x - Vec{}; }
 inline VecI splat_int(Int x) { return x - VecI{}; }
 
 // Where x is NaN the answer is `other`: a NaN must not become the row's maximum, it shows in the sum instead.
-inline Vec maximum(Vec x, Vec other) { return x > other ? x : other; }
+inline Vec maximum(Vec x, Vec other) {
+#if defined(__AVX512F__)  // gcc 12 makes two instructions of the comparison where x is a constant
+  if constexpr (sizeof(Vec) == 64 && kBytes == 4) return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)x, (__m512)other);
+  if constexpr (sizeof(Vec) == 64 && kBytes == 8) return (Vec)_mm512_maskz_max_pd(0xFF, (__m512d)x, (__m512d)other);
+#endif
+  return x > other ? x : other;
+}
 
 inline Real total_of(Vec x) {
   Real sum = 0;
@@ -67,19 +77,24 @@ constexpr Real kPower[] = {0.00132647273f, 0.00967151299f, 0.0555073358f, 0.2402
 // 2^x in place for x <= kExponents, relative error 1.1e-7 (floats) or 2.3e-16 (doubles); exactly 0 half under
 // -kExponents and at -inf, exactly 1 at 0, NaN at NaN. x = n + f with |f| <= 1/2. Several vectors go side by side, for
 // one alone waits 45 cycles for itself, and few fit into what a core looks ahead.
-template <int N>
-inline __attribute__((always_inline)) void exp2_all(Vec (&x)[N]) {
+template <int N, int Terms>
+inline __attribute__((always_inline)) void exp2_by(Vec (&x)[N], const Real (&power)[Terms]) {
   // Adding 1.5 * 2^kMantissa rounds to an integer; what is added more makes the low bits 2^n's exponent.
   const Vec low = splat(-kExponents), round = splat(Real(UInt(3) << (kMantissa - 1)) + kExponents);
   Vec t[N], p[N];
   UNROLL for (int i = 0; i < N; i++) x[i] = maximum(low, x[i]);
   UNROLL for (int i = 0; i < N; i++) t[i] = x[i] + round;
   UNROLL for (int i = 0; i < N; i++) x[i] -= t[i] - round;
-  UNROLL for (int i = 0; i < N; i++) p[i] = splat(kPower[0]);
-  UNROLL for (size_t k = 1; k < sizeof(kPower) / kBytes; k++)
-    UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * x[i] + splat(kPower[k]);
+  UNROLL for (int i = 0; i < N; i++) p[i] = splat(power[0]);
+  UNROLL for (int k = 1; k < Terms; k++)
+    UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * x[i] + splat(power[k]);
   UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * x[i] + splat(1);
   UNROLL for (int i = 0; i < N; i++) x[i] = p[i] * (Vec)((VecI)t[i] << kMantissa);
+}
+
+template <int N>
+inline __attribute__((always_inline)) void exp2_all(Vec (&x)[N]) {
+  exp2_by(x, kPower);
 }
 
 inline Vec exp2(Vec x) {

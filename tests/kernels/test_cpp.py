@@ -18,6 +18,7 @@ X86: dict[str, tuple[Shape, Shape | None, list[str]]] = {
     "avx2": ((8, 6), (4, 6), AVX2),
     "avx2w16": ((16, 8), (8, 8), AVX2),
     "avx2bf16w16": ((16, 8), None, [*AVX2, "-DPAIRS"]),
+    "amxmodel": ((16, 8), None, [*AVX2, "-DTILES", "-DTILE_MODEL"]),
 }
 ARM: dict[str, tuple[Shape, Shape | None, list[str]]] = {
     "neon": ((4, 8), (4, 4), ANY),

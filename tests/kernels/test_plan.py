@@ -90,7 +90,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         if path:
             record.paths.append(path)
         record.kernels.add("native")
-        record.targets.add(kernels.targets()[args[0]].name)
+        record.targets.add(next(row.name for row in kernels.targets() if row.index == args[0]))
 
     if library is not None:
         watch(library, "fast_forward", lambda args: native(plan.FAST_PATH, args))
@@ -329,6 +329,21 @@ def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_w
     finally:
         monkeypatch.undo()
         plan.forget()
+
+
+@needs_native
+def test_long_gradients_go_to_torch_where_only_forward_uses_matrix_instructions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
+    row = kernels.Target(0, "new", 16, ("amx-bf16",), (torch.bfloat16, torch.float32), (), False, True)
+    monkeypatch.setattr(costs, "current", lambda dtype: (row, "the test says so"))
+    monkeypatch.setattr(costs, "cpu_features", lambda: frozenset({"amx-bf16"}))
+    long = costs._rule(costs.TRAINING, torch.bfloat16)
+    assert not long.holds(1e8)
+    assert long.holds(1e9)
+    assert "new" in long.reason
+    assert costs._rule(costs.FORWARD, torch.bfloat16) == costs._rule(costs.TRAINING, torch.float32) == costs.NEVER
 
 
 def test_frames_of_a_plain_call() -> None:

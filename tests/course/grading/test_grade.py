@@ -7,6 +7,7 @@ import pytest
 
 from clearhead import course, sandbox
 from clearhead.course import Item, Pack, Proved, Verdict, grade
+from clearhead.course.grading.programs import breaks_at
 from clearhead.errors import OptionError
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
@@ -112,6 +113,20 @@ def test_order(shelf: Shelf) -> None:
     wrong = graded(shelf, "order-swap", list(reversed(proved.orders[0])))
     assert not wrong.correct
     assert "NameError" in wrong.why
+    assert wrong.why.startswith("Step 1 is the first that does not fit here: `")
+    right = proved.orders[0]
+    late = graded(shelf, "order-swap", [*right[:-2], right[-1], right[-2]])
+    assert late.why.startswith(f"Step {len(right) - 1} is the first that does not fit here")
+
+
+@pytest.mark.parametrize(
+    ("keys", "orders", "place"),
+    [("acb", ["abc"], 2), ("acb", ["abc", "acd"], 3), ("cab", ["abc", "bac"], 1), ("abdc", ["bacd", "abcd"], 3)],
+)
+def test_an_order_breaks_at_the_first_step_with_which_no_right_one_begins(
+    keys: str, orders: list[str], place: int
+) -> None:
+    assert breaks_at(keys, orders) == place
 
 
 def test_match(shelf: Shelf) -> None:

@@ -1,6 +1,7 @@
 """What is around the questions: settings, one's own data, starting over, search, notes."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -84,3 +85,57 @@ def test_a_note_and_a_report_belong_to_a_question(visitor: Visitor) -> None:
     assert "&lt;b&gt;mine" in noted
     visitor.post("/notes", 404, item="none", text="x")
     visitor.post("/notes", 422, item="scale-of-logits", text="x" * 5001)
+
+
+def test_single_letter_keys_can_be_switched_off(visitor: Visitor) -> None:
+    assert 'data-keys="off"' not in visitor.get("/search")
+    visitor.post("/settings", theme="light", clock="1", keys="off")
+    page = visitor.get("/search")
+    assert 'data-keys="off"' in page
+    assert "for the keys" not in page
+    assert 'name="keys" value="off" checked' in visitor.get("/settings")
+    visitor.post("/settings", 422, theme="light", clock="1", keys="some")
+
+
+@pytest.mark.parametrize("address", [f"{TOPIC}/practice", "/topics/attention/later", "/topics/attention/later/next"])
+def test_a_page_that_waits_for_proofs_loads_itself_again(visitor: Visitor, address: str) -> None:
+    assert 'http-equiv="refresh"' not in visitor.client.get(address).text
+    whole = visitor.context.library
+    visitor.context.set_library(replace(whole, proved={}, coming=5))
+    assert 'http-equiv="refresh"' in visitor.client.get(address).text
+    assert 'http-equiv="refresh"' not in visitor.client.get("/settings").text
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("sofmax", "softmax"),
+        ("sotfmax", "softmax"),
+        ("wieghts", "weights"),
+        ("logitz", "logits"),
+        ("softmaxx", "softmax"),
+    ],
+)
+def test_search_forgives_a_slip_and_says_so(visitor: Visitor, typed: str, meant: str) -> None:
+    page = visitor.get(f"/search?q={typed}")
+    assert f"Shown instead: <strong>{meant}</strong>" in page
+    assert f'href="{TOPIC}/read"' in page
+
+
+@pytest.mark.parametrize("typed", ["softm", "logi", "weig", "sqrt d", "Scores"])
+def test_search_takes_the_beginning_of_a_word_and_other_names(visitor: Visitor, typed: str) -> None:
+    page = visitor.get(f"/search?q={typed}")
+    assert f'href="{TOPIC}/read"' in page
+    assert "Shown instead" not in page
+
+
+def test_search_does_not_guess_what_is_too_far_away(visitor: Visitor) -> None:
+    assert "Nothing has all of these words" in visitor.get("/search?q=zebra")
+    assert "Nothing has all of these words" in visitor.get("/search?q=xqz")
+
+
+@pytest.mark.parametrize("typed", ["transformer", "MHA", "sqrt d", "kv cache", "d_model", "trasnformer"])
+def test_search_finds_in_the_shipped_course_what_people_type(typed: str, visitor: Visitor) -> None:
+    pack = course.load(next(folder for folder in course.shipped() if folder.name == "attention"))
+    visitor.context.set_library(replace(visitor.context.library, packs=(pack,), proved={}, pages={}))
+    assert visitor.get(f"/search?q={typed}").count('class="hit"') >= 2

@@ -47,6 +47,20 @@ def grade_program(item: Item, proved: Proved, response: object, preload: Sequenc
     return Verdict(False, reason, proved.rule, proved.answer, counterexample=reason, yours=response, tests=results)
 
 
+def breaks_at(keys: Sequence[str], orders: Sequence[Sequence[str]]) -> int:
+    """Return the place, from 1, of the first key after which no order that works can go on.
+
+    >>> breaks_at("acb", ["abc", "bac"])
+    2
+    """
+    return 1 + max(
+        next(
+            (place for place, (mine, right) in enumerate(zip(keys, order, strict=True)) if mine != right), len(keys) - 1
+        )
+        for order in orders
+    )
+
+
 def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[str], owner: str) -> Verdict:
     """Grade keys in order: right if the proof saw that order pass; otherwise run it to show what happens."""
     codes = {step.key: step.code for step in proved.steps}
@@ -60,9 +74,19 @@ def grade_order(item: Item, proved: Proved, response: object, preload: Sequence[
     chunks = replay(item, proved.receipt.seed, [codes[key] for key in keys])
     run = sandbox.run(chunks, limits=Limits(seconds=item.run_limit), preload=preload, owner=owner)
     ended = shown(run).splitlines()[-1:]
+    place = breaks_at(keys, proved.orders)
+    step = codes[keys[place - 1]].strip()
     reason = (
-        message("In this order the program ends with: %(end)s", end=ended[0])
+        message(
+            "Step %(place)s is the first that does not fit here: `%(step)s`. "
+            "In this order the program ends with: %(end)s",
+            place=place,
+            step=step,
+            end=ended[0],
+        )
         if ended
-        else message("In this order the tests fail.")
+        else message(
+            "Step %(place)s is the first that does not fit here: `%(step)s`. The tests fail.", place=place, step=step
+        )
     )
     return Verdict(False, reason, proved.rule, proved.answer, counterexample=reason, rationale=rationale, yours=yours)

@@ -21,8 +21,8 @@ with needs(*STUDIO):
     from clearhead.studio.accounts.sessions import Sessions
     from clearhead.studio.accounts.throttle import Throttle
     from clearhead.studio.app import error_pages
-    from clearhead.studio.explore import experiments, own_class, playground, walk
-    from clearhead.studio.learn import home, next_step, preferences, progress, search, topic, topic_map
+    from clearhead.studio.explore import experiments, own_class, playground, project, walk
+    from clearhead.studio.learn import certificate, home, next_step, preferences, progress, search, topic, topic_map
     from clearhead.studio.learner.database import Database
     from clearhead.studio.learner.store import Store
     from clearhead.studio.lens import head_data, lens_pages
@@ -45,10 +45,10 @@ with needs(*STUDIO):
     from clearhead.studio.web.security import Guard, KnownHost
     from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
 
-PARTS = (
-    *(home, next_step, topic, topic_map, practice, placement, sittings, mistakes, assessments, feedback, own_class),
-    *(walk, head_data, playground, experiments, progress, search, notes, preferences, offline_cards, lens_pages),
-)
+_LEARNING = (home, next_step, topic, topic_map, progress, certificate, search, preferences)
+_PRACTICE = (practice, sittings, placement, mistakes, assessments, feedback, notes, offline_cards)
+_FIGURES = (own_class, project, walk, head_data, playground, experiments, lens_pages)
+PARTS = (*_LEARNING, *_PRACTICE, *_FIGURES)
 FOLDER = Path(__file__).parents[1]  # of the studio: its static files are there
 
 

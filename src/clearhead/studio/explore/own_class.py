@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from clearhead import sandbox
 from clearhead.course import Attempt, Item
 from clearhead.errors import ClearheadError, SandboxError
-from clearhead.studio.learn import topic
+from clearhead.studio.learn import certificate, topic
 from clearhead.studio.lens import demo_model
 from clearhead.studio.practice.asking import answered
 from clearhead.studio.questions.question import ends_in_class
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 router = APIRouter()
 
 SENTENCE = "The animal didn't cross the street because it was too tired"
+ROUNDING = 1e-4  # largest difference of two weights that is no more than rounding
 LIMITS = sandbox.Limits(seconds=20)
 MARK = "\x1e"  # what a program prints does not hold it
 PARTS = ("x", "in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
@@ -81,6 +82,8 @@ def page(
         ran = _run(str(attempt.response), _known(layer, count), context.owner)
         head = _telling(ran)
         rows = _strongest(ran, head, reading.tokens)
+        if ran.apart < ROUNDING:
+            context.store.keep(certificate.IN_MODEL, f"{context.now():%Y-%m-%d}")
     except ClearheadError as refused:
         problem = str(refused)
     pack, this = context.library.pack_of(item.id), context.library.topic_of(item)

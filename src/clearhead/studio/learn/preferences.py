@@ -18,7 +18,7 @@ router = APIRouter()
 
 def choices() -> dict[str, tuple[str, ...]]:
     """Return the possible values of each setting."""
-    return {"theme": tuple(DARK), "clock": tuple(CLOCKS), "language": languages()}
+    return {"theme": tuple(DARK), "clock": tuple(CLOCKS), "language": languages(), "keys": ("on", "off")}
 
 
 @router.get("/settings", response_class=HTMLResponse)
@@ -42,9 +42,10 @@ def save(
     theme: Annotated[str, Form()],
     clock: Annotated[str, Form()],
     language: Annotated[str, Form()] = "en",
+    keys: Annotated[str, Form()] = "on",
 ) -> Response:
     may_be = choices()
-    chosen = {"theme": theme, "clock": clock, "language": language}
+    chosen = {"theme": theme, "clock": clock, "language": language, "keys": keys}
     for name, value in chosen.items():
         if value not in may_be[name]:
             raise HTTPException(

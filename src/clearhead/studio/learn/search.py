@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
 
 from clearhead.studio.learn import topic
 from clearhead.studio.text import excerpt, formatting
@@ -16,6 +18,22 @@ from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
 MOST = 20
+SHORTEST_TYPO = 4  # letters; a shorter word is similar to too many
+SIMILAR = 0.7
+# A name that people type -> how the course writes it.
+OTHER_NAMES = {
+    "mha": ("multi-head attention", "multiheadattention"),
+    "sdpa": ("scaled_dot_product_attention", "scaled dot-product"),
+    "sqrt": ("√", "square root"),
+    "d_k": ("head_dim", "√d"),
+    "d_model": ("embed_dim",),
+    "logit": ("score",),
+    "score": ("logit",),
+    "scores": ("logits",),
+    "rope": ("rotary", "rotate"),
+    "transformer": ("block", "encoder", "decoder"),
+    "transformers": ("transformer", "block", "encoder", "decoder"),
+}
 
 
 @dataclass(frozen=True)
@@ -29,36 +47,76 @@ class Hit:
     weight: float
 
 
+@dataclass(frozen=True)
+class Document:
+    """What can be found: a topic, a page or a question."""
+
+    address: str
+    title: str
+    kind: str
+    text: str
+    weight: float
+
+    @property
+    def all(self) -> str:
+        """Title and text, in small letters."""
+        return f"{self.title}\n{self.text}".lower()
+
+
 @router.get("/search", response_class=HTMLResponse)
 @linkable
 def search(request: Request, context: CurrentContext, q: str = "") -> HTMLResponse:
-    words = re.findall(r"\w+", fitting("search", q).lower())[:8]
-    hits = sorted(_hits(context, words), key=lambda hit: (-hit.weight, hit.title)) if words else []
-    return render(request, "learn/search.html", q=q, hits=hits[:MOST], more=max(0, len(hits) - MOST))
+    typed = re.findall(r"\w+", fitting("search", q).lower())[:8]
+    documents = _documents(context) if typed else []
+    words = _corrected(typed, documents)
+    found = [hit for document in documents if (hit := _hit(words, document))] if words else []
+    hits = sorted(found, key=lambda hit: (-hit.weight, hit.title))
+    instead = [word for before, word in zip(typed, words, strict=True) if before != word]
+    return render(request, "learn/search.html", q=q, hits=hits[:MOST], more=max(0, len(hits) - MOST), instead=instead)
 
 
-def _hits(context: Context, words: list[str]) -> list[Hit]:
-    hits = []
+def _documents(context: Context) -> list[Document]:
+    documents = []
     for pack, this in context.library.topics():
-        hits.append(_hit(words, topic.address(pack, this), this.title, "topic", this.summary, 3))
+        documents.append(Document(topic.address(pack, this), this.title, "topic", excerpt.plain_text(this.summary), 3))
         for mode in this.pages:
-            text = context.library.page(pack, this, mode) or ""
+            text = excerpt.plain_text(context.library.page(pack, this, mode) or "")
             shown = next((name for name, page in topic.PAGES.items() if page == mode), mode)
             where, title = topic.address(pack, this, shown), f"{this.title}: {_(shown.capitalize())}"
-            hits.append(_hit(words, where, title, "page", text, 2))
+            documents.append(Document(where, title, "page", text, 2))
     for item in context.library.items.values():
-        text = f"{context.library.proved[item.id].stem} ({', '.join(map(formatting.words, item.concepts)).lower()})"
+        concepts = ", ".join(map(formatting.words, item.concepts)).lower()
+        text = excerpt.plain_text(f"{context.library.proved[item.id].stem} ({concepts})")
         mode = "recall" if item.kind == "card" else "practice"
-        hits.append(_hit(words, f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
-    return [hit for hit in hits if hit]
+        documents.append(Document(f"/items/{item.id}?mode={mode}", item.title or item.id, item.kind, text, 1))
+    return documents
 
 
-def _hit(words: list[str], address: str, title: str, kind: str, text: str, weight: float) -> Hit | None:
+def _corrected(words: list[str], documents: list[Document]) -> list[str]:
+    """Return the words; one that is nowhere is replaced by the most similar word of the course, if there is one."""
+    texts = [document.all for document in documents]
+    known: set[str] = set()
+    corrected = []
+    for word in words:
+        if len(word) >= SHORTEST_TYPO and not any(_places(word, text) for text in texts):
+            known = known or {name for text in texts for name in re.findall(r"\w{4,}", text)}
+            # Optimal string alignment: a swap of two letters is one slip.
+            near = process.extractOne(word, sorted(known), scorer=OSA.normalized_similarity, score_cutoff=SIMILAR)
+            word = near[0] if near else word
+        corrected.append(word)
+    return corrected
+
+
+def _places(word: str, text: str) -> list[int]:
+    """Return where the word, or another name of it, begins in the text."""
+    return [place for name in (word, *OTHER_NAMES.get(word, ())) if (place := text.find(name)) >= 0]
+
+
+def _hit(words: list[str], document: Document) -> Hit | None:
     """Return a hit if every word is in the title or the text; words in the title weigh more."""
-    low_title, shown = title.lower(), excerpt.plain_text(text)
-    low = shown.lower()
-    if not all(word in low_title or word in low for word in words):
+    title, text = document.title.lower(), document.text.lower()
+    if not all(_places(word, title) or _places(word, text) for word in words):
         return None
-    weight += 4 * sum(word in low_title for word in words)
-    first = min((place for word in words if (place := low.find(word)) >= 0), default=0)
-    return Hit(address, title, kind, excerpt.around(shown, first), weight)
+    weight = document.weight + 4 * sum(bool(_places(word, title)) for word in words)
+    first = min((place for word in words for place in _places(word, text)), default=0)
+    return Hit(document.address, document.title, document.kind, excerpt.around(document.text, first), weight)

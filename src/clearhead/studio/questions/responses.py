@@ -1,5 +1,7 @@
 """Reads a form into the response that the course grades: one reader for each form of question."""
 
+import ast
+import warnings
 from collections.abc import Callable, Mapping
 
 from starlette.datastructures import FormData
@@ -67,6 +69,19 @@ def _code(question: Question, form: FormData) -> object:
     program = _text(form, "program", "program", strip=False)
     if not program.strip():
         raise Incomplete(_("Write a program first."))
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            ast.parse(program)
+    except SyntaxError as problem:
+        raise Incomplete(
+            _(
+                "Line %(line)s is not Python yet: %(problem)s. Nothing was run, and no try was counted.",
+                line=problem.lineno or 1,
+                problem=problem.msg,
+            )
+        ) from problem
+    except (ValueError, RecursionError, MemoryError) as problem:  # a NUL character; nested too deeply to be read
+        raise Incomplete(_("Python cannot read this program. Nothing was run, and no try was counted.")) from problem
     return program
 
 

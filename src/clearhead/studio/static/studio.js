@@ -47,6 +47,7 @@ function onKey(event) {
     return void (event.repeat || event.target.form.requestSubmit());
   }
   if (belongsTo(event.target, event.key)) return;
+  if (event.key.length === 1 && document.documentElement.dataset.keys === "off") return;
   if (event.key === "?") return void toggleKeys();
   if (event.key === "/") {
     event.preventDefault();
@@ -183,11 +184,17 @@ function runClock() {
   tick();
 }
 
+/** The button of a page that is made for paper. */
+function printPage(event) {
+  if (event.target.closest?.("[data-print]")) print();
+}
+
 if (typeof document !== "undefined") {
   drafts.start(); // before a page's own module reads its form
   document.documentElement.classList.add("scripted");
   followHands();
   document.addEventListener("keydown", onKey);
+  document.addEventListener("click", printPage);
   document.addEventListener("submit", help);
   document.addEventListener("submit", underway);
   addEventListener("pageshow", returned);

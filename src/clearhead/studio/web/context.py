@@ -32,7 +32,7 @@ REMEMBERED = 100  # verdicts on programs
 LENSES = 4  # Lens requests that run at once
 LEARNERS = 300  # learners whose progress is held in memory
 GUEST = -1  # a visitor who has not logged in: nothing is stored under this number
-SETTINGS = {"theme": "system", "clock": "1", "language": "en"}
+SETTINGS = {"theme": "system", "clock": "1", "language": "en", "keys": "on"}
 
 
 def now_utc() -> datetime:

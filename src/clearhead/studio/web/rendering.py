@@ -70,7 +70,12 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
     """
     context = context_of(request)
     spoken = context.setting("language")
-    known: dict[str, Any] = {"theme": context.setting("theme"), "who": context.who, "learner": context.store.learner}
+    known: dict[str, Any] = {
+        "theme": context.setting("theme"),
+        "keys": context.setting("keys"),
+        "who": context.who,
+        "learner": context.store.learner,
+    }
     return _page(request, name, status, spoken, **known, **values)
 
 

@@ -1,0 +1,144 @@
+// How numbers lie for the tile registers: keys in rows of whole tiles, values transposed, queries in pairs, the output back.
+// What lies past the last row or column is 0 and never read from the caller's tensors.
+#pragma once
+#include "tiles/registers.h"
+#include "vector/transpose.h"
+
+namespace clearhead {
+namespace {
+
+typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+typedef uint16_t UnalignedHalves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+
+inline Halves load_halves(const uint16_t* from) { return *reinterpret_cast<const UnalignedHalves*>(from); }
+inline void store_halves(uint16_t* to, Halves x) { *reinterpret_cast<UnalignedHalves*>(to) = x; }
+
+// Columns of keys and queries, and of values and output, in whole blocks.
+inline int64_t key_columns(const Attention& p) { return round_up(p.width, kBlock); }
+inline int64_t value_columns(const Attention& p) { return round_up(p.value_width, kBlock); }
+
+// A block of rows of a bfloat16 tensor in whole vectors: kBlock rows, of which 0 stands past the last row and column.
+struct BlockRows {
+  const uint16_t* data;
+  int64_t stride;
+};
+
+// Rows first .. first + n - 1 copied to to[kBlock][columns].
+inline void copy_block(const Tensor& t, int64_t batch, int64_t head, int64_t first, int64_t n, int64_t width,
+                       int64_t columns, uint16_t* to) {
+  if (width < columns || n < kBlock) __builtin_memset(to, 0, kBlock * columns * sizeof(uint16_t));
+  if (width == 0) return;
+  for (int64_t i = 0; i < n; i++) {
+    const uint16_t* const from = static_cast<const uint16_t*>(row_of(t, kBFloat16, batch, head, first + i));
+    uint16_t* const row = to + i * columns;
+    int64_t c = 0;
+    if (t.column == 1)
+      for (; c + LANES <= width; c += LANES) store_halves(row + c, load_halves(from + c));
+    for (; c < width; c++) row[c] = from[c * t.column];
+  }
+}
+
+// The same where they lie, if they lie so already.
+inline BlockRows block_rows(const Tensor& t, int64_t batch, int64_t head, int64_t first, int64_t n, int64_t width,
+                            int64_t columns, uint16_t* space) {
+  if (t.column == 1 && n == kBlock && width == columns)
+    return {static_cast<const uint16_t*>(row_of(t, kBFloat16, batch, head, first)), t.row};
+  copy_block(t, batch, head, first, n, width, columns, space);
+  return {space, columns};
+}
+
+inline __attribute__((always_inline)) void transpose_pairs(VecU (&v)[LANES]) {
+  Vec x[LANES];
+  UNROLL for (int i = 0; i < LANES; i++) x[i] = (Vec)v[i];
+  transpose(x);
+  UNROLL for (int i = 0; i < LANES; i++) v[i] = (VecU)x[i];
+}
+
+// A block's columns as rows: to[columns][kBlock], in which 16 rows are a tile register.
+inline void transpose_block(BlockRows from, int64_t columns, uint16_t* to) {
+  for (int64_t c = 0; c < columns; c += LANES) {
+    VecU v[LANES];
+    UNROLL for (int i = 0; i < LANES; i++) {
+      const uint16_t* const pair = from.data + 2 * i * from.stride + c;
+      v[i] = __builtin_convertvector(load_halves(pair), VecU) |
+             __builtin_convertvector(load_halves(pair + from.stride), VecU) << 16;
+    }
+    transpose_pairs(v);
+    UNROLL for (int i = 0; i < LANES; i++) store_pairs(to + (c + i) * kBlock, v[i]);
+  }
+}
+
+// A block in pairs of columns with its rows in the lanes, to[columns / 32][2][16][LANES]: the first 16
+// rows before the others. `flip` is xored, and `keep` masks the bits.
+inline void pair_block(BlockRows from, int64_t columns, uint32_t flip, uint32_t keep, uint32_t* to) {
+  for (int64_t c = 0; c < columns; c += kBlock)
+    for (int g = 0; g < 2; g++, to += kTileNumbers) {
+      VecU v[LANES];
+      UNROLL for (int i = 0; i < LANES; i++)
+        v[i] = load_pairs(reinterpret_cast<const uint32_t*>(from.data + (g * LANES + i) * from.stride + c));
+      transpose_pairs(v);
+      UNROLL for (int i = 0; i < LANES; i++) store_pairs(to + i * LANES, (v[i] ^ flip) & keep);
+    }
+}
+
+// Numbers of room for one key head: its keys as [keys][key_columns], then its values transposed, a block of keys after
+// another.
+inline int64_t key_blocks(const Attention& p) { return (p.keys + kBlock - 1) / kBlock; }
+inline size_t tiled_numbers(const Attention& p) {
+  return key_blocks(p) * kBlock * (key_columns(p) + value_columns(p)) / 2;
+}
+
+struct TiledKeys {
+  const uint16_t *keys, *values;
+  int64_t key_block, value_block;  // numbers in a block
+
+  TiledKeys(const Attention& p, const float* at)
+      : keys(reinterpret_cast<const uint16_t*>(at)),
+        values(keys + key_blocks(p) * kBlock * key_columns(p)),
+        key_block(kBlock * key_columns(p)),
+        value_block(kBlock * value_columns(p)) {}
+  const uint16_t* keys_at(int64_t key) const { return keys + key / kBlock * key_block; }
+  const uint16_t* values_at(int64_t key) const { return values + key / kBlock * value_block; }
+};
+
+// Lay out blocks first .. last - 1 of one key head.
+inline void lay_out_keys(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, float* to) {
+  constexpr int64_t kColumns = 128;  // transposed at a time
+  const TiledKeys tiled(p, to);
+  uint16_t space[kBlock * kColumns];
+  for (int64_t block = first; block < last; block++) {
+    const int64_t key = block * kBlock, n = smaller(kBlock, p.keys - key);
+    copy_block(p.key, batch, kv_head, key, n, p.width, key_columns(p), const_cast<uint16_t*>(tiled.keys_at(key)));
+    for (int64_t c = 0; c < p.value_width; c += kColumns) {
+      const int64_t width = smaller(kColumns, p.value_width - c), columns = round_up(width, kBlock);
+      Tensor some = p.value;
+      some.data = static_cast<uint16_t*>(p.value.data) + c * p.value.column;
+      transpose_block(block_rows(some, batch, kv_head, key, n, width, columns, space), columns,
+                 const_cast<uint16_t*>(tiled.values_at(key)) + c * kBlock);
+    }
+  }
+}
+
+// Output rows [row][column] = from[column][kTile] * factors[row], rounded, for the first n lanes.
+inline void store_tile(const Attention& p, int64_t batch, int64_t head, int64_t first, int64_t n, const float* from,
+                       const float* factors) {
+  for (int64_t i = 0; i < n; i += LANES) {
+    const Vec factor = load(factors + i);
+    for (int64_t c = 0; c < p.value_width; c += LANES) {
+      Vec v[LANES];
+      UNROLL for (int k = 0; k < LANES; k++) v[k] = load(from + (c + k) * kTile + i) * factor;
+      transpose(v);
+      Halves rounded[LANES];
+      UNROLL for (int k = 0; k < LANES; k++) rounded[k] = __builtin_convertvector(round_pairs(v[k], Vec{}) & 0xFFFF, Halves);
+      const int64_t width = smaller(LANES, p.value_width - c);
+      for (int64_t k = 0; k < LANES && i + k < n; k++) {
+        uint16_t* const to = static_cast<uint16_t*>(const_cast<void*>(row_of(p.out, kBFloat16, batch, head, first + i + k))) + c;
+        if (width == LANES) store_halves(to, rounded[k]);
+        else __builtin_memcpy(to, &rounded[k], width * sizeof(uint16_t));
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace clearhead

@@ -1,0 +1,160 @@
+// The tile registers of Intel AMX: eight of 16 rows of 64 bytes, and the product of two of them in bfloat16. With
+// -DTILE_MODEL the same instructions in plain C++: kernels on tiles then run on every CPU, and under the sanitizers.
+#pragma once
+#include "vector/pairs.h"
+
+namespace clearhead {
+namespace {
+
+static_assert(LANES == 16, "a row of a tile is one vector");
+constexpr int kTileRows = 16;      // of a tile register; 16 pairs of bfloat16, or 16 floats, in each
+constexpr int kTileNumbers = 256;  // 32-bit numbers in a tile register
+
+#ifdef TILE_MODEL
+
+thread_local VecU tile_model[8][kTileRows];
+
+// Tile registers may be used while a TileUse lives. Outside, the model's registers hold NaN.
+class TileUse {
+ public:
+  TileUse() { fill(0); }
+  ~TileUse() { fill(0xFFFFFFFF); }
+  TileUse(const TileUse&) = delete;
+
+ private:
+  static void fill(uint32_t x) {
+    for (auto& tile : tile_model)
+      for (VecU& row : tile) row = x - VecU{};
+  }
+};
+
+template <int T>
+__attribute__((noinline)) void tile_zero() {
+  for (VecU& row : tile_model[T]) row = VecU{};
+}
+
+// 16 rows of 64 bytes, `stride` bytes apart.
+template <int T>
+__attribute__((noinline)) void tile_load(const void* from, int64_t stride) {
+  for (int i = 0; i < kTileRows; i++) __builtin_memcpy(&tile_model[T][i], static_cast<const char*>(from) + i * stride, 64);
+}
+
+template <int T>
+__attribute__((noinline)) void tile_store(void* to, int64_t stride) {
+  for (int i = 0; i < kTileRows; i++) __builtin_memcpy(static_cast<char*>(to) + i * stride, &tile_model[T][i], 64);
+}
+
+// C[row][lane] += the sum over pairs k of A[row][k] · B[k][lane]. As the instruction does, denormals count as 0, and the
+// first and the second numbers of the pairs are summed apart.
+template <int C, int A, int B>
+__attribute__((noinline)) void tile_multiply() {
+  const auto flushed = [](Vec x) { return ((VecU)x & 0x7F800000u) == 0 ? Vec{} : x; };
+  Vec first[kTileRows], second[kTileRows];
+  for (int k = 0; k < kTileRows; k++) {
+    first[k] = flushed(first_of(tile_model[B][k]));
+    second[k] = flushed(second_of(tile_model[B][k]));
+  }
+  for (int row = 0; row < kTileRows; row++) {
+    const Vec a0 = flushed(first_of(tile_model[A][row])), a1 = flushed(second_of(tile_model[A][row]));
+    Vec sum0 = {}, sum1 = {};
+    for (int k = 0; k < kTileRows; k++) {
+      sum0 += splat(a0[k]) * first[k];
+      sum1 += splat(a1[k]) * second[k];
+    }
+    tile_model[C][row] = (VecU)flushed((Vec)tile_model[C][row] + (sum0 + sum1));
+  }
+}
+
+#else
+
+// Tile registers may be used while a TileUse lives: it configures them for this thread, and releases them at its end.
+// Both together take 60 cycles.
+class TileUse {
+ public:
+  TileUse() {
+    Configuration all;
+    for (int i = 0; i < 8; i++) {
+      all.row_bytes[i] = 64;
+      all.rows[i] = kTileRows;
+    }
+    asm volatile("ldtilecfg %0" : : "m"(all));
+  }
+  ~TileUse() { asm volatile("tilerelease"); }
+  TileUse(const TileUse&) = delete;
+
+ private:
+  struct alignas(64) Configuration {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+  };
+};
+
+// Not gcc's intrinsics: version 12 does not tell the compiler that a tile load reads memory, so it may move the stores
+// before one behind it.
+template <int T>
+inline __attribute__((always_inline)) void tile_zero() {
+  asm volatile("tilezero %%tmm%c0" : : "i"(T));
+}
+
+// 16 rows of 64 bytes, `stride` bytes apart.
+template <int T>
+inline __attribute__((always_inline)) void tile_load(const void* from, int64_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(T) : "memory");
+}
+
+template <int T>
+inline __attribute__((always_inline)) void tile_store(void* to, int64_t stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(T) : "memory");
+}
+
+// C[row][lane] += the sum over pairs k of A[row][k] · B[k][lane].
+template <int C, int A, int B>
+inline __attribute__((always_inline)) void tile_multiply() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(C), "i"(A), "i"(B));
+}
+
+#endif
+
+// The kernels' product: registers 0 to 3 are 32 rows × 32 lanes of sums, of rows in registers 4 and 5 and lanes in 6 and 7.
+constexpr int kBlock = 2 * kTileRows;  // rows, lanes, and numbers multiplied at a time
+static_assert(kBlock == kTile, "two tile registers side by side are a tile of queries");
+
+inline __attribute__((always_inline)) void zero_sums() {
+  tile_zero<0>();
+  tile_zero<1>();
+  tile_zero<2>();
+  tile_zero<3>();
+}
+
+// Sums [32][kTile] in memory.
+inline __attribute__((always_inline)) void load_sums(const float* from) {
+  tile_load<0>(from, kTile * 4);
+  tile_load<1>(from + LANES, kTile * 4);
+  tile_load<2>(from + kTileRows * kTile, kTile * 4);
+  tile_load<3>(from + kTileRows * kTile + LANES, kTile * 4);
+}
+
+inline __attribute__((always_inline)) void store_sums(float* to) {
+  tile_store<0>(to, kTile * 4);
+  tile_store<1>(to + LANES, kTile * 4);
+  tile_store<2>(to + kTileRows * kTile, kTile * 4);
+  tile_store<3>(to + kTileRows * kTile + LANES, kTile * 4);
+}
+
+// Add the products of 32 numbers a row: rows[32] are `stride` bytes apart, of 64 bytes each, the second 16 of them at
+// `further`; lanes are pairs [2][16][LANES], the first 16 lanes before the others.
+inline __attribute__((always_inline)) void add_products(const void* rows, const void* further, int64_t stride,
+                                                        const uint32_t* lanes) {
+  tile_load<4>(rows, stride);
+  tile_load<5>(further, stride);
+  tile_load<6>(lanes, 64);
+  tile_load<7>(lanes + kTileNumbers, 64);
+  tile_multiply<0, 4, 6>();
+  tile_multiply<1, 4, 7>();
+  tile_multiply<2, 5, 6>();
+  tile_multiply<3, 5, 7>();
+}
+
+}  // namespace
+}  // namespace clearhead

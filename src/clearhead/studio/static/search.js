@@ -1,0 +1,34 @@
+// Search as one types: the server finds, this shows; arrow keys walk the results.
+
+const field = /** @type {HTMLInputElement} */ (document.getElementById("q"));
+const WAIT = 150; // ms after the last letter
+let waiting = 0;
+let asked = 0;
+
+/** Ask for what is typed now, and show the reply unless a later one was asked for. */
+async function find() {
+  const mine = ++asked;
+  const address = `/search?q=${encodeURIComponent(field.value)}`;
+  const reply = await fetch(address);
+  const page = new DOMParser().parseFromString(await reply.text(), "text/html");
+  const results = page.getElementById("results");
+  if (!reply.ok || !results || mine !== asked) return;
+  document.getElementById("results").replaceWith(document.adoptNode(results));
+  history.replaceState(null, "", address);
+}
+
+/** @param {KeyboardEvent} event */
+function walk(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  const links = [...document.querySelectorAll("#results .hit a")];
+  const here = links.indexOf(document.activeElement);
+  if (!step || !links.length || (here < 0 && document.activeElement !== field)) return;
+  event.preventDefault();
+  (links[here + step] ?? (here + step < 0 ? field : links.at(-1))).focus();
+}
+
+field.addEventListener("input", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(find, WAIT);
+});
+document.addEventListener("keydown", walk);

@@ -1,0 +1,121 @@
+"""bfloat16 on tile registers, on Intel AMX and on the model of its instructions: what blocks of 32 make special."""
+
+import pytest
+import torch
+
+from clearhead import kernels
+from clearhead.kernels import Problem
+
+from .targets import needs_native, on
+from .test_contract import exact
+
+pytestmark = needs_native
+TILES = ("amx", "amxmodel")
+ON_TILES = [on(target) for target in kernels.targets() if target.name in TILES]
+EPS = torch.finfo(torch.bfloat16).eps
+
+
+def inside_nan(shape: tuple[int, ...], make: torch.Generator) -> torch.Tensor:
+    """Random numbers at an odd address inside a buffer of NaN, so that what is read past an end shows."""
+    batch, heads, rows, columns = shape
+    wide = torch.full((batch, heads, rows + 2, columns + 5), torch.nan, dtype=torch.bfloat16)
+    inner = wide[:, :, 1:-1, 3:-2]
+    inner.copy_(torch.randn(shape, generator=make))
+    return inner
+
+
+def assert_close_to_exact(problem: Problem, units: float = 0.8) -> None:
+    result = kernels.run(problem, kernel="native")
+    out, lse = exact(problem)
+    assert (result.out.double() - out).abs().max() <= units * EPS * out.abs().max()
+    torch.testing.assert_close(result.lse.double(), lse, atol=2e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize("width", [1, 31, 32, 33, 64, 65, 97, 128, 131])
+@pytest.mark.parametrize("keys", [1, 31, 33, 64, 65, 97, 131])
+def test_nothing_past_the_last_key_or_column_is_read(target: str, width: int, keys: int) -> None:
+    make = torch.Generator().manual_seed(width * keys)
+    query = inside_nan((1, 2, 37, width), make)
+    key, value = inside_nan((1, 2, keys, width), make), inside_nan((1, 2, keys, width), make)
+    with kernels.target(target):
+        assert_close_to_exact(Problem(query, key, value, width**-0.5))
+        assert_close_to_exact(Problem(query, key, value[..., : width // 2 + 1], width**-0.5, is_causal=True))
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize(
+    "steps", [(0, 20), (20, 0), (0, 20, 40), (9, 0, 0, 30), (0, 5, 10, 15, 20, 25), (-40, 0, 1, 90)]
+)
+def test_a_maximum_that_grows_in_any_block_rescales_what_was_summed(target: str, steps: tuple[int, ...]) -> None:
+    """The weights of a block are multiplied with the values two blocks later, by which time the offset may have grown."""
+    make = torch.Generator().manual_seed(3)
+    keys = 32 * len(steps)
+    query, key, value = (torch.randn(1, 1, rows, 64, generator=make).bfloat16() for rows in (33, keys, keys))
+    bias = torch.tensor(steps, dtype=torch.float32).repeat_interleave(32).expand(33, keys)
+    only_some = torch.arange(33)[:, None] % 3 == 0  # of the queries
+    with kernels.target(target):
+        assert_close_to_exact(Problem(query, key, value, 0.125, bias=bias.clone()[None, None]))
+        assert_close_to_exact(Problem(query, key, value, 0.125, bias=torch.where(only_some, bias, 0)[None, None]))
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize("threads", [2, 7])
+def test_every_number_of_threads_gives_the_same_bits(target: str, threads: int) -> None:
+    make = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, heads, 419, 41, generator=make).bfloat16() for heads in (6, 2, 2))
+    problem = Problem(query, key, value, 0.2, is_causal=True)
+
+    def answer(count: int) -> kernels.Result:
+        before = torch.get_num_threads()
+        torch.set_num_threads(count)
+        try:
+            return kernels.run(problem, kernel="native")
+        finally:
+            torch.set_num_threads(before)
+
+    with kernels.target(target):
+        alone, together = answer(1), answer(threads)
+    assert torch.equal(alone.out, together.out)
+    assert torch.equal(alone.lse, together.lse)
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+def test_a_query_or_key_that_is_not_finite_spoils_its_own_rows_alone(target: str) -> None:
+    make = torch.Generator().manual_seed(1)
+    query, key, value = (torch.randn(1, 1, 67, 9, generator=make).bfloat16() for _ in range(3))
+    with kernels.target(target):
+        clean = kernels.run(Problem(query, key, value, 0.3, is_causal=True), kernel="native").out
+        for strange in (torch.nan, torch.inf, -torch.inf):
+            spoilt_query, spoilt_key = query.clone(), key.clone()
+            spoilt_query[0, 0, 17], spoilt_key[0, 0, 40] = strange, strange
+            out = kernels.run(Problem(spoilt_query, spoilt_key, value, 0.3, is_causal=True), kernel="native").out
+            before = [row for row in range(40) if row != 17]
+            assert torch.equal(out[0, 0, before], clean[0, 0, before])
+            assert out[0, 0, 17].isnan().all()
+        query[0, 0, 5] = torch.nan
+        assert kernels.run(Problem(query, key, value, 0.3), kernel="native").out[0, 0, 5].isnan().all()
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+def test_the_output_is_the_same_with_and_without_the_lse(target: str) -> None:
+    from clearhead import attention
+
+    query = torch.randn(1, 3, 131, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
+    with kernels.target(target):
+        out, _ = attention(query, query, query, return_lse=True)
+        assert torch.equal(attention(query, query, query), out)
+
+
+@pytest.mark.skipif(len(ON_TILES) < 2, reason="the assembler that built the library knows no tiles")
+def test_the_model_gives_what_the_processor_gives() -> None:
+    if not next(t for t in kernels.targets() if t.name == "amx").runs_here:
+        pytest.skip("this CPU has no tile registers")
+    query = torch.randn(1, 3, 131, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
+    problem = Problem(query, query, query, 0.125)
+    answers = []
+    for name in TILES:
+        with kernels.target(name):
+            answers.append(kernels.run(problem, kernel="native"))
+    torch.testing.assert_close(answers[0].lse, answers[1].lse, atol=1e-5, rtol=1e-6)
+    torch.testing.assert_close(answers[0].out, answers[1].out, atol=0, rtol=2 * EPS)
