@@ -1,12 +1,6 @@
 """clearhead.accelerate: torch's own attention on our kernels, and torch's again afterwards."""
 
-import os
-import subprocess
-import sys
 import threading
-import types
-import unittest
-import warnings
 
 import pytest
 import torch
@@ -14,49 +8,14 @@ import torch.nn.functional as F
 
 import clearhead
 import reference
+from attention_calls import DTYPES, B, D, H, L, S, inputs, masks, needs_native, own_target, with_gradients
 from clearhead.errors import KernelError
 from clearhead.kernels import plan
-from clearhead.kernels.native.cpu_targets import current
 from clearhead.kernels.portable import torch_sdpa
 from clearhead.multihead import acceleration, torch_overrides
 
-pytestmark = pytest.mark.skipif(not clearhead.kernels.targets(), reason="the native library was not built here")
-
-B, H, L, S, D = 2, 6, 13, 17, 11
-DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-
-
-@pytest.fixture(autouse=True)
-def own_target():
-    """The best target, forced: so that no measured cost, and no rule of this CPU, sends a call to torch's function."""
-    best, _ = current()
-    with clearhead.kernels.target(best.name):
-        yield
-
-
-def inputs(dtype=torch.float32, kv_heads=H, learn=True, length=L, keys=S, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    shapes = (B, H, length, D), (B, kv_heads, keys, D), (B, kv_heads, keys, D)
-    return [torch.randn(shape, generator=generator).to(dtype).requires_grad_(learn) for shape in shapes]
-
-
-def masks(kind, dtype):
-    """Options of F.scaled_dot_product_attention, and the same for the reference."""
-    generator = torch.Generator().manual_seed(1)
-    if kind == "bool":
-        allow = torch.rand(B, 1, L, S, generator=generator) > 0.4
-        allow[0, 0, 5] = False  # a row that may attend nothing
-        return {"attn_mask": allow}, {"allow": allow}
-    if kind == "float":
-        bias = torch.randn(L, S, generator=generator).to(dtype)
-        return {"attn_mask": bias}, {"bias": bias}
-    return ({"is_causal": True},) * 2 if kind == "causal" else ({}, {})
-
-
-def with_gradients(function, tensors, upstream, **options):
-    out = function(*tensors, **options)
-    out = out[0] if isinstance(out, tuple) else out
-    return out.detach(), *torch.autograd.grad(out, tensors, upstream.to(out.dtype).expand(out.shape))
+__all__ = ["own_target"]  # a fixture that each test uses
+pytestmark = needs_native
 
 
 @pytest.mark.parametrize("scale", [None, 0.3])
@@ -96,9 +55,11 @@ def test_the_operator_gives_the_lse_as_torchs_does(dtype):
 
 
 @pytest.mark.parametrize("forward_accelerated", [True, False])
-def test_a_graph_may_be_made_on_one_side_and_run_backward_on_the_other(forward_accelerated):
-    tensors = inputs()
-    allow, upstream = masks("bool", torch.float32)[0]["attn_mask"], torch.randn(B, H, L, D)
+@pytest.mark.parametrize("keys", [1, S])
+def test_a_graph_may_be_made_on_one_side_and_run_backward_on_the_other(forward_accelerated, keys):
+    tensors = inputs(keys=keys)
+    tensors[1].data[:, :, 0] = 0  # with one key a lse of 0 is that of a row with a logit
+    allow, upstream = masks("bool", torch.float32)[0]["attn_mask"][..., :keys], torch.randn(B, H, L, D)
     accelerated = clearhead.accelerate()
     if not forward_accelerated:
         accelerated.undo()
@@ -283,96 +244,6 @@ def test_a_query_that_may_attend_nothing_gives_0_in_torchs_module_too():
     torch.testing.assert_close(out[1], layer.out_proj.bias.expand(3, 4))
 
 
-@pytest.mark.slow
-def test_a_bert_and_a_llama_run_learn_and_generate_on_it():
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    small = {"vocab_size": 31, "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 2}
-    ids = torch.randint(1, 31, (2, 9), generator=torch.Generator().manual_seed(0))
-    padding = torch.ones_like(ids)
-    padding[0, 6:] = 0
-    bert = transformers.BertModel(
-        transformers.BertConfig(**small, num_attention_heads=4, attn_implementation="sdpa")
-    ).eval()
-    llama = transformers.LlamaForCausalLM(
-        transformers.LlamaConfig(**small, num_attention_heads=4, num_key_value_heads=2, attn_implementation="sdpa")
-    ).eval()
-    for model in (bert, llama):
-
-        def run(model=model):
-            out = model(ids, attention_mask=padding)[0]
-            model.zero_grad()
-            out.square().mean().backward()
-            return out.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
-
-        stock = run()
-        with clearhead.accelerate() as accelerated:
-            ours = run()
-        assert accelerated.counts == {"forward": 2, "backward": 2, "module": 0, "torch": 0}
-        torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-5)
-    options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
-    stock = llama.generate(ids, **options)
-    with clearhead.accelerate() as accelerated:
-        assert torch.equal(llama.generate(ids, **options), stock)
-    assert accelerated.counts["forward"] == 10
-    assert accelerated.counts["torch"] == 0
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # by torch's own compiler
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-def test_a_compiled_program_calls_it_and_is_right_when_it_is_undone(backend):
-    tensors, upstream = inputs(), torch.randn(B, H, L, D)
-    allow = masks("bool", torch.float32)[0]["attn_mask"]
-    if backend == "inductor" and not any(map(os.path.exists, ("/usr/bin/g++", "/usr/bin/c++", "/usr/bin/clang++"))):
-        pytest.skip("inductor needs a C++ compiler")
-    torch.compiler.reset()
-    compiled = torch.compile(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, allow).sin(), backend=backend)
-    exact = with_gradients(lambda *t: reference.attention(*t, allow=allow, scale=D**-0.5)[0].sin(), tensors, upstream)
-    for _ in range(2):
-        with clearhead.accelerate() as accelerated:
-            ours = with_gradients(compiled, tensors, upstream)
-        assert accelerated.counts["forward"] == accelerated.counts["backward"] == 1
-        for mine, truth in zip((*ours, *with_gradients(compiled, tensors, upstream)), (*exact, *exact), strict=True):
-            assert (mine - truth).abs().amax() <= 64 * torch.finfo(torch.float32).eps
-    torch.compiler.reset()
-
-
-def test_export_autocast_func_and_modes():
-    query, key, value = inputs(learn=False, keys=L)
-
-    class Model(torch.nn.Module):
-        def forward(self, q, k, v):
-            return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-    exact = reference.attention(query, key, value, scale=D**-0.5, is_causal=True)[0].float()
-    with clearhead.accelerate() as accelerated:
-        exported = torch.export.export(Model(), (query, key, value)).module()
-        before = accelerated.counts["forward"]
-        torch.testing.assert_close(exported(query, key, value), exact, rtol=1e-5, atol=1e-5)
-        assert accelerated.counts["forward"] == before + 1
-        with torch.autocast("cpu", torch.bfloat16):
-            out = Model()(query, key, value)
-        assert out.dtype is torch.bfloat16
-        assert accelerated.counts["forward"] == before + 2
-        torch.testing.assert_close(out.float(), exact, rtol=0.02, atol=0.02)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch: there is no batching rule, so it loops
-            stacked = [torch.stack([t, 2 * t]) for t in (query, key, value)]
-            mapped = torch.vmap(Model())(*stacked)
-        assert accelerated.counts["forward"] == before + 4
-        for each, tensors in zip(mapped, zip(*stacked, strict=True), strict=True):
-            truth = reference.attention(*tensors, scale=D**-0.5, is_causal=True)[0].float()
-            torch.testing.assert_close(each, truth, rtol=1e-5, atol=1e-5)
-        torch.func.grad(lambda q: Model()(q, key, value).sum())(query)
-        assert accelerated.counts["backward"] == 1
-        with torch.device("cpu"), torch.inference_mode():
-            Model()(query, key, value)
-        assert accelerated.counts["forward"] == before + 6
-        assert accelerated.counts["torch"] == 0
-        meta = Model()(*(t.to("meta") for t in (query, key, value)))
-        assert meta.shape == exact.shape
-
-
 def test_a_second_derivative_is_refused_as_torch_refuses_it():
     tensors = inputs()
     with clearhead.accelerate():
@@ -380,6 +251,31 @@ def test_a_second_derivative_is_refused_as_torch_refuses_it():
         grads = torch.autograd.grad(out, tensors, create_graph=True)
         with pytest.raises(RuntimeError, match="not implemented"):
             grads[0].sum().backward()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("hidden", ["-inf", "lowest"])
+def test_rows_that_may_attend_nothing_give_0_and_gradients_of_0(dtype, hidden):
+    number = -torch.inf if hidden == "-inf" else torch.finfo(dtype).min
+    if dtype is torch.float16 and hidden == "lowest":
+        pytest.skip("float16's lowest number, -65504, is a logit like others")
+    for keys in (1, 3, S):
+        for shape in ((L, keys), (B, 1, L, keys), (B, H, 1, keys)):
+            query, key, value = inputs(dtype, 2, keys=keys)
+            empty = torch.rand(shape[:-1], generator=torch.Generator().manual_seed(4)) > 0.5
+            mask = torch.zeros(shape, dtype=dtype).masked_fill(empty[..., None], number)
+            upstream = torch.randn(B, H, L, D).to(dtype)
+            with clearhead.accelerate() as accelerated:
+                out = F.scaled_dot_product_attention(query, key, value, mask, enable_gqa=True)
+                grads = torch.autograd.grad(out, (query, key, value), upstream)
+            assert accelerated.counts == {"forward": 1, "backward": 1, "module": 0, "torch": 0}
+            rows = empty.broadcast_to(B, H, L)
+            assert out[rows].abs().max() == grads[0][rows].abs().max() == 0
+            exact = with_gradients(
+                reference.attention, (query, key, value), upstream, allow=~rows[..., None], scale=D**-0.5
+            )
+            for mine, truth in zip((out, *grads), exact, strict=True):
+                assert (mine - truth).abs().amax() <= 64 * torch.finfo(dtype).eps * (1 + truth.abs().amax())
 
 
 def test_gradients_that_come_expanded_negated_or_transposed():
@@ -399,69 +295,6 @@ def test_gradients_that_come_expanded_negated_or_transposed():
             assert (mine - truth).abs().amax() <= 64 * torch.finfo(torch.float32).eps
 
 
-sys.modules.setdefault("expecttest", types.SimpleNamespace(TestCase=unittest.TestCase))  # type: ignore[arg-type]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_torchs_samples(dtype):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own test modules warn on import
-        from torch.testing._internal.common_methods_invocations import op_db
-    info = next(op for op in op_db if op.name == "nn.functional.scaled_dot_product_attention")
-    taken = 0
-    for sample in info.sample_inputs("cpu", dtype, requires_grad=True):
-
-        def run(convert, sample=sample):
-            torch.manual_seed(0)
-            tensors = [convert(tensor) for tensor in (sample.input, *sample.args)]
-            options = {name: convert(value) for name, value in sample.kwargs.items()}
-            return with_gradients(F.scaled_dot_product_attention, tensors, torch.ones(()), **options)
-
-        stock = run(lambda value: value)
-        with clearhead.accelerate() as accelerated:
-            ours = run(lambda value: value)
-        if not accelerated.counts["forward"]:
-            assert all(map(torch.equal, ours, stock))
-            continue
-        taken += 1
-        exact = run(lambda value: value.detach().double().requires_grad_() if torch.is_tensor(value) else value)
-        # The samples lie in [-9, 9], and float64 is compared with torch's own, which is off as much as ours.
-        floor = 16 * torch.finfo(dtype).eps * {torch.float64: 480, torch.float32: 20}.get(dtype, 2)
-        for mine, theirs, truth in zip(ours, stock, exact, strict=True):
-            assert (mine - truth).abs().amax() <= 2 * (theirs - truth).abs().amax() + floor
-    assert taken >= 4  # the others have three axes, dropout or a mask that learns
-
-
-def python(program, **environment):
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **environment}
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split(), done.stderr
-
-
-COUNT = (
-    "import torch.nn.functional as F; q = torch.ones(1, 2, 3, 5); F.scaled_dot_product_attention(q, q, q); "
-    "from clearhead.multihead.acceleration import _installation as i; print(i._users, sum(i._overrides.counts.values()))"
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("imports", ["import torch, clearhead", "import clearhead, torch"])
-def test_the_environment_turns_it_on_when_clearhead_is_imported(imports):
-    assert python(f"{imports}; {COUNT}", CLEARHEAD_ACCELERATE="1") == (["1", "1"], "")
-
-
-@pytest.mark.slow
-def test_the_environment_is_ignored_with_a_warning_where_it_says_nothing_we_know():
-    show = "import clearhead, torch; from clearhead.multihead.acceleration import _installation as i; print(i._users)"
-    assert python(show, CLEARHEAD_ACCELERATE="0") == (["0"], "")
-    printed, warned = python(show, CLEARHEAD_ACCELERATE="yes")
-    assert printed == ["0"]
-    assert "CLEARHEAD_ACCELERATE='yes' is ignored" in warned
-
-
 def test_without_the_native_library_it_is_refused_and_the_environment_warns(monkeypatch):
     monkeypatch.setattr(acceleration, "library", None)
     with pytest.raises(KernelError, match="native library, which was not built"):
@@ -474,25 +307,6 @@ def test_without_the_native_library_it_is_refused_and_the_environment_warns(monk
     monkeypatch.setattr(acceleration, "reads_tensors", False)
     with pytest.raises(KernelError, match="Update torch"):
         clearhead.accelerate()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_process_keeps_it_and_undoes_its_own_alone():
-    program = """
-import os, torch, clearhead, torch.nn.functional as F
-torch.set_num_threads(1)
-q = torch.randn(1, 2, 5, 8)
-accelerated = clearhead.accelerate()
-out = F.scaled_dot_product_attention(q, q, q)
-child = os.fork()
-if child == 0:
-    same = torch.equal(F.scaled_dot_product_attention(q, q, q), out)
-    accelerated.undo()
-    os._exit(0 if same and sum(accelerated.counts.values()) == 2 else 1)
-print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), accelerated.is_active, sum(accelerated.counts.values()))
-"""
-    assert python(program)[0] == ["0", "True", "1"]
 
 
 def test_hooks_may_lay_out_saved_tensors_anew():

@@ -15,6 +15,7 @@ from clearhead.kernels.native.call import wide
 from clearhead.kernels.native.cpu_targets import index_of, is_forced
 from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY, match, needs_gradients
+from clearhead.kernels.portable.blockwise import EMPTY
 from clearhead.kernels.portable.torch_sdpa import is_asked
 from clearhead.kernels.projection import project
 
@@ -50,7 +51,7 @@ class Overrides:
         self, keyset: Any, query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0, is_causal: bool = False,
         *, attn_mask: Tensor | None = None, scale: float | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        """Output (B, H, L, E) and lse (B, H, L), float32 or wider, 0 for a row that may attend nothing."""
+        """Output (B, H, L, E) and lse (B, H, L), float32 or wider, 0 for a row that may attend nothing, as torch's."""
         if (
             dropout_p != 0
             or query.dim() != 4
@@ -65,7 +66,7 @@ class Overrides:
         # The layout that torch's kernel gives, which compiled programs rely on.
         lse = torch.empty_permuted((batch, heads, length), (0, 2, 1), dtype=wide(query.dtype))
         out = native_forward(query, key, value, is_causal, scale, attn_mask, True, lse)
-        if attn_mask is not None:  # as torch's, so that either backward pass gives 0 for an empty row
+        if attn_mask is not None:  # torch's backward pass, which may run later, makes NaN of -inf
             lse.masked_fill_(lse == -torch.inf, 0)
         return out, lse
 
@@ -86,6 +87,8 @@ class Overrides:
             call = (grad_out, query, key, value, out, logsumexp, dropout_p, is_causal)
             return self._torch(BACKWARD, keyset, *call, attn_mask=attn_mask, scale=scale)
         self.counts["backward"] += 1
+        if attn_mask is not None:
+            logsumexp = _with_empty_rows(logsumexp, attn_mask)
         # Laid out (B, L, H, D), as torch's kernel does it.
         grads = [torch.empty_permuted(t.shape, (0, 2, 1, 3), dtype=t.dtype) for t in (query, key, value)]
         library.fast_backward(
@@ -140,6 +143,19 @@ def _fit(query: Tensor, grad_out: Tensor, out: Tensor, lse: Tensor) -> bool:
         and grad_out.dtype is query.dtype and out.dtype is query.dtype and lse.dtype is wide(query.dtype)
         and grad_out.shape == query.shape == out.shape and lse.shape == query.shape[:-1]
     )  # fmt: skip
+
+
+def _with_empty_rows(lse: Tensor, mask: Tensor) -> Tensor:
+    """The lse with -inf, as our backward pass takes it, for each row that may attend nothing.
+
+    It is 0 from either forward pass, or the mask's lowest number from torch's. Which pass ran is not known: a compiled
+    program plans the two apart, and acceleration may begin or end between them.
+    """
+    lse = lse.masked_fill(lse < EMPTY, -torch.inf)
+    is_zero = lse == 0
+    if not is_zero.any():
+        return lse
+    return lse.masked_fill(is_zero & (mask.to(lse.dtype) < EMPTY).all(-1), -torch.inf)
 
 
 def _in_rows(tensor: Tensor) -> Tensor:
