@@ -3,7 +3,7 @@
 import re
 import threading
 from collections.abc import Callable, Iterator
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,34 @@ def test_a_failed_program_is_kept_to_go_on_with(visitor: Visitor, library: Libra
     assert "# mine" in visitor.get(onward[1].replace("&amp;", "&"))
     assert "failed" in told
     assert "One solution" not in told
+
+
+@pytest.mark.parametrize(
+    ("program", "shown"),
+    [
+        ("print('hel' + 'lo')", "hello"),
+        ("print(1)\nraise KeyError('gone')", "1\nKeyError: 'gone'"),
+        ("x = 1", "It ran to its end and printed nothing."),
+        ("def f(:", "Line 1 is not Python yet"),
+    ],
+)
+def test_a_program_runs_without_its_tests_and_no_try_is_counted(
+    visitor: Visitor, library: Library, program: str, shown: str
+) -> None:
+    id = of_kind(library, "code")
+    page = visitor.get(f"/items/{id}?mode=build")
+    assert 'formaction="/bench"' in page
+    fields = {"csrf": visitor.token(), "ticket": visitor.ticket(page), "program": program}
+    told = unescape(visitor.client.post("/bench", data=fields).text)
+    assert shown in told
+    assert program in told
+    assert not visitor.context.progress.history
+    assert visitor.ticket(told) == visitor.ticket(page)
+
+
+def test_only_a_program_runs_without_tests(visitor: Visitor, library: Library) -> None:
+    page = visitor.get(f"/items/{of_kind(library, 'choice')}")
+    visitor.post("/bench", 400, ticket=visitor.ticket(page), program="print(1)")
 
 
 def test_a_question_asked_again_has_other_numbers_and_old_answers_keep_theirs(

@@ -30,6 +30,7 @@ with needs(*STUDIO):
     from clearhead.studio.library.library import Library, fill
     from clearhead.studio.practice import (
         assessments,
+        bench,
         feedback,
         mistakes,
         notes,
@@ -46,7 +47,7 @@ with needs(*STUDIO):
     from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
 
 _LEARNING = (home, next_step, topic, topic_map, progress, certificate, search, preferences)
-_PRACTICE = (practice, sittings, placement, mistakes, assessments, feedback, notes, offline_cards)
+_PRACTICE = (practice, bench, sittings, placement, mistakes, assessments, feedback, notes, offline_cards)
 _FIGURES = (own_class, project, walk, head_data, playground, experiments, lens_pages)
 PARTS = (*_LEARNING, *_PRACTICE, *_FIGURES)
 FOLDER = Path(__file__).parents[1]  # of the studio: its static files are there

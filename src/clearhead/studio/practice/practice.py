@@ -157,10 +157,10 @@ def take(request: Request, context: CurrentContext, form: Annotated[FormData, De
         try:
             response = responses.read(question, form)
         except responses.Incomplete as problem:
-            return _put_again(context, draft, SavedForm(filled(form), lacking=str(problem)))
+            return put_form_again(context, draft, SavedForm(filled(form), lacking=str(problem)))
         verdict = context.verdict(question, response)
         if verdict.suggested and question.form == "explain":
-            return _put_again(context, draft, SavedForm(filled(form), compare=True))
+            return put_form_again(context, draft, SavedForm(filled(form), compare=True))
         kept = question.attempt(response, verdict, context.now(), confidence=confidence.chance_of(form.get("sure")))
         context.store.record(kept, drop=saved_forms.form_key(draft))
         mistakes.remember(context, kept, verdict)
@@ -197,10 +197,11 @@ def help_with(context: CurrentContext, form: Annotated[FormData, Depends(form_of
     question = asked(context, draft)
     changed = {"typed": False} if "options" in form else {"hints": min(draft.hints + 1, len(question.hints))}
     draft = draft.but(**changed)
-    return _put_again(context, draft, SavedForm(filled(form)))
+    return put_form_again(context, draft, SavedForm(filled(form)))
 
 
-def _put_again(context: Context, draft: Draft, form: SavedForm) -> Response:
+def put_form_again(context: Context, draft: Draft, form: SavedForm) -> Response:
+    """Keep the form, and redirect to its question, filled in."""
     saved_forms.save_form(context, draft, form)
     return RedirectResponse(f"/question?{urlencode({'ticket': context.drafts.sign(draft)})}", 303)
 

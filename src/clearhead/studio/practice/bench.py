@@ -1,0 +1,53 @@
+"""The route of Build that runs a program without its tests: what it prints is shown, and no try is counted."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException
+from fastapi.responses import Response
+from starlette.datastructures import FormData
+
+from clearhead import sandbox
+from clearhead.errors import SandboxError
+from clearhead.sandbox import Chunk, Limits
+from clearhead.studio.practice.asking import asked
+from clearhead.studio.practice.practice import filled, form_of, put_form_again
+from clearhead.studio.questions import responses
+from clearhead.studio.questions.question import Question
+from clearhead.studio.text import formatting
+from clearhead.studio.text.translation import _
+from clearhead.studio.web.context import Context, CurrentContext
+from clearhead.studio.web.saved_forms import SavedForm
+from clearhead.studio.web.work_queues import needs_queue, queued
+
+router = APIRouter()
+MOST_SHOWN = 4_000  # characters of what a program printed
+
+
+@router.post("/bench")
+@queued("programs")
+def run(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
+    """Run the program of this form, and ask the question again with the program and what it printed."""
+    draft = context.drafts.read(str(form.get("ticket", "")))
+    question = asked(context, draft)
+    if question.form != "code":
+        raise HTTPException(400, _("Only a program can be run."))
+    try:
+        program = str(responses.read(question, form))
+    except responses.Incomplete as problem:
+        return put_form_again(context, draft, SavedForm(filled(form), lacking=str(problem)))
+    needs_queue()
+    return put_form_again(context, draft, SavedForm({**filled(form), "ran": [_output(context, question, program)]}))
+
+
+def _output(context: Context, question: Question, program: str) -> str:
+    """Return what the program printed, and how it ended if not well."""
+    item, limits = question.item, Limits(seconds=question.item.run_limit)
+    setup = [Chunk(part.source, item.file, part.line) for part in item.role("setup")]
+    chunks = [Chunk(f"seed = {question.proved.receipt.seed}\n", "seed"), *setup, Chunk(program, _("your program"))]
+    try:
+        outcome = sandbox.run(chunks, limits=limits, preload=question.pack.preload, owner=context.owner)
+    except SandboxError as refused:
+        return str(refused)
+    printed = outcome.stdout.rstrip()[:MOST_SHOWN]
+    ended = "" if outcome.ok else formatting.why_ended(outcome, limits)
+    return "\n".join(filter(None, (printed, ended))) or _("It ran to its end and printed nothing.")
