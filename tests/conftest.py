@@ -6,7 +6,12 @@ from pathlib import Path
 
 from hypothesis import settings
 
-from tiers import pytest_addoption, pytest_collection_modifyitems, pytest_configure  # noqa: F401
+from tiers import (  # noqa: F401
+    pytest_addoption,
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_ignore_collect,
+)
 
 # The same examples on every run of CI, so that its result depends on the change alone; new ones everywhere else.
 settings.register_profile("ci", derandomize=True, deadline=None)

@@ -1,6 +1,5 @@
 """The tiers choose what they say, and the sample of a product has every pair of its values."""
 
-import ast
 import os
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairwise import Values, each_value, pairwise
-from tiers import CASES, LEFT_OUT
+from tiers import CASES, LEFT_OUT, is_left_out
 
 TESTS = Path(__file__).parent
 
@@ -142,22 +141,47 @@ def test_each_tier_chooses_what_it_says(collected) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pytestmark = pytest.mark.slow\ndef test_a(): pass",
+        "pytestmark = [pytest.mark.skipif(False, reason='a'), pytest.mark.browser]\ndef test_a(): pass",
+        "@pytest.mark.slow\ndef test_a(): pass\n@pytest.mark.parametrize('a', [1])\n@pytest.mark.stress\ndef test_b(a): pass",
+    ],
+)
+def test_a_file_that_is_left_out_whole_is_not_imported(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "test_it.py"
+    file.write_text(text)
+    assert is_left_out(file, LEFT_OUT["fast"])
+    assert not is_left_out(file, ("another",))
+    file.write_text(f"{text}\ndef help_tests(): pass")
+    assert is_left_out(file, LEFT_OUT["fast"])
+    file.write_text(f"def test_fast(): pass\n{text}")
+    assert is_left_out(file, LEFT_OUT["fast"]) == ("pytestmark" in text)
+
+
+def test_the_fast_tier_does_not_import_what_it_leaves_out(collected, tmp_path: Path) -> None:
+    (tmp_path / "browser").mkdir()
+    for name in ("test_left_out.py", "browser/test_a.py"):
+        (tmp_path / name).write_text("import pytest\npytestmark = pytest.mark.slow\nraise RuntimeError")
+    assert "test_whole" in collected("--tier", "fast")
+
+
+def test_a_file_whose_tests_are_made_is_imported(tmp_path: Path) -> None:
+    file = tmp_path / "test_it.py"
+    file.write_text("TestMachine = Machine.TestCase\n@pytest.mark.slow\ndef test_a(): pass")
+    assert not is_left_out(file, LEFT_OUT["fast"])
+    file.write_text("from others import *")
+    assert not is_left_out(file, LEFT_OUT["fast"])
+
+
 def test_a_test_named_on_the_command_line_runs_whole(collected) -> None:
     assert collected("test_it.py::test_sampled", "test_it.py::test_stress") == {"test_sampled": 27, "test_stress": 1}
 
 
 def test_every_room_has_fast_tests() -> None:
     for room in TESTS.iterdir():
-        files = sorted(room.glob("test_*.py"))
+        files = sorted(room.rglob("test_*.py"))
         if files and room.name != "browser":
-            assert any(map(fast_tests, files)), f"{room.name}: everything is marked slow, stress or browser"
-
-
-def fast_tests(file: Path) -> list[str]:
-    """The tests of a file that are not marked themselves as left out of the fast tier."""
-    functions = [node for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)]
-    marks = {node.name: " ".join(map(ast.unparse, node.decorator_list)) for node in functions}
-    return [
-        name for name, text in marks.items()
-        if name.startswith("test_") and not any(f"mark.{left_out}" in text for left_out in LEFT_OUT["fast"])
-    ]  # fmt: skip
+            whole = [file.name for file in files if not is_left_out(file, LEFT_OUT["fast"])]
+            assert whole, f"{room.name}: everything is marked slow, stress or browser"

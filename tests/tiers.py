@@ -8,9 +8,11 @@
 A test named on the command line (`file.py::test`) always runs, in all its cases.
 """
 
+import ast
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,11 +41,42 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import what the tier leaves out whole: a folder named as a mark, a file all of whose tests have one."""
+    left_out = LEFT_OUT[config.getoption("--tier")]
+    if _named(config) or not left_out:
+        return None
+    if collection_path.name in left_out:
+        return True
+    is_file = collection_path.suffix == ".py" and collection_path.name.startswith("test_")
+    return True if is_file and is_left_out(collection_path, left_out) else None
+
+
+def is_left_out(file: Path, left_out: Sequence[str]) -> bool:
+    """Whether the file itself, or each test in it, has one of these marks; read from its text, for imports cost."""
+    body = ast.parse(file.read_text(encoding="utf-8")).body
+    marks = tuple(f"pytest.mark.{name}" for name in left_out)
+    tests = []
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name.lower().startswith("test"):
+            tests.append(any(ast.unparse(decorator).startswith(marks) for decorator in node.decorator_list))
+        elif isinstance(node, ast.Assign):
+            name = ast.unparse(node.targets[0])
+            value = node.value.elts if isinstance(node.value, ast.List) else [node.value]
+            if name == "pytestmark" and any(ast.unparse(mark).startswith(marks) for mark in value):
+                return True
+            tests += [False] if name.startswith("Test") else []  # hypothesis makes such classes
+    return bool(tests) and all(tests)
+
+
+def _named(config: pytest.Config) -> bool:
+    return any("::" in argument for argument in config.args)
+
+
 @pytest.hookimpl(trylast=True)  # after the folders have marked their tests
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     tier = config.getoption("--tier")
-    named = tuple(argument for argument in config.args if "::" in argument)
-    if named:
+    if _named(config):
         return
     kept = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT[tier]))]
     if tier == "full":

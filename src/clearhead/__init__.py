@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from clearhead.multihead import KVCache as KVCache
     from clearhead.multihead import MultiheadAttention as MultiheadAttention
     from clearhead.multihead import Rotary as Rotary
+    from clearhead.multihead import accelerate as accelerate
     from clearhead.multihead import attention as attention
     from clearhead.multihead import attention_varlen as attention_varlen
     from clearhead.multihead import hard_attention as hard_attention
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # Public name -> the room it lives in. A room's own name is never a public name (docs/decisions/0012).
 _HOME = {
+    "accelerate": "clearhead.multihead",
     "attention": "clearhead.multihead",
     "register_with_transformers": "clearhead.multihead",
     "hard_attention": "clearhead.multihead",
@@ -42,8 +44,6 @@ _HOME = {
     "Record": "clearhead.capture",
 }
 _MODULES = ("errors", "kernels", "masks")
-
-_register()
 
 
 def _save_record_page(*arguments: Any, **options: Any) -> Any:
@@ -68,3 +68,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+_register()

@@ -1,9 +1,11 @@
-"""Register `torch.ops.clearhead` when clearhead is imported, without importing torch for it.
+"""What `import clearhead` does to torch as soon as torch is there, without importing it.
 
-A program saved by `torch.export.save` names our operators, and torch looks them up by that name. They are defined at
-the first look-up, so that `import clearhead` stays cheap.
+It registers `torch.ops.clearhead`: a program saved by `torch.export.save` names our operators, and torch looks them up
+by that name. They are defined at the first look-up, so that `import clearhead` stays cheap. Where
+`CLEARHEAD_ACCELERATE` is set, it also calls `clearhead.accelerate`.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -14,14 +16,21 @@ from types import ModuleType
 from typing import Any
 
 OPERATORS = "clearhead.multihead"
+ACCELERATION = "clearhead.multihead.acceleration"
 
 
 def register() -> None:
-    """Define `torch.ops.clearhead` now if torch is imported, else as soon as it is."""
+    """Do it now if torch is imported, else as soon as it is."""
     if "torch" in sys.modules:
-        _name_operators(sys.modules["torch"])
+        _after_torch(sys.modules["torch"])
     else:
         sys.meta_path.insert(0, _AfterTorch())
+
+
+def _after_torch(torch: Any) -> None:
+    _name_operators(torch)
+    if os.environ.get("CLEARHEAD_ACCELERATE"):
+        import_module(ACCELERATION).accelerate_by_environment()
 
 
 def _name_operators(torch: Any) -> None:
@@ -51,9 +60,9 @@ class _AfterTorch(MetaPathFinder):
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
-            def execute_and_name(module: ModuleType) -> None:
+            def execute_and_register(module: ModuleType) -> None:
                 execute(module)
-                _name_operators(module)
+                _after_torch(module)
 
-            spec.loader.exec_module = execute_and_name  # type: ignore[method-assign]
+            spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
         return spec

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("fastapi", reason="the patterns are the studio's too: pip install 'clearhead[studio]'")
+
 import clearhead
 from clearhead.course import Criterion
 from clearhead.course.grading.compare import same_output, same_result

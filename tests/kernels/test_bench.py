@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+
+pytest.importorskip("rich", reason="the bench prints with Rich: pip install 'clearhead[cli]'")
 from bench import lengths, report, sweep
 from bench.measure import Timing, agree, interleaved, undisturbed
 from bench.report import Row, as_json, from_json, markdown, means, merged

@@ -4,13 +4,13 @@ import json
 
 import pytest
 import torch
-import transformers
-from safetensors.torch import save_file
 
 from clearhead.errors import OptionError
 from clearhead.matrix import AttentionMatrix, load, save
 
 from .cases import CASES
+
+save_file = pytest.importorskip("safetensors.torch", reason="files need clearhead[models]").save_file
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -55,6 +55,7 @@ def test_every_call_of_a_generation_is_kept_and_its_keys_are_written_once(tmp_pa
     from clearhead.capture import Record, observe
 
     torch.manual_seed(0)
+    transformers = pytest.importorskip("transformers", reason="a model needs clearhead[models]")
     config = transformers.LlamaConfig(
         vocab_size=23, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=17,
         num_key_value_heads=2, eos_token_id=None, max_position_embeddings=256,

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import clearhead
+
 PAGE = Path(__file__).parents[2] / "docs" / "differences.md"
 PROGRAMS = re.findall(r"```python\n(.*?)```\n```text\n(.*?)```", PAGE.read_text(), re.S)
 
@@ -20,6 +22,8 @@ def test_every_program_says_what_it_prints():
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
 def test_the_program_prints_it(number):
     program, wanted = PROGRAMS[number]
+    if "accelerate" in program and not clearhead.kernels.targets():
+        pytest.skip("the native library was not built on this machine")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(program, f"{PAGE.name}, program {number + 1}", "exec"), {})

@@ -43,6 +43,8 @@ PROGRAMS = [
 
 @pytest.mark.parametrize(("name", "program", "wanted"), PROGRAMS, ids=[name for name, *_ in PROGRAMS])
 def test_the_program_prints_it(name, program, wanted):
+    if name == "accelerate" and not clearhead.kernels.targets():
+        pytest.skip("the native library was not built on this machine")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(program, f"{name}.md", "exec"), {})

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from clearhead import sandbox
-from clearhead.cli import doctor
 from clearhead.errors import SandboxError
 from clearhead.sandbox import backends
 from clearhead.sandbox.confinement import landlock, tmpfs
@@ -77,6 +76,9 @@ def test_bubblewrap_is_told_of_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_the_doctor_tells_of_each_resource() -> None:
+    pytest.importorskip("typer", reason="the doctor is a command: pip install 'clearhead[cli]'")
+    from clearhead.cli import doctor
+
     told = {one.name: one.detail for one in doctor._studio() if one.name.startswith("sandbox ")}
     assert told == {f"sandbox {name}": said for name, said in sandbox.guarantees().items()}
     assert not NAMES or {"sandbox signals", "sandbox disk", "sandbox user"} <= told.keys()

@@ -68,7 +68,7 @@ _UNREADABLE, _FORWARD_ONLY = 0, 1
 
 def match(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None, grouped: bool,
-    with_lse: bool = False,
+    with_lse: bool = False, learns: bool | None = None,
 ) -> int:  # fmt: skip
     """Which path a call on plain tensors takes: NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY or TORCH_FASTER.
 
@@ -76,7 +76,7 @@ def match(
     (B, H, L, D), key (B, H_kv, S, D), value (B, H_kv, S, E); a mask that spreads to (B, H, L, S), bool, float32 or of
     their dtype, or None. B may be 1 for key and value, H_kv too, and with `grouped` H_kv divides H. All may lack B, or
     B and H. It does not match a mask that learns, a call that torch records, transforms or watches, or one that needs
-    gradients and gives the lse.
+    gradients and gives the lse. `learns` says whether it needs gradients; None = as autograd does.
     """
     if (
         torch.compiler.is_compiling()
@@ -95,9 +95,10 @@ def match(
     if forward_ad._current_level >= 0 and carries_tangent(query, key, value, mask):
         return NO_MATCH
     limits = _limits(forced.get(), query.dtype)
-    learns = torch.is_grad_enabled() and (
-        query.requires_grad or key.requires_grad or value.requires_grad or (mask is not None and mask.requires_grad)
-    )
+    if learns is None:
+        learns = torch.is_grad_enabled() and (
+            query.requires_grad or key.requires_grad or value.requires_grad or (mask is not None and mask.requires_grad)
+        )
     if limits is None or (learns and with_lse):
         return NO_MATCH
     # Torch's function takes tensors whose rows are whole, and forgets a causal mask by a scale that is not positive.

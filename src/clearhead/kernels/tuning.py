@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from clearhead.kernels import fast_path, projection
 from clearhead.kernels.measured.figures import DECODE, DTYPES, FORWARD, LINEAR, TASKS, TRAINING, Cost, Costs
 from clearhead.kernels.native.cpu_targets import current
+from clearhead.kernels.portable.torch_sdpa import torchs_own
 
 HEADS, WIDTH, OUTPUTS = 8, 64, 512
 SIZES = {DECODE: (64, 1024, 8192), FORWARD: (16, 128, 512), TRAINING: (16, 128, 512), LINEAR: (1, 16, 256)}
@@ -32,7 +33,8 @@ def measure(seconds: float = 45.0, progress: Progress | None = None) -> Costs:
         points: tuple[list[tuple[float, float]], ...] = ([], [])
         for size in SIZES[task]:
             ours, torchs, work = _ways(task, dtype, size)
-            best = _best(ours, torchs, seconds / len(todo) / len(SIZES[task]))
+            with torchs_own():
+                best = _best(ours, torchs, seconds / len(todo) / len(SIZES[task]))
             for line, microseconds in zip(points, best, strict=True):
                 line.append((work, microseconds))
         measured[task, dtype] = fit(points[0]), fit(points[1])

@@ -1,5 +1,6 @@
 """What to compute: the function, the drop-in module, cache and positions. See README.md."""
 
+from clearhead.multihead.acceleration import accelerate
 from clearhead.multihead.cache import KVCache
 from clearhead.multihead.functional import attention
 from clearhead.multihead.hard import hard_attention, reinforce
@@ -14,6 +15,7 @@ __all__ = [
     "MultiheadAttention",
     "Replacement",
     "Rotary",
+    "accelerate",
     "attention",
     "attention_varlen",
     "hard_attention",

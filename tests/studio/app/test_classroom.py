@@ -3,6 +3,8 @@
 import importlib.util
 
 import pytest
+
+pytest.importorskip("psycopg", reason="a class works on PostgreSQL: pip install 'clearhead[postgresql]'")
 from bench import classroom
 
 from clearhead import sandbox

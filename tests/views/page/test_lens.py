@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import transformers as hf
-import uvicorn
 from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 pytest.importorskip("fastapi", reason="the studio's dependencies are not installed")
+import uvicorn
 from fastapi.testclient import TestClient
 
 from clearhead.capture import demo_folder

@@ -1,5 +1,8 @@
 """Kernel "torch": torch's own flash attention, and blockwise torch for what it cannot compute."""
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -14,6 +17,28 @@ from clearhead.spec import EVERYWHERE
 
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+
+
+class _Asked(threading.local):
+    depth = 0
+
+
+_asked = _Asked()
+
+
+def is_asked() -> bool:
+    """Whether this thread is inside `torchs_own`."""
+    return _asked.depth > 0
+
+
+@contextmanager
+def torchs_own() -> Iterator[None]:
+    """Run torch's operators on torch's own kernels in this thread, also while `clearhead.accelerate` is on."""
+    _asked.depth += 1
+    try:
+        yield
+    finally:
+        _asked.depth -= 1
 
 
 class TorchSdpa:
@@ -40,15 +65,16 @@ class TorchSdpa:
         if not flash_can(problem):
             return blockwise.forward(problem, wide(problem.query.dtype))
         mask = _mask(problem)
-        out, lse = _flash(
-            problem.query,
-            problem.key,
-            problem.value,
-            0.0,
-            problem.attention.is_causal,
-            attn_mask=mask,
-            scale=problem.attention.scale,
-        )
+        with torchs_own():
+            out, lse = _flash(
+                problem.query,
+                problem.key,
+                problem.value,
+                0.0,
+                problem.attention.is_causal,
+                attn_mask=mask,
+                scale=problem.attention.scale,
+            )
         # The operator answers NaN or a mean, and lse 0, for a row that may attend nothing (seen in torch 2.13).
         empty = _empty_rows(problem, mask)
         if empty is not None:
@@ -63,8 +89,8 @@ class TorchSdpa:
         out, lse = result.out, result.lse.to(wide(problem.query.dtype))
         if empty is not None:
             grad_out, lse = grad_out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, 0)
-        return Gradients(
-            *_flash_backward(
+        with torchs_own():
+            grads = _flash_backward(
                 grad_out,
                 problem.query,
                 problem.key,
@@ -76,7 +102,7 @@ class TorchSdpa:
                 attn_mask=mask,
                 scale=problem.attention.scale,
             )
-        )
+        return Gradients(*grads)
 
 
 def flash_can(problem: Problem) -> bool:

@@ -4,6 +4,7 @@
 import { _ } from "./words.js";
 
 const PREFIX = "draft:";
+const LOGGED_OUT = "logged-out"; // when somebody last logged out in this browser
 const TYPED = ["textarea", "[type=text]", "[type=search]"].join();
 const LEFT_OUT = ["[type=hidden]", "[type=password]", "[type=file]", "button", "fieldset", "output", "[data-no-draft]"].join(); // an option is chosen anew
 
@@ -118,6 +119,17 @@ function mineAlone() {
   for (const key of keys()) if (!key.startsWith(`${PREFIX}${learner()}:`)) drop(key);
 }
 
+/**
+ * Safari's engine shows a page from its memory on Back, whatever its headers say over plain http: a page older than the
+ * last log-out is emptied and asked for anew.
+ * @param {PageTransitionEvent} event
+ */
+function afterLogOut(event) {
+  if (!event.persisted || !(get(LOGGED_OUT) > performance.timeOrigin)) return;
+  document.body.replaceChildren();
+  location.reload();
+}
+
 /** Restore the drafts of this page's forms and keep them from now on. */
 export function start() {
   mineAlone();
@@ -128,10 +140,14 @@ export function start() {
     if (form) keep(form);
   });
   document.addEventListener("submit", ({ target, defaultPrevented }) => {
-    if (target.matches("[data-forget-all]")) for (const key of keys()) drop(key);
+    if (target.matches("[data-forget-all]")) {
+      for (const key of keys()) drop(key);
+      put(LOGGED_OUT, Date.now());
+    }
     const draft = !defaultPrevented && target.dataset.draft && get(keyOf(target));
     if (draft) put(keyOf(target), { ...draft, sent: true });
   });
+  addEventListener("pageshow", afterLogOut);
   document.addEventListener("click", ({ target }) => {
     const link = target.closest?.("[data-forget]");
     const form = link && (link.closest("form[data-draft]") ?? document.querySelector("form[data-draft]"));

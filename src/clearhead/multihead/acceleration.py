@@ -1,0 +1,148 @@
+"""`clearhead.accelerate`: torch's own attention on our CPU kernels, for every model of the process."""
+
+import os
+import threading
+import warnings
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from clearhead.errors import KernelError
+from clearhead.kernels.native.cpu_targets import current
+from clearhead.kernels.native.library import library, reads_tensors
+from clearhead.multihead.torch_overrides import Overrides
+
+VARIABLE = "CLEARHEAD_ACCELERATE"
+
+
+def accelerate() -> "Acceleration":
+    """Run torch's attention on our CPU kernels, in the whole process, until `undo()` or the end of a `with` block.
+
+    It covers `F.scaled_dot_product_attention`, and with it `nn.MultiheadAttention`, torch's Transformer layers and
+    Hugging Face models. What our kernels do not compute, or torch computes faster (`clearhead.kernels.explain`), runs
+    on torch's own kernel. `CLEARHEAD_ACCELERATE=1` calls it when clearhead is imported.
+
+    Calls nest: torch's own kernels return when the last of them is undone.
+
+    Returns:
+        A handle with `undo()`, `is_active` and `counts`; also a context manager.
+    Raises:
+        KernelError: the native library was not built, or cannot run here.
+
+    Example:
+        >>> q = torch.randn(1, 2, 5, 8)
+        >>> with accelerate() as acceleration:
+        ...     out = torch.nn.functional.scaled_dot_product_attention(q, q, q)
+        >>> sum(acceleration.counts.values()), acceleration.is_active
+        (1, False)
+    """
+    return Acceleration()
+
+
+class Acceleration:
+    """One call of `accelerate`. `with` undoes it at the end of the block; a block entered later starts it again."""
+
+    def __init__(self) -> None:
+        self._is_active = False
+        self._start()
+
+    @property
+    def is_active(self) -> bool:
+        """Whether this call is not undone yet."""
+        return self._is_active
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many calls ran where since acceleration was turned on in this process.
+
+        "forward" and "backward" are calls of scaled_dot_product_attention on our kernels, "module" calls of the C++
+        path of torch's module in evaluation, "torch" calls that torch's own kernels computed.
+        """
+        return dict(self._overrides.counts)
+
+    def undo(self) -> None:
+        """Give torch its own kernels back, unless another call of `accelerate` is still active. Twice is once."""
+        with _lock:
+            if self._is_active:
+                self._is_active = False
+                _installation.release()
+
+    def _start(self) -> None:
+        with _lock:
+            if not self._is_active:
+                self._overrides = _installation.acquire()
+                self._is_active = True
+
+    def __enter__(self) -> "Acceleration":
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.undo()
+
+    def __repr__(self) -> str:
+        return f"<clearhead.accelerate, {'active' if self._is_active else 'undone'}: {self.counts}>"
+
+
+class _Installation:
+    """Our functions in torch's dispatcher, while at least one call of `accelerate` is active."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._library: Any = None
+        self._overrides: Overrides | None = None
+
+    def acquire(self) -> Overrides:
+        if self._overrides is None:
+            _check()
+            overrides, torchs = Overrides(), torch.library.Library("aten", "IMPL")
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
+                for name, function in overrides.functions().items():
+                    torchs.impl(name, function, "CPU", with_keyset=True)
+            self._library, self._overrides = torchs, overrides
+        self._users += 1
+        return self._overrides
+
+    def release(self) -> None:
+        self._users -= 1
+        if self._users == 0:
+            self._library._destroy()
+            self._library = self._overrides = None
+
+
+_lock = threading.RLock()
+_installation = _Installation()
+
+
+def _check() -> None:
+    if library is None:
+        raise KernelError(
+            "clearhead.accelerate() needs the native library, which was not built: no C++ compiler was found at "
+            "install. Install a C++ compiler and then clearhead again; `clearhead doctor` shows what is there."
+        )
+    if not reads_tensors:
+        raise KernelError(
+            f"clearhead.accelerate() needs a torch whose tensors have __dlpack_c_exchange_api__, and torch "
+            f"{torch.__version__} does not. Update torch."
+        )
+    target, reason = current()
+    if target is None:
+        raise KernelError(f"clearhead.accelerate() has no kernel for this CPU: {reason}.")
+
+
+def accelerate_by_environment() -> None:
+    """Do what CLEARHEAD_ACCELERATE says; where that cannot be done, warn, for an import must not fail over it."""
+    asked = os.environ.get(VARIABLE, "")
+    if asked in ("", "0"):
+        return
+    if asked != "1":
+        warnings.warn(f"{VARIABLE}={asked!r} is ignored. Set it to 1 or 0.", RuntimeWarning, stacklevel=2)
+        return
+    try:
+        accelerate()
+    except KernelError as error:
+        warnings.warn(f"{VARIABLE}=1 has no effect: {error}", RuntimeWarning, stacklevel=2)

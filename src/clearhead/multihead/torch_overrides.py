@@ -1,0 +1,183 @@
+"""What torch's attention operators call on the CPU while `accelerate` is on: our kernel, or torch's own.
+
+These functions run below autograd, autocast, torch.func and torch.compile, so they meet plain tensors. A call that
+`kernels/plan.py` does not give to the native kernel goes to the kernel that was there before, with the same arguments.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels.fast_path import native_forward
+from clearhead.kernels.native.call import wide
+from clearhead.kernels.native.cpu_targets import index_of, is_forced
+from clearhead.kernels.native.library import library
+from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY, match, needs_gradients
+from clearhead.kernels.portable.blockwise import EMPTY
+from clearhead.kernels.portable.torch_sdpa import is_asked
+from clearhead.kernels.projection import project
+
+FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
+BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
+MODULE = "_native_multi_head_attention"
+
+# What the plan gives to torch for one key is the Python on the way back, and torch's autograd node has none.
+_OURS = (NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY)
+# Below this many multiply-adds a gradient takes torch's kernel, for ours gains less than its Python costs (13 tokens of
+# 8 heads, thread time on a Xeon with AVX-512: torch 118 µs; accelerated, 144 µs on torch's kernel and 162 µs on ours).
+FEW = 1 << 20
+_PLAIN = (Tensor, torch.nn.Parameter)
+_SOURCE, _PADDING = 0, 1  # mask_type of torch's module: (L, S), (B, S), and any other (B, H, L, S)
+
+
+class Overrides:
+    """Functions for torch's dispatcher, each with the kernel that it replaces, and how often either ran.
+
+    Attributes:
+        counts: "forward", "backward" and "module" calls on our kernels, "torch" calls on torch's own.
+    """
+
+    def __init__(self) -> None:
+        self.counts = {"forward": 0, "backward": 0, "module": 0, "torch": 0}
+        self._torchs = {name: torch.library.get_kernel(f"aten::{name}", "CPU") for name in (FORWARD, BACKWARD, MODULE)}
+
+    def functions(self) -> dict[str, Callable[..., Any]]:
+        """Operator -> the function that replaces its CPU kernel."""
+        return {FORWARD: self.forward, BACKWARD: self.backward, MODULE: self.module}
+
+    def forward(
+        self, keyset: Any, query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0, is_causal: bool = False,
+        *, attn_mask: Tensor | None = None, scale: float | None = None,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Output (B, H, L, E) and lse (B, H, L), float32 or wider, 0 for a row that may attend nothing, as torch's."""
+        if (
+            dropout_p != 0
+            or query.dim() != 4
+            or is_asked()
+            or _learn_little(query, key, value)
+            or match(query, key, value, is_causal, scale, attn_mask, True) not in _OURS
+        ):
+            call = (query, key, value, dropout_p, is_causal)
+            return self._torch(FORWARD, keyset, *call, attn_mask=attn_mask, scale=scale)
+        self.counts["forward"] += 1
+        batch, heads, length, _ = query.shape
+        # The layout that torch's kernel gives, which compiled programs rely on.
+        lse = torch.empty_permuted((batch, heads, length), (0, 2, 1), dtype=wide(query.dtype))
+        out = native_forward(query, key, value, is_causal, scale, attn_mask, True, lse)
+        if attn_mask is not None:  # torch's backward pass, which may run later, makes NaN of -inf
+            lse.masked_fill_(lse == -torch.inf, 0)
+        return out, lse
+
+    def backward(
+        self, keyset: Any, grad_out: Tensor, query: Tensor, key: Tensor, value: Tensor, out: Tensor, logsumexp: Tensor,
+        dropout_p: float, is_causal: bool, *, attn_mask: Tensor | None = None, scale: float | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        """Gradients of query, key and value, each of its shape."""
+        # A hook on saved tensors may lay them out anew, and torch's kernel reads rows alone.
+        query, key, value, out = _in_rows(query), _in_rows(key), _in_rows(value), _in_rows(out)
+        if (
+            dropout_p != 0
+            or is_asked()
+            or _are_few(query, key)
+            or not _fit(query, grad_out, out, logsumexp)
+            or match(query, key, value, is_causal, scale, attn_mask, True, learns=True) not in _OURS
+        ):
+            call = (grad_out, query, key, value, out, logsumexp, dropout_p, is_causal)
+            return self._torch(BACKWARD, keyset, *call, attn_mask=attn_mask, scale=scale)
+        self.counts["backward"] += 1
+        if attn_mask is not None:
+            logsumexp = _with_empty_rows(logsumexp, attn_mask)
+        # Laid out (B, L, H, D), as torch's kernel does it.
+        grads = [torch.empty_permuted(t.shape, (0, 2, 1, 3), dtype=t.dtype) for t in (query, key, value)]
+        library.fast_backward(
+            index_of(query.dtype), torch.get_num_threads(), query, key, value, attn_mask, True, is_causal,
+            query.shape[-1] ** -0.5 if scale is None else scale, out, logsumexp, grad_out.resolve_neg(), *grads,
+        )  # fmt: skip
+        return grads[0], grads[1], grads[2]
+
+    def module(
+        self, keyset: Any, query: Tensor, key: Tensor, value: Tensor, embed_dim: int, num_head: int, qkv_weight: Tensor,
+        qkv_bias: Tensor, proj_weight: Tensor, proj_bias: Tensor, mask: Tensor | None = None, need_weights: bool = True,
+        average_attn_weights: bool = True, mask_type: int | None = None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """nn.MultiheadAttention and nn.TransformerEncoderLayer in evaluation: (B, L, embed_dim), and no weights."""
+        arguments = (
+            query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask, need_weights,
+            average_attn_weights, mask_type,
+        )  # fmt: skip
+        if need_weights or not (query is key is value) or is_asked():
+            return self._torch(MODULE, keyset, *arguments)
+        if not _are_layer(query, embed_dim, num_head, *arguments[5:9]) or (mask is not None and mask_type is None):
+            return self._torch(MODULE, keyset, *arguments)
+        with torch.no_grad():
+            allow = None if mask is None else _allow(mask, mask_type)
+            like_heads = query.unflatten(-1, (num_head, -1)).transpose(1, 2)  # sizes and dtype of the projections
+            if match(like_heads, like_heads, like_heads, False, None, allow, False) != NATIVE:
+                return self._torch(MODULE, keyset, *arguments)
+            self.counts["module"] += 1
+            heads = project(query, qkv_weight, qkv_bias).unflatten(-1, (3, num_head, -1)).permute(2, 0, 3, 1, 4)
+            q, k, v = heads.unbind()
+            out = native_forward(q, k, v, False, None, allow)
+            return project(out.transpose(1, 2).flatten(-2), proj_weight, proj_bias), None
+
+    def _torch(self, name: str, keyset: Any, *arguments: Any, **options: Any) -> Any:
+        self.counts["torch"] += 1
+        return self._torchs[name].call_boxed(keyset, *arguments, **options)
+
+
+def _learn_little(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    return needs_gradients(query, key, value) and _are_few(query, key)
+
+
+def _are_few(query: Tensor, key: Tensor) -> bool:
+    return 2 * query.numel() * key.shape[-2] < FEW and not is_forced()
+
+
+def _fit(query: Tensor, grad_out: Tensor, out: Tensor, lse: Tensor) -> bool:
+    """Whether what the forward pass left, and what comes from above, can be read beside a query."""
+    return (
+        query.dim() == 4
+        and type(grad_out) in _PLAIN and type(out) in _PLAIN and type(lse) in _PLAIN
+        and grad_out.dtype is query.dtype and out.dtype is query.dtype and lse.dtype is wide(query.dtype)
+        and grad_out.shape == query.shape == out.shape and lse.shape == query.shape[:-1]
+    )  # fmt: skip
+
+
+def _with_empty_rows(lse: Tensor, mask: Tensor) -> Tensor:
+    """The lse with -inf, as our backward pass takes it, for each row that may attend nothing.
+
+    It is 0 from either forward pass, or the mask's lowest number from torch's. Which pass ran is not known: a compiled
+    program plans the two apart, and acceleration may begin or end between them.
+    """
+    lse = lse.masked_fill(lse < EMPTY, -torch.inf)
+    is_zero = lse == 0
+    if not is_zero.any():
+        return lse
+    return lse.masked_fill(is_zero & (mask.to(lse.dtype) < EMPTY).all(-1), -torch.inf)
+
+
+def _in_rows(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _are_layer(
+    x: Tensor, embed_dim: int, heads: int, qkv_weight: Tensor, qkv_bias: Tensor, proj_weight: Tensor, proj_bias: Tensor
+) -> bool:
+    """Whether sizes and dtypes are those of a layer; torch's kernel has the words for what is wrong with others."""
+    tensors = (x, qkv_weight, qkv_bias, proj_weight, proj_bias)
+    return (
+        all(type(tensor) in _PLAIN and tensor.dtype is x.dtype for tensor in tensors)
+        and x.dim() == 3 and x.shape[-1] == embed_dim and heads > 0 and embed_dim % heads == 0
+        and qkv_weight.shape == (3 * embed_dim, embed_dim) and qkv_bias.shape == (3 * embed_dim,)
+        and proj_weight.shape == (embed_dim, embed_dim) and proj_bias.shape == (embed_dim,)
+    )  # fmt: skip
+
+
+def _allow(mask: Tensor, mask_type: int | None) -> Tensor:
+    """True = may attend, broadcastable to (B, H, L, S). Torch's module hides every key whose mask is not 0."""
+    allow = mask == 0
+    if mask_type == _SOURCE:
+        return allow[None, None]
+    return allow[:, None, None] if mask_type == _PADDING else allow
