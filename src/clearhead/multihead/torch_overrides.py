@@ -28,7 +28,7 @@ _OURS = (NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY)
 # Below this many multiply-adds a gradient takes torch's kernel, for ours gains less than its Python costs (13 tokens of
 # 8 heads, thread time on a Xeon with AVX-512: torch 118 µs; accelerated, 144 µs on torch's kernel and 162 µs on ours).
 FEW = 1 << 20
-_PLAIN = (Tensor, torch.nn.Parameter)
+_OWN_CLASSES = (Tensor, torch.nn.Parameter)
 _SOURCE, _PADDING = 0, 1  # mask_type of torch's module: (L, S), (B, S), and any other (B, H, L, S)
 
 
@@ -139,7 +139,7 @@ def _fit(query: Tensor, grad_out: Tensor, out: Tensor, lse: Tensor) -> bool:
     """Whether what the forward pass left, and what comes from above, can be read beside a query."""
     return (
         query.dim() == 4
-        and type(grad_out) in _PLAIN and type(out) in _PLAIN and type(lse) in _PLAIN
+        and type(grad_out) in _OWN_CLASSES and type(out) in _OWN_CLASSES and type(lse) in _OWN_CLASSES
         and grad_out.dtype is query.dtype and out.dtype is query.dtype and lse.dtype is wide(query.dtype)
         and grad_out.shape == query.shape == out.shape and lse.shape == query.shape[:-1]
     )  # fmt: skip
@@ -168,7 +168,7 @@ def _are_layer(
     """Whether sizes and dtypes are those of a layer; torch's kernel has the words for what is wrong with others."""
     tensors = (x, qkv_weight, qkv_bias, proj_weight, proj_bias)
     return (
-        all(type(tensor) in _PLAIN and tensor.dtype is x.dtype for tensor in tensors)
+        all(type(tensor) in _OWN_CLASSES and tensor.dtype is x.dtype for tensor in tensors)
         and x.dim() == 3 and x.shape[-1] == embed_dim and heads > 0 and embed_dim % heads == 0
         and qkv_weight.shape == (3 * embed_dim, embed_dim) and qkv_bias.shape == (3 * embed_dim,)
         and proj_weight.shape == (embed_dim, embed_dim) and proj_bias.shape == (embed_dim,)
