@@ -10,6 +10,7 @@ import pytest
 from test_extras import libraries
 
 TESTS = Path(__file__).parent
+THEIRS = {"jinja2", "zstandard"}  # of torch and of Transformers
 BROWSER = {"playwright", "axe_playwright_python"}
 # The extras whose libraries are refused to each room's tests. (Transformers needs Rich, so capture has `cli` too.)
 WITHOUT = {
@@ -51,7 +52,7 @@ def test_every_room_is_listed() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("room", WITHOUT)
 def test_a_room_is_collected_without_the_libraries_of_the_others(room: str) -> None:
-    refused = set().union(*map(libraries, WITHOUT[room]), BROWSER) - {"jinja2"}  # torch brings it
+    refused = set().union(*map(libraries, WITHOUT[room]), BROWSER) - THEIRS
     program = PROGRAM.format(refused=refused, folder=str(TESTS / room))
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(

@@ -160,6 +160,7 @@ def test_a_file_that_is_left_out_whole_is_not_imported(tmp_path: Path, text: str
     assert is_left_out(file, LEFT_OUT["fast"]) == ("pytestmark" in text)
 
 
+@pytest.mark.slow
 def test_the_fast_tier_does_not_import_what_it_leaves_out(collected, tmp_path: Path) -> None:
     (tmp_path / "browser").mkdir()
     for name in ("test_left_out.py", "browser/test_a.py"):
@@ -175,6 +176,7 @@ def test_a_file_whose_tests_are_made_is_imported(tmp_path: Path) -> None:
     assert not is_left_out(file, LEFT_OUT["fast"])
 
 
+@pytest.mark.slow
 def test_a_test_named_on_the_command_line_runs_whole(collected) -> None:
     assert collected("test_it.py::test_sampled", "test_it.py::test_stress") == {"test_sampled": 27, "test_stress": 1}
 

@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: more than about 0.2 s of CPU time; left out of `make test-fast`")
+    config.addinivalue_line("markers", "slow: more than about 0.3 s of CPU time; left out of `make test-fast`")
     config.addinivalue_line("markers", "stress: long fuzz and load runs, in `make stress` only")
     config.addinivalue_line(
         "markers",
