@@ -24,7 +24,7 @@ from clearhead.kernels.portable.reference import Reference
 from clearhead.kernels.portable.torch_sdpa import TorchSdpa, flash_runs
 from clearhead.kernels.problem import Problem
 from clearhead.kernels.registry import KERNELS
-from clearhead.multihead import functional
+from clearhead.multihead import fused
 
 from .cases import CASES
 from .targets import TARGETS, needs_native
@@ -372,7 +372,7 @@ def test_blockwise_and_functional_are_where_the_recorder_looks() -> None:
     for route in ROUTES:
         module, name = route.rsplit(".", 1)
         assert callable(getattr(sys.modules[module], name))
-    assert functional.plan is plan.plan
+    assert fused.plan is plan.plan
     assert blockwise.forward
     assert figures.TASKS
 
