@@ -11,10 +11,10 @@ from math import exp, log
 
 import torch
 import torch.nn.functional as F
-from clearhead.kernels.targets import current
 
 import clearhead
 from clearhead import kernels
+from clearhead.kernels.native.cpu_targets import current
 
 from .measure import Way, interleaved
 from .work import inputs

@@ -45,7 +45,7 @@ def test_a_bert_and_a_llama_run_learn_and_generate_on_it():
             ours = run()
         assert accelerated.counts == {"forward": 2, "backward": 2, "module": 0, "torch": 0}
         torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-5)
-    options = {"max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
+    options = {"min_new_tokens": 5, "max_new_tokens": 5, "do_sample": False, "pad_token_id": 0}
     stock = llama.generate(ids, **options)
     with clearhead.accelerate() as accelerated:
         assert torch.equal(llama.generate(ids, **options), stock)

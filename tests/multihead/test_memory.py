@@ -21,7 +21,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held at a time is a matter of these; they are made small, that only what grows with L·S shows."""
     monkeypatch.setattr("clearhead.matrix.sweep.BLOCK", 2**17)
     monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**17)
-    monkeypatch.setattr("clearhead.masks.mask.PIECE", 2**15)
+    monkeypatch.setattr("clearhead.spec.rule.PIECE", 2**15)
     monkeypatch.setattr("clearhead.multihead.chunked_rule.ROWS", 64)
 
 

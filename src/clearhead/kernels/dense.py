@@ -22,6 +22,7 @@ def with_weights(problem: Problem, *, average: bool = False) -> tuple[Tensor, Te
     Memory: O(inputs + outputs); where few queries are averaged, also each head's weights of them.
 
     Example:
+        >>> import torch
         >>> result = with_weights(Problem(*torch.zeros(3, 1, 2, 3, 5)), average=True)
         >>> result is None or result[1].shape == (1, 3, 3)
         True

@@ -59,7 +59,7 @@ class Acceleration:
         "forward" and "backward" are calls of scaled_dot_product_attention on our kernels, "module" calls of the C++
         path of torch's module in evaluation, "torch" calls that torch's own kernels computed.
         """
-        return dict(self._overrides.counts)
+        return dict(self._counts)
 
     def undo(self) -> None:
         """Give torch its own kernels back, unless another call of `accelerate` is still active. Twice is once."""
@@ -71,7 +71,7 @@ class Acceleration:
     def _start(self) -> None:
         with _lock:
             if not self._is_active:
-                self._overrides = _installation.acquire()
+                self._counts = _installation.acquire()
                 self._is_active = True
 
     def __enter__(self) -> "Acceleration":
@@ -88,30 +88,36 @@ class Acceleration:
 
 
 class _Installation:
-    """Our functions in torch's dispatcher, while at least one call of `accelerate` is active."""
+    """Our functions in torch's dispatcher, on while at least one call of `accelerate` is active.
+
+    They stay there once they are in: another thread may be inside them, and to take them out then crashes (torch 2.13).
+    """
 
     def __init__(self) -> None:
         self._users = 0
         self._library: Any = None
         self._overrides: Overrides | None = None
 
-    def acquire(self) -> Overrides:
-        if self._overrides is None:
+    def acquire(self) -> dict[str, int]:
+        """Switch our functions on; the counts of their calls."""
+        if self._users == 0:
             _check()
+        if self._overrides is None:
             overrides, torchs = Overrides(), torch.library.Library("aten", "IMPL")
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
                 for name, function in overrides.functions().items():
                     torchs.impl(name, function, "CPU", with_keyset=True)
             self._library, self._overrides = torchs, overrides
+        if self._users == 0:
+            self._overrides.turn_on()
         self._users += 1
-        return self._overrides
+        return self._overrides.counts
 
     def release(self) -> None:
         self._users -= 1
-        if self._users == 0:
-            self._library._destroy()
-            self._library = self._overrides = None
+        if self._users == 0 and self._overrides is not None:
+            self._overrides.is_on = False
 
 
 _lock = threading.RLock()

@@ -36,16 +36,31 @@ class Overrides:
     """Functions for torch's dispatcher, each with the kernel that it replaces, and how often either ran.
 
     Attributes:
+        is_on: whether our functions run.
         counts: "forward", "backward" and "module" calls on our kernels, "torch" calls on torch's own.
     """
 
     def __init__(self) -> None:
-        self.counts = {"forward": 0, "backward": 0, "module": 0, "torch": 0}
+        self.is_on = False
+        self.counts: dict[str, int] = {}
         self._torchs = {name: torch.library.get_kernel(f"aten::{name}", "CPU") for name in (FORWARD, BACKWARD, MODULE)}
 
     def functions(self) -> dict[str, Callable[..., Any]]:
-        """Operator -> the function that replaces its CPU kernel."""
-        return {FORWARD: self.forward, BACKWARD: self.backward, MODULE: self.module}
+        """Operator -> the function that replaces its CPU kernel: ours while it is on, else torch's."""
+        ours = {FORWARD: self.forward, BACKWARD: self.backward, MODULE: self.module}
+        return {name: self._switched(name, function) for name, function in ours.items()}
+
+    def turn_on(self) -> None:
+        """Let our functions run, and count from 0."""
+        self.is_on, self.counts = True, {"forward": 0, "backward": 0, "module": 0, "torch": 0}
+
+    def _switched(self, name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
+        torchs = self._torchs[name].call_boxed
+
+        def function(keyset: Any, *arguments: Any, **options: Any) -> Any:
+            return (ours if self.is_on else torchs)(keyset, *arguments, **options)
+
+        return function
 
     def forward(
         self, keyset: Any, query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0, is_causal: bool = False,

@@ -32,7 +32,7 @@ from clearhead.studio.app import serving
 from clearhead.studio.web.settings import Settings
 settings = Settings(data=Path(sys.argv[1]), host="0.0.0.0", port=0, database=sys.argv[2], workers=2,
                     packs=(Path({str(PACK)!r}),))
-serve.serve(settings, browser=False)
+serving.serve(settings, browser=False)
 """
 
 

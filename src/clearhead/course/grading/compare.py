@@ -36,6 +36,7 @@ def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     (True, True)
     >>> same_output("0.22 s", "0.2186", tolerance=0.005, unit="s"), same_output("0.3", "0.2186", 0.005)
     (True, False)
+
     Words that label a value may be left out, or added where there are none.
 
     >>> same_output("ValueError", "ValueError: scale must be positive")

@@ -81,10 +81,13 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
 
 def render_without_database(request: Request, name: str, *, status: int, **values: Any) -> HTMLResponse:
     """Return the template as a response without asking the database, for when it is unavailable."""
-    return _page(request, name, status, "en", theme="system", who="", learner=None, **values)
+    return _page(request, name, status, "en", theme="system", keys="on", who="", learner=None, **values)
 
 
-def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, **values: Any) -> HTMLResponse:
+def _page(
+    request: Request, name: str, status: int, spoken: str, *, theme: str, keys: str, who: str, learner: int | None,
+    **values: Any,
+) -> HTMLResponse:  # fmt: skip
     root: Context = request.app.state.context
     token, fresh = root.csrf.issue(request)
     translation.use_language(spoken)
@@ -94,6 +97,9 @@ def _page(request: Request, name: str, status: int, spoken: str, *, theme: str, 
         path=request.scope["path"],
         coming=root.library.coming,
         language=spoken,
+        keys=keys,
+        who=who,
+        learner=learner,
         module_words=translation.for_modules(spoken),
         **values,
     )
