@@ -1,7 +1,9 @@
 """The shipped course in a browser: all ten modes of one topic, the pages of every other, wide and narrow, with axe."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -13,6 +15,7 @@ from browser.test_journey import ready
 from browser.test_keys import Hands
 from clearhead import course, sandbox
 from clearhead.course import Item, Pack, prove_pack
+from clearhead.sandbox.processes import pool
 from clearhead.studio.library.library import Library
 from clearhead.studio.questions.question import FORMS
 
@@ -42,7 +45,15 @@ def chosen(pack: Pack) -> Pack:
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     pack = chosen(course.load(next(path for path in course.shipped() if path.name == "attention")))
-    outcomes = prove_pack(pack, cache=tmp_path_factory.mktemp("proofs"), jobs=2)
+    # This folder has a package `kernels`, which Transformers would take for the library of that name.
+    tests = Path(__file__).parents[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            sys, "path", [path for path in sys.path if not path or tests not in (Path(path), *Path(path).parents)]
+        )
+        pool.close_all()
+        outcomes = prove_pack(pack, cache=tmp_path_factory.mktemp("proofs"), jobs=2)
+    pool.close_all()
     assert [one.error for one in outcomes if not one.ok] == []
     return Library((pack,), {one.item_id: one.proved for one in outcomes if one.proved})
 
