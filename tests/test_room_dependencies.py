@@ -50,7 +50,9 @@ def test_every_room_is_listed() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("room", WITHOUT)
+@pytest.mark.parametrize(
+    "room", [room if room in ("spec", "course") else pytest.param(room, marks=pytest.mark.stress) for room in WITHOUT]
+)
 def test_a_room_is_collected_without_the_libraries_of_the_others(room: str) -> None:
     refused = set().union(*map(libraries, WITHOUT[room]), BROWSER) - THEIRS
     program = PROGRAM.format(refused=refused, folder=str(TESTS / room))

@@ -183,9 +183,8 @@ def test_all_ten_modes_on_a_phone(page: Page) -> None:
 @pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "narrow"])
 def test_the_other_topics(page: Page, library: Library, look: dict[str, object]) -> None:
     walker = Walker(page)
-    for topic in library.packs[0].topics:
-        if topic.id == FULL:
-            continue
+    others = [topic for topic in library.packs[0].topics if topic.id != FULL]
+    for topic in others[::2] if look is WIDE else others[1::2]:  # each in one of the two widths
         here = f"/topics/attention/{topic.id}"
         walker.go(f"{here}/read")
         if "recall" in topic.pages and look is WIDE:
