@@ -19,7 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from clearhead.course.exchange.importing import read, write
+from clearhead.course.exchange.drafts import read, write
 from clearhead.errors import PackError
 from growth import Calls
 

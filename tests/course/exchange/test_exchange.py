@@ -13,8 +13,8 @@ import pytest
 from clearhead import course, sandbox
 from clearhead.course import exchange
 from clearhead.course.exchange.anki.write import write_anki
+from clearhead.course.exchange.drafts import Draft, read, write
 from clearhead.course.exchange.gift.write import read_gift
-from clearhead.course.exchange.importing import Draft, read, write
 from clearhead.course.exchange.qti import item as qti_item
 from clearhead.course.exchange.question import Question, html, plain_text
 from clearhead.errors import OptionError, PackError

@@ -13,7 +13,7 @@ import pytest
 from clearhead.course.exchange import FORMS
 from clearhead.course.exchange.csv_table import write_csv
 from clearhead.course.exchange.draft import Draft
-from clearhead.course.exchange.importing import read
+from clearhead.course.exchange.drafts import read
 from clearhead.course.exchange.markup.inert import inert, without_controls
 from clearhead.course.exchange.markup.markdown import elements, html
 from clearhead.course.exchange.question import Question, QuestionOption

@@ -12,7 +12,7 @@ import pytest
 
 from clearhead.course.exchange.anki.cards import gaps
 from clearhead.course.exchange.draft import Draft
-from clearhead.course.exchange.importing import read
+from clearhead.course.exchange.drafts import read
 from clearhead.course.exchange.report import Report
 from clearhead.errors import PackError
 

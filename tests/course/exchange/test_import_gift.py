@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from clearhead.course.exchange.draft import Draft
+from clearhead.course.exchange.drafts import read
 from clearhead.course.exchange.gift.drafts import from_gift
 from clearhead.course.exchange.gift.parse import GiftQuestion, read_gift
-from clearhead.course.exchange.importing import read
 from clearhead.course.exchange.report import Report
 from clearhead.errors import PackError
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from clearhead.course.exchange.anki.write import write_anki
 from clearhead.course.exchange.csv_table import write_csv
 from clearhead.course.exchange.draft import Draft
+from clearhead.course.exchange.drafts import read
 from clearhead.course.exchange.gift.write import read_gift, write_gift
-from clearhead.course.exchange.importing import read
 from clearhead.course.exchange.markup.convert import from_html
 from clearhead.course.exchange.moodle.write import write_moodle
 from clearhead.course.exchange.question import Question, QuestionOption, html
