@@ -47,7 +47,7 @@ class Overrides:
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """Operator -> the function that replaces its CPU kernel: ours while it is on, else torch's."""
-        ours = {FORWARD: self.forward, BACKWARD: self.backward, MODULE: self.module}
+        ours: dict[str, Callable[..., Any]] = {FORWARD: self.forward, BACKWARD: self.backward, MODULE: self.module}
         return {name: self._switched(name, function) for name, function in ours.items()}
 
     def turn_on(self) -> None:
