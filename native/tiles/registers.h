@@ -68,7 +68,6 @@ __attribute__((noinline)) void tile_multiply() {
 #else
 
 // Tile registers may be used while a TileUse lives: it configures them for this thread, and releases them at its end.
-// Both together take 60 cycles.
 class TileUse {
  public:
   TileUse() {
