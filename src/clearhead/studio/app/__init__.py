@@ -14,4 +14,4 @@ def __getattr__(name: str) -> Any:
         from clearhead.studio.app.application import create
 
         return create
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(name)
