@@ -106,11 +106,17 @@ function restore(form) {
   form.prepend(line);
 }
 
-/** A page of the studio that came by a form says that the form arrived; one that came by Back, that it did not. */
+/**
+ * A page of the studio that came by a form says that the form arrived; one that came by Back, that it did not; and one
+ * that refuses it, that it did not either: then the keys of its drafts are returned, for this page may send it again.
+ */
 function arrived() {
   const [way] = performance.getEntriesByType("navigation");
-  if (way?.type !== "navigate" || document.querySelector("[data-refused]")) return;
-  for (const key of keys()) if (get(key)?.sent) drop(key);
+  if (way?.type !== "navigate") return [];
+  const refused = document.querySelector("[data-refused]");
+  const sent = keys().filter((key) => get(key)?.sent);
+  for (const key of sent) refused ? put(key, { ...get(key), sent: false }) : drop(key);
+  return refused ? sent : [];
 }
 
 /** Only the learner who is logged in has drafts in this browser. */
@@ -133,7 +139,7 @@ function afterLogOut(event) {
 /** Restore the drafts of this page's forms and keep them from now on. */
 export function start() {
   mineAlone();
-  arrived();
+  const refused = arrived();
   for (const form of document.querySelectorAll("form[data-draft]")) restore(form);
   document.addEventListener("input", ({ target }) => {
     const form = target.closest?.("form[data-draft]");
@@ -144,6 +150,7 @@ export function start() {
       for (const key of keys()) drop(key);
       put(LOGGED_OUT, Date.now());
     }
+    if (target.closest("[data-refused]")) for (const key of refused) put(key, { ...get(key), sent: true });
     const draft = !defaultPrevented && target.dataset.draft && get(keyOf(target));
     if (draft) put(keyOf(target), { ...draft, sent: true });
   });
