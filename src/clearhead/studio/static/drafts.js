@@ -138,8 +138,8 @@ export function start() {
   arrived();
   for (const form of document.querySelectorAll("form[data-draft]")) restore(form);
   document.addEventListener("input", ({ target }) => {
-    const form = target.closest?.("form[data-draft]");
-    if (form) keep(form);
+    const form = target.form ?? target.closest?.("form"); // a field may stand outside of its form
+    if (form?.matches("[data-draft]")) keep(form);
   });
   document.addEventListener("submit", ({ target, defaultPrevented }) => {
     if (target.matches("[data-forget-all]")) for (const key of keys()) drop(key);

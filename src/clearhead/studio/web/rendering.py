@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from gettext import NullTranslations
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -58,6 +59,7 @@ _TEMPLATES.filters.update(
 )
 _TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=formatting.marked, drawn=figure)
 
+EDITOR = Path(__file__).parents[1] / "static" / "codemirror.js"  # built by set-up where there is Node
 # Theme setting -> the media query of the dark style sheet.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}
 
@@ -99,6 +101,7 @@ def _page(
         keys=keys,
         who=who,
         learner=learner,
+        editor=EDITOR.is_file(),
         module_words=translation.for_modules(spoken),
         **values,
     )
