@@ -21,7 +21,7 @@ with needs(*STUDIO):
     from clearhead.studio.accounts.sessions import Sessions
     from clearhead.studio.accounts.throttle import Throttle
     from clearhead.studio.app import error_pages
-    from clearhead.studio.explore import experiments, own_class, playground, project, walk
+    from clearhead.studio.explore import experiments, own_class, page_programs, playground, project, walk
     from clearhead.studio.learn import certificate, home, next_step, preferences, progress, search, topic, topic_map
     from clearhead.studio.learner.database import Database
     from clearhead.studio.learner.store import Store
@@ -48,8 +48,9 @@ with needs(*STUDIO):
 
 _LEARNING = (home, next_step, topic, topic_map, progress, certificate, search, preferences)
 _PRACTICE = (practice, bench, sittings, placement, mistakes, assessments, feedback, notes, offline_cards)
-_FIGURES = (own_class, project, walk, head_data, playground, experiments, lens_pages, writing_pages)
-PARTS = (*_LEARNING, *_PRACTICE, *_FIGURES)
+_FIGURES = (own_class, project, walk, head_data, playground, page_programs, experiments)
+_LENS = (lens_pages, writing_pages)
+PARTS = (*_LEARNING, *_PRACTICE, *_FIGURES, *_LENS)
 FOLDER = Path(__file__).parents[1]  # of the studio: its static files are there
 
 
