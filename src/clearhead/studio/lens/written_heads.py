@@ -31,7 +31,7 @@ def rows(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, he
     from clearhead.capture.models.writing import pooled_rows
     from clearhead.views.page.packing import pack
 
-    loaded = kept.loaded(wanted.model or None, tell)
+    loaded = kept.loaded(wanted.model, tell)
     text = text_of(loaded, wanted)
     queries = range(text.prompt - 1, len(text.ids) - 1)
     if not queries:
@@ -52,7 +52,7 @@ def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
     """
     from clearhead.capture import ablate
 
-    loaded = kept.loaded(wanted.model or None, tell)
+    loaded = kept.loaded(wanted.model, tell)
     text = text_of(loaded, wanted)
     if len(text.ids) <= text.prompt:
         raise OptionError(_("nothing is written yet. Press Write first."))
@@ -65,10 +65,10 @@ def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
 
     model: Any = loaded.writer
     inputs = {"input_ids": torch.tensor([before])}
-    found = ablate(
+    heads = ablate(
         model, inputs, log_probability, batch=HEADS_AT_ONCE, progress=lambda done, total: tell("heads", done, total)
     )
-    return {"effects": found.matrix().tolist(), "logp": found.baseline, "place": len(before)}
+    return {"effects": heads.matrix().tolist(), "logp": heads.baseline, "place": len(before)}
 
 
 def why(
