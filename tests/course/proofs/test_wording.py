@@ -53,7 +53,7 @@ def test_a_word_that_stays_true_is_not(text: str, name: str, values: tuple[str, 
 
 
 @pytest.mark.parametrize("text", ["falls to 0.0000000", "`[[0.8, 0.19999999999999996]]`", "-0.30000001192092896"])
-def test_a_number_nobody_would_write_is_found(text: str) -> None:
+def test_a_number_no_author_would_write_is_found(text: str) -> None:
     assert odd_number(text)
 
 

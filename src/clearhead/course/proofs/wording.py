@@ -19,7 +19,7 @@ _WORDS = {
 }  # fmt: skip
 _WORD = re.compile(r"[a-z]+")
 _CODE = re.compile(r"`[^`]*`|\$[^$]*\$|\{\{[^{}]*\}\}|\[[^\[\]]*\]\([^()]*\)")
-_GAP = "gap"  # stands where code or a value was
+_GAP = "gap"  # replaces code or a value
 _NOUNS = 2  # words after a counting word among which the name of what is counted is looked for
 _LONG = re.compile(r"(?<![\w.])-?\d+\.\d{9,}(?!\d)")  # 0.19999999999999996
 _ZEROS = re.compile(r"(?<![\w.])-?0\.0{5,}(?![\d.])")  # 0.0000000: nothing, to seven places
