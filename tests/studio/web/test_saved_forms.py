@@ -19,7 +19,11 @@ from studio.learn.test_pages import TOPIC
 from studio.practice.test_kinds import PACK, of_kind, question, right, wrong
 
 # What scripts send and read with fetch: they answer with data, and no browser shows them as a page.
-DATA = {"/bench/draft", "/lens/read", "/lens/picture", "/lens/trust", "/offline/attempts"}
+DATA = {
+    "/bench/draft",
+    "/lens/read", "/lens/picture", "/lens/trust", "/offline/attempts",
+    "/lens/write", "/lens/write/rows", "/lens/write/heads", "/lens/write/why",
+}  # fmt: skip
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
 FORMS: dict[str, dict[str, str]] = {
     "/answer": {"response": "a"},

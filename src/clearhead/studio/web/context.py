@@ -31,6 +31,7 @@ from clearhead.studio.web.work_queues import WorkQueue, needs_queue
 
 REMEMBERED = 100  # verdicts on programs
 LENSES = 4  # Lens requests that run at once
+WRITERS = 2  # of the Lens that writes
 LEARNERS = 300  # learners whose progress is held in memory
 GUEST = -1  # a visitor who has not logged in: nothing is stored under this number
 SETTINGS = {"theme": "system", "clock": "1", "language": "en", "keys": "on"}
@@ -76,7 +77,7 @@ class Context:
         programs = self.settings.programs
         locks = Locks(self.settings.data / "locks") if self.settings.processes > 1 else None
         # One experiment at once: a measured time means nothing while another is measured.
-        at_once = {"programs": programs, "experiments": 1, "lens": LENSES}
+        at_once = {"programs": programs, "experiments": 1, "lens": LENSES, "writing": WRITERS}
         self.queues = {name: WorkQueue(name, count, locks) for name, count in at_once.items()}
 
     def close(self) -> None:
