@@ -46,7 +46,15 @@ SAME = re.compile(
 ENGLISH = messages.ENGLISH
 GETTEXT = {"_", "mark", "many", "message", "gettext", "ngettext"}
 # Modules below the studio whose refusals a learner meets in the Lens.
-REFUSING = ("capture/models/loading.py", "capture/models/reading.py", "capture/models/pictures.py", "views/checks.py")
+REFUSING = (
+    "capture/models/writing.py",
+    "local_models/names.py",
+    "local_models/chat_model.py",
+    "capture/models/loading.py",
+    "capture/models/reading.py",
+    "capture/models/pictures.py",
+    "views/checks.py",
+)
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
 TERMINAL = {
     "accounts/accounts",
