@@ -113,7 +113,10 @@ def test_declared_minutes_are_true_and_no_page_is_long(pack):
 
 def test_the_course_opens_with_its_sentence(pack):
     for topic in ("a-real-model", "attention-in-depth"):
-        assert pack.topic(topic).pages["read"].text.startswith(SENTENCE), topic
+        opening = pack.topic(topic).pages["read"].text[:200]
+        assert opening.startswith(SENTENCE) or (opening.startswith("```guess") and SENTENCE.strip("*.") in opening), (
+            topic
+        )
     words = "animal didn't cross the street"
     without = [topic.id for topic in pack.topics if "animal" not in topic.pages["read"].text]
     assert without == []
