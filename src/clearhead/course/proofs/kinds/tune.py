@@ -35,7 +35,7 @@ table, answer = __copy.deepcopy(__rows), None
 """,
     "next",
 )
-_PICKED = Chunk("__picked.append(str(answer))\n", "picked")
+_PICKED = Chunk('__picked.append(f"{answer:.6g}" if isinstance(answer, float) else str(answer))\n', "picked")
 _DUMP_PICKED = Chunk("import json as __json\n__picked = __json.dumps(__picked)\n", "picked")
 
 
