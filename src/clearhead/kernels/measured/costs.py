@@ -85,14 +85,9 @@ def _rule(task: str, dtype: torch.dtype) -> Range:
     reason = _torch_has_more(target, dtype)
     if reason is not None and task in _ATTENTION:
         return Range(0, math.inf, reason)
-    if task == TRAINING and MATRIX_INSTRUCTIONS.get(dtype) in target.needs:
-        return Range(FORWARD_ALONE, math.inf, f"target {target.name} has no gradients on {MATRIX_INSTRUCTIONS[dtype]}")
     return NEVER
 
 
-# Up to so many multiply-adds both passes are faster than torch's though only forward uses matrix instructions: on a
-# Xeon with AMX 1.2 times at (1,4,512,64), 0.86 at (1,1,2048,64), 0.54 at (1,1,1024,128) (bench/LOG.md).
-FORWARD_ALONE = 1.5e8
 _ATTENTION = (DECODE, FORWARD, TRAINING)
 # Instructions that multiply matrices of a dtype. A target that needs them has kernels of its own for it; against one
 # that does not, torch is 3 to 4 times as fast (bfloat16 on a Xeon with AMX: bench/LOG.md).
