@@ -46,7 +46,15 @@ SAME = re.compile(
 ENGLISH = messages.ENGLISH
 GETTEXT = {"_", "mark", "many", "message", "gettext", "ngettext"}
 # Modules below the studio whose refusals a learner meets in the Lens.
-REFUSING = ("capture/models/loading.py", "capture/models/reading.py", "capture/models/pictures.py", "views/checks.py")
+REFUSING = (
+    "capture/models/writing.py",
+    "local_models/names.py",
+    "local_models/chat_model.py",
+    "capture/models/loading.py",
+    "capture/models/reading.py",
+    "capture/models/pictures.py",
+    "views/checks.py",
+)
 # Modules that speak in the terminal, or to whoever writes a pack: in English, like every command.
 TERMINAL = {
     "accounts/accounts",
@@ -67,7 +75,7 @@ PROGRAMS = sorted(
     if (name := str(file.relative_to(STUDIO).with_suffix(""))) not in TERMINAL and "migrations" not in file.parts
 )
 MODULES = sorted(
-    file.name for file in (STUDIO / "static").glob("*.js") if file.name != "lens.js"
+    file.name for file in (STUDIO / "static").glob("*.js") if file.name not in ("lens.js", "codemirror.js")
 )  # tests/views reads it
 # What is no text of the studio: headers, sentences that the Lens reads, words of the course.
 UNREAD = re.compile(

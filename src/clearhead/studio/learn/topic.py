@@ -1,7 +1,10 @@
 """Routes of a topic: the overview of its modes, and the pages to read."""
 
+from typing import Any
+
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from clearhead.course import Item, Pack, Topic
 from clearhead.studio.learn import home, path
@@ -11,6 +14,7 @@ from clearhead.studio.questions import assessment
 from clearhead.studio.questions.assessment import TEST
 from clearhead.studio.questions.question import ASKED
 from clearhead.studio.text.translation import _, many, mark
+from clearhead.studio.web import saved_forms
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
@@ -181,6 +185,12 @@ def _from_memory(context: Context, pack: Pack, topic: Topic) -> str:
     return there.get("recall") or there.get("practice") or ""
 
 
+def _ran(request: Request, context: Context, mode: str) -> dict[str, Any] | None:
+    """Return the program of this page that was run without JavaScript, and its outcome; None where there is none."""
+    kept = saved_forms.get(context, "run", request.query_params.get("run", ""))
+    return {**kept, "html": Markup(kept["html"])} if kept and kept.get("mode") == mode else None  # noqa: S704 — ours
+
+
 def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
     """Show a mode that is a page of the pack, or raise a 404."""
     pack, topic = topic_at(context, pack_id, topic_id)
@@ -204,4 +214,7 @@ def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: 
         way=path.way(context, pack, topic),
         embeds="```lens" in text,
         frames="```frames" in text,
+        live="```live" in text or "```frames" in text,
+        guess="```guess" in text,
+        ran=_ran(request, context, mode),
     )

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
+from clearhead.studio.lens import model_list
 from clearhead.studio.lens.jobs import Job, error_fields
 from clearhead.studio.lens.readings import Asked, Readings, Tell, asked
 from clearhead.studio.lens.without_script import numbers
@@ -34,7 +35,6 @@ EXAMPLES: Final = (
     {"text": "the lighthouse keeper wrote: the lighthouse keeper", "model": "induction"},
     {"text": SENTENCE, "second": "untrained"},
 )
-MODELS: Final = ("all-MiniLM-L6-v2", "untrained", "induction")  # those always at hand, as capture.load names them
 
 
 def readings_of(request: Request) -> Readings:
@@ -90,7 +90,13 @@ def page(
             shown = {"error": explained(error)}
     state |= {"other": other.strip(), "rollout": rollout, "second": second.strip()}
     return render(
-        request, "lens/lens.html", asked=state, examples=EXAMPLES, models=MODELS, plain=without_script, shown=shown
+        request,
+        "lens/lens.html",
+        asked=state,
+        examples=EXAMPLES,
+        models=model_list.names(context.settings.shared),
+        plain=without_script,
+        shown=shown,
     )
 
 

@@ -138,6 +138,19 @@ class Readings:
         check_same_tokens(first, second)
         return first, second
 
+    def loaded(self, model: str | None, tell: Tell) -> "Loaded":
+        """Return a model, from memory or loaded now.
+
+        Raises:
+            ModelError: it cannot be loaded, or this studio reads its own models only.
+        """
+        while not self._turn.acquire(timeout=0.1):
+            tell("waiting", 0, 0)
+        try:
+            return self._loaded(model, tell)
+        finally:
+            self._turn.release()
+
     def asked(self, key: str) -> Asked:
         """Return the request with this key.
 

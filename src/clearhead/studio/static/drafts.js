@@ -4,7 +4,7 @@
 import { _ } from "./words.js";
 
 const PREFIX = "draft:";
-const LOGGED_OUT = "logged-out"; // when somebody last logged out in this browser
+const WHO = "clearhead-learner"; // the cookie that says who is logged in to a shared studio
 const TYPED = ["textarea", "[type=text]", "[type=search]"].join();
 const LEFT_OUT = ["[type=hidden]", "[type=password]", "[type=file]", "button", "fieldset", "output", "[data-no-draft]"].join(); // an option is chosen anew
 
@@ -113,6 +113,8 @@ function arrived() {
   for (const key of keys()) if (get(key)?.sent) drop(key);
 }
 
+const cameBack = () => performance.getEntriesByType("navigation")[0]?.type === "back_forward";
+
 /** Only the learner who is logged in has drafts in this browser. */
 function mineAlone() {
   if (Number(learner()) < 0) return; // nobody is logged in yet
@@ -120,12 +122,12 @@ function mineAlone() {
 }
 
 /**
- * Safari's engine shows a page from its memory on Back, whatever its headers say over plain http: a page older than the
- * last log-out is emptied and asked for anew.
- * @param {PageTransitionEvent} event
+ * On Back, a browser shows a page from its memory: a page of a learner who has logged out since is emptied and asked for
+ * anew.
  */
-function afterLogOut(event) {
-  if (!event.persisted || !(get(LOGGED_OUT) > performance.timeOrigin)) return;
+function afterLogOut() {
+  const shared = Number(learner()) > 0;
+  if (!shared || document.cookie.split("; ").includes(`${WHO}=${learner()}`)) return;
   document.body.replaceChildren();
   location.reload();
 }
@@ -136,18 +138,16 @@ export function start() {
   arrived();
   for (const form of document.querySelectorAll("form[data-draft]")) restore(form);
   document.addEventListener("input", ({ target }) => {
-    const form = target.closest?.("form[data-draft]");
-    if (form) keep(form);
+    const form = target.form ?? target.closest?.("form"); // a field may stand outside of its form
+    if (form?.matches("[data-draft]")) keep(form);
   });
   document.addEventListener("submit", ({ target, defaultPrevented }) => {
-    if (target.matches("[data-forget-all]")) {
-      for (const key of keys()) drop(key);
-      put(LOGGED_OUT, Date.now());
-    }
+    if (target.matches("[data-forget-all]")) for (const key of keys()) drop(key);
     const draft = !defaultPrevented && target.dataset.draft && get(keyOf(target));
     if (draft) put(keyOf(target), { ...draft, sent: true });
   });
-  addEventListener("pageshow", afterLogOut);
+  addEventListener("pageshow", ({ persisted }) => persisted && afterLogOut());
+  if (cameBack()) afterLogOut();
   document.addEventListener("click", ({ target }) => {
     const link = target.closest?.("[data-forget]");
     const form = link && (link.closest("form[data-draft]") ?? document.querySelector("form[data-draft]"));

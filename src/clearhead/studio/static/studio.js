@@ -13,7 +13,7 @@ const NAMED = { Space: " " };
  */
 export function belongsTo(target, key) {
   if (!target) return false;
-  if (target.matches("textarea, select, [contenteditable]")) return true;
+  if (target.matches("textarea, select, [contenteditable], .editor")) return true;
   if (target.matches("input:not([type=radio], [type=checkbox], [type=range])")) return true;
   if (key === "Enter" || key === " ") return target.matches("a, button, summary") || (key === " " && target.matches("input"));
   return false;
