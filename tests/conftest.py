@@ -10,6 +10,7 @@ from tiers import (  # noqa: F401
     pytest_addoption,
     pytest_collection_modifyitems,
     pytest_configure,
+    pytest_generate_tests,
     pytest_ignore_collect,
 )
 

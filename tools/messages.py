@@ -46,7 +46,7 @@ def messages(domain: str) -> tuple[tuple[str, int, str | tuple[str, ...]], ...]:
 
 def _read(domain: str) -> Iterator[tuple[str, int, str | tuple[str, ...]]]:
     for pattern in DOMAINS[domain]:
-        for file in sorted(SOURCE.glob(pattern)):
+        for file in sorted(path for path in SOURCE.glob(pattern) if path.name != "codemirror.js"):
             options = {"encoding": "utf-8", "trimmed": "true", "silent": "false"}
             found = extract(READERS[file.suffix], BytesIO(file.read_bytes()), KEYWORDS, options=options)
             yield from ((str(file.relative_to(SOURCE)), line, text) for line, text, _, _ in found)

@@ -105,7 +105,7 @@ class Walker:
 
 
 @pytest.mark.parametrize("look", [WIDE], indirect=True, ids=["wide"])
-def test_all_ten_modes_of_a_topic(page: Page, library: Library) -> None:
+def test_all_ten_modes_of_a_topic(page: Page) -> None:
     walker = Walker(page)
     walker.go("/")
     walker.go(TOPIC)
@@ -135,6 +135,19 @@ def test_all_ten_modes_of_a_topic(page: Page, library: Library) -> None:
     walker.look("Challenge, begun")
     walker.answer()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
+    walker.go(f"{TOPIC}/experiment?name=hard")
+    walker.go("/items/write-the-class?mode=build")
+    walker.mode("Test")
+    page.get_by_role("link", name="Begin").click()
+    walker.answer()
+    walker.look("Test, begun")
+    assert not walker.wrong
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("look", [WIDE], indirect=True, ids=["wide"])
+def test_an_experiment_a_class_in_a_real_model_and_a_whole_test(page: Page, library: Library) -> None:
+    walker = Walker(page)
     walker.go(f"{TOPIC}/experiment?name=hard")
     walker.press("Measure it here")
     expect(page.locator("form [role=status]")).to_have_text("Done.", timeout=300_000)
@@ -180,11 +193,13 @@ def test_all_ten_modes_on_a_phone(page: Page) -> None:
     assert not walker.wrong
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.stress)], ids=["some", "all"])
 @pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "narrow"])
-def test_the_other_topics(page: Page, library: Library, look: dict[str, object]) -> None:
+def test_the_other_topics(page: Page, library: Library, look: dict[str, object], every: bool) -> None:
     walker = Walker(page)
     others = [topic for topic in library.packs[0].topics if topic.id != FULL]
-    for topic in others[::2] if look is WIDE else others[1::2]:  # each in one of the two widths
+    others = others[::2] if look is WIDE else others[1::2]  # each in one of the two widths
+    for topic in others if every else others[::3]:
         here = f"/topics/attention/{topic.id}"
         walker.go(f"{here}/read")
         if "recall" in topic.pages and look is WIDE:
@@ -192,10 +207,11 @@ def test_the_other_topics(page: Page, library: Library, look: dict[str, object])
         walker.go(f"{here}/practice")
         walker.answer()
         expect(page.get_by_text("The rule").first).to_be_visible()
-    walker.go("/topics/attention/a-real-model/walk")
-    page.locator(".embed").first.scroll_into_view_if_needed()
-    expect(page.locator(".embed .ch").first).to_be_visible(timeout=300_000)  # a real model is loaded for this
-    walker.look("the tour")
+    if look is WIDE or every:
+        walker.go("/topics/attention/a-real-model/walk")
+        page.locator(".embed").first.scroll_into_view_if_needed()
+        expect(page.locator(".embed .ch").first).to_be_visible(timeout=300_000)  # a real model is loaded for this
+        walker.look("the tour")
     assert not walker.wrong
 
 

@@ -52,6 +52,7 @@ def test_doctor_plans_typical_calls_and_reports_a_damaged_file(cache: Path) -> N
 
 
 SCRIPT = """
+import signal
 from clearhead.kernels import tuning
 own = tuning._best
 
@@ -60,6 +61,7 @@ def best(*args):
     return own(*args)
 
 tuning._best = best
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from clearhead.__main__ import main
 main()
 """

@@ -100,7 +100,7 @@ def test_gradcheck(kernel):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learning", [False, True])
+@pytest.mark.parametrize("learning", [pytest.param(False, marks=pytest.mark.stress), True])
 def test_opcheck(learning):
     q, k, v = inputs(requires_grad=learning)
     bias = torch.randn(L, S, requires_grad=learning)

@@ -94,6 +94,8 @@ POSTS = (
     "/settings",
     "/settings/start-over",
     "/bench",
+    "/bench/draft",
+    f"{TOPIC}/{{mode}}/run",
     "/project",
     "/sittings/{kind}",
     f"{TOPIC}/try",

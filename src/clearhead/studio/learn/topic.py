@@ -215,5 +215,6 @@ def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: 
         embeds="```lens" in text,
         frames="```frames" in text,
         live="```live" in text or "```frames" in text,
+        guess="```guess" in text,
         ran=_ran(request, context, mode),
     )
