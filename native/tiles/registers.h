@@ -126,33 +126,40 @@ inline __attribute__((always_inline)) void zero_sums() {
   tile_zero<3>();
 }
 
-// Sums [32][kTile] in memory.
-inline __attribute__((always_inline)) void load_sums(const float* from) {
-  tile_load<0>(from, kTile * 4);
-  tile_load<1>(from + LANES, kTile * 4);
-  tile_load<2>(from + kTileRows * kTile, kTile * 4);
-  tile_load<3>(from + kTileRows * kTile + LANES, kTile * 4);
+// Sums [32][kTile] in memory, rows `stride` numbers apart.
+inline __attribute__((always_inline)) void load_sums(const float* from, int64_t stride = kTile) {
+  tile_load<0>(from, stride * 4);
+  tile_load<1>(from + LANES, stride * 4);
+  tile_load<2>(from + kTileRows * stride, stride * 4);
+  tile_load<3>(from + kTileRows * stride + LANES, stride * 4);
 }
 
-inline __attribute__((always_inline)) void store_sums(float* to) {
-  tile_store<0>(to, kTile * 4);
-  tile_store<1>(to + LANES, kTile * 4);
-  tile_store<2>(to + kTileRows * kTile, kTile * 4);
-  tile_store<3>(to + kTileRows * kTile + LANES, kTile * 4);
+inline __attribute__((always_inline)) void store_sums(float* to, int64_t stride = kTile) {
+  tile_store<0>(to, stride * 4);
+  tile_store<1>(to + LANES, stride * 4);
+  tile_store<2>(to + kTileRows * stride, stride * 4);
+  tile_store<3>(to + kTileRows * stride + LANES, stride * 4);
 }
 
 // Add the products of 32 numbers a row: rows[32] are `stride` bytes apart, of 64 bytes each, the second 16 of them at
-// `further`; lanes are pairs [2][16][LANES], the first 16 lanes before the others.
+// `further`; the first 16 lanes are pairs [16][LANES], `lane_stride` bytes apart, and the others are at `further_lanes`.
 inline __attribute__((always_inline)) void add_products(const void* rows, const void* further, int64_t stride,
-                                                        const uint32_t* lanes) {
+                                                        const uint32_t* lanes, const uint32_t* further_lanes,
+                                                        int64_t lane_stride) {
   tile_load<4>(rows, stride);
   tile_load<5>(further, stride);
-  tile_load<6>(lanes, 64);
-  tile_load<7>(lanes + kTileNumbers, 64);
+  tile_load<6>(lanes, lane_stride);
+  tile_load<7>(further_lanes, lane_stride);
   tile_multiply<0, 4, 6>();
   tile_multiply<1, 4, 7>();
   tile_multiply<2, 5, 6>();
   tile_multiply<3, 5, 7>();
+}
+
+// The same where all pairs are [2][16][LANES], the first 16 lanes before the others.
+inline __attribute__((always_inline)) void add_products(const void* rows, const void* further, int64_t stride,
+                                                        const uint32_t* lanes) {
+  add_products(rows, further, stride, lanes, lanes + kTileNumbers, 64);
 }
 
 }  // namespace

@@ -14,14 +14,15 @@ from clearhead.sandbox.child import batch
 from clearhead.sandbox.confinement.grants import hide
 from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Program, Raised, Tested
 from clearhead.sandbox.processes import gate, watch
+from clearhead.sandbox.processes.cancel import Cancelled, cancelled_by
 from clearhead.sandbox.processes.gate import capacity, needs, share
 
 DEFAULT = Limits()
 
 __all__ = [
-    "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised", "SandboxError",
-    "Tested", "available", "backend", "capacity", "consent", "explain", "guarantees", "hide", "judge", "judge_each",
-    "must_confine", "run", "run_each", "share", "warm",
+    "DEFAULT", "MIB", "Backend", "Cancelled", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised",
+    "SandboxError", "Tested", "available", "backend", "cancelled_by", "capacity", "consent", "explain", "guarantees",
+    "hide", "judge", "judge_each", "must_confine", "run", "run_each", "share", "warm",
 ]  # fmt: skip
 
 

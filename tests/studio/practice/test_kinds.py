@@ -201,6 +201,35 @@ def test_a_program_runs_without_its_tests_and_no_try_is_counted(
     assert visitor.ticket(told) == visitor.ticket(page)
 
 
+def test_a_script_gets_what_a_program_printed_as_data(visitor: Visitor, library: Library) -> None:
+    page = visitor.get(f"/items/{of_kind(library, 'code')}?mode=build")
+    fields = {"csrf": visitor.token(), "ticket": visitor.ticket(page), "program": "print('hel' + 'lo')"}
+    assert visitor.client.post("/bench", data=fields, headers={"accept": "application/json"}).json() == {
+        "output": "hello"
+    }
+
+
+def test_an_unsent_program_is_there_again_until_it_is_sent_or_thrown_away(visitor: Visitor, library: Library) -> None:
+    id = of_kind(library, "code")
+    page = visitor.get(f"/items/{id}?mode=build")
+    fields = {"csrf": visitor.token(), "ticket": visitor.ticket(page), "program": "# half\r\nx = 1"}
+    assert visitor.client.post("/bench/draft", data=fields).status_code == 204
+    assert "# half\nx = 1" in visitor.get(f"/items/{id}?mode=build")
+    assert "# half" not in visitor.get(f"/items/{id}?mode=build&fresh=true")
+    assert "# half" not in visitor.get(f"/items/{id}?mode=build")
+    visitor.client.post("/bench/draft", data=fields)
+    visitor.post("/answer", ticket=visitor.ticket(page), program="# sent\nx = 2")
+    assert "# sent" in visitor.get(f"/items/{id}?mode=build")
+
+
+def test_a_failing_test_shows_what_it_called_the_program_with(visitor: Visitor, library: Library) -> None:
+    page = visitor.get(f"/items/{of_kind(library, 'code')}?mode=build")
+    told = visitor.post("/answer", ticket=visitor.ticket(page), program="def mean(xs):\n    return 3")
+    assert "What it was called with" in told
+    assert "xs = []" in told
+    assert "xs = [2, 4]" not in told  # that test passed
+
+
 def test_only_a_program_runs_without_tests(visitor: Visitor, library: Library) -> None:
     page = visitor.get(f"/items/{of_kind(library, 'choice')}")
     visitor.post("/bench", 400, ticket=visitor.ticket(page), program="print(1)")

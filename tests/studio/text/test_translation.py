@@ -46,7 +46,15 @@ SAME = re.compile(
 ENGLISH = messages.ENGLISH
 GETTEXT = {"_", "mark", "many", "message", "gettext", "ngettext"}
 # Modules below the studio whose refusals a learner meets in the Lens.
-REFUSING = ("capture/models/loading.py", "capture/models/reading.py", "capture/models/pictures.py", "views/checks.py")
+REFUSING = (
+    "capture/models/writing.py",
+    "local_models/names.py",
+    "local_models/chat_model.py",
+    "capture/models/loading.py",
+    "capture/models/reading.py",
+    "capture/models/pictures.py",
+    "views/checks.py",
+)
 # Modules that speak in the terminal, or to the author of a pack: in English, like every command.
 TERMINAL = {
     "accounts/accounts",
@@ -71,7 +79,7 @@ MODULES = sorted(
 )  # tests/views reads it
 # What is no text of the studio: headers, sentences that the Lens reads, words of the course.
 UNREAD = re.compile(
-    r"(?s).*(default-src|no-cache|prefers-color|filename=|^not all$|Clearhead studio|^Not Found$|^(The animal|Paris is|the lighthouse)"
+    r"(?s).*(default-src|no-cache|prefers-color|filename=|^not all$|Clearhead studio|^Not Found$|^(The animal|Paris is|the lighthouse|The capital|When Mary|Why is the sky|SmolLM2)"
     r"|^(PyTorch|Self-attention|Cross-attention|Multi-head|Long range)$|\nimport |^import )"
 )
 

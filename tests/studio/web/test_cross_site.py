@@ -13,7 +13,7 @@ SCRIPT = {"sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}
 PLAIN = {
     "/", "/topics/{pack_id}/{topic_id}", "/topics/{pack_id}/{topic_id}/read", "/topics/{pack_id}/{topic_id}/why",
     "/topics/{pack_id}/{topic_id}/sheet", "/topics/{pack_id}/{topic_id}/mistakes", "/progress", "/search", "/settings",
-    "/lens", "/offline", "/map", "/project", "/certificate",
+    "/lens", "/lens/write", "/offline", "/map", "/project", "/certificate",
 }  # fmt: skip
 NAMES = {"pack_id": "attention", "topic_id": "one-head", "item_id": "which-hold", "name": "attention"}
 

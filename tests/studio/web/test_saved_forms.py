@@ -19,7 +19,11 @@ from studio.learn.test_pages import TOPIC
 from studio.practice.test_kinds import PACK, of_kind, question, right, wrong
 
 # What scripts send and read with fetch: they answer with data, and no browser shows them as a page.
-DATA = {"/lens/read", "/lens/picture", "/lens/trust", "/offline/attempts"}
+DATA = {
+    "/bench/draft",
+    "/lens/read", "/lens/picture", "/lens/trust", "/offline/attempts",
+    "/lens/write", "/lens/write/rows", "/lens/write/heads", "/lens/write/why",
+}  # fmt: skip
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
 FORMS: dict[str, dict[str, str]] = {
     "/answer": {"response": "a"},
@@ -29,6 +33,7 @@ FORMS: dict[str, dict[str, str]] = {
     "/settings": {"theme": "dark", "clock": "off"},
     "/settings/start-over": {},
     "/topics/{pack_id}/{topic_id}/try": {"item": "scale-of-logits"},
+    "/topics/{pack_id}/{topic_id}/{mode}/run": {"place": "0"},
     "/bench": {"program": "print(1)"},
     "/project": {"text": "a b", "changed": "a b", "token": "a", "predicted": "b"},
     "/sittings/{kind}": {},

@@ -164,6 +164,7 @@ class Topic:
         needs: ids of the topics it builds on, all earlier in the pack.
         pages: mode -> Page.
         challenges: in the author's order; may be empty.
+        walk: which figure Walk shows; "" for none. experiments: what Experiment measures, in order.
     """
 
     id: str
@@ -174,6 +175,8 @@ class Topic:
     pages: Mapping[str, Page] = field(default_factory=dict)
     challenges: tuple[Challenge, ...] = ()
     needs: tuple[str, ...] = ()
+    walk: str = ""
+    experiments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
