@@ -99,9 +99,9 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
                 read = [_length(value) for value in shown]
             else:
                 continue
-            other = next((value for value, said in zip(shown, read, strict=True) if meant not in said), None)
-            if other is not None and any(meant in said for said in read):
-                fits = next(value for value, said in zip(shown, read, strict=True) if meant in said)
+            other = next((value for value, numbers in zip(shown, read, strict=True) if meant not in numbers), None)
+            if other is not None and any(meant in numbers for numbers in read):
+                fits = next(value for value, numbers in zip(shown, read, strict=True) if meant in numbers)
                 return f"says {word!r}, and {{{{{name}}}}} is {fits} at one seed and {other} at another"
     return ""
 
