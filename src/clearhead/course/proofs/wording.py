@@ -150,8 +150,8 @@ def _is_multiple(name: str) -> bool:
 def _names(name: str, counted: Sequence[str]) -> bool:
     """Whether the name of a value is what is counted: `heads`, `keys_count` for "two heads", "second key"."""
     stems = {part.rstrip("s") for part in name.split("_") if len(part) > 2}
-    things = [word.rstrip("s") for word in counted]
-    return any(thing in stems or _COUNTED.get(thing) in stems for thing in things)
+    nouns = [word.rstrip("s") for word in counted]
+    return any(noun in stems or _COUNTED.get(noun) in stems for noun in nouns)
 
 
 def _length(value: str) -> set[float]:
