@@ -15,6 +15,7 @@ BROWSER = {"playwright", "axe_playwright_python"}
 # The extras whose libraries are refused to each room's tests. (Transformers needs Rich, so capture has `cli` too.)
 WITHOUT = {
     "spec": ("cli", "course", "models", "views", "studio", "postgresql"),
+    "local_models": ("cli", "course", "models", "views", "studio", "postgresql"),
     "masks": ("cli", "course", "models", "views", "studio", "postgresql"),
     "kernels": ("cli", "course", "models", "views", "studio", "postgresql"),
     "matrix": ("cli", "course", "models", "views", "studio", "postgresql"),

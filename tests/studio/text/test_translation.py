@@ -79,7 +79,7 @@ MODULES = sorted(
 )  # tests/views reads it
 # What is no text of the studio: headers, sentences that the Lens reads, words of the course.
 UNREAD = re.compile(
-    r"(?s).*(default-src|no-cache|prefers-color|filename=|^not all$|Clearhead studio|^Not Found$|^(The animal|Paris is|the lighthouse)"
+    r"(?s).*(default-src|no-cache|prefers-color|filename=|^not all$|Clearhead studio|^Not Found$|^(The animal|Paris is|the lighthouse|The capital|When Mary|Why is the sky|SmolLM2)"
     r"|^(PyTorch|Self-attention|Cross-attention|Multi-head|Long range)$|\nimport |^import )"
 )
 

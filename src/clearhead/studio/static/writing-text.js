@@ -81,9 +81,9 @@ export function groups(run, unit) {
   const found = [];
   run.tokens.forEach((name, place) => {
     const last = found[found.length - 1];
-    const before = place ? run.tokens[place - 1] : "";
+    const before = last ? run.text(last) : "";
     const apart = !last || place === run.promptSize || run.special[place] || run.special[place - 1] || unit === "tokens"
-      || (unit === "words" ? /^\s/.test(name) || /\s$/.test(before) : before.includes("\n"));
+      || (unit === "words" ? /^\s/.test(name) || /\S\s+$/.test(before) : before.includes("\n"));
     if (apart) found.push([place]);
     else last.push(place);
   });

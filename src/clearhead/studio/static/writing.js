@@ -3,7 +3,7 @@
 import { make } from "/views/paint.js";
 import { forget } from "./drafts.js";
 import { jsonLines } from "./lines.js";
-import { isStopped, post, wait } from "./writing-request.js";
+import { post, wait } from "./writing-request.js";
 import { effectsOf, headGrid } from "./writing-heads.js";
 import { groups, Run, visible, weightsOf } from "./writing-text.js";
 import { textView } from "./writing-view.js";
@@ -81,7 +81,7 @@ async function busy(work) {
     if (!signal.aborted) say(state.runs[0]?.note || ENDS[state.ended] || "");
   } catch (problem) {
     if (asked.signal !== signal) return;
-    if (isStopped(problem, signal)) say(_("Stopped. Go on when you like."));
+    if (signal.aborted) say(_("Stopped. Go on when you like."));
     else if (problem instanceof TypeError) say(_("The studio does not answer. Start it again with `make studio`, then reload this page."), true);
     else say(/** @type {Error} */ (problem).message, true);
   } finally {
@@ -224,7 +224,7 @@ function point() {
   const through = state.layer < 0 ? _("mean over all heads") : state.head < 0 ? _("mean over layer %(layer)s", { layer: state.layer }) : _("layer %(layer)s, head %(head)s", { layer: state.layer, head: state.head });
   parts.aside.replaceChildren(
     make("h3", {}, _("“%(token)s” was written from", { token: visible(seen) })),
-    make("p", { class: "muted small" }, _("%(through)s; the query is the token before it", { through })),
+    make("p", { class: "write-note" }, _("%(through)s; the query is the token before it", { through })),
     make("ol", { class: "write-list" }, ...list),
     ...candidates(group.find((place) => place >= run.promptSize) ?? -1));
 }
