@@ -80,10 +80,12 @@ def measure(port: int, options: Any) -> None:
     print(f"read {size} tokens, 30 layers of 9 heads: {took_all:.2f} s, {megabytes:.1f} MB")
     draw = random.Random(0)  # noqa: S311 — which tiles are asked for
     took: dict[str, list[float]] = {"tile": [], "links of a query": [], "links to a key": []}
-    for _ in range(ASKED):
+    place = {"layer": 0, "head": 0}
+    for number in range(ASKED):
+        if number % 5 == 0:  # one zooms into a head for a while
+            place = {"layer": draw.randrange(30), "head": draw.randrange(9)}
         side = draw.choice([64, 256, 512, 1024, size])
         row, col = (draw.randrange(0, size - side + 1) for _ in range(2))
-        place = {"layer": draw.randrange(30), "head": draw.randrange(9)}
         questions = {
             "tile": {"kind": "tile", "rows": [row, row + side], "cols": [col, col + side], "cells": 256},
             "links of a query": {"kind": "links", "token": draw.randrange(size), "side": "query"},
