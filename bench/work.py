@@ -36,11 +36,12 @@ class Work:
 
 def all_work(quick: bool) -> Iterator[Work]:
     """Every piece of work; with `quick` small ones that take a second each."""
-    from . import kernels, layers, peers, statistics
+    from . import accelerated, kernels, layers, peers, statistics
 
     yield from kernels.work(quick)
     yield from statistics.work(quick)
     yield from layers.work(quick)
+    yield from accelerated.work(quick)
     yield from peers.work(quick)
 
 

@@ -14,7 +14,7 @@ from clearhead.kernels.fast_path import native_forward
 from clearhead.kernels.native.call import wide
 from clearhead.kernels.native.cpu_targets import index_of, is_forced
 from clearhead.kernels.native.library import library
-from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY, match, needs_gradients
+from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, match, needs_gradients
 from clearhead.kernels.portable.blockwise import EMPTY
 from clearhead.kernels.portable.torch_sdpa import is_asked
 from clearhead.kernels.projection import project
@@ -23,8 +23,7 @@ FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
 BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 MODULE = "_native_multi_head_attention"
 
-# What the plan gives to torch for one key is the Python on the way back, and torch's autograd node has none.
-_OURS = (NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY)
+_OURS = (NATIVE, NATIVE_GRADIENTS)
 # Below this many multiply-adds a gradient takes torch's kernel, for ours gains less than its Python costs (13 tokens of
 # 8 heads, thread time on a Xeon with AVX-512: torch 118 µs; accelerated, 144 µs on torch's kernel and 162 µs on ours).
 FEW = 1 << 20

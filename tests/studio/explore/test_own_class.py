@@ -89,7 +89,7 @@ def test_what_is_drawn_is_what_the_class_gave(last: Item) -> None:
         assert links[0][1] == pytest.approx(row.max().item())
 
 
-def test_a_class_that_fails_there_is_told_why() -> None:
+def test_a_class_that_fails_there_is_shown_why() -> None:
     with pytest.raises(SandboxError, match="ZeroDivisionError"):
         own_class._run("class MultiHeadAttention:\n    def __init__(self, *_):\n        1 / 0\n", 0)
     with pytest.raises(SandboxError, match="the weights have shape"):

@@ -59,6 +59,7 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
             :3
         ],
         tried=bool(tried),
+        packs=context.library.packs,
         topics=[(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics],
         way=path.following(path.ways(context), place.address if place else ""),
         now=context.now(),
