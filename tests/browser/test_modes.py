@@ -18,6 +18,7 @@ from clearhead.studio.web.rendering import EDITOR
 from studio import sample
 
 WIDE = {"viewport": {"width": 1280, "height": 800}}
+LOOKS = [WIDE, pytest.param(PHONE, marks=pytest.mark.stress)]
 GUESS = """```guess
 text = "The animal was too tired because it ran"
 token = "it"
@@ -55,14 +56,14 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 def heads(route: Route) -> None:
     """What the demo model would answer."""
-    words = "The animal was too tired because it ran".split()
+    words = ["The", "animal", "was", "too", "tired", "because", "it", "ran"]
     if "wide" in route.request.url:
         words[4] = "wide"
     weights = [0.05, 0.62, 0.01, 0.01, 0.04, 0.01, 0.02, 0.01]
     route.fulfill(json={"words": words, "weights": weights, "at": 6, "rest": 0.23})
 
 
-@pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "phone"])
+@pytest.mark.parametrize("look", LOOKS, indirect=True, ids=["wide", "phone"])
 def test_the_first_visit_asks_and_the_head_answers(page: Page) -> None:
     page.route("**/look.json*", heads)
     page.goto("/")
@@ -103,7 +104,7 @@ def test_a_program_of_a_page_is_changed_run_and_brought_back(page: Page) -> None
     expect(live.locator("[role=status]")).to_have_text("Cancelled.")
 
 
-@pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "phone"])
+@pytest.mark.parametrize("look", LOOKS, indirect=True, ids=["wide", "phone"])
 def test_steps_are_moved_by_arrows_and_by_hand(page: Page) -> None:
     page.goto("/items/put-in-order")
     ready(page)
@@ -125,7 +126,7 @@ def test_steps_are_moved_by_arrows_and_by_hand(page: Page) -> None:
     assert findings(page) + cut(page) == []
 
 
-@pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "phone"])
+@pytest.mark.parametrize("look", LOOKS, indirect=True, ids=["wide", "phone"])
 def test_build_keeps_what_is_typed(page: Page) -> None:
     page.goto("/items/write-it?mode=build")
     ready(page)

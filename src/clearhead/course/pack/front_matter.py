@@ -67,7 +67,7 @@ class TopicFront(BaseModel):
     title: str = Field(min_length=1, max_length=80)
     summary: str = Field(min_length=1, max_length=300)
     minutes: int = Field(default=5, ge=1, le=120)
-    needs: list[Id] = Field(default_factory=list, description="topics that come before it and that it stands on")
+    needs: list[Id] = Field(default_factory=list, description="topics that come before it and that it builds on")
     walk: Literal["", "products", "one-head", "causal", "heads"] = Field(default="", description=WALK)
     experiments: list[Literal["scale", "hard", "heads", "length"]] = Field(
         default_factory=list, description=EXPERIMENTS

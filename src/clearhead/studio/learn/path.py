@@ -105,7 +105,7 @@ def has_walk(pack: Pack, topic: Topic) -> bool:
 
 
 def can_be_skipped(context: Context, pack: Pack, topic: Topic) -> bool:
-    """Return whether a placement test lets one skip this topic: others stand on it, and it has the questions."""
+    """Return whether a placement test lets one skip this topic: others build on it, and it has the questions."""
     stood_on = any(topic.id in other.needs for other in pack.topics)
     return stood_on and sum(item.kind in TEST for item in context.library.items_of(pack, topic)) >= FEWEST
 
