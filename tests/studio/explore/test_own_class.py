@@ -1,12 +1,15 @@
 """The end of Build: a class that passes the suite is MiniLM's layer; ours passes the same suite."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from clearhead import course, sandbox
 from clearhead.course import Item, Pack
 from clearhead.errors import SandboxError
 from clearhead.studio.explore import own_class
-from clearhead.studio.lens import demo_model
+from clearhead.studio.lens import demo_model, model_list
 from clearhead.studio.questions.question import ends_in_class
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
@@ -60,6 +63,20 @@ def test_the_class_with_minilms_parameters_attends_as_minilm(last: Item) -> None
     assert ran.apart < 1e-5
     no_scale = next(one for one in last.role("mutant") if one.misconception == "no-scale")
     assert own_class._run(no_scale.source, 3).apart > 0.1
+
+
+@pytest.mark.stress
+def test_the_class_attends_as_the_chat_model_does(last: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = Path(os.environ["CLEARHEAD_TEST_MODELS"])
+    if not (models / model_list.CHAT / "clearhead.json").is_file():
+        pytest.skip("the chat model is not on this machine: clearhead models fetch")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(models.parents[1]))
+    ran = own_class._run(source(last, "solution"), 23, model="chat")
+    assert ran.weights.shape[1] == 9
+    assert ran.apart <= 2**-8  # the model computes in bfloat16
+    for mutant in last.role("mutant"):
+        if mutant.misconception == "no-scale":
+            assert own_class._run(mutant.source, 23, model="chat").apart > 0.1
 
 
 def test_what_is_drawn_is_what_the_class_gave(last: Item) -> None:

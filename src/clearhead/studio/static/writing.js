@@ -1,5 +1,6 @@
 // @ts-check
 /** The Lens that writes: a prompt, its answer token by token, and what each token was written from. */
+import { decode } from "/views/numbers.js";
 import { make } from "/views/paint.js";
 import { forget } from "./drafts.js";
 import { jsonLines } from "./lines.js";
@@ -49,7 +50,7 @@ async function write(run, typed, signal) {
     if (line.start) {
       run.begin(line.start);
       if (!parts) build();
-    } else if (line.token) run.add(line.token);
+    } else if (line.token) run.add({ ...line.token, row: decode(line.token.row) });
     else if (line.doing) progress(line);
     if (line.start || line.token) {
       say(run.note || "");
@@ -141,7 +142,7 @@ async function weightsAgain(run, signal) {
   const reply = await post("/lens/write/rows", { ...request(run), layer: state.layer, head: state.head < 0 ? null : state.head }, signal);
   for await (const line of jsonLines(/** @type {any} */ (reply.body))) {
     if (line.error) throw new Error(line.error);
-    if (line.rows) run.setRows(line);
+    if (line.rows) run.rows = decode(line.rows);
     else if (line.doing) progress(line);
   }
 }
