@@ -332,17 +332,36 @@ def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_w
 
 
 @needs_native
-def test_long_gradients_go_to_torch_where_only_forward_uses_matrix_instructions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_target_with_matrix_instructions_keeps_the_gradients_of_their_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
     row = kernels.Target(0, "new", 16, ("amx-bf16",), (torch.bfloat16, torch.float32), (), False, True)
     monkeypatch.setattr(costs, "current", lambda dtype: (row, "the test says so"))
     monkeypatch.setattr(costs, "cpu_features", lambda: frozenset({"amx-bf16"}))
-    long = costs._rule(costs.TRAINING, torch.bfloat16)
-    assert not long.holds(1e8)
-    assert long.holds(1e9)
-    assert "new" in long.reason
+    assert costs._rule(costs.TRAINING, torch.bfloat16) == costs.NEVER
+
+
+@pytest.mark.parametrize(("vendor", "expected"), [("intel", "converts"), ("amd", "pairs"), ("other", "pairs")])
+def test_bfloat16_is_not_multiplied_in_pairs_on_intel(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, expected: str
+) -> None:
+    """vdpbf16ps runs at half the rate of a multiply-add there. float32 is the same on both targets."""
+    monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
+    dtypes = (torch.float32, torch.bfloat16)
+    rows = [
+        kernels.Target(index, name, 16, needs, dtypes, (), False, True)
+        for index, (name, needs) in enumerate([("pairs", ("avx512f", "avx512bf16")), ("converts", ("avx512f",))])
+    ]
+    monkeypatch.setattr(cpu_targets, "_TARGETS", rows)
+    monkeypatch.setattr(cpu_targets, "cpu_features", lambda: frozenset({"avx512bf16", vendor}))
+    plan.forget()
+    try:
+        assert cpu_targets.current(torch.bfloat16)[0].name == expected
+        assert cpu_targets.current(torch.float32)[0].name == "pairs"
+        with kernels.target("pairs"):
+            assert cpu_targets.current(torch.bfloat16)[0].name == "pairs"
+    finally:
+        monkeypatch.undo()
+        plan.forget()
     assert costs._rule(costs.FORWARD, torch.bfloat16) == costs._rule(costs.TRAINING, torch.float32) == costs.NEVER
 
 
