@@ -12,7 +12,8 @@ namespace {
 // up to 2^8 then, of which float32 sums and bfloat16 numbers lose nothing.
 constexpr float kGrowth = 8;
 
-// Keys of a block: at width 64 what a block touches, 40 KiB, fits into a first cache of 48. 32 and 128 are slower.
+// Keys of a block: at width 64 what a block touches, 40 KiB, fits into a first cache of 48. 32 and 128 are slower, and at
+// width 128 32 are too.
 constexpr int64_t kRunKeys = 2 * kBlock;
 constexpr int kBlockNumbers = kBlock * kTile;
 
