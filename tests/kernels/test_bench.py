@@ -100,7 +100,7 @@ def test_how_exact_each_way_is_stands_beside_its_speed() -> None:
     exact = Work("g", "x", 1.0, torch.float32, lambda: ways, lambda: torch.tensor([8.0, 4.0], dtype=torch.float64))
     rows, _ = report.measured([exact], seconds=0)
     assert rows[0].errors == {"ours": 2.0, "peer": 8.0}
-    (line,) = [line for line in markdown(rows, peak=1e9).splitlines() if line.startswith("| g |")]
+    (line,) = [line for line in markdown(rows, peak=1e9).splitlines() if line.startswith("| g | x")]
     assert [cell.strip() for cell in line.split("|")][8:10] == ["2", "8"]
     assert from_json(as_json(rows, 1e9))[0].errors == rows[0].errors
 
