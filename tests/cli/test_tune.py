@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from clearhead import kernels
 from clearhead.cli.app import app
 from clearhead.kernels import plan
-from clearhead.kernels.measured import figures
+from clearhead.kernels.measured import figures, tasks
 
 needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 
@@ -34,7 +34,7 @@ def test_it_measures_and_keeps(cache: Path) -> None:
     assert done.exit_code == 0, done.stderr
     data = json.loads(done.stdout)
     assert Path(data["path"]).is_relative_to(cache)
-    assert set(data["costs"]) == set(figures.TASKS)
+    assert set(data["costs"]) == set(tasks.TASKS)
     kept = json.loads(Path(data.pop("path")).read_text())
     assert kept == data
     told = CliRunner().invoke(app, ["doctor", "--json"])

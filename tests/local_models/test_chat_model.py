@@ -1,8 +1,6 @@
 """The chat model is fetched whole or not at all: pinned, resumed, by one process at a time, refused where unwanted."""
 
 import hashlib
-import json
-import os
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -11,12 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from clearhead import capture
-from clearhead.capture.models import writing
 from clearhead.errors import ModelError
 from clearhead.local_models import chat_model
 from clearhead.local_models.chat_model import MANIFEST, fetch_chat_model, has_chat_model
-from clearhead.studio.lens import model_list
 
 
 class Server(ThreadingHTTPServer):
@@ -24,7 +19,7 @@ class Server(ThreadingHTTPServer):
 
     content = b""
     cut_after: int | None = None
-    ranges: list[str | None]
+    ranges: list[str | None] = []  # noqa: RUF012 — set anew for each server
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -163,62 +158,3 @@ def test_of_two_at_once_one_fetches_and_the_other_waits_for_it(server: Server) -
     other.join()
     assert server.ranges == [None]
     assert has_chat_model()
-
-
-def test_the_studio_fetches_in_the_background_unless_the_user_refuses(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert os.environ["CLEARHEAD_MODELS"] == "minimal"
-    with model_list.fetching():
-        assert not server.ranges
-    assert not has_chat_model()
-    monkeypatch.delenv("CLEARHEAD_MODELS")
-    monkeypatch.setattr(model_list, "_progress", {})
-    done = threading.Event()
-    fetch = chat_model.fetch_chat_model
-
-    def fetched(tell: chat_model.Tell) -> Path:
-        try:
-            return fetch(tell)
-        finally:
-            done.set()
-
-    monkeypatch.setattr(chat_model, "fetch_chat_model", fetched)
-    with model_list.fetching():
-        assert done.wait(20)
-    assert model_list.chat_state() == {"here": True}
-    assert model_list.writes_at_first() == chat_model.CHAT_NAME
-    assert chat_model.CHAT_NAME in model_list.names(shared=True)
-
-
-def test_a_folder_without_the_model_says_how_to_fetch_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name in (chat_model.CHAT_NAME, "smollm2"):
-        with pytest.raises(ModelError, match="clearhead models fetch"):
-            capture.load(name)
-
-
-@pytest.fixture
-def chat(monkeypatch: pytest.MonkeyPatch) -> capture.Loaded:
-    models = Path(os.environ["CLEARHEAD_TEST_MODELS"])
-    if not (models / chat_model.CHAT_NAME / MANIFEST).is_file():
-        pytest.skip("the chat model is not on this machine: clearhead models fetch")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(models.parents[1]))
-    return capture.load(chat_model.CHAT_NAME)
-
-
-@pytest.mark.stress
-def test_the_chat_model_knows_what_it_should(chat: capture.Loaded) -> None:
-    assert chat.name == chat_model.CHAT_NAME
-    assert len(chat.writer.model.layers) == 30
-    manifest = json.loads((chat_model.chat_folder() / MANIFEST).read_text())
-    assert manifest["from"]["sha256"] == chat_model.SHA256
-    for prompt, answer in (
-        ("The capital of France is", " Paris"),
-        ("When Mary and John went to the store, John gave a drink to", " Mary"),
-    ):
-        ids = writing.prompt_ids(chat, prompt, chat=False)
-        (token,) = writing.Writing(chat, ids, known=len(ids)).step()
-        assert chat.tokenizer.decode(token.token_id) == answer
-    ids = writing.prompt_ids(chat, "Say hello.", chat=True)
-    assert "<|im_start|>assistant" in chat.tokenizer.decode(ids)

@@ -368,7 +368,7 @@ class Questions:
         return sweep.ask(self._logits, self._known_lse, wanted)
 
     def _known_lse(self, progress: sweep.Progress | None = None) -> Tensor:
-        """The lse, kept once found; progress is told while it is being found."""
+        """The lse, computed at the first call and kept; `progress` is called meanwhile."""
         raise NotImplementedError
 
 

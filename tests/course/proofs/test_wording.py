@@ -64,7 +64,7 @@ def test_a_word_that_stays_true_is_not(text: str, name: str, values: tuple[str, 
     ["falls to 0.0000000", "`[[0.8, 0.19999999999999996]]`", "-0.30000001192092896", "it is 2e-21 there", "0e+00 off",
      "the gradient is [-0.0, 0.1]", "262144 numbers", "Behind them come 1 places of padding.", "a text of 32000"],
 )  # fmt: skip
-def test_a_number_nobody_would_write_is_found(text: str) -> None:
+def test_a_number_no_author_would_write_is_found(text: str) -> None:
     assert odd_number(text)
 
 

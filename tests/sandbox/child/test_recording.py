@@ -22,7 +22,9 @@ def test_second():
     """Wrong on purpose"""
     assert attend(q, q)[0, 0] == 7
 '''
-RECORD = f"from clearhead.sandbox.child.recording import recorded\ncalls = recorded({TESTS!r}, 't.py', dict(globals()))\n"
+RECORD = (
+    f"from clearhead.sandbox.child.recording import recorded\ncalls = recorded({TESTS!r}, 't.py', dict(globals()))\n"
+)
 
 
 def calls(program: str) -> dict[str, dict[str, list[dict[str, object]]]]:

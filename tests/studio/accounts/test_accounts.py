@@ -271,6 +271,6 @@ def test_the_address_is_the_one_a_browser_takes(given: dict[str, object], addres
     assert settings.address(9) == settings.invites_to(9) == address
 
 
-def test_a_certificate_wants_its_key(tmp_path: Path) -> None:
+def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="both --certificate and --key"):
         Settings(certificate=tmp_path / "c.pem")

@@ -96,7 +96,7 @@ def test_every_kind_has_a_form_and_an_item_here(library: Library) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_right_answer_is_right_and_a_wrong_one_told_why(visitor: Visitor, library: Library, kind: str) -> None:
+def test_a_right_answer_is_right_and_a_wrong_one_shown_why(visitor: Visitor, library: Library, kind: str) -> None:
     id = of_kind(library, kind)
     for fields, expected in ((wrong, False), (right, True)):
         page = visitor.get(f"/items/{id}")
@@ -274,7 +274,7 @@ def test_numbers_that_do_not_hold_are_not_shown(
 
 
 @pytest.mark.parametrize(("kind", "field"), [("worked", "step"), ("explain", "text"), ("code", "program")])
-def test_an_answer_too_long_is_refused_in_words_and_kept(
+def test_an_answer_too_long_is_refused_with_a_reason_and_kept(
     visitor: Visitor, library: Library, kind: str, field: str
 ) -> None:
     page, most = visitor.get(f"/items/{of_kind(library, kind)}"), LONGEST[field]
@@ -287,7 +287,7 @@ def test_an_answer_too_long_is_refused_in_words_and_kept(
     assert not visitor.context.history.attempts
 
 
-def test_a_typed_output_too_long_is_refused_in_words_and_kept(visitor: Visitor, library: Library) -> None:
+def test_a_typed_output_too_long_is_refused_with_a_reason_and_kept(visitor: Visitor, library: Library) -> None:
     from clearhead.studio.practice.asking import new_draft
 
     ticket = new_draft(visitor.context, library.items[of_kind(library, "predict")], "practice").but(typed=True)

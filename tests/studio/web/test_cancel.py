@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -27,10 +28,9 @@ def test_an_event_stops_the_programs_started_within() -> None:
 
 def test_a_route_whose_browser_has_gone_stops_its_program() -> None:
     class Gone:
-        class store:
-            learner = 1
-
-        queues = {"programs": WorkQueue("programs", 1)}
+        def __init__(self) -> None:
+            self.store = SimpleNamespace(learner=1)
+            self.queues = {"programs": WorkQueue("programs", 1)}
 
         async def left(self) -> bool:
             return True

@@ -116,7 +116,7 @@ def test_a_question_sent_incomplete_is_shown_again_by_its_address(visitor: Visit
     assert visitor.context.store.kept_under("form:") == {}
 
 
-def test_an_answer_to_an_answered_question_is_not_taken_and_that_is_said(visitor: Visitor) -> None:
+def test_an_answer_to_an_answered_question_is_not_taken_and_that_is_reported(visitor: Visitor) -> None:
     page = visitor.get("/items/scale-of-logits")
     first = visitor.post("/answer", ticket=visitor.ticket(page), response="a")
     again = visitor.post("/answer", ticket=visitor.ticket(page), response="b")

@@ -207,11 +207,16 @@ def pooled_rows(
         if layer is not None and number != layer:
             continue
         matrix, where = record[name], record.positions(name)[-1]
-        places = list(where.queries.positions)
-        rows = slice(places.index(queries.start), places.index(queries[-1]) + 1)
-        weights = matrix[0, slice(None) if head is None else slice(head, head + 1), rows].float()
-        columns = torch.tensor(list(where.keys.positions))
-        inside = columns < keys
-        total[:, columns[inside]] += weights.sum(0)[:, inside]
+        first = where.queries.positions.index(queries.start)
+        part = matrix.rows(first, first + len(queries))
+        weights = (part if head is None else part.heads([head])).to_dense()[0].float()
+        places = where.keys.positions
+        if isinstance(places, range) and places.step == 1:
+            stop = min(places.stop, keys)
+            total[:, places.start : stop] += weights.sum(0)[:, : stop - places.start]
+        else:
+            columns = torch.tensor(list(places))
+            inside = columns < keys
+            total[:, columns[inside]] += weights.sum(0)[:, inside]
         heads += len(weights)
     return total / max(heads, 1)

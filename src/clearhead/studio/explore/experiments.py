@@ -43,10 +43,13 @@ _kept: OrderedDict[str, list[Row]] = OrderedDict()
 @router.get("/topics/{pack_id}/{topic_id}/experiment", response_class=HTMLResponse)
 @queued("experiments")
 def page(
-    request: Request, context: CurrentContext, pack_id: str, topic_id: str, name: str = "heads", run: bool = False
+    request: Request, context: CurrentContext, pack_id: str, topic_id: str, name: str = "", run: bool = False
 ) -> HTMLResponse:
     pack, this = topic.topic_at(context, pack_id, topic_id)
-    experiment, chosen = _asked(request, name)
+    own = path.experiments_of(pack, this)
+    if not own:
+        raise HTTPException(404, _("%(topic)s has nothing to measure.", topic=this.title))
+    experiment, chosen = _asked(request, name or own[0])
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Experiment")))
     result, problem = "", ""
     if run:
@@ -62,7 +65,7 @@ def page(
         tabs=topic.tabs(context, pack, this),
         way=path.way(context, pack, this),
         mode="experiment",
-        experiments=EXPERIMENTS.values(),
+        experiments=[EXPERIMENTS[id] for id in own],
         experiment=experiment,
         chosen=chosen,
         guess=FINDINGS[experiment.id].guess,

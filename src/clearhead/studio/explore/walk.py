@@ -77,11 +77,16 @@ def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
     pack, this = topic.topic_at(context, pack_id, topic_id)
     if "walk" in this.pages:  # a walk of the author's own
         return topic.page(request, context, pack_id, topic_id, "walk")
+    figure = path.figure_of_walk(pack, this)
+    if not figure:
+        raise topic.nothing(context, _("%(topic)s has no walk.", topic=this.title))
+    choices = HEADS if figure == "heads" else (1,)
     misread: list[tuple[str, float]] = []
     given = {name: _given(request.query_params, name, misread) for name in START}
-    causal = "causal" in request.query_params
+    untouched = not request.query_params
+    causal = "causal" in request.query_params or (figure == "causal" and untouched)
     asked = request.query_params.get("heads", "2")
-    heads = int(asked) if asked in map(str, HEADS) else 2
+    heads = int(asked) if asked in map(str, choices) else choices[-2:][0]
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Walk")))
     path.opened(context, request.scope["path"])
     return render(
@@ -98,7 +103,8 @@ def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
         tokens=[_(token) for token in TOKENS],
         causal=causal,
         heads=heads,
-        choices=HEADS,
+        choices=choices,
+        figure=figure,
         steps=compute(**given, causal=causal, heads=heads),
         narrow=WIDTH // heads,
     )

@@ -66,7 +66,7 @@ def fetching() -> Iterator[None]:
         except ClearheadError as error:
             _progress.update(doing="failed", error=explained(error))
 
-    thread = threading.Thread(target=work, name="chat model", daemon=True)
+    thread = threading.Thread(target=work, name="chat-model", daemon=True)
     if not chat_model.is_refused() and not chat_model.has_chat_model():
         thread.start()
     try:

@@ -13,7 +13,7 @@ from clearhead.errors import OptionError
 from clearhead.studio.lens import model_list
 from clearhead.studio.lens.readings import Readings, Tell
 from clearhead.studio.text.field_limits import fitting
-from clearhead.studio.text.translation import _
+from clearhead.studio.text.translation import _, translate
 
 if TYPE_CHECKING:
     from clearhead.capture import Loaded
@@ -190,9 +190,9 @@ class Names:
 
 
 def _start(loaded: "Loaded", wanted: WritingAsked, text: Text, names: Names) -> dict[str, Any]:
-    unknown = getattr(loaded.tokenizer, "unk_token_id", None)
-    lost = sum(number == unknown for number in text.ids) if unknown is not None else 0
-    note = _("The model has no token for part of the text, and read %(token)s there.", token=loaded.tokenizer.unk_token)
+    from clearhead.capture.models.reading import unknown_note
+
+    note = unknown_note(loaded, text.ids)
     config: Any = getattr(loaded.writer, "config", None)
     return {
         "model": loaded.name,
@@ -202,7 +202,7 @@ def _start(loaded: "Loaded", wanted: WritingAsked, text: Text, names: Names) -> 
         "prompt": text.prompt,
         "layers": int(config.num_hidden_layers),
         "heads": int(config.num_attention_heads),
-        "note": note if lost else None,
+        "note": None if note is None else translate(note),
         "without": [list(head) for head in wanted.without],
     }
 

@@ -89,7 +89,7 @@ def made_by(context: Context, items: Iterable[Item]) -> dict[str, Mistake]:
         if item.kind == "card":  # what one did not remember is no mistake
             continue
         attempts = by_item.get(item.id, ())
-        same: dict[tuple[int, str], dict[str, Mistake]] = {}  # (seed, response): one answer given again is told once
+        same: dict[tuple[int, str], dict[str, Mistake]] = {}  # (seed, response): an answer given again is listed once
         for attempt in islice((attempt for attempt in reversed(attempts) if not attempt.correct), LATEST):
             key = (attempt.seed, str(attempt.response))
             if item.kind in RUN:

@@ -1,6 +1,7 @@
 """Routes that ask a question and take the answer: Recall, Practice, Build and the review of what is due."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -24,6 +25,7 @@ from clearhead.studio.web.saved_forms import SavedForm
 from clearhead.studio.web.work_queues import queued
 
 router = APIRouter()
+SPACED = timedelta(minutes=3)  # a card that was missed comes again, and not at once: Recall ends
 Signed = Annotated[str, Query(alias="ticket")]  # a draft, as the address or the form of its question carries it
 
 
@@ -301,5 +303,6 @@ def _next(items: list[Item], context: Context, mode: str, after: str, more: bool
             (item for item in items if not review_queue.last_was_right(progress.items[item.id])),
             items[-1] if more else None,
         )
-    item = review_queue.next_item(items, progress, context.now(), after=after)
+    spaced = SPACED if mode == "recall" else timedelta()
+    item = review_queue.next_item(items, progress, context.now(), after=after, spaced=spaced)
     return review_queue.least_recent(items, progress, after=after) if item is None and more else item

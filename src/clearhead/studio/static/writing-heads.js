@@ -15,7 +15,7 @@ export function headGrid(run, { look, fork, off, at, matter }) {
     type: "button", class: "write-cell", tabindex: l + h ? "-1" : "0", role: "gridcell", "aria-label": name(l, h), title: name(l, h),
     onclick: () => look(l, h), onkeydown: (event) => walk(event, l, h),
   })));
-  const note = make("p", { class: "muted small", "aria-live": "polite" }, _("Layers down, heads across. Choose a head to look through it."));
+  const note = make("p", { class: "write-note", "aria-live": "polite" }, _("Layers down, heads across. Choose a head to look through it."));
   const toggle = make("button", { type: "button", hidden: true, onclick: () => {
     const { layer, head } = at();
     const others = off().filter(([l, h]) => l !== layer || h !== head);

@@ -6,9 +6,6 @@ const TOKEN = /** @type {any} */ (document.querySelector("meta[name=csrf]")).con
 /** @param {string} path @param {any} body @param {AbortSignal} signal */
 export const post = (path, body, signal) => fetch(path, { method: "POST", signal, headers: { "x-csrf-token": TOKEN, "content-type": "application/json" }, body: JSON.stringify(body) });
 
-/** Whether work ended because it was asked to. @param {any} problem @param {AbortSignal} signal */
-export const isStopped = (problem, signal) => signal.aborted || problem?.name === "AbortError";
-
 /** Show that work is going on. @param {HTMLElement} view @param {HTMLElement} stop @param {boolean} now */
 export function wait(view, stop, now) {
   view.setAttribute("aria-busy", String(now));

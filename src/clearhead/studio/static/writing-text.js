@@ -1,6 +1,5 @@
 // @ts-check
 /** A text that a model writes: its tokens, what each step looked at, and tokens put together into words or lines. */
-import { decode } from "/views/numbers.js";
 
 /** @typedef {{id: number, p: number, candidates: [number, string, number][], row: {values: any, scale: number}}} Step */
 
@@ -32,12 +31,12 @@ export class Run {
     this.special = start.special;
   }
 
-  /** @param {any} token */
+  /** @param {any} token with its row unpacked */
   add(token) {
     for (const [place, name] of Object.entries(token.names)) this.tokens[Number(place)] = /** @type {string} */ (name);
     this.ids[token.place] = token.id;
     this.special[token.place] = token.special;
-    this.made[token.place - this.promptSize] = { id: token.id, p: token.p, candidates: token.candidates, row: decode(token.row) };
+    this.made[token.place - this.promptSize] = { id: token.id, p: token.p, candidates: token.candidates, row: token.row };
     this.rows = null;
   }
 
@@ -55,9 +54,6 @@ export class Run {
     this.tokens.push(name);
     this.special.push(false);
   }
-
-  /** @param {any} line */
-  setRows(line) { this.rows = decode(line.rows); }
 
   /** The text of some tokens. @param {number[]} places */
   text(places) { return places.map((place) => this.tokens[place]).join(""); }
@@ -81,9 +77,9 @@ export function groups(run, unit) {
   const found = [];
   run.tokens.forEach((name, place) => {
     const last = found[found.length - 1];
-    const before = place ? run.tokens[place - 1] : "";
+    const before = last ? run.text(last) : "";
     const apart = !last || place === run.promptSize || run.special[place] || run.special[place - 1] || unit === "tokens"
-      || (unit === "words" ? /^\s/.test(name) || /\s$/.test(before) : before.includes("\n"));
+      || (unit === "words" ? /^\s/.test(name) || /\S\s+$/.test(before) : before.includes("\n"));
     if (apart) found.push([place]);
     else last.push(place);
   });

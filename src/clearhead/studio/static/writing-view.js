@@ -4,6 +4,7 @@ import { make } from "/views/paint.js";
 import { groups, lookedBack, visible, weightsOf } from "./writing-text.js";
 
 const MOST_LINES = 12;
+const LIT = 0.01; // weight from which a token is marked
 const WIDEST = 10; // pixels of a line of weight 1
 const THICKEST = 5; // pixels of an underline
 
@@ -69,7 +70,7 @@ export function textView(choose) {
   function pointAt(run, state) {
     const here = nodes.find((node) => node.places.includes(state.place));
     const near = here ? weightsOf(run, here.places, groups(run, state.unit), state.first).slice(0, MOST_LINES) : [];
-    const lit = new Map(near.map(({ to, weight }) => [to[0], weight]));
+    const lit = new Map(near.filter(({ weight }) => weight > LIT).map(({ to, weight }) => [to[0], weight]));
     text.classList.toggle("write-pointed", near.length > 0);
     for (const node of nodes) {
       node.element.classList.toggle("write-here", node === here);
@@ -80,7 +81,7 @@ export function textView(choose) {
     lines.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
     lines.setAttribute("width", String(box.width));
     lines.setAttribute("height", String(box.height));
-    lines.replaceChildren(...near.filter(({ weight }) => weight > 0.01).map(({ to, weight }) => {
+    lines.replaceChildren(...near.filter(({ weight }) => weight > LIT).map(({ to, weight }) => {
       const target = nodes.find((node) => node.places[0] === to[0]);
       return curve(middle(here.element, box), middle(target.element, box), weight);
     }));

@@ -1,9 +1,10 @@
 // @ts-check
 /** The Lens that writes: a prompt, its answer token by token, and what each token was written from. */
+import { decode } from "/views/numbers.js";
 import { make } from "/views/paint.js";
 import { forget } from "./drafts.js";
 import { jsonLines } from "./lines.js";
-import { isStopped, post, wait } from "./writing-request.js";
+import { post, wait } from "./writing-request.js";
 import { effectsOf, headGrid } from "./writing-heads.js";
 import { groups, Run, visible, weightsOf } from "./writing-text.js";
 import { textView } from "./writing-view.js";
@@ -49,7 +50,7 @@ async function write(run, typed, signal) {
     if (line.start) {
       run.begin(line.start);
       if (!parts) build();
-    } else if (line.token) run.add(line.token);
+    } else if (line.token) run.add({ ...line.token, row: decode(line.token.row) });
     else if (line.doing) progress(line);
     if (line.start || line.token) {
       say(run.note || "");
@@ -81,7 +82,7 @@ async function busy(work) {
     if (!signal.aborted) say(state.runs[0]?.note || ENDS[state.ended] || "");
   } catch (problem) {
     if (asked.signal !== signal) return;
-    if (isStopped(problem, signal)) say(_("Stopped. Go on when you like."));
+    if (signal.aborted) say(_("Stopped. Go on when you like."));
     else if (problem instanceof TypeError) say(_("The studio does not answer. Start it again with `make studio`, then reload this page."), true);
     else say(/** @type {Error} */ (problem).message, true);
   } finally {
@@ -141,7 +142,7 @@ async function weightsAgain(run, signal) {
   const reply = await post("/lens/write/rows", { ...request(run), layer: state.layer, head: state.head < 0 ? null : state.head }, signal);
   for await (const line of jsonLines(/** @type {any} */ (reply.body))) {
     if (line.error) throw new Error(line.error);
-    if (line.rows) run.setRows(line);
+    if (line.rows) run.rows = decode(line.rows);
     else if (line.doing) progress(line);
   }
 }
@@ -224,7 +225,7 @@ function point() {
   const through = state.layer < 0 ? _("mean over all heads") : state.head < 0 ? _("mean over layer %(layer)s", { layer: state.layer }) : _("layer %(layer)s, head %(head)s", { layer: state.layer, head: state.head });
   parts.aside.replaceChildren(
     make("h3", {}, _("“%(token)s” was written from", { token: visible(seen) })),
-    make("p", { class: "muted small" }, _("%(through)s; the query is the token before it", { through })),
+    make("p", { class: "write-note" }, _("%(through)s; the query is the token before it", { through })),
     make("ol", { class: "write-list" }, ...list),
     ...candidates(group.find((place) => place >= run.promptSize) ?? -1));
 }

@@ -75,8 +75,7 @@ def figure(source: str, inline: Any) -> Markup | None:
         block = GuessedHead.model_validate(tomllib.loads(source))
     except (tomllib.TOMLDecodeError, ValidationError):
         return None
-    token = Markup('<b class="q">{}</b>').format(block.token)
-    asks = _("What does %(token)s mean here? Click a word.", token=token)
+    asks = _("What does “%(token)s” mean here? Click a word.", token=block.token)
     lens = "/lens?" + urlencode({"text": block.text, "layer": block.layer, "head": block.head})
     words = Markup(" ").join(
         Markup('<b class="word q">{}</b>').format(word)
