@@ -25,6 +25,7 @@ class Work:
         flops: useful floating-point operations; half of them where causal.
         make: gives the ways by name, "ours" first, or in a way's place the reason why it cannot be had here. Each
             returns the tensor it is checked by; None where it computes something else.
+        exact: gives the same tensor computed in float64; None where it would take too long, or nothing is checked.
     """
 
     group: str
@@ -32,6 +33,7 @@ class Work:
     flops: float
     dtype: torch.dtype
     make: Callable[[], Mapping[str, Way | str]]
+    exact: Callable[[], Tensor] | None = None
 
 
 def all_work(quick: bool) -> Iterator[Work]:

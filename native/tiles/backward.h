@@ -185,7 +185,7 @@ inline void round_block(const BackwardScratch& s, const BackwardTiles& t, float 
         if (kLogits) x[i] = x[i] * c - lse[i % 2];
       }
       if (kLogits) {
-        exp2_by(x, kShortPower);
+        short_exp2(x);
         UNROLL for (int i = 0; i < 4; i++) d[i] = x[i] * (d[i] - delta[i % 2]);
       }
       round_keys(t, j, lane, x, d, factor);

@@ -1,6 +1,6 @@
 // Forward for bfloat16 on tile registers: Sᵀ = K Qᵀ and Oᵀ = Vᵀ Pᵀ, with the queries in the lanes as in passes/forward.h.
 #pragma once
-#include "tiles/pipeline.h"
+#include "tiles/tile.h"
 
 namespace clearhead {
 namespace {

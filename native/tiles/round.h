@@ -5,8 +5,30 @@
 namespace clearhead {
 namespace {
 
-// 2^f over f, as kPower: the sum of the weights, and so the lse, is off by 2.8e-6 at most. They become bfloat16 themselves.
-constexpr Real kShortPower[] = {0.00958285294f, 0.0559064262f, 0.240240991f, 0.693124175f};
+// 2^x in place, to 3e-6; exactly 0 under -126 and at -inf, exactly 1 at 0, NaN at NaN. The sum of the weights, and so the
+// lse, is off by no more. The weights become bfloat16 themselves.
+#ifdef __AVX512DQ__
+// x = floor(x) + f by one instruction and 2^floor(x) by another, 7 for a vector where exp2_by() has 11. Denormal results
+// have to be turned off (TileUse). The coefficients are 2^f - 1 over f for 0 <= f <= 1.
+template <int N>
+inline __attribute__((always_inline)) void short_exp2(Vec (&x)[N]) {
+  constexpr float kShortPower[] = {0.0134266838f, 0.0522424728f, 0.241280198f, 0.693044841f};
+  constexpr int kFloor = 9;  // round down, no exception
+  Vec f[N], p[N];
+  UNROLL for (int i = 0; i < N; i++) f[i] = (Vec)_mm512_reduce_ps((__m512)x[i], kFloor);
+  UNROLL for (int i = 0; i < N; i++) p[i] = splat(kShortPower[0]);
+  UNROLL for (int k = 1; k < 4; k++)
+    UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * f[i] + splat(kShortPower[k]);
+  UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * f[i] + splat(1);
+  UNROLL for (int i = 0; i < N; i++) x[i] = (Vec)_mm512_scalef_ps((__m512)p[i], (__m512)x[i]);
+}
+#else
+template <int N>
+inline __attribute__((always_inline)) void short_exp2(Vec (&x)[N]) {
+  constexpr float kShortPower[] = {0.00958285294f, 0.0559064262f, 0.240240991f, 0.693124175f};
+  exp2_by(x, kShortPower);
+}
+#endif
 
 typedef uint16_t Row32 __attribute__((vector_size(64)));
 typedef uint16_t UnalignedRow32 __attribute__((vector_size(64), aligned(2), may_alias));

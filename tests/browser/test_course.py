@@ -14,7 +14,7 @@ from browser.test_access import PHONE
 from browser.test_journey import ready
 from browser.test_keys import Hands
 from clearhead import course, sandbox
-from clearhead.course import Item, Pack, prove_pack
+from clearhead.course import Item, Pack, Topic, prove_pack
 from clearhead.sandbox.processes import pool
 from clearhead.studio.library.library import Library
 from clearhead.studio.questions.question import FORMS
@@ -26,8 +26,15 @@ TOPIC = f"/topics/attention/{FULL}"
 WIDE = {"viewport": {"width": 1280, "height": 800}}
 
 
-def chosen(pack: Pack) -> Pack:
-    """The pack with few items, so that they are proved in seconds: of one topic each kind, of others two."""
+def others(pack: Pack, *, wide: bool, every: bool) -> list[Topic]:
+    """The topics but FULL that are looked at in one of two widths: all between them, or a third."""
+    topics = [topic for topic in pack.topics if topic.id != FULL]
+    return topics[not wide :: 2 if every else 6]
+
+
+def chosen(pack: Pack, every: bool) -> Pack:
+    """The pack with few items, so that they are proved in seconds: of one topic each kind, of those visited two."""
+    visited = {topic.id for wide in (True, False) for topic in others(pack, wide=wide, every=every)}
 
     def some(topic: str) -> list[Item]:
         items = list(pack.items_of(topic))
@@ -35,6 +42,8 @@ def chosen(pack: Pack) -> Pack:
             kinds = [next((item for item in items if item.kind == kind), None) for kind in FORMS]
             more = [item for item in items if item.kind in ("choice", "predict", "debug")][:7]
             return [*filter(None, kinds), *more, pack.items["write-the-class"]]
+        if topic not in visited:
+            return []
         return [next(item for item in items if item.kind == kind) for kind in ("choice", "card")]
 
     keep = {item.id for topic in pack.topics for item in some(topic.id)}
@@ -43,8 +52,9 @@ def chosen(pack: Pack) -> Pack:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    pack = chosen(course.load(next(path for path in course.shipped() if path.name == "attention")))
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
+    every = any(item.get_closest_marker("stress") and item.path == request.path for item in request.session.items)
+    pack = chosen(course.load(next(path for path in course.shipped() if path.name == "attention")), every)
     # This folder has a package `kernels`, which Transformers would take for the library of that name.
     tests = Path(__file__).parents[1]
     with pytest.MonkeyPatch.context() as patch:
@@ -54,8 +64,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
         pool.close_all()
         outcomes = prove_pack(pack, cache=tmp_path_factory.mktemp("proofs"), jobs=2)
     pool.close_all()
-    assert [one.error for one in outcomes if not one.ok] == []
-    return Library((pack,), {one.item_id: one.proved for one in outcomes if one.proved})
+    assert [outcome.error for outcome in outcomes if not outcome.ok] == []
+    return Library((pack,), {outcome.item_id: outcome.proved for outcome in outcomes if outcome.proved})
 
 
 @pytest.fixture
@@ -197,9 +207,7 @@ def test_all_ten_modes_on_a_phone(page: Page) -> None:
 @pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "narrow"])
 def test_the_other_topics(page: Page, library: Library, look: dict[str, object], every: bool) -> None:
     walker = Walker(page)
-    others = [topic for topic in library.packs[0].topics if topic.id != FULL]
-    others = others[::2] if look is WIDE else others[1::2]  # each in one of the two widths
-    for topic in others if every else others[::3]:
+    for topic in others(library.packs[0], wide=look is WIDE, every=every):
         here = f"/topics/attention/{topic.id}"
         walker.go(f"{here}/read")
         if "recall" in topic.pages and look is WIDE:

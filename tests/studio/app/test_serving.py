@@ -1,5 +1,6 @@
 """The command as a person runs it: the address, a taken port, Ctrl-C, a second start."""
 
+import contextlib
 import os
 import re
 import resource
@@ -138,6 +139,27 @@ def test_a_shared_studio_on_a_real_socket_from_the_invitation_to_logging_out(tmp
         running.send_signal(signal.SIGINT)
         _, errors = running.communicate(timeout=20)
         assert running.returncode == 0, errors
+
+
+@pytest.mark.slow
+def test_headers_without_end_are_refused(tmp_path: Path) -> None:
+    """uvicorn would take another parser, without such a limit, where one is installed."""
+    assert serving.config(None, Settings(data=tmp_path)).http == "h11"  # type: ignore[arg-type]
+    with started(tmp_path) as (_, address, _):
+        host, port = address.removeprefix("http://").split(":")
+        for begin in (
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: ",
+            b"GET /",
+            b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 9999,
+        ):
+            with socket.create_connection((host, int(port)), timeout=20) as client:
+                sent = 0
+                with contextlib.suppress(ConnectionError):
+                    client.sendall(begin)
+                    while sent < 32:  # MiB
+                        client.sendall(b"a" * 2**20)
+                        sent += 1
+                assert sent < 32
 
 
 @pytest.mark.slow

@@ -99,9 +99,9 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
                 read = [_length(value) for value in shown]
             else:
                 continue
-            other = next((value for value, said in zip(shown, read, strict=True) if meant not in said), None)
-            if other is not None and any(meant in said for said in read):
-                fits = next(value for value, said in zip(shown, read, strict=True) if meant in said)
+            other = next((value for value, numbers in zip(shown, read, strict=True) if meant not in numbers), None)
+            if other is not None and any(meant in numbers for numbers in read):
+                fits = next(value for value, numbers in zip(shown, read, strict=True) if meant in numbers)
                 return f"says {word!r}, and {{{{{name}}}}} is {fits} at one seed and {other} at another"
     return ""
 
@@ -150,8 +150,8 @@ def _is_multiple(name: str) -> bool:
 def _names(name: str, counted: Sequence[str]) -> bool:
     """Whether the name of a value is what is counted: `heads`, `keys_count` for "two heads", "second key"."""
     stems = {part.rstrip("s") for part in name.split("_") if len(part) > 2}
-    things = [word.rstrip("s") for word in counted]
-    return any(thing in stems or _COUNTED.get(thing) in stems for thing in things)
+    nouns = [word.rstrip("s") for word in counted]
+    return any(noun in stems or _COUNTED.get(noun) in stems for noun in nouns)
 
 
 def _length(value: str) -> set[float]:

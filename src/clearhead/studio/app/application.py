@@ -46,11 +46,12 @@ with needs(*STUDIO):
     from clearhead.studio.web.security import Guard, KnownHost
     from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
 
-_LEARNING = (home, next_step, topic, topic_map, progress, certificate, search, preferences)
-_PRACTICE = (practice, bench, sittings, placement, mistakes, assessments, feedback, notes, offline_cards)
+_MOST_ASKED = (home, practice, feedback)  # first, since each request is compared with one route after another
+_LEARNING = (next_step, topic, topic_map, progress, certificate, search, preferences)
+_PRACTICE = (bench, sittings, placement, mistakes, assessments, notes, offline_cards)
 _FIGURES = (own_class, project, walk, head_data, playground, page_programs, experiments)
 _LENS = (lens_pages, writing_pages)
-PARTS = (*_LEARNING, *_PRACTICE, *_FIGURES, *_LENS)
+PARTS = (*_MOST_ASKED, *_LEARNING, *_PRACTICE, *_FIGURES, *_LENS)
 FOLDER = Path(__file__).parents[1]  # of the studio: its static files are there
 
 

@@ -100,6 +100,9 @@ def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
         studio,
         log_level="warning",
         lifespan="on",
+        # h11 refuses headers beyond 64 KiB. httptools, which uvicorn prefers where it is installed, takes them without
+        # end, in quadratic time.
+        http="h11",
         server_header=False,
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=list(settings.proxies),

@@ -44,7 +44,8 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
             topics=topics,
             skip=_skip(context),
         )
-    session = today(context)
+    new = _unmet(context, place)
+    session = _session(context, new)
     tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= WEAK_FROM]
     return render(
         request,
@@ -53,7 +54,7 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
         session=session,
         many=session.waiting > 2 * SESSION_LENGTH,  # a larger number would only discourage
         minutes=review_queue.minutes(session.items, context.history.seconds),
-        new=bool(_unmet(context)),
+        new=bool(new),
         next_due=review_queue.next_due(asked(context), progress),
         weak=sorted((mastery for mastery in tried if _lately_right(mastery) < GOOD), key=lambda mastery: mastery.value)[
             :3
@@ -100,12 +101,16 @@ def asked(context: Context) -> list[Item]:
 
 def today(context: Context, room: int = SESSION_LENGTH) -> ReviewSession:
     """Return the review session of now, with room for this many questions."""
-    return plan_session(asked(context), _unmet(context), context.progress, context.history.by_item, context.now(), room)
+    return _session(context, _unmet(context, going_on(context)), room)
 
 
-def _unmet(context: Context) -> list[Item]:
+def _session(context: Context, new: list[Item], room: int = SESSION_LENGTH) -> ReviewSession:
+    return plan_session(asked(context), new, context.progress, context.history.by_item, context.now(), room)
+
+
+def _unmet(context: Context, place: Place | None) -> list[Item]:
     """Return the new questions of the topic the learner is in, or of the first topic that has some."""
-    passed, place = context.store.kept_under("passed:"), going_on(context)
+    passed = context.store.kept_under("passed:")
     here = place.address if place else ""
     first: list[Item] = []
     for pack, topic in context.library.topics():

@@ -34,6 +34,7 @@ LENSES = 4  # Lens requests that run at once
 WRITERS = 2  # of the Lens that writes
 LEARNERS = 300  # learners whose progress is held in memory
 GUEST = -1  # a visitor who has not logged in: nothing is stored under this number
+SETTING = "setting:"  # under which the store keeps them
 SETTINGS = {"theme": "system", "clock": "1", "language": "en", "keys": "on"}
 
 
@@ -121,10 +122,14 @@ class Context:
         """What was answered, as of the newest attempt."""
         return self._known()[1]
 
-    def at(self, learner: int, name: str = "") -> "Context":
-        """Return the context of one learner of a shared studio, for one request."""
+    def at(self, learner: int, name: str = "", chosen: dict[str, str] | None = None) -> "Context":
+        """Return the context of one learner of a shared studio, for one request.
+
+        Args:
+            chosen: the learner's settings; a guest has none.
+        """
         mine = self.for_request()
-        mine.who = name
+        mine.who, mine._settings = name, chosen if learner != GUEST else {}
         mine.store, mine.learner = self._kept_of(learner)
         return mine
 
@@ -184,7 +189,7 @@ class Context:
     def setting(self, name: str) -> str:
         """Return a setting of the learner, or its default."""
         if not self._remembers or self._settings is None:
-            self._settings = self.store.kept_under("setting:")
+            self._settings = self.store.kept_under(SETTING)
         return self._settings.get(name, SETTINGS[name])
 
 
