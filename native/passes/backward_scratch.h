@@ -20,8 +20,16 @@ inline int64_t lanes_of(int64_t rows) { return round_up(rows, kTile); }
 // and values are.
 inline bool bias_of_keys(const Gradients& g) { return g.grad_bias.data && g.grad_bias.row == 0; }
 
+// Rows of dK and dV: tile registers add to whole blocks.
+inline int64_t key_rows(const Attention& p) {
+#ifdef TILES
+  if (p.dtype == kBFloat16) return round_up(p.keys, kTiledKeys);
+#endif
+  return p.keys;
+}
+
 // What one key head adds up over queries: dK, dV, and for each of its query heads the gradient of a bias of keys.
-inline int64_t numbers_of_keys(const Attention& p) { return p.keys * (padded(p.width) + padded(p.value_width)); }
+inline int64_t numbers_of_keys(const Attention& p) { return key_rows(p) * (padded(p.width) + padded(p.value_width)); }
 
 inline size_t key_sums(const Attention& p, const Gradients& g) {
   return numbers_of_keys(p) + (bias_of_keys(g) ? p.heads / p.kv_heads * p.keys : 0);
@@ -52,7 +60,7 @@ inline BackwardScratch carve(const Attention& p, Real* at, size_t* total) {
   s.query_rows = take(padded(p.width) * kRows);
   s.grad_lanes = take(p.value_width * kRows);
   s.grad_rows = take(padded(p.value_width) * kRows);
-  s.grad_query = take(p.width * kRows);
+  s.grad_query = take(padded(p.width) * kRows);
   s.lse = take(kRows);
   s.lse_rest = take(kRows);
   s.delta = take(kRows);

@@ -2,7 +2,7 @@
 // without the -m; with -DPAIRS where bfloat16 is multiplied in pairs, -DTILES
 // where on tile registers; -DDOUBLES_OF=name says whose float64 is its own
 // (target_f64.cpp). -DDTYPES= lists what it computes, if not all four; -DFOR_TESTS keeps it from being chosen.
-#include "passes/backward.h"
+#include "passes/backward_bf16.h"
 #include "passes/decode.h"
 #include "passes/forward_bf16.h"
 #include "passes/linear.h"
@@ -36,7 +36,7 @@ const Target JOINED(target_, TARGET) = {
     {
         scratch_of_forward, tiled_keys, tile_keys, forward,
         decode_partial, decode_scratch, decode, decode_merge,
-        backward, backward_scratch, key_sums, store_key_sums,
+        backward_by_dtype, scratch_of_backward, key_sums, store_key_sums,
     },
     &JOINED(doubles_, DOUBLES_OF),
     statistics_scratch, statistics_sums, statistics,

@@ -68,9 +68,12 @@ __attribute__((noinline)) void tile_multiply() {
 #else
 
 // Tile registers may be used while a TileUse lives: it configures them for this thread, and releases them at its end.
+// Until then results of vectors that would be denormal are 0, as those of the tiles are: a scalef that makes one takes
+// 100 ns (Xeon, family 6 model 207).
 class TileUse {
  public:
   TileUse() {
+    _mm_setcsr(before_ | 0x8000);
     Configuration all;
     for (int i = 0; i < 8; i++) {
       all.row_bytes[i] = 64;
@@ -78,10 +81,14 @@ class TileUse {
     }
     asm volatile("ldtilecfg %0" : : "m"(all));
   }
-  ~TileUse() { asm volatile("tilerelease"); }
+  ~TileUse() {
+    asm volatile("tilerelease");
+    _mm_setcsr(before_);
+  }
   TileUse(const TileUse&) = delete;
 
  private:
+  const unsigned before_ = _mm_getcsr();
   struct alignas(64) Configuration {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
     uint16_t row_bytes[16] = {};
@@ -126,33 +133,41 @@ inline __attribute__((always_inline)) void zero_sums() {
   tile_zero<3>();
 }
 
-// Sums [32][kTile] in memory.
-inline __attribute__((always_inline)) void load_sums(const float* from) {
-  tile_load<0>(from, kTile * 4);
-  tile_load<1>(from + LANES, kTile * 4);
-  tile_load<2>(from + kTileRows * kTile, kTile * 4);
-  tile_load<3>(from + kTileRows * kTile + LANES, kTile * 4);
+// Sums [32][kTile] in memory, rows `stride` numbers apart.
+inline __attribute__((always_inline)) void load_sums(const float* from, int64_t stride = kTile) {
+  tile_load<0>(from, stride * 4);
+  tile_load<1>(from + LANES, stride * 4);
+  tile_load<2>(from + kTileRows * stride, stride * 4);
+  tile_load<3>(from + kTileRows * stride + LANES, stride * 4);
 }
 
-inline __attribute__((always_inline)) void store_sums(float* to) {
-  tile_store<0>(to, kTile * 4);
-  tile_store<1>(to + LANES, kTile * 4);
-  tile_store<2>(to + kTileRows * kTile, kTile * 4);
-  tile_store<3>(to + kTileRows * kTile + LANES, kTile * 4);
+inline __attribute__((always_inline)) void store_sums(float* to, int64_t stride = kTile) {
+  tile_store<0>(to, stride * 4);
+  tile_store<1>(to + LANES, stride * 4);
+  tile_store<2>(to + kTileRows * stride, stride * 4);
+  tile_store<3>(to + kTileRows * stride + LANES, stride * 4);
 }
 
 // Add the products of 32 numbers a row: rows[32] are `stride` bytes apart, of 64 bytes each, the second 16 of them at
-// `further`; lanes are pairs [2][16][LANES], the first 16 lanes before the others.
+// `further`; the first 16 lanes are pairs [16][LANES], `lane_stride` bytes apart, and the others are at `further_lanes`.
+// Each load stands before the first product that waits for it: 12 % faster than all loads first.
 inline __attribute__((always_inline)) void add_products(const void* rows, const void* further, int64_t stride,
-                                                        const uint32_t* lanes) {
+                                                        const uint32_t* lanes, const uint32_t* further_lanes,
+                                                        int64_t lane_stride) {
   tile_load<4>(rows, stride);
-  tile_load<5>(further, stride);
-  tile_load<6>(lanes, 64);
-  tile_load<7>(lanes + kTileNumbers, 64);
+  tile_load<6>(lanes, lane_stride);
   tile_multiply<0, 4, 6>();
+  tile_load<7>(further_lanes, lane_stride);
   tile_multiply<1, 4, 7>();
+  tile_load<5>(further, stride);
   tile_multiply<2, 5, 6>();
   tile_multiply<3, 5, 7>();
+}
+
+// The same where all pairs are [2][16][LANES], the first 16 lanes before the others.
+inline __attribute__((always_inline)) void add_products(const void* rows, const void* further, int64_t stride,
+                                                        const uint32_t* lanes) {
+  add_products(rows, further, stride, lanes, lanes + kTileNumbers, 64);
 }
 
 }  // namespace

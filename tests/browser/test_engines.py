@@ -1,6 +1,7 @@
 """One journey of twelve steps, the same in Chromium, Firefox and WebKit: `make test-browsers`; `make test` has Chromium."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from chromium import CHROME
 from clearhead import sandbox
 from clearhead.course import KINDS
 from clearhead.studio.library.library import Library, fill
+from clearhead.studio.web.settings import Settings
 
 PACK = Path(__file__).parents[1] / "packs" / "good"
 TOPIC = "/topics/good/basics"
@@ -52,13 +54,14 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
     return fill([PACK], tmp_path_factory.mktemp("proofs"))
 
 
-@pytest.fixture(
-    params=[pytest.param(one, id=one.name, marks=[pytest.mark.stress] * (one is not Chromium)) for one in ENGINES]
-)
-def engine(request: pytest.FixtureRequest, library: Library, tmp_path: Path) -> Iterator[Engine]:
+@contextmanager
+def opened(
+    request: pytest.FixtureRequest, data: Path, library: Library, settings: Settings | None = None
+) -> Iterator[Engine]:
+    """A window of the engine that is the parameter of this fixture, before a fresh studio; skips where it is missing."""
     if request.param is Chromium and CHROME is None:
         pytest.skip("chromium: not installed")
-    served = serve(tmp_path, library)
+    served = serve(data, library, settings)
     address = next(served)
     more = [request.getfixturevalue("browser")] if request.param is Chromium else []
     try:
@@ -69,6 +72,14 @@ def engine(request: pytest.FixtureRequest, library: Library, tmp_path: Path) -> 
     yield window
     window.close()
     next(served, None)
+
+
+@pytest.fixture(
+    params=[pytest.param(one, id=one.name, marks=[pytest.mark.stress] * (one is not Chromium)) for one in ENGINES]
+)
+def engine(request: pytest.FixtureRequest, library: Library, tmp_path: Path) -> Iterator[Engine]:
+    with opened(request, tmp_path, library) as window:
+        yield window
 
 
 def test_the_journey_of_twelve_steps(engine: Engine, library: Library) -> None:
@@ -173,7 +184,7 @@ def a_hint(engine: Engine, library: Library) -> None:
         engine.open(f"/items/{next(one.id for one in library.items.values() if one.kind == kind)}")
         engine.evaluate(_ANSWER)
         if kind == "order":
-            engine.choose(".place select", "2")
+            engine.click(".order li:first-child [data-by='1']")
         before = engine.evaluate(_FILLED)
         engine.again(engine.reload)
         assert engine.evaluate(_FILLED) == before, kind

@@ -7,7 +7,7 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 
 from .targets import needs_native, on
-from .test_contract import exact
+from .test_contract import assert_as_exact, exact, gradients, plain, runner
 
 pytestmark = needs_native
 TILES = ("amx", "amxmodel")
@@ -44,6 +44,36 @@ def test_nothing_past_the_last_key_or_column_is_read(target: str, width: int, ke
 
 
 @pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize("width", [1, 33, 64, 97])
+@pytest.mark.parametrize(("length", "keys"), [(9, 31), (37, 97), (67, 64), (131, 33)])
+@pytest.mark.parametrize("is_causal", [False, True])
+def test_gradients_read_nothing_past_the_last_query_key_or_column(
+    target: str, width: int, length: int, keys: int, is_causal: bool
+) -> None:
+    make = torch.Generator().manual_seed(width * keys)
+    query, value = inside_nan((1, 4, length, width), make), inside_nan((1, 2, keys, width // 2 + 1), make)
+    problem = Problem(query, inside_nan((1, 2, keys, width), make), value, width**-0.5, is_causal=is_causal)
+    truth, yardstick = gradients(exact, problem, "both"), gradients(plain, problem, "both")
+    with kernels.target(target):
+        for name, grad in gradients(runner("native"), problem, "both").items():
+            assert_as_exact(grad, truth[name].double(), yardstick[name], torch.bfloat16)
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+def test_a_value_that_is_not_finite_leaves_the_gradients_of_other_blocks_alone(target: str) -> None:
+    make = torch.Generator().manual_seed(4)
+    query, key, value = (torch.randn(1, 1, 37, 9, generator=make).bfloat16() for _ in range(3))
+    for strange in (torch.nan, torch.inf):
+        spoilt = value.clone()
+        spoilt[0, 0, 35] = strange
+        with kernels.target(target):
+            grads = gradients(runner("native"), Problem(query, key, spoilt, 0.3, is_causal=True), "out")
+        assert grads["query"][0, 0, :32].isfinite().all()
+        assert grads["query"][0, 0, 35:].isnan().all()
+        assert grads["value"].isfinite().all()
+
+
+@pytest.mark.parametrize("target", ON_TILES)
 @pytest.mark.parametrize(
     "steps", [(0, 20), (20, 0), (0, 20, 40), (9, 0, 0, 30), (0, 5, 10, 15, 20, 25), (-40, 0, 1, 90)]
 )
@@ -66,18 +96,18 @@ def test_every_number_of_threads_gives_the_same_bits(target: str, threads: int) 
     query, key, value = (torch.randn(2, heads, 419, 41, generator=make).bfloat16() for heads in (6, 2, 2))
     problem = Problem(query, key, value, 0.2, is_causal=True)
 
-    def answer(count: int) -> kernels.Result:
+    def answer(count: int) -> list[torch.Tensor]:
         before = torch.get_num_threads()
         torch.set_num_threads(count)
         try:
-            return kernels.run(problem, kernel="native")
+            result = kernels.run(problem, kernel="native")
+            return [result.out, result.lse, *gradients(runner("native"), problem, "both").values()]
         finally:
             torch.set_num_threads(before)
 
     with kernels.target(target):
         alone, together = answer(1), answer(threads)
-    assert torch.equal(alone.out, together.out)
-    assert torch.equal(alone.lse, together.lse)
+    assert all(map(torch.equal, alone, together))
 
 
 @pytest.mark.parametrize("target", ON_TILES)

@@ -77,6 +77,8 @@ def load(path: str | Path) -> Pack:
             order=order,
             minutes=topic.minutes,
             needs=tuple(topic.needs),
+            walk=topic.walk,
+            experiments=tuple(topic.experiments),
             pages=_pages(root, topic.id),
             challenges=_challenges(topic),
         )

@@ -1,4 +1,6 @@
-"""The programs of a page: `python run`, whose output is shown, and `python figure`, which draws.
+"""The programs of a page: `python run` and `python try`, whose output is shown, and `python figure`, which draws.
+
+The reader can edit a `try`, and the program of a figure, and run it in place.
 
 A figure may have a slider: ```` ```python figure over=lead at=0,1,2,4 start=1 label="Lead of the first key" ````. Its
 program then runs once for each of these values, and the reader moves between the pictures.
@@ -24,6 +26,7 @@ class PageProgram:
         line: file line (1-based) of the first line of `source`.
         draws: whether it is a figure: it sets `svg`, or leaves a matplotlib figure open.
         varies: it may print something else each time (timings).
+        edits: the reader can change it and run it again.
         over: the variable that the slider of a figure sets; "" if it has none.
         values: what `over` is set to, as the author wrote it, one picture each.
         start: which value is shown first, from 0. label: what the slider says.
@@ -37,6 +40,7 @@ class PageProgram:
     values: Sequence[str] = ()
     start: int = 0
     label: str = ""
+    edits: bool = False
 
     @property
     def outputs(self) -> int:
@@ -53,8 +57,9 @@ def page_programs(page: Page) -> list[PageProgram]:
     programs = []
     for info, source, line in fences(page.text, page.file):
         words = info.split()
-        if words[:2] == ["python", "run"]:
-            programs.append(PageProgram(source, line, varies="varies" in words))
+        if words[:2] in (["python", "run"], ["python", "try"]):
+            edits = words[1] == "try"
+            programs.append(PageProgram(source, line, varies="varies" in words, edits=edits))
         elif words[:2] == ["python", "figure"]:
             programs.append(_figure(info, source, line, page.file))
     return programs
@@ -75,7 +80,7 @@ def _figure(info: str, source: str, line: int, file: str) -> PageProgram:
     if ("over" in keys) != ("at" in keys):
         raise wrong("a figure with a slider has both over=NAME and at=VALUE,VALUE")
     if "over" not in keys:
-        return PageProgram(source, line, draws=True, label=keys.get("label", ""))
+        return PageProgram(source, line, draws=True, label=keys.get("label", ""), edits=True)
     over, values = keys["over"], keys["at"].split(",")
     if not over.isidentifier():
         raise wrong(f"over={over[:40]} is not a name that a program can use")
@@ -84,7 +89,10 @@ def _figure(info: str, source: str, line: int, file: str) -> PageProgram:
     start = keys.get("start", "0")
     if not start.isdigit() or int(start) >= len(values):
         raise wrong(f"start={start[:40]} is not the place of a value, 0 to {len(values) - 1}")
-    return PageProgram(source, line, True, False, over, tuple(values), int(start), keys.get("label", over))
+    return PageProgram(
+        source, line, draws=True, over=over, values=tuple(values), start=int(start), label=keys.get("label", over),
+        edits=True,
+    )  # fmt: skip
 
 
 def _is_number(text: str) -> bool:

@@ -25,6 +25,7 @@ from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable, open_to_all
 
 router = APIRouter()
+LEARNER: Final = "clearhead-learner"  # a cookie for drafts.js, which says who is logged in; it opens nothing
 BROWSER: Final = "clearhead-browser"  # the cookie of a browser that logged in to an account before
 YEAR: Final = 365 * 24 * 60 * 60
 
@@ -77,6 +78,7 @@ def log_out(request: Request, context: CurrentContext) -> Response:
     _sessions(request).end(request.cookies.get(SESSION, ""))
     response = RedirectResponse("/login", 303, headers={"clear-site-data": '"cache", "storage"'})
     response.delete_cookie(SESSION)
+    response.delete_cookie(LEARNER)
     return response
 
 
@@ -190,6 +192,7 @@ def _enter(request: Request, account: Account, where: str) -> Response:
     # lax: a link from a message opens the studio; what changes something carries a form token besides
     session = _sessions(request).open(account)
     response.set_cookie(SESSION, session, max_age=SECONDS, httponly=True, samesite="lax", secure=secure)
+    response.set_cookie(LEARNER, str(account.id), max_age=SECONDS, samesite="lax", secure=secure)
     browser = str(_browsers(request).dumps([names.key(account.name), secrets.token_urlsafe(8)]))
     response.set_cookie(BROWSER, browser, max_age=YEAR, httponly=True, samesite="strict", secure=secure)
     return response

@@ -12,6 +12,7 @@ from clearhead.studio.learn import path, welcome_figure
 from clearhead.studio.learner import review_queue
 from clearhead.studio.learner.review_session import SESSION_LENGTH, ReviewSession, plan_session
 from clearhead.studio.questions.question import ASKED
+from clearhead.studio.text import guessed_head
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
@@ -36,7 +37,12 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
     topics = list(context.library.topics())
     if not progress.history and place is None:
         return render(
-            request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics, skip=_skip(context)
+            request,
+            "learn/hello.html",
+            guess=_guess(context),
+            figure=welcome_figure.initial_figure() if _teaches_attention(context) else None,
+            topics=topics,
+            skip=_skip(context),
         )
     new = _unmet(context, place)
     session = _session(context, new)
@@ -54,10 +60,27 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
             :3
         ],
         tried=bool(tried),
+        packs=context.library.packs,
         topics=[(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics],
         way=path.following(path.ways(context), place.address if place else ""),
         now=context.now(),
     )
+
+
+def _guess(context: Context) -> str:
+    """Return the first sentence to guess at that the served course has, as the block of its page; "" for none."""
+    blocks = (
+        guessed_head.block_in(topic.pages["read"].text)
+        for pack in context.library.packs
+        for topic in pack.topics
+        if "read" in topic.pages
+    )
+    return next((f"```guess\n{block}```" for block in blocks if block), "")
+
+
+def _teaches_attention(context: Context) -> bool:
+    """Return whether the course served first is the shipped one, which the figure of the welcome page is about."""
+    return bool(context.library.packs) and context.library.packs[0].id == "attention"
 
 
 def _skip(context: Context) -> bool:

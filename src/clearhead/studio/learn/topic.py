@@ -1,16 +1,19 @@
 """Routes of a topic: the overview of its modes, and the pages to read."""
 
+from typing import Any
+
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 
 from clearhead.course import Item, Pack, Topic
 from clearhead.studio.learn import home, path
-from clearhead.studio.learn.path import WALKED
 from clearhead.studio.learner import review_queue
 from clearhead.studio.questions import assessment
 from clearhead.studio.questions.assessment import TEST
 from clearhead.studio.questions.question import ASKED
 from clearhead.studio.text.translation import _, many, mark
+from clearhead.studio.web import saved_forms
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
@@ -50,7 +53,6 @@ GROUPS = {
     mark("Show it"): ("challenge", "build", "test"),
 }
 RECALLED = ("card", "explain")
-MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
 FEWEST = 5  # a test or a challenge needs at least so many items
 PAGES = {
     "read": "read",
@@ -67,7 +69,7 @@ def items_for(mode: str, items: list[Item]) -> list[Item]:
     if mode == "build":
         return sorted((item for item in items if item.kind == "code"), key=lambda item: item.difficulty)
     if mode == "try":
-        return [item for item in items if item.kind == "predict"]
+        return sorted((item for item in items if item.kind == "predict"), key=lambda item: item.difficulty)
     if mode == "test":
         return [item for item in items if item.kind in TEST] if len(items) >= FEWEST else []
     return [item for item in items if item.kind in ASKED and item.kind not in RECALLED]
@@ -79,11 +81,17 @@ def tabs(context: Context, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     has = {mode: page in topic.pages for mode, page in PAGES.items()}
     has |= {mode: bool(items_for(mode, items)) for mode in ("try", "recall", "practice", "build", "test")}
     has["challenge"] = has["test"]
-    concepts = {concept for item in pack.items_of(topic.id) for concept in item.concepts}
-    has["experiment"] = bool(MEASURED & concepts)
+    has["experiment"] = bool(path.experiments_of(pack, topic))
     has["walk"] = path.has_walk(pack, topic)
     has = {mode: has[mode] for mode in ORDER}
     return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
+
+
+def mode_page(
+    request: Request, context: Context, template: str, pack: Pack, this: Topic, mode: str, **fields: Any
+) -> HTMLResponse:
+    """Return a page of one of a topic's modes, with the tabs of all."""
+    return render(request, template, pack=pack, topic=this, tabs=tabs(context, pack, this), mode=mode, **fields)
 
 
 @router.get("/topics/{pack_id}/{topic_id}", response_class=HTMLResponse)
@@ -181,6 +189,12 @@ def _from_memory(context: Context, pack: Pack, topic: Topic) -> str:
     return there.get("recall") or there.get("practice") or ""
 
 
+def _ran(request: Request, context: Context, mode: str) -> dict[str, Any] | None:
+    """Return the program of this page that was run without JavaScript, and its outcome; None where there is none."""
+    kept = saved_forms.get(context, "run", request.query_params.get("run", ""))
+    return {**kept, "html": Markup(kept["html"])} if kept and kept.get("mode") == mode else None  # noqa: S704 — ours
+
+
 def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: str) -> HTMLResponse:
     """Show a mode that is a page of the pack, or raise a 404."""
     pack, topic = topic_at(context, pack_id, topic_id)
@@ -204,4 +218,7 @@ def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: 
         way=path.way(context, pack, topic),
         embeds="```lens" in text,
         frames="```frames" in text,
+        live="```live" in text or "```frames" in text,
+        guess="```guess" in text,
+        ran=_ran(request, context, mode),
     )

@@ -1,13 +1,15 @@
 """A topic's page with the real output under each of its programs.
 
-The programs of a page share one namespace and run once, confined. What a `python run` printed is set below it; a
-`python figure` becomes a block `frames`, which holds its pictures and is drawn by `text/page_figure.py`.
+The programs of a page share one namespace and run once, confined. What a `python run` printed is set below it. A
+`python try` becomes a block `live`, with what it printed, and a `python figure` a block `frames`, with its pictures:
+`text/live_program.py` and `text/page_figure.py` make elements of them. `rerun` runs one as the reader edited it.
 """
 
 import contextlib
 import hashlib
 import json
 import re
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -18,9 +20,11 @@ from clearhead.course.pack.page_programs import PageProgram, page_programs
 from clearhead.course.proofs.pages import END, page_chunks
 from clearhead.errors import SandboxError
 from clearhead.studio.text import formatting
+from clearhead.studio.text.translation import _
 
-FENCE: Final = re.compile(r"^```python (?:run|figure)\b[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
+FENCE: Final = re.compile(r"^```python (?:run|figure|try)\b[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 LIMITS: Final = sandbox.Limits(seconds=60)
+YOURS: Final = "your program"  # the file that an error of an edited program names
 
 
 def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
@@ -41,26 +45,73 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
             half = place.with_suffix(".half")
             half.write_text(json.dumps(outputs), encoding="utf-8")
             half.replace(place)
-    left, each = iter(outputs), iter(programs)
+    left, each = iter(outputs), iter(enumerate(programs))
 
     def shown(block: re.Match[str]) -> str:
-        program = next(each)
+        place, program = next(each)
         printed = [next(left) for _ in range(program.outputs)]
         if program.draws:
-            return _frames(program, printed)
+            return f"```frames\n{frames(program, printed, place)}\n```"
+        if program.edits:
+            block_of = {"place": place, "source": program.source, "output": printed[0].rstrip()}
+            return f"```live\n{json.dumps(block_of)}\n```"
         below = f"\n\n~~~output\n{printed[0].rstrip()}\n~~~" if printed[0].strip() else ""
         return f"```python\n{block[1]}```{below}"
 
     return FENCE.sub(shown, page.text)
 
 
-def _frames(program: PageProgram, pictures: list[str]) -> str:
-    """The block that a figure becomes: all of its pictures, and the program that drew them."""
+def frames(program: PageProgram, pictures: list[str], place: int) -> str:
+    """Return the JSON of the block that a figure becomes: all of its pictures, and the program that drew them."""
     block = {
         "label": program.label, "values": list(program.values), "start": program.start, "frames": pictures,
-        "source": program.source,
+        "source": program.source, "place": place,
     }  # fmt: skip
-    return f"```frames\n{json.dumps(block)}\n```"
+    return json.dumps(block)
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """The outcome of a page's program as the reader edited it.
+
+    Attributes:
+        outputs: what it printed, or its pictures; fewer where it did not finish.
+        problem: why it did not; "" if it did.
+    """
+
+    program: PageProgram
+    outputs: list[str]
+    problem: str = ""
+
+
+def rerun(page: Page, pack: Pack, place: int, source: str, limits: sandbox.Limits, owner: str) -> Rerun:
+    """Run the program at this place of the page with another source, after the programs before it as they are.
+
+    Raises:
+        SandboxError: this machine cannot confine programs.
+        IndexError: the page has no such program.
+    """
+    programs = page_programs(page)
+    program = programs[place]
+    # A figure before it sets names that it may use; one of its pictures is enough.
+    before = [replace(earlier, values=earlier.values[earlier.start :][:1]) for earlier in programs[:place]]
+    chunks = page_chunks(before, page.file) + page_chunks([replace(program, source=source, line=1)], YOURS)
+    outcome = sandbox.run(chunks, limits=limits, preload=pack.preload, owner=owner)
+    printed = outcome.stdout.split(END)[len(before) :]
+    if not outcome.ok and program.draws:
+        printed = []  # a picture cut short is none
+    return Rerun(program, printed[: program.outputs], _problem(outcome, limits))
+
+
+def _problem(outcome: sandbox.Outcome, limits: sandbox.Limits) -> str:
+    """Return why an edited program did not finish, with the line where it is one of its own; "" if it did."""
+    problem = "" if outcome.ok else formatting.why_ended(outcome, limits) or _("It ended itself.")
+    raised = outcome.raised
+    return (
+        _("Line %(line)s: %(problem)s", line=raised.line, problem=problem)
+        if raised and raised.line and raised.file == YOURS
+        else problem
+    )
 
 
 def _kept(place: Path, count: int) -> list[str] | None:

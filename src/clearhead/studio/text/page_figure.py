@@ -1,19 +1,22 @@
 """The figure that a `frames` block of a page becomes: pictures drawn by a program, one shown at a time by a slider.
 
 `library/page_outputs.py` writes the block, as JSON; static/frames.js moves between the pictures. Without JavaScript
-the first one is there, with the program that drew it.
+the first one is there, with the program that drew it, which can be edited and run (`live_program.py`).
 """
 
 import hashlib
 import json
 from collections.abc import Callable
 from html import escape
+from typing import Final
 
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clearhead.studio.text import svg
+from clearhead.studio.text import live_program, svg
 from clearhead.studio.text.translation import _
+
+HIDDEN: Final = Markup(" hidden")
 
 
 class Frames(BaseModel):
@@ -26,10 +29,11 @@ class Frames(BaseModel):
     start: int = Field(ge=0)
     frames: list[str] = Field(min_length=1)
     source: str
+    place: int | None = Field(default=None, ge=0)  # among the programs of the page; None: it cannot be run again
 
 
 def figure(block: str, code: Callable[[str], Markup]) -> Markup | None:
-    """Return the element; None where the block is not well-formed or one of its pictures must not stand in a page.
+    """Return the element; None where the block is not well-formed or one of its pictures must not be shown in a page.
 
     Args:
         code: what shows a program.
@@ -40,21 +44,30 @@ def figure(block: str, code: Callable[[str], Markup]) -> Markup | None:
         return None
     if shown.start >= len(shown.frames) or (shown.values and len(shown.values) != len(shown.frames)):
         return None
-    prefix = f"f{hashlib.sha256(block.encode()).hexdigest()[:8]}"
+    drawn = pictures(shown)
+    if not drawn:
+        return None
+    program = code(shown.source) if shown.place is None else live_program.editor(shown.place, shown.source)
+    opens = _("How was this computed?") if shown.place is None else _("The program that draws it: change it")
+    return Markup(  # noqa: S704 — pictures are built by `svg.figure`, every other value is escaped
+        f'<figure class="frames" data-values="{escape(json.dumps(shown.values))}"><div class="came">{drawn}</div>'
+        f"{_slider(shown)}<details><summary>{escape(opens)}</summary>{program}</details></figure>\n"
+    )
+
+
+def pictures(shown: Frames) -> Markup:
+    """Return every picture as an element, one of them visible; "" where one of them must not be shown in a page."""
+    prefix = f"f{hashlib.sha256(shown.model_dump_json().encode()).hexdigest()[:8]}"
     name = shown.label or _("Figure")
     drawn = [
         svg.figure(frame, f"{name} {value}".strip(), f"{prefix}-{place}-")
         for place, (frame, value) in enumerate(zip(shown.frames, shown.values or [""], strict=True))
     ]
     if not all(drawn):
-        return None
-    pictures = "".join(
-        f'<div class="frame"{"" if place == shown.start else " hidden"}>{picture}</div>'
+        return Markup("")
+    return Markup("").join(
+        Markup('<div class="frame"{}>{}</div>').format(HIDDEN if place != shown.start else "", picture)
         for place, picture in enumerate(drawn)
-    )
-    return Markup(  # noqa: S704 — pictures are built by `svg.figure`, every other value is escaped
-        f'<figure class="frames" data-values="{escape(json.dumps(shown.values))}">{pictures}{_slider(shown)}'
-        f"<details><summary>{escape(_('How was this computed?'))}</summary>{code(shown.source)}</details></figure>\n"
     )
 
 

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from gettext import NullTranslations
+from pathlib import Path
 from typing import Any
 
 from fastapi import Request
@@ -15,7 +16,6 @@ from clearhead.studio.text.field_limits import LONGEST
 from clearhead.studio.text.svg import figure
 from clearhead.studio.web.context import GUEST, Context, context_of
 from clearhead.studio.web.security import COOKIE
-from clearhead.studio.web.settings import LOCAL
 
 _TEMPLATES = Environment(
     loader=PackageLoader("clearhead.studio"),
@@ -59,6 +59,7 @@ _TEMPLATES.filters.update(
 )
 _TEMPLATES.globals.update(longest=LONGEST, version=__version__, marked=formatting.marked, drawn=figure)
 
+EDITOR = Path(__file__).parents[1] / "static" / "codemirror.js"  # built by set-up where there is Node
 # Theme setting -> the media query of the dark style sheet.
 DARK = {"system": "(prefers-color-scheme: dark)", "dark": "all", "light": "not all"}
 
@@ -100,27 +101,16 @@ def _page(
         keys=keys,
         who=who,
         learner=learner,
+        editor=EDITOR.is_file(),
         module_words=translation.for_modules(spoken),
         **values,
     )
     response = HTMLResponse(text, status)
-    response.headers["cache-control"] = _cache_control(request, root.settings.shared)
+    # never no-store: Back has to show what was typed and not sent (docs/decisions/0025)
+    response.headers["cache-control"] = "private, no-cache"
     if fresh:
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict")
     return response
-
-
-def _cache_control(request: Request, shared: bool) -> str:
-    """Return no-cache where Back may show the page with what was typed into it, else no-store.
-
-    In a shared studio, Back must show nothing of a learner who logged out. Clear-Site-Data at log-out makes Chromium
-    drop the pages that Back would show, in secure contexts, where it sends Sec-CH-UA. Firefox and WebKit keep them
-    (docs/decisions/0025), so they get no-store, and drafts.js restores what was typed.
-    """
-    if not shared:
-        return "no-cache"
-    secure = request.url.scheme == "https" or request.url.hostname in LOCAL
-    return "private, no-cache" if secure and "sec-ch-ua" in request.headers else "no-store"
 
 
 def fragment(name: str, **values: Any) -> Markup:

@@ -1,0 +1,28 @@
+// A field with a program becomes an editor, where set-up has built one (editor/ in the repository); the field stays, and
+// holds what is typed. Without the bundle the plain field is used.
+
+import { _ } from "./words.js";
+
+/**
+ * Put an editor before a field. What it returns works at once, and follows the editor once it is there.
+ * @param {HTMLTextAreaElement} field
+ * @returns {{ element: HTMLElement, focus: () => void }}
+ */
+export function edit(field) {
+  const element = document.createElement("div");
+  element.className = "editor-place";
+  field.before(element);
+  element.append(field);
+  let inside = field;
+  const editor = { element, focus: () => inside.focus() };
+  if (!("editor" in document.documentElement.dataset)) return editor;
+  import("./codemirror.js").then(({ open }) => {
+    const label = field.getAttribute("aria-label") ?? field.labels[0]?.textContent ?? "";
+    const help = _("Tab indents. To leave the editor press Escape, then Tab.");
+    const hadFocus = document.activeElement === field;
+    inside = open(field, { label, help });
+    for (const named of field.labels) named.addEventListener("click", () => inside.focus());
+    if (hadFocus) inside.focus();
+  }, (problem) => console.info("the plain field is used:", problem.message));
+  return editor;
+}
