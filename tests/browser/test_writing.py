@@ -91,6 +91,7 @@ def test_a_head_is_switched_off_beside_the_old_answer(page: Page) -> None:
     expect(page.locator(".write-title")).to_have_count(1)
 
 
+@pytest.mark.stress
 def test_what_is_shown_is_saved(page: Page) -> None:
     write(page, 5)
     page.locator(ANSWER).first.hover()
@@ -107,7 +108,7 @@ def test_what_is_shown_is_saved(page: Page) -> None:
         assert sum(step["weights"]) == pytest.approx(1, abs=1e-3)
         links = [row for row in rows if int(row["place"]) == step["place"]]
         assert [float(row["weight"]) for row in links] == [weight for weight in step["weights"] if weight]
-    words = "".join(fromstring(files["SVG"]).itertext())  # noqa: S314 — a file of our own
+    words = "".join(fromstring(files["SVG"]).itertext())  # noqa: S314 — of our own page
     assert words.replace(" ", "").endswith("thelighthous")
     assert b"<path" in files["SVG"]
     assert Image.open(BytesIO(files["PNG"])).width > 100
@@ -115,6 +116,7 @@ def test_what_is_shown_is_saved(page: Page) -> None:
     expect(page.locator("#lens-text")).to_have_value(f"{PROMPT}thous")
 
 
+@pytest.mark.stress
 def test_writing_stops_when_asked_to_and_goes_on(page: Page) -> None:
     most = writing.MOST_TOKENS
     page.goto(f"/lens/write?prompt={PROMPT}&model=induction&count={most}")

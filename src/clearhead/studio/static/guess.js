@@ -2,7 +2,6 @@
 
 import { _ } from "./words.js";
 
-const KEEP = 600_000; // ms that a reply is kept
 const FEW = 0.03; // a weight below this is not written under its word
 
 /** The place of the largest weight on another word than the one that looks. */
@@ -24,7 +23,8 @@ function start(figure) {
   const found = new Map(); // address -> the reply, or the one that is on its way
   const look = (layer, head, of = asked) => {
     const address = `/look.json?${new URLSearchParams({ text: of, token, layer, head })}`;
-    if (!found.has(address)) found.set(address, ask(address).finally(() => setTimeout(() => found.delete(address), KEEP)));
+    if (!found.has(address)) found.set(address, ask(address));
+    found.get(address).catch(() => found.delete(address));
     return found.get(address);
   };
   const ask = async (address) => {
