@@ -28,15 +28,22 @@ def work(quick: bool) -> Iterator[Work]:
 
 
 @contextmanager
-def stricter_torch() -> Iterator[None]:
-    """Route torch's float32 products to oneDNN, which is faster on some CPUs: a peer that is harder to beat."""
+def precision(setting: str) -> Iterator[None]:
+    """Let oneDNN multiply float32 as a narrower number for torch: faster on some CPUs, and less exact."""
     matmul: Any = torch.backends.mkldnn.matmul
     before = matmul.fp32_precision
-    matmul.fp32_precision = "bf16"
+    matmul.fp32_precision = setting
     try:
         yield
     finally:
         matmul.fp32_precision = before
+
+
+def exactly(shape: tuple[int, ...], dtype: torch.dtype, keys: int | None = None, **options: Any) -> Tensor:
+    """The output for `inputs(shape, dtype, keys)` by the float64 reference; `options` are those of `Problem`."""
+    query, key, value = (tensor.double() for tensor in inputs(shape, dtype, keys))
+    with torch.no_grad():
+        return kernels.run(Problem(query, key, value, shape[-1] ** -0.5, **options), kernel="reference").out
 
 
 def _forward(shape: tuple[int, ...], dtype: torch.dtype, causal: bool) -> Work:
@@ -47,19 +54,23 @@ def _forward(shape: tuple[int, ...], dtype: torch.dtype, causal: bool) -> Work:
         def stock() -> Tensor:
             return F.scaled_dot_product_attention(query, key, value, is_causal=causal)
 
-        def strict() -> Tensor:
-            with stricter_torch():
-                return stock()
+        def by(setting: str) -> Way:
+            def way() -> Tensor:
+                with precision(setting):
+                    return stock()
+
+            return way
 
         ways: dict[str, Way] = {"ours": lambda: kernels.run(problem, kernel="native").out, "sdpa": stock}
         if dtype == torch.float32:
-            ways["sdpa, oneDNN"] = strict
+            ways |= {f"sdpa, fp32_precision {setting}": by(setting) for setting in ("tf32", "bf16")}
             ways["eager"] = lambda: eager(query, key, value, causal)
         return ways
 
     batch, heads, length, width = shape
     flops = 4.0 * batch * heads * length * length * width * (0.5 if causal else 1)
-    return Work(f"forward {name_of(dtype)}, {'causal' if causal else 'full'}", f"{shape}", flops, dtype, make)
+    name = f"forward {name_of(dtype)}, {'causal' if causal else 'full'}"
+    return Work(name, f"{shape}", flops, dtype, make, lambda: exactly(shape, dtype, is_causal=causal))
 
 
 def eager(query: Tensor, key: Tensor, value: Tensor, causal: bool = False) -> Tensor:
@@ -82,9 +93,15 @@ def _backward(shape: tuple[int, ...], dtype: torch.dtype, causal: bool) -> Work:
 
         return {"ours": of(ours), "sdpa": of(theirs)}
 
+    def exact() -> Tensor:
+        leaves = [tensor.double().requires_grad_() for tensor in inputs(shape, dtype)]
+        upstream = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+        problem = Problem(*leaves, shape[-1] ** -0.5, is_causal=causal)
+        return torch.cat(torch.autograd.grad(kernels.run(problem, kernel="reference").out, leaves, upstream.double()))
+
     batch, heads, length, width = shape
     flops = 10.0 * batch * heads * length * length * width * (0.5 if causal else 1)
-    return Work(f"backward {name_of(dtype)}, {'causal' if causal else 'full'}", f"{shape}", flops, dtype, make)
+    return Work(f"backward {name_of(dtype)}, {'causal' if causal else 'full'}", f"{shape}", flops, dtype, make, exact)
 
 
 def _decode(batch: int, dtype: torch.dtype, keys: int = 4096) -> Work:
@@ -98,7 +115,8 @@ def _decode(batch: int, dtype: torch.dtype, keys: int = 4096) -> Work:
             "sdpa": lambda: F.scaled_dot_product_attention(query, key, value),
         }
 
-    return Work(f"decode {name_of(dtype)}", f"{shape}, {keys} keys", 4.0 * batch * 8 * keys * 64, dtype, make)
+    flops, exact = 4.0 * batch * 8 * keys * 64, lambda: exactly(shape, dtype, keys)
+    return Work(f"decode {name_of(dtype)}", f"{shape}, {keys} keys", flops, dtype, make, exact)
 
 
 def _masked(kind: str, length: int) -> Work:

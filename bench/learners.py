@@ -16,6 +16,7 @@ PATIENCE = 12  # tries to send a form again while the studio or its database is 
 TICKET = re.compile(r'name="ticket" value="([^"]+)"')
 CSRF = re.compile(r'<meta name="csrf" content="([^"]+)"')
 LETTER = re.compile(r'name="response" value="([a-z])"')
+TYPED = 'name="typed"'
 
 
 @dataclass
@@ -63,6 +64,14 @@ class Seen:
     cpu: float = 0.0
 
 
+def answer_form(page: str) -> dict[str, str]:
+    """Return the fields that answer this page's question: an option or, where none is shown, a typed output."""
+    ticket, letter = TICKET.search(page), LETTER.search(page)
+    if ticket is None or not (letter or TYPED in page):
+        return {}
+    return {"ticket": ticket[1], **({"response": letter[1]} if letter else {"typed": "0.5"})}
+
+
 class Learner:
     """One account with a browser's connection."""
 
@@ -100,12 +109,12 @@ class Learner:
     async def answer(self, item: str) -> None:
         """A question, thought about, answered; and what is said of it."""
         page = await self.send("question", "GET", f"/items/{item}")
-        ticket, letter = (TICKET.search(page.text), LETTER.search(page.text)) if page else (None, None)
-        if not (ticket and letter):
+        form = answer_form(page.text) if page else {}
+        if not form:
             return
         await self.think()
         self.seen.sent.append(self.name)
-        done = await self.send("answer", "POST", "/answer", ticket=ticket[1], response=letter[1])
+        done = await self.send("answer", "POST", "/answer", **form)
         where = done.headers.get("location", "") if done else ""
         if found := re.match(r"/attempts/([^/?]+)", where):
             self.seen.answered[f"{self.name} {found[1]}"] = time.time()

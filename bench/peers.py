@@ -1,9 +1,12 @@
 """Other libraries, forward in float32; each is measured where it is installed (the extra `bench`)."""
 
 import os
+import platform
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from shutil import which
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch import Tensor
 from clearhead import kernels
 from clearhead.kernels import Problem
 
+from .kernels import exactly
 from .measure import Way
 from .work import Work, inputs
 
@@ -36,7 +40,8 @@ def _row(shape: tuple[int, ...], peers: dict[str, Callable[..., Way | str]]) -> 
 
     batch, heads, length, width = shape
     flops = 4.0 * batch * heads * length * length * width
-    return Work("other libraries, forward float32", f"{shape}", flops, torch.float32, make)
+    exact = partial(exactly, shape, torch.float32)
+    return Work("other libraries, forward float32", f"{shape}", flops, torch.float32, make, exact)
 
 
 def _flex(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
@@ -113,8 +118,30 @@ def _jax(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
     return way
 
 
+def _zentorch(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
+    """AMD's extension of torch, by its own operator."""
+    if "AMD" not in cpu_vendor():
+        return "zentorch is for AMD CPUs"
+    if find_spec("zentorch") is None:
+        return "zentorch is not installed; 2.14.0.1 needs torch 2.14"
+    try:
+        import_module("zentorch")
+        operator = torch.ops.zentorch.zentorch_sdpa
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:  # built for another torch
+        return f"zentorch cannot be used beside torch {torch.__version__}: {str(error).splitlines()[0]}"
+    return lambda: operator(query, key, value)[0]
+
+
+def cpu_vendor() -> str:
+    """The vendor as /proc/cpuinfo has it, "AuthenticAMD" or "GenuineIntel"; elsewhere the platform's words."""
+    listed = Path("/proc/cpuinfo")
+    lines = listed.read_text().splitlines() if listed.is_file() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), platform.processor())
+
+
 PEERS: dict[str, Callable[..., Way | str]] = {
     "flex_attention, compiled": _flex,
     "ONNX Runtime": _onnxruntime,
     "JAX": _jax,
+    "zentorch": _zentorch,
 }

@@ -27,6 +27,7 @@ class Row:
         timings: of each way.
         difference: the largest between ours and the others, as a share of the largest entry.
         missing: why a way could not be had here.
+        errors: each way's largest against float64, as a share of the largest entry, in units of the dtype's epsilon.
         peak: the machine's, in operations a second, when it was measured.
     """
 
@@ -37,6 +38,7 @@ class Row:
     difference: float
     missing: dict[str, str] = field(default_factory=dict)
     peak: float = 0.0
+    errors: dict[str, float] = field(default_factory=dict)
 
     def ratio(self, peer: str) -> float:
         """How many times faster ours is than a peer, by the medians."""
@@ -84,10 +86,14 @@ def _row(work: Work, seconds: float, peak: float, real_time: bool) -> Row:
         raise WrongAnswer(
             f"{work.group} {work.shape}: ours differs by {least:.1e} of the largest entry from every peer."
         )
+    errors = {}
+    if work.exact is not None:
+        exact, unit = work.exact(), torch.finfo(work.dtype).eps
+        errors = {name: agree(result, exact) / unit for name, result in results.items() if result is not None}
     del results
     with undisturbed(real_time):
         timings = interleaved(ways, seconds)
-    return Row(work.group, work.shape, work.flops, timings, worst, missing, peak)
+    return Row(work.group, work.shape, work.flops, timings, worst, missing, peak, errors)
 
 
 def merged(before: list[Row], now: list[Row], order: list[Work]) -> list[Row]:
@@ -134,14 +140,15 @@ def markdown(rows: list[Row], peak: float) -> str:
         "",
         about + ".",
         "Milliseconds: median (best); spread is the quartiles' distance. Ratio: peer's median over ours. GF/s and its "
-        "share of the measured peak are of our best.",
+        "share of the measured peak are of our best. Error: the largest against float64, as a share of the largest "
+        "entry, in units of the dtype's epsilon; ours and the peer's.",
         "",
-        "| work | shape | ours | spread | peer | its time | ratio | GF/s | of peak |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| work | shape | ours | spread | peer | its time | ratio | error, ours | error, peer | GF/s | of peak |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         about = f"| {row.group} | {row.shape}"
-        lines += [f"{about} | – | – | {name} | {why} | – | – | – |" for name, why in row.missing.items()]
+        lines += [f"{about} | – | – | {name} | {why} | – | – | – | – | – |" for name, why in row.missing.items()]
         if "ours" not in row.timings:
             continue
         ours = row.timings["ours"]
@@ -150,7 +157,8 @@ def markdown(rows: list[Row], peak: float) -> str:
             if peer != "ours":
                 lines.append(
                     f"{about} | {_ms(ours)} | {ours.spread:.0%} | {peer} | {_ms(timing)} "
-                    f"| {row.ratio(peer):.2f}× | {speed / 1e9:.0f} | {speed / (row.peak or peak):.0%} |"
+                    f"| {row.ratio(peer):.2f}× | {_error(row, 'ours')} | {_error(row, peer)} | {speed / 1e9:.0f} "
+                    f"| {speed / (row.peak or peak):.0%} |"
                 )
     lines += ["", "| geometric mean | peer | ratio |", "|---|---|---|"]
     lines += [f"| {group} | {peer} | {mean:.2f}× |" for (group, peer), mean in means(rows).items()]
@@ -169,6 +177,10 @@ def means(rows: list[Row]) -> dict[tuple[str, str], float]:
 
 def as_json(rows: list[Row], peak: float) -> str:
     return json.dumps({"machine": machine(peak), "rows": [asdict(row) for row in rows]}, indent=1) + "\n"
+
+
+def _error(row: Row, name: str) -> str:
+    return f"{row.errors[name]:.2g}" if name in row.errors else "–"
 
 
 def _ms(timing: Timing) -> str:

@@ -25,6 +25,7 @@ class Work:
         flops: useful floating-point operations; half of them where causal.
         make: gives the ways by name, "ours" first, or in a way's place the reason why it cannot be had here. Each
             returns the tensor it is checked by; None where it computes something else.
+        exact: gives the same tensor computed in float64; None where it would take too long, or nothing is checked.
     """
 
     group: str
@@ -32,15 +33,17 @@ class Work:
     flops: float
     dtype: torch.dtype
     make: Callable[[], Mapping[str, Way | str]]
+    exact: Callable[[], Tensor] | None = None
 
 
 def all_work(quick: bool) -> Iterator[Work]:
     """Every piece of work; with `quick` small ones that take a second each."""
-    from . import kernels, layers, peers, statistics
+    from . import accelerated, kernels, layers, peers, statistics
 
     yield from kernels.work(quick)
     yield from statistics.work(quick)
     yield from layers.work(quick)
+    yield from accelerated.work(quick)
     yield from peers.work(quick)
 
 

@@ -10,6 +10,7 @@ from tiers import (  # noqa: F401
     pytest_addoption,
     pytest_collection_modifyitems,
     pytest_configure,
+    pytest_generate_tests,
     pytest_ignore_collect,
 )
 
@@ -24,6 +25,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", f"{_CACHE}/ms-playwright")
     os.environ.setdefault("HF_HOME", f"{_CACHE}/huggingface")
     os.environ["CLEARHEAD_TUNE"] = "0"
+    os.environ["CLEARHEAD_MODELS"] = "minimal"  # no test fetches the chat model; some run it where it is
+    os.environ["CLEARHEAD_TEST_MODELS"] = f"{_CACHE}/clearhead/models"
     _FOLDER = tempfile.TemporaryDirectory(prefix="clearhead-tests-", ignore_cleanup_errors=True)  # removed at exit
     for name in ("DATA", "CACHE", "CONFIG", "STATE"):
         os.environ[f"XDG_{name}_HOME"] = str(Path(_FOLDER.name) / name.lower())

@@ -21,7 +21,7 @@ from clearhead.drawing import arrows, bars, grid, lines, links, number
         arrows({"query": (2.0, 0.0), "key": (-1.0, 1.5)}),
     ],
 )
-def test_a_figure_may_stand_in_a_page_and_says_what_it_shows(drawn: str) -> None:
+def test_a_figure_may_be_in_a_page_and_says_what_it_shows(drawn: str) -> None:
     assert unsafe(drawn) == ""
     assert re.search(r"<title>[^<]+</title>", drawn)
 

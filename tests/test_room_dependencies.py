@@ -15,6 +15,7 @@ BROWSER = {"playwright", "axe_playwright_python"}
 # The extras whose libraries are refused to each room's tests. (Transformers needs Rich, so capture has `cli` too.)
 WITHOUT = {
     "spec": ("cli", "course", "models", "views", "studio", "postgresql"),
+    "local_models": ("cli", "course", "models", "views", "studio", "postgresql"),
     "masks": ("cli", "course", "models", "views", "studio", "postgresql"),
     "kernels": ("cli", "course", "models", "views", "studio", "postgresql"),
     "matrix": ("cli", "course", "models", "views", "studio", "postgresql"),
@@ -28,6 +29,7 @@ WITHOUT = {
     "studio": ("postgresql",),
     "js": ("cli", "course", "models", "views", "studio", "postgresql"),
 }
+WITHOUT_TORCH = {"course"}  # torch is no extra, and the tests of these rooms do without it too
 # Plugins of others, which pytest would load by itself, bring the very libraries that are refused.
 PROGRAM = """
 import sys
@@ -55,6 +57,8 @@ def test_every_room_is_listed() -> None:
 )
 def test_a_room_is_collected_without_the_libraries_of_the_others(room: str) -> None:
     refused = set().union(*map(libraries, WITHOUT[room]), BROWSER) - THEIRS
+    if room in WITHOUT_TORCH:
+        refused |= {"torch"}
     program = PROGRAM.format(refused=refused, folder=str(TESTS / room))
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     done = subprocess.run(

@@ -153,7 +153,7 @@ def test_a_file_that_is_left_out_whole_is_not_imported(tmp_path: Path, text: str
     file = tmp_path / "test_it.py"
     file.write_text(text)
     assert is_left_out(file, LEFT_OUT["fast"])
-    assert not is_left_out(file, ("another",))
+    assert not is_left_out(file, {"another"})
     file.write_text(f"{text}\ndef help_tests(): pass")
     assert is_left_out(file, LEFT_OUT["fast"])
     file.write_text(f"def test_fast(): pass\n{text}")

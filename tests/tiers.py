@@ -9,8 +9,7 @@ A test named on the command line (`file.py::test`) always runs, in all its cases
 """
 
 import ast
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,9 @@ import pytest
 from pairwise import Values, each_value, pairwise
 
 CASES = 4  # of a test with many, in the fast tier
-Sample = Callable[[Sequence[Sequence[Values]], Sequence[Hashable]], list[int]]  # rows and their names to indices
-LEFT_OUT = {"fast": ("browser", "slow", "stress"), "full": ("stress",), "stress": ()}
+LEFT_OUT: dict[str, frozenset[str]] = {
+    "fast": frozenset({"browser", "slow", "stress"}), "full": frozenset({"stress"}), "stress": frozenset(),
+}  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,7 +52,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if is_file and is_left_out(collection_path, left_out) else None
 
 
-def is_left_out(file: Path, left_out: Sequence[str]) -> bool:
+def is_left_out(file: Path, left_out: Set[str]) -> bool:
     """Whether the file itself, or each test in it, has one of these marks; read from its text, for imports cost."""
     body = ast.parse(file.read_text(encoding="utf-8")).body
     marks = tuple(f"pytest.mark.{name}" for name in left_out)
@@ -73,60 +73,53 @@ def _named(config: pytest.Config) -> bool:
     return any("::" in argument for argument in config.args)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> Iterator[None]:
+    """Make only the chosen tests of a product: 20,000 tests take a worker 10 s to make and then leave out."""
+    yield
+    tier = metafunc.config.getoption("--tier")
+    if metafunc._calls and tier != "stress" and not _named(metafunc.config):
+        kept = [call for call in metafunc._calls if not LEFT_OUT[tier] & {mark.name for mark in call.marks}]
+        marker = metafunc.definition.get_closest_marker("pairwise")
+        # Without any it would be one test without parameters; the mark of the first leaves that one out.
+        metafunc._calls = chosen(tier, kept, marker) or metafunc._calls[:1]
+
+
 @pytest.hookimpl(trylast=True)  # after the folders have marked their tests
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    tier = config.getoption("--tier")
     if _named(config):
         return
-    kept = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT[tier]))]
-    if tier == "full":
-        kept = sampled(kept, pairwise)
-    if tier == "fast":
-        kept = few(sampled(kept, lambda rows, _: each_value(rows)))
-    chosen = set(kept)
-    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    items[:] = kept
+    left_out = [item for item in items if any(map(item.get_closest_marker, LEFT_OUT[config.getoption("--tier")]))]
+    config.hook.pytest_deselected(items=left_out)
+    leave = set(left_out)
+    items[:] = [item for item in items if item not in leave]
 
 
-def sampled(items: Iterable[pytest.Item], sample: Sample) -> list[pytest.Item]:
-    """The items in their order, of each test marked `pairwise` only a sample."""
-    items = list(items)
-    products: dict[Hashable, list[int]] = defaultdict(list)
-    for place, item in enumerate(items):
-        if item.get_closest_marker("pairwise") is not None and hasattr(item, "callspec"):
-            products[item.nodeid.partition("[")[0]].append(place)
-    kept = set(range(len(items)))
-    for places in products.values():
-        rows = [_row(items[place]) for place in places]
-        chosen = sample([row for row, _ in rows], [name for _, name in rows])
-        kept -= set(places) - {places[index] for index in chosen}
-    return [items[place] for place in sorted(kept)]
+def chosen(tier: str, calls: list[Any], marker: pytest.Mark | None) -> list[Any]:
+    """What the tier runs of a test's calls, in their order: each a set of parameters."""
+    if marker is None:
+        return evenly(calls, CASES) if tier == "fast" else calls
+    rows = [_row(call.params, marker.kwargs) for call in calls]
+    values = [values for values, _ in rows]
+    indices = each_value(values) if tier == "fast" else pairwise(values, [names for _, names in rows])
+    return [calls[index] for index in indices]
 
 
-def few(items: Iterable[pytest.Item]) -> list[pytest.Item]:
-    """The items in their order, at most CASES of each test that is not marked `pairwise`, evenly spaced."""
-    items = list(items)
-    tests: dict[Hashable, list[pytest.Item]] = defaultdict(list)
-    for item in items:
-        tests[item if item.get_closest_marker("pairwise") else item.nodeid.partition("[")[0]].append(item)
-    chosen = {
-        cases[place * len(cases) // min(CASES, len(cases))]
-        for cases in tests.values()
-        for place in range(min(CASES, len(cases)))
-    }
-    return [item for item in items if item in chosen]
+def evenly(calls: list[Any], most: int) -> list[Any]:
+    """At most so many, evenly spaced."""
+    count = min(len(calls), most)
+    return [calls[place * len(calls) // count] for place in range(count)]
 
 
-def _row(item: Any) -> tuple[list[Values], tuple[Hashable, ...]]:
-    """The values of each parameter of this item, and the names of those that have a table."""
-    tables = item.get_closest_marker("pairwise").kwargs
+def _row(params: Mapping[str, Any], tables: Mapping[str, Any]) -> tuple[list[Values], tuple[Hashable, ...]]:
+    """The values of each parameter, and the names of those that have a table."""
     row: list[Values] = []
     names = []
-    for parameter, value in sorted(item.callspec.params.items()):
+    for parameter, value in sorted(params.items()):
         if parameter in tables:
             entry = tables[parameter][value]
             row.append(tuple((field.name, repr(getattr(entry, field.name))) for field in fields(entry)))
             names.append(value)
         else:
-            row.append((id(value),))  # the same object in each item of a product, where it may not be hashable
+            row.append((id(value),))  # the same object in each test of a product, where it may not be hashable
     return row, tuple(names)

@@ -21,7 +21,14 @@ LOCALE = SOURCE / "studio" / "locale"
 KEYWORDS = {"_": None, "mark": None, "message": None, "gettext": None, "many": (1, 2), "ngettext": (1, 2)}
 READERS = {".py": "python", ".html": "jinja2.ext:babel_extract", ".js": "javascript"}
 DOMAINS = {  # a catalog each -> what is read for it
-    "studio": ("studio/**/*.py", "course/**/*.py", "capture/**/*.py", "views/checks.py", "studio/templates/**/*.html"),
+    "studio": (
+        "studio/**/*.py",
+        "course/**/*.py",
+        "capture/**/*.py",
+        "local_models/*.py",
+        "views/checks.py",
+        "studio/templates/**/*.html",
+    ),
     "page": ("studio/static/*.js", "views/static/*.js", "views/score_tables.py"),
 }
 # An English text rather than a name in the code: two words, or one with a capital.
@@ -39,7 +46,7 @@ def messages(domain: str) -> tuple[tuple[str, int, str | tuple[str, ...]], ...]:
 
 def _read(domain: str) -> Iterator[tuple[str, int, str | tuple[str, ...]]]:
     for pattern in DOMAINS[domain]:
-        for file in sorted(SOURCE.glob(pattern)):
+        for file in sorted(path for path in SOURCE.glob(pattern) if path.name != "codemirror.js"):
             options = {"encoding": "utf-8", "trimmed": "true", "silent": "false"}
             found = extract(READERS[file.suffix], BytesIO(file.read_bytes()), KEYWORDS, options=options)
             yield from ((str(file.relative_to(SOURCE)), line, text) for line, text, _, _ in found)

@@ -108,6 +108,8 @@ def main() -> None:
     train(model.train())
     model.eval()
     model.model.save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())  # its head is tied, so it can write too
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForCausalLM"]}, indent=2) + "\n")
     tokenizer().save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
     found = capture.induction_scores(model.model, vocab_size=len(VOCABULARY), length=40)

@@ -14,6 +14,8 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from clearhead import masks as masks
     from clearhead.capture import Record as Record
+    from clearhead.capture import ablate as ablate
+    from clearhead.capture import intervene as intervene
     from clearhead.capture import observe as observe
     from clearhead.matrix import AttentionMatrix as AttentionMatrix
     from clearhead.matrix import rollout as rollout
@@ -41,6 +43,8 @@ _HOME = {
     "AttentionMatrix": "clearhead.matrix",
     "rollout": "clearhead.matrix",
     "observe": "clearhead.capture",
+    "intervene": "clearhead.capture",
+    "ablate": "clearhead.capture",
     "Record": "clearhead.capture",
 }
 _MODULES = ("errors", "kernels", "masks")

@@ -1,6 +1,6 @@
 """Small SVG figures for the pages of a course: bars, a grid of weights, lines, arrows, and links between words.
 
-Each function returns the text of an SVG whose colours follow the page it stands in. No dependency, so that a page's
+Each function returns the text of an SVG whose colours follow the page it is in. No dependency, so that a page's
 program can draw in a millisecond:
 
     svg = bars([0.67, 0.24, 0.09], ["animal", "street", "it"])
@@ -15,7 +15,7 @@ LETTER = 7.2  # units a letter of 12 is wide, on average
 
 
 def svg(width: float, height: float, body: str, title: str) -> str:
-    """A picture of this size; `title` is what a reader is told who does not see it."""
+    """A picture of this size; `title` is the text for readers who cannot see it."""
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
         f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>{body}</svg>'

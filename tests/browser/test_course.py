@@ -14,7 +14,7 @@ from browser.test_access import PHONE
 from browser.test_journey import ready
 from browser.test_keys import Hands
 from clearhead import course, sandbox
-from clearhead.course import Item, Pack, prove_pack
+from clearhead.course import Item, Pack, Topic, prove_pack
 from clearhead.sandbox.processes import pool
 from clearhead.studio.library.library import Library
 from clearhead.studio.questions.question import FORMS
@@ -26,8 +26,15 @@ TOPIC = f"/topics/attention/{FULL}"
 WIDE = {"viewport": {"width": 1280, "height": 800}}
 
 
-def chosen(pack: Pack) -> Pack:
-    """The pack with few items, so that they are proved in seconds: of one topic each kind, of others two."""
+def others(pack: Pack, *, wide: bool, every: bool) -> list[Topic]:
+    """The topics but FULL that are looked at in one of two widths: all between them, or a third."""
+    topics = [topic for topic in pack.topics if topic.id != FULL]
+    return topics[not wide :: 2 if every else 6]
+
+
+def chosen(pack: Pack, every: bool) -> Pack:
+    """The pack with few items, so that they are proved in seconds: of one topic each kind, of those visited two."""
+    visited = {topic.id for wide in (True, False) for topic in others(pack, wide=wide, every=every)}
 
     def some(topic: str) -> list[Item]:
         items = list(pack.items_of(topic))
@@ -35,6 +42,8 @@ def chosen(pack: Pack) -> Pack:
             kinds = [next((item for item in items if item.kind == kind), None) for kind in FORMS]
             more = [item for item in items if item.kind in ("choice", "predict", "debug")][:7]
             return [*filter(None, kinds), *more, pack.items["write-the-class"]]
+        if topic not in visited:
+            return []
         return [next(item for item in items if item.kind == kind) for kind in ("choice", "card")]
 
     keep = {item.id for topic in pack.topics for item in some(topic.id)}
@@ -43,8 +52,9 @@ def chosen(pack: Pack) -> Pack:
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    pack = chosen(course.load(next(path for path in course.shipped() if path.name == "attention")))
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
+    every = any(item.get_closest_marker("stress") and item.path == request.path for item in request.session.items)
+    pack = chosen(course.load(next(path for path in course.shipped() if path.name == "attention")), every)
     # This folder has a package `kernels`, which Transformers would take for the library of that name.
     tests = Path(__file__).parents[1]
     with pytest.MonkeyPatch.context() as patch:
@@ -54,8 +64,8 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
         pool.close_all()
         outcomes = prove_pack(pack, cache=tmp_path_factory.mktemp("proofs"), jobs=2)
     pool.close_all()
-    assert [one.error for one in outcomes if not one.ok] == []
-    return Library((pack,), {one.item_id: one.proved for one in outcomes if one.proved})
+    assert [outcome.error for outcome in outcomes if not outcome.ok] == []
+    return Library((pack,), {outcome.item_id: outcome.proved for outcome in outcomes if outcome.proved})
 
 
 @pytest.fixture
@@ -105,7 +115,7 @@ class Walker:
 
 
 @pytest.mark.parametrize("look", [WIDE], indirect=True, ids=["wide"])
-def test_all_ten_modes_of_a_topic(page: Page, library: Library) -> None:
+def test_all_ten_modes_of_a_topic(page: Page) -> None:
     walker = Walker(page)
     walker.go("/")
     walker.go(TOPIC)
@@ -135,6 +145,19 @@ def test_all_ten_modes_of_a_topic(page: Page, library: Library) -> None:
     walker.look("Challenge, begun")
     walker.answer()
     expect(page.get_by_role("heading", level=1)).to_be_visible()
+    walker.go(f"{TOPIC}/experiment?name=hard")
+    walker.go("/items/write-the-class?mode=build")
+    walker.mode("Test")
+    page.get_by_role("link", name="Begin").click()
+    walker.answer()
+    walker.look("Test, begun")
+    assert not walker.wrong
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("look", [WIDE], indirect=True, ids=["wide"])
+def test_an_experiment_a_class_in_a_real_model_and_a_whole_test(page: Page, library: Library) -> None:
+    walker = Walker(page)
     walker.go(f"{TOPIC}/experiment?name=hard")
     walker.press("Measure it here")
     expect(page.locator("form [role=status]")).to_have_text("Done.", timeout=300_000)
@@ -180,11 +203,11 @@ def test_all_ten_modes_on_a_phone(page: Page) -> None:
     assert not walker.wrong
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.stress)], ids=["some", "all"])
 @pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "narrow"])
-def test_the_other_topics(page: Page, library: Library, look: dict[str, object]) -> None:
+def test_the_other_topics(page: Page, library: Library, look: dict[str, object], every: bool) -> None:
     walker = Walker(page)
-    others = [topic for topic in library.packs[0].topics if topic.id != FULL]
-    for topic in others[::2] if look is WIDE else others[1::2]:  # each in one of the two widths
+    for topic in others(library.packs[0], wide=look is WIDE, every=every):
         here = f"/topics/attention/{topic.id}"
         walker.go(f"{here}/read")
         if "recall" in topic.pages and look is WIDE:
@@ -192,10 +215,11 @@ def test_the_other_topics(page: Page, library: Library, look: dict[str, object])
         walker.go(f"{here}/practice")
         walker.answer()
         expect(page.get_by_text("The rule").first).to_be_visible()
-    walker.go("/topics/attention/a-real-model/walk")
-    page.locator(".embed").first.scroll_into_view_if_needed()
-    expect(page.locator(".embed .ch").first).to_be_visible(timeout=300_000)  # a real model is loaded for this
-    walker.look("the tour")
+    if look is WIDE or every:
+        walker.go("/topics/attention/a-real-model/walk")
+        page.locator(".embed").first.scroll_into_view_if_needed()
+        expect(page.locator(".embed .ch").first).to_be_visible(timeout=300_000)  # a real model is loaded for this
+        walker.look("the tour")
     assert not walker.wrong
 
 

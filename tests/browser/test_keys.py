@@ -117,7 +117,7 @@ def test_the_list_of_keys_gives_the_focus_back(page: Page) -> None:
     expect(link).to_be_focused()
 
 
-def test_what_came_of_an_answer_is_said(page: Page) -> None:
+def test_what_came_of_an_answer_is_reported(page: Page) -> None:
     page.goto("/items/scale-of-logits")
     page.get_by_role("button", name="Answer").first.click()  # nothing chosen: the browser says so, and nothing is sent
     page.get_by_text("16.0").click()

@@ -63,7 +63,7 @@ def test_layers_and_heads_that_do_not_exist(model):
 
 
 @pytest.mark.parametrize("asked", [{"layers": []}, {"heads": ()}])
-def test_none_asked_for_is_told_before_the_model_runs(model, asked):
+def test_none_asked_for_is_reported_before_the_model_runs(model, asked):
     with pytest.raises(OptionError, match=f"{next(iter(asked))} names none.*leave it out"), observe(model, **asked):
         pytest.fail("the model need not run")
 
@@ -239,7 +239,7 @@ def test_attention_that_cannot_be_seen_is_named():
         record["1"]
 
 
-def test_attention_with_a_term_nobody_knows_is_named_not_recorded_wrong(model, monkeypatch):
+def test_attention_with_an_unknown_term_is_named_not_recorded_wrong(model, monkeypatch):
     """A function behind the interface that adds something of its own must not be recorded without it."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
@@ -312,13 +312,13 @@ def test_a_model_set_to_eager_is_seen_too(model):
         ({"max_bytes": [5]}, r"max_bytes is \[5\]"),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused_in_words(model, asked, said):
+def test_what_cannot_be_asked_for_is_refused_with_a_reason(model, asked, said):
     with pytest.raises(OptionError, match=said), observe(model, **asked):
         pass
 
 
 @pytest.mark.parametrize("given", [None, "bert", BertModel])
-def test_what_is_no_module_is_refused_in_words(given):
+def test_what_is_no_module_is_refused_with_a_reason(given):
     with pytest.raises(OptionError, match=r"expected a torch\.nn\.Module"), observe(given):
         pass
 

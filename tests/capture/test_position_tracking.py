@@ -39,7 +39,7 @@ def exact(model, tokens, **options):
 
 
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
-def test_a_step_stands_at_its_place_in_the_text(cache):
+def test_a_step_is_at_its_place_in_the_text(cache):
     record, _ = generated(causal(), cache_implementation=cache)
     places = record.positions(NAME)
     assert [place.queries.positions for place in places] == [range(7), *(range(n, n + 1) for n in range(7, 12))]
@@ -103,7 +103,7 @@ def test_padding_does_not_change_scores():
             assert getattr(ours, field) == pytest.approx(getattr(theirs, field), abs=1e-5), field
 
 
-def test_beams_are_said_to_be_left_out():
+def test_left_out_beams_are_reported():
     record, _ = generated(causal(), num_beams=3)
     assert all("calls are left out: keys of one position differ" in item.reason for item in record.joined().missed)
     assert {item.name for item in record.joined().missed} == set(record)
@@ -128,7 +128,7 @@ def test_texts_of_one_length_are_still_two():
     assert (where.queries.sequence, where.keys.sequence) == ("decoder", "input")
 
 
-def test_a_second_text_is_told_from_the_first():
+def test_a_second_text_is_distinguished_from_the_first():
     model = bart()
     with observe(model) as record:
         for length in (7, 5):
@@ -214,7 +214,7 @@ def test_too_few_tokens_are_refused():
     from clearhead.errors import OptionError
 
     record, _ = generated(causal())
-    with pytest.raises(OptionError, match=r"shape \(1, 7\), and the record speaks of 12 positions"):
+    with pytest.raises(OptionError, match=r"shape \(1, 7\), and the record has 12 positions"):
         score_record(record, IDS)
 
 

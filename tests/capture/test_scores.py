@@ -98,7 +98,7 @@ def test_the_induction_probe():
 
 
 @pytest.mark.parametrize("ids", [[5, 3, 9], [[5, 3, 9]], "the cat sat"])
-def test_token_ids_that_are_no_tensor_are_refused_in_words(ids):
+def test_token_ids_that_are_no_tensor_are_refused_with_a_reason(ids):
     record = Record.of({"x": head([0] * L)})
     with pytest.raises(OptionError, match=r"token_ids is a (list|str), expected a tensor of shape \(B, 11\)"):
         score_record(record, ids)

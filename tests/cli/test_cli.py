@@ -289,7 +289,7 @@ def test_where_nothing_confines_the_person_is_asked(monkeypatch):
     "arguments",
     [("check", "/no/such/pack"), ("check", "."), ("check", "--item", "no-such-item"), ("new", "schema", "x")],
 )
-def test_what_cannot_be_done_is_said_on_standard_error_with_status_2(arguments, tmp_path, monkeypatch):
+def test_what_cannot_be_done_is_reported_on_standard_error_with_status_2(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     done = clearhead(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")

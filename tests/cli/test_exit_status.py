@@ -21,6 +21,7 @@ from clearhead.cli import exit_status, inputs, reading
 from clearhead.course.check import packs
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
+from clearhead.local_models import names
 
 STATUSES = {0, exit_status.WRONG, exit_status.FAILED, exit_status.STOPPED, exit_status.CLOSED}
 COMMAND = typer.main.get_command(cli.app)
@@ -42,6 +43,11 @@ ALL = dict(commands())
 GIVEN = {
     ("see",): ["a word", "--model", "induction"],
     ("compare",): ["induction", "induction", "a word"],
+    ("models",): [],
+    ("models", "list"): [],
+    ("models", "add"): ["broken", "mine"],
+    ("models", "remove"): ["named"],
+    ("models", "fetch"): [],
     ("check",): ["good", "--receipts", "receipts"],
     ("export",): ["good", "--to", "csv"],
     ("import",): ["q.gift", "--into", "good"],
@@ -66,6 +72,7 @@ def quick() -> Iterator[None]:
     from matplotlib.figure import Figure
 
     from clearhead.course import exchange
+    from clearhead.local_models import chat_model
     from clearhead.studio.accounts import accounts
     from clearhead.studio.app import serving
     from clearhead.views import plot
@@ -83,6 +90,7 @@ def quick() -> Iterator[None]:
         patch.setattr(uvicorn.Server, "run", lambda *_, **__: None)
         patch.setattr(accounts, "PasswordHasher", lambda **_: PasswordHasher(1, 8, 1))
         patch.setattr(sandbox, "must_confine", lambda: None)
+        patch.setattr(chat_model, "fetch_chat_model", lambda _tell: Path("model"))
         yield
 
 
@@ -97,6 +105,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Path:
     Path("broken").mkdir()
     Path("broken/pack.toml").write_bytes(b"\xff\xfe")
     Path("broken/config.json").write_bytes(b"\xff\xfe")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    names.add_model("named", Path("broken"))
     return tmp_path
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from clearhead import kernels
 from clearhead.cli.app import app
 from clearhead.kernels import plan
-from clearhead.kernels.measured import figures
+from clearhead.kernels.measured import figures, tasks
 
 needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 
@@ -29,12 +29,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @needs_native
+@pytest.mark.slow
 def test_it_measures_and_keeps(cache: Path) -> None:
     done = CliRunner().invoke(app, ["tune", "--seconds", "1", "--json"])
     assert done.exit_code == 0, done.stderr
     data = json.loads(done.stdout)
     assert Path(data["path"]).is_relative_to(cache)
-    assert set(data["costs"]) == set(figures.TASKS)
+    assert set(data["costs"]) == set(tasks.TASKS)
     kept = json.loads(Path(data.pop("path")).read_text())
     assert kept == data
     told = CliRunner().invoke(app, ["doctor", "--json"])
@@ -52,6 +53,7 @@ def test_doctor_plans_typical_calls_and_reports_a_damaged_file(cache: Path) -> N
 
 
 SCRIPT = """
+import signal
 from clearhead.kernels import tuning
 own = tuning._best
 
@@ -60,12 +62,14 @@ def best(*args):
     return own(*args)
 
 tuning._best = best
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from clearhead.__main__ import main
 main()
 """
 
 
 @needs_native
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_ctrl_c_stops_it_and_keeps_nothing(cache: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, "tune", "--seconds", "100"]

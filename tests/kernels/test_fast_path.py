@@ -88,7 +88,7 @@ SPECIAL: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("name", SPECIAL)
 @pytest.mark.parametrize("which", [0, 1])
-def test_it_stands_aside_for_what_is_special(name: str, which: int) -> None:
+def test_it_is_not_used_for_what_is_special(name: str, which: int) -> None:
     tensors: list[Any] = list(three())
     tensors[which] = SPECIAL[name](tensors[which])
     assert kernels.attend(tensors[0], tensors[1], tensors[2], False, None) is None
@@ -162,13 +162,13 @@ class Operators(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("watch", [Functions, Operators, lambda: torch.autocast("cpu", torch.bfloat16)])
-def test_it_stands_aside_where_somebody_watches(watch: Callable[[], torch.autocast]) -> None:
+def test_it_is_not_used_while_a_mode_watches(watch: Callable[[], torch.autocast]) -> None:
     query, key, value = three()
     with watch():
         assert kernels.attend(query, key, value, False, None) is None
 
 
-def test_it_stands_aside_inside_vmap() -> None:
+def test_it_is_not_used_inside_vmap() -> None:
     def seen(query: Tensor) -> Tensor:
         assert kernels.attend(query, query, query, False, None) is None
         return query

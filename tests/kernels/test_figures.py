@@ -14,13 +14,13 @@ import torch
 from clearhead import kernels
 from clearhead.errors import OptionError
 from clearhead.kernels import plan, tuning
-from clearhead.kernels.measured import costs, figures
-from clearhead.kernels.measured.figures import FORWARD, TRAINING, Cost
+from clearhead.kernels.measured import costs, cpu_classes, figures, tasks
+from clearhead.kernels.measured.tasks import Cost, Costs
 
 from .targets import needs_native
 
-FAST, SLOW = Cost(1.0, 10.0), Cost(2.0, 100.0)
-MEASURED = {(FORWARD, torch.float32): (SLOW, FAST), (TRAINING, torch.float32): (FAST, SLOW)}
+FAST, SLOW = Cost(1.0, 0.1, 10.0), Cost(20.0, 1.0, 1000.0)
+MEASURED: Costs = {("forward", torch.float32): (SLOW, FAST), ("gradients", torch.float32): (FAST, SLOW)}
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +108,7 @@ def test_figures_of_another_machine_are_ignored(
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"{", b"[]", b"null", b"\xff\xfe", b"1e999", b'{"format": 1}', b"[" * 100_000, b" " * (figures.LARGEST + 1),
+        b"", b"{", b"[]", b"null", b"\xff\xfe", b"1e999", b'{"format": 2}', b"[" * 100_000, b" " * (figures.LARGEST + 1),
     ],
     ids=lambda content: repr(content[:12]),
 )  # fmt: skip
@@ -124,11 +124,12 @@ def test_a_damaged_file_is_ignored_and_reported(content: bytes) -> None:
     "lines",
     [
         {"flying": {}, "forward": {"float8": {}}},
-        {"forward": {"float32": {"native": {"call": 1, "work": 1}}}},
-        {"forward": {"float32": {"native": {"call": -1, "work": 1}, "torch": {"call": 1, "work": 1}}}},
-        {"forward": {"float32": {"native": {"call": 1, "work": float("nan")}, "torch": {"call": 1, "work": 1}}}},
-        {"forward": {"float32": {"native": {"call": 1, "work": float("inf")}, "torch": {"call": 1, "work": 1}}}},
-        {"forward": {"float32": {"native": {"call": "fast", "work": 1}, "torch": {"call": 1, "work": 1}}}},
+        {"forward": {"float32": {"native": [1, 1, 1]}}},
+        {"forward": {"float32": {"native": [-1, 1, 1], "torch": [1, 1, 1]}}},
+        {"forward": {"float32": {"native": [1, 1], "torch": [1, 1, 1]}}},
+        {"forward": {"float32": {"native": [1, 1, float("nan")], "torch": [1, 1, 1]}}},
+        {"forward": {"float32": {"native": [1, 1, float("inf")], "torch": [1, 1, 1]}}},
+        {"forward": {"float32": {"native": ["fast", 1, 1], "torch": [1, 1, 1]}}},
         {"forward": [1]},
         7,
     ],
@@ -160,6 +161,7 @@ def test_the_variable_leaves_it_unread(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_native
 def test_a_plan_follows_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
+    monkeypatch.setattr(cpu_classes, "CLASSES", ())
     query = torch.zeros(1, 2, 37, 8)
     plan.forget()
     assert kernels.explain(query, query, query).kernel == "native"
@@ -176,23 +178,85 @@ def test_a_plan_follows_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:
         assert kernels.explain(query, query, query).kernel == "native"
 
 
+@needs_native
+def test_figures_of_this_machine_come_before_those_of_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
+    other: Costs = {("forward", torch.float32): (FAST, SLOW), ("short", torch.float32): (SLOW, FAST)}
+    classes = [
+        cpu_classes.CpuClass("a class", frozenset(), other),
+        cpu_classes.CpuClass("its kind", frozenset(), MEASURED),
+    ]
+    monkeypatch.setattr(cpu_classes, "CLASSES", classes)
+    plan.forget()
+    query = torch.zeros(1, 2, 37, 8)
+    assert kernels.explain(query, query, query).kernel == "native"
+    assert "as measured on a class" in kernels.explain(*query[:, :, :13].expand(3, 1, 2, 13, 8).unbind()).reason
+    figures.save(MEASURED)
+    plan.forget()
+    assert "as `clearhead tune` measured" in kernels.explain(query, query, query).reason
+    assert "as measured on a class" in kernels.explain(*query[:, :, :13].expand(3, 1, 2, 13, 8).unbind()).reason
+
+
+def test_a_class_counts_where_cpu_and_target_have_its_instructions() -> None:
+    def names(needs: tuple[str, ...], features: frozenset[str]) -> list[frozenset[str]]:
+        target = kernels.Target(0, "new", 16, needs, (torch.float32,), (), False, True)
+        return [each.needs for each in cpu_classes.of(target, features)]
+
+    amx, avx512, avx2 = (each.needs for each in cpu_classes.CLASSES)
+    everything = amx | avx512 | avx2
+    assert names((*amx, *avx2), everything) == [amx, avx2]
+    assert names(tuple(avx2), everything) == [avx2]
+    assert names((*avx512, *avx2), everything) == [avx512, avx2]
+    assert names(tuple(everything), avx2) == [avx2]
+    assert names((), frozenset()) == []
+
+
+def test_classes_hold_costs_of_known_tasks() -> None:
+    for each in cpu_classes.CLASSES:
+        for (task, dtype), pair in each.costs.items():
+            assert task in tasks.TASKS
+            assert dtype in tasks.DTYPES.values()
+            assert all(part >= 0 for cost in pair for part in cost)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(
-    ("ours", "torchs", "low", "high"),
+    ("ours", "torchs"),
     [
-        (Cost(2, 66), Cost(10, 20), 9 / 44 * 1e6, torch.inf),
-        (Cost(10, 20), Cost(2, 66), 0, 7.8 / 52.6 * 1e6),
-        (Cost(1, 1), Cost(1, 1), torch.inf, torch.inf),
-        (Cost(1, 1), Cost(0.95, 0.95), torch.inf, torch.inf),  # within MARGIN
-        (Cost(5, 5), Cost(1, 1), 0, torch.inf),
-        (Cost(2, 0), Cost(1, 0), 0, torch.inf),
+        (Cost(2, 0, 66), Cost(10, 0, 20)),
+        (Cost(10, 0, 20), Cost(2, 0, 66)),
+        (Cost(20, 3, 1), Cost(2, 1, 9)),
+        (Cost(1, 0, 1), Cost(1, 0, 1)),
+        (Cost(104, 0, 0), Cost(100, 0, 0)),  # within MARGIN and LOOK
+        (Cost(120, 0, 0), Cost(100, 0, 0)),
     ],
     ids=str,
 )
-def test_where_torch_is_faster(ours: Cost, torchs: Cost, low: float, high: float) -> None:
-    found = costs.where_torch_is_faster(ours, torchs, "")
-    assert found[:2] == pytest.approx((low, high))
-    for work in (0, 1e3, 1e5, 1e6, 1e9):
-        assert found.holds(work) == (torchs.at(work) * costs.MARGIN < ours.at(work))
+def test_torch_saves_what_its_cost_is_below_ours(
+    ours: Cost, torchs: Cost, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(costs, "of", lambda task, dtype: costs.Known(ours, torchs, "the test says so"))
+    for shape, keys in (((1, 8, 1, 64), 1), ((2, 3, 37, 64), 31), ((8, 131, 64), 131), ((1, 8, 4096, 64), 4096)):
+        costs.torch_saves.cache_clear()
+        batch_heads, queries = (8, shape[-2]) if len(shape) == 3 else (shape[0] * shape[1], shape[-2])
+        heads, work = -(-batch_heads // threads), 2 * batch_heads * queries * keys * 64 / threads
+        difference = ours.at(heads, work) - torchs.at(heads, work)
+        saved = costs.torch_saves(torch.float32, False, shape, keys, threads)
+        assert saved == pytest.approx(max(0, difference - 4 - 0.03 * torchs.at(heads, work)))
+    costs.torch_saves.cache_clear()
+
+
+def test_what_torch_saves_grows_with_the_call_and_changes_with_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(costs, "of", lambda task, dtype: asked.append(task))
+    monkeypatch.setattr(costs, "cpu_features", frozenset)
+    for learns in (False, True):
+        for queries in (1, 2, 8, 9, 16, 17, 4096):
+            costs.torch_saves.cache_clear()
+            assert costs.torch_saves(torch.bfloat16, learns, (1, 2, queries, 8), 5, 2) == 0
+    few = ["one query", "few queries", "few queries", "short", "short"]
+    assert asked == [*few, "forward", "forward", *(f"{task}, gradients" for task in few), "gradients", "gradients"]
+    costs.torch_saves.cache_clear()
 
 
 @pytest.mark.slow
@@ -200,8 +264,8 @@ def test_where_torch_is_faster(ours: Cost, torchs: Cost, low: float, high: float
 def test_every_task_of_every_dtype_is_measured() -> None:
     seen: list[tuple[int, int]] = []
     measured = tuning.measure(0.01, lambda done, total: seen.append((done, total)))
-    assert {task for task, _ in measured} == set(figures.TASKS)
+    assert {task for task, _ in measured} == set(tasks.TASKS)
     assert len(measured) == len(seen) == seen[0][1]
     for ours, torchs in measured.values():
-        assert ours.at(1e6) > 0
-        assert torchs.at(1e6) > 0
+        assert ours.at(1, 1e6) > 0
+        assert torchs.at(1, 1e6) > 0

@@ -1,6 +1,7 @@
 """What a plan says is what runs: over every kind of problem, dtype, option and mode, `explain` against a recorder."""
 
 import io
+import math
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import clearhead
 from clearhead import kernels, masks
 from clearhead.errors import KernelError, ShapeError
 from clearhead.kernels import fast_path, plan
-from clearhead.kernels.measured import costs, figures
+from clearhead.kernels.measured import costs, tasks
 from clearhead.kernels.native import cpu_targets
 from clearhead.kernels.native.library import library
 from clearhead.kernels.portable import blockwise
@@ -95,8 +96,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     if library is not None:
         watch(library, "fast_forward", lambda args: native(plan.FAST_PATH, args))
         watch(library, "forward", lambda args: native(None, args))
-    for name in ("_sdpa", "_flash"):
-        watch(fast_path, name, lambda args: (record.paths.append(plan.TORCH_FUNCTION), record.kernels.add("torch")))
+    watch(fast_path, "_flash", lambda args: (record.paths.append(plan.TORCH_FUNCTION), record.kernels.add("torch")))
     for kernel in (TorchSdpa, Reference):
         watch(kernel, "forward", lambda args, name=kernel.name: record.kernels.add(name))
     for route, path in ROUTES.items():
@@ -110,12 +110,15 @@ def speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
     """The costs of the machine: what its CPU's rules say, or torch always faster, never, or from some size on."""
     if request.param != "as it is":
         low = {"torch always": 0.0, "torch never": torch.inf, "torch if large": 2e5}[request.param]
-        found = costs.NEVER if low == torch.inf else costs.Range(low, torch.inf, "the test says so")
-        monkeypatch.setattr(costs, "torch_is_faster", lambda task, dtype: found)
-    plan.forget_limits()
+
+        def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> float:
+            return 1000.0 if 2 * math.prod(shape) * keys >= low else 0.0
+
+        monkeypatch.setattr(costs, "torch_saves", torch_saves)
+    plan.forget_costs()
     yield request.param
     monkeypatch.undo()
-    plan.forget_limits()
+    plan.forget_costs()
 
 
 def call_of(problem: Problem) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -331,15 +334,6 @@ def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_w
         plan.forget()
 
 
-@needs_native
-def test_a_target_with_matrix_instructions_keeps_the_gradients_of_their_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
-    row = kernels.Target(0, "new", 16, ("amx-bf16",), (torch.bfloat16, torch.float32), (), False, True)
-    monkeypatch.setattr(costs, "current", lambda dtype: (row, "the test says so"))
-    monkeypatch.setattr(costs, "cpu_features", lambda: frozenset({"amx-bf16"}))
-    assert costs._rule(costs.TRAINING, torch.bfloat16) == costs.NEVER
-
-
 @pytest.mark.parametrize(("vendor", "expected"), [("intel", "converts"), ("amd", "pairs"), ("other", "pairs")])
 def test_bfloat16_is_not_multiplied_in_pairs_on_intel(
     monkeypatch: pytest.MonkeyPatch, vendor: str, expected: str
@@ -362,7 +356,6 @@ def test_bfloat16_is_not_multiplied_in_pairs_on_intel(
     finally:
         monkeypatch.undo()
         plan.forget()
-    assert costs._rule(costs.FORWARD, torch.bfloat16) == costs._rule(costs.TRAINING, torch.float32) == costs.NEVER
 
 
 def test_frames_of_a_plain_call() -> None:
@@ -393,7 +386,7 @@ def test_blockwise_and_functional_are_where_the_recorder_looks() -> None:
         assert callable(getattr(sys.modules[module], name))
     assert fused.plan is plan.plan
     assert blockwise.forward
-    assert figures.TASKS
+    assert tasks.TASKS
 
 
 PROGRAM = """

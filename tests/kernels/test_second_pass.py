@@ -180,7 +180,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads() -> None:
         assert torch.equal(getattr(found[0], name), getattr(found[2], name)), name
 
 
-def test_progress_is_told_and_ends_at_one(monkeypatch) -> None:
+def test_progress_is_reported_and_ends_at_one(monkeypatch) -> None:
     monkeypatch.setattr("clearhead.kernels.second_pass.CHUNK", 1)
     p, told = problem(2053, 7), []
     whole = statistics(p, kernels.run(p).lse, Wanted(received=True), told.append)

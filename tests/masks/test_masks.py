@@ -111,7 +111,7 @@ def test_windows_and_shifted_causal_masks_are_a_reach_without_a_tensor(mask, rea
     ],
     ids=repr,
 )
-def test_blocks_that_can_be_told_are_told(mask, size, wanted):
+def test_known_blocks_are_reported(mask, size, wanted):
     letters = {BlockState.EMPTY: "E", BlockState.FULL: "F", BlockState.MIXED: "M"}
     assert ["".join(letters[state] for state in row) for row in mask.blocks(L, S, size)] == wanted
 

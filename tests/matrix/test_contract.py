@@ -308,7 +308,7 @@ def test_gradients_equal_those_of_the_dense_matrix(name: str, operation: str, sm
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_topk_names_the_keys_its_weights_stand_at(name: str):
+def test_topk_names_the_keys_of_its_weights(name: str):
     case = CASES[name]
     values, keys = case.matrix(torch.float64).topk(min(4, case.keys))
     found = case.dense(torch.float64)[0].gather(-1, keys)

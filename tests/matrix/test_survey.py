@@ -40,7 +40,7 @@ def test_a_survey_gives_what_each_question_gives(name: str, dtype: torch.dtype) 
     assert told == sorted(told)
 
 
-def test_progress_is_told_while_the_lse_is_being_found_too(monkeypatch) -> None:
+def test_progress_is_reported_while_the_lse_is_being_found_too(monkeypatch) -> None:
     monkeypatch.setattr("clearhead.kernels.second_pass.CHUNK", 1)
     q, told = torch.randn(1, 2, 2053, 3), []
     A = AttentionMatrix(q, q[:, :1, :7], reach=(-1500, 3), scale=0.3)

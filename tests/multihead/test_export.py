@@ -102,10 +102,12 @@ def agree(found, wanted):
 
 
 WAYS = {"dynamo, opset 18": (True, 18), "dynamo, opset 23": (True, 23), "tracing": (False, 17)}
+EACH_WAY = [pytest.param("dynamo, opset 18", marks=pytest.mark.stress), "dynamo, opset 23", "tracing"]
+ORDERS = ["torch, clearhead", pytest.param("clearhead, torch", marks=pytest.mark.stress)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH_WAY)
 def test_what_the_function_and_the_module_offer(way, tmp_path):
     x, padding = torch.randn(2, 5, 6), torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
     args, module = (*inputs(), x, padding), AllOfThem().eval()
@@ -118,7 +120,7 @@ def test_what_the_function_and_the_module_offer(way, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", EACH_WAY)
 def test_the_module_by_itself(way, tmp_path):
     layer = clearhead.MultiheadAttention(12, 3, batch_first=True).eval()
     x = torch.randn(2, 5, 12)
@@ -149,7 +151,7 @@ def test_a_decomposition_can_be_asked_for():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["torch, clearhead", "clearhead, torch"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_a_saved_program_loads_once_clearhead_is_imported(order, tmp_path):
     args = inputs()
     torch.export.save(torch.export.export(Attend(softcap=3.0), args), tmp_path / "program.pt2")
@@ -165,7 +167,7 @@ assert not hasattr(torch.ops.clearhead, "nothing_of_this_name")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("order", ["torch, clearhead", "clearhead, torch"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_naming_the_operators_imports_nothing(order):
     script = f"""
 import sys

@@ -22,11 +22,10 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clearhead.matrix.sweep.BLOCK", 2**17)
     monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**17)
     monkeypatch.setattr("clearhead.spec.rule.PIECE", 2**15)
-    monkeypatch.setattr("clearhead.multihead.chunked_rule.ROWS", 64)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", ["alibi", pytest.param("global", marks=pytest.mark.stress), "global, alibi"])
 def test_attention_and_its_matrix_under_a_rule(rule: str) -> None:
     mask = RULES[rule]()
 

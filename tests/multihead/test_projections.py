@@ -111,7 +111,7 @@ def test_weights_that_change_are_never_stale(change):
 
 
 @torch.no_grad()
-def test_a_hook_or_another_module_in_the_output_projections_place_has_its_say():
+def test_a_hook_or_another_module_as_the_output_projection_is_used():
     ours, _ = pair(batch_first=True)
     x = inputs(True)[0]
     plain = ours(x, x, x, need_weights=False)[0]
@@ -129,7 +129,7 @@ def test_a_hook_or_another_module_in_the_output_projections_place_has_its_say():
     same(ours(x, x, x, need_weights=False)[0], 2 * plain)
 
 
-def test_another_forward_on_the_output_projection_has_its_say():
+def test_another_forward_of_the_output_projection_is_used():
     """Libraries that place layers on devices, or add adapters, put a function there."""
     ours, _ = pair(batch_first=True)
     x = inputs(True)[0]

@@ -100,7 +100,7 @@ def test_gradcheck(kernel):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("learning", [False, True])
+@pytest.mark.parametrize("learning", [pytest.param(False, marks=pytest.mark.stress), True])
 def test_opcheck(learning):
     q, k, v = inputs(requires_grad=learning)
     bias = torch.randn(L, S, requires_grad=learning)
@@ -136,7 +136,7 @@ def test_vmap_over_sinks_is_refused_clearly():
 
 
 @pytest.mark.parametrize("randomness", ["same", "different"])
-def test_dropout_inside_vmap_draws_as_it_is_told_and_backward_meets_the_same_draw(randomness):
+def test_dropout_inside_vmap_follows_randomness_and_backward_repeats_the_draw(randomness):
     query, key, value = torch.randn(3, 1, 2, 5, 7), torch.randn(1, 2, 11, 7), torch.eye(11).expand(1, 2, 11, 11)
 
     def weights(one):

@@ -139,7 +139,7 @@ def test_only_consent_lets_programs_run_unconfined(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.usefixtures("bare")
-def test_shared_use_refuses_to_run_unconfined_whoever_consents(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shared_use_refuses_to_run_unconfined_whatever_was_consented_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "_consented", False)
     sandbox.consent()
     with pytest.raises(SandboxError, match=r"cannot be confined here.*none: needs Linux"):

@@ -67,7 +67,7 @@ def test_each_kernel_is_told_what_it_gives(
 
 
 @pytest.mark.skipif("bubblewrap" not in NAMES, reason="bubblewrap is not installed, or may make no namespaces here")
-def test_bubblewrap_is_told_of_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bubblewrap_is_reported_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 0)
     told = sandbox.guarantees()
     assert "mount namespace" in told["files"]

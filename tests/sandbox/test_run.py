@@ -116,7 +116,7 @@ def test_torch_settings_do_not_travel_from_program_to_program() -> None:
 @pytest.mark.parametrize(
     "source", ["import os; os._exit(0)", "while True: pass", "import os; os.close(1)", "import sys; sys.stdout = None"]
 )
-def test_a_program_that_ends_its_batch_is_said_so(source: str) -> None:
+def test_a_program_that_ends_its_batch_is_reported(source: str) -> None:
     programs = [Program((Chunk(one),)) for one in ("print(1)", source, "print(2)")]
     assert sandbox.run_each(programs, limits=Limits(seconds=2.0)) is None
 

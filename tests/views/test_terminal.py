@@ -67,7 +67,7 @@ def test_a_head_that_is_not_there(options, said):
         printed(reading(5, layers=3, heads=5), **options)
 
 
-def test_what_was_missed_is_said():
+def test_what_was_missed_is_reported():
     class Short(Record):
         missed = (type("Missed", (), {"name": "layer.9", "reason": "has its own softmax"})(),)
 

@@ -9,12 +9,11 @@ from typing import Annotated
 import typer
 
 from clearhead import __version__, printing, scratch
-from clearhead.cli import exit_status, new, studio
+from clearhead.cli import exit_status, models, new, studio
 from clearhead.cli.check import check
 from clearhead.cli.compare import compare
 from clearhead.cli.doctor import doctor
-from clearhead.cli.export import export_pack
-from clearhead.cli.import_ import import_questions
+from clearhead.cli.exchange import export_pack, import_questions
 from clearhead.cli.see import see
 from clearhead.cli.tune import tune
 
@@ -52,6 +51,7 @@ def options(
 app.command()(see)
 app.command()(compare)
 app.add_typer(studio.command, name="studio")
+app.add_typer(models.command, name="models")
 app.command()(check)
 app.add_typer(new.command, name="new")
 app.command("export")(export_pack)

@@ -33,7 +33,9 @@ def compare(
 ) -> None:
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
     given = inputs.read_words(text, file)
+    from clearhead.capture.models.loading import DEMO_NAME
     from clearhead.views import comparison, terminal_comparison
+    from clearhead.views.page.address import lens_address
     from clearhead.views.page.html import page
 
     names = [None if name == "-" else name for name in (first, second)]
@@ -58,3 +60,7 @@ def compare(
         screen.print(terminal_comparison.one_head(result, *place, screen.width))
     elif html is None and png is None:
         console().print(terminal_comparison.overview(result))
+    if not as_json and isinstance(given, str):
+        output.tell_page(
+            lens_address(given, names[0], second=names[1] or DEMO_NAME, target=target, layer=layer, head=head)
+        )

@@ -110,12 +110,12 @@ def _installed(name: str) -> tuple[bool, str]:
 def _kernels() -> list[Finding]:
     """Return each kernel, whether this machine was measured, and the plans of a few typical calls."""
     from clearhead import kernels
-    from clearhead.kernels.measured import figures
+    from clearhead.kernels.measured import costs, figures
 
     findings = [Finding("Kernels", item.kernel, item.available, item.reason) for item in kernels.available()]
     measured = figures.load()
     works = False if measured.damaged else None
-    findings.append(Finding("Kernels", "measured costs", works, measured.reason or str(measured.path)))
+    findings.append(Finding("Kernels", "measured costs", works, costs.source()))
     return [*findings, *(Finding("Plans", name, None, _plan(*call)) for name, call in CALLS.items())]
 
 

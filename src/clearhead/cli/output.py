@@ -46,6 +46,12 @@ def draw_comparison(path: Path, comparison: Any, place: tuple[int, int] | None) 
     printing.report(f"wrote {path}")
 
 
+def tell_page(address: str | None) -> None:
+    """Say on standard error which page of the studio shows the same, where an address holds it."""
+    if address is not None:
+        printing.report(f"the same as a live page: start `clearhead studio` and open {address}")
+
+
 def plotting() -> Any:
     """Return the module that draws figures; importing it loads matplotlib."""
     from clearhead.views import plot

@@ -42,6 +42,7 @@ def see(
     from clearhead.views import terminal
     from clearhead.views.checks import check_head
     from clearhead.views.listing import listing
+    from clearhead.views.page.address import lens_address
     from clearhead.views.page.html import page
     from clearhead.views.rollout import rolled
 
@@ -65,3 +66,5 @@ def see(
         console().print(terminal.score_table(result))
     elif html is None and png is None:
         terminal.show(result, console(), layer=number, head=head)
+    if not as_json and isinstance(given, str):
+        output.tell_page(lens_address(given, model, target=target, layer=number, head=head, rollout=rollout))

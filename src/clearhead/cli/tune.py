@@ -10,7 +10,7 @@ from clearhead.cli.output import Json
 from clearhead.errors import KernelError
 
 if TYPE_CHECKING:
-    from clearhead.kernels.measured.figures import Costs
+    from clearhead.kernels.measured.tasks import Costs
 
 
 def tune(
@@ -40,20 +40,10 @@ def tune(
 
 
 def table(measured: "Costs") -> str:
-    """Return a line for each task and dtype: what a call and a million multiply-adds cost on either kernel."""
-    from clearhead.kernels.measured import costs
-
-    lines = [f"{'task':10}{'dtype':10}{'native':>24}{'torch':>24}  torch is taken"]
-    for (task, dtype), (ours, torchs) in measured.items():
-        low, high, _ = costs.where_torch_is_faster(ours, torchs, "")
-        each = (f"{cost.call:.1f} µs + {cost.work:.2f} µs" for cost in (ours, torchs))
-        lines.append(f"{task:10}{str(dtype)[6:]:10}{''.join(f'{text:>24}' for text in each)}  {_extent(low, high)}")
-    return "\n".join([*lines, "", "The first figure is for a call, the second for each million multiply-adds in it."])
-
-
-def _extent(low: float, high: float) -> str:
-    if low == float("inf"):
-        return "never"
-    if high != float("inf"):
-        return f"below {high / 1e6:.3g} million multiply-adds"
-    return "always" if low == 0 else f"from {low / 1e6:.3g} million multiply-adds on"
+    """Return a line for each task and dtype: what a call, a head and a million multiply-adds cost on either kernel."""
+    lines = [f"{'task':24}{'dtype':10}{'native, µs':>24}{'torch, µs':>24}"]
+    for (task, dtype), pair in measured.items():
+        each = (f"{cost.call:.1f} + {cost.head:.2f} + {cost.work:.1f}" for cost in pair)
+        lines.append(f"{task:24}{str(dtype)[6:]:10}{''.join(f'{text:>24}' for text in each)}")
+    about = "The three figures are for a call, for each head of it, and for each million multiply-adds, of one thread."
+    return "\n".join([*lines, "", about])

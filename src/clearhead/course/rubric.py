@@ -30,7 +30,7 @@ _SMALL = frozenset(
         """,
     )
 )
-_GAP = 3  # other words that may stand inside a phrase
+_GAP = 3  # other words that may be inside a phrase
 _REACH = 4  # words before a phrase in which a denial still reaches it
 PROSE = 0.2  # share of small words from which a run of words is a sentence
 

@@ -5,7 +5,7 @@
 """
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple, cast
 
 import torch
@@ -19,9 +19,8 @@ from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.prepare import is_causal_rule, is_simple, matrix_takes, prepare, records_operators
 from clearhead.kernels.capability import Kernel
 from clearhead.kernels.measured import costs
-from clearhead.kernels.measured.figures import DECODE, FORWARD, TRAINING
 from clearhead.kernels.native import cpu_targets
-from clearhead.kernels.native.cpu_targets import current, forced
+from clearhead.kernels.native.cpu_targets import current, forced, is_forced
 from clearhead.kernels.native.library import library, reads_tensors
 from clearhead.kernels.portable.torch_sdpa import flash_can, flash_runs
 from clearhead.kernels.problem import Problem, carries_tangent
@@ -61,30 +60,46 @@ class Plan(NamedTuple):
 
 
 # What `match` answers.
-NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY, TORCH_FASTER = range(5)
+NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER = range(4)
 # What the library answers of tensors (native/binding/fast_path.cpp).
 _UNREADABLE, _FORWARD_ONLY = 0, 1
+# What describing a call costs, in microseconds: where the fast path has only our kernel, torch's must save more.
+DESCRIBING = 50.0
+# Bound once, because `match` runs before every small attention: each look-up by name is a hundredth of its 3 µs.
+_function_modes, _dispatch_modes = torch._C._len_torch_function_stack, torch._C._len_torch_dispatch_stack
+_transforms, _is_tracing = torch._C._functorch.maybe_current_level, torch._C._is_tracing
+_is_autocast, _is_grad_enabled = torch._C._is_any_autocast_enabled, torch.is_grad_enabled
 
 
 def match(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None, grouped: bool,
-    with_lse: bool = False, learns: bool | None = None,
+    with_lse: bool = False, learns: bool | None = None, watched: bool | None = None,
 ) -> int:  # fmt: skip
-    """Which path a call on plain tensors takes: NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY or TORCH_FASTER.
+    """Which path a call on plain tensors takes: NO_MATCH, NATIVE, NATIVE_GRADIENTS or TORCH_FASTER.
 
     It matches tensors of torch's own class, or parameters, on the CPU, of one float dtype, none empty, query
     (B, H, L, D), key (B, H_kv, S, D), value (B, H_kv, S, E); a mask that spreads to (B, H, L, S), bool, float32 or of
     their dtype, or None. B may be 1 for key and value, H_kv too, and with `grouped` H_kv divides H. All may lack B, or
     B and H. It does not match a mask that learns, a call that torch records, transforms or watches, or one that needs
-    gradients and gives the lse. `learns` says whether it needs gradients; None = as autograd does.
+    gradients and gives the lse.
+
+    Args:
+        learns: whether it needs gradients; None = as autograd does.
+        watched: whether torch records, transforms or watches it; None = look. False below torch's dispatcher.
     """
     if (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_function_stack()  # from here on modes.is_watched(), without its call
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._is_tracing()
-        or torch.is_autocast_enabled("cpu")
+        (
+            watched is None
+            and (
+                torch.compiler.is_dynamo_compiling()
+                or torch.compiler._is_compiling_flag  # torch.compiler.is_compiling() asks jit as well
+                or _function_modes()  # from here on modes.is_watched(), without its call
+                or _dispatch_modes()
+                or _transforms() is not None
+                or _is_tracing()
+                or _is_autocast()
+            )
+        )
         or not (scale is None or type(scale) is float)
         or not reads_tensors
     ):
@@ -94,62 +109,48 @@ def match(
         return NO_MATCH
     if forward_ad._current_level >= 0 and carries_tangent(query, key, value, mask):
         return NO_MATCH
-    limits = _limits(forced.get(), query.dtype)
     if learns is None:
-        learns = torch.is_grad_enabled() and (
+        learns = _is_grad_enabled() and (
             query.requires_grad or key.requires_grad or value.requires_grad or (mask is not None and mask.requires_grad)
         )
-    if limits is None or (learns and with_lse):
+    if learns and with_lse:
         return NO_MATCH
-    # Torch's function takes tensors whose rows are whole, and forgets a causal mask by a scale that is not positive.
-    torch_can = readable != _FORWARD_ONLY and mask is None and not (is_causal and scale is not None and scale <= 0)
-    if limits.any and _torch_is_faster(limits, query, key, learns):
-        return TORCH_FASTER if torch_can else NO_MATCH
+    saves = _torch_saves(forced.get(), query.dtype, learns, query.shape, key.shape[-2], torch.get_num_threads())
+    if saves is None:
+        return NO_MATCH
+    if saves:
+        # Torch's function takes tensors whose rows are whole, and forgets a causal mask if the scale is not positive.
+        if readable != _FORWARD_ONLY and mask is None and not (is_causal and scale is not None and scale <= 0):
+            return TORCH_FASTER
+        if saves >= DESCRIBING:
+            return NO_MATCH
     if not learns:
         return NATIVE
-    if torch_can and query.shape[-2] == 1 == key.shape[-2]:
-        return TORCH_ONE_KEY
     return NATIVE_GRADIENTS if readable != _FORWARD_ONLY and not (mask is not None and mask.requires_grad) else NO_MATCH
 
 
-class _Limits(NamedTuple):
-    """For which sizes torch is faster in a dtype; `any` is False where it is for none."""
-
-    any: bool
-    decode: costs.Range
-    forward: costs.Range
-    training: costs.Range
-
-
-@cache
-def _limits(forced_target: str | None, dtype: torch.dtype) -> _Limits | None:
-    """None where no CPU target computes the dtype."""
+@lru_cache(4096)
+def _torch_saves(
+    forced_target: str | None, dtype: torch.dtype, learns: bool, shape: torch.Size, keys: int, threads: int
+) -> float | None:
+    """The microseconds that torch's function saves, 0.0 where it saves none; None where no CPU target has the dtype."""
     if current(dtype)[0] is None:
         return None
-    runs = flash_runs(dtype)
-    ranges = [costs.torch_is_faster(task, dtype) if runs else costs.NEVER for task in (DECODE, FORWARD, TRAINING)]
-    return _Limits(any(each != costs.NEVER for each in ranges), *ranges)
-
-
-def _torch_is_faster(limits: _Limits, query: Tensor, key: Tensor, learns: bool) -> costs.Range | None:
-    """The range of sizes that a call falls into, where torch is faster for it."""
-    if not limits.any:
-        return None
-    length = query.shape[-2]
-    slower = limits.training if learns else limits.decode if length <= costs.FEW_QUERIES else limits.forward
-    return slower if slower.holds(2 * query.numel() * key.shape[-2]) else None
+    if is_forced() or not flash_runs(dtype):
+        return 0.0
+    return costs.torch_saves(dtype, learns, tuple(shape), keys, threads)
 
 
 def forget() -> None:
     """Look at the environment, the targets and the measured costs anew at the next call."""
     cpu_targets.forget()
     costs.forget()
-    forget_limits()
+    forget_costs()
 
 
-def forget_limits() -> None:
+def forget_costs() -> None:
     """Ask costs.py anew at the next call."""
-    _limits.cache_clear()
+    _torch_saves.cache_clear()
 
 
 def needs_gradients(*tensors: Tensor | None) -> bool:
@@ -233,15 +234,19 @@ def _slower(kernel: Kernel, problem: Problem) -> str | None:
     """Why torch's function is faster than a kernel for a problem that both compute, in one line; None if it is not."""
     if not kernel.has_targets:
         return None
-    limits = _limits(forced.get(), problem.query.dtype)
-    if limits is None or not limits.any:
-        return None
-    slower = _torch_is_faster(limits, problem.query, problem.key, problem.learns())
+    call = _sizes(problem.query, problem.key, problem.learns())
     # What torch's function cannot compute, the torch kernel does in float32, a block at a time, which is slower still:
     # a soft cap of 30 on bfloat16 (1, 8, 512, 64) takes 120 ms there and 33 here (one thread of a Xeon with AMX).
-    if slower is None or not flash_can(problem) or (torch.is_grad_enabled() and problem.attention.learning()):
+    # Few microseconds are not saved either: both kernels' backward passes are Python here.
+    saves = _torch_saves(*call) or 0.0
+    if saves < DESCRIBING or not flash_can(problem) or (torch.is_grad_enabled() and problem.attention.learning()):
         return None
-    return slower.reason
+    return costs.why(*call[1:])
+
+
+def _sizes(query: Tensor, key: Tensor, learns: bool) -> tuple[str | None, torch.dtype, bool, torch.Size, int, int]:
+    """What the costs of a call depend on."""
+    return forced.get(), query.dtype, learns, query.shape, key.shape[-2], torch.get_num_threads()
 
 
 def _why(kernel: str | None, refused: dict[str, str]) -> str:
@@ -309,7 +314,7 @@ def explain(
     if is_simple(attn_mask, dropout_p, softcap, sinks, return_matrix, kernel):
         matched = match(query, key, value, is_causal, scale, cast("Tensor | None", attn_mask), enable_gqa, return_lse)
         if matched != NO_MATCH:
-            return _plan_of(matched, query, key)
+            return _plan_of(matched, query, key, value)
     if query.is_nested or key.is_nested or value.is_nested:
         q, k, v = (tensor.unbind()[0] for tensor in (query, key, value))
         each = explain(q, k, v, None, dropout_p, is_causal, scale, True, softcap=softcap, sinks=sinks, kernel=kernel)
@@ -325,15 +330,11 @@ def explain(
     return plan(problem, kernel)
 
 
-def _plan_of(matched: int, query: Tensor, key: Tensor) -> Plan:
+def _plan_of(matched: int, query: Tensor, key: Tensor, value: Tensor) -> Plan:
     """The plan of a call that `match` answers."""
     target, why = current(query.dtype)
-    if matched == TORCH_ONE_KEY:
-        reason = "with one query and one key the backward pass is Python's, and torch's function has none"
-        return Plan(TORCH_FUNCTION, "torch", None, reason)
     if matched == TORCH_FASTER:
-        limits = _limits(forced.get(), query.dtype)
-        slower = limits and _torch_is_faster(limits, query, key, needs_gradients(query, key))
-        return Plan(TORCH_FUNCTION, "torch", None, slower.reason if slower else "torch is faster")
+        _, *call = _sizes(query, key, needs_gradients(query, key, value))
+        return Plan(TORCH_FUNCTION, "torch", None, costs.why(*call))
     name = None if target is None else target.name
     return Plan(FAST_PATH, "native", name, f"plain tensors with at most a mask; target {name} is {why}")

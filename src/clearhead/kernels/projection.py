@@ -11,7 +11,7 @@ from torch import Tensor
 from clearhead.errors import KernelError
 from clearhead.kernels.capability import WithLinear
 from clearhead.kernels.measured import costs
-from clearhead.kernels.measured.figures import LINEAR
+from clearhead.kernels.measured.tasks import LINEAR
 from clearhead.kernels.plan import needs_gradients
 from clearhead.kernels.registry import with_linear
 
@@ -93,9 +93,10 @@ def linear_is_faster(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> b
     kernel = with_linear()
     if kernel is None or kernel.refuses_linear(x, weight, bias) is not None:
         return False
-    measured = costs.measured(LINEAR, dtype)
+    measured = costs.of(LINEAR, dtype)
     if measured is not None:
-        return not measured.holds(x.numel() * len(weight))
+        part = x.numel() * len(weight) / torch.get_num_threads()
+        return measured.ours.at(0, part) <= measured.torchs.at(0, part)
     rows = x.numel() // max(1, x.shape[-1])
     if rows < _LEAST_ROWS[dtype] or (rows == 1 and weight.numel() < _LEAST_WEIGHTS):
         return False

@@ -3,18 +3,30 @@
 import math
 import time
 from collections.abc import Callable
+from itertools import combinations
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from clearhead.kernels import fast_path, projection
-from clearhead.kernels.measured.figures import DECODE, DTYPES, FORWARD, LINEAR, TASKS, TRAINING, Cost, Costs
+from clearhead.kernels.measured.tasks import DTYPES, GRADIENT_TASKS, LINEAR, TASKS, Cost, Costs, share
 from clearhead.kernels.native.cpu_targets import current
 from clearhead.kernels.portable.torch_sdpa import torchs_own
 
-HEADS, WIDTH, OUTPUTS = 8, 64, 512
-SIZES = {DECODE: (64, 1024, 8192), FORWARD: (16, 128, 512), TRAINING: (16, 128, 512), LINEAR: (1, 16, 256)}
+WIDTH, OUTPUTS = 64, 512
+# Heads, queries and keys of each measurement: few and many of each, so that the parts of a cost can be told apart.
+SIZES = {
+    "one query": ((8, 1, 1), (48, 1, 16), (8, 1, 512), (8, 1, 4096)),
+    "few queries": ((8, 3, 3), (48, 5, 5), (8, 8, 8), (48, 7, 7), (8, 4, 512)),
+    "short": ((8, 13, 13), (48, 16, 16), (8, 13, 128), (8, 16, 512)),
+    "forward": ((8, 31, 31), (48, 31, 31), (8, 128, 128), (48, 67, 67), (8, 512, 512)),
+    "one query, gradients": ((8, 1, 1), (48, 1, 1), (8, 1, 64), (8, 1, 512)),
+    "few queries, gradients": ((8, 3, 3), (48, 5, 5), (8, 8, 8), (8, 8, 128)),
+    "short, gradients": ((8, 13, 13), (48, 13, 13), (8, 16, 16), (8, 16, 256)),
+    "gradients": ((8, 20, 20), (48, 31, 31), (8, 64, 64), (8, 128, 128), (8, 512, 512)),
+    LINEAR: ((0, 1, 0), (0, 16, 0), (0, 256, 0)),  # rows
+}
 ROUNDS = 5
 Progress = Callable[[int, int], None]
 
@@ -30,13 +42,13 @@ def measure(seconds: float = 45.0, progress: Progress | None = None) -> Costs:
     for done, (task, dtype) in enumerate(todo):
         if progress is not None:
             progress(done, len(todo))
-        points: tuple[list[tuple[float, float]], ...] = ([], [])
+        points: tuple[list[tuple[int, float, float]], ...] = ([], [])
         for size in SIZES[task]:
-            ours, torchs, work = _ways(task, dtype, size)
+            ours, torchs, part = _ways(task, dtype, *size)
             with torchs_own():
                 best = _best(ours, torchs, seconds / len(todo) / len(SIZES[task]))
             for line, microseconds in zip(points, best, strict=True):
-                line.append((work, microseconds))
+                line.append((*part, microseconds))
         measured[task, dtype] = fit(points[0]), fit(points[1])
     return measured
 
@@ -46,25 +58,28 @@ def _dtypes(task: str) -> list[torch.dtype]:
     return [dtype for dtype in dtypes if task != LINEAR or dtype is not torch.float64]
 
 
-def _ways(task: str, dtype: torch.dtype, size: int) -> tuple[Callable[[], Any], Callable[[], Any], float]:
-    """Ours and torch's of a task, and how many multiply-adds it takes."""
+def _ways(
+    task: str, dtype: torch.dtype, heads: int, length: int, keys: int
+) -> tuple[Callable[[], Any], Callable[[], Any], tuple[int, float]]:
+    """Ours and torch's of a task, and how many heads and multiply-adds a thread computes."""
+    threads = torch.get_num_threads()
     if task == LINEAR:
-        x, weight = torch.randn(size, OUTPUTS, dtype=dtype), torch.randn(OUTPUTS, OUTPUTS, dtype=dtype)
-        return (lambda: projection.natively(x, weight, None)), (lambda: F.linear(x, weight)), size * OUTPUTS**2
-    length, keys = (1, size) if task == DECODE else (size, size)
-    query = torch.randn(1, HEADS, length, WIDTH, dtype=dtype)
-    key, value = torch.randn(2, 1, HEADS, keys, WIDTH, dtype=dtype)
+        x, weight = torch.randn(length, OUTPUTS, dtype=dtype), torch.randn(OUTPUTS, OUTPUTS, dtype=dtype)
+        part = 0, length * OUTPUTS**2 / threads
+        return (lambda: projection.natively(x, weight, None)), (lambda: F.linear(x, weight)), part
+    query = torch.randn(1, heads, length, WIDTH, dtype=dtype)
+    key, value = torch.randn(2, 1, heads, keys, WIDTH, dtype=dtype)
     call = (query, key, value, False, WIDTH**-0.5)
-    work = HEADS * length * keys * 2 * WIDTH
-    if task != TRAINING:
-        return (lambda: fast_path.native_forward(*call)), (lambda: fast_path.torch_flash(*call)), work
+    part = share(heads, length, keys, WIDTH, threads)
+    if task not in GRADIENT_TASKS.values():
+        return (lambda: fast_path.native_forward(*call)), (lambda: fast_path.torch_flash(*call)), part
     leaves = [tensor.requires_grad_() for tensor in (query, key.clone(), value.clone())]
     upstream = torch.randn(query.shape, dtype=dtype)
 
     def trained(compute: Callable[..., torch.Tensor]) -> Callable[[], Any]:
         return lambda: torch.autograd.grad(compute(*leaves, False, WIDTH**-0.5), leaves, upstream)
 
-    return trained(fast_path.native_with_gradients), trained(fast_path.torch_flash), work
+    return trained(fast_path.native_with_gradients), trained(fast_path.torch_flash), part
 
 
 def _best(ours: Callable[[], Any], torchs: Callable[[], Any], seconds: float) -> tuple[float, float]:
@@ -89,19 +104,21 @@ def _best(ours: Callable[[], Any], torchs: Callable[[], Any], seconds: float) ->
     return best[0], best[1]
 
 
-def fit(points: list[tuple[float, float]]) -> Cost:
-    """The line through (multiply-adds, microseconds) whose relative errors are least; neither of its parts negative.
+def fit(points: list[tuple[int, float, float]]) -> Cost:
+    """The cost that is nearest to (heads, multiply-adds, microseconds), by relative errors; no part of it is negative.
 
-    >>> fit([(1e6, 12.0), (2e6, 22.0), (9e6, 92.0)])
-    Cost(call=2.0, work=10.0)
+    >>> fit([(4, 1e6, 14.0), (4, 2e6, 24.0), (24, 2e6, 34.0), (4, 9e6, 94.0)])
+    Cost(call=2.0, head=0.5, work=10.0)
     """
-    rows = [(1 / y, x / 1e6 / y) for x, y in points]  # a/y + b x/y = 1
-    aa, ab, bb = (sum(r[i] * r[j] for r in rows) for i, j in ((0, 0), (0, 1), (1, 1)))
-    a, b = sum(r[0] for r in rows), sum(r[1] for r in rows)
-    determinant = aa * bb - ab * ab
-    call, work = (a * bb - b * ab) / determinant, (b * aa - a * ab) / determinant
-    if call < 0:
-        call, work = 0.0, b / bb
-    elif work < 0:
-        call, work = a / aa, 0.0
-    return Cost(round(call, 3), round(work, 4))
+    took = torch.tensor([microseconds for *_, microseconds in points], dtype=torch.float64)
+    parts = torch.tensor([(1.0, heads, work / 1e6) for heads, work, _ in points], dtype=torch.float64) / took[:, None]
+    best, least = torch.zeros(3, dtype=torch.float64), math.inf
+    for size in (1, 2, 3):  # the best of all that leave some parts out: those where one would be negative are not
+        for kept in map(list, combinations(range(3), size)):
+            solved = torch.linalg.lstsq(parts[:, kept], torch.ones_like(took)[:, None], driver="gelsd").solution[:, 0]
+            error = float((parts[:, kept] @ solved - 1).norm())
+            if solved.min() >= 0 and error < least - 1e-9:
+                best, least = torch.zeros(3, dtype=torch.float64), error
+                best[kept] = solved
+    call, head, work = best.tolist()
+    return Cost(round(call, 3), round(head, 3), round(work, 3))

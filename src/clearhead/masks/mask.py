@@ -129,7 +129,7 @@ class Mask:
 
     @property
     def mask_mod(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-        """The rule as torch's flex_attention wants it: a plain function of (b, h, q_idx, kv_idx)."""
+        """The rule as torch's flex_attention expects it: a plain function of (b, h, q_idx, kv_idx)."""
         return lambda b, h, q_idx, kv_idx: self.rule(b, h, q_idx, kv_idx)
 
     def to_block_mask(self, length: int, keys: int, *, batch: int | None = None, heads: int | None = None) -> object:

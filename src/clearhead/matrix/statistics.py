@@ -84,7 +84,7 @@ def received(logits: Logits, lse: Tensor) -> Tensor:
 
 
 def topk(logits: Logits, lse: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest weights of each row and the keys they stand at, both (B, H, L, k), largest first."""
+    """The k largest weights of each row and their keys, both (B, H, L, k), largest first."""
 
     def reduce(block: Block) -> tuple[Tensor, ...]:
         best, keys = block.logits.topk(k, dim=-1)
@@ -152,7 +152,7 @@ def distance_spread(logits: Logits, lse: Tensor, offset: int) -> Tensor:
         share = mass.masked_fill(mass == 0, 1.0)
         around = away - ((weights * away).sum(-1) / share).unsqueeze(-1)
         variance = (weights * around**2).sum(-1) / share
-        # sqrt has no slope at 0, where all the weight lies at one distance, give or take a rounding.
+        # sqrt has no slope at 0, where all the weight is at one distance, give or take a rounding.
         flat = variance <= torch.finfo(variance.dtype).eps ** 2
         return (variance.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0),)
 

@@ -51,7 +51,7 @@ def replace_attention(model: torch.nn.Module) -> Replacement:
         if isinstance(module, MultiheadAttention):
             done.left[name] = "it is ours already"
         elif is_parametrized(module):
-            done.left[name] = "its weights are parametrized, which lies in its class; replace first, then parametrize"
+            done.left[name] = "its weights are parametrized, as part of its class; replace first, then parametrize"
         elif type(module) is not torch.nn.MultiheadAttention:
             done.left[name] = f"it is a {type(module).__name__}, whose own forward would be lost"
         else:

@@ -14,7 +14,7 @@ from clearhead.kernels.fast_path import native_forward
 from clearhead.kernels.native.call import wide
 from clearhead.kernels.native.cpu_targets import index_of, is_forced
 from clearhead.kernels.native.library import library
-from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY, match, needs_gradients
+from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, match, needs_gradients
 from clearhead.kernels.portable.blockwise import EMPTY
 from clearhead.kernels.portable.torch_sdpa import is_asked
 from clearhead.kernels.projection import project
@@ -23,8 +23,7 @@ FORWARD = "_scaled_dot_product_flash_attention_for_cpu"
 BACKWARD = "_scaled_dot_product_flash_attention_for_cpu_backward"
 MODULE = "_native_multi_head_attention"
 
-# What the plan gives to torch for one key is the Python on the way back, and torch's autograd node has none.
-_OURS = (NATIVE, NATIVE_GRADIENTS, TORCH_ONE_KEY)
+_OURS = (NATIVE, NATIVE_GRADIENTS)
 # Below this many multiply-adds a gradient takes torch's kernel, for ours gains less than its Python costs (13 tokens of
 # 8 heads, thread time on a Xeon with AVX-512: torch 118 µs; accelerated, 144 µs on torch's kernel and 162 µs on ours).
 FEW = 1 << 20
@@ -47,20 +46,11 @@ class Overrides:
 
     def functions(self) -> dict[str, Callable[..., Any]]:
         """Operator -> the function that replaces its CPU kernel: ours while it is on, else torch's."""
-        ours: dict[str, Callable[..., Any]] = {FORWARD: self.forward, BACKWARD: self.backward, MODULE: self.module}
-        return {name: self._switched(name, function) for name, function in ours.items()}
+        return {FORWARD: self.forward, BACKWARD: self.backward, MODULE: self.module}
 
     def turn_on(self) -> None:
         """Let our functions run, and count from 0."""
         self.is_on, self.counts = True, {"forward": 0, "backward": 0, "module": 0, "torch": 0}
-
-    def _switched(self, name: str, ours: Callable[..., Any]) -> Callable[..., Any]:
-        torchs = self._torchs[name].call_boxed
-
-        def function(keyset: Any, *arguments: Any, **options: Any) -> Any:
-            return (ours if self.is_on else torchs)(keyset, *arguments, **options)
-
-        return function
 
     def forward(
         self, keyset: Any, query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0, is_causal: bool = False,
@@ -68,11 +58,12 @@ class Overrides:
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Output (B, H, L, E) and lse (B, H, L), float32 or wider, 0 for a row that may attend nothing, as torch's."""
         if (
-            dropout_p != 0
+            not self.is_on
+            or dropout_p != 0
             or query.dim() != 4
             or is_asked()
             or _learn_little(query, key, value)
-            or match(query, key, value, is_causal, scale, attn_mask, True) not in _OURS
+            or match(query, key, value, is_causal, scale, attn_mask, True, watched=False) not in _OURS
         ):
             call = (query, key, value, dropout_p, is_causal)
             return self._torch(FORWARD, keyset, *call, attn_mask=attn_mask, scale=scale)
@@ -93,11 +84,12 @@ class Overrides:
         # A hook on saved tensors may lay them out anew, and torch's kernel reads rows alone.
         query, key, value, out = _in_rows(query), _in_rows(key), _in_rows(value), _in_rows(out)
         if (
-            dropout_p != 0
+            not self.is_on
+            or dropout_p != 0
             or is_asked()
             or _are_few(query, key)
             or not _fit(query, grad_out, out, logsumexp)
-            or match(query, key, value, is_causal, scale, attn_mask, True, learns=True) not in _OURS
+            or match(query, key, value, is_causal, scale, attn_mask, True, learns=True, watched=False) not in _OURS
         ):
             call = (grad_out, query, key, value, out, logsumexp, dropout_p, is_causal)
             return self._torch(BACKWARD, keyset, *call, attn_mask=attn_mask, scale=scale)
@@ -122,14 +114,14 @@ class Overrides:
             query, key, value, embed_dim, num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, mask, need_weights,
             average_attn_weights, mask_type,
         )  # fmt: skip
-        if need_weights or not (query is key is value) or is_asked():
+        if not self.is_on or need_weights or not (query is key is value) or is_asked():
             return self._torch(MODULE, keyset, *arguments)
         if not _are_layer(query, embed_dim, num_head, *arguments[5:9]) or (mask is not None and mask_type is None):
             return self._torch(MODULE, keyset, *arguments)
         with torch.no_grad():
             allow = None if mask is None else _allow(mask, mask_type)
             like_heads = query.unflatten(-1, (num_head, -1)).transpose(1, 2)  # sizes and dtype of the projections
-            if match(like_heads, like_heads, like_heads, False, None, allow, False) != NATIVE:
+            if match(like_heads, like_heads, like_heads, False, None, allow, False, watched=False) != NATIVE:
                 return self._torch(MODULE, keyset, *arguments)
             self.counts["module"] += 1
             heads = project(query, qkv_weight, qkv_bias).unflatten(-1, (3, num_head, -1)).permute(2, 0, 3, 1, 4)
@@ -138,7 +130,8 @@ class Overrides:
             return project(out.transpose(1, 2).flatten(-2), proj_weight, proj_bias), None
 
     def _torch(self, name: str, keyset: Any, *arguments: Any, **options: Any) -> Any:
-        self.counts["torch"] += 1
+        if self.is_on:
+            self.counts["torch"] += 1
         return self._torchs[name].call_boxed(keyset, *arguments, **options)
 
 

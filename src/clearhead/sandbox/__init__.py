@@ -14,14 +14,15 @@ from clearhead.sandbox.child import batch
 from clearhead.sandbox.confinement.grants import hide
 from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Program, Raised, Tested
 from clearhead.sandbox.processes import gate, watch
+from clearhead.sandbox.processes.cancel import Cancelled, cancelled_by
 from clearhead.sandbox.processes.gate import capacity, needs, share
 
 DEFAULT = Limits()
 
 __all__ = [
-    "DEFAULT", "MIB", "Backend", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised", "SandboxError",
-    "Tested", "available", "backend", "capacity", "consent", "explain", "guarantees", "hide", "judge", "judge_each",
-    "must_confine", "run", "run_each", "share", "warm",
+    "DEFAULT", "MIB", "Backend", "Cancelled", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised",
+    "SandboxError", "Tested", "available", "backend", "cancelled_by", "capacity", "consent", "explain", "guarantees",
+    "hide", "judge", "judge_each", "must_confine", "run", "run_each", "share", "warm",
 ]  # fmt: skip
 
 
@@ -93,7 +94,7 @@ def run_each(
         torch's own: then run them one by one. A program may still see what an earlier one left behind; if that
         matters, compare with the opposite order.
 
-    >>> [one.stdout for one in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
+    >>> [outcome.stdout for outcome in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
     ['1\\n', '2\\n']
     """
     how, confined = starter(preload, salt, name)
@@ -187,7 +188,7 @@ def judge_each(
 
     >>> tests = [Chunk("assert double(3) == 6")]
     >>> cases = [([Chunk(f"def double(x): return {n} * x")], tests) for n in (2, 3)]
-    >>> [one.passed for one in judge_each(cases)]
+    >>> [verdict.passed for verdict in judge_each(cases)]
     [True, False]
     """
     given = [[Program(tuple(side)) for side in sides] for sides in zip(*cases, strict=True)]

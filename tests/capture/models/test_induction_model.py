@@ -24,7 +24,7 @@ def test_the_probe_finds_its_induction_heads(small):
     assert found[0].max() < 0.1
 
 
-def test_they_stand_on_a_previous_token_head(small):
+def test_they_build_on_a_previous_token_head(small):
     """Olsson et al. 2022: a head of the layer before copies the previous token; without it there is no induction."""
     reading = capture.read(small, LINE + LINE)
     rows = {(row.layer, row.head): row for row in capture.scores(reading)}

@@ -272,7 +272,7 @@ def outcome(number: int, longest: bool, key: str) -> Outcome:
     return Outcome(proved.item_id, "", proved)
 
 
-def test_guessing_by_length_or_place_is_said() -> None:
+def test_guessing_by_length_or_place_is_reported() -> None:
     fair = [outcome(n, n % 3 == 0, "abc"[n % 3]) for n in range(9)]
     assert packs.guessable(fair) == []
     assert "longest in 9 of 9" in packs.guessable([outcome(n, True, "abc"[n % 3]) for n in range(9)])[0]

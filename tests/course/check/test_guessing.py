@@ -20,22 +20,22 @@ def test_equal_options_give_nothing_away() -> None:
     assert guessable(pack(*[("Which?", ("alpha", "gamma", "delta"))] * 9)) == []
 
 
-def test_the_shortest_is_said() -> None:
+def test_the_shortest_is_reported() -> None:
     said = guessable(pack(*[("Which?", ("it", "this one", "that one"))] * 9))
     assert any("the shortest in 9 of 9" in one for one in said)
 
 
-def test_absolute_words_in_wrong_options_are_said() -> None:
+def test_absolute_words_in_wrong_options_are_reported() -> None:
     said = guessable(pack(*[("Which?", ("it grows", "it only grows", "it never grows"))] * 9))
     assert any("absolute words" in one and "100% of the wrong" in one for one in said)
 
 
-def test_the_only_option_that_takes_up_the_question_is_said() -> None:
+def test_the_only_option_that_takes_up_the_question_is_reported() -> None:
     said = guessable(pack(*[("What does the softmax do?", ("softmax first", "scale first", "scales last!"))] * 9))
     assert any("alone has a term" in one and "9 of 9" in one for one in said)
 
 
-def test_the_only_option_without_a_term_is_said() -> None:
+def test_the_only_option_without_a_term_is_reported() -> None:
     said = guessable(pack(*[("Which?", ("a plain sum!", "attention: a", "attention: b"))] * 9))
     assert any("alone lacks a term" in one and "9 of 9" in one for one in said)
 

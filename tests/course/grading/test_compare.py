@@ -21,6 +21,10 @@ from clearhead.course.grading.compare import same_output, same_result
         ("2362368", "2,362,368"), ("2,362,368", "2,362,368"), ("2 362 368 bytes", "2,362,368 bytes"),
         ("[100,200]", "[100, 200]"), ("−0.5", "-0.5"), ("−∞", "-inf"),
         ("must be positive", "ValueError: the scale must be positive"), ("out\nKeyError", "out\nKeyError: 'a'"),
+        ("1/4", "0.25"), ("1 / 3", "0.333"), ("25%", "0.25"), ("12.5 %", "0.125"), ("two", "2"), ("head Three", "3"),
+        ("2^10", "1024"), ("10**-2", "0.01"), ("[1/2, 1/2]", "[0.5, 0.5]"), ("-1/2", "-0.5"),
+        ("0.7311", "0.73"), ("[0.66524, 0.24473, 0.09003]", "[0.665, 0.245, 0.09]"), ("10.00033", "10.0003"),
+        ("0.21863", "0.2186"),
     ],
 )  # fmt: skip
 def test_the_same(typed: str, right: str) -> None:
@@ -46,6 +50,8 @@ def test_words_that_label_a_value_may_be_left_out_or_added(typed: str, right: st
         ("hello", "hello world"), ("TypeError", "ValueError: bad"), ("bad thing", "ValueError: something else"),
         ("2.362.368", "2,362,368"), ("2362,368", "2362.368"), ("0.94", "0.9394"), ("8 times more", "8 times fewer"),
         ("key 2", "key 1"), ("not 3", "3"), ("3 or 4", "3"), ("3, 5", "5 of 3"), ("failed 3", "ok 3"),
+        ("1/0", "0"), ("1/4", "0.5"), ("50%", "0.05"), ("three", "2"), ("2^10", "20"), ("0.7361", "0.73"),
+        ("0.52", "0.5"), ("3.2", "3"), ("0.21871", "0.2186"), ("2^9999", "1"),
         ("False", "True"), ("error", "ValueError: bad"), ("", "ValueError"), ("-1", "1"), ("nan", "0"),
     ],
 )  # fmt: skip

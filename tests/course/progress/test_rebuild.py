@@ -157,7 +157,7 @@ def test_an_edit_in_meaning_queues_the_item_again_and_a_cosmetic_one_does_not() 
     assert answered.items["a"].state != "changed"
 
 
-def test_mastery_wants_a_delayed_success() -> None:
+def test_mastery_needs_a_delayed_success() -> None:
     same_day = [attempt(n, "c", True, START + timedelta(minutes=n)) for n in range(6)]
     assert rebuild(ITEMS, same_day).concepts["z"].level == "good"
     next_day = [*same_day, attempt(9, "c", True, START + DAY)]

@@ -72,7 +72,7 @@ def test_programs_and_figures_share_a_namespace_in_order() -> None:
         ("svg = 1 / (n - 2)\n", "ZeroDivisionError"),
     ],
 )
-def test_a_figure_that_must_not_stand_in_a_page_is_refused_at_its_line(source: str, said: str) -> None:
+def test_a_figure_that_must_not_be_in_a_page_is_refused_at_its_line(source: str, said: str) -> None:
     with pytest.raises(ProofError, match=said) as caught:
         prove_page(page(("python figure over=n at=1,2", source)), PACK)
     assert caught.value.line == 2

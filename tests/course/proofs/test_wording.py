@@ -30,6 +30,10 @@ def proofs(name: str, *values: str) -> list[Proved]:
         ("Each weight is either dropped, or doubled.", "rate", ("0.5", "0.25")),
         ("an output matrix that treats the two heads differently", "heads", ("2", "4")),
         ("It would hide the second key.", "keys_count", ("2", "5")),
+        ("There are 6 heads to fill.", "heads", ("6", "4")),
+        ("Shared among all twelve heads.", "heads", ("12", "8")),
+        ("Each of the five words asks.", "length", ("5", "7")),
+        ("The exponentials of all three.", "row", ("[0.1, 0.9, 0.2]", "[0.2, 0.8]")),
     ],
 )
 def test_a_word_that_another_seed_makes_false_is_found(text: str, name: str, values: tuple[str, str]) -> None:
@@ -46,20 +50,37 @@ def test_a_word_that_another_seed_makes_false_is_found(text: str, name: str, val
         ("Two masks together", "heads", ("2", "4")),  # counts something else
         ("The factor is {{times}}.", "times", ("2", "3")),  # the number comes from the run
         ("Multiply the two, key by key.", "row", ("[0.1, 0.9]", "[0.2, 0.8]")),
+        ("The second row of the mask.", "lengths", ("[2, 3]", "[1, 2, 3]")),  # an ordinal counts no list
+        ("`6 heads` and $6$ heads", "heads", ("6", "4")),
+        ("0.6 heads on average", "heads", ("6", "4")),
     ],
 )
 def test_a_word_that_stays_true_is_not(text: str, name: str, values: tuple[str, str]) -> None:
     assert stale_word(text, proofs(name, *values)) == ""
 
 
-@pytest.mark.parametrize("text", ["falls to 0.0000000", "`[[0.8, 0.19999999999999996]]`", "-0.30000001192092896"])
-def test_a_number_nobody_would_write_is_found(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["falls to 0.0000000", "`[[0.8, 0.19999999999999996]]`", "-0.30000001192092896", "it is 2e-21 there", "0e+00 off",
+     "the gradient is [-0.0, 0.1]", "262144 numbers", "Behind them come 1 places of padding.", "a text of 32000"],
+)  # fmt: skip
+def test_a_number_no_author_would_write_is_found(text: str) -> None:
     assert odd_number(text)
 
 
-@pytest.mark.parametrize("text", ["0.00000003", "3e-08", "1.25", "0.0", "0.001 and 12,345.678", "v0.00000000001234"])
+@pytest.mark.parametrize(
+    "text",
+    ["0.00000003", "`1e-05`", "1.25", "0.0", "0.001 and 12,345.678", "v0.00000000001234", "a - 0", "x[-1]", "-0.5",
+     "```text\n262144\n```", "8192 tokens", "$10000^{2}$", "2 +1 keys", "1 key"],
+)  # fmt: skip
 def test_a_number_somebody_would_write_is_not(text: str) -> None:
     assert not odd_number(text)
+
+
+def test_what_a_program_prints_may_be_ungrouped_but_not_noisy() -> None:
+    assert not odd_number("16640 16640", sentence=False)
+    assert odd_number("[4.5e-05, 0.1]", sentence=False)
+    assert odd_number("[-0.0, 1.0]", sentence=False)
 
 
 def test_a_row_that_misses_one_by_rounding_is_found_in_a_stem_alone() -> None:

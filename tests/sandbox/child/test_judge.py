@@ -47,7 +47,7 @@ def test_a_wrong_program_hears_why() -> None:
     ]
 
 
-def test_raises_wants_an_exception_of_its_kind_and_words_in_any_case() -> None:
+def test_raises_needs_an_exception_of_its_kind_and_words_in_any_case() -> None:
     assert judge("def double(x): return 42").tests[1].message == "nothing was raised; TypeError was expected"
     for says, passed in (("A NUMBER", True), ("", True), ("a text", False)):
         assert judge(RIGHT, f"with raises(TypeError, {says!r}):\n    double('x')").passed == passed, says

@@ -122,7 +122,7 @@ def test_what_is_nested_too_deep_travels_as_a_handle_and_is_not_decoded() -> Non
         wire.decode(deep, no_handle)
 
 
-def test_a_programs_names_stand_behind_pythons_own_and_the_libraries() -> None:
+def test_a_programs_names_come_after_pythons_own_and_the_libraries() -> None:
     theirs = SimpleNamespace(len=lambda _: 99, torch="theirs", math="theirs", attend=lambda x: x + 1)
     names = judging.Names(learner=theirs)
     exec("found = len([1, 2]), torch.__name__, math.pi > 3, attend(4)", names)

@@ -1,7 +1,7 @@
 """Attacks on the sandbox. Each prints BREACH if it gets anywhere; `Target` holds what it must not reach.
 
 They show that a door is open and leave things as they were, for the day one does get through.
-Run as a module (with the name of a back end, if not the best is meant), it tries them all as whoever runs it and
+Run as a module (with the name of a back end, if not the best is meant), it tries them all as the user who runs it and
 prints those that got through. More attacks are in attacks_signals.py, attacks_kernel.py and attacks_limits.py.
 """
 

@@ -1,4 +1,4 @@
-"""Every attack is stopped: as whoever runs the tests, and, where that is root, as an ordinary user too."""
+"""Every attack is stopped: as the user who runs the tests, and, where that is root, as an ordinary user too."""
 
 import contextlib
 import json

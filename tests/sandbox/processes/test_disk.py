@@ -166,7 +166,7 @@ def test_the_kernel_bounds_a_folder_that_is_a_tmpfs(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("tmpfs", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_files_are_there_and_a_full_disk_is_told(name: str, tmpfs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_there_and_a_full_disk_is_reported(name: str, tmpfs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "TMPFS", tmpfs)
     done = sandbox.run("print(open('d/a').read()); open('b', 'w').write('b')", files=[("d/a", b"given")], name=name)
     assert (done.stdout, done.ok) == ("given\n", True), done

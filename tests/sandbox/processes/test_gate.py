@@ -87,7 +87,7 @@ def test_a_large_request_is_not_overtaken_for_ever() -> None:
     assert large.granted.is_set()
 
 
-def test_who_no_longer_waits_holds_nobody_up() -> None:
+def test_a_caller_that_gave_up_holds_up_no_other() -> None:
     one = Gate(programs=1, memory=100)
     first, second, third = (one.ask(owner, 1, 1) for owner in ("ada", "bob", "eve"))
     one.leave(second)

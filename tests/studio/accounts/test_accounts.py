@@ -197,6 +197,10 @@ def test_nobody_opens_a_folder_of_the_server_by_the_lens(shared: TestClient) -> 
     for kind in ("application/json", "application/vnd.api+json"):
         read = ada.client.post("/lens/read?model=induction", content=wanted, headers={**headers, "content-type": kind})
         assert "its own models only" in read.text, kind
+    for path in ("/lens/write", "/lens/write/rows", "/lens/write/heads"):
+        body = {"prompt": "x", "model": "/etc", "layer": 0, "head": 0}
+        assert "its own models only" in ada.client.post(path, json=body, headers=headers).text, path
+    assert "its own models only" in ada.get("/lens/write?plain=1&prompt=x&model=/etc")
     assert ada.client.post("/lens/trust", json={"model": "x"}, headers=headers).status_code == 422
 
 
@@ -267,6 +271,6 @@ def test_the_address_is_the_one_a_browser_takes(given: dict[str, object], addres
     assert settings.address(9) == settings.invites_to(9) == address
 
 
-def test_a_certificate_wants_its_key(tmp_path: Path) -> None:
+def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="both --certificate and --key"):
         Settings(certificate=tmp_path / "c.pem")

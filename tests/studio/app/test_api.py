@@ -25,7 +25,10 @@ from studio.sample import PROVED
 SITTING = "0b9a6a0e-6d3c-4d0e-8a57-6a3c6d3f7b11"
 # These compute for up to seconds where what they are sent makes sense: a model is run, a curve measured. They are sent
 # fewer requests, and what would make them compute is small: two points of a curve, one short text, the demo models.
-LONG = ("/experiments/", "/lens/read", "/lens/data", "/lens/answer", "/lens/picture", "/attempts/{attempt_id}/head")
+LONG = (
+    "/experiments/", "/lens/read", "/lens/data", "/lens/answer", "/lens/picture", "/lens/write",
+    "/attempts/{attempt_id}/head",
+)  # fmt: skip
 SHORT_RUN, LONG_RUN = 8, 400  # cases for each of the routes
 FEW, FEW_LONG = 3, 40  # for those
 
@@ -55,6 +58,8 @@ SMALL = {
     "model": ["", "induction", "no/such model"],
     "second": ["", "", "induction"],
     "text": ["", " ", "\0", "the cat sat", "é ⟦ab", "\ufffe"],
+    "prompt": ["", " ", "\0", "the cat", "é ⟦ab", "\ufffe"],
+    "typed": ["", " sat", "⟦"],
 }
 
 

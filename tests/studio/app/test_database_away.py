@@ -3,14 +3,19 @@
 import importlib.util
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from html import unescape
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert, select
 from starlette.testclient import TestClient
 
 from clearhead import sandbox
+from clearhead.errors import StoreError
 from clearhead.studio.app.application import create
+from clearhead.studio.learner import database
+from clearhead.studio.learner.tables import waits
 from clearhead.studio.web.settings import Settings
 from studio import postgresql
 from studio.accounts.test_accounts import WORD, Learner, accounts, learner
@@ -53,6 +58,34 @@ def fields(page: str) -> dict[str, str]:
     found = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)">', page))
     found |= dict(re.findall(r'<textarea[^>]* name="([^"]+)"[^>]*>\n(.*?)</textarea>', page, re.S))
     return {name: unescape(value) for name, value in found.items()}
+
+
+@pytest.mark.slow
+def test_connections_of_a_server_that_was_restarted_are_opened_anew(
+    visitor: Visitor, server: postgresql.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "IDLE", 0.0)
+    pool = visitor.context.store.database.engine
+    with pool.connect(), pool.connect():
+        pass
+    with Away(server):
+        pass
+    with ThreadPoolExecutor(2) as threads:
+        assert all(threads.map(lambda _: visitor.context.store.kept("none") == "", range(8)))
+    visitor.context.store.keep("a", "b")
+    assert visitor.context.store.kept("a") == "b"
+
+
+@pytest.mark.slow
+def test_a_transaction_is_all_or_nothing(visitor: Visitor) -> None:
+    """Connections commit each statement unless they write."""
+    kept = visitor.context.store.database
+    row = {"key": "a", "failures": 1, "last": 0.0}
+    with pytest.raises(StoreError), kept.writing() as connection:
+        connection.execute(insert(waits), [row, row])
+    with kept.reading() as connection:
+        assert connection.execute(select(waits)).all() == []
+        assert connection.exec_driver_sql("show transaction_isolation").scalar_one() == "read committed"
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The command as a person runs it: the address, a taken port, Ctrl-C, a second start."""
 
+import contextlib
 import os
 import re
 import resource
@@ -141,6 +142,27 @@ def test_a_shared_studio_on_a_real_socket_from_the_invitation_to_logging_out(tmp
 
 
 @pytest.mark.slow
+def test_headers_without_end_are_refused(tmp_path: Path) -> None:
+    """uvicorn would take another parser, without such a limit, where one is installed."""
+    assert serving.config(None, Settings(data=tmp_path)).http == "h11"  # type: ignore[arg-type]
+    with started(tmp_path) as (_, address, _):
+        host, port = address.removeprefix("http://").split(":")
+        for begin in (
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nA: ",
+            b"GET /",
+            b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 9999,
+        ):
+            with socket.create_connection((host, int(port)), timeout=20) as client:
+                sent = 0
+                with contextlib.suppress(ConnectionError):
+                    client.sendall(begin)
+                    while sent < 32:  # MiB
+                        client.sendall(b"a" * 2**20)
+                        sent += 1
+                assert sent < 32
+
+
+@pytest.mark.slow
 def test_kill_9_right_after_a_reply_loses_no_answer(tmp_path: Path) -> None:
     with started(tmp_path) as (running, address, _), httpx2.Client(base_url=address, timeout=60) as learner:
         question, form = ask(learner, "scale-of-logits")
@@ -158,7 +180,7 @@ def test_kill_9_right_after_a_reply_loses_no_answer(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="a disk is made full by prlimit, which is Linux's")
-def test_a_full_disk_is_told_in_a_page_and_there_is_room_again(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_a_page_and_there_is_room_again(tmp_path: Path) -> None:
     """No file of the running studio may grow: what a full disk says to SQLite."""
     with started(tmp_path) as (running, address, _), httpx2.Client(base_url=address, timeout=60) as learner:
         question, first = ask(learner, "scale-of-logits")
@@ -192,7 +214,7 @@ def test_a_taken_port_gets_the_next_free_one_said_in_a_line(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "host", ["1.2.3.4", "::2", "no.such.invalid", "256.1.1.1", "a b", "ä" * 99, "\udcff", "http://a"]
 )
-def test_an_address_of_another_machine_is_told_from_a_taken_port(host: str) -> None:
+def test_an_address_of_another_machine_is_distinguished_from_a_taken_port(host: str) -> None:
     with pytest.raises(OptionError, match="is not an address of this machine") as refused:
         serving.take_port(host, 8765)
     assert "[Errno" not in str(refused.value)
@@ -206,7 +228,7 @@ def test_an_empty_host_is_not_every_address() -> None:
 @pytest.mark.parametrize(
     "content", [None, b"", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"]
 )
-def test_a_certificate_that_cannot_be_used_is_said_before_anything_is_served(
+def test_a_certificate_that_cannot_be_used_is_reported_before_anything_is_served(
     tmp_path: Path, content: bytes | None
 ) -> None:
     file = tmp_path / "a.pem"
@@ -226,7 +248,7 @@ def test_a_damaged_secret_is_not_signed_with(tmp_path: Path, content: bytes) -> 
         secret_in(tmp_path)
 
 
-def test_no_free_port_is_said() -> None:
+def test_no_free_port_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 65535))
         taken.listen()

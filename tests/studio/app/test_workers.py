@@ -16,7 +16,7 @@ from clearhead.studio.accounts.users import open_users
 from clearhead.studio.app import serving
 from clearhead.studio.app.application import create
 from clearhead.studio.lens.readings import Readings, asked
-from clearhead.studio.web.context import LENSES
+from clearhead.studio.web.context import LENSES, WRITERS
 from clearhead.studio.web.settings import CORES, Settings
 from studio import postgresql
 from studio.accounts.test_accounts import WORD
@@ -161,7 +161,7 @@ def test_queues_of_several_processes_share_their_limits(
         data=tmp_path, host="0.0.0.0", database=postgresql_server.database(), workers=workers, url="http://x.example"
     )
     desks = [create(settings, library()).state.context for _ in range(2)]
-    for kind, most in {"programs": settings.programs, "experiments": 1, "lens": LENSES}.items():
+    for kind, most in {"programs": settings.programs, "experiments": 1, "lens": LENSES, "writing": WRITERS}.items():
         one, other = (context.queues[kind] for context in desks)
         assert one.at_once == other.at_once == most
         assert (one._locks is not None) == (workers > 1)

@@ -27,7 +27,7 @@ def test_a_prediction_is_set_beside_what_was_printed(visitor: Visitor) -> None:
 
 
 @pytest.mark.slow
-def test_an_exception_and_a_flood_are_told(visitor: Visitor) -> None:
+def test_an_exception_and_a_flood_are_reported(visitor: Visitor) -> None:
     page = tried(visitor, "x = 1\r\nprint(x)\r\nx / 0")
     assert "ZeroDivisionError" in page
     assert "line 3" in page

@@ -1,12 +1,15 @@
 """The end of Build: a class that passes the suite is MiniLM's layer; ours passes the same suite."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from clearhead import course, sandbox
 from clearhead.course import Item, Pack
 from clearhead.errors import SandboxError
 from clearhead.studio.explore import own_class
-from clearhead.studio.lens import demo_model
+from clearhead.studio.lens import demo_model, model_list
 from clearhead.studio.questions.question import ends_in_class
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
@@ -62,6 +65,20 @@ def test_the_class_with_minilms_parameters_attends_as_minilm(last: Item) -> None
     assert own_class._run(no_scale.source, 3).apart > 0.1
 
 
+@pytest.mark.stress
+def test_the_class_attends_as_the_chat_model_does(last: Item, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = Path(os.environ["CLEARHEAD_TEST_MODELS"])
+    if not (models / model_list.CHAT / "clearhead.json").is_file():
+        pytest.skip("the chat model is not on this machine: clearhead models fetch")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(models.parents[1]))
+    ran = own_class._run(source(last, "solution"), 23, model="chat")
+    assert ran.weights.shape[1] == 9
+    assert ran.apart <= 2**-8  # the model computes in bfloat16
+    for mutant in last.role("mutant"):
+        if mutant.misconception == "no-scale":
+            assert own_class._run(mutant.source, 23, model="chat").apart > 0.1
+
+
 def test_what_is_drawn_is_what_the_class_gave(last: Item) -> None:
     ran = own_class._run(source(last, "solution"), 3)
     drawn = next(iter(own_class._as_reading(ran, 3).record.values())).to_dense()
@@ -72,7 +89,7 @@ def test_what_is_drawn_is_what_the_class_gave(last: Item) -> None:
         assert links[0][1] == pytest.approx(row.max().item())
 
 
-def test_a_class_that_fails_there_is_told_why() -> None:
+def test_a_class_that_fails_there_is_shown_why() -> None:
     with pytest.raises(SandboxError, match="ZeroDivisionError"):
         own_class._run("class MultiHeadAttention:\n    def __init__(self, *_):\n        1 / 0\n", 0)
     with pytest.raises(SandboxError, match="the weights have shape"):

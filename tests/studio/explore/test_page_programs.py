@@ -84,7 +84,7 @@ def test_an_edited_figure_is_drawn_at_each_value_of_its_slider() -> None:
         (2, "import os\nos._exit(3)", [], "ended"),
     ],
 )
-def test_what_an_edited_program_got_wrong_is_said(place: int, source: str, printed: list[str], why: str) -> None:
+def test_what_an_edited_program_got_wrong_is_reported(place: int, source: str, printed: list[str], why: str) -> None:
     outputs, problem = again(place, source)
     assert outputs == printed
     assert why in problem

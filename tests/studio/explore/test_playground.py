@@ -51,9 +51,7 @@ def test_a_program_with_a_seed_of_its_own_is_left_as_it_is(source: str) -> None:
 
 
 @pytest.mark.parametrize("why", sorted(STOPPED))
-def test_why_a_program_was_stopped_is_said_in_words(
-    visitor: Visitor, monkeypatch: pytest.MonkeyPatch, why: str
-) -> None:
+def test_why_a_program_was_stopped_is_reported(visitor: Visitor, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     outcome = sandbox.run("print(1)")
     monkeypatch.setattr(sandbox, "run", lambda *_, **__: replace(outcome, stopped=why))
     page = run(visitor, program="print(1)")
@@ -97,7 +95,7 @@ def test_a_wrong_prediction_is_among_the_mistakes_until_it_is_put_right(visitor:
 
 
 @pytest.mark.slow
-def test_a_prediction_that_no_belief_explains_stands_beside_what_is_right(visitor: Visitor) -> None:
+def test_a_prediction_that_no_belief_explains_is_shown_beside_what_is_right(visitor: Visitor) -> None:
     run(visitor, prediction="1234.5 <b>")
     assert "You gave <code>1234.5 &lt;b&gt;</code>; it is <code>4.0</code>." in visitor.get(f"{TOPIC}/mistakes")
     run(visitor, prediction="9" * 20_000)

@@ -45,14 +45,14 @@ def test_a_prediction_that_comes_true_is_on_the_certificate(visitor: Visitor) ->
     assert "It looks one back." in proved
 
 
-def test_a_prediction_that_fails_is_said_and_is_not_proof(visitor: Visitor) -> None:
+def test_a_prediction_that_fails_is_reported_and_is_not_proof(visitor: Visitor) -> None:
     page = told(visitor.post("/project", **FORM, predicted="cat"))
     assert "Not as you said" in page
     assert "looks most at" not in told(visitor.get("/certificate"))
     assert "1 of your last 2 predictions" in told(visitor.post("/project", **FORM, predicted="dog"))
 
 
-def test_a_head_that_stays_is_said_to_stay(visitor: Visitor) -> None:
+def test_a_head_that_stays_is_reported_as_such(visitor: Visitor) -> None:
     page = told(visitor.post("/project", **{**FORM, "head": "2"}, predicted="[SEP]"))
     assert "The head did not move" in page
 

@@ -116,7 +116,7 @@ def test_a_page_that_waits_for_proofs_loads_itself_again(visitor: Visitor, addre
         ("softmaxx", "softmax"),
     ],
 )
-def test_search_forgives_a_slip_and_says_so(visitor: Visitor, typed: str, meant: str) -> None:
+def test_search_tolerates_a_typo_and_says_so(visitor: Visitor, typed: str, meant: str) -> None:
     page = visitor.get(f"/search?q={typed}")
     assert f"Shown instead: <strong>{meant}</strong>" in page
     assert f'href="{TOPIC}/read"' in page

@@ -47,7 +47,7 @@ def test_home_then_says_continue_due_and_weak(visitor: Visitor) -> None:
     assert "Scaling" in home
 
 
-def test_a_wrong_answer_is_told_why(visitor: Visitor) -> None:
+def test_a_wrong_answer_is_shown_why(visitor: Visitor) -> None:
     page = answer(visitor, visitor.get("/items/scale-of-logits"), "16.0")
     assert "Not right: you chose" in page
     assert "nothing divides the logits" in page  # what its holder believes
@@ -66,7 +66,7 @@ def test_a_wrong_answer_comes_back_and_can_be_put_right(visitor: Visitor) -> Non
     assert "1 of 3 right" in visitor.get(TOPIC)
 
 
-def test_several_right_options_want_all_of_them(visitor: Visitor) -> None:
+def test_several_right_options_are_all_needed(visitor: Visitor) -> None:
     page = visitor.get("/items/which-hold")
     assert 'type="checkbox"' in page
     assert "Not right" in answer(visitor, page, "4.0")

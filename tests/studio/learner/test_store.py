@@ -157,7 +157,7 @@ def test_whatever_is_sent_the_first_of_each_id_is_kept(opened: Open, sent: list[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("damage", ["garbage", "header", "middle"])
-def test_a_damaged_file_is_said_and_left_alone(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_file_is_reported_and_left_alone(tmp_path: Path, damage: str) -> None:
     store = in_file(tmp_path)
     for _ in range(300):
         store.record(attempt())
@@ -176,7 +176,7 @@ def test_a_damaged_file_is_said_and_left_alone(tmp_path: Path, damage: str) -> N
     assert file.read_bytes() == bytes(data)
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StoreError, match="give yourself the right to write there"):
         in_file(tmp_path / "file" / "data")
@@ -199,7 +199,7 @@ def test_a_url_of_another_kind_is_refused(tmp_path: Path, url: str) -> None:
         Database(tmp_path, url)
 
 
-def test_a_server_that_is_not_there_is_said_without_the_password(tmp_path: Path) -> None:
+def test_a_server_that_is_not_there_is_reported_without_the_password(tmp_path: Path) -> None:
     pytest.importorskip("psycopg")
     with pytest.raises(StoreError, match="see that the server runs") as refused:
         Database(tmp_path, f"postgresql://ada:secret@/none?host={tmp_path}")
@@ -321,7 +321,7 @@ def test_two_studios_at_once_keep_everything_once(tmp_path: Path, database: str 
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_and_loses_nothing(tmp_path: Path, opened: Open) -> None:
+def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path, opened: Open) -> None:
     full = """
 store = opened()
 keep(store)

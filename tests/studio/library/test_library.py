@@ -78,9 +78,7 @@ def test_pages_follow_a_fuller_shelf(tmp_path: Path) -> None:
         assert set(app.state.context.progress.items) == set(whole.items)
 
 
-def test_where_nothing_can_be_proved_no_answer_is_said_to_be_on_its_way(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_nothing_can_be_proved_no_answer_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise SandboxError("programs cannot be confined here")
 

@@ -106,7 +106,7 @@ def test_all_right_and_in_time_earns_the_badge(visitor: Visitor) -> None:
 
 
 @pytest.mark.slow
-def test_too_slow_is_said_and_earns_no_badge_unless_the_clock_is_off(visitor: Visitor) -> None:
+def test_too_slow_is_reported_and_earns_no_badge_unless_the_clock_is_off(visitor: Visitor) -> None:
     slow = problem_pages(visitor, "1", ("4.0",), seconds=135)
     assert "right, after the time" in slow
     assert 'class="badge"' not in slow

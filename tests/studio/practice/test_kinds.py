@@ -96,7 +96,7 @@ def test_every_kind_has_a_form_and_an_item_here(library: Library) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_right_answer_is_right_and_a_wrong_one_told_why(visitor: Visitor, library: Library, kind: str) -> None:
+def test_a_right_answer_is_right_and_a_wrong_one_shown_why(visitor: Visitor, library: Library, kind: str) -> None:
     id = of_kind(library, kind)
     for fields, expected in ((wrong, False), (right, True)):
         page = visitor.get(f"/items/{id}")
@@ -201,6 +201,35 @@ def test_a_program_runs_without_its_tests_and_no_try_is_counted(
     assert visitor.ticket(told) == visitor.ticket(page)
 
 
+def test_a_script_gets_what_a_program_printed_as_data(visitor: Visitor, library: Library) -> None:
+    page = visitor.get(f"/items/{of_kind(library, 'code')}?mode=build")
+    fields = {"csrf": visitor.token(), "ticket": visitor.ticket(page), "program": "print('hel' + 'lo')"}
+    assert visitor.client.post("/bench", data=fields, headers={"accept": "application/json"}).json() == {
+        "output": "hello"
+    }
+
+
+def test_an_unsent_program_is_there_again_until_it_is_sent_or_thrown_away(visitor: Visitor, library: Library) -> None:
+    id = of_kind(library, "code")
+    page = visitor.get(f"/items/{id}?mode=build")
+    fields = {"csrf": visitor.token(), "ticket": visitor.ticket(page), "program": "# half\r\nx = 1"}
+    assert visitor.client.post("/bench/draft", data=fields).status_code == 204
+    assert "# half\nx = 1" in visitor.get(f"/items/{id}?mode=build")
+    assert "# half" not in visitor.get(f"/items/{id}?mode=build&fresh=true")
+    assert "# half" not in visitor.get(f"/items/{id}?mode=build")
+    visitor.client.post("/bench/draft", data=fields)
+    visitor.post("/answer", ticket=visitor.ticket(page), program="# sent\nx = 2")
+    assert "# sent" in visitor.get(f"/items/{id}?mode=build")
+
+
+def test_a_failing_test_shows_what_it_called_the_program_with(visitor: Visitor, library: Library) -> None:
+    page = visitor.get(f"/items/{of_kind(library, 'code')}?mode=build")
+    told = visitor.post("/answer", ticket=visitor.ticket(page), program="def mean(xs):\n    return 3")
+    assert "What it was called with" in told
+    assert "xs = []" in told
+    assert "xs = [2, 4]" not in told  # that test passed
+
+
 def test_only_a_program_runs_without_tests(visitor: Visitor, library: Library) -> None:
     page = visitor.get(f"/items/{of_kind(library, 'choice')}")
     visitor.post("/bench", 400, ticket=visitor.ticket(page), program="print(1)")
@@ -245,7 +274,7 @@ def test_numbers_that_do_not_hold_are_not_shown(
 
 
 @pytest.mark.parametrize(("kind", "field"), [("worked", "step"), ("explain", "text"), ("code", "program")])
-def test_an_answer_too_long_is_refused_in_words_and_kept(
+def test_an_answer_too_long_is_refused_with_a_reason_and_kept(
     visitor: Visitor, library: Library, kind: str, field: str
 ) -> None:
     page, most = visitor.get(f"/items/{of_kind(library, kind)}"), LONGEST[field]
@@ -258,7 +287,7 @@ def test_an_answer_too_long_is_refused_in_words_and_kept(
     assert not visitor.context.history.attempts
 
 
-def test_a_typed_output_too_long_is_refused_in_words_and_kept(visitor: Visitor, library: Library) -> None:
+def test_a_typed_output_too_long_is_refused_with_a_reason_and_kept(visitor: Visitor, library: Library) -> None:
     from clearhead.studio.practice.asking import new_draft
 
     ticket = new_draft(visitor.context, library.items[of_kind(library, "predict")], "practice").but(typed=True)

@@ -170,7 +170,7 @@ def test_the_map_says_what_each_topic_needs(newcomer: Visitor) -> None:
     assert "ready to begin needs: One head" in re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", newcomer.get("/map")))
 
 
-def test_a_topic_stands_above_all_it_needs(pack: course.Pack) -> None:
+def test_a_topic_is_above_all_it_needs(pack: course.Pack) -> None:
     depth = topic_map.depths(pack)
     assert all(depth[need] < depth[topic.id] for topic in pack.topics for need in topic.needs)
     assert set(depth) == {topic.id for topic in pack.topics}

@@ -43,7 +43,7 @@ def test_colours(colour: str, ours: str) -> None:
     assert paint(colour) == ours
 
 
-def test_its_title_is_what_is_said_of_it() -> None:
+def test_its_title_is_its_description() -> None:
     svg = drawn("<title>Three &lt;bars&gt;</title>")
     assert svg.get("aria-label") == "Drawn from the run: Three <bars>"
     assert svg.get("role") == "img"

@@ -19,7 +19,11 @@ from studio.learn.test_pages import TOPIC
 from studio.practice.test_kinds import PACK, of_kind, question, right, wrong
 
 # What scripts send and read with fetch: they answer with data, and no browser shows them as a page.
-DATA = {"/lens/read", "/lens/picture", "/lens/trust", "/offline/attempts"}
+DATA = {
+    "/bench/draft",
+    "/lens/read", "/lens/picture", "/lens/trust", "/offline/attempts",
+    "/lens/write", "/lens/write/rows", "/lens/write/heads",
+}  # fmt: skip
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
 FORMS: dict[str, dict[str, str]] = {
     "/answer": {"response": "a"},
@@ -29,6 +33,7 @@ FORMS: dict[str, dict[str, str]] = {
     "/settings": {"theme": "dark", "clock": "off"},
     "/settings/start-over": {},
     "/topics/{pack_id}/{topic_id}/try": {"item": "scale-of-logits"},
+    "/topics/{pack_id}/{topic_id}/{mode}/run": {"place": "0"},
     "/bench": {"program": "print(1)"},
     "/project": {"text": "a b", "changed": "a b", "token": "a", "predicted": "b"},
     "/sittings/{kind}": {},
@@ -111,7 +116,7 @@ def test_a_question_sent_incomplete_is_shown_again_by_its_address(visitor: Visit
     assert visitor.context.store.kept_under("form:") == {}
 
 
-def test_an_answer_to_an_answered_question_is_not_taken_and_that_is_said(visitor: Visitor) -> None:
+def test_an_answer_to_an_answered_question_is_not_taken_and_that_is_reported(visitor: Visitor) -> None:
     page = visitor.get("/items/scale-of-logits")
     first = visitor.post("/answer", ticket=visitor.ticket(page), response="a")
     again = visitor.post("/answer", ticket=visitor.ticket(page), response="b")

@@ -19,6 +19,7 @@ PAGES = [
         "/settings",
         "/review",
         "/lens",
+        "/lens/write",
         "/offline",
         "/items/scale-of-logits",
         TOPIC,
@@ -29,6 +30,8 @@ PAGES = [
     f"{TOPIC}/test/0b9a6a0e-6d3c-4d0e-8a57-6a3c6d3f7b11",
     f"{TOPIC}/challenge/0b9a6a0e-6d3c-4d0e-8a57-6a3c6d3f7b11",
 ]
+WRITING = ("/lens/write", "/lens/write/rows", "/lens/write/heads")
+LENS_DATA = ("/lens/read", "/lens/picture", "/lens/trust", *WRITING)
 OTHERS = ["/static/style.css", "/static/none.css", "/manifest.webmanifest", "/service-worker.js", "/offline/cards"]
 KILOBYTES = 100  # of a page with its styles and modules, before pictures
 
@@ -91,6 +94,8 @@ POSTS = (
     "/settings",
     "/settings/start-over",
     "/bench",
+    "/bench/draft",
+    f"{TOPIC}/{{mode}}/run",
     "/project",
     "/sittings/{kind}",
     f"{TOPIC}/try",
@@ -99,7 +104,7 @@ POSTS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", [*POSTS, "/lens/read", "/lens/picture", "/lens/trust"])
+@pytest.mark.parametrize("address", [*POSTS, *LENS_DATA])
 def test_nothing_is_changed_by_a_request_from_elsewhere(visitor: Visitor, address: str) -> None:
     visitor.get("/")  # the browser has the cookie
     for headers in ({}, {"x-csrf-token": "forged"}, {"origin": "https://evil.example"}):
@@ -111,7 +116,7 @@ def test_the_list_of_forms_leaves_none_out(visitor: Visitor) -> None:
     known = {one.replace(TOPIC, "/topics/{pack_id}/{topic_id}") for one in POSTS}
     routes = visitor.client.app.openapi()["paths"].items()  # type: ignore[attr-defined]
     posts = {path for path, ways in routes if ways.keys() - {"get"}}
-    assert posts - known == {"/lens/read", "/lens/picture", "/lens/trust"}
+    assert posts - known == set(LENS_DATA)
 
 
 @pytest.mark.parametrize("token", [None, "", "forged", "other"])

@@ -29,7 +29,7 @@ BROWSER = {"accept": "text/html,application/xhtml+xml"}
         ("note", "/notes", {"item": "scale-of-logits"}),
     ],
 )
-def test_a_form_too_long_is_refused_in_words_and_kept(
+def test_a_form_too_long_is_refused_with_a_reason_and_kept(
     visitor: Visitor, kind: str, address: str, fields: dict[str, str]
 ) -> None:
     name = "text" if kind == "note" else kind

@@ -21,7 +21,7 @@ SAME = re.compile(r"\d+: ((ch(-[\w${}\[\]]+)* ?)+|from clearhead import capture|
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: file.name)
-def test_no_text_stands_bare(file: Path):
+def test_no_text_is_untranslated(file: Path):
     found = messages.bare(file.read_text(encoding="utf-8"))
     assert [text for text in found if not SAME.fullmatch(text)] == []
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +24,12 @@ from torch.overrides import TorchFunctionMode
 from clearhead.arguments import Kind, kind
 from clearhead.capture.adapters import flex_attention
 from clearhead.capture.call import Call, attention_of
+from clearhead.capture.head_outputs.replaced_outputs import before_edits, note_edit
 from clearhead.capture.softmax_tracing.frames import Outcome
 from clearhead.capture.softmax_tracing.tracer import SoftmaxTracer
+from clearhead.capture.softmax_tracing.weighted_values import WeightedValues
 from clearhead.errors import CaptureError
-from clearhead.kernels import Problem
+from clearhead.kernels import Problem, Result
 from clearhead.masks import Mask, lower
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import split_reach
@@ -42,6 +44,18 @@ _signature = inspect.signature(_mha)
 _swapping = threading.RLock()
 
 
+class Editor(Protocol):
+    """What replaces the outputs of attention."""
+
+    def edit(self, call: Call) -> Tensor | None:
+        """The output (B, L, H, D_v) that the model goes on with instead of `call.out`; None to leave it."""
+        ...
+
+    def edit_weighted(self, module: nn.Module, weighted: WeightedValues) -> Tensor | None:
+        """The same for a product of weights and values in a model's own code, in the product's own axes."""
+        ...
+
+
 class AttentionFunctionMode(TorchFunctionMode):
     """Calls `listener` with each attention computed in the module that `current` returns.
 
@@ -49,6 +63,7 @@ class AttentionFunctionMode(TorchFunctionMode):
         listener: called with each Call.
         current: returns the module that is computing attention now.
         missed: called with a module and a reason where its attention cannot be recorded.
+        editor: replaces outputs; None leaves each as it is.
     """
 
     def __init__(
@@ -56,12 +71,14 @@ class AttentionFunctionMode(TorchFunctionMode):
         listener: Callable[[Call], Any],
         current: Callable[[], nn.Module | None],
         missed: Callable[[nn.Module, str], None],
+        editor: Editor | None = None,
     ) -> None:
         super().__init__()
         self._listener = listener
         self._current = current
         self._missed = missed
-        self._tracer = SoftmaxTracer()
+        self._editor = editor
+        self._tracer = SoftmaxTracer(describe_products=editor is not None)
         self.adapter_depth = 0  # how many running modules have an adapter, which records them
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -74,14 +91,27 @@ class AttentionFunctionMode(TorchFunctionMode):
             self._guarded(self._tracer.before, func, args, kwargs)
         out = func(*args, **kwargs)
         if func is _sdpa:
-            self._report_sdpa(args, kwargs, out)
+            out = self._report_sdpa(args, kwargs, out)
         elif args and isinstance(args[0], Problem):
-            self._report_clearhead(args, out)
+            out = self._report_clearhead(args, out)
         elif flex_attention.is_flex(func):
-            self._report_flex(args, out)
+            out = self._report_flex(args, out)
         if not self.adapter_depth:
             self._guarded(self._tracer.after, func, args, kwargs, out)
+            out = self._edited_product(out)
         return out
+
+    def _edited_product(self, out: Any) -> Any:
+        """The product of weights and values that the tracer has just found in a model's own code, edited."""
+        weighted = self._tracer.take_weighted()
+        if self._editor is None or weighted is None:
+            return out
+        edited = self._editor.edit_weighted(*weighted)
+        return out if edited is None else edited
+
+    def _edited(self, call: Call, out: Tensor) -> Tensor | None:
+        """What replaces the output `out`, (B, H, L, D_v), as (B, L, H, D_v); None leaves it."""
+        return None if self._editor is None else self._editor.edit(replace(call, out=out.transpose(1, 2)))
 
     def _guarded(self, trace: Callable[..., None], *args: Any) -> None:
         """Trace what a model computes; an error in tracing is listed as missed and not raised in the model."""
@@ -105,32 +135,48 @@ class AttentionFunctionMode(TorchFunctionMode):
             self._missed(other, f"{type(other).__name__} computes its attention by itself, and {reason}")
         return outcome
 
-    def _report_sdpa(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> None:
+    def _report_sdpa(self, args: tuple[Any, ...], kwargs: dict[str, Any], out: Tensor) -> Tensor:
+        """Report a call of torch's function; returns its output, edited where an editor is given."""
         module = self._current()
-        if module is not None:
-            self._listener(describe_sdpa(module, out, *args, **kwargs))
+        if module is None:
+            return out
+        own = before_edits(out)
+        call = describe_sdpa(module, own, *args, **kwargs)
+        self._listener(call)
+        edited = self._edited(call, out if out.dim() == 4 else out[(None,) * (4 - out.dim())])
+        return out if edited is None else note_edit(out, edited.transpose(1, 2).reshape(out.shape))
 
-    def _report_flex(self, args: tuple[Any, ...], out: tuple[Tensor, ...]) -> None:
+    def _report_flex(self, args: tuple[Any, ...], out: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Report a call of flex attention, if its functions have an exact description."""
         module = self._current()
         if module is None:
-            return
+            return out
         try:
-            self._listener(flex_attention.describe(module, args, out[0]))
+            call = flex_attention.describe(module, args, before_edits(out[0]))
         except CaptureError as error:
             self._missed(module, str(error))
+            return out
+        self._listener(call)
+        edited = self._edited(call, out[0])
+        return out if edited is None else (note_edit(out[0], edited.transpose(1, 2)), *out[1:])
 
-    def _report_clearhead(self, args: tuple[Any, ...], out: Any) -> None:
+    def _report_clearhead(self, args: tuple[Any, ...], out: Any) -> Any:
         """Report Clearhead's own attention: a Problem."""
         module = self._current()
         if module is None:
-            return
+            return out
+        now = out[0] if isinstance(out, tuple) else out.out
         try:
-            call = describe_problem(module, args[0], out[0] if isinstance(out, tuple) else out.out)
+            call = describe_problem(module, args[0], before_edits(now))
         except CaptureError as error:
             self._missed(module, str(error))
-            return
+            return out
         self._listener(call)
+        edited = self._edited(call, now)
+        if edited is None:
+            return out
+        new = note_edit(now, edited.transpose(1, 2))
+        return (new, *out[1:]) if isinstance(out, tuple) else Result(new, out.lse)
 
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run and report nn.MultiheadAttention's function, whose inner calls a mode does not see."""
@@ -140,8 +186,12 @@ class AttentionFunctionMode(TorchFunctionMode):
         if not options["need_weights"]:
             with self._swapped():
                 return _mha(*args, **kwargs)
-        # With need_weights it does not call SDPA. Its result is returned as it is; a second run gives queries and keys.
+        # With need_weights it does not call SDPA. Its result is returned as it is; a second run gives queries and keys,
+        # and where heads are edited, the output.
         result = _mha(*args, **kwargs)
+        if self._editor is not None:
+            with torch._C.DisableTorchFunction(), self._swapped():
+                return _mha(**{**options, "need_weights": False})[0], result[1]
         # Other modes must not see the second run: an observer around this one has seen the first.
         with torch.no_grad(), torch._C.DisableTorchFunction(), self._swapped():
             _mha(**{**options, "need_weights": False, "training": False, "dropout_p": 0.0})
@@ -157,9 +207,7 @@ class AttentionFunctionMode(TorchFunctionMode):
 
             def reporting(*args: Any, **kwargs: Any) -> Tensor:
                 out = before(*args, **kwargs)
-                if threading.get_ident() == mine:
-                    self._report_sdpa(args, kwargs, out)
-                return out
+                return self._report_sdpa(args, kwargs, out) if threading.get_ident() == mine else out
 
             F.scaled_dot_product_attention = reporting
             try:

@@ -14,18 +14,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from clearhead.capture.adapters.function_mode import within_interface
+from clearhead.capture.adapters.function_mode import Editor, within_interface
 from clearhead.capture.call import Call, attention_of
+from clearhead.capture.head_outputs.replaced_outputs import note_edit
 
 # Called with each Call; returns the recorded matrix, which the model may return as `attentions`.
 Listener = Callable[[Call], Any]
 
-# The listeners of this thread. A new thread has none, so runs in other threads are not recorded.
+# The listeners and editors of this thread. A new thread has none, so runs in other threads are not recorded.
 _listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+_editors: ContextVar[tuple[Editor, ...]] = ContextVar("editors", default=())
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 _lock = threading.Lock()
 _observers = 0
@@ -35,14 +38,27 @@ _original: Any = None
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """While open, call `listener` with every call of the interface in this thread."""
+    with _entered(_listeners, listener):
+        yield
+
+
+@contextmanager
+def editing(editor: Editor) -> Iterator[None]:
+    """While open, let `editor` replace the outputs of the interface in this thread."""
+    with _entered(_editors, editor):
+        yield
+
+
+@contextmanager
+def _entered(entries: ContextVar[tuple[Any, ...]], entry: Any) -> Iterator[None]:
     patched = "transformers" in sys.modules  # without the library there is no model of it
     if patched:
         _install()
-    _listeners.set((*_listeners.get(), listener))
+    entries.set((*entries.get(), entry))
     try:
         yield
-    finally:  # other listeners stay: generators and exit stacks may exit in another order
-        _listeners.set(tuple(other for other in _listeners.get() if other is not listener))
+    finally:  # other entries stay: generators and exit stacks may exit in another order
+        entries.set(tuple(other for other in entries.get() if other is not entry))
         if patched:
             _remove()
 
@@ -57,7 +73,8 @@ def _install() -> None:
 
             def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
                 function = original(self, attn_implementation, default)
-                return _listened(function, attn_implementation) if _listeners.get() else function
+                watched = _listeners.get() or _editors.get()
+                return _listened(function, attn_implementation) if watched else function
 
             AttentionInterface.get_interface = get_interface
         _observers += 1
@@ -92,12 +109,23 @@ def _listened(function: Callable[..., Any], implementation: str | None) -> Calla
         call = describe(module, query, key, value, attention_mask, options, result[0], implementation)
         kept = [listener(call) for listener in _listeners.get()]
         lazy = next((matrix for matrix in kept if matrix is not None), None)
+        result = (_edited(call), *result[1:]) if _editors.get() else result
         if lazy is None or len(result) < 2 or result[1] is not None:
             return result
         # The model's kernel returns no weights: `outputs.attentions` holds the lazy matrix instead.
         return (result[0], lazy, *result[2:])
 
     return listened
+
+
+def _edited(call: Call) -> Tensor:
+    """The output of a call after each editor."""
+    assert call.out is not None  # noqa: S101 (`describe` was given it)
+    own = out = call.out
+    for editor in _editors.get():
+        edited = editor.edit(replace(call, out=out))
+        out = out if edited is None else edited.reshape(out.shape)
+    return out if out is own else note_edit(own, out)
 
 
 def uses_interface(module: nn.Module) -> bool:

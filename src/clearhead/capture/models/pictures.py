@@ -32,7 +32,7 @@ def read_picture(loaded: Loaded, picture: str | Path | bytes | Image) -> Reading
         picture: a path, the bytes of a picture file, or a PIL image.
 
     Returns:
-        The Reading; its `grid` says where each patch lies and holds the pixels as the model saw them.
+        The Reading; its `grid` says where each patch is and holds the pixels as the model saw them.
 
     Raises:
         ModelError: the model reads text, or its attention is not over one grid of patches; or the picture is not

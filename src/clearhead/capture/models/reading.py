@@ -14,8 +14,9 @@ from clearhead.capture.models.token_text import letters
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
 from clearhead.errors import ClearheadError, ModelError
-from clearhead.messages import message
+from clearhead.messages import Message, message
 
+UNKNOWN_SHOWN = 5  # parts of a text that are named in a note
 _STARTS = ("decoder_start_token_id", "bos_token_id", "pad_token_id")
 
 
@@ -134,10 +135,13 @@ def read(
             )
         else:
             loaded.model(**encoded)
+    lost = unknown_note(loaded, ids, encoded if encoded.is_fast and second is None else None, text)
     segments = encoded.sequence_ids(0) if encoded.is_fast else [0] * len(ids)
     note = None
     if loaded.has_decoder and decoder is None:
         note = message("The encoder alone is shown: its decoder reads a text of its own, given by --target (target=).")
+    if lost is not None:
+        note = lost if note is None else message("%(first)s %(second)s", first=lost, second=note)
     return Reading(
         record=record.joined(),
         tokens=letters(loaded.tokenizer, ids),
@@ -147,6 +151,31 @@ def read(
         segments=_fill(segments),
         decoder=decoder,
         note=note,
+    )
+
+
+def unknown_note(loaded: Loaded, ids: list[int], encoded: Any = None, text: str = "") -> Message | None:
+    """Return a sentence about the parts of a text that the tokenizer has no token for; None where there are none.
+
+    Args:
+        loaded: its tokenizer may have a token for what is unknown, such as [UNK].
+        ids: the tokens.
+        encoded: a fast tokenizer's output for one text, which says where each token is from; None if not known.
+        text: the text.
+    """
+    unknown = getattr(loaded.tokenizer, "unk_token_id", None)
+    places = [place for place, number in enumerate(ids) if number == unknown]
+    if unknown is None or not places:
+        return None
+    spans = [] if encoded is None else [encoded.encodings[0].offsets[place] for place in places]
+    parts = list(dict.fromkeys(text[start:stop] for start, stop in spans if stop > start))
+    shown = ", ".join(f"“{part[:20]}”" for part in parts[:UNKNOWN_SHOWN])
+    if parts == [str(loaded.tokenizer.unk_token)]:  # typed so
+        return None
+    return message(
+        "The tokenizer has no token for %(parts)s: the model reads %(token)s there.",
+        parts=shown + (" …" if len(parts) > UNKNOWN_SHOWN else "") if parts else message("part of the text"),
+        token=str(loaded.tokenizer.unk_token),
     )
 
 

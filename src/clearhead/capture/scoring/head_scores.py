@@ -25,7 +25,7 @@ class HeadScores:
         induction: weight on earlier positions that follow the query's own token (Olsson et al. 2022).
         separator: weight on the tokenizer's special tokens after the first position (Clark et al. 2019).
         breadth: entropy as a share of the most there could be: 0 = one key, 1 = all alike (narrow or broad).
-        positional: share of queries whose strongest key lies at this head's most common relative position (Voita et
+        positional: share of queries whose strongest key is at this head's most common relative position (Voita et
             al. 2019 call a head positional from 0.9).
         offset: that relative position, key minus query.
     """

@@ -64,7 +64,7 @@ def _text(
         )
     if ids.dim() != 2 or ids.shape[1] not in (size, size + 1):
         raise OptionError(
-            f"{argument} has shape {tuple(ids.shape)}, and the record speaks of {size} positions. Give (B, {size}): "
+            f"{argument} has shape {tuple(ids.shape)}, and the record has {size} positions. Give (B, {size}): "
             "every token the model read, of a generation the prompt and what was generated."
         )
     if special is not None and len(special) != ids.shape[1]:

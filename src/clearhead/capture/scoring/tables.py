@@ -1,4 +1,4 @@
-"""Head scores as the table of another library, where it is installed: pandas, polars or xarray."""
+"""Rows about heads as the table of another library, where it is installed: pandas, polars or xarray."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any
 
-from clearhead.capture.scoring.head_scores import HeadScores
 from clearhead.errors import ExtraError, OptionError
 
 LIBRARIES = ("pandas", "polars", "xarray")
 INDEX = ("layer", "head")
-COLUMNS = tuple(field.name for field in fields(HeadScores))
 
 
-def as_table(rows: Sequence[HeadScores], library: str) -> Any:
-    """The scores as a pandas or polars DataFrame, one row a head, or as an xarray Dataset over (layer, head).
+def as_table(rows: Sequence[Any], library: str, caller: str = "record.scores") -> Any:
+    """Rows of one dataclass as a pandas or polars DataFrame, or as an xarray Dataset over their `layer` and `head`.
 
     Raises:
         OptionError: library is none of these.
@@ -29,15 +27,16 @@ def as_table(rows: Sequence[HeadScores], library: str) -> Any:
         module = import_module(library)
     except ImportError as error:
         raise ExtraError(
-            f"record.scores(as_={library!r}) needs {library}. Run `pip install {library}`, or leave as_ out for a list "
-            "of HeadScores."
+            f"{caller} needs {library} for a table of {library}. Run `pip install {library}`, or use the rows as they "
+            "are, a list."
         ) from error
+    columns = tuple(field.name for field in fields(rows[0])) if rows else INDEX
     if library == "xarray":
-        return _dataset(rows, module)
-    return module.DataFrame({name: [getattr(row, name) for row in rows] for name in COLUMNS})
+        return _dataset(rows, columns, module)
+    return module.DataFrame({name: [getattr(row, name) for row in rows] for name in columns})
 
 
-def _dataset(rows: Sequence[HeadScores], xarray: Any) -> Any:
+def _dataset(rows: Sequence[Any], columns: Sequence[str], xarray: Any) -> Any:
     """A Dataset with one variable a score; NaN where a layer has fewer heads than another."""
     layers = list(dict.fromkeys(row.layer for row in rows))
     heads = sorted({row.head for row in rows})
@@ -47,7 +46,7 @@ def _dataset(rows: Sequence[HeadScores], xarray: Any) -> Any:
             INDEX,
             [[getattr(by_place.get((layer, head)), name, math.nan) for head in heads] for layer in layers],
         )
-        for name in COLUMNS
+        for name in columns
         if name not in INDEX
     }
     return xarray.Dataset(variables, coords={"layer": layers, "head": heads})

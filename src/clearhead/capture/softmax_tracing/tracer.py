@@ -8,6 +8,7 @@ softmax, or a masked softmax of the same logits; only then is the attention reco
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from clearhead.capture.softmax_tracing.fit_logits import LogitsFit
 from clearhead.capture.softmax_tracing.frames import Frame, Outcome
 from clearhead.capture.softmax_tracing.reasons import changed_weights_reason, row_count_reason, unfinished_reason
 from clearhead.capture.softmax_tracing.traces import Product, Softmax, Trace, derived, placed, tensors_in, writes
+from clearhead.capture.softmax_tracing.weighted_values import Described, WeightedValues
 
 _SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax, torch.special.softmax}
 _EXPONENTIALS = {torch.exp, Tensor.exp, torch.exp_, Tensor.exp_}
@@ -33,9 +35,15 @@ WAITING = 8
 
 
 class SoftmaxTracer:
-    """Follows products and softmaxes through the torch functions that a model's modules call."""
+    """Follows products and softmaxes through the torch functions that a model's modules call.
 
-    def __init__(self) -> None:
+    Args:
+        describe_products: whether `take_weighted` gives each product of weights and values, to be edited.
+    """
+
+    def __init__(self, *, describe_products: bool = False) -> None:
+        self._describe_products = describe_products
+        self._weighted: tuple[nn.Module, WeightedValues] | None = None
         self._frames: list[Frame] = []
         self._products: list[Product] = []
         self._softmaxes: list[Softmax] = []
@@ -125,6 +133,11 @@ class SoftmaxTracer:
         elif origins:
             self._trace_other(origins, func, args, kwargs, out)
 
+    def take_weighted(self) -> tuple[nn.Module, WeightedValues] | None:
+        """The product of weights and values that the last function was, and the module it belongs to; given once."""
+        weighted, self._weighted = self._weighted, None
+        return weighted
+
     def lost(self, error: Exception) -> None:
         """Mark the running attention as failed: tracing it raised an error, which the model must not see."""
         if self._frames:
@@ -167,7 +180,7 @@ class SoftmaxTracer:
         side = weighted[0]
         trace = traces[side]
         if len(weighted) == 1 and not self._mixes_weights(trace, product, side):
-            self._trace_weighted_values(frame, trace, product, side)
+            self._trace_weighted_values(trace, product, side, out)
             return
         both = [item for other in traces for item in other.softmaxes]
         unique = {id(item[0]): (item[0], None) for item in both}
@@ -202,7 +215,7 @@ class SoftmaxTracer:
         own = product.own(0) & product.own(1)
         return any(group and not set(group) & own for group in along)
 
-    def _trace_weighted_values(self, frame: Frame, trace: Trace, product: Contraction, side: int) -> None:
+    def _trace_weighted_values(self, trace: Trace, product: Contraction, side: int, out: Tensor) -> None:
         """Compare weights that multiply values with their softmax, and make a Call of them."""
         owners = [self._owner(softmax) for softmax, _ in trace.softmaxes]
         owner = min(owners, key=lambda item: item.depth)
@@ -226,6 +239,11 @@ class SoftmaxTracer:
             owner.failure = f"{name} {changed_weights_reason(softmax, trace.through, now, summed)}"
             return
         key = (now.storage_offset(), now.shape, now.stride()) if now is not None else ()
+        if self._describe_products and now is not None:
+            described = self._described(owner, softmax, softmax.weights.logits)
+            weighted = WeightedValues.of(out, product, side, softmax, now, described)
+            if weighted is not None:
+                self._weighted = (owner.module, replace(weighted, again=key in softmax.covered))
         softmax.covered[key] = matched.count
         if not softmax.done and sum(softmax.covered.values()) >= matched.total:
             softmax.done = True
@@ -242,6 +260,18 @@ class SoftmaxTracer:
 
     def _call(self, owner: Frame, softmax: Softmax, logits: Tensor) -> Call | str:
         """The Call of a softmax that multiplied values, or why there is none."""
+        described = self._described(owner, softmax, logits)
+        if isinstance(described, str):
+            return described
+        with torch.no_grad():
+            table, query, key = four_axes(described.product, described.roles, logits, described.groups)
+            if owner.hints.in_blocks(table.shape):
+                rows, keys = table.shape[2:]
+                return f"attends in blocks of {rows} queries and {keys} keys, which are not one matrix over its input"
+            return self._fit.call(owner.module, table, query, key)
+
+    def _described(self, owner: Frame, softmax: Softmax, logits: Tensor) -> Described | str:
+        """The product behind a softmax and the roles of its axes, or why they are not known."""
         made, axis = softmax.product, softmax.weights.axis
         known = None if made is None else placed(made, softmax.logits_layout)
         if known is None or axis is None:
@@ -253,12 +283,7 @@ class SoftmaxTracer:
         axis_roles = assign_roles(product, along, owner.hints)
         if axis_roles is None:
             return "takes its softmax along an axis that queries and keys share"
-        with torch.no_grad():
-            table, query, key = four_axes(product, axis_roles, logits, groups)
-            if owner.hints.in_blocks(table.shape):
-                rows, keys = table.shape[2:]
-                return f"attends in blocks of {rows} queries and {keys} keys, which are not one matrix over its input"
-            return self._fit.call(owner.module, table, query, key)
+        return Described(product, axis_roles, groups)
 
     def _trace_softmax(self, frame: Frame, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         given = dict(zip(("input", "dim"), args, strict=False)) | kwargs

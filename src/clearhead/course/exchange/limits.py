@@ -26,7 +26,7 @@ class Budget:
     left: int = LARGEST_IMPORT
 
     def at(self, place: str) -> Spend:
-        """A function that takes characters for what stands at this place."""
+        """Return a function that spends characters for this place."""
 
         def spend(count: int) -> None:
             self.left -= count

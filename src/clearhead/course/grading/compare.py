@@ -8,6 +8,8 @@ from functools import partial
 
 from rapidfuzz import fuzz
 
+from clearhead.course.grading.number_forms import plain_numbers
+
 Token = float | str
 _TOKEN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\binf\b|\bnan\b|[A-Za-z_][\w.]*|[\[\](){}]|[^\s,]")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d.,]\d)")  # 2,362,368: one number, and no list of three
@@ -29,8 +31,9 @@ def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     """Return whether `typed` means the same as `right`.
 
     White space, commas, the word `tensor` and its dtype do not matter; `(2, 3)`, `2x3` and `torch.Size([2, 3])` are
-    one shape, `2,362,368` and `2362368` one number; numbers may differ by `tolerance`; `unit` after a number is
-    ignored. An exception is right by its type, or by a message that means the same.
+    one shape, `2,362,368` and `2362368` one number; `1/4`, `25%` and `0.25` are one value, and a number with more
+    places than `right` has (two or more) is right if it rounds to it. Numbers may differ by `tolerance`; `unit` after
+    a number is ignored. An exception is right by its type, or by a message that means the same.
 
     >>> same_output("2x3", "torch.Size([2, 3])"), same_output("[[1,2]]", "tensor([[1., 2.]])")
     (True, True)
@@ -44,8 +47,11 @@ def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     >>> same_output("1", "key 1"), same_output("shape (3,)", "(3,)"), same_output("key 2", "key 1")
     (True, True, False)
     """
-    same = partial(_same, tolerance=tolerance)
-    return _alike(typed, right, unit, same) or _same_values(typed, right, unit, same)
+    same = partial(_precise, tolerance=tolerance)
+    return any(
+        _alike(form, right, unit, same) or _same_values(form, right, unit, same)
+        for form in dict.fromkeys((typed, plain_numbers(typed)))
+    )
 
 
 def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") -> bool:
@@ -59,6 +65,10 @@ def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     True
     """
     typed, right = _ungrouped(typed, right)
+    return any(_is_result(form, right, tolerance, unit) for form in dict.fromkeys((typed, plain_numbers(typed))))
+
+
+def _is_result(typed: str, right: str, tolerance: float, unit: str) -> bool:
     same = partial(_rounded, tolerance=tolerance)
     if _alike(typed, right, unit, same):
         return True
@@ -161,6 +171,15 @@ def _same(first: Token, second: Token, tolerance: float) -> bool:
             or (math.isnan(first) and math.isnan(second))
         )
     return first == second
+
+
+def _precise(first: Token, second: Token, tolerance: float) -> bool:
+    """Return whether two tokens are equal, or the first, with more places, rounds to the second's two or more."""
+    if isinstance(first, float) and isinstance(second, float) and math.isfinite(first) and math.isfinite(second):
+        places = _places(second)
+        if places >= 2 and _places(first) > places:
+            tolerance = max(tolerance, 0.5 * 10.0**-places)
+    return _same(first, second, tolerance)
 
 
 def _rounded(first: Token, second: Token, tolerance: float) -> bool:

@@ -54,6 +54,10 @@ class ChallengeFront(BaseModel):
     concept: Id = Field(description="id of a choice, match, order or explain item")
 
 
+WALK = "the figure that Walk shows, where the topic has no page walk.md"
+EXPERIMENTS = "what Experiment measures, the topic's own first"
+
+
 class TopicFront(BaseModel):
     """One [[topics]] table of pack.toml."""
 
@@ -63,7 +67,11 @@ class TopicFront(BaseModel):
     title: str = Field(min_length=1, max_length=80)
     summary: str = Field(min_length=1, max_length=300)
     minutes: int = Field(default=5, ge=1, le=120)
-    needs: list[Id] = Field(default_factory=list, description="topics that come before it and that it stands on")
+    needs: list[Id] = Field(default_factory=list, description="topics that come before it and that it builds on")
+    walk: Literal["", "products", "one-head", "causal", "heads"] = Field(default="", description=WALK)
+    experiments: list[Literal["scale", "hard", "heads", "length"]] = Field(
+        default_factory=list, description=EXPERIMENTS
+    )
     challenges: list[ChallengeFront] = Field(default_factory=list, description="five problems each")
 
 

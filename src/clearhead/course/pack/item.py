@@ -15,7 +15,7 @@ CLOCKS: Mapping[str, int] = {
     "explain": 300, "code": 600,
 }  # fmt: skip
 LONGEST_RUN = 30  # seconds that one program of a proof may take, however long the clock is
-# The five problems of a challenge, in the order they are put -> the kinds of item that may stand there.
+# The five problems of a challenge, in the order they are put -> the kinds of item that may be there.
 SLOTS: Mapping[str, tuple[str, ...]] = {
     "predict": ("predict",),
     "choose": ("choice",),
@@ -161,9 +161,10 @@ class Topic:
     Attributes:
         id: immutable; also the name of its folder under topics/.
         order: place in the pack, from 0.
-        needs: ids of the topics it stands on, all earlier in the pack.
+        needs: ids of the topics it builds on, all earlier in the pack.
         pages: mode -> Page.
         challenges: in the author's order; may be empty.
+        walk: which figure Walk shows; "" for none. experiments: what Experiment measures, in order.
     """
 
     id: str
@@ -174,6 +175,8 @@ class Topic:
     pages: Mapping[str, Page] = field(default_factory=dict)
     challenges: tuple[Challenge, ...] = ()
     needs: tuple[str, ...] = ()
+    walk: str = ""
+    experiments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 
+from clearhead.course.pack.blocks import fences
 from clearhead.course.pack.item import Item, Page, Topic
 
 WORDS_A_MINUTE = 200
+FIGURE_MINUTES = 0.4  # to look at a figure, and to move its slider or point at its words
 # Minutes for a first try at an item, its feedback read.
 ITEM_MINUTES: Mapping[str, float] = {
     "card": 0.5, "choice": 0.75, "predict": 1, "debug": 1.5, "tune": 1, "worked": 2, "explain": 3, "code": 6,
@@ -14,8 +16,11 @@ _READ = ("read", "walk", "why")
 
 
 def page_minutes(page: Page) -> float:
-    """Minutes to read a page; a program counts as the words it has."""
-    return len(page.text.split()) / WORDS_A_MINUTE
+    """Minutes to read a page and try its figures; a program counts as the words it has."""
+    figures = sum(
+        info == "lens" or info.split()[:2] == ["python", "figure"] for info, _, _ in fences(page.text, page.file)
+    )
+    return len(page.text.split()) / WORDS_A_MINUTE + FIGURE_MINUTES * figures
 
 
 def topic_minutes(topic: Topic, items: Iterable[Item]) -> int:

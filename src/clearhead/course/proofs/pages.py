@@ -112,7 +112,7 @@ def _agreed(page: Page, runs: Sequence[Outcome]) -> int:
 
 
 def _not_a_picture(svg: str) -> str:
-    """Why this output cannot stand in a page as a picture; "" if it can."""
+    """Why this output cannot be shown in a page as a picture; "" if it can."""
     return unsafe(svg) if svg else "draws nothing; set `svg`, or leave a matplotlib figure open"
 
 

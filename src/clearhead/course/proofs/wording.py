@@ -3,6 +3,7 @@
 Both are read from proofs, at every seed an item must hold at.
 """
 
+import ast
 import re
 from collections.abc import Iterator, Sequence
 
@@ -15,16 +16,45 @@ _WORDS = {
     "twice": 2.0, "double": 2.0, "doubles": 2.0, "doubled": 2.0, "doubling": 2.0, "halved": 2.0, "halves": 2.0,
     "second": 2.0, "squared": 2.0, "both": 2.0, "two": 2.0,
     "thrice": 3.0, "triple": 3.0, "tripled": 3.0, "third": 3.0, "cubed": 3.0, "three": 3.0,
-    "quadrupled": 4.0, "fourth": 4.0, "four": 4.0, "fifth": 5.0, "five": 5.0,
+    "quadrupled": 4.0, "fourth": 4.0, "four": 4.0, "fifth": 5.0, "five": 5.0, "sixth": 6.0, "six": 6.0, "seven": 7.0,
+    "eight": 8.0, "nine": 9.0, "ten": 10.0, "eleven": 11.0, "twelve": 12.0,
 }  # fmt: skip
-_WORD = re.compile(r"[a-z]+")
+_MULTIPLES = frozenset(
+    {"twice", "double", "doubles", "doubled", "doubling", "halved", "halves", "squared", "thrice", "triple", "tripled",
+     "cubed", "quadrupled"}
+)  # fmt: skip
+_ORDINALS = frozenset({"second", "third", "fourth", "fifth", "sixth"})
+# What is counted -> how a program names its number.
+_COUNTED = {
+    "word": "length", "token": "length", "position": "length", "place": "length", "text": "batch", "example": "batch",
+    "wide": "width",
+}  # fmt: skip
+_WHOLE = frozenset({"all", "those", "these"})  # "all three" is said of a whole list
+_WORD = re.compile(r"[a-z]+|(?<![\w.,])\d+(?![\w.,]\d)")
 _CODE = re.compile(r"`[^`]*`|\$[^$]*\$|\{\{[^{}]*\}\}|\[[^\[\]]*\]\([^()]*\)")
-_GAP = "gap"  # stands where code or a value was
+_GAP = "gap"  # replaces code or a value
 _NOUNS = 2  # words after a counting word among which the name of what is counted is looked for
 _LONG = re.compile(r"(?<![\w.])-?\d+\.\d{9,}(?!\d)")  # 0.19999999999999996
 _ZEROS = re.compile(r"(?<![\w.])-?0\.0{5,}(?![\d.])")  # 0.0000000: nothing, to seven places
+_EXPONENT = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?e[-+]?\d+(?!\w)")  # 2e-21
+_MINUS_ZERO = re.compile(r"(?<![\w.)\]])-0(?:\.0*)?(?![\w.])")
+_UNGROUPED = re.compile(r"(?<![\w.,])\d{5,}(?![\w.,]*\d)")  # 262144
+_ONE_OF_MANY = re.compile(
+    r"(?<![\w.,/×*+−-])1 (?:heads|keys|queries|places|words|tokens|layers|texts|positions|numbers|pairs|steps|bytes|"
+    r"weights|rows|columns|values|documents|examples|patches|copies|parameters)\b"
+)
+_FENCED = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.DOTALL | re.MULTILINE)
 _ROW = re.compile(r"\[\s*((?:0?\.\d{1,3}|[01](?:\.0+)?)(?:\s*,\s*(?:0?\.\d{1,3}|[01](?:\.0+)?))+)\s*\]")
 _NEAR = 0.016  # a row that should sum to one and was rounded to two or three places is no further away
+
+_PRINTED = (
+    (_EXPONENT, "{}; write it out, or as a power of ten"),
+    (_MINUS_ZERO, "{}; add 0.0 before it is printed"),
+)
+_SENTENCE = (
+    (_UNGROUPED, "{} in a sentence; write {{{{name:,}}}}"),
+    (_ONE_OF_MANY, "'{}'; draw two or more"),
+)
 
 
 def check_wording(item: Item, proofs: Sequence[Proved]) -> None:
@@ -34,8 +64,8 @@ def check_wording(item: Item, proofs: Sequence[Proved]) -> None:
         proofs: of the item, at its own seed first and then at others.
     """
     for proved in proofs:
-        for text in _texts(proved):
-            odd = odd_number(text)
+        for text, sentence in _texts(proved):
+            odd = odd_number(text, sentence)
             if odd:
                 raise ProofError(f"with seed {proved.receipt.seed}: {odd}", file=item.file, line=1)
         row = uneven_row(proved.stem)
@@ -50,40 +80,53 @@ def check_wording(item: Item, proofs: Sequence[Proved]) -> None:
 def stale_word(text: str, proofs: Sequence[Proved]) -> str:
     """Why this prose, as the author wrote it, does not fit the numbers of every seed; "" if it does.
 
-    A multiple ("doubled") is compared with every value that is shown; a count ("the two heads") with the values whose
-    name shares a word with what is counted.
+    A multiple ("doubled") is compared with every value that is shown; a count ("the two heads", "6 heads") with the
+    values whose name shares a word with what is counted; "all three" with the length of every list.
     """
     words = _WORD.findall(_CODE.sub(f" {_GAP} ", text).lower())
     for at, word in enumerate(words):
-        meant = _WORDS.get(word)
+        meant = float(word) if word.isdigit() else _WORDS.get(word)
         if meant is None:
             continue
         counted = words[at + 1 : at + 1 + _NOUNS]
         counted = counted[: counted.index(_GAP)] if _GAP in counted else counted
-        multiple = word not in ("two", "three", "four", "five", "both", "second", "third", "fourth", "fifth")
+        of_all = at > 0 and words[at - 1] in _WHOLE and word not in _ORDINALS
         for name in proofs[0].values:
-            if not (multiple and _is_multiple(name)) and not _names(name, counted):
-                continue
             shown = [proved.values.get(name, "") for proved in proofs]
-            if meant in _read(shown[0]) and any(meant not in _read(other) for other in shown):
-                other = next(other for other in shown if meant not in _read(other))
-                return f"says {word!r}, and {{{{{name}}}}} is {shown[0]} at one seed and {other} at another"
+            if (word in _MULTIPLES and _is_multiple(name)) or _names(name, counted):
+                read = [_read(value) for value in shown]
+            elif of_all:
+                read = [_length(value) for value in shown]
+            else:
+                continue
+            other = next((value for value, numbers in zip(shown, read, strict=True) if meant not in numbers), None)
+            if other is not None and any(meant in numbers for numbers in read):
+                fits = next(value for value, numbers in zip(shown, read, strict=True) if meant in numbers)
+                return f"says {word!r}, and {{{{{name}}}}} is {fits} at one seed and {other} at another"
     return ""
 
 
-def odd_number(text: str) -> str:
+def odd_number(text: str, sentence: bool = True) -> str:
     """Which number of this text nobody would write, and why; "" if there is none.
+
+    Args:
+        sentence: it is prose, where large numbers are grouped and "1 places" is wrong; else the output of a program.
 
     >>> odd_number("a weight of 0.19999999999999996")
     'shows 0.19999999999999996; round it'
     >>> odd_number("the sum is 0.0000000"), odd_number("0.25 of 1,000")
     ('shows 0.0000000, which says nothing; show more places, or 0', '')
+    >>> odd_number("the smallest was 3e-08"), odd_number("Behind it come 1 places.")
+    ('shows 3e-08; write it out, or as a power of ten', "shows '1 places'; draw two or more")
     """
-    match = _LONG.search(text)
-    if match:
-        return f"shows {match[0]}; round it"
-    match = _ZEROS.search(text)
-    return f"shows {match[0]}, which says nothing; show more places, or 0" if match else ""
+    for pattern, problem in ((_LONG, "{}; round it"), (_ZEROS, "{}, which says nothing; show more places, or 0")):
+        if match := pattern.search(text):
+            return "shows " + problem.format(match[0])
+    prose = _CODE.sub(" ", _FENCED.sub(" ", text))
+    for pattern, problem in _PRINTED + (_SENTENCE if sentence else ()):
+        if match := pattern.search(prose):
+            return "shows " + problem.format(match[0])
+    return ""
 
 
 def uneven_row(stem: str) -> str:
@@ -107,7 +150,17 @@ def _is_multiple(name: str) -> bool:
 def _names(name: str, counted: Sequence[str]) -> bool:
     """Whether the name of a value is what is counted: `heads`, `keys_count` for "two heads", "second key"."""
     stems = {part.rstrip("s") for part in name.split("_") if len(part) > 2}
-    return any(word.rstrip("s") in stems for word in counted)
+    nouns = [word.rstrip("s") for word in counted]
+    return any(noun in stems or _COUNTED.get(noun) in stems for noun in nouns)
+
+
+def _length(value: str) -> set[float]:
+    """The length of a list, for "all three"; empty for anything else."""
+    try:
+        items = ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return set()
+    return {float(len(items))} if isinstance(items, list | tuple) else set()
 
 
 def _read(value: str) -> set[float]:
@@ -130,12 +183,15 @@ def _prose(item: Item) -> Iterator[tuple[str, str, int]]:
             yield f"`## {section.name} {section.argument}`".replace(" `", "`"), section.text, section.line
 
 
-def _texts(proved: Proved) -> Iterator[str]:
-    yield from (proved.stem, proved.answer, proved.back, proved.rule, proved.pitfalls, *proved.hints)
-    yield from proved.rationales.values()
+def _texts(proved: Proved) -> Iterator[tuple[str, bool]]:
+    """(text, whether it is prose) of everything a learner reads."""
+    printed = proved.kind in ("predict", "tune", "order", "match")
+    yield from ((text, True) for text in (proved.stem, proved.back, proved.rule, proved.pitfalls, *proved.hints))
+    yield from ((text, True) for text in proved.rationales.values())
+    yield proved.answer, not printed and proved.kind not in ("worked", "debug", "code")
     for option in proved.options:
-        yield from (option.text, option.rationale)
-        if proved.kind != "debug":  # there it is what a failing test said, of whatever the patch computed
-            yield option.counterexample
+        yield option.rationale, True
+        if proved.kind not in ("debug", "code"):  # there these are programs, and what a failing test said of them
+            yield from ((text, not printed) for text in (option.text, option.counterexample))
     for step in proved.steps:
-        yield from (step.text, step.result)
+        yield from ((step.text, True), (step.result, False))

@@ -1,101 +1,109 @@
-"""Where torch's own function is faster than our kernel: measured costs of this machine, or safe rules for its CPU.
+"""Where torch's own function is faster than our kernel, and by how much: from measured costs, or a rule of the CPU.
 
-A cost is a straight line, so many microseconds a call and so many a million multiply-adds. Two lines cross once: torch
-is taken on the side of the crossing where it is faster by more than MARGIN. `clearhead tune` measures the lines
-(tuning.py); without its figures the rules of the CPU's class decide.
+A cost is what a call takes, each head of it and each million multiply-adds. Those of this machine, which `clearhead
+tune` measures (tuning.py), come first, then those of CPUs with the same instructions (cpu_classes.py).
 """
 
 import math
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
 
-from clearhead.kernels.measured import figures
-from clearhead.kernels.measured.figures import DECODE, FORWARD, TRAINING, Cost
+from clearhead.kernels.measured import cpu_classes, figures
+from clearhead.kernels.measured.tasks import Cost, share, task_of
 from clearhead.kernels.native.cpu_targets import Target, current, is_forced
 from clearhead.kernels.native.library import cpu_features
 
-FEW_QUERIES = 8  # up to so many the native kernel reads keys once for all of them (kFewQueries, native/arguments.h)
-MARGIN = 1.1  # a difference of a tenth is within what two measurements differ by
+# Torch's kernel is taken where it is faster by more than what two measurements differ by, and than it takes to look:
+# 3 to 5 µs between two backward passes (8 heads of 1 to 16 tokens, two cores of an Emerald Rapids Xeon).
+MARGIN = 1.03
+LOOK = 4.0
 
 
-class Range(NamedTuple):
-    """The multiply-adds, low <= n < high, for which torch is faster, and why."""
+class Known(NamedTuple):
+    """What a task costs in a dtype on our kernel and on torch's, and how that is known."""
 
-    low: float
-    high: float
-    reason: str
-
-    def holds(self, multiply_adds: float) -> bool:
-        return self.low <= multiply_adds < self.high
+    ours: Cost
+    torchs: Cost
+    source: str
 
 
-NEVER = Range(math.inf, math.inf, "")
+# What torch saves where nothing was measured, and its matrix instructions are not used by ours.
+ALWAYS = math.inf
 
 
-def where_torch_is_faster(ours: Cost, torchs: Cost, reason: str) -> Range:
-    """The side of the crossing where torch's line is under ours by more than MARGIN.
+@lru_cache(4096)
+def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> float:
+    """The microseconds that torch's function saves over our kernel for a query of a shape; 0.0 where it saves none.
 
-    >>> where_torch_is_faster(Cost(2, 66), Cost(10, 20), "")[:2]
-    (204545.4..., inf)
-    >>> where_torch_is_faster(Cost(2, 20), Cost(10, 60), "") == NEVER
-    True
+    A target that is forced is never passed over: this is not asked then.
     """
-    call, work = MARGIN * torchs.call - ours.call, MARGIN * torchs.work - ours.work
-    if work == 0:
-        return Range(0, math.inf, reason) if call < 0 else NEVER
-    crossing = -call / work * 1e6
-    if work < 0:
-        return Range(max(0.0, crossing), math.inf, reason)
-    return Range(0, crossing, reason) if crossing > 0 else NEVER
+    *outer, queries, width = shape
+    known = of(task_of(queries, learns), dtype)
+    if known is None:
+        return ALWAYS if torch_has_more(dtype) else 0.0
+    part = share(math.prod(outer), queries, keys, width, threads)
+    saved = known.ours.at(*part) - MARGIN * known.torchs.at(*part) - LOOK
+    return max(0.0, saved)
 
 
-def torch_is_faster(task: str, dtype: torch.dtype) -> Range:
-    """For which sizes of a task torch is faster on this machine. A target that is forced is never passed over."""
-    return NEVER if is_forced() else _measured_or_ruled(task, dtype)
+def why(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> str:
+    """Why torch's function is faster for such a call, in one line."""
+    *outer, queries, width = shape
+    known = of(task_of(queries, learns), dtype)
+    if known is None:
+        return torch_has_more(dtype) or "torch is faster"
+    part = share(math.prod(outer), queries, keys, width, threads)
+    ours, torchs = known.ours.at(*part), known.torchs.at(*part)
+    return f"torch is faster at this size, about {torchs:.0f} µs where ours takes {ours:.0f}, {known.source}"
 
 
 def forget() -> None:
     """Read the measured figures anew at the next call."""
     figures.load.cache_clear()
-    measured.cache_clear()
-    _measured_or_ruled.cache_clear()
+    of.cache_clear()
+    torch_saves.cache_clear()
 
 
 @cache
-def _measured_or_ruled(task: str, dtype: torch.dtype) -> Range:
-    by_figures = measured(task, dtype)
-    return _rule(task, dtype) if by_figures is None else by_figures
-
-
-@cache
-def measured(task: str, dtype: torch.dtype) -> Range | None:
-    """For which sizes torch is faster by the figures of `clearhead tune`; None where there are none."""
+def of(task: str, dtype: torch.dtype) -> Known | None:
+    """What a task costs in a dtype: as `clearhead tune` measured it here, or on such a CPU; None where nobody did."""
     lines = figures.load().costs.get((task, dtype))
-    if lines is None:
-        return None
-    return where_torch_is_faster(*lines, "torch is faster at this size, as `clearhead tune` measured on this machine")
-
-
-def _rule(task: str, dtype: torch.dtype) -> Range:
+    if lines is not None:
+        return Known(*lines, "as `clearhead tune` measured on this machine")
     target, _ = current(dtype)
-    if target is None:
-        return NEVER
-    reason = _torch_has_more(target, dtype)
-    if reason is not None and task in _ATTENTION:
-        return Range(0, math.inf, reason)
-    return NEVER
+    if is_forced() or target is None:
+        return None
+    for each in cpu_classes.of(target, cpu_features()):
+        lines = each.costs.get((task, dtype))
+        if lines is not None:
+            return Known(*lines, f"as measured on {each.name}")
+    return None
 
 
-_ATTENTION = (DECODE, FORWARD, TRAINING)
+def source() -> str:
+    """Where the costs in use come from, in one line."""
+    if figures.load().costs:
+        return f"{figures.load().path}"
+    target, _ = current()
+    classes = [] if target is None else cpu_classes.of(target, cpu_features())
+    known = f"those of {classes[0].name}" if classes else "none, so our kernel is taken wherever it can"
+    return f"{known} ({figures.load().reason})"
+
+
 # Instructions that multiply matrices of a dtype. A target that needs them has kernels of its own for it; against one
 # that does not, torch is 3 to 4 times as fast (bfloat16 on a Xeon with AMX: bench/LOG.md).
 MATRIX_INSTRUCTIONS = {torch.bfloat16: "amx-bf16"}
 
 
+def torch_has_more(dtype: torch.dtype) -> str | None:
+    """Which instructions of this CPU torch uses for a dtype and our target does not, in one line; None if none."""
+    target, _ = current(dtype)
+    return None if target is None else _torch_has_more(target, dtype)
+
+
 def _torch_has_more(target: Target, dtype: torch.dtype) -> str | None:
-    """Which instructions of this CPU torch uses for a dtype and the target does not, in one line; None if none."""
     feature = MATRIX_INSTRUCTIONS.get(dtype)
     if feature is None or feature not in cpu_features() or feature in target.needs:
         return None

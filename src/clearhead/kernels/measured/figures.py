@@ -18,33 +18,13 @@ import torch
 
 from clearhead import __version__
 from clearhead.files import unwritable
+from clearhead.kernels.measured.tasks import DTYPES, TASKS, Cost, Costs
 from clearhead.kernels.native.library import cpu_features, cpu_name
 
 VARIABLE = "CLEARHEAD_TUNE"
-FORMAT = 1
+FORMAT = 2
 LARGEST = 1 << 16  # bytes of a file that is read
-DECODE, FORWARD, TRAINING, LINEAR = TASKS = ("decode", "forward", "training", "linear")
-DTYPES = {str(dtype)[6:]: dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 logger = logging.getLogger("clearhead.kernels")
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a task costs on one kernel: `call` microseconds, and `work` microseconds a million multiply-adds."""
-
-    call: float
-    work: float
-
-    def at(self, multiply_adds: float) -> float:
-        """The microseconds that so many multiply-adds take.
-
-        >>> Cost(call=3.0, work=50.0).at(200_000)
-        13.0
-        """
-        return self.call + self.work * multiply_adds / 1e6
-
-
-Costs = dict[tuple[str, torch.dtype], tuple[Cost, Cost]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +119,10 @@ def _read(data: dict[str, dict[str, Any]]) -> Costs:
     return measured
 
 
-def _cost(line: dict[str, float]) -> Cost:
-    cost = Cost(float(line["call"]), float(line["work"]))
-    if not (0 <= cost.call < math.inf and 0 <= cost.work < math.inf):
-        raise _Damaged(f"{cost} is no cost")
+def _cost(line: list[float]) -> Cost:
+    cost = Cost(*map(float, line))
+    if not all(0 <= part < math.inf for part in cost):
+        raise _Damaged(f"{cost} is not a cost")
     return cost
 
 
@@ -150,8 +130,7 @@ def as_data(measured: Costs) -> dict[str, Any]:
     """The figures as they are kept."""
     data: dict[str, Any] = {**machine(), "threads": torch.get_num_threads(), "costs": {}}
     for (task, dtype), (ours, torchs) in measured.items():
-        lines = {name: {"call": cost.call, "work": cost.work} for name, cost in (("native", ours), ("torch", torchs))}
-        data["costs"].setdefault(task, {})[str(dtype)[6:]] = lines
+        data["costs"].setdefault(task, {})[str(dtype)[6:]] = {"native": list(ours), "torch": list(torchs)}
     return data
 
 

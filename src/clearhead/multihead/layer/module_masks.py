@@ -61,7 +61,7 @@ class Masked:
         if extra == 0:
             problem = under_mask(problem, rule, True)
             return dataclasses.replace(problem, attention=problem.attention.under(Attention(allow=allow, bias=bias)))
-        # Extra keys stand beside the rule, which knows nothing of them: it joins them as tensors.
+        # The rule does not cover the extra keys, so both become tensors.
         device = problem.query.device
         ruled = None if rule.allow is None else rule.allow.block(range(length), range(keys), device=device)
         added = None if rule.bias is None else rule.bias.bias_block(range(length), range(keys), device=device)

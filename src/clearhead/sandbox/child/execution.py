@@ -48,7 +48,7 @@ def _compiled(source: str, file: str, line: int) -> CodeType:
 
 
 def describe(error: BaseException, chunks: Sequence[Mapping[str, Any]], number: int) -> dict[str, Any]:
-    """The exception as JSON types; `line` is the deepest that lies in one of the chunks."""
+    """The exception as JSON types; `line` is the deepest that is in one of the chunks."""
     names = {chunk["file"] for chunk in chunks}
     file, line = "", None
     if isinstance(error, SyntaxError) and isinstance(error.filename, str) and error.filename in names:

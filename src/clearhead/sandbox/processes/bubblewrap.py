@@ -23,7 +23,7 @@ from pathlib import Path
 from clearhead.errors import SandboxError
 from clearhead.sandbox.confinement import grants, seccomp, tmpfs
 
-START = 30.0  # seconds a cold interpreter may take to import what a program wants, on top of the program's own time
+START = 30.0  # seconds a cold interpreter may take to import what a program needs, on top of the program's own time
 _TRIAL = 30.0
 
 

@@ -19,7 +19,7 @@ from clearhead.errors import SandboxError
 from clearhead.sandbox.child.execution import STARTED
 from clearhead.sandbox.confinement import grants
 from clearhead.sandbox.limits import Chunk, Limits, Outcome, Program, disk_is_full, no_memory
-from clearhead.sandbox.processes import disk, reports
+from clearhead.sandbox.processes import cancel, disk, reports
 
 _TICK = 0.02  # seconds between looks at a child's memory and disk
 _GRACE = 30.0  # seconds that a killed child may take to be gone
@@ -63,6 +63,7 @@ class Running:
         self.open: set[int] = set()  # our ends of its pipes
         self.reply: socket.socket | None = None
         self.stopped: str | None = None
+        self.cancelled = cancel.current()  # of the caller: the child may be watched in another thread
         self.each: Sequence[Mapping[str, Any]] = ()
 
     def launch(self, starter: Starter) -> None:
@@ -96,6 +97,8 @@ class Running:
             status = self._watch(self.reply)
         finally:
             self.abandon()
+        if self.stopped == "cancelled":
+            raise cancel.Cancelled
         return self._outcome(status)
 
     def abandon(self) -> None:
@@ -193,6 +196,8 @@ class Running:
             self.stopped = "output"
 
     def _over(self, base: int, now: float, look: bool) -> str | None:
+        if self.cancelled is not None and self.cancelled.is_set():
+            return "cancelled"
         if now - self.started > self.seconds or (self.time_each is not None and now - self.switched > self.time_each):
             return "time"
         if sum(map(len, self.buffers.values())) > self.limits.output:

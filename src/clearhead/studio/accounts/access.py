@@ -40,10 +40,10 @@ def logged_in(request: Request) -> None:
     """Dependency of every route of a shared studio: give the request the context of the learner who is logged in."""
     root: Context = request.app.state.context
     sessions: Sessions = request.app.state.sessions
-    account = sessions.account(request.cookies.get(SESSION, ""))
+    account, chosen = sessions.account(request.cookies.get(SESSION, ""))
     if account is None and not is_open(request):
         raise LogInFirst
-    request.state.context = root.at(account.id if account else GUEST, account.name if account else "")
+    request.state.context = root.at(account.id, account.name, chosen) if account else root.at(GUEST)
 
 
 async def owner(request: Request) -> None:

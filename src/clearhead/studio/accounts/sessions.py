@@ -5,18 +5,20 @@ import secrets
 import time
 from typing import Final
 
-from sqlalchemy import bindparam, delete, insert, select
+from sqlalchemy import and_, bindparam, delete, func, insert, select
 
 from clearhead.studio.accounts.accounts import Account
 from clearhead.studio.learner.database import Database
-from clearhead.studio.learner.tables import learners, sessions
+from clearhead.studio.learner.tables import kept, learners, sessions
+from clearhead.studio.web.context import SETTING
 
 SECONDS: Final = 30 * 24 * 60 * 60  # how long a session lasts
 
 # Built once: every request runs it, and building a statement takes longer than running it.
 _WHOSE = (
-    select(learners)
-    .join(sessions, sessions.c.learner == learners.c.id)
+    select(learners, kept.c.key, kept.c.value)
+    .select_from(sessions.join(learners, sessions.c.learner == learners.c.id))
+    .outerjoin(kept, and_(kept.c.learner == learners.c.id, func.substr(kept.c.key, 1, len(SETTING)) == SETTING))
     .where(sessions.c.key == bindparam("token"), sessions.c.since >= bindparam("since"))
 )
 
@@ -36,14 +38,16 @@ class Sessions:
             connection.execute(insert(sessions).values(row))
         return token
 
-    def account(self, token: str) -> Account | None:
-        """Return whose session this is; None if it has ended."""
+    def account(self, token: str) -> tuple[Account | None, dict[str, str]]:
+        """Return whose session this is and their settings, in one statement; None and no settings if it has ended."""
         if not token:
-            return None
+            return None, {}
         with self._database.reading() as connection:
-            row = connection.execute(_WHOSE, {"token": _hash(token), "since": time.time() - SECONDS}).one_or_none()
-        account = Account(*row) if row else None
-        return account if account and account.state == "active" else None
+            rows = connection.execute(_WHOSE, {"token": _hash(token), "since": time.time() - SECONDS}).all()
+        account = Account(*rows[0][:-2]) if rows else None
+        if account is None or account.state != "active":
+            return None, {}
+        return account, {row.key.removeprefix(SETTING): row.value for row in rows if row.key is not None}
 
     def end(self, token: str) -> None:
         """Log out."""

@@ -25,7 +25,7 @@ with needs(*STUDIO):
     from clearhead.studio.learn import certificate, home, next_step, preferences, progress, search, topic, topic_map
     from clearhead.studio.learner.database import Database
     from clearhead.studio.learner.store import Store
-    from clearhead.studio.lens import head_data, lens_pages
+    from clearhead.studio.lens import head_data, lens_pages, model_list, writing_pages
     from clearhead.studio.lens.readings import READINGS, Readings
     from clearhead.studio.library.library import Library, fill
     from clearhead.studio.practice import (
@@ -46,10 +46,12 @@ with needs(*STUDIO):
     from clearhead.studio.web.security import Guard, KnownHost
     from clearhead.studio.web.settings import CORES, EVERYWHERE, Settings
 
-_LEARNING = (home, next_step, topic, topic_map, progress, certificate, search, preferences)
-_PRACTICE = (practice, bench, sittings, placement, mistakes, assessments, feedback, notes, offline_cards)
-_FIGURES = (own_class, project, walk, head_data, playground, page_programs, experiments, lens_pages)
-PARTS = (*_LEARNING, *_PRACTICE, *_FIGURES)
+_MOST_ASKED = (home, practice, feedback)  # first, since each request is compared with one route after another
+_LEARNING = (next_step, topic, topic_map, progress, certificate, search, preferences)
+_PRACTICE = (bench, sittings, placement, mistakes, assessments, notes, offline_cards)
+_FIGURES = (own_class, project, walk, head_data, playground, page_programs, experiments)
+_LENS = (lens_pages, writing_pages)
+PARTS = (*_MOST_ASKED, *_LEARNING, *_PRACTICE, *_FIGURES, *_LENS)
 FOLDER = Path(__file__).parents[1]  # of the studio: its static files are there
 
 
@@ -92,7 +94,7 @@ def create(settings: Settings, library: Library | None = None) -> FastAPI:
         app.include_router(part.router)
     # Several processes share what the Lens has read through files; one keeps it in memory.
     folder = settings.data / "lens" if settings.processes > 1 else None
-    app.state.readings = Readings(only=lens_pages.MODELS, folder=folder) if settings.shared else READINGS
+    app.state.readings = Readings(only=model_list.OWN, folder=folder) if settings.shared else READINGS
     if settings.shared:
         _add_accounts(app, store.database, context.secret, settings.processes)
     elif settings.token:

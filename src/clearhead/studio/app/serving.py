@@ -9,7 +9,7 @@ import ssl
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from rich.console import Console
@@ -28,6 +28,7 @@ with needs(*STUDIO):
     from clearhead.studio.accounts import users
     from clearhead.studio.accounts.accounts import Accounts
     from clearhead.studio.app import application, workers
+    from clearhead.studio.lens import model_list
     from clearhead.studio.library.library import Library, prove, unproved
     from clearhead.studio.web.context import Context
     from clearhead.studio.web.settings import LOCAL, Settings
@@ -65,7 +66,8 @@ def serve(settings: Settings, *, browser: bool = True) -> None:
             studio.state.context.store.close()
             workers.run(work, settings, listener, settings.processes)
         else:
-            _run(studio, settings, listener, console, show)
+            with model_list.fetching():
+                _run(studio, settings, listener, console, show)
     console.print("Stopped.")
 
 
@@ -73,7 +75,8 @@ def work(settings: Settings, listener: socket.socket, number: int) -> None:
     """Run one of several processes: all of them prove and serve, and the first shows the progress of the proofs."""
     sandbox.share(settings.processes)
     console = terminal(soft_wrap=True, quiet=number > 0)
-    _run(application.create(settings, unproved(settings.packs)), settings, listener, console)
+    with model_list.fetching() if number == 0 else nullcontext():
+        _run(application.create(settings, unproved(settings.packs)), settings, listener, console)
 
 
 def _run(
@@ -97,6 +100,9 @@ def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
         studio,
         log_level="warning",
         lifespan="on",
+        # h11 refuses headers beyond 64 KiB. httptools, which uvicorn prefers where it is installed, takes them without
+        # end, in quadratic time.
+        http="h11",
         server_header=False,
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=list(settings.proxies),

@@ -18,7 +18,7 @@ from clearhead.studio.learn import home, path, topic
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import CurrentContext
-from clearhead.studio.web.rendering import fragment, render
+from clearhead.studio.web.rendering import fragment
 from clearhead.studio.web.work_queues import Busy, needs_queue, queued
 
 router = APIRouter()
@@ -43,10 +43,13 @@ _kept: OrderedDict[str, list[Row]] = OrderedDict()
 @router.get("/topics/{pack_id}/{topic_id}/experiment", response_class=HTMLResponse)
 @queued("experiments")
 def page(
-    request: Request, context: CurrentContext, pack_id: str, topic_id: str, name: str = "heads", run: bool = False
+    request: Request, context: CurrentContext, pack_id: str, topic_id: str, name: str = "", run: bool = False
 ) -> HTMLResponse:
     pack, this = topic.topic_at(context, pack_id, topic_id)
-    experiment, chosen = _asked(request, name)
+    own = path.experiments_of(pack, this)
+    if not own:
+        raise HTTPException(404, _("%(topic)s has nothing to measure.", topic=this.title))
+    experiment, chosen = _asked(request, name or own[0])
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Experiment")))
     result, problem = "", ""
     if run:
@@ -54,15 +57,15 @@ def page(
             result = _result(experiment, chosen, list(measure(experiment, chosen)), _guess(request, experiment))
         except SandboxError as refused:
             problem = str(refused)
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "explore/experiment.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
+        pack,
+        this,
+        "experiment",
         way=path.way(context, pack, this),
-        mode="experiment",
-        experiments=EXPERIMENTS.values(),
+        experiments=[EXPERIMENTS[id] for id in own],
         experiment=experiment,
         chosen=chosen,
         guess=FINDINGS[experiment.id].guess,

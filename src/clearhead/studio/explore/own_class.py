@@ -8,7 +8,7 @@ import base64
 import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -17,13 +17,12 @@ from clearhead import sandbox
 from clearhead.course import Attempt, Item
 from clearhead.errors import ClearheadError, SandboxError
 from clearhead.studio.learn import certificate, topic
-from clearhead.studio.lens import demo_model
+from clearhead.studio.lens import demo_model, model_list
 from clearhead.studio.practice.asking import answered
 from clearhead.studio.questions.question import ends_in_class
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, explained
 from clearhead.studio.web.context import Context, CurrentContext
-from clearhead.studio.web.rendering import render
 from clearhead.studio.web.work_queues import needs_queue, queued
 
 if TYPE_CHECKING:
@@ -37,20 +36,23 @@ SENTENCE = "The animal didn't cross the street because it was too tired"
 ROUNDING = 1e-4  # largest difference of two weights that is no more than rounding
 LIMITS = sandbox.Limits(seconds=20)
 MARK = "\x1e"  # what a program prints does not hold it
-PARTS = ("x", "in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+PARTS = ("query", "key", "mask", "in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+MODELS: Final = {"": None, "chat": model_list.CHAT}  # as an address names them -> as capture.load does
 
-# Runs after the learner's program: reads the layer's input and parameters, prints the weights of every head.
+# Runs after the learner's program: reads the layer's inputs and parameters, prints the weights of every head.
 AFTER = f"""
 import base64 as _base64, json as _json, torch as _torch
 _parts = {{}}
 for _name, _shape in _json.load(open("parts.json")).items():
     _parts[_name] = _torch.frombuffer(bytearray(open(_name, "rb").read()), dtype=_torch.float32).reshape(_shape)
-_x = _parts.pop("x")
-_layer = MultiHeadAttention(_x.shape[-1], heads)
+_query, _key, _mask = (_parts.pop(_name) for _name in ("query", "key", "mask"))
+_layer = MultiHeadAttention(_query.shape[-1], heads)
 _layer.load_state_dict(_parts)
 with _torch.no_grad():
-    _weights = _layer(_x, _x, _x)[1]
-assert list(_weights.shape) == [1, heads, _x.shape[1], _x.shape[1]], f"the weights have shape {{list(_weights.shape)}}"
+    _more = {{"attn_mask": _mask.bool()}} if _mask.any() else {{}}
+    _weights = _layer(_query, _key, _key, **_more)[1]
+_shape = list(_weights.shape)
+assert _shape == [1, heads, _query.shape[1], _query.shape[1]], f"the weights have shape {{_shape}}"
 print({MARK!r} + _base64.b64encode(_weights.float().contiguous().numpy().tobytes()).decode())
 """
 
@@ -71,32 +73,39 @@ class Ran:
 @router.get("/attempts/{attempt_id}/head", response_class=HTMLResponse)
 @queued("programs")
 def page(
-    request: Request, context: CurrentContext, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0
+    request: Request,
+    context: CurrentContext,
+    attempt_id: str,
+    layer: Annotated[int, Query(ge=0)] = 0,
+    model: Literal["", "chat"] = "",
 ) -> HTMLResponse:
     attempt, item = _attempt_of(context, attempt_id)
     needs_queue()
     ran, problem, rows, count, head = None, "", [], 0, 0
     try:
-        reading = demo_model.reading(SENTENCE)
+        reading = demo_model.reading(SENTENCE, MODELS[model])
         count = len(reading.record)
-        ran = _run(str(attempt.response), _known(layer, count), context.owner)
+        ran = _run(str(attempt.response), _known(layer, count), context.owner, model)
         head = _telling(ran)
         rows = _strongest(ran, head, reading.tokens)
-        if ran.apart < ROUNDING:
+        if ran.apart < ROUNDING and not model:
             context.store.keep(certificate.IN_MODEL, f"{context.now():%Y-%m-%d}")
     except ClearheadError as refused:
         problem = str(refused)
     pack, this = context.library.pack_of(item.id), context.library.topic_of(item)
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "explore/reveal.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
-        mode="build",
+        pack,
+        this,
+        "build",
         attempt=attempt,
         layer=layer,
         layers=count,
+        model=model,
+        model_name=MODELS[model] or "",
+        has_chat=model_list.chat_state()["here"],
         head=head,
         sentence=SENTENCE,
         ran=ran,
@@ -107,15 +116,21 @@ def page(
 
 @router.get("/attempts/{attempt_id}/head.json")
 @queued("programs")
-def data(context: CurrentContext, attempt_id: str, layer: Annotated[int, Query(ge=0)] = 0) -> Response:
+def data(
+    context: CurrentContext,
+    attempt_id: str,
+    layer: Annotated[int, Query(ge=0)] = 0,
+    model: Literal["", "chat"] = "",
+) -> Response:
     """What `attention.js` draws: one layer, every head of it from the learner's class."""
     from clearhead.views.page.payload import payload
 
     attempt, _item = _attempt_of(context, attempt_id)
     needs_queue()
     try:
-        ran = _run(str(attempt.response), _known(layer, len(demo_model.reading(SENTENCE).record)), context.owner)
-        drawn = payload(_as_reading(ran, layer), text=SENTENCE)
+        count = len(demo_model.reading(SENTENCE, MODELS[model]).record)
+        ran = _run(str(attempt.response), _known(layer, count), context.owner, model)
+        drawn = payload(_as_reading(ran, layer, model), text=SENTENCE)
     except ClearheadError as error:
         return JSONResponse({"error": explained(error)}, status_code=422)
     return JSONResponse({**drawn, "first": {"layer": 0, "head": _telling(ran), "token": -1}})
@@ -141,7 +156,7 @@ def _known(layer: int, count: int) -> int:
 
 
 @lru_cache(maxsize=32)
-def _run(program: str, layer: int, owner: str = "") -> Ran:
+def _run(program: str, layer: int, owner: str = "", model: str = "") -> Ran:
     """Run the learner's class, confined, with the parameters and the input of this layer.
 
     Raises:
@@ -149,7 +164,7 @@ def _run(program: str, layer: int, owner: str = "") -> Ran:
     """
     import torch
 
-    parts, heads = _layer(layer)
+    parts, heads = _layer(layer) if not model else _chat_layer(layer)
     files = [(name, parts[name].contiguous().numpy().tobytes()) for name in PARTS]
     files.append(("parts.json", json.dumps({name: list(parts[name].shape) for name in PARTS}).encode()))
     chunks = [
@@ -161,7 +176,7 @@ def _run(program: str, layer: int, owner: str = "") -> Ran:
         why = formatting.why_ended(outcome, LIMITS) or _("it printed nothing")
         raise SandboxError(_("Your class did not run with the model’s weights: %(why)s.", why=why))
     raw = base64.b64decode(outcome.stdout.rpartition(MARK)[2])
-    own = list(demo_model.reading(SENTENCE).record.values())[layer].to_dense()
+    own = list(demo_model.reading(SENTENCE, MODELS[model]).record.values())[layer].to_dense().float()
     if len(raw) != own.numel() * 4:
         raise SandboxError(_("Your class did not give one weight for each head, query and key."))
     weights = torch.frombuffer(bytearray(raw), dtype=torch.float32).reshape(own.shape).nan_to_num()
@@ -180,7 +195,9 @@ def _layer(number: int) -> tuple[dict[str, "Tensor"], int]:
     attention: Any = loaded.model.encoder.layer[number].attention  # type: ignore[union-attr,index]
     three = [getattr(attention.self, name) for name in ("query", "key", "value")]
     parts = {
-        "x": x.clone(),
+        "query": x.clone(),
+        "key": x.clone(),
+        "mask": torch.zeros(1),  # every token may look at every other
         "in_proj_weight": torch.cat([projection.weight.detach() for projection in three]),
         "in_proj_bias": torch.cat([projection.bias.detach() for projection in three]),
         "out_proj.weight": attention.output.dense.weight.detach(),
@@ -190,7 +207,32 @@ def _layer(number: int) -> tuple[dict[str, "Tensor"], int]:
     return parts, int(config.num_attention_heads)
 
 
-def _as_reading(ran: Ran, layer: int) -> "Reading":
+@lru_cache(maxsize=30)
+def _chat_layer(number: int) -> tuple[dict[str, "Tensor"], int]:
+    """Return what a layer of the chat model multiplies, (1, L, E), and parameters that change nothing.
+
+    Between its projections and the products that model rotates queries and keys by their positions (RoPE), and one key
+    serves three heads. So the class is given queries and keys as they are multiplied, and each projection is identity.
+    """
+    import torch
+
+    matrix = list(demo_model.reading(SENTENCE, model_list.CHAT).record.values())[number]
+    query, key = (part.float().transpose(1, 2).flatten(-2) for part in (matrix.q, matrix.per_query_head(matrix.k)))
+    length, width = query.shape[1:]
+    identity = torch.eye(width)
+    parts = {
+        "query": query,
+        "key": key,
+        "mask": torch.ones(length, length).triu(1),
+        "in_proj_weight": identity.repeat(3, 1),
+        "in_proj_bias": torch.zeros(3 * width),
+        "out_proj.weight": identity,
+        "out_proj.bias": torch.zeros(width),
+    }
+    return parts, int(matrix.shape[1])
+
+
+def _as_reading(ran: Ran, layer: int, model: str = "") -> "Reading":
     """Return the weights as the views take them: a matrix whose logits are their logarithms."""
     import torch
 
@@ -200,7 +242,7 @@ def _as_reading(ran: Ran, layer: int) -> "Reading":
     heads, length = ran.weights.shape[1:3]
     nothing = torch.zeros(1, heads, length, 1)
     matrix = AttentionMatrix(nothing, nothing, bias=ran.weights.clamp_min(1e-30).log())
-    own = demo_model.reading(SENTENCE)
+    own = demo_model.reading(SENTENCE, MODELS[model])
     name = _("your class with layer %(layer)s of %(model)s", layer=layer, model=own.model_name)
     return replace(own, record=Record.of({f"layer {layer}": matrix}), model_name=name)
 

@@ -59,7 +59,7 @@ def run(
 
 
 def _shown(again: Rerun, place: int) -> tuple[Markup, str]:
-    """Return what a program printed or drew, as elements, and why it did not come to its end or shows nothing."""
+    """Return what a program printed or drew, as elements, and why it did not finish or shows nothing."""
     program = again.program
     if not program.draws:
         output = "".join(again.outputs).strip("\n")

@@ -11,7 +11,7 @@ from clearhead.course import Item
 from clearhead.errors import ClearheadError
 from clearhead.studio.learn.certificate import IN_MODEL, STORY
 from clearhead.studio.learner import review_queue
-from clearhead.studio.lens import demo_model
+from clearhead.studio.lens import demo_model, model_list
 from clearhead.studio.questions.question import ends_in_class
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _, explained
@@ -76,6 +76,7 @@ def project(request: Request, context: CurrentContext) -> HTMLResponse:
         written=item is not None and review_queue.last_was_right(context.progress.items[item.id]),
         attempt=_right_attempt(context, item),
         ran=context.store.kept(IN_MODEL),
+        has_chat=model_list.chat_state()["here"],
         looks=looks,
         fields=sent.get("fields") or start,
         problem=sent.get("problem", ""),

@@ -16,7 +16,6 @@ from clearhead.studio.learn import home, path, topic
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import CurrentContext
-from clearhead.studio.web.rendering import render
 
 router = APIRouter()
 
@@ -77,28 +76,34 @@ def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
     pack, this = topic.topic_at(context, pack_id, topic_id)
     if "walk" in this.pages:  # a walk of the author's own
         return topic.page(request, context, pack_id, topic_id, "walk")
+    figure = path.figure_of_walk(pack, this)
+    if not figure:
+        raise topic.nothing(context, _("%(topic)s has no walk.", topic=this.title))
+    choices = HEADS if figure == "heads" else (1,)
     misread: list[tuple[str, float]] = []
     given = {name: _given(request.query_params, name, misread) for name in START}
-    causal = "causal" in request.query_params
+    untouched = not request.query_params
+    causal = "causal" in request.query_params or (figure == "causal" and untouched)
     asked = request.query_params.get("heads", "2")
-    heads = int(asked) if asked in map(str, HEADS) else 2
+    heads = int(asked) if asked in map(str, choices) else choices[-2:][0]
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Walk")))
     path.opened(context, request.scope["path"])
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "explore/walk.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
+        pack,
+        this,
+        "walk",
         way=path.way(context, pack, this),
-        mode="walk",
         given=given,
         misread=[(_named(place), formatting.number(counts)) for place, counts in misread],
         names=NAMES,
         tokens=[_(token) for token in TOKENS],
         causal=causal,
         heads=heads,
-        choices=HEADS,
+        choices=choices,
+        figure=figure,
         steps=compute(**given, causal=causal, heads=heads),
         narrow=WIDTH // heads,
     )

@@ -12,6 +12,7 @@ from clearhead.studio.learn import path, welcome_figure
 from clearhead.studio.learner import review_queue
 from clearhead.studio.learner.review_session import SESSION_LENGTH, ReviewSession, plan_session
 from clearhead.studio.questions.question import ASKED
+from clearhead.studio.text import guessed_head
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
@@ -36,9 +37,15 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
     topics = list(context.library.topics())
     if not progress.history and place is None:
         return render(
-            request, "learn/hello.html", figure=welcome_figure.initial_figure(), topics=topics, skip=_skip(context)
+            request,
+            "learn/hello.html",
+            guess=_guess(context),
+            figure=welcome_figure.initial_figure() if _teaches_attention(context) else None,
+            topics=topics,
+            skip=_skip(context),
         )
-    session = today(context)
+    new = _unmet(context, place)
+    session = _session(context, new)
     tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= WEAK_FROM]
     return render(
         request,
@@ -47,16 +54,33 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
         session=session,
         many=session.waiting > 2 * SESSION_LENGTH,  # a larger number would only discourage
         minutes=review_queue.minutes(session.items, context.history.seconds),
-        new=bool(_unmet(context)),
+        new=bool(new),
         next_due=review_queue.next_due(asked(context), progress),
         weak=sorted((mastery for mastery in tried if _lately_right(mastery) < GOOD), key=lambda mastery: mastery.value)[
             :3
         ],
         tried=bool(tried),
+        packs=context.library.packs,
         topics=[(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics],
         way=path.following(path.ways(context), place.address if place else ""),
         now=context.now(),
     )
+
+
+def _guess(context: Context) -> str:
+    """Return the first sentence to guess at that the served course has, as the block of its page; "" for none."""
+    blocks = (
+        guessed_head.block_in(topic.pages["read"].text)
+        for pack in context.library.packs
+        for topic in pack.topics
+        if "read" in topic.pages
+    )
+    return next((f"```guess\n{block}```" for block in blocks if block), "")
+
+
+def _teaches_attention(context: Context) -> bool:
+    """Return whether the course served first is the shipped one, which the figure of the welcome page is about."""
+    return bool(context.library.packs) and context.library.packs[0].id == "attention"
 
 
 def _skip(context: Context) -> bool:
@@ -77,12 +101,16 @@ def asked(context: Context) -> list[Item]:
 
 def today(context: Context, room: int = SESSION_LENGTH) -> ReviewSession:
     """Return the review session of now, with room for this many questions."""
-    return plan_session(asked(context), _unmet(context), context.progress, context.history.by_item, context.now(), room)
+    return _session(context, _unmet(context, going_on(context)), room)
 
 
-def _unmet(context: Context) -> list[Item]:
+def _session(context: Context, new: list[Item], room: int = SESSION_LENGTH) -> ReviewSession:
+    return plan_session(asked(context), new, context.progress, context.history.by_item, context.now(), room)
+
+
+def _unmet(context: Context, place: Place | None) -> list[Item]:
     """Return the new questions of the topic the learner is in, or of the first topic that has some."""
-    passed, place = context.store.kept_under("passed:"), going_on(context)
+    passed = context.store.kept_under("passed:")
     here = place.address if place else ""
     first: list[Item] = []
     for pack, topic in context.library.topics():

@@ -17,6 +17,7 @@ LEG = 15  # minutes that a leg is to take
 FEWEST = 5  # questions that a placement test needs
 FIGURE_MINUTES = 2.0  # at a figure that is not an author's page
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
+MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
 # The order of the kinds within a leg: what one predicts, then other questions, then cards, then one's own code.
 KINDS = ("predict", "choice", "match", "order", "tune", "debug", "worked", "explain", "card", "code")
 ORDER = ("read", "walk", "why", *KINDS)
@@ -76,13 +77,35 @@ class Way:
         return self.leg > 1 or self.place > 1
 
 
+def figure_of_walk(pack: Pack, topic: Topic) -> str:
+    """Return which figure Walk shows for this topic; "" for none.
+
+    In a pack whose topics name neither figures nor experiments, a topic has those that its concepts call for.
+    """
+    if _declares(pack):
+        return topic.walk
+    return "heads" if any(WALKED.intersection(item.concepts) for item in pack.items_of(topic.id)) else ""
+
+
+def experiments_of(pack: Pack, topic: Topic) -> tuple[str, ...]:
+    """Return which experiments this topic has, its own first."""
+    if _declares(pack):
+        return topic.experiments
+    concepts = {concept for item in pack.items_of(topic.id) for concept in item.concepts}
+    return ("heads", "scale", "length", "hard") if MEASURED & concepts else ()
+
+
+def _declares(pack: Pack) -> bool:
+    return any(topic.walk or topic.experiments for topic in pack.topics)
+
+
 def has_walk(pack: Pack, topic: Topic) -> bool:
     """Return whether Walk has something to show for this topic."""
-    return "walk" in topic.pages or any(WALKED.intersection(item.concepts) for item in pack.items_of(topic.id))
+    return "walk" in topic.pages or bool(figure_of_walk(pack, topic))
 
 
 def can_be_skipped(context: Context, pack: Pack, topic: Topic) -> bool:
-    """Return whether a placement test lets one skip this topic: others stand on it, and it has the questions."""
+    """Return whether a placement test lets one skip this topic: others build on it, and it has the questions."""
     stood_on = any(topic.id in other.needs for other in pack.topics)
     return stood_on and sum(item.kind in TEST for item in context.library.items_of(pack, topic)) >= FEWEST
 

@@ -8,7 +8,6 @@ from markupsafe import Markup
 
 from clearhead.course import Item, Pack, Topic
 from clearhead.studio.learn import home, path
-from clearhead.studio.learn.path import WALKED
 from clearhead.studio.learner import review_queue
 from clearhead.studio.questions import assessment
 from clearhead.studio.questions.assessment import TEST
@@ -54,7 +53,6 @@ GROUPS = {
     mark("Show it"): ("challenge", "build", "test"),
 }
 RECALLED = ("card", "explain")
-MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
 FEWEST = 5  # a test or a challenge needs at least so many items
 PAGES = {
     "read": "read",
@@ -71,7 +69,7 @@ def items_for(mode: str, items: list[Item]) -> list[Item]:
     if mode == "build":
         return sorted((item for item in items if item.kind == "code"), key=lambda item: item.difficulty)
     if mode == "try":
-        return [item for item in items if item.kind == "predict"]
+        return sorted((item for item in items if item.kind == "predict"), key=lambda item: item.difficulty)
     if mode == "test":
         return [item for item in items if item.kind in TEST] if len(items) >= FEWEST else []
     return [item for item in items if item.kind in ASKED and item.kind not in RECALLED]
@@ -83,11 +81,17 @@ def tabs(context: Context, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     has = {mode: page in topic.pages for mode, page in PAGES.items()}
     has |= {mode: bool(items_for(mode, items)) for mode in ("try", "recall", "practice", "build", "test")}
     has["challenge"] = has["test"]
-    concepts = {concept for item in pack.items_of(topic.id) for concept in item.concepts}
-    has["experiment"] = bool(MEASURED & concepts)
+    has["experiment"] = bool(path.experiments_of(pack, topic))
     has["walk"] = path.has_walk(pack, topic)
     has = {mode: has[mode] for mode in ORDER}
     return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
+
+
+def mode_page(
+    request: Request, context: Context, template: str, pack: Pack, this: Topic, mode: str, **fields: Any
+) -> HTMLResponse:
+    """Return a page of one of a topic's modes, with the tabs of all."""
+    return render(request, template, pack=pack, topic=this, tabs=tabs(context, pack, this), mode=mode, **fields)
 
 
 @router.get("/topics/{pack_id}/{topic_id}", response_class=HTMLResponse)
@@ -215,5 +219,6 @@ def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: 
         embeds="```lens" in text,
         frames="```frames" in text,
         live="```live" in text or "```frames" in text,
+        guess="```guess" in text,
         ran=_ran(request, context, mode),
     )

@@ -1,8 +1,10 @@
 """Where attempts are kept: one SQLite file in the data folder, or a PostgreSQL database by its URL."""
 
 import json
+import math
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,7 @@ import platformdirs
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InvalidatePoolError, OperationalError
 
 from clearhead.errors import OptionError, StoreError
 from clearhead.extras import needs
@@ -21,6 +23,7 @@ from clearhead.studio.learner import migrate
 
 FILE = "clearhead.db"
 POSTGRESQL = "postgresql+psycopg"
+IDLE = 1.0  # seconds after which a connection is checked before it is used: its server may have been restarted
 
 
 class Database:
@@ -47,10 +50,13 @@ class Database:
         with self._explained():
             private_folder(folder)
             self.engine = _of_file(folder / FILE) if place is None else _of_server(place)
-            migrate.upgrade(self.engine, self.where, folder)
         # Each statement sees one state of the data without a transaction, which would be two more statements.
-        alone = {"isolation_level": "AUTOCOMMIT"} if self.is_postgresql else {"begin": None}
-        self._reader = self.engine.execution_options(**alone)
+        # Connections to a server commit each statement unless told otherwise, since changing that takes longer than
+        # most statements.
+        reader, writer = ({}, {"isolation_level": "READ COMMITTED"}) if self.is_postgresql else ({"begin": None}, {})
+        self._reader, self._writer = (self.engine.execution_options(**options) for options in (reader, writer))
+        with self._explained():
+            migrate.upgrade(self._writer, self.where, folder)
 
     @property
     def is_postgresql(self) -> bool:
@@ -70,7 +76,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """A connection whose changes are on disk, all of them, when the block ends well; none of them otherwise."""
-        with self._explained(), self.engine.begin() as connection:
+        with self._explained(), self._writer.begin() as connection:
             yield connection
 
     def close(self) -> None:
@@ -142,7 +148,29 @@ def postgresql_url(url: str) -> URL:
 
 
 def _of_server(place: URL) -> Engine:
-    return create_engine(place, pool_pre_ping=True, json_serializer=json.dumps, connect_args={"connect_timeout": 10})
+    engine = create_engine(
+        place,
+        isolation_level="AUTOCOMMIT",
+        pool_reset_on_return=None,  # a transaction is ended where it was begun
+        json_serializer=json.dumps,
+        connect_args={"connect_timeout": 10},
+    )
+
+    connection_error = engine.dialect.loaded_dbapi.Error
+
+    @event.listens_for(engine, "checkin")
+    def used(_connection: Any, record: Any) -> None:
+        record.info["used"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def check(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info.get("used", math.inf) > IDLE:
+            try:
+                connection.execute("")
+            except connection_error as problem:
+                raise InvalidatePoolError from problem  # has the pool open connections anew
+
+    return engine
 
 
 def _of_file(path: Path) -> Engine:

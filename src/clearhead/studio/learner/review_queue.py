@@ -22,17 +22,29 @@ def due(items: Iterable[Item], progress: Progress, now: datetime) -> list[Item]:
     return [known[id] for id in progress.due(now) if id in known]
 
 
-def next_item(items: Sequence[Item], progress: Progress, now: datetime, *, after: str = "") -> Item | None:
+def next_item(
+    items: Sequence[Item], progress: Progress, now: datetime, *, after: str = "", spaced: timedelta = timedelta()
+) -> Item | None:
     """Return the next item: due ones, then new ones (easy first), then those due within minutes; None if there is none.
 
-    `after` is the item just answered: it is not repeated while there is another.
+    Args:
+        after: the item just answered: it is not repeated while there is another.
+        spaced: an item that was answered less than this long ago is not repeated ahead of its time.
     """
     state = progress.items
     new = sorted((item for item in items if state[item.id].state == "new"), key=lambda item: item.difficulty)
-    soon = [item for item in due(items, progress, now + AHEAD) if state[item.id].due != now]
+    soon = [
+        item
+        for item in due(items, progress, now + AHEAD)
+        if state[item.id].due != now and not _fresh(state[item.id], now, spaced)
+    ]
     queue = [*due(items, progress, now), *new, *soon]
     others = [item for item in queue if item.id != after]
     return next(iter(others or queue), None)
+
+
+def _fresh(state: ItemProgress, now: datetime, spaced: timedelta) -> bool:
+    return state.last is not None and now - state.last < spaced
 
 
 def least_recent(items: Sequence[Item], progress: Progress, *, after: str = "") -> Item | None:

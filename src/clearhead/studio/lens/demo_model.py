@@ -1,4 +1,4 @@
-"""The demo model, loaded once for all pages that use it, and its readings."""
+"""The demo model and the chat model, each loaded once for all pages that use it, and their readings."""
 
 from functools import lru_cache
 from threading import Lock
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
 _loading = Lock()  # two first visits must not load the model twice
 
 
-def model() -> "Loaded":
-    """Return the model. Raises ModelError if it is not installed."""
+def model(name: str | None = None) -> "Loaded":
+    """Return the demo model, or the one of this name. Raises ModelError if it is not installed."""
     with _loading:
-        return _loaded()
+        return _loaded(name)
 
 
-@lru_cache(maxsize=1)
-def _loaded() -> "Loaded":
+@lru_cache(maxsize=2)
+def _loaded(name: str | None) -> "Loaded":
     from clearhead import capture
 
-    return capture.load()
+    return capture.load(name)
 
 
 @lru_cache(maxsize=16)
-def reading(text: str) -> "Reading":
+def reading(text: str, name: str | None = None) -> "Reading":
     """Return the reading of one text. Raises ModelError if it is too long."""
     from clearhead import capture
 
-    return capture.read(model(), text)
+    return capture.read(model(name), text)

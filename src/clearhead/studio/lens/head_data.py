@@ -1,11 +1,15 @@
-"""The data of the heads that pages embed: `/heads.json`, one head of the demo model over one text."""
+"""The data of the heads that pages embed, of the demo model over one text.
 
+`/heads.json` is one head; `/look.json` is what one word of the text looks at in it, word by word.
+"""
+
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse, Response
 
-from clearhead.errors import ClearheadError
+from clearhead.errors import ClearheadError, OptionError
 from clearhead.studio.lens import demo_model
 from clearhead.studio.text.embedded_head import LONGEST
 from clearhead.studio.text.translation import _, explained
@@ -41,3 +45,55 @@ def head(
         return JSONResponse(payload(alone, text=text))
     except ClearheadError as error:
         return JSONResponse({"error": explained(error)}, status_code=422)
+
+
+@router.get("/look.json")
+@queued("lens")
+def look(
+    context: CurrentContext,
+    text: Annotated[str, Query(min_length=1, max_length=LONGEST)],
+    token: Annotated[str, Query(min_length=1, max_length=LONGEST)],
+    layer: Annotated[int, Query(ge=0)],
+    head: Annotated[int, Query(ge=0)],
+) -> Response:
+    """The words of the text with the weight that the row of `token` puts on each; or, with status 422, `{"error": …}`.
+
+    A word of several tokens has their sum. `rest` is the weight on the model's own tokens ([CLS], [SEP]).
+    """
+    needs_queue()
+    try:
+        reading = demo_model.reading(text)
+        matrices = list(reading.record.values())
+        if layer >= len(matrices) or head >= matrices[layer].shape[1]:
+            raise OptionError(_("There is no layer %(layer)s with a head %(head)s.", layer=layer, head=head))
+        words = text.split()
+        owners = words_of(words, reading.tokens, reading.special)
+        if token not in words:
+            raise OptionError(_("“%(token)s” is not a word of this text.", token=token))
+        asking = owners.index(words.index(token))
+        row = matrices[layer][0, head, asking].tolist()
+    except ClearheadError as error:
+        return JSONResponse({"error": explained(error)}, status_code=422)
+    weights = [0.0] * len(words)
+    for owner, weight in zip(owners, row, strict=True):
+        if owner >= 0:
+            weights[owner] += weight
+    return JSONResponse({"words": words, "weights": weights, "at": words.index(token), "rest": 1 - sum(weights)})
+
+
+def words_of(words: Sequence[str], tokens: Sequence[str], special: Sequence[bool]) -> list[int]:
+    """Return for each token the place of the word it is a part of; -1 for the model's own tokens.
+
+    >>> words_of(["I", "didn't"], ["[CLS]", "i", "didn", "'", "t"], [True, False, False, False, False])
+    [-1, 0, 1, 1, 1]
+    """
+    owners, place, taken = [], 0, 0
+    for token, is_special in zip(tokens, special, strict=True):
+        if is_special:
+            owners.append(-1)
+            continue
+        if place < len(words) - 1 and taken >= len(words[place]):
+            place, taken = place + 1, 0
+        owners.append(place)
+        taken += len(token.removeprefix("##"))
+    return owners

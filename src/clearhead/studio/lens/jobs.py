@@ -29,13 +29,17 @@ class Job:
     Args:
         make: does the work; it is given a function that reports progress.
         threads: the pool that runs it.
+        parts: what `make` appends to while it runs: each is a line of its own, before the answer.
 
     Attributes:
         answer: the result as a line of JSON; None while it runs. A ClearheadError becomes its message.
     """
 
-    def __init__(self, make: Callable[[Tell], dict[str, Any]], threads: Executor) -> None:
+    def __init__(
+        self, make: Callable[[Tell], dict[str, Any]], threads: Executor, parts: list[dict[str, Any]] | None = None
+    ) -> None:
         self._stop = Event()
+        self._parts: list[dict[str, Any]] = [] if parts is None else parts
         self._at: dict[str, Any] = {}
         self.answer: str | None = None
         self._future = threads.submit(copy_context().run, self._run, make)  # in the same language
@@ -51,18 +55,26 @@ class Job:
         return self._future.done()
 
     async def lines(self, gone: Callable[[], Awaitable[bool]]) -> AsyncIterator[str]:
-        """Yield a line of JSON each time the progress changed, `{"doing", "done", "total"}`, and finally the answer.
+        """Yield a line of JSON for each part, each time the progress changed, and finally for the answer.
+
+        Progress is `{"doing", "done", "total"}`.
 
         Args:
             gone: returns whether the connection has closed; the work is then stopped.
         """
         reported: dict[str, Any] = {}
+        sent = 0
         try:
             while self.answer is None and not await gone():
                 if self._at != reported:
                     reported = self._at
                     yield json.dumps(reported) + "\n"
+                for part in self._parts[sent:]:
+                    sent += 1
+                    yield _line(part)
                 await asyncio.sleep(LOOK)
+            for part in self._parts[sent:]:
+                yield _line(part)
             yield self.answer or ""
         finally:
             self.stop()
@@ -77,12 +89,16 @@ class Job:
         except Exception:
             self.answer = json.dumps({"error": _("The studio has a fault. The terminal says more.")}) + "\n"
             raise
-        self.answer = json.dumps(answer, ensure_ascii=False) + "\n"
+        self.answer = _line(answer)
 
     def _tell(self, doing: str, done: int, total: int) -> None:
         if self._stop.is_set():
             raise Stopped
         self._at = {"doing": doing, "done": done, "total": total}
+
+
+def _line(part: dict[str, Any]) -> str:
+    return json.dumps(part, ensure_ascii=False) + "\n"
 
 
 def error_fields(error: ClearheadError) -> dict[str, Any]:

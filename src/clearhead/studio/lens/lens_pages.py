@@ -14,11 +14,12 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
+from clearhead.studio.lens import model_list
 from clearhead.studio.lens.jobs import Job, error_fields
 from clearhead.studio.lens.readings import Asked, Readings, Tell, asked
 from clearhead.studio.lens.without_script import numbers
 from clearhead.studio.text.field_limits import fitting
-from clearhead.studio.text.translation import _, explained
+from clearhead.studio.text.translation import _, explained, translate
 from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable, open_to_all
@@ -34,7 +35,6 @@ EXAMPLES: Final = (
     {"text": "the lighthouse keeper wrote: the lighthouse keeper", "model": "induction"},
     {"text": SENTENCE, "second": "untrained"},
 )
-MODELS: Final = ("all-MiniLM-L6-v2", "untrained", "induction")  # those always at hand, as capture.load names them
 
 
 def readings_of(request: Request) -> Readings:
@@ -54,6 +54,7 @@ class Wanted(BaseModel):
     picture: str = ""
     rollout: bool = False
     second: str = ""
+    target: str = ""
 
 
 class Consent(BaseModel):
@@ -76,6 +77,7 @@ def page(
     other: str = "",
     rollout: bool = False,
     second: str = "",
+    target: str = "",
     without_script: Annotated[bool, Query(alias="plain")] = False,
 ) -> HTMLResponse:
     """Show the page; without JavaScript it reads in the Lens's queue, so that a slow model blocks nobody else."""
@@ -85,12 +87,18 @@ def page(
     if without_script:
         needs_queue()
         try:
-            shown = numbers(*kept.both(asked(text, model, second=second), _silent), layer, head)
+            shown = numbers(*kept.both(asked(text, model, second=second, target=target), _silent), layer, head)
         except ClearheadError as error:
             shown = {"error": explained(error)}
-    state |= {"other": other.strip(), "rollout": rollout, "second": second.strip()}
+    state |= {"other": other.strip(), "rollout": rollout, "second": second.strip(), "target": target.strip()}
     return render(
-        request, "lens/lens.html", asked=state, examples=EXAMPLES, models=MODELS, plain=without_script, shown=shown
+        request,
+        "lens/lens.html",
+        asked=state,
+        examples=EXAMPLES,
+        models=model_list.names(context.settings.shared),
+        plain=without_script,
+        shown=shown,
     )
 
 
@@ -123,12 +131,18 @@ async def read(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
 @router.get("/lens/data")
 @queued("lens")
 def data(
-    context: CurrentContext, kept: Kept, text: str = "", model: str = "", rollout: bool = False, second: str = ""
+    context: CurrentContext,
+    kept: Kept,
+    text: str = "",
+    model: str = "",
+    rollout: bool = False,
+    second: str = "",
+    target: str = "",
 ) -> Response:
     """Return in one response what `attention.js` draws; or, with status 422, `{"error": message}`."""
     needs_queue()
     try:
-        return JSONResponse(_payload(kept, asked(text, model, rollout=rollout, second=second), _silent))
+        return JSONResponse(_payload(kept, asked(text, model, rollout=rollout, second=second, target=target), _silent))
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
 
@@ -144,6 +158,7 @@ def answers(
     model: str = "",
     rollout: bool = False,
     second: str = "",
+    target: str = "",
 ) -> Response:
     """Return a tile of one head, a token's links, … of the reading of this key or this text; else status 422."""
     from clearhead.views.page.questions import answer
@@ -153,13 +168,38 @@ def answers(
         about = json.loads(fitting("question", question))
         if not isinstance(about, dict):
             raise OptionError(_("a question is a JSON object. Reload the page."))
-        requested = kept.asked(key) if key else asked(text, model, rollout=rollout, second=second)
+        requested = kept.asked(key) if key else asked(text, model, rollout=rollout, second=second, target=target)
         first, other = kept.both(requested, _silent)
         return JSONResponse(answer(first, about, other))
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
     except (ValueError, RecursionError):
         return JSONResponse({"error": _("the question is no JSON. Reload the page.")}, status_code=422)
+
+
+@router.get("/lens/save")
+@queued("lens")
+def save(
+    context: CurrentContext,
+    kept: Kept,
+    key: str,
+    kind: Annotated[str, Query(max_length=10)],
+    layer: Annotated[int, Query(ge=-1)] = -1,
+    head: Annotated[int, Query(ge=-1)] = -1,
+) -> Response:
+    """Send a picture or the numbers of the reading of this key, of one head or of all, as a file; else status 422."""
+    from clearhead.views.page.saving import NUMBERS, PICTURES, saved
+
+    needs_queue()
+    place = (None, None) if layer < 0 or head < 0 else (layer, head)
+    try:
+        reading, second = kept.both(kept.asked(key), _silent)
+        content = saved(reading, kind, layer=place[0], head=place[1], second=second)
+    except ClearheadError as error:
+        return JSONResponse(error_fields(error), status_code=422)
+    name = f"attention-{layer}-{head}.{kind}" if place[0] is not None else f"attention.{kind}"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=(PICTURES | NUMBERS)[kind], headers=headers)
 
 
 @router.post("/lens/picture")
@@ -191,18 +231,22 @@ def style() -> Response:
 
 def _payload(kept: Readings, requested: Asked, tell: Tell) -> dict[str, Any]:
     from clearhead.views.page.payload import payload
+    from clearhead.views.page.saving import kinds
 
     reading, second = kept.both(requested, tell)
     tell("drawing", 0, len(reading.record))
     text = requested.text if not requested.picture else None
-    return payload(
+    described = payload(
         reading,
         text=text,
         model=requested.model,
+        target=requested.target or None,
         second=second,
         progress=lambda done, total: tell("drawing", done, total),
         live=True,
     )
+    note = described["note"]
+    return described | {"saves": kinds(), "note": note and translate(note)}
 
 
 def _silent(_doing: str, _done: int, _total: int) -> None:

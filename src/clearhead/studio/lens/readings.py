@@ -40,6 +40,7 @@ class Asked:
         picture: the key of an uploaded picture, or "".
         rollout: all layers as one map.
         second: another model to compare with, named as `model` is; "" for none.
+        target: what the decoder of an encoder-decoder reads; "" for none.
     """
 
     text: str
@@ -47,11 +48,12 @@ class Asked:
     picture: str = ""
     rollout: bool = False
     second: str = ""
+    target: str = ""
 
     @property
     def key(self) -> str:
         """A short name of what is asked, for addresses."""
-        return _digest(repr((self.text, self.model, self.picture, self.rollout, self.second)).encode())
+        return _digest(repr((self.text, self.model, self.picture, self.rollout, self.second, self.target)).encode())
 
     @property
     def alone(self) -> "Asked":
@@ -64,7 +66,9 @@ class Asked:
         return replace(self, model=self.second, second="")
 
 
-def asked(text: str, model: str = "", picture: str = "", rollout: bool = False, second: str = "") -> Asked:
+def asked(
+    text: str, model: str = "", picture: str = "", rollout: bool = False, second: str = "", target: str = ""
+) -> Asked:
     """Return the request of a form, checked.
 
     Raises:
@@ -72,14 +76,15 @@ def asked(text: str, model: str = "", picture: str = "", rollout: bool = False, 
         TooLong: the text, or a name, is too long.
     """
     fitting("lens", text)
+    fitting("lens", target)
     for name in (model, second, picture):
         fitting("name", name)
-    for value in (text, model, second):
+    for value in (text, model, second, target):
         try:
             value.encode()
         except UnicodeEncodeError as error:
             raise OptionError(_("the text holds half a character, which no tokenizer reads. Type it again.")) from error
-    return Asked(text.strip(), model.strip() or None, picture.strip(), rollout, second.strip())
+    return Asked(text.strip(), model.strip() or None, picture.strip(), rollout, second.strip(), target.strip())
 
 
 class Readings:
@@ -138,6 +143,19 @@ class Readings:
         check_same_tokens(first, second)
         return first, second
 
+    def loaded(self, model: str | None, tell: Tell) -> "Loaded":
+        """Return a model, from memory or loaded now.
+
+        Raises:
+            ModelError: it cannot be loaded, or this studio reads its own models only.
+        """
+        while not self._turn.acquire(timeout=0.1):
+            tell("waiting", 0, 0)
+        try:
+            return self._loaded(model, tell)
+        finally:
+            self._turn.release()
+
     def asked(self, key: str) -> Asked:
         """Return the request with this key.
 
@@ -181,7 +199,7 @@ class Readings:
             if wanted.picture:
                 reading = capture.read_picture(loaded, self._picture(wanted.picture))
             else:
-                reading = capture.read(loaded, wanted.text)
+                reading = capture.read(loaded, wanted.text, target=wanted.target or None)
         check_not_empty(reading)
         return reading
 

@@ -1,10 +1,14 @@
-"""The Lens without JavaScript: the numbers of one head, and links to all others."""
+"""The Lens without JavaScript: the numbers of one head with links to all others, and a whole answer at once."""
 
 from typing import TYPE_CHECKING, Any
+
+from clearhead.studio.lens.readings import Readings
+from clearhead.studio.lens.writing import WritingAsked, write
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading
 
+LINKS = 4  # of a written token
 NAMED = 32  # tokens up to which the map is drawn
 
 
@@ -43,3 +47,24 @@ def numbers(reading: "Reading", second: "Reading | None", layer: int, head: int)
         "second": second and second.model_name,
         "kl": second and divergences(reading, second),
     }
+
+
+def whole_answer(kept: Readings, wanted: WritingAsked) -> dict[str, Any]:
+    """Return what the template shows of a written text: each token, what it looked at, and the other candidates."""
+    from clearhead.views.page.packing import unpacked
+
+    parts: list[dict[str, Any]] = []
+    end = write(kept, wanted, lambda _doing, _done, _total: None, parts.append)["end"]
+    start, steps = parts[0]["start"], [part["token"] for part in parts[1:]]
+    names = dict(enumerate(start["tokens"]))
+    for step in steps:
+        names.update(step["names"])
+    rows = []
+    for step in steps:
+        weights = unpacked(step["row"])[0]
+        best = (-weights).argsort(kind="stable")[:LINKS]
+        links = [(names[int(place)], float(weights[place])) for place in best if weights[place] > 0]
+        others = [(name, chance) for number, name, chance in step["candidates"] if number != step["id"]][:LINKS]
+        rows.append({"token": names[step["place"]], "p": step["p"], "links": links, "others": others})
+    text = "".join(names[step["place"]] for step in steps if not step["special"])
+    return {"error": None, "model": start["model"], "note": start["note"], "text": text, "rows": rows, "end": end}

@@ -75,7 +75,7 @@ class Rerun:
     """The outcome of a page's program as the reader edited it.
 
     Attributes:
-        outputs: what it printed, or its pictures; fewer where it did not come to its end.
+        outputs: what it printed, or its pictures; fewer where it did not finish.
         problem: why it did not; "" if it did.
     """
 
@@ -104,7 +104,7 @@ def rerun(page: Page, pack: Pack, place: int, source: str, limits: sandbox.Limit
 
 
 def _problem(outcome: sandbox.Outcome, limits: sandbox.Limits) -> str:
-    """Return why an edited program did not come to its end, with the line where it is one of its own; "" if it did."""
+    """Return why an edited program did not finish, with the line where it is one of its own; "" if it did."""
     problem = "" if outcome.ok else formatting.why_ended(outcome, limits) or _("It ended itself.")
     raised = outcome.raised
     return (

@@ -1,19 +1,20 @@
-"""The route of Build that runs a program without its tests: what it prints is shown, and no try is counted."""
+"""Routes of Build: keep an unsent program, and run it without its tests, for which no try is counted."""
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException
-from fastapi.responses import Response
+from fastapi import APIRouter, Depends, HTTPException, Request
+from fastapi.responses import JSONResponse, Response
 from starlette.datastructures import FormData
 
 from clearhead import sandbox
 from clearhead.errors import SandboxError
-from clearhead.sandbox import Chunk, Limits
+from clearhead.sandbox import Cancelled, Chunk, Limits
 from clearhead.studio.practice.asking import asked
-from clearhead.studio.practice.practice import filled, form_of, put_form_again
+from clearhead.studio.practice.practice import filled, form_of, put_form_again, unsent
 from clearhead.studio.questions import responses
 from clearhead.studio.questions.question import Question
 from clearhead.studio.text import formatting
+from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.saved_forms import SavedForm
@@ -23,9 +24,17 @@ router = APIRouter()
 MOST_SHOWN = 4_000  # characters of what a program printed
 
 
+@router.post("/bench/draft")
+def keep_draft(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
+    """Keep the program of this form, unsent, for the next time that its question is opened."""
+    item = context.drafts.read(str(form.get("ticket", ""))).item
+    context.store.keep(unsent(item), fitting("program", str(form.get("program", ""))).replace("\r\n", "\n"))
+    return Response(status_code=204)
+
+
 @router.post("/bench")
 @queued("programs")
-def run(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
+def run(request: Request, context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) -> Response:
     """Run the program of this form, and ask the question again with the program and what it printed."""
     draft = context.drafts.read(str(form.get("ticket", "")))
     question = asked(context, draft)
@@ -36,6 +45,8 @@ def run(context: CurrentContext, form: Annotated[FormData, Depends(form_of)]) ->
     except responses.Incomplete as problem:
         return put_form_again(context, draft, SavedForm(filled(form), lacking=str(problem)))
     needs_queue()
+    if "application/json" in request.headers.get("accept", ""):  # a script asks
+        return JSONResponse({"output": _output(context, question, program)})
     return put_form_again(context, draft, SavedForm({**filled(form), "ran": [_output(context, question, program)]}))
 
 
@@ -46,6 +57,8 @@ def _output(context: Context, question: Question, program: str) -> str:
     chunks = [Chunk(f"seed = {question.proved.receipt.seed}\n", "seed"), *setup, Chunk(program, _("your program"))]
     try:
         outcome = sandbox.run(chunks, limits=limits, preload=question.pack.preload, owner=context.owner)
+    except Cancelled:
+        raise
     except SandboxError as refused:
         return str(refused)
     printed = outcome.stdout.rstrip()[:MOST_SHOWN]

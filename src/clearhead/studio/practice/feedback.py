@@ -7,13 +7,15 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.course import Attempt
-from clearhead.errors import OptionError
+from clearhead.drawing import grid
+from clearhead.errors import OptionError, SandboxError
 from clearhead.studio.learner import confidence
 from clearhead.studio.practice.asking import answered, once_more, onward, page_of
 from clearhead.studio.practice.notes import report
-from clearhead.studio.questions.question import ends_in_class
+from clearhead.studio.questions.question import Question, ends_in_class
+from clearhead.studio.text.svg import figure
 from clearhead.studio.text.translation import _
-from clearhead.studio.web.context import CurrentContext
+from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.work_queues import queued
 
@@ -60,7 +62,18 @@ def feedback(
         report=report(question, kept),
         tries_left=max(0, question.item.attempts - tries),
         reveals=kept.correct and ends_in_class(question.item),
+        recorded=_recorded(context, question, kept.response) if question.form == "code" else None,
     )
+
+
+def _recorded(context: Context, question: Question, program: object) -> dict[str, object] | None:
+    """Return the inputs of the tests that failed, and the attention maps as pictures; None where nothing can be run."""
+    try:
+        made = context.recorded(question, str(program))
+    except SandboxError:
+        return None
+    maps = [rows and figure(grid(rows), _("Attention map")) for rows in (made.yours, made.right)]
+    return {"inputs": made.inputs, "yours": maps[0], "right": maps[1], "call": made.call}
 
 
 @router.post("/undo")

@@ -1,4 +1,4 @@
-"""Routes of the placement test: a few questions that let one skip a topic which others stand on."""
+"""Routes of the placement test: a few questions that let one skip a topic which others build on."""
 
 import uuid
 from typing import Any

@@ -1,6 +1,7 @@
 """Routes that ask a question and take the answer: Recall, Practice, Build and the review of what is due."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -24,6 +25,7 @@ from clearhead.studio.web.saved_forms import SavedForm
 from clearhead.studio.web.work_queues import queued
 
 router = APIRouter()
+SPACED = timedelta(minutes=3)  # a card that was missed comes again, and not at once: Recall ends
 Signed = Annotated[str, Query(alias="ticket")]  # a draft, as the address or the form of its question carries it
 
 
@@ -114,6 +116,8 @@ def item_page(
         raise HTTPException(404, _("There is no question %(item)s here.", item=item_id))
     before = context.store.attempt(edit) if edit else None
     program = before.response if before and before.item_id == item_id and isinstance(before.response, str) else ""
+    if fresh:
+        context.store.drop(unsent(item_id))
     if mode == "build" and not fresh:
         program = program or _last_program(context, item)
     draft = new_draft(context, item, mode if mode in MODES else "practice").but(focus=focus)
@@ -131,8 +135,16 @@ def _on_path(context: Context, item: Item) -> str:
     return _("leg %(leg)s of %(legs)s, %(minutes)s min to go", leg=way.leg, legs=way.legs, minutes=way.left)
 
 
+def unsent(item_id: str) -> str:
+    """Return where the store keeps the program of this item that was typed and not sent."""
+    return f"program:{item_id}"
+
+
 def _last_program(context: Context, item: Item) -> str:
-    """Return the program that this step of Build was last answered with, to continue from it."""
+    """Return the program to continue with: unsent, or else the last answer."""
+    kept = context.store.kept(unsent(item.id))
+    if kept:
+        return kept
     before = context.history.by_item.get(item.id, ())
     return next((str(attempt.response) for attempt in reversed(before) if isinstance(attempt.response, str)), "")
 
@@ -163,6 +175,8 @@ def take(request: Request, context: CurrentContext, form: Annotated[FormData, De
             return put_form_again(context, draft, SavedForm(filled(form), compare=True))
         kept = question.attempt(response, verdict, context.now(), confidence=confidence.chance_of(form.get("sure")))
         context.store.record(kept, drop=saved_forms.form_key(draft))
+        if question.form == "code":
+            context.store.drop(unsent(draft.item))
         mistakes.remember(context, kept, verdict)
         context.prepare_next(question.item)
         return _after(context, draft, kept)
@@ -289,5 +303,6 @@ def _next(items: list[Item], context: Context, mode: str, after: str, more: bool
             (item for item in items if not review_queue.last_was_right(progress.items[item.id])),
             items[-1] if more else None,
         )
-    item = review_queue.next_item(items, progress, context.now(), after=after)
+    spaced = SPACED if mode == "recall" else timedelta()
+    item = review_queue.next_item(items, progress, context.now(), after=after, spaced=spaced)
     return review_queue.least_recent(items, progress, after=after) if item is None and more else item

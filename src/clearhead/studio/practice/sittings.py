@@ -1,7 +1,7 @@
 """Routes of the two short sittings that Home offers: "I have five minutes" and "I have an interview".
 
 The questions of a sitting are chosen when it begins and kept, so that it can be left and gone on with. An answer gets
-its feedback at once; the report stands at the end.
+its feedback at once; the report is at the end.
 """
 
 import json

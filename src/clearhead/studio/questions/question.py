@@ -29,6 +29,7 @@ ASKED = tuple(FORMS)  # the kinds the studio can put to a learner
 LONGEST_TYPED = 48  # characters of an output that one can be asked to type
 CLASS = "class MultiHeadAttention("  # what a program must define to be run in a real model
 HINTS = {"test": 0, "challenge": 1}  # mode -> the most hints it gives; others give all there are
+CHANCE = 3  # characters of a result that two steps may share by chance
 
 
 def can_type(proved: Proved) -> bool:
@@ -60,6 +61,15 @@ class LetteredStep:
 
     letter: str
     step: Step
+
+
+def answers(shown: str, asked: str) -> bool:
+    """Return whether a result that is shown is the one that is asked for; a short one may be so by chance.
+
+    >>> answers("[0.2, 0.8]", "[0.2, 0.8]"), answers("4", "4")
+    (True, False)
+    """
+    return shown.strip() == asked.strip() and len(asked.strip()) > CHANCE
 
 
 @dataclass(frozen=True)
@@ -111,8 +121,13 @@ class Question:
 
     @property
     def shown_steps(self) -> Sequence[Step]:
-        """The steps of a worked example that are shown with their results."""
-        return self.proved.steps[: max(0, len(self.proved.steps) - self.draft.asked)]
+        """The steps of a worked example that are shown with their results, and answer none that is asked."""
+        steps = self.proved.steps
+        first = max(0, len(steps) - self.draft.asked)
+        for place in range(first - 1, -1, -1):
+            if any(answers(steps[place].result, step.result) for step in steps[first:]):
+                first = place
+        return steps[:first]
 
     @property
     def asked_steps(self) -> Sequence[Step]:

@@ -6,6 +6,18 @@ import { _ } from "./words.js";
 /** Names of keys as `KeyboardEvent.key` has them, for the words an author writes in `data-key`. */
 const NAMED = { Space: " " };
 
+const TYPED = "textarea, input:not([type=radio], [type=checkbox], [type=range], [type=hidden])";
+
+/**
+ * On a page that asks for typed words, the first field has the focus: where there are keys, where the address leads to no
+ * place in the page, and where nothing else has it. A program's editor does not take the focus.
+ */
+function focusTyped() {
+  if (!matchMedia("(hover: hover) and (pointer: fine)").matches || location.hash || document.activeElement !== document.body) return;
+  const field = document.querySelector("[data-focus], #question textarea:not([name=program], [name=note]), #question input[type=text]");
+  field?.focus({ preventScroll: true });
+}
+
 /**
  * Whether a key press belongs to what has the focus, so that it is not ours.
  * @param {Element | null} target
@@ -41,7 +53,7 @@ function onKey(event) {
     if (sends) sends.click();
     return;
   }
-  if (event.key === "Escape") return void closeKeys();
+  if (event.key === "Escape") return void (closeKeys() || (event.target.matches?.(TYPED) && event.target.blur()));
   if (event.key === "Enter" && event.target.matches?.("textarea.line")) {
     event.preventDefault();
     return void (event.repeat || event.target.form.requestSubmit());
@@ -202,4 +214,5 @@ if (typeof document !== "undefined") {
   if (here) here.closest("ul").scrollLeft = here.offsetLeft - here.closest("ul").offsetLeft - 40;
   addCopyButtons();
   runClock();
+  focusTyped();
 }

@@ -125,6 +125,13 @@ function start(page) {
     return true;
   }
 
+  /** What a smaller figure leaves out passes everything on. */
+  function unchanged() {
+    const width = read("q")[0].length;
+    const missing = ["v", "o"].filter((name) => !form.querySelector(`input[name^="${name}-"]`));
+    return Object.fromEntries(missing.map((name) => [name, Array.from({ length: width }, (unused, r) => Array.from({ length: width }, (also, c) => Number(r === c)))]));
+  }
+
   function put(name, matrix, weigh) {
     for (const cell of page.querySelectorAll(`[data-matrix="${name}"] td[data-i]`)) {
       const x = matrix[cell.dataset.i][cell.dataset.j];
@@ -147,6 +154,7 @@ function start(page) {
   function draw() {
     const now = {
       ...Object.fromEntries(["q", "k", "v", "o"].map((name) => [name, read(name)])),
+      ...unchanged(),
       causal: form.elements.causal.checked,
       heads: Number(form.elements.heads.value),
     };
@@ -286,7 +294,7 @@ function start(page) {
   });
   page.querySelector(".walk-reset").addEventListener("click", () => {
     for (const input of fields) input.value = input.defaultValue;
-    form.elements.causal.checked = false;
+    form.elements.causal.checked = form.elements.causal.defaultChecked;
     form.dispatchEvent(new Event("input", { bubbles: true }));
   });
   reachable();

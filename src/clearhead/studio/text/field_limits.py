@@ -17,6 +17,7 @@ LONGEST: Final = {
     "note": 5_000,
     "search": 200,
     "lens": 500_000,  # a text to read with a model: 128k tokens fit, and most models take far fewer
+    "prompt": 20_000,  # what a model is to answer or to continue
     "question": 2_000,  # what the Lens is asked about a reading, as JSON
     "name": 500,  # of a model: a folder, at most
 }

@@ -11,7 +11,7 @@ from pygments import highlight  # type: ignore[import-untyped]
 from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
 from pygments.lexers import DiffLexer, PythonLexer, PythonTracebackLexer  # type: ignore[import-untyped]
 
-from clearhead.studio.text import embedded_head, live_program, page_figure, translation
+from clearhead.studio.text import embedded_head, guessed_head, live_program, page_figure, translation
 from clearhead.studio.text.mathml import to_mathml
 
 _FORMATTER = HtmlFormatter(nowrap=True)
@@ -72,6 +72,7 @@ def _inline_formula(_: Any, tokens: Any, index: int, options: Any, env: Any) -> 
 def _fence(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
     words = (tokens[index].info or "").split()
     shown = embedded_head.figure(tokens[index].content) if words[:1] == ["lens"] else None
+    shown = guessed_head.figure(tokens[index].content, inline) if words[:1] == ["guess"] else shown
     shown = page_figure.figure(tokens[index].content, code) if words[:1] == ["frames"] else shown
     shown = live_program.program(tokens[index].content) if words[:1] == ["live"] else shown
     if shown:

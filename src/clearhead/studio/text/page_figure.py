@@ -33,7 +33,7 @@ class Frames(BaseModel):
 
 
 def figure(block: str, code: Callable[[str], Markup]) -> Markup | None:
-    """Return the element; None where the block is not well-formed or one of its pictures must not stand in a page.
+    """Return the element; None where the block is not well-formed or one of its pictures must not be shown in a page.
 
     Args:
         code: what shows a program.
@@ -56,7 +56,7 @@ def figure(block: str, code: Callable[[str], Markup]) -> Markup | None:
 
 
 def pictures(shown: Frames) -> Markup:
-    """Return every picture as an element, one of them visible; "" where one of them must not stand in a page."""
+    """Return every picture as an element, one of them visible; "" where one of them must not be shown in a page."""
     prefix = f"f{hashlib.sha256(shown.model_dump_json().encode()).hexdigest()[:8]}"
     name = shown.label or _("Figure")
     drawn = [

@@ -3,7 +3,7 @@
 import os
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
@@ -15,6 +15,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from clearhead.course import Item, Progress, Proved, Verdict
+from clearhead.course.grading.recorded import Recorded, recorded
 from clearhead.errors import StoreError
 from clearhead.messages import message
 from clearhead.studio.learner.history import History, Learner
@@ -30,14 +31,20 @@ from clearhead.studio.web.work_queues import WorkQueue, needs_queue
 
 REMEMBERED = 100  # verdicts on programs
 LENSES = 4  # Lens requests that run at once
+WRITERS = 2  # of the Lens that writes
 LEARNERS = 300  # learners whose progress is held in memory
 GUEST = -1  # a visitor who has not logged in: nothing is stored under this number
+SETTING = "setting:"  # under which the store keeps them
 SETTINGS = {"theme": "system", "clock": "1", "language": "en", "keys": "on"}
 
 
 def now_utc() -> datetime:
     """Return the time, aware. Tests replace the clock of the context."""
     return datetime.now(UTC)
+
+
+async def _nobody_left() -> bool:
+    return False
 
 
 @dataclass
@@ -57,10 +64,12 @@ class Context:
     queues: Mapping[str, WorkQueue] = field(init=False)
     _others: OrderedDict[int, tuple[Store, Learner]] = field(default_factory=OrderedDict, init=False)
     _lock: Lock = field(default_factory=Lock, init=False)
+    left: Callable[[], Awaitable[bool]] = field(default=_nobody_left, init=False)  # whether the browser has gone
     _remembers: bool = field(default=False, init=False)
     _settings: dict[str, str] | None = field(default=None, init=False)
     _seen: tuple[int, tuple[Progress, History]] | None = field(default=None, init=False)
     _verdicts: OrderedDict[str, Verdict] = field(default_factory=OrderedDict, init=False)
+    _recorded: OrderedDict[str, Recorded] = field(default_factory=OrderedDict, init=False)
 
     def __post_init__(self) -> None:
         self.csrf = Csrf(self.secret)
@@ -69,7 +78,7 @@ class Context:
         programs = self.settings.programs
         locks = Locks(self.settings.data / "locks") if self.settings.processes > 1 else None
         # One experiment at once: a measured time means nothing while another is measured.
-        at_once = {"programs": programs, "experiments": 1, "lens": LENSES}
+        at_once = {"programs": programs, "experiments": 1, "lens": LENSES, "writing": WRITERS}
         self.queues = {name: WorkQueue(name, count, locks) for name, count in at_once.items()}
 
     def close(self) -> None:
@@ -113,10 +122,14 @@ class Context:
         """What was answered, as of the newest attempt."""
         return self._known()[1]
 
-    def at(self, learner: int, name: str = "") -> "Context":
-        """Return the context of one learner of a shared studio, for one request."""
+    def at(self, learner: int, name: str = "", chosen: dict[str, str] | None = None) -> "Context":
+        """Return the context of one learner of a shared studio, for one request.
+
+        Args:
+            chosen: the learner's settings; a guest has none.
+        """
         mine = self.for_request()
-        mine.who = name
+        mine.who, mine._settings = name, chosen if learner != GUEST else {}
         mine.store, mine.learner = self._kept_of(learner)
         return mine
 
@@ -162,10 +175,21 @@ class Context:
                 self._verdicts.popitem(last=False)
         return self._verdicts[key]
 
+    def recorded(self, question: Question, program: str) -> Recorded:
+        """Return what a program did in its tests; remembered, as a verdict is."""
+        key = f"{question.draft.id} {program}"
+        if key not in self._recorded:
+            needs_queue()
+            pack, item = question.pack, question.item
+            self._recorded[key] = recorded(item, question.proved, program, pack.preload, self.owner)
+            while len(self._recorded) > REMEMBERED:
+                self._recorded.popitem(last=False)
+        return self._recorded[key]
+
     def setting(self, name: str) -> str:
         """Return a setting of the learner, or its default."""
         if not self._remembers or self._settings is None:
-            self._settings = self.store.kept_under("setting:")
+            self._settings = self.store.kept_under(SETTING)
         return self._settings.get(name, SETTINGS[name])
 
 
@@ -180,7 +204,9 @@ def context_of(request: Request) -> Context:
 
 async def _current_context(request: Request) -> Context:
     """As a dependency: a coroutine, for FastAPI sends a plain function to another thread."""
-    return context_of(request)
+    context = context_of(request)
+    context.left = request.is_disconnected
+    return context
 
 
 CurrentContext = Annotated[Context, Depends(_current_context)]

@@ -13,16 +13,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from functools import partial, wraps
+from threading import Event
 from typing import Any, Final, ParamSpec, TypeVar
 
 from starlette.concurrency import run_in_threadpool
 
+from clearhead import sandbox
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.locks import Locks
 
 P = ParamSpec("P")
 R = TypeVar("R")
 WAITING: Final = 3  # of one learner, besides the one that runs
+LOOK: Final = 0.2  # seconds between looks whether the browser still waits
 SECONDS: Final = 2  # after which a refused learner may try again
 _on_page: ContextVar[bool] = ContextVar("on_page", default=False)
 
@@ -118,6 +121,11 @@ def _as_page(route: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
     return route(*args, **given)
 
 
+def _cancellable(left: Event, route: Callable[P, R], *args: P.args, **given: P.kwargs) -> R:
+    with sandbox.cancelled_by(left):
+        return route(*args, **given)
+
+
 def needs_queue() -> None:
     """Announce that slow work comes next.
 
@@ -143,7 +151,18 @@ def queued(kind: str) -> Callable[[Callable[P, R]], Callable[P, Awaitable[R]]]:
             except NeedsQueue:
                 context: Any = given["context"]
                 queues: Mapping[str, WorkQueue] = context.queues
-                return await queues[kind].run(context.store.learner, partial(route, *args, **given))
+                left = Event()  # set when the browser has gone: Cancel in a page closes the connection
+                work = asyncio.ensure_future(
+                    queues[kind].run(context.store.learner, partial(_cancellable, left, route, *args, **given))
+                )
+                try:
+                    while not (await asyncio.wait({work}, timeout=LOOK))[0]:
+                        if not left.is_set() and await context.left():
+                            left.set()
+                    return await work
+                finally:
+                    left.set()
+                    work.cancel()
 
         return waits
 

@@ -21,6 +21,17 @@ def pack(values: NDArray[Any], kind: str, top: float) -> dict[str, Any]:
     return {"type": kind, "shape": list(values.shape), "scale": scale, "data": _base64(whole)}
 
 
+def unpacked(packed: dict[str, Any]) -> NDArray[np.float32]:
+    """Return the values that `pack` took, to its precision.
+
+    >>> unpacked(pack(np.array([[0.0, 1.0]]), "u8", 1.0)).tolist()
+    [[0.0, 1.0]]
+    """
+    dtype = {"u8": "<u1", "u16": "<u2", "u32": "<u4"}[packed["type"]]
+    whole = np.frombuffer(base64.b64decode(packed["data"]), dtype=dtype).reshape(packed["shape"])
+    return (whole * packed["scale"]).astype(np.float32)
+
+
 def pack_indices(values: NDArray[Any], size: int) -> dict[str, Any]:
     """Pack positions below `size`, exactly."""
     kind, dtype = ("u16", "<u2") if size <= 1 << 16 else ("u32", "<u4")

@@ -36,7 +36,7 @@ def tile(matrix: Any, head: int, rows: slice, cols: slice, cells: int, part: tup
         rows, down = long_texts.span(rows, part), long_texts.SIDE // part[1]
         height = rows.stop - rows.start
     if long_texts.parts(matrix, matrix.shape[2]) == 1:
-        part_of_head, inside = matrix.heads([head]), (rows, cols)
+        part_of_head, inside = long_texts.single(matrix, head), (rows, cols)
     else:
         part_of_head, inside = long_texts.piece(matrix, head, rows), (slice(0, height), cols)
     if height <= down and width <= across:

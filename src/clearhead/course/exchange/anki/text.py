@@ -25,7 +25,7 @@ _HTML = re.compile(rf"</?(?:{_TAGS})\b[^<>\n]*>|&(?:#\d+|#x[0-9a-f]+|nbsp|lt|gt|
 
 @dataclass(slots=True)
 class _Header:
-    """What the lines before the notes say. `columns`: index -> what stands there beside the fields."""
+    """What the lines before the notes say. `columns`: index -> what that column holds beside the fields."""
 
     separator: str = "\t"
     html: bool | None = None

@@ -81,7 +81,7 @@ def _answer(text: Text, answer: Element, kind: str) -> Text:
 
 
 def _general(node: Element, kind: str, markup: str) -> Text:
-    """The general feedback; for an essay without any, what graders are told."""
+    """The general feedback; for an essay without any, the note to graders."""
     general = _child(node, "generalfeedback", markup)
     return general if general or kind != "essay" else _child(node, "graderinfo", markup)
 

@@ -3,9 +3,11 @@
 import json
 from typing import Any
 
+from clearhead.course.pack.item import Program
 from clearhead.course.proofs.figure import draw, drawing
 from clearhead.course.proofs.kinds.options import settle
 from clearhead.course.proofs.messages import SWEPT
+from clearhead.course.proofs.placeholders import names
 from clearhead.course.proofs.proved import Option
 from clearhead.course.proofs.runner import Job, Runner
 from clearhead.sandbox import Chunk
@@ -20,18 +22,38 @@ __table = __json.dumps(__rows)
 )
 
 _WANT = (("answer", ""), ("__table", ""))
+# A sweep may train models, so it runs once for all who pick from its table; each picks from a copy, with the names that
+# the sweep left and none of those that another set.
+_KEEP = Chunk(
+    "import copy as __copy\n__names, __rows, __picked = dict(globals()), __copy.deepcopy(table), []\n", "kept"
+)
+_NEXT = Chunk(
+    """for __name in [name for name in globals() if name not in __names and not name.startswith("__")]:
+    del globals()[__name]
+globals().update(__names)
+table, answer = __copy.deepcopy(__rows), None
+""",
+    "next",
+)
+_PICKED = Chunk('__picked.append(f"{answer:.6g}" if isinstance(answer, float) else str(answer))\n', "picked")
+_DUMP_PICKED = Chunk("import json as __json\n__picked = __json.dumps(__picked)\n", "picked")
 
 
 def prove_tune(runner: Runner) -> dict[str, Any]:
     """Run the sweep; the answer and every distractor are values of the table's first column."""
     item = runner.item
     sweep, program = item.role("sweep")[0], item.role("answer")[0]
+    together = [mutant for mutant in item.role("distractor") if not _shows(runner, mutant)]
+    picks = [chunk for mutant in together for chunk in (_NEXT, mutant, _PICKED)]
+    whole = Job((sweep, _KEEP, *picks, _DUMP_PICKED, _NEXT, program, _DUMP), (*_WANT, ("__picked", "")))
     runner.ahead(
-        Job((sweep, program, _DUMP), _WANT),
-        *(Job((sweep, mutant), _WANT[:1]) for mutant in item.role("distractor")),
+        whole,
+        *(Job((sweep, mutant), _WANT[:1]) for mutant in item.role("distractor") if mutant not in together),
         *(job for part in (program, *item.role("distractor")) for job in drawing(runner, sweep, part)),
     )
-    run = runner.run(sweep, program, _DUMP, want=_WANT)
+    run = runner.run(*whole.programs, want=whole.want)
+    if not run.ok:  # alone it says which of them is wrong
+        run, together = runner.run(sweep, program, _DUMP, want=_WANT), []
     if not run.ok:
         raise runner.raised(run, sweep.line)
     table = json.loads(run.values.get("__table", "[]"))
@@ -50,9 +72,11 @@ def prove_tune(runner: Runner) -> dict[str, Any]:
             program.line - 1,
         )
     ]
+    answers = json.loads(run.values.get("__picked", "[]"))
+    picked = {mutant.line: answer for mutant, answer in zip(together, answers, strict=False)}
     for mutant in item.role("distractor"):
-        outcome = runner.must_run(sweep, mutant, want=_WANT[:1])
-        wrong = _value_of(runner, outcome.values.get("answer"), rows, mutant.line, column)
+        outcome = run if mutant.line in picked else runner.must_run(sweep, mutant, want=_WANT[:1])
+        wrong = _value_of(runner, picked.get(mutant.line, outcome.values.get("answer")), rows, mutant.line, column)
         counterexample = f"{SWEPT}\n\n{as_table([rows[right], rows[wrong]])}"
         why = runner.rationale(mutant.misconception, {**values, **outcome.values})
         belief = runner.belief(mutant.misconception)
@@ -67,6 +91,11 @@ def prove_tune(runner: Runner) -> dict[str, Any]:
         "table": tuple(table),
         "figure": figure,
     }
+
+
+def _shows(runner: Runner, mutant: Program) -> bool:
+    """Whether the rationale of a distractor shows values, which may be its own."""
+    return any(names(runner.item.rationales.get(mutant.misconception or "", "")))
 
 
 def _value_of(runner: Runner, answer: str | None, rows: dict[str, Any], line: int, column: str) -> str:

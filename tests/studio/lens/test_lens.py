@@ -239,7 +239,7 @@ def picture(size=28):
     return file.getvalue()
 
 
-def test_an_uploaded_picture_is_read_and_forgotten_pictures_are_said(client, vit):
+def test_an_uploaded_picture_is_read_and_forgotten_pictures_are_reported(client, vit):
     key = posted(client, "/lens/picture", content=picture())["key"]
     last = posted(client, "/lens/read", picture=key, model=str(vit))[-1]
     shown = last["payload"]["picture"]

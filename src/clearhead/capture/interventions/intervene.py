@@ -1,0 +1,127 @@
+"""intervene(): run a model without some of its heads, or with other weights or outputs, and restore it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any
+
+from torch import Tensor, nn
+
+from clearhead.capture.adapters import transformers_interface
+from clearhead.capture.interventions.edits import Changed, Edit, Mean, Recorded, Weights, zero
+from clearhead.capture.interventions.intervener import HeadEdit, Intervener
+from clearhead.capture.record import Record
+from clearhead.errors import OptionError
+from clearhead.matrix import AttentionMatrix
+
+Change = str | Tensor | AttentionMatrix | Record | Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def intervene(model: nn.Module, changes: Mapping[tuple[int | str, int], Change]) -> Iterator[None]:
+    """Change what single heads of a model give while it runs: ablate, freeze or patch them.
+
+    The model's own kernel computes its attention; only the outputs z of the heads named are replaced before the output
+    projection. Everything is restored on leaving, also after an exception. Interventions may be nested (an inner one
+    is applied to what an outer one gives) and combined with `observe`, which records the weights that the model itself
+    computed. It holds in the thread that enters it, and for each step of `model.generate`.
+
+    Args:
+        model: any model that `observe` can record.
+        changes: (layer, head) -> what becomes of that head; the layer by index in layer order or by name, as in
+            `observe(layers=)`.
+
+            - "zero": its output is 0.
+            - "mean": its output is the mean over the batch and all positions so far (padding left out, where the model
+              is given an attention mask).
+            - a tensor (L, S) or (B, L, S), or an AttentionMatrix: its values are summed by these weights. Row i is
+              position i of the text; new tokens of a generation, past the last row, keep the model's weights.
+            - a Record, of another text or another model: its output recorded there (activation patching); without
+              values in the record, its own values summed by the weights recorded there.
+            - a function: its output is what the function makes of it, (B, L, D_v) -> (B, L, D_v).
+
+    Raises:
+        OptionError: model is not a module, or a layer, head or change is not as above. A head or a shape that does not
+            fit is found when the model runs.
+        CaptureError: on leaving, if the model ran and a layer could not be changed; the message says why.
+
+    Memory: a copy of the output of each layer named. Weights that are given take (B, L, S) for their head.
+
+    Source: Michel et al. 2019, "Are Sixteen Heads Really Better than One?" (ablation); Vig et al. 2020, "Investigating
+    Gender Bias in Language Models Using Causal Mediation Analysis" (patching).
+
+    Example:
+        >>> import torch
+        >>> from transformers import BertConfig, BertModel
+        >>> size = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 7}
+        >>> model, tokens = BertModel(BertConfig(vocab_size=11, **size)).eval(), torch.tensor([[1, 2, 3, 4, 5]])
+        >>> before = model(tokens).last_hidden_state
+        >>> with intervene(model, {(0, 2): "zero", (1, 0): torch.eye(5)}):
+        ...     changed = model(tokens).last_hidden_state
+        >>> torch.equal(changed, before), torch.equal(model(tokens).last_hidden_state, before)
+        (False, True)
+    """
+    if not isinstance(model, nn.Module):
+        raise OptionError(f"model is a {type(model).__name__}, expected a torch.nn.Module. Pass the model itself.")
+    if not isinstance(changes, Mapping) or not changes:
+        raise OptionError(
+            f"changes is {changes!r}, expected a dict of at least one head, as in {{(0, 3): 'zero'}}: "
+            "(layer, head) -> 'zero', 'mean', weights, a record or a function."
+        )
+    edits = [(place[0], HeadEdit(place[1], as_edit(place, change))) for place, change in _checked(changes)]
+    with applying(Intervener(model, edits)):
+        yield
+
+
+@contextmanager
+def applying(intervener: Intervener) -> Iterator[None]:
+    """While open, apply the edits of an intervener; then check that each layer was edited."""
+    with transformers_interface.editing(intervener), intervener.watching():
+        yield
+    intervener.check_all_were_edited()
+
+
+def as_edit(place: tuple[int | str, int], change: Any) -> Edit:
+    """The edit that a change of one head means.
+
+    Raises:
+        OptionError: it means none.
+    """
+    if isinstance(change, str) and change == "zero":
+        return zero
+    if isinstance(change, str) and change == "mean":
+        return Mean()
+    if isinstance(change, Record):
+        if not change:
+            raise OptionError(f"changes[{place}] is a record of nothing. Run a model inside `with observe(…)` first.")
+        return Recorded(change, *place)
+    if isinstance(change, AttentionMatrix):
+        head = change if change.shape[1] == 1 else change.heads(place[1])
+        return Weights(head.to_dense()[:, 0].detach())
+    if isinstance(change, Tensor):
+        if change.dim() not in (2, 3) or not change.is_floating_point():
+            raise OptionError(
+                f"changes[{place}] is a tensor of shape {tuple(change.shape)} and {change.dtype}, expected weights: "
+                "floating point, (L, S) or (B, L, S). To replace the output z, give a function: lambda z: other."
+            )
+        return Weights(change)
+    if callable(change):
+        return Changed(change)
+    raise OptionError(
+        f"changes[{place}] is {change!r}, expected 'zero', 'mean', weights (a tensor or an AttentionMatrix), a Record, "
+        "or a function of the head's output."
+    )
+
+
+def _checked(changes: Mapping[Any, Any]) -> Iterator[tuple[tuple[int | str, int], Any]]:
+    """Each change with its (layer, head), which are checked to be an index or name, and an index."""
+    for place, change in changes.items():
+        is_pair = isinstance(place, tuple) and len(place) == 2
+        if not is_pair or not isinstance(place[0], (Integral, str)) or not isinstance(place[1], Integral):
+            raise OptionError(f"changes has {place!r} in it, expected (layer, head), as in {{(0, 3): 'zero'}}.")
+        if any(isinstance(part, bool) for part in place):
+            raise OptionError(f"changes has {place!r} in it, expected indices. Write (0, 1), for example.")
+        layer = place[0] if isinstance(place[0], str) else int(place[0])
+        yield (layer, int(place[1])), change

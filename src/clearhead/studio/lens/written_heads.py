@@ -1,0 +1,98 @@
+"""The heads behind a written text: the weights of one of them, and what each changes."""
+
+from collections import OrderedDict
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
+
+from clearhead.errors import OptionError
+from clearhead.studio.lens.readings import Readings, Tell
+from clearhead.studio.lens.writing import Text, WritingAsked, text_of
+from clearhead.studio.text.translation import _
+
+if TYPE_CHECKING:
+    from clearhead.capture import Loaded, Record
+
+LATEST: Final = 4  # texts whose queries and keys are kept, so that another head is there at once
+MOST_WEIGHTS: Final = 2_000_000  # rows times keys that one answer holds
+HEADS_AT_ONCE: Final = 9  # that share a forward pass
+
+_records: "OrderedDict[Any, Record]" = OrderedDict()
+_lock = Lock()
+
+
+def rows(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, head: int | None) -> dict[str, Any]:
+    """Return `rows`, packed (Q, S): what each step after the prompt looked at, and `first`, the token it wrote.
+
+    The text is read once more in one pass, which gives the same weights as step by step, up to rounding.
+
+    Raises:
+        OptionError: there is no such layer or head, or the text is too long for one answer.
+    """
+    from clearhead.capture.models.writing import pooled_rows
+    from clearhead.views.page.packing import pack
+
+    loaded = kept.loaded(wanted.model, tell)
+    text = text_of(loaded, wanted)
+    queries = range(text.prompt - 1, len(text.ids) - 1)
+    if not queries:
+        raise OptionError(_("nothing is written yet. Press Write first."))
+    if len(queries) * len(text.ids) > MOST_WEIGHTS:
+        raise OptionError(_("the text is too long to show every link of it. Open it in the Lens."))
+    record = _record(loaded, wanted, text, tell)
+    _check_head(record, layer, head)
+    weights = pooled_rows(record, queries, len(text.ids) - 1, layer=layer, head=head).numpy()
+    return {"rows": pack(weights, "u16", float(weights.max(initial=0.0))), "first": text.prompt}
+
+
+def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
+    """Switch off each head in turn, and return what that does to the last token of the text.
+
+    Returns:
+        `effects[layer][head]`: how much the token's log probability changes, in nats; `p`, its probability.
+    """
+    from clearhead.capture import ablate
+
+    loaded = kept.loaded(wanted.model, tell)
+    text = text_of(loaded, wanted)
+    if len(text.ids) <= text.prompt:
+        raise OptionError(_("nothing is written yet. Press Write first."))
+    import torch
+
+    *before, token = text.ids
+
+    def log_probability(output: Any) -> Any:
+        return output.logits[0, -1].float().log_softmax(-1)[token]
+
+    model: Any = loaded.writer
+    inputs = {"input_ids": torch.tensor([before])}
+    heads = ablate(
+        model, inputs, log_probability, batch=HEADS_AT_ONCE, progress=lambda done, total: tell("heads", done, total)
+    )
+    return {"effects": heads.matrix().tolist(), "logp": heads.baseline, "place": len(before)}
+
+
+def _record(loaded: "Loaded", wanted: WritingAsked, text: Text, tell: Tell) -> "Record":
+    from clearhead.capture.models.progress import layers_run
+    from clearhead.capture.models.writing import read_again
+
+    identity = (wanted.model, tuple(text.ids), wanted.without)
+    with _lock:
+        if identity in _records:
+            _records.move_to_end(identity)
+            return _records[identity]
+    writer: Any = loaded.writer
+    with layers_run(writer, lambda done, total: tell("reading", done, total)):
+        record = read_again(loaded, text.ids[:-1], wanted.without)
+    with _lock:
+        _records[identity] = record
+        while len(_records) > LATEST:
+            _records.popitem(last=False)
+    return record
+
+
+def _check_head(record: "Record", layer: int | None, head: int | None) -> None:
+    layers = list(record.values())
+    if layer is None and head is not None:
+        raise OptionError(_("a head belongs to a layer. Choose the layer too."))
+    if layer is not None and (layer >= len(layers) or (head is not None and head >= layers[layer].shape[1])):
+        raise OptionError(_("there is no such head: the model has layers 0 to %(last)s.", last=len(layers) - 1))

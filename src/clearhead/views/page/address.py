@@ -1,0 +1,31 @@
+"""The address of the Lens page that shows what a command shows."""
+
+from urllib.parse import urlencode
+
+LONGEST = 2000  # characters of an address that a terminal still shows well
+
+
+def lens_address(
+    text: str,
+    model: str | None = None,
+    *,
+    second: str | None = None,
+    target: str | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    rollout: bool = False,
+) -> str | None:
+    """Return the path of the page in the studio, or None for a text too long for an address.
+
+    >>> lens_address("a cat", layer=5, head=11)
+    '/lens?text=a+cat&layer=5&head=11&token=-1'
+    """
+    fields: dict[str, object] = {"text": text}
+    named = {"model": model, "second": second, "target": target}
+    fields |= {name: value for name, value in named.items() if value is not None}
+    if rollout:
+        fields["rollout"] = 1
+    if layer is not None or head is not None:
+        fields |= {"layer": layer or 0, "head": head or 0, "token": -1}
+    address = f"/lens?{urlencode(fields)}"
+    return address if len(address) <= LONGEST else None

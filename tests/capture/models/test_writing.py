@@ -1,0 +1,106 @@
+"""Writing: the same tokens as generate, and what each step looked at, as reading the text again gives it."""
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
+
+from clearhead import capture
+from clearhead.capture.models.loading import Loaded
+from clearhead.capture.models.writing import Writing, pooled_rows, read_again
+from clearhead.errors import ModelError
+
+SIZE = {"vocab_size": 53, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 3}
+LLAMA = {"intermediate_size": 17, "num_key_value_heads": 3, "eos_token_id": None, "bos_token_id": None}
+WRITERS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZE, **LLAMA)),
+    "mistral, a window": lambda: MistralForCausalLM(MistralConfig(**SIZE, **LLAMA, sliding_window=5)),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(vocab_size=53, n_embd=24, n_layer=3, n_head=3, n_positions=64, eos_token_id=None)
+    ),
+}
+
+
+class NoWords:
+    """A tokenizer whose tokens end nothing."""
+
+    eos_token_id = None
+
+
+def loaded(name: str) -> Loaded:
+    torch.manual_seed(0)
+    writer = WRITERS[name]().eval()
+    return Loaded(model=writer.base_model, tokenizer=NoWords(), name=name, max_length=64, writer=writer)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_it_writes_what_generate_does_and_looks_where_the_whole_text_does(name: str) -> None:
+    model = loaded(name)
+    prompt = [5, 17, 3, 29, 41, 11, 2]
+    writing = Writing(model, prompt, known=len(prompt))
+    steps = [token for _ in range(6) for token in writing.step()]
+    plain = model.writer.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False)
+    assert writing.ids == plain[0].tolist()
+    whole = read_again(model, writing.ids[:-1])
+    rows = pooled_rows(whole, range(len(prompt) - 1, len(writing.ids) - 1), len(writing.ids) - 1)
+    for row, step in zip(rows, steps, strict=True):
+        assert torch.allclose(row[: len(step.weights)], step.weights, atol=8 * torch.finfo(torch.float32).eps)
+        assert not row[len(step.weights) :].any()
+        assert float(step.weights.sum()) == pytest.approx(1)
+
+
+def test_tokens_that_were_typed_are_reported_with_what_the_model_gave_them() -> None:
+    model = loaded("llama")
+    typed = Writing(model, [5, 17, 3, 29, 41], known=2)
+    tokens = typed.step()
+    assert [token.token_id for token in tokens] == typed.ids[2:]
+    with torch.no_grad():
+        chances = model.writer(torch.tensor([typed.ids[:-1]])).logits[0].softmax(-1)
+    for place, token in enumerate(tokens, 2):
+        assert token.probability == pytest.approx(float(chances[place - 1, token.token_id]), rel=1e-5)
+        assert len(token.weights) == place
+
+
+def test_it_ends_where_the_model_has_no_room() -> None:
+    model = loaded("llama")
+    writing = Writing(model, [1] * 62, known=62)
+    writing.step()
+    assert not writing.ended
+    writing.step()
+    assert writing.ended
+    with pytest.raises(ModelError, match="takes at most 64"):
+        Writing(model, [1] * 64, known=64)
+
+
+@pytest.mark.parametrize("layer", [None, 1])
+@pytest.mark.parametrize("head", [None, 2])
+def test_rows_of_a_layer_or_a_head_are_those_of_its_matrix(layer: int | None, head: int | None) -> None:
+    record = read_again(loaded("llama"), [5, 17, 3, 29, 41])
+    dense = torch.cat([matrix.to_dense() for matrix in record.values()]).double()
+    chosen = dense[slice(None) if layer is None else slice(layer, layer + 1)]
+    chosen = chosen[:, slice(None) if head is None else slice(head, head + 1)]
+    rows = pooled_rows(record, range(2, 5), 5, layer=layer, head=head)
+    assert torch.allclose(rows.double(), chosen.mean((0, 1))[2:], atol=4 * torch.finfo(torch.float32).eps)
+
+
+def test_models_that_write_keep_their_head_and_others_have_none(demo: Loaded) -> None:
+    assert demo.writer is None
+    with pytest.raises(ModelError, match="does not write"):
+        Writing(demo, [1, 2], known=2)
+    copier = capture.load("induction")
+    assert type(copier.writer).__name__ == "LlamaForCausalLM"
+    assert copier.writer.model is copier.model
+
+
+def test_a_writer_without_its_head_only_reads(tmp_path) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(**SIZE, **LLAMA, tie_word_embeddings=False, architectures=["LlamaForCausalLM"])
+    from transformers import LlamaModel
+
+    LlamaModel(config).save_pretrained(tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(text.replace('"LlamaModel"', '"LlamaForCausalLM"'))
+    source = capture.load("induction").tokenizer
+    source.save_pretrained(tmp_path)
+    headless = capture.load(tmp_path)
+    assert headless.writer is None
+    assert len(capture.read(headless, "a cat").record) == 3

@@ -1,0 +1,48 @@
+"""`clearhead models`: a name is taken wherever a model is."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from clearhead import capture
+from clearhead.cli import app
+from clearhead.errors import ModelError
+
+INDUCTION = Path(capture.__file__).parent / "models" / "induction"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def run(*words: str) -> str:
+    result = CliRunner().invoke(app, list(words), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.slow
+def test_a_name_is_taken_wherever_a_model_is() -> None:
+    assert "copier is " in run("models", "add", str(INDUCTION), "copier")
+    listed = {row["name"]: row for row in json.loads(run("models", "--json"))}
+    assert listed["copier"] == {"name": "copier", "state": "here", "about": str(INDUCTION)}
+    assert capture.load("copier").max_length == 512
+    assert json.loads(run("see", "--model", "copier", "--json", "a cat"))["model"] == "copier"
+    compared = json.loads(run("compare", "copier", "induction", "--json", "a cat"))
+    assert compared
+    assert str(INDUCTION) in run("models", "remove", "copier")
+    assert (INDUCTION / "config.json").is_file()
+    with pytest.raises(ModelError):
+        capture.load("copier")
+
+
+def test_mistakes_are_one_sentence_and_status_2(tmp_path: Path) -> None:
+    for words in (["remove", "none"], ["add", str(tmp_path), "a"], ["add", str(INDUCTION), "induction"]):
+        result = CliRunner().invoke(app, ["models", *words])
+        assert result.exit_code == 2, result.output
+        assert "Traceback" not in result.output
+    assert "not here" in run("models", "list")

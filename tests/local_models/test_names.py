@@ -1,0 +1,46 @@
+"""Names of model folders: added and removed; a damaged list is said."""
+
+from pathlib import Path
+
+import pytest
+
+from clearhead.errors import ClearheadError, ModelError, OptionError
+from clearhead.local_models import names
+from clearhead.local_models.names import add_model, folder_of, named_models, names_file, remove_model
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+
+
+@pytest.mark.parametrize("name", ["", "a b", "-", "../up", "a/b", "é", "x" * 65, "a\n"])
+def test_names_that_cannot_be(name: str, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="cannot be the name"):
+        add_model(name, tmp_path / "model")
+    assert not names_file().exists()
+
+
+def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"no config\.json"):
+        add_model("a", tmp_path)
+    with pytest.raises(OptionError, match="Take another"):
+        add_model("induction", tmp_path / "model", taken=("induction",))
+    with pytest.raises(OptionError, match=r"no model has the name 'a'\. Names: none"):
+        remove_model("a")
+    monkeypatch.setattr(names, "MOST", 1)
+    add_model("a", tmp_path / "model")
+    add_model("a", tmp_path / "model")  # given anew
+    with pytest.raises(OptionError, match="there are 1 names"):
+        add_model("b", tmp_path / "model")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', "\udcff", '{"a": "' + "x" * (1 << 20) + '"}'])
+def test_a_damaged_list_is_an_error_in_words_and_hides_no_other_model(content: str) -> None:
+    names_file().parent.mkdir(parents=True)
+    names_file().write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ClearheadError, match=r"cannot be read\. Remove it"):
+        named_models()
+    assert folder_of("induction") is None  # other models load as before

@@ -1,0 +1,3 @@
+"""The browser, for the page of the Lens."""
+
+from chromium import browser
