@@ -21,7 +21,7 @@ const THEME = EditorView.theme({
   "&": { color: "var(--ink)", background: "var(--paper)", border: "1px solid var(--muted)", borderRadius: "4px" },
   "&.cm-focused": { outline: "2px solid var(--accent)", outlineOffset: "1px" },
   ".cm-scroller": { font: "0.9375rem/1.55 var(--mono)", overflowX: "auto" },
-  ".cm-content": { caretColor: "var(--ink)", padding: "0.55rem 0" },
+  ".cm-content": { caretColor: "var(--ink)", padding: "0.55rem 0", minHeight: "var(--editor-height, 0)" },
   ".cm-line": { padding: "0 0.75rem 0 0.5rem" },
   ".cm-cursor": { borderLeftColor: "var(--ink)" },
   ".cm-gutters": { background: "var(--paper)", color: "var(--muted)", border: "0" },
@@ -54,7 +54,7 @@ export function open(field, { label, help }) {
         OURS, lineNumbers(), history(), drawSelection(), indentUnit.of("    "), EditorState.tabSize.of(4), indentOnInput(),
         bracketMatching(), highlightActiveLine(), python(), syntaxHighlighting(HIGHLIGHT), THEME,
         keymap.of([...defaultKeymap, ...historyKeymap, indentWithTab]),
-        EditorView.contentAttributes.of({ "aria-label": label, "aria-description": help, spellcheck: "false", autocapitalize: "off" }),
+        EditorView.contentAttributes.of({ "aria-label": label, "aria-description": help, tabindex: "0", spellcheck: "false", autocapitalize: "off" }),
         EditorView.updateListener.of((update) => {
           if (!update.docChanged || taking) return;
           field.value = update.state.doc.toString();

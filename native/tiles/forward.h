@@ -57,7 +57,7 @@ inline size_t tiles_scratch(const Attention& p, const Statistics* s) { return ti
 void forward_on_tiles(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
                       const float* tiled_keys, float* scratch) {
   const TileUse in_use;
-  const TiledKeys tiled(p, tiled_keys);
+  const TiledKeys tiled(p, batch, head / (p.heads / p.kv_heads), tiled_keys);
   const TileSpace t = tile_space(p, s, scratch);
   const Multiplier m = multiplier_of(p, head);
   const uint32_t flip = m.on_query < 0 ? 0x80008000u : 0, keep = m.on_query == 0 ? 0 : ~0u;

@@ -184,7 +184,7 @@ def a_hint(engine: Engine, library: Library) -> None:
         engine.open(f"/items/{next(one.id for one in library.items.values() if one.kind == kind)}")
         engine.evaluate(_ANSWER)
         if kind == "order":
-            engine.choose(".place select", "2")
+            engine.click(".order li:first-child [data-by='1']")
         before = engine.evaluate(_FILLED)
         engine.again(engine.reload)
         assert engine.evaluate(_FILLED) == before, kind

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import is_fake
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from clearhead.capture.block_masks import Sizes, block_mask_table
-from clearhead.capture.cached_keys import Keys
+from clearhead.capture.generation.cached_keys import Keys
 from clearhead.capture.record import Step
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem, run
@@ -118,7 +118,7 @@ def record_step(call: Call, masks: Masks, heads: list[int] | None = None, *, val
         raise CaptureError(f"its query has shape {tuple(call.query.shape)}, not (B, H, L, D)")
     call = _one_batch(_autocast(call))
     query, key, attention = call.query, call.key, _attention(call, masks)
-    _check(call, attention)
+    check_rows(call, attention)
     value = call.value if values else None
     if heads is not None:
         which = torch.tensor(heads, device=query.device)
@@ -130,7 +130,8 @@ def record_step(call: Call, masks: Masks, heads: list[int] | None = None, *, val
     key = key.detach().clone(memory_format=torch.contiguous_format)
     value = None if value is None else value.detach().clone()
     make = partial(_matrix, query, attention, value)
-    return Step(make, Keys(key, _attended_keys(attention, query.shape[2], key)), key.shape[2], query.shape[2])
+    keys = Keys(key, _attended_keys(attention, query.shape[2], key))
+    return Step(make, keys, key.shape[2], query.shape[2], attention, query if value is None else None)
 
 
 def _attention(call: Call, masks: Masks) -> Attention:
@@ -211,8 +212,12 @@ def _attended_keys(attention: Attention, length: int, key: Tensor) -> Tensor | N
     return attended
 
 
-def _check(call: Call, attention: Attention) -> None:
-    """Compare three rows of the model's own output with what the matrix gives."""
+def check_rows(call: Call, attention: Attention) -> None:
+    """Compare three rows of the model's own output with what the matrix gives.
+
+    Raises:
+        CaptureError: they differ.
+    """
     if call.dropout or call.out is None or call.value is None:
         return
     query = call.query.detach()

@@ -105,6 +105,13 @@ class AttentionMatrix(Inputs, Questions):
         matrix._describe(query, key, attention, value, lse)
         return matrix
 
+    @classmethod
+    def of_known(cls, query: Tensor, key: Tensor, attention: Attention) -> AttentionMatrix:
+        """The same without the checks: of parts whose like were checked before, as in each step of a generation."""
+        matrix = object.__new__(cls)
+        matrix._logits, matrix._value, matrix._lse = Logits(query, key, attention), None, None
+        return matrix
+
     def _describe(
         self, query: Tensor, key: Tensor, attention: Attention, value: Tensor | None, lse: Tensor | None
     ) -> None:

@@ -145,8 +145,8 @@ class Intervener(ModuleWatcher):
     ) -> Tensor:
         """z (B, L, H, D_v) with the edits of one layer, as a new tensor; only of the heads `here`, if given."""
         length, heads = z.shape[1:3]
-        one, expected = self._shapes.get(name, (len(z) // self._copies, length))
-        if (len(z), length) != (self._copies * one, expected):
+        batch, expected = self._shapes.get(name, (len(z) // self._copies, length))
+        if (len(z), length) != (self._copies * batch, expected):
             raise NotBatchedError(f"{name!r} runs a batch of {len(z)} over {length} queries on {self._copies} copies")
         for entry in self._edits[name]:
             if not -heads <= entry.head < heads:
@@ -157,7 +157,7 @@ class Intervener(ModuleWatcher):
             if here is not None and entry.head not in here:
                 continue
             head = entry.head % heads
-            rows = slice(None) if entry.copy is None else slice(entry.copy * one, (entry.copy + 1) * one)
+            rows = slice(None) if entry.copy is None else slice(entry.copy * batch, (entry.copy + 1) * batch)
             call = HeadCall(
                 name,
                 head,

@@ -1,4 +1,4 @@
-"""Cancel programs that run: whoever waits for them says so through an event."""
+"""Cancel programs that run, by an event that the waiting caller sets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

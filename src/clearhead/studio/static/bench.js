@@ -56,9 +56,9 @@ function start(field) {
     try {
       const body = new URLSearchParams(new FormData(form));
       const reply = await fetch(run.formAction, { method: "POST", body, signal: way.signal, headers: { accept: "application/json" } });
-      if (!reply.headers.get("content-type").includes("json")) return void location.reload(); // it lacked something
-      const { output, error, detail } = await reply.json();
-      show(output ?? error ?? detail);
+      if (!reply.headers.get("content-type").includes("json")) return void form.requestSubmit(run); // it says what it lacks
+      const { output } = await reply.json();
+      show(output);
       says.textContent = "";
     } catch (problem) {
       says.textContent = problem.name === "AbortError" ? _("Cancelled.") : _("It did not come through (%(problem)s). Is the studio still running?", { problem: problem.message });

@@ -20,11 +20,18 @@ function start(figure) {
   const question = asks.innerHTML;
   let asked = text, before = null;
 
-  const look = async (layer, head, of = asked) => {
-    const reply = await fetch(`/look.json?${new URLSearchParams({ text: of, token, layer, head })}`);
-    const found = await reply.json();
-    if (!reply.ok) throw new Error(found.error);
-    return found;
+  const found = new Map(); // address -> the reply, or the one that is on its way
+  const look = (layer, head, of = asked) => {
+    const address = `/look.json?${new URLSearchParams({ text: of, token, layer, head })}`;
+    if (!found.has(address)) found.set(address, ask(address));
+    found.get(address).catch(() => found.delete(address));
+    return found.get(address);
+  };
+  const ask = async (address) => {
+    const reply = await fetch(address);
+    const told = await reply.json();
+    if (!reply.ok) throw new Error(told.error);
+    return told;
   };
 
   function write(words, weights = null) {
@@ -93,7 +100,7 @@ function start(figure) {
     return lines;
   }
 
-  function ask(of, html) {
+  function put(of, html) {
     asked = of;
     asks.innerHTML = html;
     says.replaceChildren();
@@ -102,12 +109,13 @@ function start(figure) {
   }
 
   changes.addEventListener("click", () => {
-    ask(text.split(/\s+/).map((word) => (word === change ? to : word)).join(" "), question);
+    put(text.split(/\s+/).map((word) => (word === change ? to : word)).join(" "), question);
     says.replaceChildren(line(_("Now it says “%(word)s”. What will the head look at? Click a word.", { word: to })));
     sentence.querySelector("button")?.focus({ preventScroll: true });
   });
-  again.addEventListener("click", () => ask(text, question));
-  ask(text, question);
+  again.addEventListener("click", () => put(text, question));
+  put(text, question);
+  look(figure.dataset.layer, figure.dataset.head).catch(() => {}); // the model is loaded while somebody reads
 }
 
 if (typeof document !== "undefined") {

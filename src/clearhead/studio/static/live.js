@@ -25,16 +25,16 @@ function start(field) {
 
   async function send() {
     way = new AbortController();
+    const body = new URLSearchParams(new FormData(field.form, run)); // before the button is off, which would leave it out
     run.disabled = true;
     cancel.hidden = false;
     says.textContent = _("It runs …");
-    const body = new URLSearchParams(new FormData(field.form, run));
     try {
       const reply = await fetch(field.form.action, { method: "POST", body, signal: way.signal, headers: { accept: "application/json" } });
+      if (!reply.ok) throw new Error(String(reply.status));
       const outcome = await reply.json();
       if (outcome.html) shown(outcome.html);
-      says.textContent = outcome.problem ?? outcome.detail ?? outcome.error ?? "";
-      if (!says.textContent) says.textContent = _("It ran.");
+      says.textContent = outcome.problem || _("It ran.");
     } catch (problem) {
       says.textContent = problem.name === "AbortError" ? _("Cancelled.") : _("It did not come through (%(problem)s). Is the studio still running?", { problem: problem.message });
     } finally {

@@ -53,9 +53,9 @@ class GuessedHead(BaseModel):
     def _complete(self) -> "GuessedHead":
         words = self.text.split()
         if self.token not in words or (self.change and self.change not in words):
-            raise ValueError("token and change are words of the text")
+            raise ValueError  # both are words of the text
         if bool(self.change) != bool(self.to) or len(self.other) == 1:
-            raise ValueError("change comes with to; other is a layer and a head")
+            raise ValueError
         return self
 
 
