@@ -334,7 +334,7 @@ def _plan_of(matched: int, query: Tensor, key: Tensor, value: Tensor) -> Plan:
     """The plan of a call that `match` answers."""
     target, why = current(query.dtype)
     if matched == TORCH_FASTER:
-        _, *call = _sizes(query, key, needs_gradients(query, key, value))
-        return Plan(TORCH_FUNCTION, "torch", None, costs.why(*call))
+        call = _sizes(query, key, needs_gradients(query, key, value))
+        return Plan(TORCH_FUNCTION, "torch", None, costs.why(*call[1:]))
     name = None if target is None else target.name
     return Plan(FAST_PATH, "native", name, f"plain tensors with at most a mask; target {name} is {why}")
