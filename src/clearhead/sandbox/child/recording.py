@@ -1,6 +1,6 @@
 """Records the calls that tests make of a program: the arguments, and the attention weights that came of each.
 
-Both run in one process here, so a program can forge what is recorded: it is shown to whoever wrote it and never graded.
+Both run in one process here, so a program can forge what is recorded: it is shown to its author and never graded.
 """
 
 import inspect
@@ -160,8 +160,8 @@ def _shown(value: Any) -> str:
 
 def _tensors(value: Any) -> Iterator[Any]:
     if isinstance(value, (tuple, list)):
-        for one in value:
-            yield from _tensors(one)
+        for inner in value:
+            yield from _tensors(inner)
     elif hasattr(value, "detach"):
         yield value
 

@@ -1,4 +1,4 @@
-"""Cancel programs that run: whoever waits for them says so through an event."""
+"""Cancels running programs through an event that their caller sets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
