@@ -16,7 +16,7 @@ NATIVE := $(shell find native -type f 2>/dev/null)
 help:           ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
-setup: $(VENV)/.ready  ## a .venv with pinned dependencies, the native library, the demo model
+setup: $(VENV)/.ready  ## a .venv with pinned dependencies, the native library, the demo model; fetches the chat model meanwhile
 
 $(VENV)/.tools: constraints.txt
 	@$(PYTHON) tools/check_python.py
@@ -51,6 +51,8 @@ $(VENV)/.ready: $(VENV)/.dependencies build/.native build/.editor
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import clearhead.multihead, clearhead.studio.app.application, matplotlib.pyplot; \
 		from clearhead import capture; capture.load()"
+	@test "$$CLEARHEAD_MODELS" = minimal || test -n "$$CI" || \
+		{ nohup nice -n 19 $(BIN)/clearhead models fetch >/dev/null 2>&1 & }  # the chat model: 93 MB, in the background
 	@touch $@
 
 studio: setup  ## set up if needed, then serve the studio on http://127.0.0.1:8765

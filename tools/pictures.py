@@ -31,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
 ADDRESS = "http://127.0.0.1:8799"
 SENTENCE = "The animal didn't cross the street because it was too tired"
+MARY = "When Mary and John went to the store, John gave a drink to"
 DEPTH = "/topics/attention/attention-in-depth"
 HEADS = "/topics/attention/self-and-multi-head"
 MODEL = "/topics/attention/a-real-model"
@@ -107,6 +108,25 @@ def measure(page: Page) -> None:
     page.locator(".found").evaluate("it => scrollTo(0, it.offsetTop - 60)")
 
 
+def switch_off(page: Page) -> None:
+    """Needs the chat model: `clearhead models fetch`."""
+
+    def ready() -> None:
+        page.wait_for_timeout(200)
+        page.locator("#write-view[aria-busy=false]").wait_for()
+
+    ready()
+    answer = page.locator(".write-token:not(.write-prompt)")
+    answer.first.click()
+    page.get_by_role("button", name="Which heads matter here").click()
+    ready()
+    page.get_by_role("gridcell", name="Layer 23, head 3:").click()
+    ready()
+    page.get_by_role("button", name="Switch 23·3 off").click()
+    ready()
+    answer.first.click()
+
+
 def solve(page: Page) -> None:
     """Send the published solution, then open it in a real model."""
     item = (ROOT / "src/clearhead/packs/attention/items/write-the-class.md").read_text(encoding="utf-8")
@@ -181,6 +201,13 @@ PAGES = {
     "lens": Picture(
         f"/lens?text={quote(SENTENCE)}&layer=5&head=11&token=10",
         ready="text=looks at",
+        looks=("light", "dark", "phone"),
+        whole=True,
+    ),
+    "lens-writes": Picture(
+        f"/lens/write?prompt={quote(MARY)}&model=smollm2&count=12",
+        switch_off,
+        ready=".write-token:not(.write-prompt)",
         looks=("light", "dark", "phone"),
         whole=True,
     ),

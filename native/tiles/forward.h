@@ -15,14 +15,13 @@ template <bool kMore>
 inline void run_tile_of(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t,
                         const Place& tile) {
   const int64_t keys = key_columns(p) / kBlock;
-  if constexpr (!kMore)
-    if (keys == value_columns(p) / kBlock) {
-#ifndef TILE_MODEL  // two are enough to test it
-      if (keys == 1) return run_tile<1, 1, kMore>(p, s, tiled, t, tile);
+  if (keys == value_columns(p) / kBlock) {
+#ifndef TILE_MODEL  // one is enough to test it
+    if (keys == 1) return run_tile<1, 1, kMore>(p, s, tiled, t, tile);
+    if (keys == 4) return run_tile<4, 4, kMore>(p, s, tiled, t, tile);
 #endif
-      if (keys == 2) return run_tile<2, 2, kMore>(p, s, tiled, t, tile);
-      if (keys == 4) return run_tile<4, 4, kMore>(p, s, tiled, t, tile);
-    }
+    if (keys == 2) return run_tile<2, 2, kMore>(p, s, tiled, t, tile);
+  }
   run_tile<0, 0, kMore>(p, s, tiled, t, tile);
 }
 
@@ -57,7 +56,7 @@ inline size_t tiles_scratch(const Attention& p, const Statistics* s) { return ti
 void forward_on_tiles(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
                       const float* tiled_keys, float* scratch) {
   const TileUse in_use;
-  const TiledKeys tiled(p, tiled_keys);
+  const TiledKeys tiled(p, batch, head / (p.heads / p.kv_heads), tiled_keys);
   const TileSpace t = tile_space(p, s, scratch);
   const Multiplier m = multiplier_of(p, head);
   const uint32_t flip = m.on_query < 0 ? 0x80008000u : 0, keep = m.on_query == 0 ? 0 : ~0u;

@@ -81,40 +81,58 @@ inline void pair_block(BlockRows from, int64_t columns, uint32_t flip, uint32_t 
     }
 }
 
+// Whether keys are read where they lie: rows of whole blocks of columns, one after another. Then only a last block of fewer
+// than kBlock keys is laid out.
+inline bool keys_in_place(const Attention& p) {
+  return p.key.column == 1 && p.key.row == p.width && p.width == key_columns(p);
+}
+
 // Numbers of room for one key head: its keys as [keys][key_columns], then its values transposed, a block of keys after
 // another.
 inline int64_t key_blocks(const Attention& p) { return (p.keys + kBlock - 1) / kBlock; }
+inline int64_t key_room(const Attention& p) { return (keys_in_place(p) ? 1 : key_blocks(p)) * kBlock * key_columns(p); }
 inline size_t tiled_numbers(const Attention& p) {
-  return key_blocks(p) * kBlock * (key_columns(p) + value_columns(p)) / 2;
+  return (key_room(p) + key_blocks(p) * kBlock * value_columns(p)) / 2;
 }
 
 struct TiledKeys {
-  const uint16_t *keys, *values;
-  int64_t key_block, value_block;  // numbers in a block
+  const uint16_t *keys, *last, *values;  // last: where the last block of keys is
+  int64_t last_key, key_row, value_block;  // key_row, value_block: numbers in a row, in a block
 
-  TiledKeys(const Attention& p, const float* at)
+  TiledKeys(const Attention& p, int64_t batch, int64_t kv_head, const float* at)
       : keys(reinterpret_cast<const uint16_t*>(at)),
-        values(keys + key_blocks(p) * kBlock * key_columns(p)),
-        key_block(kBlock * key_columns(p)),
-        value_block(kBlock * value_columns(p)) {}
-  const uint16_t* keys_at(int64_t key) const { return keys + key / kBlock * key_block; }
+        values(keys + key_room(p)),
+        last_key((key_blocks(p) - 1) * kBlock),
+        key_row(key_columns(p)),
+        value_block(kBlock * value_columns(p)) {
+    last = keys;
+    if (keys_in_place(p)) {
+      keys = static_cast<const uint16_t*>(row_of(p.key, kBFloat16, batch, kv_head, 0));
+      if (p.keys % kBlock == 0) last = keys + last_key * key_row;
+    } else {
+      last += last_key * key_row;
+    }
+  }
+  // `key` is the first of a block.
+  const uint16_t* keys_at(int64_t key) const { return key == last_key ? last : keys + key * key_row; }
   const uint16_t* values_at(int64_t key) const { return values + key / kBlock * value_block; }
 };
 
 // Lay out blocks first .. last - 1 of one key head.
 inline void lay_out_keys(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, float* to) {
   constexpr int64_t kColumns = 128;  // transposed at a time
-  const TiledKeys tiled(p, to);
+  const TiledKeys tiled(p, batch, kv_head, to);
   uint16_t space[kBlock * kColumns];
   for (int64_t block = first; block < last; block++) {
     const int64_t key = block * kBlock, n = smaller(kBlock, p.keys - key);
-    copy_block(p.key, batch, kv_head, key, n, p.width, key_columns(p), const_cast<uint16_t*>(tiled.keys_at(key)));
+    if (n < kBlock || !keys_in_place(p))
+      copy_block(p.key, batch, kv_head, key, n, p.width, key_columns(p), const_cast<uint16_t*>(tiled.keys_at(key)));
     for (int64_t c = 0; c < p.value_width; c += kColumns) {
       const int64_t width = smaller(kColumns, p.value_width - c), columns = round_up(width, kBlock);
       Tensor some = p.value;
       some.data = static_cast<uint16_t*>(p.value.data) + c * p.value.column;
       transpose_block(block_rows(some, batch, kv_head, key, n, width, columns, space), columns,
-                 const_cast<uint16_t*>(tiled.values_at(key)) + c * kBlock);
+                      const_cast<uint16_t*>(tiled.values_at(key)) + c * kBlock);
     }
   }
 }

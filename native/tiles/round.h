@@ -14,13 +14,14 @@ template <int N>
 inline __attribute__((always_inline)) void short_exp2(Vec (&x)[N]) {
   constexpr float kShortPower[] = {0.0134266838f, 0.0522424728f, 0.241280198f, 0.693044841f};
   constexpr int kFloor = 9;  // round down, no exception
+  // With a mask of ones, of which nothing remains: gcc 12 warns of the plain forms' own undefined register.
   Vec f[N], p[N];
-  UNROLL for (int i = 0; i < N; i++) f[i] = (Vec)_mm512_reduce_ps((__m512)x[i], kFloor);
+  UNROLL for (int i = 0; i < N; i++) f[i] = (Vec)_mm512_maskz_reduce_ps(0xFFFF, (__m512)x[i], kFloor);
   UNROLL for (int i = 0; i < N; i++) p[i] = splat(kShortPower[0]);
   UNROLL for (int k = 1; k < 4; k++)
     UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * f[i] + splat(kShortPower[k]);
   UNROLL for (int i = 0; i < N; i++) p[i] = p[i] * f[i] + splat(1);
-  UNROLL for (int i = 0; i < N; i++) x[i] = (Vec)_mm512_scalef_ps((__m512)p[i], (__m512)x[i]);
+  UNROLL for (int i = 0; i < N; i++) x[i] = (Vec)_mm512_maskz_scalef_ps(0xFFFF, (__m512)p[i], (__m512)x[i]);
 }
 #else
 template <int N>

@@ -12,7 +12,8 @@ namespace {
 // up to 2^8 then, of which float32 sums and bfloat16 numbers lose nothing.
 constexpr float kGrowth = 8;
 
-// Keys of a block: at width 64 what a block touches, 40 KiB, fits into a first cache of 48. 32 and 128 are slower.
+// Keys of a block: at width 64 what a block touches, 40 KiB, fits into a first cache of 48. 32 and 128 are slower, and at
+// width 128 32 are too.
 constexpr int64_t kRunKeys = 2 * kBlock;
 constexpr int kBlockNumbers = kBlock * kTile;
 
@@ -85,7 +86,8 @@ class TileRun {
  public:
   TileRun(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t, const Place& tile)
       : p_(p), s_(s), tiled_(tiled), t_(t), m_(multiplier_of(p, tile.head)), tile_(tile),
-        drop_below_(drop_below(p) - VecU{}), keep_factor_(splat(keep_factor(p))) {
+        wants_entropy_(s && s->entropy), wants_squares_(s && s->squares), drop_below_(drop_below(p) - VecU{}),
+        keep_factor_(splat(keep_factor(p))) {
     const uint32_t word = dropout_word(p, tile.batch, tile.head) + uint32_t(p.first_query + tile.row);
     for (int v = 0; v < 2; v++) {
       now_.offset[v] = splat(kNothing * m_.slope);
@@ -221,15 +223,15 @@ class TileRun {
 
   inline __attribute__((always_inline)) void weigh_pair(Running& now, const float* logits, int64_t key,
                                                         uint32_t* pairs) const {
-    Vec x[4], power[4];
+    Vec x[4], power[4] = {};
     UNROLL for (int i = 0; i < 4; i++) x[i] = load(logits + i * LANES) * splat(m_.slope) - now.offset[i & 1];
-    if (kMore) UNROLL for (int i = 0; i < 4; i++) power[i] = maximum(splat(-kExponents), x[i]);
+    if (kMore && wants_entropy_) UNROLL for (int i = 0; i < 4; i++) power[i] = maximum(splat(-kExponents), x[i]);
     short_exp2(x);
     UNROLL for (int v = 0; v < 2; v++) {
       now.exact[v] += x[v] + x[v + 2];
       if (kMore) {
-        now.surprise[v] -= x[v] * power[v] + x[v + 2] * power[v + 2];
-        now.squares[v] += x[v] * x[v] + x[v + 2] * x[v + 2];
+        if (wants_entropy_) now.surprise[v] -= x[v] * power[v] + x[v + 2] * power[v + 2];
+        if (wants_squares_) now.squares[v] += x[v] * x[v] + x[v + 2] * x[v + 2];
         if (p_.dropout_p != 0) {
           x[v] = kept(x[v], v, key);
           x[v + 2] = kept(x[v + 2], v, key + 1);
@@ -272,6 +274,7 @@ class TileRun {
   const TileSpace& t_;
   const Multiplier m_;
   const Place tile_;
+  const bool wants_entropy_, wants_squares_;
   const VecU drop_below_;
   const Vec keep_factor_;
   Running now_;

@@ -1,8 +1,14 @@
 """The Lens that writes, in Chromium: what each token was written from, stopping, going on, another token, no head."""
 
+import csv
+import json
 import re
+from io import BytesIO, StringIO
+from pathlib import Path
+from xml.etree.ElementTree import fromstring
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Page, expect
 
 from browser.looking import cut, everything, findings, small
@@ -85,6 +91,32 @@ def test_a_head_is_switched_off_beside_the_old_answer(page: Page) -> None:
     expect(page.locator(".write-title")).to_have_count(1)
 
 
+@pytest.mark.stress
+def test_what_is_shown_is_saved(page: Page) -> None:
+    write(page, 5)
+    page.locator(ANSWER).first.hover()
+    files = {}
+    for kind in ("CSV", "JSON", "SVG", "PNG"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=kind, exact=True).click()
+        assert download.value.suggested_filename == f"written.{kind.lower()}"
+        files[kind] = Path(download.value.path()).read_bytes()
+    rows = list(csv.DictReader(StringIO(files["CSV"].decode())))
+    (run,) = json.loads(files["JSON"])["runs"]
+    assert "".join(step["token"] for step in run["steps"]) == "thous"
+    for step in run["steps"]:
+        assert sum(step["weights"]) == pytest.approx(1, abs=1e-3)
+        links = [row for row in rows if int(row["place"]) == step["place"]]
+        assert [float(row["weight"]) for row in links] == [weight for weight in step["weights"] if weight]
+    words = "".join(fromstring(files["SVG"]).itertext())  # noqa: S314 — of our own page
+    assert words.replace(" ", "").endswith("thelighthous")
+    assert b"<path" in files["SVG"]
+    assert Image.open(BytesIO(files["PNG"])).width > 100
+    page.get_by_role("link", name="Every head of this text").click()
+    expect(page.locator("#lens-text")).to_have_value(f"{PROMPT}thous")
+
+
+@pytest.mark.stress
 def test_writing_stops_when_asked_to_and_goes_on(page: Page) -> None:
     most = writing.MOST_TOKENS
     page.goto(f"/lens/write?prompt={PROMPT}&model=induction&count={most}")

@@ -29,6 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 @needs_native
+@pytest.mark.slow
 def test_it_measures_and_keeps(cache: Path) -> None:
     done = CliRunner().invoke(app, ["tune", "--seconds", "1", "--json"])
     assert done.exit_code == 0, done.stderr
@@ -68,6 +69,7 @@ main()
 
 
 @needs_native
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_ctrl_c_stops_it_and_keeps_nothing(cache: Path) -> None:
     command = [sys.executable, "-c", SCRIPT, "tune", "--seconds", "100"]

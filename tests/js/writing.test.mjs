@@ -61,6 +61,13 @@ test("how much a step looked back leaves out the first token and the one before"
   assert.equal(lookedBack(run, 1), 0);
 });
 
+test("the parts of a character are that character once they are together", () => {
+  const run = written();
+  ["x", "日[1/3]", "日[2/3]", "日[3/3]", "本[1/2]"].forEach((name, i) => run.put(10 + i, name));
+  assert.equal(run.text([7, 8, 9, 10, 11]), "x日本[1/2]");
+  assert.equal(run.text([9]), "日[2/3]");
+});
+
 test("spaces and line ends are shown", () => {
   assert.deepEqual(["a", " a ", "\n\n", ""].map(visible), ["a", "␣a␣", "⏎⏎", "∅"]);
 });

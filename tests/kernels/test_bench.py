@@ -8,13 +8,14 @@ import pytest
 import torch
 
 pytest.importorskip("rich", reason="the bench prints with Rich: pip install 'clearhead[cli]'")
-from bench import lengths, report, sweep
+from bench import lengths, peers, report, sweep, sweep_costs
 from bench.measure import Timing, agree, interleaved, undisturbed
 from bench.report import Row, as_json, from_json, markdown, means, merged
 from bench.sweep_table import Case, Found, table
 from bench.work import TOLERANCE, Work, all_work
 
 from clearhead.kernels import targets
+from clearhead.kernels.measured.tasks import Cost, share
 from clearhead.kernels.portable.torch_sdpa import flash_runs
 
 pytestmark = pytest.mark.skipif(not targets(), reason="the native library was not built on this machine")
@@ -55,7 +56,7 @@ def test_ratios_are_of_medians_and_their_mean_is_geometric() -> None:
 
 def test_the_table_and_the_json_hold_every_row_and_say_which_peer_is_missing() -> None:
     text = markdown(rows(), peak=1e11)
-    assert "| forward | a | 500 (400) | 10% | sdpa | 1e+03 (900) | 2.00× |" in text
+    assert "| forward | a | 500 (400) | 10% | sdpa | 1e+03 (900) | 2.00× | – | – |" in text
     assert "| forward | b | – | – | JAX | jax is not installed |" in text
     assert [row["shape"] for row in json.loads(as_json(rows(), 1e11))["rows"]] == ["a", "b"]
 
@@ -91,6 +92,49 @@ def test_a_wrong_answer_and_ctrl_c_stop_it_and_keep_what_was_measured() -> None:
     found, ended = report.measured([work(1.0, 1.0), Work("g", "x", 1.0, torch.float32, stop)], seconds=0)
     assert [row.shape for row in found] == ["1.0"]
     assert ended == "Stopped after 1 of 2."
+
+
+def test_how_exact_each_way_is_stands_beside_its_speed() -> None:
+    eps = torch.finfo(torch.float32).eps
+    ways = {"ours": lambda: torch.tensor([8.0, 4 + 16 * eps]), "peer": lambda: torch.tensor([8.0, 4 + 64 * eps])}
+    exact = Work("g", "x", 1.0, torch.float32, lambda: ways, lambda: torch.tensor([8.0, 4.0], dtype=torch.float64))
+    rows, _ = report.measured([exact], seconds=0)
+    assert rows[0].errors == {"ours": 2.0, "peer": 8.0}
+    (line,) = [line for line in markdown(rows, peak=1e9).splitlines() if line.startswith("| g | x")]
+    assert [cell.strip() for cell in line.split("|")][8:10] == ["2", "8"]
+    assert from_json(as_json(rows, 1e9))[0].errors == rows[0].errors
+
+
+def test_a_peer_that_cannot_be_had_says_why(monkeypatch) -> None:
+    query = torch.zeros(1, 1, 1, 1)
+    monkeypatch.setattr(peers, "cpu_vendor", lambda: "GenuineIntel")
+    assert peers._zentorch(query, query, query) == "zentorch is for AMD CPUs"
+    monkeypatch.setattr(peers, "cpu_vendor", lambda: "AuthenticAMD")
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    assert "not installed" in peers._zentorch(query, query, query)
+
+    def fails(name: str) -> None:
+        raise OSError("undefined symbol\nand more")
+
+    monkeypatch.setattr(peers, "find_spec", lambda name: object())
+    monkeypatch.setattr(peers, "import_module", fails)
+    assert peers._zentorch(query, query, query).endswith("undefined symbol")
+
+
+def test_a_sweep_is_fitted_to_the_costs_it_was_made_of() -> None:
+    ours, theirs = Cost(5.0, 0.5, 100.0), Cost(9.0, 1.5, 60.0)
+    measured = []
+    for batch, length, width in ((1, 17, 32), (1, 64, 64), (4, 31, 64), (2, 128, 32), (3, 67, 80)):
+        part = share(batch * 8, length, length, width, 2)
+        measured.append(Found(Case(batch, 8, length, width, "none", "float32"), ours.at(*part), theirs.at(*part)))
+    measured.append(Found(Case(1, 8, 64, 64, "causal", "float32"), 1.0, 1.0))
+    measured.append(Found(Case(1, 8, 64, 64, "none", "bfloat16"), 1.0, 1.0))
+    fitted = sweep_costs.costs(measured, threads=2)
+    assert list(fitted) == [("forward", torch.float32)]
+    for mine, truth in zip(fitted["forward", torch.float32], (ours, theirs), strict=True):
+        assert mine == pytest.approx(truth, rel=1e-2)
+    line = sweep_costs.line(("forward", torch.float32), (ours, theirs))
+    assert line == '("forward", torch.float32): (Cost(5, 0.5, 100), Cost(9, 1.5, 60)),'
 
 
 def found(ours: float, theirs: float, mask: str = "none") -> Found:

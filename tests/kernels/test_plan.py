@@ -334,6 +334,30 @@ def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_w
         plan.forget()
 
 
+@pytest.mark.parametrize(("vendor", "expected"), [("intel", "converts"), ("amd", "pairs"), ("other", "pairs")])
+def test_bfloat16_is_not_multiplied_in_pairs_on_intel(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, expected: str
+) -> None:
+    """vdpbf16ps runs at half the rate of a multiply-add there. float32 is the same on both targets."""
+    monkeypatch.delenv(cpu_targets.VARIABLE, raising=False)
+    dtypes = (torch.float32, torch.bfloat16)
+    rows = [
+        kernels.Target(index, name, 16, needs, dtypes, (), False, True)
+        for index, (name, needs) in enumerate([("pairs", ("avx512f", "avx512bf16")), ("converts", ("avx512f",))])
+    ]
+    monkeypatch.setattr(cpu_targets, "_TARGETS", rows)
+    monkeypatch.setattr(cpu_targets, "cpu_features", lambda: frozenset({"avx512bf16", vendor}))
+    plan.forget()
+    try:
+        assert cpu_targets.current(torch.bfloat16)[0].name == expected
+        assert cpu_targets.current(torch.float32)[0].name == "pairs"
+        with kernels.target("pairs"):
+            assert cpu_targets.current(torch.bfloat16)[0].name == "pairs"
+    finally:
+        monkeypatch.undo()
+        plan.forget()
+
+
 def test_frames_of_a_plain_call() -> None:
     """docs/design.md lists them."""
     query, key, value = three(1, 8, 1, 64)

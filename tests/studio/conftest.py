@@ -21,7 +21,7 @@ from studio.sample import library
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
-ON_BOTH = ("sqlite", "postgresql")
+ON_BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))  # a server is started, which takes seconds
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,7 @@ class ModuleWatcher:
         self._hooks = ExitStack()
         self._replaced: list[nn.Module] = []  # kept alive, so that no other module gets their id
         self._thread = threading.get_ident()
+        self._known_reports: set[str] = set()
         self._tracker = PositionTracker(model)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -72,6 +73,14 @@ class ModuleWatcher:
     def _reported(self) -> Iterable[str]:
         """The modules that were recorded or missed."""
         raise NotImplementedError
+
+    def _is_reported(self, name: str) -> bool:
+        """Whether a module, or one inside it, was recorded or missed."""
+        if name not in self._known_reports:
+            if not any(other == name or name in parent_names(other) for other in self._reported()):
+                return False
+            self._known_reports.add(name)  # what was reported stays so
+        return True
 
     # Names
 
@@ -206,7 +215,7 @@ class ModuleWatcher:
             return
         name = self._names[id(module)]
         outcome = self._outcomes.pop(id(module), None)
-        if any(other == name or name in parent_names(other) for other in self._reported()):
+        if self._is_reported(name):
             return
         if outcome is None and name not in self._expected:
             return  # it contains a module that reports for itself

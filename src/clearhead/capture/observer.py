@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from torch import nn
 
 from clearhead.capture.attention_modules import parent_names
 from clearhead.capture.call import Call, Masks, record_step
+from clearhead.capture.decode_steps import DecodeSteps
 from clearhead.capture.head_outputs.projection import ProjectionFinder
 from clearhead.capture.module_watching import ModuleWatcher
 from clearhead.capture.record import Missed, Record
@@ -43,6 +46,7 @@ class Observer(ModuleWatcher):
         self._values = values
         self._full = False
         self._masks = Masks()
+        self._steps = DecodeSteps(self._masks) if heads is None and not values else None
         self._finder = ProjectionFinder(heads) if values else None
         self.record = Record(
             _order=list(self._names.values()),
@@ -61,20 +65,27 @@ class Observer(ModuleWatcher):
         total = call.query.shape[1]
         if self._heads is not None and any(not 0 <= head < total for head in self._heads):
             raise OptionError(f"heads={self._heads}, but {name} has heads 0..{total - 1}. Name heads that exist.")
-        size = self._bytes_of(call)
-        if self._full or (self._bytes_left is not None and size > self._bytes_left):
-            self._stop_recording(name, size)
-            return None
+        if self._bytes_left is not None or self._full:
+            size = self._bytes_of(call)
+            if self._full or (self._bytes_left is not None and size > self._bytes_left):
+                self._stop_recording(name, size)
+                return None
+            self._bytes_left = None if self._bytes_left is None else self._bytes_left - size
         try:
-            step = record_step(call, self._masks, self._heads, values=self._values)
+            step = None if self._steps is None else self._steps.step(name, call)
+            follows = step is not None
+            step = step or record_step(call, self._masks, self._heads, values=self._values)
         except ClearheadError as error:  # the model must run on
             self.miss(name, str(error))
             return None
-        if self._bytes_left is not None:
-            self._bytes_left -= size
         batch, _, queries, _ = call.query.shape
         step.positions = self._tracker.positions(call.module, batch, queries, call.key.shape[2])
+        if follows:
+            self.record._steps[name].append(step)
+            return step.make(step.keys.tensor)
         self.record._add(name, step)
+        if self._steps is not None:
+            self._steps.begin(name, call, step)
         if self._finder is not None and call.out is not None and call.rows is None:
             self._finder.expect(name, call.module, call.query, call.out)
         return step.make(step.keys.tensor)
@@ -108,8 +119,16 @@ class Observer(ModuleWatcher):
         return (*self.record, *(item.name for item in self.record.missed))
 
     def _watch_more(self, stack: ExitStack) -> None:
+        stack.callback(self._model.register_forward_pre_hook(self._keep_pass, with_kwargs=True).remove)
         if self._finder is not None:
             self._finder.watch(self._model, stack)
+        if self._steps is not None:
+            stack.callback(self._steps.end)
+
+    def _keep_pass(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep what the model is given, so that `why` can run it again; of several passes none can be."""
+        if threading.get_ident() == self._thread and len(self.record._passes) < 2:
+            self.record._passes.append((model, args, kwargs))
 
     def check_something_was_seen(self) -> None:
         """Check that a model that ran computed some attention.

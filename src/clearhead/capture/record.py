@@ -12,14 +12,17 @@ import torch
 from torch import Tensor
 
 from clearhead import hooks
-from clearhead.capture.cached_keys import Keys
-from clearhead.capture.generation import PlacedCall, joined, last_run
+from clearhead.capture.attribution.why import Source
+from clearhead.capture.generation.cached_keys import Keys
+from clearhead.capture.generation.generated import whole
+from clearhead.capture.generation.joining import PlacedCall, joined, last_run
 from clearhead.capture.head_outputs.contributions import Contributions
 from clearhead.capture.positions import Positions, assumed, from_lists, to_lists
 from clearhead.capture.scoring.record_scores import score_calls
 from clearhead.capture.scoring.tables import as_table
 from clearhead.errors import CaptureError, OptionError
 from clearhead.matrix import AttentionMatrix
+from clearhead.spec import Attention
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Step:
         keys: the keys of this step and of those that grew out of it.
         size: how many of them this step had.
         queries: how many queries it had.
+        attention: everything else between them and the weights; None of a given matrix.
+        query: (B, H, queries, D), where the step knows no values; None of a given matrix.
         positions: of its queries and keys; None: as `assumed` gives them.
     """
 
@@ -46,6 +51,8 @@ class Step:
     keys: Keys
     size: int
     queries: int = 0
+    attention: Attention | None = None
+    query: Tensor | None = None
     positions: Positions | None = None
     _made: tuple[Tensor, AttentionMatrix] | None = None
 
@@ -95,6 +102,7 @@ class Record(Mapping[str, AttentionMatrix]):
     _order: list[str] = field(default_factory=list)
     read: dict[str, int] = field(default_factory=dict)
     _projections: dict[str, Any] = field(default_factory=dict)
+    _passes: list[tuple[Any, ...]] = field(default_factory=list)  # (model, args, kwargs) of each pass, two at most
 
     @classmethod
     def of(cls, matrices: Mapping[str, AttentionMatrix], positions: Mapping[str, Positions] | None = None) -> Record:
@@ -116,7 +124,12 @@ class Record(Mapping[str, AttentionMatrix]):
         return record
 
     def __getitem__(self, name: str) -> AttentionMatrix:
-        return self._known(name)[-1].matrix()
+        steps = self._known(name)
+        matrix = steps[-1].matrix()
+        if len(self._passes) == 1 and len(steps) == 1:
+            model, *inputs = self._passes[0]
+            matrix._source = Source(model, name, (inputs[0], inputs[1]))
+        return matrix
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._order if self._steps.get(name))
@@ -187,6 +200,52 @@ class Record(Mapping[str, AttentionMatrix]):
                     whole._projections[joined_name] = self._projections[name]
                 whole._add_matrix(joined_name, whole_run.matrix, whole_run.positions)
         return whole
+
+    def generated(self, beams: Tensor | None = None) -> list[AttentionMatrix]:
+        """Give the last generation as one matrix a layer, (B, H, n, n): a row for each token the model has read.
+
+        The prompt and all new tokens but the last, which nothing was made from yet, are n tokens. Row i is what the
+        model looked at when it had read token i and made token i + 1, over the keys it had then; a cross-attention has
+        a row for each of the decoder's tokens, and the encoder's keys. Of beam search, a row of the batch is one text
+        from its first token to its last.
+
+        Args:
+            beams: (N, new), the `beam_indices` that `model.generate(…, return_dict_in_generate=True)` returns: then the
+                batch is the N texts that were returned. By default it is the beams as they were at the last step.
+
+        Returns:
+            In layer order; statistics, products and top-k as of any AttentionMatrix. A module that serves several
+            layers gives one for each.
+
+        Raises:
+            CaptureError: nothing was recorded, or the steps of a layer do not fit in one matrix.
+            OptionError: beams are not those of this generation.
+
+        Memory: queries and keys once more; a mask of L·S only where the steps' masks are more than a band and padding.
+
+        Example:
+            >>> from transformers import LlamaConfig, LlamaForCausalLM
+            >>> from clearhead import observe
+            >>> size = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 7}
+            >>> model = LlamaForCausalLM(LlamaConfig(vocab_size=11, **size)).eval()
+            >>> with observe(model) as record:
+            ...     text = model.generate(torch.tensor([[1, 5, 3]]), max_new_tokens=4, eos_token_id=None)
+            >>> [A.shape for A in record.generated()]
+            [(1, 2, 6, 6), (1, 2, 6, 6)]
+        """
+        if not self:
+            raise CaptureError("nothing was recorded. Run model.generate inside `with observe(model) as record`.")
+        matrices = []
+        for name in self:
+            steps, positions = self._known(name), self.positions(name)
+            text = positions[-1].text
+            for nth in sorted({where.nth for where in positions if where.text == text}):
+                chosen = [(s, p) for s, p in zip(steps, positions, strict=True) if (p.text, p.nth) == (text, nth)]
+                try:
+                    matrices.append(whole(*zip(*chosen, strict=True), beams).matrix)
+                except CaptureError as error:
+                    raise CaptureError(f"the generation of {name!r} is not one matrix: {error}") from error
+        return matrices
 
     def _leave_out(self, name: str, count: int, total: int, reason: str) -> None:
         if count:

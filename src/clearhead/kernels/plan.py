@@ -91,7 +91,8 @@ def match(
         (
             watched is None
             and (
-                torch.compiler.is_compiling()
+                torch.compiler.is_dynamo_compiling()
+                or torch.compiler._is_compiling_flag  # torch.compiler.is_compiling() asks jit as well
                 or _function_modes()  # from here on modes.is_watched(), without its call
                 or _dispatch_modes()
                 or _transforms() is not None

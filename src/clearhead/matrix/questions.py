@@ -257,10 +257,10 @@ class Questions:
             >>> import torch
             >>> from clearhead import AttentionMatrix
             >>> q = torch.zeros(1, 1, 4, 2)
-            >>> found = AttentionMatrix(q, q, is_causal=True).survey(k=2, cells=(2, 2))
-            >>> found.received[0, 0], found.effective_keys[0, 0]
+            >>> survey = AttentionMatrix(q, q, is_causal=True).survey(k=2, cells=(2, 2))
+            >>> survey.received[0, 0], survey.effective_keys[0, 0]
             (tensor([2.0833, 1.0833, 0.5833, 0.2500]), tensor([1., 2., 3., 4.]))
-            >>> found.topk[1][0, 0].tolist()
+            >>> survey.topk[1][0, 0].tolist()
             [[0, 1], [0, 1], [0, 1], [0, 1]]
         """
         _check_cells("survey", *cells)

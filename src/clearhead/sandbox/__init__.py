@@ -94,7 +94,7 @@ def run_each(
         torch's own: then run them one by one. A program may still see what an earlier one left behind; if that
         matters, compare with the opposite order.
 
-    >>> [one.stdout for one in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
+    >>> [outcome.stdout for outcome in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
     ['1\\n', '2\\n']
     """
     how, confined = starter(preload, salt, name)
@@ -188,7 +188,7 @@ def judge_each(
 
     >>> tests = [Chunk("assert double(3) == 6")]
     >>> cases = [([Chunk(f"def double(x): return {n} * x")], tests) for n in (2, 3)]
-    >>> [one.passed for one in judge_each(cases)]
+    >>> [verdict.passed for verdict in judge_each(cases)]
     [True, False]
     """
     given = [[Program(tuple(side)) for side in sides] for sides in zip(*cases, strict=True)]

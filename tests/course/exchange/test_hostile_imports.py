@@ -1,13 +1,17 @@
 """Files that are made to harm an import: each is refused in words, or read, in bounded memory and linear time."""
 
+import io
+import os
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from clearhead.course.exchange.draft import Draft, write
-from clearhead.course.exchange.limits import Budget
+from clearhead.course.exchange.limits import Budget, read_member, read_stream, read_text
 from clearhead.errors import PackError
 
 CASES = Path(__file__).with_name("hostile_imports.py")
@@ -144,3 +148,43 @@ def test_a_budget_names_the_place() -> None:
     spend(10)
     with pytest.raises(PackError, match=r"^deck.apkg, note 3: "):
         spend(1)
+
+
+class Endless:
+    """A stream that never ends, as a bomb whose header lies is; it counts what is read."""
+
+    taken = 0
+
+    def read(self, size: int = -1) -> bytes:
+        self.taken += size
+        assert 0 < size <= 2**20, "a piece at a time"
+        assert self.taken <= 5 * 2**20, "read on beyond the bound"
+        return bytes(size)
+
+
+def test_a_stream_is_read_up_to_its_bound() -> None:
+    assert read_stream(Endless(), 3 * 2**20) is None
+    assert read_stream(io.BytesIO(bytes(2**20 + 3)), 2**20 + 3) == bytes(2**20 + 3)
+    assert read_stream(io.BytesIO(bytes(2**20 + 3)), 2**20 + 2) is None
+
+
+def test_a_text_file_is_read_up_to_its_bound(tmp_path: Path) -> None:
+    place = tmp_path / "deck.txt"
+    place.touch()
+    os.truncate(place, 1 << 40)  # a hole, which takes no room on the disk
+    tracemalloc.start()
+    try:
+        with pytest.raises(PackError, match="is more than 16,777,216 bytes"):
+            read_text(place)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_is_read_up_to_its_bound(tmp_path: Path, method: int) -> None:
+    place = tmp_path / "deck.apkg"
+    with zipfile.ZipFile(place, "w", method) as package:
+        package.writestr("a", bytes(3000))
+    assert read_member(place, ("b", "a"), 3000) == ("a", bytes(3000))
+    assert read_member(place, ("b", "a"), 2999) == ("a", None)

@@ -27,7 +27,10 @@ def address(path: str) -> str:
     return re.sub(r"\{(\w+)\}", lambda name: NAMES.get(name[1], "0b9a6a0e-6d3c-4d0e-8a57-6a3c6d3f7b11"), path)
 
 
-@pytest.mark.parametrize("site", ["cross-site", "same-site", "something-new"])
+SITES = ["cross-site", *(pytest.param(site, marks=pytest.mark.slow) for site in ("same-site", "something-new"))]
+
+
+@pytest.mark.parametrize("site", SITES)
 def test_every_route(visitor: Visitor, site: str) -> None:
     """Refused before the route runs, but for a link to a plain page."""
     assert len(paths(visitor)) > 30

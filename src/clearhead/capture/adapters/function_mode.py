@@ -103,10 +103,10 @@ class AttentionFunctionMode(TorchFunctionMode):
 
     def _edited_product(self, out: Any) -> Any:
         """The product of weights and values that the tracer has just found in a model's own code, edited."""
-        found = self._tracer.take_weighted()
-        if self._editor is None or found is None:
+        weighted = self._tracer.take_weighted()
+        if self._editor is None or weighted is None:
             return out
-        edited = self._editor.edit_weighted(*found)
+        edited = self._editor.edit_weighted(*weighted)
         return out if edited is None else edited
 
     def _edited(self, call: Call, out: Tensor) -> Tensor | None:

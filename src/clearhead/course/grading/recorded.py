@@ -46,7 +46,7 @@ def recorded(item: Item, proved: Proved, program: str, preload: Sequence[str], o
         return Recorded(inputs)
     for title, test in _calls(item, proved.receipt.seed, proved.solution, preload, owner).items():
         for place, call in enumerate(test["calls"]):
-            grid = next((at for at, made in enumerate(call["grids"]) if made["weights"]), None)
+            grid = next((at for at, tensor in enumerate(call["grids"]) if tensor["weights"]), None)
             if grid is not None:
                 right = call["grids"][grid]["rows"]
                 yours = _beside(mine.get(title, {"calls": []})["calls"][place : place + 1], grid, right)

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from clearhead.errors import PackError
 LARGEST_FILE = 1_000_000  # bytes; an item is a page of text
 LONGEST_LINE = 100_000  # characters
 MOST_FILES = 5_000  # of one folder
+LARGEST_PACK = 10_000_000  # bytes of all its texts; the costliest text takes 2.5 s of the processor for each million
 
 
 def shipped() -> list[Path]:
@@ -67,6 +68,7 @@ def load(path: str | Path) -> Pack:
     text = _read(root, root / "pack.toml")
     data, lines = toml(text, "pack.toml")
     front = read_front(PackFront, data, lines, "pack.toml")
+    _check_size(root, [root / "items", *(root / "topics" / topic.id for topic in front.topics)])
     topics = tuple(
         Topic(
             id=topic.id,
@@ -133,6 +135,14 @@ def _texts(root: Path, folder: Path) -> list[Path]:
         name = folder.relative_to(root).as_posix()
         raise PackError(f"holds more than {MOST_FILES:,} files; make several packs", file=name)
     return files
+
+
+def _check_size(root: Path, folders: Iterable[Path]) -> None:
+    """Refuse a pack whose texts are too large together, before any of them is read."""
+    size = sum(file.lstat().st_size for folder in folders for file in _texts(root, folder))
+    if size > LARGEST_PACK:
+        message = f"its pages and items come to {size:,} bytes; at most {LARGEST_PACK:,} are read. Make several packs."
+        raise PackError(message, file="pack.toml")
 
 
 def _no_repeats(ids: list[str], text: str) -> None:

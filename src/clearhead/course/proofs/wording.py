@@ -29,7 +29,7 @@ _COUNTED = {
     "word": "length", "token": "length", "position": "length", "place": "length", "text": "batch", "example": "batch",
     "wide": "width",
 }  # fmt: skip
-_WHOLE = frozenset({"all", "the", "those", "these"})  # "all three" is said of a whole list
+_WHOLE = frozenset({"all", "those", "these"})  # "all three" is said of a whole list
 _WORD = re.compile(r"[a-z]+|(?<![\w.,])\d+(?![\w.,]\d)")
 _CODE = re.compile(r"`[^`]*`|\$[^$]*\$|\{\{[^{}]*\}\}|\[[^\[\]]*\]\([^()]*\)")
 _GAP = "gap"  # replaces code or a value

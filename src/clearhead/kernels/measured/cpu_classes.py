@@ -33,32 +33,33 @@ def of(target: Target, features: frozenset[str]) -> list[CpuClass]:
     return [each for each in CLASSES if each.needs <= features and each.needs <= set(target.needs)]
 
 
-# Two cores of an Emerald Rapids Xeon, 2026-11-29, at real-time priority beside other work.
+# Two cores of an Emerald Rapids Xeon, 2026-11-29, at real-time priority beside other work: float32 and bfloat16 without
+# gradients are fitted to the sweep (bench/sweep_costs.py), the others are those of `clearhead tune`.
 _AMX: Costs = {
-    ("one query", _F32): (Cost(5.09, 0.244, 129), Cost(8.37, 0.292, 180)),
-    ("one query", _BF16): (Cost(7.61, 0.571, 110), Cost(11.8, 0.668, 98.4)),
+    ("one query", _F32): (Cost(7.97, 0.402, 115), Cost(6.28, 0.447, 134)),
+    ("one query", _BF16): (Cost(10.8, 0.736, 95.5), Cost(9.74, 0.734, 85.3)),
     ("one query", _F16): (Cost(7.69, 0.534, 278), Cost(11.2, 1.74, 273)),
     ("one query", _F64): (Cost(6.09, 0, 341), Cost(10.1, 0, 344)),
-    ("few queries", _F32): (Cost(2.19, 2.06, 59.6), Cost(5.51, 1.76, 69.6)),
-    ("few queries", _BF16): (Cost(3.17, 2.05, 55.3), Cost(12.4, 2.69, 67.5)),
+    ("few queries", _F32): (Cost(8.34, 0.829, 194), Cost(6.35, 0.664, 150)),
+    ("few queries", _BF16): (Cost(9.19, 1.54, 148), Cost(6.21, 3.08, 103)),
     ("few queries", _F16): (Cost(6.01, 2.53, 103), Cost(16.8, 2.73, 79.1)),
     ("few queries", _F64): (Cost(1.78, 2.28, 132), Cost(8.73, 1.47, 151)),
-    ("short", _F32): (Cost(13.9, 0.436, 51.5), Cost(23.1, 1.33, 27.8)),
-    ("short", _BF16): (Cost(12.8, 1.64, 26.2), Cost(14.9, 2.15, 22.9)),
+    ("short", _F32): (Cost(10.9, 1.85, 43), Cost(6.4, 2.82, 27.1)),
+    ("short", _BF16): (Cost(11.6, 2.4, 35), Cost(7.39, 3.51, 27.5)),
     ("short", _F16): (Cost(17.4, 0.98, 39.6), Cost(18.2, 2.18, 27.4)),
     ("short", _F64): (Cost(11.8, 0.99, 41.2), Cost(10.9, 2.79, 50.2)),
-    ("forward", _F32): (Cost(4.84, 2.4, 17.4), Cost(5.33, 7.57, 19.9)),
-    ("forward", _BF16): (Cost(7.66, 3, 5.68), Cost(6.8, 9.55, 8.47)),
+    ("forward", _F32): (Cost(13.8, 2.13, 18.2), Cost(8.59, 7.4, 20.6)),
+    ("forward", _BF16): (Cost(18.7, 5.36, 6.64), Cost(15.6, 12.1, 9.44)),
     ("forward", _F16): (Cost(11.8, 4.59, 23.9), Cost(8.53, 16.2, 30.8)),
     ("forward", _F64): (Cost(6.08, 4.02, 36.2), Cost(10.5, 8.08, 47.1)),
     ("one query, gradients", _F32): (Cost(78.2, 2.32, 3133), Cost(54, 1.56, 1458)),
     ("one query, gradients", _BF16): (Cost(81.3, 3.79, 2357), Cost(52.1, 2.12, 2242)),
     ("one query, gradients", _F16): (Cost(80.2, 2.79, 2937), Cost(65.1, 5.32, 3180)),
     ("one query, gradients", _F64): (Cost(79.3, 2.62, 3825), Cost(59.8, 1.29, 2509)),
-    ("few queries, gradients", _F32): (Cost(68.1, 6.07, 266), Cost(59.6, 3.43, 193)),
+    ("few queries, gradients", _F32): (Cost(81.8, 0, 2532), Cost(61.5, 0, 1630)),
     ("few queries, gradients", _BF16): (Cost(69.7, 6.85, 253), Cost(59.3, 6.17, 871)),
     ("few queries, gradients", _F16): (Cost(67.1, 6.73, 325), Cost(57.8, 8.77, 958)),
-    ("few queries, gradients", _F64): (Cost(73, 7.56, 518), Cost(87, 2.75, 378)),
+    ("few queries, gradients", _F64): (Cost(108, 0, 518), Cost(84, 0, 378)),  # calls: medians of the sweep
     ("short, gradients", _F32): (Cost(105, 4.46, 133), Cost(88.4, 4.79, 109)),
     ("short, gradients", _BF16): (Cost(99.1, 5.34, 68.6), Cost(184, 93.6, 62.4)),
     ("short, gradients", _F16): (Cost(94.4, 4.58, 175), Cost(33, 122, 171)),
@@ -85,7 +86,7 @@ _AVX2: Costs = {
 
 CLASSES = (
     CpuClass("Intel AMX, an Emerald Rapids Xeon (bench/results/emerald-rapids.md)", frozenset({"amx-bf16"}), _AMX),
-    # A Zen 5 was faster than torch in all that was measured there, from 512 tokens on: there is nothing to look up.
+    # On a Zen 5 all that was measured was faster than torch's, from 128 tokens on: there is nothing to look up.
     CpuClass("AVX-512, a Zen 5 (bench/results/zen5.md)", frozenset({"avx512bf16"}), {}),
     CpuClass("AVX2, a Zen 3 (bench/results/zen3.md)", frozenset({"avx2"}), _AVX2),
 )

@@ -29,7 +29,7 @@ reads_tensors: bool = library is not None and library.register_tensor_types(
 
 
 def cpu_features() -> frozenset[str]:
-    """The instruction sets that this CPU has, by gcc's names, of those the library knows; empty where it was not built.
+    """The instruction sets and the vendor of this CPU, by gcc's names, of those the library knows; empty without it.
 
     >>> cpu_features() >= {"avx2", "fma"} or "avx2" not in cpu_features()
     True

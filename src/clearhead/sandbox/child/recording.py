@@ -160,8 +160,8 @@ def _shown(value: Any) -> str:
 
 def _tensors(value: Any) -> Iterator[Any]:
     if isinstance(value, (tuple, list)):
-        for inner in value:
-            yield from _tensors(inner)
+        for item in value:
+            yield from _tensors(item)
     elif hasattr(value, "detach"):
         yield value
 

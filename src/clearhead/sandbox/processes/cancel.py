@@ -1,4 +1,4 @@
-"""Cancels running programs through an event that their caller sets."""
+"""Cancel programs that run, by an event that the waiting caller sets."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

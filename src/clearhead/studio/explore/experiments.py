@@ -18,7 +18,7 @@ from clearhead.studio.learn import home, path, topic
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import CurrentContext
-from clearhead.studio.web.rendering import fragment, render
+from clearhead.studio.web.rendering import fragment
 from clearhead.studio.web.work_queues import Busy, needs_queue, queued
 
 router = APIRouter()
@@ -55,14 +55,14 @@ def page(
             result = _result(experiment, chosen, list(measure(experiment, chosen)), _guess(request, experiment))
         except SandboxError as refused:
             problem = str(refused)
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "explore/experiment.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
+        pack,
+        this,
+        "experiment",
         way=path.way(context, pack, this),
-        mode="experiment",
         experiments=[EXPERIMENTS[id] for id in own],
         experiment=experiment,
         chosen=chosen,

@@ -23,7 +23,6 @@ from clearhead.studio.questions.question import ends_in_class
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, explained
 from clearhead.studio.web.context import Context, CurrentContext
-from clearhead.studio.web.rendering import render
 from clearhead.studio.web.work_queues import needs_queue, queued
 
 if TYPE_CHECKING:
@@ -94,13 +93,13 @@ def page(
     except ClearheadError as refused:
         problem = str(refused)
     pack, this = context.library.pack_of(item.id), context.library.topic_of(item)
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "explore/reveal.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
-        mode="build",
+        pack,
+        this,
+        "build",
         attempt=attempt,
         layer=layer,
         layers=count,

@@ -24,7 +24,6 @@ from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web import saved_forms
 from clearhead.studio.web.context import Context, CurrentContext
-from clearhead.studio.web.rendering import render
 from clearhead.studio.web.work_queues import needs_queue, queued
 
 router = APIRouter()
@@ -49,14 +48,14 @@ def look(
         ran_as_said = ran.outcome is not None and same_output(ran.prediction, printed(ran.outcome))
         same = ran_as_said if verdict is None else verdict.correct
     place = items.index(chosen)
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "explore/try.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
+        pack,
+        this,
+        "try",
         way=path.way(context, pack, this),
-        mode="try",
         item=chosen,
         place=place + 1,
         count=len(items),

@@ -16,7 +16,6 @@ from clearhead.studio.learn import home, path, topic
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import CurrentContext
-from clearhead.studio.web.rendering import render
 
 router = APIRouter()
 
@@ -87,14 +86,14 @@ def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
     heads = int(asked) if asked in map(str, choices) else choices[-2:][0]
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Walk")))
     path.opened(context, request.scope["path"])
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "explore/walk.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
+        pack,
+        this,
+        "walk",
         way=path.way(context, pack, this),
-        mode="walk",
         given=given,
         misread=[(_named(place), formatting.number(counts)) for place, counts in misread],
         names=NAMES,

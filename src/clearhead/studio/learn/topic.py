@@ -87,6 +87,13 @@ def tabs(context: Context, pack: Pack, topic: Topic) -> list[tuple[str, str]]:
     return [(mode, address(pack, topic, mode)) for mode, there in has.items() if there]
 
 
+def mode_page(
+    request: Request, context: Context, template: str, pack: Pack, this: Topic, mode: str, **fields: Any
+) -> HTMLResponse:
+    """Return a page of one of a topic's modes, with the tabs of all."""
+    return render(request, template, pack=pack, topic=this, tabs=tabs(context, pack, this), mode=mode, **fields)
+
+
 @router.get("/topics/{pack_id}/{topic_id}", response_class=HTMLResponse)
 @linkable
 def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:

@@ -60,15 +60,6 @@ class WantedRows(Wanted):
     head: Number | None = None
 
 
-class WantedWhy(Wanted):
-    """The link to explain."""
-
-    layer: Number
-    head: Number
-    query: Number
-    key: Number
-
-
 @router.get("/lens/write")
 @linkable
 @queued("writing")
@@ -134,15 +125,6 @@ async def rows(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
         context,
         wanted,
         lambda asked, tell, _: written_heads.rows(kept, asked, tell, wanted.layer, wanted.head),
-    )
-
-
-@router.post("/lens/write/why")
-async def why(request: Request, context: CurrentContext, kept: Kept, wanted: WantedWhy) -> Response:
-    """Stream the parts of one logit: what in the residual stream made this query attend to this key."""
-    place = (wanted.layer, wanted.head, wanted.query, wanted.key)
-    return await _streamed(
-        request, context, wanted, lambda asked, tell, _: written_heads.why(kept, asked, tell, *place)
     )
 
 

@@ -1,4 +1,4 @@
-"""The heads behind a written text: the weights of one of them, what each changes, why one attends."""
+"""The heads behind a written text: the weights of one of them, and what each changes."""
 
 from collections import OrderedDict
 from threading import Lock
@@ -69,13 +69,6 @@ def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
         model, inputs, log_probability, batch=HEADS_AT_ONCE, progress=lambda done, total: tell("heads", done, total)
     )
     return {"effects": heads.matrix().tolist(), "logp": heads.baseline, "place": len(before)}
-
-
-def why(
-    kept: Readings, wanted: WritingAsked, tell: Tell, layer: int, head: int, query: int, key: int
-) -> dict[str, Any]:
-    """Return the parts of one logit, the strongest first."""
-    raise OptionError(_("this studio cannot explain a link yet."))
 
 
 def _record(loaded: "Loaded", wanted: WritingAsked, text: Text, tell: Tell) -> "Record":

@@ -16,7 +16,6 @@ from clearhead.studio.questions import assessment
 from clearhead.studio.questions.draft import Draft
 from clearhead.studio.text.translation import _, many, mark
 from clearhead.studio.web.context import Context, CurrentContext
-from clearhead.studio.web.rendering import render
 
 router = APIRouter()
 
@@ -24,13 +23,13 @@ router = APIRouter()
 @router.get("/topics/{pack_id}/{topic_id}/test", response_class=HTMLResponse)
 def test(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, this, items = _bank(context, pack_id, topic_id)
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "practice/test.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
-        mode="test",
+        pack,
+        this,
+        "test",
         count=min(assessment.LENGTH, len(items)),
         bank=len(items),
         needed=round(assessment.PASS * assessment.LENGTH) if len(items) >= assessment.LENGTH else 0,
@@ -48,13 +47,13 @@ def sit_test(request: Request, context: CurrentContext, pack_id: str, topic_id: 
         won = assessment.passed(answers)
         if won:
             context.store.keep(f"passed:{pack.id}/{this.id}", f"{answers[-1].at:%Y-%m-%d}")
-        return render(
+        return topic.mode_page(
             request,
+            context,
             "practice/test_report.html",
-            pack=pack,
-            topic=this,
-            tabs=topic.tabs(context, pack, this),
-            mode="test",
+            pack,
+            this,
+            "test",
             answers=[(answer, context.library.items.get(answer.item_id)) for answer in answers],
             right=sum(answer.correct for answer in answers),
             concepts=_by_concept(context, answers),
@@ -79,13 +78,13 @@ def challenge(request: Request, context: CurrentContext, pack_id: str, topic_id:
     pack, this, items = _bank(context, pack_id, topic_id)
     authored = assessment.offered(this.challenges, context.library.items_of(pack, this))
     new = assessment.new_id()
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "practice/challenge.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
-        mode="challenge",
+        pack,
+        this,
+        "challenge",
         written=[(authored, _badge(context, pack, this, authored)) for authored in authored],
         problems=assessment.problems(items, new, context.store.attempt),
         start=f"{request.scope['path']}/{new}",
@@ -118,13 +117,13 @@ def sit_challenge(
         won = all(problem.solved and problem.in_time(factor) for problem in five)
         if won:
             context.store.keep(_badge_key(pack, this, chosen), f"{five[-1].tries[-1].at:%Y-%m-%d}")
-        return render(
+        return topic.mode_page(
             request,
+            context,
             "practice/challenge_report.html",
-            pack=pack,
-            topic=this,
-            tabs=topic.tabs(context, pack, this),
-            mode="challenge",
+            pack,
+            this,
+            "challenge",
             chosen=chosen,
             problems=five,
             factor=factor,

@@ -17,7 +17,6 @@ from clearhead.studio.learn import topic
 from clearhead.studio.practice.asking import answered
 from clearhead.studio.questions.question import Question
 from clearhead.studio.web.context import Context, CurrentContext
-from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
@@ -66,13 +65,13 @@ def page(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
     named = {program.misconception for item in items for program in item.programs if program.misconception}
     ordered = sorted(made.values(), key=lambda mistake: (mistake.since, -mistake.made[0].at.timestamp()))
     others = [belief for id, belief in pack.misconceptions.items() if id in named and id not in made]
-    return render(
+    return topic.mode_page(
         request,
+        context,
         "practice/mistakes.html",
-        pack=pack,
-        topic=this,
-        tabs=topic.tabs(context, pack, this),
-        mode="practice",
+        pack,
+        this,
+        "practice",
         made=ordered[:SHOWN],
         older=len(ordered[SHOWN:]),
         others=others,

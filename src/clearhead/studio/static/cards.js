@@ -32,7 +32,7 @@ export const waiting = () => grades("readonly", (store) => store.getAll());
 
 /** Keep a grade until it can be sent; the same card a second time changes nothing. */
 export async function keep(ticket, response) {
-  if ((await waiting()).some((one) => one.ticket === ticket)) return;
+  if ((await waiting()).some((answer) => answer.ticket === ticket)) return;
   await grades("readwrite", (store) => store.put({ ticket, response, at: Date.now() / 1000 }));
 }
 
@@ -78,7 +78,7 @@ export async function fetchCards() {
 export async function cardsHere() {
   const kept = await caches.match(LIST);
   if (!kept) return [];
-  const graded = new Set((await waiting()).map((one) => one.ticket));
+  const graded = new Set((await waiting()).map((answer) => answer.ticket));
   return (await kept.json()).cards.filter((card) => !graded.has(card.ticket));
 }
 

@@ -10,11 +10,11 @@ const LEFT_OUT = ["[type=hidden]", "[type=password]", "[type=file]", "button", "
 
 /** A control's name and its values; where these are letters, which another look deals out anew, what the letters mean. */
 const nameOf = (control) => control.dataset.as ?? control.name;
-const meaningOf = (one) => one.dataset.means ?? one.value;
+const meaningOf = (control) => control.dataset.means ?? control.value;
 
 /** The controls of a form that somebody fills in. @param {HTMLFormElement} form */
 export function controls(form) {
-  return [...form.elements].filter((one) => one.name && !one.matches(LEFT_OUT));
+  return [...form.elements].filter((control) => control.name && !control.matches(LEFT_OUT));
 }
 
 /**
@@ -23,14 +23,14 @@ export function controls(form) {
  */
 export function held(form, given = false) {
   const values = {};
-  for (const one of controls(form)) {
-    const all = (values[nameOf(one)] ??= []);
-    if (one.matches("[type=radio], [type=checkbox]")) {
-      if (given ? one.defaultChecked : one.checked) all.push(meaningOf(one));
-    } else if (one.matches("select")) {
-      const chosen = given ? ([...one.options].find((option) => option.defaultSelected) ?? one.options[0]) : one.selectedOptions[0];
+  for (const control of controls(form)) {
+    const all = (values[nameOf(control)] ??= []);
+    if (control.matches("[type=radio], [type=checkbox]")) {
+      if (given ? control.defaultChecked : control.checked) all.push(meaningOf(control));
+    } else if (control.matches("select")) {
+      const chosen = given ? ([...control.options].find((option) => option.defaultSelected) ?? control.options[0]) : control.selectedOptions[0];
       all.push(chosen ? meaningOf(chosen) : "");
-    } else all.push(given ? one.defaultValue : one.value);
+    } else all.push(given ? control.defaultValue : control.value);
   }
   return values;
 }
@@ -38,22 +38,22 @@ export function held(form, given = false) {
 /** Put values into a form. @param {HTMLFormElement} form @param {Record<string, string[]>} values */
 export function fill(form, values) {
   const left = structuredClone(values);
-  for (const one of controls(form)) {
-    const all = left[nameOf(one)];
+  for (const control of controls(form)) {
+    const all = left[nameOf(control)];
     if (!all) continue;
-    if (one.matches("[type=radio], [type=checkbox]")) one.checked = all.includes(meaningOf(one));
-    else if (one.matches("select")) {
+    if (control.matches("[type=radio], [type=checkbox]")) control.checked = all.includes(meaningOf(control));
+    else if (control.matches("select")) {
       const value = all.shift();
-      const option = [...one.options].find((other) => meaningOf(other) === value);
+      const option = [...control.options].find((other) => meaningOf(other) === value);
       if (option) option.selected = true;
-    } else if (all.length) one.value = all.shift();
+    } else if (all.length) control.value = all.shift();
   }
 }
 
 /** What of a form is typed: only where the server wrote the same does a draft still belong to it. */
 function typedInto(form) {
   const given = held(form, true);
-  return Object.fromEntries(controls(form).filter((one) => one.matches(TYPED)).map((one) => [nameOf(one), given[nameOf(one)]]));
+  return Object.fromEntries(controls(form).filter((control) => control.matches(TYPED)).map((control) => [nameOf(control), given[nameOf(control)]]));
 }
 
 const learner = () => document.documentElement.dataset.learner;
@@ -106,11 +106,17 @@ function restore(form) {
   form.prepend(line);
 }
 
-/** A page of the studio that came by a form says that the form arrived; one that came by Back, that it did not. */
+/**
+ * A page of the studio that came by a form says that the form arrived; one that came by Back, that it did not; and one
+ * that refuses it, that it did not either: then the keys of its drafts are returned, for this page may send it again.
+ */
 function arrived() {
   const [way] = performance.getEntriesByType("navigation");
-  if (way?.type !== "navigate" || document.querySelector("[data-refused]")) return;
-  for (const key of keys()) if (get(key)?.sent) drop(key);
+  if (way?.type !== "navigate") return [];
+  const refused = document.querySelector("[data-refused]");
+  const sent = keys().filter((key) => get(key)?.sent);
+  for (const key of sent) refused ? put(key, { ...get(key), sent: false }) : drop(key);
+  return refused ? sent : [];
 }
 
 const cameBack = () => performance.getEntriesByType("navigation")[0]?.type === "back_forward";
@@ -135,7 +141,7 @@ function afterLogOut() {
 /** Restore the drafts of this page's forms and keep them from now on. */
 export function start() {
   mineAlone();
-  arrived();
+  const refused = arrived();
   for (const form of document.querySelectorAll("form[data-draft]")) restore(form);
   document.addEventListener("input", ({ target }) => {
     const form = target.form ?? target.closest?.("form"); // a field may stand outside of its form
@@ -143,6 +149,7 @@ export function start() {
   });
   document.addEventListener("submit", ({ target, defaultPrevented }) => {
     if (target.matches("[data-forget-all]")) for (const key of keys()) drop(key);
+    if (target.closest("[data-refused]")) for (const key of refused) put(key, { ...get(key), sent: true });
     const draft = !defaultPrevented && target.dataset.draft && get(keyOf(target));
     if (draft) put(keyOf(target), { ...draft, sent: true });
   });

@@ -108,9 +108,9 @@ function progress({ doing, done, total }) {
 /** Draw one reading in its place. */
 function draw(place, { key, payload }, state) {
   const answer = async (question) => {
-    const found = await (await fetch(`/lens/answer?${new URLSearchParams({ key, question: JSON.stringify(question) })}`)).json();
-    if (found.error) say(found.error, true);
-    return found;
+    const reply = await (await fetch(`/lens/answer?${new URLSearchParams({ key, question: JSON.stringify(question) })}`)).json();
+    if (reply.error) say(reply.error, true);
+    return reply;
   };
   const model = plainModel({ ...(state || { ...payload.first, side: "query" }), payload }, answer);
   const clear = attention.render({ model, el: place });
@@ -123,12 +123,12 @@ function draw(place, { key, payload }, state) {
 function saveLinks(model, key, kinds) {
   const links = kinds.map((kind) => Object.assign(document.createElement("a"), { textContent: kind === "parquet" ? "Parquet" : kind.toUpperCase(), download: "" }));
   const line = document.createElement("p");
-  const what = document.createElement("span");
+  const label = document.createElement("span");
   line.className = "lens-save small muted";
-  line.append(what, ...links);
+  line.append(label, ...links);
   const update = () => {
     const [layer, head] = [model.get("layer"), model.get("head")];
-    what.textContent = layer < 0 ? _("Save all heads:") : _("Save layer %(layer)s, head %(head)s:", { layer, head });
+    label.textContent = layer < 0 ? _("Save all heads:") : _("Save layer %(layer)s, head %(head)s:", { layer, head });
     links.forEach((link, i) => { link.href = `/lens/save?${new URLSearchParams({ key, kind: kinds[i], layer, head })}`; });
   };
   model.on("change", update);
@@ -169,19 +169,19 @@ async function show(state) {
   const texts = [fields.text.value.trim(), ...(fields.other.value.trim() && !picture ? [fields.other.value.trim()] : [])];
   busy(true);
   try {
-    const found = [];
+    const readings = [];
     for (const text of texts) {
-      found.push(await unhurried((tell) => read(text, signal, tell)));
+      readings.push(await unhurried((tell) => read(text, signal, tell)));
     }
     if (signal.aborted) return;
     say("");
-    shown.forEach((one) => one.clear());
+    shown.forEach((reading) => reading.clear());
     // Of two models, the difference is what was asked for.
-    const first = state || { ...found[0].payload.first, side: "query", pin: found[0].payload.other ? "other" : "" };
+    const first = state || { ...readings[0].payload.first, side: "query", pin: readings[0].payload.other ? "other" : "" };
     places[1].hidden = texts.length < 2;
     get("lens-views").classList.toggle("lens-two", texts.length > 1);
     // A token of one text is no token of the other.
-    shown = found.map((one, i) => draw(places[i], one, i ? { ...first, token: -1 } : first));
+    shown = readings.map((reading, i) => draw(places[i], reading, i ? { ...first, token: -1 } : first));
     tie();
     if (state) remember(shown[0].model);
     if (picture) say(_("The address keeps the model and the head, not the picture. The picture has to be chosen again when it is opened."));

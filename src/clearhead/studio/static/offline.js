@@ -17,10 +17,10 @@ function button(text, key, act, main = false) {
 
 async function tell(left) {
   const count = (await waiting()).length;
-  const said = [];
-  if (left) said.push(_("Cards left: %(count)s.", { count: left }));
-  if (count) said.push(_("Graded here, to be sent when the studio is reached: %(count)s.", { count }));
-  says.textContent = said.join(" ");
+  const parts = [];
+  if (left) parts.push(_("Cards left: %(count)s.", { count: left }));
+  if (count) parts.push(_("Graded here, to be sent when the studio is reached: %(count)s.", { count }));
+  says.textContent = parts.join(" ");
 }
 
 async function show() {

@@ -10,7 +10,7 @@ const TYPED = ["textarea", "input:not([type=radio], [type=checkbox], [type=range
 
 /**
  * On a page that asks for typed words, the first field has the focus: where there are keys, where the address leads to no
- * place in the page, and where nothing else has it. An editor is entered on purpose.
+ * place in the page, and where nothing else has it. A program's editor does not take the focus.
  */
 function focusTyped() {
   if (!matchMedia("(hover: hover) and (pointer: fine)").matches || location.hash || document.activeElement !== document.body) return;

@@ -55,8 +55,10 @@ export class Run {
     this.special.push(false);
   }
 
-  /** The text of some tokens. @param {number[]} places */
-  text(places) { return places.map((place) => this.tokens[place]).join(""); }
+  /** The text of some tokens; the parts of one character are that character. @param {number[]} places */
+  text(places) {
+    return places.map((place) => this.tokens[place]).join("").replace(/(.)\[1\/(\d)\](?:\1\[\d\/\2\])+/gu, "$1");
+  }
 
   /** The weight from the step that wrote the token at `place` to an earlier token. */
   weight(place, to) {

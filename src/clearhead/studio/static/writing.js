@@ -6,6 +6,7 @@ import { forget } from "./drafts.js";
 import { jsonLines } from "./lines.js";
 import { post, wait } from "./writing-request.js";
 import { effectsOf, headGrid } from "./writing-heads.js";
+import { saveLine } from "./writing-save.js";
 import { groups, Run, visible, weightsOf } from "./writing-text.js";
 import { textView } from "./writing-view.js";
 import { _ } from "./words.js";
@@ -176,15 +177,17 @@ function build() {
   const more = make("button", { type: "button", onclick: () => goOn() }, _("Go on"));
   const grid = headGrid(run, { look: through, fork, off: () => state.runs[1]?.without || [], at: () => state, matter });
   const texts = make("div", { class: "write-texts" });
+  const lens = make("a", { class: "button" }, _("Every head of this text"));
+  const saves = saveLine(() => state.runs, () => texts.querySelector(".write-paper"));
   const aside = make("aside", { class: "write-aside", "aria-live": "polite", "aria-label": _("The token pointed at") });
   const field = (name, control) => make("label", { class: "write-field" }, name, " ", control);
   view.hidden = false;
   view.replaceChildren(
     make("div", { class: "write-tools" }, field(_("Units"), unit), field(_("Layer"), layer), field(_("Head"), head),
       make("label", { class: "write-field" }, first, " ", _("the first token, where heads rest"))),
-    make("div", { class: "write-body" }, make("div", {}, texts, make("div", { class: "row" }, more)), aside),
+    make("div", { class: "write-body" }, make("div", {}, texts, make("div", { class: "row" }, more, lens), saves), aside),
     grid.element);
-  parts = { unit, layer, head, first, more, grid, texts, aside, views: [] };
+  parts = { unit, layer, head, first, more, grid, texts, aside, lens, views: [] };
 }
 
 /** Draw what is there. */
@@ -201,9 +204,17 @@ function show() {
     parts.views.push(made);
     parts.texts.append(made.element);
   }
+  parts.lens.href = lensAddress(state.runs[0]);
   state.runs.forEach((run, i) => parts.views[i].draw(run, groups(run, state.unit), title(run), state));
   parts.grid.show();
   point();
+}
+
+/** The Lens over the text so far. @param {Run} run */
+function lensAddress(run) {
+  const answer = run.text(run.written().map((_id, i) => run.promptSize + i));
+  const text = run.chat ? run.text(run.tokens.map((_name, i) => i)) : run.prompt + answer;
+  return `/lens?${new URLSearchParams({ text: text.slice(0, 4000), model: run.model })}`;
 }
 
 const title = (run) => (run.without.length ? _("Without %(heads)s", { heads: run.without.map(([l, h]) => `${l}·${h}`).join(", ") })

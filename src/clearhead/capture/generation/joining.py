@@ -15,6 +15,8 @@ from clearhead.spec import EVERYWHERE, FIELDS, Attention, Axes, Band
 from clearhead.spec.band import outside, shift
 
 MOST_MASK = 2**28  # cells of a mask that is made as a table
+ROWS = 256  # of a mask that are compared at a time
+MOST_VERSIONS = 16  # of keys that change after a query has seen them
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,13 @@ def last_run(calls: list[PlacedCall]) -> list[PlacedCall]:
     return run
 
 
-def joined(calls: list[PlacedCall]) -> PlacedCall:
+def joined(calls: list[PlacedCall], *, versions: bool = False) -> PlacedCall:
     """One matrix of the queries of all calls over the keys of all of them.
 
     Args:
         calls: from `last_run`.
+        versions: whether keys of one position may differ from call to call, as where a cache is quantised later: then
+            queries and keys get a block of head_dim for each version, and a query is 0 in all blocks but its own.
 
     Raises:
         CaptureError: they do not fit in one matrix: keys of one position differ from call to call (beams that change
@@ -74,13 +78,20 @@ def joined(calls: list[PlacedCall]) -> PlacedCall:
     first_key = min(call.positions.keys.positions[0] for call in calls)
     parts = _parts(calls, first_key)
     rows = sum(part.rows for part in parts)
-    keys = _keys(parts, "key")
+    query = torch.cat([part.call.matrix._logits.query[:, :, : part.rows] for part in parts], 2)
+    if versions:
+        query, keys = _with_versions(parts, query)
+    else:
+        keys = _keys(parts, "key")
     if last.within:  # slots of a cache that no query has reached
         keys = keys[:, :, : last.queries.positions[-1] + 1 - first_key]
     size = keys.shape[2]
     attention = _shared(parts)
     reach = _band(parts, size)
-    if reach is None:
+    above, real = _band_and_padding(parts, size, rows) if reach is None else (0, None)
+    if real is not None:
+        attention = replace(attention, allow=real, band_low=None, band_high=above + attention.offset)
+    elif reach is None:
         if rows * size > MOST_MASK:
             raise CaptureError(f"their masks together are a table of {rows} × {size}")
         attention = replace(attention, allow=_table([_mask(part, size) for part in parts]))
@@ -92,7 +103,6 @@ def joined(calls: list[PlacedCall]) -> PlacedCall:
     value = None
     if all(part.call.matrix._value is not None for part in parts):
         value = _keys(parts, "value")[:, :, :size]
-    query = torch.cat([part.call.matrix._logits.query[:, :, : part.rows] for part in parts], 2)
     start = calls[0].positions.queries.positions[0]
     where = Positions(
         Axis(last.queries.sequence, range(start, start + rows)),
@@ -158,6 +168,42 @@ def _keys(parts: list[_Part], which: str) -> Tensor:
     return whole
 
 
+def _with_versions(parts: list[_Part], query: Tensor) -> tuple[Tensor, Tensor]:
+    """Queries and keys of all calls, with a block of head_dim for each version of the keys.
+
+    Raises:
+        CaptureError: there are more than MOST_VERSIONS.
+    """
+    groups: list[list[_Part]] = []
+    for part in reversed(parts):  # a version serves the calls that lead up to it
+        if groups:
+            try:
+                _keys([part, *groups[0]], "key")
+            except CaptureError:
+                groups.insert(0, [])
+            groups[0].insert(0, part)
+        else:
+            groups.append([part])
+        if len(groups) > MOST_VERSIONS:
+            raise CaptureError(f"keys of one position take more than {MOST_VERSIONS} values from call to call")
+    if len(groups) == 1:
+        return query, _keys(parts, "key")
+    versions = [_keys(group, "key") for group in groups]
+    size = max(version.shape[2] for version in versions)
+    first = min(part.key for part in parts)
+    blocks, row = [], 0
+    padded = []
+    for group, version in zip(groups, versions, strict=True):
+        before = min(part.key for part in group) - first
+        padded.append(F.pad(version, (0, 0, before, size - version.shape[2] - before)))
+        count = sum(part.rows for part in group)
+        block = torch.zeros_like(query)
+        block[:, :, row : row + count] = query[:, :, row : row + count]
+        blocks.append(block)
+        row += count
+    return torch.cat(blocks, -1), torch.cat(padded, -1)
+
+
 def _shared(parts: list[_Part]) -> Attention:
     """What all calls have in common.
 
@@ -203,6 +249,23 @@ def _band(parts: list[_Part], size: int) -> Band | None:
     return None
 
 
+def _band_and_padding(parts: list[_Part], size: int, rows: int) -> tuple[int, Tensor | None]:
+    """(above, real): row i attends real keys, (B or 1, H or 1, 1, S), up to i + above; None where masks are more."""
+    above = size - rows
+    if above < 0 or any(_attention(part).rule is not None for part in parts):
+        return 0, None
+    last = parts[-1]
+    real = _mask_rows(last, range(last.rows - 1, last.rows), size)
+    place = torch.arange(size, device=real.device)
+    for part in parts:
+        for start in range(0, part.rows, ROWS):
+            few = range(start, min(start + ROWS, part.rows))
+            row = torch.arange(few.start, few.stop, device=real.device) + part.row
+            if not bool((_mask_rows(part, few, size) == (real & (place <= row[:, None] + above))).all()):
+                return 0, None
+    return above, real
+
+
 def _spans(part: _Part, size: int) -> tuple[Tensor, Tensor]:
     """The first and last key of the joined matrix that each row of a call may attend to, by its band alone."""
     low, high = _attention(part).reach
@@ -214,11 +277,16 @@ def _spans(part: _Part, size: int) -> tuple[Tensor, Tensor]:
 
 def _mask(part: _Part, size: int) -> Tensor:
     """(B or 1, H or 1, rows, size): where the queries of a call may attend, its keys moved to their places."""
-    logits = part.call.matrix._logits.part(slice(0, part.rows), slice(0, part.call.matrix.shape[3]))
-    allow = logits.allowed(range(part.rows))
+    return _mask_rows(part, range(part.rows), size)
+
+
+def _mask_rows(part: _Part, rows: range, size: int) -> Tensor:
+    """The same of some of its rows."""
+    logits = part.call.matrix._logits.part(slice(rows.start, rows.stop), slice(0, part.call.matrix.shape[3]))
+    allow = logits.allowed(range(len(rows)))
     if allow is None:
-        allow = torch.ones(1, 1, part.rows, logits.shape[3], dtype=torch.bool, device=logits.query.device)
-    allow = allow.expand(*allow.shape[:2], part.rows, logits.shape[3])
+        allow = torch.ones(1, 1, len(rows), logits.shape[3], dtype=torch.bool, device=logits.query.device)
+    allow = allow.expand(*allow.shape[:2], len(rows), logits.shape[3])
     reach = logits.attention.reach
     if reach != EVERYWHERE:
         place, keys = (torch.arange(size, device=allow.device) for size in allow.shape[2:])

@@ -38,6 +38,11 @@ class Keys:
         assert self.chain is not None  # noqa: S101 (keys that are not held are of a chain)
         return self.chain.keys(self.place)
 
+    @property
+    def change(self) -> Change | None:
+        """How these keys follow from those of the step before; None where they only grew, or begin a chain."""
+        return None if self.chain is None or not self.place else self.chain.changes[self.place - 1]
+
     def grow(self, later: Keys) -> None:
         """Hold a later step's keys, which begin with these."""
         if later.seen is not None:

@@ -1,0 +1,55 @@
+"""Fit a sweep to the costs of a class of CPUs (kernels/measured/cpu_classes.py): `python -m bench.sweep_costs FILE`."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from clearhead.kernels.measured.tasks import TASKS, Cost, Costs, share, task_of
+from clearhead.kernels.tuning import fit
+
+from .sweep_table import Case, Found
+
+QUERIES = {"none": None, "one query": 1, "13 queries": 13}  # the masks that tell what products cost
+ENOUGH = 4  # measurements: fewer do not tell the three parts of a cost apart
+LARGEST = 1 << 24  # B·H·L·S: what is larger does not fit the caches, and is not where the two lines cross
+
+
+def costs(found: list[Found], threads: int) -> Costs:
+    """The costs of every task and dtype that a sweep has enough measurements of."""
+    points: dict[tuple[str, torch.dtype], list[tuple[tuple[int, float], Found]]] = {}
+    for each in found:
+        case = each.case
+        if case.mask not in QUERIES or case.batch * case.heads * case.length**2 > LARGEST:
+            continue
+        queries = QUERIES[case.mask] or case.length
+        part = share(case.batch * case.heads, queries, case.length, case.width, threads)
+        key = task_of(queries, case.learns), getattr(torch, case.dtype)
+        points.setdefault(key, []).append((part, each))
+    return {
+        key: (fit([(*part, each.ours) for part, each in here]), fit([(*part, each.torch) for part, each in here]))
+        for key, here in points.items()
+        if len(here) >= ENOUGH
+    }
+
+
+def line(key: tuple[str, torch.dtype], pair: tuple[Cost, Cost]) -> str:
+    """A line of the table."""
+    each = (
+        "Cost(" + ", ".join(f"{part:.3g}" if part < 1000 else f"{part:.0f}" for part in cost) + ")" for cost in pair
+    )
+    return f'("{key[0]}", torch.{str(key[1])[6:]}): ({", ".join(each)}),'
+
+
+def main() -> int:
+    data = json.loads(Path(sys.argv[1]).read_text())
+    found = [Found(Case(**each.pop("case")), **each) for each in data["found"]]
+    fitted = costs(found, data["machine"]["threads"])
+    for key in sorted(fitted, key=lambda key: (TASKS.index(key[0]), str(key[1]))):
+        print(line(key, fitted[key]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
