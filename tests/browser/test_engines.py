@@ -12,6 +12,7 @@ from chromium import CHROME
 from clearhead import sandbox
 from clearhead.course import KINDS
 from clearhead.studio.library.library import Library, fill
+from clearhead.studio.web import rendering
 from clearhead.studio.web.settings import Settings
 
 PACK = Path(__file__).parents[1] / "packs" / "good"
@@ -72,6 +73,12 @@ def opened(
     yield window
     window.close()
     next(served, None)
+
+
+@pytest.fixture(autouse=True)
+def plain_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs are typed into the field itself, with and without a built editor (test_modes.py has the editor)."""
+    monkeypatch.setattr(rendering, "EDITOR", Path("none"))
 
 
 @pytest.fixture(

@@ -76,9 +76,7 @@ def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str)
     pack, this = topic.topic_at(context, pack_id, topic_id)
     if "walk" in this.pages:  # a walk of the author's own
         return topic.page(request, context, pack_id, topic_id, "walk")
-    figure = path.figure_of_walk(pack, this)
-    if not figure:
-        raise topic.nothing(context, _("%(topic)s has no walk.", topic=this.title))
+    figure = path.figure_of_walk(pack, this) or "heads"  # of an address that no page links to
     choices = HEADS if figure == "heads" else (1,)
     misread: list[tuple[str, float]] = []
     given = {name: _given(request.query_params, name, misread) for name in START}

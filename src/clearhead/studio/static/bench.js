@@ -3,7 +3,7 @@
 import { edit } from "./edit.js";
 import { _ } from "./words.js";
 
-const PAUSE = 1500; // ms after the last keystroke
+const PAUSE = 5000; // ms after the last keystroke; until then the browser keeps it (drafts.js)
 
 /** What is typed is kept in the studio too, so that it is there in another browser. @param {HTMLTextAreaElement} field */
 function keepOnServer(field) {
@@ -23,7 +23,6 @@ function keepOnServer(field) {
     clearTimeout(waits);
     kept = field.value; // it is on its way
   });
-  addEventListener("pagehide", send);
 }
 
 /** @param {HTMLTextAreaElement} field */
