@@ -38,9 +38,9 @@ def add(
 ) -> None:
     """Give a model folder a name. The folder stays where it is."""
     from clearhead.capture.models import loading
-    from clearhead.local_models import names
+    from clearhead.local_models import chat_model, names
 
-    taken = (loading.DEMO_NAME, loading.INDUCTION_NAME, loading.UNTRAINED_NAME, loading.CHAT_NAME, "smollm2", "-")
+    taken = (loading.DEMO_NAME, loading.INDUCTION_NAME, loading.UNTRAINED_NAME, chat_model.CHAT_NAME, "smollm2", "-")
     place = names.add_model(name, folder, taken=taken)
     printing.show(f"{name} is {place}")
 
