@@ -242,7 +242,7 @@ class Record(Mapping[str, AttentionMatrix]):
             for nth in sorted({where.nth for where in positions if where.text == text}):
                 chosen = [(s, p) for s, p in zip(steps, positions, strict=True) if (p.text, p.nth) == (text, nth)]
                 try:
-                    matrices.append(whole(*zip(*chosen, strict=True), beams).matrix)
+                    matrices.append(whole([s for s, _ in chosen], [p for _, p in chosen], beams).matrix)
                 except CaptureError as error:
                     raise CaptureError(f"the generation of {name!r} is not one matrix: {error}") from error
         return matrices

@@ -70,8 +70,8 @@ def family_of(model: nn.Module, name: str) -> Family:
 
 
 def _llama(model: Any, prefix: str) -> Family | None:
-    layers = getattr(model, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or not isinstance(getattr(model, "embed_tokens", None), nn.Embedding):
+    layers: Any = getattr(model, "layers", None)
+    if not _is_list(layers) or not isinstance(getattr(model, "embed_tokens", None), nn.Embedding):
         return None
     parts = ("self_attn", "mlp", "input_layernorm", "post_attention_layernorm")
     if not all(all(hasattr(layer, part) for part in parts) and len(list(layer.children())) == 4 for layer in layers):
@@ -97,9 +97,9 @@ def _gpt2(model: Any, prefix: str) -> Family | None:
 
 
 def _bert(model: Any, prefix: str) -> Family | None:
-    embeddings, encoder = getattr(model, "embeddings", None), getattr(model, "encoder", None)
-    layers = getattr(encoder, "layer", None)
-    if not isinstance(layers, nn.ModuleList) or not hasattr(embeddings, "word_embeddings"):
+    embeddings: Any = getattr(model, "embeddings", None)
+    layers: Any = getattr(getattr(model, "encoder", None), "layer", None)
+    if not _is_list(layers) or not hasattr(embeddings, "word_embeddings"):
         return None
     if not all(hasattr(x, "intermediate") and hasattr(getattr(x.attention, "self", None), "query") for x in layers):
         return None
@@ -120,3 +120,7 @@ def _bert(model: Any, prefix: str) -> Family | None:
     names = [f"{prefix}encoder.layer.{n}.attention.self" for n in range(len(layers))]
     query, key = ([getattr(x.attention.self, part) for x in layers] for part in ("query", "key"))
     return Family(embeddings.word_embeddings, others, embeddings.LayerNorm, blocks, True, names, query, key)
+
+
+def _is_list(layers: Any) -> bool:
+    return isinstance(layers, nn.ModuleList)

@@ -95,8 +95,9 @@ class ResidualParts:
         """What each head of an earlier layer writes."""
         block = self._family.blocks[number]
         merged = self._at(self._heads[number], place).double()
-        weight: Any = block.output.weight.detach()
-        whole = weight if type(block.output).__name__ == "Conv1D" else weight.mT  # (H·D_v, E)
+        output: Any = block.output
+        weight = output.weight.detach()
+        whole = weight if type(output).__name__ == "Conv1D" else weight.mT  # (H·D_v, E)
         heads = _head_count(block.attention)
         vectors = merged.view(heads, 1, -1) @ whole.double().view(heads, len(merged) // heads, -1)
         return Parts([f"{number}.{head}" for head in range(heads)], vectors[:, 0])
@@ -131,7 +132,7 @@ class ResidualParts:
         self._rotary = given.get("position_embeddings")
 
 
-def _normed(stream: Parts, norm: nn.Module) -> Parts:
+def _normed(stream: Parts, norm: Any) -> Parts:
     """A stream after a norm: each part by itself, and the norm's bias with "bias"."""
     whole = stream.vectors.sum(0)
     kind, weight = type(norm).__name__, getattr(norm, "weight", None)
