@@ -31,6 +31,18 @@ const THEME = EditorView.theme({
   "&.cm-focused .cm-matchingBracket": { background: "color-mix(in srgb, var(--accent) 18%, transparent)" },
 });
 
+// Chromium keeps the colours of deleted text by inline styles, which the content security policy refuses; plain text has
+// none. A keyboard on glass sends Enter as a change of the text, which CodeMirror reads from `true` alone.
+const EDITABLE = (() => {
+  const probe = document.createElement("div");
+  try {
+    probe.contentEditable = "plaintext-only";
+  } catch {
+    return "true"; // Firefox before 136
+  }
+  return matchMedia("(pointer: coarse)").matches ? "true" : "plaintext-only";
+})();
+
 /** Keys that the page has: Control and Enter sends. The press goes on to the page. */
 const OURS = Prec.highest(keymap.of([{ key: "Mod-Enter", run: () => true }]));
 
@@ -54,7 +66,7 @@ export function open(field, { label, help }) {
         OURS, lineNumbers(), history(), drawSelection(), indentUnit.of("    "), EditorState.tabSize.of(4), indentOnInput(),
         bracketMatching(), highlightActiveLine(), python(), syntaxHighlighting(HIGHLIGHT), THEME,
         keymap.of([...defaultKeymap, ...historyKeymap, indentWithTab]),
-        EditorView.contentAttributes.of({ "aria-label": label, "aria-description": help, tabindex: "0", spellcheck: "false", autocapitalize: "off" }),
+        EditorView.contentAttributes.of({ "aria-label": label, "aria-description": help, contenteditable: EDITABLE, tabindex: "0", spellcheck: "false", autocapitalize: "off" }),
         EditorView.updateListener.of((update) => {
           if (!update.docChanged || taking) return;
           field.value = update.state.doc.toString();

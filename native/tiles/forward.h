@@ -15,14 +15,13 @@ template <bool kMore>
 inline void run_tile_of(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t,
                         const Place& tile) {
   const int64_t keys = key_columns(p) / kBlock;
-  if constexpr (!kMore)
-    if (keys == value_columns(p) / kBlock) {
-#ifndef TILE_MODEL  // two are enough to test it
-      if (keys == 1) return run_tile<1, 1, kMore>(p, s, tiled, t, tile);
+  if (keys == value_columns(p) / kBlock) {
+#ifndef TILE_MODEL  // one is enough to test it
+    if (keys == 1) return run_tile<1, 1, kMore>(p, s, tiled, t, tile);
+    if (keys == 4) return run_tile<4, 4, kMore>(p, s, tiled, t, tile);
 #endif
-      if (keys == 2) return run_tile<2, 2, kMore>(p, s, tiled, t, tile);
-      if (keys == 4) return run_tile<4, 4, kMore>(p, s, tiled, t, tile);
-    }
+    if (keys == 2) return run_tile<2, 2, kMore>(p, s, tiled, t, tile);
+  }
   run_tile<0, 0, kMore>(p, s, tiled, t, tile);
 }
 

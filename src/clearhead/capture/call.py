@@ -16,6 +16,7 @@ from clearhead.capture.record import Step
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem, run
 from clearhead.matrix import AttentionMatrix
+from clearhead.matrix.inputs import RowValues
 from clearhead.spec import Attention, divide_heads
 
 # How far a recomputed output row may lie from the model's, as a share of the largest value.
@@ -39,6 +40,7 @@ class Call:
         out: (B, L, H, D_v), what the model's own attention answered; None if the call was checked otherwise.
         dropout: whether some weights were dropped on the way to `out`.
         rows: the queries whose output `value` explains; None = all.
+        row_values: the values of the other queries, if these are known.
     """
 
     module: nn.Module
@@ -50,6 +52,7 @@ class Call:
     out: Tensor | None = None
     dropout: bool = False
     rows: list[int] | None = None
+    row_values: RowValues | None = None
 
 
 def attention_of(query: Tensor, scale: float | None = None, **options: Any) -> Attention:
@@ -129,7 +132,11 @@ def record_step(call: Call, masks: Masks, heads: list[int] | None = None, *, val
     query = query.detach().clone(memory_format=torch.contiguous_format)
     key = key.detach().clone(memory_format=torch.contiguous_format)
     value = None if value is None else value.detach().clone()
-    make = partial(_matrix, query, attention, value)
+    own = call.row_values if values else None
+    if own is not None:
+        kept = own.value if heads is None else own.value[:, which]
+        own = RowValues(own.rows.clone(), kept.detach().clone())
+    make = partial(_matrix, query, attention, value, own)
     keys = Keys(key, _attended_keys(attention, query.shape[2], key))
     return Step(make, keys, key.shape[2], query.shape[2], attention, query if value is None else None)
 
@@ -150,8 +157,12 @@ def _attention(call: Call, masks: Masks) -> Attention:
     return attention.with_four_axes()
 
 
-def _matrix(query: Tensor, attention: Attention, value: Tensor | None, key: Tensor) -> AttentionMatrix:
-    return AttentionMatrix.of(query, key, attention, value=value)
+def _matrix(
+    query: Tensor, attention: Attention, value: Tensor | None, own: RowValues | None, key: Tensor
+) -> AttentionMatrix:
+    matrix = AttentionMatrix.of(query, key, attention, value=value)
+    matrix._row_values = own
+    return matrix
 
 
 def holds_numbers(tensor: Tensor) -> bool:

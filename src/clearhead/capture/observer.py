@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from torch import nn
 
@@ -69,7 +71,6 @@ class Observer(ModuleWatcher):
                 self._stop_recording(name, size)
                 return None
             self._bytes_left = None if self._bytes_left is None else self._bytes_left - size
-        batch, _, queries, _ = call.query.shape
         try:
             step = None if self._steps is None else self._steps.step(name, call)
             follows = step is not None
@@ -77,6 +78,7 @@ class Observer(ModuleWatcher):
         except ClearheadError as error:  # the model must run on
             self.miss(name, str(error))
             return None
+        batch, _, queries, _ = call.query.shape
         step.positions = self._tracker.positions(call.module, batch, queries, call.key.shape[2])
         if follows:
             self.record._steps[name].append(step)
@@ -117,10 +119,16 @@ class Observer(ModuleWatcher):
         return (*self.record, *(item.name for item in self.record.missed))
 
     def _watch_more(self, stack: ExitStack) -> None:
+        stack.callback(self._model.register_forward_pre_hook(self._keep_pass, with_kwargs=True).remove)
         if self._finder is not None:
             self._finder.watch(self._model, stack)
         if self._steps is not None:
             stack.callback(self._steps.end)
+
+    def _keep_pass(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Keep what the model is given, so that `why` can run it again; of several passes none can be."""
+        if threading.get_ident() == self._thread and len(self.record._passes) < 2:
+            self.record._passes.append((model, args, kwargs))
 
     def check_something_was_seen(self) -> None:
         """Check that a model that ran computed some attention.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clearhead import hooks
+from clearhead.capture.attribution.why import Source
 from clearhead.capture.generation.cached_keys import Keys
 from clearhead.capture.generation.generated import whole
 from clearhead.capture.generation.joining import PlacedCall, joined, last_run
@@ -101,6 +102,7 @@ class Record(Mapping[str, AttentionMatrix]):
     _order: list[str] = field(default_factory=list)
     read: dict[str, int] = field(default_factory=dict)
     _projections: dict[str, Any] = field(default_factory=dict)
+    _passes: list[tuple[Any, ...]] = field(default_factory=list)  # (model, args, kwargs) of each pass, two at most
 
     @classmethod
     def of(cls, matrices: Mapping[str, AttentionMatrix], positions: Mapping[str, Positions] | None = None) -> Record:
@@ -122,7 +124,12 @@ class Record(Mapping[str, AttentionMatrix]):
         return record
 
     def __getitem__(self, name: str) -> AttentionMatrix:
-        return self._known(name)[-1].matrix()
+        steps = self._known(name)
+        matrix = steps[-1].matrix()
+        if len(self._passes) == 1 and len(steps) == 1:
+            model, *inputs = self._passes[0]
+            matrix._source = Source(model, name, (inputs[0], inputs[1]))
+        return matrix
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._order if self._steps.get(name))

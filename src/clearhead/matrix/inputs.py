@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -13,11 +14,25 @@ if TYPE_CHECKING:
     from clearhead.matrix.logits import Logits
 
 
+@dataclass(frozen=True, slots=True)
+class RowValues:
+    """Values that some rows read instead of the others', as Longformer's global tokens do.
+
+    Attributes:
+        rows: (B, L), True for these rows.
+        value: (B, H, S, D_v).
+    """
+
+    rows: Tensor
+    value: Tensor
+
+
 class Inputs:
     """The tensors of an attention, in the letters of the literature. AttentionMatrix inherits it."""
 
     _logits: Logits
     _value: Tensor | None
+    _row_values: RowValues | None = None
 
     @property
     def q(self) -> Tensor:
@@ -46,7 +61,9 @@ class Inputs:
         Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (r in "Attention Heads as
         Independent and Additive"); TransformerLens calls it hook_z.
         """
-        return self @ self._values(None)  # type: ignore[attr-defined]
+        z: Tensor = self @ self._values(None)  # type: ignore[attr-defined]
+        own = self._row_values
+        return z if own is None else (self @ own.value).where(own.rows[:, None, :, None], z)  # type: ignore[operator]
 
     def per_query_head(self, grouped: Tensor) -> Tensor:
         """Repeat keys or values of grouped heads, (B, H_kv, S, D) -> (B, H, S, D): one head for each query head.

@@ -18,7 +18,7 @@ from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import split_reach
 from clearhead.matrix import indexing, products, sweep
-from clearhead.matrix.inputs import Inputs, weight_per_head
+from clearhead.matrix.inputs import Inputs, RowValues, weight_per_head
 from clearhead.matrix.logits import Logits
 from clearhead.matrix.mean import HeadMean
 from clearhead.matrix.questions import Questions
@@ -66,6 +66,8 @@ class AttentionMatrix(Inputs, Questions):
         >>> (A @ torch.eye(3))[0, 0, 2]
         tensor([0.3333, 0.3333, 0.3333])
     """
+
+    _source: Any = None  # of a record: what can answer `why`
 
     @checked(convert={"allow": from_causal_bias})
     def __init__(
@@ -205,6 +207,44 @@ class AttentionMatrix(Inputs, Questions):
         first = torch.arange(max(0, -offset), max(0, -offset, min(rows, keys - offset)), device=self.device)
         return self[:, :, first, first + offset]
 
+    def why(self, query: int, key: int, *, head: int = 0, batch: int = 0) -> Any:
+        """Split one logit by the parts of the residual stream that its query and its key come from.
+
+        The parts are the token's embedding, the position's, each earlier head, each earlier MLP, and the biases. They
+        sum to the logit (before the mask) to rounding: a norm is linear once its divisor is known. Computed by running
+        the model once more on the same input.
+
+        Args:
+            query, key: their indices in the matrix.
+            head, batch: which of the matrix's.
+
+        Returns:
+            `capture.attribution.Why`: `.table` (n, n), `.query_parts`, `.key_parts`, `.strongest()`, `.logit`.
+
+        Raises:
+            OptionError: the matrix is not of a record, or of a step of a generation.
+            CaptureError: the model is not built as Llama, GPT-2 or BERT are; the message says what is not known.
+
+        Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (the QK circuit); Wang et al.
+        2022, "Interpretability in the Wild", section 3 (what a head's queries and keys are made of).
+        """
+        if self._source is None:
+            raise OptionError(
+                "why() needs the model, and this matrix does not know one. Ask a matrix of one forward pass: "
+                "`with observe(model) as record: model(…)`, then record[name].why(i, j)."
+            )
+        sizes = zip(("batch", "head", "query", "key"), (batch, head, query, key), self.shape, strict=True)
+        for name, place, size in sizes:
+            if not -size <= place < size:
+                raise PlaceError(f"why({name}={place}) of a matrix with {size} of them. Use 0..{size - 1}.")
+        places = (
+            part % size
+            for part, size in zip(
+                (query, key, head, batch), (*self.shape[2:], self.shape[1], self.shape[0]), strict=True
+            )
+        )
+        return self._source.why(self, *places)
+
     # Other matrices made from it
 
     def heads(self, heads: int | slice | Sequence[int] | Tensor) -> AttentionMatrix:
@@ -218,7 +258,10 @@ class AttentionMatrix(Inputs, Questions):
         if own is not None:
             own = own[:, chosen // divide_heads(self.shape[1], own.shape[1])]
         lse = None if self._lse is None else self._lse[:, chosen]
-        return self._like(self._logits.heads(chosen), own, lse)
+        made = self._like(self._logits.heads(chosen), own, lse)
+        if self._row_values is not None:
+            made._row_values = RowValues(self._row_values.rows, self._row_values.value[:, chosen])
+        return made
 
     def rows(self, start: int, stop: int) -> AttentionMatrix:
         """Some neighbouring queries as a matrix of their own, (B, H, stop - start, S): what is long, in pieces.
@@ -235,7 +278,10 @@ class AttentionMatrix(Inputs, Questions):
         if not 0 <= start < stop <= self.shape[2]:
             raise PlaceError(f"rows({start}, {stop}) of a matrix with L={self.shape[2]}. Use 0 <= start < stop <= L.")
         lse = None if self._lse is None else self._lse[:, :, start:stop]
-        return self._like(self._logits.part(slice(start, stop), slice(0, self.shape[3])), self._value, lse)
+        made = self._like(self._logits.part(slice(start, stop), slice(0, self.shape[3])), self._value, lse)
+        if self._row_values is not None:
+            made._row_values = RowValues(self._row_values.rows[:, start:stop], self._row_values.value)
+        return made
 
     def mean_heads(self) -> HeadMean:
         """The mean over heads, (B, 1, L, S), as lazy as the matrix."""
@@ -255,13 +301,10 @@ class AttentionMatrix(Inputs, Questions):
         Source: Kobayashi et al. 2020, "Attention is Not Only a Weight", section 2.2.
         """
         values = self._values(value).to(self._wide.query.dtype)
-        if out_weight is None:
-            norms = values.norm(dim=-1)
-        else:
-            weight = weight_per_head(out_weight, self.shape[1], values.shape[-1]).to(values.dtype)
-            # ‖v W‖² = v (W Wᵀ) vᵀ: nothing of size S·E.
-            norms = ((values @ (weight @ weight.mT)) * values).sum(-1).clamp_min(0.0).sqrt()
+        norms = _norms(values, out_weight, self.shape[1])
         wide, added = self._wide, norms.log()[:, :, None, :]
+        if self._row_values is not None and value is None:
+            wide = _with_row_norms(wide, self._row_values, norms, out_weight)
         known = wide.attention.key_bias
         weighted = wide.change(key_bias=added if known is None else known + added, sinks=None)
         return self._like(weighted, values, self._wide_lse)
@@ -302,6 +345,26 @@ class AttentionMatrix(Inputs, Questions):
             )
         operand = operand[(None,) * (4 - operand.dim())].to(wide.query.dtype)
         return operand.expand(self.shape[0], -1, -1, -1), vector
+
+
+def _norms(values: Tensor, out_weight: Tensor | None, heads: int) -> Tensor:
+    """(B, H, S): the length of each head's values, through its part of the output projection if that is given."""
+    if out_weight is None:
+        return values.norm(dim=-1)
+    weight = weight_per_head(out_weight, heads, values.shape[-1]).to(values.dtype)
+    # ‖v W‖² = v (W Wᵀ) vᵀ: nothing of size S·E.
+    return ((values @ (weight @ weight.mT)) * values).sum(-1).clamp_min(0.0).sqrt()
+
+
+def _with_row_norms(wide: Logits, own: RowValues, norms: Tensor, out_weight: Tensor | None) -> Logits:
+    """Logits that some rows' own norms are added to, less the others', by one more component of queries and keys."""
+    batch, heads, rows, _ = wide.shape
+    least = torch.finfo(norms.dtype).tiny
+    ratio = _norms(own.value.to(norms.dtype), out_weight, heads).clamp_min(least).log() - norms.clamp_min(least).log()
+    more = own.rows[:, None, :, None].to(norms.dtype).expand(batch, heads, rows, 1) / wide.attention.scale
+    group = heads // wide.key.shape[1]
+    key = wide.key.repeat_interleave(group, 1)
+    return Logits(torch.cat([wide.query, more], -1), torch.cat([key, ratio[..., None]], -1), wide.attention)
 
 
 class TransposedMatrix:

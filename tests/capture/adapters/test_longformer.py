@@ -97,3 +97,25 @@ def test_the_encoder_of_led():
     band = record["encoder.layers.1.self_attn.longformer_self_attn"].to_dense()
     distance = (torch.arange(L) - torch.arange(L)[:, None]).abs()
     assert not band[:, :, distance > REACH].any()
+
+
+@torch.no_grad()
+def test_global_rows_read_values_of_their_own():
+    model = longformer()
+    everywhere = torch.zeros(2, 12, dtype=torch.long)
+    everywhere[0, [0, 7]] = everywhere[1, 3] = 1
+    outputs = []
+    module = model.encoder.layer[1].attention.self
+    handle = module.register_forward_hook(lambda _, __, output: outputs.append(output[0]))
+    with observe(model, values=True) as record:
+        model(ids(12), global_attention_mask=everywhere)
+    handle.remove()
+    matrix = record["encoder.layer.1.attention.self"]
+    own = outputs[0].unflatten(-1, (4, 6)).transpose(1, 2)  # what the module itself answers, in every row
+    torch.testing.assert_close(matrix.z, own, rtol=0, atol=1e-6)
+    torch.testing.assert_close(matrix.heads([2, 0]).rows(2, 9).z, own[:, [2, 0], 2:9], rtol=0, atol=1e-6)
+    weight = torch.randn(10, 24, generator=torch.Generator().manual_seed(0))
+    project = weight.T.view(4, 6, 10)
+    ordinary, global_ = ((value @ project).norm(dim=-1)[:, :, None] for value in (matrix.v, matrix._row_values.value))
+    norms = matrix.to_dense() * global_.where(everywhere[:, None, :, None] > 0, ordinary)
+    torch.testing.assert_close(matrix.value_weighted(out_weight=weight).to_dense(), norms, rtol=1e-5, atol=1e-6)

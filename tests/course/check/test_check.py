@@ -1,6 +1,7 @@
 """`clearhead check`: receipts that repeat, what is skipped, what is said, and how fast."""
 
 import json
+import re
 import resource
 import shutil
 import sys
@@ -12,6 +13,8 @@ import pytest
 from clearhead import course, sandbox
 from clearhead.course.check import packs
 from clearhead.course.check.packs import check
+from clearhead.course.pack.loader import load
+from clearhead.course.proofs import prove
 from clearhead.course.proofs.figure import unsafe
 from clearhead.course.proofs.proved import Option, Outcome, Proved, Receipt
 from clearhead.sandbox.processes import pool
@@ -237,6 +240,15 @@ def test_judged_together_or_alone_an_item_is_proved_the_same(pack: Path, monkeyp
         assert one is not None
         assert other is not None
         assert one.receipt.outcome == other.receipt.outcome
+
+
+def test_a_proof_that_computes_too_much_is_not_kept(
+    pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prove, "LARGEST", 300)
+    (outcome,) = prove.prove_pack(load(pack), cache=tmp_path / "cache", only="predict-error")
+    assert re.match(r"its proof computes [\d,]+ characters; at most 300 are kept", outcome.error)
+    assert list((tmp_path / "cache").rglob("*.json")) == []
 
 
 @pytest.mark.slow

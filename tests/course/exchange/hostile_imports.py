@@ -26,7 +26,7 @@ from growth import Calls
 MEMORY = 3 << 30  # bytes of address space: several times what any of these takes
 SECONDS = 300  # of the processor, for each: a linear reader takes a few, so only one that does not end is stopped
 MANY = 100_000  # characters, or so
-FEWER = 30_000  # of the texts that are parsed as HTML, but where all is asked for
+FEWER = 30_000  # of the texts that take long, but where all is asked for
 LONG = ("gaps.apkg",)  # many seconds
 NOTES = "CREATE TABLE notes (id INTEGER, guid TEXT, mid INTEGER, tags TEXT, flds TEXT);"
 COL = "CREATE TABLE col (models TEXT, decks TEXT);"
@@ -163,14 +163,14 @@ def texts(length: int) -> Iterator[tuple[str, Callable[[], bytes]]]:
     yield "long weight.gift", lambda: b"::t:: x {~%" + b"9" * 20_000 + b"%a =b}"
     yield "header.txt", lambda: b"#a" + b" " * MANY + b"\na\tb\n"
     yield "column.txt", lambda: b"#tags column:" + b"9" * 20_000 + b"\na\tb\n"
-    yield "quotes.txt", lambda: b'"a\tb\n' * 20_000
+    yield "quotes.txt", lambda: b'"a\tb\n' * (length // 5)
     yield "large.txt", lambda: b"a\tb\n" * (6 << 20)
     yield "entities.xml", lambda: b'<!DOCTYPE q [<!ENTITY a "aaaa"><!ENTITY b "&a;&a;">]><quiz>&b;</quiz>'
     hidden = '<!DOCTYPE q [<!ENTITY a "aaaa">]><quiz>&a;</quiz>'.encode("cp037").decode("latin-1")
     yield "another encoding.xml", lambda: f'<?xml version="1.0" encoding="cp037"?>{hidden}'.encode()
     yield "deep.xml", lambda: b"<quiz>" + b"<a>" * 100_000
     yield "wide.xml", lambda: b"<quiz>" + b"<a/>" * 600_000 + b"</quiz>"
-    answers = "<answer><text>x</text></answer>" * 20_000
+    answers = "<answer><text>x</text></answer>" * (length // 5)
     last = "<questiontext format='html'><text>q</text></questiontext>"
     yield "question last.xml", lambda: f"<quiz><question type='shortanswer'>{answers}{last}</question></quiz>".encode()
     yield "not a number.xml", lambda: MULTIPLE.encode()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.capture.call import Call
+from clearhead.matrix.inputs import RowValues
 from clearhead.spec import Attention
 
 CLASSES = ("LongformerSelfAttention", "LEDEncoderSelfAttention")
@@ -30,6 +31,7 @@ def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
     with torch.no_grad():
         query, key, value = project(module.query), project(module.key), project(module.value)
         everywhere, padding = marks > 0, marks < 0
+        row_values = None
         allow = _allowed(everywhere, padding, module.one_sided_attn_window_size)
         if bool(everywhere.any()):
             rows = everywhere[:, None, :, None]
@@ -37,6 +39,7 @@ def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
                 torch.cat([query.masked_fill(rows, 0.0), project(module.query_global).masked_fill(~rows, 0.0)], -1),
                 torch.cat([key, project(module.key_global)], -1),
             )
+            row_values = RowValues(everywhere, project(module.value_global))
     return Call(
         module=module,
         query=query,
@@ -46,6 +49,7 @@ def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
         value=value,
         out=output[0],
         rows=(~everywhere.any(0)).nonzero().flatten().tolist(),  # global rows use values of their own projection
+        row_values=row_values,
     )
 
 

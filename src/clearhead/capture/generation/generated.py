@@ -90,10 +90,10 @@ def _beam_rows(steps: Sequence[Step], positions: Sequence[Positions], beams: Ten
 
 def _grows(before: PlacedStep, step: PlacedStep) -> bool:
     """Whether a step of one query goes on where the step before ended, over the keys of the same cache."""
-    one, two = before.step, step.step
-    if one.query is None or two.query is None or one.queries != 1 or two.queries != 1:
+    earlier, later = before.step, step.step
+    if earlier.query is None or later.query is None or earlier.queries != 1 or later.queries != 1:
         return False
-    own, other = one.attention, two.attention
+    own, other = earlier.attention, later.attention
     if own is None or other is None or not _alike(own, other):
         return False
     first, last = before.positions, step.positions
@@ -101,17 +101,17 @@ def _grows(before: PlacedStep, step: PlacedStep) -> bool:
         return False
     if last.queries.start != first.queries.start + 1 or last.keys.start != first.keys.start:
         return False
-    return two.keys is one.keys or _adds_keys(one, two, last.queries.start - first.keys.start)
+    return later.keys is earlier.keys or _adds_keys(earlier, later, last.queries.start - first.keys.start)
 
 
-def _adds_keys(one: Step, two: Step, place: int) -> bool:
+def _adds_keys(earlier: Step, later: Step, place: int) -> bool:
     """Whether a step's keys are those of the step before but for new ones at or after a place; rows may differ."""
-    change = two.keys.change
-    next_place = one.keys.place + 1 if one.keys.chain is not None else 1
+    change = later.keys.change
+    next_place = earlier.keys.place + 1 if earlier.keys.chain is not None else 1
     return (
         change is not None
         and change.shift == 0
-        and two.keys.place == next_place
+        and later.keys.place == next_place
         and bool((change.places >= place).all())
     )
 

@@ -98,8 +98,8 @@ def as_edit(place: tuple[int | str, int], change: Any) -> Edit:
             raise OptionError(f"changes[{place}] is a record of nothing. Run a model inside `with observe(…)` first.")
         return Recorded(change, *place)
     if isinstance(change, AttentionMatrix):
-        head = change if change.shape[1] == 1 else change.heads(place[1])
-        return Weights(head.to_dense()[:, 0].detach())
+        single = change if change.shape[1] == 1 else change.heads(place[1])
+        return Weights(single.to_dense()[:, 0].detach())
     if isinstance(change, Tensor):
         if change.dim() not in (2, 3) or not change.is_floating_point():
             raise OptionError(

@@ -99,7 +99,11 @@ class Intervener(ModuleWatcher):
                 if call.value is None:
                     raise CaptureError(f"the values of {name!r} are not known, so its weights cannot be replaced")
                 own = call.value.expand(len(z), *call.value.shape[1:])[rows]
-                return weights @ own[:, head // divide_heads(heads, own.shape[1])]
+                out = weights @ own[:, head // divide_heads(heads, own.shape[1])]
+                other = call.row_values
+                if other is None:
+                    return out
+                return (weights @ other.value[rows, head]).where(other.rows[rows, :, None], out)
 
             return of
 
@@ -145,8 +149,8 @@ class Intervener(ModuleWatcher):
     ) -> Tensor:
         """z (B, L, H, D_v) with the edits of one layer, as a new tensor; only of the heads `here`, if given."""
         length, heads = z.shape[1:3]
-        batch, expected = self._shapes.get(name, (len(z) // self._copies, length))
-        if (len(z), length) != (self._copies * batch, expected):
+        entries, expected = self._shapes.get(name, (len(z) // self._copies, length))
+        if (len(z), length) != (self._copies * entries, expected):
             raise NotBatchedError(f"{name!r} runs a batch of {len(z)} over {length} queries on {self._copies} copies")
         for entry in self._edits[name]:
             if not -heads <= entry.head < heads:
@@ -157,7 +161,7 @@ class Intervener(ModuleWatcher):
             if here is not None and entry.head not in here:
                 continue
             head = entry.head % heads
-            rows = slice(None) if entry.copy is None else slice(entry.copy * batch, (entry.copy + 1) * batch)
+            rows = slice(None) if entry.copy is None else slice(entry.copy * entries, (entry.copy + 1) * entries)
             call = HeadCall(
                 name,
                 head,

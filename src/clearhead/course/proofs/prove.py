@@ -27,6 +27,7 @@ from clearhead.errors import ProofError, SandboxError
 
 ENGINE = "5"  # add one when the same item would be proved differently
 SEEDS = 12  # at so many an item with variants must hold
+LARGEST = 1_000_000  # characters of what a proof computes, as JSON: it is kept on the disk and in memory
 JUDGED = 3  # as above, where each program costs two processes of its own
 
 Report = Callable[[Outcome, int, int], None]
@@ -59,15 +60,23 @@ def _prove(runner: Runner) -> Proved:
         hints=tuple(fill(hint, values) for hint in item.hints), pitfalls=fill(item.pitfalls, values),
         rationales={name: fill(text, values) for name, text in item.rationales.items()}, **parts,
     )  # fmt: skip
-    receipt = replace(proved.receipt, outcome=_digest(proved), seconds=time.monotonic() - started)
+    receipt = replace(proved.receipt, outcome=_digest(proved, item.file), seconds=time.monotonic() - started)
     return replace(proved, receipt=receipt)
 
 
-def _digest(proved: Proved) -> str:
-    """Return the hash of everything the proof computed."""
+def _digest(proved: Proved, file: str) -> str:
+    """Return the hash of everything the proof computed.
+
+    Raises:
+        ProofError: it computed more than LARGEST characters.
+    """
     facts: dict[str, Any] = proved.to_json()
     del facts["receipt"]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=False)
+    if len(text) > LARGEST:
+        message = f"its proof computes {len(text):,} characters; at most {LARGEST:,} are kept. Print less."
+        raise ProofError(message, file=file)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @cache

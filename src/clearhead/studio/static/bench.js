@@ -61,7 +61,7 @@ function start(field) {
       show(output);
       says.textContent = "";
     } catch (problem) {
-      says.textContent = problem.name === "AbortError" ? _("Cancelled.") : _("It did not come through (%(problem)s). Is the studio still running?", { problem: problem.message });
+      says.textContent = way.signal.aborted ? _("Cancelled.") : _("It did not come through (%(problem)s). Is the studio still running?", { problem: problem.message });
     } finally {
       way = null;
       busy(false);

@@ -106,11 +106,17 @@ function restore(form) {
   form.prepend(line);
 }
 
-/** A page of the studio that came by a form says that the form arrived; one that came by Back, that it did not. */
+/**
+ * A page of the studio that came by a form says that the form arrived; one that came by Back, that it did not; and one
+ * that refuses it, that it did not either: then the keys of its drafts are returned, for this page may send it again.
+ */
 function arrived() {
   const [way] = performance.getEntriesByType("navigation");
-  if (way?.type !== "navigate" || document.querySelector("[data-refused]")) return;
-  for (const key of keys()) if (get(key)?.sent) drop(key);
+  if (way?.type !== "navigate") return [];
+  const refused = document.querySelector("[data-refused]");
+  const sent = keys().filter((key) => get(key)?.sent);
+  for (const key of sent) refused ? put(key, { ...get(key), sent: false }) : drop(key);
+  return refused ? sent : [];
 }
 
 const cameBack = () => performance.getEntriesByType("navigation")[0]?.type === "back_forward";
@@ -135,7 +141,7 @@ function afterLogOut() {
 /** Restore the drafts of this page's forms and keep them from now on. */
 export function start() {
   mineAlone();
-  arrived();
+  const refused = arrived();
   for (const form of document.querySelectorAll("form[data-draft]")) restore(form);
   document.addEventListener("input", ({ target }) => {
     const form = target.form ?? target.closest?.("form"); // a field may stand outside of its form
@@ -143,6 +149,7 @@ export function start() {
   });
   document.addEventListener("submit", ({ target, defaultPrevented }) => {
     if (target.matches("[data-forget-all]")) for (const key of keys()) drop(key);
+    if (target.closest("[data-refused]")) for (const key of refused) put(key, { ...get(key), sent: true });
     const draft = !defaultPrevented && target.dataset.draft && get(keyOf(target));
     if (draft) put(keyOf(target), { ...draft, sent: true });
   });

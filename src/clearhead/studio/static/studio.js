@@ -6,7 +6,7 @@ import { _ } from "./words.js";
 /** Names of keys as `KeyboardEvent.key` has them, for the words an author writes in `data-key`. */
 const NAMED = { Space: " " };
 
-const TYPED = "textarea, input:not([type=radio], [type=checkbox], [type=range], [type=hidden])";
+const TYPED = ["textarea", "input:not([type=radio], [type=checkbox], [type=range], [type=hidden])"].join();
 
 /**
  * On a page that asks for typed words, the first field has the focus: where there are keys, where the address leads to no

@@ -14,7 +14,7 @@ from clearhead import __version__
 from clearhead.studio.text import formatting, markdown, translation
 from clearhead.studio.text.field_limits import LONGEST
 from clearhead.studio.text.svg import figure
-from clearhead.studio.web.context import Context, context_of
+from clearhead.studio.web.context import GUEST, Context, context_of
 from clearhead.studio.web.security import COOKIE
 
 _TEMPLATES = Environment(
@@ -82,11 +82,11 @@ def render(request: Request, name: str, *, status: int = 200, **values: Any) -> 
 
 def render_without_database(request: Request, name: str, *, status: int, **values: Any) -> HTMLResponse:
     """Return the template as a response without asking the database, for when it is unavailable."""
-    return _page(request, name, status, "en", theme="system", keys="on", who="", learner=None, **values)
+    return _page(request, name, status, "en", theme="system", keys="on", who="", learner=GUEST, **values)
 
 
 def _page(
-    request: Request, name: str, status: int, spoken: str, *, theme: str, keys: str, who: str, learner: int | None,
+    request: Request, name: str, status: int, spoken: str, *, theme: str, keys: str, who: str, learner: int,
     **values: Any,
 ) -> HTMLResponse:  # fmt: skip
     root: Context = request.app.state.context
