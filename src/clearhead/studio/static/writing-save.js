@@ -3,12 +3,13 @@
 import { make } from "/views/paint.js";
 import { _ } from "./words.js";
 
+const QUOTE = "\u0022";
 const SCALE = 2; // pixels of a PNG for each of the page
 
 /** Links that save. @param {() => any[]} runs @param {() => Element | null} picture the text that is drawn */
 export function saveLine(runs, picture) {
   const act = (name, work) => make("button", { type: "button", class: "quiet", onclick: work }, name);
-  return make("p", { class: "write-save row" }, make("span", { class: "write-note" }, _("Save:")),
+  return make("p", { class: "write-save" }, make("span", { class: "write-note" }, _("Save:")),
     act("SVG", () => { const drawn = svgOf(picture()); if (drawn) hand("written.svg", "image/svg+xml", drawn.text); }),
     act("PNG", () => png(svgOf(picture()))),
     act("CSV", () => hand("written.csv", "text/csv", csvOf(runs()))),
@@ -41,8 +42,9 @@ export function csvOf(runs) {
 
 /** A value as a cell, which no spreadsheet takes for a formula. @param {any} value */
 function cell(value) {
-  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value);
-  return /[",\r\n]/.test(text) || /^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? "'".concat(value) : String(value);
+  const isPlain = !/[,\r\n]|^\s|\s$/.test(text) && !text.includes(QUOTE);
+  return isPlain ? text : QUOTE + text.replaceAll(QUOTE, QUOTE + QUOTE) + QUOTE;
 }
 
 /** The text as it is drawn, with its lines. @param {Element | null} paper */
