@@ -18,4 +18,4 @@ def test_a_journey_runs(title, program, capsys):
 
 
 def test_every_program_of_the_page_is_a_journey():
-    assert PAGE.count("```python") == len(JOURNEYS) == 8
+    assert PAGE.count("```python") == len(JOURNEYS) == 10
