@@ -22,17 +22,13 @@ const THEME = EditorView.theme({
   "&.cm-focused": { outline: "2px solid var(--accent)", outlineOffset: "1px" },
   ".cm-scroller": { font: "0.9375rem/1.55 var(--mono)", overflowX: "auto" },
   ".cm-content": { caretColor: "var(--ink)", padding: "0.55rem 0", minHeight: "var(--editor-height, 0)" },
-  ".cm-line": { padding: "0 0.75rem 0 0.5rem" },
+  ".cm-line": { padding: "0 0.75rem 0 1.7rem", textIndent: "-1.2rem" }, // a line that wraps hangs
   ".cm-cursor": { borderLeftColor: "var(--ink)" },
   ".cm-gutters": { background: "var(--paper)", color: "var(--muted)", border: "0" },
   ".cm-activeLine, .cm-activeLineGutter": { background: "transparent" },
   "&.cm-focused .cm-activeLine": { background: "color-mix(in srgb, var(--tint) 70%, transparent)" },
   "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground": { background: "color-mix(in srgb, var(--accent) 25%, transparent)" },
   "&.cm-focused .cm-matchingBracket": { background: "color-mix(in srgb, var(--accent) 18%, transparent)" },
-  "@media (max-width: 34rem)": { // a phone: lines wrap, hanging
-    ".cm-content": { whiteSpace: "break-spaces", overflowWrap: "anywhere", flexShrink: "1" },
-    ".cm-line": { paddingLeft: "1.7rem", textIndent: "-1.2rem" },
-  },
 });
 
 // Chromium keeps the colours of deleted text by inline styles, which the content security policy refuses; plain text has
@@ -79,7 +75,7 @@ export function open(field, { label, help }) {
     state: EditorState.create({
       doc: field.value,
       extensions: [
-        OURS, REPLACES, lineNumbers(), history(), drawSelection(), indentUnit.of("    "), EditorState.tabSize.of(4), indentOnInput(),
+        OURS, REPLACES, EditorView.lineWrapping, lineNumbers(), history(), drawSelection(), indentUnit.of("    "), EditorState.tabSize.of(4), indentOnInput(),
         bracketMatching(), highlightActiveLine(), python(), syntaxHighlighting(HIGHLIGHT), THEME,
         keymap.of([...defaultKeymap, ...historyKeymap, indentWithTab]),
         EditorView.contentAttributes.of({ "aria-label": label, "aria-description": help, contenteditable: EDITABLE, tabindex: "0", spellcheck: "false", autocapitalize: "off" }),

@@ -85,6 +85,22 @@ def test_without_the_model_the_answer_is_in_words(page: Page) -> None:
     expect(page.locator(".guess .otherwise")).to_have_text("A head looks back to animal.")
 
 
+def test_a_full_queue_is_asked_again(page: Page) -> None:
+    busy = iter([True])
+
+    def at_first_busy(route: Route) -> None:
+        if next(busy, False):
+            route.fulfill(status=429, headers={"retry-after": "1"}, content_type="text/html", body="<!doctype html>")
+        else:
+            heads(route)
+
+    page.route("**/look.json*", at_first_busy)
+    page.goto("/")
+    ready(page)
+    page.locator(".guess").get_by_role("button", name="animal").click()
+    expect(page.locator(".says")).to_contain_text("0.620")
+
+
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
 def test_a_program_of_a_page_is_changed_run_and_brought_back(page: Page) -> None:
     page.goto(READ)

@@ -9,6 +9,7 @@ import pytest
 from clearhead import sandbox
 from clearhead.course import Page, Topic
 from clearhead.course.proofs.pages import prove_page
+from clearhead.studio.library import page_outputs
 from clearhead.studio.library.library import Library
 from clearhead.studio.library.page_outputs import rerun, with_outputs
 from studio import sample
@@ -63,6 +64,21 @@ def test_check_runs_what_the_reader_can_change() -> None:
     broken = replace(PAGE, text=TEXT.replace("n * k", "n * missing"))
     with pytest.raises(Exception, match="missing"):
         prove_page(broken, PACK)
+
+
+def test_a_page_that_was_stopped_says_so_and_runs_again_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = replace(PAGE, text=TEXT.replace("svg = f'", "while k == 2: pass\nsvg = f'"))
+    with monkeypatch.context() as busy:
+        busy.setattr(page_outputs, "LIMITS", sandbox.Limits(seconds=2))
+        shown = with_outputs(endless, PACK, tmp_path)
+    assert "(stopped: it took more than 2 seconds)" in shown
+    assert "```frames" not in shown  # a figure without all of its pictures is its program
+    assert "while k == 2" in shown
+    assert not list(tmp_path.rglob("*.json"))
+    assert "```frames" in with_outputs(PAGE, PACK, tmp_path)
+    assert len(list(tmp_path.rglob("*.json"))) == 1
 
 
 def test_an_edited_program_runs_after_those_before_it() -> None:

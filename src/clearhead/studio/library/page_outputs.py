@@ -39,22 +39,21 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
     place = cache / "pages" / f"{_key(page, pack)}.json"
     outputs = _kept(place, sum(program.outputs for program in programs))
     if outputs is None:
-        outputs = _run(programs, page, pack)
-        with contextlib.suppress(OSError):  # it is run again at the next start
-            place.parent.mkdir(parents=True, exist_ok=True)
-            half = place.with_suffix(".half")
-            half.write_text(json.dumps(outputs), encoding="utf-8")
-            half.replace(place)
+        outputs, stopped = _run(programs, page, pack)
+        if not stopped:  # what a busy machine cut short is run again at the next start
+            _keep(outputs, place)
     left, each = iter(outputs), iter(enumerate(programs))
 
     def shown(block: re.Match[str]) -> str:
         place, program = next(each)
         printed = [next(left) for _ in range(program.outputs)]
-        if program.draws:
+        if program.draws and all("<svg" in picture for picture in printed):
             return f"```frames\n{frames(program, printed, place)}\n```"
         if program.edits:
             block_of = {"place": place, "source": program.source, "output": printed[0].rstrip()}
             return f"```live\n{json.dumps(block_of)}\n```"
+        if program.draws:  # it did not finish: its pictures say nothing, the reason does
+            printed = [text for text in printed if text.strip() and "<svg" not in text][:1] or [""]
         below = f"\n\n~~~output\n{printed[0].rstrip()}\n~~~" if printed[0].strip() else ""
         return f"```python\n{block[1]}```{below}"
 
@@ -124,12 +123,21 @@ def _kept(place: Path, count: int) -> list[str] | None:
     return kept if whole else None
 
 
-def _run(programs: list[PageProgram], page: Page, pack: Pack) -> list[str]:
+def _keep(outputs: list[str], place: Path) -> None:
+    with contextlib.suppress(OSError):  # it is run again at the next start
+        place.parent.mkdir(parents=True, exist_ok=True)
+        half = place.with_suffix(".half")
+        half.write_text(json.dumps(outputs), encoding="utf-8")
+        half.replace(place)
+
+
+def _run(programs: list[PageProgram], page: Page, pack: Pack) -> tuple[list[str], bool]:
+    """Return every output, and whether the run was stopped at a limit or could not start."""
     count = sum(program.outputs for program in programs)
     try:
         outcome = sandbox.run(page_chunks(programs, page.file), limits=LIMITS, preload=pack.preload)
     except SandboxError as problem:
-        return [f"(not run: {problem})", *[""] * (count - 1)]
+        return [f"(not run: {problem})", *[""] * (count - 1)], True
     outputs = outcome.stdout.split(END)[:count]
     if outcome.stopped:
         # In English: outputs are kept for every learner, in whatever language.
@@ -137,7 +145,7 @@ def _run(programs: list[PageProgram], page: Page, pack: Pack) -> list[str]:
         outputs[-1] += f"(stopped: {why})"
     elif outcome.raised:
         outputs[-1] += f"{outcome.raised.type}: {outcome.raised.message}"
-    return outputs + [""] * (count - len(outputs))
+    return outputs + [""] * (count - len(outputs)), bool(outcome.stopped)
 
 
 def _key(page: Page, pack: Pack) -> str:

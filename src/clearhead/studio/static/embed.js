@@ -1,5 +1,6 @@
 // Figures of the Lens inside a page: fetch what a `data-source` names and draw it where it stands, once it is near.
 import attention, { plainModel } from "/views/attention.js";
+import { replyFrom } from "./reply.js";
 
 /** What is opened first: the payload's own choice; of a head alone, the token that the place points at. */
 export function opened(payload, point) {
@@ -10,9 +11,7 @@ export function opened(payload, point) {
 /** @param {HTMLElement} place */
 async function draw(place) {
   try {
-    const reply = await fetch(place.dataset.source);
-    const payload = await reply.json();
-    if (!reply.ok) throw new Error(payload.error);
+    const payload = await replyFrom(place.dataset.source);
     place.replaceChildren();
     attention.render({ model: plainModel({ ...opened(payload, place.dataset.point), side: "query", payload }), el: place });
   } catch (problem) {

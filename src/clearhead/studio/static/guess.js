@@ -1,5 +1,6 @@
 // A word of a sentence looks back: guess at what, then see what a head of the demo model does; change a word, and again.
 
+import { replyFrom } from "./reply.js";
 import { _ } from "./words.js";
 
 const FEW = 0.03; // a weight below this is not written under its word
@@ -23,15 +24,9 @@ function start(figure) {
   const found = new Map(); // address -> the reply, or the one that is on its way
   const look = (layer, head, of = asked) => {
     const address = `/look.json?${new URLSearchParams({ text: of, token, layer, head })}`;
-    if (!found.has(address)) found.set(address, ask(address));
+    if (!found.has(address)) found.set(address, replyFrom(address));
     found.get(address).catch(() => found.delete(address));
     return found.get(address);
-  };
-  const ask = async (address) => {
-    const reply = await fetch(address);
-    const told = await reply.json();
-    if (!reply.ok) throw new Error(told.error);
-    return told;
   };
 
   function write(words, weights = null) {

@@ -23,8 +23,8 @@ def code(source: str, kind: str = "python") -> Markup:
     """A program, highlighted, in a `<pre>` one can scroll with the keyboard."""
     lexer = _LEXERS.get(kind)
     inner = highlight(source, lexer, _FORMATTER) if lexer else escape(source)
-    if lexer:  # on a phone lines wrap, hanging
-        inner = "".join(f'<span class="line">{line}</span>' for line in inner.rstrip().splitlines(keepends=True))
+    if lexer:  # each line wraps, hanging; breaks between lines are outside, so that a copied text has them once
+        inner = "\n".join(f'<span class="line">{line}</span>' for line in inner.rstrip().split("\n"))
     role = "output" if kind in ("output", "text") else "program"
     return Markup(f'<pre class="{role}" tabindex="0"><code>{inner.rstrip()}</code></pre>\n')  # noqa: S704 — escaped above
 

@@ -1,0 +1,23 @@
+// What the studio answers with JSON. Where its queue is full the question is asked again, as its reply says.
+
+import { _ } from "./words.js";
+
+const TRIES = 5;
+
+/**
+ * The JSON at an address. What goes wrong is an Error with a sentence for the reader.
+ * @param {string} address
+ */
+export async function replyFrom(address) {
+  for (let tried = 1; ; tried++) {
+    const reply = await fetch(address, { headers: { accept: "application/json" } });
+    if (reply.status === 429 && tried < TRIES) {
+      await new Promise((done) => setTimeout(done, 1000 * (Number(reply.headers.get("retry-after")) || 2)));
+      continue;
+    }
+    const isJson = reply.headers.get("content-type")?.includes("json");
+    if (reply.ok && isJson) return reply.json();
+    const problem = isJson ? (await reply.json()).error : "";
+    throw new Error(problem || _("It did not come through (%(problem)s). Is the studio still running?", { problem: reply.status }));
+  }
+}
