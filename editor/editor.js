@@ -29,6 +29,10 @@ const THEME = EditorView.theme({
   "&.cm-focused .cm-activeLine": { background: "color-mix(in srgb, var(--tint) 70%, transparent)" },
   "&.cm-focused > .cm-scroller > .cm-selectionLayer .cm-selectionBackground, .cm-selectionBackground": { background: "color-mix(in srgb, var(--accent) 25%, transparent)" },
   "&.cm-focused .cm-matchingBracket": { background: "color-mix(in srgb, var(--accent) 18%, transparent)" },
+  "@media (max-width: 34rem)": { // a phone: lines wrap, hanging
+    ".cm-content": { whiteSpace: "break-spaces", overflowWrap: "anywhere", flexShrink: "1" },
+    ".cm-line": { paddingLeft: "1.7rem", textIndent: "-1.2rem" },
+  },
 });
 
 // Chromium keeps the colours of deleted text by inline styles, which the content security policy refuses; plain text has
@@ -42,6 +46,18 @@ const EDITABLE = (() => {
   }
   return matchMedia("(pointer: coarse)").matches ? "true" : "plaintext-only";
 })();
+
+/**
+ * A letter typed over selected text. Chromium would keep the colour of the deleted text by an inline style, with
+ * "plaintext-only" too.
+ */
+const REPLACES = EditorView.domEventHandlers({
+  beforeinput(event, view) {
+    if (event.inputType !== "insertText" || !event.data || event.isComposing || view.state.selection.main.empty) return false;
+    view.dispatch(view.state.replaceSelection(event.data), { userEvent: "input.type", scrollIntoView: true });
+    return true;
+  },
+});
 
 /** Keys that the page has: Control and Enter sends. The press goes on to the page. */
 const OURS = Prec.highest(keymap.of([{ key: "Mod-Enter", run: () => true }]));
@@ -63,7 +79,7 @@ export function open(field, { label, help }) {
     state: EditorState.create({
       doc: field.value,
       extensions: [
-        OURS, lineNumbers(), history(), drawSelection(), indentUnit.of("    "), EditorState.tabSize.of(4), indentOnInput(),
+        OURS, REPLACES, lineNumbers(), history(), drawSelection(), indentUnit.of("    "), EditorState.tabSize.of(4), indentOnInput(),
         bracketMatching(), highlightActiveLine(), python(), syntaxHighlighting(HIGHLIGHT), THEME,
         keymap.of([...defaultKeymap, ...historyKeymap, indentWithTab]),
         EditorView.contentAttributes.of({ "aria-label": label, "aria-description": help, contenteditable: EDITABLE, tabindex: "0", spellcheck: "false", autocapitalize: "off" }),

@@ -137,6 +137,13 @@ def test_build_keeps_what_is_typed(page: Page) -> None:
     page.keyboard.press("Control+End")
     page.keyboard.type("    return x")
     assert "return x" in page.locator("textarea[name=program]").input_value()
+    page.keyboard.press("Shift+Home")
+    page.keyboard.type("return x  # " + "long " * 20)
+    assert page.locator(".cm-line").last.inner_text().startswith("    return x  # long")
+    sideways = "it => it.scrollWidth - it.clientWidth"
+    assert page.viewport_size
+    if page.viewport_size["width"] < 500:
+        assert page.locator(".cm-scroller").evaluate(sideways) <= 0
     assert page.url.endswith("mode=build")  # no letter was a shortcut
     page.keyboard.press("Escape")
     page.keyboard.press("Tab")
@@ -145,3 +152,7 @@ def test_build_keeps_what_is_typed(page: Page) -> None:
     page.reload()
     ready(page)
     expect(page.locator(".cm-content")).to_contain_text("return x")
+    page.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("pass")  # over coloured lines: Chromium's inline style would be an error in the console
+    assert page.locator("textarea[name=program]").input_value() == "pass"

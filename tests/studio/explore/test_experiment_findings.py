@@ -36,6 +36,14 @@ ENDS: Mapping[str, Sequence[tuple[str, str, float]]] = {
         ("The distance", "distance", 0.02),
         ("The gradient", "gradient", 0.02),
     ],
+    "window": [("share of the weight", "lost", 0.02), ("The output's", "distance", 0.02), ("Pairs", "pairs", 0)],
+    "positions": [("a vector for each position", "table", 0.02), ("With rotation", "rotary", 0.02)],
+    "cache": [("Memory", "megabytes", 0), ("Time", "milliseconds", 0.1)],
+    "dropout": [
+        ("On average", "mean", 0.02),
+        ("spread of the sum", "spread", 0.02),
+        ("The output's", "distance", 0.02),
+    ],
 }
 UP, DOWN, SAME = r"\b(rises?|larger|wider)\b", r"\b(falls?|smaller|less wide)\b", r"\b(unchanged|the same|whatever)\b"
 

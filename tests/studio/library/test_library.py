@@ -78,6 +78,27 @@ def test_pages_follow_a_fuller_shelf(tmp_path: Path) -> None:
         assert set(app.state.context.progress.items) == set(whole.items)
 
 
+def test_a_page_whose_programs_still_run_says_so_and_loads_itself_again(tmp_path: Path) -> None:
+    whole = sample.library()
+    pack, topic = next(iter(whole.topics()))
+    page = replace(topic.pages["read"], text="Look.\n\n```python run\nprint(6 * 7)\n```\n")
+    pages = {**topic.pages, "read": page, "why": replace(page, text="No program.")}
+    pack = replace(pack, topics=(replace(topic, pages=pages), *pack.topics[1:]))
+    early = replace(whole, packs=(pack,), pages={}, coming=3)
+    app = create(Settings(data=tmp_path), early)
+    with TestClient(app, base_url="http://127.0.0.1") as client:
+        read = f"/topics/{pack.id}/{topic.id}/read"
+        waiting = client.get(read).text
+        assert 'http-equiv="refresh"' in waiting
+        assert "programs of this page are still running" in waiting
+        assert 'http-equiv="refresh"' not in client.get(read.replace("read", "why")).text
+        there = {(pack.id, topic.id, "read"): "```python\nprint(6 * 7)\n```\n\n~~~output\n42\n~~~"}
+        app.state.context.set_library(replace(early, pages=there))
+        assert 'http-equiv="refresh"' not in client.get(read).text
+        app.state.context.set_library(replace(early, coming=0))  # nothing can be run here
+        assert 'http-equiv="refresh"' not in client.get(read).text
+
+
 def test_where_nothing_can_be_proved_no_answer_is_announced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise SandboxError("programs cannot be confined here")

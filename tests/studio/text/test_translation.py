@@ -274,7 +274,10 @@ def abroad(library: Library) -> Library:
     proved = {id: Proved.from_json(foreign(one.to_json())) for id, one in library.proved.items()}
     others = tuple(replace(one, title=greek(one.title), summary=greek(one.summary)) for one in pack.topics[1:])
     beliefs = {id: greek(one) for id, one in pack.misconceptions.items()}
-    pack = replace(pack, title=greek(pack.title), topics=(topic, *others), items=items, misconceptions=beliefs)
+    pack = replace(
+        pack, title=greek(pack.title), summary=greek(pack.summary), topics=(topic, *others), items=items,
+        misconceptions=beliefs,
+    )  # fmt: skip
     return Library((pack,), proved)
 
 

@@ -69,7 +69,7 @@ class TopicFront(BaseModel):
     minutes: int = Field(default=5, ge=1, le=120)
     needs: list[Id] = Field(default_factory=list, description="topics that come before it and that it builds on")
     walk: Literal["", "products", "one-head", "causal", "heads"] = Field(default="", description=WALK)
-    experiments: list[Literal["scale", "hard", "heads", "length"]] = Field(
+    experiments: list[Literal["scale", "hard", "heads", "length", "window", "positions", "cache", "dropout"]] = Field(
         default_factory=list, description=EXPERIMENTS
     )
     challenges: list[ChallengeFront] = Field(default_factory=list, description="five problems each")

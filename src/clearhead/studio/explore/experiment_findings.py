@@ -1,43 +1,18 @@
 """What a measurement says, in sentences chosen by its numbers over all seeds; and a guess to make before it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from clearhead.studio.explore.samples import Change, Direction, SampleRange, Samples
+from clearhead.studio.explore.context_findings import CONTEXT_FINDINGS
+from clearhead.studio.explore.experiment import SIDE, TIME, Column, Finding, Guess, band, change
+from clearhead.studio.explore.samples import Change, Direction, SampleRange
 from clearhead.studio.text.translation import _, mark
-
-# Key of `found` -> the numbers of every seed at each point, from the first point to the last. "x" is the points.
-Column = Callable[[str], Sequence[Samples]]
-TIME = 0.1  # a relative difference of measured times up to which they count as the same
-
-
-@dataclass(frozen=True)
-class Guess:
-    """A question to answer before measuring. `right` says from the numbers which answer is."""
-
-    question: str
-    answers: Sequence[str]
-    right: Callable[[Column], int]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What to guess, and what to say of the numbers."""
-
-    guess: Guess
-    sentences: Callable[[Column], list[str]]
-
-
-def _change(column: Column, key: str, *, same: float = 0.02) -> Change:
-    """From the first point to the last."""
-    return Change.between(column(key)[0], column(key)[-1], same=same)
 
 
 def _heads(column: Column) -> list[str]:
     return [
-        _change(column, "parameters", same=0.0).sentence(_PARAMETERS),
-        _change(column, "milliseconds", same=TIME).sentence(_HEADS_TIME),
-        _change(column, "entropy").sentence(_HEADS_ENTROPY),
+        change(column, "parameters", same=0.0).sentence(_PARAMETERS),
+        change(column, "milliseconds", same=TIME).sentence(_HEADS_TIME),
+        change(column, "entropy").sentence(_HEADS_ENTROPY),
     ]
 
 
@@ -78,11 +53,11 @@ _HEADS_ENTROPY: Mapping[Direction, str] = {
 
 def _scale(column: Column) -> list[str]:
     sentences = [
-        _change(column, f"{quantity}_{scale}").sentence(patterns)
+        change(column, f"{quantity}_{scale}").sentence(patterns)
         for scale, table in (("plain", _WITHOUT_SCALE), ("scaled", _WITH_SCALE))
         for quantity, patterns in table.items()
     ]
-    largest, gradient = _change(column, "largest_plain"), _change(column, "gradient_plain")
+    largest, gradient = change(column, "largest_plain"), change(column, "gradient_plain")
     if gradient.direction == "falls" and largest.direction == "rises":
         sentences.insert(2, _saturation(largest.last, gradient.times))
     return sentences
@@ -131,12 +106,12 @@ _WITH_SCALE: Mapping[str, Mapping[Direction, str]] = {
 
 def _length(column: Column) -> list[str]:
     apart = Change.between(column("recurrent")[-1], column("attention")[-1])
-    memory, tokens = _change(column, "megabytes", same=0.0), _change(column, "x", same=0.0)
+    memory, tokens = change(column, "megabytes", same=0.0), change(column, "x", same=0.0)
     square = abs(memory.times.middle / tokens.times.middle**2 - 1) < 0.01
     return [
         apart.sentence(_REACH),
-        _change(column, "attention").sentence(_SHARED),
-        _change(column, "milliseconds", same=TIME).sentence(_LENGTH_TIME),
+        change(column, "attention").sentence(_SHARED),
+        change(column, "milliseconds", same=TIME).sentence(_LENGTH_TIME),
         _(_SQUARE if square else _MEMORY, first=memory.first.text, last=memory.last.text),
     ]
 
@@ -186,9 +161,9 @@ _LENGTH_TIME: Mapping[Direction, str] = {
 
 def _hard(column: Column) -> list[str]:
     return [
-        _change(column, "entropy").sentence(_SOFTER),
-        _change(column, "distance").sentence(_FARTHER),
-        _change(column, "gradient").sentence(_SLOPE),
+        change(column, "entropy").sentence(_SOFTER),
+        change(column, "distance").sentence(_FARTHER),
+        change(column, "gradient").sentence(_SLOPE),
     ]
 
 
@@ -228,20 +203,12 @@ _SLOPE: Mapping[Direction, str] = {
 }
 
 
-def _band(change: Change, low: float, high: float) -> int:
-    """0 where the middle of the ratio is below `low`, 1 up to `high`, 2 above."""
-    times = change.times.middle
-    return 0 if times < low else 1 if times <= high else 2
-
-
-_SIDE: Mapping[Direction, int] = {"falls": 0, "same": 1, "unclear": 1, "rises": 2}
-
 FINDINGS: Mapping[str, Finding] = {
     "heads": Finding(
         Guess(
             mark("From one head to 32, the number of parameters will"),
             (mark("fall"), mark("stay the same"), mark("rise")),
-            lambda column: _band(_change(column, "parameters"), 1.0, 1.0),
+            lambda column: band(change(column, "parameters"), 1.0, 1.0),
         ),
         _heads,
     ),
@@ -249,7 +216,7 @@ FINDINGS: Mapping[str, Finding] = {
         Guess(
             mark("Without the scale, from the narrowest head to the widest, the gradient will"),
             (mark("fall to less than half"), mark("stay between half and double"), mark("more than double")),
-            lambda column: _band(_change(column, "gradient_plain"), 0.5, 2.0),
+            lambda column: band(change(column, "gradient_plain"), 0.5, 2.0),
         ),
         _scale,
     ),
@@ -260,7 +227,7 @@ FINDINGS: Mapping[str, Finding] = {
                 "attention's, will be"
             ),
             (mark("less than a thousandth"), mark("between a thousandth and the same"), mark("larger")),
-            lambda column: _band(Change.between(column("attention")[-1], column("recurrent")[-1]), 1e-3, 1.0),
+            lambda column: band(Change.between(column("attention")[-1], column("recurrent")[-1]), 1e-3, 1.0),
         ),
         _length,
     ),
@@ -268,8 +235,9 @@ FINDINGS: Mapping[str, Finding] = {
         Guess(
             mark("At the lowest temperature, compared with the highest, the gradient at the logits will be"),
             (mark("smaller"), mark("about the same"), mark("larger")),
-            lambda column: _SIDE[Change.between(column("gradient")[-1], column("gradient")[0]).direction],
+            lambda column: SIDE[Change.between(column("gradient")[-1], column("gradient")[0]).direction],
         ),
         _hard,
     ),
+    **CONTEXT_FINDINGS,
 }

@@ -4,11 +4,12 @@ A program reads its point from `x`, its seed from `seed` and its settings by nam
 in `found`. It runs once for each of `SEEDS`, so that the findings can tell a change from chance.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from textwrap import indent
 
-from clearhead.studio.text.translation import _, mark
+from clearhead.studio.explore.context_programs import CACHE, DROPOUT, POSITIONS, WINDOW
+from clearhead.studio.explore.experiment import Experiment, Setting
+from clearhead.studio.text.translation import mark
 
 SEEDS = range(5)
 _EACH = """
@@ -19,45 +20,6 @@ for seed in @seeds:
 @program
 print(json.dumps(seeds))
 """
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A slider: its name in the program and the values it steps through."""
-
-    name: str
-    label: str
-    values: Sequence[int]
-    start: int  # index of the initial value
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """One question, the points to measure, and the program that measures one.
-
-    Attributes:
-        x: what the points are, in words. points: measured from left to right.
-        charts: what a picture shows, with its unit -> its keys of `found`, and their names where there are two.
-    """
-
-    id: str
-    title: str
-    question: str
-    x: str
-    points: Sequence[float]
-    settings: Sequence[Setting]
-    charts: Mapping[str, Mapping[str, str]]
-    program: str
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """Key of `found` -> the heading of its column, in the language of this request."""
-        return {
-            key: f"{_(chart)}, {_(name)}" if name else _(chart)
-            for chart, series in self.charts.items()
-            for key, name in series.items()
-        }
-
 
 HEADS = Experiment(
     "heads",
@@ -194,7 +156,9 @@ found = {
 """,
 )
 
-EXPERIMENTS: Mapping[str, Experiment] = {experiment.id: experiment for experiment in (HEADS, SCALE, LENGTH, HARD)}
+EXPERIMENTS: Mapping[str, Experiment] = {
+    experiment.id: experiment for experiment in (HEADS, SCALE, LENGTH, HARD, WINDOW, POSITIONS, CACHE, DROPOUT)
+}
 
 
 def program(experiment: Experiment, values: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""A small line chart of one measure as SVG, with a logarithmic x axis."""
+"""A small line chart of one measure as SVG; its x axis is logarithmic, or its points evenly spaced where one is 0."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,13 @@ def line_chart(
         span: every x there will be, where only some are measured yet; () for xs.
     """
     span = span or xs
-    low, high = math.log(min(span)), math.log(max(span))
+    places = {x: math.log(x) if min(span) > 0 else number for number, x in enumerate(span)}
+    low, high = min(places.values()), max(places.values())
     top = max(max(ys) for ys in series.values()) or 1.0
     floor = HIGH - BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = (math.log(x) - low) / (high - low or 1)
+        across = (places[x] - low) / (high - low or 1)
         return round(LEFT + across * (WIDE - LEFT - RIGHT), 1), round(floor - y / top * (floor - TOP), 1)
 
     parts = [

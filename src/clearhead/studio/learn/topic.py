@@ -212,6 +212,7 @@ def page(request: Request, context: Context, pack_id: str, topic_id: str, mode: 
         pack=pack,
         topic=topic,
         text=text,
+        waits=context.library.awaits_outputs(pack, topic, PAGES[mode]),
         tabs=modes,
         mode=mode,
         after=_from_memory(context, pack, topic),

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from clearhead.course import Item, Outcome, Pack, Proved, Topic, load, prove_pack, shipped
+from clearhead.course.pack.page_programs import page_programs
 from clearhead.errors import PackError
 from clearhead.studio.library.page_outputs import with_outputs
 
@@ -36,6 +37,11 @@ class Library:
         """A mode's Markdown, with the outputs of its programs; None where the topic has no such page."""
         page = topic.pages.get(mode)
         return self.pages.get((pack.id, topic.id, mode), page.text) if page else None
+
+    def awaits_outputs(self, pack: Pack, topic: Topic, mode: str) -> bool:
+        """Return whether a mode's page has programs whose outputs are still being computed."""
+        page = topic.pages.get(mode)
+        return bool(self.coming and page and (pack.id, topic.id, mode) not in self.pages and page_programs(page))
 
     @cached_property
     def items(self) -> Mapping[str, Item]:

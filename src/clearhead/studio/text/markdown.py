@@ -23,7 +23,7 @@ def code(source: str, kind: str = "python") -> Markup:
     """A program, highlighted, in a `<pre>` one can scroll with the keyboard."""
     lexer = _LEXERS.get(kind)
     inner = highlight(source, lexer, _FORMATTER) if lexer else escape(source)
-    if kind == "diff":  # a line that wraps hangs below its sign
+    if lexer:  # on a phone lines wrap, hanging
         inner = "".join(f'<span class="line">{line}</span>' for line in inner.rstrip().splitlines(keepends=True))
     role = "output" if kind in ("output", "text") else "program"
     return Markup(f'<pre class="{role}" tabindex="0"><code>{inner.rstrip()}</code></pre>\n')  # noqa: S704 — escaped above
