@@ -220,8 +220,22 @@ class SequenceFirst(nn.Module):
         return torch.bmm(weights, x.reshape(L, -1, D).transpose(0, 1))
 
 
+class GatedWindows(nn.Module):
+    """Windows of unknown origin, times a gate whose positions are known: the gate tells nothing of the windows."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.gate, self.attention = nn.Linear(heads * D, heads * D), Own(matmul_heads_first, heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        windows = torch.from_numpy(torch.stack([x, -x], 1).numpy())
+        out = self.attention((windows * self.gate(x.mean(1))[:, None, None]).flatten(0, 1))
+        self.used = self.attention.used
+        return out
+
+
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("kind", [HeadsBeforeProjection, WeightsOfEachHead, OfPictures, SequenceFirst])
+@pytest.mark.parametrize("kind", [GatedWindows, HeadsBeforeProjection, WeightsOfEachHead, OfPictures, SequenceFirst])
 def test_heads_made_in_other_ways(kind, sizes):
     torch.manual_seed(0)
     check(kind(sizes[1]), inputs(*sizes))

@@ -108,8 +108,11 @@ class PositionCodes:
         return layouts.arranged(codes, kept, [(a,) for a in product.result], product.sizes)
 
     def _of_same_shape(self, out: Tensor, given: list[Tensor]) -> Tensor | None:
-        for tensor in sorted(given, key=lambda t: t.shape != out.shape):
-            if (codes := self._codes.get(tensor)) is not None:
+        """The codes of an argument of the same shape; of one that is broadcast only if no argument has that shape."""
+        whole = [tensor for tensor in given if tensor.shape == out.shape]
+        for tensor in whole or given:
+            codes = self._codes.get(tensor)
+            if codes is not None and codes.dim() <= out.dim():
                 try:
                     return codes.expand(out.shape)
                 except RuntimeError:
