@@ -20,6 +20,18 @@ _WAY_OUT = {
 }
 
 
+def expanded(path: Path) -> Path:
+    """Return the path with the home folder for its "~"; as it is where the user named has none.
+
+    >>> str(expanded(Path("~nobody-of-this-name/x")))
+    '~nobody-of-this-name/x'
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def unwritable(path: str | Path, error: Exception) -> OptionError:
     """Return the error for a file that could not be written.
 

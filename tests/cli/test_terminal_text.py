@@ -5,6 +5,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,45 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not ACTS.search(out)
         assert "[red]" in out
         assert "[bold]" in out
+
+
+ESCAPE = "\x1b]0;owned\x07\x1b[2J\x9b31m"
+
+
+@pytest.mark.slow
+def test_what_transformers_says_of_a_model(tmp_path: Path) -> None:
+    """Its own handler writes the names of a model's files to standard error, past every command."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    source = Path(clearhead.__file__).parent / "capture" / "models" / "induction"
+    folder = Path(shutil.copytree(source, tmp_path / "model"))
+    weights = load_file(folder / "model.safetensors")
+    weights[f"more{ESCAPE}"] = torch.zeros(2)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    settings = json.loads((folder / "config.json").read_text())
+    rope = {"rope_type": f"x{ESCAPE}", "rope_theta": 1.0}
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    (other / "config.json").write_text(json.dumps(settings | {"rope_scaling": rope, "rope_parameters": rope}))
+    command = [sys.executable, "-m", "clearhead", "see", "a b", "--model"]
+    for model in (folder, other):
+        ran = subprocess.run([*command, str(model)], capture_output=True, text=True, check=False)
+        assert r"\x1b]0;owned\x07\x1b[2J\x9b31m" in ran.stderr
+        assert not ACTS.search(ran.stdout + ran.stderr)
+
+
+def test_a_name_of_a_model_and_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    folder = tmp_path / f"d{ESCAPE}\nok  forged"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    runs = [["add", str(folder), "mine"], ["list"], ["list", "--json"], ["remove", "mine"], ["remove", ESCAPE],
+            ["add", str(folder), ESCAPE], ["add", str(tmp_path / ESCAPE), "x"]]  # fmt: skip
+    for run in runs:
+        out = CliRunner().invoke(app, ["models", *run]).output
+        assert not ACTS.search(out), run
+        assert out, run
+        assert "\nok  forged" not in out, run
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from clearhead.capture import load
 from clearhead.errors import ClearheadError, ModelError, OptionError
 from clearhead.local_models import names
 from clearhead.local_models.names import add_model, folder_of, named_models, names_file, remove_model
@@ -16,7 +17,9 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model" / "config.json").write_text("{}")
 
 
-@pytest.mark.parametrize("name", ["", "a b", "-", "../up", "a/b", "é", "x" * 65, "a\n"])
+@pytest.mark.parametrize(
+    "name", ["", "a b", "-", "../up", "a/b", "é", "x" * 65, "a\n", "..", "\x1b[2J", "a\\b", "\x9b1m", "~"]
+)
 def test_names_that_cannot_be(name: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="cannot be the name"):
         add_model(name, tmp_path / "model")
@@ -44,3 +47,18 @@ def test_a_damaged_list_is_an_error_in_words_and_hides_no_other_model(content: s
     with pytest.raises(ClearheadError, match=r"cannot be read\. Remove it"):
         named_models()
     assert folder_of("induction") is None  # other models load as before
+
+
+def test_a_home_that_is_not_there_is_a_folder_that_is_not_there() -> None:
+    with pytest.raises(ModelError, match="no-such-user"):
+        add_model("a", Path("~no-such-user/model"))
+    with pytest.raises(ModelError, match="is not there"):
+        load("~no-such-user/model")
+
+
+def test_a_name_that_stands_for_a_name_ends() -> None:
+    names_file().parent.mkdir(parents=True)
+    names_file().write_text('{"a": "a", "b": "c", "c": "b"}')
+    for name in ("a", "b"):
+        with pytest.raises(ModelError, match="is not there"):
+            load(name)

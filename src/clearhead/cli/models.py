@@ -42,7 +42,7 @@ def add(
 
     taken = (loading.DEMO_NAME, loading.INDUCTION_NAME, loading.UNTRAINED_NAME, chat_model.CHAT_NAME, "smollm2", "-")
     place = names.add_model(name, folder, taken=taken)
-    printing.show(f"{name} is {place}")
+    printing.show_entry(f"{name} is {place}")
 
 
 @command.command("remove")
@@ -50,7 +50,7 @@ def remove(name: Annotated[str, typer.Argument(help="The name to remove. Its fol
     """Remove a name. The model's folder stays as it is."""
     from clearhead.local_models import names
 
-    printing.show(f"{name} is no name any more; {names.remove_model(name)} stays")
+    printing.show_entry(f"{name} is no name any more; {names.remove_model(name)} stays")
 
 
 @command.command("fetch")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from clearhead.errors import ModelError, OptionError
-from clearhead.files import unwritable
+from clearhead.files import expanded, unwritable
 from clearhead.messages import message
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -97,7 +97,7 @@ def add_model(name: str, folder: Path, *, taken: tuple[str, ...] = ()) -> Path:
         )
     if name in taken:
         raise OptionError(message("%(name)s is the name of a model that Clearhead knows. Take another.", name=name))
-    folder = folder.expanduser().resolve()
+    folder = expanded(folder).resolve()
     if not (folder / "config.json").is_file():
         raise ModelError(
             message(

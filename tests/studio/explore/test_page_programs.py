@@ -123,7 +123,7 @@ def test_without_a_script_the_page_shows_what_came_of_it(reader: Visitor) -> Non
     assert "set svg to a picture" in reader.post(f"{ADDRESS}/run", **{"place": "1", "program-1": "svg = '<script/>'"})
 
 
-@pytest.mark.parametrize("place", ["3", "-1", "x", ""])
+@pytest.mark.parametrize("place", ["3", "-1", "x", "", "٣", "9" * 5000])
 def test_a_program_that_is_not_there_is_a_404(reader: Visitor, place: str) -> None:
     assert "no such program" in reader.post(f"{ADDRESS}/run", status=404, place=place)
 

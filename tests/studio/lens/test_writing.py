@@ -10,7 +10,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerFast
 
-from clearhead.studio.lens import readings, writing
+from clearhead.studio.lens import readings, writing, written_heads
 from clearhead.studio.lens.jobs import Stopped
 from clearhead.studio.lens.writing import Names, write, writing_asked
 from clearhead.views.page.packing import unpacked
@@ -138,3 +138,18 @@ def test_the_models_are_listed(visitor: Visitor) -> None:
     listed = json.loads(visitor.get("/lens/models"))
     assert {"all-MiniLM-L6-v2", "untrained", "induction"} <= set(listed["names"])
     assert listed["chat"] == {"here": False}
+
+
+def test_switching_off_every_head_keeps_the_last_logits_alone_and_ends_in_time(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: Any = readings.READINGS.loaded("induction", lambda *_: None)
+    shapes: list[Any] = []
+    handle = loaded.writer.register_forward_hook(lambda _model, _inputs, output: shapes.append(output.logits.shape))
+    try:
+        assert "effects" in lines(visitor, "/heads", written=[5, 6])[-1]
+    finally:
+        handle.remove()
+    assert {shape[1] for shape in shapes} == {1}  # of a long text, those of every token take gigabytes
+    monkeypatch.setattr(written_heads, "MOST_SECONDS", -1)
+    assert "too long to switch off" in lines(visitor, "/heads", written=[5, 6])[-1]["error"]

@@ -174,3 +174,19 @@ def test_a_ticket_cannot_be_changed(visitor: Visitor) -> None:
     ticket = visitor.ticket(visitor.get("/items/scale-of-logits"))
     visitor.post("/answer", status=400, ticket=ticket[:-4] + "AAAA", response="a")
     visitor.post("/answer", status=400, response="a")
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_a_form_instead_of_a_picture_is_no_fault(visitor: Visitor, kind: str) -> None:
+    token = visitor.token()
+    part = f'--x\r\nContent-Disposition: form-data; name="csrf"\r\n\r\n{token}\r\n--x--\r\n'
+    body = part if "boundary" in kind else f"csrf={token}"
+    answer = visitor.client.post("/lens/picture", content=body, headers={"content-type": kind})
+    assert answer.status_code == 422
+    assert "choose the file again" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "9" * 5000, "%00", "none"])
+def test_a_view_that_is_not_there_is_a_404(visitor: Visitor, name: str) -> None:
+    visitor.get(f"/views/{name}.js", status=404)
+    visitor.get("/views/attention.js")

@@ -15,9 +15,11 @@ import torch
 from torch import nn
 
 from clearhead.capture.attention_modules import attention_modules
+from clearhead.capture.models.library_messages import clean_library_messages
 from clearhead.capture.models.model_files import check_model_files
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
+from clearhead.files import expanded
 from clearhead.local_models.chat_model import CHAT_NAME, chat_folder, has_chat_model
 from clearhead.local_models.names import folder_of
 from clearhead.messages import message
@@ -137,6 +139,7 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
         from transformers.utils import logging
     name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
     name = CHAT_NAME if _is_chat_name(str(name_or_path)) else name
+    clean_library_messages()
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -268,8 +271,8 @@ def _folder_or_name(name_or_path: str | Path) -> str | Path:
     if _is_chat_name(text):
         return _chat_folder()
     if (named := folder_of(text)) is not None:
-        return _folder_or_name(named)
-    path = Path(name_or_path).expanduser()
+        name_or_path, text = named, str(named)
+    path = expanded(Path(name_or_path))
     if text and path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from clearhead.capture.softmax_tracing.contraction import Axes, Axis, Contraction
 from clearhead.capture.softmax_tracing.layouts import arranged
+from clearhead.capture.softmax_tracing.position_codes import batch_and_heads
 
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads", "num_head", "nheads", "h")
 
@@ -55,34 +56,66 @@ class Roles:
     merged: int = 1
 
 
-def assign_roles(product: Contraction, softmax: Axes, hints: Hints) -> Roles | None:
-    """The role of each axis, given those the softmax runs over; None if both operands have these."""
+SHARED_AXIS = "takes its softmax along an axis that queries and keys share"
+AMBIGUOUS = "has axes of sizes {sizes} beside its queries and keys, of which nothing tells the batch from the heads"
+
+
+def split_merged(product: Contraction, groups: list[Axes]) -> tuple[Contraction, list[Axes]]:
+    """A product with an axis that merges batch and heads seen as two; `groups` names the axes of its logits."""
+    for axis in product.result:
+        parts = batch_and_heads(product, axis)
+        if parts is None or 1 in parts[:2]:
+            continue
+        batch, heads, heads_first = parts
+        product = product.split(axis, (heads, batch) if heads_first else (batch, heads))
+        names: Axes = (f"{axis}.0", f"{axis}.1")
+        groups = [tuple(b for a in group for b in (names if a == axis else (a,))) for group in groups]
+    return product, groups
+
+
+def assign_roles(product: Contraction, softmax: Axes, hints: Hints) -> Roles | str:
+    """The role of each axis, given those the softmax runs over, or why they are not known."""
     own = (product.own(0), product.own(1))
     sides = [s for s in (0, 1) if softmax and set(softmax) <= own[s] and not set(softmax) & set(product.axes[1 - s])]
     if not sides:
         sides = [s for s in (0, 1) if softmax and set(softmax) <= own[s] - own[1 - s]]
     if not sides:
-        return None
+        return SHARED_AXIS
     side = sides[0]
     alone = [a for a in product.result if a in product.axes[1 - side] and a not in own[side]]
-    rows = tuple(alone[-len(softmax) :])
+    positions = [a for a in alone if _is_batch(product, a)]
+    rows = tuple((positions if len(positions) >= len(softmax) else alone)[-len(softmax) :])
     rest = [a for a in product.result if a not in rows and a not in softmax]
-    batch, heads, merged = _split(rest, product.sizes, hints)
+    split = _split(product, rest, 1 - side, hints)
+    if split is None:
+        return AMBIGUOUS.format(sizes=" and ".join(str(product.sizes[a]) for a in rest))
+    batch, heads, merged = split
     return Roles(batch, heads, rows, softmax, product.summed, side, merged)
 
 
-def _split(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tuple[Axes, Axes, int]:
-    """(batch, heads, merged): the axes that are neither queries nor keys, in the result's order."""
-    if not rest:
-        return (), (), 1
-    if len(rest) == 1:
-        size = sizes[rest[0]]
-        if not hints.batched:
-            return (), tuple(rest), 1
-        single = size in hints.batches and hints.heads is not None and size // hints.heads not in hints.batches
-        if hints.heads is None or size % hints.heads or single:
-            return tuple(rest), (), 1
-        return tuple(rest), (), hints.heads
+def _is_batch(product: Contraction, axis: Axis) -> bool:
+    parts = batch_and_heads(product, axis)
+    return parts is not None and parts[0] > 1
+
+
+def _split(product: Contraction, rest: list[Axis], side: int, hints: Hints) -> tuple[Axes, Axes, int] | None:
+    """(batch, heads, merged): the axes that are neither queries nor keys, in the result's order; None: ambiguous.
+
+    Args:
+        product: of queries and keys.
+        rest: these axes.
+        side: which operand the queries are.
+        hints: what the module tells.
+    """
+    sizes = product.sizes
+    wide = [a for a in rest if sizes[a] > 1]
+    parts = [batch_and_heads(product, a) for a in wide]
+    if all(part is not None for part in parts):
+        heads = tuple(a for a, part in zip(wide, parts, strict=True) if part is not None and part[0] == 1)
+        if heads or hints.heads in (None, 1):
+            return tuple(a for a in rest if a not in heads), heads, 1
+    if len(rest) < 2:
+        return _split_one(rest, sizes, hints)
     if hints.heads is not None:
         first, second = sizes[rest[0]], math.prod(sizes[a] for a in rest[1:])
         if first == hints.heads != second and second in hints.batches:
@@ -90,7 +123,25 @@ def _split(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tuple[A
         for cut in range(len(rest) - 1, 0, -1):
             if math.prod(sizes[a] for a in rest[cut:]) == hints.heads:
                 return tuple(rest[:cut]), tuple(rest[cut:]), 1
+    queries = [a for a in product.axes[side] if a in wide]
+    if queries != [a for a in wide if a in queries]:  # batch comes first in the queries or in the logits, not in both
+        given = [a for a in wide if sizes[a] in hints.batches]
+        if len(given) != 1:
+            return None
+        return (given[0],), tuple(a for a in rest if a != given[0]), 1
     return (rest[0],), tuple(rest[1:]), 1
+
+
+def _split_one(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tuple[Axes, Axes, int]:
+    if not rest:
+        return (), (), 1
+    size = sizes[rest[0]]
+    if not hints.batched:
+        return (), tuple(rest), 1
+    single = size in hints.batches and hints.heads is not None and size // hints.heads not in hints.batches
+    if hints.heads is None or size % hints.heads or single:
+        return tuple(rest), (), 1
+    return tuple(rest), (), hints.heads
 
 
 def four_axes(

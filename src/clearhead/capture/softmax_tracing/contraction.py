@@ -36,11 +36,13 @@ class Contraction:
         tensors: the two operands.
         axes: the names of each operand's axes.
         result: the names of the result's axes.
+        codes: which position of the input each element of an operand belongs to (see position_codes); None: unknown.
     """
 
     tensors: tuple[Tensor, Tensor]
     axes: tuple[Axes, Axes]
     result: Axes
+    codes: tuple[Tensor | None, Tensor | None] = (None, None)
 
     @property
     def sizes(self) -> dict[Axis, int]:
@@ -59,16 +61,18 @@ class Contraction:
     def split(self, axis: Axis, sizes: tuple[int, ...]) -> Contraction:
         """The same product with one axis seen as several."""
         parts = tuple(f"{axis}.{n}" for n in range(len(sizes)))
-        tensors, names = list(self.tensors), list(self.axes)
+        tensors, names, codes = list(self.tensors), list(self.axes), list(self.codes)
         for side, (tensor, axes) in enumerate(zip(self.tensors, self.axes, strict=True)):
             if axis in axes:
                 place = axes.index(axis)
                 whole = tensor.shape[place] == self.sizes[axis]
-                tensors[side] = tensor.unflatten(place, sizes if whole else (1,) * len(sizes))
+                parted = sizes if whole else (1,) * len(sizes)
+                tensors[side] = tensor.unflatten(place, parted)
+                codes[side] = None if (own := codes[side]) is None else own.unflatten(place, parted)
                 names[side] = (*axes[:place], *parts, *axes[place + 1 :])
         place = self.result.index(axis)
         result = (*self.result[:place], *parts, *self.result[place + 1 :])
-        return Contraction((tensors[0], tensors[1]), (names[0], names[1]), result)
+        return Contraction((tensors[0], tensors[1]), (names[0], names[1]), result, (codes[0], codes[1]))
 
     @property
     def summed(self) -> Axes:

@@ -19,12 +19,22 @@ from torch.utils.weak import WeakIdKeyDictionary
 from clearhead.capture.call import NO_NUMBERS, Call, holds_numbers
 from clearhead.capture.softmax_tracing import layouts, pointwise
 from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights, match_softmax
-from clearhead.capture.softmax_tracing.axis_roles import Hints, assign_roles, four_axes
+from clearhead.capture.softmax_tracing.axis_roles import Hints, assign_roles, four_axes, split_merged
 from clearhead.capture.softmax_tracing.contraction import Axis, Contraction, contraction
 from clearhead.capture.softmax_tracing.fit_logits import LogitsFit
 from clearhead.capture.softmax_tracing.frames import Frame, Outcome
+from clearhead.capture.softmax_tracing.position_codes import PositionCodes, is_parameter
 from clearhead.capture.softmax_tracing.reasons import changed_weights_reason, row_count_reason, unfinished_reason
-from clearhead.capture.softmax_tracing.traces import Product, Softmax, Trace, derived, placed, tensors_in, writes
+from clearhead.capture.softmax_tracing.traces import (
+    Product,
+    Softmax,
+    Trace,
+    derived,
+    mixed_logits,
+    placed,
+    tensors_in,
+    writes,
+)
 from clearhead.capture.softmax_tracing.weighted_values import Described, WeightedValues
 
 _SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax, torch.special.softmax}
@@ -50,6 +60,7 @@ class SoftmaxTracer:
         self._traces: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._before_exponential: Tensor | None = None
+        self._codes = PositionCodes()
         self._fit = LogitsFit()
 
     def begin(self, module: nn.Module, given: tuple[object, ...], named: bool) -> None:
@@ -60,6 +71,8 @@ class SoftmaxTracer:
             frame.attention = frame
             for tensor in (*tensors_in(given, {}), *module.buffers()):
                 self._known[tensor] = True
+        if not self._frames:
+            self._codes.begin(tensors_in(given, {}))
         self._frames.append(frame)
 
     def end(self, module: nn.Module, output: Any) -> Outcome:
@@ -132,6 +145,7 @@ class SoftmaxTracer:
             self._trace_softmax(frame, func, args, kwargs, out)
         elif origins:
             self._trace_other(origins, func, args, kwargs, out)
+        self._codes.after(func, args, kwargs, out)
 
     def take_weighted(self) -> tuple[nn.Module, WeightedValues] | None:
         """The product of weights and values that the last function was, and the module it belongs to; given once."""
@@ -170,6 +184,9 @@ class SoftmaxTracer:
         """Trace a product: of weights and values, of weights and another tensor, or perhaps of queries and keys."""
         traces = [self._trace_of(tensor) or Trace() for tensor in product.tensors]
         weighted = [side for side in (0, 1) if traces[side].softmaxes]
+        if not weighted and (mixed := mixed_logits(product, traces)) is not None:
+            self._traces[out] = mixed
+            return
         if not weighted:
             steps = [step.strip("_") for other in traces if other.products for step in other.through]
             if frame.attention is not None and steps:
@@ -187,6 +204,8 @@ class SoftmaxTracer:
         self._traces[out] = Trace([], list(unique.values()), (*trace.through, func.__name__))
 
     def _add_waiting(self, frame: Frame, product: Contraction, out: Tensor) -> None:
+        left, right = product.tensors
+        product = replace(product, codes=(self._codes.get(left), self._codes.get(right)))
         made = Product(product, layouts.layout(out), frame)
         self._products.append(made)
         if len(self._products) > WAITING:
@@ -278,11 +297,11 @@ class SoftmaxTracer:
             if softmax.sources > 1:
                 return f"puts its logits together from {softmax.sources} products, each of queries and keys of its own"
             return "moves its logits between the product and the softmax, so that they have no queries and keys"
-        product, groups = known
+        product, groups = split_merged(*known)
         along: tuple[Axis, ...] = groups[axis] or (product.result[max(axis - logits.dim(), -len(product.result))],)
         axis_roles = assign_roles(product, along, owner.hints)
-        if axis_roles is None:
-            return "takes its softmax along an axis that queries and keys share"
+        if isinstance(axis_roles, str):
+            return axis_roles
         return Described(product, axis_roles, groups)
 
     def _trace_softmax(self, frame: Frame, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -339,7 +358,7 @@ class SoftmaxTracer:
 
 def _is_layer(product: Contraction) -> bool:
     """Whether an operand is a parameter: then the product is a layer, unless a module is called an attention."""
-    return any(isinstance(t, nn.Parameter) or isinstance(t._base, nn.Parameter) for t in product.tensors)
+    return any(map(is_parameter, product.tensors))
 
 
 def _summed(product: Contraction, side: int) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from clearhead.capture.softmax_tracing import layouts
 from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights
-from clearhead.capture.softmax_tracing.contraction import Axes, Contraction
+from clearhead.capture.softmax_tracing.contraction import Axes, Axis, Contraction
+from clearhead.capture.softmax_tracing.position_codes import batch_and_heads
 
 # Functions that move or copy numbers without changing them.
 _SAME = frozenset(
@@ -87,6 +89,32 @@ def placed(made: Product, now: layouts.Layout | None) -> tuple[Contraction, list
     product, original = layouts.split(made.contraction, made.layout, now)
     groups = layouts.names(now, original, product.result)
     return None if groups is None else (product, groups)
+
+
+def mixed_logits(product: Contraction, traces: Sequence[Trace]) -> Trace | None:
+    """What a product comes from that mixes the heads of logits by a matrix (talking heads); None if it does not."""
+    for side, trace in enumerate(traces):
+        new = [a for a in product.result if a not in product.axes[side]]
+        other = {a for a in product.own(1 - side) if product.sizes[a] > 1}
+        if not trace.products or traces[1 - side].products or len(product.summed) != 1 or len(new) != 1:
+            continue
+        (made, now), (summed,) = trace.products[0], product.summed
+        known = placed(made, now)
+        if known is None or now is None or not other <= {summed, new[0]}:
+            continue
+        qk, groups = known
+        mixed = groups[product.axes[side].index(summed)]
+        if any(not _is_heads(qk, a) for a in mixed) or (not mixed and product.sizes[summed] > 1):
+            continue
+        order = [product.axes[side].index(summed if a == new[0] else a) for a in product.result]
+        same = product.sizes[summed] == product.sizes[new[0]]
+        return Trace([(made, now.permute(order) if same else None)], through=(*trace.through, "product"))
+    return None
+
+
+def _is_heads(product: Contraction, axis: Axis) -> bool:
+    parts = batch_and_heads(product, axis)
+    return parts[0] == 1 if parts is not None else axis in product.own(0) & product.own(1)
 
 
 def tensors_in(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -127,8 +127,8 @@ def _add_views(app: FastAPI) -> None:
     @app.get("/views/{name}.js")
     @open_to_all
     def view(name: str) -> Response:
-        file = FOLDER.parent / "views" / "static" / f"{Path(name).name}.js"
-        if not file.is_file():
+        file = {path.stem: path for path in (FOLDER.parent / "views" / "static").glob("*.js")}.get(name)
+        if file is None:
             raise HTTPException(404, _("There is no such view."))
         return FileResponse(file, media_type="text/javascript")
 

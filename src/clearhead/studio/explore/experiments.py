@@ -16,6 +16,7 @@ from clearhead.studio.explore.line_chart import line_chart, short_number
 from clearhead.studio.explore.samples import SampleRange, Samples
 from clearhead.studio.learn import home, path, topic
 from clearhead.studio.text import formatting
+from clearhead.studio.text.field_limits import index_in
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import fragment
@@ -135,17 +136,14 @@ def _asked(request: Request, name: str) -> tuple[Experiment, dict[str, int]]:
         )
     chosen = {}
     for setting in experiment.settings:
-        place = request.query_params.get(setting.name, str(setting.start))
-        inside = place.isascii() and place.isdigit() and len(place) < 3 and int(place) < len(setting.values)
-        chosen[setting.name] = setting.values[int(place) if inside else setting.start]
+        place = index_in(len(setting.values), request.query_params.get(setting.name, ""))
+        chosen[setting.name] = setting.values[setting.start if place is None else place]
     return experiment, chosen
 
 
 def _guess(request: Request, experiment: Experiment) -> int | None:
     """Return which answer was guessed, from 0; None where none was."""
-    text = request.query_params.get("guess", "")
-    answers = FINDINGS[experiment.id].guess.answers
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 3 and int(text) < len(answers) else None
+    return index_in(len(FINDINGS[experiment.id].guess.answers), request.query_params.get("guess", ""))
 
 
 def _result(experiment: Experiment, chosen: dict[str, int], rows: list[Row], guessed: int | None) -> str:

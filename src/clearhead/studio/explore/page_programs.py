@@ -19,7 +19,7 @@ from clearhead.studio.learn import topic
 from clearhead.studio.library.page_outputs import Rerun, frames, rerun
 from clearhead.studio.practice.practice import form_of
 from clearhead.studio.text import live_program, page_figure
-from clearhead.studio.text.field_limits import fitting
+from clearhead.studio.text.field_limits import fitting, index_in
 from clearhead.studio.text.translation import _
 from clearhead.studio.web import saved_forms
 from clearhead.studio.web.context import CurrentContext
@@ -41,19 +41,19 @@ def run(
     """Run the program whose button was pressed, as it now is in its field."""
     pack, this = topic.topic_at(context, pack_id, topic_id)
     page = this.pages.get(topic.PAGES.get(mode, ""))
-    place = str(form.get("place", ""))
-    if page is None or not (place.isdecimal() and int(place) < len(page_programs(page))):
+    place = None if page is None else index_in(len(page_programs(page)), str(form.get("place", "")))
+    if page is None or place is None:
         raise HTTPException(404, _("This page has no such program. Load the page again."))
     source = fitting("program", str(form.get(f"program-{place}", ""))).replace("\r\n", "\n")
     needs_queue()
     try:
-        html, problem = _shown(rerun(page, pack, int(place), source, LIMITS, context.owner), int(place))
+        html, problem = _shown(rerun(page, pack, place, source, LIMITS, context.owner), place)
     except SandboxError as refused:
         html, problem = Markup(""), str(refused)
     if "application/json" in request.headers.get("accept", ""):  # a script asks
         return JSONResponse({"html": html, "problem": problem})
     id = secrets.token_hex(6)
-    outcome = {"html": html, "problem": problem, "program": source, "place": place, "mode": mode}
+    outcome = {"html": html, "problem": problem, "program": source, "place": str(place), "mode": mode}
     saved_forms.keep(context, "run", id, outcome)
     return RedirectResponse(f"{topic.address(pack, this, mode)}?run={id}#ran", 303)
 

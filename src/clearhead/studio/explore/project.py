@@ -13,7 +13,7 @@ from clearhead.studio.learn.certificate import IN_MODEL, STORY
 from clearhead.studio.learner import review_queue
 from clearhead.studio.lens import demo_model, model_list
 from clearhead.studio.questions.question import ends_in_class
-from clearhead.studio.text.field_limits import fitting
+from clearhead.studio.text.field_limits import fitting, index_in
 from clearhead.studio.text.translation import _, explained
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
@@ -159,6 +159,7 @@ def _strongest(text: str, token: str, layer: str, head: str) -> tuple[str, float
 
 
 def _number(text: str, count: int, field: str) -> int:
-    if not (text.strip().isascii() and text.strip().isdigit()) or int(text[:9]) >= count:
+    number = index_in(count, text.strip())
+    if number is None:
         raise Unclear(_("Type %(what)s as a number from 0 to %(last)s.", what=field, last=count - 1))
-    return int(text)
+    return number

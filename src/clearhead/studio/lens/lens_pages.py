@@ -23,6 +23,7 @@ from clearhead.studio.text.translation import _, explained, translate
 from clearhead.studio.web.context import CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable, open_to_all
+from clearhead.studio.web.security import HEADER
 from clearhead.studio.web.work_queues import Busy, needs_queue, queued
 
 router = APIRouter()
@@ -205,6 +206,8 @@ def save(
 @router.post("/lens/picture")
 async def picture(request: Request, kept: Kept) -> Response:
     """Keep an uploaded picture (the request's body) while the studio runs, and return its `key`."""
+    if HEADER not in request.headers:  # a form, whose body was read for its token
+        return JSONResponse({"error": _("a picture is sent by the page. Reload it and choose the file again.")}, 422)
     content = await request.body()
     if not content:
         return JSONResponse({"error": _("the picture is empty. Choose another file.")}, status_code=422)

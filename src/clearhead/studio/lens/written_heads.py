@@ -1,6 +1,8 @@
 """The heads behind a written text: the weights of one of them, and what each changes."""
 
+import time
 from collections import OrderedDict
+from inspect import signature
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 LATEST: Final = 4  # texts whose queries and keys are kept, so that another head is there at once
 MOST_WEIGHTS: Final = 2_000_000  # rows times keys that one answer holds
 HEADS_AT_ONCE: Final = 9  # that share a forward pass
+MOST_SECONDS: Final = 300  # for switching off every head: 30 passes of SmolLM2 over 200 tokens take one or two minutes
 
 _records: "OrderedDict[Any, Record]" = OrderedDict()
 _lock = Lock()
@@ -49,6 +52,9 @@ def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
 
     Returns:
         `effects[layer][head]`: how much the token's log probability changes, in nats; `p`, its probability.
+
+    Raises:
+        OptionError: nothing is written yet, or it takes more than MOST_SECONDS.
     """
     from clearhead.capture import ablate
 
@@ -64,10 +70,17 @@ def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
         return output.logits[0, -1].float().log_softmax(-1)[token]
 
     model: Any = loaded.writer
-    inputs = {"input_ids": torch.tensor([before])}
-    heads = ablate(
-        model, inputs, log_probability, batch=HEADS_AT_ONCE, progress=lambda done, total: tell("heads", done, total)
-    )
+    inputs: dict[str, Any] = {"input_ids": torch.tensor([before])}
+    if "logits_to_keep" in signature(model.forward).parameters:
+        inputs["logits_to_keep"] = 1  # of 4,096 tokens, 9 times, all logits of SmolLM2 would take 7 GB
+    started = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        if time.monotonic() - started > MOST_SECONDS:
+            raise OptionError(_("this text is too long to switch off every head of this model. Use a shorter one."))
+        tell("heads", done, total)
+
+    heads = ablate(model, inputs, log_probability, batch=HEADS_AT_ONCE, progress=progress)
     return {"effects": heads.matrix().tolist(), "logp": heads.baseline, "place": len(before)}
 
 

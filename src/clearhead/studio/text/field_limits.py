@@ -22,6 +22,18 @@ LONGEST: Final = {
     "name": 500,  # of a model: a folder, at most
 }
 
+DIGITS: Final = 10  # of an index; int() refuses 4,300 of them with a ValueError
+
+
+def index_in(count: int, text: str) -> int | None:
+    """Return the index that a form or an address names, if it is one of a list of `count`; else None.
+
+    >>> index_in(3, "2"), index_in(3, "3"), index_in(3, "-1"), index_in(3, "9" * 5000)
+    (2, None, None, None)
+    """
+    whole = text.isascii() and text.isdigit() and len(text) < DIGITS
+    return int(text) if whole and int(text) < count else None
+
 
 class TooLong(OptionError):
     """A field has more characters than its kind may have.
