@@ -105,13 +105,13 @@ keys, values = torch.randn(2, 1, heads, length, width)
 queries = torch.randn(1, heads, 32 // heads, width)  # those that share a key head stand together
 times = []
 with torch.no_grad():
-    for _ in range(9):
+    for _ in range(7):
         start = time.perf_counter()
         torch.nn.functional.scaled_dot_product_attention(queries, keys, values)
         times.append(time.perf_counter() - start)
 found = {
     "megabytes": (keys.nbytes + values.nbytes) / 1e6,
-    "milliseconds": 1000 * sorted(times)[4],
+    "milliseconds": 1000 * sorted(times)[3],
 }
 """,
 )
