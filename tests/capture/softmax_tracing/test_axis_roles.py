@@ -263,3 +263,20 @@ def test_what_nothing_tells_is_named():
     assert len(record) == 0
     with pytest.raises(KeyError, match="nothing tells the batch from the heads"):
         record[""]
+
+
+class MergedOutside(nn.Module):
+    """Batch and heads are merged in numbers whose origin is unknown."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = torch.from_numpy(x.reshape(len(x), L, -1, D).transpose(1, 2).flatten(0, 1).numpy())
+        return torch.bmm(torch.bmm(heads, heads.mT).softmax(-1), heads)
+
+
+def test_merged_heads_of_unknown_origin_are_named():
+    model = MergedOutside()
+    with observe(model) as record:
+        model(inputs(2, 3))
+    assert len(record) == 0
+    with pytest.raises(KeyError, match="axes of sizes 6 beside its queries and keys, and nothing tells"):
+        record[""]

@@ -57,7 +57,7 @@ class Roles:
 
 
 SHARED_AXIS = "takes its softmax along an axis that queries and keys share"
-AMBIGUOUS = "has axes of sizes {sizes} beside its queries and keys, of which nothing tells the batch from the heads"
+AMBIGUOUS = "has axes of sizes {sizes} beside its queries and keys, and nothing tells the batch from the heads"
 
 
 def split_merged(product: Contraction, groups: list[Axes]) -> tuple[Contraction, list[Axes]]:
@@ -132,12 +132,14 @@ def _split(product: Contraction, rest: list[Axis], side: int, hints: Hints) -> t
     return (rest[0],), tuple(rest[1:]), 1
 
 
-def _split_one(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tuple[Axes, Axes, int]:
+def _split_one(rest: list[Axis], sizes: Mapping[Axis, int], hints: Hints) -> tuple[Axes, Axes, int] | None:
     if not rest:
         return (), (), 1
     size = sizes[rest[0]]
     if not hints.batched:
         return (), tuple(rest), 1
+    if hints.heads is None and hints.batches and size not in hints.batches:
+        return None  # perhaps batch and heads merged
     single = size in hints.batches and hints.heads is not None and size // hints.heads not in hints.batches
     if hints.heads is None or size % hints.heads or single:
         return tuple(rest), (), 1
