@@ -2,6 +2,7 @@
 
 import math
 import sys
+from dataclasses import fields
 from types import SimpleNamespace
 
 import pytest
@@ -9,9 +10,10 @@ import torch
 
 from clearhead import AttentionMatrix
 from clearhead.capture import HeadScores, Record, score_record
-from clearhead.capture.scoring.tables import COLUMNS, LIBRARIES
+from clearhead.capture.scoring.tables import LIBRARIES
 from clearhead.errors import ExtraError, OptionError
 
+COLUMNS = tuple(field.name for field in fields(HeadScores))
 TOKENS = torch.tensor([[5, 7, 9, 5, 7]])
 
 
@@ -48,7 +50,7 @@ def test_without_token_ids_the_scores_that_need_none_are_there(record):
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_a_library_that_is_missing_is_named_with_the_command(record, library, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ExtraError, match=rf"as_='{library}'.*pip install {library}"):
+    with pytest.raises(ExtraError, match=rf"record.scores needs {library} .*pip install {library}"):
         record.scores(as_=library)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_without_javascript_the_address_carries_the_numbers(visitor: Visitor) ->
 @pytest.mark.parametrize("typed", ["nan", "inf", "1e999", "x", "", "-1e30", "1e30"])
 def test_nonsense_in_the_address_breaks_nothing(visitor: Visitor, typed: str) -> None:
     page = visitor.get(f"{TOPIC}/walk?q-0-0={typed}&k-0-0={typed}")
-    assert "nan" not in page.lower().replace("nan&quot;", "")
+    assert not re.search(r"\bnan\b(?!&quot;)", page.lower())
 
 
 @pytest.mark.parametrize(("asked", "shown"), [("1", 1), ("2", 2), ("4", 4), ("3", 2), ("x", 2)])

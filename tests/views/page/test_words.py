@@ -16,8 +16,8 @@ FOLDERS = (Path(views.__file__).parent, Path(studio.__file__).parent)
 MODULES = [*sorted(FOLDERS[0].glob("static/*.js")), FOLDERS[1] / "static" / "lens.js"]
 
 
-# Names of classes, and lines of the program that a picture offers to copy.
-SAME = re.compile(r"\d+: ((ch(-[\w${}\[\]]+)* ?)+|from clearhead import capture|weights = reading.*)")
+# Names of classes and of a file format, and lines of the program that a picture offers to copy.
+SAME = re.compile(r"\d+: (Parquet|(ch(-[\w${}\[\]]+)* ?)+|from clearhead import capture|weights = reading.*)")
 
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: file.name)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Callable
 
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)"
-_FRACTION = re.compile(rf"(?<![\w./])({_NUMBER})\s*/\s*(\d+\.?\d*)(?![\w./])")
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
+_FRACTION = re.compile(rf"(?<![\w./])({_NUMBER})\s*/\s*(\d+(?:\.\d*)?)(?![\w./])")
 _PERCENT = re.compile(rf"(?<![\w.])({_NUMBER})\s*%")
 _POWER = re.compile(rf"(?<![\w.])({_NUMBER})\s*(?:\^|\*\*)\s*([-+]?\d{{1,3}})(?![\w.])")
 _WORD = re.compile(rf"\b({'|'.join(_WORDS)})\b", re.IGNORECASE)
