@@ -18,13 +18,15 @@ COUNTED = """() => {
 }"""
 # What has the focus: its name, whether it is seen to have it, and whether it stands before what had it last.
 FOCUSED = """() => {
-  const one = document.activeElement, { outlineStyle, outlineWidth } = getComputedStyle(one);
+  const one = document.activeElement;
+  const inside = one.shadowRoot?.activeElement ?? one; // the editor's own field, within the frame that shows its focus
+  const { outlineStyle, outlineWidth } = getComputedStyle(inside.closest(".cm-editor") ?? inside);
   const { top, bottom, left, right } = one.getBoundingClientRect();
   const back = window.last && window.last !== one && one !== document.body
     && Boolean(window.last.compareDocumentPosition(one) & Node.DOCUMENT_POSITION_PRECEDING);
   window.last = one;
   return {
-    name: (one.ariaLabel || [...(one.labels ?? [])].map((label) => label.textContent).join(" ") || one.textContent).trim(),
+    name: (inside.ariaLabel || [...(one.labels ?? [])].map((label) => label.textContent).join(" ") || one.textContent).trim(),
     seen: outlineStyle !== "none" && parseFloat(outlineWidth) >= 1
       && bottom > 0 && top < innerHeight && right > 0 && left < innerWidth,
     back, tag: one.tagName,
