@@ -19,7 +19,8 @@ const HIGHLIGHT = HighlightStyle.define([
 
 const THEME = EditorView.theme({
   "&": { color: "var(--ink)", background: "var(--paper)", border: "1px solid var(--muted)", borderRadius: "4px" },
-  "&.cm-focused": { outline: "2px solid var(--accent)", outlineOffset: "1px" },
+  // By the browser's own word for it: CodeMirror sets its class a moment after the focus came.
+  "&:focus-within": { outline: "2px solid var(--accent)", outlineOffset: "1px" },
   ".cm-scroller": { font: "0.9375rem/1.55 var(--mono)", overflowX: "auto" },
   ".cm-content": { caretColor: "var(--ink)", padding: "0.55rem 0", minHeight: "var(--editor-height, 0)" },
   ".cm-line": { padding: "0 0.75rem 0 1.7rem", textIndent: "-1.2rem" }, // a line that wraps hangs

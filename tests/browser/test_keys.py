@@ -29,7 +29,7 @@ FOCUSED = """() => {
     name: (inside.ariaLabel || [...(one.labels ?? [])].map((label) => label.textContent).join(" ") || one.textContent).trim(),
     seen: outlineStyle !== "none" && parseFloat(outlineWidth) >= 1
       && bottom > 0 && top < innerHeight && right > 0 && left < innerWidth,
-    back, tag: one.tagName,
+    back, tag: one.tagName, editor: one.matches(".editor"),
   };
 }"""
 
@@ -53,6 +53,8 @@ class Hands:
             at = self.page.evaluate(FOCUSED)
             if at["tag"] == "BODY":
                 continue
+            if at["editor"] and not at["name"].startswith(name):
+                self.page.keyboard.press("Escape")  # Tab indents in a program, and leaves it after Escape
             if not at["seen"]:
                 self.wrong.append(f"the focus is not seen on {at['name'][:40]!r} of {self.page.url}")
             if at["back"]:
