@@ -1,4 +1,7 @@
-"""The studio on the lowest versions of its dependencies that pyproject.toml allows, in an environment of its own."""
+"""The studio on the lowest versions of its dependencies that pyproject.toml allows, in an environment of its own.
+
+It takes about eight minutes on two busy cores, downloads included.
+"""
 
 import os
 import subprocess
