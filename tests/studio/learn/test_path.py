@@ -1,11 +1,15 @@
 """Next: one button that leads along a topic's path, in legs of about a quarter of an hour."""
 
 import re
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from clearhead import course
 from clearhead.studio.learn import path
+from clearhead.studio.web.context import Context
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC, answer
 
@@ -105,3 +109,15 @@ def test_a_topic_waits_for_those_it_needs(pack: course.Pack) -> None:
     assert path.ready(ways[-1], [way(topic, left=False) for topic in pack.topics])
     here = f"/topics/{pack.id}/{pack.topics[-1].id}/read"
     assert path.following(ways, here) is ways[-1], "one who is in a topic goes on there"
+
+
+def test_the_legs_of_a_topic_are_counted_before_its_answers_are_computed(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(path, "LEG", 1)
+    pack, topic = visitor.context.library.find("attention", "one-head")  # type: ignore[misc]
+    legs = path.way(visitor.context, pack, topic).legs
+    assert legs > 1
+    unproved = replace(visitor.context.library, proved={})
+    early = SimpleNamespace(library=unproved, store=visitor.context.store, progress=visitor.context.progress)
+    assert path.way(cast("Context", early), pack, topic).legs == legs

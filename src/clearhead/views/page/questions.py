@@ -109,7 +109,8 @@ def _line(matrix: Any, head: int, token: int, to_key: bool) -> Any:
         raise OptionError(f"there is no token {token}: there are {size}.")
     if not to_key and long_texts.parts(matrix, matrix.shape[2]) > 1:
         return numbers(long_texts.piece(matrix, head, slice(token, token + 1))[0, 0, 0])
-    return numbers(matrix[0, head, :, token] if to_key else matrix[0, head, token])
+    alone = long_texts.single(matrix, head)  # so that the normalisers of this head alone are computed
+    return numbers(alone[0, 0, :, token] if to_key else alone[0, 0, token])
 
 
 def _links(matrix: Any, head: int, token: int, to_key: bool, part: tuple[int, int] | None) -> dict[str, Any]:
