@@ -14,7 +14,7 @@ from clearhead.studio.explore.experiments.experiment import (
     change,
 )  # fmt: skip
 from clearhead.studio.explore.experiments.samples import Change
-from clearhead.studio.explore.experiments.told import apart, changed
+from clearhead.studio.explore.experiments.sentences import apart, changed
 from clearhead.studio.text.translation import mark
 
 ASKED = Experiment(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from clearhead.studio.explore.experiments.experiment import SIDE, Column, Experiment, Finding, Guess, Setting, change
 from clearhead.studio.explore.experiments.samples import Change
-from clearhead.studio.explore.experiments.told import apart, changed
+from clearhead.studio.explore.experiments.sentences import apart, changed
 from clearhead.studio.text.translation import mark
 
 LAYERS = Experiment(
@@ -20,6 +20,8 @@ LAYERS = Experiment(
         mark("mean distance of what is looked at, in tokens"): {"distance": ""},
     },
     """
+import torch
+
 text = sentences[seed]
 if not trained:
     torch.manual_seed(seed)
@@ -39,7 +41,6 @@ found = {
 """,
     setup="""
 import torch
-
 from clearhead import capture
 
 loaded = capture.load()
@@ -77,6 +78,8 @@ COPYING = Experiment(
         mark("loss before the repetition, nats"): {"before": ""},
     },
     """
+import torch
+
 generator = torch.Generator().manual_seed(seed)
 tokens = torch.randint(2, len(loaded.tokenizer), (8, int(x)), generator=generator)
 twice = torch.cat([tokens, tokens], 1)
@@ -103,7 +106,6 @@ hook.remove()
 """,
     setup="""
 import torch
-
 from clearhead import capture
 
 loaded = capture.load("induction")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from clearhead.studio.explore.experiments.experiment import Column, Experiment, Finding, Guess, Setting, band, change
 from clearhead.studio.explore.experiments.samples import SampleRange, Samples
-from clearhead.studio.explore.experiments.told import changed
+from clearhead.studio.explore.experiments.sentences import changed
 from clearhead.studio.text.translation import mark
 
 DOTS = Experiment(
