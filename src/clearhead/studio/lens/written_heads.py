@@ -110,7 +110,9 @@ def why(
         return {"heads": _strongest_heads(record, layer, place - 1, key)}
     tell("why", 0, 0)
     matrix = list(record.values())[layer]
-    off: Any = intervene(loaded.writer, dict.fromkeys(wanted.without, "zero")) if wanted.without else nullcontext()
+    off: Any = nullcontext()
+    if wanted.without and loaded.writer is not None:
+        off = intervene(loaded.writer, dict.fromkeys(wanted.without, "zero"))
     with off:
         return {"why": logit_parts(matrix, head, place - 1, key)}
 
