@@ -23,10 +23,10 @@ const WORDS = {
   key: [_("key"), _("The token that is looked at. One column of the map.")],
 };
 
-/** Draw one head into `one`, `list` and `more`; returns what shows a token (-1: none).
+/** Draw one head into `large`, `list` and `more`; returns what shows a token (-1: none).
  * @param {any} scene @param {number} l @param {number} h */
 export function openHead(scene, l, h) {
-  const { layers, one, list, more, close } = scene;
+  const { layers, large: panel, list, more, close } = scene;
   const layer = layers[l];
   const all = links(layer, h);
   const pin = scene.pinned();
@@ -39,7 +39,7 @@ export function openHead(scene, l, h) {
   const alone = layers.length === 1 && layer.heads === 1;
   const name = alone ? layer.name : _("Layer %(layer)s, head %(head)s", { layer: l, head: h });
   const breadth = scene.scores.breadth?.values[l][h];
-  one.replaceChildren(
+  panel.replaceChildren(
     make("header", { class: "ch-head" },
       make("h2", {}, name),
       make("span", { class: "ch-acts" },
@@ -63,8 +63,8 @@ export function openHead(scene, l, h) {
     fill(token, side, token >= 0 ? linksOf(layer, h, token, side) : all);
     if (token < 0 || isDense(layer) || !scene.ask) return;
     const question = { kind: "links", layer: l, head: h, token, side };
-    await inParts(scene.ask, question, () => turn === latest && list.isConnected, (found, done, total) => {
-      const best = found.flatMap((part) => part.links).sort((a, b) => b[2] - a[2]).slice(0, MOST_LINKS);
+    await inParts(scene.ask, question, () => turn === latest && list.isConnected, (parts, done, total) => {
+      const best = parts.flatMap((part) => part.links).sort((a, b) => b[2] - a[2]).slice(0, MOST_LINKS);
       const note = done < total ? _("Looking through the queries: %(done)s of %(total)s.", { done, total }) : "";
       fill(token, side, best.map(([from, to, weight]) => ({ from, to, weight })), note);
     });
@@ -88,18 +88,18 @@ async function explainLink(scene, box, l, h, { from, to }) {
 
 /** Ask, and tell of each answer; what takes long comes in parts, asked for as long as it is wanted.
  * @param {(question: any) => Promise<any>} ask @param {any} question @param {() => boolean} wanted
- * @param {(found: any[], done: number, total: number) => void} tell */
+ * @param {(parts: any[], done: number, total: number) => void} tell */
 async function inParts(ask, question, wanted, tell) {
   const first = await ask(question);
   if (!wanted() || !first || first.error) return;
   if (!first.parts) return tell([first], 1, 1);
-  const found = [];
+  const parts = [];
   for (let part = 0; part < first.parts; part++) {
-    tell(found, part, first.parts);
-    found.push(await ask({ ...question, part: [part, first.parts] }));
-    if (!wanted() || !found[part] || found[part].error) return;
+    tell(parts, part, first.parts);
+    parts.push(await ask({ ...question, part: [part, first.parts] }));
+    if (!wanted() || !parts[part] || parts[part].error) return;
   }
-  tell(found, first.parts, first.parts);
+  tell(parts, first.parts, first.parts);
 }
 
 /** A number that leads to what it means. */
@@ -117,15 +117,15 @@ function divergence(scene, l, h, other, explain) {
   if (other.kl !== undefined) fill(other.kl);
   if (!scene.ask) return line;
   const question = { kind: "kl", layer: l, head: h, with: other.place, model: other.model };
-  setTimeout(() => inParts(scene.ask, question, () => line.isConnected, (found, done, total) => {
+  setTimeout(() => inParts(scene.ask, question, () => line.isConnected, (parts, done, total) => {
     if (done < total) {
       if (other.kl === undefined) line.textContent = _("KL divergence: %(done)s of %(total)s.", { done, total });
       return;
     }
     const large = (value) => value ?? Infinity;
-    const queries = found.reduce((sum, part) => sum + part.queries, 0);
-    const mean = found.reduce((sum, part) => sum + large(part.mean) * part.queries, 0) / queries;
-    fill(mean, found.flatMap((part) => part.most).sort((a, b) => large(b[1]) - large(a[1])).slice(0, MOST_TELLING));
+    const queries = parts.reduce((sum, part) => sum + part.queries, 0);
+    const mean = parts.reduce((sum, part) => sum + large(part.mean) * part.queries, 0) / queries;
+    fill(mean, parts.flatMap((part) => part.most).sort((a, b) => large(b[1]) - large(a[1])).slice(0, MOST_TELLING));
   }));
   return line;
 }
