@@ -10,6 +10,7 @@ import pytest
 from clearhead import course
 from clearhead.studio.learn import path
 from clearhead.studio.web.context import Context
+from studio import sample
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC, answer
 
@@ -21,7 +22,7 @@ def pressed(visitor: Visitor, address: str) -> str:
 
 @pytest.fixture(scope="module")
 def pack() -> course.Pack:
-    return course.load(next(folder for folder in course.shipped() if folder.name == "attention"))
+    return sample.shipped_course()
 
 
 def test_every_leg_of_the_shipped_course_takes_about_a_quarter_of_an_hour(pack: course.Pack) -> None:
