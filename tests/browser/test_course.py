@@ -163,7 +163,7 @@ def test_an_experiment_a_class_in_a_real_model_and_a_whole_test(page: Page, libr
     expect(page.locator("form [role=status]")).to_have_text("Done.", timeout=300_000)
     walker.look("Experiment, measured")
     walker.go("/items/write-the-class?mode=build")
-    page.get_by_label("Your program").fill(library.proved["write-the-class"].solution)
+    page.get_by_role("textbox", name="Your program").fill(library.proved["write-the-class"].solution)
     walker.press("Run the tests")
     page.get_by_role("link", name="See your class in a real model").click(timeout=300_000)
     expect(page.get_by_text("differ from the model’s own")).to_be_visible(timeout=300_000)

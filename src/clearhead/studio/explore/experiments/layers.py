@@ -64,7 +64,8 @@ with torch.no_grad():
 def _asked(column: Column) -> list[str]:
     return [
         *apart(
-            column, "with_weights", "without", mark("the time with the weights"), mark("the time without"), same=TIME
+            column, "with_weights", "without", mark("the time with the weights"), mark("the time without"),
+            mark("tokens"), same=TIME,
         ),
         *changed(column, "megabytes", mark("The memory of the weights"), same=0.0),
         *changed(column, "difference", mark("The largest difference of the outputs")),
@@ -116,7 +117,7 @@ def _depth(column: Column) -> list[str]:
         *changed(column, "block_gradient", mark("The gradient through blocks")),
         *apart(
             column, "bare", "block", mark("the distance of two tokens under attention alone"),
-            mark("that in blocks"),
+            mark("that in blocks"), mark("layers"),
             meaning={"falls": mark("Layer after layer of means makes all tokens alike; the stream keeps them apart.")},
         ),
     ]  # fmt: skip

@@ -115,10 +115,16 @@ loaded = capture.load("induction")
 
 def _copying(column: Column) -> list[str]:
     return [
-        *changed(column, "all", mark("The loss in the repetition, with all heads,")),
-        *apart(column, "without", "all", mark("the loss with this head off"), mark("the loss with all heads")),
+        *changed(
+            column, "all", mark("The loss in the repetition, with all heads,"),
+            meaning={"rises": mark("The longest text has 128 letters; the model was trained on 96.")},
+        ),
         *apart(
-            column, "all", "before", mark("the loss in the repetition"), mark("the loss before it"),
+            column, "without", "all", mark("the loss with this head off"), mark("the loss with all heads"),
+            mark("letters"),
+        ),
+        *apart(
+            column, "all", "before", mark("the loss in the repetition"), mark("the loss before it"), mark("letters"),
             meaning={"falls": mark("Nothing but copying can help with random letters: the model copies.")},
         ),
     ]  # fmt: skip

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from clearhead.studio.explore.experiments.experiment import Column, change
+from clearhead.studio.explore.experiments.line_chart import short_number
 from clearhead.studio.explore.experiments.samples import SAME, Change, Direction
 from clearhead.studio.text.translation import _, mark
 
@@ -13,11 +14,11 @@ _CHANGED: Mapping[Direction, str] = {
     "unclear": mark("%(quantity)s shows no clear change: %(first)s, then %(last)s, and the seeds disagree."),
 }
 _APART: Mapping[Direction, str] = {
-    "rises": mark("At the last point %(quantity)s is larger than %(reference)s: %(last)s against %(first)s."),
-    "falls": mark("At the last point %(quantity)s is smaller than %(reference)s: %(last)s against %(first)s."),
-    "same": mark("At the last point %(quantity)s and %(reference)s are the same: %(last)s and %(first)s."),
+    "rises": mark("At %(point)s %(unit)s %(quantity)s is larger than %(reference)s: %(last)s against %(first)s."),
+    "falls": mark("At %(point)s %(unit)s %(quantity)s is smaller than %(reference)s: %(last)s against %(first)s."),
+    "same": mark("At %(point)s %(unit)s %(quantity)s and %(reference)s are the same: %(last)s and %(first)s."),
     "unclear": mark(
-        "At the last point the seeds disagree on which is larger, %(quantity)s or %(reference)s: "
+        "At %(point)s %(unit)s the seeds disagree on which is larger, %(quantity)s or %(reference)s: "
         "%(last)s against %(first)s."
     ),
 }
@@ -36,16 +37,19 @@ def changed(
 
 
 def apart(
-    column: Column, key: str, other: str, quantity: str, reference: str, *, same: float = SAME,
+    column: Column, key: str, other: str, quantity: str, reference: str, unit: str, *, same: float = SAME,
     meaning: Mapping[Direction, str] | None = None,
 ) -> list[str]:  # fmt: skip
     """Return how two quantities compare at the last point.
 
     Args:
         quantity, reference: what was measured as `key` and as `other`, as parts of a sentence.
+        unit: what the points count.
     """
     gap = Change.between(column(other)[-1], column(key)[-1], same=same)
-    return _sentences(gap, _APART, {"quantity": _(quantity), "reference": _(reference)}, meaning)
+    names = {"quantity": _(quantity), "reference": _(reference), "unit": _(unit)}
+    names["point"] = short_number(column("x")[-1][0])
+    return _sentences(gap, _APART, names, meaning)
 
 
 def _sentences(
@@ -58,4 +62,4 @@ def _sentences(
     pattern = patterns[change.direction]
     sentence = _(pattern, **names, **{key: text for key, text in values.items() if f"%({key})s" in pattern})
     reason = (meaning or {}).get(change.direction)
-    return [sentence, _(reason)] if reason else [sentence]
+    return [f"{sentence} {_(reason)}"] if reason else [sentence]
