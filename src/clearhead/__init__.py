@@ -47,7 +47,7 @@ _HOME = {
     "ablate": "clearhead.capture",
     "Record": "clearhead.capture",
 }
-_MODULES = ("errors", "kernels", "masks")
+_MODULES = ("distributed", "errors", "kernels", "masks")
 
 
 def _save_record_page(*arguments: Any, **options: Any) -> Any:

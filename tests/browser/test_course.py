@@ -27,9 +27,9 @@ WIDE = {"viewport": {"width": 1280, "height": 800}}
 
 
 def others(pack: Pack, *, wide: bool, every: bool) -> list[Topic]:
-    """The topics but FULL that are looked at in one of two widths: all between them, or a third."""
+    """The topics but FULL that are looked at in one of two widths: all between them, or a sixth."""
     topics = [topic for topic in pack.topics if topic.id != FULL]
-    return topics[not wide :: 2 if every else 6]
+    return topics[not wide :: 2 if every else 12]
 
 
 def chosen(pack: Pack, every: bool) -> Pack:

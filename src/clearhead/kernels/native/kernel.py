@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
 
 
+_FEW_QUERIES = 8  # kFewQueries of native/passes/backward_scratch.h
+
+
 def peak(steps: int = 1 << 20) -> float:
     """Do multiply-adds on registers alone, on all of torch's threads; return how many operations that was.
 
@@ -85,6 +88,9 @@ class Native:
         gradients = CallGradients(library, problem, grad_out, grad_lse)
         library.backward(*_target(problem.query.dtype), call.attention, gradients.buffers)
         return gradients.result()
+
+    def takes_some_keys(self, problem: Problem) -> bool:
+        return problem.query.shape[2] > _FEW_QUERIES
 
     def forward_with_weights(self, problem: Problem, weights: Tensor) -> Result:
         result = _empty_result(problem)

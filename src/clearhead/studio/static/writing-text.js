@@ -100,6 +100,13 @@ export function weightsOf(run, group, all, first) {
     .sort((one, other) => other.weight - one.weight);
 }
 
+/** The link with the most weight between two groups: the place of the step's token, and of the one it looked at.
+ * @param {Run} run @param {number[]} group @param {number[]} to */
+export function strongestPair(run, group, to) {
+  const pairs = group.filter((place) => place >= run.promptSize).flatMap((place) => to.filter((key) => key < place).map((key) => ({ place, key, weight: run.weight(place, key) })));
+  return pairs.reduce((best, pair) => (pair.weight > best.weight ? pair : best));
+}
+
 /** How much a step looked back: at other tokens than the first and the query itself. @param {Run} run @param {number} place */
 export function lookedBack(run, place) {
   if (!run.made[place - run.promptSize] && !run.rows) return 0;
