@@ -13,7 +13,7 @@ from torch import Tensor
 from clearhead.kernels.capability import Capability
 from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four, lse_dtype
 from clearhead.kernels.native.cpu_targets import current, index_of, targets
-from clearhead.kernels.native.library import library
+from clearhead.kernels.native.library import library, missing
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Native:
     has_targets = True
 
     def unavailable(self) -> str | None:
-        return "the native library was not built: no C++ compiler was found at install" if library is None else None
+        return missing or None
 
     def describe(self) -> str:
         chosen, why = current()
