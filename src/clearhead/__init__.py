@@ -47,14 +47,19 @@ _HOME = {
     "ablate": "clearhead.capture",
     "Record": "clearhead.capture",
 }
-_MODULES = ("errors", "kernels", "masks")
+_MODULES = ("distributed", "errors", "kernels", "masks")
 
 
 def _save_record_page(*arguments: Any, **options: Any) -> Any:
     return import_module("clearhead.views.page.html").save(*arguments, **options)
 
 
+def _sharded_attention(*arguments: Any, **options: Any) -> Any:
+    return import_module("clearhead.distributed").attention(*arguments, **options)
+
+
 _hooks.save_record_page = _save_record_page
+_hooks.sharded_attention = _sharded_attention
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 
