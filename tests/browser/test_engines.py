@@ -304,3 +304,21 @@ def printed_in_the_dark(engine: Engine, _: Library) -> None:
     assert engine.evaluate(
         "() => [...document.querySelectorAll('.tabs, .top, .foot, button')].every((one) => !one.getClientRects().length)"
     )
+
+
+def test_the_lens_that_writes(engine: Engine) -> None:
+    """An answer is written, one of its tokens looked into, and a head's reason drawn, within the window."""
+    engine.open("/lens/write?prompt=the+lighthouse+keeper+wrote:+the+ligh&model=induction&count=5")
+    engine.wait("() => document.getElementById('write-view').getAttribute('aria-busy') === 'false'")
+    engine.click(".write-token:not(.write-prompt)")
+    engine.sees("“t” was written from", ".write-aside")
+    engine.click(".write-why")
+    engine.click(".write-chosen button")
+    engine.sees("the logit is", ".write-reasons")
+    assert engine.evaluate(_SIDEWAYS) <= 0
+    engine.resize(390, 844)
+    assert engine.evaluate(_SIDEWAYS) <= 0
+    engine.print()
+    shown = "(selector) => [...document.querySelectorAll(selector)].some((one) => one.checkVisibility())"
+    assert engine.evaluate(shown, ".write-candidate")
+    assert not engine.evaluate(shown, ".lens-form, .write-save")

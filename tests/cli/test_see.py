@@ -121,6 +121,7 @@ def test_two_encoder_decoders_are_compared(folders):
         ("whisper", [], "reads input_features (sound"),
         ("gpt2", ["--target", TARGET], "not an encoder-decoder"),
         ("bart", ["--target", " "], "target is empty"),
+        ("bart", ["--target", "a kite " * 999], "the target is"),
         ("gpt2, too few embeddings", [], "belong to different models"),
     ],
 )

@@ -226,14 +226,15 @@ def running(loaded: Loaded, input_kind: str) -> Iterator[None]:
         ) from error
 
 
-def _check_length(loaded: Loaded, length: int) -> None:
+def _check_length(loaded: Loaded, length: int, name: Message | None = None) -> None:
     if not length:
         raise ModelError(message("the tokenizer made no token of the text. Give at least one word."))
     if length > loaded.max_length:
         raise ModelError(
             message(
-                "the text is %(length)s tokens long and %(model)s takes at most %(most)s (special tokens included). "
+                "%(name)s is %(length)s tokens long and %(model)s takes at most %(most)s (special tokens included). "
                 "Cut %(more)s tokens.",
+                name=name or message("the text"),
                 length=length,
                 model=loaded.name,
                 most=loaded.max_length,
@@ -249,7 +250,7 @@ def _target(loaded: Loaded, target: str) -> Target:
     start = next((number for number in numbers if number is not None), 0)
     ends = ids and ids[-1] == loaded.tokenizer.eos_token_id
     ids = [int(start), *(ids[:-1] if ends else ids)]
-    _check_length(loaded, len(ids))
+    _check_length(loaded, len(ids), message("the target"))
     special = set(loaded.tokenizer.all_special_ids)
     return Target(
         tokens=letters(loaded.tokenizer, ids),
