@@ -94,6 +94,7 @@ class RoundedLater(hf.DynamicCache):
         return keys, values
 
 
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # `cache` from transformers 5.24 on
 @torch.no_grad()
 def test_keys_that_change_after_they_were_read_are_kept_in_their_versions():
     torch.manual_seed(0)
@@ -111,6 +112,7 @@ def test_keys_that_change_after_they_were_read_are_kept_in_their_versions():
     assert "keys of one position differ" in whole.missed[0].reason
 
 
+@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # `cache` from transformers 5.24 on
 @torch.no_grad()
 def test_the_tensors_of_a_cache_may_be_overwritten_after_the_record_is_made():
     torch.manual_seed(0)

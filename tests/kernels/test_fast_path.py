@@ -331,7 +331,7 @@ def test_a_first_number_of_0_or_1_is_found(dtype: torch.dtype) -> None:
         assert starts_with_0_or_1(torch.tensor([[9.0], [number]], dtype=dtype)[1:]) is found
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch calls it itself
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch calls it itself
 @pytest.mark.parametrize("special", [{}, {"softcap": 3.0}, {"is_causal": True}], ids=str)
 def test_tangents_of_forward_mode_are_passed_on(special: dict[str, Any]) -> None:
     query, key, value = (x.double() for x in three())
@@ -343,7 +343,7 @@ def test_tangents_of_forward_mode_are_passed_on(special: dict[str, Any]) -> None
     torch.testing.assert_close(tangent, ((ahead - behind) / 2e-5).float(), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # torch calls it itself
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch calls it itself
 def test_a_masks_tangent_is_passed_on() -> None:
     query, key, value = three()
     with forward_ad.dual_level():

@@ -115,7 +115,7 @@ def test_the_least_float_on_a_whole_row_leaves_it_nothing(dtype, kernel, learns)
     assert torch.equal(clearhead.attention(query, key, value, bias, kernel=kernel) == 0, out == 0)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # torch's own, on its first use
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, on its first use
 @pytest.mark.parametrize("length", [3, 67])
 @pytest.mark.parametrize("options", [{}, {"softcap": 5.0}], ids=["plain", "softcap"])
 def test_a_tangent_of_the_upstream_gradient_is_refused_and_never_dropped(length: int, options) -> None:

@@ -216,7 +216,7 @@ def test_a_trace_serves_other_shapes():
             return self.attention(x, x, x, need_weights=False)[0]
 
     layer = Layer().eval()
-    with pytest.warns(DeprecationWarning, match="jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="jit"):
         traced = torch.jit.trace(layer, (torch.randn(B, L, 12),))
     x = torch.randn(3, 7, 12)
     torch.testing.assert_close(traced(x), layer(x))
@@ -246,7 +246,7 @@ def test_cuda_tensors_run_through_torchs_kernels(dtype):
 
 
 # torch's own jvp loads what it scripts.
-scripts = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+scripts = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 
 
 def plainly(q, k, v, bias, slopes, sinks):

@@ -126,7 +126,8 @@ _installation = _Installation()
 
 def _check() -> None:
     if library is None:
-        raise KernelError(f"clearhead.accelerate() needs the native library, and here {missing}.")
+        why = missing.removeprefix("the native library ") or "was not built"
+        raise KernelError(f"clearhead.accelerate() needs the native library, which {why}.")
     if not reads_tensors:
         raise KernelError(
             f"clearhead.accelerate() needs a torch whose tensors have __dlpack_c_exchange_api__, and torch "

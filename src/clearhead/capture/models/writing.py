@@ -123,12 +123,14 @@ class Writing:
         first = min(max(self._known - 1, start), len(self.ids) - 1)  # the first query whose step is reported
         size = min(len(self.ids), first + REPORTED)
         model: Any = self._loaded.writer
-        given: dict[str, Any] = {"input_ids": torch.tensor([self.ids[start:size]]), "past_key_values": self._cache}
-        if "logits_to_keep" in signature(model.forward).parameters:
+        parameters = signature(model.forward).parameters
+        cache = "cache" if "cache" in parameters else "past_key_values"  # its name in transformers before 5.24
+        given: dict[str, Any] = {"input_ids": torch.tensor([self.ids[start:size]]), cache: self._cache}
+        if "logits_to_keep" in parameters:
             given["logits_to_keep"] = size - first
         with running(self._loaded, "prompt"), observed(self._loaded, self._without) as record:
             output = model(**given, use_cache=True)
-        self._cache, self._ran = output.past_key_values, size
+        self._cache, self._ran = output[cache], size
         logits = output.logits[0, first - size :].float()
         weights = pooled_rows(record, range(first, size), size)
         if size == len(self.ids):
