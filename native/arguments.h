@@ -107,15 +107,15 @@ struct Linear {
 // another. Scratch and sums are counted in such numbers.
 template <class Number>
 struct Passes {
-  size_t (*forward_scratch)(const Attention&, const Statistics* found, int64_t rows);
+  size_t (*forward_scratch)(const Attention&, const Statistics* statistics, int64_t rows);
   // What forward reads of one key head, where it does not read keys and values where they lie: tiled_keys() numbers, and
   // blocks first .. last - 1 of kTiledKeys keys of them.
   size_t (*tiled_keys)(const Attention&);
   void (*tile_keys)(const Attention&, int64_t batch, int64_t kv_head, int64_t first, int64_t last, Number* tiled);
-  // Output and lse of queries first .. first + rows - 1 of one head; and on the way, where `found` is not null, its
+  // Output and lse of queries first .. first + rows - 1 of one head; and on the way, where `statistics` is not null, its
   // entropy, maximum, squares, mass and largest weights (of floats alone).
   // `tiled` is what tile_keys made of its key head.
-  void (*forward)(const Attention&, const Statistics* found, int64_t batch, int64_t head, int64_t first, int64_t rows,
+  void (*forward)(const Attention&, const Statistics* statistics, int64_t batch, int64_t head, int64_t first, int64_t rows,
                   const Number* tiled, Number* scratch);
   // Few queries: keys first .. last - 1 of one key head, for every query row that shares it, into a partial result of
   // decode_partial() numbers; then the parts of a head are merged into output and lse (value_width numbers of space).

@@ -77,6 +77,27 @@ def test_native_files_have_names_of_the_glossary(room):
     assert [path.name for path in (ROOT / room).rglob("*") if path.stem in names] == []
 
 
+# Names that scripts and C++ define, which no parser of ours reads: declared, or parameters of an arrow function.
+DECLARED = re.compile(
+    r"\b(?:const|let|var|auto|bool|float|double|int|int64_t|size_t|void|[A-Z]\w*) *[*&]? *"
+    r"(?P<declared>found|one|what|things) *(?=[=;,)\[{])"
+    r"|(?<=[(\[{, ])(?P<parameter>found|one|what|things)(?=(?:, \w+)*\)? =>)"
+)
+ONE = "native/binding/fast_path.cpp"  # the number 1 in each dtype
+
+
+def test_scripts_and_native_code_name_what_a_thing_is():
+    files = [p for room in ("src", "native") for p in (ROOT / room).rglob("*") if p.suffix in {".js", ".h", ".cpp"}]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}: {declared[0]}"
+        for path in files
+        if path.name != "codemirror.js" and str(path.relative_to(ROOT)) != ONE
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if not line.lstrip().startswith(("*", "//", "/*")) and (declared := DECLARED.search(line.split(" // ")[0]))
+    ]
+    assert wrong == []
+
+
 def phrases(paths: list[Path]) -> list[str]:
     _, pattern = ruled_out()
     wrong = []

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 from answering import Answerer
 from made_up_learner import practise
@@ -29,7 +29,6 @@ from clearhead.studio.learner.database import FILE
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ROOT / "docs" / "pictures"
-ADDRESS = "http://127.0.0.1:8799"
 SENTENCE = "The animal didn't cross the street because it was too tired"
 MARY = "When Mary and John went to the store, John gave a drink to"
 DEPTH = "/topics/attention/attention-in-depth"
@@ -131,7 +130,7 @@ def solve(page: Page) -> None:
     """Send the published solution, then open it in a real model."""
     item = (ROOT / "src/clearhead/packs/attention/items/write-the-class.md").read_text(encoding="utf-8")
     found = re.search(r"```python solution\n(.*?)```", item, re.DOTALL)
-    page.get_by_label("Your program").fill(found[1] if found else "")
+    page.get_by_role("textbox", name="Your program").fill(found[1] if found else "")
     page.get_by_role("button", name="Run the tests", exact=False).click()
     page.get_by_role("link", name="See your class in a real model", exact=False).click(timeout=WAIT)
     page.locator(".embed .ch").first.wait_for(timeout=WAIT)
@@ -222,24 +221,34 @@ PAGES = {
 
 @contextmanager
 def studio(folder: str) -> Iterator[str]:
-    """Serve the studio that keeps its work in this folder until its pictures are taken."""
+    """Serve the studio that keeps its work in this folder until its pictures are taken; yield what opens it."""
     command = [str(Path(sys.executable).with_name("clearhead")), "studio", "--no-browser"]
-    server = subprocess.Popen([*command, "--data", folder, "--port", "8799"], stdout=subprocess.DEVNULL)
+    server = subprocess.Popen([*command, "--data", folder, "--port", "8799"], stdout=subprocess.PIPE, text=True)
     try:
-        _wait_for(server)
-        yield ADDRESS
+        address = _address(server)
+        _wait_for(server, address)
+        yield address
     finally:
         server.terminate()
         server.wait()
 
 
-def _wait_for(server: "subprocess.Popen[bytes]") -> None:
+def _address(server: "subprocess.Popen[str]") -> str:
+    """Return the address that the studio prints: its token lets a browser in."""
+    for line in server.stdout or ():
+        if printed := re.search(r"http://\S+", line):
+            return printed[0]
+    sys.exit("the studio did not start; run `clearhead studio` to see why")
+
+
+def _wait_for(server: "subprocess.Popen[str]", address: str) -> None:
     """Until it answers, and every answer of its course is computed."""
+    opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
     for _ in range(1200):
         if server.poll() is not None:
             sys.exit("the studio did not start; run `clearhead studio` to see why")
         try:
-            with urllib.request.urlopen(ADDRESS) as page:
+            with opener.open(address) as page:
                 if b"being computed" not in page.read():
                     return
         except urllib.error.URLError:
@@ -253,7 +262,8 @@ def photograph(browser: Browser, address: str, name: str, picture: Picture) -> N
         context = browser.new_context(**LOOKS[look])  # type: ignore[arg-type]
         context.set_default_timeout(WAIT)
         page = context.new_page()
-        page.goto(address + picture.path)
+        page.goto(address)  # its token, if it has one, is kept as a cookie
+        page.goto(urljoin(address, picture.path))
         page.locator(picture.ready).first.wait_for()
         page.locator("html.scripted").wait_for()
         picture.act(page)
@@ -278,7 +288,7 @@ def _smaller(file: Path) -> Path:
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     asked.add_argument("names", nargs="*", choices=[[], *PAGES], metavar="NAME", help=", ".join(PAGES))
-    asked.add_argument("--at", help="the address of a studio that runs already")
+    asked.add_argument("--at", help="the address that a running studio printed, with its token")
     given = asked.parse_args()
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
@@ -297,7 +307,7 @@ def main() -> None:
                 for file in Path(folder).glob(f"{FILE}*"):
                     file.unlink()
                 practise(Path(folder))
-            with nullcontext(given.at.rstrip("/")) if given.at else studio(folder) as address:
+            with nullcontext(given.at) if given.at else studio(folder) as address:
                 for name in names:
                     photograph(browser, address, name, PAGES[name])
         browser.close()

@@ -24,7 +24,7 @@ struct Exchange {
   void (*allocate)();                        // not called here
   void (*export_owned)();                    // not called here
   void (*import_owned)();                    // not called here
-  int (*look)(void* object, Tensor* found);  // not 0 where it fails, with a Python error set
+  int (*look)(void* object, Tensor* tensor);  // not 0 where it fails, with a Python error set
   void (*stream)();                          // not called here
 };
 

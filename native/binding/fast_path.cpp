@@ -35,9 +35,15 @@ int kind_of(const dlpack::Tensor& t) {
   }
 }
 
+// PyObject_CallMethodNoArgs, which the stable ABI does not have. The result is invalid where an error is set.
+nb::object call_method(nb::handle object, PyObject* name) {
+  PyObject* const arguments[] = {object.ptr()};
+  return nb::steal(PyObject_VectorcallMethod(name, arguments, 1, nullptr));
+}
+
 bool is_negated(PyObject* object) {
   static PyObject* const name = PyUnicode_InternFromString("is_neg");
-  const nb::object answer = nb::steal(PyObject_CallMethodNoArgs(object, name));
+  const nb::object answer = call_method(object, name);
   if (!answer.is_valid()) PyErr_Clear();
   return answer.ptr() != Py_False;
 }
@@ -47,9 +53,9 @@ bool is_negated(PyObject* object) {
 bool has_storage(PyObject* object) {
   static PyObject* const storage_name = PyUnicode_InternFromString("untyped_storage");
   static PyObject* const address_name = PyUnicode_InternFromString("data_ptr");
-  const nb::object storage = nb::steal(PyObject_CallMethodNoArgs(object, storage_name));
+  const nb::object storage = call_method(object, storage_name);
   if (!storage.is_valid()) return PyErr_Clear(), false;
-  const nb::object address = nb::steal(PyObject_CallMethodNoArgs(storage.ptr(), address_name));
+  const nb::object address = call_method(storage, address_name);
   if (!address.is_valid()) return PyErr_Clear(), false;
   return PyObject_IsTrue(address.ptr()) == 1;
 }

@@ -62,14 +62,14 @@ void run_decode(const Passes<Number>& passes, const Attention& p, int threads) {
 }
 
 template <class Number>
-void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int threads, const Statistics* found) {
+void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int threads, const Statistics* statistics) {
   // Rows of one work item: many, so that a block of keys is met in cache by several tiles; fewer where threads would
   // stand idle.
   int64_t rows = 128;
   while (rows > lanes && p.batch * p.heads * ((p.length + rows - 1) / rows) < 4 * threads) rows /= 2;
   if (rows < lanes) rows = lanes;
   const int64_t blocks = (p.length + rows - 1) / rows, items = p.batch * p.heads * blocks;
-  const size_t each = in_lines(passes.forward_scratch(p, found, rows)), tiled = in_lines(passes.tiled_keys(p));
+  const size_t each = in_lines(passes.forward_scratch(p, statistics, rows)), tiled = in_lines(passes.tiled_keys(p));
   const int64_t kv_heads = p.batch * p.kv_heads, group = p.heads / p.kv_heads;
   const Scratch<Number> all(each * threads + tiled * kv_heads);
   Number *const scratch = all.get(), *const tiles = scratch + each * threads;
@@ -90,7 +90,7 @@ void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int 
       // The last block of a causal head is the longest, so it goes first.
       const int64_t head = item / blocks, first = (blocks - 1 - item % blocks) * rows;
       const int64_t here = first + rows < p.length ? rows : p.length - first;
-      passes.forward(p, found, head / p.heads, head % p.heads, first, here, tiles + tiled * (head / group),
+      passes.forward(p, statistics, head / p.heads, head % p.heads, first, here, tiles + tiled * (head / group),
                      scratch + thread_number() * each);
     }
   }
@@ -98,13 +98,13 @@ void run_tiles(const Passes<Number>& passes, const Attention& p, int lanes, int 
 
 }  // namespace
 
-void run_forward(const Target& target, const Attention& p, int threads, const Statistics* found) {
+void run_forward(const Target& target, const Attention& p, int threads, const Statistics* statistics) {
   threads = useful_threads(p, threads);
-  const bool few = p.length <= kFewQueries && !found;
+  const bool few = p.length <= kFewQueries && !statistics;
   if (p.dtype == kFloat64)
-    few ? run_decode(*target.doubles, p, threads) : run_tiles(*target.doubles, p, target.row.lanes, threads, found);
+    few ? run_decode(*target.doubles, p, threads) : run_tiles(*target.doubles, p, target.row.lanes, threads, statistics);
   else
-    few ? run_decode(target.floats, p, threads) : run_tiles(target.floats, p, target.row.lanes, threads, found);
+    few ? run_decode(target.floats, p, threads) : run_tiles(target.floats, p, target.row.lanes, threads, statistics);
 }
 
 namespace {

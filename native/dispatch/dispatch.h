@@ -9,7 +9,7 @@ const Target& target_at(int index);  // best first; throws std::out_of_range
 bool supported(const Target&);       // whether this CPU has every feature that it needs
 
 // `threads` is what the caller's framework was told to use. Throws std::bad_alloc where scratch cannot be had.
-void run_forward(const Target&, const Attention&, int threads, const Statistics* found = nullptr);
+void run_forward(const Target&, const Attention&, int threads, const Statistics* statistics = nullptr);
 void run_backward(const Target&, const Attention&, const Gradients&, int threads);
 // Adds to what stands in the outputs that are summed over queries.
 void run_statistics(const Target&, const Attention&, const Statistics&, int threads);

@@ -4,6 +4,10 @@
 #include <memory>
 #include <new>
 
+#ifdef _WIN32
+#include <malloc.h>
+#endif
+
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -11,8 +15,16 @@
 namespace clearhead {
 namespace {
 
+#ifdef _WIN32  // has no std::aligned_alloc, and frees such memory by a function of its own
+inline void* aligned(size_t bytes) { return _aligned_malloc(bytes, 64); }
+inline void release(void* p) { _aligned_free(p); }
+#else
+inline void* aligned(size_t bytes) { return std::aligned_alloc(64, bytes); }
+inline void release(void* p) { std::free(p); }
+#endif
+
 struct Free {
-  void operator()(void* p) const { std::free(p); }
+  void operator()(void* p) const { release(p); }
 };
 template <class Number>
 using Numbers = std::unique_ptr<Number[], Free>;
@@ -20,7 +32,7 @@ using Numbers = std::unique_ptr<Number[], Free>;
 template <class Number>
 Numbers<Number> allocate(size_t n) {
   const size_t bytes = (n * sizeof(Number) + 63) / 64 * 64;
-  void* p = std::aligned_alloc(64, bytes ? bytes : 64);
+  void* p = aligned(bytes ? bytes : 64);
   if (!p) throw std::bad_alloc();
   return Numbers<Number>(static_cast<Number*>(p));
 }

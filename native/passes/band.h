@@ -37,7 +37,7 @@ inline void cut_to_band(const Attention& p, int64_t first_row, int64_t first_key
         const VecI key = splat_int(Int(j)) - lane;
         Real* at = logits + j * stride + v;
         const Vec x = load(at);
-        store(at, (key < splat_int(Int(low))) | (key > splat_int(Int(high))) ? nothing : x);
+        store(at, ((key < splat_int(Int(low))) | (key > splat_int(Int(high)))) ? nothing : x);
       }
     };
     const int64_t below = larger(0, smaller(keys, low + LANES - 1));  // keys 0 .. below - 1 may be under the band

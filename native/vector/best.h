@@ -26,9 +26,9 @@ inline void start_best(const Best& t) {
 inline bool any(VecI mask) {
   typedef int64_t Wide __attribute__((vector_size(LANES * kBytes)));
   const Wide halves = (Wide)mask;
-  int64_t found = 0;
-  UNROLL for (int i = 0; i < LANES * kBytes / 8; i++) found |= halves[i];
-  return found != 0;
+  int64_t bits = 0;
+  UNROLL for (int i = 0; i < LANES * kBytes / 8; i++) bits |= halves[i];
+  return bits != 0;
 }
 
 // Put x into each lane's list where it beats the last of it. Of equals, the one met first stands first.

@@ -3,6 +3,7 @@
 #pragma once
 #include "vector/product.h"
 #include "vector/rows.h"
+#include "vector/shuffle.h"
 
 namespace clearhead {
 namespace {
@@ -10,13 +11,8 @@ namespace {
 // Halve the vectors until one is left, whose lane i is the total of v[i]: the way down Eklundh's transposition.
 template <int H>
 inline __attribute__((always_inline)) void totals(Vec (&v)[LANES]) {
-  VecI upper = {}, lower = {};
-  UNROLL for (int l = 0; l < LANES; l++) {
-    upper[l] = l & H ? LANES + l - H : l;
-    lower[l] = l & H ? LANES + l : l + H;
-  }
   UNROLL for (int i = 0; i < H; i++)
-    v[i] = __builtin_shuffle(v[i], v[i + H], upper) + __builtin_shuffle(v[i], v[i + H], lower);
+    v[i] = shuffle<UpperSquares<H>>(v[i], v[i + H]) + shuffle<LowerSquares<H>>(v[i], v[i + H]);
   if constexpr (H > 1) totals<H / 2>(v);
 }
 
@@ -36,10 +32,8 @@ inline void load_two(const uint16_t* from, Vec (&x)[2]) {
 inline void from_order_of(const Real*, Vec (&)[2]) {}
 
 inline void to_bfloat16_order(Vec (&x)[2]) {
-  VecI even = {}, odd = {};
-  UNROLL for (int i = 0; i < LANES; i++) even[i] = 2 * i, odd[i] = 2 * i + 1;
-  const Vec first = __builtin_shuffle(x[0], x[1], even);
-  x[1] = __builtin_shuffle(x[0], x[1], odd);
+  const Vec first = shuffle<EvenLanes>(x[0], x[1]);
+  x[1] = shuffle<OddLanes>(x[0], x[1]);
   x[0] = first;
 }
 
@@ -54,10 +48,8 @@ inline void row_to_bfloat16_order(Real* row, int64_t width) {
 }
 
 inline void from_order_of(const uint16_t*, Vec (&x)[2]) {
-  VecI low = {}, high = {};
-  UNROLL for (int i = 0; i < LANES; i++) low[i] = i / 2 + i % 2 * LANES, high[i] = low[i] + LANES / 2;
-  const Vec first = __builtin_shuffle(x[0], x[1], low);
-  x[1] = __builtin_shuffle(x[0], x[1], high);
+  const Vec first = shuffle<InterleavedLow>(x[0], x[1]);
+  x[1] = shuffle<InterleavedHigh>(x[0], x[1]);
   x[0] = first;
 }
 

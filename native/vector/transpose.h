@@ -1,6 +1,7 @@
 // Rows into lanes and back: squares of LANES x LANES numbers transposed in registers.
 #pragma once
 #include "vector/rows.h"
+#include "vector/shuffle.h"
 
 namespace clearhead {
 namespace {
@@ -8,16 +9,11 @@ namespace {
 // One step of Eklundh's transposition: in every square of side 2H, swap the two off-diagonal squares of side H.
 template <int H>
 inline __attribute__((always_inline)) void swap_squares(Vec (&v)[LANES]) {
-  VecI upper = {}, lower = {};
-  UNROLL for (int l = 0; l < LANES; l++) {
-    upper[l] = l & H ? LANES + l - H : l;
-    lower[l] = l & H ? LANES + l : l + H;
-  }
   UNROLL for (int i = 0; i < LANES; i++) {
     if (i & H) continue;
     const Vec a = v[i], b = v[i + H];
-    v[i] = __builtin_shuffle(a, b, upper);
-    v[i + H] = __builtin_shuffle(a, b, lower);
+    v[i] = shuffle<UpperSquares<H>>(a, b);
+    v[i + H] = shuffle<LowerSquares<H>>(a, b);
   }
 }
 

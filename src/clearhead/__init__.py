@@ -55,7 +55,7 @@ _HOME = {
     "ablate": "clearhead.capture",
     "Record": "clearhead.capture",
 }
-_MODULES = ("errors", "kernels", "masks")
+_MODULES = ("distributed", "errors", "kernels", "masks")
 # Rooms that are attributes too, so that `clearhead.capture.read` needs no import of its own. They are not in `__all__`,
 # for `from clearhead import *` must not need an extra.
 _ROOMS = ("capture", "course", "local_models", "matrix", "multihead", "sandbox", "spec", "studio", "views")
@@ -66,7 +66,12 @@ def _save_record_page(*arguments: Any, **options: Any) -> Any:
     return import_module("clearhead.views.page.html").save(*arguments, **options)
 
 
+def _sharded_attention(*arguments: Any, **options: Any) -> Any:
+    return import_module("clearhead.distributed").attention(*arguments, **options)
+
+
 _hooks.save_record_page = _save_record_page
+_hooks.sharded_attention = _sharded_attention
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

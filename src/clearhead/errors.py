@@ -42,6 +42,10 @@ class KernelError(ClearheadError, RuntimeError):
     """The kernel named by the caller cannot compute this problem."""
 
 
+class RanksError(ClearheadError, RuntimeError):
+    """The ranks of a distributed call do not agree, or one of them has ended."""
+
+
 class CacheFullError(ClearheadError, RuntimeError):
     """More positions than a KV cache has room for. Nothing was written."""
 

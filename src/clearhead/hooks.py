@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
-def _not_set(*_args: object, **_options: object) -> Path:
+def _not_set(*_args: object, **_options: object) -> Any:
     raise RuntimeError("clearhead/__init__.py has not run, so its hooks are not set. Import clearhead first.")
 
 
 # Writes a record as an HTML page, for `Record.to_html`: (record, path, **options) -> the path.
 save_record_page: Callable[..., Path] = _not_set
+
+# `clearhead.distributed.attention`, for transformers' models whose sequence is sharded.
+sharded_attention: Callable[..., Any] = _not_set

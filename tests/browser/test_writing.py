@@ -54,9 +54,15 @@ def test_an_answer_is_written_looked_into_and_changed(page: Page) -> None:
     ready(page)
     page.locator(ANSWER).first.hover()
     expect(aside).to_contain_text("layer 1, head 2")
+    aside.get_by_role("button", name="Why was “t” written from").first.click()
+    ready(page)
+    chart = page.locator(".write-reasons")
+    expect(chart.get_by_role("table")).to_have_count(2)
+    expect(chart).to_contain_text("Layer 1, head 2: the logit is")
     page.get_by_role("button", name="Go on", exact=True).click()
     ready(page)
     assert len(answer(page)) == 22
+    expect(chart.locator(".ch")).to_be_empty()  # it is of a text that is no longer there
 
     page.locator(ANSWER).first.hover()
     page.get_by_label("Another text here").fill("s on")

@@ -55,7 +55,7 @@ def test_a_bert_and_a_llama_run_learn_and_generate_on_it():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # by torch's own compiler
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.stress)])
 def test_a_compiled_program_calls_it_and_is_right_when_it_is_undone(backend):
     tensors, upstream = inputs(), torch.randn(B, H, L, D)
     allow = masks("bool", torch.float32)[0]["attn_mask"]

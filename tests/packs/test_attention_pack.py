@@ -30,6 +30,12 @@ def pack() -> Pack:
     return course.load(next(path for path in course.shipped() if path.name == "attention"))
 
 
+def test_every_topic_has_an_experiment_of_its_own(pack: Pack) -> None:
+    named = [name for topic in pack.topics for name in topic.experiments]
+    assert all(topic.experiments for topic in pack.topics)
+    assert len(named) == len(set(named)), "two topics share one"
+
+
 def counts(pack: Pack) -> str:
     """A Markdown table: topics down, kinds across."""
     rows = [f"| topic | {' | '.join(KINDS)} | all | with variants |", f"|---{'|---:' * (len(KINDS) + 2)}|"]

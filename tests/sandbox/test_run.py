@@ -1,5 +1,7 @@
 """What a confined program can do, and that each limit stops it."""
 
+from pathlib import Path
+
 import pytest
 
 from clearhead import sandbox
@@ -60,6 +62,17 @@ def test_each_limit_stops_it(source: str, stopped: str) -> None:
     assert outcome.stopped == stopped
     assert not outcome.ok
     assert outcome.seconds < 20
+
+
+def test_a_folder_that_may_not_be_read_is_not_searched_for_modules(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers looks for an optional package by name; a folder of that name in a private place is none."""
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    outcome = sandbox.run("import importlib.util\nprint(importlib.util.find_spec('kernels'))", preload=("json",))
+    assert outcome.stdout == "None\n", outcome
 
 
 def test_two_salts_disagree_about_what_was_not_seeded() -> None:

@@ -131,6 +131,10 @@ class Record(Mapping[str, AttentionMatrix]):
             matrix._source = Source(model, name, (inputs[0], inputs[1]))
         return matrix
 
+    def release_model(self) -> None:
+        """Forget the model and its inputs, which `A.why` needs, so that the model's memory can be reused."""
+        self._passes.clear()
+
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._order if self._steps.get(name))
 
@@ -178,6 +182,8 @@ class Record(Mapping[str, AttentionMatrix]):
             ((1, 2, 1, 5), (1, 2, 5, 5))
         """
         whole = Record(missed=list(self.missed), read=dict(self.read))
+        if all(len(steps) <= 1 for steps in self._steps.values()):
+            whole._passes = list(self._passes)  # what is joined is what one pass computed
         for name in self:
             calls = [PlacedCall(*call) for call in zip(self.calls(name), self.positions(name), strict=True)]
             text = calls[-1].positions.text

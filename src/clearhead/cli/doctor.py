@@ -115,8 +115,11 @@ def _kernels() -> list[Finding]:
     """Return each kernel, whether this machine was measured, and the plans of a few typical calls."""
     from clearhead import kernels
     from clearhead.kernels.measured import costs, figures
+    from clearhead.kernels.native.library import build_failure, library
 
     findings = [Finding("Kernels", item.kernel, item.available, item.reason) for item in kernels.available()]
+    if library is None and (failure := build_failure()):
+        findings.append(Finding("Kernels", "native build", False, failure))
     measured = figures.load()
     works = False if measured.damaged else None
     findings.append(Finding("Kernels", "measured costs", works, costs.source()))

@@ -25,9 +25,10 @@ def tune(
     from clearhead import kernels
     from clearhead.kernels import plan, tuning
     from clearhead.kernels.measured import figures
+    from clearhead.kernels.native.library import missing
 
     if not kernels.targets():
-        raise KernelError("the native library was not built, so there is nothing to compare. Install a C++ compiler.")
+        raise KernelError(f"there is nothing to compare with torch's kernels: {missing}.")
     with reading.progress("measuring") as tell:
         measured = tuning.measure(seconds, tell)
     path = figures.save(measured)

@@ -52,6 +52,10 @@ class Kernel(Protocol):
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
         """Compute the gradients from what forward gave. `grad_lse` is None where the lse was not used."""
 
+    def takes_some_keys(self, problem: Problem) -> bool:
+        """Whether `backward` may be given some of the keys with the result of all of them: it takes each row's sum of
+        dO · O from the output, not from the weights."""
+
 
 class WithStatistics(Kernel, Protocol):
     """Has Capability.STATISTICS."""

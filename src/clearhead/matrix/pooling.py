@@ -81,24 +81,36 @@ def maximum(logits: Logits, lse: Tensor, cells: tuple[int, int], rows: slice, co
 def allowed(logits: Logits, cells: tuple[int, int], rows: slice, cols: slice) -> Tensor:
     """(B, H, *cells), float32: the share of each cell that band and mask allow.
 
-    Along a row the keys in the band are a run, so a running count of the allowed keys gives each cell's number.
+    Along a row the keys in the band are a run, so a running count of the allowed keys gives each cell's number; down
+    the rows a running sum gives the number of each run of rows.
     """
     batch, heads, _, keys = logits.shape
-    low, high = logits.attention.reach
-    device = logits.query.device
+    attention, device = logits.attention, logits.query.device
     across = torch.tensor(edges(cols.stop - cols.start, cells[1]), device=device) + cols.start
-    answers = []
-    for first, last in edges(rows.stop - rows.start, cells[0]):
-        counts = []
-        step = max(walk.BLOCK // max(keys, cells[1]), 1)
-        for start in range(rows.start + first, rows.start + last, step):
-            strip = torch.arange(start, min(start + step, rows.start + last), device=device)[:, None]
-            begin = across[:, 0].expand(len(strip), -1) if low is None else across[:, 0].maximum(strip + low)
-            end = across[:, 1].expand(len(strip), -1) if high is None else across[:, 1].minimum(strip + high + 1)
-            counts.append(_allowed_between(logits, strip[:, 0], begin, end.maximum(begin)).sum(2))
-        area = (last - first) * (across[:, 1] - across[:, 0])
-        answers.append(torch.stack(counts).sum(0).float() / area)
-    return torch.stack(answers, dim=2).expand(batch, heads, -1, -1)
+    down = torch.tensor(edges(rows.stop - rows.start, cells[0]), device=device) + rows.start
+    wanted = down.unique()  # the rows before which a sum is needed
+    is_masked = attention.allow is not None or attention.rule is not None
+    step = max(walk.BLOCK // max(keys if is_masked else 1, cells[1]), 1)
+    total, sums = torch.zeros((), dtype=torch.int64, device=device), []
+    for start in range(rows.start, rows.stop, step):
+        strip = torch.arange(start, min(start + step, rows.stop), device=device)
+        counts = _allowed_between(logits, strip, *_in_band(attention.reach, strip, across)).cumsum(2)
+        here = wanted[(wanted >= start) & (wanted < start + len(strip))] - start
+        sums.append(total + F.pad(counts, (0, 0, 1, 0))[:, :, here])
+        total = total + counts[:, :, -1:]
+    every = torch.cat([*sums, total.expand(*sums[0].shape[:2], -1, -1)], dim=2)  # the last: before `rows.stop`
+    first, last = (every[:, :, torch.searchsorted(wanted, edge)] for edge in down.mT.contiguous())
+    area = (down[:, 1] - down[:, 0])[:, None] * (across[:, 1] - across[:, 0])
+    return ((last - first).float() / area).expand(batch, heads, -1, -1)
+
+
+def _in_band(reach: tuple[int | None, int | None], rows: Tensor, across: Tensor) -> tuple[Tensor, Tensor]:
+    """(rows, cells) each: the first key of each cell that is in a row's band, and the end of those keys."""
+    low, high = reach
+    place = rows[:, None]
+    begin = across[:, 0].expand(len(rows), -1) if low is None else across[:, 0].maximum(place + low)
+    end = across[:, 1].expand(len(rows), -1) if high is None else across[:, 1].minimum(place + high + 1)
+    return begin, end.maximum(begin)
 
 
 def _allowed_between(logits: Logits, rows: Tensor, begin: Tensor, end: Tensor) -> Tensor:

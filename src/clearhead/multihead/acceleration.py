@@ -10,7 +10,7 @@ import torch
 
 from clearhead.errors import KernelError
 from clearhead.kernels.native.cpu_targets import current
-from clearhead.kernels.native.library import library, reads_tensors
+from clearhead.kernels.native.library import library, missing, reads_tensors
 from clearhead.multihead.torch_overrides import Overrides
 
 VARIABLE = "CLEARHEAD_ACCELERATE"
@@ -126,10 +126,7 @@ _installation = _Installation()
 
 def _check() -> None:
     if library is None:
-        raise KernelError(
-            "clearhead.accelerate() needs the native library, which was not built: no C++ compiler was found at "
-            "install. Install a C++ compiler and then clearhead again; `clearhead doctor` shows what is there."
-        )
+        raise KernelError(f"clearhead.accelerate() needs the native library, and here {missing}.")
     if not reads_tensors:
         raise KernelError(
             f"clearhead.accelerate() needs a torch whose tensors have __dlpack_c_exchange_api__, and torch "

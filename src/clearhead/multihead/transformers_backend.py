@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearhead import hooks
 from clearhead.arguments import checked
 from clearhead.errors import OptionError
 from clearhead.extras import needs
 from clearhead.masks import Mask
+from clearhead.masks import causal as causal_mask
+from clearhead.masks import sliding_window as sliding
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.multihead.functional import attention
 
@@ -25,14 +28,20 @@ _NOT_HANDLED = {
 }
 
 
-def register_with_transformers() -> None:
+def register_with_transformers(*, distributed: Any = None, placement: str = "contiguous") -> None:
     """Make `attn_implementation="clearhead"` work in Hugging Face transformers, in forward and in generate.
 
     Masks are registered too: Clearhead is given the same boolean masks as torch's SDPA. Soft caps, sinks, position
     biases, grouped heads, values of another width and sliding windows are handled. With `output_attentions=True` each
     layer's entry is an AttentionMatrix, which is never stored.
 
-    Calling it again changes nothing.
+    Calling it again changes nothing but `distributed`.
+
+    Args:
+        distributed: a DeviceMesh of one axis or a process group over whose ranks the sequence is sharded. Each rank
+            calls the model with its own part of the tokens and with their `position_ids`, without padding; see
+            clearhead.distributed.shard. None = the whole sequence is here.
+        placement: which positions a rank holds, as clearhead.distributed.attention has it.
 
     Raises:
         ExtraError: transformers is not installed (an ImportError too).
@@ -53,8 +62,12 @@ def register_with_transformers() -> None:
         from transformers.masking_utils import sdpa_mask
         from transformers.modeling_utils import PreTrainedModel
 
-    AttentionInterface.register(NAME, forward)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
+    if distributed is None:
+        AttentionInterface.register(NAME, forward)
+        AttentionMaskInterface.register(NAME, sdpa_mask)
+    else:
+        AttentionInterface.register(NAME, functools.partial(sharded_forward, distributed, placement))
+        AttentionMaskInterface.register(NAME, _refuse_padding)
     original = PreTrainedModel.get_correct_attn_implementation
     if getattr(original, "is_clearheads", False):
         return
@@ -129,6 +142,60 @@ def forward(
     )
     out, matrix = out if wants_matrix else (out, None)
     return out.transpose(1, 2).contiguous(), matrix
+
+
+def sharded_forward(
+    mesh: Any,
+    placement: str,
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Any,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    sliding_window: int | None = None,
+    output_attentions: bool = False,
+    **others: Any,
+) -> tuple[Tensor, None]:
+    """One call of the interface by a model whose sequence is sharded over the ranks of a mesh.
+
+    Args, Raises: as `forward`. A mask of this rank's tokens alone means nothing, and is refused.
+    """
+    for name, words in (_NOT_HANDLED | {"attention_mask": "a mask tensor", "position_bias": "a position bias"}).items():
+        given = {**others, "attention_mask": attention_mask, "position_bias": position_bias}.get(name)
+        if given is not None:
+            raise OptionError(
+                f"attn_implementation={NAME!r} does not handle {words} where the sequence is sharded. "
+                f"Call the model without it."
+            )
+    if output_attentions or _collects_attentions():
+        raise OptionError(
+            "output_attentions=True asks each rank for weights of the whole sequence. Call "
+            "clearhead.distributed.attention with return_matrix=True on the layer's query and key."
+        )
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    mask = None
+    if sliding_window is not None:
+        mask, causal = sliding(sliding_window) & causal_mask() if causal else sliding(sliding_window), False
+    out = hooks.sharded_attention(
+        query, key, value, mask, dropout, causal, scaling, enable_gqa=key.shape[1] != query.shape[1], mesh=mesh,
+        placement=placement, softcap=softcap, sinks=s_aux,
+    )  # fmt: skip
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _refuse_padding(*_args: Any, attention_mask: Tensor | None = None, **_options: Any) -> None:
+    """What stands for a mask where the sequence is sharded: none, for each rank knows its own tokens alone."""
+    if attention_mask is not None and not bool(attention_mask.all()):
+        raise OptionError(
+            "attention_mask has padding, which a sharded sequence cannot have. Pack the batch, or pad at the end and "
+            "leave those rows out of the loss."
+        )
 
 
 def _collects_attentions() -> bool:

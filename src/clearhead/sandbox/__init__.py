@@ -12,6 +12,7 @@ from clearhead.errors import SandboxError
 from clearhead.sandbox.backends import available, backend, consent, explain, guarantees, must_confine, starter
 from clearhead.sandbox.child import batch
 from clearhead.sandbox.confinement.grants import hide
+from clearhead.sandbox.confinement.priority import low as low_priority
 from clearhead.sandbox.limits import MIB, Backend, Chunk, Limits, Outcome, Program, Raised, Tested
 from clearhead.sandbox.processes import gate, watch
 from clearhead.sandbox.processes.cancel import Cancelled, cancelled_by
@@ -22,7 +23,7 @@ DEFAULT = Limits()
 __all__ = [
     "DEFAULT", "MIB", "Backend", "Cancelled", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised",
     "SandboxError", "Tested", "available", "backend", "cancelled_by", "capacity", "consent", "explain", "guarantees",
-    "hide", "judge", "judge_each", "must_confine", "run", "run_each", "share", "warm",
+    "hide", "judge", "judge_each", "low_priority", "must_confine", "run", "run_each", "share", "warm",
 ]  # fmt: skip
 
 
@@ -220,6 +221,7 @@ def _two_sides(
                 launched.callback(side.abandon)  # nothing is left to do where it was finished
                 side.launch(how)
                 sides.append(side)
+        sides[0].partner, sides[1].partner = sides[1], sides[0]
         with ThreadPoolExecutor(1) as beside:
             other = beside.submit(sides[0].finish)
             try:

@@ -5,6 +5,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from clearhead import capture
+from clearhead.capture.models import writing as writing_module
 from clearhead.capture.models.loading import Loaded
 from clearhead.capture.models.writing import Writing, pooled_rows, read_again
 from clearhead.errors import ModelError
@@ -104,3 +105,29 @@ def test_a_writer_without_its_head_only_reads(tmp_path) -> None:
     headless = capture.load(tmp_path)
     assert headless.writer is None
     assert len(capture.read(headless, "a cat").record) == 3
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("known", [1, 4, 19])
+def test_many_typed_tokens_are_reported_in_steps_and_as_at_once(
+    name: str, known: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The logits of all of them at once take memory: vocabulary × tokens."""
+    model = loaded(name)
+    ids = torch.randint(53, (19,), generator=torch.Generator().manual_seed(7)).tolist()
+    whole = Writing(model, ids, known=known).step()
+    monkeypatch.setattr(writing_module, "REPORTED", 5)
+    kept = []
+    hook = model.writer.register_forward_hook(lambda *call: kept.append(call[-1].logits.shape[1]))
+    writing, steps = Writing(model, ids, known=known), []
+    while len(writing.ids) == len(ids):
+        assert not writing.ended
+        steps.append(writing.step())
+    hook.remove()
+    assert max(kept) <= 5
+    assert [len(step) for step in steps[:-1]] == [5] * (len(steps) - 1)
+    tokens = [token for step in steps for token in step]
+    assert [token.token_id for token in tokens] == [token.token_id for token in whole] == writing.ids[known:]
+    for token, other in zip(tokens, whole, strict=True):
+        assert token.probability == pytest.approx(other.probability, rel=1e-4)
+        assert torch.allclose(token.weights, other.weights, atol=1e-5)

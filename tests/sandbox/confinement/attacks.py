@@ -2,7 +2,8 @@
 
 They show that a door is open and leave things as they were, for the day one does get through.
 Run as a module (with the name of a back end, if not the best is meant), it tries them all as the user who runs it and
-prints those that got through. More attacks are in attacks_signals.py, attacks_kernel.py and attacks_limits.py.
+prints those that got through. More attacks are in attacks_signals.py, attacks_kernel.py, attacks_limits.py and
+attacks_detours.py.
 """
 
 import json
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from clearhead import sandbox
 from clearhead.sandbox import Limits
-from sandbox.confinement import attacks_signals
+from sandbox.confinement import attacks_detours, attacks_signals
+from sandbox.confinement.attacks_detours import DETOURS, HELD
 from sandbox.confinement.attacks_kernel import KERNEL
 from sandbox.confinement.attacks_limits import DENIED, DISK, MEMORY
 from sandbox.confinement.attacks_signals import SIGNALS
@@ -172,8 +174,19 @@ EXHAUSTION = {
     "recurse": "def f(n): return f(n + 1)\nsys.setrecursionlimit(10**9)\nf(0)",
     "close its own streams": "for fd in range(64):\n    try: os.close(fd)\n    except OSError: pass",
 }
-EXHAUSTION = {**EXHAUSTION, **DISK, **MEMORY}
-ATTACKS = {**FILES, **PROC, **PROCESSES, **NETWORK, **PRIVILEGES, **SIGNALS, **KERNEL, **DENIED, **EXHAUSTION}
+EXHAUSTION = {**EXHAUSTION, **DISK, **MEMORY, **HELD}
+ATTACKS = {
+    **FILES,
+    **PROC,
+    **PROCESSES,
+    **NETWORK,
+    **PRIVILEGES,
+    **SIGNALS,
+    **KERNEL,
+    **DENIED,
+    **DETOURS,
+    **EXHAUSTION,
+}
 MISTAKES = ("SyntaxError", "NameError", "TypeError", "AttributeError", "KeyError", "ModuleNotFoundError")
 # These get through, and do no harm, where nothing confines them: so what stops them is the sandbox.
 HARMLESS = (
@@ -211,6 +224,7 @@ HARMLESS = (
     "be dumpable",
     "outlive its parent",
     *attacks_signals.HARMLESS,
+    *attacks_detours.HARMLESS,
 )
 # Under bubblewrap these look round the sandbox's own root, /tmp and processes; test_backends.py asserts what is there.
 OWN_NAMESPACE = {

@@ -49,7 +49,7 @@ def by_bubblewrap(request: pytest.FixtureRequest, target: Target) -> dict[str, s
 
 
 def test_there_are_enough() -> None:
-    assert len(ATTACKS) >= 240
+    assert len(ATTACKS) >= 280
 
 
 @needs_landlock

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from schemathesis import Case
 
-from clearhead.studio.explore import experiments
-from clearhead.studio.explore.experiment_programs import EXPERIMENTS
+from clearhead.studio.explore.experiments import routes as experiments
+from clearhead.studio.explore.experiments.programs import EXPERIMENTS
 from clearhead.studio.web.security import HEADER
 from studio.conftest import Visitor
 from studio.learn.test_pages import answer

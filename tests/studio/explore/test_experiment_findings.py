@@ -3,18 +3,19 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearhead import sandbox
-from clearhead.studio.explore.experiment_findings import FINDINGS, Column
-from clearhead.studio.explore.experiment_programs import EXPERIMENTS, SEEDS, Experiment
-from clearhead.studio.explore.experiments import measure
-from clearhead.studio.explore.line_chart import short_number
-from clearhead.studio.explore.samples import Change, SampleRange, Samples
+from clearhead.course.pack import front_matter
+from clearhead.studio.explore.experiments.findings import FINDINGS, Column
+from clearhead.studio.explore.experiments.line_chart import short_number
+from clearhead.studio.explore.experiments.programs import EXPERIMENTS, SEEDS, Experiment
+from clearhead.studio.explore.experiments.routes import measure
+from clearhead.studio.explore.experiments.samples import Change, SampleRange, Samples
 
 # Experiment -> its sentences by how they begin, what each compares (point -1 with point 0 of one key, or two keys at
 # the last point), and the relative difference that counts as none.
@@ -44,7 +45,50 @@ ENDS: Mapping[str, Sequence[tuple[str, str, float]]] = {
         ("spread of the sum", "spread", 0.02),
         ("The output's", "distance", 0.02),
     ],
+    "dots": [
+        ("The size of the cosine", "cosine", 0.02),
+        ("The spread of the plain", "spread", 0.02),
+        ("The spread after", "scaled", 0.05),
+    ],
+    "source": [
+        ("The number of output rows", "rows", 0),
+        ("The number of logits", "logits", 0),
+        ("The largest weight", "largest", 0.02),
+    ],
+    "turns": [("The logit of two", "logit", 0.02), ("The share of slow", "slow", 0.02)],
+    "influence": [("largest weight names", "weight", 0.02), ("size of the value names", "sized", 0.02)],
+    "asked": [
+        ("the time with the weights", "without with_weights", 0.1),
+        ("The memory", "megabytes", 0),
+        ("The largest difference", "difference", 0.02),
+    ],
+    "depth": [
+        ("The gradient through attention", "bare_gradient", 0.02),
+        ("The gradient through blocks", "block_gradient", 0.02),
+        ("the distance of two tokens", "block bare", 0.02),
+    ],
+    "blocks": [
+        ("The number of logits", "held", 0),
+        ("The number of moves", "moves", 0.02),
+        ("The largest error", "error", 0.02),
+    ],
+    "memory": [
+        ("The share that the matrix", "matrix", 0.02),
+        ("The share that softmax", "softmax", 0.02),
+        ("What softmax", "softmax_size", 0),
+    ],
+    "layers": [
+        ("The number of keys", "breadth", 0.02),
+        ("The weight on", "special", 0.02),
+        ("The mean distance", "distance", 0.02),
+    ],
+    "copying": [
+        ("with all heads,", "all", 0.02),
+        ("with this head off", "all without", 0.02),
+        ("the loss in the repetition", "before all", 0.02),
+    ],
 }
+LOADS_A_MODEL = {"layers", "copying"}  # at each point, for seconds
 UP, DOWN, SAME = r"\b(rises?|larger|wider)\b", r"\b(falls?|smaller|less wide)\b", r"\b(unchanged|the same|whatever)\b"
 
 
@@ -83,7 +127,7 @@ def check(name: str, column: Column) -> None:
 
 
 def test_every_experiment_has_a_guess_and_a_finding() -> None:
-    assert set(FINDINGS) == set(EXPERIMENTS) == set(ENDS)
+    assert set(FINDINGS) == set(EXPERIMENTS) == set(ENDS) == set(get_args(front_matter.Experiment))
 
 
 def samples(low: float, high: float) -> st.SearchStrategy[list[float]]:
@@ -121,7 +165,9 @@ NO_SANDBOX = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can 
 
 
 @NO_SANDBOX
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.stress if name in LOADS_A_MODEL else ()) for name in EXPERIMENTS]
+)
 def test_words_agree_with_what_is_measured_at_the_smallest_setting(name: str) -> None:
     check(name, measured(EXPERIMENTS[name], every_setting(EXPERIMENTS[name])[0]))
 

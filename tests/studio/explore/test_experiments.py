@@ -6,8 +6,8 @@ import re
 import pytest
 
 from clearhead import sandbox
-from clearhead.studio.explore.experiment_programs import EXPERIMENTS
-from clearhead.studio.explore.line_chart import line_chart
+from clearhead.studio.explore.experiments.line_chart import line_chart
+from clearhead.studio.explore.experiments.programs import EXPERIMENTS
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC
 

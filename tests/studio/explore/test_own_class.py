@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from clearhead import course, sandbox
+from clearhead import sandbox
 from clearhead.course import Item, Pack
 from clearhead.errors import SandboxError
 from clearhead.studio.explore import own_class
 from clearhead.studio.lens import demo_model, model_list
 from clearhead.studio.questions.question import ends_in_class
+from studio import sample
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
 
@@ -28,7 +29,7 @@ class MultiHeadAttention(clearhead.MultiheadAttention):
 
 @pytest.fixture(scope="module")
 def pack() -> Pack:
-    return course.load(next(path for path in course.shipped() if path.name == "attention"))
+    return sample.shipped_course()
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ from html import unescape
 
 import pytest
 
-from clearhead import course, sandbox
+from clearhead import sandbox
 from clearhead.sandbox import Chunk, Outcome, Program
 from clearhead.studio.explore.seed_substitution import with_seed_substituted
 from clearhead.studio.text.formatting import STOPPED
+from studio import sample
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC, answer
 
@@ -29,7 +30,7 @@ def test_at_first_there_is_a_program_to_read_and_no_output(visitor: Visitor) -> 
 
 @pytest.mark.slow
 def test_a_program_shows_its_numbers_and_not_how_they_were_drawn() -> None:
-    pack = course.load(course.shipped()[0])
+    pack = sample.shipped_course()
     whole, shown = [], []
     for item in pack.items.values():
         if item.kind == "predict":

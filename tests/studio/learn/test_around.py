@@ -7,6 +7,7 @@ import pytest
 
 from clearhead import course
 from clearhead.studio.text import excerpt
+from studio import sample
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC, answer
 
@@ -136,6 +137,6 @@ def test_search_does_not_guess_what_is_too_far_away(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize("typed", ["transformer", "MHA", "sqrt d", "kv cache", "d_model", "trasnformer"])
 def test_search_finds_in_the_shipped_course_what_people_type(typed: str, visitor: Visitor) -> None:
-    pack = course.load(next(folder for folder in course.shipped() if folder.name == "attention"))
+    pack = sample.shipped_course()
     visitor.context.set_library(replace(visitor.context.library, packs=(pack,), proved={}, pages={}))
     assert visitor.get(f"/search?q={typed}").count('class="hit"') >= 2

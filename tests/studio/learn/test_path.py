@@ -1,11 +1,16 @@
 """Next: one button that leads along a topic's path, in legs of about a quarter of an hour."""
 
 import re
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from clearhead import course
 from clearhead.studio.learn import path
+from clearhead.studio.web.context import Context
+from studio import sample
 from studio.conftest import Visitor
 from studio.learn.test_pages import TOPIC, answer
 
@@ -17,7 +22,7 @@ def pressed(visitor: Visitor, address: str) -> str:
 
 @pytest.fixture(scope="module")
 def pack() -> course.Pack:
-    return course.load(next(folder for folder in course.shipped() if folder.name == "attention"))
+    return sample.shipped_course()
 
 
 def test_every_leg_of_the_shipped_course_takes_about_a_quarter_of_an_hour(pack: course.Pack) -> None:
@@ -105,3 +110,15 @@ def test_a_topic_waits_for_those_it_needs(pack: course.Pack) -> None:
     assert path.ready(ways[-1], [way(topic, left=False) for topic in pack.topics])
     here = f"/topics/{pack.id}/{pack.topics[-1].id}/read"
     assert path.following(ways, here) is ways[-1], "one who is in a topic goes on there"
+
+
+def test_the_legs_of_a_topic_are_counted_before_its_answers_are_computed(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(path, "LEG", 1)
+    pack, topic = visitor.context.library.find("attention", "one-head")  # type: ignore[misc]
+    legs = path.way(visitor.context, pack, topic).legs
+    assert legs > 1
+    unproved = replace(visitor.context.library, proved={})
+    early = SimpleNamespace(library=unproved, store=visitor.context.store, progress=visitor.context.progress)
+    assert path.way(cast("Context", early), pack, topic).legs == legs

@@ -7,9 +7,9 @@ import tomllib
 import numpy as np
 import pytest
 
-from clearhead import course
 from clearhead.studio.lens import demo_model
 from clearhead.studio.text import embedded_head, markdown
+from studio import sample
 from studio.conftest import Visitor
 
 TEXT = "Paris is to France what Rome is to Italy"
@@ -57,7 +57,7 @@ def test_what_there_is_not_is_refused(visitor: Visitor, query: str) -> None:
 
 @pytest.mark.slow
 def test_every_block_of_the_course_can_be_drawn() -> None:
-    pack = next(course.load(path) for path in course.shipped() if path.name == "attention")
+    pack = sample.shipped_course()
     count = 0
     for topic in pack.topics:
         for page in topic.pages.values():

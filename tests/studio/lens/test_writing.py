@@ -44,7 +44,9 @@ def test_each_token_comes_with_what_it_was_written_from(visitor: Visitor) -> Non
         assert token["candidates"][0][2] == pytest.approx(token["p"])
 
 
-def test_going_on_and_another_token_in_a_place_give_what_writing_at_once_gives(visitor: Visitor) -> None:
+def test_going_on_and_another_token_in_a_place_give_what_writing_at_once_gives(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = [line["token"] for line in lines(visitor, count=7) if "token" in line]
     begun = [token["id"] for token in whole[:3]]
     rest = [line["token"] for line in lines(visitor, count=4, written=begun) if "token" in line]
@@ -53,6 +55,9 @@ def test_going_on_and_another_token_in_a_place_give_what_writing_at_once_gives(v
     typed = [line["token"] for line in lines(visitor, count=2, written=begun, typed=" cat") if "token" in line]
     assert "".join(typed[i]["names"][str(typed[i]["place"])] for i in range(4)) == " cat"
     assert len(typed) == 4 + 2  # those typed are told too, with what the model looked at there
+    monkeypatch.setattr("clearhead.capture.models.writing.REPORTED", 3)  # of a long text, a few at a time
+    parts = [line["token"] for line in lines(visitor, count=2, written=begun, typed=" cat") if "token" in line]
+    assert [(token["place"], token["id"]) for token in parts] == [(token["place"], token["id"]) for token in typed]
 
 
 def test_rows_of_one_head_add_up_to_the_mean_over_all(visitor: Visitor) -> None:

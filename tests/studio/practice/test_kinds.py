@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from clearhead import sandbox
 from clearhead.course import KINDS
 from clearhead.studio.app.application import create
-from clearhead.studio.explore import experiments
+from clearhead.studio.explore.experiments import routes as experiments
 from clearhead.studio.learn import path
 from clearhead.studio.library.library import Library, fill
 from clearhead.studio.questions.question import FORMS, Question

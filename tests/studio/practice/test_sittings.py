@@ -82,7 +82,7 @@ def test_there_is_no_sitting_of_another_name(visitor: Visitor) -> None:
 
 @pytest.fixture(scope="module")
 def pack() -> course.Pack:
-    return course.load(next(folder for folder in course.shipped() if folder.name == "attention"))
+    return sample.shipped_course()
 
 
 def test_the_most_telling_cover_more_of_the_shipped_course_than_the_first_twelve(pack: course.Pack) -> None:

@@ -23,9 +23,9 @@ from clearhead import sandbox
 from clearhead.course import KINDS, Page, Proved
 from clearhead.course.proofs.messages import LEADS
 from clearhead.studio.app.application import create
-from clearhead.studio.explore import experiments
-from clearhead.studio.explore.experiment_programs import EXPERIMENTS
-from clearhead.studio.explore.experiments import Row
+from clearhead.studio.explore.experiments import routes as experiments
+from clearhead.studio.explore.experiments.programs import EXPERIMENTS
+from clearhead.studio.explore.experiments.routes import Row
 from clearhead.studio.library.library import Library, fill
 from clearhead.studio.text import translation
 from clearhead.studio.web import rendering as pages

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from clearhead.errors import CaptureError
+from clearhead.messages import message
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,12 @@ def family_of(model: nn.Module, name: str) -> Family:
             if family is not None and name in family.names:
                 return family
     raise CaptureError(
-        f"why a head of {name!r} attends is not known: {type(model).__name__} is not built as Llama, GPT-2 or BERT are "
-        "(one residual stream, RMSNorm or LayerNorm, queries and keys from one linear layer each)"
+        message(
+            "why a head of %(name)r attends is not known: %(model)s is not built as Llama, GPT-2 or BERT are (one "
+            "residual stream, RMSNorm or LayerNorm, queries and keys from one linear layer each)",
+            name=name,
+            model=type(model).__name__,
+        )
     )
 
 

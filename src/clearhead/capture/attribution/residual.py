@@ -6,6 +6,7 @@ the whole, LayerNorm takes each part's own mean and divides by the standard devi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class ResidualParts:
         self._written: dict[str, Tensor] = {}
         self._heads: dict[int, Tensor] = {}
         self._rotary: tuple[Tensor, Tensor] | None = None
+        self._thread = threading.get_ident()  # another thread may run the same model
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -117,6 +119,8 @@ class ResidualParts:
 
     def _keeper(self, name: str) -> Any:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
+            if threading.get_ident() != self._thread:
+                return
             output = output[0] if isinstance(output, tuple) else output
             self._written[name] = output if output.dim() == 3 else output[None]
 
@@ -124,12 +128,14 @@ class ResidualParts:
 
     def _head_keeper(self, number: int) -> Any:
         def keep(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-            self._heads[number] = given[0]
+            if threading.get_ident() == self._thread:
+                self._heads[number] = given[0]
 
         return keep
 
     def _keep_rotary(self, _: nn.Module, __: Any, given: dict[str, Any]) -> None:
-        self._rotary = given.get("position_embeddings")
+        if threading.get_ident() == self._thread:
+            self._rotary = given.get("position_embeddings")
 
 
 def _normed(stream: Parts, norm: Any) -> Parts:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from clearhead.capture.models.chat_template import as_message
 from clearhead.capture.models.loading import Loaded
 from clearhead.capture.models.reading import running
 from clearhead.capture.observing import observe
@@ -17,6 +18,7 @@ from clearhead.errors import ModelError
 from clearhead.messages import message
 
 CANDIDATES: Final = 8
+REPORTED: Final = 64  # tokens of one step: of 4,096, all logits of SmolLM2 would take 800 MB
 
 Head = tuple[int, int]  # layer and head, counted from 0
 
@@ -58,8 +60,7 @@ def prompt_ids(loaded: Loaded, prompt: str, *, chat: bool) -> list[int]:
         )
     with running(loaded, "prompt"):
         if chat:
-            turns = [{"role": "user", "content": prompt}]
-            text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            text = as_message(loaded, prompt)
             return [int(number) for number in tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]]
         ids = [int(number) for number in tokenizer(prompt, verbose=False)["input_ids"]]
     ends = ending_ids(loaded)
@@ -107,19 +108,22 @@ class Writing:
     @property
     def ended(self) -> bool:
         """Whether the model has ended its text, or has no room for more."""
-        is_done = self._ran > 0 and self.ids[-1] in self._ends
+        is_done = 0 < self._ran == len(self.ids) - 1 and self.ids[-1] in self._ends
         return is_done or len(self.ids) >= self._loaded.max_length
 
     def step(self) -> list[WrittenToken]:
-        """Run the model once and append a token; return it, on the first call after tokens that were typed.
+        """Run the model once and append a token; return it, after tokens that were typed.
+
+        Where more than `REPORTED` were typed, the first calls return so many of them each, and append nothing.
 
         Raises:
             ModelError: the model cannot be run in this way.
         """
-        start, size = self._ran, len(self.ids)
-        first = min(max(self._known - 1, start), size - 1)  # the first query whose step is reported
+        start = self._ran
+        first = min(max(self._known - 1, start), len(self.ids) - 1)  # the first query whose step is reported
+        size = min(len(self.ids), first + REPORTED)
         model: Any = self._loaded.writer
-        given: dict[str, Any] = {"input_ids": torch.tensor([self.ids[start:]]), "past_key_values": self._cache}
+        given: dict[str, Any] = {"input_ids": torch.tensor([self.ids[start:size]]), "past_key_values": self._cache}
         if "logits_to_keep" in signature(model.forward).parameters:
             given["logits_to_keep"] = size - first
         with running(self._loaded, "prompt"), observed(self._loaded, self._without) as record:
@@ -127,7 +131,8 @@ class Writing:
         self._cache, self._ran = output.past_key_values, size
         logits = output.logits[0, first - size :].float()
         weights = pooled_rows(record, range(first, size), size)
-        self.ids.append(int(logits[-1].argmax()))
+        if size == len(self.ids):
+            self.ids.append(int(logits[-1].argmax()))
         chances = logits.softmax(-1)
         best = chances.topk(min(CANDIDATES, chances.shape[-1]))
         return [

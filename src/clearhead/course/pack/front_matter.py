@@ -10,6 +10,12 @@ Model = TypeVar("Model", bound=BaseModel)
 Id = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$", description="lower-case letters, digits and hyphens")]
 
 
+Experiment = Literal[
+    "dots", "layers", "scale", "length", "hard", "heads", "source", "asked", "window", "positions", "turns", "dropout",
+    "cache", "blocks", "depth", "copying", "influence", "memory",
+]  # fmt: skip
+
+
 class Front(BaseModel):
     """The TOML between the +++ lines of an item."""
 
@@ -69,9 +75,7 @@ class TopicFront(BaseModel):
     minutes: int = Field(default=5, ge=1, le=120)
     needs: list[Id] = Field(default_factory=list, description="topics that come before it and that it builds on")
     walk: Literal["", "products", "one-head", "causal", "heads"] = Field(default="", description=WALK)
-    experiments: list[Literal["scale", "hard", "heads", "length", "window", "positions", "cache", "dropout"]] = Field(
-        default_factory=list, description=EXPERIMENTS
-    )
+    experiments: list[Experiment] = Field(default_factory=list, description=EXPERIMENTS)
     challenges: list[ChallengeFront] = Field(default_factory=list, description="five problems each")
 
 

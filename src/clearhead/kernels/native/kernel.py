@@ -13,11 +13,14 @@ from torch import Tensor
 from clearhead.kernels.capability import Capability
 from clearhead.kernels.native.call import DTYPES, Call, CallGradients, address, four, lse_dtype
 from clearhead.kernels.native.cpu_targets import current, index_of, targets
-from clearhead.kernels.native.library import library
+from clearhead.kernels.native.library import library, missing
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
 
 if TYPE_CHECKING:
     from clearhead.kernels.second_pass import Statistics, Wanted
+
+
+_FEW_QUERIES = 8  # kFewQueries of native/passes/backward_scratch.h
 
 
 def peak(steps: int = 1 << 20) -> float:
@@ -39,7 +42,7 @@ class Native:
     has_targets = True
 
     def unavailable(self) -> str | None:
-        return "the native library was not built: no C++ compiler was found at install" if library is None else None
+        return missing or None
 
     def describe(self) -> str:
         chosen, why = current()
@@ -85,6 +88,9 @@ class Native:
         gradients = CallGradients(library, problem, grad_out, grad_lse)
         library.backward(*_target(problem.query.dtype), call.attention, gradients.buffers)
         return gradients.result()
+
+    def takes_some_keys(self, problem: Problem) -> bool:
+        return problem.query.shape[2] > _FEW_QUERIES
 
     def forward_with_weights(self, problem: Problem, weights: Tensor) -> Result:
         result = _empty_result(problem)

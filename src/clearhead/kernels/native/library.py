@@ -8,20 +8,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BUILD_FAILURE = Path(__file__).with_name("build_failure.txt")  # written by tools/backend/clearhead_build.py
 
-def _load() -> Any:
-    """The compiled module, or None where it was installed without a C++ compiler, or built from other sources.
+
+def _load() -> tuple[Any, str]:
+    """Return the compiled module and "", or None and why there is none.
 
     It is loaded after torch, so that both share torch's libgomp and its pool of threads.
     """
     try:
         module = import_module("clearhead._native")
     except ModuleNotFoundError:
-        return None
-    return module if hasattr(module, "Attention") else None
+        first = build_failure().partition("\n")[0]
+        return None, f"the native library was not built: {first or 'the package was installed without building it'}"
+    except ImportError as error:  # a shared library that it needs is missing
+        return None, f"the native library cannot be loaded: {error}"
+    if not hasattr(module, "Attention"):
+        return None, "the native library was built from other sources. Install clearhead again"
+    return module, ""
 
 
-library = _load()
+def build_failure() -> str:
+    """Return what the build wrote down when the library failed to build: a line, and the compiler's own. Else ""."""
+    return BUILD_FAILURE.read_text(encoding="utf-8").strip() if BUILD_FAILURE.is_file() else ""
+
+
+library, missing = _load()  # the module or None, and why there is none
 # Whether the library reads torch's tensors without Python: torch gives it a C interface (docs/decisions/0022).
 reads_tensors: bool = library is not None and library.register_tensor_types(
     Tensor, torch.nn.Parameter, getattr(Tensor, "__dlpack_c_exchange_api__", None)

@@ -30,5 +30,8 @@ class Reference:
     def forward(self, problem: Problem) -> Result:
         return blockwise.forward(problem, torch.float64)
 
+    def takes_some_keys(self, problem: Problem) -> bool:
+        return False
+
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
         return blockwise.backward(problem, result, grad_out, grad_lse, torch.float64)

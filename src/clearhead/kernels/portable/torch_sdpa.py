@@ -81,6 +81,9 @@ class TorchSdpa:
             out, lse = out.masked_fill(empty[..., None], 0), lse.masked_fill(empty, -torch.inf)
         return Result(out, lse)
 
+    def takes_some_keys(self, problem: Problem) -> bool:
+        return False
+
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
         if grad_lse is not None or problem.attention.learning() or not flash_can(problem):
             return blockwise.backward(problem, result, grad_out, grad_lse, wide(problem.query.dtype))

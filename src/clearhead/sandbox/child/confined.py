@@ -39,6 +39,7 @@ def main(*, files: bool = True) -> NoReturn:
     except OSError as error:
         os.write(2, f"cannot confine: {error}".encode())
         os._exit(81)
+    sys.path[:] = filter(_may_be_listed, sys.path)
     os.write(REPORT, STARTED)
     reset.shuffle(job["salt"])
     chunks, salt = job["chunks"], job["salt"]
@@ -51,6 +52,20 @@ def main(*, files: bool = True) -> NoReturn:
         "tests of each": lambda: batch.examine(chunks, salt),
     }
     _finish(roles[job["role"]]())
+
+
+def _may_be_listed(folder: str) -> bool:
+    """Return whether imports may search this folder; one that may not be read would make any import of its names fail.
+
+    A library that looks for an optional package by name would take PermissionError for a fault of its own.
+    """
+    try:
+        os.close(os.open(folder or ".", os.O_RDONLY | os.O_CLOEXEC))
+    except PermissionError:
+        return False
+    except OSError:
+        pass  # it does not exist, which imports allow for
+    return True
 
 
 def _finish(report: dict[str, Any]) -> NoReturn:

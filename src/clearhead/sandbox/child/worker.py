@@ -19,7 +19,7 @@ import sys
 from typing import Any
 
 from clearhead.sandbox.child import confined, reset
-from clearhead.sandbox.confinement import grants
+from clearhead.sandbox.confinement import grants, priority
 
 SOCKET = 3
 _PR_SET_PDEATHSIG = 1
@@ -35,9 +35,12 @@ def prepare(preload: list[str]) -> None:
     grants.readable()
 
 
-def main(preload: list[str]) -> None:
-    """Serve until the socket closes."""
+def main(preload: list[str], *, low: bool = False) -> None:
+    """Serve until the socket closes. `low`: at a low priority, once it has imported what programs need."""
     prepare(preload)
+    if low:
+        priority.lower()
+        priority.lower_session(os.getpid())
     gc.collect()
     gc.freeze()
     control = socket.socket(fileno=SOCKET)
@@ -100,7 +103,7 @@ def _become(descriptors: list[int], parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
-    os.setsid()
+    os.setpgid(0, 0)  # in the worker's session, which has one priority for all programs
     # To free numbers first, so that no descriptor is overwritten before it is placed.
     high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, len(descriptors)) for descriptor in descriptors]
     for place, descriptor in enumerate(high):

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from clearhead.errors import SandboxError
-from clearhead.sandbox.confinement import grants, seccomp, tmpfs
+from clearhead.sandbox.confinement import grants, priority, seccomp, tmpfs
 
 START = 30.0  # seconds a cold interpreter may take to import what a program needs, on top of the program's own time
 _TRIAL = 30.0
@@ -91,7 +91,7 @@ class Cold:
             process = subprocess.Popen(
                 [*command, "--info-fd", str(info), sys.executable, "-P", "-s", "-c", _boot(self._main(given))],
                 pass_fds=[*given, info], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=given[2],
-                cwd=folder, start_new_session=True,
+                cwd=folder, start_new_session=True,  # so no terminal controls it
             )  # fmt: skip
         except OSError as error:
             os.close(info_read)
@@ -110,6 +110,9 @@ high = [fcntl.fcntl(number, fcntl.F_DUPFD, len(given)) for number in given]  # f
 for at, number in enumerate(high):
     os.dup2(number, at)
 os.closerange(len(high), 4096)
+if {priority.is_low()}:
+    from clearhead.sandbox.confinement import priority
+    priority.lower()
 from clearhead.sandbox.child import confined, judging, worker
 worker.prepare({list(self.preload)!r})
 confined.main(files=False)
@@ -125,7 +128,7 @@ def _boot(then: str) -> str:
 
 def _command(folder: Path | None, size: int, environment: dict[str, str]) -> list[str]:
     command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    command += ["--die-with-parent", "--new-session", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"]
+    command += ["--die-with-parent", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"]
     if os.geteuid() == 0:  # to become another user, which ends them
         command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
@@ -166,6 +169,8 @@ def _report(process: "subprocess.Popen[bytes]", reply: socket.socket, info_read:
     with reply:
         try:
             reply.sendall(struct.pack("q", _inner(info_read) or process.pid))
+            if priority.is_low():
+                priority.lower_session(process.pid)
             code = process.wait()
             # bubblewrap says 128 + signal where its child was killed by one
             reply.sendall(struct.pack("q", -code if code < 0 else code - 128 if code > 128 else code << 8))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from clearhead import scratch
 from clearhead.errors import SandboxError
+from clearhead.sandbox.confinement import priority
 
 _START = 120.0  # seconds a worker may take to import what it preloads
 
@@ -83,7 +84,7 @@ if {descriptor} != 3:
     os.dup2({descriptor}, 3)
     os.close({descriptor})
 from clearhead.sandbox.child import worker
-worker.main({list(preload)!r})
+worker.main({list(preload)!r}, low={priority.is_low()})
 """
 
 

@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -20,6 +21,7 @@ from clearhead.sandbox.child.execution import STARTED
 from clearhead.sandbox.confinement import grants
 from clearhead.sandbox.limits import Chunk, Limits, Outcome, Program, disk_is_full, no_memory
 from clearhead.sandbox.processes import cancel, disk, reports
+from clearhead.sandbox.processes.clock import Clock
 
 _TICK = 0.02  # seconds between looks at a child's memory and disk
 _GRACE = 30.0  # seconds that a killed child may take to be gone
@@ -55,7 +57,8 @@ class Running:
             "mark": mark, "files": given, "tmpfs": TMPFS, "hidden": [str(path) for path in grants.hidden()],
         }).encode()  # fmt: skip
         self.stdin = stdin.encode(errors="backslashreplace")
-        self.started = self.switched = time.monotonic()
+        self.clock, self.switched = Clock(), 0.0  # of a batch: when the program that runs now began
+        self.partner: Running | None = None  # what it exchanges values with, and waits for
         self.pid: int | None = None
         self.ended = False
         self.buffers: dict[int, bytearray] = {}
@@ -133,7 +136,7 @@ class Running:
             self.stopped = "start"
             self.ended = True
             return None
-        self.started = self.switched = time.monotonic()
+        self.clock = Clock()
         base = resident(self.pid) or 0
         poller = select.poll()
         poller.register(reply, select.POLLIN | select.POLLHUP)
@@ -142,7 +145,7 @@ class Running:
         for descriptor in self.writes:
             os.set_blocking(descriptor, False)
             poller.register(descriptor, select.POLLOUT | select.POLLERR)
-        last_look = self.started
+        last_look, killed = self.clock.started, math.inf
         while True:
             for descriptor, event in poller.poll(_TICK * 1000):
                 if descriptor == reply.fileno():
@@ -154,12 +157,13 @@ class Running:
             now = time.monotonic()
             look = now - last_look >= _TICK
             if self.stopped is None:
-                self.stopped = self._over(base, now, look)
+                self.stopped = self._over(base, look)
                 if self.stopped:
                     self.kill()
+                    killed = now
             if look:
                 last_look = now
-            if self.stopped and now - self.started > self.seconds + _GRACE:
+            if now - killed > _GRACE:
                 return None
 
     def _serve(self, poller: "select.poll", descriptor: int, event: int) -> None:
@@ -181,7 +185,7 @@ class Running:
         if data:
             self.buffers[descriptor] += data
             if self.mark and self.mark in data:
-                self.switched = time.monotonic()
+                self.switched = self._seconds()
         elif event:
             poller.unregister(descriptor)
 
@@ -195,10 +199,10 @@ class Running:
         if self.stopped is None and sum(map(len, self.buffers.values())) > self.limits.output:
             self.stopped = "output"
 
-    def _over(self, base: int, now: float, look: bool) -> str | None:
+    def _over(self, base: int, look: bool) -> str | None:
         if self.cancelled is not None and self.cancelled.is_set():
             return "cancelled"
-        if now - self.started > self.seconds or (self.time_each is not None and now - self.switched > self.time_each):
+        if self._is_late():
             return "time"
         if sum(map(len, self.buffers.values())) > self.limits.output:
             return "output"
@@ -209,6 +213,15 @@ class Running:
         if self.limits.disk and disk.used(self.pid, self.folder, self.limits.disk) > self.limits.disk:
             return "disk"
         return None
+
+    def _is_late(self) -> bool:
+        each = math.inf if self.time_each is None else self.switched + self.time_each
+        limit = min(self.seconds, each)
+        return self.clock.wall() > limit and self._seconds() > limit
+
+    def _seconds(self) -> float:
+        both = [self] if self.partner is None else [self, self.partner]
+        return self.clock.seconds([process.pid for process in both if process.pid is not None])
 
     def _outcome(self, status: int | None) -> Outcome:
         code = -9 if status is None else os.waitstatus_to_exitcode(status)
@@ -225,15 +238,14 @@ class Running:
         if stopped is None and not data.startswith(STARTED):
             stopped = "start"
         elif stopped is None and code in (-24, -9):  # SIGXCPU, or a kill that was not ours: of the kernel's own accord
-            late = time.monotonic() - self.started >= self.limits.seconds
+            late = self.clock.wall() >= self.limits.seconds
             stopped = "time" if code == -24 or late else "memory"
         elif stopped is None and report.raised and no_memory(report.raised):
             stopped = "memory"
         elif stopped is None and report.raised and disk_is_full(report.raised):
             stopped = "disk"
-        seconds = time.monotonic() - self.started
         self.each = report.each
-        return Outcome(out, err, code, stopped, seconds, report.raised, report.values, report.tests)
+        return Outcome(out, err, code, stopped, self.clock.wall(), report.raised, report.values, report.tests)
 
 
 def _file_name(name: str) -> str:

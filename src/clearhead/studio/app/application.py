@@ -21,7 +21,8 @@ with needs(*STUDIO):
     from clearhead.studio.accounts.sessions import Sessions
     from clearhead.studio.accounts.throttle import Throttle
     from clearhead.studio.app import error_pages
-    from clearhead.studio.explore import experiments, own_class, page_programs, playground, project, walk
+    from clearhead.studio.explore import own_class, page_programs, playground, project, walk
+    from clearhead.studio.explore.experiments import routes as experiments
     from clearhead.studio.learn import certificate, home, next_step, preferences, progress, search, topic, topic_map
     from clearhead.studio.learner.database import Database
     from clearhead.studio.learner.store import Store

@@ -86,6 +86,8 @@ def _run(
     console: Console,
     show: Callable[[], object] | None = None,
 ) -> None:
+    if settings.shared:
+        sandbox.low_priority()  # pages of the others first
     server = uvicorn.Server(config(studio, settings))
     if show is not None:
         _when_up(server, show)

@@ -143,21 +143,14 @@ def _spread(count: int, minutes: float, load: list[float]) -> list[int]:
 
 def way(context: Context, pack: Pack, topic: Topic) -> Way:
     """Return how far the learner has come in this topic; with the topic's test passed, nothing is left."""
-    steps = [step for step in steps_of(pack, topic) if step.item is None or step.item.id in context.library.proved]
-    passed = bool(context.store.kept(f"passed:{pack.id}/{topic.id}"))
-    left = [] if passed else _left(steps, context, context.store.kept_under("opened:").keys())
-    return _way(pack, topic, steps, left)
+    passed = {f"{pack.id}/{topic.id}"} if context.store.kept(f"passed:{pack.id}/{topic.id}") else set()
+    return _way(context, pack, topic, context.store.kept_under("opened:").keys(), passed)
 
 
 def ways(context: Context) -> list[Way]:
     """Return how far the learner has come in every topic."""
     opened, passed = context.store.kept_under("opened:").keys(), context.store.kept_under("passed:")
-    ways = []
-    for pack, topic in context.library.topics():
-        steps = [step for step in steps_of(pack, topic) if step.item is None or step.item.id in context.library.proved]
-        left = [] if f"{pack.id}/{topic.id}" in passed else _left(steps, context, opened)
-        ways.append(_way(pack, topic, steps, left))
-    return ways
+    return [_way(context, pack, topic, opened, passed.keys()) for pack, topic in context.library.topics()]
 
 
 def _left(steps: Iterable[Step], context: Context, opened: Set[str]) -> list[Step]:
@@ -165,9 +158,12 @@ def _left(steps: Iterable[Step], context: Context, opened: Set[str]) -> list[Ste
     return [step for step in steps if not (items[step.item.id].attempts if step.item else step.address in opened)]
 
 
-def _way(pack: Pack, topic: Topic, steps: list[Step], left: list[Step]) -> Way:
+def _way(context: Context, pack: Pack, topic: Topic, opened: Set[str], passed: Set[str]) -> Way:
+    every = steps_of(pack, topic)
+    legs = max((step.leg for step in every), default=0) + 1
+    steps = [step for step in every if step.item is None or step.item.id in context.library.proved]
+    left = [] if f"{pack.id}/{topic.id}" in passed else _left(steps, context, opened)
     next_step = left[0] if left else None
-    legs = max((step.leg for step in steps), default=0) + 1
     leg = next_step.leg if next_step else legs - 1
     inside = [step for step in steps if step.leg == leg]
     minutes = sum(step.minutes for step in left if step.leg == leg)

@@ -38,7 +38,7 @@ class NotYet(HTTPException):
     """A page whose answers are still being computed."""
 
     def __init__(self) -> None:
-        super().__init__(404, _("The answers are still being computed. Load this page again in a moment."))
+        super().__init__(404, _("The answers are still being computed. This page loads again by itself."))
 
 
 def nothing(context: Context, why: str) -> HTTPException:

@@ -170,7 +170,8 @@ def answers(
         if not isinstance(about, dict):
             raise OptionError(_("a question is a JSON object. Reload the page."))
         requested = kept.asked(key) if key else asked(text, model, rollout=rollout, second=second, target=target)
-        first, other = kept.both(requested, _silent)
+        read = kept.with_models if about.get("kind") == "why" else kept.both
+        first, other = read(requested, _silent)
         return JSONResponse(answer(first, about, other))
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)

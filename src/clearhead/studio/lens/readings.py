@@ -104,6 +104,7 @@ class Readings:
         self._asked: OrderedDict[str, Asked] = OrderedDict()
         self._pictures: OrderedDict[str, bytes] = OrderedDict()
         self._trusted: set[str] = set()
+        self._released: set[Asked] = set()  # readings whose model has been dropped
 
     def read(self, wanted: Asked, tell: Tell) -> "Reading":
         """Return the reading, from memory or made now.
@@ -120,12 +121,20 @@ class Readings:
             if wanted.alone not in self._readings:
                 reading = self._made(wanted.alone, tell)
                 _keep(self._readings, wanted.alone, reading, LATEST)
+                self._released.discard(wanted.alone)
             if wanted.key not in self._asked:
                 self._share(f"{wanted.key}.json", json.dumps(asdict(wanted)).encode())
             _keep(self._asked, wanted.key, wanted, 4 * LATEST)
             return self._readings[wanted.alone]
         finally:
             self._turn.release()
+
+    def with_models(self, wanted: Asked, tell: Tell) -> "tuple[Reading, Reading | None]":
+        """Return what `both` does, with the models at hand that `A.why` runs once more."""
+        with self._turn:
+            for released in self._released & {wanted.alone, wanted.other}:
+                self._readings.pop(released, None)
+        return self.both(wanted, tell)
 
     def both(self, wanted: Asked, tell: Tell) -> "tuple[Reading, Reading | None]":
         """The reading, and the same through the second model where one is asked for.
@@ -213,7 +222,15 @@ class Readings:
             loaded = capture.load(model, trust_remote_code=trusted)
             tell("loading", 1, 1)  # a stop asked for while it loaded takes hold here
             _keep(self._models, (model, trusted), loaded, MODELS)
+            self._release({name for name, _ in self._models})
         return self._models[model, trusted]
+
+    def _release(self, models: set[str | None]) -> None:
+        """Let readings of other models than these go without their model: its memory is needed."""
+        for wanted, reading in self._readings.items():
+            if wanted.model not in models:
+                reading.record.release_model()
+                self._released.add(wanted)
 
     def _refuse_others(self, model: str | None) -> None:
         # Decided by the name, before anything is looked for: an answer tells nothing about the server's folders.

@@ -147,14 +147,14 @@ def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send) -> dict[
     send({"start": _start(loaded, wanted, text, names)})
     writing = Writing(loaded, text.ids, known=text.sent, without=wanted.without)
     started, place = time.monotonic(), text.sent
-    for number in range(wanted.count):
-        tell("writing", number, wanted.count)
+    while (written := len(writing.ids) - len(text.ids)) < wanted.count:
+        tell("writing", written, wanted.count)
         for token in writing.step():
             send({"token": _as_data(token, place, names)})
             place += 1
         if writing.ended:
             return {"end": "done" if len(writing.ids) < loaded.max_length else "full"}
-        if len(writing.ids) >= MOST_TEXT:
+        if len(writing.ids) >= max(MOST_TEXT, len(text.ids) + 1):
             return {"end": "full"}
         if time.monotonic() - started > MOST_SECONDS:
             return {"end": "time"}

@@ -60,6 +60,13 @@ class WantedRows(Wanted):
     head: Number | None = None
 
 
+class WantedWhy(WantedRows):
+    """One link of a written text: the place of the token, and that of the one it was written from."""
+
+    place: Number
+    key: Number
+
+
 @router.get("/lens/write")
 @linkable
 @queued("writing")
@@ -125,6 +132,19 @@ async def rows(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
         context,
         wanted,
         lambda asked, tell, _: written_heads.rows(kept, asked, tell, wanted.layer, wanted.head),
+    )
+
+
+@router.post("/lens/write/why")
+async def why(request: Request, context: CurrentContext, kept: Kept, wanted: WantedWhy) -> Response:
+    """Stream the parts of one link's logit; without a head, the heads that give it most weight."""
+    return await _streamed(
+        request,
+        context,
+        wanted,
+        lambda asked, tell, _: written_heads.why(
+            kept, asked, tell, wanted.layer, wanted.head, wanted.place, wanted.key
+        ),
     )
 
 

@@ -1,7 +1,8 @@
-"""The heads behind a written text: the weights of one of them, and what each changes."""
+"""The heads behind a written text: the weights of one of them, what each changes, and why one looks where it does."""
 
 import time
 from collections import OrderedDict
+from contextlib import nullcontext
 from inspect import signature
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 LATEST: Final = 4  # texts whose queries and keys are kept, so that another head is there at once
 MOST_WEIGHTS: Final = 2_000_000  # rows times keys that one answer holds
 HEADS_AT_ONCE: Final = 9  # that share a forward pass
+MOST_NAMED: Final = 6  # heads that are named for a link of many
 MOST_SECONDS: Final = 300  # for switching off every head: 30 passes of SmolLM2 over 200 tokens take one or two minutes
 
 _records: "OrderedDict[Any, Record]" = OrderedDict()
@@ -82,6 +84,48 @@ def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
 
     heads = ablate(model, inputs, log_probability, batch=HEADS_AT_ONCE, progress=progress)
     return {"effects": heads.matrix().tolist(), "logp": heads.baseline, "place": len(before)}
+
+
+def why(
+    kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, head: int | None, place: int, key: int
+) -> dict[str, Any]:
+    """Return `why`: the parts of the logit by which the step that wrote the token at `place` looked at `key`.
+
+    Without a layer or a head return `heads` instead: those that give the link most weight, as [layer, head, weight].
+
+    Raises:
+        OptionError: there is no such head or link.
+        CaptureError: the model's residual stream is not known.
+    """
+    from clearhead.capture import intervene
+    from clearhead.views.page.logit_parts import logit_parts
+
+    loaded = kept.loaded(wanted.model, tell)
+    text = text_of(loaded, wanted)
+    if not (text.prompt <= place < len(text.ids) and key < place):
+        raise OptionError(_("this link is not of the text as it stands. Point at a token of the answer again."))
+    record = _record(loaded, wanted, text, tell)
+    _check_head(record, layer, head)
+    if layer is None or head is None:
+        return {"heads": _strongest_heads(record, layer, place - 1, key)}
+    tell("why", 0, 0)
+    matrix = list(record.values())[layer]
+    off: Any = nullcontext()
+    if wanted.without and loaded.writer is not None:
+        off = intervene(loaded.writer, dict.fromkeys(wanted.without, "zero"))
+    with off:
+        return {"why": logit_parts(matrix, head, place - 1, key)}
+
+
+def _strongest_heads(record: "Record", layer: int | None, query: int, key: int) -> list[list[float]]:
+    """The heads of a layer, or of all, that give one link most weight: [layer, head, weight], largest first."""
+    links = [
+        [number, head, weight]
+        for number, matrix in enumerate(record.values())
+        if layer is None or number == layer
+        for head, weight in enumerate(matrix.rows(query, query + 1)[0, :, 0, key].tolist())
+    ]
+    return sorted(links, key=lambda link: -link[2])[:MOST_NAMED]
 
 
 def _record(loaded: "Loaded", wanted: WritingAsked, text: Text, tell: Tell) -> "Record":

@@ -21,29 +21,29 @@ function start(figure) {
   const question = asks.innerHTML;
   let asked = text, before = null;
 
-  const found = new Map(); // address -> the reply, or the one that is on its way
+  const replies = new Map(); // address -> the reply, or a promise of it
   const look = (layer, head, of = asked) => {
     const address = `/look.json?${new URLSearchParams({ text: of, token, layer, head })}`;
-    if (!found.has(address)) found.set(address, replyFrom(address));
-    found.get(address).catch(() => found.delete(address));
-    return found.get(address);
+    if (!replies.has(address)) replies.set(address, replyFrom(address));
+    replies.get(address).catch(() => replies.delete(address));
+    return replies.get(address);
   };
 
   function write(words, weights = null) {
     sentence.replaceChildren(...words.flatMap((word, place) => {
       const looks = word === token;
-      const one = Object.assign(document.createElement(looks || weights ? "span" : "button"), { className: `word${looks ? " q" : ""}`, textContent: word });
-      if (one.matches("button")) {
-        one.type = "button";
-        one.addEventListener("click", () => guess(place));
+      const element = Object.assign(document.createElement(looks || weights ? "span" : "button"), { className: `word${looks ? " q" : ""}`, textContent: word });
+      if (element.matches("button")) {
+        element.type = "button";
+        element.addEventListener("click", () => guess(place));
       }
       if (weights) {
         const step = Math.round(weights[place] * 8);
-        one.classList.add(`heat-${step}`);
-        if (weights[place] >= FEW) one.append(Object.assign(document.createElement("small"), { textContent: written(weights[place]) }));
-        if (word === to && asked !== text) one.classList.add("changed");
+        element.classList.add(`heat-${step}`);
+        if (weights[place] >= FEW) element.append(Object.assign(document.createElement("small"), { textContent: written(weights[place]) }));
+        if (word === to && asked !== text) element.classList.add("changed");
       }
-      return [one, " "];
+      return [element, " "];
     }));
   }
 
@@ -85,7 +85,7 @@ function start(figure) {
     const [layer, head] = figure.dataset.other.split(" ");
     const [was, now] = await Promise.all([look(layer, head, text), look(layer, head)]);
     // Among the two words that this is about: where the head looked before, and where it gained most.
-    const gained = now.weights.map((one, place) => (place === now.at || now.words[place] === to ? -1 : one - was.weights[place]));
+    const gained = now.weights.map((weight, place) => (place === now.at || now.words[place] === to ? -1 : weight - was.weights[place]));
     const place = gained.indexOf(Math.max(...gained));
     const old = was.words.indexOf(before.word);
     const shown = { layer, head, word: now.words[place], first: written(was.weights[place]), then: written(now.weights[place]), was: before.word, second: written(was.weights[old]), last: written(now.weights[old]) };

@@ -109,7 +109,7 @@ function progress({ doing, done, total }) {
 function draw(place, { key, payload }, state) {
   const answer = async (question) => {
     const reply = await (await fetch(`/lens/answer?${new URLSearchParams({ key, question: JSON.stringify(question) })}`)).json();
-    if (reply.error) say(reply.error, true);
+    if (reply.error && question.kind !== "why") say(reply.error, true); // that one is shown where it was asked
     return reply;
   };
   const model = plainModel({ ...(state || { ...payload.first, side: "query" }), payload }, answer);

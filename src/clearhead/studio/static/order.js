@@ -5,7 +5,7 @@ import { _ } from "./words.js";
 /** The rows in the order that their selects say. @param {HTMLElement} list */
 export function sorted(list) {
   const placeOf = (row) => Number(row.querySelector("select").value);
-  return [...list.children].sort((one, other) => placeOf(one) - placeOf(other));
+  return [...list.children].sort((a, b) => placeOf(a) - placeOf(b));
 }
 
 /** @param {HTMLElement} list */

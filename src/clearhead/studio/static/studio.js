@@ -123,8 +123,8 @@ function keysHere() {
   if (letters.length) rows.push([[_("%(first)s to %(last)s", { first: letters[0], last: letters.at(-1) })], _("Choose an option")]);
   for (const control of document.querySelectorAll("[data-key]")) {
     const keys = control.dataset.key.split(" ").filter((name) => controlFor(document, NAMED[name] ?? name) === control);
-    const what = control.getAttribute("aria-label") || control.childNodes[0].textContent;
-    if (keys.length) rows.push([keys.map((name) => name.replace("Control+", "Ctrl ")), what.trim()]);
+    const label = control.getAttribute("aria-label") || control.childNodes[0].textContent;
+    if (keys.length) rows.push([keys.map((name) => name.replace("Control+", "Ctrl ")), label.trim()]);
   }
   for (const figure of document.querySelectorAll("[data-keys-help]")) {
     rows.push(...figure.dataset.keysHelp.split(";").map((pair) => pair.split("=").map((part) => part.trim())).map(([key, what]) => [[key], what]));

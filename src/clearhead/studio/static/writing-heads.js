@@ -50,7 +50,7 @@ export function headGrid(run, { look, fork, off, at, matter }) {
     all.hidden = !without.length;
   }
 
-  /** @param {{effects: number[][], token: string}} found how much the log probability changes without each head */
+  /** @param {{effects: number[][], token: string}} ablation how much the log probability changes without each head */
   function paint({ effects, token }) {
     const most = Math.max(...effects.flat().map(Math.abs), 1e-9);
     effects.forEach((row, l) => row.forEach((value, h) => {

@@ -76,16 +76,16 @@ export class Run {
  * special tokens, are never put together. @param {Run} run @param {string} unit @returns {number[][]} */
 export function groups(run, unit) {
   /** @type {number[][]} */
-  const found = [];
+  const grouped = [];
   run.tokens.forEach((name, place) => {
-    const last = found[found.length - 1];
+    const last = grouped[grouped.length - 1];
     const before = last ? run.text(last) : "";
     const apart = !last || place === run.promptSize || run.special[place] || run.special[place - 1] || unit === "tokens"
       || (unit === "words" ? /^\s/.test(name) || /\S\s+$/.test(before) : before.includes("\n"));
-    if (apart) found.push([place]);
+    if (apart) grouped.push([place]);
     else last.push(place);
   });
-  return found;
+  return grouped;
 }
 
 /** What a group was written from, strongest first: the sum over the tokens of the other group, the mean over its own.
@@ -97,7 +97,14 @@ export function weightsOf(run, group, all, first) {
   return all.filter((to) => to[0] <= group[group.length - 1] && (first || to[0] > 0))
     .map((to) => ({ to, weight: steps.reduce((sum, place) => sum + to.reduce((part, key) => part + (key < place ? run.weight(place, key) : 0), 0), 0) / steps.length }))
     .filter(({ weight }) => weight > 0)
-    .sort((one, other) => other.weight - one.weight);
+    .sort((a, b) => b.weight - a.weight);
+}
+
+/** The link with the most weight between two groups: the place of the step's token, and of the one it looked at.
+ * @param {Run} run @param {number[]} group @param {number[]} to */
+export function strongestPair(run, group, to) {
+  const pairs = group.filter((place) => place >= run.promptSize).flatMap((place) => to.filter((key) => key < place).map((key) => ({ place, key, weight: run.weight(place, key) })));
+  return pairs.reduce((best, pair) => (pair.weight > best.weight ? pair : best));
 }
 
 /** How much a step looked back: at other tokens than the first and the query itself. @param {Run} run @param {number} place */

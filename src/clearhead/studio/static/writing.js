@@ -6,8 +6,9 @@ import { forget } from "./drafts.js";
 import { jsonLines } from "./lines.js";
 import { post, wait } from "./writing-request.js";
 import { effectsOf, headGrid } from "./writing-heads.js";
+import { whyView } from "./writing-why.js";
 import { saveLine } from "./writing-save.js";
-import { groups, Run, visible, weightsOf } from "./writing-text.js";
+import { groups, Run, strongestPair, visible, weightsOf } from "./writing-text.js";
 import { textView } from "./writing-view.js";
 import { _ } from "./words.js";
 
@@ -53,6 +54,7 @@ async function write(run, typed, signal) {
       if (!parts) build();
     } else if (line.token) run.add({ ...line.token, row: decode(line.token.row) });
     else if (line.doing) progress(line);
+    if (line.start) parts.why.clear();
     if (line.start || line.token) {
       say(run.note || "");
       show();
@@ -66,6 +68,7 @@ async function write(run, typed, signal) {
 function progress({ doing, done, total }) {
   const words = {
     waiting: _("Waiting for another text to be read."), loading: _("Loading the model, a few seconds."), writing: "",
+    why: _("Running the model once more over this text."),
     reading: total ? _("Reading: layer %(done)s of %(total)s.", { done, total }) : _("Reading."),
     heads: _("Switching off each head in turn: %(done)s of %(total)s.", { done, total }),
   };
@@ -176,6 +179,7 @@ function build() {
   const first = make("input", { type: "checkbox", checked: true, onchange: () => { state.first = first.checked; show(); } });
   const more = make("button", { type: "button", onclick: () => goOn() }, _("Go on"));
   const grid = headGrid(run, { look: through, fork, off: () => state.runs[1]?.without || [], at: () => state, matter });
+  const why = whyView({ busy, progress, request: () => request(state.runs[0]), at: () => state });
   const texts = make("div", { class: "write-texts" });
   const lens = make("a", { class: "button" }, _("Every head of this text"));
   const saves = saveLine(() => state.runs, () => texts.querySelector(".write-paper"));
@@ -186,8 +190,8 @@ function build() {
     make("div", { class: "write-tools" }, field(_("Units"), unit), field(_("Layer"), layer), field(_("Head"), head),
       make("label", { class: "write-field" }, first, " ", _("the first token, where heads rest"))),
     make("div", { class: "write-body" }, make("div", {}, texts, make("div", { class: "row" }, more, lens), saves), aside),
-    grid.element);
-  parts = { unit, layer, head, first, more, grid, texts, aside, lens, views: [] };
+    why.element, grid.element);
+  parts = { unit, layer, head, first, more, grid, texts, aside, why, lens, views: [] };
 }
 
 /** Draw what is there. */
@@ -232,7 +236,8 @@ function point() {
   const near = weightsOf(run, group, groups(run, state.unit), state.first);
   const seen = run.made.length ? run.text(group) : "";
   const list = near.slice(0, LIST).map(({ to, weight }) => make("li", {}, make("span", { class: "ch-pair" }, make("span", { class: "ch-k" }, visible(run.text(to)))),
-    make("span", { class: "ch-meter", "aria-hidden": "true" }, make("span", { style: { width: `${100 * Math.min(weight, 1)}%` } })), make("span", { class: "write-number" }, weight.toFixed(3))));
+    make("span", { class: "ch-meter", "aria-hidden": "true" }, make("span", { style: { width: `${100 * Math.min(weight, 1)}%` } })), make("span", { class: "write-number" }, weight.toFixed(3)),
+    make("button", { type: "button", class: "write-why", "aria-label": _("Why was “%(from)s” written from “%(to)s”?", { from: visible(seen), to: visible(run.text(to)) }), onclick: () => parts.why.ask(run, strongestPair(run, group, to)) }, _("Why?"))));
   const through = state.layer < 0 ? _("mean over all heads") : state.head < 0 ? _("mean over layer %(layer)s", { layer: state.layer }) : _("layer %(layer)s, head %(head)s", { layer: state.layer, head: state.head });
   parts.aside.replaceChildren(
     make("h3", {}, _("“%(token)s” was written from", { token: visible(seen) })),

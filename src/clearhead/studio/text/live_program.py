@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clearhead.studio.text.field_limits import LONGEST
 from clearhead.studio.text.translation import _
 
+COLUMNS = 64  # characters of a line of a program, in the column of a page
 FORM = "page-programs"
 
 
@@ -47,7 +48,7 @@ def printed(output: str) -> Markup:
 
 def editor(place: int, source: str) -> Markup:
     """Return the field with the program, and the buttons that run it, stop it and bring it back."""
-    rows = source.rstrip().count("\n") + 1
+    rows = sum(max(1, -(-len(line) // COLUMNS)) for line in source.rstrip().split("\n"))  # long lines wrap
     label, run = escape(_("Program, which you can change")), escape(_("Run"))
     return Markup(  # noqa: S704 — every value is escaped
         f'<textarea class="code" id="program-{place}" name="program-{place}" form="{FORM}" rows="{rows}" '

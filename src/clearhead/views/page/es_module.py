@@ -13,6 +13,7 @@ PARTS = (
     "paint.js",
     "map.js",
     "patches.js",
+    "why.js",
     "head.js",
     "attention.js",
 )  # a part comes after all it imports

@@ -13,6 +13,7 @@ from clearhead.errors import OptionError
 from clearhead.views.arrays import numbers
 from clearhead.views.checks import check_head
 from clearhead.views.page import long_texts
+from clearhead.views.page.logit_parts import logit_parts
 from clearhead.views.page.packing import pack
 from clearhead.views.page.tile import region, tile
 
@@ -30,13 +31,14 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
         reading: one text through one model.
         question: `layer`, `head`, and either `kind` "tile" with `rows` and `cols` (each [start, stop)) and `cells`
             (the most a side); or `kind` "links" or "row" with `token` and `side` ("query" or "key"); or `kind` "kl"
-            with `with`, another head as [layer, head], and `model` (0, or 1 for the second reading). Of a long text
-            also `part`.
+            with `with`, another head as [layer, head]; or `kind` "why" with `query` and `key`; and `model` (0, or 1 for
+            the second reading). Of a long text also `part`.
         second: another reading of as many tokens; a question with `model` 1 is about it.
     Returns:
         For a tile `map`, packed (1, r, c), the weights themselves where they fit, and `masked`; for links `links`, the
         strongest of the token as [query, key, weight]; for a row `row`, all its weights packed (1, n), of a picture
-        only; for kl `mean` and the `most` telling queries as [query, nats], None for infinite. Where that takes long,
+        only; for why `why`, the parts of a logit (logit_parts.py); for kl `mean` and the `most` telling queries as
+        [query, nats], None for infinite. Where that takes long,
         `parts`, and for a tile an outline with `few`, how many queries of each cell it was made from. A part of a tile
         is its rows of cells, of links and of kl the answer about its queries, for kl with their number, `queries`.
     Raises:
@@ -56,10 +58,12 @@ def answer(reading: "Reading", question: dict[str, Any], second: "Reading | None
         case "row" if about.grid is not None:
             weights = _line(matrix, head, _whole(question, "token"), question.get("side") == "key")
             return {"row": pack(weights[None], "u16", float(weights.max(initial=0.0)))}
+        case "why":
+            return {"why": logit_parts(matrix, head, _whole(question, "query"), _whole(question, "key"))}
         case "kl":
             return _kl(matrix, head, *_other(reading, second, question), _part(question))
         case kind:
-            raise OptionError(f"a question of kind {kind!r} cannot be answered. Ask for a tile, links or kl.")
+            raise OptionError(f"a question of kind {kind!r} cannot be answered. Ask for a tile, links, why or kl.")
 
 
 def _head(reading: "Reading", layer: int, head: int) -> Any:
@@ -109,7 +113,8 @@ def _line(matrix: Any, head: int, token: int, to_key: bool) -> Any:
         raise OptionError(f"there is no token {token}: there are {size}.")
     if not to_key and long_texts.parts(matrix, matrix.shape[2]) > 1:
         return numbers(long_texts.piece(matrix, head, slice(token, token + 1))[0, 0, 0])
-    return numbers(matrix[0, head, :, token] if to_key else matrix[0, head, token])
+    alone = long_texts.single(matrix, head)  # so that the normalisers of this head alone are computed
+    return numbers(alone[0, 0, :, token] if to_key else alone[0, 0, token])
 
 
 def _links(matrix: Any, head: int, token: int, to_key: bool, part: tuple[int, int] | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ const WATCHED = ["layer", "head", "token", "side"];
 function draw(model, el) {
   const raw = model.get("payload");
   if (!raw || !raw.layers || !raw.layers.length) {
-    const missed = raw?.missed?.map((one) => `${one.name}: ${one.reason}`).join("; ");
+    const missed = raw?.missed?.map((entry) => `${entry.name}: ${entry.reason}`).join("; ");
     el.replaceChildren(make("p", { class: "ch ch-note" }, missed ? _("No attention was captured. %(missed)s", { missed }) : _("There is no attention to show yet.")));
     return () => el.replaceChildren();
   }
@@ -31,7 +31,7 @@ function draw(model, el) {
   const heads = layers.map((layer) => layer.heads);
   const across = Math.max(...heads);
   const scores = { ...raw.scores, ...(raw.other?.kl ? { "KL divergence": apart(raw.other) } : {}) };
-  const [one, list, more] = ["ch-one", "ch-list", "ch-more"].map((name) => make("section", { class: name }));
+  const [large, list, more] = ["ch-one", "ch-list", "ch-more"].map((name) => make("section", { class: name }));
   list.setAttribute("aria-live", "polite");
   const root = make("div", { class: across === 1 && heads.length === 1 ? "ch ch-alone" : "ch", onkeydown: escape });
   el.replaceChildren(root);
@@ -60,7 +60,7 @@ function draw(model, el) {
   }
   const pin = (said) => {
     change({ pin: said });
-    one.querySelector(".ch-acts button").focus();
+    large.querySelector(".ch-acts button").focus();
   };
   const close = () => {
     const { layer, head } = state();
@@ -68,7 +68,7 @@ function draw(model, el) {
     cells[layer][head].focus();
   };
   const questions = asker(model);
-  const scene = { raw, layers, ask: questions.ask, tokens: raw.tokens, scores, root, one, list, more, state, change, close, colours: (ramp = "w") => colours[ramp], pinned, compared, pin };
+  const scene = { raw, layers, ask: questions.ask, tokens: raw.tokens, scores, root, large, list, more, state, change, close, colours: (ramp = "w") => colours[ramp], pinned, compared, pin };
 
   // -- the grid of heads
   /** @type {any[][]} */
@@ -115,7 +115,7 @@ function draw(model, el) {
     make("div", { class: "ch-body" },
       make("section", { class: "ch-heads", "aria-label": _("All heads"), style: { "--heads": String(across) } },
         axis, grid, scale),
-      one, list, more),
+      large, list, more),
     make("footer", { class: "ch-foot" }, make("p", { class: "ch-note ch-grid-keys" }, _("Arrow keys walk heads, Enter opens one, Escape closes.")),
       ...said.map((line) => make("p", { class: "ch-note" }, line))));
 
@@ -155,7 +155,7 @@ function draw(model, el) {
     const name = isOpen ? `${layer}.${head}` : "";
     if (name !== shown) {
       shown = name;
-      for (const part of [one, list, more]) part.replaceChildren();
+      for (const part of [large, list, more]) part.replaceChildren();
       if (isOpen) show = openHead(scene, layer, head);
     }
     if (isOpen) show(token >= 0 && token < layers[layer].shape[side === "key" ? 1 : 0] ? token : -1, side);

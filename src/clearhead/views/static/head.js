@@ -4,6 +4,7 @@ import { headMap } from "./map.js";
 import { at, isDense, isMasked, label, links, linksOf, resting, say, saySigned } from "./numbers.js";
 import { make } from "./paint.js";
 import { patchView } from "./patches.js";
+import { whyChart } from "./why.js";
 import { _ } from "./words.js";
 
 const LIST = 8;
@@ -22,21 +23,23 @@ const WORDS = {
   key: [_("key"), _("The token that is looked at. One column of the map.")],
 };
 
-/** Draw one head into `one`, `list` and `more`; returns what shows a token (-1: none).
+/** Draw one head into `large`, `list` and `more`; returns what shows a token (-1: none).
  * @param {any} scene @param {number} l @param {number} h */
 export function openHead(scene, l, h) {
-  const { layers, one, list, more, close } = scene;
+  const { layers, large: panel, list, more, close } = scene;
   const layer = layers[l];
   const all = links(layer, h);
   const pin = scene.pinned();
   const other = scene.compared(l, h);
   const map = headMap(scene, layer, l, h, other);
-  const lines = scene.raw.picture ? patchView(scene, layer, l, h) : tokenLines(scene, layer);
+  const reasons = make("div", { class: "ch-why", "aria-live": "polite" });
+  const why = scene.ask && !scene.raw.picture ? (link) => explainLink(scene, reasons, l, h, link) : null;
+  const lines = scene.raw.picture ? patchView(scene, layer, l, h) : tokenLines(scene, layer, why);
   const explain = (word) => explainWord(more, word);
   const alone = layers.length === 1 && layer.heads === 1;
   const name = alone ? layer.name : _("Layer %(layer)s, head %(head)s", { layer: l, head: h });
   const breadth = scene.scores.breadth?.values[l][h];
-  one.replaceChildren(
+  panel.replaceChildren(
     make("header", { class: "ch-head" },
       make("h2", {}, name),
       make("span", { class: "ch-acts" },
@@ -47,11 +50,11 @@ export function openHead(scene, l, h) {
       other ? make("p", { class: "ch-less" }, `${other.said} `, divergence(scene, l, h, other, explain))
         : pin === "other" ? make("p", { class: "ch-less" }, _("%(model)s has no such head over as many tokens.", { model: scene.raw.other.model }))
           : pin ? make("p", { class: "ch-less" }, _("Pinned. Open another head to see the difference.")) : null),
-    make("div", { class: "ch-pictures" }, map.element, lines.element));
+    make("div", { class: "ch-pictures" }, map.element, lines.element), reasons);
   more.replaceChildren(numbersTable(layer, h, other), definitions(), ...(scene.raw.text && !alone ? [howComputed(scene.raw, layer, h)] : []));
   const fill = (token, side, near, note = "") => {
     lines.show(token, side, near);
-    list.replaceChildren(strongest(layer, token, side, near.slice(0, LIST), explain, note));
+    list.replaceChildren(strongest(layer, token, side, near.slice(0, LIST), explain, note, why));
   };
   let latest = 0;
   return async (token, side) => {
@@ -60,28 +63,43 @@ export function openHead(scene, l, h) {
     fill(token, side, token >= 0 ? linksOf(layer, h, token, side) : all);
     if (token < 0 || isDense(layer) || !scene.ask) return;
     const question = { kind: "links", layer: l, head: h, token, side };
-    await inParts(scene.ask, question, () => turn === latest && list.isConnected, (found, done, total) => {
-      const best = found.flatMap((part) => part.links).sort((a, b) => b[2] - a[2]).slice(0, MOST_LINKS);
+    await inParts(scene.ask, question, () => turn === latest && list.isConnected, (parts, done, total) => {
+      const best = parts.flatMap((part) => part.links).sort((a, b) => b[2] - a[2]).slice(0, MOST_LINKS);
       const note = done < total ? _("Looking through the queries: %(done)s of %(total)s.", { done, total }) : "";
       fill(token, side, best.map(([from, to, weight]) => ({ from, to, weight })), note);
     });
   };
 }
 
+/** Fill `box` with the parts of one link's logit. @param {any} scene @param {HTMLElement} box
+ * @param {{from: number, to: number}} link */
+async function explainLink(scene, box, l, h, { from, to }) {
+  const name = `${from}.${to}`;
+  box.dataset.link = name;
+  box.replaceChildren(make("p", { class: "ch-note" }, _("Running the model once more over this text.")));
+  const answer = await scene.ask({ kind: "why", layer: l, head: h, query: from, key: to });
+  if (box.dataset.link !== name || !box.isConnected) return;
+  const { rows, cols } = scene.layers[l];
+  box.replaceChildren(answer?.why
+    ? whyChart(answer.why, { from: rows.tokens[from], to: cols.tokens[to], head: _("Layer %(layer)s, head %(head)s", { layer: l, head: h }) })
+    : make("p", { class: "ch-less" }, answer?.error ?? _("The studio does not answer. Try again.")));
+  box.scrollIntoView({ block: "nearest" });
+}
+
 /** Ask, and tell of each answer; what takes long comes in parts, asked for as long as it is wanted.
  * @param {(question: any) => Promise<any>} ask @param {any} question @param {() => boolean} wanted
- * @param {(found: any[], done: number, total: number) => void} tell */
+ * @param {(parts: any[], done: number, total: number) => void} tell */
 async function inParts(ask, question, wanted, tell) {
   const first = await ask(question);
   if (!wanted() || !first || first.error) return;
   if (!first.parts) return tell([first], 1, 1);
-  const found = [];
+  const parts = [];
   for (let part = 0; part < first.parts; part++) {
-    tell(found, part, first.parts);
-    found.push(await ask({ ...question, part: [part, first.parts] }));
-    if (!wanted() || !found[part] || found[part].error) return;
+    tell(parts, part, first.parts);
+    parts.push(await ask({ ...question, part: [part, first.parts] }));
+    if (!wanted() || !parts[part] || parts[part].error) return;
   }
-  tell(found, first.parts, first.parts);
+  tell(parts, first.parts, first.parts);
 }
 
 /** A number that leads to what it means. */
@@ -99,15 +117,15 @@ function divergence(scene, l, h, other, explain) {
   if (other.kl !== undefined) fill(other.kl);
   if (!scene.ask) return line;
   const question = { kind: "kl", layer: l, head: h, with: other.place, model: other.model };
-  setTimeout(() => inParts(scene.ask, question, () => line.isConnected, (found, done, total) => {
+  setTimeout(() => inParts(scene.ask, question, () => line.isConnected, (parts, done, total) => {
     if (done < total) {
       if (other.kl === undefined) line.textContent = _("KL divergence: %(done)s of %(total)s.", { done, total });
       return;
     }
     const large = (value) => value ?? Infinity;
-    const queries = found.reduce((sum, part) => sum + part.queries, 0);
-    const mean = found.reduce((sum, part) => sum + large(part.mean) * part.queries, 0) / queries;
-    fill(mean, found.flatMap((part) => part.most).sort((a, b) => large(b[1]) - large(a[1])).slice(0, MOST_TELLING));
+    const queries = parts.reduce((sum, part) => sum + part.queries, 0);
+    const mean = parts.reduce((sum, part) => sum + large(part.mean) * part.queries, 0) / queries;
+    fill(mean, parts.flatMap((part) => part.most).sort((a, b) => large(b[1]) - large(a[1])).slice(0, MOST_TELLING));
   }));
   return line;
 }
@@ -146,7 +164,7 @@ function howComputed(raw, layer, h) {
     make("p", { class: "ch-note" }, _("%(versions)s; no random number is drawn.", { versions }), " ", copy));
 }
 
-function strongest(layer, token, side, near, explain, note) {
+function strongest(layer, token, side, near, explain, note, why) {
   const { rows, cols } = layer;
   const here = { token: label((side === "query" ? rows : cols).tokens[token], 24) };
   const title = token < 0 ? _("Strongest links of this head")
@@ -155,19 +173,20 @@ function strongest(layer, token, side, near, explain, note) {
   const key = (link) => make("span", { class: "ch-k", title: cols.tokens[link.to] }, label(cols.tokens[link.to]));
   const pair = (link) => (token < 0 ? [query(link), "→", key(link), make("small", {}, `${rows.place(link.from)} → ${cols.place(link.to)}`)]
     : side === "query" ? [key(link), make("small", {}, String(cols.place(link.to)))] : [query(link), make("small", {}, String(rows.place(link.from)))]);
+  const reason = (link, act) => make("button", { type: "button", class: "ch-asks", "aria-label": _("Why does “%(from)s” look at “%(to)s”?", { from: label(rows.tokens[link.from]), to: label(cols.tokens[link.to]) }), onclick: () => act(link) }, _("Why?"));
   const items = near.map((link) => make("li", {},
     make("span", { class: "ch-pair" }, ...pair(link)),
     make("span", { class: "ch-meter", "aria-hidden": "true" }, make("span", { style: { width: `${100 * Math.min(link.weight, 1)}%` } })),
-    number("weight", say(link.weight), explain)));
+    number("weight", say(link.weight), explain), why && reason(link, why)));
   const nothing = isDense(layer) ? _("No weight: this token is masked out here.") : _("No link of this token was kept in this page.");
-  return make("div", {}, make("h3", {}, title), items.length ? make("ol", {}, ...items) : note ? null : make("p", { class: "ch-note" }, nothing),
+  return make("div", {}, make("h3", {}, title), items.length ? make("ol", { class: why ? "ch-explained" : null }, ...items) : note ? null : make("p", { class: "ch-note" }, nothing),
     note ? make("p", { class: "ch-note" }, note) : null);
 }
 
 // ---- two lines of tokens -------------------------------------------------------------------------------------
 
 /** A very long text shows a window of its tokens, moved by buttons or by pointing elsewhere. */
-function tokenLines(scene, layer) {
+function tokenLines(scene, layer, why) {
   const { state, change } = scene;
   const { rows, cols } = layer;
   const [queries, keys] = layer.shape;
@@ -217,7 +236,7 @@ function tokenLines(scene, layer) {
     if (token >= 0 && !button(side, token)) turn(token - size / 2);
     const drawn = (token < 0 ? resting(near, most) : near).filter((link) => link.weight * LINK_WIDTH > 0.1);
     const inSight = (place) => place >= start && place < start + size;
-    svg.replaceChildren(...drawn.filter((link) => inSight(link.from) || inSight(link.to)).map((link) => curve(link, start)));
+    svg.replaceChildren(...drawn.filter((link) => inSight(link.from) || inSight(link.to)).map((link) => curve(link, start, why)));
     box.classList.toggle("ch-pointed", token >= 0);
     const lit = new Set(near.slice(0, LIST).map((link) => (side === "query" ? link.to : link.from)));
     for (const node of box.querySelectorAll(".ch-token")) {
@@ -239,9 +258,10 @@ function tokenLines(scene, layer) {
   };
 }
 
-function curve(link, start) {
+function curve(link, start, why) {
   const [y, to, inset] = [(link.from - start + 0.5) * ROW, (link.to - start + 0.5) * ROW, 2];
   return make("svg:path", {
+    ...(why ? { class: "ch-asked", onclick: () => why(link) } : {}),
     d: `M${inset} ${y}C${GAP / 2} ${y} ${GAP / 2} ${to} ${GAP - inset} ${to}`,
     "vector-effect": "non-scaling-stroke", "stroke-width": Math.max(LINK_WIDTH * link.weight, 0.2).toFixed(2),
   });

@@ -67,25 +67,25 @@ export function headMap(scene, layer, l, h, pinned) {
     const tile = ([layer, head], model, part) => scene.ask({ kind: "tile", model, layer, head, rows: asked.rows, cols: asked.cols, cells: CELLS, part });
     const both = (part = null) => Promise.all([tile([l, h], 0, part), pinned && tile(pinned.place, pinned.model, part)]);
     if (!wanted()) return;
-    const found = await both();
-    if (!wanted() || !found[0]?.map || (pinned && !found[1]?.map)) return;
-    const maps = found.map((one) => one && decode(one.map));
-    const masked = found[0].masked?.data ? decode(found[0].masked) : found[0].masked;
+    const replies = await both();
+    if (!wanted() || !replies[0]?.map || (pinned && !replies[1]?.map)) return;
+    const maps = replies.map((reply) => reply && decode(reply.map));
+    const masked = replies[0].masked?.data ? decode(replies[0].masked) : replies[0].masked;
     const show = () => {
       const block = pinned ? subtract(maps[0], maps[1]) : maps[0];
       draw(block, masked, roundUp(topOf(block, 0)));
     };
     show();
-    const total = found[0].parts || 1;
+    const total = replies[0].parts || 1;
     if (total < 2) return;
     const exact = maps.map((map) => map && { ...map, scale: 1, values: Float32Array.from(map.values, (value) => value * map.scale) });
     for (let part = 0; part < total; part++) {
       working.textContent = _("In outline; worked out: %(done)s of %(total)s.", { done: part, total });
       const rows = await both([part, total]);
       if (!wanted() || !rows[0]?.map || (pinned && !rows[1]?.map)) return;
-      rows.forEach((one, i) => {
-        if (!one) return;
-        const { values, scale } = decode(one.map);
+      rows.forEach((reply, i) => {
+        if (!reply) return;
+        const { values, scale } = decode(reply.map);
         exact[i].values.set(Float32Array.from(values, (value) => value * scale), part * values.length);
       });
       maps.splice(0, 2, ...exact);

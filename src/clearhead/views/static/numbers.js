@@ -13,7 +13,7 @@
 export function decode(packed) {
   const bytes = Uint8Array.from(atob(packed.data), (letter) => letter.charCodeAt(0));
   if (packed.type === "bits") {
-    const size = packed.shape.reduce((one, other) => one * other, 1);
+    const size = packed.shape.reduce((size, length) => size * length, 1);
     return { shape: packed.shape, scale: 1, top: 1, values: Uint8Array.from({ length: size }, (_, i) => (bytes[i >> 3] >> (7 - (i & 7))) & 1) };
   }
   const Kind = { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array }[packed.type];
@@ -71,10 +71,10 @@ export function maskOf(masked, head) {
   return { ...oneHead(masked, head), shape: masked.shape.slice(1) };
 }
 
-/** One map less another of the same shape: a block with values of either sign. @param {Block} one @param {Block} other */
-export function subtract(one, other) {
-  const values = Float32Array.from(one.values, (value, i) => value * one.scale - other.values[i] * other.scale);
-  return { shape: one.shape, scale: 1, top: Math.max(one.top, other.top), values, signed: true };
+/** One map less another of the same shape: a block with values of either sign. @param {Block} minuend @param {Block} subtrahend */
+export function subtract(minuend, subtrahend) {
+  const values = Float32Array.from(minuend.values, (value, i) => value * minuend.scale - subtrahend.values[i] * subtrahend.scale);
+  return { shape: minuend.shape, scale: 1, top: Math.max(minuend.top, subtrahend.top), values, signed: true };
 }
 
 /** A round number at or above the largest weight, for the end of a scale bar. @param {number} top */
@@ -113,14 +113,14 @@ export const isDense = (layer) => layer.map.shape[1] === layer.shape[0] && layer
 export function links(layer, head) {
   const { stride, weights, keys } = layer.links;
   const [, rows, count] = weights.shape;
-  const found = [];
+  const links = [];
   for (let row = 0; row < rows; row++) {
     for (let i = 0; i < count; i++) {
       const weight = at(weights, head, row, i);
-      if (weight > 0) found.push({ from: row * stride, to: at(keys, head, row, i), weight });
+      if (weight > 0) links.push({ from: row * stride, to: at(keys, head, row, i), weight });
     }
   }
-  return found.sort((a, b) => b.weight - a.weight);
+  return links.sort((a, b) => b.weight - a.weight);
 }
 
 /** The links of one token, strongest first: exact where every weight is at hand, else among those kept.
@@ -179,14 +179,14 @@ function span(start, size, count) {
 /** A view `factor` times as wide, with the point at (y, x) of the old one (0 to 1) kept in its place.
  * @param {Layer} layer @param {View} view @returns {View} */
 export function zoom(layer, view, factor, y, x) {
-  const one = ([start, stop], part, count) => span(start + (stop - start) * part * (1 - factor), (stop - start) * factor, count);
-  return { rows: one(view.rows, y, layer.shape[0]), cols: one(view.cols, x, layer.shape[1]) };
+  const moved = ([start, stop], part, count) => span(start + (stop - start) * part * (1 - factor), (stop - start) * factor, count);
+  return { rows: moved(view.rows, y, layer.shape[0]), cols: moved(view.cols, x, layer.shape[1]) };
 }
 
 /** A view moved by shares of itself. @param {Layer} layer @param {View} view @returns {View} */
 export function move(layer, view, down, right) {
-  const one = ([start, stop], part, count) => span(start + (stop - start) * part, stop - start, count);
-  return { rows: one(view.rows, down, layer.shape[0]), cols: one(view.cols, right, layer.shape[1]) };
+  const moved = ([start, stop], part, count) => span(start + (stop - start) * part, stop - start, count);
+  return { rows: moved(view.rows, down, layer.shape[0]), cols: moved(view.cols, right, layer.shape[1]) };
 }
 
 /** A head as it is at hand: from what was worked out of it whole, else from its layer. @param {Layer} layer @returns {any} */

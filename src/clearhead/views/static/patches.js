@@ -81,10 +81,10 @@ export function patchView(scene, layer, l, h) {
   async function show(token, side, near) {
     const now = ++turn;
     if (token < 0) {
-      for (const one of Object.values(sides)) {
-        paintOver(one, null, 1);
-        one.mark.hidden = true;
-        one.box.classList.remove("ch-told");
+      for (const side of Object.values(sides)) {
+        paintOver(side, null, 1);
+        side.mark.hidden = true;
+        side.box.classList.remove("ch-told");
       }
       return scale.replaceChildren();
     }
@@ -92,9 +92,9 @@ export function patchView(scene, layer, l, h) {
     for (const link of near) values[side === "key" ? link.from : link.to] = link.weight;
     fill(token, side, values);
     if (isDense(layer) || !scene.ask) return;
-    const found = await scene.ask({ kind: "row", layer: l, head: h, token, side });
-    if (!found?.row || now !== turn) return;
-    const block = decode(found.row);
+    const reply = await scene.ask({ kind: "row", layer: l, head: h, token, side });
+    if (!reply?.row || now !== turn) return;
+    const block = decode(reply.row);
     fill(token, side, Float32Array.from(block.values, (value) => value * block.scale));
   }
 

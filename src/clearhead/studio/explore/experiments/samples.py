@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from clearhead.studio.explore.line_chart import short_number
+from clearhead.studio.explore.experiments.line_chart import short_number
 from clearhead.studio.text.translation import _
 
 Samples = Sequence[float]  # one number a seed, in the order of the seeds

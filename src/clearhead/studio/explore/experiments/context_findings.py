@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from clearhead.studio.explore.experiment import SIDE, TIME, Column, Finding, Guess, band, change
-from clearhead.studio.explore.samples import Direction
+from clearhead.studio.explore.experiments.experiment import SIDE, TIME, Column, Finding, Guess, band, change
+from clearhead.studio.explore.experiments.samples import Direction
 from clearhead.studio.text.translation import mark
 
 

@@ -10,11 +10,11 @@ from fastapi.responses import HTMLResponse, StreamingResponse
 
 from clearhead import sandbox
 from clearhead.errors import SandboxError
-from clearhead.studio.explore.experiment import Experiment
-from clearhead.studio.explore.experiment_findings import FINDINGS
-from clearhead.studio.explore.experiment_programs import EXPERIMENTS, SEEDS, program
-from clearhead.studio.explore.line_chart import line_chart, short_number
-from clearhead.studio.explore.samples import SampleRange, Samples
+from clearhead.studio.explore.experiments.experiment import Experiment
+from clearhead.studio.explore.experiments.findings import FINDINGS
+from clearhead.studio.explore.experiments.line_chart import line_chart, short_number
+from clearhead.studio.explore.experiments.programs import EXPERIMENTS, SEEDS, program
+from clearhead.studio.explore.experiments.samples import SampleRange, Samples
 from clearhead.studio.learn import home, path, topic
 from clearhead.studio.text import formatting
 from clearhead.studio.text.field_limits import index_in

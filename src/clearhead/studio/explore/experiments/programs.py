@@ -1,20 +1,25 @@
 """The experiments: each is a program that measures one point, run confined on this machine on request.
 
 A program reads its point from `x`, its seed from `seed` and its settings by name, and stores a dict of measured numbers
-in `found`. It runs once for each of `SEEDS`, so that the findings can tell a change from chance.
+in `found`. It runs once for each of `SEEDS`, after `setup` if there is one, so that the findings can tell a change from
+chance.
 """
 
 from collections.abc import Mapping
 from textwrap import indent
 
-from clearhead.studio.explore.context_programs import CACHE, DROPOUT, POSITIONS, WINDOW
-from clearhead.studio.explore.experiment import Experiment, Setting
+from clearhead.studio.explore.experiments.context_programs import CACHE, DROPOUT, POSITIONS, WINDOW
+from clearhead.studio.explore.experiments.experiment import Experiment, Setting
+from clearhead.studio.explore.experiments.layers import LAYER_EXPERIMENTS
+from clearhead.studio.explore.experiments.models import MODEL_EXPERIMENTS
+from clearhead.studio.explore.experiments.vectors import VECTOR_EXPERIMENTS
 from clearhead.studio.text.translation import mark
 
 SEEDS = range(5)
 _EACH = """
 import json
 @given
+@setup
 seeds = []
 for seed in @seeds:
 @program
@@ -157,7 +162,13 @@ found = {
 )
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    experiment.id: experiment for experiment in (HEADS, SCALE, LENGTH, HARD, WINDOW, POSITIONS, CACHE, DROPOUT)
+    experiment.id: experiment
+    for experiment in (
+        *(HEADS, SCALE, LENGTH, HARD, WINDOW, POSITIONS, CACHE, DROPOUT),
+        *VECTOR_EXPERIMENTS,
+        *LAYER_EXPERIMENTS,
+        *MODEL_EXPERIMENTS,
+    )
 }
 
 
@@ -165,4 +176,9 @@ def program(experiment: Experiment, values: Mapping[str, float]) -> str:
     """Return the source that measures one point: the experiment's program, once for each seed."""
     given = "".join(f"{name} = {value}\n" for name, value in values.items())
     repeated = indent(experiment.program.strip() + "\nseeds.append(found)", "    ")
-    return _EACH.replace("@given", given).replace("@seeds", repr(SEEDS)).replace("@program", repeated)
+    return (
+        _EACH.replace("@given", given)
+        .replace("@setup", experiment.setup.strip())
+        .replace("@seeds", repr(SEEDS))
+        .replace("@program", repeated)
+    )

@@ -1,6 +1,6 @@
 """Experiments on what surrounds one softmax: a window, positions, a cache of keys and values, dropout."""
 
-from clearhead.studio.explore.experiment import Experiment, Setting
+from clearhead.studio.explore.experiments.experiment import Experiment, Setting
 from clearhead.studio.text.translation import mark
 
 WINDOW = Experiment(

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 
-from clearhead.studio.explore.context_findings import CONTEXT_FINDINGS
-from clearhead.studio.explore.experiment import SIDE, TIME, Column, Finding, Guess, band, change
-from clearhead.studio.explore.samples import Change, Direction, SampleRange
+from clearhead.studio.explore.experiments.context_findings import CONTEXT_FINDINGS
+from clearhead.studio.explore.experiments.experiment import SIDE, TIME, Column, Finding, Guess, band, change
+from clearhead.studio.explore.experiments.layers import LAYER_FINDINGS
+from clearhead.studio.explore.experiments.models import MODEL_FINDINGS
+from clearhead.studio.explore.experiments.samples import Change, Direction, SampleRange
+from clearhead.studio.explore.experiments.vectors import VECTOR_FINDINGS
 from clearhead.studio.text.translation import _, mark
 
 
@@ -240,4 +243,7 @@ FINDINGS: Mapping[str, Finding] = {
         _hard,
     ),
     **CONTEXT_FINDINGS,
+    **VECTOR_FINDINGS,
+    **LAYER_FINDINGS,
+    **MODEL_FINDINGS,
 }

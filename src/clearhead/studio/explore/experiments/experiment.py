@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from clearhead.studio.explore.samples import Change, Direction, Samples
+from clearhead.studio.explore.experiments.samples import Change, Direction, Samples
 from clearhead.studio.text.translation import _
 
 # Key of `found` -> the numbers of every seed at each point, from the first point to the last. "x" is the points.
@@ -44,6 +44,7 @@ class Experiment:
 
     Attributes:
         x: what the points are, in words. points: measured from left to right.
+        setup: runs once, before the program, which runs once for each seed.
         charts: what a picture shows, with its unit -> its keys of `found`, and their names where there are two.
     """
 
@@ -55,6 +56,12 @@ class Experiment:
     settings: Sequence[Setting]
     charts: Mapping[str, Mapping[str, str]]
     program: str
+    setup: str = ""
+
+    @property
+    def source(self) -> str:
+        """The setup and the program, as they are shown."""
+        return "\n\n".join(part.strip() for part in (self.setup, self.program) if part)
 
     @property
     def columns(self) -> dict[str, str]:

@@ -1,0 +1,57 @@
+// Lanes of two vectors in another order, which is known when it is compiled: __builtin_shufflevector, which gcc 12 and
+// clang share, takes every lane's number as an argument of its own.
+#pragma once
+#include "vector/vector.h"
+
+namespace clearhead {
+namespace {
+
+template <int... Lane>
+struct LaneNumbers {};
+
+template <int N, int... Lane>
+struct CountLanes : CountLanes<N - 1, N - 1, Lane...> {};
+
+template <int... Lane>
+struct CountLanes<0, Lane...> {
+  using Numbers = LaneNumbers<Lane...>;
+};
+
+template <class Order, int... Lane>
+inline __attribute__((always_inline)) Vec shuffle(Vec a, Vec b, LaneNumbers<Lane...>) {
+  return __builtin_shufflevector(a, b, Order::from(Lane)...);
+}
+
+// Lane l is that of number Order::from(l) in a and b side by side.
+template <class Order>
+inline __attribute__((always_inline)) Vec shuffle(Vec a, Vec b) {
+  return shuffle<Order>(a, b, typename CountLanes<LANES>::Numbers{});
+}
+
+// The rows i and i + H of Eklundh's transposition after the squares of side H off the diagonal were swapped.
+template <int H>
+struct UpperSquares {
+  static constexpr int from(int l) { return l & H ? LANES + l - H : l; }
+};
+template <int H>
+struct LowerSquares {
+  static constexpr int from(int l) { return l & H ? LANES + l : l + H; }
+};
+
+struct EvenLanes {
+  static constexpr int from(int l) { return 2 * l; }
+};
+struct OddLanes {
+  static constexpr int from(int l) { return 2 * l + 1; }
+};
+
+// a[0], b[0], a[1], b[1], …: the first half of that, and the second.
+struct InterleavedLow {
+  static constexpr int from(int l) { return l / 2 + l % 2 * LANES; }
+};
+struct InterleavedHigh {
+  static constexpr int from(int l) { return LANES / 2 + l / 2 + l % 2 * LANES; }
+};
+
+}  // namespace
+}  // namespace clearhead

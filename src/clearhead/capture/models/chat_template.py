@@ -1,0 +1,55 @@
+"""Chat templates: programs in Jinja that come with a model. They run in the sandbox, where a loop has an end."""
+
+import json
+from typing import Any, Final
+
+from clearhead import sandbox
+from clearhead.capture.models.loading import Loaded
+from clearhead.errors import ModelError
+from clearhead.messages import message
+
+LIMITS: Final = sandbox.Limits(seconds=5.0, memory=256 * sandbox.MIB, output=8 * sandbox.MIB, disk=sandbox.MIB)
+_RENDERER: Final = "transformers.utils.chat_template_utils"
+_PROGRAM: Final = f"""
+import json
+from {_RENDERER} import render_jinja_template
+with open("given") as file:
+    given = json.load(file)
+(text,), _ = render_jinja_template(
+    conversations=[given["turns"]], chat_template=given["template"], add_generation_prompt=True, **given["tokens"]
+)
+"""
+
+
+def as_message(loaded: Loaded, prompt: str) -> str:
+    """Return a prompt in the chat template of a model, as the message of a user, up to where the answer begins.
+
+    Where this machine confines nothing, the template runs in this process, without a limit.
+
+    Raises:
+        ModelError: the template raises an error, or takes more than `LIMITS`.
+    """
+    turns = [{"role": "user", "content": prompt}]
+    tokenizer = loaded.tokenizer
+    if not sandbox.available():
+        return str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+    given = {"turns": turns, "template": tokenizer.get_chat_template(), "tokens": _special_tokens(tokenizer)}
+    outcome = sandbox.run(
+        _PROGRAM, files=[("given", json.dumps(given).encode())], limits=LIMITS, want=[("text", "")],
+        preload=(_RENDERER,), owner="chat template",
+    )  # fmt: skip
+    if outcome.stopped:
+        raise ModelError(
+            message(
+                "the chat template of %(model)s takes too much %(resource)s. Let it continue the text instead.",
+                model=loaded.name,
+                resource=outcome.stopped,
+            )
+        )
+    if outcome.raised:
+        raise ValueError(f"its chat template: {outcome.raised.message}")
+    return outcome.values["text"]
+
+
+def _special_tokens(tokenizer: Any) -> dict[str, Any]:
+    return {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}

@@ -1,0 +1,83 @@
+"""Where a sequence lies: which positions each rank holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+from clearhead.errors import OptionError, ShapeError
+
+CONTIGUOUS, ZIGZAG = "contiguous", "zigzag"
+PLACEMENTS = (CONTIGUOUS, ZIGZAG)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive positions that a rank holds, and where they lie in its tensor.
+
+    Attributes:
+        first: the position of the first.
+        local: where they lie on the sequence axis of the rank's own tensor.
+    """
+
+    first: int
+    local: slice
+
+    @property
+    def positions(self) -> slice:
+        """The positions in the whole sequence."""
+        return slice(self.first, self.first + self.local.stop - self.local.start)
+
+
+def pieces(placement: str, lengths: Sequence[int]) -> list[list[Piece]]:
+    """The pieces of each rank, in the order in which its tensor holds them.
+
+    Args:
+        placement: "contiguous": rank r holds the r-th run of positions, and lengths may differ. "zigzag": of 2n runs of
+            one length rank r holds run r and run 2n-1-r, so that under a causal mask each rank has the same work.
+        lengths: how many positions each rank holds.
+    Raises:
+        OptionError: no placement has this name.
+        ShapeError: zigzag needs equal, even lengths.
+
+    Example:
+        >>> [[part.first for part in rank] for rank in pieces("zigzag", [4, 4, 4])]
+        [[0, 10], [2, 8], [4, 6]]
+    """
+    if placement not in PLACEMENTS:
+        raise OptionError(f"placement={placement!r} is not known. Use {' or '.join(map(repr, PLACEMENTS))}.")
+    if placement == CONTIGUOUS:
+        starts = accumulate([0, *lengths[:-1]])
+        return [[Piece(start, slice(0, length))] for start, length in zip(starts, lengths, strict=True)]
+    if len(set(lengths)) > 1 or lengths[0] % 2:
+        raise ShapeError(
+            f"the ranks hold {', '.join(map(str, lengths))} positions; zigzag needs one even length on all of them. "
+            f"Pad the sequence to a multiple of {2 * len(lengths)}, or use placement='contiguous'."
+        )
+    half, runs = lengths[0] // 2, 2 * len(lengths)
+    lower, upper = slice(0, half), slice(half, 2 * half)
+    return [[Piece(rank * half, lower), Piece((runs - 1 - rank) * half, upper)] for rank in range(len(lengths))]
+
+
+def positions(parts: Sequence[Piece]) -> Tensor:
+    """The positions that a rank holds, int64, in the order of its tensor.
+
+    >>> positions(pieces("zigzag", [4, 4])[0]).tolist()
+    [0, 1, 6, 7]
+    """
+    runs = [torch.arange(part.positions.start, part.positions.stop, device="cpu") for part in parts]
+    return torch.cat(runs) if runs else torch.empty(0, dtype=torch.int64, device="cpu")
+
+
+def split_evenly(length: int, ranks: int) -> list[int]:
+    """How many positions each rank gets, as torch's Shard gives them: ceil(length / ranks) until none are left.
+
+    >>> split_evenly(7, 3), split_evenly(4, 3)
+    ([3, 3, 1], [2, 2, 0])
+    """
+    each = -(-length // ranks)
+    return [max(0, min(each, length - rank * each)) for rank in range(ranks)]

@@ -1,0 +1,218 @@
+"""Ring attention: queries stay, keys and values travel, and the parts of each row are merged by their lse.
+
+Exact, forward and backward. While a rank computes with one part of the keys, the next one is on its way.
+Source: Liu, Zaharia and Abbeel 2023 (ring attention); Milakov and Gimelshein 2018 (merging by lse).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from clearhead.distributed.call import Block, Call
+from clearhead.distributed.exchange import GRADIENTS, around
+from clearhead.kernels import Gradients, Problem, Result
+from clearhead.kernels.autograd import forward as kernel_forward
+from clearhead.kernels.native.call import lse_dtype, wide
+from clearhead.kernels.plan import choose
+from clearhead.spec import FIELDS, TENSORS, Attention, Axes
+
+
+def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Result:
+    """Compute this rank's rows, differentiably.
+
+    Args:
+        query: (B, H, L_r, D), this rank's.
+        key, value: (B, H_kv, S_r, D or E), this rank's.
+        attention: of this rank's queries over all keys.
+    Memory: O(inputs + outputs), and the keys and values of two more ranks.
+    """
+    attention = attention.join_biases()
+    tensors = attention.tensor_list()
+    if Problem(query, key, value, attention).learns():
+        out, lse = _Ring.apply(call, attention.without_tensors(), query, key, value, *tensors)
+    else:
+        out, lse = forward(call, query, key, value, attention)
+    return Result(out, lse.to(wide(query.dtype)))
+
+
+def forward(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> tuple[Tensor, Tensor]:
+    """This rank's output and lse, with all digits that `backward` needs; without a graph."""
+    parts = attention.change(sinks=None)
+    total = Merged(query, value.shape[-1])
+    with torch.no_grad():
+        for owner, both in around(call.ranks, _side_by_side(key, value), call.shapes(call.width + call.value_width)):
+            for block in call.blocks(parts, owner):
+                result = kernel_forward(_problem(call, query, both, block), call.kernel)
+                total.add(block.rows, result.out, result.lse)
+        return total.result(attention.sinks)
+
+
+class Merged:
+    """Output and lse of rows whose keys come in parts."""
+
+    def __init__(self, query: Tensor, width: int) -> None:
+        self._dtype = query.dtype
+        self._out = query.new_zeros((*query.shape[:3], width), dtype=wide(query.dtype))
+        self._lse = query.new_full(query.shape[:3], -torch.inf, dtype=_lse_dtype(query))
+
+    def add(self, rows: slice, out: Tensor, lse: Tensor) -> None:
+        """Add what some rows found in more keys."""
+        before, lse = self._lse[:, :, rows], lse.to(self._lse.dtype)
+        after = torch.logaddexp(before, lse)
+        part = self._out[:, :, rows]
+        part.mul_(_share(before, after)).add_(out * _share(lse, after))
+        self._lse[:, :, rows] = after
+
+    def result(self, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Output in query's dtype and lse, once every part is there."""
+        if sinks is not None:
+            before = self._lse
+            self._lse = torch.logaddexp(before, sinks.to(before.dtype)[:, None])
+            self._out = self._out * _share(before, self._lse)
+        return self._out.to(self._dtype), self._lse
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    """exp(part - whole) beside an output, 0 where the part is empty."""
+    return torch.where(part == -torch.inf, 0.0, torch.exp(part - whole))[..., None]
+
+
+class _Ring(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: Call, numbers: Attention, query: Tensor, key: Tensor, value: Tensor, *tensors: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        out, lse = forward(call, query, key, value, numbers.with_tensors(tensors))
+        ctx.call, ctx.numbers = call, numbers
+        ctx.learning = [name for name, needed in zip(TENSORS, ctx.needs_input_grad[5:], strict=True) if needed]
+        ctx.save_for_backward(out, lse, query, key, value, *tensors)
+        ctx.set_materialize_grads(False)
+        return out, lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
+        out, lse, query, key, value, *tensors = ctx.saved_tensors
+        grad_out = torch.zeros_like(out) if grad_out is None else grad_out
+        return None, None, *backward(
+            ctx.call, (query, key, value), ctx.numbers.with_tensors(tensors), ctx.learning, Result(out, lse),
+            grad_out, grad_lse,
+        )  # fmt: skip
+
+
+def backward(
+    call: Call,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    attention: Attention,
+    learning: list[str],
+    result: Result,
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+) -> list[Tensor | None]:
+    """The gradients of query, key, value and of the attention's tensors, in the order of TENSORS.
+
+    Keys and values go around once more; their gradients travel one step behind them, and arrive where they belong.
+    Those of an (H,) tensor are this rank's part: the sum over ranks is the whole.
+    """
+    query, key, value = inputs
+    ranks, dtype = call.ranks, wide(query.dtype)
+    grad_query = torch.zeros_like(query, dtype=dtype, memory_format=torch.contiguous_format)
+    own = {name: torch.zeros_like(getattr(attention, name), dtype=dtype) for name in learning}
+    parts = attention.change(sinks=None)
+    shapes = call.shapes(call.width + call.value_width)
+    behind = None  # the gradients that come with the keys of the next step
+    transfer = None
+    for owner, both in around(ranks, _side_by_side(key, value), shapes):
+        grad_both = torch.zeros_like(both, dtype=dtype)
+        for block in call.blocks(parts, owner):
+            problem = _learning(_problem(call, query, both, block), learning)
+            whole = Result(result.out[:, :, block.rows], result.lse[:, :, block.rows])
+            upstream = None if grad_lse is None else grad_lse[:, :, block.rows]
+            grads = _of_some_keys(call, problem, whole, grad_out[:, :, block.rows], upstream)
+            grad_query[:, :, block.rows] += grads.query
+            grad_both[:, :, block.keys, : call.width] += grads.key
+            grad_both[:, :, block.keys, call.width :] += grads.value
+            for name in learning:
+                if name != "sinks":
+                    _target(own[name], name, block).add_(grads.attention[name])
+        if transfer is not None and behind is not None:
+            transfer.wait()
+            grad_both += behind
+        behind = grad_both.new_empty(shapes[(owner - 1) % ranks.size])
+        transfer = ranks.start(ranks.rank + 1, grad_both, ranks.rank - 1, behind, GRADIENTS) if ranks.size > 1 else None
+    if transfer is not None and behind is not None:
+        transfer.wait()
+        grad_both = behind
+    if "sinks" in own:
+        own["sinks"] = _sink_gradient(attention.tensors()["sinks"], result, grad_out, grad_lse)
+    grads_both = (grad_both[..., : call.width].to(key.dtype), grad_both[..., call.width :].to(value.dtype))
+    return [grad_query.to(query.dtype), *grads_both, *(_typed(own, attention, name) for name in TENSORS)]
+
+
+def _of_some_keys(call: Call, problem: Problem, whole: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
+    """The gradients of a problem that has some of the rows' keys, from the rows' whole output and lse.
+
+    A kernel that takes the sum of dO · O from the whole row is given it. For others these keys are an attention of
+    their own, of whose output the row has the share exp(own lse - whole lse).
+    """
+    kernel = choose(problem, call.kernel)[0]
+    if kernel.takes_some_keys(problem):
+        return kernel.backward(problem, whole, grad_out, grad_lse)
+    own = kernel.forward(problem)
+    share = _share(own.lse.to(whole.lse.dtype), whole.lse)
+    towards = (grad_out.to(whole.lse.dtype) * (own.out.to(whole.lse.dtype) - whole.out.to(whole.lse.dtype))).sum(-1)
+    if grad_lse is not None:
+        towards = towards + grad_lse
+    own_grad_lse = (towards * share[..., 0]).to(wide(problem.query.dtype))
+    return kernel.backward(problem, own, (grad_out * share).to(grad_out.dtype), own_grad_lse)
+
+
+def _sink_gradient(sinks: Tensor, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Tensor:
+    """(H,): a sink takes weight exp(sink - lse) and gives no value."""
+    lse = result.lse
+    weight = torch.exp(sinks.to(lse.dtype)[:, None] - lse)
+    back = -(grad_out.to(lse.dtype) * result.out.to(lse.dtype)).sum(-1)
+    if grad_lse is not None:
+        back = back + grad_lse
+    return (weight * back).sum((0, 2))
+
+
+def _target(gradient: Tensor, name: str, block: Block) -> Tensor:
+    """The part of a field's gradient that belongs to a block."""
+    if FIELDS[name].axes is Axes.HEADS:
+        return gradient
+    four = gradient[(None,) * (4 - gradient.dim())]
+    rows = slice(None) if four.shape[2] == 1 else block.rows
+    return four[:, :, rows, slice(None) if four.shape[3] == 1 else block.positions]
+
+
+def _typed(own: dict[str, Tensor], attention: Attention, name: str) -> Tensor | None:
+    return own[name].to(getattr(attention, name).dtype) if name in own else None
+
+
+def _problem(call: Call, query: Tensor, both: Tensor, block: Block) -> Problem:
+    keys = both[:, :, block.keys]
+    return Problem(query[:, :, block.rows], keys[..., : call.width], keys[..., call.width :], block.attention)
+
+
+def _learning(problem: Problem, learning: list[str]) -> Problem:
+    """The same, whose learning fields ask for gradients: a slice that was cut without a graph does not."""
+    own = {
+        name: tensor.detach().requires_grad_(name in learning)
+        for name, tensor in problem.attention.tensors().items()
+        if FIELDS[name].learns
+    }
+    return problem.change(**own) if own else problem
+
+
+def _side_by_side(key: Tensor, value: Tensor) -> Tensor:
+    """Key and value in one tensor, so that one message carries both."""
+    return torch.cat([key, value], -1).contiguous()
+
+
+def _lse_dtype(query: Tensor) -> torch.dtype:
+    return lse_dtype(query.dtype) if query.device.type == "cpu" else wide(query.dtype)

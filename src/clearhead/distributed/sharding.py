@@ -1,0 +1,47 @@
+"""Cut a whole tensor into each rank's part, and put the parts together again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.distributed.exchange import Ranks
+from clearhead.distributed.placement import CONTIGUOUS, ZIGZAG, pieces, positions, split_evenly
+from clearhead.errors import ShapeError
+
+
+def shard(tensor: Tensor, dim: int = -2, *, mesh: Any = None, placement: str = CONTIGUOUS) -> Tensor:
+    """This rank's part of a tensor that every rank has whole. Gradients flow.
+
+    Args:
+        tensor: any shape.
+        dim: its sequence axis; of (B, H, L, D) that is -2.
+        mesh, placement: as `clearhead.distributed.attention` has them.
+    Raises:
+        ShapeError: zigzag needs a multiple of twice the number of ranks.
+    """
+    ranks = Ranks.of(mesh)
+    where = positions(pieces(placement, _lengths(tensor.shape[dim], ranks, placement))[ranks.rank])
+    return tensor.index_select(dim, where.to(tensor.device))
+
+
+def gather(tensor: Tensor, dim: int = -2, *, mesh: Any = None, placement: str = CONTIGUOUS) -> Tensor:
+    """The whole tensor, in the order of positions, on every rank. Without gradients. Memory: the whole tensor."""
+    ranks = Ranks.of(mesh)
+    own = tensor.detach().movedim(dim, 0).contiguous()
+    lengths = [numbers[0] for numbers in ranks.gather_numbers([own.shape[0]], own.device)]
+    parts = ranks.gather(own, [(length, *own.shape[1:]) for length in lengths])
+    where = torch.cat([positions(part) for part in pieces(placement, lengths)]).to(own.device)
+    whole = torch.cat(parts)
+    return torch.empty_like(whole).index_copy_(0, where, whole).movedim(0, dim)
+
+
+def _lengths(length: int, ranks: Ranks, placement: str) -> list[int]:
+    if placement == ZIGZAG and length % (2 * ranks.size):
+        raise ShapeError(
+            f"the sequence has {length} positions; zigzag over {ranks.size} ranks needs a multiple of "
+            f"{2 * ranks.size}. Pad it, or use placement='contiguous'."
+        )
+    return split_evenly(length, ranks.size)

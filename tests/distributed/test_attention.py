@@ -1,0 +1,155 @@
+"""A sequence over 1 to 4 ranks gives what one process gives: values, lse and every gradient."""
+
+import pytest
+import torch
+
+import clearhead
+from clearhead import distributed
+from clearhead.errors import OptionError, RanksError, ShapeError
+
+from .cases import CASES, LENGTH, H, alone, tensors, together
+from .world import world
+
+WAYS = [("contiguous", "ring"), ("zigzag", "ring"), ("contiguous", "heads"), ("zigzag", "heads")]
+
+
+def close(actual, expected, dtype):
+    """Whether the difference is at most some roundings of the largest number."""
+    finite = torch.where(expected == -torch.inf, 0, expected).double()
+    assert torch.equal(actual == -torch.inf, expected == -torch.inf)
+    error = (torch.where(actual == -torch.inf, 0, actual).double() - finite).abs().max()
+    bound = 32 * torch.finfo(dtype).eps * max(1.0, float(finite.abs().max()))
+    assert error <= bound, f"off by {error:.2g}, allowed {bound:.2g}"
+
+
+def equals_one_process(rank, size, names, ways, dtypes):
+    for name in names:
+        for dtype in dtypes:
+            expected, upstream = alone(name, dtype)
+            for placement, algorithm in ways:
+                if algorithm == "heads" and not (CASES[name].heads and H % size == 0 and size <= 2):
+                    continue
+                actual = together(name, dtype, placement, algorithm, upstream)
+                for number, (mine, theirs) in enumerate(zip(actual, expected, strict=True)):
+                    try:
+                        close(mine, theirs, dtype)
+                    except AssertionError as error:
+                        raise AssertionError(f"{name}, {placement}, {algorithm}, {dtype}, {number}: {error}") from None
+
+
+@pytest.mark.parametrize(("size", "names"), [(2, list(CASES)), (3, ["causal", "documents", "dropout"])])
+def test_equals_one_process(size, names):
+    world(size, equals_one_process, names, WAYS, [torch.float32])
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_equals_one_process_in_every_dtype(size):
+    world(size, equals_one_process, list(CASES), WAYS, [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+
+
+def drops_the_same(rank, size):
+    query, key = torch.zeros(1, 2, LENGTH, 5), torch.zeros(1, 2, LENGTH, 5)
+    value = torch.eye(LENGTH).expand(1, 2, -1, -1)  # the output is the weights
+    torch.manual_seed(7)
+    expected = clearhead.attention(query, key, value, dropout_p=0.5)
+    torch.manual_seed(7 + rank)  # rank 0's state decides
+    for placement in ("contiguous", "zigzag"):
+        torch.manual_seed(7 + rank)
+        own = [distributed.shard(tensor, placement=placement) for tensor in (query, key, value)]
+        out = distributed.gather(distributed.attention(*own, dropout_p=0.5, placement=placement), placement=placement)
+        assert torch.equal(out == 0, expected == 0)
+        assert (out == 0).float().mean().item() == pytest.approx(0.5, abs=0.1)
+
+
+def test_dropout_draws_what_one_process_draws():
+    world(3, drops_the_same)
+
+
+def uneven(rank, size):
+    query, key, value = tensors(torch.float32)
+    lengths = [5, 0, LENGTH - 5]
+    start = sum(lengths[:rank])
+    part = slice(start, start + lengths[rank])
+    out = distributed.attention(
+        query[:, :, part], key[:, :, part], value[:, :, part], is_causal=True, enable_gqa=True, algorithm="ring"
+    )
+    whole = clearhead.attention(query, key, value, is_causal=True, enable_gqa=True)
+    close(out, whole[:, :, part], torch.float32) if lengths[rank] else None
+    out.sum().backward()
+
+
+def test_ranks_may_hold_different_lengths_or_nothing():
+    world(3, uneven)
+
+
+def dtensors(rank, size):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = init_device_mesh("cpu", (size,), mesh_dim_names=("sequence",))
+    inputs = tensors(torch.float32)
+    sharded = [distribute_tensor(tensor.detach(), mesh, [Shard(2)]).requires_grad_() for tensor in inputs]
+    out = distributed.attention(*sharded, is_causal=True, enable_gqa=True)
+    expected = clearhead.attention(*inputs, is_causal=True, enable_gqa=True)
+    assert tuple(out.shape) == tuple(expected.shape)
+    close(out.full_tensor(), expected, torch.float32)
+    out.sum().backward()
+    expected.sum().backward()
+    for mine, theirs in zip(sharded, inputs, strict=True):
+        close(mine.grad.full_tensor(), theirs.grad, torch.float32)
+    wrong = distribute_tensor(inputs[0].detach(), mesh, [Shard(1)])
+    with pytest.raises(OptionError, match=r"Shard\(2\), its sequence axis"):
+        distributed.attention(wrong, *sharded[1:])
+
+
+def test_takes_and_gives_dtensors():
+    world(2, dtensors)
+
+
+def errors(rank, size):
+    query, key, value = (tensor.detach() for tensor in tensors(torch.float32))
+    call = {"enable_gqa": True}
+    with pytest.raises(RanksError, match="rank 0 and rank 1 differ in is_causal"):
+        distributed.attention(query, key, value, is_causal=bool(rank), **call)
+    with pytest.raises(ShapeError if rank else RanksError, match="head_dim" if rank else "rank 1 refused its own call"):
+        distributed.attention(query, key[..., : 11 - rank], value, **call)
+    with pytest.raises(OptionError, match="'sideways' is not known"):
+        distributed.attention(query, key, value, placement="sideways", **call)
+    mask, shorter = torch.ones(LENGTH, 2 * LENGTH, dtype=torch.bool), slice(0, LENGTH - rank)
+    with pytest.raises(OptionError, match="each rank has the mask of its own rows"):
+        distributed.attention(query, key, value, mask, algorithm="heads", **call)
+    with pytest.raises(ShapeError, match="keys, the whole sequence has 96"):
+        distributed.attention(query, key, value, torch.ones(LENGTH, LENGTH, dtype=torch.bool), **call)
+    own = [tensor[:, :, shorter] for tensor in (query, key, value)]
+    with pytest.raises(ShapeError, match="zigzag needs one even length"):
+        distributed.attention(*own, placement="zigzag", **call)
+    close(
+        distributed.attention(query, key, value, **call), clearhead.attention(query, key, value, **call), torch.float32
+    )
+
+
+def test_a_mistake_raises_on_every_rank_and_leaves_them_able_to_go_on():
+    world(2, errors)
+
+
+def with_one_gone(rank, size):
+    inputs = [distributed.shard(tensor) for tensor in tensors(torch.float32)]
+    distributed.attention(*inputs, enable_gqa=True)
+    if rank == 1:
+        import os
+
+        os._exit(3)
+    with pytest.raises(RanksError, match="another rank did not answer"):
+        distributed.attention(*inputs, enable_gqa=True)
+    return True
+
+
+def test_a_rank_that_ends_ends_the_others_with_a_sentence():
+    assert world(3, with_one_gone, dies=[1]) == [True, None, True]
+
+
+def test_without_a_process_group():
+    query = torch.zeros(1, 1, 2, 3)
+    with pytest.raises(RanksError, match=r"torch\.distributed is not started"):
+        distributed.attention(query, query, query)
