@@ -12,7 +12,15 @@ from clearhead.registration import register as _register
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from clearhead import capture as capture
+    from clearhead import errors as errors
+    from clearhead import kernels as kernels
     from clearhead import masks as masks
+    from clearhead import matrix as matrix
+    from clearhead import multihead as multihead
+    from clearhead import sandbox as sandbox
+    from clearhead import spec as spec
+    from clearhead import views as views
     from clearhead.capture import Record as Record
     from clearhead.capture import ablate as ablate
     from clearhead.capture import intervene as intervene
@@ -48,6 +56,10 @@ _HOME = {
     "Record": "clearhead.capture",
 }
 _MODULES = ("distributed", "errors", "kernels", "masks")
+# Rooms that are attributes too, so that `clearhead.capture.read` needs no import of its own. They are not in `__all__`,
+# for `from clearhead import *` must not need an extra.
+_ROOMS = ("capture", "course", "local_models", "matrix", "multihead", "sandbox", "spec", "studio", "views")
+_NEED_AN_EXTRA = ("course", "studio")  # left out of `dir`: what a tool lists, it also reads
 
 
 def _save_record_page(*arguments: Any, **options: Any) -> Any:
@@ -67,7 +79,7 @@ __all__ = ["__version__", *_HOME, *_MODULES]
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
-    elif name in _MODULES:
+    elif name in _MODULES or name in _ROOMS:
         value = import_module(f"clearhead.{name}")
     else:
         raise AttributeError(f"module 'clearhead' has no attribute {name!r}; it offers {', '.join(sorted(__all__))}")
@@ -76,7 +88,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_ROOMS} - {*_NEED_AN_EXTRA})
 
 
 _register()

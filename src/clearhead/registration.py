@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -47,8 +46,11 @@ def _name_operators(torch: Any) -> None:
         torch.ops.clearhead = Operators("clearhead")
 
 
-class _AfterTorch(MetaPathFinder):
-    """Finds torch where the other finders do, and has `_name_operators` run once it is imported."""
+class _AfterTorch:
+    """Finds torch where the other finders do, and has `_after_torch` run once it is imported.
+
+    It is a `MetaPathFinder` without that base class, whose module takes as long to import as all of `clearhead`.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

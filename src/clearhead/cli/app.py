@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clearhead import __version__, printing, scratch
+from clearhead import __version__, printing
 from clearhead.cli import exit_status, models, new, studio
 from clearhead.cli.check import check
 from clearhead.cli.compare import compare
@@ -22,7 +22,6 @@ app = typer.Typer(
     help="Multi-head attention you can run, see and learn.",
     epilog=exit_status.STATUSES,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -45,6 +44,8 @@ def options(
         bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
+    from clearhead import scratch
+
     scratch.sweep()
 
 

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from clearhead import printing
+from clearhead.cli.output import Json
+from clearhead.errors import OptionError
 
 
 def check(
@@ -17,10 +19,13 @@ def check(
     seeds: Annotated[int, typer.Option(min=2, help="At how many seeds an item with variants must hold.")] = 12,
     watch: Annotated[bool, typer.Option("--watch", help="Check again after every change, until Ctrl-C.")] = False,
     receipts: Annotated[Path, typer.Option(help="The folder for receipts and proofs.")] = Path(".receipts"),
+    as_json: Json = False,
 ) -> None:
     """Prove course packs: run the programs of every item in the sandbox and report whether its answer holds."""
     from clearhead.course import check as checking
 
+    if watch and as_json:
+        raise OptionError("--watch and --json were given, but --json prints one result. Give one of them.")
     chosen = checking.with_item(packs or [], item)
     agree()
 
@@ -31,6 +36,11 @@ def check(
 
     if watch:
         checking.watch(chosen, run, printing.show_entry)
+    elif as_json:
+        checked = checking.check_all(chosen, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts)
+        printing.show_json(checking.as_data(checked))
+        if any(pack.wrong for pack in checked):
+            raise typer.Exit(1)
     elif run():
         raise typer.Exit(1)
 

@@ -9,7 +9,6 @@ from clearhead import printing
 from clearhead.cli import inputs, output, reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Target, Trust
-from clearhead.console import console
 
 
 def compare(
@@ -34,6 +33,7 @@ def compare(
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
     given = inputs.read_words(text, file)
     from clearhead.capture.models.loading import DEMO_NAME
+    from clearhead.console import console
     from clearhead.views import comparison, terminal_comparison
     from clearhead.views.page.address import lens_address
     from clearhead.views.page.html import page

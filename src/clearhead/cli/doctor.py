@@ -6,18 +6,14 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as version_of
-from typing import Any
-
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from clearhead import __version__, printing
 from clearhead.cli.output import Json
-from clearhead.console import console
 from clearhead.errors import ClearheadError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PACKAGES = ("torch", "transformers", "numpy", "matplotlib", "anywidget", "fastapi", "sqlalchemy")
@@ -45,6 +41,8 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         printing.show_json(as_data(report))
     else:
+        from clearhead.console import console
+
         console().print(as_table(report))
 
 
@@ -61,8 +59,12 @@ def as_data(report: list[Finding]) -> dict[str, Any]:
     return data
 
 
-def as_table(report: list[Finding]) -> RenderableType:
+def as_table(report: list[Finding]) -> "RenderableType":
     """Return the report for people, a section at a time."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     parts: list[RenderableType] = []
     for section in dict.fromkeys(finding.section for finding in report):
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
@@ -101,8 +103,10 @@ def _packages() -> list[Finding]:
 
 
 def _installed(name: str) -> tuple[bool, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return True, version_of(name)
+        return True, version(name)
     except PackageNotFoundError:
         return False, "not installed"
 

@@ -9,7 +9,6 @@ from clearhead import printing, sizes
 from clearhead.cli import inputs, output, reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Model, Target, Trust
-from clearhead.console import console
 
 
 def see(
@@ -39,6 +38,7 @@ def see(
     Without --layer and --head, all heads are shown, small. With only one of the two, the other is 0.
     """
     given = inputs.read_words(text, file)
+    from clearhead.console import console
     from clearhead.views import terminal
     from clearhead.views.checks import check_head
     from clearhead.views.listing import listing

@@ -4,8 +4,10 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from clearhead.course.check.guessing import guessable
 from clearhead.course.pack.item import Pack
@@ -16,6 +18,7 @@ from clearhead.course.proofs.proved import Outcome
 from clearhead.errors import PackError, ProofError
 
 Show = Callable[[str], None]
+FORMAT = "clearhead.check/1"
 RECEIPTS = Path(".receipts")
 POLL = 0.5  # seconds between two looks at a watched folder
 
@@ -33,7 +36,8 @@ def check(
     Returns:
         How many items and pages are wrong; a malformed pack counts as one.
     """
-    return sum(_check(path, item, jobs, fresh, seeds, receipts, show) for path in packs or shipped())
+    checked = check_all(packs, item=item, jobs=jobs, fresh=fresh, seeds=seeds, receipts=receipts, show=show)
+    return sum(pack.wrong for pack in checked)
 
 
 def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
@@ -68,36 +72,104 @@ def with_item(packs: Sequence[Path], item: str | None) -> list[Path]:
     return chosen
 
 
-def _check(path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, receipts: Path | None, show: Show) -> int:
+@dataclass
+class CheckedPack:
+    """What a check found out about one pack.
+
+    Attributes:
+        pack: None if the pack cannot be read; then `problems` says why.
+        problems: a sentence for a malformed pack and for each page that is wrong. Items have an outcome each.
+        receipts: the file that was written, if any.
+    """
+
+    path: Path
+    pack: Pack | None = None
+    outcomes: Sequence[Outcome] = ()
+    problems: list[str] = field(default_factory=list)
+    warnings: Sequence[str] = ()
+    receipts: Path | None = None
+
+    @property
+    def wrong(self) -> int:
+        """How many items and pages are wrong; a malformed pack counts as one."""
+        return sum(not outcome.ok for outcome in self.outcomes) + len(self.problems)
+
+
+def check_all(
+    packs: Sequence[Path], *, item: str | None = None, jobs: int = 2, fresh: bool = False, seeds: int = SEEDS,
+    receipts: Path | None = RECEIPTS, show: Show = lambda _: None,
+) -> list[CheckedPack]:  # fmt: skip
+    """Prove the packs as `check` does, and return what was found out about each."""
+    return [_check(path, item, jobs, fresh, seeds, receipts, show) for path in packs or shipped()]
+
+
+def as_data(checked: Sequence[CheckedPack]) -> dict[str, Any]:
+    """Return the result for programs: what `clearhead check --json` prints."""
+    return {"format": FORMAT, "wrong": sum(pack.wrong for pack in checked), "packs": [_data(pack) for pack in checked]}
+
+
+def _data(checked: CheckedPack) -> dict[str, Any]:
+    items = [
+        {
+            "id": outcome.item_id, "file": outcome.file, "line": outcome.line, "proved": outcome.ok,
+            "error": None if outcome.ok else str(outcome.error), "unchanged": outcome.cached,
+            "seed": outcome.proved.receipt.seed if outcome.proved else None,
+            "outcome": outcome.proved.receipt.outcome if outcome.proved else None,
+            "seconds": round(outcome.seconds, 3),
+        }
+        for outcome in checked.outcomes
+    ]  # fmt: skip
+    return {
+        "path": str(checked.path), "id": checked.pack.id if checked.pack else None,
+        "version": checked.pack.version if checked.pack else None, "wrong": checked.wrong, "items": items,
+        "problems": checked.problems, "warnings": list(checked.warnings),
+        "receipts": str(checked.receipts) if checked.receipts else None,
+    }  # fmt: skip
+
+
+def _check(
+    path: Path, item: str | None, jobs: int, fresh: bool, seeds: int, receipts: Path | None, show: Show
+) -> CheckedPack:
+    checked = CheckedPack(path)
+
+    def problem(text: str) -> None:
+        checked.problems.append(text)
+        show(text)
+
     try:
-        path = find(path)
-        pack = load(path)
+        path = checked.path = find(path)
+        pack = checked.pack = load(path)
     except PackError as error:
-        show(f"{path}: {error}")
-        return 1
+        problem(f"{path}: {error}")
+        return checked
     if item is not None and item not in pack.items:
-        show(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")
-        return 1
+        problem(f"{path}: no item {item!r}; it has {', '.join(pack.items)}")
+        return checked
     cache = receipts / "proofs" if receipts else None
 
     def report(outcome: Outcome, done: int, every: int) -> None:
         show(f"[{done}/{every}] {line(pack, outcome)}")
 
-    outcomes = prove_pack(pack, cache=cache, jobs=jobs, only=item, seeds=seeds, fresh=fresh, progress=report)
-    failed = sum(not outcome.ok for outcome in outcomes)
+    outcomes = checked.outcomes = prove_pack(
+        pack, cache=cache, jobs=jobs, only=item, seeds=seeds, fresh=fresh, progress=report
+    )
     kept = sum(outcome.cached for outcome in outcomes)
-    pages = _pages(pack, jobs, cache, fresh, show) if item is None else 0
+    if item is None:
+        _pages(pack, jobs, cache, fresh, problem, show)
     unchanged = f", {kept} of them unchanged" if kept else ""
-    show(f"{pack.id} {pack.version}: {len(outcomes) - failed} of {len(outcomes)} items proved{unchanged}")
-    for warning in guessable(outcomes):
+    proved = sum(outcome.ok for outcome in outcomes)
+    show(f"{pack.id} {pack.version}: {proved} of {len(outcomes)} items proved{unchanged}")
+    checked.warnings = guessable(outcomes)
+    for warning in checked.warnings:
         show(f"{pack.id}: {warning}")
     if receipts and item is None:
-        show(f"receipts: {write_receipts(pack, outcomes, receipts)}")
-    return failed + pages
+        checked.receipts = write_receipts(pack, outcomes, receipts)
+        show(f"receipts: {checked.receipts}")
+    return checked
 
 
-def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, show: Show) -> int:
-    """Run the programs of the pages that changed; return how many pages are wrong."""
+def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, problem: Show, show: Show) -> None:
+    """Run the programs of the pages that changed; `problem` is told of each page that is wrong."""
     place = cache / pack.id / "pages.json" if cache else None
     kept = {} if fresh else kept_pages(place)
     pages = [list(topic.pages.values()) for topic in pack.topics]
@@ -109,14 +181,13 @@ def _pages(pack: Pack, jobs: int, cache: Path | None, fresh: bool, show: Show) -
         for topic, group, run in zip(pack.topics, waiting, running, strict=True):
             for page, count in zip(group, run.result(), strict=True):
                 if isinstance(count, ProofError):
-                    show(f"{pack.path}/{count}")
+                    problem(f"{pack.path}/{count}")
                     wrong.add(page.file)
                 elif count:
                     show(f"ok  {topic.id}/{page.mode}  page, {count} program{'s' * (count > 1)} run")
     if place:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_text(json.dumps({file: key for file, key in keys.items() if file not in wrong}), encoding="utf-8")
-    return len(wrong)
 
 
 def line(pack: Pack, outcome: Outcome) -> str:
