@@ -49,6 +49,8 @@ editor:  ## bundle the studio's editor again, or after Node was installed
 # write nothing, finds it compiled. Most of what is installed is never imported, and is left as it is.
 $(VENV)/.ready: $(VENV)/.dependencies build/.native build/.editor
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@! test -f src/clearhead/kernels/native/build_failure.txt || \
+		{ echo "setup: the native library was not built:"; cat src/clearhead/kernels/native/build_failure.txt; }
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import clearhead.multihead, clearhead.studio.app.application, matplotlib.pyplot; \
 		from clearhead import capture; capture.load()"
 	@test "$$CLEARHEAD_MODELS" = minimal || test -n "$$CI" || \
