@@ -37,6 +37,7 @@ typedef const void* PerHead;
   X(Tensor, out, {}) /* last axis contiguous */                                                                   \
   X(Tensor, lse, {}) /* column unused; null where forward need not store it */                                    \
   X(Dtype, lse_dtype, kFloat32) /* float64 lets backward rebuild float32 weights to the last digit */             \
+  X(int32_t, pieces, 0) /* bfloat16 numbers that tile registers take a float32 for: 1 to 3, 0 = not on tiles */   \
   X(double, scale, 1)                                                                                             \
   X(PerHead, head_scale, nullptr) /* multiplies the scale */                                                      \
   X(int64_t, band_low, -kUnbounded) /* limits on key position - query position */                                 \

@@ -211,13 +211,14 @@ void bind_fast_path(nb::module_& m) {
 
   m.def("fast_forward", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
                              nb::handle mask, bool grouped, bool is_causal, double scale, nb::handle out,
-                             nb::handle lse) {
-    const Attention p = attention(query, key, value, mask, grouped, is_causal, scale, out, lse);
+                             nb::handle lse, int pieces) {
+    Attention p = attention(query, key, value, mask, grouped, is_causal, scale, out, lse);
+    p.pieces = pieces;
     const Target& t = target_at(target);
     nb::gil_scoped_release unlocked;
     run_forward(t, p, threads);
   }, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-     nb::arg(), nb::arg().none());
+     nb::arg(), nb::arg().none(), nb::arg());
 
   m.def("fast_backward", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
                                 nb::handle mask, bool grouped, bool is_causal, double scale, nb::handle out,

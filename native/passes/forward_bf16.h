@@ -92,10 +92,14 @@ struct PairBlock {
   }
 };
 
+#ifdef TILES
+inline bool forward_in_tiles(const Attention& p) { return p.pieces > 0 || p.dtype != kFloat32; }
+#endif
+
 void forward(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
              const float* tiled, float* scratch) {
 #ifdef TILES
-  if (p.dtype == kBFloat16) return forward_on_tiles(p, s, batch, head, first, rows, tiled, scratch);
+  if (forward_in_tiles(p)) return forward_on_tiles(p, s, batch, head, first, rows, tiled, scratch);
 #else
   (void)tiled;
 #endif
@@ -106,9 +110,9 @@ void forward(const Attention& p, const Statistics* s, int64_t batch, int64_t hea
 }
 
 #ifdef TILES
-size_t tiled_keys(const Attention& p) { return p.dtype == kBFloat16 ? tiled_numbers(p) : 0; }
+size_t tiled_keys(const Attention& p) { return forward_in_tiles(p) ? tiled_numbers(p) : 0; }
 size_t scratch_of_forward(const Attention& p, const Statistics* s, int64_t rows) {
-  return p.dtype == kBFloat16 ? tiles_scratch(p, s) : forward_scratch(p, s, rows);
+  return forward_in_tiles(p) ? tiles_scratch(p, s, rows) : forward_scratch(p, s, rows);
 }
 constexpr auto tile_keys = lay_out_keys;
 #else

@@ -57,8 +57,8 @@ inline void lay_out_for_backward(const Attention& p, const BackwardTiles& t, int
   const int64_t wide = key_columns(p), value_wide = value_columns(p);
   for (int64_t key = all.first / kBlock * kBlock; key < all.last; key += kBlock) {
     const int64_t n = smaller(kBlock, p.keys - key);
-    copy_block(p.key, batch, kv_head, key, n, p.width, wide, t.keys + key * wide);
-    copy_block(p.value, batch, kv_head, key, n, p.value_width, value_wide, t.values + key * value_wide);
+    copy_pieces<1>(p.key, kBFloat16, batch, kv_head, key, n, p.width, wide, t.keys + key * wide);
+    copy_pieces<1>(p.value, kBFloat16, batch, kv_head, key, n, p.value_width, value_wide, t.values + key * value_wide);
     transpose_block({t.keys + key * wide, wide}, wide, t.key_columns + key * wide);
   }
 }

@@ -1,28 +1,30 @@
-// Forward for bfloat16 on tile registers: Sᵀ = K Qᵀ and Oᵀ = Vᵀ Pᵀ, with the queries in the lanes as in passes/forward.h.
+// Forward on tile registers, in bfloat16 or in numbers of several bfloat16 pieces: Sᵀ = K Qᵀ and Oᵀ = Vᵀ Pᵀ, with the
+// queries in the lanes as in passes/forward.h.
 #pragma once
 #include "tiles/tile.h"
 
 namespace clearhead {
 namespace {
 
-template <int KS, int DB, bool kMore>
+template <int N, int KS, int DB, bool kMore>
 __attribute__((noinline)) void run_tile(const Attention& p, const Statistics* s, const TiledKeys& tiled,
                                         const TileSpace& t, const Place& tile) {
-  TileRun<KS, DB, kMore>(p, s, tiled, t, tile).run();
+  TileRun<N, KS, DB, kMore>(p, s, tiled, t, tile).run();
 }
 
-template <bool kMore>
+template <int N, bool kMore>
 inline void run_tile_of(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t,
                         const Place& tile) {
   const int64_t keys = key_columns(p) / kBlock;
-  if (keys == value_columns(p) / kBlock) {
-#ifndef TILE_MODEL  // one is enough to test it
-    if (keys == 1) return run_tile<1, 1, kMore>(p, s, tiled, t, tile);
-    if (keys == 4) return run_tile<4, 4, kMore>(p, s, tiled, t, tile);
+  const bool same = keys == value_columns(p) / kBlock;
+  if constexpr (N == 1 || !kMore) {  // the others are rare, and each copy takes seconds to compile
+#ifndef TILE_MODEL                   // one is enough to test it
+    if (same && keys == 1) return run_tile<N, 1, 1, kMore>(p, s, tiled, t, tile);
+    if (same && keys == 4) return run_tile<N, 4, 4, kMore>(p, s, tiled, t, tile);
 #endif
-    if (keys == 2) return run_tile<2, 2, kMore>(p, s, tiled, t, tile);
+    if (same && keys == 2) return run_tile<N, 2, 2, kMore>(p, s, tiled, t, tile);
   }
-  run_tile<0, 0, kMore>(p, s, tiled, t, tile);
+  run_tile<N, 0, 0, kMore>(p, s, tiled, t, tile);
 }
 
 // ln x for x >= 0 to 2e-7; infinity and NaN stay.
@@ -51,30 +53,57 @@ inline void shares_of_rows(const Attention& p, const TileState& state, int64_t b
   }
 }
 
-inline size_t tiles_scratch(const Attention& p, const Statistics* s) { return tile_space_numbers(p, s); }
+inline size_t tiles_scratch(const Attention& p, const Statistics* s, int64_t rows) {
+  return larger(tile_space_numbers(p, s), p.dtype == kBFloat16 ? 0 : forward_scratch(p, s, smaller(rows, kTile)));
+}
+
+// Lay out one tile of queries. Returns whether all are sums of their pieces.
+template <int N>
+inline bool pair_queries(const Attention& p, const TileSpace& t, const Place& tile, Multiplier m) {
+  const uint32_t flip = m.on_query < 0 ? 0x80008000u : 0, keep = m.on_query == 0 ? 0 : ~0u;
+  const int64_t columns = key_columns(p);
+  uint32_t* const to = reinterpret_cast<uint32_t*>(t.state.query);
+  if (p.dtype == kBFloat16) {
+    pair_block(block_rows(p.query, tile.batch, tile.head, tile.row, tile.rows, p.width, columns, t.rows), columns, flip,
+               keep, to);
+    return true;
+  }
+  const bool regular =
+      copy_pieces<N>(p.query, p.dtype, tile.batch, tile.head, tile.row, tile.rows, p.width, columns, t.rows);
+  for (int k = 0; k < N; k++)
+    pair_block({t.rows + k * kBlock * columns, columns}, columns, flip, keep, to + k * kTileRows * columns);
+  return regular;
+}
+
+// One tile of queries; false, and nothing done, where a number is not the sum of its pieces.
+template <int N>
+inline bool forward_tile(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t,
+                         const Place& tile) {
+  const Multiplier m = multiplier_of(p, tile.head);
+  if (!pair_queries<N>(p, t, tile, m)) return false;
+  const TileUse in_use;
+  if (s) start_best(t.asked.best);
+  if (s || p.dropout_p != 0) run_tile_of<N, true>(p, s, tiled, t, tile);
+  else run_tile_of<N, false>(p, s, tiled, t, tile);
+  const auto [batch, head, row, rows, key, keys] = tile;
+  if (s) shares_of_tile<true>(p, s, t.state, t.asked, m.slope, batch, head, row, rows);
+  else if (p.sinks) shares_of_tile<false>(p, s, t.state, t.asked, m.slope, batch, head, row, rows);
+  if (!p.sinks) shares_of_rows(p, t.state, batch, head, row, rows);  // the same bits with statistics and without
+  correct_for_rounding(t.state, t.state.top);
+  store_tile(p, batch, head, row, rows, t.state.out, t.state.top);
+  return true;
+}
 
 void forward_on_tiles(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
                       const float* tiled_keys, float* scratch) {
-  const TileUse in_use;
   const TiledKeys tiled(p, batch, head / (p.heads / p.kv_heads), tiled_keys);
   const TileSpace t = tile_space(p, s, scratch);
-  const Multiplier m = multiplier_of(p, head);
-  const uint32_t flip = m.on_query < 0 ? 0x80008000u : 0, keep = m.on_query == 0 ? 0 : ~0u;
-  const Place all = {batch, head, first, rows, 0, 0};
+  const bool regular = tiled.are_regular();
   for (int64_t row = first; row < first + rows; row += kTile) {
-    Place tile = all;
-    tile.row = row;
-    tile.rows = smaller(kTile, first + rows - row);
-    pair_block(block_rows(p.query, batch, head, row, tile.rows, p.width, key_columns(p), t.rows), key_columns(p), flip,
-               keep, reinterpret_cast<uint32_t*>(t.state.query));
-    if (s) start_best(t.asked.best);
-    if (s || p.dropout_p != 0) run_tile_of<true>(p, s, tiled, t, tile);
-    else run_tile_of<false>(p, s, tiled, t, tile);
-    if (s) shares_of_tile<true>(p, s, t.state, t.asked, m.slope, batch, head, row, tile.rows);
-    else if (p.sinks) shares_of_tile<false>(p, s, t.state, t.asked, m.slope, batch, head, row, tile.rows);
-    if (!p.sinks) shares_of_rows(p, t.state, batch, head, row, tile.rows);  // the same bits with statistics and without
-    correct_for_rounding(t.state, t.state.top);
-    store_tile(p, batch, head, row, tile.rows, t.state.out, t.state.top);
+    const Place tile = {batch, head, row, smaller(kTile, first + rows - row), 0, 0};
+    bool done = false;
+    if (regular) with_pieces(p, [&](auto n) { done = forward_tile<decltype(n)::kCount>(p, s, tiled, t, tile); });
+    if (!done) forward_in<RealBlock>(p, s, batch, head, row, tile.rows, scratch);
   }
 }
 

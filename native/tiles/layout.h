@@ -1,17 +1,11 @@
 // How numbers lie for the tile registers: keys in rows of whole tiles, values transposed, queries in pairs, the output back.
 // What lies past the last row or column is 0 and never read from the caller's tensors.
 #pragma once
-#include "tiles/registers.h"
+#include "tiles/pieces.h"
 #include "vector/transpose.h"
 
 namespace clearhead {
 namespace {
-
-typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
-typedef uint16_t UnalignedHalves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
-
-inline Halves load_halves(const uint16_t* from) { return *reinterpret_cast<const UnalignedHalves*>(from); }
-inline void store_halves(uint16_t* to, Halves x) { *reinterpret_cast<UnalignedHalves*>(to) = x; }
 
 // Columns of keys and queries, and of values and output, in whole blocks.
 inline int64_t key_columns(const Attention& p) { return round_up(p.width, kBlock); }
@@ -23,27 +17,12 @@ struct BlockRows {
   int64_t stride;
 };
 
-// Rows first .. first + n - 1 copied to to[kBlock][columns].
-inline void copy_block(const Tensor& t, int64_t batch, int64_t head, int64_t first, int64_t n, int64_t width,
-                       int64_t columns, uint16_t* to) {
-  if (width < columns || n < kBlock) __builtin_memset(to, 0, kBlock * columns * sizeof(uint16_t));
-  if (width == 0) return;
-  for (int64_t i = 0; i < n; i++) {
-    const uint16_t* const from = static_cast<const uint16_t*>(row_of(t, kBFloat16, batch, head, first + i));
-    uint16_t* const row = to + i * columns;
-    int64_t c = 0;
-    if (t.column == 1)
-      for (; c + LANES <= width; c += LANES) store_halves(row + c, load_halves(from + c));
-    for (; c < width; c++) row[c] = from[c * t.column];
-  }
-}
-
-// The same where they lie, if they lie so already.
+// Rows first .. first + n - 1 of a bfloat16 tensor where they lie, if they fill a block, else copied to space[kBlock][columns].
 inline BlockRows block_rows(const Tensor& t, int64_t batch, int64_t head, int64_t first, int64_t n, int64_t width,
                             int64_t columns, uint16_t* space) {
   if (t.column == 1 && n == kBlock && width == columns)
     return {static_cast<const uint16_t*>(row_of(t, kBFloat16, batch, head, first)), t.row};
-  copy_block(t, batch, head, first, n, width, columns, space);
+  copy_pieces<1>(t, kBFloat16, batch, head, first, n, width, columns, space);
   return {space, columns};
 }
 
@@ -81,30 +60,34 @@ inline void pair_block(BlockRows from, int64_t columns, uint32_t flip, uint32_t 
     }
 }
 
-// Whether keys are read where they lie: rows of whole blocks of columns, one after another. Then only a last block of fewer
-// than kBlock keys is laid out.
+// Whether keys are read where they lie: bfloat16 in rows of whole blocks of columns, one after another. Then only a last
+// block of fewer than kBlock keys is laid out.
 inline bool keys_in_place(const Attention& p) {
-  return p.key.column == 1 && p.key.row == p.width && p.width == key_columns(p);
+  return p.dtype == kBFloat16 && p.key.column == 1 && p.key.row == p.width && p.width == key_columns(p);
 }
 
-// Numbers of room for one key head: its keys as [keys][key_columns], then its values transposed, a block of keys after
-// another.
+// Numbers of room for one key head: its keys, [block][piece][kBlock][key_columns]; its values transposed, [block][piece]
+// [value_columns][kBlock]; and a byte for each block: whether it has a number without pieces.
 inline int64_t key_blocks(const Attention& p) { return (p.keys + kBlock - 1) / kBlock; }
-inline int64_t key_room(const Attention& p) { return (keys_in_place(p) ? 1 : key_blocks(p)) * kBlock * key_columns(p); }
-inline size_t tiled_numbers(const Attention& p) {
-  return (key_room(p) + key_blocks(p) * kBlock * value_columns(p)) / 2;
+inline int64_t key_room(const Attention& p) {
+  return (keys_in_place(p) ? 1 : key_blocks(p)) * kBlock * key_columns(p) * pieces_of(p);
 }
+inline int64_t value_room(const Attention& p) { return key_blocks(p) * kBlock * value_columns(p) * pieces_of(p); }
+inline size_t tiled_numbers(const Attention& p) { return (key_room(p) + value_room(p)) / 2 + (key_blocks(p) + 3) / 4; }
 
 struct TiledKeys {
   const uint16_t *keys, *last, *values;  // last: where the last block of keys is
-  int64_t last_key, key_row, value_block;  // key_row, value_block: numbers in a row, in a block
+  const uint8_t* irregular;
+  int64_t blocks, last_key, key_row, value_block;  // key_row, value_block: numbers beside a key, and in a block
 
   TiledKeys(const Attention& p, int64_t batch, int64_t kv_head, const float* at)
       : keys(reinterpret_cast<const uint16_t*>(at)),
         values(keys + key_room(p)),
-        last_key((key_blocks(p) - 1) * kBlock),
-        key_row(key_columns(p)),
-        value_block(kBlock * value_columns(p)) {
+        irregular(reinterpret_cast<const uint8_t*>(values + value_room(p))),
+        blocks(key_blocks(p)),
+        last_key((blocks - 1) * kBlock),
+        key_row(key_columns(p) * pieces_of(p)),
+        value_block(kBlock * value_columns(p) * pieces_of(p)) {
     last = keys;
     if (keys_in_place(p)) {
       keys = static_cast<const uint16_t*>(row_of(p.key, kBFloat16, batch, kv_head, 0));
@@ -116,25 +99,62 @@ struct TiledKeys {
   // `key` is the first of a block.
   const uint16_t* keys_at(int64_t key) const { return key == last_key ? last : keys + key * key_row; }
   const uint16_t* values_at(int64_t key) const { return values + key / kBlock * value_block; }
+
+  // Whether all keys and values are sums of their pieces.
+  bool are_regular() const {
+    int sum = 0;
+    for (int64_t block = 0; block < blocks; block++) sum += irregular[block];
+    return sum == 0;
+  }
 };
 
 // Lay out blocks first .. last - 1 of one key head.
-inline void lay_out_keys(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, float* to) {
+template <int N>
+inline void lay_out_pieces(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, float* to) {
   constexpr int64_t kColumns = 128;  // transposed at a time
   const TiledKeys tiled(p, batch, kv_head, to);
-  uint16_t space[kBlock * kColumns];
+  const int64_t columns = value_columns(p);
+  uint16_t space[N * kBlock * kColumns];
   for (int64_t block = first; block < last; block++) {
     const int64_t key = block * kBlock, n = smaller(kBlock, p.keys - key);
+    bool regular = true;
     if (n < kBlock || !keys_in_place(p))
-      copy_block(p.key, batch, kv_head, key, n, p.width, key_columns(p), const_cast<uint16_t*>(tiled.keys_at(key)));
+      regular = copy_pieces<N>(p.key, p.dtype, batch, kv_head, key, n, p.width, key_columns(p),
+                               const_cast<uint16_t*>(tiled.keys_at(key)));
     for (int64_t c = 0; c < p.value_width; c += kColumns) {
-      const int64_t width = smaller(kColumns, p.value_width - c), columns = round_up(width, kBlock);
+      const int64_t width = smaller(kColumns, p.value_width - c), across = round_up(width, kBlock);
       Tensor some = p.value;
-      some.data = static_cast<uint16_t*>(p.value.data) + c * p.value.column;
-      transpose_block(block_rows(some, batch, kv_head, key, n, width, columns, space), columns,
-                      const_cast<uint16_t*>(tiled.values_at(key)) + c * kBlock);
+      some.data = const_cast<void*>(element(p.value.data, p.dtype, c * p.value.column));
+      uint16_t* const values = const_cast<uint16_t*>(tiled.values_at(key)) + c * kBlock;
+      if (p.dtype == kBFloat16) {
+        transpose_block(block_rows(some, batch, kv_head, key, n, width, across, space), across, values);
+        continue;
+      }
+      regular &= copy_pieces<N>(some, p.dtype, batch, kv_head, key, n, width, across, space);
+      for (int k = 0; k < N; k++)
+        transpose_block({space + k * kBlock * across, across}, across, values + k * kBlock * columns);
     }
+    const_cast<uint8_t*>(tiled.irregular)[block] = !regular;
   }
+}
+
+// call(N) with the pieces of this problem's numbers, as a constant.
+template <int N>
+struct Pieces {
+  static constexpr int kCount = N;
+};
+
+template <class Call>
+inline void with_pieces(const Attention& p, const Call& call) {
+  switch (pieces_of(p)) {
+    case 1: return call(Pieces<1>{});
+    case 2: return call(Pieces<2>{});
+    default: return call(Pieces<3>{});
+  }
+}
+
+inline void lay_out_keys(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, float* to) {
+  with_pieces(p, [&](auto n) { lay_out_pieces<decltype(n)::kCount>(p, batch, kv_head, first, last, to); });
 }
 
 // Output rows [row][column] = from[column][kTile] * factors[row], rounded, for the first n lanes.
@@ -146,14 +166,10 @@ inline void store_tile(const Attention& p, int64_t batch, int64_t head, int64_t 
       Vec v[LANES];
       UNROLL for (int k = 0; k < LANES; k++) v[k] = load(from + (c + k) * kTile + i) * factor;
       transpose(v);
-      Halves rounded[LANES];
-      UNROLL for (int k = 0; k < LANES; k++) rounded[k] = __builtin_convertvector(round_pairs(v[k], Vec{}) & 0xFFFF, Halves);
       const int64_t width = smaller(LANES, p.value_width - c);
-      for (int64_t k = 0; k < LANES && i + k < n; k++) {
-        uint16_t* const to = static_cast<uint16_t*>(const_cast<void*>(row_of(p.out, kBFloat16, batch, head, first + i + k))) + c;
-        if (width == LANES) store_halves(to, rounded[k]);
-        else __builtin_memcpy(to, &rounded[k], width * sizeof(uint16_t));
-      }
+      UNROLL for (int k = 0; k < LANES; k++)
+        if (i + k < n)
+          store_numbers(v[k], width, p.dtype, const_cast<void*>(element(row_of(p.out, p.dtype, batch, head, first + i + k), p.dtype, c)));
     }
   }
 }

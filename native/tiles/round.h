@@ -31,6 +31,13 @@ inline __attribute__((always_inline)) void short_exp2(Vec (&x)[N]) {
 }
 #endif
 
+// 2^x in place for weights of N pieces.
+template <int N, int Vectors>
+inline __attribute__((always_inline)) void exp2_for_pieces(Vec (&x)[Vectors]) {
+  if constexpr (N < kMostPieces) short_exp2(x);
+  else exp2_all(x);
+}
+
 typedef uint16_t Row32 __attribute__((vector_size(64)));
 typedef uint16_t UnalignedRow32 __attribute__((vector_size(64), aligned(2), may_alias));
 

@@ -19,27 +19,28 @@ constexpr int kBlockNumbers = kBlock * kTile;
 
 // Scratch of one tile of queries.
 struct TileSpace {
-  TileState state;   // state.query: pairs [key_columns / 32][2][16][LANES]
+  TileState state;   // state.query: pairs [piece][key_columns / 32][2][16][LANES]
   float* logits;     // [kRunKeys][kTile]
-  uint32_t* weights; // pairs of keys [kRunKeys / 32][2][16][LANES]
+  uint32_t* weights; // pairs of keys [kRunKeys / 32][piece][2][16][LANES]
   float* space;      // [kRunKeys][kTile]
-  uint16_t* rows;    // [32][key_columns]
+  uint16_t* rows;    // [piece][32][key_columns]
   Asked asked;
 };
 
 inline size_t tile_space_numbers(const Attention& p, const Statistics* s) {
-  return (key_columns(p) + value_columns(p)) * kTile + 5 * kTile + 2 * kRunKeys * kTile + kRunKeys * kTile / 2 +
-         key_columns(p) * kTile / 2 + (s ? asked_numbers(s) + kTile : 0);
+  return value_columns(p) * kTile + 5 * kTile + 2 * kRunKeys * kTile +
+         (key_columns(p) + kRunKeys / 2) * kTile * pieces_of(p) + (s ? asked_numbers(s) + kTile : 0);
 }
 
 inline TileSpace tile_space(const Attention& p, const Statistics* s, float* at) {
   const auto take = [&at](int64_t n) { float* const here = at; at += n; return here; };
+  const int64_t pieces = pieces_of(p);
   TileSpace t;
-  t.state.query = take(key_columns(p) * kTile / 2);
-  t.rows = reinterpret_cast<uint16_t*>(take(key_columns(p) * kTile / 2));
+  t.state.query = take(key_columns(p) * kTile / 2 * pieces);
+  t.rows = reinterpret_cast<uint16_t*>(take(key_columns(p) * kTile / 2 * pieces));
   t.state.out = take(value_columns(p) * kTile);
   t.logits = take(kRunKeys * kTile);
-  t.weights = reinterpret_cast<uint32_t*>(take(kRunKeys * kTile / 2));
+  t.weights = reinterpret_cast<uint32_t*>(take(kRunKeys * kTile / 2 * pieces));
   t.space = take(kRunKeys * kTile);
   t.state.top = take(kTile);
   t.state.offset = take(kTile);
@@ -79,9 +80,9 @@ class KeyBlocks {
   int64_t key_, last_;
 };
 
-// One tile of queries against all keys. KS and DB: blocks of 32 columns of keys and of values, where they are known. kMore:
-// with statistics, or dropout.
-template <int KS, int DB, bool kMore>
+// One tile of queries against all keys, in numbers of N pieces. KS and DB: blocks of 32 columns of keys and of values, where
+// they are known. kMore: with statistics, or dropout.
+template <int N, int KS, int DB, bool kMore>
 class TileRun {
  public:
   TileRun(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t, const Place& tile)
@@ -120,6 +121,7 @@ class TileRun {
   int key_steps() const { return KS ? KS : int(key_columns(p_) / kBlock); }
   int value_steps() const { return DB ? DB : int(value_columns(p_) / kBlock); }
   int64_t key_row() const { return KS ? KS * kBlock : key_columns(p_); }
+  int64_t value_row() const { return DB ? DB * kBlock : value_columns(p_); }
 
   template <int steps>  // of kBlock keys
   inline __attribute__((always_inline)) void block(const Place& at, State mask) {
@@ -131,25 +133,36 @@ class TileRun {
   }
 
   inline __attribute__((always_inline)) void multiply_keys(int64_t key, int i) const {
-    const uint16_t* const rows = tiled_.keys_at(key + i * kBlock);
+    const uint16_t* const keys = tiled_.keys_at(key + i * kBlock);
+    const uint32_t* const queries = reinterpret_cast<const uint32_t*>(t_.state.query);
     zero_sums();
-    for (int c = 0; c < key_steps(); c++)
-      add_products(rows + c * kBlock, rows + c * kBlock + kTileRows * key_row(), key_row() * 2,
-                   reinterpret_cast<const uint32_t*>(t_.state.query) + c * 2 * kTileNumbers);
+    each_product<N>([&](int a, int b) __attribute__((always_inline)) {
+      const uint16_t* const rows = keys + a * kBlock * key_row();
+      const uint32_t* const lanes = queries + b * kTileRows * key_row();
+      for (int c = 0; c < key_steps(); c++)
+        add_products(rows + c * kBlock, rows + c * kBlock + kTileRows * key_row(), key_row() * 2,
+                     lanes + c * 2 * kTileNumbers);
+    });
     store_sums(t_.logits + i * kBlockNumbers);
   }
 
-  // Columns 32 d and on of the output.
+  // Columns 32 d and on of the output. Three pieces are summed by themselves, small products first, then added: what a
+  // large sum would lose of them is more than float32 loses.
   template <int steps>
   inline __attribute__((always_inline)) void multiply_values(int64_t key, int d) const {
     float* const out = t_.state.out + d * kBlockNumbers;
-    if (fresh_) zero_sums();
+    const bool apart = N == kMostPieces && !fresh_;
+    if (fresh_ || apart) zero_sums();
     else load_sums(out);
-    UNROLL for (int i = 0; i < steps; i++) {
-      const uint16_t* const rows = tiled_.values_at(key + i * kBlock) + d * kBlock * kBlock;
-      add_products(rows, rows + kTileRows * kBlock, 64, t_.weights + i * 2 * kTileNumbers);
-    }
-    store_sums(out);
+    each_product<N>([&](int a, int b) __attribute__((always_inline)) {
+      UNROLL for (int i = 0; i < steps; i++) {
+        const uint16_t* const rows = tiled_.values_at(key + i * kBlock) + (a * value_row() + d * kBlock) * kBlock;
+        add_products(rows, rows + kTileRows * kBlock, 64, t_.weights + (i * N + b) * 2 * kTileNumbers);
+      }
+    });
+    store_sums(apart ? t_.space : out);
+    if (apart)
+      for (int i = 0; i < kBlockNumbers; i += LANES) store(out + i, load(out + i) + load(t_.space + i));
   }
 
   // Rules on the logits; -inf in the rows without a key.
@@ -212,8 +225,8 @@ class TileRun {
     for (int slot = 0; slot < steps * kTileRows; slot++) {
       const int step = slot / kTileRows;
       weigh_pair(now, t_.logits + 2 * slot * kTile, key + 2 * slot,
-                 t_.weights + step * 2 * kTileNumbers + (slot - step * kTileRows) * LANES);
-      if (KS <= 2) {  // the values of this block and the keys of the next; wider ones would push out what is in use
+                 t_.weights + step * N * 2 * kTileNumbers + (slot - step * kTileRows) * LANES);
+      if (N == 1 && KS <= 2) {  // the values of this block and the keys of the next; wider ones would push out what is in use
         UNROLL for (int i = 0; i < 2 * KS; i++) __builtin_prefetch(keys + (slot * 2 * KS + i) * 64);
         UNROLL for (int i = 0; i < 2 * DB; i++) __builtin_prefetch(values + (slot * 2 * DB + i) * 64);
       }
@@ -226,7 +239,7 @@ class TileRun {
     Vec x[4], power[4] = {};
     UNROLL for (int i = 0; i < 4; i++) x[i] = load(logits + i * LANES) * splat(m_.slope) - now.offset[i & 1];
     if (kMore && wants_entropy_) UNROLL for (int i = 0; i < 4; i++) power[i] = maximum(splat(-kExponents), x[i]);
-    short_exp2(x);
+    exp2_for_pieces<N>(x);
     UNROLL for (int v = 0; v < 2; v++) {
       now.exact[v] += x[v] + x[v + 2];
       if (kMore) {
@@ -238,9 +251,11 @@ class TileRun {
           now.kept[v] += x[v] + x[v + 2];
         }
       }
-      const VecU first = rounded(x[v]), second = rounded(x[v + 2]);
-      now.rounded[v] += (Vec)first + (Vec)second;
-      store_pairs(pairs + v * kTileNumbers, first >> 16 | second);
+      UNROLL for (int k = 0; k < N; k++) {  // a NaN's sum is NaN whatever becomes of it here
+        const VecU first = take_piece(x[v]), second = take_piece(x[v + 2]);
+        if (N == 1) now.rounded[v] += (Vec)first + (Vec)second;
+        store_pairs(pairs + (2 * k + v) * kTileNumbers, first >> 16 | second);
+      }
     }
   }
 
@@ -250,16 +265,14 @@ class TileRun {
     return bits < drop_below_ ? Vec{} : x * keep_factor_;
   }
 
-  // To the nearest bfloat16; a NaN's sum is NaN whatever becomes of it here.
-  static inline __attribute__((always_inline)) VecU rounded(Vec x) { return ((VecU)x + 0x8000u) & 0xFFFF0000u; }
-
   void leave() const {
     for (int v = 0; v < 2; v++) {
       const auto keep = [v](float* to, Vec x) { store(to + v * LANES, x); };
       keep(t_.state.offset, now_.offset[v]);
       keep(t_.state.sum, now_.exact[v]);
-      keep(t_.state.exact, kMore && p_.dropout_p != 0 ? now_.kept[v] : now_.exact[v]);
-      keep(t_.state.rounded, now_.rounded[v]);
+      const Vec exact = kMore && p_.dropout_p != 0 ? now_.kept[v] : now_.exact[v];
+      keep(t_.state.exact, exact);
+      keep(t_.state.rounded, N == 1 ? now_.rounded[v] : exact);
       if (!kMore || !s_) continue;
       keep(t_.state.top, now_.top[v]);
       keep(t_.asked.surprise, now_.surprise[v]);

@@ -1,9 +1,12 @@
-"""bfloat16 on tile registers, on Intel AMX and on the model of its instructions: what blocks of 32 make special."""
+"""Products on tile registers, of bfloat16 and of numbers in bfloat16 pieces, on Intel AMX and on the model of its instructions: what blocks of 32 make special."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 
-from clearhead import kernels
+from clearhead import attention, kernels
 from clearhead.kernels import Problem
 
 from .targets import needs_native, on
@@ -129,8 +132,6 @@ def test_a_query_or_key_that_is_not_finite_spoils_its_own_rows_alone(target: str
 
 @pytest.mark.parametrize("target", ON_TILES)
 def test_the_output_is_the_same_with_and_without_the_lse(target: str) -> None:
-    from clearhead import attention
-
     query = torch.randn(1, 3, 131, 64, generator=torch.Generator().manual_seed(2)).bfloat16()
     with kernels.target(target):
         out, _ = attention(query, query, query, return_lse=True)
@@ -149,3 +150,117 @@ def test_the_model_gives_what_the_processor_gives() -> None:
             answers.append(kernels.run(problem, kernel="native"))
     torch.testing.assert_close(answers[0].lse, answers[1].lse, atol=1e-5, rtol=1e-6)
     torch.testing.assert_close(answers[0].out, answers[1].out, atol=0, rtol=2 * EPS)
+
+
+# dtype and torch's matmul precision -> the largest error of an output of values about 1, in units of the dtype's epsilon.
+# Two pieces have 16 bits, so float32 loses 2^-16 at "high" and 2^-8 at "medium", of which a mean of values keeps less.
+PIECES = [
+    pytest.param(torch.float16, "highest", 0.8, id="float16"),
+    pytest.param(torch.float32, "high", 2**-15 / 2**-23, id="high"),
+    pytest.param(torch.float32, "medium", 2**-6 / 2**-23, id="medium"),
+]
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def inside_large(shape: tuple[int, ...], dtype: torch.dtype, make: torch.Generator) -> torch.Tensor:
+    """Random numbers inside a buffer of large finite ones, which no other kernel than that on tiles is taken for."""
+    batch, heads, rows, columns = shape
+    wide = torch.full((batch, heads, rows + 2, columns + 5), 3e4, dtype=dtype)
+    inner = wide[:, :, 1:-1, 3:-2]
+    inner.copy_(torch.randn(shape, generator=make))
+    return inner
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize(("dtype", "precision", "units"), PIECES)
+@pytest.mark.parametrize(("width", "keys"), [(1, 31), (33, 65), (64, 131), (97, 64), (128, 97), (131, 33)])
+def test_numbers_in_pieces_are_as_exact_as_their_precision(
+    target: str, dtype: torch.dtype, precision: str, units: float, width: int, keys: int
+) -> None:
+    make = torch.Generator().manual_seed(width * keys)
+    query, key = inside_large((1, 4, 37, width), dtype, make), inside_large((1, 2, keys, width), dtype, make)
+    value = inside_large((1, 2, keys, width // 2 + 1), dtype, make)
+    for causal in (False, True):
+        problem = Problem(query, key, value, width**-0.5, is_causal=causal)
+        truth, lse = exact(problem)
+        with kernels.target(target), matmul_precision(precision):
+            result = kernels.run(problem, kernel="native")
+        bound = units * torch.finfo(dtype).eps * max(1.0, truth.abs().max().item())
+        assert (result.out.double() - truth).abs().max() <= bound
+        # A logit is off by a share of its size.
+        assert (result.lse.double() - lse).abs().max() <= max(bound, 2e-5) * max(1.0, lse.abs().max().item())
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+def test_the_matmul_precision_of_torch_says_how_float32_is_multiplied(target: str) -> None:
+    make = torch.Generator().manual_seed(5)
+    query, key, value = (torch.randn(1, 2, 131, 64, generator=make) for _ in range(3))
+    problem, errors = Problem(query, key, value, 0.125), {}
+    for precision in ("highest", "high", "medium"):
+        with kernels.target(target), matmul_precision(precision):
+            out = kernels.run(problem, kernel="native").out
+            assert torch.equal(attention(query, key, value), out)
+            reason = kernels.explain(query, key, value).reason
+        errors[precision] = (out.double() - exact(problem)[0]).abs().max().item()
+        assert ("bfloat16" in reason) is (precision != "highest")
+    assert errors["highest"] < 1e-6 < errors["high"] < 3e-5 < errors["medium"] < 1e-2
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize(("dtype", "precision", "units"), PIECES)
+@pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("spoilt", ["query", "key"])  # a value reaches what shares its block
+def test_numbers_that_have_no_pieces_spoil_what_they_spoil_in_vectors(
+    target: str, dtype: torch.dtype, precision: str, units: float, strange: float, spoilt: str
+) -> None:
+    make = torch.Generator().manual_seed(6)
+    tensors = {name: torch.randn(1, 1, 67, 9, generator=make).to(dtype) for name in ("query", "key", "value")}
+    tensors[spoilt][0, 0, 40, 3] = strange
+    problem = Problem(**tensors, scale=0.3, is_causal=True)
+    with kernels.target("generic"):
+        in_vectors = kernels.run(problem, kernel="native").out
+    with kernels.target(target), matmul_precision(precision):
+        out = kernels.run(problem, kernel="native").out
+    tolerance = units * torch.finfo(dtype).eps * 4
+    torch.testing.assert_close(out, in_vectors, atol=tolerance, rtol=tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize("size", [1e-36, 1e-42, 1e36])
+def test_float32_too_small_or_large_for_pieces_keeps_its_digits(target: str, size: float) -> None:
+    make = torch.Generator().manual_seed(7)
+    query, key, value = (torch.randn(1, 1, 67, 9, generator=make) for _ in range(3))
+    problem = Problem(query, key, value * size, 0.3)
+    with kernels.target(target), matmul_precision("high"):
+        out = kernels.run(problem, kernel="native").out
+    truth = exact(problem)[0]
+    assert (out.double() - truth).abs().max() <= 1e-5 * truth.abs().max() + 1e-44
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize(("dtype", "precision", "units"), PIECES)
+def test_pieces_give_the_same_bits_on_any_number_of_threads(
+    target: str, dtype: torch.dtype, precision: str, units: float
+) -> None:
+    del units
+    make = torch.Generator().manual_seed(8)
+    query, key, value = (torch.randn(1, heads, 307, 41, generator=make).to(dtype) for heads in (6, 2, 2))
+    query[0, 3, 200] = torch.inf  # one tile of queries goes to the vector kernel
+    answers, before = [], torch.get_num_threads()
+    with kernels.target(target), matmul_precision(precision):
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            try:
+                answers.append(kernels.run(Problem(query, key, value, 0.2), kernel="native").out)
+            finally:
+                torch.set_num_threads(before)
+    assert torch.equal(answers[0].nan_to_num(7), answers[1].nan_to_num(7))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearhead.kernels.autograd import backward
 from clearhead.kernels.native import cpu_targets
-from clearhead.kernels.native.call import lse_dtype, wide
+from clearhead.kernels.native.call import float32_pieces, lse_dtype, wide
 from clearhead.kernels.native.cpu_targets import index_of
 from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, match
@@ -82,7 +82,10 @@ def native_forward(
         scale = width**-0.5
     target: Any = cpu_targets.chosen_for(cpu_targets.forced.get(), query.dtype)[0]  # index_of, without its call
     threads = torch.get_num_threads()
-    library.fast_forward(target.index, threads, query, key, value, mask, grouped, bool(is_causal), scale, out, lse)
+    library.fast_forward(
+        target.index, threads, query, key, value, mask, grouped, bool(is_causal), scale, out, lse,
+        float32_pieces(query.dtype),
+    )  # fmt: skip
     return out
 
 

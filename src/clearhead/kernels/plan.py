@@ -20,6 +20,7 @@ from clearhead.kernels.calls.prepare import is_causal_rule, is_simple, matrix_ta
 from clearhead.kernels.capability import Kernel
 from clearhead.kernels.measured import costs
 from clearhead.kernels.native import cpu_targets
+from clearhead.kernels.native.call import float32_pieces
 from clearhead.kernels.native.cpu_targets import current, forced, is_forced
 from clearhead.kernels.native.library import library, reads_tensors
 from clearhead.kernels.portable.torch_sdpa import flash_can, flash_runs
@@ -181,7 +182,8 @@ def plan(problem: Problem, kernel: str | None = None) -> Plan:
         return Plan(CUSTOM_OPERATOR, kernel, None, "torch records or transforms operators; each run plans anew")
     if rule is None:
         chosen, refused = choose(problem, kernel)
-        return Plan(KERNEL, chosen.name, _target_of(chosen, problem), _why(kernel, refused))
+        target = _target_of(chosen, problem)
+        return Plan(KERNEL, chosen.name, target, _why(kernel, refused) + _in_pieces(target, problem.query))
     chosen, refused = choose(_block_of(problem, cast(Mask, rule)), kernel)
     reason = f"the mask is too large for a tensor, so a block of queries at a time; {_why(kernel, refused)}"
     return Plan(CHUNKED_RULE, chosen.name, _target_of(chosen, problem), reason)
@@ -337,4 +339,14 @@ def _plan_of(matched: int, query: Tensor, key: Tensor, value: Tensor) -> Plan:
         call = _sizes(query, key, needs_gradients(query, key, value))
         return Plan(TORCH_FUNCTION, "torch", None, costs.why(*call[1:]))
     name = None if target is None else target.name
-    return Plan(FAST_PATH, "native", name, f"plain tensors with at most a mask; target {name} is {why}")
+    reason = f"plain tensors with at most a mask; target {name} is {why}{_in_pieces(name, query)}"
+    return Plan(FAST_PATH, "native", name, reason)
+
+
+def _in_pieces(target: str | None, query: Tensor) -> str:
+    """What the caller's matmul precision makes of products on tile registers, to append to a reason; else ""."""
+    pieces = float32_pieces(query.dtype)
+    if pieces == 0 or target is None or not cpu_targets.has_tiles(target):
+        return ""
+    precision = torch.get_float32_matmul_precision()
+    return f"; float32 is multiplied as {pieces} bfloat16, for torch's matmul precision is {precision!r}"

@@ -17,6 +17,23 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype is torch.float64 else torch.float32
 
 
+# torch.get_float32_matmul_precision() -> how many bfloat16 numbers tile registers take a float32 for.
+_PIECES = {"highest": 0, "high": 2, "medium": 1}
+
+
+def float32_pieces(dtype: torch.dtype) -> int:
+    """How many bfloat16 numbers a CPU target with tile registers takes a float32 for; 0 = its products are of float32.
+
+    2 or 1 where `torch.set_float32_matmul_precision` says "high" or "medium". For other dtypes that is not read.
+    """
+    if dtype is not torch.float32:
+        return 0
+    try:
+        return _PIECES[torch.get_float32_matmul_precision()]
+    except RuntimeError:  # torch.backends.mkldnn.matmul.fp32_precision was set, to what has no name here
+        return 0
+
+
 def lse_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of the lse between forward and backward.
 
@@ -50,7 +67,7 @@ class Call:
         query, key, value = problem.query, problem.key, problem.value
         call.batch, call.heads, call.length, call.width = query.shape
         _, call.kv_heads, call.keys, call.value_width = value.shape
-        call.dtype = DTYPES[query.dtype]
+        call.dtype, call.pieces = DTYPES[query.dtype], float32_pieces(query.dtype)
         call.query, call.key, call.value = four(query), four(key), four(value)
         if out is not None:
             call.out = four(out)

@@ -106,6 +106,15 @@ def index_of(dtype: torch.dtype) -> int:
     return chosen.index
 
 
+def has_tiles(name: str) -> bool:
+    """Whether a target multiplies on the tile registers of Intel AMX, or on their model.
+
+    >>> has_tiles("generic")
+    False
+    """
+    return name.startswith("amx")
+
+
 def is_forced() -> bool:
     """Whether the program or the environment forces a target."""
     return forced.get() is not None or bool(_forced_by_environment())

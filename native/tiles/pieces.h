@@ -1,0 +1,107 @@
+// Numbers as sums of bfloat16 numbers, their pieces, so that tile registers multiply float16 and float32 too: each piece is
+// the rest of those before it, rounded. A float16 is exactly two pieces, a float32 three.
+#pragma once
+#include "tiles/registers.h"
+#include "vector/best.h"
+
+namespace clearhead {
+namespace {
+
+constexpr int kMostPieces = 3;
+
+typedef uint16_t Halves __attribute__((vector_size(LANES * 2)));
+typedef uint16_t UnalignedHalves __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
+
+inline Halves load_halves(const uint16_t* from) { return *reinterpret_cast<const UnalignedHalves*>(from); }
+inline void store_halves(uint16_t* to, Halves x) { *reinterpret_cast<UnalignedHalves*>(to) = x; }
+
+// Pieces that a number of this problem is taken for.
+inline int pieces_of(const Attention& p) { return p.dtype == kBFloat16 ? 1 : p.dtype == kFloat16 ? 2 : p.pieces; }
+
+// each(i, j) for every product of piece i of one number and piece j of another, the smallest products first. Of N pieces
+// N (N + 1) / 2 products count: what is left out is smaller than what rounding to N pieces leaves out.
+template <int N, class Each>
+inline __attribute__((always_inline)) void each_product(const Each& each) {
+  UNROLL for (int sum = N - 1; sum >= 0; sum--)
+    UNROLL for (int i = sum; i >= 0; i--) each(i, sum - i);
+}
+
+// The next piece of a number, in the upper half of its lane; `rest` becomes what is left.
+inline __attribute__((always_inline)) VecU take_piece(Vec& rest) {
+  const VecU piece = ((VecU)rest + 0x8000u) & 0xFFFF0000u;
+  rest -= (Vec)piece;
+  return piece;
+}
+
+// Whether each number of a vector is the sum of its pieces, and no product of two of them overflows: it is 0, or its size
+// between 2^-100 and 2^60. Tile registers take pieces under 2^-126 for 0.
+inline VecI has_pieces(Vec x) {
+  constexpr uint32_t least = uint32_t(127 - 100) << 23, most = uint32_t(127 + 60) << 23;
+  const VecU size = (VecU)x & 0x7FFFFFFFu;
+  return (size == 0u) | ((size >= least) & (size <= most));
+}
+
+// LANES numbers of any dtype, side by side.
+inline Vec load_numbers(const void* from, Dtype dtype) {
+  if (dtype == kFloat32) return load(static_cast<const float*>(from));
+  const Halves halves = load_halves(static_cast<const uint16_t*>(from));
+  if (dtype == kBFloat16) return (Vec)(__builtin_convertvector(halves, VecU) << 16);
+#ifdef __AVX512F__
+  return (Vec)_mm512_maskz_cvtph_ps(0xFFFF, (__m256i)halves);  // the plain form makes gcc 12 warn of its own register
+#else
+  Vec x;
+  for (int i = 0; i < LANES; i++) x[i] = from_float16(halves[i]);
+  return x;
+#endif
+}
+
+// The first `n` of LANES numbers to where the output is.
+inline void store_numbers(Vec x, int64_t n, Dtype dtype, void* to) {
+  if (dtype == kFloat32) {
+    if (n == LANES) store(static_cast<float*>(to), x);
+    else __builtin_memcpy(to, &x, n * sizeof(float));
+    return;
+  }
+  Halves halves;
+#ifdef __AVX512F__
+  if (dtype == kFloat16) halves = (Halves)_mm512_maskz_cvtps_ph(0xFFFF, (__m512)x, 0);
+#else
+  if (dtype == kFloat16) for (int i = 0; i < LANES; i++) halves[i] = to_float16(x[i]);
+#endif
+  else halves = __builtin_convertvector(round_pairs(x, Vec{}) & 0xFFFF, Halves);
+  if (n == LANES) store_halves(static_cast<uint16_t*>(to), halves);
+  else __builtin_memcpy(to, &halves, n * sizeof(uint16_t));
+}
+
+// Rows first .. first + n - 1 in N pieces each, to[N][kBlock][columns], with 0 past the last row and column. Returns
+// whether all numbers have their pieces; those of bfloat16, infinities and NaN among them, are their own.
+template <int N>
+inline bool copy_pieces(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
+                        int64_t width, int64_t columns, uint16_t* to) {
+  if (width < columns || n < kBlock) __builtin_memset(to, 0, N * kBlock * columns * sizeof(uint16_t));
+  VecI good = ~VecI{};
+  for (int64_t i = 0; i < n && width > 0; i++) {
+    const void* const row = row_of(t, dtype, batch, head, first + i);
+    for (int64_t c = 0; c < width; c += LANES) {
+      Vec x;
+      if (dtype == kBFloat16 && t.column == 1 && c + LANES <= width) {
+        store_halves(to + i * columns + c, load_halves(static_cast<const uint16_t*>(element(row, dtype, c))));
+        continue;
+      }
+      if (t.column == 1 && c + LANES <= width) {
+        x = load_numbers(element(row, dtype, c), dtype);
+      } else {
+        float some[LANES] = {};
+        load_row(element(row, dtype, c * t.column), dtype, t.column, smaller(LANES, width - c), some);
+        x = load(some);
+      }
+      if (dtype != kBFloat16) good &= has_pieces(x);
+      UNROLL for (int k = 0; k < N; k++)
+        store_halves(to + (k * kBlock + i) * columns + c, __builtin_convertvector(take_piece(x) >> 16, Halves));
+    }
+  }
+  return !any(good == VecI{});
+}
+
+}  // namespace
+}  // namespace clearhead
