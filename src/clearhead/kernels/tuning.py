@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from clearhead.kernels import fast_path, projection
 from clearhead.kernels.measured.tasks import DTYPES, GRADIENT_TASKS, LINEAR, TASKS, Cost, Costs, share
 from clearhead.kernels.native.cpu_targets import current
-from clearhead.kernels.portable.torch_sdpa import torchs_own
+from clearhead.kernels.portable.torch_sdpa import flash_runs, torchs_own
 
 WIDTH, OUTPUTS = 64, 512
 # Heads, queries and keys of each measurement: few and many of each, so that the parts of a cost can be told apart.
@@ -55,7 +55,9 @@ def measure(seconds: float = 45.0, progress: Progress | None = None) -> Costs:
 
 def _dtypes(task: str) -> list[torch.dtype]:
     dtypes = [dtype for dtype in DTYPES.values() if current(dtype)[0] is not None]
-    return [dtype for dtype in dtypes if task != LINEAR or dtype is not torch.float64]
+    if task == LINEAR:
+        return [dtype for dtype in dtypes if dtype is not torch.float64]
+    return [dtype for dtype in dtypes if flash_runs(dtype)]  # where torch's operator raises, it is never chosen
 
 
 def _ways(
