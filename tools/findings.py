@@ -37,7 +37,7 @@ Head = tuple[int, int]  # layer, head
 
 PAGE = """# Findings
 
-What the heads of two real models do, and where their weights mislead. Every number here was
+What the heads of three real models do, and where their weights mislead. Every number here was
 computed by `tools/findings.py`, which you can run again; a test checks that it still says the same.
 A head is written layer.head, both from 0.
 

@@ -58,8 +58,9 @@ ask again:
 {ablation_table}
 
 Head **{carrier}** alone makes {share} of the difference. Where does it look? From the last token, "to", it puts
-{on_mary} of its weight on "Mary" and {on_john} on both "John"s together. A map that fits, and an ablation that
-agrees; the second is the proof. It is no accident of one sentence either. Without head {carrier} the difference falls
+{on_mary} of its weight on "Mary" and {on_john} on both "John"s together: not at the name that is the answer, but at the
+name that was said twice. A map alone would have suggested that it says "John"; without it, "John" gains on
+"Mary". The ablation decides. It is no accident of one sentence either. Without head {carrier} the difference falls
 in {falls} of {tried} more sentences of the kind:
 
 | sentence | difference | without {carrier} |
@@ -157,9 +158,9 @@ def of_induction(model: Model, back: Tensor) -> dict[str, object]:
         "induction_low": low,
         "previous_early": said([early], back),
         "previous_proof": (
-            f"In the small model above, silencing the previous-token head ended induction. Without {name(early)} here, "
+            f"In the small model above, silencing the previous-token head ended induction. The same here: without {name(early)}, "
             f"head {name(top)} goes from {float(probe[top]):.2f} to {float(without[top]):.2f}, and the mean of the six "
-            f"in the table from {_mean(probe, best)} to {_mean(without, best)}. A larger model has more than one way."
+            f"in the table from {_mean(probe, best)} to {_mean(without, best)}."
         ),
     }
 
