@@ -158,9 +158,10 @@ def of_induction(model: Model, back: Tensor) -> dict[str, object]:
         "induction_low": low,
         "previous_early": said([early], back),
         "previous_proof": (
-            f"In the small model above, silencing the previous-token head ended induction. The same here: without {name(early)}, "
-            f"head {name(top)} goes from {float(probe[top]):.2f} to {float(without[top]):.2f}, and the mean of the six "
-            f"in the table from {_mean(probe, best)} to {_mean(without, best)}."
+            f"In the small model above, silencing the previous-token head ended induction. The same here: "
+            f"without {name(early)}, head {name(top)} goes from {float(probe[top]):.2f} to {float(without[top]):.2f}, "
+            "and the mean of "
+            f"the six in the table from {_mean(probe, best)} to {_mean(without, best)}."
         ),
     }
 
