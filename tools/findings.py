@@ -37,7 +37,7 @@ Head = tuple[int, int]  # layer, head
 
 PAGE = """# Findings
 
-What the heads of two real models do, and where their weights mislead. Every number here was
+What the heads of three real models do, and where their weights mislead. Every number here was
 computed by `tools/findings.py`, which you can run again; a test checks that it still says the same.
 A head is written layer.head, both from 0.
 
@@ -288,8 +288,12 @@ def of_induction() -> tuple[dict[str, object], capture.Reading]:
     return words, capture.read(loaded, LINE)
 
 
-def page() -> tuple[str, dict[str, tuple[capture.Reading, int, int]]]:
-    """The page, and what its pictures show: name -> (reading, layer, head)."""
+def page(*, chat: bool = False) -> tuple[str, dict[str, tuple[capture.Reading, int, int]]]:
+    """The page, and what its pictures show: name -> (reading, layer, head).
+
+    Args:
+        chat: compute the part about the chat model too, which `clearhead models fetch` brings.
+    """
     words, readings = of_minilm()
     more, line = of_induction()
     pictures = {
@@ -297,14 +301,24 @@ def page() -> tuple[str, dict[str, tuple[capture.Reading, int, int]]]:
         "findings-it": (readings[TIRED], 5, 11),
         "findings-induction": (line, 1, 3),
     }
-    return wrapped(PAGE.format(**words, **more)), pictures
+    return wrapped(PAGE.format(**words, **more)) + "\n" + chat_section(anew=chat), pictures
+
+
+def chat_section(*, anew: bool) -> str:
+    """The part about the chat model: computed, or as the page has it, where the model is not on this machine."""
+    if anew:
+        import findings_chat
+
+        return wrapped(findings_chat.section())
+    written = (DOCS / "findings.md").read_text(encoding="utf-8")
+    return written[written.index("## A chat model") :]
 
 
 def main() -> None:
     from clearhead.views import plot
 
     torch.set_num_threads(1)  # small work; and a sum is then always taken in the same order
-    text, pictures = page()
+    text, pictures = page(chat=True)
     (DOCS / "findings.md").write_text(text, encoding="utf-8")
     for picture, (reading, layer, head) in pictures.items():
         plot.save(plot.head(reading, layer, head, width=5.5), PICTURES / f"{picture}.png", dpi=110)

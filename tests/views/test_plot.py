@@ -10,8 +10,8 @@ matplotlib = pytest.importorskip("matplotlib", reason="matplotlib is not install
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
 
-from clearhead.errors import OptionError  # noqa: E402
-from clearhead.views import comparison, plot  # noqa: E402
+from clearhead.errors import OptionError, ShapeError  # noqa: E402
+from clearhead.views import comparison, over_picture, plot  # noqa: E402
 from views.fake import Reading, Record, reading  # noqa: E402
 
 
@@ -106,3 +106,36 @@ def test_divergence_is_drawn_and_infinite_is_hatched():
     np.testing.assert_allclose(drawn[:, :3], found.nats[:, :3])
     assert drawn.mask[:, 3].all()
     assert [patch.get_hatch() for patch in figure.axes[0].patches] == ["//////"]
+
+
+def test_patches_are_drawn_over_their_picture_each_map_on_a_scale_of_its_own():
+    pixels, maps = torch.rand(12, 20, 3), torch.rand(5, 3, 5)
+    maps[4] /= 100
+    figure = over_picture.over_picture(pixels, maps, ["it", "$5", "a", "b", "c"])
+    drawn = [axis for axis in figure.axes if axis.images]
+    assert len(drawn) == 5
+    assert [axis.get_title().split()[0] for axis in drawn] == ["it", "$5", "a", "b", "c"]
+    for axis, weights in zip(drawn, maps, strict=True):
+        picture, veil = axis.images
+        np.testing.assert_allclose(picture.get_array(), pixels.numpy())
+        assert picture.get_extent() == veil.get_extent()
+        dark = veil.get_array()[..., 3]
+        assert dark.shape == (3, 5)
+        assert (dark.argmin(), dark.min()) == (weights.argmax(), 0)
+    FigureCanvasAgg(figure).draw()
+    for wrong in (torch.rand(3), torch.rand(0, 3, 5)):
+        with pytest.raises(ShapeError, match="one title a map"):
+            over_picture.over_picture(pixels, wrong)
+    with pytest.raises(ShapeError, match=r"\(3, 12, 20\), expected \(height, width, 3\)"):
+        over_picture.over_picture(pixels.permute(2, 0, 1), maps)
+
+
+def test_words_are_drawn_over_seconds():
+    weights = torch.rand(3, 31)
+    figure = over_picture.over_seconds(weights, ["we", "$said", "so"], 0.02)
+    (image,) = images(figure)
+    np.testing.assert_allclose(image.get_array(), weights.sqrt().numpy(), rtol=1e-6)
+    assert image.get_extent()[:2] == [0, pytest.approx(0.62)]
+    FigureCanvasAgg(figure).draw()
+    with pytest.raises(ShapeError, match="for 2 words"):
+        over_picture.over_seconds(weights, ["we", "said"], 0.02)

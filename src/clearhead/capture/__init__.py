@@ -4,12 +4,15 @@ from clearhead.capture.interventions.ablation import ablate
 from clearhead.capture.interventions.effects import HeadEffect, HeadEffects
 from clearhead.capture.interventions.intervene import intervene
 from clearhead.capture.models.loading import Loaded, demo_folder, load
+from clearhead.capture.models.picture_tokens import PictureTokens, picture_pixels, picture_tokens
 from clearhead.capture.models.pictures import read_picture
 from clearhead.capture.models.reading import Grid, Reading, read
+from clearhead.capture.models.sound_frames import SoundFrames, sound_frames
 from clearhead.capture.observing import observe
-from clearhead.capture.record import Missed, Record
+from clearhead.capture.record import Record
 from clearhead.capture.scores import induction_scores, score_record, scores
 from clearhead.capture.scoring.head_scores import HeadScores
+from clearhead.capture.steps import Missed
 
 __all__ = [
     "Grid",
@@ -18,16 +21,21 @@ __all__ = [
     "HeadScores",
     "Loaded",
     "Missed",
+    "PictureTokens",
     "Reading",
     "Record",
+    "SoundFrames",
     "ablate",
     "demo_folder",
     "induction_scores",
     "intervene",
     "load",
     "observe",
+    "picture_pixels",
+    "picture_tokens",
     "read",
     "read_picture",
     "score_record",
     "scores",
+    "sound_frames",
 ]

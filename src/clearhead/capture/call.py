@@ -12,7 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from clearhead.capture.block_masks import Sizes, block_mask_table
 from clearhead.capture.generation.cached_keys import Keys
-from clearhead.capture.record import Step
+from clearhead.capture.steps import Step
 from clearhead.errors import CaptureError
 from clearhead.kernels import Problem, run
 from clearhead.matrix import AttentionMatrix

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clearhead.capture.call import Call, Masks, check_rows, holds_numbers
 from clearhead.capture.generation.cached_keys import Keys
-from clearhead.capture.record import Step
+from clearhead.capture.steps import Step
 from clearhead.matrix import AttentionMatrix
 from clearhead.spec import Attention
 

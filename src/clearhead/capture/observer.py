@@ -15,7 +15,8 @@ from clearhead.capture.call import Call, Masks, record_step
 from clearhead.capture.decode_steps import DecodeSteps
 from clearhead.capture.head_outputs.projection import ProjectionFinder
 from clearhead.capture.module_watching import ModuleWatcher
-from clearhead.capture.record import Missed, Record
+from clearhead.capture.record import Record
+from clearhead.capture.steps import Missed
 from clearhead.errors import CaptureError, ClearheadError, OptionError
 from clearhead.matrix import AttentionMatrix
 from clearhead.messages import message

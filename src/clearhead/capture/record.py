@@ -17,69 +17,13 @@ from clearhead.capture.generation.cached_keys import Keys
 from clearhead.capture.generation.generated import whole
 from clearhead.capture.generation.joining import PlacedCall, joined, last_run
 from clearhead.capture.head_outputs.contributions import Contributions
+from clearhead.capture.head_outputs.hook_cache import HookCache, hook_cache
 from clearhead.capture.positions import Positions, assumed, from_lists, to_lists
 from clearhead.capture.scoring.record_scores import score_calls
 from clearhead.capture.scoring.tables import as_table
+from clearhead.capture.steps import Missed, Step
 from clearhead.errors import CaptureError, OptionError
 from clearhead.matrix import AttentionMatrix
-from clearhead.spec import Attention
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """An attention module that ran and was not recorded: its name, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(slots=True)
-class Step:
-    """One call: everything but the keys, and the keys it shares with other steps of one cache.
-
-    Attributes:
-        make: builds the matrix from its keys.
-        keys: the keys of this step and of those that grew out of it.
-        size: how many of them this step had.
-        queries: how many queries it had.
-        attention: everything else between them and the weights; None of a given matrix.
-        query: (B, H, queries, D), where the step knows no values; None of a given matrix.
-        positions: of its queries and keys; None: as `assumed` gives them.
-    """
-
-    make: Callable[[Tensor], AttentionMatrix]
-    keys: Keys
-    size: int
-    queries: int = 0
-    attention: Attention | None = None
-    query: Tensor | None = None
-    positions: Positions | None = None
-    _made: tuple[Tensor, AttentionMatrix] | None = None
-
-    def matrix(self) -> AttentionMatrix:
-        """The matrix; the same object until the cache grows, so that its computed statistics are kept.
-
-        Where its keys have to be assembled first, it is a new object each time: kept, all would take T² of keys.
-        """
-        if self.keys.held is None:
-            self._made = None
-            return self.make(self.keys.tensor[:, :, : self.size])
-        if self._made is None or self._made[0] is not self.keys.tensor:
-            self._made = (self.keys.tensor, self.make(self.keys.tensor[:, :, : self.size]))
-        return self._made[1]
-
-    def grew_into(self, later: Step) -> bool:
-        """Whether a later call's keys begin with this one's, as a cache's do; then both can share the later's tensor.
-
-        Keys that no query so far may attend to may differ: a static cache fills them in later.
-        """
-        if self.keys.chain is not None:
-            return False
-        old, new = self.keys.tensor[:, :, : self.size], later.keys.tensor
-        if old.dtype != new.dtype or old.shape[:2] != new.shape[:2] or not self.size <= new.shape[2]:
-            return False
-        other = (old != new[:, :, : self.size]).any(-1).any(1)
-        return not bool((other if self.keys.seen is None else other & self.keys.seen).any())
 
 
 @dataclass(eq=False, repr=False)
@@ -316,6 +260,28 @@ class Record(Mapping[str, AttentionMatrix]):
                 "its input. Multiply record.z(layer) by the weights yourself."
             )
         return Contributions(z, projection.weight(z.shape[-1]))
+
+    def to_transformer_lens(self, *, rotary: bool | None = None) -> HookCache:
+        """The record under TransformerLens' names, as its `run_with_cache` gives a cache; each tensor computed on use.
+
+        "blocks.0.attn.hook_pattern" and "…hook_attn_scores" are (B, H, L, S), "…hook_q" (B, L, H, D), "…hook_k"
+        (B, S, H_kv, D); rotated queries and keys are "…hook_rot_q" and "…hook_rot_k". With `observe(values=True)` also
+        "…hook_v", "…hook_z" (B, L, H, D_v) and, where the output projection is known, "…hook_result" (B, L, H, E).
+        An encoder-decoder has "encoder.0.attn…", "decoder.0.attn…" and "decoder.0.cross_attn…".
+
+        Args:
+            rotary: whether the model rotates queries and keys; None: as its modules and configuration say.
+
+        Raises, when a tensor is asked for:
+            TooLargeError: the pattern or the attention scores take more than 256 MiB.
+
+        Example:
+            >>> q = torch.randn(1, 2, 5, 3)
+            >>> cache = Record.of({"layers.0.attention": AttentionMatrix(q, q)}).to_transformer_lens()
+            >>> list(cache)[0], cache["pattern", 0].shape
+            ('blocks.0.attn.hook_q', torch.Size([1, 2, 5, 5]))
+        """
+        return hook_cache(self, rotary=rotary)
 
     def scores(
         self,

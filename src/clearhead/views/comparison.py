@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clearhead.errors import OptionError, TooLargeError
-from clearhead.views.arrays import Array, numbers
 from clearhead.views.checks import check_head, check_same_tokens
-from clearhead.views.maps import tiles
+from clearhead.views.maps import Array, numbers, tiles
 from clearhead.views.token_axes import token_axes
 
 if TYPE_CHECKING:

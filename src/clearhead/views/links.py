@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from clearhead.views.arrays import numbers
+from clearhead.views.maps import numbers
 from clearhead.views.token_axes import TokenAxis, token_axes
 
 if TYPE_CHECKING:

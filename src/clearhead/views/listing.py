@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from clearhead.views.arrays import numbers
 from clearhead.views.links import LINKS
+from clearhead.views.maps import numbers
 from clearhead.views.score_tables import Table, tables
 from clearhead.views.token_axes import TokenAxis, token_axes
 

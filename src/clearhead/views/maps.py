@@ -7,9 +7,14 @@ import torch
 from numpy.typing import NDArray
 
 from clearhead.matrix import AttentionMatrix
-from clearhead.views.arrays import Array, numbers
 
+Array = NDArray[np.float64]
 THUMB = 24  # cells a side of a small map
+
+
+def numbers(tensor: torch.Tensor) -> Array:
+    """A tensor's values as float64, whatever device or dtype they had."""
+    return tensor.detach().to(device="cpu").double().numpy()
 
 
 def tiles(matrix: AttentionMatrix, rows: int, cols: int) -> Array:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from clearhead.errors import OptionError
 from clearhead.extras import needs
 from clearhead.files import unwritable
-from clearhead.views.arrays import Array
 from clearhead.views.checks import check_head
-from clearhead.views.maps import THUMB, hidden, tiles
+from clearhead.views.maps import THUMB, Array, hidden, tiles
 from clearhead.views.token_axes import TokenAxis, layer_token_axes
 
 with needs("views", "a figure"):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clearhead.capture.positions import Positions, assumed
-from clearhead.capture.record import Missed
+from clearhead.capture.steps import Missed
 from clearhead.errors import OptionError
 from clearhead.matrix import rollout
 from clearhead.matrix.pooling import edges

@@ -9,7 +9,7 @@ import numpy as np
 
 from clearhead.capture.positions import Positions
 from clearhead.matrix import AttentionMatrix
-from clearhead.views.arrays import Array, numbers
+from clearhead.views.maps import Array, numbers
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading

@@ -7,10 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clearhead.extras import needs
-from clearhead.views.arrays import Array
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS, Link, between_words, strongest
-from clearhead.views.maps import hidden, tiles
+from clearhead.views.maps import Array, hidden, tiles
 from clearhead.views.score_tables import tables
 from clearhead.views.token_axes import TokenAxis, layer_token_axes, token_axes
 

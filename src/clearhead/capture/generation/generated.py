@@ -20,7 +20,7 @@ from clearhead.matrix import AttentionMatrix
 from clearhead.spec import Attention
 
 if TYPE_CHECKING:
-    from clearhead.capture.record import Step
+    from clearhead.capture.steps import Step
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from clearhead.matrix import AttentionMatrix
-from clearhead.views.arrays import Array, numbers
 from clearhead.views.links import LINKS, StrongestLinks
+from clearhead.views.maps import Array, numbers
 
 WORK = 2**28  # weights computed for one answer: some tenths of a second
 LONG = 4 * WORK  # weights of all heads together from which a first picture is an outline

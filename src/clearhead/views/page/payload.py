@@ -18,11 +18,10 @@ import torch.nn.functional as F
 
 from clearhead.extras import needs
 from clearhead.matrix import AttentionMatrix
-from clearhead.views.arrays import Array
 from clearhead.views.checks import check_same_tokens
 from clearhead.views.comparison import divergences
 from clearhead.views.links import LINKS, StrongestLinks, first_link, strongest_links
-from clearhead.views.maps import THUMB, hidden, tiles
+from clearhead.views.maps import THUMB, Array, hidden, tiles
 from clearhead.views.page import long_texts
 from clearhead.views.page.packing import masked, pack, pack_indices
 from clearhead.views.score_tables import tables

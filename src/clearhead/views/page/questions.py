@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clearhead.errors import OptionError
-from clearhead.views.arrays import numbers
 from clearhead.views.checks import check_head
+from clearhead.views.maps import numbers
 from clearhead.views.page import long_texts
 from clearhead.views.page.logit_parts import logit_parts
 from clearhead.views.page.packing import pack

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import ExtraError, OptionError
 from clearhead.messages import message
-from clearhead.views.arrays import numbers
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS
 from clearhead.views.listing import ALL_WEIGHTS, listing
+from clearhead.views.maps import numbers
 from clearhead.views.token_axes import token_axes
 
 if TYPE_CHECKING:

@@ -3,8 +3,7 @@
 from typing import Any
 
 from clearhead.errors import OptionError
-from clearhead.views.arrays import Array, numbers
-from clearhead.views.maps import hidden
+from clearhead.views.maps import Array, hidden, numbers
 from clearhead.views.page import long_texts
 from clearhead.views.page.packing import masked, pack
 

@@ -1,0 +1,82 @@
+"""Weights over what a model saw or heard: patches drawn over their picture, tokens over seconds; with matplotlib."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from clearhead.errors import ShapeError
+from clearhead.views.plot import FONT, INK, KEY, MUTED, PAPER, QUERY, WEIGHTS
+
+
+def over_picture(pixels: Tensor, weights: Tensor, titles: Sequence[str] = (), *, width: float = 7.0) -> Figure:
+    """Maps of weights over one picture, side by side: the picture shows where there is weight.
+
+    Args:
+        pixels: (height, width, 3) in 0..1 or uint8, as `capture.picture_pixels` gives it.
+        weights: (rows, cols), or (maps, rows, cols) for some heads or some words; each map has a scale of its own.
+        titles: one a map, as the word.
+        width: of the figure, inches.
+
+    Raises:
+        ShapeError: pixels or weights have other axes, or there is not one title a map.
+    """
+    maps = weights.detach().float().cpu().numpy()
+    maps = maps[None] if maps.ndim == 2 else maps
+    if pixels.ndim != 3 or pixels.shape[-1] != 3:
+        raise ShapeError(
+            f"pixels have shape {tuple(pixels.shape)}, expected (height, width, 3). Use capture.picture_pixels."
+        )
+    if maps.ndim != 3 or not maps.size or (titles and len(titles) != len(maps)):
+        raise ShapeError(
+            f"weights have shape {tuple(weights.shape)} and there are {len(titles)} titles, expected (rows, cols) or "
+            "(maps, rows, cols), and one title a map or none."
+        )
+    picture = pixels.detach().cpu().numpy()
+    picture = picture / 255 if picture.dtype == np.uint8 else picture.clip(0, 1)
+    across = min(len(maps), 4)
+    down = -(-len(maps) // across)
+    side = width / across
+    tall = side * picture.shape[0] / picture.shape[1]
+    figure = Figure(figsize=(width, (tall + 0.3) * down), facecolor=PAPER, layout="constrained")
+    for place, axis in enumerate(figure.subplots(down, across, squeeze=False).flat):
+        axis.set_axis_off()
+        if place >= len(maps):
+            continue
+        shown = maps[place] / (maps[place].max() or 1.0)
+        box = (0, picture.shape[1], picture.shape[0], 0)
+        axis.imshow(picture, extent=box)
+        veil = np.zeros((*shown.shape, 4))
+        veil[..., 3] = 0.85 * (1 - np.sqrt(shown))
+        axis.imshow(veil, extent=box, interpolation="nearest")
+        if titles:
+            title = f"{titles[place]}  (most: {maps[place].max():.2f})"
+            axis.set_title(title, fontsize=FONT + 1, color=INK, parse_math=False)
+    return figure
+
+
+def over_seconds(weights: Tensor, words: Sequence[str], seconds: float, *, width: float = 7.0) -> Figure:
+    """One head of a speech model as a map: rows are words, columns the sound in seconds.
+
+    Args:
+        weights: (words, frames), as `A[0, head]` of a cross-attention.
+        words: one a row.
+        seconds: what one frame covers, as `capture.sound_frames(model).seconds`.
+        width: of the figure, inches.
+
+    Raises:
+        ShapeError: weights have other axes, or there is not one word a row.
+    """
+    if weights.ndim != 2 or len(words) != weights.shape[0]:
+        raise ShapeError(f"weights have shape {tuple(weights.shape)} for {len(words)} words, expected (words, frames).")
+    shown = weights.detach().float().cpu().numpy()
+    figure = Figure(figsize=(width, 0.8 + 0.2 * len(words)), facecolor=PAPER, layout="constrained")
+    axis = figure.subplots()
+    box = (0, shown.shape[1] * seconds, len(words) - 0.5, -0.5)
+    axis.imshow(np.sqrt(shown), cmap=WEIGHTS, vmin=0, extent=box, aspect="auto", interpolation="nearest")
+    axis.set_yticks(range(len(words)), list(words), fontsize=FONT, parse_math=False)
+    axis.tick_params(length=0, labelsize=FONT, colors=MUTED)
+    axis.set_ylabel("word", fontsize=FONT, color=QUERY)
+    axis.set_xlabel("seconds", fontsize=FONT, color=KEY)
+    return figure
