@@ -38,7 +38,7 @@ Head = tuple[int, int]  # layer, head
 PAGE = """# Findings
 
 What the heads of three real models do, and where their weights mislead. Every number here was
-computed by `tools/findings.py`, which you can run again; a test checks that it still says the same.
+computed by `tools/findings.py`, which you can run again; tests check that it still says the same.
 A head is written layer.head, both from 0.
 
 The first model is all-MiniLM-L6-v2 (6 layers, 12 heads), which turns a sentence into a vector.

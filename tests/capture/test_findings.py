@@ -21,6 +21,20 @@ def test_the_page_says_what_its_script_finds():
         assert (ROOT / "docs" / "pictures" / f"{picture}.png").exists()
 
 
+@pytest.mark.stress
+def test_the_part_on_the_chat_model_says_what_its_script_finds(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from clearhead.local_models.chat_model import has_chat_model
+
+    if not has_chat_model():
+        pytest.skip("the chat model is not on this machine: clearhead models fetch")
+    written = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    again = runpy.run_path(str(ROOT / "tools" / "findings.py"))["chat_section"](anew=True)
+    section = written[written.index("## A chat model") :]
+    assert words(again) == words(section)
+    assert numbers(again) == pytest.approx(numbers(section), abs=0.011)
+
+
 def words(page: str) -> list[str]:
     return NUMBER.sub("#", page).split()
 
