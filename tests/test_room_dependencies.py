@@ -20,6 +20,7 @@ WITHOUT = {
     "kernels": ("cli", "course", "models", "views", "studio", "postgresql"),
     "matrix": ("cli", "course", "models", "views", "studio", "postgresql"),
     "multihead": ("cli", "course", "models", "views", "studio", "postgresql"),
+    "distributed": ("cli", "course", "models", "views", "studio", "postgresql"),
     "capture": ("course", "studio", "postgresql"),
     "sandbox": ("cli", "course", "models", "views", "studio", "postgresql"),
     "course": ("models", "views", "studio", "postgresql"),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearhead.kernels.autograd import backward
 from clearhead.kernels.native import cpu_targets
-from clearhead.kernels.native.call import float32_pieces, lse_dtype, wide
+from clearhead.kernels.native.call import PIECES, lse_dtype, wide
 from clearhead.kernels.native.cpu_targets import index_of
 from clearhead.kernels.native.library import library
 from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, match
@@ -81,11 +81,14 @@ def native_forward(
     if scale is None:
         scale = width**-0.5
     target: Any = cpu_targets.chosen_for(cpu_targets.forced.get(), query.dtype)[0]  # index_of, without its call
+    try:  # float32_pieces, without its call
+        pieces = PIECES[torch._C._get_float32_matmul_precision()] if query.dtype is torch.float32 else 0
+    except RuntimeError:
+        pieces = 0
     threads = torch.get_num_threads()
     library.fast_forward(
-        target.index, threads, query, key, value, mask, grouped, bool(is_causal), scale, out, lse,
-        float32_pieces(query.dtype),
-    )  # fmt: skip
+        target.index, threads, query, key, value, mask, grouped, bool(is_causal), scale, out, lse, pieces
+    )
     return out
 
 

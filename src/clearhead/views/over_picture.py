@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from clearhead.errors import ShapeError
+from clearhead.extras import needs
 from clearhead.views.plot import FONT, INK, KEY, MUTED, PAPER, QUERY, WEIGHTS
+
+with needs("views", "a figure"):
+    from matplotlib.figure import Figure
 
 
 def over_picture(pixels: Tensor, weights: Tensor, titles: Sequence[str] = (), *, width: float = 7.0) -> Figure:

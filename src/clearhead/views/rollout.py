@@ -98,6 +98,9 @@ class OneMatrix(Mapping[str, Any]):
         """The positions of its rows and columns."""
         return (self._positions,)
 
+    def release_model(self) -> None:
+        """Do nothing, as a record that holds no model."""
+
     def __getitem__(self, name: str) -> RolledOut:
         if name != self._name:
             raise KeyError(name)

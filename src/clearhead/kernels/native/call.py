@@ -18,7 +18,7 @@ def wide(dtype: torch.dtype) -> torch.dtype:
 
 
 # torch.get_float32_matmul_precision() -> how many bfloat16 numbers tile registers take a float32 for.
-_PIECES = {"highest": 0, "high": 2, "medium": 1}
+PIECES = {"highest": 0, "high": 2, "medium": 1}
 
 
 def float32_pieces(dtype: torch.dtype) -> int:
@@ -29,7 +29,7 @@ def float32_pieces(dtype: torch.dtype) -> int:
     if dtype is not torch.float32:
         return 0
     try:
-        return _PIECES[torch.get_float32_matmul_precision()]
+        return PIECES[torch.get_float32_matmul_precision()]
     except RuntimeError:  # torch.backends.mkldnn.matmul.fp32_precision was set, to what has no name here
         return 0
 

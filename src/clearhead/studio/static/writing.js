@@ -5,9 +5,6 @@ import { make } from "/views/paint.js";
 import { forget } from "./drafts.js";
 import { jsonLines } from "./lines.js";
 import { post, wait } from "./writing-request.js";
-import { effectsOf, headGrid } from "./writing-heads.js";
-import { whyView } from "./writing-why.js";
-import { saveLine } from "./writing-save.js";
 import { groups, Run, strongestPair, visible, weightsOf } from "./writing-text.js";
 import { textView } from "./writing-view.js";
 import { _ } from "./words.js";
@@ -51,7 +48,8 @@ async function write(run, typed, signal) {
     if (line.error) throw new Error(line.error);
     if (line.start) {
       run.begin(line.start);
-      if (!parts) build();
+      if (!parts) await build();
+      signal.throwIfAborted();
     } else if (line.token) run.add({ ...line.token, row: decode(line.token.row) });
     else if (line.doing) progress(line);
     if (line.start) parts.why.clear();
@@ -163,16 +161,18 @@ function through(layer, head) {
 const matter = () => busy(async (signal) => {
   const run = state.runs[0];
   const place = state.place >= run.promptSize ? state.place : run.tokens.length - 1;
-  parts.grid.paint(await effectsOf(run, request(run), place, signal, progress));
+  parts.grid.paint(await parts.effectsOf(run, request(run), place, signal, progress));
 });
 
 // ---- the page --------------------------------------------------------------------------------------------------
 
-/** The parts of the page that stay while the text changes. */
-function build() {
+/** The parts of the page that stay while the text changes. What only an answer needs is fetched with the first one. */
+async function build() {
+  const run = state.runs[0];
+  const [{ effectsOf, headGrid }, { whyView }, { saveLine }] = await Promise.all([import("./writing-heads.js"), import("./writing-why.js"), import("./writing-save.js")]);
+  if (run !== state.runs[0]) return; // another text was begun meanwhile
   const unit = make("select", { id: "write-unit", onchange: () => { state.unit = unit.value; show(); } },
     ...Object.entries(UNITS).map(([value, name]) => make("option", { value }, name)));
-  const run = state.runs[0];
   const options = (count, all) => [make("option", { value: "-1" }, all), ...Array.from({ length: count }, (_none, i) => make("option", { value: i }, String(i)))];
   const layer = make("select", { onchange: () => through(Number(layer.value), -1) }, ...options(run.layers, _("all")));
   const head = make("select", { onchange: () => through(state.layer, Number(head.value)) }, ...options(run.heads, _("all")));
@@ -191,7 +191,7 @@ function build() {
       make("label", { class: "write-field" }, first, " ", _("the first token, where heads rest"))),
     make("div", { class: "write-body" }, make("div", {}, texts, make("div", { class: "row" }, more, lens), saves), aside),
     why.element, grid.element);
-  parts = { unit, layer, head, first, more, grid, texts, aside, why, lens, views: [] };
+  parts = { unit, layer, head, first, more, grid, texts, aside, why, lens, effectsOf, views: [] };
 }
 
 /** Draw what is there. */
