@@ -12,6 +12,7 @@ from test_extras import libraries, requirements
 ROOMS = ("masks", "kernels", "matrix", "multihead", "capture", "sandbox", "views")
 NEEDS_AN_EXTRA = {
     "views.plot",
+    "views.over_picture",
     "views.terminal",
     "views.terminal_comparison",
     "views.widget",

@@ -6,7 +6,6 @@ import { forget } from "./drafts.js";
 import { jsonLines } from "./lines.js";
 import { post, wait } from "./writing-request.js";
 import { groups, Run, strongestPair, visible, weightsOf } from "./writing-text.js";
-import { textView } from "./writing-view.js";
 import { _ } from "./words.js";
 
 /** @param {string} id @returns {any} */
@@ -169,7 +168,9 @@ const matter = () => busy(async (signal) => {
 /** The parts of the page that stay while the text changes. What only an answer needs is fetched with the first one. */
 async function build() {
   const run = state.runs[0];
-  const [{ effectsOf, headGrid }, { whyView }, { saveLine }] = await Promise.all([import("./writing-heads.js"), import("./writing-why.js"), import("./writing-save.js")]);
+  const [{ effectsOf, headGrid }, { whyView }, { saveLine }, { textView }] = await Promise.all([
+    import("./writing-heads.js"), import("./writing-why.js"), import("./writing-save.js"), import("./writing-view.js"),
+  ]);
   if (run !== state.runs[0]) return; // another text was begun meanwhile
   const unit = make("select", { id: "write-unit", onchange: () => { state.unit = unit.value; show(); } },
     ...Object.entries(UNITS).map(([value, name]) => make("option", { value }, name)));
@@ -191,7 +192,7 @@ async function build() {
       make("label", { class: "write-field" }, first, " ", _("the first token, where heads rest"))),
     make("div", { class: "write-body" }, make("div", {}, texts, make("div", { class: "row" }, more, lens), saves), aside),
     why.element, grid.element);
-  parts = { unit, layer, head, first, more, grid, texts, aside, why, lens, effectsOf, views: [] };
+  parts = { unit, layer, head, first, more, grid, texts, aside, why, lens, effectsOf, textView, views: [] };
 }
 
 /** Draw what is there. */
@@ -204,7 +205,7 @@ function show() {
   parts.texts.classList.toggle("write-two", state.runs.length > 1);
   while (parts.views.length > state.runs.length) parts.views.pop().element.remove();
   while (parts.views.length < state.runs.length) {
-    const made = textView((place) => { state.place = place; point(); });
+    const made = parts.textView((place) => { state.place = place; point(); });
     parts.views.push(made);
     parts.texts.append(made.element);
   }
