@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import clearhead
-from clearhead import distributed
+from clearhead import distributed, masks
 from clearhead.errors import OptionError, RanksError, ShapeError
 
 from .cases import CASES, LENGTH, H, alone, tensors, together
@@ -64,6 +64,25 @@ def drops_the_same(rank, size):
 
 def test_dropout_draws_what_one_process_draws():
     world(3, drops_the_same)
+
+
+def long_masks(rank, size):
+    """Masks whose keys lie in several runs for a block of queries, which longer sequences have."""
+    length, slopes = 600, torch.linspace(0.1, 0.5, 2)
+    query, key, value = torch.randn(3, 1, 2, length, 5, generator=torch.Generator().manual_seed(0))
+    sparse = masks.causal() & (masks.prefix(5) | masks.sliding_window(7))
+    for mask, ways in ((sparse, ("ring", "heads")), (sparse & masks.alibi(slopes), ("ring",))):
+        expected = clearhead.attention(query, key, value, mask, kernel="reference")
+        for algorithm in ways:
+            own = [distributed.shard(tensor) for tensor in (query, key, value)]
+            out = distributed.gather(distributed.attention(*own, mask, algorithm=algorithm))
+            close(out, expected, torch.float32)
+    with pytest.raises(OptionError, match="adds biases and is more than a band"):
+        distributed.attention(*own, mask, algorithm="heads")
+
+
+def test_masks_whose_keys_lie_in_several_runs():
+    world(2, long_masks)
 
 
 def uneven(rank, size):

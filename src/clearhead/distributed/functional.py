@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -102,7 +102,8 @@ def attention(
     call, layout, described = _plan(ranks, given, placement, kernel)
     how = choose(given, algorithm, placement)
     if how == HEADS:
-        whole = described.change(rule=attn_mask) if given.mask == _RULE and call.rule is not None else described
+        # A rule is evaluated for gathered keys, whose band and slopes it must know itself: none of it is taken out.
+        whole = described if call.rule is None else given.unmasked.change(rule=attn_mask)
         result = heads.run(call, layout.query, layout.key, layout.value, whole)
     else:
         result = ring.run(call, layout.query, layout.key, layout.value, described)
@@ -124,6 +125,7 @@ class Given:
 
     Attributes:
         layout, attention: this rank's tensors, and what lies between Q·Kᵀ and the weights.
+        unmasked: the attention without what a mask of clearhead.masks says.
         rule, added: the parts of its mask that are evaluated in blocks.
         mask: which kind of mask it is.
         reported: what each rank reports of its call, by name.
@@ -131,6 +133,7 @@ class Given:
 
     layout: Layout
     attention: Attention
+    unmasked: Attention
     rule: Mask | None
     added: Bias | None
     attn_mask: Any
@@ -172,8 +175,8 @@ def _refuses_heads(given: Given, ranks: int) -> str | None:
         return "each rank has the mask of its own rows"
     if given.rule is not None and given.rule.sizes()[1] is not None:
         return "the mask differs by head"
-    if given.added is not None:
-        return "the mask adds a table of biases"
+    if given.added is not None or (given.rule is not None and given.attn_mask.bias is not None):
+        return "the mask adds biases and is more than a band"
     return None
 
 
@@ -206,7 +209,7 @@ def _describe(own: dict[str, Any], scale: Any, enable_gqa: bool, options: dict[s
         kind = (
             _BY_ROWS if isinstance(attn_mask, Tensor) and attn_mask.dim() > 1 and attn_mask.shape[-2] > 1 else _BY_KEYS
         )
-    return Given(layout, attention, rule, added, attn_mask, kind, [])
+    return Given(layout, attention, problem.attention, rule, added, attn_mask, kind, [])
 
 
 def _agree(ranks: Ranks, describe: Any, query: Any) -> Given:
@@ -235,7 +238,7 @@ def _agree(ranks: Ranks, describe: Any, query: Any) -> Given:
                 f"the calls of rank 0 and rank {other} differ in {name}{shown}. "
                 f"Every rank makes the same call with its own part of the sequence."
             )
-    return Given(given.layout, given.attention, given.rule, given.added, given.attn_mask, given.mask, reported)
+    return replace(given, reported=reported)
 
 
 def _numbers(given: Given) -> list[int]:
