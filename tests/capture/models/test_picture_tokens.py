@@ -116,7 +116,11 @@ def mllama():
     vision = {"hidden_size": 16, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2}
     vision |= {"intermediate_size": 17, "image_size": 12, "patch_size": 4, "max_num_tiles": 2, "vision_output_dim": 32}
     vision |= {"intermediate_layers_indices": [0], "supported_aspect_ratios": [[1, 1], [1, 2]]}
-    text = TEXT | {"pad_token_id": 0, "cross_attention_layers": [1], "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}
+    text = TEXT | {
+        "pad_token_id": 0,
+        "cross_attention_layers": [1],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    }
     config = hf.MllamaConfig(vision_config=vision, text_config=text, image_token_index=PATCH)
     inputs = {"input_ids": torch.tensor([[1, PATCH, 5, 7, 8]]), "pixel_values": torch.randn(1, 1, 2, 3, 12, 12)}
     inputs |= {"aspect_ratio_ids": torch.tensor([[1]]), "aspect_ratio_mask": torch.tensor([[[1, 0]]])}
