@@ -11,13 +11,14 @@ from html import escape
 
 ACCENT, QUERY, KEY = "var(--accent, #23508e)", "var(--query, #8a4b08)", "var(--key, #1d6f5c)"
 COLOURS = (ACCENT, QUERY, KEY, "currentColor")
+SCALE = 1.3  # pixels of a page for a unit of a picture, so that its words are as large as the text around it
 LETTER = 7.2  # units a letter of 12 is wide, on average
 
 
 def svg(width: float, height: float, body: str, title: str) -> str:
     """A picture of this size; `title` is the text for readers who cannot see it."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width * SCALE:.0f}" '
         f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>{body}</svg>'
     )
 
