@@ -122,3 +122,15 @@ def test_the_legs_of_a_topic_are_counted_before_its_answers_are_computed(
     unproved = replace(visitor.context.library, proved={})
     early = SimpleNamespace(library=unproved, store=visitor.context.store, progress=visitor.context.progress)
     assert path.way(cast("Context", early), pack, topic).legs == legs
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/map", "/progress", "/settings", "/search", "/search?q=scale", "/project", "/certificate", "/lens", "/lens/write",
+        TOPIC, *(f"{TOPIC}/{mode}" for mode in ("read", "walk", "try", "challenge", "test", "mistakes")),
+    ],
+)  # fmt: skip
+def test_every_page_beside_a_question_leads_on_with_the_same_key(visitor: Visitor, address: str) -> None:
+    visitor.get(f"{TOPIC}/read")
+    assert re.search(r'<a [^>]*data-key="n(?: Enter)?"[^>]*>Next', visitor.get(address)), address
