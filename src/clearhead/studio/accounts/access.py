@@ -11,6 +11,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
+from clearhead.studio.accounts.request_rate import RequestRate
 from clearhead.studio.accounts.sessions import SECONDS, Sessions
 from clearhead.studio.text.translation import _
 from clearhead.studio.web import saved_forms
@@ -43,6 +44,9 @@ def logged_in(request: Request) -> None:
     account, chosen = sessions.account(request.cookies.get(SESSION, ""))
     if account is None and not is_open(request):
         raise LogInFirst
+    if account is not None:
+        rate: RequestRate = request.app.state.request_rate
+        rate.spend(account.id)
     request.state.context = root.at(account.id, account.name, chosen) if account else root.at(GUEST)
 
 
