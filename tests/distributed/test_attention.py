@@ -172,3 +172,22 @@ def test_without_a_process_group():
     query = torch.zeros(1, 1, 2, 3)
     with pytest.raises(RanksError, match=r"torch\.distributed is not started"):
         distributed.attention(query, query, query)
+
+
+def inside_context_parallel(rank, size):
+    """torch's context_parallel cuts tensors in place as zigzag does, so that a call inside computes its rows."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.experimental import context_parallel
+
+    mesh = init_device_mesh("cpu", (size,), mesh_dim_names=("cp",))
+    q, k, v = (tensor.detach() for tensor in tensors(torch.float32))
+    whole = clearhead.attention(q, k, v, is_causal=True, enable_gqa=True)
+    with context_parallel(mesh, buffers=[q, k, v], buffer_seq_dims=[2, 2, 2]):
+        assert q.shape[2] == LENGTH // size
+        out = distributed.attention(q, k, v, is_causal=True, enable_gqa=True, mesh=mesh, placement="zigzag")
+    assert torch.allclose(distributed.gather(out, mesh=mesh, placement="zigzag"), whole, atol=1e-5)
+
+
+@pytest.mark.stress
+def test_inside_torchs_context_parallel():
+    world(2, inside_context_parallel)
