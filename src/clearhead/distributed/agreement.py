@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from clearhead.arguments import refuse_unreadable
+from clearhead.distributed import placement
+from clearhead.distributed.call import HEADS, RING
 from clearhead.distributed.exchange import Ranks
 from clearhead.errors import OptionError, RanksError
 from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.layout import Layout
 from clearhead.kernels.calls.prepare import prepare
+from clearhead.kernels.plan import choose
+from clearhead.kernels.registry import KERNELS
 from clearhead.masks import Bias, Mask
 from clearhead.masks.lower import split_alibi, split_reach
 from clearhead.spec import Attention
 
+ALGORITHMS = (None, RING, HEADS)
 NO_MASK, BY_KEYS, BY_ROWS, RULE = range(4)
 
 
@@ -32,6 +38,7 @@ class Report(NamedTuple):
         mask: the kind of its mask.
         learns: 1 where a gradient is asked for.
         dropout_p, scale, softcap: the bits of the floats.
+        placement, algorithm, kernel: which of those that are known.
         seed: of the dropout pattern; rank 0's counts.
     """
 
@@ -51,6 +58,9 @@ class Report(NamedTuple):
     scale: int = 0
     softcap: int = 0
     sinks: int = 0
+    placement: int = 0
+    algorithm: int = 0
+    kernel: int = 0
     seed: int = 0
 
 
@@ -68,6 +78,7 @@ class Given:
         unmasked: the attention without what a mask of clearhead.masks says.
         rule, added: the parts of its mask that are evaluated in blocks.
         attn_mask, mask: the mask and its kind.
+        options: the options by name.
         reports: of each rank.
     """
 
@@ -78,6 +89,7 @@ class Given:
     added: Bias | None
     attn_mask: Any
     mask: int
+    options: dict[str, Any]
     reports: tuple[Report, ...] = ()
 
     @property
@@ -99,21 +111,56 @@ def agree(ranks: Ranks, tensors: dict[str, Any], options: dict[str, Any]) -> Giv
     Raises:
         RanksError: another rank refused its call, or made a different one.
     """
-    query = tensors["query"]
-    device = query.device if isinstance(query, Tensor) else torch.device("cpu")
+    given = None
     try:
         given = _describe(tensors, options)
-    except Exception:
-        ranks.gather_numbers(list(Report()), device)
-        raise
-    reports = tuple(Report(*numbers) for numbers in ranks.gather_numbers(list(_report(given)), device))
-    refused = [rank for rank, report in enumerate(reports) if not report.ok]
-    if refused:
-        raise RanksError(
-            f"rank {refused[0]} refused its own call, so this rank does not compute. Look at that rank's error."
-        )
+    finally:
+        numbers = ranks.gather_numbers(list(Report() if given is None else _report(given)), _device(tensors["query"]))
+    reports = tuple(Report(*each) for each in numbers)
+    _raise_where_refused([report.ok for report in reports])
     _compare(reports)
     return replace(given, reports=reports)
+
+
+_Made = TypeVar("_Made")
+
+
+def together(ranks: Ranks, make: Callable[[], _Made], query: Tensor) -> _Made:
+    """Return what this rank makes, once it is known that every rank could make its own.
+
+    Raises:
+        RanksError: another rank could not.
+    """
+    ok = False
+    try:
+        made = make()
+        ok = True
+    finally:
+        numbers = ranks.gather_numbers([int(ok)], query.device)
+    _raise_where_refused([accepted for (accepted,) in numbers])
+    return made
+
+
+def refuse(mesh: Any, query: Any) -> None:
+    """Tell the other ranks that this one refuses its call before it has looked at more than where its tensors lie.
+
+    Nothing is told where neither argument says which ranks share the sequence.
+    """
+    mesh = getattr(query, "device_mesh", None) if mesh is None else mesh
+    if getattr(mesh, "ndim", 1) == 1:
+        ranks = Ranks.of(mesh)
+        ranks.gather_numbers(list(Report()), _device(query))
+
+
+def _device(query: Any) -> torch.device:
+    return query.device if isinstance(query, Tensor) else torch.device("cpu")
+
+
+def _raise_where_refused(accepted: list[int]) -> None:
+    if not all(accepted):
+        raise RanksError(
+            f"rank {accepted.index(0)} refused its own call, so this rank does not compute. Look at that rank's error."
+        )
 
 
 def _compare(reports: tuple[Report, ...]) -> None:
@@ -133,6 +180,9 @@ def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
     """Check this rank's call, and describe it."""
     query, key, value, sinks = (tensors[name] for name in ("query", "key", "value", "sinks"))
     attn_mask = options["attn_mask"]
+    placement.check(options["placement"])
+    if options["algorithm"] not in ALGORITHMS:
+        raise OptionError(f"algorithm={options['algorithm']!r} is not known. Use 'ring', 'heads', or None to choose.")
     checks.tensors(query, key, value)
     refuse_unreadable(query=query, key=key, value=value, sinks=sinks)
     dropout_p, scale = checks.number("dropout_p", options["dropout_p"]), checks.number("scale", options["scale"])
@@ -156,6 +206,8 @@ def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
         sinks,
         float(dropout_p),
     )
+    if options["kernel"] is not None:
+        choose(problem, options["kernel"])
     attention, rule, added, kind = problem.attention, None, None, NO_MASK
     if isinstance(attn_mask, Mask):
         reach, rule = split_reach(attn_mask.allow)
@@ -166,7 +218,7 @@ def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
     elif attn_mask is not None:
         by_rows = isinstance(attn_mask, Tensor) and attn_mask.dim() > 1 and attn_mask.shape[-2] > 1
         kind = BY_ROWS if by_rows else BY_KEYS
-    return Given(layout, attention, problem.attention, rule, added, attn_mask, kind)
+    return Given(layout, attention, problem.attention, rule, added, attn_mask, kind, options)
 
 
 def _report(given: Given) -> Report:
@@ -193,6 +245,9 @@ def _report(given: Given) -> Report:
         scale=_bits(attention.scale),
         softcap=_bits(attention.softcap or 0.0),
         sinks=int(attention.sinks is not None),
+        placement=placement.PLACEMENTS.index(given.options["placement"]),
+        algorithm=ALGORITHMS.index(given.options["algorithm"]),
+        kernel=(None, *KERNELS).index(given.options["kernel"]),
         seed=seed,
     )
 

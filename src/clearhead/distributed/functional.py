@@ -9,7 +9,7 @@ from torch import Tensor
 
 from clearhead.distributed import agreement, dtensor, heads, ring
 from clearhead.distributed.agreement import Given
-from clearhead.distributed.call import Call
+from clearhead.distributed.call import HEADS, RING, Call
 from clearhead.distributed.exchange import Ranks
 from clearhead.distributed.matrix import ShardedAttentionMatrix
 from clearhead.distributed.placement import CONTIGUOUS, pieces
@@ -18,8 +18,6 @@ from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.layout import Layout
 from clearhead.masks import Mask
 from clearhead.spec import Attention
-
-RING, HEADS = "ring", "heads"
 
 
 def attention(
@@ -84,7 +82,11 @@ def attention(
         torch.Size([1, 2, 8, 4])
         >>> dist.destroy_process_group()
     """
-    own, mesh = dtensor.own(mesh, query=query, key=key, value=value, sinks=sinks)
+    try:
+        own, mesh = dtensor.own(mesh, query=query, key=key, value=value, sinks=sinks)
+    except OptionError:
+        agreement.refuse(mesh, query)
+        raise
     ranks = Ranks.of(mesh)
     options = {
         "attn_mask": attn_mask,
@@ -93,6 +95,9 @@ def attention(
         "scale": scale,
         "enable_gqa": enable_gqa,
         "softcap": softcap,
+        "placement": placement,
+        "algorithm": algorithm,
+        "kernel": kernel,
     }
     given = agreement.agree(ranks, own, options)
     call, layout, described = _plan(ranks, given, placement, kernel)
@@ -120,8 +125,6 @@ def choose(given: Given, algorithm: str | None, placement: str) -> str:
     """
     first, ranks = given.reports[0], len(given.reports)
     why_not = _refuses_heads(given, ranks)
-    if algorithm not in (None, RING, HEADS):
-        raise OptionError(f"algorithm={algorithm!r} is not known. Use 'ring', 'heads', or None to choose.")
     if algorithm == HEADS and why_not is not None:
         raise OptionError(f"algorithm='heads' cannot compute this: {why_not}. Use algorithm='ring'.")
     if algorithm is not None or why_not is not None or ranks == 1:
@@ -168,7 +171,8 @@ def _plan(ranks: Ranks, given: Given, placement: str, kernel: str | None) -> tup
         whole = layout.query.new_empty(0).expand(first.batch, first.heads, length, 0)
         checks.rule(given.attn_mask, whole, layout.key.new_empty(0).expand(1, 1, keys, 0), False)
     elif given.mask != agreement.NO_MASK:
-        attention = attention.change(**_own_rows(call, layout, given.attn_mask, length, keys))
+        own = agreement.together(ranks, lambda: _own_rows(call, layout, given.attn_mask, length, keys), layout.query)
+        attention = attention.change(**own)
     if attention.dropout_p:
         attention = attention.change(seed=first.seed)
     return call, layout, attention
