@@ -11,7 +11,7 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.course import Attempt, Item
-from clearhead.course.pack.minutes import ITEM_MINUTES
+from clearhead.course.pack.minutes import item_minutes
 from clearhead.studio.learn import home, path, topic
 from clearhead.studio.practice.asking import SITTINGS, ask, new_draft
 from clearhead.studio.questions.telling import of_an_interview
@@ -102,7 +102,7 @@ def _five_minutes(context: Context) -> list[Item]:
     chosen: dict[str, Item] = {}
     left = float(MINUTES)
     for item in [*home.today(context).again, *fresh]:
-        minutes = context.history.seconds.get(item.id, 60 * ITEM_MINUTES[item.kind]) / 60
+        minutes = context.history.seconds.get(item.id, 60 * item_minutes(item)) / 60
         if item.id in context.library.items and item.id not in chosen and minutes <= left:
             chosen[item.id] = item
             left -= minutes
