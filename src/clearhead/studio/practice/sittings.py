@@ -14,7 +14,7 @@ from clearhead.course import Attempt, Item
 from clearhead.course.pack.minutes import ITEM_MINUTES
 from clearhead.studio.learn import home, path, topic
 from clearhead.studio.practice.asking import SITTINGS, ask, new_draft
-from clearhead.studio.questions.telling import most_telling
+from clearhead.studio.questions.telling import of_an_interview
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
@@ -91,7 +91,7 @@ def _going(context: Context, kind: str) -> bool:
 
 def _telling(context: Context) -> list[Item]:
     library = context.library
-    return most_telling(library.items.values(), library.proved, context.progress)
+    return of_an_interview(library.packs, library.proved, context.progress)
 
 
 def _five_minutes(context: Context) -> list[Item]:
