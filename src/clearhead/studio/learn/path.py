@@ -59,6 +59,7 @@ class Way:
         leg: the leg that the next step is in, from 1; the last one where nothing is left.
         left: whole minutes to the end of this leg. place, steps: the next step's place in its leg, from 1.
         next: None where nothing is left.
+        waits: whether answers of this topic are still being computed, so that nothing is left only for now.
     """
 
     pack: Pack
@@ -69,6 +70,7 @@ class Way:
     steps: int
     left: int
     next: Step | None
+    waits: bool = False
 
     @property
     def begun(self) -> bool:
@@ -170,6 +172,7 @@ def _way(context: Context, pack: Pack, topic: Topic, opened: Set[str], passed: S
     return Way(
         pack, topic, legs=legs, leg=leg + 1, place=inside.index(next_step) + 1 if next_step else len(inside),
         steps=len(inside), left=max(1, round(minutes)) if next_step else 0, next=next_step,
+        waits=bool(context.library.coming) and next_step is None and len(steps) < len(every),
     )  # fmt: skip
 
 
