@@ -177,8 +177,10 @@ def answers(
         about = json.loads(fitting("question", question))
         if not isinstance(about, dict):
             raise OptionError(_("a question is a JSON object. Reload the page."))
-        by_text = {"rollout": rollout, "second": second, "target": target, "units": units}
-        requested = kept.asked(key) if key else asked(text, model, **by_text)
+        if key:
+            requested = kept.asked(key)
+        else:
+            requested = asked(text, model, rollout=rollout, second=second, target=target, units=units)
         read = kept.with_models if about.get("kind") == "why" else kept.both
         first, other = read(requested, _silent)
         return JSONResponse(answer(first, about, other))
