@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import clearhead
+from fresh import answer
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "clearhead"
@@ -55,7 +56,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 @pytest.mark.slow
 def test_a_function_is_not_replaced_by_importing_a_room():
     imports = "import clearhead.multihead, clearhead.capture"
-    assert python(f"{imports}; print(callable(clearhead.attention), callable(clearhead.observe))") == "True True"
+    assert answer(f"{imports}; print(callable(clearhead.attention), callable(clearhead.observe))") == "True True"
 
 
 def test_only_one_file_touches_the_native_library():
@@ -67,7 +68,7 @@ def test_only_one_file_touches_the_native_library():
 def test_a_machine_with_a_compiler_has_the_native_library():
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         pytest.skip("no C++ compiler here, so no native library is expected")
-    assert python("import torch, clearhead._native; print('built')") == "built"
+    assert answer("import torch, clearhead._native; print('built')") == "built"
 
 
 def test_every_dependency_is_pinned():

@@ -16,6 +16,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import fresh
 from clearhead import cli, printing, sandbox
 from clearhead.cli import exit_status, inputs, reading
 from clearhead.course.check import packs
@@ -276,9 +277,7 @@ def test_ctrl_c_and_other_ends(name: tuple[str, ...], place: Path, monkeypatch: 
 
 
 def process(program: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    return fresh.run(program, environment=environment)
 
 
 RUN = (
