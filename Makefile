@@ -11,7 +11,7 @@ PINNED := --constraint constraints.txt
 NATIVE := $(shell find native -type f 2>/dev/null)
 
 .PHONY: help setup editor studio test test-fast check lint types contracts pytest doctest jstest test-browsers outsiders bench \
-	stress clean
+	stress docs clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -105,6 +105,14 @@ bench: $(VENV)/.bench  ## measure ours beside the peers
 $(VENV)/.bench: $(VENV)/.ready
 	@echo "bench: installing other libraries to measure beside (once)"
 	@$(PIP) install $(PINNED) onnxruntime onnx jax || echo "bench: not all of them could be had; their rows will say so"
+	@touch $@
+
+docs: $(VENV)/.docs  ## build the documentation site into build/site, strictly: a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict && echo "docs: open build/site/index.html"
+
+$(VENV)/.docs: $(VENV)/.ready
+	@echo "docs: installing mkdocs-material and mkdocstrings (once)"
+	@$(PIP) install $(PINNED) mkdocs mkdocs-material mkdocstrings-python
 	@touch $@
 
 clean:  ## remove the .venv and everything built

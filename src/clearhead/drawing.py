@@ -22,6 +22,15 @@ def svg(width: float, height: float, body: str, title: str) -> str:
     )
 
 
+def _titled(width: float, height: float, body: str, title: str, otherwise: str) -> str:
+    """A picture with its title written above it; without one, `otherwise` is the text for those who cannot see it."""
+    if not title:
+        return svg(width, height, body, otherwise)
+    words = text(2, 13, title, "start", ' font-weight="bold"')
+    wide = max(width, (LETTER + 0.6) * len(title))
+    return svg(wide, height + 24, f'{words}<g transform="translate(0 24)">{body}</g>', title)
+
+
 def text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
     """A word of a picture, its baseline at y."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{more}>{escape(words)}</text>'
@@ -46,7 +55,7 @@ def bars(values: Sequence[float], names: Sequence[str] = (), title: str = "", to
         body += text(at * step + step / 2, base - tall - 5, number(value)) + text(at * step + step / 2, base + 16, name)
     wide = len(values) * step
     body += f'<path d="M2 {base}H{wide - 2:.0f}" stroke="currentColor"/>'
-    return svg(wide, base + 24, body, title or "Bars: " + ", ".join(map(number, values)))
+    return _titled(wide, base + 24, body, title, "Bars: " + ", ".join(map(number, values)))
 
 
 def grid(
@@ -78,7 +87,7 @@ def grid(
                 body += text(x + side / 2 - 1, y + 16, number(weight), more=ink)
     wide, high = left + len(rows[0]) * side, 20 + len(rows) * tall
     body += text(left, high + 14, "rows: queries, columns: keys", "start", ' font-size="10" fill-opacity="0.75"')
-    return svg(wide + 2, high + 20, body, title or "A map of weights, rows are queries")
+    return _titled(wide + 2, high + 20, body, title, "A map of weights, rows are queries")
 
 
 def lines(
@@ -112,7 +121,7 @@ def lines(
             y -= 13
         ends.append(y)
         body += text(wide + 6, y + 4, name, "start", f' fill="{colour}"')
-    return svg(wide + right, high + 22, body, title or "Curves: " + ", ".join(series))
+    return _titled(wide + right, high + 22, body, title, "Curves: " + ", ".join(series))
 
 
 def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = "") -> str:
@@ -136,7 +145,7 @@ def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = 
         body += text(centre, base, words[j], more=strong)
         if weight >= 0.005:
             body += text(centre, base + 15, number(weight), more=' font-size="10" fill-opacity="0.8"')
-    return svg(x, base + 22, body, title or f"What {words[at]} looks at")
+    return _titled(x, base + 22, body, title, f"What {words[at]} looks at")
 
 
 def arrows(vectors: Mapping[str, tuple[float, float]], title: str = "", reach: float = 2.5) -> str:
@@ -148,7 +157,8 @@ def arrows(vectors: Mapping[str, tuple[float, float]], title: str = "", reach: f
         body += f'<path d="M{half} {half}L{x:.1f} {y:.1f}" stroke="{colour}" stroke-width="2.5"/>'
         body += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
         body += text(x + (8 if a >= 0 else -8), y - 7, name, "start" if a >= 0 else "end", f' fill="{colour}"')
-    return svg(2 * half + 60, 2 * half, body, title or "Arrows: " + ", ".join(vectors))
+    wide = max(half + a * unit + 12 + LETTER * len(name) for name, (a, _) in vectors.items())
+    return _titled(max(2 * half, wide), 2 * half, body, title, "Arrows: " + ", ".join(vectors))
 
 
 def number(value: float) -> str:

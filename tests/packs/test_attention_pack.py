@@ -12,7 +12,7 @@ import pytest
 from clearhead import course
 from clearhead.course import KINDS, Pack
 from clearhead.course.pack.blocks import fences
-from clearhead.course.pack.minutes import page_minutes, topic_minutes
+from clearhead.course.pack.minutes import item_minutes, page_minutes, topic_minutes
 from clearhead.course.pack.page_programs import page_programs
 
 DOC = Path(__file__).parents[2] / "docs" / "pack.md"
@@ -115,6 +115,12 @@ def test_declared_minutes_are_true_and_no_page_is_long(pack):
     assert declared == {topic.id: topic_minutes(topic, pack.items_of(topic.id)) for topic in pack.topics}
     pages = {page.file: page_minutes(page) for topic in pack.topics for page in topic.pages.values()}
     assert {file: round(minutes, 1) for file, minutes in pages.items() if minutes > 7} == {}
+
+
+def test_an_item_takes_less_than_its_clock_and_longer_than_reading_it(pack):
+    for item in pack.items.values():
+        words = len(item.stem.split()) + len(item.back.split())
+        assert words / 200 < item_minutes(item) < item.time_limit / 60, item.id
 
 
 def test_the_course_opens_with_its_sentence(pack):

@@ -57,7 +57,7 @@ class Accounts:
 
     def all(self) -> list[Account]:
         """Return every learner, including removed ones, in the order they were invited."""
-        with self._database.reading() as connection:
+        with self._database.autocommit() as connection:
             return [Account(*row) for row in connection.execute(select(learners).order_by(learners.c.id))]
 
     def add(self, name: str) -> str:
@@ -119,7 +119,7 @@ class Accounts:
             id, fingerprint = signer.loads(token, max_age=seconds)
         except (BadSignature, ValueError, TypeError):
             return None
-        with self._database.reading() as connection:
+        with self._database.autocommit() as connection:
             row = connection.execute(select(learners).where(learners.c.id == id)).one_or_none()
         account = Account(*row) if row else None
         return account if account and account.fingerprint == fingerprint else None

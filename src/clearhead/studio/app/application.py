@@ -18,6 +18,7 @@ with needs(*STUDIO):
 
     from clearhead.studio.accounts import access, account_pages
     from clearhead.studio.accounts.accounts import Accounts
+    from clearhead.studio.accounts.request_rate import BURST, RATE, RequestRate, TooManyRequests, to_slow_down
     from clearhead.studio.accounts.sessions import Sessions
     from clearhead.studio.accounts.throttle import Throttle
     from clearhead.studio.app import error_pages
@@ -120,7 +121,9 @@ def _add_accounts(app: FastAPI, database: Database, secret: str, processes: int)
     app.state.sessions = Sessions(database)
     app.state.throttle = Throttle(database, secret)
     app.state.hashing = ThreadPoolExecutor(max(1, CORES // processes), thread_name_prefix="passwords")
+    app.state.request_rate = RequestRate(RATE / processes, BURST / processes)
     app.include_router(account_pages.router)
+    app.add_exception_handler(TooManyRequests, to_slow_down)
     app.add_exception_handler(access.LogInFirst, access.to_log_in)
 
 

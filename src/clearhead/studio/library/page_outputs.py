@@ -63,8 +63,8 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
 def frames(program: PageProgram, pictures: list[str], place: int) -> str:
     """Return the JSON of the block that a figure becomes: all of its pictures, and the program that drew them."""
     block = {
-        "label": program.label, "values": list(program.values), "start": program.start, "frames": pictures,
-        "source": program.source, "place": place,
+        "label": program.label, "values": list(program.names or program.values), "start": program.start,
+        "frames": pictures, "source": program.source, "place": place,
     }  # fmt: skip
     return json.dumps(block)
 

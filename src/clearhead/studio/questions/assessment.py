@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from clearhead.course import Attempt, Challenge, Item
+from clearhead.course.pack.item import GRADED_AT_ONCE
 from clearhead.studio.text.translation import mark
 
-TEST = ("choice", "predict", "debug", "tune", "worked", "order", "match")  # kinds a test asks: graded at once
+TEST = GRADED_AT_ONCE  # kinds a test asks
 LENGTH = 10
 EASIEST, HARDEST, MIDDLE = 1, 5, 3
 
