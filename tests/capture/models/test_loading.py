@@ -7,7 +7,7 @@ import pytest
 
 import fresh
 from clearhead import capture
-from clearhead.capture.models import loading
+from clearhead.capture.models import folders
 from clearhead.errors import ModelError
 
 
@@ -100,7 +100,7 @@ def test_weights_that_are_pickles_are_refused(tmp_path):
 
 
 def test_the_demo_model_not_installed(monkeypatch):
-    monkeypatch.setattr(loading, "_DEMO_PACKAGE", "gt_not_installed")
+    monkeypatch.setattr(folders, "_DEMO_PACKAGE", "gt_not_installed")
     with pytest.raises(ModelError, match="make setup"):
         capture.load()
 

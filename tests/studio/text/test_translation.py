@@ -50,6 +50,7 @@ REFUSING = (
     "capture/models/writing.py",
     "local_models/names.py",
     "local_models/chat_model.py",
+    "capture/models/folders.py",
     "capture/models/loading.py",
     "capture/models/reading.py",
     "capture/models/pictures.py",
