@@ -22,6 +22,7 @@ from clearhead.cli import exit_status, inputs, reading
 from clearhead.course.check import packs
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
+from clearhead.kernels import tuning
 from clearhead.local_models import names
 
 STATUSES = {0, exit_status.WRONG, exit_status.FAILED, exit_status.STOPPED, exit_status.CLOSED}
@@ -63,6 +64,20 @@ GIVEN = {
     ("studio", "user", "reset"): ["ada", "--data", "data"],
     ("studio", "user", "remove"): ["ada", "--data", "data"],
 }
+
+
+MEASURE = tuning.measure
+
+
+@functools.cache
+def measured_costs() -> object:
+    return MEASURE(1.0)
+
+
+@pytest.fixture(autouse=True)
+def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tune` measures once for all its statuses: a second of kernels each time adds nothing here (test_tune.py)."""
+    monkeypatch.setattr(tuning, "measure", lambda seconds, tell: measured_costs())
 
 
 @pytest.fixture(scope="module")

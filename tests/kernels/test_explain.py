@@ -53,6 +53,7 @@ def frames(call: Any) -> list[str]:
     return entered[1:]  # without the lambda
 
 
+OTHER_VARIABLES = ("ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=AVX2")
 PROGRAM = """
 import torch
 from clearhead import attention, kernels
@@ -69,7 +70,8 @@ for size in ((1, 2, 131, 64), (2, 3, 1, 64), (1, 1, 1, 1)):
 
 
 @pytest.mark.parametrize(
-    "variable", ["ATEN_CPU_CAPABILITY=avx2", "ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=AVX2"]
+    "variable",
+    ["ATEN_CPU_CAPABILITY=avx2", *(pytest.param(name, marks=pytest.mark.stress) for name in OTHER_VARIABLES)],
 )
 def test_torch_kept_from_its_instructions_is_not_called_for_what_it_refuses(variable: str) -> None:
     """On a CPU with AMX, torch 2.13's own attention of bfloat16 raises with such an ATEN_CPU_CAPABILITY."""
