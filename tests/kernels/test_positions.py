@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from clearhead import kernels
 from clearhead.kernels import Problem
 from clearhead.spec import Attention
 
