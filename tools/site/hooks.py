@@ -55,6 +55,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     place = page.file.src_uri
     if place in NOT_SEARCHED:
         page.meta["search"] = {"exclude": True}
+    if place not in ELSEWHERE:
+        markdown = _to_pages(markdown, place)
     markdown = figures.drawn(markdown)
     markdown = re.sub(r"^\| (__\w+__) \|", r"| `\1` |", markdown, flags=re.M)  # Markdown takes it for bold
     if place.startswith("reference/"):
@@ -67,6 +69,17 @@ def _listed(folder: str) -> list[dict[str, str]]:
     text = (ROOT / "docs" / folder / "README.md").read_text("utf-8")
     entries = re.findall(r"^- \[(.+?)\]\((\S+?\.md)\)", text, re.M)
     return [{title.removeprefix("clearhead.").replace("`", ""): f"{folder}/{name}"} for title, name in entries]
+
+
+def _to_pages(text: str, place: str) -> str:
+    """The text of a page of docs/ whose links to files outside it lead to their pages on the site."""
+    pages = {ROOT / source: there for there, source in ELSEWHERE.items()}
+
+    def link(match: re.Match[str]) -> str:
+        there = pages.get((ROOT / "docs" / place).parent.joinpath(match[2]).resolve())
+        return f"[{match[1]}]({'../' * place.count('/')}{there}{match[3] or ''})" if there else match[0]
+
+    return LINK.sub(link, text)
 
 
 def _moved(text: str, place: str, source: str) -> str:

@@ -102,25 +102,7 @@ def read(
 
     Memory: queries and keys of every layer; no weights are stored.
     """
-    if loaded.reads != "text":
-        raise ModelError(
-            message(
-                "%(model)s reads pictures, not text. Give it a picture, or choose a model of text.", model=loaded.name
-            )
-        )
-    for value, refused in (
-        (text, message("text is empty. Give at least one word.")),
-        (second, message("second is empty. Give at least one word.")),
-        (target, message("target is empty. Give at least one word.")),
-    ):
-        if value is not None and not value.strip():
-            raise ModelError(refused)
-    if target is not None and not loaded.has_decoder:
-        raise ModelError(
-            message(
-                "%(model)s is not an encoder-decoder, so it takes no target. Leave the target out.", model=loaded.name
-            )
-        )
+    _check_texts(loaded, text, second, target)
     encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
     special = encoded.pop("special_tokens_mask")[0].bool().tolist()
     ids = encoded["input_ids"][0].tolist()
@@ -128,16 +110,7 @@ def read(
     _check_vocabulary(loaded, ids)
     decoder = None if target is None else _target(loaded, target)
     with running(loaded, "text"), torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
-        if loaded.has_decoder and decoder is None:
-            _call(loaded.model.get_encoder(), encoded)  # type: ignore[operator]
-        elif decoder is not None:
-            loaded.model(
-                input_ids=encoded["input_ids"],
-                attention_mask=encoded.get("attention_mask"),
-                decoder_input_ids=torch.tensor([decoder.token_ids]),
-            )
-        else:
-            loaded.model(**encoded)
+        _run(loaded, encoded, decoder)
     lost = unknown_note(loaded, ids, encoded if encoded.is_fast and second is None else None, text)
     segments = encoded.sequence_ids(0) if encoded.is_fast else [0] * len(ids)
     note = None
@@ -158,12 +131,49 @@ def read(
     )
 
 
+def _check_texts(loaded: Loaded, text: str, second: str | None, target: str | None) -> None:
+    if loaded.reads != "text":
+        raise ModelError(
+            message(
+                "%(model)s reads pictures, not text. Give it a picture, or choose a model of text.", model=loaded.name
+            )
+        )
+    for value, refused in (
+        (text, message("text is empty. Give at least one word.")),
+        (second, message("second is empty. Give at least one word.")),
+        (target, message("target is empty. Give at least one word.")),
+    ):
+        if value is not None and not value.strip():
+            raise ModelError(refused)
+    if target is not None and not loaded.has_decoder:
+        raise ModelError(
+            message(
+                "%(model)s is not an encoder-decoder, so it takes no target. Leave the target out.", model=loaded.name
+            )
+        )
+
+
+def _run(loaded: Loaded, encoded: Any, decoder: Any) -> None:
+    """Run the model on what it reads; of an encoder-decoder without a target, the encoder alone."""
+    if loaded.has_decoder and decoder is None:
+        _call(loaded.model.get_encoder(), encoded)  # type: ignore[operator]
+    elif decoder is not None:
+        loaded.model(
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded.get("attention_mask"),
+            decoder_input_ids=torch.tensor([decoder.token_ids]),
+        )
+    else:
+        loaded.model(**encoded)
+
+
 def _pieces(encoded: Any, special: list[bool], *texts: str) -> list[str]:
     """The text of each token with what stands before it; "" for special tokens, and for later parts of a character."""
     ends, pieces = [0] * len(texts), []
-    for place, (_, stop) in enumerate(encoded.encodings[0].offsets):
-        segment = encoded.sequence_ids(0)[place]
-        if special[place] or segment is None:
+    for (_, stop), segment, is_special in zip(
+        encoded.encodings[0].offsets, encoded.sequence_ids(0), special, strict=True
+    ):
+        if is_special or segment is None:
             pieces.append("")
             continue
         pieces.append(texts[segment][ends[segment] : stop])

@@ -38,7 +38,7 @@ class TokenShown(Exception):
 
 
 def logged_in(request: Request) -> None:
-    """Dependency of every route of a shared studio: give the request the context of the learner who is logged in."""
+    """Check of every route of a shared studio: give the request the context of the learner who is logged in."""
     root: Context = request.app.state.context
     sessions: Sessions = request.app.state.sessions
     session = sessions.find(request.cookies.get(SESSION, ""))
@@ -52,8 +52,8 @@ def logged_in(request: Request) -> None:
     request.state.context = root.at(session.account.id, session.account.name, session.settings, session.state)
 
 
-async def owner(request: Request) -> None:
-    """Dependency of every route of a studio for one person: other users of this machine do not know its token."""
+def owner(request: Request) -> None:
+    """Check of every route of a studio for one person: other users of this machine do not know its token."""
     if is_open(request) or _signer(request).is_signed(request.cookies.get(OWNER, "")):
         return
     given = request.query_params.get("token", "")

@@ -195,7 +195,7 @@ async function build() {
   const first = make("input", { type: "checkbox", checked: true, onchange: () => { state.first = first.checked; show(); } });
   const more = make("button", { type: "button", onclick: () => goOn() }, _("Go on"));
   const grid = headGrid(run, { look: through, fork, off: () => state.runs[1]?.without || [], at: () => state, matter });
-  const why = whyView({ busy, progress, request: () => request(state.runs[0]), at: () => state });
+  const why = whyView({ busy, progress, request, at: () => state });
   const texts = make("div", { class: "write-texts" });
   const lens = make("a", { class: "button" }, _("Every head of this text"));
   const saves = saveLine(() => state.runs, () => texts.querySelector(".write-paper"), "parquet" in view.dataset ? parquet : null);
@@ -220,7 +220,7 @@ function show() {
   parts.texts.classList.toggle("write-two", state.runs.length > 1);
   while (parts.views.length > state.runs.length) parts.views.pop().element.remove();
   while (parts.views.length < state.runs.length) {
-    const made = parts.textView((place) => { state.place = place; point(); });
+    const made = parts.textView((place) => { state.place = place; point(); }, (run, from, to) => parts.why.ask(run, strongestPair(run, from, to)));
     parts.views.push(made);
     parts.texts.append(made.element);
   }
