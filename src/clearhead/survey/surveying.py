@@ -120,16 +120,15 @@ def _compute(
     total = sum(part.count for part in parts)
     done = total - sum(part.count for part in left)
     sizes = {f"parts/{folder.part_path(part.number).name}": part.count for part in left}
-    written = len(parts) - len(left)
     task = f"surveying {job.total:,} texts"
     progress(task, done, total)
     try:
         for files in runner:
             folder.add(files)
-            written += 1
             done += sizes[list(files)[-1]]
             progress(task, done, total)
     except KeyboardInterrupt as error:
+        written = len(parts) - len(folder.left(parts, job.digest))
         raise StoppedSurveyError(written, len(parts)) from error
     finally:
         close = getattr(runner, "close", None)
@@ -143,7 +142,7 @@ def _on_ray(job: Job, parts: list[Part], workers: int, address: str | None) -> I
     return on_ray.run(job, parts, workers, address)
 
 
-def check_installed(ray: bool | None = None) -> None:
+def check_installed(on_ray: bool | None = None) -> None:
     """Check that the libraries of a survey are installed, before anything is read.
 
     Raises:
@@ -151,7 +150,7 @@ def check_installed(ray: bool | None = None) -> None:
     """
     with needs("survey", "a survey"):
         import pyarrow.parquet  # noqa: F401
-    if ray:
+    if on_ray:
         with needs("survey", "a survey on Ray"):
             import ray.data  # noqa: F401
 
