@@ -13,6 +13,7 @@ from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from typer.testing import CliRunner
 
+import fresh
 from clearhead import cli
 from clearhead.capture import demo_folder
 from clearhead.cli import check, inputs, output
@@ -214,7 +215,7 @@ def test_ctrl_c_while_a_model_reads_leaves_no_traceback(tmp_path):
         "sys.argv = ['clearhead', 'see', 'a word']\n"
         "cli.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = fresh.run(program)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
@@ -231,7 +232,7 @@ def test_ctrl_c_twice_leaves_no_traceback():
         "sys.argv = ['clearhead', 'see', 'a word']\n"
         "cli.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = fresh.run(program)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "stopped\n")
 
 

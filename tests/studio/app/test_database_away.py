@@ -83,7 +83,7 @@ def test_a_transaction_is_all_or_nothing(visitor: Visitor) -> None:
     row = {"key": "a", "failures": 1, "last": 0.0}
     with pytest.raises(StoreError), kept.writing() as connection:
         connection.execute(insert(waits), [row, row])
-    with kept.reading() as connection:
+    with kept.autocommit() as connection:
         assert connection.execute(select(waits)).all() == []
         assert connection.exec_driver_sql("show transaction_isolation").scalar_one() == "read committed"
 

@@ -122,3 +122,28 @@ def test_the_legs_of_a_topic_are_counted_before_its_answers_are_computed(
     unproved = replace(visitor.context.library, proved={})
     early = SimpleNamespace(library=unproved, store=visitor.context.store, progress=visitor.context.progress)
     assert path.way(cast("Context", early), pack, topic).legs == legs
+
+
+def test_a_topic_whose_answers_are_still_to_come_is_not_called_done(visitor: Visitor) -> None:
+    library = visitor.context.library
+    pack, topic = library.find("attention", "one-head")  # type: ignore[misc]
+    visitor.get(f"{TOPIC}/read")
+    visitor.get(f"{TOPIC}/walk")
+    assert not path.way(visitor.context, pack, topic).waits
+    visitor.context.set_library(replace(library, proved={}, coming=len(library.proved)))
+    assert path.way(visitor.context, pack, topic).waits
+    page = visitor.get(f"{TOPIC}/read")
+    assert "still being computed" in page
+    assert "at every step" not in page
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/map", "/progress", "/settings", "/search", "/search?q=scale", "/project", "/certificate", "/lens", "/lens/write",
+        TOPIC, *(f"{TOPIC}/{mode}" for mode in ("read", "walk", "try", "challenge", "test", "mistakes")),
+    ],
+)  # fmt: skip
+def test_every_page_beside_a_question_leads_on_with_the_same_key(visitor: Visitor, address: str) -> None:
+    visitor.get(f"{TOPIC}/read")
+    assert re.search(r'<a [^>]*data-key="n(?: Enter)?"[^>]*>Next', visitor.get(address)), address

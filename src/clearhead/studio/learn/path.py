@@ -7,7 +7,7 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from clearhead.course import Item, Pack, Topic
-from clearhead.course.pack.minutes import ITEM_MINUTES, page_minutes
+from clearhead.course.pack.minutes import WALK_MINUTES, item_minutes, page_minutes
 from clearhead.studio.questions.assessment import TEST
 from clearhead.studio.questions.question import ASKED
 from clearhead.studio.text.translation import mark
@@ -15,7 +15,6 @@ from clearhead.studio.web.context import Context
 
 LEG = 15  # minutes that a leg is to take
 FEWEST = 5  # questions that a placement test needs
-FIGURE_MINUTES = 2.0  # at a figure that is not an author's page
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
 # The order of the kinds within a leg: what one predicts, then other questions, then cards, then one's own code.
@@ -60,6 +59,7 @@ class Way:
         leg: the leg that the next step is in, from 1; the last one where nothing is left.
         left: whole minutes to the end of this leg. place, steps: the next step's place in its leg, from 1.
         next: None where nothing is left.
+        waits: whether answers of this topic are still being computed, so that nothing is left only for now.
     """
 
     pack: Pack
@@ -70,6 +70,7 @@ class Way:
     steps: int
     left: int
     next: Step | None
+    waits: bool = False
 
     @property
     def begun(self) -> bool:
@@ -116,17 +117,18 @@ def steps_of(pack: Pack, topic: Topic) -> list[Step]:
         mode for mode in ("read", "walk", "why") if mode in topic.pages or (mode == "walk" and has_walk(pack, topic))
     ]
     items = sorted((item for item in pack.items_of(topic.id) if item.kind in ASKED), key=lambda item: item.difficulty)
-    reading = {mode: page_minutes(topic.pages[mode]) if mode in topic.pages else FIGURE_MINUTES for mode in pages}
-    total = sum(reading.values()) + sum(ITEM_MINUTES[item.kind] for item in items)
+    reading = {mode: page_minutes(topic.pages[mode]) if mode in topic.pages else WALK_MINUTES for mode in pages}
+    total = sum(reading.values()) + sum(map(item_minutes, items))
     legs = max(1, round(total / LEG))
     here = f"/topics/{pack.id}/{topic.id}"
     # The first two pages open the first leg; a third opens the second.
     steps = [Step(min(place // 2, legs - 1), mode, f"{here}/{mode}", reading[mode]) for place, mode in enumerate(pages)]
     load = [sum(step.minutes for step in steps if step.leg == leg) for leg in range(legs)]
-    for kind in sorted(KINDS, key=lambda kind: -ITEM_MINUTES[kind]):
-        same = [item for item in items if item.kind == kind]
-        for item, leg in zip(same, _spread(len(same), ITEM_MINUTES[kind], load), strict=True):
-            steps.append(Step(leg, kind, f"/items/{item.id}?mode=path", ITEM_MINUTES[kind], item))
+    kinds = {kind: [item for item in items if item.kind == kind] for kind in KINDS}
+    usual = {kind: sum(map(item_minutes, same)) / len(same) for kind, same in kinds.items() if same}
+    for kind in sorted(usual, key=lambda kind: -usual[kind]):  # the longest first, so that short ones even the legs out
+        for item, leg in zip(kinds[kind], _spread(len(kinds[kind]), usual[kind], load), strict=True):
+            steps.append(Step(leg, kind, f"/items/{item.id}?mode=path", item_minutes(item), item))
     return sorted(steps, key=lambda step: (step.leg, ORDER.index(step.kind)))
 
 
@@ -170,6 +172,7 @@ def _way(context: Context, pack: Pack, topic: Topic, opened: Set[str], passed: S
     return Way(
         pack, topic, legs=legs, leg=leg + 1, place=inside.index(next_step) + 1 if next_step else len(inside),
         steps=len(inside), left=max(1, round(minutes)) if next_step else 0, next=next_step,
+        waits=bool(context.library.coming) and next_step is None and len(steps) < len(every),
     )  # fmt: skip
 
 
