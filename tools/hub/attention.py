@@ -1,6 +1,6 @@
 """Clearhead's attention as a kernel of the Hugging Face hub: the functions of flash-attn, exact and on a CPU too.
 
-`attn_implementation="ORGANISATION/REPOSITORY"` in transformers loads this module; `kernels.get_kernel` does it directly.
+`attn_implementation="ORGANISATION/REPOSITORY"` in transformers loads this module, and so does `kernels.get_kernel`.
 Layouts are those of flash-attn: (B, L, H, D), or (T, H, D) packed; `causal` ends at the last key (bottom-right).
 What flash-attn's interface has and this does not compute is refused in words.
 """
