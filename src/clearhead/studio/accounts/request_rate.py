@@ -56,7 +56,7 @@ class RequestRate:
         """
         with self._lock:
             now = self._clock()
-            # Taken out and put last, so that whoever was idle for longest is dropped first.
+            # Taken out and put last, so that the account that was idle for longest is dropped first.
             left, at = self._buckets.pop(account, (self._burst, now))
             left = min(self._burst, left + (now - at) * self._rate)
             enough = left >= 1 - ROUNDING

@@ -45,10 +45,10 @@ _ADD = sqlite.insert(attempts).values(_VALUES).on_conflict_do_nothing().returnin
 # One writer of a learner at a time, as SQLite has it: so numbers are in the order in which attempts can be read, and
 # `attempts(after=…)` never passes one over. The lock is taken before the row gets its number, and held until it is
 # on the disk.
-_TURN = select(func.pg_advisory_xact_lock(bindparam("learner"))).subquery("turn")
+_QUEUED = select(func.pg_advisory_xact_lock(bindparam("learner"))).subquery("queued")
 _RECORD = (
     postgresql.insert(attempts)
-    .from_select(list(_VALUES), select(*_VALUES.values()).select_from(_TURN))
+    .from_select(list(_VALUES), select(*_VALUES.values()).select_from(_QUEUED))
     .on_conflict_do_nothing()
     .returning(attempts.c.number)
     .add_cte(_DROP.cte("dropped"))
