@@ -146,6 +146,9 @@ def test_the_changelog_is_in_the_form_of_keep_a_changelog():
     assert next(line for line in lines if line.startswith("## ")) == "## Unreleased"
     entries = [line for line in lines if not line.startswith(("#", "- ")) and line]
     assert entries == [], "one line a change"
+    changes = [line for line in lines if line.startswith("- ")]
+    assert [line for line in changes if len(line) > 200] == [], "a change in a sentence or two"
+    assert [line for line, count in Counter(changes).items() if count > 1] == [], "said twice"
 
 
 def design_table(heading: str) -> list[list[str]]:

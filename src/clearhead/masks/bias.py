@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError
-from clearhead.masks.mask import And, Mask, joint_sizes
+from clearhead.masks.mask import And, Mask, joint_sizes, shifted_sizes
 from clearhead.spec import BlockState
 
 
@@ -76,8 +76,7 @@ class ShiftedBias(Bias):
         return self.inner.values(b, h, q + self.past, k)
 
     def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
-        batch, heads, length, keys = self.inner.sizes()
-        return (batch, heads, None if length is None else length - self.past, keys)
+        return shifted_sizes(self.inner, self.past)
 
     def __repr__(self) -> str:
         return f"({self.inner!r}).shifted({self.past})"

@@ -41,7 +41,7 @@ def test_it_writes_what_generate_does_and_looks_where_the_whole_text_does(name: 
     steps = [token for _ in range(6) for token in writing.step()]
     plain = model.writer.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False)
     assert writing.ids == plain[0].tolist()
-    whole = read_again(model, writing.ids[:-1])
+    whole, _ = read_again(model, writing.ids[:-1])
     rows = pooled_rows(whole, range(len(prompt) - 1, len(writing.ids) - 1), len(writing.ids) - 1)
     for row, step in zip(rows, steps, strict=True):
         assert torch.allclose(row[: len(step.weights)], step.weights, atol=8 * torch.finfo(torch.float32).eps)
@@ -75,7 +75,7 @@ def test_it_ends_where_the_model_has_no_room() -> None:
 @pytest.mark.parametrize("layer", [None, 1])
 @pytest.mark.parametrize("head", [None, 2])
 def test_rows_of_a_layer_or_a_head_are_those_of_its_matrix(layer: int | None, head: int | None) -> None:
-    record = read_again(loaded("llama"), [5, 17, 3, 29, 41])
+    record, _ = read_again(loaded("llama"), [5, 17, 3, 29, 41])
     dense = torch.cat([matrix.to_dense() for matrix in record.values()]).double()
     chosen = dense[slice(None) if layer is None else slice(layer, layer + 1)]
     chosen = chosen[:, slice(None) if head is None else slice(head, head + 1)]

@@ -1,6 +1,5 @@
 """When the database is away: a page that says so, what was sent kept, and an answer sent again counted once."""
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +25,7 @@ from studio.sample import library
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgresql.Server]:
     """A server of these tests alone, since they stop it."""
-    if postgresql.programs() is None or importlib.util.find_spec("psycopg") is None:
-        pytest.skip("no PostgreSQL here: install Debian's postgresql package and clearhead[postgresql]")
-    with postgresql.server() as running:
+    with postgresql.server_or_skip() as running:
         yield running
 
 

@@ -43,6 +43,16 @@ def test_a_leg_reads_then_touches_a_figure_then_predicts_then_recalls_then_build
             assert places == sorted(places)
 
 
+def test_in_nearly_every_leg_one_predicts_recalls_and_builds(pack: course.Pack) -> None:
+    for topic in pack.topics:
+        legs: dict[int, set[str]] = {}
+        for step in path.steps_of(pack, topic):
+            legs.setdefault(step.leg, set()).add(step.kind)
+        assert all("predict" in kinds for kinds in legs.values())
+        builders = sum(item.kind in ("code", "debug") for item in pack.items_of(topic.id))
+        assert sum(bool(kinds & {"code", "debug"}) for kinds in legs.values()) == min(len(legs), builders), topic.id
+
+
 def test_next_leads_from_the_page_over_each_question_to_the_end(visitor: Visitor) -> None:
     assert pressed(visitor, "/next") == f"{TOPIC}/next"
     assert pressed(visitor, f"{TOPIC}/next") == f"{TOPIC}/read"

@@ -186,14 +186,27 @@ def observed(loaded: Loaded, without: Collection[Head] = ()) -> Iterator[Record]
         yield open_contexts.enter_context(observe(writer))
 
 
-def read_again(loaded: Loaded, token_ids: Sequence[int], without: Collection[Head] = ()) -> Record:
-    """Read a written text in one pass and return the record: the same weights as step by step, up to rounding."""
+def read_again(
+    loaded: Loaded, token_ids: Sequence[int], without: Collection[Head] = (), *, last: int = 1
+) -> tuple[Record, Tensor]:
+    """Read a written text in one pass.
+
+    Args:
+        loaded: a model that writes.
+        token_ids: the text.
+        without: heads that are switched off.
+        last: how many tokens to give the logits of.
+
+    Returns:
+        The record, which has the same weights as step by step, up to rounding; and the logits of the last tokens,
+        (last, vocabulary).
+    """
     check_writes(loaded)
     model: Any = loaded.writer
-    keep = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+    keep = {"logits_to_keep": last} if "logits_to_keep" in signature(model.forward).parameters else {}
     with running(loaded, "text"), observed(loaded, without) as record:
-        model(input_ids=torch.tensor([list(token_ids)]), use_cache=False, **keep)
-    return record
+        output = model(input_ids=torch.tensor([list(token_ids)]), use_cache=False, **keep)
+    return record, output.logits[0, -last:].float()
 
 
 def pooled_rows(

@@ -107,6 +107,7 @@ function draw(model, el) {
     make("label", { class: "ch-order" }, _("Order by"), " ", order));
   const said = [
     ...(raw.note ? [raw.note] : []),
+    ...((raw.units ?? "tokens") === "tokens" ? [] : [_("Tokens are put together: from a word or line, the mean over its tokens; to one, the sum.")]),
     ...(layers[0].few ? [_("Drawn in outline: %(few)s of every %(stride)s queries. An open head is worked out whole while you look at it.", { few: layers[0].few, stride: layers[0].links.stride })] : []),
     ...(raw.left_out ? [_("Left out to keep this small: %(what)s.", { what: raw.left_out })] : []),
     ...raw.missed.map((missed) => _("Not captured: %(name)s: %(reason)s", missed)),
