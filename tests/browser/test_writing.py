@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from importlib.util import find_spec
 from io import BytesIO, StringIO
 from pathlib import Path
 from xml.etree.ElementTree import fromstring
@@ -113,7 +114,7 @@ def test_what_is_shown_is_saved(page: Page) -> None:
     write(page, 5)
     page.locator(ANSWER).first.hover()
     files = {}
-    for kind in ("CSV", "JSON", "SVG", "PNG"):
+    for kind in ("CSV", "JSON", "SVG", "PNG", *(("Parquet",) if find_spec("pyarrow") else ())):
         with page.expect_download() as download:
             page.get_by_role("button", name=kind, exact=True).click()
         assert download.value.suggested_filename == f"written.{kind.lower()}"
@@ -125,6 +126,13 @@ def test_what_is_shown_is_saved(page: Page) -> None:
         assert sum(step["weights"]) == pytest.approx(1, abs=1e-3)
         links = [row for row in rows if int(row["place"]) == step["place"]]
         assert [float(row["weight"]) for row in links] == [weight for weight in step["weights"] if weight]
+    if "Parquet" in files:
+        from pyarrow import parquet
+
+        table = parquet.read_table(BytesIO(files["Parquet"])).to_pylist()
+        assert [(row["place"], row["key"]) for row in table if row["weight"]] == [
+            (int(row["place"]), int(row["key"])) for row in rows
+        ]
     words = "".join(fromstring(files["SVG"]).itertext())  # noqa: S314 — of our own page
     assert words.replace(" ", "").endswith("thelighthous")
     assert b"<path" in files["SVG"]
