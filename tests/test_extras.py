@@ -1,30 +1,31 @@
 """Optional libraries: whatever needs one says which extra to install, in one sentence."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+import fresh
 from clearhead.errors import ClearheadError, ExtraError
 from clearhead.extras import needs
 
 REQUIRED = {"pydantic", "markdown_it", "pygments"}  # by Typer and Rich, which every command needs
-EXTRAS = ("cli", "course", "models", "views", "studio", "postgresql")
+EXTRAS = ("cli", "course", "models", "views", "studio", "postgresql", "survey")
 SEE = (["see", "a"], ["see", "a", "--model", "induction"], ["compare", "-", "-", "a"])
 CHECK = (["check"], ["new", "pack", "x"], ["new", "schema"], ["new", "item", "x", "y", "--kind", "card"],
          ["export", "x", "--to", "csv"], ["import", "x", "--into", "y"])  # fmt: skip
 STUDIO = (["studio"], ["studio", "user", "list"], ["studio", "user", "add", "x"], ["studio", "user", "reset", "x"],
           ["studio", "user", "remove", "x"])  # fmt: skip
+SURVEY = (["survey", "-", "x", "--out", "y"], ["survey", "report", "y"])
 COMMANDS = {
-    "cli": ([], ["--help"], ["--version"], ["doctor"], *SEE, *CHECK, *STUDIO),
+    "cli": ([], ["--help"], ["--version"], ["doctor"], *SEE, *CHECK, *STUDIO, *SURVEY),
     "course": CHECK,
     "models": SEE,
     "views": (),
     "studio": STUDIO,
+    "survey": SURVEY,
     "postgresql": (["studio", "user", "list", "--database", "postgresql://a@127.0.0.1/b"],),
 }
 CALLS = {
@@ -39,6 +40,8 @@ CALLS = {
     "views": ("from clearhead.views import plot", "from clearhead.views.widget import AttentionWidget"),
     "studio": ("import clearhead.studio.app.application", "import clearhead.studio.app.serving",
                "import clearhead.studio.accounts.users"),
+    "survey": ("from clearhead.survey import check_installed; check_installed()",
+               "from clearhead.survey.parquet import table_bytes; table_bytes({})"),
     "postgresql": (
         "from clearhead.studio.learner.database import postgresql_url; postgresql_url('postgresql://a@b/c')",
     ),
@@ -80,10 +83,11 @@ def requirements(extra: str | None) -> list[str]:
 
 
 def libraries(extra: str) -> set[str]:
-    """The modules that the distributions of an extra bring."""
+    """The modules that the distributions of an extra bring; of one that is not installed, its name."""
     names = {_plain(re.split(r"[\[<>=]", requirement)[0]) for requirement in requirements(extra)}
     modules = packages_distributions().items()
     brought = {module for module, distributions in modules if names & {_plain(name) for name in distributions}}
+    brought |= names - {_plain(name) for names in packages_distributions().values() for name in names}
     return {module for module in brought if module.isidentifier() and not module.startswith("_")} - REQUIRED
 
 
@@ -95,7 +99,7 @@ def tried(extra: str, hidden: set[str], tmp_path: Path) -> list[tuple[str, int, 
     file = tmp_path / "a file"
     file.touch()
     program = PROGRAM.format(hidden=sorted(hidden), commands=COMMANDS[extra], calls=CALLS[extra], file=str(file))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    done = fresh.run(program, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     return [tuple(one) for one in eval(done.stdout)]  # noqa: S307 — our own program's list
 

@@ -16,11 +16,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import fresh
 from clearhead import cli, printing, sandbox
 from clearhead.cli import exit_status, inputs, reading
 from clearhead.course.check import packs
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
+from clearhead.kernels import tuning
 from clearhead.local_models import names
 
 STATUSES = {0, exit_status.WRONG, exit_status.FAILED, exit_status.STOPPED, exit_status.CLOSED}
@@ -56,12 +58,28 @@ GIVEN = {
     ("new", "pack"): ["other"],
     ("new", "item"): ["good", "another", "--kind", "card"],
     ("new", "schema"): ["item"],
+    ("survey", "run"): ["induction", "q.gift", "--out", "new", "--no-ray"],
+    ("survey", "report"): ["surveyed", "--json"],
     ("studio",): ["--data", "data", "--no-browser", "--port", "0"],
     ("studio", "user", "add"): ["Björn", "--data", "data"],
     ("studio", "user", "list"): ["--data", "data"],
     ("studio", "user", "reset"): ["ada", "--data", "data"],
     ("studio", "user", "remove"): ["ada", "--data", "data"],
 }
+
+
+MEASURE = tuning.measure
+
+
+@functools.cache
+def measured_costs() -> object:
+    return MEASURE(1.0)
+
+
+@pytest.fixture(autouse=True)
+def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tune` measures once for all its statuses: a second of kernels each time adds nothing here (test_tune.py)."""
+    monkeypatch.setattr(tuning, "measure", lambda seconds, tell: measured_costs())
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +89,7 @@ def quick() -> Iterator[None]:
     from argon2 import PasswordHasher
     from matplotlib.figure import Figure
 
+    from clearhead import survey
     from clearhead.course import exchange
     from clearhead.local_models import chat_model
     from clearhead.studio.accounts import accounts
@@ -83,6 +102,10 @@ def quick() -> Iterator[None]:
         patch.setattr(plot, "grid", lambda *_, **__: Figure())
         patch.setattr(plot, "divergence", lambda *_, **__: Figure())
         patch.setattr(html, "page", lambda *_, **__: "a page")
+        counts = {"texts": 1, "tokens": 7, "cut": 0, "empty": 0, "ablated": 0}
+        patch.setattr(survey, "check_installed", lambda *_: None)
+        patch.setattr(survey, "survey", lambda *_, **__: survey.Survey(Path("new"), 1, 1, counts, []))
+        patch.setattr("clearhead.survey.report.listing.read_results", lambda _folder: ([], {}))
         patch.setattr(packs, "prove_pack", lambda *_, **__: [])
         patch.setattr(packs, "_pages", lambda *_: 0)
         patch.setattr(exchange, "prove_pack", lambda *_, **__: [])
@@ -104,6 +127,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Path:
     Path("folder").mkdir()
     Path("broken").mkdir()
     Path("broken/pack.toml").write_bytes(b"\xff\xfe")
+    Path("surveyed").mkdir()
+    model = {"name": "a model", "layers": [], "heads": []}
+    about = {"model": model, "data": {"kind": "plain text"}, "settings": {"asks": []}, "versions": {}}
+    counts = {"texts": 1, "tokens": 7, "positions": 7, "batches": 1, "cut": 0, "empty": 0, "ablated": 0}
+    done = {"given": None, "counts": counts, "missed": []}
+    Path("surveyed/survey.json").write_text(json.dumps({"format": 1, "identity": about, "result": done}))
     Path("broken/config.json").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     names.add_model("named", Path("broken"))
@@ -276,9 +305,7 @@ def test_ctrl_c_and_other_ends(name: tuple[str, ...], place: Path, monkeypatch: 
 
 
 def process(program: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    return fresh.run(program, environment=environment)
 
 
 RUN = (

@@ -11,6 +11,7 @@ import pytest
 
 from clearhead import course
 from clearhead.course import Ledger, Page
+from clearhead.course.pack.minutes import item_minutes
 from clearhead.studio.learn import topic_map
 from clearhead.studio.learner.history import Learner
 from clearhead.studio.library.library import Library
@@ -58,9 +59,9 @@ def test_five_minutes_takes_no_longer(visitor: Visitor) -> None:
     visitor.get("/")
     begun(visitor, "five")
     kept = visitor.context.store.kept("sitting:five")
-    kinds = {item.id: item.kind for item in sample.ITEMS}
-    used = [kinds[id] for id in re.findall(r'"([a-z-]+)"', kept) if id in kinds]
-    assert 0 < sum(course.pack.minutes.ITEM_MINUTES[kind] for kind in used) <= 5  # type: ignore[attr-defined]
+    items = {item.id: item for item in sample.ITEMS}
+    used = [items[id] for id in re.findall(r'"([a-z-]+)"', kept) if id in items]
+    assert 0 < sum(map(item_minutes, used)) <= 5
 
 
 def test_an_interview_is_the_sheets_then_questions(visitor: Visitor) -> None:
