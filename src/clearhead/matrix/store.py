@@ -57,7 +57,7 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
         OptionError: the file cannot be written.
 
     Memory: a mask or bias that several matrices share is written once, and so are keys that one cache shares over its
-        calls; one stretched along an axis is written small; a rule that is no band is written as its L×S table.
+        calls; one stretched along an axis is written small; a rule that is not a band is written as its L×S table.
 
     Example:
         >>> import tempfile, torch
@@ -128,7 +128,7 @@ def load(path: str | Path) -> Saved:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise OptionError(
-            f"{path} is no safetensors file: {error}. Give a file that clearhead.matrix.save wrote."
+            f"{path} is not a safetensors file: {error}. Give a file that clearhead.matrix.save wrote."
         ) from error
     saved = Saved()
     for entry in json.loads(metadata["matrices"]):

@@ -94,7 +94,7 @@ async function busy(work) {
   }
 }
 
-/** Start anew from the form. */
+/** Start again from the form. */
 function start() {
   state.runs = [new Run(fields.prompt.value.trim(), fields.model.value.trim(), fields.chat.checked, [])];
   Object.assign(state, { place: -1, layer: -1, head: -1, ended: "" });

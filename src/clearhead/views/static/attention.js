@@ -189,7 +189,7 @@ function draw(model, el) {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const paper = window.matchMedia("print"); // a canvas keeps its colours, and paper is light
   paper.addEventListener("change", repaint);
-  // Other classes change too, at any key: painting anew then would take the focus away from what the key was for.
+  // Other classes change too, at any key: painting again then would take the focus away from what the key was for.
   const theme = new MutationObserver(() => String(palette(el)) !== String(colours.w) && repaint());
   theme.observe(document.documentElement, { attributes: true, attributeFilter: ["class", "data-theme"] });
   dark.addEventListener("change", repaint);
