@@ -1,4 +1,4 @@
-"""What every room's tests share: the tiers, reproducible examples in CI, and data folders of the run's own."""
+"""What every room's tests share: the tiers, times, reproducible examples in CI, and data folders of the run's own."""
 
 import os
 import tempfile
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hypothesis import settings
 
+from processor_time import pytest_runtest_call, pytest_terminal_summary  # noqa: F401
 from tiers import (  # noqa: F401
     pytest_addoption,
     pytest_collection_modifyitems,

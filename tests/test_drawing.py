@@ -55,6 +55,20 @@ def test_a_bar_is_as_high_as_its_share_of_the_top() -> None:
     assert heights[1] == heights[2]  # none is higher than the picture
 
 
+def test_a_bar_below_zero_hangs_from_the_line() -> None:
+    tops = [float(y) for y in re.findall(r'<rect x="[\d.]+" y="([\d.]+)"', bars([0.5, -0.5], top=1.0))]
+    heights = [float(height) for height in re.findall(r'height="([\d.]+)" fill', bars([0.5, -0.5], top=1.0))]
+    assert tops[0] + heights[0] == tops[1]
+    assert heights[0] == heights[1]
+
+
+def test_pictures_of_one_slider_are_as_high_as_each_other() -> None:
+    sizes = {
+        re.search(r'viewBox="([^"]+)"', bars(values, top=1.0, bottom=-1.0))[1] for values in ([1.0, 0.9], [-1.0, 0.2])
+    }  # type: ignore[index]
+    assert len(sizes) == 1
+
+
 def test_a_hidden_cell_is_hatched_and_has_no_number() -> None:
     drawn = grid([[0.25, 0.75]], hidden=[[False, True]])
     assert drawn.count("url(#hatch)") == 1

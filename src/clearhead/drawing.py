@@ -11,13 +11,14 @@ from html import escape
 
 ACCENT, QUERY, KEY = "var(--accent, #23508e)", "var(--query, #8a4b08)", "var(--key, #1d6f5c)"
 COLOURS = (ACCENT, QUERY, KEY, "currentColor")
+SCALE = 1.3  # pixels of a page for a unit of a picture, so that its words are as large as the text around it
 LETTER = 7.2  # units a letter of 12 is wide, on average
 
 
 def svg(width: float, height: float, body: str, title: str) -> str:
     """A picture of this size; `title` is the text for readers who cannot see it."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width * SCALE:.0f}" '
         f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>{body}</svg>'
     )
 
@@ -41,21 +42,29 @@ def rectangle(x: float, y: float, width: float, height: float, paint: str) -> st
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {paint}/>'
 
 
-def bars(values: Sequence[float], names: Sequence[str] = (), title: str = "", top: float | None = None) -> str:
-    """One bar a value, its number above and its name below; `top` is the value of a bar of full height."""
-    most = top or max(map(abs, values)) or 1.0
+def bars(
+    values: Sequence[float], names: Sequence[str] = (), title: str = "", top: float | None = None, bottom: float = 0.0
+) -> str:
+    """One bar a value, up or down from zero, with its number at its end and its name below.
+
+    `top` is the value of a bar of full height; `bottom`, below zero, that of one that reaches down as far as it may.
+    """
+    most = top or max(0.0, *values, -min(values)) or 1.0
     names = names or [str(at) for at in range(len(values))]
     step = max(46.0, min(96.0, 420.0 / len(values)), LETTER * max(map(len, names)) + 10)
+    low = min(0.0, bottom, *values)
     high, base = 130.0, 150.0
+    deep = min(-low / most, 1.0) * high + (18 if low < 0 else 0)  # below zero, and room for a number
     body = ""
     for at, (value, name) in enumerate(zip(values, names, strict=True)):
         tall = max(min(abs(value) / most, 1.0) * high, 0.75)
-        left = at * step + 8
-        body += rectangle(left, base - tall, step - 16, tall, f'fill="{ACCENT}"')
-        body += text(at * step + step / 2, base - tall - 5, number(value)) + text(at * step + step / 2, base + 16, name)
+        left, middle = at * step + 8, at * step + step / 2
+        body += rectangle(left, base if value < 0 else base - tall, step - 16, tall, f'fill="{ACCENT}"')
+        body += text(middle, base + tall + 14 if value < 0 else base - tall - 5, number(value))
+        body += text(middle, base + deep + 16, name)
     wide = len(values) * step
     body += f'<path d="M2 {base}H{wide - 2:.0f}" stroke="currentColor"/>'
-    return _titled(wide, base + 24, body, title, "Bars: " + ", ".join(map(number, values)))
+    return _titled(wide, base + deep + 24, body, title, "Bars: " + ", ".join(map(number, values)))
 
 
 def grid(

@@ -1,7 +1,6 @@
 """One contract for every kernel: what float64 gives, in values and gradients, on every kind of problem."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 
@@ -17,7 +16,7 @@ from clearhead.kernels.registry import KERNELS
 from clearhead.spec import LEARNABLE, dropout
 
 from .cases import CASES
-from .targets import on
+from .targets import chosen, on
 
 pytestmark = pytest.mark.pairwise
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -170,8 +169,7 @@ IMPLEMENTATIONS = [*(name for name in KERNELS if name != "native"), *(on(t, "nat
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
-    name, _, target = request.param.partition("-")
-    with kernels.target(target) if target else nullcontext():
+    with chosen(request.param) as name:
         yield name
 
 

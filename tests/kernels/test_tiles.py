@@ -92,6 +92,7 @@ def test_a_maximum_that_grows_in_any_block_rescales_what_was_summed(target: str,
         assert_close_to_exact(Problem(query, key, value, 0.125, bias=torch.where(only_some, bias, 0)[None, None]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ON_TILES)
 @pytest.mark.parametrize("threads", [2, 7])
 def test_every_number_of_threads_gives_the_same_bits(target: str, threads: int) -> None:

@@ -140,14 +140,14 @@ def _torch_saves(
 
 
 def forget() -> None:
-    """Look at the environment, the targets and the measured costs anew at the next call."""
+    """Look at the environment, the targets and the measured costs again at the next call."""
     cpu_targets.forget()
     costs.forget()
     forget_costs()
 
 
 def forget_costs() -> None:
-    """Ask costs.py anew at the next call."""
+    """Ask costs.py again at the next call."""
     _torch_saves.cache_clear()
 
 
@@ -176,7 +176,7 @@ def plan(problem: Problem, kernel: str | None = None) -> Plan:
     if records_operators(problem):
         if modes.exports_to_onnx():
             return Plan(DECOMPOSED, None, None, "ONNX has no operator of ours")
-        return Plan(CUSTOM_OPERATOR, kernel, None, "torch records or transforms operators; each run plans anew")
+        return Plan(CUSTOM_OPERATOR, kernel, None, "torch records or transforms operators; each run plans again")
     if rule is None:
         chosen, refused = choose(problem, kernel)
         target = _target_of(chosen, problem)

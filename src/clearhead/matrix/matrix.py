@@ -142,6 +142,7 @@ class AttentionMatrix(Questions, Derived):
 
     @property
     def device(self) -> torch.device:
+        """Where queries and keys are, and every answer."""
         return self._logits.query.device
 
     @property

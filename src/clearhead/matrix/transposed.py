@@ -28,14 +28,17 @@ class TransposedMatrix:
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the matrix it transposes."""
         return self._matrix.dtype
 
     @property
     def device(self) -> torch.device:
+        """The device of the matrix it transposes."""
         return self._matrix.device
 
     @property
     def mT(self) -> AttentionMatrix:
+        """The matrix it transposes."""
         return self._matrix
 
     @checked()

@@ -114,7 +114,11 @@ class LayerParts(Mapping[str, AttentionMatrix]):
             ExtraError: that library is not installed; the message has the pip command.
         """
         rows = score_calls(
-            cast("Record", self), token_ids, special, decoder_token_ids=decoder_token_ids, decoder_special=decoder_special
+            cast("Record", self),
+            token_ids,
+            special,
+            decoder_token_ids=decoder_token_ids,
+            decoder_special=decoder_special,
         )
         return rows if as_ is None else as_table(rows, as_)
 

@@ -59,6 +59,8 @@ class Reading:
         grid: where the patches of a picture lie; None for a text.
         decoder: what the decoder read, of an encoder-decoder that was given a target; None for any other model.
         note: what is not shown of the model, in a sentence; None where all of it is.
+        pieces: for each token, the text it was made of, with the space before it; None where the tokenizer does not
+            tell.
     """
 
     record: Record
@@ -70,6 +72,7 @@ class Reading:
     grid: Grid | None = None
     decoder: Target | None = None
     note: str | None = None
+    pieces: list[str] | None = None
 
 
 def read(
@@ -99,6 +102,36 @@ def read(
 
     Memory: queries and keys of every layer; no weights are stored.
     """
+    _check_texts(loaded, text, second, target)
+    encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
+    special = encoded.pop("special_tokens_mask")[0].bool().tolist()
+    ids = encoded["input_ids"][0].tolist()
+    _check_length(loaded, len(ids))
+    _check_vocabulary(loaded, ids)
+    decoder = None if target is None else _target(loaded, target)
+    with running(loaded, "text"), torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
+        _run(loaded, encoded, decoder)
+    lost = unknown_note(loaded, ids, encoded if encoded.is_fast and second is None else None, text)
+    segments = encoded.sequence_ids(0) if encoded.is_fast else [0] * len(ids)
+    note = None
+    if loaded.has_decoder and decoder is None:
+        note = message("The encoder alone is shown: its decoder reads a text of its own, given by --target (target=).")
+    if lost is not None:
+        note = lost if note is None else message("%(first)s %(second)s", first=lost, second=note)
+    return Reading(
+        record=record.joined(),
+        tokens=letters(loaded.tokenizer, ids),
+        model_name=loaded.name,
+        token_ids=ids,
+        special=special,
+        segments=_fill(segments),
+        decoder=decoder,
+        note=note,
+        pieces=_pieces(encoded, special, text, second or "") if encoded.is_fast else None,
+    )
+
+
+def _check_texts(loaded: Loaded, text: str, second: str | None, target: str | None) -> None:
     if loaded.reads != "text":
         raise ModelError(
             message(
@@ -118,40 +151,34 @@ def read(
                 "%(model)s is not an encoder-decoder, so it takes no target. Leave the target out.", model=loaded.name
             )
         )
-    encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
-    special = encoded.pop("special_tokens_mask")[0].bool().tolist()
-    ids = encoded["input_ids"][0].tolist()
-    _check_length(loaded, len(ids))
-    _check_vocabulary(loaded, ids)
-    decoder = None if target is None else _target(loaded, target)
-    with running(loaded, "text"), torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
-        if loaded.has_decoder and decoder is None:
-            _call(loaded.model.get_encoder(), encoded)  # type: ignore[operator]
-        elif decoder is not None:
-            loaded.model(
-                input_ids=encoded["input_ids"],
-                attention_mask=encoded.get("attention_mask"),
-                decoder_input_ids=torch.tensor([decoder.token_ids]),
-            )
-        else:
-            loaded.model(**encoded)
-    lost = unknown_note(loaded, ids, encoded if encoded.is_fast and second is None else None, text)
-    segments = encoded.sequence_ids(0) if encoded.is_fast else [0] * len(ids)
-    note = None
+
+
+def _run(loaded: Loaded, encoded: Any, decoder: Any) -> None:
+    """Run the model on what it reads; of an encoder-decoder without a target, the encoder alone."""
     if loaded.has_decoder and decoder is None:
-        note = message("The encoder alone is shown: its decoder reads a text of its own, given by --target (target=).")
-    if lost is not None:
-        note = lost if note is None else message("%(first)s %(second)s", first=lost, second=note)
-    return Reading(
-        record=record.joined(),
-        tokens=letters(loaded.tokenizer, ids),
-        model_name=loaded.name,
-        token_ids=ids,
-        special=special,
-        segments=_fill(segments),
-        decoder=decoder,
-        note=note,
-    )
+        _call(loaded.model.get_encoder(), encoded)  # type: ignore[operator]
+    elif decoder is not None:
+        loaded.model(
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded.get("attention_mask"),
+            decoder_input_ids=torch.tensor([decoder.token_ids]),
+        )
+    else:
+        loaded.model(**encoded)
+
+
+def _pieces(encoded: Any, special: list[bool], *texts: str) -> list[str]:
+    """The text of each token with what stands before it; "" for special tokens, and for later parts of a character."""
+    ends, pieces = [0] * len(texts), []
+    for (_, stop), segment, is_special in zip(
+        encoded.encodings[0].offsets, encoded.sequence_ids(0), special, strict=True
+    ):
+        if is_special or segment is None:
+            pieces.append("")
+            continue
+        pieces.append(texts[segment][ends[segment] : stop])
+        ends[segment] = max(ends[segment], stop)
+    return pieces
 
 
 def unknown_note(loaded: Loaded, ids: list[int], encoded: Any = None, text: str = "") -> Message | None:

@@ -88,7 +88,11 @@ class SoftmaxTracer:
         inside = frame.attention is not None and frame.attention is not frame
         around = self._frames[-1] if self._frames and (inside or next(module.children(), None) is None) else None
         for product in [p for p in self._products if p.frame is frame]:
-            self._pass_on(product, around)
+            if around is not None:
+                product.frame = around
+            else:
+                product.contraction = None
+                self._products.remove(product)
         unused = []
         for softmax in [s for s in self._softmaxes if s.frame is frame]:
             if softmax.done or around is None:
@@ -108,7 +112,7 @@ class SoftmaxTracer:
             )
         unseen = unfinished_reason(frame.unfinished)
         if not unseen and frame.instead_of_softmax:
-            unseen = f"its values are multiplied by what is no softmax ({frame.instead_of_softmax})"
+            unseen = f"its values are multiplied by what is not a softmax ({frame.instead_of_softmax})"
         return Outcome(
             calls=[] if frame.failure else frame.calls,
             failure=frame.failure,
@@ -166,13 +170,6 @@ class SoftmaxTracer:
         """Note tensors of unknown origin: they come from code no function mode sees, such as a scripted function."""
         if not attention.mixed:
             attention.mixed = any(t not in self._known and not isinstance(t, nn.Parameter) for t in tensors)
-
-    def _pass_on(self, product: Product, around: Frame | None) -> None:
-        if around is None:
-            product.contraction = None
-            self._products.remove(product)
-        else:
-            product.frame = around
 
     def _trace_of(self, tensor: Tensor) -> Trace | None:
         """The open products and softmaxes a tensor comes from."""

@@ -14,7 +14,7 @@ from clearhead.studio.text.translation import _
 from clearhead.studio.web.rendering import render_without_database
 
 RATE: Final = 20.0  # requests a second that one learner may go on sending
-BURST: Final = 400  # requests at once: a page of the Lens asks for some tens of tiles, and learners open many pages
+BURST: Final = 600  # requests at once: a page of the Lens asks for some tens of tiles, and learners open many pages
 MOST: Final = 10_000  # buckets kept
 ROUNDING: Final = 1e-6  # of a request, after many additions
 LONGEST: Final = 1.0  # seconds for which a refusal is held back, so that a loop of requests costs little
@@ -56,7 +56,7 @@ class RequestRate:
         """
         with self._lock:
             now = self._clock()
-            # Taken out and put last, so that whoever was idle for longest is dropped first.
+            # Taken out and put last, so that the account that was idle for longest is dropped first.
             left, at = self._buckets.pop(account, (self._burst, now))
             left = min(self._burst, left + (now - at) * self._rate)
             enough = left >= 1 - ROUNDING
@@ -74,9 +74,15 @@ async def to_slow_down(request: Request, problem: Exception) -> Response:
     headers = {"retry-after": str(math.ceil(seconds))}
     if request.headers.get("accept", "").startswith("application/json"):
         return JSONResponse({"error": str(problem)}, 429, headers)
-    heading = _("Too many requests")
     page = render_without_database(
-        request, "web/error.html", status=429, number=429, heading=heading, detail=str(problem), again=True, kept=""
+        request,
+        "web/error.html",
+        status=429,
+        number=429,
+        heading=_("Too many requests"),
+        detail=str(problem),
+        again=request.method == "GET",
+        kept="",
     )
     page.headers.update(headers)
     return page

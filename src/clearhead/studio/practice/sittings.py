@@ -30,9 +30,18 @@ def interview(request: Request, context: CurrentContext) -> HTMLResponse:
     if not chosen:
         raise topic.nothing(context, _("There is no question here yet."))
     topics = {item.topic: (context.library.pack_of(item.id), context.library.topic_of(item)) for item in chosen}
-    sheets = [(pack, this) for pack, this in context.library.topics() if (pack, this) in topics.values()]
+    sheets = [
+        (this, text)
+        for pack, this in context.library.topics()
+        if (pack, this) in topics.values() and (text := context.library.page(pack, this, "recall"))
+    ]
     return render(
-        request, "practice/interview.html", count=len(chosen), sheets=sheets, going=_going(context, "interview")
+        request,
+        "practice/interview.html",
+        count=len(chosen),
+        minutes=round(sum(map(item_minutes, chosen))),
+        sheets=sheets,
+        going=_going(context, "interview"),
     )
 
 

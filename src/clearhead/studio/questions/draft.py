@@ -7,7 +7,7 @@ form sent twice counts once.
 import random
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -32,7 +32,7 @@ class Draft:
         assessment: the address of the test or challenge it is part of, if any.
         typed: the answer is typed, without options to choose from.
         focus: the level or the concept the learner keeps to, if any.
-        clock: seconds it should take; 0 is no clock.
+        clock: seconds it should take; 0 for no clock.
         place: its place among the questions, as shown: "3 of 10".
         since: when the review session began, seconds since 1970; 0 outside one.
     """
@@ -73,7 +73,7 @@ class Drafts:
 
     def sign(self, draft: Draft) -> str:
         """Return the draft as text for a form or an address."""
-        fields = asdict(draft)
+        fields = dict(vars(draft))
         # Cards that were taken offline carry drafts signed by earlier versions, under this key.
         fields["sitting"] = fields.pop("assessment")
         return str(self._signer.dumps(fields))

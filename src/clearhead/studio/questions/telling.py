@@ -32,7 +32,11 @@ def of_an_interview(
     if not any(subjects):
         items = [item for pack in packs for item in pack.items.values() if item.id in proved]
         return most_telling(items, proved, progress, count)
-    best = [max(some, key=lambda item: discrimination(item, proved[item.id], progress)) for some in subjects if some]
+    best = [
+        max(subject, key=lambda item: discrimination(item, proved[item.id], progress))
+        for subject in subjects
+        if subject
+    ]
     return best[:count]
 
 

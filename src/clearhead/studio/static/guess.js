@@ -106,7 +106,7 @@ function start(figure) {
 
   changes.addEventListener("click", () => {
     put(text.split(/\s+/).map((word) => (word === change ? to : word)).join(" "), question);
-    says.replaceChildren(line(_("Now it says “%(word)s”. What will the head look at? Click a word.", { word: to })));
+    says.replaceChildren(line(_("Now it says “%(word)s”. What will the head look at? Pick a word.", { word: to })));
     sentence.querySelector("button")?.focus({ preventScroll: true });
   });
   again.addEventListener("click", () => put(text, question));
