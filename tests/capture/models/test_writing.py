@@ -1,10 +1,12 @@
 """Writing: the same tokens as generate, and what each step looked at, as reading the text again gives it."""
 
+import math
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from clearhead import capture
+from clearhead import AttentionMatrix, capture
 from clearhead.capture.models import writing as writing_module
 from clearhead.capture.models.loading import Loaded
 from clearhead.capture.models.writing import Writing, pooled_rows, read_again
@@ -81,6 +83,19 @@ def test_rows_of_a_layer_or_a_head_are_those_of_its_matrix(layer: int | None, he
     chosen = chosen[:, slice(None) if head is None else slice(head, head + 1)]
     rows = pooled_rows(record, range(2, 5), 5, layer=layer, head=head)
     assert torch.allclose(rows.double(), chosen.mean((0, 1))[2:], atol=4 * torch.finfo(torch.float32).eps)
+
+
+def test_rows_of_a_long_text_hold_few_weights_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All queries of all heads of a layer were held together: 256 MB for 2,000,000 links of 32 heads."""
+    record = read_again(loaded("llama"), [5, 17, 3, 29, 41, 11, 2])
+    at_once = pooled_rows(record, range(1, 7), 7)
+    sizes: list[int] = []
+    dense = AttentionMatrix.to_dense
+    monkeypatch.setattr(AttentionMatrix, "to_dense", lambda self: sizes.append(math.prod(self.shape)) or dense(self))
+    monkeypatch.setattr(writing_module, "AT_ONCE", 60)
+    assert torch.allclose(pooled_rows(record, range(1, 7), 7), at_once, atol=4 * torch.finfo(torch.float32).eps)
+    assert len(sizes) > len(record)
+    assert max(sizes) <= 60
 
 
 def test_models_that_write_keep_their_head_and_others_have_none(demo: Loaded) -> None:
