@@ -221,3 +221,9 @@ def test_a_folder_has_at_most_fifteen_files():
     files = [path for path in tracked_files() if path.suffix == ".py" and path.name != "__init__.py"]
     counts = Counter(path.parent for path in files if path.is_relative_to(SOURCE))
     assert {str(folder): count for folder, count in counts.items() if count > 15 and folder != SOURCE} == {}
+
+
+def test_every_room_is_held_to_have_no_circles():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    held = next(contract for contract in contracts if contract["type"] == "acyclic_siblings")["ancestors"]
+    assert set(held) == {f"clearhead.{path.parent.name}" for path in SOURCE.glob("*/__init__.py")}
