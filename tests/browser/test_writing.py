@@ -16,6 +16,13 @@ from clearhead.studio.lens import writing
 
 PROMPT = "the lighthouse keeper wrote: the ligh"
 ANSWER = ".write-token:not(.write-prompt)"
+# Each line begins above the middle of the token that is pointed at.
+LINES_MEET = """() => [...document.querySelectorAll(".write-one")].every((text) => {
+  const token = text.querySelector(".write-here").getClientRects()[0];
+  const start = token.left + token.width / 2 - text.querySelector(".write-text").getBoundingClientRect().left;
+  const lines = [...text.querySelectorAll(".write-lines path")];
+  return lines.length && lines.every((line) => Math.abs(parseFloat(line.getAttribute("d").slice(1)) - start) < 1);
+})"""
 
 
 def write(page: Page, count: int = 11) -> None:
@@ -159,4 +166,5 @@ def test_it_is_for_everybody_dark_large_and_on_a_phone(page: Page) -> None:
     page.locator(ANSWER).first.hover()
     assert everything(page) == []
     page.set_viewport_size({"width": 390, "height": 844})
+    page.wait_for_function(LINES_MEET)
     assert cut(page) + small(page) + findings(page) == []

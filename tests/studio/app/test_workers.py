@@ -18,7 +18,8 @@ from clearhead.sandbox.processes import gate
 from clearhead.studio.accounts.users import open_users
 from clearhead.studio.app import serving
 from clearhead.studio.app.application import create
-from clearhead.studio.lens.readings import Readings, asked
+from clearhead.studio.lens.asked import asked
+from clearhead.studio.lens.readings import Readings
 from clearhead.studio.web.context import LENSES, WRITERS
 from clearhead.studio.web.settings import CORES, Settings
 from studio import postgresql

@@ -18,8 +18,9 @@ from fastapi.testclient import TestClient
 
 from clearhead.capture.models.folders import has_demo_model
 from clearhead.studio.app import application
+from clearhead.studio.lens.asked import asked
 from clearhead.studio.lens.jobs import Job
-from clearhead.studio.lens.readings import READINGS, asked
+from clearhead.studio.lens.readings import READINGS
 from clearhead.studio.library.library import Library
 from clearhead.studio.web.settings import Settings
 from views.page.test_payload import unpack

@@ -9,7 +9,8 @@ import transformers as hf
 
 from clearhead.capture.models.loading import Loaded
 from clearhead.studio.lens import readings
-from clearhead.studio.lens.readings import Readings, asked
+from clearhead.studio.lens.asked import asked
+from clearhead.studio.lens.readings import Readings
 from clearhead.views.page.questions import answer
 from studio.conftest import Visitor
 

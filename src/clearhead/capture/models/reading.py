@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from clearhead.capture.models.loading import Loaded
-from clearhead.capture.models.token_text import letters
+from clearhead.capture.models.token_text import letters, pieces_of
 from clearhead.capture.observing import observe
 from clearhead.capture.record import Record
 from clearhead.errors import ClearheadError, ModelError
@@ -127,7 +127,7 @@ def read(
         segments=_fill(segments),
         decoder=decoder,
         note=note,
-        pieces=_pieces(encoded, special, text, second or "") if encoded.is_fast else None,
+        pieces=pieces_of(encoded, special, text, second or "") if encoded.is_fast else None,
     )
 
 
@@ -165,20 +165,6 @@ def _run(loaded: Loaded, encoded: Any, decoder: Any) -> None:
         )
     else:
         loaded.model(**encoded)
-
-
-def _pieces(encoded: Any, special: list[bool], *texts: str) -> list[str]:
-    """The text of each token with what stands before it; "" for special tokens, and for later parts of a character."""
-    ends, pieces = [0] * len(texts), []
-    for (_, stop), segment, is_special in zip(
-        encoded.encodings[0].offsets, encoded.sequence_ids(0), special, strict=True
-    ):
-        if is_special or segment is None:
-            pieces.append("")
-            continue
-        pieces.append(texts[segment][ends[segment] : stop])
-        ends[segment] = max(ends[segment], stop)
-    return pieces
 
 
 def unknown_note(loaded: Loaded, ids: list[int], encoded: Any = None, text: str = "") -> Message | None:

@@ -35,6 +35,26 @@ def letters(tokenizer: Any, ids: Sequence[int]) -> list[str]:
     return characters_of_tokens(names, parts, literal)
 
 
+def pieces_of(encoded: Any, special: Sequence[bool], *texts: str) -> list[str]:
+    """The text of each token with what stands before it; "" for special tokens, and for later parts of a character.
+
+    Args:
+        encoded: the output of a fast tokenizer.
+        special: which tokens it added.
+        texts: what it was given, one or two.
+    """
+    ends, pieces = [0] * len(texts), []
+    for (_, stop), segment, is_special in zip(
+        encoded.encodings[0].offsets, encoded.sequence_ids(0), special, strict=True
+    ):
+        if is_special or segment is None:
+            pieces.append("")
+            continue
+        pieces.append(texts[segment][ends[segment] : stop])
+        ends[segment] = max(ends[segment], stop)
+    return pieces
+
+
 def readable(tokens: Sequence[str]) -> list[str]:
     """The text of tokens without their tokenizer, as they came out of `convert_ids_to_tokens`.
 

@@ -15,8 +15,9 @@ from pydantic import BaseModel
 
 from clearhead.errors import ClearheadError, OptionError
 from clearhead.studio.lens import model_list
+from clearhead.studio.lens.asked import Asked, asked
 from clearhead.studio.lens.jobs import Job, error_fields
-from clearhead.studio.lens.readings import Asked, Readings, Tell, asked
+from clearhead.studio.lens.readings import Readings, Tell
 from clearhead.studio.lens.without_script import numbers
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _, explained, translate

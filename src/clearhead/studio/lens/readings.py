@@ -1,20 +1,19 @@
 """The readings of the Lens: the last few models, readings and uploaded pictures, in the memory of this process."""
 
-import hashlib
 import json
 import os
 import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import ModelError, OptionError
 from clearhead.files import make_private
-from clearhead.studio.text.field_limits import fitting
+from clearhead.studio.lens.asked import Asked, digest
 from clearhead.studio.text.translation import _
 
 if TYPE_CHECKING:
@@ -29,73 +28,6 @@ LATEST: Final = 6
 PICTURES: Final = 8
 SHARED: Final = 400  # files that several processes keep for one another
 KEY: Final = re.compile(r"[0-9a-f]{32}(\.json)?")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One text or one picture through one model.
-
-    Attributes:
-        text: the text; not looked at where there is a picture.
-        model: a folder or a cached name; None for the demo model.
-        picture: the key of an uploaded picture, or "".
-        rollout: all layers as one map.
-        second: another model to compare with, named as `model` is; "" for none.
-        target: what the decoder of an encoder-decoder reads; "" for none.
-        units: between what weights are shown: "tokens", "words" or "lines".
-    """
-
-    text: str
-    model: str | None = None
-    picture: str = ""
-    rollout: bool = False
-    second: str = ""
-    target: str = ""
-    units: str = "tokens"
-
-    @property
-    def key(self) -> str:
-        """A short name of what is asked, for addresses."""
-        return _digest(repr(astuple(self)).encode())
-
-    @property
-    def alone(self) -> "Asked":
-        """The same request without the second model."""
-        return replace(self, second="")
-
-    @property
-    def other(self) -> "Asked":
-        """The same request to the second model alone."""
-        return replace(self, model=self.second, second="")
-
-
-def asked(
-    text: str,
-    model: str = "",
-    picture: str = "",
-    rollout: bool = False,
-    second: str = "",
-    target: str = "",
-    units: str = "tokens",
-) -> Asked:
-    """Return the request of a form, checked.
-
-    Raises:
-        OptionError: the text holds half a character (a lone surrogate), which no tokenizer reads.
-        TooLong: the text, or a name, is too long.
-    """
-    fitting("lens", text)
-    fitting("lens", target)
-    for name in (model, second, picture, units):
-        fitting("name", name)
-    for value in (text, model, second, target):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise OptionError(_("the text holds half a character, which no tokenizer reads. Type it again.")) from error
-    return Asked(
-        text.strip(), model.strip() or None, picture.strip(), rollout, second.strip(), target.strip(), units.strip()
-    )
 
 
 class Readings:
@@ -190,7 +122,7 @@ class Readings:
 
     def add_picture(self, content: bytes) -> str:
         """Keep an uploaded picture as long as there is room, and return its key."""
-        key = _digest(content)
+        key = digest(content)
         _keep(self._pictures, key, content, PICTURES)
         self._share(key, content)
         return key
@@ -297,10 +229,6 @@ def _keep(library: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> No
     library.move_to_end(key)
     while len(library) > most:
         library.popitem(last=False)
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:32]
 
 
 READINGS = Readings()

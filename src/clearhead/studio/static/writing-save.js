@@ -1,25 +1,37 @@
 // @ts-check
 /** What the writing Lens shows, as a file: the text with its lines as SVG or PNG, every step as CSV, JSON or Parquet. */
 import { make } from "/views/paint.js";
+import { jsonLines } from "./lines.js";
+import { post } from "./writing-request.js";
 import { _ } from "./words.js";
 
 const QUOTE = "\u0022";
 const SCALE = 2; // pixels of a PNG for each of the page
 
 /** Links that save. @param {() => any[]} runs @param {() => Element | null} picture the text that is drawn
- * @param {(() => Promise<string>) | null} parquet asks the studio for a file in base64; null where it has no pyarrow */
-export function saveLine(runs, picture, parquet) {
+ * @param {any} page what asks the studio for a Parquet file; null where it has no pyarrow */
+export function saveLine(runs, picture, page) {
   const act = (name, work) => make("button", { type: "button", class: "quiet", onclick: work }, name);
   return make("p", { class: "write-save" }, make("span", { class: "write-note" }, _("Save:")),
     act("SVG", () => { const drawn = svgOf(picture()); if (drawn) hand("written.svg", "image/svg+xml", drawn.text); }),
     act("PNG", () => png(svgOf(picture()))),
     act("CSV", () => hand("written.csv", "text/csv", csvOf(runs()))),
     act("JSON", () => hand("written.json", "application/json", JSON.stringify({ format: "clearhead.written/1", runs: runs().map(dataOf) }))),
-    parquet && act("Parquet", async () => {
-      const content = await parquet();
-      if (content) hand("written.parquet", "application/vnd.apache.parquet", Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0)));
-    }));
+    page && act("Parquet", () => parquet(runs()[0], page)));
 }
+
+/** Let the studio write the weights that are shown of a run as Parquet.
+ * @param {any} run @param {{busy: (work: (signal: AbortSignal) => Promise<void>) => Promise<void>, progress: (at: any) => void,
+ *   request: (run: any) => any, at: () => {layer: number, head: number}}} page */
+const parquet = (run, { busy, progress, request, at }) => busy(async (signal) => {
+  const chosen = (number) => (number < 0 ? null : number);
+  const reply = await post("/lens/write/table", { ...request(run), layer: chosen(at().layer), head: chosen(at().head) }, signal);
+  for await (const line of jsonLines(/** @type {any} */ (reply.body))) {
+    if (line.error) throw new Error(line.error);
+    if (line.parquet) hand("written.parquet", "application/vnd.apache.parquet", Uint8Array.from(atob(line.parquet), (letter) => letter.charCodeAt(0)));
+    else if (line.doing) progress(line);
+  }
+});
 
 /** Every step of a run, with all its weights. @param {any} run */
 export function dataOf(run) {

@@ -20,6 +20,10 @@ export function textView(choose, explain) {
   /** @type {any[]} the element of each group, and its places */
   let nodes = [];
   let shown = "";
+  /** What is pointed at: lines are drawn anew where the text takes another width, or scrolls. */
+  let pointed = () => {};
+  new ResizeObserver(() => pointed()).observe(text);
+  text.addEventListener("scroll", () => pointed());
 
   const placeOf = (event) => Number(/** @type {any} */ (event.target).closest?.("[data-place]")?.dataset.place ?? -1);
   const point = (event) => { const place = placeOf(event); if (place >= 0) choose(place); };
@@ -90,7 +94,7 @@ export function textView(choose, explain) {
     }));
   }
 
-  return { element, draw, point: pointAt };
+  return { element, draw, point: (run, state) => (pointed = () => pointAt(run, state))() };
 }
 
 /** The middle of the first line of an element, in the coordinates of a box. @param {Element} node @param {DOMRect} box */

@@ -148,21 +148,6 @@ async function weightsAgain(run, signal) {
   }
 }
 
-/** The weights that are shown of the first run, as a Parquet file in base64; "" where it was stopped. */
-async function parquet() {
-  let content = "";
-  await busy(async (signal) => {
-    const chosen = (number) => (number < 0 ? null : number);
-    const reply = await post("/lens/write/table", { ...request(state.runs[0]), layer: chosen(state.layer), head: chosen(state.head) }, signal);
-    for await (const line of jsonLines(/** @type {any} */ (reply.body))) {
-      if (line.error) throw new Error(line.error);
-      if (line.parquet) content = line.parquet;
-      else if (line.doing) progress(line);
-    }
-  });
-  return content;
-}
-
 /** Look through a layer, a head, or all of them. @param {number} layer @param {number} head */
 function through(layer, head) {
   Object.assign(state, { layer, head: layer < 0 ? -1 : head });
@@ -198,7 +183,7 @@ async function build() {
   const why = whyView({ busy, progress, request, at: () => state });
   const texts = make("div", { class: "write-texts" });
   const lens = make("a", { class: "button" }, _("Every head of this text"));
-  const saves = saveLine(() => state.runs, () => texts.querySelector(".write-paper"), "parquet" in view.dataset ? parquet : null);
+  const saves = saveLine(() => state.runs, () => texts.querySelector(".write-paper"), "parquet" in view.dataset ? { busy, progress, request, at: () => state } : null);
   const aside = make("aside", { class: "write-aside", "aria-live": "polite", "aria-label": _("The token pointed at") });
   const field = (name, control) => make("label", { class: "write-field" }, name, " ", control);
   view.hidden = false;

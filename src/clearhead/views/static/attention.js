@@ -101,7 +101,8 @@ function draw(model, el) {
 
   const order = make("select", { onchange: () => change({ order: order.value }) },
     make("option", { value: "layer" }, _("layer")), ...Object.keys(scores).map((name) => make("option", { value: name }, _(name))));
-  const count = raw.tokens.length === 1 ? _("1 token") : _("%(count)s tokens", { count: raw.tokens.length });
+  const count = raw.units === "words" ? _("%(count)s words", { count: raw.tokens.length }) : raw.units === "lines" ? _("%(count)s lines", { count: raw.tokens.length })
+    : raw.tokens.length === 1 ? _("1 token") : _("%(count)s tokens", { count: raw.tokens.length });
   const heading = make("header", { class: "ch-bar" },
     make("p", { class: "ch-note" }, _("%(model)s · %(tokens)s · %(layers)s × %(across)s heads", { model: raw.other ? _("%(one)s and %(other)s", { one: raw.model, other: raw.other.model }) : raw.model, tokens: count, layers: layers.length, across })),
     make("label", { class: "ch-order" }, _("Order by"), " ", order));

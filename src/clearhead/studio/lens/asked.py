@@ -1,0 +1,80 @@
+"""What the Lens is asked for: one text or picture through one model, and how it is shown."""
+
+import hashlib
+from dataclasses import astuple, dataclass, replace
+
+from clearhead.errors import OptionError
+from clearhead.studio.text.field_limits import fitting
+from clearhead.studio.text.translation import _
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One text or one picture through one model.
+
+    Attributes:
+        text: the text; not looked at where there is a picture.
+        model: a folder or a cached name; None for the demo model.
+        picture: the key of an uploaded picture, or "".
+        rollout: all layers as one map.
+        second: another model to compare with, named as `model` is; "" for none.
+        target: what the decoder of an encoder-decoder reads; "" for none.
+        units: between what weights are shown: "tokens", "words" or "lines".
+    """
+
+    text: str
+    model: str | None = None
+    picture: str = ""
+    rollout: bool = False
+    second: str = ""
+    target: str = ""
+    units: str = "tokens"
+
+    @property
+    def key(self) -> str:
+        """A short name of what is asked, for addresses."""
+        return digest(repr(astuple(self)).encode())
+
+    @property
+    def alone(self) -> "Asked":
+        """The same request without the second model."""
+        return replace(self, second="")
+
+    @property
+    def other(self) -> "Asked":
+        """The same request to the second model alone."""
+        return replace(self, model=self.second, second="")
+
+
+def asked(
+    text: str,
+    model: str = "",
+    picture: str = "",
+    rollout: bool = False,
+    second: str = "",
+    target: str = "",
+    units: str = "tokens",
+) -> Asked:
+    """Return the request of a form, checked.
+
+    Raises:
+        OptionError: the text holds half a character (a lone surrogate), which no tokenizer reads.
+        TooLong: the text, or a name, is too long.
+    """
+    fitting("lens", text)
+    fitting("lens", target)
+    for name in (model, second, picture, units):
+        fitting("name", name)
+    for value in (text, model, second, target):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise OptionError(_("the text holds half a character, which no tokenizer reads. Type it again.")) from error
+    return Asked(
+        text.strip(), model.strip() or None, picture.strip(), rollout, second.strip(), target.strip(), units.strip()
+    )
+
+
+def digest(content: bytes) -> str:
+    """A short name of some bytes, for addresses and files."""
+    return hashlib.sha256(content).hexdigest()[:32]
