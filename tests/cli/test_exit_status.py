@@ -22,6 +22,7 @@ from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
 from clearhead.kernels import tuning
 from clearhead.local_models import names
+from cli.surveyed import make_surveyed, without_work
 
 STATUSES = {0, exit_status.WRONG, exit_status.FAILED, exit_status.STOPPED, exit_status.CLOSED}
 COMMAND = typer.main.get_command(cli.app)
@@ -87,7 +88,6 @@ def quick() -> Iterator[None]:
     from argon2 import PasswordHasher
     from matplotlib.figure import Figure
 
-    from clearhead import survey
     from clearhead.course import exchange
     from clearhead.local_models import chat_model
     from clearhead.studio.accounts import accounts
@@ -100,10 +100,7 @@ def quick() -> Iterator[None]:
         patch.setattr(plot, "grid", lambda *_, **__: Figure())
         patch.setattr(plot, "divergence", lambda *_, **__: Figure())
         patch.setattr(html, "page", lambda *_, **__: "a page")
-        counts = {"texts": 1, "tokens": 7, "cut": 0, "empty": 0, "ablated": 0}
-        patch.setattr(survey, "check_installed", lambda *_: None)
-        patch.setattr(survey, "survey", lambda *_, **__: survey.Survey(Path("new"), 1, 1, counts, []))
-        patch.setattr("clearhead.survey.report.listing.read_results", lambda _folder: ([], {}))
+        without_work(patch)
         patch.setattr(packs, "prove_pack", lambda *_, **__: [])
         patch.setattr(packs, "_pages", lambda *_: 0)
         patch.setattr(exchange, "prove_pack", lambda *_, **__: [])
@@ -125,12 +122,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Path:
     Path("folder").mkdir()
     Path("broken").mkdir()
     Path("broken/pack.toml").write_bytes(b"\xff\xfe")
-    Path("surveyed").mkdir()
-    model = {"name": "a model", "layers": [], "heads": []}
-    about = {"model": model, "data": {"kind": "plain text"}, "settings": {"asks": []}, "versions": {}}
-    counts = {"texts": 1, "tokens": 7, "positions": 7, "batches": 1, "cut": 0, "empty": 0, "ablated": 0}
-    done = {"given": None, "counts": counts, "missed": []}
-    Path("surveyed/survey.json").write_text(json.dumps({"format": 1, "identity": about, "result": done}))
+    make_surveyed(Path("surveyed"))
     Path("broken/config.json").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     names.add_model("named", Path("broken"))

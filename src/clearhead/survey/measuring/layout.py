@@ -105,8 +105,8 @@ def digest(loaded: Loaded) -> str:
     for name, tensor in loaded.model.state_dict().items():
         made.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         flat = tensor.detach().flatten()
-        some = flat[:: max(len(flat) // SAMPLED, 1)].cpu()
-        made.update(some.contiguous().view(torch.uint8).numpy().tobytes())
+        entries = flat[:: max(len(flat) // SAMPLED, 1)].cpu()
+        made.update(entries.contiguous().view(torch.uint8).numpy().tobytes())
     vocabulary: Sequence[tuple[str, int]] = sorted(loaded.tokenizer.get_vocab().items(), key=lambda item: item[1])
     made.update(repr(vocabulary).encode("utf-8", "surrogatepass"))
     return made.hexdigest()
