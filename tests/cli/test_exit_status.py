@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +15,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import fresh
 from clearhead import cli, printing, sandbox
-from clearhead.cli import exit_status, inputs, reading
+from clearhead.cli import exit_status, reading
 from clearhead.course.check import packs
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
 from clearhead.kernels import tuning
 from clearhead.local_models import names
+from cli.surveyed import make_surveyed, without_work
 
 STATUSES = {0, exit_status.WRONG, exit_status.FAILED, exit_status.STOPPED, exit_status.CLOSED}
 COMMAND = typer.main.get_command(cli.app)
@@ -89,7 +88,6 @@ def quick() -> Iterator[None]:
     from argon2 import PasswordHasher
     from matplotlib.figure import Figure
 
-    from clearhead import survey
     from clearhead.course import exchange
     from clearhead.local_models import chat_model
     from clearhead.studio.accounts import accounts
@@ -102,10 +100,7 @@ def quick() -> Iterator[None]:
         patch.setattr(plot, "grid", lambda *_, **__: Figure())
         patch.setattr(plot, "divergence", lambda *_, **__: Figure())
         patch.setattr(html, "page", lambda *_, **__: "a page")
-        counts = {"texts": 1, "tokens": 7, "cut": 0, "empty": 0, "ablated": 0}
-        patch.setattr(survey, "check_installed", lambda *_: None)
-        patch.setattr(survey, "survey", lambda *_, **__: survey.Survey(Path("new"), 1, 1, counts, []))
-        patch.setattr("clearhead.survey.report.listing.read_results", lambda _folder: ([], {}))
+        without_work(patch)
         patch.setattr(packs, "prove_pack", lambda *_, **__: [])
         patch.setattr(packs, "_pages", lambda *_: 0)
         patch.setattr(exchange, "prove_pack", lambda *_, **__: [])
@@ -127,12 +122,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Path:
     Path("folder").mkdir()
     Path("broken").mkdir()
     Path("broken/pack.toml").write_bytes(b"\xff\xfe")
-    Path("surveyed").mkdir()
-    model = {"name": "a model", "layers": [], "heads": []}
-    about = {"model": model, "data": {"kind": "plain text"}, "settings": {"asks": []}, "versions": {}}
-    counts = {"texts": 1, "tokens": 7, "positions": 7, "batches": 1, "cut": 0, "empty": 0, "ablated": 0}
-    done = {"given": None, "counts": counts, "missed": []}
-    Path("surveyed/survey.json").write_text(json.dumps({"format": 1, "identity": about, "result": done}))
+    make_surveyed(Path("surveyed"))
     Path("broken/config.json").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     names.add_model("named", Path("broken"))
@@ -304,53 +294,6 @@ def test_ctrl_c_and_other_ends(name: tuple[str, ...], place: Path, monkeypatch: 
         assert errors.count("\n") == (status != exit_status.CLOSED)
 
 
-def process(program: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return fresh.run(program, environment=environment)
-
-
-RUN = (
-    "import sys; from clearhead import cli; from clearhead.cli import inputs; "
-    "sys.argv = ['clearhead', *{arguments!r}]; {before}; cli.main()"
-)
-
-
-@pytest.mark.slow
-def test_a_fault_is_a_sentence_and_a_status_of_its_own() -> None:
-    program = RUN.format(arguments=["see", "a"], before="inputs.read_words = lambda *_: 1 / 0")
-    done = process(program)
-    assert done.returncode == exit_status.FAULT
-    assert done.stderr.count("\n") == 1
-    assert "unexpected ZeroDivisionError" in done.stderr
-    assert "Traceback" in process(program, CLEARHEAD_DEBUG="1").stderr
-
-
-@pytest.mark.slow
-def test_a_warning_shows_no_path() -> None:
-    before = "import warnings; inputs.read_words = lambda *_: warnings.warn('mind the gap') or sys.exit()"
-    done = process(RUN.format(arguments=["see", "a"], before=before))
-    assert done.stderr == "clearhead: mind the gap\n"
-
-
-@pytest.mark.slow
-def test_the_streams_of_a_real_process(tmp_path: Path) -> None:
-    python = f"{sys.executable} -m clearhead"
-
-    def shell(line: str) -> tuple[int, str, str]:
-        done = subprocess.run(["/bin/bash", "-c", line], capture_output=True, cwd=tmp_path)
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
-
-    assert shell(f"{python} new schema | head -1; exit ${{PIPESTATUS[0]}}")[0] in (0, exit_status.CLOSED)
-    status, out, errors = shell(f"{python} new schema | true; exit ${{PIPESTATUS[0]}}")
-    assert (status, out, errors) == (exit_status.CLOSED, "", "")
-    status, _, errors = shell(f"{python} new schema >&-")
-    assert (status, errors) == (exit_status.FAILED, "clearhead: the output cannot be written: Bad file descriptor.\n")
-    assert shell(f"{python} see <&- 2>&-")[0] == exit_status.FAILED
-    assert shell(f"{python} --version > /dev/full")[0] == exit_status.FAILED
-    status, out, errors = shell(f"PYTHONIOENCODING=ascii {python} studio user add 李雷 --data data")
-    assert (status, errors) == (0, "")
-    assert "Send \\u674e\\u96f7 this link" in out
-
-
 def test_an_unwritable_error_stream_is_no_reason_for_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = closed_pipe()
     with monkeypatch.context() as patch:
@@ -387,11 +330,11 @@ def test_a_picture_that_is_not_there_is_not_read_as_a_text(said: list[str], show
 
 @pytest.mark.parametrize("text", ["I saw it in g.png", "end.", "e.g. this", "word " * 70 + "a.png", "3.14", "note.txt"])
 def test_a_text_with_a_full_stop_is_a_text(text: str, place: Path) -> None:
-    assert inputs.read_words(text, None) == text.strip()
+    assert reading.read_words(text, None) == text.strip()
 
 
 def test_a_file_taken_for_a_text_is_pointed_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert inputs.read_words("q.gift", None) == "q.gift"
+    assert reading.read_words("q.gift", None) == "q.gift"
     assert "give --file q.gift" in capsys.readouterr().err
 
 

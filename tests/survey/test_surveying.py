@@ -284,6 +284,19 @@ def test_a_model_of_pictures_and_a_folder_without_a_model_are_refused(surveyed: 
         survey("induction", corpus, tmp_path / "out", workers=0, ray=False)
 
 
+def test_the_first_batch_of_each_part_is_compared_with_the_models_own_output(
+    surveyed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clearhead.capture import call
+
+    compared = []
+    monkeypatch.setattr(call, "check_rows", lambda *_: compared.append(1))
+    settings = Settings(asks=("sinks",), part_texts=11, batch_tokens=60)
+    survey("induction", open_corpus(surveyed / "texts.txt"), surveyed / "compared", settings, workers=1, ray=False)
+    assert len(compared) == 2 * (1 + 3)  # two layers: the model's layout, and three parts of many batches
+    assert listing(surveyed / "compared")["counts"]["batches"] > 9
+
+
 def test_ray_is_taken_if_it_is_there(monkeypatch: pytest.MonkeyPatch, surveyed: Path) -> None:
     taken: list[str] = []
 

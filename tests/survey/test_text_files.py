@@ -50,7 +50,7 @@ def test_every_text_is_read_in_order(
     corpus = open_corpus(path, texts="paragraph" if form == "paragraph" else "line")
     assert corpus.texts == len(wanted)
     assert everything(corpus) == wanted
-    assert corpus.some([0, len(wanted) - 1], 7) == {n: wanted[n] or "" for n in (0, len(wanted) - 1)}
+    assert corpus.at([0, len(wanted) - 1], 7) == {n: wanted[n] or "" for n in (0, len(wanted) - 1)}
 
 
 def _stripped(line: str) -> str:

@@ -6,19 +6,25 @@ A page is called after a name of `clearhead`: a function or a class, or a module
 import importlib
 import inspect
 import pkgutil
+from pathlib import Path
 from types import FunctionType, ModuleType
 
 import clearhead
 
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 HAND_WRITTEN = ("README", "command-line")
 
 
 def pages() -> list[str]:
-    """The names that need a page: the public ones, and the rooms that are attributes of the package."""
-    return [
-        *(name for name in clearhead.__all__ if not name.startswith("_")),
-        *sorted(set(clearhead._ROOMS) - {"studio"}),
-    ]
+    """The names that need a page: the public ones, and the rooms."""
+    public = [name for name in clearhead.__all__ if not name.startswith("_")]
+    have = {path.stem for path in REFERENCE.glob("*.md")} - set(HAND_WRITTEN)
+    return [*public, *sorted((set(clearhead._ROOMS) - {"studio"} | have) - set(public))]
+
+
+def subject(page: str) -> object:
+    """What a page is about: a public name, or a room, which may have to be imported."""
+    return getattr(clearhead, page) if page in dir(clearhead) else importlib.import_module(f"clearhead.{page}")
 
 
 def names(page: str) -> list[str]:
@@ -27,7 +33,7 @@ def names(page: str) -> list[str]:
     >>> names("attention"), names("rollout")
     (['clearhead.multihead.attention'], ['clearhead.matrix.rollout'])
     """
-    thing = getattr(clearhead, page)
+    thing = subject(page)
     if not isinstance(thing, ModuleType):
         return [f"{clearhead._HOME[page]}.{page}"]
     if not hasattr(thing, "__all__") and hasattr(

@@ -46,6 +46,8 @@ class Derived(Inputs, Asked):
             PlaceError: not 0 <= start < stop <= L.
 
         Example:
+            >>> import torch
+            >>> from clearhead import AttentionMatrix
             >>> q = torch.eye(4).view(1, 1, 4, 4)
             >>> A = AttentionMatrix(q, q, is_causal=True)
             >>> torch.equal(A.rows(1, 3).to_dense(), A.to_dense()[:, :, 1:3])

@@ -46,7 +46,7 @@ def write_results(folder: SurveyFolder, job: Job, moments: dict[str, Moments]) -
     for layer in range(len(job.layout.layers)):
         write_whole(drafts / f"layer={layer}" / "heads.parquet", table_bytes(_rows(job, moments, layer)))
     numbers = sorted({int(n) for each in moments.values() for n in each.example_texts.ravel() if n >= 0})
-    texts = job.corpus.some(numbers, job.settings.part_texts)
+    texts = job.corpus.at(numbers, job.settings.part_texts)
     columns = {"text": np.array(numbers, dtype=np.int64), "content": _strings([texts[n] for n in numbers])}
     write_whole(folder.path / EXAMPLES, table_bytes(columns))
     shutil.rmtree(folder.path / HEADS, ignore_errors=True)
@@ -86,10 +86,10 @@ COLUMNS = {
 def _type(name: str) -> Any:
     import pyarrow
 
-    plain = {"string": pyarrow.string(), "int32": pyarrow.int32(), "int64": pyarrow.int64()}
-    plain["float64"] = pyarrow.float64()
+    kinds = {"string": pyarrow.string(), "int32": pyarrow.int32(), "int64": pyarrow.int64()}
+    kinds["float64"] = pyarrow.float64()
     inside = name.removeprefix("list<").removesuffix(">")
-    return pyarrow.list_(plain[inside]) if inside != name else plain[name]
+    return pyarrow.list_(kinds[inside]) if inside != name else kinds[name]
 
 
 def _row(part: Moments, head: int, threshold: float | None) -> dict[str, Any]:

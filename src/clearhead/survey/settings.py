@@ -42,6 +42,7 @@ class Settings:
                 raise OptionError(f"{name} is {value!r}, expected a whole number of 1 or more.")
 
     def as_data(self) -> dict[str, Any]:
+        """Return the settings as JSON has them."""
         return asdict(self) | {"asks": list(self.asks)}
 
     def is_sampled(self, text: int, total: int) -> bool:

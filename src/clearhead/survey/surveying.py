@@ -66,7 +66,7 @@ def survey(
     """Survey the heads of a model over a corpus, and write what each does into a folder.
 
     Part after part is computed and written. After Ctrl-C, a kill or an error the same call goes on with the parts that
-    are not written yet. The files are the same bit for bit, whoever computed which part, in which order, on one kind of
+    are not written yet. The files are the same bit for bit, for any workers, any order and any kills, on one kind of
     CPU.
 
     Args:

@@ -86,7 +86,7 @@ class Corpus:
             )
         return texts
 
-    def some(self, numbers: Sequence[int], size: int) -> dict[int, str]:
+    def at(self, numbers: Sequence[int], size: int) -> dict[int, str]:
         """Single texts by their numbers; those of one part of `size` texts are read together."""
         texts: dict[int, str] = {}
         parts = self.parts(size)

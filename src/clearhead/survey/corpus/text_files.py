@@ -55,7 +55,7 @@ class LineFile:
         Raises:
             ModelError: it cannot be read, or a line is not text in UTF-8 or not such an object; the message says which.
         """
-        made, starts, texts, told = hashlib.blake2b(digest_size=16), [], 0, 0
+        made, starts, texts, reported = hashlib.blake2b(digest_size=16), [], 0, 0
         with _reading(path) as file:
             place = 0
             for start, line, raw in _texts(file, form, 0):
@@ -64,11 +64,11 @@ class LineFile:
                 made.update(b"\0")
                 if texts % STRIDE == 0:
                     starts.append(start)
-                    progress(start - told)
-                    told = start
+                    progress(start - reported)
+                    reported = start
                 texts += 1
                 place = start + len(raw)
-            progress(place - told)
+            progress(place - reported)
         return cls(str(path), form, column, texts, made.hexdigest(), np.array(starts, dtype=np.int64))
 
     def read(self, first: int, count: int) -> list[str | None]:

@@ -42,9 +42,9 @@ class Positions:
         """Args: kinds: (B, S), as `token_kinds.KindTable` gives them."""
         place = torch.arange(batch.ids.shape[1])
         special = batch.special & batch.mask
-        plain = batch.mask & ~special
+        words = batch.mask & ~special
         columns = {"first": (place == 0).expand_as(special), "separator": special & (place > 0), "on_special": special}
-        columns |= {name: plain & (kinds == kind) for name, kind in KINDS.items()}
+        columns |= {name: words & (kinds == kind) for name, kind in KINDS.items()}
         return cls(batch, columns, _repeats(batch))
 
     def masses(self, block: Block) -> dict[str, Tensor]:
@@ -169,9 +169,9 @@ class Sums:
         counts |= dict.fromkeys(("previous_token", "first_token", "sink"), lengths - 1)
         counts |= dict.fromkeys(("duplicate_token", "induction"), repeated)
         counts["separator"] = lengths.masked_fill(~has_separator, 0)
-        made = {name: sums / _some(counts[name])[:, None] for name, sums in self._sums.items()}
+        made = {name: sums / _or_nan(counts[name])[:, None] for name, sums in self._sums.items()}
         if "breadth" in made:
-            made["breadth"] = self._sums["breadth"] / _some(self._most)
+            made["breadth"] = self._sums["breadth"] / _or_nan(self._most)
         if "positional" in made:
             made["positional"] = self._offsets.amax(-1).double() / lengths[:, None]
         return made
@@ -206,6 +206,6 @@ def _diagonal(block: Block, distance: int) -> Tensor:
     return made
 
 
-def _some(counts: Tensor) -> Tensor:
+def _or_nan(counts: Tensor) -> Tensor:
     """Counts with NaN instead of 0 and less."""
     return counts.masked_fill(counts <= 0, math.nan)

@@ -81,9 +81,9 @@ class Worker:
         values = {s.name: np.full((len(texts), self._layout.total), np.nan) for s in self._statistics}
         missed: dict[tuple[str, str], int] = {}
         made = batches(rows, self._settings.batch_tokens, pad_id(self._loaded))
-        for batch in made:
+        for number, batch in enumerate(made):
             self._check()
-            self._measure_batch(batch, values, missed)
+            self._measure_batch(batch, values, missed, check=number == 0)
         ablated = 0
         if "ablation" in self._settings.asks:
             heads = dict(zip(self._layout.layers, self._layout.heads, strict=True))
@@ -116,8 +116,10 @@ class Worker:
         kept = {name: table[there] for name, table in values.items()} if self._settings.keep_texts else {}
         return Measured(part, moments, counts, missed, numbers, lengths[there], kept)
 
-    def _measure_batch(self, batch: Batch, values: dict[str, Floats], missed: dict[tuple[str, str], int]) -> None:
-        record = observed(self._loaded, batch)
+    def _measure_batch(
+        self, batch: Batch, values: dict[str, Floats], missed: dict[tuple[str, str], int], *, check: bool
+    ) -> None:
+        record = observed(self._loaded, batch, check=check)
         with torch.inference_mode():
             positions = Positions.of(batch, self._kinds(batch.ids))
             reasons = {item.name: item.reason for item in record.missed}

@@ -45,11 +45,11 @@ def _cell(row: dict[str, Any] | None, top: float) -> str:
     dark = " dark" if step > STEPS // 2 else " middle" if step == STEPS // 2 else ""
     return (
         f'<td><a class="cell{dark}" style="background:{colour}" href="#head-{row["layer"]}-{row["head"]}" '
-        f'title="{words}" aria-label="{words}"><span>{_short(mean)}</span></a></td>'
+        f'title="{words}" aria-label="{words}"><span>{_compact(mean)}</span></a></td>'
     )
 
 
-def _short(mean: float) -> str:
+def _compact(mean: float) -> str:
     """A mean in as few characters as a cell holds: ".74", "2.7", "-.01"."""
     text = f"{mean:.2f}" if abs(mean) < 0.995 else f"{mean:.1f}"
     text = text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text

@@ -1,4 +1,4 @@
-"""What a runner is given, whoever it is."""
+"""What a runner is given, in this process or on Ray."""
 
 from __future__ import annotations
 

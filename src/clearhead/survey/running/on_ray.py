@@ -2,6 +2,7 @@
 
 A part is one row of a dataset that streams through a pool of actors. An actor reads the part's texts where it runs, so
 the corpus and the model are at the same path on every machine; the files of the part come back and are written here.
+Ray Data replaces an actor that died and computes its part again.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from typing import Any
 from clearhead.errors import ClearheadError, ModelError, OptionError
 from clearhead.extras import needs
 from clearhead.survey.corpus.parts import Part
-from clearhead.survey.running.job import RETRIES, Files, Job
+from clearhead.survey.running.job import Files, Job
 
 ADDRESS = "RAY_ADDRESS"
-QUIET = {"RAY_DATA_DISABLE_PROGRESS_BARS": "1", "RAY_DEDUP_LOGS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+QUIET = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
 
 
 class PartActor:
@@ -86,8 +91,6 @@ def run(job: Job, parts: list[Part], workers: int, address: str | None) -> Itera
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
             num_cpus=threads,
-            max_restarts=RETRIES,
-            max_task_retries=RETRIES,
         )
         try:
             for row in dataset.iter_rows():

@@ -1,37 +1,19 @@
-"""`clearhead survey MODEL DATA`: the heads of a model over a corpus; `clearhead survey report FOLDER`: a page of it."""
+"""`clearhead survey MODEL DATA`: survey the heads of a model over a corpus."""
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperGroup
 
 from clearhead import printing
-from clearhead.cli import output, reading
+from clearhead.cli import reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Trust
 
 ASKS = "scores,entropy,received,sinks"  # as survey.asks.DEFAULT, which importing would bring torch
 
 
-class SurveyGroup(TyperGroup):
-    """The commands of `clearhead survey`: what is not `report` is the model of a survey."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
-command = typer.Typer(
-    cls=SurveyGroup,
-    help="Survey what the heads of a model do over a whole corpus, and report it.",
-    no_args_is_help=True,
-)
-
-
-@command.command("run")
 def run(
     model: Annotated[
         str, typer.Argument(help="A model folder, or a name in the local Hugging Face cache; - is the demo model.")
@@ -124,28 +106,6 @@ def run(
     for gap in result.missed:
         printing.report(f"clearhead: {gap['layer']} was left out of {gap['texts']:,} texts: {gap['reason']}")
     printing.report(f"wrote {out}; `clearhead survey report {out}` makes a page of it")
-
-
-@command.command("report")
-def report(
-    folder: Annotated[Path, typer.Argument(help="The folder of a survey that is done.")],
-    html: Annotated[Path | None, typer.Option(help="Write the page here. Default: FOLDER/report.html.")] = None,
-    studio: Annotated[
-        str, typer.Option(help="The address of the studio in which examples open.")
-    ] = "http://127.0.0.1:8765",
-    as_json: Json = False,
-) -> None:
-    """Write one HTML page about a survey: which heads do what, over what share of the texts, with examples."""
-    from clearhead.survey import check_installed
-    from clearhead.survey.report.listing import listing
-    from clearhead.survey.report.page import page
-
-    check_installed()
-    data = listing(folder)
-    if as_json:
-        printing.show_json(data)
-    if html is not None or not as_json:
-        output.write(html or folder / "report.html", page(data, studio=studio))
 
 
 def summary(counts: dict[str, int]) -> str:
