@@ -1,6 +1,7 @@
 """The workflows and forms for GitHub: they parse, have the keys that GitHub requires, and call make targets that exist."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,20 @@ def test_a_form_has_what_github_requires(path):
     assert form["name"]
     assert form["description"]
     assert all(part["type"] == "textarea" and part["attributes"]["label"] for part in form["body"])
+
+
+def test_the_conda_recipe_asks_for_what_the_package_asks_for():
+    """conda's package has the command, so it needs the extra `cli` too; torch is called pytorch there."""
+    recipe = yaml.safe_load((ROOT / "conda/recipe.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    asked = {*project["project"]["dependencies"], *project["project"]["optional-dependencies"]["cli"]}
+    asked = {requirement.replace("torch>", "pytorch>") for requirement in asked}
+    run = {requirement.replace(" ", "") for requirement in recipe["requirements"]["run"]}
+    assert run == {*asked, f"python{project['project']['requires-python']}"}
+    host = {requirement.replace(" ", "") for requirement in recipe["requirements"]["host"]}
+    assert host == {"python", "pip", *project["build-system"]["requires"]}
+    assert recipe["context"]["version"] == project["project"]["version"]
+    assert recipe["about"]["license"] == project["project"]["license"]
 
 
 def test_the_citation_is_of_this_version():

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import fresh
 from clearhead import cli, printing, sandbox
-from clearhead.cli import exit_status, inputs, reading
+from clearhead.cli import exit_status, reading
 from clearhead.course.check import packs
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
@@ -301,14 +301,14 @@ def process(program: str, **environment: str) -> "subprocess.CompletedProcess[st
 
 
 RUN = (
-    "import sys; from clearhead import cli; from clearhead.cli import inputs; "
+    "import sys; from clearhead import cli; from clearhead.cli import reading; "
     "sys.argv = ['clearhead', *{arguments!r}]; {before}; cli.main()"
 )
 
 
 @pytest.mark.slow
 def test_a_fault_is_a_sentence_and_a_status_of_its_own() -> None:
-    program = RUN.format(arguments=["see", "a"], before="inputs.read_words = lambda *_: 1 / 0")
+    program = RUN.format(arguments=["see", "a"], before="reading.read_words = lambda *_: 1 / 0")
     done = process(program)
     assert done.returncode == exit_status.FAULT
     assert done.stderr.count("\n") == 1
@@ -318,7 +318,7 @@ def test_a_fault_is_a_sentence_and_a_status_of_its_own() -> None:
 
 @pytest.mark.slow
 def test_a_warning_shows_no_path() -> None:
-    before = "import warnings; inputs.read_words = lambda *_: warnings.warn('mind the gap') or sys.exit()"
+    before = "import warnings; reading.read_words = lambda *_: warnings.warn('mind the gap') or sys.exit()"
     done = process(RUN.format(arguments=["see", "a"], before=before))
     assert done.stderr == "clearhead: mind the gap\n"
 
@@ -379,11 +379,11 @@ def test_a_picture_that_is_not_there_is_not_read_as_a_text(said: list[str], show
 
 @pytest.mark.parametrize("text", ["I saw it in g.png", "end.", "e.g. this", "word " * 70 + "a.png", "3.14", "note.txt"])
 def test_a_text_with_a_full_stop_is_a_text(text: str, place: Path) -> None:
-    assert inputs.read_words(text, None) == text.strip()
+    assert reading.read_words(text, None) == text.strip()
 
 
 def test_a_file_taken_for_a_text_is_pointed_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert inputs.read_words("q.gift", None) == "q.gift"
+    assert reading.read_words("q.gift", None) == "q.gift"
     assert "give --file q.gift" in capsys.readouterr().err
 
 

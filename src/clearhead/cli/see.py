@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from clearhead import printing, sizes
-from clearhead.cli import inputs, output, reading
+from clearhead.cli import output, reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Model, Target, Trust
 
@@ -40,7 +40,7 @@ def see(
 
     Without --layer and --head, all heads are shown, small. With only one of the two, the other is 0.
     """
-    given = inputs.read_words(text, file)
+    given = reading.read_words(text, file)
     from clearhead.console import console
     from clearhead.views import terminal
     from clearhead.views.checks import check_head

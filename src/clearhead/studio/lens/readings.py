@@ -13,6 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import ModelError, OptionError
+from clearhead.files import make_private
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _
 
@@ -265,7 +266,7 @@ class Readings:
         """Store a value for the other processes; the oldest files are deleted."""
         if self._folder is None:
             return
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        make_private(self._folder)
         whole = self._folder / f".{name}.{secrets.token_hex(4)}"
         whole.write_bytes(content)
         whole.rename(self._folder / name)
