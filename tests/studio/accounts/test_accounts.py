@@ -198,7 +198,7 @@ def test_nobody_opens_a_folder_of_the_server_by_the_lens(shared: TestClient) -> 
     for kind in ("application/json", "application/vnd.api+json"):
         read = ada.client.post("/lens/read?model=induction", content=wanted, headers={**headers, "content-type": kind})
         assert "its own models only" in read.text, kind
-    for path in ("/lens/write", "/lens/write/rows", "/lens/write/heads", "/lens/write/why"):
+    for path in ("/lens/write", "/lens/write/rows", "/lens/write/table", "/lens/write/heads", "/lens/write/why"):
         body = {"prompt": "x", "model": "/etc", "layer": 0, "head": 0, "place": 1, "key": 0}
         assert "its own models only" in ada.client.post(path, json=body, headers=headers).text, path
     assert "its own models only" in ada.get("/lens/write?plain=1&prompt=x&model=/etc")

@@ -22,7 +22,7 @@ from studio.practice.test_kinds import PACK, of_kind, question, right, wrong
 DATA = {
     "/bench/draft",
     "/lens/read", "/lens/picture", "/lens/trust", "/offline/attempts",
-    "/lens/write", "/lens/write/rows", "/lens/write/heads", "/lens/write/why",
+    "/lens/write", "/lens/write/rows", "/lens/write/table", "/lens/write/heads", "/lens/write/why",
 }  # fmt: skip
 BROWSER = {"accept": "text/html,application/xhtml+xml"}
 FORMS: dict[str, dict[str, str]] = {

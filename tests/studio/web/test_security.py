@@ -30,7 +30,7 @@ PAGES = [
     f"{TOPIC}/test/0b9a6a0e-6d3c-4d0e-8a57-6a3c6d3f7b11",
     f"{TOPIC}/challenge/0b9a6a0e-6d3c-4d0e-8a57-6a3c6d3f7b11",
 ]
-WRITING = ("/lens/write", "/lens/write/rows", "/lens/write/heads", "/lens/write/why")
+WRITING = ("/lens/write", "/lens/write/rows", "/lens/write/table", "/lens/write/heads", "/lens/write/why")
 LENS_DATA = ("/lens/read", "/lens/picture", "/lens/trust", *WRITING)
 OTHERS = ["/static/style.css", "/static/none.css", "/manifest.webmanifest", "/service-worker.js", "/offline/cards"]
 KILOBYTES = 100  # of a page with its styles and modules, before pictures
