@@ -11,6 +11,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend
 
 from clearhead import arguments
 from clearhead.errors import KernelError
@@ -23,9 +24,11 @@ from clearhead.kernels.native import cpu_targets
 from clearhead.kernels.native.call import float32_pieces
 from clearhead.kernels.native.cpu_targets import current, forced, is_forced
 from clearhead.kernels.native.library import library, reads_tensors
+from clearhead.kernels.portable import torch_cuda
 from clearhead.kernels.portable.torch_sdpa import flash_can, flash_runs
 from clearhead.kernels.problem import Problem, carries_tangent
 from clearhead.kernels.registry import KERNELS, reason_against
+from clearhead.kernels.triton.kernel import Triton, is_interpreted
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 
@@ -61,7 +64,7 @@ class Plan(NamedTuple):
 
 
 # What `match` answers.
-NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER = range(4)
+NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_FUSED = range(5)
 # What the library answers of tensors (native/binding/fast_path.cpp).
 _UNREADABLE, _FORWARD_ONLY = 0, 1
 # What describing a call costs, in microseconds: where the fast path has only our kernel, torch's must save more.
@@ -76,13 +79,14 @@ def match(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None, grouped: bool,
     with_lse: bool = False, learns: bool | None = None, watched: bool | None = None,
 ) -> int:  # fmt: skip
-    """Which path a call on plain tensors takes: NO_MATCH, NATIVE, NATIVE_GRADIENTS or TORCH_FASTER.
+    """Which path a call on plain tensors takes: NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER or TORCH_FUSED.
 
     It matches tensors of torch's own class, or parameters, on the CPU, of one float dtype, none empty, query
     (B, H, L, D), key (B, H_kv, S, D), value (B, H_kv, S, E); a mask that spreads to (B, H, L, S), bool, float32 or of
     their dtype, or None. B may be 1 for key and value, H_kv too, and with `grouped` H_kv divides H. All may lack B, or
     B and H. It does not match a mask that learns, a call that torch records, transforms or watches, or one that needs
-    gradients and gives the lse.
+    gradients and gives the lse. On CUDA it matches a call without a mask and without the lse, TORCH_FUSED, where
+    torch's function takes a fused operator.
 
     Args:
         learns: whether it needs gradients; None = as autograd does.
@@ -107,7 +111,8 @@ def match(
         return NO_MATCH
     readable = library.match(query, key, value, mask, grouped)
     if readable == _UNREADABLE or (mask is not None and is_causal):
-        return NO_MATCH
+        fused = query.is_cuda and mask is None and not with_lse
+        return TORCH_FUSED if fused and torch_cuda.takes(query, key, value, is_causal, scale, grouped) else NO_MATCH
     if forward_ad._current_level >= 0 and carries_tangent(query, key, value, mask):
         return NO_MATCH
     if learns is None:
@@ -234,6 +239,11 @@ def _asked_for(problem: Problem, name: str) -> Kernel:
 
 def _slower(kernel: Kernel, problem: Problem) -> str | None:
     """Why torch's function is faster than a kernel for a problem that both compute, in one line; None if it is not."""
+    if kernel.name == Triton.name:
+        if is_interpreted():
+            return "its interpreter is thousands of times slower"
+        fused = torch_cuda.backend(problem)
+        return None if fused is None else _takes_fused(fused)
     if not kernel.has_targets:
         return None
     call = _sizes(problem.query, problem.key, problem.learns())
@@ -244,6 +254,10 @@ def _slower(kernel: Kernel, problem: Problem) -> str | None:
     if saves < DESCRIBING or not flash_can(problem) or (torch.is_grad_enabled() and problem.attention.learning()):
         return None
     return costs.why(*call[1:])
+
+
+def _takes_fused(chosen: SDPBackend) -> str:
+    return f"torch's {chosen.name.lower().replace('_', ' ')} operator computes this on CUDA"
 
 
 def _sizes(query: Tensor, key: Tensor, learns: bool) -> tuple[str | None, torch.dtype, bool, torch.Size, int, int]:
@@ -334,6 +348,8 @@ def explain(
 
 def _plan_of(matched: int, query: Tensor, key: Tensor, value: Tensor) -> Plan:
     """The plan of a call that `match` answers."""
+    if matched == TORCH_FUSED:
+        return Plan(TORCH_FUNCTION, "torch", None, "torch's function takes one of its fused operators on CUDA")
     target, why = current(query.dtype)
     if matched == TORCH_FASTER:
         call = _sizes(query, key, needs_gradients(query, key, value))

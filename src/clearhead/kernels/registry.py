@@ -8,9 +8,10 @@ from clearhead.kernels.native.kernel import Native
 from clearhead.kernels.portable.reference import Reference
 from clearhead.kernels.portable.torch_sdpa import TorchSdpa
 from clearhead.kernels.problem import Problem
+from clearhead.kernels.triton.kernel import Triton
 
 # The reference is never chosen: callers ask for it by name.
-KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (Native(), TorchSdpa(), Reference())}
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (Native(), Triton(), TorchSdpa(), Reference())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,10 @@ def reason_against(kernel: Kernel, problem: Problem, capability: Capability = Ca
     return kernel.unavailable() or kernel.refuses(problem, capability)
 
 
-def with_statistics(problem: Problem) -> WithStatistics | str:
-    """The kernel that computes statistics of a problem, or why none can."""
-    return cast(WithStatistics | str, _first(problem, Capability.STATISTICS))
+def with_statistics(problem: Problem, name: str | None = None) -> WithStatistics | str:
+    """The kernel that computes statistics of a problem, the one of a name if one is given; or why none can."""
+    kernels = KERNELS if name is None else {name: KERNELS[name]}
+    return cast(WithStatistics | str, _first(problem, Capability.STATISTICS, kernels))
 
 
 def with_weights(problem: Problem) -> WithWeights | str:
@@ -60,9 +62,9 @@ def with_linear() -> WithLinear | None:
     return None
 
 
-def _first(problem: Problem, capability: Capability) -> Kernel | str:
+def _first(problem: Problem, capability: Capability, kernels: dict[str, Kernel] = KERNELS) -> Kernel | str:
     reason = "no kernel can"
-    for kernel in KERNELS.values():
+    for kernel in kernels.values():
         if capability in kernel.capabilities:
             why_not = reason_against(kernel, problem, capability)
             if why_not is None:
