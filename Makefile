@@ -11,7 +11,7 @@ PINNED := --constraint constraints.txt
 NATIVE := $(shell find native -type f 2>/dev/null)
 
 .PHONY: help setup editor studio test test-fast check lint types contracts pytest doctest jstest test-browsers outsiders bench \
-	stress clean
+	stress docs clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -73,13 +73,14 @@ contracts: setup
 
 # Workers take tests in order and steal from one another at the end: what a module sets up is set up once, on one.
 # They start programs by the hundred, which find ours compiled.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 2 --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --dist worksteal
 
+# Three workers keep two cores busy: for a fifth of the time a test waits for a browser, a server or a program.
 test: setup check jstest outsiders  ## every test: check, Python, doctests, front end, browser; under 10 min on 2 cores
-	@$(PYTEST) --tier full --doctest-modules src/clearhead tests
+	@$(PYTEST) -n 3 --tier full --doctest-modules src/clearhead tests
 
 test-fast: setup  ## tests of every room while you work: no browser, nothing slow, few cases of each
-	@$(PYTEST) --tier fast tests
+	@$(PYTEST) -n 2 --tier fast tests
 
 jstest:  ## the ES modules' own tests, with node's runner, if node is there
 	@if command -v node >/dev/null; then node --test tests/js/*.test.mjs; \
@@ -91,7 +92,7 @@ outsiders:  # programs of others that some tests need, which are skipped without
 	@tools/ensure-readers || true
 
 stress: setup test-browsers  ## what `make test` samples or leaves out: whole products, long fuzz and load runs, three browsers
-	@$(PYTEST) --tier stress -m "stress or pairwise" tests --deselect tests/browser/test_engines.py
+	@$(PYTEST) -n 2 --tier stress -m "stress or pairwise" tests --deselect tests/browser/test_engines.py
 
 test-browsers: setup  ## one journey through the studio in Chromium, Firefox and WebKit
 	@tools/ensure-chromium || true
@@ -104,6 +105,14 @@ bench: $(VENV)/.bench  ## measure ours beside the peers
 $(VENV)/.bench: $(VENV)/.ready
 	@echo "bench: installing other libraries to measure beside (once)"
 	@$(PIP) install $(PINNED) onnxruntime onnx jax || echo "bench: not all of them could be had; their rows will say so"
+	@touch $@
+
+docs: $(VENV)/.docs  ## build the documentation site into build/site, strictly: a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict && echo "docs: open build/site/index.html"
+
+$(VENV)/.docs: $(VENV)/.ready
+	@echo "docs: installing mkdocs-material and mkdocstrings (once)"
+	@$(PIP) install $(PINNED) mkdocs mkdocs-material mkdocstrings-python
 	@touch $@
 
 clean:  ## remove the .venv and everything built

@@ -223,7 +223,7 @@ def _kept(folder: Path, database: str | None) -> list[str]:
     query = select(learners.c.name, attempts.c.id).join(attempts, attempts.c.learner == learners.c.id)
     there = Database(folder, database)
     try:
-        with there.reading() as connection:
+        with there.autocommit() as connection:
             return [f"{name} {id}" for name, id in connection.execute(query)]
     finally:
         there.close()

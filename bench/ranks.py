@@ -1,7 +1,7 @@
 """Attention over ranks on this machine: time against one process, the share of waiting, and memory a rank.
 
-`python -m bench.ranks` takes half a minute on two cores. One process has as many threads as there are ranks; each rank
-has one. Rounds alternate, and the ratio is of medians.
+`python -m bench.ranks` takes some minutes on two cores; `--length 4096` half a minute. One process has as many threads
+as there are ranks; each rank has one. Rounds alternate, and the ratio is of medians.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """What each kind of request costs the studio: `.venv/bin/python -m bench.requests`.
 
-A learner of a shared studio with one worker and PostgreSQL (or `--sqlite`) asks the same page again and again through a
-real socket. Printed: milliseconds of processor time of the studio per request, of all its threads, as the kernel counts
-them, and of the database. On a machine that others use, put `chrt -f 10` before it, and compare runs in turn: waiting
-does not count, but cold caches do.
+A learner of a shared studio with one worker and PostgreSQL (or `--sqlite`), another for each kind, asks the same page
+again and again through a real socket. Printed: milliseconds of processor time of the studio per request, of all its
+threads, as the kernel counts them, and of the database. On a machine that others use, put `chrt -f 10` before it, and
+compare runs in turn: waiting does not count, but cold caches do.
 """
 
 import argparse
@@ -20,10 +20,12 @@ from rich.table import Table
 from bench import classroom
 from bench.learners import CSRF, answer_form
 from clearhead.course import load
+from clearhead.studio.accounts import request_rate
 from clearhead.studio.accounts.users import open_users
 from clearhead.studio.questions.question import FORMS
 
-NAME = "learner"
+KINDS = ("home", "question", "question_and_answer", "feedback", "login_page", "log_in")
+MOST = request_rate.BURST // 2 - 20  # of one learner; a question and its answer are two requests
 
 
 def processor_time(pids: list[int]) -> float:
@@ -38,16 +40,16 @@ def processor_time(pids: list[int]) -> float:
 class Browser:
     """A learner's connection, logged in; each method is one kind of request, or a few that belong together."""
 
-    def __init__(self, base: str, items: list[str]) -> None:
+    def __init__(self, base: str, name: str, items: list[str]) -> None:
         self.client = httpx2.Client(base_url=base, timeout=60, headers={"accept": "text/html"})
         found = CSRF.search(self.client.get("/login").text)
         assert found
-        self.csrf, self.items, self.count = found[1], items, 0
+        self.csrf, self.name, self.items, self.count = found[1], name, items, 0
         self.log_in()
         self.answered = self.question_and_answer()
 
     def log_in(self) -> None:
-        self._post("/login", name=NAME, password=classroom.PASSWORD)
+        self._post("/login", name=self.name, password=classroom.PASSWORD)
 
     def login_page(self) -> None:
         self.client.get("/login").raise_for_status()
@@ -81,7 +83,7 @@ def measure(ask: Callable[[], object], studio: int, database: int | None, second
     for _ in range(5):
         ask()
     before, end, count = spent(), time.monotonic() + seconds, 0
-    while time.monotonic() < end:
+    while time.monotonic() < end and count < MOST:
         ask()
         count += 1
     after = spent()
@@ -101,16 +103,17 @@ def main() -> None:
         cluster = None if options.sqlite else stack.enter_context(classroom._postgresql().server())
         database = cluster.database() if cluster else None
         with open_users(folder, database) as here:
-            account = here.accounts.invited(here.accounts.add(NAME))
-            assert account
-            here.accounts.join(account, classroom.PASSWORD)
+            for kind in KINDS:
+                account = here.accounts.invited(here.accounts.add(kind))
+                assert account
+                here.accounts.join(account, classroom.PASSWORD)
         items = [item.id for item in load(classroom.PACK).items.values() if FORMS.get(item.kind) == "options"]
         studio, base = stack.enter_context(classroom.studio(folder, database, 1, classroom.PACK))
         time.sleep(options.proofs)
-        browser = Browser(base, items)
         server = classroom._postmaster(cluster) if cluster else None
         rows = {}
-        for name in ("home", "question", "question_and_answer", "feedback", "login_page", "log_in"):
+        for name in KINDS:
+            browser = Browser(base, name, items)
             rows[name] = measure(getattr(browser, name), studio, server, options.seconds)
             table.add_row(name.replace("_", " "), *(f"{value:.2f}" for value in rows[name]))
     both = (a + b for a, b in zip(rows["question_and_answer"], rows["feedback"], strict=True))

@@ -1,4 +1,4 @@
-"""What every room's tests share: the tiers, reproducible examples in CI, and data folders of the run's own."""
+"""What every room's tests share: the tiers, times, reproducible examples in CI, and data folders of the run's own."""
 
 import os
 import tempfile
@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 import tiers
+from processor_time import pytest_runtest_call, pytest_terminal_summary  # noqa: F401
 from tiers import pytest_collection_modifyitems, pytest_generate_tests, pytest_ignore_collect  # noqa: F401
 
 

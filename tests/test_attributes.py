@@ -7,6 +7,7 @@ import sys
 import pytest
 
 import clearhead
+from fresh import answer
 
 
 def python(code: str) -> str:
@@ -16,14 +17,14 @@ def python(code: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("room", clearhead._ROOMS)
 def test_a_room_is_an_attribute_without_an_import_of_its_own(room):
-    assert python(f"import clearhead; print(clearhead.{room}.__name__)") == f"clearhead.{room}"
+    assert answer(f"import clearhead; print(clearhead.{room}.__name__)") == f"clearhead.{room}"
 
 
 @pytest.mark.slow
 def test_a_module_of_views_is_an_attribute_too():
     code = "import clearhead; print(*[getattr(clearhead.views, name).__name__ for name in clearhead.views.__all__])"
-    assert len(python(code).split()) == len(clearhead.views.__all__)
-    assert python("import clearhead; print(clearhead.views.page.html.page.__name__)") == "page"
+    assert len(answer(code).split()) == len(clearhead.views.__all__)
+    assert answer("import clearhead; print(clearhead.views.page.html.page.__name__)") == "page"
 
 
 def test_star_and_dir_need_no_extra():

@@ -26,10 +26,47 @@ def test_a_figure_may_be_in_a_page_and_says_what_it_shows(drawn: str) -> None:
     assert re.search(r"<title>[^<]+</title>", drawn)
 
 
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        bars([0.5], title="A share of the whole, as measured"),
+        grid([[0.5, 0.5]], title="A share of the whole, as measured"),
+        lines({"one": [1.0, 2.0]}, [1, 2], title="A share of the whole, as measured"),
+        links(["a", "b"], [0.5, 0.5], 0, "A share of the whole, as measured"),
+        arrows({"a": (1.0, 0.0)}, "A share of the whole, as measured"),
+    ],
+)
+def test_a_title_is_written_for_those_who_see_as_well(drawn: str) -> None:
+    assert drawn.count("A share of the whole, as measured") == 2
+    width = float(re.search(r'viewBox="0 0 (\d+)', drawn)[1])  # type: ignore[index]
+    assert width >= len("A share of the whole, as measured") * 7
+
+
+def test_the_name_of_an_arrow_is_not_cut_off() -> None:
+    drawn = arrows({"a name that is quite long": (2.4, 0.0)})
+    start = float(re.search(r'<text x="([\d.]+)"', drawn)[1])  # type: ignore[index]
+    width = float(re.search(r'viewBox="0 0 (\d+)', drawn)[1])  # type: ignore[index]
+    assert width >= start + 7 * len("a name that is quite long")
+
+
 def test_a_bar_is_as_high_as_its_share_of_the_top() -> None:
     heights = [float(height) for height in re.findall(r'height="([\d.]+)" fill', bars([0.5, 1.0, 2.0], top=1.0))]
     assert heights[0] == pytest.approx(heights[1] / 2)
     assert heights[1] == heights[2]  # none is higher than the picture
+
+
+def test_a_bar_below_zero_hangs_from_the_line() -> None:
+    tops = [float(y) for y in re.findall(r'<rect x="[\d.]+" y="([\d.]+)"', bars([0.5, -0.5], top=1.0))]
+    heights = [float(height) for height in re.findall(r'height="([\d.]+)" fill', bars([0.5, -0.5], top=1.0))]
+    assert tops[0] + heights[0] == tops[1]
+    assert heights[0] == heights[1]
+
+
+def test_pictures_of_one_slider_are_as_high_as_each_other() -> None:
+    sizes = {
+        re.search(r'viewBox="([^"]+)"', bars(values, top=1.0, bottom=-1.0))[1] for values in ([1.0, 0.9], [-1.0, 0.2])
+    }  # type: ignore[index]
+    assert len(sizes) == 1
 
 
 def test_a_hidden_cell_is_hatched_and_has_no_number() -> None:

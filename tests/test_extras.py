@@ -1,14 +1,13 @@
 """Optional libraries: whatever needs one says which extra to install, in one sentence."""
 
 import re
-import subprocess
-import sys
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
+import fresh
 from clearhead.errors import ClearheadError, ExtraError
 from clearhead.extras import needs
 
@@ -95,7 +94,7 @@ def tried(extra: str, hidden: set[str], tmp_path: Path) -> list[tuple[str, int, 
     file = tmp_path / "a file"
     file.touch()
     program = PROGRAM.format(hidden=sorted(hidden), commands=COMMANDS[extra], calls=CALLS[extra], file=str(file))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    done = fresh.run(program, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     return [tuple(one) for one in eval(done.stdout)]  # noqa: S307 — our own program's list
 

@@ -1,5 +1,6 @@
 """The house rules that no linter holds: what may be imported where, what must be pinned, what no file may say."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from importlib import metadata
 from itertools import chain
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import clearhead
+from fresh import answer
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "clearhead"
@@ -55,7 +58,7 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 @pytest.mark.slow
 def test_a_function_is_not_replaced_by_importing_a_room():
     imports = "import clearhead.multihead, clearhead.capture"
-    assert python(f"{imports}; print(callable(clearhead.attention), callable(clearhead.observe))") == "True True"
+    assert answer(f"{imports}; print(callable(clearhead.attention), callable(clearhead.observe))") == "True True"
 
 
 def test_only_one_file_touches_the_native_library():
@@ -67,7 +70,7 @@ def test_only_one_file_touches_the_native_library():
 def test_a_machine_with_a_compiler_has_the_native_library():
     if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         pytest.skip("no C++ compiler here, so no native library is expected")
-    assert python("import torch, clearhead._native; print('built')") == "built"
+    assert answer("import torch, clearhead._native; print('built')") == "built"
 
 
 def test_every_dependency_is_pinned():
@@ -143,6 +146,9 @@ def test_the_changelog_is_in_the_form_of_keep_a_changelog():
     assert next(line for line in lines if line.startswith("## ")) == "## Unreleased"
     entries = [line for line in lines if not line.startswith(("#", "- ")) and line]
     assert entries == [], "one line a change"
+    changes = [line for line in lines if line.startswith("- ")]
+    assert [line for line in changes if len(line) > 200] == [], "a change in a sentence or two"
+    assert [line for line, count in Counter(changes).items() if count > 1] == [], "said twice"
 
 
 def design_table(heading: str) -> list[list[str]]:
@@ -176,3 +182,43 @@ def test_the_drawn_rooms_are_those_of_the_imports_and_have_no_circles():
         "none",
         "circles of imports inside",
     }
+
+
+# What is one idea in more lines than a screen or ten; the lists only shrink.
+LONG_FILES = {
+    "src/clearhead/spec/attention.py": "one value and all that is said of it; its fields are one table",
+    "src/clearhead/studio/practice/practice.py": "the routes of practice, of which each is short",
+    "src/clearhead/studio/static/walk.js": "one figure, whose parts move together",
+    "tests/studio/lens/test_lens.py": "the Lens by its routes and in a browser, over one studio",
+}
+
+
+def test_a_file_is_one_idea():
+    most = {"src": 300, "bench": 400, "tools": 400, "tests": 400, "native": 400}
+    kinds = {".py", ".h", ".cpp", ".js", ".mjs"}
+    long = {
+        name
+        for path in tracked_files()
+        if path.suffix in kinds and (top := path.relative_to(ROOT).parts[0]) in most
+        if len(path.read_text(encoding="utf-8").splitlines()) > most[top]
+        if (name := str(path.relative_to(ROOT)))
+    }
+    assert long == set(LONG_FILES)
+
+
+def test_a_function_fits_on_a_screen():
+    """Fifty lines, without its docstring and its parameters."""
+    long = set()
+    for path in tracked_files():
+        if path.suffix == ".py" and path.is_relative_to(SOURCE):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                    body = node.body[1:] if ast.get_docstring(node, clean=False) else node.body
+                    if body and body[-1].end_lineno - body[0].lineno >= 50:
+                        long.add(f"{path.relative_to(SOURCE)}: {node.name}")
+    assert long == set()
+
+
+def test_a_folder_has_at_most_fifteen_files():
+    counts = Counter(path.parent for path in tracked_files() if path.suffix == ".py" and path.is_relative_to(SOURCE))
+    assert {str(folder): count for folder, count in counts.items() if count > 15 and folder != SOURCE} == {}

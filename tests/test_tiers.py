@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pairwise import Values, each_value, pairwise
+from processor_time import LIST, listed
 from tiers import CASES, LEFT_OUT, is_left_out
 
 TESTS = Path(__file__).parent
@@ -187,3 +188,25 @@ def test_every_room_has_fast_tests() -> None:
         if files and room.name != "browser":
             whole = [file.name for file in files if not is_left_out(file, LEFT_OUT["fast"])]
             assert whole, f"{room.name}: everything is marked slow, stress or browser"
+
+
+def test_every_long_test_that_is_listed_is_there() -> None:
+    for name, reason in listed().items():
+        file, _, test = name.partition("::")
+        assert f"\ndef {test}(" in (TESTS / file).read_text(encoding="utf-8"), name
+        assert reason
+    assert LIST.name in (TESTS.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_a_long_test_that_is_not_listed_is_reported(tmp_path: Path) -> None:
+    busy = "import processor_time, time\nprocessor_time.LONG = 0.05\n"
+    (tmp_path / "conftest.py").write_text(f"{busy}from processor_time import *  # noqa: F403\n")
+    loop = "    end = time.process_time() + 0.2\n    while time.process_time() < end: pass\n"
+    (tmp_path / "test_it.py").write_text(f"import time\ndef test_long():\n{loop}def test_short(): pass\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tiers", "-p", "no:cacheprovider", "--rootdir", tmp_path]
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "not in long_tests.toml" in done.stdout
+    assert "test_it.py::test_long" in done.stdout
+    assert "test_short" not in done.stdout

@@ -42,7 +42,7 @@ class Answerer:
     def _question(self, page: Page) -> Question:
         library = self._shelf = self._shelf or fill(None, self._proofs)
         _, said = URLSafeSerializer("").loads_unsafe(page.locator("[name=ticket]").first.input_value())
-        ticket = Draft(**said)
+        ticket = Draft(assessment=said.pop("sitting", ""), **said)
         item, pack = library.items[ticket.item], library.pack_of(ticket.item)
         own = library.proved[item.id]
         proved = own if own.receipt.seed == ticket.seed else prove(item, pack, seed=ticket.seed)

@@ -144,6 +144,15 @@ def sit(page: Page) -> None:
     page.locator(".verdicts").wait_for()
 
 
+def unfold(page: Page) -> None:
+    page.locator("details.at-a-glance summary").first.click()
+
+
+def guess(page: Page) -> None:
+    page.locator(".guess").get_by_role("button", name="street").click()
+    page.locator(".guess .word small").first.wait_for(timeout=WAIT)
+
+
 def stop(page: Page) -> None:
     """At the stop of the tour that asks what a pronoun looks at."""
     heading = page.get_by_role("heading", name="Stop 5", exact=False)
@@ -178,7 +187,8 @@ LOOKS = {
     "phone-dark": {"viewport": {"width": 390, "height": 800}, "color_scheme": "dark", **TOUCH},
 }
 PAGES = {
-    "first": Picture("/", looks=("light", "phone-dark")),
+    "first": Picture("/", guess, looks=("light", "phone-dark")),
+    "interview": Picture("/interview", unfold),
     "topic": Picture(HEADS, whole=True),
     "read": Picture(f"{DEPTH}/read", looks=("light", "phone")),
     "why": Picture(f"{DEPTH}/why", measured),

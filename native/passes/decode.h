@@ -2,13 +2,11 @@
 // value columns (for the output) do. All query rows that share a key head go over each block of keys together; the
 // keys are split into parts of a fixed length, whose results are merged by their lse, in order.
 #pragma once
+#include "passes/masked_values.h"
 #include "vector/dots.h"
-#include "passes/logits.h"
 
 namespace clearhead {
 namespace {
-
-constexpr int64_t kDecodeKeys = 128;
 
 inline int64_t decode_rows(const Attention& p) { return p.heads / p.kv_heads * p.length; }
 inline int64_t decode_width(const Attention& p) { return round_up(p.width, kTile); }
@@ -77,65 +75,6 @@ inline void mix_all(const Real* x, int64_t rows, const RowsOf<T>& values, int64_
   for (; r < rows; r++) mix_rows<1>(x + r * kDecodeKeys, values, n, alpha + r, out + r * width, width);
 }
 
-// One row's cap, bias, mask and band, key by key: the memory of keys and values is what decoding waits for.
-inline void change_row(const Attention& p, const Multiplier& m, int64_t batch, int64_t head, int64_t row, int64_t key,
-                       int64_t n, Real* x) {
-  const Real cap = Real(p.softcap);
-  if (cap != 0)
-    for (int64_t j = 0; j < n; j++) x[j] = cap * kLog2E * tanh(x[j] * (m.on_logits / kLog2E / cap));
-  else if (has_change(p))
-    for (int64_t j = 0; j < n; j++) x[j] *= m.on_logits;
-  if (p.bias.data) {
-    const int64_t at = batch * p.bias.batch + head * p.bias.head + row * p.bias.row + key * p.bias.column;
-    for (int64_t j = 0; j < n; j++) x[j] += load_one(p.bias.data, p.bias_dtype, at + j * p.bias.column) * kLog2E;
-  }
-  if (p.alibi) {
-    const Real slope = number_at(p.alibi, head) * kLog2E;
-    for (int64_t j = 0; j < n; j++) {
-      const Real apart = Real(row + p.first_query - p.first_key - key - j);
-      x[j] -= slope * (apart < 0 ? -apart : apart);
-    }
-  }
-  if (p.allow.data) {
-    const uint8_t* allow = static_cast<const uint8_t*>(p.allow.data) + batch * p.allow.batch + head * p.allow.head +
-                           row * p.allow.row + key * p.allow.column;
-    for (int64_t j = 0; j < n; j++) x[j] = allow[j * p.allow.column] ? x[j] : -kInfinity;
-  }
-  if (inside_band(p, row, 1, key, n)) return;
-  for (int64_t j = 0; j < n; j++) {
-    const int64_t apart = key + j - row;
-    if (apart < reach_low(p) || apart > reach_high(p)) x[j] = -kInfinity;
-  }
-}
-
-inline void drop_row(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t key, int64_t n, Real* x) {
-  if (p.dropout_p == 0) return;
-  const uint32_t own = mix(dropout_word(p, batch, head) + uint32_t(p.first_query + row)), below = drop_below(p);
-  const Real kept = keep_factor(p);
-  for (int64_t j = 0; j < n; j++)
-    x[j] = mix(own ^ mix(uint32_t(p.first_key + key + j))) < below ? 0 : x[j] * kept;
-}
-
-// Logits to weights in place, n of them; moves the row's offset and sum on, returns what its output is multiplied by.
-inline Real softmax_row(Real slope, int64_t n, Real* x, Real* offset, Real* sum) {
-  for (int64_t j = n; j < round_up(n, LANES); j++) x[j] = -kInfinity;
-  Vec tops = splat(kNothing);
-  for (int64_t j = 0; j < n; j += LANES) tops = maximum(load(x + j), tops);
-  Real top = tops[0];
-  for (int i = 1; i < LANES; i++) top = tops[i] > top ? tops[i] : top;
-  const Real now = top * slope > *offset ? top * slope : *offset;
-  const Real alpha = exp2(splat(*offset - now))[0];
-  Vec total = {};
-  for (int64_t j = 0; j < n; j += LANES) {
-    const Vec weight = exp2(load(x + j) * splat(slope) - splat(now));
-    total += weight;
-    store(x + j, weight);
-  }
-  *sum = *sum * alpha + total_of(total);
-  *offset = now;
-  return alpha;
-}
-
 void decode(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t last, Real* partial,
             Real* scratch) {
   const int64_t rows = decode_rows(p), width = decode_width(p), value_width = decode_value_width(p);
@@ -195,6 +134,7 @@ void decode_merge(const Attention& p, int64_t batch, int64_t kv_head, int64_t pa
     }
     store_row(space, p.value_width, p.dtype, row_of(p.out, p.dtype, batch, head + r / p.length, r % p.length));
     store_lse(p, batch, head + r / p.length, r % p.length, total == 0 ? -kInfinity : top * kLn2 + __builtin_log(total));
+    leave_out_masked_values(p, batch, head + r / p.length, r % p.length, 1);
   }
 }
 

@@ -2,6 +2,7 @@
 // The softmax is in float32 as in forward.h; its weights are rounded to bfloat16 for the product with the values.
 #pragma once
 #include "passes/forward.h"
+#include "passes/masked_values.h"
 #include "vector/pairs.h"
 
 #ifdef TILES
@@ -96,8 +97,8 @@ struct PairBlock {
 inline bool forward_in_tiles(const Attention& p) { return p.pieces > 0 || p.dtype != kFloat32; }
 #endif
 
-void forward(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
-             const float* tiled, float* scratch) {
+inline void forward_of_dtype(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first,
+                             int64_t rows, const float* tiled, float* scratch) {
 #ifdef TILES
   if (forward_in_tiles(p)) return forward_on_tiles(p, s, batch, head, first, rows, tiled, scratch);
 #else
@@ -107,6 +108,12 @@ void forward(const Attention& p, const Statistics* s, int64_t batch, int64_t hea
   if (p.dtype == kBFloat16) return forward_in<PairBlock>(p, s, batch, head, first, rows, scratch);
 #endif
   forward_in<RealBlock>(p, s, batch, head, first, rows, scratch);
+}
+
+void forward(const Attention& p, const Statistics* s, int64_t batch, int64_t head, int64_t first, int64_t rows,
+             const float* tiled, float* scratch) {
+  forward_of_dtype(p, s, batch, head, first, rows, tiled, scratch);
+  leave_out_masked_values(p, batch, head, first, rows);
 }
 
 #ifdef TILES

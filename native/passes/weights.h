@@ -3,6 +3,7 @@
 // average is wanted.
 #pragma once
 #include "passes/forward.h"
+#include "passes/masked_values.h"
 
 namespace clearhead {
 namespace {
@@ -48,6 +49,7 @@ inline void attend_tile(const Attention& p, const TileState& state, const RealBl
       block.add_to_output(p, state, at.key, at.keys, weights + at.key * kTile, once);
   });
   finish_tile<false, RealBlock>(p, nullptr, state, {}, m.slope, tile.batch, tile.head, tile.row, tile.rows, row_space);
+  leave_out_masked_values(p, tile.batch, tile.head, tile.row, tile.rows);
 }
 
 // sum[key][lane] += weights[key][lane] * share[lane]

@@ -12,6 +12,7 @@ namespace {
 void forward(const Attention& p, const Statistics*, int64_t batch, int64_t head, int64_t first, int64_t rows,
              const double*, double* scratch) {
   forward_rows<false, RealBlock>(p, nullptr, batch, head, first, rows, scratch);
+  leave_out_masked_values(p, batch, head, first, rows);
 }
 
 }  // namespace

@@ -11,15 +11,25 @@ from html import escape
 
 ACCENT, QUERY, KEY = "var(--accent, #23508e)", "var(--query, #8a4b08)", "var(--key, #1d6f5c)"
 COLOURS = (ACCENT, QUERY, KEY, "currentColor")
+SCALE = 1.3  # pixels of a page for a unit of a picture, so that its words are as large as the text around it
 LETTER = 7.2  # units a letter of 12 is wide, on average
 
 
 def svg(width: float, height: float, body: str, title: str) -> str:
     """A picture of this size; `title` is the text for readers who cannot see it."""
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width * SCALE:.0f}" '
         f'font-family="sans-serif" font-size="12"><title>{escape(title)}</title>{body}</svg>'
     )
+
+
+def _titled(width: float, height: float, body: str, title: str, otherwise: str) -> str:
+    """A picture with its title written above it; without one, `otherwise` is the text for those who cannot see it."""
+    if not title:
+        return svg(width, height, body, otherwise)
+    words = text(2, 13, title, "start", ' font-weight="bold"')
+    wide = max(width, (LETTER + 0.6) * len(title))
+    return svg(wide, height + 24, f'{words}<g transform="translate(0 24)">{body}</g>', title)
 
 
 def text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
@@ -32,21 +42,29 @@ def rectangle(x: float, y: float, width: float, height: float, paint: str) -> st
     return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {paint}/>'
 
 
-def bars(values: Sequence[float], names: Sequence[str] = (), title: str = "", top: float | None = None) -> str:
-    """One bar a value, its number above and its name below; `top` is the value of a bar of full height."""
-    most = top or max(map(abs, values)) or 1.0
+def bars(
+    values: Sequence[float], names: Sequence[str] = (), title: str = "", top: float | None = None, bottom: float = 0.0
+) -> str:
+    """One bar a value, up or down from zero, with its number at its end and its name below.
+
+    `top` is the value of a bar of full height; `bottom`, below zero, that of one that reaches down as far as it may.
+    """
+    most = top or max(0.0, *values, -min(values)) or 1.0
     names = names or [str(at) for at in range(len(values))]
     step = max(46.0, min(96.0, 420.0 / len(values)), LETTER * max(map(len, names)) + 10)
+    low = min(0.0, bottom, *values)
     high, base = 130.0, 150.0
+    deep = min(-low / most, 1.0) * high + (18 if low < 0 else 0)  # below zero, and room for a number
     body = ""
     for at, (value, name) in enumerate(zip(values, names, strict=True)):
         tall = max(min(abs(value) / most, 1.0) * high, 0.75)
-        left = at * step + 8
-        body += rectangle(left, base - tall, step - 16, tall, f'fill="{ACCENT}"')
-        body += text(at * step + step / 2, base - tall - 5, number(value)) + text(at * step + step / 2, base + 16, name)
+        left, middle = at * step + 8, at * step + step / 2
+        body += rectangle(left, base if value < 0 else base - tall, step - 16, tall, f'fill="{ACCENT}"')
+        body += text(middle, base + tall + 14 if value < 0 else base - tall - 5, number(value))
+        body += text(middle, base + deep + 16, name)
     wide = len(values) * step
     body += f'<path d="M2 {base}H{wide - 2:.0f}" stroke="currentColor"/>'
-    return svg(wide, base + 24, body, title or "Bars: " + ", ".join(map(number, values)))
+    return _titled(wide, base + deep + 24, body, title, "Bars: " + ", ".join(map(number, values)))
 
 
 def grid(
@@ -78,7 +96,7 @@ def grid(
                 body += text(x + side / 2 - 1, y + 16, number(weight), more=ink)
     wide, high = left + len(rows[0]) * side, 20 + len(rows) * tall
     body += text(left, high + 14, "rows: queries, columns: keys", "start", ' font-size="10" fill-opacity="0.75"')
-    return svg(wide + 2, high + 20, body, title or "A map of weights, rows are queries")
+    return _titled(wide + 2, high + 20, body, title, "A map of weights, rows are queries")
 
 
 def lines(
@@ -112,7 +130,7 @@ def lines(
             y -= 13
         ends.append(y)
         body += text(wide + 6, y + 4, name, "start", f' fill="{colour}"')
-    return svg(wide + right, high + 22, body, title or "Curves: " + ", ".join(series))
+    return _titled(wide + right, high + 22, body, title, "Curves: " + ", ".join(series))
 
 
 def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = "") -> str:
@@ -136,7 +154,7 @@ def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = 
         body += text(centre, base, words[j], more=strong)
         if weight >= 0.005:
             body += text(centre, base + 15, number(weight), more=' font-size="10" fill-opacity="0.8"')
-    return svg(x, base + 22, body, title or f"What {words[at]} looks at")
+    return _titled(x, base + 22, body, title, f"What {words[at]} looks at")
 
 
 def arrows(vectors: Mapping[str, tuple[float, float]], title: str = "", reach: float = 2.5) -> str:
@@ -148,7 +166,8 @@ def arrows(vectors: Mapping[str, tuple[float, float]], title: str = "", reach: f
         body += f'<path d="M{half} {half}L{x:.1f} {y:.1f}" stroke="{colour}" stroke-width="2.5"/>'
         body += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
         body += text(x + (8 if a >= 0 else -8), y - 7, name, "start" if a >= 0 else "end", f' fill="{colour}"')
-    return svg(2 * half + 60, 2 * half, body, title or "Arrows: " + ", ".join(vectors))
+    wide = max(half + a * unit + 12 + LETTER * len(name) for name, (a, _) in vectors.items())
+    return _titled(max(2 * half, wide), 2 * half, body, title, "Arrows: " + ", ".join(vectors))
 
 
 def number(value: float) -> str:

@@ -1,7 +1,10 @@
-"""Errors for files that cannot be read or written: which file, why, and what to do."""
+"""The user's folders, and errors for files that cannot be read or written: which file, why, and what to do."""
 
 import errno
+import os
+import sys
 from pathlib import Path
+from typing import Literal
 
 from clearhead.errors import ModelError, OptionError
 from clearhead.messages import Message, message
@@ -18,6 +21,27 @@ _WAY_OUT = {
     errno.EFBIG: message("Make room, or give another place."),
     errno.ENAMETOOLONG: message("Give a shorter name."),
 }
+
+
+_APPLE = {"cache": "Caches", "config": "Application Support"}
+_WINDOWS = {"cache": ("LOCALAPPDATA", "Local"), "config": ("APPDATA", "Roaming")}
+
+
+def user_folder(kind: Literal["cache", "config"]) -> Path:
+    """Return this package's folder in the user's cache or configuration folder, or $XDG_CACHE_HOME, $XDG_CONFIG_HOME.
+
+    The studio asks platformdirs, which the library does not require.
+    """
+    if chosen := os.environ.get(f"XDG_{kind.upper()}_HOME"):
+        folder = Path(chosen)
+    elif sys.platform == "darwin":
+        folder = Path.home() / "Library" / _APPLE[kind]
+    elif sys.platform == "win32":
+        variable, name = _WINDOWS[kind]
+        folder = Path(os.environ.get(variable) or Path.home() / "AppData" / name)
+    else:
+        folder = Path.home() / f".{kind}"
+    return folder / "clearhead"
 
 
 def expanded(path: Path) -> Path:

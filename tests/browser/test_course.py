@@ -24,6 +24,9 @@ pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can 
 FULL = "self-and-multi-head"
 TOPIC = f"/topics/attention/{FULL}"
 WIDE = {"viewport": {"width": 1280, "height": 800}}
+EVERY_PAGE = pytest.mark.parametrize(
+    "every", [False, pytest.param(True, marks=pytest.mark.stress)], ids=["some", "all"]
+)
 
 
 def others(pack: Pack, *, wide: bool, every: bool) -> list[Topic]:
@@ -76,14 +79,19 @@ def address(library: Library, tmp_path_factory: pytest.TempPathFactory) -> Itera
 class Walker:
     """Goes from page to page, and looks at each as somebody would who cannot see it, or sees it dark, small or large."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, *, every: bool) -> None:
         self.page = page
         self.wrong: dict[str, list[str]] = {}
         self._wide = bool(page.viewport_size and page.viewport_size["width"] > 800)
+        self._every = every
+        self._pages = 0
 
     def look(self, name: str = "") -> None:
-        """Note whatever is wrong with the page as it is now."""
-        found = everything(self.page) if self._wide else findings(self.page) + cut(self.page)
+        """Note whatever is wrong with the page as it is now: each is measured, and a third also by axe, dark and large."""
+        found = cut(self.page)
+        if self._every or self._pages % 3 == 0:
+            found = everything(self.page) if self._wide else findings(self.page) + found
+        self._pages += 1
         if found:
             self.wrong[name or self.page.url] = found
 
@@ -114,9 +122,14 @@ class Walker:
             self.press("Answer")
 
 
+@pytest.fixture
+def walker(page: Page, request: pytest.FixtureRequest) -> Walker:
+    return Walker(page, every="every" not in request.fixturenames or request.getfixturevalue("every"))
+
+
+@EVERY_PAGE
 @pytest.mark.parametrize("look", [WIDE], indirect=True, ids=["wide"])
-def test_all_ten_modes_of_a_topic(page: Page) -> None:
-    walker = Walker(page)
+def test_all_ten_modes_of_a_topic(page: Page, walker: Walker, every: bool) -> None:
     walker.go("/")
     walker.go(TOPIC)
     page.get_by_role("link", name="Read", exact=False).first.click()
@@ -156,8 +169,7 @@ def test_all_ten_modes_of_a_topic(page: Page) -> None:
 
 @pytest.mark.stress
 @pytest.mark.parametrize("look", [WIDE], indirect=True, ids=["wide"])
-def test_an_experiment_a_class_in_a_real_model_and_a_whole_test(page: Page, library: Library) -> None:
-    walker = Walker(page)
+def test_an_experiment_a_class_in_a_real_model_and_a_whole_test(page: Page, walker: Walker, library: Library) -> None:
     walker.go(f"{TOPIC}/experiment?name=hard")
     walker.press("Measure it here")
     expect(page.locator("form [role=status]")).to_have_text("Done.", timeout=300_000)
@@ -178,9 +190,9 @@ def test_an_experiment_a_class_in_a_real_model_and_a_whole_test(page: Page, libr
     assert not walker.wrong
 
 
+@EVERY_PAGE
 @pytest.mark.parametrize("look", [PHONE], indirect=True, ids=["narrow"])
-def test_all_ten_modes_on_a_phone(page: Page) -> None:
-    walker = Walker(page)
+def test_all_ten_modes_on_a_phone(page: Page, walker: Walker, every: bool) -> None:
     walker.go(TOPIC)
     for mode in (
         "read",
@@ -203,10 +215,9 @@ def test_all_ten_modes_on_a_phone(page: Page) -> None:
     assert not walker.wrong
 
 
-@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.stress)], ids=["some", "all"])
+@EVERY_PAGE
 @pytest.mark.parametrize("look", [WIDE, PHONE], indirect=True, ids=["wide", "narrow"])
-def test_the_other_topics(page: Page, library: Library, look: dict[str, object], every: bool) -> None:
-    walker = Walker(page)
+def test_the_other_topics(page: Page, walker: Walker, library: Library, look: dict[str, object], every: bool) -> None:
     for topic in others(library.packs[0], wide=look is WIDE, every=every):
         here = f"/topics/attention/{topic.id}"
         walker.go(f"{here}/read")

@@ -1,6 +1,5 @@
 """A form sent while the database is away, in a real browser: what was typed stays, and it counts once."""
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +16,7 @@ pytestmark = pytest.mark.stress
 
 @pytest.fixture
 def server() -> Iterator[postgresql.Server]:
-    if postgresql.programs() is None or importlib.util.find_spec("psycopg") is None:
-        pytest.skip("no PostgreSQL here: install Debian's postgresql package and clearhead[postgresql]")
-    with postgresql.server() as running:
+    with postgresql.server_or_skip() as running:
         yield running
 
 

@@ -60,6 +60,58 @@ def test_keys_of_a_growing_cache_are_kept_once(cache: str):
     assert len({matrix._logits.key.untyped_storage().data_ptr() for matrix in record.calls(NAME)}) == 1
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_steps_of_a_growing_cache_are_not_recorded_in_full(mode, monkeypatch):
+    """Tensors of inference mode have no version that would tell of a write in place: their new keys are copied."""
+    from clearhead.capture import observer
+
+    full = []
+    record_step = observer.record_step
+    monkeypatch.setattr(
+        observer, "record_step", lambda call, *rest, **kw: full.append(call) or record_step(call, *rest, **kw)
+    )
+    model = llama()
+    with mode(), observe(model) as record:
+        tokens = model.generate(IDS, max_new_tokens=90, do_sample=False, max_length=None)
+    layers = 2
+    assert len(full) == 2 * layers  # the prompt, and the first step
+    assert record._steps[NAME][-1].keys.tensor.is_contiguous()  # without room for more
+    torch.testing.assert_close(record.generated()[1].to_dense(), weights(model, tokens[:, :-1]), rtol=0, atol=1e-6)
+
+
+def test_a_generation_that_leaves_inference_mode_and_whose_cache_is_overwritten():
+    model = llama()
+    ids, cache, rows = IDS, None, []
+    with observe(model) as record:
+        for step in range(9):
+            with torch.inference_mode(2 <= step < 6):
+                out = model(ids if cache is None else ids[:, -1:], past_key_values=cache)
+            cache, ids = out.past_key_values, torch.cat([ids, out.logits[:, -1:].argmax(-1)], 1)
+        for layer in cache.layers:
+            layer.keys = layer.keys.clone()
+    exact = weights(model, ids[:, :-1])
+    for matrix in record.calls(NAME):
+        rows.append(matrix.to_dense())
+        first = rows[-1].shape[3] - rows[-1].shape[2]
+        part = exact[:, :, first : rows[-1].shape[3], : rows[-1].shape[3]]
+        torch.testing.assert_close(rows[-1], part, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_cache_that_is_overwritten_before_the_next_text_leaves_the_record_right(mode):
+    model, caches = llama(), []
+    with mode(), observe(model) as record:
+        for ids in (IDS, IDS.flip(1)):
+            cache = hf.DynamicCache(config=model.config)
+            texts = model.generate(ids, max_new_tokens=6, do_sample=False, past_key_values=cache)
+            caches.append((cache, texts))
+            if len(caches) == 2:
+                caches[0][0].layers[1].keys.zero_()
+    first = record.calls(NAME)[5]
+    exact = weights(model, caches[0][1][:, :-1])[:, :, -1:]
+    torch.testing.assert_close(first.to_dense(), exact, rtol=0, atol=1e-6)
+
+
 def sequences(model, generate) -> list[torch.Tensor]:
     """The tokens that each step of generation has behind it, beams in their order then."""
     seen, prepare = [], model.prepare_inputs_for_generation

@@ -13,8 +13,9 @@ from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 from typer.testing import CliRunner
 
+import fresh
 from clearhead import cli
-from clearhead.capture import demo_folder
+from clearhead.capture.models.folders import has_demo_model
 from clearhead.cli import check, inputs, output
 from clearhead.errors import ModelError, OptionError
 
@@ -111,16 +112,8 @@ def test_a_place_that_cannot_be_written(tmp_path):
         output.write(tmp_path / "missing" / "a.html", "text")
 
 
-def has_demo():
-    try:
-        demo_folder()
-    except ModelError:
-        return False
-    return True
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not has_demo(), reason="the demo model is not installed (make setup installs it)")
+@pytest.mark.skipif(not has_demo_model(), reason="the demo model is not installed (make setup installs it)")
 def test_the_real_model_from_the_command_line(tmp_path):
     text = "The animal didn't cross the street because it was too tired"
     page, figure = tmp_path / "a.html", tmp_path / "a.svg"
@@ -214,7 +207,7 @@ def test_ctrl_c_while_a_model_reads_leaves_no_traceback(tmp_path):
         "sys.argv = ['clearhead', 'see', 'a word']\n"
         "cli.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = fresh.run(program)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
@@ -231,7 +224,7 @@ def test_ctrl_c_twice_leaves_no_traceback():
         "sys.argv = ['clearhead', 'see', 'a word']\n"
         "cli.main()\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = fresh.run(program)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "stopped\n")
 
 

@@ -16,11 +16,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+import fresh
 from clearhead import cli, printing, sandbox
 from clearhead.cli import exit_status, inputs, reading
 from clearhead.course.check import packs
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
+from clearhead.kernels import tuning
 from clearhead.local_models import names
 
 STATUSES = {0, exit_status.WRONG, exit_status.FAILED, exit_status.STOPPED, exit_status.CLOSED}
@@ -62,6 +64,20 @@ GIVEN = {
     ("studio", "user", "reset"): ["ada", "--data", "data"],
     ("studio", "user", "remove"): ["ada", "--data", "data"],
 }
+
+
+MEASURE = tuning.measure
+
+
+@functools.cache
+def measured_costs() -> object:
+    return MEASURE(1.0)
+
+
+@pytest.fixture(autouse=True)
+def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tune` measures once for all its statuses: a second of kernels each time adds nothing here (test_tune.py)."""
+    monkeypatch.setattr(tuning, "measure", lambda seconds, tell: measured_costs())
 
 
 @pytest.fixture(scope="module")
@@ -276,9 +292,7 @@ def test_ctrl_c_and_other_ends(name: tuple[str, ...], place: Path, monkeypatch: 
 
 
 def process(program: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, **environment}
-    )
+    return fresh.run(program, environment=environment)
 
 
 RUN = (

@@ -68,20 +68,24 @@ def patterns(room: str) -> Iterator[Written]:
     for file in sorted((ROOT / room).rglob("*.py")):
         path = file.relative_to(ROOT)
         module = importlib.import_module(".".join(("clearhead", *path.with_suffix("").parts)).removesuffix(".__init__"))
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        source = file.read_text(encoding="utf-8")
+        if "re." not in source and "compile" not in source:
+            continue  # nothing to walk: a tenth of the files have patterns
+        nodes = list(ast.walk(ast.parse(source)))
         used: dict[str, set[str]] = defaultdict(set)
-        for node in ast.walk(tree):
+        for node in nodes:
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 used[node.value.id].add(node.attr)
         for name, value in vars(module).items():
-            if isinstance(value, re.Pattern) and f"\n{name}" in file.read_text(encoding="utf-8"):
+            if isinstance(value, re.Pattern) and f"\n{name}" in source:
                 anchored = bool(used[name]) and used[name] <= ANCHORED
                 yield Written(f"{path}:{name}", value.pattern, value.flags, anchored)
-        for node in ast.walk(tree):
-            name = ast.unparse(node.func).removeprefix("re.") if isinstance(node, ast.Call) else ""
-            if isinstance(node, ast.Call) and name in NAMES and node.args:
-                written = node.args[0].value if isinstance(node.args[0], ast.Constant) else None
-                if isinstance(written, str) and ast.unparse(node.func).startswith("re."):
+        for node in nodes:
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="re"), attr=name),
+                    args=[ast.Constant(value=str() as written), *_],
+                ) if name in NAMES:
                     flags = sum(getattr(re, flag) for flag in FLAGS if f"re.{flag}" in ast.unparse(node))
                     yield Written(f"{path}:{node.lineno}", written, flags, name in ANCHORED)
 
@@ -97,7 +101,7 @@ def repeated(piece: str, length: int) -> str:
 @pytest.mark.parametrize("one", FOUND, ids=lambda one: one.where)
 def test_a_pattern_is_linear(one: Written) -> None:
     for piece in PIECES:
-        few, many = (one.steps(repeated(piece, length)) for length in (30, 300))
+        few, many = (one.steps(repeated(piece, length)) for length in (20, 200))
         assert many <= MOST * few, f"{one.pattern} on {piece!r}, repeated"
 
 
@@ -110,13 +114,13 @@ def test_the_counter_knows_slow_patterns(pattern: str) -> None:
     assert any(grows(piece, few) for piece in ("a", " ", "\n") for few in (4, 30))
 
 
-@pytest.mark.parametrize("text", ["aab", "x = 12, dtype=float", "a  b", "{{c1::x}}", "ValueError: x", "`a` $b$"])
 @pytest.mark.parametrize("one", FOUND, ids=lambda one: one.where)
-def test_the_counter_finds_what_re_finds(one: Written, text: str) -> None:
-    steps = Steps(one.pattern, one.flags)
-    steps.text, steps.groups = text, {}
-    found = re.compile(one.pattern, one.flags).match(text)
-    assert next(steps._run(list(steps.tree), 0, 0), None) == (found.end() if found else None)
+def test_the_counter_finds_what_re_finds(one: Written) -> None:
+    for text in ("aab", "x = 12, dtype=float", "a  b", "{{c1::x}}", "ValueError: x", "`a` $b$"):
+        steps = Steps(one.pattern, one.flags)
+        steps.text, steps.groups = text, {}
+        found = re.compile(one.pattern, one.flags).match(text)
+        assert next(steps._run(list(steps.tree), 0, 0), None) == (found.end() if found else None), text
 
 
 RIGHTS = ("(the row would sum to, 0.9394)", "torch.Size([2, 3])", "2,362,368", "ValueError: scale must be positive")

@@ -5,7 +5,7 @@ import torch
 
 import clearhead
 from clearhead import distributed, masks
-from clearhead.errors import OptionError, RanksError, ShapeError
+from clearhead.errors import KernelError, OptionError, RanksError, ShapeError
 
 from .cases import CASES, LENGTH, H, alone, tensors, together
 from .world import world
@@ -120,6 +120,9 @@ def dtensors(rank, size):
     wrong = distribute_tensor(inputs[0].detach(), mesh, [Shard(1)])
     with pytest.raises(OptionError, match=r"Shard\(2\), its sequence axis"):
         distributed.attention(wrong, *sharded[1:])
+    query = wrong if rank else sharded[0]
+    with pytest.raises(OptionError if rank else RanksError, match="its sequence axis" if rank else "rank 1 refused"):
+        distributed.attention(query, *sharded[1:], enable_gqa=True)
 
 
 def test_takes_and_gives_dtensors():
@@ -135,6 +138,16 @@ def errors(rank, size):
         distributed.attention(query, key[..., : 11 - rank], value, **call)
     with pytest.raises(OptionError, match="'sideways' is not known"):
         distributed.attention(query, key, value, placement="sideways", **call)
+    for name, good, error in (
+        ("placement", "contiguous", OptionError), ("algorithm", None, OptionError), ("kernel", None, KernelError)
+    ):  # fmt: skip
+        with pytest.raises(error if rank else RanksError, match="sideways" if rank else "rank 1 refused its own call"):
+            distributed.attention(query, key, value, **{name: "sideways" if rank else good}, **call)
+    with pytest.raises(RanksError, match="differ in algorithm"):
+        distributed.attention(query, key, value, algorithm="heads" if rank else "ring", **call)
+    dense = torch.ones(LENGTH, (2 - rank) * LENGTH, dtype=torch.bool)
+    with pytest.raises(ShapeError if rank else RanksError, match="has 48 keys" if rank else "rank 1 refused"):
+        distributed.attention(query, key, value, dense, **call)
     mask, shorter = torch.ones(LENGTH, 2 * LENGTH, dtype=torch.bool), slice(0, LENGTH - rank)
     with pytest.raises(OptionError, match="each rank has the mask of its own rows"):
         distributed.attention(query, key, value, mask, algorithm="heads", **call)
@@ -172,3 +185,22 @@ def test_without_a_process_group():
     query = torch.zeros(1, 1, 2, 3)
     with pytest.raises(RanksError, match=r"torch\.distributed is not started"):
         distributed.attention(query, query, query)
+
+
+def inside_context_parallel(rank, size):
+    """torch's context_parallel cuts tensors in place as zigzag does, so that a call inside computes its rows."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor.experimental import context_parallel
+
+    mesh = init_device_mesh("cpu", (size,), mesh_dim_names=("cp",))
+    q, k, v = (tensor.detach() for tensor in tensors(torch.float32))
+    whole = clearhead.attention(q, k, v, is_causal=True, enable_gqa=True)
+    with context_parallel(mesh, buffers=[q, k, v], buffer_seq_dims=[2, 2, 2]):
+        assert q.shape[2] == LENGTH // size
+        out = distributed.attention(q, k, v, is_causal=True, enable_gqa=True, mesh=mesh, placement="zigzag")
+    assert torch.allclose(distributed.gather(out, mesh=mesh, placement="zigzag"), whole, atol=1e-5)
+
+
+@pytest.mark.stress
+def test_inside_torchs_context_parallel():
+    world(2, inside_context_parallel)

@@ -45,3 +45,45 @@ def sharded_model(rank, size, name, options, placement):
 def test_a_model_whose_sequence_is_sharded(name, options, placement):
     pytest.importorskip("transformers", reason="the models extra is not installed")
     world(2, sharded_model, name, options, placement)
+
+
+def sharded_parameters(rank, size, mesh_of):
+    """Parameters sharded by FSDP2 over the ranks that share the sequence: the gradients of one process."""
+    import transformers
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = mesh_of(size)
+    config = transformers.LlamaConfig(**SMALL)
+    config._attn_implementation = "clearhead"
+    clearhead.register_with_transformers()
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config)
+    ids, places = torch.arange(24)[None] % 61, torch.arange(24)[None]
+    model(ids, use_cache=False).logits.square().mean().backward()
+    expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+
+    clearhead.register_with_transformers(distributed=mesh, placement="zigzag")
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    own = distributed.shard(ids, -1, mesh=mesh, placement="zigzag")
+    at = distributed.shard(places, -1, mesh=mesh, placement="zigzag")
+    model(own, position_ids=at, use_cache=False).logits.square().mean().backward()
+    for name, weight in model.named_parameters():
+        assert torch.allclose(weight.grad.full_tensor(), expected[name], atol=1e-6, rtol=1e-4), name
+
+
+def one_axis(size):
+    return torch.distributed.device_mesh.init_device_mesh("cpu", (size,))
+
+
+def context_axis(size):
+    """The axis named cp, as torch's context parallelism takes one, of a mesh that has one for data beside it."""
+    return torch.distributed.device_mesh.init_device_mesh("cpu", (1, size), mesh_dim_names=("dp", "cp"))["cp"]
+
+
+@pytest.mark.parametrize("mesh_of", [one_axis, context_axis])
+def test_parameters_sharded_beside_the_sequence(mesh_of):
+    pytest.importorskip("transformers", reason="the models extra is not installed")
+    world(2, sharded_parameters, mesh_of)

@@ -1,6 +1,7 @@
 """The native library's CPU targets as test parameters: all of them on every machine, skipped where they cannot run."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -14,6 +15,14 @@ def on(target: kernels.Target, prefix: str = "") -> object:
     """One target as a parameter; a CPU without its instructions skips it, so the number of tests is the same."""
     cannot = pytest.mark.skipif(not target.runs_here, reason=f"this CPU cannot run the target {target.name}")
     return pytest.param(prefix + target.name, marks=cannot)
+
+
+@contextmanager
+def chosen(name: str) -> Iterator[str]:
+    """The kernel of "reference" or "native-avx2": with the target forced, if the name has one."""
+    kernel, _, target = name.partition("-")
+    with kernels.target(target) if target else nullcontext():
+        yield kernel
 
 
 # Parametrize by these, so that the number of tests is the same on every CPU.

@@ -1,7 +1,6 @@
 """One contract for every kernel: what float64 gives, in values and gradients, on every kind of problem."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import lru_cache
 
@@ -18,7 +17,7 @@ from clearhead.spec import LEARNABLE, dropout
 from devices import missing, placed
 
 from .cases import CASES
-from .targets import on
+from .targets import chosen, on
 
 pytestmark = pytest.mark.pairwise
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -178,8 +177,7 @@ IMPLEMENTATIONS = [
 def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
     if reason := missing():
         pytest.skip(reason)
-    name, _, target = request.param.partition("-")
-    with kernels.target(target) if target else nullcontext():
+    with chosen(request.param) as name:
         yield name
 
 

@@ -1,8 +1,5 @@
 """Tensors and callers that are not what they seem: each of these once gave an answer that was wrong, or a crash."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.utils._pytree as pytree
@@ -11,6 +8,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention.bias import causal_lower_right
 
 import clearhead
+import fresh
 from clearhead import AttentionMatrix
 
 
@@ -160,7 +158,7 @@ for name, question in ask.items():
 @pytest.mark.slow
 def test_a_default_device_or_dtype_changes_no_answer() -> None:
     # In a process of its own: with a null address the library would take it down.
-    found = subprocess.run([sys.executable, "-c", _QUESTIONS], capture_output=True, text=True, check=False)
+    found = fresh.run(_QUESTIONS)
     assert found.returncode == 0, found.stderr
 
 
@@ -182,7 +180,7 @@ _CALLS = {
 @pytest.mark.parametrize("call", _CALLS)
 def test_what_is_made_at_the_first_call_serves_the_later_ones(call: str) -> None:
     script = _FIRST_CALL.format(call=_CALLS[call])
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    found = fresh.run(script)
     assert found.returncode == 0, found.stderr
 
 

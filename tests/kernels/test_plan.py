@@ -2,8 +2,6 @@
 
 import io
 import math
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,7 +13,6 @@ from torch import Tensor
 
 import clearhead
 from clearhead import kernels, masks
-from clearhead.errors import KernelError, ShapeError
 from clearhead.kernels import fast_path, plan
 from clearhead.kernels.measured import costs, tasks
 from clearhead.kernels.native import cpu_targets
@@ -299,26 +296,6 @@ def test_a_nested_call_is_planned_as_its_sequences_are(run: Run) -> None:
     assert run.targets == ({planned.target} if planned.target else set())
 
 
-def test_explain_refuses_what_attention_refuses() -> None:
-    query, key, value = three(1, 2, 5, 7)
-    for wrong, error in (
-        ({"kernel": "abacus"}, KernelError),
-        ({"attn_mask": torch.ones(3, 4, dtype=torch.bool)}, ShapeError),
-    ):
-        with pytest.raises(error) as by_explain:
-            kernels.explain(query, key, value, **wrong)
-        with pytest.raises(error) as by_attention:
-            clearhead.attention(query, key, value, **wrong)
-        assert str(by_explain.value) == str(by_attention.value)
-
-
-def test_explain_takes_the_arguments_of_attention() -> None:
-    import inspect
-
-    ours, its = (inspect.signature(f).parameters for f in (kernels.explain, clearhead.attention))
-    assert [(p.name, p.kind, p.default) for p in ours.values()] == [(p.name, p.kind, p.default) for p in its.values()]
-
-
 @needs_native
 @pytest.mark.skipif(not flash_runs(torch.bfloat16), reason="torch's attention of bfloat16 raises here")
 def test_a_cpu_with_matrix_instructions_gives_torch_what_its_target_multiplies_without(
@@ -369,27 +346,6 @@ def test_bfloat16_is_not_multiplied_in_pairs_on_intel(
         plan.forget()
 
 
-def test_frames_of_a_plain_call() -> None:
-    """docs/design.md lists them."""
-    query, key, value = three(1, 8, 1, 64)
-    with torch.no_grad():
-        entered = frames(lambda: clearhead.attention(query, key, value))
-    assert len(entered) <= 6, entered
-
-
-def frames(call: Any) -> list[str]:
-    for _ in range(3):
-        call()
-    entered: list[str] = []
-    before = sys.getprofile()
-    sys.setprofile(lambda frame, event, arg: entered.append(frame.f_code.co_name) if event == "call" else None)
-    try:
-        call()
-    finally:
-        sys.setprofile(before)
-    return entered[1:]  # without the lambda
-
-
 def test_blockwise_and_functional_are_where_the_recorder_looks() -> None:
     """A route that was renamed would be recorded no more, and the tests above would compare nothing."""
     for route in ROUTES:
@@ -398,30 +354,3 @@ def test_blockwise_and_functional_are_where_the_recorder_looks() -> None:
     assert fused.plan is plan.plan
     assert blockwise.forward
     assert tasks.TASKS
-
-
-PROGRAM = """
-import torch
-from clearhead import attention, kernels
-for size in ((1, 2, 131, 64), (2, 3, 1, 64), (1, 1, 1, 1)):
-    for learns in (False, True):
-        for kernel in (None, "torch"):
-            x = torch.randn(size).bfloat16().requires_grad_(learns)
-            planned = kernels.explain(x, x, x, kernel=kernel)
-            out = attention(x, x, x, kernel=kernel)
-            if learns:
-                out.sum().backward()
-            print(planned.path, planned.kernel)
-"""
-
-
-@pytest.mark.parametrize(
-    "variable", ["ATEN_CPU_CAPABILITY=avx2", "ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=AVX2"]
-)
-def test_torch_kept_from_its_instructions_is_not_called_for_what_it_refuses(variable: str) -> None:
-    """On a CPU with AMX, torch 2.13's own attention of bfloat16 raises with such an ATEN_CPU_CAPABILITY."""
-    name, _, value = variable.partition("=")
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env={**os.environ, name: value}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]

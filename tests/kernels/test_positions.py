@@ -1,7 +1,6 @@
 """A part of an attention, with its positions, computes what the whole computes of its rows: dropout bit for bit."""
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from clearhead import kernels
 from clearhead.kernels import Problem
 from clearhead.spec import Attention
 
+from .targets import chosen
 from .test_contract import IMPLEMENTATIONS, skip_if_refused
 
 B, H, H_KV, L, S, D = 2, 6, 3, 131, 157, 7
@@ -17,8 +17,7 @@ B, H, H_KV, L, S, D = 2, 6, 3, 131, 157, 7
 
 @pytest.fixture
 def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
-    name, _, target = request.param.partition("-")
-    with kernels.target(target) if target else nullcontext():
+    with chosen(request.param) as name:
         yield name
 
 

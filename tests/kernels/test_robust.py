@@ -78,6 +78,47 @@ def test_a_nan_in_a_masked_key_is_not_met() -> None:
     torch.testing.assert_close(got, wanted)
 
 
+BAND = torch.arange(131) <= torch.arange(37)[:, None] + 40
+LEAVING_OUT: dict[str, dict[str, object]] = {
+    "causal": {"is_causal": True},
+    "window": {"reach": (-5, 2)},
+    "padding": {"allow": (torch.arange(131) < 60)[None, None, None]},
+    "a mask of rows": {"allow": BAND[None, None]},
+    "bias of -inf": {"bias": torch.where(BAND, 0.5, -torch.inf)[None, None]},
+}
+
+
+@pytest.mark.parametrize("kind", LEAVING_OUT)
+@pytest.mark.parametrize("strange", [torch.nan, torch.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("length", [3, 37])
+def test_a_value_that_is_not_finite_reaches_the_rows_that_may_attend_it_alone(
+    length: int, dtype: torch.dtype, strange: float, kind: str
+) -> None:
+    """Whatever queries and keys share a tile with them."""
+    query, key = numbers(1, 2, length, 19).to(dtype), numbers(1, 1, 131, 19).to(dtype)
+    value = numbers(1, 1, 131, 67).to(dtype)
+    options = {
+        name: x[:, :, :length] if isinstance(x, Tensor) and x.shape[2] > 1 else x
+        for name, x in LEAVING_OUT[kind].items()
+    }
+    clean = kernels.run(Problem(query, key, value, 0.2, **options), kernel="native").out
+    value[0, 0, [2, 30, 59, 70, 130], 65] = strange
+    problem = Problem(query, key, value, 0.2, **options)
+    attended = exact(Problem(query, key, torch.eye(131, dtype=dtype)[None, None], 0.2, **options))[0] != 0
+    reached = attended[..., [2, 30, 59, 70, 130]].any(-1)
+    for out in (kernels.run(problem, kernel="native").out, *_out_beside_weights(problem)):
+        assert torch.equal(out[..., 65].isfinite(), ~reached)
+        spoilt = reached[..., None] & (torch.arange(67) == 65)
+        tolerance = 8 * torch.finfo(dtype).eps
+        torch.testing.assert_close(out[~spoilt], clean[~spoilt], atol=tolerance, rtol=tolerance)
+
+
+def _out_beside_weights(problem: Problem) -> list[Tensor]:
+    both = kernels.with_weights(problem)
+    return [] if both is None else [both[0]]
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_denormals_are_neither_lost_nor_slow_to_be_right(dtype: torch.dtype, target: str) -> None:
     value = (numbers(1, 2, 131, 19) * 1e-39).to(dtype)

@@ -218,7 +218,7 @@ def test_the_matmul_precision_of_torch_says_how_float32_is_multiplied(target: st
 @pytest.mark.parametrize("target", ON_TILES)
 @pytest.mark.parametrize(("dtype", "precision", "units"), PIECES)
 @pytest.mark.parametrize("strange", [torch.nan, torch.inf, -torch.inf])
-@pytest.mark.parametrize("spoilt", ["query", "key"])  # a value reaches what shares its block
+@pytest.mark.parametrize("spoilt", ["query", "key", "value"])
 def test_numbers_that_have_no_pieces_spoil_what_they_spoil_in_vectors(
     target: str, dtype: torch.dtype, precision: str, units: float, strange: float, spoilt: str
 ) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from clearhead.matrix import logits, pooling, products, statistics
+from clearhead.matrix import logits, products
+from clearhead.matrix.questions import pooling, statistics
 
 
 @pytest.fixture

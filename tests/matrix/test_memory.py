@@ -92,8 +92,8 @@ KINDS = {
 def test_makes_no_tensor_of_the_matrix_size(kind: str, operation: str, monkeypatch):
     monkeypatch.setattr("clearhead.matrix.logits.BLOCK", 2**15)
     monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**15)
-    monkeypatch.setattr("clearhead.matrix.statistics.BLOCK", 2**15)
-    monkeypatch.setattr("clearhead.matrix.sweep.BLOCK", 2**15)
+    monkeypatch.setattr("clearhead.matrix.questions.statistics.BLOCK", 2**15)
+    monkeypatch.setattr("clearhead.matrix.questions.sweep.BLOCK", 2**15)
     monkeypatch.setattr("clearhead.kernels.portable.blockwise.BLOCK", 2**15)
     subject = KINDS[kind]()
     assert largest(lambda: OPERATIONS[operation](subject)) < LENGTH * LENGTH / 4

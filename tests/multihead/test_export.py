@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import clearhead
+import fresh
 from clearhead import masks
 
 B, H, H_KV, L, S, D, E = 2, 6, 3, 5, 7, 11, 13
@@ -162,7 +163,10 @@ args, wanted = torch.load("wanted.pt")
 torch.testing.assert_close(torch.export.load("program.pt2").module()(*args), wanted)
 assert not hasattr(torch.ops.clearhead, "nothing_of_this_name")
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    if order.startswith("torch"):
+        done = fresh.run(script, folder=tmp_path)
+    else:
+        done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
@@ -177,7 +181,10 @@ assert not any(type(finder).__module__.startswith("clearhead") for finder in sys
 assert torch.ops.clearhead.attend.default
 assert "clearhead.kernels" in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if order.startswith("torch"):
+        done = fresh.run(script)
+    else:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

@@ -19,7 +19,7 @@ RULES = {
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is held at a time is a matter of these; they are made small, that only what grows with L·S shows."""
-    monkeypatch.setattr("clearhead.matrix.sweep.BLOCK", 2**17)
+    monkeypatch.setattr("clearhead.matrix.questions.sweep.BLOCK", 2**17)
     monkeypatch.setattr("clearhead.matrix.products.BLOCK", 2**17)
     monkeypatch.setattr("clearhead.spec.rule.PIECE", 2**15)
 

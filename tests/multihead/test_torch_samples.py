@@ -5,6 +5,7 @@ import sys
 import types
 import unittest
 import warnings
+from functools import cache
 
 import pytest
 import torch
@@ -15,14 +16,18 @@ import clearhead
 # torch's test modules import expecttest for the base class of their own test cases, which are not used here.
 sys.modules.setdefault("expecttest", types.SimpleNamespace(TestCase=unittest.TestCase))  # type: ignore[arg-type]
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # torch's own test modules warn on import
-    from torch.testing._internal.common_methods_invocations import op_db
-    from torch.testing._internal.common_modules import module_db
-
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
-SDPA = next(op for op in op_db if op.name == "nn.functional.scaled_dot_product_attention")
-MHA = next(info for info in module_db if info.module_cls is torch.nn.MultiheadAttention)
+
+
+@cache
+def torchs_samples():
+    """torch's entries for its function and for its class: importing them takes two seconds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own test modules warn on import
+        from torch.testing._internal.common_methods_invocations import op_db
+        from torch.testing._internal.common_modules import module_db
+    function = next(op for op in op_db if op.name == "nn.functional.scaled_dot_product_attention")
+    return function, next(info for info in module_db if info.module_cls is torch.nn.MultiheadAttention)
 
 
 def wide(x):
@@ -59,7 +64,7 @@ def flash(query, key, value, **options):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_sample_of_op_db_through_the_function(dtype):
     torch.manual_seed(0)
-    samples = list(SDPA.sample_inputs("cpu", dtype, requires_grad=True))
+    samples = list(torchs_samples()[0].sample_inputs("cpu", dtype, requires_grad=True))
     assert len(samples) == 25
     for sample in samples:
         if sample.kwargs["dropout_p"] > 0:  # another generator: the same law, other draws (tested in test_dropout)
@@ -85,7 +90,8 @@ def test_every_sample_of_op_db_through_the_function(dtype):
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_every_sample_of_module_db_through_the_class(dtype, training):
-    samples = MHA.module_inputs_func(MHA, device="cpu", dtype=dtype, requires_grad=True, training=training)
+    layer = torchs_samples()[1]
+    samples = layer.module_inputs_func(layer, device="cpu", dtype=dtype, requires_grad=True, training=training)
     assert len(samples) == 64
     for sample in samples:
         build = sample.constructor_input

@@ -12,7 +12,7 @@ import pytest
 from clearhead import course
 from clearhead.course import KINDS, Pack
 from clearhead.course.pack.blocks import fences
-from clearhead.course.pack.minutes import page_minutes, topic_minutes
+from clearhead.course.pack.minutes import item_minutes, page_minutes, topic_minutes
 from clearhead.course.pack.page_programs import page_programs
 
 DOC = Path(__file__).parents[2] / "docs" / "pack.md"
@@ -117,6 +117,12 @@ def test_declared_minutes_are_true_and_no_page_is_long(pack):
     assert {file: round(minutes, 1) for file, minutes in pages.items() if minutes > 7} == {}
 
 
+def test_an_item_takes_less_than_its_clock_and_longer_than_reading_it(pack):
+    for item in pack.items.values():
+        words = len(item.stem.split()) + len(item.back.split())
+        assert words / 200 < item_minutes(item) < item.time_limit / 60, item.id
+
+
 def test_the_course_opens_with_its_sentence(pack):
     for topic in ("a-real-model", "attention-in-depth"):
         opening = pack.topic(topic).pages["read"].text[:200]
@@ -167,7 +173,7 @@ def test_titles_are_unique(pack):
 
 
 def test_hints_come_in_twos_and_threes_and_none_is_the_rule(pack):
-    asked = [item for item in pack.items.values() if item.kind not in ("card", "worked")]
+    asked = [item for item in pack.items.values() if item.kind != "card"]
     assert [item.id for item in asked if not 2 <= len(item.hints) <= 3] == []
     assert [item.id for item in asked if item.rule in item.hints] == []
 

@@ -26,9 +26,7 @@ ON_BOTH = ("sqlite", pytest.param("postgresql", marks=pytest.mark.slow))  # a se
 
 @pytest.fixture(scope="session")
 def postgresql_server() -> Iterator[postgresql.Server]:
-    if postgresql.programs() is None or importlib.util.find_spec("psycopg") is None:
-        pytest.skip("no PostgreSQL here: install Debian's postgresql package and clearhead[postgresql]")
-    with postgresql.server() as running:
+    with postgresql.server_or_skip() as running:
         yield running
 
 

@@ -1,5 +1,6 @@
 """A throw-away PostgreSQL server for the tests: its own folder, a socket in it, no port, no password."""
 
+import importlib.util
 import os
 import pwd
 import shutil
@@ -9,6 +10,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 OWNERS = ("postgres", "nobody")  # root may not run the server
 
@@ -63,3 +66,12 @@ def server() -> Iterator[Server]:
     finally:
         control("-m", "immediate", "stop")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def server_or_skip() -> Iterator[Server]:
+    """The same, or a skip where there is no PostgreSQL or no driver for it."""
+    if programs() is None or importlib.util.find_spec("psycopg") is None:
+        pytest.skip("no PostgreSQL here: install Debian's postgresql package and clearhead[postgresql]")
+    with server() as running:
+        yield running

@@ -2,13 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
+import fresh
 from clearhead import AttentionMatrix
 from clearhead.capture import Missed, Record
 from clearhead.capture.positions import Axis, Positions, assumed
@@ -41,7 +40,7 @@ q = torch.ones(1, 2, 3, 5)
 print(clearhead.Record.of({{"a layer": clearhead.AttentionMatrix(q, q)}}).to_html(sys.argv[1]))
 """
     page = tmp_path / "heads.html"
-    done = subprocess.run([sys.executable, "-c", code, str(page)], capture_output=True, text=True, check=True)
+    done = fresh.run(code, page)
     assert done.stdout.strip() == str(page)
     assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
 

@@ -3,7 +3,8 @@
 from clearhead.capture.interventions.ablation import ablate
 from clearhead.capture.interventions.effects import HeadEffect, HeadEffects
 from clearhead.capture.interventions.intervene import intervene
-from clearhead.capture.models.loading import Loaded, demo_folder, load
+from clearhead.capture.models.folders import demo_folder
+from clearhead.capture.models.loading import Loaded, load
 from clearhead.capture.models.picture_tokens import PictureTokens, picture_pixels, picture_tokens
 from clearhead.capture.models.pictures import read_picture
 from clearhead.capture.models.reading import Grid, Reading, read

@@ -2,7 +2,8 @@
 
 A step has one query and S keys, of which all but the last are those of the step before: that is compared bit for bit.
 Then the record needs the query alone; the cache's own tensor serves all steps so far, without a copy while the model
-writes into no cache in place. Outputs are recomputed for the first steps and for every sixteenth.
+writes into no cache in place. Where that cannot be known, as of tensors without a version (`torch.inference_mode`), the
+new key is copied behind those of before. Outputs are recomputed for the first steps and for every sixteenth.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from clearhead.matrix import AttentionMatrix
 from clearhead.spec import Attention
 
 CHECKED_FIRST, CHECKED_EVERY = 2, 16
+SPARE = 64  # keys that a layer's own memory has room for beyond those it holds, at least
 
 
 @dataclass(slots=True)
@@ -34,6 +36,7 @@ class _Layer:
         own: its attention as the model described it, compared with the next one's.
         attention: the same as recorded, without its mask.
         version: of the keys' memory when it was taken over; None where it is the record's own.
+        room: (B, H_kv, more than size, D), the record's own memory, whose beginning `keys` shows; None: there is none.
         count: how many steps in a row were recorded this way.
     """
 
@@ -43,7 +46,28 @@ class _Layer:
     own: Attention
     attention: Attention
     version: int | None = None
+    room: Tensor | None = None
     count: int = 0
+
+    def share(self, key: Tensor) -> None:
+        """Let the cache's own tensor hold the keys."""
+        self.keys.held, self.version, self.room = key.detach(), key._version, None
+
+    def append(self, key: Tensor) -> None:
+        """Copy the last of these keys behind the others; all of them where there is no room."""
+        size = key.shape[2]
+        left = self.room is not None and self.room.is_inference() and not torch.is_inference_mode_enabled()
+        if self.room is None or self.room.shape[2] < size or left:  # no longer written to outside inference mode
+            self.room = key.new_empty(*key.shape[:2], size + max(SPARE, size // 4), key.shape[3])
+            self.room[:, :, :size] = key.detach()
+        else:
+            self.room[:, :, size - 1] = key.detach()[:, :, -1]
+        self.keys.held, self.version = self.room[:, :, :size], None
+
+    def end(self) -> None:
+        """Give the keys memory of their own, without room for more."""
+        if self.keys.held is not None and (self.version is not None or self.room is not None):
+            self.keys.held = self.keys.held.clone(memory_format=torch.contiguous_format)
 
 
 class DecodeSteps:
@@ -60,7 +84,8 @@ class DecodeSteps:
 
     def begin(self, name: str, call: Call, step: Step) -> None:
         """Note a step that was recorded in full: the next may follow it."""
-        self._layers.pop(name, None)
+        if (before := self._layers.pop(name, None)) is not None:
+            before.end()
         own = call.attention
         varies = any(part is not None for part in (own.allow, own.bias, own.rule, own.alibi, own.key_bias))
         if varies or call.query.dim() != 4 or call.query.shape[2] != 1 or call.dropout:
@@ -85,11 +110,11 @@ class DecodeSteps:
             return None
         if known.count < CHECKED_FIRST or known.count % CHECKED_EVERY == 0:
             check_rows(call, attention)
-        key, known.version = call.key, None
-        if key._version == 0 and key.is_contiguous() and not key._is_view():
-            known.keys.held, known.version = key.detach(), 0
+        key = call.key
+        if not key.is_inference() and key._version == 0 and key.is_contiguous() and not key._is_view():
+            known.share(key)
         else:
-            known.keys.held = key.detach().clone(memory_format=torch.contiguous_format)
+            known.append(key)
         known.keys.seen = None
         known.size, known.own, known.count = key.shape[2], call.attention, known.count + 1
         query = call.query.detach().clone(memory_format=torch.contiguous_format)
@@ -98,8 +123,7 @@ class DecodeSteps:
     def end(self) -> None:
         """Copy the keys that are still a cache's own: it may go on without the record."""
         for known in self._layers.values():
-            if known.version is not None and known.keys.held is not None:
-                known.keys.held = known.keys.held.clone()
+            known.end()
         self._layers.clear()
 
     def _continues(self, known: _Layer, call: Call) -> bool:
@@ -110,7 +134,7 @@ class DecodeSteps:
         shape = (*before.shape[:2], size + 1, before.shape[3])
         if key.shape != shape or call.query.shape != known.query or key.dtype != before.dtype:
             return False
-        if type(key) is not Tensor or not holds_numbers(key) or key.is_inference():
+        if type(key) is not Tensor or not holds_numbers(key):
             return False
         if known.version is not None and before._version != known.version:  # overwritten since
             return False

@@ -15,19 +15,17 @@ from clearhead import hooks
 from clearhead.capture.attribution.why import Source
 from clearhead.capture.generation.cached_keys import Keys
 from clearhead.capture.generation.generated import whole
-from clearhead.capture.generation.joining import PlacedCall, joined, last_run
-from clearhead.capture.head_outputs.contributions import Contributions
-from clearhead.capture.head_outputs.hook_cache import HookCache, hook_cache
+from clearhead.capture.generation.joined_masks import PlacedCall
+from clearhead.capture.generation.joining import joined, last_run
+from clearhead.capture.head_outputs.layer_parts import LayerParts
 from clearhead.capture.positions import Positions, assumed, from_lists, to_lists
-from clearhead.capture.scoring.record_scores import score_calls
-from clearhead.capture.scoring.tables import as_table
 from clearhead.capture.steps import Missed, Step
-from clearhead.errors import CaptureError, OptionError
+from clearhead.errors import CaptureError
 from clearhead.matrix import AttentionMatrix
 
 
 @dataclass(eq=False, repr=False)
-class Record(Mapping[str, AttentionMatrix]):
+class Record(LayerParts):
     """Module name -> AttentionMatrix, in the order the modules have in the model.
 
     A module may run more than once inside one `with` block (each step of `generate()`, for one): `record[name]` is its
@@ -216,99 +214,6 @@ class Record(Mapping[str, AttentionMatrix]):
                 return max(ends)
         return 0
 
-    def q(self, layer: int | str) -> Tensor:
-        """(B, H, L, D): the queries of a layer's last call; the layer by its name, or by its index in the record."""
-        return self._last(layer).q
-
-    def k(self, layer: int | str) -> Tensor:
-        """(B, H_kv, S, D): its keys, as grouped as the model has them (`AttentionMatrix.per_query_head`)."""
-        return self._last(layer).k
-
-    def v(self, layer: int | str) -> Tensor | None:
-        """(B, H_kv, S, D_v): its values, as grouped as the model has them; None without `observe(values=True)`."""
-        return self._last(layer).v
-
-    def z(self, layer: int | str) -> Tensor:
-        """(B, H, L, D_v): its heads' outputs, before the output projection.
-
-        Raises:
-            OptionError: the values were not kept; record with `observe(model, values=True)`.
-        """
-        return self._last(layer).z
-
-    def contributions(self, layer: int | str) -> Contributions:
-        """What each head of a layer adds to the residual stream, (B, H, L, E), computed on use.
-
-        It uses the weights the output projection has when this is called.
-
-        Args:
-            layer: the layer's name, or its index in the record.
-
-        Raises:
-            OptionError: the values were not kept; record with `observe(model, values=True)`.
-            CaptureError: no linear layer took the heads' outputs, merged, as its input: they are gated or normalised
-                before, or the attention was found by softmax tracing.
-
-        Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
-        """
-        name = self._name(layer)
-        z = self._last(name).z
-        projection = self._projections.get(name)
-        if projection is None:
-            raise CaptureError(
-                f"the output projection of {name!r} is not known: no linear layer took its heads' outputs, merged, as "
-                "its input. Multiply record.z(layer) by the weights yourself."
-            )
-        return Contributions(z, projection.weight(z.shape[-1]))
-
-    def to_transformer_lens(self, *, rotary: bool | None = None) -> HookCache:
-        """The record under TransformerLens' names, as its `run_with_cache` gives a cache; each tensor computed on use.
-
-        "blocks.0.attn.hook_pattern" and "…hook_attn_scores" are (B, H, L, S), "…hook_q" (B, L, H, D), "…hook_k"
-        (B, S, H_kv, D); rotated queries and keys are "…hook_rot_q" and "…hook_rot_k". With `observe(values=True)` also
-        "…hook_v", "…hook_z" (B, L, H, D_v) and, where the output projection is known, "…hook_result" (B, L, H, E).
-        An encoder-decoder has "encoder.0.attn…", "decoder.0.attn…" and "decoder.0.cross_attn…".
-
-        Args:
-            rotary: whether the model rotates queries and keys; None: as its modules and configuration say.
-
-        Raises, when a tensor is asked for:
-            TooLargeError: the pattern or the attention scores take more than 256 MiB.
-
-        Example:
-            >>> q = torch.randn(1, 2, 5, 3)
-            >>> cache = Record.of({"layers.0.attention": AttentionMatrix(q, q)}).to_transformer_lens()
-            >>> list(cache)[0], cache["pattern", 0].shape
-            ('blocks.0.attn.hook_q', torch.Size([1, 2, 5, 5]))
-        """
-        return hook_cache(self, rotary=rotary)
-
-    def scores(
-        self,
-        token_ids: Tensor | None = None,
-        special: Sequence[bool] | None = None,
-        *,
-        as_: str | None = None,
-        decoder_token_ids: Tensor | None = None,
-        decoder_special: Sequence[bool] | None = None,
-    ) -> Any:
-        """Score every head: the head scores of `capture.score_record`, as a list or as a table.
-
-        Args:
-            token_ids, special, decoder_token_ids, decoder_special: as of `capture.score_record`; without token ids,
-                scores that need tokens are NaN.
-            as_: None for a list of HeadScores; "pandas" or "polars" for a DataFrame, one row a head; "xarray" for a
-                Dataset over (layer, head).
-
-        Raises:
-            OptionError: as_ is none of these, or the token ids do not fit the record.
-            ExtraError: that library is not installed; the message has the pip command.
-        """
-        rows = score_calls(
-            self, token_ids, special, decoder_token_ids=decoder_token_ids, decoder_special=decoder_special
-        )
-        return rows if as_ is None else as_table(rows, as_)
-
     def to_html(
         self,
         path: str | Path,
@@ -357,18 +262,6 @@ class Record(Mapping[str, AttentionMatrix]):
             self._order.append(name)
         step = Step(partial(_itself, matrix), Keys(torch.empty(0, 0, 0, 0)), 0, positions=positions)
         self._steps.setdefault(name, []).append(step)
-
-    def _name(self, layer: int | str) -> str:
-        if isinstance(layer, str):
-            return layer
-        names = list(self)
-        if isinstance(layer, bool) or not isinstance(layer, int) or not -len(names) <= layer < len(names):
-            known = f"0..{len(names) - 1}, or a name: {', '.join(names)}" if names else "none: nothing was recorded"
-            raise OptionError(f"there is no layer {layer!r} in the record. Its layers: {known}.")
-        return names[layer]
-
-    def _last(self, layer: int | str) -> AttentionMatrix:
-        return self[self._name(layer)]
 
     def _known(self, name: str) -> list[Step]:
         if name not in self:

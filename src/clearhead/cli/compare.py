@@ -32,7 +32,7 @@ def compare(
 ) -> None:
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
     given = inputs.read_words(text, file)
-    from clearhead.capture.models.loading import DEMO_NAME
+    from clearhead.capture.models.folders import DEMO_NAME
     from clearhead.console import console
     from clearhead.views import comparison, terminal_comparison
     from clearhead.views.page.address import lens_address

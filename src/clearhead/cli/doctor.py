@@ -155,7 +155,7 @@ def _lens() -> list[Finding]:
 
 
 def _demo_model() -> str:
-    from clearhead.capture.models.loading import DEMO_NAME, demo_folder
+    from clearhead.capture.models.folders import DEMO_NAME, demo_folder
 
     return f"{DEMO_NAME} in {demo_folder()}"
 

@@ -37,10 +37,10 @@ def add(
     name: Annotated[str, typer.Argument(help="The name to give it: letters, digits, dots, dashes.")],
 ) -> None:
     """Give a model folder a name. The folder stays where it is."""
-    from clearhead.capture.models import loading
+    from clearhead.capture.models import folders
     from clearhead.local_models import chat_model, names
 
-    taken = (loading.DEMO_NAME, loading.INDUCTION_NAME, loading.UNTRAINED_NAME, chat_model.CHAT_NAME, "smollm2", "-")
+    taken = (folders.DEMO_NAME, folders.INDUCTION_NAME, folders.UNTRAINED_NAME, chat_model.CHAT_NAME, "smollm2", "-")
     place = names.add_model(name, folder, taken=taken)
     printing.show_entry(f"{name} is {place}")
 
@@ -71,15 +71,15 @@ def fetch() -> None:
 
 def known_models() -> list[dict[str, Any]]:
     """Return the names, each with its state ("here", "not here") and what it is."""
-    from clearhead.capture.models import loading
+    from clearhead.capture.models import folders
     from clearhead.local_models import chat_model, names
 
     chat = "here" if chat_model.has_chat_model() else "not here"
     own = [
-        (loading.DEMO_NAME, "here" if loading.has_demo_model() else "not here", "the demo model: 6 layers, 12 heads"),
+        (folders.DEMO_NAME, "here" if folders.has_demo_model() else "not here", "the demo model: 6 layers, 12 heads"),
         (chat_model.CHAT_NAME, chat, "the chat model: 30 layers, 9 heads; `clearhead models fetch` fetches it"),
-        (loading.INDUCTION_NAME, "here", "two layers that copy what they have read; a token a character"),
-        (loading.UNTRAINED_NAME, "here" if loading.has_demo_model() else "not here", "the demo model before training"),
+        (folders.INDUCTION_NAME, "here", "two layers that copy what they have read; a token a character"),
+        (folders.UNTRAINED_NAME, "here" if folders.has_demo_model() else "not here", "the demo model before training"),
     ]
     named = [
         (name, "here" if (folder / "config.json").is_file() else "not here", str(folder))

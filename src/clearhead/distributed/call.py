@@ -14,6 +14,7 @@ from clearhead.masks import Bias, BlockState, Mask
 from clearhead.spec import Attention
 from clearhead.spec import band as bands
 
+RING, HEADS = "ring", "heads"
 ROWS, KEYS = 256, 4096  # a rule is evaluated for a block of so many queries and keys at a time
 
 

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from clearhead.arguments import refuse_unreadable
-from clearhead.distributed import dtensor, heads, ring
-from clearhead.distributed.call import Call
+from clearhead.distributed import agreement, dtensor, heads, ring
+from clearhead.distributed.agreement import Given
+from clearhead.distributed.call import HEADS, RING, Call
 from clearhead.distributed.exchange import Ranks
 from clearhead.distributed.matrix import ShardedAttentionMatrix
 from clearhead.distributed.placement import CONTIGUOUS, pieces
-from clearhead.errors import OptionError, RanksError, ShapeError, shape_text
+from clearhead.errors import OptionError, ShapeError, shape_text
 from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.layout import Layout
-from clearhead.kernels.calls.prepare import prepare
-from clearhead.masks import Bias, Mask
-from clearhead.masks.lower import split_alibi, split_reach
+from clearhead.masks import Mask
 from clearhead.spec import Attention
-
-RING, HEADS = "ring", "heads"
-# What every rank says of its call, in this order; those of AGREE must be equal.
-_REPORTED = (
-    "ok", "L", "S", "B", "H", "H_kv", "D", "E", "dtype", "is_causal", "mask", "learns", "dropout_p", "scale", "softcap",
-    "sinks", "seed",
-)  # fmt: skip
-_AGREE = _REPORTED[3:-1]
-_NO_MASK, _BY_KEYS, _BY_ROWS, _RULE = range(4)
 
 
 def attention(
@@ -95,10 +82,24 @@ def attention(
         torch.Size([1, 2, 8, 4])
         >>> dist.destroy_process_group()
     """
-    own, mesh = dtensor.own(mesh, query=query, key=key, value=value, sinks=sinks)
+    try:
+        own, mesh = dtensor.own(mesh, query=query, key=key, value=value, sinks=sinks)
+    except OptionError:
+        agreement.refuse(mesh, query)
+        raise
     ranks = Ranks.of(mesh)
-    options = {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, "softcap": softcap}
-    given = _agree(ranks, lambda: _describe(own, scale, enable_gqa, options), own["query"])
+    options = {
+        "attn_mask": attn_mask,
+        "dropout_p": dropout_p,
+        "is_causal": is_causal,
+        "scale": scale,
+        "enable_gqa": enable_gqa,
+        "softcap": softcap,
+        "placement": placement,
+        "algorithm": algorithm,
+        "kernel": kernel,
+    }
+    given = agreement.agree(ranks, own, options)
     call, layout, described = _plan(ranks, given, placement, kernel)
     how = choose(given, algorithm, placement)
     if how == HEADS:
@@ -107,42 +108,13 @@ def attention(
         result = heads.run(call, layout.query, layout.key, layout.value, whole)
     else:
         result = ring.run(call, layout.query, layout.key, layout.value, described)
-    out, lse = layout.outward(result.out), result.lse
-    matrix = None
+    answers = [dtensor.like(query, layout.outward(result.out))]
+    if return_lse:
+        answers.append(layout.outward(result.lse))
     if return_matrix:
         weights = described.change(dropout_p=0.0, seed=0)
-        matrix = ShardedAttentionMatrix(call, layout.query, layout.key, layout.value, weights, lse)
-    back = dtensor.like(query, out)
-    if not (return_lse or return_matrix):
-        return back
-    parts = (back, layout.outward(lse) if return_lse else None, matrix)
-    return tuple(part for part in parts if part is not None)
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A call as all ranks made it.
-
-    Attributes:
-        layout, attention: this rank's tensors, and what lies between Q·Kᵀ and the weights.
-        unmasked: the attention without what a mask of clearhead.masks says.
-        rule, added: the parts of its mask that are evaluated in blocks.
-        mask: which kind of mask it is.
-        reported: what each rank reports of its call, by name.
-    """
-
-    layout: Layout
-    attention: Attention
-    unmasked: Attention
-    rule: Mask | None
-    added: Bias | None
-    attn_mask: Any
-    mask: int
-    reported: list[dict[str, int]]
-
-    def every(self, name: str) -> list[int]:
-        """What each rank reports of one thing."""
-        return [numbers[name] for numbers in self.reported]
+        answers.append(ShardedAttentionMatrix(call, layout.query, layout.key, layout.value, weights, result.lse))
+    return answers[0] if len(answers) == 1 else tuple(answers)
 
 
 def choose(given: Given, algorithm: str | None, placement: str) -> str:
@@ -151,27 +123,26 @@ def choose(given: Given, algorithm: str | None, placement: str) -> str:
     Raises:
         OptionError: heads cannot be shared out here.
     """
-    reported, ranks = given.reported[0], len(given.reported)
+    first, ranks = given.reports[0], len(given.reports)
     why_not = _refuses_heads(given, ranks)
-    if algorithm not in (None, RING, HEADS):
-        raise OptionError(f"algorithm={algorithm!r} is not known. Use 'ring', 'heads', or None to choose.")
     if algorithm == HEADS and why_not is not None:
         raise OptionError(f"algorithm='heads' cannot compute this: {why_not}. Use algorithm='ring'.")
     if algorithm is not None or why_not is not None or ranks == 1:
         return algorithm or RING
-    both = reported["D"] + reported["E"]
-    queries, keys = sum(given.every("L")) * reported["H"] * both, sum(given.every("S")) * reported["H_kv"] * both
-    unbalanced = bool(reported["is_causal"]) and placement == CONTIGUOUS
+    both = first.width + first.value_width
+    queries = sum(given.lengths) * first.heads * both
+    keys = sum(given.key_lengths) * first.kv_heads * both
+    unbalanced = bool(first.is_causal) and placement == CONTIGUOUS
     return HEADS if unbalanced or queries + keys < ranks * keys else RING
 
 
 def _refuses_heads(given: Given, ranks: int) -> str | None:
-    reported = given.reported[0]
-    if reported["H"] % ranks or reported["H_kv"] % ranks:
-        return f"{ranks} ranks do not divide {reported['H']} query heads and {reported['H_kv']} key heads"
-    if reported["dropout_p"]:
+    first = given.reports[0]
+    if first.heads % ranks or first.kv_heads % ranks:
+        return f"{ranks} ranks do not divide {first.heads} query heads and {first.kv_heads} key heads"
+    if first.dropout_p:
         return "a dropout pattern is drawn for all heads together"
-    if given.mask == _BY_ROWS:
+    if given.mask == agreement.BY_ROWS:
         return "each rank has the mask of its own rows"
     if given.rule is not None and given.rule.sizes()[1] is not None:
         return "the mask differs by head"
@@ -180,109 +151,30 @@ def _refuses_heads(given: Given, ranks: int) -> str | None:
     return None
 
 
-def _describe(own: dict[str, Any], scale: Any, enable_gqa: bool, options: dict[str, Any]) -> Given:
-    """Check this rank's call, and describe it."""
-    query, key, value, sinks = own["query"], own["key"], own["value"], own["sinks"]
-    attn_mask = options["attn_mask"]
-    checks.tensors(query, key, value)
-    refuse_unreadable(query=query, key=key, value=value, sinks=sinks)
-    dropout_p, scale = checks.number("dropout_p", options["dropout_p"]), checks.number("scale", scale)
-    checks.dropout(dropout_p)
-    if dropout_p == 1:
-        raise OptionError("dropout_p is 1, which drops every weight. Multiply the output by 0.")
-    if attn_mask is not None and options["is_causal"]:
-        raise OptionError(
-            "attn_mask is given and is_causal is True; expected one of them. "
-            "Write the causal part into the mask: attn_mask=clearhead.masks.causal() & your_mask."
-        )
-    layout, problem = prepare(
-        query, key, value, None, options["is_causal"], scale, enable_gqa, options["softcap"], sinks, float(dropout_p)
-    )
-    attention, rule, added, kind = problem.attention, None, None, _NO_MASK
-    if isinstance(attn_mask, Mask):
-        reach, rule = split_reach(attn_mask.allow)
-        slopes, offset, added = split_alibi(attn_mask.bias)
-        slopes = slopes if slopes is None else slopes.to(query.device)
-        attention = attention.under(Attention.of(reach=reach, alibi=slopes, first_query=offset))
-        kind = _RULE
-    elif attn_mask is not None:
-        kind = (
-            _BY_ROWS if isinstance(attn_mask, Tensor) and attn_mask.dim() > 1 and attn_mask.shape[-2] > 1 else _BY_KEYS
-        )
-    return Given(layout, attention, problem.attention, rule, added, attn_mask, kind, [])
-
-
-def _agree(ranks: Ranks, describe: Any, query: Any) -> Given:
-    """This rank's call, once it is known that every rank made the same one.
-
-    A rank whose own call is wrong says so to the others before it raises, so that none waits.
-    """
-    device = query.device if isinstance(query, Tensor) else torch.device("cpu")
-    try:
-        given = describe()
-    except Exception:
-        ranks.gather_numbers([0] * len(_REPORTED), device)
-        raise
-    reported = [dict(zip(_REPORTED, numbers, strict=True)) for numbers in ranks.gather_numbers(_numbers(given), device)]
-    wrong = [rank for rank, numbers in enumerate(reported) if not numbers["ok"]]
-    if wrong:
-        raise RanksError(
-            f"rank {wrong[0]} refused its own call, so this rank does not compute. Look at that rank's error."
-        )
-    for name in _AGREE:
-        values = [numbers[name] for numbers in reported]
-        if len(set(values)) > 1:
-            other = next(rank for rank, each in enumerate(values) if each != values[0])
-            shown = f" (rank 0 has {values[0]}, rank {other} has {values[other]})" if name in "BHDEH_kv" else ""
-            raise RanksError(
-                f"the calls of rank 0 and rank {other} differ in {name}{shown}. "
-                f"Every rank makes the same call with its own part of the sequence."
-            )
-    return replace(given, reported=reported)
-
-
-def _numbers(given: Given) -> list[int]:
-    layout, attention = given.layout, given.attention
-    (batch, heads, length, width), (_, kv_heads, keys, _) = layout.query.shape, layout.key.shape
-    tensors = (layout.query, layout.key, layout.value)
-    learns = torch.is_grad_enabled() and (any(t.requires_grad for t in tensors) or bool(attention.learning()))
-    learns = learns or (torch.is_grad_enabled() and getattr(given.attn_mask, "requires_grad", False))
-    seed = int(torch.randint(2**62, (), device="cpu")) if attention.dropout_p else 0
-    return [
-        1, length, keys, batch, heads, kv_heads, width, layout.value.shape[3], checks.DTYPES.index(layout.query.dtype),
-        int(attention.is_causal), given.mask, int(learns), _bits(attention.dropout_p), _bits(attention.scale),
-        _bits(attention.softcap or 0.0), int(attention.sinks is not None), seed,
-    ]  # fmt: skip
-
-
-def _bits(number: float) -> int:
-    """A float as an integer that is equal for equal floats."""
-    return int(struct.unpack("<q", struct.pack("<d", float(number)))[0])
-
-
 def _plan(ranks: Ranks, given: Given, placement: str, kernel: str | None) -> tuple[Call, Layout, Attention]:
-    layout, reported = given.layout, given.reported[0]
+    layout, first = given.layout, given.reports[0]
     call = Call(
         ranks,
-        pieces(placement, given.every("L")),
-        pieces(placement, given.every("S")),
-        reported["B"],
-        reported["H_kv"],
-        reported["D"],
-        reported["E"],
-        given.rule,
-        given.added,
-        kernel,
+        query_pieces=pieces(placement, given.lengths),
+        key_pieces=pieces(placement, given.key_lengths),
+        batch=first.batch,
+        kv_heads=first.kv_heads,
+        width=first.width,
+        value_width=first.value_width,
+        rule=given.rule,
+        added=given.added,
+        kernel=kernel,
     )
     attention = given.attention
     length, keys = call.total(call.query_pieces), call.total(call.key_pieces)
-    if given.mask == _RULE:
-        whole = layout.query.new_empty(0).expand(reported["B"], reported["H"], length, 0)
+    if given.mask == agreement.RULE:
+        whole = layout.query.new_empty(0).expand(first.batch, first.heads, length, 0)
         checks.rule(given.attn_mask, whole, layout.key.new_empty(0).expand(1, 1, keys, 0), False)
-    elif given.mask != _NO_MASK:
-        attention = attention.change(**_own_rows(call, layout, given.attn_mask, length, keys))
+    elif given.mask != agreement.NO_MASK:
+        own = agreement.together(ranks, lambda: _own_rows(call, layout, given.attn_mask, length, keys), layout.query)
+        attention = attention.change(**own)
     if attention.dropout_p:
-        attention = attention.change(seed=reported["seed"])
+        attention = attention.change(seed=first.seed)
     return call, layout, attention
 
 

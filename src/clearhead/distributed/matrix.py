@@ -14,7 +14,7 @@ from clearhead.distributed.placement import positions
 from clearhead.errors import OptionError, ShapeError
 from clearhead.kernels.native.call import wide
 from clearhead.matrix import AttentionMatrix
-from clearhead.matrix.pooling import edges
+from clearhead.matrix.questions.pooling import edges
 from clearhead.spec import Attention
 
 

@@ -48,8 +48,7 @@ def pieces(placement: str, lengths: Sequence[int]) -> list[list[Piece]]:
         >>> [[part.first for part in rank] for rank in pieces("zigzag", [4, 4, 4])]
         [[0, 10], [2, 8], [4, 6]]
     """
-    if placement not in PLACEMENTS:
-        raise OptionError(f"placement={placement!r} is not known. Use {' or '.join(map(repr, PLACEMENTS))}.")
+    check(placement)
     if placement == CONTIGUOUS:
         starts = accumulate([0, *lengths[:-1]])
         return [[Piece(start, slice(0, length))] for start, length in zip(starts, lengths, strict=True)]
@@ -61,6 +60,16 @@ def pieces(placement: str, lengths: Sequence[int]) -> list[list[Piece]]:
     half, runs = lengths[0] // 2, 2 * len(lengths)
     lower, upper = slice(0, half), slice(half, 2 * half)
     return [[Piece(rank * half, lower), Piece((runs - 1 - rank) * half, upper)] for rank in range(len(lengths))]
+
+
+def check(placement: str) -> None:
+    """Refuse a placement that no one knows.
+
+    Raises:
+        OptionError: with the names that are known.
+    """
+    if placement not in PLACEMENTS:
+        raise OptionError(f"placement={placement!r} is not known. Use {' or '.join(map(repr, PLACEMENTS))}.")
 
 
 def positions(parts: Sequence[Piece]) -> Tensor:

@@ -3,9 +3,10 @@
 from clearhead.kernels.autograd import run, run_planned
 from clearhead.kernels.capability import Capability, Kernel
 from clearhead.kernels.dense import with_weights
+from clearhead.kernels.explanation import explain
 from clearhead.kernels.fast_path import attend, attend_with_lse
 from clearhead.kernels.native.cpu_targets import Target, target, targets
-from clearhead.kernels.plan import Choice, Plan, explain, select
+from clearhead.kernels.plan import Choice, Plan, select
 from clearhead.kernels.precision import autocast, in_own_dtype, is_autocast
 from clearhead.kernels.problem import Gradients, Problem, Result
 from clearhead.kernels.projection import linear_is_faster, project, project_to_heads

@@ -1,7 +1,7 @@
 """The plan of a call: its path, its kernel and its CPU target, and why. Everything is decided here, once a call.
 
 `match` is the decision for plain tensors, in a microsecond; `plan` that for every other call, once it is described.
-`explain` says, for the arguments of `attention`, what these two decide.
+`explanation.explain` says, for the arguments of `attention`, what these two decide.
 """
 
 from dataclasses import dataclass, field
@@ -11,13 +11,10 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend
 
-from clearhead import arguments
 from clearhead.errors import KernelError
 from clearhead.kernels import modes
-from clearhead.kernels.calls import checks
-from clearhead.kernels.calls.prepare import is_causal_rule, is_simple, matrix_takes, prepare, records_operators
+from clearhead.kernels.calls.prepare import records_operators
 from clearhead.kernels.capability import Kernel
 from clearhead.kernels.measured import costs
 from clearhead.kernels.native import cpu_targets
@@ -28,9 +25,8 @@ from clearhead.kernels.portable import torch_cuda
 from clearhead.kernels.portable.torch_sdpa import flash_can, flash_runs
 from clearhead.kernels.problem import Problem, carries_tangent
 from clearhead.kernels.registry import KERNELS, reason_against
-from clearhead.kernels.triton.kernel import Triton, is_interpreted
+from clearhead.kernels.triton.kernel import Triton, slower_than_torch
 from clearhead.masks import Mask
-from clearhead.masks.kinds import from_causal_bias
 
 FAST_PATH = "fast path"
 TORCH_FUNCTION = "torch function"
@@ -85,8 +81,7 @@ def match(
     (B, H, L, D), key (B, H_kv, S, D), value (B, H_kv, S, E); a mask that spreads to (B, H, L, S), bool, float32 or of
     their dtype, or None. B may be 1 for key and value, H_kv too, and with `grouped` H_kv divides H. All may lack B, or
     B and H. It does not match a mask that learns, a call that torch records, transforms or watches, or one that needs
-    gradients and gives the lse. On CUDA it matches a call without a mask and without the lse, TORCH_FUSED, where
-    torch's function takes a fused operator.
+    gradients and gives the lse. On CUDA, TORCH_FUSED: a call without mask and lse for which torch has a fused operator.
 
     Args:
         learns: whether it needs gradients; None = as autograd does.
@@ -188,7 +183,7 @@ def plan(problem: Problem, kernel: str | None = None) -> Plan:
     if rule is None:
         chosen, refused = choose(problem, kernel)
         target = _target_of(chosen, problem)
-        return Plan(KERNEL, chosen.name, target, _why(kernel, refused) + _in_pieces(target, problem.query))
+        return Plan(KERNEL, chosen.name, target, _why(kernel, refused) + in_pieces(target, problem.query))
     chosen, refused = choose(_block_of(problem, cast(Mask, rule)), kernel)
     reason = f"the mask is too large for a tensor, so a block of queries at a time; {_why(kernel, refused)}"
     return Plan(CHUNKED_RULE, chosen.name, _target_of(chosen, problem), reason)
@@ -239,14 +234,9 @@ def _asked_for(problem: Problem, name: str) -> Kernel:
 
 def _slower(kernel: Kernel, problem: Problem) -> str | None:
     """Why torch's function is faster than a kernel for a problem that both compute, in one line; None if it is not."""
-    if kernel.name == Triton.name:
-        if is_interpreted():
-            return "its interpreter is thousands of times slower"
-        fused = torch_cuda.backend(problem)
-        return None if fused is None else _takes_fused(fused)
     if not kernel.has_targets:
-        return None
-    call = _sizes(problem.query, problem.key, problem.learns())
+        return slower_than_torch(problem) if kernel.name == Triton.name else None
+    call = cost_key(problem.query, problem.key, problem.learns())
     # What torch's function cannot compute, the torch kernel does in float32, a block at a time, which is slower still:
     # a soft cap of 30 on bfloat16 (1, 8, 512, 64) takes 120 ms there and 33 here (one thread of a Xeon with AMX).
     # Few microseconds are not saved either: both kernels' backward passes are Python here.
@@ -256,11 +246,7 @@ def _slower(kernel: Kernel, problem: Problem) -> str | None:
     return costs.why(*call[1:])
 
 
-def _takes_fused(chosen: SDPBackend) -> str:
-    return f"torch's {chosen.name.lower().replace('_', ' ')} operator computes this on CUDA"
-
-
-def _sizes(query: Tensor, key: Tensor, learns: bool) -> tuple[str | None, torch.dtype, bool, torch.Size, int, int]:
+def cost_key(query: Tensor, key: Tensor, learns: bool) -> tuple[str | None, torch.dtype, bool, torch.Size, int, int]:
     """What the costs of a call depend on."""
     return forced.get(), query.dtype, learns, query.shape, key.shape[-2], torch.get_num_threads()
 
@@ -305,61 +291,7 @@ def select(problem: Problem, kernel: str | None = None) -> Choice:
     return Choice(chosen.name, _why(kernel, refused), refused)
 
 
-@arguments.checked(
-    nested=("query", "key", "value"),
-    convert={"attn_mask": from_causal_bias},
-)
-def explain(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Mask | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False, *, softcap: float | None = None,
-    sinks: Tensor | None = None, return_lse: bool = False, return_matrix: bool = False, kernel: str | None = None,
-) -> Plan:  # fmt: skip
-    """How `attention` computes a call here and now, and why: path, kernel, CPU target, reason. It computes nothing.
-
-    Args, Raises: those of `attention`.
-
-    Example:
-        >>> q = torch.zeros(1, 2, 3, 5)
-        >>> explain(q, q, q, kernel="reference")
-        Plan(path='kernel', kernel='reference', target=None, reason='asked for by name')
-        >>> explain(q.to("meta"), q.to("meta"), q.to("meta")).path
-        'custom operator'
-    """
-    if is_causal_rule(attn_mask) and not is_causal:
-        attn_mask, is_causal = None, True
-    if is_simple(attn_mask, dropout_p, softcap, sinks, return_matrix, kernel):
-        matched = match(query, key, value, is_causal, scale, cast("Tensor | None", attn_mask), enable_gqa, return_lse)
-        if matched != NO_MATCH:
-            return _plan_of(matched, query, key, value)
-    if query.is_nested or key.is_nested or value.is_nested:
-        q, k, v = (tensor.unbind()[0] for tensor in (query, key, value))
-        each = explain(q, k, v, None, dropout_p, is_causal, scale, True, softcap=softcap, sinks=sinks, kernel=kernel)
-        reason = f"each sequence is a call of its own ({each.path}); {each.reason}"
-        return Plan(NESTED, each.kernel, each.target, reason)
-    if modes.traces_torchscript():
-        return Plan(TORCHSCRIPT, kernel, None, "torch.jit.trace records one operator; each run plans anew")
-    checks.dropout(dropout_p)
-    _, problem = prepare(
-        query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks, float(dropout_p),
-        dense=return_matrix and not matrix_takes(attn_mask),
-    )  # fmt: skip
-    return plan(problem, kernel)
-
-
-def _plan_of(matched: int, query: Tensor, key: Tensor, value: Tensor) -> Plan:
-    """The plan of a call that `match` answers."""
-    if matched == TORCH_FUSED:
-        return Plan(TORCH_FUNCTION, "torch", None, "torch's function takes one of its fused operators on CUDA")
-    target, why = current(query.dtype)
-    if matched == TORCH_FASTER:
-        call = _sizes(query, key, needs_gradients(query, key, value))
-        return Plan(TORCH_FUNCTION, "torch", None, costs.why(*call[1:]))
-    name = None if target is None else target.name
-    reason = f"plain tensors with at most a mask; target {name} is {why}{_in_pieces(name, query)}"
-    return Plan(FAST_PATH, "native", name, reason)
-
-
-def _in_pieces(target: str | None, query: Tensor) -> str:
+def in_pieces(target: str | None, query: Tensor) -> str:
     """What the caller's matmul precision makes of products on tile registers, to append to a reason; else ""."""
     pieces = float32_pieces(query.dtype)
     if pieces == 0 or target is None or not cpu_targets.has_tiles(target):

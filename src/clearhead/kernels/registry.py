@@ -43,6 +43,12 @@ def reason_against(kernel: Kernel, problem: Problem, capability: Capability = Ca
     return kernel.unavailable() or kernel.refuses(problem, capability)
 
 
+def with_gradients(name: str, problem: Problem) -> bool:
+    """Whether a kernel computes the gradients of a problem on its own device, which an interpreter does not."""
+    kernel = KERNELS[name]
+    return problem.query.device.type in kernel.devices and reason_against(kernel, problem, Capability.GRADIENTS) is None
+
+
 def with_statistics(problem: Problem, name: str | None = None) -> WithStatistics | str:
     """The kernel that computes statistics of a problem, the one of a name if one is given; or why none can."""
     kernels = KERNELS if name is None else {name: KERNELS[name]}

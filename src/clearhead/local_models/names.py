@@ -4,16 +4,14 @@ Names are kept in models.json in the user's configuration folder, fetched models
 """
 
 import json
-import os
 import re
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from clearhead.errors import ModelError, OptionError
-from clearhead.files import expanded, unwritable
+from clearhead.files import expanded, unwritable, user_folder
 from clearhead.messages import message
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -23,28 +21,12 @@ LARGEST: Final = 1 << 20  # bytes of models.json
 
 def cache_folder() -> Path:
     """Return where fetched models are kept: in the user's cache folder, or $XDG_CACHE_HOME."""
-    if chosen := os.environ.get("XDG_CACHE_HOME"):
-        folder = Path(chosen)
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        folder = Path.home() / ".cache"
-    return folder / "clearhead" / "models"
+    return user_folder("cache") / "models"
 
 
 def names_file() -> Path:
     """Return the file of the names: in the user's configuration folder, or $XDG_CONFIG_HOME."""
-    if chosen := os.environ.get("XDG_CONFIG_HOME"):
-        folder = Path(chosen)
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Application Support"
-    elif sys.platform == "win32":
-        folder = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
-    else:
-        folder = Path.home() / ".config"
-    return folder / "clearhead" / "models.json"
+    return user_folder("config") / "models.json"
 
 
 def named_models() -> dict[str, Path]:

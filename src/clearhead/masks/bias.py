@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError
-from clearhead.masks.mask import And, Mask, joint_sizes
+from clearhead.masks.mask import And, Mask, joint_sizes, shifted_sizes
 from clearhead.spec import BlockState
 
 
@@ -15,20 +15,25 @@ class Bias(Mask):
     """
 
     def values(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        """What is added to the logit of query q and key k in head h of batch entry b; the indices broadcast."""
         raise NotImplementedError
 
     @property
     def allow(self) -> Mask | None:
+        """The mask that comes with the bias: none."""
         return None
 
     @property
     def bias(self) -> "Bias | None":
+        """The bias itself."""
         return self
 
     def rule(self, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        """Whether query q may attend key k: always."""
         return torch.ones((), dtype=torch.bool, device=q.device)
 
     def state(self, rows: range, cols: range) -> BlockState:
+        """How much of a block is allowed: all of it."""
         return BlockState.FULL
 
     def bias_block(self, rows: range, cols: range, *, device: torch.device | str | None = None) -> Tensor:
@@ -41,6 +46,7 @@ class Bias(Mask):
         return self.values(b, h, q, k)
 
     def shifted(self, past: int) -> "Bias":
+        """The same bias for queries that come after `past` keys of a cache."""
         return self if past == 0 else ShiftedBias(self, past)
 
     def __and__(self, other: Mask) -> Mask:
@@ -70,8 +76,7 @@ class ShiftedBias(Bias):
         return self.inner.values(b, h, q + self.past, k)
 
     def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
-        batch, heads, length, keys = self.inner.sizes()
-        return (batch, heads, None if length is None else length - self.past, keys)
+        return shifted_sizes(self.inner, self.past)
 
     def __repr__(self) -> str:
         return f"({self.inner!r}).shifted({self.past})"

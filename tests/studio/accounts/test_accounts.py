@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from clearhead import sandbox
 from clearhead.cli import app as cli
 from clearhead.errors import OptionError, SandboxError
+from clearhead.studio.accounts import names
 from clearhead.studio.accounts.access import safe
 from clearhead.studio.accounts.accounts import INVITED, Accounts
 from clearhead.studio.accounts.users import remember_address
@@ -274,3 +275,38 @@ def test_the_address_is_the_one_a_browser_takes(given: dict[str, object], addres
 def test_a_certificate_needs_its_key(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="both --certificate and --key"):
         Settings(certificate=tmp_path / "c.pem")
+
+
+class Counted:
+    """A function that counts its calls."""
+
+    def __init__(self, function: Callable[[str], str]) -> None:
+        self.function, self.calls = function, 0
+
+    def __call__(self, value: str) -> str:
+        self.calls += 1
+        return self.function(value)
+
+
+@pytest.mark.parametrize("database", ON_BOTH, indirect=True)
+def test_a_log_in_reads_only_accounts_that_are_new(
+    tmp_path: Path, database: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among a thousand accounts the names of all of them took longer than the rest of the request."""
+    opened = Database(tmp_path, database)
+    here, elsewhere = Accounts(opened, "secret"), Accounts(opened, "secret")
+    for number in range(7):
+        here.add(f"learner {number}")
+    first = here._known("Learner 0")
+    assert first is not None
+    monkeypatch.setattr(names, "key", counted := Counted(names.key))
+    assert here._known("Learner 3") == here._named("learner 3")
+    elsewhere.add("Ümit")
+    elsewhere.join(elsewhere._named("Ümit"), WORD)
+    counted.calls = 0
+    found = here._known("ümit")
+    assert found is not None
+    assert counted.calls == 2, "the name that was typed and the new one"
+    assert (found.name, found.state) == ("Ümit", "active"), "added and changed by another process"
+    assert here._known("nobody") is None
+    opened.close()

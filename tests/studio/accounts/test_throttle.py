@@ -57,7 +57,7 @@ def test_delays_double_have_an_end_and_are_cleared(opened: Database) -> None:
     assert throttle.admit(ADA, now=now) == throttle.admit(ADA, now=100) == LONGEST, "a clock set back adds nothing"
     throttle.passed(ADA, HOUSE)
     assert throttle.admit(ADA, HOUSE, now=now) == 0
-    with opened.reading() as connection:
+    with opened.autocommit() as connection:
         kept = str(connection.execute(sa.select(waits)).all())
     assert "ada" not in kept
 
@@ -99,7 +99,7 @@ def test_counts_do_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.Monk
         throttle.admit(ADA, now=200)
     for number in range(60):
         throttle.admit(Key("name", f"learner {number}"), now=201 + number)
-    with opened.reading() as connection:
+    with opened.autocommit() as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(waits)).scalar_one() <= 22
     assert throttle.admit(ADA, now=200) == 2
     throttle.admit(Key("name", "somebody"), now=200 + 25 * 3600)
@@ -170,7 +170,7 @@ def test_a_session_ends_with_logging_out_wherever_its_cookie_is_kept(shared: Tes
 @pytest.mark.slow
 def test_no_session_can_be_made_from_what_the_database_holds(shared: TestClient) -> None:
     learner(shared, "ada")
-    with shared.app.state.context.store.database.reading() as connection:  # type: ignore[attr-defined]
+    with shared.app.state.context.store.database.autocommit() as connection:  # type: ignore[attr-defined]
         (row,) = connection.execute(sa.select(sessions)).all()
     for forged in (row.key, "", "x", "é"):
         with TestClient(shared.app, base_url="http://studio.example") as thief:

@@ -1,6 +1,5 @@
 """When the database is away: a page that says so, what was sent kept, and an answer sent again counted once."""
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +25,7 @@ from studio.sample import library
 @pytest.fixture(scope="module")
 def server() -> Iterator[postgresql.Server]:
     """A server of these tests alone, since they stop it."""
-    if postgresql.programs() is None or importlib.util.find_spec("psycopg") is None:
-        pytest.skip("no PostgreSQL here: install Debian's postgresql package and clearhead[postgresql]")
-    with postgresql.server() as running:
+    with postgresql.server_or_skip() as running:
         yield running
 
 
@@ -83,7 +80,7 @@ def test_a_transaction_is_all_or_nothing(visitor: Visitor) -> None:
     row = {"key": "a", "failures": 1, "last": 0.0}
     with pytest.raises(StoreError), kept.writing() as connection:
         connection.execute(insert(waits), [row, row])
-    with kept.reading() as connection:
+    with kept.autocommit() as connection:
         assert connection.execute(select(waits)).all() == []
         assert connection.exec_driver_sql("show transaction_isolation").scalar_one() == "read committed"
 

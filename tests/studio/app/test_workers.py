@@ -4,6 +4,9 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import httpx2
@@ -60,7 +63,7 @@ def test_two_processes_are_one_studio_and_one_may_die(tmp_path: Path, postgresql
             with httpx2.Client(base_url=base, follow_redirects=True, timeout=120, cookies=cookies) as ada:
                 assert ada.get("/progress").status_code == 200
                 while not (page := ada.get("/items/choice-even")).is_success:
-                    pass  # its answer is still being computed
+                    time.sleep(0.2)  # its answer is still being computed
                 ticket = re.search(r'name="ticket" value="([^"]+)"', page.text)
                 assert ticket
                 drafts.append(ticket[1])
@@ -78,6 +81,44 @@ def test_two_processes_are_one_studio_and_one_may_die(tmp_path: Path, postgresql
         assert "Stopped." in out
         assert "Traceback" not in errors
         assert children(running.pid) == []
+
+
+STOPPED_WHILE_STARTING = """
+import os, signal, time
+from multiprocessing.process import BaseProcess
+from clearhead.studio.app import workers
+from clearhead.studio.web.settings import Settings
+
+def work(settings, listener, number):
+    time.sleep(1000)
+
+if __name__ == "__main__":
+    start = BaseProcess.start
+
+    def start_and_signal(self):
+        start(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+    BaseProcess.start = start_and_signal
+    workers.run(work, Settings(), None, 2)
+    print("ended")
+"""
+
+
+@pytest.mark.slow
+def test_a_signal_while_a_worker_starts_ends_all_of_them(tmp_path: Path) -> None:
+    """A studio hung when SIGTERM came while it replaced a worker: the new one was in no list of those to end."""
+    script = tmp_path / "starting.py"
+    script.write_text(STOPPED_WHILE_STARTING)
+    running = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert running.communicate(timeout=60)[0] == "ended\n"
+        assert running.returncode == 0
+    finally:
+        for pid in children(running.pid) if running.poll() is None else ():
+            os.kill(pid, signal.SIGKILL)
+        running.kill()
 
 
 def test_what_the_lens_was_asked_is_known_to_the_other_process(tmp_path: Path) -> None:

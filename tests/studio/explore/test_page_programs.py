@@ -12,6 +12,7 @@ from clearhead.course.proofs.pages import prove_page
 from clearhead.studio.library import page_outputs
 from clearhead.studio.library.library import Library
 from clearhead.studio.library.page_outputs import rerun, with_outputs
+from clearhead.studio.text import markdown
 from studio import sample
 from studio.conftest import Visitor
 
@@ -64,6 +65,19 @@ def test_check_runs_what_the_reader_can_change() -> None:
     broken = replace(PAGE, text=TEXT.replace("n * k", "n * missing"))
     with pytest.raises(Exception, match="missing"):
         prove_page(broken, PACK)
+
+
+def test_a_long_program_is_folded_and_its_output_is_not(tmp_path: Path) -> None:
+    long = "n = 0\n" + "n += 1\n" * page_outputs.LONGEST_OPEN + "print(n)\n"
+    short = long.replace("n += 1\n", "", 2)
+    text = with_outputs(Page("why", f"```python run\n{long}```\n\n```python run\n{short}```\n", "w.md"), PACK, tmp_path)
+    html = str(markdown.html(text))
+    assert html.count('<details class="folded">') == 1
+    assert "The program: 22 lines" in html
+    opened, _, after = html.partition("</details>")
+    assert "print" in opened
+    assert '<pre class="output"' in after.lstrip()[:40]
+    assert after.count('<pre class="program"') == 1
 
 
 def test_a_page_that_was_stopped_says_so_and_runs_again_at_the_next_start(

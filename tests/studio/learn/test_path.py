@@ -43,6 +43,16 @@ def test_a_leg_reads_then_touches_a_figure_then_predicts_then_recalls_then_build
             assert places == sorted(places)
 
 
+def test_in_nearly_every_leg_one_predicts_recalls_and_builds(pack: course.Pack) -> None:
+    for topic in pack.topics:
+        legs: dict[int, set[str]] = {}
+        for step in path.steps_of(pack, topic):
+            legs.setdefault(step.leg, set()).add(step.kind)
+        assert all("predict" in kinds for kinds in legs.values())
+        builders = sum(item.kind in ("code", "debug") for item in pack.items_of(topic.id))
+        assert sum(bool(kinds & {"code", "debug"}) for kinds in legs.values()) == min(len(legs), builders), topic.id
+
+
 def test_next_leads_from_the_page_over_each_question_to_the_end(visitor: Visitor) -> None:
     assert pressed(visitor, "/next") == f"{TOPIC}/next"
     assert pressed(visitor, f"{TOPIC}/next") == f"{TOPIC}/read"
@@ -122,3 +132,28 @@ def test_the_legs_of_a_topic_are_counted_before_its_answers_are_computed(
     unproved = replace(visitor.context.library, proved={})
     early = SimpleNamespace(library=unproved, store=visitor.context.store, progress=visitor.context.progress)
     assert path.way(cast("Context", early), pack, topic).legs == legs
+
+
+def test_a_topic_whose_answers_are_still_to_come_is_not_called_done(visitor: Visitor) -> None:
+    library = visitor.context.library
+    pack, topic = library.find("attention", "one-head")  # type: ignore[misc]
+    visitor.get(f"{TOPIC}/read")
+    visitor.get(f"{TOPIC}/walk")
+    assert not path.way(visitor.context, pack, topic).waits
+    visitor.context.set_library(replace(library, proved={}, coming=len(library.proved)))
+    assert path.way(visitor.context, pack, topic).waits
+    page = visitor.get(f"{TOPIC}/read")
+    assert "still being computed" in page
+    assert "at every step" not in page
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/map", "/progress", "/settings", "/search", "/search?q=scale", "/project", "/certificate", "/lens", "/lens/write",
+        TOPIC, *(f"{TOPIC}/{mode}" for mode in ("read", "walk", "try", "challenge", "test", "mistakes")),
+    ],
+)  # fmt: skip
+def test_every_page_beside_a_question_leads_on_with_the_same_key(visitor: Visitor, address: str) -> None:
+    visitor.get(f"{TOPIC}/read")
+    assert re.search(r'<a [^>]*data-key="n(?: Enter)?"[^>]*>Next', visitor.get(address)), address

@@ -103,7 +103,7 @@ def test_times_are_kept_in_utc(opened: Open) -> None:
     there = attempt(at=NOW.astimezone(timezone(timedelta(hours=9))))
     store.record(there)
     assert store.attempts()[0][1].at == NOW
-    with store.database.reading() as connection:
+    with store.database.autocommit() as connection:
         assert connection.execute(sa.text("select at from attempts")).scalar_one() == "2026-03-04T12:30:07.123456+00:00"
 
 

@@ -16,8 +16,7 @@ pytest.importorskip("fastapi", reason="the studio's dependencies are not install
 import uvicorn
 from fastapi.testclient import TestClient
 
-from clearhead.capture import demo_folder
-from clearhead.errors import ModelError
+from clearhead.capture.models.folders import has_demo_model
 from clearhead.studio.app import application
 from clearhead.studio.lens.jobs import Job
 from clearhead.studio.lens.readings import READINGS, asked
@@ -28,15 +27,7 @@ from views.page.test_payload import unpack
 SENTENCE = "The animal didn't cross the street because it was too tired"
 
 
-def has_demo():
-    try:
-        demo_folder()
-    except ModelError:
-        return False
-    return True
-
-
-needs_demo = pytest.mark.skipif(not has_demo(), reason="the demo model is not installed (make setup installs it)")
+needs_demo = pytest.mark.skipif(not has_demo_model(), reason="the demo model is not installed (make setup installs it)")
 
 
 @pytest.fixture(scope="module")

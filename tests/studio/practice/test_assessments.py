@@ -48,6 +48,11 @@ def test_it_gets_harder_with_right_answers_and_easier_with_wrong_ones() -> None:
     assert [item.difficulty for item in sit([False] * 10)][:4] == [3, 2, 1, 1]
 
 
+def test_it_begins_in_the_middle_of_what_the_topic_has() -> None:
+    easy = [replace(item, difficulty=min(item.difficulty, 2)) for item in MANY]
+    assert sit([True] * 10, easy)[0].difficulty == 2
+
+
 def test_concepts_not_yet_asked_come_first() -> None:
     level = [replace(item, difficulty=3) for item in MANY]
     asked = sit([True, False] * 5, level)[:7]

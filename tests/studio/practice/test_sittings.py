@@ -4,12 +4,14 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from clearhead import course
 from clearhead.course import Ledger, Page
+from clearhead.course.pack.minutes import item_minutes
 from clearhead.studio.learn import topic_map
 from clearhead.studio.learner.history import Learner
 from clearhead.studio.library.library import Library
@@ -57,9 +59,9 @@ def test_five_minutes_takes_no_longer(visitor: Visitor) -> None:
     visitor.get("/")
     begun(visitor, "five")
     kept = visitor.context.store.kept("sitting:five")
-    kinds = {item.id: item.kind for item in sample.ITEMS}
-    used = [kinds[id] for id in re.findall(r'"([a-z-]+)"', kept) if id in kinds]
-    assert 0 < sum(course.pack.minutes.ITEM_MINUTES[kind] for kind in used) <= 5  # type: ignore[attr-defined]
+    items = {item.id: item for item in sample.ITEMS}
+    used = [items[id] for id in re.findall(r'"([a-z-]+)"', kept) if id in items]
+    assert 0 < sum(map(item_minutes, used)) <= 5
 
 
 def test_an_interview_is_the_sheets_then_questions(visitor: Visitor) -> None:
@@ -97,6 +99,29 @@ def test_the_most_telling_cover_more_of_the_shipped_course_than_the_first_twelve
 
     assert covered(chosen) > 1.5 * covered(items[:12])
     assert len({item.topic for item in chosen}) >= 5
+
+
+def test_an_interview_asks_the_subjects_of_the_pack_in_its_order(pack: course.Pack) -> None:
+    progress = Ledger(pack.items.values()).add([])
+    named = [name for row in pack.interview for name in row]
+    proofs = {name: sample.proof(name, pack.items[name].kind) for name in named}
+    chosen = telling.of_an_interview([pack], proofs, progress)
+    assert [[item.id in row for row in pack.interview].index(True) for item in chosen] == list(range(12))
+
+    rights = [
+        course.Attempt(str(uuid.uuid4()), chosen[0].id, 1, datetime(2026, 3, day, tzinfo=UTC), "practice", True)
+        for day in range(1, 9)
+    ]
+    known = Ledger(pack.items.values()).add(rights)
+    assert telling.of_an_interview([pack], proofs, known)[0] != chosen[0], "an answer that is sure tells little"
+
+
+def test_an_interview_without_subjects_asks_the_most_telling_of_all(pack: course.Pack) -> None:
+    progress = Ledger(pack.items.values()).add([])
+    proofs = {item.id: sample.proof(item.id, item.kind) for item in pack.items.values() if item.kind in telling.TEST}
+    bare = replace(pack, interview=())
+    items = [pack.items[name] for name in proofs]
+    assert telling.of_an_interview([bare], proofs, progress) == telling.most_telling(items, proofs, progress)
 
 
 def test_more_misconceptions_and_an_open_outcome_tell_more(pack: course.Pack) -> None:

@@ -50,6 +50,7 @@ REFUSING = (
     "capture/models/writing.py",
     "local_models/names.py",
     "local_models/chat_model.py",
+    "capture/models/folders.py",
     "capture/models/loading.py",
     "capture/models/reading.py",
     "capture/models/pictures.py",
@@ -369,42 +370,9 @@ def test_every_refusal_of_the_lens_can_be_translated(name: str) -> None:
     assert not found, f"{name}: put these into message(): {found}"
 
 
-@pytest.mark.slow
-def test_a_catalog_is_made_filled_in_and_spoken(
-    visitor: Visitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    texts = {
-        text for _, _, found in messages.messages("studio") for text in ([found] if isinstance(found, str) else found)
-    }
-    assert {"Keep these", "just now", "January", "%(count)s questions", "strong", "Not here"} <= texts
-    assert {"As it stands it prints", "Step %(step)s gives %(result)s."} <= texts
-    monkeypatch.setattr(messages, "LOCALE", tmp_path / "locale")
-    monkeypatch.setattr(translation, "CATALOGS", tmp_path / "locale")
-    assert messages.write_template("studio").read_text().count("msgid") > 300
-    for domain, text, there in (("studio", "Keep these", "Das behalten"), ("page", "Copied", "Kopiert")):
-        place = messages.update("de", domain)
-        place.write_text(place.read_text().replace(f'msgid "{text}"\nmsgstr ""', f'msgid "{text}"\nmsgstr "{there}"'))
-        messages.update("de", domain)
-    for remembered in (translation.languages, translation.catalog):
-        remembered.cache_clear()
-    visitor.post("/settings", theme="system", clock="1", language="de")
-    page = visitor.get("/settings")
-    assert 'lang="de"' in page
-    assert "Das behalten" in page
-    assert '{"Copied": "Kopiert"}' in page.replace("&#34;", '"')
-    visitor.post("/settings", theme="system", clock="1", language="xx", status=422)
-
-
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     yield
     for remembered in (translation.languages, translation.catalog):
         if hasattr(remembered, "cache_clear"):
             remembered.cache_clear()
-
-
-def test_an_unknown_language_is_english() -> None:
-    assert translation.languages() == ("en",)
-    translation.use_language("xx")
-    assert translation.many("%(count)s day", "%(count)s days", 3) == "3 days"
-    assert translation.for_modules("xx") == {}

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from clearhead.capture.generation.joining import PlacedCall, joined, last_run
+from clearhead.capture.generation.joined_masks import PlacedCall
+from clearhead.capture.generation.joining import joined, last_run
 from clearhead.capture.positions import Axis, Positions
 from clearhead.errors import OptionError
 from clearhead.matrix import AttentionMatrix

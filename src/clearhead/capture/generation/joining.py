@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearhead.capture.generation.joined_masks import (
+    Part,
+    PlacedCall,
+    attention_of,
+    band,
+    band_and_padding,
+    bias_of,
+    mask_of,
+    table,
+)
 from clearhead.capture.positions import Axis, Positions
 from clearhead.errors import CaptureError
 from clearhead.matrix import AttentionMatrix
-from clearhead.spec import EVERYWHERE, FIELDS, Attention, Axes, Band
-from clearhead.spec.band import outside, shift
+from clearhead.spec import FIELDS, Attention, Axes
+from clearhead.spec.band import shift
 
 MOST_MASK = 2**28  # cells of a mask that is made as a table
-ROWS = 256  # of a mask that are compared at a time
 MOST_VERSIONS = 16  # of keys that change after a query has seen them
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedCall:
-    """One call: its matrix, and the positions of its queries and keys."""
-
-    matrix: AttentionMatrix
-    positions: Positions
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """The rows of a call that a joined matrix takes, and where they go.
-
-    Attributes:
-        call: the call.
-        rows: how many of its first rows.
-        row, key: where its query 0 and its key 0 are in the joined matrix.
-    """
-
-    call: PlacedCall
-    rows: int
-    row: int
-    key: int
 
 
 def last_run(calls: list[PlacedCall]) -> list[PlacedCall]:
@@ -87,19 +72,19 @@ def joined(calls: list[PlacedCall], *, versions: bool = False) -> PlacedCall:
         keys = keys[:, :, : last.queries.positions[-1] + 1 - first_key]
     size = keys.shape[2]
     attention = _shared(parts)
-    reach = _band(parts, size)
-    above, real = _band_and_padding(parts, size, rows) if reach is None else (0, None)
+    reach = band(parts, size)
+    above, real = band_and_padding(parts, size, rows) if reach is None else (0, None)
     if real is not None:
         attention = replace(attention, allow=real, band_low=None, band_high=above + attention.offset)
     elif reach is None:
         if rows * size > MOST_MASK:
             raise CaptureError(f"their masks together are a table of {rows} × {size}")
-        attention = replace(attention, allow=_table([_mask(part, size) for part in parts]))
+        attention = replace(attention, allow=table([mask_of(part, size) for part in parts]))
     else:
         low, high = shift(reach, -attention.offset)
         attention = replace(attention, band_low=low, band_high=high)
-    if any(_attention(part).bias is not None for part in parts):
-        attention = replace(attention, bias=_table([_bias(part, size) for part in parts]))
+    if any(attention_of(part).bias is not None for part in parts):
+        attention = replace(attention, bias=table([bias_of(part, size) for part in parts]))
     value = None
     if all(part.call.matrix._value is not None for part in parts):
         value = _keys(parts, "value")[:, :, :size]
@@ -125,7 +110,7 @@ def _continues(earlier: PlacedCall, later: PlacedCall) -> bool:
     )
 
 
-def _parts(calls: list[PlacedCall], first_key: int) -> list[_Part]:
+def _parts(calls: list[PlacedCall], first_key: int) -> list[Part]:
     """What each call gives: its queries up to where a later call begins again."""
     parts, row = [], 0
     starts = [call.positions.queries.positions[0] for call in calls]
@@ -133,19 +118,19 @@ def _parts(calls: list[PlacedCall], first_key: int) -> list[_Part]:
         until = min((start for start in starts[index + 1 :]), default=None)
         rows = call.matrix.shape[2] if until is None else min(call.matrix.shape[2], max(0, until - starts[index]))
         if rows:
-            parts.append(_Part(call, rows, row, call.positions.keys.positions[0] - first_key))
+            parts.append(Part(call, rows, row, call.positions.keys.positions[0] - first_key))
             row += rows
     return parts
 
 
-def _keys(parts: list[_Part], which: str) -> Tensor:
+def _keys(parts: list[Part], which: str) -> Tensor:
     """The keys (or values) of all calls, by position: each from the last call that had it.
 
     Raises:
         CaptureError: an earlier call read other keys at a position that its queries may attend to.
     """
 
-    def of(part: _Part) -> Tensor:
+    def of(part: Part) -> Tensor:
         matrix = part.call.matrix
         return matrix._logits.key if which == "key" or matrix._value is None else matrix._value
 
@@ -168,13 +153,13 @@ def _keys(parts: list[_Part], which: str) -> Tensor:
     return whole
 
 
-def _with_versions(parts: list[_Part], query: Tensor) -> tuple[Tensor, Tensor]:
+def _with_versions(parts: list[Part], query: Tensor) -> tuple[Tensor, Tensor]:
     """Queries and keys of all calls, with a block of head_dim for each version of the keys.
 
     Raises:
         CaptureError: there are more than MOST_VERSIONS.
     """
-    groups: list[list[_Part]] = []
+    groups: list[list[Part]] = []
     for part in reversed(parts):  # a version serves the calls that lead up to it
         if groups:
             try:
@@ -204,20 +189,20 @@ def _with_versions(parts: list[_Part], query: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(blocks, -1), torch.cat(padded, -1)
 
 
-def _shared(parts: list[_Part]) -> Attention:
+def _shared(parts: list[Part]) -> Attention:
     """What all calls have in common.
 
     Raises:
         CaptureError: they do not.
     """
-    first = _attention(parts[0])
+    first = attention_of(parts[0])
     per_head = [name for name, row in FIELDS.items() if row.axes is Axes.HEADS]
     for part in parts[1:]:
-        other = _attention(part)
+        other = attention_of(part)
         numbers_differ = (other.scale, other.softcap) != (first.scale, first.softcap)
         if numbers_differ or not all(_equal(getattr(other, name), getattr(first, name)) for name in per_head):
             raise CaptureError("scale, softcap, sinks or slopes differ from call to call")
-    offsets = {_attention(part).offset + part.key - part.row for part in parts}
+    offsets = {attention_of(part).offset + part.key - part.row for part in parts}
     if first.alibi is not None and len(offsets) > 1:
         raise CaptureError("distances are counted in another way from call to call")
     own = {name: getattr(first, name) for name in per_head}
@@ -225,83 +210,5 @@ def _shared(parts: list[_Part]) -> Attention:
     return Attention(first.scale, softcap=first.softcap, first_query=first_query, **own)
 
 
-def _attention(part: _Part) -> Attention:
-    return part.call.matrix._logits.attention
-
-
 def _equal(first: Tensor | None, second: Tensor | None) -> bool:
     return first is second or (first is not None and second is not None and torch.equal(first, second))
-
-
-def _band(parts: list[_Part], size: int) -> Band | None:
-    """The band that all masks together form; None where they do not form one."""
-    if any(_attention(part).allow is not None or _attention(part).rule is not None for part in parts):
-        return None
-    spans = [_spans(part, size) for part in parts]
-    low, high = (torch.cat([span[side] for span in spans]) for side in (0, 1))
-    place = torch.arange(len(low))
-    below, above = int(low[-1] - place[-1]), int(high[-1] - place[-1])
-    for reach in (EVERYWHERE, (None, above), (below, None), (below, above)):
-        first = torch.zeros_like(place) if reach[0] is None else (place + reach[0]).clamp(0)
-        last = torch.full_like(place, size - 1) if reach[1] is None else (place + reach[1]).clamp(max=size - 1)
-        if torch.equal(first, low) and torch.equal(last, high):
-            return reach
-    return None
-
-
-def _band_and_padding(parts: list[_Part], size: int, rows: int) -> tuple[int, Tensor | None]:
-    """(above, real): row i attends real keys, (B or 1, H or 1, 1, S), up to i + above; None where masks are more."""
-    above = size - rows
-    if above < 0 or any(_attention(part).rule is not None for part in parts):
-        return 0, None
-    last = parts[-1]
-    real = _mask_rows(last, range(last.rows - 1, last.rows), size)
-    place = torch.arange(size, device=real.device)
-    for part in parts:
-        for start in range(0, part.rows, ROWS):
-            few = range(start, min(start + ROWS, part.rows))
-            row = torch.arange(few.start, few.stop, device=real.device) + part.row
-            if not bool((_mask_rows(part, few, size) == (real & (place <= row[:, None] + above))).all()):
-                return 0, None
-    return above, real
-
-
-def _spans(part: _Part, size: int) -> tuple[Tensor, Tensor]:
-    """The first and last key of the joined matrix that each row of a call may attend to, by its band alone."""
-    low, high = _attention(part).reach
-    keys, place = part.call.matrix.shape[3], torch.arange(part.rows)
-    first = torch.zeros_like(place) if low is None else (place + low).clamp(0)
-    last = torch.full_like(place, keys - 1) if high is None else (place + high).clamp(max=keys - 1)
-    return first + part.key, (last + part.key).clamp(max=size - 1)
-
-
-def _mask(part: _Part, size: int) -> Tensor:
-    """(B or 1, H or 1, rows, size): where the queries of a call may attend, its keys moved to their places."""
-    return _mask_rows(part, range(part.rows), size)
-
-
-def _mask_rows(part: _Part, rows: range, size: int) -> Tensor:
-    """The same of some of its rows."""
-    logits = part.call.matrix._logits.part(slice(rows.start, rows.stop), slice(0, part.call.matrix.shape[3]))
-    allow = logits.allowed(range(len(rows)))
-    if allow is None:
-        allow = torch.ones(1, 1, len(rows), logits.shape[3], dtype=torch.bool, device=logits.query.device)
-    allow = allow.expand(*allow.shape[:2], len(rows), logits.shape[3])
-    reach = logits.attention.reach
-    if reach != EVERYWHERE:
-        place, keys = (torch.arange(size, device=allow.device) for size in allow.shape[2:])
-        allow = allow & ~outside(reach, place[:, None], keys)
-    return F.pad(allow, (part.key, size - part.key - logits.shape[3]))
-
-
-def _bias(part: _Part, size: int) -> Tensor:
-    logits = part.call.matrix._logits
-    bias = logits.query.new_zeros(1, 1, 1, 1) if logits.attention.bias is None else logits.attention.bias
-    bias = bias.expand(*bias.shape[:2], logits.shape[2], logits.shape[3])[:, :, : part.rows]
-    return F.pad(bias, (part.key, size - part.key - logits.shape[3]))
-
-
-def _table(parts: list[Tensor]) -> Tensor:
-    """The parts one below the other, where some serve all heads or entries of the batch and some do not."""
-    batch, heads = (max(part.shape[axis] for part in parts) for axis in (0, 1))
-    return torch.cat([part.expand(batch, heads, *part.shape[2:]) for part in parts], 2)

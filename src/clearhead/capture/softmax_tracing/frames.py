@@ -53,3 +53,9 @@ class Outcome:
     unseen: str
     mixed: bool
     unused: list[tuple[nn.Module, str]]
+
+
+def owner_of(softmax: Softmax) -> Frame:
+    """The innermost module in which the product, the softmax and the product with the values all are."""
+    frames = [softmax.frame] if softmax.product is None else [softmax.frame, softmax.product.frame]
+    return min(frames, key=lambda frame: frame.depth)

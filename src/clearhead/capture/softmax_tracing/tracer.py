@@ -19,23 +19,26 @@ from torch.utils.weak import WeakIdKeyDictionary
 from clearhead.capture.call import NO_NUMBERS, Call, holds_numbers
 from clearhead.capture.softmax_tracing import layouts, pointwise
 from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights, match_softmax
-from clearhead.capture.softmax_tracing.axis_roles import Hints, assign_roles, four_axes, split_merged
-from clearhead.capture.softmax_tracing.contraction import Axis, Contraction, contraction
+from clearhead.capture.softmax_tracing.axis_roles import Hints, four_axes
+from clearhead.capture.softmax_tracing.contraction import Contraction, contraction
 from clearhead.capture.softmax_tracing.fit_logits import LogitsFit
-from clearhead.capture.softmax_tracing.frames import Frame, Outcome
-from clearhead.capture.softmax_tracing.position_codes import PositionCodes, is_parameter
+from clearhead.capture.softmax_tracing.frames import Frame, Outcome, owner_of
+from clearhead.capture.softmax_tracing.position_codes import PositionCodes
 from clearhead.capture.softmax_tracing.reasons import changed_weights_reason, row_count_reason, unfinished_reason
 from clearhead.capture.softmax_tracing.traces import (
     Product,
     Softmax,
     Trace,
     derived,
+    is_layer,
     mixed_logits,
-    placed,
+    mixes_weights,
+    product_of,
+    summed_axes,
     tensors_in,
     writes,
 )
-from clearhead.capture.softmax_tracing.weighted_values import Described, WeightedValues
+from clearhead.capture.softmax_tracing.weighted_values import WeightedValues, described_product
 
 _SOFTMAXES = {torch.softmax, Tensor.softmax, F.softmax, torch.special.softmax}
 _EXPONENTIALS = {torch.exp, Tensor.exp, torch.exp_, Tensor.exp_}
@@ -85,7 +88,11 @@ class SoftmaxTracer:
         inside = frame.attention is not None and frame.attention is not frame
         around = self._frames[-1] if self._frames and (inside or next(module.children(), None) is None) else None
         for product in [p for p in self._products if p.frame is frame]:
-            self._pass_on(product, around)
+            if around is not None:
+                product.frame = around
+            else:
+                product.contraction = None
+                self._products.remove(product)
         unused = []
         for softmax in [s for s in self._softmaxes if s.frame is frame]:
             if softmax.done or around is None:
@@ -164,13 +171,6 @@ class SoftmaxTracer:
         if not attention.mixed:
             attention.mixed = any(t not in self._known and not isinstance(t, nn.Parameter) for t in tensors)
 
-    def _pass_on(self, product: Product, around: Frame | None) -> None:
-        if around is None:
-            product.contraction = None
-            self._products.remove(product)
-        else:
-            product.frame = around
-
     def _trace_of(self, tensor: Tensor) -> Trace | None:
         """The open products and softmaxes a tensor comes from."""
         trace = self._traces.get(tensor)
@@ -191,12 +191,12 @@ class SoftmaxTracer:
             steps = [step.strip("_") for other in traces if other.products for step in other.through]
             if frame.attention is not None and steps:
                 frame.attention.instead_of_softmax = steps[-1]
-            if product.summed and len(product.result) > 1 and (frame.attention is not None or not _is_layer(product)):
+            if product.summed and len(product.result) > 1 and (frame.attention is not None or not is_layer(product)):
                 self._add_waiting(frame, product, out)
             return
         side = weighted[0]
         trace = traces[side]
-        if len(weighted) == 1 and not self._mixes_weights(trace, product, side):
+        if len(weighted) == 1 and not mixes_weights(trace, product, side):
             self._trace_weighted_values(trace, product, side, out)
             return
         both = [item for other in traces for item in other.softmaxes]
@@ -212,31 +212,9 @@ class SoftmaxTracer:
             self._products.pop(0).contraction = None
         self._traces[out] = Trace([(made, made.layout)])
 
-    def _mixes_weights(self, trace: Trace, product: Contraction, side: int) -> bool:
-        """Whether a product sums weights over heads, not keys; the result is weights again (talking heads)."""
-        softmax, now = trace.softmaxes[0]
-        if now is None or len(trace.softmaxes) > 1:
-            return False
-        summed = _summed(product, side)
-        if softmax.weights.runs_along(now, summed) or softmax.weights.touches(now, summed):
-            return False
-        return not self._sums_queries(softmax, now, summed)
-
-    def _sums_queries(self, softmax: Softmax, now: layouts.Layout, summed: list[int]) -> bool:
-        """Whether an axis summed over is one of the queries, as in a transposed product."""
-        made = softmax.product
-        known = None if made is None else placed(made, softmax.logits_layout)
-        if known is None or len(summed) != 1:
-            return False
-        product, groups = known
-        strides = softmax.weights.layout.stride()
-        along = [group for group, s in zip(groups, strides, strict=True) if s == now.stride(summed[0])]
-        own = product.own(0) & product.own(1)
-        return any(group and not set(group) & own for group in along)
-
     def _trace_weighted_values(self, trace: Trace, product: Contraction, side: int, out: Tensor) -> None:
         """Compare weights that multiply values with their softmax, and make a Call of them."""
-        owners = [self._owner(softmax) for softmax, _ in trace.softmaxes]
+        owners = [owner_of(softmax) for softmax, _ in trace.softmaxes]
         owner = min(owners, key=lambda item: item.depth)
         name = type(owner.module).__name__
         softmax, now = trace.softmaxes[0]
@@ -251,7 +229,7 @@ class SoftmaxTracer:
             return
         if softmax.product is None or softmax.product.contraction is None:
             return  # its logits are not a product: reported when the module ends
-        summed = _summed(product, side)
+        summed = summed_axes(product, side)
         matched = match_softmax(softmax.weights, product.tensors[side], now, summed)
         if matched is None:
             softmax.done = True
@@ -259,7 +237,7 @@ class SoftmaxTracer:
             return
         key = (now.storage_offset(), now.shape, now.stride()) if now is not None else ()
         if self._describe_products and now is not None:
-            described = self._described(owner, softmax, softmax.weights.logits)
+            described = described_product(owner.hints, softmax, softmax.weights.logits)
             weighted = WeightedValues.of(out, product, side, softmax, now, described)
             if weighted is not None:
                 self._weighted = (owner.module, replace(weighted, again=key in softmax.covered))
@@ -272,14 +250,9 @@ class SoftmaxTracer:
             else:
                 owner.calls.append(call)
 
-    def _owner(self, softmax: Softmax) -> Frame:
-        """The innermost module in which the product, the softmax and the product with the values all are."""
-        frames = [softmax.frame] if softmax.product is None else [softmax.frame, softmax.product.frame]
-        return min(frames, key=lambda frame: frame.depth)
-
     def _call(self, owner: Frame, softmax: Softmax, logits: Tensor) -> Call | str:
         """The Call of a softmax that multiplied values, or why there is none."""
-        described = self._described(owner, softmax, logits)
+        described = described_product(owner.hints, softmax, logits)
         if isinstance(described, str):
             return described
         with torch.no_grad():
@@ -288,21 +261,6 @@ class SoftmaxTracer:
                 rows, keys = table.shape[2:]
                 return f"attends in blocks of {rows} queries and {keys} keys, which are not one matrix over its input"
             return self._fit.call(owner.module, table, query, key)
-
-    def _described(self, owner: Frame, softmax: Softmax, logits: Tensor) -> Described | str:
-        """The product behind a softmax and the roles of its axes, or why they are not known."""
-        made, axis = softmax.product, softmax.weights.axis
-        known = None if made is None else placed(made, softmax.logits_layout)
-        if known is None or axis is None:
-            if softmax.sources > 1:
-                return f"puts its logits together from {softmax.sources} products, each of queries and keys of its own"
-            return "moves its logits between the product and the softmax, so that they have no queries and keys"
-        product, groups = split_merged(*known)
-        along: tuple[Axis, ...] = groups[axis] or (product.result[max(axis - logits.dim(), -len(product.result))],)
-        axis_roles = assign_roles(product, along, owner.hints)
-        if isinstance(axis_roles, str):
-            return axis_roles
-        return Described(product, axis_roles, groups)
 
     def _trace_softmax(self, frame: Frame, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         given = dict(zip(("input", "dim"), args, strict=False)) | kwargs
@@ -318,7 +276,7 @@ class SoftmaxTracer:
         else:
             return
         trace = self._trace_of(logits)
-        made, now = self._product_of(logits, trace)
+        made, now = product_of(logits, trace, self._products)
         sources = len(trace.products) if trace is not None else 1
         if is_exponential and made is None:
             self._trace_other([(logits, trace)] if trace is not None else [], func, args, kwargs, out)
@@ -333,34 +291,9 @@ class SoftmaxTracer:
         self._softmaxes.append(softmax)
         self._traces[out] = Trace([], [(softmax, softmax.weights.layout)])
 
-    def _product_of(self, logits: Tensor, trace: Trace | None) -> tuple[Product | None, layouts.Layout | None]:
-        """The product that logits come from, and their layout in it; else the first waiting one that fits."""
-        known = trace.products if trace is not None else []
-        for product, now in known:
-            if now is not None and placed(product, now) is not None:
-                return product, now
-        waiting = [product for product, _ in known] or self._products
-        for product in waiting:
-            shape = product.layout.shape
-            if shape == logits.shape:
-                return product, product.layout
-            if shape[-2:] == logits.shape[-2:] and shape.numel() == logits.numel() and product.layout.is_contiguous():
-                return product, product.layout.view(logits.shape)
-        return (known[0][0], None) if known else (None, None)
-
     def _trace_other(
         self, given: list[tuple[Tensor, Trace]], func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
     ) -> None:
         """Trace the outputs of any other function of traced tensors."""
         for output, trace in derived(given, func, args, kwargs, out):
             self._traces[output] = trace
-
-
-def _is_layer(product: Contraction) -> bool:
-    """Whether an operand is a parameter: then the product is a layer, unless a module is called an attention."""
-    return any(map(is_parameter, product.tensors))
-
-
-def _summed(product: Contraction, side: int) -> list[int]:
-    """Which axes of an operand a product sums over."""
-    return [product.axes[side].index(axis) for axis in product.summed]

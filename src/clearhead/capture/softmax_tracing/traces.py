@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from clearhead.capture.softmax_tracing import layouts
 from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights
 from clearhead.capture.softmax_tracing.contraction import Axes, Axis, Contraction
-from clearhead.capture.softmax_tracing.position_codes import batch_and_heads
+from clearhead.capture.softmax_tracing.position_codes import batch_and_heads, is_parameter
 
 # Functions that move or copy numbers without changing them.
 _SAME = frozenset(
@@ -157,3 +157,54 @@ def _join(those: list[Any], more: list[Any]) -> None:
             those.append((origin, now))
         elif those[same][1] is None:
             those[same] = (origin, now)
+
+
+def product_of(
+    logits: Tensor, trace: Trace | None, waiting: list[Product]
+) -> tuple[Product | None, layouts.Layout | None]:
+    """The product that logits come from, and their layout in it; else the first waiting one that fits."""
+    known = trace.products if trace is not None else []
+    for product, now in known:
+        if now is not None and placed(product, now) is not None:
+            return product, now
+    for product in [product for product, _ in known] or waiting:
+        shape = product.layout.shape
+        if shape == logits.shape:
+            return product, product.layout
+        if shape[-2:] == logits.shape[-2:] and shape.numel() == logits.numel() and product.layout.is_contiguous():
+            return product, product.layout.view(logits.shape)
+    return (known[0][0], None) if known else (None, None)
+
+
+def mixes_weights(trace: Trace, product: Contraction, side: int) -> bool:
+    """Whether a product sums weights over heads, not keys; the result is weights again (talking heads)."""
+    softmax, now = trace.softmaxes[0]
+    if now is None or len(trace.softmaxes) > 1:
+        return False
+    summed = summed_axes(product, side)
+    if softmax.weights.runs_along(now, summed) or softmax.weights.touches(now, summed):
+        return False
+    return not _sums_queries(softmax, now, summed)
+
+
+def _sums_queries(softmax: Softmax, now: layouts.Layout, summed: list[int]) -> bool:
+    """Whether an axis summed over is one of the queries, as in a transposed product."""
+    made = softmax.product
+    known = None if made is None else placed(made, softmax.logits_layout)
+    if known is None or len(summed) != 1:
+        return False
+    product, groups = known
+    strides = softmax.weights.layout.stride()
+    along = [group for group, s in zip(groups, strides, strict=True) if s == now.stride(summed[0])]
+    own = product.own(0) & product.own(1)
+    return any(group and not set(group) & own for group in along)
+
+
+def summed_axes(product: Contraction, side: int) -> list[int]:
+    """Which axes of an operand a product sums over."""
+    return [product.axes[side].index(axis) for axis in product.summed]
+
+
+def is_layer(product: Contraction) -> bool:
+    """Whether an operand is a parameter: then the product is a layer, unless a module is called an attention."""
+    return any(map(is_parameter, product.tensors))

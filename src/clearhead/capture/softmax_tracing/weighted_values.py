@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from clearhead.capture.softmax_tracing import layouts
-from clearhead.capture.softmax_tracing.axis_roles import Roles, four_axes
+from clearhead.capture.softmax_tracing.axis_roles import Hints, Roles, assign_roles, four_axes, split_merged
 from clearhead.capture.softmax_tracing.contraction import Axes, Axis, Contraction
-from clearhead.capture.softmax_tracing.traces import Softmax
+from clearhead.capture.softmax_tracing.traces import Softmax, placed
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +127,19 @@ def _multiply(product: Contraction, operands: list[Tensor]) -> Tensor:
     left, right = ([names[axis] for axis in axes] for axes in product.axes)
     # A broadcast operand has size 1 there, which einsum's lists of axes allow.
     return torch.einsum(operands[0], left, operands[1], right, [names[axis] for axis in product.result])
+
+
+def described_product(hints: Hints, softmax: Softmax, logits: Tensor) -> Described | str:
+    """The product behind a softmax and the roles of its axes, or why they are not known."""
+    made, axis = softmax.product, softmax.weights.axis
+    known = None if made is None else placed(made, softmax.logits_layout)
+    if known is None or axis is None:
+        if softmax.sources > 1:
+            return f"puts its logits together from {softmax.sources} products, each of queries and keys of its own"
+        return "moves its logits between the product and the softmax, so that they have no queries and keys"
+    product, groups = split_merged(*known)
+    along: tuple[Axis, ...] = groups[axis] or (product.result[max(axis - logits.dim(), -len(product.result))],)
+    axis_roles = assign_roles(product, along, hints)
+    if isinstance(axis_roles, str):
+        return axis_roles
+    return Described(product, axis_roles, groups)

@@ -61,6 +61,7 @@ class ChallengeFront(BaseModel):
 
 
 WALK = "the figure that Walk shows, where the topic has no page walk.md"
+INTERVIEW = "a row of item ids for each subject of an interview, in the order in which it is asked"
 EXPERIMENTS = "what Experiment measures, the topic's own first"
 
 
@@ -89,6 +90,7 @@ class PackFront(BaseModel):
     summary: str = Field(min_length=1, max_length=300)
     version: str = Field(pattern=r"^\d+\.\d+(\.\d+)?$")
     preload: list[Literal["torch", "numpy"]] = Field(default_factory=list, description="imported before the programs")
+    interview: list[list[Id]] = Field(default_factory=list, description=INTERVIEW)
     topics: list[TopicFront] = Field(min_length=1)
     misconceptions: dict[Id, str] = Field(default_factory=dict, description="id -> what its holder believes")
 

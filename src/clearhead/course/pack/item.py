@@ -14,6 +14,7 @@ CLOCKS: Mapping[str, int] = {
     "card": 90, "choice": 90, "predict": 120, "debug": 120, "tune": 120, "order": 120, "match": 120, "worked": 240,
     "explain": 300, "code": 600,
 }  # fmt: skip
+GRADED_AT_ONCE = ("choice", "predict", "debug", "tune", "worked", "order", "match")  # what a test or an interview asks
 LONGEST_RUN = 30  # seconds that one program of a proof may take, however long the clock is
 # The five problems of a challenge, in the order they are put -> the kinds of item that may be there.
 SLOTS: Mapping[str, tuple[str, ...]] = {
@@ -186,6 +187,7 @@ class Pack:
     Attributes:
         misconceptions: id -> what somebody who holds it believes, in one sentence.
         items: id -> Item, in topic order and then by file name.
+        interview: ids of items, a row for each subject, in the order in which an interviewer asks.
     """
 
     id: str
@@ -197,6 +199,7 @@ class Pack:
     items: Mapping[str, Item]
     misconceptions: Mapping[str, str]
     preload: tuple[str, ...] = ()
+    interview: tuple[tuple[str, ...], ...] = ()
     hash: str = ""
 
     def topic(self, topic_id: str) -> Topic:

@@ -1,9 +1,9 @@
-"""Check references inside a pack: links to items, problems of challenges."""
+"""Check references inside a pack: links to items, problems of challenges, questions of an interview."""
 
 import re
 from collections.abc import Iterable, Mapping
 
-from clearhead.course.pack.item import SLOTS, Item, Topic
+from clearhead.course.pack.item import GRADED_AT_ONCE, SLOTS, Item, Topic
 from clearhead.errors import PackError
 
 _LINK = re.compile(r"\]\(/items/([^)#?\s]*)")
@@ -59,6 +59,23 @@ def check_needs(topics: Iterable[Topic], text: str) -> None:
             if need not in before:
                 raise _wrong(text, "id", topic.id, f"topic {topic.id!r} needs {need!r}, which is no topic before it")
         before.add(topic.id)
+
+
+def check_interview(rows: Iterable[Iterable[str]], items: Mapping[str, Item], line: int) -> None:
+    """Raise PackError for a question of the interview that the pack lacks, has twice, or cannot grade at once."""
+    seen: set[str] = set()
+    for name in (name for row in rows for name in row):
+        item = items.get(name)
+        if item is None:
+            why = f"`interview` names {name!r}, and the pack has no such item"
+        elif item.kind not in GRADED_AT_ONCE:
+            why = f"`interview` names {name!r}, a {item.kind} item; it takes {', '.join(GRADED_AT_ONCE)}"
+        elif name in seen:
+            why = f"`interview` names {name!r} twice; each question belongs to one subject"
+        else:
+            seen.add(name)
+            continue
+        raise PackError(why, file="pack.toml", line=line)
 
 
 def _wrong(text: str, key: str, value: str, message: str) -> PackError:

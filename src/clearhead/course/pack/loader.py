@@ -12,7 +12,7 @@ from clearhead import sandbox
 from clearhead.course.pack.blocks import Document, document, toml
 from clearhead.course.pack.front_matter import Front, PackFront, TopicFront, read_front
 from clearhead.course.pack.item import CLOCKS, MODES, SLOTS, Challenge, Item, Pack, Page, Topic
-from clearhead.course.pack.links import check_challenges, check_links, check_needs
+from clearhead.course.pack.links import check_challenges, check_interview, check_links, check_needs
 from clearhead.course.pack.page_programs import page_programs
 from clearhead.course.pack.prose import check_prose
 from clearhead.course.pack.rules import check_item
@@ -89,6 +89,7 @@ def load(path: str | Path) -> Pack:
     check_challenges(topics, items, text)
     check_needs(topics, text)
     check_links(topics, items)
+    check_interview(front.interview, items, lines.get("interview", 1))
     whole = hashlib.sha256(text.encode())
     for item in items.values():
         whole.update(item.hash.encode())
@@ -102,6 +103,7 @@ def load(path: str | Path) -> Pack:
         items=items,
         misconceptions=front.misconceptions,
         preload=tuple(front.preload),
+        interview=tuple(map(tuple, front.interview)),
         hash=whole.hexdigest(),
     )
 

@@ -3,7 +3,8 @@
 The reader can edit a `try`, and the program of a figure, and run it in place.
 
 A figure may have a slider: ```` ```python figure over=lead at=0,1,2,4 start=1 label="Lead of the first key" ````. Its
-program then runs once for each of these values, and the reader moves between the pictures.
+program then runs once for each of these values, and the reader moves between the pictures. `names="soft,sharp"` says in
+words what the values are.
 """
 
 import shlex
@@ -15,7 +16,7 @@ from clearhead.course.pack.item import Page
 from clearhead.errors import PackError
 
 MOST_FRAMES = 12  # pictures of one figure
-_KEYS = ("over", "at", "start", "label")
+_KEYS = ("over", "at", "start", "label", "names")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class PageProgram:
         edits: the reader can change it and run it again.
         over: the variable that the slider of a figure sets; "" if it has none.
         values: what `over` is set to, as the author wrote it, one picture each.
+        names: what the slider says at each value; () for the values themselves.
         start: which value is shown first, from 0. label: what the slider says.
     """
 
@@ -38,6 +40,7 @@ class PageProgram:
     varies: bool = False
     over: str = ""
     values: Sequence[str] = ()
+    names: Sequence[str] = ()
     start: int = 0
     label: str = ""
     edits: bool = False
@@ -79,6 +82,8 @@ def _figure(info: str, source: str, line: int, file: str) -> PageProgram:
         raise wrong(f"a figure has no {unknown[:40]!r}; it may have {', '.join(_KEYS)}")
     if ("over" in keys) != ("at" in keys):
         raise wrong("a figure with a slider has both over=NAME and at=VALUE,VALUE")
+    if "names" in keys and "over" not in keys:
+        raise wrong("names=… says what a slider shows; give it over=NAME and at=VALUE,VALUE too")
     if "over" not in keys:
         return PageProgram(source, line, draws=True, label=keys.get("label", ""), edits=True)
     over, values = keys["over"], keys["at"].split(",")
@@ -89,9 +94,12 @@ def _figure(info: str, source: str, line: int, file: str) -> PageProgram:
     start = keys.get("start", "0")
     if not start.isdigit() or int(start) >= len(values):
         raise wrong(f"start={start[:40]} is not the place of a value, 0 to {len(values) - 1}")
+    names = tuple(name.strip() for name in keys["names"].split(",")) if "names" in keys else ()
+    if names and (len(names) != len(values) or not all(names)):
+        raise wrong(f"names={keys['names'][:60]} needs one name for each of the {len(values)} values of at=")
     return PageProgram(
-        source, line, draws=True, over=over, values=tuple(values), start=int(start), label=keys.get("label", over),
-        edits=True,
+        source, line, draws=True, over=over, values=tuple(values), names=names, start=int(start),
+        label=keys.get("label", over), edits=True,
     )  # fmt: skip
 
 

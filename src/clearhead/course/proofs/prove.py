@@ -25,7 +25,7 @@ from clearhead.course.proofs.runner import SALTS, Runner
 from clearhead.course.proofs.wording import check_wording
 from clearhead.errors import ProofError, SandboxError
 
-ENGINE = "5"  # add one when the same item would be proved differently
+ENGINE = "6"  # add one when the same item would be proved differently
 SEEDS = 12  # at so many an item with variants must hold
 LARGEST = 1_000_000  # characters of what a proof computes, as JSON: it is kept on the disk and in memory
 JUDGED = 3  # as above, where each program costs two processes of its own

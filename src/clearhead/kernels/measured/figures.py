@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 
 from clearhead import __version__
-from clearhead.files import unwritable
+from clearhead.files import unwritable, user_folder
 from clearhead.kernels.measured.tasks import DTYPES, TASKS, Cost, Costs
 from clearhead.kernels.native.library import cpu_features, cpu_name
 
@@ -50,16 +49,7 @@ class _Damaged(ValueError):
 
 def file() -> Path:
     """Where the figures are kept: in the user's cache folder, or $XDG_CACHE_HOME."""
-    chosen = os.environ.get("XDG_CACHE_HOME")
-    if chosen:
-        folder = Path(chosen)
-    elif sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Caches"
-    elif sys.platform == "win32":
-        folder = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        folder = Path.home() / ".cache"
-    return folder / "clearhead" / "costs.json"
+    return user_folder("cache") / "costs.json"
 
 
 def machine() -> dict[str, Any]:

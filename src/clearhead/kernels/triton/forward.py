@@ -78,22 +78,12 @@ def forward(
         result = result * fade[:, None] + product(weights.to(v.dtype), v, PRECISION)
         top = new_top
 
-    own = top
-    if terms.sinks is not None:
-        top = tl.maximum(top, tl.load(terms.sinks + head))
-    finite = tl.where(top == float("-inf"), 0.0, top)
-    fade = tl.exp(own - finite)
-    whole = total * fade
-    if terms.sinks is not None:
-        whole += tl.exp(tl.load(terms.sinks + head) - finite)
-    divisor = tl.where(whole == 0, 1.0, whole)
-    store_rows(out, batch, head, rows, sizes.length, terms.value_width, result * (fade / divisor)[:, None], VALUE_WIDTH)
-    wide = lse.pointer.dtype.element_ty
-    log_total = tl.where(whole == 0, float("-inf"), finite.to(wide) + tl.log(divisor).to(wide))
-    tl.store(row_pointers(lse, batch, head, rows, rows * 0), log_total, mask=rows < sizes.length)
-
+    fade, divisor, ahead, logarithm = normalise(top, total, terms, head)
+    share = fade / divisor  # what a weight of exp(logit - top) is after the softmax
+    store_rows(out, batch, head, rows, sizes.length, terms.value_width, result * share[:, None], VALUE_WIDTH)
+    logarithm = logarithm.to(lse.pointer.dtype.element_ty) + tl.log(divisor).to(lse.pointer.dtype.element_ty)
+    tl.store(row_pointers(lse, batch, head, rows, rows * 0), logarithm, mask=rows < sizes.length)
     index = batch * sizes.heads + head
-    share = fade / divisor  # what a weight of exp(logit - own) is after the softmax
     if numbers.mass is not None:
         store_row(numbers.mass, index, sizes, rows, total * share)
     if numbers.maximum is not None:
@@ -101,5 +91,23 @@ def forward(
     if numbers.squares is not None:
         store_row(numbers.squares, index, sizes, rows, squares * share * share)
     if numbers.entropy is not None:
-        ahead = tl.log(divisor) + tl.where(total > 0, finite - own, 0.0)  # lse - own
-        store_row(numbers.entropy, index, sizes, rows, tl.where(total > 0, share * (total * ahead - shifted), 0.0))
+        entropy = share * (total * (tl.log(divisor) + ahead) - shifted)
+        store_row(numbers.entropy, index, sizes, rows, tl.where(total > 0, entropy, 0.0))
+
+
+@device
+def normalise(top, total, terms, head):
+    """How a row's sums become shares: (exp(top - base), the sum of exp(logit - base), base - top, base).
+
+    The base is the largest of the logits and the sink. In an empty row the sum is given as 1, and the base as -inf.
+    """
+    base = top
+    if terms.sinks is not None:
+        base = tl.maximum(top, tl.load(terms.sinks + head))
+    finite = tl.where(base == float("-inf"), 0.0, base)
+    fade = tl.exp(top - finite)
+    whole = total * fade
+    if terms.sinks is not None:
+        whole += tl.exp(tl.load(terms.sinks + head) - finite)
+    ahead = tl.where(total > 0, finite - top, 0.0)
+    return fade, tl.where(whole == 0, 1.0, whole), ahead, tl.where(whole == 0, float("-inf"), finite)

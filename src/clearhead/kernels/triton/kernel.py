@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from clearhead.kernels.capability import Capability
+from clearhead.kernels.portable import torch_cuda
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
 from clearhead.kernels.triton.blocks import MOST_BYTES
 
@@ -127,6 +128,14 @@ def _part(rows: range, wanted: Wanted) -> Part:
     from clearhead.kernels.triton.statistics import Part
 
     return Part(rows.start, rows.stop, wanted.offset, wanted.topk)
+
+
+def slower_than_torch(problem: Problem) -> str | None:
+    """Why these kernels are passed over for a problem they compute, in one line; None if they are not."""
+    if is_interpreted():
+        return "its interpreter is thousands of times slower"
+    fused = torch_cuda.backend(problem)
+    return None if fused is None else f"torch's {fused.name.lower().replace('_', ' ')} operator computes it"
 
 
 @cache

@@ -117,16 +117,6 @@ def row_statistics(
         if TOP > 0:
             best = merge_best(best, ranked(weights, columns[None, :], sizes.keys), TOP)
 
-    if questions.entropy is not None:
-        store_row(questions.entropy, index, sizes, rows, -logs_sum)
-    if questions.maximum is not None:
-        store_row(questions.maximum, index, sizes, rows, maximum)
-    if questions.squares is not None:
-        store_row(questions.squares, index, sizes, rows, squares)
-    if questions.mass is not None:
-        store_row(questions.mass, index, sizes, rows, mass)
-    if questions.distance is not None:
-        store_row(questions.distance, index, sizes, rows, distance)
     if questions.spread is not None:
         # Around a whole number near the mean, so that a row on one key has exactly none, however far that key is.
         divisor = tl.where(mass > 0, mass, 1.0)
@@ -135,21 +125,41 @@ def row_statistics(
         near_squared = tl.zeros([ROWS], tl.float32)
         for start in range(first, last, KEYS):
             columns = start + tl.arange(0, KEYS)
-            weights, _ = tile_weights(
-                query, key, lse, terms, sizes, batch, head, rows, columns, WIDTH, PRECISION
-            )  # fmt: skip
+            weights, _ = tile_weights(query, key, lse, terms, sizes, batch, head, rows, columns, WIDTH, PRECISION)
             away = tl.abs(rows[:, None] + part.offset - columns[None, :]).to(tl.float32) - centre[:, None]
             near += tl.sum(weights * away, 1)
             near_squared += tl.sum(weights * away * away, 1)
         variance = near_squared / divisor - (near / divisor) * (near / divisor)
         store_row(questions.spread, index, sizes, rows, tl.sqrt(tl.maximum(variance, 0.0)))
+    store_numbers(questions, index, sizes, rows, -logs_sum, maximum, squares, mass, distance)
     if TOP > 0:
-        places = tl.arange(0, TOP)
-        targets = (index.to(tl.int64) * sizes.length + rows)[:, None] * part.top + places[None, :]
-        inside = (rows < sizes.length)[:, None] & (places < part.top)[None, :]
-        listed = tl.maximum(best, 0)
-        tl.store(questions.best + targets, (listed >> 32).to(tl.int32).to(tl.float32, bitcast=True), mask=inside)
-        tl.store(questions.best_keys + targets, 0x7FFFFFFF - (listed & 0x7FFFFFFF), mask=inside)
+        store_best(questions, part, index, sizes, rows, best, TOP)
+
+
+@device
+def store_numbers(questions, index, sizes, rows, entropy, maximum, squares, mass, distance):
+    """Write the numbers that are wanted."""
+    if questions.entropy is not None:
+        store_row(questions.entropy, index, sizes, rows, entropy)
+    if questions.maximum is not None:
+        store_row(questions.maximum, index, sizes, rows, maximum)
+    if questions.squares is not None:
+        store_row(questions.squares, index, sizes, rows, squares)
+    if questions.mass is not None:
+        store_row(questions.mass, index, sizes, rows, mass)
+    if questions.distance is not None:
+        store_row(questions.distance, index, sizes, rows, distance)
+
+
+@device
+def store_best(questions, part, index, sizes, rows, best, TOP: tl.constexpr):
+    """Write the largest weights of each row, and their keys."""
+    places = tl.arange(0, TOP)
+    targets = (index.to(tl.int64) * sizes.length + rows)[:, None] * part.top + places[None, :]
+    inside = (rows < sizes.length)[:, None] & (places < part.top)[None, :]
+    listed = tl.maximum(best, 0)
+    tl.store(questions.best + targets, (listed >> 32).to(tl.int32).to(tl.float32, bitcast=True), mask=inside)
+    tl.store(questions.best_keys + targets, 0x7FFFFFFF - (listed & 0x7FFFFFFF), mask=inside)
 
 
 @triton.jit(do_not_specialize=["sizes", "part"])

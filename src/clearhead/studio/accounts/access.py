@@ -11,6 +11,7 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
+from clearhead.studio.accounts.request_rate import RequestRate
 from clearhead.studio.accounts.sessions import SECONDS, Sessions
 from clearhead.studio.text.translation import _
 from clearhead.studio.web import saved_forms
@@ -37,17 +38,22 @@ class TokenShown(Exception):
 
 
 def logged_in(request: Request) -> None:
-    """Dependency of every route of a shared studio: give the request the context of the learner who is logged in."""
+    """Check of every route of a shared studio: give the request the context of the learner who is logged in."""
     root: Context = request.app.state.context
     sessions: Sessions = request.app.state.sessions
-    account, chosen = sessions.account(request.cookies.get(SESSION, ""))
-    if account is None and not is_open(request):
-        raise LogInFirst
-    request.state.context = root.at(account.id, account.name, chosen) if account else root.at(GUEST)
+    session = sessions.find(request.cookies.get(SESSION, ""))
+    if session is None:
+        if not is_open(request):
+            raise LogInFirst
+        request.state.context = root.at(GUEST)
+        return
+    rate: RequestRate = request.app.state.request_rate
+    rate.spend(session.account.id)
+    request.state.context = root.at(session.account.id, session.account.name, session.settings, session.state)
 
 
-async def owner(request: Request) -> None:
-    """Dependency of every route of a studio for one person: other users of this machine do not know its token."""
+def owner(request: Request) -> None:
+    """Check of every route of a studio for one person: other users of this machine do not know its token."""
     if is_open(request) or _signer(request).is_signed(request.cookies.get(OWNER, "")):
         return
     given = request.query_params.get("token", "")

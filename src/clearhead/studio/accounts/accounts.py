@@ -9,11 +9,12 @@ import secrets
 import shlex
 import unicodedata
 from dataclasses import dataclass
+from threading import Lock
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from itsdangerous import BadSignature, URLSafeTimedSerializer
-from sqlalchemy import select, text, update
+from sqlalchemy import bindparam, select, text, update
 
 from clearhead.errors import OptionError
 from clearhead.studio.accounts import names
@@ -23,6 +24,8 @@ from clearhead.studio.learner.tables import learners
 DAY = 24 * 60 * 60
 INVITED = 7 * DAY  # seconds an invitation is good for
 SHORTEST, LONGEST = 10, 200  # characters of a password
+_NAMES = select(learners.c.id, learners.c.name).where(learners.c.id > bindparam("last")).order_by(learners.c.id)
+_BY_NUMBER = select(learners).where(learners.c.id == bindparam("id"))
 GONE = "removed "  # prefix of a removed learner's password: not a hash, so nothing matches it
 
 
@@ -53,11 +56,14 @@ class Accounts:
         # and 64 MiB, which a class that logs in at nine o'clock waits for.
         self._hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
         self._invitations = URLSafeTimedSerializer(secret, salt="invitation")
+        self._last = 0  # the number of the newest account that was read
+        self._lock = Lock()
+        self._by_key: dict[str, dict[int, str]] = {}  # key of a name -> numbers and names
         self._nobodys = self._hasher.hash(secrets.token_hex())
 
     def all(self) -> list[Account]:
         """Return every learner, including removed ones, in the order they were invited."""
-        with self._database.reading() as connection:
+        with self._database.autocommit() as connection:
             return [Account(*row) for row in connection.execute(select(learners).order_by(learners.c.id))]
 
     def add(self, name: str) -> str:
@@ -119,17 +125,23 @@ class Accounts:
             id, fingerprint = signer.loads(token, max_age=seconds)
         except (BadSignature, ValueError, TypeError):
             return None
-        with self._database.reading() as connection:
+        with self._database.autocommit() as connection:
             row = connection.execute(select(learners).where(learners.c.id == id)).one_or_none()
         account = Account(*row) if row else None
         return account if account and account.fingerprint == fingerprint else None
 
     def _known(self, name: str) -> Account | None:
         """Return the account with this name in this spelling, or else the only one with it in another spelling."""
-        every = self.all()
-        composed, same = _composed(name), [account for account in every if names.key(account.name) == names.key(name)]
-        exact = next((account for account in same if account.name == composed), None)
-        return exact or (same[0] if len(same) == 1 else None)
+        with self._lock, self._database.autocommit() as connection:
+            # Numbers only grow and names never change, so a log-in among a thousand accounts reads the new ones.
+            for id, new in connection.execute(_NAMES, {"last": self._last}):
+                self._last = id
+                self._by_key.setdefault(names.key(new), {})[id] = new
+            same, composed = self._by_key.get(names.key(name), {}), _composed(name)
+            exact = next((id for id, known in same.items() if known == composed), None)
+            number = exact or (next(iter(same)) if len(same) == 1 else 0)
+            row = connection.execute(_BY_NUMBER, {"id": number}).one_or_none()  # nobody has 0, and it takes as long
+        return Account(*row) if row else None
 
     def _named(self, name: str) -> Account:
         account = self._known(name)

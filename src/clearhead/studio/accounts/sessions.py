@@ -3,24 +3,38 @@
 import hashlib
 import secrets
 import time
+from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import and_, bindparam, delete, func, insert, select
+from sqlalchemy import and_, bindparam, delete, func, insert, or_, select
 
 from clearhead.studio.accounts.accounts import Account
 from clearhead.studio.learner.database import Database
-from clearhead.studio.learner.tables import kept, learners, sessions
+from clearhead.studio.learner.history import State
+from clearhead.studio.learner.store import START_AFTER
+from clearhead.studio.learner.tables import attempts, kept, learners, sessions
 from clearhead.studio.web.context import SETTING
 
 SECONDS: Final = 30 * 24 * 60 * 60  # how long a session lasts
 
 # Built once: every request runs it, and building a statement takes longer than running it.
+_NEWEST = select(func.max(attempts.c.number)).where(attempts.c.learner == learners.c.id).scalar_subquery()
+_SMALL = or_(func.substr(kept.c.key, 1, len(SETTING)) == SETTING, kept.c.key == START_AFTER)
 _WHOSE = (
-    select(learners, kept.c.key, kept.c.value)
+    select(learners, _NEWEST.label("newest"), kept.c.key, kept.c.value)
     .select_from(sessions.join(learners, sessions.c.learner == learners.c.id))
-    .outerjoin(kept, and_(kept.c.learner == learners.c.id, func.substr(kept.c.key, 1, len(SETTING)) == SETTING))
+    .outerjoin(kept, and_(kept.c.learner == learners.c.id, _SMALL))
     .where(sessions.c.key == bindparam("token"), sessions.c.since >= bindparam("since"))
 )
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session that was found: whose it is, their settings, and the state of their attempts."""
+
+    account: Account
+    settings: dict[str, str]
+    state: State
 
 
 class Sessions:
@@ -38,16 +52,18 @@ class Sessions:
             connection.execute(insert(sessions).values(row))
         return token
 
-    def account(self, token: str) -> tuple[Account | None, dict[str, str]]:
-        """Return whose session this is and their settings, in one statement; None and no settings if it has ended."""
+    def find(self, token: str) -> Session | None:
+        """Return the session of this token, in one statement; None if it has ended."""
         if not token:
-            return None, {}
-        with self._database.reading() as connection:
+            return None
+        with self._database.autocommit() as connection:
             rows = connection.execute(_WHOSE, {"token": _hash(token), "since": time.time() - SECONDS}).all()
-        account = Account(*rows[0][:-2]) if rows else None
+        account = Account(*rows[0][:3]) if rows else None
         if account is None or account.state != "active":
-            return None, {}
-        return account, {row.key.removeprefix(SETTING): row.value for row in rows if row.key is not None}
+            return None
+        small = {row.key: row.value for row in rows if row.key is not None}
+        state = State(newest=rows[0].newest or 0, set_aside=int(small.pop(START_AFTER, "0")))
+        return Session(account, {key.removeprefix(SETTING): value for key, value in small.items()}, state)
 
     def end(self, token: str) -> None:
         """Log out."""

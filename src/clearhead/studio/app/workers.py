@@ -9,9 +9,9 @@ import multiprocessing.connection
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from clearhead.studio.web.settings import Settings
@@ -32,15 +32,15 @@ def run(work: Work, settings: Settings, listener: socket.socket, count: int) -> 
         process.start()
         return process
 
-    with _terminated_as_interrupted():
+    with _stop_requests() as stop:
         running = [start(number) for number in range(count)]
         try:
-            while True:
-                multiprocessing.connection.wait([process.sentinel for process in running])
-                time.sleep(AGAIN)
-                running = [process if process.is_alive() else start(number) for number, process in enumerate(running)]
-        except KeyboardInterrupt:
-            pass
+            while stop not in multiprocessing.connection.wait([stop, *(process.sentinel for process in running)]):
+                if multiprocessing.connection.wait([stop], AGAIN):
+                    break
+                for number, process in enumerate(running):
+                    if not process.is_alive():
+                        running[number] = start(number)
         finally:
             _end(running)
 
@@ -69,10 +69,18 @@ def _end(running: list[BaseProcess]) -> None:
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """For the length of a block SIGTERM does what Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+def _stop_requests() -> Iterator[Connection]:
+    """A connection that becomes readable at Ctrl-C and SIGTERM.
+
+    Neither raises KeyboardInterrupt: in the middle of starting a worker that would leave one that nobody ends, and that
+    Python waits for at its exit.
+    """
+    stop, asked = multiprocessing.Pipe(duplex=False)
+    before = {number: signal.signal(number, lambda *_: asked.send(None)) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stop.close()
+        asked.close()

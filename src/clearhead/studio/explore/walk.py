@@ -20,14 +20,14 @@ from clearhead.studio.web.context import CurrentContext
 router = APIRouter()
 
 Matrix = list[list[float]]
-TOKENS, WIDTH = (mark("the"), mark("cat"), mark("sat")), 4
+TOKENS, WIDTH = (mark("animal"), mark("street"), mark("it")), 4  # of the sentence that runs through the course
 HEADS = (1, 2, 4)  # how many heads one can choose
 LARGEST = 1000.0  # a number past this is not taken, so that every step stays finite
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 
 START: Mapping[str, Matrix] = {
     "q": [[1, 0, 0, 1], [2, 0, 1, 0], [0, 1, 1, 1]],
-    "k": [[1, 0, 0, 1], [0, 1, 2, 0], [1, 1, 0, 1]],
+    "k": [[0, 1, 2, 0], [1, 0, 0, 1], [1, 1, 0, 1]],  # "it" looks most at "animal"
     "v": [[1, 0, 2, 0], [0, 2, 0, 1], [3, 1, 1, 0]],
     "o": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
 }

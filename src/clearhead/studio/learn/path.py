@@ -3,11 +3,11 @@
 A page counts as done once it was opened, a question once it was answered: a wrong answer comes back in the review.
 """
 
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from clearhead.course import Item, Pack, Topic
-from clearhead.course.pack.minutes import ITEM_MINUTES, page_minutes
+from clearhead.course.pack.minutes import WALK_MINUTES, item_minutes, page_minutes
 from clearhead.studio.questions.assessment import TEST
 from clearhead.studio.questions.question import ASKED
 from clearhead.studio.text.translation import mark
@@ -15,11 +15,10 @@ from clearhead.studio.web.context import Context
 
 LEG = 15  # minutes that a leg is to take
 FEWEST = 5  # questions that a placement test needs
-FIGURE_MINUTES = 2.0  # at a figure that is not an author's page
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
 MEASURED = WALKED | {"scaling", "cost", "softmax"}  # those that Experiment measures
-# The order of the kinds within a leg: what one predicts, then other questions, then cards, then one's own code.
-KINDS = ("predict", "choice", "match", "order", "tune", "debug", "worked", "explain", "card", "code")
+# The order of the kinds within a leg: what one predicts, then other questions, cards, a line to fix, one's own code.
+KINDS = ("predict", "choice", "match", "order", "tune", "worked", "explain", "card", "debug", "code")
 ORDER = ("read", "walk", "why", *KINDS)
 NAMES = {
     "read": mark("Read a page"),
@@ -27,6 +26,7 @@ NAMES = {
     "walk": mark("Touch a figure"),
     "predict": mark("Predict an output"),
     "card": mark("Recall a card"),
+    "debug": mark("Fix a line"),
     "code": mark("Build a piece"),
 }
 
@@ -60,6 +60,7 @@ class Way:
         leg: the leg that the next step is in, from 1; the last one where nothing is left.
         left: whole minutes to the end of this leg. place, steps: the next step's place in its leg, from 1.
         next: None where nothing is left.
+        waits: whether answers of this topic are still being computed, so that nothing is left only for now.
     """
 
     pack: Pack
@@ -70,6 +71,7 @@ class Way:
     steps: int
     left: int
     next: Step | None
+    waits: bool = False
 
     @property
     def begun(self) -> bool:
@@ -116,25 +118,37 @@ def steps_of(pack: Pack, topic: Topic) -> list[Step]:
         mode for mode in ("read", "walk", "why") if mode in topic.pages or (mode == "walk" and has_walk(pack, topic))
     ]
     items = sorted((item for item in pack.items_of(topic.id) if item.kind in ASKED), key=lambda item: item.difficulty)
-    reading = {mode: page_minutes(topic.pages[mode]) if mode in topic.pages else FIGURE_MINUTES for mode in pages}
-    total = sum(reading.values()) + sum(ITEM_MINUTES[item.kind] for item in items)
+    reading = {mode: page_minutes(topic.pages[mode]) if mode in topic.pages else WALK_MINUTES for mode in pages}
+    total = sum(reading.values()) + sum(map(item_minutes, items))
     legs = max(1, round(total / LEG))
     here = f"/topics/{pack.id}/{topic.id}"
     # The first two pages open the first leg; a third opens the second.
     steps = [Step(min(place // 2, legs - 1), mode, f"{here}/{mode}", reading[mode]) for place, mode in enumerate(pages)]
     load = [sum(step.minutes for step in steps if step.leg == leg) for leg in range(legs)]
-    for kind in sorted(KINDS, key=lambda kind: -ITEM_MINUTES[kind]):
-        same = [item for item in items if item.kind == kind]
-        for item, leg in zip(same, _spread(len(same), ITEM_MINUTES[kind], load), strict=True):
-            steps.append(Step(leg, kind, f"/items/{item.id}?mode=path", ITEM_MINUTES[kind], item))
+    kinds = {kind: [item for item in items if item.kind == kind] for kind in KINDS}
+    usual = {kind: sum(map(item_minutes, same)) / len(same) for kind, same in kinds.items() if same}
+    built: set[int] = set()  # the legs in which one builds; a line is fixed first where one does not
+    for kind in sorted(usual, key=lambda kind: -usual[kind]):  # the longest first, so that short ones even the legs out
+        first = [leg for leg in range(legs) if leg not in built] if kind == "debug" else []
+        spread = _spread(len(kinds[kind]), usual[kind], load, first)
+        if kind == "code":
+            built.update(spread)
+        for item, leg in zip(kinds[kind], spread, strict=True):
+            steps.append(Step(leg, kind, f"/items/{item.id}?mode=path", item_minutes(item), item))
     return sorted(steps, key=lambda step: (step.leg, ORDER.index(step.kind)))
 
 
-def _spread(count: int, minutes: float, load: list[float]) -> list[int]:
-    """Return the legs of so many items of one kind, ascending: as many in each, the rest where the load is least."""
-    legs = [leg for leg in range(len(load)) for _ in range(count // len(load))]
-    load[:] = [before + minutes * (count // len(load)) for before in load]
-    for _ in range(count % len(load)):
+def _spread(count: int, minutes: float, load: list[float], first: Sequence[int] = ()) -> list[int]:
+    """Return the legs of so many items of one kind, ascending, and add their minutes to the load.
+
+    As many go into each leg, and the rest where the load is least; before that, one into each leg of `first`.
+    """
+    legs = list(first[:count])
+    each = (count - len(legs)) // len(load)
+    legs += [leg for leg in range(len(load)) for _ in range(each)]
+    for leg in legs:
+        load[leg] += minutes
+    while len(legs) < count:
         least = load.index(min(load))
         legs.append(least)
         load[least] += minutes
@@ -170,6 +184,7 @@ def _way(context: Context, pack: Pack, topic: Topic, opened: Set[str], passed: S
     return Way(
         pack, topic, legs=legs, leg=leg + 1, place=inside.index(next_step) + 1 if next_step else len(inside),
         steps=len(inside), left=max(1, round(minutes)) if next_step else 0, next=next_step,
+        waits=bool(context.library.coming) and next_step is None and len(steps) < len(every),
     )  # fmt: skip
 
 

@@ -98,7 +98,25 @@ def mode_page(
 @linkable
 def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
     pack, topic = topic_at(context, pack_id, topic_id)
-    items = context.library.items_of(pack, topic)
+    items, progress = context.library.items_of(pack, topic), context.progress
+    descriptions = _descriptions(context, pack, topic, items)
+    concepts = [progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]
+    return render(
+        request,
+        "learn/topic.html",
+        pack=pack,
+        topic=topic,
+        groups=_grouped([(mode, address, *descriptions[mode]) for mode, address in tabs(context, pack, topic)]),
+        passed=context.store.kept(f"passed:{pack.id}/{topic.id}"),
+        concepts=concepts,
+        way=path.way(context, pack, topic),
+        skip=not topic.needs and path.can_be_skipped(context, pack, topic),
+        needs=[pack.topic(id) for id in topic.needs],
+    )
+
+
+def _descriptions(context: Context, pack: Pack, topic: Topic, items: list[Item]) -> dict[str, tuple[str, str]]:
+    """Return what each mode is, and how far the learner is in it."""
     progress, now = context.progress, context.now()
 
     def far(asked: list[Item]) -> str:
@@ -113,7 +131,7 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
     badge = f"badge:{pack.id}/{topic.id}"
     badges = [day for day in (context.store.kept(badge), *context.store.kept_under(f"{badge}/").values()) if day]
     passed = context.store.kept(f"passed:{pack.id}/{topic.id}")
-    descriptions = {
+    return {
         "read": (_("The idea, a formula, a program and its output."), _("about %(count)s min", count=_minutes(topic))),
         "sheet": (_("All of it on one page, for a quick look."), ""),
         "why": (_("The problem it solves, measured."), ""),
@@ -139,19 +157,6 @@ def topic(request: Request, context: CurrentContext, pack_id: str, topic_id: str
         ),
         "build": (_("Write it yourself; tests and known mistakes answer."), far(items_for("build", items))),
     }
-    concepts = [progress.concepts[name] for name in dict.fromkeys(c for item in items for c in item.concepts)]
-    return render(
-        request,
-        "learn/topic.html",
-        pack=pack,
-        topic=topic,
-        groups=_grouped([(mode, address, *descriptions[mode]) for mode, address in tabs(context, pack, topic)]),
-        passed=passed,
-        concepts=concepts,
-        way=path.way(context, pack, topic),
-        skip=not topic.needs and path.can_be_skipped(context, pack, topic),
-        needs=[pack.topic(id) for id in topic.needs],
-    )
 
 
 def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tuple[str, str, str, str]]]]:

@@ -68,8 +68,8 @@ class Database:
         return postgresql.insert(table) if self.is_postgresql else sqlite.insert(table)
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
-        """A connection to read with."""
+    def autocommit(self) -> Iterator[Connection]:
+        """A connection that commits each statement by itself: to read, or for a change that is one statement."""
         with self._explained(), self._reader.connect() as connection:
             yield connection
 

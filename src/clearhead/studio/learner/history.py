@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from datetime import date
 from statistics import median
 from threading import Lock
+from typing import NamedTuple
 
 from clearhead.course import Attempt, Item, Ledger, Progress
-from clearhead.studio.learner.store import Store
+from clearhead.studio.learner.store import START_AFTER, Store
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class History:
         return History(tuple(attempts), by_item, seconds, days)
 
 
+class State(NamedTuple):
+    """Which attempts a learner's store held at one moment: the number of the newest, and up to which none counts."""
+
+    newest: int
+    set_aside: int
+
+
 class Learner:
     """Keeps a learner's attempts in memory and reads only those added since; safe to call from any thread."""
 
@@ -61,12 +69,18 @@ class Learner:
         with self._lock:
             last = self._store.attempts(after=self._newest)
             self.set_aside = (last[-1][0] if last else self._newest) if number is None else number
-            self._store.keep("start-after", str(self.set_aside))
+            self._store.keep(START_AFTER, str(self.set_aside))
             self._start(self.set_aside)
 
-    def known(self) -> tuple[Progress, History]:
-        """Return schedule, mastery and history as of the newest attempt in the store, whichever process wrote it."""
+    def known(self, state: State | None = None) -> tuple[Progress, History]:
+        """Return schedule, mastery and history as of the newest attempt in the store, whichever process wrote it.
+
+        Args:
+            state: what the store held at the start of this request, so that it is not asked again for nothing.
+        """
         with self._lock:
+            if state and self._known and state.newest <= self._newest and state.set_aside == self.set_aside:
+                return self._known
             aside, added = self._store.news(after=self._newest)
             if aside != self.set_aside:  # another process of the same studio started over
                 self._start(aside)
@@ -80,7 +94,7 @@ class Learner:
             return self._known
 
     def _kept_aside(self) -> int:
-        return int(self._store.kept("start-after", "0"))
+        return int(self._store.kept(START_AFTER, "0"))
 
     def _start(self, after: int) -> None:
         self.set_aside = self._newest = after

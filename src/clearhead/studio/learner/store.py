@@ -5,8 +5,7 @@ id when its question is shown, so a form that is sent twice, or from two tabs, c
 """
 
 from datetime import UTC, datetime
-from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import and_, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -15,11 +14,12 @@ from clearhead.course import Attempt
 from clearhead.studio.learner.database import Database
 from clearhead.studio.learner.tables import LOCAL, attempts, kept
 
+START_AFTER: Final = "start-after"  # the key of the number up to which attempts do not count
 _FIELDS = frozenset(column.name for column in attempts.c) - {"number", "learner", "at"}  # as an Attempt names them
 # Built once: building a statement takes longer than running it. Each is about one learner.
 _MINE = attempts.c.learner == bindparam("learner")
 _AFTER = select(attempts).where(_MINE, attempts.c.number > bindparam("after")).order_by(attempts.c.number)
-_START = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == "start-after")
+_START = select(kept.c.value).where(kept.c.learner == bindparam("learner"), kept.c.key == START_AFTER)
 _BEGIN = select(_START.scalar_subquery().label("start")).subquery()  # a row, also where there are no new attempts
 _NEWS = (
     select(_BEGIN.c.start, attempts)
@@ -38,6 +38,30 @@ _KEPT_UNDER = (
     )
     .order_by(kept.c.key)
 )
+_VALUES: dict[str, Any] = {
+    column.name: bindparam(column.name, type_=column.type) for column in attempts.c if column.name != "number"
+}
+_ADD = sqlite.insert(attempts).values(_VALUES).on_conflict_do_nothing().returning(attempts.c.number)
+# One writer of a learner at a time, as SQLite has it: so numbers are in the order in which attempts can be read, and
+# `attempts(after=…)` never passes one over. The lock is taken before the row gets its number, and held until it is
+# on the disk.
+_QUEUED = select(func.pg_advisory_xact_lock(bindparam("learner"))).subquery("queued")
+_RECORD = (
+    postgresql.insert(attempts)
+    .from_select(list(_VALUES), select(*_VALUES.values()).select_from(_QUEUED))
+    .on_conflict_do_nothing()
+    .returning(attempts.c.number)
+    .add_cte(_DROP.cte("dropped"))
+)
+
+
+def _keep(insert: Any) -> Any:
+    """Return the statement that replaces a setting, in the dialect that this `insert` is of."""
+    setting = insert(kept).values({name: bindparam(name) for name in ("learner", "key", "value")})
+    return setting.on_conflict_do_update(index_elements=["learner", "key"], set_={"value": setting.excluded.value})
+
+
+_KEEP_SQLITE, _KEEP_POSTGRESQL = _keep(sqlite.insert), _keep(postgresql.insert)
 
 
 class Store:
@@ -50,7 +74,7 @@ class Store:
         self.database = database
         self.learner = learner
         self.writes = 0  # attempts recorded through this object
-        self._insert, self._keep = _inserts(database.is_postgresql)
+        self._keep = _KEEP_POSTGRESQL if database.is_postgresql else _KEEP_SQLITE
 
     def record(self, attempt: Attempt, *, drop: str = "") -> bool:
         """Add an attempt, on disk when this returns. False where it was already there, and then it is left as it is.
@@ -73,14 +97,15 @@ class Store:
             "hints": attempt.hints,
             "undoes": attempt.undoes,
         }
-        with self.database.writing() as connection:
-            if self.database.is_postgresql:
-                # One writer at a time, as SQLite has it: so numbers are in the order in which attempts can be read,
-                # and `attempts(after=…)` never passes one over.
-                connection.execute(select(func.pg_advisory_xact_lock(self.learner)))
-            new = connection.execute(self._insert, row).first() is not None
-            if drop:
-                connection.execute(_DROP, self._mine(key=_text(drop)))
+        if self.database.is_postgresql:
+            # A transaction of three statements is five round trips, which cost more than the statements.
+            with self.database.autocommit() as connection:
+                new = connection.execute(_RECORD, row | {"key": _text(drop)}).first() is not None
+        else:
+            with self.database.writing() as connection:
+                new = connection.execute(_ADD, row).first() is not None
+                if drop:
+                    connection.execute(_DROP, self._mine(key=_text(drop)))
         self.writes += 1
         return new
 
@@ -89,12 +114,12 @@ class Store:
 
         `after` skips those up to and including that number, so that a caller who keeps a list reads only new ones.
         """
-        with self.database.reading() as connection:
+        with self.database.autocommit() as connection:
             return [(row.number, _attempt(row)) for row in connection.execute(_AFTER, self._mine(after=after))]
 
     def news(self, after: int) -> tuple[int, list[tuple[int, Attempt]]]:
         """Return the number up to which attempts do not count, and `attempts(after)`; in one statement."""
-        with self.database.reading() as connection:
+        with self.database.autocommit() as connection:
             rows = connection.execute(_NEWS, self._mine(after=after)).all()
         return int(rows[0].start or 0), [(row.number, _attempt(row)) for row in rows if row.number is not None]
 
@@ -104,7 +129,7 @@ class Store:
 
     def attempt_now(self, attempt_id: str) -> tuple[Attempt | None, bool]:
         """Return the attempt with this id, or None; and whether a later attempt takes it back."""
-        with self.database.reading() as connection:
+        with self.database.autocommit() as connection:
             row = connection.execute(_BY_ID, self._mine(id=_text(attempt_id))).one_or_none()
         return (None, False) if row is None else (_attempt(row), bool(row.undone))
 
@@ -114,23 +139,23 @@ class Store:
 
     def keep(self, key: str, value: str) -> None:
         """Keep a setting or a note under this key, replacing what was kept there."""
-        with self.database.writing() as connection:
+        with self.database.autocommit() as connection:
             connection.execute(self._keep, self._mine(key=_text(key), value=_text(value)))
 
     def kept(self, key: str, default: str = "") -> str:
         """Return what was kept under this key."""
-        with self.database.reading() as connection:
+        with self.database.autocommit() as connection:
             value = connection.execute(_KEPT, self._mine(key=_text(key))).scalar_one_or_none()
         return default if value is None else str(value)
 
     def drop(self, key: str) -> None:
         """Forget what was kept under this key."""
-        with self.database.writing() as connection:
+        with self.database.autocommit() as connection:
             connection.execute(_DROP, self._mine(key=_text(key)))
 
     def kept_under(self, prefix: str) -> dict[str, str]:
         """Return every setting whose key begins with `prefix`, without the prefix."""
-        with self.database.reading() as connection:
+        with self.database.autocommit() as connection:
             rows = connection.execute(_KEPT_UNDER, self._mine(prefix=prefix, length=len(prefix)))
             return {row.key.removeprefix(prefix): row.value for row in rows}
 
@@ -140,18 +165,6 @@ class Store:
 
     def _mine(self, **values: object) -> dict[str, object]:
         return {"learner": self.learner, **values}
-
-
-@cache
-def _inserts(is_postgresql: bool) -> tuple[Any, Any]:
-    """Return the statements that add an attempt once and replace a setting, in the dialect of the database."""
-    insert: Any = postgresql.insert if is_postgresql else sqlite.insert
-    setting = insert(kept).values({name: bindparam(name) for name in ("learner", "key", "value")})
-    columns: dict[str, Any] = {column.name: bindparam(column.name) for column in attempts.c if column.name != "number"}
-    return (
-        insert(attempts).values(columns).on_conflict_do_nothing().returning(attempts.c.number),
-        setting.on_conflict_do_update(index_elements=["learner", "key"], set_={"value": setting.excluded.value}),
-    )
 
 
 def _attempt(row: Any) -> Attempt:

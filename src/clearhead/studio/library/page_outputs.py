@@ -1,8 +1,9 @@
 """A topic's page with the real output under each of its programs.
 
-The programs of a page share one namespace and run once, confined. What a `python run` printed is set below it. A
-`python try` becomes a block `live`, with what it printed, and a `python figure` a block `frames`, with its pictures:
-`text/live_program.py` and `text/page_figure.py` make elements of them. `rerun` runs one as the reader edited it.
+The programs of a page share one namespace and run once, confined. What a `python run` printed is set below it; a long
+program is folded. A `python try` becomes a block `live`, with what it printed, and a `python figure` a block `frames`,
+with its pictures: `text/live_program.py` and `text/page_figure.py` make elements of them. `rerun` runs one as the
+reader edited it.
 """
 
 import contextlib
@@ -10,7 +11,6 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +18,14 @@ from clearhead import sandbox
 from clearhead.course import Pack, Page
 from clearhead.course.pack.page_programs import PageProgram, page_programs
 from clearhead.course.proofs.pages import END, page_chunks
+from clearhead.course.proofs.prove import versions
 from clearhead.errors import SandboxError
 from clearhead.studio.text import formatting
 from clearhead.studio.text.translation import _
 
 FENCE: Final = re.compile(r"^```python (?:run|figure|try)\b[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 LIMITS: Final = sandbox.Limits(seconds=60)
+LONGEST_OPEN: Final = 20  # lines of a program that stands open in its page
 YOURS: Final = "your program"  # the file that an error of an edited program names
 
 
@@ -55,7 +57,8 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
         if program.draws:  # it did not finish: its pictures say nothing, the reason does
             printed = [text for text in printed if text.strip() and "<svg" not in text][:1] or [""]
         below = f"\n\n~~~output\n{printed[0].rstrip()}\n~~~" if printed[0].strip() else ""
-        return f"```python\n{block[1]}```{below}"
+        folded = " folded" if below and len(block[1].splitlines()) > LONGEST_OPEN else ""
+        return f"```python{folded}\n{block[1]}```{below}"
 
     return FENCE.sub(shown, page.text)
 
@@ -63,8 +66,8 @@ def with_outputs(page: Page, pack: Pack, cache: Path) -> str:
 def frames(program: PageProgram, pictures: list[str], place: int) -> str:
     """Return the JSON of the block that a figure becomes: all of its pictures, and the program that drew them."""
     block = {
-        "label": program.label, "values": list(program.values), "start": program.start, "frames": pictures,
-        "source": program.source, "place": place,
+        "label": program.label, "values": list(program.names or program.values), "start": program.start,
+        "frames": pictures, "source": program.source, "place": place,
     }  # fmt: skip
     return json.dumps(block)
 
@@ -150,10 +153,5 @@ def _run(programs: list[PageProgram], page: Page, pack: Pack) -> tuple[list[str]
 
 def _key(page: Page, pack: Pack) -> str:
     """Return a hash of everything that can change an output."""
-    parts = [page.text]
-    for name in ("clearhead", *pack.preload):
-        try:
-            parts.append(f"{name}={version(name)}")
-        except PackageNotFoundError:
-            parts.append(name)
+    parts = [page.text, *(f"{name}={version}" for name, version in versions(pack.preload).items())]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]

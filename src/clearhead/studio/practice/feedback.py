@@ -33,7 +33,7 @@ def feedback(
     since: int = 0,
     before: bool = False,
 ) -> HTMLResponse:
-    kept, undone = context.store.attempt_now(attempt_id)
+    kept, undone = context.attempt_now(attempt_id)
     question = kept and answered(context, kept)
     if not (kept and question):
         raise HTTPException(404, _("There is no such answer, or its question has left the course."))

@@ -26,6 +26,7 @@ from clearhead.studio.web.work_queues import queued
 
 router = APIRouter()
 SPACED = timedelta(minutes=3)  # a card that was missed comes again, and not at once: Recall ends
+RUN = ("code", "order")  # forms whose answers are graded by running them
 Signed = Annotated[str, Query(alias="ticket")]  # a draft, as the address or the form of its question carries it
 
 
@@ -164,23 +165,35 @@ def take(request: Request, context: CurrentContext, form: Annotated[FormData, De
     """Grade a form and store the attempt; a form that is sent again shows the stored attempt."""
     draft = context.drafts.read(str(form.get("ticket", "")))
     question = asked(context, draft)
-    kept = context.store.attempt(draft.id)
-    if kept is None:
-        try:
-            response = responses.read(question, form)
-        except responses.Incomplete as problem:
-            return put_form_again(context, draft, SavedForm(filled(form), lacking=str(problem)))
-        verdict = context.verdict(question, response)
-        if verdict.suggested and question.form == "explain":
-            return put_form_again(context, draft, SavedForm(filled(form), compare=True))
-        kept = question.attempt(response, verdict, context.now(), confidence=confidence.chance_of(form.get("sure")))
-        context.store.record(kept, drop=saved_forms.form_key(draft))
-        if question.form == "code":
-            context.store.drop(unsent(draft.item))
-        mistakes.remember(context, kept, verdict)
-        context.prepare_next(question.item)
-        return _after(context, draft, kept)
-    return _after(context, draft, kept, before=True)
+    if question.form in RUN and (again := _answered_before(context, draft)):
+        return again
+    try:
+        response = responses.read(question, form)
+    except responses.Incomplete as problem:
+        again = _answered_before(context, draft)
+        return again or put_form_again(context, draft, SavedForm(filled(form), lacking=str(problem)))
+    verdict = context.verdict(question, response)
+    if verdict.suggested and question.form == "explain":
+        again = _answered_before(context, draft)
+        return again or put_form_again(context, draft, SavedForm(filled(form), compare=True))
+    attempt = question.attempt(response, verdict, context.now(), confidence=confidence.chance_of(form.get("sure")))
+    if not context.store.record(attempt, drop=saved_forms.form_key(draft)):
+        return _answered_before(context, draft) or _after(context, draft, attempt)
+    if question.form == "code":
+        context.store.drop(unsent(draft.item))
+    mistakes.remember(context, attempt, verdict)
+    context.prepare_next(question.item)
+    return _after(context, draft, attempt)
+
+
+def _answered_before(context: Context, draft: Draft) -> Response | None:
+    """Return where an earlier answer of this draft leads; None if this is the first one.
+
+    Most forms are sent once, so only questions whose answers are run ask before they are graded; the others learn it
+    from the store, which records an attempt once.
+    """
+    before = context.store.attempt(draft.id)
+    return None if before is None else _after(context, draft, before, before=True)
 
 
 @router.get("/question")
@@ -189,9 +202,8 @@ def put_again(request: Request, context: CurrentContext, draft: Signed) -> Respo
     """Show the question of this draft as it was last sent: filled in, with what it lacked and the hints so far."""
     put = context.drafts.read(draft)
     question = asked(context, put)
-    kept = context.store.attempt(put.id)
-    if kept is not None:
-        return _after(context, put, kept, before=True)
+    if again := _answered_before(context, put):
+        return again
     form = saved_forms.saved_form(context, put)
     if form.compare:
         verdict = context.verdict(question, form.fields["text"][0].strip())

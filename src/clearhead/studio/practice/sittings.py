@@ -11,10 +11,10 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.course import Attempt, Item
-from clearhead.course.pack.minutes import ITEM_MINUTES
+from clearhead.course.pack.minutes import item_minutes
 from clearhead.studio.learn import home, path, topic
 from clearhead.studio.practice.asking import SITTINGS, ask, new_draft
-from clearhead.studio.questions.telling import most_telling
+from clearhead.studio.questions.telling import of_an_interview
 from clearhead.studio.text.translation import _
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
@@ -30,9 +30,18 @@ def interview(request: Request, context: CurrentContext) -> HTMLResponse:
     if not chosen:
         raise topic.nothing(context, _("There is no question here yet."))
     topics = {item.topic: (context.library.pack_of(item.id), context.library.topic_of(item)) for item in chosen}
-    sheets = [(pack, this) for pack, this in context.library.topics() if (pack, this) in topics.values()]
+    sheets = [
+        (this, text)
+        for pack, this in context.library.topics()
+        if (pack, this) in topics.values() and (text := context.library.page(pack, this, "recall"))
+    ]
     return render(
-        request, "practice/interview.html", count=len(chosen), sheets=sheets, going=_going(context, "interview")
+        request,
+        "practice/interview.html",
+        count=len(chosen),
+        minutes=round(sum(map(item_minutes, chosen))),
+        sheets=sheets,
+        going=_going(context, "interview"),
     )
 
 
@@ -91,7 +100,7 @@ def _going(context: Context, kind: str) -> bool:
 
 def _telling(context: Context) -> list[Item]:
     library = context.library
-    return most_telling(library.items.values(), library.proved, context.progress)
+    return of_an_interview(library.packs, library.proved, context.progress)
 
 
 def _five_minutes(context: Context) -> list[Item]:
@@ -102,7 +111,7 @@ def _five_minutes(context: Context) -> list[Item]:
     chosen: dict[str, Item] = {}
     left = float(MINUTES)
     for item in [*home.today(context).again, *fresh]:
-        minutes = context.history.seconds.get(item.id, 60 * ITEM_MINUTES[item.kind]) / 60
+        minutes = context.history.seconds.get(item.id, 60 * item_minutes(item)) / 60
         if item.id in context.library.items and item.id not in chosen and minutes <= left:
             chosen[item.id] = item
             left -= minutes

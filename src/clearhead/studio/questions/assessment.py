@@ -8,13 +8,15 @@ import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median_low
 
 from clearhead.course import Attempt, Challenge, Item
+from clearhead.course.pack.item import GRADED_AT_ONCE
 from clearhead.studio.text.translation import mark
 
-TEST = ("choice", "predict", "debug", "tune", "worked", "order", "match")  # kinds a test asks: graded at once
+TEST = GRADED_AT_ONCE  # kinds a test asks
 LENGTH = 10
-EASIEST, HARDEST, MIDDLE = 1, 5, 3
+EASIEST, HARDEST = 1, 5
 
 # The five problems of a challenge: name, the kinds that fit it where the author chose none, seconds on its clock.
 SLOTS: Mapping[str, tuple[str, tuple[str, ...], int]] = {
@@ -51,7 +53,8 @@ def answers_so_far(assessment_id: str, look: Look) -> list[Attempt]:
 
 
 def next_item(items: Sequence[Item], answers: Sequence[Attempt], assessment_id: str) -> Item | None:
-    """Return the next item of a test: harder after a right answer, easier after a wrong one, new concepts first.
+    """Return the next item of a test: one of middling difficulty first, then harder after a right answer and easier
+    after a wrong one; new concepts first.
 
     The same answers give the same item, so a page can be reloaded. None when the test is over.
     """
@@ -59,7 +62,7 @@ def next_item(items: Sequence[Item], answers: Sequence[Attempt], assessment_id: 
     left = [item for item in items if item.kind in TEST and item.id not in seen]
     if not left or len(answers) >= LENGTH:
         return None
-    level = MIDDLE
+    level = median_low(item.difficulty for item in items if item.kind in TEST)
     for answer in answers:
         level = min(HARDEST, level + 1) if answer.correct else max(EASIEST, level - 1)
     asked = {concept for item in items if item.id in seen for concept in item.concepts}

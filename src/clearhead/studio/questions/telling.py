@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from clearhead.course import Item, Progress, Proved
+from clearhead.course import Item, Pack, Progress, Proved
 from clearhead.course.progress.elo import expected
 from clearhead.studio.questions.assessment import TEST
 
@@ -18,6 +18,26 @@ def discrimination(item: Item, proved: Proved, progress: Progress) -> float:
     p = expected(progress.ability, progress.items[item.id].elo)
     named = {option.misconception for option in proved.options if option.misconception}
     return 4 * p * (1 - p) * (1 + len(named) / 4)
+
+
+def of_an_interview(
+    packs: Iterable[Pack], proved: Mapping[str, Proved], progress: Progress, count: int = 12
+) -> list[Item]:
+    """Return the most telling question of each subject that a pack's `interview` names, in its order.
+
+    Where no pack names subjects, return the most telling questions of all.
+    """
+    packs = list(packs)
+    subjects = [[pack.items[name] for name in names if name in proved] for pack in packs for names in pack.interview]
+    if not any(subjects):
+        items = [item for pack in packs for item in pack.items.values() if item.id in proved]
+        return most_telling(items, proved, progress, count)
+    best = [
+        max(subject, key=lambda item: discrimination(item, proved[item.id], progress))
+        for subject in subjects
+        if subject
+    ]
+    return best[:count]
 
 
 def most_telling(

@@ -18,7 +18,7 @@ function start(figure) {
   const { text, token, change, to } = figure.dataset;
   const [asks, sentence, says, otherwise] = ["asks", "sentence", "says", "otherwise"].map((name) => figure.querySelector(`.${name}`));
   const [changes, again] = figure.querySelectorAll(".guess-row button");
-  const question = asks.innerHTML;
+  const question = asks.innerHTML, names = figure.querySelector("figcaption");
   let asked = text, before = null;
 
   const replies = new Map(); // address -> the reply, or a promise of it
@@ -57,11 +57,12 @@ function start(figure) {
       const { weights, at } = await look(figure.dataset.layer, figure.dataset.head);
       const best = top(weights, at), word = words[best];
       write(words, weights);
+      names.hidden = false; // which head it was, told once it has answered
       const values = { word, weight: written(weights[best]), token, yours, other: written(weights[place]) };
       const agreed = best === place;
       const lines = [agreed
-        ? _("This head of a trained model says so too: from “%(token)s” it puts %(weight)s of its attention on “%(word)s”.", values)
-        : _("You said “%(yours)s”. This head of a trained model puts %(weight)s of the attention of “%(token)s” on “%(word)s”, and %(other)s on yours.", values)];
+        ? _("A trained model says so too. One small part of it, a head, puts %(weight)s of the attention of “%(token)s” on “%(word)s”.", values)
+        : _("You said “%(yours)s”. One small part of a trained model, a head, puts %(weight)s of the attention of “%(token)s” on “%(word)s”, and %(other)s on yours.", values)];
       if (asked === text) before = { word, weight: weights[best] };
       else lines.push(...await compared(word, weights[best]));
       says.replaceChildren(...lines.map(line));
@@ -99,13 +100,13 @@ function start(figure) {
     asked = of;
     asks.innerHTML = html;
     says.replaceChildren();
-    changes.hidden = again.hidden = otherwise.hidden = true;
+    changes.hidden = again.hidden = otherwise.hidden = names.hidden = true;
     write(of.split(/\s+/));
   }
 
   changes.addEventListener("click", () => {
     put(text.split(/\s+/).map((word) => (word === change ? to : word)).join(" "), question);
-    says.replaceChildren(line(_("Now it says “%(word)s”. What will the head look at? Click a word.", { word: to })));
+    says.replaceChildren(line(_("Now it says “%(word)s”. What will the head look at? Pick a word.", { word: to })));
     sentence.querySelector("button")?.focus({ preventScroll: true });
   });
   again.addEventListener("click", () => put(text, question));

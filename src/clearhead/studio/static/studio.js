@@ -210,6 +210,7 @@ if (typeof document !== "undefined") {
   document.addEventListener("submit", help);
   document.addEventListener("submit", underway);
   addEventListener("pageshow", returned);
+  addEventListener("beforeprint", () => document.querySelectorAll("details:is(.folded, .at-a-glance)").forEach((program) => { program.open = true; }));
   const here = document.querySelector(".tabs [aria-current]"); // on a phone the row is wider than the window
   if (here) here.closest("ul").scrollLeft = here.offsetLeft - here.closest("ul").offsetLeft - 40;
   addCopyButtons();

@@ -75,7 +75,7 @@ def figure(source: str, inline: Any) -> Markup | None:
         block = GuessedHead.model_validate(tomllib.loads(source))
     except (tomllib.TOMLDecodeError, ValidationError):
         return None
-    asks = _("What does “%(token)s” mean here? Click a word.", token=block.token)
+    asks = _("What does “%(token)s” mean here? Pick a word.", token=block.token)
     lens = "/lens?" + urlencode({"text": block.text, "layer": block.layer, "head": block.head})
     words = Markup(" ").join(
         Markup('<b class="word q">{}</b>').format(word)

@@ -77,7 +77,14 @@ def _fence(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
     shown = live_program.program(tokens[index].content) if words[:1] == ["live"] else shown
     if shown:
         return str(shown)
-    return str(code(tokens[index].content, words[0] if words else "text"))
+    program = code(tokens[index].content, words[0] if words else "text")
+    return str(_folded(program, tokens[index].content) if words[1:] == ["folded"] else program)
+
+
+def _folded(program: Markup, source: str) -> Markup:
+    """A long program behind a line that opens it, so that what it shows is near what was said before."""
+    says = translation.many("The program: %(count)s line", "The program: %(count)s lines", len(source.splitlines()))
+    return Markup('<details class="folded"><summary>{}</summary>{}</details>\n').format(says, program)
 
 
 def _table(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:

@@ -14,11 +14,11 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from clearhead.course import Item, Progress, Proved, Verdict
+from clearhead.course import Attempt, Item, Progress, Proved, Verdict
 from clearhead.course.grading.recorded import Recorded, recorded
 from clearhead.errors import StoreError
 from clearhead.messages import message
-from clearhead.studio.learner.history import History, Learner
+from clearhead.studio.learner.history import History, Learner, State
 from clearhead.studio.learner.store import Store
 from clearhead.studio.library.library import Library
 from clearhead.studio.library.variants import Variants
@@ -68,6 +68,7 @@ class Context:
     _remembers: bool = field(default=False, init=False)
     _settings: dict[str, str] | None = field(default=None, init=False)
     _seen: tuple[int, tuple[Progress, History]] | None = field(default=None, init=False)
+    _at_start: tuple[int, State] | None = field(default=None, init=False)  # writes through the store, and its state
     _verdicts: OrderedDict[str, Verdict] = field(default_factory=OrderedDict, init=False)
     _recorded: OrderedDict[str, Recorded] = field(default_factory=OrderedDict, init=False)
 
@@ -122,15 +123,24 @@ class Context:
         """What was answered, as of the newest attempt."""
         return self._known()[1]
 
-    def at(self, learner: int, name: str = "", chosen: dict[str, str] | None = None) -> "Context":
+    def attempt_now(self, attempt_id: str) -> tuple[Attempt | None, bool]:
+        """Return the attempt with this id, or None; and whether a later attempt takes it back."""
+        newest = next((attempt for attempt in reversed(self.history.attempts) if attempt.id == attempt_id), None)
+        return (newest, False) if newest else self.store.attempt_now(attempt_id)  # the history has only what counts
+
+    def at(
+        self, learner: int, name: str = "", chosen: dict[str, str] | None = None, state: State | None = None
+    ) -> "Context":
         """Return the context of one learner of a shared studio, for one request.
 
         Args:
             chosen: the learner's settings; a guest has none.
+            state: of the learner's attempts; None reads it when it is needed.
         """
         mine = self.for_request()
         mine.who, mine._settings = name, chosen if learner != GUEST else {}
         mine.store, mine.learner = self._kept_of(learner)
+        mine._at_start = state and (mine.store.writes, state)
         return mine
 
     def _kept_of(self, learner: int) -> tuple[Store, Learner]:
@@ -160,7 +170,9 @@ class Context:
 
     def _known(self) -> tuple[Progress, History]:
         if not self._remembers or self._seen is None or self._seen[0] != self.store.writes:
-            self._seen = (self.store.writes, self.learner.known())
+            writes = self.store.writes
+            state = self._at_start[1] if self._at_start and self._at_start[0] == writes else None
+            self._seen = (writes, self.learner.known(state))
         return self._seen[1]
 
     def verdict(self, question: Question, response: object) -> Verdict:

@@ -17,8 +17,8 @@ class CrossSite(Exception):
     """A page on another site requests what only the studio's own pages may request."""
 
 
-async def check_origin(request: Request) -> None:
-    """Dependency of every route: refuse a GET that another site makes, except a link to a linkable page.
+def check_origin(request: Request) -> None:
+    """Check of every route: refuse a GET that another site makes, except a link to a linkable page.
 
     Raises:
         CrossSite: another site made the request, and it is not a plain link to a page marked `@linkable`.

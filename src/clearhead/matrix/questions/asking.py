@@ -1,0 +1,67 @@
+"""What every question needs of a matrix: its logits, its lse, its values, and one sweep of the kernels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from clearhead.errors import OptionError, ShapeError
+from clearhead.kernels import Statistics, Wanted
+from clearhead.matrix.logits import Logits
+from clearhead.matrix.questions import sweep
+from clearhead.spec import divide_heads, repeat_heads
+
+
+class Asked:
+    """The parts of a matrix that its questions are answered from. AttentionMatrix sets them."""
+
+    _logits: Logits
+    _value: Tensor | None
+    _lse: Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, L, S)."""
+        return self._logits.shape
+
+    @property
+    def lse(self) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def _wide(self) -> Logits:
+        return self._logits.wide()
+
+    @property
+    def _wide_lse(self) -> Tensor:
+        return self.lse.to(self._wide.query.dtype)
+
+    def _values(self, value: Tensor | None) -> Tensor:
+        """(B, H, S, D_v): the values given, or those known, one a query head."""
+        value = self._value if value is None else value
+        batch, heads, _, keys = self.shape
+        if value is None:
+            raise OptionError(
+                "this matrix knows no values. Give value=, make it with value=, or record it with "
+                "observe(model, values=True)."
+            )
+        if (
+            value.dim() != 4
+            or value.shape[0] != batch
+            or value.shape[2] != keys
+            or divide_heads(heads, value.shape[1]) < 0
+        ):
+            raise ShapeError(
+                f"value has shape {tuple(value.shape)}, expected (B, H_kv, S, D_v) with B={batch}, S={keys} and H_kv "
+                f"dividing {heads}."
+            )
+        return repeat_heads(value, heads)
+
+    def _sweep(self, wanted: Wanted) -> Statistics | None:
+        if self._lse is None and (both := sweep.first(self._logits, wanted)) is not None:
+            self._lse, answer = both
+            return answer
+        return sweep.ask(self._logits, self._known_lse, wanted)
+
+    def _known_lse(self, progress: sweep.Progress | None = None) -> Tensor:
+        """The lse, computed at the first call and kept; `progress` is called meanwhile."""
+        raise NotImplementedError

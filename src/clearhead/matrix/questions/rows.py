@@ -1,0 +1,155 @@
+"""Questions about each row: entropy, largest weights, distances, and what some keys are given together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from clearhead.arguments import checked
+from clearhead.errors import OptionError, PlaceError, ShapeError
+from clearhead.kernels import Wanted
+from clearhead.matrix import products
+from clearhead.matrix.questions import compare, statistics, sweep
+from clearhead.matrix.questions.asking import Asked
+
+if TYPE_CHECKING:
+    from clearhead.matrix.matrix import AttentionMatrix
+
+
+class RowQuestions(Asked):
+    """One number for each query, (B, H, L), in float32 or wider."""
+
+    def entropy(self) -> Tensor:
+        """The entropy of each row, (B, H, L), in nats: 0 for one key, log S for all keys alike; 0 in an empty row.
+
+        Cost: one forward pass; with a bias or softcap, one pass of blocks.
+        """
+        answer = self._sweep(Wanted(entropy=True))
+        return statistics.entropy(self._wide, self._wide_lse) if answer is None else answer.entropy
+
+    def maximum(self) -> Tensor:
+        """The largest weight of each row, (B, H, L); 0 in an empty row."""
+        answer = self._sweep(Wanted(maximum=True))
+        return statistics.maximum(self._wide, self._wide_lse) if answer is None else answer.maximum
+
+    def effective_keys(self) -> Tensor:
+        """How many keys each row attends to in effect, (B, H, L): 1/Σⱼa²; 1 for one key, S for all alike; 0 if empty.
+
+        With weights w that sum to m < 1 (sinks), m²/Σw²: of what the keys get, spread over how many.
+
+        Source: the inverse Simpson index (Hill 1973, order 2).
+        """
+        answer = self._sweep(Wanted(squares=True, mass=True))
+        if answer is not None:
+            return effective(answer.mass, answer.squares)
+        mass = products.forward(self._wide, self._wide.key[..., :1] * 0, self._wide_lse)[2]
+        return effective(mass, statistics.squared(self._wide, self._wide_lse))
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest weights of each row.
+
+        Args:
+            k: 1..S.
+
+        Returns:
+            (values, indices), each (B, H, L, k), largest first; indices are int64 keys. Where fewer than k keys may be
+            attended, the rest are weight 0.
+
+        Raises:
+            OptionError: k is not within 1..S.
+        """
+        keys = self.shape[3]
+        if not 1 <= k <= keys:
+            raise OptionError(f"topk(k={k}) asks of rows of {keys} keys. Use 1 <= k <= {keys}.")
+        answer = self._sweep(Wanted(topk=k))
+        if answer is not None:
+            return answer.best, answer.best_keys
+        return statistics.topk(self._wide, self._wide_lse, k)
+
+    def mean_distance(self, *, offset: int = 0) -> Tensor:
+        """How far each query looks, (B, H, L), in positions: Σⱼ aᵢⱼ·|i + offset - j|.
+
+        Args:
+            offset: the position of query 0 among the keys, where queries are only the last of a sequence: S - L.
+
+        Source: Vig & Belinkov 2019, "Analyzing the Structure of Attention", section 3.
+        """
+        answer = self._sweep(Wanted(distance=True, offset=offset))
+        return statistics.mean_distance(self._wide, self._wide_lse, offset) if answer is None else answer.distance
+
+    def distance_spread(self, *, offset: int = 0) -> Tensor:
+        """How much that distance varies within a row, (B, H, L), in positions: its standard deviation."""
+        answer = self._sweep(Wanted(spread=True, offset=offset))
+        return statistics.distance_spread(self._wide, self._wide_lse, offset) if answer is None else answer.spread
+
+    def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
+        """What each query gives to keys at most `window` positions away, (B, H, L), in weights.
+
+        Cost: O(L·window); only the band is computed.
+        """
+        if window < 0:
+            raise OptionError(f"mass_within(window={window}) needs a window of 0 positions or more.")
+        near = self._logits.change(**statistics.within(self._logits, window, offset))
+        answer = sweep.ask(near, self._known_lse, Wanted(mass=True))
+        return statistics.mass_within(self._wide, self._wide_lse, window, offset) if answer is None else answer.mass
+
+    @checked()
+    def mass_on(self, keys: Sequence[int] | Tensor) -> Tensor:
+        """What each query gives to some keys together, (B, H, L), in weights.
+
+        Args:
+            keys: positions 0..S-1, or a boolean tensor (S,). Separators, say, or the first token: `A.mass_on([0])`.
+        """
+        chosen = torch.as_tensor(keys, device=self._logits.query.device)
+        size = self.shape[3]
+        if chosen.dtype == torch.bool:
+            if chosen.shape != (size,):
+                raise ShapeError(
+                    f"keys is a boolean tensor of shape {tuple(chosen.shape)}, expected ({size},), axis S."
+                )
+            chosen = chosen.nonzero().flatten()
+        chosen = chosen.long().flatten()
+        if chosen.numel() and not (-size <= int(chosen.min()) and int(chosen.max()) < size):
+            raise PlaceError(f"keys={chosen.tolist()[:8]} holds a position outside S={size}. Use 0..{size - 1}.")
+        return statistics.mass_on(self._wide, self._wide_lse, (chosen % max(size, 1)).unique())
+
+    def mass_where(self, where: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        """What each query gives to the keys that meet a condition, (B, H, L), in weights.
+
+        Args:
+            where: called with a batch index, some row positions (r,) and some key positions (c,); answers boolean
+                (r, c). It is asked for a block at a time.
+
+        Example:
+            >>> from clearhead import AttentionMatrix
+            >>> q = torch.zeros(1, 1, 4, 2)
+            >>> A = AttentionMatrix(q, q)
+            >>> A.mass_where(lambda batch, rows, keys: keys < rows[:, None])[0, 0]
+            tensor([0.0000, 0.2500, 0.5000, 0.7500])
+        """
+        return statistics.mass_where(self._wide, self._wide_lse, where)
+
+    def visible(self) -> Tensor:
+        """How many keys each query may attend to, (B, H, L), int64: S less what is masked. A bias masks nothing."""
+        return statistics.visible(self._logits)
+
+    def kl(self, other: AttentionMatrix) -> Tensor:
+        """How differently two heads or models attend, (B, H, L), nats: Σⱼ aᵢⱼ·log(aᵢⱼ / bᵢⱼ); `other` is b.
+
+        Infinite where b gives nothing to a key that a gives something. Cost: two forward passes, else one of blocks.
+        """
+        compare.check(self._logits, other._logits)
+        return compare.kl(self._wide, self._wide_lse, other._wide, other._wide_lse)
+
+    def inner(self, other: AttentionMatrix) -> Tensor:
+        """How much two heads or models attend to the same keys, (B, H, L): Σⱼ aᵢⱼ·bᵢⱼ."""
+        compare.check(self._logits, other._logits)
+        return compare.inner(self._wide, self._wide_lse, other._wide, other._wide_lse)
+
+
+def effective(mass: Tensor, squares: Tensor) -> Tensor:
+    """m²/Σa² of rows with these sums m and sums of squares; 0 in an empty row."""
+    return mass**2 / squares.masked_fill(squares == 0, 1.0)

@@ -1,0 +1,117 @@
+"""The built documentation site in a browser: no request elsewhere, readable wide and narrow, light and dark."""
+
+import functools
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from browser.looking import findings
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.stress
+
+LARGEST = 2_000_000  # bytes of one page with all it loads, its live figures left out
+WIDTHS = (1440, 390)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("material", reason="mkdocs-material is not installed: make docs installs it")
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+def test_each_public_name_and_method_is_on_its_page(site):
+    spec = importlib.util.spec_from_file_location("site_public", ROOT / "tools/site/public.py")
+    public = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(public)
+    missing = []
+    for page in public.pages():
+        anchors = set(re.findall(r'id="([^"]+)"', (site / "reference" / f"{page}.html").read_text()))
+        for name in public.names(page):
+            missing += [a for a in (name, *(f"{name}.{member}" for member in public.members(name))) if a not in anchors]
+    assert missing == []
+
+
+def test_no_page_names_another_server_for_what_it_loads(site):
+    loads = re.compile(
+        r'<(?:script|img|iframe|source)[^>]*\ssrc="(?:https?:)?//|<link[^>]*rel="(?:stylesheet|preconnect)"[^>]*href="(?:https?:)?//'
+    )
+    assert [page.name for page in site.rglob("*.html") if loads.search(page.read_text())] == []
+
+
+@pytest.fixture(scope="module")
+def served(site: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_pages_in_a_browser(browser, served, site, width, scheme):
+    """Each page: no request elsewhere, no error, nothing wider than the window, its weight; axe on one of each kind."""
+    looked_at = {"index.html", "how-it-works.html", "reference/AttentionMatrix.html", "guides/speed-up.html", "live.html",
+                 "design.html", "live/walk.html"}  # fmt: skip
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    elsewhere, errors, wrong = [], [], []
+    context.on(
+        "request", lambda request: request.url.startswith((served, "data:", "blob:")) or elsewhere.append(request.url)
+    )
+    context.on("console", lambda message: message.type == "error" and errors.append(message.text))
+    page = context.new_page()
+    for path in sorted(site.rglob("*.html")):
+        name = path.relative_to(site).as_posix()
+        page.goto(served + name, wait_until="load")
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            wrong.append(f"{name} is wider than {width}")
+        weight = page.evaluate(
+            "performance.getEntries().filter((e) => !e.name.includes('/live/')).reduce((sum, e) => sum + (e.transferSize ?? 0), 0)"
+        )
+        if weight > LARGEST and name != "studio.html":  # forty screenshots
+            wrong.append(f"{name} weighs {weight}")
+        if name in looked_at:
+            wrong += [f"{name}: {finding}" for finding in findings(page)]
+    context.close()
+    assert (elsewhere, errors, wrong) == ([], [], [])
+
+
+def test_search_finds_a_method(browser, served):
+    page = browser.new_page()
+    page.goto(served)
+    page.locator(".md-search__input").fill("mean_distance")
+    page.locator(".md-search-result__link").first.wait_for()
+    assert "AttentionMatrix" in page.locator(".md-search-result__list").inner_text()
+    page.close()
+
+
+def test_a_number_of_walk_reaches_the_output(browser, served):
+    page = browser.new_page()
+    page.goto(served + "live/walk.html")
+    cell = page.locator('[data-matrix="result"] td[data-i="0"][data-j="0"] .value')
+    before = cell.inner_text()
+    page.locator('input[name="v-0-0"]').fill("9")
+    assert cell.inner_text() != before
+    page.locator('input[name="causal"]').check()
+    assert page.locator('[data-matrix="logits-0"] td.masked').count() == 3
+    page.close()

@@ -1,0 +1,82 @@
+"""explain takes and refuses what attention does; the frames of a plain call; torch kept from its instructions."""
+
+import inspect
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+import clearhead
+from clearhead import kernels
+from clearhead.errors import KernelError, ShapeError
+
+
+def test_explain_refuses_what_attention_refuses() -> None:
+    query, key, value = torch.randn(3, 1, 2, 5, 7)
+    for wrong, error in (
+        ({"kernel": "abacus"}, KernelError),
+        ({"attn_mask": torch.ones(3, 4, dtype=torch.bool)}, ShapeError),
+    ):
+        with pytest.raises(error) as by_explain:
+            kernels.explain(query, key, value, **wrong)
+        with pytest.raises(error) as by_attention:
+            clearhead.attention(query, key, value, **wrong)
+        assert str(by_explain.value) == str(by_attention.value)
+
+
+def test_explain_takes_the_arguments_of_attention() -> None:
+    ours, its = (inspect.signature(f).parameters for f in (kernels.explain, clearhead.attention))
+    assert [(p.name, p.kind, p.default) for p in ours.values()] == [(p.name, p.kind, p.default) for p in its.values()]
+
+
+def test_frames_of_a_plain_call() -> None:
+    """docs/design.md lists them."""
+    query, key, value = torch.randn(3, 1, 8, 1, 64)
+    with torch.no_grad():
+        entered = frames(lambda: clearhead.attention(query, key, value))
+    assert len(entered) <= 6, entered
+
+
+def frames(call: Any) -> list[str]:
+    for _ in range(3):
+        call()
+    entered: list[str] = []
+    before = sys.getprofile()
+    sys.setprofile(lambda frame, event, arg: entered.append(frame.f_code.co_name) if event == "call" else None)
+    try:
+        call()
+    finally:
+        sys.setprofile(before)
+    return entered[1:]  # without the lambda
+
+
+OTHER_VARIABLES = ("ATEN_CPU_CAPABILITY=default", "ONEDNN_MAX_CPU_ISA=AVX2")
+PROGRAM = """
+import torch
+from clearhead import attention, kernels
+for size in ((1, 2, 131, 64), (2, 3, 1, 64), (1, 1, 1, 1)):
+    for learns in (False, True):
+        for kernel in (None, "torch"):
+            x = torch.randn(size).bfloat16().requires_grad_(learns)
+            planned = kernels.explain(x, x, x, kernel=kernel)
+            out = attention(x, x, x, kernel=kernel)
+            if learns:
+                out.sum().backward()
+            print(planned.path, planned.kernel)
+"""
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["ATEN_CPU_CAPABILITY=avx2", *(pytest.param(name, marks=pytest.mark.stress) for name in OTHER_VARIABLES)],
+)
+def test_torch_kept_from_its_instructions_is_not_called_for_what_it_refuses(variable: str) -> None:
+    """On a CPU with AMX, torch 2.13's own attention of bfloat16 raises with such an ATEN_CPU_CAPABILITY."""
+    name, _, value = variable.partition("=")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env={**os.environ, name: value}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,99 @@
+"""MkDocs' hooks of the site: pages made from files outside docs/, the reference from docstrings, drawn figures.
+
+The navigation takes the reference and the decisions from the lists in their README.md, so each is named once.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+sys.path.insert(0, str(Path(__file__).parent))
+import figures
+import live
+import public
+
+ROOT = Path(__file__).parents[2]
+BUILT = ROOT / "build" / "live"  # drawn once; `make docs` draws again what is older than the sources
+# Site page -> the file outside docs/ it is.
+ELSEWHERE = {
+    "benchmarks/README.md": "bench/README.md",
+    "benchmarks/LOG.md": "bench/LOG.md",
+    "benchmarks/zen3.md": "bench/results/zen3.md",
+    "benchmarks/sweep.md": "bench/results/sweep.md",
+    "project/CHANGELOG.md": "CHANGELOG.md",
+    "project/CONTRIBUTING.md": "CONTRIBUTING.md",
+}
+NOT_SEARCHED = {"benchmarks/zen3.md", "benchmarks/sweep.md", "benchmarks/LOG.md"}  # thousands of rows of figures
+LINK = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_config(config: Any) -> Any:
+    """Fill in the navigation of the reference and of the decisions."""
+    for section in config.nav:
+        if "Reference" in section:
+            section["Reference"] = ["reference/README.md", *_listed("reference")]
+        for entry in section.get("How it works", []) if isinstance(section, dict) else []:
+            if "Decisions" in entry:
+                entry["Decisions"] = ["decisions/README.md", *_listed("decisions")]
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Add the pages that are files elsewhere in the project, and the live figures."""
+    for place, source in ELSEWHERE.items():
+        files.append(File.generated(config, place, content=_moved((ROOT / source).read_text("utf-8"), place, source)))
+    for path in live.draw(BUILT):
+        files.append(File.generated(config, f"live/{path.name}", abs_src_path=str(path)))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    """Draw the figures of a page, and add the docstrings of what a page of the reference names."""
+    place = page.file.src_uri
+    if place in NOT_SEARCHED:
+        page.meta["search"] = {"exclude": True}
+    if place not in ELSEWHERE:
+        markdown = _to_pages(markdown, place)
+    markdown = figures.drawn(markdown)
+    markdown = re.sub(r"^\| (__\w+__) \|", r"| `\1` |", markdown, flags=re.M)  # Markdown takes it for bold
+    if place.startswith("reference/"):
+        markdown += public.from_docstrings(Path(place).stem)
+    return markdown
+
+
+def _listed(folder: str) -> list[dict[str, str]]:
+    """Title -> page, in the order of the folder's own list."""
+    text = (ROOT / "docs" / folder / "README.md").read_text("utf-8")
+    entries = re.findall(r"^- \[(.+?)\]\((\S+?\.md)\)", text, re.M)
+    return [{title.removeprefix("clearhead.").replace("`", ""): f"{folder}/{name}"} for title, name in entries]
+
+
+def _to_pages(text: str, place: str) -> str:
+    """The text of a page of docs/ whose links to files outside it lead to their pages on the site."""
+    pages = {ROOT / source: there for there, source in ELSEWHERE.items()}
+
+    def link(match: re.Match[str]) -> str:
+        there = pages.get((ROOT / "docs" / place).parent.joinpath(match[2]).resolve())
+        return f"[{match[1]}]({'../' * place.count('/')}{there}{match[3] or ''})" if there else match[0]
+
+    return LINK.sub(link, text)
+
+
+def _moved(text: str, place: str, source: str) -> str:
+    """The text with links as they are seen from its page on the site; a file that is no page is named, not linked."""
+    pages = {ROOT / "docs" / path.relative_to(ROOT / "docs"): path.relative_to(ROOT / "docs").as_posix()
+             for path in (ROOT / "docs").rglob("*.md")}  # fmt: skip
+    pages |= {ROOT / elsewhere: there for there, elsewhere in ELSEWHERE.items()}
+    up = "../" * place.count("/")
+
+    def link(match: re.Match[str]) -> str:
+        words, target, anchor = match[1], match[2], match[3] or ""
+        if "://" in target:
+            return match[0]
+        there = pages.get(((ROOT / source).parent / target).resolve())
+        return f"[{words}]({up}{there}{anchor})" if there else words
+
+    return LINK.sub(link, text)
