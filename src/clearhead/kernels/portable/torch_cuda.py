@@ -9,8 +9,15 @@ from clearhead.kernels.portable.blockwise import EMPTY
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 from clearhead.spec import EVERYWHERE, four_axes
 
+DEVICES = ("cuda",)  # AMD's are called so too
 FUSED = (SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.CUDNN_ATTENTION)
-_ops = torch.ops.aten
+_BY_NUMBER = {backend.value: backend for backend in FUSED}
+_flash = torch.ops.aten._scaled_dot_product_flash_attention.default
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_backward.default
+_efficient = torch.ops.aten._scaled_dot_product_efficient_attention.default
+_efficient_backward = torch.ops.aten._scaled_dot_product_efficient_attention_backward.default
+_cudnn = torch.ops.aten._scaled_dot_product_cudnn_attention.default
+_cudnn_backward = torch.ops.aten._scaled_dot_product_cudnn_attention_backward.default
 _FLASH_WIDTH = 8  # the flash operator takes head_dim in multiples of this
 _MASK_ROW = 8  # the efficient operator reads a mask whose rows are multiples of this apart
 _LSE_ROW = 32  # and an lse whose rows are
@@ -24,7 +31,7 @@ def backend(problem: Problem, learns: bool | None = None) -> SDPBackend | None:
     Args:
         learns: whether gradients are wanted; None = as autograd records.
     """
-    if not problem.query.is_cuda:
+    if problem.query.device.type not in DEVICES:
         return None
     bias_learns = problem.attention.learning() and (problem.learns() if learns is None else learns)
     if not is_exact(problem) or (bias_learns and not _is_whole(problem)):
@@ -83,8 +90,7 @@ def operator_for(
 ) -> SDPBackend | None:
     """The fused operator that `F.scaled_dot_product_attention` would take; None where it would take none."""
     number = torch._fused_sdp_choice(query, key, value, mask, 0.0, is_causal, scale=scale, enable_gqa=grouped)
-    chosen = SDPBackend(number)
-    return chosen if chosen in FUSED else None
+    return _BY_NUMBER.get(number)
 
 
 def forward(problem: Problem, chosen: SDPBackend) -> Result:
@@ -93,18 +99,14 @@ def forward(problem: Problem, chosen: SDPBackend) -> Result:
     scale, is_causal = attention.scale, attention.is_causal
     if chosen is SDPBackend.FLASH_ATTENTION:
         wide = _pad(query, key, value)
-        out, lse = _ops._scaled_dot_product_flash_attention.default(*wide, 0.0, is_causal, scale=scale)[:2]
+        out, lse = _flash(*wide, 0.0, is_causal, scale=scale)[:2]
         return Result(out[..., : value.shape[-1]], lse)
     mask = _mask(problem)
     if chosen is SDPBackend.EFFICIENT_ATTENTION:
-        out, lse = _ops._scaled_dot_product_efficient_attention.default(
-            query, key, value, mask, True, 0.0, is_causal, scale=scale
-        )[:2]
+        out, lse = _efficient(query, key, value, mask, True, 0.0, is_causal, scale=scale)[:2]
         result = Result(out, lse[..., : query.shape[2]])
     else:
-        out, lse = _ops._scaled_dot_product_cudnn_attention.default(
-            query, key, value, mask, True, 0.0, is_causal, False, scale=scale
-        )[:2]
+        out, lse = _cudnn(query, key, value, mask, True, 0.0, is_causal, False, scale=scale)[:2]
         result = Result(out, lse.view(query.shape[:3]))
     empty = _empty_rows(problem)
     if empty is None:
@@ -124,7 +126,7 @@ def backward(problem: Problem, result: Result, grad_out: Tensor, chosen: SDPBack
     if chosen is SDPBackend.FLASH_ATTENTION:
         wide, (out, grad_out) = _pad(query, key, value), _pad(out, grad_out)
         state = torch.empty(2, dtype=torch.uint64, device=query.device)
-        grads = _ops._scaled_dot_product_flash_attention_backward.default(
+        grads = _flash_backward(
             grad_out, *wide, out, lse.contiguous(), None, None, *sizes, 0.0, is_causal, state, seed, scale=scale
         )
         width, value_width = query.shape[-1], value.shape[-1]
@@ -132,11 +134,11 @@ def backward(problem: Problem, result: Result, grad_out: Tensor, chosen: SDPBack
     mask = _mask(problem)
     if chosen is SDPBackend.EFFICIENT_ATTENTION:
         wanted = [True, True, True, "bias" in attention.learning()]
-        grad_query, grad_key, grad_value, grad_bias = _ops._scaled_dot_product_efficient_attention_backward.default(
+        grad_query, grad_key, grad_value, grad_bias = _efficient_backward(
             grad_out, query, key, value, mask, out, _pad_rows(lse), seed, seed, 0.0, wanted, is_causal, scale=scale
         )
         return Gradients(grad_query, grad_key, grad_value, {"bias": grad_bias} if wanted[3] else {})
-    grads = _ops._scaled_dot_product_cudnn_attention_backward.default(
+    grads = _cudnn_backward(
         grad_out, query, key, value, out, lse.contiguous()[..., None], seed, seed, mask, None, None, *sizes, 0.0,
         is_causal, scale=scale,
     )  # fmt: skip
