@@ -1,5 +1,6 @@
 """From a problem to launches of the Triton kernels. Imports Triton; `kernel.py` imports this when it first computes."""
 
+import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -169,11 +170,13 @@ class Call:
 
 @cache
 def tuned(kernel: Any, kind: str, row_bytes: int) -> Any:
-    """The kernel, tuned among the blocks of the table, once for each width and set of other constants."""
+    """The kernel, tuned once for each width among the blocks of the table; CLEARHEAD_TUNE=0 takes the first of them."""
     configs = [
         triton.Config({"ROWS": b.rows, "KEYS": b.keys}, num_warps=b.warps, num_stages=b.stages)
         for b in candidates(kind, row_bytes)
     ]
+    if os.environ.get("CLEARHEAD_TUNE") == "0":
+        configs = configs[:1]
     constants = [name for name in ("WIDTH", "VALUE_WIDTH", "TOP") if name in kernel.arg_names]
     return triton.autotune(configs, key=constants)(kernel)
 
