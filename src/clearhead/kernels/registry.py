@@ -51,8 +51,7 @@ def with_gradients(name: str, problem: Problem) -> bool:
 
 def with_statistics(problem: Problem, name: str | None = None) -> WithStatistics | str:
     """The kernel that computes statistics of a problem, the one of a name if one is given; or why none can."""
-    kernels = KERNELS if name is None else {name: KERNELS[name]}
-    return cast(WithStatistics | str, _first(problem, Capability.STATISTICS, kernels))
+    return cast(WithStatistics | str, _first(problem, Capability.STATISTICS, name))
 
 
 def with_weights(problem: Problem) -> WithWeights | str:
@@ -68,12 +67,14 @@ def with_linear() -> WithLinear | None:
     return None
 
 
-def _first(problem: Problem, capability: Capability, kernels: dict[str, Kernel] = KERNELS) -> Kernel | str:
-    reason = "no kernel can"
-    for kernel in kernels.values():
+def _first(problem: Problem, capability: Capability, name: str | None = None) -> Kernel | str:
+    """The first kernel for the problem's device that can, or the one of a name; else the first reason why not."""
+    reasons = []
+    device = problem.query.device.type
+    for kernel in KERNELS.values() if name is None else [KERNELS[name]]:
         if capability in kernel.capabilities:
             why_not = reason_against(kernel, problem, capability)
-            if why_not is None:
+            if why_not is None and (name is not None or not kernel.devices or device in kernel.devices):
                 return kernel
-            reason = why_not
-    return reason
+            reasons.append(why_not or f"it runs on {' and '.join(kernel.devices)}")
+    return reasons[0] if reasons else "no kernel can"

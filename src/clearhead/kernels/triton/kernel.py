@@ -48,8 +48,8 @@ class Triton:
 
     def refuses(self, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
         query, value = problem.query, problem.value
-        if not (query.is_cuda or is_interpreted()):
-            return f"it runs on CUDA and the tensors are on {query.device}"
+        if not (query.is_cpu if is_interpreted() else query.is_cuda):
+            return f"it runs on {'the CPU' if is_interpreted() else 'CUDA'} and the tensors are on {query.device}"
         if query.dtype not in DTYPES:
             return f"it has no {query.dtype}"
         sizes = (*query.shape, *problem.key.shape, value.shape[-1])
