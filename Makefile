@@ -11,7 +11,7 @@ PINNED := --constraint constraints.txt
 NATIVE := $(shell find native -type f 2>/dev/null)
 
 .PHONY: help setup editor studio test test-fast check lint types contracts pytest doctest jstest test-browsers outsiders bench \
-	stress docs clean
+	stress docs hub clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -109,6 +109,9 @@ $(VENV)/.bench: $(VENV)/.ready
 
 docs: $(VENV)/.docs  ## build the documentation site into build/site, strictly: a broken link is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict && echo "docs: open build/site/index.html"
+
+hub: setup  ## build a kernel repository for the Hugging Face hub into build/hub
+	@$(BIN)/python tools/hub/build.py
 
 $(VENV)/.docs: $(VENV)/.ready
 	@echo "docs: installing mkdocs-material and mkdocstrings (once)"

@@ -151,10 +151,10 @@ class Store:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.sweep", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a quarter of the lengths")
-    parser.add_argument("--only", default="", help="only cases whose text contains this; they are measured anew")
+    parser.add_argument("--only", default="", help="only cases whose text contains this; they are measured again")
     parser.add_argument("--seconds", type=float, default=1e9, help="stop after about so long; the next run goes on")
     parser.add_argument("--again", action="store_true", help="forget what was found before")
-    parser.add_argument("--losing", action="store_true", help="measure anew what was slower before, and nothing else")
+    parser.add_argument("--losing", action="store_true", help="measure again what was slower before, and nothing else")
     parser.add_argument("--real-time", action="store_true", help="at real-time priority, a case at a time (root)")
     parser.add_argument("--out", type=Path, default=Path("bench/results/sweep.json"))
     options = parser.parse_args()

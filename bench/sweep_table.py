@@ -40,7 +40,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Found:
-    """Microseconds a call, the best of all rounds; `tries`: how often it was measured anew because ours was slower."""
+    """Microseconds a call, the best of all rounds; `tries`: how often it was measured again because ours was slower."""
 
     case: Case
     ours: float

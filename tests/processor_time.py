@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 LONG = 4.0
+MANY = 1000  # tests of a run that is reported: in a shorter one the first test pays for what all import
 LIST = Path(__file__).with_name("long_tests.toml")
 _NAME = "processor_seconds"
 
@@ -49,6 +50,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         for report in terminalreporter.stats.get(outcome, [])
         if report.when == "call"
     }
+    if len(took) < MANY:
+        return
     known = listed()
     long = {
         name: seconds

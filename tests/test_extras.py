@@ -12,18 +12,20 @@ from clearhead.errors import ClearheadError, ExtraError
 from clearhead.extras import needs
 
 REQUIRED = {"pydantic", "markdown_it", "pygments"}  # by Typer and Rich, which every command needs
-EXTRAS = ("cli", "course", "models", "views", "studio", "postgresql")
+EXTRAS = ("cli", "course", "models", "views", "studio", "postgresql", "survey")
 SEE = (["see", "a"], ["see", "a", "--model", "induction"], ["compare", "-", "-", "a"])
 CHECK = (["check"], ["new", "pack", "x"], ["new", "schema"], ["new", "item", "x", "y", "--kind", "card"],
          ["export", "x", "--to", "csv"], ["import", "x", "--into", "y"])  # fmt: skip
 STUDIO = (["studio"], ["studio", "user", "list"], ["studio", "user", "add", "x"], ["studio", "user", "reset", "x"],
           ["studio", "user", "remove", "x"])  # fmt: skip
+SURVEY = (["survey", "-", "x", "--out", "y"], ["survey", "report", "y"])
 COMMANDS = {
-    "cli": ([], ["--help"], ["--version"], ["doctor"], *SEE, *CHECK, *STUDIO),
+    "cli": ([], ["--help"], ["--version"], ["doctor"], *SEE, *CHECK, *STUDIO, *SURVEY),
     "course": CHECK,
     "models": SEE,
     "views": (),
     "studio": STUDIO,
+    "survey": SURVEY,
     "postgresql": (["studio", "user", "list", "--database", "postgresql://a@127.0.0.1/b"],),
 }
 CALLS = {
@@ -38,6 +40,8 @@ CALLS = {
     "views": ("from clearhead.views import plot", "from clearhead.views.widget import AttentionWidget"),
     "studio": ("import clearhead.studio.app.application", "import clearhead.studio.app.serving",
                "import clearhead.studio.accounts.users"),
+    "survey": ("from clearhead.survey import check_installed; check_installed()",
+               "from clearhead.survey.parquet import table_bytes; table_bytes({})"),
     "postgresql": (
         "from clearhead.studio.learner.database import postgresql_url; postgresql_url('postgresql://a@b/c')",
     ),
@@ -79,10 +83,11 @@ def requirements(extra: str | None) -> list[str]:
 
 
 def libraries(extra: str) -> set[str]:
-    """The modules that the distributions of an extra bring."""
+    """The modules that the distributions of an extra bring; of one that is not installed, its name."""
     names = {_plain(re.split(r"[\[<>=]", requirement)[0]) for requirement in requirements(extra)}
     modules = packages_distributions().items()
     brought = {module for module, distributions in modules if names & {_plain(name) for name in distributions}}
+    brought |= names - {_plain(name) for names in packages_distributions().values() for name in names}
     return {module for module in brought if module.isidentifier() and not module.startswith("_")} - REQUIRED
 
 

@@ -26,6 +26,7 @@ WITHOUT = {
     "course": ("models", "views", "studio", "postgresql"),
     "packs": ("models", "views", "studio", "postgresql"),
     "views": ("course", "studio", "postgresql"),
+    "survey": ("course", "studio", "postgresql", "survey"),
     "cli": ("studio", "postgresql"),
     "studio": ("postgresql",),
     "js": ("cli", "course", "models", "views", "studio", "postgresql"),

@@ -199,7 +199,7 @@ def test_every_long_test_that_is_listed_is_there() -> None:
 
 
 def test_a_long_test_that_is_not_listed_is_reported(tmp_path: Path) -> None:
-    busy = "import processor_time, time\nprocessor_time.LONG = 0.05\n"
+    busy = "import processor_time, time\nprocessor_time.LONG, processor_time.MANY = 0.05, 1\n"
     (tmp_path / "conftest.py").write_text(f"{busy}from processor_time import *  # noqa: F403\n")
     loop = "    end = time.process_time() + 0.2\n    while time.process_time() < end: pass\n"
     (tmp_path / "test_it.py").write_text(f"import time\ndef test_long():\n{loop}def test_short(): pass\n")

@@ -126,7 +126,7 @@ It was never shown a word, and yet on "{line}":
 
 
 def wrapped(text: str) -> str:
-    """The page with its paragraphs filled anew, as numbers and names have taken the places of their marks."""
+    """The page with its paragraphs filled again, as numbers and names have taken the places of their marks."""
     blocks = text.strip().split("\n\n")
     filled = [
         block
@@ -301,12 +301,12 @@ def page(*, chat: bool = False) -> tuple[str, dict[str, tuple[capture.Reading, i
         "findings-it": (readings[TIRED], 5, 11),
         "findings-induction": (line, 1, 3),
     }
-    return wrapped(PAGE.format(**words, **more)) + "\n" + chat_section(anew=chat), pictures
+    return wrapped(PAGE.format(**words, **more)) + "\n" + chat_section(again=chat), pictures
 
 
-def chat_section(*, anew: bool) -> str:
+def chat_section(*, again: bool) -> str:
     """The part about the chat model: computed, or as the page has it, where the model is not on this machine."""
-    if anew:
+    if again:
         import findings_chat
 
         return wrapped(findings_chat.section())

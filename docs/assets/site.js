@@ -12,5 +12,7 @@ for (const frame of document.querySelectorAll("iframe.live")) {
   frame.addEventListener("load", () => fit(frame));
 }
 
+document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
+
 // Wide tables scroll, so they can be reached by keys.
 for (const table of document.querySelectorAll(".md-typeset__scrollwrap")) table.tabIndex = 0;

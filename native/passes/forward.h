@@ -118,15 +118,14 @@ inline void start_tile(const Attention& p, const TileState& state, int64_t batch
 }
 
 // `share` is the weight of a logit as large as the offset, `sum` what the keys got in those units.
-inline void store_asked(const Statistics& s, const Asked& asked, int64_t lane, int64_t row, Real top, Real slope,
-                        double share, double sum, Real lse) {
+inline void store_asked(const Statistics& s, const Asked& asked, int64_t lane, int64_t row, Real top,
+                        double share, double sum) {
   const bool empty = share == 0 || top == -kInfinity;
   if (s.entropy)
     s.entropy[row] = empty ? 0 : Real(kLn2 * share * asked.surprise[lane] - share * sum * __builtin_log(share));
   if (s.maximum) s.maximum[row] = empty ? 0 : Real(asked.peak ? share * asked.peak[lane] : share);
   if (s.squares) s.squares[row] = empty ? 0 : Real(share * share * asked.squares[lane]);
   if (s.mass) s.mass[row] = empty ? 0 : Real(share * sum);
-  if (s.top) store_best(s, asked.best, slope, lse == -kInfinity ? kInfinity : lse * kLog2E, lane, row);
 }
 
 // A block of keys and values in Real, and the products of a tile with them; forward_bf16.h has it in pairs of bf16.
@@ -161,6 +160,8 @@ template <bool kAsked>
 inline void shares_of_tile(const Attention& p, const Statistics* s, const TileState& state, const Asked& asked,
                            Real slope, int64_t batch, int64_t head, int64_t first, int64_t rows) {
   Real* const share = state.top;  // not needed any more
+  Real log2_lse[kTile];
+  const int64_t row = (batch * p.heads + head) * p.length + first;
   for (int64_t i = 0; i < kTile; i++) {
     double offset = state.offset[i], total = state.sum[i], rescale = 1;
     if (p.sinks) {  // one more logit, with no value
@@ -172,10 +173,13 @@ inline void shares_of_tile(const Attention& p, const Statistics* s, const TileSt
     const double lse = total == 0 ? -kInfinity : offset * kLn2 + __builtin_log(total);
     if (i < rows) store_lse(p, batch, head, first + i, lse);
     if (kAsked && i < rows)
-      store_asked(*s, asked, i, (batch * p.heads + head) * p.length + first + i, state.top[i], slope,
-                  total == 0 ? 0 : rescale / total, state.sum[i], Real(lse));
+      store_asked(*s, asked, i, row + i, state.top[i], total == 0 ? 0 : rescale / total, state.sum[i]);
+    log2_lse[i] = total == 0 ? kInfinity : Real(lse) * kLog2E;
     share[i] = total == 0 ? 0 : Real(rescale / total);  // NaN passes through
   }
+  if (!kAsked || !s->top) return;
+  weigh_best(asked.best, slope, {load(log2_lse), load(log2_lse + LANES)});
+  for (int64_t i = 0; i < rows; i++) store_best(*s, asked.best, i, row + i);
 }
 
 template <bool kAsked, class Block>

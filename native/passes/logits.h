@@ -58,7 +58,7 @@ inline State mask_state(const Attention& p, const Place& at) {
 template <class Closed>
 inline bool trim_ends(Place* at, int64_t rows, int64_t step, const Closed& closed) {
   int64_t first = at->keys, last = 0;
-  for (int64_t i = 0; i < rows; i++) {
+  for (int64_t i = 0; i < rows && (first > 0 || last < at->keys); i++) {
     int64_t j = at->keys;
     while (j > last && closed(i, j - 1)) j--;
     last = larger(last, j);
@@ -72,27 +72,27 @@ inline bool trim_ends(Place* at, int64_t rows, int64_t step, const Closed& close
   return true;
 }
 
-// Trim a block by the mask, False, and by the bias, -inf: padding and causal masks in dense form cost what they leave.
-// It still begins a multiple of `step` keys from where it began. Returns what the mask says of the rest.
+// Trim a block by the bias, -inf; false if nothing is left. It still begins a multiple of `step` keys from where it began.
+inline bool trim_to_bias(const Attention& p, Place* at, int64_t step) {
+  const Tensor& b = p.bias;
+  if (!b.data) return true;
+  const int64_t start = at->batch * b.batch + at->head * b.head + at->row * b.row + at->key * b.column;
+  return trim_ends(at, b.row == 0 ? 1 : at->rows, step, [&](int64_t i, int64_t j) {
+    return load_one(b.data, p.bias_dtype, start + i * b.row + j * b.column) == -kInfinity;
+  });
+}
+
+// Trim a block by the mask, False, and by the bias, so that padding and causal masks in dense form cost what they leave.
+// Returns what the mask says of the rest.
 inline State trim(const Attention& p, Place* at, int64_t step) {
-  const auto origin = [at](const Tensor& t) {
-    return at->batch * t.batch + at->head * t.head + at->row * t.row + at->key * t.column;
-  };
-  if (p.allow.data) {
-    const uint8_t* const bytes = static_cast<const uint8_t*>(p.allow.data) + origin(p.allow);
-    const int64_t row = p.allow.row, column = p.allow.column;
-    if (!trim_ends(at, row == 0 ? 1 : at->rows, step, [=](int64_t i, int64_t j) { return !bytes[i * row + j * column]; }))
-      return kEmpty;
+  const Tensor& m = p.allow;
+  if (m.data) {
+    const uint8_t* const bytes = static_cast<const uint8_t*>(m.data) + at->batch * m.batch + at->head * m.head +
+                                 at->row * m.row + at->key * m.column;
+    const auto closed = [=](int64_t i, int64_t j) { return !bytes[i * m.row + j * m.column]; };
+    if (!trim_ends(at, m.row == 0 ? 1 : at->rows, step, closed)) return kEmpty;
   }
-  if (p.bias.data) {
-    const Tensor& b = p.bias;
-    const int64_t start = origin(b);
-    const auto closed = [&](int64_t i, int64_t j) {
-      return load_one(b.data, p.bias_dtype, start + i * b.row + j * b.column) == -kInfinity;
-    };
-    if (!trim_ends(at, b.row == 0 ? 1 : at->rows, step, closed)) return kEmpty;
-  }
-  return mask_state(p, *at);
+  return trim_to_bias(p, at, step) ? mask_state(p, *at) : kEmpty;
 }
 
 // x *= multiplier, capped; and through `slopes`, where asked for, the derivative of the cap.

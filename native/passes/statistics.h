@@ -3,18 +3,18 @@
 // over the tiles of a run of queries, and across the lanes once a block of keys.
 #pragma once
 #include "vector/best.h"
-#include "passes/logits.h"
+#include "passes/sweep_keys.h"
 
 namespace clearhead {
 namespace {
 
 constexpr int64_t kSweepRows = 128;  // queries that meet a block of keys while it is in cache
-constexpr int64_t kSweepKeys = 128 / ROWS * ROWS;
 static_assert(kSweepRows % kTile == 0, "a run of queries is whole tiles");
+constexpr int64_t kColumnFloats = (kSweepKeys + LANES - 1) / LANES * LANES * LANES;  // [key][LANES]
 
 // What one tile of queries carries from block to block; every array is [kTile], but for the query.
 struct SweepTile {
-  float* query;     // [width][kTile]
+  float* query;     // as SweepReals or SweepTiles has it
   float* lse;       // in units of log2; +inf in an empty row and in a lane past the end, whose weights are then 0
   float *entropy, *highest, *squares, *mass;  // highest: of the logits, before the multiplication by `slope`
   float *reached, *mean, *moment;             // distance: mass so far, its mean, its second moment around the mean
@@ -22,14 +22,15 @@ struct SweepTile {
 };
 
 inline int64_t sweep_tile_floats(const Attention& p, const Statistics& s) {
-  return (p.width + 8) * kTile + best_numbers(s.top);
+  return query_floats(p) + 8 * kTile + best_numbers(s.top);
 }
 
 inline SweepTile sweep_tile(const Attention& p, const Statistics& s, float* scratch, int64_t tile) {
   float* at = scratch + tile * sweep_tile_floats(p, s);
-  const auto take = [&at](int64_t n) { float* here = at; at += n * kTile; return here; };
   SweepTile t;
-  t.query = take(p.width);
+  t.query = at;
+  at += query_floats(p);
+  const auto take = [&at](int64_t n) { float* here = at; at += n * kTile; return here; };
   t.lse = take(1);
   t.entropy = take(1);
   t.highest = take(1);
@@ -43,8 +44,8 @@ inline SweepTile sweep_tile(const Attention& p, const Statistics& s, float* scra
 }
 
 size_t statistics_scratch(const Attention& p, const Statistics& s) {
-  return kSweepRows / kTile * sweep_tile_floats(p, s) + kSweepKeys * (2 * kTile + LANES + p.width) +
-         transpose_scratch(p.width);
+  return kSweepRows / kTile * sweep_tile_floats(p, s) + 2 * kSweepKeys * kTile + kColumnFloats + key_floats(p) +
+         transpose_scratch(round_up(p.width, kTile));
 }
 
 // What one head and run of queries adds up on its own: [keys] column sums, then the cells of the map.
@@ -123,6 +124,37 @@ inline void add_columns(int64_t keys, const float* weights, float* column) {
     add_to(column + j * LANES, load(weights + j * kTile) + load(weights + j * kTile + LANES));
 }
 
+// The same from logits: the weights are not stored.
+template <class Keys>
+inline void weigh_columns(const SweepTile& t, float slope, int64_t keys, const float* logits, float* column) {
+  const Vec c = splat(slope), lse[2] = {load(t.lse), load(t.lse + LANES)};
+  int64_t j = 0;
+  for (; j + 2 <= keys; j += 2) {
+    Vec x[4];
+    UNROLL for (int i = 0; i < 4; i++) x[i] = load(logits + j * kTile + i * LANES) * c - lse[i & 1];
+    Keys::exp2(x);
+    add_to(column + j * LANES, x[0] + x[1]);
+    add_to(column + (j + 1) * LANES, x[2] + x[3]);
+    if (j == kSweepKeys / 2) Keys::between();
+  }
+  if (j == keys) return;
+  Vec x[2];
+  UNROLL for (int v = 0; v < 2; v++) x[v] = load(logits + j * kTile + v * LANES) * c - lse[v];
+  Keys::exp2(x);
+  add_to(column + j * LANES, x[0] + x[1]);
+}
+
+// sums[j] += the lanes of column[j][LANES]; up to LANES keys past the last are read, and nothing is made of them.
+inline void add_lanes(int64_t keys, const float* column, float* sums) {
+  for (int64_t j = 0; j < keys; j += LANES) {
+    Vec v[LANES], total = {};
+    UNROLL for (int i = 0; i < LANES; i++) v[i] = load(column + (j + i) * LANES);
+    transpose(v);
+    UNROLL for (int i = 0; i < LANES; i++) total += v[i];
+    for (int64_t i = 0; i < LANES && j + i < keys; i++) sums[j + i] += total[i];
+  }
+}
+
 // The first cell that ends behind `place`: cells are in order.
 inline int64_t cell_behind(const int64_t* edges, int64_t cells, int64_t place) {
   int64_t low = 0, high = cells;
@@ -162,8 +194,9 @@ inline void pool_block(const Statistics& s, const Place& at, const float* weight
   }
 }
 
+template <class Keys>
 inline void start_sweep(const Attention& p, const SweepTile& t, const Place& at, float on_query, float* space) {
-  pack_lanes(p.query, p.dtype, at.batch, at.head, at.row, at.rows, p.width, on_query, kTile, t.query, space);
+  Keys::pack(p, at, on_query, t.query, space);
   __builtin_memset(t.entropy, 0, sizeof(float) * 7 * kTile);  // up to and with `moment`
   for (int64_t i = 0; i < kTile; i++) {
     const float here = i < at.rows ? float(lse_at(p, at.batch, at.head, at.row + i)) : -kInfinity;
@@ -174,6 +207,7 @@ inline void start_sweep(const Attention& p, const SweepTile& t, const Place& at,
 }
 
 inline void finish_sweep(const Attention& p, const Statistics& s, const SweepTile& t, const Place& at, float slope) {
+  if (s.top) weigh_best(t.best, slope, {load(t.lse), load(t.lse + LANES)});
   for (int64_t i = 0; i < at.rows; i++) {
     const int64_t row = (at.batch * p.heads + at.head) * p.length + at.row + i;
     if (s.entropy) s.entropy[row] = t.entropy[i] * float(kLn2);
@@ -182,23 +216,26 @@ inline void finish_sweep(const Attention& p, const Statistics& s, const SweepTil
     if (s.mass) s.mass[row] = t.mass[i];
     if (s.distance) s.distance[row] = t.mean[i] * t.reached[i];
     if (s.spread) s.spread[row] = t.reached[i] > 0 ? __builtin_sqrtf(t.moment[i] / t.reached[i]) : 0;
-    if (s.top) store_best(s, t.best, slope, t.lse[i], i, row);
+    if (s.top) store_best(s, t.best, i, row);
   }
 }
 
 // Numbers of queries first .. last - 1 of one head; adds those of keys and of cells to `sums`, statistics_sums() floats.
-void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t head, int64_t first, int64_t last,
-                float* sums, float* scratch) {
+template <class Keys>
+inline void statistics_in(const Attention& p, const Statistics& s, int64_t batch, int64_t head, int64_t first,
+                          int64_t last, float* sums, float* scratch) {
   float* const logits = scratch + kSweepRows / kTile * sweep_tile_floats(p, s);
   float* const space = logits + kSweepKeys * kTile;
   float* const column = space + kSweepKeys * kTile;
-  float* const key_space = column + kSweepKeys * LANES;
-  float* const row_space = key_space + kSweepKeys * p.width;
+  float* const key_space = column + kColumnFloats;
+  float* const row_space = key_space + key_floats(p);
   float* const map = sums + (s.received ? p.keys : 0);
   const Multiplier m = multiplier_of(p, head);
   const int64_t kv_head = head / (p.heads / p.kv_heads);
   const bool summed = s.entropy || s.maximum || s.squares || s.mass;
   const bool weighed = s.distance || s.spread || s.received || s.map;
+  const bool only_columns = s.received && !(summed || s.distance || s.spread || s.map);
+  const typename Keys::Use in_use;
 
   for (int64_t start = first; start < last; start += kSweepRows) {
     const int64_t rows = smaller(kSweepRows, last - start), tiles = (rows + kTile - 1) / kTile;
@@ -206,41 +243,47 @@ void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t 
       return Place{batch, head, start + t * kTile, smaller(kTile, rows - t * kTile), 0, 0};
     };
     for (int64_t t = 0; t < tiles; t++)
-      start_sweep(p, sweep_tile(p, s, scratch, t), place(t), m.on_query, row_space);
+      start_sweep<Keys>(p, sweep_tile(p, s, scratch, t), place(t), m.on_query, row_space);
     const Span all = span_of(p, start, rows);
     const int64_t first_key = larger(all.first, s.first_key), last_key = smaller(all.last, s.last_key);
     for (int64_t key = first_key; key < last_key; key += kSweepKeys) {
       const int64_t n = smaller(kSweepKeys, last_key - key);
-      const Rows keys = rows_as_real(p.key, p.dtype, batch, kv_head, key, n, p.width, key_space);
-      if (s.received) __builtin_memset(column, 0, sizeof(float) * n * LANES);
+      const Keys keys(p, batch, kv_head, key, n, key_space);
+      if (s.received) __builtin_memset(column, 0, sizeof(float) * kSweepKeys * LANES);
       for (int64_t t = 0; t < tiles; t++) {
         const SweepTile tile = sweep_tile(p, s, scratch, t);
         Place at = place(t);
         const Span here = span_of(p, at.row, at.rows);
-        at.key = larger(key, here.first);
+        at.key = key + larger(0, here.first - key) / Keys::kStep * Keys::kStep;
         at.keys = smaller(key + n, here.last) - at.key;
         if (at.keys <= 0) continue;
-        const State mask = trim(p, &at, 1);
+        const State mask = trim(p, &at, Keys::kStep);
         if (mask == kEmpty) continue;
-        const float* const k = keys.data + (at.key - key) * keys.stride;
-        product<kAlong>(at.keys, k, keys.stride, tile.query, kTile, p.width, Set{logits, kTile});
+        keys.logits(p, tile.query, at.key - key, at.keys, logits);
         change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
         if (s.top) best_of_block(tile.best, at.key, at.keys, logits);
+        if (only_columns) {
+          weigh_columns<Keys>(tile, m.slope, at.keys, logits, column + (at.key - key) * LANES);
+          continue;
+        }
         if (summed) weigh_block(tile, m.slope, at.keys, logits);
         else if (weighed) weights_of_block(tile, m.slope, at.keys, logits);
         if (s.distance || s.spread) distance_of_block(tile, at.row + s.offset - at.key, at.keys, logits);
         if (s.received) add_columns(at.keys, logits, column + (at.key - key) * LANES);
         if (s.map) pool_block(s, at, logits, map);
       }
-      if (!s.received) continue;
-      for (int64_t j = 0; j < n; j++) {
-        float total = 0;
-        for (int i = 0; i < LANES; i++) total += column[j * LANES + i];
-        sums[key + j] += total;
-      }
+      if (s.received) add_lanes(n, column, sums + key);
     }
     for (int64_t t = 0; t < tiles; t++) finish_sweep(p, s, sweep_tile(p, s, scratch, t), place(t), m.slope);
   }
+}
+
+void statistics(const Attention& p, const Statistics& s, int64_t batch, int64_t head, int64_t first, int64_t last,
+                float* sums, float* scratch) {
+#ifdef TILES
+  if (sweeps_on_tiles(p)) return statistics_in<SweepTiles>(p, s, batch, head, first, last, sums, scratch);
+#endif
+  statistics_in<SweepReals>(p, s, batch, head, first, last, sums, scratch);
 }
 
 }  // namespace

@@ -6,25 +6,25 @@
 namespace clearhead {
 namespace {
 
-template <int N, int KS, int DB, bool kMore>
+template <int N, int KS, int DB, Extra kExtra>
 __attribute__((noinline)) void run_tile(const Attention& p, const Statistics* s, const TiledKeys& tiled,
                                         const TileSpace& t, const Place& tile) {
-  TileRun<N, KS, DB, kMore>(p, s, tiled, t, tile).run();
+  TileRun<N, KS, DB, kExtra>(p, s, tiled, t, tile).run();
 }
 
-template <int N, bool kMore>
+template <int N, Extra kExtra>
 inline void run_tile_of(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t,
                         const Place& tile) {
   const int64_t keys = key_columns(p) / kBlock;
   const bool same = keys == value_columns(p) / kBlock;
-  if constexpr (N == 1 || !kMore) {  // the others are rare, and each copy takes seconds to compile
+  if constexpr (kExtra == kBare || (N == 1 && kExtra == kWatched)) {  // the others are rare, and each copy takes seconds to compile
 #ifndef TILE_MODEL                   // one is enough to test it
-    if (same && keys == 1) return run_tile<N, 1, 1, kMore>(p, s, tiled, t, tile);
-    if (same && keys == 4) return run_tile<N, 4, 4, kMore>(p, s, tiled, t, tile);
+    if (same && keys == 1) return run_tile<N, 1, 1, kExtra>(p, s, tiled, t, tile);
+    if (same && keys == 4) return run_tile<N, 4, 4, kExtra>(p, s, tiled, t, tile);
 #endif
-    if (same && keys == 2) return run_tile<N, 2, 2, kMore>(p, s, tiled, t, tile);
+    if (same && keys == 2) return run_tile<N, 2, 2, kExtra>(p, s, tiled, t, tile);
   }
-  run_tile<N, 0, 0, kMore>(p, s, tiled, t, tile);
+  run_tile<N, 0, 0, kExtra>(p, s, tiled, t, tile);
 }
 
 // ln x for x >= 0 to 2e-7; infinity and NaN stay.
@@ -51,6 +51,35 @@ inline void shares_of_rows(const Attention& p, const TileState& state, int64_t b
     const Vec lse = load(state.offset + v * LANES) * splat(float(kLn2)) + natural_log(sum);
     for (int i = 0; i < LANES && v * LANES + i < rows; i++) store_lse(p, batch, head, first + v * LANES + i, lse[i]);
   }
+}
+
+// The first n of LANES floats.
+inline void store_some(float* to, int64_t n, Vec x) {
+  if (n > 0) __builtin_memcpy(to, &x, smaller(n, LANES) * sizeof(float));
+}
+
+// Statistics where there are no sinks, as store_asked() in passes/forward.h has them, in vectors for the same reason.
+inline void statistics_of_rows(const Attention& p, const Statistics& s, const TileState& state, const Asked& asked,
+                               float slope, int64_t batch, int64_t head, int64_t first, int64_t rows) {
+  const int64_t row = (batch * p.heads + head) * p.length + first;
+  Vec log2_lse[2];
+  for (int v = 0; v < 2; v++) {
+    const auto at = [v](const float* from) { return load(from + v * LANES); };
+    const auto give = [&](float* to, Vec x) {
+      if (to) store_some(to + row + v * LANES, rows - v * LANES, x);
+    };
+    const Vec sum = at(state.sum), log = natural_log(sum);
+    const VecI empty = (sum == Vec{}) | (at(state.top) == splat(-kInfinity));
+    const Vec share = empty ? Vec{} : splat(1.0f) / sum;
+    give(s.entropy, empty ? Vec{} : at(asked.surprise) * share * splat(float(kLn2)) + log);
+    give(s.maximum, at(asked.peak) * share);
+    give(s.squares, at(asked.squares) * share * share);
+    give(s.mass, sum * share);
+    log2_lse[v] = sum == Vec{} ? splat(kInfinity) : at(state.offset) + log * splat(kLog2E);
+  }
+  if (!s.top) return;
+  weigh_best(asked.best, slope, log2_lse);
+  for (int64_t i = 0; i < rows; i++) store_best(s, asked.best, i, row + i);
 }
 
 inline size_t tiles_scratch(const Attention& p, const Statistics* s, int64_t rows) {
@@ -83,11 +112,15 @@ inline bool forward_tile(const Attention& p, const Statistics* s, const TiledKey
   if (!pair_queries<N>(p, t, tile, m)) return false;
   const TileUse in_use;
   if (s) start_best(t.asked.best);
-  if (s || p.dropout_p != 0) run_tile_of<N, true>(p, s, tiled, t, tile);
-  else run_tile_of<N, false>(p, s, tiled, t, tile);
+  switch (extra_of(p, s)) {
+    case kBare: run_tile_of<N, kBare>(p, s, tiled, t, tile); break;
+    case kWatched: run_tile_of<N, kWatched>(p, s, tiled, t, tile); break;
+    case kAnything: run_tile_of<N, kAnything>(p, s, tiled, t, tile);
+  }
   const auto [batch, head, row, rows, key, keys] = tile;
-  if (s) shares_of_tile<true>(p, s, t.state, t.asked, m.slope, batch, head, row, rows);
+  if (s && p.sinks) shares_of_tile<true>(p, s, t.state, t.asked, m.slope, batch, head, row, rows);
   else if (p.sinks) shares_of_tile<false>(p, s, t.state, t.asked, m.slope, batch, head, row, rows);
+  else if (s) statistics_of_rows(p, *s, t.state, t.asked, m.slope, batch, head, row, rows);
   if (!p.sinks) shares_of_rows(p, t.state, batch, head, row, rows);  // the same bits with statistics and without
   correct_for_rounding(t.state, t.state.top);
   store_tile(p, batch, head, row, rows, t.state.out, t.state.top);

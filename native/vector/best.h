@@ -24,6 +24,9 @@ inline void start_best(const Best& t) {
 }
 
 inline bool any(VecI mask) {
+#if defined(__AVX512F__)  // gcc 12 takes the lanes out one by one
+  if constexpr (sizeof(VecI) == 64) return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#endif
   typedef int64_t Wide __attribute__((vector_size(LANES * kBytes)));
   const Wide halves = (Wide)mask;
   int64_t bits = 0;
@@ -73,8 +76,18 @@ inline Real weight_of(Real logit, Real slope, Real lse) {
   return logit == -kInfinity ? 0 : exp2(splat(logit * slope - lse))[0];
 }
 
-// A row that may attend fewer keys than were asked for gets others, lowest first, with weight 0.
-inline void store_best(const Statistics& s, const Best& t, Real slope, Real lse, int64_t lane, int64_t row) {
+// Lists of logits become lists of weights: 2^(logit * slope - lse), lane by lane; 0 of -inf.
+inline void weigh_best(const Best& t, Real slope, const Vec (&lse)[2]) {
+  for (int64_t r = 0; r < t.top; r++)
+    UNROLL for (int v = 0; v < 2; v++) {
+      Real* const at = t.logits + r * kTile + v * LANES;
+      const Vec logit = load(at);
+      store(at, logit == splat(-kInfinity) ? Vec{} : exp2(logit * splat(slope) - lse[v]));
+    }
+}
+
+// A row's weights and keys. One that may attend fewer keys than were asked for gets others, lowest first, with weight 0.
+inline void store_best(const Statistics& s, const Best& t, int64_t lane, int64_t row) {
   int64_t next = 0;
   for (int64_t r = 0; r < s.top; r++) {
     int64_t key = t.keys[r * kTile + lane];
@@ -85,7 +98,7 @@ inline void store_best(const Statistics& s, const Best& t, Real slope, Real lse,
         if (t.keys[other * kTile + lane] == next) key = -1;
     }
     s.top_keys[row * s.top + r] = key;
-    s.top_weights[row * s.top + r] = filler ? 0 : weight_of(t.logits[r * kTile + lane], slope, lse);
+    s.top_weights[row * s.top + r] = filler ? 0 : t.logits[r * kTile + lane];
   }
 }
 

@@ -130,7 +130,7 @@ constexpr int64_t kLine = 64 / kBytes;  // numbers in a cache line
 inline int64_t width_apart(int64_t width) { return ((width + kLine - 1) / kLine | 1) * kLine; }
 
 // The same, for rows that are read column by column: also copied to `space`, n * width_apart(width), if they meet
-// four sets or fewer and are read often enough. With 16 sets the second cache keeps up, and a copy is no gain.
+// four sets or fewer and are read often enough. With 16 sets the second cache keeps up, and a copy gains nothing.
 inline Rows rows_apart(const Tensor& t, Dtype dtype, int64_t batch, int64_t head, int64_t first, int64_t n,
                        int64_t width, bool often, Real* space) {
   if (dtype == kReal && t.column == 1 && (!often || t.row % (16 * kLine) != 0))

@@ -53,5 +53,19 @@ struct InterleavedHigh {
   static constexpr int from(int l) { return LANES / 2 + l / 2 + l % 2 * LANES; }
 };
 
+// Within each four lanes: a[0], b[0], a[1], b[1]; a[2], b[2], a[3], b[3]; a[0], a[1], b[0], b[1]; a[2], a[3], b[2], b[3].
+struct QuartersLow {
+  static constexpr int from(int l) { return l / 4 * 4 + l % 4 / 2 + l % 2 * LANES; }
+};
+struct QuartersHigh {
+  static constexpr int from(int l) { return QuartersLow::from(l) + 2; }
+};
+struct QuarterFronts {
+  static constexpr int from(int l) { return l / 4 * 4 + l % 2 + l % 4 / 2 * LANES; }
+};
+struct QuarterBacks {
+  static constexpr int from(int l) { return QuarterFronts::from(l) + 2; }
+};
+
 }  // namespace
 }  // namespace clearhead

@@ -53,6 +53,14 @@ inline Vec maximum(Vec x, Vec other) {
   return x > other ? x : other;
 }
 
+// Of numbers without NaN.
+inline Vec minimum(Vec x, Vec other) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(Vec) == 64 && kBytes == 4) return (Vec)_mm512_maskz_min_ps(0xFFFF, (__m512)x, (__m512)other);
+#endif
+  return x < other ? x : other;
+}
+
 inline Real total_of(Vec x) {
   Real sum = 0;
   UNROLL for (int i = 0; i < LANES; i++) sum += x[i];

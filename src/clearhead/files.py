@@ -1,7 +1,9 @@
 """The user's folders, and errors for files that cannot be read or written: which file, why, and what to do."""
 
+import contextlib
 import errno
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import Literal
@@ -42,6 +44,18 @@ def user_folder(kind: Literal["cache", "config"]) -> Path:
     else:
         folder = Path.home() / f".{kind}"
     return folder / "clearhead"
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder of our own, and those above it; nobody but its owner may enter it, whatever the umask.
+
+    Others lose what they may do in one that is there: under umask 000 they could replace the answers of a course.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        with contextlib.suppress(PermissionError):  # it is another user's
+            folder.chmod(0o700)
 
 
 def expanded(path: Path) -> Path:

@@ -70,8 +70,8 @@ def remove(place: Path) -> None:
 def sweep() -> list[Path]:
     """Remove what ended processes of this user left in the temporary folder; return what was removed.
 
-    A folder is removed if it has our name, belongs to this user, is no link, is closed to others, and nobody holds its
-    lock. Never raises: what cannot be removed stays.
+    A folder is removed if it has our name, belongs to this user, is not a link, is closed to others, and nobody holds
+    its lock. Never raises: what cannot be removed stays.
     """
     removed: list[Path] = []
     if flock is None:

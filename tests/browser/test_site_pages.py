@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.stress
 
 LARGEST = 2_000_000  # bytes of one page with all it loads, its live figures left out
-WIDTHS = (1440, 390)
+LOOKED_AT = ("index.html", "how-it-works.html", "reference/rollout.html", "guides/speed-up.html", "live/walk.html")
 
 
 @pytest.fixture(scope="module")
@@ -67,33 +67,48 @@ def served(site: Path) -> Iterator[str]:
     server.server_close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_pages_in_a_browser(browser, served, site, width, scheme):
-    """Each page: no request elsewhere, no error, nothing wider than the window, its weight; axe on one of each kind."""
-    looked_at = {"index.html", "how-it-works.html", "reference/AttentionMatrix.html", "guides/speed-up.html", "live.html",
-                 "design.html", "live/walk.html"}  # fmt: skip
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    elsewhere, errors, wrong = [], [], []
-    context.on(
-        "request", lambda request: request.url.startswith((served, "data:", "blob:")) or elsewhere.append(request.url)
-    )
-    context.on("console", lambda message: message.type == "error" and errors.append(message.text))
-    page = context.new_page()
+class Watched:
+    """A page of the browser, and what it did that no page may do."""
+
+    def __init__(self, browser, served: str, **look: object) -> None:
+        self.context = browser.new_context(**look)
+        self.elsewhere: list[str] = []
+        self.errors: list[str] = []
+        own = (served, "data:", "blob:")
+        self.context.on("request", lambda request: request.url.startswith(own) or self.elsewhere.append(request.url))
+        self.context.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        self.page = self.context.new_page()
+
+
+WEIGHT = """performance.getEntries().filter((entry) => !entry.name.includes("/live/"))
+  .reduce((sum, entry) => sum + (entry.transferSize ?? 0), 0)"""
+
+
+def test_every_page_asks_no_other_server_and_is_light(browser, served, site):
+    watched = Watched(browser, served, viewport={"width": 390, "height": 900})
+    wrong = []
     for path in sorted(site.rglob("*.html")):
         name = path.relative_to(site).as_posix()
-        page.goto(served + name, wait_until="load")
-        if page.evaluate("document.documentElement.scrollWidth") > width:
-            wrong.append(f"{name} is wider than {width}")
-        weight = page.evaluate(
-            "performance.getEntries().filter((e) => !e.name.includes('/live/')).reduce((sum, e) => sum + (e.transferSize ?? 0), 0)"
-        )
+        watched.page.goto(served + name, wait_until="load")
+        if watched.page.evaluate("document.documentElement.scrollWidth") > 390:
+            wrong.append(f"{name} is wider than a phone")
+        weight = watched.page.evaluate(WEIGHT)
         if weight > LARGEST and name != "studio.html":  # forty screenshots
             wrong.append(f"{name} weighs {weight}")
-        if name in looked_at:
-            wrong += [f"{name}: {finding}" for finding in findings(page)]
-    context.close()
-    assert (elsewhere, errors, wrong) == ([], [], [])
+    watched.context.close()
+    assert (watched.elsewhere, watched.errors, wrong) == ([], [], [])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_one_page_of_each_kind_is_readable_by_everybody(browser, served, width, scheme):
+    watched = Watched(browser, served, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    wrong = []
+    for name in LOOKED_AT:
+        watched.page.goto(served + name, wait_until="load")
+        wrong += [f"{name}: {finding}" for finding in findings(watched.page)]
+    watched.context.close()
+    assert (watched.elsewhere, watched.errors, wrong) == ([], [], [])
 
 
 def test_search_finds_a_method(browser, served):

@@ -59,6 +59,10 @@ def test_an_answer_is_written_looked_into_and_changed(page: Page) -> None:
     chart = page.locator(".write-reasons")
     expect(chart.get_by_role("table")).to_have_count(2)
     expect(chart).to_contain_text("Layer 1, head 2: the logit is")
+    chart.evaluate("(box) => box.firstChild.replaceChildren()")
+    page.locator(".write-lines path").first.dispatch_event("click")  # a link is asked about by its line too
+    ready(page)
+    expect(chart).to_contain_text("Layer 1, head 2: the logit is")
     page.get_by_role("button", name="Go on", exact=True).click()
     ready(page)
     assert len(answer(page)) == 22

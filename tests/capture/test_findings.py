@@ -1,4 +1,4 @@
-"""docs/findings.md says what the models do: the page made anew has the same words, and numbers as near as rounding."""
+"""docs/findings.md says what the models do: the page made again has the same words, and numbers as near as rounding."""
 
 import re
 import runpy
@@ -29,7 +29,7 @@ def test_the_part_on_the_chat_model_says_what_its_script_finds(monkeypatch):
     if not has_chat_model():
         pytest.skip("the chat model is not on this machine: clearhead models fetch")
     written = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
-    again = runpy.run_path(str(ROOT / "tools" / "findings.py"))["chat_section"](anew=True)
+    again = runpy.run_path(str(ROOT / "tools" / "findings.py"))["chat_section"](again=True)
     section = written[written.index("## A chat model") :]
     assert words(again) == words(section)
     assert numbers(again) == pytest.approx(numbers(section), abs=0.011)

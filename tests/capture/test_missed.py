@@ -62,7 +62,7 @@ CASES = {
         lambda: hf.AutoformerModel(hf.AutoformerConfig(**TIME)),
         series,
         3,
-        "its softmax are no product of queries and keys",
+        "its softmax are not a product of queries and keys",
     ),
     "yoso": (lambda: hf.YosoModel(hf.YosoConfig(**SIZE)), text, 2, "computes its attention by itself"),
     "rwkv": (

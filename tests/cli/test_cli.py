@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import fresh
 from clearhead import cli
 from clearhead.capture.models.folders import has_demo_model
-from clearhead.cli import check, inputs, output
+from clearhead.cli import check, output, reading
 from clearhead.errors import ModelError, OptionError
 
 
@@ -71,7 +71,7 @@ def test_ctrl_c_stops_quietly(monkeypatch):
     def pressed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inputs, "read_text", pressed)
+    monkeypatch.setattr(reading, "read_text", pressed)
     result = clearhead("see", "text")
     assert (result.exit_code, result.stderr) == (130, "stopped\n")
 
@@ -80,7 +80,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
     def broken(*_):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(inputs, "read_text", broken)
+    monkeypatch.setattr(reading, "read_text", broken)
     assert isinstance(clearhead("see", "text").exception, ZeroDivisionError)
 
 
@@ -88,14 +88,14 @@ def test_an_error_raised_on_purpose_is_a_message(monkeypatch):
     def refused(*_):
         raise ModelError("it is not there. Give another.")
 
-    monkeypatch.setattr(inputs, "read_text", refused)
+    monkeypatch.setattr(reading, "read_text", refused)
     assert clearhead("see", "text").stderr == "clearhead: it is not there. Give another.\n"
 
 
 def test_the_text_may_come_from_a_file_or_a_pipe(tmp_path, monkeypatch):
     place = tmp_path / "text.txt"
     place.write_text("héllo \n", encoding="utf-8")
-    assert inputs.read_text(None, place) == "héllo"
+    assert reading.read_text(None, place) == "héllo"
 
     class Piped:
         buffer = io.BytesIO("wörld".encode())
@@ -104,7 +104,7 @@ def test_the_text_may_come_from_a_file_or_a_pipe(tmp_path, monkeypatch):
             return False
 
     monkeypatch.setattr(sys, "stdin", Piped())
-    assert inputs.read_text("-", None) == "wörld"
+    assert reading.read_text("-", None) == "wörld"
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
@@ -219,8 +219,8 @@ def test_ctrl_c_twice_leaves_no_traceback():
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "pressed = lambda *_, **__: signal.raise_signal(signal.SIGINT)\n"
         "atexit.register(pressed)  # again, while what was begun is ended\n"
-        "from clearhead.cli import inputs\n"
-        "inputs.read_text = pressed\n"
+        "from clearhead.cli import reading\n"
+        "reading.read_text = pressed\n"
         "sys.argv = ['clearhead', 'see', 'a word']\n"
         "cli.main()\n"
     )

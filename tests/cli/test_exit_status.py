@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import fresh
 from clearhead import cli, printing, sandbox
-from clearhead.cli import exit_status, inputs, reading
+from clearhead.cli import exit_status, reading
 from clearhead.course.check import packs
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
@@ -58,6 +58,8 @@ GIVEN = {
     ("new", "pack"): ["other"],
     ("new", "item"): ["good", "another", "--kind", "card"],
     ("new", "schema"): ["item"],
+    ("survey", "run"): ["induction", "q.gift", "--out", "new", "--no-ray"],
+    ("survey", "report"): ["surveyed", "--json"],
     ("studio",): ["--data", "data", "--no-browser", "--port", "0"],
     ("studio", "user", "add"): ["Björn", "--data", "data"],
     ("studio", "user", "list"): ["--data", "data"],
@@ -87,6 +89,7 @@ def quick() -> Iterator[None]:
     from argon2 import PasswordHasher
     from matplotlib.figure import Figure
 
+    from clearhead import survey
     from clearhead.course import exchange
     from clearhead.local_models import chat_model
     from clearhead.studio.accounts import accounts
@@ -99,6 +102,10 @@ def quick() -> Iterator[None]:
         patch.setattr(plot, "grid", lambda *_, **__: Figure())
         patch.setattr(plot, "divergence", lambda *_, **__: Figure())
         patch.setattr(html, "page", lambda *_, **__: "a page")
+        counts = {"texts": 1, "tokens": 7, "cut": 0, "empty": 0, "ablated": 0}
+        patch.setattr(survey, "check_installed", lambda *_: None)
+        patch.setattr(survey, "survey", lambda *_, **__: survey.Survey(Path("new"), 1, 1, counts, []))
+        patch.setattr("clearhead.survey.report.listing.read_results", lambda _folder: ([], {}))
         patch.setattr(packs, "prove_pack", lambda *_, **__: [])
         patch.setattr(packs, "_pages", lambda *_: 0)
         patch.setattr(exchange, "prove_pack", lambda *_, **__: [])
@@ -120,6 +127,12 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: None) -> Path:
     Path("folder").mkdir()
     Path("broken").mkdir()
     Path("broken/pack.toml").write_bytes(b"\xff\xfe")
+    Path("surveyed").mkdir()
+    model = {"name": "a model", "layers": [], "heads": []}
+    about = {"model": model, "data": {"kind": "plain text"}, "settings": {"asks": []}, "versions": {}}
+    counts = {"texts": 1, "tokens": 7, "positions": 7, "batches": 1, "cut": 0, "empty": 0, "ablated": 0}
+    done = {"given": None, "counts": counts, "missed": []}
+    Path("surveyed/survey.json").write_text(json.dumps({"format": 1, "identity": about, "result": done}))
     Path("broken/config.json").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     names.add_model("named", Path("broken"))
@@ -296,14 +309,14 @@ def process(program: str, **environment: str) -> "subprocess.CompletedProcess[st
 
 
 RUN = (
-    "import sys; from clearhead import cli; from clearhead.cli import inputs; "
+    "import sys; from clearhead import cli; from clearhead.cli import reading; "
     "sys.argv = ['clearhead', *{arguments!r}]; {before}; cli.main()"
 )
 
 
 @pytest.mark.slow
 def test_a_fault_is_a_sentence_and_a_status_of_its_own() -> None:
-    program = RUN.format(arguments=["see", "a"], before="inputs.read_words = lambda *_: 1 / 0")
+    program = RUN.format(arguments=["see", "a"], before="reading.read_words = lambda *_: 1 / 0")
     done = process(program)
     assert done.returncode == exit_status.FAULT
     assert done.stderr.count("\n") == 1
@@ -313,7 +326,7 @@ def test_a_fault_is_a_sentence_and_a_status_of_its_own() -> None:
 
 @pytest.mark.slow
 def test_a_warning_shows_no_path() -> None:
-    before = "import warnings; inputs.read_words = lambda *_: warnings.warn('mind the gap') or sys.exit()"
+    before = "import warnings; reading.read_words = lambda *_: warnings.warn('mind the gap') or sys.exit()"
     done = process(RUN.format(arguments=["see", "a"], before=before))
     assert done.stderr == "clearhead: mind the gap\n"
 
@@ -374,11 +387,11 @@ def test_a_picture_that_is_not_there_is_not_read_as_a_text(said: list[str], show
 
 @pytest.mark.parametrize("text", ["I saw it in g.png", "end.", "e.g. this", "word " * 70 + "a.png", "3.14", "note.txt"])
 def test_a_text_with_a_full_stop_is_a_text(text: str, place: Path) -> None:
-    assert inputs.read_words(text, None) == text.strip()
+    assert reading.read_words(text, None) == text.strip()
 
 
 def test_a_file_taken_for_a_text_is_pointed_out(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert inputs.read_words("q.gift", None) == "q.gift"
+    assert reading.read_words("q.gift", None) == "q.gift"
     assert "give --file q.gift" in capsys.readouterr().err
 
 

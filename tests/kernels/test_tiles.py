@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from clearhead import attention, kernels
-from clearhead.kernels import Problem
+from clearhead.kernels import Problem, Wanted
+from clearhead.kernels.second_pass import run_with, statistics
 
 from .targets import needs_native, on
 from .test_contract import assert_as_exact, exact, gradients, plain, runner
@@ -92,6 +93,7 @@ def test_a_maximum_that_grows_in_any_block_rescales_what_was_summed(target: str,
         assert_close_to_exact(Problem(query, key, value, 0.125, bias=torch.where(only_some, bias, 0)[None, None]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ON_TILES)
 @pytest.mark.parametrize("threads", [2, 7])
 def test_every_number_of_threads_gives_the_same_bits(target: str, threads: int) -> None:
@@ -264,3 +266,107 @@ def test_pieces_give_the_same_bits_on_any_number_of_threads(
             finally:
                 torch.set_num_threads(before)
     assert torch.equal(answers[0].nan_to_num(7), answers[1].nan_to_num(7))
+
+
+def dense_masks(length: int, keys: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Masks and biases of queries and keys; an odd number of bytes into a buffer that says the opposite of all of them."""
+    make = torch.Generator().manual_seed(9)
+    allow = torch.rand(2, 1, length, keys, generator=make) < 0.6
+    allow[:, :, 5] = False
+    behind = allow & (torch.arange(keys) >= min(40, keys // 2))
+    inner = ~torch.zeros(2, 1, length + 2, keys + 3, dtype=torch.bool)[:, :, 1:-1, 1:-2]
+    inner.copy_(allow)
+    bias = torch.randn(1, 4, length, keys, generator=make)
+    return {
+        "rows": {"allow": inner},
+        "none of the first keys": {"allow": behind},
+        "columns apart": {"allow": allow.mT.contiguous().mT},
+        "triangle": {"allow": torch.ones(1, 1, length, keys, dtype=torch.bool).tril(keys // 2)},
+        "padding": {"allow": allow[:, :, :1]},
+        "bias": {"bias": bias},
+        "bias of bfloat16": {"bias": bias.bfloat16()},
+        "bias of float16": {"bias": bias.half()},
+        "bias of columns apart": {"bias": bias.mT.contiguous().mT},
+        "bias of -inf": {"bias": bias.masked_fill(~allow[:1], -torch.inf)},
+        "mask and bias": {"bias": bias.bfloat16(), "allow": behind},
+    }
+
+
+@pytest.mark.pairwise
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("kind", dense_masks(9, 9))
+@pytest.mark.parametrize(("length", "keys"), [(37, 131), (64, 64), (9, 97)])
+def test_dense_masks_and_biases(target: str, dtype: torch.dtype, kind: str, length: int, keys: int) -> None:
+    make = torch.Generator().manual_seed(10)
+    query = torch.randn(2, 4, length, 33, generator=make).to(dtype)
+    key, value = (torch.randn(2, 2, keys, 33, generator=make).to(dtype) for _ in range(2))
+    for causal in (False, True):
+        problem = Problem(query, key, value, 0.2, is_causal=causal, **dense_masks(length, keys)[kind])
+        truth, lse = exact(problem)
+        with kernels.target(target):
+            result = kernels.run(problem, kernel="native")
+        bound = torch.finfo(dtype).eps * max(1.0, truth.abs().max().item())
+        assert (result.out.double() - truth).abs().max() <= bound
+        torch.testing.assert_close(result.lse.double(), lse, atol=3e-5, rtol=1e-5)
+
+
+def weights_of(problem: Problem) -> torch.Tensor:
+    keys = problem.key.shape[2]
+    eye = torch.eye(keys, dtype=torch.float64).expand(*problem.key.shape[:2], keys, keys)
+    return exact(problem.change(query=problem.query.double(), key=problem.key.double(), value=eye))[0]
+
+
+@pytest.mark.pairwise
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize("top", [1, 3, 8, 9])
+@pytest.mark.parametrize("keys", [5, 97, 1097])  # windows of 512 keys
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_largest_weights_of_a_row_and_its_entropy(target: str, top: int, keys: int, masked: bool) -> None:
+    make = torch.Generator().manual_seed(keys)
+    query, key = (
+        torch.randn(1, 2, 37, 33, generator=make).bfloat16(),
+        torch.randn(1, 1, keys, 33, generator=make).bfloat16(),
+    )
+    allow = torch.rand(1, 1, 37, keys, generator=make) < 0.3 if masked else None
+    problem = Problem(query, key, key, 0.3, allow=allow)
+    weights = weights_of(problem)
+    if masked:
+        assert allow is not None
+        weights = weights * allow
+    with kernels.target(target):
+        result, found = run_with(problem, Wanted(entropy=True, maximum=True, mass=True, topk=top))
+        assert torch.equal(result.out, kernels.run(problem, kernel="native").out)
+    few = min(top, keys)
+    torch.testing.assert_close(found.best[..., :few].double(), weights.topk(few)[0], atol=2e-5, rtol=2e-5)
+    named = found.best_keys[..., :few]
+    torch.testing.assert_close(weights.gather(-1, named), weights.topk(few)[0], atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(found.entropy.double(), torch.special.entr(weights).sum(-1), atol=3e-5, rtol=2e-5)
+    torch.testing.assert_close(found.maximum.double(), weights.amax(-1), atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(found.mass.double(), weights.sum(-1), atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("target", ON_TILES)
+def test_of_equal_logits_the_lower_keys_are_named(target: str) -> None:
+    key = torch.zeros(1, 1, 1300, 8).bfloat16()
+    key[:, :, [700, 900, 1100, 1200], 0] = 1  # one after another, in windows of their own too
+    with kernels.target(target):
+        found = run_with(Problem(torch.ones(1, 1, 9, 8).bfloat16(), key, key, 1.0), Wanted(topk=8))[1]
+    assert found.best_keys.unique(dim=2).tolist() == [[[[700, 900, 1100, 1200, 0, 1, 2, 3]]]]
+
+
+@pytest.mark.pairwise
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize("width", [1, 33, 64])
+@pytest.mark.parametrize(("length", "keys"), [(37, 31), (131, 257), (300, 97)])
+@pytest.mark.parametrize("scale", [0.3, -0.3, 0.0])
+def test_column_sums(target: str, width: int, length: int, keys: int, scale: float) -> None:
+    make = torch.Generator().manual_seed(width * keys)
+    query, key = inside_nan((1, 4, length, width), make), inside_nan((1, 2, keys, width), make)
+    for options in ({}, {"is_causal": True}, {"reach": (-20, 7)}):
+        problem = Problem(query, key, key, scale, **options)
+        weights = weights_of(problem)
+        with kernels.target(target):
+            lse = kernels.run(problem, kernel="native").lse
+            received = statistics(problem, lse, Wanted(received=True)).received
+        torch.testing.assert_close(received.double(), weights.sum(-2), atol=1e-4, rtol=2e-5)

@@ -21,7 +21,7 @@ class Server(ThreadingHTTPServer):
 
     content = b""
     cut_after: int | None = None
-    ranges: list[str | None] = []  # noqa: RUF012 — set anew for each server
+    ranges: list[str | None] = []  # noqa: RUF012 — set again for each server
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -35,7 +35,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         remove_model("a")
     monkeypatch.setattr(names, "MOST", 1)
     add_model("a", tmp_path / "model")
-    add_model("a", tmp_path / "model")  # given anew
+    add_model("a", tmp_path / "model")  # given again
     with pytest.raises(OptionError, match="there are 1 names"):
         add_model("b", tmp_path / "model")
 

@@ -116,6 +116,7 @@ def test_known_blocks_are_reported(mask, size, wanted):
     assert ["".join(letters[state] for state in row) for row in mask.blocks(L, S, size)] == wanted
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=8)
 @given(expressions)
 def test_a_flex_block_mask_says_the_same(expression):

@@ -43,7 +43,7 @@ def test_files_that_are_something_else(tmp_path):
     with pytest.raises(OptionError, match="is not there"):
         load(path)
     path.write_bytes(b"no")
-    with pytest.raises(OptionError, match="no safetensors file"):
+    with pytest.raises(OptionError, match="not a safetensors file"):
         load(path)
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(OptionError, match="has format None"):

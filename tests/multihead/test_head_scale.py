@@ -84,6 +84,7 @@ def test_observe_records_it():
     torch.testing.assert_close(record[""].to_dense(), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_compile_and_vmap():
     q, k, v, scale = inputs(learning=True)
     compiled = torch.compile(Model(), backend="aot_eager", fullgraph=True)

@@ -44,7 +44,7 @@ def on_config(config: Any) -> Any:
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that are files elsewhere in the project, and the live figures."""
     for place, source in ELSEWHERE.items():
-        files.append(File.generated(config, place, content=_moved((ROOT / source).read_text("utf-8"), place, source)))
+        files.append(File.generated(config, place, content=(ROOT / source).read_text("utf-8")))
     for path in live.draw(BUILT):
         files.append(File.generated(config, f"live/{path.name}", abs_src_path=str(path)))
     return files
@@ -55,9 +55,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     place = page.file.src_uri
     if place in NOT_SEARCHED:
         page.meta["search"] = {"exclude": True}
-    if place not in ELSEWHERE:
-        markdown = _to_pages(markdown, place)
-    markdown = figures.drawn(markdown)
+    markdown = figures.drawn(_led(markdown, place))
     markdown = re.sub(r"^\| (__\w+__) \|", r"| `\1` |", markdown, flags=re.M)  # Markdown takes it for bold
     if place.startswith("reference/"):
         markdown += public.from_docstrings(Path(place).stem)
@@ -71,29 +69,21 @@ def _listed(folder: str) -> list[dict[str, str]]:
     return [{title.removeprefix("clearhead.").replace("`", ""): f"{folder}/{name}"} for title, name in entries]
 
 
-def _to_pages(text: str, place: str) -> str:
-    """The text of a page of docs/ whose links to files outside it lead to their pages on the site."""
-    pages = {ROOT / source: there for there, source in ELSEWHERE.items()}
-
-    def link(match: re.Match[str]) -> str:
-        there = pages.get((ROOT / "docs" / place).parent.joinpath(match[2]).resolve())
-        return f"[{match[1]}]({'../' * place.count('/')}{there}{match[3] or ''})" if there else match[0]
-
-    return LINK.sub(link, text)
-
-
-def _moved(text: str, place: str, source: str) -> str:
-    """The text with links as they are seen from its page on the site; a file that is no page is named, not linked."""
-    pages = {ROOT / "docs" / path.relative_to(ROOT / "docs"): path.relative_to(ROOT / "docs").as_posix()
-             for path in (ROOT / "docs").rglob("*.md")}  # fmt: skip
-    pages |= {ROOT / elsewhere: there for there, elsewhere in ELSEWHERE.items()}
+def _led(text: str, place: str) -> str:
+    """The text of a page with its links as the site has them; a file that is no page is named, not linked."""
+    source = ROOT / ELSEWHERE.get(place, f"docs/{place}")
+    pages = {ROOT / file: page for page, file in ELSEWHERE.items()}
     up = "../" * place.count("/")
 
     def link(match: re.Match[str]) -> str:
         words, target, anchor = match[1], match[2], match[3] or ""
-        if "://" in target:
+        path = (source.parent / target).resolve()
+        if "://" in target or not path.is_relative_to(ROOT):
             return match[0]
-        there = pages.get(((ROOT / source).parent / target).resolve())
-        return f"[{words}]({up}{there}{anchor})" if there else words
+        if path in pages:
+            return f"[{words}]({up}{pages[path]}{anchor})"
+        if path.is_relative_to(ROOT / "docs"):
+            return f"[{words}]({up}{path.relative_to(ROOT / 'docs').as_posix()}{anchor})"
+        return words
 
     return LINK.sub(link, text)

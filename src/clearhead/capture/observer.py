@@ -29,6 +29,7 @@ class Observer(ModuleWatcher):
     Args:
         model: the model; its modules get hooks in `watching`.
         layers, heads, max_bytes, values: as of `observe`; lists checked already.
+        check: whether each call is compared with the model's own output; not where calls like these were.
     """
 
     def __init__(
@@ -39,12 +40,13 @@ class Observer(ModuleWatcher):
         *,
         max_bytes: int | str | None,
         values: bool,
+        check: bool = True,
     ) -> None:
         super().__init__(model)
         self._layers = None if layers is None else {self.layer_name(layer) for layer in layers}
         self._heads = heads
         self._bytes_left = size(max_bytes, "max_bytes")
-        self._values = values
+        self._values, self._check = values, check
         self._full = False
         self._masks = Masks()
         self._steps = DecodeSteps(self._masks) if heads is None and not values else None
@@ -75,7 +77,7 @@ class Observer(ModuleWatcher):
         try:
             step = None if self._steps is None else self._steps.step(name, call)
             follows = step is not None
-            step = step or record_step(call, self._masks, self._heads, values=self._values)
+            step = step or record_step(call, self._masks, self._heads, values=self._values, check=self._check)
         except ClearheadError as error:  # the model must run on
             self.miss(name, str(error))
             return None

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clearhead import __version__, printing
-from clearhead.cli import exit_status, models, new, studio
+from clearhead.cli import exit_status, models, new, studio, survey
 from clearhead.cli.check import check
 from clearhead.cli.compare import compare
 from clearhead.cli.doctor import doctor
@@ -51,6 +51,7 @@ def options(
 
 app.command()(see)
 app.command()(compare)
+app.add_typer(survey.command, name="survey")
 app.add_typer(studio.command, name="studio")
 app.add_typer(models.command, name="models")
 app.command()(check)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from clearhead import printing
-from clearhead.cli import inputs, output, reading
+from clearhead.cli import output, reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Target, Trust
 
@@ -31,7 +31,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare the heads of two models over one text: which are alike, which differ, and where."""
-    given = inputs.read_words(text, file)
+    given = reading.read_words(text, file)
     from clearhead.capture.models.folders import DEMO_NAME
     from clearhead.console import console
     from clearhead.views import comparison, terminal_comparison

@@ -50,7 +50,7 @@ def remove(name: Annotated[str, typer.Argument(help="The name to remove. Its fol
     """Remove a name. The model's folder stays as it is."""
     from clearhead.local_models import names
 
-    printing.show_entry(f"{name} is no name any more; {names.remove_model(name)} stays")
+    printing.show_entry(f"{name} is not a name any more; {names.remove_model(name)} stays")
 
 
 @command.command("fetch")

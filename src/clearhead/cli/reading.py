@@ -1,8 +1,10 @@
-"""How `clearhead see` and `clearhead compare` read a text or a picture through a model.
+"""What `clearhead see` and `clearhead compare` are given to read, and how they read it through a model.
 
 Progress goes to standard error if that is a terminal, so that it never mixes with results.
 """
 
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from clearhead import files, printing
 from clearhead.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
@@ -26,9 +29,62 @@ Target = Annotated[
 Trust = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run the Python code that a model brings. Read it first.")
 ]
+TEXT_ENCODING = "utf-8"
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")
 NAMES: Final = 6  # layers named in a message
 
 Tell = Callable[[int, int], None]
+
+
+def read_words(text: str | None, file: Path | None) -> str | Path:
+    """Return the text to read, or the path of a picture.
+
+    A picture is recognised by its suffix; without --file its path must have no spaces, unless it is absolute.
+    """
+    path = file or Path(text or "")
+    there, is_file = os.path.exists(path), os.path.isfile(path)  # noqa: PTH110, PTH113 — no text is too long for these
+    if path.suffix.lower() not in PICTURES:
+        if file is None and is_file and text:
+            printing.report(f"clearhead: {text} is read as text. To read the file of that name, give --file {text}")
+        return read_text(text, file)
+    if text is not None and file is not None:
+        raise OptionError("both a text and --file were given. Give one of them.")
+    if file is None and not there and not _is_path(text or ""):
+        return read_text(text, file)
+    if not is_file:
+        why = "is not a file" if there else "is not there"
+        raise ModelError(f"{path} {why}. Give the path of a picture file; a text to read may come from - too.")
+    return path
+
+
+def _is_path(text: str) -> bool:
+    """Whether the text is written like a path; nothing needs to exist there."""
+    return text.startswith(("/", "./", "../", "~")) or not re.search(r"\s", text)
+
+
+def read_text(text: str | None, file: Path | None) -> str:
+    """Return the text to read: from the argument, a file, or standard input (named by -, or piped in)."""
+    if text is not None and file is not None:
+        raise OptionError("both a text and --file were given. Give one of them.")
+    try:
+        if file is not None:
+            words, source = file.read_text(encoding=TEXT_ENCODING), str(file)
+        elif text == "-" or (text is None and not sys.stdin.isatty()):
+            words, source = sys.stdin.buffer.read().decode(TEXT_ENCODING), "standard input"
+        elif text is not None:
+            words, source = os.fsencode(text).decode(TEXT_ENCODING), "the text"
+        else:
+            raise OptionError('there is no text to read. Try: clearhead see "The cat sat on the mat"')
+    except UnicodeError as error:
+        raise ModelError(
+            f"{file or ('the text' if text not in (None, '-') else 'standard input')} is not text in UTF-8 "
+            f"({error.reason if isinstance(error, UnicodeDecodeError) else 'a character is not'}). Save it as UTF-8."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise files.unreadable(file or "standard input", error) from error
+    if not words.strip():
+        raise ModelError(f"{source} is empty. Give at least one word.")
+    return words.strip()
 
 
 def look(

@@ -1,12 +1,12 @@
 """`clearhead see`: show what the heads of a model attend to in a text or a picture."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from clearhead import printing, sizes
-from clearhead.cli import inputs, output, reading
+from clearhead.cli import output, reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Model, Target, Trust
 
@@ -23,6 +23,9 @@ def see(
     ] = None,
     head: Annotated[int | None, typer.Option(help="Show this head, counted from 0.")] = None,
     rollout: Annotated[bool, typer.Option("--rollout", help="Combine all layers into one map by rollout.")] = False,
+    units: Annotated[
+        Literal["tokens", "words", "lines"], typer.Option(help="Show weights between tokens, words or lines.")
+    ] = "tokens",
     scores: Annotated[bool, typer.Option("--scores", help="List the heads that rank highest by each score.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML page to this file.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write a figure to this file: .png, .svg or .pdf.")] = None,
@@ -37,10 +40,11 @@ def see(
 
     Without --layer and --head, all heads are shown, small. With only one of the two, the other is 0.
     """
-    given = inputs.read_words(text, file)
+    given = reading.read_words(text, file)
     from clearhead.console import console
     from clearhead.views import terminal
     from clearhead.views.checks import check_head
+    from clearhead.views.grouping import grouped
     from clearhead.views.listing import listing
     from clearhead.views.page.address import lens_address
     from clearhead.views.page.html import page
@@ -50,6 +54,7 @@ def see(
     result = reading.look(given, model, target=target, trust=trust_remote_code, max_bytes=max_bytes)
     if rollout:
         result, layer, head = rolled(result), layer or "0", head or 0
+    result = grouped(result, units)
     number = reading.layer_number(result, layer)
     if number is not None or head is not None:
         check_head(result, number or 0, head or 0)
@@ -67,4 +72,5 @@ def see(
     elif html is None and png is None:
         terminal.show(result, console(), layer=number, head=head)
     if not as_json and isinstance(given, str):
-        output.tell_page(lens_address(given, model, target=target, layer=number, head=head, rollout=rollout))
+        address = lens_address(given, model, target=target, layer=number, head=head, rollout=rollout, units=units)
+        output.tell_page(address)

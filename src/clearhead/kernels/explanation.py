@@ -62,7 +62,7 @@ def explain(
         reason = f"each sequence is a call of its own ({each.path}); {each.reason}"
         return Plan(NESTED, each.kernel, each.target, reason)
     if modes.traces_torchscript():
-        return Plan(TORCHSCRIPT, kernel, None, "torch.jit.trace records one operator; each run plans anew")
+        return Plan(TORCHSCRIPT, kernel, None, "torch.jit.trace records one operator; each run plans again")
     checks.dropout(dropout_p)
     _, problem = prepare(
         query, key, value, attn_mask, is_causal, scale, enable_gqa, softcap, sinks, float(dropout_p),

@@ -106,7 +106,7 @@ def match(
         return NO_MATCH
     readable = library.match(query, key, value, mask, grouped)
     if readable == _UNREADABLE or (mask is not None and is_causal):
-        fused = query.is_cuda and mask is None and not with_lse
+        fused = mask is None and not with_lse and isinstance(query, Tensor) and query.is_cuda
         return TORCH_FUSED if fused and torch_cuda.takes(query, key, value, is_causal, scale, grouped) else NO_MATCH
     if forward_ad._current_level >= 0 and carries_tangent(query, key, value, mask):
         return NO_MATCH
@@ -143,14 +143,14 @@ def _torch_saves(
 
 
 def forget() -> None:
-    """Look at the environment, the targets and the measured costs anew at the next call."""
+    """Look at the environment, the targets and the measured costs again at the next call."""
     cpu_targets.forget()
     costs.forget()
     forget_costs()
 
 
 def forget_costs() -> None:
-    """Ask costs.py anew at the next call."""
+    """Ask costs.py again at the next call."""
     _torch_saves.cache_clear()
 
 
@@ -179,7 +179,7 @@ def plan(problem: Problem, kernel: str | None = None) -> Plan:
     if records_operators(problem):
         if modes.exports_to_onnx():
             return Plan(DECOMPOSED, None, None, "ONNX has no operator of ours")
-        return Plan(CUSTOM_OPERATOR, kernel, None, "torch records or transforms operators; each run plans anew")
+        return Plan(CUSTOM_OPERATOR, kernel, None, "torch records or transforms operators; each run plans again")
     if rule is None:
         chosen, refused = choose(problem, kernel)
         target = _target_of(chosen, problem)

@@ -1,6 +1,6 @@
 """A linear layer in inference, on the micro-kernel of the native attention: what projects into heads and out of them.
 
-The weights are read where they lie at each call. There is no packed copy of them that could go stale
+The weights are read where they are at each call. There is no packed copy of them that could go stale
 (docs/decisions/0021-weights-are-read-where-they-lie.md).
 """
 

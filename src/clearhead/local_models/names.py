@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from clearhead.errors import ModelError, OptionError
-from clearhead.files import expanded, unwritable, user_folder
+from clearhead.files import expanded, make_private, unwritable, user_folder
 from clearhead.messages import message
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -112,7 +112,7 @@ def _write(names: dict[str, Path]) -> None:
     """Replace the file of the names at once, so that no reader sees half of it."""
     file = names_file()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_private(file.parent)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as whole:
             json.dump({name: str(folder) for name, folder in names.items()}, whole, ensure_ascii=False, indent=1)
         Path(whole.name).replace(file)

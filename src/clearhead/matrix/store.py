@@ -19,7 +19,7 @@ from clearhead.matrix.matrix import AttentionMatrix
 from clearhead.spec import Attention
 
 FORMAT = "clearhead.attention/4"
-READABLE = ("clearhead.attention/2", "clearhead.attention/3", FORMAT)
+READABLE = ("clearhead.attention/1", "clearhead.attention/2", "clearhead.attention/3", FORMAT)
 
 
 class Saved(dict[str, AttentionMatrix]):
@@ -57,7 +57,7 @@ def save(matrices: Mapping[str, AttentionMatrix] | AttentionMatrix, path: str | 
         OptionError: the file cannot be written.
 
     Memory: a mask or bias that several matrices share is written once, and so are keys that one cache shares over its
-        calls; one stretched along an axis is written small; a rule that is no band is written as its L×S table.
+        calls; one stretched along an axis is written small; a rule that is not a band is written as its L×S table.
 
     Example:
         >>> import tempfile, torch
@@ -128,7 +128,7 @@ def load(path: str | Path) -> Saved:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         raise OptionError(
-            f"{path} is no safetensors file: {error}. Give a file that clearhead.matrix.save wrote."
+            f"{path} is not a safetensors file: {error}. Give a file that clearhead.matrix.save wrote."
         ) from error
     saved = Saved()
     for entry in json.loads(metadata["matrices"]):
@@ -143,11 +143,14 @@ def load(path: str | Path) -> Saved:
 
 def _attention(tensors: dict[str, Any], options: dict[str, Any]) -> Attention:
     """The attention of a file, by the names of its fields."""
-    if "reach" not in options:
-        return Attention(**tensors, **options)
-    if "tilt" in tensors:  # formats 2 and 3
+    if "tilt" in tensors:  # formats 1 to 3
         tensors["key_bias"] = tensors.pop("tilt")
-    reach, first_query = tuple(options["reach"]), options["alibi_offset"]
+    if "is_causal" in options:  # format 1
+        reach, first_query = (None, 0 if options["is_causal"] else None), 0
+    elif "reach" in options:  # formats 2 and 3
+        reach, first_query = tuple(options["reach"]), options["alibi_offset"]
+    else:
+        return Attention(**tensors, **options)
     return Attention.of(
         options["scale"], reach=reach, first_query=first_query, softcap=options["softcap"], **tensors
     )  # fmt: skip
@@ -178,7 +181,7 @@ def _identity(tensor: Tensor) -> tuple[tuple[Any, ...], int]:
 
 def _cut(tensors: Mapping[str, Tensor], place: str | list[Any]) -> Tensor:
     """A tensor of the file, or the beginning of one that later calls made longer."""
-    if isinstance(place, str):  # format 2
+    if isinstance(place, str):  # formats 1 and 2
         return tensors[place]
     tensor, length = tensors[place[0]], place[1]
     return tensor[:, :, :length] if tensor.dim() == 4 and tensor.shape[2] > length > 0 else tensor

@@ -81,7 +81,7 @@ class Overrides:
         dropout_p: float, is_causal: bool, *, attn_mask: Tensor | None = None, scale: float | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         """Gradients of query, key and value, each of its shape."""
-        # A hook on saved tensors may lay them out anew, and torch's kernel reads rows alone.
+        # A hook on saved tensors may lay them out again, and torch's kernel reads rows alone.
         query, key, value, out = _in_rows(query), _in_rows(key), _in_rows(value), _in_rows(out)
         if (
             not self.is_on

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clearhead.views import comparison as comparison
+    from clearhead.views import grouping as grouping
     from clearhead.views import listing as listing
     from clearhead.views import page as page
     from clearhead.views import plot as plot
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from clearhead.views import terminal_comparison as terminal_comparison
     from clearhead.views import widget as widget
 
-__all__ = ["comparison", "listing", "page", "plot", "rollout", "terminal", "terminal_comparison", "widget"]
+__all__ = ["comparison", "grouping", "listing", "page", "plot", "rollout", "terminal", "terminal_comparison", "widget"]
 
 
 def __getattr__(name: str) -> Any:

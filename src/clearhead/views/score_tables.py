@@ -84,7 +84,7 @@ def tables(
 def breadth(matrix: Any) -> Array:
     """(H,): the entropy of the rows as a share of the most it could be, the log of the keys in sight."""
     _, heads, length, keys = matrix.shape
-    seen = numbers(matrix.visible())[0] if isinstance(matrix, AttentionMatrix) else np.full((heads, length), keys)
+    seen = numbers(matrix.visible())[0] if hasattr(matrix, "visible") else np.full((heads, length), keys)
     most = np.log(np.maximum(seen, 1)).sum(-1)
     entropy = numbers(matrix.entropy())[0].sum(-1)
     return np.divide(entropy, most, out=np.full(heads, math.nan), where=most > 0)

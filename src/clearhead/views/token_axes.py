@@ -59,7 +59,7 @@ def _line(reading: "Reading", axis: "Axis") -> TokenAxis:
     places = axis.positions
     if side is None:
         return TokenAxis(axis.sequence, places, [str(place) for place in places], [False] * len(places))
-    tokens, special = side.tokens, side.special  # once: they may be computed anew each time
+    tokens, special = side.tokens, side.special  # once: they may be computed again each time
     size = len(tokens)
     return TokenAxis(
         axis.sequence,

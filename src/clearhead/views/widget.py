@@ -7,7 +7,7 @@ from clearhead.extras import needs
 from clearhead.views.page import es_module
 from clearhead.views.page.payload import payload
 from clearhead.views.page.questions import answer
-from clearhead.views.record_reading import reading_of
+from clearhead.views.page.record_reading import reading_of
 
 with needs("views", "the notebook widget"):
     import anywidget

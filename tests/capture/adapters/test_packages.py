@@ -112,7 +112,7 @@ TIMM = {
     "xcit_nano_12_p8_224": ({"img_size": 32, "depth": 1}, 3, 0, ""),
     "twins_pcpvt_small": ({"img_size": 64, "depths": (1, 1, 1, 1)}, 4, 0, ""),
     "samvit_base_patch16_224": ({"depth": 2}, 2, 0, ""),
-    "mobilevitv2_050": ({}, 0, 9, "no product of queries and keys"),
+    "mobilevitv2_050": ({}, 0, 9, "not a product of queries and keys"),
 }
 
 
@@ -144,7 +144,7 @@ X_TRANSFORMERS = {
     "gates": ({"attn_gate_values": True}, 2, 0, ""),
     "capped": ({"attn_softclamp_logits": True}, 2, 0, ""),
     "selective": ({"attn_selective": True}, 2, 0, ""),
-    "sigmoid": ({"attn_sigmoid": True}, 0, 2, r"no softmax \(sigmoid\)"),
+    "sigmoid": ({"attn_sigmoid": True}, 0, 2, r"not a softmax \(sigmoid\)"),
     "signed": ({"attn_cog_signed": True}, 0, 2, "between the softmax and the values"),
 }
 

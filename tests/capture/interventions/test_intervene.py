@@ -254,6 +254,6 @@ def test_a_layer_that_cannot_be_changed_is_an_error_not_a_silence():
         def forward(self, x):
             return (x @ x.mT).sigmoid() @ x
 
-    with pytest.raises(CaptureError, match="what is no softmax"):  # noqa: SIM117
+    with pytest.raises(CaptureError, match="what is not a softmax"):  # noqa: SIM117
         with clearhead.intervene(model := SigmoidAttention(), {("", 0): "zero"}):
             model(torch.randn(2, 5, 3))

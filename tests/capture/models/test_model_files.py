@@ -1,5 +1,6 @@
 """Model folders made to run code, to read another file, or damaged: each is refused in a sentence, and nothing is run."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -152,6 +153,12 @@ CASES: dict[str, tuple[Change, str]] = {
     "a deep config": (text("config.json", "[" * 200_000), "nested too deep"),
     "not UTF-8": (lambda f: (f / "config.json").write_bytes(b"\xff{}"), "config.json is not valid JSON"),
     "a million layers": (lambda f: settings(f, n_layer=10**6, num_hidden_layers=10**6), r"= 1e\+06"),
+    "a billion labels": (lambda f: settings(f, num_labels=10**9), r"num_labels = 1e\+09"),
+    "labels inside": (lambda f: settings(f, text_config={"num_labels": 10**9}), r"num_labels = 1e\+09"),
+    "ten billion words": (lambda f: settings(f, vocab_size=10**10), r"vocab_size = 1e\+10"),
+    "words less than none": (lambda f: settings(f, vocab_size=-7), "vocab_size = -7"),
+    "a kernel of experts": (lambda f: settings(f, experts_implementation="nobody/kernel"), "a kernel of the Hub"),
+    "kernels by part": (lambda f: settings(f, _attn_implementation={"text_config": "a/b"}), "a kernel of the Hub"),
     "a size in words": (lambda f: settings(f, hidden_size="many", n_embd="many"), "cannot be loaded"),
     "a model type of nobody": (lambda f: settings(f, model_type="none-such"), "cannot be loaded"),
     "no tokenizer": (lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")], "cannot be loaded"),
@@ -169,6 +176,35 @@ def test_refused_in_a_sentence(model: Path, name: str) -> None:
     assert "cannot be loaded" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert len(str(refused.value)) < 800
+    assert not (model.parent / "ran").exists()
+
+
+def code(folder: Path, name: str) -> None:
+    """A module that makes the folder `ran` when it is imported."""
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_text(f"import pathlib\npathlib.Path({str(folder.parent / 'ran')!r}).mkdir()\nclass X: ...\n")
+
+
+AUTO = {
+    "config.json": {"AutoConfig": "x.X", "AutoModel": "x.X", "AutoModelForCausalLM": "x.X"},
+    "tokenizer_config.json": {"AutoTokenizer": ["x.X", "x.X"]},
+    "processor_config.json": {"AutoProcessor": "x.X"},
+    "preprocessor_config.json": {"AutoImageProcessor": "x.X", "AutoFeatureExtractor": "x.X"},
+}
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+@pytest.mark.parametrize("file", [*AUTO, "custom_generate"])
+def test_no_code_that_a_folder_brings_is_run(model: Path, file: str, unknown: bool) -> None:
+    """By `auto_map` of any file, or beside `generate`; where transformers knows the class, and where it does not."""
+    code(model, "x.py")
+    if file in AUTO:
+        other = {"model_type": "x"} if file == "config.json" else {"tokenizer_class": "X", "processor_class": "X"}
+        settings(model, file, auto_map=AUTO[file], **(other if unknown else {}))
+    else:
+        code(model, "custom_generate/generate.py")
+    with contextlib.suppress(ModelError):
+        capture.read(capture.load(model), "a b")
     assert not (model.parent / "ran").exists()
 
 

@@ -1,10 +1,12 @@
 """Writing: the same tokens as generate, and what each step looked at, as reading the text again gives it."""
 
+import math
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from clearhead import capture
+from clearhead import AttentionMatrix, capture
 from clearhead.capture.models import writing as writing_module
 from clearhead.capture.models.loading import Loaded
 from clearhead.capture.models.writing import Writing, pooled_rows, read_again
@@ -41,7 +43,7 @@ def test_it_writes_what_generate_does_and_looks_where_the_whole_text_does(name: 
     steps = [token for _ in range(6) for token in writing.step()]
     plain = model.writer.generate(torch.tensor([prompt]), max_new_tokens=6, do_sample=False)
     assert writing.ids == plain[0].tolist()
-    whole = read_again(model, writing.ids[:-1])
+    whole, _ = read_again(model, writing.ids[:-1])
     rows = pooled_rows(whole, range(len(prompt) - 1, len(writing.ids) - 1), len(writing.ids) - 1)
     for row, step in zip(rows, steps, strict=True):
         assert torch.allclose(row[: len(step.weights)], step.weights, atol=8 * torch.finfo(torch.float32).eps)
@@ -75,12 +77,25 @@ def test_it_ends_where_the_model_has_no_room() -> None:
 @pytest.mark.parametrize("layer", [None, 1])
 @pytest.mark.parametrize("head", [None, 2])
 def test_rows_of_a_layer_or_a_head_are_those_of_its_matrix(layer: int | None, head: int | None) -> None:
-    record = read_again(loaded("llama"), [5, 17, 3, 29, 41])
+    record, _ = read_again(loaded("llama"), [5, 17, 3, 29, 41])
     dense = torch.cat([matrix.to_dense() for matrix in record.values()]).double()
     chosen = dense[slice(None) if layer is None else slice(layer, layer + 1)]
     chosen = chosen[:, slice(None) if head is None else slice(head, head + 1)]
     rows = pooled_rows(record, range(2, 5), 5, layer=layer, head=head)
     assert torch.allclose(rows.double(), chosen.mean((0, 1))[2:], atol=4 * torch.finfo(torch.float32).eps)
+
+
+def test_rows_of_a_long_text_hold_few_weights_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All queries of all heads of a layer were held together: 256 MB for 2,000,000 links of 32 heads."""
+    record = read_again(loaded("llama"), [5, 17, 3, 29, 41, 11, 2])
+    at_once = pooled_rows(record, range(1, 7), 7)
+    sizes: list[int] = []
+    dense = AttentionMatrix.to_dense
+    monkeypatch.setattr(AttentionMatrix, "to_dense", lambda self: sizes.append(math.prod(self.shape)) or dense(self))
+    monkeypatch.setattr(writing_module, "AT_ONCE", 60)
+    assert torch.allclose(pooled_rows(record, range(1, 7), 7), at_once, atol=4 * torch.finfo(torch.float32).eps)
+    assert len(sizes) > len(record)
+    assert max(sizes) <= 60
 
 
 def test_models_that_write_keep_their_head_and_others_have_none(demo: Loaded) -> None:

@@ -88,8 +88,8 @@ def test_reasons_say_what_happened():
         used_from_the_other_side: "another axis than its softmax",
         a_sink_dropped: "a part of each row",
         divided_later: "divides by their sum later",
-        sigmoid: r"no softmax \(sigmoid\)",
-        additive: "no product of queries and keys",
+        sigmoid: r"not a softmax \(sigmoid\)",
+        additive: "not a product of queries and keys",
         no_values: "multiplies no values",
     }
     for compute, words in said.items():

@@ -81,7 +81,7 @@ KERNEL = {
     "watch a folder": _refused((294, 26), "0"),
     "make secret memory": _refused(447, "0"),
     "be another kind of system": _refused((135, 92), "0x20000"),
-    "filter its own calls anew": _refused((317, 277), "1, 0, 0"),
+    "filter its own calls again": _refused((317, 277), "1, 0, 0"),
     "make rules of its own": _refused(444, "0, 0, 1"),
     "make a device": "os.mknod('device', 0o20666, os.makedev(1, 3)); breach()",
     "change the mode of its own file": "open('f', 'w').close(); os.chmod('f', 0o4777); breach()",

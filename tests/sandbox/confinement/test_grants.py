@@ -104,7 +104,7 @@ def test_no_answer_is_read_where_the_package_is_in_a_folder_that_is_granted(pref
 
 
 @pytest.fixture
-def anew() -> Iterator[None]:
+def again() -> Iterator[None]:
     for one in CACHES:
         one.cache_clear()
     yield
@@ -112,7 +112,7 @@ def anew() -> Iterator[None]:
         one.cache_clear()
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("again")
 @pytest.mark.parametrize("granted", ["", "lib", "lib/site-packages", "lib/site-packages/clearhead"])
 def test_every_granted_ancestor_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: str) -> None:
     package = tmp_path / "lib" / "site-packages" / "clearhead"
@@ -129,7 +129,7 @@ def test_every_granted_ancestor_is_cut(tmp_path: Path, monkeypatch: pytest.Monke
     assert grants.inside(package.parent / "numpy" / "packs", allowed) == (not granted.endswith("clearhead"))
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("again")
 def test_a_checkout_is_private_except_for_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "src" / "clearhead"
     for name in ("src/clearhead/packs", "src/clearhead/masks", "tests/packs", "docs", "venv/lib/site-packages/torch"):
@@ -141,7 +141,7 @@ def test_a_checkout_is_private_except_for_the_package(tmp_path: Path, monkeypatc
     assert allowed == [package / "masks", tmp_path / "venv" / "lib"]
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("again")
 def test_a_package_in_a_zip_file_hides_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with zipfile.ZipFile(tmp_path / "app.pyz", "w") as packed:
         packed.writestr("clearhead/packs/a/pack.toml", "secret")
@@ -151,7 +151,7 @@ def test_a_package_in_a_zip_file_hides_the_file(tmp_path: Path, monkeypatch: pyt
     assert grants.readable() == [tmp_path / "other"]
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("again")
 def test_a_link_into_a_granted_folder_grants_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As /lib leads to /usr/lib: both names must be cut."""
     package = tmp_path / "usr" / "lib" / "python3" / "dist-packages" / "clearhead"
@@ -165,7 +165,7 @@ def test_a_link_into_a_granted_folder_grants_no_more(tmp_path: Path, monkeypatch
     assert grants.links(allowed) == {tmp_path / "lib": tmp_path / "usr" / "lib"} or not grants.links(allowed)
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("again")
 def test_a_home_inside_is_private_and_its_python_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = tmp_path / "home" / "ada"
     for name in ("python/lib", ".local/share/clearhead", "notes"):
@@ -184,7 +184,7 @@ def test_what_nothing_granted_would_show_need_not_be_hidden(tmp_path: Path) -> N
     assert grants.hidden() == before
 
 
-@pytest.mark.usefixtures("anew")
+@pytest.mark.usefixtures("again")
 def test_what_is_loaded_is_hidden_from_then_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = Path(__file__).parents[2] / "packs" / "good"
     shutil.copytree(good, tmp_path / "share" / "pack")

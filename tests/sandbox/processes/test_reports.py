@@ -1,7 +1,11 @@
 """A confined process may report anything: it is refused within bounds, and the host says what is wrong with it."""
 
+import contextlib
 import importlib
 import json
+import random
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -257,3 +261,49 @@ def test_a_damaged_output_of_a_page_is_none(
     else:
         place.write_bytes(kept)
     assert with_outputs(page, pack, cache) == shown
+
+
+JUNK = (
+    "null", "true", "-1", "-0", "0.0", "1e400", "9" * 4299, "9" * 5000, str(1 << 40), '""', '"\\u0000"', '"\\ud800"',
+    '"' + "x" * 300_000 + '"', "[]", "{}", "[[]]", "[null]", "[1, 2, 3, 4]", '["", true, "", -1]', '["", 1, "", 1]',
+    '["\\ud83d", true, "\\udfff", null]', "[" * 900 + "]" * 900, '{"each": []}', '[{"each": [{}]}]', "NaN", "1_000",
+    "0x10", "'a'", "tru", '"\x01"',
+)  # fmt: skip
+
+
+def reports_of(junk: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """This value in the place of every field: of an exception, of a report, and of one among several; and twice."""
+    for field in RAISED:
+        raised = json.dumps({**RAISED, field: "@"}).replace('"@"', junk)
+        yield f'{{"raised": {raised}, "values": {{}}}}'.encode(), {}
+        yield f'{{"raised": {json.dumps(RAISED)}, "raised": {raised}}}'.encode(), {}
+    for field in ("raised", "values", "tests", "each"):
+        yield f'{{"{field}": {junk}}}'.encode(), {"wanted": ["x"]}
+        yield f'{{"each": [{{"{field}": {junk}}}, {{"{field}": {junk}}}]}}'.encode(), {"count": 3}
+    yield f'{{"values": {{"x": {junk}}}}}'.encode(), {"wanted": ["x"]}
+    yield f'{{"tests": [["a", true, "b", {junk}], {junk}]}}'.encode(), {}
+
+
+def broken(count: int) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """An honest report cut at every byte, in other encodings, and with a few bytes replaced."""
+    whole = json.dumps({"raised": RAISED, "values": {"x": "1"}, "tests": [["a", True, "b", 3]]})
+    yield from ((whole.encode()[:end], {"wanted": ["x"]}) for end in range(len(whole)))
+    yield from ((whole.encode(name), {"wanted": ["x"]}) for name in ("utf-16", "utf-32", "utf-8-sig", "cp037"))
+    chance = random.Random(1)  # noqa: S311 — made-up damage
+    for _ in range(count):
+        data = bytearray(whole.encode())
+        for _ in range(chance.randint(1, 4)):
+            data[chance.randrange(len(data))] = chance.choice(b'\x00"{}[]:,\\\xff\x80eE9-.ntf')
+        yield bytes(data), {"wanted": ["x"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1000, pytest.param(100_000, marks=pytest.mark.stress)])
+def test_whatever_stands_in_whatever_field_is_read_or_refused(count: int) -> None:
+    cases = [case for junk in JUNK for case in reports_of(junk)] + list(broken(count))
+    for data, given in cases:
+        with contextlib.suppress(reports.ReportError):
+            report = reports.parse(data, **given)
+            raised = report.raised and asdict(report.raised)
+            json.dumps([raised, dict(report.values), [asdict(test) for test in report.tests]], allow_nan=False).encode()
+            assert all(isinstance(value, str) for value in report.values.values())

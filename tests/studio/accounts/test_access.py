@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
+from urllib.parse import unquote
 
 import httpx2
 import pytest
@@ -22,7 +23,12 @@ from clearhead import sandbox
 from clearhead.studio.accounts import access
 from clearhead.studio.app import serving
 from clearhead.studio.app.application import create
+from clearhead.studio.learner.database import Database
+from clearhead.studio.lens.readings import Readings
+from clearhead.studio.library.library import _alone
 from clearhead.studio.web import route_marks
+from clearhead.studio.web.context import secret_in
+from clearhead.studio.web.locks import Locks
 from clearhead.studio.web.settings import Settings
 from studio.sample import library
 
@@ -245,6 +251,57 @@ def test_what_is_kept_is_private_whatever_the_umask(tmp_path: Path, umask: int) 
             } == {path.name: 0 for path in files if "proofs" not in path.parts}
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_what_is_kept_in_a_folder_that_was_there_is_private_too(tmp_path: Path, umask: int) -> None:
+    """Under umask 000 every user of the machine could replace the answers that a course is graded by."""
+    data = tmp_path / "data"
+    data.mkdir()
+    data.chmod(0o755)
+    for name in ("proofs", "lens"):  # as an earlier start left them
+        (data / name).mkdir()
+        (data / name).chmod(0o777)
+    before = os.umask(umask)
+    try:
+        Database(data).close()
+        secret_in(data)
+        Locks(data / "locks")
+        readings = Readings(folder=data / "lens")
+        readings.add_picture(b"a picture")
+        with _alone(data / "proofs"):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(data.stat().st_mode) == 0o755
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) & 0o077 for path in data.iterdir()}
+    assert modes == dict.fromkeys(("clearhead.db", "secret", "locks", "lens", "proofs"), 0)
+
+
+FEW = ("HEAD", "OPTIONS", "get")
+MORE = ("PUT", "PATCH", "DELETE", "TRACE", "CONNECT", "GET ", "PROPFIND", "X-ANY")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", [FEW, pytest.param(MORE, marks=pytest.mark.stress)])
+def test_no_other_method_opens_a_route(studio: FastAPI, methods: tuple[str, ...]) -> None:
+    """A route serves its own methods; no other one runs it, and none answers more than that it may not."""
+    addresses = {address for _, address, _ in routes(studio)} | {"/", "/static/", "/static/../", "/login/../items/x"}
+    for address in sorted(addresses):
+        for method in methods:
+            status = request_with(studio, method, address, own_host(studio))
+            assert status in (401, 403, 404, 405), f"{method} {address}: {status}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/%2e%2e/settings", "//settings", "/settings/", "/settings//", "/./settings", "/static/../settings", "/views/../settings.js",
+     "/views/..%2fsettings.js", "/static/%2e%2e/%2e%2e/library/library.py", "/static/....//library.py", "/SETTINGS", "/settings;/login",
+     "/settings\x00", "/login/../settings", "/login%2f..%2fsettings", "http://127.0.0.1/settings", "*"],
+)  # fmt: skip
+def test_no_spelling_of_an_address_opens_a_page(studio: FastAPI, path: str) -> None:
+    for spelled in (path, unquote(path)):
+        assert request_with(studio, "GET", spelled, own_host(studio)) in (307, 401, 404), spelled
 
 
 def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_what_cannot_be_seen_or_told_apart_is_no_name(name: str) -> None:
     assert str(refused.value).isprintable()
 
 
+@pytest.mark.slow
 @given(st.text(max_size=70))
 def test_whatever_is_typed_is_a_name_or_refused_with_a_reason(name: str) -> None:
     try:

@@ -1,4 +1,4 @@
-"""History grows with each answer to what it would be if it were worked out anew."""
+"""History grows with each answer to what it would be if it were worked out again."""
 
 from collections.abc import Sequence
 from datetime import timedelta

@@ -86,6 +86,24 @@ def test_rollout_and_tiles_of_it_are_answered(client):
     assert sum(weight for _, _, weight in found["links"]) == pytest.approx(1, abs=1e-4)
 
 
+def test_words_and_lines_are_answered_with_a_head_open_and_no_reason_for_a_word(client):
+    about = {"text": "so it was\nso it is", "model": "induction"}
+    words = client.get("/lens/data", params=about | {"units": "words"}).json()
+    assert (words["units"], words["tokens"]) == ("words", ["<s>", "so", "it", "was", "so", "it", "is"])
+    assert client.get("/lens/data", params=about | {"units": "lines"}).json()["tokens"] == [
+        "<s>",
+        "so it was",
+        "so it is",
+    ]
+    question = {"layer": 1, "head": 0, "query": 3, "key": 1, "kind": "why"}
+    answer = client.get("/lens/answer", params=about | {"units": "words", "question": json.dumps(question)})
+    assert "Show tokens" in answer.json()["error"]
+    assert "Use tokens, words" in client.get("/lens/data", params=about | {"units": "letters"}).json()["error"]
+    page = client.get("/lens", params=about | {"units": "words", "plain": 1}).text
+    assert '<th scope="row">was</th>' in page
+    assert "units=words" in page  # of the links to the other heads
+
+
 @pytest.mark.slow
 @needs_demo
 def test_two_texts_at_once_do_not_mix(client):
@@ -308,6 +326,14 @@ def test_the_address_holds_the_whole_state(address, browser):
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         assert serious(page) == [], scheme
+    page.locator("#lens-units").select_option("words")
+    page.locator(".ch-foot", has_text="Tokens are put together").wait_for()
+    assert page.locator(".ch-head h2").inner_text() == "Layer 2, head 4"
+    assert page.locator(".ch-asks").count() == 0
+    assert all(part in page.url for part in ("units=words", "layer=2", "head=4"))
+    page.locator("#lens-units").select_option("tokens")
+    page.locator(".ch-asks").first.wait_for()
+    assert "units" not in page.url
     page.get_by_text("More:").click()
     page.locator("#lens-other").fill("The dog sat on the mat")
     page.get_by_role("button", name="Read").click()

@@ -40,6 +40,7 @@ def test_a_target_for_another_model_is_refused_in_a_sentence(visitor: Visitor) -
     assert "takes no target" in visitor.get("/lens?plain=1&text=a&model=induction&target=b")
 
 
+@pytest.mark.slow
 def test_the_open_head_is_saved_as_a_file(visitor: Visitor) -> None:
     answer = read_page(visitor, text="a cat sat", model="induction")
     for kind in answer["payload"]["saves"]:

@@ -1,6 +1,8 @@
 """The Lens that writes: tokens as they come, stopping, going on, words of others, and what is refused."""
 
+import base64
 import json
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
@@ -71,6 +73,22 @@ def test_rows_of_one_head_add_up_to_the_mean_over_all(visitor: Visitor) -> None:
         row = unpacked(token["row"])[0]
         assert abs(mean[number, : len(row)] - row).max() < 1e-4
     assert heads[0]["first"] == tokens[0]["place"]
+
+
+def test_the_links_are_a_parquet_table(visitor: Visitor) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    tokens = [line["token"] for line in lines(visitor, count=5) if "token" in line]
+    wanted = {"written": [token["id"] for token in tokens]}
+    for place in ({}, {"layer": 1, "head": 2}):
+        content = base64.b64decode(lines(visitor, "/table", **wanted, **place)[-1]["parquet"])
+        table = parquet.read_table(BytesIO(content)).to_pylist()
+        rows = unpacked(lines(visitor, "/rows", **wanted, **place)[-1]["rows"])
+        assert len(table) == sum(token["place"] for token in tokens)  # a row for each token before each written one
+        assert [row["token"] for row in table if row["key"] == 0] == list("thous")
+        for row in table:
+            number = row["place"] - tokens[0]["place"]
+            assert row["weight"] == pytest.approx(rows[number][row["key"]], abs=1e-4)
+            assert row["probability"] == pytest.approx(tokens[number]["p"], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from studio.conftest import Visitor
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     yield
+    translation._spoken.set(None)
     for remembered in (translation.languages, translation.catalog):
         if hasattr(remembered, "cache_clear"):
             remembered.cache_clear()

@@ -62,6 +62,8 @@ def _score(score_mod: Rule, sizes: Sizes, device: torch.device) -> tuple[float |
 
     close = 1e-5 * max(1.0, float(bias.masked_fill(masked, 0.0).abs().max()))
     if not all(bool((rise[logit] - expected(logit)).abs().max() <= close) for logit in (1.7, -2.9)):
-        raise CaptureError("its score_mod is no bias, mask or soft cap, so that its weights are no softmax of those")
+        raise CaptureError(
+            "its score_mod is not a bias, mask or soft cap, so that its weights are not a softmax of those"
+        )
     bias = collapsed(bias)
     return softcap, bias.clone() if bool((bias != 0).any()) else None

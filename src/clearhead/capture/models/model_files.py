@@ -21,10 +21,15 @@ LARGEST_SETTINGS: Final = 8 << 20  # bytes of a JSON file that is not a vocabula
 LARGEST_VOCABULARY: Final = 512 << 20
 LARGEST_HEADER: Final = 100 << 20  # bytes, as in safetensors' own format
 MOST_FILES: Final = 10_000
-MOST_LAYERS: Final = 10_000  # of anything that a config counts in layers or heads
+# What a config counts, and the most of it. transformers makes an object of each label, also where the model has none:
+# a billion of them took all memory.
+MOST: Final = (
+    (re.compile(r"(?:num_|n_|^)\w*(?:layers?|heads?|experts|blocks)$"), 10_000),
+    (re.compile(r"num_labels$"), 100_000),
+    (re.compile(r"vocab_size$"), 10_000_000),
+)
 _VOCABULARIES: Final = ("tokenizer.json", "vocab.json")
 _WEIGHT_FILE_NAME: Final = re.compile(r"[^/\\\x00-\x1f]{1,250}\.safetensors")
-_COUNTS: Final = re.compile(r"(?:num_|n_|^)\w*(?:layers?|heads?|experts|blocks)$")
 _WAY_OUT: Final = message("Save it again with model.save_pretrained(folder), which writes safetensors.")
 
 
@@ -129,7 +134,8 @@ def _check_config(config: dict[str, Any]) -> None:
                 "names %(value)s as %(name)s: a kernel of the Hub, which is code.", value=str(value)[:80], name=name
             )
             raise _wrong("config.json", why)
-        if _COUNTS.search(name) and isinstance(value, int) and not -1 <= value <= MOST_LAYERS:
+        most = next((most for names, most in MOST if names.search(name)), None)
+        if most is not None and isinstance(value, int) and not -1 <= value <= most:
             why = message("has %(name)s = %(value)s.", name=name, value=f"{value:.3g}")
             raise _wrong("config.json", why)
 

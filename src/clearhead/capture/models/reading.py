@@ -59,6 +59,8 @@ class Reading:
         grid: where the patches of a picture lie; None for a text.
         decoder: what the decoder read, of an encoder-decoder that was given a target; None for any other model.
         note: what is not shown of the model, in a sentence; None where all of it is.
+        pieces: for each token, the text it was made of, with the space before it; None where the tokenizer does not
+            tell.
     """
 
     record: Record
@@ -70,6 +72,7 @@ class Reading:
     grid: Grid | None = None
     decoder: Target | None = None
     note: str | None = None
+    pieces: list[str] | None = None
 
 
 def read(
@@ -124,6 +127,7 @@ def read(
         segments=_fill(segments),
         decoder=decoder,
         note=note,
+        pieces=_pieces(encoded, special, text, second or "") if encoded.is_fast else None,
     )
 
 
@@ -161,6 +165,20 @@ def _run(loaded: Loaded, encoded: Any, decoder: Any) -> None:
         )
     else:
         loaded.model(**encoded)
+
+
+def _pieces(encoded: Any, special: list[bool], *texts: str) -> list[str]:
+    """The text of each token with what stands before it; "" for special tokens, and for later parts of a character."""
+    ends, pieces = [0] * len(texts), []
+    for (_, stop), segment, is_special in zip(
+        encoded.encodings[0].offsets, encoded.sequence_ids(0), special, strict=True
+    ):
+        if is_special or segment is None:
+            pieces.append("")
+            continue
+        pieces.append(texts[segment][ends[segment] : stop])
+        ends[segment] = max(ends[segment], stop)
+    return pieces
 
 
 def unknown_note(loaded: Loaded, ids: list[int], encoded: Any = None, text: str = "") -> Message | None:

@@ -18,6 +18,7 @@ from clearhead.errors import ModelError
 from clearhead.messages import message
 
 CANDIDATES: Final = 8
+AT_ONCE: Final = 4_000_000  # weights of one layer that are held together: 16 MB
 REPORTED: Final = 64  # tokens of one step: of 4,096, all logits of SmolLM2 would take 800 MB
 
 Head = tuple[int, int]  # layer and head, counted from 0
@@ -186,14 +187,27 @@ def observed(loaded: Loaded, without: Collection[Head] = ()) -> Iterator[Record]
         yield open_contexts.enter_context(observe(writer))
 
 
-def read_again(loaded: Loaded, token_ids: Sequence[int], without: Collection[Head] = ()) -> Record:
-    """Read a written text in one pass and return the record: the same weights as step by step, up to rounding."""
+def read_again(
+    loaded: Loaded, token_ids: Sequence[int], without: Collection[Head] = (), *, last: int = 1
+) -> tuple[Record, Tensor]:
+    """Read a written text in one pass.
+
+    Args:
+        loaded: a model that writes.
+        token_ids: the text.
+        without: heads that are switched off.
+        last: how many tokens to give the logits of.
+
+    Returns:
+        The record, which has the same weights as step by step, up to rounding; and the logits of the last tokens,
+        (last, vocabulary).
+    """
     check_writes(loaded)
     model: Any = loaded.writer
-    keep = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+    keep = {"logits_to_keep": last} if "logits_to_keep" in signature(model.forward).parameters else {}
     with running(loaded, "text"), observed(loaded, without) as record:
-        model(input_ids=torch.tensor([list(token_ids)]), use_cache=False, **keep)
-    return record
+        output = model(input_ids=torch.tensor([list(token_ids)]), use_cache=False, **keep)
+    return record, output.logits[0, -last:].float()
 
 
 def pooled_rows(
@@ -207,23 +221,22 @@ def pooled_rows(
         keys: S, how many positions the text has.
         layer, head: one layer, or one head of it; None for the mean over all.
 
-    Memory: one layer's heads at a time.
+    Memory: the result, and AT_ONCE weights of one layer.
     """
     total, heads = torch.zeros(len(queries), keys), 0
     for number, name in enumerate(record):
         if layer is not None and number != layer:
             continue
         matrix, where = record[name], record.positions(name)[-1]
+        part = matrix if head is None else matrix.heads([head])
         first = where.queries.positions.index(queries.start)
-        part = matrix.rows(first, first + len(queries))
-        weights = (part if head is None else part.heads([head])).to_dense()[0].float()
-        places = where.keys.positions
-        if isinstance(places, range) and places.step == 1:
-            stop = min(places.stop, keys)
-            total[:, places.start : stop] += weights.sum(0)[:, : stop - places.start]
-        else:
-            columns = torch.tensor(list(places))
-            inside = columns < keys
-            total[:, columns[inside]] += weights.sum(0)[:, inside]
-        heads += len(weights)
+        columns = torch.tensor(list(where.keys.positions))
+        inside = columns < keys
+        _, count, _, length = part.shape
+        step = max(1, AT_ONCE // (count * length))
+        for start in range(0, len(queries), step):
+            stop = min(start + step, len(queries))
+            weights = part.rows(first + start, first + stop).to_dense()[0].float().sum(0)
+            total[start:stop, columns[inside]] += weights[:, inside]
+        heads += count
     return total / max(heads, 1)

@@ -33,7 +33,7 @@ def unfinished_reason(softmaxes: list[Softmax]) -> str:
         if softmax.weights.given is None:
             continue
         if softmax.product is None:
-            return "the logits of its softmax are no product of queries and keys"
+            return "the logits of its softmax are not a product of queries and keys"
         if softmax.covered:
             return "only a part of its softmax multiplies values"
         return "its softmax multiplies no values in a product that Clearhead sees"

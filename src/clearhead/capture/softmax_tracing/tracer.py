@@ -112,7 +112,7 @@ class SoftmaxTracer:
             )
         unseen = unfinished_reason(frame.unfinished)
         if not unseen and frame.instead_of_softmax:
-            unseen = f"its values are multiplied by what is no softmax ({frame.instead_of_softmax})"
+            unseen = f"its values are multiplied by what is not a softmax ({frame.instead_of_softmax})"
         return Outcome(
             calls=[] if frame.failure else frame.calls,
             failure=frame.failure,

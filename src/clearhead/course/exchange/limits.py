@@ -90,14 +90,14 @@ def read_member(place: Path, names: tuple[str, ...], most: int) -> tuple[str, by
                     return None
                 info = package.getinfo(name)
                 if info.compress_type not in _METHODS or info.flag_bits & 1:
-                    message = f"its {name} is encrypted, or packed in another way than by deflate; export it anew"
+                    message = f"its {name} is encrypted, or packed in another way than by deflate; export it again"
                     raise PackError(message, file=place.name)
                 with package.open(info) as stream:
                     return name, read_stream(stream, most)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         if isinstance(error, PackError):
             raise
-        raise PackError(f"is not a zip file that can be read ({error}); export it anew", file=place.name) from None
+        raise PackError(f"is not a zip file that can be read ({error}); export it again", file=place.name) from None
 
 
 def _directory_size(size: int, place: Path) -> int:

@@ -60,7 +60,7 @@ def why(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, thr
 
 
 def forget() -> None:
-    """Read the measured figures anew at the next call."""
+    """Read the measured figures again at the next call."""
     figures.load.cache_clear()
     of.cache_clear()
     torch_saves.cache_clear()

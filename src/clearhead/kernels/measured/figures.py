@@ -95,7 +95,7 @@ def _load() -> Figures:
     except OSError as error:
         return Figures(path=path, reason=f"{path} cannot be read: {error.strerror}", damaged=True)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
-        reason = f"the file of measured costs is damaged ({error!r}). Run `clearhead tune` to write it anew"
+        reason = f"the file of measured costs is damaged ({error!r}). Run `clearhead tune` to write it again"
         return Figures(path=path, reason=reason, damaged=True)
 
 

@@ -82,7 +82,7 @@ class Native:
         return result
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
-        if result.out.stride(-1) != 1:  # it came back from a hook on saved tensors, laid out anew
+        if result.out.stride(-1) != 1:  # it came back from a hook on saved tensors, laid out again
             result = Result(result.out.contiguous(), result.lse)
         call = Call(library, problem, result.out, result.lse)
         gradients = CallGradients(library, problem, grad_out, grad_lse)

@@ -101,7 +101,7 @@ class MultiheadAttention(torch.nn.MultiheadAttention):
         self.register_forward_pre_hook(_run_me)
 
     def _share_key_heads(self) -> None:
-        """Narrow the projections of key and value to num_kv_heads heads, and initialise anew."""
+        """Narrow the projections of key and value to num_kv_heads heads, and initialise again."""
         narrow = self.num_kv_heads * self.head_dim
         like = self.out_proj.weight
         if self._qkv_same_embed_dim:

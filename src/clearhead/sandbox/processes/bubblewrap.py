@@ -87,7 +87,7 @@ class Cold:
         command = _command(folder, size, clean_environment(folder, self.hash_seed))
         try:
             if os.geteuid() == 0:
-                os.chown(folder, tmpfs.NOBODY, tmpfs.NOBODY)  # where it is no tmpfs, the program writes there
+                os.chown(folder, tmpfs.NOBODY, tmpfs.NOBODY)  # where it is not a tmpfs, the program writes there
             process = subprocess.Popen(
                 [*command, "--info-fd", str(info), sys.executable, "-P", "-s", "-c", _boot(self._main(given))],
                 pass_fds=[*given, info], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=given[2],

@@ -109,7 +109,7 @@ def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=list(settings.proxies),
         timeout_graceful_shutdown=3,
-        # A learner thinks longer than uvicorn's five seconds: a connection that lives through that is not opened anew.
+        # A learner thinks longer than uvicorn's five seconds: a connection that lives through that is not opened again.
         timeout_keep_alive=75,
         ssl_certfile=settings.certificate,
         ssl_keyfile=settings.key,

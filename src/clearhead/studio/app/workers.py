@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from clearhead.studio.web.settings import Settings
 
 GRACE = 6.0  # seconds a worker has to end by itself
-AGAIN = 1.0  # seconds before a worker that died is started anew, so that one that cannot start does not spin
+AGAIN = 1.0  # seconds before a worker that died is started again, so that one that cannot start does not spin
 
 Work = Callable[[Settings, socket.socket, int], None]
 

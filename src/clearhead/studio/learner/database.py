@@ -168,7 +168,7 @@ def _of_server(place: URL) -> Engine:
             try:
                 connection.execute("")
             except connection_error as problem:
-                raise InvalidatePoolError from problem  # has the pool open connections anew
+                raise InvalidatePoolError from problem  # has the pool open connections again
 
     return engine
 

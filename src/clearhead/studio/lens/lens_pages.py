@@ -56,6 +56,7 @@ class Wanted(BaseModel):
     rollout: bool = False
     second: str = ""
     target: str = ""
+    units: str = "tokens"
 
 
 class Consent(BaseModel):
@@ -79,6 +80,7 @@ def page(
     rollout: bool = False,
     second: str = "",
     target: str = "",
+    units: str = "tokens",
     without_script: Annotated[bool, Query(alias="plain")] = False,
 ) -> HTMLResponse:
     """Show the page; without JavaScript it reads in the Lens's queue, so that a slow model blocks nobody else."""
@@ -88,10 +90,13 @@ def page(
     if without_script:
         needs_queue()
         try:
-            shown = numbers(*kept.both(asked(text, model, second=second, target=target), _silent), layer, head)
+            shown = numbers(
+                *kept.both(asked(text, model, second=second, target=target, units=units), _silent), layer, head
+            )
         except ClearheadError as error:
             shown = {"error": explained(error)}
     state |= {"other": other.strip(), "rollout": rollout, "second": second.strip(), "target": target.strip()}
+    state["units"] = units.strip()
     return render(
         request,
         "lens/lens.html",
@@ -139,11 +144,13 @@ def data(
     rollout: bool = False,
     second: str = "",
     target: str = "",
+    units: str = "tokens",
 ) -> Response:
     """Return in one response what `attention.js` draws; or, with status 422, `{"error": message}`."""
     needs_queue()
     try:
-        return JSONResponse(_payload(kept, asked(text, model, rollout=rollout, second=second, target=target), _silent))
+        requested = asked(text, model, rollout=rollout, second=second, target=target, units=units)
+        return JSONResponse(_payload(kept, requested, _silent))
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
 
@@ -160,6 +167,7 @@ def answers(
     rollout: bool = False,
     second: str = "",
     target: str = "",
+    units: str = "tokens",
 ) -> Response:
     """Return a tile of one head, a token's links, … of the reading of this key or this text; else status 422."""
     from clearhead.views.page.questions import answer
@@ -169,7 +177,10 @@ def answers(
         about = json.loads(fitting("question", question))
         if not isinstance(about, dict):
             raise OptionError(_("a question is a JSON object. Reload the page."))
-        requested = kept.asked(key) if key else asked(text, model, rollout=rollout, second=second, target=target)
+        if key:
+            requested = kept.asked(key)
+        else:
+            requested = asked(text, model, rollout=rollout, second=second, target=target, units=units)
         read = kept.with_models if about.get("kind") == "why" else kept.both
         first, other = read(requested, _silent)
         return JSONResponse(answer(first, about, other))

@@ -7,12 +7,13 @@ import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import ModelError, OptionError
+from clearhead.files import make_private
 from clearhead.studio.text.field_limits import fitting
 from clearhead.studio.text.translation import _
 
@@ -41,6 +42,7 @@ class Asked:
         rollout: all layers as one map.
         second: another model to compare with, named as `model` is; "" for none.
         target: what the decoder of an encoder-decoder reads; "" for none.
+        units: between what weights are shown: "tokens", "words" or "lines".
     """
 
     text: str
@@ -49,11 +51,12 @@ class Asked:
     rollout: bool = False
     second: str = ""
     target: str = ""
+    units: str = "tokens"
 
     @property
     def key(self) -> str:
         """A short name of what is asked, for addresses."""
-        return _digest(repr((self.text, self.model, self.picture, self.rollout, self.second, self.target)).encode())
+        return _digest(repr(astuple(self)).encode())
 
     @property
     def alone(self) -> "Asked":
@@ -67,7 +70,13 @@ class Asked:
 
 
 def asked(
-    text: str, model: str = "", picture: str = "", rollout: bool = False, second: str = "", target: str = ""
+    text: str,
+    model: str = "",
+    picture: str = "",
+    rollout: bool = False,
+    second: str = "",
+    target: str = "",
+    units: str = "tokens",
 ) -> Asked:
     """Return the request of a form, checked.
 
@@ -77,14 +86,16 @@ def asked(
     """
     fitting("lens", text)
     fitting("lens", target)
-    for name in (model, second, picture):
+    for name in (model, second, picture, units):
         fitting("name", name)
     for value in (text, model, second, target):
         try:
             value.encode()
         except UnicodeEncodeError as error:
             raise OptionError(_("the text holds half a character, which no tokenizer reads. Type it again.")) from error
-    return Asked(text.strip(), model.strip() or None, picture.strip(), rollout, second.strip(), target.strip())
+    return Asked(
+        text.strip(), model.strip() or None, picture.strip(), rollout, second.strip(), target.strip(), units.strip()
+    )
 
 
 class Readings:
@@ -194,6 +205,12 @@ class Readings:
         self._trusted.add(model)
 
     def _made(self, wanted: Asked, tell: Tell) -> Any:
+        if wanted.units != "tokens":
+            from clearhead.views.grouping import grouped
+
+            in_tokens = replace(wanted, units="tokens")
+            reading = self._readings.get(in_tokens) or self._made(in_tokens, tell)
+            return grouped(reading, wanted.units, progress=lambda done, total: tell("grouping", done, total))
         if wanted.rollout:
             from clearhead.views.rollout import rolled
 
@@ -249,7 +266,7 @@ class Readings:
         """Store a value for the other processes; the oldest files are deleted."""
         if self._folder is None:
             return
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        make_private(self._folder)
         whole = self._folder / f".{name}.{secrets.token_hex(4)}"
         whole.write_bytes(content)
         whole.rename(self._folder / name)

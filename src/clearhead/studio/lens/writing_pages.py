@@ -5,6 +5,7 @@ Without JavaScript the page shows the whole answer at once (`plain=1`).
 
 import json
 from collections.abc import AsyncIterator, Callable
+from importlib.util import find_spec
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Request
@@ -100,6 +101,7 @@ def page(
         plain=without_script,
         shown=shown,
         most=MOST_TOKENS,
+        parquet=find_spec("pyarrow") is not None,
     )
 
 
@@ -132,6 +134,17 @@ async def rows(request: Request, context: CurrentContext, kept: Kept, wanted: Wa
         context,
         wanted,
         lambda asked, tell, _: written_heads.rows(kept, asked, tell, wanted.layer, wanted.head),
+    )
+
+
+@router.post("/lens/write/table")
+async def table(request: Request, context: CurrentContext, kept: Kept, wanted: WantedRows) -> Response:
+    """Stream the progress of writing those weights, with their tokens, into a Parquet file; the last line holds it."""
+    return await _streamed(
+        request,
+        context,
+        wanted,
+        lambda asked, tell, _: written_heads.table(kept, asked, tell, wanted.layer, wanted.head),
     )
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LATEST: Final = 4  # texts whose queries and keys are kept, so that another head is there at once
 MOST_WEIGHTS: Final = 2_000_000  # rows times keys that one answer holds
+COLUMNS: Final = ("place", "token", "probability", "key", "key_token", "weight")  # of a table of links
 HEADS_AT_ONCE: Final = 9  # that share a forward pass
 MOST_NAMED: Final = 6  # heads that are named for a link of many
 MOST_SECONDS: Final = 300  # for switching off every head: 30 passes of SmolLM2 over 200 tokens take one or two minutes
@@ -38,15 +39,55 @@ def rows(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, he
 
     loaded = kept.loaded(wanted.model, tell)
     text = text_of(loaded, wanted)
+    queries = _queries(text)
+    record = _record(loaded, wanted, text, tell)
+    _check_head(record, layer, head)
+    weights = pooled_rows(record, queries, len(text.ids) - 1, layer=layer, head=head).numpy()
+    return {"rows": pack(weights, "u16", float(weights.max(initial=0.0))), "first": text.prompt}
+
+
+def table(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, head: int | None) -> dict[str, Any]:
+    """Return `parquet`: every weight of `rows` with its tokens, as a Parquet file in base64.
+
+    Raises:
+        OptionError: as of `rows`.
+        ExtraError: pyarrow is missing.
+    """
+    from base64 import b64encode
+
+    from clearhead.capture.models.token_text import letters
+    from clearhead.capture.models.writing import pooled_rows, read_again
+    from clearhead.views.page.saving import parquet
+
+    loaded = kept.loaded(wanted.model, tell)
+    text = text_of(loaded, wanted)
+    queries = _queries(text)
+    tell("reading", 0, 0)
+    record, logits = read_again(loaded, text.ids[:-1], wanted.without, last=len(queries))
+    _check_head(record, layer, head)
+    weights = pooled_rows(record, queries, len(text.ids) - 1, layer=layer, head=head).tolist()
+    names = letters(loaded.tokenizer, text.ids)
+    chances = logits.softmax(-1)
+    lines = [
+        (query + 1, names[query + 1], float(chances[row, text.ids[query + 1]]), key, names[key], weights[row][key])
+        for row, query in enumerate(queries)
+        for key in range(query + 1)
+    ]
+    return {"parquet": b64encode(parquet(lines, COLUMNS)).decode("ascii")}
+
+
+def _queries(text: Text) -> range:
+    """The places of the steps that wrote the answer.
+
+    Raises:
+        OptionError: nothing is written yet, or the text is too long for one answer.
+    """
     queries = range(text.prompt - 1, len(text.ids) - 1)
     if not queries:
         raise OptionError(_("nothing is written yet. Press Write first."))
     if len(queries) * len(text.ids) > MOST_WEIGHTS:
         raise OptionError(_("the text is too long to show every link of it. Open it in the Lens."))
-    record = _record(loaded, wanted, text, tell)
-    _check_head(record, layer, head)
-    weights = pooled_rows(record, queries, len(text.ids) - 1, layer=layer, head=head).numpy()
-    return {"rows": pack(weights, "u16", float(weights.max(initial=0.0))), "first": text.prompt}
+    return queries
 
 
 def effects(kept: Readings, wanted: WritingAsked, tell: Tell) -> dict[str, Any]:
@@ -139,7 +180,7 @@ def _record(loaded: "Loaded", wanted: WritingAsked, text: Text, tell: Tell) -> "
             return _records[identity]
     writer: Any = loaded.writer
     with layers_run(writer, lambda done, total: tell("reading", done, total)):
-        record = read_again(loaded, text.ids[:-1], wanted.without)
+        record, _logits = read_again(loaded, text.ids[:-1], wanted.without)
     with _lock:
         _records[identity] = record
         while len(_records) > LATEST:

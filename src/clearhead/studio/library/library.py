@@ -10,6 +10,7 @@ from pathlib import Path
 from clearhead.course import Item, Outcome, Pack, Proved, Topic, load, prove_pack, shipped
 from clearhead.course.pack.page_programs import page_programs
 from clearhead.errors import PackError
+from clearhead.files import make_private
 from clearhead.studio.library.page_outputs import with_outputs
 
 
@@ -128,7 +129,7 @@ def prove(library: Library, cache: Path, publish: Callable[[Library], None] | No
 @contextmanager
 def _alone(cache: Path) -> Iterator[None]:
     """Let one process at a time use this cache: the others then read its proofs instead of running them again."""
-    cache.mkdir(parents=True, exist_ok=True)
+    make_private(cache)
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

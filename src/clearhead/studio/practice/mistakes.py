@@ -85,7 +85,7 @@ def made_by(context: Context, items: Iterable[Item]) -> dict[str, Mistake]:
     mistakes: dict[str, Mistake] = {}
     kept, tried, by_item = context.store.kept_under("told:"), _tried(context), context.history.by_item
     for item in items:
-        if item.kind == "card":  # what one did not remember is no mistake
+        if item.kind == "card":  # what was not remembered is not a mistake
             continue
         attempts = by_item.get(item.id, ())
         same: dict[tuple[int, str], dict[str, Mistake]] = {}  # (seed, response): an answer given again is listed once

@@ -32,7 +32,7 @@ class Draft:
         assessment: the address of the test or challenge it is part of, if any.
         typed: the answer is typed, without options to choose from.
         focus: the level or the concept the learner keeps to, if any.
-        clock: seconds it should take; 0 is no clock.
+        clock: seconds it should take; 0 for no clock.
         place: its place among the questions, as shown: "3 of 10".
         since: when the review session began, seconds since 1970; 0 outside one.
     """

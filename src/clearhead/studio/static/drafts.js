@@ -6,9 +6,9 @@ import { _ } from "./words.js";
 const PREFIX = "draft:";
 const WHO = "clearhead-learner"; // the cookie that says who is logged in to a shared studio
 const TYPED = ["textarea", "[type=text]", "[type=search]"].join();
-const LEFT_OUT = ["[type=hidden]", "[type=password]", "[type=file]", "button", "fieldset", "output", "[data-no-draft]"].join(); // an option is chosen anew
+const LEFT_OUT = ["[type=hidden]", "[type=password]", "[type=file]", "button", "fieldset", "output", "[data-no-draft]"].join(); // an option is chosen again
 
-/** A control's name and its values; where these are letters, which another look deals out anew, what the letters mean. */
+/** A control's name and its values; where these are letters, which another look deals out again, what the letters mean. */
 const nameOf = (control) => control.dataset.as ?? control.name;
 const meaningOf = (control) => control.dataset.means ?? control.value;
 
@@ -129,7 +129,7 @@ function mineAlone() {
 
 /**
  * On Back, a browser shows a page from its memory: a page of a learner who has logged out since is emptied and asked for
- * anew.
+ * again.
  */
 function afterLogOut() {
   const shared = Number(learner()) > 0;

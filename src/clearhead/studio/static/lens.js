@@ -10,6 +10,7 @@ const get = (id) => document.getElementById(id);
 const form = get("lens-form");
 const fields = { text: get("lens-text"), other: get("lens-other"), model: get("lens-model"), second: get("lens-second"), target: get("lens-target") };
 const rollout = get("lens-rollout");
+const units = get("lens-units");
 const says = get("lens-says");
 const bar = get("lens-bar");
 const places = [get("lens-view"), get("lens-beside")];
@@ -58,6 +59,7 @@ function filled() {
     if (value && value.length <= MOST_ADDRESS && !(picture && (name === "text" || name === "other"))) address.set(name, value);
   }
   if (rollout.checked) address.set("rollout", "1");
+  if (units.value !== "tokens") address.set("units", units.value);
   return address;
 }
 
@@ -77,7 +79,7 @@ const post = (path, body, more = {}) => fetch(path, { method: "POST", headers: {
 /** Read one text, telling how far it is. @param {string} text @param {AbortSignal} signal @param {(at: any) => void} tell */
 async function read(text, signal, tell) {
   const wanted = picture ? { picture } : { text };
-  const reply = await post("/lens/read", { ...wanted, model: fields.model.value, second: fields.second.value, target: fields.target.value, rollout: rollout.checked }, { signal });
+  const reply = await post("/lens/read", { ...wanted, model: fields.model.value, second: fields.second.value, target: fields.target.value, rollout: rollout.checked, units: units.value }, { signal });
   for await (const at of jsonLines(/** @type {any} */ (reply.body))) {
     if (at.payload) return at;
     if (at.error || !reply.ok) throw new Refused({ ...at, error: at.error || _("The studio refused this. Reload the page.") });
@@ -98,6 +100,8 @@ function progress({ doing, done, total }) {
     "second-waiting": _("Waiting for another text to be read."),
     "second-loading": _("Loading the second model."),
     "second-reading": total ? _("The second model reads: layer %(done)s of %(total)s.", { done, total }) : _("The second model reads."),
+    grouping: _("Putting tokens together: layer %(done)s of %(total)s.", { done, total }),
+    "second-grouping": _("Putting tokens together: layer %(done)s of %(total)s.", { done, total }),
     drawing: _("Finding the strongest links: layer %(done)s of %(total)s.", { done, total }),
   };
   says.hidden = false;
@@ -275,6 +279,12 @@ for (const field of [fields.text, fields.other]) {
   field.addEventListener("input", forget);
 }
 rollout.addEventListener("change", () => form.requestSubmit());
+/** The same head between other units: a token of one is no word of the other. */
+units.addEventListener("change", () => {
+  const model = shown[0]?.model;
+  history.pushState(null, "", `/lens?${filled()}`);
+  show(model ? { layer: model.get("layer"), head: model.get("head"), token: -1, side: "query", order: model.get("order"), pin: model.get("pin") } : null);
+});
 get("lens-file").addEventListener("change", upload);
 get("lens-picture").addEventListener("change", uploadPicture);
 get("lens-stop").addEventListener("click", () => asked.abort());

@@ -1,19 +1,24 @@
 // @ts-check
-/** What the writing Lens shows, as a file: the text with its lines as SVG or PNG, every step as CSV or JSON. */
+/** What the writing Lens shows, as a file: the text with its lines as SVG or PNG, every step as CSV, JSON or Parquet. */
 import { make } from "/views/paint.js";
 import { _ } from "./words.js";
 
 const QUOTE = "\u0022";
 const SCALE = 2; // pixels of a PNG for each of the page
 
-/** Links that save. @param {() => any[]} runs @param {() => Element | null} picture the text that is drawn */
-export function saveLine(runs, picture) {
+/** Links that save. @param {() => any[]} runs @param {() => Element | null} picture the text that is drawn
+ * @param {(() => Promise<string>) | null} parquet asks the studio for a file in base64; null where it has no pyarrow */
+export function saveLine(runs, picture, parquet) {
   const act = (name, work) => make("button", { type: "button", class: "quiet", onclick: work }, name);
   return make("p", { class: "write-save" }, make("span", { class: "write-note" }, _("Save:")),
     act("SVG", () => { const drawn = svgOf(picture()); if (drawn) hand("written.svg", "image/svg+xml", drawn.text); }),
     act("PNG", () => png(svgOf(picture()))),
     act("CSV", () => hand("written.csv", "text/csv", csvOf(runs()))),
-    act("JSON", () => hand("written.json", "application/json", JSON.stringify({ format: "clearhead.written/1", runs: runs().map(dataOf) }))));
+    act("JSON", () => hand("written.json", "application/json", JSON.stringify({ format: "clearhead.written/1", runs: runs().map(dataOf) }))),
+    parquet && act("Parquet", async () => {
+      const content = await parquet();
+      if (content) hand("written.parquet", "application/vnd.apache.parquet", Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0)));
+    }));
 }
 
 /** Every step of a run, with all its weights. @param {any} run */

@@ -10,8 +10,9 @@ const THICKEST = 5; // pixels of an underline
 
 /** @typedef {import("./writing-text.js").Run} Run */
 
-/** @param {(place: number) => void} choose called with the place that is pointed at; -1: none */
-export function textView(choose) {
+/** @param {(place: number) => void} choose called with the place that is pointed at; -1: none
+ * @param {(run: Run, from: number[], to: number[]) => void} explain called with the ends of a line that is clicked */
+export function textView(choose, explain) {
   const heading = make("h2", { class: "write-title" });
   const lines = make("svg:svg", { class: "write-lines", "aria-hidden": "true" });
   const text = make("div", { class: "write-text", role: "group" });
@@ -83,7 +84,9 @@ export function textView(choose) {
     lines.setAttribute("height", String(box.height));
     lines.replaceChildren(...near.filter(({ weight }) => weight > LIT).map(({ to, weight }) => {
       const target = nodes.find((node) => node.places[0] === to[0]);
-      return curve(middle(here.element, box), middle(target.element, box), weight);
+      const line = curve(middle(here.element, box), middle(target.element, box), weight);
+      line.addEventListener("click", () => explain(run, here.places, to));
+      return line;
     }));
   }
 

@@ -8,7 +8,7 @@ import { visible } from "./writing-text.js";
 import { _ } from "./words.js";
 
 /** @param {{busy: (work: (signal: AbortSignal) => Promise<void>) => Promise<void>, progress: (at: any) => void,
- *   request: () => any, at: () => {layer: number, head: number}}} page */
+ *   request: (run: any) => any, at: () => {layer: number, head: number}}} page */
 export function whyView({ busy, progress, request, at }) {
   const box = make("div", { class: "ch" });
   const element = make("section", { class: "write-reasons", "aria-live": "polite" }, box);
@@ -19,7 +19,7 @@ export function whyView({ busy, progress, request, at }) {
 
   const through = (run, { place, key }, layer, head) => busy(async (signal) => {
     const chosen = (number) => (number < 0 ? null : number);
-    const reply = await post("/lens/write/why", { ...request(), layer: chosen(layer), head: chosen(head), place, key }, signal);
+    const reply = await post("/lens/write/why", { ...request(run), layer: chosen(layer), head: chosen(head), place, key }, signal);
     const tokens = { from: run.tokens[place - 1], to: run.tokens[key] };
     for await (const line of jsonLines(/** @type {any} */ (reply.body))) {
       if (line.error) box.replaceChildren(make("p", { class: "ch-less" }, line.error));

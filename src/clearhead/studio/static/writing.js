@@ -94,7 +94,7 @@ async function busy(work) {
   }
 }
 
-/** Start anew from the form. */
+/** Start again from the form. */
 function start() {
   state.runs = [new Run(fields.prompt.value.trim(), fields.model.value.trim(), fields.chat.checked, [])];
   Object.assign(state, { place: -1, layer: -1, head: -1, ended: "" });
@@ -148,6 +148,21 @@ async function weightsAgain(run, signal) {
   }
 }
 
+/** The weights that are shown of the first run, as a Parquet file in base64; "" where it was stopped. */
+async function parquet() {
+  let content = "";
+  await busy(async (signal) => {
+    const chosen = (number) => (number < 0 ? null : number);
+    const reply = await post("/lens/write/table", { ...request(state.runs[0]), layer: chosen(state.layer), head: chosen(state.head) }, signal);
+    for await (const line of jsonLines(/** @type {any} */ (reply.body))) {
+      if (line.error) throw new Error(line.error);
+      if (line.parquet) content = line.parquet;
+      else if (line.doing) progress(line);
+    }
+  });
+  return content;
+}
+
 /** Look through a layer, a head, or all of them. @param {number} layer @param {number} head */
 function through(layer, head) {
   Object.assign(state, { layer, head: layer < 0 ? -1 : head });
@@ -180,10 +195,10 @@ async function build() {
   const first = make("input", { type: "checkbox", checked: true, onchange: () => { state.first = first.checked; show(); } });
   const more = make("button", { type: "button", onclick: () => goOn() }, _("Go on"));
   const grid = headGrid(run, { look: through, fork, off: () => state.runs[1]?.without || [], at: () => state, matter });
-  const why = whyView({ busy, progress, request: () => request(state.runs[0]), at: () => state });
+  const why = whyView({ busy, progress, request, at: () => state });
   const texts = make("div", { class: "write-texts" });
   const lens = make("a", { class: "button" }, _("Every head of this text"));
-  const saves = saveLine(() => state.runs, () => texts.querySelector(".write-paper"));
+  const saves = saveLine(() => state.runs, () => texts.querySelector(".write-paper"), "parquet" in view.dataset ? parquet : null);
   const aside = make("aside", { class: "write-aside", "aria-live": "polite", "aria-label": _("The token pointed at") });
   const field = (name, control) => make("label", { class: "write-field" }, name, " ", control);
   view.hidden = false;
@@ -205,7 +220,7 @@ function show() {
   parts.texts.classList.toggle("write-two", state.runs.length > 1);
   while (parts.views.length > state.runs.length) parts.views.pop().element.remove();
   while (parts.views.length < state.runs.length) {
-    const made = parts.textView((place) => { state.place = place; point(); });
+    const made = parts.textView((place) => { state.place = place; point(); }, (run, from, to) => parts.why.ask(run, strongestPair(run, from, to)));
     parts.views.push(made);
     parts.texts.append(made.element);
   }

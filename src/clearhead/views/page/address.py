@@ -14,6 +14,7 @@ def lens_address(
     layer: int | None = None,
     head: int | None = None,
     rollout: bool = False,
+    units: str = "tokens",
 ) -> str | None:
     """Return the path of the page in the studio, or None for a text too long for an address.
 
@@ -25,6 +26,8 @@ def lens_address(
     fields |= {name: value for name, value in named.items() if value is not None}
     if rollout:
         fields["rollout"] = 1
+    if units != "tokens":
+        fields["units"] = units
     if layer is not None or head is not None:
         fields |= {"layer": layer or 0, "head": head or 0, "token": -1}
     address = f"/lens?{urlencode(fields)}"

@@ -10,7 +10,7 @@ from clearhead.capture import Reading
 from clearhead.files import unwritable
 from clearhead.views.page import es_module
 from clearhead.views.page.payload import Progress, payload
-from clearhead.views.record_reading import reading_of
+from clearhead.views.page.record_reading import reading_of
 
 if TYPE_CHECKING:
     from clearhead.capture import Record

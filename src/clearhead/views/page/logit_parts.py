@@ -4,6 +4,7 @@ from typing import Any
 
 from clearhead.errors import OptionError
 from clearhead.messages import message
+from clearhead.views.grouping import GroupedMatrix
 
 PAIRS = 3  # of a query part and a key part, that are named
 
@@ -21,6 +22,8 @@ def logit_parts(matrix: Any, head: int, query: int, key: int) -> dict[str, Any]:
         OptionError: there is no such token, the map is a rollout, or the record does not know its model.
         CaptureError: the model's residual stream is not known.
     """
+    if isinstance(matrix, GroupedMatrix):
+        raise OptionError(message("a word or a line has no logit of its own to split. Show tokens."))
     if not hasattr(matrix, "why"):
         raise OptionError(message("a rollout joins all layers and has no logit to split. Turn rollout off."))
     if query >= matrix.shape[2] or key >= matrix.shape[3]:

@@ -64,10 +64,10 @@ def payload(
     Returns:
         A dict that `json.dumps` takes: `format`, `model`, `text`, `target`, `loaded_by`, `versions`, `tokens`, `axes`
         (the tokens along rows and columns: `sequence`, `tokens` (None for those above), and `start` or `positions`),
-        `note`, `first` (the link to open first), `layers` (each with `name`, `heads`, `queries` and `keys` (which
-        of the axes), `thumb`, `map`, `links`, `masked`, and `few`: how many queries of each cell an outline looked at,
-        0 for all), `scores` (name -> what it says and a value a head), `top` (the largest weight kept), `picture` (None
-        for a text), `missed`, `left_out`.
+        `note`, `units` (what the tokens are: "tokens", "words" or "lines"), `first` (the link to open first), `layers`
+        (each with `name`, `heads`, `queries` and `keys` (which of the axes), `thumb`, `map`, `links`, `masked`, and
+        `few`: how many queries of each cell an outline looked at, 0 for all), `scores` (name -> what it says and a
+        value a head), `top` (the largest weight kept), `picture` (None for a text), `missed`, `left_out`.
     Raises:
         OptionError: the second reading has another number of tokens.
     Memory: one layer's weights at a time while they are few, else O(tiles); at most about 5 MB as JSON.
@@ -99,6 +99,7 @@ def payload(
         "tokens": list(reading.tokens),
         "axes": axes.plain,
         "note": reading.note,
+        "units": getattr(reading.record, "units", "tokens"),
         "first": {"layer": first.layer, "head": first.head, "token": first.query},
         "layers": layers,
         "scores": {

@@ -3,7 +3,7 @@
 import csv
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -71,7 +71,7 @@ def saved(
         writer.writerows(tuple(_inert(value) for value in row) for row in _rows(reading, layer, head))
         return text.getvalue().encode()
     if kind == "parquet":
-        return _parquet(list(_rows(reading, layer, head)))
+        return parquet(list(_rows(reading, layer, head)), COLUMNS)
     known = ", ".join((*PICTURES, *NUMBERS))
     raise OptionError(message("%(kind)r cannot be saved. Choose one of %(known)s.", kind=kind, known=known))
 
@@ -98,14 +98,19 @@ def _inert(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def _parquet(rows: list[tuple[Any, ...]]) -> bytes:
+def parquet(rows: list[tuple[Any, ...]], names: Sequence[str]) -> bytes:
+    """Return a Parquet file of rows under column names.
+
+    Raises:
+        ExtraError: pyarrow is missing.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise ExtraError(message("Parquet needs pyarrow. Run `pip install pyarrow`."), name="pyarrow") from error
-    columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
-    table = pa.table(dict(zip(COLUMNS, map(list, columns), strict=True)))
+    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    table = pa.table(dict(zip(names, map(list, columns), strict=True)))
     file = BytesIO()
     pq.write_table(table, file)
     return file.getvalue()

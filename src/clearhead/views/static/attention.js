@@ -107,6 +107,7 @@ function draw(model, el) {
     make("label", { class: "ch-order" }, _("Order by"), " ", order));
   const said = [
     ...(raw.note ? [raw.note] : []),
+    ...((raw.units ?? "tokens") === "tokens" ? [] : [_("Tokens are put together: from a word or line, the mean over its tokens; to one, the sum.")]),
     ...(layers[0].few ? [_("Drawn in outline: %(few)s of every %(stride)s queries. An open head is worked out whole while you look at it.", { few: layers[0].few, stride: layers[0].links.stride })] : []),
     ...(raw.left_out ? [_("Left out to keep this small: %(what)s.", { what: raw.left_out })] : []),
     ...raw.missed.map((missed) => _("Not captured: %(name)s: %(reason)s", missed)),
@@ -188,7 +189,7 @@ function draw(model, el) {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const paper = window.matchMedia("print"); // a canvas keeps its colours, and paper is light
   paper.addEventListener("change", repaint);
-  // Other classes change too, at any key: painting anew then would take the focus away from what the key was for.
+  // Other classes change too, at any key: painting again then would take the focus away from what the key was for.
   const theme = new MutationObserver(() => String(palette(el)) !== String(colours.w) && repaint());
   theme.observe(document.documentElement, { attributes: true, attributeFilter: ["class", "data-theme"] });
   dark.addEventListener("change", repaint);

@@ -33,7 +33,7 @@ export function openHead(scene, l, h) {
   const other = scene.compared(l, h);
   const map = headMap(scene, layer, l, h, other);
   const reasons = make("div", { class: "ch-why", "aria-live": "polite" });
-  const why = scene.ask && !scene.raw.picture ? (link) => explainLink(scene, reasons, l, h, link) : null;
+  const why = scene.ask && !scene.raw.picture && (scene.raw.units ?? "tokens") === "tokens" ? (link) => explainLink(scene, reasons, l, h, link) : null;
   const lines = scene.raw.picture ? patchView(scene, layer, l, h) : tokenLines(scene, layer, why);
   const explain = (word) => explainWord(more, word);
   const alone = layers.length === 1 && layer.heads === 1;
@@ -148,9 +148,11 @@ function definitions() {
 /** The program that gives the same numbers, with what it ran on, to copy. */
 function howComputed(raw, layer, h) {
   const model = raw.loaded_by ? JSON.stringify(raw.loaded_by) : "";
+  const inUnits = (raw.units ?? "tokens") !== "tokens";
   const program = [
-    "from clearhead import capture", "",
+    `from clearhead import capture${inUnits ? ", views" : ""}`, "",
     `reading = capture.read(capture.load(${model}), ${JSON.stringify(raw.text)}${raw.target ? `, target=${JSON.stringify(raw.target)}` : ""})`,
+    ...(inUnits ? [`reading = views.grouping.grouped(reading, ${JSON.stringify(raw.units)})`] : []),
     `weights = reading.record[${JSON.stringify(layer.name)}]   # (1, heads, queries, keys), never stored`,
     `print(reading.tokens)`, `print(weights[0, ${h}])`,
   ].join("\n");

@@ -1,0 +1,88 @@
+// A block of keys in the second pass over the weights, and its products with a tile of queries: in float32, and of bfloat16
+// on tile registers.
+#pragma once
+#include "passes/logits.h"
+
+#ifdef TILES
+#include "tiles/round.h"
+#endif
+
+namespace clearhead {
+namespace {
+
+constexpr int64_t kSweepKeys = 128 / ROWS * ROWS;
+
+struct SweepReals {
+  static constexpr int64_t kStep = 1;  // a tile may begin at any key of a block
+  struct Use {
+    Use() {}
+  };
+  Rows keys;
+
+  SweepReals(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, float* space)
+      : keys(rows_as_real(p.key, p.dtype, batch, kv_head, first, n, p.width, space)) {}
+
+  static void pack(const Attention& p, const Place& at, float on_query, float* query, float* space) {
+    pack_lanes(p.query, p.dtype, at.batch, at.head, at.row, at.rows, p.width, on_query, kTile, query, space);
+  }
+
+  // Of keys from .. from + n - 1, counted from the block's first.
+  void logits(const Attention& p, const float* query, int64_t from, int64_t n, float* to) const {
+    product<kAlong>(n, keys.data + from * keys.stride, keys.stride, query, kTile, p.width, Set{to, kTile});
+  }
+
+  template <int N>
+  static inline __attribute__((always_inline)) void exp2(Vec (&x)[N]) { exp2_all(x); }
+  static void between() {}  // now and then between two products
+};
+
+#ifdef TILES
+static_assert(kSweepKeys % kBlock == 0, "a block of keys is whole tiles");
+
+struct SweepTiles {
+  static constexpr int64_t kStep = kBlock;
+  typedef TileUse Use;
+  BlockRows rows[kSweepKeys / kBlock];
+
+  SweepTiles(const Attention& p, int64_t batch, int64_t kv_head, int64_t first, int64_t n, float* space) {
+    uint16_t* const at = reinterpret_cast<uint16_t*>(space);
+    for (int64_t i = 0; i * kBlock < n; i++)
+      rows[i] = block_rows(p.key, batch, kv_head, first + i * kBlock, smaller(kBlock, n - i * kBlock), p.width,
+                           key_columns(p), at + i * kBlock * key_columns(p));
+  }
+
+  static void pack(const Attention& p, const Place& at, float on_query, float* query, float* space) {
+    const uint32_t flip = on_query < 0 ? 0x80008000u : 0, keep = on_query == 0 ? 0 : ~0u;
+    const int64_t columns = key_columns(p);
+    pair_block(block_rows(p.query, at.batch, at.head, at.row, at.rows, p.width, columns,
+                          reinterpret_cast<uint16_t*>(space)),
+               columns, flip, keep, reinterpret_cast<uint32_t*>(query));
+  }
+
+  void logits(const Attention& p, const float* query, int64_t from, int64_t n, float* to) const {
+    for (int64_t i = from / kBlock; i * kBlock < from + n; i++, to += kBlock * kTile) {
+      zero_sums();
+      for (int64_t c = 0; c < key_columns(p); c += kBlock)
+        add_products(rows[i].data + c, rows[i].data + kTileRows * rows[i].stride + c, rows[i].stride * 2,
+                     reinterpret_cast<const uint32_t*>(query) + c * LANES);
+      store_sums(to);
+    }
+  }
+
+  template <int N>
+  static inline __attribute__((always_inline)) void exp2(Vec (&x)[N]) { short_exp2(x); }
+  static void between() { keep_multiplying(); }
+};
+
+inline bool sweeps_on_tiles(const Attention& p) { return p.dtype == kBFloat16; }
+
+// Room for a tile's queries and for a block of keys.
+inline int64_t query_floats(const Attention& p) { return larger(p.width, key_columns(p) / 2) * kTile; }
+inline int64_t key_floats(const Attention& p) { return kSweepKeys * larger(p.width, key_columns(p) / 2); }
+#else
+inline int64_t query_floats(const Attention& p) { return p.width * kTile; }
+inline int64_t key_floats(const Attention& p) { return kSweepKeys * p.width; }
+#endif
+
+}  // namespace
+}  // namespace clearhead

@@ -1,0 +1,144 @@
+"""Plain text and JSON lines: read through once for their number, their digest and where every 64th text begins."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clearhead.errors import ModelError
+from clearhead.files import unreadable
+
+STRIDE = 64  # texts between two places that are remembered
+Raw = tuple[int, int, bytes]  # where a text begins, its first line from 1, its bytes
+BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class LineFile:
+    """A file of texts, each a line, a paragraph or a JSON object on a line. Blank lines hold no text.
+
+    Attributes:
+        path, texts, digest: as of `parts.TextFile`.
+        form: what a text is.
+        column: of JSON objects, the key of the text.
+        starts: (ceil(texts / STRIDE),), the byte at which each STRIDE-th text begins.
+    """
+
+    path: str
+    form: Literal["line", "paragraph", "json"]
+    column: str
+    texts: int
+    digest: str
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def opened(
+        cls,
+        path: Path,
+        form: Literal["line", "paragraph", "json"],
+        column: str,
+        progress: Callable[[int], None] = lambda _bytes: None,
+    ) -> LineFile:
+        """Read a file through.
+
+        Args:
+            progress: called now and then with the number of bytes that were read since.
+
+        Raises:
+            ModelError: it cannot be read, or a line is not text in UTF-8 or not such an object; the message says which.
+        """
+        made, starts, texts, told = hashlib.blake2b(digest_size=16), [], 0, 0
+        with _reading(path) as file:
+            place = 0
+            for start, line, raw in _texts(file, form, 0):
+                _decoded(raw, form, column, path, line)
+                made.update(raw)
+                made.update(b"\0")
+                if texts % STRIDE == 0:
+                    starts.append(start)
+                    progress(start - told)
+                    told = start
+                texts += 1
+                place = start + len(raw)
+            progress(place - told)
+        return cls(str(path), form, column, texts, made.hexdigest(), np.array(starts, dtype=np.int64))
+
+    def read(self, first: int, count: int) -> list[str | None]:
+        """Some neighbouring texts."""
+        with _reading(Path(self.path)) as file:
+            file.seek(int(self.starts[first // STRIDE]))
+            raws = islice(_texts(file, self.form, 1), first % STRIDE, first % STRIDE + count)
+            return [_decoded(raw, self.form, self.column, Path(self.path), line) for _, line, raw in raws]
+
+
+def _reading(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def _texts(file: IO[bytes], form: str, line: int) -> Iterator[Raw]:
+    """Each text of a file, from where it stands."""
+    start, begin = file.tell(), 0
+    parts: list[bytes] = []
+    for raw in file:
+        line += 1
+        stripped = raw.strip().removeprefix(BOM if start == 0 else b"")
+        if form != "paragraph":
+            if stripped:
+                yield start, line, stripped
+        elif stripped:
+            if not parts:
+                begin, first_line = start, line
+            parts.append(stripped)
+        elif parts:
+            yield begin, first_line, b" ".join(parts)
+            parts = []
+        start += len(raw)
+    if parts:
+        yield begin, first_line, b" ".join(parts)
+
+
+def _decoded(raw: bytes, form: str, column: str, path: Path, line: int) -> str | None:
+    """The text that some bytes hold; None for a JSON null.
+
+    Raises:
+        ModelError: they hold none.
+    """
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}, line {line}, is not text in UTF-8 ({error.reason}). Save it as UTF-8.") from error
+    if form != "json":
+        return text
+    try:
+        row: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path}, line {line}, is not JSON ({error}). Give a file with one JSON object on each line."
+        ) from error
+    if not isinstance(row, dict):
+        raise ModelError(
+            f"{path}, line {line}, holds a {type(row).__name__}, expected an object such as "
+            f'{{"{column}": "the text"}}. Give a file with one JSON object on each line.'
+        )
+    if column not in row:
+        raise ModelError(
+            f"{path}, line {line}, has no {column!r}; its keys are {', '.join(map(repr, row)) or 'none'}. "
+            "Name the one that holds the text: --column."
+        )
+    value = row[column]
+    if value is not None and not isinstance(value, str):
+        raise ModelError(
+            f"{path}, line {line}: {column!r} holds a {type(value).__name__}, not text. Name another: --column."
+        )
+    return value

@@ -1,0 +1,156 @@
+"""SurveyFolder: what a survey has written, and whose survey it is. One process at a time works in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clearhead.errors import ModelError, OptionError
+from clearhead.files import expanded, unreadable, unwritable
+from clearhead.survey.corpus.parts import Part
+from clearhead.survey.parquet import write_whole
+from clearhead.survey.part_files import is_part_of, name_of
+from clearhead.survey.settings import FORMAT
+
+flock: Any  # None where this is not a Unix system: two processes in one folder are not told apart there
+try:
+    from fcntl import LOCK_EX, LOCK_NB, flock
+except ImportError:
+    flock = None
+
+MANIFEST = "survey.json"
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyFolder:
+    """The folder of one survey.
+
+    Attributes:
+        path: where it is.
+    """
+
+    path: Path
+
+    @classmethod
+    def at(cls, path: str | Path) -> SurveyFolder:
+        return cls(expanded(Path(path)))
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What `survey.json` says.
+
+        Raises:
+            ModelError: there is none, or it cannot be read.
+        """
+        file = self.path / MANIFEST
+        if not file.is_file():
+            raise ModelError(f"{self.path} is not the folder of a survey: it has no {MANIFEST}. Give one that is.")
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise unreadable(file, error, "a survey's folder") from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise ModelError(f"{file} is of another version of Clearhead. Survey again into another folder.")
+        return data
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder if it is not there, and keep other surveys out of it meanwhile.
+
+        Raises:
+            OptionError: another survey works in it, it cannot be made, or it has files that are no survey's.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        try:
+            if flock is not None:
+                try:
+                    flock(descriptor, LOCK_EX | LOCK_NB)
+                except BlockingIOError as error:
+                    raise OptionError(
+                        f"another survey is writing into {self.path}. Wait for it, or give another --out."
+                    ) from error
+            yield
+        finally:
+            os.close(descriptor)
+
+    def begin(self, identity: dict[str, Any]) -> str:
+        """Say whose survey this is, or check that it is the one that began here; return the digest of its settings.
+
+        Args:
+            identity: everything that decides its numbers, as `survey.identity` gives it.
+
+        Raises:
+            OptionError: the folder holds another survey, and the message says what differs; or other files.
+        """
+        if (self.path / MANIFEST).is_file():
+            before = self.manifest["identity"]
+            if differences := list(_differences(before, identity)):
+                raise OptionError(
+                    f"{self.path} holds a survey with other settings: {'; '.join(differences)}. Nothing was changed "
+                    "there. Give the same settings, or another --out."
+                )
+        else:
+            names = [entry.name for entry in self.path.iterdir() if entry.name != f".{MANIFEST}.draft"]
+            if names:
+                raise OptionError(
+                    f"{self.path} is not empty and is not the folder of a survey ({sorted(names)[0]} is in it). "
+                    "Give an empty or a new folder: --out."
+                )
+            self.write(identity, {})
+        return digest_of(identity)
+
+    def write(self, identity: dict[str, Any], result: dict[str, Any]) -> None:
+        """Write `survey.json`: whose survey this is and, when it is done, what came of it."""
+        data = {"format": FORMAT, "identity": identity, "result": result}
+        write_whole(self.path / MANIFEST, json.dumps(data, indent=1, ensure_ascii=False).encode())
+
+    def left(self, parts: list[Part], digest: str) -> list[Part]:
+        """Return the parts that are not written yet. A damaged file does not count as written."""
+        return [part for part in parts if not is_part_of(self.part_path(part.number), digest)]
+
+    def part_path(self, number: int) -> Path:
+        return self.path / "parts" / name_of(number)
+
+    def add(self, files: dict[str, bytes]) -> None:
+        """Write the files of a part, in their order: the last says that it is done."""
+        for name, content in files.items():
+            write_whole(self.path / name, content)
+
+    def tidy(self) -> None:
+        """Remove the drafts that a killed process left."""
+        for draft in self.path.rglob(".*.draft"):
+            with suppress(OSError):
+                draft.unlink()
+
+
+def digest_of(identity: dict[str, Any]) -> str:
+    """Return a digest of what decides a survey's numbers."""
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -> Iterator[str]:
+    """What differs between two identities, in words."""
+    for name in before | now:
+        was, is_now = before.get(name), now.get(name)
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            yield from _differences(was, is_now, f"{name} ")
+        elif was != is_now:
+            words = f"{place}{name}".replace("_", " ")
+            if name == "digest":
+                yield f"another {place.strip()}"
+            else:
+                yield f"{words} was {_shown(was)} and is {_shown(is_now)}"
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,53 @@
+"""What a model loses without each head, text by text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from clearhead.capture import Loaded, ablate
+from clearhead.survey.measuring.batches import Tokens
+
+TOGETHER = 12  # heads that share a forward pass
+
+
+def loss_name(loaded: Loaded) -> str:
+    """Return what the effect of an ablation is measured in."""
+    if loaded.writer is not None:
+        return "nats of next-token loss"
+    return "1 - cosine of the text's mean hidden state with and without the head"
+
+
+def effects(loaded: Loaded, row: Tokens, layers: dict[str, int]) -> Tensor | None:
+    """Return (layers, H), float64: what the loss of one text gains without each head; None for a text too short.
+
+    Args:
+        row: the text.
+        layers: name -> how many heads it has, of the layers of the survey.
+    """
+    writer = loaded.writer
+    if writer is not None and len(row.ids) < 2:
+        return None
+    model = loaded.model if writer is None else writer
+    given = {"input_ids": torch.tensor([row.ids])}
+    whole: list[Tensor] = []  # the first call is with all heads
+
+    def metric(output: Any) -> float:
+        if writer is not None:
+            return float(functional.cross_entropy(output.logits[0, :-1].double(), given["input_ids"][0, 1:]))
+        state = output.last_hidden_state[0].double().mean(0)
+        whole.append(state)
+        return 1.0 - float(functional.cosine_similarity(whole[0], state, dim=0))
+
+    if loaded.has_decoder:
+        model = loaded.model.get_encoder()  # type: ignore[operator]
+    by_head = {(effect.layer, effect.head): effect.effect for effect in ablate(model, given, metric, batch=TOGETHER)}
+    table = torch.full((len(layers), max(layers.values())), torch.nan, dtype=torch.double)
+    for number, name in enumerate(layers):
+        for (layer, head), effect in by_head.items():
+            if layer == name or layer.endswith(f".{name}") or name.endswith(f".{layer}"):
+                table[number, head] = effect
+    return table

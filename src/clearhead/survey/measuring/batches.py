@@ -1,0 +1,132 @@
+"""Texts as batches of token ids: of nearly equal lengths, so that few positions are padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from clearhead.capture import Loaded
+from clearhead.errors import ModelError
+
+PADDING = 1 / 8  # of the positions of a batch: with more, it is closed …
+SMALLEST = 1 / 8  # … once it has this share of the tokens it may have
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of one text.
+
+    Attributes:
+        text: its place among the texts of its part.
+        ids, special: the token ids, and whether each is the tokenizer's own.
+        cut: whether the text was longer than the model takes, and cut.
+    """
+
+    text: int
+    ids: list[int]
+    special: list[bool]
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Some texts as tensors, padded on the right to the longest.
+
+    Attributes:
+        texts: the place of each among the texts of its part.
+        lengths: (B,), tokens of each.
+        ids: (B, L); `special` and `mask`, (B, L), say which are the tokenizer's own, and which are no padding.
+    """
+
+    texts: list[int]
+    lengths: Tensor
+    ids: Tensor
+    special: Tensor
+    mask: Tensor
+
+    @property
+    def has_padding(self) -> bool:
+        return not bool(self.mask.all())
+
+
+def tokenize(loaded: Loaded, texts: Sequence[str], max_length: int) -> list[Tokens]:
+    """Return the tokens of each text, cut to `max_length`; a text of no token is left out."""
+    if not texts:
+        return []
+    encoded = loaded.tokenizer(list(texts), return_special_tokens_mask=True, verbose=False)
+    if any(len(ids) > max_length for ids in encoded["input_ids"]):
+        whole = [len(ids) for ids in encoded["input_ids"]]
+        encoded = loaded.tokenizer(
+            list(texts), truncation=True, max_length=max_length, return_special_tokens_mask=True, verbose=False
+        )
+    else:
+        whole = [0] * len(texts)
+    rows = zip(encoded["input_ids"], encoded["special_tokens_mask"], whole, strict=True)
+    return [
+        Tokens(place, ids, [bool(mark) for mark in marks], length > len(ids))
+        for place, (ids, marks, length) in enumerate(rows)
+        if ids
+    ]
+
+
+def batches(rows: Sequence[Tokens], most_tokens: int, pad: int) -> list[Batch]:
+    """Sort texts by length and return them as batches of at most `most_tokens` positions, padding included.
+
+    A text that is longer has a batch of its own. The order depends on the texts alone.
+    """
+    ordered = sorted(rows, key=lambda row: (len(row.ids), row.text))
+    groups: list[list[Tokens]] = []
+    tokens = 0  # of the last group
+    for row in ordered:  # lengths rise, so this one's is the width of its batch
+        width = len(row.ids)
+        positions = (len(groups[-1]) + 1) * width if groups else 0
+        too_many = positions > most_tokens
+        padded = positions - tokens - width > PADDING * positions and tokens >= SMALLEST * most_tokens
+        if groups and not too_many and not padded:
+            groups[-1].append(row)
+            tokens += width
+        else:
+            groups.append([row])
+            tokens = width
+    return [_batch(group, pad) for group in groups]
+
+
+def _batch(rows: Sequence[Tokens], pad: int) -> Batch:
+    lengths = torch.tensor([len(row.ids) for row in rows])
+    width = int(lengths.max())
+    ids = torch.full((len(rows), width), pad)
+    special = torch.zeros(len(rows), width, dtype=torch.bool)
+    for place, row in enumerate(rows):
+        ids[place, : len(row.ids)] = torch.tensor(row.ids)
+        special[place, : len(row.ids)] = torch.tensor(row.special)
+    mask = torch.arange(width) < lengths[:, None]
+    return Batch([row.text for row in rows], lengths, ids, special, mask)
+
+
+def inputs(batch: Batch) -> dict[str, Any]:
+    """Return what a model of text is called with: no mask where there is no padding."""
+    given = {"input_ids": batch.ids}
+    return given | {"attention_mask": batch.mask.long()} if batch.has_padding else given
+
+
+def pad_id(loaded: Loaded) -> int:
+    """Return the token that fills up short texts; models see a mask besides, so any will do."""
+    pad = getattr(loaded.tokenizer, "pad_token_id", None)
+    return int(pad) if pad is not None else 0
+
+
+def longest(loaded: Loaded, requested: int | None) -> int:
+    """Return how many tokens of a text are read: what was requested, or what the model takes.
+
+    Raises:
+        ModelError: more were requested than the model takes.
+    """
+    if requested is not None and requested > loaded.max_length:
+        raise ModelError(
+            f"--max-length is {requested}, and {loaded.name} takes at most {loaded.max_length} tokens. Give less."
+        )
+    return loaded.max_length if requested is None else requested

@@ -1,0 +1,144 @@
+"""Worker: a model that surveys one part of the texts after another. Each process or thread has one of its own."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+
+from clearhead.capture import Loaded
+from clearhead.survey.asks import statistics_of
+from clearhead.survey.corpus.parts import Part
+from clearhead.survey.measuring.ablations import effects
+from clearhead.survey.measuring.batches import Batch, batches, longest, pad_id, tokenize
+from clearhead.survey.measuring.layout import Layout, observed, why_not
+from clearhead.survey.measuring.moments import Counts, Floats, Moments
+from clearhead.survey.measuring.statistics import Positions, measure
+from clearhead.survey.measuring.token_kinds import KindTable
+from clearhead.survey.settings import Settings
+
+
+class StoppedError(Exception):
+    """Somebody asked the worker to stop."""
+
+
+@dataclass(slots=True)
+class Measured:
+    """What a part gives.
+
+    Attributes:
+        part: which.
+        moments: statistic -> of all heads.
+        counts: "texts" that were measured, "empty", "cut", "tokens", "positions" with padding, "batches", "ablated".
+        missed: (layer, reason) -> how many texts of the part.
+        texts, lengths: the number and the tokens of each text measured.
+        values: statistic -> (T, N), where the numbers of each text are kept; else none.
+    """
+
+    part: Part
+    moments: dict[str, Moments]
+    counts: dict[str, int]
+    missed: dict[tuple[str, str], int]
+    texts: Counts
+    lengths: Counts
+    values: dict[str, Floats] = field(default_factory=dict)
+
+
+class Worker:
+    """Surveys parts with one model.
+
+    Args:
+        loaded: the model; nobody else may run it meanwhile.
+        settings: what to ask.
+        layout: of the model.
+        total: texts of the survey.
+        check: called between two batches; what it raises stops the part.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        settings: Settings,
+        layout: Layout,
+        total: int,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._loaded, self._settings, self._layout, self._total = loaded, settings, layout, total
+        self._check = check
+        self._kinds = KindTable(loaded.tokenizer)
+        self._length = longest(loaded, settings.max_length)
+        self._statistics = statistics_of(settings.asks)
+        self._names = [statistic.name for statistic in self._statistics if statistic.name != "ablation"]
+
+    def measure(self, part: Part, texts: Sequence[str | None]) -> Measured:
+        """Measure the texts of a part; an empty one (None or blank) is counted and left out."""
+        places = [place for place, text in enumerate(texts) if text is not None and text.strip()]
+        rows = tokenize(self._loaded, [texts[place] or "" for place in places], self._length)
+        rows = [replace(row, text=places[row.text]) for row in rows]
+        values = {s.name: np.full((len(texts), self._layout.total), np.nan) for s in self._statistics}
+        missed: dict[tuple[str, str], int] = {}
+        made = batches(rows, self._settings.batch_tokens, pad_id(self._loaded))
+        for number, batch in enumerate(made):
+            self._check()
+            self._measure_batch(batch, values, missed, check=number == 0)
+        ablated = 0
+        if "ablation" in self._settings.asks:
+            heads = dict(zip(self._layout.layers, self._layout.heads, strict=True))
+            for row in rows:
+                if self._settings.is_sampled(part.first + row.text, self._total):
+                    self._check()
+                    table = effects(self._loaded, row, heads)
+                    if table is not None:
+                        ablated += 1
+                        flat = [table[layer, :count] for layer, count in enumerate(self._layout.heads)]
+                        values["ablation"][row.text] = torch.cat(flat).numpy()
+        lengths = np.zeros(len(texts), dtype=np.int64)
+        for row in rows:
+            lengths[row.text] = len(row.ids)
+        there = np.flatnonzero(lengths)
+        counts = {
+            "texts": len(rows),
+            "empty": len(texts) - len(rows),
+            "cut": sum(row.cut for row in rows),
+            "tokens": int(lengths.sum()),
+            "positions": sum(batch.ids.numel() for batch in made),
+            "batches": len(made),
+            "ablated": ablated,
+        }
+        numbers = part.first + there
+        moments = {
+            s.name: Moments.of(values[s.name][there], numbers, lengths[there], s.threshold, bounded=s.bounded)
+            for s in self._statistics
+        }
+        kept = {name: table[there] for name, table in values.items()} if self._settings.keep_texts else {}
+        return Measured(part, moments, counts, missed, numbers, lengths[there], kept)
+
+    def _measure_batch(
+        self, batch: Batch, values: dict[str, Floats], missed: dict[tuple[str, str], int], *, check: bool
+    ) -> None:
+        record = observed(self._loaded, batch, check=check)
+        with torch.inference_mode():
+            positions = Positions.of(batch, self._kinds(batch.ids))
+            reasons = {item.name: item.reason for item in record.missed}
+            for layer, name in enumerate(self._layout.layers):
+                reason = reasons.get(name) if name not in record else why_not(record, name, batch)
+                if reason is not None or name not in record:
+                    place = (name, reason or "it did not run")
+                    missed[place] = missed.get(place, 0) + len(batch.texts)
+                    continue
+                span = self._layout.span(layer)
+                for statistic, table in measure(record[name], positions, self._names).items():
+                    values[statistic][batch.texts, span] = table.numpy()
+
+
+def own_copy(loaded: Loaded) -> Loaded:
+    """Return a model for another thread: modules and tokenizer of its own, and the same weights in memory."""
+    memo: dict[int, object] = {}
+    models = [model for model in (loaded.model, loaded.writer) if model is not None]
+    for model in models:
+        memo |= {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    model, writer = copy.deepcopy((loaded.model, loaded.writer), memo)
+    return replace(loaded, model=model, writer=writer, tokenizer=copy.deepcopy(loaded.tokenizer))

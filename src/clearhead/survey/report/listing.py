@@ -1,0 +1,62 @@
+"""listing(): a survey that is done, as data: what the page shows and `--json` prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from clearhead.errors import ModelError
+from clearhead.survey.asks import BY_NAME, statistics_of
+from clearhead.survey.folder import SurveyFolder
+from clearhead.survey.results import read_results
+
+FORMAT = "clearhead.survey/1"
+
+
+def listing(path: str | Path) -> dict[str, Any]:
+    """Return what a survey found.
+
+    Returns:
+        "model", "data", "settings" as they were; "layers" with their "heads"; "counts" of texts and tokens; "missed"
+        layers; "statistics", each with what it says; "rows", one a head and statistic; "examples", number -> text.
+
+    Raises:
+        ModelError: the folder holds no survey, or one that is not done.
+    """
+    folder = SurveyFolder.at(path)
+    manifest = folder.manifest
+    identity, result = manifest["identity"], manifest["result"]
+    if not result:
+        raise ModelError(
+            f"the survey in {folder.path} is not done. Give the command that began it again: it goes on there."
+        )
+    rows, examples = read_results(folder)
+    asked = statistics_of(identity["settings"]["asks"])
+    return {
+        "format": FORMAT,
+        "model": identity["model"],
+        "data": identity["data"],
+        "settings": identity["settings"],
+        "versions": identity["versions"],
+        "given": result["given"],
+        "counts": result["counts"],
+        "missed": result["missed"],
+        "statistics": [
+            {
+                "name": statistic.name,
+                "about": statistic.about,
+                "does": statistic.does,
+                "threshold": statistic.threshold,
+                "bounded": statistic.bounded,
+            }
+            for statistic in asked
+        ],
+        "rows": [row | {"does": _does(row)} for row in rows],
+        "examples": {str(number): text for number, text in examples.items()},
+    }
+
+
+def _does(row: dict[str, Any]) -> bool:
+    """Whether a head does on average what its statistic names: the mean reaches the threshold."""
+    threshold = BY_NAME[row["statistic"]].threshold
+    return threshold is not None and row["mean"] is not None and row["mean"] >= threshold

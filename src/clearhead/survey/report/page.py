@@ -1,0 +1,204 @@
+"""page(): a survey as one self-contained HTML page: which heads do what, over what share of texts, with examples."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from clearhead.survey.report import head_grid
+from clearhead.survey.report.head_grid import Rows
+from clearhead.survey.report.words import count, interval, number, percent, title
+from clearhead.views.page import es_module
+from clearhead.views.page.address import lens_address
+
+STRONGEST = 5  # heads that are listed for each statistic
+CUT = 160  # characters of an example
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+{colours}
+{style}
+</style>
+</head>
+<body>
+<main>
+{content}
+</main>
+</body>
+</html>
+"""
+
+
+def page(data: dict[str, Any], *, studio: str = "http://127.0.0.1:8765") -> str:
+    """Return the page of a survey.
+
+    Args:
+        data: from `listing`.
+        studio: the address of the studio, in whose Lens the examples open.
+
+    Returns:
+        HTML that needs no script and makes no request.
+    """
+    rows: Rows = {}
+    for row in data["rows"]:
+        rows.setdefault(row["statistic"], []).append(row)
+    name = f"What {data['model']['name']}'s heads do"
+    sections = [_section(statistic, rows[statistic["name"]], data, studio) for statistic in data["statistics"]]
+    content = [_opening(name, data), _roles(data, rows), *sections, _each_head(data), _method(data)]
+    style = files("clearhead.survey.report").joinpath("report.css").read_text(encoding="utf-8")
+    return PAGE.format(title=escape(name), colours=es_module.style(), style=style, content="\n".join(content))
+
+
+def _opening(name: str, data: dict[str, Any]) -> str:
+    counts, model = data["counts"], data["model"]
+    heads = sum(model["heads"])
+    sentences = [
+        f"{count(heads, 'head')} in {count(len(model['layers']), 'layer')}, over {count(counts['texts'], 'text')} of "
+        f"{count(counts['tokens'], 'token')} ({escape(data['data']['kind'])})."
+    ]
+    if counts["cut"]:
+        sentences.append(
+            f"{count(counts['cut'], 'text')} had more than {model['max_length']:,} tokens and lost the rest."
+        )
+    if counts["empty"]:
+        sentences.append(f"{count(counts['empty'], 'row')} held no text.")
+    gaps = "".join(
+        f"<li>{escape(gap['layer'])}: {count(gap['texts'], 'text')}; {escape(gap['reason'])}</li>"
+        for gap in data["missed"]
+    )
+    missed = f"<details open><summary>What is not here</summary><ul>{gaps}</ul></details>" if gaps else ""
+    return f"<header><h1>{escape(name)}</h1><p>{' '.join(sentences)}</p>{missed}</header>"
+
+
+def _roles(data: dict[str, Any], rows: Rows) -> str:
+    """Which heads do what: a line for each role that some head has on average."""
+    lines = []
+    for statistic in data["statistics"]:
+        doing = sorted((row for row in rows[statistic["name"]] if row["does"]), key=lambda row: -row["mean"])
+        if doing and statistic["does"]:
+            heads = ", ".join(_head_link(row) for row in doing[: 3 * STRONGEST])
+            more = f" and {len(doing) - 3 * STRONGEST} more" if len(doing) > 3 * STRONGEST else ""
+            link = f'<a href="#{statistic["name"]}">{escape(statistic["does"])}</a>'
+            at_least = f"{escape(title(statistic['name']))} at least {number(statistic['threshold'])} on average"
+            lines.append(f"<tr><th scope=row>{link}<small>{at_least}</small></th><td>{heads}{more}</td></tr>")
+    if not lines:
+        return ""
+    return (
+        f"<section><h2>Which heads do what</h2><p>A head is named by its layer and its number in it, both counted "
+        f'from 0: 2.7 is head 7 of layer 2.</p><table class="roles"><tbody>{"".join(lines)}</tbody></table></section>'
+    )
+
+
+def _section(statistic: dict[str, Any], rows: list[dict[str, Any]], data: dict[str, Any], studio: str) -> str:
+    """One statistic: every head in a grid, and the strongest in a table with their examples."""
+    known = [row for row in rows if row["mean"] is not None]
+    heading = f'<h2 id="{statistic["name"]}">{escape(title(statistic["name"]))}</h2>'
+    about = f"<p>{escape(_about(statistic, data))}</p>"
+    if not known:
+        return f"<section>{heading}{about}<p>No text has a value of it.</p></section>"
+    strongest = sorted(known, key=lambda row: (-row["mean"], row["layer"], row["head"]))[:STRONGEST]
+    table = "".join(_row(row, statistic, data, studio) for row in strongest)
+    share = "<th scope=col>share of texts</th>" if statistic["threshold"] is not None else ""
+    return (
+        f"<section>{heading}{about}<div class=pair>{head_grid.grid(statistic, rows)}"
+        f'<div class="scroll"><table class="heads"><thead><tr><th scope=col>head</th><th scope=col>mean</th>{share}'
+        f"<th scope=col>where it is largest</th></tr></thead><tbody>{table}</tbody></table></div></div></section>"
+    )
+
+
+def _about(statistic: dict[str, Any], data: dict[str, Any]) -> str:
+    if statistic["name"] == "ablation":
+        measured = f"{data['model']['loss']}, over {count(data['counts']['ablated'], 'text')}"
+        return f"What the loss gains without the head: {measured}. Below 0 the model does better without it."
+    words = statistic["about"][0].upper() + statistic["about"][1:]
+    if statistic["threshold"] is None:
+        return f"{words}. Means over a text's tokens, then over texts."
+    return f"{words}. The share is that of the texts in which it is at least {number(statistic['threshold'])}."
+
+
+def _row(row: dict[str, Any], statistic: dict[str, Any], data: dict[str, Any], studio: str) -> str:
+    share = ""
+    if statistic["threshold"] is not None:
+        bounds = interval(row["share_low"], row["share_high"], percent)
+        share = f"<td>{percent(row['share'])}<small>{bounds}</small></td>"
+    pairs = zip(row["example_texts"], row["example_values"], strict=True)
+    examples = "".join(f"<li>{_example(row, text, value, data, studio)}</li>" for text, value in pairs)
+    return (
+        f"<tr><th scope=row>{_head_link(row)}</th>"
+        f"<td>{number(row['mean'])}<small>{interval(row['mean_low'], row['mean_high'], number)}</small></td>{share}"
+        f"<td><ul>{examples or '<li>in no text of eight tokens or more</li>'}</ul></td></tr>"
+    )
+
+
+def _example(row: dict[str, Any], text: int, value: float, data: dict[str, Any], studio: str) -> str:
+    """A text in which a head shows most, as a link that opens it in the Lens at that head."""
+    content = " ".join(data["examples"][str(text)].split())
+    shown = escape(content if len(content) <= CUT else content[: CUT - 1] + "…")
+    address = lens_address(content, data["given"], layer=row["layer"], head=row["head"])
+    if address is not None:
+        shown = f'<a href="{escape(studio.rstrip("/") + address)}">{shown}</a>'
+    return f"{shown}<small>{number(value)} in text {text:,}</small>"
+
+
+def _head_link(row: dict[str, Any]) -> str:
+    return f'<a class="head" href="#head-{row["layer"]}-{row["head"]}">{row["layer"]}.{row["head"]}</a>'
+
+
+def _each_head(data: dict[str, Any]) -> str:
+    """Every head with all its numbers, a table a head that opens."""
+    by_head: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in data["rows"]:
+        by_head.setdefault((row["layer"], row["head"]), []).append(row)
+    does = {statistic["name"]: statistic["does"] for statistic in data["statistics"]}
+    parts = []
+    for (layer, head), rows in sorted(by_head.items()):
+        roles = ", ".join(
+            dict.fromkeys(does[row["statistic"]] for row in rows if row["does"] and does[row["statistic"]])
+        )
+        lines = "".join(_numbers(row) for row in rows)
+        parts.append(
+            f'<details class="head-numbers" id="head-{layer}-{head}"><summary><b>{layer}.{head}</b> {escape(roles)}'
+            f'</summary><div class="scroll"><table class="numbers"><thead><tr><th scope=col>statistic</th>'
+            f"<th scope=col>texts</th><th scope=col>mean</th><th scope=col>95% interval</th>"
+            f"<th scope=col>deviation</th><th scope=col>share</th><th scope=col>95% interval</th>"
+            f"<th scope=col>how it spreads</th></tr></thead><tbody>{lines}</tbody></table></div></details>"
+        )
+    return f"<section><h2>Each head</h2>{''.join(parts)}</section>"
+
+
+def _numbers(row: dict[str, Any]) -> str:
+    deviation = None if row["variance"] is None else row["variance"] ** 0.5
+    cells = [
+        f"{row['texts']:,}",
+        number(row["mean"]),
+        interval(row["mean_low"], row["mean_high"], number),
+        number(deviation),
+        percent(row["share"]),
+        interval(row["share_low"], row["share_high"], percent),
+        head_grid.spread(row["histogram"]),
+    ]
+    return (
+        f"<tr><th scope=row>{escape(title(row['statistic']))}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+    )
+
+
+def _method(data: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in data["versions"].items() if name != "survey")
+    positions, tokens = data["counts"]["positions"], data["counts"]["tokens"]
+    return (
+        "<section><h2>How this was computed</h2><p>Each number is a mean over the tokens of one text, and then over "
+        "texts, each of which counts once. The interval of a mean is the mean ± 1.96 standard errors; that of a share "
+        "is Wilson’s. Both treat the texts as drawn independently. Neighbouring lines of one document are alike, so "
+        "the real intervals are wider. An example is a text of at least eight tokens.</p>"
+        f"<p>{count(data['counts']['batches'], 'batch', 'batches')} of texts of similar lengths; "
+        f"{percent(1 - tokens / max(positions, 1))} of the positions were padding. {escape(versions)}.</p>"
+        "<p>The same numbers: <code>heads/layer=N/heads.parquet</code>, or "
+        "<code>clearhead survey report FOLDER --json</code>.</p></section>"
+    )

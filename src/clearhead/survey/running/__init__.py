@@ -1,0 +1,1 @@
+"""Who computes the parts: threads of this process, or actors on Ray."""

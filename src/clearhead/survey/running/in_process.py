@@ -1,0 +1,83 @@
+"""Parts computed by threads of this process. The weights of the model are in memory once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+import torch
+
+from clearhead.capture import Loaded
+from clearhead.survey.corpus.parts import Part
+from clearhead.survey.measuring.worker import StoppedError, Worker, own_copy
+from clearhead.survey.part_files import contents
+from clearhead.survey.running.job import RETRIES, Files, Job
+
+
+def run(job: Job, parts: list[Part], workers: int, loaded: Loaded) -> Iterator[Files]:
+    """Yield the files of each part as it is done.
+
+    Args:
+        job: the survey.
+        parts: what is to be computed.
+        workers: how many threads, each with `settings.threads` threads of torch's.
+        loaded: the model; nobody else may run it meanwhile.
+    """
+    stop = threading.Event()
+
+    def check() -> None:
+        if stop.is_set():
+            raise StoppedError
+
+    free: SimpleQueue[Worker] = SimpleQueue()
+    for number in range(workers):
+        own = loaded if number == 0 else own_copy(loaded)
+        free.put(Worker(own, job.settings, job.layout, job.total, check))
+
+    def compute(part: Part) -> Files:
+        worker = free.get()
+        try:
+            return contents(worker.measure(part, read_again(job, part)), job.layout, job.digest)
+        finally:
+            free.put(worker)
+
+    with _torch_threads(job.settings.threads), ThreadPoolExecutor(workers, "survey") as pool:
+        waiting = iter(parts)
+        running: set[Future[Files]] = set()
+        try:
+            while True:
+                while len(running) < workers and (part := next(waiting, None)) is not None:
+                    running.add(pool.submit(compute, part))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        finally:  # Ctrl-C and errors: the other threads end after the batch they are at
+            stop.set()
+
+
+def read_again(job: Job, part: Part) -> list[str | None]:
+    """Read the texts of a part; an error of the machine, as of a network drive, is tried again."""
+    for attempt in range(RETRIES + 1):
+        try:
+            return job.corpus.read(part)
+        except Exception as error:
+            if attempt == RETRIES or not isinstance(error.__cause__ or error, OSError):
+                raise
+            threading.Event().wait(0.2 * 2**attempt)
+    raise AssertionError
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    """While open, torch computes with so many threads in each thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,152 @@
+"""Parts computed by actors on Ray Data, each with a model of its own: on this machine, or on a cluster.
+
+A part is one row of a dataset that streams through a pool of actors. An actor reads the part's texts where it runs, so
+the corpus and the model are at the same path on every machine; the files of the part come back and are written here.
+Ray Data replaces an actor that died and computes its part again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from clearhead.errors import ClearheadError, ModelError, OptionError
+from clearhead.extras import needs
+from clearhead.survey.corpus.parts import Part
+from clearhead.survey.running.job import Files, Job
+
+ADDRESS = "RAY_ADDRESS"
+QUIET = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+}
+
+
+class PartActor:
+    """Surveys parts with a model that it loads once."""
+
+    def __init__(self, job: Job) -> None:
+        import torch
+
+        from clearhead.capture import load
+        from clearhead.survey.measuring.layout import Layout, digest
+        from clearhead.survey.measuring.worker import Worker
+
+        torch.set_num_threads(job.settings.threads)
+        loaded = load(job.model, trust_remote_code=job.trust)
+        if digest(loaded) != job.model_digest or Layout.of(loaded) != job.layout:
+            raise ModelError(
+                f"{job.model or loaded.name} is another model on this machine of the cluster than where the survey "
+                "began. Copy the same folder to each machine."
+            )
+        self._job = job
+        self._worker = Worker(loaded, job.settings, job.layout, job.total)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        from clearhead.survey.part_files import contents
+        from clearhead.survey.running.in_process import read_again
+
+        names: list[list[str]] = []
+        files: list[list[bytes]] = []
+        for number, first, count in zip(*(batch[name].tolist() for name in ("number", "first", "count")), strict=True):
+            part = Part(number, first, count)
+            made = contents(self._worker.measure(part, read_again(self._job, part)), self._job.layout, self._job.digest)
+            names.append(list(made))
+            files.append(list(made.values()))
+        return {"names": names, "files": files}
+
+
+def run(job: Job, parts: list[Part], workers: int, address: str | None) -> Iterator[Files]:
+    """Yield the files of each part as it is done.
+
+    Args:
+        job: the survey.
+        parts: what is to be computed.
+        workers: how many actors, each with `settings.threads` CPUs.
+        address: of a Ray cluster; None takes one that is connected to, or that RAY_ADDRESS names, or starts one here.
+
+    Raises:
+        ExtraError: Ray Data is not installed.
+        OptionError: the cluster cannot be reached, or has too few CPUs for one actor.
+    """
+    if not parts:
+        return
+    with needs("survey", "a survey on Ray"):
+        import ray.data
+    with _connected(workers * job.settings.threads, address):
+        threads = job.settings.threads
+        cpus = int(ray.cluster_resources().get("CPU", 0))
+        if cpus < threads:
+            raise OptionError(f"Ray has {cpus} CPUs, and one worker takes {threads}. Give fewer threads, or --no-ray.")
+        size = max(min(workers, cpus // threads, len(parts)), 1)
+        rows = [{"number": part.number, "first": part.first, "count": part.count} for part in parts]
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            PartActor,
+            fn_constructor_args=(job,),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
+            num_cpus=threads,
+        )
+        try:
+            for row in dataset.iter_rows():
+                yield dict(zip(row["names"], row["files"], strict=True))
+        except Exception as error:
+            own = _own(error)
+            if own is None:
+                raise
+            raise own from error
+
+
+def _own(error: BaseException | None) -> ClearheadError | None:
+    """The error of ours that an actor raised, inside Ray's errors."""
+    seen = 0
+    while error is not None and seen < 20:
+        if isinstance(error, ClearheadError):
+            own = next(kind for kind in type(error).__mro__ if kind.__module__ == "clearhead.errors")
+            cause = getattr(error, "cause", None)
+            return cause if isinstance(cause, ClearheadError) else own(str(error).strip().splitlines()[-1])
+        error, seen = getattr(error, "cause", None) or error.__cause__, seen + 1
+    return None
+
+
+@contextmanager
+def _connected(cpus: int, address: str | None) -> Iterator[None]:
+    """Connect to a cluster, or start Ray on this machine, and leave as it was."""
+    import ray
+
+    _quiet()
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get(ADDRESS)
+    options: dict[str, Any] = {"address": address} if address else {"num_cpus": cpus, "include_dashboard": False}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise OptionError(
+            f"Ray cannot be reached or started ({reason}). Check --address, or survey in this process: --no-ray."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _quiet() -> None:
+    """Keep what Ray tells of itself off the terminal, where the survey shows its own progress."""
+    from ray.data import DataContext
+
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)

@@ -1,0 +1,196 @@
+"""survey(): the head statistics of a model over a corpus, part by part, into a folder that can go on after a kill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clearhead.capture import load
+from clearhead.capture.models.loading import Loaded
+from clearhead.errors import OptionError
+from clearhead.extras import needs
+from clearhead.survey import results
+from clearhead.survey.corpus.parts import Corpus, Part
+from clearhead.survey.folder import SurveyFolder
+from clearhead.survey.measuring.ablations import loss_name
+from clearhead.survey.measuring.batches import longest
+from clearhead.survey.measuring.layout import Layout, digest
+from clearhead.survey.running import in_process
+from clearhead.survey.running.job import Files, Job
+from clearhead.survey.settings import FORMAT, Settings
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What came of a survey.
+
+    Attributes:
+        folder: where it is.
+        computed: how many parts were computed now, and `parts` how many it has.
+        counts: texts, empty ones, cut ones, tokens, positions with padding, batches, ablated texts.
+        missed: layers that were not surveyed in some texts, each {"layer", "reason", "texts"}.
+    """
+
+    folder: Path
+    computed: int
+    parts: int
+    counts: dict[str, int]
+    missed: list[dict[str, Any]]
+
+
+class StoppedSurveyError(KeyboardInterrupt):
+    """Ctrl-C while a survey ran: `done` of `parts` parts are written, and the same call goes on there."""
+
+    def __init__(self, done: int, parts: int) -> None:
+        super().__init__(f"{done} of {parts} parts are written; the same command goes on there")
+        self.done, self.parts = done, parts
+
+
+def survey(
+    model: str | None,
+    corpus: Corpus,
+    out: str | Path,
+    settings: Settings | None = None,
+    *,
+    trust_remote_code: bool = False,
+    workers: int | None = None,
+    ray: bool | None = None,
+    address: str | None = None,
+    progress: Tell = lambda _doing, _done, _total: None,
+) -> Survey:
+    """Survey the heads of a model over a corpus, and write what each does into a folder.
+
+    Part after part is computed and written. After Ctrl-C, a kill or an error the same call goes on with the parts that
+    are not written yet. The files are the same bit for bit, whoever computed which part, in which order, on one kind of
+    CPU.
+
+    Args:
+        model: as of `capture.load`.
+        corpus: from `open_corpus`.
+        out: the folder; new, empty, or of the same survey.
+        settings: what to ask.
+        trust_remote_code: as of `capture.load`.
+        workers: how many compute; None is one for each core (each `settings.threads` cores).
+        ray: whether they are actors on Ray; None: if Ray is installed.
+        address: of a Ray cluster; None starts Ray on this machine, or takes RAY_ADDRESS.
+        progress: called with what is being done, how much of it is done, and of how much.
+
+    Raises:
+        OptionError: an option is wrong, or the folder holds something else.
+        ModelError, CaptureError: the model cannot be surveyed.
+        ExtraError: pyarrow, or Ray where it was asked for, is not installed.
+        StoppedSurveyError: Ctrl-C.
+    """
+    check_installed(ray)
+    settings = settings or Settings()
+    if workers is not None and workers < 1:
+        raise OptionError(f"workers is {workers}, expected 1 or more.")
+    use_ray = ray if ray is not None else address is not None or has_ray()
+    folder = SurveyFolder.at(out)
+    progress("loading the model", 0, 0)
+    loaded = load(model, trust_remote_code=trust_remote_code)
+    layout = Layout.of(loaded)
+    model_digest = digest(loaded)
+    whose = identity(loaded, model_digest, layout, corpus, settings)
+    parts = corpus.parts(settings.part_texts, settings.limit)
+    with folder.locked():
+        written = folder.begin(whose)
+        folder.tidy()
+        job = Job(model, trust_remote_code, model_digest, corpus, settings, layout, written)
+        left = folder.left(parts, written)
+        workers = workers or max((os.cpu_count() or 1) // settings.threads, 1)
+        runner = _on_ray(job, left, workers, address) if use_ray else in_process.run(job, left, workers, loaded)
+        if left:
+            _compute(folder, job, parts, left, runner, progress)
+        moments, result = results.merge(folder, job, len(parts), lambda done, all: progress("merging", done, all))
+        results.write_results(folder, job, moments)
+        folder.write(whose, result | {"given": model})
+    return Survey(folder.path, len(left), len(parts), result["counts"], result["missed"])
+
+
+def _compute(
+    folder: SurveyFolder, job: Job, parts: list[Part], left: list[Part], runner: Iterator[Files], progress: Tell
+) -> None:
+    """Compute the parts that are left and write each as it is done."""
+    total = sum(part.count for part in parts)
+    done = total - sum(part.count for part in left)
+    sizes = {f"parts/{folder.part_path(part.number).name}": part.count for part in left}
+    task = f"surveying {job.total:,} texts"
+    progress(task, done, total)
+    try:
+        for files in runner:
+            folder.add(files)
+            done += sizes[list(files)[-1]]
+            progress(task, done, total)
+    except KeyboardInterrupt as error:
+        written = len(parts) - len(folder.left(parts, job.digest))
+        raise StoppedSurveyError(written, len(parts)) from error
+    finally:
+        close = getattr(runner, "close", None)
+        if close is not None:
+            close()
+
+
+def _on_ray(job: Job, parts: list[Part], workers: int, address: str | None) -> Iterator[Files]:
+    from clearhead.survey.running import on_ray
+
+    return on_ray.run(job, parts, workers, address)
+
+
+def check_installed(on_ray: bool | None = None) -> None:
+    """Check that the libraries of a survey are installed, before anything is read.
+
+    Raises:
+        ExtraError: pyarrow is not, or Ray where it was asked for.
+    """
+    with needs("survey", "a survey"):
+        import pyarrow.parquet  # noqa: F401
+    if on_ray:
+        with needs("survey", "a survey on Ray"):
+            import ray.data  # noqa: F401
+
+
+def has_ray() -> bool:
+    """Return whether Ray Data is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("ray") is not None
+
+
+def identity(loaded: Loaded, model_digest: str, layout: Layout, corpus: Corpus, settings: Settings) -> dict[str, Any]:
+    """Return everything that decides a survey's numbers, and names for people."""
+    import torch
+    import transformers
+
+    return {
+        "model": {
+            "name": loaded.name,
+            "digest": model_digest,
+            "layers": list(layout.layers),
+            "heads": list(layout.heads),
+            "max_length": longest(loaded, settings.max_length),
+            "loss": loss_name(loaded),
+        },
+        "data": {
+            "kind": corpus.kind,
+            "texts": corpus.texts,
+            "digest": [file.digest for file in corpus.files] if len(corpus.files) < 2 else _joined(corpus),
+        },
+        "settings": settings.as_data(),
+        "versions": {
+            "survey": FORMAT,
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+def _joined(corpus: Corpus) -> list[str]:
+    import hashlib
+
+    return [hashlib.blake2b("".join(file.digest for file in corpus.files).encode(), digest_size=16).hexdigest()]

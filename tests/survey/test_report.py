@@ -1,0 +1,167 @@
+"""The page of a survey says which heads do what, and its examples open in the Lens; the command prints the same as data."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from typer.testing import CliRunner
+
+from clearhead import cli
+from clearhead.errors import ModelError
+from clearhead.survey.report import head_grid
+from clearhead.survey.report.listing import listing
+from clearhead.survey.report.page import page
+from survey.made import TEXTS, induction, write_lines
+
+
+def row(statistic: str, layer: int, head: int, mean: float | None, **more: Any) -> dict[str, Any]:
+    low, high = (None, None) if mean is None else (mean - 0.01, mean + 0.01)
+    return {
+        "layer": layer, "head": head, "module": f"layer.{layer}", "statistic": statistic, "texts": 97, "mean": mean,
+        "variance": 0.04, "mean_low": low, "mean_high": high, "least": 0.0, "most": 1.0, "threshold": 0.5,
+        "share": 0.25, "share_low": 0.2, "share_high": 0.3, "histogram": [0] * 10 + [90, 7] + [0] * 8,
+        "example_texts": [3], "example_values": [0.93], "does": mean is not None and mean >= 0.5, **more,
+    }  # fmt: skip
+
+
+def made(text: str = "the cat sat & <b>slept</b>", given: str | None = "a/model") -> dict[str, Any]:
+    rows = [row("previous_token", 0, 0, 0.75), row("previous_token", 0, 1, 0.125), row("previous_token", 1, 0, None)]
+    effect = {"threshold": None, "share": None, "share_low": None, "share_high": None, "histogram": [], "does": False}
+    rows += [
+        row("ablation", layer, head, mean, **effect) for layer, head, mean in ((0, 0, -0.5), (0, 1, 1.0), (1, 0, 0.0))
+    ]
+    statistics = [
+        {"name": "previous_token", "about": "weight on the token before", "does": "looks at the token before",
+         "threshold": 0.5, "bounded": True},
+        {"name": "ablation", "about": "what the loss gains", "does": "", "threshold": None, "bounded": False},
+    ]  # fmt: skip
+    return {
+        "model": {"name": "a <model>", "layers": ["layer.0", "layer.1"], "heads": [2, 1], "max_length": 512, "loss": "nats"},
+        "data": {"kind": "plain text"}, "settings": {}, "versions": {"survey": 1, "torch": "2.13"}, "given": given,
+        "counts": {"texts": 97, "tokens": 701, "positions": 800, "batches": 1, "cut": 2, "empty": 1, "ablated": 9},
+        "missed": [{"layer": "layer.2", "reason": "it is <odd>", "texts": 97}],
+        "statistics": statistics, "rows": rows, "examples": {"3": text},
+    }  # fmt: skip
+
+
+class Reader(HTMLParser):
+    """Collects links and ids, and checks that what is opened is closed."""
+
+    VOID = ("meta", "link", "br", "path")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.links += [values["href"] or ""] if "href" in values else []
+        self.ids += [values["id"] or ""] if "id" in values else []
+        assert tag not in ("script", "link", "img")
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def read(content: str) -> Reader:
+    reader = Reader()
+    reader.feed(content)
+    assert reader.open == []
+    return reader
+
+
+def test_the_page_stands_alone_and_its_links_lead_somewhere() -> None:
+    content = page(made())
+    reader = read(content)
+    assert len(set(reader.ids)) == len(reader.ids)
+    inside = [link[1:] for link in reader.links if link.startswith("#")]
+    assert inside
+    assert set(inside) <= set(reader.ids)
+    assert not re.search(r"(src|@import|url\()\s*=?\s*[\"']?http", content)
+
+
+def test_what_it_says() -> None:
+    content = page(made())
+    for words in (
+        "What a &lt;model&gt;&#x27;s heads do", "3 heads in 2 layers, over 97 texts of 701 tokens", "2 texts had more than 512 tokens",
+        "1 row held no text", "it is &lt;odd&gt;", "looks at the token before</a>", "0.74 to 0.76", "25%", "20% to 30%",
+        "0.93 in text 3", "Wilson", "12% of the positions were padding", "nats, over 9 texts",
+    ):  # fmt: skip
+        assert words in content, words
+    roles = content.partition("Which heads do what")[2].partition("</section>")[0]
+    assert "head-0-0" in roles
+    assert "head-0-1" not in roles
+
+
+@pytest.mark.parametrize(("given", "model"), [(None, None), ("induction", ["induction"])])
+def test_examples_open_in_the_lens_at_their_head(given: str | None, model: list[str] | None) -> None:
+    text = "the “cat” & <b>\n sat</b> + 1"
+    reader = read(page(made(text, given), studio="https://studio.example/"))
+    (address, *_) = (urlsplit(link) for link in reader.links if link.startswith("https://studio.example/lens?"))
+    query = parse_qs(address.query)
+    assert query["text"] == ["the “cat” & <b> sat</b> + 1"]
+    assert (query["layer"], query["head"], query.get("model")) == (["0"], ["0"], model)
+
+
+def test_a_text_too_long_for_an_address_is_shown_without_a_link() -> None:
+    content = page(made("word " * 900))
+    assert "/lens?" not in content
+    assert "word word" in content
+
+
+def test_the_grid_shows_every_head_and_tells_signs_apart() -> None:
+    data = made()
+    bounded, effects = data["statistics"]
+    grid = head_grid.grid(bounded, data["rows"][:3])
+    assert grid.count('class="none"') == 2  # the head without a mean, and the layer's second head that is not there
+    assert "layer 0, head 0: 0.75, 25% of texts" in grid
+    assert "var(--w6)" in grid
+    signed = head_grid.grid(effects, data["rows"][3:])
+    assert "var(--d4)" in signed
+    assert "<span>-1</span><span>0</span><span>1</span>" in signed
+
+
+def test_a_folder_that_holds_no_survey_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is not the folder of a survey: it has no survey.json"):
+        listing(tmp_path)
+    (tmp_path / "survey.json").write_text('{"format": 0}')
+    with pytest.raises(ModelError, match="is of another version of Clearhead"):
+        listing(tmp_path)
+    (tmp_path / "survey.json").write_text("{")
+    with pytest.raises(ModelError, match=r"survey.json cannot be read"):
+        listing(tmp_path)
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="a survey is written by pyarrow: pip install 'clearhead[survey]'")
+    data, out = write_lines(tmp_path), tmp_path / "out"
+
+    def run(*arguments: str) -> Any:
+        done = CliRunner().invoke(cli.app, ["survey", *arguments])
+        assert done.exit_code == 0, done.output
+        return done
+
+    begun = run("induction", str(data), "--out", str(out), "--no-ray", "--workers", "1", "--ask", "scores")
+    tokens = sum(len(induction().tokenizer(text)["input_ids"]) for text in TEXTS)
+    assert begun.stdout == f"11 texts, {tokens} tokens\n"
+    assert f"clearhead survey report {out}" in begun.stderr
+    again = run("run", "induction", str(data), "--out", str(out), "--no-ray", "--ask", "scores", "--json")
+    printed = json.loads(run("report", str(out), "--json").stdout)
+    assert printed == json.loads(again.stdout)
+    assert printed["format"] == "clearhead.survey/1"
+    assert {row["head"] for row in printed["rows"]} == {0, 1, 2, 3}
+    assert not (out / "report.html").exists()
+    run("report", str(out))
+    assert "/lens?" in (out / "report.html").read_text(encoding="utf-8")
+    helped = run("--help").stdout
+    assert "--ask" in helped
+    assert "report" in helped
