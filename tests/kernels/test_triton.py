@@ -194,7 +194,7 @@ SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}  # bytes that a block of thread
 
 @pytest.mark.stress
 @pytest.mark.parametrize(
-    "name", ["bfloat16, 64, causal", "float16, 128, all terms", "float32, 64, all terms", "bfloat16, 256, soft cap"]
+    "name", ["bfloat16, 64, causal", "float16, 128, all terms", "float32, 64, all terms", "bfloat16, 256, all terms"]
 )
 def test_every_kernel_compiles_for_gpus_that_are_not_here(name: str, tmp_path: Path) -> None:
     script = Path(__file__).with_name("triton_builds.py")

@@ -176,7 +176,7 @@ def store_bias(
     if (length == 1) & (keys == 1):
         tl.store(row_pointers(grad_bias, batch, head, first_row * 0, first_key * 0), tl.sum(tl.sum(total, 1), 0))
     elif length == 1:
-        tl.store(row_pointers(grad_bias, batch, head, rows * 0 + 0, columns), tl.sum(total, 0), mask=columns < keys)
+        tl.store(row_pointers(grad_bias, batch, head, columns * 0, columns), tl.sum(total, 0), mask=columns < keys)
     elif keys == 1:
         tl.store(row_pointers(grad_bias, batch, head, rows, rows * 0), tl.sum(total, 1), mask=rows < length)
     else:
