@@ -4,16 +4,27 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
+import tiers
 from processor_time import pytest_runtest_call, pytest_terminal_summary  # noqa: F401
-from tiers import (  # noqa: F401
-    pytest_addoption,
-    pytest_collection_modifyitems,
-    pytest_configure,
-    pytest_generate_tests,
-    pytest_ignore_collect,
-)
+from tiers import pytest_collection_modifyitems, pytest_generate_tests, pytest_ignore_collect  # noqa: F401
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    tiers.pytest_addoption(parser)
+    parser.addoption(
+        "--device", choices=("cpu", "cuda", "mps"), default="cpu", help="where tests of tensors compute (devices.py)"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    tiers.pytest_configure(config)
+    os.environ["CLEARHEAD_TEST_DEVICE"] = config.getoption("--device")
+    if config.getoption("--device") == "cpu":  # Triton's interpreter; Triton reads this when it is imported
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
 
 # The same examples on every run of CI, so that its result depends on the change alone; new ones everywhere else.
 settings.register_profile("ci", derandomize=True, deadline=None)

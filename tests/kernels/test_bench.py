@@ -8,7 +8,7 @@ import pytest
 import torch
 
 pytest.importorskip("rich", reason="the bench prints with Rich: pip install 'clearhead[cli]'")
-from bench import lengths, peers, report, sweep, sweep_costs
+from bench import gpu, lengths, peers, report, sweep, sweep_costs
 from bench.measure import Timing, agree, interleaved, undisturbed
 from bench.report import Row, as_json, from_json, markdown, means, merged
 from bench.sweep_table import Case, Found, table
@@ -208,3 +208,17 @@ def test_one_head_of_65536_takes_under_100_megabytes() -> None:
     if point.memory is None:
         pytest.skip("this system does not say how much memory a process has had")
     assert point.memory < 100e6
+
+
+def test_the_gpu_bench_measures_nothing_without_a_gpu_and_runs_on_trial(tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert gpu.main(["--out", str(tmp_path / "none.md")]) == 2
+    assert "no CUDA device" in capsys.readouterr().err
+    assert not (tmp_path / "none.md").exists()
+    assert gpu.main(["--trial", "--out", str(tmp_path / "gpu.md")]) == 0
+    written = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+    assert "a trial of the script, not a measurement" in written
+    table = [line.split(" | ") for line in written.splitlines() if line.startswith("| ")][1:]
+    assert len(table) == 11
+    assert all(float(cells[2]) > 0 and float(cells[5]) > 0 for cells in table if "ward" in cells[0])
+    assert all(float(cells[7].rstrip(" |")) < 1e-5 for cells in table if "forward" in cells[0])

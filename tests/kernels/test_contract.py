@@ -14,6 +14,7 @@ from clearhead.errors import KernelError
 from clearhead.kernels import Problem
 from clearhead.kernels.registry import KERNELS
 from clearhead.spec import LEARNABLE, dropout
+from devices import missing, placed
 
 from .cases import CASES
 from .targets import chosen, on
@@ -25,7 +26,7 @@ FLOOR = {torch.float64: 1e-13, torch.float32: 2e-6, torch.float16: 2e-3, torch.b
 
 
 def refuses(kernel: str, problem: Problem) -> str | None:
-    return KERNELS[kernel].unavailable() or KERNELS[kernel].refuses(problem)
+    return KERNELS[kernel].unavailable() or KERNELS[kernel].refuses(placed(problem))
 
 
 def skip_if_refused(kernel: str, problem: Problem) -> None:
@@ -163,20 +164,27 @@ def assert_as_exact(got: Tensor, truth: Tensor, yardstick: Tensor, dtype: torch.
     )
 
 
-# Every kernel, and the native one once on each of its CPU targets.
-IMPLEMENTATIONS = [*(name for name in KERNELS if name != "native"), *(on(t, "native-") for t in kernels.targets())]
+# Every kernel, and the native one once on each of its CPU targets. Triton's interpreter takes seconds for a test, so
+# test_triton.py has a sample of its cases.
+IMPLEMENTATIONS = [
+    *(name for name in KERNELS if name not in ("native", "triton")),
+    *(on(t, "native-") for t in kernels.targets()),
+    pytest.param("triton", marks=pytest.mark.stress),
+]
 
 
 @pytest.fixture(params=IMPLEMENTATIONS)
 def kernel(request: pytest.FixtureRequest) -> Iterator[str]:
+    if reason := missing():
+        pytest.skip(reason)
     with chosen(request.param) as name:
         yield name
 
 
 def runner(kernel: str):
     def compute(problem: Problem) -> tuple[Tensor, Tensor]:
-        result = kernels.run(problem, kernel=kernel)
-        return result.out, result.lse
+        result = kernels.run(placed(problem), kernel=kernel)
+        return result.out.cpu(), result.lse.cpu()
 
     return compute
 
@@ -188,15 +196,15 @@ def runner(kernel: str):
 def test_forward(kernel: str, name: str, dtype: torch.dtype) -> None:
     problem, (out, lse), (plain_out, plain_lse) = expected(name, dtype)
     skip_if_refused(kernel, problem)
-    result = kernels.run(problem, kernel=kernel)
-    assert result.out.dtype == dtype
-    assert result.lse.dtype in (torch.float32, torch.float64)
-    assert_as_exact(result.out, out, plain_out, dtype)
+    got_out, got_lse = runner(kernel)(problem)
+    assert got_out.dtype == dtype
+    assert got_lse.dtype in (torch.float32, torch.float64)
+    assert_as_exact(got_out, out, plain_out, dtype)
     # The lse is never rounded to 16 bits. Torch's own is off by 6e-5 there, because its exp is a short polynomial.
     if dtype in (torch.bfloat16, torch.float16):
-        assert_as_exact(result.lse, lse, lse, dtype, floor=2e-5)
+        assert_as_exact(got_lse, lse, lse, dtype, floor=2e-5)
     else:
-        assert_as_exact(result.lse, lse, plain_lse, dtype)
+        assert_as_exact(got_lse, lse, plain_lse, dtype)
 
 
 @pytest.mark.parametrize("kernel", IMPLEMENTATIONS, indirect=True)
@@ -245,8 +253,8 @@ def test_gradcheck(kernel: str, name: str) -> None:
     tensors = learnable(problem)
 
     def function(*learning: Tensor) -> tuple[Tensor, Tensor]:
-        result = kernels.run(problem.change(**dict(zip(tensors, learning, strict=True))), kernel=kernel)
-        return result.out, result.lse.masked_fill(result.lse == -torch.inf, 0)
+        out, lse = runner(kernel)(problem.change(**dict(zip(tensors, learning, strict=True))))
+        return out, lse.masked_fill(lse == -torch.inf, 0)
 
     assert torch.autograd.gradcheck(function, [tensor.clone().requires_grad_() for tensor in tensors.values()])
 
@@ -256,10 +264,10 @@ def test_empty_rows_are_zero_in_values_and_gradients(kernel: str) -> None:
     skip_if_refused(kernel, problem)
     assert problem.attention.allow is not None
     empty = ~problem.attention.allow.any(-1)
-    result = kernels.run(problem, kernel=kernel)
-    assert torch.equal(result.out[:, :, empty], torch.zeros_like(result.out[:, :, empty]))
-    assert (result.lse[:, :, empty] == -torch.inf).all()
-    assert result.lse[:, :, ~empty].isfinite().all()
+    out, lse = runner(kernel)(problem)
+    assert torch.equal(out[:, :, empty], torch.zeros_like(out[:, :, empty]))
+    assert (lse[:, :, empty] == -torch.inf).all()
+    assert lse[:, :, ~empty].isfinite().all()
     for grad in gradients(runner(kernel), problem, "both").values():
         assert grad.isfinite().all()
     assert gradients(runner(kernel), problem, "both")["query"][:, :, empty].abs().max() == 0
@@ -269,7 +277,7 @@ def test_the_lse_of_a_row_with_a_sink_counts_it(kernel: str) -> None:
     problem = CASES["no key, sinks"].problem()
     skip_if_refused(kernel, problem)
     assert problem.attention.sinks is not None
-    lse = kernels.run(problem, kernel=kernel).lse
+    _, lse = runner(kernel)(problem)
     assert torch.equal(lse.float(), problem.attention.sinks[None, :, None].expand(lse.shape))
 
 
@@ -284,14 +292,16 @@ def test_two_runs_give_the_same_bits(kernel: str) -> None:
 def test_a_second_derivative_is_refused(kernel: str) -> None:
     problem = CASES["full"].problem()
     query = problem.query.clone().requires_grad_()
-    out = kernels.run(problem.change(query=query), kernel=kernel).out
+    skip_if_refused(kernel, problem)
+    out, _ = runner(kernel)(problem.change(query=query))
     (grad,) = torch.autograd.grad(out.sum(), query, create_graph=True)
     with pytest.raises(KernelError, match="differentiated twice"):
         grad.sum().backward()
 
 
 def test_a_change_in_place_before_backward_is_noticed(kernel: str) -> None:
-    problem = CASES["full"].problem()
+    problem = placed(CASES["full"].problem())
+    skip_if_refused(kernel, problem)
     key = problem.key.clone().requires_grad_()
     held = key * 1.0
     out = kernels.run(problem.change(key=held), kernel=kernel).out

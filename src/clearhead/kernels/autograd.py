@@ -9,7 +9,7 @@ from clearhead.errors import KernelError
 from clearhead.kernels.native.call import wide
 from clearhead.kernels.plan import choose
 from clearhead.kernels.problem import Problem, Result, carries_tangent, has_own_memory, validate
-from clearhead.kernels.registry import KERNELS
+from clearhead.kernels.registry import KERNELS, with_gradients
 from clearhead.spec import TENSORS, Attention
 
 
@@ -111,6 +111,8 @@ class _Backward(torch.autograd.Function):
         query: Tensor, key: Tensor, value: Tensor, *tensors: Tensor | None,
     ) -> tuple[Tensor | None, ...]:  # fmt: skip
         problem = Problem(query, key, value, numbers.with_tensors(tensors))
+        if grad_lse is not None and name == "torch" and with_gradients("triton", problem):
+            name = "triton"  # torch's fused operators give none of the lse, and its blocks are slower
         grads = KERNELS[name].backward(problem, Result(out, lse), grad_out, grad_lse)
         return grads.query, grads.key, grads.value, *map(grads.attention.get, TENSORS)
 

@@ -16,6 +16,7 @@ from clearhead.kernels.plan import (
     NO_MATCH,
     TORCH_FASTER,
     TORCH_FUNCTION,
+    TORCH_FUSED,
     TORCHSCRIPT,
     Plan,
     cost_key,
@@ -72,6 +73,8 @@ def explain(
 
 def _plan_of(matched: int, query: Tensor, key: Tensor, value: Tensor) -> Plan:
     """The plan of a call that `match` answers."""
+    if matched == TORCH_FUSED:
+        return Plan(TORCH_FUNCTION, "torch", None, "torch's function takes one of its fused operators on CUDA")
     target, why = current(query.dtype)
     if matched == TORCH_FASTER:
         call = cost_key(query, key, needs_gradients(query, key, value))

@@ -7,6 +7,7 @@ again in the backward pass. Here the library reads the tensors itself. `match` i
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clearhead.kernels.autograd import backward
@@ -14,7 +15,7 @@ from clearhead.kernels.native import cpu_targets
 from clearhead.kernels.native.call import PIECES, lse_dtype, wide
 from clearhead.kernels.native.cpu_targets import index_of
 from clearhead.kernels.native.library import library
-from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, match
+from clearhead.kernels.plan import NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_FUSED, match
 from clearhead.kernels.problem import carries_tangent, has_own_memory
 from clearhead.spec import Attention
 
@@ -44,6 +45,10 @@ def attend(
         return native_with_gradients(query, key, value, is_causal, scale, mask, grouped)
     if matched == TORCH_FASTER:  # torch_flash, without its call
         return _flash(query, key, value, 0.0, bool(is_causal), attn_mask=None, scale=scale)[0]
+    if matched == TORCH_FUSED:
+        return F.scaled_dot_product_attention(
+            query, key, value, is_causal=bool(is_causal), scale=scale, enable_gqa=grouped
+        )
     return None
 
 

@@ -21,9 +21,11 @@ from clearhead.kernels.native import cpu_targets
 from clearhead.kernels.native.call import float32_pieces
 from clearhead.kernels.native.cpu_targets import current, forced, is_forced
 from clearhead.kernels.native.library import library, reads_tensors
+from clearhead.kernels.portable import torch_cuda
 from clearhead.kernels.portable.torch_sdpa import flash_can, flash_runs
 from clearhead.kernels.problem import Problem, carries_tangent
 from clearhead.kernels.registry import KERNELS, reason_against
+from clearhead.kernels.triton.kernel import Triton, slower_than_torch
 from clearhead.masks import Mask
 
 FAST_PATH = "fast path"
@@ -58,7 +60,7 @@ class Plan(NamedTuple):
 
 
 # What `match` answers.
-NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER = range(4)
+NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER, TORCH_FUSED = range(5)
 # What the library answers of tensors (native/binding/fast_path.cpp).
 _UNREADABLE, _FORWARD_ONLY = 0, 1
 # What describing a call costs, in microseconds: where the fast path has only our kernel, torch's must save more.
@@ -73,13 +75,13 @@ def match(
     query: Tensor, key: Tensor, value: Tensor, is_causal: bool, scale: float | None, mask: Tensor | None, grouped: bool,
     with_lse: bool = False, learns: bool | None = None, watched: bool | None = None,
 ) -> int:  # fmt: skip
-    """Which path a call on plain tensors takes: NO_MATCH, NATIVE, NATIVE_GRADIENTS or TORCH_FASTER.
+    """Which path a call on plain tensors takes: NO_MATCH, NATIVE, NATIVE_GRADIENTS, TORCH_FASTER or TORCH_FUSED.
 
     It matches tensors of torch's own class, or parameters, on the CPU, of one float dtype, none empty, query
     (B, H, L, D), key (B, H_kv, S, D), value (B, H_kv, S, E); a mask that spreads to (B, H, L, S), bool, float32 or of
     their dtype, or None. B may be 1 for key and value, H_kv too, and with `grouped` H_kv divides H. All may lack B, or
     B and H. It does not match a mask that learns, a call that torch records, transforms or watches, or one that needs
-    gradients and gives the lse.
+    gradients and gives the lse. On CUDA, TORCH_FUSED: a call without mask and lse for which torch has a fused operator.
 
     Args:
         learns: whether it needs gradients; None = as autograd does.
@@ -104,7 +106,8 @@ def match(
         return NO_MATCH
     readable = library.match(query, key, value, mask, grouped)
     if readable == _UNREADABLE or (mask is not None and is_causal):
-        return NO_MATCH
+        fused = mask is None and not with_lse and isinstance(query, Tensor) and query.is_cuda
+        return TORCH_FUSED if fused and torch_cuda.takes(query, key, value, is_causal, scale, grouped) else NO_MATCH
     if forward_ad._current_level >= 0 and carries_tangent(query, key, value, mask):
         return NO_MATCH
     if learns is None:
@@ -232,7 +235,7 @@ def _asked_for(problem: Problem, name: str) -> Kernel:
 def _slower(kernel: Kernel, problem: Problem) -> str | None:
     """Why torch's function is faster than a kernel for a problem that both compute, in one line; None if it is not."""
     if not kernel.has_targets:
-        return None
+        return slower_than_torch(problem) if kernel.name == Triton.name else None
     call = cost_key(problem.query, problem.key, problem.learns())
     # What torch's function cannot compute, the torch kernel does in float32, a block at a time, which is slower still:
     # a soft cap of 30 on bfloat16 (1, 8, 512, 64) takes 120 ms there and 33 here (one thread of a Xeon with AMX).

@@ -8,9 +8,10 @@ from clearhead.kernels.native.kernel import Native
 from clearhead.kernels.portable.reference import Reference
 from clearhead.kernels.portable.torch_sdpa import TorchSdpa
 from clearhead.kernels.problem import Problem
+from clearhead.kernels.triton.kernel import Triton
 
 # The reference is never chosen: callers ask for it by name.
-KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (Native(), TorchSdpa(), Reference())}
+KERNELS: dict[str, Kernel] = {kernel.name: kernel for kernel in (Native(), Triton(), TorchSdpa(), Reference())}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,15 @@ def reason_against(kernel: Kernel, problem: Problem, capability: Capability = Ca
     return kernel.unavailable() or kernel.refuses(problem, capability)
 
 
-def with_statistics(problem: Problem) -> WithStatistics | str:
-    """The kernel that computes statistics of a problem, or why none can."""
-    return cast(WithStatistics | str, _first(problem, Capability.STATISTICS))
+def with_gradients(name: str, problem: Problem) -> bool:
+    """Whether a kernel computes the gradients of a problem on its own device, which an interpreter does not."""
+    kernel = KERNELS[name]
+    return problem.query.device.type in kernel.devices and reason_against(kernel, problem, Capability.GRADIENTS) is None
+
+
+def with_statistics(problem: Problem, name: str | None = None) -> WithStatistics | str:
+    """The kernel that computes statistics of a problem, the one of a name if one is given; or why none can."""
+    return cast(WithStatistics | str, _first(problem, Capability.STATISTICS, name))
 
 
 def with_weights(problem: Problem) -> WithWeights | str:
@@ -60,12 +67,14 @@ def with_linear() -> WithLinear | None:
     return None
 
 
-def _first(problem: Problem, capability: Capability) -> Kernel | str:
-    reason = "no kernel can"
-    for kernel in KERNELS.values():
+def _first(problem: Problem, capability: Capability, name: str | None = None) -> Kernel | str:
+    """The first kernel for the problem's device that can, or the one of a name; else the first reason why not."""
+    reasons = []
+    device = problem.query.device.type
+    for kernel in KERNELS.values() if name is None else [KERNELS[name]]:
         if capability in kernel.capabilities:
             why_not = reason_against(kernel, problem, capability)
-            if why_not is None:
+            if why_not is None and (name is not None or not kernel.devices or device in kernel.devices):
                 return kernel
-            reason = why_not
-    return reason
+            reasons.append(why_not or f"it runs on {' and '.join(kernel.devices)}")
+    return reasons[0] if reasons else "no kernel can"

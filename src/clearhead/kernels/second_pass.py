@@ -89,20 +89,25 @@ def refuses(problem: Problem, wanted: Wanted) -> str | None:
     return kernel if isinstance(kernel, str) else None
 
 
-def _kernel(problem: Problem) -> WithStatistics:
-    kernel = with_statistics(problem)
+def _kernel(problem: Problem, name: str | None) -> WithStatistics:
+    kernel = with_statistics(problem, name)
     if isinstance(kernel, str):
         raise KernelError(f"no kernel computes these statistics: {kernel}. Ask `second_pass.refuses` first.")
     return kernel
 
 
-def statistics(problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress | None = None) -> Statistics:
+def statistics(
+    problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress | None = None, *, kernel: str | None = None
+) -> Statistics:
     """Find what is wanted.
 
     Args:
         problem: validated, and not refused; its value and dropout play no part.
         lse: (B, H, L), natural log: the normaliser of each row, sinks included.
         progress: called with the share done, 0..1, some times a second.
+        kernel: the name of the kernel to use; None takes the first that can.
+    Raises:
+        KernelError: the kernel asked for, or every kernel, refuses; says why.
 
     Memory: O(outputs), and with column sums or a map up to 32 copies of them.
 
@@ -117,20 +122,21 @@ def statistics(problem: Problem, lse: Tensor, wanted: Wanted, progress: Progress
     output = _room(problem, wanted)
     lse = lse.detach().float().resolve_neg()
     rows, columns = _area(wanted, length, keys)
-    kernel = _kernel(problem)
+    chosen = _kernel(problem, kernel)
     for part in _runs(problem, rows, columns):
-        kernel.statistics(problem, lse, part, columns, wanted, output)
+        chosen.statistics(problem, lse, part, columns, wanted, output)
         if progress is not None:
             progress((part.stop - rows.start) / (rows.stop - rows.start))
     return output
 
 
-def run_with(problem: Problem, wanted: Wanted) -> tuple[Result, Statistics]:
+def run_with(problem: Problem, wanted: Wanted, *, kernel: str | None = None) -> tuple[Result, Statistics]:
     """A forward pass that finds entropy, maximum, squares, mass and top-k of its rows on the way. Not differentiable.
 
     Args:
         problem: validated, and not refused by `refuses`; dropout plays no part in the statistics.
         wanted: of those five only; an offset means nothing here.
+        kernel, Raises: as in `statistics`.
 
     Cost: a few parts in a hundred of the pass; with the 8 largest weights of each row a tenth or two.
 
@@ -141,7 +147,7 @@ def run_with(problem: Problem, wanted: Wanted) -> tuple[Result, Statistics]:
         (tensor([[[1., 2.]]]), tensor([[[1., 2.]]]), tensor([[[1.0000, 0.5000]]]))
     """
     output = _room(problem, wanted)
-    return _kernel(problem).forward_with(problem, wanted, output), output
+    return _kernel(problem, kernel).forward_with(problem, wanted, output), output
 
 
 def on_the_way(wanted: Wanted) -> bool:

@@ -31,6 +31,13 @@ def threshold(p: float) -> int:
     return min(int(p * 2**32), _WORD)
 
 
+def head_words(attention: Attention, heads: int, device: torch.device) -> Tensor:
+    """The hash of the seed and each of B·H heads, from which those of its rows and weights follow: int64."""
+    seed = int(attention.seed)
+    low, high = seed & _WORD, (seed >> 32) & _WORD
+    return mix(mix(torch.arange(heads, device=device) ^ low) ^ high)
+
+
 def kept(attention: Attention, full: tuple[int, int, int, int]) -> Tensor:
     """Which weights of an attention over (B, H, L, S) are kept: bool of that shape, on the CPU.
 
@@ -41,9 +48,7 @@ def kept(attention: Attention, full: tuple[int, int, int, int]) -> Tensor:
         True
     """
     batch, heads, length, keys = full
-    seed = int(attention.seed)
-    low, high = seed & _WORD, (seed >> 32) & _WORD
-    head = mix(mix(torch.arange(batch * heads, device="cpu") ^ low) ^ high)
+    head = head_words(attention, batch * heads, torch.device("cpu"))
     row = mix((head[:, None] + torch.arange(length, device="cpu") + attention.first_query) & _WORD)
     key = mix((torch.arange(keys, device="cpu") + attention.first_key) & _WORD)
     bits = mix(row[..., None] ^ key)

@@ -175,9 +175,10 @@ def rule(attn_mask: Mask, query: Tensor, key: Tensor, is_causal: bool) -> None:
 def warn_zero_one(attn_mask: Tensor, name: str = "attn_mask") -> None:
     """Warn of a float mask that holds only 0 and 1: it would be added to the logits, and mask nothing.
 
-    Not looked at: a mask that learns, and one too large to look at for nothing (over a million numbers).
+    Not looked at: a mask that learns, one too large to look at for nothing (over a million numbers), and one on another
+    device, which every look would wait for.
     """
-    if attn_mask.requires_grad or not 0 < attn_mask.numel() <= 1 << 20 or attn_mask.is_meta:
+    if attn_mask.requires_grad or not attn_mask.is_cpu or not 0 < attn_mask.numel() <= 1 << 20:
         return
     if not starts_with_0_or_1(attn_mask) or float(attn_mask.amin()) not in (0, 1):
         return  # one look settles it for most

@@ -11,7 +11,7 @@ from torch import Tensor
 from clearhead.kernels.capability import Capability
 from clearhead.kernels.native.call import wide
 from clearhead.kernels.native.library import cpu_supports
-from clearhead.kernels.portable import blockwise
+from clearhead.kernels.portable import blockwise, torch_cuda
 from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent
 from clearhead.spec import EVERYWHERE
 
@@ -44,7 +44,8 @@ def torchs_own() -> Iterator[None]:
 class TorchSdpa:
     """Computes any problem in the tensors' own dtype, with float32 sums for the 16-bit ones.
 
-    The CPU flash operator behind `F.scaled_dot_product_attention` is called directly, because only it gives the lse.
+    The operators behind `F.scaled_dot_product_attention` are called directly, because only they give the lse: the CPU's
+    flash operator here, those of CUDA in `torch_cuda.py`.
     """
 
     name = "torch"
@@ -56,12 +57,15 @@ class TorchSdpa:
         return None
 
     def describe(self) -> str:
-        return f"torch {torch.__version__}: its flash attention on the CPU, blocked torch elsewhere"
+        return f"torch {torch.__version__}: its fused attention on the CPU and CUDA, blocked torch elsewhere"
 
     def refuses(self, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
         return None
 
     def forward(self, problem: Problem) -> Result:
+        fused = torch_cuda.backend(problem)
+        if fused is not None:
+            return torch_cuda.forward(problem, fused)
         if not flash_can(problem):
             return blockwise.forward(problem, wide(problem.query.dtype))
         mask = _mask(problem)
@@ -85,6 +89,9 @@ class TorchSdpa:
         return False
 
     def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
+        fused = None if grad_lse is not None else torch_cuda.backend(problem, learns=True)
+        if fused is not None:
+            return torch_cuda.backward(problem, result, grad_out, fused)
         if grad_lse is not None or problem.attention.learning() or not flash_can(problem):
             return blockwise.backward(problem, result, grad_out, grad_lse, wide(problem.query.dtype))
         mask = _mask(problem)

@@ -1,0 +1,146 @@
+"""Kernel "triton": our Triton kernels on GPUs. Triton itself is imported when it first computes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from clearhead.kernels.capability import Capability
+from clearhead.kernels.portable import torch_cuda
+from clearhead.kernels.problem import Gradients, Problem, Result, carries_tangent, has_own_memory, is_negated
+from clearhead.kernels.triton.blocks import MOST_BYTES
+
+if TYPE_CHECKING:
+    from clearhead.kernels.second_pass import Statistics, Wanted
+    from clearhead.kernels.triton.statistics import Part
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@cache
+def is_interpreted() -> bool:
+    """Whether the kernels run on the CPU, in Triton's interpreter: for tests, and thousands of times slower."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+class Triton:
+    """float32, bfloat16 and float16 on CUDA, with float32 sums: every field of an attention but a rule."""
+
+    name = "triton"
+    capabilities = Capability.FORWARD | Capability.GRADIENTS | Capability.STATISTICS
+    devices: tuple[str, ...] = ("cuda",)
+    has_targets = False
+
+    def unavailable(self) -> str | None:
+        return _unavailable()
+
+    def describe(self) -> str:
+        import triton
+
+        where = "its interpreter, on the CPU" if is_interpreted() else torch.cuda.get_device_name()
+        return f"Triton {triton.__version__} on {where}"
+
+    def refuses(self, problem: Problem, capability: Capability = Capability.FORWARD) -> str | None:
+        query, value = problem.query, problem.value
+        if not (query.is_cpu if is_interpreted() else query.is_cuda):
+            return f"it runs on {'the CPU' if is_interpreted() else 'CUDA'} and the tensors are on {query.device}"
+        if query.dtype not in DTYPES:
+            return f"it has no {query.dtype}"
+        sizes = (*query.shape, *problem.key.shape, value.shape[-1])
+        if 0 in sizes:
+            return "an axis has size 0"
+        tensors = (query, problem.key, value, *problem.attention.tensors().values())
+        if not has_own_memory(*tensors):
+            return "a tensor has no memory of its own: it is inside torch.vmap, or of a class that wraps others"
+        if carries_tangent(*tensors):
+            return "the tensors carry tangents of forward-mode differentiation, which it does not pass on"
+        if is_negated(*tensors):
+            return "a tensor's memory holds the negative of its numbers; call .resolve_neg() on it"
+        most = MOST_BYTES // query.element_size()
+        if max(query.shape[-1], value.shape[-1]) > most:
+            return f"it keeps a row in registers: head_dim may be {most} at most"
+        return None
+
+    def forward(self, problem: Problem) -> Result:
+        from clearhead.kernels.triton import launch
+        from clearhead.kernels.triton.forward import RowNumbers
+
+        return launch.forward(problem, RowNumbers(None, None, None, None))
+
+    def takes_some_keys(self, problem: Problem) -> bool:
+        return True
+
+    def backward(self, problem: Problem, result: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
+        from clearhead.kernels.triton import launch
+
+        return launch.backward(problem, result, grad_out, grad_lse)
+
+    def forward_with(self, problem: Problem, wanted: Wanted, statistics: Statistics) -> Result:
+        from clearhead.kernels.triton import launch
+        from clearhead.kernels.triton.forward import RowNumbers
+
+        names = ("entropy", "maximum", "squares", "mass")
+        numbers = RowNumbers(*(getattr(statistics, name) if getattr(wanted, name) else None for name in names))
+        result = launch.forward(problem, numbers)
+        if wanted.topk:  # a list in registers beside the output leaves too few for it
+            part = _part(range(problem.shape[2]), wanted)
+            _ask_rows(problem, result.lse, part, statistics, names=())
+        return result
+
+    def statistics(
+        self, problem: Problem, lse: Tensor, rows: range, keys: range, wanted: Wanted, statistics: Statistics
+    ) -> None:
+        from clearhead.kernels.triton import launch
+
+        part = _part(rows, wanted)
+        names = [name for name in _OF_ROWS if getattr(wanted, name)]
+        if names or wanted.topk:
+            _ask_rows(problem, lse, part, statistics, names)
+        if wanted.received:
+            statistics.received.add_(launch.column_sums(problem, lse, part))
+        cells = wanted.cells
+        if cells is not None and statistics.map.numel():
+            sums = launch.map_cells(problem, lse, cells.rows, cells.keys, part, cells.by_maximum)
+            join = torch.maximum if cells.by_maximum else torch.add
+            join(statistics.map, sums, out=statistics.map)
+
+
+_OF_ROWS = ("entropy", "maximum", "squares", "mass", "distance", "spread")
+
+
+def _ask_rows(problem: Problem, lse: Tensor, part: Part, statistics: Statistics, names: Sequence[str]) -> None:
+    """Write numbers about rows, by name, and the largest weights if the part has a list of them."""
+    from clearhead.kernels.triton import launch
+    from clearhead.kernels.triton.statistics import RowQuestions
+
+    lists = (statistics.best, statistics.best_keys) if part.top else (None, None)
+    questions = RowQuestions(*(getattr(statistics, name) if name in names else None for name in _OF_ROWS), *lists)
+    launch.row_statistics(problem, lse, questions, part)
+
+
+def _part(rows: range, wanted: Wanted) -> Part:
+    from clearhead.kernels.triton.statistics import Part
+
+    return Part(rows.start, rows.stop, wanted.offset, wanted.topk)
+
+
+def slower_than_torch(problem: Problem) -> str | None:
+    """Why these kernels are passed over for a problem they compute, in one line; None if they are not."""
+    if is_interpreted():
+        return "its interpreter is thousands of times slower"
+    fused = torch_cuda.backend(problem)
+    return None if fused is None else f"torch's {fused.name.lower().replace('_', ' ')} operator computes it"
+
+
+@cache
+def _unavailable() -> str | None:
+    """Why this machine cannot run the kernels; looks for Triton without importing it."""
+    if find_spec("triton") is None:
+        return "Triton is not installed. Install it with pip install 'clearhead[gpu]'"
+    return None if torch.cuda.is_available() or is_interpreted() else "there is no CUDA device"
