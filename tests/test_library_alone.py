@@ -17,6 +17,7 @@ NEEDS_AN_EXTRA = {
     "views.terminal_comparison",
     "views.widget",
 }  # by `needs`: see test_extras.py
+TRITON = "kernels.triton."  # imported by its kernel once there is a CUDA tensor
 EXTRAS = ("cli", "course", "views", "studio")
 # A finder that refuses every library of the extras, and whatever else no installation is sure to have.
 PROGRAM = """
@@ -63,7 +64,7 @@ def modules() -> list[str]:
     for room in ROOMS:
         for path in (root / room).rglob("*.py"):
             name = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
-            if name not in NEEDS_AN_EXTRA:
+            if name not in NEEDS_AN_EXTRA and not name.startswith(TRITON):
                 names.add(name)
     return sorted(names)
 

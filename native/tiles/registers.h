@@ -149,7 +149,7 @@ inline __attribute__((always_inline)) void store_sums(float* to, int64_t stride 
 }
 
 // A product that nobody reads. After some 1,100 cycles without one the unit that multiplies falls asleep and takes 600 to
-// wake (Xeon, family 6 model 207); whoever computes on vectors for longer in between calls this. Spoils register 0.
+// wake (Xeon, family 6 model 207); code that computes on vectors for longer in between calls this. Spoils register 0.
 inline __attribute__((always_inline)) void keep_multiplying() { tile_multiply<0, 4, 6>(); }
 
 // Add the products of 32 numbers a row: rows[32] are `stride` bytes apart, of 64 bytes each, the second 16 of them at

@@ -300,10 +300,15 @@ def answer_by_keys(hands: Hands) -> None:
     """Answer whatever is asked, right or wrong, without a pointer."""
     page = hands.page
     ready(page)
-    for field in page.locator("input.code[type=text]").all():
-        hands.tab_to(field.evaluate("it => it.labels[0].textContent.trim()"))
-        page.keyboard.type("1")
+    for field in page.locator("#question").locator("textarea, select[required]").all():
+        hands.tab_to(field.evaluate("it => (it.labels[0]?.textContent ?? it.getAttribute('aria-label') ?? '').trim()"))
+        if field.evaluate("it => it.matches('select')"):
+            page.keyboard.press("ArrowDown")
+        else:
+            page.keyboard.press("End")
+            page.keyboard.type("  # 1")
     if page.locator("input[name=response]").count():
         hands.press("a")
-    with page.expect_navigation():
-        hands.press("Enter")
+    key = page.locator("#question button.main").first.get_attribute("data-key") or ""
+    with page.expect_navigation(timeout=300_000):
+        hands.press(key.partition(" ")[0])

@@ -61,7 +61,8 @@ def test_a_draft_of_what_was_changed_since_is_not_put_over_it(page: Page) -> Non
     expect(page.get_by_label("Your note", exact=True)).to_have_value("first")
     page.get_by_label("Your note", exact=True).fill("second")
     # A draft is kept a moment after one stops typing.
-    page.wait_for_function("localStorage.getItem('draft:0:note:scale-of-logits')?.includes('second')")
+    while not page.evaluate("localStorage.getItem('draft:0:note:scale-of-logits')?.includes('second')"):
+        page.wait_for_timeout(20)
     draft = page.evaluate("localStorage.getItem('draft:0:note:scale-of-logits')")
     page.get_by_role("button", name="Keep the note").click()
     gone(page)

@@ -174,5 +174,6 @@ def test_it_is_for_everybody_dark_large_and_on_a_phone(page: Page) -> None:
     page.locator(ANSWER).first.hover()
     assert everything(page) == []
     page.set_viewport_size({"width": 390, "height": 844})
-    page.wait_for_function(LINES_MEET)
+    while not page.evaluate(LINES_MEET):
+        page.wait_for_timeout(20)
     assert cut(page) + small(page) + findings(page) == []

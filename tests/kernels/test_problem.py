@@ -59,7 +59,9 @@ def test_integers_are_refused() -> None:
 
 
 def test_an_unknown_kernel_is_refused() -> None:
-    with pytest.raises(KernelError, match=r"no kernel named 'abacus'. The kernels are native, torch, reference"):
+    with pytest.raises(
+        KernelError, match=r"no kernel named 'abacus'. The kernels are native, triton, torch, reference"
+    ):
         kernels.run(problem(), kernel="abacus")
 
 
@@ -83,5 +85,5 @@ def test_select_says_what_was_passed_over() -> None:
 
 def test_every_kernel_says_whether_it_is_here() -> None:
     rows = kernels.available()
-    assert [row.kernel for row in rows] == ["native", "torch", "reference"]
+    assert [row.kernel for row in rows] == ["native", "triton", "torch", "reference"]
     assert all(row.reason and "\n" not in row.reason for row in rows)

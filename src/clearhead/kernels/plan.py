@@ -106,7 +106,7 @@ def match(
         return NO_MATCH
     readable = library.match(query, key, value, mask, grouped)
     if readable == _UNREADABLE or (mask is not None and is_causal):
-        fused = mask is None and not with_lse and isinstance(query, Tensor) and query.is_cuda
+        fused = mask is None and not with_lse and type(query) is Tensor and query.is_cuda
         return TORCH_FUSED if fused and torch_cuda.takes(query, key, value, is_causal, scale, grouped) else NO_MATCH
     if forward_ad._current_level >= 0 and carries_tangent(query, key, value, mask):
         return NO_MATCH

@@ -87,7 +87,7 @@ def test_rows_of_a_layer_or_a_head_are_those_of_its_matrix(layer: int | None, he
 
 def test_rows_of_a_long_text_hold_few_weights_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """All queries of all heads of a layer were held together: 256 MB for 2,000,000 links of 32 heads."""
-    record = read_again(loaded("llama"), [5, 17, 3, 29, 41, 11, 2])
+    record, _ = read_again(loaded("llama"), [5, 17, 3, 29, 41, 11, 2])
     at_once = pooled_rows(record, range(1, 7), 7)
     sizes: list[int] = []
     dense = AttentionMatrix.to_dense

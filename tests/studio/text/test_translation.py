@@ -168,9 +168,12 @@ def test_no_text_of_a_program_is_untranslated(name: str) -> None:
     assert not found, f"{name}.py: put these into _(), many() or mark(): {found}"
 
 
+FORMAT = re.compile(r"\d+: Parquet")  # a name, the same in every language
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_no_text_of_a_module_is_untranslated(name: str) -> None:
-    found = messages.bare((STUDIO / "static" / name).read_text())
+    found = [text for text in messages.bare((STUDIO / "static" / name).read_text()) if not FORMAT.fullmatch(text)]
     assert not found, f"{name}: put these into _(): {found}"
 
 

@@ -17,7 +17,7 @@ MODULES = [*sorted(FOLDERS[0].glob("static/*.js")), FOLDERS[1] / "static" / "len
 
 
 # Names of classes and of a file format, and lines of the program that a picture offers to copy.
-SAME = re.compile(r"\d+: (Parquet|(ch(-[\w${}\[\]]+)* ?)+|from clearhead import capture|weights = reading.*)")
+SAME = re.compile(r"\d+: (Parquet|(ch(-[\w${}\[\]]+)* ?)+|from clearhead import capture(, views)?|weights = reading.*)")
 
 
 @pytest.mark.filterwarnings("ignore:.babel.messages.jslexer.tokenize")  # Babel 2.19; the pinned one has no other

@@ -137,7 +137,7 @@ def picture_tokens(
         >>> model = torch.nn.Linear(1, 1)
         >>> model.config = LlavaConfig(image_token_id=9)
         >>> picture_tokens(model, {"input_ids": torch.tensor([[1, 9, 9, 9, 9, 5]])})
-        [PictureTokens(start=1, rows=2, cols=2, entry=0)]
+        [PictureTokens(start=1, rows=2, cols=2, entry=0, row_gap=0)]
     """
     config: Any = getattr(model, "config", None)
     ids = inputs.get("input_ids")

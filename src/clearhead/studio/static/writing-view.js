@@ -20,7 +20,7 @@ export function textView(choose, explain) {
   /** @type {any[]} the element of each group, and its places */
   let nodes = [];
   let shown = "";
-  /** What is pointed at: lines are drawn anew where the text takes another width, or scrolls. */
+  /** What is pointed at: lines are drawn again where the text takes another width, or scrolls. */
   let pointed = () => {};
   new ResizeObserver(() => pointed()).observe(text);
   text.addEventListener("scroll", () => pointed());

@@ -13,6 +13,7 @@ from pygments.lexers import DiffLexer, PythonLexer, PythonTracebackLexer  # type
 
 from clearhead.studio.text import embedded_head, guessed_head, live_program, page_figure, translation
 from clearhead.studio.text.mathml import to_mathml
+from clearhead.studio.text.translation import many
 
 _FORMATTER = HtmlFormatter(nowrap=True)
 _LEXERS = {"python": PythonLexer(), "py": PythonLexer(), "pytb": PythonTracebackLexer(), "diff": DiffLexer()}
@@ -83,7 +84,7 @@ def _fence(_: Any, tokens: Any, index: int, options: Any, env: Any) -> str:
 
 def _folded(program: Markup, source: str) -> Markup:
     """A long program behind a line that opens it, so that what it shows is near what was said before."""
-    says = translation.many("The program: %(count)s line", "The program: %(count)s lines", len(source.splitlines()))
+    says = many("The program: %(count)s line", "The program: %(count)s lines", len(source.splitlines()))
     return Markup('<details class="folded"><summary>{}</summary>{}</details>\n').format(says, program)
 
 

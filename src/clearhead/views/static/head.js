@@ -150,7 +150,7 @@ function howComputed(raw, layer, h) {
   const model = raw.loaded_by ? JSON.stringify(raw.loaded_by) : "";
   const inUnits = (raw.units ?? "tokens") !== "tokens";
   const program = [
-    `from clearhead import capture${inUnits ? ", views" : ""}`, "",
+    inUnits ? "from clearhead import capture, views" : "from clearhead import capture", "",
     `reading = capture.read(capture.load(${model}), ${JSON.stringify(raw.text)}${raw.target ? `, target=${JSON.stringify(raw.target)}` : ""})`,
     ...(inUnits ? [`reading = views.grouping.grouped(reading, ${JSON.stringify(raw.units)})`] : []),
     `weights = reading.record[${JSON.stringify(layer.name)}]   # (1, heads, queries, keys), never stored`,
