@@ -11,7 +11,6 @@ A test named on the command line (`file.py::test`) always runs, in all its cases
 import ast
 from collections.abc import Hashable, Iterator, Mapping, Set
 from dataclasses import fields
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +43,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not import what the tier leaves out whole: a folder named as a mark, a file all of whose tests have one."""
-    if (
-        "triton" in (collection_path.parent.name, collection_path.stem.partition("_")[0])
-        and find_spec("triton") is None
-    ):
-        return True
     left_out = LEFT_OUT[config.getoption("--tier")]
     if _named(config) or not left_out:
         return None

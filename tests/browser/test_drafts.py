@@ -2,9 +2,10 @@
 
 from playwright.sync_api import Page, expect
 
-from browser.test_journey import TOPIC, ready
+from browser.test_journey import TOPIC, ready, until
 
 DRAFTS = "() => Object.keys(localStorage).filter((key) => key.startsWith('draft:'))"
+NONE = f"({DRAFTS})().length == 0"
 LOG_OUT = """() => {
   const form = Object.assign(document.createElement("form"), { method: "get", action: "/search" });
   form.dataset.forgetAll = "";
@@ -15,8 +16,7 @@ LOG_OUT = """() => {
 
 def gone(page: Page) -> None:
     """Wait until no draft is left: the form arrived."""
-    while page.evaluate(DRAFTS):
-        page.wait_for_timeout(20)
+    until(page, NONE)
 
 
 def test_a_draft_is_of_one_learner_and_ends_with_log_out(page: Page) -> None:
@@ -56,13 +56,14 @@ def test_a_draft_of_what_was_changed_since_is_not_put_over_it(page: Page) -> Non
     page.get_by_role("button", name="Answer").first.click()
     page.get_by_text("Your note on this question").click()
     page.get_by_label("Your note", exact=True).fill("first")
-    page.get_by_role("button", name="Keep the note").click()
+    with page.expect_navigation():  # the page before it shows "first" too
+        page.get_by_role("button", name="Keep the note").click()
     gone(page)
     expect(page.get_by_label("Your note", exact=True)).to_have_value("first")
+    ready(page)
     page.get_by_label("Your note", exact=True).fill("second")
     # A draft is kept a moment after one stops typing.
-    while not page.evaluate("localStorage.getItem('draft:0:note:scale-of-logits')?.includes('second')"):
-        page.wait_for_timeout(20)
+    until(page, "localStorage.getItem('draft:0:note:scale-of-logits')?.includes('second')")
     draft = page.evaluate("localStorage.getItem('draft:0:note:scale-of-logits')")
     page.get_by_role("button", name="Keep the note").click()
     gone(page)

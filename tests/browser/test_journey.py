@@ -20,6 +20,15 @@ def ready(page: Page) -> None:
     page.locator("html.scripted").wait_for()
 
 
+def until(page: Page, script: str) -> None:
+    """Wait until a script gives true. Playwright's own wait evaluates text in the page, which its policy refuses."""
+    for _ in range(3000):
+        if page.evaluate(script):
+            return
+        page.wait_for_timeout(20)
+    raise AssertionError(f"never: {script}")
+
+
 def test_from_home_to_a_wrong_answer_its_reason_the_right_one_and_a_head(page: Page) -> None:
     page.goto("/")
     page.get_by_role("link", name="Start: One head, step by step").click()

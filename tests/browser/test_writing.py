@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from browser.looking import cut, everything, findings, small
+from browser.test_journey import until
 from clearhead.studio.lens import writing
 
 PROMPT = "the lighthouse keeper wrote: the ligh"
@@ -174,6 +175,5 @@ def test_it_is_for_everybody_dark_large_and_on_a_phone(page: Page) -> None:
     page.locator(ANSWER).first.hover()
     assert everything(page) == []
     page.set_viewport_size({"width": 390, "height": 844})
-    while not page.evaluate(LINES_MEET):
-        page.wait_for_timeout(20)
+    until(page, LINES_MEET)
     assert cut(page) + small(page) + findings(page) == []
