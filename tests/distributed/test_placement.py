@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from clearhead.distributed.placement import pieces, positions, split_evenly
+from clearhead.distributed.ring import Merged
 from clearhead.errors import OptionError, ShapeError
 
 
@@ -33,3 +34,10 @@ def test_mistakes():
         pieces("striped", [4])
     with pytest.raises(ShapeError, match="hold 3, 3 positions; zigzag needs one even length"):
         pieces("zigzag", [3, 3])
+
+
+def test_an_infinite_output_stays_infinite_where_parts_are_merged():
+    total = Merged(torch.zeros(1, 1, 2, 3), 5)
+    total.add(slice(0, 2), torch.full((1, 1, 2, 5), torch.inf), torch.tensor([[[0.0, 1.0]]]))
+    total.add(slice(0, 2), torch.zeros(1, 1, 2, 5), torch.tensor([[[-torch.inf, 2.0]]]))
+    assert total.result(None)[0].isposinf().all()

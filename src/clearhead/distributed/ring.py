@@ -63,8 +63,9 @@ class Merged:
         """Add what some rows found in more keys."""
         before, lse = self._lse[:, :, rows], lse.to(self._lse.dtype)
         after = torch.logaddexp(before, lse)
-        part = self._out[:, :, rows]
-        part.mul_(_share(before, after)).add_(out * _share(lse, after))
+        # In the output's own dtype: the lse is float64 for float32. Not lerp_, which makes a NaN of inf.
+        kept, share = (_share(part, after).to(self._out.dtype) for part in (before, lse))
+        self._out[:, :, rows].mul_(kept).addcmul_(out.to(self._out.dtype), share)
         self._lse[:, :, rows] = after
 
     def result(self, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
