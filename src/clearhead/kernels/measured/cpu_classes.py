@@ -85,8 +85,8 @@ _AVX2: Costs = {
 }
 
 CLASSES = (
-    CpuClass("Intel AMX, an Emerald Rapids Xeon (bench/results/emerald-rapids.md)", frozenset({"amx-bf16"}), _AMX),
+    CpuClass("Intel AMX, an Emerald Rapids Xeon", frozenset({"amx-bf16"}), _AMX),
     # On a Zen 5 all that was measured was faster than torch's, from 128 tokens on: there is nothing to look up.
-    CpuClass("AVX-512, a Zen 5 (bench/results/zen5.md)", frozenset({"avx512bf16"}), {}),
+    CpuClass("AVX-512, a Zen 5", frozenset({"avx512bf16"}), {}),
     CpuClass("AVX2, a Zen 3 (bench/results/zen3.md)", frozenset({"avx2"}), _AVX2),
 )
