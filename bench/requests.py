@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.requests", description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=1.5, help="for each kind of request")
     parser.add_argument("--proofs", type=float, default=12, help="seconds to wait for the answers to be computed")
-    parser.add_argument("--sqlite", action="store_true", help="an SQLite file in place of PostgreSQL")
+    parser.add_argument("--sqlite", action="store_true", help="an SQLite file instead of PostgreSQL")
     options = parser.parse_args()
     table = Table("request", "studio ms", "database ms", title="processor time per request")
     with ExitStack() as stack:

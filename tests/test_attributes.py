@@ -1,4 +1,4 @@
-"""Rooms are attributes of the package, and a command's start imports no more than it shows."""
+"""Rooms are attributes of the package, and starting a command imports only what it needs."""
 
 import json
 import subprocess

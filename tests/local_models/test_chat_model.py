@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A package of a few bytes in place of the real one, and a conversion that writes two files."""
+    """A package of a few bytes instead of the real one, and a conversion that writes two files."""
     with zipfile.ZipFile(tmp_path / "package.whl", "w") as wheel:
         wheel.writestr(chat_model.MEMBER, bytes(range(256)) * 300)
     content = (tmp_path / "package.whl").read_bytes()

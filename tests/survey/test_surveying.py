@@ -1,4 +1,4 @@
-"""A whole survey: the same files bit for bit whoever computes and whatever is killed; nothing is computed twice."""
+"""A whole survey: whatever computes it and whatever is killed, the same files bit for bit; nothing is computed twice."""
 
 import json
 import os

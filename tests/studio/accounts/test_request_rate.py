@@ -1,4 +1,4 @@
-"""How many requests one learner may send: as many as people do, and no more, whoever else works."""
+"""How many requests one learner may send: as many as a person does, however busy the studio is."""
 
 from collections.abc import Iterator
 from pathlib import Path
