@@ -36,7 +36,7 @@ def others(pack: Pack, *, wide: bool, every: bool) -> list[Topic]:
 
 
 def chosen(pack: Pack, every: bool) -> Pack:
-    """The pack with few items, so that they are proved in seconds: of one topic each kind, of those visited two."""
+    """The pack with few items, so that they are proved in seconds: of one topic each kind, of those visited one."""
     visited = {topic.id for wide in (True, False) for topic in others(pack, wide=wide, every=every)}
 
     def some(topic: str) -> list[Item]:
@@ -47,7 +47,7 @@ def chosen(pack: Pack, every: bool) -> Pack:
             return [*filter(None, kinds), *more, pack.items["write-the-class"]]
         if topic not in visited:
             return []
-        return [next(item for item in items if item.kind == kind) for kind in ("choice", "card")]
+        return [next(item for item in items if item.kind == "choice")]
 
     keep = {item.id for topic in pack.topics for item in some(topic.id)}
     topics = tuple(replace(topic, challenges=()) for topic in pack.topics)
@@ -87,9 +87,9 @@ class Walker:
         self._pages = 0
 
     def look(self, name: str = "") -> None:
-        """Note whatever is wrong with the page as it is now: each is measured, and a third also by axe, dark and large."""
+        """Note whatever is wrong with the page as it is now: each is measured, and a fifth also by axe, dark and large."""
         found = cut(self.page)
-        if self._every or self._pages % 3 == 0:
+        if self._every or self._pages % 5 == 0:
             found = everything(self.page) if self._wide else findings(self.page) + found
         self._pages += 1
         if found:
