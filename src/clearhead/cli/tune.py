@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from clearhead.kernels.measured.tasks import Costs
 
 
+FORMAT = "clearhead.tuning/2"
+
+
 def tune(
     seconds: Annotated[float, typer.Option(min=1, max=100, help="About how long to measure.")] = 45,
     as_json: Json = False,
@@ -34,7 +37,7 @@ def tune(
     path = figures.save(measured)
     plan.forget()
     if as_json:
-        printing.show_json({**figures.as_data(measured), "path": str(path)})
+        printing.show_json({**figures.as_data(measured), "format": FORMAT, "path": str(path)})
     else:
         printing.show(table(measured))
         printing.report(f"wrote {path}")
