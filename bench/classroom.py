@@ -38,6 +38,7 @@ PACK = ROOT / "tests" / "packs" / "good"
 PASSWORD = "a classroom of learners"  # noqa: S105 — of accounts that live for minutes
 LIMITS = {200: 0.2, 500: 0.5}  # learners -> the most seconds of the 95th percentile of a page
 MOST, LONGEST = 1000, 1800  # learners; seconds
+PROGRAMS = "clearhead.sandbox"  # in the command line of what runs programs
 AWAY = 5  # seconds for which the database is away, or the disk full
 SERVER = """
 import json, sys
@@ -75,17 +76,18 @@ def studio(folder: Path, database: str | None, workers: int, pack: Path) -> Iter
         running.kill()
 
 
-def family(process: int) -> dict[int, tuple[str, float]]:
-    """The process and everything under it: pid -> (command line, processor seconds with those of ended children).
+def family(process: int) -> dict[int, tuple[str, float, float]]:
+    """The process and everything under it: pid -> (command line, processor seconds, those of its ended children).
 
     The kernel lists a child under the thread that started it.
     """
-    tick, found, todo = os.sysconf("SC_CLK_TCK"), dict[int, tuple[str, float]](), [process]
+    tick, found, todo = os.sysconf("SC_CLK_TCK"), dict[int, tuple[str, float, float]](), [process]
     while todo:
         pid = todo.pop()
         with suppress(OSError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            found[pid] = Path(f"/proc/{pid}/cmdline").read_text(), sum(map(int, fields[11:15])) / tick
+            own, ended = (sum(map(int, fields[start : start + 2])) / tick for start in (11, 13))
+            found[pid] = Path(f"/proc/{pid}/cmdline").read_text(), own, ended
             for thread in Path(f"/proc/{pid}/task").iterdir():
                 todo += map(int, (thread / "children").read_text().split())
     return found
@@ -105,11 +107,11 @@ def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> dict
     """What was asked to happen in the middle, in this order; each gives how many processes it reached."""
 
     def worker() -> int:
-        workers = [pid for pid, (line, _) in family(server).items() if pid != server and "spawn_main" in line]
+        workers = [pid for pid, (line, *_) in family(server).items() if pid != server and "spawn_main" in line]
         return kill(workers[:1])
 
     def sandbox() -> int:
-        return kill([pid for pid, (line, _) in family(server).items() if "clearhead.sandbox import worker" in line])
+        return kill([pid for pid, (line, *_) in family(server).items() if PROGRAMS in line])
 
     def database() -> int:
         killed = kill([_postmaster(cluster)])
@@ -211,9 +213,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             time.sleep(max(0.0, (until - time.time()) / (len(acts) + 1 - place)))
             done[name] = act(), time.time()
         seen = [Seen(**json.loads(client.communicate(timeout=LONGEST + 120)[0])) for client in clients]
-        used = sum(seconds for _, seconds in family(server).values())
+        used = _processor_seconds(server)
         kept = _kept(folder, database)
     return _report(seen, kept, used, done)
+
+
+def _processor_seconds(server: int) -> dict[str, float]:
+    """What the studio used, for pages and for programs: those run in processes below the workers."""
+    pages = programs = 0.0
+    for line, own, ended in family(server).values():
+        if PROGRAMS in line:
+            programs += own + ended
+        else:
+            pages, programs = pages + own, programs + ended
+    return {"pages": round(pages, 1), "programs": round(programs, 1)}
 
 
 def _kept(folder: Path, database: str | None) -> list[str]:
@@ -229,7 +242,9 @@ def _kept(folder: Path, database: str | None) -> list[str]:
         there.close()
 
 
-def _report(seen: list[Seen], kept: list[str], server: float, done: dict[str, tuple[int, float]]) -> dict[str, Any]:
+def _report(
+    seen: list[Seen], kept: list[str], server: dict[str, float], done: dict[str, tuple[int, float]]
+) -> dict[str, Any]:
     took: dict[str, list[float]] = {}
     errors: dict[str, int] = {}
     for one in seen:
@@ -252,7 +267,7 @@ def _report(seen: list[Seen], kept: list[str], server: float, done: dict[str, tu
             for name, (reached, over) in done.items()
         },
         "errors": errors,
-        "cpu": {"clients": round(sum(one.cpu for one in seen), 1), "server": round(server, 1)},
+        "cpu": {"clients": round(sum(one.cpu for one in seen), 1), **server},
     }
 
 

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import settings
 
 import tiers
+import workers
 from processor_time import pytest_runtest_call, pytest_terminal_summary  # noqa: F401
 from tiers import pytest_collection_modifyitems, pytest_generate_tests, pytest_ignore_collect  # noqa: F401
+from workers import pytest_runtestloop  # noqa: F401
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     tiers.pytest_addoption(parser)
+    workers.pytest_addoption(parser)
     parser.addoption(
         "--device", choices=("cpu", "cuda", "mps"), default="cpu", help="where tests of tensors compute (devices.py)"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -21,6 +22,7 @@ from clearhead.course.check import packs
 from clearhead.course.pack.scaffold import new_pack
 from clearhead.errors import ModelError
 from clearhead.kernels import tuning
+from clearhead.kernels.measured.tasks import Cost
 from clearhead.local_models import names
 from cli.surveyed import make_surveyed, without_work
 
@@ -67,18 +69,11 @@ GIVEN = {
 }
 
 
-MEASURE = tuning.measure
-
-
-@functools.cache
-def measured_costs() -> object:
-    return MEASURE(1.0)
-
-
 @pytest.fixture(autouse=True)
-def measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`tune` measures once for all its statuses: a second of kernels each time adds nothing here (test_tune.py)."""
-    monkeypatch.setattr(tuning, "measure", lambda seconds, tell: measured_costs())
+def measured_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`tune` measures nothing: a second of kernels for each status adds nothing here (kernels/test_figures.py)."""
+    cost = Cost(3.0, 0.5, 50.0)
+    monkeypatch.setattr(tuning, "measure", lambda seconds, tell: {("forward", torch.float32): (cost, cost)})
 
 
 @pytest.fixture(scope="module")
