@@ -69,7 +69,7 @@ def outer(logits: Logits, lse: Tensor, axes: list[Tensor]) -> Tensor:
 
 
 def whole(logits: Logits) -> tuple[Tensor, Tensor] | None:
-    """All weights and their lse, from logits computed once; None where these take more than BLOCK or need a gradient."""
+    """All weights and their lse, from logits computed once; None if they are more than BLOCK, or need a gradient."""
     attention = logits.attention
     grows = (logits.query, logits.key, *attention.tensors().values())
     if math.prod(logits.shape) > BLOCK or (torch.is_grad_enabled() and any(part.requires_grad for part in grows)):
