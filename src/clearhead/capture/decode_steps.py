@@ -131,9 +131,7 @@ class DecodeSteps:
                 if type(layer) is appends and layer.keys is held and held._version == known.version:
                     known.holder = layer
 
-    def follow(
-        self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: tuple[Any, ...]
-    ) -> Step | None:
+    def follow(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: tuple[Any, ...]) -> Step | None:
         """The step of a call whose keys are known to continue those before, with the same options; None of another.
 
         `begins` has asked what can be asked once a pass: this runs for every layer of every token.

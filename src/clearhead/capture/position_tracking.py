@@ -59,7 +59,9 @@ class PositionTracker:
         self._ends: dict[int, int] = {}
         self._plain: dict[int, bool] = {}  # modules without rules of their own -> whether of a decoder
         self._alone: set[int] = set()  # attention modules without a hook, which attend to their own states
-        self._last: tuple[Any, ...] | None = None  # what told the positions of the last call of such a module, and these
+        self._last: tuple[Any, ...] | None = (
+            None  # what told the positions of the last call of such a module, and these
+        )
         self._own: Sequence = "input"
         self._images = 0  # images in the batch, of a model that is given pixels
         self._lengths: dict[str, int] = {}  # tokens given in this pass
