@@ -42,7 +42,7 @@ OTHER_NAMES = {
     "positional": ("position",),
     "encoding": ("position", "encoder"),
     "encodings": ("position", "encoder"),
-    "layernorm": ("layer norm", "layer_norm"),
+    "layernorm": ("layer_norm", "norm"),
     "normalization": ("norm",),
     "normalisation": ("norm",),
     "ffn": ("mlp",),
