@@ -25,24 +25,10 @@ from clearhead.errors import ModelError
 from clearhead.kernels import tuning
 from clearhead.kernels.measured.tasks import Cost
 from clearhead.local_models import names
+from cli.every_command import ALL, COMMAND
 from cli.surveyed import make_surveyed, without_work
 
 STATUSES = {0, exit_status.WRONG, exit_status.FAILED, exit_status.STOPPED, exit_status.CLOSED}
-COMMAND = typer.main.get_command(cli.app)
-
-
-def commands(group: Any = COMMAND, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command of the app, a group that runs by itself too."""
-    for name, one in group.commands.items():
-        if hasattr(one, "commands"):
-            yield from commands(one, (*path, name))
-            if one.invoke_without_command:
-                yield (*path, name), one
-        else:
-            yield (*path, name), one
-
-
-ALL = dict(commands())
 # What makes a command do its work, with these files in the folder it runs in: `place` below.
 GIVEN = {
     ("see",): ["a word", "--model", "induction"],

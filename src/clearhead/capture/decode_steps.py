@@ -1,9 +1,9 @@
 """DecodeSteps: the steps of a generation, recorded at little cost where a cache grows by one key.
 
-A step has one query and S keys, of which all, or all but the last, are those of the step before: that is compared bit for
-bit. Nothing is compared where it is known: transformers' `DynamicLayer` concatenates, so a cache of that very class which
-held the keys of the step before when the model began, unchanged, has appended to them. (A comparison takes 150 µs a layer
-after 2,000 tokens of SmolLM2, whose steps take 1,700 µs a layer.)
+A step has one query and S keys, of which all, or all but the last, are those of the step before: that is compared bit
+for bit. Nothing is compared where it is known: transformers' `DynamicLayer` concatenates, so a cache of that very class
+which held the keys of the step before when the model began, unchanged, has appended to them. (A comparison takes 150 µs
+a layer after 2,000 tokens of SmolLM2, whose steps take 1,700 µs a layer.)
 
 Then the record needs the query alone; the cache's own tensor serves all steps so far, without a copy while the model
 writes into no cache in place. Where that cannot be known, as of tensors without a version (`torch.inference_mode`), the
@@ -131,9 +131,7 @@ class DecodeSteps:
                 if type(layer) is appends and layer.keys is held and held._version == known.version:
                     known.holder = layer
 
-    def follow(
-        self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: tuple[Any, ...]
-    ) -> Step | None:
+    def follow(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: tuple[Any, ...]) -> Step | None:
         """The step of a call whose keys are known to continue those before, with the same options; None of another.
 
         `begins` has asked what can be asked once a pass: this runs for every layer of every token.

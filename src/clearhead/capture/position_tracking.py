@@ -59,7 +59,9 @@ class PositionTracker:
         self._ends: dict[int, int] = {}
         self._plain: dict[int, bool] = {}  # modules without rules of their own -> whether of a decoder
         self._alone: set[int] = set()  # attention modules without a hook, which attend to their own states
-        self._last: tuple[Any, ...] | None = None  # what told the positions of the last call of such a module, and these
+        self._last: tuple[Any, ...] | None = (
+            None  # what told the positions of the last call of such a module, and these
+        )
         self._own: Sequence = "input"
         self._images = 0  # images in the batch, of a model that is given pixels
         self._lengths: dict[str, int] = {}  # tokens given in this pass
@@ -73,8 +75,8 @@ class PositionTracker:
     def watch(self, attention: list[nn.Module], hooks: ExitStack) -> None:
         """Put hooks on the model, on modules that take a cache, and on the attention modules.
 
-        Modules in a list, such as a model's layers, have none, and neither has an attention that can read no other states
-        than its own: a hook on each costs 3 % of a step of a small model.
+        Modules in a list, such as a model's layers, have none, and neither has an attention that can read no other
+        states than its own: a hook on each costs 3 % of a step of a small model.
         """
         kept: dict[str, Any] = {"with_kwargs": True}
         hooks.callback(self._model.register_forward_pre_hook(self._model_runs, **kept).remove)
