@@ -1,4 +1,4 @@
-"""One journey of twelve steps, the same in Chromium, Firefox and WebKit: `make test-browsers`; `make test` has Chromium."""
+"""One journey of twelve steps, the same in Chromium, Firefox and WebKit: `make test-browsers`. test_journey.py is in `make test`."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,10 @@ from clearhead.studio.web.settings import Settings
 
 PACK = Path(__file__).parents[1] / "packs" / "good"
 TOPIC = "/topics/attention/basics"
-pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}")
+pytestmark = [
+    pytest.mark.stress,
+    pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}"),
+]
 
 _SIDEWAYS = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 _NUMBERS = "() => [...document.querySelectorAll('.compass .number')].map((one) => one.textContent).join(' ')"
@@ -85,9 +88,7 @@ def plain_field(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendering, "EDITOR", Path("none"))
 
 
-@pytest.fixture(
-    params=[pytest.param(one, id=one.name, marks=[pytest.mark.stress] * (one is not Chromium)) for one in ENGINES]
-)
+@pytest.fixture(params=[pytest.param(one, id=one.name) for one in ENGINES])
 def engine(request: pytest.FixtureRequest, library: Library, tmp_path: Path) -> Iterator[Engine]:
     with opened(request, tmp_path, library) as window:
         yield window
