@@ -71,16 +71,20 @@ types: $(VENV)/.dependencies
 contracts: setup
 	@$(BIN)/lint-imports
 
-# Workers take tests in order and steal from one another at the end: what a module sets up is set up once, on one.
-# They start programs by the hundred, which find ours compiled.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --dist worksteal
+# The tests are collected once and run in forks of that process (tests/workers.py), which macOS does not survive: there
+# pytest-xdist collects for each worker. They start programs by the hundred, which find ours compiled.
+PYTEST  := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
+WORKERS := $(if $(filter Linux,$(shell uname -s)),--workers,--dist worksteal -n)
 
-# Three workers keep two cores busy: for a fifth of the time a test waits for a browser, a server or a program.
-test: setup check jstest outsiders  ## every test: check, Python, doctests, front end, browser; under 10 min on 2 cores
-	@$(PYTEST) -n 3 --tier full --doctest-modules src/clearhead tests
+# Three workers keep two cores busy: for a fifth of the time a test waits for a browser, a server or a program. The checks
+# run while the tests are collected, which takes one core.
+test: check jstest pytest  ## every test: check, Python, doctests, front end, browser; under 10 min on 2 cores
+
+pytest: setup outsiders
+	@$(PYTEST) $(WORKERS) 3 --tier full --doctest-modules src/clearhead tests
 
 test-fast: setup  ## tests of every room while you work: no browser, nothing slow, few cases of each
-	@$(PYTEST) -n 2 --tier fast tests
+	@$(PYTEST) $(WORKERS) 2 --tier fast tests
 
 jstest:  ## the ES modules' own tests, with node's runner, if node is there
 	@if command -v node >/dev/null; then node --test tests/js/*.test.mjs; \
@@ -92,7 +96,7 @@ outsiders:  # programs of others that some tests need, which are skipped without
 	@tools/ensure-readers || true
 
 stress: setup test-browsers  ## what `make test` samples or leaves out: whole products, long fuzz and load runs, three browsers
-	@$(PYTEST) -n 2 --tier stress -m "stress or pairwise" tests --deselect tests/browser/test_engines.py
+	@$(PYTEST) $(WORKERS) 2 --tier stress -m "stress or pairwise" tests --deselect tests/browser/test_engines.py
 
 test-browsers: setup  ## one journey through the studio in Chromium, Firefox and WebKit
 	@tools/ensure-chromium || true

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
+from starlette.applications import Starlette
 
 from chromium import browser
 from clearhead.studio.app.application import create
@@ -29,7 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def serve(data: Path, library: Library, settings: Settings | None = None) -> Iterator[str]:
     """Serve a fresh studio over this library, and yield its address."""
-    app = create(settings or Settings(data=data), library)
+    yield from serve_app(create(settings or Settings(data=data), library))
+
+
+def serve_app(app: Starlette) -> Iterator[str]:
+    """Serve this studio, and yield its address."""
     with take_port("127.0.0.1", 0) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from clearhead import kernels
 from clearhead.cli.app import app
-from clearhead.kernels import plan
+from clearhead.kernels import plan, tuning
 from clearhead.kernels.measured import figures, tasks
 
 needs_native = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
@@ -28,18 +29,42 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plan.forget()
 
 
+def measured(dtype: torch.dtype) -> tasks.Costs:
+    return {(task, dtype): (tasks.Cost(3.0, 0.5, 50.0), tasks.Cost(4.0, 0.5, 60.0)) for task in tasks.TASKS}
+
+
 @needs_native
-@pytest.mark.slow
-def test_it_measures_and_keeps(cache: Path) -> None:
-    done = CliRunner().invoke(app, ["tune", "--seconds", "1", "--json"])
+def test_it_measures_and_keeps(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(tuning, "measure", lambda seconds, tell: asked.append(seconds) or measured(torch.float32))
+    done = CliRunner().invoke(app, ["tune", "--seconds", "7", "--json"])
     assert done.exit_code == 0, done.stderr
+    assert asked == [7]
     data = json.loads(done.stdout)
     assert Path(data["path"]).is_relative_to(cache)
     assert set(data["costs"]) == set(tasks.TASKS)
     kept = json.loads(Path(data.pop("path")).read_text())
-    assert kept == data
+    assert kept["costs"] == data["costs"]
+    assert set(kept) == set(data)
     told = CliRunner().invoke(app, ["doctor", "--json"])
     assert json.loads(told.stdout)["Kernels"]["measured costs"]["found"].startswith(str(cache))
+
+
+@needs_native
+def test_it_reports_what_the_time_did_not_reach(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = measured(torch.float32)
+    monkeypatch.setattr(tuning, "measure", lambda *_: costs)
+    monkeypatch.setattr(tuning, "todo", lambda: [*costs, ("linear", torch.float64), ("linear", torch.float16)])
+    done = CliRunner().invoke(app, ["tune", "--seconds", "5"])
+    assert done.exit_code == 0, done.stderr
+    assert "2 tasks were not measured: 5 s were over" in done.stderr
+    assert "wrote" in done.stderr
+    monkeypatch.setattr(tuning, "todo", lambda: [*costs])
+    assert "not measured" not in CliRunner().invoke(app, ["tune"]).stderr
+
+
+def test_the_longest_budget_is_under_two_minutes() -> None:
+    assert CliRunner().invoke(app, ["tune", "--seconds", "100.1"]).exit_code == 2
 
 
 def test_doctor_plans_typical_calls_and_reports_a_damaged_file(cache: Path) -> None:

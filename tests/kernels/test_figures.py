@@ -262,11 +262,48 @@ def test_what_torch_saves_grows_with_the_call_and_changes_with_its_task(monkeypa
     costs.torch_saves.cache_clear()
 
 
+class Clock:
+    """A clock that the calls it counts move: each takes so many seconds, whatever the machine."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, each: float) -> None:
+        self.now, self.each = 0.0, each
+        monkeypatch.setattr(tuning, "clock", lambda: self.now)
+        monkeypatch.setattr(tuning, "_ways", lambda *_: (self.call, self.call, (1, 1e6)))
+
+    def call(self) -> None:
+        self.now += self.each
+
+
+@needs_native
+@pytest.mark.parametrize("each", [1e-3, 3e-2, 1.0, 7.0])
+@pytest.mark.parametrize("seconds", [1.0, 45.0, 100.0])
+def test_a_measurement_keeps_its_budget_on_any_machine(
+    monkeypatch: pytest.MonkeyPatch, each: float, seconds: float
+) -> None:
+    clock = Clock(monkeypatch, each)
+    measured = tuning.measure(seconds)
+    # Two warm-up calls and one round of either kernel, of the size that runs when the time is over.
+    assert clock.now <= seconds + 6 * each
+    sizes = sum(len(tuning.SIZES[task]) for task, _ in tuning.todo())
+    if 6 * each * sizes <= seconds:
+        assert len(measured) == len(tuning.todo())
+    for pair in measured.values():
+        assert [cost.at(1, 1e6) for cost in pair] == pytest.approx([each * 1e6] * 2)
+
+
+@needs_native
+def test_a_budget_is_used_to_measure_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, 1e-3)
+    tuning.measure(45.0)
+    assert clock.now > 30
+
+
 @pytest.mark.slow
 @needs_native
-def test_every_task_of_every_dtype_is_measured() -> None:
+def test_every_task_of_every_dtype_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_best", lambda ours, torchs, seconds: (ours(), torchs(), (3.0, 4.0))[-1])
     seen: list[tuple[int, int]] = []
-    measured = tuning.measure(0.01, lambda done, total: seen.append((done, total)))
+    measured = tuning.measure(600.0, lambda done, total: seen.append((done, total)))
     assert {task for task, _ in measured} == set(tasks.TASKS)
     assert len(measured) == len(seen) == seen[0][1]
     for ours, torchs in measured.values():

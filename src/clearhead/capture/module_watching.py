@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from clearhead.capture.adapters import bigbird, longformer, prophetnet
 from clearhead.capture.adapters.function_mode import AttentionFunctionMode, Editor
@@ -46,6 +47,7 @@ class ModuleWatcher:
         self._replaced: list[nn.Module] = []  # kept alive, so that no other module gets their id
         self._thread = threading.get_ident()
         self._known_reports: set[str] = set()
+        self._unreported: dict[int, RemovableHandle] = {}  # the hooks that look whether a module was reported
         self._tracker = PositionTracker(model)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -140,7 +142,8 @@ class ModuleWatcher:
         if type(module).__name__ in ADAPTERS:
             self._hooks.callback(module.register_forward_hook(self._adapter_ran, with_kwargs=True).remove)
         if id(module) in self._attention and self._is_requested(name):
-            self._hooks.callback(module.register_forward_hook(self._module_ran).remove)
+            handle = self._unreported[id(module)] = module.register_forward_hook(self._module_ran)
+            self._hooks.callback(handle.remove)
 
     def _adopt(self, parent: nn.Module) -> None:
         """Put hooks on modules made while the model runs: BigBird replaces its attention for a short text."""
@@ -216,6 +219,8 @@ class ModuleWatcher:
         name = self._names[id(module)]
         outcome = self._outcomes.pop(id(module), None)
         if self._is_reported(name):
+            if self._function_mode is None and id(module) in self._unreported:
+                self._unreported.pop(id(module)).remove()  # what was reported stays so
             return
         if outcome is None and name not in self._expected:
             return  # it contains a module that reports for itself

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from clearhead.capture.adapters import transformers_interface
 from clearhead.capture.attention_modules import parent_names
 from clearhead.capture.call import Call, Masks, record_step
 from clearhead.capture.decode_steps import DecodeSteps
@@ -75,7 +76,7 @@ class Observer(ModuleWatcher):
                 return None
             self._bytes_left = None if self._bytes_left is None else self._bytes_left - size
         try:
-            step = None if self._steps is None else self._steps.step(name, call)
+            step = None if self._steps is None else self._steps.step(call)
             follows = step is not None
             step = step or record_step(call, self._masks, self._heads, values=self._values, check=self._check)
         except ClearheadError as error:  # the model must run on
@@ -88,10 +89,23 @@ class Observer(ModuleWatcher):
             return step.make(step.keys.tensor)
         self.record._add(name, step)
         if self._steps is not None:
-            self._steps.begin(name, call, step)
+            self._steps.add(call, step)
         if self._finder is not None and call.out is not None and call.rows is None:
             self._finder.expect(name, call.module, call.query, call.out)
         return step.make(step.keys.tensor)
+
+    def follow(
+        self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: dict[str, Any]
+    ) -> AttentionMatrix | None:
+        """Record a step of a generation whose keys are known to continue those before; None where they are not."""
+        if self._steps is None or self._bytes_left is not None or self._full:
+            return None
+        step = self._steps.follow(module, query, key, mask, transformers_interface.relevant(options))
+        if step is None:
+            return None
+        step.positions = self._tracker.positions(module, query.shape[0], 1, step.size)
+        self.record._steps[self._names[id(module)]].append(step)
+        return step.make(key)
 
     def _bytes_of(self, call: Call) -> int:
         share = 1.0 if self._heads is None else len(self._heads) / call.query.shape[1]
@@ -126,6 +140,7 @@ class Observer(ModuleWatcher):
         if self._finder is not None:
             self._finder.watch(self._model, stack)
         if self._steps is not None:
+            self._tracker.on_cache = self._steps.begins
             stack.callback(self._steps.end)
 
     def _keep_pass(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -67,7 +67,7 @@ def observe(
         raise OptionError(f"model is a {type(model).__name__}, expected a torch.nn.Module. Pass the model itself.")
     indices = _checked_list("layers", layers, names=True), _checked_list("heads", heads, names=False)
     observer = Observer(model, *indices, max_bytes=max_bytes, values=values)
-    with transformers_interface.listening(observer.record_call), observer.watching():
+    with transformers_interface.listening(observer.record_call, observer.follow), observer.watching():
         yield observer.record
     observer.check_something_was_seen()
 

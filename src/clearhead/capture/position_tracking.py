@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
@@ -28,6 +28,8 @@ _INPUTS = ("input_ids", "inputs_embeds", "input_embeds")
 _DECODER_INPUTS = tuple(f"decoder_{name}" for name in _INPUTS)
 _VISION = ("vision_model", "vision_tower", "visual", "image_encoder", "audio_tower")
 _PADDING = (*longformer.CLASSES, *bigbird.CLASSES)  # these pad the text to whole blocks
+_RULED = (*_PADDING, *prophetnet.CLASSES)  # and these have positions of their own
+_APART = frozenset(("query", "key", *_SOURCES))  # arguments by which a call may attend to other states than its own
 
 
 class PositionTracker:
@@ -55,34 +57,65 @@ class PositionTracker:
         self._main: int | None = None  # states in the first self-attention of the pass
         self._cross: dict[int, bool] = {}
         self._ends: dict[int, int] = {}
+        self._plain: dict[int, bool] = {}  # modules without rules of their own -> whether of a decoder
+        self._alone: set[int] = set()  # attention modules without a hook, which attend to their own states
+        self._last: tuple[Any, ...] | None = (
+            None  # what told the positions of the last call of such a module, and these
+        )
         self._own: Sequence = "input"
         self._images = 0  # images in the batch, of a model that is given pixels
         self._lengths: dict[str, int] = {}  # tokens given in this pass
         self.read: dict[str, int] = {}  # tokens read so far, by sequence
+        self.on_cache: Callable[[Any], None] | None = None  # called with the cache of each pass, before it
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles of the model contain its hooks; those of a copy do nothing."""
         return _inactive, ()
 
     def watch(self, attention: list[nn.Module], hooks: ExitStack) -> None:
-        """Put hooks on the model, on each module that takes a cache, and on the attention modules."""
+        """Put hooks on the model, on modules that take a cache, and on the attention modules.
+
+        Modules in a list, such as a model's layers, have none, and neither has an attention that can read no other
+        states than its own: a hook on each costs 3 % of a step of a small model.
+        """
         kept: dict[str, Any] = {"with_kwargs": True}
         hooks.callback(self._model.register_forward_pre_hook(self._model_runs, **kept).remove)
         hooks.callback(self._model.register_forward_hook(self._model_left, always_call=True).remove)
         for module in self._encoders:
             hooks.callback(module.register_forward_pre_hook(self._encoder_runs).remove)
-        for module in self._model.modules():
-            if _takes(type(module), _CACHES):
-                hooks.callback(module.register_forward_pre_hook(self._enter, **kept).remove)
-                hooks.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+        for module in _holders(self._model):
+            hooks.callback(module.register_forward_pre_hook(self._enter, **kept).remove)
+            hooks.callback(module.register_forward_hook(self._leave, always_call=True).remove)
+        apart = self._encoder | self._vision
         for module in attention:
+            if not (id(module) in apart or type(module).__name__ in _RULED):
+                self._plain[id(module)] = id(module) in self._decoder
+            if _attends_itself(type(module)):
+                self._alone.add(id(module))
+                continue
             hooks.callback(module.register_forward_pre_hook(self._attends, **kept).remove)
 
     def positions(self, module: nn.Module, batch: int, queries: int, keys: int) -> Positions:
         """The positions of the queries and keys of a call."""
-        nth = self._nth.get(id(module), 0)
-        self._nth[id(module)] = nth + 1
-        return replace(self._placed(module, batch, queries, keys), text=self._text, nth=nth)
+        number = id(module)
+        if not self._depth and not self._inside and number in self._alone and _takes(type(module), _CACHES):
+            self._begin(max(0, keys - queries))  # called by itself
+        nth = self._nth.get(number, 0)
+        self._nth[number] = nth + 1
+        in_decoder = self._plain.get(number)
+        if in_decoder is None or self._start is None or self._cross.get(number):
+            placed = replace(self._placed(module, batch, queries, keys), text=self._text, nth=nth)
+        else:  # all layers of a step share one object
+            told = (in_decoder, batch, queries, keys, self._start, self._text, nth)
+            if self._last is None or self._last[0] != told:
+                placed = replace(self._placed(module, batch, queries, keys), text=self._text, nth=nth)
+                self._last = (told, placed)
+            placed = self._last[1]
+            if placed.within:
+                self._ends[number] = keys
+        if not self._depth:
+            self._start = None  # of a module that was called by itself
+        return placed
 
     def _placed(self, module: nn.Module, batch: int, queries: int, keys: int) -> Positions:
         if id(module) in self._encoder:
@@ -125,6 +158,7 @@ class PositionTracker:
     def _begin(self, start: int) -> None:
         """Note that a pass begins; without a cache it begins a new text."""
         self._nth.clear()
+        self._last = None
         if start == 0:
             self.read.clear()
             self._text += self._began
@@ -142,7 +176,7 @@ class PositionTracker:
     def _model_runs(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if threading.get_ident() != self._thread:
             return
-        self._main, self._images, self._lengths = None, 0, {}
+        self._main, self._images, self._lengths, self._last = None, 0, {}, None
         given = _named_arguments(module, args, kwargs)
         cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
         start = _cached_tokens(cache) or 0
@@ -164,12 +198,17 @@ class PositionTracker:
         if threading.get_ident() != self._thread:
             return
         if self._depth == 0 and id(module) not in self._encoder:
-            given = _named_arguments(module, args, kwargs)
-            cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
-            self._start = _cached_tokens(cache)
-            if not self._inside:
-                self._begin(self._start or 0)
+            self._read_cache(_named_arguments(module, args, kwargs))
         self._depth += 1
+
+    def _read_cache(self, given: dict[str, Any], layer: int = 0) -> None:
+        """Note how many tokens the cache among a module's arguments holds."""
+        cache = next((given[name] for name in _CACHES if given.get(name) is not None), None)
+        self._start = _cached_tokens(cache, layer)
+        if self.on_cache is not None:
+            self.on_cache(cache)
+        if not self._inside:
+            self._begin(self._start or 0)
 
     def _leave(self, *_: Any) -> None:
         if threading.get_ident() == self._thread:
@@ -180,6 +219,8 @@ class PositionTracker:
         if threading.get_ident() != self._thread:
             return
         given = _named_arguments(module, args, kwargs)
+        if self._depth == 0 and id(module) not in self._encoder and _takes(type(module), _CACHES):
+            self._read_cache(given, getattr(module, "layer_idx", None) or 0)
         query, key = given.get("query"), given.get("key")
         apart = isinstance(query, Tensor) and isinstance(key, Tensor) and query is not key
         self._cross[id(module)] = apart or any(isinstance(given.get(name), Tensor) for name in _SOURCES)
@@ -209,8 +250,24 @@ def _streams(module: Any, own: Sequence, start: int, queries: int, keys: int) ->
     return Positions(Axis(own, (*range(start, start + length), *again)), Axis(own, before + again))
 
 
-def _cached_tokens(cache: Any) -> int | None:
-    """The number of tokens a cache holds; 0 without a cache, None where it cannot be read.
+def _holders(model: nn.Module) -> list[nn.Module]:
+    """The modules that take a cache, without those in a list inside another one."""
+    chosen: dict[int, nn.Module] = {}
+
+    def walk(module: nn.Module, covered: bool) -> None:
+        takes = _takes(type(module), _CACHES)
+        if takes:
+            chosen[id(module)] = module
+        for child in module.children():
+            if not ((covered or takes) and isinstance(child, nn.ModuleList)):
+                walk(child, covered or takes)
+
+    walk(model, False)
+    return list(chosen.values())
+
+
+def _cached_tokens(cache: Any, layer: int = 0) -> int | None:
+    """The number of tokens a cache holds in a layer; 0 without a cache, None where it cannot be read.
 
     >>> _cached_tokens(None)
     0
@@ -218,7 +275,7 @@ def _cached_tokens(cache: Any) -> int | None:
     if cache is None:
         return 0
     if hasattr(cache, "get_seq_length"):
-        return int(cache.get_seq_length())
+        return int(cache.get_seq_length(layer) if layer else cache.get_seq_length())
     if isinstance(getattr(cache, "length", None), int):
         return int(cache.length)
     first = next(_tensors(cache), None)
@@ -240,6 +297,16 @@ def _names(kind: Any) -> tuple[str, ...]:
         return tuple(inspect.signature(kind.forward).parameters)[1:]
     except (TypeError, ValueError):
         return ()
+
+
+@lru_cache(maxsize=1024)
+def _attends_itself(kind: Any) -> bool:
+    """Whether no argument of a module's forward, and no name it looks up among others, is of states to attend to."""
+    forward = inspect.unwrap(kind.forward)
+    code = getattr(forward, "__code__", None)
+    if code is None or code.co_flags & inspect.CO_VARARGS:
+        return False
+    return _APART.isdisjoint((*code.co_varnames, *code.co_names, *code.co_consts))
 
 
 def _takes(kind: Any, names: tuple[str, ...]) -> bool:

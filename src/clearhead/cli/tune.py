@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from clearhead.kernels.measured.tasks import Costs
 
 
+FORMAT = "clearhead.tuning/2"
+
+
 def tune(
-    seconds: Annotated[float, typer.Option(min=1, max=100, help="About how long to measure.")] = 45,
+    seconds: Annotated[float, typer.Option(min=1, max=100, help="How long to measure.")] = 45,
     as_json: Json = False,
 ) -> None:
     """Measure our kernels and torch's on this machine, so that every call takes the faster one.
@@ -33,8 +36,10 @@ def tune(
         measured = tuning.measure(seconds, tell)
     path = figures.save(measured)
     plan.forget()
+    if left_out := len(tuning.todo()) - len(measured):
+        printing.report(f"{left_out} tasks were not measured: {seconds:.0f} s were over. Give more with --seconds")
     if as_json:
-        printing.show_json({**figures.as_data(measured), "path": str(path)})
+        printing.show_json({**figures.as_data(measured), "format": FORMAT, "path": str(path)})
     else:
         printing.show(table(measured))
         printing.report(f"wrote {path}")

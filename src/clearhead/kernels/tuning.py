@@ -1,9 +1,9 @@
 """Measure what our kernels and torch's cost on this machine, for `clearhead tune`."""
 
 import math
-import time
 from collections.abc import Callable
 from itertools import combinations
+from time import perf_counter as clock
 from typing import Any
 
 import torch
@@ -33,22 +33,36 @@ ROUNDS = 5
 Progress = Callable[[int, int], None]
 
 
+def todo() -> list[tuple[str, torch.dtype]]:
+    """The tasks to measure, each in every dtype that both kernels compute."""
+    return [(task, dtype) for task in TASKS for dtype in _dtypes(task)]
+
+
 def measure(seconds: float = 45.0, progress: Progress | None = None) -> Costs:
-    """Time every task of every dtype on our kernel and on torch's, in turn, for about so many seconds in all.
+    """Time every task of every dtype on our kernel and on torch's, in turn, in so many seconds in all.
+
+    Each measurement gets an even share of the time that is left, and none starts once it is over: a task that the time
+    does not reach has no costs. Only a call that runs already is awaited.
 
     Args:
         progress: called with how many tasks are done, and of how many.
     """
-    todo = [(task, dtype) for task in TASKS for dtype in _dtypes(task)]
+    end = clock() + seconds
+    tasks = todo()
+    left = sum(len(SIZES[task]) for task, _ in tasks)
     measured: Costs = {}
-    for done, (task, dtype) in enumerate(todo):
+    for done, (task, dtype) in enumerate(tasks):
         if progress is not None:
-            progress(done, len(todo))
+            progress(done, len(tasks))
         points: tuple[list[tuple[int, float, float]], ...] = ([], [])
         for size in SIZES[task]:
             ours, torchs, part = _ways(task, dtype, *size)
+            now = clock()
+            if now >= end:
+                return measured
             with torchs_own():
-                best = _best(ours, torchs, seconds / len(todo) / len(SIZES[task]))
+                best = _best(ours, torchs, (end - now) / left)
+            left -= 1
             for line, microseconds in zip(points, best, strict=True):
                 line.append((*part, microseconds))
         measured[task, dtype] = fit(points[0]), fit(points[1])
@@ -88,24 +102,24 @@ def _ways(
 
 def _best(ours: Callable[[], Any], torchs: Callable[[], Any], seconds: float) -> tuple[float, float]:
     """The shortest of some rounds of each, in microseconds a call. In turn: what else the machine does hits both."""
-    counts = []
+    end = clock() + seconds
+    best, counts = [], []
     for way in (ours, torchs):
         way()  # pages, caches, threads
-        start = time.perf_counter()
+        start = clock()
         way()
-        once = max(time.perf_counter() - start, 1e-6)
+        once = max(clock() - start, 1e-6)
+        best.append(once)
         counts.append(max(1, int(seconds / (2 * ROUNDS) / once)))
-    best = [math.inf, math.inf]
-    end = time.perf_counter() + 1.5 * seconds
-    for number in range(ROUNDS):
-        if number >= 2 and time.perf_counter() > end:
-            break  # something else takes the machine
+    for _ in range(ROUNDS):
+        if clock() >= end:
+            break  # the calls are long, or something else takes the machine
         for i, way in enumerate((ours, torchs)):
-            start = time.perf_counter()
+            start = clock()
             for _ in range(counts[i]):
                 way()
-            best[i] = min(best[i], (time.perf_counter() - start) / counts[i] * 1e6)
-    return best[0], best[1]
+            best[i] = min(best[i], (clock() - start) / counts[i])
+    return best[0] * 1e6, best[1] * 1e6
 
 
 def fit(points: list[tuple[int, float, float]]) -> Cost:

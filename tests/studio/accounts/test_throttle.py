@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import sqlalchemy as sa
@@ -11,6 +13,8 @@ from argon2 import PasswordHasher
 from starlette.testclient import TestClient
 
 from clearhead import sandbox
+from clearhead.studio.accounts.accounts import Accounts
+from clearhead.studio.accounts.sessions import Sessions
 from clearhead.studio.accounts.throttle import LIMITS, Key, Limit, Throttle
 from clearhead.studio.app.application import create
 from clearhead.studio.learner.database import Database
@@ -213,3 +217,32 @@ def test_a_hash_made_with_other_parameters_is_renewed_at_log_in(shared: TestClie
     (account,) = accounts(shared).all()
     assert re.search(r"^\$argon2id\$v=19\$m=19456,t=2,p=1\$", account.password)
     Learner(shared).log_in("ada")
+
+
+@pytest.mark.parametrize("database", ON_BOTH, indirect=True)
+def test_a_password_that_changed_meanwhile_is_neither_replaced_nor_logged_in_with(opened: Database) -> None:
+    """What a request has read of an account may be old by the time its password is hashed."""
+    people, open_sessions = Accounts(opened, "secret"), Sessions(opened)
+    account = people.invited(people.add("ada"))
+    assert account
+    first = people.join(account, WORD)
+    assert first
+    assert people.join(account, "another " + WORD) is None, "the second of two forms with one invitation"
+    changed = people.join(first, "new " + WORD)
+    assert changed
+    assert open_sessions.open(first) is None, "a log-in with the old password that ends after the change"
+    assert open_sessions.open(changed)
+    with opened.writing() as connection:  # hashed as the library did before, and changed while it is checked
+        old = PasswordHasher(time_cost=1, memory_cost=8 * 1024, parallelism=1).hash(WORD)
+        connection.execute(sa.update(learners).values(password=old))
+    verify = people._hasher.verify
+    people._hasher = cast(
+        "PasswordHasher",
+        SimpleNamespace(
+            verify=lambda known, typed: verify(known, typed) and people.remove("ada"),
+            check_needs_rehash=people._hasher.check_needs_rehash,
+            hash=people._hasher.hash,
+        ),
+    )
+    assert people.check("ada", WORD) is None
+    assert people.all()[0].state == "removed"

@@ -29,8 +29,8 @@ LONG = (
     "/experiments/", "/lens/read", "/lens/data", "/lens/answer", "/lens/picture", "/lens/write",
     "/attempts/{attempt_id}/head",
 )  # fmt: skip
-SHORT_RUN, LONG_RUN = 8, 400  # cases for each of the routes
-FEW, FEW_LONG = 3, 40  # for those
+SHORT_RUN, LONG_RUN = 4, 400  # cases for each of the routes
+FEW, FEW_LONG = 2, 40  # for those
 
 
 def words(visitor: Visitor) -> dict[str, list[str]]:
@@ -124,7 +124,7 @@ def test_no_request_breaks_the_studio(visitor: Visitor) -> None:
     codes = {}
     for route in operations(visitor):
         codes[route.label] = fuzz(visitor, route, known, FEW if route.path.startswith(LONG) else SHORT_RUN)
-    assert sum(map(len, codes.values())) > 200
+    assert sum(map(len, codes.values())) > 100
     refused = [label for label, some in codes.items() if min(some) >= 400]
     assert len(refused) < len(codes) / 3, f"the requests do not reach what is behind these: {refused}"
 

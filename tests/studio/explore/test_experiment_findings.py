@@ -137,8 +137,21 @@ def samples(low: float, high: float) -> st.SearchStrategy[list[float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_words_agree_with_any_numbers(name: str, data: st.DataObject) -> None:
+    check_any_numbers(name, data)
+
+
+@pytest.mark.stress
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@given(data=st.data())
+@settings(max_examples=500, deadline=None)
+def test_words_agree_with_many_numbers(name: str, data: st.DataObject) -> None:
+    check_any_numbers(name, data)
+
+
+def check_any_numbers(name: str, data: st.DataObject) -> None:
+    """Draw two points of every column, near and far from each other, and hold the sentences to them."""
     columns: dict[str, Any] = {"x": [[2.0], [8.0]]}
     for key in EXPERIMENTS[name].columns:
         first = data.draw(samples(1e-3, 3.0))

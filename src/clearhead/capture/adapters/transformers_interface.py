@@ -22,13 +22,18 @@ from torch import Tensor, nn
 from clearhead.capture.adapters.function_mode import Editor, within_interface
 from clearhead.capture.call import Call, attention_of
 from clearhead.capture.head_outputs.replaced_outputs import note_edit
+from clearhead.spec import Attention
 
 # Called with each Call; returns the recorded matrix, which the model may return as `attentions`.
 Listener = Callable[[Call], Any]
+# Called before it with (module, query, key, mask, options); returns the matrix of a call that is like the one before,
+# so that nothing else has to be described; None for any other.
+Follower = Callable[[nn.Module, Tensor, Tensor, Any, dict[str, Any]], Any]
 
 # The listeners and editors of this thread. A new thread has none, so runs in other threads are not recorded.
-_listeners: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+_listeners: ContextVar[tuple[tuple[Listener, Follower | None], ...]] = ContextVar("listeners", default=())
 _editors: ContextVar[tuple[Editor, ...]] = ContextVar("editors", default=())
+_NUMBERS = (float, int, type(None))
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 _lock = threading.Lock()
 _observers = 0
@@ -36,9 +41,9 @@ _original: Any = None
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """While open, call `listener` with every call of the interface in this thread."""
-    with _entered(_listeners, listener):
+def listening(listener: Listener, follower: Follower | None = None) -> Iterator[None]:
+    """While open, tell `listener` every call of the interface in this thread that `follower` does not take."""
+    with _entered(_listeners, (listener, follower)):
         yield
 
 
@@ -70,11 +75,12 @@ def _install() -> None:
     with _lock:
         if _observers == 0:
             original = _original = AttentionInterface.get_interface
+            listened = functools.lru_cache(maxsize=64)(_listened)  # models ask at each call
 
             def get_interface(self: Any, attn_implementation: str, default: Callable[..., Any]) -> Callable[..., Any]:
                 function = original(self, attn_implementation, default)
                 watched = _listeners.get() or _editors.get()
-                return _listened(function, attn_implementation) if watched else function
+                return listened(function, attn_implementation) if watched else function
 
             AttentionInterface.get_interface = get_interface
         _observers += 1
@@ -106,10 +112,18 @@ def _listened(function: Callable[..., Any], implementation: str | None) -> Calla
             result = function(module, query, key, value, attention_mask, *args, **options)
         finally:
             within_interface.reset(token)
-        call = describe(module, query, key, value, attention_mask, options, result[0], implementation)
-        kept = [listener(call) for listener in _listeners.get()]
-        lazy = next((matrix for matrix in kept if matrix is not None), None)
-        result = (_edited(call), *result[1:]) if _editors.get() else result
+        call = lazy = None
+        for listener, follower in _listeners.get():
+            matrix = None if follower is None else follower(module, query, key, attention_mask, options)
+            if matrix is None:
+                if call is None:
+                    call = describe(module, query, key, value, attention_mask, options, result[0], implementation)
+                matrix = listener(call)
+            lazy = matrix if lazy is None else lazy
+        if _editors.get():
+            if call is None:
+                call = describe(module, query, key, value, attention_mask, options, result[0], implementation)
+            result = (_edited(call), *result[1:])
         if lazy is None or len(result) < 2 or result[1] is not None:
             return result
         # The model's kernel returns no weights: `outputs.attentions` holds the lazy matrix instead.
@@ -156,16 +170,28 @@ def describe(
         module=module,
         query=query,
         key=key,
-        attention=attention_of(
-            query,
-            options.get("scaling"),
-            is_causal=is_causal,
-            bias=options.get("position_bias"),
-            softcap=options.get("softcap"),
-            sinks=options.get("s_aux"),
-        ),
+        attention=_attention(query, is_causal, options),
         mask=mask,
         value=value,
         out=out,
         dropout=bool(options.get("dropout")),
     )
+
+
+def relevant(options: dict[str, Any]) -> tuple[Any, ...]:
+    """Those of a call's options that change its weights: scale, soft cap, bias, sinks and dropout."""
+    get = options.get
+    return get("scaling"), get("softcap"), get("position_bias"), get("s_aux"), get("dropout")
+
+
+def _attention(query: Tensor, is_causal: bool, options: dict[str, Any]) -> Attention:
+    """The attention that the options describe; the same object for all calls that have no tensors in them."""
+    scale, softcap, bias, sinks, _ = relevant(options)
+    if bias is None and sinks is None and type(scale) in _NUMBERS and type(softcap) in _NUMBERS:
+        return _numbers_alone(query.shape[-1], scale, softcap, is_causal)
+    return attention_of(query, scale, is_causal=is_causal, bias=bias, softcap=softcap, sinks=sinks)
+
+
+@functools.lru_cache(maxsize=64)
+def _numbers_alone(width: int, scale: float | None, softcap: float | None, is_causal: bool) -> Attention:
+    return Attention.of(width**-0.5 if scale is None else scale, is_causal=is_causal, softcap=softcap)

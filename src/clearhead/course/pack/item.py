@@ -155,7 +155,7 @@ class Challenge:
     problems: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one that is loaded again is another
 class Topic:
     """A chapter: pages by mode ("read" …), and the items that name it.
 
@@ -180,7 +180,7 @@ class Topic:
     experiments: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one that is loaded again is another
 class Pack:
     """A folder of topics and items, parsed and not yet proved.
 

@@ -5,35 +5,43 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextvars import copy_context
-from typing import Annotated, Final
+from functools import partial
+from typing import Annotated, Final, TypeVar
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Form, HTTPException, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from itsdangerous import BadSignature, URLSafeSerializer
+from starlette.concurrency import run_in_threadpool
 
 from clearhead.studio.accounts import names
 from clearhead.studio.accounts.access import SESSION
 from clearhead.studio.accounts.accounts import LONGEST, SHORTEST, Account, Accounts
 from clearhead.studio.accounts.sessions import SECONDS, Sessions
 from clearhead.studio.accounts.throttle import Key, Throttle
-from clearhead.studio.text.translation import _
+from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web import saved_forms
 from clearhead.studio.web.addresses import safe
 from clearhead.studio.web.context import CurrentContext, context_of
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable, open_to_all
 
+R = TypeVar("R")
 router = APIRouter()
 LEARNER: Final = "clearhead-learner"  # a cookie for drafts.js, which says who is logged in; it opens nothing
 BROWSER: Final = "clearhead-browser"  # the cookie of a browser that logged in to an account before
+USED: Final = mark("This invitation was used or is too old. Ask for a new one.")
 YEAR: Final = 365 * 24 * 60 * 60
 
 
-async def hashing(request: Request, work: Callable[[], Response]) -> Response:
-    """Run work that hashes a password: one for each core at a time; the others wait without a page thread."""
-    queues: Executor = request.app.state.hashing
-    return await asyncio.get_running_loop().run_in_executor(queues, copy_context().run, work)
+async def hashing(request: Request, work: Callable[[], R]) -> R:
+    """Run work that hashes a password: one for each core at a time; the others wait without a page thread.
+
+    Nothing else belongs there: a statement waits for the database and, in a busy worker, for the interpreter's lock,
+    and the next password waits for both.
+    """
+    queue: Executor = request.app.state.hashing
+    return await asyncio.get_running_loop().run_in_executor(queue, copy_context().run, work)
 
 
 Typed = Annotated[str, Form(max_length=LONGEST)]
@@ -60,15 +68,11 @@ async def log_in(
     password: Typed,
     next: Annotated[str, Form()] = "/",
 ) -> Response:
-    return await hashing(request, lambda: _log_in(request, name, password, next))
-
-
-def _log_in(request: Request, name: str, password: str, next: str) -> Response:
-    account, lacking, wait = _checked(request, name, password)
+    account, lacking, wait = await _checked(request, name, password)
     if account is None:
         where = f"/login?{urlencode({'next': safe(next)})}"
         return saved_forms.redirect_back(context_of(request), where, given=name, lacking=lacking, wait=wait)
-    return _enter(request, account, safe(next))
+    return await run_in_threadpool(_enter, request, account, safe(next))
 
 
 @router.post("/logout")
@@ -96,14 +100,10 @@ def invitation(request: Request, token: str) -> HTMLResponse:
 @router.post("/join/{token}")
 @open_to_all
 async def join(request: Request, token: str, password: Typed, again: Typed) -> Response:
-    return await hashing(request, lambda: _join(request, token, password, again))
-
-
-def _join(request: Request, token: str, password: str, again: str) -> Response:
-    account = _invited(request, token)
+    account = await run_in_threadpool(_invited, request, token)
     if lacking := _unfit(password, again):
         return saved_forms.redirect_back(context_of(request), f"/join/{token}", lacking=lacking)
-    return _enter_anew(request, account, password, "/")
+    return await _enter_anew(request, account, password, "/")
 
 
 @router.get("/settings/password", response_class=HTMLResponse)
@@ -122,27 +122,23 @@ async def change_password(
     request: Request, context: CurrentContext, current: Typed, password: Typed, again: Typed
 ) -> Response:
     """Change the password, which ends every session of this learner; this browser gets a new one."""
-    return await hashing(request, lambda: _change_password(request, context.who, current, password, again))
-
-
-def _change_password(request: Request, name: str, current: str, password: str, again: str) -> Response:
-    account, lacking, wait = _checked(request, name, current)
+    account, lacking, wait = await _checked(request, context.who, current)
     lacking = lacking or _unfit(password, again)
     if account is None or lacking:
         return saved_forms.redirect_back(context_of(request), "/settings/password", lacking=lacking, wait=wait)
-    return _enter_anew(request, account, password, "/settings?saved=true")
+    return await _enter_anew(request, account, password, "/settings?saved=true")
 
 
-def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
+async def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
     """Return the account if the password is right; else the reason and the seconds to wait. Counted before hashing."""
     throttle: Throttle = request.app.state.throttle
     keys = (_guesser(request, names.key(name)), Key("address", request.client.host if request.client else ""))
-    if wait := throttle.admit(*keys):
+    if wait := await run_in_threadpool(throttle.admit, *keys):
         return None, _("Too many tries. The next is possible in %(wait)s seconds.", wait=wait), wait
-    account = _accounts(request).check(name, password)
+    account = await hashing(request, partial(_accounts(request).check, name, password))
     if account is None:
         return None, _("That name and that password do not belong together."), 0
-    throttle.passed(*keys)
+    await run_in_threadpool(throttle.passed, *keys)
     return account, "", 0
 
 
@@ -175,22 +171,26 @@ def _unfit(password: str, again: str) -> str:
 def _invited(request: Request, token: str) -> Account:
     account = _accounts(request).invited(token)
     if account is None:
-        raise HTTPException(404, _("This invitation was used or is too old. Ask for a new one."))
+        raise HTTPException(404, _(USED))
     return account
 
 
-def _enter_anew(request: Request, account: Account, password: str, where: str) -> Response:
+async def _enter_anew(request: Request, account: Account, password: str, where: str) -> Response:
     """Set the password, end every session opened with the old one, and open one for this browser."""
-    account = _accounts(request).join(account, password)
-    _sessions(request).end_all(account)
-    return _enter(request, account, where)
+    changed = await hashing(request, partial(_accounts(request).join, account, password))
+    if changed is None:  # another request has set one since
+        raise HTTPException(404, _(USED))
+    await run_in_threadpool(_sessions(request).end_all, changed)
+    return await run_in_threadpool(_enter, request, changed, where)
 
 
 def _enter(request: Request, account: Account, where: str) -> Response:
+    session = _sessions(request).open(account)
+    if session is None:  # the password was changed while this one was checked
+        return RedirectResponse("/login", 303)
     response = RedirectResponse(where, 303)
     secure = request.scope.get("scheme") == "https"
     # lax: a link from a message opens the studio; what changes something carries a form token besides
-    session = _sessions(request).open(account)
     response.set_cookie(SESSION, session, max_age=SECONDS, httponly=True, samesite="lax", secure=secure)
     response.set_cookie(LEARNER, str(account.id), max_age=SECONDS, samesite="lax", secure=secure)
     browser = str(_browsers(request).dumps([names.key(account.name), secrets.token_urlsafe(8)]))

@@ -14,7 +14,7 @@ from threading import Lock
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from itsdangerous import BadSignature, URLSafeTimedSerializer
-from sqlalchemy import bindparam, select, text, update
+from sqlalchemy import and_, bindparam, select, text, update
 
 from clearhead.errors import OptionError
 from clearhead.studio.accounts import names
@@ -92,14 +92,15 @@ class Accounts:
 
     def remove(self, name: str) -> Account:
         """Lock a learner out at once. The answers stay, and the number is never reused."""
-        return self._write(self._named(name), GONE + secrets.token_hex())
+        account = self._named(name)
+        return self._write(account, GONE + secrets.token_hex()) or self.remove(name)
 
     def invited(self, token: str) -> Account | None:
         """Return whose invitation this is; None if it is no longer valid."""
         return self._of(self._invitations, token, INVITED)
 
-    def join(self, account: Account, password: str) -> Account:
-        """Give the account this password."""
+    def join(self, account: Account, password: str) -> Account | None:
+        """Give the account this password; None if its password has changed since the account was read."""
         return self._write(account, self._hasher.hash(_composed(password)))
 
     def check(self, name: str, password: str) -> Account | None:
@@ -114,7 +115,7 @@ class Accounts:
         except (VerificationError, InvalidHashError):
             return None
         if account and known and self._hasher.check_needs_rehash(account.password):
-            account = self._write(account, self._hasher.hash(_composed(password)))
+            account = self._write(account, self._hasher.hash(_composed(password)))  # None: it is another by now
         return account if known else None
 
     def _invitation(self, account: Account) -> str:
@@ -150,10 +151,15 @@ class Accounts:
             raise OptionError(f"there is no {name!r} here; there are: {known}")
         return account
 
-    def _write(self, account: Account, password: str) -> Account:
+    def _write(self, account: Account, password: str) -> Account | None:
+        """Replace the password that was read; None if somebody else has replaced it since.
+
+        So of two forms with one invitation one counts, and a hash is never renewed over a new password.
+        """
+        same = and_(learners.c.id == account.id, learners.c.password == account.password)
         with self._database.writing() as connection:
-            connection.execute(update(learners).where(learners.c.id == account.id).values(password=password))
-        return Account(account.id, account.name, password)
+            changed = connection.execute(update(learners).where(same).values(password=password)).rowcount
+        return Account(account.id, account.name, password) if changed else None
 
 
 def _composed(typed: str) -> str:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import and_, bindparam, delete, func, insert, or_, select
+from sqlalchemy import and_, bindparam, delete, func, insert, literal, or_, select
 
 from clearhead.studio.accounts.accounts import Account
 from clearhead.studio.learner.database import Database
@@ -43,14 +43,19 @@ class Sessions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def open(self, account: Account) -> str:
-        """Open a session; return the token for the browser's cookie."""
-        token = secrets.token_urlsafe(32)
-        row = {"key": _hash(token), "learner": account.id, "since": time.time()}
+    def open(self, account: Account) -> str | None:
+        """Open a session; return the token for the browser's cookie. None if its password is another by now.
+
+        The row of the account is locked, so that a new password ends every session opened with the old one.
+        """
+        token, now = secrets.token_urlsafe(32), time.time()
+        same = and_(learners.c.id == account.id, learners.c.password == account.password)
+        row = select(literal(_hash(token)), learners.c.id, literal(now)).where(same).with_for_update(read=True)
         with self._database.writing() as connection:
-            connection.execute(delete(sessions).where(sessions.c.since < time.time() - SECONDS))
-            connection.execute(insert(sessions).values(row))
-        return token
+            connection.execute(delete(sessions).where(sessions.c.since < now - SECONDS))
+            new = insert(sessions).from_select(["key", "learner", "since"], row).returning(sessions.c.key)
+            opened = connection.execute(new).first()
+        return token if opened else None
 
     def find(self, token: str) -> Session | None:
         """Return the session of this token, in one statement; None if it has ended."""

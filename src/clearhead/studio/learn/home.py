@@ -33,19 +33,19 @@ class Place:
 @router.get("/", response_class=HTMLResponse)
 @linkable
 def home(request: Request, context: CurrentContext) -> HTMLResponse:
-    progress, place = context.progress, going_on(context)
+    progress, been = context.progress, path.trail(context)
+    place = _place(been)
     topics = list(context.library.topics())
     if not progress.history and place is None:
         return render(
             request,
             "learn/hello.html",
             guess=_guess(context),
-            figure=welcome_figure.initial_figure(),
-            own=_teaches_attention(context),
+            figure=welcome_figure.initial_figure() if _teaches_attention(context) else None,
             topics=topics,
             skip=_skip(context),
         )
-    new = _unmet(context, place)
+    new = _unmet(context, been)
     session = _session(context, new)
     tried = [mastery for mastery in progress.concepts.values() if mastery.attempts >= WEAK_FROM]
     return render(
@@ -63,7 +63,7 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
         tried=bool(tried),
         packs=context.library.packs,
         topics=[(pack, topic, *_known(context, progress, pack, topic)) for pack, topic in topics],
-        way=path.following(path.ways(context), place.address if place else ""),
+        way=path.following(path.ways(context, been), place.address if place else ""),
         now=context.now(),
     )
 
@@ -102,20 +102,20 @@ def asked(context: Context) -> list[Item]:
 
 def today(context: Context, room: int = SESSION_LENGTH) -> ReviewSession:
     """Return the review session of now, with room for this many questions."""
-    return _session(context, _unmet(context, going_on(context)), room)
+    return _session(context, _unmet(context, path.trail(context)), room)
 
 
 def _session(context: Context, new: list[Item], room: int = SESSION_LENGTH) -> ReviewSession:
     return plan_session(asked(context), new, context.progress, context.history.by_item, context.now(), room)
 
 
-def _unmet(context: Context, place: Place | None) -> list[Item]:
+def _unmet(context: Context, been: path.Trail) -> list[Item]:
     """Return the new questions of the topic the learner is in, or of the first topic that has some."""
-    passed = context.store.kept_under("passed:")
+    place = _place(been)
     here = place.address if place else ""
     first: list[Item] = []
     for pack, topic in context.library.topics():
-        items = [] if f"{pack.id}/{topic.id}" in passed else context.library.items_of(pack, topic)
+        items = [] if f"{pack.id}/{topic.id}" in been.passed else context.library.items_of(pack, topic)
         new = [item for item in items if item.kind in ASKED and context.progress.items[item.id].state == "new"]
         if new and f"{here}/".startswith(f"/topics/{pack.id}/{topic.id}/"):
             return new
@@ -126,14 +126,17 @@ def _unmet(context: Context, place: Place | None) -> list[Item]:
 def remember(context: Context, place: Place) -> None:
     """Make this the page that Home offers to continue from."""
     value = json.dumps([place.address, place.title, place.mode])
-    if context.store.kept("continue") != value:
-        context.store.keep("continue", value)
+    if context.store.kept(path.CONTINUE) != value:
+        context.store.keep(path.CONTINUE, value)
 
 
 def going_on(context: Context) -> Place | None:
     """Return where the learner was last, or None."""
-    value = context.store.kept("continue")
-    return Place(*json.loads(value)) if value else None
+    return _place(path.trail(context))
+
+
+def _place(been: path.Trail) -> Place | None:
+    return Place(*json.loads(been.last)) if been.last else None
 
 
 def _known(context: Context, progress: Progress, pack: Pack, topic: Topic) -> tuple[int, int]:

@@ -5,6 +5,7 @@ A page counts as done once it was opened, a question once it was answered: a wro
 
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
+from functools import lru_cache
 
 from clearhead.course import Item, Pack, Topic
 from clearhead.course.pack.minutes import WALK_MINUTES, item_minutes, page_minutes
@@ -13,6 +14,7 @@ from clearhead.studio.questions.question import ASKED
 from clearhead.studio.text.translation import mark
 from clearhead.studio.web.context import Context
 
+CONTINUE = "continue"  # under which the store keeps the page that Home offers to continue from
 LEG = 15  # minutes that a leg is to take
 FEWEST = 5  # questions that a placement test needs
 WALKED = {"logits", "weights", "heads", "multi-head", "concatenation"}  # the concepts that the figure of Walk shows
@@ -112,7 +114,8 @@ def can_be_skipped(context: Context, pack: Pack, topic: Topic) -> bool:
     return stood_on and sum(item.kind in TEST for item in context.library.items_of(pack, topic)) >= FEWEST
 
 
-def steps_of(pack: Pack, topic: Topic) -> list[Step]:
+@lru_cache(maxsize=1000)  # for the shipped course it takes longer than the rest of Home
+def steps_of(pack: Pack, topic: Topic) -> tuple[Step, ...]:
     """Return every step of a topic's path, in order, whether it is proved or not, so that legs stay as they are."""
     pages = [
         mode for mode in ("read", "walk", "why") if mode in topic.pages or (mode == "walk" and has_walk(pack, topic))
@@ -135,7 +138,7 @@ def steps_of(pack: Pack, topic: Topic) -> list[Step]:
             built.update(spread)
         for item, leg in zip(kinds[kind], spread, strict=True):
             steps.append(Step(leg, kind, f"/items/{item.id}?mode=path", item_minutes(item), item))
-    return sorted(steps, key=lambda step: (step.leg, ORDER.index(step.kind)))
+    return tuple(sorted(steps, key=lambda step: (step.leg, ORDER.index(step.kind))))
 
 
 def _spread(count: int, minutes: float, load: list[float], first: Sequence[int] = ()) -> list[int]:
@@ -161,10 +164,30 @@ def way(context: Context, pack: Pack, topic: Topic) -> Way:
     return _way(context, pack, topic, context.store.kept_under("opened:").keys(), passed)
 
 
-def ways(context: Context) -> list[Way]:
+@dataclass(frozen=True)
+class Trail:
+    """Where a learner has been, as the store keeps it.
+
+    Attributes:
+        opened: addresses of pages. passed: topics whose tests were passed, as "pack/topic".
+        last: the page to continue from, as `home.remember` wrote it; "" for none.
+    """
+
+    opened: Set[str]
+    passed: Set[str]
+    last: str
+
+
+def trail(context: Context) -> Trail:
+    """Return where the learner has been, in one statement."""
+    opened, passed, last = context.store.kept_under_each("opened:", "passed:", CONTINUE)
+    return Trail(opened.keys(), passed.keys(), last.get("", ""))
+
+
+def ways(context: Context, been: Trail | None = None) -> list[Way]:
     """Return how far the learner has come in every topic."""
-    opened, passed = context.store.kept_under("opened:").keys(), context.store.kept_under("passed:")
-    return [_way(context, pack, topic, opened, passed.keys()) for pack, topic in context.library.topics()]
+    been = been or trail(context)
+    return [_way(context, pack, topic, been.opened, been.passed) for pack, topic in context.library.topics()]
 
 
 def _left(steps: Iterable[Step], context: Context, opened: Set[str]) -> list[Step]:

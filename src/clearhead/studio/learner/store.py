@@ -7,7 +7,7 @@ id when its question is shown, so a form that is sent twice, or from two tabs, c
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, delete, func, select
+from sqlalchemy import and_, bindparam, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from clearhead.course import Attempt
@@ -158,6 +158,16 @@ class Store:
         with self.database.autocommit() as connection:
             rows = connection.execute(_KEPT_UNDER, self._mine(prefix=prefix, length=len(prefix)))
             return {row.key.removeprefix(prefix): row.value for row in rows}
+
+    def kept_under_each(self, *prefixes: str) -> list[dict[str, str]]:
+        """Return `kept_under` for each of these prefixes, in one statement."""
+        wanted = or_(*(func.substr(kept.c.key, 1, len(prefix)) == prefix for prefix in prefixes))
+        with self.database.autocommit() as connection:
+            rows = connection.execute(select(kept).where(kept.c.learner == self.learner, wanted)).all()
+        return [
+            {row.key.removeprefix(prefix): row.value for row in rows if row.key.startswith(prefix)}
+            for prefix in prefixes
+        ]
 
     def close(self) -> None:
         """Close the database."""

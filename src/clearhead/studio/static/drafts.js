@@ -86,8 +86,8 @@ export function forget(form) {
   drop(keyOf(form));
 }
 
-/** Put a draft back into the form it belongs to, and say so. */
-function restore(form) {
+/** Put a draft back into the form it belongs to, and say so. @param {HTMLFormElement} form */
+export function restore(form) {
   const draft = get(keyOf(form));
   if (!draft) return;
   if (!same(draft.typed, typedInto(form))) return void forget(form);
