@@ -28,7 +28,7 @@ class Timing:
     sent: int = 0
 
 
-KEYS, GRADIENTS = 1, 2  # what travels around the ring
+KEYS, VALUES, KEY_GRADIENTS, VALUE_GRADIENTS = range(1, 5)  # what travels around the ring: the tags of messages
 _TIMINGS: list[Timing] = []
 
 
@@ -144,7 +144,7 @@ class Ranks:
         """Begin to send one tensor and to receive another; either may be None, or empty.
 
         Args:
-            tag: KEYS or GRADIENTS; of one kind there is one on its way at a time, and gloo mixes up two of one tag.
+            tag: KEYS, VALUES, ...: of one kind there is one on its way at a time, and gloo mixes up two of one tag.
         """
         operations = []
         if give is not None and give.numel():
@@ -190,12 +190,13 @@ class Transfer:
         self.sent = None
 
 
-def around(ranks: Ranks, own: Tensor, shapes: Sequence[Sequence[int]]) -> Iterator[tuple[int, Tensor]]:
+def around(ranks: Ranks, own: Tensor, shapes: Sequence[Sequence[int]], tag: int = KEYS) -> Iterator[tuple[int, Tensor]]:
     """Each rank's tensor in turn, this one's first, while the next one is on its way.
 
     Args:
         own: contiguous; nobody writes to it meanwhile.
         shapes: of each rank's tensor.
+        tag: KEYS or VALUES; another for each tensor that travels at the same time.
     Memory: two of the tensors besides one's own.
     """
     holding = own
@@ -204,7 +205,7 @@ def around(ranks: Ranks, own: Tensor, shapes: Sequence[Sequence[int]]) -> Iterat
         transfer = arriving = None
         if step + 1 < ranks.size:
             arriving = own.new_empty(tuple(shapes[(owner - 1) % ranks.size]))
-            transfer = ranks.start(ranks.rank + 1, holding, ranks.rank - 1, arriving, KEYS)
+            transfer = ranks.start(ranks.rank + 1, holding, ranks.rank - 1, arriving, tag)
         yield owner, holding
         if transfer is not None and arriving is not None:
             transfer.wait()

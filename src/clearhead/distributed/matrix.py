@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clearhead.distributed.call import Call
-from clearhead.distributed.exchange import GRADIENTS, around
+from clearhead.distributed.exchange import KEY_GRADIENTS, VALUES, around
 from clearhead.distributed.placement import positions
 from clearhead.errors import OptionError, ShapeError
 from clearhead.kernels.native.call import wide
@@ -128,7 +128,8 @@ class ShardedAttentionMatrix:
         own = own.expand(batch, -1, -1, -1).contiguous()
         shapes = [(batch, own.shape[1], self._call.held(self._call.key_pieces, owner), own.shape[-1])
                   for owner in range(self._call.ranks.size)]  # fmt: skip
-        for (owner, key), (_, travelling) in zip(self._keys(), around(self._call.ranks, own, shapes), strict=True):
+        values = around(self._call.ranks, own, shapes, VALUES)
+        for (owner, key), (_, travelling) in zip(self._keys(), values, strict=True):
             for part in self._of(owner, key):
                 out[:, :, part.rows] += part.matrix @ travelling[:, :, part.keys]
         return out.to(torch.promote_types(self._query.dtype, columns.dtype))
@@ -155,7 +156,7 @@ class ShardedAttentionMatrix:
             if ranks.size > 1:
                 following = self._call.held(self._call.key_pieces, (owner - 1) % ranks.size)
                 behind = own.new_empty(batch, heads, following, width)
-                transfer = ranks.start(ranks.rank + 1, own, ranks.rank - 1, behind, GRADIENTS)
+                transfer = ranks.start(ranks.rank + 1, own, ranks.rank - 1, behind, KEY_GRADIENTS)
         if transfer is not None and behind is not None:
             transfer.wait()
             own = behind

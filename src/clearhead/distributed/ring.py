@@ -6,6 +6,7 @@ Source: Liu, Zaharia and Abbeel 2023 (ring attention); Milakov and Gimelshein 20
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -13,12 +14,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from clearhead.distributed.call import Block, Call
-from clearhead.distributed.exchange import GRADIENTS, around
+from clearhead.distributed.exchange import KEY_GRADIENTS, VALUE_GRADIENTS, VALUES, Transfer, around
 from clearhead.kernels import Gradients, Problem, Result
 from clearhead.kernels.autograd import forward as kernel_forward
 from clearhead.kernels.native.call import lse_dtype, wide
 from clearhead.kernels.plan import choose
 from clearhead.spec import FIELDS, TENSORS, Attention, Axes
+
+Arriving = list[tuple[Transfer, Tensor]]
 
 
 def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attention) -> Result:
@@ -28,7 +31,7 @@ def run(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: Attent
         query: (B, H, L_r, D), this rank's.
         key, value: (B, H_kv, S_r, D or E), this rank's.
         attention: of this rank's queries over all keys.
-    Memory: O(inputs + outputs), and the keys and values of two more ranks.
+    Memory: O(inputs + outputs), and the keys and values of one more rank, of two from three ranks on.
     """
     attention = attention.join_biases()
     tensors = attention.tensor_list()
@@ -44,9 +47,9 @@ def forward(call: Call, query: Tensor, key: Tensor, value: Tensor, attention: At
     parts = attention.change(sinks=None)
     total = Merged(query, value.shape[-1])
     with torch.no_grad():
-        for owner, both in around(call.ranks, _side_by_side(key, value), call.shapes(call.width + call.value_width)):
+        for owner, keys, values in _travelling(call, key, value):
             for block in call.blocks(parts, owner):
-                result = kernel_forward(_problem(call, query, both, block), call.kernel)
+                result = kernel_forward(_problem(query, keys, values, block), call.kernel)
                 total.add(block.rows, result.out, result.lse)
         return total.result(attention.sinks)
 
@@ -117,6 +120,7 @@ def backward(
     """The gradients of query, key, value and of the attention's tensors, in the order of TENSORS.
 
     Keys and values go around once more; their gradients travel one step behind them, and arrive where they belong.
+    Of its own keys a rank computes one half while the first others arrive, and the other while the gradients return.
     Those of an (H,) tensor are this rank's part: the sum over ranks is the whole.
     """
     query, key, value = inputs
@@ -124,34 +128,54 @@ def backward(
     grad_query = torch.zeros_like(query, dtype=dtype, memory_format=torch.contiguous_format)
     own = {name: torch.zeros_like(getattr(attention, name), dtype=dtype) for name in learning}
     parts = attention.change(sinks=None)
-    shapes = call.shapes(call.width + call.value_width)
-    behind = None  # the gradients that come with the keys of the next step
-    transfer = None
-    for owner, both in around(ranks, _side_by_side(key, value), shapes):
-        grad_both = torch.zeros_like(both, dtype=dtype)
-        for block in call.blocks(parts, owner):
-            problem = _learning(_problem(call, query, both, block), learning)
+
+    def add(blocks: Iterable[Block], keys: Tensor, values: Tensor, grad_key: Tensor, grad_value: Tensor) -> None:
+        """Add the gradients of some blocks."""
+        for block in blocks:
+            problem = _learning(_problem(query, keys, values, block), learning)
             whole = Result(result.out[:, :, block.rows], result.lse[:, :, block.rows])
             upstream = None if grad_lse is None else grad_lse[:, :, block.rows]
             grads = _of_some_keys(call, problem, whole, grad_out[:, :, block.rows], upstream)
             grad_query[:, :, block.rows] += grads.query
-            grad_both[:, :, block.keys, : call.width] += grads.key
-            grad_both[:, :, block.keys, call.width :] += grads.value
+            grad_key[:, :, block.keys] += grads.key
+            grad_value[:, :, block.keys] += grads.value
             for name in learning:
                 if name != "sinks":
                     _target(own[name], name, block).add_(grads.attention[name])
-        if transfer is not None and behind is not None:
-            transfer.wait()
-            grad_both += behind
-        behind = grad_both.new_empty(shapes[(owner - 1) % ranks.size])
-        transfer = ranks.start(ranks.rank + 1, grad_both, ranks.rank - 1, behind, GRADIENTS) if ranks.size > 1 else None
-    if transfer is not None and behind is not None:
-        transfer.wait()
-        grad_both = behind
+
+    def zeros(owner: int) -> tuple[Tensor, Tensor]:
+        """Room for the gradients of a rank's keys and values."""
+        widths = (call.width, call.value_width)
+        return tuple(key.new_zeros(call.shapes(width)[owner], dtype=dtype) for width in widths)  # type: ignore[return-value]
+
+    blocks, mine = list(call.blocks(parts, ranks.rank)), zeros(ranks.rank)
+    half = (len(blocks) + 1) // 2
+    arriving: Arriving = []  # the gradients that come with the keys of the next step
+    for owner, keys, values in _travelling(call, key, value):
+        if owner == ranks.rank:
+            add(blocks[:half], keys, values, *mine)
+            continue
+        grads = zeros(owner)
+        add(call.blocks(parts, owner), keys, values, *grads)
+        _add_arrived(grads, arriving)
+        following = (owner - 1) % ranks.size
+        arriving = [
+            (ranks.start(ranks.rank + 1, given, ranks.rank - 1, taken, tag), taken)
+            for given, taken, tag in zip(grads, zeros(following), (KEY_GRADIENTS, VALUE_GRADIENTS), strict=True)
+        ]
+    add(blocks[half:], key, value, *mine)
+    _add_arrived(mine, arriving)
     if "sinks" in own:
         own["sinks"] = _sink_gradient(attention.tensors()["sinks"], result, grad_out, grad_lse)
-    grads_both = (grad_both[..., : call.width].to(key.dtype), grad_both[..., call.width :].to(value.dtype))
-    return [grad_query.to(query.dtype), *grads_both, *(_typed(own, attention, name) for name in TENSORS)]
+    grad_key, grad_value = mine
+    first = [grad_query.to(query.dtype), grad_key.to(key.dtype), grad_value.to(value.dtype)]
+    return [*first, *(_typed(own, attention, name) for name in TENSORS)]
+
+
+def _add_arrived(gradients: tuple[Tensor, Tensor], arriving: Arriving) -> None:
+    for gradient, (transfer, taken) in zip(gradients, arriving, strict=False):
+        transfer.wait()
+        gradient += taken
 
 
 def _of_some_keys(call: Call, problem: Problem, whole: Result, grad_out: Tensor, grad_lse: Tensor | None) -> Gradients:
@@ -195,9 +219,8 @@ def _typed(own: dict[str, Tensor], attention: Attention, name: str) -> Tensor | 
     return own[name].to(getattr(attention, name).dtype) if name in own else None
 
 
-def _problem(call: Call, query: Tensor, both: Tensor, block: Block) -> Problem:
-    keys = both[:, :, block.keys]
-    return Problem(query[:, :, block.rows], keys[..., : call.width], keys[..., call.width :], block.attention)
+def _problem(query: Tensor, keys: Tensor, values: Tensor, block: Block) -> Problem:
+    return Problem(query[:, :, block.rows], keys[:, :, block.keys], values[:, :, block.keys], block.attention)
 
 
 def _learning(problem: Problem, learning: list[str]) -> Problem:
@@ -210,9 +233,12 @@ def _learning(problem: Problem, learning: list[str]) -> Problem:
     return problem.change(**own) if own else problem
 
 
-def _side_by_side(key: Tensor, value: Tensor) -> Tensor:
-    """Key and value in one tensor, so that one message carries both."""
-    return torch.cat([key, value], -1).contiguous()
+def _travelling(call: Call, key: Tensor, value: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each rank's keys and values in turn, this one's first, while the next ones are on their way."""
+    keys = around(call.ranks, key.contiguous(), call.shapes(call.width))
+    values = around(call.ranks, value.contiguous(), call.shapes(call.value_width), VALUES)
+    for (owner, held), (_, beside) in zip(keys, values, strict=True):
+        yield owner, held, beside
 
 
 def _lse_dtype(query: Tensor) -> torch.dtype:

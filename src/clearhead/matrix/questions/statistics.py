@@ -213,12 +213,15 @@ def visible(logits: Logits) -> Tensor:
         last = torch.full_like(row, keys) if high is None else (row + high + 1).clamp(0, keys)
         return (last - first).clamp_min(0).expand(batches, heads, rows)
     counts = []
-    # A mask that is one row for all still differs by row where there is a band besides.
-    step = max(BLOCK // max(batches * heads * keys, 1), 1)
+    # A mask that is one row for all still differs by row where there is a band besides. A mask for all
+    # heads is counted once.
+    own = logits.attention.allow
+    tables = batches * heads if own is None or logits.attention.rule is not None else own.shape[0] * own.shape[1]
+    step = max(BLOCK // max(tables * keys, 1), 1)
     for start in range(0, rows, step):
         allow = logits.allowed(range(start, min(start + step, rows)))
-        part = torch.ones((), dtype=torch.bool, device=row.device) if allow is None else allow
-        part = part.expand(batches, heads, min(step, rows - start), keys)
+        part = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=row.device) if allow is None else allow
+        part = part.expand(*part.shape[:2], min(step, rows - start), keys)
         if logits.attention.reach != EVERYWHERE:
             part = part & ~outside(
                 logits.attention.reach, row[start : start + step, None], torch.arange(keys, device=row.device)

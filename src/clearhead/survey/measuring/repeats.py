@@ -1,0 +1,68 @@
+"""Where the tokens of a text occur again: tokens of about as many occurrences together, as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clearhead.survey.measuring.batches import Batch
+
+PAIRS = 2**18  # pairs of queries and keys at a time, all heads: 1 MiB of float32
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Tokens that occur more than once in their texts, N of them.
+
+    Attributes:
+        text: (N,), the text that a token is in.
+        places: (N, M), its positions, rising; the last one again where it occurs fewer than M times.
+        count: (N,), how often it occurs.
+    """
+
+    text: Tensor
+    places: Tensor
+    count: Tensor
+
+    def blocks(self, heads: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Walk the pairs of occurrences, PAIRS at a time.
+
+        Yields:
+            text (n,); positions of queries (n, R) and of keys (n, M); and (n, R, M), float32, 1 where the key is an
+            earlier occurrence.
+        """
+        most = self.places.shape[1]
+        tokens = max(PAIRS // (heads * most * most), 1)
+        height = max(PAIRS // (heads * most), 1)
+        number = torch.arange(most)
+        for first in range(0, len(self.text), tokens):
+            some = slice(first, first + tokens)
+            text, places = self.text[some], self.places[some]
+            there = number < self.count[some, None]
+            for start in range(0, most, height):
+                rows = slice(start, start + height)
+                earlier = (number < number[rows, None]) & there[:, rows, None]
+                yield text, places[:, rows], places, earlier.float()
+
+
+def repeated(batch: Batch) -> list[Repeats]:
+    """Return where tokens occur again: those of 2 to 4 occurrences, of 5 to 8, of 9 to 16, and so on."""
+    length = batch.ids.shape[1]
+    text, place = batch.mask.nonzero().unbind(1)
+    token = batch.ids[text, place]
+    order = (text * (int(batch.ids.max()) + 1) + token).sort(stable=True)
+    _, count = order.values.unique_consecutive(return_counts=True)
+    first = count.cumsum(0) - count
+    text, place = text[order.indices], place[order.indices]
+    made, fewest, most = [], 2, 4
+    while fewest <= length:
+        chosen = ((count >= fewest) & (count <= most)).nonzero()[:, 0]
+        if len(chosen):
+            own = count[chosen]
+            members = first[chosen, None] + torch.minimum(torch.arange(most), own[:, None] - 1)
+            made.append(Repeats(text[first[chosen]], place[members], own))
+        fewest, most = most + 1, 2 * most
+    return made
