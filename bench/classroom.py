@@ -3,8 +3,8 @@
 Starts a throw-away PostgreSQL and a studio with its workers on 127.0.0.1, and learners in processes of their own. All
 log in within a minute, think about eight seconds a page, a fifth run programs, one is hostile. In the middle a worker,
 the sandbox or the database can be killed, and the disk be full. Prints the 95th percentile of each page, processor
-seconds of both sides, how many attempts were lost or doubled, and for each disturbance the processes it reached and the
-answers that were taken after it. Everything ends by itself.
+seconds of both sides, how many attempts were lost, doubled or misjudged, and for each disturbance the processes it
+reached and the answers that were taken after it. Everything ends by itself.
 """
 
 import argparse
@@ -19,13 +19,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from statistics import quantiles
 from typing import Any
 
+from bench.disturbances import PROGRAMS, Hit, disturbances, family
 from bench.learners import Plan, Seen
 from clearhead.course import load
 from clearhead.studio.accounts.users import open_users
@@ -38,8 +39,6 @@ PACK = ROOT / "tests" / "packs" / "good"
 PASSWORD = "a classroom of learners"  # noqa: S105 — of accounts that live for minutes
 LIMITS = {200: 0.2, 500: 0.5}  # learners -> the most seconds of the 95th percentile of a page
 MOST, LONGEST = 1000, 1800  # learners; seconds
-PROGRAMS = "clearhead.sandbox"  # in the command line of what runs programs
-AWAY = 5  # seconds for which the database is away, or the disk full
 SERVER = """
 import json, sys
 from pathlib import Path
@@ -76,95 +75,6 @@ def studio(folder: Path, database: str | None, workers: int, pack: Path) -> Iter
         running.kill()
 
 
-def family(process: int) -> dict[int, tuple[str, float, float]]:
-    """The process and everything under it: pid -> (command line, processor seconds, those of its ended children).
-
-    The kernel lists a child under the thread that started it.
-    """
-    tick, found, todo = os.sysconf("SC_CLK_TCK"), dict[int, tuple[str, float, float]](), [process]
-    while todo:
-        pid = todo.pop()
-        with suppress(OSError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            own, ended = (sum(map(int, fields[start : start + 2])) / tick for start in (11, 13))
-            found[pid] = Path(f"/proc/{pid}/cmdline").read_text(), own, ended
-            for thread in Path(f"/proc/{pid}/task").iterdir():
-                todo += map(int, (thread / "children").read_text().split())
-    return found
-
-
-def kill(pids: list[int]) -> int:
-    """Kill these processes at once; how many there were to kill."""
-    killed = 0
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-            killed += 1
-    return killed
-
-
-def disturbances(options: argparse.Namespace, server: int, cluster: Any) -> dict[str, Callable[[], int]]:
-    """What was asked to happen in the middle, in this order; each gives how many processes it reached."""
-
-    def worker() -> int:
-        workers = [pid for pid, (line, *_) in family(server).items() if pid != server and "spawn_main" in line]
-        return kill(workers[:1])
-
-    def sandbox() -> int:
-        return kill([pid for pid, (line, *_) in family(server).items() if PROGRAMS in line])
-
-    def database() -> int:
-        killed = kill([_postmaster(cluster)])
-        time.sleep(AWAY)
-        _start(cluster)
-        return killed
-
-    def disk() -> int:
-        reached = _limit_files([*family(server), *(family(_postmaster(cluster)) if cluster else ())], 0)
-        time.sleep(AWAY)
-        with suppress(OSError):  # PostgreSQL ends where it cannot write its log, as on any full disk
-            _limit_files(list(family(_postmaster(cluster))) if cluster else [], None)
-        _limit_files(list(family(server)), None)
-        if cluster:
-            _start(cluster)
-        return reached
-
-    acts = {"kill-worker": worker, "kill-sandbox": sandbox, "kill-database": database, "full-disk": disk}
-    return {name: act for name, act in acts.items() if getattr(options, name.replace("-", "_"))}
-
-
-def _start(cluster: Any) -> None:
-    """Start the database unless it runs. After a kill -9 it takes a moment until the old processes are gone."""
-    for _ in range(30):
-        with suppress(subprocess.CalledProcessError):
-            cluster.control("status")
-            return
-        with suppress(subprocess.CalledProcessError):
-            cluster.control("start")
-        time.sleep(1)
-    raise SystemExit("the database did not start again")
-
-
-def _postmaster(cluster: Any) -> int:
-    return int((cluster._folder / "data" / "postmaster.pid").read_text().split()[0])
-
-
-def _limit_files(pids: list[int], most: int | None) -> int:
-    """Let these processes write files of `most` bytes at most, None for any; how many were reached.
-
-    Each is limited as its own user, for root in a container may not. Confined programs cannot be reached.
-    """
-    reached = 0
-    for pid in pids:
-        with suppress(OSError):
-            process = Path(f"/proc/{pid}").stat()
-            who: dict[str, Any] = {"user": process.st_uid, "group": process.st_gid, "extra_groups": []}
-            command = ["prlimit", f"--pid={pid}", f"--fsize={'unlimited' if most is None else most}:"]
-            limited = subprocess.run(command, capture_output=True, check=False, **(who if os.getuid() == 0 else {}))
-            reached += limited.returncode == 0
-    return reached
-
-
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """The whole lesson; what came of it."""
     with ExitStack() as stack:
@@ -181,6 +91,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         items = [item.id for item in pack.items.values() if FORMS.get(item.kind) == "options"]
         topic = next(item for item in pack.items.values() if item.kind == "predict").topic
         tries = (f"/topics/{pack.id}/{topic}/try", items[0])
+        code = next(item for item in pack.items.values() if item.kind == "code")
+        solution = (code.id, code.role("solution")[0].source)
         server, base = stack.enter_context(
             studio(folder, database, 1 if options.sqlite else options.workers, options.pack)
         )
@@ -201,20 +113,30 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for place, (client, share) in enumerate(zip(clients, shares, strict=True)):
             hostile = "hostile" if place == 0 and not options.peaceful else ""
             plan = Plan(
-                base, share, PASSWORD, len(share) // 5, hostile, items, tries, options.login, options.thinking, until
+                base=base,
+                names=share,
+                password=PASSWORD,
+                programs=len(share) // 5,
+                hostile=hostile,
+                items=items,
+                tries=tries,
+                solution=solution,
+                within=options.login,
+                thinking=options.thinking,
+                until=until,
             )
             assert client.stdin
             client.stdin.write(json.dumps(asdict(plan)))
             client.stdin.close()
             client.stdin = None
         acts = disturbances(options, server, cluster)
-        done: dict[str, tuple[int, float]] = {}  # name -> processes it reached, when it was over
+        done: dict[str, tuple[Hit, float]] = {}  # name -> what it reached, when it was over
         for place, (name, act) in enumerate(acts.items()):
             time.sleep(max(0.0, (until - time.time()) / (len(acts) + 1 - place)))
             done[name] = act(), time.time()
         seen = [Seen(**json.loads(client.communicate(timeout=LONGEST + 120)[0])) for client in clients]
         used = _processor_seconds(server)
-        kept = _kept(folder, database)
+        kept = _kept(folder, database, code.id)
     return _report(seen, kept, used, done)
 
 
@@ -229,21 +151,22 @@ def _processor_seconds(server: int) -> dict[str, float]:
     return {"pages": round(pages, 1), "programs": round(programs, 1)}
 
 
-def _kept(folder: Path, database: str | None) -> list[str]:
-    """Every attempt in the database: whose it is and its id."""
-    from sqlalchemy import select
+def _kept(folder: Path, database: str | None, code: str) -> dict[str, bool]:
+    """Every attempt in the database, "name id" -> whether a right program (`code`: its item) was taken for wrong."""
+    from sqlalchemy import and_, select
 
-    query = select(learners.c.name, attempts.c.id).join(attempts, attempts.c.learner == learners.c.id)
+    wrong = and_(attempts.c.item_id == code, attempts.c.correct.is_(False))
+    query = select(learners.c.name, attempts.c.id, wrong).join(attempts, attempts.c.learner == learners.c.id)
     there = Database(folder, database)
     try:
         with there.autocommit() as connection:
-            return [f"{name} {id}" for name, id in connection.execute(query)]
+            return {f"{name} {id}": wrong for name, id, wrong in connection.execute(query)}
     finally:
         there.close()
 
 
 def _report(
-    seen: list[Seen], kept: list[str], server: dict[str, float], done: dict[str, tuple[int, float]]
+    seen: list[Seen], kept: dict[str, bool], server: dict[str, float], done: dict[str, tuple[Hit, float]]
 ) -> dict[str, Any]:
     took: dict[str, list[float]] = {}
     errors: dict[str, int] = {}
@@ -261,10 +184,11 @@ def _report(
         "requests": {kind: len(seconds) for kind, seconds in sorted(took.items())},
         "answered": len(answered),
         "lost": len(set(answered) - set(kept)),
+        "misjudged": sum(kept.values()),  # right programs that were taken for wrong ones
         "doubled": (counted - sent).total(),  # kept beyond the questions that their learner answered
         "disturbed": {
-            name: {"processes": reached, "answered after": sum(at > over for at in answered.values())}
-            for name, (reached, over) in done.items()
+            name: {"hit": hit, "answered after": sum(at > over for at in answered.values())}
+            for name, (hit, over) in done.items()
         },
         "errors": errors,
         "cpu": {"clients": round(sum(one.cpu for one in seen), 1), **server},
@@ -304,16 +228,17 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Print the report as JSON.
 
-    1 where an attempt was lost or doubled, a disturbance reached nothing or was the end of the service, or a page was
-    too slow for so many.
+    1 where an attempt was lost, doubled or misjudged, a disturbance reached nothing or was the end of the service, or a
+    page was too slow for so many.
     """
     options = parsed()
     report = run(options)
     print(json.dumps(report, indent=2))
     most = next((seconds for count, seconds in LIMITS.items() if options.learners <= count), 1.0)
     pages = [report["p95"].get(kind, 0.0) for kind in ("home", "question", "answer", "feedback")]
-    survived = all(each["processes"] and each["answered after"] for each in report["disturbed"].values())
-    return int(bool(report["lost"] or report["doubled"]) or not survived or max(pages) > most)
+    survived = all(min(each["hit"].values()) and each["answered after"] for each in report["disturbed"].values())
+    wrong = report["lost"] or report["doubled"] or report["misjudged"]
+    return int(bool(wrong) or not survived or max(pages) > most)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import httpx2
 from rich.console import Console
 from rich.table import Table
 
-from bench import classroom
+from bench import classroom, disturbances
 from bench.learners import CSRF, answer_form
 from clearhead.course import load
 from clearhead.studio.accounts import request_rate
@@ -78,7 +78,7 @@ def measure(ask: Callable[[], object], studio: int, database: int | None, second
     """Return the milliseconds of the studio and of the database that one request takes."""
 
     def spent() -> tuple[float, float]:
-        return processor_time([studio]), processor_time([*classroom.family(database)]) if database else 0.0
+        return processor_time([studio]), processor_time([*disturbances.family(database)]) if database else 0.0
 
     for _ in range(5):
         ask()
@@ -110,7 +110,7 @@ def main() -> None:
         items = [item.id for item in load(classroom.PACK).items.values() if FORMS.get(item.kind) == "options"]
         studio, base = stack.enter_context(classroom.studio(folder, database, 1, classroom.PACK))
         time.sleep(options.proofs)
-        server = classroom._postmaster(cluster) if cluster else None
+        server = disturbances.postmaster_of(cluster) if cluster else None
         rows = {}
         for name in KINDS:
             browser = Browser(base, name, items)

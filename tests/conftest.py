@@ -1,6 +1,8 @@
 """What every room's tests share: the tiers, times, reproducible examples in CI, and data folders of the run's own."""
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -9,7 +11,12 @@ from hypothesis import settings
 
 import tiers
 import workers
-from processor_time import pytest_runtest_call, pytest_terminal_summary  # noqa: F401
+from processor_time import (  # noqa: F401
+    pytest_runtest_call,
+    pytest_runtest_setup,
+    pytest_runtest_teardown,
+    pytest_terminal_summary,
+)
 from tiers import pytest_collection_modifyitems, pytest_generate_tests, pytest_ignore_collect  # noqa: F401
 from workers import pytest_runtestloop  # noqa: F401
 
@@ -34,7 +41,8 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
-# No test reads or writes the user's own data, cache (measured costs of kernels) or configuration. Workers of pytest-xdist inherit the folders.
+# No test reads or writes the user's own data, cache (measured costs of kernels) or configuration. Workers, which
+# inherit the folders, leave them in place when they end.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", f"{_CACHE}/ms-playwright")
@@ -42,6 +50,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["CLEARHEAD_TUNE"] = "0"
     os.environ["CLEARHEAD_MODELS"] = "minimal"  # no test fetches the chat model; some run it where it is
     os.environ["CLEARHEAD_TEST_MODELS"] = f"{_CACHE}/clearhead/models"
-    _FOLDER = tempfile.TemporaryDirectory(prefix="clearhead-tests-", ignore_cleanup_errors=True)  # removed at exit
+    _FOLDER, _PROCESS = tempfile.mkdtemp(prefix="clearhead-tests-"), os.getpid()
+    atexit.register(lambda: os.getpid() == _PROCESS and shutil.rmtree(_FOLDER, ignore_errors=True))
     for name in ("DATA", "CACHE", "CONFIG", "STATE"):
-        os.environ[f"XDG_{name}_HOME"] = str(Path(_FOLDER.name) / name.lower())
+        os.environ[f"XDG_{name}_HOME"] = str(Path(_FOLDER) / name.lower())

@@ -5,6 +5,7 @@ where what is installed is compiled as it is imported. A fork has it already. Wh
 (macOS, Windows) the Makefile takes xdist.
 """
 
+import atexit
 import gc
 import multiprocessing
 import os
@@ -127,21 +128,24 @@ class Worker:
 def work(session: pytest.Session, connection: Connection, parents: Connection) -> None:
     """A worker: runs chunk after chunk, and tells each report."""
     parents.close()
-    session.config.pluginmanager.unregister(name="terminalreporter")
-    session.config.pluginmanager.register(Reporter(session.config, connection))
-    items = session.items
+    config, items = session.config, session.items
+    capture = config.pluginmanager.getplugin("capturemanager")
+    capture.stop_global_capturing()
+    capture.start_global_capturing()  # in files of its own: the parent's would be shared
+    config.pluginmanager.unregister(name="terminalreporter")
+    config.pluginmanager.register(Reporter(config, connection))
     indices = _indices(connection)
     index = next(indices, None)
     while index is not None:
         # Asked for before the test runs, so that it tears down only what the next one does not use.
         following = next(indices, None)
-        session.config.hook.pytest_runtest_protocol(
-            item=items[index], nextitem=None if following is None else items[following]
-        )
+        config.hook.pytest_runtest_protocol(item=items[index], nextitem=None if following is None else items[following])
         connection.send(("finish", index))
         index = following
-    session.config._ensure_unconfigure()  # its browser, its servers
+    config._ensure_unconfigure()  # its browser, its servers
     connection.close()
+    atexit._run_exitfuncs()  # confined workers, scratch files
+    os._exit(0)  # no thread that a test left is awaited
 
 
 def _indices(connection: Connection) -> Iterator[int]:

@@ -51,21 +51,22 @@ def answered(page: Page, text: str) -> None:
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.stress)], ids=["some", "all"])
 def test_every_page_can_be_read_by_everybody(page: Page, every: bool) -> None:
     wrong = {}
-    for address in PAGES if every else PAGES[1::3]:
+    for address in PAGES if every else PAGES[1::5]:
         page.goto(address)
         wrong[address] = everything(page)
     page.goto(f"{TOPIC}/recall")
     page.keyboard.press("Space")
     page.locator(".card-back").wait_for()
     wrong["card turned"] = everything(page)
-    for text in ("16.0", "4.0"):
+    for text in ("16.0", "4.0") if every else ("16.0",):
         answered(page, text)
         for details in page.locator("details").all():
             details.evaluate("it => it.open = true")
         wrong[f"answered {text}"] = everything(page)
-    for address in ("/", "/progress", f"{TOPIC}/mistakes") if every else ("/",):
+    for address in ("/", "/progress", f"{TOPIC}/mistakes") if every else ():
         page.goto(address)
         wrong[f"{address}, later"] = everything(page)
+    page.goto("/")
     page.locator("html.scripted").wait_for()
     page.keyboard.press("?")
     wrong["keys"] = everything(page)
@@ -147,12 +148,12 @@ def test_the_pages_of_a_shared_studio(page: Page, shared: Shared) -> None:
     page.get_by_label("Password").fill("not the password")
     page.get_by_role("button", name="Log in").click()
     page.get_by_role("alert").wait_for()
-    wrong["refused"] = everything(page)
+    wrong["refused"] = cut(page)
     page.goto(f"/join/{shared.invitation}")
     wrong["join"] = everything(page)
     for label in ("Password", "The same again"):
         page.get_by_label(label).fill("correct horse battery")
     page.get_by_role("button", name="Take your place").click()
     expect(page.get_by_text("Ada")).to_be_visible()
-    wrong["in"] = everything(page)
+    wrong["in"] = cut(page)
     assert not {where: found for where, found in wrong.items() if found}

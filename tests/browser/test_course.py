@@ -30,24 +30,24 @@ EVERY_PAGE = pytest.mark.parametrize(
 
 
 def others(pack: Pack, *, wide: bool, every: bool) -> list[Topic]:
-    """The topics but FULL that are looked at in one of two widths: all between them, or a sixth."""
+    """The topics but FULL that are looked at in one of two widths: all between them, or a tenth."""
     topics = [topic for topic in pack.topics if topic.id != FULL]
-    return topics[not wide :: 2 if every else 12]
+    return topics[not wide :: 2 if every else 20]
 
 
 def chosen(pack: Pack, every: bool) -> Pack:
-    """The pack with few items, so that they are proved in seconds: of one topic each kind, of those visited two."""
+    """The pack with few items, so that they are proved in seconds: of one topic each kind, of those visited one."""
     visited = {topic.id for wide in (True, False) for topic in others(pack, wide=wide, every=every)}
 
     def some(topic: str) -> list[Item]:
         items = list(pack.items_of(topic))
         if topic == FULL:
             kinds = [next((item for item in items if item.kind == kind), None) for kind in FORMS]
-            more = [item for item in items if item.kind in ("choice", "predict", "debug")][:7]
+            more = [item for item in items if item.kind in ("choice", "predict", "debug")][: 7 if every else 2]
             return [*filter(None, kinds), *more, pack.items["write-the-class"]]
         if topic not in visited:
             return []
-        return [next(item for item in items if item.kind == kind) for kind in ("choice", "card")]
+        return [next(item for item in items if item.kind == "choice")]
 
     keep = {item.id for topic in pack.topics for item in some(topic.id)}
     topics = tuple(replace(topic, challenges=()) for topic in pack.topics)
@@ -87,9 +87,9 @@ class Walker:
         self._pages = 0
 
     def look(self, name: str = "") -> None:
-        """Note whatever is wrong with the page as it is now: each is measured, and a third also by axe, dark and large."""
+        """Note whatever is wrong with the page as it is now: each is measured, and a fifth also by axe, dark and large."""
         found = cut(self.page)
-        if self._every or self._pages % 3 == 0:
+        if self._every or self._pages % 5 == 0:
             found = everything(self.page) if self._wide else findings(self.page) + found
         self._pages += 1
         if found:
@@ -292,7 +292,7 @@ def test_ten_modes_with_a_keyboard_alone(page: Page) -> None:
     with page.expect_navigation():
         hands.press("Enter")
     answer_by_keys(hands)
-    expect(page.get_by_text("question 2 of 10")).to_be_visible()
+    expect(page.get_by_text("question 2 of")).to_be_visible()
     assert not hands.wrong
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from browser.looking import everything
@@ -10,7 +11,7 @@ from browser.test_journey import ready
 TOPIC = "/topics/attention/one-head"
 
 
-def test_n_leads_on_and_the_pages_of_the_path_look_right(page: Page) -> None:
+def test_n_leads_on(page: Page) -> None:
     page.goto(f"{TOPIC}/read")
     ready(page)
     page.keyboard.press("n")
@@ -18,7 +19,11 @@ def test_n_leads_on_and_the_pages_of_the_path_look_right(page: Page) -> None:
     ready(page)
     page.keyboard.press("n")
     expect(page).to_have_url(re.compile("mode=path"))
-    for address in ("/", TOPIC, "/map", "/project", "/certificate", "/interview"):
+
+
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.stress)], ids=["some", "all"])
+def test_the_pages_of_the_path_look_right(page: Page, every: bool) -> None:
+    for address in ("/", TOPIC, "/map", "/project", "/certificate", "/interview") if every else ("/map", "/project"):
         page.goto(address)
         assert everything(page) == [], address
 

@@ -8,7 +8,7 @@ import transformers as hf
 
 from clearhead.capture import observe
 
-from .families import ENCODER_DECODER, GROUPED
+from .families import ENCODER_DECODER, GROUPED, cache_name
 
 NAME = "model.layers.1.self_attn"
 IDS = torch.tensor([[5, 3, 9, 7, 11, 4, 8]])
@@ -81,12 +81,12 @@ def test_steps_of_a_growing_cache_are_not_recorded_in_full(mode, monkeypatch):
 
 def test_a_generation_that_leaves_inference_mode_and_whose_cache_is_overwritten():
     model = llama()
-    ids, cache, rows = IDS, None, []
+    name, ids, cache, rows = cache_name(model), IDS, None, []
     with observe(model) as record:
         for step in range(9):
             with torch.inference_mode(2 <= step < 6):
-                out = model(ids if cache is None else ids[:, -1:], past_key_values=cache)
-            cache, ids = out.past_key_values, torch.cat([ids, out.logits[:, -1:].argmax(-1)], 1)
+                out = model(ids if cache is None else ids[:, -1:], **{name: cache})
+            cache, ids = out[name], torch.cat([ids, out.logits[:, -1:].argmax(-1)], 1)
         for layer in cache.layers:
             layer.keys = layer.keys.clone()
     exact = weights(model, ids[:, :-1])
@@ -103,7 +103,7 @@ def test_a_cache_that_is_overwritten_before_the_next_text_leaves_the_record_righ
     with mode(), observe(model) as record:
         for ids in (IDS, IDS.flip(1)):
             cache = hf.DynamicCache(config=model.config)
-            texts = model.generate(ids, max_new_tokens=6, do_sample=False, past_key_values=cache)
+            texts = model.generate(ids, max_new_tokens=6, do_sample=False, **{cache_name(model): cache})
             caches.append((cache, texts))
             if len(caches) == 2:
                 caches[0][0].layers[1].keys.zero_()
@@ -230,3 +230,89 @@ def test_an_encoder_decoder_generates():
     assert cross == [(1, 4, 1, 7)] * 4
     assert own == [(1, 4, 1, size) for size in (1, 2, 3, 4)]
     assert record["model.encoder.layers.0.self_attn"].shape == (1, 4, 7, 7)
+
+
+def counted(monkeypatch, name: str) -> list:
+    """The calls of one function of `observer`, as they come."""
+    from clearhead.capture import observer
+
+    calls, original = [], getattr(observer, name)
+    monkeypatch.setattr(observer, name, lambda call, *rest, **kw: calls.append(call) or original(call, *rest, **kw))
+    return calls
+
+
+def test_a_step_whose_cache_is_known_to_append_is_neither_described_nor_compared(monkeypatch):
+    from clearhead.capture.adapters import transformers_interface
+
+    described, original = [], transformers_interface.describe
+    monkeypatch.setattr(
+        transformers_interface, "describe", lambda module, *rest: described.append(module) or original(module, *rest)
+    )
+    model = llama()
+    hooks = []
+    with observe(model) as record:
+        model.generate(IDS, max_new_tokens=30, do_sample=False, max_length=None)
+        hooks = [
+            len(layer.self_attn._forward_pre_hooks | layer.self_attn._forward_hooks) for layer in model.model.layers
+        ]
+    # The prompt, the first step, two checked ones and one of sixteen.
+    assert len(described) == 5 * 2
+    assert hooks == [0, 0]
+    assert len(record.calls(NAME)) == 30
+
+
+@pytest.mark.parametrize("change", ["replaced", "overwritten", "reordered", "cropped"])
+def test_a_cache_that_is_changed_between_steps_leaves_each_step_right(change: str):
+    model = llama()
+    cache, exact = None, []
+    tokens = torch.cat([IDS, IDS.flip(1)])
+
+    with torch.no_grad(), observe(model) as record:
+        for step in range(9):
+            out = model(tokens if cache is None else torch.full((2, 1), step), past_key_values=cache)
+            cache = out.past_key_values
+            exact.append(cache.layers[1].keys.clone())
+            if step == 5:
+                layer = cache.layers[1]
+                if change == "replaced":
+                    layer.keys = layer.keys + 1
+                elif change == "overwritten":
+                    layer.keys.mul_(2)
+                elif change == "reordered":
+                    cache.reorder_cache(torch.tensor([1, 0]))
+                else:
+                    cache.crop(-2)
+    first = 6 if change == "overwritten" else 0  # writing into the tensor that a step used changes its record
+    for matrix, keys in list(zip(record.calls(NAME), exact, strict=True))[first:]:
+        assert torch.equal(matrix._logits.key, keys)
+
+
+def test_keys_that_stay_as_they_are_are_kept_once_and_not_recorded_in_full(monkeypatch):
+    """A decoder's cross-attention reads the same keys at each step."""
+    full = counted(monkeypatch, "record_step")
+    torch.manual_seed(0)
+    model = hf.BartForConditionalGeneration(hf.BartConfig(**ENCODER_DECODER)).eval()
+    with observe(model) as record:
+        model.generate(IDS, max_new_tokens=30, min_new_tokens=30, do_sample=False)
+    name = "model.decoder.layers.1.encoder_attn"
+    assert len(record.calls(name)) == 30
+    assert len({id(step.keys) for step in record._steps[name]}) == 1
+    layers = [call.module for call in full]
+    assert layers.count(dict(model.named_modules())[name]) == 1  # decoders begin with one query
+    assert record.missed == []
+
+
+def test_a_layer_that_is_called_by_itself_knows_the_positions_of_its_cache():
+    model = llama()
+    cache = hf.DynamicCache(config=model.config)
+    layer = model.model.layers[1]
+    with torch.no_grad(), observe(model) as record:
+        for start, size in ((0, 5), (5, 1), (6, 1)):
+            states = torch.randn(1, size, model.config.hidden_size)
+            positions = torch.arange(start, start + size)[None]
+            rotary = model.model.rotary_emb(states, positions)
+            layer(states, position_embeddings=rotary, past_key_values=cache, position_ids=positions)
+    places = record.positions(NAME)
+    assert [place.queries.positions for place in places] == [range(5), range(5, 6), range(6, 7)]
+    assert {place.nth for place in places} == {0}
+    assert {place.text for place in places} == {0}

@@ -1,6 +1,7 @@
 """What commands print with --json is what docs/cli.schema.json says, and has no field that is not in it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from typer.testing import CliRunner
 
 from clearhead import kernels
 from clearhead.cli.app import app
+from cli.every_command import WITH_JSON
+from cli.surveyed import make_surveyed, without_work
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "cli.schema.json").read_text())
@@ -24,7 +27,7 @@ def strict(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     closed = {"additionalProperties": False} if "properties" in schema and "type" in schema else {}
-    return {name: strict(part) for name, part in schema.items()} | closed
+    return closed | {name: strict(part) for name, part in schema.items()}
 
 
 def errors(command: str, data: Any) -> list[str]:
@@ -41,13 +44,29 @@ def printed(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_the_page_names_the_format_of_each_command():
-    page = (DOCS / "reference" / "command-line.md").read_text()
-    for command in set(SCHEMA["$defs"]) - {"axis", "missed"}:
-        version = SCHEMA["$defs"][command].get("properties", {}).get("format", {}).get("const")
-        row = next(line for line in page.split("## JSON")[1].splitlines() if line.startswith(f"| `{command}` |"))
-        assert f"`{version}`" in row if version else "version 1" in row
-        assert SCHEMA["$defs"][command]["title"].endswith(f"version {str(version or 1)[-1]}")
+def definition(command: tuple[str, ...]) -> str:
+    return command[0]
+
+
+def test_every_command_with_json_has_a_schema_and_a_line_on_the_page_of_its_versioned_format():
+    assert {definition(command) for command in WITH_JSON} == set(SCHEMA["$defs"]) - {"axis", "missed"}
+    rows = (DOCS / "reference" / "command-line.md").read_text().split("## JSON")[1].splitlines()
+    formats = set()
+    for command in WITH_JSON:
+        schema = SCHEMA["$defs"][definition(command)]
+        version = schema["properties"]["format"]["const"]
+        assert re.fullmatch(r"clearhead\.\w+/\d+", version)
+        assert "format" in schema["required"]
+        assert schema["title"].endswith(f", version {version.split('/')[1]}")
+        assert any(f"`{' '.join(command)}`" in row and f"| `{version}` |" in row for row in rows), command
+        formats.add(version)
+    assert len(formats) == len({definition(command) for command in WITH_JSON})
+
+
+def test_every_command_with_json_is_run_here():
+    run = Path(__file__).read_text()
+    missing = [c for c in WITH_JSON if f"printed({', '.join(map(json.dumps, c))}" not in run and c != ("survey", "run")]
+    assert missing == []
 
 
 @pytest.mark.slow
@@ -83,6 +102,23 @@ def test_doctor_and_models():
     assert errors("models", printed("models", "list")) == []
 
 
+def test_a_survey_that_asked_nothing(monkeypatch, tmp_path):
+    make_surveyed(tmp_path / "surveyed")
+    without_work(monkeypatch)
+    assert errors("survey", printed("survey", "report", str(tmp_path / "surveyed"))) == []
+
+
+@pytest.mark.slow
+def test_survey(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install pyarrow")
+    (tmp_path / "texts.txt").write_text("the keeper of the keep\nthe cat and the cat\n")
+    survey = ("induction", str(tmp_path / "texts.txt"), "--out", str(tmp_path / "out"), "--no-ray")
+    data = printed("survey", *survey)
+    assert errors("survey", data) == []
+    assert data == printed("survey", "report", str(tmp_path / "out"))
+    assert len(data["rows"]) == 8 * len(data["statistics"])
+
+
 @pytest.mark.stress
 def test_tune(monkeypatch, tmp_path):
     if not kernels.targets():
@@ -94,6 +130,8 @@ def test_tune(monkeypatch, tmp_path):
 
 def test_a_field_that_is_not_documented_is_found():
     finding = {"works": True, "found": "x"}
-    assert errors("doctor", {"Kernels": {"native": finding}}) == []
-    assert errors("doctor", {"Kernels": {"native": {**finding, "more": 1}}}) != []
-    assert errors("doctor", {"Kernels": {"native": {"works": True}}}) != []
+    named = {"format": "clearhead.doctor/1"}
+    assert errors("doctor", named | {"Kernels": {"native": finding}}) == []
+    assert errors("doctor", {"Kernels": {"native": finding}}) != []
+    assert errors("doctor", named | {"Kernels": {"native": {**finding, "more": 1}}}) != []
+    assert errors("doctor", named | {"Kernels": {"native": {"works": True}}}) != []

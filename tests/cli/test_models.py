@@ -28,7 +28,7 @@ def run(*words: str) -> str:
 @pytest.mark.slow
 def test_a_name_is_taken_wherever_a_model_is() -> None:
     assert "copier is " in run("models", "add", str(INDUCTION), "copier")
-    listed = {row["name"]: row for row in json.loads(run("models", "--json"))}
+    listed = {row["name"]: row for row in json.loads(run("models", "--json"))["models"]}
     assert listed["copier"] == {"name": "copier", "state": "here", "about": str(INDUCTION)}
     assert capture.load("copier").max_length == 512
     assert json.loads(run("see", "--model", "copier", "--json", "a cat"))["model"] == "copier"

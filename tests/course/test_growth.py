@@ -135,5 +135,5 @@ def test_grading_is_linear(piece: str) -> None:
             same_result(text, right, 0.1, "ms")
         ticks(text, CRITERIA)
 
-    graded(repeated(piece, 3000))  # what is kept for the next time
-    assert calls(lambda: graded(repeated(piece, 3000))) <= MOST * calls(lambda: graded(repeated(piece, 300)))
+    graded(repeated(piece, 1000))  # what is kept for the next time
+    assert calls(lambda: graded(repeated(piece, 1000))) <= MOST * calls(lambda: graded(repeated(piece, 100)))

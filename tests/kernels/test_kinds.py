@@ -177,7 +177,9 @@ _CALLS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("call", _CALLS)
+@pytest.mark.parametrize(
+    "call", [call if call == "transform" else pytest.param(call, marks=pytest.mark.stress) for call in _CALLS]
+)
 def test_what_is_made_at_the_first_call_serves_the_later_ones(call: str) -> None:
     script = _FIRST_CALL.format(call=_CALLS[call])
     found = fresh.run(script)

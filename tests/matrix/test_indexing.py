@@ -132,3 +132,17 @@ def test_a_mask_that_does_not_have_the_size_of_its_axes_is_refused_as_torch_refu
         A.to_dense()[key]
     with pytest.raises(PlaceError, match="a mask of shape"):
         A[key]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_whole_matrix_is_computed_in_tables_of_all_heads(name: str, monkeypatch):
+    A = CASES[name].matrix(torch.float64)
+    alone = torch.stack(
+        [torch.stack([A[b, h] for h in range(A.shape[1])]) for b in range(A.shape[0])]  # one head at a time
+    )
+    size = A.shape[1] * A.shape[2] * A.shape[3]
+    for block in (size, A.shape[0] * size):  # a table for each batch entry, and one for all
+        with monkeypatch.context() as small:
+            small.setattr(indexing, "BLOCK", block)
+            small.setattr(type(A._wide), "block", None)  # which takes one head at a time
+            torch.testing.assert_close(A.to_dense(), alone, rtol=1e-11, atol=1e-12)

@@ -7,7 +7,7 @@ import clearhead
 from clearhead import kernels, masks
 from highwater import taken
 
-LENGTH = 12_007
+LENGTH = 6_007
 pytestmark = pytest.mark.skipif(not kernels.targets(), reason="the native library was not built on this machine")
 RULES = {
     "alibi": lambda: masks.causal() & masks.alibi(torch.tensor([0.1], requires_grad=True)),

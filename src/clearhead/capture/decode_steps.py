@@ -1,9 +1,9 @@
 """DecodeSteps: the steps of a generation, recorded at little cost where a cache grows by one key.
 
-A step has one query and S keys, of which all, or all but the last, are those of the step before: that is compared bit for
-bit. Nothing is compared where it is known: transformers' `DynamicLayer` concatenates, so a cache of that very class which
-held the keys of the step before when the model began, unchanged, has appended to them. (A comparison takes 150 µs a layer
-after 2,000 tokens of SmolLM2, whose steps take 1,700 µs a layer.)
+A step has one query and S keys, of which all, or all but the last, are those of the step before: that is compared bit
+for bit. Nothing is compared where it is known: transformers' `DynamicLayer` concatenates, so a cache of that very class
+which held the keys of the step before when the model began, unchanged, has appended to them. (A comparison takes 150 µs
+a layer after 2,000 tokens of SmolLM2, whose steps take 1,700 µs a layer.)
 
 Then the record needs the query alone; the cache's own tensor serves all steps so far, without a copy while the model
 writes into no cache in place. Where that cannot be known, as of tensors without a version (`torch.inference_mode`), the

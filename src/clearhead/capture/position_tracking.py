@@ -75,8 +75,8 @@ class PositionTracker:
     def watch(self, attention: list[nn.Module], hooks: ExitStack) -> None:
         """Put hooks on the model, on modules that take a cache, and on the attention modules.
 
-        Modules in a list, such as a model's layers, have none, and neither has an attention that can read no other states
-        than its own: a hook on each costs 3 % of a step of a small model.
+        Modules in a list, such as a model's layers, have none, and neither has an attention that can read no other
+        states than its own: a hook on each costs 3 % of a step of a small model.
         """
         kept: dict[str, Any] = {"with_kwargs": True}
         hooks.callback(self._model.register_forward_pre_hook(self._model_runs, **kept).remove)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PACKAGES = ("torch", "transformers", "numpy", "matplotlib", "anywidget", "fastapi", "sqlalchemy")
+FORMAT = "clearhead.doctor/1"
 MARKS = {True: ("yes", "green"), False: ("no", "red"), None: ("", "")}
 
 
@@ -52,8 +53,8 @@ def examine() -> list[Finding]:
 
 
 def as_data(report: list[Finding]) -> dict[str, Any]:
-    """Return the report for programs: section -> name -> {works, found}."""
-    data: dict[str, Any] = {}
+    """Return the report for programs: section -> name -> {works, found}; and `format`, which names its version."""
+    data: dict[str, Any] = {"format": FORMAT}
     for finding in report:
         data.setdefault(finding.section, {})[finding.name] = {"works": finding.works, "found": finding.detail}
     return data

@@ -9,6 +9,7 @@ from clearhead import printing
 from clearhead.cli import reading
 from clearhead.cli.output import Json
 
+FORMAT = "clearhead.models/2"  # version 1 was a bare list
 command = typer.Typer(invoke_without_command=True, help="The models that have names: list, add, remove, fetch.")
 
 
@@ -24,7 +25,7 @@ def show(as_json: Json = False) -> None:
     """List the models that see, compare and the Lens take by name."""
     rows = known_models()
     if as_json:
-        printing.show_json(rows)
+        printing.show_json({"format": FORMAT, "models": rows})
         return
     width = max(len(row["name"]) for row in rows)
     for row in rows:

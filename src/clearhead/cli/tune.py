@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from clearhead.kernels.measured.tasks import Costs
 
 
+FORMAT = "clearhead.tuning/2"
+
+
 def tune(
     seconds: Annotated[float, typer.Option(min=1, max=100, help="How long to measure.")] = 45,
     as_json: Json = False,
@@ -36,7 +39,7 @@ def tune(
     if left_out := len(tuning.todo()) - len(measured):
         printing.report(f"{left_out} tasks were not measured: {seconds:.0f} s were over. Give more with --seconds")
     if as_json:
-        printing.show_json({**figures.as_data(measured), "path": str(path)})
+        printing.show_json({**figures.as_data(measured), "format": FORMAT, "path": str(path)})
     else:
         printing.show(table(measured))
         printing.report(f"wrote {path}")

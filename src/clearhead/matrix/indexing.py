@@ -1,5 +1,6 @@
 """A[b, h, rows, cols] by torch's own rules, computing only the entries asked for."""
 
+import math
 from typing import Any
 
 import torch
@@ -45,6 +46,15 @@ def outer(logits: Logits, lse: Tensor, axes: list[Tensor]) -> Tensor:
     if any(axis.numel() == 0 for axis in axes):
         return logits.query.new_zeros([axis.numel() for axis in axes])
     rows, cols = (_compact(axis) for axis in axes[2:])
+    batches, heads = logits.shape[:2]
+    together = BLOCK // (heads * axes[2].numel() * axes[3].numel())  # batch entries of one table
+    if together and [_compact(axis) for axis in axes[:2]] == [slice(0, batches), slice(0, heads)]:
+        parts = [slice(start, min(start + together, batches)) for start in range(0, batches, together)]
+        tables = [
+            weigh((logits if len(parts) == 1 else logits.batch(part)).table(rows, cols), lse[part, :, rows])
+            for part in parts
+        ]
+        return tables[0] if len(tables) == 1 else torch.cat(tables)
     return torch.stack(
         [
             torch.stack(
@@ -56,6 +66,20 @@ def outer(logits: Logits, lse: Tensor, axes: list[Tensor]) -> Tensor:
             for batch in axes[0].tolist()
         ]
     )
+
+
+def whole(logits: Logits) -> tuple[Tensor, Tensor] | None:
+    """All weights and their lse, from logits computed once; None if they are more than BLOCK, or need a gradient."""
+    attention = logits.attention
+    grows = (logits.query, logits.key, *attention.tensors().values())
+    if math.prod(logits.shape) > BLOCK or (torch.is_grad_enabled() and any(part.requires_grad for part in grows)):
+        return None
+    every = slice(0, logits.shape[2]), slice(0, logits.shape[3])
+    table = logits.table(*every)
+    lse = table.logsumexp(-1)
+    if attention.sinks is not None:
+        lse = torch.logaddexp(lse, attention.sinks[:, None].to(lse.dtype))
+    return weigh(table, lse), lse
 
 
 def everything(logits: Logits) -> list[Tensor]:

@@ -93,6 +93,21 @@ class Logits:
         indices = (_indices(part, size, scaled) for part, size in zip((rows, cols), scaled.shape[1:], strict=True))
         return spec.logits(attention, scaled[None], *indices)[0]
 
+    @in_own_dtype
+    def table(self, rows: slice | Tensor, cols: slice | Tensor) -> Tensor:
+        """The logits of one rectangle in every batch entry and head at once; arguments as of `block`.
+
+        Returns:
+            (B, H, rows, cols), -inf where masked.
+        """
+        attention = self.attention.pairs(rows, cols)
+        query, key = self.query[:, :, rows], self.key[:, :, cols]
+        stacked = query.unflatten(1, (key.shape[1], self.group)).flatten(2, 3)  # the queries that share a key head
+        product = torch.matmul(stacked, key.transpose(-1, -2))
+        scaled = product.reshape(*query.shape[:3], key.shape[2]) * attention.multiplier
+        indices = (_indices(part, size, scaled) for part, size in zip((rows, cols), scaled.shape[2:], strict=True))
+        return spec.logits(attention, scaled, *indices)
+
     def at(self, batch: Tensor, head: Tensor, row: Tensor, col: Tensor) -> Tensor:
         """The logits of N pairs, each given by its four positions: all arguments and the result are (N,)."""
         product = (self.query[batch, head, row] * self.key[batch, head // self.group, col]).sum(-1)

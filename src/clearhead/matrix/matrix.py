@@ -200,6 +200,9 @@ class AttentionMatrix(Questions, Derived):
         )
         indexing.guard(self.shape, self.dtype, limit, "the dense matrix", way_out)
         wide = self._wide
+        if self._lse is None and (both := indexing.whole(wide)) is not None:
+            weights, self._lse = both
+            return weights.to(self.dtype)
         return indexing.outer(wide, self._wide_lse, indexing.everything(wide)).to(self.dtype)
 
     def diagonal(self, offset: int = 0) -> Tensor:

@@ -2,11 +2,11 @@
 
 import secrets
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from clearhead.errors import SandboxError
 from clearhead.sandbox.backends import available, backend, consent, explain, guarantees, must_confine, starter
@@ -19,6 +19,7 @@ from clearhead.sandbox.processes.cancel import Cancelled, cancelled_by
 from clearhead.sandbox.processes.gate import capacity, needs, share
 
 DEFAULT = Limits()
+R = TypeVar("R")
 
 __all__ = [
     "DEFAULT", "MIB", "Backend", "Cancelled", "Chunk", "Judged", "Limits", "Outcome", "Program", "Raised",
@@ -50,23 +51,28 @@ def run(
         name: a back end of `available()` by name; None is the best.
         owner: whose program it is. Owners take turns where programs wait for room: see `capacity`.
     Returns:
-        Outcome. A program that fails, or is stopped, is an outcome, not an exception.
+        Outcome. A program that fails, or is stopped, is an outcome, not an exception. One that is killed from outside
+        is run again, once.
     Raises:
-        SandboxError: this machine cannot confine, or the worker does not start.
+        SandboxError: this machine cannot confine, the worker does not start, or it was killed twice.
 
     >>> run("print(6 * 7)").stdout
     '42\\n'
     >>> run("import socket; socket.socket()").raised.type
     'PermissionError'
     """
-    how, confined = starter(preload, salt, name)
-    with gate.current().hold(owner, 1, needs(limits)):
+
+    def once(last: bool) -> Outcome:
+        how, confined = starter(preload, salt, name)
         running = watch.Running(
             _chunks(source, "program.py"), limits=limits, stdin=stdin, files=files, want=want, salt=salt,
             confined=confined,
         )  # fmt: skip
         running.launch(how)
-        return running.finish()
+        return running.finish(last=last)
+
+    with gate.current().hold(owner, 1, needs(limits)):
+        return _again_if_interrupted(once)
 
 
 def warm(preload: Sequence[str] = (), salts: Sequence[int] = (1,)) -> None:
@@ -98,16 +104,19 @@ def run_each(
     >>> [outcome.stdout for outcome in run_each([Program((Chunk("print(1)"),)), Program((Chunk("print(2)"),))])]
     ['1\\n', '2\\n']
     """
-    how, confined = starter(preload, salt, name)
     mark = f"\x1e{secrets.token_hex(8)}\x1e"
-    with gate.current().hold(owner, 1, needs(limits)):
+
+    def once(last: bool) -> list[Outcome] | None:
+        how, confined = starter(preload, salt, name)
         running = watch.Running(
             programs, limits=limits, stdin="", files=(), want=(), salt=salt, role="programs", confined=confined,
             mark=mark, time_each=time_each,
         )  # fmt: skip
         running.launch(how)
-        whole = running.finish()
-    return batch.outcomes(whole, running.each, mark, len(programs))
+        return batch.outcomes(running.finish(last=last), running.each, mark, len(programs))
+
+    with gate.current().hold(owner, 1, needs(limits)):
+        return _again_if_interrupted(once)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,28 +217,41 @@ def _two_sides(
     limits: Limits, preload: Sequence[str], salt: int, name: str | None, owner: str,
 ) -> tuple[Side, Side]:  # fmt: skip
     """Run two processes that share a channel; the outcome of each, and its reports where it ran several programs."""
-    how, confined = starter(preload, salt, name)
-    with gate.current().hold(owner, 2, needs(limits, 2)), ExitStack() as launched:
+
+    def once(last: bool) -> tuple[Side, Side]:
+        how, confined = starter(preload, salt, name)
         sides = []
-        pair = socket.socketpair()
-        with pair[0], pair[1]:
-            for program, role, end in zip(given, roles, pair, strict=True):
-                side = watch.Running(
-                    program, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
-                    confined=confined,
-                )  # fmt: skip
-                launched.callback(side.abandon)  # nothing is left to do where it was finished
-                side.launch(how)
-                sides.append(side)
-        sides[0].partner, sides[1].partner = sides[1], sides[0]
-        with ThreadPoolExecutor(1) as beside:
-            other = beside.submit(sides[0].finish)
-            try:
-                examiner = sides[1].finish()
-            except BaseException:
-                sides[0].kill()
-                raise
-            return (other.result(), sides[0].each), (examiner, sides[1].each)
+        with ExitStack() as launched:
+            pair = socket.socketpair()
+            with pair[0], pair[1]:
+                for program, role, end in zip(given, roles, pair, strict=True):
+                    side = watch.Running(
+                        program, limits=limits, stdin="", files=(), want=(), salt=salt, role=role, channel=end.fileno(),
+                        confined=confined,
+                    )  # fmt: skip
+                    launched.callback(side.abandon)  # nothing is left to do where it was finished
+                    side.launch(how)
+                    sides.append(side)
+            sides[0].partner, sides[1].partner = sides[1], sides[0]
+            with ThreadPoolExecutor(1) as beside:
+                other = beside.submit(sides[0].finish, last=last)
+                try:
+                    examiner = sides[1].finish(last=last)
+                except BaseException:
+                    sides[0].kill()
+                    raise
+                return (other.result(), sides[0].each), (examiner, sides[1].each)
+
+    with gate.current().hold(owner, 2, needs(limits, 2)):
+        return _again_if_interrupted(once)
+
+
+def _again_if_interrupted(once: Callable[[bool], R]) -> R:
+    """Run programs, and once more where a process of theirs was killed from outside; whatever comes of that counts."""
+    try:
+        return once(False)
+    except watch.Interrupted:
+        return once(True)
 
 
 def _chunks(source: str | Sequence[Chunk], file: str) -> list[Chunk]:

@@ -245,7 +245,8 @@ def test_a_program_ends_with_its_worker() -> None:
     running.launch(worker)
     killed = threading.Timer(0.5, os.kill, (worker.process.pid, signal.SIGKILL))
     killed.start()
-    running.finish()
+    with pytest.raises(watch.Interrupted):
+        running.finish()
     killed.join()
     assert running.pid is not None
     for _ in range(500):  # the kernel sends the signal; it is not told when it has arrived

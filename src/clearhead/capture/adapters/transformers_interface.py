@@ -26,8 +26,8 @@ from clearhead.spec import Attention
 
 # Called with each Call; returns the recorded matrix, which the model may return as `attentions`.
 Listener = Callable[[Call], Any]
-# Called before it with (module, query, key, mask, options); returns the matrix of a call that is like the one before, so
-# that nothing else has to be described; None for any other.
+# Called before it with (module, query, key, mask, options); returns the matrix of a call that is like the one before,
+# so that nothing else has to be described; None for any other.
 Follower = Callable[[nn.Module, Tensor, Tensor, Any, dict[str, Any]], Any]
 
 # The listeners and editors of this thread. A new thread has none, so runs in other threads are not recorded.

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from inspect import signature
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
@@ -89,6 +89,8 @@ def ending_ids(loaded: Loaded) -> set[int]:
 class Writing:
     """One text that is continued, the most likely token at each step.
 
+    In a `with` block the model is observed from the first step to the last, which costs less than once for each step.
+
     Args:
         loaded: a model that writes.
         token_ids: the prompt, and what was written so far.
@@ -105,6 +107,16 @@ class Writing:
         self._known, self._ran, self._cache = max(known, 1), 0, None
         self._ends = ending_ids(loaded)
         check_room(loaded, len(self.ids))
+        self._open = ExitStack()
+        self._record: Record | None = None
+
+    def __enter__(self) -> Self:
+        self._record = self._open.enter_context(observed(self._loaded, self._without))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._record = None
+        self._open.close()
 
     @property
     def ended(self) -> bool:
@@ -129,11 +141,16 @@ class Writing:
         given: dict[str, Any] = {"input_ids": torch.tensor([self.ids[start:size]]), cache: self._cache}
         if "logits_to_keep" in parameters:
             given["logits_to_keep"] = size - first
-        with running(self._loaded, "prompt"), observed(self._loaded, self._without) as record:
+        with ExitStack() as step:
+            step.enter_context(running(self._loaded, "prompt"))
+            record = self._record
+            if record is None:
+                record = step.enter_context(observed(self._loaded, self._without))
             output = model(**given, use_cache=True)
         self._cache, self._ran = output[cache], size
         logits = output.logits[0, first - size :].float()
         weights = pooled_rows(record, range(first, size), size)
+        record.forget_calls()
         if size == len(self.ids):
             self.ids.append(int(logits[-1].argmax()))
         chances = logits.softmax(-1)
@@ -179,7 +196,7 @@ def observed(loaded: Loaded, without: Collection[Head] = ()) -> Iterator[Record]
     """Observe a writer while it runs, with some heads switched off."""
     writer: Any = loaded.writer
     with ExitStack() as open_contexts:
-        open_contexts.enter_context(torch.inference_mode())
+        open_contexts.enter_context(torch.no_grad())  # not inference mode: its tensors do not tell what was overwritten
         if without:
             from clearhead.capture.interventions.intervene import intervene
 
@@ -230,13 +247,14 @@ def pooled_rows(
         matrix, where = record[name], record.positions(name)[-1]
         part = matrix if head is None else matrix.heads([head])
         first = where.queries.positions.index(queries.start)
-        columns = torch.tensor(list(where.keys.positions))
-        inside = columns < keys
+        known = [column for column in where.keys.positions if column < keys]
+        columns: Any = slice(known[0], known[-1] + 1) if where.keys.start is not None else torch.tensor(known)
+        inside: Any = slice(len(known)) if where.keys.start is not None else torch.tensor(where.keys.positions) < keys
         _, count, _, length = part.shape
         step = max(1, AT_ONCE // (count * length))
         for start in range(0, len(queries), step):
             stop = min(start + step, len(queries))
             weights = part.rows(first + start, first + stop).to_dense()[0].float().sum(0)
-            total[start:stop, columns[inside]] += weights[:, inside]
+            total[start:stop, columns] += weights[:, inside]
         heads += count
     return total / max(heads, 1)

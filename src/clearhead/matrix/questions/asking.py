@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from clearhead.errors import OptionError, ShapeError
@@ -33,7 +34,7 @@ class Asked:
 
     @property
     def _wide_lse(self) -> Tensor:
-        return self.lse.to(self._wide.query.dtype)
+        return self.lse.to(torch.promote_types(self._logits.query.dtype, torch.float32))
 
     def _values(self, value: Tensor | None) -> Tensor:
         """(B, H, S, D_v): the values given, or those known, one a query head."""

@@ -1,6 +1,7 @@
 """Start warm workers, which fork a child for each program."""
 
 import atexit
+import select
 import socket
 import subprocess
 import sys
@@ -50,8 +51,10 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Return whether it can still take jobs."""
-        return self.process.poll() is None
+        """Return whether it can still take jobs. Its socket closes a moment before its process has ended."""
+        poller = select.poll()
+        poller.register(self._socket, 0)  # for a hang-up alone, which is always reported
+        return self.process.poll() is None and not poller.poll(0)
 
     def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
         """Ask for one child that holds these descriptors (reply, 0, 1, 2, job, report[, channel]).

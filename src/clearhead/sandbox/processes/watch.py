@@ -28,6 +28,13 @@ _GRACE = 30.0  # seconds that a killed child may take to be gone
 TMPFS = True  # whether a program's folder is a tmpfs of limited size where the kernel gives one
 
 
+class Interrupted(SandboxError):
+    """A program's process or its worker was killed from outside, so that nothing is known of the program."""
+
+    def __init__(self) -> None:
+        super().__init__("the program was killed from outside while it ran; run it again")
+
+
 class Starter(Protocol):
     """What starts a confined process: a warm worker, or bubblewrap."""
 
@@ -84,6 +91,9 @@ class Running:
         extra = [] if self.channel is None else [self.channel]
         try:
             starter.launch([theirs.fileno(), *give, *extra], self.folder, self.limits.disk if TMPFS else 0)
+        except (BrokenPipeError, ConnectionResetError) as ended:  # the worker has gone
+            self._clean()
+            raise Interrupted from ended
         except BaseException:
             self._clean()
             raise
@@ -92,8 +102,14 @@ class Running:
             for descriptor in give:
                 os.close(descriptor)
 
-    def finish(self) -> Outcome:
-        """Watch the child to its end, stop it at a limit, and return its outcome."""
+    def finish(self, *, last: bool = True) -> Outcome:
+        """Watch the child to its end, stop it at a limit, and return its outcome.
+
+        Args:
+            last: a program that ended by SIGKILL has done so itself; otherwise it may have been killed from outside.
+        Raises:
+            Interrupted: the worker ended while the program ran, or this is not the `last` try and SIGKILL ended it.
+        """
         if self.reply is None:
             raise SandboxError("the program was not launched, or has been waited for already")
         try:
@@ -102,6 +118,10 @@ class Running:
             self.abandon()
         if self.stopped == "cancelled":
             raise cancel.Cancelled
+        killed = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        late = self.clock.wall() >= self.limits.seconds  # the hard limit of RLIMIT_CPU kills too
+        if self.stopped is None and (status is None or (killed and not last and not late)):
+            raise Interrupted
         return self._outcome(status)
 
     def abandon(self) -> None:
@@ -132,8 +152,7 @@ class Running:
 
     def _watch(self, reply: socket.socket) -> int | None:
         self.pid = _number(reply, self.seconds - self.limits.seconds + _GRACE)
-        if self.pid is None:  # it cannot run anything either: its job is written from here on
-            self.stopped = "start"
+        if self.pid is None:  # the worker has gone or hangs; no program runs: its job is written from here on
             self.ended = True
             return None
         self.clock = Clock()

@@ -145,19 +145,19 @@ def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send) -> dict[
     text = text_of(loaded, wanted)
     names = Names(loaded, text.ids)
     send({"start": _start(loaded, wanted, text, names)})
-    writing = Writing(loaded, text.ids, known=text.sent, without=wanted.without)
     started, place = time.monotonic(), text.sent
-    while (written := len(writing.ids) - len(text.ids)) < wanted.count:
-        tell("writing", written, wanted.count)
-        for token in writing.step():
-            send({"token": _as_data(token, place, names)})
-            place += 1
-        if writing.ended:
-            return {"end": "done" if len(writing.ids) < loaded.max_length else "full"}
-        if len(writing.ids) >= max(MOST_TEXT, len(text.ids) + 1):
-            return {"end": "full"}
-        if time.monotonic() - started > MOST_SECONDS:
-            return {"end": "time"}
+    with Writing(loaded, text.ids, known=text.sent, without=wanted.without) as writing:
+        while (written := len(writing.ids) - len(text.ids)) < wanted.count:
+            tell("writing", written, wanted.count)
+            for token in writing.step():
+                send({"token": _as_data(token, place, names)})
+                place += 1
+            if writing.ended:
+                return {"end": "done" if len(writing.ids) < loaded.max_length else "full"}
+            if len(writing.ids) >= max(MOST_TEXT, len(text.ids) + 1):
+                return {"end": "full"}
+            if time.monotonic() - started > MOST_SECONDS:
+                return {"end": "time"}
     return {"end": "count"}
 
 

@@ -3,6 +3,18 @@
 
 import { _ } from "./words.js";
 
+/** Make a field as high as what is in it, now and while one types: on a phone, lines wrap. @param {HTMLTextAreaElement} field */
+function grow(field) {
+  const fit = () => {
+    field.style.height = "auto"; // as many rows as the page asks for
+    const border = field.offsetHeight - field.clientHeight;
+    if (field.scrollHeight > field.clientHeight) field.style.height = `${field.scrollHeight + border}px`;
+  };
+  field.addEventListener("input", fit);
+  addEventListener("resize", fit);
+  fit();
+}
+
 /**
  * Put an editor before a field. What it returns works at once, and follows the editor once it is there.
  * @param {HTMLTextAreaElement} field
@@ -14,6 +26,7 @@ export function edit(field) {
   field.before(element);
   element.append(field);
   let inside = field;
+  grow(field);
   const editor = { element, focus: () => inside.focus() };
   if (!("editor" in document.documentElement.dataset)) return editor;
   import("./codemirror.js").then(({ open }) => {

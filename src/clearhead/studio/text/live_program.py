@@ -5,6 +5,7 @@ and buttons belong to the form `page-programs` of templates/learn/read.html, so 
 """
 
 import json
+import re
 from html import escape
 
 from markupsafe import Markup
@@ -15,6 +16,7 @@ from clearhead.studio.text.translation import _
 
 COLUMNS = 64  # characters of a line of a program, in the column of a page
 FORM = "page-programs"
+_GAP = re.compile(r"\S {2,}\S")  # between two columns
 
 
 class Live(BaseModel):
@@ -43,7 +45,16 @@ def printed(output: str) -> Markup:
     """Return what a program printed, as an element; "" where that is nothing."""
     if not output.strip():
         return Markup("")
-    return Markup(f'<pre class="output" tabindex="0">{escape(output.rstrip())}</pre>')  # noqa: S704 — escaped
+    return Markup(f'<pre class="{role(output)}" tabindex="0">{escape(output.rstrip())}</pre>')  # noqa: S704 — escaped
+
+
+def role(output: str) -> str:
+    """Return the classes of an output's element: one with columns keeps its lines whole, others wrap on a phone.
+
+    >>> role("seed 1: one head ends at 0.466"), role("heads  loss\\n    1  0.51")
+    ('output', 'output columns')
+    """
+    return "output" + " columns" * (len(_GAP.findall(output)) > 1)
 
 
 def editor(place: int, source: str) -> Markup:

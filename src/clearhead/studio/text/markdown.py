@@ -26,7 +26,7 @@ def code(source: str, kind: str = "python") -> Markup:
     inner = highlight(source, lexer, _FORMATTER) if lexer else escape(source)
     if lexer:  # each line wraps, hanging; breaks between lines are outside, so that a copied text has them once
         inner = "\n".join(f'<span class="line">{line}</span>' for line in inner.rstrip().split("\n"))
-    role = "output" if kind in ("output", "text") else "program"
+    role = live_program.role(source) if kind in ("output", "text") else "program"
     return Markup(f'<pre class="{role}" tabindex="0"><code>{inner.rstrip()}</code></pre>\n')  # noqa: S704 — escaped above
 
 
