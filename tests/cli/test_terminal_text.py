@@ -89,6 +89,7 @@ def test_check_import_and_new(tmp_path: Path, text: str) -> None:
         ["import", str(notes), "--into", str(good), "--topic", text], ["new", "pack", str(tmp_path / text)],
         ["new", "item", str(good), text, "--kind", "card"], ["export", str(pack), "--to", text],
         ["see", "a", "--model", f"./{text}"], ["see", "--file", f"./{text}"], ["compare", f"./{text}", "-", "a"],
+        ["tune", text], ["models", "fetch", text], [text], ["see", "a", f"--{text}"],
     ]  # fmt: skip
     for run in runs:
         result = CliRunner().invoke(app, run)

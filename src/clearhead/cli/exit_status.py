@@ -27,13 +27,14 @@ from typer.core import TyperGroup
 
 import clearhead
 from clearhead.errors import ClearheadError
-from clearhead.printing import report
+from clearhead.printing import clean, report
 
 WRONG, FAILED, FAULT, STOPPED, CLOSED = 1, 2, 70, 130, 141
 STATUSES = (
     "Exit status: 0 done, 1 what was checked is wrong, 2 the command could not be carried out (a sentence says why), "
     "70 a fault in Clearhead, 130 stopped by Ctrl-C, 141 the reader of the output closed it."
 )
+_UsageError: Any = typer.BadParameter.__base__  # which Typer does not export
 ENCODING_ERRORS = "clearhead"  # the name of our handler for characters that an encoding lacks
 DEBUG = "CLEARHEAD_DEBUG"  # environment variable: if set, a fault shows its traceback
 # Replacements for characters that the terminal's encoding lacks; one for one, so that columns keep their width.
@@ -75,6 +76,8 @@ def reported() -> Iterator[None]:
         raise
     except Exception as error:
         expected = ending(error)
+        if isinstance(error, _UsageError):  # Rich shows it, and cleans less than we do
+            error.message = clean(error.message)
         if expected is None:
             raise
         status, sentence = expected
