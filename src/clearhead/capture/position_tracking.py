@@ -228,9 +228,7 @@ class PositionTracker:
 
 def _sides(model: nn.Module) -> tuple[list[nn.Module], set[int], set[int]]:
     """Each `encoder` beside a `decoder`, the ids of the modules inside them, and of those inside the decoders."""
-    roots: list[nn.Module] = []
-    encoder: set[int] = set()
-    decoder: set[int] = set()
+    roots, encoder, decoder = list[nn.Module](), set[int](), set[int]()
     for module in model.modules():
         children = dict(module.named_children())
         config = getattr(module, "config", None)
@@ -246,8 +244,7 @@ def _streams(module: Any, own: Sequence, start: int, queries: int, keys: int) ->
     """ProphetNet's positions: each stream of queries runs along the same tokens, and so do its own keys."""
     length = queries // (1 + module.ngram)
     again = tuple(range(start, start + length)) * module.ngram
-    before = tuple(range(keys - len(again)))
-    return Positions(Axis(own, (*range(start, start + length), *again)), Axis(own, before + again))
+    return Positions(Axis(own, (*range(start, start + length), *again)), Axis(own, (*range(keys - len(again)), *again)))
 
 
 def _holders(model: nn.Module) -> list[nn.Module]:
@@ -302,8 +299,7 @@ def _names(kind: Any) -> tuple[str, ...]:
 @lru_cache(maxsize=1024)
 def _attends_itself(kind: Any) -> bool:
     """Whether no argument of a module's forward, and no name it looks up among others, is of states to attend to."""
-    forward = inspect.unwrap(kind.forward)
-    code = getattr(forward, "__code__", None)
+    code = getattr(inspect.unwrap(kind.forward), "__code__", None)
     if code is None or code.co_flags & inspect.CO_VARARGS:
         return False
     return _APART.isdisjoint((*code.co_varnames, *code.co_names, *code.co_consts))
