@@ -31,6 +31,7 @@ SITES = ["cross-site", *(pytest.param(site, marks=pytest.mark.slow) for site in 
 
 
 @pytest.mark.parametrize("site", SITES)
+@pytest.mark.slow
 def test_every_route(visitor: Visitor, site: str) -> None:
     """Refused before the route runs, but for a link to a plain page."""
     assert len(paths(visitor)) > 30

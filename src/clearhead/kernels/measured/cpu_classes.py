@@ -49,7 +49,7 @@ _AMX: Costs = {
     ("few queries, many keys", _BF16): (Cost(13.3, 0, 36.1), Cost(19.8, 0, 29)),
     ("few queries, many keys", _F16): (Cost(6.01, 2.53, 103), Cost(16.8, 2.73, 79.1)),
     ("few queries, many keys", _F64): (Cost(1.78, 2.28, 132), Cost(8.73, 1.47, 151)),
-    ("short", _F32): (Cost(7.92, 1.49, 49.1), Cost(3.85, 3.08, 31.7)),
+    ("short", _F32): (Cost(9.05, 1.34, 45), Cost(5.8, 2.16, 18.2)),
     ("short", _BF16): (Cost(7.47, 2.17, 41), Cost(5.37, 3.52, 9.85)),
     ("short", _F16): (Cost(17.4, 0.98, 39.6), Cost(18.2, 2.18, 27.4)),
     ("short", _F64): (Cost(11.8, 0.99, 41.2), Cost(10.9, 2.79, 50.2)),

@@ -128,7 +128,7 @@ def private_folder(folder: Path) -> None:
 def _check_owners(folder: Path) -> None:
     """Raise StoreError where others may write in the folder and one of them made what the studio keeps there.
 
-    Whoever made its secret could sign in as anybody, and whoever made its proofs could change the answers.
+    The one who made its secret can sign in as anybody, and the one who made its proofs can change the answers.
     """
     if not stat.S_IMODE(folder.stat().st_mode) & 0o022:
         return
