@@ -4,11 +4,13 @@ A process of its own, because TRITON_INTERPRET decides when Triton is imported. 
 blocks are those that `launch.py` would launch; only the launch itself is replaced.
 """
 
+import argparse
 import json
+import math
 import re
 import subprocess
-import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from triton.compiler import ASTSource
 from clearhead.kernels import Cells, Problem
 from clearhead.kernels.second_pass import Wanted, _room
 from clearhead.kernels.triton import launch
-from clearhead.kernels.triton.blocks import candidates
+from clearhead.kernels.triton.blocks import Blocks, candidates
 from clearhead.kernels.triton.kernel import Triton
 
 TYPES = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp16",
@@ -107,24 +109,47 @@ def launches(problem: Problem) -> list[Any]:
     return calls
 
 
+def builds(problem: Problem) -> list[tuple[Any, Blocks, int]]:
+    """Every (launch, blocks, capability); the smallest blocks of every kernel first."""
+    smallest, others = [], []
+    for call in launches(problem):
+        *larger, least = candidates(call[0], call[1])
+        smallest += [(call, least, capability) for capability in CAPABILITIES]
+        others += [(call, blocks, capability) for blocks in larger for capability in CAPABILITIES]
+    return smallest + others
+
+
+def build(call: Any, blocks: Blocks, capability: int) -> dict[str, Any]:
+    """Compile one kernel, and say what it takes of a GPU."""
+    _, _, kernel, arguments, named = call
+    made = Signature(kernel, arguments)
+    types = made.types + ["constexpr"] * (len(kernel.arg_names) - len(made.types))
+    types = dict(zip(kernel.arg_names, types, strict=True))
+    constants = {**made.constants, **named, "ROWS": blocks.rows, "KEYS": blocks.keys}
+    source = ASTSource(kernel, types, constants, made.multiples)
+    options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return {"kernel": kernel.fn.__name__, "blocks": blocks, "sm": capability,
+            "shared": binary.metadata.shared, "stack": stack(binary.asm["cubin"])}  # fmt: skip
+
+
 def main() -> None:
-    chosen = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("names", nargs="*", help="problems; all by default")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="after which only the smallest blocks are built"
+    )
+    options = parser.parse_args()
+    end = time.monotonic() + options.seconds
     for name, problem in problems().items():
-        if chosen and name not in chosen:
+        if options.names and name not in options.names:
             continue
-        for kind, row_bytes, kernel, arguments, named in launches(problem):
-            made = Signature(kernel, arguments)
-            types = made.types + ["constexpr"] * (len(kernel.arg_names) - len(made.types))
-            types = dict(zip(kernel.arg_names, types, strict=True))
-            for blocks in candidates(kind, row_bytes):
-                named.update(ROWS=blocks.rows, KEYS=blocks.keys)
-                source = ASTSource(kernel, types, {**made.constants, **named}, made.multiples)
-                for capability in CAPABILITIES:
-                    options = {"num_warps": blocks.warps, "num_stages": blocks.stages}
-                    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-                    row = {"problem": name, "kernel": kernel.fn.__name__, "blocks": blocks, "sm": capability,
-                           "shared": binary.metadata.shared, "stack": stack(binary.asm["cubin"])}  # fmt: skip
-                    print(json.dumps(row), flush=True)
+        every = builds(problem)
+        needed = len(CAPABILITIES) * len({id(call) for call, _, _ in every})
+        for number, (call, blocks, capability) in enumerate(every):
+            if number >= needed and time.monotonic() >= end:
+                break
+            print(json.dumps({"problem": name, **build(call, blocks, capability)}), flush=True)
 
 
 if __name__ == "__main__":
