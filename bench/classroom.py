@@ -113,17 +113,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         for place, (client, share) in enumerate(zip(clients, shares, strict=True)):
             hostile = "hostile" if place == 0 and not options.peaceful else ""
             plan = Plan(
-                base,
-                share,
-                PASSWORD,
-                len(share) // 5,
-                hostile,
-                items,
-                tries,
-                solution,
-                options.login,
-                options.thinking,
-                until,
+                base=base,
+                names=share,
+                password=PASSWORD,
+                programs=len(share) // 5,
+                hostile=hostile,
+                items=items,
+                tries=tries,
+                solution=solution,
+                within=options.login,
+                thinking=options.thinking,
+                until=until,
             )
             assert client.stdin
             client.stdin.write(json.dumps(asdict(plan)))
@@ -228,8 +228,8 @@ def parsed(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> int:
     """Print the report as JSON.
 
-    1 where an attempt was lost, doubled or misjudged, a disturbance reached nothing or was the end of the service, or a page was
-    too slow for so many.
+    1 where an attempt was lost, doubled or misjudged, a disturbance reached nothing or was the end of the service, or a
+    page was too slow for so many.
     """
     options = parsed()
     report = run(options)

@@ -108,7 +108,8 @@ def _start(cluster: Any) -> None:
     raise SystemExit("the database did not start again")
 
 
-def _postmaster(cluster: Any) -> int:
+def postmaster_of(cluster: Any) -> int:
+    """Return the process of this database server."""
     return int((cluster._folder / "data" / "postmaster.pid").read_text().split()[0])
 
 

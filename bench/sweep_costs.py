@@ -25,7 +25,7 @@ def costs(found: list[Found], threads: int) -> Costs:
             continue
         queries = QUERIES[case.mask] or case.length
         part = share(case.batch * case.heads, queries, case.length, case.width, threads)
-        key = task_of(queries, case.learns), getattr(torch, case.dtype)
+        key = task_of(queries, case.length, case.learns), getattr(torch, case.dtype)
         points.setdefault(key, []).append((part, each))
     return {
         key: (fit([(*part, each.ours) for part, each in here]), fit([(*part, each.torch) for part, each in here]))

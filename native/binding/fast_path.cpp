@@ -182,13 +182,29 @@ Attention attention(nb::handle query, nb::handle key, nb::handle value, nb::hand
 
 int bytes_of(int kind) { return kind == kFloat64 ? 8 : kind == kFloat32 ? 4 : kind == kBool ? 1 : 2; }
 
-uint64_t first_bits(const View& view) {
-  const void* const at = view.tensor.data;
+uint64_t bits_at(const View& view, int64_t index) {
   switch (bytes_of(view.kind)) {
-    case 2: return *static_cast<const uint16_t*>(at);
-    case 4: return *static_cast<const uint32_t*>(at);
-    default: return *static_cast<const uint64_t*>(at);
+    case 1: return static_cast<const uint8_t*>(view.tensor.data)[index];
+    case 2: return static_cast<const uint16_t*>(view.tensor.data)[index];
+    case 4: return static_cast<const uint32_t*>(view.tensor.data)[index];
+    default: return static_cast<const uint64_t*>(view.tensor.data)[index];
   }
+}
+
+// Whether each row of a mask has an entry besides false or -inf. Masks of more than kLooked entries are not read.
+constexpr int64_t kLooked = 4096;
+
+bool opens_every_row(const View& mask) {
+  static constexpr uint64_t kClosed[] = {0xFF80'0000, 0xFF80, 0xFC00, 0xFFF0'0000'0000'0000, 0};
+  const auto& [batches, heads, rows, columns] = mask.sizes;
+  if (batches * heads * rows * columns > kLooked) return false;
+  for (int64_t i = 0; i < batches * heads * rows; i++) {
+    const int64_t row = i / rows / heads * mask.tensor.batch + i / rows % heads * mask.tensor.head + i % rows * mask.tensor.row;
+    int64_t column = 0;
+    while (column < columns && bits_at(mask, row + column * mask.tensor.column) == kClosed[mask.kind]) column++;
+    if (column == columns) return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -208,6 +224,12 @@ void bind_fast_path(nb::module_& m) {
     Call call;
     return int(describe(query, key, value, mask, grouped, &call));
   }, nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg());
+
+  // False too for a mask that is large or cannot be read here.
+  m.def("opens_every_row", [](nb::handle mask) {
+    View view;
+    return read(mask, &view) && view.kind <= kBool && opens_every_row(view);
+  });
 
   m.def("fast_forward", [](int target, int threads, nb::handle query, nb::handle key, nb::handle value,
                              nb::handle mask, bool grouped, bool is_causal, double scale, nb::handle out,
@@ -241,7 +263,7 @@ void bind_fast_path(nb::module_& m) {
     View view;
     if (!read(tensor, &view) || view.kind > kFloat64) return -1;
     static constexpr uint64_t one[] = {0x3F80'0000, 0x3F80, 0x3C00, 0x3FF0'0000'0000'0000};
-    const uint64_t bits = first_bits(view), sign = uint64_t(1) << (8 * bytes_of(view.kind) - 1);
+    const uint64_t bits = bits_at(view, 0), sign = uint64_t(1) << (8 * bytes_of(view.kind) - 1);
     return int(bits == 0 || bits == sign || bits == one[view.kind]);
   });
 }

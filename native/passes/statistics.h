@@ -259,11 +259,18 @@ inline void statistics_in(const Attention& p, const Statistics& s, int64_t batch
         if (at.keys <= 0) continue;
         const State mask = trim(p, &at, Keys::kStep);
         if (mask == kEmpty) continue;
+        const auto add_weights = [&](int64_t j, int64_t keys_here) {
+          weigh_columns<Keys>(tile, m.slope, keys_here, logits + j * kTile, column + (at.key - key + j) * LANES);
+        };
+        if (only_columns && mask == kFull && !has_change(p) && inside_band(p, at.row, kTile, at.key, at.keys)) {
+          keys.logits_by_block(p, tile.query, at.key - key, at.keys, logits, add_weights);
+          continue;
+        }
         keys.logits(p, tile.query, at.key - key, at.keys, logits);
         change_logits(p, at, m, mask, logits, kTile, kTile, nullptr, space);
         if (s.top) best_of_block(tile.best, at.key, at.keys, logits);
         if (only_columns) {
-          weigh_columns<Keys>(tile, m.slope, at.keys, logits, column + (at.key - key) * LANES);
+          add_weights(0, at.keys);
           continue;
         }
         if (summed) weigh_block(tile, m.slope, at.keys, logits);

@@ -31,6 +31,13 @@ struct SweepReals {
     product<kAlong>(n, keys.data + from * keys.stride, keys.stride, query, kTile, p.width, Set{to, kTile});
   }
 
+  // The same, and each(first, n) of the numbers that are there, n keys at a time.
+  template <class Each>
+  void logits_by_block(const Attention& p, const float* query, int64_t from, int64_t n, float* to, const Each& each) const {
+    logits(p, query, from, n, to);
+    each(0, n);
+  }
+
   template <int N>
   static inline __attribute__((always_inline)) void exp2(Vec (&x)[N]) { exp2_all(x); }
   static void between() {}  // now and then between two products
@@ -61,12 +68,30 @@ struct SweepTiles {
 
   void logits(const Attention& p, const float* query, int64_t from, int64_t n, float* to) const {
     for (int64_t i = from / kBlock; i * kBlock < from + n; i++, to += kBlock * kTile) {
-      zero_sums();
-      for (int64_t c = 0; c < key_columns(p); c += kBlock)
-        add_products(rows[i].data + c, rows[i].data + kTileRows * rows[i].stride + c, rows[i].stride * 2,
-                     reinterpret_cast<const uint32_t*>(query) + c * LANES);
+      multiply(p, query, i);
       store_sums(to);
     }
+  }
+
+  // The products of the next block are issued before each(), which does not wait for them.
+  template <class Each>
+  void logits_by_block(const Attention& p, const float* query, int64_t from, int64_t n, float* to, const Each& each) const {
+    multiply(p, query, from / kBlock);
+    store_sums(to);
+    for (int64_t j = 0; j < n; j += kBlock) {
+      const bool more = j + kBlock < n;
+      if (more) multiply(p, query, (from + j) / kBlock + 1);
+      each(j, smaller(kBlock, n - j));
+      if (more) store_sums(to + (j + kBlock) * kTile);
+    }
+  }
+
+  inline __attribute__((always_inline)) void multiply(const Attention& p, const float* query, int64_t block) const {
+    const BlockRows& keys = rows[block];
+    zero_sums();
+    for (int64_t c = 0; c < key_columns(p); c += kBlock)
+      add_products(keys.data + c, keys.data + kTileRows * keys.stride + c, keys.stride * 2,
+                   reinterpret_cast<const uint32_t*>(query) + c * LANES);
   }
 
   template <int N>

@@ -56,6 +56,7 @@ class Window {
 
   Best best() const { return best_at(highest_ + kWindowBlocks * kBlockGroups * kTile, kKept); }
   float* next_block() const { return logits_ + blocks_ * kBlockKeys * kTile; }
+  bool closes() const { return blocks_ + 1 == kWindowBlocks; }  // with the next block
 
   // The highest of each group of keys, and of all.
   void take_highest(int64_t keys, Vec (&top)[2]) const {

@@ -1,11 +1,10 @@
-// One tile of queries against all keys, on tile registers, a block of 64 keys after another: logits, softmax, output. Phase
-// after phase takes 12 cycles for 16 weights at width 64; with the tile instructions issued between the exponentials, to
-// overlap the two, it was 20, for the unrolled code is long (bench/LOG.md).
+// One tile of queries against all keys, on tile registers, a block of 64 keys after another: logits, softmax, output. Where
+// logits are products and nothing else, the tile instructions of one half of a block are issued before exponentials of the
+// other half, which do not wait for them: 10 to 15 % less at width 64, no gain at 128 (bench/LOG.md). Sums are added in the
+// same order, so the bits are the same.
 #pragma once
-#include "tiles/best.h"
-#include "tiles/masks.h"
 #include "tiles/round.h"
-#include "passes/forward.h"
+#include "tiles/space.h"
 
 namespace clearhead {
 namespace {
@@ -13,79 +12,6 @@ namespace {
 // The offset is raised where the maximum has grown by more than 2^8, so that the output is seldom rescaled. Weights are
 // up to 2^8 then, of which float32 sums and bfloat16 numbers lose nothing.
 constexpr float kGrowth = 8;
-
-// Keys of a block: at width 64 what a block touches, 40 KiB, fits into a first cache of 48. 32 and 128 are slower, and at
-// width 128 32 are too.
-constexpr int64_t kRunKeys = 2 * kBlock;
-constexpr int kBlockNumbers = kBlock * kTile;
-
-// Scratch of one tile of queries.
-struct TileSpace {
-  TileState state;   // state.query: pairs [piece][key_columns / 32][2][16][LANES]
-  float* logits;     // [kRunKeys][kTile]
-  uint32_t* weights; // pairs of keys [kRunKeys / 2][piece][kTile]
-  float* space;      // [kRunKeys][kTile]
-  uint16_t* rows;    // [piece][32][key_columns]
-  Asked asked;
-  float* window;     // Window::numbers(), or null: of more than kKept largest weights vector/best.h keeps lists
-};
-
-inline bool has_window(const Statistics* s) { return s && s->top > 0 && s->top <= kKept; }
-
-inline size_t tile_space_numbers(const Attention& p, const Statistics* s) {
-  return value_columns(p) * kTile + 5 * kTile + 2 * kRunKeys * kTile +
-         (key_columns(p) + kRunKeys / 2) * kTile * pieces_of(p) + (s ? asked_numbers(s) + kTile : 0) + (has_window(s) ? Window::numbers() : 0);
-}
-
-inline TileSpace tile_space(const Attention& p, const Statistics* s, float* at) {
-  const auto take = [&at](int64_t n) { float* const here = at; at += n; return here; };
-  const int64_t pieces = pieces_of(p);
-  TileSpace t;
-  t.state.query = take(key_columns(p) * kTile / 2 * pieces);
-  t.rows = reinterpret_cast<uint16_t*>(take(key_columns(p) * kTile / 2 * pieces));
-  t.state.out = take(value_columns(p) * kTile);
-  t.logits = take(kRunKeys * kTile);
-  t.weights = reinterpret_cast<uint32_t*>(take(kRunKeys * kTile / 2 * pieces));
-  t.space = take(kRunKeys * kTile);
-  t.state.top = take(kTile);
-  t.state.offset = take(kTile);
-  t.state.sum = take(kTile);
-  t.state.exact = take(kTile);
-  t.state.rounded = take(kTile);
-  t.asked = {};
-  t.window = has_window(s) ? take(Window::numbers()) : nullptr;
-  if (!s) return t;
-  t.asked = asked_at(*s, at);
-  t.asked.peak = at + asked_numbers(s);
-  if (t.window) t.asked.best = Window(t.window).best();
-  return t;
-}
-
-// The blocks of keys that a tile of queries may attend some of.
-class KeyBlocks {
- public:
-  KeyBlocks(const Attention& p, int64_t batch, int64_t head, int64_t row, int64_t rows)
-      : p_(p), at_{batch, head, row, rows, 0, 0}, key_(span_of(p, row, rows).first / kBlock * kBlock),
-        last_(span_of(p, row, rows).last) {}
-
-  // The next block, what the mask says of it, and, where that is kMixed, of each key; false behind the last.
-  bool next(Place* at, State* mask, AllowedKeys* allowed) {
-    while (key_ < last_) {
-      *at = at_;
-      at->key = key_;
-      at->keys = smaller(kRunKeys, last_ - key_);
-      key_ += kRunKeys;
-      *mask = p_.allow.data ? allowed->trim(p_, at) : kFull;
-      if (*mask != kEmpty && trim_to_bias(p_, at, kBlock)) return true;
-    }
-    return false;
-  }
-
- private:
-  const Attention& p_;
-  const Place at_;
-  int64_t key_, last_;
-};
 
 // What a tile computes besides its output: nothing; entropy, maximum, mass and the largest weights; all else, and dropout.
 enum Extra { kBare, kWatched, kAnything };
@@ -102,7 +28,8 @@ class TileRun {
   TileRun(const Attention& p, const Statistics* s, const TiledKeys& tiled, const TileSpace& t, const Place& tile)
       : p_(p), s_(s), tiled_(tiled), t_(t), m_(multiplier_of(p, tile.head)), tile_(tile),
         wants_entropy_(s && s->entropy), wants_squares_(s && s->squares), drop_below_(drop_below(p) - VecU{}),
-        keep_factor_(splat(keep_factor(p))), window_(t.window), logits_(t.logits) {
+        products_alone_(!has_change(p) && !p.allow.data && (t.window || !(s && s->top))), keep_factor_(splat(keep_factor(p))),
+        window_(t.window), logits_(t.logits) {
     const uint32_t word = dropout_word(p, tile.batch, tile.head) + uint32_t(p.first_query + tile.row);
     for (int v = 0; v < 2; v++) {
       now_.offset[v] = splat(kNothing * m_.slope);
@@ -118,10 +45,20 @@ class TileRun {
     State mask;
     AllowedKeys allowed;
     while (blocks.next(&at, &mask, &allowed)) {
+      if constexpr (kOverlaps) {
+        if (products_alone_ && is_whole(at.key, at.keys)) {
+          const bool more = blocks.whole_left() && is_whole(at.key + kRunKeys, kRunKeys) && !window_.closes();
+          if (kExtra != kBare && wants_entropy_) overlapped_block<true>(at.key, more);
+          else overlapped_block<false>(at.key, more);
+          continue;
+        }
+        finish_values();
+      }
       if (at.keys > kBlock) block<2>(at, mask, allowed);
       else block<1>(at, mask, allowed);
       fresh_ = false;
     }
+    if constexpr (kOverlaps) finish_values();
     if (kExtra != kBare && t_.window) window_.flush();
     if (fresh_) __builtin_memset(t_.state.out, 0, value_columns(p_) * kTile * sizeof(float));
     leave();
@@ -200,8 +137,7 @@ class TileRun {
   }
 
   template <int steps>
-  inline __attribute__((always_inline)) void highest(Vec (&top)[2]) const {
-    const float* const x = logits_;
+  inline __attribute__((always_inline)) void highest(const float* x, Vec (&top)[2]) const {
     Vec even[2] = {load(x), load(x + LANES)}, odd[2] = {load(x + kTile), load(x + kTile + LANES)};
     for (int64_t j = 2; j < steps * kBlock; j += 2)
       UNROLL for (int v = 0; v < 2; v++) {
@@ -216,16 +152,20 @@ class TileRun {
   inline __attribute__((always_inline)) void raise() {
     Vec top[2];
     if (kExtra != kBare && t_.window) window_.take_highest(steps * kBlock, top);
-    else highest<steps>(top);
-    const Vec c = splat(m_.slope);
+    else highest<steps>(logits_, top);
+    raise_above(top);
+  }
+
+  inline __attribute__((always_inline)) void raise_above(Vec (&top)[2]) {
     UNROLL for (int v = 0; v < 2; v++) {
       if (kExtra != kBare) now_.top[v] = maximum(top[v], now_.top[v]);
-      top[v] = top[v] * c;
+      top[v] = top[v] * splat(m_.slope);
     }
     if (any((top[0] - now_.offset[0] > splat(kGrowth)) | (top[1] - now_.offset[1] > splat(kGrowth)))) raise_to(top);
   }
 
   __attribute__((noinline)) void raise_to(const Vec (&top)[2]) {
+    if constexpr (kOverlaps) finish_values();  // their weights are in units of the offset so far
     Vec alpha[2];
     for (int v = 0; v < 2; v++) {
       const Vec now = maximum(top[v], now_.offset[v]), further = now - now_.offset[v];
@@ -247,6 +187,93 @@ class TileRun {
       }
   }
 
+  static constexpr bool kOverlaps = N == 1 && KS == 2 && DB == 2 && kExtra != kAnything;
+
+  bool is_whole(int64_t key, int64_t keys) const {
+    return keys == kRunKeys && inside_band(p_, tile_.row, kTile, key, keys);
+  }
+
+  // The logits of half a block: to be stored some exponentials later, when their products are done.
+  inline __attribute__((always_inline)) void start_logits(int64_t key, int half) const {
+    const uint16_t* const rows = tiled_.keys_at(key + half * kBlock);
+    const uint32_t* const lanes = reinterpret_cast<const uint32_t*>(t_.state.query);
+    zero_sums();
+    UNROLL for (int c = 0; c < KS; c++)
+      add_products(rows + c * kBlock, rows + c * kBlock + kTileRows * key_row(), key_row() * 2,
+                   lanes + c * 2 * kTileNumbers);
+  }
+
+  // Half a block's share in columns 32 d and on of the output.
+  inline __attribute__((always_inline)) void start_output(int64_t key, int half, int d) const {
+    if (fresh_) zero_sums();
+    else load_sums(t_.state.out + d * kBlockNumbers);
+    const uint16_t* const rows = tiled_.values_at(key + half * kBlock) + d * kBlock * kBlock;
+    const uint32_t* const lanes = t_.weights + half * kTileRows * kTile;
+    add_products(rows, rows + kTileRows * kBlock, 64, lanes, lanes + LANES, kTile * 4);
+  }
+  inline __attribute__((always_inline)) void store_output(int d) const {
+    store_sums(t_.state.out + d * kBlockNumbers);
+  }
+
+  // The values of the block before, which a block in work multiplies while its own weights are made.
+  __attribute__((noinline)) void finish_values() {
+    for (int d = 0; waiting_ >= 0 && d < DB; d++) {
+      start_output(waiting_, 1, d);
+      store_output(d);
+    }
+    waiting_ = -1;
+  }
+
+  // `more`: the next kRunKeys keys are a whole block too.
+  template <bool kEntropy>
+  inline __attribute__((always_inline)) void overlapped_block(int64_t key, bool more) {
+    const bool in_window = kExtra != kBare && t_.window;
+    if (in_window) logits_ = window_.next_block();
+    if (!has_first_half_) {
+      start_logits(key, 0);
+      store_sums(logits_);
+    }
+    Vec first[2], top[2];
+    start_logits(key, 1);
+    if (!in_window) highest<1>(logits_, first);
+    store_sums(logits_ + kBlockNumbers);
+    if (in_window) {
+      window_.take_highest(kRunKeys, top);
+    } else {
+      highest<1>(logits_ + kBlockNumbers, top);
+      UNROLL for (int v = 0; v < 2; v++) top[v] = maximum(top[v], first[v]);
+    }
+    raise_above(top);
+    const char* const keys = reinterpret_cast<const char*>(tiled_.keys_at(key + kRunKeys));
+    const char* const values = reinterpret_cast<const char*>(tiled_.values_at(key));
+    Running now = now_;  // in registers
+    const auto weigh_pairs = [&](int from, int to) __attribute__((always_inline)) {
+      for (int slot = from; slot < to; slot++) {
+        weigh_pair<kEntropy>(now, logits_ + 2 * slot * kTile, key + 2 * slot, t_.weights + slot * N * kTile);
+        prefetch(keys, values, slot);
+      }
+    };
+    for (int d = 0; d < DB; d++) {
+      if (waiting_ >= 0) start_output(waiting_, 1, d);
+      weigh_pairs(d * 8, d * 8 + 7);
+      if (waiting_ >= 0) store_output(d);
+      weigh_pairs(d * 8 + 7, d * 8 + 8);
+    }
+    for (int d = 0; d < DB; d++) {
+      start_output(key, 0, d);
+      weigh_pairs(16 + d * 4, 20 + d * 4);
+      store_output(d);
+    }
+    if (more) start_logits(key + kRunKeys, 0);
+    weigh_pairs(24, 32);
+    if (more) store_sums(in_window ? logits_ + 2 * kBlockNumbers : logits_);  // the first half has its weights
+    if (in_window) window_.close_block(key);
+    now_ = now;
+    waiting_ = key;
+    has_first_half_ = more;
+    fresh_ = false;
+  }
+
   // Logits to pairs of weights, and into the sums.
   template <int steps, bool kEntropy>
   inline __attribute__((always_inline)) void weigh(int64_t key) {
@@ -256,12 +283,15 @@ class TileRun {
     for (int slot = 0; slot < steps * kTileRows; slot++) {
       if (kEntropy && slot == kTileRows) keep_multiplying();
       weigh_pair<kEntropy>(now, logits_ + 2 * slot * kTile, key + 2 * slot, t_.weights + slot * N * kTile);
-      if (N == 1 && KS <= 2) {  // the values of this block and the keys of the next; wider ones would push out what is in use
-        UNROLL for (int i = 0; i < 2 * KS; i++) __builtin_prefetch(keys + (slot * 2 * KS + i) * 64);
-        UNROLL for (int i = 0; i < 2 * DB; i++) __builtin_prefetch(values + (slot * 2 * DB + i) * 64);
-      }
+      if (N == 1 && KS <= 2) prefetch(keys, values, slot);  // wider ones would push out what is in use
     }
     now_ = now;
+  }
+
+  // The keys of the next block and the values of this one, a part for each pair of keys.
+  static inline __attribute__((always_inline)) void prefetch(const char* keys, const char* values, int slot) {
+    UNROLL for (int i = 0; i < 2 * KS; i++) __builtin_prefetch(keys + (slot * 2 * KS + i) * 64);
+    UNROLL for (int i = 0; i < 2 * DB; i++) __builtin_prefetch(values + (slot * 2 * DB + i) * 64);
   }
 
   template <bool kEntropy>
@@ -325,11 +355,14 @@ class TileRun {
   const Place tile_;
   const bool wants_entropy_, wants_squares_;
   const VecU drop_below_;
+  const bool products_alone_;  // the logits are products and nothing else
   const Vec keep_factor_;
   Running now_;
   VecU row_bits_[2];
   Window window_;
   float* logits_;  // of the block in work
+  int64_t waiting_ = -1;         // the block whose second half has its weights, but not its share in the output
+  bool has_first_half_ = false;  // of the next block's logits
   bool fresh_ = true;  // the output has no numbers yet
 };
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from clearhead.studio.web import rendering
 from clearhead.studio.web.settings import Settings
 
 PACK = Path(__file__).parents[1] / "packs" / "good"
-TOPIC = "/topics/good/basics"
+TOPIC = "/topics/attention/basics"
 pytestmark = [
     pytest.mark.stress,
     pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}"),
@@ -55,7 +56,10 @@ _TABLES = """() => ({
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
-    return fill([PACK], tmp_path_factory.mktemp("proofs"))
+    """The pack under the id of the shipped one, so that the first visit has a figure to drag."""
+    proved = fill([PACK], tmp_path_factory.mktemp("proofs"))
+    pages = {("attention", *rest): text for (_, *rest), text in proved.pages.items()}
+    return replace(proved, packs=(replace(proved.packs[0], id="attention"),), pages=pages)
 
 
 @contextmanager

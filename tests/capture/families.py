@@ -1,6 +1,7 @@
 """Small random models, one a family: a constructor and inputs. Widths differ from layer counts, lengths are primes."""
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -32,6 +33,11 @@ GPT = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+
+
+def cache_name(model: Any) -> str:
+    """The name of the cache, as an argument and in the output: transformers 5.24 changed it."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def ids(length: int = 11) -> torch.Tensor:

@@ -7,7 +7,7 @@ import transformers as hf
 from clearhead.capture import observe
 from clearhead.errors import CaptureError, OptionError
 
-from .families import GPT, GROUPED
+from .families import GPT, GROUPED, cache_name
 
 IDS = torch.tensor([[5, 3, 9, 7, 11, 4, 8], [3, 4, 15, 6, 7, 18, 9]])
 PADDED = torch.tensor([[0, 0, 0, 1, 1, 1, 1], [1] * 7])
@@ -94,12 +94,11 @@ class RoundedLater(hf.DynamicCache):
         return keys, values
 
 
-@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # `cache` from transformers 5.24 on
 @torch.no_grad()
 def test_keys_that_change_after_they_were_read_are_kept_in_their_versions():
     torch.manual_seed(0)
     model = MODELS["llama"]().eval()
-    record, _ = generate(model, past_key_values=RoundedLater(), use_cache=True)
+    record, _ = generate(model, **{cache_name(model): RoundedLater()}, use_cache=True)
     for name, matrix in zip(record, record.generated(), strict=True):
         row, dense = 0, matrix.to_dense()
         for step in record.calls(name):
@@ -112,12 +111,11 @@ def test_keys_that_change_after_they_were_read_are_kept_in_their_versions():
     assert "keys of one position differ" in whole.missed[0].reason
 
 
-@pytest.mark.filterwarnings("ignore:.past_key_values. is deprecated")  # `cache` from transformers 5.24 on
 @torch.no_grad()
 def test_the_tensors_of_a_cache_may_be_overwritten_after_the_record_is_made():
     torch.manual_seed(0)
     model, cache = MODELS["llama"]().eval(), hf.DynamicCache()
-    record, _ = generate(model, past_key_values=cache)
+    record, _ = generate(model, **{cache_name(model): cache})
     before = record.generated()[0].to_dense()
     for layer in cache.layers:
         layer.keys.zero_()

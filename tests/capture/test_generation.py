@@ -8,7 +8,7 @@ import transformers as hf
 
 from clearhead.capture import observe
 
-from .families import ENCODER_DECODER, GROUPED
+from .families import ENCODER_DECODER, GROUPED, cache_name
 
 NAME = "model.layers.1.self_attn"
 IDS = torch.tensor([[5, 3, 9, 7, 11, 4, 8]])
@@ -81,12 +81,12 @@ def test_steps_of_a_growing_cache_are_not_recorded_in_full(mode, monkeypatch):
 
 def test_a_generation_that_leaves_inference_mode_and_whose_cache_is_overwritten():
     model = llama()
-    ids, cache, rows = IDS, None, []
+    name, ids, cache, rows = cache_name(model), IDS, None, []
     with observe(model) as record:
         for step in range(9):
             with torch.inference_mode(2 <= step < 6):
-                out = model(ids if cache is None else ids[:, -1:], past_key_values=cache)
-            cache, ids = out.past_key_values, torch.cat([ids, out.logits[:, -1:].argmax(-1)], 1)
+                out = model(ids if cache is None else ids[:, -1:], **{name: cache})
+            cache, ids = out[name], torch.cat([ids, out.logits[:, -1:].argmax(-1)], 1)
         for layer in cache.layers:
             layer.keys = layer.keys.clone()
     exact = weights(model, ids[:, :-1])
@@ -103,7 +103,7 @@ def test_a_cache_that_is_overwritten_before_the_next_text_leaves_the_record_righ
     with mode(), observe(model) as record:
         for ids in (IDS, IDS.flip(1)):
             cache = hf.DynamicCache(config=model.config)
-            texts = model.generate(ids, max_new_tokens=6, do_sample=False, past_key_values=cache)
+            texts = model.generate(ids, max_new_tokens=6, do_sample=False, **{cache_name(model): cache})
             caches.append((cache, texts))
             if len(caches) == 2:
                 caches[0][0].layers[1].keys.zero_()

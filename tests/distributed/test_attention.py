@@ -38,6 +38,7 @@ def equals_one_process(rank, size, names, ways, dtypes):
 
 
 @pytest.mark.parametrize(("size", "names"), [(2, list(CASES)), (3, ["causal", "documents", "dropout"])])
+@pytest.mark.slow
 def test_equals_one_process(size, names):
     world(size, equals_one_process, names, WAYS, [torch.float32])
 
@@ -81,6 +82,7 @@ def long_masks(rank, size):
         distributed.attention(*own, mask, algorithm="heads")
 
 
+@pytest.mark.slow
 def test_masks_whose_keys_lie_in_several_runs():
     world(2, long_masks)
 
@@ -125,6 +127,7 @@ def dtensors(rank, size):
         distributed.attention(query, *sharded[1:], enable_gqa=True)
 
 
+@pytest.mark.slow
 def test_takes_and_gives_dtensors():
     world(2, dtensors)
 

@@ -210,6 +210,52 @@ def test_one_head_of_65536_takes_under_100_megabytes() -> None:
     assert point.memory < 100e6
 
 
+class Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("seconds", [3.0, 11.0, 41.0, 97.0])
+def test_the_gpu_bench_ends_in_time_however_slow_the_device_is(seconds: float, monkeypatch) -> None:
+    clock = Clock()
+    clock.now = 5.0
+    budget = gpu.Budget(clock=clock)
+    clock.now += gpu.CONTRACT_SECONDS
+
+    def row(*_: object) -> list[gpu.Row]:
+        clock.now += seconds
+        return [gpu.Row("work", "1×2", 1.0, "triton", "torch", 1.0)]
+
+    monkeypatch.setattr(gpu, "attention_rows", row)
+    monkeypatch.setattr(gpu, "statistics_rows", row)
+    made = gpu.rows(torch.device("cpu"), gpu.SHAPES, budget)
+    assert clock.now - 5.0 <= gpu.SECONDS < 240
+    measured = [entry for entry in made if entry.ours == 1.0]
+    assert len(made) == 12
+    assert len(measured) == min(12, int((gpu.SECONDS - gpu.CONTRACT_SECONDS) / seconds))
+    assert {entry.ours for entry in made[len(measured) :]} <= {gpu.NO_TIME}
+    assert "no time was left" in gpu.markdown(
+        [gpu.Row("a", "1", gpu.NO_TIME, "", "", gpu.NO_TIME)], torch.device("cpu"), ""
+    )
+
+
+def test_the_gpu_bench_repeats_a_step_while_there_is_time() -> None:
+    clock, runs = Clock(), []
+    budget = gpu.Budget(60.0, clock)
+
+    def step() -> None:
+        runs.append(1)
+        clock.now += 61.0
+
+    assert isinstance(gpu.timed(step, torch.device("cpu"), budget), float)
+    assert gpu.timed(step, torch.device("cpu"), budget) == gpu.NO_TIME
+    assert len(runs) == 1
+
+
 def test_the_gpu_bench_measures_nothing_without_a_gpu_and_runs_on_trial(tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert gpu.main(["--out", str(tmp_path / "none.md")]) == 2

@@ -73,6 +73,7 @@ for size in ((1, 2, 131, 64), (2, 3, 1, 64), (1, 1, 1, 1)):
     "variable",
     ["ATEN_CPU_CAPABILITY=avx2", *(pytest.param(name, marks=pytest.mark.stress) for name in OTHER_VARIABLES)],
 )
+@pytest.mark.slow
 def test_torch_kept_from_its_instructions_is_not_called_for_what_it_refuses(variable: str) -> None:
     """On a CPU with AMX, torch 2.13's own attention of bfloat16 raises with such an ATEN_CPU_CAPABILITY."""
     name, _, value = variable.partition("=")

@@ -108,7 +108,7 @@ def test_figures_of_another_machine_are_ignored(
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"{", b"[]", b"null", b"\xff\xfe", b"1e999", b'{"format": 2}', b"[" * 100_000, b" " * (figures.LARGEST + 1),
+        b"", b"{", b"[]", b"null", b"\xff\xfe", b"1e999", b'{"format": 3}', b"[" * 100_000, b" " * (figures.LARGEST + 1),
     ],
     ids=lambda content: repr(content[:12]),
 )  # fmt: skip
@@ -254,6 +254,9 @@ def test_what_torch_saves_grows_with_the_call_and_changes_with_its_task(monkeypa
         for queries in (1, 2, 8, 9, 16, 17, 4096):
             costs.torch_saves.cache_clear()
             assert costs.torch_saves(torch.bfloat16, learns, (1, 2, queries, 8), 5, 2) == 0
+    for queries, task in ((1, "one query"), (3, "few queries, many keys"), (13, "short, many keys"), (17, "forward")):
+        assert costs.torch_saves(torch.bfloat16, False, (1, 2, queries, 8), 65, 2) == 0
+        assert asked.pop() == task
     few = ["one query", "few queries", "few queries", "short", "short"]
     assert asked == [*few, "forward", "forward", *(f"{task}, gradients" for task in few), "gradients", "gradients"]
     costs.torch_saves.cache_clear()

@@ -93,7 +93,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     if library is not None:
         watch(library, "fast_forward", lambda args: native(plan.FAST_PATH, args))
         watch(library, "forward", lambda args: native(None, args))
-    watch(fast_path, "_flash", lambda args: (record.paths.append(plan.TORCH_FUNCTION), record.kernels.add("torch")))
+    for function in ("_flash", "_sdpa"):
+        watch(fast_path, function, lambda _: (record.paths.append(plan.TORCH_FUNCTION), record.kernels.add("torch")))
     for kernel in (TorchSdpa, Reference):
         watch(kernel, "forward", lambda args, name=kernel.name: record.kernels.add(name))
     for route, path in ROUTES.items():
@@ -221,7 +222,12 @@ def three(*shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]
         ({"is_causal": True}, True, plan.TORCH_FUNCTION),
         ({"is_causal": True, "scale": -1.0}, True, plan.FAST_PATH),
         ({"return_lse": True}, True, plan.KERNEL),
-        ({"attn_mask": torch.ones(1, 1, dtype=torch.bool)}, True, plan.FAST_PATH),
+        ({"attn_mask": torch.ones(1, 1, dtype=torch.bool)}, True, plan.TORCH_FUNCTION),
+        ({"attn_mask": torch.full((2, 1, 1, 1), 2.0)}, True, plan.TORCH_FUNCTION),
+        ({"attn_mask": torch.full((3, 1, 1), 2.0)}, True, plan.FAST_PATH),  # three axes are no fused kernel's in torch
+        ({"attn_mask": torch.zeros(1, 1, dtype=torch.bool)}, True, plan.FAST_PATH),  # NaN in torch
+        ({"attn_mask": torch.full((1, 1), -torch.inf)}, True, plan.FAST_PATH),
+        ({"attn_mask": torch.ones(1, 1, dtype=torch.bool)}, False, plan.FAST_PATH),
         ({"kernel": "native"}, True, plan.KERNEL),
     ],
     ids=str,

@@ -122,6 +122,7 @@ def test_equals_the_dense_weights(kind: str, dtype: torch.dtype, target: str) ->
 
 
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.slow
 def test_maxima_of_cells_and_cells_finer_than_the_matrix(target: str) -> None:
     with kernels.target(target):
         p = problem(67, 151, is_causal=True)

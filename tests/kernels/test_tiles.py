@@ -93,6 +93,27 @@ def test_a_maximum_that_grows_in_any_block_rescales_what_was_summed(target: str,
         assert_close_to_exact(Problem(query, key, value, 0.125, bias=torch.where(only_some, bias, 0)[None, None]))
 
 
+@pytest.mark.parametrize("target", ON_TILES)
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("keys", [64, 128, 191, 321])
+def test_blocks_that_overlap_give_what_blocks_one_by_one_give(target: str, keys: int, is_causal: bool) -> None:
+    """A mask that allows everything is looked at block by block. Here the maximum grows in most blocks."""
+    make = torch.Generator().manual_seed(keys)
+    query, key, value = (torch.randn(1, 1, rows, 64, generator=make) for rows in (keys, keys, keys))
+    key *= 1 + 2 * (torch.arange(keys) // 32)[:, None]
+    parts = [x.bfloat16() for x in (query, key, value)]
+    everything = torch.ones(1, 1, keys, keys, dtype=torch.bool)
+    with kernels.target(target):
+        problem = Problem(*parts, 0.125, is_causal=is_causal)
+        assert_close_to_exact(problem)
+        overlapped, entropies = run_with(problem, Wanted(entropy=True, received=True))
+        alone, others = run_with(problem.change(allow=everything), Wanted(entropy=True, received=True))
+    assert torch.equal(overlapped.out, alone.out)
+    assert torch.equal(overlapped.lse, alone.lse)
+    assert torch.equal(entropies.entropy, others.entropy)
+    assert torch.equal(entropies.received, others.received)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ON_TILES)
 @pytest.mark.parametrize("threads", [2, 7])

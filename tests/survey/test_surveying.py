@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from clearhead import capture
 from clearhead.errors import ModelError, OptionError
 from clearhead.survey import Settings, StoppedSurveyError, open_corpus, survey, surveying
 from clearhead.survey.folder import SurveyFolder
+from clearhead.survey.measuring import layout
 from clearhead.survey.measuring.worker import Worker
 from clearhead.survey.report.listing import listing
+from clearhead.survey.running.job import Job
+from clearhead.survey.running.on_ray import PartActor, _check_listening
 from survey.made import TEXTS, contents, induction, write_lines
 
 pytest.importorskip("pyarrow", reason="a survey is written by pyarrow: pip install 'clearhead[survey]'")
@@ -163,7 +167,7 @@ for wanted in (1, 2, 4, None):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.stress
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are made by fork")
 def test_killed_three_times_and_resumed_it_is_the_same_bit_for_bit(surveyed: Path) -> None:
     done = subprocess.run(
@@ -310,3 +314,29 @@ def test_ray_is_taken_if_it_is_there(monkeypatch: pytest.MonkeyPatch, surveyed: 
         taken.clear()
         run(surveyed, "whole", ray=ray)
         assert taken == wanted
+
+
+def test_an_error_of_an_actor_is_returned(surveyed: Path, tmp_path: Path) -> None:
+    """What Ray raises for an error of another process has lost its class and its sentence."""
+    loaded = induction()
+    (tmp_path / "texts.txt").write_text((surveyed / "texts.txt").read_text(encoding="utf-8"), encoding="utf-8")
+    corpus = open_corpus(tmp_path / "texts.txt")
+    (tmp_path / "texts.txt").write_text("one line\n")
+    batch = {name: np.array([value]) for name, value in (("number", 0), ("first", 0), ("count", 7))}
+    job = Job("induction", False, layout.digest(loaded), corpus, ALL, layout.Layout.of(loaded), "0")
+    kind, sentence = PartActor(job)(batch)["error"][0]
+    assert (kind, "has changed while it was read" in sentence) == ("ModelError", True)
+    kind, sentence = PartActor(replace(job, model_digest="0"))(batch)["error"][0]
+    assert (kind, sentence.startswith("induction is another model on this machine")) == ("ModelError", True)
+    good = PartActor(replace(job, corpus=open_corpus(surveyed / "texts.txt")))(batch)
+    assert good["error"] == [["", ""]]
+    assert good["names"][0][-1] == "parts/000000.parquet"
+
+
+def test_a_cluster_where_nothing_listens_is_named_at_once() -> None:
+    for address in ("127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999"):
+        with pytest.raises(
+            OptionError, match=r"Ray cannot be reached or started .* or survey in this process: --no-ray"
+        ):
+            _check_listening(address)
+    _check_listening("auto")

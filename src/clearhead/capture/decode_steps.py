@@ -121,7 +121,7 @@ class DecodeSteps:
 
     def begins(self, cache: Any) -> None:
         """Note which layers of a cache hold the keys of the last step, as the model begins the next one."""
-        layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
+        layers: Any = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
         appends = getattr(sys.modules.get("transformers.cache_utils"), "DynamicLayer", None)
         usual = layers is not None and torch._C._functorch.peek_interpreter_stack() is None
         for known in self._layers.values():

@@ -82,7 +82,7 @@ class PositionTracker:
         for module in attention:
             if not (id(module) in apart or type(module).__name__ in _RULED):
                 self._plain[id(module)] = id(module) in self._decoder
-            if attends_itself(type(module)):
+            if attends_itself(cast(Any, type(module))):
                 self._alone.add(id(module))
                 continue
             hooks.callback(module.register_forward_pre_hook(self._attends, **kept).remove)

@@ -22,6 +22,7 @@ from clearhead.spec import Attention
 # The operator behind F.scaled_dot_product_attention, which gives the lse and makes no L×S tensor. torch.ops takes 4 µs
 # longer to call it.
 _flash = torch._scaled_dot_product_flash_attention_for_cpu
+_sdpa = F.scaled_dot_product_attention  # makes numbers of a bool mask, which that operator does not take
 
 
 def attend(
@@ -44,6 +45,8 @@ def attend(
     if matched == NATIVE_GRADIENTS:
         return native_with_gradients(query, key, value, is_causal, scale, mask, grouped)
     if matched == TORCH_FASTER:  # torch_flash, without its call
+        if mask is not None:
+            return _sdpa(query, key, value, attn_mask=mask, scale=scale, enable_gqa=grouped)
         return _flash(query, key, value, 0.0, bool(is_causal), attn_mask=None, scale=scale)[0]
     if matched == TORCH_FUSED:
         return F.scaled_dot_product_attention(

@@ -123,11 +123,23 @@ def match(
         # Torch's function takes tensors whose rows are whole, and forgets a causal mask if the scale is not positive.
         if readable != _FORWARD_ONLY and mask is None and not (is_causal and scale is not None and scale <= 0):
             return TORCH_FASTER
+        if readable != _FORWARD_ONLY and learns and mask is not None and _torch_takes(mask, query.dtype):
+            return TORCH_FASTER
         if saves >= DESCRIBING:
             return NO_MATCH
     if not learns:
         return NATIVE
     return NATIVE_GRADIENTS if readable != _FORWARD_ONLY and not (mask is not None and mask.requires_grad) else NO_MATCH
+
+
+def _torch_takes(mask: Tensor, dtype: torch.dtype) -> bool:
+    """Whether torch's fused kernel takes a small mask, and gives no NaN: a row that may attend nothing is one there."""
+    return (
+        (mask.dtype is torch.bool or mask.dtype is dtype)
+        and mask.dim() in (2, 4)
+        and not mask.requires_grad
+        and library.opens_every_row(mask)
+    )
 
 
 @lru_cache(4096)

@@ -18,8 +18,10 @@ WIDTH, OUTPUTS = 64, 512
 # Heads, queries and keys of each measurement: few and many of each, so that the parts of a cost can be told apart.
 SIZES = {
     "one query": ((8, 1, 1), (48, 1, 16), (8, 1, 512), (8, 1, 4096)),
-    "few queries": ((8, 3, 3), (48, 5, 5), (8, 8, 8), (48, 7, 7), (8, 4, 512)),
-    "short": ((8, 13, 13), (48, 16, 16), (8, 13, 128), (8, 16, 512)),
+    "few queries": ((8, 3, 3), (48, 5, 5), (8, 8, 8), (48, 7, 7), (8, 4, 64)),
+    "few queries, many keys": ((8, 2, 256), (48, 5, 128), (8, 8, 1024)),
+    "short": ((8, 13, 13), (48, 16, 16), (48, 9, 9), (8, 16, 64)),
+    "short, many keys": ((8, 13, 128), (48, 13, 128), (8, 16, 512)),
     "forward": ((8, 31, 31), (48, 31, 31), (8, 128, 128), (48, 67, 67), (8, 512, 512)),
     "one query, gradients": ((8, 1, 1), (48, 1, 1), (8, 1, 64), (8, 1, 512)),
     "few queries, gradients": ((8, 3, 3), (48, 5, 5), (8, 8, 8), (8, 8, 128)),

@@ -48,6 +48,7 @@ def test_a_strict_import_writes_nothing(pack: Path, tmp_path: Path) -> None:
 
 
 @confined
+@pytest.mark.slow
 def test_an_export_that_loses_something_ends_with_1(tmp_path: Path) -> None:
     done = call("export", GOOD, "--to", "qti2", "--out", tmp_path / "a.zip")
     assert done.exit_code == 1

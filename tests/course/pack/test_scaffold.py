@@ -30,6 +30,7 @@ def test_a_new_pack_holds(tmp_path: Path) -> None:
 
 
 @confined
+@pytest.mark.slow
 def test_a_new_item_of_each_kind_is_well_formed_and_not_yet_proved(tmp_path: Path) -> None:
     place = scaffold.new_pack(tmp_path / "my-pack")
     for kind in course.KINDS:

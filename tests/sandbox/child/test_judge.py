@@ -60,6 +60,7 @@ def test_tests_that_break_off_prove_nothing() -> None:
     assert not Judged((), nothing, nothing).passed
 
 
+@pytest.mark.slow
 def test_a_program_that_does_not_end_fails_once_and_says_so() -> None:
     tests = judge("def double(x):\n    while isinstance(x, str): pass\n    return 2 * x").tests
     failed = [test for test in tests if not test.passed]
@@ -151,6 +152,7 @@ def test_a_program_that_would_disturb_the_others_ends_their_batch(program: str) 
     assert together((RIGHT, program, RIGHT)) is None
 
 
+@pytest.mark.slow
 def test_a_program_that_replaces_something_of_torch_ends_its_batch() -> None:
     for source in (
         "import torch; torch.nn.Linear.forward = None",

@@ -50,14 +50,14 @@ def results(names: list[str], backend: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", NAMES)
 def test_no_verdict_is_forged(backend: str) -> None:
-    names = list(FORGERIES) if backend == "landlock" else FEW
+    names = sorted({*FEW, *list(FORGERIES)[::3]}) if backend == "landlock" else FEW
     assert results(names, backend) == dict.fromkeys(names, "")
 
 
 @pytest.mark.stress
-@pytest.mark.skipif("bubblewrap" not in NAMES, reason="bubblewrap is not installed, or may make no namespaces here")
-def test_no_verdict_is_forged_under_bubblewrap() -> None:
-    assert results(list(FORGERIES), "bubblewrap") == dict.fromkeys(FORGERIES, "")
+@pytest.mark.parametrize("backend", NAMES)
+def test_no_verdict_is_forged_by_any_of_them(backend: str) -> None:
+    assert results(list(FORGERIES), backend) == dict.fromkeys(FORGERIES, "")
 
 
 @pytest.mark.skipif(not NAMES, reason=f"no confinement here: {sandbox.explain()}")

@@ -194,3 +194,32 @@ def test_what_is_loaded_is_hidden_from_then_on(tmp_path: Path, monkeypatch: pyte
     assert grants.inside(tmp_path / "share" / "pack", grants.readable(grants.hidden()))
     course.load(tmp_path / "share" / "pack")
     assert not grants.inside(tmp_path / "share" / "pack", grants.readable(grants.hidden()))
+
+
+@pytest.mark.usefixtures("again")
+def test_of_usr_programs_read_libraries_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack that a distribution installs is not a library, whatever it is called."""
+    monkeypatch.setattr(grants, "_PACKAGE", Path("/elsewhere/clearhead"))
+    allowed = grants.readable()
+    for place in ("share/clearhead", "share/doc/python3-clearhead", "share/course/pack", "src/clearhead", "local/share/clearhead",
+                  "local/src/pack", "games", "include", "share/python-wheels", "local/etc", "local/games"):  # fmt: skip
+        assert not grants.inside(Path("/usr") / place, allowed), place
+
+
+@pytest.mark.usefixtures("again")
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [("clearhead/venv/lib/site-packages/clearhead/packs/a.md", False), ("clearhead/app/course.md", False),
+     ("my-clearhead/packs/a.md", False), ("python3/dist-packages/org.clearhead.course/a.md", False),
+     ("python3/dist-packages/clearhead/packs/a.md", False), ("python3/dist-packages/clearhead/masks/a.py", True),
+     ("python3.11/site-packages/course_clearhead/a.md", False), ("python3.11/site-packages/_editable_clearhead.py", True),
+     ("python3.11/site-packages/clearhead-1.dist-info/RECORD", True), ("unclearheaded/a.txt", True)],
+)  # fmt: skip
+def test_copies_in_a_folder_of_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, shown: bool
+) -> None:
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).write_text("answers")
+    monkeypatch.setattr(grants, "_PACKAGE", tmp_path.parent / "elsewhere" / "clearhead")
+    monkeypatch.setattr(grants, "_wanted", lambda: frozenset({tmp_path}))
+    assert grants.inside(tmp_path / place, grants.readable()) == shown

@@ -387,3 +387,11 @@ def test_a_shared_studio_without_https_says_so(tmp_path: Path, given: dict[str, 
     settings = Settings(data=tmp_path, **given)  # type: ignore[arg-type]
     serving._print_accounts(settings, SimpleNamespace(all=list), console)  # type: ignore[arg-type]
     assert ("in the clear" in console.export_text()) == said
+
+
+def test_a_page_that_is_no_address_leads_home(shared: FastAPI) -> None:
+    """Who has not logged in is led back to the page whose form was sent, as far as its Referer can be read."""
+    with TestClient(shared, base_url="http://studio.example", follow_redirects=False) as client:
+        for page in ("http://[::1", "http://[", "//", "http://studio.example]/x", "\x00"):
+            sent = client.post("/answer", headers={"referer": page, "accept": "text/html"})
+            assert (sent.status_code, sent.headers["location"]) == (303, "/login?next=%2F"), page

@@ -40,5 +40,6 @@ SMALL = [
 def test_a_class_loses_nothing(what: str) -> None:
     report = classroom.run(classroom.parsed([*SMALL, *what.split()]))
     assert report["answered"] > 0
-    assert (report["lost"], report["doubled"]) == (0, 0), report
+    assert (report["lost"], report["doubled"], report["misjudged"]) == (0, 0, 0), report
+    assert all(min(each["hit"].values()) for each in report["disturbed"].values()), report
     assert report["errors"]["hostile requests"] > 0

@@ -42,3 +42,6 @@ def test_the_studio_holds_on_the_lowest_versions() -> None:
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *lenient, *files]
     ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout[-4000:]
+    # Typer reads the signatures of all commands for this: 0.15 knew no Literal.
+    shown = subprocess.run([python, "-m", "clearhead", "see", "--help"], capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr[-2000:]

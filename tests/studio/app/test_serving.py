@@ -1,6 +1,7 @@
 """The command as a person runs it: the address, a taken port, Ctrl-C, a second start."""
 
 import contextlib
+import logging
 import os
 import re
 import resource
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from typer.testing import CliRunner
 
 from clearhead import sandbox
@@ -254,3 +256,18 @@ def test_no_free_port_is_reported() -> None:
         taken.listen()
         with pytest.raises(OptionError, match="no port from 65535 on is free"):
             serving.take_port("127.0.0.1", 65535)
+
+
+def test_the_log_of_the_server_does_not_act_on_the_terminal() -> None:
+    """A traceback repeats what was sent."""
+    formatting = serving.config(FastAPI(), Settings()).log_config["formatters"]["default"]  # type: ignore[index,call-overload]
+    formatter = serving.CleanFormatter(formatting["fmt"], use_colors=formatting["use_colors"])
+    try:
+        raise ValueError("\x1b]0;title\x07\x9b2J\u202e")
+    except ValueError as problem:
+        raised = (type(problem), problem, problem.__traceback__)
+    record = logging.LogRecord("uvicorn.error", logging.ERROR, "", 1, "at \x1b[2J%s", ("\r",), raised)
+    said = formatter.format(record)
+    assert said.isprintable() or not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", said)
+    assert r"at \x1b[2J\r" in said
+    assert r"\x1b]0;title\x07\x9b2J\u202e" in said

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from clearhead import course
+from clearhead.studio.learn.search import _places
 from clearhead.studio.text import excerpt
 from studio import sample
 from studio.conftest import Visitor
@@ -135,8 +136,27 @@ def test_search_does_not_guess_what_is_too_far_away(visitor: Visitor) -> None:
     assert "Nothing has all of these words" in visitor.get("/search?q=xqz")
 
 
-@pytest.mark.parametrize("typed", ["transformer", "MHA", "sqrt d", "kv cache", "d_model", "trasnformer"])
+TYPED = (
+    "transformer",
+    "MHA",
+    "sqrt d",
+    "√D",
+    "kv cache",
+    "d_model",
+    "trasnformer",
+    "positional encoding",
+    "LayerNorm",
+    "FFN",
+)
+
+
+@pytest.mark.parametrize("typed", TYPED)
 def test_search_finds_in_the_shipped_course_what_people_type(typed: str, visitor: Visitor) -> None:
     pack = sample.shipped_course()
     visitor.context.set_library(replace(visitor.context.library, packs=(pack,), proved={}, pages={}))
     assert visitor.get(f"/search?q={typed}").count('class="hit"') >= 2
+
+
+@pytest.mark.parametrize(("word", "where"), [("d", [13]), ("kv", []), ("bo", [7]), ("ot", []), ("ivi", [1])])
+def test_a_short_word_is_not_looked_for_inside_others(word: str, where: list[int]) -> None:
+    assert _places(word, "divide both √d by the kind") == where

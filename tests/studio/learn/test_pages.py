@@ -33,6 +33,20 @@ def test_the_first_visit_is_one_sentence_one_picture_one_button(visitor: Visitor
     assert len(re.findall(r'class="link"', page)) == 5
 
 
+def test_the_first_visit_greets_with_the_pack_that_is_served(visitor: Visitor) -> None:
+    library = visitor.context.library
+    other = replace(library.packs[0], id="spanish", title="Spanish in ten days", summary="Verbs first.")
+    visitor.context.set_library(replace(library, packs=(other,)))
+    page = visitor.get("/")
+    assert "<h1>Spanish in ten days</h1>" in page
+    assert "Verbs first." in page
+    assert "<svg" not in page
+    assert "one head decides" not in page
+    assert page.count('class="button main"') == 1
+    visitor.context.set_library(replace(library, packs=()))
+    assert "No course is here yet" in visitor.get("/")
+
+
 def test_home_then_says_continue_due_and_weak(visitor: Visitor) -> None:
     page = visitor.get("/items/scale-of-logits")
     answer(visitor, page, "16.0")

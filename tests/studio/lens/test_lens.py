@@ -356,7 +356,7 @@ def test_the_address_holds_the_whole_state(address, browser):
 
 @needs_demo
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("width", [390, pytest.param(1440, marks=pytest.mark.stress)])
 def test_a_second_model_is_taken_away_from_the_first(address, browser, width):
     page = browser.new_page(viewport={"width": width, "height": 900})
     page.set_default_timeout(60_000)
@@ -397,7 +397,7 @@ def serious(page, *, colours_alone=False):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.stress), "dark"])
 def test_patches_are_pointed_at_in_either_picture(address, browser, vit, tmp_path, scheme):
     from playwright.sync_api import expect
 

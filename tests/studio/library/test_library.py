@@ -59,6 +59,7 @@ def test_what_publish_raises_ends_the_proving(tmp_path: Path) -> None:
     assert published == 3
 
 
+@pytest.mark.slow
 def test_pages_follow_a_fuller_shelf(tmp_path: Path) -> None:
     whole = sample.library()
     early = replace(whole, proved={}, coming=len(whole.proved))

@@ -298,6 +298,7 @@ def test_a_typed_output_too_long_is_refused_with_a_reason_and_kept(visitor: Visi
     assert long in said
 
 
+@pytest.mark.slow
 def test_no_page_thread_runs_a_program(visitor: Visitor, library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[str] = []
     owners: set[str] = set()

@@ -77,6 +77,7 @@ def taught(tmp_path: Path, proved: Library) -> Iterator[Visitor]:
 
 @pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be proved here: {sandbox.explain()}")
 @pytest.mark.parametrize("kind", sorted(set(kinds.KINDS) - {"card"}))
+@pytest.mark.slow
 def test_every_kind_of_wrong_answer_is_reported_with_its_own_reason(
     taught: Visitor, proved: Library, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ SITES = ["cross-site", *(pytest.param(site, marks=pytest.mark.slow) for site in 
 
 
 @pytest.mark.parametrize("site", SITES)
+@pytest.mark.slow
 def test_every_route(visitor: Visitor, site: str) -> None:
     """Refused before the route runs, but for a link to a plain page."""
     assert len(paths(visitor)) > 30
@@ -63,3 +64,25 @@ def test_our_own_pages_and_the_address_bar(visitor: Visitor, site: str | None) -
 
 def test_style_and_scripts_are_files(visitor: Visitor) -> None:
     assert visitor.client.get("/static/style.css", headers={"sec-fetch-site": "same-origin"}).status_code == 200
+
+
+FOREIGN = (
+    {"origin": "http://testserver:8080"}, {"origin": "http://x.testserver"}, {"origin": "null"}, {"origin": ""}, {"origin": "http://testserver.x"},
+    {"origin": "http://testserver@x.example"}, {"sec-fetch-site": "same-site"}, {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site", "origin": "http://testserver"}, {"origin": "http://[::1"}, {"origin": "http://"}, {"origin": "x"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", FOREIGN)
+def test_a_form_of_another_origin_is_refused_whatever_its_token(visitor: Visitor, headers: dict[str, str]) -> None:
+    """As of a server on another port, which shares the cookies of this host and may set them."""
+    ticket, token = visitor.ticket(visitor.get("/items/scale-of-logits")), visitor.token()
+    sent = {"ticket": ticket, "response": "a", "csrf": token}
+    host = visitor.client.base_url.netloc.decode()
+    headers = {name: value.replace("testserver", host) for name, value in headers.items()}
+    refused = visitor.client.post("/answer", data=sent, headers=headers)
+    assert refused.status_code == 403
+    assert "another site" in refused.text
+    assert not visitor.context.progress.history
+    taken = visitor.client.post("/answer", data=sent, headers={"origin": f"http://{host}"})
+    assert taken.status_code == 200

@@ -40,7 +40,7 @@ def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: 
     A target that is forced is never passed over: this is not asked then.
     """
     *outer, queries, width = shape
-    known = of(task_of(queries, learns), dtype)
+    known = of(task_of(queries, keys, learns), dtype)
     if known is None:
         return ALWAYS if torch_has_more(dtype) else 0.0
     part = share(math.prod(outer), queries, keys, width, threads)
@@ -51,7 +51,7 @@ def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: 
 def why(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> str:
     """Why torch's function is faster for such a call, in one line."""
     *outer, queries, width = shape
-    known = of(task_of(queries, learns), dtype)
+    known = of(task_of(queries, keys, learns), dtype)
     if known is None:
         return torch_has_more(dtype) or "torch is faster"
     part = share(math.prod(outer), queries, keys, width, threads)

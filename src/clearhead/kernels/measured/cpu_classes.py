@@ -34,7 +34,8 @@ def of(target: Target, features: frozenset[str]) -> list[CpuClass]:
 
 
 # Two cores of an Emerald Rapids Xeon, 2026-11-29, at real-time priority beside other work: float32 and bfloat16 without
-# gradients are fitted to the sweep (bench/sweep_costs.py), the others are those of `clearhead tune`.
+# gradients are fitted to the sweep (bench/sweep_costs.py), the others are those of `clearhead tune`. "short" and tasks
+# of many keys are fitted to both kernels of 66 shapes in turn; their float16 and float64 are those of few keys.
 _AMX: Costs = {
     ("one query", _F32): (Cost(7.97, 0.402, 115), Cost(6.28, 0.447, 134)),
     ("one query", _BF16): (Cost(10.8, 0.736, 95.5), Cost(9.74, 0.734, 85.3)),
@@ -44,10 +45,18 @@ _AMX: Costs = {
     ("few queries", _BF16): (Cost(9.19, 1.54, 148), Cost(6.21, 3.08, 103)),
     ("few queries", _F16): (Cost(6.01, 2.53, 103), Cost(16.8, 2.73, 79.1)),
     ("few queries", _F64): (Cost(1.78, 2.28, 132), Cost(8.73, 1.47, 151)),
-    ("short", _F32): (Cost(10.9, 1.85, 43), Cost(6.4, 2.82, 27.1)),
-    ("short", _BF16): (Cost(11.6, 2.4, 35), Cost(7.39, 3.51, 27.5)),
+    ("few queries, many keys", _F32): (Cost(14, 0, 55.3), Cost(8.33, 0, 60.4)),
+    ("few queries, many keys", _BF16): (Cost(13.3, 0, 36.1), Cost(19.8, 0, 29)),
+    ("few queries, many keys", _F16): (Cost(6.01, 2.53, 103), Cost(16.8, 2.73, 79.1)),
+    ("few queries, many keys", _F64): (Cost(1.78, 2.28, 132), Cost(8.73, 1.47, 151)),
+    ("short", _F32): (Cost(9.05, 1.34, 45), Cost(5.8, 2.16, 18.2)),
+    ("short", _BF16): (Cost(7.47, 2.17, 41), Cost(5.37, 3.52, 9.85)),
     ("short", _F16): (Cost(17.4, 0.98, 39.6), Cost(18.2, 2.18, 27.4)),
     ("short", _F64): (Cost(11.8, 0.99, 41.2), Cost(10.9, 2.79, 50.2)),
+    ("short, many keys", _F32): (Cost(19.3, 0, 41.3), Cost(18.7, 0, 27)),
+    ("short, many keys", _BF16): (Cost(16.9, 0, 20.9), Cost(7.38, 0, 29.7)),
+    ("short, many keys", _F16): (Cost(17.4, 0.98, 39.6), Cost(18.2, 2.18, 27.4)),
+    ("short, many keys", _F64): (Cost(11.8, 0.99, 41.2), Cost(10.9, 2.79, 50.2)),
     ("forward", _F32): (Cost(13.8, 2.13, 18.2), Cost(8.59, 7.4, 20.6)),
     ("forward", _BF16): (Cost(18.7, 5.36, 6.64), Cost(15.6, 12.1, 9.44)),
     ("forward", _F16): (Cost(11.8, 4.59, 23.9), Cost(8.53, 16.2, 30.8)),

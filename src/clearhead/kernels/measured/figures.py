@@ -21,7 +21,7 @@ from clearhead.kernels.measured.tasks import DTYPES, TASKS, Cost, Costs
 from clearhead.kernels.native.library import cpu_features, cpu_name
 
 VARIABLE = "CLEARHEAD_TUNE"
-FORMAT = 2
+FORMAT = 3
 LARGEST = 1 << 16  # bytes of a file that is read
 logger = logging.getLogger("clearhead.kernels")
 

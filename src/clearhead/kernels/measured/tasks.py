@@ -8,7 +8,10 @@ LINEAR = "linear"
 # What a call of attention counts as: by its number of queries, for kernels group them, and by whether it learns.
 FORWARD_TASKS = {1: "one query", 8: "few queries", 16: "short", None: "forward"}
 GRADIENT_TASKS = {1: "one query, gradients", 8: "few queries, gradients", 16: "short, gradients", None: "gradients"}
-TASKS = (*FORWARD_TASKS.values(), *GRADIENT_TASKS.values(), LINEAR)
+# Up to FEW_KEYS keys a head costs what a whole block of them does, whatever is in it; beyond, its multiply-adds count.
+FEW_KEYS = 64
+MANY_KEYS = {task: f"{task}, many keys" for task in ("few queries", "short")}
+TASKS = (*FORWARD_TASKS.values(), *MANY_KEYS.values(), *GRADIENT_TASKS.values(), LINEAR)
 DTYPES = {str(dtype)[6:]: dtype for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)}
 
 
@@ -35,14 +38,15 @@ class Cost(NamedTuple):
 Costs = dict[tuple[str, torch.dtype], tuple[Cost, Cost]]
 
 
-def task_of(queries: int, learns: bool) -> str:
-    """The task that a call with so many queries belongs to.
+def task_of(queries: int, keys: int, learns: bool) -> str:
+    """The task that a call with so many queries and keys belongs to.
 
-    >>> task_of(5, learns=False), task_of(512, learns=True)
-    ('few queries', 'gradients')
+    >>> task_of(5, 5, learns=False), task_of(13, 512, learns=False), task_of(512, 512, learns=True)
+    ('few queries', 'short, many keys', 'gradients')
     """
     tasks = GRADIENT_TASKS if learns else FORWARD_TASKS
-    return next((task for most, task in tasks.items() if most is not None and queries <= most), tasks[None])
+    task = next((task for most, task in tasks.items() if most is not None and queries <= most), tasks[None])
+    return MANY_KEYS.get(task, task) if keys > FEW_KEYS else task
 
 
 def share(batch_heads: int, queries: int, keys: int, width: int, threads: int) -> tuple[int, float]:

@@ -19,8 +19,11 @@ from pathlib import Path
 import clearhead
 
 _ANSWERS = ("packs", "studio")  # of our own package
-_COPIES = ("clearhead*", "python3*/*-packages/clearhead*", "lib/python3*/*-packages/clearhead*",
-           "local/lib/python3*/*-packages/clearhead*")  # fmt: skip
+_PACKAGES = ("", "python3*/*-packages/", "lib/python3*/*-packages/", "local/lib/python3*/*-packages/")
+_COPIES = tuple(f"{folder}{name}" for folder in _PACKAGES for name in ("clearhead*", "[!_]*[-_.]clearhead*"))
+# Of /usr, only what an interpreter and its libraries load or read as data: no /usr/share/doc, /usr/src, /usr/games.
+_SYSTEM = ("lib", "lib32", "lib64", "libexec", "local/lib", "local/lib64", "local/cuda", "share/zoneinfo",
+           "share/fonts", "share/locale", "share/i18n", "share/tcltk")  # fmt: skip
 _PACKAGE = Path(clearhead.__file__).resolve().parent
 _hidden: set[Path] = set()
 
@@ -49,7 +52,8 @@ def _cut(paths: Iterable[Path]) -> set[Path]:
 @cache
 def _wanted() -> frozenset[Path]:
     """Paths to grant by the names they are used by; some may be symbolic links."""
-    paths = {Path("/usr"), Path("/lib"), Path("/lib64"), Path("/etc/ld.so.cache"), Path("/etc/localtime")}
+    paths = {Path("/usr") / name for name in _SYSTEM}
+    paths |= {Path("/lib"), Path("/lib64"), Path("/etc/ld.so.cache"), Path("/etc/localtime")}
     paths |= {Path("/dev/null"), Path("/dev/zero"), Path("/dev/urandom")}
     paths |= {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
     paths |= {Path(sys.base_prefix) / "lib", *map(Path, site.getsitepackages())}
@@ -71,7 +75,7 @@ def _private() -> frozenset[Path]:
     for folder in _granted():
         with contextlib.suppress(OSError):
             for copy in (_real(match) for pattern in _COPIES for match in folder.glob(pattern)):
-                if copy.name == "clearhead" and copy.is_dir():
+                if copy.name == "clearhead" and copy.parent.name.endswith("-packages"):
                     paths |= {copy / name for name in _ANSWERS if (copy / name).exists()}
                 elif copy.suffix != ".dist-info":  # a zip file, a wheel, a pack
                     paths.add(copy)

@@ -19,9 +19,11 @@ from clearhead import sandbox
 from clearhead.console import console as terminal
 from clearhead.errors import OptionError, SandboxError
 from clearhead.extras import STUDIO, needs
+from clearhead.printing import clean
 
 with needs(*STUDIO):
     import uvicorn
+    import uvicorn.logging
     from fastapi import FastAPI
     from starlette.types import ASGIApp
 
@@ -34,6 +36,15 @@ with needs(*STUDIO):
     from clearhead.studio.web.settings import LOCAL, Settings
 
 TRIES = 50  # ports after the wanted one
+_CLEAN = {
+    "()": "clearhead.studio.app.serving.CleanFormatter",
+    "fmt": "%(levelprefix)s %(message)s",
+    "use_colors": False,
+}
+_LOG = {
+    **uvicorn.config.LOGGING_CONFIG,
+    "formatters": {**uvicorn.config.LOGGING_CONFIG["formatters"], "default": _CLEAN},
+}
 
 
 def serve(settings: Settings, *, browser: bool = True) -> None:
@@ -101,6 +112,7 @@ def config(studio: ASGIApp, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         studio,
         log_level="warning",
+        log_config=_LOG,
         lifespan="on",
         # h11 refuses headers beyond 64 KiB. httptools, which uvicorn prefers where it is installed, takes them without
         # end, in quadratic time.
@@ -189,6 +201,13 @@ def take_port(host: str, port: int) -> socket.socket:
 
 def _elsewhere(problem: OSError) -> bool:
     return problem.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+
+class CleanFormatter(uvicorn.logging.DefaultFormatter):
+    """Formats the log of the server without anything a terminal acts on: tracebacks repeat what was sent."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return clean(super().format(record))
 
 
 class _Stopped(Exception):

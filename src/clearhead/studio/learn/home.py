@@ -41,8 +41,7 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
             request,
             "learn/hello.html",
             guess=_guess(context),
-            figure=welcome_figure.initial_figure(),
-            own=_teaches_attention(context),
+            figure=welcome_figure.initial_figure() if _teaches_attention(context) else None,
             topics=topics,
             skip=_skip(context),
         )

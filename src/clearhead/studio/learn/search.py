@@ -18,19 +18,37 @@ from clearhead.studio.web.route_marks import linkable
 
 router = APIRouter()
 MOST = 20
+SHORTEST_PART = 3  # letters; a shorter word is not looked for inside others: most of them hold a "d"
 SHORTEST_TYPO = 4  # letters; a shorter word is similar to too many
 SIMILAR = 0.7
 # A name that people type -> how the course writes it.
 OTHER_NAMES = {
     "mha": ("multi-head", "multiheadattention"),
+    "multihead": ("multi-head",),
+    "selfattention": ("self-attention",),
+    "crossattention": ("cross-attention",),
+    "flashattention": ("flash",),
     "sdpa": ("scaled_dot_product_attention",),
     "sqrt": ("√", "root"),
     "d_k": ("head_dim", "√d"),
+    "dk": ("head_dim", "√d"),
     "d_model": ("embed_dim",),
+    "hidden_size": ("embed_dim",),
+    "n_heads": ("num_heads", "heads"),
     "logit": ("score",),
     "score": ("logit",),
     "scores": ("logits",),
     "rope": ("rotary", "rotate"),
+    "positional": ("position",),
+    "encoding": ("position", "encoder"),
+    "encodings": ("position", "encoder"),
+    "layernorm": ("layer_norm", "norm"),
+    "normalization": ("norm",),
+    "normalisation": ("norm",),
+    "ffn": ("mlp",),
+    "feedforward": ("mlp",),
+    "skip": ("residual",),
+    "autoregressive": ("causal",),
     "transformer": ("block", "encoder", "decoder"),
     "transformers": ("transformer", "block", "encoder", "decoder"),
 }
@@ -66,7 +84,7 @@ class Document:
 @router.get("/search", response_class=HTMLResponse)
 @linkable
 def search(request: Request, context: CurrentContext, q: str = "") -> HTMLResponse:
-    typed = re.findall(r"\w+", fitting("search", q).lower())[:8]
+    typed = re.findall(r"\w+", fitting("search", q).lower().replace("√", " sqrt "))[:8]
     documents = _documents(context) if typed else []
     words = _corrected(typed, documents)
     matching = [hit for document in documents if (hit := _hit(words, document))] if words else []
@@ -108,7 +126,11 @@ def _corrected(words: list[str], documents: list[Document]) -> list[str]:
 
 
 def _places(word: str, text: str) -> list[int]:
-    """Return where the word, or another name of it, begins in the text."""
+    """Return where the word, or another name of it, begins in the text; a letter stands alone, two begin a word."""
+    if len(word) < SHORTEST_PART and word not in OTHER_NAMES:
+        whole = r"(?![^\W_])" if len(word) == 1 else ""
+        found = re.search(rf"(?<![^\W_]){re.escape(word)}{whole}", text)
+        return [found.start()] if found else []
     return [place for name in (word, *OTHER_NAMES.get(word, ())) if (place := text.find(name)) >= 0]
 
 

@@ -4,9 +4,10 @@ import json
 import math
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from clearhead.messages import Message, message
 from clearhead.studio.learner import migrate
 
 FILE = "clearhead.db"
+KEPT = ("secret", FILE, f"{FILE}-wal", f"{FILE}-shm", "locks", "lens", "proofs", migrate.BACKUPS)
 POSTGRESQL = "postgresql+psycopg"
 IDLE = 1.0  # seconds after which a connection is checked before it is used: its server may have been restarted
 
@@ -49,6 +51,8 @@ class Database:
         self.where = str(self._file if place is None else place.set(drivername="postgresql"))
         with self._explained():
             private_folder(folder)
+        _check_owners(folder)
+        with self._explained():
             self.engine = _of_file(folder / FILE) if place is None else _of_server(place)
         # Each statement sees one state of the data without a transaction, which would be two more statements.
         # Connections to a server commit each statement unless told otherwise, since changing that takes longer than
@@ -119,6 +123,26 @@ def private_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
     elif folder == platformdirs.user_data_path("clearhead"):
         folder.chmod(0o700)
+
+
+def _check_owners(folder: Path) -> None:
+    """Raise StoreError where others may write in the folder and one of them made what the studio keeps there.
+
+    The one who made its secret can sign in as anybody, and the one who made its proofs can change the answers.
+    """
+    if not stat.S_IMODE(folder.stat().st_mode) & 0o022:
+        return
+    for name in KEPT:
+        path = folder / name
+        with suppress(FileNotFoundError):
+            if path.lstat().st_uid != os.geteuid() or path.is_symlink():
+                raise StoreError(
+                    message(
+                        "%(path)s was made by another user, who may write in that folder, or is a link. Start with a "
+                        "folder of your own: clearhead studio --data DIR",
+                        path=path,
+                    )
+                )
 
 
 def private_file(path: Path) -> None:

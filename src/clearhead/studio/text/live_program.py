@@ -54,7 +54,7 @@ def role(output: str) -> str:
     >>> role("seed 1: one head ends at 0.466"), role("heads  loss\\n    1  0.51")
     ('output', 'output columns')
     """
-    return "output columns" if len(_GAP.findall(output)) > 1 else "output"
+    return "output" + " columns" * (len(_GAP.findall(output)) > 1)
 
 
 def editor(place: int, source: str) -> Markup:

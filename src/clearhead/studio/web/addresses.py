@@ -27,6 +27,9 @@ def safe(address: str) -> str:
 
 def referring_page(request: Request) -> str:
     """Return the page of this studio whose form was sent; the home page where that is not known."""
-    came = urlsplit(request.headers.get("referer", ""))
+    try:
+        came = urlsplit(request.headers.get("referer", ""))
+    except ValueError:  # as of "http://[::1"
+        return "/"
     here = came.netloc == request.headers.get("host", "")
     return safe(came._replace(scheme="", netloc="").geturl()) if here else "/"

@@ -6,8 +6,9 @@ image, a frame or a link on any site could otherwise make this machine run a pro
 
 from typing import Final
 
-from fastapi import Request
+from fastapi import HTTPException, Request
 
+from clearhead.studio.text.translation import _
 from clearhead.studio.web.route_marks import is_linkable
 
 OURS: Final = ("same-origin", "none")  # a page of the studio; the address bar, a bookmark, or no browser at all
@@ -18,13 +19,35 @@ class CrossSite(Exception):
 
 
 def check_origin(request: Request) -> None:
-    """Check of every route: refuse a GET that another site makes, except a link to a linkable page.
+    """Check of every route: refuse what another site sends, except a link to a linkable page.
+
+    A form of another origin is refused even with a form token: a server on another port of this host, or on a host of
+    the same domain, may ask for a signed one and set it as a cookie.
 
     Raises:
         CrossSite: another site made the request, and it is not a plain link to a page marked `@linkable`.
+        HTTPException: another origin sent a form.
     """
-    if request.headers.get("sec-fetch-site", "none") in OURS or request.method not in ("GET", "HEAD"):
+    ours = request.headers.get("sec-fetch-site", "none") in OURS
+    if request.method not in ("GET", "HEAD"):
+        if not (ours and _is_own_origin(request)):
+            raise HTTPException(403, _("This form comes from another site. Open the page here and send it again."))
         return
     opened = request.headers.get("sec-fetch-mode") == "navigate" and request.headers.get("sec-fetch-dest") == "document"
-    if not opened or not is_linkable(request) or request.url.query:
+    if not ours and (not opened or not is_linkable(request) or request.url.query):
         raise CrossSite
+
+
+def _is_own_origin(request: Request) -> bool:
+    """Return whether the page that sends this is the studio's own: at the host it is asked for, or at its --url.
+
+    Browsers send Origin with every form, Sec-Fetch-Site over https and to this machine alone.
+    """
+    origin, url = request.headers.get("origin"), request.app.state.context.settings.url or ""
+    known = {_host(url), request.headers.get("host", "").lower()} - {""}
+    return origin is None or _host(origin) in known
+
+
+def _host(url: str) -> str:
+    """Return the host and port of an origin or of --url; anything for what is neither."""
+    return url.partition("://")[2].rstrip("/").lower()

@@ -13,10 +13,18 @@ import platformdirs
 from clearhead.errors import OptionError
 from clearhead.sandbox import Limits
 
-URL = re.compile(r"https?://[^\s/?#@]+/*")
+_URL = re.compile(r"https?://[^\s/?#@]+/*")
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 — addresses that are every address of a machine, and so none to send
 CORES = os.cpu_count() or 1
 LOCAL = ("127.0.0.1", "localhost")
+
+
+def _is_url(text: str) -> bool:
+    """Return whether this is the address of a host."""
+    try:
+        return _URL.fullmatch(text) is not None and bool(urlsplit(text).hostname)
+    except ValueError:  # as of "http://[::1"
+        return False
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,7 @@ class Settings:
             raise OptionError("several workers need a database that several processes write to: give --database too.")
         if (self.certificate is None) != (self.key is None):
             raise OptionError("https needs both --certificate and --key; one of them is missing.")
-        if self.url is not None and not URL.fullmatch(self.url):
+        if self.url is not None and not _is_url(self.url):
             raise OptionError(
                 f"the url is {self.url!r}, expected where learners reach the studio, as in https://studio.example"
             )

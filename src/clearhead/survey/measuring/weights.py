@@ -23,7 +23,7 @@ class Rows:
 
     Attributes:
         logits: of the matrix, in float32 or wider.
-        lse: (B, H, L), the normaliser of each row, sinks included.
+        lse: (B, H, L), the normaliser of each row, sinks included; 0 in an empty row, whose weights are exp(-inf - 0).
         masses: (B, H, L, W): the weight of each row on the keys of each column.
         entropy: (B, H, L), nats: -Σ a·log a.
         maximum: (B, H, L), the largest weight of each row.
@@ -55,10 +55,10 @@ class Rows:
             if second_pass.refuses(problem, wanted) is None:
                 result, found = run_with(problem, wanted)
                 best, place = found.best[..., 0], found.best_keys[..., 0]
-                return cls(logits, result.lse, result.out, found.entropy, best, place)
+                return cls(logits, finite(result.lse), result.out, found.entropy, best, place)
         largest, keys = matrix.topk(1)
         masses = matrix @ value.expand(-1, logits.shape[1], -1, -1)
-        return cls(logits, matrix.lse, masses, matrix.entropy(), largest[..., 0], keys[..., 0])
+        return cls(logits, finite(matrix.lse), masses, matrix.entropy(), largest[..., 0], keys[..., 0])
 
     def near(self, distance: int) -> Tensor:
         """(B, H, L, 2·distance + 1): what each row gives to the keys from `distance` before it to as far after it."""
@@ -66,7 +66,7 @@ class Rows:
         row = torch.arange(length)[:, None]
         key = row + torch.arange(-distance, distance + 1)
         dots = _near_products(self.logits, distance).view(batch, heads, length, -1)
-        weights = self._weights(dots, torch.arange(batch), row, key.clamp(0, length - 1))
+        weights = self._weights(dots, self.lse, torch.arange(batch), row, key.clamp(0, length - 1))
         return weights.masked_fill_((key < 0) | (key >= length), 0.0)
 
     def between(self, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
@@ -76,22 +76,16 @@ class Rows:
             text: (N,).
             row, key: (N, R) and (N, K), positions.
         """
-        query = self._gathered(self.logits.query, text, row)
-        keys = self._gathered(self.logits.key, text, key)
-        return self._weights(torch.matmul(query, keys.mT), text, row[:, None, :, None], key[:, None, None])
+        query = _gathered(self.logits.query, text, row)
+        keys = repeat_heads(_gathered(self.logits.key, text, key), self.logits.shape[1])
+        lse = _gathered(self.lse[..., None], text, row)[..., 0]
+        return self._weights(torch.matmul(query, keys.mT), lse, text, row[:, None, :, None], key[:, None, None])
 
-    def _gathered(self, table: Tensor, text: Tensor, place: Tensor) -> Tensor:
-        """(N, H, n, D): queries or keys at some places of a text, N times."""
-        _, heads, length, width = table.shape
-        first = (text[:, None] * heads + torch.arange(heads)) * length  # (N, heads): where a head of a text begins
-        flat = first[:, :, None] + place[:, None]
-        taken = table.reshape(-1, width).index_select(0, flat.view(-1)).view(*flat.shape, width)
-        return repeat_heads(taken, self.logits.shape[1])
-
-    def _weights(self, dots: Tensor, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
+    def _weights(self, dots: Tensor, lse: Tensor, text: Tensor, row: Tensor, key: Tensor) -> Tensor:
         """The weights of some q·k, (N, H, R, K), in the memory of `dots`.
 
         Args:
+            lse: (N, H, R), of the rows, finite.
             text: (N,).
             row, key: which query and key, broadcastable to (N, 1, R, K).
         """
@@ -104,14 +98,23 @@ class Rows:
             of, which = text if table.shape[0] > 1 else torch.zeros_like(text), head[: table.shape[1]]
             return table.expand(-1, -1, length, length)[of, which, row, key]
 
-        bare = own.change(allow=None, bias=None, key_bias=None)
+        bare = own if own.is_bilinear and own.allow is None else own.change(allow=None, bias=None, key_bias=None)
         logits = spec.logits_at(bare, dots.mul_(own.multiplier), text, head, row, key, self.logits.shape)
         for added in (own.bias, own.key_bias):
             if added is not None:
                 logits = logits.add_(taken(added))
-        if own.allow is not None:
-            logits = logits.masked_fill_(~taken(own.allow), -torch.inf)
-        return logits.sub_(finite(self.lse)[text, head, row]).exp_()
+        if own.allow is not None:  # to add -inf takes a seventh of the time that masked_fill does
+            allow = taken(own.allow)
+            logits = logits.add_(allow.new_zeros(allow.shape, dtype=logits.dtype).masked_fill_(~allow, -torch.inf))
+        return logits.sub_(lse[..., None]).exp_()
+
+
+def _gathered(table: Tensor, text: Tensor, place: Tensor) -> Tensor:
+    """(N, H, n, W): rows of (B, H, L, W) at some places of a text, N times."""
+    _, heads, length, width = table.shape
+    first = (text[:, None] * heads + torch.arange(heads)) * length  # (N, H): where a head of a text begins
+    flat = first[:, :, None] + place[:, None]
+    return table.reshape(-1, width).index_select(0, flat.view(-1)).view(*flat.shape, width)
 
 
 def _near_products(logits: Logits, distance: int) -> Tensor:

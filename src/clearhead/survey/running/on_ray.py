@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from clearhead import errors
 from clearhead.errors import ClearheadError, ModelError, OptionError
 from clearhead.extras import needs
 from clearhead.survey.corpus.parts import Part
 from clearhead.survey.running.job import Files, Job
+
+if TYPE_CHECKING:
+    from clearhead.survey.measuring.worker import Worker
 
 ADDRESS = "RAY_ADDRESS"
 QUIET = {
@@ -28,37 +33,61 @@ QUIET = {
 
 
 class PartActor:
-    """Surveys parts with a model that it loads once."""
+    """Surveys parts with a model that it loads once.
+
+    An error of ours is returned and not raised: what Ray raises for it in the other process has lost it.
+    """
 
     def __init__(self, job: Job) -> None:
-        import torch
-
-        from clearhead.capture import load
-        from clearhead.survey.measuring.layout import Layout, digest
-        from clearhead.survey.measuring.worker import Worker
-
-        torch.set_num_threads(job.settings.threads)
-        loaded = load(job.model, trust_remote_code=job.trust)
-        if digest(loaded) != job.model_digest or Layout.of(loaded) != job.layout:
-            raise ModelError(
-                f"{job.model or loaded.name} is another model on this machine of the cluster than where the survey "
-                "began. Copy the same folder to each machine."
-            )
         self._job = job
-        self._worker = Worker(loaded, job.settings, job.layout, job.total)
+        self._error: ClearheadError | None = None
+        try:
+            self._worker = _worker(job)
+        except ClearheadError as error:
+            self._error = error
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        rows = zip(*(batch[name].tolist() for name in ("number", "first", "count")), strict=True)
+        made = [self._compute(Part(*row)) for row in rows]
+        return {name: [row[name] for row in made] for name in ("names", "files", "error")}
+
+    def _compute(self, part: Part) -> dict[str, list[Any]]:
+        """The files of a part by name, or the error: its class and its sentence."""
         from clearhead.survey.part_files import contents
         from clearhead.survey.running.in_process import read_again
 
-        names: list[list[str]] = []
-        files: list[list[bytes]] = []
-        for number, first, count in zip(*(batch[name].tolist() for name in ("number", "first", "count")), strict=True):
-            part = Part(number, first, count)
-            made = contents(self._worker.measure(part, read_again(self._job, part)), self._job.layout, self._job.digest)
-            names.append(list(made))
-            files.append(list(made.values()))
-        return {"names": names, "files": files}
+        error = self._error
+        if error is None:
+            try:
+                texts = read_again(self._job, part)
+                files = contents(self._worker.measure(part, texts), self._job.layout, self._job.digest)
+                return {"names": list(files), "files": list(files.values()), "error": ["", ""]}
+            except ClearheadError as raised:
+                error = raised
+        kind = next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+        return {"names": [""], "files": [b""], "error": [kind, str(error)]}
+
+
+def _worker(job: Job) -> Worker:
+    """The worker of an actor, with the model that the survey began with.
+
+    Raises:
+        ModelError: on this machine the name stands for another model.
+    """
+    import torch
+
+    from clearhead.capture import load
+    from clearhead.survey.measuring.layout import Layout, digest
+    from clearhead.survey.measuring.worker import Worker
+
+    torch.set_num_threads(job.settings.threads)
+    loaded = load(job.model, trust_remote_code=job.trust)
+    if digest(loaded) != job.model_digest or Layout.of(loaded) != job.layout:
+        raise ModelError(
+            f"{job.model or loaded.name} is another model on this machine of the cluster than where the survey "
+            "began. Copy the same folder to each machine."
+        )
+    return Worker(loaded, job.settings, job.layout, job.total)
 
 
 def run(job: Job, parts: list[Part], workers: int, address: str | None) -> Iterator[Files]:
@@ -92,26 +121,11 @@ def run(job: Job, parts: list[Part], workers: int, address: str | None) -> Itera
             compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=2),
             num_cpus=threads,
         )
-        try:
-            for row in dataset.iter_rows():
-                yield dict(zip(row["names"], row["files"], strict=True))
-        except Exception as error:
-            own = _own(error)
-            if own is None:
-                raise
-            raise own from error
-
-
-def _own(error: BaseException | None) -> ClearheadError | None:
-    """The error of ours that an actor raised, inside Ray's errors."""
-    seen = 0
-    while error is not None and seen < 20:
-        if isinstance(error, ClearheadError):
-            own = next(kind for kind in type(error).__mro__ if kind.__module__ == "clearhead.errors")
-            cause = getattr(error, "cause", None)
-            return cause if isinstance(cause, ClearheadError) else own(str(error).strip().splitlines()[-1])
-        error, seen = getattr(error, "cause", None) or error.__cause__, seen + 1
-    return None
+        for row in dataset.iter_rows():
+            kind, sentence = row["error"]
+            if kind:
+                raise getattr(errors, kind)(sentence)
+            yield dict(zip(row["names"], row["files"], strict=True))
 
 
 @contextmanager
@@ -124,20 +138,40 @@ def _connected(cpus: int, address: str | None) -> Iterator[None]:
         yield
         return
     address = address or os.environ.get(ADDRESS)
+    if address:
+        _check_listening(address)
     options: dict[str, Any] = {"address": address} if address else {"num_cpus": cpus, "include_dashboard": False}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(logging_level=logging.ERROR, log_to_driver=False, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise OptionError(
-            f"Ray cannot be reached or started ({reason}). Check --address, or survey in this process: --no-ray."
-        ) from error
+    except Exception as error:  # a node that takes too long to start is one without a class
+        raise _unreachable(str(error).partition("\n")[0]) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_listening(address: str) -> None:
+    """Check that something listens at a cluster's address; Ray itself tries for minutes.
+
+    Raises:
+        OptionError: nothing does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto", "local": Ray finds it
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(str(error)) from error
+
+
+def _unreachable(reason: str) -> OptionError:
+    return OptionError(
+        f"Ray cannot be reached or started ({reason}). Check --address, or survey in this process: --no-ray."
+    )
 
 
 def _quiet() -> None:
