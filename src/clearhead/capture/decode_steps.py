@@ -128,7 +128,12 @@ class DecodeSteps:
             known.holder = None
             if usual and known.index is not None and known.index < len(layers):
                 layer, held = layers[known.index], known.keys.held
-                if type(layer) is appends and layer.keys is held and held._version == known.version:
+                if (
+                    type(layer) is appends
+                    and held is not None
+                    and layer.keys is held
+                    and held._version == known.version
+                ):
                     known.holder = layer
 
     def follow(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: tuple[Any, ...]) -> Step | None:
