@@ -1,11 +1,23 @@
-"""Which modules of a model are attention, by the names of their classes."""
+"""Which modules of a model are attention, by the names of their classes, and which attend to their own states alone."""
 
+import inspect
 import re
 from functools import lru_cache
+from typing import Any
 
 from torch import nn
 
 _ATTENTION = re.compile(r"attention|attn", re.IGNORECASE)
+# Arguments of other states than those of the module itself.
+SOURCES = (
+    "key_value_states",
+    "encoder_hidden_states",
+    "encoder_states",
+    "cross_attention_states",
+    "memory",
+    "context",
+)
+_APART = frozenset(("query", "key", *SOURCES))
 
 
 def attention_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -38,3 +50,13 @@ def parent_names(name: str) -> list[str]:
     """
     parts = name.split(".")[:-1] if name else []
     return [".".join(parts[:count]) for count in range(len(parts) + 1)] if name else []
+
+
+@lru_cache(maxsize=1024)
+def attends_itself(kind: Any) -> bool:
+    """Whether no argument of a module's forward, and no name it looks up among others, is of states to attend to."""
+    forward = inspect.unwrap(kind.forward)
+    code = getattr(forward, "__code__", None)
+    if code is None or code.co_flags & inspect.CO_VARARGS:
+        return False
+    return _APART.isdisjoint((*code.co_varnames, *code.co_names, *code.co_consts))

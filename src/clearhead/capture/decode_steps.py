@@ -121,14 +121,19 @@ class DecodeSteps:
 
     def begins(self, cache: Any) -> None:
         """Note which layers of a cache hold the keys of the last step, as the model begins the next one."""
-        layers = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
+        layers: Any = getattr(getattr(cache, "self_attention_cache", cache), "layers", None)
         appends = getattr(sys.modules.get("transformers.cache_utils"), "DynamicLayer", None)
         usual = layers is not None and torch._C._functorch.peek_interpreter_stack() is None
         for known in self._layers.values():
             known.holder = None
             if usual and known.index is not None and known.index < len(layers):
                 layer, held = layers[known.index], known.keys.held
-                if type(layer) is appends and layer.keys is held and held._version == known.version:
+                if (
+                    type(layer) is appends
+                    and held is not None
+                    and layer.keys is held
+                    and held._version == known.version
+                ):
                     known.holder = layer
 
     def follow(self, module: nn.Module, query: Tensor, key: Tensor, mask: Any, options: tuple[Any, ...]) -> Step | None:

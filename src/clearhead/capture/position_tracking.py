@@ -13,23 +13,15 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from clearhead.capture.adapters import bigbird, longformer, prophetnet
+from clearhead.capture.attention_modules import SOURCES, attends_itself
 from clearhead.capture.positions import Axis, Positions, Sequence
 
 _CACHES = ("past_key_values", "past_key_value", "layer_past", "cache", "kv_cache", "past")
-_SOURCES = (
-    "key_value_states",
-    "encoder_hidden_states",
-    "encoder_states",
-    "cross_attention_states",
-    "memory",
-    "context",
-)
 _INPUTS = ("input_ids", "inputs_embeds", "input_embeds")
 _DECODER_INPUTS = tuple(f"decoder_{name}" for name in _INPUTS)
 _VISION = ("vision_model", "vision_tower", "visual", "image_encoder", "audio_tower")
 _PADDING = (*longformer.CLASSES, *bigbird.CLASSES)  # these pad the text to whole blocks
 _RULED = (*_PADDING, *prophetnet.CLASSES)  # and these have positions of their own
-_APART = frozenset(("query", "key", *_SOURCES))  # arguments by which a call may attend to other states than its own
 
 
 class PositionTracker:
@@ -90,7 +82,7 @@ class PositionTracker:
         for module in attention:
             if not (id(module) in apart or type(module).__name__ in _RULED):
                 self._plain[id(module)] = id(module) in self._decoder
-            if _attends_itself(type(module)):
+            if attends_itself(cast(Any, type(module))):
                 self._alone.add(id(module))
                 continue
             hooks.callback(module.register_forward_pre_hook(self._attends, **kept).remove)
@@ -223,7 +215,7 @@ class PositionTracker:
             self._read_cache(given, getattr(module, "layer_idx", None) or 0)
         query, key = given.get("query"), given.get("key")
         apart = isinstance(query, Tensor) and isinstance(key, Tensor) and query is not key
-        self._cross[id(module)] = apart or any(isinstance(given.get(name), Tensor) for name in _SOURCES)
+        self._cross[id(module)] = apart or any(isinstance(given.get(name), Tensor) for name in SOURCES)
 
 
 def _sides(model: nn.Module) -> tuple[list[nn.Module], set[int], set[int]]:
@@ -294,15 +286,6 @@ def _names(kind: Any) -> tuple[str, ...]:
         return tuple(inspect.signature(kind.forward).parameters)[1:]
     except (TypeError, ValueError):
         return ()
-
-
-@lru_cache(maxsize=1024)
-def _attends_itself(kind: Any) -> bool:
-    """Whether no argument of a module's forward, and no name it looks up among others, is of states to attend to."""
-    code = getattr(inspect.unwrap(kind.forward), "__code__", None)
-    if code is None or code.co_flags & inspect.CO_VARARGS:
-        return False
-    return _APART.isdisjoint((*code.co_varnames, *code.co_names, *code.co_consts))
 
 
 def _takes(kind: Any, names: tuple[str, ...]) -> bool:

@@ -77,11 +77,6 @@ class Record(LayerParts):
         """Forget the model and its inputs, which `A.why` needs, so that the model's memory can be reused."""
         self._passes.clear()
 
-    def forget_calls(self) -> None:
-        """Forget all but the last call of each module, so that a long generation keeps no queries of earlier steps."""
-        for steps in self._steps.values():
-            del steps[:-1]
-
     def __iter__(self) -> Iterator[str]:
         return (name for name in self._order if self._steps.get(name))
 

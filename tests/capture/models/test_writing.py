@@ -51,6 +51,26 @@ def test_it_writes_what_generate_does_and_looks_where_the_whole_text_does(name: 
         assert float(step.weights.sum()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_what_was_observed_while_it_wrote_is_what_reading_again_gives(name: str) -> None:
+    model = loaded(name)
+    prompt = [5, 17, 3, 29, 41, 11, 2]
+    with Writing(model, prompt, known=len(prompt)) as writing:
+        steps = [token for _ in range(6) for token in writing.step()]
+    assert writing.is_read
+    record, again = writing.generated(), read_again(model, writing.ids[:-1])[0]
+    assert list(record) == list(again)
+    for layer in record:
+        torch.testing.assert_close(record[layer].to_dense(), again[layer].to_dense(), rtol=0, atol=4e-6)
+    rows = pooled_rows(record, range(len(prompt) - 1, len(writing.ids) - 1), len(writing.ids) - 1)
+    for row, step in zip(rows, steps, strict=True):
+        assert torch.allclose(row[: len(step.weights)], step.weights, atol=1e-6)
+    assert record[list(record)[1]].why(5, 3).logit == pytest.approx(again[list(again)[1]].why(5, 3).logit, rel=1e-4)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.writer.modules())
+    with pytest.raises(ModelError, match="inside `with Writing"):
+        Writing(model, prompt, known=7).generated()
+
+
 def test_tokens_that_were_typed_are_reported_with_what_the_model_gave_them() -> None:
     model = loaded("llama")
     typed = Writing(model, [5, 17, 3, 29, 41], known=2)

@@ -75,6 +75,16 @@ def test_rows_of_one_head_add_up_to_the_mean_over_all(visitor: Visitor) -> None:
     assert heads[0]["first"] == tokens[0]["place"]
 
 
+def test_the_heads_of_what_was_just_written_are_not_read_again(
+    visitor: Visitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clearhead.capture.models import writing
+
+    tokens = [line["token"]["id"] for line in lines(visitor, count=7) if "token" in line]
+    monkeypatch.setattr(writing, "read_again", None)
+    assert "rows" in lines(visitor, "/rows", written=tokens, layer=1, head=2)[-1]
+
+
 def test_the_links_are_a_parquet_table(visitor: Visitor) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     tokens = [line["token"] for line in lines(visitor, count=5) if "token" in line]

@@ -109,14 +109,38 @@ class Writing:
         check_room(loaded, len(self.ids))
         self._open = ExitStack()
         self._record: Record | None = None
+        self._is_open = False
 
     def __enter__(self) -> Self:
         self._record = self._open.enter_context(observed(self._loaded, self._without))
+        self._is_open = True
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._record = None
+        self._is_open, self._cache = False, None
         self._open.close()
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a `with` block has observed the text from its beginning, but for the last token."""
+        return self._record is not None and 0 < self._ran == len(self.ids) - 1
+
+    def generated(self) -> Record:
+        """Return the record of the writing, one matrix a layer over all tokens but the last: `Record.generated`.
+
+        Raises:
+            ModelError: the text was not observed in a `with` block.
+        """
+        if self._record is None:
+            raise ModelError(message("nothing was observed. Write inside `with Writing(…) as writing`."))
+        record = Record.of(dict(zip(self._record, self._record.generated(), strict=True)))
+        record._passes = [(self._loaded.writer, (), {"input_ids": torch.tensor([self.ids[:-1]])})]  # what `why` runs
+        return record
+
+    @property
+    def max_length(self) -> int:
+        """The most tokens that the model takes."""
+        return self._loaded.max_length
 
     @property
     def ended(self) -> bool:
@@ -144,13 +168,12 @@ class Writing:
         with ExitStack() as step:
             step.enter_context(running(self._loaded, "prompt"))
             record = self._record
-            if record is None:
+            if record is None or not self._is_open:
                 record = step.enter_context(observed(self._loaded, self._without))
             output = model(**given, use_cache=True)
         self._cache, self._ran = output[cache], size
         logits = output.logits[0, first - size :].float()
         weights = pooled_rows(record, range(first, size), size)
-        record.forget_calls()
         if size == len(self.ids):
             self.ids.append(int(logits[-1].argmax()))
         chances = logits.softmax(-1)

@@ -7,7 +7,7 @@ and the same request, and any process of a studio can answer it.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from clearhead.errors import OptionError
 from clearhead.studio.lens import model_list
@@ -17,7 +17,7 @@ from clearhead.studio.text.translation import _, translate
 
 if TYPE_CHECKING:
     from clearhead.capture import Loaded
-    from clearhead.capture.models.writing import WrittenToken
+    from clearhead.capture.models.writing import Writing, WrittenToken
 
 MOST_TOKENS: Final = 256  # written for one request
 MOST_TEXT: Final = 4096  # tokens of a text
@@ -127,7 +127,13 @@ def text_of(loaded: "Loaded", wanted: WritingAsked) -> Text:
     return Text(ids, len(prompt), len(prompt) + len(wanted.written))
 
 
-def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send) -> dict[str, Any]:
+def write(
+    kept: Readings,
+    wanted: WritingAsked,
+    tell: Tell,
+    send: Send,
+    keep: "Callable[[WritingAsked, Writing], None] | None" = None,
+) -> dict[str, Any]:
     """Write, sending `{"start": …}` and then each token; return `{"end": reason}`.
 
     Args:
@@ -135,6 +141,7 @@ def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send) -> dict[
         wanted: the request.
         tell: called before each token; an exception that it raises stops the writing.
         send: called with each part of the answer.
+        keep: called with the request and what was written, also where the writing was stopped.
 
     Raises:
         ModelError, OptionError: as of `text_of`; or a head that is switched off does not exist.
@@ -145,20 +152,32 @@ def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send) -> dict[
     text = text_of(loaded, wanted)
     names = Names(loaded, text.ids)
     send({"start": _start(loaded, wanted, text, names)})
+    writing = Writing(loaded, text.ids, known=text.sent, without=wanted.without)
+    try:
+        with writing:
+            return {"end": _written(writing, text, wanted, names, tell, send)}
+    finally:
+        if keep is not None:
+            keep(wanted, writing)
+
+
+def _written(
+    writing: "Writing", text: Text, wanted: WritingAsked, names: "Names", tell: Tell, send: Send
+) -> Literal["done", "full", "time", "count"]:
+    """Write and send each token; return why no more come."""
     started, place = time.monotonic(), text.sent
-    with Writing(loaded, text.ids, known=text.sent, without=wanted.without) as writing:
-        while (written := len(writing.ids) - len(text.ids)) < wanted.count:
-            tell("writing", written, wanted.count)
-            for token in writing.step():
-                send({"token": _as_data(token, place, names)})
-                place += 1
-            if writing.ended:
-                return {"end": "done" if len(writing.ids) < loaded.max_length else "full"}
-            if len(writing.ids) >= max(MOST_TEXT, len(text.ids) + 1):
-                return {"end": "full"}
-            if time.monotonic() - started > MOST_SECONDS:
-                return {"end": "time"}
-    return {"end": "count"}
+    while (written := len(writing.ids) - len(text.ids)) < wanted.count:
+        tell("writing", written, wanted.count)
+        for token in writing.step():
+            send({"token": _as_data(token, place, names)})
+            place += 1
+        if writing.ended:
+            return "done" if len(writing.ids) < writing.max_length else "full"
+        if len(writing.ids) >= max(MOST_TEXT, len(text.ids) + 1):
+            return "full"
+        if time.monotonic() - started > MOST_SECONDS:
+            return "time"
+    return "count"
 
 
 class Names:

@@ -1,35 +1,31 @@
 """The heads behind a written text: the weights of one of them, what each changes, and why one looks where it does."""
 
 import time
-from collections import OrderedDict
 from contextlib import nullcontext
 from inspect import signature
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import OptionError
 from clearhead.studio.lens.readings import Readings, Tell
 from clearhead.studio.lens.writing import Text, WritingAsked, text_of
+from clearhead.studio.lens.written_records import record_of
 from clearhead.studio.text.translation import _
 
 if TYPE_CHECKING:
-    from clearhead.capture import Loaded, Record
+    from clearhead.capture import Record
 
-LATEST: Final = 4  # texts whose queries and keys are kept, so that another head is there at once
 MOST_WEIGHTS: Final = 2_000_000  # rows times keys that one answer holds
 COLUMNS: Final = ("place", "token", "probability", "key", "key_token", "weight")  # of a table of links
 HEADS_AT_ONCE: Final = 9  # that share a forward pass
 MOST_NAMED: Final = 6  # heads that are named for a link of many
 MOST_SECONDS: Final = 300  # for switching off every head: 30 passes of SmolLM2 over 200 tokens take one or two minutes
 
-_records: "OrderedDict[Any, Record]" = OrderedDict()
-_lock = Lock()
-
 
 def rows(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, head: int | None) -> dict[str, Any]:
     """Return `rows`, packed (Q, S): what each step after the prompt looked at, and `first`, the token it wrote.
 
-    The text is read once more in one pass, which gives the same weights as step by step, up to rounding.
+    They are the weights of the writing itself. Where another process wrote the text it is read once more in one pass,
+    which gives the same weights up to rounding.
 
     Raises:
         OptionError: there is no such layer or head, or the text is too long for one answer.
@@ -40,7 +36,7 @@ def rows(kept: Readings, wanted: WritingAsked, tell: Tell, layer: int | None, he
     loaded = kept.loaded(wanted.model, tell)
     text = text_of(loaded, wanted)
     queries = _queries(text)
-    record = _record(loaded, wanted, text, tell)
+    record = record_of(loaded, wanted, text, tell)
     _check_head(record, layer, head)
     weights = pooled_rows(record, queries, len(text.ids) - 1, layer=layer, head=head).numpy()
     return {"rows": pack(weights, "u16", float(weights.max(initial=0.0))), "first": text.prompt}
@@ -145,7 +141,7 @@ def why(
     text = text_of(loaded, wanted)
     if not (text.prompt <= place < len(text.ids) and key < place):
         raise OptionError(_("this link is not of the text as it stands. Point at a token of the answer again."))
-    record = _record(loaded, wanted, text, tell)
+    record = record_of(loaded, wanted, text, tell)
     _check_head(record, layer, head)
     if layer is None or head is None:
         return {"heads": _strongest_heads(record, layer, place - 1, key)}
@@ -167,25 +163,6 @@ def _strongest_heads(record: "Record", layer: int | None, query: int, key: int) 
         for head, weight in enumerate(matrix.rows(query, query + 1)[0, :, 0, key].tolist())
     ]
     return sorted(links, key=lambda link: -link[2])[:MOST_NAMED]
-
-
-def _record(loaded: "Loaded", wanted: WritingAsked, text: Text, tell: Tell) -> "Record":
-    from clearhead.capture.models.progress import layers_run
-    from clearhead.capture.models.writing import read_again
-
-    identity = (wanted.model, tuple(text.ids), wanted.without)
-    with _lock:
-        if identity in _records:
-            _records.move_to_end(identity)
-            return _records[identity]
-    writer: Any = loaded.writer
-    with layers_run(writer, lambda done, total: tell("reading", done, total)):
-        record, _logits = read_again(loaded, text.ids[:-1], wanted.without)
-    with _lock:
-        _records[identity] = record
-        while len(_records) > LATEST:
-            _records.popitem(last=False)
-    return record
 
 
 def _check_head(record: "Record", layer: int | None, head: int | None) -> None:
