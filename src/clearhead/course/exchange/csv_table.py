@@ -9,25 +9,12 @@ from pathlib import Path
 from clearhead.course.exchange.draft import Draft, pair_row
 from clearhead.course.exchange.question import Question
 from clearhead.errors import PackError
+from clearhead.spreadsheet import as_written, inert
 
 COLUMNS = (
     "item", "kind", "topic", "concepts", "difficulty", "title", "question", "options", "answer", "why", "rule",
     "right", "lefts", "feedback", "hints", "pitfalls", "figures",
 )  # fmt: skip
-_BLANKS = " \n\v\f\xa0\u200b\u3000\ufeff"
-_FORMULA = (
-    "=",
-    "+",
-    "-",
-    "@",
-    "\t",
-    "\r",
-    "'",
-    "＝",
-    "＋",
-    "－",
-    "＠",
-)  # what a spreadsheet computes, and the mark that stops it
 
 
 def write_csv(questions: Sequence[Question], _title: str, place: Path) -> None:
@@ -36,7 +23,7 @@ def write_csv(questions: Sequence[Question], _title: str, place: Path) -> None:
         rows = csv.writer(file)
         rows.writerow(COLUMNS)
         for question in questions:
-            rows.writerow([f"'{cell}" if _is_formula(cell) else cell for cell in _cells(question)])
+            rows.writerow(map(inert, _cells(question)))
 
 
 def _cells(question: Question) -> list[str]:
@@ -77,20 +64,11 @@ def read_csv(text: str, file: str) -> list[Draft]:
     drafts = []
     try:
         for row in rows:
-            cells = {name: _cell(row.get(name) or "") for name in COLUMNS}
+            cells = {name: as_written(row.get(name) or "") for name in COLUMNS}
             drafts.append(_draft(cells, f"{file}, item {cells['item']}"))
     except csv.Error as error:
         raise PackError(f"cannot be read: {error}", file=file, line=rows.line_num) from None
     return drafts
-
-
-def _cell(text: str) -> str:
-    return text[1:] if text[:1] == "'" and _is_formula(text[1:]) else text
-
-
-def _is_formula(cell: str) -> bool:
-    """Return whether a spreadsheet may compute the cell: it skips blanks, and reads full-width signs too."""
-    return cell.startswith(_FORMULA) or cell.lstrip(_BLANKS).startswith(_FORMULA)
 
 
 def _draft(cells: dict[str, str], place: str) -> Draft:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from clearhead.errors import ExtraError, OptionError
 from clearhead.messages import message
+from clearhead.spreadsheet import inert
 from clearhead.views.checks import check_head
 from clearhead.views.links import LINKS
 from clearhead.views.listing import ALL_WEIGHTS, listing
@@ -68,7 +69,9 @@ def saved(
         text = StringIO()
         writer = csv.writer(text)
         writer.writerow(COLUMNS)
-        writer.writerows(tuple(_inert(value) for value in row) for row in _rows(reading, layer, head))
+        writer.writerows(
+            [inert(value) if isinstance(value, str) else value for value in row] for row in _rows(reading, layer, head)
+        )
         return text.getvalue().encode()
     if kind == "parquet":
         return parquet(list(_rows(reading, layer, head)), COLUMNS)
@@ -91,11 +94,6 @@ def _rows(reading: "Reading", layer: int | None, head: int | None) -> Iterator[t
                     if weight > 0:
                         tokens = queries.tokens[row], keys.tokens[column]
                         yield number, index, name, query, tokens[0], keys.positions[column], tokens[1], weight
-
-
-def _inert(value: Any) -> Any:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def parquet(rows: list[tuple[Any, ...]], names: Sequence[str]) -> bytes:
