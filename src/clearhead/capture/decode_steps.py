@@ -47,7 +47,7 @@ class _Layer:
         count: how many steps in a row were recorded this way.
         index: of the module in a cache of transformers; None where it has none.
         options: of the last call; a call with the same ones needs no description. None where they are not known.
-        told: of the call that is being recorded.
+        next_options: of the call that is being recorded.
         holder: the layer of the cache that held `keys` when the model began, and appends to them; None where none did.
     """
 
@@ -61,7 +61,7 @@ class _Layer:
     count: int = 0
     index: int | None = None
     options: tuple[Any, ...] | None = None
-    told: tuple[Any, ...] | None = None
+    next_options: tuple[Any, ...] | None = None
     holder: Any = None
 
     @property
@@ -144,7 +144,7 @@ class DecodeSteps:
         known = self._layers.get(id(module))
         if known is None:
             return None
-        known.told = options
+        known.next_options = options
         if known.options is None or known.is_checked_next or not all(map(is_, options, known.options)):
             return None
         if query.shape != known.query or torch.is_autocast_enabled(query.device.type):
@@ -168,7 +168,7 @@ class DecodeSteps:
             return None
         if known.is_checked_next:
             check_rows(call, attention)
-        known.own, known.options, known.told = call.attention, known.told, None
+        known.own, known.options, known.next_options = call.attention, known.next_options, None
         return self._taken(known, call.query, call.key, attention)
 
     def _taken(self, known: _Layer, query: Tensor, key: Tensor, attention: Attention) -> Step:

@@ -98,10 +98,10 @@ class PositionTracker:
         if in_decoder is None or self._start is None or self._cross.get(number):
             placed = replace(self._placed(module, batch, queries, keys), text=self._text, nth=nth)
         else:  # all layers of a step share one object
-            told = (in_decoder, batch, queries, keys, self._start, self._text, nth)
-            if self._last is None or self._last[0] != told:
+            origin = (in_decoder, batch, queries, keys, self._start, self._text, nth)
+            if self._last is None or self._last[0] != origin:
                 placed = replace(self._placed(module, batch, queries, keys), text=self._text, nth=nth)
-                self._last = (told, placed)
+                self._last = (origin, placed)
             placed = self._last[1]
             if placed.within:
                 self._ends[number] = keys

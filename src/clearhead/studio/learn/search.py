@@ -129,8 +129,8 @@ def _places(word: str, text: str) -> list[int]:
     """Return where the word, or another name of it, begins in the text; a letter stands alone, two begin a word."""
     if len(word) < SHORTEST_PART and word not in OTHER_NAMES:
         whole = r"(?![^\W_])" if len(word) == 1 else ""
-        found = re.search(rf"(?<![^\W_]){re.escape(word)}{whole}", text)
-        return [found.start()] if found else []
+        match = re.search(rf"(?<![^\W_]){re.escape(word)}{whole}", text)
+        return [match.start()] if match else []
     return [place for name in (word, *OTHER_NAMES.get(word, ())) if (place := text.find(name)) >= 0]
 
 

@@ -39,9 +39,9 @@ class Repeats:
         height = max(PAIRS // (heads * most), 1)
         number = torch.arange(most)
         for first in range(0, len(self.text), tokens):
-            some = slice(first, first + tokens)
-            text, places = self.text[some], self.places[some]
-            there = number < self.count[some, None]
+            chosen = slice(first, first + tokens)
+            text, places = self.text[chosen], self.places[chosen]
+            there = number < self.count[chosen, None]
             for start in range(0, most, height):
                 rows = slice(start, start + height)
                 earlier = (number < number[rows, None]) & there[:, rows, None]

@@ -53,9 +53,9 @@ class Rows:
                 sinks=logits.attention.sinks
             )
             if second_pass.refuses(problem, wanted) is None:
-                result, found = run_with(problem, wanted)
-                best, place = found.best[..., 0], found.best_keys[..., 0]
-                return cls(logits, finite(result.lse), result.out, found.entropy, best, place)
+                result, statistics = run_with(problem, wanted)
+                best, place = statistics.best[..., 0], statistics.best_keys[..., 0]
+                return cls(logits, finite(result.lse), result.out, statistics.entropy, best, place)
         largest, keys = matrix.topk(1)
         masses = matrix @ value.expand(-1, logits.shape[1], -1, -1)
         return cls(logits, finite(matrix.lse), masses, matrix.entropy(), largest[..., 0], keys[..., 0])
