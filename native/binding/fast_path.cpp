@@ -191,17 +191,24 @@ uint64_t bits_at(const View& view, int64_t index) {
   }
 }
 
-// Whether each row of a mask has an entry besides false or -inf. Masks of more than kLooked entries are not read.
+// Whether an entry leaves a key out: false, or a number so low that with a logit added it is the end of float32's range,
+// where our kernels leave a row nothing and torch's spread it evenly. Numbers with a sign are ordered as their bits are.
+bool closes(const View& mask, int64_t index) {
+  static constexpr uint64_t kLow[] = {0xF149'F2CA, 0xF14A, 0xFC00, 0xC629'3E59'39A0'8CEA};  // -1e30, in float16 -inf
+  const uint64_t bits = bits_at(mask, index);
+  return mask.kind == kBool ? bits == 0 : bits >= kLow[mask.kind];
+}
+
+// Whether each row of a mask has an entry that leaves its key in. Masks of more than kLooked entries are not read.
 constexpr int64_t kLooked = 4096;
 
 bool opens_every_row(const View& mask) {
-  static constexpr uint64_t kClosed[] = {0xFF80'0000, 0xFF80, 0xFC00, 0xFFF0'0000'0000'0000, 0};
   const auto& [batches, heads, rows, columns] = mask.sizes;
   if (batches * heads * rows * columns > kLooked) return false;
   for (int64_t i = 0; i < batches * heads * rows; i++) {
     const int64_t row = i / rows / heads * mask.tensor.batch + i / rows % heads * mask.tensor.head + i % rows * mask.tensor.row;
     int64_t column = 0;
-    while (column < columns && bits_at(mask, row + column * mask.tensor.column) == kClosed[mask.kind]) column++;
+    while (column < columns && closes(mask, row + column * mask.tensor.column)) column++;
     if (column == columns) return false;
   }
   return true;

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from clearhead.survey.settings import FORMAT
+
 COUNTS = {"texts": 1, "tokens": 7, "positions": 7, "batches": 1, "cut": 0, "empty": 0, "ablated": 0}
 
 
@@ -14,7 +16,7 @@ def make_surveyed(folder: Path) -> None:
     model = {"name": "a model", "layers": [], "heads": []}
     identity = {"model": model, "data": {"kind": "plain text"}, "settings": {"asks": []}, "versions": {}}
     done = {"given": None, "counts": COUNTS, "missed": []}
-    (folder / "survey.json").write_text(json.dumps({"format": 1, "identity": identity, "result": done}))
+    (folder / "survey.json").write_text(json.dumps({"format": FORMAT, "identity": identity, "result": done}))
 
 
 def without_work(patch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_an_encoder_decoder_shows_its_encoder_and_says_so(folders, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["t5", "bart", "marian"])
 def test_with_a_target_it_shows_both_sides(folders, kind):
-    listed = json.loads(clearhead("see", TEXT, "--model", folders(kind), "--target", TARGET, "--json").output)
+    listed = json.loads(clearhead("see", TEXT, "--model", folders(kind), "--target", TARGET, "--json").stdout)
     assert listed["decoder_tokens"] == ["<pad>", *TARGET.split()]
     cross = listed["layers"][2]
     assert cross["queries"]["tokens"] == listed["decoder_tokens"]
@@ -108,7 +108,7 @@ def test_every_way_to_see_it_works(folders, more, tmp_path):
 @pytest.mark.slow
 def test_two_encoder_decoders_are_compared(folders):
     arguments = ["compare", folders("bart"), folders("marian"), TEXT, "--target", TARGET]
-    found = json.loads(clearhead(*arguments, "--json").output)
+    found = json.loads(clearhead(*arguments, "--json").stdout)
     assert len(found["same_place"]) == len(found["best"]) == 6
     sides = {0: "encoder", 1: "decoder", 2: "cross"}
     assert all(sides[entry["head"][0]] == sides[entry["other"][0]] for entry in found["best"])

@@ -66,7 +66,8 @@ def test_the_matrix_a_file_and_statistics(tmp_path):
     save(matrix, tmp_path / "a")
     assert torch.equal(load(tmp_path / "a")[""].to_dense(), matrix.to_dense())
     own = AttentionMatrix(q, k, scale=scale)
-    assert torch.equal(own.to_dense(), matrix.to_dense())
+    eps = torch.finfo(torch.float32).eps  # the call's lse is the kernel's, its own another pass's
+    torch.testing.assert_close(own.to_dense(), matrix.to_dense(), rtol=8 * eps, atol=eps)
 
 
 class Model(torch.nn.Module):
