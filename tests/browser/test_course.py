@@ -190,6 +190,7 @@ def test_an_experiment_a_class_in_a_real_model_and_a_whole_test(page: Page, walk
     assert not walker.wrong
 
 
+@pytest.mark.stress  # in the full tier `test_the_other_topics[narrow-some]` and every page laid out (test_access.py)
 @EVERY_PAGE
 @pytest.mark.parametrize("look", [PHONE], indirect=True, ids=["narrow"])
 def test_all_ten_modes_on_a_phone(page: Page, walker: Walker, every: bool) -> None:
@@ -235,6 +236,7 @@ def test_the_other_topics(page: Page, walker: Walker, library: Library, look: di
 
 
 # Calm, so that the page has scrolled to what has the focus once it has it.
+@pytest.mark.stress  # in the full tier `test_by_keyboard_alone` and tests/browser/test_keys.py
 @pytest.mark.parametrize("look", [{**WIDE, "reduced_motion": "reduce"}], indirect=True, ids=["wide"])
 def test_ten_modes_with_a_keyboard_alone(page: Page) -> None:
     hands = Hands(page)

@@ -197,6 +197,18 @@ def test_figures_of_this_machine_come_before_those_of_its_class(monkeypatch: pyt
     assert "as measured on a class" in kernels.explain(*query[:, :, :13].expand(3, 1, 2, 13, 8).unbind()).reason
 
 
+@needs_native
+def test_what_was_asked_with_a_target_forced_holds_for_it_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
+    monkeypatch.setattr(cpu_classes, "CLASSES", [cpu_classes.CpuClass("a class", frozenset(), MEASURED)])
+    plan.forget()
+    with kernels.target("generic"):
+        assert costs.of("forward", torch.float32) is None
+    assert costs.of("forward", torch.float32).source == "as measured on a class"
+    with kernels.target("generic"):
+        assert costs.of("forward", torch.float32) is None
+
+
 def test_a_class_counts_where_cpu_and_target_have_its_instructions() -> None:
     def names(needs: tuple[str, ...], features: frozenset[str]) -> list[frozenset[str]]:
         target = kernels.Target(0, "new", 16, needs, (torch.float32,), (), False, True)

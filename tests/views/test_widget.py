@@ -75,6 +75,7 @@ def notebook():
         yield address
 
 
+@pytest.mark.stress  # a server of notebooks; what the widget sends and receives is tested without one
 @pytest.mark.browser
 def test_the_widget_is_live_in_a_notebook(notebook, browser):
     page = browser.new_page(viewport={"width": 1280, "height": 1000})

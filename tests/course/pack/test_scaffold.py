@@ -63,6 +63,7 @@ def test_the_manual_names_everything() -> None:
         )
 
 
+@pytest.mark.slow
 @confined
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

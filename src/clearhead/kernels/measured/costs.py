@@ -12,7 +12,7 @@ import torch
 
 from clearhead.kernels.measured import cpu_classes, figures
 from clearhead.kernels.measured.tasks import Cost, share, task_of
-from clearhead.kernels.native.cpu_targets import Target, current, is_forced
+from clearhead.kernels.native.cpu_targets import Target, current, forced, is_forced
 from clearhead.kernels.native.library import cpu_features
 
 # Torch's kernel is taken where it is faster by more than what two measurements differ by, and than it takes to look:
@@ -62,13 +62,17 @@ def why(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, thr
 def forget() -> None:
     """Read the measured figures again at the next call."""
     figures.load.cache_clear()
-    of.cache_clear()
+    _of.cache_clear()
     torch_saves.cache_clear()
 
 
-@cache
 def of(task: str, dtype: torch.dtype) -> Known | None:
     """What a task costs in a dtype: as `clearhead tune` measured it here, or on such a CPU; None where nobody did."""
+    return _of(task, dtype, forced.get())
+
+
+@cache
+def _of(task: str, dtype: torch.dtype, _forced: str | None) -> Known | None:
     lines = figures.load().costs.get((task, dtype))
     if lines is not None:
         return Known(*lines, "as `clearhead tune` measured on this machine")
