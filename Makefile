@@ -76,12 +76,12 @@ contracts: setup
 PYTEST  := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 WORKERS := $(if $(filter Linux,$(shell uname -s)),--workers,--dist worksteal -n)
 
-# Three workers keep two cores busy: for a fifth of the time a test waits for a browser, a server or a program. The checks
+# Four workers keep two cores busy: for a fifth of the time a test waits for a browser, a server or a program. The checks
 # run while the tests are collected, which takes one core.
 test: check jstest pytest  ## every test: check, Python, doctests, front end, browser; under 10 min on 2 cores
 
 pytest: setup outsiders
-	@$(PYTEST) $(WORKERS) 3 --tier full --doctest-modules src/clearhead tests
+	@$(PYTEST) $(WORKERS) 4 --tier full --doctest-modules src/clearhead tests
 
 test-fast: setup  ## tests of every room while you work: no browser, nothing slow, few cases of each
 	@$(PYTEST) $(WORKERS) 2 --tier fast tests
