@@ -68,6 +68,9 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (prefix / name).write_text("secret")
     (prefix / "answers").symlink_to(site / "clearhead" / "packs")
     (prefix / "lib" / "answers").symlink_to(prefix / "packs" / "mine" / "items" / "a.md")
+    (site / "installed.py").write_text("def answer(): return 42\n")
+    (site / "installed-1.2.dist-info").mkdir()
+    (site / "installed-1.2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: installed\nVersion: 1.2\n")
     (prefix / "share" / "data").mkdir(parents=True)
     (prefix / "share" / "data" / "open.txt").write_text("open")
     return prefix
@@ -101,6 +104,33 @@ def test_no_answer_is_read_where_the_package_is_in_a_folder_that_is_granted(pref
     opened = json.loads(stdout)
     allowed = {str(prefix / "share" / "data" / "open.txt"), f"{prefix}/packs", f"{prefix}/tmp"}
     assert allowed - {f"{prefix}/packs", f"{prefix}/tmp"} <= set(opened) <= allowed
+
+
+IMPORTS = """
+import importlib.metadata, installed
+from clearhead import drawing
+print(installed.answer(), importlib.metadata.version("installed"), drawing.__name__)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_program_imports_what_is_installed_beside_the_package(prefix: Path, name: str) -> None:
+    host = HOST.format(pack=str(prefix / "packs" / "mine"), program=IMPORTS, name=name)
+    environment = {"HOME": str(prefix / "home"), "TMPDIR": str(prefix / "tmp"), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [prefix / "bin" / "python", "-B", "-c", host], env=environment, cwd=prefix, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    stdout, raised, said = json.loads(done.stdout)
+    assert stdout == "42 1.2 clearhead.drawing\n", (raised, said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_torch_is_imported_and_computes(name: str) -> None:
+    done = sandbox.run("import torch\nprint(torch.ones(2, 3).sum().item())", name=name)
+    assert done.stdout == "6.0\n", done
 
 
 @pytest.fixture

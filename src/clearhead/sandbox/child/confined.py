@@ -7,13 +7,13 @@ REPORT to write the report to, CHANNEL to the other process of a test (only then
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from clearhead.sandbox.child import batch, judging, reset
 from clearhead.sandbox.child.execution import JOB, REPORT, STARTED, run_chunks
-from clearhead.sandbox.confinement import tmpfs
+from clearhead.sandbox.confinement import grants, tmpfs
 from clearhead.sandbox.confinement.confine import confine
 from clearhead.sandbox.limits import Limits
 
@@ -29,17 +29,18 @@ def main(*, files: bool = True) -> NoReturn:
     folder = Path(job["folder"])
     os.environ.update(HOME=str(folder), TMPDIR=str(folder), MPLCONFIGDIR=str(folder))
     reset.streams()
+    private = [Path(path) for path in job["hidden"]]
     try:
         if job["confined"] and files and job["tmpfs"] and limits.disk:
             tmpfs.own(folder, limits.disk)
         os.chdir(folder)
         tmpfs.fill(folder, job["files"])
         if job["confined"]:
-            confine(limits, folder, files=files, private=[Path(path) for path in job["hidden"]])
+            confine(limits, folder, files=files, private=private)
     except OSError as error:
         os.write(2, f"cannot confine: {error}".encode())
         os._exit(81)
-    sys.path[:] = filter(_may_be_listed, sys.path)
+    sys.path[:] = [folder for folder in sys.path if _may_be_searched(folder, private)]
     os.write(REPORT, STARTED)
     reset.shuffle(job["salt"])
     chunks, salt = job["chunks"], job["salt"]
@@ -54,15 +55,17 @@ def main(*, files: bool = True) -> NoReturn:
     _finish(roles[job["role"]]())
 
 
-def _may_be_listed(folder: str) -> bool:
-    """Return whether imports may search this folder; one that may not be read would make any import of its names fail.
+def _may_be_searched(folder: str, private: Sequence[Path]) -> bool:
+    """Return whether imports may search this folder; one that is private as a whole would make any of its names fail.
 
-    A library that looks for an optional package by name would take PermissionError for a fault of its own.
+    A library that looks for an optional package by name would take PermissionError for a fault of its own. Of a folder
+    that holds something private Python knows the names from before (worker.py), and what is granted of it can be read.
     """
     try:
         os.close(os.open(folder or ".", os.O_RDONLY | os.O_CLOEXEC))
     except PermissionError:
-        return False
+        real = Path(os.path.realpath(folder))
+        return any(real in path.parents for path in grants.readable(private))
     except OSError:
         pass  # it does not exist, which imports allow for
     return True

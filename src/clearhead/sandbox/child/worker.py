@@ -6,10 +6,12 @@ so that nothing of one program can be found in the memory of the next. On the re
 and, when the child ends, its wait status. It ends when its socket closes.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import gc
-import importlib
+import importlib.metadata
+import importlib.util
 import os
 import selectors
 import signal
@@ -31,6 +33,7 @@ def prepare(preload: list[str]) -> None:
         module = importlib.import_module(name)
         if name == "torch":
             _warm(module)
+    _list_modules()
     reset.shuffle(0)
     grants.readable()
 
@@ -64,6 +67,18 @@ def main(preload: list[str], *, low: bool = False) -> None:
                 else:
                     os.read(wake_read, 4096)
             _reap(waiting)
+
+
+def _list_modules() -> None:
+    """Let Python list the folders it imports from, as a search for what is nowhere does.
+
+    A child may read what is in them, but cannot list a folder that holds something private, such as the folder of
+    packages that our own is installed in: it would find no module there that was not imported before.
+    """
+    for nowhere in ("clearhead_nowhere", "clearhead.nowhere"):
+        importlib.util.find_spec(nowhere)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        importlib.metadata.distribution("clearhead-nowhere")
 
 
 def _warm(torch: Any) -> None:

@@ -135,7 +135,9 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
         command.append("--unshare-user")
     for name, value in environment.items():
         command += ["--setenv", name, value]
-    granted = [path for path in grants.readable(grants.hidden()) if path.parts[1:2] != ("dev",)]
+    readable = grants.readable(grants.hidden())
+    devices = [path for path in readable if path.parts[1:2] == ("dev",)]
+    granted = [path for path in readable if path not in devices]
     shown = {
         Path(sys.executable).parent,
         Path(os.path.realpath(sys.executable)).parent,
@@ -143,10 +145,12 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
     }
     links = grants.links(granted)
     bound = sorted({*granted, *shown})
-    parents = {parent for path in (*bound, *([folder] if folder else [])) for parent in path.parents[:-1]}
+    parents = {parent for path in (*bound, *devices, *([folder] if folder else [])) for parent in path.parents[:-1]}
     for parent in sorted(parents):
         if parent not in links and not grants.inside(parent, granted):
             command += ["--dir", str(parent)]  # of mode 0755, whatever it is outside
+    for device in devices:  # torch opens /dev/urandom as it is imported
+        command += ["--dev-bind", str(device), str(device)]
     for path in bound:
         if path in links:
             command += ["--symlink", str(links[path]), str(path)]
