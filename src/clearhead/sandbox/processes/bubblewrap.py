@@ -84,20 +84,22 @@ class Cold:
 
         given = [os.dup(descriptor) for descriptor in descriptors[1:]]
         info_read, info = os.pipe()
-        command = _command(folder, size, clean_environment(folder, self.hash_seed))
+        randomness = _random_bytes()
+        command = _command(folder, size, clean_environment(folder, self.hash_seed), randomness)
         try:
             if os.geteuid() == 0:
                 os.chown(folder, tmpfs.NOBODY, tmpfs.NOBODY)  # where it is not a tmpfs, the program writes there
             process = subprocess.Popen(
                 [*command, "--info-fd", str(info), sys.executable, "-P", "-s", "-c", _boot(self._main(given))],
-                pass_fds=[*given, info], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=given[2],
+                pass_fds=[*given, info, randomness],
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=given[2],
                 cwd=folder, start_new_session=True,  # so no terminal controls it
             )  # fmt: skip
         except OSError as error:
             os.close(info_read)
             raise SandboxError(f"bubblewrap did not start: {error}") from None
         finally:
-            for descriptor in (*given, info):
+            for descriptor in (*given, info, randomness):
                 os.close(descriptor)
         reply = socket.socket(fileno=os.dup(descriptors[0]))
         threading.Thread(target=_report, args=(process, reply, info_read), daemon=True).start()
@@ -126,7 +128,18 @@ def _boot(then: str) -> str:
     return f"import os, sys\nsys.path += [path for path in {paths!r} if path not in sys.path]\n{become}{then}"
 
 
-def _command(folder: Path | None, size: int, environment: dict[str, str]) -> list[str]:
+def _random_bytes() -> int:
+    """A file of random bytes, open at its beginning, to stand at /dev/urandom: torch reads some as it is imported.
+
+    The device itself could be written to: a mount that is read-only holds for files, not for devices.
+    """
+    file = os.memfd_create("random")
+    os.write(file, os.urandom(4096))
+    os.lseek(file, 0, os.SEEK_SET)
+    return file
+
+
+def _command(folder: Path | None, size: int, environment: dict[str, str], randomness: int | None = None) -> list[str]:
     command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
     command += ["--die-with-parent", "--as-pid-1", "--clearenv", "--cap-drop", "ALL"]
     if os.geteuid() == 0:  # to become another user, which ends them
@@ -135,9 +148,7 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
         command.append("--unshare-user")
     for name, value in environment.items():
         command += ["--setenv", name, value]
-    readable = grants.readable(grants.hidden())
-    devices = [path for path in readable if path.parts[1:2] == ("dev",)]
-    granted = [path for path in readable if path not in devices]
+    granted = [path for path in grants.readable(grants.hidden()) if path.parts[1:2] != ("dev",)]
     shown = {
         Path(sys.executable).parent,
         Path(os.path.realpath(sys.executable)).parent,
@@ -145,12 +156,12 @@ def _command(folder: Path | None, size: int, environment: dict[str, str]) -> lis
     }
     links = grants.links(granted)
     bound = sorted({*granted, *shown})
-    parents = {parent for path in (*bound, *devices, *([folder] if folder else [])) for parent in path.parents[:-1]}
+    parents = {parent for path in (*bound, *([folder] if folder else [])) for parent in path.parents[:-1]}
     for parent in sorted(parents):
         if parent not in links and not grants.inside(parent, granted):
             command += ["--dir", str(parent)]  # of mode 0755, whatever it is outside
-    for device in devices:  # torch opens /dev/urandom as it is imported
-        command += ["--dev-bind", str(device), str(device)]
+    if randomness is not None:
+        command += ["--dir", "/dev", "--file", str(randomness), "/dev/urandom"]
     for path in bound:
         if path in links:
             command += ["--symlink", str(links[path]), str(path)]
