@@ -48,23 +48,24 @@ def kills(monkeypatch: pytest.MonkeyPatch, count: int, whom: Kill) -> list[int]:
     return killed
 
 
+# Bubblewrap has no worker to kill.
+KILLED = pytest.mark.parametrize(
+    ("name", "whom"),
+    [(name, whom) for name in NAMES for whom in (program, worker) if (name, whom) != ("bubblewrap", worker)],
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("whom", [program, worker])
+@KILLED
 def test_it_runs_again(name: str, whom: Kill, monkeypatch: pytest.MonkeyPatch) -> None:
-    if whom is worker and name == "bubblewrap":
-        pytest.skip("bubblewrap has no worker")
     killed = kills(monkeypatch, 1, whom)
     assert sandbox.run(SLOW, name=name).stdout == "6\n"
     assert len(killed) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("whom", [program, worker])
+@KILLED
 def test_a_verdict_is_not_changed(name: str, whom: Kill, monkeypatch: pytest.MonkeyPatch) -> None:
-    if whom is worker and name == "bubblewrap":
-        pytest.skip("bubblewrap has no worker")
     killed = kills(monkeypatch, 1, whom)
     judged = sandbox.judge(SLOW, "assert learner.double(3) == 6", name=name)
     assert judged.passed, judged
