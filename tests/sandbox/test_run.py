@@ -1,11 +1,16 @@
 """What a confined program can do, and that each limit stops it."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from clearhead import sandbox
 from clearhead.sandbox import Chunk, Limits, Program
+from clearhead.sandbox.confinement import tmpfs
+from clearhead.sandbox.limits import THREAD
+from clearhead.sandbox.processes import watch
 
 pytestmark = pytest.mark.skipif(sandbox.backend() is None, reason=f"no confinement here: {sandbox.explain()}")
 
@@ -142,3 +147,30 @@ def test_one_program_of_a_batch_may_take_no_longer_than_its_turn() -> None:
 @pytest.mark.parametrize("source", ["builtins.len = max", "del builtins.print", "import math; math.pi = 3"])
 def test_a_program_that_replaces_what_all_share_ends_its_batch(source: str) -> None:
     assert sandbox.run_each([Program((Chunk(one),)) for one in ("x = 1", f"import builtins\n{source}")]) is None
+
+
+def test_a_thread_counts_as_memory() -> None:
+    """The kernel's part of a thread is in no count of memory, and a machine may have 32,768 of them in all."""
+    wait, before = threading.Event(), watch.resident(os.getpid())
+    threads = [threading.Thread(target=wait.wait) for _ in range(29)]
+    for thread in threads:
+        thread.start()
+    after = watch.resident(os.getpid())
+    wait.set()
+    for thread in threads:
+        thread.join()
+    assert before is not None
+    assert after is not None
+    assert after - before >= 29 * THREAD
+
+
+@pytest.mark.skipif("landlock" not in [one.name for one in sandbox.available()], reason="no Landlock here")
+def test_the_kernel_counts_threads_in_a_user_namespace() -> None:
+    if not tmpfs.offered():
+        pytest.skip("the kernel gives no user namespace here")
+    limit = "import resource; print(resource.getrlimit(resource.RLIMIT_NPROC))"
+    assert sandbox.run(limit, limits=Limits(memory=64 * THREAD), name="landlock").stdout == "(64, 64)\n"
+    start = "import threading, time\nfor _ in range(80): threading.Thread(target=time.sleep, args=(9,)).start()"
+    ended = sandbox.run(start, limits=Limits(memory=64 * THREAD), name="landlock")
+    refused = ended.raised is not None and "can't start new thread" in ended.raised.message
+    assert ended.stopped == "memory" or refused, ended

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MIB = 1 << 20
+THREAD = MIB  # what a thread counts as: the kernel's part of one, 30 KiB, is in no count, and process ids are few
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class Limits:
 
     Attributes:
         seconds: wall time, and processor time rounded up.
-        memory: bytes on top of what the interpreter (with what it preloaded) already maps.
+        memory: bytes on top of what the interpreter (with what it preloaded) already maps; a thread counts as 1 MiB.
         output: bytes of stdout, stderr and report together.
         disk: bytes of files in its own empty folder; 0 = it can write nothing.
     """

@@ -22,7 +22,7 @@ from clearhead.sandbox import Limits
 from sandbox.confinement import attacks_detours, attacks_signals
 from sandbox.confinement.attacks_detours import DETOURS, HELD
 from sandbox.confinement.attacks_kernel import KERNEL
-from sandbox.confinement.attacks_limits import DENIED, DISK, MEMORY
+from sandbox.confinement.attacks_limits import DENIED, DISK, MEMORY, THREADS
 from sandbox.confinement.attacks_signals import SIGNALS
 
 # SYS(number, …) is a raw system call; x86-64 and arm64 numbers are given as pairs where they differ.
@@ -174,7 +174,7 @@ EXHAUSTION = {
     "recurse": "def f(n): return f(n + 1)\nsys.setrecursionlimit(10**9)\nf(0)",
     "close its own streams": "for fd in range(64):\n    try: os.close(fd)\n    except OSError: pass",
 }
-EXHAUSTION = {**EXHAUSTION, **DISK, **MEMORY, **HELD}
+EXHAUSTION = {**EXHAUSTION, **DISK, **MEMORY, **THREADS, **HELD}
 ATTACKS = {
     **FILES,
     **PROC,

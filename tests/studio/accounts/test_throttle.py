@@ -172,6 +172,37 @@ def test_a_session_ends_with_logging_out_wherever_its_cookie_is_kept(shared: Tes
 
 
 @pytest.mark.slow
+def test_logging_in_again_ends_the_session_that_the_browser_had(shared: TestClient) -> None:
+    """On a machine of a class bob logs in where ada did not log out: nobody could end her session there any more."""
+    browser = learner(shared, "ada")
+    learner(shared, "bob")
+    copied = dict(browser.client.cookies)
+    browser.log_in("bob")
+    with TestClient(shared.app, base_url="http://studio.example", cookies=copied) as thief:
+        assert thief.get("/progress").status_code == 401
+    assert browser.client.get("/progress").status_code == 200
+
+
+@pytest.mark.parametrize("database", ON_BOTH, indirect=True)
+def test_no_session_outlives_its_password_where_the_studio_is_killed(opened: Database) -> None:
+    """Nothing but the change itself runs: what a route would do next is not reached."""
+    people, open_sessions = Accounts(opened, "secret"), Sessions(opened)
+    account = people.invited(people.add("ada"))
+    assert account
+    first = people.join(account, WORD)
+    assert first
+    tokens = [open_sessions.open(first) or "" for _ in range(3)]
+    assert all(open_sessions.find(token) for token in tokens)
+    assert people.check("ada", WORD)
+    assert all(open_sessions.find(token) for token in tokens), "a log-in elsewhere ends none"
+    assert people.join(first, "new " + WORD)
+    assert not any(open_sessions.find(token) for token in tokens)
+    people.remove("ada")
+    with opened.autocommit() as connection:
+        assert connection.execute(sa.select(sessions)).all() == []
+
+
+@pytest.mark.slow
 def test_no_session_can_be_made_from_what_the_database_holds(shared: TestClient) -> None:
     learner(shared, "ada")
     with shared.app.state.context.store.database.autocommit() as connection:  # type: ignore[attr-defined]

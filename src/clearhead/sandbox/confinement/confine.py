@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clearhead.sandbox.confinement import landlock, seccomp
 from clearhead.sandbox.confinement.grants import readable
-from clearhead.sandbox.limits import MIB, Limits
+from clearhead.sandbox.limits import MIB, THREAD, Limits
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _CLEAR_ALL = 24, 47, 4
@@ -45,11 +45,21 @@ def _resources(limits: Limits) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
+        *([(resource.RLIMIT_NPROC, limits.memory // THREAD)] if _is_alone() else []),
     ):
         hard = resource.getrlimit(name)[1]
         top = value + (name == resource.RLIMIT_CPU)  # SIGXCPU comes a second before SIGKILL, and says why
         top = top if hard == resource.RLIM_INFINITY else min(top, hard)
         resource.setrlimit(name, (min(value, top), top))
+
+
+def _is_alone() -> bool:
+    """Return whether this process is in a user namespace for one user: there the kernel counts its threads alone.
+
+    Elsewhere it counts all that this user runs, and of root, also of root outside, it counts none: `watch` does.
+    """
+    rows = Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()
+    return len(rows) == 1 and rows[0].split()[2] == "1"
 
 
 def _mapped() -> tuple[int, int]:

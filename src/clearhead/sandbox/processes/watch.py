@@ -19,7 +19,7 @@ from clearhead import scratch
 from clearhead.errors import SandboxError
 from clearhead.sandbox.child.execution import STARTED
 from clearhead.sandbox.confinement import grants
-from clearhead.sandbox.limits import Chunk, Limits, Outcome, Program, disk_is_full, no_memory
+from clearhead.sandbox.limits import THREAD, Chunk, Limits, Outcome, Program, disk_is_full, no_memory
 from clearhead.sandbox.processes import cancel, disk, reports
 from clearhead.sandbox.processes.clock import Clock
 
@@ -285,7 +285,7 @@ def _number(reply: socket.socket, timeout: float) -> int | None:
 
 
 def resident(pid: int) -> int | None:
-    """Return the bytes of anonymous and shared memory the process holds; None once it has ended.
+    """Return the bytes of memory the process holds, THREAD for each thread included; None once it has ended.
 
     Read as bytes, because the process chooses its own name there, which may not be text.
     """
@@ -293,4 +293,6 @@ def resident(pid: int) -> int | None:
         rows = Path(f"/proc/{pid}/status").read_bytes().splitlines()
     except OSError:
         return None
-    return sum(int(row.split()[1]) * 1024 for row in rows if row.startswith((b"RssAnon:", b"RssShmem:")))
+    units = {b"RssAnon": 1024, b"RssShmem": 1024, b"Threads": THREAD}
+    parts = (row.partition(b":") for row in rows)
+    return sum(int(value.split()[0]) * units[name] for name, _, value in parts if name in units)

@@ -18,7 +18,7 @@ from clearhead.studio.accounts import names
 from clearhead.studio.accounts.access import SESSION
 from clearhead.studio.accounts.accounts import LONGEST, SHORTEST, Account, Accounts
 from clearhead.studio.accounts.sessions import SECONDS, Sessions
-from clearhead.studio.accounts.throttle import Key, Throttle
+from clearhead.studio.accounts.throttle import Key, Throttle, address_key
 from clearhead.studio.text.translation import _, mark
 from clearhead.studio.web import saved_forms
 from clearhead.studio.web.addresses import safe
@@ -132,7 +132,7 @@ async def change_password(
 async def _checked(request: Request, name: str, password: str) -> tuple[Account | None, str, int]:
     """Return the account if the password is right; else the reason and the seconds to wait. Counted before hashing."""
     throttle: Throttle = request.app.state.throttle
-    keys = (_guesser(request, names.key(name)), Key("address", request.client.host if request.client else ""))
+    keys = (_guesser(request, names.key(name)), address_key(request.client.host if request.client else ""))
     if wait := await run_in_threadpool(throttle.admit, *keys):
         return None, _("Too many tries. The next is possible in %(wait)s seconds.", wait=wait), wait
     account = await hashing(request, partial(_accounts(request).check, name, password))
@@ -176,16 +176,15 @@ def _invited(request: Request, token: str) -> Account:
 
 
 async def _enter_anew(request: Request, account: Account, password: str, where: str) -> Response:
-    """Set the password, end every session opened with the old one, and open one for this browser."""
+    """Set the password, which ends every session opened with the old one, and open one for this browser."""
     changed = await hashing(request, partial(_accounts(request).join, account, password))
     if changed is None:  # another request has set one since
         raise HTTPException(404, _(USED))
-    await run_in_threadpool(_sessions(request).end_all, changed)
     return await run_in_threadpool(_enter, request, changed, where)
 
 
 def _enter(request: Request, account: Account, where: str) -> Response:
-    session = _sessions(request).open(account)
+    session = _sessions(request).open(account, instead_of=request.cookies.get(SESSION, ""))
     if session is None:  # the password was changed while this one was checked
         return RedirectResponse("/login", 303)
     response = RedirectResponse(where, 303)

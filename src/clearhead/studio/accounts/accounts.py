@@ -14,12 +14,12 @@ from threading import Lock
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 from itsdangerous import BadSignature, URLSafeTimedSerializer
-from sqlalchemy import and_, bindparam, select, text, update
+from sqlalchemy import and_, bindparam, delete, select, text, update
 
 from clearhead.errors import OptionError
 from clearhead.studio.accounts import names
 from clearhead.studio.learner.database import Database
-from clearhead.studio.learner.tables import learners
+from clearhead.studio.learner.tables import learners, sessions
 
 DAY = 24 * 60 * 60
 INVITED = 7 * DAY  # seconds an invitation is good for
@@ -91,7 +91,7 @@ class Accounts:
         return self._invitation(self._named(name))
 
     def remove(self, name: str) -> Account:
-        """Lock a learner out at once. The answers stay, and the number is never reused."""
+        """Lock a learner out at once and end every session. The answers stay, and the number is never reused."""
         account = self._named(name)
         return self._write(account, GONE + secrets.token_hex()) or self.remove(name)
 
@@ -100,7 +100,7 @@ class Accounts:
         return self._of(self._invitations, token, INVITED)
 
     def join(self, account: Account, password: str) -> Account | None:
-        """Give the account this password; None if its password has changed since the account was read."""
+        """Give the account this password and end its sessions; None if its password has changed since it was read."""
         return self._write(account, self._hasher.hash(_composed(password)))
 
     def check(self, name: str, password: str) -> Account | None:
@@ -115,7 +115,8 @@ class Accounts:
         except (VerificationError, InvalidHashError):
             return None
         if account and known and self._hasher.check_needs_rehash(account.password):
-            account = self._write(account, self._hasher.hash(_composed(password)))  # None: it is another by now
+            renewed = self._hasher.hash(_composed(password))
+            account = self._write(account, renewed, ends_sessions=False)  # None: it is another by now
         return account if known else None
 
     def _invitation(self, account: Account) -> str:
@@ -151,14 +152,17 @@ class Accounts:
             raise OptionError(f"there is no {name!r} here; there are: {known}")
         return account
 
-    def _write(self, account: Account, password: str) -> Account | None:
+    def _write(self, account: Account, password: str, *, ends_sessions: bool = True) -> Account | None:
         """Replace the password that was read; None if somebody else has replaced it since.
 
-        So of two forms with one invitation one counts, and a hash is never renewed over a new password.
+        So of two forms with one invitation one counts, and a hash is never renewed over a new password. Sessions end
+        in the same transaction: none outlives its password where the studio is killed in between.
         """
         same = and_(learners.c.id == account.id, learners.c.password == account.password)
         with self._database.writing() as connection:
             changed = connection.execute(update(learners).where(same).values(password=password)).rowcount
+            if changed and ends_sessions:
+                connection.execute(delete(sessions).where(sessions.c.learner == account.id))
         return Account(account.id, account.name, password) if changed else None
 
 

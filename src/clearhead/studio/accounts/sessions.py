@@ -43,8 +43,10 @@ class Sessions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def open(self, account: Account) -> str | None:
+    def open(self, account: Account, instead_of: str = "") -> str | None:
         """Open a session; return the token for the browser's cookie. None if its password is another by now.
+
+        The session that the browser had before ends, for nobody can log out of it there any more.
 
         The row of the account is locked, so that a new password ends every session opened with the old one.
         """
@@ -52,7 +54,8 @@ class Sessions:
         same = and_(learners.c.id == account.id, learners.c.password == account.password)
         row = select(literal(_hash(token)), learners.c.id, literal(now)).where(same).with_for_update(read=True)
         with self._database.writing() as connection:
-            connection.execute(delete(sessions).where(sessions.c.since < now - SECONDS))
+            ended = or_(sessions.c.since < now - SECONDS, sessions.c.key == _hash(instead_of))
+            connection.execute(delete(sessions).where(ended))
             new = insert(sessions).from_select(["key", "learner", "since"], row).returning(sessions.c.key)
             opened = connection.execute(new).first()
         return token if opened else None
@@ -74,11 +77,6 @@ class Sessions:
         """Log out."""
         with self._database.writing() as connection:
             connection.execute(delete(sessions).where(sessions.c.key == _hash(token)))
-
-    def end_all(self, account: Account) -> None:
-        """Log this learner out everywhere."""
-        with self._database.writing() as connection:
-            connection.execute(delete(sessions).where(sessions.c.learner == account.id))
 
 
 def _hash(token: str) -> str:

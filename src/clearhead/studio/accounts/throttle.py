@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 from sqlalchemy import Connection, case, delete, func, select, update
@@ -52,6 +53,23 @@ class Key:
     @property
     def limit(self) -> Limit:
         return LIMITS[self.kind]
+
+
+def address_key(host: str) -> Key:
+    """Return what attempts from this address are counted by: of IPv6 its /64, which one customer has whole.
+
+    >>> address_key("2001:db8::1") == address_key("2001:db8::ffff:2"), address_key("::ffff:192.0.2.1").value
+    (True, '192.0.2.1')
+    """
+    try:
+        address = ip_address(host.partition("%")[0])
+    except ValueError:  # a proxy may hide whom it forwards for
+        return Key("address", "")
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is None:
+            return Key("address", str(ip_network((address, 64), strict=False)))
+        address = address.ipv4_mapped
+    return Key("address", str(address))
 
 
 class Throttle:

@@ -5,6 +5,7 @@ import re
 import socket
 from dataclasses import dataclass, field
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -41,7 +42,7 @@ class Settings:
         database: a PostgreSQL URL to keep attempts in; None is an SQLite file in `data`.
         token: what a browser must show once to use a studio for one person, since other users of this machine reach its
             address too; None has `serve` make one, "" asks nobody.
-        proxies: addresses of reverse proxies whose X-Forwarded headers are believed; by default nobody's are.
+        proxies: addresses or networks of reverse proxies whose X-Forwarded headers are believed; by default nobody's.
         workers: processes that serve it; None is one a core for a shared studio on PostgreSQL, else one.
         packs: course packs to teach; None is the shipped ones.
     """
@@ -68,6 +69,8 @@ class Settings:
             raise OptionError("several workers need a database that several processes write to: give --database too.")
         if (self.certificate is None) != (self.key is None):
             raise OptionError("https needs both --certificate and --key; one of them is missing.")
+        for proxy in self.proxies:
+            _check_proxy(proxy)
         if self.url is not None and not _is_url(self.url):
             raise OptionError(
                 f"the url is {self.url!r}, expected where learners reach the studio, as in https://studio.example"
@@ -116,6 +119,17 @@ class Settings:
     def invites_to(self, port: int) -> str:
         """Return the address for invitations; "" if it is unknown because the studio listens on every address."""
         return "" if self.url is None and self.host in EVERYWHERE else self.address(port)
+
+
+def _check_proxy(proxy: str) -> None:
+    # uvicorn takes "*" for anybody, who may then count as any address, and a name for a proxy that never comes.
+    try:
+        ip_network(proxy)
+    except ValueError as problem:
+        raise OptionError(
+            f"the trusted proxy is {proxy!r}, expected its address or network, as in "
+            f"127.0.0.1 or 10.1.0.0/24 ({problem})"
+        ) from problem
 
 
 @lru_cache(maxsize=1)
