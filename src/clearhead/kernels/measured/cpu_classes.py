@@ -35,11 +35,12 @@ def of(target: Target, features: frozenset[str]) -> list[CpuClass]:
 
 # Two cores of an Emerald Rapids Xeon, 2026-11-29, at real-time priority beside other work: float32 and bfloat16 without
 # gradients are fitted to the sweep (bench/sweep_costs.py), the others are those of `clearhead tune`. "short" and tasks
-# of many keys are fitted to both kernels of 66 shapes in turn; their float16 and float64 are those of few keys.
+# of many keys are fitted to both kernels of 66 shapes in turn; their float16 and float64 are those of few keys. "one
+# query" of bfloat16 and float16 is fitted to both kernels of 47 shapes in turn.
 _AMX: Costs = {
     ("one query", _F32): (Cost(7.97, 0.402, 115), Cost(6.28, 0.447, 134)),
-    ("one query", _BF16): (Cost(10.8, 0.736, 95.5), Cost(9.74, 0.734, 85.3)),
-    ("one query", _F16): (Cost(7.69, 0.534, 278), Cost(11.2, 1.74, 273)),
+    ("one query", _BF16): (Cost(11.7, 0, 121), Cost(10.9, 0.969, 145)),
+    ("one query", _F16): (Cost(19.4, 1.95, 419), Cost(11.1, 2.27, 379)),
     ("one query", _F64): (Cost(6.09, 0, 341), Cost(10.1, 0, 344)),
     ("few queries", _F32): (Cost(8.34, 0.829, 194), Cost(6.35, 0.664, 150)),
     ("few queries", _BF16): (Cost(9.19, 1.54, 148), Cost(6.21, 3.08, 103)),
