@@ -121,16 +121,29 @@ def lines(
     if mark is not None:
         across = place(mark, least).split(",")[0]
         body += f'<path d="M{across} 14V{high}" stroke="currentColor" stroke-opacity="0.4" stroke-width="3"/>'
-    ends: list[float] = []
+    ends = []
     for (name, curve), colour in zip(series.items(), COLOURS * 2, strict=False):
         points = " ".join(place(at, value) for at, value in enumerate(curve))
         body += f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        y = float(points.rsplit(",", 1)[1])
-        while any(abs(y - other) < 13 for other in ends):
-            y -= 13
-        ends.append(y)
+        ends.append((float(points.rsplit(",", 1)[1]), name, colour))
+    for y, (_, name, colour) in zip(_apart(sorted(end[0] for end in ends), 13, high), sorted(ends), strict=True):
         body += text(wide + 6, y + 4, name, "start", f' fill="{colour}"')
     return _titled(wide + right, high + 22, body, title, "Curves: " + ", ".join(series))
+
+
+def _apart(heights: Sequence[float], gap: float, lowest: float) -> list[float]:
+    """Return the sorted heights, moved so that neighbours are `gap` apart, in the same order and none below `lowest`.
+
+    >>> _apart([10.0, 12.0, 99.0, 100.0], 13, 100.0)
+    [10.0, 23.0, 87.0, 100.0]
+    """
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + gap) if placed else height)
+    below = lowest + gap
+    for at in reversed(range(len(placed))):
+        below = placed[at] = min(placed[at], below - gap)
+    return placed
 
 
 def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = "") -> str:
