@@ -130,8 +130,8 @@ def _on_disk(folder: str | Path) -> Path:
         absent = ModelError(  # transformers says that it could not connect, which it did not try
             message(
                 "%(model)s cannot be loaded: there is no such folder, and no model of that name in the local Hugging "
-                "Face cache. Nothing is downloaded. Give a folder with config.json, model.safetensors and a tokenizer (or, "
-                "for pictures, preprocessor_config.json).",
+                "Face cache. Nothing is downloaded. Give a folder with config.json, model.safetensors and a tokenizer "
+                "(or, for pictures, preprocessor_config.json).",
                 model=folder,
             )
         )
