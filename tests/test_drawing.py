@@ -42,6 +42,30 @@ def test_a_title_is_written_for_those_who_see_as_well(drawn: str) -> None:
     assert width >= len("A share of the whole, as measured") * 7
 
 
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        bars([1.0, 1.0, 0.9, 0.8], ["learnt", "straight through", "rotary", "bias by distance"]),
+        bars([0.5] * 8, [f"pair {at}" for at in range(8)], "Numbers in the largest tensor kept for the backward pass"),
+        lines({"likeness to place 20": [0.0, 1.0]}, [0, 1]),
+        lines(
+            {"1 head": [1.0, 0.4], "8 heads": [1.0, 0.0]},
+            [0, 1],
+            "Loss while training, mean of all five seeds, on new data",
+        ),
+    ],
+)
+def test_long_names_are_broken_so_that_a_phone_shows_them_at_the_size_of_its_text(drawn: str) -> None:
+    assert float(re.search(r'viewBox="0 0 (\d+)', drawn)[1]) <= 380  # type: ignore[index]
+
+
+def test_names_of_curves_stand_in_the_order_of_their_ends() -> None:
+    drawn = lines({"stuck": [1.0, 0.43], "second": [1.0, 0.002], "third": [1.0, 0.008]}, [0, 1], top=2)
+    heights = {name: float(y) for y, name in re.findall(r'y="([\d.]+)"[^>]*fill="[^"]*">(\w+)<', drawn)}
+    assert heights["stuck"] + 13 <= heights["third"] + 1e-6 <= heights["second"] - 13 + 1e-6
+    assert heights["second"] <= 155  # not below the axis
+
+
 def test_the_name_of_an_arrow_is_not_cut_off() -> None:
     drawn = arrows({"a name that is quite long": (2.4, 0.0)})
     start = float(re.search(r'<text x="([\d.]+)"', drawn)[1])  # type: ignore[index]

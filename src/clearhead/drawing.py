@@ -8,11 +8,15 @@ program can draw in a millisecond:
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from textwrap import wrap
 
 ACCENT, QUERY, KEY = "var(--accent, #23508e)", "var(--query, #8a4b08)", "var(--key, #1d6f5c)"
 COLOURS = (ACCENT, QUERY, KEY, "currentColor")
 SCALE = 1.3  # pixels of a page for a unit of a picture, so that its words are as large as the text around it
 LETTER = 7.2  # units a letter of 12 is wide, on average
+BOLD = LETTER + 0.6
+WIDE = 360.0  # units that a phone shows at full size: names and titles are broken into lines to fit
+LINE = 15.0  # units from one line of a name or title to the next
 
 
 def svg(width: float, height: float, body: str, title: str) -> str:
@@ -27,9 +31,11 @@ def _titled(width: float, height: float, body: str, title: str, otherwise: str) 
     """A picture with its title written above it; without one, `otherwise` is the text for those who cannot see it."""
     if not title:
         return svg(width, height, body, otherwise)
-    words = text(2, 13, title, "start", ' font-weight="bold"')
-    wide = max(width, (LETTER + 0.6) * len(title))
-    return svg(wide, height + 24, f'{words}<g transform="translate(0 24)">{body}</g>', title)
+    rows = wrap(title, int(max(width, WIDE) / BOLD))
+    words = "".join(text(2, 13 + LINE * at, row, "start", ' font-weight="bold"') for at, row in enumerate(rows))
+    down = 24 + LINE * (len(rows) - 1)
+    wide = max(width, BOLD * max(map(len, rows)))
+    return svg(wide, height + down, f'{words}<g transform="translate(0 {down:.0f})">{body}</g>', title)
 
 
 def text(x: float, y: float, words: str, anchor: str = "middle", more: str = "") -> str:
@@ -51,20 +57,23 @@ def bars(
     """
     most = top or max(0.0, *values, -min(values)) or 1.0
     names = names or [str(at) for at in range(len(values))]
-    step = max(46.0, min(96.0, 420.0 / len(values)), LETTER * max(map(len, names)) + 10)
+    longest = max(len(word) for name in names for word in name.split() or [""])
+    step = max(44.0, min(110.0, WIDE / len(values)), LETTER * longest + 8)
+    rows = [wrap(name, int((step - 8) / LETTER + 1e-6)) for name in names]
     low = min(0.0, bottom, *values)
     high, base = 130.0, 150.0
     deep = min(-low / most, 1.0) * high + (18 if low < 0 else 0)  # below zero, and room for a number
     body = ""
-    for at, (value, name) in enumerate(zip(values, names, strict=True)):
+    for at, (value, name) in enumerate(zip(values, rows, strict=True)):
         tall = max(min(abs(value) / most, 1.0) * high, 0.75)
         left, middle = at * step + 8, at * step + step / 2
         body += rectangle(left, base if value < 0 else base - tall, step - 16, tall, f'fill="{ACCENT}"')
         body += text(middle, base + tall + 14 if value < 0 else base - tall - 5, number(value))
-        body += text(middle, base + deep + 16, name)
+        body += "".join(text(middle, base + deep + 16 + LINE * row, part) for row, part in enumerate(name))
     wide = len(values) * step
     body += f'<path d="M2 {base}H{wide - 2:.0f}" stroke="currentColor"/>'
-    return _titled(wide, base + deep + 24, body, title, "Bars: " + ", ".join(map(number, values)))
+    under = 24 + LINE * (max(map(len, rows)) - 1)
+    return _titled(wide, base + deep + under, body, title, "Bars: " + ", ".join(map(number, values)))
 
 
 def grid(
@@ -94,8 +103,9 @@ def grid(
             if numbers and not shut:
                 ink = ' fill="white"' if weight > 0.6 else ""
                 body += text(x + side / 2 - 1, y + 16, number(weight), more=ink)
-    wide, high = left + len(rows[0]) * side, 20 + len(rows) * tall
-    body += text(left, high + 14, "rows: queries, columns: keys", "start", ' font-size="10" fill-opacity="0.75"')
+    note = "rows: queries, columns: keys"
+    wide, high = left + max(len(rows[0]) * side, LETTER * len(note)), 20 + len(rows) * tall
+    body += text(left, high + 14, note, "start", ' font-size="11" fill-opacity="0.75"')
     return _titled(wide + 2, high + 20, body, title, "A map of weights, rows are queries")
 
 
@@ -106,8 +116,8 @@ def lines(
     """Curves over common places x, each named at its end; `mark` is the place of an upright line."""
     values = [value for curve in series.values() for value in curve]
     most, least = top if top is not None else max(values), min(0.0, min(values))
-    wide, high, left = 380.0, 150.0, 44.0
     right = LETTER * max(map(len, series)) + 14
+    wide, high, left = max(200.0, WIDE - right), 150.0, 44.0
 
     def place(at: int, value: float) -> str:
         across = left + at * (wide - left) / max(len(x) - 1, 1)
@@ -121,16 +131,29 @@ def lines(
     if mark is not None:
         across = place(mark, least).split(",")[0]
         body += f'<path d="M{across} 14V{high}" stroke="currentColor" stroke-opacity="0.4" stroke-width="3"/>'
-    ends: list[float] = []
+    ends = []
     for (name, curve), colour in zip(series.items(), COLOURS * 2, strict=False):
         points = " ".join(place(at, value) for at, value in enumerate(curve))
         body += f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        y = float(points.rsplit(",", 1)[1])
-        while any(abs(y - other) < 13 for other in ends):
-            y -= 13
-        ends.append(y)
+        ends.append((float(points.rsplit(",", 1)[1]), name, colour))
+    for y, (_, name, colour) in zip(_apart(sorted(end[0] for end in ends), 13, high), sorted(ends), strict=True):
         body += text(wide + 6, y + 4, name, "start", f' fill="{colour}"')
     return _titled(wide + right, high + 22, body, title, "Curves: " + ", ".join(series))
+
+
+def _apart(heights: Sequence[float], gap: float, lowest: float) -> list[float]:
+    """Return the sorted heights, moved so that neighbours are `gap` apart, in the same order and none below `lowest`.
+
+    >>> _apart([10.0, 12.0, 99.0, 100.0], 13, 100.0)
+    [10.0, 23.0, 87.0, 100.0]
+    """
+    placed: list[float] = []
+    for height in heights:
+        placed.append(max(height, placed[-1] + gap) if placed else height)
+    below = lowest + gap
+    for at in reversed(range(len(placed))):
+        below = placed[at] = min(placed[at], below - gap)
+    return placed
 
 
 def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = "") -> str:
@@ -153,7 +176,7 @@ def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = 
         strong = ' font-weight="bold"' if j == at else ""
         body += text(centre, base, words[j], more=strong)
         if weight >= 0.005:
-            body += text(centre, base + 15, number(weight), more=' font-size="10" fill-opacity="0.8"')
+            body += text(centre, base + 15, number(weight), more=' font-size="11" fill-opacity="0.8"')
     return _titled(x, base + 22, body, title, f"What {words[at]} looks at")
 
 

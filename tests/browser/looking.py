@@ -24,7 +24,7 @@ _CUT = """() => {
   while (texts.nextNode()) {
     const text = texts.currentNode;
     if (!text.parentElement.checkVisibility() || text.parentElement.closest(".away, pre, code, svg, math, textarea, option")) continue;
-    for (const { index, 0: word } of text.data.matchAll(/[\\p{L}]{2,18}/gu)) {
+    for (const { index, 0: word } of text.data.matchAll(text.parentElement.closest("h1") ? /[\\p{L}]+(?:-[\\p{L}]+)*/gu : /[\\p{L}]{2,18}/gu)) {
       range.setStart(text, index);
       range.setEnd(text, index + word.length);
       const lines = new Set([...range.getClientRects()].map(({ top }) => Math.round(top)));

@@ -17,7 +17,7 @@ from clearhead.course.grading.compare import same_output, same_result
         ("tensor([1, 2])", "tensor([1., 2.], dtype=torch.float64)"),
         ("[0.5]", "tensor([0.5000], grad_fn=<AddBackward0>)"),
         ("[]", "tensor([])"), ("hello world", "hello   world"), ("ValueError", "ValueError: bad"),
-        ("valueerror: whatever", "ValueError: bad"), ("a RuntimeError", "RuntimeError: shapes differ"),
+        ("valueerror: whatever", "ValueError: bad"), ("a RuntimeError", "RuntimeError: shapes differ"), ("Value Error", "ValueError: bad"),
         ("2362368", "2,362,368"), ("2,362,368", "2,362,368"), ("2 362 368 bytes", "2,362,368 bytes"),
         ("[100,200]", "[100, 200]"), ("−0.5", "-0.5"), ("−∞", "-inf"),
         ("must be positive", "ValueError: the scale must be positive"), ("out\nKeyError", "out\nKeyError: 'a'"),
@@ -40,6 +40,40 @@ def test_the_same(typed: str, right: str) -> None:
 )  # fmt: skip
 def test_words_that_label_a_value_may_be_left_out_or_added(typed: str, right: str) -> None:
     assert same_output(typed, right)
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("0,5", "0.5"), ("-2,5", "-2.5"), ("0,125", "0.125"), ("1,414", "1.414"), ("[0,5; 0,25]", "[0.5, 0.25]"),
+        ("0,5 0,25", "[0.5, 0.25]"), ("1,000", "1000"), ("1 000", "1000"), ("1'000", "1000"), ("1\u202f000", "1000"),
+        ("‑2", "-2"), ("－2", "-2"), ("minus 2", "-2"), ("minus infinity", "-inf"), ("２", "2"),
+        ("½", "0.5"), ("1½", "1.5"), ("1 1/2", "1.5"), ("2³", "8"), ("10⁻²", "0.01"), ("√2", "1.4142"),
+        ("sqrt(2)", "1.4142"), ("1/√2", "0.7071"), ("2√2", "2.8284"), ("ln 2", "0.6931"), ("log(2)", "0.6931"),
+        ("math.exp(1)", "2.7183"), ("e^2", "7.3891"), ("= 0.5", "0.5"), ("x = 0.5", "0.5"), ("≈ 0.5", "0.5"),
+        ("about 0.5", "0.5"), ("0.5.", "0.5"), ("1 2\n3 4", "tensor([[1, 2],\n        [3, 4]])"), ("1 2; 3 4", "[[1, 2], [3, 4]]"),
+        ("yes", "True"), ("No", "False"), ("'animal'", "animal"), ("“animal”", "animal"), ("animal.", "animal"),
+        ("key1", "key 1"), ("#1", "key 1"), ("key number 1", "key 1"), ("it has shape (3,)", "has shape (3,)"),
+        ("2 by 3", "(2, 3)"), ("64 numbers", "64"),
+    ],
+)  # fmt: skip
+def test_a_value_is_the_same_in_every_form_that_people_type(typed: str, right: str) -> None:
+    assert same_output(typed, right)
+    assert same_result(typed, right)
+
+
+@pytest.mark.parametrize(
+    ("typed", "right"),
+    [
+        ("0,5", "5"), ("0,5", "0.05"), ("1,000", "1"), ("1,500", "1"), ("½", "0.2"), ("1 1/2", "0.5"),
+        ("2³", "6"), ("23", "8"), ("√2", "2"), ("1/√2", "1.4142"), ("ln 2", "2"), ("e^2", "2"), ("minus 2", "2"),
+        ("1 2; 3 4", "[[1, 3], [2, 4]]"), ("1 2 3 4", "[[1, 2], [3, 4]]"), ("no", "True"), ("yes", "False"), ("key2", "key 1"),
+        ("about 0.6", "0.5"), ("not 0.5", "0.5"), ("value 1", "key 1"), ("√", "1"), ("√-1", "1"), ("1/√0", "0"),
+    ],
+)  # fmt: skip
+def test_no_other_form_makes_another_value_right(typed: str, right: str) -> None:
+    assert not same_output(typed, right)
+    assert not same_result(typed, right)
 
 
 @pytest.mark.parametrize(

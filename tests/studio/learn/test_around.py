@@ -99,6 +99,12 @@ def test_single_letter_keys_can_be_switched_off(visitor: Visitor) -> None:
     visitor.post("/settings", 422, theme="light", clock="1", keys="some")
 
 
+@pytest.mark.parametrize("mode", ["walk", "experiment"])
+def test_a_topic_without_this_figure_shows_no_other_topics(visitor: Visitor, mode: str) -> None:
+    answer = visitor.client.get(f"/topics/attention/later/{mode}", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/topics/attention/later")
+
+
 @pytest.mark.parametrize("address", [f"{TOPIC}/practice", "/topics/attention/later", "/topics/attention/later/next"])
 def test_a_page_that_waits_for_proofs_loads_itself_again(visitor: Visitor, address: str) -> None:
     assert 'http-equiv="refresh"' not in visitor.client.get(address).text

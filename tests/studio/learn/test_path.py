@@ -9,6 +9,7 @@ import pytest
 
 from clearhead import course
 from clearhead.studio.learn import path
+from clearhead.studio.learn import topic as topic_pages
 from clearhead.studio.web.context import Context
 from studio import sample
 from studio.conftest import Visitor
@@ -157,3 +158,8 @@ def test_a_topic_whose_answers_are_still_to_come_is_not_called_done(visitor: Vis
 def test_every_page_beside_a_question_leads_on_with_the_same_key(visitor: Visitor, address: str) -> None:
     visitor.get(f"{TOPIC}/read")
     assert re.search(r'<a [^>]*data-key="n(?: Enter)?"[^>]*>Next', visitor.get(address)), address
+
+
+def test_the_minutes_of_a_page_count_its_figures() -> None:
+    page = course.Page("read", "word " * 190 + "\n\n```lens\nThe animal\n```\n" * 3, "r.md")
+    assert topic_pages._minutes(replace(sample.TOPIC, pages={"read": page})) == 2  # a minute to read, and three figures

@@ -8,21 +8,26 @@ from functools import partial
 
 from rapidfuzz import fuzz
 
-from clearhead.course.grading.number_forms import plain_numbers
+from clearhead.course.grading.number_forms import readings
 
 Token = float | str
 _TOKEN = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?\binf\b|\bnan\b|[A-Za-z_][\w.]*|[\[\](){}]|[^\s,]")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d.,]\d)")  # 2,362,368: one number, and no list of three
 _GROUP = re.compile(r"(?<=\d)[,_'\s](?=\d{3}(?!\d))")
-_SIGNS = str.maketrans({"−": "-", "–": "-", "∞": "inf"})  # as a page or a phone writes them
 _LABEL = re.compile(r"(?<![^\[\](){},:])[^\[\](){},:]*:")
 _ATTRIBUTE = re.compile(r"(?:,\s*)?(?:dtype|grad_fn|device|requires_grad)=[^,)\]]*")
 _VALUES = {"true", "false", "none", "inf", "+inf", "-inf", "nan", *"[]"}
 _DIMENSIONS = re.compile(r"(?<=\d)\s*[x×*]\s*(?=\d)")
 _KINDS = "Error|Exception|Warning|Interrupt|StopIteration|SystemExit"
 _EXCEPTION = re.compile(rf"^((?:[A-Za-z_][\w.]*)?(?:{_KINDS}))(?::\s*(.*))?$")
+_EXCEPTION_NAME = re.compile(rf"\w(?:{_KINDS})\b")
+_EXCEPTION_APART = re.compile(rf"\b(\w{{3,}}) ({_KINDS})\b", re.IGNORECASE)
+_NUMBERED = re.compile(r"\b[A-Za-z]+(?= \d)")
+_JOINED = re.compile(r"\b[A-Za-z]+(?=\d)")
 _WRAPPERS = ("tensor", "array", "torch.size", "torch.tensor", "np.array")
 _DENIALS = frozenset({"not", "no", "never", "none", "error", "raises", "or"})
+_OPERATORS = frozenset({"minus", "sqrt", "ln", "log", "exp", *"√/^*"})  # what they are applied to is not the value
+_FILLERS = frozenset({"the", "it", "is", "number", "about", "around", "approximately", "roughly", *"=≈~#."})
 _OPEN, _CLOSE = "([{", ")]}"
 MEANS_THE_SAME = 80.0  # rapidfuzz token_set_ratio, of 100, from which two error messages say the same
 
@@ -48,10 +53,8 @@ def same_output(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     (True, True, False)
     """
     same = partial(_precise, tolerance=tolerance)
-    return any(
-        _alike(form, right, unit, same) or _same_values(form, right, unit, same)
-        for form in dict.fromkeys((typed, plain_numbers(typed)))
-    )
+    forms = readings(_spaced(typed, right), right)
+    return any(_alike(form, right, unit, same) or _same_values(form, right, unit, same) for form in forms)
 
 
 def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") -> bool:
@@ -65,12 +68,12 @@ def same_result(typed: str, right: str, tolerance: float = 0.0, unit: str = "") 
     True
     """
     typed, right = _ungrouped(typed, right)
-    return any(_is_result(form, right, tolerance, unit) for form in dict.fromkeys((typed, plain_numbers(typed))))
+    return any(_is_result(form, right, tolerance, unit) for form in readings(_spaced(typed, right), right))
 
 
 def _is_result(typed: str, right: str, tolerance: float, unit: str) -> bool:
     same = partial(_rounded, tolerance=tolerance)
-    if _alike(typed, right, unit, same):
+    if _alike(typed, right, unit, same) or _same_values(typed, right, unit, same):
         return True
     values = [token for token in _tokens(_LABEL.sub(" ", right)) if _is_value(token)]
     if not values or not all(_is_value(token) for token in _tokens(_normalised(typed, unit))):
@@ -88,7 +91,8 @@ def _same_values(typed: str, right: str, unit: str, same: Callable[[Token, Token
     given, expected = _tokens(typed), _tokens(right)
     values, wanted = ([token for token in tokens if _is_value(token)] for tokens in (given, expected))
     words, labels = ({token for token in tokens if not _is_value(token)} for tokens in (given, expected))
-    if all(token in ("[", "]") for token in wanted) or words & _DENIALS or (words - labels and (labels or unit)):
+    others = words - labels - _FILLERS
+    if all(token in ("[", "]") for token in wanted) or words & (_DENIALS | _OPERATORS) or (others and (labels or unit)):
         return False
     return _alike(" ".join(map(str, values)), " ".join(map(str, wanted)), "", same)
 
@@ -113,9 +117,15 @@ def _ungrouped(typed: str, right: str) -> tuple[str, str]:
     return (_GROUP.sub("", typed), _GROUP.sub("", right)) if _GROUPED.search(right) else (typed, right)
 
 
+def _spaced(typed: str, right: str) -> str:
+    """Return the text with a space in "key1" where the right one has "key 1", and none in "Value Error"."""
+    labels = {word.lower() for word in _NUMBERED.findall(right)}
+    typed = _JOINED.sub(lambda match: f"{match[0]} " if match[0].lower() in labels else match[0], typed)
+    return _EXCEPTION_APART.sub(r"\1\2", typed) if _EXCEPTION_NAME.search(right) else typed
+
+
 def _normalised(typed: str, unit: str) -> str:
-    """Return the text with hyphens for minus signs and without units after numbers."""
-    typed = typed.translate(_SIGNS)
+    """Return the text without units after numbers."""
     return re.sub(rf"(?<=\d)\s*{re.escape(unit)}(?!\w)", "", typed) if unit else typed
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from clearhead.studio.learn import home, path, topic
 from clearhead.studio.text import formatting
@@ -72,11 +72,13 @@ def compute(q: Matrix, k: Matrix, v: Matrix, o: Matrix, *, causal: bool, heads: 
 
 
 @router.get("/topics/{pack_id}/{topic_id}/walk", response_class=HTMLResponse)
-def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> HTMLResponse:
+def walk(request: Request, context: CurrentContext, pack_id: str, topic_id: str) -> Response:
     pack, this = topic.topic_at(context, pack_id, topic_id)
     if "walk" in this.pages:  # a walk of the author's own
         return topic.page(request, context, pack_id, topic_id, "walk")
-    figure = path.figure_of_walk(pack, this) or "heads"  # of an address that no page links to
+    figure = path.figure_of_walk(pack, this)
+    if not figure:  # an address that no page links to
+        return RedirectResponse(topic.address(pack, this), status_code=303)
     choices = HEADS if figure == "heads" else (1,)
     misread: list[tuple[str, float]] = []
     given = {name: _given(request.query_params, name, misread) for name in START}

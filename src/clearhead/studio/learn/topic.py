@@ -7,6 +7,7 @@ from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
 from clearhead.course import Item, Pack, Topic
+from clearhead.course.pack.minutes import page_minutes
 from clearhead.studio.learn import home, path
 from clearhead.studio.learner import review_queue
 from clearhead.studio.questions import assessment
@@ -166,8 +167,8 @@ def _grouped(modes: list[tuple[str, str, str, str]]) -> list[tuple[str, list[tup
 
 
 def _minutes(topic: Topic) -> int:
-    """Return how many minutes the page takes to read, at 200 words a minute, programs counted as words."""
-    return max(1, round(len(topic.pages["read"].text.split()) / 200)) if "read" in topic.pages else 1
+    """Return how many minutes the page takes to read and to try, as it counts in the topic's own minutes."""
+    return max(1, round(page_minutes(topic.pages["read"]))) if "read" in topic.pages else 1
 
 
 @router.get("/topics/{pack_id}/{topic_id}/read", response_class=HTMLResponse)

@@ -1,6 +1,7 @@
 """Formats times, numbers, names of concepts and reasons as text for people."""
 
 import hashlib
+import re
 from collections.abc import Iterable
 from datetime import date, datetime
 
@@ -26,6 +27,8 @@ NAMES = (
 )  # fmt: skip
 
 
+_HYPHENATED = re.compile(r"(\w+(?:-\w+)+)")
+
 # Why a program was stopped: `Outcome.stopped` -> what it did.
 STOPPED = {
     "time": mark("it took more than %(seconds)s seconds"),
@@ -49,6 +52,16 @@ NAMED = {
     "multi-head": "Multi-head",
     "long-range": "Long range",
 }
+
+
+def heading(text: str) -> Markup:
+    """Return a title as HTML in which no word breaks at its hyphen.
+
+    >>> heading("Self-attention & more")
+    Markup('<span class="whole">Self-attention</span> &amp; more')
+    """
+    whole = Markup('<span class="whole">{}</span>')
+    return Markup("").join(whole.format(part) if at % 2 else part for at, part in enumerate(_HYPHENATED.split(text)))
 
 
 def day(moment: date) -> str:

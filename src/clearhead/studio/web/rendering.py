@@ -50,6 +50,7 @@ _TEMPLATES.filters.update(
     code=markdown.code,
     translated=translation.translate,
     words=formatting.words,
+    heading=formatting.heading,
     within=formatting.within,
     when=formatting.when,
     ago=formatting.ago,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.responses import HTMLResponse, StreamingResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 
 from clearhead import sandbox
 from clearhead.errors import SandboxError
@@ -46,9 +46,11 @@ _kept: OrderedDict[str, list[Row]] = OrderedDict()
 @queued("experiments")
 def page(
     request: Request, context: CurrentContext, pack_id: str, topic_id: str, name: str = "", run: bool = False
-) -> HTMLResponse:
+) -> Response:
     pack, this = topic.topic_at(context, pack_id, topic_id)
-    own = path.experiments_of(pack, this) or tuple(EXPERIMENTS)  # of an address that no page links to
+    own = path.experiments_of(pack, this)
+    if not own:  # an address that no page links to
+        return RedirectResponse(topic.address(pack, this), status_code=303)
     experiment, chosen = _asked(request, name or own[0])
     home.remember(context, home.Place(request.scope["path"], this.title, mark("Experiment")))
     result, problem = "", ""
