@@ -88,6 +88,23 @@ def test_torch_here_is_the_pinned_one():
     assert metadata.version("torch").split("+")[0] == pin[1] == "2.13.0"
 
 
+IMPORT = re.compile(r"from (clearhead[\w.]*) import (\w+)")
+
+
+def test_what_programs_in_texts_import_is_there():
+    """Imports inside a string, which no linter reads and a program of its own may fail at unseen."""
+    wrong = []
+    for path in (*SOURCE.rglob("*.py"), *(ROOT / "tests").rglob("*.py")):
+        for module, name in IMPORT.findall(path.read_text(encoding="utf-8")):
+            folder = SOURCE.parent.joinpath(*module.split("."))
+            places = [folder / name, folder / f"{name}.py", folder.with_suffix(".py"), folder / "__init__.py"]
+            texts = [place.read_text(encoding="utf-8") for place in places[2:] if place.is_file()]
+            known = any(place.exists() for place in places[:2]) or any(re.search(rf"\b{name}\b", t) for t in texts)
+            if not known and name != "_native":  # compiled
+                wrong.append(f"{path.relative_to(ROOT)}: {module}.{name}")
+    assert wrong == []
+
+
 def test_no_file_names_a_machine_or_a_registry_host():
     # Spelled in pieces, so that this file does not find itself.
     forbidden = re.compile(

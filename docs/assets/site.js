@@ -14,5 +14,15 @@ for (const frame of document.querySelectorAll("iframe.live")) {
 
 document.querySelector(".md-search")?.setAttribute("aria-label", "Search");
 
-// Wide tables scroll, so they can be reached by keys.
-for (const table of document.querySelectorAll(".md-typeset__scrollwrap")) table.tabIndex = 0;
+// Wide tables scroll, so they can be reached by keys. The theme wraps them when it likes.
+const reach = () => { for (const table of document.querySelectorAll(".md-typeset__scrollwrap")) table.tabIndex = 0; };
+new MutationObserver(reach).observe(document.body, { childList: true, subtree: true });
+reach();
+
+// A long name or path breaks after a dot, a slash or an underscore, and not within a word.
+for (const code of document.querySelectorAll(".md-typeset :not(pre) > code")) {
+  for (const text of [...code.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE)) {
+    const parts = text.data.split(/(?<=[\p{L}\d][._/]+)(?=[\p{L}\d])/u);
+    text.replaceWith(...parts.flatMap((part, index) => (index ? [document.createElement("wbr"), part] : [part])));
+  }
+}

@@ -1,11 +1,16 @@
 """What a record holds is its own: nothing the model, or a later call, writes afterwards changes it."""
 
+import ctypes
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clearhead.capture import observe
+from clearhead.capture import kept_copies, observe
+from clearhead.capture.kept_copies import keep
 
 
 class Attention(nn.Module):
@@ -94,3 +99,93 @@ def test_two_axes_are_one_head_and_five_are_named_while_the_model_runs_on() -> N
     with observe(model) as record:
         model(five, five, five)
     assert "not (B, H, L, D)" in record.missed[0].reason
+
+
+WRITES = {
+    "an operator": lambda tensor: tensor.add_(3.0),
+    "its data": lambda tensor: tensor.data.fill_(2.0),
+    "a view": lambda tensor: tensor[:, :, 1:].mul_(5.0),
+    "a NumPy array": lambda tensor: tensor.detach().numpy().fill(1.0),
+    "DLPack": lambda tensor: torch.from_dlpack(tensor.detach()).sub_(4.0),
+    "its storage": lambda tensor: tensor.untyped_storage().fill_(7),
+    "an address": lambda tensor: ctypes.memset(tensor.data_ptr(), 1, tensor.nbytes),
+    "an output argument": lambda tensor: torch.add(torch.ones(tensor.shape), 1.0, out=tensor),
+}
+
+
+class Rewriting(nn.Module):
+    """Attends, and then writes into its query and its key."""
+
+    def __init__(self, write: Any) -> None:
+        super().__init__()
+        self.write = write
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = F.scaled_dot_product_attention(query, key, value)
+        self.write(query)
+        self.write(key)
+        return out
+
+
+@pytest.mark.parametrize("during", [True, False], ids=["during the pass", "after the block"])
+@pytest.mark.parametrize("inference", [True, False], ids=["inference", "no grad"])
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+def test_queries_and_keys_that_are_written_to(write: Any, inference: bool, during: bool) -> None:
+    """Also where they fill their memory, so that the record shares it until then."""
+    with torch.inference_mode(inference), torch.no_grad():
+        query, key, value = (torch.randn(2, 5, 3, 7).transpose(1, 2) for _ in range(3))
+        expected = weights(query, key)
+        model = Rewriting(write if during else lambda tensor: None)
+        with observe(model) as record:
+            model(query, key, value)
+        if not during:
+            write(query)
+            write(key)
+        assert not torch.equal(weights(query, key), expected)
+        torch.testing.assert_close(record[""].to_dense(), expected)
+
+
+def test_what_is_done_to_a_record_does_not_reach_the_model() -> None:
+    query, key, value = torch.randn(3, 1, 2, 5, 7).unbind()
+    query, key = query.clone(), key.clone()
+    before = query.clone(), key.clone()
+    model = Model()
+    with observe(model) as record:
+        model(query, key, value)
+    record["attention"].q.zero_()
+    record["attention"].k.zero_()
+    torch.testing.assert_close((query, key), before)
+
+
+def test_a_record_keeps_no_more_memory_than_its_queries_and_keys() -> None:
+    """Parts of a joined product are copied: as views they would keep all of it alive."""
+    joined = torch.randn(3, 1, 2, 5, 7)
+    model = Model()
+    with observe(model) as record:
+        model(*joined)
+    for kept in (record["attention"].q, record["attention"].k):
+        assert kept.untyped_storage().nbytes() == kept.nbytes
+
+
+def test_a_tensor_that_fills_its_memory_is_not_copied_until_it_is_written_to() -> None:
+    tensor = torch.randn(1, 2, 5, 7)
+    kept = keep(tensor)
+    assert torch._C._is_cow_tensor(kept)
+    assert torch._C._is_cow_tensor(tensor)
+    tensor += 1
+    assert not torch._C._is_cow_tensor(tensor)
+
+
+def test_memory_that_torch_did_not_allocate_is_copied() -> None:
+    array = np.ones((2, 3), np.float32)
+    kept = keep(torch.from_numpy(array))
+    array[:] = 5
+    assert kept.tolist() == [[1.0] * 3] * 2
+
+
+def test_without_copy_on_write_in_torch_every_tensor_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_copies, "_lazy_clone", None)
+    tensor = torch.zeros(2, 3).requires_grad_()
+    kept = keep(tensor)
+    assert kept.data_ptr() != tensor.data_ptr()
+    assert not kept.requires_grad

@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaModel
 import clearhead
 from clearhead.capture import observe
 from clearhead.capture.adapters import transformers_interface
+from clearhead.capture.attention_modules import modules_by_name
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 5, 8, 9, 7]])
 WIDTH = 12
@@ -138,3 +139,12 @@ def test_observers_may_leave_in_another_order():
     assert [len(earlier.calls(name)) for name in earlier] == [1, 1]
     assert [len(later.calls(name)) for name in later] == [2, 2]
     assert transformers_interface._listeners.get() == ()
+
+
+def test_modules_by_name_are_those_of_named_modules() -> None:
+    """Also where one module has two names, a name has no module, and a module holds itself."""
+    shared = nn.Linear(2, 3)
+    model = nn.Sequential(nn.ModuleList([shared, nn.Sequential(shared, nn.ReLU())]), shared)
+    model.register_module("none", None)
+    model.add_module("itself", model)
+    assert list(modules_by_name(model).items()) == list(model.named_modules())

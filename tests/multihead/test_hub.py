@@ -1,6 +1,7 @@
 """The kernel for the Hugging Face hub: flash-attn's functions, in a repository that `kernels` and transformers load."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -31,7 +32,7 @@ def kernel():
 def repository(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "repository"
     variants = module_of(HUB / "build.py").build(folder)
-    assert "torch-cpu" in variants
+    assert "torch-universal" in variants
     return folder
 
 
@@ -112,25 +113,28 @@ def test_the_library_of_kernels_loads_the_repository(repository):
     program = f"""
 import kernels, torch
 from pathlib import Path
-loaded = kernels.get_local_kernel(Path({str(repository)!r}))
-q = torch.randn(1, 7, 2, 8)
-print(loaded.__file__, loaded.flash_attn_func(q, q, q, causal=True).shape == q.shape)
+for loaded in kernels.get_local_kernel(Path({str(repository)!r})), kernels.get_kernel("clearhead/attention", version=1):
+    q = torch.randn(1, 7, 2, 8)
+    print(loaded.__file__, loaded.flash_attn_func(q, q, q, causal=True).shape == q.shape)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=repository)
+    replaced = {**os.environ, "LOCAL_KERNELS": f"clearhead/attention={repository}"}  # the download, and nothing else
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=repository, env=replaced)
     assert done.returncode == 0, done.stderr
-    file, computed = done.stdout.split()
-    assert Path(file).is_relative_to(repository)
-    assert computed == "True"
+    for line in done.stdout.splitlines():
+        file, computed = line.split()
+        assert Path(file).is_relative_to(repository)
+        assert computed == "True"
+    assert len(done.stdout.splitlines()) == 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", [pytest.param("torch-cpu", marks=pytest.mark.stress), "with the library"])
+@pytest.mark.parametrize("variant", [pytest.param("torch-universal", marks=pytest.mark.stress), "with the library"])
 def test_a_variant_needs_no_installed_package(repository, variant):
     """A program that has torch and no clearhead: `-S` leaves out the installed one."""
-    others = [path.name for path in (repository / "build").iterdir() if path.name != "torch-cpu"]
-    if variant != "torch-cpu" and not others:
+    others = [path.name for path in (repository / "build").iterdir() if path.name != "torch-universal"]
+    if variant != "torch-universal" and not others:
         pytest.skip("the native library was not built on this machine")
-    place = repository / "build" / (variant if variant == "torch-cpu" else others[0])
+    place = repository / "build" / (variant if variant == "torch-universal" else others[0])
     program = f"""
 import sys, importlib.util
 sys.path[:0] = {[path for path in sys.path if path.endswith("site-packages")]!r}
@@ -147,7 +151,7 @@ print(clearhead.__file__.startswith({str(place)!r}), bool(clearhead.kernels.targ
 """
     done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["True", "True", str(variant != "torch-cpu")]
+    assert done.stdout.split() == ["True", "True", str(variant != "torch-universal")]
 
 
 @pytest.mark.slow

@@ -178,7 +178,7 @@ def test_pickle_deepcopy_hooks_and_half():
 @pytest.mark.slow
 def test_torchscript_gets_torchs_own_module_on_the_same_parameters():
     ours, stock = pair()
-    with pytest.warns(DeprecationWarning, match="jit"):
+    with pytest.warns((DeprecationWarning, FutureWarning), match="jit"):
         scripted = torch.jit.script(ours)
     same(scripted(*inputs()), stock(*inputs()))
     assert scripted.in_proj_weight.data_ptr() == ours.in_proj_weight.data_ptr()

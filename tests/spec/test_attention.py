@@ -126,6 +126,15 @@ def test_the_operator_and_a_file_hold_the_whole_value(attention):
     assert numbers.with_tensors(attention.tensor_list()) == attention
 
 
+def test_equality_asks_for_the_same_tensors(attention):
+    assert attention == attention.change()
+    assert attention != attention.change(first_key=attention.first_key + 1)
+    for name, held in attention.tensors().items():
+        assert attention != attention.change(**{name: held.clone()})
+    assert len({attention, attention.change()}) == 1
+    assert attention != 1
+
+
 def test_biases_join_to_one():
     attention = ATTENTIONS["bias"]
     assert attention.join_biases().key_bias is None

@@ -3,7 +3,7 @@
     build/hub/
       README.md
       build/torch213-cxx11-cpu-x86_64-linux/   with the native library of this machine
-      build/torch-cpu/                         without it, on torch's kernels
+      build/torch-universal/                   without it, on torch's kernels; also for a torch with CUDA
 
 Each variant has the kernel (attention.py as its `__init__.py`) and the rooms of the package that it needs.
 """
@@ -29,7 +29,7 @@ def build(folder: Path) -> list[str]:
     """Write the repository; return its variants."""
     shutil.rmtree(folder, ignore_errors=True)
     native = importlib.util.find_spec("clearhead._native")
-    variants = {"torch-cpu": None}
+    variants = {"torch-universal": None}
     if native is not None and native.origin is not None:
         version = "".join(torch.__version__.split("+")[0].split(".")[:2])
         variants[f"torch{version}-cxx11-cpu-{platform.machine()}-{platform.system().lower()}"] = Path(native.origin)

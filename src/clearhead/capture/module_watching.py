@@ -15,7 +15,7 @@ from clearhead.capture.adapters import bigbird, longformer, prophetnet
 from clearhead.capture.adapters.function_mode import AttentionFunctionMode, Editor
 from clearhead.capture.adapters.torch_compile import eager_mode, is_compiled
 from clearhead.capture.adapters.transformers_interface import uses_interface
-from clearhead.capture.attention_modules import innermost, is_named_attention, parent_names
+from clearhead.capture.attention_modules import innermost, is_named_attention, modules_by_name, parent_names
 from clearhead.capture.call import Call
 from clearhead.capture.head_outputs.replaced_outputs import before_edits, note_edit
 from clearhead.capture.position_tracking import PositionTracker
@@ -35,7 +35,7 @@ class ModuleWatcher:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        modules = dict(model.named_modules())
+        modules = self._modules = modules_by_name(model)
         self._names = {id(module): name for name, module in modules.items()}
         self._expected = innermost(modules)
         self._attention = {id(module) for module in modules.values() if is_named_attention(type(module).__name__)}
@@ -48,7 +48,7 @@ class ModuleWatcher:
         self._thread = threading.get_ident()
         self._known_reports: set[str] = set()
         self._unreported: dict[int, RemovableHandle] = {}  # the hooks that look whether a module was reported
-        self._tracker = PositionTracker(model)
+        self._tracker = PositionTracker(model, modules)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles of the model contain its hooks; those of a copy do nothing."""
@@ -115,15 +115,16 @@ class ModuleWatcher:
             self._watch_more(stack)
             stack.callback(self._model.register_forward_hook(self._model_ran).remove)
             modules = self._expected.values()
-            if not modules or is_compiled(self._model) or not all(map(uses_interface, modules)):
+            if not modules or is_compiled(self._modules.values()) or not all(map(uses_interface, map(type, modules))):
                 stack.enter_context(eager_mode())
-                for module in self._model.modules():
+                for module in self._modules.values():
                     self._follow(module)
                 self._function_mode = stack.enter_context(
                     AttentionFunctionMode(self.record_call, self._current_module, self._could_not_trace, self.editor)
                 )
-            for name, module in self._model.named_modules():
-                self._expect(name, module)
+            for name, module in self._modules.items():
+                if id(module) in self._attention or type(module).__name__ in ADAPTERS:
+                    self._expect(name, module)
             yield
 
     def _watch_more(self, stack: ExitStack) -> None:

@@ -51,7 +51,8 @@ def observe(
             max_bytes is not a size.
         CaptureError: on leaving, if the model ran and no attention was seen in it.
 
-    Memory: a copy of queries and keys, the model's own masks, and position terms that differ from query to query.
+    Memory: queries and keys, shared with the model until one of the two is written to where they fill their memory,
+    else copied; the model's own masks; position terms that differ from query to query.
 
     Example:
         >>> import torch

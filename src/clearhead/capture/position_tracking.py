@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache
@@ -29,14 +29,15 @@ class PositionTracker:
 
     Args:
         model: the model observed; `watch` puts hooks on its modules.
+        modules: its modules by name.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, modules: dict[str, nn.Module]) -> None:
         self._model = model
-        self._encoders, self._encoder, self._decoder = _sides(model)
+        self._encoders, self._encoder, self._decoder = _sides(modules.values())
         self._vision = {
             id(inner)
-            for name, module in model.named_modules()
+            for name, module in modules.items()
             if name.rpartition(".")[2] in _VISION
             for inner in module.modules()
         }
@@ -218,17 +219,18 @@ class PositionTracker:
         self._cross[id(module)] = apart or any(isinstance(given.get(name), Tensor) for name in SOURCES)
 
 
-def _sides(model: nn.Module) -> tuple[list[nn.Module], set[int], set[int]]:
+def _sides(modules: Iterable[nn.Module]) -> tuple[list[nn.Module], set[int], set[int]]:
     """Each `encoder` beside a `decoder`, the ids of the modules inside them, and of those inside the decoders."""
     roots, encoder, decoder = list[nn.Module](), set[int](), set[int]()
-    for module in model.modules():
-        children = dict(module.named_children())
+    for module in modules:
+        read, written = module._modules.get("encoder"), module._modules.get("decoder")
+        if read is None or written is None:
+            continue
         config = getattr(module, "config", None)
-        reads_two = getattr(config, "is_encoder_decoder", True)  # Funnel's decoder reads what its encoder read
-        if reads_two and "encoder" in children and "decoder" in children:
-            roots.append(children["encoder"])
-            encoder |= {id(inner) for inner in children["encoder"].modules()}
-            decoder |= {id(inner) for inner in children["decoder"].modules()}
+        if getattr(config, "is_encoder_decoder", True):  # Funnel's decoder reads what its encoder read
+            roots.append(read)
+            encoder |= {id(inner) for inner in read.modules()}
+            decoder |= {id(inner) for inner in written.modules()}
     return roots, encoder, decoder - encoder
 
 

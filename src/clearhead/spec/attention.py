@@ -85,6 +85,15 @@ class Attention:
             others["rule"] = rules.part(others["rule"], shift=-first_query)
         return cls(scale=float(scale), band_low=low, band_high=high, first_query=first_query, **others)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the numbers are equal and the tensors are the same objects, as the hash has it.
+
+        Python 3.13 compares the fields of a dataclass with == alone, which is ambiguous for tensors.
+        """
+        if not isinstance(other, Attention):
+            return NotImplemented
+        return all(_same(getattr(self, name), getattr(other, name)) for name in FIELDS)
+
     def change(self, **fields: Any) -> Attention:
         """The same with other values of some fields."""
         return replace(self, **fields)
@@ -312,6 +321,12 @@ class Attention:
 
     def _device(self) -> torch.device | None:
         return next((value.device for value in self.tensors().values()), None)
+
+
+def _same(value: Any, other: Any) -> bool:
+    if value is other or isinstance(value, Tensor) or isinstance(other, Tensor):
+        return value is other
+    return bool(value == other)
 
 
 def four_axes(mask: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Rule(Protocol):
         """What the rule adds to the logits; None for most."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RulePart:
     """A rule as seen from some heads and batch entries of the attention it was made for.
 

@@ -27,8 +27,12 @@ def test_a_folder_that_is_no_model(tmp_path):
 
 
 def test_a_name_that_is_not_in_the_local_cache():
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(
+        ModelError, match=r"no model of that name in the local Hugging Face cache\. Nothing is"
+    ) as refused:
         capture.load("nobody/no-such-model")
+    assert "connect" not in str(refused.value)
+    assert refused.value.model == "nobody/no-such-model"
 
 
 def test_a_config_that_is_damaged(tmp_path):

@@ -166,3 +166,58 @@ def test_many_typed_tokens_are_reported_in_steps_and_as_at_once(
     for token, other in zip(tokens, whole, strict=True):
         assert token.probability == pytest.approx(other.probability, rel=1e-4)
         assert torch.allclose(token.weights, other.weights, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_writing_on_reads_only_what_is_new(name: str) -> None:
+    """Going on after a stop, and from another token: the prompt was read once more each time."""
+    model, prompt = loaded(name), [5, 17, 3, 29, 41, 11, 2]
+    lengths: list[int] = []
+    hook = model.writer.register_forward_pre_hook(
+        lambda _model, _args, given: lengths.append(given["input_ids"].shape[1]), with_kwargs=True
+    )
+    with Writing(model, prompt, known=len(prompt)) as first:
+        for _ in range(6):
+            first.step()
+    go_on = list(first.ids)
+    for ids, typed, read in ((go_on, [], [1, 1, 1, 1]), ([*go_on[:9], 50], [], [1, 1, 1, 1]), (go_on[:8], [4, 6], 0)):
+        plain = Writing(model, [*ids, *typed], known=len(ids))
+        expected = [token for _ in range(4) for token in plain.step()]
+        lengths.clear()
+        with Writing(model, [*ids, *typed], known=len(ids), after=first.continuation()) as again:
+            steps = [token for _ in range(4) for token in again.step()]
+        if name != "mistral, a window" or ids is go_on:  # keys that left a window are gone: the text is read again
+            assert lengths == (read or [3, 1, 1, 1])
+        assert again.ids == plain.ids
+        for step, other in zip(steps, expected, strict=True):
+            assert step.probability == pytest.approx(other.probability, rel=1e-4)
+            assert torch.allclose(step.weights, other.weights, atol=1e-6)
+        whole, known = again.generated(), read_again(model, again.ids[:-1])[0]
+        for layer in known:
+            torch.testing.assert_close(whole[layer].to_dense(), known[layer].to_dense(), rtol=0, atol=4e-6)
+        first = again
+    hook.remove()
+
+
+def test_a_text_with_nothing_in_common_is_read_from_its_beginning() -> None:
+    model = loaded("llama")
+    with Writing(model, [5, 17, 3], known=3) as first:
+        first.step()
+    with Writing(model, [6, 17, 3], known=3, after=first.continuation()) as other:
+        other.step()
+    assert first.continuation() is None  # used up
+    torch.testing.assert_close(
+        other.generated()["model.layers.1.self_attn"].to_dense(),
+        read_again(model, [6, 17, 3])[0]["model.layers.1.self_attn"].to_dense(),
+    )
+
+
+def test_an_error_in_the_model_leaves_nothing_to_go_on_from() -> None:
+    model = loaded("llama")
+    with Writing(model, [5, 17, 3], known=3) as writing:
+        writing.step()
+        hook = model.writer.model.layers[2].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ModelError, match="division"):
+            writing.step()
+        hook.remove()
+    assert writing.continuation() is None

@@ -1,23 +1,31 @@
 """Attacks on the verdict: wrong programs that speak the protocol by hand, or reach for the tests. None may pass.
 
-Each reply is what a program answers to everything it is asked; `double` is never right for both tests.
+Each reply is what a program answers to everything it is asked, or to each call; `double` is never right for both
+tests.
 """
 
 HAND = """
 import json, os, struct
 def exactly(n):
     data = b''
-    while len(data) < n: data += os.read(5, n - len(data))
+    while len(data) < n:
+        part = os.read(5, n - len(data))
+        if not part:  # the tests have ended: so does an honest program
+            os.write(4, b'{{"raised": null, "values": {{}}}}')
+            os._exit(0)
+        data += part
     return data
 def say(data):
     data = data if isinstance(data, bytes) else json.dumps(data).encode()
     os.write(5, struct.pack('<I', len(data)) + data)
 def hear(): return json.loads(exactly(struct.unpack('<I', exactly(4))[0]))
+NAMED = {{'value': {{'handle': 0, 'type': 'double'}}}}
 say({{'raised': None}})
 while True:
-    hear()
+    asked = hear()
     say({reply})
 """
+CALLS = "({reply}) if asked['op'] == 'call' else NAMED"
 REPLIES = {
     "a verdict": "{'tests': [['doubles a number', True, '', None]], 'raised': None}",
     "verdicts of each": "{'each': [{'tests': [['doubles a number', True, '', None]], 'raised': None}]}",
@@ -75,10 +83,9 @@ PROGRAMS = {
         "def double(x): return 0"
     ),
     "take the place of its own process": (
-        "import sys\nfor name in ('wire', 'judging', 'running', 'reports'):\n"
-        "    module = sys.modules.get(f'clearhead.sandbox.{{name}}')\n"
-        "    for key in vars(module or sys).copy():\n"
-        "        if callable(getattr(module, key, None)) and not key.startswith('__'): setattr(module, key, lambda *a, **k: True)"
+        "import sys\nours = [module for name, module in sys.modules.items() if name.startswith('clearhead.sandbox.child.')]\n"
+        "assert len(ours) > 3\nfor module in ours:\n    for key in vars(module).copy():\n"
+        "        if callable(getattr(module, key)) and not key.startswith('__'): setattr(module, key, lambda *a, **k: True)"
     ),
     "an answer that is equal to everything": (
         "class Sly(int):\n    def __eq__(self, other): return True\n    __hash__ = None\n"
@@ -98,8 +105,68 @@ PROGRAMS = {
     "leave by a thread": (
         "import os, threading, time\ndef double(x):\n    threading.Thread(target=lambda: os._exit(0)).start()\n    time.sleep(60)"
     ),
+    "report as it exits": (
+        "import atexit, os, sys\nreport = b'{{\"tests\": [[\"doubles a number\", true, \"\", null]], \"raised\": null}}'\n"
+        "atexit.register(os.write, 4, report)\nsys.exitfunc = sys.excepthook = lambda *a: os.write(4, report)\n"
+        "def double(x): sys.exit(0)"
+    ),
+    "answer from a thread": (
+        "import json, os, struct, threading, time\n"
+        "def say():\n    data = json.dumps({{'value': 42}}).encode()\n"
+        "    while True: os.write(5, struct.pack('<I', len(data)) + data); time.sleep(0.001)\n"
+        "def double(x):\n    threading.Thread(target=say, daemon=True).start()\n    time.sleep(0.1)\n    return 0"
+    ),
+    "look through the frames that called it": (
+        "import sys\ndef double(x):\n    frame = sys._getframe()\n    while frame:\n"
+        "        for name, value in frame.f_locals.items():\n"
+        "            if 'test' in name or '42' in repr(value): return 42\n        frame = frame.f_back\n    return 0"
+    ),
+    "trace what runs it": (
+        "import sys, threading\ndef trace(frame, event, arg):\n    frame.f_globals['encode'] = lambda *a: 42\n    return trace\n"
+        "sys.settrace(trace); sys.setprofile(trace); threading.settrace(trace)\ndef double(x): return 0"
+    ),
+    "change how values are sent": (
+        "import json, sys\nwire = sys.modules['clearhead.sandbox.child.wire']\n"
+        "wire.encode = lambda *a, **k: {{'value': True, 'tests': [['doubles a number', True, '', None]]}}\n"
+        "json.dumps = lambda *a, **k: '{{\"value\": {{\"i\": \"42\"}}}}'\ndef double(x): return 0"
+    ),
+    "change what Python's own functions do": (
+        "import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.getattr = lambda *a: 42\n"
+        "builtins.AssertionError = builtins.BaseException = KeyError\ndef double(x): return 0"
+    ),
+    "search all memory for the tests": (
+        "import gc\ndef double(x):\n    word = 'double(' + '21)'\n"
+        "    return 42 if any(word in o for o in gc.get_objects() if type(o) is str) or any(\n"
+        "        word in str(v) for o in gc.get_objects() if type(o) is dict for v in list(o.values()) if type(v) is str\n"
+        "        and v != word) else 0"
+    ),
+    "a number that unpickles to another": (
+        "class Sly:\n    def __reduce__(self): return (eval, ('42',))\n    def __reduce_ex__(self, n): return (eval, ('42',))\n"
+        "def double(x): return Sly()"
+    ),
+    "a float that says what it is asked": (
+        "class Sly(float):\n    def __eq__(self, o): return True\n    __hash__ = None\n    def __float__(self): return 42.0\n"
+        "    def __repr__(self): return '42'\n    __str__ = __format__ = __repr__\ndef double(x): return Sly(7)"
+    ),
+    "a list that is never as long": (
+        "class Sly(list):\n    def __eq__(self, o): return True\n    def __iter__(self):\n        while True: yield 42\n"
+        "def double(x): return Sly([42])"
+    ),
+    "the class of what it gives changes": (
+        "class Sly:\n    __class__ = int\n    def __int__(self): return 42\n    __index__ = __abs__ = __int__\n"
+        "    def __gt__(self, o): return False\n    def __lt__(self, o): return False\ndef double(x): return Sly()"
+    ),
+    "end the loops of the tests": "def double(x): raise StopIteration",
+    "a promise": "async def double(x): return 42",
+    "a generator": "def double(x): yield 42",
+    "catch a signal and answer": (
+        "import json, os, signal, struct\ndef answer(*a):\n    data = b'{{\"value\": 42}}'\n"
+        "    os.write(5, struct.pack('<I', len(data)) + data)\nsignal.signal(signal.SIGUSR1, answer)\n"
+        "def double(x): os.kill(os.getpid(), signal.SIGUSR1); return 0"
+    ),
 }  # fmt: skip
 FORGERIES = {
     **{f"reply with {name}": HAND.format(reply=reply) for name, reply in REPLIES.items()},
+    **{f"answer calls with {name}": HAND.format(reply=CALLS.format(reply=reply)) for name, reply in REPLIES.items()},
     **{name: source.format(reply="{'value': 42}") for name, source in PROGRAMS.items()},
 }

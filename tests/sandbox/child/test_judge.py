@@ -73,6 +73,33 @@ def test_leaving_in_the_answer_fails_plain_assertions_too(error: str) -> None:
     assert not judge(f"def double(x): raise {error}", "assert double(21) == 42").passed
 
 
+LOOPS = """
+def test_all():
+    assert all(map(lambda x: double(x) == 2 * x, [3, 5]))
+
+
+def test_each():
+    for twice, wanted in zip(map(learner.double, [3, 5]), [6, 10]):
+        assert twice == wanted
+
+
+def test_counted():
+    assert sum(1 for _ in filter(lambda x: double(x) != 2 * x, [3, 5])) == 0
+
+
+def test_until():
+    for twice in iter(lambda: double(3), 0):
+        assert twice == 6
+"""
+
+
+@pytest.mark.parametrize("kinds", ["StopIteration", "type('End', (StopIteration,), {})", "StopAsyncIteration"])
+def test_an_exception_that_would_end_a_loop_fails_each_test(kinds: str) -> None:
+    judged = judge(f"def double(x): raise {kinds}", LOOPS)
+    assert [test.passed for test in judged.tests] == [False] * 4
+    assert all("Stop" in test.message or "End" in test.message for test in judged.tests)
+
+
 @pytest.mark.parametrize(
     ("program", "message"),
     [

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearhead.capture.block_masks import Rule, Sizes, block_mask_table, evaluate
 from clearhead.capture.call import Call, attention_of
-from clearhead.capture.mask_tables import collapsed
+from clearhead.capture.mask_tables import Rule, Sizes, block_mask_table, collapsed, evaluate
 from clearhead.errors import CaptureError
 
 

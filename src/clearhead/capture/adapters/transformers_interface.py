@@ -142,9 +142,9 @@ def _edited(call: Call) -> Tensor:
     return out if out is own else note_edit(own, out)
 
 
-def uses_interface(module: nn.Module) -> bool:
-    """Whether a module's class itself uses the attention interface; its file may define others that do not."""
-    kind = type(module)
+@functools.lru_cache(maxsize=1024)
+def uses_interface(kind: type[nn.Module]) -> bool:
+    """Whether a class of modules itself uses the attention interface; its file may define others that do not."""
     if not hasattr(sys.modules.get(kind.__module__), _INTERFACE):
         return False
     methods = (inspect.unwrap(method) for method in vars(kind).values() if inspect.isfunction(method))

@@ -122,7 +122,21 @@ def _on_disk(folder: str | Path) -> Path:
 
     if isinstance(folder, Path):
         return folder
-    return Path(str(cached_file(folder, "config.json", local_files_only=True))).parent
+    try:
+        return Path(str(cached_file(folder, "config.json", local_files_only=True))).parent
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        absent = ModelError(  # transformers says that it could not connect, which it did not try
+            message(
+                "%(model)s cannot be loaded: there is no such folder, and no model of that name in the local Hugging "
+                "Face cache. Nothing is downloaded. Give a folder with config.json, model.safetensors and a tokenizer "
+                "(or, for pictures, preprocessor_config.json).",
+                model=folder,
+            )
+        )
+        absent.model = folder
+        raise absent from error
 
 
 def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained: bool) -> Loaded:

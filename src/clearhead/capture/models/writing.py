@@ -9,7 +9,9 @@ from typing import Any, Final, Self
 import torch
 from torch import Tensor
 
+from clearhead.capture.generation.continued import continued
 from clearhead.capture.models.chat_template import as_message
+from clearhead.capture.models.continuation import Continuation
 from clearhead.capture.models.loading import Loaded
 from clearhead.capture.models.reading import running
 from clearhead.capture.observing import observe
@@ -96,17 +98,29 @@ class Writing:
         token_ids: the prompt, and what was written so far.
         known: how many of them are reported no more: the steps of later ones are reported first.
         without: heads that are switched off, as (layer, head).
+        after: of a text of the same model and heads; tokens that begin both are not read again. It is used up.
 
     Raises:
         ModelError: the model does not write, or the text is longer than it takes.
     """
 
-    def __init__(self, loaded: Loaded, token_ids: Sequence[int], *, known: int, without: Collection[Head] = ()) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        token_ids: Sequence[int],
+        *,
+        known: int,
+        without: Collection[Head] = (),
+        after: Continuation | None = None,
+    ) -> None:
         check_writes(loaded)
         self.ids, self._loaded, self._without = list(token_ids), loaded, tuple(without)
         self._known, self._ran, self._cache = max(known, 1), 0, None
         self._ends = ending_ids(loaded)
         check_room(loaded, len(self.ids))
+        if after is not None and (length := after.usable(self.ids[: self._known])):
+            self._ran, self._cache = length, after.cache_of(length)
+        self._skipped, self._earlier = self._ran, after.record if after is not None and self._ran else None
         self._open = ExitStack()
         self._record: Record | None = None
         self._is_open = False
@@ -117,13 +131,31 @@ class Writing:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._is_open, self._cache = False, None
+        self._is_open = False
         self._open.close()
+        if self._record is not None and self._earlier is not None:
+            self._record = continued(self._earlier, self._skipped, self._record)
 
     @property
     def is_read(self) -> bool:
         """Whether a `with` block has observed the text from its beginning, but for the last token."""
-        return self._record is not None and 0 < self._ran == len(self.ids) - 1
+        return self._is_whole and 0 < self._ran == len(self.ids) - 1
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the record begins with the first token."""
+        return self._record is not None and (not self._skipped or self._earlier is not None)
+
+    def continuation(self) -> Continuation | None:
+        """Return what another writing can go on from, once the `with` block is left; None where nothing was written.
+
+        Its cache is this writing's own, which therefore writes no more.
+        """
+        cache, self._cache = self._cache, None
+        if cache is None:
+            return None
+        record = self._record if self._is_whole else None
+        return Continuation(self._loaded, tuple(self.ids[: self._ran]), self._without, cache, record)
 
     def generated(self) -> Record:
         """Return the record of the writing, one matrix a layer over all tokens but the last: `Record.generated`.
@@ -163,6 +195,7 @@ class Writing:
         parameters = signature(model.forward).parameters
         cache = "cache" if "cache" in parameters else "past_key_values"  # its name in transformers before 5.24
         given: dict[str, Any] = {"input_ids": torch.tensor([self.ids[start:size]]), cache: self._cache}
+        self._cache = None  # an error in the model may leave tokens in some of its layers
         if "logits_to_keep" in parameters:
             given["logits_to_keep"] = size - first
         with ExitStack() as step:

@@ -1,59 +1,38 @@
 """`clearhead survey MODEL DATA`: survey the heads of a model over a corpus."""
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
-
-import typer
+from typing import TYPE_CHECKING
 
 from clearhead import printing
 from clearhead.cli import reading
 from clearhead.cli.output import Json
 from clearhead.cli.reading import Trust
+from clearhead.cli.survey import options
 
-ASKS = "scores,entropy,received,sinks"  # as survey.asks.DEFAULT, which importing would bring torch
+if TYPE_CHECKING:
+    from clearhead.survey import Survey
 
 
 def run(
-    model: Annotated[
-        str, typer.Argument(help="A model folder, or a name in the local Hugging Face cache; - is the demo model.")
-    ],
-    data: Annotated[
-        Path,
-        typer.Argument(
-            help="The texts: Parquet, JSON lines, Arrow or plain text, a folder of such files, or a dataset on disk."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="The folder to write into. The same command goes on where it stopped.")],
-    ask: Annotated[
-        str, typer.Option(help="What to ask, separated by commas: scores, entropy, received, sinks, ablation.")
-    ] = ASKS,
-    column: Annotated[str, typer.Option(help="The column, or the key of JSON lines, that holds the text.")] = "text",
-    texts: Annotated[
-        Literal["line", "paragraph"],
-        typer.Option(help="What a text is in a plain file: a line, or a paragraph, which ends at a blank line."),
-    ] = "line",
-    split: Annotated[str | None, typer.Option(help="Which split of a dataset with several.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Survey this many texts, the first ones.")] = None,
-    sample: Annotated[int, typer.Option(min=1, help="Over how many texts to ablate, evenly over all.")] = 64,
-    max_length: Annotated[
-        int | None, typer.Option(min=1, help="Cut texts to this many tokens. Default: what the model takes.")
-    ] = None,
-    part: Annotated[int, typer.Option(min=1, help="Texts that are computed and written together.")] = 512,
-    batch: Annotated[int, typer.Option(min=1, help="Tokens in a forward pass, padding included.")] = 2048,
-    workers: Annotated[int | None, typer.Option(min=1, help="How many compute. Default: one for each core.")] = None,
-    threads: Annotated[
-        int, typer.Option(min=1, help="Threads of one worker. Results are the same only for the same number.")
-    ] = 1,
-    ray: Annotated[
-        bool | None, typer.Option("--ray/--no-ray", help="On Ray Data. Default: if it is installed.")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="The address of a Ray cluster. Default: Ray on this machine.")
-    ] = None,
-    keep_texts: Annotated[
-        bool, typer.Option("--keep-texts", help="Write the numbers of every text too, in FOLDER/texts.")
-    ] = False,
+    model: options.Model,
+    data: options.Data,
+    out: options.Out,
+    ask: options.Ask = options.ASKS,
+    column: options.Column = "text",
+    texts: options.Texts = "line",
+    split: options.Split = None,
+    limit: options.Limit = None,
+    sample: options.Sample = 64,
+    max_length: options.MaxLength = None,
+    part: options.PartTexts = 512,
+    batch: options.BatchTokens = 2048,
+    workers: options.Workers = None,
+    threads: options.Threads = 1,
+    ray: options.OnRay = None,
+    address: options.Address = None,
+    keep_texts: options.KeepTexts = False,
     trust_remote_code: Trust = False,
     as_json: Json = False,
 ) -> None:
@@ -63,7 +42,6 @@ def run(
     a kill the same command goes on. `clearhead survey report FOLDER` makes a page of it.
     """
     from clearhead.survey import Settings, StoppedSurveyError, check_installed, checked_asks, open_corpus, survey
-    from clearhead.survey.report.listing import listing
 
     check_installed(ray)
     settings = Settings(
@@ -77,29 +55,22 @@ def run(
         keep_texts=keep_texts,
     )
     with Lines() as lines:
-        corpus = open_corpus(
-            data,
-            column=column,
-            texts=texts,
-            split=split,
-            progress=lambda done, all: lines("reading the texts", done, all),
-        )
+        reading_texts = partial(lines, "reading the texts")
+        corpus = open_corpus(data, column=column, texts=texts, split=split, progress=reading_texts)
+        surveying = partial(survey, None if model == "-" else model, corpus, out, settings, progress=lines)
         try:
-            result = survey(
-                None if model == "-" else model,
-                corpus,
-                out,
-                settings,
-                trust_remote_code=trust_remote_code,
-                workers=workers,
-                ray=ray,
-                address=address,
-                progress=lines,
-            )
+            result = surveying(trust_remote_code=trust_remote_code, workers=workers, ray=ray, address=address)
         except StoppedSurveyError as stopped:
             printing.report(f"clearhead: {stopped}")
             raise
+    show(result, out, as_json=as_json)
+
+
+def show(result: "Survey", out: Path, *, as_json: bool) -> None:
+    """Print what was surveyed: as JSON its listing; else a sentence, and what was left out."""
     if as_json:
+        from clearhead.survey.report.listing import listing
+
         printing.show_json(listing(out))
         return
     printing.show(summary(result.counts))

@@ -35,11 +35,12 @@ def of(target: Target, features: frozenset[str]) -> list[CpuClass]:
 
 # Two cores of an Emerald Rapids Xeon, 2026-11-29, at real-time priority beside other work: float32 and bfloat16 without
 # gradients are fitted to the sweep (bench/sweep_costs.py), the others are those of `clearhead tune`. "short" and tasks
-# of many keys are fitted to both kernels of 66 shapes in turn; their float16 and float64 are those of few keys.
+# of many keys are fitted to both kernels of 66 shapes in turn, and so are float16 without gradients and short gradients
+# of float64; the other float64 of many keys are those of few. "one query" of bfloat16 and float16: 47 shapes in turn.
 _AMX: Costs = {
     ("one query", _F32): (Cost(7.97, 0.402, 115), Cost(6.28, 0.447, 134)),
-    ("one query", _BF16): (Cost(10.8, 0.736, 95.5), Cost(9.74, 0.734, 85.3)),
-    ("one query", _F16): (Cost(7.69, 0.534, 278), Cost(11.2, 1.74, 273)),
+    ("one query", _BF16): (Cost(11.7, 0, 121), Cost(10.9, 0.969, 145)),
+    ("one query", _F16): (Cost(19.4, 1.95, 419), Cost(11.1, 2.27, 379)),
     ("one query", _F64): (Cost(6.09, 0, 341), Cost(10.1, 0, 344)),
     ("few queries", _F32): (Cost(8.34, 0.829, 194), Cost(6.35, 0.664, 150)),
     ("few queries", _BF16): (Cost(9.19, 1.54, 148), Cost(6.21, 3.08, 103)),
@@ -47,15 +48,15 @@ _AMX: Costs = {
     ("few queries", _F64): (Cost(1.78, 2.28, 132), Cost(8.73, 1.47, 151)),
     ("few queries, many keys", _F32): (Cost(14, 0, 55.3), Cost(8.33, 0, 60.4)),
     ("few queries, many keys", _BF16): (Cost(13.3, 0, 36.1), Cost(19.8, 0, 29)),
-    ("few queries, many keys", _F16): (Cost(6.01, 2.53, 103), Cost(16.8, 2.73, 79.1)),
+    ("few queries, many keys", _F16): (Cost(18.4, 0, 82.9), Cost(19.7, 0, 67.5)),
     ("few queries, many keys", _F64): (Cost(1.78, 2.28, 132), Cost(8.73, 1.47, 151)),
     ("short", _F32): (Cost(9.05, 1.34, 45), Cost(5.8, 2.16, 18.2)),
     ("short", _BF16): (Cost(7.47, 2.17, 41), Cost(5.37, 3.52, 9.85)),
-    ("short", _F16): (Cost(17.4, 0.98, 39.6), Cost(18.2, 2.18, 27.4)),
+    ("short", _F16): (Cost(24.4, 2.25, 89.9), Cost(15, 3.6, 29)),
     ("short", _F64): (Cost(11.8, 0.99, 41.2), Cost(10.9, 2.79, 50.2)),
     ("short, many keys", _F32): (Cost(19.3, 0, 41.3), Cost(18.7, 0, 27)),
     ("short, many keys", _BF16): (Cost(16.9, 0, 20.9), Cost(7.38, 0, 29.7)),
-    ("short, many keys", _F16): (Cost(17.4, 0.98, 39.6), Cost(18.2, 2.18, 27.4)),
+    ("short, many keys", _F16): (Cost(11.6, 0, 111), Cost(7.18, 2.35, 65.6)),
     ("short, many keys", _F64): (Cost(11.8, 0.99, 41.2), Cost(10.9, 2.79, 50.2)),
     ("forward", _F32): (Cost(13.8, 2.13, 18.2), Cost(8.59, 7.4, 20.6)),
     ("forward", _BF16): (Cost(18.7, 5.36, 6.64), Cost(15.6, 12.1, 9.44)),
@@ -72,7 +73,7 @@ _AMX: Costs = {
     ("short, gradients", _F32): (Cost(105, 4.46, 133), Cost(88.4, 4.79, 109)),
     ("short, gradients", _BF16): (Cost(99.1, 5.34, 68.6), Cost(184, 93.6, 62.4)),
     ("short, gradients", _F16): (Cost(94.4, 4.58, 175), Cost(33, 122, 171)),
-    ("short, gradients", _F64): (Cost(72.2, 6.57, 240), Cost(67.4, 7.48, 268)),
+    ("short, gradients", _F64): (Cost(93.1, 9.5, 357), Cost(61.9, 8.26, 673)),
     ("gradients", _F32): (Cost(37.7, 16.6, 68.8), Cost(0, 27, 81.2)),
     ("gradients", _BF16): (Cost(82.8, 17.9, 20.2), Cost(407, 154, 76.6)),
     ("gradients", _F16): (Cost(65.8, 13, 69), Cost(186, 145, 131)),

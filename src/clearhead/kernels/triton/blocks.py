@@ -21,7 +21,7 @@ class Blocks(NamedTuple):
 FORWARD, BACKWARD, SECOND_PASS = "forward", "backward", "second pass"
 
 # By pass and by the most bytes of a row of a query or value: a tile of it takes so much shared memory. Each fits the
-# 164 KiB of sm_80; tests/kernels/test_triton_builds.py compiles every one.
+# 164 KiB of sm_80; tests/kernels/triton_builds.py compiles every one.
 TABLE: dict[tuple[str, int], tuple[Blocks, ...]] = {
     (FORWARD, 128): (Blocks(128, 64, 4, 3), Blocks(64, 64, 4, 3), Blocks(16, 64, 4, 2)),
     (FORWARD, 256): (Blocks(128, 64, 8, 2), Blocks(64, 32, 4, 2), Blocks(16, 64, 4, 2)),

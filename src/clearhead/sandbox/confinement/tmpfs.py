@@ -59,7 +59,7 @@ def _map(file: str, text: str) -> None:
 
 def offered() -> bool:
     """Return whether the kernel gives a program a tmpfs of its own here, by trying it in a short-lived process."""
-    tries = "from clearhead.sandbox import tmpfs; sys.exit(not tmpfs.own(tmpfs.Path('/tmp'), 1))"
+    tries = f"from {__name__} import Path, own; sys.exit(not own(Path('/tmp'), 1))"
     program = f"import sys; sys.path += {[path for path in sys.path if path]!r}; {tries}"
     return subprocess.run([sys.executable, "-P", "-s", "-c", program], capture_output=True).returncode == 0
 

@@ -108,6 +108,10 @@ class Readings:
         finally:
             self._turn.release()
 
+    def holds(self, loaded: "Loaded") -> bool:
+        """Return whether this very model is still in memory, not dropped for others."""
+        return any(model is loaded for model in list(self._models.values()))
+
     def asked(self, key: str) -> Asked:
         """Return the request with this key.
 

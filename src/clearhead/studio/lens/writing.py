@@ -1,13 +1,14 @@
 """What the Lens writes: a request is checked, and each token is sent as soon as the model has written it.
 
 The browser holds the text: a request carries all of it, so stopping, going on, and going on from another token are one
-and the same request, and any process of a studio can answer it.
+and the same request, and any process of a studio can answer it. The process that wrote the text before answers sooner:
+it has kept the model's keys and values, and runs the model on the new tokens alone.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from clearhead.errors import OptionError
 from clearhead.studio.lens import model_list
@@ -17,6 +18,7 @@ from clearhead.studio.text.translation import _, translate
 
 if TYPE_CHECKING:
     from clearhead.capture import Loaded
+    from clearhead.capture.models.continuation import Continuation
     from clearhead.capture.models.writing import Writing, WrittenToken
 
 MOST_TOKENS: Final = 256  # written for one request
@@ -127,13 +129,19 @@ def text_of(loaded: "Loaded", wanted: WritingAsked) -> Text:
     return Text(ids, len(prompt), len(prompt) + len(wanted.written))
 
 
-def write(
-    kept: Readings,
-    wanted: WritingAsked,
-    tell: Tell,
-    send: Send,
-    keep: "Callable[[WritingAsked, Writing], None] | None" = None,
-) -> dict[str, Any]:
+class Before(Protocol):
+    """What was written before."""
+
+    def take(self, loaded: "Loaded", ids: Sequence[int], without: tuple[tuple[int, int], ...]) -> "Continuation | None":
+        """Return what a text can go on from, if anything."""
+        ...
+
+    def keep(self, wanted: WritingAsked, writing: "Writing") -> None:
+        """Keep what was written, also where it was stopped."""
+        ...
+
+
+def write(kept: Readings, wanted: WritingAsked, tell: Tell, send: Send, before: Before | None = None) -> dict[str, Any]:
     """Write, sending `{"start": …}` and then each token; return `{"end": reason}`.
 
     Args:
@@ -141,7 +149,7 @@ def write(
         wanted: the request.
         tell: called before each token; an exception that it raises stops the writing.
         send: called with each part of the answer.
-        keep: called with the request and what was written, also where the writing was stopped.
+        before: what was written before, and keeps what is written now.
 
     Raises:
         ModelError, OptionError: as of `text_of`; or a head that is switched off does not exist.
@@ -152,13 +160,14 @@ def write(
     text = text_of(loaded, wanted)
     names = Names(loaded, text.ids)
     send({"start": _start(loaded, wanted, text, names)})
-    writing = Writing(loaded, text.ids, known=text.sent, without=wanted.without)
+    after = before.take(loaded, text.ids, wanted.without) if before is not None else None
+    writing = Writing(loaded, text.ids, known=text.sent, without=wanted.without, after=after)
     try:
         with writing:
             return {"end": _written(writing, text, wanted, names, tell, send)}
     finally:
-        if keep is not None:
-            keep(wanted, writing)
+        if before is not None:
+            before.keep(wanted, writing)
 
 
 def _written(

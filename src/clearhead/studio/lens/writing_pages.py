@@ -19,11 +19,12 @@ from clearhead.studio.lens.lens_pages import Kept
 from clearhead.studio.lens.readings import Tell
 from clearhead.studio.lens.without_script import whole_answer
 from clearhead.studio.lens.writing import MOST_TOKENS, Send, WritingAsked, write, writing_asked
-from clearhead.studio.lens.written_records import keep
+from clearhead.studio.lens.written_records import Written
 from clearhead.studio.text.translation import explained
 from clearhead.studio.web.context import Context, CurrentContext
 from clearhead.studio.web.rendering import render
 from clearhead.studio.web.route_marks import linkable
+from clearhead.studio.web.security import COOKIE
 from clearhead.studio.web.work_queues import Busy, needs_queue, queued
 
 router = APIRouter()
@@ -118,7 +119,8 @@ async def write_on(request: Request, context: CurrentContext, kept: Kept, wanted
 
     Closing the connection stops the writing.
     """
-    return await _streamed(request, context, wanted, lambda asked, tell, send: write(kept, asked, tell, send, keep))
+    before = Written(kept, request.cookies.get(COOKIE, ""))
+    return await _streamed(request, context, wanted, lambda asked, tell, send: write(kept, asked, tell, send, before))
 
 
 @router.post("/lens/write/heads")

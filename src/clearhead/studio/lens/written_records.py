@@ -1,15 +1,18 @@
-"""The records of written texts: kept as they were written, or read once more where another process wrote them."""
+"""Written texts in this process: their records for the heads that are looked at next, and where they can go on."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
-from clearhead.studio.lens.readings import Tell
+from clearhead.studio.lens.continuations import CONTINUATIONS
+from clearhead.studio.lens.readings import Readings, Tell
 from clearhead.studio.lens.writing import Text, WritingAsked
 
 if TYPE_CHECKING:
     from clearhead.capture import Loaded, Record
+    from clearhead.capture.models.continuation import Continuation
     from clearhead.capture.models.writing import Writing
 
 LATEST: Final = 4  # texts whose queries and keys are kept, so that another head is there at once
@@ -18,10 +21,28 @@ _records: "OrderedDict[Any, Record | Callable[[], Record]]" = OrderedDict()
 _lock = Lock()
 
 
-def keep(wanted: WritingAsked, writing: "Writing") -> None:
-    """Keep what was observed while a text was written; its matrices are made when they are asked for."""
-    if writing.is_read:
-        _keep((wanted.model, tuple(writing.ids), wanted.without), writing.generated)
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one browser has written.
+
+    Attributes:
+        kept: holds the models.
+        browser: the browser's own secret.
+    """
+
+    kept: Readings
+    browser: str
+
+    def take(self, loaded: "Loaded", ids: Sequence[int], without: tuple[tuple[int, int], ...]) -> "Continuation | None":
+        """Return what a text of this browser can go on from, if anything."""
+        return CONTINUATIONS.take(self.browser, loaded, ids, without)
+
+    def keep(self, wanted: WritingAsked, writing: "Writing") -> None:
+        """Keep what was observed, whose matrices are made when they are asked for, and where the text can go on."""
+        if writing.is_read:
+            _keep((wanted.model, tuple(writing.ids), wanted.without), writing.generated)
+        if (after := writing.continuation()) is not None:
+            CONTINUATIONS.put(self.browser, after, self.kept.holds)
 
 
 def record_of(loaded: "Loaded", wanted: WritingAsked, text: Text, tell: Tell) -> "Record":

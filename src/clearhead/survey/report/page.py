@@ -9,31 +9,11 @@ from typing import Any
 from clearhead.survey.report import head_grid
 from clearhead.survey.report.head_grid import Rows
 from clearhead.survey.report.words import count, interval, number, percent, title
-from clearhead.views.page import es_module
 from clearhead.views.page.address import lens_address
+from clearhead.views.page.document import document
 
 STRONGEST = 5  # heads that are listed for each statistic
 CUT = 160  # characters of an example
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-{colours}
-{style}
-</style>
-</head>
-<body>
-<main>
-{content}
-</main>
-</body>
-</html>
-"""
 
 
 def page(data: dict[str, Any], *, studio: str = "http://127.0.0.1:8765") -> str:
@@ -53,7 +33,7 @@ def page(data: dict[str, Any], *, studio: str = "http://127.0.0.1:8765") -> str:
     sections = [_section(statistic, rows[statistic["name"]], data, studio) for statistic in data["statistics"]]
     content = [_opening(name, data), _roles(data, rows), *sections, _each_head(data), _method(data)]
     style = files("clearhead.survey.report").joinpath("report.css").read_text(encoding="utf-8")
-    return PAGE.format(title=escape(name), colours=es_module.style(), style=style, content="\n".join(content))
+    return document(name, "\n".join(content), style=style)
 
 
 def _opening(name: str, data: dict[str, Any]) -> str:

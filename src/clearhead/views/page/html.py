@@ -9,42 +9,23 @@ from typing import TYPE_CHECKING, Any
 from clearhead.capture import Reading
 from clearhead.files import unwritable
 from clearhead.views.page import es_module
+from clearhead.views.page.document import document
 from clearhead.views.page.payload import Progress, payload
 from clearhead.views.page.record_reading import reading_of
 
 if TYPE_CHECKING:
     from clearhead.capture import Record
 
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-{style}
-html {{ color-scheme: light dark; background: var(--paper); color: var(--ink); }}
-body {{ margin: 0 auto; padding: 2rem clamp(1rem, 4vw, 3rem) 3rem; max-width: 84rem; }}
-h1 {{
-  font: 600 1.75rem/1.25 Charter, Georgia, serif; letter-spacing: -0.01em; max-width: 40ch; margin: 0 0 1.5rem;
-  overflow-wrap: anywhere;
-}}
-</style>
-</head>
-<body>
-<main>
-<h1>{heading}</h1>
-<div id="attention"><p>{fallback}</p></div>
-</main>
-<script type="application/json" id="payload">{data}</script>
+STYLE = """body { margin: 0 auto; padding: 2rem clamp(1rem, 4vw, 3rem) 3rem; max-width: 84rem; }
+h1 { max-width: 40ch; margin: 0 0 1.5rem; }"""
+CONTENT = """<h1>{heading}</h1>
+<div id="attention"><p>The pictures need JavaScript. `clearhead see --json` prints the same numbers.</p></div>"""
+SCRIPTS = """<script type="application/json" id="payload">{data}</script>
 <script type="module">
 {module}
 const model = plainModel({{ ...opening, payload: JSON.parse(document.getElementById("payload").textContent) }});
 attention.render({{ model, el: document.getElementById("attention") }});
 </script>
-</body>
-</html>
 """
 
 
@@ -84,13 +65,11 @@ def page(
     heading = (
         heading or text or (reading.model_name if reading.grid or len(reading.tokens) > 64 else _joined(reading.tokens))
     )
-    return PAGE.format(
-        title=escape(f"Attention: {_cut(heading, 60)}"),
-        heading=escape(_cut(heading, 200)),
-        style=es_module.style(),
-        fallback="The pictures need JavaScript. `clearhead see --json` prints the same numbers.",
-        data=_script_safe(data),
-        module=_named(es_module.one_module(), opening),
+    return document(
+        f"Attention: {_cut(heading, 60)}",
+        CONTENT.format(heading=escape(_cut(heading, 200))),
+        style=STYLE,
+        scripts=SCRIPTS.format(data=_script_safe(data), module=_named(es_module.one_module(), opening)),
     )
 
 
