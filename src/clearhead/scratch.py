@@ -122,8 +122,8 @@ def _locked_folder() -> tuple[Path, int | None]:
             flock(descriptor, LOCK_EX | LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), place.lstat()):
                 return place, descriptor
-        except (FileNotFoundError, BlockingIOError):  # another start took it for one left behind
-            pass
+        except (FileNotFoundError, BlockingIOError):
+            pass  # another process sweeps, and took it for one left behind: the next turn makes another
         except OSError:  # a file system without locks: others cannot lock it either, and leave it alone
             return place, descriptor
         if descriptor is not None:

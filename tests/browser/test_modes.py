@@ -168,6 +168,13 @@ def test_build_keeps_what_is_typed(page: Page) -> None:
     page.reload()
     ready(page)
     expect(page.locator(".cm-content")).to_contain_text("return x")
+    with page.context.browser.new_context(base_url=page.url) as elsewhere:  # type: ignore[union-attr]
+        for _ in range(100):  # the studio has it as soon as the page is left
+            if "return x" in elsewhere.request.get(page.url).text():
+                break
+            page.wait_for_timeout(100)
+        else:
+            pytest.fail("another browser does not get what was typed here")
     page.locator(".cm-content").click()
     page.keyboard.press("Control+a")
     page.keyboard.type("pass")  # over coloured lines: Chromium's inline style would be an error in the console

@@ -114,12 +114,13 @@ def check(name: str, column: Column) -> None:
             assert not all(b > a * (1 + tolerance) for a, b in pairs), sentence
             assert not all(b < a * (1 - tolerance) for a, b in pairs), sentence
         elif re.search(SAME, text):
-            assert all(abs(b - a) <= tolerance * abs(a) * 1.0001 for a, b in pairs), sentence
-        elif re.search(UP, text):
-            assert all(b > a for a, b in pairs), sentence
-        else:
-            assert re.search(DOWN, text), sentence
-            assert all(b < a for a, b in pairs), sentence
+            alike = SampleRange.of(first).text == SampleRange.of(last).text
+            assert alike or all(abs(b - a) <= tolerance * abs(a) * 1.0001 for a, b in pairs), sentence
+        else:  # "from 4.04 to 4.04: wider" is impossible
+            rises = bool(re.search(UP, text))
+            assert rises or re.search(DOWN, text), sentence
+            assert all((b > a) if rises else (b < a) for a, b in pairs), sentence
+            assert SampleRange.of(first).text != SampleRange.of(last).text, sentence
     for sentence in said:
         if "hardly anything can be learned" in sentence:
             plain = column("gradient_plain")
@@ -234,3 +235,26 @@ def test_the_guess_about_ranges_is_judged_by_the_middle_seed() -> None:
     assert FINDINGS["scale"].guess.right(numbers(gradient_plain=[[1.0] * 3, [0.4, 0.45, 0.7]])) == 0
     assert FINDINGS["length"].guess.right(numbers(recurrent=[[1.0], [1e-9]], attention=[[1.0], [0.1]])) == 0
     assert FINDINGS["length"].guess.right(numbers(recurrent=[[1.0], [0.2]], attention=[[1.0], [0.1]])) == 2
+
+
+@pytest.mark.parametrize("exponent", range(-12, 13))
+@pytest.mark.parametrize("digits", [1.0, 1.234567, 9.9999, -2.5])
+def test_no_number_is_printed_as_a_program_would(digits: float, exponent: int) -> None:
+    written = short_number(digits * 10.0**exponent)
+    assert "e" not in written
+    assert len(written) <= 19 if exponent >= 7 else len(written) <= 10
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [([4.04] * 3, [4.041] * 3), ([1.0] * 3, [1.001] * 3), ([0.0] * 3, [0.0] * 3)]
+)
+def test_what_is_written_alike_is_called_unchanged(first: list[float], last: list[float]) -> None:
+    assert Change.between(first, last, same=0.0).direction == "same"
+
+
+def test_a_count_that_grows_by_one_is_not_called_unchanged() -> None:
+    assert Change.between([66048] * 3, [66049] * 3, same=0.0).direction == "rises"
+
+
+def test_seeds_that_disagree_are_not_called_unchanged() -> None:
+    assert Change.between([1.0, 2.0, 3.0], [3.0, 2.0, 1.0]).direction == "unclear"

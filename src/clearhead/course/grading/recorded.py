@@ -14,6 +14,8 @@ from clearhead.course.proofs.proved import Proved
 from clearhead.sandbox import Chunk, Limits
 
 Rows = Sequence[Sequence[float]]
+_SEEN = 0.005  # two numbers of a map that differ by less are printed alike, or nearly
+_MOST_PRINTED = 4_000  # characters of what a program printed
 _RECORD = "from clearhead.sandbox.child.recording import recorded as __recorded\n"
 
 
@@ -26,32 +28,46 @@ class Recorded:
         right, yours: attention weights (or a mask) of one call, by the solution and by the program; `yours` is None
             where the program gave none there, and both are where the solution gives none.
         call: what was called.
+        printed: what the program printed in its tests.
     """
 
     inputs: Mapping[str, str] = field(default_factory=dict)
     right: Rows | None = None
     yours: Rows | None = None
     call: str = ""
+    printed: str = ""
 
 
 def recorded(item: Item, proved: Proved, program: str, preload: Sequence[str], owner: str) -> Recorded:
     """Run the item's tests on the program and on the solution, confined.
 
+    Of all calls that give weights, the first whose maps differ is shown; the first of all if every test passed.
+
     Raises:
         SandboxError: this machine cannot confine programs.
     """
-    mine = _calls(item, proved.receipt.seed, program, preload, owner)
+    mine, printed = _calls(item, proved.receipt.seed, program, preload, owner)
     inputs = {title: _text(test["calls"][-1]) for title, test in mine.items() if test["failed"] and test["calls"]}
-    if not proved.solution:
-        return Recorded(inputs)
-    for title, test in _calls(item, proved.receipt.seed, proved.solution, preload, owner).items():
+    passed = bool(mine) and not any(test["failed"] for test in mine.values())
+    solution = _calls(item, proved.receipt.seed, proved.solution, preload, owner)[0] if proved.solution else {}
+    for title, test in solution.items():
         for place, call in enumerate(test["calls"]):
             grid = next((at for at, tensor in enumerate(call["grids"]) if tensor["weights"]), None)
-            if grid is not None:
-                right = call["grids"][grid]["rows"]
-                yours = _beside(mine.get(title, {"calls": []})["calls"][place : place + 1], grid, right)
-                return Recorded(inputs, right, yours, call["name"])
-    return Recorded(inputs)
+            if grid is None:
+                continue
+            right = call["grids"][grid]["rows"]
+            yours = _beside(mine.get(title, {"calls": []})["calls"][place : place + 1], grid, right)
+            if passed or _differ(yours, right):
+                return Recorded(inputs, right, yours, call["name"], printed)
+    return Recorded(inputs, printed=printed)
+
+
+def _differ(yours: Rows | None, right: Rows) -> bool:
+    """Return whether a reader can tell the two maps apart."""
+    if yours is None:
+        return True
+    pairs = zip((x for row in yours for x in row), (x for row in right for x in row), strict=True)
+    return not all(abs(a - b) < _SEEN for a, b in pairs)
 
 
 def _beside(calls: Sequence[Mapping[str, Any]], place: int, right: Rows) -> Rows | None:
@@ -64,7 +80,8 @@ def _beside(calls: Sequence[Mapping[str, Any]], place: int, right: Rows) -> Rows
     return None
 
 
-def _calls(item: Item, seed: int, program: str, preload: Sequence[str], owner: str) -> dict[str, Any]:
+def _calls(item: Item, seed: int, program: str, preload: Sequence[str], owner: str) -> tuple[dict[str, Any], str]:
+    """Return what each test recorded, and what the program printed."""
     tests = item.role("tests")[0]
     record = f"{_RECORD}__calls = __recorded({tests.source!r}, {item.file!r}, dict(globals()))\n"
     chunks = [
@@ -75,11 +92,12 @@ def _calls(item: Item, seed: int, program: str, preload: Sequence[str], owner: s
     ]
     limits = Limits(seconds=item.run_limit)
     run = sandbox.run(chunks, limits=limits, preload=preload, want=[("__calls", "")], owner=owner)
+    printed = run.stdout.rstrip()[:_MOST_PRINTED]
     try:
         calls = json.loads(run.values.get("__calls", "{}"))
     except ValueError:  # cut off, or forged
-        return {}
-    return calls if isinstance(calls, dict) else {}
+        return {}, printed
+    return calls if isinstance(calls, dict) else {}, printed
 
 
 def _text(call: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ def _proved(page: Page, pack: Pack, first: Outcome | None, second: Outcome | Non
         if first and second:
             return _agreed(page, (first, second))
     except ProofError:
-        pass  # run alone it may hold, and if not it says so once more
+        pass  # perhaps another page's doing: the run below is of this page alone, and its error is the one returned
     try:
         return prove_page(page, pack)
     except ProofError as error:

@@ -73,7 +73,13 @@ def _recorded(context: Context, question: Question, program: object) -> dict[str
     except SandboxError:
         return None
     maps = [rows and figure(grid(rows), _("Attention map")) for rows in (made.yours, made.right)]
-    return {"inputs": made.inputs, "yours": maps[0], "right": maps[1], "call": made.call}
+    return {
+        "inputs": made.inputs,
+        "yours": maps[0],
+        "right": maps[1],
+        "call": made.call,
+        "printed": made.printed,
+    }
 
 
 @router.post("/undo")

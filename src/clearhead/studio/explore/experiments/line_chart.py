@@ -9,6 +9,8 @@ from markupsafe import Markup
 WIDE, HIGH = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 52, 20, 12, 26
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def line_chart(
     xs: Sequence[float], series: Mapping[str, Sequence[float]], label: str, *, span: Sequence[float] = ()
@@ -48,13 +50,16 @@ def line_chart(
 
 
 def short_number(x: float) -> str:
-    """Return a number in at most seven characters.
+    """Return a number as a person writes it, in few characters.
 
-    >>> short_number(66048), short_number(0.0001234), short_number(2.0), short_number(0.25)
-    ('66,048', '1.2e-04', '2', '0.25')
+    >>> short_number(66048), short_number(0.0001234), short_number(2.0), short_number(0.25), short_number(3.14e-9)
+    ('66,048', '0.00012', '2', '0.25', '3.1·10⁻⁹')
     """
-    if x and abs(x) < 0.001:
-        return f"{x:.1e}"
-    if abs(x) >= 1000:
+    if 0 < abs(x) < 0.0001:
+        digits, power = f"{x:.1e}".split("e")
+        return f"{digits.removesuffix('.0')}·10{str(int(power)).translate(_RAISED)}"
+    if 0 < abs(x) < 0.001:
+        return f"{x:.2g}"
+    if abs(x) >= 999.5:  # 999.9 to three digits is "1e+03"
         return f"{x:,.0f}"
     return f"{x:.3g}"

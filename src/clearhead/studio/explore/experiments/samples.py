@@ -44,7 +44,8 @@ class Change:
     Attributes:
         first, last: the number at either point.
         times: the last as a multiple of the first. Each seed is compared with itself alone.
-        direction: "rises" and "falls" where every seed agrees, "same" where none differs by more than the tolerance.
+        direction: "rises" and "falls" where every seed agrees, "same" where none differs by more than the tolerance
+            or where all differ by too little to be written.
     """
 
     first: SampleRange
@@ -59,16 +60,19 @@ class Change:
         Args:
             same: the relative difference up to which the number counts as unchanged. A measured time needs more.
         """
-        ratios = [_ratio(before, after) for before, after in zip(first, last, strict=True)]
+        ratios = [_ratio(one, other) for one, other in zip(first, last, strict=True)]
         times = SampleRange.of(ratios)
         direction: Direction = "unclear"
+        before, after = SampleRange.of(first), SampleRange.of(last)
         if 1 - same <= times.low and times.high <= 1 + same:
             direction = "same"
         elif times.low > 1 and times.middle > 1 + same:
             direction = "rises"
         elif times.high < 1 and times.middle < 1 - same:
             direction = "falls"
-        return cls(SampleRange.of(first), SampleRange.of(last), times, direction)
+        if direction != "unclear" and before.text == after.text:
+            direction = "same"
+        return cls(before, after, times, direction)
 
     def sentence(self, patterns: Mapping[Direction, str]) -> str:
         """The sentence for this direction, with `%(first)s`, `%(last)s` and `%(times)s` filled in."""

@@ -1,0 +1,47 @@
+"""What is shown of a program in its tests: what it printed, and maps that show a difference."""
+
+import pytest
+
+from clearhead import course, sandbox
+from clearhead.course import Proved, Receipt
+from clearhead.course.grading.recorded import Recorded, recorded
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sandbox.backend() is None, reason=f"nothing can be run here: {sandbox.explain()}"),
+]
+UNSCALED = """
+import torch
+
+def dropped(weights, keep, rate):
+    print("rate", rate)
+    return weights * keep
+"""
+
+
+@pytest.fixture(scope="module")
+def pack() -> course.Pack:
+    return course.load(next(folder for folder in course.shipped() if folder.name == "attention"))
+
+
+def shown(pack: course.Pack, id: str, program: str = "") -> Recorded:
+    item = pack.items[id]
+    solution = item.role("solution")[0].source
+    proved = Proved(id, "code", Receipt("", 7, {}, ""), "", "", "", (), solution=solution)
+    return recorded(item, proved, program or solution, pack.preload, "somebody")
+
+
+def test_maps_that_are_alike_are_not_set_beside_a_program_that_failed(pack: course.Pack) -> None:
+    made = shown(pack, "write-dropout", UNSCALED)  # right at a rate of zero, where alone it gives weights
+    assert made.right is None
+    assert "rate = 0.25" in made.inputs["What is kept is larger"]
+
+
+def test_what_a_program_prints_in_its_tests_is_shown(pack: course.Pack) -> None:
+    assert "rate 0.25" in shown(pack, "write-dropout", UNSCALED).printed
+
+
+def test_a_right_program_has_its_map_beside_the_right_one(pack: course.Pack) -> None:
+    made = shown(pack, "write-dropout")
+    assert made.right is not None
+    assert made.yours == made.right
