@@ -241,7 +241,8 @@ def test_what_does_not_fit_is_refused_when_the_model_runs():
     for change, message in (
         ({(0, 4): "zero"}, "has heads 0..3"),
         ({(0, 0): torch.eye(7)}, "runs 11 queries, and is given weights of shape \\(7, 7\\)"),
-        ({(0, 0): torch.ones(11, 13)}, "some weights have no key"),
+        ({(0, 0): torch.ones(11, 13)}, r"some weights have no key.* lambda z: other"),
+        ({(0, 0): torch.full((11, 11), torch.nan)}, "NaN among its weights"),
         ({(0, 0): torch.ones(3, 11, 11)}, "a batch of 3, and the model runs one of 2"),
         ({(0, 0): lambda z: z[:, :3]}, "expected a tensor that broadcasts"),
     ):

@@ -112,7 +112,8 @@ class Weights:
         if len(columns) < weights.shape[2] and bool((_but(weights[:, chosen], columns) != 0).any()):
             raise OptionError(
                 f"the weights of head {call.head} of {call.name!r} have shape {tuple(self.weights.shape)}, and it has "
-                f"{call.keys} keys, so some weights have no key. Give (L, S) with S={call.keys}."
+                f"{call.keys} keys, so some weights have no key. Give (L, S) with S={call.keys}; to replace the output "
+                "z, give a function: lambda z: other."
             )
         full = call.z.new_zeros(call.z.shape[0], call.z.shape[1], call.keys)
         part = weights[:, chosen][:, :, columns].to(call.z).expand(len(full), -1, -1)

@@ -106,6 +106,8 @@ def as_edit(place: tuple[int | str, int], change: Any) -> Edit:
                 f"changes[{place}] is a tensor of shape {tuple(change.shape)} and {change.dtype}, expected weights: "
                 "floating point, (L, S) or (B, L, S). To replace the output z, give a function: lambda z: other."
             )
+        if bool(change.isnan().any()):
+            raise OptionError(f"changes[{place}] has NaN among its weights. Give numbers, and 0 for what is not seen.")
         return Weights(change)
     if callable(change):
         return Changed(change)
