@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from clearhead.spec import Attention
 
 ALGORITHMS = (None, RING, HEADS)
 NO_MASK, BY_KEYS, BY_ROWS, RULE = range(4)
+_SIZES = 6  # integers of a question that ranks compare
 
 
 class Report(NamedTuple):
@@ -139,6 +141,30 @@ def together(ranks: Ranks, make: Callable[[], _Made], query: Tensor) -> _Made:
         numbers = ranks.gather_numbers([int(ok)], query.device)
     _raise_where_refused([accepted for (accepted,) in numbers])
     return made
+
+
+def same_question(ranks: Ranks, question: str, check: Callable[[], Sequence[int]], device: torch.device) -> None:
+    """Check that every rank asks one question with the same sizes, before anything travels.
+
+    Args:
+        check: raises where this rank's arguments are wrong; gives at most `_SIZES` integers that ranks have in common.
+    Raises:
+        RanksError: another rank refused its arguments, or asks something else.
+    """
+    own = [0, crc32(question.encode())] + [0] * _SIZES
+    try:
+        sizes = list(check())
+        own[0], own[2 : 2 + len(sizes)] = 1, sizes
+    finally:
+        reports = ranks.gather_numbers(own, device)
+    _raise_where_refused([report[0] for report in reports])
+    for rank, report in enumerate(reports):
+        if report != own:
+            sizes = f"the same with sizes {report[2:]}, where this rank has {own[2:]}"
+            asked = sizes if report[1] == own[1] else "another question"
+            raise RanksError(
+                f"this rank asks {question}, and rank {rank} asks {asked}. All ranks ask the same together."
+            )
 
 
 def refuse(mesh: Any, query: Any) -> None:

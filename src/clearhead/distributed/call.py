@@ -23,12 +23,14 @@ class Block(NamedTuple):
 
     Attributes:
         rows, keys: where they lie in the rank's query, and in the owner's key and value.
+        first_row: the position of the first query, of which the others are the next.
         positions: the keys' positions in the whole sequence.
         attention: of this block, with the positions of its first query and key.
     """
 
     rows: slice
     keys: slice
+    first_row: int
     positions: slice
     attention: Attention
 
@@ -106,7 +108,7 @@ class Call:
             own = _with(own, "allow", self.rule.block(*ranges, device=self._device(attention)))
         if self.added is not None:
             own = _with(own, "bias", self.added.bias_block(*ranges, device=self._device(attention)))
-        return Block(local_rows, local_keys, keys, own)
+        return Block(local_rows, local_keys, rows.start, keys, own)
 
     def _device(self, attention: Attention) -> Any:
         tensors = list(attention.tensors().values())

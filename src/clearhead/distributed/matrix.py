@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from clearhead.distributed.agreement import same_question
 from clearhead.distributed.call import Call
-from clearhead.distributed.exchange import KEY_GRADIENTS, VALUES, around
+from clearhead.distributed.exchange import KEY_GRADIENTS, KEYS, VALUES, around
 from clearhead.distributed.placement import positions
-from clearhead.errors import OptionError, ShapeError
+from clearhead.distributed.row_questions import Part, RowQuestions
+from clearhead.errors import DtypeError, OptionError, ShapeError
+from clearhead.kernels.calls import checks
 from clearhead.kernels.native.call import wide
 from clearhead.matrix import AttentionMatrix
 from clearhead.matrix.questions.pooling import edges
-from clearhead.spec import Attention
+from clearhead.spec import Attention, repeat_heads
 
 
-class Part(NamedTuple):
-    """Some rows over some keys: a matrix whose rows sum to their share of 1."""
-
-    matrix: AttentionMatrix
-    rows: slice
-    keys: slice
-    positions: slice
-
-
-class ShardedAttentionMatrix:
+class ShardedAttentionMatrix(RowQuestions):
     """The weights of an attention over many ranks, (B, H, L, S), before dropout. Nothing of size L·S is made or sent.
 
     Every question is a collective call: all ranks ask it together. Answers of rows are those of this rank's own rows,
     answers of keys those of its own keys, and maps are whole on every rank. Made by `clearhead.distributed.attention`
-    with `return_matrix=True`. Keys travel around the ring once a question.
+    with `return_matrix=True`. Keys travel around the ring once a question. What would be dense, or a matrix of other
+    heads or rows, is not offered: `[]`, `to_dense`, `heads`, `mean_heads`, `value_weighted`, `diagonal`, `why`,
+    `allowed`.
+
+    Raises:
+        RanksError: another rank refused its question, or asks another one.
     """
 
     def __init__(
@@ -48,6 +47,16 @@ class ShardedAttentionMatrix:
         batch, heads = self._query.shape[:2]
         call = self._call
         return batch, heads, call.total(call.query_pieces), call.total(call.key_pieces)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the queries."""
+        return self._query.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where this rank's queries are."""
+        return self._query.device
 
     @property
     def rows(self) -> Tensor:
@@ -67,48 +76,18 @@ class ShardedAttentionMatrix:
     def __repr__(self) -> str:
         return f"ShardedAttentionMatrix{self.shape}, rank {self._call.ranks.rank} of {self._call.ranks.size}"
 
-    # Of this rank's rows
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(AttentionMatrix, name):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AttributeError(f"{name} {_NOT_OFFERED}")
 
-    def entropy(self) -> Tensor:
-        """The entropy of each row, (B, H, L_r), in nats."""
-        return self._sum_of_rows(lambda part: part.matrix.entropy())
+    def __getitem__(self, key: Any) -> Tensor:
+        raise OptionError(f"[{key}] {_NOT_OFFERED}")
 
-    def maximum(self) -> Tensor:
-        """The largest weight of each row, (B, H, L_r)."""
-        answer = self._zeros(self._lse.shape)
-        for part in self._parts():
-            answer[:, :, part.rows] = torch.maximum(answer[:, :, part.rows], part.matrix.maximum())
-        return answer
-
-    def mean_distance(self) -> Tensor:
-        """How far each query looks, (B, H, L_r), in positions: Σⱼ aᵢⱼ·|i - j|."""
-        mine = self.rows
-
-        def far(part: Part) -> Tensor:
-            return part.matrix.mean_distance(offset=int(mine[part.rows.start]) - part.positions.start)
-
-        return self._sum_of_rows(far)
-
-    def topk(self, k: int) -> tuple[Tensor, Tensor]:
-        """The k largest weights of each row: (values, keys), each (B, H, L_r, k), largest first, the lower key first
-        where two are equal. Keys are positions of the whole sequence.
-
-        Raises:
-            OptionError: k is not within 1..S.
-        """
-        total = self.shape[3]
-        if not 1 <= k <= total:
-            raise OptionError(f"topk(k={k}) asks of rows of {total} keys. Use 1 <= k <= {total}.")
-        best = self._zeros((*self._lse.shape, k)) - 1  # less than any weight
-        where = torch.arange(k, device=best.device).expand(best.shape).clone()
-        for part in self._parts():
-            width = part.matrix.shape[3]
-            values, keys = part.matrix.topk(min(k, width))
-            both = torch.cat([best[:, :, part.rows], values], -1)
-            places = torch.cat([where[:, :, part.rows], keys + part.positions.start], -1)
-            both, places = _best(both, places, k)
-            best[:, :, part.rows], where[:, :, part.rows] = both, places
-        return best.clamp_min(0), where
+    @property
+    def mT(self) -> ShardedTransposed:
+        """The transpose, (B, H, S, L): `A.mT @ Y`."""
+        return ShardedTransposed(self)
 
     def __matmul__(self, columns: Tensor) -> Tensor:
         """A @ X for this rank's rows: X is this rank's part, (B, H or 1, S_r, W), and so is the answer, (B, H, L_r, W).
@@ -116,13 +95,8 @@ class ShardedAttentionMatrix:
         Raises:
             ShapeError: X does not have this rank's keys.
         """
-        held = self._key.shape[2]
+        self._agree("A @ X", lambda: self._check_part("X", columns, self._key.shape[2], "keys"))
         own = columns[(None,) * (4 - columns.dim())]
-        if columns.dim() < 2 or own.shape[2] != held:
-            raise ShapeError(
-                f"this rank holds {held} keys and X has shape {tuple(columns.shape)}. Give (..., {held}, W): this "
-                f"rank's own part, as clearhead.distributed.shard cuts it."
-            )
         batch, heads = self._query.shape[:2]
         out = self._zeros((batch, heads, self._query.shape[2], own.shape[-1]))
         own = own.expand(batch, -1, -1, -1).contiguous()
@@ -134,6 +108,20 @@ class ShardedAttentionMatrix:
                 out[:, :, part.rows] += part.matrix @ travelling[:, :, part.keys]
         return out.to(torch.promote_types(self._query.dtype, columns.dtype))
 
+    def _check_part(self, name: str, columns: Tensor, held: int, axis: str) -> list[int]:
+        """Check that columns are this rank's part; their sizes beside the sequence, and their dtype as a number."""
+        batch, heads = self.shape[:2]
+        leading = (1, 1, *columns.shape[:-2])[-2:]
+        fits = 2 <= columns.dim() <= 4 and columns.shape[-2] == held
+        if not (fits and leading[0] in (1, batch) and leading[1] in (1, heads)):
+            raise ShapeError(
+                f"this rank holds {held} {axis} and {name} has shape {tuple(columns.shape)}. Give ({batch}, {heads} or "
+                f"1, {held}, W): this rank's own part, as clearhead.distributed.shard cuts it."
+            )
+        if columns.dtype not in checks.DTYPES:
+            raise DtypeError(f"{name} has dtype {columns.dtype}, expected a floating-point dtype. Use {name}.float().")
+        return [*leading, columns.shape[-1], checks.DTYPES.index(columns.dtype)]
+
     # Of this rank's keys
 
     def received(self) -> Tensor:
@@ -143,8 +131,11 @@ class ShardedAttentionMatrix:
 
     def transposed_times(self, columns: Tensor) -> Tensor:
         """Aᵀ @ Y for this rank's keys: Y is this rank's part, (B, H, L_r, W), and the answer (B, H, S_r, W)."""
+        self._agree("A.mT @ Y", lambda: self._check_part("Y", columns, self._query.shape[2], "queries"))
         ranks = self._call.ranks
-        batch, heads, _, width = columns.shape
+        batch, heads = self._query.shape[:2]
+        width = columns.shape[-1]
+        columns = columns.expand(batch, heads, *columns.shape[-2:])
         behind = transfer = None
         for owner, key in self._keys():
             own = self._zeros((batch, heads, key.shape[2], width))
@@ -162,15 +153,25 @@ class ShardedAttentionMatrix:
             own = behind
         return own
 
+    def gradient_times(self, grad_out: Tensor) -> Tensor:
+        """Gradient times attention of each of this rank's keys, (B, H, S_r), as `AttentionMatrix.gradient_times`.
+
+        Args:
+            grad_out: (B, H, L_r, E), the gradient of a number at this rank's output.
+        """
+        width = self._value.shape[-1]
+        self._agree("gradient_times", lambda: _check_width(grad_out, width))
+        values = repeat_heads(self._value, self._query.shape[1]).to(wide(self._query.dtype))
+        return (self.transposed_times(grad_out) * values).sum(-1)
+
     # Whole, on every rank
 
-    def pooled(self, rows: int, cols: int) -> Tensor:
+    def pooled(self, rows: int, cols: int, *, reduce: str = "mean") -> Tensor:
         """The matrix as a small map, (B, H, rows, cols): the mean weight of each cell, as `AttentionMatrix.pooled`.
 
         Memory: O(L_r · cols) a head.
         """
-        if rows < 1 or cols < 1:
-            raise OptionError(f"pooled({rows}, {cols}) has no cells. Use at least 1 × 1.")
+        self._agree("pooled", lambda: _check_cells(rows, cols, reduce))
         length, keys = self.shape[2:]
         across = _averaging(keys, cols).to(self._lse.dtype)
         table = self._zeros((*self._lse.shape, cols))
@@ -181,11 +182,14 @@ class ShardedAttentionMatrix:
 
     # Parts
 
-    def _keys(self) -> Iterator[tuple[int, Tensor]]:
-        return around(self._call.ranks, self._key.contiguous(), self._call.shapes(self._call.width))
+    def _agree(self, question: str, check: Any = list) -> None:
+        same_question(self._call.ranks, question, check, self.device)
 
-    def _parts(self) -> Iterator[Part]:
-        for owner, key in self._keys():
+    def _keys(self, tag: int = KEYS) -> Iterator[tuple[int, Tensor]]:
+        return around(self._call.ranks, self._key.contiguous(), self._call.shapes(self._call.width), tag)
+
+    def _parts(self, tag: int = KEYS) -> Iterator[Part]:
+        for owner, key in self._keys(tag):
             yield from self._of(owner, key)
 
     def _of(self, owner: int, key: Tensor) -> Iterator[Part]:
@@ -194,16 +198,48 @@ class ShardedAttentionMatrix:
             matrix = AttentionMatrix.of(
                 self._query[:, :, block.rows], key[:, :, block.keys], block.attention, lse=self._lse[:, :, block.rows]
             )
-            yield Part(matrix, block.rows, block.keys, block.positions)
+            yield Part(matrix, block.rows, block.keys, block.first_row, block.positions)
 
-    def _sum_of_rows(self, ask: Callable[[Part], Tensor]) -> Tensor:
-        answer = self._zeros(self._lse.shape)
-        for part in self._parts():
-            answer[:, :, part.rows] += ask(part)
-        return answer
 
-    def _zeros(self, shape: Sequence[int]) -> Tensor:
-        return self._query.new_zeros(tuple(shape), dtype=wide(self._query.dtype))
+_NOT_OFFERED = (
+    "is not answered across ranks, for no rank holds all keys. Gather query and key with clearhead.distributed.gather "
+    "and ask clearhead.AttentionMatrix; products, rows, received and pooled are answered here."
+)
+
+
+class ShardedTransposed:
+    """The transpose of a sharded matrix: `A.mT @ Y` is `A.transposed_times(Y)`."""
+
+    def __init__(self, matrix: ShardedAttentionMatrix) -> None:
+        self._matrix = matrix
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, H, S, L)."""
+        batch, heads, length, keys = self._matrix.shape
+        return batch, heads, keys, length
+
+    @property
+    def mT(self) -> ShardedAttentionMatrix:
+        """The matrix itself."""
+        return self._matrix
+
+    def __matmul__(self, columns: Tensor) -> Tensor:
+        return self._matrix.transposed_times(columns)
+
+
+def _check_width(grad_out: Tensor, width: int) -> list[int]:
+    if grad_out.dim() == 0 or grad_out.shape[-1] != width:
+        raise ShapeError(f"grad_out has shape {tuple(grad_out.shape)}, expected (B, H, L_r, {width}), as the output.")
+    return []
+
+
+def _check_cells(rows: int, cols: int, reduce: str) -> list[int]:
+    if reduce != "mean":
+        raise OptionError(f"reduce is {reduce!r}; across ranks a map has the mean of each cell: reduce='mean'.")
+    if rows < 1 or cols < 1:
+        raise OptionError(f"pooled({rows}, {cols}) has no cells. Use at least 1 × 1.")
+    return [rows, cols]
 
 
 class ShardedRollout:
@@ -238,14 +274,6 @@ def rollout(matrices: Sequence[ShardedAttentionMatrix], *, residual: float = 0.5
         if not torch.equal(matrix.rows, matrix.keys):
             raise ShapeError(f"rollout multiplies square matrices; in layer {layer} this rank's rows are not its keys.")
     return ShardedRollout(matrices, residual)
-
-
-def _best(values: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest, the lower key first where two are equal."""
-    keys, order = keys.sort(dim=-1, stable=True)
-    values = values.gather(-1, order)
-    values, order = values.sort(dim=-1, descending=True, stable=True)
-    return values[..., :k], keys.gather(-1, order)[..., :k]
 
 
 def _averaging(size: int, cells: int) -> Tensor:

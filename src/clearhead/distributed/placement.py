@@ -38,7 +38,8 @@ def pieces(placement: str, lengths: Sequence[int]) -> list[list[Piece]]:
 
     Args:
         placement: "contiguous": rank r holds the r-th run of positions, and lengths may differ. "zigzag": of 2n runs of
-            one length rank r holds run r and run 2n-1-r, so that under a causal mask each rank has the same work.
+            one length rank r holds run r and run 2n-1-r, so that under a causal mask each rank has the same work. The
+            two runs of the last rank meet, and are one piece.
         lengths: how many positions each rank holds.
     Raises:
         OptionError: no placement has this name.
@@ -46,7 +47,7 @@ def pieces(placement: str, lengths: Sequence[int]) -> list[list[Piece]]:
 
     Example:
         >>> [[part.first for part in rank] for rank in pieces("zigzag", [4, 4, 4])]
-        [[0, 10], [2, 8], [4, 6]]
+        [[0, 10], [2, 8], [4]]
     """
     check(placement)
     if placement == CONTIGUOUS:
@@ -59,7 +60,8 @@ def pieces(placement: str, lengths: Sequence[int]) -> list[list[Piece]]:
         )
     half, runs = lengths[0] // 2, 2 * len(lengths)
     lower, upper = slice(0, half), slice(half, 2 * half)
-    return [[Piece(rank * half, lower), Piece((runs - 1 - rank) * half, upper)] for rank in range(len(lengths))]
+    apart = [[Piece(rank * half, lower), Piece((runs - 1 - rank) * half, upper)] for rank in range(len(lengths) - 1)]
+    return [*apart, [Piece((len(lengths) - 1) * half, slice(0, 2 * half))]]
 
 
 def check(placement: str) -> None:

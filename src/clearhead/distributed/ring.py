@@ -61,9 +61,14 @@ class Merged:
         self._dtype = query.dtype
         self._out = query.new_zeros((*query.shape[:3], width), dtype=wide(query.dtype))
         self._lse = query.new_full(query.shape[:3], -torch.inf, dtype=_lse_dtype(query))
+        self._begun: list[slice] = []  # runs of rows that have a part
 
     def add(self, rows: slice, out: Tensor, lse: Tensor) -> None:
         """Add what some rows found in more keys."""
+        if all(rows.stop <= begun.start or begun.stop <= rows.start for begun in self._begun):
+            self._begun.append(rows)
+            self._out[:, :, rows], self._lse[:, :, rows] = out, lse
+            return
         before, lse = self._lse[:, :, rows], lse.to(self._lse.dtype)
         after = torch.logaddexp(before, lse)
         # In the output's own dtype: the lse is float64 for float32. Not lerp_, which makes a NaN of inf.

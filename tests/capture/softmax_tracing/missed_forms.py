@@ -123,6 +123,21 @@ def divided_later(m, q, k, v):
     return (m.keep(weights) @ v) / weights.sum(-1, keepdim=True)
 
 
+@missed
+def heads_mixed_in_an_einsum_of_three(m, q, k, v):
+    return torch.einsum("bhij,hg,bgjd->bgid", m.keep((q @ k.mT).softmax(-1)), m.mix.weight, v)
+
+
+@missed
+def masked_in_an_einsum_of_three(m, q, k, v):
+    return torch.einsum("bhij,ij,bhjd->bhid", m.keep((q @ k.mT).softmax(-1)), CAUSAL, v)
+
+
+@missed
+def padded_in_an_einsum_of_three(m, q, k, v):
+    return torch.einsum("bhij,bj,bhjd->bhid", m.keep((q @ k.mT).softmax(-1)), CAUSAL[:B], v)
+
+
 # Not attention by products alone, so that only a name tells that something was missed.
 ONLY_BY_NAME = {}
 

@@ -211,3 +211,31 @@ def positions_by_another_product(m, q, k, v):
 @recorded
 def capped_logits(m, q, k, v):
     return m.keep((torch.tanh(q @ k.mT / 2) * 2).softmax(-1)) @ v
+
+
+@recorded
+def einsum_over_heads_too(m, q, k, v):
+    values = torch.einsum("bhjd,hde->bhje", v, m.qkv.weight[:E].view(H, D, E))
+    return torch.einsum("bhij,bhje->bie", m.keep((q @ k.mT).softmax(-1)), values)
+
+
+@recorded
+def einsum_of_three(m, q, k, v):
+    weights = m.keep((q @ k.mT).softmax(-1))
+    return torch.einsum("bhij,bhjd,hde->bie", weights, v, m.qkv.weight[:E].view(H, D, E))
+
+
+@recorded
+def product_from_the_right(m, q, k, v):
+    return v.__rmatmul__(m.keep(k.mT.__rmatmul__(q).softmax(-1)))
+
+
+@recorded
+def complex_queries_and_keys(m, q, k, v):
+    q, k = (torch.view_as_complex(t[..., :6].unflatten(-1, (3, 2)).contiguous()) for t in (q, k))
+    return m.keep((q @ k.conj().mT).real.softmax(-1)) @ v
+
+
+@recorded
+def absolute_values_of_complex_products(m, q, k, v):
+    return m.keep((torch.complex(q, k) @ torch.complex(k, v).mH).abs().softmax(-1)) @ v

@@ -220,6 +220,34 @@ class SequenceFirst(nn.Module):
         return torch.bmm(weights, x.reshape(L, -1, D).transpose(0, 1))
 
 
+class MergedInAView(nn.Module):
+    """The same with heads and batch merged at once, in a view of what a layer gives."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.parts, self.q, self.k = heads, nn.Linear(heads * D, heads * D), nn.Linear(heads * D, heads * D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = (layer(x.transpose(0, 1)).view(L, -1, D).transpose(0, 1) for layer in (self.q, self.k))
+        weights = torch.bmm(q, k.mT).softmax(-1)
+        self.used = weights.view(-1, self.parts, L, L)
+        return torch.bmm(weights, k)
+
+
+class HeadsBetweenQueries(nn.Module):
+    """One key head; the queries of all heads in turn along one axis."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.parts, self.q, self.k = heads, nn.Linear(heads * D, heads * D), nn.Linear(heads * D, D)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k = self.q(x).view(len(x), -1, D), self.k(x)
+        weights = torch.bmm(q, k.mT).softmax(-1)
+        self.used = weights.view(-1, L, self.parts, L).transpose(1, 2)
+        return torch.bmm(weights, k)
+
+
 class GatedWindows(nn.Module):
     """Windows of unknown origin, times a gate whose positions are known: the gate tells nothing of the windows."""
 
@@ -235,7 +263,13 @@ class GatedWindows(nn.Module):
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("kind", [GatedWindows, HeadsBeforeProjection, WeightsOfEachHead, OfPictures, SequenceFirst])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        GatedWindows, HeadsBeforeProjection, WeightsOfEachHead, OfPictures, SequenceFirst, MergedInAView,
+        HeadsBetweenQueries,
+    ],
+)  # fmt: skip
 def test_heads_made_in_other_ways(kind, sizes):
     torch.manual_seed(0)
     check(kind(sizes[1]), inputs(*sizes))

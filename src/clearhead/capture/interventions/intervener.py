@@ -18,6 +18,8 @@ from clearhead.capture.softmax_tracing.weighted_values import WeightedValues
 from clearhead.errors import CaptureError, OptionError
 from clearhead.spec import divide_heads
 
+UNSEEN = "its attention did not run, or sums its heads in one product with the values, so that none has an output"
+
 
 class NotBatchedError(CaptureError):
     """Copies of the inputs along the batch do not stay apart in a layer."""
@@ -192,5 +194,5 @@ class Intervener(ModuleWatcher):
         """
         left = [name for name in self._edits if name not in self._applied]
         if self._ran and left:
-            reasons = "; ".join(f"{name}: {self._missed.get(name, 'its attention did not run')}" for name in left)
+            reasons = "; ".join(f"{name}: {self._missed.get(name, UNSEEN)}" for name in left)
             raise CaptureError(f"the model ran, and these layers were not changed. {reasons}")

@@ -53,6 +53,18 @@ class SoftmaxWeights:
             return self._axis_of(now, summed) is not None
         return _same_axis(self.layout, self.axis, now, summed)
 
+    def part_along(self, now: layouts.Layout, summed: list[int]) -> list[int]:
+        """Those of the places `summed` that are the axis the softmax ran over, such as keys beside heads; else all."""
+        if self.axis is None or self.runs_along(now, summed):
+            return summed
+        part: list[int] = []
+        step = self.layout.stride(self.axis)
+        for place in sorted(summed, key=now.stride):
+            if now.stride(place) == step and not _same_axis(self.layout, self.axis, now, part):
+                part.append(place)
+                step *= now.shape[place]
+        return part if _same_axis(self.layout, self.axis, now, part) else summed
+
     def touches(self, now: layouts.Layout, summed: list[int]) -> bool:
         """Whether the places `summed` are a part of the axis the softmax ran over."""
         if self.axis is None or self.layout.shape[self.axis] == 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,16 @@ from torch import Tensor, nn
 
 Axis = str | int
 Axes = tuple[Axis, ...]
+Keys = Callable[[Tensor], list[int]]
 
 _MATMUL = {torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, torch.mm, Tensor.mm}
 _MATMUL |= {torch.mv, Tensor.mv, torch.linalg.matmul}
+_REVERSED = {Tensor.__rmatmul__}
 _ADDED = {torch.baddbmm: ("batch1", "batch2"), Tensor.baddbmm: ("batch1", "batch2")}
 _ADDED |= {torch.addmm: ("mat1", "mat2"), Tensor.addmm: ("mat1", "mat2")}
 _INNER = {torch.inner, Tensor.inner}
 _TENSORDOT = {torch.tensordot}
-PRODUCTS = _MATMUL | set(_ADDED) | _INNER | _TENSORDOT | {torch.einsum, F.linear}
+PRODUCTS = _MATMUL | _REVERSED | set(_ADDED) | _INNER | _TENSORDOT | {torch.einsum, F.linear}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,20 @@ class Contraction:
         return tuple(a for a in self.axes[0] if a in self.axes[1] and a not in self.result)
 
 
-def contraction(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Contraction | None:
-    """The product that a call of a torch function computes; None if it is not one of two tensors."""
+def contraction(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], keys_of: Keys | None = None
+) -> Contraction | None:
+    """The product that a call of a torch function computes; None if it is not one of two tensors.
+
+    Args:
+        func, args, kwargs: the call.
+        keys_of: the axes of keys of attention weights; none of another tensor. Given, an einsum of the weights, the
+            values and more tensors is the product of the weights with all others.
+    """
     if func not in PRODUCTS:
         return None
     if func is torch.einsum:
-        return _einsum(args)
+        return _einsum(args, keys_of)
     if func in _ADDED:
         names = ("input", *_ADDED[func])
         given = dict(zip(names, args, strict=False)) | kwargs
@@ -94,6 +104,8 @@ def contraction(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Con
         left, right, *_ = (*args, *(kwargs[name] for name in kwargs if isinstance(kwargs[name], Tensor)))
     if not (isinstance(left, Tensor) and isinstance(right, Tensor)):
         return None
+    if func in _REVERSED:
+        left, right = right, left
     if func in _TENSORDOT:
         return _tensordot(left, right, inspect.signature(torch.tensordot).bind(*args, **kwargs).arguments)
     if func is F.linear and isinstance(right, nn.Parameter):
@@ -129,11 +141,13 @@ def _tensordot(left: Tensor, right: Tensor, given: dict[str, Any]) -> Contractio
     return Contraction((left, right), (tuple(left_axes), tuple(right_axes)), tuple(result))
 
 
-def _einsum(args: tuple[Any, ...]) -> Contraction | None:
+def _einsum(args: tuple[Any, ...], keys_of: Keys | None = None) -> Contraction | None:
     """The product of an einsum; torch turns its form with lists of axes into an equation before a mode sees it."""
     equation, *operands = args
     if len(operands) == 1 and isinstance(operands[0], list | tuple):
         operands = list(operands[0])
+    if len(operands) > 2 and keys_of is not None and isinstance(equation, str):
+        equation, operands = _two_operands(equation.replace(" ", ""), operands, keys_of)
     if len(operands) != 2 or not isinstance(equation, str):
         return None
     inputs, arrow, output = equation.replace(" ", "").partition("->")
@@ -150,6 +164,29 @@ def _einsum(args: tuple[Any, ...]) -> Contraction | None:
     if any(a not in result and (a in first) != (a in second) for a in {*first, *second}):
         return None  # an axis of one operand alone is summed over
     return Contraction((operands[0], operands[1]), (first, second), result)
+
+
+def _two_operands(equation: str, operands: list[Tensor], keys_of: Keys) -> tuple[str, list[Tensor]]:
+    """An einsum of several tensors as one of the weights and the product of all others.
+
+    It is returned as it is where the others change the weights: one of them that is not the values has an axis of keys,
+    or one of the weights' axes that the values have not.
+    """
+    inputs, arrow, output = equation.partition("->")
+    terms = inputs.split(",")
+    places = [place for place, tensor in enumerate(operands) if keys_of(tensor)]
+    if len(places) != 1 or not arrow or "." in equation:
+        return equation, operands
+    (place,) = places
+    term = terms[place]
+    keys = {term[axis] for axis in keys_of(operands[place])}
+    others = [other for n, other in enumerate(terms) if n != place]
+    values = [other for other in others if keys & set(other)]
+    if len(values) != 1 or any(set(other) & set(term) - set(values[0]) for other in others):
+        return equation, operands
+    kept = "".join(dict.fromkeys(letter for letter in "".join(others) if letter in term + output))
+    whole = torch.einsum(f"{','.join(others)}->{kept}", *(t for n, t in enumerate(operands) if n != place))
+    return f"{term},{kept}->{output}", [operands[place], whole]
 
 
 def _names(term: str, axes: int) -> Axes:

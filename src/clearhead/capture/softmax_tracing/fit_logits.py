@@ -34,6 +34,8 @@ class LogitsFit:
 
     def call(self, module: nn.Module, logits: Tensor, query: Tensor, key: Tensor) -> Call:
         """The Call of logits (B, H, L, S), from query (B, H, L, D) and key (B, H_kv, S, D)."""
+        if query.is_complex() or key.is_complex():  # the real part of their product is a product of real numbers
+            query, key = _as_real(query.conj()), _as_real(key)
         dtype, kept = query.dtype, key
         logits, query, key = (t.detach().float() if t.dtype.itemsize < 4 else t.detach() for t in (logits, query, key))
         key = key.repeat_interleave(query.shape[1] // key.shape[1], 1) if key.shape[1] < query.shape[1] else key
@@ -69,6 +71,12 @@ class LogitsFit:
             return before if before.shape == usual.shape else usual
         scales = self._scales[id(module)] = _slopes(logits, query, key, allow)
         return scales
+
+
+def _as_real(tensor: Tensor) -> Tensor:
+    """(…, 2D): the real and imaginary parts of (…, D)."""
+    whole = tensor if tensor.is_complex() else torch.complex(tensor, torch.zeros_like(tensor))
+    return torch.view_as_real(whole.resolve_conj()).flatten(-2)
 
 
 def _slopes(logits: Tensor, query: Tensor, key: Tensor, allow: Tensor, *, centred: bool = False) -> Tensor:

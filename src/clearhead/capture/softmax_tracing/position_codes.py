@@ -24,6 +24,7 @@ _NAMES = """
 cat concat concatenate stack repeat repeat_interleave tile roll flip index_select pad
 """
 _MOVES = layouts.VIEWS | frozenset(_NAMES.split())  # functions that move or repeat numbers
+_COPYING = {Tensor.view: Tensor.reshape, Tensor.view_as: Tensor.reshape_as}
 
 
 class PositionCodes:
@@ -84,6 +85,7 @@ class PositionCodes:
         if any(item is None for item in codes):
             return []
         named = {name: arg for name, arg in kwargs.items() if name not in ("tensors", "input", "out")}
+        func = _COPYING.get(func, func)  # codes that repeat along an axis have no view that merges it with another
         try:
             moved = func(codes if several else codes[0], *rest, **named)
         except Exception:  # noqa: BLE001 (a function or an argument that integers lack: the codes are lost)

@@ -34,6 +34,7 @@ from clearhead.capture.softmax_tracing.traces import (
     mixed_logits,
     mixes_weights,
     product_of,
+    softmax_axes,
     summed_axes,
     tensors_in,
     writes,
@@ -145,9 +146,11 @@ class SoftmaxTracer:
             for tensor in tensors_in((out,), {}):
                 self._known[tensor] = True
         origins = [(tensor, trace) for tensor in given if (trace := self._trace_of(tensor)) is not None]
-        product = contraction(func, args, kwargs) if isinstance(out, Tensor) else None
+        product = contraction(func, args, kwargs, self._keys_of) if isinstance(out, Tensor) else None
         if product is not None and out.dim() == len(product.result):
             self._trace_product(frame, product, out, func)
+        elif func is torch.einsum and any(self._keys_of(tensor) for tensor, _ in origins):
+            self._note_einsum(origins)
         elif func in _SOFTMAXES or (func in _EXPONENTIALS and origins):
             self._trace_softmax(frame, func, args, kwargs, out)
         elif origins:
@@ -170,6 +173,9 @@ class SoftmaxTracer:
         """Note tensors of unknown origin: they come from code no function mode sees, such as a scripted function."""
         if not attention.mixed:
             attention.mixed = any(t not in self._known and not isinstance(t, nn.Parameter) for t in tensors)
+
+    def _keys_of(self, tensor: Tensor) -> list[int]:
+        return softmax_axes(self._trace_of(tensor), tensor)
 
     def _trace_of(self, tensor: Tensor) -> Trace | None:
         """The open products and softmaxes a tensor comes from."""
@@ -230,13 +236,15 @@ class SoftmaxTracer:
         if softmax.product is None or softmax.product.contraction is None:
             return  # its logits are not a product: reported when the module ends
         summed = summed_axes(product, side)
+        keys = summed if now is None else softmax.weights.part_along(now, summed)
+        sums_more, summed = len(keys) < len(summed), keys
         matched = match_softmax(softmax.weights, product.tensors[side], now, summed)
         if matched is None:
             softmax.done = True
             owner.failure = f"{name} {changed_weights_reason(softmax, trace.through, now, summed)}"
             return
         key = (now.storage_offset(), now.shape, now.stride()) if now is not None else ()
-        if self._describe_products and now is not None:
+        if self._describe_products and now is not None and not sums_more:
             described = described_product(owner.hints, softmax, softmax.weights.logits)
             weighted = WeightedValues.of(out, product, side, softmax, now, described)
             if weighted is not None:
@@ -249,6 +257,15 @@ class SoftmaxTracer:
                 owner.failure = f"{name} {call}"
             else:
                 owner.calls.append(call)
+
+    def _note_einsum(self, origins: list[tuple[Tensor, Trace]]) -> None:
+        """Note an einsum that is no product of weights and values: it changes the weights as it multiplies them."""
+        for softmax, _ in (item for _, trace in origins for item in trace.softmaxes):
+            if softmax.product is not None and not softmax.done:
+                softmax.done = True
+                owner = owner_of(softmax)
+                name = type(owner.module).__name__
+                owner.failure = f"{name} multiplies its softmax by more than its values in one einsum"
 
     def _call(self, owner: Frame, softmax: Softmax, logits: Tensor) -> Call | str:
         """The Call of a softmax that multiplied values, or why there is none."""

@@ -205,6 +205,15 @@ def summed_axes(product: Contraction, side: int) -> list[int]:
     return [product.axes[side].index(axis) for axis in product.summed]
 
 
+def softmax_axes(trace: Trace | None, tensor: Tensor) -> list[int]:
+    """Which axes of a tensor the softmax it comes from ran over; none where that is not known."""
+    softmax, now = trace.softmaxes[0] if trace is not None and len(trace.softmaxes) == 1 else (None, None)
+    if softmax is None or now is None:
+        return []
+    places = softmax.weights.part_along(now, list(range(tensor.dim())))
+    return places if softmax.weights.runs_along(now, places) else []
+
+
 def is_layer(product: Contraction) -> bool:
     """Whether an operand is a parameter: then the product is a layer, unless a module is called an attention."""
     return any(map(is_parameter, product.tensors))

@@ -12,7 +12,13 @@ from clearhead.spec import repeat_heads
 
 
 def kl(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tensor:
-    """(B, H, L), nats: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not.
+    """(B, H, L), nats: Σⱼ aⱼ·log(aⱼ / bⱼ); infinite where b is 0 and a is not."""
+    least = 0.0 if ours.attention.sinks is None else NEG_INF
+    return kl_of_keys(ours, our_lse, other, other_lse).clamp_min(least)
+
+
+def kl_of_keys(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tensor:
+    """The same sum over some of a row's keys, which may be negative; the lse are those of whole rows.
 
     Where both matrices' logits are plain products under one mask, Σⱼ a·logit_b = s′·q′ᵢ·(A@K′)ᵢ: two forward passes.
     """
@@ -20,9 +26,7 @@ def kl(ours: Logits, our_lse: Tensor, other: Logits, other_lse: Tensor) -> Tenso
         own, _, mass = products.forward(ours, ours.key, our_lse)
         foreign = products.forward(ours, repeat_heads(other.key, ours.shape[1]), our_lse)[0]
         gain = _scaled(ours, own) - _scaled(other, foreign)
-        return (gain - mass * (finite(our_lse) - finite(other_lse))).clamp_min(
-            0.0 if ours.attention.sinks is None else NEG_INF
-        )
+        return gain - mass * (finite(our_lse) - finite(other_lse))
 
     def reduce(a: Tensor, b: Tensor, log_ratio: Tensor) -> Tensor:
         return (a * log_ratio.masked_fill(a == 0, 0.0)).sum(-1)

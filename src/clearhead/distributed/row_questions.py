@@ -1,0 +1,250 @@
+"""Questions about this rank's rows of a sharded matrix: each is asked of some keys at a time, and the answers merge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from clearhead.distributed.call import Call
+from clearhead.distributed.exchange import KEYS, VALUES
+from clearhead.errors import OptionError, PlaceError, ShapeError
+from clearhead.kernels.native.call import wide
+from clearhead.matrix import AttentionMatrix
+from clearhead.matrix.questions import compare
+from clearhead.matrix.questions.rows import effective
+from clearhead.spec import Attention
+
+if TYPE_CHECKING:
+    from clearhead.distributed.matrix import ShardedAttentionMatrix
+
+
+class Part(NamedTuple):
+    """Some rows over some keys: a matrix whose rows sum to their share of 1.
+
+    Attributes:
+        rows, keys: where they lie in the rank's query, and in the owner's key.
+        first_row: the position of the first row, of which the others are the next.
+        positions: of the keys.
+    """
+
+    matrix: AttentionMatrix
+    rows: slice
+    keys: slice
+    first_row: int
+    positions: slice
+
+    def offset(self, offset: int) -> int:
+        """How far row 0 is ahead of key 0 where queries are `offset` ahead in the whole matrix."""
+        return self.first_row + offset - self.positions.start
+
+
+class RowQuestions:
+    """One number for each of this rank's queries, (B, H, L_r), in float32 or wider, as `AttentionMatrix` gives it."""
+
+    _call: Call
+    _attention: Attention
+    _query: Tensor
+    _key: Tensor
+    _lse: Tensor
+    shape: Any
+
+    def entropy(self) -> Tensor:
+        """The entropy of each row, (B, H, L_r), in nats."""
+        return self._sum("entropy", lambda part: part.matrix.entropy())
+
+    def maximum(self) -> Tensor:
+        """The largest weight of each row, (B, H, L_r)."""
+        self._agree("maximum")
+        answer = self._zeros(self._lse.shape)
+        for part in self._parts():
+            answer[:, :, part.rows] = torch.maximum(answer[:, :, part.rows], part.matrix.maximum())
+        return answer
+
+    def effective_keys(self) -> Tensor:
+        """How many keys each row attends to in effect, (B, H, L_r): m²/Σⱼa² of a row whose weights sum to m."""
+        self._agree("effective_keys")
+        mass, squares = self._zeros(self._lse.shape), self._zeros(self._lse.shape)
+        for part in self._parts():
+            mass[:, :, part.rows] += _mass(part.matrix)
+            squares[:, :, part.rows] += part.matrix.inner(part.matrix)
+        return effective(mass, squares)
+
+    def topk(self, k: int) -> tuple[Tensor, Tensor]:
+        """The k largest weights of each row: (values, keys), each (B, H, L_r, k), largest first, the lower key first
+        where two are equal. Keys are positions of the whole sequence.
+
+        Raises:
+            OptionError: k is not within 1..S.
+        """
+        self._agree("topk", lambda: _check_k(k, self.shape[3]))
+        best = self._zeros((*self._lse.shape, k)) - 1  # less than any weight
+        where = torch.arange(k, device=best.device).expand(best.shape).clone()
+        for part in self._parts():
+            values, keys = part.matrix.topk(min(k, part.matrix.shape[3]))
+            both = torch.cat([best[:, :, part.rows], values], -1)
+            places = torch.cat([where[:, :, part.rows], keys + part.positions.start], -1)
+            both, places = _best(both, places, k)
+            best[:, :, part.rows], where[:, :, part.rows] = both, places
+        return best.clamp_min(0), where
+
+    def mean_distance(self, *, offset: int = 0) -> Tensor:
+        """How far each query looks, (B, H, L_r), in positions: Σⱼ aᵢⱼ·|i + offset - j|."""
+        return self._sum("mean_distance", lambda part: part.matrix.mean_distance(offset=part.offset(offset)), [offset])
+
+    def distance_spread(self, *, offset: int = 0) -> Tensor:
+        """How much that distance varies within a row, (B, H, L_r), in positions: its standard deviation.
+
+        Variances of parts are merged by their means. Source: Chan, Golub & LeVeque 1979.
+        """
+        self._agree("distance_spread", lambda: [offset])
+        mass, mean, squares = (self._zeros(self._lse.shape) for _ in range(3))
+        for part in self._parts():
+            rows, place = (slice(None), slice(None), part.rows), part.offset(offset)
+            more = _mass(part.matrix)
+            total = mass[rows] + more
+            share = more / total.masked_fill(total == 0, 1.0)
+            distance = part.matrix.mean_distance(offset=place) / more.masked_fill(more == 0, 1.0)
+            away = distance - mean[rows]
+            squares[rows] += more * part.matrix.distance_spread(offset=place) ** 2 + away**2 * mass[rows] * share
+            mean[rows] += away * share
+            mass[rows] = total
+        return (squares / mass.masked_fill(mass == 0, 1.0)).sqrt()
+
+    def mass_within(self, window: int, *, offset: int = 0) -> Tensor:
+        """What each query gives to keys at most `window` positions away, (B, H, L_r), in weights."""
+
+        def near(part: Part) -> Tensor:
+            return part.matrix.mass_within(window, offset=part.offset(offset))
+
+        return self._sum("mass_within", near, [window, offset], lambda: _check_window(window))
+
+    def mass_on(self, keys: Sequence[int] | Tensor) -> Tensor:
+        """What each query gives to some keys together, (B, H, L_r), in weights.
+
+        Args:
+            keys: positions 0..S-1 of the whole sequence, or a boolean tensor (S,).
+        """
+        self._agree("mass_on", lambda: [len(_chosen(keys, self.shape[3]))])
+        chosen = _chosen(keys, self.shape[3]).to(self._query.device)
+        answer = self._zeros(self._lse.shape)
+        for part in self._parts():
+            inside = (chosen >= part.positions.start) & (chosen < part.positions.stop)
+            answer[:, :, part.rows] += part.matrix.mass_on(chosen[inside] - part.positions.start)
+        return answer
+
+    def mass_where(self, where: Callable[[int, Tensor, Tensor], Tensor]) -> Tensor:
+        """What each query gives to the keys that meet a condition, (B, H, L_r), in weights.
+
+        Args:
+            where: called with a batch index and positions of rows (r,) and keys (c,) in the whole sequence; answers
+                boolean (r, c).
+        """
+
+        def of_part(part: Part) -> Tensor:
+            first, start = part.first_row, part.positions.start
+            return part.matrix.mass_where(lambda batch, rows, keys: where(batch, rows + first, keys + start))
+
+        return self._sum("mass_where", of_part)
+
+    def visible(self) -> Tensor:
+        """How many keys each query may attend to, (B, H, L_r), int64. A bias masks nothing."""
+        self._agree("visible")
+        answer = torch.zeros(self._lse.shape, dtype=torch.int64, device=self._query.device)
+        for part in self._parts():
+            answer[:, :, part.rows] += part.matrix.visible()
+        return answer
+
+    def kl(self, other: ShardedAttentionMatrix) -> Tensor:
+        """How differently two heads or models attend, (B, H, L_r), nats: Σⱼ aᵢⱼ·log(aᵢⱼ / bᵢⱼ); `other` is b.
+
+        Raises:
+            ShapeError: `other` has another shape, placement or mask.
+        """
+        answer = self._sum_of_both("kl", other, compare.kl_of_keys)
+        return answer if self._attention.sinks is not None else answer.clamp_min(0.0)
+
+    def inner(self, other: ShardedAttentionMatrix) -> Tensor:
+        """How much two heads or models attend to the same keys, (B, H, L_r): Σⱼ aᵢⱼ·bᵢⱼ."""
+        return self._sum_of_both("inner", other, compare.inner)
+
+    # How parts are asked
+
+    def _agree(self, question: str, check: Any = list) -> None:
+        raise NotImplementedError
+
+    def _parts(self, tag: int = KEYS) -> Iterator[Part]:
+        raise NotImplementedError
+
+    def _sum(
+        self, question: str, ask: Callable[[Part], Tensor], sizes: Sequence[int] = (), check: Any = lambda: None
+    ) -> Tensor:
+        """The sum over parts, once every rank asks it."""
+        self._agree(question, lambda: [check(), list(sizes)][1])
+        answer = self._zeros(self._lse.shape)
+        for part in self._parts():
+            answer[:, :, part.rows] += ask(part)
+        return answer
+
+    def _sum_of_both(self, question: str, other: ShardedAttentionMatrix, ask: Any) -> Tensor:
+        """The sum over parts of two matrices, whose keys travel side by side."""
+        self._agree(question, lambda: self._check_other(other))
+        answer = self._zeros(self._lse.shape)
+        for ours, theirs in zip(self._parts(), other._parts(VALUES), strict=True):
+            a, b = ours.matrix, theirs.matrix
+            answer[:, :, ours.rows] += ask(a._wide, a._wide_lse, b._wide, b._wide_lse)
+        return answer
+
+    def _check_other(self, other: ShardedAttentionMatrix) -> list[int]:
+        ours, theirs = self._call, other._call
+        same = self.shape == other.shape and self._attention.reach == other._attention.reach
+        if not (same and ours.query_pieces == theirs.query_pieces and ours.key_pieces == theirs.key_pieces):
+            raise ShapeError(
+                f"two sharded matrices are compared part by part, so shape, placement and band must be the same; these "
+                f"are {self.shape} and {other.shape}. Make both with the same placement and mask."
+            )
+        if ours.rule is not theirs.rule or ours.added is not theirs.added:
+            raise OptionError("two sharded matrices are compared under one mask. Pass both calls the same mask object.")
+        return []
+
+    def _zeros(self, shape: Sequence[int]) -> Tensor:
+        return self._query.new_zeros(tuple(shape), dtype=wide(self._query.dtype))
+
+
+def _mass(matrix: AttentionMatrix) -> Tensor:
+    """(B, H, rows): what the rows of a part sum to."""
+    return matrix @ matrix.q.new_ones(matrix.shape[3], dtype=wide(matrix.dtype))
+
+
+def _check_k(k: int, keys: int) -> list[int]:
+    if not 1 <= k <= keys:
+        raise OptionError(f"topk(k={k}) asks of rows of {keys} keys. Use 1 <= k <= {keys}.")
+    return [k]
+
+
+def _check_window(window: int) -> None:
+    if window < 0:
+        raise OptionError(f"mass_within(window={window}) needs a window of 0 positions or more.")
+
+
+def _chosen(keys: Sequence[int] | Tensor, size: int) -> Tensor:
+    """Positions, each once, from positions or a boolean tensor."""
+    chosen = torch.as_tensor(keys, device="cpu")
+    if chosen.dtype is torch.bool:
+        if chosen.shape != (size,):
+            raise ShapeError(f"keys is a boolean tensor of shape {tuple(chosen.shape)}, expected ({size},), axis S.")
+        return chosen.nonzero().flatten()
+    chosen = chosen.long().flatten()
+    if chosen.numel() and not (-size <= int(chosen.min()) and int(chosen.max()) < size):
+        raise PlaceError(f"keys={chosen.tolist()[:8]} holds a position outside S={size}. Use 0..{size - 1}.")
+    return (chosen % max(size, 1)).unique()
+
+
+def _best(values: Tensor, keys: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest, the lower key first where two are equal."""
+    keys, order = keys.sort(dim=-1, stable=True)
+    values = values.gather(-1, order)
+    values, order = values.sort(dim=-1, descending=True, stable=True)
+    return values[..., :k], keys.gather(-1, order)[..., :k]
