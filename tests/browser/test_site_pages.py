@@ -84,19 +84,29 @@ WEIGHT = """performance.getEntries().filter((entry) => !entry.name.includes("/li
   .reduce((sum, entry) => sum + (entry.transferSize ?? 0), 0)"""
 
 
-def test_every_page_asks_no_other_server_and_is_light(browser, served, site):
-    watched = Watched(browser, served, viewport={"width": 390, "height": 900})
+LOOKS = ((390, "dark"), (1440, "light"), (1440, "dark"), (390, "light"))  # pages take turns; a few have all, below
+
+
+def test_every_page_asks_no_other_server_is_light_and_readable(browser, served, site):
+    looks = [
+        Watched(browser, served, viewport={"width": width, "height": 900}, color_scheme=scheme)
+        for width, scheme in LOOKS
+    ]
     wrong = []
-    for path in sorted(site.rglob("*.html")):
+    for number, path in enumerate(sorted(site.rglob("*.html"))):
         name = path.relative_to(site).as_posix()
-        watched.page.goto(served + name, wait_until="load")
-        if watched.page.evaluate("document.documentElement.scrollWidth") > 390:
-            wrong.append(f"{name} is wider than a phone")
-        weight = watched.page.evaluate(WEIGHT)
+        width, page = LOOKS[number % 4][0], looks[number % 4].page
+        page.goto(served + name, wait_until="load")
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            wrong.append(f"{name} is wider than {width} pixels")
+        weight = page.evaluate(WEIGHT)
         if weight > LARGEST and name != "studio.html":  # forty screenshots
             wrong.append(f"{name} weighs {weight}")
-    watched.context.close()
-    assert (watched.elsewhere, watched.errors, wrong) == ([], [], [])
+        wrong += [f"{name}: {finding}" for finding in findings(page)]
+    for watched in looks:
+        watched.context.close()
+        wrong += watched.elsewhere + watched.errors
+    assert wrong == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -269,8 +269,8 @@ def test_a_cache_that_is_changed_between_steps_leaves_each_step_right(change: st
 
     with torch.no_grad(), observe(model) as record:
         for step in range(9):
-            out = model(tokens if cache is None else torch.full((2, 1), step), past_key_values=cache)
-            cache = out.past_key_values
+            out = model(tokens if cache is None else torch.full((2, 1), step), **{cache_name(model): cache})
+            cache = out[cache_name(model)]
             exact.append(cache.layers[1].keys.clone())
             if step == 5:
                 layer = cache.layers[1]
@@ -311,7 +311,7 @@ def test_a_layer_that_is_called_by_itself_knows_the_positions_of_its_cache():
             states = torch.randn(1, size, model.config.hidden_size)
             positions = torch.arange(start, start + size)[None]
             rotary = model.model.rotary_emb(states, positions)
-            layer(states, position_embeddings=rotary, past_key_values=cache, position_ids=positions)
+            layer(states, position_embeddings=rotary, position_ids=positions, **{cache_name(model): cache})
     places = record.positions(NAME)
     assert [place.queries.positions for place in places] == [range(5), range(5, 6), range(6, 7)]
     assert {place.nth for place in places} == {0}

@@ -13,7 +13,7 @@ from torch import Tensor
 from clearhead.capture.call import Call, attention_of
 
 CLASSES = ("ProphetNetNgramSelfAttention",)
-_NAMES = ("hidden_states", "past_key_values", "attention_mask", "extended_predict_attention_mask")
+_NAMES = ("hidden_states", "cache", "attention_mask", "extended_predict_attention_mask")
 
 
 def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Call:
@@ -29,7 +29,8 @@ def describe(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output:
             layer(hidden).unflatten(-1, (module.num_attn_heads, -1)).transpose(1, 2)
             for layer in (module.query_proj, module.key_proj, module.value_proj)
         )
-        main_key, main_value = _main(module, given.get("past_key_values"), key[:, :, :length], value[:, :, :length])
+        cache = given.get("cache", given.get("past_key_values"))  # its name in transformers before 5.24
+        main_key, main_value = _main(module, cache, key[:, :, :length], value[:, :, :length])
         key = torch.cat([main_key, key[:, :, length:]], 2)
         value = torch.cat([main_value, value[:, :, length:]], 2)
         sizes = (*query.shape[:3], key.shape[2])
