@@ -19,20 +19,19 @@ from bench.corpus import sentences
 
 ASKS = "scores,entropy,received,sinks,ablation"
 KILLED_AFTER = (0.2, 0.45, 0.75)  # of the parts
-PART = 512
 
 
 class Surveys:
     """Surveys of one file of sentences, each into a folder of its own."""
 
-    def __init__(self, place: Path, count: int) -> None:
+    def __init__(self, place: Path, count: int, part: int) -> None:
         self._place, self._texts = place, place / "sentences.txt"
         self._texts.write_text("\n".join(sentences(count)), encoding="utf-8")
-        self._parts = -(-count // PART)
+        self._part, self._parts = part, -(-count // part)
 
     def command(self, name: str, *options: str) -> list[str]:
         start = [sys.executable, "-m", "clearhead", "survey", "-", str(self._texts), "--out", str(self._place / name)]
-        return [*start, "--ask", ASKS, "--part", str(PART), *options]
+        return [*start, "--ask", ASKS, "--part", str(self._part), *options]
 
     def whole(self, name: str, *options: str) -> None:
         subprocess.run(self.command(name, *options), check=True, capture_output=True)
@@ -78,10 +77,11 @@ def on_two_nodes(surveys: Surveys, name: str) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--sentences", type=int, default=20_000)
+    parser.add_argument("--part", type=int, default=512, help="texts computed and written together")
     parser.add_argument("--no-ray", action="store_true", help="leave out the cluster")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        surveys = Surveys(Path(place), options.sentences)
+        surveys = Surveys(Path(place), options.sentences, options.part)
         ways: dict[str, Callable[[str], None]] = {
             "two-workers": lambda name: surveys.whole(name, "--no-ray", "--workers", "2"),
             "one-worker-killed-three-times": lambda name: surveys.killed(name, "--no-ray", "--workers", "1"),

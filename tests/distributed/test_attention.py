@@ -5,7 +5,7 @@ import torch
 
 import clearhead
 from clearhead import distributed, masks
-from clearhead.errors import KernelError, OptionError, RanksError, ShapeError
+from clearhead.errors import DtypeError, KernelError, OptionError, RanksError, ShapeError
 
 from .cases import CASES, LENGTH, H, alone, tensors, together
 from .world import world
@@ -132,6 +132,11 @@ def test_takes_and_gives_dtensors():
     world(2, dtensors)
 
 
+class OwnMask(masks.Mask):
+    def rule(self, b, h, q, k):
+        return k <= q
+
+
 def errors(rank, size):
     query, key, value = (tensor.detach() for tensor in tensors(torch.float32))
     call = {"enable_gqa": True}
@@ -146,6 +151,18 @@ def errors(rank, size):
     ):  # fmt: skip
         with pytest.raises(error if rank else RanksError, match="sideways" if rank else "rank 1 refused its own call"):
             distributed.attention(query, key, value, **{name: "sideways" if rank else good}, **call)
+    with pytest.raises(RanksError, match="differ in their mask"):
+        distributed.attention(query, key, value, masks.sliding_window(3 + rank), **call)
+    mask = [OwnMask() for _ in range(rank + 1)][-1]  # its repr has an address, which differs by rank
+    distributed.attention(query, key, value, mask, **call)
+    for wrong in ("causal", [[True]], lambda *positions: True):
+        with pytest.raises(DtypeError if rank else RanksError, match="one of clearhead.masks" if rank else "refused"):
+            distributed.attention(query, key, value, wrong if rank else torch.ones(1, 2 * LENGTH), **call)
+    for mesh in ("cpu", 0, [0, 1]):
+        with pytest.raises(OptionError, match="expected a DeviceMesh of one axis, a process group"):
+            distributed.attention(query, key, value, mesh=mesh, **call)
+    with pytest.raises(RanksError, match="not one of the ranks of the mesh"):
+        distributed.attention(query, key, value, mesh=torch.distributed.GroupMember.NON_GROUP_MEMBER, **call)
     with pytest.raises(RanksError, match="differ in algorithm"):
         distributed.attention(query, key, value, algorithm="heads" if rank else "ring", **call)
     dense = torch.ones(LENGTH, (2 - rank) * LENGTH, dtype=torch.bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from clearhead.arguments import refuse_unreadable
 from clearhead.distributed import placement
 from clearhead.distributed.call import HEADS, RING
 from clearhead.distributed.exchange import Ranks
-from clearhead.errors import OptionError, RanksError
+from clearhead.errors import DtypeError, OptionError, RanksError
 from clearhead.kernels.calls import checks
 from clearhead.kernels.calls.layout import Layout
 from clearhead.kernels.calls.prepare import prepare
@@ -37,7 +38,7 @@ class Report(NamedTuple):
         ok: 1, or 0 where the rank refused its own call.
         length, keys: L_r and S_r, how many positions it holds.
         batch, heads, kv_heads, width, value_width: B, H, H_kv, D and E.
-        mask: the kind of its mask.
+        mask, mask_words: the kind of its mask, and a checksum of what one of clearhead.masks says of itself.
         learns: 1 where a gradient is asked for.
         dropout_p, scale, softcap: the bits of the floats.
         placement, algorithm, kernel: which of those that are known.
@@ -55,6 +56,7 @@ class Report(NamedTuple):
     dtype: int = 0
     is_causal: int = 0
     mask: int = 0
+    mask_words: int = 0
     learns: int = 0
     dropout_p: int = 0
     scale: int = 0
@@ -68,7 +70,13 @@ class Report(NamedTuple):
 
 # What may differ from rank to rank; the rest must be equal. An error shows the sizes by their letters.
 _OWN = {"ok", "length", "keys", "seed"}
-_LETTERS = {"batch": "B", "heads": "H", "kv_heads": "H_kv", "width": "D", "value_width": "E"}
+_SIZED = {"batch": "B", "heads": "H", "kv_heads": "H_kv", "width": "D", "value_width": "E"}
+_WORDS = {
+    **_SIZED,
+    "mask": "the kind of their mask",
+    "mask_words": "their mask",
+    "learns": "whether gradients are needed",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +168,8 @@ def same_question(ranks: Ranks, question: str, check: Callable[[], Sequence[int]
     _raise_where_refused([report[0] for report in reports])
     for rank, report in enumerate(reports):
         if report != own:
-            sizes = f"the same with sizes {report[2:]}, where this rank has {own[2:]}"
-            asked = sizes if report[1] == own[1] else "another question"
+            same = f"the same with sizes {report[2:]}, where this rank has {own[2:]}"
+            asked = same if report[1] == own[1] else "another question"
             raise RanksError(
                 f"this rank asks {question}, and rank {rank} asks {asked}. All ranks ask the same together."
             )
@@ -195,9 +203,9 @@ def _compare(reports: tuple[Report, ...]) -> None:
         if name in _OWN or len(set(values)) == 1:
             continue
         other = next(rank for rank, value in enumerate(values) if value != values[0])
-        shown = f" (rank 0 has {values[0]}, rank {other} has {values[other]})" if name in _LETTERS else ""
+        shown = f" (rank 0 has {values[0]}, rank {other} has {values[other]})" if name in _SIZED else ""
         raise RanksError(
-            f"the calls of rank 0 and rank {other} differ in {_LETTERS.get(name, name)}{shown}. "
+            f"the calls of rank 0 and rank {other} differ in {_WORDS.get(name, name)}{shown}. "
             f"Every rank makes the same call with its own part of the sequence."
         )
 
@@ -242,7 +250,12 @@ def _describe(tensors: dict[str, Any], options: dict[str, Any]) -> Given:
         attention = attention.under(Attention.of(reach=reach, alibi=slopes, first_query=offset))
         kind = RULE
     elif attn_mask is not None:
-        by_rows = isinstance(attn_mask, Tensor) and attn_mask.dim() > 1 and attn_mask.shape[-2] > 1
+        if not isinstance(attn_mask, Tensor):
+            raise DtypeError(
+                f"attn_mask is a {type(attn_mask).__name__}, expected a torch.Tensor or one of clearhead.masks. "
+                "Make one with torch.tensor()."
+            )
+        by_rows = attn_mask.dim() > 1 and attn_mask.shape[-2] > 1
         kind = BY_ROWS if by_rows else BY_KEYS
     return Given(layout, attention, problem.attention, rule, added, attn_mask, kind, options)
 
@@ -266,6 +279,7 @@ def _report(given: Given) -> Report:
         dtype=checks.DTYPES.index(layout.query.dtype),
         is_causal=int(attention.is_causal),
         mask=given.mask,
+        mask_words=_checksum(given.attn_mask) if given.mask == RULE else 0,
         learns=int(learns),
         dropout_p=_bits(attention.dropout_p),
         scale=_bits(attention.scale),
@@ -276,6 +290,11 @@ def _report(given: Given) -> Report:
         kernel=(None, *KERNELS).index(given.options["kernel"]),
         seed=seed,
     )
+
+
+def _checksum(mask: Mask) -> int:
+    """A checksum of what a mask says of itself, without addresses in memory: masks of one's own have no more."""
+    return crc32(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(mask)).encode())
 
 
 def _bits(number: float) -> int:

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from clearhead.errors import RanksError
+from clearhead.errors import OptionError, RanksError
 
 
 @dataclass(slots=True)
@@ -30,6 +30,7 @@ class Timing:
 
 KEYS, VALUES, KEY_GRADIENTS, VALUE_GRADIENTS = range(1, 5)  # what travels around the ring: the tags of messages
 _TIMINGS: list[Timing] = []
+_NOT_A_RANK = "this process is not one of the ranks of the mesh. Call it on those ranks alone."
 
 
 @contextmanager
@@ -85,13 +86,21 @@ class Ranks:
 
         Raises:
             RanksError: torch.distributed is not started, or this process is not one of them.
+            OptionError: mesh is something else.
         """
         if not (dist.is_available() and dist.is_initialized()):
             raise RanksError(
                 "torch.distributed is not started. Start the processes with torchrun and call "
                 "torch.distributed.init_process_group() first."
             )
+        if mesh is dist.GroupMember.NON_GROUP_MEMBER:
+            raise RanksError(_NOT_A_RANK)
         if mesh is not None and not isinstance(mesh, dist.ProcessGroup):
+            if not hasattr(mesh, "get_group"):
+                raise OptionError(
+                    f"mesh is a {type(mesh).__name__}, expected a DeviceMesh of one axis, a process group, or None for "
+                    "all processes. Make one with torch.distributed.device_mesh.init_device_mesh."
+                )
             if mesh.ndim != 1:
                 raise RanksError(
                     f"the mesh has {mesh.ndim} axes ({', '.join(mesh.mesh_dim_names or ())}); a sequence is sharded "
@@ -101,7 +110,7 @@ class Ranks:
         group = dist.group.WORLD if mesh is None else mesh
         rank = dist.get_rank(group)
         if rank < 0:
-            raise RanksError("this process is not one of the ranks of the mesh. Call it on those ranks alone.")
+            raise RanksError(_NOT_A_RANK)
         return cls(group, rank, dist.get_world_size(group))
 
     def peer(self, rank: int) -> int:
