@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 import tiers
 import workers
@@ -36,10 +36,12 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
-# The same examples on every run of CI, so that its result depends on the change alone; new ones everywhere else.
-settings.register_profile("ci", derandomize=True, deadline=None)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# No test depends on how busy the machine is: there is no deadline, and none on the drawing of examples. CI has the same
+# examples on every run, so that its result depends on the change alone; everywhere else there are new ones.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("local", **UNTIMED)
+settings.register_profile("ci", derandomize=True, **UNTIMED)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 # No test reads or writes the user's own data, cache (measured costs of kernels) or configuration. Workers, which
 # inherit the folders, leave them in place when they end.

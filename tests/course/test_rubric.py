@@ -60,7 +60,7 @@ def test_order_and_without() -> None:
     assert ticks("We do not mask after the softmax, but before the softmax.", [NOT])[0].met
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(max_size=200))
 def test_any_text_is_read_without_a_crash(text: str) -> None:
     for tick in ticks(text, [SCALE, ORDER, NOT]):

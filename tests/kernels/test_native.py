@@ -167,7 +167,7 @@ def test_a_learned_bias_gets_the_same_bits_from_every_number_of_threads(shape: t
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @given(data=st.data())
-@settings(deadline=None, max_examples=15, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 def test_any_shape_and_stride(target: str, data: st.DataObject) -> None:
     draw = data.draw
     batch, kv_heads, group = draw(st.integers(1, 2)), draw(st.integers(1, 3)), draw(st.integers(1, 3))

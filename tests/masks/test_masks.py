@@ -50,7 +50,7 @@ def by_hand(rule):
     )
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(expressions, st.sampled_from([1, 3, 4, 20]))
 def test_an_expression_is_its_rule_and_its_blocks_do_not_lie(expression, size):
     mask, rule = expression
@@ -63,7 +63,7 @@ def test_an_expression_is_its_rule_and_its_blocks_do_not_lie(expression, size):
             assert state is not BlockState.EMPTY or not part.any()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(expressions)
 def test_lowering_loses_nothing(expression):
     mask, rule = expression
@@ -117,7 +117,7 @@ def test_known_blocks_are_reported(mask, size, wanted):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(expressions)
 def test_a_flex_block_mask_says_the_same(expression):
     from torch.nn.attention.flex_attention import create_mask

@@ -58,7 +58,7 @@ def parts(size: int):
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.tuples(parts(2), parts(6), parts(23), parts(31)), st.integers(1, 4))
 def test_any_index_equals_the_dense_matrix(key: tuple[object, ...], used: int):
     key = key[:used]

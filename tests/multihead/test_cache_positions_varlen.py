@@ -12,7 +12,7 @@ from clearhead.errors import CacheFullError, DtypeError, OptionError, ShapeError
 B, H, H_KV, D, E = 2, 4, 2, 6, 5
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=6), st.sampled_from([None, 1, 3, 4]), st.integers(0, 99))
 def test_cached_is_uncached(chunks, window, seed):
     torch.manual_seed(seed)
@@ -79,7 +79,7 @@ def test_crop_reset_reorder():
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.integers(1, 5),
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from([0, 0, 0, 2, 5])), min_size=5, max_size=9),

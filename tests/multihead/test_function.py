@@ -172,7 +172,7 @@ def test_without_masks_no_large_tensor_is_made():
 shapes = st.tuples(st.integers(1, 3), st.sampled_from([1, 2]), st.integers(1, 6), st.integers(1, 9), st.integers(1, 5))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(shapes, st.integers(0, 2**31), st.booleans())
 def test_weights_of_rows_that_are_not_empty_sum_to_one(shape, seed, causal):
     batch, heads, length, keys, width = shape
@@ -185,7 +185,7 @@ def test_weights_of_rows_that_are_not_empty_sum_to_one(shape, seed, causal):
     torch.testing.assert_close(out[..., 0], 1.0 - empty.float())
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(shapes, st.integers(0, 2**31))
 def test_the_order_of_keys_does_not_matter(shape, seed):
     batch, heads, length, keys, width = shape
@@ -198,7 +198,7 @@ def test_the_order_of_keys_does_not_matter(shape, seed):
     )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(shapes, st.integers(0, 2**31), st.integers(0, 9))
 def test_keys_split_in_two_and_merged_by_lse(shape, seed, cut):
     batch, heads, length, keys, width = shape
@@ -214,7 +214,7 @@ def test_keys_split_in_two_and_merged_by_lse(shape, seed, cut):
     torch.testing.assert_close(sum(out * (part - joint).exp()[..., None] for out, part in parts), whole)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 13), st.integers(0, 2**31))
 def test_a_window_is_its_dense_mask(length, keys, size, seed):
     torch.manual_seed(seed)
@@ -225,7 +225,7 @@ def test_a_window_is_its_dense_mask(length, keys, size, seed):
     torch.testing.assert_close(clearhead.attention(q, k, v, rule), clearhead.attention(q, k, v, dense))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.sampled_from([(2, 1), (4, 2), (6, 3), (6, 2)]), st.integers(0, 2**31))
 def test_grouped_is_repeated(heads, seed):
     torch.manual_seed(seed)

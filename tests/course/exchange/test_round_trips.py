@@ -111,7 +111,7 @@ def check(question: Question, draft: Draft, *, hints: bool = True) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(questions())
 def test_gift(question: Question) -> None:
     draft = back(question, ".gift", write_gift)
@@ -127,7 +127,7 @@ def test_gift(question: Question) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(questions())
 def test_moodle_xml(question: Question) -> None:
     draft = back(question, ".xml", write_moodle)
@@ -141,7 +141,7 @@ def test_moodle_xml(question: Question) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(questions())
 def test_csv_is_read_back_to_the_letter(question: Question) -> None:
     draft = back(question, ".csv", write_csv)
@@ -155,7 +155,7 @@ def test_csv_is_read_back_to_the_letter(question: Question) -> None:
         assert draft.back == question.answer
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 @given(questions())
 def test_anki(question: Question) -> None:
     draft = back(question, ".apkg", write_anki)
@@ -166,7 +166,7 @@ def test_anki(question: Question) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prose)
 @example("a $x$ b $$y$$ c")
 @example("costs \\$5 and \\$6")
@@ -181,7 +181,7 @@ def test_markdown_survives_html(text: str) -> None:
     same(text, from_html(html(text), pytest.fail))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from([*PIECES, "\\", "\n\n", "\u2028"]), min_size=1, max_size=9).map("".join))
 def test_every_character_survives_gift(text: str) -> None:
     stem = html(text)

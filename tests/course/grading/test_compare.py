@@ -129,7 +129,7 @@ def test_tolerance_and_unit() -> None:
     assert not same_output("12 GB", "12", unit="MB")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.floats(allow_nan=False, width=32), min_size=1, max_size=5), st.integers(0, 3))
 def test_a_list_equals_itself_however_it_is_spaced(numbers: list[float], spaces: int) -> None:
     typed = ("," + " " * spaces).join(map(repr, numbers))
@@ -137,7 +137,7 @@ def test_a_list_equals_itself_however_it_is_spaced(numbers: list[float], spaces:
     assert not same_output(f"[{typed}, 1]", repr(numbers))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_any_text_is_compared_without_a_crash(typed: str, right: str) -> None:
     assert same_output(typed, right) in (True, False)

@@ -15,7 +15,7 @@ responses = st.one_of(st.text(max_size=9), st.lists(st.text(max_size=3), max_siz
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @example([(UUID(int=1), 0, False, "a\x85b\u2028c", None)])  # line ends to str.splitlines(), not to JSON lines
 @given(
     st.lists(

@@ -40,7 +40,7 @@ attempts = st.lists(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(attempts, st.randoms(use_true_random=False))
 def test_the_order_of_writes_does_not_matter(history: list[Attempt], chance: random.Random) -> None:
     shuffled = list(history)
@@ -48,14 +48,14 @@ def test_the_order_of_writes_does_not_matter(history: list[Attempt], chance: ran
     assert rebuild(ITEMS, shuffled) == rebuild(ITEMS, history)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(attempts, st.integers(0, 14))
 def test_a_crash_and_a_second_sending_lose_and_double_nothing(history: list[Attempt], cut: int) -> None:
     """A writer that dies after `cut` attempts and sends everything again gives the same progress."""
     assert rebuild(ITEMS, [*history[:cut], *history]) == rebuild(ITEMS, history)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(attempts, st.data())
 def test_an_undo_is_as_if_it_had_not_been(history: list[Attempt], data: st.DataObject) -> None:
     assume(history)
@@ -66,7 +66,7 @@ def test_an_undo_is_as_if_it_had_not_been(history: list[Attempt], data: st.DataO
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(attempts, st.data())
 def test_a_ledger_comes_to_what_a_rebuild_comes_to(history: list[Attempt], data: st.DataObject) -> None:
     """However the attempts come in: in parts, in any order, twice, with undos before or after what they undo."""
@@ -96,7 +96,7 @@ def test_a_new_answer_costs_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None
     assert scheduled == ["b"]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(attempts)
 def test_every_prefix_is_a_valid_progress(history: list[Attempt]) -> None:
     for cut in range(len(history) + 1):
@@ -107,7 +107,7 @@ def test_every_prefix_is_a_valid_progress(history: list[Attempt]) -> None:
         assert set(progress.new()).isdisjoint(progress.due(START + 400 * DAY))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(attempts)
 def test_elo_is_conserved(history: list[Attempt]) -> None:
     """What the learner wins the items lose."""

@@ -87,7 +87,7 @@ def fuzz(visitor: Visitor, operation: Any, known: dict[str, list[str]], cases: i
     codes = []
 
     @settings(
-        max_examples=cases, deadline=None, phases=[Phase.generate], derandomize=True, database=None,
+        max_examples=cases, phases=[Phase.generate], derandomize=True, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(case=operation.as_strategy(), data=st.data())

@@ -138,7 +138,7 @@ def samples(low: float, high: float) -> st.SearchStrategy[list[float]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @given(data=st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_words_agree_with_any_numbers(name: str, data: st.DataObject) -> None:
     check_any_numbers(name, data)
 
@@ -146,7 +146,7 @@ def test_words_agree_with_any_numbers(name: str, data: st.DataObject) -> None:
 @pytest.mark.stress
 @pytest.mark.parametrize("name", EXPERIMENTS)
 @given(data=st.data())
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_words_agree_with_many_numbers(name: str, data: st.DataObject) -> None:
     check_any_numbers(name, data)
 

@@ -198,7 +198,7 @@ RIGHT = st.lists(st.tuples(st.integers(0, MANY - 1), st.booleans(), st.sampled_f
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(RIGHT, st.floats(0, 90), st.integers(0, SESSION_LENGTH))
 def test_a_helping_is_never_too_much_and_leaves_nothing_due_out_for_something_new(
     done: list[tuple[int, bool, float | None]], days: float, room: int

@@ -146,7 +146,7 @@ def test_each_learner_sees_only_his_own(opened: Open) -> None:
 
 @pytest.mark.slow
 @on_both
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=st.lists(st.tuples(st.sampled_from("abcde"), st.booleans()), max_size=12))
 def test_whatever_is_sent_the_first_of_each_id_is_kept(opened: Open, sent: list[tuple[str, bool]]) -> None:
     store = opened(learner=next(LEARNERS))  # somebody new each time

@@ -35,7 +35,7 @@ def sit(right: list[bool], items: list = MANY) -> list:
     return asked
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.lists(st.booleans(), min_size=10, max_size=10))
 def test_a_test_asks_ten_different_items_and_the_same_ones_again(right: list[bool]) -> None:
     asked = sit(right)

@@ -124,7 +124,7 @@ def test_each_head_is_hatched_by_its_own_mask_and_a_sharp_one_by_none():
 
 @pytest.mark.slow
 @given(st.integers(1, 23), st.booleans(), st.randoms(use_true_random=False))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_masked_cells_come_back_as_they_were(size, alike, random):
     heads = np.array([[[random.random() < 0.5 for _ in range(size)] for _ in range(size)] for _ in range(3)])
     cells = np.broadcast_to(heads[0], heads.shape) if alike else heads
@@ -132,7 +132,7 @@ def test_masked_cells_come_back_as_they_were(size, alike, random):
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=31), st.sampled_from(["u8", "u16"]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_packing_is_off_by_half_a_step_at_most(values, kind):
     array = np.array(values)
     packed = pack(array, kind, 1.0)
