@@ -106,3 +106,9 @@ def test_a_hidden_cell_is_hatched_and_has_no_number() -> None:
 )
 def test_numbers_are_written_as_a_person_would(value: float, written: str) -> None:
     assert number(value) == written
+
+
+def test_numbers_beside_each_other_have_as_many_digits() -> None:
+    assert re.findall(r">(\d[\d.]*)<", links(["the", "animal", "it"], [0.1, 0.28, 0.62], 2)) == ["0.10", "0.28", "0.62"]
+    drawn = grid([[0.5, float("-inf")], [0.25, 1.0]], ["a", "b"], ["c", "d"], hidden=[[False, True], [False, False]])
+    assert re.findall(r">(\d[\d.]*)<", drawn) == ["0.50", "0.25", "1.00"]

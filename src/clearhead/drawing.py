@@ -92,17 +92,20 @@ def grid(
     )
     for j, name in enumerate(column_names):
         body += text(left + j * side + side / 2, 14, name)
+    shown = [[not (hidden and hidden[i][j]) for j in range(len(row))] for i, row in enumerate(rows)]
+    seen = [rows[i][j] for i, row in enumerate(shown) for j in range(len(row)) if numbers and row[j]]
+    written = iter(same_digits(seen))
     for i, (name, row) in enumerate(zip(row_names, rows, strict=True)):
         y = 20 + i * tall
         body += text(left - 6, y + 17, name, "end")
         for j, weight in enumerate(row):
-            shut = bool(hidden) and bool(hidden[i][j])
-            paint = 'fill="url(#hatch)"' if shut else f'fill="{ACCENT}" fill-opacity="{min(max(weight, 0), 1):.2f}"'
+            filled = f'fill="{ACCENT}" fill-opacity="{min(max(weight, 0), 1):.2f}"'
+            paint = filled if shown[i][j] else 'fill="url(#hatch)"'
             x = left + j * side
             body += rectangle(x, y, side - 2, tall - 2, f'{paint} stroke="currentColor" stroke-opacity="0.25"')
-            if numbers and not shut:
+            if numbers and shown[i][j]:
                 ink = ' fill="white"' if weight > 0.6 else ""
-                body += text(x + side / 2 - 1, y + 16, number(weight), more=ink)
+                body += text(x + side / 2 - 1, y + 16, next(written), more=ink)
     note = "rows: queries, columns: keys"
     wide, high = left + max(len(rows[0]) * side, LETTER * len(note)), 20 + len(rows) * tall
     body += text(left, high + 14, note, "start", ' font-size="11" fill-opacity="0.75"')
@@ -164,6 +167,7 @@ def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = 
         places.append(x + width / 2)
         x += width + 10
     base = 110.0
+    written = same_digits([weight for weight in weights if weight >= 0.005])
     body = ""
     for j, (centre, weight) in enumerate(zip(places, weights, strict=True)):
         if j != at and weight >= 0.01:
@@ -176,7 +180,7 @@ def links(words: Sequence[str], weights: Sequence[float], at: int, title: str = 
         strong = ' font-weight="bold"' if j == at else ""
         body += text(centre, base, words[j], more=strong)
         if weight >= 0.005:
-            body += text(centre, base + 15, number(weight), more=' font-size="11" fill-opacity="0.8"')
+            body += text(centre, base + 15, written.pop(0), more=' font-size="11" fill-opacity="0.8"')
     return _titled(x, base + 22, body, title, f"What {words[at]} looks at")
 
 
@@ -204,3 +208,17 @@ def number(value: float) -> str:
     if 0 < abs(value) < 0.01:
         return f"{value:.1g}"
     return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def same_digits(values: Sequence[float]) -> list[str]:
+    """Numbers that are read beside each other: each as `number` writes it, all with as many digits after the point.
+
+    >>> same_digits([0.1, 0.28, 1.0]), same_digits([0.0, 1.0]), same_digits([0.004, 0.2])
+    (['0.10', '0.28', '1.00'], ['0', '1'], ['0.004', '0.20'])
+    """
+    written = [number(value) for value in values]
+    digits = min(max((len(one.partition(".")[2]) for one in written), default=0), 2)
+    return [
+        one if abs(value) >= 100 or len(one.partition(".")[2]) >= digits else f"{value:.{digits}f}"
+        for one, value in zip(written, values, strict=True)
+    ]

@@ -23,7 +23,7 @@ def test_the_dark_theme_prints_dark_on_light(page: Page) -> None:
     assert page.evaluate(GROUND) == "rgb(23, 25, 29)"
     page.emulate_media(media="print")
     assert page.evaluate(GROUND) == "rgb(250, 248, 244)"
-    for gone in (".tabs", ".top", ".foot", ".button"):
+    for gone in (".tabs", ".top", ".foot", ".button", "article > hr"):
         expect(page.locator(gone).first).to_be_hidden()
     assert page.locator("h1").evaluate("(one) => getComputedStyle(one).breakAfter") == "avoid"
 

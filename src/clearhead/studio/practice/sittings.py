@@ -77,7 +77,7 @@ def sit(request: Request, context: CurrentContext, kind: str) -> Response:
 
 def _known(kind: str) -> None:
     if kind not in SITTINGS:
-        raise HTTPException(404, _("There is no sitting %(kind)s.", kind=kind))
+        raise HTTPException(404, _("There is no sitting called “%(kind)s”.", kind=kind))
 
 
 def _state(context: Context, kind: str) -> tuple[list[Item], dict[str, Attempt]]:
