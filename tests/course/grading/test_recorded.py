@@ -1,5 +1,7 @@
 """What is shown of a program in its tests: what it printed, and maps that show a difference."""
 
+from dataclasses import replace
+
 import pytest
 
 from clearhead import course, sandbox
@@ -17,6 +19,7 @@ def dropped(weights, keep, rate):
     print("rate", rate)
     return weights * keep
 """
+PROOF = Proved("write-dropout", "code", Receipt("", 7, {}, ""), "", "", "", ())
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +30,7 @@ def pack() -> course.Pack:
 def shown(pack: course.Pack, id: str, program: str = "") -> Recorded:
     item = pack.items[id]
     solution = item.role("solution")[0].source
-    proved = Proved(id, "code", Receipt("", 7, {}, ""), "", "", "", (), solution=solution)
-    return recorded(item, proved, program or solution, pack.preload, "somebody")
+    return recorded(item, replace(PROOF, item_id=id, solution=solution), program or solution, pack.preload, "somebody")
 
 
 def test_maps_that_are_alike_are_not_set_beside_a_program_that_failed(pack: course.Pack) -> None:
@@ -45,3 +47,15 @@ def test_a_right_program_has_its_map_beside_the_right_one(pack: course.Pack) -> 
     made = shown(pack, "write-dropout")
     assert made.right is not None
     assert made.yours == made.right
+
+
+def test_of_a_failing_test_the_last_call_is_shown(pack: course.Pack) -> None:
+    once = """    got = dropped(weights, keep, 0.25)
+    close(got[keep]"""
+    item = pack.items["write-dropout"]
+    programs = [
+        replace(one, source=one.source.replace(once, f"    dropped(weights, keep, 0.75)\n{once}"))
+        for one in item.programs
+    ]
+    made = recorded(replace(item, programs=tuple(programs)), PROOF, UNSCALED, pack.preload, "somebody")
+    assert "rate = 0.25" in made.inputs["What is kept is larger"]

@@ -2,10 +2,12 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from clearhead import course
+from clearhead.studio.learn import home
 from clearhead.studio.learn.search import _places
 from clearhead.studio.text import excerpt
 from studio import sample
@@ -166,3 +168,15 @@ def test_search_finds_in_the_shipped_course_what_people_type(typed: str, visitor
 @pytest.mark.parametrize(("word", "where"), [("d", [13]), ("kv", []), ("bo", [7]), ("ot", []), ("ivi", [1])])
 def test_a_short_word_is_not_looked_for_inside_others(word: str, where: list[int]) -> None:
     assert _places(word, "divide both √d by the kind") == where
+
+
+def test_the_first_visit_greets_with_the_course_that_it_starts() -> None:
+    [plain] = sample.library().packs
+    read = course.Page("read", '```guess\ntext = "It was tired"\n```\n', "r.md")
+    asks = replace(plain, topics=(replace(sample.TOPIC, pages={"read": read}),))
+
+    def greeting(*packs: course.Pack) -> str:
+        return home._guess(SimpleNamespace(library=SimpleNamespace(packs=packs)))  # type: ignore[arg-type]
+
+    assert "It was tired" in greeting(asks, plain)
+    assert greeting(plain, asks) == ""

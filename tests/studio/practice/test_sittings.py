@@ -189,6 +189,7 @@ def test_a_topic_that_nothing_needs_has_no_placement_test(newcomer: Visitor) -> 
 def test_the_map_says_what_each_topic_needs(newcomer: Visitor) -> None:
     page = newcomer.get("/map")
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
+    assert "About 13 minutes in all. Each step" in text
     assert "8 minutes · ready to begin" in text
     assert "5 minutes · needs more first needs: One head, step by step" in text
     newcomer.context.store.keep("passed:attention/one-head", "2026-03-04")

@@ -68,7 +68,7 @@ def grade_text(item: Item, proved: Proved, response: object) -> Verdict:
         mark.criterion: mark.met if confirmed is None else bool(confirmed.get(mark.criterion)) for mark in marks
     }
     missing = [mark for mark in marks if not fulfilled[mark.criterion]]
-    reason = message("Not there yet: %(criterion)s", criterion=missing[0].text) if missing else ""
+    reason = message("Still missing: %(criterion)s", criterion=missing[0].text) if missing else ""
     rationale = proved.rationales.get("", "")
     return Verdict(
         not missing, reason, proved.rule, proved.answer, rationale=rationale, yours=response, ticks=marks,

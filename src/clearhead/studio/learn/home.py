@@ -69,10 +69,10 @@ def home(request: Request, context: CurrentContext) -> HTMLResponse:
 
 
 def _guess(context: Context) -> str:
-    """Return the first sentence to guess at that the served course has, as the block of its page; "" for none."""
+    """Return the first sentence to guess at of the course served first, as the block of its page; "" for none."""
     blocks = (
         guessed_head.block_in(topic.pages["read"].text)
-        for pack in context.library.packs
+        for pack in context.library.packs[:1]  # the course that a first visit starts with
         for topic in pack.topics
         if "read" in topic.pages
     )
