@@ -33,6 +33,14 @@ def proofs(name: str, *values: str) -> list[Proved]:
         ("There are 6 heads to fill.", "heads", ("6", "4")),
         ("Shared among all twelve heads.", "heads", ("12", "8")),
         ("Each of the five words asks.", "length", ("5", "7")),
+        ("A pair of heads reads them.", "heads", ("2", "4")),
+        ("A dozen heads read them.", "heads", ("12", "8")),
+        ("It is the only head.", "heads", ("1", "2")),
+        ("It takes four times as long.", "longer", ("4", "3")),
+        ("That is 4 times the work.", "factor", ("4", "3")),
+        ("Half as many are left.", "factor", ("2", "3")),
+        ("A tenfold length.", "times", ("10", "5")),
+        ("Of the weights 25 % are dropped.", "rate", ("0.25", "0.5")),
         ("The exponentials of all three.", "row", ("[0.1, 0.9, 0.2]", "[0.2, 0.8]")),
     ],
 )
@@ -53,6 +61,7 @@ def test_a_word_that_another_seed_makes_false_is_found(text: str, name: str, val
         ("The second row of the mask.", "lengths", ("[2, 3]", "[1, 2, 3]")),  # an ordinal counts no list
         ("`6 heads` and $6$ heads", "heads", ("6", "4")),
         ("0.6 heads on average", "heads", ("6", "4")),
+        ("Half of the heads, and 2 % of the heads.", "heads", ("2", "4")),
     ],
 )
 def test_a_word_that_stays_true_is_not(text: str, name: str, values: tuple[str, str]) -> None:
@@ -62,7 +71,8 @@ def test_a_word_that_stays_true_is_not(text: str, name: str, values: tuple[str, 
 @pytest.mark.parametrize(
     "text",
     ["falls to 0.0000000", "`[[0.8, 0.19999999999999996]]`", "-0.30000001192092896", "it is 2e-21 there", "0e+00 off",
-     "the gradient is [-0.0, 0.1]", "262144 numbers", "Behind them come 1 places of padding.", "a text of 32000"],
+     "a share of 0.33333334", "all of 0.5000000", "with 3.0 heads", "in 100.0 % of cases", "it is tensor([0.1, 0.9])",
+     "np.float64(0.5) of it", "the gradient is [-0.0, 0.1]", "262144 numbers", "Behind them come 1 places of padding.", "a text of 32000"],
 )  # fmt: skip
 def test_a_number_no_author_would_write_is_found(text: str) -> None:
     assert odd_number(text)
@@ -71,7 +81,8 @@ def test_a_number_no_author_would_write_is_found(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["0.00000003", "`1e-05`", "1.25", "0.0", "0.001 and 12,345.678", "v0.00000000001234", "a - 0", "x[-1]", "-0.5",
-     "```text\n262144\n```", "8192 tokens", "$10000^{2}$", "2 +1 keys", "1 key"],
+     "```text\n262144\n```", "8192 tokens", "$10000^{2}$", "2 +1 keys", "1 key",
+     "1.05 keys", "2.302585", "`tensor([0.1, 0.9])`", "a tensor (of rows)"],
 )  # fmt: skip
 def test_a_number_somebody_would_write_is_not(text: str) -> None:
     assert not odd_number(text)
@@ -86,6 +97,20 @@ def test_what_a_program_prints_may_be_ungrouped_but_not_noisy() -> None:
 def test_a_row_that_misses_one_by_rounding_is_found_in_a_stem_alone() -> None:
     assert "sums to 1.01" in uneven_row("the weights `[[0.8, 0.07, 0.07, 0.07], [0.7, 0.1, 0.1, 0.1]]`")
     assert uneven_row("logits `[0.5, 1.0, 0.2]`, weights `[0.7, 0.2, 0.1]`") == ""
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "(0.33, 0.33, 0.33)",
+        "`[0.333 0.333 0.333]`",
+        "weights 0.33, 0.33 and 0.33.",
+        "| 0.33 | 0.33 | 0.33 |",
+        "[0.3333, 0.3333, 0.3333]",
+    ],
+)
+def test_a_row_is_read_in_every_form_in_which_rows_are_written(row: str) -> None:
+    assert "sums to 0.99" in uneven_row(row)
 
 
 def test_the_gate_names_the_section_and_its_line() -> None:

@@ -13,6 +13,8 @@ from clearhead.errors import ProofError
 
 # A word -> the number it says. "Doubled" is also what happens to a weight kept at a rate of a half.
 _WORDS = {
+    "only": 1.0, "single": 1.0, "pair": 2.0, "half": 2.0, "twofold": 2.0, "quarter": 4.0, "dozen": 12.0,
+    "threefold": 3.0, "fourfold": 4.0, "fivefold": 5.0, "tenfold": 10.0,
     "twice": 2.0, "double": 2.0, "doubles": 2.0, "doubled": 2.0, "doubling": 2.0, "halved": 2.0, "halves": 2.0,
     "second": 2.0, "squared": 2.0, "both": 2.0, "two": 2.0,
     "thrice": 3.0, "triple": 3.0, "tripled": 3.0, "third": 3.0, "cubed": 3.0, "three": 3.0,
@@ -21,8 +23,9 @@ _WORDS = {
 }  # fmt: skip
 _MULTIPLES = frozenset(
     {"twice", "double", "doubles", "doubled", "doubling", "halved", "halves", "squared", "thrice", "triple", "tripled",
-     "cubed", "quadrupled"}
+     "cubed", "quadrupled", "half", "quarter", "twofold", "threefold", "fourfold", "fivefold", "tenfold"}
 )  # fmt: skip
+_FRACTIONS = frozenset({"half", "quarter"})  # they count nothing: "half of the heads"
 _ORDINALS = frozenset({"second", "third", "fourth", "fifth", "sixth"})
 # What is counted -> how a program names its number.
 _COUNTED = {
@@ -30,11 +33,11 @@ _COUNTED = {
     "wide": "width",
 }  # fmt: skip
 _WHOLE = frozenset({"all", "those", "these"})  # "all three" is said of a whole list
-_WORD = re.compile(r"[a-z]+|(?<![\w.,])\d+(?![\w.,]\d)")
+_WORD = re.compile(r"[a-z]+|(?<![\w.,])\d+(?![\w.,]\d)(?:\s?%)?")
 _CODE = re.compile(r"`[^`]*`|\$[^$]*\$|\{\{[^{}]*\}\}|\[[^\[\]]*\]\([^()]*\)")
 _GAP = "gap"  # replaces code or a value
 _NOUNS = 2  # words after a counting word among which the name of what is counted is looked for
-_LONG = re.compile(r"(?<![\w.])-?\d+\.\d{9,}(?!\d)")  # 0.19999999999999996
+_LONG = re.compile(r"(?<![\w.])-?\d+\.(?:\d{9,}|0*[1-9]\d{6,})(?!\d)")  # 0.19999999999999996, 0.33333334
 _ZEROS = re.compile(r"(?<![\w.])-?0\.0{5,}(?![\d.])")  # 0.0000000: nothing, to seven places
 _EXPONENT = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?e[-+]?\d+(?!\w)")  # 2e-21
 _MINUS_ZERO = re.compile(r"(?<![\w.)\]])-0(?:\.0*)?(?![\w.])")
@@ -43,8 +46,18 @@ _ONE_OF_MANY = re.compile(
     r"(?<![\w.,/×*+−-])1 (?:heads|keys|queries|places|words|tokens|layers|texts|positions|numbers|pairs|steps|bytes|"
     r"weights|rows|columns|values|documents|examples|patches|copies|parameters)\b"
 )
+_WHOLE_AS_FRACTION = re.compile(
+    r"(?<![\w.,])\d+\.0+(?: ?%| (?:heads?|keys?|queries|query|places?|words?|tokens?|layers?|texts?|rows?|columns?|"
+    r"times|steps?|bytes|parameters)\b)"
+)
+_AS_A_PROGRAM = re.compile(r"\b(?:tensor|array|np\.(?:float|int)\d+)\([\[\d.-]")
 _FENCED = re.compile(r"^(`{3,}|~{3,}).*?^\1", re.DOTALL | re.MULTILINE)
-_ROW = re.compile(r"\[\s*((?:0?\.\d{1,3}|[01](?:\.0+)?)(?:\s*,\s*(?:0?\.\d{1,3}|[01](?:\.0+)?))+)\s*\]")
+_SHARE = r"(?:0?\.\d{1,4}|[01](?:\.0+)?)"
+_ROW = re.compile(
+    rf"[\[(]\s*({_SHARE}(?:(?:\s*,\s*|\s+){_SHARE})+)\s*[\])]"  # [0.33, 0.67], and as numpy prints it
+    # 0.33, 0.33 and 0.33
+    rf"|(?<![\w.,\[(-])(?<![,d] )(0?\.\d+(?:(?:\s*[,|]\s*|,? and )0?\.\d+){{2,}})(?![\w\]),]|\.\d)"
+)
 _NEAR = 0.016  # a row that should sum to one and was rounded to two or three places is no further away
 
 _PRINTED = (
@@ -54,6 +67,8 @@ _PRINTED = (
 _SENTENCE = (
     (_UNGROUPED, "{} in a sentence; write {{{{name:,}}}}"),
     (_ONE_OF_MANY, "'{}'; draw two or more"),
+    (_WHOLE_AS_FRACTION, "'{}'; a whole number is written without a point"),
+    (_AS_A_PROGRAM, "'{}…' in a sentence; write the numbers, or set it as code"),
 )
 
 
@@ -85,15 +100,18 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
     """
     words = _WORD.findall(_CODE.sub(f" {_GAP} ", text).lower())
     for at, word in enumerate(words):
-        meant = float(word) if word.isdigit() else _WORDS.get(word)
+        share = word.endswith("%")
+        meant = float(word[:-1]) / 100 if share else float(word) if word.isdigit() else _WORDS.get(word)
         if meant is None:
             continue
         counted = words[at + 1 : at + 1 + _NOUNS]
         counted = counted[: counted.index(_GAP)] if _GAP in counted else counted
+        counted = [] if share or word in _FRACTIONS else counted
         of_all = at > 0 and words[at - 1] in _WHOLE and word not in _ORDINALS
+        multiple = share or word in _MULTIPLES or words[at + 1 : at + 2] == ["times"]
         for name in proofs[0].values:
             shown = [proved.values.get(name, "") for proved in proofs]
-            if (word in _MULTIPLES and _is_multiple(name)) or _names(name, counted):
+            if (multiple and _is_multiple(name)) or _names(name, counted):
                 read = [_read(value) for value in shown]
             elif of_all:
                 read = [_length(value) for value in shown]
@@ -136,9 +154,9 @@ def uneven_row(stem: str) -> str:
     'shows the row [0.33, 0.33, 0.33], which sums to 0.99; choose numbers that sum to one'
     """
     for row in _ROW.finditer(stem):
-        total = sum(map(float, row[1].split(",")))
+        total = sum(map(float, re.findall(r"[\d.]+", row[0])))
         if 1e-9 < abs(total - 1) < _NEAR:
-            return f"shows the row {row[0]}, which sums to {total:.3g}; choose numbers that sum to one"
+            return f"shows the row {row[0]}, which sums to {total:.4g}; choose numbers that sum to one"
     return ""
 
 
