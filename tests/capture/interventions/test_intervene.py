@@ -16,6 +16,7 @@ from clearhead.errors import CaptureError, OptionError
 # or are added to others; and one form has a single head.
 OTHER_ORACLE = {"one_key_head_by_einsum", "one_key_head_by_matmul", "a_router_beside", "weights_used_twice"}
 OTHER_ORACLE |= {"two_axes_by_tensordot"}
+HEADS_SUMMED = {"einsum_of_three", "einsum_over_heads_too"}
 
 
 def llama() -> hf.LlamaForCausalLM:
@@ -42,7 +43,7 @@ def test_zero_is_the_model_whose_projection_does_not_read_the_head():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("form", sorted(set(RECORDED) - OTHER_ORACLE))
+@pytest.mark.parametrize("form", sorted(set(RECORDED) - OTHER_ORACLE - HEADS_SUMMED))
 def test_zero_in_code_without_an_adapter_is_the_model_without_the_heads_values(form):
     torch.manual_seed(1)
     model, x = HeadsAttention(RECORDED[form]).double().eval(), torch.randn(B, L, E, dtype=torch.float64)
@@ -59,6 +60,17 @@ def test_zero_in_code_without_an_adapter_is_the_model_without_the_heads_values(f
     for part in (model.qkv.weight.data, model.qkv.bias.data):
         part.unflatten(0, (3, H, D))[2, 1] = 0
     torch.testing.assert_close(changed, model(x), rtol=0, atol=rounding)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("form", sorted(HEADS_SUMMED))
+def test_heads_that_are_summed_with_their_values_are_refused_with_the_reason(form):
+    model, x = HeadsAttention(RECORDED[form]).double().eval(), torch.randn(B, L, E, dtype=torch.float64)
+    with (
+        pytest.raises(CaptureError, match="it sums its heads in one product with the values"),
+        clearhead.intervene(model, {("", 1): "zero"}),
+    ):
+        model(x)
 
 
 def test_heads_that_share_their_values_are_zeroed_alone():

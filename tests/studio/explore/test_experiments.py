@@ -73,6 +73,12 @@ def test_every_experiment_measures_every_point(
     assert html.count('<td class="number">') == len(experiment.points) * len(experiment.columns)
 
 
+def _number(written: str) -> float:
+    """The value of a number as a page writes it: 1,024 or 3.6·10⁻⁶."""
+    plain, _, power = written.replace(",", "").partition("·10")
+    return float(plain) * 10 ** int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
+
+
 @pytest.mark.slow
 def test_what_the_experiments_say_is_so(visitor: Visitor) -> None:
     def column(name: str, key: str) -> list[float]:
@@ -80,7 +86,7 @@ def test_what_the_experiments_say_is_so(visitor: Visitor) -> None:
         rows = re.findall(r"<tr><th scope=\"row\".*?</tr>", page)
         place = list(EXPERIMENTS[name].columns).index(key)
         cells = [re.findall(r'number">([^<]+)', row)[place] for row in rows]
-        return [float(cell.split(" (")[0].replace(",", "")) for cell in cells]  # the median, without its range
+        return [_number(cell.split(" (")[0]) for cell in cells]  # the median, without its range
 
     assert len(set(column("heads", "parameters"))) == 1
     plain, scaled = column("scale", "gradient_plain"), column("scale", "gradient_scaled")

@@ -18,7 +18,8 @@ from clearhead.capture.softmax_tracing.weighted_values import WeightedValues
 from clearhead.errors import CaptureError, OptionError
 from clearhead.spec import divide_heads
 
-UNSEEN = "its attention did not run, or sums its heads in one product with the values, so that none has an output"
+DID_NOT_RUN = "its attention did not run"
+HEADS_SUMMED = "it sums its heads in one product with the values, so that none has an output to change"
 
 
 class NotBatchedError(CaptureError):
@@ -59,6 +60,7 @@ class Intervener(ModuleWatcher):
             self._edits.setdefault(self.layer_name(layer), []).append(edit)
         self._missed: dict[str, str] = {}
         self._applied: set[str] = set()
+        self._seen: set[str] = set()
         self._real: Tensor | None = None
 
     @property
@@ -67,7 +69,9 @@ class Intervener(ModuleWatcher):
         return self
 
     def record_call(self, call: Call) -> None:
-        """Nothing is recorded."""
+        """Note that a layer's attention ran; nothing of it is recorded."""
+        if id(call.module) in self._names:
+            self._seen.add(self._names[id(call.module)])
 
     def miss(self, name: str, reason: str) -> None:
         """Note why a layer cannot be edited."""
@@ -77,7 +81,7 @@ class Intervener(ModuleWatcher):
         return name in self._edits
 
     def _reported(self) -> Iterable[str]:
-        return (*self._applied, *self._missed)
+        return (*self._applied, *self._seen, *self._missed)
 
     def _watch_more(self, stack: ExitStack) -> None:
         stack.callback(self._model.register_forward_pre_hook(self._takes_mask, with_kwargs=True).remove)
@@ -194,5 +198,6 @@ class Intervener(ModuleWatcher):
         """
         left = [name for name in self._edits if name not in self._applied]
         if self._ran and left:
-            reasons = "; ".join(f"{name}: {self._missed.get(name, UNSEEN)}" for name in left)
+            unseen = {name: HEADS_SUMMED if name in self._seen else DID_NOT_RUN for name in left}
+            reasons = "; ".join(f"{name}: {self._missed.get(name, unseen[name])}" for name in left)
             raise CaptureError(f"the model ran, and these layers were not changed. {reasons}")

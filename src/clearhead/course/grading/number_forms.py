@@ -39,7 +39,7 @@ _GROUP = re.compile(r"(?<=\d)[,_'\s](?=\d{3}(?!\d))")
 _COMMA = re.compile(r"(?<![\d.,])(\d+),(\d+)(?!\d|[.,]\d)")
 _LARGE = re.compile(r"(?<![\d.])\d{4}")
 _DECIMALS = re.compile(r"\d\.\d*[1-9]")
-_LINES = re.compile(r"\s*[;\n]\s*")
+_LINES = re.compile(r"[;\n]")
 
 
 def readings(typed: str, right: str) -> list[str]:
@@ -107,5 +107,5 @@ def _pointed(text: str, right: str) -> str:
 
 def _in_rows(text: str) -> str:
     """Return lines, or parts between semicolons, as the rows of a matrix, unless the text has brackets itself."""
-    rows = _LINES.split(text)
+    rows = [row.strip() for row in _LINES.split(text)]
     return text if len(rows) == 1 or any(sign in text for sign in "[](){}") else "[" + "], [".join(rows) + "]"

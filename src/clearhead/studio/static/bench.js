@@ -19,7 +19,7 @@ function keepOnServer(field) {
     clearTimeout(waits);
     waits = setTimeout(send, PAUSE);
   });
-  addEventListener("pagehide", send); // whoever leaves within the pause
+  addEventListener("pagehide", send); // for those who leave within the pause
   form.addEventListener("submit", () => {
     clearTimeout(waits);
     kept = field.value; // it is on its way

@@ -27,7 +27,7 @@ NAMES = (
 )  # fmt: skip
 
 
-_HYPHENATED = re.compile(r"(\w+(?:-\w+)+)")
+_HYPHENATED = re.compile(r"((?<!\w)\w+(?:-\w+)+)")
 
 # Why a program was stopped: `Outcome.stopped` -> what it did.
 STOPPED = {

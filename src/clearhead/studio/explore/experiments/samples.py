@@ -60,7 +60,7 @@ class Change:
         Args:
             same: the relative difference up to which the number counts as unchanged. A measured time needs more.
         """
-        ratios = [_ratio(one, other) for one, other in zip(first, last, strict=True)]
+        ratios = [_ratio(start, end) for start, end in zip(first, last, strict=True)]
         times = SampleRange.of(ratios)
         direction: Direction = "unclear"
         before, after = SampleRange.of(first), SampleRange.of(last)
