@@ -1,5 +1,6 @@
 """A.why(i, j): a logit as a sum over the residual stream's parts, for each family that is known."""
 
+import numpy as np
 import pytest
 import torch
 import transformers as hf
@@ -69,3 +70,47 @@ def test_what_it_cannot_split_is_refused_in_words():
     model.model.layers[0].self_attn.o_proj.weight.data *= 3
     with pytest.raises(CaptureError, match="model or its input has changed"):
         record["model.layers.2.self_attn"].why(5, 2)
+
+
+@pytest.mark.parametrize(
+    "place", ["x", None, 1.0, True, [3], torch.tensor(2.0), torch.tensor(True), torch.tensor([1, 2])]
+)
+def test_what_is_not_a_position_is_refused_by_its_name(place):
+    _, record = recorded(MODELS["gpt2"])
+    matrix = next(iter(record.values()))
+    for name in ("query", "key", "head", "batch"):
+        with pytest.raises(
+            PlaceError, match=rf"^{name}=.* is not a whole number\. Use 0\.\.\d+, or -1 for the last\.$"
+        ):
+            matrix.why(**{"query": 3, "key": 1, name: place})
+
+
+def test_a_position_may_count_from_the_end_or_be_an_integer_of_torch_or_numpy():
+    _, record = recorded(MODELS["gpt2"])
+    matrix = list(record.values())[1]
+    expected = matrix.why(10, 9, head=3, batch=1).logit
+    for whole in (torch.tensor, np.int64, np.uint8):
+        assert matrix.why(whole(10), whole(9), head=whole(3), batch=whole(1)).logit == expected
+    assert matrix.why(-1, -2, head=-1, batch=-1).logit == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "mask", "query", "key", "free"),
+    [
+        ("gpt2", None, 3, 9, "the 4 keys it may attend, between 0 and 3"),
+        ("llama", "left", 7, 1, "the 5 keys it may attend, between 3 and 7"),
+        ("llama", "left", 1, 0, "may attend no key"),
+        ("bert", "right", 4, 10, "the 8 keys it may attend, between 0 and 7"),
+    ],
+)
+def test_a_pair_that_the_mask_forbids_is_refused_and_the_allowed_keys_are_said(family, mask, query, key, free):
+    torch.manual_seed(0)
+    model = MODELS[family]().eval()
+    padded = torch.ones_like(ids())
+    if mask:
+        padded[1, {"left": slice(3), "right": slice(8, None)}[mask]] = 0
+    with torch.no_grad(), observe(model) as record:
+        model(ids(), attention_mask=padded)
+    matrix = list(record.values())[1]
+    with pytest.raises(PlaceError, match=f"query {query} may not attend key {key} .*{free}"):
+        matrix.why(query, key, head=2, batch=1)

@@ -1,13 +1,14 @@
 """A[b, h, rows, cols] by torch's own rules, computing only the entries asked for."""
 
 import math
+import operator
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from clearhead.errors import PlaceError, TooLargeError
-from clearhead.matrix.logits import BLOCK, Logits, finite, weigh
+from clearhead.matrix.logits import BLOCK, NEG_INF, Logits, finite, weigh
 
 LIMIT = 2**28  # bytes of a dense answer that nobody had to ask for twice: 256 MiB
 
@@ -98,6 +99,54 @@ def guard(shape: tuple[int, ...], dtype: torch.dtype, limit: int | None, subject
         raise TooLargeError(
             f"{subject} takes {_bytes(size)} (shape {tuple(shape)}, {dtype}); the limit is {_bytes(limit)}. {way_out}."
         )
+
+
+def position(name: str, place: Any, size: int) -> int:
+    """The place on an axis, counted from 0, that a whole number says.
+
+    Args:
+        name: the caller's name of it, for the message.
+        place: an int, or an integer tensor or NumPy number of one element; negative counts from the end.
+        size: of the axis.
+
+    Raises:
+        PlaceError: it is not a whole number, or is outside the axis.
+    """
+    boolean = isinstance(place, bool) or getattr(place, "dtype", None) in (torch.bool, bool)
+    try:
+        where = None if boolean else operator.index(place)
+    except TypeError:
+        where = None
+    if where is None:
+        raise PlaceError(f"{name}={place!r} is not a whole number. Use {_range(size)}.")
+    if not -size <= where < size:
+        raise PlaceError(f"{name}={where} is outside an axis of size {size}. Use {_range(size)}.")
+    return where % size
+
+
+def refuse_masked(logits: Logits, query: int, key: int, head: int, batch: int) -> None:
+    """Refuse a pair that the mask forbids: its logit is -inf.
+
+    Raises:
+        PlaceError: says which keys the query may attend.
+    """
+    row = logits.block(batch, slice(head, head + 1), slice(query, query + 1), slice(0, logits.shape[3])).flatten()
+    if row[key] > NEG_INF:
+        return
+    free = (row > NEG_INF).nonzero().flatten().tolist()
+    way_out = (
+        f"Choose one of the {len(free)} keys it may attend, between {free[0]} and {free[-1]}"
+        if free
+        else ("It may attend no key: choose another query")
+    )
+    raise PlaceError(
+        f"query {query} may not attend key {key} (head {head}, batch {batch}): the mask makes this logit -inf, which "
+        f"has no parts. {way_out}."
+    )
+
+
+def _range(size: int) -> str:
+    return f"0..{size - 1}, or -1 for the last" if size else "a matrix that is not empty"
 
 
 def _as_index(part: Any) -> Any:

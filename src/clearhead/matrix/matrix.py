@@ -11,7 +11,7 @@ from torch import Tensor
 
 from clearhead import kernels
 from clearhead.arguments import checked
-from clearhead.errors import DtypeError, OptionError, PlaceError, ShapeError, shape_text
+from clearhead.errors import DtypeError, OptionError, ShapeError, shape_text
 from clearhead.kernels.problem import validate
 from clearhead.masks import Mask
 from clearhead.masks.kinds import from_causal_bias
@@ -215,7 +215,7 @@ class AttentionMatrix(Questions, Derived):
         """Split one logit by the parts of the residual stream that its query and its key come from.
 
         The parts are the token's embedding, the position's, each earlier head, each earlier MLP, and the biases. They
-        sum to the logit (before the mask) to rounding: a norm is linear once its divisor is known. Computed by running
+        sum to the logit to rounding: a norm is linear once its divisor is known. Computed by running
         the model once more on the same input.
 
         Args:
@@ -227,6 +227,7 @@ class AttentionMatrix(Questions, Derived):
 
         Raises:
             OptionError: the matrix is not of a record, or of a step of a generation.
+            PlaceError: there is no such query, key, head or batch entry, or the mask forbids the pair.
             CaptureError: the model is not built as Llama, GPT-2 or BERT are; the message says what is not known.
 
         Source: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits" (the QK circuit); Wang et al.
@@ -237,16 +238,12 @@ class AttentionMatrix(Questions, Derived):
                 "why() needs the model, and this matrix does not know one. Ask a matrix of one forward pass: "
                 "`with observe(model) as record: model(…)`, then record[name].why(i, j)."
             )
-        sizes = zip(("batch", "head", "query", "key"), (batch, head, query, key), self.shape, strict=True)
-        for name, place, size in sizes:
-            if not -size <= place < size:
-                raise PlaceError(f"why({name}={place}) of a matrix with {size} of them. Use 0..{size - 1}.")
-        places = (
-            part % size
-            for part, size in zip(
-                (query, key, head, batch), (*self.shape[2:], self.shape[1], self.shape[0]), strict=True
-            )
-        )
+        given = {"query": query, "key": key, "head": head, "batch": batch}
+        sizes = (*self.shape[2:], self.shape[1], self.shape[0])
+        places = [
+            indexing.position(name, place, size) for (name, place), size in zip(given.items(), sizes, strict=True)
+        ]
+        indexing.refuse_masked(self._logits, *places)
         return self._source.why(self, *places)
 
     # Inside
