@@ -58,12 +58,13 @@ def studio(folder: Path, database: str | None, workers: int, pack: Path) -> Iter
     with (folder / "errors").open("w") as errors:
         running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT)
     assert running.stdout is not None
+    reader = threading.Thread(target=running.stdout.read, daemon=True)  # of what it prints once it serves
     try:
         said = ""
         for line in running.stdout:
             said += line
             if found := re.search(r"Clearhead studio: (http://[\d.]+:\d+)", line):
-                threading.Thread(target=running.stdout.read, daemon=True).start()
+                reader.start()
                 yield running.pid, found[1]
                 break
         else:
@@ -73,6 +74,10 @@ def studio(folder: Path, database: str | None, workers: int, pack: Path) -> Iter
         with suppress(subprocess.TimeoutExpired):
             running.wait(20)
         running.kill()
+        running.wait()
+        if reader.ident is not None:
+            reader.join()
+        running.stdout.close()
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -100,12 +105,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         until = time.time() + options.login + options.seconds
         shares = [names[place :: options.clients] for place in range(options.clients)]
         clients = [
-            subprocess.Popen(
-                [sys.executable, "-m", "bench.learners"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                cwd=ROOT,
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", "bench.learners"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    cwd=ROOT,
+                )
             )
             for _ in shares
         ]

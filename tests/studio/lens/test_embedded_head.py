@@ -3,6 +3,7 @@
 import base64
 import json
 import tomllib
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -53,6 +54,35 @@ def test_the_numbers_are_the_models(visitor: Visitor) -> None:
 )
 def test_what_there_is_not_is_refused(visitor: Visitor, query: str) -> None:
     visitor.get(f"/heads.json?{query}", 422)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "text", ["Paris isn't Rome", "\x80 Paris is\x15  big", "Łódź 日本 🙂 naïve-ish", "a\u0301b \u200b c"]
+)
+def test_the_weights_of_words_are_those_of_their_tokens(visitor: Visitor, text: str) -> None:
+    reading = demo_model.reading(text)
+    weights = list(reading.record.values())[5].to_dense()[0, 4]
+    ends, starts = np.cumsum([len(piece) for piece in reading.pieces or []]), [0]
+    for word in text.split():
+        starts.append(text.index(word, starts[-1]) + len(word))
+    for place, word in enumerate(text.split()):
+        mine = [
+            at for at, end in enumerate(ends) if starts[place] < end <= starts[place + 1] and not reading.special[at]
+        ]
+        address = f"/look.json?{urlencode({'text': text, 'token': word, 'layer': 5, 'head': 4})}"
+        if not mine:
+            assert "The model reads nothing of" in visitor.get(address, 422)
+            continue
+        looked = json.loads(visitor.get(address))
+        assert looked["at"] == place
+        assert looked["weights"][place] == pytest.approx(weights[mine[0], mine].sum().item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("text", ["\x80\x83\x15", "\u200b"])
+def test_a_text_of_which_the_model_reads_nothing_is_refused(visitor: Visitor, text: str) -> None:
+    query = urlencode({"text": text, "token": text, "layer": 0, "head": 0})
+    assert "The model reads nothing of" in visitor.get(f"/look.json?{query}", 422)
 
 
 @pytest.mark.slow

@@ -3,7 +3,10 @@
 `/heads.json` is one head; `/look.json` is what one word of the text looks at in it, word by word.
 """
 
+import re
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -67,9 +70,11 @@ def look(
         if layer >= len(matrices) or head >= matrices[layer].shape[1]:
             raise OptionError(_("There is no layer %(layer)s with a head %(head)s.", layer=layer, head=head))
         words = text.split()
-        owners = words_of(words, reading.tokens, reading.special)
+        owners = words_of(text, reading.pieces or reading.tokens, reading.special)
         if token not in words:
             raise OptionError(_("“%(token)s” is not a word of this text.", token=token))
+        if words.index(token) not in owners:
+            raise OptionError(_("The model reads nothing of “%(token)s”.", token=token))
         asking = owners.index(words.index(token))
         row = matrices[layer][0, head, asking].tolist()
     except ClearheadError as error:
@@ -81,19 +86,22 @@ def look(
     return JSONResponse({"words": words, "weights": weights, "at": words.index(token), "rest": 1 - sum(weights)})
 
 
-def words_of(words: Sequence[str], tokens: Sequence[str], special: Sequence[bool]) -> list[int]:
-    """Return for each token the place of the word it is a part of; -1 for the model's own tokens.
+def words_of(text: str, pieces: Sequence[str], special: Sequence[bool]) -> list[int]:
+    """Return for each token the place of the word that it ends in; -1 for the model's own tokens.
 
-    >>> words_of(["I", "didn't"], ["[CLS]", "i", "didn", "'", "t"], [True, False, False, False, False])
+    Some words have no token: a tokenizer may drop characters, such as control characters.
+
+    Args:
+        text: what was read.
+        pieces: the text of each token with what stands before it.
+        special: which tokens the model added.
+
+    >>> words_of("I didn't", ["", "I", " didn", "'", "t"], [True, False, False, False, False])
     [-1, 0, 1, 1, 1]
     """
-    owners, place, taken = [], 0, 0
-    for token, is_special in zip(tokens, special, strict=True):
-        if is_special:
-            owners.append(-1)
-            continue
-        if place < len(words) - 1 and taken >= len(words[place]):
-            place, taken = place + 1, 0
-        owners.append(place)
-        taken += len(token.removeprefix("##"))
-    return owners
+    starts = [word.start() for word in re.finditer(r"\S+", text)]
+    ends = accumulate(map(len, pieces))
+    return [
+        -1 if is_special else max(0, bisect_left(starts, end) - 1)
+        for end, is_special in zip(ends, special, strict=True)
+    ]
