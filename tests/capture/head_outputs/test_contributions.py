@@ -10,7 +10,7 @@ from torch import nn
 import clearhead
 from clearhead.capture import observe
 from clearhead.capture.head_outputs.contributions import Contributions
-from clearhead.errors import CaptureError, OptionError, ShapeError
+from clearhead.errors import CaptureError, DtypeError, OptionError, ShapeError
 
 from ..conftest import SENTENCE
 from ..families import GPT, GROUPED, SIZE, ids
@@ -121,6 +121,9 @@ def test_along_a_direction_is_what_a_head_adds_to_a_logit():
     assert float((C.along(unembedding[:, 5]) - expected[..., 5]).abs().max()) <= bound
     with pytest.raises(ShapeError, match=r"expected \(24,\) or \(24, n\), axis E first"):
         C.along(unembedding.T)
+    for token in ("x", 5, None, [0.5] * 24, torch.tensor([5])):
+        with pytest.raises(DtypeError, match=r"^direction is .*expected a tensor of floating point: a row of"):
+            C.along(token)
 
 
 KEYS = (0, -1, (1, 2), (slice(None), 3, slice(2, 5)), (0, 1, 2, 3), (0, slice(1, 3), -1, slice(None, 4)), ..., [1, 0])

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clearhead.errors import ShapeError
+from clearhead.errors import DtypeError, ShapeError
 
 
 class Contributions:
@@ -86,10 +86,16 @@ class Contributions:
             direction: (E,) -> (B, H, L), or several, (E, n) -> (B, H, L, n).
 
         Raises:
+            DtypeError: it is not a tensor of floating point.
             ShapeError: it has another number of components.
 
         Source: Elhage et al. 2021; Wang et al. 2022, "Interpretability in the Wild", section 3.
         """
+        if not isinstance(direction, Tensor) or not direction.is_floating_point():
+            raise DtypeError(
+                f"direction is {getattr(direction, 'dtype', None) or type(direction).__name__}, expected a tensor of "
+                "floating point: a row of the unembedding, lm_head.weight[token]."
+            )
         if direction.dim() not in (1, 2) or direction.shape[0] != self.shape[3]:
             raise ShapeError(
                 f"direction has shape {tuple(direction.shape)}, expected ({self.shape[3]},) or ({self.shape[3]}, n), "
