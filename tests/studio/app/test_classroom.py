@@ -32,7 +32,7 @@ SMALL = [
     "--clients",
     "2",
     "--proofs",
-    "15",
+    "40",  # no question is asked before its answer is computed
 ]
 
 
