@@ -217,8 +217,8 @@ def same_digits(values: Sequence[float]) -> list[str]:
     (['0.10', '0.28', '1.00'], ['0', '1'], ['0.004', '0.20'])
     """
     written = [number(value) for value in values]
-    digits = min(max((len(one.partition(".")[2]) for one in written), default=0), 2)
+    digits = min(max((len(text.partition(".")[2]) for text in written), default=0), 2)
     return [
-        one if abs(value) >= 100 or len(one.partition(".")[2]) >= digits else f"{value:.{digits}f}"
-        for one, value in zip(written, values, strict=True)
+        text if abs(value) >= 100 or len(text.partition(".")[2]) >= digits else f"{value:.{digits}f}"
+        for text, value in zip(written, values, strict=True)
     ]
