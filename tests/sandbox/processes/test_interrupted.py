@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -86,6 +87,23 @@ def test_a_worker_that_ended_between_two_programs_is_replaced() -> None:
     process = pool.worker((), 7).process
     os.kill(process.pid, signal.SIGKILL)
     assert sandbox.run("print(2)", salt=7, name="landlock").stdout == "2\n"
+
+
+@pytest.mark.skipif("landlock" not in NAMES, reason="no Landlock here")
+def test_a_worker_that_lost_a_program_is_asked_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its programs are gone before its socket and its process are, so that it may look alive for a moment."""
+
+    class Quiet:
+        def register(self, *_: object) -> None: ...
+
+        def poll(self, _: int) -> list[object]:
+            return []
+
+    monkeypatch.setattr(pool, "select", SimpleNamespace(poll=Quiet))
+    monkeypatch.setattr(pool.worker((), 7).process, "poll", lambda: None)
+    killed = kills(monkeypatch, 1, worker)
+    assert sandbox.run(SLOW, salt=7, name="landlock").stdout == "6\n"
+    assert len(killed) == 1
 
 
 @pytest.mark.skipif("landlock" not in NAMES, reason="no Landlock here")

@@ -71,6 +71,7 @@ class Cold:
     """Starts each program under bubblewrap. The same interface as `pool.Worker`."""
 
     overhead = START
+    lost = False
 
     def __init__(self, preload: Sequence[str] = (), hash_seed: int = 1) -> None:
         self.preload, self.hash_seed = tuple(preload), hash_seed

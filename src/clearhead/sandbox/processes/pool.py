@@ -19,7 +19,8 @@ _START = 120.0  # seconds a worker may take to import what it preloads
 class Worker:
     """A warm interpreter. Two with different `hash_seed`s reveal programs that depend on the order of a set."""
 
-    overhead = 0.0  # seconds a program may take to start, on top of its own: it is warm
+    overhead = 0.0  # it is warm
+    lost = False
 
     def __init__(self, preload: Sequence[str] = (), hash_seed: int = 1) -> None:
         ours, theirs = socket.socketpair()
@@ -51,10 +52,13 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Return whether it can still take jobs. Its socket closes a moment before its process has ended."""
+        """Return whether it can still take jobs.
+
+        A worker that is killed loses its programs first, then its socket closes, and then its process has ended.
+        """
         poller = select.poll()
         poller.register(self._socket, 0)  # for a hang-up alone, which is always reported
-        return self.process.poll() is None and not poller.poll(0)
+        return not self.lost and self.process.poll() is None and not poller.poll(0)
 
     def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
         """Ask for one child that holds these descriptors (reply, 0, 1, 2, job, report[, channel]).

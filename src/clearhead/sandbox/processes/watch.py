@@ -36,9 +36,15 @@ class Interrupted(SandboxError):
 
 
 class Starter(Protocol):
-    """What starts a confined process: a warm worker, or bubblewrap."""
+    """What starts a confined process: a warm worker, or bubblewrap.
+
+    Attributes:
+        overhead: seconds a program may take to start, on top of its own.
+        lost: whether a program ended without a word, or could not be started: a worker that forks them is ending.
+    """
 
     overhead: float
+    lost: bool
 
     def launch(self, descriptors: Sequence[int], folder: Path, size: int) -> None:
         """Start one that holds these descriptors (reply, 0, 1, 2, job, report[, channel])."""
@@ -72,6 +78,7 @@ class Running:
         self.writes: dict[int, bytes] = {}
         self.open: set[int] = set()  # our ends of its pipes
         self.reply: socket.socket | None = None
+        self.starter: Starter | None = None
         self.stopped: str | None = None
         self.cancelled = cancel.current()  # of the caller: the child may be watched in another thread
         self.each: Sequence[Mapping[str, Any]] = ()
@@ -83,7 +90,7 @@ class Running:
         reply, theirs = socket.socketpair()
         give = [pipes[0][0], pipes[1][1], pipes[2][1], pipes[3][0], pipes[4][1]]
         keep = [pipes[0][1], pipes[1][0], pipes[2][0], pipes[3][1], pipes[4][0]]
-        self.reply = reply
+        self.reply, self.starter = reply, starter
         self.writes = {keep[0]: self.stdin, keep[3]: self.job}
         self.out, self.err, self.report = keep[1], keep[2], keep[4]
         self.open = set(keep)
@@ -93,6 +100,7 @@ class Running:
             starter.launch([theirs.fileno(), *give, *extra], self.folder, self.limits.disk if TMPFS else 0)
         except (BrokenPipeError, ConnectionResetError) as ended:  # the worker has gone
             self._clean()
+            starter.lost = True
             raise Interrupted from ended
         except BaseException:
             self._clean()
@@ -110,7 +118,7 @@ class Running:
         Raises:
             Interrupted: the worker ended while the program ran, or this is not the `last` try and SIGKILL ended it.
         """
-        if self.reply is None:
+        if self.reply is None or self.starter is None:
             raise SandboxError("the program was not launched, or has been waited for already")
         try:
             status = self._watch(self.reply)
@@ -120,6 +128,7 @@ class Running:
             raise cancel.Cancelled
         killed = status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
         late = self.clock.wall() >= self.limits.seconds  # the hard limit of RLIMIT_CPU kills too
+        self.starter.lost = self.starter.lost or (self.stopped is None and status is None)
         if self.stopped is None and (status is None or (killed and not last and not late)):
             raise Interrupted
         return self._outcome(status)
