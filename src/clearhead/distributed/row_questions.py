@@ -182,7 +182,12 @@ class RowQuestions:
         self, question: str, ask: Callable[[Part], Tensor], sizes: Sequence[int] = (), check: Any = lambda: None
     ) -> Tensor:
         """The sum over parts, once every rank asks it."""
-        self._agree(question, lambda: [check(), list(sizes)][1])
+
+        def checked() -> Sequence[int]:
+            check()
+            return sizes
+
+        self._agree(question, checked)
         answer = self._zeros(self._lse.shape)
         for part in self._parts():
             answer[:, :, part.rows] += ask(part)
