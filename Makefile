@@ -50,7 +50,8 @@ editor:  ## bundle the studio's editor again, or after Node was installed
 $(VENV)/.ready: $(VENV)/.dependencies build/.native build/.editor
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@! test -f src/clearhead/kernels/native/build_failure.txt || \
-		{ echo "setup: the native library was not built:"; cat src/clearhead/kernels/native/build_failure.txt; }
+		{ echo "setup: the native library was not built (to try again: rm build/.native && make setup):"; \
+		cat src/clearhead/kernels/native/build_failure.txt; }
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import clearhead.multihead, clearhead.studio.app.application, matplotlib.pyplot; \
 		from clearhead import capture; capture.load()"
 	@test "$$CLEARHEAD_MODELS" = minimal || test -n "$$CI" || \
