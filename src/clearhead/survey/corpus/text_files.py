@@ -1,4 +1,4 @@
-"""Plain text and JSON lines: read through once for their number, their digest and where every 64th text begins."""
+"""Read plain text and JSON lines. Opening scans the file for its digest and the offset of every 64th text."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from clearhead.errors import ModelError
 from clearhead.files import unreadable
 
-STRIDE = 64  # texts between two places that are remembered
-Raw = tuple[int, int, bytes]  # where a text begins, its first line from 1, its bytes
+STRIDE = 64  # texts between two remembered offsets
+Raw = tuple[int, int, bytes]  # offset of a text, number of its first line from 1, its bytes
 BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
 class LineFile:
-    """A file of texts, each a line, a paragraph or a JSON object on a line. Blank lines hold no text.
+    """A file of texts, each a line, a paragraph or a JSON object on a line. Blank lines are not texts.
 
     Attributes:
-        path, texts, digest: as of `parts.TextFile`.
+        path, texts, digest: as in `parts.TextFile`.
         form: what a text is.
-        column: of JSON objects, the key of the text.
+        column: the key of the text in JSON objects.
         starts: (ceil(texts / STRIDE),), the byte at which each STRIDE-th text begins.
     """
 
@@ -47,13 +47,13 @@ class LineFile:
         column: str,
         progress: Callable[[int], None] = lambda _bytes: None,
     ) -> LineFile:
-        """Read a file through.
+        """Scan a file.
 
         Args:
-            progress: called now and then with the number of bytes that were read since.
+            progress: called now and then with the number of bytes read since the last call.
 
         Raises:
-            ModelError: it cannot be read, or a line is not text in UTF-8 or not such an object; the message says which.
+            ModelError: it cannot be read, or a line is not UTF-8 or not a JSON object with text; the message names it.
         """
         made, starts, texts, reported = hashlib.blake2b(digest_size=16), [], 0, 0
         with _reading(path) as file:
@@ -72,7 +72,7 @@ class LineFile:
         return cls(str(path), form, column, texts, made.hexdigest(), np.array(starts, dtype=np.int64))
 
     def read(self, first: int, count: int) -> list[str | None]:
-        """Some neighbouring texts."""
+        """Return `count` consecutive texts from number `first` on."""
         with _reading(Path(self.path)) as file:
             file.seek(int(self.starts[first // STRIDE]))
             raws = islice(_texts(file, self.form, 1), first % STRIDE, first % STRIDE + count)
@@ -87,7 +87,7 @@ def _reading(path: Path) -> IO[bytes]:
 
 
 def _texts(file: IO[bytes], form: str, line: int) -> Iterator[Raw]:
-    """Each text of a file, from where it stands."""
+    """Yield each text of a file, from its current position."""
     start, begin = file.tell(), 0
     parts: list[bytes] = []
     for raw in file:
@@ -109,10 +109,10 @@ def _texts(file: IO[bytes], form: str, line: int) -> Iterator[Raw]:
 
 
 def _decoded(raw: bytes, form: str, column: str, path: Path, line: int) -> str | None:
-    """The text that some bytes hold; None for a JSON null.
+    """Return the text in some bytes; None for a JSON null.
 
     Raises:
-        ModelError: they hold none.
+        ModelError: the bytes are not UTF-8, or not a JSON object with text.
     """
     try:
         text = raw.decode()
