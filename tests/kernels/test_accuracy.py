@@ -56,10 +56,10 @@ def largest_logit(problem: Problem) -> float:
 
 
 def held(error: Tensor, units: tuple[float, float], unit: float, what: str) -> None:
-    for name, found, limit in zip(
+    for name, actual, limit in zip(
         ("largest", "mean"), (error.abs().max().item(), error.square().mean().sqrt().item()), units, strict=True
     ):
-        assert found <= limit * unit, f"{what}: {name} error {found / unit:.2f} units, at most {limit}"
+        assert actual <= limit * unit, f"{what}: {name} error {actual / unit:.2f} units, at most {limit}"
 
 
 def unit_of_output(problem: Problem, truth: Tensor) -> float:
@@ -103,10 +103,10 @@ def test_gradients(mask: str, dtype: torch.dtype) -> None:
     truth = gradients(exact, problem, "out")
     for target in HERE:
         with kernels.target(target):
-            found = gradients(runner("native"), problem, "out")
+            actual = gradients(runner("native"), problem, "out")
         for name in ("query", "key", "value"):
             unit = torch.finfo(dtype).eps * truth[name].abs().max().item()
-            held(found[name].double() - truth[name].double(), GRADIENT[dtype], unit, f"{target}, {name}")
+            held(actual[name].double() - truth[name].double(), GRADIENT[dtype], unit, f"{target}, {name}")
 
 
 def in_80_bits(problem: Problem) -> np.ndarray:

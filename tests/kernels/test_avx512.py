@@ -22,9 +22,9 @@ def emulator() -> ModuleType:
 @pytest.mark.stress
 @pytest.mark.skipif(emulator().missing() is not None, reason=f"no emulator: {emulator().missing()}")
 def test_avx512_gives_the_same_on_an_emulated_processor(tmp_path: Path) -> None:
-    said = emulator().run(tmp_path, CASES)
-    assert f"target avx512: {CASES} cases" in said, said
-    assert "check ended with 0" in said, said
+    message = emulator().run(tmp_path, CASES)
+    assert f"target avx512: {CASES} cases" in message, message
+    assert "check ended with 0" in message, message
 
 
 def test_a_first_file_system_is_laid_out_as_linux_reads_it() -> None:

@@ -82,15 +82,15 @@ def work(ours: float, theirs: float) -> Work:
 
 
 def test_a_wrong_answer_and_ctrl_c_stop_it_and_keep_what_was_measured() -> None:
-    found, ended = report.measured([work(1.0, 1.0), work(2.0, 3.0), work(4.0, 4.0)], seconds=0)
-    assert [row.shape for row in found] == ["1.0"]
+    actual, ended = report.measured([work(1.0, 1.0), work(2.0, 3.0), work(4.0, 4.0)], seconds=0)
+    assert [row.shape for row in actual] == ["1.0"]
     assert "differs by 3.3e-01" in ended
 
     def stop():
         raise KeyboardInterrupt
 
-    found, ended = report.measured([work(1.0, 1.0), Work("g", "x", 1.0, torch.float32, stop)], seconds=0)
-    assert [row.shape for row in found] == ["1.0"]
+    actual, ended = report.measured([work(1.0, 1.0), Work("g", "x", 1.0, torch.float32, stop)], seconds=0)
+    assert [row.shape for row in actual] == ["1.0"]
     assert ended == "Stopped after 1 of 2."
 
 
@@ -137,15 +137,17 @@ def test_a_sweep_is_fitted_to_the_costs_it_was_made_of() -> None:
     assert line == '("forward", torch.float32): (Cost(5, 0.5, 100), Cost(9, 1.5, 60)),'
 
 
-def found(ours: float, theirs: float, mask: str = "none") -> Found:
+def actual(ours: float, theirs: float, mask: str = "none") -> Found:
     return Found(Case(1, 8, 67, 64, mask, "float32"), ours, theirs)
 
 
 def test_the_sweep_counts_what_is_slower() -> None:
-    assert [found(*times).is_slower for times in ((60, 50), (52, 50), (40, 49), (19, 8), (17, 8))] == [
+    assert [actual(*times).is_slower for times in ((60, 50), (52, 50), (40, 49), (19, 8), (17, 8))] == [
         True, False, False, True, False,
     ]  # fmt: skip
-    text = table([found(100, 50), found(51, 50), found(40, 200), found(19, 8, "causal")], planned=7, about={"cpu": "x"})
+    text = table(
+        [actual(100, 50), actual(51, 50), actual(40, 200), actual(19, 8, "causal")], planned=7, about={"cpu": "x"}
+    )
     assert "4 of 7 cases" in text
     assert "50 µs or more: 3 cases, 2 below 1×, 1 below 0.95×" in text
     assert "takes less: 1 cases, 1 more than 10 µs over it" in text

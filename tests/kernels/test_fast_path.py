@@ -327,8 +327,8 @@ def test_one_query_and_one_key_learn_too(scale: float | None, is_causal: bool, d
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_a_first_number_of_0_or_1_is_found(dtype: torch.dtype) -> None:
-    for number, found in ((0.0, True), (-0.0, True), (1.0, True), (-1.0, False), (0.5, False), (-torch.inf, False)):
-        assert starts_with_0_or_1(torch.tensor([[9.0], [number]], dtype=dtype)[1:]) is found
+    for number, actual in ((0.0, True), (-0.0, True), (1.0, True), (-1.0, False), (0.5, False), (-torch.inf, False)):
+        assert starts_with_0_or_1(torch.tensor([[9.0], [number]], dtype=dtype)[1:]) is actual
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch calls it itself
@@ -362,13 +362,13 @@ def negated(x: Tensor) -> Tensor:
 def test_numbers_whose_negatives_are_in_memory_are_read_as_they_are(which: str, special: dict[str, Any]) -> None:
     tensors = dict(zip(("query", "key", "value"), three(), strict=True), mask=torch.randn(37, 53))
     gradient = torch.randn(2, 3, 37, 11)
-    found = []
+    actual = []
     for change in (lambda x: x, negated):
         used = {name: change(x) if name == which else x for name, x in tensors.items()}
         query = used["query"].detach().requires_grad_()
         out = attention(query, used["key"], used["value"], used["mask"], **special)
         held = change(gradient) if which == "gradient" else gradient
-        found.append((out, *torch.autograd.grad(out, query, held)))
+        actual.append((out, *torch.autograd.grad(out, query, held)))
     assert negated(gradient).is_neg()
-    for plain, other in zip(*found, strict=True):
+    for plain, other in zip(*actual, strict=True):
         torch.testing.assert_close(other, plain)

@@ -98,10 +98,10 @@ def test_figures_of_another_machine_are_ignored(
 ) -> None:
     change(figures.save(MEASURED))
     with caplog.at_level(logging.DEBUG, logger="clearhead.kernels"):
-        found = figures.load()
-    assert found.costs == {}
-    assert not found.damaged
-    assert "was measured with" in str(found.reason)
+        actual = figures.load()
+    assert actual.costs == {}
+    assert not actual.damaged
+    assert "was measured with" in str(actual.reason)
     assert [record.levelno for record in caplog.records] == [logging.DEBUG]
 
 
@@ -114,10 +114,10 @@ def test_figures_of_another_machine_are_ignored(
 )  # fmt: skip
 def test_a_damaged_file_is_ignored_and_reported(content: bytes) -> None:
     figures.save(MEASURED).write_bytes(content)
-    found = figures.load()
-    assert found.costs == {}
-    assert found.damaged
-    assert "clearhead tune" in str(found.reason)
+    actual = figures.load()
+    assert actual.costs == {}
+    assert actual.damaged
+    assert "clearhead tune" in str(actual.reason)
 
 
 @pytest.mark.parametrize(

@@ -111,16 +111,18 @@ def check(seed: int, of_dtype: torch.dtype | None = None, targets: list[str] = H
         near(result.out, out, (2e-4 * units + torch.finfo(dtype).eps) * size, f"{note}: out")
         near(result.lse, lse, (2e-4 + 1e-5 * top(lse)) * units, f"{note}: lse")
         if seed % 5 == 0 and (dtype in (torch.float32, torch.float64) or of_dtype):
-            found, wanted = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
+            actual, expected = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
             yardstick = gradients(plain, problem, "both") if of_dtype else {}
-            for name, grad in found.items():
+            for name, grad in actual.items():
                 if of_dtype:
                     # P and dS are rounded: as far off as plain torch's, or four units where that is NaN. δ is made of the
                     # rounded output, and the gradient of a bias that all rows share sums its errors.
                     least = 4 * torch.finfo(dtype).eps
-                    assert_as_exact(grad, wanted[name].double(), yardstick[name], dtype, floor=least)
+                    assert_as_exact(grad, expected[name].double(), yardstick[name], dtype, floor=least)
                 else:
-                    near(grad, wanted[name], (1e-4 + 1e-3 * top(wanted[name])) * units, f"{note}: gradient of {name}")
+                    near(
+                        grad, expected[name], (1e-4 + 1e-3 * top(expected[name])) * units, f"{note}: gradient of {name}"
+                    )
 
 
 def top(tensor: Tensor) -> float:

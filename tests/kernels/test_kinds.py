@@ -158,8 +158,8 @@ for name, question in ask.items():
 @pytest.mark.slow
 def test_a_default_device_or_dtype_changes_no_answer() -> None:
     # In a process of its own: with a null address the library would take it down.
-    found = fresh.run(_QUESTIONS)
-    assert found.returncode == 0, found.stderr
+    actual = fresh.run(_QUESTIONS)
+    assert actual.returncode == 0, actual.stderr
 
 
 _FIRST_CALL = """
@@ -182,8 +182,8 @@ _CALLS = {
 )
 def test_what_is_made_at_the_first_call_serves_the_later_ones(call: str) -> None:
     script = _FIRST_CALL.format(call=_CALLS[call])
-    found = fresh.run(script)
-    assert found.returncode == 0, found.stderr
+    actual = fresh.run(script)
+    assert actual.returncode == 0, actual.stderr
 
 
 def test_saved_tensors_may_come_back_in_another_layout() -> None:

@@ -36,9 +36,9 @@ KINDS: dict[str, dict[str, object]] = {
 }
 
 
-def shares(found, truth, theirs):
+def shares(actual, truth, theirs):
     """Root of the mean square of our errors and of torch's, and the largest ones."""
-    ours, their = (found.double() - truth.double(), theirs.double() - truth.double())
+    ours, their = (actual.double() - truth.double(), theirs.double() - truth.double())
     return [
         (size(ours), size(their))
         for size in (lambda x: x.square().mean().sqrt().item(), lambda x: x.abs().max().item())
@@ -54,12 +54,12 @@ def test_gradients_lose_no_more_than_twice_what_plain_torch_loses(length: str, k
     truth, theirs = gradients(exact, problem, "out"), gradients(plain, problem, "out")
     for target in HERE:
         with kernels.target(target):
-            found = gradients(runner("native"), problem, "out")
+            actual = gradients(runner("native"), problem, "out")
         # Plain torch gets its sinks' share from a rounded lse, and some of ours come from a sum of few.
         slack = 2.0 if target in FUSED else 3.0
         for name in ("query", "key", "value"):
             unit = torch.finfo(torch.float32).eps * truth[name].abs().max().item()
-            for ours, their in shares(found[name], truth[name], theirs[name]):
+            for ours, their in shares(actual[name], truth[name], theirs[name]):
                 assert ours <= slack * max(their, 4 * unit), f"{target}, {name}: {ours:.1e}, torch {their:.1e}"
 
 
@@ -74,8 +74,8 @@ def test_a_key_that_takes_all_the_weight_passes_its_gradient_on_whole(queries: i
     upstream = torch.randn(1, 1, queries, 7)
     with kernels.target(target):
         out = kernels.run(kernels.Problem(query, key, value, 0.93), kernel="native").out
-        (found,) = torch.autograd.grad(out, value, upstream)
-    torch.testing.assert_close(found[0, 0, place], upstream[0, 0], rtol=4e-7, atol=0)
+        (actual,) = torch.autograd.grad(out, value, upstream)
+    torch.testing.assert_close(actual[0, 0, place], upstream[0, 0], rtol=4e-7, atol=0)
 
 
 @pytest.mark.parametrize("way", ["eager", "operator", "torch.func"])
@@ -89,8 +89,8 @@ def test_every_way_to_the_kernels_keeps_the_digits(way: str) -> None:
 
     with FlopCounterMode(display=False) if way == "operator" else nullcontext():
         if way == "torch.func":
-            found = torch.func.vjp(attend, value.detach())[1](upstream)[0]
+            actual = torch.func.vjp(attend, value.detach())[1](upstream)[0]
         else:
-            (found,) = torch.autograd.grad(attend(value), value, upstream)
-    torch.testing.assert_close(found[0, 0, :37], upstream[0, 0], rtol=4e-7, atol=0)
+            (actual,) = torch.autograd.grad(attend(value), value, upstream)
+    torch.testing.assert_close(actual[0, 0, :37], upstream[0, 0], rtol=4e-7, atol=0)
     assert clearhead.attention(query, key, value, return_lse=True)[1].dtype is torch.float32

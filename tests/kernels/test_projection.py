@@ -110,10 +110,10 @@ def test_nothing_in_or_nothing_out(shape):
 def test_what_is_not_finite_stays_where_it_is():
     x, weight = numbers(37, 29), numbers(31, 29, seed=1)
     x[5, 3], x[7, 2], weight[11, 4] = torch.nan, torch.inf, -torch.inf
-    got, wanted = kernels.project(x, weight), F.linear(x, weight)
-    assert torch.equal(got.isnan(), wanted.isnan())
-    assert torch.equal(got.isposinf(), wanted.isposinf())
-    assert torch.equal(got.isneginf(), wanted.isneginf())
+    got, expected = kernels.project(x, weight), F.linear(x, weight)
+    assert torch.equal(got.isnan(), expected.isnan())
+    assert torch.equal(got.isposinf(), expected.isposinf())
+    assert torch.equal(got.isneginf(), expected.isneginf())
 
 
 def test_where_ours_is_not_asked():

@@ -72,10 +72,10 @@ def test_an_infinite_value_reaches_every_row_and_an_infinite_key_is_nan_or_nothi
 def test_a_nan_in_a_masked_key_is_not_met() -> None:
     query, key, value = numbers(2, 2, 37, 19), numbers(2, 2, 131, 19), numbers(2, 2, 131, 19)
     allow = (torch.arange(131) < 60)[None, None, None]
-    wanted = kernels.run(Problem(query, key, value, 0.2, allow=allow), kernel="native").out
+    expected = kernels.run(Problem(query, key, value, 0.2, allow=allow), kernel="native").out
     key[:, :, 60:] = torch.nan
     got = kernels.run(Problem(query, key, value, 0.2, allow=allow), kernel="native").out
-    torch.testing.assert_close(got, wanted)
+    torch.testing.assert_close(got, expected)
 
 
 BAND = torch.arange(131) <= torch.arange(37)[:, None] + 40
@@ -157,6 +157,6 @@ def test_lengths_of_0_1_and_2(length: int, keys: int, option: dict[str, object])
     result, (out, lse) = kernels.run(problem, kernel="native"), exact(problem)
     torch.testing.assert_close(result.out.double(), out, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(result.lse.double(), lse, atol=1e-5, rtol=1e-5)
-    found, wanted = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
-    for name in found:
-        torch.testing.assert_close(found[name].double(), wanted[name].double(), atol=2e-5, rtol=1e-4)
+    actual, expected = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
+    for name in actual:
+        torch.testing.assert_close(actual[name].double(), expected[name].double(), atol=2e-5, rtol=1e-4)

@@ -356,15 +356,15 @@ def test_the_largest_weights_of_a_row_and_its_entropy(target: str, top: int, key
         assert allow is not None
         weights = weights * allow
     with kernels.target(target):
-        result, found = run_with(problem, Wanted(entropy=True, maximum=True, mass=True, topk=top))
+        result, actual = run_with(problem, Wanted(entropy=True, maximum=True, mass=True, topk=top))
         assert torch.equal(result.out, kernels.run(problem, kernel="native").out)
     few = min(top, keys)
-    torch.testing.assert_close(found.best[..., :few].double(), weights.topk(few)[0], atol=2e-5, rtol=2e-5)
-    named = found.best_keys[..., :few]
+    torch.testing.assert_close(actual.best[..., :few].double(), weights.topk(few)[0], atol=2e-5, rtol=2e-5)
+    named = actual.best_keys[..., :few]
     torch.testing.assert_close(weights.gather(-1, named), weights.topk(few)[0], atol=2e-5, rtol=2e-5)
-    torch.testing.assert_close(found.entropy.double(), torch.special.entr(weights).sum(-1), atol=3e-5, rtol=2e-5)
-    torch.testing.assert_close(found.maximum.double(), weights.amax(-1), atol=2e-5, rtol=2e-5)
-    torch.testing.assert_close(found.mass.double(), weights.sum(-1), atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(actual.entropy.double(), torch.special.entr(weights).sum(-1), atol=3e-5, rtol=2e-5)
+    torch.testing.assert_close(actual.maximum.double(), weights.amax(-1), atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(actual.mass.double(), weights.sum(-1), atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.parametrize("target", ON_TILES)
@@ -372,8 +372,8 @@ def test_of_equal_logits_the_lower_keys_are_named(target: str) -> None:
     key = torch.zeros(1, 1, 1300, 8).bfloat16()
     key[:, :, [700, 900, 1100, 1200], 0] = 1  # one after another, in windows of their own too
     with kernels.target(target):
-        found = run_with(Problem(torch.ones(1, 1, 9, 8).bfloat16(), key, key, 1.0), Wanted(topk=8))[1]
-    assert found.best_keys.unique(dim=2).tolist() == [[[[700, 900, 1100, 1200, 0, 1, 2, 3]]]]
+        actual = run_with(Problem(torch.ones(1, 1, 9, 8).bfloat16(), key, key, 1.0), Wanted(topk=8))[1]
+    assert actual.best_keys.unique(dim=2).tolist() == [[[[700, 900, 1100, 1200, 0, 1, 2, 3]]]]
 
 
 @pytest.mark.pairwise

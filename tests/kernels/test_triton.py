@@ -51,20 +51,20 @@ def test_a_sample_in_16_bits(dtype: torch.dtype) -> None:
 def on_triton(problem: Problem, lse: torch.Tensor, wanted: Wanted) -> Statistics:
     """What the Triton kernels find, on the CPU."""
     moved = placed(problem)
-    found = statistics(moved, lse.to(moved.query.device), wanted, kernel="triton")
-    return Statistics(**{name: getattr(found, name).cpu() for name in (*NAMES, "best_keys")})
+    actual = statistics(moved, lse.to(moved.query.device), wanted, kernel="triton")
+    return Statistics(**{name: getattr(actual, name).cpu() for name in (*NAMES, "best_keys")})
 
 
 def check(problem: Problem, cells: Cells, tolerance: float = 2e-5) -> None:
     W, lse = dense(problem)
-    found, exact = on_triton(problem, lse, everything(cells)), test_second_pass.expected(W, cells)
+    actual, exact = on_triton(problem, lse, everything(cells)), test_second_pass.expected(W, cells)
     for name in NAMES:
         torch.testing.assert_close(
-            getattr(found, name).double(), getattr(exact, name), rtol=tolerance, atol=tolerance,
+            getattr(actual, name).double(), getattr(exact, name), rtol=tolerance, atol=tolerance,
             msg=lambda m, n=name: f"{n}: {m}",
         )  # fmt: skip
-    torch.testing.assert_close(W.gather(-1, found.best_keys), exact.best, rtol=tolerance, atol=tolerance)
-    assert (found.best_keys.sort(-1)[0].diff(dim=-1) > 0).all(), "a key stands twice in a row's list"
+    torch.testing.assert_close(W.gather(-1, actual.best_keys), exact.best, rtol=tolerance, atol=tolerance)
+    assert (actual.best_keys.sort(-1)[0].diff(dim=-1) > 0).all(), "a key stands twice in a row's list"
 
 
 @pytest.mark.slow
@@ -73,11 +73,11 @@ def test_a_sample_of_the_second_pass() -> None:
     problem = test_second_pass.problem(23, 79, **extras(23, 79)["all"])
     cells = Cells(edges(0, 23, 2), edges(0, 79, 1))
     W, lse = dense(problem)
-    found, exact = on_triton(problem, lse, replace(everything(cells), topk=0)), test_second_pass.expected(W, cells)
+    actual, exact = on_triton(problem, lse, replace(everything(cells), topk=0)), test_second_pass.expected(W, cells)
     for name in NAMES:
         if name != "best":
             torch.testing.assert_close(
-                getattr(found, name).double(), getattr(exact, name), rtol=2e-5, atol=2e-5,
+                getattr(actual, name).double(), getattr(exact, name), rtol=2e-5, atol=2e-5,
                 msg=lambda m, n=name: f"{n}: {m}",
             )  # fmt: skip
 
@@ -118,30 +118,30 @@ def test_a_row_on_one_key_has_no_spread_however_far_the_key() -> None:
     bias[..., 4999] = 0
     q, k = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 5003, 3)
     wanted = Wanted(spread=True, distance=True, entropy=True)
-    found = on_triton(Problem(q, k, k, 1.0, bias=bias), torch.full((1, 1, 3), 3.0), wanted)
-    assert found.spread.abs().max() == 0
-    assert found.entropy.abs().max() < 1e-6
-    torch.testing.assert_close(found.distance[0, 0], 4999.0 - torch.arange(3))
+    actual = on_triton(Problem(q, k, k, 1.0, bias=bias), torch.full((1, 1, 3), 3.0), wanted)
+    assert actual.spread.abs().max() == 0
+    assert actual.entropy.abs().max() < 1e-6
+    torch.testing.assert_close(actual.distance[0, 0], 4999.0 - torch.arange(3))
 
 
 @pytest.mark.stress
 def test_of_equal_weights_the_lower_keys_are_named_first() -> None:
     q, k = torch.zeros(1, 1, 3, 5), torch.zeros(1, 1, 300, 5)
     for top in (1, 7, 64):
-        found = on_triton(Problem(q, k, k, 1.0), torch.full((1, 1, 3), 300.0).log(), Wanted(topk=top))
-        assert found.best_keys[0, 0].tolist() == [list(range(top))] * 3
+        actual = on_triton(Problem(q, k, k, 1.0), torch.full((1, 1, 3), 300.0).log(), Wanted(topk=top))
+        assert actual.best_keys[0, 0].tolist() == [list(range(top))] * 3
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("kind", extras(2, 2))
 def test_the_forward_pass_finds_the_numbers_of_its_rows(kind: str) -> None:
     problem = test_second_pass.problem(23, 79, **extras(23, 79)[kind])
-    result, found = run_with(placed(problem), ON_THE_WAY, kernel="triton")
+    result, actual = run_with(placed(problem), ON_THE_WAY, kernel="triton")
     W, lse = dense(problem)
     torch.testing.assert_close(result.lse.cpu().double(), lse, rtol=1e-6, atol=1e-6)
     exact = test_second_pass.expected(W, Cells(edges(0, 23, 1), edges(0, 79, 1)))
     for name in ("entropy", "maximum", "squares", "mass", "best"):
-        got = getattr(found, name).cpu().double()
+        got = getattr(actual, name).cpu().double()
         torch.testing.assert_close(got, getattr(exact, name), rtol=2e-5, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
@@ -149,10 +149,10 @@ def test_the_forward_pass_finds_the_numbers_of_its_rows(kind: str) -> None:
 @pytest.mark.parametrize("scale", [0.0, -0.5, 90.0])
 def test_on_the_way_at_other_scales(scale: float) -> None:
     problem = test_second_pass.problem(29, 137, is_causal=True).change(scale=scale)
-    _, found = run_with(placed(problem), ON_THE_WAY, kernel="triton")
+    _, actual = run_with(placed(problem), ON_THE_WAY, kernel="triton")
     exact = test_second_pass.expected(dense(problem)[0], Cells(edges(0, 29, 1), edges(0, 137, 1)))
     for name in ("entropy", "maximum", "squares", "mass", "best"):
-        torch.testing.assert_close(getattr(found, name).cpu().double(), getattr(exact, name), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(getattr(actual, name).cpu().double(), getattr(exact, name), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -99,13 +99,13 @@ def launches(problem: Problem) -> list[Any]:
     record(calls)
     kernel = Triton()
     edges = torch.tensor([[0, 64], [64, 128]])
-    wanted = Wanted(True, True, True, True, True, True, 0, True, 8, Cells(edges, edges))
+    expected = Wanted(True, True, True, True, True, True, 0, True, 8, Cells(edges, edges))
     result = kernel.forward(problem)
     kernel.backward(problem, result, result.out, result.lse)
     on_the_way = Wanted(True, True, True, True)
     kernel.forward_with(problem, on_the_way, _room(problem, on_the_way))
-    room = _room(problem, wanted)
-    kernel.statistics(problem, result.lse.float(), range(128), range(128), wanted, room)
+    room = _room(problem, expected)
+    kernel.statistics(problem, result.lse.float(), range(128), range(128), expected, room)
     return calls
 
 

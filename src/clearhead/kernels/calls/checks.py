@@ -209,7 +209,7 @@ def options(scale: float | Tensor | None, softcap: float | None, sinks: Any, hea
     if isinstance(scale, Tensor) and scale.dim() > 0:
         if tuple(scale.shape) != (heads,) or not scale.is_floating_point():
             raise ShapeError(
-                f"scale is {scale.dtype} of shape {tuple(scale.shape)}, expected a number, or one a query head, "
+                f"scale is {scale.dtype} of shape {tuple(scale.shape)}, expected a number, or one per query head, "
                 f"floating point, ({heads},) ({_shape('query', query)})."
             )
     elif scale is not None and not isinstance(scale, int | float | torch.SymFloat):

@@ -26,7 +26,7 @@ class _Asked(threading.local):
 _asked = _Asked()
 
 
-def is_asked() -> bool:
+def is_torchs_own() -> bool:
     """Whether this thread is inside `torchs_own`."""
     return _asked.depth > 0
 
