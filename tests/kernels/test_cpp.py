@@ -1,4 +1,4 @@
-"""The C++ alone, against plain loops on buffers of exactly the right size: sanitized, and for Arm under an emulator."""
+"""The C++ alone, compared with plain loops on buffers of exact size: with sanitizers, and for Arm in an emulator."""
 
 import platform
 import shutil
@@ -23,7 +23,7 @@ AVX512_FEATURES = ("avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl")
 AVX512 = [*needs(*AVX512_FEATURES), "-mprefer-vector-width=512"]
 AVX512BF16 = [*needs(*AVX512_FEATURES, "avx512bf16"), "-mprefer-vector-width=512"]
 AMX = [*needs(*AVX512_FEATURES, "avx512bf16", "amx-tile", "amx-bf16"), "-mprefer-vector-width=512"]
-# Name -> lanes and rows of the product, the same for float64 (none: it is the one's before), flags; as in
+# Name -> lanes and rows of the product, the same for float64 (None: the previous target's), flags; as in
 # native/CMakeLists.txt.
 Shape = tuple[int, int]
 X86: dict[str, tuple[Shape, Shape | None, list[str]]] = {
@@ -86,7 +86,7 @@ def here() -> dict[str, tuple[Shape, Shape | None, list[str]]]:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
-def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
+def test_the_sanitizers_report_nothing(tmp_path: Path) -> None:
     targets = here() if platform.machine() == "x86_64" else ARM
     flags = ["-g", "-O1", "-fopenmp", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     run([build(tmp_path, "g++", targets, flags)], len(targets))
@@ -94,6 +94,6 @@ def test_the_sanitizers_find_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which(ARM_COMPILER) is None, reason=f"{ARM_COMPILER} is not installed")
 @pytest.mark.skipif(EMULATOR is None, reason="qemu-aarch64 is not installed")
-def test_arm_gives_the_same_under_an_emulator(tmp_path: Path) -> None:
+def test_arm_passes_its_check_in_an_emulator(tmp_path: Path) -> None:
     program = build(tmp_path, ARM_COMPILER, ARM, ["-O2", "-static", "-ffp-contract=fast"])
     run([str(EMULATOR), program], len(ARM))
