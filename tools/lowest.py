@@ -43,7 +43,8 @@ def _requirements(extra: str, extras: Mapping[str, Sequence[str]]) -> Iterator[s
 
 
 def _lower(requirement: str) -> str:
-    parts = re.match(r"([A-Za-z0-9._-]+(?:\[[^\]]*\])?)\s*>=\s*([0-9][0-9.]*)", requirement)
+    """Without the requirement's extras: pip refuses them in a constraint."""
+    parts = re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*>=\s*([0-9][0-9.]*)", requirement)
     if parts is None:
         raise SystemExit(f"{requirement} has no lower bound (>=) in pyproject.toml; give it one that was tested")
     return f"{parts[1]}=={parts[2]}"

@@ -34,6 +34,8 @@ Settings = dict[str, list[str] | str] | None
 FAILURE = Path("src/clearhead/kernels/native/build_failure.txt")
 WITHOUT_LIBRARY = {"wheel.cmake": "false", "wheel.py-api": "py3"}
 KEPT_LINES = 400
+# pip caches the wheel that it builds from an sdist, and would install it again where there is a compiler by now.
+AGAIN = "(with pip's options --force-reinstall --no-cache-dir)"
 NO_COMPILER = ("No CMAKE_CXX_COMPILER could be found", "CMAKE_CXX_COMPILER not set")
 
 
@@ -63,7 +65,8 @@ def _build(build: Callable[..., str], folder: str, settings: Settings, metadata:
     first = why.splitlines()[0]
     print(
         f"\n*** clearhead: the native library was NOT built: {first}\n"
-        "*** The package is installed without it, on torch's kernels. `clearhead doctor` repeats the reason.\n",
+        "*** The package is installed without it, on torch's kernels. `clearhead doctor` repeats the reason.\n"
+        f"*** When the reason is gone, install it again {AGAIN}.\n",
         file=sys.stderr,
         flush=True,
     )
@@ -73,7 +76,7 @@ def _build(build: Callable[..., str], folder: str, settings: Settings, metadata:
 def reason(output: str, exception: BaseException) -> str:
     """Return why a build failed: one line, then the relevant lines of its output."""
     if any(mark in output for mark in NO_COMPILER):
-        return "no C++ compiler was found. Install g++ 12 or clang 14, or newer, and then clearhead again"
+        return f"no C++ compiler was found. Install g++ 12 or clang 14, or newer, and then clearhead again {AGAIN}"
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in output.splitlines()]
     errors = [i for i, line in enumerate(lines) if re.search(r"\berror\b\s?:|CMake Error|FAILED:", line)]
     compiler = [i for i in errors if re.search(r"\b(fatal )?error\b\s?:", lines[i])]

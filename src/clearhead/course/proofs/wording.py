@@ -33,7 +33,8 @@ _COUNTED = {
     "wide": "width",
 }  # fmt: skip
 _WHOLE = frozenset({"all", "those", "these"})  # "all three" is said of a whole list
-_WORD = re.compile(r"[a-z]+|(?<![\w.,])\d+(?![\w.,]\d)(?:\s?%)?")
+_WORD = re.compile(r"[a-z]+|(?<![\w.,])\d+(?:\.\d+)?(?![\w.,]?\d)(?:\s?%)?")
+_ONE_IN = (["one", "in"], ["1", "in"], ["out", "of"])  # before a number of which one is a share
 _CODE = re.compile(r"`[^`]*`|\$[^$]*\$|\{\{[^{}]*\}\}|\[[^\[\]]*\]\([^()]*\)")
 _GAP = "gap"  # replaces code or a value
 _NOUNS = 2  # words after a counting word that are searched for the noun it counts
@@ -58,6 +59,8 @@ _ROW = re.compile(
     # 0.33, 0.33 and 0.33
     rf"|(?<![\w.,\[(-])(?<![,d] )(0?\.\d+(?:(?:\s*[,|]\s*|,? and )0?\.\d+){{2,}})(?![\w\]),]|\.\d)"
 )
+_PERCENT = r"\d{1,2}(?:\.\d+)? ?%"
+_PERCENTS = re.compile(rf"(?<![\w.,])(?<![,d] ){_PERCENT}(?:(?:,? and |\s*[,|]\s*){_PERCENT}){{2,}}(?!,? (?:and )?\d)")
 _NEAR = 0.016  # a row that should sum to one and was rounded to two or three places is no further away
 
 _PRINTED = (
@@ -101,7 +104,7 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
     words = _WORD.findall(_CODE.sub(f" {_GAP} ", text).lower())
     for at, word in enumerate(words):
         share = word.endswith("%")
-        meant = float(word[:-1]) / 100 if share else float(word) if word.isdigit() else _WORDS.get(word)
+        meant = float(word[:-1]) / 100 if share else float(word) if word[0].isdigit() else _WORDS.get(word)
         if meant is None:
             continue
         counted = words[at + 1 : at + 1 + _NOUNS]
@@ -109,6 +112,7 @@ def stale_word(text: str, proofs: Sequence[Proved]) -> str:
         counted = [] if share or word in _FRACTIONS else counted
         of_all = at > 0 and words[at - 1] in _WHOLE and word not in _ORDINALS
         multiple = share or word in _MULTIPLES or words[at + 1 : at + 2] == ["times"]
+        multiple = multiple or words[max(at - 2, 0) : at] in _ONE_IN
         for name in proofs[0].values:
             shown = [proved.values.get(name, "") for proved in proofs]
             if (multiple and _is_multiple(name)) or _names(name, counted):
@@ -151,12 +155,13 @@ def uneven_row(stem: str) -> str:
     """Return which row of shares in a stem does not sum to one because of rounding; "" if none does.
 
     >>> uneven_row("The weights are `[0.33, 0.33, 0.33]`.")
-    'shows the row [0.33, 0.33, 0.33], which sums to 0.99; choose numbers that sum to one'
+    'shows the row [0.33, 0.33, 0.33], which sums to 0.99; choose numbers that sum to 1'
     """
-    for row in _ROW.finditer(stem):
-        total = sum(map(float, re.findall(r"[\d.]+", row[0])))
-        if 1e-9 < abs(total - 1) < _NEAR:
-            return f"shows the row {row[0]}, which sums to {total:.4g}; choose numbers that sum to one"
+    for pattern, whole in ((_ROW, 1), (_PERCENTS, 100)):
+        for row in pattern.finditer(stem):
+            total = sum(map(float, re.findall(r"\d*\.?\d+", row[0])))
+            if 1e-9 < abs(total / whole - 1) < _NEAR:
+                return f"shows the row {row[0]}, which sums to {total:.4g}; choose numbers that sum to {whole}"
     return ""
 
 

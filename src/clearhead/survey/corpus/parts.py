@@ -19,7 +19,7 @@ class Part:
 
 
 class TextFile(Protocol):
-    """One file of texts. Every read opens the file anew, so the object can be sent to another process.
+    """One file of texts. Every read opens the file again, so the object can be sent to another process.
 
     Attributes:
         path: where it is.
