@@ -64,11 +64,15 @@ class SurveyFolder:
         """Make the folder if it is not there, and keep other surveys out of it meanwhile.
 
         Raises:
-            OptionError: another survey works in it, it cannot be made, or it has files that are no survey's.
+            OptionError: another survey works in it, or it cannot be made.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY)
+        except FileExistsError as error:
+            raise OptionError(
+                f"{self.path} is a file, expected a folder. Give an empty or a new one: --out."
+            ) from error
         except OSError as error:
             raise unwritable(self.path, error) from error
         try:
@@ -139,7 +143,11 @@ def digest_of(identity: dict[str, Any]) -> str:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -> Iterator[str]:
-    """What differs between two identities, in words."""
+    """What differs between two identities, in words; of another model its name alone, for the rest follows from it."""
+    if before.get("digest") != now.get("digest") and "name" in now:
+        names = f" ({before.get('name')}, and now {now['name']})" if before.get("name") != now["name"] else ""
+        yield f"another {place.strip()}{names}"
+        return
     for name in before | now:
         was, is_now = before.get(name), now.get(name)
         if isinstance(was, dict) and isinstance(is_now, dict):
