@@ -143,7 +143,7 @@ def digest_of(identity: dict[str, Any]) -> str:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Yield texts that say what differs between two identities. For another model, give only its name: the rest follows."""
+    """Yield texts that say what differs between two identities; of another model its name alone."""
     if before.get("digest") != now.get("digest") and "name" in now:
         names = f" ({before.get('name')}, and now {now['name']})" if before.get("name") != now["name"] else ""
         yield f"another {place.strip()}{names}"
