@@ -110,6 +110,7 @@ bench: $(VENV)/.bench  ## measure ours beside the peers
 $(VENV)/.bench: $(VENV)/.ready
 	@echo "bench: installing other libraries to measure beside (once)"
 	@$(PIP) install $(PINNED) onnxruntime onnx jax || echo "bench: not all of them could be had; their rows will say so"
+	@! grep -qs AuthenticAMD /proc/cpuinfo || $(PIP) install $(PINNED) zentorch || echo "bench: zentorch could not be had"
 	@touch $@
 
 docs: $(VENV)/.docs  ## build the documentation site into build/site, strictly: a broken link is an error

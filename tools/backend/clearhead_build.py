@@ -1,7 +1,7 @@
-"""Builds the package with scikit-build-core; where the native library fails to build, without it, and with the reason.
+"""Build the package with scikit-build-core. If the native library fails to build, leave it out and keep the reason.
 
-The reason goes into the package (`kernels/native/build_failure.txt`), for `clearhead doctor` and every error that needs
-the library. scikit-build-core's own `if.failed` override retries as well, and keeps no reason.
+The reason goes into the package (`kernels/native/build_failure.txt`), for `clearhead doctor` and for errors of features
+that need the library. scikit-build-core's own `if.failed` override retries as well, but keeps no reason.
 """
 
 import os
@@ -40,12 +40,12 @@ NO_COMPILER = ("No CMAKE_CXX_COMPILER could be found", "CMAKE_CXX_COMPILER not s
 
 
 def build_wheel(folder: str, settings: Settings = None, metadata: str | None = None) -> str:
-    """Build a wheel into `folder`; the native library is left out where it fails to build."""
+    """Build a wheel into `folder`; the native library is left out if it fails to build."""
     return _build(scikit.build_wheel, folder, settings, metadata)
 
 
 def build_editable(folder: str, settings: Settings = None, metadata: str | None = None) -> str:
-    """Build an editable wheel into `folder`; the native library is left out where it fails to build."""
+    """Build an editable wheel into `folder`; the native library is left out if it fails to build."""
     return _build(scikit.build_editable, folder, settings, metadata)
 
 
@@ -74,7 +74,7 @@ def _build(build: Callable[..., str], folder: str, settings: Settings, metadata:
 
 
 def reason(output: str, exception: BaseException) -> str:
-    """Return why a build failed: one line, then the lines of its output that say so."""
+    """Return why a build failed: one line, then the relevant lines of its output."""
     if any(mark in output for mark in NO_COMPILER):
         return f"no C++ compiler was found. Install g++ 12 or clang 14, or newer, and then clearhead again {AGAIN}"
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in output.splitlines()]
@@ -91,7 +91,7 @@ def reason(output: str, exception: BaseException) -> str:
 
 @contextmanager
 def _last_lines() -> Iterator[deque[str]]:
-    """Yield the last lines of what this process and its children print, which is still printed."""
+    """Yield a list that collects the last lines printed by this process and its children, while passing them on."""
     lines: deque[str] = deque(maxlen=KEPT_LINES)
     sys.stdout.flush()
     sys.stderr.flush()
