@@ -119,11 +119,11 @@ def _jax(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
 
 
 def _zentorch(query: Tensor, key: Tensor, value: Tensor) -> Way | str:
-    """AMD's extension of torch, through its own operator."""
+    """AMD's extension of torch, through its own operator: importing it changes no other function of torch."""
     if "AMD" not in cpu_vendor():
         return "zentorch is for AMD CPUs"
     if find_spec("zentorch") is None:
-        return "zentorch is not installed; 2.14.0.1 needs torch 2.14"
+        return "zentorch is not installed; `make bench` installs the release for this torch on an AMD CPU"
     try:
         import_module("zentorch")
         operator = torch.ops.zentorch.zentorch_sdpa

@@ -1,8 +1,12 @@
 """Functions of an upper room that a lower room calls; `clearhead/__init__.py` sets them, so no room imports upward."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
+
+TYPE_CHECKING = False  # as in clearhead/__init__.py, which imports this
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import Any
 
 
 def _not_set(*_args: object, **_options: object) -> Any:

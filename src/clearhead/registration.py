@@ -5,14 +5,18 @@ that name. They are defined at the first look-up, so `import clearhead` stays ch
 it also calls `clearhead.accelerate`.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Sequence
 from importlib import import_module
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from types import ModuleType
-from typing import Any
+
+TYPE_CHECKING = False  # as in clearhead/__init__.py, which imports this
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
 
 OPERATORS = "clearhead.multihead"
 ACCELERATION = "clearhead.multihead.acceleration"
@@ -58,6 +62,8 @@ class _AfterTorch:
         if fullname != "torch":
             return None
         sys.meta_path.remove(self)
+        from importlib.util import find_spec  # only now, for it takes as long to import as all of `clearhead`
+
         spec = find_spec("torch")
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module

@@ -110,7 +110,7 @@ def check(seed: int, of_dtype: torch.dtype | None = None, targets: list[str] = H
         units = 1e-8 if dtype == torch.float64 else 1
         size = max(1.0, out.abs().max().item() if out.numel() else 0.0)
         assert_near(result.out, out, (2e-4 * units + torch.finfo(dtype).eps) * size, f"{note}: out")
-        assert_near(result.lse, lse, (2e-4 + 1e-5 * magnitude(lse)) * units, f"{note}: lse")
+        assert_near(result.lse, lse, (2e-4 + 1e-5 * magnitude(lse)) * units + left_out(problem, target), f"{note}: lse")
         if seed % 5 == 0 and (dtype in (torch.float32, torch.float64) or of_dtype):
             actual, expected = (gradients(compute, problem, "both") for compute in (runner("native"), exact))
             yardstick = gradients(plain, problem, "both") if of_dtype else {}
@@ -127,6 +127,19 @@ def check(seed: int, of_dtype: torch.dtype | None = None, targets: list[str] = H
                         (1e-4 + 1e-3 * magnitude(expected[name])) * units,
                         f"{note}: gradient of {name}",
                     )
+
+
+def left_out(problem: Problem, target: str) -> float:
+    """The largest error of a logit of float16 on tiles, whose numbers are two pieces of bfloat16.
+
+    A second piece is at most 2⁻⁹ of its number, and the product of two second pieces is left out. Seed 8734 has logits
+    of 234 before a soft cap of 3, and an lse that is 2.6e-4 off.
+    """
+    if problem.query.dtype != torch.float16 or target not in ON_TILES:
+        return 0.0
+    query, key = problem.query.double().abs(), problem.key.double().abs()
+    key = key.repeat_interleave(query.shape[1] // max(key.shape[1], 1), 1)
+    return 2**-18 * problem.attention.scale * magnitude(query @ key.mT)
 
 
 def magnitude(tensor: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""The results of a survey: one row a head and statistic, in Parquet partitioned by layer; and the texts of examples."""
+"""The results of a survey: one row per head and statistic, in Parquet partitioned by layer, and the example texts."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from clearhead.survey.part_files import read_part
 from clearhead.survey.running.job import Job
 
 HEADS, EXAMPLES = "heads", "examples.parquet"
-Z = 1.959963984540054  # of a 95% interval: the normal distribution's 97.5% quantile
+Z = 1.959963984540054  # for a 95% interval: the normal distribution's 97.5% quantile
 Tell = Callable[[int, int], None]
 
 
 def merge(folder: SurveyFolder, job: Job, parts: int, tell: Tell) -> tuple[dict[str, Moments], dict[str, Any]]:
-    """Return the moments of all parts, merged in their order, and what was counted on the way."""
+    """Return the moments of all parts, merged in order, and the summed counts."""
     moments: dict[str, Moments] = {}
     counts: dict[str, int] = {}
     missed: dict[tuple[str, str], int] = dict.fromkeys(job.layout.missed, job.total)
@@ -60,7 +60,7 @@ def _strings(values: list[str]) -> Any:
 
 
 def _rows(job: Job, moments: dict[str, Moments], layer: int) -> dict[str, Any]:
-    """The columns of one layer's table: a row for each statistic and head."""
+    """Return the columns of one layer's table, with a row for each statistic and head."""
     import pyarrow
 
     heads, span = job.layout.heads[layer], job.layout.span(layer)
@@ -132,7 +132,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def read_results(folder: SurveyFolder) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    """Return the rows of all layers, each with its layer, and the examples' texts by number."""
+    """Return the rows of all layers, each with its layer, and the example texts by number."""
     rows = []
     layers = [(int(place.name.removeprefix("layer=")), place) for place in (folder.path / HEADS).glob("layer=*")]
     for layer, place in sorted(layers):
@@ -144,5 +144,5 @@ def read_results(folder: SurveyFolder) -> tuple[list[dict[str, Any]], dict[int, 
 
 
 def does(name: str) -> str:
-    """Return what a head does whose value of a statistic is large, in words; "" where it is no role."""
+    """Return what a head with a large value of a statistic does; "" if the statistic names no role."""
     return BY_NAME[name].does

@@ -1,8 +1,8 @@
-"""The address of the Lens page that shows what a command shows."""
+"""The address of the Lens page that shows the same as a command."""
 
 from urllib.parse import urlencode
 
-LONGEST = 2000  # characters of an address that a terminal still shows well
+LONGEST = 2000  # characters; a terminal still shows an address of this length well
 
 
 def lens_address(
