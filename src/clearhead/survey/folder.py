@@ -69,6 +69,10 @@ class SurveyFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDONLY)
+        except FileExistsError as error:
+            raise OptionError(
+                f"{self.path} is a file, expected a folder. Give an empty or a new one: --out."
+            ) from error
         except OSError as error:
             raise unwritable(self.path, error) from error
         try:
@@ -139,7 +143,11 @@ def digest_of(identity: dict[str, Any]) -> str:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Return a text that says what differs between two identities."""
+    """Yield texts that say what differs between two identities; of another model its name alone."""
+    if before.get("digest") != now.get("digest") and "name" in now:
+        names = f" ({before.get('name')}, and now {now['name']})" if before.get("name") != now["name"] else ""
+        yield f"another {place.strip()}{names}"
+        return
     for name in before | now:
         was, is_now = before.get(name), now.get(name)
         if isinstance(was, dict) and isinstance(is_now, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +20,7 @@ from clearhead.files import unreadable
 STRIDE = 64  # texts between two remembered offsets
 Raw = tuple[int, int, bytes]  # offset of a text, number of its first line from 1, its bytes
 BOM = b"\xef\xbb\xbf"
+HALF = re.compile("[\ud800-\udfff]")  # JSON can escape half of a surrogate pair, which no tokenizer takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def _decoded(raw: bytes, form: str, column: str, path: Path, line: int) -> str |
         row: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(
-            f"{path}, line {line}, is not JSON ({error}). Give a file with one JSON object on each line."
+            f"{path}, line {line}, is not JSON ({_fault(error)}). Give a file with one JSON object on each line."
         ) from error
     if not isinstance(row, dict):
         raise ModelError(
@@ -141,4 +143,14 @@ def _decoded(raw: bytes, form: str, column: str, path: Path, line: int) -> str |
         raise ModelError(
             f"{path}, line {line}: {column!r} holds a {type(value).__name__}, not text. Name another: --column."
         )
+    if value is not None and (half := HALF.search(value)):
+        raise ModelError(
+            f"{path}, line {line}: {column!r} has half of a character in it (\\u{ord(half[0]):x}, half of a surrogate "
+            "pair). Replace it, for example by \\ufffd."
+        )
     return value
+
+
+def _fault(error: ValueError | RecursionError) -> str:
+    """What is wrong with a line of JSON; the parser counts columns from 1 and calls each of our lines line 1."""
+    return f"column {error.colno}: {error.msg}" if isinstance(error, json.JSONDecodeError) else str(error)
