@@ -1,4 +1,4 @@
-"""A whole survey: whatever computes it and whatever is killed, the same files bit for bit; nothing is computed twice."""
+"""A whole survey: the same files bit for bit, whoever computes it and whatever is killed; nothing is computed twice."""
 
 import errno
 import json
@@ -362,7 +362,7 @@ def test_ray_is_taken_if_it_is_there(monkeypatch: pytest.MonkeyPatch, surveyed: 
 
 
 def test_an_error_of_an_actor_is_returned(surveyed: Path, tmp_path: Path) -> None:
-    """What Ray raises for an error of another process has lost its class and its sentence."""
+    """The exception that Ray raises for an error of another process has lost its class and message."""
     loaded = induction()
     (tmp_path / "texts.txt").write_text((surveyed / "texts.txt").read_text(encoding="utf-8"), encoding="utf-8")
     corpus = open_corpus(tmp_path / "texts.txt")
