@@ -8,7 +8,7 @@ from typing import Any
 from clearhead.errors import OptionError
 from clearhead.survey.asks import DEFAULT
 
-FORMAT = 2  # of the folder; a change of any number a survey would give raises it
+FORMAT = 3  # of the folder; a change of any number a survey would give raises it
 
 
 @dataclass(frozen=True, slots=True)
