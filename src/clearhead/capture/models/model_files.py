@@ -22,9 +22,9 @@ LARGEST_VOCABULARY: Final = 512 << 20
 LARGEST_HEADER: Final = 100 << 20  # bytes, as in safetensors' own format
 MOST_FILES: Final = 10_000
 # What a config counts, and the most of it. transformers makes an object of each label, also where the model has none:
-# a billion of them took all memory.
+# a billion of them took all memory. (`vision_feature_layer` is an index, and may be -2.)
 MOST: Final = (
-    (re.compile(r"(?:num_|n_|^)\w*(?:layers?|heads?|experts|blocks)$"), 10_000),
+    (re.compile(r"(?:(?:^|_)(?:num|n)_\w*(?:layer|head)|^\w*(?:layers|heads|experts|blocks))$"), 10_000),
     (re.compile(r"num_labels$"), 100_000),
     (re.compile(r"vocab_size$"), 10_000_000),
 )
