@@ -1,4 +1,4 @@
-"""Names of model folders: added and removed; a damaged list is said."""
+"""Names of model folders: adding, removing, and reporting a damaged list."""
 
 from pathlib import Path
 

@@ -1,6 +1,6 @@
-"""What `clearhead see` and `clearhead compare` are given to read, and how they read it through a model.
+"""Find the text or picture for `clearhead see` and `clearhead compare`, and run it through a model.
 
-Progress goes to standard error if that is a terminal, so that it never mixes with results.
+Progress is printed on standard error if that is a terminal, so it never mixes with results.
 """
 
 import os
@@ -17,7 +17,7 @@ from clearhead import files, printing
 from clearhead.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
-    from clearhead.capture import Reading
+    from clearhead.capture import Loaded, Reading
 
 Model = Annotated[
     str | None,
@@ -58,7 +58,7 @@ def read_words(text: str | None, file: Path | None) -> str | Path:
 
 
 def _is_path(text: str) -> bool:
-    """Whether the text is written like a path; nothing needs to exist there."""
+    """Whether the text looks like a path. The file need not exist."""
     return text.startswith(("/", "./", "../", "~")) or not re.search(r"\s", text)
 
 
@@ -120,11 +120,19 @@ def look(
         if loaded.reads == "pictures":
             reading = capture.read_picture(loaded, words)
         elif isinstance(words, Path):
-            raise ModelError(f"{loaded.name} reads text, and {words} is a picture. Give --model a model of pictures.")
+            more = " Its words and patches: docs/reference/observe.md, Pictures and sound." * _reads_both(loaded)
+            raise ModelError(
+                f"{loaded.name} reads text, and {words} is a picture. Give --model a model of pictures.{more}"
+            )
         else:
             reading = capture.read(loaded, words, target=target, max_bytes=max_bytes)
     check_not_empty(reading)
     return reading
+
+
+def _reads_both(loaded: "Loaded") -> bool:
+    """Whether a model of text takes pictures among its words."""
+    return hasattr(getattr(loaded.model, "config", None), "image_token_id")
 
 
 def layer_number(reading: "Reading", given: str | None) -> int | None:

@@ -1,4 +1,4 @@
-"""The answer is what `given` prints or raises; every distractor is what a mutant of it prints."""
+"""Prove a predict item: the answer is what `given` prints or raises, a distractor is what a mutant of it prints."""
 
 from typing import Any
 
