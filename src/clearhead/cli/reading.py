@@ -27,7 +27,7 @@ Target = Annotated[
     str | None, typer.Option(help="The text that an encoder-decoder's decoder reads, such as a translation.")
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the Python code that a model brings. Read it first.")
+    bool, typer.Option("--trust-remote-code", help="Run the Python code that comes with a model. Read it first.")
 ]
 TEXT_ENCODING = "utf-8"
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm")

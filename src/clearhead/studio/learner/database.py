@@ -160,7 +160,7 @@ def postgresql_url(url: str) -> URL:
     try:
         place = make_url(url)
     except (ArgumentError, ValueError) as problem:
-        raise OptionError(f"the database {url!r} is no URL. Write postgresql://USER@HOST/NAME") from problem
+        raise OptionError(f"the database {url!r} is not a URL. Write postgresql://USER@HOST/NAME") from problem
     if place.drivername not in ("postgres", "postgresql", POSTGRESQL):
         raise OptionError(
             f"the database is {place.drivername!r}, expected postgresql://USER@HOST/NAME. Without --database the "
