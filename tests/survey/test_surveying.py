@@ -1,4 +1,4 @@
-"""A whole survey: whatever computes it and whatever is killed, the same files bit for bit; nothing is computed twice."""
+"""A whole survey: the same files bit for bit, whoever computes it and whatever is killed; nothing is computed twice."""
 
 import errno
 import json
@@ -20,6 +20,7 @@ from clearhead import capture
 from clearhead.errors import ModelError, OptionError
 from clearhead.survey import Settings, StoppedSurveyError, open_corpus, survey, surveying
 from clearhead.survey.folder import SurveyFolder
+from clearhead.survey.intervals import student
 from clearhead.survey.measuring import layout
 from clearhead.survey.measuring.worker import Worker
 from clearhead.survey.report.listing import listing
@@ -64,7 +65,7 @@ def test_the_numbers_are_those_of_each_text_alone(surveyed: Path) -> None:
             assert (row["module"], row["texts"]) == (score.layer, len(values))
             assert row["mean"] == pytest.approx(values.mean(), abs=2e-5)
             assert row["variance"] == pytest.approx(values.var(ddof=1), abs=2e-5)
-            half = 1.96 * (values.var(ddof=1) / len(values)) ** 0.5
+            half = student(len(values) - 1) * (values.var(ddof=1) / len(values)) ** 0.5
             assert (row["mean_low"], row["mean_high"]) == pytest.approx(
                 (values.mean() - half, values.mean() + half), abs=5e-5
             )
@@ -362,7 +363,7 @@ def test_ray_is_taken_if_it_is_there(monkeypatch: pytest.MonkeyPatch, surveyed: 
 
 
 def test_an_error_of_an_actor_is_returned(surveyed: Path, tmp_path: Path) -> None:
-    """What Ray raises for an error of another process has lost its class and its sentence."""
+    """The exception that Ray raises for an error of another process has lost its class and message."""
     loaded = induction()
     (tmp_path / "texts.txt").write_text((surveyed / "texts.txt").read_text(encoding="utf-8"), encoding="utf-8")
     corpus = open_corpus(tmp_path / "texts.txt")

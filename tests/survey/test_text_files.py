@@ -1,4 +1,4 @@
-"""Plain text and JSON lines: every text is read, whichever part it is in; what is no text is refused with its line."""
+"""Plain text and JSON lines: every text is read, in whichever part; anything else is refused with its line."""
 
 import json
 from pathlib import Path

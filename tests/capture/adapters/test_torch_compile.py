@@ -1,4 +1,4 @@
-"""A compiled model is observed as it was written; afterwards it is compiled as before. Built with backend "eager"."""
+"""A compiled model runs eagerly while it is observed, and compiled again afterwards. Tests use the backend "eager"."""
 
 import threading
 
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fresh
 from clearhead.capture import observe
 
 
@@ -18,7 +19,7 @@ def still():
 
 
 class Attention(nn.Module):
-    """timm's, fused or not, and a count of how often its Python ran."""
+    """timm's attention, fused or not, which counts how often its Python code runs."""
 
     def __init__(self, fused: bool = True) -> None:
         super().__init__()
@@ -93,7 +94,7 @@ def test_a_compiled_model_of_hugging_faces_interface():
 
 
 def test_two_observers_that_end_in_the_order_they_began():
-    """The setting is one for the whole process: the first to end must not leave it as the second found it."""
+    """The setting is global to the process: the observer that ends first must not restore it too early."""
     model, inside, done = torch.compile(vit(True), backend="eager"), threading.Event(), threading.Event()
 
     def second() -> None:
@@ -110,3 +111,36 @@ def test_two_observers_that_end_in_the_order_they_began():
     done.set()
     thread.join()
     assert torch._dynamo.eval_frame._stance.stance == "default"
+
+
+LATE = """
+import sys
+import torch
+from torch import nn
+from clearhead.capture import observe
+
+class Attention(nn.Module):
+    def forward(self, q):
+        {forward}
+
+q = torch.randn(1, 2, 5, 8)
+known = "torch._dynamo" in sys.modules
+with torch.no_grad(), observe(model := Attention()) as record:
+    out = model(q)
+A = record[""].to_dense()
+exact = torch.softmax(q @ q.mT * {scale}, -1)
+print(known, record.missed, bool(((A - exact).abs() < 1e-6).all()), bool(((out - exact @ q).abs() < 1e-6).all()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("forward", "scale"),
+    [
+        ("from torch.nn.attention.flex_attention import flex_attention as flex; return flex(q, q, q)", 8**-0.5),
+        ("return torch.compile(lambda q: (q @ q.mT).softmax(-1) @ q, backend='eager')(q)", 1.0),
+    ],
+    ids=["flex attention", "torch.compile"],
+)
+def test_a_model_that_imports_the_compiler_while_it_is_observed(forward: str, scale: float):
+    assert fresh.answer(LATE.format(forward=forward, scale=scale)) == "False [] True True"

@@ -51,7 +51,7 @@ def _absolute(asked: Sequence[Proved]) -> list[str]:
         return []
     return [
         f"absolute words (always, only, all …) stand in {shares[1]:.0%} of the wrong options and in {shares[0]:.0%} of "
-        "the right ones; say the wrong ones less flatly"
+        "the right ones; word the wrong ones less absolutely"
     ]
 
 

@@ -57,7 +57,7 @@ def check_needs(topics: Iterable[Topic], text: str) -> None:
     for topic in topics:
         for need in topic.needs:
             if need not in before:
-                raise _wrong(text, "id", topic.id, f"topic {topic.id!r} needs {need!r}, which is no topic before it")
+                raise _wrong(text, "id", topic.id, f"topic {topic.id!r} needs {need!r}, which is not a topic before it")
         before.add(topic.id)
 
 

@@ -16,7 +16,7 @@ _OPENS, _CLOSES = ("{", "\\left", "\\begin"), ("}", "\\right", "\\end")
 def check_prose(text: str, file: str, first_line: int) -> None:
     """Raise PackError, with its line, for more placeholders or deeper groups than any page needs."""
     for match in islice(_PLACE.finditer(text), MOST_PLACES, MOST_PLACES + 1):
-        problem = f"there are more than {MOST_PLACES:,} places such as {{{{name}}}} here; write less of them"
+        problem = f"there are more than {MOST_PLACES:,} places such as {{{{name}}}} here; use fewer"
         raise PackError(problem, file=file, line=first_line + text.count("\n", 0, match.start()))
     depth = 0
     for match in _GROUP.finditer(text):

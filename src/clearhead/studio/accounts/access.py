@@ -93,7 +93,7 @@ def to_log_in(request: Request, _problem: Exception) -> Response:
         where = address_of(request) if request.method == "GET" else referring_page(request)
         return RedirectResponse(f"/login?{urlencode({'next': where})}", 303)
     request.state.context = request.app.state.context.at(GUEST)
-    heading, detail = _("Log in first"), _("This page belongs to somebody.")
+    heading, detail = _("Log in first"), _("This page needs an account.")
     return render(
         request, "web/error.html", status=401, number=401, heading=heading, detail=detail, again=False, kept=""
     )

@@ -162,7 +162,7 @@ def _said_once(page: HTMLResponse, wait: int = 0) -> HTMLResponse:
 def _unfit(password: str, again: str) -> str:
     """Return what is wrong with a new password, or ""."""
     if password != again:
-        return _("The two are not the same.")
+        return _("The two passwords are not the same.")
     if len(password) < SHORTEST:
         return _("That is too short: %(count)s characters at least.", count=SHORTEST)
     return ""

@@ -128,7 +128,7 @@ def private_folder(folder: Path) -> None:
 def _check_owners(folder: Path) -> None:
     """Raise StoreError if another user, who may write in the folder, made a file that the studio keeps there.
 
-    Whoever made the secret can log in as anybody, and whoever made the proofs can change the answers.
+    Anybody who made the secret can log in as any user, and anybody who made the proofs can change the answers.
     """
     if not stat.S_IMODE(folder.stat().st_mode) & 0o022:
         return
@@ -160,7 +160,7 @@ def postgresql_url(url: str) -> URL:
     try:
         place = make_url(url)
     except (ArgumentError, ValueError) as problem:
-        raise OptionError(f"the database {url!r} is no URL. Write postgresql://USER@HOST/NAME") from problem
+        raise OptionError(f"the database {url!r} is not a URL. Write postgresql://USER@HOST/NAME") from problem
     if place.drivername not in ("postgres", "postgresql", POSTGRESQL):
         raise OptionError(
             f"the database is {place.drivername!r}, expected postgresql://USER@HOST/NAME. Without --database the "

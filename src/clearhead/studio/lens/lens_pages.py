@@ -188,7 +188,7 @@ def answers(
     except ClearheadError as error:
         return JSONResponse(error_fields(error), status_code=422)
     except (ValueError, RecursionError):
-        return JSONResponse({"error": _("the question is no JSON. Reload the page.")}, status_code=422)
+        return JSONResponse({"error": _("the question is not JSON. Reload the page.")}, status_code=422)
 
 
 @router.get("/lens/save")

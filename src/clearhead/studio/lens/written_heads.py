@@ -140,7 +140,7 @@ def why(
     loaded = kept.loaded(wanted.model, tell)
     text = text_of(loaded, wanted)
     if not (text.prompt <= place < len(text.ids) and key < place):
-        raise OptionError(_("this link is not of the text as it stands. Point at a token of the answer again."))
+        raise OptionError(_("this link does not belong to the current text. Point at a token of the answer again."))
     record = record_of(loaded, wanted, text, tell)
     _check_head(record, layer, head)
     if layer is None or head is None:

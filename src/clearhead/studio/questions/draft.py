@@ -89,7 +89,7 @@ class Drafts:
             return Draft(assessment=fields.pop("sitting", ""), **fields)
         except (BadSignature, TypeError, AttributeError) as problem:
             raise HTTPException(
-                400, _("This question was not put by this studio. Go back and open it again.")
+                400, _("This question does not come from this studio. Go back and open it again.")
             ) from problem
 
 
