@@ -68,7 +68,7 @@ inline void weights_from_logits(const BackwardScratch& s, Real slope, int64_t ke
     const Vec lse = load(s.lse + v), rest = load(s.lse_rest + v);
     Real* const at = s.weights + v;
     int64_t j = 0;
-    for (; j + 4 <= keys; j += 4) {  // side by side, as in the forward pass
+    for (; j + 4 <= keys; j += 4) {  // computed together, as in the forward pass
       Vec x[4];
       UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * s.lanes) * c - lse - rest;
       exp2_all(x);

@@ -26,7 +26,7 @@ inline void add_logits(const Real* logits, Real slope, int64_t keys, FewSums& su
     for (int64_t j = 0; j < keys; j++) top = maximum(load(at + j * kTile) * c, top);
     Vec sum = load(sums.sum + v) * exp2(before - top);
     int64_t j = 0;
-    for (; j + 4 <= keys; j += 4) {  // side by side, as in the forward pass
+    for (; j + 4 <= keys; j += 4) {  // computed together, as in the forward pass
       Vec x[4];
       UNROLL for (int i = 0; i < 4; i++) x[i] = load(at + (j + i) * kTile) * c - top;
       exp2_all(x);

@@ -18,12 +18,31 @@ from clearhead.studio.lens import writing
 
 PROMPT = "the lighthouse keeper wrote: the ligh"
 ANSWER = ".write-token:not(.write-prompt)"
-# Each line begins above the middle of the token that is pointed at.
+# Both ends of each line are over the letters of a token that is marked; the space before a word may hang elsewhere.
 LINES_MEET = """() => [...document.querySelectorAll(".write-one")].every((text) => {
-  const token = text.querySelector(".write-here").getClientRects()[0];
-  const start = token.left + token.width / 2 - text.querySelector(".write-text").getBoundingClientRect().left;
+  const box = text.querySelector(".write-text").getBoundingClientRect();
+  const letters = (token) => {
+    const range = document.createRange(), node = token.firstChild;
+    range.setStart(node, Math.max(node.data.search(/\\S/), 0));
+    range.setEnd(node, node.length);
+    return [...range.getClientRects()];
+  };
+  const over = (x, y, tokens) => tokens.some((token) => letters(token).some(({ left, right, top, bottom }) =>
+    x > left - box.left && x < right - box.left && y > top - box.top - 2 && y < bottom - box.top + 2));
+  const [here, lit] = [".write-here", ".write-lit"].map((name) => [...text.querySelectorAll(name)]);
   const lines = [...text.querySelectorAll(".write-lines path")];
-  return lines.length && lines.every((line) => Math.abs(parseFloat(line.getAttribute("d").slice(1)) - start) < 1);
+  return lines.length && lines.every((line) => {
+    const [x, y, , , , , u, v] = line.getAttribute("d").match(/[\\d.]+/g).map(Number);
+    return over(x, y, here) && over(u, v, [...lit, ...here]);
+  });
+})"""
+# Whether the space before a marked word hangs at the end of the line above it.
+HANGS = """() => [...document.querySelectorAll(".write-lit, .write-here")].some((token) => {
+  const range = document.createRange();
+  range.setStart(token.firstChild, 0);
+  range.setEnd(token.firstChild, 1);
+  const [first, last] = [range.getBoundingClientRect(), [...token.getClientRects()].at(-1)];
+  return /^ \\S/.test(token.textContent) && last.top > first.top + 4;
 })"""
 
 
@@ -89,12 +108,25 @@ def test_an_answer_is_written_looked_into_and_changed(page: Page) -> None:
     assert answer(page)[0] == "s"
 
 
+def test_a_line_ends_at_the_letters_of_a_word_that_begins_a_line(page: Page) -> None:
+    write(page)
+    page.get_by_label("Units").select_option("words")
+    hung = 0
+    for width in range(330, 480, 30):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.locator(ANSWER).last.focus()
+        until(page, LINES_MEET)
+        hung += page.evaluate(HANGS)
+    assert hung, "no width at which a space hangs"
+
+
 def test_a_head_is_switched_off_beside_the_old_answer(page: Page) -> None:
     write(page)
     page.get_by_role("button", name="Which heads matter here").click()
     ready(page)
     note = page.locator(".write-heads .write-note")
     expect(note).to_contain_text("matter most")
+    expect(page.get_by_role("img", name="Colour scale, nats lost without it")).to_be_visible()
     most = re.findall(r"(\d)·(\d) \(", note.text_content() or "")
     assert len(most) == 3
     for layer, head in most[:2]:

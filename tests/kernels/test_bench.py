@@ -11,7 +11,7 @@ pytest.importorskip("rich", reason="the bench prints with Rich: pip install 'cle
 from bench import gpu, lengths, peers, report, sweep, sweep_costs
 from bench.measure import Timing, agree, interleaved, undisturbed
 from bench.report import Row, as_json, from_json, markdown, means, merged
-from bench.sweep_table import Case, Found, table
+from bench.sweep_table import Case, CaseResult, table
 from bench.work import TOLERANCE, Work, all_work
 
 from clearhead.kernels import targets
@@ -126,9 +126,9 @@ def test_fitting_a_sweep_recovers_its_costs() -> None:
     measured = []
     for batch, length, width in ((1, 17, 32), (1, 64, 64), (4, 31, 64), (2, 128, 32), (3, 67, 80)):
         part = share(batch * 8, length, length, width, 2)
-        measured.append(Found(Case(batch, 8, length, width, "none", "float32"), ours.at(*part), theirs.at(*part)))
-    measured.append(Found(Case(1, 8, 64, 64, "causal", "float32"), 1.0, 1.0))
-    measured.append(Found(Case(1, 8, 64, 64, "none", "bfloat16"), 1.0, 1.0))
+        measured.append(CaseResult(Case(batch, 8, length, width, "none", "float32"), ours.at(*part), theirs.at(*part)))
+    measured.append(CaseResult(Case(1, 8, 64, 64, "causal", "float32"), 1.0, 1.0))
+    measured.append(CaseResult(Case(1, 8, 64, 64, "none", "bfloat16"), 1.0, 1.0))
     fitted = sweep_costs.costs(measured, threads=2)
     assert list(fitted) == [("forward", torch.float32)]
     for mine, truth in zip(fitted["forward", torch.float32], (ours, theirs), strict=True):
@@ -137,8 +137,8 @@ def test_fitting_a_sweep_recovers_its_costs() -> None:
     assert line == '("forward", torch.float32): (Cost(5, 0.5, 100), Cost(9, 1.5, 60)),'
 
 
-def measured_case(ours: float, theirs: float, mask: str = "none") -> Found:
-    return Found(Case(1, 8, 67, 64, mask, "float32"), ours, theirs)
+def measured_case(ours: float, theirs: float, mask: str = "none") -> CaseResult:
+    return CaseResult(Case(1, 8, 67, 64, mask, "float32"), ours, theirs)
 
 
 def test_the_sweep_counts_the_slower_cases() -> None:
@@ -160,9 +160,9 @@ def test_the_sweep_counts_the_slower_cases() -> None:
 def test_the_sweep_resumes_where_it_stopped(tmp_path, monkeypatch, capsys) -> None:
     measured = []
 
-    def quickly(case: Case, real_time: bool) -> Found:
+    def quickly(case: Case, real_time: bool) -> CaseResult:
         measured.append(case)
-        return Found(case, 100.0, 200.0)
+        return CaseResult(case, 100.0, 200.0)
 
     plan = [Case(1, 2, length, 8, mask, "float32") for length in (3, 5) for mask in ("none", "causal")]
     monkeypatch.setattr(sweep, "cases", lambda quick: iter(plan))

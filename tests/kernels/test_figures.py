@@ -229,6 +229,7 @@ def test_classes_hold_costs_of_known_tasks() -> None:
             assert all(part >= 0 for cost in pair for part in cost)
 
 
+@needs_native
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize(
     ("ours", "torchs"),
@@ -245,31 +246,41 @@ def test_classes_hold_costs_of_known_tasks() -> None:
 def test_torch_saves_the_difference_of_the_costs(
     ours: Cost, torchs: Cost, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
     monkeypatch.setattr(costs, "of", lambda task, dtype: costs.Known(ours, torchs, "the test says so"))
+    plan.forget()
     for shape, keys in (((1, 8, 1, 64), 1), ((2, 3, 37, 64), 31), ((8, 131, 64), 131), ((1, 8, 4096, 64), 4096)):
-        costs.torch_saves.cache_clear()
         batch_heads, queries = (8, shape[-2]) if len(shape) == 3 else (shape[0] * shape[1], shape[-2])
         heads, work = -(-batch_heads // threads), 2 * batch_heads * queries * keys * 64 / threads
         difference = ours.at(heads, work) - torchs.at(heads, work)
         saved = costs.torch_saves(torch.float32, False, shape, keys, threads)
         assert saved == pytest.approx(max(0, difference - 4 - 0.03 * torchs.at(heads, work)))
-    costs.torch_saves.cache_clear()
 
 
-def test_the_task_of_a_call_depends_on_its_lengths(monkeypatch: pytest.MonkeyPatch) -> None:
-    requested = []
-    monkeypatch.setattr(costs, "of", lambda task, dtype: requested.append(task))
-    monkeypatch.setattr(costs, "cpu_features", frozenset)
+@needs_native
+def test_every_call_is_looked_up_as_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each task saves a number of its own: that of `task_of` comes back, at the edges of every task and beyond."""
+    monkeypatch.delenv("CLEARHEAD_KERNEL_TARGET", raising=False)
+    number = {task: 100.0 * place for place, task in enumerate(tasks.TASKS, 1)}
+    nothing = Cost(0.0, 0.0, 0.0)
+    monkeypatch.setattr(
+        costs, "of", lambda task, dtype: costs.Known(Cost(number[task] + costs.LOOK, 0.0, 0.0), nothing, "")
+    )
+    plan.forget()
     for learns in (False, True):
-        for queries in (1, 2, 8, 9, 16, 17, 4096):
-            costs.torch_saves.cache_clear()
-            assert costs.torch_saves(torch.bfloat16, learns, (1, 2, queries, 8), 5, 2) == 0
-    for queries, task in ((1, "one query"), (3, "few queries, many keys"), (13, "short, many keys"), (17, "forward")):
-        assert costs.torch_saves(torch.bfloat16, False, (1, 2, queries, 8), 65, 2) == 0
-        assert requested.pop() == task
-    few = ["one query", "few queries", "few queries", "short", "short"]
-    assert requested == [*few, "forward", "forward", *(f"{task}, gradients" for task in few), "gradients", "gradients"]
-    costs.torch_saves.cache_clear()
+        for queries in (1, 2, 8, 9, 16, 17, 4096, 2**40):
+            for keys in (1, 64, 65, 2**40):
+                saved = costs.torch_saves(torch.float32, learns, (1, 2, queries, 8), keys, 2)
+                assert saved == number[tasks.task_of(queries, keys, learns)]
+
+
+def test_tasks_of_calls() -> None:
+    few = ["one query", "few queries", "few queries", "short", "short", "forward", "forward"]
+    assert [tasks.task_of(queries, 5, False) for queries in (1, 2, 8, 9, 16, 17, 4096)] == few
+    many = ["one query", "few queries, many keys", "short, many keys", "forward"]
+    assert [tasks.task_of(queries, 65, False) for queries in (1, 3, 13, 17)] == many
+    learning = ["one query, gradients", "few queries, gradients", "short, gradients", "gradients"]
+    assert [tasks.task_of(queries, keys, True) for queries, keys in ((1, 65), (3, 5), (13, 65), (17, 5))] == learning
 
 
 class Clock:

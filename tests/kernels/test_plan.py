@@ -1,7 +1,6 @@
 """The plan matches what runs: `explain` compared with a recorder, for every kind of problem, dtype, option and mode."""
 
 import io
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -107,16 +106,15 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
 def speed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Set the costs of the machine: its CPU's own, or torch always faster, never, or from some size on."""
     if request.param != "as it is":
-        low = {"torch always": 0.0, "torch never": torch.inf, "torch if large": 2e5}[request.param]
-
-        def torch_saves(dtype: torch.dtype, learns: bool, shape: tuple[int, ...], keys: int, threads: int) -> float:
-            return 1000.0 if 2 * math.prod(shape) * keys >= low else 0.0
-
-        monkeypatch.setattr(costs, "torch_saves", torch_saves)
-    plan.forget_costs()
+        call, work = {"torch always": (2e3, 0.0), "torch never": (0.0, 0.0), "torch if large": (0.0, 1e3)}[
+            request.param
+        ]
+        known = costs.Known(tasks.Cost(call, 0.0, work), tasks.Cost(0.0, 0.0, 0.0), "the test says so")
+        monkeypatch.setattr(costs, "of", lambda task, dtype: known)
+    plan.forget()
     yield request.param
     monkeypatch.undo()
-    plan.forget_costs()
+    plan.forget()
 
 
 def call_of(problem: Problem) -> tuple[tuple[Any, ...], dict[str, Any]]:

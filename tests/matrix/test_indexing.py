@@ -34,7 +34,7 @@ KEYS = {
     "mask of rows": (0, 1, torch.arange(23) % 3 == 0),
     "mask of two axes": (0, 1, (torch.arange(23)[:, None] + torch.arange(31)) % 5 == 0),
     "tensor of no axes": (T(1), T(2)),
-    "int beside a list": (0, slice(None), [1, 2], slice(3, 5)),
+    "int and a list": (0, slice(None), [1, 2], slice(3, 5)),
 }
 
 

@@ -25,7 +25,7 @@ class Plain(torch.Tensor):
 
 
 class Knows(torch.Tensor):
-    """A subclass that overrides only torch's function, and stands for a causal mask whatever its memory holds."""
+    """A subclass that overrides only torch's function, and means a causal mask, whatever its memory contains."""
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):

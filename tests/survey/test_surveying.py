@@ -20,6 +20,7 @@ from clearhead import capture
 from clearhead.errors import ModelError, OptionError
 from clearhead.survey import Settings, StoppedSurveyError, open_corpus, survey, surveying
 from clearhead.survey.folder import SurveyFolder
+from clearhead.survey.intervals import student
 from clearhead.survey.measuring import layout
 from clearhead.survey.measuring.worker import Worker
 from clearhead.survey.report.listing import listing
@@ -64,7 +65,7 @@ def test_the_numbers_are_those_of_each_text_alone(surveyed: Path) -> None:
             assert (row["module"], row["texts"]) == (score.layer, len(values))
             assert row["mean"] == pytest.approx(values.mean(), abs=2e-5)
             assert row["variance"] == pytest.approx(values.var(ddof=1), abs=2e-5)
-            half = 1.96 * (values.var(ddof=1) / len(values)) ** 0.5
+            half = student(len(values) - 1) * (values.var(ddof=1) / len(values)) ** 0.5
             assert (row["mean_low"], row["mean_high"]) == pytest.approx(
                 (values.mean() - half, values.mean() + half), abs=5e-5
             )

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 
 from clearhead.capture.adapters import bigbird, longformer, prophetnet
 from clearhead.capture.adapters.function_mode import AttentionFunctionMode, Editor
-from clearhead.capture.adapters.torch_compile import eager_mode, is_compiled
+from clearhead.capture.adapters.torch_compile import EagerMode, is_compiled
 from clearhead.capture.adapters.transformers_interface import uses_interface
 from clearhead.capture.attention_modules import innermost, is_named_attention, modules_by_name, parent_names
 from clearhead.capture.call import Call
@@ -116,11 +116,13 @@ class ModuleWatcher:
             stack.callback(self._model.register_forward_hook(self._model_ran).remove)
             modules = self._expected.values()
             if not modules or is_compiled(self._modules.values()) or not all(map(uses_interface, map(type, modules))):
-                stack.enter_context(eager_mode())
+                eager = stack.enter_context(EagerMode())
                 for module in self._modules.values():
                     self._follow(module)
                 self._function_mode = stack.enter_context(
-                    AttentionFunctionMode(self.record_call, self._current_module, self._could_not_trace, self.editor)
+                    AttentionFunctionMode(
+                        self.record_call, self._current_module, self._could_not_trace, eager, self.editor
+                    )
                 )
             for name, module in self._modules.items():
                 if id(module) in self._attention or type(module).__name__ in ADAPTERS:

@@ -17,7 +17,7 @@ from clearhead import files, printing
 from clearhead.errors import ModelError, OptionError
 
 if TYPE_CHECKING:
-    from clearhead.capture import Reading
+    from clearhead.capture import Loaded, Reading
 
 Model = Annotated[
     str | None,
@@ -120,11 +120,19 @@ def look(
         if loaded.reads == "pictures":
             reading = capture.read_picture(loaded, words)
         elif isinstance(words, Path):
-            raise ModelError(f"{loaded.name} reads text, and {words} is a picture. Give --model a model of pictures.")
+            more = " Its words and patches: docs/reference/observe.md, Pictures and sound." * _reads_both(loaded)
+            raise ModelError(
+                f"{loaded.name} reads text, and {words} is a picture. Give --model a model of pictures.{more}"
+            )
         else:
             reading = capture.read(loaded, words, target=target, max_bytes=max_bytes)
     check_not_empty(reading)
     return reading
+
+
+def _reads_both(loaded: "Loaded") -> bool:
+    """Whether a model of text takes pictures among its words."""
+    return hasattr(getattr(loaded.model, "config", None), "image_token_id")
 
 
 def layer_number(reading: "Reading", given: str | None) -> int | None:

@@ -242,8 +242,8 @@ def _travelling(call: Call, key: Tensor, value: Tensor) -> Iterator[tuple[int, T
     """Yield each rank's keys and values, this one's first; the next ones are received during the computation."""
     keys = around(call.ranks, key.contiguous(), call.shapes(call.width))
     values = around(call.ranks, value.contiguous(), call.shapes(call.value_width), VALUES)
-    for (owner, held), (_, beside) in zip(keys, values, strict=True):
-        yield owner, held, beside
+    for (owner, held), (_, held_value) in zip(keys, values, strict=True):
+        yield owner, held, held_value
 
 
 def _lse_dtype(query: Tensor) -> torch.dtype:

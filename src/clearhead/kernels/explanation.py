@@ -80,7 +80,7 @@ def _plan_of(matched: int, query: Tensor, key: Tensor, value: Tensor) -> Plan:
     target, why = current(query.dtype)
     if matched == TORCH_FASTER:
         call = cost_key(query, key, needs_gradients(query, key, value))
-        return Plan(TORCH_FUNCTION, "torch", None, costs.why(*call[1:]))
+        return Plan(TORCH_FUNCTION, "torch", None, costs.why(*call))
     name = None if target is None else target.name
     reason = f"plain tensors with at most a mask; target {name} is {why}{in_pieces(name, query)}"
     return Plan(FAST_PATH, "native", name, reason)

@@ -300,7 +300,7 @@ class Attention:
     # Files and custom operators
 
     def saved_numbers(self) -> dict[str, float | int | None]:
-        """Return the numbers that a file stores beside `tensors()`."""
+        """Return the numbers that a file stores in addition to `tensors()`."""
         return {name: getattr(self, name) for name, row in FIELDS.items() if row.saved and not row.is_tensor}
 
     def arguments(self) -> list[Any]:

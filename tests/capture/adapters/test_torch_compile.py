@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import fresh
 from clearhead.capture import observe
 
 
@@ -110,3 +111,36 @@ def test_two_observers_that_end_in_the_order_they_began():
     done.set()
     thread.join()
     assert torch._dynamo.eval_frame._stance.stance == "default"
+
+
+LATE = """
+import sys
+import torch
+from torch import nn
+from clearhead.capture import observe
+
+class Attention(nn.Module):
+    def forward(self, q):
+        {forward}
+
+q = torch.randn(1, 2, 5, 8)
+known = "torch._dynamo" in sys.modules
+with torch.no_grad(), observe(model := Attention()) as record:
+    out = model(q)
+A = record[""].to_dense()
+exact = torch.softmax(q @ q.mT * {scale}, -1)
+print(known, record.missed, bool(((A - exact).abs() < 1e-6).all()), bool(((out - exact @ q).abs() < 1e-6).all()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("forward", "scale"),
+    [
+        ("from torch.nn.attention.flex_attention import flex_attention as flex; return flex(q, q, q)", 8**-0.5),
+        ("return torch.compile(lambda q: (q @ q.mT).softmax(-1) @ q, backend='eager')(q)", 1.0),
+    ],
+    ids=["flex attention", "torch.compile"],
+)
+def test_a_model_that_imports_the_compiler_while_it_is_observed(forward: str, scale: float):
+    assert fresh.answer(LATE.format(forward=forward, scale=scale)) == "False [] True True"

@@ -157,6 +157,8 @@ CASES: dict[str, tuple[Change, str]] = {
     "labels inside": (lambda f: settings(f, text_config={"num_labels": 10**9}), r"num_labels = 1e\+09"),
     "ten billion words": (lambda f: settings(f, vocab_size=10**10), r"vocab_size = 1e\+10"),
     "words less than none": (lambda f: settings(f, vocab_size=-7), "vocab_size = -7"),
+    "layers less than none": (lambda f: settings(f, num_hidden_layers=-2), "num_hidden_layers = -2"),
+    "a decoder of layers less than none": (lambda f: settings(f, decoder_layers=-2), "decoder_layers = -2"),
     "a kernel of experts": (lambda f: settings(f, experts_implementation="nobody/kernel"), "a kernel of the Hub"),
     "kernels by part": (lambda f: settings(f, _attn_implementation={"text_config": "a/b"}), "a kernel of the Hub"),
     "a size in words": (lambda f: settings(f, hidden_size="many", n_embd="many"), "cannot be loaded"),

@@ -3,8 +3,20 @@
 import pytest
 import torch
 import transformers as hf
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from clearhead.capture import PictureTokens, SoundFrames, observe, picture_pixels, picture_tokens, sound_frames
+from clearhead.capture import (
+    PictureTokens,
+    SoundFrames,
+    load,
+    observe,
+    picture_pixels,
+    picture_tokens,
+    read,
+    sound_frames,
+)
 from clearhead.errors import CaptureError, OptionError
 from clearhead.matrix import AttentionMatrix
 
@@ -297,3 +309,19 @@ def test_the_seconds_of_other_models():
     assert sound_frames(Model(model_type="wav2vec2", conv_stride=(5, 2, 2, 2, 2, 2, 2))) == SoundFrames(0.02)
     with pytest.raises(CaptureError, match="neither Whisper"):
         sound_frames(Model(model_type="llama"))
+
+
+@pytest.mark.parametrize("make", [llava, idefics3], ids=lambda make: make.__name__)
+def test_a_vision_language_model_is_loaded_and_reads_a_text(make, tmp_path, capfd):
+    words = {word: number for number, word in enumerate(["<unk>", "a", "red", "kite"])}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    hf.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path)
+    make()[0].save_pretrained(tmp_path)
+    capfd.readouterr()
+    loaded = load(tmp_path)
+    assert loaded.reads == "text"
+    reading = read(loaded, "a red kite")
+    assert "LOAD REPORT" not in capfd.readouterr().err  # the language head is not used, which concerns nobody
+    assert [A.shape for A in reading.record.values()] == [(1, 4, 3, 3)] * 2
+    assert reading.record.missed == []

@@ -138,6 +138,58 @@ def padded_in_an_einsum_of_three(m, q, k, v):
     return torch.einsum("bhij,bj,bhjd->bhid", m.keep((q @ k.mT).softmax(-1)), CAUSAL[:B], v)
 
 
+@missed
+def windows_by_as_strided(m, q, k, v):
+    windows = []
+    for padded in (F.pad(t, (0, 0, 2, 0)).contiguous() for t in (k, v)):
+        batch, head, place, part = padded.stride()
+        windows.append(padded.as_strided((*k.shape[:3], 3, k.shape[3]), (batch, head, place, place, part)))
+    weights = torch.einsum("bhld,bhlwd->bhlw", q, windows[0]).softmax(-1)
+    return torch.einsum("bhlw,bhlwd->bhld", weights, windows[1])
+
+
+@missed
+def several_sinks_dropped(m, q, k, v):
+    logits = torch.cat([q @ k.mT, m.place[:, :2, 0].expand(B, H, L, 2)], -1)
+    return m.keep(logits.softmax(-1)[..., :-2]) @ v
+
+
+@missed
+def a_padded_key_dropped(m, q, k, v):
+    return m.keep((q @ F.pad(k, (0, 0, 0, 1)).mT).softmax(-1)[..., :-1]) @ v
+
+
+@missed
+def differential(m, q, k, v):
+    halves = ((q[..., part : part + 3] @ k[..., part : part + 3].mT).softmax(-1) for part in (0, 3))
+    return m.keep(next(halves) - 0.2 * next(halves)) @ v
+
+
+@missed
+def differential_by_one_softmax(m, q, k, v):
+    q, k = (torch.stack([t[..., :3], t[..., 3:6]], 2).flatten(1, 2) for t in (q, k))
+    weights = (q @ k.mT).softmax(-1).unflatten(1, (H, 2))
+    return m.keep(weights[:, :, 0] - 0.2 * weights[:, :, 1]) @ v
+
+
+@missed
+def a_running_softmax_over_blocks_of_keys(m, q, k, v):
+    top, total, out = torch.full((B, H, L, 1), -torch.inf), 0.0, 0.0
+    for keys in (slice(0, 3), slice(3, L)):
+        logits = q @ k[:, :, keys].mT
+        new = torch.maximum(top, logits.amax(-1, keepdim=True))
+        part, fade = torch.exp(logits - new), torch.exp(top - new)
+        total, out, top = total * fade + part.sum(-1, keepdim=True), out * fade + part @ v[:, :, keys], new
+    return out / total
+
+
+@missed
+def only_the_strongest_keys_gathered(m, q, k, v):
+    logits, keys = (q @ k.mT).topk(2, -1)
+    values = v[:, :, None].expand(B, H, L, L, -1).gather(3, keys[..., None].expand(-1, -1, -1, -1, v.shape[-1]))
+    return torch.einsum("bhik,bhikd->bhid", logits.softmax(-1), values)
+
+
 # Not attention by products alone, so that only a name tells that something was missed.
 ONLY_BY_NAME = {}
 
@@ -165,3 +217,28 @@ def elementwise_values(m, q, k, v):
 @only_by_name
 def additive(m, q, k, v):
     return torch.tanh(q[:, :, :, None] + k[:, :, None]).sum(-1).softmax(-1) @ v
+
+
+@only_by_name
+def linear(m, q, k, v):
+    q, k = F.elu(q) + 1, F.elu(k) + 1
+    return q @ (k.mT @ v) / (q @ k.sum(2, keepdim=True).mT)
+
+
+@only_by_name
+def softmaxes_of_features(m, q, k, v):
+    return q.softmax(-1) @ (k.softmax(-2).mT @ v)
+
+
+@only_by_name
+def cosines(m, q, k, v):
+    return (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT) @ v
+
+
+@only_by_name
+def recurrent_retention(m, q, k, v):
+    state, out = torch.zeros(B, H, q.shape[-1], q.shape[-1]), []
+    for place in range(L):
+        state = 0.9 * state + k[:, :, place, :, None] * v[:, :, place, None]
+        out.append(q[:, :, place, None] @ state)
+    return torch.cat(out, 2)

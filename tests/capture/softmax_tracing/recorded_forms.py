@@ -239,3 +239,100 @@ def complex_queries_and_keys(m, q, k, v):
 @recorded
 def absolute_values_of_complex_products(m, q, k, v):
     return m.keep((torch.complex(q, k) @ torch.complex(k, v).mH).abs().softmax(-1)) @ v
+
+
+def merged(t: Tensor) -> Tensor:
+    """(B, H, L, D) with batch and heads as one axis."""
+    return t.reshape(B * H, L, -1)
+
+
+@recorded
+def baddbmm_with_a_bias(m, q, k, v):
+    bias = m.place[..., 0].expand(B * H, L, L)
+    weights = torch.baddbmm(bias, merged(q), merged(k).mT, beta=1, alpha=0.3).softmax(-1)
+    m.keep(weights.view(B, H, L, L))
+    return torch.bmm(weights, merged(v)).view(B, H, L, D)
+
+
+@recorded
+def values_added_to_a_residual_by_baddbmm(m, q, k, v):
+    weights = torch.bmm(merged(q), merged(k).mT).softmax(-1)
+    m.keep(weights.view(B, H, L, L))
+    return torch.baddbmm(merged(q), weights, merged(v)).view(B, H, L, D)
+
+
+@recorded
+def alibi_from_a_table(m, q, k, v):
+    distance = (torch.arange(L)[:, None] - torch.arange(L)).abs()
+    return m.keep((q @ k.mT - torch.tensor([0.5, 0.25, 0.125]).view(H, 1, 1) * distance).softmax(-1)) @ v
+
+
+@recorded
+def cosines_at_a_temperature_of_each_head(m, q, k, v):
+    cosines = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
+    return m.keep((cosines * m.mix.weight[:, 0].exp().view(H, 1, 1)).softmax(-1)) @ v
+
+
+@recorded
+def dropout_of_the_values(m, q, k, v):
+    return m.keep((q @ k.mT).softmax(-1)) @ F.dropout(v, 0.5, training=True)
+
+
+@recorded
+def signature_of_memory_efficient_attention(m, q, k, v):
+    def memory_efficient_attention(query, key, value, attn_bias=None, p=0.0):
+        query, key, value = (t.transpose(1, 2) for t in (query, key, value))
+        logits = (query * D**-0.5) @ key.transpose(-2, -1)
+        weights = (logits if attn_bias is None else logits + attn_bias).softmax(-1)
+        return (m.keep(F.dropout(weights, p)) @ value).transpose(1, 2)
+
+    return memory_efficient_attention(*(t.transpose(1, 2) for t in (q, k, v)), attn_bias=m.place[..., 0])
+
+
+@recorded
+def low_rank_keys_and_values(m, q, k, v):
+    """DeepSeek's, keys made again from a latent, and a part for positions that the heads share."""
+    x, (up_k, up_v) = q.transpose(1, 2).flatten(2), m.qkv.weight[: 2 * E, :4].view(2, H, D, 4)
+    latent = x @ m.qkv.weight[:4].T
+    keys, values = (torch.einsum("blr,hdr->bhld", latent, up) for up in (up_k, up_v))
+    logits = q @ keys.mT + torch.einsum("bhid,bjd->bhij", q[..., :2], x[..., :2])
+    return m.keep((0.3 * logits).softmax(-1)) @ values
+
+
+@recorded
+def low_rank_keys_absorbed_into_the_query(m, q, k, v):
+    """The same without making keys: queries meet the latent itself, which is the values too."""
+    x, (up_k, up_v) = q.transpose(1, 2).flatten(2), m.qkv.weight[: 2 * E, :4].view(2, H, D, 4)
+    latent = x @ m.qkv.weight[:4].T
+    logits = torch.einsum("bhir,bjr->bhij", torch.einsum("bhid,hdr->bhir", q, up_k), latent)
+    weights = m.keep((0.3 * logits + torch.einsum("bhid,bjd->bhij", q[..., :2], x[..., :2])).softmax(-1))
+    return torch.einsum("bhir,hdr->bhid", torch.einsum("bhij,bjr->bhir", weights, latent), up_v)
+
+
+@recorded
+def several_learned_sinks(m, q, k, v):
+    sinks = m.place[:2, 0].expand(B, H, 2, D)
+    k, v = (torch.cat([sinks, t], 2) for t in (k, v))
+    return m.keep((q @ k.mT).softmax(-1)) @ v
+
+
+@recorded
+def keys_kept_from_another_pass(m, q, k, v):
+    m.cache = getattr(m, "cache", (2 * k.detach(), v.detach()))
+    return m.keep((q @ m.cache[0].mT).softmax(-1)) @ m.cache[1]
+
+
+@recorded
+def forgetting(m, q, k, v):
+    """The Forgetting Transformer: a decay of each query, as a bias."""
+    gates = F.logsigmoid(q.sum(-1)).cumsum(-1)
+    logits = q @ k.mT + gates[..., :, None] - gates[..., None, :]
+    return m.keep(logits.masked_fill(CAUSAL == 0, -torch.inf).softmax(-1)) @ v
+
+
+@recorded
+def logits_convolved(m, q, k, v):
+    """Multi-token attention: neighbouring logits of a head are mixed before the softmax."""
+    kernel = m.place[:3, :3, 0].expand(H, 1, 3, 3)
+    logits = F.conv2d((q @ k.mT).masked_fill(CAUSAL == 0, 0.0), kernel, padding=1, groups=H)
+    return m.keep(logits.masked_fill(CAUSAL == 0, -torch.inf).softmax(-1)) @ v

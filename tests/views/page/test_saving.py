@@ -4,6 +4,8 @@ import csv
 import json
 from dataclasses import replace
 from io import BytesIO, StringIO
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import torch
@@ -94,3 +96,13 @@ def test_an_address_holds_what_a_command_shows() -> None:
         "/lens?text=a+%26+b&model=m&second=n&target=t&rollout=1&layer=0&head=1&token=-1"
     )
     assert lens_address("a" * 2000) is None
+
+
+def test_an_address_names_a_model_folder_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    address = lens_address("a cat", "mine", second="induction")
+    assert parse_qs(urlsplit(address).query) == {
+        "text": ["a cat"], "model": [str(tmp_path / "mine")], "second": ["induction"],
+    }  # fmt: skip

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from clearhead.arguments import Kind, kind
 from clearhead.capture.adapters import flex_attention
+from clearhead.capture.adapters.torch_compile import EagerMode, can_compile
 from clearhead.capture.call import Call, attention_of
 from clearhead.capture.head_outputs.replaced_outputs import before_edits, note_edit
 from clearhead.capture.softmax_tracing.frames import Outcome
@@ -63,6 +64,7 @@ class AttentionFunctionMode(TorchFunctionMode):
         listener: called with each Call.
         current: returns the module that is computing attention now.
         missed: called with a module and the reason why its attention cannot be recorded.
+        eager: the open EagerMode; begun here if the model imports torch's compiler while it runs.
         editor: replaces outputs; None keeps them.
     """
 
@@ -71,18 +73,24 @@ class AttentionFunctionMode(TorchFunctionMode):
         listener: Callable[[Call], Any],
         current: Callable[[], nn.Module | None],
         missed: Callable[[nn.Module, str], None],
+        eager: EagerMode,
         editor: Editor | None = None,
     ) -> None:
         super().__init__()
         self._listener = listener
         self._current = current
         self._missed = missed
+        self._eager = eager
         self._editor = editor
         self._tracer = SoftmaxTracer(describe_products=editor is not None)
         self.adapter_depth = 0  # number of running modules that an adapter records
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self._eager.is_on and can_compile():  # the model has just imported torch's compiler
+            if torch.compiler.is_compiling():
+                return func(*args, **kwargs)
+            self._eager.begin()
         if func is _mha:
             return self._multi_head(args, kwargs)
         if within_interface.get():

@@ -8,8 +8,8 @@ torch's setting (`set_stance`) holds for all threads, so observers are counted.
 import sys
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Self
 
 from torch import nn
 
@@ -27,13 +27,40 @@ def is_compiled(modules: Iterable[nn.Module]) -> bool:
     return False
 
 
+class EagerMode:
+    """Runs compiled functions eagerly while it is open: at once, or from when the model imports torch's compiler.
+
+    Attributes:
+        is_on: whether it has begun.
+    """
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self.is_on = False
+
+    def __enter__(self) -> Self:
+        if can_compile():
+            self.begin()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def begin(self) -> None:
+        """Run compiled functions eagerly from here on."""
+        self._stack.enter_context(_eager_stance())
+        self.is_on = True
+
+
+def can_compile() -> bool:
+    """Whether torch's compiler was imported, so that something may be compiled; its import takes seconds."""
+    return "torch._dynamo" in sys.modules or "torch.nn.attention.flex_attention" in sys.modules
+
+
 @contextmanager
-def eager_mode() -> Iterator[None]:
+def _eager_stance() -> Iterator[None]:
     """Run compiled functions eagerly inside the block."""
     global _observers, _stance
-    if not {"torch._dynamo", "torch.nn.attention.flex_attention"} & set(sys.modules):
-        yield  # nothing can have been compiled
-        return
     from torch.compiler import set_stance
 
     with _lock:

@@ -2,6 +2,8 @@
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from clearhead.printing import clean
@@ -28,3 +30,24 @@ def clean_library_messages() -> None:
         for handler in logging.getLogger(library).handlers:
             if not isinstance(handler.formatter, CleanFormatter):
                 handler.setFormatter(CleanFormatter(handler.formatter or logging.Formatter()))
+
+
+@contextmanager
+def without_unused_weights() -> Iterator[None]:
+    """While open, leave out transformers' report of weights that a model does not use, such as its unused head.
+
+    A report of weights that are missing, of another size or converted is printed as before.
+    """
+    handlers = [handler for library in LIBRARIES for handler in logging.getLogger(library).handlers]
+    for handler in handlers:
+        handler.addFilter(_is_needed)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(_is_needed)
+
+
+def _is_needed(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return "LOAD REPORT" not in text or any(status in text for status in ("MISSING", "MISMATCH", "CONVERSION"))

@@ -14,7 +14,7 @@ from torch import nn
 
 from clearhead.capture.attention_modules import attention_modules
 from clearhead.capture.models.folders import DEMO_NAME, UNTRAINED_NAME, demo_folder, folder_or_name, is_chat_name
-from clearhead.capture.models.library_messages import clean_library_messages
+from clearhead.capture.models.library_messages import clean_library_messages, without_unused_weights
 from clearhead.capture.models.model_files import check_model_files
 from clearhead.errors import ClearheadError, ModelError
 from clearhead.extras import missing, needs
@@ -101,7 +101,8 @@ def load(name_or_path: str | Path | None = None, *, trust_remote_code: bool = Fa
     logging.disable_progress_bar()
     try:
         check_model_files(_on_disk(folder))
-        return _loaded(folder, name, trust_remote_code, untrained=untrained)
+        with without_unused_weights():
+            return _loaded(folder, name, trust_remote_code, untrained=untrained)
     except ClearheadError:
         raise
     except Exception as error:
@@ -159,7 +160,7 @@ def _loaded(folder: str | Path, name: str, trust_remote_code: bool, *, untrained
         if made_as is AutoModelForCausalLM:
             has_head = not any(name.startswith(_HEADS) for name in how["missing_keys"])
             model, writer = model.base_model, model if has_head else None
-    if hasattr(model, "vision_model") and hasattr(model, "text_model"):
+    if hasattr(model, "vision_model") and hasattr(model, "text_model") and not hasattr(config, "image_token_id"):
         model = model.vision_model  # CLIP-like: only the vision half attends over patches
     if getattr(config, "is_encoder_decoder", False) and model.main_input_name == "pixel_values":
         model = model.get_encoder()  # the decoder writes captions, which are not needed

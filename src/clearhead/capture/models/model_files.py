@@ -23,8 +23,9 @@ LARGEST_HEADER: Final = 100 << 20  # bytes, as in safetensors' own format
 MOST_FILES: Final = 10_000
 # Counts in a config, and their upper bounds. transformers creates an object for each label, even if the model has none:
 # a billion labels took all memory.
+# (`vision_feature_layer` is an index, and may be -2.)
 MOST: Final = (
-    (re.compile(r"(?:num_|n_|^)\w*(?:layers?|heads?|experts|blocks)$"), 10_000),
+    (re.compile(r"(?:(?:^|_)(?:num|n)_\w*(?:layer|head)|^\w*(?:layers|heads|experts|blocks))$"), 10_000),
     (re.compile(r"num_labels$"), 100_000),
     (re.compile(r"vocab_size$"), 10_000_000),
 )

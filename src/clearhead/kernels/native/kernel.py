@@ -63,7 +63,7 @@ class Native:
         bias = problem.attention.bias
         tensors = (query, problem.key, problem.value, *problem.attention.tensors().values())
         if not has_own_memory(*tensors):
-            return "a tensor has no memory of its own: it is inside torch.vmap, or of a class that wraps others"
+            return "a tensor has no memory: it is inside torch.vmap, or its class wraps other tensors"
         if carries_tangent(*tensors):
             return "the tensors carry tangents of forward-mode differentiation, which it does not propagate"
         if is_negated(*tensors):

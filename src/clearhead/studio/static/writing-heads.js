@@ -1,6 +1,6 @@
 // @ts-check
 /** The heads of a model that writes: show the weights of one, switch it off, and see which matter for a token. */
-import { make } from "/views/paint.js";
+import { make, scaleBar } from "/views/paint.js";
 import { jsonLines } from "./lines.js";
 import { post } from "./writing-request.js";
 import { _ } from "./words.js";
@@ -24,8 +24,9 @@ export function headGrid(run, { look, fork, off, at, matter }) {
   const all = make("button", { type: "button", class: "quiet", hidden: true, onclick: () => fork([]) }, _("Switch all on"));
   const rows = cells.map((row, l) => make("div", { role: "row", class: "write-row" }, make("span", { role: "rowheader" }, String(l)), ...row));
   const grid = make("div", { role: "grid", class: "write-grid", "aria-label": _("Heads") }, ...rows);
+  const scale = make("div", { class: "ch" });
   const element = make("details", { class: "write-heads", open: true }, make("summary", {}, _("Heads")),
-    make("div", { class: "row" }, make("button", { type: "button", onclick: matter }, _("Which heads matter here")), toggle, all), note, grid);
+    make("div", { class: "row" }, make("button", { type: "button", onclick: matter }, _("Which heads matter here")), toggle, all), note, scale, grid);
   element.style.setProperty("--across", String(run.heads));
 
   function walk(event, l, h) {
@@ -60,6 +61,7 @@ export function headGrid(run, { look, fork, off, at, matter }) {
       cells[l][h].title = about;
       cells[l][h].setAttribute("aria-label", about);
     }));
+    scale.replaceChildren(scaleBar(most, _("nats lost without it"), true));
     const best = effects.flatMap((row, l) => row.map((value, h) => ({ l, h, value }))).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, 3);
     note.textContent = _("For “%(token)s” these matter most: %(heads)s (nats of log probability; blue: less likely without it).", {
       token: token.trim() || token, heads: best.map(({ l, h, value }) => `${l}·${h} (${value.toFixed(2).replace("-", "−")})`).join(", ") });

@@ -97,9 +97,14 @@ export function textView(choose, explain) {
   return { element, draw, point: (run, state) => (pointed = () => pointAt(run, state))() };
 }
 
-/** The middle of the first line of an element, in the coordinates of a box. @param {Element} node @param {DOMRect} box */
+/** The middle of the letters of a token on their first line, in the coordinates of a box. The space before a word may be
+ * at the end of the line above. @param {Element} node @param {DOMRect} box */
 function middle(node, box) {
-  const rect = node.getClientRects()[0] || node.getBoundingClientRect();
+  const text = /** @type {Text} */ (node.firstChild);
+  const range = document.createRange();
+  range.setStart(text, Math.max(text.data.search(/\S/), 0));
+  range.setEnd(text, text.length);
+  const rect = range.getClientRects()[0] || node.getBoundingClientRect();
   return { x: rect.left + rect.width / 2 - box.left, top: rect.top - box.top, bottom: rect.bottom - box.top };
 }
 

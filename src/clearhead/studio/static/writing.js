@@ -78,6 +78,7 @@ async function busy(work) {
   asked = new AbortController();
   const { signal } = asked;
   wait(view, get("write-stop"), true);
+  const slow = setTimeout(() => says.hidden && say(_("Asking the model.")), 300);
   try {
     await work(signal);
     if (!signal.aborted) say(state.runs[0]?.note || ENDS[state.ended] || "");
@@ -87,6 +88,7 @@ async function busy(work) {
     else if (problem instanceof TypeError) say(_("The studio does not answer. Start it again with `make studio`, then reload this page."), true);
     else say(/** @type {Error} */ (problem).message, true);
   } finally {
+    clearTimeout(slow);
     if (asked.signal === signal) {
       wait(view, get("write-stop"), false);
       if (parts) show();

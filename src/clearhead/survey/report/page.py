@@ -150,7 +150,7 @@ def _each_head(data: dict[str, Any]) -> str:
             f"<th scope=col>deviation</th><th scope=col>share</th><th scope=col>95% interval</th>"
             f"<th scope=col>how it spreads</th></tr></thead><tbody>{lines}</tbody></table></div></details>"
         )
-    return f"<section><h2>Each head</h2>{''.join(parts)}</section>"
+    return f'<section class="each"><h2>Each head</h2>{"".join(parts)}</section>'
 
 
 def _numbers(row: dict[str, Any]) -> str:
@@ -174,8 +174,8 @@ def _method(data: dict[str, Any]) -> str:
     positions, tokens = data["counts"]["positions"], data["counts"]["tokens"]
     return (
         "<section><h2>How this was computed</h2><p>Each number is a mean over the tokens of one text, and then over "
-        "texts, each of which counts once. The interval of a mean is the mean ± 1.96 standard errors; that of a share "
-        "is Wilson’s. Both treat the texts as drawn independently. Neighbouring lines of one document are alike, so "
+        "texts, each of which counts once. The 95% interval of a mean is Student’s, that of a share Wilson’s. Both "
+        "treat the texts as drawn independently. Neighbouring lines of one document are alike, so "
         "the real intervals are wider. An example is a text of at least eight tokens.</p>"
         f"<p>{count(data['counts']['batches'], 'batch', 'batches')} of texts of similar lengths; "
         f"{percent(1 - tokens / max(positions, 1))} of the positions were padding. {escape(versions)}.</p>"
