@@ -137,6 +137,6 @@ def test_varlen_cache_rotary_masks_and_rollout_return_the_right_shapes() -> None
         assert rule.sizes()[0] == 0
         assert clearhead.attention(x, x, x, rule).shape == x.shape
         assert rule.dense(3, 3).shape == (0, rule.sizes()[1] or 1, 3, 3)
-    with pytest.raises(clearhead.errors.ShapeError, match="B = 0, the logits have B = 2"):
+    with pytest.raises(clearhead.errors.ShapeError, match="B = 0, but the logits have B = 2"):
         clearhead.attention(*[torch.randn(2, 2, 3, 4)] * 3, masks.padding(none))
     assert (clearhead.rollout([clearhead.AttentionMatrix(x, x)]) @ torch.ones(3, 2)).shape == (0, 3, 2)

@@ -134,7 +134,10 @@ def test_words_are_drawn_over_seconds():
     weights = torch.rand(3, 31)
     figure = over_picture.over_seconds(weights, ["we", "$said", "so"], 0.02)
     (image,) = images(figure)
-    np.testing.assert_allclose(image.get_array(), weights.sqrt().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(image.get_array(), weights.numpy(), rtol=1e-6)
+    assert image.norm.vmin == 0
+    assert image.norm.vmax == float(weights.max())
+    assert [axis.get_ylabel() for axis in figure.axes] == ["word", "weight"]  # the map, and the scale of its colours
     assert image.get_extent()[:2] == [0, pytest.approx(0.62)]
     FigureCanvasAgg(figure).draw()
     with pytest.raises(ShapeError, match="for 2 words"):

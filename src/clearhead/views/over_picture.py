@@ -7,9 +7,10 @@ from torch import Tensor
 
 from clearhead.errors import ShapeError
 from clearhead.extras import needs
-from clearhead.views.plot import FONT, INK, KEY, MUTED, PAPER, QUERY, WEIGHTS
+from clearhead.views.plot import FONT, INK, KEY, MUTED, PAPER, QUERY, WEIGHTS, scale_bar, thin_frame
 
 with needs("views", "a figure"):
+    from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
 
 
@@ -77,7 +78,10 @@ def over_seconds(weights: Tensor, words: Sequence[str], seconds: float, *, width
     figure = Figure(figsize=(width, 0.8 + 0.2 * len(words)), facecolor=PAPER, layout="constrained")
     axis = figure.subplots()
     box = (0, shown.shape[1] * seconds, len(words) - 0.5, -0.5)
-    axis.imshow(np.sqrt(shown), cmap=WEIGHTS, vmin=0, extent=box, aspect="auto", interpolation="nearest")
+    norm = PowerNorm(0.5, 0.0, float(shown.max(initial=0.0)) or 1.0)
+    image = axis.imshow(shown, cmap=WEIGHTS, norm=norm, extent=box, aspect="auto", interpolation="nearest")
+    thin_frame(axis)
+    scale_bar(figure, image, axis, "weight")
     axis.set_yticks(range(len(words)), list(words), fontsize=FONT, parse_math=False)
     axis.tick_params(length=0, labelsize=FONT, colors=MUTED)
     axis.set_ylabel("word", fontsize=FONT, color=QUERY)

@@ -89,7 +89,7 @@ def grid(reading: "Reading", *, width: float = 7.0) -> Figure:
     axis.set_ylabel("layer (in each map: rows are queries)", fontsize=FONT, color=INK)
     axis.spines[:].set_visible(False)
     longest = max(max(matrix.shape[-2:]) for matrix in reading.record.values())
-    _scale(figure, image, axis, "weight" if longest <= THUMB else "mean weight")
+    scale_bar(figure, image, axis, "weight" if longest <= THUMB else "mean weight")
     return figure
 
 
@@ -108,10 +108,10 @@ def head(reading: "Reading", layer: int, number: int, *, width: float = 4.5) -> 
     image = _paint(
         axis, weights[number], hidden(matrix, weights)[number], float(weights[number].max()), _box(matrix.shape[2:])
     )
-    _frame(axis)
+    thin_frame(axis)
     _tokens(axis, *layer_token_axes(reading, layer))
     axis.set_title(f"{reading.model_name}, layer {layer}, head {number}", fontsize=FONT + 1, color=INK, pad=8)
-    _scale(figure, image, axis, "weight" if dense else "mean weight")
+    scale_bar(figure, image, axis, "weight" if dense else "mean weight")
     return figure
 
 
@@ -135,10 +135,10 @@ def difference(
     ]
     box = _box([len(line.tokens) for line in axes])
     image = axis.imshow(values, cmap=DIFFERENCE, norm=norm, interpolation="nearest", extent=box)
-    _frame(axis)
+    thin_frame(axis)
     _tokens(axis, *axes)
     axis.set_title(title, fontsize=FONT + 1, color=INK, pad=8)
-    _scale(figure, image, axis, "first less second")
+    scale_bar(figure, image, axis, "first less second")
     return figure
 
 
@@ -155,7 +155,7 @@ def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
     figure = _figure(max(1.2 + side * nats.shape[1], 2.5), 0.9 + max(side * len(nats), 1.2))
     axis = figure.subplots()
     image = _paint(axis, shown, infinite, float(shown.max(initial=0.0)), _box(nats.shape))
-    _frame(axis)
+    thin_frame(axis)
     axis.xaxis.tick_top()
     axis.xaxis.set_label_position("top")
     axis.tick_params(length=0, labelsize=FONT, colors=MUTED)
@@ -169,7 +169,7 @@ def divergence(comparison: "Comparison", *, width: float = 4.5) -> Figure:
             line(start - 0.5, color=PAPER, linewidth=0.8, zorder=3)
     axis.set_ylabel(f"{comparison.first.model_name}: heads by layer", fontsize=FONT, color=INK)
     axis.set_xlabel(f"{comparison.second.model_name}: heads by layer", fontsize=FONT, color=INK)
-    _scale(figure, image, axis, "KL divergence, nats a query")
+    scale_bar(figure, image, axis, "KL divergence, nats a query")
     return figure
 
 
@@ -237,7 +237,8 @@ def _box(shape: Sequence[int]) -> Box:
     return (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
 
 
-def _frame(axis: Axes) -> None:
+def thin_frame(axis: Axes) -> None:
+    """Draw the four edges of a map as hairlines."""
     for spine in axis.spines.values():
         spine.set(color=HAIRLINE, linewidth=0.5)
 
@@ -273,7 +274,8 @@ def _cut(name: str) -> str:
     return name if len(name) <= 14 else name[:13] + "…"
 
 
-def _scale(figure: Figure, image: AxesImage, axis: Axes, name: str) -> None:
+def scale_bar(figure: Figure, image: AxesImage, axis: Axes, name: str) -> None:
+    """Add the scale of a map's colours, with numbers and what they are."""
     bar = figure.colorbar(image, ax=axis, fraction=0.03, pad=0.02, aspect=30)
     bar.set_label(name, fontsize=FONT, color=INK)
     bar.ax.tick_params(labelsize=FONT, length=2, colors=MUTED)

@@ -84,6 +84,60 @@ def test_they_are_the_projected_outputs_of_heads(family):
         check(record.contributions(n), layer, *seen[n])
 
 
+def value_of(projection_name, model):
+    """The layer that makes a layer's values, and which of its outputs they are: by itself, or fused with the others."""
+    names = {"attention.output.dense": "attention.self.value", "o_proj": "v_proj", "c_proj": "c_attn", "o": "v"}
+    end = next(end for end in names if projection_name.endswith(end))
+    layer = model.get_submodule(projection_name.removesuffix(end) + names[end])
+    return layer, (2, 3) if end == "c_proj" else (0, 1)
+
+
+@pytest.mark.parametrize("family", [bert, llama, qwen3, gpt2, t5])
+def test_norms_of_edges_are_those_of_weights_values_and_projection(family):
+    """‖aᵢⱼ·W_O vⱼ‖ from the model's own eager weights and its values with their bias, in float64."""
+    torch.manual_seed(3)
+    model, projections = family()
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            nn.init.normal_(parameter)  # biases count
+    model.eval().set_attn_implementation("eager")
+    names = {id(module): name for name, module in model.named_modules()}
+    made = {}
+    for n, projection in enumerate(projections):
+        layer, (part, of) = value_of(names[id(projection)], model)
+        layer.register_forward_hook(lambda _, __, out, n=n, part=part, of=of: made.update({n: out.chunk(of, -1)[part]}))
+    with torch.no_grad():
+        exact = model(ids(), output_attentions=True).attentions
+        with observe(model, values=True) as record:
+            model(ids())
+    for n, projection in enumerate(projections):
+        heads = exact[n].shape[1]
+        weight = parts(projection, heads)
+        value = made[n].double().unflatten(-1, (-1, weight.shape[1])).transpose(1, 2)
+        value = value.repeat_interleave(heads // value.shape[1], 1)
+        edges = (exact[n].double()[..., None] * (value @ weight)[:, :, None]).norm(dim=-1)
+        bound = 32 * EPS * float(edges.max()) + 8 * EPS
+        assert float((record.value_weighted(n).to_dense().double() - edges).abs().max()) <= bound
+
+
+def test_a_quantised_projection_is_refused_in_words():
+    class Codes(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(24, 24, bias=False)
+            self.weight = nn.Parameter(torch.randint(-9, 9, (24, 24), dtype=torch.int8), requires_grad=False)
+
+        def forward(self, x):
+            return x @ self.weight.T.to(x.dtype) / 9
+
+    model, _ = llama()
+    for layer in model.layers:
+        layer.self_attn.o_proj = Codes()
+    record, _ = run(model, [], ids())
+    for asked in (record.value_weighted, record.contributions):
+        with pytest.raises(CaptureError, match=r"Codes keeps its weight as torch\.int8"):
+            asked(0)
+
+
 def test_on_every_layer_of_the_demo_model(demo):
     tokens = demo.tokenizer(SENTENCE, return_tensors="pt").input_ids
     projections = [layer.attention.output.dense for layer in demo.model.encoder.layer]

@@ -190,6 +190,56 @@ def only_the_strongest_keys_gathered(m, q, k, v):
     return torch.einsum("bhik,bhikd->bhid", logits.softmax(-1), values)
 
 
+# Weights that are a product of two tensors, changed by something else than a softmax: named in a module of any name.
+UNNORMALISED = {}
+
+
+def unnormalised(compute):
+    UNNORMALISED[compute.__name__] = compute
+    return compute
+
+
+@unnormalised
+def sigmoid(m, q, k, v):
+    return (q @ k.mT).sigmoid() @ v
+
+
+@unnormalised
+def relu_over_the_length(m, q, k, v):
+    return ((q @ k.mT).relu() / L) @ v
+
+
+@unnormalised
+def products_over_their_sum(m, q, k, v):
+    weights = (F.elu(q) + 1) @ (F.elu(k) + 1).mT
+    return (weights / weights.sum(-1, keepdim=True)) @ v
+
+
+@unnormalised
+def sparsemax(m, q, k, v):
+    logits = q @ k.mT
+    ordered = logits.sort(-1, descending=True).values
+    total, ranks = ordered.cumsum(-1) - 1, torch.arange(1, L + 1)
+    size = (ordered * ranks > total).sum(-1, keepdim=True)
+    return (logits - total.gather(-1, size - 1) / size).clamp(min=0) @ v
+
+
+@unnormalised
+def gumbel(m, q, k, v):
+    return F.gumbel_softmax(q @ k.mT, dim=-1) @ v
+
+
+@unnormalised
+def retention(m, q, k, v):
+    distance = torch.arange(L)[:, None] - torch.arange(L)
+    return (q @ k.mT * torch.where(distance >= 0, 0.9 ** distance.clamp(min=0), 0.0)) @ v
+
+
+@unnormalised
+def by_einsum(m, q, k, v):
+    return torch.einsum("bhij,bhjd->bhid", torch.einsum("bhid,bhjd->bhij", q, k).sigmoid(), v)
+
+
 # Not attention by products alone, so that only a name tells that something was missed.
 ONLY_BY_NAME = {}
 
@@ -202,11 +252,6 @@ def only_by_name(compute):
 @only_by_name
 def no_values(m, q, k, v):
     return v + (q @ k.mT).softmax(-1).mean()
-
-
-@only_by_name
-def sigmoid(m, q, k, v):
-    return (q @ k.mT).sigmoid() @ v
 
 
 @only_by_name

@@ -10,6 +10,7 @@ from clearhead.capture import observe
 from .missed_forms import (
     MISSED,
     ONLY_BY_NAME,
+    UNNORMALISED,
     a_sink_dropped,
     additive,
     difference_of_two,
@@ -78,6 +79,36 @@ def test_what_is_called_attention_and_is_not_one_softmax_is_named(compute):
     assert same
     assert len(record) == 0
     assert "computes its attention by itself" in record.missed[0].reason
+
+
+@pytest.mark.parametrize("kind", [Own, OwnAttention])
+@pytest.mark.parametrize("compute", UNNORMALISED.values(), ids=UNNORMALISED)
+def test_weights_without_a_softmax_are_named(compute, kind):
+    record, same = run(nn.Sequential(nn.Identity(), kind(compute)))
+    assert same
+    assert len(record) == 0
+    assert [item.name for item in record.missed] == ["1"]
+    assert "not a softmax" in record.missed[0].reason
+
+
+def test_products_that_are_no_attention_are_not_named():
+    """Layers, a contrastive loss's logits, a Gram matrix: nothing is multiplied by weights over keys."""
+
+    class Products(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(E, E), nn.Parameter(torch.randn(E, E))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).relu() @ self.second
+            contrast = (F.normalize(x, dim=-1) @ F.normalize(x.flip(0), dim=-1).mT).exp()
+            gram = (x.mT @ x).tanh() @ self.second
+            return x * contrast.mean() + gram.mean()
+
+    record, same = run(nn.Sequential(Products(), OwnAttention(lambda m, q, k, v: (q @ k.mT).softmax(-1) @ v)))
+    assert same
+    assert list(record) == ["1"]
+    assert record.missed == []
 
 
 def test_reasons_say_what_happened():

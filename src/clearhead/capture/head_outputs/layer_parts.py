@@ -60,13 +60,45 @@ class LayerParts(Mapping[str, AttentionMatrix]):
         """
         name = self._name(layer)
         z = self._last(name).z
+        return Contributions(z, self._projection(name).weight(z.shape[-1]))
+
+    def value_weighted(self, layer: int | str) -> AttentionMatrix:
+        """The norms ‖aᵢⱼ·W_O vⱼ‖ of a layer's edges, (B, H, L, S), never stored, through the projection it has now.
+
+        It is `record[layer].value_weighted(out_weight=…)` with the part of the output projection that each recorded
+        head meets: of an nn.Linear, a Conv1D (GPT-2) or nn.MultiheadAttention. The projection's bias is not in it.
+
+        Raises:
+            OptionError, CaptureError: as of `contributions`.
+
+        Source: Kobayashi et al. 2020, "Attention is Not Only a Weight", section 2.2.
+
+        Example:
+            >>> import torch
+            >>> from clearhead.capture import observe
+            >>> layer, x = torch.nn.MultiheadAttention(6, 2, batch_first=True), torch.randn(1, 5, 6)
+            >>> with torch.no_grad(), observe(layer, values=True) as record:
+            ...     out = layer(x, x, x)
+            >>> record.value_weighted(0).shape
+            (1, 2, 5, 5)
+        """
+        name = self._name(layer)
+        width = self._last(name).z.shape[-1]
+        return self[name].value_weighted(out_weight=self._projection(name).weight(width))
+
+    def _projection(self, name: str) -> Any:
+        """The output projection of a layer.
+
+        Raises:
+            CaptureError: it is not known.
+        """
         projection = self._projections.get(name)
         if projection is None:
             raise CaptureError(
                 f"the output projection of {name!r} is not known: no linear layer took its heads' outputs, merged, as "
                 "its input. Multiply record.z(layer) by the weights yourself."
             )
-        return Contributions(z, projection.weight(z.shape[-1]))
+        return projection
 
     def to_transformer_lens(self, *, rotary: bool | None = None) -> HookCache:
         """Return the record under TransformerLens' names, like the cache of `run_with_cache`; computed on use.

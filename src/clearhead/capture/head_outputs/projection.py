@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.capture.head_outputs.replaced_outputs import after_edits
+from clearhead.errors import CaptureError
 
 # Number of linear layers after a call of attention whose input is compared; mostly the first one is the projection.
 CANDIDATES = 4
@@ -30,8 +31,18 @@ class OutputProjection:
     heads: list[int] | None = None
 
     def weight(self, width: int) -> Tensor:
-        """Return (H, D_v, E): the part of the weight for each recorded head, with heads of `width` values."""
+        """Return (H, D_v, E): the part of the weight for each recorded head, with heads of `width` values.
+
+        Raises:
+            CaptureError: the layer is quantised and keeps codes, not numbers.
+        """
         weight: Any = self.module.weight
+        if not weight.is_floating_point():
+            raise CaptureError(
+                f"the output projection is quantised: {type(self.module).__name__} keeps its weight as {weight.dtype}, "
+                "which are codes. Dequantise it, and give it yourself: record[layer].value_weighted(out_weight=…), or "
+                "record.z(layer) @ its part of each head."
+            )
         whole = weight if type(self.module).__name__ == "Conv1D" else weight.mT
         parts = whole.detach().reshape(self.total, width, -1)
         return parts if self.heads is None else parts[self.heads]

@@ -40,6 +40,14 @@ def unfinished_reason(softmaxes: list[Softmax]) -> str:
     return ""
 
 
+def unnormalised_reason(module: nn.Module, step: str) -> str:
+    """Why a module of any name that multiplies values by weights without a softmax is not recorded."""
+    return (
+        f"{type(module).__name__} multiplies a product of two tensors, changed by {step}, by a third one: if that is "
+        "attention, its weights are not a softmax"
+    )
+
+
 def changed_weights_reason(
     softmax: Softmax, through: tuple[str, ...], now: layouts.Layout | None, summed: list[int]
 ) -> str:

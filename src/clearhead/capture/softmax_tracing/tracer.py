@@ -17,14 +17,13 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from clearhead.capture.call import NO_NUMBERS, Call, holds_numbers
-from clearhead.capture.softmax_tracing import layouts, pointwise
+from clearhead.capture.softmax_tracing import layouts, pointwise, reasons
 from clearhead.capture.softmax_tracing.applied_weights import SoftmaxWeights, match_softmax
 from clearhead.capture.softmax_tracing.axis_roles import Hints, four_axes
 from clearhead.capture.softmax_tracing.contraction import Contraction, contraction
 from clearhead.capture.softmax_tracing.fit_logits import LogitsFit
 from clearhead.capture.softmax_tracing.frames import Frame, Outcome, owner_of
 from clearhead.capture.softmax_tracing.position_codes import PositionCodes
-from clearhead.capture.softmax_tracing.reasons import changed_weights_reason, row_count_reason, unfinished_reason
 from clearhead.capture.softmax_tracing.traces import (
     Product,
     Softmax,
@@ -36,6 +35,7 @@ from clearhead.capture.softmax_tracing.traces import (
     product_of,
     softmax_axes,
     summed_axes,
+    sums_over_keys,
     tensors_in,
     writes,
 )
@@ -108,10 +108,12 @@ class SoftmaxTracer:
             frame.attention.unfinished += [s for s in unused if s.home is None]
             self._notice_unknown(frame.attention, tensors_in((output,), {}))
         if frame.failure is None and frame.attention is frame:
-            frame.failure = row_count_reason(
+            frame.failure = reasons.row_count_reason(
                 module, frame.calls, tensors_in((output,) if not isinstance(output, tuple) else output, {})
             )
-        unseen = unfinished_reason(frame.unfinished)
+        if frame.failure is None and frame.attention is None and frame.instead_of_softmax and not frame.calls:
+            frame.failure = reasons.unnormalised_reason(module, frame.instead_of_softmax)
+        unseen = reasons.unfinished_reason(frame.unfinished)
         if not unseen and frame.instead_of_softmax:
             unseen = f"its values are multiplied by what is not a softmax ({frame.instead_of_softmax})"
         return Outcome(
@@ -119,7 +121,7 @@ class SoftmaxTracer:
             failure=frame.failure,
             unseen=unseen,
             mixed=frame.mixed and not frame.left_softmax,
-            unused=[(s.home, unfinished_reason([s])) for s in unused if s.home is not None],
+            unused=[(s.home, reasons.unfinished_reason([s])) for s in unused if s.home is not None],
         )
 
     def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -195,8 +197,8 @@ class SoftmaxTracer:
             return
         if not weighted:
             steps = [step.strip("_") for other in traces if other.products for step in other.through]
-            if frame.attention is not None and steps:
-                frame.attention.instead_of_softmax = steps[-1]
+            if steps and (frame.attention is not None or sums_over_keys(product, traces)):
+                (frame.attention or frame).instead_of_softmax = steps[-1]
             if product.summed and len(product.result) > 1 and (frame.attention is not None or not is_layer(product)):
                 self._add_waiting(frame, product, out)
             return
@@ -241,7 +243,7 @@ class SoftmaxTracer:
         matched = match_softmax(softmax.weights, product.tensors[side], now, summed)
         if matched is None:
             softmax.done = True
-            owner.failure = f"{name} {changed_weights_reason(softmax, trace.through, now, summed)}"
+            owner.failure = f"{name} {reasons.changed_weights_reason(softmax, trace.through, now, summed)}"
             return
         key = (now.storage_offset(), now.shape, now.stride()) if now is not None else ()
         if self._describe_products and now is not None and not sums_more:

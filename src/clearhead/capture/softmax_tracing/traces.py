@@ -214,6 +214,22 @@ def softmax_axes(trace: Trace | None, tensor: Tensor) -> list[int]:
     return places if softmax.weights.runs_along(now, places) else []
 
 
+def sums_over_keys(product: Contraction, traces: Sequence[Trace]) -> bool:
+    """Whether a product multiplies an activation by a product of two others, over an axis that one of those brought."""
+    for side, trace in enumerate(traces):
+        if not trace.products or traces[1 - side].products or is_layer(product) or len(product.summed) != 1:
+            continue
+        made, now = trace.products[0]
+        known = placed(made, now)
+        if known is None or is_layer(known[0]):
+            continue
+        qk, groups = known
+        brought = groups[product.axes[side].index(next(iter(product.summed)))]
+        if brought and not set(brought) & (qk.own(0) & qk.own(1)):
+            return True
+    return False
+
+
 def is_layer(product: Contraction) -> bool:
     """Whether an operand is a parameter. The product is then a layer, unless a module is named an attention."""
     return any(map(is_parameter, product.tensors))
