@@ -2,8 +2,8 @@
 
 `python -m bench.scaling` takes half a minute. It prints the measured pieces and the table of docs/scaling.md;
 `--pieces JSON` computes the table from pieces that were measured before. Measured are the processor seconds of one
-thread for a block of queries against a block of keys, and for merging a part into a row. Assumed are the links, and that
-a block on the diagonal takes half of a full one.
+thread for a block of queries against a block of keys, and for merging a part into a row. Assumed are the links, and
+that a block on the diagonal takes half of a full one.
 """
 
 import argparse
